@@ -1,0 +1,1 @@
+"""Compiled pipelines, as Kubeflow reads them."""

@@ -1,0 +1,1 @@
+"""Configuration as data: pydantic schemas and one YAML preset per model."""

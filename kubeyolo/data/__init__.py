@@ -1,0 +1,1 @@
+"""Data sets: COCO index, checks, manifest and shards, augmentation, batches."""

@@ -1,0 +1,1 @@
+"""Decode, NMS, COCO numbers, predictors."""

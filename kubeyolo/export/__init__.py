@@ -1,0 +1,1 @@
+"""MINDIR, AIR, ONNX, and the parity check."""

@@ -1,0 +1,1 @@
+"""IoU, label assignment and one loss per file."""

@@ -1,0 +1,1 @@
+"""What each pipeline step does, as plain functions."""

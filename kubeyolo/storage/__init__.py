@@ -1,0 +1,1 @@
+"""One interface over file:// and minio:// (s3://)."""

@@ -1,0 +1,1 @@
+"""Schedules, optimizer groups, EMA, the compiled step, the loop, checkpoints, distribution."""
