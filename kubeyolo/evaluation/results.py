@@ -1,0 +1,110 @@
+"""What an evaluation yields: the 12 COCO numbers, each class, and precision-recall curves."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kubeyolo.errors import InputError
+
+RECALL_POINTS = 101
+NO_GROUND_TRUTH = "–"
+
+
+class CocoNumber(NamedTuple):
+    """One of the 12 COCO numbers: our key and how pycocotools words it."""
+
+    key: str
+    kind: str
+    iou: str
+    area: str
+    max_det: int
+
+
+COCO_NUMBERS: tuple[CocoNumber, ...] = (
+    CocoNumber("AP", "AP", "0.50:0.95", "all", 100),
+    CocoNumber("AP50", "AP", "0.50", "all", 100),
+    CocoNumber("AP75", "AP", "0.75", "all", 100),
+    CocoNumber("APs", "AP", "0.50:0.95", "small", 100),
+    CocoNumber("APm", "AP", "0.50:0.95", "medium", 100),
+    CocoNumber("APl", "AP", "0.50:0.95", "large", 100),
+    CocoNumber("AR1", "AR", "0.50:0.95", "all", 1),
+    CocoNumber("AR10", "AR", "0.50:0.95", "all", 10),
+    CocoNumber("AR100", "AR", "0.50:0.95", "all", 100),
+    CocoNumber("ARs", "AR", "0.50:0.95", "small", 100),
+    CocoNumber("ARm", "AR", "0.50:0.95", "medium", 100),
+    CocoNumber("ARl", "AR", "0.50:0.95", "large", 100),
+)
+"""In the order of pycocotools' summary."""
+
+_KINDS = {"AP": "Average Precision", "AR": "Average Recall"}
+
+
+class ClassResult(BaseModel):
+    """One class. ``AP`` and ``AP50`` are in 0..1, or None where the split has no ground truth of the class."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    AP: float | None
+    AP50: float | None
+    images: int = Field(ge=0, description="Images with at least one ground truth box of the class.")
+    boxes: int = Field(ge=0, description="Ground truth boxes of the class, crowds not counted.")
+
+
+class EvaluationResult(BaseModel):
+    """Numbers of one evaluation.
+
+    ``numbers`` has the 12 keys of :data:`COCO_NUMBERS`, values in 0..1; a value is None where the split has no ground
+    truth of that kind (pycocotools says -1 there). ``curves`` maps a class name to precision at the 101 recall points
+    0, .01, ..., 1, at IoU .50; classes without ground truth have no curve.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    numbers: dict[str, float | None]
+    per_class: list[ClassResult] = []
+    curves: dict[str, list[float]] = {}
+    images: int = Field(0, ge=0, description="Images evaluated.")
+    boxes: int = Field(0, ge=0, description="Ground truth boxes, crowds not counted.")
+    detections: int = Field(0, ge=0, description="Detections given to the evaluator.")
+    split: str = ""
+    runtime: str = Field("", description="Which backend ran the network: mindspore, onnx, int8, mindir.")
+    image_size: tuple[int, int] | None = Field(None, description="Height and width of the network's input.")
+
+    def words(self) -> str:
+        """Return the 12 lines in pycocotools' words."""
+        return "\n".join(number_line(number, self.numbers.get(number.key)) for number in COCO_NUMBERS)
+
+    def to_json(self) -> str:
+        """Return the result as JSON; missing numbers are null."""
+        return self.model_dump_json(indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> EvaluationResult:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            InputError: The text is not an evaluation result.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "document"
+            raise InputError(f"not an evaluation result: {where}: {first['msg']}; run evaluate again") from error
+
+
+def number_line(number: CocoNumber, value: float | None) -> str:
+    """Return one summary line, worded and aligned as pycocotools prints it; -1.000 stands for no ground truth."""
+    shown = -1.0 if value is None else value
+    return (
+        f" {_KINDS[number.kind]:<18} ({number.kind}) @[ IoU={number.iou:<9} | area={number.area:>6s} "
+        f"| maxDets={number.max_det:>3d} ] = {shown:0.3f}"
+    )
+
+
+def points(value: float | None) -> str:
+    """Return a number of 0..1 as three decimals, or a dash where there is no ground truth of the kind."""
+    return NO_GROUND_TRUTH if value is None else f"{value:.3f}"
