@@ -1,7 +1,8 @@
-"""Fixtures for all tests: where shared data and golden numbers are."""
+"""Fixtures for all tests: where shared data and golden numbers are; in CI a skip without leave is an error."""
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from pathlib import Path
 
@@ -29,3 +30,45 @@ def golden_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("../shared is absent")
     return folder
+
+
+def allowed_skips() -> list[tuple[str, str]]:
+    """Return (pattern of test id, pattern of reason) of tests/allowed_skips.txt."""
+    lines = (ROOT / "tests" / "allowed_skips.txt").read_text().splitlines()
+    pairs = [line.split("|", 1) for line in lines if line.strip() and not line.startswith("#")]
+    return [(pattern.strip(), reason.strip()) for pattern, reason in pairs]
+
+
+class SkipGuard:
+    """Turns a green session into a failed one when a test was skipped without leave."""
+
+    def __init__(self) -> None:
+        self.refused: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not report.skipped or hasattr(report, "wasxfail"):
+            return
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reason = reason.removeprefix("Skipped: ")
+        if not any(
+            fnmatch.fnmatch(report.nodeid, test) and fnmatch.fnmatch(reason, why) for test, why in allowed_skips()
+        ):
+            self.refused.append(f"{report.nodeid}: {reason}")
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self.refused.append(f"{report.nodeid}: {report.longrepr}")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.refused and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for line in self.refused:
+            terminalreporter.write_line(f"SKIP WITHOUT LEAVE (tests/allowed_skips.txt): {line}", red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("CI") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(SkipGuard())

@@ -1,0 +1,78 @@
+# kubeyolo: `make demo` and `make test` need no other command on a fresh machine.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CACHE ?= $(or $(KUBEYOLO_CACHE),$(HOME)/.cache/kubeyolo)
+TOOLS := $(CACHE)/bin
+MINIO_VERSION := v0.0.0-20260212201848-7aac2a2c5b7c
+DATA ?=
+STORE ?= store
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system tools demo test test-all ci lint types format bench pipelines lock clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "kubeyolo needs Python 3.11; $(PYTHON) is another: make PYTHON=/path/to/python3.11 ..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(READY) ## Make the virtual environment with the locked dependencies.
+
+system: ## Install the browser of the report tests (Debian, as root); elsewhere say what is missing.
+	@if command -v chromium >/dev/null || [ -n "$$CHROMIUM_BIN" ]; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	else echo "no Chromium: the report tests that need a browser are skipped; install chromium or set CHROMIUM_BIN"; fi
+
+tools: ## Build the MinIO server that the storage tests start (needs Go, about 3 minutes, once).
+	@if [ -n "$$MINIO_BIN" ] || command -v minio >/dev/null || [ -x $(TOOLS)/minio ]; then :; \
+	elif command -v go >/dev/null; then \
+	  echo "building the MinIO server into $(TOOLS)" && GOBIN=$(TOOLS) go install github.com/minio/minio@$(MINIO_VERSION); \
+	else echo "no MinIO server and no Go to build one: the tests that need it are skipped; set MINIO_BIN"; fi
+
+demo: $(READY) ## Run the whole pipeline here: on generated sample data, or on DATA=dir (STORE=uri).
+	$(BIN)/kubeyolo run --config examples/demo.yaml --store $(STORE) $(if $(DATA),--data $(DATA),--sample)
+
+test: $(READY) system tools ## Run all tests but the large models.
+	$(PYTEST) -m "not large"
+
+test-all: $(READY) system tools ## Run all tests, the large models too.
+	$(PYTEST)
+
+lint: $(READY) ## Check style and who imports whom.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python -m pipelines.compile --check
+
+types: $(READY) ## Check types.
+	$(BIN)/mypy
+
+format: $(READY) ## Format the code.
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+ci: lint types test ## What CI runs.
+
+bench: $(READY) ## Measure training and loading speed.
+	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.loader
+
+pipelines: $(READY) ## Compile the pipelines to kubeyolo/compiled.
+	$(BIN)/python -m pipelines.compile
+
+lock: ## Write constraints.txt anew from pyproject.toml.
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet -U pip
+	build/lock/bin/pip install --quiet 'mindspore==2.7.0' -e '.[dev]'
+	{ echo "# The versions that are tested together; made by \`make lock\`."; build/lock/bin/pip freeze --exclude-editable; } > constraints.txt
+
+clean: ## Remove runs, the folder store and caches of tools; the environment stays.
+	rm -rf runs store build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
