@@ -1,0 +1,252 @@
+"""Configuration from a model's preset, a file, ``key=value`` pairs and overrides, each layer over the one before.
+
+Every value remembers where it came from, so that an error names the key, the value, what is allowed, and the place.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from kubeyolo.config.schema import Config
+from kubeyolo.errors import InputError, suggest
+
+DEFAULT_MODEL = "yolov5n-r7"
+
+_PRESETS = resources.files("kubeyolo.config") / "presets"
+_BASE_KEY = "extends"
+
+Layer = tuple[str, dict[str, Any]]
+"""Where values are from, and the values by dotted key."""
+
+
+def load_config(
+    model: str | None = None,
+    file: Path | str | None = None,
+    sets: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """Return the configuration of a model.
+
+    Args:
+        model: Name of the model; without it the file or a ``model=`` pair names it, else :data:`DEFAULT_MODEL`.
+        file: YAML file of values over those of the preset.
+        sets: ``key=value`` pairs with dotted keys and YAML values, over those of the file.
+        overrides: Nested values over all others, as a pipeline passes them.
+
+    Raises:
+        InputError: An unknown model or key, a value of the wrong type or out of its range, or an unreadable file.
+    """
+    layers: list[Layer] = []
+    if file is not None:
+        layers.append((str(file), _flatten(_read_yaml(Path(file)), str(file))))
+    layers.append(("--set", parse_sets(sets)))
+    layers.append(("the overrides of the pipeline", _flatten(overrides or {}, "the overrides of the pipeline")))
+
+    named = [(origin, values["model"]) for origin, values in layers if "model" in values]
+    origin, name = named[-1] if named else ("", DEFAULT_MODEL)
+    if model:
+        origin, name = "", model
+    layers.insert(0, (f"preset {name}", preset(name, origin)))
+    return _validate(layers, str(name))
+
+
+def sparse_values(file: Path | str | None = None, sets: Sequence[str] = ()) -> dict[str, Any]:
+    """Return only what the file and the pairs say, nested by section: what a pipeline passes to its steps.
+
+    Raises:
+        InputError: An unreadable file or a pair without ``=``.
+    """
+    merged = _flatten(_read_yaml(Path(file)), str(file)) if file is not None else {}
+    merged |= parse_sets(sets)
+    return _nest(merged)
+
+
+def preset_names() -> tuple[str, ...]:
+    """Return the names of the models that have a preset."""
+    names = (entry.name for entry in _PRESETS.iterdir())
+    return tuple(sorted(name[:-5] for name in names if name.endswith(".yaml") and not name.startswith("_")))
+
+
+def preset(model: str, origin: str = "") -> dict[str, Any]:
+    """Return the values of a model's preset by dotted key.
+
+    Raises:
+        InputError: No preset has this name; the message suggests the nearest one.
+    """
+    if not isinstance(model, str) or model not in preset_names():
+        where = f" (from {origin})" if origin else ""
+        raise InputError(f"unknown model {model!r}{where}{suggest(str(model), preset_names())}")
+    return {**_preset_values(model), "model": model}
+
+
+def config_digest(value: BaseModel | Mapping[str, Any]) -> str:
+    """Return the sha256 of a configuration, or of a part of it, in canonical JSON."""
+    content = value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def known_keys() -> tuple[str, ...]:
+    """Return every dotted key of the configuration."""
+    keys: list[str] = []
+    for name, field in Config.model_fields.items():
+        section = _section_of(field.annotation)
+        keys += [name] if section is None else [f"{name}.{key}" for key in section.model_fields]
+    return tuple(keys)
+
+
+def parse_sets(sets: Iterable[str]) -> dict[str, Any]:
+    """Return the values of ``key=value`` pairs by dotted key; values are YAML.
+
+    Raises:
+        InputError: A pair without ``=`` or without a key, or a value that is not YAML.
+    """
+    values: dict[str, Any] = {}
+    for pair in sets:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set {pair!r}: expected key=value, such as --set train.max_epoch=10")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {pair!r}: the value is not YAML: {_first_line(error)}") from error
+        values |= _flatten({key.strip(): value}, "--set")
+    return values
+
+
+def _preset_values(name: str) -> dict[str, Any]:
+    content = yaml.safe_load((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+    base = content.pop(_BASE_KEY, None)
+    values = _preset_values(base) if base else {}
+    return values | _flatten(content, f"preset {name}")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise InputError(f"configuration {path}: cannot be read: {reason}") from error
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"configuration {path}: not YAML: {_first_line(error)}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"configuration {path}: expected keys and values at the top, is a {type(content).__name__}")
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Return nested or dotted values by dotted key, after a check that every key is known."""
+    known = known_keys()
+    sections = {key.split(".")[0] for key in known if "." in key}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key)
+        if name in sections:
+            if value is None:
+                continue
+            if not isinstance(value, Mapping):
+                raise InputError(f"{name} (from {origin}) is {value!r}: it is a section, expected keys below it")
+            flat |= _flatten({f"{name}.{inner}": each for inner, each in value.items()}, origin)
+        elif name in known:
+            flat[name] = value
+        else:
+            raise InputError(f"unknown configuration key {name!r} (from {origin}){_nearest_key(name, known)}")
+    return flat
+
+
+def _nearest_key(name: str, known: Sequence[str]) -> str:
+    """Suggest a key: the same last word in another section, else the nearest spelling."""
+    last = name.rsplit(".", 1)[-1]
+    same = [key for key in known if key.rsplit(".", 1)[-1] == last]
+    if same:
+        return f"; did you mean {' or '.join(repr(key) for key in same)}?"
+    section = [key for key in known if "." in name and key.startswith(name.split(".")[0] + ".")]
+    if section:
+        return suggest(name, section)
+    by_word = {key.rsplit(".", 1)[-1]: key for key in known}
+    nearest = difflib.get_close_matches(last, list(by_word), n=1, cutoff=0.6)
+    return f"; did you mean {by_word[nearest[0]]!r}?" if nearest else suggest(name, known)
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        section, dot, name = key.partition(".")
+        if dot:
+            nested.setdefault(section, {})[name] = value
+        else:
+            nested[key] = value
+    return nested
+
+
+def _validate(layers: Sequence[Layer], model: str) -> Config:
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, values in layers:
+        merged |= values
+        origins |= dict.fromkeys(values, origin)
+    merged["model"] = model
+    try:
+        return Config.model_validate(_nest(merged))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"][:2])
+        value = merged.get(key)
+        origin = origins.get(key, "the defaults")
+        raise InputError(f"{key} = {value!r} (from {origin}) is not allowed: {_allowed(key)}") from error
+
+
+def _allowed(key: str) -> str:
+    """Say in words what a key accepts: its type and range from the JSON schema, and what it is for."""
+    section, _, name = key.partition(".")
+    field = Config.model_fields[section]
+    owner = _section_of(field.annotation) if name else Config
+    if owner is None:
+        return "not a section"
+    schema = owner.model_json_schema()["properties"][name or section]
+    words = _type_in_words(schema)
+    description = schema.get("description", "")
+    return f"expected {words}" + (f" ({description.rstrip('.')})" if description else "")
+
+
+_BOUNDS = (
+    ("exclusiveMinimum", "> "),
+    ("minimum", ">= "),
+    ("exclusiveMaximum", "< "),
+    ("maximum", "<= "),
+    ("multipleOf", "a multiple of "),
+)
+
+
+def _type_in_words(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return "one of " + ", ".join(str(value) for value in schema["enum"])
+    if "const" in schema:
+        return str(schema["const"])
+    kind = schema.get("type")
+    if kind == "array":
+        items = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
+        return f"a list, each {_type_in_words(items)}"
+    words = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
+    bounds = [f"{sign}{schema[bound]}" for bound, sign in _BOUNDS if bound in schema]
+    return " ".join([words.get(str(kind), str(kind)), " and ".join(bounds)]).strip()
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

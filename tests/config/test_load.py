@@ -1,0 +1,111 @@
+"""What a configuration is made of, and what is said when a part of it is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kubeyolo.config.load import config_digest, known_keys, load_config, parse_sets, preset_names, sparse_values
+from kubeyolo.errors import InputError
+from kubeyolo.models.registry import model_names
+
+
+def test_every_registered_model_has_a_preset() -> None:
+    assert set(model_names()) <= set(preset_names())
+
+
+@pytest.mark.parametrize("model", preset_names())
+def test_a_preset_is_a_whole_configuration(model: str) -> None:
+    config = load_config(model)
+    assert config.model == model
+    assert config.train.image_size == 640
+    assert (config.train.lr, config.train.lr_final, config.train.momentum) == (0.01, 0.01, 0.937)
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("train:\n  max_epoch: 7\n  lr: 0.5\naugment.mosaic: 0.25\n")
+    config = load_config("yolov5s", file, ["train.lr=0.25"], {"train": {"max_epoch": 9.0}})
+    assert (config.train.max_epoch, config.train.lr, config.augment.mosaic) == (9, 0.25, 0.25)
+
+
+def test_the_model_comes_from_the_argument_else_the_pairs_else_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("model: yolov5m\n")
+    assert load_config(file=file).model == "yolov5m"
+    assert load_config(file=file, sets=["model=yolov5l"]).model == "yolov5l"
+    assert load_config("yolov5s", file, ["model=yolov5l"]).model == "yolov5s"
+
+
+def test_values_of_pairs_are_yaml() -> None:
+    assert parse_sets(["export.formats=[onnx]", "data.cache=false", "train.lr=1.5e-3"]) == {
+        "export.formats": ["onnx"],
+        "data.cache": False,
+        "train.lr": 0.0015,
+    }
+    assert load_config(sets=["train.lr=1e-3"]).train.lr == 0.001
+
+
+def test_sparse_values_hold_only_what_was_said(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("train: {max_epoch: 7}\nquantize:\n")
+    assert sparse_values(file, ["augment.mosaic=0"]) == {"train": {"max_epoch": 7}, "augment": {"mosaic": 0}}
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        ("train.max_epch=3", ["'train.max_epch'", "did you mean 'train.max_epoch'"]),
+        ("max_epoch=3", ["'max_epoch'", "'train.max_epoch'"]),
+        ("model=yolov5n-r8", ["'yolov5n-r8'", "did you mean 'yolov5n-r7'"]),
+        ("train.max_epoch=x", ["train.max_epoch = 'x'", "--set", "a whole number >= 1"]),
+        ("train.image_size=100", ["train.image_size = 100", "a multiple of 32"]),
+        ("train.optimizer=adam", ["'adam'", "sgd, adamw"]),
+        ("augment.mosaic=2", ["augment.mosaic = 2", ">= 0 and <= 1"]),
+        ("train=3", ["train", "section"]),
+        ("train.lr", ["key=value"]),
+        ("export.batch_size=[1", ["export.batch_size=[1", "not YAML"]),
+    ],
+)
+def test_a_wrong_pair_gives_one_line_that_says_what_is_allowed(pair: str, words: list[str]) -> None:
+    with pytest.raises(InputError) as raised:
+        load_config(sets=[pair])
+    message = str(raised.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"train: {max_epch: 3}", ["train.max_epch", "my.yaml", "train.max_epoch"]),
+        (b"train: {max_epoch: 0}", ["train.max_epoch = 0", "my.yaml", ">= 1"]),
+        (b"- 1\n- 2\n", ["my.yaml", "is a list"]),
+        (b"train: [", ["my.yaml", "not YAML"]),
+        (b"\xff\xfe", ["my.yaml", "not UTF-8"]),
+    ],
+)
+def test_a_wrong_file_is_named_with_the_value(tmp_path: Path, content: bytes, words: list[str]) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_bytes(content)
+    with pytest.raises(InputError) as raised:
+        load_config(file=file)
+    for word in words:
+        assert word in str(raised.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.yaml: cannot be read: No such file"):
+        load_config(file=tmp_path / "absent.yaml")
+
+
+def test_the_digest_tells_configurations_apart() -> None:
+    one, same, other = load_config(), load_config(sets=["train.lr=0.01"]), load_config(sets=["train.lr=0.02"])
+    assert config_digest(one) == config_digest(same) != config_digest(other)
+    assert len(config_digest(one.train)) == 64
+
+
+def test_known_keys_are_dotted() -> None:
+    assert {"model", "train.max_epoch", "quantize.max_drop"} <= set(known_keys())
