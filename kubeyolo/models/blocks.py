@@ -1,0 +1,166 @@
+"""The blocks that the networks are built from.
+
+All of them can be exported to ONNX and MINDIR from a CPU. Feature maps are (N, C, H, W).
+"""
+
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+
+class SiLU(nn.Cell):
+    """x·σ(x) (https://arxiv.org/abs/1702.03118)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.silu = nn.SiLU()
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map each element."""
+        return self.silu(x)
+
+
+class Conv(nn.Cell):
+    """Convolution without bias, batch normalisation, SiLU.
+
+    Padding is symmetric: "same" would pad strided convolutions on the bottom and right only, which is not how
+    published weights were trained.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel: Side of the kernel in pixels.
+        stride: Stride in pixels.
+        padding: Rows and columns added on each side; None is kernel // 2.
+        eps: Added to the variance by the batch normalisation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 1,
+        stride: int = 1,
+        padding: int | None = None,
+        eps: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            pad_mode="pad",
+            padding=kernel // 2 if padding is None else padding,
+            has_bias=False,
+            weight_init="zeros",
+        )
+        # MindSpore's momentum is the weight of the old average: 0.97 takes 0.03 of the new batch.
+        self.bn = nn.BatchNorm2d(out_channels, eps=eps, momentum=0.97)
+        self.act = SiLU()
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (N, in, H, W) to (N, out, H / stride, W / stride)."""
+        return self.act(self.bn(self.conv(x)))
+
+
+class Focus(nn.Cell):
+    """Space to depth, then a 3x3 convolution: (N, C, H, W) to (N, out, H / 2, W / 2).
+
+    The four parts are in the order of rows and columns (0, 0), (1, 0), (0, 1), (1, 1).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = Conv(4 * in_channels, out_channels, 3)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Halve the image, with every pixel kept in a channel."""
+        parts = (x[:, :, ::2, ::2], x[:, :, 1::2, ::2], x[:, :, ::2, 1::2], x[:, :, 1::2, 1::2])
+        return self.conv(ops.concat(parts, 1))
+
+
+class Bottleneck(nn.Cell):
+    """1x1 and 3x3 convolution of the same width, added to the input when ``shortcut``."""
+
+    def __init__(self, channels: int, shortcut: bool) -> None:
+        super().__init__()
+        self.cv1 = Conv(channels, channels, 1)
+        self.cv2 = Conv(channels, channels, 3)
+        self.shortcut = shortcut
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Keep the shape."""
+        y = self.cv2(self.cv1(x))
+        return x + y if self.shortcut else y
+
+
+class C3(nn.Cell):
+    """Cross-stage partial block with three 1x1 convolutions (https://arxiv.org/abs/1911.11929).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; each branch has half of them.
+        depth: Number of bottlenecks.
+        shortcut: Whether the bottlenecks add their input.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, depth: int, shortcut: bool = True) -> None:
+        super().__init__()
+        hidden = out_channels // 2
+        self.cv1 = Conv(in_channels, hidden, 1)
+        self.cv2 = Conv(in_channels, hidden, 1)
+        self.cv3 = Conv(2 * hidden, out_channels, 1)
+        self.m = nn.SequentialCell([Bottleneck(hidden, shortcut) for _ in range(depth)])
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (N, in, H, W) to (N, out, H, W)."""
+        return self.cv3(ops.concat((self.m(self.cv1(x)), self.cv2(x)), 1))
+
+
+class SPP(nn.Cell):
+    """Spatial pyramid pooling: the input beside its maxima over 5, 9 and 13 pixels (https://arxiv.org/abs/1406.4729)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernels: tuple[int, ...] = (5, 9, 13)) -> None:
+        super().__init__()
+        hidden = in_channels // 2
+        self.cv1 = Conv(in_channels, hidden, 1)
+        self.cv2 = Conv(hidden * (len(kernels) + 1), out_channels, 1)
+        # With stride 1 and an odd kernel "same" is symmetric, and unlike "pad" it can be exported to ONNX.
+        self.m = nn.CellList([nn.MaxPool2d(kernel, 1, pad_mode="same") for kernel in kernels])
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (N, in, H, W) to (N, out, H, W)."""
+        x = self.cv1(x)
+        parts = [x]
+        for pool in self.m:
+            parts.append(pool(x))
+        return self.cv2(ops.concat(parts, 1))
+
+
+class SPPF(nn.Cell):
+    """SPP(5, 9, 13) by three chained pools of 5 pixels, which give the same maxima with less work."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 5) -> None:
+        super().__init__()
+        hidden = in_channels // 2
+        self.cv1 = Conv(in_channels, hidden, 1)
+        self.cv2 = Conv(4 * hidden, out_channels, 1)
+        self.m = nn.MaxPool2d(kernel, 1, pad_mode="same")
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (N, in, H, W) to (N, out, H, W)."""
+        x = self.cv1(x)
+        y = self.m(x)
+        z = self.m(y)
+        return self.cv2(ops.concat((x, y, z, self.m(z)), 1))
+
+
+class Upsample(nn.Cell):
+    """Nearest-neighbour enlargement by two, as a broadcast: not every resize operator exports to ONNX."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, 2H, 2W)."""
+        n, c, h, w = x.shape
+        x = ops.tile(x.reshape(n, c, h, 1, w, 1), (1, 1, 1, 2, 1, 2))
+        return x.reshape(n, c, 2 * h, 2 * w)

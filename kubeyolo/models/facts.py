@@ -1,0 +1,66 @@
+"""What is known about a detector without building it; importable without MindSpore."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+Anchors = tuple[tuple[tuple[float, float], ...], ...]
+"""(level, anchor, 2): widths and heights in pixels of the network's input."""
+
+
+@dataclass(frozen=True)
+class PublishedResult:
+    """COCO numbers that the authors of a model published; AP values in 0..1."""
+
+    source: str
+    split: Literal["val", "test-dev"]
+    image_size: int
+    ap: float
+    ap50: float | None = None
+    ap75: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Facts of one registered detector.
+
+    Attributes:
+        name: Name in the registry.
+        family: Name of the family, which shares a network module and published training settings.
+        network: Module that builds the network: it has ``build_detector(facts, num_classes)`` and
+            ``build_backbone(facts)``. Imported only when a network is built.
+        strides: Stride of each level in pixels, finest first.
+        anchors: (level, anchor, 2) widths and heights in pixels.
+        image_size: Side of the published training images, in pixels.
+        parameters: Number of trainable parameters with 80 classes.
+        paper: Document the network is from.
+        decode: How raw outputs become boxes: "yolov5" is ``(2σ)²·anchor``, "darknet" is ``exp(t)·anchor``.
+        scale_xy: Growth of the centre offset around the cell, for each level: ``s·σ(t) − (s − 1)/2``.
+        loss: Name of the published loss settings.
+        class_prior_offset: The offset ``o`` in the class bias of a fresh head, ``log(0.6 / (classes − o))``.
+        published: COCO results.
+        shape: Multiples and other numbers that only the network module reads.
+    """
+
+    name: str
+    family: str
+    network: str
+    strides: tuple[int, ...]
+    anchors: Anchors
+    image_size: int
+    parameters: int
+    paper: str
+    decode: Literal["yolov5", "darknet"] = "yolov5"
+    scale_xy: tuple[float, ...] = ()
+    loss: Literal["yolov5", "scaledyolov4", "darknet"] = "yolov5"
+    class_prior_offset: float = 0.99
+    published: tuple[PublishedResult, ...] = ()
+    shape: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def anchors_per_level(self) -> int:
+        """Number of anchors of one level."""
+        return len(self.anchors[0])

@@ -1,0 +1,96 @@
+"""The names of all detectors, their facts, and their networks.
+
+Importing this module does not import MindSpore: a network's module is imported when it is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from kubeyolo.errors import InputError, suggest
+from kubeyolo.models import yolov5_facts
+from kubeyolo.models.facts import Anchors, ModelFacts
+
+_FACTS: dict[str, ModelFacts] = {facts.name: facts for facts in yolov5_facts.FACTS}
+
+
+def model_names() -> tuple[str, ...]:
+    """Return the names of all registered detectors, family by family, small before large."""
+    return tuple(_FACTS)
+
+
+def model_facts(name: str) -> ModelFacts:
+    """Return the facts of a detector.
+
+    Raises:
+        InputError: No detector has this name; the message suggests the nearest one.
+    """
+    if name not in _FACTS:
+        raise InputError(f"unknown model {name!r}{suggest(name, _FACTS)}")
+    return _FACTS[name]
+
+
+def build_model(
+    name: str,
+    num_classes: int,
+    anchors: Sequence[Sequence[Sequence[float]]] | None = None,
+    seed: int = 0,
+) -> Any:
+    """Build a detector with fresh weights, which depend on nothing but the name, the classes and the seed.
+
+    Args:
+        name: A registered name.
+        num_classes: Number of classes, at least 1.
+        anchors: (level, anchor, 2) widths and heights in pixels, in place of the published ones.
+        seed: Seed of the weights.
+
+    Returns:
+        A :class:`kubeyolo.models.detector.Detector` (``mindspore.nn.Cell``).
+
+    Raises:
+        InputError: Unknown name, no classes, or anchors of another shape than the model's.
+    """
+    facts = model_facts(name)
+    if num_classes < 1:
+        raise InputError(f"model {name!r}: num_classes is {num_classes}, must be at least 1")
+    if anchors is not None:
+        facts = replace(facts, anchors=_checked_anchors(facts, anchors))
+    from kubeyolo.models.initialisation import initialise_detector
+
+    detector = importlib.import_module(facts.network).build_detector(facts, num_classes)
+    initialise_detector(detector, seed)
+    return detector
+
+
+def build_backbone(name: str, seed: int = 0) -> Any:
+    """Build the backbone of a detector alone, with the weights it has in ``build_model(name, ..., seed=seed)``.
+
+    Returns:
+        A ``mindspore.nn.Cell`` that maps images (N, 3, H, W) to one feature map (N, C, H/s, W/s) for each
+        stride s of the detector, with the channels C in ``.out_channels``.
+
+    Raises:
+        InputError: No detector has this name.
+    """
+    facts = model_facts(name)
+    from kubeyolo.models.initialisation import initialise
+
+    backbone = importlib.import_module(facts.network).build_backbone(facts)
+    initialise(backbone, seed, prefix="backbone.")
+    return backbone
+
+
+def _checked_anchors(facts: ModelFacts, anchors: Sequence[Sequence[Sequence[float]]]) -> Anchors:
+    levels, count = len(facts.strides), facts.anchors_per_level
+    shape = [[len(anchor) for anchor in level] for level in anchors]
+    if shape != [[2] * count] * levels:
+        raise InputError(
+            f"model {facts.name!r}: anchors must be {levels} levels of {count} (width, height) pairs, "
+            f"are of shape {shape}"
+        )
+    if min(side for level in anchors for anchor in level for side in anchor) <= 0:
+        raise InputError(f"model {facts.name!r}: anchors must be larger than 0 pixels, are {anchors}")
+    return tuple(tuple((float(width), float(height)) for width, height in level) for level in anchors)
