@@ -66,12 +66,12 @@ class EvaluationResult(BaseModel):
     numbers: dict[str, float | None]
     per_class: list[ClassResult] = []
     curves: dict[str, list[float]] = {}
-    images: int = Field(0, ge=0, description="Images evaluated.")
-    boxes: int = Field(0, ge=0, description="Ground truth boxes, crowds not counted.")
-    detections: int = Field(0, ge=0, description="Detections given to the evaluator.")
+    images: int = Field(default=0, ge=0, description="Images evaluated.")
+    boxes: int = Field(default=0, ge=0, description="Ground truth boxes, crowds not counted.")
+    detections: int = Field(default=0, ge=0, description="Detections given to the evaluator.")
     split: str = ""
-    runtime: str = Field("", description="Which backend ran the network: mindspore, onnx, int8, mindir.")
-    image_size: tuple[int, int] | None = Field(None, description="Height and width of the network's input.")
+    runtime: str = Field(default="", description="Which backend ran the network: mindspore, onnx, int8, mindir.")
+    image_size: tuple[int, int] | None = Field(default=None, description="Height and width of the network's input.")
 
     def words(self) -> str:
         """Return the 12 lines in pycocotools' words."""

@@ -1,0 +1,137 @@
+"""Class-wise non-maximum suppression in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32Array = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+MAX_CANDIDATES = 30_000
+BLOCK = 256
+
+
+def non_max_suppression(
+    predictions: Float32Array,
+    conf_threshold: float = 0.001,
+    iou_threshold: float = 0.65,
+    max_det: int = 300,
+    multi_label: bool = True,
+    agnostic: bool = False,
+    max_candidates: int = MAX_CANDIDATES,
+) -> list[Float32Array]:
+    """Keep the best of boxes that overlap.
+
+    A candidate's score is objectness · class score. Candidates are taken in descending order of score (ties in the
+    order of boxes and classes); one is dropped when its IoU with a kept box of the same class exceeds
+    ``iou_threshold``. Classes are compared by number: no coordinates are shifted by class, which would round them.
+
+    Args:
+        predictions: (N, boxes, 5+nc) float32: centre x, centre y, width, height, objectness, class scores.
+        conf_threshold: Objectness and score must exceed this; NaN never does.
+        iou_threshold: In (0, 1].
+        max_det: Boxes kept an image.
+        multi_label: Each class above the threshold makes a candidate of a box, not only the best; no effect for nc = 1.
+        agnostic: Boxes of different classes suppress each other.
+        max_candidates: Candidates an image that are looked at, the best first.
+
+    Returns:
+        For each image (k, 6) float32 rows x1, y1, x2, y2, score, class in descending order of score.
+    """
+    return [
+        suppress(
+            *candidates(image, conf_threshold, multi_label, max_candidates),
+            iou_threshold=iou_threshold,
+            max_det=max_det,
+            agnostic=agnostic,
+        )
+        for image in predictions
+    ]
+
+
+def candidates(
+    predictions: Float32Array, conf_threshold: float, multi_label: bool, max_candidates: int
+) -> tuple[Float32Array, Float32Array, NDArray[np.int64]]:
+    """Return corners (k, 4), scores (k,) and classes (k,) above the threshold, best first; one image (boxes, 5+nc)."""
+    boxes = predictions[predictions[:, 4] > conf_threshold]
+    scores = boxes[:, 5:] * boxes[:, 4:5]
+    if multi_label and scores.shape[1] > 1:
+        box, label = np.nonzero(scores > conf_threshold)
+        score = scores[box, label]
+    else:
+        label = scores.argmax(axis=1) if len(scores) else np.zeros(0, np.int64)
+        score = scores[np.arange(len(scores)), label]
+        box = np.nonzero(score > conf_threshold)[0]
+        label, score = label[box], score[box]
+    order = np.argsort(-score, kind="stable")[:max_candidates]
+    return corners(boxes[box[order], :4]), score[order], label[order].astype(np.int64)
+
+
+def corners(boxes: Float32Array) -> Float32Array:
+    """Return (k, 4) x1, y1, x2, y2 of (k, 4) centre x, centre y, width, height."""
+    half = boxes[:, 2:4] / 2
+    return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
+
+
+def suppress(
+    boxes: Float32Array,
+    scores: Float32Array,
+    classes: NDArray[np.int64],
+    *,
+    iou_threshold: float,
+    max_det: int,
+    agnostic: bool = False,
+) -> Float32Array:
+    """Greedy suppression of candidates sorted by descending score; rows as in :func:`non_max_suppression`.
+
+    Candidates are taken a block at a time, and the loop ends with the ``max_det``-th kept one: the many candidates of
+    an early network with tiny scores are never compared with each other.
+    """
+    groups = np.zeros_like(classes) if agnostic else classes
+    kept = np.zeros(0, np.int64)
+    for start in range(0, len(boxes), BLOCK):
+        block = np.arange(start, min(start + BLOCK, len(boxes)))
+        if len(kept):
+            covered = overlapping(boxes[kept], groups[kept], boxes[block], groups[block], iou_threshold)
+            block = block[~covered.any(axis=0)]
+        if len(block):
+            among = overlapping(boxes[block], groups[block], boxes[block], groups[block], iou_threshold)
+            kept = np.concatenate([kept, block[greedy(among)]])
+        if len(kept) >= max_det:
+            kept = kept[:max_det]
+            break
+    return np.concatenate([boxes[kept], scores[kept, None], classes[kept, None].astype(np.float32)], axis=1)
+
+
+def greedy(overlaps: BoolArray) -> BoolArray:
+    """Return which of k sorted candidates stay, given the (k, k) matrix of who overlaps whom."""
+    later = np.triu(overlaps, 1)
+    alive = np.ones(len(later), bool)
+    for index in np.nonzero(later.any(axis=1))[0]:
+        if alive[index]:
+            alive &= ~later[index]
+    return alive
+
+
+def overlapping(
+    first: Float32Array,
+    first_groups: NDArray[np.int64],
+    second: Float32Array,
+    second_groups: NDArray[np.int64],
+    iou_threshold: float,
+) -> BoolArray:
+    """Return the (k, m) matrix of pairs of one group with an IoU above the threshold, in float32 arithmetic."""
+    left_top = np.maximum(first[:, None, :2], second[None, :, :2])
+    right_bottom = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # infinite and empty boxes overlap nothing
+        inter = np.clip(right_bottom - left_top, 0, None).prod(axis=2)
+        union = area(first)[:, None] + area(second)[None, :] - inter
+        above: BoolArray = inter / union > iou_threshold
+    return above & (first_groups[:, None] == second_groups[None, :])
+
+
+def area(boxes: Float32Array) -> Float32Array:
+    """Return the (k,) areas of (k, 4) corners."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return sides[:, 0] * sides[:, 1]

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from kubeyolo.evaluation.decode import decode, level_scales, sigmoid
+
+
+def test_golden_decoded_boxes(golden_dir):
+    cases = [file.parent for file in sorted(golden_dir.glob("*/meta.json")) if (file.parent / "outputs.npz").is_file()]
+    assert cases, f"no model case in {golden_dir}"
+    for folder in cases:
+        meta = json.loads((folder / "meta.json").read_text())
+        outputs = np.load(folder / "outputs.npz")
+        raws = [outputs[f"raw_{level}"] for level in range(len(meta["strides"]))]
+        if meta.get("new_coords"):  # stored after the logistic function
+            raws = [np.log(raw / (1 - raw)) for raw in raws]
+        exponential = folder.name.startswith("darknet_") and not meta.get("new_coords")
+        got = decode(
+            raws,
+            meta["anchors_px"],
+            meta["strides"],
+            "darknet" if exponential else "yolov5",
+            meta["scale_x_y"] if exponential else None,
+        )
+        expected = outputs["decoded"]
+        got = got[: len(expected)]
+        np.testing.assert_allclose(got[..., :4], expected[..., :4], rtol=1e-5, atol=1e-3, err_msg=folder.name)
+        np.testing.assert_allclose(got[..., 4:], expected[..., 4:], atol=1e-6, err_msg=folder.name)
+
+
+def test_zero_raw_is_the_middle_of_the_cell_and_the_anchor_itself():
+    raw = np.zeros((1, 2, 3, 4, 6), np.float32)
+    boxes = decode([raw], [[(10.0, 20.0), (30.0, 40.0)]], [8])
+    assert boxes.shape == (1, 24, 6)
+    second_anchor_row_1_column_2 = boxes[0, 12 + 1 * 4 + 2]
+    np.testing.assert_allclose(second_anchor_row_1_column_2, [20, 12, 30, 40, 0.5, 0.5])
+
+
+def test_darknet_sizes_are_exponential_and_centres_scaled():
+    raw = np.zeros((1, 1, 1, 1, 6), np.float32)
+    raw[..., 0] = 100.0
+    raw[..., 2] = np.log(3.0)
+    box = decode([raw], [[(10.0, 20.0)]], [16], "darknet", 1.2)[0, 0]
+    np.testing.assert_allclose(box[:4], [16 * 1.1, 8, 30, 20], rtol=1e-6)
+
+
+def test_extreme_values_stay_quiet_and_ordered():
+    with np.errstate(all="raise", under="ignore"):
+        values = sigmoid(np.array([-1e4, -100, 0, 100, 1e4], np.float32))
+    np.testing.assert_allclose(values, [0, 0, 0.5, 1, 1], atol=1e-30)
+
+
+def test_raw_input_is_not_changed():
+    raw = np.ones((1, 1, 2, 2, 6), np.float32)
+    decode([raw], [[(1.0, 1.0)]], [8])
+    assert (raw == 1).all()
+
+
+def test_mismatched_levels_are_refused():
+    raw = np.zeros((1, 1, 1, 1, 6), np.float32)
+    with pytest.raises(ValueError, match="1 raw levels, 2 anchor levels"):
+        decode([raw], [[(1.0, 1.0)], [(2.0, 2.0)]], [8])
+    with pytest.raises(ValueError, match="2 values of scale_xy for 3 levels"):
+        level_scales("darknet", [1.0, 1.1], 3)
+    with pytest.raises(ValueError, match="1 anchors a cell"):
+        decode([raw], [[(1.0, 1.0), (2.0, 2.0)]], [8])
