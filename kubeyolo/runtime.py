@@ -1,0 +1,67 @@
+"""The one place that sets MindSpore up, before it is imported anywhere else."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from kubeyolo.errors import InputError
+
+CAPPED_FROM = (2, 9)
+"""From this version on oneDNN takes a reference convolution on AVX-512 machines, a hundred times slower."""
+
+
+def mindspore_version() -> tuple[int, int]:
+    """Return major and minor version of the installed MindSpore without importing it.
+
+    Raises:
+        InputError: MindSpore is not installed.
+    """
+    try:
+        version = importlib.metadata.version("mindspore")
+    except importlib.metadata.PackageNotFoundError:
+        raise InputError("MindSpore is not installed: pip install 'kubeyolo[train]'") from None
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def mindspore_environment(device_target: str = "CPU", threads: int | None = None) -> dict[str, str]:
+    """Return the environment variables that MindSpore must find when it is imported.
+
+    Args:
+        device_target: CPU, GPU or Ascend.
+        threads: Threads of one process for its kernels; None leaves all cores to it.
+    """
+    # MindSpore prints its warnings about missing accelerators for every process; errors are raised anyway.
+    values = {"GLOG_v": "3", "MS_OM_PATH": str(Path(tempfile.gettempdir()) / "kubeyolo-mindspore")}
+    if device_target == "CPU" and mindspore_version() >= CAPPED_FROM:
+        values["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+    if threads is not None:
+        values["OMP_NUM_THREADS"] = str(threads)
+    return values
+
+
+def configure_mindspore(device_target: str = "CPU", threads: int | None = None) -> None:
+    """Import MindSpore in graph mode for a device. What the user has set in the environment is kept.
+
+    Raises:
+        InputError: MindSpore is not installed, or cannot work on this device.
+    """
+    imported = "mindspore" in sys.modules
+    for name, value in mindspore_environment(device_target, threads).items():
+        if name not in os.environ and not imported:
+            os.environ[name] = value
+    import mindspore
+
+    try:
+        mindspore.set_device(device_target)
+    except (RuntimeError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"device_target {device_target!r} cannot be used on this machine ({line}); "
+            "set train.device_target to CPU, or install the MindSpore build of that device"
+        ) from error
+    mindspore.set_context(mode=mindspore.GRAPH_MODE)

@@ -1,0 +1,134 @@
+"""Learning rate, momentum and EMA decay as pure functions of the step.
+
+Epochs and steps count from 0. A step is one batch of all processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kubeyolo.config.schema import TrainConfig
+
+Factor = Callable[[int], float]
+"""The fraction of the peak learning rate that belongs to an epoch."""
+
+
+def linear_factor(epoch: int, epochs: int, final: float) -> float:
+    """Fall in a line from 1 at epoch 0 to ``final`` at ``epochs``."""
+    return (1 - epoch / epochs) * (1 - final) + final
+
+
+def cosine_factor(epoch: int, epochs: int, final: float) -> float:
+    """Fall along half a cosine from 1 at epoch 0 to ``final`` at ``epochs`` (https://arxiv.org/abs/1812.01187)."""
+    return (1 - math.cos(epoch * math.pi / epochs)) / 2 * (final - 1) + 1
+
+
+def exponential_factor(epoch: int, milestones: Sequence[int], gamma: float) -> float:
+    """Multiply by ``gamma`` at each of the epochs ``milestones``."""
+    return gamma ** sum(epoch >= milestone for milestone in milestones)
+
+
+def ema_decay(update: int, decay: float, tau: float) -> float:
+    """Return the share of the old average at an update, counted from 1: ``decay · (1 − exp(−update / tau))``."""
+    return decay * (1 - math.exp(-update / tau))
+
+
+def warmup_steps(steps_per_epoch: int, epochs: float, least: int) -> int:
+    """Return the number of warm-up steps: ``epochs`` of them, at least ``least``; 0 epochs are no warm-up."""
+    return max(round(epochs * steps_per_epoch), least) if epochs > 0 else 0
+
+
+def interpolate(step: int, steps: int, start: float, end: float) -> float:
+    """Return the value at ``step`` of a line from ``start`` at 0 to ``end`` at ``steps``, constant beyond."""
+    if step >= steps:
+        return end
+    return start + (end - start) / steps * step
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the optimizer reads at one step; learning rates of the three parameter groups."""
+
+    bias: float
+    weight: float
+    norm: float
+    momentum: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The one-cycle schedule of YOLOv5 and Scaled-YOLOv4: a linear warm-up, then one factor an epoch.
+
+    After the warm-up the published programs lag one epoch: epoch ``e`` trains with the factor of ``e − 1``, and the
+    epoch in which the warm-up ends keeps its own factor to its end.
+
+    Attributes:
+        steps_per_epoch: Steps of one epoch.
+        lr: Peak learning rate.
+        factor: Fraction of the peak for each epoch.
+        warmup: Number of warm-up steps; the step of this number still belongs to the warm-up.
+        warmup_bias_lr: Learning rate of the biases at step 0; the other groups start at 0.
+        momentum: Momentum after the warm-up.
+        warmup_momentum: Momentum at step 0.
+        lag: Epochs by which the factor lags after the warm-up.
+    """
+
+    steps_per_epoch: int
+    lr: float
+    factor: Factor
+    warmup: int = 0
+    warmup_bias_lr: float = 0.0
+    momentum: float = 0.937
+    warmup_momentum: float = 0.8
+    lag: int = 1
+
+    def at(self, step: int) -> Rates:
+        """Return the rates of a step."""
+        epoch = step // self.steps_per_epoch
+        if self.warmup and step <= self.warmup:
+            target = self.lr * self.factor(epoch)
+            rest = interpolate(step, self.warmup, 0.0, target)
+            return Rates(
+                bias=interpolate(step, self.warmup, self.warmup_bias_lr, target),
+                weight=rest,
+                norm=rest,
+                momentum=interpolate(step, self.warmup, self.warmup_momentum, self.momentum),
+            )
+        ended_here = bool(self.warmup) and epoch == self.warmup // self.steps_per_epoch
+        lr = self.lr * self.factor(epoch if ended_here else max(epoch - self.lag, 0))
+        return Rates(bias=lr, weight=lr, norm=lr, momentum=self.momentum)
+
+    def accumulate(self, step: int, batch: int, nominal_batch: int = 64) -> int:
+        """Return how many batches make one optimizer step: 1 at first, ``nominal_batch / batch`` after the warm-up."""
+        target = nominal_batch / batch
+        if self.warmup and step <= self.warmup:
+            return max(1, round(interpolate(step, self.warmup, 1.0, target)))
+        return max(1, round(target))
+
+
+def build_schedule(config: TrainConfig, steps_per_epoch: int) -> Schedule:
+    """Return the schedule of a training configuration.
+
+    The milestones of the exponential scheduler are exact epochs, so it does not lag.
+    """
+    epochs, final = config.max_epoch, config.lr_final
+
+    def factor(epoch: int) -> float:
+        if config.lr_scheduler == "exponential":
+            return exponential_factor(epoch, config.lr_epochs, config.lr_gamma)
+        shape = linear_factor if config.lr_scheduler == "linear" else cosine_factor
+        return shape(epoch, epochs, final)
+
+    return Schedule(
+        steps_per_epoch=steps_per_epoch,
+        lr=config.lr,
+        factor=factor,
+        warmup=warmup_steps(steps_per_epoch, config.warmup_epochs, config.warmup_steps),
+        # AdamW moves every weight by about the learning rate: a bias rate above the peak would be a jump.
+        warmup_bias_lr=config.warmup_bias_lr if config.optimizer == "sgd" else 0.0,
+        momentum=config.momentum,
+        warmup_momentum=config.warmup_momentum,
+        lag=0 if config.lr_scheduler == "exponential" else 1,
+    )
