@@ -1,0 +1,201 @@
+"""A stored data set, read by every step after its validation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from kubeyolo.data.decode import decode_image
+from kubeyolo.data.index import SplitIndex
+from kubeyolo.data.manifest import MANIFEST_NAME, SCHEMA_VERSION, DatasetManifest, SplitManifest, StoredFile
+from kubeyolo.errors import InputError, suggest
+from kubeyolo.storage.base import NotFound, Store
+from kubeyolo.storage.cache import cache_folder
+from kubeyolo.storage.integrity import check_sha256, sha256_bytes, sha256_file
+from kubeyolo.storage.uri import open_store
+
+_REMEDY = "validate the data set again"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A stored data set: its manifest, and its splits on demand."""
+
+    uri: str
+    manifest: DatasetManifest
+    store: Store
+    cache: Path
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; the position of a name is the class number."""
+        return self.manifest.classes
+
+    def split(self, name: str) -> Split:
+        """Open a split; shards in an object store are downloaded once and compared with their checksums.
+
+        Raises:
+            InputError: There is no such split, or a file of it is missing or damaged.
+        """
+        if name not in self.manifest.splits:
+            raise InputError(f"{self.uri}: no split {name!r}{suggest(name, self.manifest.splits)}")
+        split = self.manifest.splits[name]
+        paths = self._paths((split.index, *split.shards))
+        index = SplitIndex.load(paths[0])
+        _check_index(paths[0], index, split, len(self.classes))
+        return Split(name, index, tuple(paths[1:]))
+
+    def verify(self) -> None:
+        """Compare every file of the data set with its checksum; opening a local one compares sizes only.
+
+        Raises:
+            InputError: Naming the first file that is damaged.
+        """
+        files = [file for split in self.manifest.splits.values() for file in (split.index, *split.shards)]
+        for file, path in zip(files, self._paths(files), strict=True):
+            check_sha256(str(path), file.sha256, sha256_file(path))
+
+    def _paths(self, files: Sequence[StoredFile]) -> list[Path]:
+        with ThreadPoolExecutor(4, thread_name_prefix="kubeyolo-dataset") as pool:
+            return list(pool.map(self._path, files))
+
+    def _path(self, file: StoredFile) -> Path:
+        path = self.store.local_path(file.name)
+        if path is not None:
+            return _check_size(path, file)
+        path = self.cache / file.name
+        if not path.exists() or path.stat().st_size != file.size:
+            part = path.with_name(f".{os.getpid()}-{file.name}")
+            try:
+                self.store.get_file(file.name, part)
+                check_sha256(self.store.uri_of(file.name), file.sha256, sha256_file(part))
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+        return path
+
+
+class Split:
+    """The images and boxes of one split; may be pickled, and read from several threads or processes."""
+
+    def __init__(self, name: str, index: SplitIndex, shards: Sequence[Path]) -> None:
+        self.name = name
+        self.index = index
+        self.shards = tuple(shards)
+        self._open: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def read_bytes(self, i: int) -> bytes:
+        """Return the file of image ``i``.
+
+        Raises:
+            InputError: The shard is missing or cut short.
+        """
+        assert self.index.shard is not None and self.index.offset is not None and self.index.length is not None
+        shard, length = int(self.index.shard[i]), int(self.index.length[i])
+        # pread moves no file position, so the descriptor may be shared with forked workers and threads.
+        data = os.pread(self._descriptor(shard), length, int(self.index.offset[i]))
+        if len(data) != length:
+            raise InputError(f"{self.shards[shard]}: cut short before {self.index.file_name[i]!r}; {_REMEDY}")
+        return data
+
+    def read_image(self, i: int) -> NDArray[np.uint8]:
+        """Return image ``i`` (H, W, 3) RGB, without regard to EXIF orientation.
+
+        Raises:
+            InputError: The shard is damaged: no image of the annotated size is where the index says.
+        """
+        image = decode_image(self.read_bytes(i))
+        if image is None or image.shape[:2] != (self.index.height[i], self.index.width[i]):
+            assert self.index.shard is not None
+            path, name = self.shards[int(self.index.shard[i])], self.index.file_name[i]
+            raise InputError(f"{path}: damaged, {name!r} cannot be decoded from it; {_REMEDY}")
+        return image
+
+    def close(self) -> None:
+        """Close the shards; they are opened again when needed."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def _descriptor(self, shard: int) -> int:
+        descriptor = self._open.get(shard)
+        if descriptor is None:
+            try:
+                opened = os.open(self.shards[shard], os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise InputError(f"{self.shards[shard]}: cannot be read ({error.strerror}); {_REMEDY}") from error
+            descriptor = self._open.setdefault(shard, opened)
+            if descriptor != opened:  # another thread was first
+                os.close(opened)
+        return descriptor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+    def __del__(self) -> None:
+        if hasattr(self, "_open"):
+            self.close()
+
+
+def open_dataset(uri: str | Path, cache: Path | None = None) -> Dataset:
+    """Open a stored data set by the URI of its folder.
+
+    Args:
+        uri: As returned by :func:`kubeyolo.data.shards.write_dataset`.
+        cache: Where shards of an object store are kept, by default ``~/.cache/kubeyolo/datasets``.
+
+    Raises:
+        InputError: There is no data set, or its manifest is damaged or of another version.
+    """
+    store = open_store(str(uri))
+    where = store.uri_of(MANIFEST_NAME)
+    try:
+        data = store.read_bytes(MANIFEST_NAME)
+    except NotFound:
+        raise InputError(
+            f"{uri}: no data set there ({MANIFEST_NAME} is missing); give the URI of a validated one"
+        ) from None
+    try:
+        manifest = DatasetManifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        what = f"{place}: {first['msg']}" if place else first["msg"]
+        raise InputError(f"{where}: not a data set manifest ({what}); {_REMEDY}") from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise InputError(f"{where}: schema version {manifest.schema_version}, this is {SCHEMA_VERSION}; {_REMEDY}")
+    root = cache if cache is not None else cache_folder("datasets")
+    # Two manifests with the same digest may have cut their shards differently.
+    return Dataset(store.uri, manifest, store, root / f"{manifest.name}-{sha256_bytes(data)[:16]}")
+
+
+def _check_size(path: Path, file: StoredFile) -> Path:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path}: missing from the data set ({error.strerror}); {_REMEDY}") from error
+    if size != file.size:
+        raise InputError(f"{path}: damaged, it has {size} bytes instead of {file.size}; {_REMEDY}")
+    return path
+
+
+def _check_index(path: Path, index: SplitIndex, split: SplitManifest, classes: int) -> None:
+    """Refuse an index that does not fit its manifest; a read outside of a shard would be found too late."""
+    if index.shard is None or index.offset is None or index.length is None:
+        raise InputError(f"{path}: does not say where the images lie; {_REMEDY}")
+    sizes = np.array([file.size for file in split.shards], np.int64)
+    good = (len(index), index.boxes) == (split.images, split.boxes)
+    good = good and not ((index.box_class < 0) | (index.box_class >= classes)).any()
+    good = good and not ((index.shard < 0) | (index.shard >= len(sizes)) | (index.offset < 0)).any()
+    if not good or (index.offset + index.length > sizes[index.shard]).any():
+        raise InputError(f"{path}: does not fit its {MANIFEST_NAME}; {_REMEDY}")
