@@ -1,0 +1,140 @@
+"""Progress of long work: a bar on a terminal, now and then a plain line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import ExitStack
+from types import TracebackType
+from typing import IO, Any, Literal, Self, TypeVar
+
+_T = TypeVar("_T")
+
+_LINE_SECONDS = 10.0
+
+
+class Progress:
+    """Shows how far work has come, on standard error.
+
+    On a terminal it is a bar. Elsewhere, as in the log of a pod, it is a line every 10 seconds at most, and nothing
+    for work that is done sooner. ``advance`` may be called from several threads.
+
+    Args:
+        description: What is being done, as "uploading model.onnx".
+        total: How many steps or bytes there are, when that is known.
+        unit: What is counted.
+        stream: Where to write; standard error by default.
+        line_seconds: Least time between two plain lines.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        total: int | None = None,
+        unit: Literal["steps", "bytes"] = "steps",
+        stream: IO[str] | None = None,
+        line_seconds: float = _LINE_SECONDS,
+    ) -> None:
+        self._description = description
+        self._total = total
+        self._unit = unit
+        self._stream = sys.stderr if stream is None else stream
+        self._line_seconds = line_seconds
+        self._done = 0
+        self._lock = threading.Lock()
+        self._stack = ExitStack()
+        self._bar: Any = None
+        self._task: Any = None
+        self._begun = self._line_at = time.monotonic()
+        self._lines = 0
+
+    @property
+    def done(self) -> int:
+        """How many steps or bytes are done."""
+        return self._done
+
+    def __enter__(self) -> Self:
+        self._begun = self._line_at = time.monotonic()
+        if self._stream.isatty():
+            self._bar = self._stack.enter_context(_make_bar(self._unit, self._stream))
+            self._task = self._bar.add_task(self._description, total=self._total)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        if self._lines and kind is None:
+            self._print_line(time.monotonic())
+
+    def advance(self, count: int = 1) -> None:
+        """Count more steps or bytes as done."""
+        with self._lock:
+            self._done += count
+            if self._bar is not None:
+                self._bar.update(self._task, completed=self._done)
+                return
+            now = time.monotonic()
+            if now - self._line_at >= self._line_seconds:
+                self._print_line(now)
+
+    def _print_line(self, now: float) -> None:
+        self._line_at = now
+        self._lines += 1
+        seconds = max(now - self._begun, 1e-9)
+        rate = self._done / seconds
+        line = f"{self._description}: {self._count(self._done)}"
+        if self._total:
+            line += f" of {self._count(self._total)} ({self._done / self._total:.0%})"
+        line += f", {self._count(rate)}/s"
+        if self._total and 0 < self._done < self._total:
+            line += f", {_duration((self._total - self._done) / rate)} left"
+        print(line, file=self._stream, flush=True)
+
+    def _count(self, number: float) -> str:
+        if self._unit == "bytes":
+            return f"{number / 1e6:.1f} MB"
+        return f"{number:.0f}" if number >= 100 or number == int(number) else f"{number:.1f}"
+
+
+def track(iterable: Iterable[_T], description: str, total: int | None = None) -> Iterator[_T]:
+    """Yield the items of ``iterable`` while showing how many there have been."""
+    if total is None and isinstance(iterable, Sized):
+        total = len(iterable)
+    with Progress(description, total) as progress:
+        for item in iterable:
+            yield item
+            progress.advance()
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _make_bar(unit: str, stream: IO[str]) -> Any:
+    # Only here: in a pod no bar is drawn, and rich need not be loaded.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as RichProgress
+
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
+    if unit == "bytes":
+        columns += [DownloadColumn(), TransferSpeedColumn()]
+    else:
+        columns += [MofNCompleteColumn()]
+    return RichProgress(*columns, TimeRemainingColumn(), console=Console(file=stream), transient=True)

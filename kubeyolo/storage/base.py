@@ -1,0 +1,212 @@
+"""What every store can do: named byte objects under one root, read and written whole."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from kubeyolo.errors import InputError
+
+PART_SUFFIX = ".kubeyolo-part"
+"""Ending of files and folders that are being written or removed; no listing shows them."""
+
+OnBytes = Callable[[int], None]
+"""Called with the number of bytes moved since the last call, possibly from another thread."""
+
+_T = TypeVar("_T")
+
+_MAX_SEGMENT_BYTES = 255
+_MAX_KEY_BYTES = 1024
+
+
+class NotFound(InputError):
+    """There is no object under this key."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StoredObject:
+    """One entry of a listing; ``etag`` changes when the content does."""
+
+    key: str
+    size: int
+    etag: str
+
+
+Listing = list[StoredObject]
+"""Objects sorted by key."""
+
+
+def check_key(key: str, allow_empty: bool = False) -> str:
+    """Return ``key`` when it names an object below the root of a store.
+
+    Raises:
+        InputError: The key is absolute, leaves the root, has empty parts, or cannot be stored everywhere.
+    """
+    if not key and allow_empty:
+        return key
+    parts = key.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise InputError(f"{key!r} is no key of a store: its parts must not be empty, '.' or '..'")
+    if any(ord(character) < 32 or 0xD800 <= ord(character) < 0xE000 for character in key):
+        raise InputError(f"{key!r} is no key of a store: it has control characters")
+    if len(key.encode()) > _MAX_KEY_BYTES or any(len(part.encode()) > _MAX_SEGMENT_BYTES for part in parts):
+        raise InputError(
+            f"{key[:60]!r}… is no key of a store: longer than {_MAX_KEY_BYTES} bytes, "
+            f"or a part of it longer than {_MAX_SEGMENT_BYTES}"
+        )
+    if any(part.endswith(PART_SUFFIX) for part in parts):
+        raise InputError(f"{key!r} is no key of a store: names ending in {PART_SUFFIX} are reserved")
+    return key
+
+
+def join_key(*parts: str) -> str:
+    """Join parts of a key, leaving out the empty ones."""
+    return "/".join(part for part in parts if part)
+
+
+class Store(ABC):
+    """Objects under one root. Keys are relative to it, with ``/`` between their parts.
+
+    An object is visible whole or not at all: a write that is interrupted leaves the old content or none. All
+    methods raise ``InputError`` with one line when the store cannot be used and may be called from several threads.
+    """
+
+    threads = 8
+    """How many files of a tree are moved at the same time."""
+
+    @property
+    @abstractmethod
+    def uri(self) -> str:
+        """The URI of the root, without a slash at the end."""
+
+    @abstractmethod
+    def child(self, prefix: str) -> Store:
+        """Return the store whose root is the folder ``prefix`` of this one."""
+
+    @abstractmethod
+    def uri_of(self, key: str) -> str:
+        """Return the URI of an object, or of the root for an empty key."""
+
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """Tell whether there is an object under ``key`` (a folder is none)."""
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> Listing:
+        """Return all objects below the folder ``prefix``, at any depth, sorted by key; none when it is not there."""
+
+    @abstractmethod
+    def read_bytes(self, key: str) -> bytes:
+        """Return the content of an object; raise ``NotFound`` when there is none."""
+
+    @abstractmethod
+    def write_bytes(self, key: str, data: bytes) -> None:
+        """Write an object, replacing the one that was there."""
+
+    @abstractmethod
+    def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
+        """Write the content of an object to the file ``path``, which appears whole or not at all."""
+
+    @abstractmethod
+    def put_file(self, path: Path, key: str, on_bytes: OnBytes | None = None) -> str:
+        """Store a file under ``key`` and return its sha256 in hexadecimal digits."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens when there is none."""
+
+    @abstractmethod
+    def delete_tree(self, prefix: str, first: str | None = None) -> None:
+        """Remove every object below the folder ``prefix``.
+
+        ``first`` is removed before all others: give the manifest, so that no reader finds one with files missing.
+        """
+
+    def local_path(self, key: str = "") -> Path | None:
+        """Return the path of an object where it is a file of this machine, so that it need not be copied."""
+        check_key(key, allow_empty=True)
+        return None
+
+    def get_tree(self, prefix: str, folder: Path, on_bytes: OnBytes | None = None) -> None:
+        """Write every object below the folder ``prefix`` to ``folder``; raise ``NotFound`` when there is none."""
+        objects = self.list(prefix)
+        if not objects:
+            raise NotFound(f"{self.uri_of(prefix)}: there is nothing there")
+        skip = len(prefix) + 1 if prefix else 0
+
+        def get(stored: StoredObject) -> None:
+            self.get_file(stored.key, folder / stored.key[skip:], on_bytes)
+
+        large, small = _split_by_size(objects, self._large_size(), lambda stored: stored.size)
+        for stored in large:
+            get(stored)
+        for_each(get, small, self.threads)
+
+    def put_tree(self, folder: Path, prefix: str, last: str | None = None, on_bytes: OnBytes | None = None) -> None:
+        """Store every file below ``folder`` under the folder ``prefix``.
+
+        ``last`` names the file that tells readers that the others are complete. It is written after all others, and
+        an older one is removed before any of them is replaced.
+        """
+        if not folder.is_dir():
+            raise InputError(f"{folder}: there is no such folder")
+        check_key(prefix, allow_empty=True)
+        names = [name for name in files_below(folder) if name != last]
+        if last is not None:
+            if not (folder / last).is_file():
+                raise InputError(f"{folder}: there is no {last}, which must be written last")
+            self.delete(join_key(prefix, last))
+
+        def put(name: str) -> None:
+            self.put_file(folder / name, join_key(prefix, name), on_bytes)
+
+        large, small = _split_by_size(names, self._large_size(), lambda name: (folder / name).stat().st_size)
+        for name in large:
+            put(name)
+        for_each(put, small, self.threads)
+        if last is not None:
+            put(last)
+
+    def _large_size(self) -> int | None:
+        """Size in bytes from which one file is moved by several threads; such files go one after another."""
+        return None
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """Yield the names, relative to ``folder`` with ``/``, of all complete files below it, in no promised order."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.endswith(PART_SUFFIX)]
+        for name in names:
+            path = Path(parent, name)
+            if not name.endswith(PART_SUFFIX) and path.is_file():
+                yield path.relative_to(folder).as_posix()
+
+
+def _split_by_size(items: Iterable[_T], limit: int | None, size: Callable[[_T], int]) -> tuple[list[_T], list[_T]]:
+    large: list[_T] = []
+    small: list[_T] = []
+    for item in items:
+        (large if limit is not None and size(item) > limit else small).append(item)
+    return large, small
+
+
+def for_each(work: Callable[[_T], None], items: list[_T], threads: int) -> None:
+    """Call ``work`` for every item from a few threads; the first error stops what has not begun and is raised."""
+    if len(items) < 2:
+        for item in items:
+            work(item)
+        return
+    with ThreadPoolExecutor(min(threads, len(items)), thread_name_prefix="kubeyolo-store") as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -1,0 +1,120 @@
+"""A store that is a folder of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from kubeyolo.errors import InputError
+from kubeyolo.storage.base import PART_SUFFIX, Listing, NotFound, OnBytes, Store, StoredObject, check_key, files_below
+from kubeyolo.storage.file_errors import file_errors
+from kubeyolo.storage.integrity import appearing, copy_with_sha256, sha256_file, sync_folder
+from kubeyolo.storage.location import FileLocation
+
+
+class LocalStore(Store):
+    """Objects are files below one folder, which is made by the first write.
+
+    Keys cannot leave the folder. Symbolic links that lie in it are followed: who may write there is trusted.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if root.exists() and not root.is_dir():
+            raise InputError(f"{root}: this is a file, a store is a folder")
+        self._root = root
+
+    @property
+    def uri(self) -> str:
+        """The ``file://`` URI of the folder."""
+        return self.uri_of("")
+
+    def child(self, prefix: str) -> LocalStore:
+        """Return the store whose root is the folder ``prefix`` of this one."""
+        return LocalStore(self.local_path(prefix))
+
+    def uri_of(self, key: str) -> str:
+        """Return the ``file://`` URI of an object, with the characters quoted that a URI must not have."""
+        return FileLocation(self.local_path(key)).uri
+
+    def local_path(self, key: str = "") -> Path:
+        """Return the path of an object, which need not exist; the folder itself for an empty key."""
+        check_key(key, allow_empty=True)
+        return self._root / key if key else self._root
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is a file under ``key``."""
+        return self._file(key).is_file()
+
+    def list(self, prefix: str = "") -> Listing:
+        """Return all files below the folder ``prefix``, sorted by key."""
+        folder = self.local_path(prefix)
+        found = []
+        with file_errors(folder):
+            for name in files_below(folder):
+                # A file may be removed by another process between its listing and this look at it.
+                with suppress(FileNotFoundError):
+                    facts = (folder / name).stat()
+                    etag = f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
+                    found.append(StoredObject(f"{prefix}/{name}" if prefix else name, facts.st_size, etag))
+        return sorted(found)
+
+    def read_bytes(self, key: str) -> bytes:
+        """Return the content of a file; raise ``NotFound`` when there is none."""
+        path = self._existing(key)
+        with file_errors(path):
+            return path.read_bytes()
+
+    def write_bytes(self, key: str, data: bytes) -> None:
+        """Write a file under a temporary name, and give it its name when it is on the disk."""
+        path = self._file(key)
+        with file_errors(path), appearing(path) as part:
+            part.write_bytes(data)
+
+    def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
+        """Copy an object to ``path``, which appears whole or not at all."""
+        source = self._existing(key)
+        with file_errors(source):
+            if path.exists() and source.samefile(path):
+                return
+            with appearing(path) as part:
+                copy_with_sha256(source, part, on_bytes)
+
+    def put_file(self, path: Path, key: str, on_bytes: OnBytes | None = None) -> str:
+        """Copy a file into the store and return its sha256."""
+        target = self._file(key)
+        with file_errors(path):
+            if target.exists() and path.samefile(target):
+                return sha256_file(path)
+            with appearing(target) as part:
+                return copy_with_sha256(path, part, on_bytes)
+
+    def delete(self, key: str) -> None:
+        """Remove a file; nothing happens when there is none."""
+        path = self._file(key)
+        with file_errors(path), suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+            sync_folder(path.parent)
+
+    def delete_tree(self, prefix: str, first: str | None = None) -> None:
+        """Remove a folder: it loses its name at once, its files after that."""
+        folder = self.local_path(prefix)
+        grave = folder.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
+        with file_errors(folder):
+            try:
+                os.replace(folder, grave)
+            except FileNotFoundError:
+                return
+            sync_folder(folder.parent)
+            shutil.rmtree(grave, ignore_errors=True)
+
+    def _file(self, key: str) -> Path:
+        return self._root / check_key(key)
+
+    def _existing(self, key: str) -> Path:
+        path = self._file(key)
+        if not path.is_file():
+            raise NotFound(f"{path}: there is no such file")
+        return path

@@ -1,0 +1,85 @@
+"""Where an object store is and who asks: read from the environment."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kubeyolo.errors import InputError
+
+_YES = {"1", "true", "yes", "on"}
+_NO = {"0", "false", "no", "off"}
+
+
+@dataclass(frozen=True, slots=True)
+class MinioSettings:
+    """Endpoint as ``host:port`` and credentials; ``region`` is asked from the server when it is empty."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str = field(repr=False)
+    session_token: str = field(default="", repr=False)
+    secure: bool = True
+    region: str = ""
+
+    @staticmethod
+    def from_environment(wanted_by: str, environment: Mapping[str, str] | None = None) -> MinioSettings:
+        """Read ``MINIO_ENDPOINT``, ``MINIO_ACCESS_KEY``, ``MINIO_SECRET_KEY``, ``MINIO_SECURE``, ``MINIO_REGION``.
+
+        The usual ``AWS_*`` variables stand in for those that are not set. Connections are encrypted unless the
+        endpoint is this machine, begins with ``http://``, or ``MINIO_SECURE`` is 0.
+
+        Args:
+            wanted_by: The URI for which the settings are needed; errors name it.
+            environment: The variables; those of this process by default.
+
+        Raises:
+            InputError: A variable is missing or cannot be read.
+        """
+        variables = os.environ if environment is None else environment
+
+        def read(name: str, fallback: str, remedy: str) -> str:
+            value = (variables.get(name) or variables.get(fallback) or "").strip()
+            if not value:
+                raise InputError(f"{wanted_by}: the environment variable {name} is not set; {remedy}")
+            return value
+
+        endpoint = read("MINIO_ENDPOINT", "AWS_ENDPOINT_URL", "set it to host:port of the store")
+        access_key = read("MINIO_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "set it to the access key of the store")
+        secret_key = read("MINIO_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "set it to the secret key of the store")
+        scheme, separator, address = endpoint.rpartition("://")
+        address = address.rstrip("/")
+        if scheme not in ("", "http", "https") or not address or "/" in address:
+            raise InputError(f"{wanted_by}: MINIO_ENDPOINT is {endpoint!r}; it must be host:port, without a path")
+        secure = scheme == "https" if separator else not _is_loopback(address)
+        # With an AWS key comes its token; a token of other credentials would spoil the MinIO ones.
+        token = "" if variables.get("MINIO_ACCESS_KEY") else variables.get("AWS_SESSION_TOKEN", "")
+        return MinioSettings(
+            endpoint=address,
+            access_key=access_key,
+            secret_key=secret_key,
+            session_token=token,
+            secure=_flag(wanted_by, variables.get("MINIO_SECURE", ""), secure),
+            region=variables.get("MINIO_REGION") or variables.get("AWS_REGION") or "",
+        )
+
+
+def _flag(wanted_by: str, value: str, default: bool) -> bool:
+    word = value.strip().lower()
+    if word in _YES:
+        return True
+    if word in _NO:
+        return False
+    if word:
+        raise InputError(f"{wanted_by}: MINIO_SECURE is {value!r}; it must be 0 or 1")
+    return default
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0] or address
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,368 @@
+"""A store that is a prefix in a bucket of MinIO, or of another server that speaks S3."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import BinaryIO, Protocol, TypeVar
+
+import certifi
+from minio import Minio
+from minio.datatypes import Object
+from minio.deleteobjects import DeleteObject
+from minio.error import S3Error
+from urllib3.exceptions import HTTPError, IncompleteRead
+
+from kubeyolo.errors import InputError, WorkError
+from kubeyolo.storage.base import Listing, OnBytes, Store, StoredObject, check_key, for_each, join_key
+from kubeyolo.storage.file_errors import file_errors
+from kubeyolo.storage.integrity import appearing, check_sha256, sha256_bytes, sha256_file
+from kubeyolo.storage.location import BucketLocation
+from kubeyolo.storage.minio_errors import told
+from kubeyolo.storage.minio_settings import MinioSettings
+from kubeyolo.storage.patient_pool import Backoff, PatientPool, is_passing
+
+CONTACT_SECONDS = 8.0
+"""How long a store that has not answered yet is tried: a wrong endpoint should be known soon."""
+
+WORK_SECONDS = 60.0
+"""How long a store that has answered before may be away: as long as a server takes to be started again."""
+
+_MEBIBYTE = 1 << 20
+_CHUNK = _MEBIBYTE
+_MAX_PARTS = 10_000
+_SHA256 = "sha256"
+_SHA256_HEADER = "x-amz-meta-sha256"
+_CHANGED_WHILE_READ = "PreconditionFailed"
+_READINGS = 3
+
+_T = TypeVar("_T")
+
+_Write = Callable[[bytes, int], object]
+"""Takes bytes and their position in the object."""
+
+
+class MinioConnection:
+    """A client for one endpoint, made anew in every process that uses it, since sockets cannot be shared."""
+
+    def __init__(self, settings: MinioSettings, seconds: float, connections: int = 32) -> None:
+        self.settings = settings
+        self.seconds = seconds
+        self.connections = connections
+        self._client: Minio | None = None
+        self._process = 0
+        self._lock = threading.Lock()
+
+    @property
+    def client(self) -> Minio:
+        """The client of this process."""
+        with self._lock:
+            if self._client is None or self._process != os.getpid():
+                self._client, self._process = self._connect(), os.getpid()
+            return self._client
+
+    def _connect(self) -> Minio:
+        pool = PatientPool(
+            self.seconds,
+            self.connections,
+            cert_reqs="CERT_REQUIRED",
+            ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
+        )
+        settings = self.settings
+        return Minio(
+            endpoint=settings.endpoint,
+            access_key=settings.access_key,
+            secret_key=settings.secret_key,
+            session_token=settings.session_token or None,
+            secure=settings.secure,
+            region=settings.region or None,
+            http_client=pool,
+        )
+
+    def __reduce__(self) -> tuple[type[MinioConnection], tuple[MinioSettings, float, int]]:
+        return MinioConnection, (self.settings, self.seconds, self.connections)
+
+
+class MinioStore(Store):
+    """Objects below a prefix of a bucket.
+
+    Every object carries the sha256 of its content as metadata; a reader checks it. Large files travel in parts, many
+    at once in both directions, and a part that fails is repeated alone.
+    """
+
+    def __init__(
+        self,
+        connection: MinioConnection,
+        location: BucketLocation,
+        part_size: int = 16 * _MEBIBYTE,
+        parallel_parts: int = 4,
+    ) -> None:
+        """Take a prefix of a bucket as a store, without asking whether it is there.
+
+        Args:
+            connection: The server.
+            location: Bucket and prefix.
+            part_size: Size in bytes of the parts of a large file, at least 5 MiB.
+            parallel_parts: How many parts of one file travel at the same time.
+        """
+        self._connection = connection
+        self._location = location
+        self._part_size = part_size
+        self._parallel_parts = parallel_parts
+
+    @staticmethod
+    def connect(settings: MinioSettings, location: BucketLocation, work_seconds: float = WORK_SECONDS) -> MinioStore:
+        """Open a store after a look at its bucket.
+
+        Raises:
+            InputError: Within some 10 seconds, when the endpoint does not answer, refuses the credentials, or has no
+                such bucket; buckets are never created here.
+        """
+        probe = MinioConnection(settings, CONTACT_SECONDS, connections=1)
+        with told(settings, location.bucket, location.uri):
+            try:
+                there = probe.client.bucket_exists(location.bucket)
+            except ValueError as error:
+                raise InputError(f"{location.uri}: {error} (MINIO_ENDPOINT is {settings.endpoint!r})") from error
+        if not there:
+            raise InputError(
+                f"{location.uri}: there is no bucket {location.bucket!r} at {settings.endpoint}; "
+                f"create it (mc mb ALIAS/{location.bucket}) or correct the URI"
+            )
+        return MinioStore(MinioConnection(settings, work_seconds), location)
+
+    @property
+    def uri(self) -> str:
+        """The ``minio://`` or ``s3://`` URI of the prefix."""
+        return self._location.uri
+
+    def child(self, prefix: str) -> MinioStore:
+        """Return the store whose root is the folder ``prefix`` of this one."""
+        below = BucketLocation(self._location.scheme, self._location.bucket, self._name(prefix))
+        return MinioStore(self._connection, below, self._part_size, self._parallel_parts)
+
+    def uri_of(self, key: str) -> str:
+        """Return the URI of an object; its key stands in it as it is."""
+        return join_key(self.uri, check_key(key, allow_empty=True))
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is an object under ``key``."""
+        with self._told(key):
+            try:
+                self._stat(self._name(key))
+            except S3Error as error:
+                if error.code != "NoSuchKey":
+                    raise
+                return False
+        return True
+
+    def list(self, prefix: str = "") -> Listing:
+        """Return all objects below the folder ``prefix``, sorted by key."""
+        root = self._location.prefix
+        folder = self._name(prefix)
+        skip = len(root) + 1 if root else 0
+        with self._told(prefix):
+            found = self._client.list_objects(self._bucket, prefix=folder and f"{folder}/", recursive=True)
+            return sorted(
+                StoredObject(str(entry.object_name)[skip:], int(entry.size or 0), str(entry.etag))
+                for entry in found
+                if not entry.is_dir
+            )
+
+    def read_bytes(self, key: str) -> bytes:
+        """Return the content of an object, checked; raise ``NotFound`` when there is none."""
+
+        def read(facts: Object) -> bytes:
+            buffer = io.BytesIO()
+            self._fetch(facts, 0, int(facts.size or 0), lambda data, _: buffer.write(data))
+            self._check(key, facts, sha256_bytes(buffer.getvalue()))
+            return buffer.getvalue()
+
+        with self._told(key):
+            return self._while_unchanged(key, read)
+
+    def write_bytes(self, key: str, data: bytes) -> None:
+        """Write an object, which is replaced only when all of it has arrived."""
+        self._put(key, io.BytesIO(data), len(data), sha256_bytes(data))
+
+    def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
+        """Write an object to ``path``, which appears when it is complete and its checksum is right."""
+
+        def get(facts: Object) -> None:
+            with appearing(path) as part:
+                self._download(facts, part, on_bytes)
+                self._check(key, facts, sha256_file(part) if self._sha256(facts) else "")
+
+        with self._told(key), file_errors(path):
+            self._while_unchanged(key, get)
+
+    def put_file(self, path: Path, key: str, on_bytes: OnBytes | None = None) -> str:
+        """Store a file and return its sha256."""
+        with file_errors(path), path.open("rb") as file:
+            sha256 = sha256_file(path)
+            size = os.fstat(file.fileno()).st_size
+            reader = _StoppableReader(file, on_bytes)
+            # The client gives up the parts already sent when reading fails, but not when Ctrl-C strikes in its own
+            # code. So it works in a thread of its own, and Ctrl-C here makes the reading there fail.
+            with ThreadPoolExecutor(1, thread_name_prefix="kubeyolo-put") as pool:
+                upload = pool.submit(self._put, key, reader, size, sha256)
+                try:
+                    upload.result()
+                except BaseException:
+                    reader.stop()
+                    raise
+        return sha256
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens when there is none."""
+        with self._told(key):
+            self._client.remove_object(self._bucket, self._name(check_key(key)))
+
+    def delete_tree(self, prefix: str, first: str | None = None) -> None:
+        """Remove every object below the folder ``prefix``, ``first`` before all others."""
+        if first is not None:
+            self.delete(join_key(prefix, first))
+        names = [DeleteObject(self._name(stored.key)) for stored in self.list(prefix)]
+        with self._told(prefix):
+            for problem in self._client.remove_objects(self._bucket, names):
+                raise WorkError(f"{self.uri_of(prefix)}: {problem.name} was not removed: {problem.message}")
+
+    def _put(self, key: str, stream: _Readable, size: int, sha256: str) -> None:
+        name = self._name(check_key(key))
+        part_size = max(self._part_size, -(-size // _MAX_PARTS))
+        with self._told(key):
+            try:
+                self._client.put_object(
+                    self._bucket,
+                    name,
+                    stream,
+                    size,
+                    metadata={_SHA256: sha256},
+                    part_size=part_size,
+                    num_parallel_uploads=self._parallel_parts,
+                )
+            except S3Error as error:
+                # When the answer to "these were all parts" is lost, the repeated request finds them already joined.
+                if error.code != "NoSuchUpload":
+                    raise
+            if size > part_size:
+                facts = self._stat(name)
+                if facts.size != size or self._sha256(facts) != sha256:
+                    raise WorkError(f"{self.uri_of(key)}: the store did not keep what was sent; run it again")
+
+    def _while_unchanged(self, key: str, read: Callable[[Object], _T]) -> _T:
+        """Read an object; when it is replaced in the middle of that, read the new one from its beginning."""
+        for _ in range(_READINGS - 1):
+            try:
+                return read(self._stat(self._name(key)))
+            except S3Error as error:
+                if error.code != _CHANGED_WHILE_READ:
+                    raise
+        return read(self._stat(self._name(key)))
+
+    def _stat(self, name: str) -> Object:
+        return self._client.stat_object(self._bucket, name)
+
+    def _download(self, facts: Object, part: Path, on_bytes: OnBytes | None) -> None:
+        """Write the content of an object to ``part``, in ranges that travel at the same time."""
+        size = int(facts.size or 0)
+        with part.open("wb") as file:
+            file.truncate(size)
+
+            def write(data: bytes, position: int) -> None:
+                view = memoryview(data)
+                while view:
+                    written = os.pwrite(file.fileno(), view, position)
+                    view, position = view[written:], position + written
+                if on_bytes is not None:
+                    on_bytes(len(data))
+
+            starts = [*range(0, size, self._part_size)]
+            for_each(
+                lambda start: self._fetch(facts, start, min(start + self._part_size, size), write),
+                starts,
+                self._parallel_parts,
+            )
+
+    def _fetch(self, facts: Object, start: int, end: int, write: _Write) -> None:
+        """Hand the bytes from ``start`` to ``end`` of an object to ``write``; go on where a connection broke."""
+        position = start
+        backoff = Backoff(self._connection.seconds)
+        while position < end:
+            begun = position
+            response = self._client.get_object(
+                self._bucket,
+                str(facts.object_name),
+                offset=position,
+                length=end - position,
+                request_headers={"If-Match": f'"{facts.etag}"'},
+            )
+            try:
+                for data in response.stream(_CHUNK):
+                    write(data, position)
+                    position += len(data)
+                if position < end:
+                    raise IncompleteRead(position - begun, end - position)
+            except HTTPError as error:
+                if position > begun:
+                    backoff = Backoff(self._connection.seconds)
+                if not is_passing(error) or not backoff.sleep():
+                    raise
+            finally:
+                response.close()
+                response.release_conn()
+
+    def _check(self, key: str, facts: Object, found: str) -> None:
+        expected = self._sha256(facts)
+        if expected:
+            check_sha256(self.uri_of(key), expected, found)
+
+    @staticmethod
+    def _sha256(facts: Object) -> str:
+        return str((facts.metadata or {}).get(_SHA256_HEADER, ""))
+
+    def _large_size(self) -> int | None:
+        return self._part_size
+
+    def _name(self, key: str) -> str:
+        return join_key(self._location.prefix, check_key(key, allow_empty=True))
+
+    def _told(self, key: str) -> AbstractContextManager[None]:
+        return told(self._connection.settings, self._bucket, self.uri_of(key))
+
+    @property
+    def _bucket(self) -> str:
+        return self._location.bucket
+
+    @property
+    def _client(self) -> Minio:
+        return self._connection.client
+
+
+class _Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class _StoppableReader:
+    """A file that counts what is read from it, and that fails when it has been stopped."""
+
+    def __init__(self, file: BinaryIO, on_bytes: OnBytes | None) -> None:
+        self._file = file
+        self._on_bytes = on_bytes
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._stopped.is_set():
+            raise InterruptedError("the upload was stopped")
+        data = self._file.read(size)
+        if self._on_bytes is not None:
+            self._on_bytes(len(data))
+        return data

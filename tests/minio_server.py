@@ -1,0 +1,145 @@
+"""A real MinIO server for tests, on a free loopback port, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import urllib3
+from minio import Minio
+
+ACCESS_KEY = "kubeyolo-test"
+SECRET_KEY = "kubeyolo-test-secret"
+_START_SECONDS = 60.0
+_ATTEMPTS = 3
+
+
+def minio_binary() -> Path | None:
+    """Return the server: $MINIO_BIN, minio on PATH, or what `make tools` has built."""
+    named = os.environ.get("MINIO_BIN")
+    if named:
+        return Path(named)
+    on_path = shutil.which("minio")
+    if on_path:
+        return Path(on_path)
+    cache = Path(os.environ.get("KUBEYOLO_CACHE") or Path.home() / ".cache" / "kubeyolo")
+    built = cache / "bin" / "minio"
+    return built if built.is_file() else None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class MinioServer:
+    """A server process; `start` may be called again after `stop` and finds the same data on the same port."""
+
+    binary: Path
+    folder: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client's environment needs."""
+        return {
+            "MINIO_ENDPOINT": self.endpoint,
+            "MINIO_ACCESS_KEY": ACCESS_KEY,
+            "MINIO_SECRET_KEY": SECRET_KEY,
+            "MINIO_SECURE": "0",
+        }
+
+    @property
+    def client(self) -> Minio:
+        return Minio(self.endpoint, ACCESS_KEY, SECRET_KEY, secure=False, region="us-east-1")
+
+    def make_bucket(self, name: str) -> str:
+        self.client.make_bucket(name)
+        return name
+
+    def start(self) -> None:
+        for name in ("data", "certs"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ} | {
+            "MINIO_ROOT_USER": ACCESS_KEY,
+            "MINIO_ROOT_PASSWORD": SECRET_KEY,
+            # Nothing of a test leaves this machine.
+            "MINIO_UPDATE": "off",
+            "MINIO_CALLHOME_ENABLE": "off",
+            "MINIO_BROWSER": "off",
+            # Another worker may run at the same time, and there is a disk's free space to be spared.
+            "GOMAXPROCS": "1",
+        }
+        command = [str(self.binary), "server", "--quiet", "--anonymous", "--address", self.endpoint]
+        command += ["--certs-dir", str(self.folder / "certs"), str(self.folder / "data")]
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        self._wait()
+
+    def _wait(self) -> None:
+        assert self.process is not None
+        http = urllib3.PoolManager(retries=False, timeout=2.0)
+        end = time.monotonic() + _START_SECONDS
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                if http.request("GET", f"http://{self.endpoint}/minio/health/ready").status == 200:
+                    return
+            except urllib3.exceptions.HTTPError:
+                pass
+            time.sleep(0.05)
+        self.stop()
+        raise RuntimeError("MinIO did not start: " + (self.folder / "server.log").read_text()[-2000:])
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def start_minio(folder: Path) -> MinioServer:
+    """Start a server, or skip the test when there is none to start."""
+    binary = minio_binary()
+    if binary is None:
+        pytest.skip("no MinIO server: set MINIO_BIN, put minio on PATH, or run `make tools`")
+    for attempt in range(_ATTEMPTS):
+        # A port that was free a moment ago may be taken by another worker.
+        server = MinioServer(binary, folder / f"minio-{attempt}")
+        try:
+            server.start()
+            return server
+        except RuntimeError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError
+
+
+@pytest.fixture(scope="session")
+def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
+    """One server for all tests of a worker; take a bucket of your own, and do not stop it."""
+    server = start_minio(tmp_path_factory.mktemp("minio"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def minio_bucket(minio_server: MinioServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an empty bucket; the environment points at its server for the time of the test."""
+    for name, value in minio_server.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{os.urandom(6).hex()}"
+    return minio_server.make_bucket(bucket)
