@@ -1,0 +1,172 @@
+"""Draw, label and paint augmented training samples.
+
+A sample is drawn first (:class:`SamplePlan`), from which its boxes and its pixels follow without further chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kubeyolo.config.schema import AugmentConfig
+from kubeyolo.data.labels import BoxTable, Floats
+from kubeyolo.data.letterbox import Image, letterbox_geometry
+from kubeyolo.data.mosaic import Paste, Placement, Window, compose, mosaic_placements, visible_boxes, visible_pastes
+
+MIXUP_BETA = 32.0
+HUES = 180
+
+TileReader = Callable[[int], Image]
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """Everything that makes a sample.
+
+    Attributes:
+        scene: What of which image goes where.
+        blended: A second scene for mixup, or None.
+        blend: Weight of the first scene, 0..1.
+        hsv: Factors of hue, saturation and value, or None.
+        fliplr: Whether left and right change places.
+        flipud: Whether top and bottom change places.
+        keep_all: Whether small remains of boxes are kept too.
+    """
+
+    scene: tuple[Paste, ...]
+    blended: tuple[Paste, ...] | None = None
+    blend: float = 1.0
+    hsv: tuple[float, float, float] | None = None
+    fliplr: bool = False
+    flipud: bool = False
+    keep_all: bool = False
+
+
+def jitter_hsv(image: Image, gains: tuple[float, float, float]) -> None:
+    """Multiply hue (which wraps), saturation and value of an RGB image (height, width, 3) in place."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    hue, saturation, value = cv2.split(hsv)
+    # A look-up table for hue alone: it wraps, while the others are scaled and saturated by vector instructions.
+    table = (np.arange(256) * gains[0] % HUES).astype(np.uint8)
+    cv2.LUT(hue, table, dst=hue)
+    cv2.convertScaleAbs(saturation, dst=saturation, alpha=gains[1])
+    cv2.convertScaleAbs(value, dst=value, alpha=gains[2])
+    cv2.merge((hue, saturation, value), dst=hsv)
+    cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=image)
+
+
+def flip_boxes(boxes: Floats, fliplr: bool, flipud: bool) -> Floats:
+    """Mirror boxes (boxes, 5) of class, cx, cy, w, h in 0..1 in place and return them."""
+    if fliplr:
+        boxes[:, 1] = 1.0 - boxes[:, 1]
+    if flipud:
+        boxes[:, 2] = 1.0 - boxes[:, 2]
+    return boxes
+
+
+class Augmenter:
+    """Draws samples of ``image_size`` pixels from the images of a split.
+
+    Attributes:
+        sizes: int64 (images, 2): width and height of the tiles, the images resized so that the longer side has
+            ``image_size`` pixels.
+    """
+
+    def __init__(
+        self,
+        config: AugmentConfig,
+        boxes: BoxTable,
+        widths: NDArray[np.int32],
+        heights: NDArray[np.int32],
+        image_size: int,
+    ) -> None:
+        self.config = config
+        self.boxes = boxes
+        self.image_size = image_size
+        places = [letterbox_geometry(int(w), int(h), image_size) for w, h in zip(widths, heights, strict=True)]
+        self.sizes: NDArray[np.int64] = np.array([(place.width, place.height) for place in places], np.int64)
+        self._corners = np.array([(place.left, place.top) for place in places], np.int64)
+        self._canvas = np.empty((2, image_size, image_size, 3), np.uint8)
+
+    def plain(self, image: int) -> SamplePlan:
+        """Return the letterboxed image without any augmentation, with all its boxes."""
+        window = Window(self.image_size, self.image_size, 1.0, self.image_size / 2, self.image_size / 2)
+        return SamplePlan(visible_pastes([self._letterboxed(image)], window), keep_all=True)
+
+    def draw(self, rng: np.random.Generator, image: int, mosaic: bool = True) -> SamplePlan:
+        """Draw a sample around an image.
+
+        Args:
+            rng: The random numbers of the sample.
+            image: Its first image.
+            mosaic: False leaves mosaic and mixup out, whatever their probabilities.
+        """
+        config = self.config
+        joined = mosaic and rng.random() < config.mosaic
+        scene = self._scene(rng, image, joined)
+        blended, blend = None, 1.0
+        if mosaic and rng.random() < config.mixup:
+            blended = self._scene(rng, int(rng.integers(len(self.sizes))), joined)
+            blend = float(rng.beta(MIXUP_BETA, MIXUP_BETA))
+        hue, saturation, value = rng.uniform(-1.0, 1.0, 3) * (config.hsv_h, config.hsv_s, config.hsv_v) + 1.0
+        colored = bool(config.hsv_h or config.hsv_s or config.hsv_v)
+        return SamplePlan(
+            scene,
+            blended,
+            blend,
+            hsv=(float(hue), float(saturation), float(value)) if colored else None,
+            fliplr=bool(rng.random() < config.fliplr),
+            flipud=bool(rng.random() < config.flipud),
+        )
+
+    def labels(self, plan: SamplePlan) -> Floats:
+        """Return the boxes of a sample, float32 (boxes, 5): class, cx, cy, w, h in 0..1."""
+        boxes = visible_boxes(plan.scene, self.boxes, self.image_size, plan.keep_all)
+        if plan.blended is not None:
+            boxes = np.concatenate([boxes, visible_boxes(plan.blended, self.boxes, self.image_size, plan.keep_all)])
+        return flip_boxes(boxes, plan.fliplr, plan.flipud)
+
+    def paint(self, plan: SamplePlan, read_tile: TileReader, out: NDArray[np.uint8]) -> None:
+        """Paint a sample into ``out``, uint8 (3, size, size) RGB.
+
+        Args:
+            plan: The sample.
+            read_tile: Gives an image by its number, uint8 RGB (height, width, 3) of the size in ``sizes``.
+            out: C-contiguous; may lie in shared memory.
+        """
+        canvas = self._canvas[0]
+        compose(plan.scene, read_tile, canvas)
+        if plan.blended is not None:
+            other = self._canvas[1]
+            compose(plan.blended, read_tile, other)
+            cv2.addWeighted(canvas, plan.blend, other, 1.0 - plan.blend, 0.0, dst=canvas)
+        if plan.hsv is not None:
+            jitter_hsv(canvas, plan.hsv)
+        if plan.fliplr or plan.flipud:
+            code = -1 if plan.fliplr and plan.flipud else int(plan.fliplr)
+            canvas = cv2.flip(canvas, code)
+        cv2.split(canvas, [out[0], out[1], out[2]])
+
+    def _scene(self, rng: np.random.Generator, image: int, joined: bool) -> tuple[Paste, ...]:
+        size, config = self.image_size, self.config
+        placements: tuple[Placement, ...]
+        if joined:
+            others = rng.integers(len(self.sizes), size=3)
+            center_x, center_y = rng.uniform(0.5 * size, 1.5 * size, 2)
+            placements = mosaic_placements([image, *map(int, others)], self.sizes, (int(center_x), int(center_y)))
+        else:
+            placements = (self._letterboxed(image),)
+        scale = float(rng.uniform(1.0 - config.scale, 1.0 + config.scale))
+        shift_x, shift_y = rng.uniform(-config.translate, config.translate, 2)
+        canvas = 2 * size if joined else size
+        window = Window(size, canvas, scale, (0.5 + float(shift_x)) * size, (0.5 + float(shift_y)) * size)
+        return visible_pastes(placements, window)
+
+    def _letterboxed(self, image: int) -> Placement:
+        width, height = self.sizes[image]
+        x, y = self._corners[image]
+        return Placement(image, int(width), int(height), int(x), int(y))

@@ -1,0 +1,94 @@
+"""The boxes a detector is trained on, and the padded label array of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from kubeyolo.data.index import SplitIndex
+
+LABEL_COLUMNS = 6
+CAPACITY_STEP = 64
+UNUSED = -1.0
+
+Floats = NDArray[np.float32]
+
+
+class BoxTable:
+    """All boxes of a split that are trained on, as fractions of their image.
+
+    Crowd boxes are left out; boxes are clipped to their image, and those without area are left out too.
+
+    Attributes:
+        start: int64 (images + 1,): the rows of image i are start[i] to start[i + 1].
+        corners: float64 (boxes, 4): x1, y1, x2, y2 in 0..1.
+        classes: float64 (boxes,): contiguous class numbers.
+    """
+
+    def __init__(self, index: SplitIndex) -> None:
+        counts = np.diff(index.box_start)
+        owner = np.repeat(np.arange(len(counts)), counts)
+        extent = np.stack([index.width, index.height, index.width, index.height], axis=1).astype(np.float64)
+        corners = np.concatenate([index.box_xywh[:, :2], index.box_xywh[:, :2] + index.box_xywh[:, 2:]], axis=1)
+        corners = np.clip(corners / extent[owner], 0.0, 1.0)
+        kept = ~index.box_crowd & (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
+        self.start: NDArray[np.int64] = np.zeros(len(counts) + 1, np.int64)
+        np.cumsum(np.bincount(owner[kept], minlength=len(counts)), out=self.start[1:])
+        self.corners: NDArray[np.float64] = corners[kept]
+        self.classes: NDArray[np.float64] = index.box_class[kept].astype(np.float64)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Boxes of each image, int64 (images,)."""
+        return np.diff(self.start)
+
+
+def round_capacity(boxes: float) -> int:
+    """Return the number of label rows for this many boxes: the next multiple of 64, and at least 64."""
+    return max(int(np.ceil(boxes / CAPACITY_STEP)), 1) * CAPACITY_STEP
+
+
+def training_capacity(sample_counts: NDArray[np.int64], per_batch_size: int) -> int:
+    """Return label rows that a batch of random samples practically never exceeds.
+
+    A batch sums independent samples, so its count is near normal: six standard deviations above the mean, or
+    the largest sample seen together with average ones, whichever is more.
+
+    Args:
+        sample_counts: int64 (samples,): boxes of augmented samples, drawn as training draws them.
+        per_batch_size: Samples of a batch.
+    """
+    mean, deviation = float(sample_counts.mean()), float(sample_counts.std())
+    likely = per_batch_size * mean + 6.0 * np.sqrt(per_batch_size) * deviation
+    return round_capacity(max(likely, float(sample_counts.max()) + (per_batch_size - 1) * mean))
+
+
+def pack_labels(samples: Sequence[Floats], out: Floats) -> int:
+    """Write the boxes of a batch into its padded label array.
+
+    When they do not fit, the smallest boxes are left out; of equal ones the later.
+
+    Args:
+        samples: For each image float32 (boxes, 5): class, cx, cy, w, h as fractions of the image.
+        out: float32 (capacity, 6): image in the batch, class, cx, cy, w, h; unused rows have image -1 and zeros.
+
+    Returns:
+        The number of boxes that were left out.
+    """
+    boxes = np.concatenate(samples) if samples else np.zeros((0, 5), np.float32)
+    images = np.repeat(np.arange(len(samples)), [len(sample) for sample in samples])
+    surplus = max(len(boxes) - len(out), 0)
+    if surplus:
+        largest_first = np.argsort(-(boxes[:, 3] * boxes[:, 4]), kind="stable")
+        kept = np.sort(largest_first[: len(out)])
+        boxes, images = boxes[kept], images[kept]
+    used = len(boxes)
+    out[:used, 0] = images
+    out[:used, 1:] = boxes
+    out[used:, 0] = UNUSED
+    out[used:, 1:] = 0.0
+    return surplus

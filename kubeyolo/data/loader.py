@@ -1,0 +1,333 @@
+"""The loader: batches of a split in order, made ahead by worker processes."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import TracebackType
+
+import numpy as np
+
+from kubeyolo.config.schema import AugmentConfig, DataConfig
+from kubeyolo.data.batches import Batch, BatchMaker, BatchSpec, ImageSource, plan_batches
+from kubeyolo.data.sampler import Sampler
+from kubeyolo.data.shared_memory import SharedMemory
+from kubeyolo.data.worker import SlotLayout, WorkerSetup, slot_arrays
+from kubeyolo.errors import InputError, KubeyoloError, WorkError
+
+logger = logging.getLogger(__name__)
+
+# Batches that wait ready beside those being made, and batches a consumer may hold without a copy being made.
+AHEAD = 2
+LEASES = 2
+STOP_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class _Worker:
+    process: subprocess.Popen[bytes]
+    connection: Connection
+
+
+@dataclass(frozen=True)
+class _Task:
+    epoch: int
+    step: int
+    slot: int
+    worker: _Worker
+
+
+class Loader:
+    """Batches of a split.
+
+    The batches are a function of the split, the configuration and (seed, epoch, step); neither the number of workers
+    nor the cache nor the step at which an epoch is entered changes a bit of them.
+
+    Use it as a context manager, or call :meth:`close`.
+    """
+
+    def __init__(
+        self,
+        split: ImageSource,
+        config: DataConfig,
+        augment: AugmentConfig,
+        image_size: int,
+        per_batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        train: bool = True,
+        max_epoch: int | None = None,
+    ) -> None:
+        """Prepare the batches and start the workers.
+
+        Args:
+            split: The images; pickled once for each worker.
+            config: Workers, cache and label capacity.
+            augment: Augmentation; used in training only.
+            image_size: Side of the images of a batch in pixels.
+            per_batch_size: Images of a batch of this rank.
+            seed: Start of all random numbers.
+            rank: Number of this training process, 0..world - 1.
+            world: Number of training processes.
+            train: Shuffle, augment, and fill the last batch; otherwise letterbox in order.
+            max_epoch: Epochs of the whole training; needed when ``augment.close_mosaic`` is set.
+
+        Raises:
+            InputError: The split has no images.
+        """
+        if len(split.index.width) == 0:
+            raise InputError("the split has no images: there is nothing to make batches of")
+        mosaic_epochs = None
+        if train and augment.close_mosaic:
+            if max_epoch is None:
+                raise ValueError("close_mosaic counts from the end: max_epoch is needed")
+            mosaic_epochs = max(max_epoch - augment.close_mosaic, 0)
+        sampler = Sampler(len(split.index.width), per_batch_size, seed, rank, world, train)
+        self._spec, cache_size = plan_batches(split, config, augment, image_size, sampler, mosaic_epochs)
+        self.truncated_boxes = 0
+        self._closed = False
+        self._pending: deque[_Task] = deque()
+        self._pool: _Pool | None = None
+        self._maker: BatchMaker | None = None
+        cache = SharedMemory(cache_size) if cache_size else None
+        if config.workers:
+            self._pool = _Pool(self._spec, config.workers, cache, cache_size)
+        else:
+            self._maker = BatchMaker(self._spec, cache)
+        self._cache = cache
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch."""
+        return self._spec.sampler.steps_per_epoch
+
+    @property
+    def label_capacity(self) -> int:
+        """Rows of the labels of every batch."""
+        return self._spec.label_capacity
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from ``start_step`` on.
+
+        With workers the arrays of a batch lie in memory shared with them. It is used again once the arrays are gone;
+        when more than two batches are kept, the further ones are copies. So batches may be kept as long as needed.
+
+        Raises:
+            WorkError: A worker failed or died; the loader is closed then.
+        """
+        for step in range(start_step, self.steps_per_epoch):
+            if self._closed:
+                raise WorkError("the loader is closed")
+            batch = self._made_here(epoch, step) if self._pool is None else self._made_by(self._pool, epoch, step)
+            self._count_truncated(batch.truncated)
+            yield batch
+            del batch
+
+    def close(self) -> None:
+        """End the workers and give back the memory; batches that are still held stay readable."""
+        if self._closed:
+            return
+        self._closed = True
+        self._pending.clear()
+        self._maker = None
+        if self._pool is not None:
+            self._pool.close()
+        if self._cache is not None:
+            self._cache.close()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _made_here(self, epoch: int, step: int) -> Batch:
+        assert self._maker is not None
+        spec = self._spec
+        batch = Batch(
+            np.empty(spec.image_shape, np.uint8),
+            np.empty(spec.label_shape, np.float32),
+            np.empty(spec.sampler.per_batch_size, np.int64),
+        )
+        truncated = self._maker.make(epoch, step, batch)
+        return Batch(batch.images, batch.labels, batch.indices, truncated)
+
+    def _made_by(self, pool: _Pool, epoch: int, step: int) -> Batch:
+        try:
+            self._drop_others(pool, epoch, step)
+            self._hand_out(pool, epoch, step)
+            return pool.receive(self._pending.popleft())
+        except KubeyoloError:
+            self.close()
+            raise
+
+    def _drop_others(self, pool: _Pool, epoch: int, step: int) -> None:
+        """Wait for batches that were begun for another place than the one now asked for."""
+        while self._pending and (self._pending[0].epoch, self._pending[0].step) != (epoch, step):
+            pool.discard(self._pending.popleft())
+
+    def _hand_out(self, pool: _Pool, epoch: int, step: int) -> None:
+        """Keep the workers busy with the batches from (epoch, step) on, into the next epoch."""
+        if self._pending:
+            epoch, step = self._pending[-1].epoch, self._pending[-1].step + 1
+        while len(self._pending) < pool.depth:
+            if step == self.steps_per_epoch:
+                epoch, step = epoch + 1, 0
+            self._pending.append(pool.begin(epoch, step))
+            step += 1
+
+    def _count_truncated(self, boxes: int) -> None:
+        if boxes and not self.truncated_boxes:
+            logger.warning(
+                "a batch has %d boxes more than the %d rows of its labels: the smallest are left out; "
+                "raise data.label_capacity",
+                boxes,
+                self.label_capacity,
+            )
+        self.truncated_boxes += boxes
+
+
+class _Pool:
+    """Worker processes and the ring of slots into which they write batches.
+
+    Tasks go to the workers in turn and each worker works in order, so results are read from a known worker.
+    """
+
+    def __init__(self, spec: BatchSpec, workers: int, cache: SharedMemory | None, cache_size: int) -> None:
+        self.depth = workers + AHEAD
+        self._spec = spec
+        self._layout = SlotLayout.of(spec)
+        self._ring = SharedMemory(self._layout.stride * (self.depth + LEASES))
+        self._free: deque[int] = deque(range(self.depth + LEASES))
+        self._leased: set[int] = set()
+        self._begun = 0
+        setup = WorkerSetup(
+            os.getpid(),
+            spec,
+            self._ring.fd,
+            self._ring.size,
+            cache.fd if cache else None,
+            cache_size,
+        )
+        self._workers: list[_Worker] = []
+        # Also when the loader is dropped without close, or the interpreter ends.
+        self._stop = weakref.finalize(self, _stop_workers, self._workers)
+        for _ in range(workers):
+            self._workers.append(_start_worker(setup))
+
+    def begin(self, epoch: int, step: int) -> _Task:
+        """Let the next worker make a batch."""
+        worker = self._workers[self._begun % len(self._workers)]
+        task = _Task(epoch, step, self._free.popleft(), worker)
+        self._begun += 1
+        try:
+            worker.connection.send((epoch, step, task.slot))
+        except OSError:
+            raise self._failure(worker) from None
+        return task
+
+    def receive(self, task: _Task) -> Batch:
+        """Wait for a batch and return it, in its slot or, when too many slots are held, as a copy."""
+        truncated = self._wait(task)
+        start = task.slot * self._layout.stride
+        if len(self._leased) >= LEASES:
+            shared = slot_arrays(self._ring.map, self._spec, self._layout, start)
+            self._free.append(task.slot)
+            return Batch(shared.images.copy(), shared.labels.copy(), shared.indices.copy(), truncated)
+        # The arrays keep this object alive, and its end is the end of the last of them.
+        lease = (ctypes.c_ubyte * self._layout.stride).from_buffer(self._ring.map, start)
+        self._leased.add(task.slot)
+        weakref.finalize(lease, self._give_back, self._leased, self._free, task.slot).atexit = False
+        return slot_arrays(memoryview(lease), self._spec, self._layout, truncated=truncated)
+
+    def discard(self, task: _Task) -> None:
+        """Wait for a batch that nobody wants."""
+        self._wait(task)
+        self._free.append(task.slot)
+
+    def close(self) -> None:
+        """End the workers."""
+        self._stop()
+        self._ring.close()
+
+    @staticmethod
+    def _give_back(leased: set[int], free: deque[int], slot: int) -> None:
+        leased.discard(slot)
+        free.append(slot)
+
+    def _wait(self, task: _Task) -> int:
+        try:
+            answer = task.worker.connection.recv()
+        except (EOFError, OSError):
+            raise self._failure(task.worker) from None
+        if answer[0] == "failed":
+            logger.debug("traceback of the loader's worker:\n%s", answer[2])
+            raise WorkError(f"a worker of the loader failed: {answer[1]}")
+        return int(answer[1])
+
+    def _failure(self, worker: _Worker) -> WorkError:
+        """Return why a worker does not answer: it may have left a message before it ended."""
+        try:
+            while worker.connection.poll(0):
+                answer = worker.connection.recv()
+                if answer[0] == "failed":
+                    return WorkError(f"a worker of the loader failed: {answer[1]}")
+        except (EOFError, OSError):
+            pass
+        try:
+            code = worker.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            return WorkError(f"a worker of the loader (process {worker.process.pid}) closed its connection")
+        if code >= 0:
+            return WorkError(f"a worker of the loader ended with exit code {code}; its standard error says why")
+        name = signal.Signals(-code).name
+        hint = "; the machine may be out of memory: lower data.cache_limit_mb or data.workers" if code == -9 else ""
+        return WorkError(f"a worker of the loader was killed by {name}{hint}")
+
+
+def _start_worker(setup: WorkerSetup) -> _Worker:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path or os.getcwd() for path in sys.path))
+        # A worker is one thread; the thread pools of numpy's libraries would only take memory.
+        environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        passed = [theirs.fileno(), setup.ring_fd] + ([setup.cache_fd] if setup.cache_fd is not None else [])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kubeyolo.data.worker", str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=environment,
+            pass_fds=passed,
+        )
+    connection = Connection(ours.detach())
+    worker = _Worker(process, connection)
+    try:
+        connection.send(setup)
+    except OSError:
+        process.wait()
+        raise WorkError(f"a worker of the loader ended at its start with exit code {process.returncode}") from None
+    return worker
+
+
+def _stop_workers(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.connection.close()
+    for worker in workers:
+        try:
+            worker.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()

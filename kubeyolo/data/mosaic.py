@@ -1,0 +1,191 @@
+"""Place images on a canvas, look at it through a scaled and shifted window, and carry their boxes along.
+
+The mosaic of YOLOv4 (Bochkovskiy et al. 2020, section 3.4) joins four images on a canvas of twice the training size
+and then scales, shifts and crops it. The canvas is never made: scale and shift keep edges parallel to the axes, so
+each image is resized straight into its rectangle of the result.
+
+Coordinates are continuous: pixel i covers [i, i + 1). A point X of the canvas is seen at
+``scale * (X - canvas / 2) + origin`` of the result, on each axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kubeyolo.data.labels import BoxTable, Floats
+from kubeyolo.data.letterbox import FILL, Image
+
+MIN_SIDE = 2.0
+MAX_ASPECT = 100.0
+MIN_AREA_LEFT = 0.1
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One image on the canvas: its number, size and upper left corner in whole canvas pixels."""
+
+    image: int
+    width: int
+    height: int
+    x: int
+    y: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """How the canvas is seen: see the module's formula.
+
+    Attributes:
+        size: Side of the result in pixels.
+        canvas: Side of the canvas in pixels; what lies outside of it is not seen.
+        scale: Result pixels per canvas pixel.
+        origin_x: Where the centre of the canvas lies in the result, in pixels.
+        origin_y: The same for y.
+    """
+
+    size: int
+    canvas: int
+    scale: float
+    origin_x: float
+    origin_y: float
+
+
+@dataclass(frozen=True)
+class Paste:
+    """A rectangle of an image that is resized into a rectangle of the result.
+
+    Both are (x1, y1, x2, y2) in whole pixels, so a point x of the image lies at
+    ``target x1 + gain_x * (x - source x1)``.
+    """
+
+    placement: Placement
+    source: tuple[int, int, int, int]
+    target: tuple[int, int, int, int]
+
+    @property
+    def gain_x(self) -> float:
+        """Result pixels per image pixel on x."""
+        return (self.target[2] - self.target[0]) / (self.source[2] - self.source[0])
+
+    @property
+    def gain_y(self) -> float:
+        """Result pixels per image pixel on y."""
+        return (self.target[3] - self.target[1]) / (self.source[3] - self.source[1])
+
+
+def mosaic_placements(
+    images: Sequence[int], sizes: NDArray[np.int64], center: tuple[int, int]
+) -> tuple[Placement, ...]:
+    """Place four images so that each touches the center with one corner.
+
+    Args:
+        images: Four image numbers: upper left, upper right, lower left, lower right.
+        sizes: int64 (all images, 2): width and height in pixels.
+        center: Point (x, y) of the canvas where the four meet.
+    """
+    placed = []
+    for quarter, image in enumerate(images):
+        width, height = int(sizes[image, 0]), int(sizes[image, 1])
+        x = center[0] if quarter % 2 else center[0] - width
+        y = center[1] if quarter // 2 else center[1] - height
+        placed.append(Placement(image, width, height, x, y))
+    return tuple(placed)
+
+
+def _visible(start: int, length: int, origin: float, window: Window) -> tuple[int, int, int, int] | None:
+    """Return the source and target interval of an image on one axis, or None when nothing of it is seen."""
+    half = window.canvas / 2
+    first = round(window.scale * (max(start, 0) - half) + origin)
+    last = round(window.scale * (min(start + length, window.canvas) - half) + origin)
+    first, last = min(max(first, 0), window.size), min(max(last, 0), window.size)
+    if last <= first:
+        return None
+    corner = window.scale * (start - half) + origin
+    source_first = min(max(round((first - corner) / window.scale), 0), length - 1)
+    source_last = min(max(round((last - corner) / window.scale), source_first + 1), length)
+    return source_first, source_last, first, last
+
+
+def visible_pastes(placements: Sequence[Placement], window: Window) -> tuple[Paste, ...]:
+    """Return what of each image is seen; images out of sight are left out.
+
+    Target rectangles are rounded to whole pixels of the result and source rectangles to whole pixels of the image,
+    so the gain of an image differs from the window's scale by at most one pixel over the rectangle. Boxes use that
+    very gain: they stay exact. Neighbours that touch on the canvas touch in the result.
+    """
+    pastes = []
+    for placed in placements:
+        horizontal = _visible(placed.x, placed.width, window.origin_x, window)
+        vertical = _visible(placed.y, placed.height, window.origin_y, window)
+        if horizontal and vertical:
+            source = horizontal[0], vertical[0], horizontal[1], vertical[1]
+            target = horizontal[2], vertical[2], horizontal[3], vertical[3]
+            pastes.append(Paste(placed, source, target))
+    return tuple(pastes)
+
+
+def compose(pastes: Sequence[Paste], read_tile: Callable[[int], Image], out: Image) -> None:
+    """Paint the images into ``out``, uint8 (size, size, channel); what they leave free becomes grey 114.
+
+    Args:
+        pastes: What of which image goes where.
+        read_tile: Gives the image of a number, uint8 (height, width, channel) of the placement's size.
+        out: The result.
+    """
+    out.fill(FILL)
+    for paste in pastes:
+        left, top, right, bottom = paste.source
+        x1, y1, x2, y2 = paste.target
+        tile = read_tile(paste.placement.image)
+        cv2.resize(
+            tile[top:bottom, left:right], (x2 - x1, y2 - y1), dst=out[y1:y2, x1:x2], interpolation=cv2.INTER_LINEAR
+        )
+
+
+def visible_boxes(pastes: Sequence[Paste], boxes: BoxTable, size: int, keep_all: bool = False) -> Floats:
+    """Return the boxes that are seen, clipped to what is seen of their image.
+
+    A box is kept when it is wider and higher than 2 px, its sides differ by less than a factor of 100, and more than
+    a tenth of its area is left.
+
+    Args:
+        pastes: What of which image goes where.
+        boxes: The boxes of all images.
+        size: Side of the result in pixels.
+        keep_all: Keep every box that has any area left.
+
+    Returns:
+        float32 (boxes, 5): class, cx, cy, w, h as fractions of the result.
+    """
+    spans = [slice(boxes.start[p.placement.image], boxes.start[p.placement.image + 1]) for p in pastes]
+    counts = [span.stop - span.start for span in spans]
+    if not sum(counts):
+        return np.zeros((0, 5), np.float32)
+    fractions = np.concatenate([boxes.corners[span] for span in spans])
+    classes = np.concatenate([boxes.classes[span] for span in spans])
+    gains, corners, limits = [], [], []
+    for paste in pastes:
+        gains.append((paste.gain_x * paste.placement.width, paste.gain_y * paste.placement.height))
+        x, y = paste.target[0] - paste.gain_x * paste.source[0], paste.target[1] - paste.gain_y * paste.source[1]
+        corners.append((x, y))
+        limits.append(paste.target)
+    gain = np.repeat(np.array(gains), counts, axis=0)
+    corner = np.repeat(np.array(corners), counts, axis=0)
+    limit = np.repeat(np.array(limits, np.float64), counts, axis=0)
+    low, high = fractions[:, :2] * gain + corner, fractions[:, 2:] * gain + corner
+    whole = (high - low).prod(axis=1)
+    low, high = np.maximum(low, limit[:, :2]), np.minimum(high, limit[:, 2:])
+    side = high - low
+    shorter, longer = side.min(axis=1), side.max(axis=1)
+    if keep_all:
+        kept = shorter > 0
+    else:
+        kept = (shorter > MIN_SIDE) & (longer < MAX_ASPECT * shorter) & (side.prod(axis=1) > MIN_AREA_LEFT * whole)
+    rows = np.concatenate([classes[:, None], (low + high) / (2 * size), side / size], axis=1)
+    seen: Floats = rows[kept].astype(np.float32)
+    return seen

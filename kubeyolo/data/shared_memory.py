@@ -1,0 +1,55 @@
+"""Memory shared between a process and the workers it starts, without a name.
+
+The memory belongs to an open file that has no name in any folder: the kernel frees it when the last process that
+has it open ends, however it ends, so nothing is ever left behind. It does not count against the size of /dev/shm
+either, which is 64 MB in a container by default.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Buffer: TypeAlias = mmap.mmap | memoryview
+
+
+def _open_nameless() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("kubeyolo")
+    with tempfile.TemporaryFile(prefix="kubeyolo-") as file:
+        return os.dup(file.fileno())
+
+
+class SharedMemory:
+    """Zero-filled memory that other processes can map by its file descriptor.
+
+    Attributes:
+        fd: File descriptor, for ``subprocess.Popen(pass_fds=...)``.
+        size: Bytes.
+        map: The mapping of this process.
+    """
+
+    def __init__(self, size: int, fd: int | None = None) -> None:
+        """Make memory of ``size`` bytes, or map that of ``fd``, which is closed with this object."""
+        self.size = size
+        if fd is None:
+            fd = _open_nameless()
+            os.ftruncate(fd, size)
+        self.fd = fd
+        self.map = mmap.mmap(fd, size)
+        self._closed = False
+
+    def array(self, shape: tuple[int, ...], dtype: DTypeLike, offset: int = 0) -> NDArray[Any]:
+        """Return an array in the memory, which it keeps alive."""
+        return np.ndarray(shape, dtype, buffer=self.map, offset=offset)
+
+    def close(self) -> None:
+        """Give up the file descriptor; the mapping goes with the last array that lies in it."""
+        if not self._closed:
+            self._closed = True
+            os.close(self.fd)

@@ -1,0 +1,113 @@
+"""The process that makes batches: ``python -m kubeyolo.data.worker CONNECTION_FD``.
+
+It is a fresh interpreter and not a fork, because the training process has threads of MindSpore; and it is not
+started by multiprocessing, which would import the main module of the training process, MindSpore with it.
+
+Messages on the connection, each a pickled tuple: first :class:`WorkerSetup` from the parent, then tasks
+``(epoch, step, slot)``, each answered by ``("batch", truncated boxes)``; the first failure is answered by
+``("failed", message, traceback)`` and ends the process, and so does the end of the parent.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import cv2
+import numpy as np
+
+from kubeyolo.data.batches import Batch, BatchMaker, BatchSpec
+from kubeyolo.data.shared_memory import Buffer, SharedMemory
+
+# Below the training process in priority: on a machine with few cores a worker that takes a core away from one thread
+# of an operator holds up all of them, while the batches made ahead bridge a worker's wait.
+NICENESS = 5
+ALIGNMENT = 64
+PARENT_CHECK_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class SlotLayout:
+    """Byte offsets of a batch in its slot of the ring, and the bytes of a slot."""
+
+    labels: int
+    indices: int
+    stride: int
+
+    @classmethod
+    def of(cls, spec: BatchSpec) -> SlotLayout:
+        """Return the layout for the batches of ``spec``: images, labels, indices."""
+        labels = _aligned(int(np.prod(spec.image_shape)))
+        indices = labels + _aligned(int(np.prod(spec.label_shape)) * np.dtype(np.float32).itemsize)
+        stride = indices + _aligned(spec.sampler.per_batch_size * np.dtype(np.int64).itemsize)
+        return cls(labels, indices, stride)
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What a worker needs once: the plan, and the shared memory it has inherited as file descriptors."""
+
+    parent: int
+    spec: BatchSpec
+    ring_fd: int
+    ring_bytes: int
+    cache_fd: int | None
+    cache_bytes: int
+
+
+def slot_arrays(buffer: Buffer, spec: BatchSpec, layout: SlotLayout, start: int = 0, truncated: int = 0) -> Batch:
+    """Return the arrays of a slot that begins at byte ``start`` of ``buffer``."""
+    return Batch(
+        np.ndarray(spec.image_shape, np.uint8, buffer, start),
+        np.ndarray(spec.label_shape, np.float32, buffer, start + layout.labels),
+        np.ndarray((spec.sampler.per_batch_size,), np.int64, buffer, start + layout.indices),
+        truncated,
+    )
+
+
+def main(connection_fd: int) -> None:
+    """Make batches until the parent closes the connection or ends."""
+    # Ctrl-C reaches the whole process group; the parent then closes the connection.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(NICENESS)
+    cv2.setNumThreads(0)
+    connection = Connection(connection_fd)
+    try:
+        _serve(connection)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        try:
+            connection.send(("failed", message, traceback.format_exc()))
+        except OSError:
+            return
+        sys.exit(1)
+
+
+def _serve(connection: Connection) -> None:
+    setup: WorkerSetup = connection.recv()
+    ring = SharedMemory(setup.ring_bytes, setup.ring_fd)
+    cache = SharedMemory(setup.cache_bytes, setup.cache_fd) if setup.cache_fd is not None else None
+    layout = SlotLayout.of(setup.spec)
+    maker = BatchMaker(setup.spec, cache)
+    while True:
+        while not connection.poll(PARENT_CHECK_SECONDS):
+            # The connection outlives the parent if some process the parent forked has inherited it.
+            if os.getppid() != setup.parent:
+                return
+        epoch, step, slot = connection.recv()
+        truncated = maker.make(epoch, step, slot_arrays(ring.map, setup.spec, layout, slot * layout.stride))
+        connection.send(("batch", truncated))
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
