@@ -1,0 +1,203 @@
+"""Checkpoints in a store: ``checkpoints/step-00001234/`` with everything that training continues from.
+
+A folder counts only when its ``checkpoint.json``, written last, is there and every file has its checksum.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save_file
+
+from kubeyolo.storage.base import NotFound, Store
+from kubeyolo.storage.integrity import sha256_bytes, sha256_file
+
+FOLDER = "checkpoints"
+MANIFEST_NAME = "checkpoint.json"
+SCHEMA_VERSION = 1
+
+Arrays = dict[str, NDArray[np.float32]]
+Warn = Callable[[str], None]
+
+_PARTS = ("weights", "ema", "moments")
+_HISTORY = "history.jsonl"
+_NAME = re.compile(r"step-(\d{8})")
+
+
+@dataclass
+class TrainingState:
+    """All that training continues from.
+
+    Attributes:
+        step: Optimizer steps done; the next step has this number.
+        identity: What the final weights depend on, by key.
+        weights: Raw weights and batch normalisation statistics by parameter name.
+        ema: Their exponential moving average.
+        moments: Moments of the optimizer by ``<moment>.<parameter name>``.
+        ema_updates: Updates of the average so far.
+        optimizer_steps: Steps of the optimizer so far, which its bias correction counts.
+        pending: Losses of the steps since the last row of the history.
+        history: The history so far, as JSON lines.
+        code_digest: Digest of the library that wrote the state.
+    """
+
+    step: int
+    identity: dict[str, Any]
+    weights: Arrays
+    ema: Arrays = field(default_factory=dict)
+    moments: Arrays = field(default_factory=dict)
+    ema_updates: int = 0
+    optimizer_steps: int = 0
+    pending: list[list[float]] = field(default_factory=list)
+    history: bytes = b""
+    code_digest: str = ""
+
+
+class CheckpointFile(BaseModel):
+    """Size and checksum of one file of a checkpoint."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int
+    sha256: str
+
+
+class CheckpointManifest(BaseModel):
+    """``checkpoint.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    step: int
+    ema_updates: int
+    optimizer_steps: int
+    identity: dict[str, Any]
+    pending: list[list[float]]
+    code_digest: str
+    files: dict[str, CheckpointFile]
+
+
+class _Damaged(Exception):
+    """Why a checkpoint cannot be used."""
+
+
+def checkpoint_key(step: int) -> str:
+    """Return the folder of a step's checkpoint."""
+    return f"{FOLDER}/step-{step:08d}"
+
+
+def write_checkpoint(store: Store, state: TrainingState, keep: int = 3) -> str:
+    """Store a checkpoint, then remove all but the newest ``keep``; return its URI."""
+    key = checkpoint_key(state.step)
+    with tempfile.TemporaryDirectory(prefix="kubeyolo-checkpoint-") as name:
+        folder = Path(name)
+        for part in _PARTS:
+            save_file(_contiguous(getattr(state, part)), folder / f"{part}.safetensors")
+        (folder / _HISTORY).write_bytes(state.history)
+        files = {
+            path.name: CheckpointFile(size=path.stat().st_size, sha256=sha256_file(path))
+            for path in sorted(folder.iterdir())
+        }
+        manifest = CheckpointManifest(
+            step=state.step,
+            ema_updates=state.ema_updates,
+            optimizer_steps=state.optimizer_steps,
+            identity=state.identity,
+            pending=state.pending,
+            code_digest=state.code_digest,
+            files=files,
+        )
+        (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1))
+        store.put_tree(folder, key, last=MANIFEST_NAME)
+    _remove_old(store, state.step, keep)
+    return store.uri_of(key)
+
+
+def newest_checkpoint(store: Store, warn: Warn) -> TrainingState | None:
+    """Return the newest complete checkpoint, or None.
+
+    Args:
+        store: The output of the training run.
+        warn: Called with one line for each checkpoint that is skipped because it is incomplete or damaged.
+    """
+    for step in sorted(_steps(store), reverse=True):
+        try:
+            return _read(store, checkpoint_key(step))
+        except _Damaged as reason:
+            warn(f"skipping checkpoint {store.uri_of(checkpoint_key(step))}: {reason}")
+    return None
+
+
+def remove_checkpoints(store: Store) -> None:
+    """Remove all checkpoints, so that training starts anew."""
+    for step in sorted(_steps(store)):
+        store.delete_tree(checkpoint_key(step), first=MANIFEST_NAME)
+
+
+def _read(store: Store, key: str) -> TrainingState:
+    try:
+        manifest = CheckpointManifest.model_validate(orjson.loads(store.read_bytes(f"{key}/{MANIFEST_NAME}")))
+    except NotFound:
+        raise _Damaged(f"it is incomplete, {MANIFEST_NAME} was not written") from None
+    except (ValidationError, orjson.JSONDecodeError):
+        raise _Damaged(f"{MANIFEST_NAME} is damaged") from None
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise _Damaged(f"its schema version is {manifest.schema_version}, this program reads {SCHEMA_VERSION}")
+    contents = {name: _checked(store, key, name, file) for name, file in manifest.files.items()}
+    try:
+        parts: Mapping[str, Arrays] = {part: load(contents[f"{part}.safetensors"]) for part in _PARTS}
+        history = contents[_HISTORY]
+    except (KeyError, SafetensorError) as error:
+        raise _Damaged(f"its files cannot be read ({error})") from None
+    return TrainingState(
+        step=manifest.step,
+        identity=manifest.identity,
+        ema_updates=manifest.ema_updates,
+        optimizer_steps=manifest.optimizer_steps,
+        pending=manifest.pending,
+        history=history,
+        code_digest=manifest.code_digest,
+        **parts,
+    )
+
+
+def _checked(store: Store, key: str, name: str, file: CheckpointFile) -> bytes:
+    try:
+        data = store.read_bytes(f"{key}/{name}")
+    except NotFound:
+        raise _Damaged(f"{name} is missing") from None
+    if len(data) != file.size or sha256_bytes(data) != file.sha256:
+        raise _Damaged(f"{name} does not have its checksum")
+    return data
+
+
+def _steps(store: Store) -> set[int]:
+    matches = (_NAME.match(stored.key.split("/")[1]) for stored in store.list(FOLDER) if stored.key.count("/") >= 2)
+    return {int(match[1]) for match in matches if match}
+
+
+def _remove_old(store: Store, newest: int, keep: int) -> None:
+    """Remove complete checkpoints beyond ``keep``, and what is left of interrupted ones before the newest."""
+    keys = {stored.key for stored in store.list(FOLDER)}
+    complete = sorted(
+        step for step in _steps(store) if f"{checkpoint_key(step)}/{MANIFEST_NAME}" in keys and step <= newest
+    )
+    kept = set(complete[-keep:])
+    for step in _steps(store):
+        if step < newest and step not in kept:
+            store.delete_tree(checkpoint_key(step), first=MANIFEST_NAME)
+
+
+def _contiguous(arrays: Arrays) -> Arrays:
+    # safetensors writes the buffer as it lies in memory, whatever the strides say.
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

@@ -1,0 +1,81 @@
+"""The history of a training run as JSON lines: one row for every logged interval and every validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kubeyolo.errors import InputError
+
+FILE_NAME = "history.jsonl"
+
+
+class HistoryRow(BaseModel):
+    """Means over the steps since the row before.
+
+    Attributes:
+        kind: "train" for the detector, "val" for a validation, "pretrain" for a backbone.
+        step: Number of optimizer steps done.
+        epoch: Epoch of the last of them, from 0.
+        loss: Total loss of an image.
+        lr: Learning rate of the decayed weights at the last step.
+        images_per_second: Images of all processes.
+        accuracy: Share of right classes on held-out crops (backbone only).
+        ap: COCO AP (validation only).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["train", "val", "pretrain"] = "train"
+    step: int
+    epoch: int
+    loss: float | None = None
+    box: float | None = None
+    obj: float | None = None
+    cls: float | None = None
+    lr: float | None = None
+    images_per_second: float | None = None
+    accuracy: float | None = None
+    ap: float | None = None
+    ap50: float | None = None
+
+
+class TrainingHistory:
+    """Rows in the order of their steps."""
+
+    def __init__(self, rows: Iterable[HistoryRow] = ()) -> None:
+        self.rows: list[HistoryRow] = list(rows)
+
+    def append(self, row: HistoryRow) -> None:
+        """Add a row at the end."""
+        self.rows.append(row)
+
+    def of(self, kind: str) -> list[HistoryRow]:
+        """Return the rows of one kind."""
+        return [row for row in self.rows if row.kind == kind]
+
+    def to_bytes(self) -> bytes:
+        """Return the JSON lines."""
+        return b"".join(orjson.dumps(_without_none(row.model_dump())) + b"\n" for row in self.rows)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, place: str = FILE_NAME) -> TrainingHistory:
+        """Read JSON lines.
+
+        Raises:
+            InputError: A line is no row; names ``place`` and the line.
+        """
+        rows = []
+        for number, line in enumerate(data.splitlines(), 1):
+            try:
+                rows.append(HistoryRow.model_validate(orjson.loads(line)))
+            except (ValidationError, orjson.JSONDecodeError) as error:
+                raise InputError(f"{place}, line {number}: is no row of a training history") from error
+        return cls(rows)
+
+
+def _without_none(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if value is not None}

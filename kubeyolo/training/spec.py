@@ -1,0 +1,115 @@
+"""What a training process is told: one JSON document, read by ``python -m kubeyolo.training.worker``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kubeyolo.config.schema import Config
+from kubeyolo.errors import InputError
+
+OUTCOME_FOLDER = "KUBEYOLO_OUTCOME"
+"""Environment variable: folder in which each rank leaves ``rank-<n>.json`` when it ends."""
+
+EXIT_INTERRUPTED = 143
+"""Exit code of a process that wrote a checkpoint and stopped because it was told to (128 + SIGTERM)."""
+
+_WITHOUT_EFFECT = {
+    "data.workers",
+    "data.cache",
+    "data.cache_limit_mb",
+    "train.log_interval",
+    "train.ckpt_interval",
+    "train.keep_checkpoints",
+    "train.val_interval",
+}
+
+
+class TrainingSpec(BaseModel):
+    """A training run.
+
+    Attributes:
+        task: "detector" trains the detector, "backbone" pretrains its backbone as a classifier.
+        dataset: URI of a validated data set; for a backbone also a local folder with one folder of images per class.
+        output: URI of the folder that gets ``checkpoints/``, ``history.jsonl`` and ``bundle/``.
+        config: The whole configuration.
+        backbone: URI of a backbone bundle that the detector starts from.
+        code_digest: Digest of the library's sources, kept in the bundle.
+        resume: Whether to continue from the newest checkpoint in ``output``; without it training starts anew.
+        cache: Folder for what is downloaded; None takes the user's cache folder.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: Literal["detector", "backbone"] = "detector"
+    dataset: str
+    output: str
+    config: Config
+    backbone: str | None = None
+    code_digest: str = ""
+    resume: bool = True
+    cache: Path | None = None
+
+    @property
+    def processes(self) -> int:
+        """Number of data-parallel processes; a backbone is pretrained by one."""
+        return self.config.train.processes if self.task == "detector" else 1
+
+    def write(self, path: Path) -> None:
+        """Write the document that the worker reads."""
+        path.write_text(self.model_dump_json(indent=1))
+
+    @classmethod
+    def read(cls, path: Path) -> TrainingSpec:
+        """Read the document.
+
+        Raises:
+            InputError: The file is missing or is no training spec.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"{path}: is no training spec: {place}: {first['msg']}") from error
+
+
+def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: str, world: int) -> dict[str, Any]:
+    """Return all that the final weights depend on, by dotted key: what a resumed run must not change.
+
+    Args:
+        spec: The training run.
+        dataset_digest: Content digest of the data set.
+        backbone_digest: Digest of the backbone that training starts from, "" without one.
+        world: Number of data-parallel processes.
+    """
+    sections = ("data", "augment", "train") if spec.task == "detector" else ("pretrain",)
+    values: dict[str, Any] = {"task": spec.task, "model": spec.config.model, "dataset": dataset_digest}
+    for section in sections:
+        for key, value in getattr(spec.config, section).model_dump(mode="json").items():
+            if f"{section}.{key}" not in _WITHOUT_EFFECT:
+                values[f"{section}.{key}"] = value
+    if spec.task == "backbone":
+        values["train.seed"] = spec.config.train.seed
+    else:
+        values["backbone"] = backbone_digest
+        values["train.processes"] = world
+    return values
+
+
+def refuse_changes(saved: dict[str, Any], now: dict[str, Any], place: str) -> None:
+    """Refuse to continue training under other conditions than it was begun.
+
+    Raises:
+        InputError: Names the first key that changed, both values and the remedy.
+    """
+    for key in sorted(saved.keys() | now.keys()):
+        if saved.get(key) != now.get(key):
+            raise InputError(
+                f"{place}: training was begun with {key} = {saved.get(key)!r}, now it is {now.get(key)!r}; "
+                "set it back to resume, choose another output, or start anew with resume=False"
+            )
