@@ -1,0 +1,62 @@
+"""What a step tells those who watch it: events between its output lines while it works, a record when it has ended."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+RECORD_NAME = "metrics.json"
+REPORT_NAME = "report.html"
+FAILURE_NAME = "failure.json"
+
+EventKind = Literal["started", "progress", "finished", "failed"]
+
+_MARK = "::kubeyolo:: "
+
+
+class StepRecord(BaseModel):
+    """``metrics.json``: what a step made, its figures and how long it took; written last."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step: str
+    seconds: float
+    outputs: dict[str, str] = {}
+    metrics: dict[str, Any] = {}
+    report: str = ""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened in a step that runs in another process or container.
+
+    Attributes:
+        kind: What happened.
+        step: Name of the step.
+        fields: ``progress``: what, done, total. ``finished``: record (URI), seconds. ``failed``: message,
+            exit_code, report (URI or empty), stack.
+    """
+
+    kind: EventKind
+    step: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """Return the event as one line of output."""
+        return _MARK + json.dumps({"event": self.kind, "step": self.step, **self.fields})
+
+
+def parse_event(line: str) -> Event | None:
+    """Return the event that a line of output holds, or None when it is an ordinary line."""
+    text = line.strip()
+    if not text.startswith(_MARK):
+        return None
+    try:
+        fields = json.loads(text[len(_MARK) :])
+        kind, step = fields.pop("event"), str(fields.pop("step"))
+    except (ValueError, KeyError, AttributeError):
+        return None
+    return Event(kind, step, fields) if kind in get_args(EventKind) else None

@@ -1,0 +1,182 @@
+"""The steps as Kubeflow components call them: plain parameters in; URIs, metrics and a report out.
+
+The bodies in ``components/`` are one call into this module. kfp is not imported: its artifacts are known by what they
+can do (:class:`MetricsArtifact`, :class:`ReportArtifact`). ``…_overrides`` are values over those of the model's
+preset, by key of their section; of the other settings 0 and an empty text leave the preset's value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kubeyolo.config.load import load_config
+from kubeyolo.config.schema import Config
+from kubeyolo.steps.places import backbone_output, run_output, training_output
+from kubeyolo.steps.reporting import MetricsArtifact, ReportArtifact, reported
+
+Values = Mapping[str, Any]
+
+
+def validate_dataset(data: str, store: str, metrics: MetricsArtifact, report: ReportArtifact) -> tuple[str, str, str]:
+    """Validate and store a data set; return its URI, its digest, and the URI of the step's record."""
+    from kubeyolo.steps import validate
+
+    with reported(validate.STEP) as reporter:
+        outcome = validate.validate_dataset(data, store, progress=reporter.progress)
+        reporter.publish(outcome.record, metrics, report)
+    return outcome.dataset, outcome.digest, outcome.record
+
+
+def pretrain_backbone(
+    *,
+    dataset: str,
+    dataset_digest: str,
+    store: str,
+    model: str,
+    classification: str,
+    classification_fingerprint: str,
+    pretrain_overrides: Values,
+    seed: int,
+    code_digest: str,
+    metrics: MetricsArtifact,
+    report: ReportArtifact,
+) -> tuple[str, str]:
+    """Pretrain the backbone; return the URI of its bundle, empty when that is off, and of the step's record."""
+    from kubeyolo.steps import pretrain
+
+    with reported(pretrain.STEP) as reporter:
+        config = configuration(model, pretrain=pretrain_overrides, train=settings(seed=seed))
+        images = classification_fingerprint or dataset_digest
+        reporter.write_to(backbone_output(store, config, images, code_digest))
+        outcome = pretrain.pretrain_backbone(
+            dataset, reporter.output, config, classification, progress=reporter.progress
+        )
+        reporter.publish(outcome.record, metrics, report)
+    return outcome.backbone, outcome.record
+
+
+def train(
+    *,
+    dataset: str,
+    dataset_digest: str,
+    backbone: str,
+    store: str,
+    model: str,
+    knobs: Values,
+    data_overrides: Values,
+    augment_overrides: Values,
+    train_overrides: Values,
+    code_digest: str,
+    metrics: MetricsArtifact,
+    report: ReportArtifact,
+) -> tuple[str, str]:
+    """Train the detector, from its newest checkpoint where there is one; return the URIs of bundle and record."""
+    from kubeyolo.steps import train as step
+
+    with reported(step.STEP) as reporter:
+        train_values = {**train_overrides, **settings(**knobs)}
+        config = configuration(model, data=data_overrides, augment=augment_overrides, train=train_values)
+        reporter.write_to(training_output(store, config, dataset_digest, backbone, code_digest))
+        outcome = step.train(dataset, reporter.output, config, backbone, progress=reporter.progress)
+        reporter.publish(outcome.record, metrics, report)
+    return outcome.bundle, outcome.record
+
+
+def evaluate(
+    *,
+    bundle: str,
+    dataset: str,
+    store: str,
+    run_name: str,
+    min_ap: float,
+    evaluate_overrides: Values,
+    metrics: MetricsArtifact,
+    report: ReportArtifact,
+) -> tuple[str]:
+    """Evaluate the trained network; return the URI of the step's record."""
+    from kubeyolo.steps import evaluate as step
+
+    with reported(step.STEP) as reporter:
+        config = bundle_configuration(bundle, evaluate={**evaluate_overrides, **settings(min_ap=min_ap)})
+        reporter.write_to(run_output(store, run_name, step.STEP))
+        outcome = step.evaluate(bundle, dataset, reporter.output, config, progress=reporter.progress)
+        reporter.publish(outcome.record, metrics, report)
+    return (outcome.record,)
+
+
+def export_model(
+    *,
+    bundle: str,
+    dataset: str,
+    store: str,
+    run_name: str,
+    export_overrides: Values,
+    evaluate_overrides: Values,
+    metrics: MetricsArtifact,
+    report: ReportArtifact,
+) -> tuple[str, str]:
+    """Export the trained network; return the URIs of the bundle with the exported files and of the record."""
+    from kubeyolo.steps import export as step
+
+    with reported(step.STEP) as reporter:
+        config = bundle_configuration(bundle, export=export_overrides, evaluate=evaluate_overrides)
+        reporter.write_to(run_output(store, run_name, step.STEP))
+        outcome = step.export_model(bundle, dataset, reporter.output, config, progress=reporter.progress)
+        reporter.publish(outcome.record, metrics, report)
+    return outcome.bundle, outcome.record
+
+
+def quantize(
+    *,
+    bundle: str,
+    dataset: str,
+    store: str,
+    run_name: str,
+    max_drop: float,
+    quantize_overrides: Values,
+    evaluate_overrides: Values,
+    metrics: MetricsArtifact,
+    report: ReportArtifact,
+) -> tuple[str, str]:
+    """Quantize the exported network; return the URIs of the bundle with the int8 network and of the record."""
+    from kubeyolo.steps import quantize as step
+
+    with reported(step.STEP) as reporter:
+        values = {**quantize_overrides, **settings(max_drop=max_drop)}
+        config = bundle_configuration(bundle, quantize=values, evaluate=evaluate_overrides)
+        reporter.write_to(run_output(store, run_name, step.STEP))
+        outcome = step.quantize(bundle, dataset, reporter.output, config, progress=reporter.progress)
+        reporter.publish(outcome.record, metrics, report)
+    return outcome.bundle, outcome.record
+
+
+def publish(
+    *, bundle: str, store: str, version: str, evaluation: str, metrics: MetricsArtifact, report: ReportArtifact
+) -> tuple[str, str]:
+    """Publish the bundle under its version, with a model card; return its URI and that of the record."""
+    from kubeyolo.steps import publish as step
+
+    with reported(step.STEP) as reporter:
+        outcome = step.publish(bundle, store, version, evaluation)
+        reporter.publish(outcome.record, metrics, report)
+    return outcome.bundle, outcome.record
+
+
+def settings(**values: Any) -> dict[str, Any]:
+    """Return the settings that were made: those that are not 0 or empty."""
+    return {name: value for name, value in values.items() if value}
+
+
+def configuration(model: str, **sections: Values) -> Config:
+    """Return the configuration of a model, with overrides by section."""
+    return load_config(model, overrides={name: dict(values) for name, values in sections.items() if values})
+
+
+def bundle_configuration(bundle: str, **sections: Values) -> Config:
+    """Return the configuration that a bundle was trained with, with overrides by section."""
+    from kubeyolo.bundle import open_bundle
+
+    manifest = open_bundle(bundle).manifest
+    trained = {name: manifest.config[name] for name in ("data", "augment", "train") if name in manifest.config}
+    return configuration(manifest.model, **trained, **sections)

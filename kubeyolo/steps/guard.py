@@ -1,0 +1,56 @@
+"""A step that runs as a process of its own ends when it is told to, and when the run that started it is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+RUN_PID = "KUBEYOLO_RUN_PID"
+"""Environment variable with the process id of the run; set where a run on this machine starts steps."""
+
+_POLL_SECONDS = 0.5
+_GRACE_SECONDS = 10.0
+
+
+@contextmanager
+def stops_with_its_run() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit, so that worker processes are ended, and send it when the run has died.
+
+    A run that is killed leaves its step behind; two trainings would then write the same checkpoints.
+    """
+    previous = signal.signal(signal.SIGTERM, _end)
+    watcher = _watch_run()
+    try:
+        yield
+    finally:
+        watcher.set()
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _watch_run() -> threading.Event:
+    finished = threading.Event()
+    pid = os.environ.get(RUN_PID, "")
+    if pid.isdigit():
+        threading.Thread(target=_end_without_run, args=(int(pid), finished), daemon=True, name="run-guard").start()
+    return finished
+
+
+def _end_without_run(pid: int, finished: threading.Event) -> None:
+    while not finished.wait(_POLL_SECONDS):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(_GRACE_SECONDS)
+            os.kill(os.getpid(), signal.SIGKILL)
+        except PermissionError:
+            continue

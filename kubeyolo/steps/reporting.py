@@ -1,0 +1,121 @@
+"""How a step in a process of its own says what it does, and how it ends when it fails.
+
+Events go to standard output, where a run on this machine reads them. A failure is one line on standard error, a
+``failure.json`` beside the step's output, and the exit code (1 failed work, 2 bad input).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from kubeyolo.errors import KubeyoloError
+from kubeyolo.events import FAILURE_NAME, RECORD_NAME, REPORT_NAME, Event
+from kubeyolo.steps.guard import stops_with_its_run
+from kubeyolo.steps.record import read_record
+from kubeyolo.storage.uri import open_store, read_document
+
+_PROGRESS_SECONDS = 1.0
+
+
+class MetricsArtifact(Protocol):
+    """What is needed of kfp's Metrics."""
+
+    def log_metric(self, metric: str, value: float) -> None:
+        """Set one metric."""
+
+
+class ReportArtifact(Protocol):
+    """What is needed of kfp's HTML."""
+
+    path: str
+
+
+@dataclass
+class StepReporter:
+    """Says what a step does; ``output`` is where a failure is written down, once it is known."""
+
+    step: str
+    output: str = ""
+    record: str = ""
+    _last: float = field(default=0.0, repr=False)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Say how far the work is, at most once a second and at the end."""
+        now = time.monotonic()
+        if done >= total or now - self._last >= _PROGRESS_SECONDS:
+            self._last = now
+            self.say(Event("progress", self.step, {"what": what, "done": done, "total": total}))
+
+    def write_to(self, output: str) -> None:
+        """Name where the step writes, and remove what says that a former try was complete or failed there."""
+        self.output = output
+        store = open_store(output)
+        for name in (RECORD_NAME, REPORT_NAME, FAILURE_NAME):
+            store.delete(name)
+
+    def publish(self, record: str, metrics: MetricsArtifact, report: ReportArtifact) -> None:
+        """Fill the artifacts that Kubeflow shows from the step's record and report."""
+        self.record = record
+        content = read_record(record)
+        for name, value in content.metrics.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                metrics.log_metric(name, float(value))
+        html = read_document(content.report) if content.report else b""
+        Path(report.path).parent.mkdir(parents=True, exist_ok=True)
+        Path(report.path).write_bytes(html)
+
+    def say(self, event: Event) -> None:
+        """Print an event as a line of its own."""
+        print(event.line(), flush=True)
+
+
+@contextmanager
+def reported(step: str) -> Iterator[StepReporter]:
+    """Say when a step starts, ends or fails; a failure ends the process with its exit code."""
+    reporter = StepReporter(step)
+    reporter.say(Event("started", step))
+    start = time.monotonic()
+    try:
+        with stops_with_its_run():
+            yield reporter
+    except KubeyoloError as error:
+        _fail(reporter, str(error), error.exit_code)
+    except Exception as error:
+        _fail(reporter, f"{step}: unexpected {type(error).__name__}: {_one_line(error)}", 1)
+    seconds = round(time.monotonic() - start, 2)
+    reporter.say(Event("finished", step, {"record": reporter.record, "seconds": seconds}))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _fail(reporter: StepReporter, message: str, exit_code: int) -> None:
+    stack = traceback.format_exc()
+    report = ""
+    if reporter.output:
+        report = _write_failure(reporter, message, exit_code, stack)
+    reporter.say(
+        Event("failed", reporter.step, {"message": message, "exit_code": exit_code, "report": report, "stack": stack})
+    )
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(exit_code)
+
+
+def _write_failure(reporter: StepReporter, message: str, exit_code: int, stack: str) -> str:
+    """Write failure.json; return the URI of the report when the step wrote one before it failed."""
+    failure = {"step": reporter.step, "message": message, "exit_code": exit_code, "stack": stack}
+    try:
+        store = open_store(reporter.output)
+        store.write_bytes(FAILURE_NAME, json.dumps(failure, indent=1).encode())
+        return store.uri_of(REPORT_NAME) if store.exists(REPORT_NAME) else ""
+    except KubeyoloError:
+        return ""  # The store may be what failed; the line on standard error says so.

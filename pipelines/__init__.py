@@ -1,0 +1,1 @@
+"""The pipelines: directed graphs of components, compiled to kubeyolo/compiled."""

@@ -1,0 +1,168 @@
+"""From a COCO data set to a published int8 detector."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.evaluate.component import evaluate
+from components.export_model.component import export_model
+from components.pretrain_backbone.component import pretrain_backbone
+from components.publish.component import publish
+from components.quantize.component import quantize
+from components.train.component import train
+from components.validate_dataset.component import validate_dataset
+
+PRESET: dict = {}
+"""No overrides: every value of the section is the preset's."""
+
+
+class Outputs(NamedTuple):
+    """The published bundle, and the record of each step: URIs."""
+
+    bundle: str
+    validate_dataset_record: str
+    pretrain_backbone_record: str
+    train_record: str
+    evaluate_record: str
+    export_model_record: str
+    quantize_record: str
+    publish_record: str
+
+
+@dsl.pipeline(name="detector-training", description="A COCO data set in, a gated int8 detector out.")
+def detector_training(
+    data: str,
+    store: str,
+    model: str = "yolov5n-r7",
+    run_name: str = "detector-training",
+    image_size: int = 0,
+    per_batch_size: int = 0,
+    max_epoch: int = 0,
+    optimizer: str = "",
+    lr: float = 0.0,
+    processes: int = 0,
+    seed: int = 0,
+    min_ap: float = 0.0,
+    max_drop: float = 0.0,
+    version: str = "",
+    classification: str = "",
+    data_overrides: dict = PRESET,
+    augment_overrides: dict = PRESET,
+    pretrain_overrides: dict = PRESET,
+    train_overrides: dict = PRESET,
+    evaluate_overrides: dict = PRESET,
+    export_overrides: dict = PRESET,
+    quantize_overrides: dict = PRESET,
+    fingerprint: str = "",
+    classification_fingerprint: str = "",
+    code_digest: str = "",
+) -> Outputs:
+    """Validate, pretrain, train, evaluate, export, quantize and publish a detector.
+
+    Args:
+        data: Folder or store URI of the COCO data set: annotations/<split>.json and <split>/ for train and val.
+        store: URI of the store for data sets, checkpoints and bundles, such as minio://bucket/prefix.
+        model: Name of the detector, such as yolov5n-r7.
+        run_name: Name under which the run's results are stored.
+        image_size: Side of the square training images, in pixels; 0 takes the preset's.
+        per_batch_size: Images per process and step; 0 takes the preset's.
+        max_epoch: Epochs; 0 takes the preset's.
+        optimizer: sgd or adamw; empty takes the preset's.
+        lr: Peak learning rate; 0 takes the preset's.
+        processes: Data-parallel training processes; 0 takes the preset's.
+        seed: Seed of weights, order and augmentation; 0 takes the preset's.
+        min_ap: The run fails when AP (0 to 1) is below this; 0 takes the preset's.
+        max_drop: The run fails when int8 loses more points of AP (AP x 100) than this; 0 takes the preset's.
+        version: Version to publish under; empty makes one from the content.
+        classification: Folder or store URI of images by class to pretrain on; empty takes crops of the objects.
+        data_overrides: Values over the preset's section `data` (workers, cache), as JSON.
+        augment_overrides: Values over the preset's section `augment` (mosaic, hsv_h, scale ...), as JSON.
+        pretrain_overrides: Values over the preset's section `pretrain` (enabled, max_epoch ...), as JSON.
+        train_overrides: Values over the preset's section `train` (warmup_epochs, ema_decay ...), as JSON.
+        evaluate_overrides: Values over the preset's section `evaluate` (split, iou_threshold ...), as JSON.
+        export_overrides: Values over the preset's section `export` (formats, batch_size ...), as JSON.
+        quantize_overrides: Values over the preset's section `quantize` (calibration ...), as JSON.
+        fingerprint: Digest of what lies at `data`; with it, changed data is never taken from the cache.
+        classification_fingerprint: Digest of what lies at `classification`.
+        code_digest: Digest of the library; with it, results of other code are never taken from the cache.
+    """
+    validated = validate_dataset(data=data, store=store, fingerprint=fingerprint, code_digest=code_digest)
+    dataset, digest = validated.outputs["dataset"], validated.outputs["digest"]
+    pretrained = pretrain_backbone(
+        dataset=dataset,
+        dataset_digest=digest,
+        store=store,
+        model=model,
+        classification=classification,
+        classification_fingerprint=classification_fingerprint,
+        pretrain_overrides=pretrain_overrides,
+        seed=seed,
+        code_digest=code_digest,
+    )
+    trained = train(
+        dataset=dataset,
+        dataset_digest=digest,
+        backbone=pretrained.outputs["backbone"],
+        store=store,
+        model=model,
+        image_size=image_size,
+        per_batch_size=per_batch_size,
+        max_epoch=max_epoch,
+        optimizer=optimizer,
+        lr=lr,
+        processes=processes,
+        seed=seed,
+        data_overrides=data_overrides,
+        augment_overrides=augment_overrides,
+        train_overrides=train_overrides,
+        code_digest=code_digest,
+    )
+    evaluated = evaluate(
+        bundle=trained.outputs["bundle"],
+        dataset=dataset,
+        dataset_digest=digest,
+        store=store,
+        run_name=run_name,
+        min_ap=min_ap,
+        evaluate_overrides=evaluate_overrides,
+        code_digest=code_digest,
+    )
+    exported = export_model(
+        bundle=trained.outputs["bundle"],
+        dataset=dataset,
+        dataset_digest=digest,
+        store=store,
+        run_name=run_name,
+        export_overrides=export_overrides,
+        evaluate_overrides=evaluate_overrides,
+        code_digest=code_digest,
+    )
+    quantized = quantize(
+        bundle=exported.outputs["bundle"],
+        dataset=dataset,
+        dataset_digest=digest,
+        store=store,
+        run_name=run_name,
+        max_drop=max_drop,
+        quantize_overrides=quantize_overrides,
+        evaluate_overrides=evaluate_overrides,
+        code_digest=code_digest,
+    )
+    # The record of the evaluation is an input, so that nothing is published that did not pass its gate.
+    published = publish(
+        bundle=quantized.outputs["bundle"],
+        evaluation=evaluated.outputs["record"],
+        store=store,
+        version=version,
+        code_digest=code_digest,
+    )
+    return Outputs(
+        bundle=published.outputs["bundle"],
+        validate_dataset_record=validated.outputs["record"],
+        pretrain_backbone_record=pretrained.outputs["record"],
+        train_record=trained.outputs["record"],
+        evaluate_record=evaluated.outputs["record"],
+        export_model_record=exported.outputs["record"],
+        quantize_record=quantized.outputs["record"],
+        publish_record=published.outputs["record"],
+    )
