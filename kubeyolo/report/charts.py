@@ -1,0 +1,399 @@
+"""Charts of the reports: line charts, histograms, bars and the density of box sizes, as inline SVG."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from numpy.typing import NDArray
+
+from kubeyolo.report.formats import compact
+from kubeyolo.report.svg import ACCENT, INK, LINE, MUTED, SERIES, inline_svg, series_variable
+
+WIDTH, HEIGHT = 420.0, 236.0
+"""Size of a chart in points, near the size at which it is shown, so that its text keeps its size."""
+
+SMALLEST_SIDE = 0.004
+"""Least relative width or height of the density chart; smaller boxes are counted there."""
+
+LARGEST_SERIES = 400
+"""Points of a curve; a longer one is averaged over equal spans of its rows."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve: y over x, both (points,); the row of a colour, and whether it is drawn thin, in the background."""
+
+    name: str
+    x: Sequence[float] | Array
+    y: Sequence[float] | Array
+    color: int | None = 0
+    faint: bool = False
+    smooth: bool = False
+    dots: bool = False
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A vertical line in a chart: where, and what it says."""
+
+    x: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawn chart with its heading, legend rows (name, CSS colour) and values for the pointer (JSON or empty)."""
+
+    name: str
+    title: str
+    svg: Markup
+    legend: tuple[tuple[str, str], ...] = ()
+    hover: str = ""
+    note: str = ""
+
+
+def line_chart(
+    name: str,
+    title: str,
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    label: str,
+    log_y: bool = False,
+    y_limits: tuple[float, float] | None = None,
+    x_limits: tuple[float, float] | None = None,
+    marks: Sequence[Mark] = (),
+    note: str = "",
+) -> Chart:
+    """Draw curves over a common x axis.
+
+    Args:
+        name: Unique on the page, letters and dashes.
+        title: Heading above the chart; says the unit.
+        series: The curves; rows that are not finite are left out.
+        x_label: What x is.
+        label: The chart in words, for readers who do not see it.
+        log_y: Logarithmic y axis, used only where all values are positive.
+        y_limits: Fixed y range; derived from the values by default.
+        x_limits: Fixed x range.
+        marks: Vertical lines.
+        note: A sentence under the chart.
+    """
+    figure, axes = _axes(x_label)
+    shown: list[tuple[Series, Array, Array]] = []
+    for row in series:
+        x, y = _finite(row.x, row.y)
+        if not len(x):
+            continue
+        x, y = averaged(x, y)
+        color = MUTED if row.color is None else SERIES[row.color % len(SERIES)]
+        if row.smooth and len(x) > 20:
+            axes.plot(x, y, color=color, linewidth=0.8, alpha=0.3)
+            y = smoothed(y)
+        width, alpha = (0.9, 0.45) if row.faint else (1.8, 1.0)
+        marker = {"marker": "o", "markersize": 3.5} if row.dots or len(x) == 1 else {}
+        axes.plot(x, y, color=color, linewidth=width, alpha=alpha, gid=f"data-{len(shown)}", **marker)
+        shown.append((row, x, y))
+    if log_y and all((y > 0).all() for _, _, y in shown):
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    _limits(axes, shown, y_limits, x_limits, log_y)
+    for mark in marks:
+        axes.axvline(mark.x, color=INK, linewidth=0.9, linestyle=(0, (3, 3)), gid="data-mark")
+        axes.annotate(
+            mark.label,
+            (mark.x, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -2),
+            textcoords="offset points",
+            fontsize=9,
+            color=MUTED,
+            verticalalignment="top",
+        )
+    svg = inline_svg(figure, name, label)
+    legend = tuple((row.name, _css(row)) for row, _, _ in shown if not row.faint) if len(shown) > 1 else ()
+    return Chart(name, title, svg, legend, _hover(figure, axes, shown, x_label), note)
+
+
+def histogram(
+    name: str,
+    title: str,
+    groups: Sequence[tuple[str, Array]],
+    edges: Array,
+    *,
+    x_label: str,
+    label: str,
+    log_x: bool = False,
+    ticks: Sequence[tuple[float, str]] = (),
+    bands: Sequence[tuple[float, float, str]] = (),
+    note: str = "",
+) -> Chart:
+    """Draw the share of values in bins, one stepped outline per group.
+
+    Args:
+        name: Unique on the page.
+        title: Heading above the chart.
+        groups: Name and values (n,) of each group; each is divided by its own n.
+        edges: Bin edges, (bins + 1,).
+        x_label: What the values are.
+        label: The chart in words.
+        log_x: Logarithmic x axis.
+        ticks: Positions and texts of the x ticks; derived by default.
+        bands: Ranges of x with a name, shaded in turn.
+        note: A sentence under the chart.
+    """
+    figure, axes = _axes(x_label)
+    if log_x:
+        axes.set_xscale("log")
+    for index, (low, high, text) in enumerate(bands):
+        low, high = max(low, float(edges[0])), min(high, float(edges[-1]))
+        if low >= high:
+            continue
+        axes.axvspan(low, high, color=MUTED, alpha=0.10 if index % 2 else 0.03, linewidth=0)
+        middle = math.sqrt(low * high) if log_x else (low + high) / 2
+        axes.annotate(
+            text,
+            (middle, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, -3),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=9,
+            color=MUTED,
+        )
+    top = 0.0
+    for index, (_, values) in enumerate(groups):
+        counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)
+        share = 100.0 * counts / max(1, len(values))
+        top = max(top, float(share.max(initial=0.0)))
+        color = SERIES[index % len(SERIES)]
+        axes.stairs(share, edges, fill=True, color=color, alpha=0.22, linewidth=0)
+        axes.stairs(share, edges, color=color, linewidth=1.5, gid=f"data-{index}")
+    axes.set_ylim(0, (top or 1.0) * (1.22 if bands else 1.08))
+    axes.set_xlim(float(edges[0]), float(edges[-1]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    if ticks:
+        axes.set_xticks([position for position, _ in ticks], [text for _, text in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+    legend = (
+        tuple((group, series_variable(index)) for index, (group, _) in enumerate(groups)) if len(groups) > 1 else ()
+    )
+    return Chart(name, title, inline_svg(figure, name, label), legend, "", note)
+
+
+def bar_chart(
+    name: str,
+    title: str,
+    rows: Sequence[str],
+    groups: Sequence[tuple[str, Sequence[float]]],
+    *,
+    x_label: str,
+    label: str,
+    note: str = "",
+) -> Chart:
+    """Draw horizontal bars: one row per name, one bar in it per group; the scale is logarithmic over a wide range.
+
+    Args:
+        name: Unique on the page.
+        title: Heading above the chart.
+        rows: Names of the rows, top to bottom.
+        groups: Name and one value per row, of each group.
+        x_label: What the values are.
+        label: The chart in words.
+        note: A sentence under the chart.
+    """
+    pitch = max(20.0, 10.0 * len(groups) + 6.0)
+    figure, axes = _axes(x_label, height=46.0 + pitch * max(1, len(rows)))
+    axes.grid(axis="x", color=LINE, linewidth=0.8)
+    axes.yaxis.grid(False)
+    values = np.array([list(group) for _, group in groups], dtype=np.float64).reshape(len(groups), -1)
+    positive = values[values > 0]
+    logarithmic = positive.size > 1 and positive.max() / positive.min() > 50
+    thickness = min(0.78 / max(1, len(groups)), 0.5)
+    start = 0.5 if logarithmic else 0.0
+    for index in range(len(groups)):
+        offset = (index - (len(groups) - 1) / 2) * thickness
+        places = np.arange(len(rows)) + offset
+        widths = np.maximum(values[index] - start, 0.0)
+        color = SERIES[index % len(SERIES)]
+        axes.barh(places, widths, left=start, height=thickness * 0.86, color=color, linewidth=0)
+        for place, value in zip(places, values[index], strict=True):
+            axes.annotate(
+                compact(value),
+                (max(value, start), place),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8.5,
+                color=MUTED,
+            )
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(numticks=6))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+        axes.set_xlim(start, float(positive.max()) * 2.2)
+    else:
+        axes.set_xlim(0, (float(positive.max()) if positive.size else 1.0) * 1.14)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_yticks(range(len(rows)), [_short(row) for row in rows], fontsize=10, color=INK)
+    legend = (
+        tuple((group, series_variable(index)) for index, (group, _) in enumerate(groups)) if len(groups) > 1 else ()
+    )
+    return Chart(name, title, inline_svg(figure, name, label), legend, "", note)
+
+
+def density_chart(
+    name: str, title: str, width: Array, height: Array, *, label: str, bins: int = 36, note: str = ""
+) -> Chart:
+    """Draw how boxes are spread over relative width and height, both in (0, 1], on logarithmic axes.
+
+    Cells are drawn in five strengths, one path each: the drawing stays small whatever the number of boxes.
+    """
+    figure, axes = _axes("width ÷ image width", height=300.0)
+    low = SMALLEST_SIDE
+    edges: Any = np.geomspace(low, 1.0, bins + 1)
+    counts, _, _ = np.histogram2d(np.clip(width, low, 1.0), np.clip(height, low, 1.0), bins=edges)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    strongest = max(1.0, float(counts.max(initial=0.0)))
+    strength = np.ceil(np.log1p(counts) / math.log1p(strongest) * 5).astype(int)
+    for level in range(1, 6):
+        cells = np.argwhere(strength == level)
+        if len(cells):
+            outline = Path.make_compound_path(*[_cell(edges, int(i), int(j)) for i, j in cells])
+            patch = PathPatch(outline, facecolor=ACCENT, alpha=level / 5, linewidth=0, gid=f"data-{level}")
+            axes.add_patch(patch)
+    axes.plot([low, 1], [low, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+    axes.set_xlim(low, 1.0)
+    axes.set_ylim(low, 1.0)
+    axes.grid(axis="x", color=LINE, linewidth=0.8)
+    ticks = [value for value in (0.01, 0.03, 0.1, 0.3, 1.0) if value >= low]
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+        axis.set_ticks(ticks, [f"{value:g}" for value in ticks])
+    return Chart(name, title, inline_svg(figure, name, label), (), "", note)
+
+
+def averaged(x: Array, y: Array, limit: int = LARGEST_SERIES) -> tuple[Array, Array]:
+    """Return the curve with at most ``limit`` points: means over equal spans of rows, the ends kept."""
+    if len(x) <= limit:
+        return x, y
+    edges = np.linspace(0, len(x), limit + 1).astype(np.int64)
+    counts = np.diff(edges)
+    mean_x = np.add.reduceat(x, edges[:-1]) / counts
+    mean_y = np.add.reduceat(y, edges[:-1]) / counts
+    mean_x[0], mean_y[0], mean_x[-1], mean_y[-1] = x[0], y[0], x[-1], y[-1]
+    return mean_x, mean_y
+
+
+def smoothed(y: Array) -> Array:
+    """Return the exponential moving average of y over a twentieth of its points, corrected for its start."""
+    decay = 1.0 - 1.0 / max(2.0, len(y) / 20.0)
+    mean, weight, out = 0.0, 0.0, np.empty_like(y)
+    for index, value in enumerate(y):
+        mean = decay * mean + (1 - decay) * float(value)
+        weight = decay * weight + (1 - decay)
+        out[index] = mean / weight
+    return out
+
+
+def _axes(x_label: str, height: float = HEIGHT) -> tuple[Figure, Any]:
+    """Return an empty figure with one quiet pair of axes: no frame, horizontal grid lines, small grey ticks."""
+    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, facecolor="none", layout="constrained")
+    axes = figure.add_subplot()
+    axes.patch.set_visible(False)
+    figure.patch.set_visible(False)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(LINE)
+    axes.tick_params(length=0, labelsize=10, labelcolor=MUTED, pad=5, which="both")
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+    axes.set_xlabel(x_label, fontsize=10, color=MUTED, loc="right")
+    return figure, axes
+
+
+def _limits(
+    axes: Any,
+    shown: Sequence[tuple[Series, Array, Array]],
+    y_limits: tuple[float, float] | None,
+    x_limits: tuple[float, float] | None,
+    log_y: bool,
+) -> None:
+    if y_limits is not None:
+        axes.set_ylim(*y_limits)
+    elif shown and not log_y:
+        top = max(float(y.max()) for _, _, y in shown)
+        bottom = min(float(y.min()) for _, _, y in shown)
+        axes.set_ylim(min(0.0, bottom * 1.05), top * 1.06 if top > 0 else 1.0)
+    if x_limits is not None:
+        axes.set_xlim(*x_limits)
+    elif shown:
+        low = min(float(x.min()) for _, x, _ in shown)
+        high = max(float(x.max()) for _, x, _ in shown)
+        pad = (high - low) * 0.02 or 0.5
+        axes.set_xlim(low - pad, high + pad)
+
+
+def _hover(figure: Figure, axes: Any, shown: Sequence[tuple[Series, Array, Array]], x_label: str) -> str:
+    """Return what the page needs to show values under the pointer: the plot's box (fractions) and its points."""
+    if not shown:
+        return ""
+    box = axes.get_position()
+    curves = [
+        {
+            "name": row.name,
+            "color": _css(row),
+            "x": [float(f"{value:.5g}") for value in x],
+            "y": [float(f"{value:.4g}") for value in y],
+        }
+        for row, x, y in shown
+        if not row.faint
+    ]
+    return json.dumps(
+        {
+            "box": [round(value, 4) for value in (box.x0, 1 - box.y1, box.x1, 1 - box.y0)],
+            "x": [float(value) for value in axes.get_xlim()],
+            "label": x_label,
+            "series": curves,
+        },
+        separators=(",", ":"),
+    )
+
+
+def _css(row: Series) -> str:
+    return "var(--muted)" if row.color is None else series_variable(row.color)
+
+
+def _finite(x: Sequence[float] | Array, y: Sequence[float] | Array) -> tuple[Array, Array]:
+    left, right = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    keep = np.isfinite(left) & np.isfinite(right)
+    return left[keep], right[keep]
+
+
+def _cell(edges: Array, i: int, j: int) -> Path:
+    corners = [(edges[i], edges[j]), (edges[i + 1], edges[j]), (edges[i + 1], edges[j + 1]), (edges[i], edges[j + 1])]
+    return Path([*corners, corners[0]], closed=True)
+
+
+def _short(text: str, limit: int = 22) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,128 @@
+"""The report of evaluate: the 12 COCO numbers, classes, precision-recall curves, samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kubeyolo.evaluation.results import COCO_NUMBERS, NO_GROUND_TRUTH, EvaluationResult, number_line
+from kubeyolo.report.charts import Chart, Series, bar_chart, line_chart
+from kubeyolo.report.formats import integer, number3
+from kubeyolo.report.page import Stat, render
+from kubeyolo.report.samples import SampleImage, class_colors, draw_within_budget
+
+COLORED_CURVES = 8
+"""Up to this many classes each curve has a colour; with more, all are thin behind their mean."""
+
+LARGEST_BAR_CHART = 24
+
+
+@dataclass(frozen=True)
+class NumberRow:
+    """One of the 12 numbers: its key, pycocotools' words, its value."""
+
+    key: str
+    words: str
+    value: float | None
+
+
+def evaluation_report(
+    result: EvaluationResult,
+    samples: Sequence[tuple[SampleImage, SampleImage]] = (),
+    title: str = "Evaluation",
+) -> str:
+    """Return the report of an evaluation as one HTML page.
+
+    Args:
+        result: What the evaluation yielded.
+        samples: Pairs of the same image: with its annotated boxes, and with the detected ones.
+        title: Heading of the page.
+    """
+    colors = class_colors([row.name for row in result.per_class])
+    shown = {box.label for pair in samples for sample in pair for box in sample.boxes}
+    colors |= {label: color for label, color in class_colors(sorted(shown)).items() if label not in colors}
+    return render(
+        "evaluation.html",
+        kind="evaluation",
+        title=title,
+        lead=_lead(result),
+        stats=[
+            Stat("AP", number3(result.numbers.get("AP")), "IoU .50 to .95"),
+            Stat("AP50", number3(result.numbers.get("AP50")), "IoU .50"),
+            Stat("AP75", number3(result.numbers.get("AP75")), "IoU .75"),
+            Stat("AR100", number3(result.numbers.get("AR100")), "100 detections per image"),
+        ],
+        numbers=number_rows(result),
+        per_class=sorted(result.per_class, key=lambda row: -(row.AP if row.AP is not None else -1.0)),
+        charts=_charts(result),
+        pairs=draw_within_budget(samples, colors),
+        colors={name: color for name, color in colors.items() if name in shown},
+        crowd=any(box.crowd for pair in samples for sample in pair for box in sample.boxes),
+    )
+
+
+def number_rows(result: EvaluationResult) -> list[NumberRow]:
+    """Return the 12 numbers in pycocotools' order, with its words up to the equals sign."""
+    rows = []
+    for number in COCO_NUMBERS:
+        value = result.numbers.get(number.key)
+        rows.append(NumberRow(number.key, number_line(number, value).rpartition(" = ")[0].strip(), value))
+    return rows
+
+
+def _lead(result: EvaluationResult) -> str:
+    parts = [f"{integer(result.images)} images"]
+    if result.split:
+        parts.append(f"of split {result.split}")
+    parts.append(f"with {integer(result.boxes)} boxes, {integer(result.detections)} detections scored")
+    if result.image_size:
+        parts.append(f"at {result.image_size[1]} × {result.image_size[0]} pixels")
+    if result.runtime:
+        parts.append(f"by {result.runtime}")
+    return " ".join(parts) + "."
+
+
+def _charts(result: EvaluationResult) -> list[Chart]:
+    charts = [_curve_chart(result)] if result.curves else []
+    rated = [row for row in result.per_class if row.AP is not None]
+    rated.sort(key=lambda row: -(row.AP or 0.0))
+    if rated and len(rated) <= LARGEST_BAR_CHART:
+        charts.append(
+            bar_chart(
+                "class-ap",
+                "AP and AP50 of each class",
+                [row.name for row in rated],
+                [("AP", [row.AP or 0.0 for row in rated]), ("AP50", [row.AP50 or 0.0 for row in rated])],
+                x_label="average precision",
+                label="; ".join(f"{row.name}: AP {number3(row.AP)}, AP50 {number3(row.AP50)}" for row in rated),
+            )
+        )
+    return charts
+
+
+def _curve_chart(result: EvaluationResult) -> Chart:
+    """Draw precision over recall at IoU .50: each class, and the mean over classes where there are several."""
+    recall = np.linspace(0.0, 1.0, len(next(iter(result.curves.values()))))
+    colored = len(result.curves) <= COLORED_CURVES
+    series = [
+        Series(name, recall, curve, index if colored else None, faint=not colored)
+        for index, (name, curve) in enumerate(result.curves.items())
+    ]
+    if not colored:
+        mean = np.mean([list(curve) for curve in result.curves.values()], axis=0)
+        series.append(Series(f"mean of {len(result.curves)} classes", recall, mean, 0))
+    value = result.numbers.get("AP50")
+    note = "" if colored else "Thin lines are the classes, the strong one is their mean."
+    return line_chart(
+        "precision-recall",
+        "Precision over recall at IoU .50",
+        series,
+        x_label="recall",
+        label=f"Precision over recall of {len(result.curves)} classes; "
+        f"AP50 {NO_GROUND_TRUTH if value is None else f'{value:.3f}'}",
+        y_limits=(0.0, 1.03),
+        x_limits=(0.0, 1.01),
+        note=note,
+    )

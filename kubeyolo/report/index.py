@@ -1,0 +1,144 @@
+"""The index page of a run: the pipeline as it ran, its headline numbers, and links to all reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from kubeyolo.errors import InputError, suggest
+from kubeyolo.report.dag import draw_tall, draw_wide
+from kubeyolo.report.formats import DASH, duration, number3, setting
+from kubeyolo.report.page import Stat, fact_groups, render
+
+Status = Literal["succeeded", "cached", "running", "failed", "skipped", "pending"]
+
+_TONES: dict[str, str] = {
+    "succeeded": "good",
+    "cached": "good",
+    "running": "busy",
+    "failed": "bad",
+    "skipped": "quiet-tone",
+    "pending": "quiet-tone",
+}
+
+
+@dataclass(frozen=True)
+class StepCard:
+    """One step of a run: its status, how long it took (seconds), its report (relative link), some values of it."""
+
+    step: str
+    status: Status
+    seconds: float | None = None
+    report: str | None = None
+    values: Mapping[str, object] = field(default_factory=dict)
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.status not in get_args(Status):
+            raise InputError(
+                f"step {self.step}: unknown status {self.status!r}{suggest(self.status, get_args(Status))}"
+            )
+        if self.report is not None and (":" in self.report or self.report.startswith(("/", "\\"))):
+            raise InputError(f"step {self.step}: report {self.report!r} is not a relative link")
+
+    @property
+    def tone(self) -> str:
+        """Return the CSS class of the status."""
+        return _TONES[self.status]
+
+    @property
+    def time(self) -> str:
+        """Return the duration in words."""
+        if self.status in {"pending", "skipped"}:
+            return self.status
+        return "cached" if self.status == "cached" and self.seconds is None else duration(self.seconds)
+
+    @property
+    def link(self) -> str | None:
+        """Return the relative link of the report."""
+        return self.report
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the values as they are shown."""
+        return [(key, _value(value)) for key, value in self.values.items()]
+
+
+def index_page(run_name: str, cards: Sequence[StepCard], facts: Mapping[str, Any]) -> str:
+    """Return the index page of a run.
+
+    Args:
+        run_name: Name of the run.
+        cards: The steps, in the order of the pipeline.
+        facts: The run's summary. ``evaluate`` (with AP, AP50), ``export.onnx.AP``, ``quantize.int8.AP`` and ``seconds``
+            are shown as large numbers where they are; ``model``, ``dataset`` (with digest), ``bundle`` and any other
+            key are listed.
+    """
+    status = _overall(cards)
+    known = {"evaluate", "export", "quantize", "seconds"}
+    rest = {key: value for key, value in facts.items() if key not in known}
+    evaluate = facts.get("evaluate", {})
+    groups = fact_groups(rest, "Run")
+    if evaluate:
+        groups.append(("COCO numbers", [(key, _value(value)) for key, value in evaluate.items()]))
+    return render(
+        "index.html",
+        kind="run",
+        title=run_name,
+        lead=_lead(facts),
+        status=status,
+        tone=_TONES[status],
+        stats=_stats(cards, facts),
+        wide=draw_wide(cards),
+        tall=draw_tall(cards),
+        cards=cards,
+        groups=groups,
+    )
+
+
+def _overall(cards: Sequence[StepCard]) -> str:
+    """Return the status of the run: the most urgent one of its steps."""
+    found = {card.status for card in cards}
+    for status in ("failed", "running", "pending"):
+        if status in found:
+            return status
+    return "succeeded" if found else "pending"
+
+
+def _lead(facts: Mapping[str, Any]) -> str:
+    dataset = facts.get("dataset", {})
+    name = dataset.get("name") if isinstance(dataset, Mapping) else None
+    parts = [str(facts["model"])] if facts.get("model") else []
+    return " ".join([*parts, f"on {name}"] if name else parts)
+
+
+def _stats(cards: Sequence[StepCard], facts: Mapping[str, Any]) -> list[Stat]:
+    evaluate = facts.get("evaluate", {})
+    stats = [
+        Stat("AP", number3(evaluate.get("AP")), "IoU .50 to .95"),
+        Stat("AP50", number3(evaluate.get("AP50")), "IoU .50"),
+    ]
+    for label, value in (
+        ("AP in ONNX", _nested(facts, "export", "onnx", "AP")),
+        ("AP in int8", _nested(facts, "quantize", "int8", "AP")),
+    ):
+        if value is not None:
+            change = f"{100 * (value - evaluate['AP']):+.2f} points" if evaluate.get("AP") is not None else ""
+            stats.append(Stat(label, number3(value), change.replace("-", "−")))
+    spent = [card.seconds for card in cards if card.seconds is not None]
+    stats.append(Stat("Time", duration(sum(spent)) if spent else DASH, f"{len(cards)} steps"))
+    return stats
+
+
+def _nested(facts: Mapping[str, Any], *keys: str) -> float | None:
+    value: Any = facts
+    for key in keys:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(key)
+    return None if value is None else float(value)
+
+
+def _value(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) and 0 <= value <= 1 else setting(value)

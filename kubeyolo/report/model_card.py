@@ -1,0 +1,104 @@
+"""The model card: what a published bundle is, how good it is, and how to use it, as Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kubeyolo.evaluation.results import COCO_NUMBERS
+from kubeyolo.report.formats import number3, setting, size_text
+
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
+
+MAIN_SETTINGS = ("image_size", "per_batch_size", "max_epoch", "optimizer", "lr", "lr_scheduler", "seed")
+
+
+def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Return the model card of a bundle as Markdown.
+
+    Args:
+        manifest: ``bundle.json`` as a mapping.
+        metrics: The 12 COCO numbers (0..1) of each runtime, for instance ``{"mindspore": …, "onnx": …, "int8": …}``.
+    """
+    name = str(manifest.get("model", "detector"))
+    dataset = manifest.get("dataset") or {}
+    classes = list(manifest.get("classes", ()))
+    height, width = manifest.get("image_size", (0, 0))
+    trained_on = f", trained on {_text(dataset.get('name', 'a data set'))}" if dataset else ""
+    parts = [
+        f"# {_text(name)}",
+        f"An object detector for {len(classes)} class{'es' * (len(classes) != 1)}{trained_on}. "
+        "Trained, evaluated, exported and quantized by kubeyolo.",
+        "## Numbers",
+        _number_table(metrics) if metrics else "No evaluation is part of this bundle.",
+        "## Classes",
+        ", ".join(_text(label) for label in classes) + ".",
+        "## Input and output",
+        _interface(manifest, height, width),
+        "## Training",
+        _training(manifest, dataset),
+        "## Files",
+        _file_table(manifest.get("files", {})),
+        "## Limits",
+        "The numbers hold for images like those of the data set: other cameras, scales or scenes have to be measured "
+        "anew. Objects of other classes are not reported, or reported as one of these. Scores are not calibrated "
+        "probabilities; choose the threshold on data of your own.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _number_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
+    rows = []
+    for number in COCO_NUMBERS:
+        rows.append([number.key, f"{number.iou}, {number.area}, {number.max_det}"])
+        rows[-1] += [number3(numbers.get(number.key)) for numbers in metrics.values()]
+    table = _table(["Number", "IoU, area, detections", *metrics], rows, right=len(metrics))
+    return f"COCO numbers on the validation split, computed by pycocotools.\n\n{table}"
+
+
+def _interface(manifest: Mapping[str, Any], height: int, width: int) -> str:
+    steps = manifest.get("preprocessing") or {}
+    strides = ", ".join(str(stride) for stride in manifest.get("strides", ()))
+    return (
+        f"Images are resized by {_text(steps.get('resize', 'letterbox'))} to {width} × {height} pixels "
+        f"(fill {steps.get('fill', 114)}), {_text(steps.get('channels', 'RGB'))}, divided by "
+        f"{setting(steps.get('divisor', 255.0))}, laid out N × 3 × {height} × {width}, float32. "
+        f"The outputs are the raw levels of strides {strides}; the ONNX files also give decoded `predictions`. "
+        "Anchors, strides and preprocessing are in `bundle.json`.\n\n"
+        "```sh\nkubeyolo predict --bundle URI IMAGE\n```"
+    )
+
+
+def _training(manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
+    train = (manifest.get("config") or {}).get("train", {})
+    rows = [[key, setting(train[key])] for key in MAIN_SETTINGS if key in train]
+    if dataset:
+        rows += [["data set", str(dataset.get("name", ""))], ["data set digest", str(dataset.get("digest", ""))]]
+    if manifest.get("parent"):
+        rows.append(["derived from", str(manifest["parent"])])
+    if manifest.get("code_digest"):
+        rows.append(["code digest", str(manifest["code_digest"])])
+    rows += [[f"package {name}", str(version)] for name, version in (manifest.get("packages") or {}).items()]
+    return _table(["Setting", "Value"], rows)
+
+
+def _file_table(files: Mapping[str, Any]) -> str:
+    rows = [[name, size_text(file.get("size", 0)), str(file.get("sha256", ""))] for name, file in files.items()]
+    return _table(["File", "Size", "sha256"], rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0) -> str:
+    """Return a Markdown table; the last ``right`` columns are numbers."""
+    rule = ["---"] * (len(head) - right) + ["---:"] * right
+    lines = [head, rule, *rows]
+    out = []
+    for index, line in enumerate(lines):
+        cells = line if index == 1 else [_text(cell) for cell in line]
+        out.append(f"| {' | '.join(cells)} |")
+    return "\n".join(out)
+
+
+def _text(value: object) -> str:
+    """Return text with the marks of Markdown and HTML escaped, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(str(value).split()))

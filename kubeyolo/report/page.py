@@ -1,0 +1,103 @@
+"""Rendering of templates: one self-contained page, with a policy that lets the browser load nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from kubeyolo import __version__
+from kubeyolo.report.formats import integer, label_of, number3, setting, signed_points
+
+_ADDRESS = re.compile(r"^(?:[a-z0-9]+://|/|[0-9a-f]{12,}$|sha256:)")
+
+
+@dataclass(frozen=True)
+class Stat:
+    """One of the large numbers at the top of a page."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+def render(template: str, *, kind: str, title: str, lead: str = "", **context: object) -> str:
+    """Return a page as HTML.
+
+    Args:
+        template: File name in the templates folder.
+        kind: What the page is about, shown above the title.
+        title: Heading of the page.
+        lead: A sentence under the heading.
+        context: What the template names.
+    """
+    environment = _environment()
+    script = _source("script.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return environment.get_template(template).render(
+        kind=kind,
+        title=title,
+        lead=lead,
+        version=__version__,
+        style=Markup(_source("style.css")),
+        script=Markup(script),
+        script_digest=digest,
+        **context,
+    )
+
+
+def fact_rows(facts: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return facts as rows of words and values."""
+    return [(label_of(str(key)), setting(value)) for key, value in facts.items()]
+
+
+def fact_groups(facts: Mapping[str, object], first: str) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return facts in groups: plain values under ``first``, and each nested mapping under its own key."""
+    plain = {key: value for key, value in facts.items() if not isinstance(value, Mapping)}
+    groups = [(first, fact_rows(plain))] if plain else []
+    for key, value in facts.items():
+        if isinstance(value, Mapping) and value:
+            groups.append((label_of(str(key)), fact_rows(value)))
+    return groups
+
+
+def tone(difference: float | None) -> str:
+    """Return the CSS class of a difference: ``up``, ``down``, or nothing within a hundredth of a point."""
+    if difference is None or abs(difference) < 5e-5:
+        return ""
+    return "up" if difference > 0 else "down"
+
+
+def _share(value: float | None) -> str:
+    return f"{min(1.0, max(0.0, value or 0.0)):.4f}"
+
+
+def _is_address(value: object) -> bool:
+    return bool(_ADDRESS.match(str(value)))
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("kubeyolo.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"integer": integer, "number3": number3, "share": _share, "signed_points": signed_points}
+    environment.tests["mono"] = _is_address
+    return environment
+
+
+@cache
+def _source(name: str) -> str:
+    loader = _environment().loader
+    assert loader is not None
+    return loader.get_source(_environment(), name)[0]

@@ -1,0 +1,198 @@
+"""The reports of train and pretrain_backbone: curves, settings, facts of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kubeyolo.report.charts import Chart, Mark, Series, line_chart
+from kubeyolo.report.formats import compact, duration, integer, number3
+from kubeyolo.report.page import Stat, fact_groups, render
+from kubeyolo.training.history import HistoryRow, TrainingHistory
+
+Row = Mapping[str, Any]
+
+MAIN_SETTINGS = (
+    "image_size",
+    "per_batch_size",
+    "max_epoch",
+    "processes",
+    "optimizer",
+    "lr",
+    "lr_scheduler",
+    "weight_decay",
+    "ema_decay",
+    "seed",
+)
+
+
+def training_report(history: TrainingHistory, config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """Return the report of a training as one HTML page.
+
+    Args:
+        history: Rows of kind "train" and "val".
+        config: The configuration, as nested mappings.
+        facts: Facts of the model and the run, shown as they are; ``resumed_at`` (steps) is marked in the curves,
+            ``seconds`` stands among the large numbers.
+    """
+    rows, validations = _mappings(history.of("train")), _mappings(history.of("val"))
+    marks = [Mark(float(step), f"resumed at {integer(step)}") for step in _resumed(facts)]
+    train = config.get("train", {})
+    main = {key: train[key] for key in MAIN_SETTINGS if isinstance(train, Mapping) and key in train}
+    shown = {key: value for key, value in facts.items() if key != "seconds"}
+    groups = ([("Main settings", fact_groups(main, "")[0][1])] if main else []) + fact_groups(shown, "Facts")
+    return render(
+        "training.html",
+        kind="training",
+        title=str(config.get("model", "Training")),
+        lead=_lead(rows, marks),
+        stats=_stats(rows, validations, facts),
+        curve_hint="Thin is what was logged, strong its moving average. The pointer shows values.",
+        charts=_training_charts(rows, validations, marks),
+        facts_heading="Settings and facts",
+        fact_groups=groups,
+        config_groups=fact_groups(config, "run"),
+    )
+
+
+def pretraining_report(rows: Iterable[HistoryRow | Row], facts: Mapping[str, Any]) -> str:
+    """Return the report of a pretraining as one HTML page.
+
+    Args:
+        rows: Logged steps with step, epoch, and loss or accuracy (0..1) or both.
+        facts: Facts of the run, shown as they are; ``model`` is the heading.
+    """
+    logged = _mappings(rows)
+    accuracy = _curve(logged, "accuracy", "accuracy", 2, dots=True)
+    charts = [_loss_chart("pretraining-loss", "Classification loss", logged, ["loss"], ())]
+    if len(accuracy.x):
+        best = max(accuracy.y)
+        charts.append(
+            line_chart(
+                "pretraining-accuracy",
+                "Accuracy on crops held out",
+                [accuracy],
+                x_label="step",
+                label=f"Accuracy over steps; highest {best:.3f}",
+                y_limits=(0.0, 1.03),
+            )
+        )
+    if any(row.get("lr") is not None for row in logged):
+        charts.append(_rate_chart(logged, ()))
+    stats = [_steps_stat(logged), *_loss_stat(logged)]
+    if len(accuracy.y):
+        stats.append(Stat("Accuracy", number3(accuracy.y[-1]), "on crops held out"))
+    if "seconds" in facts:
+        stats.append(Stat("Time", duration(facts["seconds"])))
+    return render(
+        "training.html",
+        kind="pretraining",
+        title=f"{facts.get('model', 'Backbone')}: pretrained backbone",
+        lead="The backbone learned to classify before it learned to detect; its weights start the training.",
+        stats=stats,
+        curve_hint="Thin is what was logged, strong its moving average. The pointer shows values.",
+        charts=charts,
+        facts_heading="Facts",
+        fact_groups=fact_groups({k: v for k, v in facts.items() if k not in {"seconds"}}, "Pretraining"),
+        config_groups=[],
+    )
+
+
+def _training_charts(rows: Sequence[Row], validations: Sequence[Row], marks: Sequence[Mark]) -> list[Chart]:
+    charts = [
+        _loss_chart("loss-total", "Loss, total", rows, ["loss"], marks),
+        _loss_chart("loss-parts", "Loss, parts: box, objectness, class", rows, ["box", "obj", "cls"], marks),
+    ]
+    if validations:
+        best = max((row.get("ap") or 0.0 for row in validations), default=0.0)
+        charts.append(
+            line_chart(
+                "validation-ap",
+                "AP on the validation split",
+                [
+                    _curve(validations, "ap", "AP", 0, x="epoch", dots=True),
+                    _curve(validations, "ap50", "AP50", 1, x="epoch", dots=True),
+                ],
+                x_label="epoch",
+                label=f"AP and AP50 over epochs; highest AP {best:.3f}",
+                y_limits=(0.0, 1.03),
+            )
+        )
+    charts.append(_rate_chart(rows, marks))
+    if any(row.get("images_per_second") for row in rows):
+        speed = _curve(rows, "images_per_second", "images/s", 5, smooth=True)
+        charts.append(
+            line_chart(
+                "speed",
+                "Images per second",
+                [speed],
+                x_label="step",
+                label=f"Images per second over steps; mean {sum(speed.y) / len(speed.y):.1f}",
+                marks=marks,
+            )
+        )
+    return charts
+
+
+def _loss_chart(name: str, title: str, rows: Sequence[Row], keys: Sequence[str], marks: Sequence[Mark]) -> Chart:
+    offset = 0 if len(keys) == 1 else 1
+    series = [_curve(rows, key, key, index + offset, smooth=True) for index, key in enumerate(keys)]
+    ends = [f"{row.name} from {row.y[0]:.4g} to {row.y[-1]:.4g}" for row in series if len(row.y)]
+    return line_chart(name, title, series, x_label="step", label=f"{title}: {', '.join(ends)}", marks=marks)
+
+
+def _rate_chart(rows: Sequence[Row], marks: Sequence[Mark]) -> Chart:
+    rate = _curve(rows, "lr", "learning rate", 3)
+    highest = max(rate.y, default=0.0)
+    label = f"Learning rate over steps; highest {highest:.3g}"
+    return line_chart("learning-rate", "Learning rate", [rate], x_label="step", label=label, marks=marks)
+
+
+def _curve(rows: Sequence[Row], key: str, name: str, color: int, x: str = "step", **drawn: bool) -> Series:
+    """Return the values of a key over steps or epochs, without the rows that lack it."""
+    kept = [row for row in rows if row.get(key) is not None]
+    return Series(name, [float(row[x]) for row in kept], [float(row[key]) for row in kept], color, **drawn)
+
+
+def _stats(rows: Sequence[Row], validations: Sequence[Row], facts: Mapping[str, Any]) -> list[Stat]:
+    stats = [_steps_stat(rows), *_loss_stat(rows)]
+    rated = [row for row in validations if row.get("ap") is not None]
+    if rated:
+        best = max(rated, key=lambda row: float(row["ap"]))
+        stats.append(Stat("Best AP", number3(best["ap"]), f"on validation, epoch {integer(best['epoch'])}"))
+    speeds = sorted(row["images_per_second"] for row in rows if row.get("images_per_second"))
+    if speeds:
+        stats.append(Stat("Speed", f"{speeds[len(speeds) // 2]:.1f}", "images per second, median"))
+    if "seconds" in facts:
+        stats.append(Stat("Time", duration(facts["seconds"])))
+    return stats
+
+
+def _steps_stat(rows: Sequence[Row]) -> Stat:
+    epochs = int(rows[-1]["epoch"]) if rows else 0
+    return Stat("Steps", integer(rows[-1]["step"] if rows else 0), f"{integer(epochs)} epoch{'s' * (epochs != 1)}")
+
+
+def _loss_stat(rows: Sequence[Row]) -> list[Stat]:
+    losses = [float(row["loss"]) for row in rows if row.get("loss") is not None]
+    return [Stat("Loss", compact(losses[-1]), f"from {compact(losses[0])}")] if losses else []
+
+
+def _lead(rows: Sequence[Row], marks: Sequence[Mark]) -> str:
+    if not rows:
+        return "Nothing was logged."
+    again = f" It was interrupted and resumed {len(marks)} time{'s' * (len(marks) > 1)}." if marks else ""
+    return f"Trained for {integer(rows[-1]['step'])} steps.{again}"
+
+
+def _resumed(facts: Mapping[str, Any]) -> list[int]:
+    value = facts.get("resumed_at")
+    if value is None:
+        return []
+    return [int(step) for step in value] if isinstance(value, Sequence) else [int(value)]
+
+
+def _mappings(rows: Iterable[HistoryRow | Row]) -> list[Row]:
+    """Return rows as mappings, with epochs counted from 1 as people do."""
+    plain = [row.model_dump() if isinstance(row, HistoryRow) else dict(row) for row in rows]
+    return [{**row, "epoch": int(row["epoch"]) + 1} for row in plain]
