@@ -1,0 +1,263 @@
+"""Detection: images in, boxes in their own pixels out, with any runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, BundleManifest
+from kubeyolo.config.schema import EvaluateConfig
+from kubeyolo.data.manifest import DatasetManifest
+from kubeyolo.errors import InputError, suggest
+from kubeyolo.evaluation.coco_eval import Detection, evaluate_detections
+from kubeyolo.evaluation.decode import decode
+from kubeyolo.evaluation.nms import non_max_suppression
+from kubeyolo.evaluation.preprocess import Prepared, network_input, original_pixels, prepare
+from kubeyolo.evaluation.results import EvaluationResult
+from kubeyolo.evaluation.runtimes import CellRuntime, MindirRuntime, OnnxRuntime, Runtime, usable_cores
+from kubeyolo.models.registry import model_facts
+from kubeyolo.progress import track
+
+if TYPE_CHECKING:
+    from kubeyolo.bundle import Bundle
+    from kubeyolo.data.dataset import Split
+
+Float32Array = NDArray[np.float32]
+Image = NDArray[np.uint8]
+RuntimeName = Literal["mindspore", "onnx", "int8", "mindir"]
+T = TypeVar("T")
+
+BATCHES_AHEAD = 3
+BOX_DECIMALS = 3
+SCORE_DECIMALS = 6
+
+
+class Predictor:
+    """A model of a bundle on a runtime.
+
+    Args:
+        manifest: What the model is and how its images are prepared.
+        runtime: What runs it.
+        name: Name of the runtime.
+        batch_size: Images a forward pass; a runtime with a fixed batch size has its own.
+        image_size: Height and width of the network's input; None takes the manifest's.
+
+    Raises:
+        InputError: The runtime takes images of another size, or the size is no multiple of the largest stride.
+    """
+
+    def __init__(
+        self,
+        manifest: BundleManifest,
+        runtime: Runtime,
+        name: RuntimeName = "mindspore",
+        batch_size: int = 8,
+        image_size: tuple[int, int] | None = None,
+    ) -> None:
+        self.manifest = manifest
+        self.name: RuntimeName = name
+        self.batch_size = runtime.batch_size or batch_size
+        self._runtime = runtime
+        self._facts = model_facts(manifest.model)
+        self.image_size = image_size or runtime.image_size or manifest.image_size
+        self._check_size()
+
+    def _check_size(self) -> None:
+        fixed, largest = self._runtime.image_size, max(self.manifest.strides)
+        height, width = self.image_size
+        if fixed is not None and fixed != self.image_size:
+            raise InputError(
+                f"image size {height} x {width}: the {self.name} file of this bundle was exported for "
+                f"{fixed[0]} x {fixed[1]}; use that size or the mindspore runtime"
+            )
+        if height % largest or width % largest:
+            raise InputError(f"image size {height} x {width} is no multiple of the largest stride, {largest}")
+
+    def raw(self, images: Float32Array) -> list[Float32Array]:
+        """Map any number of images (N, 3, H, W) in 0..1 to one raw (N, na, ny, nx, 5+nc) array a level."""
+        parts = list(self._in_batches(images, self._runtime.raw))
+        return [np.concatenate(level) for level in zip(*parts, strict=True)]
+
+    def predictions(self, images: Float32Array) -> Float32Array:
+        """Map any number of images to (N, boxes, 5+nc): centre, size in input pixels, scores in 0..1.
+
+        Decoded by the network where it does that (exported ONNX), else here.
+        """
+        return np.concatenate([part[0] for part in self._in_batches(images, self._forward)])
+
+    def _forward(self, images: Float32Array) -> list[Float32Array]:
+        decoded = self._runtime.predictions(images)
+        if decoded is None:
+            decoded = decode(
+                self._runtime.raw(images),
+                self.manifest.anchors,
+                self.manifest.strides,
+                self._facts.decode,
+                self._facts.scale_xy or None,
+            )
+        return [decoded]
+
+    def _in_batches(
+        self, images: Float32Array, forward: Callable[[Float32Array], list[Float32Array]]
+    ) -> Iterator[list[Float32Array]]:
+        """Run whole batches: the last one is padded with zeros, for one compiled shape, and its padding dropped."""
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            count = len(batch)
+            if count < self.batch_size:
+                padding = np.zeros((self.batch_size - count, *batch.shape[1:]), np.float32)
+                batch = np.concatenate([batch, padding])
+            yield [output[:count] for output in forward(batch)]
+
+
+def load_predictor(
+    bundle: Bundle,
+    runtime: RuntimeName = "mindspore",
+    batch_size: int = 8,
+    image_size: tuple[int, int] | None = None,
+    device_target: str = "CPU",
+) -> Predictor:
+    """Open a bundle's model on a runtime; MindSpore is imported for ``mindspore`` and ``mindir`` alone.
+
+    Raises:
+        InputError: Unknown runtime, the bundle is not a detector or has no file for the runtime, or the file does not
+            fit.
+    """
+    manifest = bundle.manifest
+    if manifest.kind != "detector":
+        raise InputError(f"{bundle.uri}: a {manifest.kind}, not a detector; give the bundle of a trained detector")
+    model: Runtime
+    if runtime == "mindspore":
+        from kubeyolo.evaluation.network import load_network
+
+        model = CellRuntime(load_network(manifest, bundle.path(WEIGHTS), device_target))
+    elif runtime == "mindir":
+        model = MindirRuntime(bundle.path(MINDIR), manifest, device_target)
+    elif runtime in ("onnx", "int8"):
+        model = OnnxRuntime(bundle.path(ONNX if runtime == "onnx" else ONNX_INT8), manifest)
+    else:
+        raise InputError(f"unknown runtime {runtime!r}{suggest(runtime, get_args(RuntimeName))}")
+    return Predictor(manifest, model, runtime, batch_size, image_size)
+
+
+def detect(
+    predictor: Predictor,
+    images: Sequence[Image],
+    conf_threshold: float = 0.25,
+    iou_threshold: float = 0.45,
+    max_det: int = 300,
+    multi_label: bool = False,
+) -> list[Float32Array]:
+    """Find objects in RGB images (h, w, 3) of any size.
+
+    Returns:
+        For each image (k, 6) rows x1, y1, x2, y2 in its own pixels, score, class number, best first.
+    """
+    preprocessing = predictor.manifest.preprocessing
+    prepared = [prepare(image, predictor.image_size, preprocessing) for image in images]
+    settings = _Settings(conf_threshold, iou_threshold, max_det, multi_label)
+    found: list[Float32Array] = []
+    for start in range(0, len(prepared), predictor.batch_size):
+        found += _detect_batch(predictor, prepared[start : start + predictor.batch_size], settings)
+    return found
+
+
+def evaluate_split(
+    predictor: Predictor,
+    split: Split,
+    manifest: DatasetManifest,
+    config: EvaluateConfig,
+) -> tuple[EvaluationResult, list[Detection]]:
+    """Detect on every image of a split and compute the COCO numbers.
+
+    Images are read and letterboxed by threads while the network runs.
+
+    Args:
+        predictor: The model.
+        split: Images and boxes.
+        manifest: Of the split's data set: class names and category ids.
+        config: Thresholds; its batch and image size are the predictor's own.
+
+    Returns:
+        The numbers, and the detections as rows of a COCO results file.
+
+    Raises:
+        InputError: The model was trained on other classes, or an image cannot be read.
+    """
+    _check_classes(predictor.manifest, manifest)
+    settings = _Settings(config.conf_threshold, config.iou_threshold, config.max_det, config.multi_label)
+    detections: list[Detection] = []
+    batches = _prepared_batches(predictor, split)
+    per_image = (rows for prepared in batches for rows in _detect_batch(predictor, prepared, settings))
+    progress = track(per_image, f"evaluating {split.name} ({predictor.name})", len(split.index))
+    for image_id, rows in zip(split.index.image_id.tolist(), progress, strict=True):
+        detections += coco_rows(rows, image_id, manifest.category_ids)
+    result = evaluate_detections(split.index, manifest.classes, manifest.category_ids, detections)
+    about = {"split": split.name, "runtime": predictor.name, "image_size": predictor.image_size}
+    return result.model_copy(update=about), detections
+
+
+def coco_rows(rows: Float32Array, image_id: int, category_ids: Sequence[int]) -> list[Detection]:
+    """Return rows x1, y1, x2, y2, score, class of one image as rows of a COCO results file."""
+    boxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1).astype(np.float64)
+    return [
+        Detection(
+            image_id=image_id,
+            category_id=int(category_ids[int(row[5])]),
+            bbox=[round(value, BOX_DECIMALS) for value in box],
+            score=round(float(row[4]), SCORE_DECIMALS),
+        )
+        for row, box in zip(rows, boxes.tolist(), strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Settings:
+    conf_threshold: float
+    iou_threshold: float
+    max_det: int
+    multi_label: bool
+
+
+def _detect_batch(predictor: Predictor, prepared: Sequence[Prepared], settings: _Settings) -> list[Float32Array]:
+    decoded = predictor.predictions(network_input(prepared, predictor.manifest.preprocessing))
+    found = non_max_suppression(
+        decoded, settings.conf_threshold, settings.iou_threshold, settings.max_det, settings.multi_label
+    )
+    return [original_pixels(rows, one) for rows, one in zip(found, prepared, strict=True)]
+
+
+def _prepared_batches(predictor: Predictor, split: Split) -> Iterator[list[Prepared]]:
+    """Yield the split's images in order, a batch at a time, read a few batches ahead."""
+    preprocessing = predictor.manifest.preprocessing
+
+    def read(number: int) -> Prepared:
+        return prepare(split.read_image(number), predictor.image_size, preprocessing)
+
+    size, total = predictor.batch_size, len(split.index)
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="kubeyolo-evaluate") as pool:
+        waiting: list[Future[Prepared]] = []
+        asked = 0
+        for start in range(0, total, size):
+            ahead = min(start + size * BATCHES_AHEAD, total)
+            waiting += [pool.submit(read, number) for number in range(asked, ahead)]
+            asked = max(asked, ahead)
+            batch, waiting = waiting[:size], waiting[size:]
+            try:
+                yield [future.result() for future in batch]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _check_classes(model: BundleManifest, dataset: DatasetManifest) -> None:
+    if model.classes != dataset.classes:
+        raise InputError(
+            f"the model knows the classes {', '.join(model.classes)}; data set {dataset.name!r} has "
+            f"{', '.join(dataset.classes)}; evaluate on a data set with the same classes in the same order"
+        )

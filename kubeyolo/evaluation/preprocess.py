@@ -1,0 +1,54 @@
+"""From images to the input of a network, and from boxes in that input back to pixels of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kubeyolo.bundle import Preprocessing
+from kubeyolo.data.letterbox import letterbox
+
+Float32Array = NDArray[np.float32]
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A letterboxed image and where the original lies in it.
+
+    Attributes:
+        image: uint8 RGB (H, W, 3), of the network's size.
+        ratio: Pixels of the network's input a pixel of the original.
+        pad: Left and top padding in pixels of the network's input.
+        width: Of the original, in pixels.
+        height: Of the original, in pixels.
+    """
+
+    image: Image
+    ratio: float
+    pad: tuple[float, float]
+    width: int
+    height: int
+
+
+def prepare(image: Image, size: tuple[int, int], preprocessing: Preprocessing) -> Prepared:
+    """Letterbox one RGB image (h, w, 3) to ``size`` (height, width)."""
+    boxed, ratio, pad = letterbox(image, size, fill=preprocessing.fill)
+    return Prepared(boxed, ratio, pad, image.shape[1], image.shape[0])
+
+
+def network_input(prepared: Sequence[Prepared], preprocessing: Preprocessing) -> Float32Array:
+    """Return (N, 3, H, W) float32 in 0..1, contiguous."""
+    stacked = np.stack([one.image for one in prepared]).transpose(0, 3, 1, 2)
+    return np.multiply(stacked, np.float32(1 / preprocessing.divisor), dtype=np.float32, order="C")
+
+
+def original_pixels(rows: Float32Array, prepared: Prepared) -> Float32Array:
+    """Return rows x1, y1, x2, y2, score, class with corners moved to the original image and clipped to it."""
+    moved = rows.copy()
+    moved[:, 0:4:2] = np.clip((rows[:, 0:4:2] - prepared.pad[0]) / prepared.ratio, 0, prepared.width)
+    moved[:, 1:4:2] = np.clip((rows[:, 1:4:2] - prepared.pad[1]) / prepared.ratio, 0, prepared.height)
+    return moved
