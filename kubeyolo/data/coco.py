@@ -6,6 +6,7 @@ import json
 import os
 import posixpath
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,11 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number")
 
 
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:76]} ..."
+
+
 def _column(where: str, table: str, records: list[Record], key: str) -> list[Any]:
     """Return ``key`` of every record; an entry without it is refused."""
     try:
@@ -110,8 +116,12 @@ def _integers(where: str, table: str, records: list[Record], key: str) -> NDArra
         array = np.empty(0, object)
     if array.dtype != np.int64 or array.ndim != 1:
         bad = [i for i, v in enumerate(values) if type(v) is not int or not -(2**63) <= v < 2**63]
-        describe = lambda i: f"{table}[{i}] has {key} {values[i]!r}, which is not an integer"  # noqa: E731
-        refuse(where, bad, describe, f"write {key} as an integer")
+        refuse(
+            where,
+            bad,
+            lambda i: f"{table}[{i}] has {key} {_shown(values[i])}, which is not an integer",
+            f"write {key} as an integer",
+        )
     return array.astype(np.int64)
 
 
@@ -123,28 +133,35 @@ def _duplicates(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.flatnonzero(repeated)
 
 
+def _first_places(values: list[str]) -> dict[str, int]:
+    first: dict[str, int] = {}
+    for i, value in enumerate(values):
+        first.setdefault(value, i)
+    return first
+
+
 def _read_categories(where: str, records: list[Record]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     if not records:
         raise InputError(f"{where}: 'categories' is empty; list the classes with id and name")
     ids = _integers(where, "categories", records, "id")
     names = _column(where, "categories", records, "name")
     bad = [i for i, name in enumerate(names) if not isinstance(name, str) or not name.strip()]
-    refuse(where, bad, lambda i: f"category {ids[i]} has the name {names[i]!r}", "give every class a name")
+    refuse(where, bad, lambda i: f"category {ids[i]} has the name {_shown(names[i])}", "give every class a name")
     refuse(where, _duplicates(ids), lambda i: f"category id {ids[i]} is used twice ({names[i]!r})", "make ids unique")
-    seen: set[str] = set()
-    bad = [i for i, name in enumerate(names) if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+    first = _first_places(names)
+    bad = [i for i, name in enumerate(names) if first[name] != i]
     refuse(where, bad, lambda i: f"category name {names[i]!r} is used twice (id {ids[i]})", "make names unique")
     order = np.argsort(ids)
     return tuple(names[i] for i in order), tuple(int(ids[i]) for i in order)
 
 
+@dataclass(frozen=True, eq=False)
 class _Images:
-    """The columns of ``images``, in file order."""
+    """The columns of ``images``, in file order; ``size`` (I, 2) is width, height."""
 
-    def __init__(self, ids: NDArray[np.int64], names: list[str], size: NDArray[np.int64]) -> None:
-        self.ids = ids
-        self.names = names
-        self.size = size  # (I, 2) width, height
+    ids: NDArray[np.int64]
+    names: list[str]
+    size: NDArray[np.int64]
 
 
 def _read_images(where: str, records: list[Record], folder: Path) -> _Images:
@@ -163,17 +180,21 @@ def _file_names(where: str, ids: NDArray[np.int64], names: list[Any], folder: Pa
     """Return the normalised names; each must be a relative path that stays in ``folder``, and occur once."""
     bad = [i for i, name in enumerate(names) if not _is_name(name)]
     remedy = "name a file of the folder"
-    refuse(where, bad, lambda i: f"image {ids[i]} has the file_name {names[i]!r}, which is no file name", remedy)
+    refuse(where, bad, lambda i: f"image {ids[i]} has the file_name {_shown(names[i])}, which is no file name", remedy)
     bad = [i for i, name in enumerate(names) if name.startswith("/") or ".." in name.split("/")]
     remedy = f"file names must be relative to {folder} and stay in it"
     refuse(where, bad, lambda i: f"image {ids[i]} has the file_name {names[i]!r}, which leaves the folder", remedy)
     normal = [posixpath.normpath(name) for name in names]
     bad = _links_out(normal, folder)
     refuse(where, bad, lambda i: f"image {ids[i]} has the file_name {names[i]!r}, a link out of the folder", remedy)
-    first: dict[str, int] = {}
-    bad = [i for i, name in enumerate(normal) if first.setdefault(name, i) != i]
-    describe = lambda i: f"images {ids[first[normal[i]]]} and {ids[i]} have the same file_name {names[i]!r}"  # noqa: E731
-    refuse(where, bad, describe, "list each file once")
+    first = _first_places(normal)
+    bad = [i for i, name in enumerate(normal) if first[name] != i]
+    refuse(
+        where,
+        bad,
+        lambda i: f"images {ids[first[normal[i]]]} and {ids[i]} have the same file_name {names[i]!r}",
+        "list each file once",
+    )
     return normal
 
 
@@ -206,16 +227,16 @@ def _links_out(names: list[str], folder: Path) -> list[int]:
     return bad
 
 
+@dataclass(frozen=True, eq=False)
 class _Boxes:
-    """The columns of ``annotations``, in file order."""
+    """The columns of ``annotations``, in file order; ``image`` is a position in ``images``."""
 
-    def __init__(self, ids: NDArray[np.int64], image: NDArray[np.int64], classes: NDArray[np.int64]) -> None:
-        self.ids = ids
-        self.image = image  # position in images
-        self.classes = classes
-        self.xywh = np.zeros((0, 4))
-        self.area = np.zeros(0)
-        self.crowd = np.zeros(0, bool)
+    ids: NDArray[np.int64]
+    image: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    xywh: NDArray[np.float64]
+    area: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
 
 
 def _lookup(keys: NDArray[np.int64], known: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -238,12 +259,9 @@ def _read_boxes(where: str, records: list[Record], images: _Images, category_ids
     classes, bad = _lookup(categories, np.array(category_ids, np.int64))
     known = f"the categories are {', '.join(map(str, category_ids[:10]))}{' ...' if len(category_ids) > 10 else ''}"
     refuse(where, bad, lambda i: f"annotation {ids[i]} has the unknown category_id {categories[i]}", known)
-    boxes = _Boxes(ids, image, classes)
-    boxes.xywh = _read_xywh(where, records, ids)
-    boxes.xywh = _clip(where, boxes, images)
-    boxes.area = _read_areas(where, records, boxes)
-    boxes.crowd = _read_crowd(where, records, ids)
-    return boxes
+    xywh = _clip(where, _read_xywh(where, records, ids), ids, image, images)
+    area = _read_areas(where, records, ids, xywh)
+    return _Boxes(ids, image, classes, xywh, area, _read_crowd(where, records, ids))
 
 
 def _is_number(value: object) -> bool:
@@ -253,6 +271,10 @@ def _is_number(value: object) -> bool:
 def _read_xywh(where: str, records: list[Record], ids: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the boxes (B, 4): four finite numbers with a positive size."""
     rows = _column(where, "annotations", records, "bbox")
+
+    def name(i: int) -> str:
+        return f"annotation {ids[i]} has the bbox {_shown(rows[i])}"
+
     try:
         array = np.array(rows)
     except (ValueError, OverflowError):
@@ -263,30 +285,28 @@ def _read_xywh(where: str, records: list[Record], ids: NDArray[np.int64]) -> NDA
             for i, row in enumerate(rows)
             if not isinstance(row, list) or len(row) != 4 or not all(map(_is_number, row))
         ]
-        describe = lambda i: f"annotation {ids[i]} has the bbox {rows[i]!r}, not four numbers"  # noqa: E731
-        refuse(where, bad, describe, "write [left, top, width, height]")
+        refuse(where, bad, lambda i: f"{name(i)}, not four numbers", "write [left, top, width, height]")
     xywh = np.array(rows, np.float64).reshape(len(rows), 4)
     bad_rows = np.flatnonzero(~np.isfinite(xywh).all(1))
-    describe = lambda i: f"annotation {ids[i]} has the bbox {rows[i]!r}, which is not finite"  # noqa: E731
-    refuse(where, bad_rows, describe, "correct or remove it")
+    refuse(where, bad_rows, lambda i: f"{name(i)}, which is not finite", "correct or remove it")
     bad_rows = np.flatnonzero((xywh[:, 2:] <= 0).any(1))
-    describe = lambda i: f"annotation {ids[i]} has the bbox {rows[i]!r}, whose size is not positive"  # noqa: E731
-    refuse(where, bad_rows, describe, "correct or remove it")
+    refuse(where, bad_rows, lambda i: f"{name(i)}, whose size is not positive", "correct or remove it")
     return xywh
 
 
-def _clip(where: str, boxes: _Boxes, images: _Images) -> NDArray[np.float64]:
+def _clip(
+    where: str, xywh: NDArray[np.float64], ids: NDArray[np.int64], image: NDArray[np.int64], images: _Images
+) -> NDArray[np.float64]:
     """Return the boxes cut at the border of their image; more than :data:`TOLERANCE` outside is refused."""
-    xywh, size = boxes.xywh, images.size[boxes.image].astype(np.float64)
+    size = images.size[image].astype(np.float64)
     low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
     cut_low, cut_high = np.clip(low, 0, size), np.clip(high, 0, size)
     outside = (low < -TOLERANCE) | (high > size + TOLERANCE) | (cut_high <= cut_low)
 
     def describe(i: int) -> str:
-        width, height = images.size[boxes.image[i]]
-        name = images.names[boxes.image[i]]
+        (width, height), name = images.size[image[i]], images.names[image[i]]
         box = ", ".join(f"{value:.10g}" for value in xywh[i])
-        return f"annotation {boxes.ids[i]} has the bbox [{box}], outside its image {name!r} of {width} x {height}"
+        return f"annotation {ids[i]} has the bbox [{box}], outside its image {name!r} of {width} x {height}"
 
     refuse(where, np.flatnonzero(outside.any(1)), describe, "correct or remove it")
     # Boxes that lie inside keep their exact numbers.
@@ -295,15 +315,19 @@ def _clip(where: str, boxes: _Boxes, images: _Images) -> NDArray[np.float64]:
     return xywh + 0.0
 
 
-def _read_areas(where: str, records: list[Record], boxes: _Boxes) -> NDArray[np.float64]:
+def _read_areas(
+    where: str, records: list[Record], ids: NDArray[np.int64], xywh: NDArray[np.float64]
+) -> NDArray[np.float64]:
     values = [record.get("area") for record in records]
     bad = [i for i, value in enumerate(values) if not (value is None or _is_number(value))]
-    ids = boxes.ids
-    describe = lambda i: f"annotation {ids[i]} has the area {values[i]!r}"  # noqa: E731
+
+    def describe(i: int) -> str:
+        return f"annotation {ids[i]} has the area {_shown(values[i])}"
+
     refuse(where, bad, describe, "write the area in square pixels, or leave it out")
     area = np.array([np.nan if value is None else value for value in values], np.float64)
     absent = np.array([value is None for value in values], bool)
-    area[absent] = (boxes.xywh[:, 2] * boxes.xywh[:, 3])[absent]
+    area[absent] = (xywh[:, 2] * xywh[:, 3])[absent]
     bad_rows = np.flatnonzero(~(np.isfinite(area) & (area >= 0)))
     refuse(where, bad_rows, describe, "write the area in square pixels, or leave it out")
     return area + 0.0
@@ -312,7 +336,7 @@ def _read_areas(where: str, records: list[Record], boxes: _Boxes) -> NDArray[np.
 def _read_crowd(where: str, records: list[Record], ids: NDArray[np.int64]) -> NDArray[np.bool_]:
     values = [record.get("iscrowd", 0) for record in records]
     bad = [i for i, value in enumerate(values) if value not in (0, 1)]
-    refuse(where, bad, lambda i: f"annotation {ids[i]} has iscrowd {values[i]!r}", "write 0 or 1")
+    refuse(where, bad, lambda i: f"annotation {ids[i]} has iscrowd {_shown(values[i])}", "write 0 or 1")
     return np.array(values, bool)
 
 
