@@ -1,3 +1,9 @@
 """kubeyolo: a COCO data set in, a checked, evaluated, exported and quantized YOLO detector out."""
 
+import os
+
 __version__ = "0.1.0"
+
+# MindSpore's generated code works with protobuf's Python implementation alone, and protobuf chooses one when it is
+# first imported, which may be by kfp or onnx. Child processes inherit the choice.
+os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")

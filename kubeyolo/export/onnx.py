@@ -1,0 +1,129 @@
+"""Export to ONNX for any runtime: batch norm folded, named outputs, boxes decoded, any batch size."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, version_converter
+
+from kubeyolo.bundle import BundleManifest
+from kubeyolo.errors import WorkError
+from kubeyolo.evaluation.runtimes import INPUT_NAME, PREDICTIONS_NAME, OnnxRuntime
+from kubeyolo.export import onnx_graph
+from kubeyolo.export.mindspore_export import FILE_MODE, export_cell
+from kubeyolo.models.registry import model_facts
+
+OPSET = 17
+IR_VERSION = 8
+EXPORTED_BATCH = 2
+BATCH_RTOL = 1e-5
+
+
+def export_onnx(
+    manifest: BundleManifest,
+    build_network: Callable[[], Any],
+    path: Path,
+    batch_size: int = 1,
+    symbolic_batch: bool = True,
+) -> None:
+    """Write a detector as ONNX (opset 17).
+
+    Input ``images`` (N, 3, H, W) float32 in 0..1. Outputs ``raw_<stride>`` (N, na, ny, nx, 5+nc), one a level, before
+    the sigmoid, and ``predictions`` (N, boxes, 5+nc): centre x, centre y, width, height in input pixels, objectness
+    and class scores. Model name, classes, strides, anchors and image size are in the file's metadata.
+
+    Args:
+        manifest: What the network is.
+        build_network: Builds a fresh network with its weights, as
+            :func:`kubeyolo.evaluation.network.load_network` does.
+        path: The file to write.
+        batch_size: N, when it is not symbolic.
+        symbolic_batch: Leave N open. The file is then run with one and three images, and must give each image the same.
+
+    Raises:
+        WorkError: MindSpore or ONNX cannot express the network, or a symbolic batch changes results.
+    """
+    batch = EXPORTED_BATCH if symbolic_batch else batch_size
+    with tempfile.TemporaryDirectory(prefix="kubeyolo-onnx-") as folder:
+        written = Path(folder) / "written.onnx"
+        export_cell(build_network(), (batch, 3, *manifest.image_size), written, "ONNX")
+        model = onnx.load(str(written))
+    model = _clean(model, manifest, batch, symbolic_batch)
+    onnx_graph.check_graph(model, str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        onnx.save(model, str(part))
+        if symbolic_batch:
+            _verify_symbolic_batch(part, manifest)
+        part.chmod(FILE_MODE)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _clean(model: onnx.ModelProto, manifest: BundleManifest, batch: int, symbolic_batch: bool) -> onnx.ModelProto:
+    """Turn what MindSpore writes (opset 11, numbers for names) into what :func:`export_onnx` promises."""
+    onnx_graph.constants_to_initializers(model.graph)
+    onnx_graph.fold_batch_norms(model.graph)
+    onnx_graph.drop_unused_initializers(model.graph)
+    levels = [f"raw_{stride}" for stride in manifest.strides]
+    names = {value.name: level for value, level in zip(model.graph.output, levels, strict=True)}
+    names[model.graph.input[0].name] = INPUT_NAME
+    onnx_graph.rename_values(model.graph, names)
+    if symbolic_batch:
+        onnx_graph.make_batch_symbolic(model.graph, batch)
+    model = version_converter.convert_version(model, OPSET)
+    facts = model_facts(manifest.model)
+    onnx_graph.append_decode(
+        model.graph,
+        levels,
+        PREDICTIONS_NAME,
+        manifest.anchors,
+        manifest.strides,
+        facts.decode,
+        facts.scale_xy or None,
+    )
+    model.ir_version = IR_VERSION
+    model.graph.name = manifest.model
+    del model.metadata_props[:]
+    helper.set_model_props(model, onnx_metadata(manifest))
+    return model
+
+
+def onnx_metadata(manifest: BundleManifest) -> dict[str, str]:
+    """Return what a user of the file needs to know, as strings; lists are JSON."""
+    return {
+        "model": manifest.model,
+        "classes": json.dumps(manifest.classes, ensure_ascii=False),
+        "category_ids": json.dumps(manifest.category_ids),
+        "image_size": json.dumps(manifest.image_size),
+        "strides": json.dumps(manifest.strides),
+        "anchors": json.dumps(manifest.anchors),
+        "preprocessing": manifest.preprocessing.model_dump_json(),
+        "dataset": manifest.dataset.digest if manifest.dataset else "",
+    }
+
+
+def _verify_symbolic_batch(path: Path, manifest: BundleManifest) -> None:
+    """Run three images at once and one by one; each must come out the same."""
+    runtime = OnnxRuntime(path, manifest)
+    images = np.random.default_rng(0).uniform(0, 1, (3, 3, *manifest.image_size)).astype(np.float32)
+    together = [*runtime.raw(images), runtime.predictions(images)]
+    for number in range(3):
+        image = images[number : number + 1]
+        for whole, alone in zip(together, [*runtime.raw(image), runtime.predictions(image)], strict=True):
+            assert whole is not None and alone is not None
+            error = float(np.abs(whole[number : number + 1] - alone).max())
+            if not error <= BATCH_RTOL * max(float(np.abs(alone).max()), 1e-6):
+                raise WorkError(
+                    f"{path.name}: image {number} of a batch of 3 differs by {error:.3g} from the same image alone; "
+                    "the network mixes images: export it with a fixed batch size"
+                )
