@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import kubeyolo  # noqa: F401  before any test imports kfp or onnx: it chooses protobuf's implementation
+
 pytest_plugins = ["tests.minio_server"]
 
 ROOT = Path(__file__).resolve().parent.parent
