@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kubeyolo.report.formats import compact
 from kubeyolo.report.svg import ACCENT, INK, LINE, MUTED, SERIES, inline_svg, series_variable
 
-WIDTH, HEIGHT = 420.0, 236.0
+WIDTH, HEIGHT = 380.0, 218.0
 """Size of a chart in points, near the size at which it is shown, so that its text keeps its size."""
 
 SMALLEST_SIDE = 0.004
@@ -109,7 +109,7 @@ def line_chart(
     if log_y and all((y > 0).all() for _, _, y in shown):
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter(NullFormatter())
-    _limits(axes, shown, y_limits, x_limits, log_y)
+    _limits(axes, shown, y_limits, x_limits, log_y, headroom=1.16 if marks else 1.06)
     for mark in marks:
         axes.axvline(mark.x, color=INK, linewidth=0.9, linestyle=(0, (3, 3)), gid="data-mark")
         axes.annotate(
@@ -118,7 +118,7 @@ def line_chart(
             xycoords=("data", "axes fraction"),
             xytext=(3, -2),
             textcoords="offset points",
-            fontsize=9,
+            fontsize=9.5,
             color=MUTED,
             verticalalignment="top",
         )
@@ -171,7 +171,7 @@ def histogram(
             textcoords="offset points",
             ha="center",
             va="top",
-            fontsize=9,
+            fontsize=9.5,
             color=MUTED,
         )
     top = 0.0
@@ -202,6 +202,7 @@ def bar_chart(
     *,
     x_label: str,
     label: str,
+    decimals: int | None = None,
     note: str = "",
 ) -> Chart:
     """Draw horizontal bars: one row per name, one bar in it per group; the scale is logarithmic over a wide range.
@@ -213,6 +214,7 @@ def bar_chart(
         groups: Name and one value per row, of each group.
         x_label: What the values are.
         label: The chart in words.
+        decimals: Digits behind the point of the values beside the bars; shortened by default.
         note: A sentence under the chart.
     """
     pitch = max(20.0, 10.0 * len(groups) + 6.0)
@@ -232,12 +234,12 @@ def bar_chart(
         axes.barh(places, widths, left=start, height=thickness * 0.86, color=color, linewidth=0)
         for place, value in zip(places, values[index], strict=True):
             axes.annotate(
-                compact(value),
+                compact(value) if decimals is None else f"{value:.{decimals}f}",
                 (max(value, start), place),
                 xytext=(3, 0),
                 textcoords="offset points",
                 va="center",
-                fontsize=8.5,
+                fontsize=9.5,
                 color=MUTED,
             )
     if logarithmic:
@@ -264,7 +266,7 @@ def density_chart(
 
     Cells are drawn in five strengths, one path each: the drawing stays small whatever the number of boxes.
     """
-    figure, axes = _axes("width ÷ image width", height=300.0)
+    figure, axes = _axes("width ÷ image width", height=250.0)
     low = SMALLEST_SIDE
     edges: Any = np.geomspace(low, 1.0, bins + 1)
     counts, _, _ = np.histogram2d(np.clip(width, low, 1.0), np.clip(height, low, 1.0), bins=edges)
@@ -302,14 +304,13 @@ def averaged(x: Array, y: Array, limit: int = LARGEST_SERIES) -> tuple[Array, Ar
 
 
 def smoothed(y: Array) -> Array:
-    """Return the exponential moving average of y over a twentieth of its points, corrected for its start."""
-    decay = 1.0 - 1.0 / max(2.0, len(y) / 20.0)
-    mean, weight, out = 0.0, 0.0, np.empty_like(y)
-    for index, value in enumerate(y):
-        mean = decay * mean + (1 - decay) * float(value)
-        weight = decay * weight + (1 - decay)
-        out[index] = mean / weight
-    return out
+    """Return the moving average of y over a fifteenth of its points, centred, shorter windows at the ends."""
+    half = max(1, len(y) // 30)
+    total: Array = np.concatenate([[0.0], np.cumsum(y)])
+    reach = np.minimum(half, np.minimum(np.arange(len(y)), np.arange(len(y))[::-1]))
+    places = np.arange(len(y))
+    mean: Array = (total[places + reach + 1] - total[places - reach]) / (2 * reach + 1)
+    return mean
 
 
 def _axes(x_label: str, height: float = HEIGHT) -> tuple[Figure, Any]:
@@ -321,14 +322,14 @@ def _axes(x_label: str, height: float = HEIGHT) -> tuple[Figure, Any]:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(LINE)
-    axes.tick_params(length=0, labelsize=10, labelcolor=MUTED, pad=5, which="both")
+    axes.tick_params(length=0, labelsize=10.5, labelcolor=MUTED, pad=5, which="both")
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-    axes.set_xlabel(x_label, fontsize=10, color=MUTED, loc="right")
+    axes.set_xlabel(x_label, fontsize=10.5, color=MUTED, loc="right")
     return figure, axes
 
 
@@ -338,13 +339,14 @@ def _limits(
     y_limits: tuple[float, float] | None,
     x_limits: tuple[float, float] | None,
     log_y: bool,
+    headroom: float,
 ) -> None:
     if y_limits is not None:
         axes.set_ylim(*y_limits)
     elif shown and not log_y:
         top = max(float(y.max()) for _, _, y in shown)
         bottom = min(float(y.min()) for _, _, y in shown)
-        axes.set_ylim(min(0.0, bottom * 1.05), top * 1.06 if top > 0 else 1.0)
+        axes.set_ylim(min(0.0, bottom * 1.05), top * headroom if top > 0 else 1.0)
     if x_limits is not None:
         axes.set_xlim(*x_limits)
     elif shown:

@@ -82,7 +82,7 @@ class Graph:
 
 def draw_wide(steps: Sequence[Step]) -> Graph:
     """Return the pipeline from left to right."""
-    width, gap, row = 164.0, 34.0, 78.0
+    width, gap, row = 170.0, 30.0, 76.0
     places = {name: (2 + column * (width + gap), 2 + line * row) for name, (column, line) in _PLACES.items()}
     wires = []
     for tail, head in WIRES:
@@ -102,7 +102,7 @@ def draw_wide(steps: Sequence[Step]) -> Graph:
 
 def draw_tall(steps: Sequence[Step]) -> Graph:
     """Return the pipeline from top to bottom."""
-    width, gap, side = 164.0, 30.0, 172.0
+    width, gap, side = 170.0, 28.0, 184.0
     places = {name: (2 + line * side, 2 + column * (NODE_HEIGHT + gap)) for name, (column, line) in _PLACES.items()}
     wires = []
     for tail, head in WIRES:

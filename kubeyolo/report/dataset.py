@@ -19,7 +19,7 @@ from kubeyolo.report.samples import SampleImage, class_colors, draw_within_budge
 SMALL_AREA, MEDIUM_AREA = 32.0**2, 96.0**2
 """COCO's bounds of small, medium and large boxes, in square pixels of the annotated area."""
 
-LARGEST_BAR_CHART = 24
+LARGEST_BAR_CHART = 18
 """Classes with a bar of their own; the table beside the chart has all of them."""
 
 COUNT_NAMES = ("Images", "Boxes", "Crowd boxes", "Images without boxes", "Boxes per image", "Small", "Medium", "Large")
@@ -47,8 +47,7 @@ def dataset_report(
     rows = _class_rows(manifest.classes, splits)
     images = sum(len(index) for index in splits.values())
     boxes = sum(index.boxes for index in splits.values())
-    colors = class_colors(manifest.classes)
-    shown = {box.label for sample in samples for box in sample.boxes}
+    colors = class_colors(manifest.classes, samples)
     return render(
         "dataset.html",
         kind="data set",
@@ -69,7 +68,7 @@ def dataset_report(
         box_hint="Small, medium and large are COCO's bands of the annotated area: below 32², below 96² pixels, above.",
         charts=_box_charts(splits),
         samples=draw_within_budget([(sample,) for sample in samples], colors),
-        colors={name: color for name, color in colors.items() if name in shown},
+        colors=colors,
         crowd=any(box.crowd for sample in samples for box in sample.boxes),
         facts=fact_rows(
             {
@@ -192,7 +191,7 @@ def _density(splits: Mapping[str, SplitIndex]) -> Chart:
         width,
         height,
         label=f"Density of relative box width and height; medians {middle[0]:.3f} and {middle[1]:.3f}",
-        note="The darker a cell, the more boxes; on the dashed line width and height are equal fractions.",
+        note="The stronger a cell, the more boxes; on the dashed line both fractions are equal.",
     )
 
 

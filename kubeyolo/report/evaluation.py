@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kubeyolo.evaluation.results import COCO_NUMBERS, NO_GROUND_TRUTH, EvaluationResult, number_line
-from kubeyolo.report.charts import Chart, Series, bar_chart, line_chart
+from kubeyolo.evaluation.results import COCO_NUMBERS, NO_GROUND_TRUTH, ClassResult, EvaluationResult, number_line
+from kubeyolo.report.charts import Chart, Series, bar_chart, histogram, line_chart
 from kubeyolo.report.formats import integer, number3
 from kubeyolo.report.page import Stat, render
 from kubeyolo.report.samples import SampleImage, class_colors, draw_within_budget
@@ -40,9 +40,7 @@ def evaluation_report(
         samples: Pairs of the same image: with its annotated boxes, and with the detected ones.
         title: Heading of the page.
     """
-    colors = class_colors([row.name for row in result.per_class])
-    shown = {box.label for pair in samples for sample in pair for box in sample.boxes}
-    colors |= {label: color for label, color in class_colors(sorted(shown)).items() if label not in colors}
+    colors = class_colors([row.name for row in result.per_class], [sample for pair in samples for sample in pair])
     return render(
         "evaluation.html",
         kind="evaluation",
@@ -58,7 +56,7 @@ def evaluation_report(
         per_class=sorted(result.per_class, key=lambda row: -(row.AP if row.AP is not None else -1.0)),
         charts=_charts(result),
         pairs=draw_within_budget(samples, colors),
-        colors={name: color for name, color in colors.items() if name in shown},
+        colors=colors,
         crowd=any(box.crowd for pair in samples for sample in pair for box in sample.boxes),
     )
 
@@ -88,18 +86,34 @@ def _charts(result: EvaluationResult) -> list[Chart]:
     charts = [_curve_chart(result)] if result.curves else []
     rated = [row for row in result.per_class if row.AP is not None]
     rated.sort(key=lambda row: -(row.AP or 0.0))
-    if rated and len(rated) <= LARGEST_BAR_CHART:
-        charts.append(
-            bar_chart(
-                "class-ap",
-                "AP and AP50 of each class",
-                [row.name for row in rated],
-                [("AP", [row.AP or 0.0 for row in rated]), ("AP50", [row.AP50 or 0.0 for row in rated])],
-                x_label="average precision",
-                label="; ".join(f"{row.name}: AP {number3(row.AP)}, AP50 {number3(row.AP50)}" for row in rated),
-            )
-        )
+    if rated:
+        charts.append(_class_chart(rated) if len(rated) <= LARGEST_BAR_CHART else _spread_chart(rated))
     return charts
+
+
+def _class_chart(rated: Sequence[ClassResult]) -> Chart:
+    return bar_chart(
+        "class-ap",
+        "AP and AP50 of each class",
+        [row.name for row in rated],
+        [("AP", [row.AP or 0.0 for row in rated]), ("AP50", [row.AP50 or 0.0 for row in rated])],
+        x_label="average precision",
+        label="; ".join(f"{row.name}: AP {number3(row.AP)}, AP50 {number3(row.AP50)}" for row in rated),
+        decimals=3,
+    )
+
+
+def _spread_chart(rated: Sequence[ClassResult]) -> Chart:
+    """Draw how AP is spread over the classes, where they are too many for a bar each."""
+    ap, ap50 = np.array([row.AP or 0.0 for row in rated]), np.array([row.AP50 or 0.0 for row in rated])
+    return histogram(
+        "class-ap",
+        "AP and AP50 over the classes: share of classes",
+        [("AP", ap), ("AP50", ap50)],
+        np.linspace(0.0, 1.0, 21),
+        x_label="average precision",
+        label=f"Histogram of AP over {len(rated)} classes: median {np.median(ap):.3f}, AP50 {np.median(ap50):.3f}",
+    )
 
 
 def _curve_chart(result: EvaluationResult) -> Chart:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubeyolo.report.formats import label_of, size_text
+from kubeyolo.report.formats import compact, label_of, size_text
 from kubeyolo.report.page import Stat, fact_rows, render
 
 
@@ -51,7 +51,7 @@ def export_report(facts: Mapping[str, Any]) -> str:
     worst = _worst(facts.get("parity", {}))
     stats = [Stat(name, size_text(size)) for name, size in files.items()]
     if worst is not None:
-        stats.append(Stat("Largest difference", f"{worst:.1e}", "relative, raw outputs"))
+        stats.append(Stat("Largest difference", compact(worst), "relative, raw outputs"))
     rest = {key: value for key, value in facts.items() if key not in {"files", "parity", "model", "rtol", "images"}}
     images = f" on {facts['images']} real images" if "images" in facts else " on real images"
     return render(
@@ -78,7 +78,9 @@ def _parity_rows(parity: Mapping[str, Any]) -> tuple[list[ParityRow], list[str]]
             flat.append((name, str(level), value if isinstance(value, Mapping) else {"relative": value}))
     columns = list(dict.fromkeys(key for _, _, values in flat for key in values))
     rows = [ParityRow(name, level, tuple(_figure(values.get(key)) for key in columns)) for name, level, values in flat]
-    return rows, [f"{label_of(column)} difference" if column == "relative" else label_of(column) for column in columns]
+    return rows, [
+        f"{column} difference" if column in {"relative", "absolute"} else label_of(column) for column in columns
+    ]
 
 
 def _worst(parity: Mapping[str, Any]) -> float | None:
@@ -97,7 +99,7 @@ def _verdict(worst: float | None, allowed: float | None) -> Verdict | None:
         return None
     passed = worst <= allowed
     heading = "The exported networks compute what was trained" if passed else "An exported network differs"
-    text = f"Largest relative difference {worst:.1e}; allowed {allowed:g}."
+    text = f"Largest relative difference {compact(worst)}; allowed {compact(allowed)}."
     return Verdict(passed, heading, text)
 
 

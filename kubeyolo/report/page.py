@@ -63,7 +63,8 @@ def fact_groups(facts: Mapping[str, object], first: str) -> list[tuple[str, list
     groups = [(first, fact_rows(plain))] if plain else []
     for key, value in facts.items():
         if isinstance(value, Mapping) and value:
-            groups.append((label_of(str(key)), fact_rows(value)))
+            name = label_of(str(key))
+            groups.append((name[:1].upper() + name[1:], fact_rows(value)))
     return groups
 
 

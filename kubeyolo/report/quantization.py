@@ -11,7 +11,7 @@ from kubeyolo.report.evaluation import number_rows
 from kubeyolo.report.formats import number3, setting, signed_points, size_text
 from kubeyolo.report.page import Stat, fact_rows, render, tone
 
-LARGEST_BAR_CHART = 24
+LARGEST_BAR_CHART = 18
 _GATE_FACTS = frozenset(
     {"convs", "quantized_convs", "float_bytes", "int8_bytes", "max_drop", "min_quantized_convs", "max_size_ratio"}
 )
@@ -94,8 +94,8 @@ def gate_checks(ap: Comparison, facts: Mapping[str, object]) -> list[Check]:
     checks = []
     drop, max_drop = ap.difference, _number(facts, "max_drop")
     if drop is not None and max_drop is not None:
-        measured, allowed = signed_points(drop), f"−{max_drop:.2f} at most"
-        checks.append(Check("Change of AP, in points", measured, allowed, -100 * drop <= max_drop + 1e-9))
+        loss = max(0.0, -100 * drop)
+        checks.append(Check("Loss of AP, in points", f"{loss:.2f}", f"{max_drop:.2f} at most", loss <= max_drop + 1e-9))
     convs, quantized = _number(facts, "convs"), _number(facts, "quantized_convs")
     least = _number(facts, "min_quantized_convs")
     if convs and quantized is not None and least is not None:
@@ -150,6 +150,7 @@ def _class_chart(classes: list[Comparison]) -> Chart | None:
         [row.name for row in rated],
         [("float", [row.before or 0.0 for row in rated]), ("int8", [row.after or 0.0 for row in rated])],
         x_label="average precision",
+        decimals=3,
         label="; ".join(f"{row.name}: float {number3(row.before)}, int8 {number3(row.after)}" for row in rated),
         note=f"The {len(rated)} largest losses of {total} classes." if total > len(rated) else "",
     )

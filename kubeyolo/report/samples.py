@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -82,10 +83,16 @@ class DrawnSample:
     alt: str
 
 
-def class_colors(labels: Iterable[str]) -> dict[str, str]:
-    """Return a colour for each label, in the order given; colours repeat after ten."""
-    unique = dict.fromkeys(labels)
-    return {label: BOX_COLORS[index % len(BOX_COLORS)] for index, label in enumerate(unique)}
+def class_colors(classes: Sequence[str], samples: Iterable[SampleImage]) -> dict[str, str]:
+    """Return a colour for each label of the samples, for their legend.
+
+    Up to ten classes have the same colour in every report; of more, the most frequent ones of the samples differ.
+    """
+    counts = Counter(box.label for sample in samples for box in sample.boxes)
+    if len(classes) <= len(BOX_COLORS) and counts.keys() <= set(classes):
+        return {name: BOX_COLORS[index] for index, name in enumerate(classes) if name in counts}
+    order = sorted(counts, key=lambda name: (-counts[name], name))
+    return {name: BOX_COLORS[index % len(BOX_COLORS)] for index, name in enumerate(order)}
 
 
 def draw(sample: SampleImage, colors: dict[str, str]) -> DrawnSample:
