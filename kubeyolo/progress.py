@@ -5,15 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import ExitStack
 from types import TracebackType
 from typing import IO, Any, Literal, Self, TypeVar
 
 _T = TypeVar("_T")
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is in all."""
 
 _LINE_SECONDS = 10.0
 
@@ -91,7 +88,7 @@ class Progress:
         line = f"{self._description}: {self._count(self._done)}"
         if self._total:
             line += f" of {self._count(self._total)} ({self._done / self._total:.0%})"
-        line += f", {self._count(rate)}/s"
+        line += f", {self._count(rate) if self._unit == 'bytes' or rate >= 100 else f'{rate:.1f}'}/s"
         if self._total and 0 < self._done < self._total:
             line += f", {_duration((self._total - self._done) / rate)} left"
         print(line, file=self._stream, flush=True)
@@ -99,7 +96,7 @@ class Progress:
     def _count(self, number: float) -> str:
         if self._unit == "bytes":
             return f"{number / 1e6:.1f} MB"
-        return f"{number:.0f}" if number >= 100 or number == int(number) else f"{number:.1f}"
+        return f"{number:.0f}"
 
 
 def track(iterable: Iterable[_T], description: str, total: int | None = None) -> Iterator[_T]:

@@ -81,7 +81,7 @@ class MinioServer:
             "MINIO_UPDATE": "off",
             "MINIO_CALLHOME_ENABLE": "off",
             "MINIO_BROWSER": "off",
-            # Another worker may run at the same time, and there is a disk's free space to be spared.
+            # Every worker of the tests may have a server.
             "GOMAXPROCS": "1",
         }
         command = [str(self.binary), "server", "--quiet", "--anonymous", "--address", self.endpoint]

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import BinaryIO, Protocol
+from xml.etree.ElementTree import ParseError
 
 import certifi
 from minio import Minio
@@ -40,8 +41,6 @@ _SHA256 = "sha256"
 _SHA256_HEADER = "x-amz-meta-sha256"
 _CHANGED_WHILE_READ = "PreconditionFailed"
 _READINGS = 3
-
-_T = TypeVar("_T")
 
 _Write = Callable[[bytes, int], object]
 """Takes bytes and their position in the object."""
@@ -127,6 +126,10 @@ class MinioStore(Store):
         with told(settings, location.bucket, location.uri):
             try:
                 there = probe.client.bucket_exists(location.bucket)
+            except ParseError as error:
+                raise InputError(
+                    f"{location.uri}: {settings.endpoint} does not answer as an object store does; check MINIO_ENDPOINT"
+                ) from error
             except ValueError as error:
                 raise InputError(f"{location.uri}: {error} (MINIO_ENDPOINT is {settings.endpoint!r})") from error
         if not there:
@@ -143,7 +146,7 @@ class MinioStore(Store):
 
     def child(self, prefix: str) -> MinioStore:
         """Return the store whose root is the folder ``prefix`` of this one."""
-        below = BucketLocation(self._location.scheme, self._location.bucket, self._name(prefix))
+        below = BucketLocation(self._location.scheme, self._location.bucket, self._folder(prefix))
         return MinioStore(self._connection, below, self._part_size, self._parallel_parts)
 
     def uri_of(self, key: str) -> str:
@@ -154,7 +157,7 @@ class MinioStore(Store):
         """Tell whether there is an object under ``key``."""
         with self._told(key):
             try:
-                self._stat(self._name(key))
+                self._stat(self._object(key))
             except S3Error as error:
                 if error.code != "NoSuchKey":
                     raise
@@ -164,7 +167,7 @@ class MinioStore(Store):
     def list(self, prefix: str = "") -> Listing:
         """Return all objects below the folder ``prefix``, sorted by key."""
         root = self._location.prefix
-        folder = self._name(prefix)
+        folder = self._folder(prefix)
         skip = len(root) + 1 if root else 0
         with self._told(prefix):
             found = self._client.list_objects(self._bucket, prefix=folder and f"{folder}/", recursive=True)
@@ -176,15 +179,25 @@ class MinioStore(Store):
 
     def read_bytes(self, key: str) -> bytes:
         """Return the content of an object, checked; raise ``NotFound`` when there is none."""
-
-        def read(facts: Object) -> bytes:
-            buffer = io.BytesIO()
-            self._fetch(facts, 0, int(facts.size or 0), lambda data, _: buffer.write(data))
-            self._check(key, facts, sha256_bytes(buffer.getvalue()))
-            return buffer.getvalue()
-
+        name = self._object(key)
+        backoff = Backoff(self._connection.seconds)
         with self._told(key):
-            return self._while_unchanged(key, read)
+            while True:
+                # One request gives content and metadata of the same version, however often it is replaced.
+                response = self._client.get_object(self._bucket, name)
+                try:
+                    data = bytes(response.read())
+                    break
+                except HTTPError as error:
+                    if not is_passing(error) or not backoff.sleep():
+                        raise
+                finally:
+                    response.close()
+                    response.release_conn()
+        expected = response.headers.get(_SHA256_HEADER)
+        if expected:
+            check_sha256(self.uri_of(key), expected, sha256_bytes(data))
+        return data
 
     def write_bytes(self, key: str, data: bytes) -> None:
         """Write an object, which is replaced only when all of it has arrived."""
@@ -196,7 +209,9 @@ class MinioStore(Store):
         def get(facts: Object) -> None:
             with appearing(path) as part:
                 self._download(facts, part, on_bytes)
-                self._check(key, facts, sha256_file(part) if self._sha256(facts) else "")
+                expected = self._sha256(facts)
+                if expected:
+                    check_sha256(self.uri_of(key), expected, sha256_file(part))
 
         with self._told(key), file_errors(path):
             self._while_unchanged(key, get)
@@ -221,19 +236,19 @@ class MinioStore(Store):
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none."""
         with self._told(key):
-            self._client.remove_object(self._bucket, self._name(check_key(key)))
+            self._client.remove_object(self._bucket, self._object(key))
 
     def delete_tree(self, prefix: str, first: str | None = None) -> None:
         """Remove every object below the folder ``prefix``, ``first`` before all others."""
         if first is not None:
             self.delete(join_key(prefix, first))
-        names = [DeleteObject(self._name(stored.key)) for stored in self.list(prefix)]
+        names = [DeleteObject(self._object(stored.key)) for stored in self.list(prefix)]
         with self._told(prefix):
             for problem in self._client.remove_objects(self._bucket, names):
                 raise WorkError(f"{self.uri_of(prefix)}: {problem.name} was not removed: {problem.message}")
 
     def _put(self, key: str, stream: _Readable, size: int, sha256: str) -> None:
-        name = self._name(check_key(key))
+        name = self._object(key)
         part_size = max(self._part_size, -(-size // _MAX_PARTS))
         with self._told(key):
             try:
@@ -255,15 +270,14 @@ class MinioStore(Store):
                 if facts.size != size or self._sha256(facts) != sha256:
                     raise WorkError(f"{self.uri_of(key)}: the store did not keep what was sent; run it again")
 
-    def _while_unchanged(self, key: str, read: Callable[[Object], _T]) -> _T:
+    def _while_unchanged(self, key: str, read: Callable[[Object], None]) -> None:
         """Read an object; when it is replaced in the middle of that, read the new one from its beginning."""
-        for _ in range(_READINGS - 1):
+        for final in (False,) * (_READINGS - 1) + (True,):
             try:
-                return read(self._stat(self._name(key)))
+                return read(self._stat(self._object(key)))
             except S3Error as error:
-                if error.code != _CHANGED_WHILE_READ:
+                if error.code != _CHANGED_WHILE_READ or final:
                     raise
-        return read(self._stat(self._name(key)))
 
     def _stat(self, name: str) -> Object:
         return self._client.stat_object(self._bucket, name)
@@ -317,11 +331,6 @@ class MinioStore(Store):
                 response.close()
                 response.release_conn()
 
-    def _check(self, key: str, facts: Object, found: str) -> None:
-        expected = self._sha256(facts)
-        if expected:
-            check_sha256(self.uri_of(key), expected, found)
-
     @staticmethod
     def _sha256(facts: Object) -> str:
         return str((facts.metadata or {}).get(_SHA256_HEADER, ""))
@@ -329,8 +338,11 @@ class MinioStore(Store):
     def _large_size(self) -> int | None:
         return self._part_size
 
-    def _name(self, key: str) -> str:
-        return join_key(self._location.prefix, check_key(key, allow_empty=True))
+    def _object(self, key: str) -> str:
+        return join_key(self._location.prefix, check_key(key))
+
+    def _folder(self, prefix: str) -> str:
+        return join_key(self._location.prefix, check_key(prefix, allow_empty=True))
 
     def _told(self, key: str) -> AbstractContextManager[None]:
         return told(self._connection.settings, self._bucket, self.uri_of(key))

@@ -67,8 +67,9 @@ class PatientPool(urllib3.PoolManager):
     ) -> urllib3.BaseHTTPResponse:
         """Send a request, again and again while its failure may pass, for at most ``seconds``."""
         body = request.pop("body", None)
-        read_timeout = min(_READ_TIMEOUT, self.seconds)
-        request["timeout"] = urllib3.Timeout(connect=min(_CONNECT_TIMEOUT, self.seconds), read=read_timeout)
+        # Half of the time, so that a connection that has gone silent leaves some for another one.
+        half = self.seconds / 2
+        request["timeout"] = urllib3.Timeout(connect=min(_CONNECT_TIMEOUT, half), read=min(_READ_TIMEOUT, half))
         backoff = Backoff(self.seconds)
         while True:
             # A body given as bytes would have to be sent within one time-out, however large; a stream is sent in
