@@ -12,7 +12,7 @@ RECORD_NAME = "metrics.json"
 REPORT_NAME = "report.html"
 FAILURE_NAME = "failure.json"
 
-EventKind = Literal["started", "progress", "finished", "failed"]
+EventKind = Literal["started", "finished", "failed"]
 
 _MARK = "::kubeyolo:: "
 
@@ -36,8 +36,7 @@ class Event:
     Attributes:
         kind: What happened.
         step: Name of the step.
-        fields: ``progress``: what, done, total. ``finished``: record (URI), seconds. ``failed``: message,
-            exit_code, report (URI or empty), stack.
+        fields: ``finished``: record (URI), seconds. ``failed``: message, exit_code, report (URI or empty), stack.
     """
 
     kind: EventKind

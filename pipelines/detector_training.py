@@ -156,6 +156,9 @@ def detector_training(
         version=version,
         code_digest=code_digest,
     )
+    for task in (validated, pretrained, trained, evaluated, exported, quantized, published):
+        # MindSpore's generated code works with this implementation alone, and kfp has chosen one before a step begins.
+        task.set_env_variable("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
     return Outputs(
         bundle=published.outputs["bundle"],
         validate_dataset_record=validated.outputs["record"],

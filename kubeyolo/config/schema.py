@@ -14,79 +14,89 @@ from pydantic import BaseModel, ConfigDict, Field
 class Section(BaseModel):
     """A part of the configuration: frozen, without unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
     """How batches are made."""
 
-    workers: int = Field(2, ge=0, description="Processes that make batches; 0 makes them in the training process.")
-    cache: bool = Field(True, description="Keep decoded, resized images in memory shared by the workers.")
-    cache_limit_mb: int = Field(2048, ge=0, description="Largest size of that cache; above it images are decoded anew.")
-    label_capacity: int = Field(0, ge=0, description="Rows of the padded label array of a batch; 0 derives it.")
+    workers: int = Field(
+        default=2, ge=0, description="Processes that make batches; 0 makes them in the training process."
+    )
+    cache: bool = Field(default=True, description="Keep decoded, resized images in memory shared by the workers.")
+    cache_limit_mb: int = Field(
+        default=2048, ge=0, description="Largest size of that cache; above it images are decoded anew."
+    )
+    label_capacity: int = Field(default=0, ge=0, description="Rows of the padded label array of a batch; 0 derives it.")
 
 
 class AugmentConfig(Section):
     """Augmentation of training images; probabilities in [0, 1], gains as fractions."""
 
-    mosaic: float = Field(1.0, ge=0, le=1, description="Probability that four images are joined into one.")
-    mixup: float = Field(0.0, ge=0, le=1, description="Probability that a second image is blended in.")
-    hsv_h: float = Field(0.015, ge=0, le=0.5, description="Largest relative change of hue.")
-    hsv_s: float = Field(0.7, ge=0, le=1, description="Largest relative change of saturation.")
-    hsv_v: float = Field(0.4, ge=0, le=1, description="Largest relative change of value.")
-    translate: float = Field(0.1, ge=0, le=0.9, description="Largest shift, as a fraction of the image size.")
-    scale: float = Field(0.5, ge=0, lt=1, description="Scale is drawn from [1 - scale, 1 + scale].")
-    fliplr: float = Field(0.5, ge=0, le=1, description="Probability of a left-right flip.")
-    flipud: float = Field(0.0, ge=0, le=1, description="Probability of an up-down flip.")
-    close_mosaic: int = Field(0, ge=0, description="Last epochs that are trained without mosaic and mixup.")
+    mosaic: float = Field(default=1.0, ge=0, le=1, description="Probability that four images are joined into one.")
+    mixup: float = Field(default=0.0, ge=0, le=1, description="Probability that a second image is blended in.")
+    hsv_h: float = Field(default=0.015, ge=0, le=0.5, description="Largest relative change of hue.")
+    hsv_s: float = Field(default=0.7, ge=0, le=1, description="Largest relative change of saturation.")
+    hsv_v: float = Field(default=0.4, ge=0, le=1, description="Largest relative change of value.")
+    translate: float = Field(default=0.1, ge=0, le=0.9, description="Largest shift, as a fraction of the image size.")
+    scale: float = Field(default=0.5, ge=0, lt=1, description="Scale is drawn from [1 - scale, 1 + scale].")
+    fliplr: float = Field(default=0.5, ge=0, le=1, description="Probability of a left-right flip.")
+    flipud: float = Field(default=0.0, ge=0, le=1, description="Probability of an up-down flip.")
+    close_mosaic: int = Field(default=0, ge=0, description="Last epochs that are trained without mosaic and mixup.")
 
 
 class PretrainConfig(Section):
     """Pretraining of the backbone as a classifier."""
 
     enabled: bool = True
-    image_size: int = Field(96, ge=32, multiple_of=32, description="Side of the square crops, in pixels.")
-    per_batch_size: int = Field(32, ge=1)
-    max_epoch: int = Field(4, ge=1)
-    max_steps: int = Field(400, ge=1, description="Upper bound of the optimizer steps.")
-    lr: float = Field(0.001, gt=0, description="Peak learning rate of AdamW with a cosine schedule.")
-    weight_decay: float = Field(0.01, ge=0)
-    min_object_size: int = Field(8, ge=1, description="Objects smaller than this many pixels give no crop.")
+    image_size: int = Field(default=96, ge=32, multiple_of=32, description="Side of the square crops, in pixels.")
+    per_batch_size: int = Field(default=32, ge=1)
+    max_epoch: int = Field(default=4, ge=1)
+    max_steps: int = Field(default=400, ge=1, description="Upper bound of the optimizer steps.")
+    lr: float = Field(default=0.001, gt=0, description="Peak learning rate of AdamW with a cosine schedule.")
+    weight_decay: float = Field(default=0.01, ge=0)
+    min_object_size: int = Field(default=8, ge=1, description="Objects smaller than this many pixels give no crop.")
 
 
 class TrainConfig(Section):
     """Training of the detector."""
 
-    seed: int = Field(0, ge=0)
-    image_size: int = Field(640, ge=64, multiple_of=32, description="Side of the square training images, in pixels.")
-    per_batch_size: int = Field(8, ge=1, description="Images per process and step.")
-    max_epoch: int = Field(300, ge=1)
-    processes: int = Field(1, ge=1, description="Data-parallel training processes on this machine.")
+    seed: int = Field(default=0, ge=0)
+    image_size: int = Field(
+        default=640, ge=64, multiple_of=32, description="Side of the square training images, in pixels."
+    )
+    per_batch_size: int = Field(default=8, ge=1, description="Images per process and step.")
+    max_epoch: int = Field(default=300, ge=1)
+    processes: int = Field(default=1, ge=1, description="Data-parallel training processes on this machine.")
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(0.01, gt=0, description="Peak learning rate.")
+    lr: float = Field(default=0.01, gt=0, description="Peak learning rate.")
     lr_scheduler: Literal["cosine_annealing", "linear", "exponential"] = "linear"
-    lr_final: float = Field(0.01, ge=0, le=1, description="Last learning rate as a fraction of lr (cosine, linear).")
-    lr_epochs: tuple[int, ...] = Field((220, 250), description="Epochs at which exponential multiplies by lr_gamma.")
-    lr_gamma: float = Field(0.1, gt=0, le=1)
-    warmup_epochs: float = Field(3.0, ge=0)
-    warmup_steps: int = Field(100, ge=0, description="Least number of warm-up steps.")
-    warmup_bias_lr: float = Field(0.1, ge=0, description="Learning rate of biases at the start of the warm-up.")
-    warmup_momentum: float = Field(0.8, ge=0, lt=1)
-    momentum: float = Field(0.937, ge=0, lt=1, description="Momentum of SGD; beta1 of AdamW.")
+    lr_final: float = Field(
+        default=0.01, ge=0, le=1, description="Last learning rate as a fraction of lr (cosine, linear)."
+    )
+    lr_epochs: tuple[int, ...] = Field(
+        default=(220, 250), description="Epochs at which exponential multiplies by lr_gamma."
+    )
+    lr_gamma: float = Field(default=0.1, gt=0, le=1)
+    warmup_epochs: float = Field(default=3.0, ge=0)
+    warmup_steps: int = Field(default=100, ge=0, description="Least number of warm-up steps.")
+    warmup_bias_lr: float = Field(default=0.1, ge=0, description="Learning rate of biases at the start of the warm-up.")
+    warmup_momentum: float = Field(default=0.8, ge=0, lt=1)
+    momentum: float = Field(default=0.937, ge=0, lt=1, description="Momentum of SGD; beta1 of AdamW.")
     nesterov: bool = True
-    weight_decay: float = Field(0.0005, ge=0)
-    grad_clip: float = Field(10.0, ge=0, description="Largest global norm of the gradients; 0 does not clip.")
-    ema_decay: float = Field(0.9999, ge=0, lt=1)
-    ema_tau: float = Field(2000.0, gt=0, description="Updates over which the EMA decay rises.")
-    label_smooth_factor: float = Field(0.0, ge=0, lt=1)
-    box_gain: float = Field(0.05, gt=0)
-    cls_gain: float = Field(0.5, gt=0)
-    obj_gain: float = Field(1.0, gt=0)
-    anchor_t: float = Field(4.0, gt=1, description="Largest ratio of box to anchor that makes a positive.")
-    log_interval: int = Field(20, ge=1, description="Steps between two log lines.")
-    ckpt_interval: int = Field(0, ge=0, description="Steps between two checkpoints; 0 writes one an epoch.")
-    keep_checkpoints: int = Field(3, ge=1)
-    val_interval: int = Field(0, ge=0, description="Epochs between validations while training; 0 for none.")
+    weight_decay: float = Field(default=0.0005, ge=0)
+    grad_clip: float = Field(default=10.0, ge=0, description="Largest global norm of the gradients; 0 does not clip.")
+    ema_decay: float = Field(default=0.9999, ge=0, lt=1)
+    ema_tau: float = Field(default=2000.0, gt=0, description="Updates over which the EMA decay rises.")
+    label_smooth_factor: float = Field(default=0.0, ge=0, lt=1)
+    box_gain: float = Field(default=0.05, gt=0)
+    cls_gain: float = Field(default=0.5, gt=0)
+    obj_gain: float = Field(default=1.0, gt=0)
+    anchor_t: float = Field(default=4.0, gt=1, description="Largest ratio of box to anchor that makes a positive.")
+    log_interval: int = Field(default=20, ge=1, description="Steps between two log lines.")
+    ckpt_interval: int = Field(default=0, ge=0, description="Steps between two checkpoints; 0 writes one an epoch.")
+    keep_checkpoints: int = Field(default=3, ge=1)
+    val_interval: int = Field(default=0, ge=0, description="Epochs between validations while training; 0 for none.")
     device_target: Literal["CPU", "GPU", "Ascend"] = "CPU"
 
 
@@ -94,32 +104,32 @@ class EvaluateConfig(Section):
     """Evaluation on a split."""
 
     split: str = "val"
-    image_size: int = Field(0, ge=0, multiple_of=32, description="Side in pixels; 0 takes the training size.")
-    per_batch_size: int = Field(8, ge=1)
-    conf_threshold: float = Field(0.001, ge=0, lt=1)
-    iou_threshold: float = Field(0.65, gt=0, le=1)
-    max_det: int = Field(300, ge=1)
+    image_size: int = Field(default=0, ge=0, multiple_of=32, description="Side in pixels; 0 takes the training size.")
+    per_batch_size: int = Field(default=8, ge=1)
+    conf_threshold: float = Field(default=0.001, ge=0, lt=1)
+    iou_threshold: float = Field(default=0.65, gt=0, le=1)
+    max_det: int = Field(default=300, ge=1)
     multi_label: bool = True
-    min_ap: float = Field(0.0, ge=0, le=1, description="The step fails when AP is below this.")
+    min_ap: float = Field(default=0.0, ge=0, le=1, description="The step fails when AP is below this.")
 
 
 class ExportConfig(Section):
     """Export of the trained network."""
 
     formats: tuple[Literal["mindir", "onnx", "air"], ...] = ("mindir", "onnx")
-    batch_size: int = Field(1, ge=1)
-    parity_images: int = Field(8, ge=1, description="Real images on which the exported network is compared.")
-    parity_rtol: float = Field(1e-4, gt=0)
+    batch_size: int = Field(default=1, ge=1)
+    parity_images: int = Field(default=8, ge=1, description="Real images on which the exported network is compared.")
+    parity_rtol: float = Field(default=1e-4, gt=0)
 
 
 class QuantizeConfig(Section):
     """Post-training quantization to int8 ONNX."""
 
-    calibration_images: int = Field(64, ge=1)
+    calibration_images: int = Field(default=64, ge=1)
     calibration: Literal["minmax", "entropy", "percentile"] = "minmax"
-    max_drop: float = Field(1.0, ge=0, description="Largest loss of AP in points (AP x 100).")
-    min_quantized_convs: float = Field(0.95, ge=0, le=1)
-    max_size_ratio: float = Field(0.35, gt=0, le=1)
+    max_drop: float = Field(default=1.0, ge=0, description="Largest loss of AP in points (AP x 100).")
+    min_quantized_convs: float = Field(default=0.95, ge=0, le=1)
+    max_size_ratio: float = Field(default=0.35, gt=0, le=1)
 
 
 class Config(Section):

@@ -23,7 +23,7 @@ def validate_dataset(data: str, store: str, metrics: MetricsArtifact, report: Re
     from kubeyolo.steps import validate
 
     with reported(validate.STEP) as reporter:
-        outcome = validate.validate_dataset(data, store, progress=reporter.progress)
+        outcome = validate.validate_dataset(data, store)
         reporter.publish(outcome.record, metrics, report)
     return outcome.dataset, outcome.digest, outcome.record
 
@@ -49,9 +49,7 @@ def pretrain_backbone(
         config = configuration(model, pretrain=pretrain_overrides, train=settings(seed=seed))
         images = classification_fingerprint or dataset_digest
         reporter.write_to(backbone_output(store, config, images, code_digest))
-        outcome = pretrain.pretrain_backbone(
-            dataset, reporter.output, config, classification, progress=reporter.progress
-        )
+        outcome = pretrain.pretrain_backbone(dataset, reporter.output, config, classification)
         reporter.publish(outcome.record, metrics, report)
     return outcome.backbone, outcome.record
 
@@ -78,7 +76,7 @@ def train(
         train_values = {**train_overrides, **settings(**knobs)}
         config = configuration(model, data=data_overrides, augment=augment_overrides, train=train_values)
         reporter.write_to(training_output(store, config, dataset_digest, backbone, code_digest))
-        outcome = step.train(dataset, reporter.output, config, backbone, progress=reporter.progress)
+        outcome = step.train(dataset, reporter.output, config, backbone)
         reporter.publish(outcome.record, metrics, report)
     return outcome.bundle, outcome.record
 
@@ -100,7 +98,7 @@ def evaluate(
     with reported(step.STEP) as reporter:
         config = bundle_configuration(bundle, evaluate={**evaluate_overrides, **settings(min_ap=min_ap)})
         reporter.write_to(run_output(store, run_name, step.STEP))
-        outcome = step.evaluate(bundle, dataset, reporter.output, config, progress=reporter.progress)
+        outcome = step.evaluate(bundle, dataset, reporter.output, config)
         reporter.publish(outcome.record, metrics, report)
     return (outcome.record,)
 
@@ -122,7 +120,7 @@ def export_model(
     with reported(step.STEP) as reporter:
         config = bundle_configuration(bundle, export=export_overrides, evaluate=evaluate_overrides)
         reporter.write_to(run_output(store, run_name, step.STEP))
-        outcome = step.export_model(bundle, dataset, reporter.output, config, progress=reporter.progress)
+        outcome = step.export_model(bundle, dataset, reporter.output, config)
         reporter.publish(outcome.record, metrics, report)
     return outcome.bundle, outcome.record
 
@@ -146,7 +144,7 @@ def quantize(
         values = {**quantize_overrides, **settings(max_drop=max_drop)}
         config = bundle_configuration(bundle, quantize=values, evaluate=evaluate_overrides)
         reporter.write_to(run_output(store, run_name, step.STEP))
-        outcome = step.quantize(bundle, dataset, reporter.output, config, progress=reporter.progress)
+        outcome = step.quantize(bundle, dataset, reporter.output, config)
         reporter.publish(outcome.record, metrics, report)
     return outcome.bundle, outcome.record
 

@@ -2,34 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kubeyolo.config.schema import EvaluateConfig
-from kubeyolo.errors import InputError, suggest
-from kubeyolo.progress import OnProgress
-from kubeyolo.steps.samples import evaluation_samples, spread
+from kubeyolo.config.load import config_digest
+from kubeyolo.config.schema import Config
+from kubeyolo.evaluation.coco_eval import Detection
+from kubeyolo.evaluation.results import EvaluationResult
+from kubeyolo.report.samples import SampleImage
+from kubeyolo.steps.samples import chosen_images, evaluation_samples
 
 if TYPE_CHECKING:
     from kubeyolo.bundle import Bundle
     from kubeyolo.data.dataset import Dataset, Split
-    from kubeyolo.evaluation.coco_eval import Detection
-    from kubeyolo.evaluation.results import EvaluationResult
-    from kubeyolo.report.samples import SampleImage
+    from kubeyolo.evaluation.predictor import Predictor
 
 Runtime = Literal["mindspore", "onnx", "int8", "mindir"]
-RUNTIMES: tuple[Runtime, ...] = ("mindspore", "onnx", "int8", "mindir")
+
+_SETTINGS_KEY = "settings_digest"
 
 
 @dataclass(frozen=True)
-class SplitDetections:
-    """The numbers of a split and some of its images, ground truth beside detections."""
+class EvaluatedSplit:
+    """The numbers of a split, its detections, and some of its images, ground truth beside detections."""
 
     result: EvaluationResult
+    detections: list[Detection]
     samples: list[tuple[SampleImage, SampleImage]]
+
+
+def evaluate_bundle(bundle: Bundle, dataset: Dataset, config: Config, runtime: Runtime) -> EvaluatedSplit:
+    """Evaluate a network of a bundle on the split that the configuration names.
+
+    Raises:
+        InputError: The bundle has no network for the runtime, or the data set has other classes or no such split.
+    """
+    from kubeyolo.evaluation.predictor import load_predictor
+
+    settings = config.evaluate
+    # Exported files take images of the size they were exported for; the trained network takes any.
+    free = runtime == "mindspore" and settings.image_size > 0
+    size = (settings.image_size, settings.image_size) if free else None
+    predictor = load_predictor(bundle, runtime, settings.per_batch_size, size, config.train.device_target)
+    return evaluate_predictor(predictor, dataset, config)
+
+
+def evaluate_predictor(predictor: Predictor, dataset: Dataset, config: Config) -> EvaluatedSplit:
+    """Evaluate a network that is ready to run on the split that the configuration names."""
+    from kubeyolo.evaluation.predictor import evaluate_split
+
+    split = dataset.split(config.evaluate.split)
+    result, detections = evaluate_split(predictor, split, dataset.manifest, config.evaluate)
+    return EvaluatedSplit(result, detections, evaluation_samples(split, dataset.manifest, detections))
+
+
+def real_images(predictor: Predictor, split: Split, wanted: int) -> NDArray[np.float32]:
+    """Return images of a split, spread evenly, as the network takes them: (N, 3, H, W) in 0..1."""
+    from kubeyolo.evaluation.preprocess import network_input, prepare
+
+    preprocessing = predictor.manifest.preprocessing
+    chosen = chosen_images(split, wanted)
+    prepared = [prepare(split.read_image(i), predictor.image_size, preprocessing) for i in chosen]
+    return network_input(prepared, preprocessing)
+
+
+def settings_digest(dataset_digest: str, config: Config) -> str:
+    """Return a digest of what an evaluation's numbers depend on beside the network."""
+    return config_digest({"dataset": dataset_digest, "evaluate": config.evaluate.model_dump(mode="json")})
+
+
+def kept_result(result: EvaluationResult, dataset_digest: str, config: Config) -> dict[str, Any]:
+    """Return a result as it is kept in a bundle's metrics: without curves, with the digest of its settings."""
+    kept = result.model_copy(update={"curves": {}}).model_dump(mode="json")
+    return {**kept, _SETTINGS_KEY: settings_digest(dataset_digest, config)}
+
+
+def recalled_result(metrics: dict[str, Any], runtime: Runtime, digest: str) -> EvaluationResult | None:
+    """Return the result kept in a bundle's metrics, when it was made on the same data with the same settings."""
+    kept = dict(metrics.get(runtime) or {})
+    if kept.pop(_SETTINGS_KEY, None) != digest:
+        return None
+    return EvaluationResult.model_validate(kept)
+
+
+def numbers_of(metrics: dict[str, Any], runtimes: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Return the COCO numbers kept in a bundle's metrics, by runtime."""
+    return {name: dict(metrics[name]["numbers"]) for name in runtimes if name in metrics}

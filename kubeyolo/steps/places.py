@@ -6,27 +6,24 @@ interrupted training again and another one never meets its checkpoints. The othe
 
 from __future__ import annotations
 
-import hashlib
-import json
-
 from kubeyolo.config.load import config_digest
 from kubeyolo.config.schema import Config
 from kubeyolo.storage.uri import join_uri
+from kubeyolo.training.spec import TrainingSpec, training_identity
 
 _DIGITS = 12
 
 
 def backbone_output(store: str, config: Config, images_digest: str, code_digest: str) -> str:
     """Return the URI of a pretraining: on images of this digest, with these settings and this code."""
-    parts = [config.model, config_digest(config.pretrain), config.train.seed, images_digest, code_digest]
-    return join_uri(store, "backbones", f"{config.model}-{_key(parts)}")
+    spec = TrainingSpec(task="backbone", dataset="", output="", config=config)
+    return join_uri(store, "backbones", _name(spec, images_digest, "", code_digest))
 
 
 def training_output(store: str, config: Config, dataset_digest: str, backbone: str, code_digest: str) -> str:
     """Return the URI of a training: on this data set, from this backbone, with these settings and this code."""
-    sections = [config_digest(section) for section in (config.data, config.augment, config.train)]
-    parts = [config.model, *sections, dataset_digest, backbone, code_digest]
-    return join_uri(store, "trainings", f"{config.model}-{_key(parts)}")
+    spec = TrainingSpec(dataset="", output="", config=config)
+    return join_uri(store, "trainings", _name(spec, dataset_digest, backbone, code_digest))
 
 
 def run_output(store: str, run_name: str, step: str) -> str:
@@ -34,5 +31,6 @@ def run_output(store: str, run_name: str, step: str) -> str:
     return join_uri(store, "runs", run_name, step)
 
 
-def _key(parts: list[str | int]) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:_DIGITS]
+def _name(spec: TrainingSpec, images_digest: str, backbone: str, code_digest: str) -> str:
+    identity = training_identity(spec, images_digest, backbone, spec.processes)
+    return f"{spec.config.model}-{config_digest({**identity, 'code': code_digest})[:_DIGITS]}"

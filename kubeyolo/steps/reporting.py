@@ -10,11 +10,11 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from kubeyolo.errors import KubeyoloError
 from kubeyolo.events import FAILURE_NAME, RECORD_NAME, REPORT_NAME, Event
@@ -22,11 +22,11 @@ from kubeyolo.steps.guard import stops_with_its_run
 from kubeyolo.steps.record import read_record
 from kubeyolo.storage.uri import open_store, read_document
 
-_PROGRESS_SECONDS = 1.0
-
 
 class MetricsArtifact(Protocol):
     """What is needed of kfp's Metrics."""
+
+    path: str
 
     def log_metric(self, metric: str, value: float) -> None:
         """Set one metric."""
@@ -45,14 +45,6 @@ class StepReporter:
     step: str
     output: str = ""
     record: str = ""
-    _last: float = field(default=0.0, repr=False)
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Say how far the work is, at most once a second and at the end."""
-        now = time.monotonic()
-        if done >= total or now - self._last >= _PROGRESS_SECONDS:
-            self._last = now
-            self.say(Event("progress", self.step, {"what": what, "done": done, "total": total}))
 
     def write_to(self, output: str) -> None:
         """Name where the step writes, and remove what says that a former try was complete or failed there."""
@@ -65,16 +57,28 @@ class StepReporter:
         """Fill the artifacts that Kubeflow shows from the step's record and report."""
         self.record = record
         content = read_record(record)
-        for name, value in content.metrics.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                metrics.log_metric(name, float(value))
+        for name, value in scalars(content.metrics).items():
+            metrics.log_metric(name, value)
         html = read_document(content.report) if content.report else b""
-        Path(report.path).parent.mkdir(parents=True, exist_ok=True)
-        Path(report.path).write_bytes(html)
+        # kfp's local cache takes a step as not done when the file of one of its artifacts is missing.
+        for path, data in ((Path(metrics.path), b""), (Path(report.path), html)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
 
     def say(self, event: Event) -> None:
         """Print an event as a line of its own."""
         print(event.line(), flush=True)
+
+
+def scalars(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Return the numbers of nested metrics under flat names, such as ``onnx_AP``."""
+    flat: dict[str, float] = {}
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            flat |= scalars(value, f"{prefix}{name}_")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            flat[prefix + name] = float(value)
+    return flat
 
 
 @contextmanager

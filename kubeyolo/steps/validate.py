@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kubeyolo.progress import OnProgress
 from kubeyolo.steps.record import Stopwatch, write_record, write_report
 
 STEP = "validate_dataset"
@@ -25,13 +24,12 @@ class ValidatedDataset:
     seconds: float
 
 
-def validate_dataset(data: str, store: str, progress: OnProgress | None = None) -> ValidatedDataset:
+def validate_dataset(data: str, store: str) -> ValidatedDataset:
     """Check a data set and store it under a name made of its content.
 
     Args:
         data: Folder or store URI with ``annotations/<split>.json`` and ``<split>/`` for train and val.
         store: URI of the store that receives it, below ``datasets/``.
-        progress: Told how many images are checked.
 
     Raises:
         InputError: The layout, an annotation or an image is wrong; the message names the file and the entry.
@@ -42,7 +40,7 @@ def validate_dataset(data: str, store: str, progress: OnProgress | None = None) 
     from kubeyolo.steps.samples import dataset_samples
 
     watch = Stopwatch()
-    manifest, uri = write_dataset(data, store, progress=progress)
+    manifest, uri = write_dataset(data, store)
     dataset = open_dataset(uri)
     splits = {name: dataset.split(name) for name in manifest.splits}
     samples = dataset_samples(splits["train"], manifest.classes)

@@ -1,0 +1,89 @@
+"""The compiled pipelines that the wheel holds, and image references bound into them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kubeyolo.errors import InputError, suggest
+
+DETECTOR_TRAINING = "detector-training"
+
+_COMPILED = resources.files("kubeyolo.compiled")
+
+
+def pipeline_names() -> tuple[str, ...]:
+    """Return the names of the compiled pipelines."""
+    return tuple(sorted(entry.name[:-5] for entry in _COMPILED.iterdir() if entry.name.endswith(".yaml")))
+
+
+def pipeline_text(name: str = DETECTOR_TRAINING) -> str:
+    """Return a compiled pipeline as YAML, with image names as they were compiled.
+
+    Raises:
+        InputError: No pipeline has this name.
+    """
+    if name not in pipeline_names():
+        raise InputError(f"unknown pipeline {name!r}{suggest(name, pipeline_names())}")
+    return (_COMPILED / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def image_names(pipeline: str) -> tuple[str, ...]:
+    """Return the names of the images of a compiled pipeline, without their tags."""
+    return tuple(sorted({_name(container["image"]) for container in _containers(yaml.safe_load(pipeline))}))
+
+
+def bind_images(pipeline: str, images: Mapping[str, str]) -> str:
+    """Return a compiled pipeline with image references in place of names.
+
+    A name that is not given stays as it is. Kubeflow's cache keys hold the reference, so bind digests and not tags.
+
+    Args:
+        pipeline: The compiled pipeline as YAML.
+        images: Reference by name, such as ``{"kubeyolo-train": "registry/kubeyolo-train@sha256:…"}``.
+
+    Raises:
+        InputError: A name is not in the pipeline, or a reference is empty.
+    """
+    known = image_names(pipeline)
+    for name, reference in images.items():
+        if name not in known:
+            raise InputError(f"unknown image {name!r}{suggest(name, known)}")
+        if not reference or any(character.isspace() for character in reference):
+            raise InputError(f"image {name}: {reference!r} is not an image reference")
+    header = "".join(line for line in pipeline.splitlines(keepends=True) if line.startswith("#"))
+    document = yaml.safe_load(pipeline)
+    for container in _containers(document):
+        container["image"] = images.get(_name(container["image"]), container["image"])
+    return header + yaml.safe_dump(document, sort_keys=True)
+
+
+def read_images(file: Path) -> dict[str, str]:
+    """Read a YAML or JSON file of image references by name.
+
+    Raises:
+        InputError: It cannot be read, or is not a mapping of names to references.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"image list {file}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"image list {file}: not YAML or JSON: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+        raise InputError(f"image list {file}: expected image references by name, such as kubeyolo-train: registry/…")
+    return {str(name): reference for name, reference in content.items()}
+
+
+def _containers(document: dict[str, Any]) -> list[dict[str, Any]]:
+    executors = document["deploymentSpec"]["executors"].values()
+    return [executor["container"] for executor in executors if "container" in executor]
+
+
+def _name(image: str) -> str:
+    """Return ``kubeyolo-train`` of ``registry:5000/kubeyolo-train:1.0`` or ``…@sha256:…``."""
+    return image.rsplit("/", 1)[-1].split("@")[0].split(":")[0]

@@ -1,0 +1,163 @@
+"""The folder of a run on this machine: its reports, index page, summary and log."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kubeyolo.errors import InputError
+from kubeyolo.events import StepRecord
+from kubeyolo.report.index import Status, StepCard, index_page
+from kubeyolo.storage.uri import read_document
+
+LATEST = "latest"
+STEPS = (
+    "validate_dataset",
+    "pretrain_backbone",
+    "train",
+    "evaluate",
+    "export_model",
+    "quantize",
+    "publish",
+)
+COCO_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+# What the index page shows of each step's metrics, by the place of a number among them.
+_CARD_VALUES: dict[str, tuple[str, ...]] = {
+    "validate_dataset": ("train_images", "val_images", "train_boxes", "val_boxes", "classes"),
+    "pretrain_backbone": ("steps", "accuracy"),
+    "train": ("steps", "loss", "images_per_second"),
+    "evaluate": ("AP", "AP50", "AP75"),
+    "export_model": ("onnx.AP", "largest_difference"),
+    "quantize": ("int8.AP", "drop", "size_ratio"),
+    "publish": ("version",),
+}
+
+
+@dataclass
+class StepState:
+    """What is known of a step of a run."""
+
+    status: Status = "pending"
+    record: StepRecord | None = None
+    message: str = ""
+    report: str = ""
+
+
+@dataclass
+class RunState:
+    """What is known of a run: its steps, and how it was started."""
+
+    name: str
+    model: str
+    data: str
+    steps: dict[str, StepState] = field(default_factory=lambda: {step: StepState() for step in STEPS})
+
+    def metric(self, step: str, name: str) -> Any:
+        """Return a value of a step's metrics by its dotted place, or None."""
+        record = self.steps[step].record
+        value: Any = record.metrics if record else None
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
+
+    def output(self, step: str, name: str) -> str:
+        """Return an output of a step, empty where it is not known."""
+        record = self.steps[step].record
+        return record.outputs.get(name, "") if record else ""
+
+
+class RunFolder:
+    """``runs/<name>/``: index.html, reports, summary.json and run.log; ``runs/latest`` points at the newest."""
+
+    def __init__(self, runs: Path, name: str) -> None:
+        self.path = runs.absolute() / name
+        self._runs = runs.absolute()
+
+    @property
+    def index(self) -> Path:
+        """Path of the index page."""
+        return self.path / "index.html"
+
+    @property
+    def summary(self) -> Path:
+        """Path of the summary, there only after a run that succeeded."""
+        return self.path / "summary.json"
+
+    def open(self) -> None:
+        """Make the folder and let ``latest`` point at it."""
+        try:
+            (self.path / "reports").mkdir(parents=True, exist_ok=True)
+            link = self._runs / f".{LATEST}-{uuid.uuid4().hex}"
+            link.symlink_to(self.path.name)
+            os.replace(link, self._runs / LATEST)
+        except OSError as error:
+            raise InputError(f"run folder {self.path}: cannot be written: {error.strerror}") from error
+
+    def write(self, state: RunState) -> None:
+        """Copy the reports that there are and write the index page, and the summary when every step has ended well."""
+        for step, known in state.steps.items():
+            uri = known.record.report if known.record else known.report
+            if uri:
+                _replace(self._report(step), read_document(uri))
+        facts = index_facts(state)
+        cards = [self._card(state, step) for step in STEPS]
+        _replace(self.index, index_page(state.name, cards, facts).encode())
+        if all(known.record for known in state.steps.values()):
+            _replace(self.summary, (json.dumps(summary(state), indent=1) + "\n").encode())
+        else:
+            self.summary.unlink(missing_ok=True)
+
+    def _report(self, step: str) -> Path:
+        return self.path / "reports" / f"{step}.html"
+
+    def _card(self, state: RunState, step: str) -> StepCard:
+        known = state.steps[step]
+        has_report = bool(known.report or (known.record and known.record.report))
+        values = {name.replace("_", " "): state.metric(step, name) for name in _CARD_VALUES[step]}
+        return StepCard(
+            step=step,
+            status=known.status,
+            seconds=known.record.seconds if known.record else None,
+            report=f"reports/{step}.html" if has_report else None,
+            values={name: value for name, value in values.items() if value is not None},
+            note=known.message,
+        )
+
+
+def summary(state: RunState) -> dict[str, Any]:
+    """Return what ``summary.json`` says of a run that succeeded; numbers without ground truth are null."""
+    return {
+        "model": state.model,
+        "dataset": {"digest": state.output("validate_dataset", "digest")},
+        "evaluate": {key: state.metric("evaluate", key) for key in COCO_KEYS},
+        "export": {"onnx": {"AP": state.metric("export_model", "onnx.AP")}},
+        "quantize": {"int8": {"AP": state.metric("quantize", "int8.AP")}},
+        "bundle": state.output("publish", "bundle"),
+        "seconds": {step: known.record.seconds for step, known in state.steps.items() if known.record},
+    }
+
+
+def index_facts(state: RunState) -> dict[str, Any]:
+    """Return the facts of the index page: the summary, as far as it goes, with names."""
+    facts = summary(state)
+    facts["dataset"] = {
+        "name": state.metric("validate_dataset", "name"),
+        "digest": facts["dataset"]["digest"],
+        "source": state.data,
+    }
+    if not state.steps["evaluate"].record:
+        facts["evaluate"] = {}
+    return facts
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file that appears whole."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    os.replace(part, path)

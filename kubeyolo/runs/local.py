@@ -1,0 +1,208 @@
+"""A compiled pipeline run on this machine, each step in a process of its own, by kfp's SubprocessRunner."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from kubeyolo.errors import InputError, KubeyoloError, WorkError
+from kubeyolo.events import Event, StepRecord
+from kubeyolo.runs.bind import DETECTOR_TRAINING, pipeline_text
+from kubeyolo.runs.cache import cached_outputs, forget_dangling
+from kubeyolo.runs.folder import STEPS, RunFolder, RunState
+from kubeyolo.runs.lock import run_lock
+from kubeyolo.runs.parameters import RunParameters
+from kubeyolo.runs.watch import CacheHits, RunObserver, StepLines
+from kubeyolo.storage.uri import read_document
+
+CACHE = ".cache"
+RUN_PID = "KUBEYOLO_RUN_PID"
+"""Environment variable that tells a step which process it belongs to; it ends when that one has died."""
+
+_RECORD_SUFFIX = "_record"
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """A run that succeeded: its folder, its summary, and what its steps said."""
+
+    folder: Path
+    index: Path
+    summary: dict[str, Any]
+    state: RunState
+
+
+def run_local(parameters: RunParameters, runs: Path, observer: RunObserver) -> RunOutcome:
+    """Run the detector training pipeline here; steps that are done already are taken from kfp's cache.
+
+    The same parameters give the same run: one that was interrupted goes on where it stopped, and training at its
+    newest checkpoint. The index page is written whether the run succeeds or fails.
+
+    Args:
+        parameters: What to run, on what.
+        runs: Folder of all runs; the run's own folder is made in it.
+        observer: Told what happens.
+
+    Raises:
+        InputError: A step refused its input, or the same run is under way.
+        WorkError: A step failed; the message is its own.
+    """
+    folder = RunFolder(runs, parameters.name)
+    state = RunState(parameters.name, parameters.model, parameters.data)
+    with run_lock(folder.path / "lock"):
+        folder.open()
+        cache = runs.absolute() / CACHE
+        cache.mkdir(exist_ok=True)
+        forget_dangling(cache, parameters.store)
+        watcher = _Watcher(state, cache, observer)
+        try:
+            with (folder.path / "run.log").open("w", encoding="utf-8") as log:
+                outputs = _execute(parameters.arguments(), folder.path / "kfp", cache, log, watcher)
+            watcher.check(outputs)
+        except BaseException as error:
+            watcher.stop(error)
+            raise
+        finally:
+            folder.write(state)
+    from kubeyolo.runs.folder import summary
+
+    return RunOutcome(folder.path, folder.index, summary(state), state)
+
+
+class _Watcher:
+    """Keeps the state of a run up to date with what is heard of its steps."""
+
+    def __init__(self, state: RunState, cache: Path, observer: RunObserver) -> None:
+        self.state = state
+        self.failure: Event | None = None
+        self._cache = cache
+        self._observer = observer
+        self._step = ""
+
+    def on_event(self, event: Event) -> None:
+        """Take an event of a step."""
+        step = event.step
+        known = self.state.steps.get(step)
+        if known is None:
+            return
+        if event.kind == "started":
+            self._step, known.status = step, "running"
+            self._observer.started(step)
+        elif event.kind == "finished":
+            known.status, known.record = "succeeded", _read_record(event.fields["record"])
+            self._step = ""
+            self._observer.finished(step, event.fields["seconds"])
+        else:
+            self.failure = event
+            known.status, known.message = "failed", event.fields["message"]
+            known.report = event.fields.get("report", "")
+            self._observer.failed(step, known.message)
+
+    def on_line(self, text: str) -> None:
+        """Take a line that a step has printed."""
+        self._observer.line(self._step, text)
+
+    def on_hit(self, task: str, key: str) -> None:
+        """Take the name of a task whose outputs were in the cache."""
+        known = self.state.steps.get(task)
+        record = cached_outputs(self._cache, key).get("record")
+        if known is not None and record:
+            known.status, known.record = "cached", _read_record(record)
+            self._observer.cached(task)
+
+    def check(self, outputs: Mapping[str, Any]) -> None:
+        """Look whether every step has left its record: a runner may call a failed step a success.
+
+        Raises:
+            WorkError: A step has not.
+        """
+        for step in STEPS:
+            known = self.state.steps[step]
+            record = outputs.get(step + _RECORD_SUFFIX)
+            if not record:
+                raise WorkError(f"{step}: ended without its results; see run.log in the folder of the run")
+            if known.record is None:
+                known.status, known.record = "cached", _read_record(record)
+                self._observer.cached(step)
+
+    def stop(self, error: BaseException) -> None:
+        """Note on the step that was running why it is not any more."""
+        for known in self.state.steps.values():
+            if known.status == "running":
+                known.status = "failed"
+                known.message = str(error) if isinstance(error, KubeyoloError) else "interrupted"
+
+
+def _execute(
+    arguments: Mapping[str, Any], pipeline_root: Path, cache: Path, log: TextIO, watcher: _Watcher
+) -> dict[str, Any]:
+    """Run the compiled pipeline with kfp and return its outputs."""
+    from kfp import components, local
+
+    lines = StepLines(log, watcher.on_event, watcher.on_line)
+    with _environment(), _kfp_log(CacheHits(log, watcher.on_hit)), contextlib.redirect_stdout(lines):
+        local.init(
+            local.SubprocessRunner(use_venv=False),
+            pipeline_root=str(pipeline_root),
+            enable_caching=True,
+            cache_root=str(cache),
+        )
+        pipeline = components.load_component_from_text(pipeline_text(DETECTOR_TRAINING))
+        try:
+            return dict(pipeline(**arguments).outputs)
+        except RuntimeError as error:
+            raise _step_error(watcher, lines) from error
+
+
+def _step_error(watcher: _Watcher, lines: StepLines) -> KubeyoloError:
+    """Return the error that a step has reported, or one that says how it ended without a word."""
+    if watcher.failure is not None:
+        fields = watcher.failure.fields
+        return (InputError if fields["exit_code"] == InputError.exit_code else WorkError)(fields["message"])
+    running = [step for step, known in watcher.state.steps.items() if known.status == "running"]
+    last = " | ".join(list(lines.tail)[-3:]) or "it printed nothing"
+    step = running[0] if running else "a step"
+    return WorkError(f"{step}: its process ended without saying why (killed, or out of memory?); last lines: {last}")
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """Tell the processes of the steps whose they are, and to write their lines at once."""
+    values = {RUN_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _kfp_log(handler: logging.Handler) -> Iterator[None]:
+    """Let kfp's log, which goes to the root logger, go to a handler of ours alone."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            # It warns of every image that has no "python" in its name.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def _read_record(uri: str) -> StepRecord:
+    return StepRecord.model_validate_json(read_document(uri))

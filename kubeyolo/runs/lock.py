@@ -1,0 +1,40 @@
+"""One run of a name at a time on one machine."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kubeyolo.errors import InputError
+
+
+@contextmanager
+def run_lock(path: Path) -> Iterator[None]:
+    """Hold the lock file of a run, which has the process id of its holder in it.
+
+    The kernel lets go of the lock when its holder dies, so that a stale file never stands in the way.
+
+    Raises:
+        InputError: Another process holds it; the message has its process id.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Opened for appending, since the content is another's until the lock is held.
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise InputError(
+                f"{path.parent.name}: this run is already under way here (process {holder}); wait for it or end it"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)

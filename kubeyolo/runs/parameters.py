@@ -1,0 +1,114 @@
+"""The parameters of a run of the detector training pipeline, made of what a person says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kubeyolo.config.load import load_config, sparse_values
+from kubeyolo.config.schema import Config
+from kubeyolo.runs.naming import run_name
+from kubeyolo.source import source_digest
+from kubeyolo.storage.location import FileLocation, parse
+
+_SECTIONS = ("data", "augment", "pretrain", "train", "evaluate", "export", "quantize")
+
+
+@dataclass(frozen=True)
+class RunParameters:
+    """Everything a run's results depend on; its name is made of them."""
+
+    name: str
+    model: str
+    data: str
+    store: str
+    fingerprint: str
+    classification: str = ""
+    classification_fingerprint: str = ""
+    version: str = ""
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    config: Config = field(default_factory=Config)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the parameters of the pipeline."""
+        sections = {f"{section}_overrides": dict(self.overrides.get(section, {})) for section in _SECTIONS}
+        return {
+            "data": self.data,
+            "store": self.store,
+            "model": self.model,
+            "run_name": self.name,
+            "version": self.version,
+            "classification": self.classification,
+            "fingerprint": self.fingerprint,
+            "classification_fingerprint": self.classification_fingerprint,
+            "code_digest": source_digest(),
+            **sections,
+        }
+
+
+def run_parameters(
+    data: str,
+    store: str,
+    model: str | None = None,
+    config_file: Path | None = None,
+    sets: tuple[str, ...] = (),
+    classification: str = "",
+    version: str = "",
+) -> RunParameters:
+    """Return the parameters of a run, after a look at the configuration and at what lies at ``data``.
+
+    Args:
+        data: Folder or URI of the data set.
+        store: Folder or URI of the store.
+        model: Name of the model; without it the configuration names it.
+        config_file: YAML file of values over those of the preset.
+        sets: ``key=value`` pairs over those of the file.
+        classification: Folder or URI of images by class to pretrain on.
+        version: Version to publish under.
+
+    Raises:
+        InputError: The configuration is wrong, or there is no data set.
+    """
+    from kubeyolo.data.digest import fingerprint
+
+    config = load_config(model, config_file, sets)
+    overrides = sparse_values(config_file, sets)
+    overrides.pop("model", None)
+    data, store = full_uri(data), full_uri(store)
+    print_of_data = fingerprint(data)
+    classification = full_uri(classification) if classification else ""
+    print_of_classes = _listing_fingerprint(classification) if classification else ""
+    parameters = {
+        "config": config.model_dump(mode="json"),
+        "fingerprint": print_of_data,
+        "classification": print_of_classes,
+        "store": store,
+        "version": version,
+    }
+    return RunParameters(
+        name=run_name(config.model, data, parameters),
+        model=config.model,
+        data=data,
+        store=store,
+        fingerprint=print_of_data,
+        classification=classification,
+        classification_fingerprint=print_of_classes,
+        version=version,
+        overrides=overrides,
+        config=config,
+    )
+
+
+def full_uri(place: str) -> str:
+    """Return a path as an absolute one, so that a step finds it from any folder; other URIs as they are."""
+    location = parse(place)
+    return str(location.path) if isinstance(location, FileLocation) else location.uri
+
+
+def _listing_fingerprint(place: str) -> str:
+    from kubeyolo.data.folder import listing_digest
+    from kubeyolo.storage.uri import open_store
+
+    return listing_digest(open_store(place).list())

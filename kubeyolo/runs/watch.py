@@ -1,0 +1,99 @@
+"""What kfp prints while it runs a pipeline on this machine, read back into what happens to the steps."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, TextIO
+
+from kubeyolo.events import Event, parse_event
+
+_TAIL_LINES = 20
+
+# Lines of the machinery between those of a step: MindSpore's and kfp's own log lines, warnings of libraries.
+_MACHINERY = re.compile(
+    r"\[KFP Executor |\d\d:\d\d:\d\d\.\d{3} - |\[(WARNING|INFO|DEBUG)\] |.*Warning: |\s*warnings\.warn\("
+)
+_CACHE_HIT = re.compile(r"Task (?P<task>\S+) cache hit \(key=(?P<key>[0-9a-f]+)\)")
+
+
+class RunObserver(Protocol):
+    """Whoever shows a run while it goes on."""
+
+    def started(self, step: str) -> None:
+        """A step has started."""
+
+    def cached(self, step: str) -> None:
+        """A step has not been run, since its result is known."""
+
+    def line(self, step: str, text: str) -> None:
+        """A step has printed a line."""
+
+    def finished(self, step: str, seconds: float) -> None:
+        """A step has ended well."""
+
+    def failed(self, step: str, message: str) -> None:
+        """A step has failed."""
+
+
+class StepLines(io.TextIOBase):
+    """Stands in for standard output while kfp runs: writes all to a log, and passes on events and the steps' lines."""
+
+    def __init__(self, log: TextIO, on_event: Callable[[Event], None], on_line: Callable[[str], None]) -> None:
+        self._log = log
+        self._on_event = on_event
+        self._on_line = on_line
+        self._rest = ""
+        self._in_step = False
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+
+    def writable(self) -> bool:
+        """Return True: it is written to."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Take output in pieces of any size."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._take(line)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what the log holds back."""
+        self._log.flush()
+
+    def _take(self, line: str) -> None:
+        self._log.write(line + "\n")
+        event = parse_event(line)
+        if event is not None:
+            if event.kind == "started":
+                self._in_step = True
+                self.tail.clear()
+            self._in_step = self._in_step and event.kind not in ("finished", "failed")
+            self._on_event(event)
+            return
+        text = line.removeprefix("    ").rstrip()
+        if not self._in_step or not text or _MACHINERY.match(text):
+            return
+        self.tail.append(text)
+        self._on_line(text)
+
+
+class CacheHits(logging.Handler):
+    """Hears of the steps whose results kfp takes from its cache: the task's name, and the first digits of the key."""
+
+    def __init__(self, log: TextIO, on_hit: Callable[[str, str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._log = log
+        self._on_hit = on_hit
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look at one line of kfp's log."""
+        message = record.getMessage()
+        self._log.write(message + "\n")
+        hit = _CACHE_HIT.match(message)
+        if hit:
+            self._on_hit(hit["task"].replace("-", "_"), hit["key"])

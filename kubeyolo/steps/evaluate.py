@@ -1,0 +1,77 @@
+"""evaluate: the COCO numbers of a network of a bundle, and a gate on AP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubeyolo.config.schema import Config
+from kubeyolo.errors import WorkError
+from kubeyolo.evaluation.results import EvaluationResult
+from kubeyolo.steps.detection import Runtime
+from kubeyolo.steps.record import Stopwatch, write_record, write_report
+from kubeyolo.storage.uri import join_uri, write_document
+
+STEP = "evaluate"
+DETECTIONS_NAME = "detections.json"
+RESULT_NAME = "result.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The numbers, and the URIs of record, report, result and detections (a COCO results file)."""
+
+    result: EvaluationResult
+    record: str
+    report: str
+    seconds: float
+
+
+def evaluate(bundle: str, dataset: str, output: str, config: Config, runtime: Runtime = "mindspore") -> Evaluation:
+    """Evaluate a network of a bundle on a split of a data set.
+
+    Args:
+        bundle: URI of the bundle.
+        dataset: URI of the stored data set.
+        output: URI of the folder that receives report.html, result.json, detections.json and metrics.json.
+        config: Its section ``evaluate`` counts.
+        runtime: Which network of the bundle is run, and by what.
+
+    Raises:
+        InputError: The bundle, the data set or the split cannot be used, or do not fit.
+        WorkError: AP is below ``evaluate.min_ap``; everything is written before.
+    """
+    import orjson
+
+    from kubeyolo.bundle import open_bundle
+    from kubeyolo.data.dataset import open_dataset
+    from kubeyolo.report.evaluation import evaluation_report
+    from kubeyolo.steps.detection import evaluate_bundle
+
+    watch = Stopwatch()
+    opened, images = open_bundle(bundle), open_dataset(dataset)
+    evaluated = evaluate_bundle(opened, images, config, runtime)
+    result = evaluated.result
+    title = f"{opened.manifest.model} on {images.manifest.name}"
+    report = write_report(output, evaluation_report(result, evaluated.samples, title))
+    write_document(join_uri(output, RESULT_NAME), result.to_json().encode())
+    write_document(join_uri(output, DETECTIONS_NAME), orjson.dumps(evaluated.detections))
+    outputs = {"result": join_uri(output, RESULT_NAME), "detections": join_uri(output, DETECTIONS_NAME)}
+    metrics = {**result.numbers, "images": result.images, "boxes": result.boxes, "detections": result.detections}
+    seconds = watch.seconds
+    record = write_record(output, STEP, seconds, outputs, {**metrics, "runtime": runtime}, report)
+    check_gate(result, config.evaluate.min_ap, title)
+    return Evaluation(result=result, record=record, report=report, seconds=seconds)
+
+
+def check_gate(result: EvaluationResult, min_ap: float, title: str) -> None:
+    """Refuse a network whose AP is below the least that is wanted.
+
+    Raises:
+        WorkError: It is; the message has both numbers.
+    """
+    ap = result.numbers.get("AP")
+    if min_ap > 0 and (ap is None or ap < min_ap):
+        shown = "not defined (no ground truth)" if ap is None else f"{ap:.4f}"
+        raise WorkError(
+            f"{title}: AP is {shown}, below the gate evaluate.min_ap = {min_ap:g}; train longer or lower the gate"
+        )

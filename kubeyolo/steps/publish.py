@@ -1,0 +1,125 @@
+"""publish: a bundle under its version, with a model card."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kubeyolo.bundle import MANIFEST_NAME, Bundle
+from kubeyolo.errors import InputError
+from kubeyolo.evaluation.results import COCO_NUMBERS
+from kubeyolo.events import RECORD_NAME
+from kubeyolo.steps.record import Stopwatch, read_record, write_record, write_report
+from kubeyolo.storage.uri import join_uri, open_store
+
+STEP = "publish"
+MODEL_CARD = "MODEL_CARD.md"
+
+_RUNTIMES = ("mindspore", "onnx", "int8")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_DIGITS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedModel:
+    """URI of the published bundle, its version, and the URIs of record and report."""
+
+    bundle: str
+    version: str
+    record: str
+    report: str
+    seconds: float
+
+
+def publish(bundle: str, store: str, version: str = "", evaluation: str = "") -> PublishedModel:
+    """Publish a bundle under ``models/<model>/<version>/`` with a model card.
+
+    Publishing the same content under the same version again changes nothing.
+
+    Args:
+        bundle: URI of the bundle.
+        store: URI of the store that receives it.
+        version: Version to publish under; empty makes one from the content.
+        evaluation: URI of the record of the trained network's evaluation, for the model card.
+
+    Raises:
+        InputError: The version is no name, or is taken by other content.
+    """
+    from kubeyolo.bundle import open_bundle
+
+    watch = Stopwatch()
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    version = version or content_version(opened)
+    if not _VERSION.fullmatch(version):
+        raise InputError(f"version {version!r}: expected letters, digits, '.', '_' and '-', such as 1.0.0")
+    output = join_uri(store, "models", manifest.model, version)
+    numbers = _numbers(opened, evaluation)
+    _refuse_other_content(output, opened, version)
+    card = _model_card(opened, numbers)
+    with tempfile.TemporaryDirectory(prefix="kubeyolo-publish-") as folder:
+        path = Path(folder) / MODEL_CARD
+        path.write_text(card, encoding="utf-8")
+        published = opened.derive(output, {MODEL_CARD: path}, metrics=numbers)
+    report = write_report(output, _card_page(manifest.model, version, card))
+    size = sum(file.size for file in manifest.files.values())
+    metrics: dict[str, Any] = {"version": version, "model": manifest.model, "bytes": size, **numbers}
+    seconds = watch.seconds
+    record = write_record(output, STEP, seconds, {"bundle": published}, metrics, report)
+    return PublishedModel(bundle=published, version=version, record=record, report=report, seconds=seconds)
+
+
+def content_version(bundle: Bundle) -> str:
+    """Return a version made of the files of a bundle: the same files have the same version."""
+    files = sorted((name, file.sha256) for name, file in bundle.manifest.files.items())
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:_DIGITS]
+
+
+def _numbers(bundle: Bundle, evaluation: str) -> dict[str, dict[str, float | None]]:
+    """Return the COCO numbers of every runtime that has been evaluated."""
+    from kubeyolo.steps.detection import numbers_of
+
+    numbers = numbers_of(bundle.manifest.metrics, _RUNTIMES)
+    if evaluation:
+        measured = read_record(evaluation).metrics
+        found = {number.key: measured.get(number.key) for number in COCO_NUMBERS}
+        numbers = {str(measured.get("runtime", "mindspore")): found, **numbers}
+    return {name: numbers[name] for name in _RUNTIMES if name in numbers}
+
+
+def _refuse_other_content(output: str, bundle: Bundle, version: str) -> None:
+    from kubeyolo.bundle import read_manifest
+
+    store = open_store(output)
+    if not store.exists(MANIFEST_NAME):
+        store.delete(RECORD_NAME)
+        return
+    there = dict(read_manifest(store.read_bytes(MANIFEST_NAME), store.uri_of(MANIFEST_NAME)).files)
+    there.pop(MODEL_CARD, None)
+    if there != bundle.manifest.files:
+        raise InputError(f"{output}: version {version} is taken by other content; choose another version")
+
+
+def _model_card(bundle: Bundle, numbers: dict[str, dict[str, float | None]]) -> str:
+    from kubeyolo.report.model_card import model_card
+
+    return model_card(bundle.manifest.model_dump(mode="json"), numbers)
+
+
+def _card_page(model: str, version: str, card: str) -> str:
+    """Return the model card as a page, word for word."""
+    style = (
+        ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;"
+        "padding:0 1rem}pre{white-space:pre-wrap;font:13px/1.5 ui-monospace,monospace}"
+    )
+    title = html.escape(f"{model} {version}")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width, initial-scale=1"><title>{title}</title><style>{style}</style></head>'
+        f"<body><main><h1>{title}</h1><pre>{html.escape(card)}</pre></main></body></html>\n"
+    )

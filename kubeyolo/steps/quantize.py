@@ -1,0 +1,142 @@
+"""quantize: the ONNX network in int8, compared with the float one, with a gate on what was lost."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kubeyolo.bundle import ONNX, ONNX_INT8, Bundle
+from kubeyolo.config.schema import Config, QuantizeConfig
+from kubeyolo.errors import WorkError
+from kubeyolo.evaluation.results import EvaluationResult
+from kubeyolo.steps.record import Stopwatch, write_record, write_report
+from kubeyolo.storage.uri import join_uri
+
+if TYPE_CHECKING:
+    from kubeyolo.data.dataset import Dataset
+    from kubeyolo.quantization.int8 import QuantizationFacts
+
+STEP = "quantize"
+CALIBRATION_SPLIT = "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedModel:
+    """URI of the bundle with the int8 network, results of float and int8, and the loss of AP in points."""
+
+    bundle: str
+    float_result: EvaluationResult
+    int8_result: EvaluationResult
+    drop: float
+    record: str
+    report: str
+    seconds: float
+
+
+def quantize(bundle: str, dataset: str, output: str, config: Config) -> QuantizedModel:
+    """Quantize the ONNX network of a bundle after training, evaluate it, and gate what was lost.
+
+    Args:
+        bundle: URI of a bundle with an ONNX network.
+        dataset: URI of the stored data set: images of train calibrate, the split of ``evaluate`` measures.
+        output: URI of the folder that receives the new bundle, report.html and metrics.json.
+        config: Its sections ``quantize`` and ``evaluate`` count.
+
+    Raises:
+        InputError: The bundle has no ONNX network, or the data set cannot be used.
+        WorkError: AP fell by more than ``quantize.max_drop`` points, too few convolutions were quantized, or the file
+            is too large; the report is written before, the bundle is not.
+    """
+    from kubeyolo.bundle import open_bundle
+    from kubeyolo.data.dataset import open_dataset
+    from kubeyolo.evaluation.predictor import Predictor
+    from kubeyolo.evaluation.runtimes import OnnxRuntime
+    from kubeyolo.report.quantization import quantization_report
+    from kubeyolo.steps.detection import evaluate_predictor, kept_result
+
+    watch = Stopwatch()
+    opened, images = open_bundle(bundle), open_dataset(dataset)
+    opened.path(ONNX)
+    with tempfile.TemporaryDirectory(prefix="kubeyolo-quantize-") as folder:
+        path = Path(folder) / ONNX_INT8
+        facts = _quantize(opened, images, path, config.quantize)
+        manifest = opened.manifest
+        predictor = Predictor(manifest, OnnxRuntime(path, manifest), "int8", config.evaluate.per_batch_size)
+        int8_result = evaluate_predictor(predictor, images, config).result
+        float_result = _float_result(opened, images, config)
+        drop = 100 * ((float_result.numbers["AP"] or 0.0) - (int8_result.numbers["AP"] or 0.0))
+        shown = _facts_for_report(facts, config.quantize)
+        report = write_report(output, quantization_report(float_result, int8_result, shown))
+        _check_gate(manifest.model, drop, facts, config.quantize)
+        kept = {**manifest.metrics, "int8": kept_result(int8_result, images.manifest.digest, config)}
+        published = opened.derive(join_uri(output, "bundle"), {ONNX_INT8: path}, metrics=kept)
+    metrics: dict[str, Any] = {
+        "int8": int8_result.numbers,
+        "float": float_result.numbers,
+        "drop": round(drop, 4),
+        "quantized_convs": facts.quantized_convs / max(facts.convs, 1),
+        "size_ratio": round(facts.int8_bytes / facts.float_bytes, 4),
+        "int8_bytes": facts.int8_bytes,
+    }
+    seconds = watch.seconds
+    record = write_record(output, STEP, seconds, {"bundle": published}, metrics, report)
+    return QuantizedModel(
+        bundle=published,
+        float_result=float_result,
+        int8_result=int8_result,
+        drop=drop,
+        record=record,
+        report=report,
+        seconds=seconds,
+    )
+
+
+def _quantize(bundle: Bundle, dataset: Dataset, path: Path, settings: QuantizeConfig) -> QuantizationFacts:
+    """Write the int8 network, calibrated on images of the training split."""
+    from kubeyolo.quantization.int8 import quantize_onnx
+
+    return quantize_onnx(bundle.path(ONNX), path, settings)
+
+
+def _float_result(bundle: Bundle, dataset: Dataset, config: Config) -> EvaluationResult:
+    """Return the numbers of the float ONNX network: those of its export, or measured anew with other settings."""
+    from kubeyolo.steps.detection import evaluate_bundle, recalled_result, settings_digest
+
+    digest = settings_digest(dataset.manifest.digest, config)
+    known = recalled_result(bundle.manifest.metrics, "onnx", digest)
+    return known or evaluate_bundle(bundle, dataset, config, "onnx").result
+
+
+def _facts_for_report(facts: QuantizationFacts, settings: QuantizeConfig) -> dict[str, object]:
+    return {
+        "convs": facts.convs,
+        "quantized_convs": facts.quantized_convs,
+        "float_bytes": facts.float_bytes,
+        "int8_bytes": facts.int8_bytes,
+        "max_drop": settings.max_drop,
+        "min_quantized_convs": settings.min_quantized_convs,
+        "max_size_ratio": settings.max_size_ratio,
+        "calibration": settings.calibration,
+        "calibration_images": settings.calibration_images,
+    }
+
+
+def _check_gate(model: str, drop: float, facts: QuantizationFacts, settings: QuantizeConfig) -> None:
+    share, ratio = facts.quantized_convs / max(facts.convs, 1), facts.int8_bytes / facts.float_bytes
+    failures = []
+    if drop > settings.max_drop + 1e-9:
+        failures.append(f"AP fell by {drop:.2f} points, allowed are quantize.max_drop = {settings.max_drop:g}")
+    if share < settings.min_quantized_convs:
+        failures.append(
+            f"{facts.quantized_convs} of {facts.convs} convolutions are quantized, wanted are "
+            f"quantize.min_quantized_convs = {settings.min_quantized_convs:g}"
+        )
+    if ratio > settings.max_size_ratio:
+        failures.append(
+            f"the file is {ratio:.3f} of the float one, allowed are quantize.max_size_ratio = "
+            f"{settings.max_size_ratio:g}"
+        )
+    if failures:
+        raise WorkError(f"{model} in int8: {'; '.join(failures)}; calibrate with more images or relax the gate")

@@ -1,0 +1,65 @@
+"""train: the detector, by processes of its own, with checkpoints in the store while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubeyolo.config.schema import Config
+from kubeyolo.source import source_digest
+from kubeyolo.steps.record import Stopwatch, write_record, write_report
+from kubeyolo.storage.uri import join_uri, read_document
+
+STEP = "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedDetector:
+    """URIs of the bundle with the trained weights, of record and report, and the optimizer steps it took."""
+
+    bundle: str
+    steps: int
+    record: str
+    report: str
+    seconds: float
+
+
+def train(dataset: str, output: str, config: Config, backbone: str = "") -> TrainedDetector:
+    """Train a detector; a training that was interrupted in ``output`` is continued.
+
+    Args:
+        dataset: URI of the stored data set.
+        output: URI of the folder that receives checkpoints, history, bundle, report.html and metrics.json.
+        config: Model, and the sections ``train``, ``augment`` and ``data``.
+        backbone: URI of the bundle of a pretrained backbone to start from.
+
+    Raises:
+        InputError: The data set or the backbone cannot be used, or ``output`` holds another training.
+        WorkError: A training process failed; the message ends with what it said last.
+    """
+    from kubeyolo.data.dataset import open_dataset
+    from kubeyolo.launch.local import launch_training
+    from kubeyolo.report.training import training_report
+    from kubeyolo.training.history import FILE_NAME, TrainingHistory
+    from kubeyolo.training.spec import TrainingSpec
+
+    watch = Stopwatch()
+    manifest = open_dataset(dataset).manifest
+    spec = TrainingSpec(
+        dataset=dataset, output=output, config=config, backbone=backbone or None, code_digest=source_digest()
+    )
+    launch_training(spec)
+    history = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME)))
+    seconds = watch.seconds
+    facts = {"data set": manifest.name, "classes": len(manifest.classes), "backbone": backbone, "seconds": seconds}
+    report = write_report(output, training_report(history, config.model_dump(mode="json"), facts))
+    bundle = join_uri(output, "bundle")
+    rows = history.of("train")
+    last = rows[-1] if rows else None
+    metrics: dict[str, float] = {"steps": last.step if last else 0, "epochs": last.epoch + 1 if last else 0}
+    if last is not None:
+        losses = {"loss": last.loss, "box_loss": last.box, "obj_loss": last.obj, "cls_loss": last.cls}
+        metrics |= {name: value for name, value in losses.items() if value is not None}
+        speeds = sorted(row.images_per_second for row in rows if row.images_per_second)
+        metrics |= {"images_per_second": speeds[len(speeds) // 2]} if speeds else {}
+    record = write_record(output, STEP, seconds, {"bundle": bundle}, metrics, report)
+    return TrainedDetector(bundle=bundle, steps=int(metrics["steps"]), record=record, report=report, seconds=seconds)
