@@ -27,7 +27,7 @@ class ImageSource(Protocol):
     def index(self) -> SplitIndex:
         """The images and boxes of the split."""
 
-    def read_image(self, image: int) -> Image:
+    def read_image(self, i: int, /) -> Image:
         """Return an image, uint8 RGB (height, width, 3)."""
 
 

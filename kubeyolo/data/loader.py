@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import pickle
 import signal
 import socket
 import subprocess
 import sys
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -225,8 +226,13 @@ class _Pool:
         self._workers: list[_Worker] = []
         # Also when the loader is dropped without close, or the interpreter ends.
         self._stop = weakref.finalize(self, _stop_workers, self._workers)
+        pickled = pickle.dumps(setup, pickle.HIGHEST_PROTOCOL)
+        memory = SharedMemory(len(pickled))
+        memory.map[:] = pickled
+        passed = [self._ring.fd] + ([cache.fd] if cache else [])
         for _ in range(workers):
-            self._workers.append(_start_worker(setup))
+            self._workers.append(_start_worker(memory, passed))
+        memory.close()
 
     def begin(self, epoch: int, step: int) -> _Task:
         """Let the next worker make a batch."""
@@ -298,33 +304,28 @@ class _Pool:
         return WorkError(f"a worker of the loader was killed by {name}{hint}")
 
 
-def _start_worker(setup: WorkerSetup) -> _Worker:
+def _start_worker(setup: SharedMemory, passed: Sequence[int]) -> _Worker:
     ours, theirs = socket.socketpair()
     with theirs:
-        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(path or os.getcwd() for path in sys.path))
-        # A worker is one thread; the thread pools of numpy's libraries would only take memory.
-        environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        passed = [theirs.fileno(), setup.ring_fd] + ([setup.cache_fd] if setup.cache_fd is not None else [])
+        # The pools of threads in numpy's libraries would only take memory: a worker is one thread.
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        arguments = [str(theirs.fileno()), str(setup.fd), str(setup.size)]
         process = subprocess.Popen(
-            [sys.executable, "-m", "kubeyolo.data.worker", str(theirs.fileno())],
+            [sys.executable, "-m", "kubeyolo.data.worker", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env=environment,
-            pass_fds=passed,
+            pass_fds=[theirs.fileno(), setup.fd, *passed],
         )
-    connection = Connection(ours.detach())
-    worker = _Worker(process, connection)
-    try:
-        connection.send(setup)
-    except OSError:
-        process.wait()
-        raise WorkError(f"a worker of the loader ended at its start with exit code {process.returncode}") from None
-    return worker
+    return _Worker(process, Connection(ours.detach()))
 
 
 def _stop_workers(workers: list[_Worker]) -> None:
     for worker in workers:
         worker.connection.close()
+        # Nothing is lost with the batch it is making.
+        worker.process.terminate()
     for worker in workers:
         try:
             worker.process.wait(STOP_SECONDS)

@@ -1,16 +1,17 @@
-"""The process that makes batches: ``python -m kubeyolo.data.worker CONNECTION_FD``.
+"""The process that makes batches: ``python -m kubeyolo.data.worker CONNECTION_FD SETUP_FD SETUP_BYTES``.
 
 It is a fresh interpreter and not a fork, because the training process has threads of MindSpore; and it is not
 started by multiprocessing, which would import the main module of the training process, MindSpore with it.
 
-Messages on the connection, each a pickled tuple: first :class:`WorkerSetup` from the parent, then tasks
-``(epoch, step, slot)``, each answered by ``("batch", truncated boxes)``; the first failure is answered by
+All workers read one pickled :class:`WorkerSetup` from memory that they inherit. On the connection tasks
+``(epoch, step, slot)`` come in, each answered by ``("batch", truncated boxes)``; the first failure is answered by
 ``("failed", message, traceback)`` and ends the process, and so does the end of the parent.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import traceback
@@ -69,7 +70,7 @@ def slot_arrays(buffer: Buffer, spec: BatchSpec, layout: SlotLayout, start: int 
     )
 
 
-def main(connection_fd: int) -> None:
+def main(connection_fd: int, setup_fd: int, setup_bytes: int) -> None:
     """Make batches until the parent closes the connection or ends."""
     # Ctrl-C reaches the whole process group; the parent then closes the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -77,7 +78,10 @@ def main(connection_fd: int) -> None:
     cv2.setNumThreads(0)
     connection = Connection(connection_fd)
     try:
-        _serve(connection)
+        memory = SharedMemory(setup_bytes, setup_fd)
+        setup: WorkerSetup = pickle.loads(memory.map)
+        memory.close()
+        _serve(connection, setup)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except Exception as error:
@@ -89,8 +93,7 @@ def main(connection_fd: int) -> None:
         sys.exit(1)
 
 
-def _serve(connection: Connection) -> None:
-    setup: WorkerSetup = connection.recv()
+def _serve(connection: Connection, setup: WorkerSetup) -> None:
     ring = SharedMemory(setup.ring_bytes, setup.ring_fd)
     cache = SharedMemory(setup.cache_bytes, setup.cache_fd) if setup.cache_fd is not None else None
     layout = SlotLayout.of(setup.spec)
@@ -110,4 +113,4 @@ def _aligned(size: int) -> int:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:4]))

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kubeyolo.config.schema import AugmentConfig, DataConfig
+from kubeyolo.data.loader import Loader
+from kubeyolo.errors import InputError, WorkError
+from tests.data.rendered_split import FailingSplit, RenderedSplit
+
+ROOT = Path(__file__).resolve().parents[2]
+AUGMENT = AugmentConfig(mixup=0.3, flipud=0.2)
+
+
+def loader_of(split, workers=0, per_batch_size=4, augment=AUGMENT, cache=True, limit=64, **options):
+    data = DataConfig(workers=workers, cache=cache, cache_limit_mb=limit)
+    return Loader(split, data, augment, 96, per_batch_size, 7, **options)
+
+
+def digests(batches):
+    return [(b.images.tobytes(), b.labels.tobytes(), b.indices.tobytes(), b.truncated) for b in batches]
+
+
+def worker_pids(parent):
+    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True).stdout
+    return [int(line.split()[0]) for line in found.splitlines() if "kubeyolo.data.worker" in line]
+
+
+def wait_until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_batches_are_the_same_with_any_number_of_workers_and_with_or_without_cache():
+    split = RenderedSplit(images=13)
+    with loader_of(split) as inline:
+        expected = [digests(inline.epoch(e)) for e in range(2)]
+    assert len(expected[0]) == 4
+    assert expected[0] != expected[1]
+    for workers, cache in [(0, False), (3, True), (1, False)]:
+        with loader_of(split, workers, cache=cache) as loader:
+            assert [digests(loader.epoch(e)) for e in range(2)] == expected
+
+
+def test_a_cache_of_some_images_changes_nothing(monkeypatch):
+    monkeypatch.setattr("kubeyolo.data.batches.MEGABYTE", 100_000)
+    split = RenderedSplit(images=13)
+    with loader_of(split) as whole, loader_of(split, limit=1) as partly:
+        assert 0 < partly._spec.cached_images < 13 == whole._spec.cached_images
+        for epoch in range(2):
+            assert digests(partly.epoch(epoch)) == digests(whole.epoch(epoch))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_entered_in_the_middle_goes_on_as_the_whole_one(workers):
+    with loader_of(RenderedSplit(images=17), workers) as loader:
+        whole = digests(loader.epoch(3))
+        assert digests(loader.epoch(3, start_step=2)) == whole[2:]
+        abandoned = loader.epoch(3)
+        next(abandoned)
+        assert digests(loader.epoch(3, start_step=1)) == whole[1:]
+        assert list(loader.epoch(3, start_step=5)) == []
+
+
+def test_ranks_together_make_the_batches_of_one_process():
+    split = RenderedSplit(images=11)
+    with (
+        loader_of(split, per_batch_size=4) as whole,
+        loader_of(split, per_batch_size=2, rank=0, world=2) as first,
+        loader_of(split, per_batch_size=2, rank=1, world=2) as second,
+    ):
+        assert whole.steps_per_epoch == first.steps_per_epoch == second.steps_per_epoch == 3
+        assert first.label_capacity == second.label_capacity
+        for batch, one, two in zip(whole.epoch(1), first.epoch(1), second.epoch(1), strict=True):
+            np.testing.assert_array_equal(batch.images, np.concatenate([one.images, two.images]))
+            np.testing.assert_array_equal(batch.indices, np.concatenate([one.indices, two.indices]))
+
+
+def test_a_batch_has_the_agreed_arrays():
+    with loader_of(RenderedSplit(images=3, seed=1, most_boxes=9), workers=1, per_batch_size=8) as loader:
+        (batch,) = loader.epoch(0)
+        assert loader.steps_per_epoch == 1
+        assert batch.images.shape == (8, 3, 96, 96) and batch.images.dtype == np.uint8
+        assert batch.labels.shape == (loader.label_capacity, 6) and batch.labels.dtype == np.float32
+        assert loader.label_capacity % 64 == 0
+        used = batch.labels[batch.labels[:, 0] >= 0]
+        assert len(used) > 8
+        assert (np.diff(used[:, 0]) >= 0).all() and used[:, 0].max() <= 7
+        corners = np.concatenate([used[:, 2:4] - used[:, 4:] / 2, used[:, 2:4] + used[:, 4:] / 2])
+        assert corners.min() >= -1e-6 and corners.max() <= 1 + 1e-6
+        assert (batch.labels[len(used) :, 0] == -1).all()
+        # The same image twice in a batch is drawn anew.
+        first, again = np.flatnonzero(batch.indices == batch.indices[0])[:2]
+        assert (batch.images[first] != batch.images[again]).any()
+
+
+def test_out_of_training_the_last_batch_is_padded_with_grey():
+    with loader_of(RenderedSplit(images=5), workers=1, train=False) as loader:
+        batches = list(loader.epoch(0))
+        assert [list(batch.indices) for batch in batches] == [[0, 1, 2, 3], [4, -1, -1, -1]]
+        assert (batches[1].images[1:] == 114).all()
+        assert set(batches[1].labels[:, 0]) <= {0.0, -1.0}
+        assert digests(loader.epoch(1)) == digests(batches)
+
+
+def test_boxes_beyond_the_capacity_are_counted_and_reported_once(caplog):
+    split = RenderedSplit(images=8, most_boxes=20)
+    with Loader(split, DataConfig(workers=1, label_capacity=8), AUGMENT, 96, 4, 0) as loader:
+        batches = [batch for epoch in range(2) for batch in loader.epoch(epoch)]
+        assert all((batch.labels[:, 0] >= 0).all() for batch in batches)
+        assert loader.truncated_boxes == sum(batch.truncated for batch in batches) > 0
+    assert len([record for record in caplog.records if "label_capacity" in record.message]) == 1
+
+
+def test_the_derived_capacity_is_not_exceeded():
+    split = RenderedSplit(images=40, most_boxes=30)
+    with loader_of(split, per_batch_size=8) as loader:
+        fullest = max((batch.labels[:, 0] >= 0).sum() for epoch in range(6) for batch in loader.epoch(epoch))
+        assert loader.truncated_boxes == 0
+        assert fullest < loader.label_capacity < 4 * fullest + 64
+
+
+def test_close_mosaic_ends_it_in_the_last_epochs():
+    split = RenderedSplit(images=8)
+    still = AugmentConfig(hsv_h=0, hsv_s=0, hsv_v=0, translate=0, scale=0, fliplr=0, close_mosaic=1)
+    with loader_of(split, augment=still, max_epoch=3) as loader, loader_of(split, train=False) as plain:
+        expected = {int(i): b.images[slot].copy() for b in plain.epoch(0) for slot, i in enumerate(b.indices)}
+        equal = [
+            [
+                np.array_equal(b.images[slot], expected[int(i)])
+                for b in loader.epoch(e)
+                for slot, i in enumerate(b.indices)
+            ]
+            for e in (1, 2)
+        ]
+    assert not any(equal[0]) and all(equal[1])
+    with pytest.raises(ValueError, match="max_epoch"):
+        loader_of(split, augment=still)
+
+
+def test_batches_may_be_kept():
+    with loader_of(RenderedSplit(images=40), workers=2) as loader:
+        expected = [digests([batch])[0] for batch in loader.epoch(0)]
+        kept = list(loader.epoch(0))
+        assert digests(kept) == expected
+        list(loader.epoch(1))
+        assert digests(kept) == expected
+    assert digests(kept) == expected
+    del kept
+    gc.collect()
+
+
+def test_slots_come_back_when_batches_are_dropped():
+    with loader_of(RenderedSplit(images=40), workers=1) as loader:
+        shared = [batch.images.base is not None for batch in loader.epoch(0)]
+        assert all(shared)
+        gc.collect()
+        assert not loader._pool._leased
+
+
+def test_an_error_in_a_worker_reaches_the_parent():
+    with loader_of(FailingSplit("raise"), workers=2) as loader:
+        with pytest.raises(WorkError, match="ValueError: image 2 cannot be read"):
+            list(loader.epoch(0))
+        assert worker_pids(os.getpid()) == []
+        with pytest.raises(WorkError, match="closed"):
+            next(loader.epoch(1))
+
+
+def test_a_killed_worker_reaches_the_parent():
+    with (
+        loader_of(FailingSplit("kill"), workers=2) as loader,
+        pytest.raises(WorkError, match="killed by SIGKILL; the machine may be out of memory"),
+    ):
+        list(loader.epoch(0))
+
+
+def test_a_worker_killed_between_batches_reaches_the_parent():
+    with loader_of(RenderedSplit(images=40), workers=1) as loader:
+        batches = loader.epoch(0)
+        next(batches)
+        os.kill(loader._pool._workers[0].process.pid, signal.SIGTERM)
+        with pytest.raises(WorkError, match="SIGTERM"):
+            list(batches)
+
+
+def test_close_ends_the_workers_and_may_be_repeated():
+    before = len(os.listdir("/proc/self/fd"))
+    loader = loader_of(FailingSplit("slow"), workers=2)
+    next(loader.epoch(0))
+    pids = [worker.process.pid for worker in loader._pool._workers]
+    loader.close()
+    loader.close()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    del loader
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+PARENT = """
+import sys, time
+from tests.data.rendered_split import RenderedSplit
+from kubeyolo.config.schema import AugmentConfig, DataConfig
+from kubeyolo.data.loader import Loader
+loader = Loader(RenderedSplit(), DataConfig(workers=2), AugmentConfig(), 96, 4, 0)
+next(loader.epoch(0))
+assert "mindspore" not in sys.modules
+print("ready", *(worker.process.pid for worker in loader._pool._workers), flush=True)
+if sys.argv[1] == "wait":
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("ending", ["wait", "exit"])
+def test_workers_end_with_their_parent(ending):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, ending], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    ready, *pids = parent.stdout.readline().split()
+    assert ready == "ready"
+    if ending == "wait":
+        parent.send_signal(signal.SIGKILL)
+    assert parent.wait(20) == (-signal.SIGKILL if ending == "wait" else 0)
+    parent.stdout.close()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def test_a_split_without_images_is_refused():
+    with pytest.raises(InputError, match="no images"):
+        loader_of(RenderedSplit(images=0))
