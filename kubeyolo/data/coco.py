@@ -119,7 +119,7 @@ def _integers(where: str, table: str, records: list[Record], key: str) -> NDArra
         refuse(
             where,
             bad,
-            lambda i: f"{table}[{i}] has {key} {_shown(values[i])}, which is not an integer",
+            lambda i: f"{table}[{i}] has {key} {_shown(values[i])}, which is no 64-bit integer",
             f"write {key} as an integer",
         )
     return array.astype(np.int64)

@@ -45,7 +45,7 @@ def image_fault(data: bytes, width: int, height: int) -> str | None:
         return "is not an image (JPEG, PNG, BMP, WebP or TIFF)"
     if image.shape[:2] != (height, width):
         found = f"{image.shape[1]} x {image.shape[0]}"
-        note = ", and EXIF orientation is ignored" if image.shape[:2] == (width, height) else ""
+        note = "; EXIF orientation is ignored" if image.shape[:2] == (width, height) else ""
         return f"has {found} pixels where the annotations say {width} x {height}{note}"
     return None
 

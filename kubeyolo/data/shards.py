@@ -176,16 +176,16 @@ def _publish(store: Store, work: Path, manifest: DatasetManifest) -> tuple[Datas
     if target is None:
         store.put_tree(work, key, last=MANIFEST_NAME)
         return manifest, uri
-    store.delete_tree(key, first=MANIFEST_NAME)
     sync_folder(work)
     try:
         os.replace(work, target)
     except OSError:
-        # Another process may have published the same content in this moment.
+        # Another process may have published the same content in this moment; else these are remains of a broken one.
         existing = _stored_whole(store, key, manifest.digest)
-        if existing is None:
-            raise
-        return existing, uri
+        if existing:
+            return existing, uri
+        store.delete_tree(key, first=MANIFEST_NAME)
+        os.replace(work, target)
     sync_folder(target.parent)
     return manifest, uri
 
