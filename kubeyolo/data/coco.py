@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import posixpath
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from kubeyolo.errors import InputError
 TOLERANCE = 1.0
 """Pixels by which a box may leave its image; it is clipped. Published COCO boxes overshoot by fractions."""
 
+logger = logging.getLogger(__name__)
+
 Record = dict[str, Any]
 
 
@@ -28,7 +31,8 @@ def read_coco(annotation_file: Path, image_folder: Path) -> tuple[SplitIndex, tu
 
     Args:
         annotation_file: COCO "instances" JSON. ``area`` defaults to width x height of the box, ``iscrowd`` to 0,
-            segmentations are ignored.
+            segmentations are ignored. Boxes whose width or height is exactly 0 are left out with a warning: the
+            published COCO train2017 has some.
         image_folder: The folder that every ``file_name`` must stay in.
 
     Returns:
@@ -261,7 +265,20 @@ def _read_boxes(where: str, records: list[Record], images: _Images, category_ids
     refuse(where, bad, lambda i: f"annotation {ids[i]} has the unknown category_id {categories[i]}", known)
     xywh = _clip(where, _read_xywh(where, records, ids), ids, image, images)
     area = _read_areas(where, records, ids, xywh)
-    return _Boxes(ids, image, classes, xywh, area, _read_crowd(where, records, ids))
+    crowd = _read_crowd(where, records, ids)
+    kept = _without_empty(where, ids, xywh)
+    return _Boxes(ids[kept], image[kept], classes[kept], xywh[kept], area[kept], crowd[kept])
+
+
+def _without_empty(where: str, ids: NDArray[np.int64], xywh: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which boxes have a width and a height, and tell of the others."""
+    kept: NDArray[np.bool_] = (xywh[:, 2:] > 0).all(1)
+    empty = np.flatnonzero(~kept)
+    if len(empty):
+        logger.warning(
+            "%s: %d boxes of size zero are left out, the first is annotation %d", where, len(empty), ids[empty[0]]
+        )
+    return kept
 
 
 def _is_number(value: object) -> bool:
@@ -269,7 +286,7 @@ def _is_number(value: object) -> bool:
 
 
 def _read_xywh(where: str, records: list[Record], ids: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the boxes (B, 4): four finite numbers with a positive size."""
+    """Return the boxes (B, 4): four finite numbers, no size negative."""
     rows = _column(where, "annotations", records, "bbox")
 
     def name(i: int) -> str:
@@ -289,8 +306,8 @@ def _read_xywh(where: str, records: list[Record], ids: NDArray[np.int64]) -> NDA
     xywh = np.array(rows, np.float64).reshape(len(rows), 4)
     bad_rows = np.flatnonzero(~np.isfinite(xywh).all(1))
     refuse(where, bad_rows, lambda i: f"{name(i)}, which is not finite", "correct or remove it")
-    bad_rows = np.flatnonzero((xywh[:, 2:] <= 0).any(1))
-    refuse(where, bad_rows, lambda i: f"{name(i)}, whose size is not positive", "correct or remove it")
+    bad_rows = np.flatnonzero((xywh[:, 2:] < 0).any(1))
+    refuse(where, bad_rows, lambda i: f"{name(i)}, whose size is negative", "correct or remove it")
     return xywh
 
 
@@ -301,7 +318,7 @@ def _clip(
     size = images.size[image].astype(np.float64)
     low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
     cut_low, cut_high = np.clip(low, 0, size), np.clip(high, 0, size)
-    outside = (low < -TOLERANCE) | (high > size + TOLERANCE) | (cut_high <= cut_low)
+    outside = (low < -TOLERANCE) | (high > size + TOLERANCE) | ((cut_high <= cut_low) & (xywh[:, 2:] > 0))
 
     def describe(i: int) -> str:
         (width, height), name = images.size[image[i]], images.names[image[i]]

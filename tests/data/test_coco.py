@@ -115,8 +115,7 @@ BAD_ANNOTATIONS = {
     "box far outside": (set_box([500, 5, 10, 5]), "outside its image"),
     "box just beyond": (set_box([40.2, 5, 0.5, 5]), "outside its image"),
     "box left of image": (set_box([-2, 5, 10, 5]), "annotation 101 has the bbox [-2, 5, 10, 5], outside"),
-    "box negative": (set_box([5, 5, -3, 5]), "annotation 101 has the bbox [5, 5, -3, 5], whose size is not positive"),
-    "box zero": (set_box([5, 5, 3, 0]), "annotation 101 has the bbox [5, 5, 3, 0], whose size is not positive"),
+    "box negative": (set_box([5, 5, -3, 5]), "annotation 101 has the bbox [5, 5, -3, 5], whose size is negative"),
     "box NaN": (set_box([5, NAN, 3, 4]), "annotation 101 has the bbox [5, nan, 3, 4], which is not finite"),
     "box infinite": (set_box([5, 5, INF, 4]), "annotation 101 has the bbox [5, 5, inf, 4], which is not finite"),
     "box of three": (set_box([5, 5, 3]), "annotation 101 has the bbox [5, 5, 3], not four numbers"),
@@ -171,7 +170,7 @@ def test_file_that_is_not_coco_json_is_bad_input(small_folder, content, expected
 def test_other_entries_with_the_same_fault_are_counted(small, tmp_path):
     box = small.train["annotations"][0]
     small.train["annotations"] = [{**box, "id": n, "bbox": [5, 5, -n, 5]} for n in range(1, 14)]
-    with pytest.raises(InputError, match=r"annotation 1 has .*not positive \(and 12 more\); correct"):
+    with pytest.raises(InputError, match=r"annotation 1 has .*negative \(and 12 more\); correct"):
         read_train(small.write(tmp_path))
 
 
@@ -265,3 +264,12 @@ def test_unchanged_documents_are_read(small, tmp_path):
     before = copy.deepcopy(small.train)
     read_train(small.write(tmp_path))
     assert json.dumps(before) == json.dumps(SmallDataset().train)
+
+
+def test_boxes_without_width_or_height_are_left_out_aloud(small, tmp_path, caplog):
+    boxes = len(small.train["annotations"])
+    small.train["annotations"][0]["bbox"][2] = 0
+    index, _, _ = read_train(small.write(tmp_path))
+    assert index.boxes == boxes - 1
+    assert small.train["annotations"][0]["id"] not in index.box_id
+    assert "1 boxes of size zero are left out" in caplog.text
