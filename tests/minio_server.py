@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import urllib3
 from minio import Minio
+from minio.error import MinioException
 
 ACCESS_KEY = "kubeyolo-test"
 SECRET_KEY = "kubeyolo-test-secret"
@@ -65,7 +66,10 @@ class MinioServer:
 
     @property
     def client(self) -> Minio:
-        return Minio(self.endpoint, ACCESS_KEY, SECRET_KEY, secure=False, region="us-east-1")
+        # A server that is still starting says "come back in 60 seconds", and the client's own pool would obey.
+        retries = urllib3.Retry(10, backoff_factor=0.1, status_forcelist=[503], respect_retry_after_header=False)
+        pool = urllib3.PoolManager(timeout=30.0, retries=retries)
+        return Minio(self.endpoint, ACCESS_KEY, SECRET_KEY, secure=False, region="us-east-1", http_client=pool)
 
     def make_bucket(self, name: str) -> str:
         self.client.make_bucket(name)
@@ -92,15 +96,16 @@ class MinioServer:
 
     def _wait(self) -> None:
         assert self.process is not None
-        http = urllib3.PoolManager(retries=False, timeout=2.0)
+        impatient = urllib3.PoolManager(timeout=5.0, retries=False)
+        client = Minio(self.endpoint, ACCESS_KEY, SECRET_KEY, secure=False, region="us-east-1", http_client=impatient)
         end = time.monotonic() + _START_SECONDS
         while time.monotonic() < end and self.process.poll() is None:
+            # Its health page says "ready" before it takes signed requests.
             try:
-                if http.request("GET", f"http://{self.endpoint}/minio/health/ready").status == 200:
-                    return
-            except urllib3.exceptions.HTTPError:
-                pass
-            time.sleep(0.05)
+                client.list_buckets()
+                return
+            except (urllib3.exceptions.HTTPError, MinioException):
+                time.sleep(0.05)
         self.stop()
         raise RuntimeError("MinIO did not start: " + (self.folder / "server.log").read_text()[-2000:])
 
