@@ -34,7 +34,7 @@ def pipeline_text(name: str = DETECTOR_TRAINING) -> str:
 
 def image_names(pipeline: str) -> tuple[str, ...]:
     """Return the names of the images of a compiled pipeline, without their tags."""
-    return tuple(sorted({_name(container["image"]) for container in _containers(yaml.safe_load(pipeline))}))
+    return tuple(sorted({_name(container["image"]) for container in _containers(list(yaml.safe_load_all(pipeline)))}))
 
 
 def bind_images(pipeline: str, images: Mapping[str, str]) -> str:
@@ -55,11 +55,24 @@ def bind_images(pipeline: str, images: Mapping[str, str]) -> str:
             raise InputError(f"unknown image {name!r}{suggest(name, known)}")
         if not reference or any(character.isspace() for character in reference):
             raise InputError(f"image {name}: {reference!r} is not an image reference")
-    header = "".join(line for line in pipeline.splitlines(keepends=True) if line.startswith("#"))
-    document = yaml.safe_load(pipeline)
-    for container in _containers(document):
+    documents = list(yaml.safe_load_all(pipeline))
+    for container in _containers(documents):
         container["image"] = images.get(_name(container["image"]), container["image"])
-    return header + yaml.safe_dump(document, sort_keys=True)
+    return _dump(pipeline, documents)
+
+
+def bind_defaults(pipeline: str, values: Mapping[str, Any]) -> str:
+    """Return a compiled pipeline with other defaults: the model, and values by section of the configuration.
+
+    Args:
+        pipeline: The compiled pipeline as YAML.
+        values: ``{"model": name, section: {key: value}}``, each part optional.
+    """
+    documents = list(yaml.safe_load_all(pipeline))
+    parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
+    for key, value in values.items():
+        parameters["model" if key == "model" else f"{key}_overrides"]["defaultValue"] = value
+    return _dump(pipeline, documents)
 
 
 def read_images(file: Path) -> dict[str, str]:
@@ -79,9 +92,16 @@ def read_images(file: Path) -> dict[str, str]:
     return {str(name): reference for name, reference in content.items()}
 
 
-def _containers(document: dict[str, Any]) -> list[dict[str, Any]]:
-    executors = document["deploymentSpec"]["executors"].values()
+def _containers(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    # The first document is the pipeline; a second one has what only Kubernetes knows.
+    executors = documents[0]["deploymentSpec"]["executors"].values()
     return [executor["container"] for executor in executors if "container" in executor]
+
+
+def _dump(pipeline: str, documents: list[dict[str, Any]]) -> str:
+    """Return the documents as YAML, under the comment that tells a reader the parameters."""
+    header = "".join(line for line in pipeline.splitlines(keepends=True) if line.startswith("#"))
+    return header + yaml.safe_dump_all(documents, sort_keys=True)
 
 
 def _name(image: str) -> str:

@@ -15,7 +15,8 @@ from kubeyolo.errors import InputError, KubeyoloError, WorkError
 from kubeyolo.events import Event, StepRecord
 from kubeyolo.runs.bind import DETECTOR_TRAINING, pipeline_text
 from kubeyolo.runs.cache import cached_outputs, forget_dangling
-from kubeyolo.runs.folder import STEPS, RunFolder, RunState
+from kubeyolo.runs.folder import STEPS, RunFolder, RunState, summary
+from kubeyolo.runs.interrupt import interruptible
 from kubeyolo.runs.lock import run_lock
 from kubeyolo.runs.parameters import RunParameters
 from kubeyolo.runs.watch import CacheHits, RunObserver, StepLines
@@ -70,8 +71,6 @@ def run_local(parameters: RunParameters, runs: Path, observer: RunObserver) -> R
             raise
         finally:
             folder.write(state)
-    from kubeyolo.runs.folder import summary
-
     return RunOutcome(folder.path, folder.index, summary(state), state)
 
 
@@ -154,10 +153,13 @@ def _execute(
             cache_root=str(cache),
         )
         pipeline = components.load_component_from_text(pipeline_text(DETECTOR_TRAINING))
-        try:
-            return dict(pipeline(**arguments).outputs)
-        except RuntimeError as error:
-            raise _step_error(watcher, lines) from error
+        with interruptible() as interruption:
+            try:
+                return dict(pipeline(**arguments).outputs)
+            except RuntimeError as error:
+                if interruption.happened:
+                    raise KeyboardInterrupt from error
+                raise _step_error(watcher, lines) from error
 
 
 def _step_error(watcher: _Watcher, lines: StepLines) -> KubeyoloError:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kubeyolo.config.load import config_digest
 from kubeyolo.config.schema import Config
+from kubeyolo.errors import InputError, suggest
 from kubeyolo.evaluation.coco_eval import Detection
 from kubeyolo.evaluation.results import EvaluationResult
 from kubeyolo.report.samples import SampleImage
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from kubeyolo.evaluation.predictor import Predictor
 
 Runtime = Literal["mindspore", "onnx", "int8", "mindir"]
+RUNTIMES: tuple[Runtime, ...] = ("mindspore", "onnx", "int8", "mindir")
 
 _SETTINGS_KEY = "settings_digest"
 
@@ -68,6 +70,18 @@ def real_images(predictor: Predictor, split: Split, wanted: int) -> NDArray[np.f
     chosen = chosen_images(split, wanted)
     prepared = [prepare(split.read_image(i), predictor.image_size, preprocessing) for i in chosen]
     return network_input(prepared, preprocessing)
+
+
+def check_runtime(name: str) -> Runtime:
+    """Return a runtime by its name.
+
+    Raises:
+        InputError: There is none of this name.
+    """
+    for runtime in RUNTIMES:
+        if name == runtime:
+            return runtime
+    raise InputError(f"unknown runtime {name!r}{suggest(name, RUNTIMES)}")
 
 
 def settings_digest(dataset_digest: str, config: Config) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from kubeyolo.bundle import ONNX, ONNX_INT8, Bundle
 from kubeyolo.config.schema import Config, QuantizeConfig
-from kubeyolo.errors import WorkError
 from kubeyolo.evaluation.results import EvaluationResult
 from kubeyolo.steps.record import Stopwatch, write_record, write_report
 from kubeyolo.storage.uri import join_uri
@@ -53,6 +52,7 @@ def quantize(bundle: str, dataset: str, output: str, config: Config) -> Quantize
     from kubeyolo.data.dataset import open_dataset
     from kubeyolo.evaluation.predictor import Predictor
     from kubeyolo.evaluation.runtimes import OnnxRuntime
+    from kubeyolo.quantization.gate import check_accuracy, check_quantization
     from kubeyolo.report.quantization import quantization_report
     from kubeyolo.steps.detection import evaluate_predictor, kept_result
 
@@ -61,23 +61,23 @@ def quantize(bundle: str, dataset: str, output: str, config: Config) -> Quantize
     opened.path(ONNX)
     with tempfile.TemporaryDirectory(prefix="kubeyolo-quantize-") as folder:
         path = Path(folder) / ONNX_INT8
-        facts = _quantize(opened, images, path, config.quantize)
+        facts = _quantize(opened, images, path, config)
         manifest = opened.manifest
         predictor = Predictor(manifest, OnnxRuntime(path, manifest), "int8", config.evaluate.per_batch_size)
         int8_result = evaluate_predictor(predictor, images, config).result
         float_result = _float_result(opened, images, config)
-        drop = 100 * ((float_result.numbers["AP"] or 0.0) - (int8_result.numbers["AP"] or 0.0))
         shown = _facts_for_report(facts, config.quantize)
         report = write_report(output, quantization_report(float_result, int8_result, shown))
-        _check_gate(manifest.model, drop, facts, config.quantize)
+        check_quantization(facts, config.quantize)
+        drop = check_accuracy(float_result, int8_result, config.quantize.max_drop)
         kept = {**manifest.metrics, "int8": kept_result(int8_result, images.manifest.digest, config)}
         published = opened.derive(join_uri(output, "bundle"), {ONNX_INT8: path}, metrics=kept)
     metrics: dict[str, Any] = {
         "int8": int8_result.numbers,
         "float": float_result.numbers,
         "drop": round(drop, 4),
-        "quantized_convs": facts.quantized_convs / max(facts.convs, 1),
-        "size_ratio": round(facts.int8_bytes / facts.float_bytes, 4),
+        "quantized_convs": round(facts.quantized_share, 4),
+        "size_ratio": round(facts.size_ratio, 4),
         "int8_bytes": facts.int8_bytes,
     }
     seconds = watch.seconds
@@ -93,11 +93,15 @@ def quantize(bundle: str, dataset: str, output: str, config: Config) -> Quantize
     )
 
 
-def _quantize(bundle: Bundle, dataset: Dataset, path: Path, settings: QuantizeConfig) -> QuantizationFacts:
+def _quantize(bundle: Bundle, dataset: Dataset, path: Path, config: Config) -> QuantizationFacts:
     """Write the int8 network, calibrated on images of the training split."""
+    from kubeyolo.quantization.calibration import CalibrationImages
     from kubeyolo.quantization.int8 import quantize_onnx
 
-    return quantize_onnx(bundle.path(ONNX), path, settings)
+    settings = config.quantize
+    split = dataset.split(CALIBRATION_SPLIT)
+    images = CalibrationImages(split, bundle.manifest, settings.calibration_images, config.train.seed)
+    return quantize_onnx(bundle.path(ONNX), path, images, settings.calibration)
 
 
 def _float_result(bundle: Bundle, dataset: Dataset, config: Config) -> EvaluationResult:
@@ -118,25 +122,6 @@ def _facts_for_report(facts: QuantizationFacts, settings: QuantizeConfig) -> dic
         "max_drop": settings.max_drop,
         "min_quantized_convs": settings.min_quantized_convs,
         "max_size_ratio": settings.max_size_ratio,
-        "calibration": settings.calibration,
-        "calibration_images": settings.calibration_images,
+        "calibration": facts.calibration,
+        "calibration_images": facts.calibration_images,
     }
-
-
-def _check_gate(model: str, drop: float, facts: QuantizationFacts, settings: QuantizeConfig) -> None:
-    share, ratio = facts.quantized_convs / max(facts.convs, 1), facts.int8_bytes / facts.float_bytes
-    failures = []
-    if drop > settings.max_drop + 1e-9:
-        failures.append(f"AP fell by {drop:.2f} points, allowed are quantize.max_drop = {settings.max_drop:g}")
-    if share < settings.min_quantized_convs:
-        failures.append(
-            f"{facts.quantized_convs} of {facts.convs} convolutions are quantized, wanted are "
-            f"quantize.min_quantized_convs = {settings.min_quantized_convs:g}"
-        )
-    if ratio > settings.max_size_ratio:
-        failures.append(
-            f"the file is {ratio:.3f} of the float one, allowed are quantize.max_size_ratio = "
-            f"{settings.max_size_ratio:g}"
-        )
-    if failures:
-        raise WorkError(f"{model} in int8: {'; '.join(failures)}; calibrate with more images or relax the gate")

@@ -1,0 +1,67 @@
+"""The command line: ``kubeyolo``. Commands import what they need when they are called, so that help is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from kubeyolo import __version__
+from kubeyolo.cli import errors, models, pipeline, predict, run, sample, steps
+
+app = typer.Typer(
+    name="kubeyolo",
+    help="A COCO data set in; a checked, evaluated, exported and quantized YOLO detector out.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command("run")(run.run)
+app.command("validate")(steps.validate)
+app.command("pretrain")(steps.pretrain)
+app.command("train")(steps.train)
+app.command("evaluate")(steps.evaluate)
+app.command("export")(steps.export)
+app.command("quantize")(steps.quantize)
+app.command("publish")(steps.publish)
+app.command("predict")(predict.predict)
+app.command("sample")(sample.sample)
+app.add_typer(models.group, name="models")
+app.add_typer(pipeline.group, name="pipeline")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"kubeyolo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", envvar=errors.DEBUG, help="Print the stack of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A COCO data set in; a checked, evaluated, exported and quantized YOLO detector out.
+
+    Exit codes: 0 done, 1 the work failed, 2 the input cannot be used, 130 interrupted.
+    """
+    if debug:
+        os.environ[errors.DEBUG] = "1"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    command: Any = typer.main.get_command(app)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(errors.exit_code_of(lambda: command.main(given, prog_name="kubeyolo", standalone_mode=False), given))
+
+
+if __name__ == "__main__":
+    main()

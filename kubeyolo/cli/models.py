@@ -1,0 +1,101 @@
+"""``kubeyolo models``: the detectors that can be trained."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kubeyolo.cli.options import ConfigOption, JsonOption, SetOption, sets_of
+
+group = typer.Typer(help="The detectors that can be trained.", no_args_is_help=True)
+
+
+@group.command("list")
+def list_models(as_json: JsonOption = False) -> None:
+    """List the models: size, native image size, and what was published for them on COCO.
+
+    [bold]Examples[/bold]
+
+      kubeyolo models list
+
+      kubeyolo models list --json
+    """
+    import json
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from kubeyolo.models.registry import model_facts, model_names
+
+    facts = [model_facts(name) for name in model_names()]
+    if as_json:
+        rows = [
+            {"name": one.name, "family": one.family, "parameters": one.parameters, "image_size": one.image_size}
+            for one in facts
+        ]
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column in ("model", "family"):
+        table.add_column(column, no_wrap=True)
+    for column in ("parameters", "image size", "strides", "COCO AP"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in facts:
+        best = max((result.ap for result in one.published), default=None)
+        table.add_row(
+            one.name,
+            one.family,
+            f"{one.parameters / 1e6:.2f} M",
+            str(one.image_size),
+            ", ".join(str(stride) for stride in one.strides),
+            "–" if best is None else f"{best:.3f}",
+        )
+    Console(soft_wrap=True).print(table)
+
+
+@group.command("show")
+def show_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")],
+    config_file: ConfigOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is known of a model, and the configuration it would be trained with.
+
+    [bold]Examples[/bold]
+
+      kubeyolo models show yolov5n-r7
+
+      kubeyolo models show yolov5s --config my.yaml --set train.lr=0.02 --json
+    """
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from kubeyolo.cli.tables import figure, flat, pairs_table
+    from kubeyolo.config.load import load_config
+    from kubeyolo.models.registry import model_facts
+
+    facts = model_facts(name)
+    config = load_config(name, config_file, sets_of(sets)).model_dump(mode="json")
+    published = [asdict(result) for result in facts.published]
+    about = {
+        "paper": facts.paper,
+        "parameters": facts.parameters,
+        "image_size": facts.image_size,
+        "strides": facts.strides,
+        "anchors": facts.anchors,
+    }
+    if as_json:
+        print(json.dumps({"model": name, **about, "published": published, "config": config}, indent=1))
+        return
+    console = Console(soft_wrap=True)
+    rows = [(key, figure(value)) for key, value in about.items()]
+    for result in published:
+        where = f"{result['split']} at {result['image_size']} ({result['source']})"
+        rows.append(("published", f"AP {result['ap']:.3f} on {where}"))
+    console.print(pairs_table(name, rows))
+    console.print(pairs_table("configuration", [(key, figure(value)) for key, value in flat(config).items()]))

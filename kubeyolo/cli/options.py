@@ -1,0 +1,49 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        envvar="KUBEYOLO_STORE",
+        metavar="URI",
+        help="Where data sets, checkpoints and models are kept: a folder, or minio://bucket/prefix.",
+    ),
+]
+DEFAULT_STORE = "store"
+
+RunsOption = Annotated[
+    Path, typer.Option("--runs", envvar="KUBEYOLO_RUNS", metavar="FOLDER", help="Folder of the runs on this machine.")
+]
+DEFAULT_RUNS = Path("runs")
+
+ModelOption = Annotated[
+    str | None, typer.Option("--model", "-m", metavar="NAME", help="Model; see 'kubeyolo models list'.")
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="YAML file of values over those of the model's preset."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="A value over all others, such as train.max_epoch=10."),
+]
+OutputOption = Annotated[
+    str, typer.Option("--output", "-o", metavar="URI", help="Where to write; by default below the store.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DatasetArgument = Annotated[
+    str, typer.Argument(metavar="DATASET", help="URI of a stored data set, as 'kubeyolo validate' prints it.")
+]
+BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="URI of a bundle.")]
+
+
+def sets_of(sets: list[str] | None) -> tuple[str, ...]:
+    """Return the pairs of ``--set``, none when it was not given."""
+    return tuple(sets or ())

@@ -1,0 +1,65 @@
+"""``kubeyolo pipeline``: the pipelines as Kubeflow reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kubeyolo.cli.options import ConfigOption, SetOption, sets_of
+
+group = typer.Typer(help="The pipelines as Kubeflow reads them.", no_args_is_help=True)
+
+
+@group.command("show")
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the pipeline.")] = "detector-training",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; standard output without it.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="FILE", help="YAML file of image references by image name.")
+    ] = None,
+    image: Annotated[
+        list[str] | None, typer.Option("--image", metavar="NAME=REFERENCE", help="One image reference.")
+    ] = None,
+    config_file: ConfigOption = None,
+    sets: SetOption = None,
+) -> None:
+    """Write out a compiled pipeline, with image references bound and the configuration as defaults.
+
+    Bind digests, not tags: Kubeflow's cache goes by the reference.
+
+    [bold]Examples[/bold]
+
+      kubeyolo pipeline show -o detector-training.yaml
+
+      kubeyolo pipeline show -o bound.yaml --images digests.yaml --config my.yaml
+
+      kubeyolo pipeline show --image kubeyolo-train=registry:5000/kubeyolo-train@sha256:0a1b…
+    """
+    from kubeyolo.config.load import load_config, sparse_values
+    from kubeyolo.errors import InputError
+    from kubeyolo.runs.bind import bind_defaults, bind_images, pipeline_text, read_images
+
+    text = pipeline_text(name)
+    references = read_images(images) if images else {}
+    for pair in image or []:
+        key, equals, reference = pair.partition("=")
+        if not equals:
+            raise InputError(f"--image {pair!r}: expected name=reference")
+        references[key] = reference
+    if config_file or sets:
+        load_config(None, config_file, sets_of(sets))
+        text = bind_defaults(text, sparse_values(config_file, sets_of(sets)))
+    if references:
+        text = bind_images(text, references)
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written: {error.strerror}") from error
+    print(output)

@@ -1,0 +1,138 @@
+"""``kubeyolo run``: the whole pipeline on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kubeyolo.cli.options import (
+    DEFAULT_RUNS,
+    DEFAULT_STORE,
+    ConfigOption,
+    JsonOption,
+    ModelOption,
+    RunsOption,
+    SetOption,
+    StoreOption,
+    sets_of,
+)
+
+if TYPE_CHECKING:
+    from kubeyolo.runs.local import RunOutcome
+
+SAMPLE_FOLDER = "sample-data"
+
+
+def run(
+    data: Annotated[
+        str, typer.Option("--data", "-d", metavar="URI", help="Folder or URI of a COCO data set with train and val.")
+    ] = "",
+    sample: Annotated[bool, typer.Option("--sample", help="Run on a generated sample data set.")] = False,
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    classification: Annotated[
+        str,
+        typer.Option("--classification", metavar="URI", help="Images by class, to pretrain on."),
+    ] = "",
+    version: Annotated[
+        str, typer.Option("--version", metavar="NAME", help="Version to publish; by default made from the content.")
+    ] = "",
+    config_file: ConfigOption = None,
+    sets: SetOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """Validate, pretrain, train, evaluate, export, quantize and publish a detector on this machine.
+
+    It runs the compiled Kubeflow pipeline, each step in a process of its own.
+    The same command continues a run that was interrupted.
+    Reports are in runs/latest/index.html.
+
+    [bold]Examples[/bold]
+
+      kubeyolo run --sample --config examples/demo.yaml
+
+      kubeyolo run --data data/bccd --config examples/small-set.yaml
+
+      kubeyolo run --data data/coco --model yolov5s-r7 --store minio://kubeyolo
+    """
+    from kubeyolo.cli.display import RunDisplay
+    from kubeyolo.errors import InputError, KubeyoloError
+    from kubeyolo.runs.folder import RunFolder
+    from kubeyolo.runs.local import run_local
+    from kubeyolo.runs.parameters import run_parameters
+
+    if bool(data) == sample:
+        raise InputError("give either --data with a data set, or --sample; see 'kubeyolo run --help'")
+    if sample:
+        data = str(_sample_dataset(runs / SAMPLE_FOLDER))
+    parameters = run_parameters(data, store, model, config_file, sets_of(sets), classification, version)
+    folder = RunFolder(runs, parameters.name)
+    if not as_json:
+        print(f"run {parameters.name}\nstore {parameters.store}", flush=True)
+    try:
+        outcome = run_local(parameters, runs, _Silent() if as_json else RunDisplay())
+    except (KubeyoloError, KeyboardInterrupt) as error:
+        if not as_json and folder.index.is_file():
+            print(f"report {folder.index}", flush=True)
+        if isinstance(error, KeyboardInterrupt):
+            print("run the same command again to continue", flush=True)
+        raise
+    if as_json:
+        import json
+
+        print(json.dumps(outcome.summary, indent=1))
+        return
+    _print_outcome(outcome)
+
+
+class _Silent:
+    """Shows nothing of a run."""
+
+    def started(self, step: str) -> None:
+        """Show nothing."""
+
+    def cached(self, step: str) -> None:
+        """Show nothing."""
+
+    def line(self, step: str, text: str) -> None:
+        """Show nothing."""
+
+    def finished(self, step: str, seconds: float) -> None:
+        """Show nothing."""
+
+    def failed(self, step: str, message: str) -> None:
+        """Show nothing."""
+
+
+def _sample_dataset(folder: Path) -> Path:
+    from kubeyolo.data.sample import generate_sample_dataset
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return generate_sample_dataset(folder)
+
+
+def _print_outcome(outcome: RunOutcome) -> None:
+    """Print the numbers of float, ONNX and int8 side by side, and where everything is."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from kubeyolo.report.formats import duration, number3
+
+    state = outcome.state
+    columns = {"trained": ("evaluate", ""), "ONNX": ("export_model", "onnx."), "int8": ("quantize", "int8.")}
+    table = Table(title=outcome.folder.name, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table.add_column("COCO", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right")
+    for key in outcome.summary["evaluate"]:
+        values: list[Any] = [state.metric(step, prefix + key) for step, prefix in columns.values()]
+        table.add_row(key, *(number3(value) for value in values))
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    console.print(f"time    {duration(sum(outcome.summary['seconds'].values()))}")
+    console.print(f"bundle  {outcome.summary['bundle']}")
+    console.print(f"report  {outcome.index}")

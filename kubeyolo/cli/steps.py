@@ -1,0 +1,245 @@
+"""The commands that do one step each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kubeyolo.cli.options import (
+    DEFAULT_STORE,
+    BundleArgument,
+    ConfigOption,
+    DatasetArgument,
+    JsonOption,
+    ModelOption,
+    OutputOption,
+    SetOption,
+    StoreOption,
+    sets_of,
+)
+from kubeyolo.cli.tables import print_record
+
+if TYPE_CHECKING:
+    from kubeyolo.config.schema import Config
+
+
+def validate(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder or URI of a COCO data set.")],
+    store: StoreOption = DEFAULT_STORE,
+    config_file: ConfigOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a COCO data set and store it: every annotation, every image.
+
+    The folder has annotations/train.json, annotations/val.json, train/ and val/.
+
+    [bold]Examples[/bold]
+
+      kubeyolo validate data/bccd
+
+      kubeyolo validate minio://data/coco --store minio://kubeyolo
+    """
+    from kubeyolo.config.load import load_config
+    from kubeyolo.steps.validate import validate_dataset
+
+    load_config(None, config_file, sets_of(sets))
+    print_record(validate_dataset(data, store).record, as_json)
+
+
+def pretrain(
+    dataset: DatasetArgument,
+    model: ModelOption = None,
+    classification: Annotated[
+        str, typer.Option("--classification", metavar="URI", help="Images in one folder for each class.")
+    ] = "",
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = "",
+    config_file: ConfigOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pretrain a backbone as a classifier: on images by class, or on crops of the data set's objects.
+
+    [bold]Examples[/bold]
+
+      kubeyolo pretrain store/datasets/bccd-3f0c9a1b22d4 --model yolov5n-r7
+
+      kubeyolo pretrain store/datasets/bccd-3f0c9a1b22d4 --classification data/cells --set pretrain.max_epoch=10
+    """
+    from kubeyolo.config.load import load_config
+    from kubeyolo.source import source_digest
+    from kubeyolo.steps.places import backbone_output
+    from kubeyolo.steps.pretrain import pretrain_backbone
+
+    config = load_config(model, config_file, sets_of(sets))
+    images = classification or _dataset_digest(dataset)
+    output = output or backbone_output(store, config, images, source_digest())
+    print_record(pretrain_backbone(dataset, output, config, classification).record, as_json)
+
+
+def train(
+    dataset: DatasetArgument,
+    model: ModelOption = None,
+    backbone: Annotated[
+        str, typer.Option("--backbone", metavar="URI", help="Bundle of a pretrained backbone to start from.")
+    ] = "",
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = "",
+    config_file: ConfigOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a detector. The same command continues a training that was interrupted.
+
+    [bold]Examples[/bold]
+
+      kubeyolo train store/datasets/bccd-3f0c9a1b22d4 --model yolov5n-r7 --set train.max_epoch=50
+
+      kubeyolo train minio://kubeyolo/datasets/coco-52d41a7c9e10 --config my.yaml --store minio://kubeyolo
+    """
+    from kubeyolo.config.load import load_config
+    from kubeyolo.source import source_digest
+    from kubeyolo.steps import train as step
+    from kubeyolo.steps.places import training_output
+
+    config = load_config(model, config_file, sets_of(sets))
+    output = output or training_output(store, config, _dataset_digest(dataset), backbone, source_digest())
+    print_record(step.train(dataset, output, config, backbone).record, as_json)
+
+
+def evaluate(
+    bundle: BundleArgument,
+    dataset: DatasetArgument,
+    runtime: Annotated[str, typer.Option("--runtime", help="mindspore, onnx, int8 or mindir.")] = "mindspore",
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = "",
+    config_file: ConfigOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute the 12 COCO numbers of a bundle on a data set.
+
+    [bold]Examples[/bold]
+
+      kubeyolo evaluate store/models/yolov5n-r7/1.0 store/datasets/bccd-3f0c9a1b22d4
+
+      kubeyolo evaluate BUNDLE DATASET --runtime int8 --set evaluate.min_ap=0.5
+    """
+    from kubeyolo.steps import evaluate as step
+    from kubeyolo.steps.detection import check_runtime
+
+    checked = check_runtime(runtime)
+    config = _config_of(bundle, config_file, sets)
+    output = output or _output(store, bundle, step.STEP if runtime == "mindspore" else f"{step.STEP}-{runtime}")
+    outcome = step.evaluate(bundle, dataset, output, config, checked)
+    if not as_json:
+        print(outcome.result.words())
+    print_record(outcome.record, as_json)
+
+
+def export(
+    bundle: BundleArgument,
+    dataset: DatasetArgument,
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = "",
+    config_file: ConfigOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a trained bundle to MINDIR and ONNX, compare both with it, and evaluate the ONNX network.
+
+    [bold]Examples[/bold]
+
+      kubeyolo export store/trainings/yolov5n-r7-0a1b2c3d4e5f/bundle store/datasets/bccd-3f0c9a1b22d4
+
+      kubeyolo export BUNDLE DATASET --set 'export.formats=[onnx]'
+    """
+    from kubeyolo.steps import export as step
+
+    config = _config_of(bundle, config_file, sets)
+    output = output or _output(store, bundle, step.STEP)
+    print_record(step.export_model(bundle, dataset, output, config).record, as_json)
+
+
+def quantize(
+    bundle: BundleArgument,
+    dataset: DatasetArgument,
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = "",
+    config_file: ConfigOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Quantize the ONNX network of a bundle to int8, evaluate it, and refuse it when it lost too much.
+
+    [bold]Examples[/bold]
+
+      kubeyolo quantize store/runs/my-run/export_model/bundle store/datasets/bccd-3f0c9a1b22d4
+
+      kubeyolo quantize BUNDLE DATASET --set quantize.max_drop=0.5 --set quantize.calibration_images=128
+    """
+    from kubeyolo.steps import quantize as step
+
+    config = _config_of(bundle, config_file, sets)
+    output = output or _output(store, bundle, step.STEP)
+    print_record(step.quantize(bundle, dataset, output, config).record, as_json)
+
+
+def publish(
+    bundle: BundleArgument,
+    version: Annotated[
+        str, typer.Option("--version", metavar="NAME", help="Version; by default made from the content.")
+    ] = "",
+    evaluation: Annotated[
+        str, typer.Option("--evaluation", metavar="URI", help="metrics.json of an evaluation, for the model card.")
+    ] = "",
+    store: StoreOption = DEFAULT_STORE,
+    config_file: ConfigOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish a bundle under models/<model>/<version>/ of a store, with a model card.
+
+    [bold]Examples[/bold]
+
+      kubeyolo publish store/runs/my-run/quantize/bundle --version 1.0.0
+
+      kubeyolo publish BUNDLE --store minio://kubeyolo --evaluation store/runs/my-run/evaluate/metrics.json
+    """
+    from kubeyolo.config.load import load_config
+    from kubeyolo.steps import publish as step
+
+    load_config(None, config_file, sets_of(sets))
+    print_record(step.publish(bundle, store, version, evaluation).record, as_json)
+
+
+def _dataset_digest(dataset: str) -> str:
+    from kubeyolo.data.dataset import open_dataset
+
+    return open_dataset(dataset).manifest.digest
+
+
+def _config_of(bundle: str, config_file: Any, sets: list[str] | None) -> Config:
+    """Return the configuration a bundle was trained with, under the file and the pairs that were given."""
+    from kubeyolo.config.load import load_config, sparse_values
+    from kubeyolo.steps.component import bundle_configuration
+
+    load_config(None, config_file, sets_of(sets))
+    sections = sparse_values(config_file, sets_of(sets))
+    sections.pop("model", None)
+    return bundle_configuration(bundle, **sections)
+
+
+def _output(store: str, bundle: str, step: str) -> str:
+    """Return where a step on a bundle writes: under the name of the training, run or version that the bundle is of."""
+    from kubeyolo.steps.places import run_output
+    from kubeyolo.storage.uri import split_uri
+
+    parent, name = split_uri(bundle)
+    if name == "bundle":
+        parent, name = split_uri(parent)
+    if name in ("export_model", "quantize"):
+        name = split_uri(parent)[1]
+    return run_output(store, name, step)

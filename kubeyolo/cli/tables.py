@@ -1,0 +1,59 @@
+"""How results are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def print_record(uri: str, as_json: bool = False) -> None:
+    """Print the record of a step: its outputs and figures as a table, or all of it as JSON."""
+    from rich.console import Console
+
+    from kubeyolo.steps.record import read_record
+
+    record = read_record(uri)
+    if as_json:
+        print(record.model_dump_json(indent=1))
+        return
+    rows = [(name, value) for name, value in record.outputs.items() if value]
+    rows += [("report", record.report)] if record.report else []
+    rows += [(name, figure(value)) for name, value in flat(record.metrics).items()]
+    rows.append(("seconds", f"{record.seconds:.1f}"))
+    Console(soft_wrap=True).print(pairs_table(record.step, rows))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values under dotted names."""
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{name}.")
+        else:
+            result[prefix + name] = value
+    return result
+
+
+def figure(value: object) -> str:
+    """Return a value as text: short numbers, a dash for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def pairs_table(title: str, rows: Sequence[tuple[str, str]]) -> Table:
+    """Return a table of names and values."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
