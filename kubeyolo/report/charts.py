@@ -221,7 +221,7 @@ def bar_chart(
     figure, axes = _axes(x_label, height=46.0 + pitch * max(1, len(rows)))
     axes.grid(axis="x", color=LINE, linewidth=0.8)
     axes.yaxis.grid(False)
-    values = np.array([list(group) for _, group in groups], dtype=np.float64).reshape(len(groups), -1)
+    values = np.array([list(group) for _, group in groups], dtype=np.float64).reshape(len(groups), len(rows))
     positive = values[values > 0]
     logarithmic = positive.size > 1 and positive.max() / positive.min() > 50
     thickness = min(0.78 / max(1, len(groups)), 0.5)
@@ -231,7 +231,7 @@ def bar_chart(
         places = np.arange(len(rows)) + offset
         widths = np.maximum(values[index] - start, 0.0)
         color = SERIES[index % len(SERIES)]
-        axes.barh(places, widths, left=start, height=thickness * 0.86, color=color, linewidth=0)
+        axes.barh(places, widths, left=start, height=thickness * 0.86, color=color, linewidth=0, gid=f"data-{index}")
         for place, value in zip(places, values[index], strict=True):
             axes.annotate(
                 compact(value) if decimals is None else f"{value:.{decimals}f}",
@@ -322,7 +322,7 @@ def _axes(x_label: str, height: float = HEIGHT) -> tuple[Figure, Any]:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(LINE)
-    axes.tick_params(length=0, labelsize=10.5, labelcolor=MUTED, pad=5, which="both")
+    axes.tick_params(length=0, color=LINE, labelsize=10.5, labelcolor=MUTED, pad=5, which="both")
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(6))

@@ -1,0 +1,243 @@
+"""Reports with known content, and pages in a real browser that fail on console errors and failed requests."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kubeyolo.config.schema import Config
+from kubeyolo.data.index import SplitIndex
+from kubeyolo.data.manifest import DatasetManifest, SplitManifest, StoredFile
+from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, EvaluationResult
+from kubeyolo.report.dataset import dataset_report
+from kubeyolo.report.evaluation import evaluation_report
+from kubeyolo.report.export import export_report
+from kubeyolo.report.index import StepCard, index_page
+from kubeyolo.report.quantization import quantization_report
+from kubeyolo.report.samples import Box, SampleImage
+from kubeyolo.report.training import pretraining_report, training_report
+from kubeyolo.training.history import HistoryRow, TrainingHistory
+
+HOSTILE = "<script>alert(1)</script>"
+CLASSES = ("disc", "ring", HOSTILE)
+SIZE = (600, 400)
+ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+OpenPage = Callable[..., AbstractContextManager[Any]]
+
+
+def split_index(seed: int, images: int) -> SplitIndex:
+    """Return an index of ``images`` images; the first has no boxes, the second one crowd box."""
+    rng = np.random.default_rng(seed)
+    counts = np.array([0, *rng.integers(1, 9, images - 1)])
+    total = int(counts.sum())
+    wh = rng.uniform(8, 220, (total, 2))
+    xy = rng.uniform(0, 1, (total, 2)) * (np.array(SIZE) - wh)
+    crowd = np.zeros(total, np.bool_)
+    crowd[0] = True
+    return SplitIndex(
+        image_id=np.arange(images, dtype=np.int64),
+        file_name=[f"{number:04}.jpg" for number in range(images)],
+        width=np.full(images, SIZE[0], np.int32),
+        height=np.full(images, SIZE[1], np.int32),
+        box_start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        box_id=np.arange(total, dtype=np.int64),
+        box_class=(np.arange(total) % len(CLASSES)).astype(np.int32),
+        box_xywh=np.concatenate([xy, wh], axis=1),
+        box_area=wh.prod(axis=1),
+        box_crowd=crowd,
+    )
+
+
+def sample(caption: str, score: float | None = None) -> SampleImage:
+    """Return a noisy image with a large, a small, a crowd and a partly outside box."""
+    image = np.random.default_rng(len(caption)).integers(0, 255, (SIZE[1] // 8, SIZE[0] // 8, 3), np.uint8)
+    boxes = [
+        Box((30, 40, 330, 300), CLASSES[0], score),
+        Box((100, 120, 130, 150), CLASSES[1], score),
+        Box((400, 20, 580, 200), CLASSES[2], score, crowd=score is None),
+        Box((500, 300, 700, 500), CLASSES[0], score),
+    ]
+    return SampleImage(image.repeat(8, axis=0).repeat(8, axis=1), boxes, caption)
+
+
+def evaluation_result(shift: float = 0.0) -> EvaluationResult:
+    """Return a result whose 12 numbers all differ, one of them without ground truth."""
+    numbers: dict[str, float | None] = {n.key: 0.9 - 0.0517 * i - shift for i, n in enumerate(COCO_NUMBERS)}
+    numbers["APs"] = None
+    curve = [1 / (1 + math.exp(12 * (i / 100 - 0.8))) for i in range(101)]
+    return EvaluationResult(
+        numbers=numbers,
+        per_class=[
+            ClassResult(name=CLASSES[0], AP=0.4 - shift, AP50=0.7, images=20, boxes=50),
+            ClassResult(name=CLASSES[1], AP=0.8, AP50=0.95, images=31, boxes=70),
+            ClassResult(name=CLASSES[2], AP=None, AP50=None, images=0, boxes=0),
+        ],
+        curves={CLASSES[0]: curve, CLASSES[1]: [value**2 for value in curve]},
+        images=40,
+        boxes=120,
+        detections=3000,
+        split="val",
+        runtime="onnx",
+        image_size=(320, 320),
+    )
+
+
+def training_history() -> TrainingHistory:
+    """Return 300 logged steps and five validations."""
+    history, rng = TrainingHistory(), np.random.default_rng(0)
+    for step in range(1, 301):
+        part = math.exp(-step / 80)
+        noise = float(rng.normal(1, 0.1))
+        history.append(
+            HistoryRow(
+                step=step,
+                epoch=(step - 1) // 60,
+                loss=(1 + 3 * part) * noise,
+                box=(0.3 + part) * noise,
+                obj=(0.6 + part) * noise,
+                cls=(0.1 + part) * noise,
+                lr=0.01 * (1 - step / 301),
+                images_per_second=20 * noise,
+            )
+        )
+        if step % 60 == 0:
+            history.append(HistoryRow(kind="val", step=step, epoch=(step - 1) // 60, ap=0.6 - part, ap50=0.9 - part))
+    return history
+
+
+QUANTIZATION_FACTS = {
+    "convs": 60,
+    "quantized_convs": 58,
+    "float_bytes": 7_000_000,
+    "int8_bytes": 2_100_000,
+    "max_drop": 1.0,
+    "min_quantized_convs": 0.95,
+    "max_size_ratio": 0.35,
+    "calibration": "minmax",
+}
+
+
+def step_cards() -> list[StepCard]:
+    """Return the cards of a run that failed in quantize."""
+    return [
+        StepCard("validate_dataset", "cached", 3.0, "reports/validate_dataset.html", {"images": 60}),
+        StepCard("pretrain_backbone", "skipped"),
+        StepCard("train", "succeeded", 812.0, "reports/train.html", {"loss": 1.25}),
+        StepCard("evaluate", "succeeded", 20.0, "reports/evaluate.html", {"AP": 0.6123}),
+        StepCard("export_model", "succeeded", 30.0, "reports/export_model.html"),
+        StepCard("quantize", "failed", 40.0, "reports/quantize.html", note=f"AP dropped {HOSTILE}"),
+        StepCard("publish", "pending"),
+    ]
+
+
+def dataset_page() -> str:
+    stored = StoredFile(name="x", size=10, sha256="0" * 64)
+    splits = {"train": split_index(0, 40), "val": split_index(1, 20)}
+    manifest = DatasetManifest(
+        name=f"shapes {HOSTILE}",
+        source="file:///data/shapes",
+        digest="ab" * 32,
+        classes=CLASSES,
+        category_ids=(1, 2, 3),
+        splits={
+            name: SplitManifest(images=len(index), boxes=index.boxes, crowd=1, index=stored, shards=(stored,))
+            for name, index in splits.items()
+        },
+    )
+    return dataset_report(manifest, splits, [sample("one.jpg"), sample("two two.jpg")])
+
+
+def build_pages() -> dict[str, str]:
+    """Return every report by the name of its step, and the index page."""
+    facts = {"seconds": 812.4, "resumed_at": [100, 200], "model": {"parameters": 1_872_157, "strides": (8, 16, 32)}}
+    pretraining = [{"step": s, "epoch": s // 50, "loss": 2 / s, "accuracy": 1 - 1 / s} for s in range(1, 120)]
+    parity = {name: {f"raw_{s}": {"relative": 1e-6 * s} for s in (8, 16, 32)} for name in ("onnx", "mindir")}
+    files = {"model.onnx": 7_200_000, "model.mindir": 7_400_000}
+    return {
+        "validate_dataset": dataset_page(),
+        "pretrain_backbone": pretraining_report(pretraining, {"model": "yolov5n-r7", "seconds": 51.0}),
+        "train": training_report(training_history(), Config().model_dump(), facts),
+        "evaluate": evaluation_report(
+            evaluation_result(), [(sample("a.jpg: ground truth"), sample("a.jpg: detections", 0.87))], "yolov5n-r7"
+        ),
+        "export_model": export_report({"model": "yolov5n-r7", "files": files, "parity": parity, "rtol": 1e-4}),
+        "quantize": quantization_report(evaluation_result(), evaluation_result(0.0042), QUANTIZATION_FACTS),
+        "index": index_page(
+            "yolov5n-r7-shapes-0a1b2c",
+            step_cards(),
+            {
+                "model": "yolov5n-r7",
+                "dataset": {"name": "shapes", "digest": "ab" * 32},
+                "evaluate": evaluation_result().numbers,
+                "export": {"onnx": {"AP": 0.9}},
+                "quantize": {"int8": {"AP": 0.8958}},
+                "bundle": "minio://models/yolov5n-r7/1",
+                "seconds": {"train": 812.0},
+            },
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder laid out as that of a run: index.html and reports/<step>.html."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "reports").mkdir()
+    for name, html in build_pages().items():
+        place = folder if name == "index" else folder / "reports"
+        (place / f"{name}.html").write_text(html)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; its scope ends with the module, for the event loop it needs must not outlive it."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    binary = os.environ.get("CHROMIUM_BIN") or shutil.which("chromium") or "/usr/bin/chromium"
+    if not Path(binary).exists():
+        pytest.skip("no Chromium: install chromium or set CHROMIUM_BIN")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=binary, args=list(ARGUMENTS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def open_page(browser: Any) -> OpenPage:
+    """Open a file; console errors, script errors and failed or foreign requests fail the test at the end."""
+
+    @contextmanager
+    def opened(path: Path, *, scheme: str = "light", width: int = 1180) -> Iterator[Any]:
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        wrong: list[str] = []
+        page.on("console", lambda m: wrong.append(m.text) if m.type in {"error", "warning"} else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("requestfailed", lambda request: wrong.append(f"failed {request.url[:200]}"))
+        page.on("request", lambda r: wrong.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        page.on("dialog", lambda dialog: (wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        try:
+            page.goto(path.as_uri())
+            yield page
+            assert wrong == []
+        finally:
+            page.close()
+
+    return opened

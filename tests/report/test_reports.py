@@ -1,0 +1,187 @@
+"""What reports say where content is missing, odd or large."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from kubeyolo.data.coco import read_coco
+from kubeyolo.data.manifest import DatasetManifest
+from kubeyolo.errors import InputError
+from kubeyolo.evaluation.results import ClassResult, EvaluationResult
+from kubeyolo.report.dataset import dataset_report
+from kubeyolo.report.evaluation import evaluation_report
+from kubeyolo.report.export import export_report
+from kubeyolo.report.formats import compact, duration, integer, number3, setting, signed_points, size_text
+from kubeyolo.report.index import StepCard, index_page
+from kubeyolo.report.model_card import model_card
+from kubeyolo.report.quantization import quantization_report
+from kubeyolo.report.samples import Box, SampleImage
+from kubeyolo.report.training import pretraining_report, training_report
+from kubeyolo.training.history import HistoryRow, TrainingHistory
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def result(ap: float | None = 0.5, classes: int = 1) -> EvaluationResult:
+    rows = [ClassResult(name=f"class {i}", AP=ap, AP50=ap, images=1, boxes=2) for i in range(classes)]
+    curves = {row.name: [0.5] * 101 for row in rows} if ap is not None else {}
+    return EvaluationResult(numbers={"AP": ap}, per_class=rows, curves=curves)
+
+
+def text_of(html: str) -> str:
+    """Return the visible words of a page, roughly."""
+    body = re.sub(r"<(style|script|svg)\b.*?</\1>", " ", html, flags=re.S)
+    return " ".join(re.sub(r"<[^>]*>", " ", body).split())
+
+
+@pytest.mark.parametrize(
+    ("facts", "failed"),
+    [
+        ({"max_drop": 1.0}, "Loss of AP, in points"),
+        ({"convs": 60, "quantized_convs": 50, "min_quantized_convs": 0.95}, "Convolutions quantized"),
+        ({"float_bytes": 100, "int8_bytes": 36, "max_size_ratio": 0.35}, "Size, int8 to float"),
+    ],
+)
+def test_gate_fails_on_each_of_its_checks(facts: dict[str, float], failed: str) -> None:
+    text = text_of(quantization_report(result(0.5), result(0.4899), facts))
+    assert "fails the gate" in text and f"Not met: {failed}." in text and "−1.01 points" in text
+
+
+def test_gate_passes_at_its_bounds() -> None:
+    facts = {"max_drop": 1.0, "convs": 60, "quantized_convs": 57, "min_quantized_convs": 0.95}
+    facts |= {"float_bytes": 100, "int8_bytes": 35, "max_size_ratio": 0.35}
+    text = text_of(quantization_report(result(0.5), result(0.49), facts))
+    assert "passes the gate" in text and text.count("passed") == 3
+
+
+def test_reports_of_nothing_are_pages() -> None:
+    empty = result(None, 0)
+    manifest = DatasetManifest(name="n", source="s", digest="d", classes=(), category_ids=(), splits={})
+    for html in (
+        evaluation_report(empty),
+        quantization_report(empty, empty, {}),
+        training_report(TrainingHistory(), {}, {}),
+        pretraining_report([], {}),
+        export_report({}),
+        index_page("run", [], {}),
+        dataset_report(manifest, {}),
+    ):
+        assert html.startswith("<!doctype html>") and html.rstrip().endswith("</html>")
+
+
+def test_many_classes_get_a_spread_instead_of_bars() -> None:
+    html = evaluation_report(result(0.5, 80))
+    assert "share of classes" in html and "mean of 80 classes" in html
+    assert html.count("<tr>") >= 80 and len(html) < 400_000
+
+
+def test_export_says_when_an_output_differs() -> None:
+    facts = {"files": {"model.onnx": 7_000_000}, "rtol": 1e-4, "parity": {"onnx": {"raw_8": 1e-6, "raw_16": 2e-4}}}
+    text = text_of(export_report(facts))
+    assert "An exported network differs" in text and "2e-4; allowed 1e-4" in text and "7.00 MB" in text
+
+
+def test_training_counts_epochs_from_one_and_names_its_best() -> None:
+    rows = [HistoryRow(step=8, epoch=0, loss=3.0), HistoryRow(kind="val", step=8, epoch=0, ap=0.25)]
+    rows += [HistoryRow(step=16, epoch=1, loss=2.0), HistoryRow(kind="val", step=16, epoch=1, ap=0.125)]
+    text = text_of(training_report(TrainingHistory(rows), {"model": "m"}, {"resumed_at": 8}))
+    assert "Steps 16 2 epochs" in text and "Best AP 0.250 on validation, epoch 1" in text
+    assert "resumed 1 time." in text
+
+
+@pytest.mark.parametrize("link", ["javascript:alert(1)", "https://example.org/x.html", "/etc/passwd"])
+def test_index_links_only_to_files_beside_it(link: str) -> None:
+    with pytest.raises(InputError, match="not a relative link"):
+        StepCard("train", "succeeded", 1.0, link)
+
+
+def test_unknown_status_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'succeeded'"):
+        StepCard("train", "suceeded")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        (("succeeded", "cached", "skipped"), "succeeded"),
+        (("succeeded", "running", "pending"), "running"),
+        (("failed", "running"), "failed"),
+        (("succeeded", "pending"), "pending"),
+    ],
+)
+def test_status_of_a_run_is_its_most_urgent_one(statuses: tuple[str, ...], expected: str) -> None:
+    cards = [StepCard(f"step {i}", status, 1.0) for i, status in enumerate(statuses)]  # type: ignore[arg-type]
+    assert f'id="run-status">{expected}<' in index_page("run", cards, {})
+
+
+def test_model_card_has_numbers_files_and_no_markup_of_others() -> None:
+    manifest = {
+        "model": "yolov5n-r7",
+        "classes": ["cat|dog", HOSTILE],
+        "image_size": (320, 640),
+        "strides": (8, 16, 32),
+        "dataset": {"name": "pets", "digest": "cd" * 32, "uri": "file:///x"},
+        "config": {"train": {"lr": 0.01, "optimizer": "sgd"}},
+        "files": {"model.onnx": {"size": 7_220_000, "sha256": "ef" * 32}},
+    }
+    card = model_card(manifest, {"mindspore": {"AP": 0.51234, "APs": None}, "int8": {"AP": 0.5}})
+    assert card.startswith("# yolov5n-r7\n")
+    assert "| AP | 0.50:0.95, all, 100 | 0.512 | 0.500 |" in card
+    assert "| model.onnx | 7.22 MB | " + "ef" * 32 in card
+    assert "640 × 320 pixels" in card and "cd" * 32 in card and "| optimizer | sgd |" in card
+    assert "<script>" not in card and "cat\\|dog" in card
+    rows = [line for line in card.splitlines() if re.match(r"\| A[PR]", line)]
+    assert len(rows) == 12 and all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert [compact(v) for v in (0, 0.02, 5, 1500, 12_000, 1.5e6, 2.5e-4)] == [
+        "0",
+        "0.02",
+        "5",
+        "1500",
+        "12k",
+        "1.5M",
+        "2.5e-4",
+    ]
+    assert [duration(v) for v in (0.44, 9.96, 59.7, 725, 12_000, None)] == [
+        "0.4 s",
+        "10 s",
+        "1 min 00 s",
+        "12 min 05 s",
+        "3 h 20 min",
+        "–",
+    ]
+    assert [signed_points(v) for v in (0.0042, -0.0042, 1e-6, None)] == ["+0.42", "−0.42", "±0.00", "–"]
+    assert [number3(v) for v in (0.5, 1.0, -1.0, None)] == ["0.500", "1.000", "–", "–"]
+    assert (integer(1_234_567), size_text(999), size_text(7_220_000)) == ("1\u202f234\u202f567", "999 B", "7.22 MB")
+    assert [setting(v) for v in (True, None, (8, 16), {"a": 1.5}, 0.1 + 0.2)] == ["yes", "–", "8, 16", "a 1.5", "0.3"]
+
+
+def test_report_of_real_coco_images_has_their_counts_and_stays_small(shared: Path) -> None:
+    folder = shared / "data" / "coco_cc"
+    index, classes, category_ids = read_coco(folder / "annotations" / "val.json", folder / "val")
+    manifest = DatasetManifest(
+        name="coco_cc", source="s", digest="d" * 64, classes=tuple(classes), category_ids=tuple(category_ids), splits={}
+    )
+    samples = []
+    for i in range(12):
+        rows = index.boxes_of(i)
+        image = cv2.imread(str(folder / "val" / index.file_name[i]))[:, :, ::-1]
+        boxes = [
+            Box((x, y, x + w, y + h), classes[number], crowd=bool(crowd))
+            for (x, y, w, h), number, crowd in zip(
+                index.box_xywh[rows].tolist(), index.box_class[rows].tolist(), index.box_crowd[rows], strict=True
+            )
+        ]
+        samples.append(SampleImage(np.ascontiguousarray(image), boxes, index.file_name[i]))
+    html = dataset_report(manifest, {"val": index}, samples)
+    assert 300_000 < len(html) < 3_000_000
+    assert "val 57 517 7 2 9.1" in text_of(html)
+    assert html.count('class="edge"') == sum(len(sample.boxes) for sample in samples)
+    assert html.count("<img ") == 12
