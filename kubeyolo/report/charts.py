@@ -110,18 +110,7 @@ def line_chart(
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter(NullFormatter())
     _limits(axes, shown, y_limits, x_limits, log_y, headroom=1.16 if marks else 1.06)
-    for mark in marks:
-        axes.axvline(mark.x, color=INK, linewidth=0.9, linestyle=(0, (3, 3)), gid="data-mark")
-        axes.annotate(
-            mark.label,
-            (mark.x, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, -2),
-            textcoords="offset points",
-            fontsize=9.5,
-            color=MUTED,
-            verticalalignment="top",
-        )
+    _draw_marks(axes, marks)
     svg = inline_svg(figure, name, label)
     legend = tuple((row.name, _css(row)) for row, _, _ in shown if not row.faint) if len(shown) > 1 else ()
     return Chart(name, title, svg, legend, _hover(figure, axes, shown, x_label), note)
@@ -157,23 +146,7 @@ def histogram(
     figure, axes = _axes(x_label)
     if log_x:
         axes.set_xscale("log")
-    for index, (low, high, text) in enumerate(bands):
-        low, high = max(low, float(edges[0])), min(high, float(edges[-1]))
-        if low >= high:
-            continue
-        axes.axvspan(low, high, color=MUTED, alpha=0.10 if index % 2 else 0.03, linewidth=0)
-        middle = math.sqrt(low * high) if log_x else (low + high) / 2
-        axes.annotate(
-            text,
-            (middle, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, -3),
-            textcoords="offset points",
-            ha="center",
-            va="top",
-            fontsize=9.5,
-            color=MUTED,
-        )
+    _draw_bands(axes, bands, (float(edges[0]), float(edges[-1])), log_x)
     top = 0.0
     for index, (_, values) in enumerate(groups):
         counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)
@@ -232,25 +205,8 @@ def bar_chart(
         widths = np.maximum(values[index] - start, 0.0)
         color = SERIES[index % len(SERIES)]
         axes.barh(places, widths, left=start, height=thickness * 0.86, color=color, linewidth=0, gid=f"data-{index}")
-        for place, value in zip(places, values[index], strict=True):
-            axes.annotate(
-                compact(value) if decimals is None else f"{value:.{decimals}f}",
-                (max(value, start), place),
-                xytext=(3, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9.5,
-                color=MUTED,
-            )
-    if logarithmic:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(numticks=6))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-        axes.set_xlim(start, float(positive.max()) * 2.2)
-    else:
-        axes.set_xlim(0, (float(positive.max()) if positive.size else 1.0) * 1.14)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+        _draw_values(axes, places, values[index], start, decimals)
+    _scale_bars(axes, float(positive.max()) if positive.size else 1.0, start)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), [_short(row) for row in rows], fontsize=10, color=INK)
     legend = (
@@ -331,6 +287,64 @@ def _axes(x_label: str, height: float = HEIGHT) -> tuple[Figure, Any]:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
     axes.set_xlabel(x_label, fontsize=10.5, color=MUTED, loc="right")
     return figure, axes
+
+
+def _draw_marks(axes: Any, marks: Sequence[Mark]) -> None:
+    for mark in marks:
+        axes.axvline(mark.x, color=INK, linewidth=0.9, linestyle=(0, (3, 3)), gid="data-mark")
+        _note(axes, mark.label, mark.x, (3, -2), "left")
+
+
+def _draw_bands(
+    axes: Any, bands: Sequence[tuple[float, float, str]], limits: tuple[float, float], logarithmic: bool
+) -> None:
+    for index, (start, end, text) in enumerate(bands):
+        low, high = max(start, limits[0]), min(end, limits[1])
+        if low >= high:
+            continue
+        axes.axvspan(low, high, color=MUTED, alpha=0.10 if index % 2 else 0.03, linewidth=0)
+        _note(axes, text, math.sqrt(low * high) if logarithmic else (low + high) / 2, (0, -3), "center")
+
+
+def _note(axes: Any, text: str, x: float, offset: tuple[float, float], align: str) -> None:
+    """Write a small text at the top of the plot, at x."""
+    axes.annotate(
+        text,
+        (x, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=offset,
+        textcoords="offset points",
+        ha=align,
+        va="top",
+        fontsize=9.5,
+        color=MUTED,
+    )
+
+
+def _draw_values(axes: Any, places: Array, values: Array, start: float, decimals: int | None) -> None:
+    """Write the values behind the ends of their bars."""
+    for place, value in zip(places, values, strict=True):
+        axes.annotate(
+            compact(value) if decimals is None else f"{value:.{decimals}f}",
+            (max(value, start), place),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=MUTED,
+        )
+
+
+def _scale_bars(axes: Any, largest: float, start: float) -> None:
+    """Set the range of bars that start at ``start``: logarithmic above zero, with room for the values."""
+    if start > 0:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(numticks=6))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlim(start, largest * 2.2)
+    else:
+        axes.set_xlim(0, largest * 1.14)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
 
 
 def _limits(

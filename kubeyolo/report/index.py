@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from kubeyolo.errors import InputError, suggest
 from kubeyolo.report.dag import draw_tall, draw_wide
-from kubeyolo.report.formats import DASH, duration, number3, setting
+from kubeyolo.report.formats import DASH, duration, number3, setting, signed_points
 from kubeyolo.report.page import Stat, fact_groups, render
 
 Status = Literal["succeeded", "cached", "running", "failed", "skipped", "pending"]
@@ -124,11 +124,16 @@ def _stats(cards: Sequence[StepCard], facts: Mapping[str, Any]) -> list[Stat]:
         ("AP in int8", _nested(facts, "quantize", "int8", "AP")),
     ):
         if value is not None:
-            change = f"{100 * (value - evaluate['AP']):+.2f} points" if evaluate.get("AP") is not None else ""
-            stats.append(Stat(label, number3(value), change.replace("-", "−")))
+            change = "" if evaluate.get("AP") is None else f"{signed_points(value - evaluate['AP'])} points"
+            stats.append(Stat(label, number3(value), change))
     spent = [card.seconds for card in cards if card.seconds is not None]
-    stats.append(Stat("Time", duration(sum(spent)) if spent else DASH, f"{len(cards)} steps"))
+    stats.append(Stat("Time", duration(sum(spent)) if spent else DASH, _count_note(cards)))
     return stats
+
+
+def _count_note(cards: Sequence[StepCard]) -> str:
+    cached = sum(1 for card in cards if card.status == "cached")
+    return f"{len(cards)} steps, {cached} from the cache" if cached else f"{len(cards)} steps"
 
 
 def _nested(facts: Mapping[str, Any], *keys: str) -> float | None:
