@@ -1,0 +1,235 @@
+"""Training processes on this machine: one alone, or several that msrun starts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from kubeyolo.errors import InputError, WorkError
+from kubeyolo.training.spec import EXIT_INTERRUPTED, OUTCOME_FOLDER, TrainingSpec
+
+WORKER_MODULE = "kubeyolo.training.worker"
+LAST_LINES = 8
+
+_POLL_SECONDS = 0.2
+
+Show = Callable[[str], None]
+
+
+def launch_training(spec: TrainingSpec, processes: int | None = None, show: Show | None = None) -> None:
+    """Train in processes of their own and wait for them; no MindSpore is imported here.
+
+    What rank 0 prints is passed on. The processes are killed when this one dies, and told to write a checkpoint and
+    stop when it is sent SIGTERM or SIGINT.
+
+    Args:
+        spec: The training run.
+        processes: Number of data-parallel processes; the configured one by default.
+        show: Takes each line; prints it by default.
+
+    Raises:
+        InputError: A process refused its input; the message is that of the process.
+        WorkError: A process failed or was interrupted; with its message, or else its last lines.
+    """
+    count = spec.processes if processes is None else processes
+    if spec.task == "detector" and count != spec.config.train.processes:
+        train = spec.config.train.model_copy(update={"processes": count})
+        spec = spec.model_copy(update={"config": spec.config.model_copy(update={"train": train})})
+    with tempfile.TemporaryDirectory(prefix="kubeyolo-launch-") as name:
+        folder = Path(name)
+        spec.write(folder / "spec.json")
+        worker = [sys.executable, "-m", WORKER_MODULE, str(folder / "spec.json")]
+        if count == 1:
+            lines, code = _run_one(worker, folder, show or _print_line, inherit=show is None and sys.stdout.isatty())
+        else:
+            lines, code = _run_many(worker, folder, count, show or _print_line)
+        _raise_failure(folder, lines, code)
+
+
+def _run_one(worker: list[str], folder: Path, show: Show, inherit: bool) -> tuple[list[str], int]:
+    """Run one process; on a terminal it prints for itself, so that it can draw a bar."""
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    pipe = None if inherit else subprocess.PIPE
+    process = subprocess.Popen(
+        _guarded(worker),
+        stdin=subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=None if inherit else subprocess.STDOUT,
+        env=_environment(folder),
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    with _ended(process), _forwarding(lambda number: [process.pid]):
+        if process.stdout is not None:
+            for line in process.stdout:
+                last.append(line.rstrip("\n"))
+                show(line.rstrip("\n"))
+        code = process.wait()
+    return list(last), code
+
+
+def _run_many(worker: list[str], folder: Path, count: int, show: Show) -> tuple[list[str], int]:
+    """Run several processes by msrun, which keeps a log file for each."""
+    logs = folder / "logs"
+    command = [
+        sys.executable,
+        "-m",
+        "mindspore.parallel.cluster.run",
+        f"--worker_num={count}",
+        f"--local_worker_num={count}",
+        f"--master_port={_free_port()}",
+        "--join=True",
+        f"--log_dir={logs}",
+        *worker,
+    ]
+    with (folder / "msrun.log").open("w") as log:
+        process = subprocess.Popen(
+            _guarded(command),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_environment(folder) | {"GLOG_v": "3"},
+            start_new_session=True,
+        )
+    follower = _Follower(logs / "worker_0.log", show)
+    with _ended(process), _forwarding(lambda number: _children(process.pid)):
+        _wait_idly(process, logs, count, follower)
+    follower.poll()
+    return _last_lines(folder, follower), process.returncode
+
+
+def _wait_idly(process: subprocess.Popen[Any], logs: Path, count: int, follower: _Follower) -> None:
+    """Wait for msrun, which waits for its processes in a loop without a pause: it may only have idle cores."""
+    slowed = False
+    while process.poll() is None:
+        if not slowed and all((logs / f"worker_{rank}.log").exists() for rank in range(count)):
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+            slowed = True
+        follower.poll()
+        time.sleep(_POLL_SECONDS)
+
+
+class _Follower:
+    """Passes on the lines of a growing file."""
+
+    def __init__(self, path: Path, show: Show) -> None:
+        self.last: deque[str] = deque(maxlen=LAST_LINES)
+        self._path, self._show = path, show
+        self._position = 0
+        self._rest = ""
+
+    def poll(self) -> None:
+        """Pass on the lines that are complete by now."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            data = file.read()
+        self._position += len(data)
+        *lines, self._rest = (self._rest + data.decode(errors="replace")).split("\n")
+        for line in lines:
+            self.last.append(line)
+            self._show(line)
+
+
+def _raise_failure(folder: Path, lines: list[str], code: int) -> None:
+    outcomes = _outcomes(folder)
+    failed = [outcome for outcome in outcomes if outcome["exit_code"] != 0]
+    if code == 0 and not failed:
+        return
+    # A process that was killed because another failed has nothing to say.
+    for kind in (InputError.exit_code, WorkError.exit_code, EXIT_INTERRUPTED):
+        for outcome in failed:
+            if outcome["exit_code"] == kind:
+                error = InputError if kind == InputError.exit_code else WorkError
+                raise error(outcome["message"])
+    reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    tail = " | ".join(line for line in lines if line.strip()) or "nothing"
+    raise WorkError(f"a training process failed ({reason}); it printed last: {tail}")
+
+
+def _outcomes(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("rank-*.json"))]
+
+
+def _last_lines(folder: Path, follower: _Follower) -> list[str]:
+    """Return the last lines of the rank that failed: one that left no outcome, else rank 0."""
+    for path in sorted((folder / "logs").glob("worker_*.log")):
+        rank = path.stem.removeprefix("worker_")
+        if not (folder / f"rank-{rank}.json").exists():
+            lines = path.read_text(errors="replace").splitlines()
+            return [f"rank {rank}:", *lines[-LAST_LINES:]]
+    return list(follower.last)
+
+
+def _guarded(command: list[str]) -> list[str]:
+    return [sys.executable, "-m", "kubeyolo.launch.guard", *command]
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return os.environ | {OUTCOME_FOLDER: str(folder), "PYTHONUNBUFFERED": "1"}
+
+
+@contextlib.contextmanager
+def _ended(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """Leave no process behind, whatever happens here."""
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            for pid in (*_children(process.pid), process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextlib.contextmanager
+def _forwarding(targets: Callable[[int], list[int]]) -> Iterator[None]:
+    """Pass SIGTERM and SIGINT on as SIGTERM, when this is the main thread, which alone can take signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for pid in targets(number):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    old: Mapping[int, Any] = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _print_line(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,240 @@
+"""Training of a detector: from a data set and a configuration to a published bundle."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from safetensors.numpy import load_file, save_file
+
+from kubeyolo.bundle import (
+    MANIFEST_NAME,
+    WEIGHTS,
+    Bundle,
+    BundleManifest,
+    DatasetReference,
+    open_bundle,
+    publish_bundle,
+)
+from kubeyolo.data.dataset import Dataset, open_dataset
+from kubeyolo.data.loader import Loader
+from kubeyolo.errors import InputError
+from kubeyolo.models.registry import build_model, model_facts
+from kubeyolo.progress import Progress
+from kubeyolo.runtime import configure_mindspore
+from kubeyolo.storage.base import Store
+from kubeyolo.storage.integrity import sha256_bytes
+from kubeyolo.storage.uri import open_store
+from kubeyolo.training import history
+from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, remove_checkpoints
+from kubeyolo.training.distribution import Distribution, check_world, gradient_sum, join, threads_for
+from kubeyolo.training.loop import LoopSettings, Print, StopRequest, TrainingLoop
+from kubeyolo.training.schedules import build_schedule
+from kubeyolo.training.spec import TrainingSpec, refuse_changes, training_identity
+
+if TYPE_CHECKING:
+    from kubeyolo.training.engine import Engine
+
+RESULT_NAME = "training.json"
+"""Written last of all into the output: the run is complete."""
+
+
+def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopRequest, show: Print = print) -> None:
+    """Train, or continue to train, and publish the bundle at ``<output>/bundle``.
+
+    Raises:
+        InputError: The data set, the backbone, the configuration or the store cannot be used, or the output holds a
+            run under other conditions.
+        WorkError: The loss is not finite, or a worker failed.
+        Interrupted: Stopped on request, after a checkpoint.
+    """
+    check_world(spec.processes, distribution)
+    facts = model_facts(spec.config.model)
+    dataset = open_dataset(spec.dataset, spec.cache)
+    backbone = _open_backbone(spec)
+    identity = training_identity(spec, dataset.manifest.digest, _digest(backbone), distribution.world)
+    store = open_store(spec.output)
+    if is_complete(store, identity, spec):
+        show(f"{store.uri}: training is complete, nothing to do")
+        return
+    if distribution.is_first and not spec.resume:
+        clear_output(store)
+    state = newest_checkpoint(store, lambda line: show(f"warning: {line}")) if spec.resume else None
+    if state is not None:
+        refuse_changes(state.identity, identity, store.uri)
+        if state.code_digest != spec.code_digest:
+            show("warning: the checkpoint was written by another version of the library")
+    train = spec.config.train
+    loader = Loader(
+        dataset.split("train"),
+        spec.config.data,
+        spec.config.augment,
+        train.image_size,
+        train.per_batch_size,
+        train.seed,
+        distribution.rank,
+        distribution.world,
+        max_epoch=train.max_epoch,
+    )
+    with loader:
+        configure_mindspore(train.device_target, threads_for(distribution.world))
+        if distribution.world > 1:
+            join(distribution)
+        engine = _build_engine(spec, facts, len(dataset.classes), loader.steps_per_epoch, distribution, backbone)
+        settings = LoopSettings(
+            total_steps=train.max_epoch * loader.steps_per_epoch,
+            images_per_step=train.per_batch_size * distribution.world,
+            log_interval=train.log_interval,
+            checkpoint_interval=train.ckpt_interval,
+            keep_checkpoints=train.keep_checkpoints,
+        )
+        output = store if distribution.is_first else None
+        run_loop(engine, loader, output, settings, identity, spec, state, stop, show)
+    if distribution.is_first:
+        manifest = _manifest(spec, facts, dataset, backbone)
+        publish_weights(store, engine, manifest, identity, spec)
+        show(f"published {store.uri_of('bundle')}")
+
+
+def run_loop(
+    engine: Engine,
+    batches: Any,
+    store: Store | None,
+    settings: LoopSettings,
+    identity: dict[str, Any],
+    spec: TrainingSpec,
+    state: TrainingState | None,
+    stop: StopRequest,
+    show: Print,
+    after_epoch: Any = None,
+) -> TrainingLoop:
+    """Run the loop from a checkpoint, or from the start when ``state`` is None; with a bar on a terminal."""
+    import sys
+
+    bar = Progress("training", settings.total_steps) if store is not None and sys.stderr.isatty() else None
+    loop = TrainingLoop(
+        engine,
+        batches,
+        store,
+        settings,
+        identity,
+        spec.code_digest,
+        after_epoch,
+        stop,
+        show,
+        bar.advance if bar else None,
+    )
+    if state is not None:
+        loop.restore(state)
+        show(f"resuming at step {state.step} of {settings.total_steps}")
+    if bar is None:
+        loop.run()
+    else:
+        with bar:
+            bar.advance(engine.step)
+            loop.run()
+    return loop
+
+
+def is_complete(store: Store, identity: dict[str, Any], spec: TrainingSpec) -> bool:
+    """Tell whether the output holds the finished run of this spec.
+
+    Raises:
+        InputError: It holds a finished run under other conditions.
+    """
+    if not spec.resume or not store.exists(RESULT_NAME) or not store.exists(f"bundle/{MANIFEST_NAME}"):
+        return False
+    result = orjson.loads(store.read_bytes(RESULT_NAME))
+    refuse_changes(result["identity"], identity, store.uri)
+    return bool(result["code_digest"] == spec.code_digest)
+
+
+def clear_output(store: Store) -> None:
+    """Remove what an earlier run left, so that training starts anew."""
+    store.delete(RESULT_NAME)
+    store.delete_tree("bundle", first=MANIFEST_NAME)
+    remove_checkpoints(store)
+    store.delete(history.FILE_NAME)
+
+
+def publish_weights(
+    store: Store, engine: Engine, manifest: BundleManifest, identity: dict[str, Any], spec: TrainingSpec
+) -> str:
+    """Publish the averaged weights as a bundle, mark the run as complete, and return the URI of the bundle."""
+    with tempfile.TemporaryDirectory(prefix="kubeyolo-bundle-") as name:
+        path = Path(name) / WEIGHTS
+        save_file(engine.averaged(), path)
+        uri = publish_bundle(store.uri_of("bundle"), manifest, {WEIGHTS: path})
+    result = {"identity": identity, "code_digest": spec.code_digest, "steps": engine.step, "bundle": uri}
+    store.write_bytes(RESULT_NAME, orjson.dumps(result, option=orjson.OPT_INDENT_2))
+    return uri
+
+
+def _build_engine(
+    spec: TrainingSpec,
+    facts: Any,
+    num_classes: int,
+    steps_per_epoch: int,
+    distribution: Distribution,
+    backbone: Bundle | None,
+) -> Engine:
+    # Only here: MindSpore must be configured before it is imported.
+    from kubeyolo.losses.build import build_loss
+    from kubeyolo.training.engine import Engine, load_parameters
+    from kubeyolo.training.optimizers import group_parameters
+
+    train = spec.config.train
+    network = build_model(spec.config.model, num_classes, seed=train.seed)
+    if backbone is not None:
+        own = {p.name: p for p in network.get_parameters() if p.name.startswith("backbone.")}
+        load_parameters(own, load_file(backbone.path(WEIGHTS)), f"weights of {backbone.uri}")
+    loss = build_loss(
+        facts,
+        num_classes,
+        train.image_size,
+        box_gain=train.box_gain,
+        obj_gain=train.obj_gain,
+        cls_gain=train.cls_gain,
+        anchor_t=train.anchor_t,
+        label_smooth_factor=train.label_smooth_factor,
+    )
+    reduce: Any = None
+    if distribution.world > 1:
+        reduce = gradient_sum([parameter.shape for parameter in group_parameters(network).all])
+    return Engine(network, loss, train, build_schedule(train, steps_per_epoch), reduce)
+
+
+def _open_backbone(spec: TrainingSpec) -> Bundle | None:
+    if spec.backbone is None:
+        return None
+    bundle = open_bundle(spec.backbone, spec.cache)
+    if bundle.manifest.kind != "backbone" or bundle.manifest.model != spec.config.model:
+        raise InputError(
+            f"{spec.backbone}: is a {bundle.manifest.kind} of {bundle.manifest.model}, "
+            f"not a backbone of {spec.config.model}; pretrain one for this model"
+        )
+    return bundle
+
+
+def _digest(backbone: Bundle | None) -> str:
+    return "" if backbone is None else sha256_bytes(backbone.manifest.files[WEIGHTS].sha256.encode())
+
+
+def _manifest(spec: TrainingSpec, facts: Any, dataset: Dataset, backbone: Bundle | None) -> BundleManifest:
+    size = spec.config.train.image_size
+    manifest = dataset.manifest
+    return BundleManifest(
+        kind="detector",
+        model=spec.config.model,
+        classes=manifest.classes,
+        category_ids=manifest.category_ids,
+        image_size=(size, size),
+        strides=facts.strides,
+        anchors=facts.anchors,
+        config=spec.config.model_dump(mode="json"),
+        dataset=DatasetReference(name=manifest.name, digest=manifest.digest, uri=dataset.uri),
+        parent=None if backbone is None else backbone.uri,
+        code_digest=spec.code_digest,
+    )

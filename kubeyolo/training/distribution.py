@@ -1,0 +1,107 @@
+"""Data-parallel training: who we are, and the sum of gradients over all processes.
+
+The loss of a process is already times its batch size, so the sum over processes is the gradient of the global batch.
+Batch normalisation takes its statistics from the images of one process; the averages that are kept are those of
+rank 0.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kubeyolo.errors import InputError, WorkError
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """One process among ``world``."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that logs and writes."""
+        return self.rank == 0
+
+
+def distribution_from_environment() -> Distribution:
+    """Read what msrun tells its processes; without msrun there is one process."""
+    if "MS_ROLE" not in os.environ:
+        return Distribution()
+    world = int(os.environ.get("MS_WORKER_NUM", os.environ.get("RANK_SIZE", "1")))
+    rank = os.environ.get("RANK_ID", os.environ.get("MS_NODE_ID", "0"))
+    return Distribution(int(rank), world)
+
+
+def is_scheduler() -> bool:
+    """Tell whether msrun started this process to introduce the others to each other."""
+    return os.environ.get("MS_ROLE") == "MS_SCHED"
+
+
+def join(distribution: Distribution) -> None:
+    """Meet the other processes; returns when all are there. A scheduler stays until they are gone.
+
+    Raises:
+        WorkError: The processes did not meet, or disagree about their numbers.
+    """
+    from mindspore import communication
+
+    try:
+        communication.init()
+        if is_scheduler():
+            return
+        found = (communication.get_rank(), communication.get_group_size())
+    except RuntimeError as error:
+        line = str(error).strip().splitlines()[0]
+        raise WorkError(f"training process {distribution.rank} could not join the others: {line}") from error
+    if found != (distribution.rank, distribution.world):
+        raise WorkError(
+            f"training process {distribution.rank} of {distribution.world} was given rank {found[0]} of {found[1]}"
+        )
+
+
+def gradient_sum(shapes: Sequence[tuple[int, ...]]) -> object:
+    """Return a cell that sums gradients of these shapes over all processes, in one exchange."""
+    from mindspore import Tensor, nn, ops
+
+    class GradientSum(nn.Cell):
+        def __init__(self) -> None:
+            super().__init__()
+            self.reduce = ops.AllReduce(ops.ReduceOp.SUM)
+            self.concat = ops.Concat(0)
+            self.split = [math.prod(shape) for shape in shapes]
+            self.shapes = tuple(shapes)
+
+        def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            flat: tuple[Tensor, ...] = ()
+            for gradient in gradients:
+                flat += (gradient.reshape(-1),)
+            total = self.reduce(self.concat(flat))
+            parts: tuple[Tensor, ...] = ()
+            for part, shape in zip(ops.split(total, self.split), self.shapes):  # noqa: B905 - not in graph mode
+                parts += (part.reshape(shape),)
+            return parts
+
+    return GradientSum()
+
+
+def threads_for(world: int) -> int:
+    """Return how many threads one of ``world`` processes of this machine should use."""
+    return max(1, len(os.sched_getaffinity(0)) // world)
+
+
+def check_world(configured: int, distribution: Distribution) -> None:
+    """Refuse to train with another number of processes than was asked for.
+
+    Raises:
+        InputError: Names both numbers.
+    """
+    if distribution.world != configured:
+        raise InputError(
+            f"train.processes is {configured}, but {distribution.world} training processes were started; "
+            "start as many as the configuration says"
+        )

@@ -1,0 +1,243 @@
+"""The loop over epochs: steps, log lines, history, checkpoints, and an orderly end when told to stop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+
+from kubeyolo.errors import WorkError
+from kubeyolo.storage.base import Store
+from kubeyolo.training import history
+from kubeyolo.training.checkpoints import TrainingState, write_checkpoint
+from kubeyolo.training.engine import Engine
+from kubeyolo.training.history import HistoryRow, TrainingHistory
+
+Print = Callable[[str], None]
+
+
+class Interrupted(Exception):  # noqa: N818 - an order that was followed, no error
+    """Training stopped at a checkpoint because the process was told to."""
+
+
+class Batches(Protocol):
+    """Where batches come from."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch."""
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Any]:
+        """Yield batches with ``images`` and ``labels``."""
+
+
+class StopRequest:
+    """Remembers that the process was sent SIGTERM or SIGINT; the first one only, a second SIGINT ends it."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def install(self, listen: bool = True) -> None:
+        """Take over the signals; a process that does not ``listen`` leaves the decision to rank 0."""
+        signal.signal(signal.SIGTERM, self._set if listen else signal.SIG_IGN)
+        signal.signal(signal.SIGINT, self._set if listen else signal.SIG_IGN)
+
+    def _set(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long to train and what to leave behind on the way.
+
+    Attributes:
+        total_steps: Steps of the whole run.
+        images_per_step: Images of all processes.
+        log_interval: Steps between two log lines.
+        checkpoint_interval: Steps between two checkpoints; 0 writes one an epoch.
+        keep_checkpoints: Checkpoints that are kept.
+        kind: Kind of the rows in the history.
+        parts: Names of the history's columns that hold the parts of the loss, "" for a part that has none.
+    """
+
+    total_steps: int
+    images_per_step: int
+    log_interval: int = 20
+    checkpoint_interval: int = 0
+    keep_checkpoints: int = 3
+    kind: Any = "train"
+    parts: tuple[str, ...] = ("box", "obj", "cls")
+
+
+class LossRecord:
+    """Losses of the steps since the last row; fetched from the device only when a row is made."""
+
+    def __init__(self) -> None:
+        self._fetched: list[list[float]] = []
+        self._waiting: list[tuple[int, Any]] = []
+
+    def add(self, step: int, losses: Any) -> None:
+        """Keep the losses of a step without waiting for them."""
+        self._waiting.append((step, losses))
+
+    def rows(self) -> list[list[float]]:
+        """Return the losses of all steps since ``clear``.
+
+        Raises:
+            WorkError: A loss or the gradients' norm is not finite; names the step and the last finite losses.
+        """
+        for step, losses in self._waiting:
+            values = [float(value) for value in losses.asnumpy()]
+            if not all(math.isfinite(value) for value in values):
+                last = self._fetched[-1] if self._fetched else None
+                raise WorkError(
+                    f"training step {step}: the loss is not finite: (total, parts, gradient norm) = {_brief(values)}, "
+                    f"at the step before {_brief(last) if last else 'not known'}; "
+                    "lower train.lr or lengthen the warm-up, and run again from the last checkpoint"
+                )
+            self._fetched.append(values)
+        self._waiting.clear()
+        return self._fetched
+
+    def restore(self, rows: Sequence[Sequence[float]]) -> None:
+        """Start with the losses of a checkpoint."""
+        self._fetched = [list(row) for row in rows]
+
+    def clear(self) -> None:
+        """Forget the losses: a row was made of them."""
+        self._fetched = []
+
+
+class TrainingLoop:
+    """Steps an engine from where it is to the last step.
+
+    Args:
+        engine: Trained and restored here.
+        batches: Of this process.
+        store: Output of the run; None in processes that write nothing.
+        settings: Lengths and intervals.
+        identity: What the weights depend on, for the checkpoints.
+        code_digest: Of the library, for the checkpoints.
+        after_epoch: Called after the last step of each epoch; its row goes into the history.
+        stop: Request to stop at the next step.
+        show: Prints one line.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        batches: Batches,
+        store: Store | None,
+        settings: LoopSettings,
+        identity: dict[str, Any],
+        code_digest: str = "",
+        after_epoch: Callable[[int, int], HistoryRow | None] | None = None,
+        stop: StopRequest | None = None,
+        show: Print = print,
+        advance: Callable[[int], None] | None = None,
+    ) -> None:
+        self.history = TrainingHistory()
+        self._engine = engine
+        self._batches = batches
+        self._store = store
+        self._settings = settings
+        self._identity = identity
+        self._code_digest = code_digest
+        self._after_epoch = after_epoch
+        self._stop = stop or StopRequest()
+        self._show = show
+        self._advance = advance or (lambda steps: None)
+        self._record = LossRecord()
+        self._saved_step = -1
+        self._since = time.perf_counter()
+        self._steps_since = 0
+
+    def restore(self, state: TrainingState) -> None:
+        """Continue from a checkpoint, history and all."""
+        self._engine.restore(state)
+        self._record.restore(state.pending)
+        self.history = TrainingHistory.from_bytes(state.history)
+        self._saved_step = state.step
+        if self._store is not None:
+            # What was written after the checkpoint will be written again.
+            self._store.write_bytes(history.FILE_NAME, state.history)
+
+    def run(self) -> None:
+        """Train to the last step.
+
+        Raises:
+            Interrupted: Stopped on request, after a checkpoint.
+            WorkError: The loss is not finite.
+        """
+        per_epoch, engine = self._batches.steps_per_epoch, self._engine
+        self._since = time.perf_counter()
+        while engine.step < self._settings.total_steps:
+            epoch, offset = divmod(engine.step, per_epoch)
+            for batch in self._batches.epoch(epoch, offset):
+                self._record.add(engine.step + 1, engine.train(batch.images, batch.labels))
+                self._steps_since += 1
+                self._advance(1)
+                self._after_step(epoch, engine.step)
+                if engine.step == self._settings.total_steps:
+                    break
+
+    def _after_step(self, epoch: int, step: int) -> None:
+        settings = self._settings
+        last = step == settings.total_steps
+        epoch_ends = last or step % self._batches.steps_per_epoch == 0
+        if step % settings.log_interval == 0 or last:
+            self._log(epoch, step)
+        if epoch_ends and self._after_epoch is not None:
+            row = self._after_epoch(epoch, step)
+            if row is not None:
+                self.history.append(row)
+        interval = settings.checkpoint_interval
+        if last or (step % interval == 0 if interval else epoch_ends):
+            self._checkpoint(step)
+        if self._stop.requested and not last:
+            self._checkpoint(step)
+            raise Interrupted(f"told to stop at step {step}")
+
+    def _log(self, epoch: int, step: int) -> None:
+        rows = np.asarray(self._record.rows(), np.float64)
+        self._record.clear()
+        mean = rows.mean(0)
+        images = self._settings.images_per_step
+        now = time.perf_counter()
+        rate = self._steps_since * images / max(now - self._since, 1e-9)
+        self._since, self._steps_since = now, 0
+        parts = {name: float(mean[1 + i]) for i, name in enumerate(self._settings.parts) if name}
+        row = HistoryRow(
+            kind=self._settings.kind,
+            step=step,
+            epoch=epoch,
+            loss=float(mean[1 : 1 + len(self._settings.parts)].sum()),
+            lr=self._engine.learning_rate,
+            images_per_second=round(rate, 2),
+            **parts,
+        )
+        self.history.append(row)
+        self._show(f"epoch[{epoch}], iter[{step}], loss:{row.loss:.6f}, {rate:.2f} imgs/sec, lr:{row.lr:.6g}")
+
+    def _checkpoint(self, step: int) -> None:
+        # Also in processes that write nothing: all of them stop at a loss that is not finite.
+        pending = [list(row) for row in self._record.rows()]
+        if self._store is None or self._saved_step == step:
+            return
+        state = self._engine.capture(self._identity, self._code_digest)
+        state.pending = pending
+        state.history = self.history.to_bytes()
+        write_checkpoint(self._store, state, self._settings.keep_checkpoints)
+        self._store.write_bytes(history.FILE_NAME, state.history)
+        self._saved_step = step
+
+
+def _brief(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"

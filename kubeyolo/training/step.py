@@ -1,0 +1,86 @@
+"""One training step as one compiled graph: from uint8 images to updated weights and their average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from kubeyolo.training.ema import WeightAverage
+from kubeyolo.training.optimizers import GradientClip, Optimizer, ParameterGroups
+
+PARTS = ("total", "box", "obj", "cls", "gradient norm")
+"""What a step returns, in this order."""
+
+
+class ForwardLoss(nn.Cell):
+    """Network and loss: uint8 images and labels to the total loss and its parts.
+
+    Args:
+        network: Maps images (N, 3, H, W) in [0, 1] to what the loss reads.
+        loss: Maps that and the labels to (total scalar, parts (P,)).
+    """
+
+    def __init__(self, network: nn.Cell, loss: nn.Cell) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+
+    def construct(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss that is differentiated and its parts."""
+        x = images.astype(ms.float32) * (1.0 / 255.0)
+        return self.loss(self.network(x), labels)
+
+
+class TrainStep(nn.Cell):
+    """Forward, gradients, sum over processes, clipping, optimizer, average.
+
+    Args:
+        forward: Network and loss, in training mode.
+        groups: Trainable parameters.
+        optimizer: Made for the same groups.
+        grad_clip: Largest global norm of the gradients; 0 does not clip.
+        average: Average of the weights, or None.
+        reduce: Cell that sums the gradients of all processes, or None for one process.
+    """
+
+    def __init__(
+        self,
+        forward: nn.Cell,
+        groups: ParameterGroups,
+        optimizer: Optimizer,
+        grad_clip: float = 0.0,
+        average: WeightAverage | None = None,
+        reduce: Callable[..., tuple[Tensor, ...]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.gradients = ops.value_and_grad(forward, None, groups.all, has_aux=True)
+        self.optimizer = optimizer
+        self.reduce = reduce
+        self.clip = GradientClip(grad_clip) if grad_clip > 0 else None
+        self.average = average
+
+    def construct(self, images: Tensor, labels: Tensor, share: Tensor, *scalars: Tensor) -> Tensor:
+        """Train on one batch.
+
+        Args:
+            images: (N, 3, H, W) uint8.
+            labels: What the loss reads.
+            share: 1 − decay of the average.
+            *scalars: Of ``Optimizer.scalars``; not as one tuple, whose tensors would be compiled in as constants.
+
+        Returns:
+            (P + 2,) total loss, its parts, and the norm of the gradients (0 when they are not clipped).
+        """
+        (total, parts), gradients = self.gradients(images, labels)
+        if self.reduce is not None:
+            gradients = self.reduce(gradients)
+        norm = ops.zeros_like(total)
+        if self.clip is not None:
+            gradients, norm = self.clip(gradients)
+        done = self.optimizer(gradients, scalars)
+        if self.average is not None:
+            done = (done, self.average(ops.depend(share, done)))
+        losses = ops.concat((total.reshape(1), parts, norm.reshape(1)), 0)
+        return ops.depend(losses, done)

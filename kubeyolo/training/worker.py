@@ -1,0 +1,86 @@
+"""One training process: ``python -m kubeyolo.training.worker SPEC.json``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from kubeyolo.errors import KubeyoloError
+from kubeyolo.launch.guard import die_with_parent
+from kubeyolo.runtime import configure_mindspore
+from kubeyolo.training.detector import train_detector
+from kubeyolo.training.distribution import Distribution, distribution_from_environment, is_scheduler, join
+from kubeyolo.training.loop import Interrupted, StopRequest
+from kubeyolo.training.spec import EXIT_INTERRUPTED, OUTCOME_FOLDER, TrainingSpec
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the process and return its exit code: 0 done, 1 failed, 2 bad input, 143 stopped at a checkpoint."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if len(arguments) != 1:
+        print("usage: python -m kubeyolo.training.worker SPEC.json", file=sys.stderr)
+        return 2
+    distribution = distribution_from_environment()
+    if is_scheduler():
+        configure_mindspore("CPU", 1)
+        join(distribution)
+        return 0
+    die_with_parent()
+    stop = StopRequest()
+    stop.install(listen=distribution.is_first)
+    code, message = _run(Path(arguments[0]), distribution, stop)
+    if message:
+        print(message, flush=True)
+    _leave_outcome(distribution, code, message)
+    return code
+
+
+def run_training(spec: TrainingSpec, distribution: Distribution, stop: StopRequest) -> None:
+    """Do the task of a spec in this process."""
+
+    def show(line: str) -> None:
+        if distribution.is_first:
+            print(line, flush=True)
+
+    if spec.task == "backbone":
+        from kubeyolo.training.pretrain import pretrain_backbone
+
+        pretrain_backbone(spec, stop, show)
+    else:
+        train_detector(spec, distribution, stop, show)
+
+
+def _run(path: Path, distribution: Distribution, stop: StopRequest) -> tuple[int, str]:
+    try:
+        run_training(TrainingSpec.read(path), distribution, stop)
+    except Interrupted as interrupted:
+        return EXIT_INTERRUPTED, f"interrupted: {interrupted}; run the same again to resume"
+    except KubeyoloError as error:
+        logger.debug("training failed", exc_info=True)
+        return error.exit_code, str(error)
+    except Exception as error:  # noqa: BLE001 - the last resort: one line for the user, the rest for the log
+        traceback.print_exc()
+        lines = str(error).strip().splitlines()
+        return 1, f"training failed: {type(error).__name__}: {lines[0] if lines else ''}"
+    return 0, ""
+
+
+def _leave_outcome(distribution: Distribution, code: int, message: str) -> None:
+    """Tell the launcher what happened: msrun does not pass exit codes on."""
+    folder = os.environ.get(OUTCOME_FOLDER)
+    if folder:
+        document = json.dumps({"rank": distribution.rank, "exit_code": code, "message": message})
+        path = Path(folder) / f"rank-{distribution.rank}.json"
+        part = path.with_suffix(".part")
+        part.write_text(document)
+        part.rename(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
