@@ -11,19 +11,19 @@ WIRES = (
     ("pretrain_backbone", "train"),
     ("train", "evaluate"),
     ("train", "export_model"),
-    ("evaluate", "quantize"),
     ("export_model", "quantize"),
     ("quantize", "publish"),
+    ("evaluate", "publish"),
 )
 
-# Column and row of each step; evaluate and export_model stand side by side.
+# Column and row of each step; evaluate runs beside export_model and quantize.
 _PLACES = {
     "validate_dataset": (0.0, 0.5),
     "pretrain_backbone": (1.0, 0.5),
     "train": (2.0, 0.5),
     "evaluate": (3.0, 0.0),
     "export_model": (3.0, 1.0),
-    "quantize": (4.0, 0.5),
+    "quantize": (4.0, 1.0),
     "publish": (5.0, 0.5),
 }
 
@@ -88,7 +88,8 @@ def draw_wide(steps: Sequence[Step]) -> Graph:
     for tail, head in WIRES:
         x1, y1 = places[tail][0] + width, places[tail][1] + NODE_HEIGHT / 2
         x2, y2 = places[head][0] - 2, places[head][1] + NODE_HEIGHT / 2
-        wires.append(f"M{x1:g} {y1:g}C{x1 + gap / 2:g} {y1:g} {x2 - gap / 2:g} {y2:g} {x2:g} {y2:g}")
+        turn = x2 + 2 - gap  # Straight on past the other row, then over to the next step.
+        wires.append(f"M{x1:g} {y1:g}H{turn:g}C{turn + gap / 2:g} {y1:g} {x2 - gap / 2:g} {y2:g} {x2:g} {y2:g}")
     return Graph(
         6 * width + 5 * gap + 4,
         row + NODE_HEIGHT + 4,
@@ -108,7 +109,8 @@ def draw_tall(steps: Sequence[Step]) -> Graph:
     for tail, head in WIRES:
         x1, y1 = places[tail][0] + width / 2, places[tail][1] + NODE_HEIGHT
         x2, y2 = places[head][0] + width / 2, places[head][1] - 2
-        wires.append(f"M{x1:g} {y1:g}C{x1:g} {y1 + gap / 2:g} {x2:g} {y2 - gap / 2:g} {x2:g} {y2:g}")
+        turn = y2 + 2 - gap
+        wires.append(f"M{x1:g} {y1:g}V{turn:g}C{x1:g} {turn + gap / 2:g} {x2:g} {y2 - gap / 2:g} {x2:g} {y2:g}")
     height = 6 * NODE_HEIGHT + 5 * gap + 4
     return Graph(side + width + 4, height, width, NODE_HEIGHT, _nodes(steps, places), tuple(wires), _label(steps))
 

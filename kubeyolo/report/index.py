@@ -50,9 +50,9 @@ class StepCard:
     @property
     def time(self) -> str:
         """Return the duration in words."""
-        if self.status in {"pending", "skipped"}:
+        if self.seconds is None or self.status in {"pending", "skipped"}:
             return self.status
-        return "cached" if self.status == "cached" and self.seconds is None else duration(self.seconds)
+        return duration(self.seconds)
 
     @property
     def link(self) -> str | None:

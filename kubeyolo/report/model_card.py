@@ -8,6 +8,7 @@ from typing import Any
 
 from kubeyolo.evaluation.results import COCO_NUMBERS
 from kubeyolo.report.formats import number3, setting, size_text
+from kubeyolo.report.page import fact_rows, render
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
 
@@ -46,6 +47,18 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, f
         "probabilities; choose the threshold on data of your own.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def publish_report(model: str, version: str, card: str, facts: Mapping[str, object]) -> str:
+    """Return the report of publish as one HTML page: where the bundle is, and its model card word for word."""
+    return render(
+        "publish.html",
+        kind="published",
+        title=f"{model} {version}",
+        lead="A checked, evaluated, exported and quantized detector, published as a whole.",
+        card=card,
+        facts=fact_rows(facts),
+    )
 
 
 def _number_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:

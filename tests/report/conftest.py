@@ -21,6 +21,7 @@ from kubeyolo.report.dataset import dataset_report
 from kubeyolo.report.evaluation import evaluation_report
 from kubeyolo.report.export import export_report
 from kubeyolo.report.index import StepCard, index_page
+from kubeyolo.report.model_card import publish_report
 from kubeyolo.report.quantization import quantization_report
 from kubeyolo.report.samples import Box, SampleImage
 from kubeyolo.report.training import pretraining_report, training_report
@@ -180,6 +181,7 @@ def build_pages() -> dict[str, str]:
         ),
         "export_model": export_report({"model": "yolov5n-r7", "files": files, "parity": parity, "rtol": 1e-4}),
         "quantize": quantization_report(evaluation_result(), evaluation_result(0.0042), QUANTIZATION_FACTS),
+        "publish": publish_report("yolov5n-r7", "1", f"# {HOSTILE}", {"bundle": "minio://models/yolov5n-r7/1"}),
         "index": index_page(
             "yolov5n-r7-shapes-0a1b2c",
             step_cards(),

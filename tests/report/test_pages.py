@@ -14,7 +14,7 @@ from kubeyolo.evaluation.results import COCO_NUMBERS
 pytestmark = pytest.mark.xdist_group("browser")
 
 HOSTILE = "<script>alert(1)</script>"
-REPORTS = ("validate_dataset", "pretrain_backbone", "train", "evaluate", "export_model", "quantize")
+REPORTS = ("validate_dataset", "pretrain_backbone", "train", "evaluate", "export_model", "quantize", "publish")
 PAGES = ("index", *REPORTS)
 
 # Least contrast (WCAG 2) of the texts of a page against what is painted behind them, and that text.
@@ -94,7 +94,7 @@ def test_dark_mode_changes_page_text_and_charts_but_print_stays_light(
     assert printed == light
     changed = [before != after for before, after in zip(light, dark, strict=True) if before is not None]
     assert all(changed), (light, dark)
-    assert len(changed) == (2 if name == "export_model" else 4)
+    assert len(changed) == (2 if name in {"export_model", "publish"} else 4)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -234,7 +234,7 @@ def test_crowd_boxes_are_dashed_and_detections_have_scores(run_folder: Path, ope
     assert all(title.endswith(" 0.87") for title in found["titles"])
 
 
-@pytest.mark.parametrize("name", ["validate_dataset", "evaluate", "index"])
+@pytest.mark.parametrize("name", ["validate_dataset", "evaluate", "publish", "index"])
 def test_hostile_names_are_text(run_folder: Path, open_page: Any, name: str) -> None:
     with open_page(place(run_folder, name)) as page:
         assert page.locator("script").count() == 1
