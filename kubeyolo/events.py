@@ -56,6 +56,6 @@ def parse_event(line: str) -> Event | None:
     try:
         fields = json.loads(text[len(_MARK) :])
         kind, step = fields.pop("event"), str(fields.pop("step"))
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return Event(kind, step, fields) if kind in get_args(EventKind) else None

@@ -39,7 +39,7 @@ class RunOutcome:
     state: RunState
 
 
-def run_local(parameters: RunParameters, runs: Path, observer: RunObserver) -> RunOutcome:
+def run_local(parameters: RunParameters, runs: Path, observer: RunObserver, pipeline: str | None = None) -> RunOutcome:
     """Run the detector training pipeline here; steps that are done already are taken from kfp's cache.
 
     The same parameters give the same run: one that was interrupted goes on where it stopped, and training at its
@@ -49,6 +49,7 @@ def run_local(parameters: RunParameters, runs: Path, observer: RunObserver) -> R
         parameters: What to run, on what.
         runs: Folder of all runs; the run's own folder is made in it.
         observer: Told what happens.
+        pipeline: A compiled pipeline with the same steps and parameters, in place of the one of the wheel.
 
     Raises:
         InputError: A step refused its input, or the same run is under way.
@@ -64,7 +65,14 @@ def run_local(parameters: RunParameters, runs: Path, observer: RunObserver) -> R
         watcher = _Watcher(state, cache, observer)
         try:
             with (folder.path / "run.log").open("w", encoding="utf-8") as log:
-                outputs = _execute(parameters.arguments(), folder.path / "kfp", cache, log, watcher)
+                outputs = _execute(
+                    pipeline or pipeline_text(DETECTOR_TRAINING),
+                    parameters.arguments(),
+                    folder.path / "kfp",
+                    cache,
+                    log,
+                    watcher,
+                )
             watcher.check(outputs)
         except BaseException as error:
             watcher.stop(error)
@@ -139,7 +147,7 @@ class _Watcher:
 
 
 def _execute(
-    arguments: Mapping[str, Any], pipeline_root: Path, cache: Path, log: TextIO, watcher: _Watcher
+    text: str, arguments: Mapping[str, Any], pipeline_root: Path, cache: Path, log: TextIO, watcher: _Watcher
 ) -> dict[str, Any]:
     """Run the compiled pipeline with kfp and return its outputs."""
     from kfp import components, local
@@ -152,7 +160,7 @@ def _execute(
             enable_caching=True,
             cache_root=str(cache),
         )
-        pipeline = components.load_component_from_text(pipeline_text(DETECTOR_TRAINING))
+        pipeline = components.load_component_from_text(text)
         with interruptible() as interruption:
             try:
                 return dict(pipeline(**arguments).outputs)

@@ -9,6 +9,7 @@ from typing import Any
 
 from kubeyolo.config.load import load_config, sparse_values
 from kubeyolo.config.schema import Config
+from kubeyolo.errors import InputError
 from kubeyolo.runs.naming import run_name
 from kubeyolo.source import source_digest
 from kubeyolo.storage.location import FileLocation, parse
@@ -29,7 +30,7 @@ class RunParameters:
     classification_fingerprint: str = ""
     version: str = ""
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    config: Config = field(default_factory=Config)
+    code_digest: str = field(default_factory=source_digest)
 
     def arguments(self) -> dict[str, Any]:
         """Return the parameters of the pipeline."""
@@ -43,7 +44,7 @@ class RunParameters:
             "classification": self.classification,
             "fingerprint": self.fingerprint,
             "classification_fingerprint": self.classification_fingerprint,
-            "code_digest": source_digest(),
+            "code_digest": self.code_digest,
             **sections,
         }
 
@@ -74,6 +75,7 @@ def run_parameters(
     from kubeyolo.data.digest import fingerprint
 
     config = load_config(model, config_file, sets)
+    _check_formats(config)
     overrides = sparse_values(config_file, sets)
     overrides.pop("model", None)
     data, store = full_uri(data), full_uri(store)
@@ -97,8 +99,20 @@ def run_parameters(
         classification_fingerprint=print_of_classes,
         version=version,
         overrides=overrides,
-        config=config,
     )
+
+
+def _check_formats(config: Config) -> None:
+    """Refuse early what would fail after the training."""
+    if "onnx" not in config.export.formats:
+        raise InputError(
+            f"export.formats = {list(config.export.formats)}: the pipeline quantizes the ONNX network; add onnx to them"
+        )
+    if "air" in config.export.formats and config.train.device_target != "Ascend":
+        raise InputError(
+            "export.formats: air can be written on an Ascend device only, and train.device_target is "
+            f"{config.train.device_target}; drop air from export.formats"
+        )
 
 
 def full_uri(place: str) -> str:

@@ -13,6 +13,9 @@ from kubeyolo.events import Event, parse_event
 
 _TAIL_LINES = 20
 
+# From here to the end of a step its lines are the stack of an error, which is for the log.
+_STACK = re.compile(r"Traceback \(most recent call last\)|\[(ERROR|CRITICAL)\] ")
+
 # Lines of the machinery between those of a step: MindSpore's and kfp's own log lines, warnings of libraries.
 _MACHINERY = re.compile(
     r"\[KFP Executor |\d\d:\d\d:\d\d\.\d{3} - |\[(WARNING|INFO|DEBUG)\] |.*Warning: |\s*warnings\.warn\("
@@ -48,6 +51,7 @@ class StepLines(io.TextIOBase):
         self._on_line = on_line
         self._rest = ""
         self._in_step = False
+        self._in_stack = False
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
     def writable(self) -> bool:
@@ -70,7 +74,7 @@ class StepLines(io.TextIOBase):
         event = parse_event(line)
         if event is not None:
             if event.kind == "started":
-                self._in_step = True
+                self._in_step, self._in_stack = True, False
                 self.tail.clear()
             self._in_step = self._in_step and event.kind not in ("finished", "failed")
             self._on_event(event)
@@ -79,7 +83,9 @@ class StepLines(io.TextIOBase):
         if not self._in_step or not text or _MACHINERY.match(text):
             return
         self.tail.append(text)
-        self._on_line(text)
+        self._in_stack = self._in_stack or bool(_STACK.match(text))
+        if not self._in_stack:
+            self._on_line(text)
 
 
 class CacheHits(logging.Handler):

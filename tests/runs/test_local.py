@@ -1,0 +1,212 @@
+"""Runs of the compiled pipeline: what is run, what comes from the cache, what is left when a step fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubeyolo.errors import InputError, WorkError
+from kubeyolo.runs.folder import STEPS
+
+FIRST = ["validate_dataset", "pretrain_backbone", "train"]
+
+
+def test_a_run_leaves_summary_reports_index_and_latest(fake_runs: Any) -> None:
+    outcome, watched = fake_runs.run()
+    folder = fake_runs.runs / "fake-run"
+    assert sorted(fake_runs.calls()) == sorted(STEPS)
+    assert json.loads((folder / "summary.json").read_text()) == outcome.summary
+    assert list(outcome.summary) == ["model", "dataset", "evaluate", "export", "quantize", "bundle", "seconds"]
+    assert outcome.summary["dataset"] == {"digest": "d" * 64}
+    assert len(outcome.summary["evaluate"]) == 12
+    assert outcome.summary["export"] == {"onnx": {"AP": 0.5}}
+    assert outcome.summary["quantize"] == {"int8": {"AP": 0.49}}
+    assert outcome.summary["bundle"].endswith("/fake/published")
+    assert outcome.summary["seconds"] == dict.fromkeys(STEPS, 1.5)
+    assert (folder / "reports" / "train.html").read_text() == "<h1>train</h1>"
+    index = (folder / "index.html").read_text()
+    assert all(f"reports/{step}.html" in index for step in STEPS)
+    assert (fake_runs.runs / "latest").resolve() == folder
+    assert watched.said[:3] == [
+        "started validate_dataset",
+        "line validate_dataset: validate_dataset says hello",
+        "finished validate_dataset",
+    ]
+    assert not [line for line in watched.said if "KFP" in line or "executor_input" in line]
+
+
+def test_the_same_run_again_takes_all_from_the_cache(fake_runs: Any) -> None:
+    first, _ = fake_runs.run()
+    fake_runs.calls()
+    again, watched = fake_runs.run()
+    assert fake_runs.calls() == []
+    assert sorted(watched.said) == sorted(f"cached {step}" for step in STEPS)
+    assert again.summary == first.summary
+    assert again.state.steps["train"].status == "cached"
+
+
+def test_changed_data_is_validated_again(fake_runs: Any) -> None:
+    fake_runs.run()
+    fake_runs.calls()
+    _, watched = fake_runs.run(fake_runs.parameters(name="other-run", fingerprint="2"))
+    # The stored data set has the same content here, so that training is known; results of a run have its name.
+    assert fake_runs.calls()[0] == "validate_dataset"
+    assert {"cached pretrain_backbone", "cached train"} <= set(watched.said)
+
+
+def test_a_change_of_quantization_does_not_train_again(fake_runs: Any) -> None:
+    fake_runs.run()
+    fake_runs.calls()
+    fake_runs.run(fake_runs.parameters(quantize={"max_drop": 2.0}))
+    assert fake_runs.calls() == ["quantize"]
+    fake_runs.run(fake_runs.parameters(train={"max_epoch": 3}))
+    assert "train" in fake_runs.calls()
+
+
+def test_results_that_are_gone_from_the_store_are_made_again(fake_runs: Any) -> None:
+    fake_runs.run()
+    fake_runs.calls()
+    shutil.rmtree(fake_runs.store / "fake" / "trained")
+    fake_runs.run()
+    assert fake_runs.calls() == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("end", "kind", "message"),
+    [
+        ("input", InputError, "train: the input is bad"),
+        ("work", WorkError, "train: the work failed"),
+        ("bug", WorkError, "train: unexpected ZeroDivisionError: a bug"),
+        ("kill", WorkError, "train: its process ended without saying why"),
+    ],
+)
+def test_a_failed_step_ends_the_run_with_its_message_and_an_index(
+    fake_runs: Any, end: str, kind: type[Exception], message: str
+) -> None:
+    fake_runs.let("train", end)
+    with pytest.raises(kind, match=message) as raised:
+        fake_runs.run()
+    assert "\n" not in str(raised.value)
+    folder = fake_runs.runs / "fake-run"
+    index = (folder / "index.html").read_text()
+    assert "failed" in index
+    assert message.split(":")[-1].strip() in index
+    assert "reports/validate_dataset.html" in index
+    assert not (folder / "summary.json").exists()
+    assert "evaluate" not in fake_runs.calls()
+
+
+def test_the_same_command_continues_after_a_failure(fake_runs: Any) -> None:
+    fake_runs.let("evaluate", "work")
+    with pytest.raises(WorkError):
+        fake_runs.run()
+    fake_runs.calls()
+    fake_runs.let("", "")
+    outcome, _ = fake_runs.run()
+    assert not set(FIRST) & set(fake_runs.calls())
+    assert outcome.state.steps["train"].status == "cached"
+    assert outcome.state.steps["evaluate"].status == "succeeded"
+
+
+def test_a_failed_step_writes_down_why(fake_runs: Any) -> None:
+    fake_runs.let("train", "work")
+    with pytest.raises(WorkError):
+        fake_runs.run()
+    failure = json.loads((fake_runs.store / "fake" / "train" / "failure.json").read_text())
+    assert (failure["message"], failure["exit_code"]) == ("train: the work failed", 1)
+    assert "WorkError" in failure["stack"]
+    # Its report, which it wrote before it failed, is among those of the run.
+    assert (fake_runs.runs / "fake-run" / "reports" / "train.html").exists()
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from conftest import Watched
+from kubeyolo.runs.local import run_local
+from kubeyolo.runs.parameters import RunParameters
+parameters = RunParameters(
+    name="fake-run", model="yolov5n-r7", data="/data", store={store!r}, fingerprint="1", code_digest="c"
+)
+run_local(parameters, Path({runs!r}), Watched(), Path({pipeline!r}).read_text())
+"""
+
+
+def started_run(fake_runs: Any, tmp_path: Path) -> subprocess.Popen[str]:
+    """Start a run in a process of its own whose training sleeps, and return when it does."""
+    fake_runs.let("train", "sleep")
+    pipeline = tmp_path / "pipeline.yaml"
+    pipeline.write_text(fake_runs.pipeline)
+    places = {"tests": str(Path(__file__).parent), "store": str(fake_runs.store), "runs": str(fake_runs.runs)}
+    code = SCRIPT.format(pipeline=str(pipeline), **places)
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    log = fake_runs.store / "calls.log"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "train" in log.read_text().split()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    return process
+
+
+def step_lives(fake_runs: Any) -> bool:
+    """Tell whether a process of a step of these runs lives."""
+    marker = str(fake_runs.runs)
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if marker in path.read_text() and "executor_main" in path.read_text():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def wait_until_gone(fake_runs: Any) -> None:
+    deadline = time.monotonic() + 60
+    while step_lives(fake_runs):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_an_identical_run_at_the_same_time_is_refused(fake_runs: Any, tmp_path: Path) -> None:
+    process = started_run(fake_runs, tmp_path)
+    try:
+        with pytest.raises(
+            InputError, match=rf"fake-run: this run is already under way here \(process {process.pid}\)"
+        ):
+            fake_runs.run()
+    finally:
+        process.kill()
+        process.communicate()
+    wait_until_gone(fake_runs)
+
+
+def test_a_killed_run_takes_its_step_along_and_can_be_continued(fake_runs: Any, tmp_path: Path) -> None:
+    process = started_run(fake_runs, tmp_path)
+    process.kill()
+    process.communicate()
+    wait_until_gone(fake_runs)
+    fake_runs.calls()
+    fake_runs.let("", "")
+    outcome, _ = fake_runs.run()
+    assert sorted(fake_runs.calls()) == sorted(set(STEPS) - {"validate_dataset", "pretrain_backbone"})
+    assert outcome.summary["model"] == "yolov5n-r7"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_its_step_first(fake_runs: Any, tmp_path: Path, number: int) -> None:
+    process = started_run(fake_runs, tmp_path)
+    os.kill(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert not step_lives(fake_runs)
+    assert "KeyboardInterrupt" in errors
+    assert "interrupted" in (fake_runs.runs / "fake-run" / "index.html").read_text()
