@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from kubeyolo.errors import InputError
-from kubeyolo.weights.names import from_yolov5
-
-Layout = Literal["yolov5"]
+from kubeyolo.weights.fit import NamedArray, check_fit, name_arrays
+from kubeyolo.weights.names import Layout, from_layout
+from kubeyolo.weights.stored_array import as_float32
 
 
 def load_arrays(network: Any, arrays: Mapping[str, NDArray[Any]], layout: Layout = "yolov5") -> None:
@@ -25,27 +23,28 @@ def load_arrays(network: Any, arrays: Mapping[str, NDArray[Any]], layout: Layout
     Raises:
         InputError: A name is missing or unknown, or a shape differs; the network is then unchanged.
     """
-    if layout != "yolov5":
-        raise InputError(f"unknown weight layout {layout!r}; known: yolov5")
-    named = {ours: name for name in arrays if (ours := from_yolov5(name, network.facts)) is not None}
+    pairs = [
+        (ours, NamedArray(name, array))
+        for name, array in arrays.items()
+        if (ours := from_layout(name, network.facts, layout)) is not None
+    ]
+    load_named(network, name_arrays(pairs), f"weights do not fit model {network.facts.name!r}")
+
+
+def load_named(network: Any, arrays: Mapping[str, NamedArray], what: str) -> None:
+    """Set every parameter of a network from arrays under its own names, one at a time.
+
+    Args:
+        network: A MindSpore cell.
+        arrays: Arrays in memory or in a file; of those in a file one at a time is in memory.
+        what: Beginning of the message when they do not fit.
+
+    Raises:
+        WeightsMismatch: A name is missing or unknown, or a shape differs; the network is then unchanged.
+    """
     parameters = {parameter.name: parameter for parameter in network.get_parameters()}
-    _check(named, arrays, parameters, network.facts.name)
+    check_fit(arrays, {name: tuple(parameter.shape) for name, parameter in parameters.items()}, what)
     from mindspore import Tensor
 
-    for ours, name in named.items():
-        parameters[ours].set_data(Tensor(np.ascontiguousarray(arrays[name], dtype=np.float32)))
-
-
-def _check(
-    named: Mapping[str, str], arrays: Mapping[str, NDArray[Any]], parameters: Mapping[str, Any], model: str
-) -> None:
-    faults = [f"missing {name} {tuple(parameters[name].shape)}" for name in parameters if name not in named]
-    faults += [f"unknown {named[name]} {arrays[named[name]].shape}" for name in named if name not in parameters]
-    for name in named.keys() & parameters.keys():
-        have, want = arrays[named[name]].shape, tuple(parameters[name].shape)
-        if have != want:
-            faults.append(f"{named[name]} is {have}, must be {want}")
-    if faults:
-        shown = "; ".join(sorted(faults)[:5])
-        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise InputError(f"weights do not fit model {model!r}: {shown}{more}")
+    for name, parameter in parameters.items():
+        parameter.set_data(Tensor(as_float32(arrays[name].array)))

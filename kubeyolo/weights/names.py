@@ -1,8 +1,22 @@
-"""Names of parameters in other programs, and the names they have here."""
+"""Names of parameters in other programs, and the names they have here.
+
+Other programs number the layers of a network and name the parameters within a layer. A layout is such a program's
+way; the place of each of its layers in our network is all that has to be said about a family.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
+from typing import Literal, get_args
+
+from kubeyolo.errors import InputError, suggest
 from kubeyolo.models.facts import ModelFacts
+
+Layout = Literal["yolov5", "scaledyolov4", "darknet"]
+"""``model.2.cv1.conv.weight`` of the two PyTorch programs, and ``layer002.conv.weight`` by the layers of a cfg file."""
+
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 _YOLOV5_LAYERS = {
     0: "backbone.stem",
@@ -26,7 +40,12 @@ _YOLOV5_LAYERS = {
     24: "head",
 }
 _BATCH_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
-_NOT_WEIGHTS = ("num_batches_tracked", "anchors", "anchor_grid")
+_BATCH_NORM_BACK = {ours: theirs for theirs, ours in _BATCH_NORM.items()}
+_NOT_WEIGHTS = ("num_batches_tracked", "anchors", "anchor_grid", "global_step", "learning_rate", "momentum")
+_OPTIMIZER = re.compile(r"(moments|moment1|moment2|accum|stat|exp_avg|exp_avg_sq)\.")
+_CFG_LAYER = re.compile(r"layer(\d{3})\.(conv|bn)\.(\w+)")
+_CFG_MODULE = re.compile(r"module_list\.(\d+)\.(Conv2d|BatchNorm2d)\.(\w+)")
+_OUTPUT_CONVOLUTION = re.compile(r"head\.m\.\d+")
 
 
 def yolov5_layers(facts: ModelFacts) -> dict[int, str]:
@@ -37,18 +56,86 @@ def yolov5_layers(facts: ModelFacts) -> dict[int, str]:
     return layers
 
 
-def from_yolov5(name: str, facts: ModelFacts) -> str | None:
+# For each family of :class:`ModelFacts` and each layout that its weights are published in: number of a layer -> cell.
+# In the layout "darknet" the cell is that of a convolution with its batch normalisation, or ``head.m.<level>``.
+_LAYERS: Mapping[tuple[str, Layout], Callable[[ModelFacts], Mapping[int, str]]] = {
+    ("yolov5", "yolov5"): yolov5_layers,
+    ("yolov5-r7", "yolov5"): yolov5_layers,
+}
+
+
+def layouts_of(facts: ModelFacts) -> tuple[Layout, ...]:
+    """Return the layouts in which weights of a model are published."""
+    return tuple(layout for layout in LAYOUTS if (facts.family, layout) in _LAYERS)
+
+
+def layers_of(facts: ModelFacts, layout: str) -> Mapping[int, str]:
+    """Return the place in our network of each numbered layer of another program.
+
+    Raises:
+        InputError: There is no such layout, or the model has none of it.
+    """
+    for known in LAYOUTS:
+        if known == layout and (facts.family, known) in _LAYERS:
+            return _LAYERS[facts.family, known](facts)
+    if layout not in LAYOUTS:
+        raise InputError(f"unknown weight layout {layout!r}{suggest(layout, LAYOUTS)}")
+    has = ", ".join(layouts_of(facts)) or "none"
+    raise InputError(f"model {facts.name!r} has no weights in layout {layout!r}; it has: {has}")
+
+
+def from_layout(name: str, facts: ModelFacts, layout: str) -> str | None:
     """Translate ``model.2.cv1.bn.weight`` to ``backbone.stage2.cv1.bn.gamma``.
 
     Returns:
         Our name; the name itself where it is not of this layout; None for buffers that are no weights.
     """
-    words = name.split(".")
-    if words[-1] in _NOT_WEIGHTS:
+    layers = layers_of(facts, layout)
+    if is_no_weight(name):
         return None
-    layers = yolov5_layers(facts)
-    if len(words) < 3 or words[0] != "model" or not words[1].isdigit() or int(words[1]) not in layers:
+    if layout == "darknet":
+        return _from_darknet(name, layers)
+    words = name.split(".")
+    if len(words) < 3 or words[0] != "model" or not words[1].isdecimal() or int(words[1]) not in layers:
         return name
     if words[-2] == "bn":
         words[-1] = _BATCH_NORM.get(words[-1], words[-1])
     return ".".join([layers[int(words[1])], *words[2:]])
+
+
+def to_layout(ours: str, facts: ModelFacts, layout: str) -> str:
+    """Translate ``backbone.stage2.cv1.bn.gamma`` to ``model.2.cv1.bn.weight``: the reverse of :func:`from_layout`.
+
+    Returns:
+        Their name; the name itself where no layer of theirs is in its place.
+    """
+    found = [(place, number) for number, place in layers_of(facts, layout).items() if ours.startswith(f"{place}.")]
+    if not found:
+        return ours
+    place, number = max(found, key=lambda pair: len(pair[0]))
+    rest = ours.removeprefix(f"{place}.").split(".")
+    if len(rest) >= 2 and rest[-2] == "bn":
+        rest[-1] = _BATCH_NORM_BACK.get(rest[-1], rest[-1])
+    if layout == "darknet":
+        return ".".join([f"layer{number:03d}", *(["conv"] if _OUTPUT_CONVOLUTION.fullmatch(place) else []), *rest])
+    return ".".join(["model", str(number), *rest])
+
+
+def is_no_weight(name: str) -> bool:
+    """Tell whether a name is that of a counter, of anchors, or of the optimizer's state."""
+    return name.rsplit(".", 1)[-1] in _NOT_WEIGHTS or _OPTIMIZER.match(name) is not None
+
+
+def _from_darknet(name: str, layers: Mapping[int, str]) -> str:
+    """Translate the names of cfg layers, and those that PyTorch programs which read cfg files give them."""
+    if match := _CFG_MODULE.fullmatch(name):
+        number, kind, leaf = int(match[1]), "bn" if match[2] == "BatchNorm2d" else "conv", match[3]
+    elif match := _CFG_LAYER.fullmatch(name):
+        number, kind, leaf = int(match[1]), match[2], match[3]
+    else:
+        return name
+    if number not in layers:
+        return name
+    if _OUTPUT_CONVOLUTION.fullmatch(layers[number]):
+        return f"{layers[number]}.{leaf}" if kind == "conv" else name
+    return f"{layers[number]}.{kind}.{_BATCH_NORM.get(leaf, leaf) if kind == 'bn' else leaf}"

@@ -1,0 +1,137 @@
+"""Darknet's ``.weights``: a header, then the numbers of each convolution in the order of the cfg file.
+
+A convolution with batch normalisation has beta, gamma, mean and variance, then its weights (out, in, kernel, kernel);
+one without has its bias, then its weights. All are float32, little-endian. The header has the version as three int32,
+and the number of images seen, an int64 from version 0.2 on and an int32 before.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kubeyolo.errors import InputError
+from kubeyolo.weights.stored_array import Content, StoredArray, WeightArray, as_float32
+
+_VERSION = (0, 2, 5)
+_ITEM = 4
+
+
+@dataclass(frozen=True)
+class DarknetConvolution:
+    """One convolution of a cfg file.
+
+    Attributes:
+        name: Prefix of its arrays, such as ``layer000``.
+        shape: Shape of its weights (out, in, kernel height, kernel width).
+        batch_norm: Whether batch normalisation follows it; else it has a bias.
+        anchors: Anchors of the level when it gives the predictions, so that ``out`` is anchors · (5 + classes).
+    """
+
+    name: str
+    shape: tuple[int, int, int, int]
+    batch_norm: bool
+    anchors: int = 0
+
+    def arrays(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yield name and shape of its arrays in the order of the file."""
+        leaves = ("bn.bias", "bn.weight", "bn.running_mean", "bn.running_var") if self.batch_norm else ("conv.bias",)
+        for leaf in leaves:
+            yield f"{self.name}.{leaf}", self.shape[:1]
+        yield f"{self.name}.conv.weight", self.shape
+
+    @property
+    def size(self) -> int:
+        """Number of floats in the file."""
+        return sum(math.prod(shape) for _, shape in self.arrays())
+
+    def with_classes(self, num_classes: int) -> DarknetConvolution:
+        """Return the convolution for another number of classes."""
+        if not self.anchors:
+            return self
+        return replace(self, shape=(self.anchors * (5 + num_classes), *self.shape[1:]))
+
+
+def darknet_classes(path: Path, convolutions: Sequence[DarknetConvolution]) -> int:
+    """Return the number of classes with which a network has exactly as many numbers as the file.
+
+    Raises:
+        InputError: No number of classes fits.
+    """
+    have = _float_count(path)
+    without = sum(convolution.with_classes(0).size for convolution in convolutions)
+    each = sum(convolution.with_classes(1).size for convolution in convolutions) - without
+    if each == 0 or have <= without or (have - without) % each:
+        wanted = sum(convolution.size for convolution in convolutions)
+        shown = f"{wanted} with {_classes_of(convolutions)} classes" if each else str(wanted)
+        raise InputError(
+            f"{path}: has {have} numbers, which fits no number of classes: the network has {shown}; "
+            "give the file of this model, or --backbone for a file that holds a backbone only"
+        )
+    return (have - without) // each
+
+
+def read_darknet(path: Path, convolutions: Sequence[DarknetConvolution], more: bool = False) -> dict[str, StoredArray]:
+    """Return the arrays of a ``.weights`` file, unread, under names such as ``layer000.bn.running_mean``.
+
+    Args:
+        path: The file.
+        convolutions: All convolutions in the order of the cfg file.
+        more: Whether the file may go on after the last of them, as that of a whole detector does after its backbone.
+
+    Raises:
+        InputError: The file has another number of floats than the convolutions.
+    """
+    have, wanted = _float_count(path), sum(convolution.size for convolution in convolutions)
+    if have < wanted or (have > wanted and not more):
+        raise InputError(f"{path}: has {have} numbers, the network {wanted}; give the file of this model")
+    arrays, offset = {}, _header_length(path)
+    for convolution in convolutions:
+        for name, shape in convolution.arrays():
+            length = math.prod(shape) * _ITEM
+            arrays[name] = StoredArray(Content(path, ((offset, length),)), "float32", shape)
+            offset += length
+    return arrays
+
+
+def write_darknet(
+    path: Path, convolutions: Sequence[DarknetConvolution], array_of: Callable[[str], WeightArray], seen: int = 0
+) -> None:
+    """Write a ``.weights`` file.
+
+    Args:
+        path: The file.
+        convolutions: All convolutions in the order of the cfg file.
+        array_of: Gives the array of a name such as ``layer000.conv.weight``.
+        seen: Number of images the network was trained on, for the header.
+    """
+    with path.open("wb") as file:
+        file.write(struct.pack("<3iq", *_VERSION, seen))
+        for convolution in convolutions:
+            for name, _ in convolution.arrays():
+                file.write(as_float32(array_of(name)).data)
+
+
+def _header_length(path: Path) -> int:
+    with path.open("rb") as file:
+        head = file.read(12)
+    if len(head) < 12:
+        raise InputError(f"{path}: has {len(head)} bytes, which is less than the header of a .weights file")
+    major, minor, _ = struct.unpack("<3i", head)
+    if not (0 <= major < 1000 and 0 <= minor < 1000):
+        raise InputError(f"{path}: version {major}.{minor} is none of darknet; give a .weights file")
+    return 20 if 10 * major + minor >= 2 else 16
+
+
+def _float_count(path: Path) -> int:
+    length = path.stat().st_size - _header_length(path)
+    if length < 0 or length % _ITEM:
+        raise InputError(f"{path}: {length} bytes after the header are no whole float32 numbers; get the file again")
+    return length // _ITEM
+
+
+def _classes_of(convolutions: Sequence[DarknetConvolution]) -> int:
+    return next(layer.shape[0] // layer.anchors - 5 for layer in convolutions if layer.anchors)

@@ -1,0 +1,89 @@
+"""From a bundle to a file of weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubeyolo.bundle import WEIGHTS, BundleManifest, open_bundle
+from kubeyolo.errors import InputError
+from kubeyolo.models.registry import model_facts
+from kubeyolo.storage.integrity import appearing
+from kubeyolo.weights.darknet import write_darknet
+from kubeyolo.weights.fit import NamedArray, check_fit
+from kubeyolo.weights.layout_of_names import OWN
+from kubeyolo.weights.names import LAYOUTS, layouts_of, to_layout
+from kubeyolo.weights.network_parameters import network_parameters
+from kubeyolo.weights.safetensors_file import read_safetensors, write_safetensors
+from kubeyolo.weights.stored_array import StoredArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedWeights:
+    """The file, its format and whose names its arrays have, and the number of arrays."""
+
+    file: Path
+    format: str
+    layout: str
+    arrays: int
+
+
+def export_weights(bundle: str, file: Path, layout: str = OWN) -> ExportedWeights:
+    """Write the weights of a bundle as safetensors or, where the model has a cfg file, as darknet ``.weights``.
+
+    Args:
+        bundle: URI of the bundle.
+        file: The file; its suffix is its format.
+        layout: Whose names the arrays of a safetensors file get: ours, or a layout of the model.
+
+    Raises:
+        InputError: The suffix is none of these, the model has no such form, or the bundle cannot be used.
+    """
+    write = _WRITERS.get(file.suffix.lower())
+    if write is None:
+        raise InputError(f"{file}: unknown format; give a name that ends in {' or '.join(_WRITERS)}")
+    if not file.parent.is_dir():
+        raise InputError(f"{file}: there is no folder {file.parent}; make it first")
+    opened = open_bundle(bundle)
+    arrays, _ = read_safetensors(opened.path(WEIGHTS))
+    return write(file, opened.manifest, arrays, layout)
+
+
+def _safetensors(
+    file: Path, manifest: BundleManifest, arrays: Mapping[str, StoredArray], layout: str
+) -> ExportedWeights:
+    facts = model_facts(manifest.model)
+    if layout != OWN and layout not in layouts_of(facts):
+        known = ", ".join((OWN, *(known for known in LAYOUTS if known in layouts_of(facts))))
+        raise InputError(f"model {facts.name!r} has no names of layout {layout!r}; known: {known}")
+    named = {name if layout == OWN else to_layout(name, facts, layout): array for name, array in arrays.items()}
+    metadata = {
+        "model": manifest.model,
+        "classes": json.dumps(manifest.classes),
+        "anchors": json.dumps(manifest.anchors),
+    }
+    with appearing(file) as path:
+        write_safetensors(path, named.items(), metadata)
+    return ExportedWeights(file=file, format="safetensors", layout=layout, arrays=len(named))
+
+
+def _darknet(file: Path, manifest: BundleManifest, arrays: Mapping[str, StoredArray], layout: str) -> ExportedWeights:
+    facts = model_facts(manifest.model)
+    if "darknet" not in layouts_of(facts):
+        raise InputError(f"{file}: model {facts.name!r} has no darknet form; give a name that ends in .safetensors")
+    if layout not in (OWN, "darknet"):
+        raise InputError(f"{file}: a darknet file has no names of layout {layout!r}; leave it out")
+    network = network_parameters(manifest.model, max(len(manifest.classes), 1))
+    network = network.backbone() if manifest.kind == "backbone" else network
+    named = {name: NamedArray(name, array) for name, array in arrays.items()}
+    check_fit(named, network.shapes, f"{file}: the bundle does not hold a whole {facts.name!r}")
+    theirs = {to_layout(name, facts, "darknet"): array for name, array in arrays.items()}
+    with appearing(file) as path:
+        write_darknet(path, network.darknet_convolutions(), theirs.__getitem__)
+    return ExportedWeights(file=file, format="darknet", layout="darknet", arrays=len(arrays))
+
+
+_Writer = Callable[[Path, BundleManifest, Mapping[str, StoredArray], str], ExportedWeights]
+_WRITERS: Mapping[str, _Writer] = {".safetensors": _safetensors, ".weights": _darknet}

@@ -1,0 +1,236 @@
+"""From a file of weights to a bundle."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kubeyolo.bundle import WEIGHTS, BundleManifest, publish_bundle
+from kubeyolo.errors import InputError
+from kubeyolo.models.facts import Anchors, ModelFacts
+from kubeyolo.storage.integrity import sha256_file
+from kubeyolo.weights.darknet import darknet_classes, read_darknet
+from kubeyolo.weights.fit import Mismatch, NamedArray, WeightsMismatch, check_fit
+from kubeyolo.weights.layout_of_names import NameScheme, find_scheme, translate_arrays
+from kubeyolo.weights.names import layouts_of, to_layout
+from kubeyolo.weights.network_parameters import NetworkParameters, network_parameters
+from kubeyolo.weights.safetensors_file import write_safetensors
+from kubeyolo.weights.stored_array import WeightArray, as_float32
+from kubeyolo.weights.weights_file import WeightsFile, read_weights
+
+# Half precision keeps three digits; anchors that differ by less are the published ones.
+_SAME_ANCHOR = 2e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedWeights:
+    """What was imported.
+
+    Attributes:
+        bundle: URI of the bundle.
+        kind: "detector" or "backbone".
+        format: Format of the file.
+        layout: Whose names its arrays have.
+        part: Which part of a training checkpoint was taken, such as "ema".
+        classes: Names of the classes; none for a backbone.
+        arrays: Number of arrays taken.
+        values: Number of values in them.
+        unused: Number of weights in the file that are not of the backbone.
+    """
+
+    bundle: str
+    kind: str
+    format: str
+    layout: str
+    part: str
+    classes: tuple[str, ...]
+    arrays: int
+    values: int
+    unused: int = 0
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Arrays that fit a network, and what the file says about it."""
+
+    file: WeightsFile
+    network: NetworkParameters
+    arrays: Mapping[str, NamedArray]
+    layout: str
+    unused: int
+
+
+def import_weights(
+    file: Path,
+    model: str,
+    output: str,
+    num_classes: int | None = None,
+    classes: Sequence[str] | None = None,
+    backbone: bool = False,
+) -> ImportedWeights:
+    """Make a bundle of a darknet ``.weights``, PyTorch, MindSpore or safetensors file.
+
+    Nothing that is pickled in the file is run, and nothing is written before everything fits.
+
+    Args:
+        file: The file.
+        model: Name of the model it is of.
+        output: URI of the bundle.
+        num_classes: Number of classes; by default that of ``classes``, or what the file has.
+        classes: Names of the classes; by default those in the file, else ``class_0`` and so on.
+        backbone: Take the backbone alone, for training to start from; the file need not hold more.
+
+    Raises:
+        InputError: The file is refused, damaged or of another model, or the numbers of classes differ.
+        WeightsMismatch: Names or shapes are not those of the model.
+    """
+    weights = read_weights(file)
+    if classes is not None:
+        num_classes = _agreed(num_classes, classes)
+    network = network_parameters(model)
+    fitted = _fit_darknet(weights, network, num_classes, backbone) if weights.format == "darknet" else None
+    fitted = fitted or _fit_named(weights, network, num_classes, backbone)
+    facts = fitted.network.facts
+    names = () if backbone else _class_names(fitted, classes)
+    anchors = facts.anchors if backbone else _anchors(fitted)
+    manifest = BundleManifest(
+        kind="backbone" if backbone else "detector",
+        model=model,
+        classes=names,
+        image_size=(facts.image_size, facts.image_size),
+        strides=facts.strides,
+        anchors=anchors,
+        config={"imported": {"file": file.name, "sha256": sha256_file(file), "layout": fitted.layout}},
+    )
+    with tempfile.TemporaryDirectory(prefix="kubeyolo-weights-") as folder:
+        path = Path(folder) / WEIGHTS
+        write_safetensors(path, _finite(fitted), {})
+        bundle = publish_bundle(output, manifest, {WEIGHTS: path})
+    return ImportedWeights(
+        bundle=bundle,
+        kind=manifest.kind,
+        format=weights.format,
+        layout=fitted.layout,
+        part=weights.part,
+        classes=names,
+        arrays=len(fitted.arrays),
+        values=fitted.network.size,
+        unused=fitted.unused,
+    )
+
+
+def _agreed(num_classes: int | None, classes: Sequence[str]) -> int:
+    if not classes:
+        raise InputError("there are no class names; give one on each line")
+    if len(set(classes)) != len(classes):
+        twice = next(name for name in classes if list(classes).count(name) > 1)
+        raise InputError(f"class {twice!r} is named twice; give each class its own name")
+    if num_classes not in (None, len(classes)):
+        raise InputError(f"num_classes is {num_classes}, but {len(classes)} class names are given; give one of both")
+    return len(classes)
+
+
+def _fit_darknet(weights: WeightsFile, network: NetworkParameters, num_classes: int | None, backbone: bool) -> _Fitted:
+    if "darknet" not in layouts_of(network.facts):
+        raise InputError(
+            f"{weights.path}: there is no darknet form of model {network.facts.name!r}; give a PyTorch, MindSpore or "
+            "safetensors file of it"
+        )
+    if backbone:
+        network = network.backbone()
+    elif num_classes is None:
+        network = network.with_classes(darknet_classes(weights.path, network.darknet_convolutions()))
+    else:
+        network = network.with_classes(num_classes)
+    arrays = read_darknet(weights.path, network.darknet_convolutions(), more=backbone)
+    named = translate_arrays(arrays, NameScheme("darknet"), network)
+    check_fit(named, network.shapes, _misfit(weights, network))
+    return _Fitted(weights, network, named, "darknet", 0)
+
+
+def _fit_named(weights: WeightsFile, network: NetworkParameters, num_classes: int | None, backbone: bool) -> _Fitted:
+    scheme = find_scheme(weights.arrays, network, str(weights.path))
+    named = translate_arrays(weights.arrays, scheme, network)
+    unused = 0
+    if backbone:
+        network = network.backbone()
+        unused = len(named)
+        named = {name: array for name, array in named.items() if name.startswith("backbone.")}
+        unused -= len(named)
+    else:
+        found = _classes_found(named, network)
+        if num_classes is not None and found not in (None, num_classes):
+            raise InputError(
+                f"{weights.path}: is of {found} classes, {num_classes} are asked for; import it as it is and train on"
+            )
+        network = network.with_classes(num_classes or found or network.num_classes)
+    try:
+        check_fit(named, network.shapes, _misfit(weights, network))
+    except WeightsMismatch as error:
+        raise WeightsMismatch(str(error), [_with_file_name(row, scheme, network) for row in error.rows]) from None
+    return _Fitted(weights, network, named, scheme.layout, unused)
+
+
+def _misfit(weights: WeightsFile, network: NetworkParameters) -> str:
+    return f"{weights.path}: these are not the weights of model {network.facts.name!r}"
+
+
+def _with_file_name(row: Mismatch, scheme: NameScheme, network: NetworkParameters) -> Mismatch:
+    """Say under which name a missing array was looked for."""
+    if row.in_file or scheme.layout not in layouts_of(network.facts):
+        return row
+    name = scheme.prefix + to_layout(row.name, network.facts, scheme.layout)
+    return Mismatch(row.name, row.expected, row.found, name)
+
+
+def _classes_found(arrays: Mapping[str, NamedArray], network: NetworkParameters) -> int | None:
+    """Return the number of classes that all output convolutions of the file agree on, or None."""
+    shapes = [tuple(arrays[name].array.shape) for name in network.output_biases if name in arrays]
+    found = {network.classes_of_outputs(shape[0]) if len(shape) == 1 else None for shape in shapes}
+    return found.pop() if len(found) == 1 else None
+
+
+def _class_names(fitted: _Fitted, classes: Sequence[str] | None) -> tuple[str, ...]:
+    count, found = fitted.network.num_classes, fitted.file.classes
+    if classes is not None:
+        return tuple(classes)
+    if found is not None and len(found) == count and len(set(found)) == count:
+        return found
+    return tuple(f"class_{number}" for number in range(count))
+
+
+def _anchors(fitted: _Fitted) -> Anchors:
+    """Return the anchors in the file, which are its own after training on other data, else the published ones."""
+    facts = fitted.network.facts
+    if fitted.file.anchors is not None:
+        levels = fitted.file.anchors
+    else:
+        levels = _anchors_in_cells(fitted.file.arrays, facts) or facts.anchors
+    published, found = np.array(facts.anchors), np.array(levels)
+    if found.shape != published.shape or not (np.isfinite(found).all() and (found > 0).all()):
+        raise InputError(f"{fitted.file.path}: its anchors are of shape {found.shape}, or no sizes; get the file again")
+    return facts.anchors if np.allclose(found, published, rtol=_SAME_ANCHOR) else levels
+
+
+def _anchors_in_cells(arrays: Mapping[str, WeightArray], facts: ModelFacts) -> Anchors | None:
+    """Return the anchors of the buffer that PyTorch programs keep them in, in units of the level's stride."""
+    shape = (len(facts.strides), facts.anchors_per_level, 2)
+    for name, array in arrays.items():
+        if name.endswith(".anchors") and tuple(array.shape) == shape:
+            pixels = as_float32(array).astype(np.float64) * np.array(facts.strides)[:, None, None]
+            return tuple(tuple((float(width), float(height)) for width, height in level) for level in pixels)
+    return None
+
+
+def _finite(fitted: _Fitted) -> list[tuple[str, WeightArray]]:
+    for found in fitted.arrays.values():
+        if not np.isfinite(as_float32(found.array)).all():
+            raise InputError(
+                f"{fitted.file.path}: {found.name!r} holds values that are infinite or no numbers; "
+                "give an earlier checkpoint"
+            )
+    return [(name, found.array) for name, found in fitted.arrays.items()]

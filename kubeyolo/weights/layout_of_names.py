@@ -1,0 +1,82 @@
+"""Finding out whose names the arrays of a file have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kubeyolo.errors import InputError
+from kubeyolo.weights.fit import NamedArray, name_arrays
+from kubeyolo.weights.names import from_layout, is_no_weight, layouts_of
+from kubeyolo.weights.network_parameters import NetworkParameters
+from kubeyolo.weights.stored_array import WeightArray
+
+OWN = "kubeyolo"
+"""The layout whose names are those of our networks."""
+
+# What other programs put before all names, and what a backbone that was saved alone lacks.
+_PREFIXES = ("", "module.", "model.", "module.model.", "ema.", "network.")
+_MISSING_PREFIXES = ("", "backbone.")
+
+
+@dataclass(frozen=True)
+class NameScheme:
+    """How the names of a file become those of the network.
+
+    Attributes:
+        layout: :data:`OWN`, or a layout of :mod:`kubeyolo.weights.names`.
+        prefix: Taken from the beginning of the names that have it.
+        added: Put before each name.
+    """
+
+    layout: str
+    prefix: str = ""
+    added: str = ""
+
+    def translate(self, name: str, network: NetworkParameters) -> str | None:
+        """Return the name in the network; None for an array that is no weights."""
+        name = self.added + name.removeprefix(self.prefix)
+        if self.layout == OWN:
+            return None if is_no_weight(name) else name
+        return from_layout(name, network.facts, self.layout)
+
+
+def find_scheme(names: Iterable[str], network: NetworkParameters, what: str) -> NameScheme:
+    """Return the scheme under which most parameters of a network are found.
+
+    Args:
+        names: Names in the file.
+        network: The network.
+        what: The file, for errors.
+
+    Raises:
+        InputError: No name is one of the network under any scheme.
+    """
+    known = list(names)
+    best, most = None, 0
+    for layout in (OWN, *layouts_of(network.facts)):
+        for prefix in _PREFIXES:
+            for added in _MISSING_PREFIXES:
+                scheme = NameScheme(layout, prefix, added)
+                hits = sum(scheme.translate(name, network) in network.shapes for name in known)
+                if hits > most:
+                    best, most = scheme, hits
+    if best is None:
+        shown = ", ".join(repr(name) for name in known[:3])
+        raise InputError(
+            f"{what}: none of its {len(known)} arrays ({shown}{', ...' if len(known) > 3 else ''}) has a name of "
+            f"model {network.facts.name!r}; give the model the file is of"
+        )
+    return best
+
+
+def translate_arrays(
+    arrays: Mapping[str, WeightArray], scheme: NameScheme, network: NetworkParameters
+) -> dict[str, NamedArray]:
+    """Return arrays by their names in the network, without those that are no weights.
+
+    Raises:
+        InputError: Two arrays have the same name there.
+    """
+    pairs = [(scheme.translate(name, network), NamedArray(name, array)) for name, array in arrays.items()]
+    return name_arrays([(ours, found) for ours, found in pairs if ours is not None])

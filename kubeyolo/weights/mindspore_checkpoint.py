@@ -1,0 +1,154 @@
+"""MindSpore's ``.ckpt``: protocol buffers of named tensors, read without MindSpore.
+
+A file is a sequence of values (field 1), each with a tag (field 1, text) and a tensor (field 2) of dimensions
+(field 1), type (field 2, text) and content (field 3). Large tensors come in slices under the same tag. A file may
+end with the text ``crc_num`` and the CRC-32 of what is before it, as ten bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from kubeyolo.errors import InputError
+from kubeyolo.weights.stored_array import ITEM_SIZES, Content, StoredArray
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_CRC_NAME, _CRC_DIGITS = b"crc_num", 10
+_MAX_TEXT = 4096
+_CHUNK = 1 << 20
+
+
+@dataclass
+class _Tensor:
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    parts: list[tuple[int, int]] = field(default_factory=list)
+
+
+def read_mindspore_checkpoint(path: Path) -> dict[str, StoredArray]:
+    """Return the arrays of a MindSpore checkpoint by parameter name, unread.
+
+    Values that are no arrays of numbers, such as text, are left out.
+
+    Raises:
+        InputError: The file is damaged or encrypted, has a wrong checksum, or a tensor's size is not that of its shape.
+    """
+    tensors: dict[str, _Tensor] = {}
+    try:
+        with path.open("rb") as file:
+            end = _checked_end(file, path.stat().st_size)
+            file.seek(0)
+            while file.tell() < end:
+                _read_value(file, end, tensors)
+        arrays = {name: _array(path, name, tensor) for name, tensor in tensors.items() if tensor.dtype in ITEM_SIZES}
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not a readable MindSpore checkpoint ({error}); get the file again") from error
+    return arrays
+
+
+def _checked_end(file: BinaryIO, size: int) -> int:
+    """Return where the values end, after the checksum behind them, when there is one, is checked."""
+    tail = len(_CRC_NAME) + _CRC_DIGITS
+    file.seek(max(size - tail, 0))
+    end = file.read(tail)
+    if not end.startswith(_CRC_NAME) or len(end) < tail:
+        return size
+    file.seek(0)
+    checksum, left = 0, size - tail
+    while left:
+        chunk = file.read(min(left, _CHUNK))
+        checksum = zlib.crc32(chunk, checksum)
+        left -= len(chunk)
+    if checksum != int.from_bytes(end[len(_CRC_NAME) :], "big"):
+        raise ValueError("it does not have its checksum")
+    return size - tail
+
+
+def _read_value(file: BinaryIO, end: int, tensors: dict[str, _Tensor]) -> None:
+    number, _, length = _field(file, end)
+    stop = file.tell() + length
+    if number != 1:
+        raise ValueError(f"a value was expected at byte {file.tell()}")
+    name, place = "", None
+    while file.tell() < stop:
+        number, _, length = _field(file, stop)
+        if number == 1:
+            name = _text(file, length)
+        else:
+            if number == 2:
+                place = (file.tell(), file.tell() + length)
+            file.seek(length, 1)
+    if place is not None:
+        file.seek(place[0])
+        _read_tensor(file, place[1], tensors.setdefault(name, _Tensor()))
+    file.seek(stop)
+
+
+def _read_tensor(file: BinaryIO, stop: int, tensor: _Tensor) -> None:
+    shape: list[int] = []
+    while file.tell() < stop:
+        number, wire, length = _field(file, stop)
+        if number == 1 and wire == _VARINT:
+            shape.append(length)
+        elif number == 1:
+            packed_end = file.tell() + length
+            while file.tell() < packed_end:
+                shape.append(_varint(file))
+        elif number == 2:
+            tensor.dtype = _text(file, length).lower()
+        elif number == 3:
+            tensor.parts.append((file.tell(), length))
+            file.seek(length, 1)
+        elif wire != _VARINT:
+            file.seek(length, 1)
+    if len(shape) > 16:
+        raise ValueError(f"a tensor has {len(shape)} dimensions")
+    tensor.shape = tuple(shape)
+
+
+def _array(path: Path, name: str, tensor: _Tensor) -> StoredArray:
+    length = sum(size for _, size in tensor.parts)
+    item = ITEM_SIZES[tensor.dtype]
+    shape = tensor.shape
+    if shape in ((), (0,)) and length == item:
+        # A number without dimensions is written with the dimension 0.
+        shape = ()
+    if math.prod(shape) * item != length:
+        raise ValueError(f"{name!r} of shape {shape} and type {tensor.dtype} has {length} bytes")
+    return StoredArray(Content(path, tuple(tensor.parts)), tensor.dtype, shape)
+
+
+def _field(file: BinaryIO, stop: int) -> tuple[int, int, int]:
+    """Return number and wire type of the next field, and its length, or its value when it is a varint."""
+    key = _varint(file)
+    number, wire = key >> 3, key & 7
+    if wire not in (_VARINT, _FIXED64, _BYTES, _FIXED32):
+        raise ValueError(f"wire type {wire} at byte {file.tell()}")
+    if wire in (_FIXED64, _FIXED32):
+        return number, wire, 8 if wire == _FIXED64 else 4
+    value = _varint(file)
+    if wire == _BYTES and file.tell() + value > stop:
+        raise ValueError(f"a field at byte {file.tell()} claims {value} bytes")
+    return number, wire, value
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = file.read(1)
+        if not byte:
+            raise ValueError("it is cut off")
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise ValueError("a number has more than 64 bits")
+
+
+def _text(file: BinaryIO, length: int) -> str:
+    if length > _MAX_TEXT:
+        raise ValueError(f"a name of {length} bytes")
+    return file.read(length).decode()

@@ -1,0 +1,103 @@
+"""The safetensors format: a JSON header, then the arrays. Read and written one array at a time.
+
+The format is described at https://huggingface.co/docs/safetensors: eight bytes with the header's length, the header
+with type, shape and place of each array, then their bytes in C order, little-endian, without gaps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kubeyolo.errors import InputError
+from kubeyolo.weights.stored_array import ITEM_SIZES, Content, StoredArray, WeightArray, as_float32
+
+_LENGTH = struct.Struct("<Q")
+_MAX_HEADER = 100 << 20
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Tell from the first bytes of a file whether it may be a safetensors file."""
+    return len(head) > _LENGTH.size and head[_LENGTH.size : _LENGTH.size + 1] == b"{"
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, StoredArray], dict[str, str]]:
+    """Return the arrays of a safetensors file, unread, and its metadata.
+
+    Raises:
+        InputError: The header is damaged, or does not describe the file's bytes exactly.
+    """
+    try:
+        header, start = _read_header(path)
+        metadata = header.pop("__metadata__", {})
+        arrays = {name: _array(path, entry, start) for name, entry in header.items()}
+        _check_places(path, arrays, start)
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{path}: not a readable safetensors file ({reason}); get the file again") from error
+    return arrays, {str(key): str(value) for key, value in dict(metadata).items()}
+
+
+def write_safetensors(path: Path, arrays: Iterable[tuple[str, WeightArray]], metadata: Mapping[str, str]) -> None:
+    """Write arrays as float32, sorted by name; only one of them is in memory at a time."""
+    entries = sorted(arrays, key=lambda entry: entry[0])
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, array in entries:
+        begin, end = end, end + 4 * math.prod(array.shape)
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(_LENGTH.pack(len(text)) + text)
+        for _, array in entries:
+            file.write(as_float32(array).data)
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    with path.open("rb") as file:
+        (length,) = _LENGTH.unpack(file.read(_LENGTH.size).ljust(_LENGTH.size, b"\0"))
+        if length > min(_MAX_HEADER, path.stat().st_size - _LENGTH.size):
+            raise ValueError(f"its header claims {length} bytes")
+        header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no dictionary")
+    return header, _LENGTH.size + length
+
+
+def _array(path: Path, entry: Any, start: int) -> StoredArray:
+    shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
+    dtype = _DTYPES.get(entry["dtype"])
+    if dtype is None:
+        raise ValueError(f"type {entry['dtype']} is not known")
+    if not all(type(value) is int and value >= 0 for value in (*shape, begin, end)):
+        raise ValueError("a shape or an offset is no count")
+    if end - begin != math.prod(shape) * ITEM_SIZES[dtype]:
+        raise ValueError(f"an array {shape} of {dtype} claims {end - begin} bytes")
+    return StoredArray(Content(path, ((start + begin, end - begin),)), dtype, shape)
+
+
+def _check_places(path: Path, arrays: Mapping[str, StoredArray], start: int) -> None:
+    end = start
+    for offset, length in sorted(array.content.parts[0] for array in arrays.values()):
+        if offset != end:
+            raise ValueError(f"an array begins at byte {offset}, the one before it ends at {end}")
+        end = offset + length
+    if end != path.stat().st_size:
+        raise ValueError(f"its arrays end at byte {end}, the file at {path.stat().st_size}")

@@ -1,0 +1,136 @@
+"""Arrays that stay in their file until they are read, one at a time: weights are never in memory twice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kubeyolo.errors import InputError
+
+ITEM_SIZES: Mapping[str, int] = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+}
+"""Bytes of one element of each type that weights files hold."""
+
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Content:
+    """Bytes in parts of a file, in order, or in memory.
+
+    Attributes:
+        path: The file, or None when the bytes are in memory.
+        parts: Offset and length of each part within the file.
+        memory: The bytes when they are in memory.
+    """
+
+    path: Path | None
+    parts: tuple[tuple[int, int], ...] = ()
+    memory: bytes = b""
+
+    @property
+    def length(self) -> int:
+        """Number of bytes."""
+        return len(self.memory) if self.path is None else sum(length for _, length in self.parts)
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return ``length`` bytes from ``start`` on.
+
+        Raises:
+            InputError: The file became shorter since it was opened.
+        """
+        if self.path is None:
+            return self.memory[start : start + length]
+        pieces, wanted = [], length
+        with self.path.open("rb") as file:
+            for offset, size in self.parts:
+                if start < size and wanted:
+                    count = min(size - start, wanted)
+                    file.seek(offset + start)
+                    pieces.append(file.read(count))
+                    wanted -= count
+                start = max(start - size, 0)
+        if sum(map(len, pieces)) != length:
+            raise InputError(f"{self.path}: the file became shorter while it was read; run it again")
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array within a content; its elements lie ``strides`` apart from element ``first`` on.
+
+    Attributes:
+        content: Little-endian elements.
+        dtype: A key of :data:`ITEM_SIZES`.
+        shape: Lengths of the axes.
+        strides: Distance of neighbours on each axis, in elements, at least 0; None is C order.
+        first: Number of the first element.
+    """
+
+    content: Content
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None = None
+    first: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def span(self) -> int:
+        """Number of elements of the content from the first to the last of the array."""
+        if self.size == 0:
+            return 0
+        if self.strides is None:
+            return self.size
+        return 1 + sum((length - 1) * stride for length, stride in zip(self.shape, self.strides, strict=True))
+
+    def float32(self) -> NDArray[np.float32]:
+        """Read the array as float32 in C order.
+
+        Raises:
+            InputError: The elements are no floating point numbers.
+        """
+        if self.dtype not in _FLOATS:
+            raise InputError(f"an array of {self.dtype} is no weights; export the model without quantization")
+        item = ITEM_SIZES[self.dtype]
+        data = self.content.read(self.first * item, self.span * item)
+        if self.dtype == "bfloat16":
+            # bfloat16 is the upper half of a float32.
+            flat = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+        else:
+            flat = np.frombuffer(data, np.dtype(self.dtype).newbyteorder("<"))
+        if self.strides is None:
+            values = flat.reshape(self.shape)
+        else:
+            steps = tuple(stride * flat.itemsize for stride in self.strides)
+            values = np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False)
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(values, dtype=np.float32)
+
+
+WeightArray = StoredArray | NDArray[Any]
+"""An array in a file, or one in memory."""
+
+
+def as_float32(array: WeightArray) -> NDArray[np.float32]:
+    """Return an array of either kind as float32 in C order."""
+    return array.float32() if isinstance(array, StoredArray) else np.ascontiguousarray(array, dtype=np.float32)

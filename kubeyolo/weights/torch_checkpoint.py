@@ -1,0 +1,218 @@
+"""Weights out of PyTorch checkpoints, without PyTorch and without running what is pickled in them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kubeyolo.errors import InputError
+from kubeyolo.weights.pickle_tree import Global, Pairs, PickleTree, Record, attribute, get, items, read_pickle
+from kubeyolo.weights.stored_array import ITEM_SIZES, StoredArray
+from kubeyolo.weights.torch_archive import TorchArchive, open_archive
+
+_STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+_UNTYPED = ("torch.UntypedStorage", "torch.storage.UntypedStorage")
+_PARTS_OF_CHECKPOINT = ("ema", "model", "state_dict", "model_state_dict", "net", "network")
+_MAX_DEPTH = 100
+_MAX_MODULES = 20_000
+_MAX_ARRAYS = 100_000
+_MAX_RANK = 16
+_MAX_CLASSES = 100_000
+# Grids and the like are expanded without memory; nothing real is expanded to more than this.
+_LARGEST_EXPANDED = 1 << 30
+
+
+@dataclass(frozen=True)
+class TorchCheckpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        part: Which part of the checkpoint was taken, such as "ema"; "" when it is the weights itself.
+        arrays: Parameters and buffers by name.
+        classes: Names of the classes, when the checkpoint carries them.
+    """
+
+    part: str
+    arrays: dict[str, StoredArray]
+    classes: tuple[str, ...] | None
+
+
+def read_torch_checkpoint(path: Path) -> TorchCheckpoint:
+    """Read a ``.pt`` or ``.pth`` in PyTorch's zip format: a state dict, a module, or a dict that holds one.
+
+    Of a training checkpoint the averaged weights ("ema") are taken before the raw ones ("model").
+
+    Raises:
+        InputError: The archive or its pickle is refused or damaged, a tensor claims what its storage does not have,
+            or there are no weights.
+    """
+    archive = open_archive(path)
+    tree = read_pickle(archive.pickle(), str(path))
+    tensors = _Tensors(archive, tree)
+    for part in (*_PARTS_OF_CHECKPOINT, ""):
+        node = _model_of(get(tree.root, part) if part else tree.root)
+        arrays = tensors.of_module(node) or tensors.of_mapping(node)
+        if arrays:
+            classes = _class_names(attribute(node, "names")) or _class_names(get(tree.root, "names"))
+            return TorchCheckpoint(part, arrays, classes)
+    known = ", ".join(sorted({key for key, _ in items(tree.root)})[:8])
+    raise InputError(f"{path}: holds no weights ({f'keys: {known}' if known else 'no dict'}); give another file")
+
+
+def _model_of(node: Any) -> Any:
+    """Return the model within its averager, its wrapper for several devices, or its pair with a count of updates."""
+    for _ in range(4):
+        if isinstance(node, tuple) and node:
+            node = node[0]
+        elif attribute(node, "ema") is not None and attribute(node, "_modules") is None:
+            node = attribute(node, "ema")
+        elif [name for name, _ in items(attribute(node, "_modules"))] == ["module"]:
+            node = get(attribute(node, "_modules"), "module")
+    return node
+
+
+class _Tensors:
+    """The tensors of a pickle, all of them checked."""
+
+    def __init__(self, archive: TorchArchive, tree: PickleTree) -> None:
+        self._archive = archive
+        self._arrays = {id(call): self._checked(call) for call in tree.calls if _is_tensor(call)}
+
+    def of_mapping(self, node: Any) -> dict[str, StoredArray]:
+        """Return the tensors of a state dict."""
+        return {name: array for name, value in items(node) if (array := self._array(value)) is not None}
+
+    def of_module(self, module: Any) -> dict[str, StoredArray]:
+        """Return the parameters and buffers of a module and those below it, under dotted names."""
+        found: dict[str, StoredArray] = {}
+        waiting, visited = [("", module, 0)], 0
+        while waiting:
+            prefix, node, depth = waiting.pop()
+            visited += 1
+            if depth > _MAX_DEPTH or visited > _MAX_MODULES or len(found) > _MAX_ARRAYS:
+                raise InputError(f"{self._archive.path}: its modules are nested without end; do not trust this file")
+            for kind in ("_parameters", "_buffers"):
+                for name, value in items(attribute(node, kind)):
+                    array = self._array(value)
+                    if array is not None:
+                        found[prefix + name] = array
+            children = [(f"{prefix}{name}.", child, depth + 1) for name, child in items(attribute(node, "_modules"))]
+            waiting.extend(reversed(children))
+        return found
+
+    def _array(self, node: Any) -> StoredArray | None:
+        for _ in range(4):
+            if not isinstance(node, Record) or not isinstance(node.arguments, tuple):
+                return None
+            if id(node) in self._arrays:
+                return self._arrays[id(node)]
+            maker, arguments = str(node.maker), node.arguments
+            if maker.startswith("torch._utils._rebuild_parameter") and arguments:
+                node = arguments[0]
+            elif maker == "torch._tensor._rebuild_from_type_v2" and len(arguments) >= 3:
+                # A subclass of tensor: a function, the class, and the function's arguments.
+                return self._from_type(arguments)
+            else:
+                return None
+        return None
+
+    def _from_type(self, arguments: tuple[Any, ...]) -> StoredArray | None:
+        function, inner = arguments[0], arguments[2]
+        if not isinstance(function, Global):
+            return None
+        call = Record(maker=function, arguments=inner, called=True)
+        return self._checked(call) if _is_tensor(call) else None
+
+    def _checked(self, call: Record) -> StoredArray:
+        """Return the array of a call that rebuilds a tensor; everything it claims is held against its storage."""
+        path = self._archive.path
+        try:
+            storage, first, shape, strides = call.arguments[:4]
+            kind, storage_type, key, _, length = storage.value[:5]
+            untyped = str(storage_type) in _UNTYPED
+            named = call.arguments[6] if untyped else storage_type
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
+            raise InputError(f"{path}: a tensor in its pickle is damaged ({error}); get the file again") from error
+        if kind != "storage" or not isinstance(key, str) or not _are_counts(first, length):
+            raise InputError(f"{path}: a tensor in its pickle is damaged; get the file again")
+        if not (isinstance(shape, tuple) and isinstance(strides, tuple) and _are_counts(*shape, *strides)):
+            raise InputError(f"{path}: the tensor of storage {key!r} has no shape; get the file again")
+        dtype = _dtype(named, untyped)
+        if dtype is None:
+            raise InputError(f"{path}: storage {key!r} is of type {named}, which holds no weights of a float model")
+        array = StoredArray(
+            self._content(key, length, 1 if untyped else ITEM_SIZES[dtype]), dtype, shape, strides, first
+        )
+        self._check_bounds(key, array)
+        return array
+
+    def _content(self, key: str, length: int, item: int) -> Any:
+        content = self._archive.storage(key)
+        have = 0 if content is None else content.length
+        if content is None or have != length * item:
+            raise InputError(
+                f"{self._archive.path}: a tensor claims a storage {key!r} of {length * item} bytes, the archive has "
+                f"{'none' if content is None else have}; get the file again"
+            )
+        return content
+
+    def _check_bounds(self, key: str, array: StoredArray) -> None:
+        item = ITEM_SIZES[array.dtype]
+        shape, strides = array.shape, array.strides or ()
+        if len(shape) != len(strides) or len(shape) > _MAX_RANK:
+            raise InputError(
+                f"{self._archive.path}: a tensor of storage {key!r} has shape {shape[:_MAX_RANK]} and "
+                f"{len(strides)} strides; get the file again"
+            )
+        if (array.first + array.span) * item > array.content.length:
+            raise InputError(
+                f"{self._archive.path}: a tensor {shape} with strides {strides} from element {array.first} on reaches "
+                f"beyond its storage {key!r} of {array.content.length} bytes; do not trust this file"
+            )
+        size = math.prod(shape) * item
+        if size > max(_LARGEST_EXPANDED, array.content.length):
+            raise InputError(
+                f"{self._archive.path}: a tensor {shape} claims {size} bytes, its storage {key!r} has "
+                f"{array.content.length}; do not trust this file"
+            )
+
+
+def _is_tensor(call: Record) -> bool:
+    return str(call.maker).startswith("torch._utils._rebuild_tensor")
+
+
+def _are_counts(*values: Any) -> bool:
+    return all(type(value) is int and 0 <= value < 1 << 63 for value in values)
+
+
+def _dtype(named: Any, untyped: bool) -> str | None:
+    if not isinstance(named, Global):
+        return None
+    if untyped:
+        return named.name if named.module == "torch" and named.name in ITEM_SIZES else None
+    return _STORAGES.get(named.name)
+
+
+def _class_names(node: Any) -> tuple[str, ...] | None:
+    """Return names given as a list, or as a dictionary by number."""
+    if isinstance(node, Pairs):
+        numbered = {key: value for key, value in node.pairs if type(key) is int}
+        node = [numbered.get(number) for number in range(len(numbered))]
+    if not isinstance(node, list) or not 0 < len(node) <= _MAX_CLASSES:
+        return None
+    if not all(isinstance(name, str) for name in node):
+        return None
+    return tuple(name.encode("utf-8", "replace").decode()[:200] for name in node)

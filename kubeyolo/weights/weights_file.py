@@ -1,0 +1,115 @@
+"""Files of weights, told apart by what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from kubeyolo.errors import InputError
+from kubeyolo.weights.mindspore_checkpoint import read_mindspore_checkpoint
+from kubeyolo.weights.safetensors_file import is_safetensors, read_safetensors
+from kubeyolo.weights.stored_array import StoredArray
+from kubeyolo.weights.torch_checkpoint import read_torch_checkpoint
+
+Format = Literal["torch", "safetensors", "mindspore", "darknet"]
+
+_SUFFIXES: Mapping[str, Format] = {
+    ".pt": "torch",
+    ".pth": "torch",
+    ".safetensors": "safetensors",
+    ".ckpt": "mindspore",
+    ".weights": "darknet",
+}
+_ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a file holds.
+
+    Attributes:
+        path: The file.
+        format: Its format.
+        arrays: Arrays by the names in the file; none for darknet, whose files have no names.
+        classes: Names of the classes, when the file carries them.
+        anchors: (level, anchor, 2) in pixels, when the file says it in pixels.
+        part: Which part of a training checkpoint was taken.
+    """
+
+    path: Path
+    format: Format
+    arrays: Mapping[str, StoredArray]
+    classes: tuple[str, ...] | None = None
+    anchors: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    part: str = ""
+
+
+def read_weights(path: Path) -> WeightsFile:
+    """Open a file of weights in any of the known formats; arrays are read when they are needed.
+
+    Raises:
+        InputError: There is no such file, its format is not known, or it is damaged or refused.
+    """
+    kind = format_of(path)
+    if kind == "torch":
+        checkpoint = read_torch_checkpoint(path)
+        return WeightsFile(path, kind, checkpoint.arrays, checkpoint.classes, part=checkpoint.part)
+    if kind == "safetensors":
+        arrays, metadata = read_safetensors(path)
+        return WeightsFile(path, kind, arrays, _classes(metadata), _anchors(metadata))
+    if kind == "mindspore":
+        return WeightsFile(path, kind, read_mindspore_checkpoint(path))
+    return WeightsFile(path, kind, {})
+
+
+def format_of(path: Path) -> Format:
+    """Return the format of a file by its first bytes, and by its suffix where they do not tell.
+
+    Raises:
+        InputError: There is no such file, or its format is not known.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file of weights") from error
+    named = _SUFFIXES.get(path.suffix.lower())
+    if head.startswith(_ZIP):
+        return "torch"
+    if named not in ("darknet", "mindspore") and is_safetensors(head):
+        return "safetensors"
+    if named == "torch" or (named is None and head.startswith(_PICKLE)):
+        raise InputError(
+            f"{path}: is not in PyTorch's zip format; where PyTorch is installed, load it and torch.save() it again "
+            "(version 1.6 or newer)"
+        )
+    if named is None:
+        raise InputError(f"{path}: the format of this file is not known; known: {', '.join(_SUFFIXES)}")
+    return named
+
+
+def _classes(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
+    names = _json(metadata.get("classes"))
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return None
+
+
+def _anchors(metadata: Mapping[str, str]) -> tuple[tuple[tuple[float, float], ...], ...] | None:
+    levels = _json(metadata.get("anchors"))
+    try:
+        return tuple(tuple((float(width), float(height)) for width, height in level) for level in levels)
+    except (TypeError, ValueError):
+        return None
+
+
+def _json(text: str | None) -> Any:
+    try:
+        return orjson.loads(text) if text is not None else None
+    except orjson.JSONDecodeError:
+        return None
