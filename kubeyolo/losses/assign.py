@@ -23,7 +23,7 @@ Assignment = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def assign(
-    labels: Tensor, anchors: LevelAnchors, strides: tuple[int, ...], shapes: Shapes, batch: int, anchor_t: float
+    labels: Tensor, anchors: LevelAnchors, strides: tuple[int, ...], shapes: Shapes, anchor_t: float
 ) -> Assignment:
     """Find the candidates of a batch; all arithmetic is float32, as single bits decide at the borders of cells.
 
@@ -33,41 +33,40 @@ def assign(
         anchors: (level, anchor, 2) widths and heights in pixels.
         strides: Stride of each level in pixels.
         shapes: (ny, nx) of each level.
-        batch: Images of the batch.
         anchor_t: Largest ratio of sides, exclusive.
 
     Returns:
         The candidates, flattened from (level, offset, anchor, label) to K. A plain tuple, as graph mode knows no other:
         mask (K,) bool, whether a candidate is a positive;
-        row (K,) int32, its row in the predictions of all levels (level, image, anchor, y, x), where a masked candidate
-        has some row too, which must not be written to;
+        row (K,) int32, its row in the predictions of its level (image, anchor, y, x), where a masked candidate has some
+        row too, which must not be written to;
         centre (2, K) of the label from the corner of the cell, in cells;
         size (2, K) of the label in cells;
         anchor (2, K), its width and height in cells;
         label_class (K,) int32.
     """
     columns = ops.transpose(labels, (1, 0))
-    image = columns[0].astype(mstype.int32)
+    image, label_class, _, _, _, _ = ops.unstack(columns.astype(mstype.int32), 0)
     grid, cells, offsets = _grid(shapes), _cells(shapes), _offsets()
     centre = columns[2:4].reshape(2, 1, 1, 1, -1) * cells
     size = columns[4:6].reshape(2, 1, 1, 1, -1) * cells
 
     anchor = _anchors_in_cells(anchors, strides)
     ratio = size / anchor
-    fits = ops.maximum(ratio, 1 / ratio) < anchor_t
-    matched = ops.logical_and(ops.logical_and(fits[0], fits[1]), image >= 0)
+    fits_width, fits_height = ops.unstack(ops.maximum(ratio, 1 / ratio) < anchor_t, 0)
+    matched = ops.logical_and(ops.logical_and(fits_width, fits_height), image >= 0)
     mirrored = cells - centre
-    near = ops.logical_and(centre - ops.floor(centre) < 0.5, centre > 1)
-    far = ops.logical_and(mirrored - ops.floor(mirrored) < 0.5, mirrored > 1)
-    chosen = ops.concat((ops.ones_like(near[0]), near[0], near[1], far[0], far[1]), 1)
-    mask = ops.logical_and(matched, chosen)
+    left, up = ops.unstack(ops.logical_and(centre - ops.floor(centre) < 0.5, centre > 1), 0)
+    right, down = ops.unstack(ops.logical_and(mirrored - ops.floor(mirrored) < 0.5, mirrored > 1), 0)
+    mask = ops.logical_and(matched, ops.concat((ops.ones_like(left), left, up, right, down), 1))
 
     # A centre at 0 or 1 may step outside of the grid: the clamp brings it back.
     cell = (centre - offsets).astype(mstype.int32)
     cell = ops.maximum(ops.minimum(cell, grid - 1), ops.zeros_like(cell))
-    first_row, anchor_rows = _first_rows(shapes, batch, len(anchors[0])), _anchor_rows(shapes, len(anchors[0]))
-    image_rows = ops.maximum(image, ops.zeros_like(image)) * (grid[0] * grid[1] * len(anchors[0]))
-    row = image_rows + cell[1] * grid[0] + cell[0] + first_row + anchor_rows
+    column, line = ops.unstack(cell, 0)
+    per_image, per_line = _rows_per_image(shapes, len(anchors[0])), _rows_per_line(shapes)
+    row = ops.maximum(image, ops.zeros_like(image)) * per_image + line * per_line + column
+    row = row + _rows_of_anchors(shapes, len(anchors[0]))
 
     shape = mask.shape
     return (
@@ -76,7 +75,7 @@ def assign(
         ops.broadcast_to(centre - cell.astype(mstype.float32), (2,) + shape).reshape(2, -1),
         ops.broadcast_to(size, (2,) + shape).reshape(2, -1),
         ops.broadcast_to(anchor, (2,) + shape).reshape(2, -1),
-        ops.broadcast_to(columns[1].astype(mstype.int32), shape).reshape(-1),
+        ops.broadcast_to(label_class, shape).reshape(-1),
     )
 
 
@@ -105,12 +104,16 @@ def _anchors_in_cells(anchors: LevelAnchors, strides: tuple[int, ...]) -> Tensor
 
 
 @constexpr
-def _first_rows(shapes: Shapes, batch: int, anchors_per_level: int) -> Tensor:
-    rows = np.asarray([batch * anchors_per_level * ny * nx for ny, nx in shapes])
-    return Tensor((np.cumsum(rows) - rows).astype(np.int32).reshape(-1, 1, 1, 1))
+def _rows_per_image(shapes: Shapes, anchors_per_level: int) -> Tensor:
+    return Tensor(np.asarray([anchors_per_level * ny * nx for ny, nx in shapes], np.int32).reshape(-1, 1, 1, 1))
 
 
 @constexpr
-def _anchor_rows(shapes: Shapes, anchors_per_level: int) -> Tensor:
-    cells = np.asarray([ny * nx for ny, nx in shapes]).reshape(-1, 1, 1, 1)
-    return Tensor((cells * np.arange(anchors_per_level).reshape(1, 1, -1, 1)).astype(np.int32))
+def _rows_per_line(shapes: Shapes) -> Tensor:
+    return Tensor(np.asarray([nx for _, nx in shapes], np.int32).reshape(-1, 1, 1, 1))
+
+
+@constexpr
+def _rows_of_anchors(shapes: Shapes, anchors_per_level: int) -> Tensor:
+    cells = np.asarray([ny * nx for ny, nx in shapes], np.int32).reshape(-1, 1, 1, 1)
+    return Tensor(cells * np.arange(anchors_per_level, dtype=np.int32).reshape(1, 1, -1, 1))

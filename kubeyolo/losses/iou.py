@@ -50,22 +50,26 @@ def corners_of(boxes: Tensor) -> Tensor:
 def _overlap(
     low: Tensor, high: Tensor, size: Tensor, low2: Tensor, high2: Tensor, size2: Tensor, kind: IouKind, eps: float
 ) -> Tensor:
+    # Rows are taken apart by unstack: on a CPU slices cost more than all the arithmetic here.
+    width, height = ops.unstack(size, 0)
+    width2, height2 = ops.unstack(size2, 0)
     # The clamp at zero keeps disjoint boxes from overlapping by the product of two negative sides.
-    shared = ops.relu(ops.minimum(high, high2) - ops.maximum(low, low2))
-    intersection = shared[0] * shared[1]
-    union = size[0] * size[1] + size2[0] * size2[1] - intersection + eps
+    shared_x, shared_y = ops.unstack(ops.relu(ops.minimum(high, high2) - ops.maximum(low, low2)), 0)
+    intersection = shared_x * shared_y
+    union = width * height + width2 * height2 - intersection + eps
     iou = intersection / union
     if kind == "iou":
         return iou
     hull = ops.maximum(high, high2) - ops.minimum(low, low2)
     if kind == "giou":
-        area = hull[0] * hull[1] + eps
+        hull_x, hull_y = ops.unstack(hull, 0)
+        area = hull_x * hull_y + eps
         return iou - (area - union) / area
     offset = (low2 + high2 - low - high) * 0.5
-    distance = (offset[0] * offset[0] + offset[1] * offset[1]) / (hull[0] * hull[0] + hull[1] * hull[1] + eps)
+    distance = (offset * offset).sum(0) / ((hull * hull).sum(0) + eps)
     if kind == "diou":
         return iou - distance
-    turn = ops.atan(size2[0] / (size2[1] + eps)) - ops.atan(size[0] / (size[1] + eps))
+    turn = ops.atan(width2 / (height2 + eps)) - ops.atan(width / (height + eps))
     aspect = (4 / math.pi**2) * (turn * turn)
     # Rounding may take the IoU above one: without the clamp identical boxes could divide by zero.
     weight = ops.stop_gradient(aspect / (ops.relu(1 - iou) + aspect + eps))

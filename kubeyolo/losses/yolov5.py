@@ -86,6 +86,8 @@ class YoloV5Loss(nn.Cell):
         self.positive = Tensor(1 - 0.5 * label_smooth_factor, mstype.float32)
         self.negative = Tensor(0.5 * label_smooth_factor, mstype.float32)
         self.scatter_max = ops.TensorScatterMax()
+        self.cross_entropy = CrossEntropy()
+        self.pick = Pick()
 
     def construct(self, raws: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the loss of a batch.
@@ -107,22 +109,37 @@ class YoloV5Loss(nn.Cell):
         for raw in raws:
             shapes += ((raw.shape[2], raw.shape[3]),)
         batch = raws[0].shape[0]
-        flat = _flatten(raws, 5 + self.num_classes)
-        mask, row, centre, size, anchor, label_class = assign(
-            labels, self.anchors, self.strides, shapes, batch, self.anchor_t
-        )
-        candidates = ops.gather(flat, row, 0)
+        mask, row, centre, size, anchor, label_class = assign(labels, self.anchors, self.strides, shapes, self.anchor_t)
+        boxes, objectness, entropy = self._pick(raws, row, label_class)
         weight = self._mean_weights(mask)
-        ciou = self._overlap(candidates[:, :4], centre, size, anchor)
+        ciou = self._overlap(boxes, centre, size, anchor)
         zero = ops.zeros_like(ciou)
         box = ops.where(mask, (1 - ciou) * weight, zero).sum() * self.box_gain
         target = self._objectness_target(ops.stop_gradient(ciou), mask, row, shapes, batch)
-        obj = self._objectness_loss(flat[:, 4], target, shapes, batch) * self.obj_gain
+        balance = _objectness_weights(shapes, batch, len(self.anchors[0]), self.balance)
+        obj = (self.cross_entropy(objectness, target) * balance).sum() * self.obj_gain
         cls = zero.sum()
         if self.num_classes > 1:
-            entropy = self._class_loss(candidates[:, 5:], label_class)
-            cls = ops.where(mask, entropy * weight, zero).sum() * self.cls_gain
+            cls = ops.where(mask, entropy * weight, zero).sum() * (self.cls_gain / self.num_classes)
         return (box + obj + cls) * batch, ops.stack((box, obj, cls)), target
+
+    def _pick(self, raws: tuple[Tensor, ...], row: Tensor, label_class: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the raw boxes (K, 4), the objectness of all rows and the class entropy (K,), summed over classes.
+
+        Level by level, as to join the levels first would copy all predictions, forward and backward.
+        """
+        rows = ops.unstack(row.reshape(len(self.anchors), -1), 0)
+        classes = ops.unstack(label_class.reshape(len(self.anchors), -1), 0)
+        boxes: tuple[Tensor, ...] = ()
+        objectness: tuple[Tensor, ...] = ()
+        entropy: tuple[Tensor, ...] = ()
+        for level, raw in enumerate(raws):
+            box, confidence, scores = self.pick(raw.reshape(-1, 5 + self.num_classes), rows[level])
+            target = ops.one_hot(classes[level], self.num_classes, self.positive, self.negative)
+            boxes += (box,)
+            objectness += (confidence,)
+            entropy += (self.cross_entropy(scores, target).sum(1),)
+        return ops.concat(boxes, 0), ops.concat(objectness, 0), ops.concat(entropy, 0)
 
     def _mean_weights(self, mask: Tensor) -> Tensor:
         """Weigh the candidates so that a weighted sum is the sum of the levels' means over positives."""
@@ -133,9 +150,8 @@ class YoloV5Loss(nn.Cell):
 
     def _overlap(self, raw_boxes: Tensor, centre: Tensor, size: Tensor, anchor: Tensor) -> Tensor:
         """Decode the candidates (K, 4) and compare them with their labels."""
-        decoded = ops.sigmoid(ops.transpose(raw_boxes, (1, 0))) * 2
-        sides = decoded[2:]
-        return centred_iou(decoded[:2] - 0.5, sides * sides * anchor, centre, size, "ciou", self.eps)
+        centres, sides = ops.split(ops.sigmoid(ops.transpose(raw_boxes, (1, 0))) * 2, 2, 0)
+        return centred_iou(centres - 0.5, sides * sides * anchor, centre, size, "ciou", self.eps)
 
     def _objectness_target(self, ciou: Tensor, mask: Tensor, row: Tensor, shapes: Shapes, batch: int) -> Tensor:
         """Give each row the CIoU of its last candidate, which is the one of the largest number.
@@ -145,29 +161,61 @@ class YoloV5Loss(nn.Cell):
         """
         numbers = ops.where(mask, _ordinals(mask.shape[0]), ops.zeros_like(row))
         rows = _row_count(shapes, batch, len(self.anchors[0]))
-        last = self.scatter_max(ops.zeros((rows,), mstype.int32), row.reshape(-1, 1), numbers)
+        row = (row.reshape(len(self.anchors), -1) + _first_rows(shapes, batch, len(self.anchors[0]))).reshape(-1, 1)
+        last = self.scatter_max(ops.zeros((rows,), mstype.int32), row, numbers)
         values = ops.concat((ops.zeros((1,), mstype.float32), ops.relu(ciou)), 0)
         return ops.gather(values, last, 0)
 
-    def _objectness_loss(self, logits: Tensor, target: Tensor, shapes: Shapes, batch: int) -> Tensor:
-        entropy = _cross_entropy(logits, target)
-        return (entropy * _objectness_weights(shapes, batch, len(self.anchors[0]), self.balance)).sum()
 
-    def _class_loss(self, logits: Tensor, label_class: Tensor) -> Tensor:
-        """Return (K,) mean over the classes."""
-        target = ops.one_hot(label_class, self.num_classes, self.positive, self.negative)
-        return _cross_entropy(logits, target).mean(1)
+class Pick(nn.Cell):
+    """Takes from the predictions of a level what the loss reads, with a gradient of two passes over them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scatter_add = ops.TensorScatterAdd()
+
+    def construct(self, predictions: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Split predictions.
+
+        Args:
+            predictions: (rows, 5 + classes) of one level.
+            row: (K,) int32, rows of the candidates.
+
+        Returns:
+            Boxes (K, 4) of the candidates, objectness (rows,) of all, class scores (K, classes) of the candidates.
+        """
+        rows, outputs = predictions.shape
+        count = row.shape[0]
+        candidates = ops.gather(predictions, row, 0)
+        # Not predictions[:, 4], which graph mode takes as two slices with two gradients of the whole size.
+        confidence = ops.slice(predictions, (0, 4), (rows, 1)).reshape(-1)
+        boxes = ops.slice(candidates, (0, 0), (count, 4))
+        return boxes, confidence, ops.slice(candidates, (0, 5), (count, outputs - 5))
+
+    def bprop(self, predictions: Tensor, row: Tensor, out: Tensor, dout: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Return the gradients of predictions and row; candidates of one row are added in their order."""
+        boxes, confidence, scores = dout
+        candidates = ops.concat((boxes, ops.zeros((row.shape[0], 1), mstype.float32), scores), 1)
+        spread = confidence.reshape(-1, 1) * _objectness_column(predictions.shape[1])
+        return self.scatter_add(spread, row.reshape(-1, 1), candidates), ops.zeros_like(row)
 
 
-def _flatten(raws: tuple[Tensor, ...], outputs: int) -> Tensor:
-    levels: tuple[Tensor, ...] = ()
-    for raw in raws:
-        levels += (raw.reshape(-1, outputs),)
-    return ops.concat(levels, 0)
+class CrossEntropy(nn.Cell):
+    """Binary cross entropy of each element, from logits; the target is a constant."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # One kernel where softplus takes eight. Its own gradient is a scalar loop on a CPU, five times slower than σ.
+        self.entropy = ops.SigmoidCrossEntropyWithLogits()
+        self.sigmoid = ops.Sigmoid()
 
-def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    return ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
+    def construct(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Keep the shape."""
+        return self.entropy(logits, target)
+
+    def bprop(self, logits: Tensor, target: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of logits and target."""
+        return (self.sigmoid(logits) - target) * dout, ops.zeros_like(target)
 
 
 def _row_count(shapes: Shapes, batch: int, anchors_per_level: int) -> int:
@@ -191,3 +239,14 @@ def _objectness_weights(shapes: Shapes, batch: int, anchors_per_level: int, bala
     counts = [batch * anchors_per_level * ny * nx for ny, nx in shapes]
     weights = [weight / count for weight, count in zip(balance, counts, strict=True)]
     return Tensor(np.repeat(np.asarray(weights, np.float32), counts))
+
+
+@constexpr
+def _first_rows(shapes: Shapes, batch: int, anchors_per_level: int) -> Tensor:
+    rows = np.asarray([batch * anchors_per_level * ny * nx for ny, nx in shapes])
+    return Tensor((np.cumsum(rows) - rows).astype(np.int32).reshape(-1, 1))
+
+
+@constexpr
+def _objectness_column(outputs: int) -> Tensor:
+    return Tensor(np.eye(1, outputs, 4, dtype=np.float32))
