@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import re
 import tempfile
 from dataclasses import dataclass
@@ -51,6 +50,8 @@ def publish(bundle: str, store: str, version: str = "", evaluation: str = "") ->
         InputError: The version is no name, or is taken by other content.
     """
     from kubeyolo.bundle import open_bundle
+    from kubeyolo.report.formats import size_text
+    from kubeyolo.report.model_card import publish_report
 
     watch = Stopwatch()
     opened = open_bundle(bundle)
@@ -66,8 +67,9 @@ def publish(bundle: str, store: str, version: str = "", evaluation: str = "") ->
         path = Path(folder) / MODEL_CARD
         path.write_text(card, encoding="utf-8")
         published = opened.derive(output, {MODEL_CARD: path}, metrics=numbers)
-    report = write_report(output, _card_page(manifest.model, version, card))
     size = sum(file.size for file in manifest.files.values())
+    facts = {"bundle": published, "size": size_text(size), "files": len(manifest.files) + 1, "source": bundle}
+    report = write_report(output, publish_report(manifest.model, version, card, facts))
     metrics: dict[str, Any] = {"version": version, "model": manifest.model, "bytes": size, **numbers}
     seconds = watch.seconds
     record = write_record(output, STEP, seconds, {"bundle": published}, metrics, report)
@@ -109,17 +111,3 @@ def _model_card(bundle: Bundle, numbers: dict[str, dict[str, float | None]]) -> 
     from kubeyolo.report.model_card import model_card
 
     return model_card(bundle.manifest.model_dump(mode="json"), numbers)
-
-
-def _card_page(model: str, version: str, card: str) -> str:
-    """Return the model card as a page, word for word."""
-    style = (
-        ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;"
-        "padding:0 1rem}pre{white-space:pre-wrap;font:13px/1.5 ui-monospace,monospace}"
-    )
-    title = html.escape(f"{model} {version}")
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width, initial-scale=1"><title>{title}</title><style>{style}</style></head>'
-        f"<body><main><h1>{title}</h1><pre>{html.escape(card)}</pre></main></body></html>\n"
-    )

@@ -26,6 +26,8 @@ class WeightAverage(nn.Cell):
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         super().__init__()
+        # A cell that takes this one as a part puts its own name before those of the parameters.
+        self._names = [parameter.name for parameter in parameters]
         self.values = ParameterTuple(parameters)
         self.averages = ParameterTuple(
             [
@@ -41,4 +43,4 @@ class WeightAverage(nn.Cell):
 
     def named(self) -> dict[str, Parameter]:
         """Return the averages by the names of the parameters they belong to."""
-        return {value.name: average for value, average in zip(self.values, self.averages, strict=True)}
+        return dict(zip(self._names, self.averages, strict=True))
