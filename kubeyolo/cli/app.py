@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from kubeyolo import __version__
-from kubeyolo.cli import errors, models, pipeline, predict, run, sample, steps
+from kubeyolo.cli import errors, models, pipeline, predict, run, sample, steps, weights
 
 app = typer.Typer(
     name="kubeyolo",
@@ -33,6 +33,7 @@ app.command("predict")(predict.predict)
 app.command("sample")(sample.sample)
 app.add_typer(models.group, name="models")
 app.add_typer(pipeline.group, name="pipeline")
+app.add_typer(weights.group, name="weights")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,145 @@
+"""``kubeyolo weights``: published weights in, and weights out again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kubeyolo.cli.options import BundleArgument, JsonOption
+
+if TYPE_CHECKING:
+    from kubeyolo.weights.fit import Mismatch
+
+group = typer.Typer(help="Published weights in, and weights out again.", no_args_is_help=True)
+
+_MOST_ROWS = 40
+
+
+@group.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=".weights, .pt, .pth, .ckpt or .safetensors.")],
+    model: Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="The model the file is of.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="URI", help="Where to write the bundle.")],
+    classes: Annotated[
+        Path | None, typer.Option("--classes", metavar="FILE", help="Names of the classes, one on each line.")
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option("--num-classes", min=1, help="Number of classes; by default what the file has.")
+    ] = None,
+    backbone: Annotated[
+        bool,
+        typer.Option("--backbone", "--pretrained_backbone", help="Take the backbone alone, to start training from."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a bundle of a file of weights. Nothing that is pickled in the file is run.
+
+    [bold]Examples[/bold]
+
+      kubeyolo weights import yolov5n.pt --model yolov5n-r7 -o models/yolov5n
+
+      kubeyolo weights import best.pt --model yolov5s-r7 --classes names.txt -o minio://models/mine
+
+      kubeyolo weights import yolov5s.pt --model yolov5s --backbone -o models/backbone
+    """
+    from dataclasses import asdict
+    from json import dumps
+
+    from rich.console import Console
+
+    from kubeyolo.cli.tables import pairs_table
+    from kubeyolo.weights.fit import WeightsMismatch
+    from kubeyolo.weights.importing import import_weights
+
+    names = _read_classes(classes) if classes else None
+    try:
+        imported = import_weights(file, model, output, num_classes, names, backbone)
+    except WeightsMismatch as error:
+        _print_mismatches(error.rows)
+        raise
+    if as_json:
+        print(dumps(asdict(imported), indent=1))
+        return
+    rows = [
+        ("bundle", imported.bundle),
+        ("kind", imported.kind),
+        ("format", f"{imported.format}, names of {imported.layout}"),
+        ("arrays", f"{imported.arrays} with {imported.values} values"),
+    ]
+    rows += [("taken from", imported.part)] if imported.part else []
+    rows += [("not used", f"{imported.unused} arrays beyond the backbone")] if imported.unused else []
+    rows += [("classes", _shortened(imported.classes))] if imported.classes else []
+    Console(soft_wrap=True).print(pairs_table("imported weights", rows))
+
+
+@group.command("export")
+def export(
+    bundle: BundleArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write: .safetensors, or .weights of darknet.")],
+    names: Annotated[
+        str,
+        typer.Option("--names", metavar="LAYOUT", help="Names in the file: kubeyolo, yolov5, scaledyolov4, darknet."),
+    ] = "kubeyolo",
+    as_json: JsonOption = False,
+) -> None:
+    """Write the weights of a bundle to a file.
+
+    [bold]Examples[/bold]
+
+      kubeyolo weights export models/yolov5n yolov5n.safetensors
+
+      kubeyolo weights export models/yolov5n yolov5n.safetensors --names yolov5
+    """
+    from json import dumps
+
+    from rich.console import Console
+
+    from kubeyolo.cli.tables import pairs_table
+    from kubeyolo.weights.exporting import export_weights
+
+    exported = export_weights(bundle, file, names)
+    about = {"file": str(exported.file), "format": exported.format, "names": exported.layout, "arrays": exported.arrays}
+    if as_json:
+        print(dumps(about, indent=1))
+        return
+    Console(soft_wrap=True).print(pairs_table("exported weights", [(key, str(value)) for key, value in about.items()]))
+
+
+def _read_classes(path: Path) -> list[str]:
+    from kubeyolo.errors import InputError
+
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: cannot be read as text ({error}); give a file with one class on each line"
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _shortened(names: tuple[str, ...]) -> str:
+    return f"{len(names)}: {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
+
+
+def _print_mismatches(rows: tuple[Mismatch, ...]) -> None:
+    """Print to standard error what does not fit, one row a parameter."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column in ("parameter", "in the file", "expected", "found"):
+        table.add_column(column, overflow="fold")
+    for row in rows[:_MOST_ROWS]:
+        shapes = [
+            "–" if shape is None else " x ".join(map(str, shape)) or "one value" for shape in (row.expected, row.found)
+        ]
+        name = "–" if row.expected is None else row.name
+        table.add_row(*(Text(cell.encode("utf-8", "replace").decode()) for cell in (name, row.in_file or "–", *shapes)))
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(table)
+    if len(rows) > _MOST_ROWS:
+        console.print(f"and {len(rows) - _MOST_ROWS} more")
