@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,9 @@ WORKER_MODULE = "kubeyolo.training.worker"
 LAST_LINES = 8
 
 _POLL_SECONDS = 0.2
+
+# MindSpore's parameter server ignores the log level.
+_NOISE = re.compile(r"\[INFO\] \w+\(")
 
 Show = Callable[[str], None]
 
@@ -85,6 +89,7 @@ def _run_one(worker: list[str], folder: Path, show: Show, inherit: bool) -> tupl
 def _run_many(worker: list[str], folder: Path, count: int, show: Show) -> tuple[list[str], int]:
     """Run several processes by msrun, which keeps a log file for each."""
     logs = folder / "logs"
+    interpreter = Path(sys.executable)
     command = [
         sys.executable,
         "-m",
@@ -94,15 +99,18 @@ def _run_many(worker: list[str], folder: Path, count: int, show: Show) -> tuple[
         f"--master_port={_free_port()}",
         "--join=True",
         f"--log_dir={logs}",
-        *worker,
+        # msrun knows a program only by these names, and would start any other one as a script of python.
+        "python" if interpreter.with_name("python").exists() else "python3",
+        *worker[1:],
     ]
+    path = os.pathsep.join((str(interpreter.parent), os.environ.get("PATH", "")))
     with (folder / "msrun.log").open("w") as log:
         process = subprocess.Popen(
             _guarded(command),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=_environment(folder) | {"GLOG_v": "3"},
+            env=_environment(folder) | {"GLOG_v": "3", "PATH": path},
             start_new_session=True,
         )
     follower = _Follower(logs / "worker_0.log", show)
@@ -143,6 +151,8 @@ class _Follower:
         self._position += len(data)
         *lines, self._rest = (self._rest + data.decode(errors="replace")).split("\n")
         for line in lines:
+            if _NOISE.match(line):
+                continue
             self.last.append(line)
             self._show(line)
 

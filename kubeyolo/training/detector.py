@@ -29,7 +29,7 @@ from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.uri import open_store
 from kubeyolo.training import history
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, remove_checkpoints
-from kubeyolo.training.distribution import Distribution, check_world, gradient_sum, join, threads_for
+from kubeyolo.training.distribution import Distribution, check_world, join, threads_for
 from kubeyolo.training.loop import LoopSettings, Print, StopRequest, TrainingLoop
 from kubeyolo.training.schedules import build_schedule
 from kubeyolo.training.spec import TrainingSpec, refuse_changes, training_identity
@@ -182,6 +182,7 @@ def _build_engine(
 ) -> Engine:
     # Only here: MindSpore must be configured before it is imported.
     from kubeyolo.losses.build import build_loss
+    from kubeyolo.training.allreduce import GradientSum
     from kubeyolo.training.engine import Engine, load_parameters
     from kubeyolo.training.optimizers import group_parameters
 
@@ -200,9 +201,8 @@ def _build_engine(
         anchor_t=train.anchor_t,
         label_smooth_factor=train.label_smooth_factor,
     )
-    reduce: Any = None
-    if distribution.world > 1:
-        reduce = gradient_sum([parameter.shape for parameter in group_parameters(network).all])
+    shapes = [parameter.shape for parameter in group_parameters(network).all]
+    reduce = GradientSum(shapes) if distribution.world > 1 else None
     return Engine(network, loss, train, build_schedule(train, steps_per_epoch), reduce)
 
 

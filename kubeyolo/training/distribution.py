@@ -7,9 +7,7 @@ rank 0.
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kubeyolo.errors import InputError, WorkError
@@ -62,31 +60,6 @@ def join(distribution: Distribution) -> None:
         raise WorkError(
             f"training process {distribution.rank} of {distribution.world} was given rank {found[0]} of {found[1]}"
         )
-
-
-def gradient_sum(shapes: Sequence[tuple[int, ...]]) -> object:
-    """Return a cell that sums gradients of these shapes over all processes, in one exchange."""
-    from mindspore import Tensor, nn, ops
-
-    class GradientSum(nn.Cell):
-        def __init__(self) -> None:
-            super().__init__()
-            self.reduce = ops.AllReduce(ops.ReduceOp.SUM)
-            self.concat = ops.Concat(0)
-            self.split = [math.prod(shape) for shape in shapes]
-            self.shapes = tuple(shapes)
-
-        def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            flat: tuple[Tensor, ...] = ()
-            for gradient in gradients:
-                flat += (gradient.reshape(-1),)
-            total = self.reduce(self.concat(flat))
-            parts: tuple[Tensor, ...] = ()
-            for part, shape in zip(ops.split(total, self.split), self.shapes):  # noqa: B905 - not in graph mode
-                parts += (part.reshape(shape),)
-            return parts
-
-    return GradientSum()
 
 
 def threads_for(world: int) -> int:
