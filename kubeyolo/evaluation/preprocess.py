@@ -43,7 +43,7 @@ def prepare(image: Image, size: tuple[int, int], preprocessing: Preprocessing) -
 def network_input(prepared: Sequence[Prepared], preprocessing: Preprocessing) -> Float32Array:
     """Return (N, 3, H, W) float32 in 0..1, contiguous."""
     stacked = np.stack([one.image for one in prepared]).transpose(0, 3, 1, 2)
-    return np.multiply(stacked, np.float32(1 / preprocessing.divisor), dtype=np.float32, order="C")
+    return np.divide(stacked, np.float32(preprocessing.divisor), dtype=np.float32, order="C")
 
 
 def original_pixels(rows: Float32Array, prepared: Prepared) -> Float32Array:

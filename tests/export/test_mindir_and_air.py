@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kubeyolo.errors import InputError, WorkError
+from kubeyolo.evaluation.runtimes import MindirRuntime
+from kubeyolo.export.air import check_air_possible, export_air
+from kubeyolo.export.mindspore_export import export_cell
+from tests.export.tiny_detector import images, manifest
+
+
+def test_mindir_computes_what_the_network_computes(detector):
+    runtime = MindirRuntime(detector.mindir, detector.manifest)
+    assert (runtime.batch_size, runtime.image_size) == (1, (96, 128))
+    for exported, trained in zip(runtime.raw(images(2)[:1]), detector.raw(images(2)[:1]), strict=True):
+        np.testing.assert_allclose(exported, trained, atol=1e-4)
+
+
+def test_other_files_are_no_mindir(tmp_path):
+    path = tmp_path / "model.mindir"
+    path.write_bytes(b"\x0a\xff\xff\xff\xff\x0f nothing")
+    with pytest.raises(InputError, match="model.mindir: not a readable MINDIR file"):
+        MindirRuntime(path, manifest())
+
+
+@pytest.mark.parametrize("device_target", ["CPU", "GPU"])
+def test_air_is_refused_off_ascend_before_any_work(tmp_path, device_target):
+    def build():
+        raise AssertionError("the network must not be built")
+
+    with pytest.raises(InputError, match=f"air .* Ascend device only, .* is {device_target}"):
+        export_air(manifest(), build, tmp_path / "model.air", device_target=device_target)
+    assert list(tmp_path.iterdir()) == []
+    check_air_possible("Ascend")
+
+
+def test_what_mindspore_cannot_export_is_one_line_and_leaves_no_file(tmp_path):
+    from kubeyolo.runtime import configure_mindspore
+
+    configure_mindspore()
+    from mindspore import nn
+
+    with pytest.raises(WorkError, match="mish.onnx: MindSpore cannot export to ONNX: ") as raised:
+        export_cell(nn.Mish(), (1, 3, 32, 32), tmp_path / "mish.onnx", "ONNX")
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []

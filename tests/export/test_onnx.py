@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import stat
+
+import numpy as np
+import onnx
+import pytest
+
+from kubeyolo.errors import WorkError
+from kubeyolo.evaluation.decode import decode
+from kubeyolo.evaluation.runtimes import OnnxRuntime
+from kubeyolo.export.onnx import _verify_symbolic_batch, export_onnx
+from kubeyolo.export.parity import check_parity
+from tests.export.tiny_detector import CLASSES, SIZE, images, manifest
+
+
+@pytest.fixture(scope="module")
+def model(detector) -> onnx.ModelProto:
+    return onnx.load(str(detector.onnx))
+
+
+def test_inputs_outputs_and_opset(model):
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    assert shapes == {
+        "images": ["N", 3, 96, 128],
+        "raw_8": ["N", 3, 12, 16, 8],
+        "raw_16": ["N", 3, 6, 8, 8],
+        "raw_32": ["N", 3, 3, 4, 8],
+        "predictions": ["N", 756, 8],
+    }
+    assert model.opset_import[0].version == 17
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_metadata_tells_what_is_needed_to_use_the_file(model):
+    found = {one.key: one.value for one in model.metadata_props}
+    assert found["model"] == "yolov5n-r7"
+    assert json.loads(found["classes"]) == list(CLASSES)
+    assert json.loads(found["category_ids"]) == [3, 5, 9]
+    assert json.loads(found["image_size"]) == list(SIZE)
+    assert json.loads(found["strides"]) == [8, 16, 32]
+    assert json.loads(found["anchors"])[0][0] == [10, 13]
+    assert json.loads(found["preprocessing"])["fill"] == 114
+
+
+def test_batch_norm_is_folded_and_names_are_readable(model):
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("Conv") == 60
+    assert "BatchNormalization" not in kinds and "Constant" not in kinds
+    assert "backbone.stem.conv.folded.weight" in {tensor.name for tensor in model.graph.initializer}
+    assert not any(name.isdigit() for node in model.graph.node for name in node.output)
+
+
+def test_file_is_readable_by_all(detector):
+    assert stat.S_IMODE(detector.onnx.stat().st_mode) == 0o644
+    assert stat.S_IMODE(detector.mindir.stat().st_mode) == 0o644
+
+
+def test_raw_outputs_are_those_of_the_network(detector):
+    batch = images(2)
+    levels = check_parity(detector, OnnxRuntime(detector.onnx, detector.manifest), batch, (8, 16, 32), rtol=1e-5)
+    assert [level.stride for level in levels] == [8, 16, 32]
+    assert all(level.max_value > 1 for level in levels)
+
+
+def test_any_batch_size_gives_the_same_and_outputs_depend_on_the_image(detector):
+    runtime = OnnxRuntime(detector.onnx, detector.manifest)
+    assert runtime.batch_size is None
+    batch = images(3)
+    together = runtime.raw(batch)
+    for number in range(3):
+        for whole, alone in zip(together, runtime.raw(batch[number : number + 1]), strict=True):
+            np.testing.assert_allclose(whole[number], alone[0], atol=1e-4)
+    assert np.abs(together[0][0] - together[0][1]).mean() > 0.1
+
+
+def test_predictions_are_the_decoded_raw_outputs(detector):
+    runtime = OnnxRuntime(detector.onnx, detector.manifest)
+    batch = images(2)
+    expected = decode(runtime.raw(batch), detector.manifest.anchors, detector.manifest.strides)
+    np.testing.assert_allclose(runtime.predictions(batch), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_fixed_batch_size(detector, tmp_path):
+    path = tmp_path / "fixed.onnx"
+    export_onnx(detector.manifest, detector.build, path, batch_size=3, symbolic_batch=False)
+    runtime = OnnxRuntime(path, detector.manifest)
+    assert runtime.batch_size == 3
+    for fixed, free in zip(
+        runtime.raw(images(3)), OnnxRuntime(detector.onnx, detector.manifest).raw(images(3)), strict=True
+    ):
+        np.testing.assert_allclose(fixed, free, atol=1e-4)
+
+
+def test_network_that_mixes_images_is_refused(tmp_path):
+    helper = onnx.helper
+    values = {
+        name: helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 3, *SIZE])
+        for name in ("images", "raw_8", "predictions")
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["images", "mean"], ["raw_8"]),
+        helper.make_node("Identity", ["raw_8"], ["predictions"]),
+    ]
+    graph = helper.make_graph(nodes, "mixing", [values["images"]], [values["raw_8"], values["predictions"]])
+    path = tmp_path / "mixing.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    with pytest.raises(WorkError, match="mixing.onnx: image 0 of a batch of 3 differs by .* mixes images"):
+        _verify_symbolic_batch(path, manifest(strides=(8,), anchors=manifest().anchors[:1]))
+
+
+def test_golden_outputs_from_onnx(golden_dir, tmp_path):
+    from kubeyolo.models.registry import build_model
+    from kubeyolo.runtime import configure_mindspore
+    from kubeyolo.weights import load_arrays
+    from tests.golden import case_image, case_weights, read_json
+
+    case = "yolov5_v7_n"
+    if not (golden_dir / case).is_dir():
+        pytest.skip("../shared is absent: no yolov5_v7_n in this golden folder")
+    height, width = read_json(case, "meta.json")["input_shape"][2:]
+    described = manifest(classes=tuple(str(number) for number in range(80)), image_size=(height, width))
+    configure_mindspore()
+
+    def build():
+        network = build_model("yolov5n-r7", 80)
+        load_arrays(network, case_weights(case))
+        return network
+
+    export_onnx(described, build, tmp_path / "golden.onnx")
+    runtime = OnnxRuntime(tmp_path / "golden.onnx", described)
+    with np.load(golden_dir / case / "outputs.npz") as expected:
+        for level, raw in enumerate(runtime.raw(case_image(case))):
+            np.testing.assert_allclose(raw, expected[f"raw_{level}"], rtol=1e-3, atol=1e-3)
+        predictions = runtime.predictions(case_image(case))
+        np.testing.assert_allclose(predictions[..., :4], expected["decoded"][..., :4], rtol=1e-3, atol=0.05)
+        np.testing.assert_allclose(predictions[..., 4:], expected["decoded"][..., 4:], atol=1e-3)
