@@ -63,7 +63,7 @@ def _usage(error: Any) -> int:
         error.show()
         return BAD_USAGE
     path = context.command_path if context is not None else "kubeyolo"
-    _say(f"{error.format_message()} See '{path} --help'.")
+    _say(f"{error.format_message().rstrip('.')}; see '{path} --help'")
     return BAD_USAGE
 
 

@@ -1,0 +1,236 @@
+"""The command line: help, exit codes, one line for an error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from kubeyolo.cli import errors
+from kubeyolo.cli.app import app, main
+from kubeyolo.data.sample import generate_sample_dataset
+
+COMMANDS = [
+    "run",
+    "validate",
+    "pretrain",
+    "train",
+    "evaluate",
+    "export",
+    "quantize",
+    "publish",
+    "predict",
+    "sample",
+    "models list",
+    "models show",
+    "pipeline show",
+    "weights export",
+    "weights import",
+]
+CONFIGURED = ["run", "validate", "pretrain", "train", "evaluate", "export", "quantize", "publish", "pipeline show"]
+
+
+class Result:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def kubeyolo(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> Result:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Result(int(ended.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return generate_sample_dataset(tmp_path / "shapes", train=2, val=1, image_size=(64, 64))
+
+
+def test_all_commands_are_there() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    found = set()
+    for name, command in commands.items():
+        found |= {f"{name} {inner}" for inner in getattr(command, "commands", ())} or {name}
+    assert found == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples(kubeyolo: Any, command: str) -> None:
+    result = kubeyolo(*command.split(), "--help")
+    assert result.code == 0
+    assert "Examples" in result.out
+    assert result.out.count(f"kubeyolo {command}") >= 2
+
+
+@pytest.mark.parametrize("command", CONFIGURED)
+def test_commands_take_a_configuration(kubeyolo: Any, command: str) -> None:
+    result = kubeyolo(*command.split(), "--help")
+    assert "--config" in result.out and "--set" in result.out
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom kubeyolo.cli.app import main\n"
+        "try:\n    main(['run', '--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'mindspore', 'kfp', 'onnx', 'onnxruntime', 'cv2', 'numpy', 'matplotlib', 'minio', 'yaml'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "HEAVY []" in done.stdout, done.stdout[-500:] + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("run", ["--data", "--sample"]),
+        ("run --data absent", ["absent"]),
+        ("run --data shapes --set train.max_epoc=3", ["'train.max_epoc'", "did you mean 'train.max_epoch'"]),
+        ("run --data shapes --set train.image_size=100", ["train.image_size = 100", "multiple of 32"]),
+        ("run --data shapes --model yolov5nano", ["unknown model 'yolov5nano'"]),
+        ("run --data shapes --config absent.yaml", ["absent.yaml", "cannot be read"]),
+        ("run --data shapes --store ftp://host/x", ["ftp"]),
+        ("validate absent", ["absent"]),
+        ("train absent --model yolov5n-r7", ["absent"]),
+        ("evaluate absent absent", ["absent", "bundle.json"]),
+        ("evaluate absent absent --runtime onx", ["unknown runtime 'onx'; did you mean 'onnx'"]),
+        ("export absent absent", ["absent"]),
+        ("quantize absent absent", ["absent"]),
+        ("publish absent", ["absent"]),
+        ("predict photo.jpg", ["no finished run there; give --bundle"]),
+        ("predict photo.jpg --bundle absent", ["bundle.json"]),
+        ("models show yolov5nn-r7", ["unknown model 'yolov5nn-r7'; did you mean 'yolov5n-r7'"]),
+        ("pipeline show detector", ["unknown pipeline 'detector'"]),
+        ("pipeline show --image kubeyolo-trian=x", ["did you mean 'kubeyolo-train'"]),
+        ("pipeline show --image kubeyolo-train", ["expected name=reference"]),
+        ("pipeline show -o absent/file.yaml", ["absent/file.yaml: cannot be written"]),
+        ("sample", ["FOLDER", "sample --help"]),
+        ("sample there --train none", ["--train", "valid integer", "sample --help"]),
+        ("trian", ["trian"]),
+        ("run --dta x", ["--dta"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(kubeyolo: Any, data: Path, arguments: str, words: list[str]) -> None:
+    result = kubeyolo(*arguments.split())
+    assert result.code == 2, result.err
+    lines = result.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.err
+    for word in words:
+        assert word in lines[0]
+
+
+def test_the_stack_of_an_error_goes_to_the_debug_log(kubeyolo: Any, tmp_path: Path) -> None:
+    result = kubeyolo("evaluate", "absent", "absent")
+    assert "Traceback" not in result.err
+    log = (tmp_path / "cache" / "logs" / "debug.log").read_text()
+    assert "kubeyolo evaluate absent absent" in log
+    assert "Traceback" in log and "InputError" in log
+
+
+def test_debug_prints_the_stack(kubeyolo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(errors.DEBUG, "")
+    result = kubeyolo("--debug", "evaluate", "absent", "absent")
+    assert result.code == 2
+    assert "Traceback" in result.err
+
+
+def test_failed_work_is_exit_code_1() -> None:
+    from kubeyolo.errors import WorkError
+
+    def fail() -> None:
+        raise WorkError("the gate is closed")
+
+    assert errors.exit_code_of(fail, []) == 1
+
+
+def test_an_unexpected_error_is_exit_code_1_and_names_the_log(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path))
+
+    def fail() -> None:
+        raise ZeroDivisionError("by\nzero")
+
+    assert errors.exit_code_of(fail, ["run"]) == 1
+    said = capsys.readouterr().err
+    assert said.strip() == (
+        f"error: unexpected ZeroDivisionError: by zero; the stack is in {tmp_path / 'logs' / 'debug.log'}"
+    )
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, typer.Abort])
+def test_an_interruption_is_exit_code_130(interruption: type[BaseException]) -> None:
+    def stop() -> None:
+        raise interruption
+
+    assert errors.exit_code_of(stop, []) == 130
+
+
+def test_no_arguments_show_the_help(kubeyolo: Any) -> None:
+    result = kubeyolo()
+    assert "Commands" in result.out + result.err
+
+
+def test_the_version_is_printed(kubeyolo: Any) -> None:
+    from kubeyolo import __version__
+
+    assert kubeyolo("--version").out.strip() == f"kubeyolo {__version__}"
+
+
+def test_models_are_listed(kubeyolo: Any) -> None:
+    assert "yolov5n-r7" in kubeyolo("models", "list").out
+    rows = {row["name"]: row for row in json.loads(kubeyolo("models", "list", "--json").out)}
+    assert rows["yolov5s"]["parameters"] == 7_276_605
+
+
+def test_a_model_is_shown_with_its_configuration(kubeyolo: Any) -> None:
+    shown = json.loads(kubeyolo("models", "show", "yolov5n-r7", "--set", "train.max_epoch=3", "--json").out)
+    assert shown["parameters"] == 1_872_157
+    assert shown["config"]["train"]["max_epoch"] == 3
+    assert "train.max_epoch" in kubeyolo("models", "show", "yolov5n-r7").out
+
+
+def test_validate_prints_the_stored_data_set(kubeyolo: Any, data: Path) -> None:
+    record = json.loads(kubeyolo("validate", data, "--store", "store", "--json").out)
+    assert record["step"] == "validate_dataset"
+    assert record["metrics"]["train_images"] == 2
+    assert record["outputs"]["dataset"].startswith("file://")
+    assert "train_images" in kubeyolo("validate", data, "--store", "store").out
+
+
+def test_sample_writes_a_data_set(kubeyolo: Any, tmp_path: Path) -> None:
+    assert kubeyolo("sample", tmp_path / "made", "--train", "2", "--val", "1").code == 0
+    document = json.loads((tmp_path / "made" / "annotations" / "train.json").read_text())
+    assert len(document["images"]) == 2
+
+
+def test_pipeline_show_binds_images_and_values(kubeyolo: Any, tmp_path: Path) -> None:
+    images = tmp_path / "images.yaml"
+    images.write_text("kubeyolo-train: r/kubeyolo-train@sha256:1\n")
+    arguments = ["--images", images, "--image", "kubeyolo-validate=r/v@sha256:2", "--set", "train.max_epoch=3"]
+    assert kubeyolo("pipeline", "show", "-o", "bound.yaml", *arguments).code == 0
+    bound = yaml.safe_load((tmp_path / "bound.yaml").read_text())
+    executors = bound["deploymentSpec"]["executors"]
+    assert executors["exec-train"]["container"]["image"] == "r/kubeyolo-train@sha256:1"
+    assert executors["exec-validate-dataset"]["container"]["image"] == "r/v@sha256:2"
+    parameters = bound["root"]["inputDefinitions"]["parameters"]
+    assert parameters["train_overrides"]["defaultValue"] == {"max_epoch": 3}
+
+
+def test_pipeline_show_without_a_file_prints_what_the_wheel_holds(kubeyolo: Any) -> None:
+    from kubeyolo.runs.bind import pipeline_text
+
+    assert kubeyolo("pipeline", "show").out == pipeline_text()

@@ -1,0 +1,89 @@
+"""The training pipeline as it is compiled: fresh, described, wired, and never stale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubeyolo.runs.bind import pipeline_text
+from kubeyolo.runs.folder import STEPS
+
+pytest.importorskip("kfp")
+
+from pipelines.compile import compile_all, stale
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict[str, Any]:
+    return dict(yaml.safe_load(pipeline_text()))
+
+
+def tasks_of(compiled: dict[str, Any]) -> dict[str, Any]:
+    return dict(compiled["root"]["dag"]["tasks"])
+
+
+def test_the_compiled_pipelines_are_fresh() -> None:
+    assert stale() == [], "run `make pipelines`"
+
+
+def test_compiling_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for one, other in zip(compile_all(tmp_path / "a"), compile_all(tmp_path / "b"), strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_changed_pipeline_is_seen_as_stale(tmp_path: Path) -> None:
+    paths = compile_all(tmp_path)
+    paths[0].write_text(paths[0].read_text() + "\n")
+    assert stale(tmp_path) == [paths[0].name]
+    paths[0].unlink()
+    assert stale(tmp_path) == [paths[0].name]
+
+
+def test_its_tasks_are_the_steps_of_a_run(compiled: dict[str, Any]) -> None:
+    assert sorted(name.replace("-", "_") for name in tasks_of(compiled)) == sorted(STEPS)
+
+
+def test_nothing_is_published_before_both_gates(compiled: dict[str, Any]) -> None:
+    tasks = tasks_of(compiled)
+    assert set(tasks["publish"]["dependentTasks"]) == {"evaluate", "quantize"}
+    assert set(tasks["quantize"]["dependentTasks"]) >= {"export-model"}
+    assert "pretrain-backbone" in tasks["train"]["dependentTasks"]
+
+
+def test_every_parameter_has_a_description_for_the_ui(compiled: dict[str, Any]) -> None:
+    parameters = compiled["root"]["inputDefinitions"]["parameters"]
+    assert [name for name, parameter in parameters.items() if not parameter.get("description")] == []
+    assert [name for name, parameter in parameters.items() if not parameter.get("isOptional")] == ["data", "store"]
+
+
+def test_every_step_has_the_digests_of_code_and_data_among_its_parameters(compiled: dict[str, Any]) -> None:
+    for name, task in tasks_of(compiled).items():
+        inputs = task["inputs"]["parameters"]
+        assert inputs["code_digest"] == {"componentInputParameter": "code_digest"}, name
+        if name == "validate-dataset":
+            assert inputs["fingerprint"] == {"componentInputParameter": "fingerprint"}
+        elif name != "publish":
+            assert inputs["dataset_digest"]["taskOutputParameter"]["outputParameterKey"] == "digest", name
+        assert task["cachingOptions"] == {"enableCache": True}, name
+
+
+def test_every_step_hands_out_its_record_metrics_and_report(compiled: dict[str, Any]) -> None:
+    for name in tasks_of(compiled):
+        outputs = compiled["components"][f"comp-{name}"]["outputDefinitions"]
+        assert "record" in outputs["parameters"], name
+        kinds = {key: one["artifactType"]["schemaTitle"] for key, one in outputs["artifacts"].items()}
+        assert kinds == {"metrics": "system.Metrics", "report": "system.HTML"}, name
+
+
+def test_the_pipeline_hands_out_the_bundle_and_all_records(compiled: dict[str, Any]) -> None:
+    assert set(compiled["root"]["outputDefinitions"]["parameters"]) == {"bundle", *(f"{step}_record" for step in STEPS)}
+
+
+def test_no_condition_is_used(compiled: dict[str, Any]) -> None:
+    # A condition on a named output is skipped without a word by kfp's local runner.
+    assert not [name for name, task in tasks_of(compiled).items() if "triggerPolicy" in task]
