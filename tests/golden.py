@@ -80,3 +80,11 @@ def loss_heads(levels: list[list[int]], anchors: int, classes: int, batch: int =
     """Return the raw predictions (N, anchor, ny, nx, 5 + classes) of each level that the loss cases start from."""
     generator = np.random.Generator(np.random.PCG64(7))
     return [generator.standard_normal((batch, anchors, ny, nx, 5 + classes)).astype(np.float32) for ny, nx in levels]
+
+
+def anchors_in_pixels(grid: list[Any], strides: list[int]) -> tuple[tuple[tuple[float, float], ...], ...]:
+    """Turn anchors (level, anchor, 2) in cells into pixels."""
+    return tuple(
+        tuple((width * stride, height * stride) for width, height in level)
+        for level, stride in zip(grid, strides, strict=True)
+    )

@@ -1,0 +1,45 @@
+"""IoU, GIoU, DIoU and CIoU of 200 pairs against YOLOv5 and Scaled-YOLOv4."""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from kubeyolo.losses.iou import IouKind, corner_iou, corners_of, paired_iou
+from tests import golden
+
+# Programs that measure sides between corners rather than take them as given.
+MEASURES_CORNERS = {"yolov5": False, "scaledyolov4": True}
+
+
+@pytest.mark.parametrize("kind", ["IoU", "GIoU", "DIoU", "CIoU"])
+@pytest.mark.parametrize("case", golden.case_parameters(golden.array_files("iou")))
+def test_iou_golden(case: str, kind: str) -> None:
+    assert case, f"{golden.golden_folder()} holds no IoU case"
+    assert case in MEASURES_CORNERS, f"unknown golden case iou/{case}"
+    meta, arrays = golden.read_json("iou", "meta.json"), golden.read_arrays("iou", f"{case}.npz")
+    eps, lower = meta["eps"][case], IOU_KINDS[kind]
+
+    def from_centres(boxes: ms.Tensor, others: ms.Tensor) -> ms.Tensor:
+        if MEASURES_CORNERS[case]:
+            return corner_iou(corners_of(boxes), corners_of(others), lower, eps)
+        return paired_iou(boxes, others, lower, eps)
+
+    boxes, others = ms.Tensor(arrays["box1"].T.copy()), ms.Tensor(arrays["box2"].T.copy())
+    values = from_centres(boxes, others).asnumpy()
+    corners, corners2 = ms.Tensor(arrays["box1_xyxy"].T.copy()), ms.Tensor(arrays["box2_xyxy"].T.copy())
+    values_xyxy = corner_iou(corners, corners2, lower, eps).asnumpy()
+    gradients = ms.grad(lambda a, b: from_centres(a, b).sum())(boxes, others).asnumpy().T
+    assert np.isfinite(values).all() and np.isfinite(values_xyxy).all()
+    finite = np.isfinite(arrays[kind])
+    assert finite.sum() >= 196
+    np.testing.assert_allclose(values[finite], arrays[kind][finite], rtol=0, atol=1e-5)
+    finite = np.isfinite(arrays[f"{kind}_xyxy"])
+    np.testing.assert_allclose(values_xyxy[finite], arrays[f"{kind}_xyxy"][finite], rtol=0, atol=1e-5)
+    ties = [meta["kinds"].index(name) for name in ("identical", "touching", "degenerate")]
+    smooth = ~np.isin(arrays["kind"], ties)
+    np.testing.assert_allclose(gradients[smooth], arrays[f"grad_box1_{kind}"][smooth], rtol=1e-3, atol=1e-6)
+
+
+IOU_KINDS: dict[str, IouKind] = {"IoU": "iou", "GIoU": "giou", "DIoU": "diou", "CIoU": "ciou"}
