@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kubeyolo.config.schema import Config
 from kubeyolo.source import source_digest
+from kubeyolo.steps.claim import claimed
 from kubeyolo.steps.record import Stopwatch, write_record, write_report
 from kubeyolo.storage.uri import join_uri, read_document
 
@@ -52,7 +53,8 @@ def pretrain_backbone(dataset: str, output: str, config: Config, classification:
         config=config,
         code_digest=source_digest(),
     )
-    launch_training(spec)
+    with claimed(output):
+        launch_training(spec)
     rows = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME))).of("pretrain")
     seconds = watch.seconds
     accuracies = [row.accuracy for row in rows if row.accuracy is not None]

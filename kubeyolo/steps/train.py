@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kubeyolo.config.schema import Config
 from kubeyolo.source import source_digest
+from kubeyolo.steps.claim import claimed
 from kubeyolo.steps.record import Stopwatch, write_record, write_report
 from kubeyolo.storage.uri import join_uri, read_document
 
@@ -47,7 +48,8 @@ def train(dataset: str, output: str, config: Config, backbone: str = "") -> Trai
     spec = TrainingSpec(
         dataset=dataset, output=output, config=config, backbone=backbone or None, code_digest=source_digest()
     )
-    launch_training(spec)
+    with claimed(output):
+        launch_training(spec)
     history = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME)))
     seconds = watch.seconds
     facts = {"data set": manifest.name, "classes": len(manifest.classes), "backbone": backbone, "seconds": seconds}

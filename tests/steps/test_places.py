@@ -1,0 +1,63 @@
+"""Names of trainings and backbones: made of all that their weights depend on, and of nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubeyolo.config.load import load_config
+from kubeyolo.steps.component import configuration, settings
+from kubeyolo.steps.places import backbone_output, run_output, training_output
+
+STORE = "minio://bucket/prefix"
+
+
+def training(*sets: str, dataset: str = "d", backbone: str = "", code: str = "c") -> str:
+    return training_output(STORE, load_config("yolov5n-r7", sets=sets), dataset, backbone, code)
+
+
+def test_a_training_is_named_in_its_store() -> None:
+    assert training().startswith(f"{STORE}/trainings/yolov5n-r7-")
+    assert training() == training()
+
+
+@pytest.mark.parametrize("pair", ["train.lr=0.5", "train.seed=1", "augment.mosaic=0", "train.processes=2"])
+def test_what_the_weights_depend_on_is_in_the_name(pair: str) -> None:
+    assert training(pair) != training()
+
+
+def test_data_backbone_and_code_are_in_the_name() -> None:
+    assert len({training(), training(dataset="e"), training(backbone="b"), training(code="x")}) == 4
+
+
+@pytest.mark.parametrize("pair", ["data.workers=0", "train.log_interval=7", "quantize.max_drop=9", "evaluate.min_ap=1"])
+def test_what_the_weights_do_not_depend_on_is_not(pair: str) -> None:
+    assert training(pair) == training()
+
+
+def test_a_backbone_follows_its_settings_and_images() -> None:
+    def backbone(*sets: str, images: str = "i") -> str:
+        return backbone_output(STORE, load_config(sets=sets), images, "c")
+
+    assert backbone() == backbone("train.lr=0.5")
+    assert len({backbone(), backbone("pretrain.lr=0.5"), backbone("train.seed=3"), backbone(images="j")}) == 4
+
+
+def test_the_other_steps_write_below_their_run() -> None:
+    assert run_output(STORE, "my-run", "evaluate") == f"{STORE}/runs/my-run/evaluate"
+
+
+def test_settings_that_were_not_made_leave_the_preset() -> None:
+    knobs = settings(image_size=0, optimizer="", lr=0.0, max_epoch=5)
+    config = configuration("yolov5n-r7", train=knobs, augment={})
+    preset = load_config("yolov5n-r7")
+    assert config.train.max_epoch == 5
+    assert (config.train.lr, config.train.image_size, config.train.optimizer) == (
+        preset.train.lr,
+        preset.train.image_size,
+        preset.train.optimizer,
+    )
+
+
+def test_numbers_that_went_through_a_pipeline_as_floats_are_whole_again() -> None:
+    config = configuration("yolov5n-r7", train={"max_epoch": 5.0, "lr_epochs": [1.0, 2.0]})
+    assert (config.train.max_epoch, config.train.lr_epochs) == (5, (1, 2))

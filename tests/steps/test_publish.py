@@ -1,0 +1,68 @@
+"""Publishing: under a version, with a model card, never over other content."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kubeyolo.bundle import BundleManifest, open_bundle, publish_bundle
+from kubeyolo.errors import InputError
+from kubeyolo.steps.publish import MODEL_CARD, publish
+from kubeyolo.steps.record import write_record
+
+NUMBERS = {key: 0.5 for key in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")}
+
+
+def make_bundle(folder: Path, content: bytes = b"weights") -> str:
+    (folder / "files").mkdir(parents=True, exist_ok=True)
+    path = folder / "files" / "weights.safetensors"
+    path.write_bytes(content)
+    manifest = BundleManifest(
+        model="yolov5n-r7",
+        classes=("cat", "dog"),
+        image_size=(64, 64),
+        strides=(8, 16, 32),
+        anchors=(((1.0, 2.0),),) * 3,
+        metrics={"int8": {"numbers": {**NUMBERS, "AP": 0.25}}},
+    )
+    return publish_bundle(str(folder / "bundle"), manifest, {path.name: path})
+
+
+def test_a_bundle_is_published_with_a_card_that_has_all_numbers(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path)
+    evaluation = write_record(str(tmp_path / "e"), "evaluate", 1, {}, {**NUMBERS, "runtime": "mindspore"})
+    published = publish(bundle, str(tmp_path / "store"), "1.0.0", evaluation)
+    assert published.bundle == (tmp_path / "store" / "models" / "yolov5n-r7" / "1.0.0").as_uri()
+    opened = open_bundle(published.bundle)
+    assert set(opened.manifest.files) == {"weights.safetensors", MODEL_CARD}
+    assert opened.manifest.parent == bundle
+    assert opened.manifest.metrics["mindspore"]["AP"] == 0.5
+    assert opened.manifest.metrics["int8"]["AP"] == 0.25
+    card = opened.path(MODEL_CARD).read_text()
+    assert "0.500" in card and "0.250" in card and "cat, dog" in card
+    record = json.loads((tmp_path / "store/models/yolov5n-r7/1.0.0/metrics.json").read_text())
+    assert record["metrics"]["version"] == "1.0.0"
+
+
+def test_without_a_version_the_content_gives_one(tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    one, again = publish(make_bundle(tmp_path / "a"), store), publish(make_bundle(tmp_path / "a"), store)
+    other = publish(make_bundle(tmp_path / "b", b"others"), store)
+    assert one.version == again.version != other.version
+    assert len(one.version) == 12
+
+
+def test_a_taken_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    first = publish(make_bundle(tmp_path / "a"), store, "1")
+    with pytest.raises(InputError, match=r"models/yolov5n-r7/1: version 1 is taken by other content"):
+        publish(make_bundle(tmp_path / "b", b"others"), store, "1")
+    assert open_bundle(first.bundle).path("weights.safetensors").read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("version", ["../evil", "a/b", ".hidden", "a b", "v" * 64])
+def test_a_version_is_a_name(tmp_path: Path, version: str) -> None:
+    with pytest.raises(InputError, match="expected letters, digits"):
+        publish(make_bundle(tmp_path), str(tmp_path / "store"), version)

@@ -1,0 +1,143 @@
+"""What a step in a process of its own says and leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kubeyolo.errors import InputError, WorkError
+from kubeyolo.events import Event, StepRecord, parse_event
+from kubeyolo.steps.record import read_record, write_record, write_report
+from kubeyolo.steps.reporting import reported, scalars
+
+
+class Metrics:
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self.logged: dict[str, float] = {}
+
+    def log_metric(self, metric: str, value: float) -> None:
+        self.logged[metric] = value
+
+
+class Html:
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+
+def events_of(text: str) -> list[Event]:
+    return [event for event in map(parse_event, text.splitlines()) if event is not None]
+
+
+def test_a_step_says_that_it_started_and_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = f"file://{tmp_path}/out"
+    metrics, report = Metrics(tmp_path / "a" / "metrics"), Html(tmp_path / "a" / "report")
+    with reported("train") as reporter:
+        reporter.write_to(output)
+        html = write_report(output, "<p>seen</p>")
+        record = write_record(output, "train", 2.5, {"bundle": "x"}, {"AP": 0.5, "onnx": {"AP": 0.25}, "n": None}, html)
+        reporter.publish(record, metrics, report)
+    started, finished = events_of(capsys.readouterr().out)
+    assert (started.kind, finished.kind, finished.fields["record"]) == ("started", "finished", record)
+    assert metrics.logged == {"AP": 0.5, "onnx_AP": 0.25}
+    assert Path(report.path).read_text() == "<p>seen</p>"
+    # Without a file kfp's local cache would take the step as not done.
+    assert Path(metrics.path).exists()
+    assert read_record(record) == StepRecord(
+        step="train",
+        seconds=2.5,
+        outputs={"bundle": "x"},
+        metrics={"AP": 0.5, "onnx": {"AP": 0.25}, "n": None},
+        report=html,
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InputError("bad box 7"), 2, "bad box 7"),
+        (WorkError("gate closed"), 1, "gate closed"),
+        (KeyError("x"), 1, "train: unexpected KeyError: 'x'"),
+    ],
+)
+def test_a_failure_is_one_line_an_exit_code_and_a_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception, code: int, message: str
+) -> None:
+    with pytest.raises(SystemExit) as ended, reported("train") as reporter:
+        reporter.write_to(f"file://{tmp_path}")
+        raise error
+    assert ended.value.code == code
+    captured = capsys.readouterr()
+    failed = events_of(captured.out)[-1]
+    assert (failed.kind, failed.fields["message"], failed.fields["exit_code"]) == ("failed", message, code)
+    assert captured.err == f"error: {message}\n"
+    failure = json.loads((tmp_path / "failure.json").read_text())
+    assert (failure["message"], failure["exit_code"]) == (message, code)
+    assert "Traceback" in failure["stack"]
+
+
+def test_a_new_try_removes_what_the_last_one_left(tmp_path: Path) -> None:
+    for name in ("metrics.json", "report.html", "failure.json"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "history.jsonl").write_text("kept")
+    with reported("train") as reporter:
+        reporter.write_to(f"file://{tmp_path}")
+    assert [path.name for path in tmp_path.iterdir()] == ["history.jsonl"]
+
+
+def test_a_broken_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text("[]")
+    with pytest.raises(InputError, match=r"metrics\.json: not the record of a step"):
+        read_record(str(tmp_path / "metrics.json"))
+
+
+def test_only_numbers_become_metrics() -> None:
+    assert scalars({"a": 1, "b": {"c": 2.5, "d": {"e": 3}}, "f": True, "g": "x", "h": None}) == {
+        "a": 1.0,
+        "b_c": 2.5,
+        "b_d_e": 3.0,
+    }
+
+
+STEP = """
+import subprocess, sys, time
+from kubeyolo.steps.reporting import reported
+with reported("train"):
+    try:
+        print("working", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaned up", flush=True)
+"""
+
+
+def test_sigterm_lets_a_step_clean_up() -> None:
+    with subprocess.Popen([sys.executable, "-c", STEP], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "working" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert "cleaned up" in process.stdout.read()
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+
+
+def test_a_step_ends_when_its_run_has_died() -> None:
+    with subprocess.Popen(["sleep", "60"]) as run:
+        environment = {**os.environ, "KUBEYOLO_RUN_PID": str(run.pid)}
+        with subprocess.Popen([sys.executable, "-c", STEP], stdout=subprocess.PIPE, text=True, env=environment) as step:
+            assert step.stdout is not None
+            while "working" not in step.stdout.readline():
+                pass
+            run.kill()
+            run.wait()
+            start = time.monotonic()
+            assert "cleaned up" in step.stdout.read()
+            assert step.wait(timeout=30) == 128 + signal.SIGTERM
+            assert time.monotonic() - start < 20
