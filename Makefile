@@ -10,7 +10,8 @@ MINIO_VERSION := v0.0.0-20260212201848-7aac2a2c5b7c
 DATA ?=
 STORE ?= store
 JOBS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+# One file per worker at a time, and one thread per worker: tests share what a file has built, and cores are few.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system tools demo test test-all ci lint types format bench pipelines lock clean
