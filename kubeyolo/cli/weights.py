@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 group = typer.Typer(help="Published weights in, and weights out again.", no_args_is_help=True)
 
 _MOST_ROWS = 40
+_TABLE_WIDTH = 200
 
 
 @group.command("import")
@@ -139,7 +140,8 @@ def _print_mismatches(rows: tuple[Mismatch, ...]) -> None:
         ]
         name = "–" if row.expected is None else row.name
         table.add_row(*(Text(cell.encode("utf-8", "replace").decode()) for cell in (name, row.in_file or "–", *shapes)))
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(table)
+    # Names and shapes are not folded on a narrow terminal: they are there to be copied and searched.
+    console = Console(stderr=True, width=_TABLE_WIDTH)
+    console.print(table, crop=False, soft_wrap=True)
     if len(rows) > _MOST_ROWS:
         console.print(f"and {len(rows) - _MOST_ROWS} more")
