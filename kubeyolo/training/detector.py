@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from kubeyolo.bundle import (
-    MANIFEST_NAME,
     WEIGHTS,
     Bundle,
     BundleManifest,
     DatasetReference,
     open_bundle,
-    publish_bundle,
 )
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
 from kubeyolo.errors import InputError
 from kubeyolo.models.registry import build_model, model_facts
-from kubeyolo.progress import Progress
 from kubeyolo.runtime import configure_mindspore
-from kubeyolo.storage.base import Store
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.uri import open_store
-from kubeyolo.training import history
-from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, remove_checkpoints
+from kubeyolo.training.checkpoints import newest_checkpoint
 from kubeyolo.training.distribution import Distribution, check_world, join, threads_for
-from kubeyolo.training.loop import LoopSettings, Print, StopRequest, TrainingLoop
+from kubeyolo.training.loop import LoopSettings, Print, StopRequest, run_loop
+from kubeyolo.training.output import clear_output, is_complete, publish_weights
 from kubeyolo.training.schedules import build_schedule
 from kubeyolo.training.spec import TrainingSpec, refuse_changes, training_identity
 
 if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
-
-RESULT_NAME = "training.json"
-"""Written last of all into the output: the run is complete."""
 
 
 def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopRequest, show: Print = print) -> None:
@@ -96,80 +86,6 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
         manifest = _manifest(spec, facts, dataset, backbone)
         publish_weights(store, engine, manifest, identity, spec)
         show(f"published {store.uri_of('bundle')}")
-
-
-def run_loop(
-    engine: Engine,
-    batches: Any,
-    store: Store | None,
-    settings: LoopSettings,
-    identity: dict[str, Any],
-    spec: TrainingSpec,
-    state: TrainingState | None,
-    stop: StopRequest,
-    show: Print,
-    after_epoch: Any = None,
-) -> TrainingLoop:
-    """Run the loop from a checkpoint, or from the start when ``state`` is None; with a bar on a terminal."""
-    import sys
-
-    bar = Progress("training", settings.total_steps) if store is not None and sys.stderr.isatty() else None
-    loop = TrainingLoop(
-        engine,
-        batches,
-        store,
-        settings,
-        identity,
-        spec.code_digest,
-        after_epoch,
-        stop,
-        show,
-        bar.advance if bar else None,
-    )
-    if state is not None:
-        loop.restore(state)
-        show(f"resuming at step {state.step} of {settings.total_steps}")
-    if bar is None:
-        loop.run()
-    else:
-        with bar:
-            bar.advance(engine.step)
-            loop.run()
-    return loop
-
-
-def is_complete(store: Store, identity: dict[str, Any], spec: TrainingSpec) -> bool:
-    """Tell whether the output holds the finished run of this spec.
-
-    Raises:
-        InputError: It holds a finished run under other conditions.
-    """
-    if not spec.resume or not store.exists(RESULT_NAME) or not store.exists(f"bundle/{MANIFEST_NAME}"):
-        return False
-    result = orjson.loads(store.read_bytes(RESULT_NAME))
-    refuse_changes(result["identity"], identity, store.uri)
-    return bool(result["code_digest"] == spec.code_digest)
-
-
-def clear_output(store: Store) -> None:
-    """Remove what an earlier run left, so that training starts anew."""
-    store.delete(RESULT_NAME)
-    store.delete_tree("bundle", first=MANIFEST_NAME)
-    remove_checkpoints(store)
-    store.delete(history.FILE_NAME)
-
-
-def publish_weights(
-    store: Store, engine: Engine, manifest: BundleManifest, identity: dict[str, Any], spec: TrainingSpec
-) -> str:
-    """Publish the averaged weights as a bundle, mark the run as complete, and return the URI of the bundle."""
-    with tempfile.TemporaryDirectory(prefix="kubeyolo-bundle-") as name:
-        path = Path(name) / WEIGHTS
-        save_file(engine.averaged(), path)
-        uri = publish_bundle(store.uri_of("bundle"), manifest, {WEIGHTS: path})
-    result = {"identity": identity, "code_digest": spec.code_digest, "steps": engine.step, "bundle": uri}
-    store.write_bytes(RESULT_NAME, orjson.dumps(result, option=orjson.OPT_INDENT_2))
-    return uri
 
 
 def _build_engine(

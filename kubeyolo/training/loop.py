@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from kubeyolo.errors import WorkError
+from kubeyolo.progress import Progress
 from kubeyolo.storage.base import Store
 from kubeyolo.training import history
 from kubeyolo.training.checkpoints import TrainingState, write_checkpoint
-from kubeyolo.training.engine import Engine
 from kubeyolo.training.history import HistoryRow, TrainingHistory
+from kubeyolo.training.spec import TrainingSpec
+
+if TYPE_CHECKING:
+    from kubeyolo.training.engine import Engine
 
 Print = Callable[[str], None]
+
+AfterEpoch = Callable[[int, int], HistoryRow | None]
+"""From the epoch and the steps done to a row of the history."""
 
 
 class Interrupted(Exception):  # noqa: N818 - an order that was followed, no error
@@ -138,7 +146,7 @@ class TrainingLoop:
         settings: LoopSettings,
         identity: dict[str, Any],
         code_digest: str = "",
-        after_epoch: Callable[[int, int], HistoryRow | None] | None = None,
+        after_epoch: AfterEpoch | None = None,
         stop: StopRequest | None = None,
         show: Print = print,
         advance: Callable[[int], None] | None = None,
@@ -237,6 +245,44 @@ class TrainingLoop:
         write_checkpoint(self._store, state, self._settings.keep_checkpoints)
         self._store.write_bytes(history.FILE_NAME, state.history)
         self._saved_step = step
+
+
+def run_loop(
+    engine: Engine,
+    batches: Batches,
+    store: Store | None,
+    settings: LoopSettings,
+    identity: dict[str, Any],
+    spec: TrainingSpec,
+    state: TrainingState | None,
+    stop: StopRequest,
+    show: Print,
+    after_epoch: AfterEpoch | None = None,
+) -> TrainingLoop:
+    """Run the loop from a checkpoint, or from the start when ``state`` is None; with a bar on a terminal."""
+    bar = Progress("training", settings.total_steps) if store is not None and sys.stderr.isatty() else None
+    loop = TrainingLoop(
+        engine,
+        batches,
+        store,
+        settings,
+        identity,
+        spec.code_digest,
+        after_epoch,
+        stop,
+        show,
+        bar.advance if bar else None,
+    )
+    if state is not None:
+        loop.restore(state)
+        show(f"resuming at step {state.step} of {settings.total_steps}")
+    if bar is None:
+        loop.run()
+    else:
+        with bar:
+            bar.advance(engine.step)
+            loop.run()
+    return loop
 
 
 def _brief(values: Sequence[float]) -> str:

@@ -1,0 +1,64 @@
+"""The output folder of a training run: when it is complete, how it is cleared and published."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from safetensors.numpy import save_file
+
+from kubeyolo.bundle import MANIFEST_NAME, WEIGHTS, BundleManifest, publish_bundle
+from kubeyolo.storage.base import Store
+from kubeyolo.training import history
+from kubeyolo.training.checkpoints import remove_checkpoints
+from kubeyolo.training.spec import TrainingSpec, refuse_changes
+
+if TYPE_CHECKING:
+    from kubeyolo.training.engine import Engine
+
+RESULT_NAME = "training.json"
+"""Written last of all into the output: the run is complete."""
+
+
+def is_complete(store: Store, identity: dict[str, Any], spec: TrainingSpec) -> bool:
+    """Tell whether the output holds the finished run of this spec.
+
+    Raises:
+        InputError: It holds a finished run under other conditions.
+    """
+    if not spec.resume or not store.exists(RESULT_NAME) or not store.exists(f"bundle/{MANIFEST_NAME}"):
+        return False
+    result = orjson.loads(store.read_bytes(RESULT_NAME))
+    refuse_changes(result["identity"], identity, store.uri)
+    return bool(result["code_digest"] == spec.code_digest)
+
+
+def clear_output(store: Store) -> None:
+    """Remove what an earlier run left, so that training starts anew."""
+    store.delete(RESULT_NAME)
+    store.delete_tree("bundle", first=MANIFEST_NAME)
+    remove_checkpoints(store)
+    store.delete(history.FILE_NAME)
+
+
+def publish_weights(
+    store: Store,
+    engine: Engine,
+    manifest: BundleManifest,
+    identity: dict[str, Any],
+    spec: TrainingSpec,
+    prefix: str = "",
+) -> str:
+    """Publish the averaged weights as a bundle, mark the run as complete, and return the URI of the bundle.
+
+    Only weights whose names begin with ``prefix`` are published.
+    """
+    with tempfile.TemporaryDirectory(prefix="kubeyolo-bundle-") as name:
+        path = Path(name) / WEIGHTS
+        save_file({key: array for key, array in engine.averaged().items() if key.startswith(prefix)}, path)
+        uri = publish_bundle(store.uri_of("bundle"), manifest, {WEIGHTS: path})
+    result = {"identity": identity, "code_digest": spec.code_digest, "steps": engine.step, "bundle": uri}
+    store.write_bytes(RESULT_NAME, orjson.dumps(result, option=orjson.OPT_INDENT_2))
+    return uri
