@@ -1,0 +1,79 @@
+"""Every registered network through the same checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from kubeyolo.models.registry import build_backbone, build_model, model_facts, model_names
+
+LARGE = 10_000_000  # parameters
+
+
+def every_model() -> list[Any]:
+    return [
+        pytest.param(name, marks=[pytest.mark.large] if model_facts(name).parameters > LARGE else [])
+        for name in model_names()
+    ]
+
+
+@pytest.mark.parametrize("name", every_model())
+def test_network(name: str, tmp_path: Path) -> None:
+    facts = model_facts(name)
+    network = build_model(name, 80)
+    assert sum(parameter.size for parameter in network.trainable_params()) == facts.parameters
+
+    network.set_train(False)
+    step = facts.strides[-1]
+    images = np.random.default_rng(0).random((2, 3, step, step), np.float32)
+    check_shapes(network(ms.Tensor(images)), facts, 2, (step, step), 80)
+    wide = network(ms.Tensor(np.zeros((1, 3, 2 * step, step), np.float32)))
+    check_shapes(wide, facts, 1, (2 * step, step), 80)
+
+    ms.save_checkpoint(network, str(tmp_path / "weights"), format="safetensors")
+    other = build_model(name, 80, seed=1)
+    other.set_train(False)
+    missing, unexpected = ms.load_param_into_net(
+        other, ms.load_checkpoint(str(tmp_path / "weights.safetensors"), format="safetensors"), strict_load=True
+    )
+    assert not missing and not unexpected
+    for raw, same in zip(network(ms.Tensor(images)), other(ms.Tensor(images)), strict=True):
+        np.testing.assert_array_equal(raw.asnumpy(), same.asnumpy())
+
+
+@pytest.mark.parametrize("name", every_model())
+def test_one_class(name: str) -> None:
+    facts = model_facts(name)
+    network = build_model(name, 1)
+    step = facts.strides[-1]
+    check_shapes(network(ms.Tensor(np.zeros((1, 3, step, step), np.float32))), facts, 1, (step, step), 1)
+    head = facts.anchors_per_level * 79 * sum(weight.shape[1] + 1 for weight in head_weights(network))
+    assert sum(parameter.size for parameter in network.trainable_params()) == facts.parameters - head
+
+
+@pytest.mark.parametrize("name", every_model())
+def test_backbone_alone_is_the_backbone_of_the_detector(name: str) -> None:
+    facts = model_facts(name)
+    backbone = build_backbone(name, seed=3)
+    step = facts.strides[-1]
+    features = backbone(ms.Tensor(np.zeros((1, 3, step, step), np.float32)))
+    for feature, channels, stride in zip(features, backbone.out_channels, facts.strides, strict=True):
+        assert feature.shape == (1, channels, step // stride, step // stride)
+    whole = {parameter.name: parameter for parameter in build_model(name, 2, seed=3).backbone.get_parameters()}
+    for parameter in backbone.get_parameters():
+        np.testing.assert_array_equal(parameter.asnumpy(), whole[f"backbone.{parameter.name}"].asnumpy())
+
+
+def check_shapes(raws: Any, facts: Any, batch: int, size: tuple[int, int], classes: int) -> None:
+    wanted = [
+        (batch, facts.anchors_per_level, size[0] // stride, size[1] // stride, 5 + classes) for stride in facts.strides
+    ]
+    assert [raw.shape for raw in raws] == wanted
+
+
+def head_weights(network: Any) -> list[Any]:
+    return [convolution.weight for convolution in network.head.m]

@@ -1,0 +1,65 @@
+"""Names, facts, and refusal of what cannot be built."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from kubeyolo.errors import InputError
+from kubeyolo.models.registry import build_model, model_facts, model_names
+
+
+def test_all_yolov5_detectors_are_registered() -> None:
+    focus = {f"yolov5{letter}" for letter in "smlx"}
+    assert focus | {f"yolov5{letter}-r7" for letter in "nsmlx"} <= set(model_names())
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_facts_fit_together(name: str) -> None:
+    facts = model_facts(name)
+    assert facts.name == name
+    assert len(facts.anchors) == len(facts.strides) == len(facts.scale_xy)
+    assert list(facts.strides) == sorted(facts.strides)
+    assert {len(level) for level in facts.anchors} == {facts.anchors_per_level}
+    assert facts.image_size % facts.strides[-1] == 0
+    assert all(0 < result.ap < 1 for result in facts.published)
+
+
+def test_unknown_model_suggests_the_nearest() -> None:
+    with pytest.raises(InputError, match="unknown model 'yolov5n-r8'; did you mean 'yolov5n-r7'"):
+        model_facts("yolov5n-r8")
+
+
+def test_facts_are_read_without_mindspore() -> None:
+    code = (
+        "import sys; from kubeyolo.models.registry import model_facts; model_facts('yolov5s');"
+        "import kubeyolo.weights; sys.exit('mindspore' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("anchors", "message"),
+    [
+        ([[[1, 2]] * 3] * 2, "must be 3 levels of 3"),
+        ([[[1, 2]] * 4] * 3, "must be 3 levels of 3"),
+        ([[[1, 2, 3]] * 3] * 3, "must be 3 levels of 3"),
+        ([[[1, 0]] * 3] * 3, "must be larger than 0"),
+    ],
+)
+def test_anchors_of_another_shape_are_refused(anchors: list[list[list[float]]], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_model("yolov5n-r7", 3, anchors=anchors)
+
+
+def test_own_anchors_are_kept() -> None:
+    network = build_model("yolov5n-r7", 3, anchors=[[[1, 2]] * 3, [[3, 4]] * 3, [[5, 6]] * 3])
+    assert network.facts.anchors[2] == ((5.0, 6.0),) * 3
+    assert model_facts("yolov5n-r7").anchors[2][0] == (116.0, 90.0)
+
+
+def test_a_model_without_classes_is_refused() -> None:
+    with pytest.raises(InputError, match="num_classes is 0"):
+        build_model("yolov5n-r7", 0)

@@ -1,0 +1,73 @@
+"""The compiled step of the smallest network: it learns, and its gradients are the same bits each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn
+
+from kubeyolo.losses.build import build_loss
+from kubeyolo.models.registry import build_model
+
+
+class Total(nn.Cell):
+    def __init__(self, network: nn.Cell) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = build_loss(network.facts, network.num_classes, 64)
+
+    def construct(self, images: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
+        return self.loss(self.network(images), labels)[0]
+
+
+class Gradients(nn.Cell):
+    def __init__(self, total: Total) -> None:
+        super().__init__()
+        self.total = total
+        self.weights = ms.ParameterTuple(total.trainable_params())
+        self.gradient = ms.value_and_grad(total, None, self.weights)
+
+    def construct(self, images: ms.Tensor, labels: ms.Tensor) -> tuple[ms.Tensor, tuple[ms.Tensor, ...]]:
+        return self.gradient(images, labels)
+
+
+@pytest.fixture
+def graph_mode() -> Iterator[None]:
+    ms.set_context(mode=ms.GRAPH_MODE, jit_syntax_level=ms.STRICT)
+    yield
+    ms.set_context(mode=ms.PYNATIVE_MODE, jit_syntax_level=ms.LAX)
+
+
+@pytest.mark.usefixtures("graph_mode")
+def test_step_lowers_the_loss_and_repeats_bit_for_bit() -> None:
+    network = build_model("yolov5n-r7", 3)
+    network.set_train(True)
+    step = Gradients(Total(network))
+    generator = np.random.default_rng(0)
+    images = ms.Tensor(generator.random((2, 3, 64, 64), np.float32))
+    rows = np.full((16, 6), -1, np.float32)
+    rows[:4] = [
+        [0, 0, 0.3, 0.3, 0.3, 0.4],
+        [0, 2, 0.7, 0.6, 0.5, 0.5],
+        [1, 1, 0.5, 0.5, 0.9, 0.8],
+        [1, 0, 0.2, 0.8, 0.2, 0.2],
+    ]
+    labels = ms.Tensor(rows)
+
+    before, gradients = step(images, labels)
+    assert len(gradients) == len(network.trainable_params())
+    assert all(np.abs(gradient.asnumpy()).max() > 0 for gradient in gradients)
+    for _ in range(20):
+        again, others = step(images, labels)
+        assert again.asnumpy() == before.asnumpy()
+        for gradient, other in zip(gradients, others, strict=True):
+            np.testing.assert_array_equal(gradient.asnumpy(), other.asnumpy())
+
+    optimizer = nn.SGD(step.weights, learning_rate=0.1, momentum=0.9)
+    for _ in range(8):
+        optimizer(step(images, labels)[1])
+    after = step(images, labels)[0]
+    assert float(after.asnumpy()) < 0.9 * float(before.asnumpy())
