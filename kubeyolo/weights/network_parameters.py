@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -90,7 +91,9 @@ def network_parameters(model: str, num_classes: int = 80) -> NetworkParameters:
     from kubeyolo.runtime import configure_mindspore
 
     facts = model_facts(model)
-    configure_mindspore()
+    if "mindspore" not in sys.modules:
+        # Shapes are the same on every device and in every mode: what is set up already stays.
+        configure_mindspore()
     network = build_model(model, num_classes)
     shapes = {parameter.name: tuple(parameter.shape) for parameter in network.get_parameters()}
     return NetworkParameters(facts, num_classes, shapes)
