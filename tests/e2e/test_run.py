@@ -1,0 +1,132 @@
+"""The whole compiled pipeline on this machine, on a few small images: once, again, and with changed data."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS, open_bundle
+from kubeyolo.data.sample import generate_sample_dataset
+from kubeyolo.runs.folder import COCO_KEYS, STEPS
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-run")]
+
+SETTINGS = """
+model: yolov5n-r7
+train:
+  image_size: 96
+  per_batch_size: 4
+  max_epoch: 2
+  warmup_steps: 2
+  log_interval: 2
+data.workers: 0
+pretrain:
+  max_steps: 3
+  per_batch_size: 4
+export.parity_images: 2
+quantize:
+  calibration_images: 4
+  max_drop: 100
+"""
+
+
+class Place:
+    """A folder with a data set, a configuration, a store and runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = generate_sample_dataset(folder / "shapes", train=12, val=6)
+        (folder / "tiny.yaml").write_text(SETTINGS)
+
+    def kubeyolo(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Call the command line in a process of its own, with its caches in this folder."""
+        environment = {**os.environ, "KUBEYOLO_CACHE": str(self.folder / "cache")}
+        command = [sys.executable, "-m", "kubeyolo.cli.app", *arguments]
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=800)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.kubeyolo("run", "--config", "tiny.yaml", "--data", "shapes", *arguments)
+
+    @property
+    def latest(self) -> Path:
+        return self.folder / "runs" / "latest"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = Place(tmp_path_factory.mktemp("e2e"))
+    done = place.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    for step in STEPS:
+        assert f"✓ {step}" in done.stdout
+    assert str(place.latest.resolve() / "index.html") in done.stdout.replace("\n", "")
+    return place
+
+
+def test_the_summary_has_what_it_promises(place: Place) -> None:
+    summary = json.loads((place.latest / "summary.json").read_text())
+    assert list(summary) == ["model", "dataset", "evaluate", "export", "quantize", "bundle", "seconds"]
+    assert summary["model"] == "yolov5n-r7"
+    assert re.fullmatch("[0-9a-f]{64}", summary["dataset"]["digest"])
+    assert tuple(summary["evaluate"]) == COCO_KEYS
+    assert all(value is None or 0 <= value <= 1 for value in summary["evaluate"].values())
+    assert abs(summary["export"]["onnx"]["AP"] - summary["evaluate"]["AP"]) <= 0.001
+    assert 0 <= summary["quantize"]["int8"]["AP"] <= 1
+    assert sorted(summary["seconds"]) == sorted(STEPS)
+    assert summary["seconds"]["train"] > 0
+
+
+def test_every_step_has_a_report_and_the_index_links_them(place: Place) -> None:
+    index = (place.latest / "index.html").read_text()
+    for step in STEPS:
+        assert f'href="reports/{step}.html"' in index
+        assert "<html" in (place.latest / "reports" / f"{step}.html").read_text()
+    assert "Average Precision" in (place.latest / "reports" / "evaluate.html").read_text()
+
+
+def test_the_published_bundle_is_whole_and_finds_objects(place: Place) -> None:
+    summary = json.loads((place.latest / "summary.json").read_text())
+    bundle = open_bundle(summary["bundle"])
+    assert {WEIGHTS, ONNX, ONNX_INT8, "model.mindir", "MODEL_CARD.md"} <= set(bundle.manifest.files)
+    assert bundle.manifest.dataset is not None
+    assert bundle.manifest.dataset.digest == summary["dataset"]["digest"]
+    images = [str(path) for path in sorted((place.data / "val").iterdir())]
+    done = place.kubeyolo("predict", *images, "--conf", "0.001", "--json", "-o", "drawn")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [one["image"] for one in found] == images
+    assert sum(len(one["boxes"]) for one in found) > 0
+    assert all(box["class"] in bundle.manifest.classes for one in found for box in one["boxes"])
+    assert len(list((place.folder / "drawn").iterdir())) == len(images)
+
+
+def test_the_same_command_again_runs_nothing_again(place: Place) -> None:
+    before = (place.latest / "summary.json").read_bytes()
+    done = place.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(re.findall(r"• (\w+) from the cache", done.stdout)) == sorted(STEPS)
+    assert "▶" not in done.stdout
+    assert (place.latest / "summary.json").read_bytes() == before
+
+
+def test_changed_data_is_validated_again_and_a_closed_gate_ends_the_run(place: Place) -> None:
+    path = place.data / "annotations" / "val.json"
+    path.write_text(path.read_text() + " \n")
+    done = place.run("--set", "evaluate.min_ap=0.99")
+    assert done.returncode == 1
+    assert "✓ validate_dataset" in done.stdout
+    # Another file with the same content: the stored data set is the same, and so is what was trained on it.
+    assert "• train from the cache" in done.stdout
+    assert "✗ evaluate" in done.stdout
+    (line,) = done.stderr.strip().splitlines()
+    assert "below the gate evaluate.min_ap = 0.99" in line
+    index = (place.latest / "index.html").read_text()
+    assert "below the gate" in index
+    assert "Average Precision" in (place.latest / "reports" / "evaluate.html").read_text()
+    assert not (place.latest / "summary.json").exists()
