@@ -57,7 +57,9 @@ def configure_mindspore(device_target: str = "CPU", threads: int | None = None) 
     import mindspore
 
     try:
-        mindspore.set_device(device_target)
+        # Once a kernel has run the device cannot be set any more, not even to what it is.
+        if mindspore.get_context("device_target") != device_target:
+            mindspore.set_device(device_target)
     except (RuntimeError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
         raise InputError(
