@@ -164,7 +164,7 @@ class TrainingLoop:
         self._advance = advance or (lambda steps: None)
         self._record = LossRecord()
         self._saved_step = -1
-        self._since = time.perf_counter()
+        self._since: float | None = None
         self._steps_since = 0
 
     def restore(self, state: TrainingState) -> None:
@@ -185,16 +185,22 @@ class TrainingLoop:
             WorkError: The loss is not finite.
         """
         per_epoch, engine = self._batches.steps_per_epoch, self._engine
-        self._since = time.perf_counter()
         while engine.step < self._settings.total_steps:
             epoch, offset = divmod(engine.step, per_epoch)
             for batch in self._batches.epoch(epoch, offset):
                 self._record.add(engine.step + 1, engine.train(batch.images, batch.labels))
-                self._steps_since += 1
+                self._count_step()
                 self._advance(1)
                 self._after_step(epoch, engine.step)
                 if engine.step == self._settings.total_steps:
                     break
+
+    def _count_step(self) -> None:
+        if self._since is None:
+            # The first step compiled the graph: it says nothing about the speed.
+            self._since = time.perf_counter()
+        else:
+            self._steps_since += 1
 
     def _after_step(self, epoch: int, step: int) -> None:
         settings = self._settings
@@ -219,7 +225,7 @@ class TrainingLoop:
         mean = rows.mean(0)
         images = self._settings.images_per_step
         now = time.perf_counter()
-        rate = self._steps_since * images / max(now - self._since, 1e-9)
+        rate = self._steps_since * images / max(now - (self._since or now), 1e-9)
         self._since, self._steps_since = now, 0
         parts = {name: float(mean[1 + i]) for i, name in enumerate(self._settings.parts) if name}
         row = HistoryRow(
