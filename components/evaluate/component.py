@@ -18,6 +18,7 @@ def evaluate(
     evaluate_overrides: dict,
     code_digest: str,
     metrics: dsl.Output[dsl.Metrics],
+    confusion: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
 ) -> NamedTuple("Outputs", [("record", str)]):
     """Evaluate the trained network on the validation split: the 12 COCO numbers, and a gate on AP.
@@ -32,6 +33,7 @@ def evaluate(
         evaluate_overrides: Values over those of the preset's section `evaluate`.
         code_digest: Digest of the library.
         metrics: The 12 COCO numbers.
+        confusion: Which classes are taken for which, at a score of .25 and an IoU of .5.
         report: Numbers, classes, curves and sample detections.
 
     Returns:
@@ -47,5 +49,6 @@ def evaluate(
         min_ap=min_ap,
         evaluate_overrides=evaluate_overrides,
         metrics=metrics,
+        confusion=confusion,
         report=report,
     )

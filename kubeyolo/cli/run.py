@@ -54,7 +54,7 @@ def run(
 
       kubeyolo run --sample --config examples/demo.yaml
 
-      kubeyolo run --data data/bccd --config examples/small-set.yaml
+      kubeyolo run --data data/bccd --config examples/demo.yaml
 
       kubeyolo run --data data/coco --model yolov5s-r7 --store minio://kubeyolo
     """

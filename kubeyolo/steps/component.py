@@ -13,7 +13,8 @@ from typing import Any
 from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import Config
 from kubeyolo.steps.places import backbone_output, run_output, training_output
-from kubeyolo.steps.reporting import MetricsArtifact, ReportArtifact, reported
+from kubeyolo.steps.reporting import ConfusionArtifact, MetricsArtifact, ReportArtifact, reported
+from kubeyolo.storage.uri import join_uri
 
 Values = Mapping[str, Any]
 
@@ -90,6 +91,7 @@ def evaluate(
     min_ap: float,
     evaluate_overrides: Values,
     metrics: MetricsArtifact,
+    confusion: ConfusionArtifact,
     report: ReportArtifact,
 ) -> tuple[str]:
     """Evaluate the trained network; return the URI of the step's record."""
@@ -100,6 +102,7 @@ def evaluate(
         reporter.write_to(run_output(store, run_name, step.STEP))
         outcome = step.evaluate(bundle, dataset, reporter.output, config)
         reporter.publish(outcome.record, metrics, report)
+        reporter.publish_confusion(join_uri(reporter.output, step.CONFUSION_NAME), confusion)
     return (outcome.record,)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from kubeyolo.config.schema import Config
@@ -14,6 +15,7 @@ from kubeyolo.storage.uri import join_uri, write_document
 STEP = "evaluate"
 DETECTIONS_NAME = "detections.json"
 RESULT_NAME = "result.json"
+CONFUSION_NAME = "confusion.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,8 @@ def evaluate(bundle: str, dataset: str, output: str, config: Config, runtime: Ru
     Args:
         bundle: URI of the bundle.
         dataset: URI of the stored data set.
-        output: URI of the folder that receives report.html, result.json, detections.json and metrics.json.
+        output: URI of the folder that receives report.html, result.json, detections.json (a COCO results
+            file), confusion.json and metrics.json.
         config: Its section ``evaluate`` counts.
         runtime: Which network of the bundle is run, and by what.
 
@@ -44,6 +47,7 @@ def evaluate(bundle: str, dataset: str, output: str, config: Config, runtime: Ru
 
     from kubeyolo.bundle import open_bundle
     from kubeyolo.data.dataset import open_dataset
+    from kubeyolo.evaluation.confusion import BACKGROUND, confusion_matrix
     from kubeyolo.report.evaluation import evaluation_report
     from kubeyolo.steps.detection import evaluate_bundle
 
@@ -55,7 +59,11 @@ def evaluate(bundle: str, dataset: str, output: str, config: Config, runtime: Ru
     report = write_report(output, evaluation_report(result, evaluated.samples, title))
     write_document(join_uri(output, RESULT_NAME), result.to_json().encode())
     write_document(join_uri(output, DETECTIONS_NAME), orjson.dumps(evaluated.detections))
-    outputs = {"result": join_uri(output, RESULT_NAME), "detections": join_uri(output, DETECTIONS_NAME)}
+    matrix = confusion_matrix(images.split(result.split).index, images.manifest.category_ids, evaluated.detections)
+    confusion = {"categories": [*images.manifest.classes, BACKGROUND], "matrix": matrix.tolist()}
+    write_document(join_uri(output, CONFUSION_NAME), json.dumps(confusion).encode())
+    names = {"result": RESULT_NAME, "detections": DETECTIONS_NAME, "confusion": CONFUSION_NAME}
+    outputs = {key: join_uri(output, name) for key, name in names.items()}
     metrics = {**result.numbers, "images": result.images, "boxes": result.boxes, "detections": result.detections}
     seconds = watch.seconds
     record = write_record(output, STEP, seconds, outputs, {**metrics, "runtime": runtime}, report)

@@ -38,6 +38,15 @@ class ReportArtifact(Protocol):
     path: str
 
 
+class ConfusionArtifact(Protocol):
+    """What is needed of kfp's ClassificationMetrics."""
+
+    path: str
+
+    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None:
+        """Set the confusion matrix."""
+
+
 @dataclass
 class StepReporter:
     """Says what a step does; ``output`` is where a failure is written down, once it is known."""
@@ -61,13 +70,23 @@ class StepReporter:
             metrics.log_metric(name, value)
         html = read_document(content.report) if content.report else b""
         # kfp's local cache takes a step as not done when the file of one of its artifacts is missing.
-        for path, data in ((Path(metrics.path), b""), (Path(report.path), html)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+        _write_artifact(metrics.path, b"")
+        _write_artifact(report.path, html)
+
+    def publish_confusion(self, document: str, artifact: ConfusionArtifact) -> None:
+        """Fill the artifact that Kubeflow draws as a confusion matrix."""
+        content = json.loads(read_document(document))
+        artifact.log_confusion_matrix(content["categories"], content["matrix"])
+        _write_artifact(artifact.path, b"")
 
     def say(self, event: Event) -> None:
         """Print an event as a line of its own."""
         print(event.line(), flush=True)
+
+
+def _write_artifact(path: str, data: bytes) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(data)
 
 
 def scalars(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

@@ -109,3 +109,10 @@ def test_the_digest_tells_configurations_apart() -> None:
 
 def test_known_keys_are_dotted() -> None:
     assert {"model", "train.max_epoch", "quantize.max_drop"} <= set(known_keys())
+
+
+@pytest.mark.parametrize(
+    "example", sorted((Path(__file__).parents[2] / "examples").glob("*.yaml")), ids=lambda p: p.name
+)
+def test_every_example_is_a_configuration(example: Path) -> None:
+    assert load_config(file=example).model in preset_names()

@@ -77,7 +77,8 @@ def test_every_step_hands_out_its_record_metrics_and_report(compiled: dict[str, 
         outputs = compiled["components"][f"comp-{name}"]["outputDefinitions"]
         assert "record" in outputs["parameters"], name
         kinds = {key: one["artifactType"]["schemaTitle"] for key, one in outputs["artifacts"].items()}
-        assert kinds == {"metrics": "system.Metrics", "report": "system.HTML"}, name
+        drawn = {"confusion": "system.ClassificationMetrics"} if name == "evaluate" else {}
+        assert kinds == {"metrics": "system.Metrics", "report": "system.HTML", **drawn}, name
 
 
 def test_the_pipeline_hands_out_the_bundle_and_all_records(compiled: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ The environment says what goes wrong: FAKE_STEP names the step, FAKE_END how it 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -31,6 +32,10 @@ def _step(step: str, given: dict[str, Any], outputs: dict[str, str], metrics: di
             _end(os.environ["FAKE_END"], step)
         record = write_record(reporter.output, step, 1.5, outputs, metrics, html)
         reporter.publish(record, given["metrics"], given["report"])
+        if "confusion" in given:
+            matrix = {"categories": ["cat", "background"], "matrix": [[1, 2], [3, 0]]}
+            write_document(join_uri(reporter.output, "confusion.json"), json.dumps(matrix).encode())
+            reporter.publish_confusion(join_uri(reporter.output, "confusion.json"), given["confusion"])
     return record
 
 
