@@ -27,15 +27,21 @@ STEPS = (
 )
 COCO_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
-# What the index page shows of each step's metrics, by the place of a number among them.
-_CARD_VALUES: dict[str, tuple[str, ...]] = {
-    "validate_dataset": ("train_images", "val_images", "train_boxes", "val_boxes", "classes"),
-    "pretrain_backbone": ("steps", "accuracy"),
-    "train": ("steps", "loss", "images_per_second"),
-    "evaluate": ("AP", "AP50", "AP75"),
-    "export_model": ("onnx.AP", "largest_difference"),
-    "quantize": ("int8.AP", "drop", "size_ratio"),
-    "publish": ("version",),
+# What the index page shows of each step's metrics: words, and the place of the value among them.
+_CARD_VALUES: dict[str, dict[str, str]] = {
+    "validate_dataset": {
+        "training images": "train_images",
+        "validation images": "val_images",
+        "training boxes": "train_boxes",
+        "validation boxes": "val_boxes",
+        "classes": "classes",
+    },
+    "pretrain_backbone": {"steps": "steps", "accuracy, held out": "accuracy"},
+    "train": {"steps": "steps", "loss": "loss", "images per second": "images_per_second"},
+    "evaluate": {"AP": "AP", "AP50": "AP50", "AP75": "AP75"},
+    "export_model": {"AP in ONNX": "onnx.AP", "largest difference": "largest_difference"},
+    "quantize": {"AP in int8": "int8.AP", "loss of AP, points": "drop", "size, int8 to float": "size_ratio"},
+    "publish": {"version": "version"},
 }
 
 
@@ -119,7 +125,7 @@ class RunFolder:
     def _card(self, state: RunState, step: str) -> StepCard:
         known = state.steps[step]
         has_report = bool(known.report or (known.record and known.record.report))
-        values = {name.replace("_", " "): state.metric(step, name) for name in _CARD_VALUES[step]}
+        values = {words: _shown(state.metric(step, place)) for words, place in _CARD_VALUES[step].items()}
         return StepCard(
             step=step,
             status=known.status,
@@ -154,6 +160,11 @@ def index_facts(state: RunState) -> dict[str, Any]:
     if not state.steps["evaluate"].record:
         facts["evaluate"] = {}
     return facts
+
+
+def _shown(value: object) -> object:
+    """Return tiny numbers as text with an exponent, where three decimals would show nothing; the rest as it is."""
+    return f"{value:.1e}" if isinstance(value, float) and 0 < abs(value) < 5e-4 else value
 
 
 def _replace(path: Path, data: bytes) -> None:
