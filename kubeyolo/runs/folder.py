@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
@@ -109,8 +110,10 @@ class RunFolder:
         """Copy the reports that there are and write the index page, and the summary when every step has ended well."""
         for step, known in state.steps.items():
             uri = known.record.report if known.record else known.report
-            if uri:
-                _replace(self._report(step), read_document(uri))
+            # A store that does not answer any more is told by the step that found it so, not by a missing report.
+            with contextlib.suppress(InputError):
+                if uri:
+                    _replace(self._report(step), read_document(uri))
         facts = index_facts(state)
         cards = [self._card(state, step) for step in STEPS]
         _replace(self.index, index_page(state.name, cards, facts).encode())
@@ -124,7 +127,7 @@ class RunFolder:
 
     def _card(self, state: RunState, step: str) -> StepCard:
         known = state.steps[step]
-        has_report = bool(known.report or (known.record and known.record.report))
+        has_report = bool(known.report or (known.record and known.record.report)) and self._report(step).is_file()
         values = {words: _shown(state.metric(step, place)) for words, place in _CARD_VALUES[step].items()}
         return StepCard(
             step=step,

@@ -58,10 +58,10 @@ def run_local(parameters: RunParameters, runs: Path, observer: RunObserver, pipe
     folder = RunFolder(runs, parameters.name)
     state = RunState(parameters.name, parameters.model, parameters.data)
     with run_lock(folder.path / "lock"):
-        folder.open()
         cache = runs.absolute() / CACHE
         cache.mkdir(exist_ok=True)
         forget_dangling(cache, parameters.store)
+        folder.open()
         watcher = _Watcher(state, cache, observer)
         try:
             with (folder.path / "run.log").open("w", encoding="utf-8") as log:

@@ -210,3 +210,14 @@ def test_an_interrupted_run_ends_its_step_first(fake_runs: Any, tmp_path: Path, 
     assert not step_lives(fake_runs)
     assert "KeyboardInterrupt" in errors
     assert "interrupted" in (fake_runs.runs / "fake-run" / "index.html").read_text()
+
+
+def test_a_store_that_cannot_be_used_is_refused_before_any_step(
+    fake_runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"ENDPOINT": "127.0.0.1:9", "ACCESS_KEY": "a", "SECRET_KEY": "b", "SECURE": "0"}.items():
+        monkeypatch.setenv(f"MINIO_{name}", value)
+    fake_runs.store = "minio://bucket/prefix"
+    with pytest.raises(InputError, match="127.0.0.1:9"):
+        fake_runs.run()
+    assert not (fake_runs.runs / "latest").exists()
