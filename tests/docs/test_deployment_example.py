@@ -1,0 +1,52 @@
+"""The example of docs/deployment.md finds what kubeyolo finds."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from kubeyolo.data.decode import decode_image
+from kubeyolo.evaluation.predictor import Predictor, detect
+from kubeyolo.evaluation.runtimes import OnnxRuntime
+from tests.export.tiny_detector import ExportedDetector, exported_detector
+
+PAGE = Path(__file__).parents[2] / "docs" / "deployment.md"
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> ExportedDetector:
+    base = tmp_path_factory.getbasetemp()
+    return exported_detector(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+
+
+def write_photo(path: Path) -> None:
+    rng = np.random.default_rng(3)
+    blocks = rng.integers(0, 256, (9, 7, 3)).astype(np.uint8)
+    cv2.imwrite(str(path), cv2.resize(blocks, (141, 203), interpolation=cv2.INTER_NEAREST))
+
+
+def test_example_finds_the_boxes_of_kubeyolo(
+    detector: ExportedDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photo(tmp_path / "photo.jpg")
+    (tmp_path / "model.onnx").write_bytes(detector.onnx.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    example: dict[str, object] = {}
+    exec(compile(code, str(PAGE), "exec"), example)
+
+    image = decode_image((tmp_path / "photo.jpg").read_bytes())
+    assert image is not None
+    predictor = Predictor(detector.manifest, OnnxRuntime(detector.onnx, detector.manifest), "onnx", 1)
+    [expected] = detect(predictor, [image], conf_threshold=0.25, iou_threshold=0.45)
+    boxes, scores, labels = example["detect"](image)
+    assert len(expected) > 5
+    np.testing.assert_allclose(boxes, expected[:, :4], atol=1e-2)
+    np.testing.assert_allclose(scores, expected[:, 4], atol=1e-5)
+    np.testing.assert_array_equal(labels, expected[:, 5])
+    assert len(capsys.readouterr().out.splitlines()) == len(expected)
