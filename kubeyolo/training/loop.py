@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import signal
 import sys
@@ -197,7 +198,10 @@ class TrainingLoop:
 
     def _count_step(self) -> None:
         if self._since is None:
-            # The first step compiled the graph: it says nothing about the speed.
+            # The first step compiled the graph: it says nothing about the speed. What is there now stays: the
+            # garbage collector need not look through MindSpore's modules again and again.
+            gc.collect()
+            gc.freeze()
             self._since = time.perf_counter()
         else:
             self._steps_since += 1

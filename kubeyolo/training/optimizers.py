@@ -7,7 +7,7 @@ primitive is one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +21,11 @@ from kubeyolo.training.schedules import Rates
 ADAM_BETA2 = 0.999
 ADAM_EPS = 1e-8
 
-_momentum = ops.ApplyMomentum(use_nesterov=False)
-_nesterov = ops.ApplyMomentum(use_nesterov=True)
 _adam = ops.AdamWeightDecay()
 _half_square = ops.L2Loss()
 
 _squares = ops.MultitypeFuncGraph("squares")
 _scaled = ops.MultitypeFuncGraph("scaled")
-_decayed = ops.MultitypeFuncGraph("decayed")
 _sgd_step = ops.MultitypeFuncGraph("sgd_step")
 _adam_step = ops.MultitypeFuncGraph("adam_step")
 
@@ -43,18 +40,17 @@ def _scale(scale: Tensor, gradient: Tensor) -> Tensor:
     return gradient * scale
 
 
-@_decayed.register("Tensor", "Tensor", "Tensor")
-def _add_decay(decay: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
-    return gradient + weight * decay
-
-
-@_sgd_step.register("Bool", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
+@_sgd_step.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
 def _apply_sgd(
-    nesterov: bool, lr: Tensor, momentum: Tensor, weight: Tensor, velocity: Tensor, gradient: Tensor
+    primitive: Callable[..., Tensor],
+    lr: Tensor,
+    momentum: Tensor,
+    weight: Tensor,
+    velocity: Tensor,
+    started: Tensor,
+    gradient: Tensor,
 ) -> Tensor:
-    if nesterov:
-        return _nesterov(weight, velocity, lr, gradient, momentum)
-    return _momentum(weight, velocity, lr, gradient, momentum)
+    return primitive(weight, gradient, lr, velocity, momentum, started)
 
 
 @_adam_step.register("Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
@@ -121,7 +117,8 @@ class GradientClip(nn.Cell):
 class Sgd(nn.Cell):
     """Stochastic gradient descent with momentum, optionally Nesterov's (https://arxiv.org/abs/1212.0901).
 
-    ``velocity = momentum · velocity + gradient + decay · weight``, the decay in the weight group alone.
+    ``velocity = momentum · velocity + gradient + decay · weight``, the decay in the weight group alone. This is
+    ``ops.SGD``; on a CPU ``ops.ApplyMomentum(use_nesterov=True)`` does the same as without.
     """
 
     moments: tuple[str, ...] = ("velocity",)
@@ -133,8 +130,10 @@ class Sgd(nn.Cell):
         self.norm = ParameterTuple(groups.norm)
         self.first, self.last = len(groups.bias), len(groups.bias) + len(groups.weight)
         self.velocity = _zeros_like(groups, "velocity")
-        self.nesterov = config.nesterov
-        self.decay = Tensor(config.weight_decay, ms.float32)
+        # Zero tells the primitive that a velocity is there already; the first one is zero, which is right.
+        self.started = _zeros_like(groups, "started")
+        self.sgd = ops.SGD(dampening=0.0, weight_decay=0.0, nesterov=config.nesterov)
+        self.sgd_decaying = ops.SGD(dampening=0.0, weight_decay=config.weight_decay, nesterov=config.nesterov)
         self.map = ops.HyperMap()
 
     def scalars(self, rates: Rates, step: int) -> tuple[float, ...]:
@@ -145,19 +144,15 @@ class Sgd(nn.Cell):
         """Update the weights; ``gradients`` are in the order of ``ParameterGroups.all``."""
         bias_lr, weight_lr, norm_lr, momentum = scalars
         i, j = self.first, self.last
-        decayed = self.map(ops.partial(_decayed, self.decay), gradients[i:j], self.weight)
-        done = (
-            self.map(
-                ops.partial(_sgd_step, self.nesterov, bias_lr, momentum), self.bias, self.velocity[:i], gradients[:i]
-            ),
-            self.map(
-                ops.partial(_sgd_step, self.nesterov, weight_lr, momentum), self.weight, self.velocity[i:j], decayed
-            ),
-            self.map(
-                ops.partial(_sgd_step, self.nesterov, norm_lr, momentum), self.norm, self.velocity[j:], gradients[j:]
-            ),
+        velocity, started = self.velocity, self.started
+        on_bias = ops.partial(_sgd_step, self.sgd, bias_lr, momentum)
+        on_weight = ops.partial(_sgd_step, self.sgd_decaying, weight_lr, momentum)
+        on_norm = ops.partial(_sgd_step, self.sgd, norm_lr, momentum)
+        return (
+            self.map(on_bias, self.bias, velocity[:i], started[:i], gradients[:i]),
+            self.map(on_weight, self.weight, velocity[i:j], started[i:j], gradients[i:j]),
+            self.map(on_norm, self.norm, velocity[j:], started[j:], gradients[j:]),
         )
-        return done
 
 
 class AdamW(nn.Cell):

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kubeyolo.config.schema import TrainConfig
+from kubeyolo.errors import InputError
+from kubeyolo.training.schedules import build_schedule, ema_decay
+
+pytestmark = pytest.mark.usefixtures("mindspore_ready")
+
+
+def small_engine(optimizer: str = "sgd", lr: float = 0.05) -> Any:
+    """A convolution, a batch normalisation and a mean; the labels are the wanted mean of each image."""
+    from mindspore import Tensor, nn, ops
+
+    from kubeyolo.training.engine import Engine
+
+    class Loss(nn.Cell):
+        def construct(self, output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            loss = ops.square(output.mean((1, 2, 3)) - labels).mean()
+            return loss * output.shape[0], ops.stack((loss, loss, loss))
+
+    network = nn.SequentialCell(
+        nn.Conv2d(3, 4, 3, weight_init="zeros"),
+        nn.BatchNorm2d(4, momentum=0.97),
+        nn.Conv2d(4, 1, 1, weight_init="zeros"),
+    )
+    rng = np.random.default_rng(0)
+    for parameter in network.trainable_params():
+        parameter.set_data(Tensor(rng.standard_normal(parameter.shape).astype(np.float32)))
+    config = TrainConfig(optimizer=optimizer, lr=lr, max_epoch=4, warmup_steps=3, warmup_epochs=1, ema_tau=5.0)
+    return Engine(network, Loss(), config, build_schedule(config, steps_per_epoch=5))
+
+
+def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng([7, step])
+    return rng.integers(0, 256, (2, 3, 8, 8), np.uint8), rng.random(2).astype(np.float32)
+
+
+def trained(engine: Any, steps: int) -> Any:
+    while engine.step < steps:
+        losses = engine.train(*batch(engine.step))
+    return losses.asnumpy()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_restored_engine_continues_bit_for_bit(optimizer: str) -> None:
+    whole = small_engine(optimizer)
+    trained(whole, 9)
+    first = small_engine(optimizer)
+    trained(first, 4)
+    state = first.capture({"train.lr": 1})
+    second = small_engine(optimizer)
+    second.restore(state)
+    trained(second, 9)
+    a, b = whole.capture({}), second.capture({})
+    assert (a.step, a.ema_updates) == (b.step, b.ema_updates) == (9, 9)
+    for part in ("weights", "ema", "moments"):
+        arrays, others = getattr(a, part), getattr(b, part)
+        assert arrays.keys() == others.keys() and arrays
+        for name in arrays:
+            np.testing.assert_array_equal(arrays[name], others[name], err_msg=f"{part} {name}")
+
+
+def test_the_average_follows_weights_and_running_statistics() -> None:
+    engine = small_engine()
+    expected = {name: value.astype(np.float64) for name, value in engine.capture({}).weights.items()}
+    assert "1.moving_variance" in expected
+    for update in range(1, 5):
+        trained(engine, update)
+        share = 1 - ema_decay(update, 0.9999, 5.0)
+        for name, value in engine.capture({}).weights.items():
+            expected[name] += share * (value - expected[name])
+    averaged = engine.averaged()
+    for name, value in expected.items():
+        np.testing.assert_allclose(averaged[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    assert not np.array_equal(averaged["1.moving_mean"], engine.capture({}).weights["1.moving_mean"])
+
+
+def test_rates_change_without_a_new_compilation() -> None:
+    import time
+
+    engine = small_engine()
+    trained(engine, 1)
+    begun = time.perf_counter()
+    trained(engine, 12)
+    # One compilation of even this network takes longer than eleven of its steps.
+    assert (time.perf_counter() - begun) / 11 < 0.2
+
+
+def test_captured_arrays_do_not_change_when_training_goes_on() -> None:
+    engine = small_engine()
+    trained(engine, 2)
+    state = engine.capture({})
+    before = {name: value.copy() for name, value in state.weights.items()}
+    trained(engine, 5)
+    for name, value in before.items():
+        np.testing.assert_array_equal(state.weights[name], value)
+    assert not np.array_equal(engine.capture({}).weights["0.weight"], before["0.weight"])
+
+
+def test_weights_of_another_network_are_refused_by_name() -> None:
+    engine = small_engine()
+    state = engine.capture({})
+    del state.weights["0.weight"]
+    with pytest.raises(InputError, match=r"0\.weight"):
+        small_engine().restore(state)

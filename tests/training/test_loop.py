@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kubeyolo.errors import WorkError
+from kubeyolo.storage.uri import open_store
+from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint
+from kubeyolo.training.history import TrainingHistory
+from kubeyolo.training.loop import Interrupted, LoopSettings, StopRequest, TrainingLoop
+
+
+@dataclass
+class CountingEngine:
+    """Stands in for the engine: its one weight counts the batches it was given."""
+
+    losses: dict[int, float] = field(default_factory=dict)
+    step: int = 0
+    learning_rate: float = 0.25
+    seen: list[tuple[int, int]] = field(default_factory=list)
+
+    def train(self, images: Any, labels: Any) -> Any:
+        self.step += 1
+        self.seen.append((images, labels))
+        value = self.losses.get(self.step, float(self.step))
+        return SimpleNamespace(asnumpy=lambda: np.array([value * 4, value / 2, value / 4, value / 4, 1.0]))
+
+    def capture(self, identity: dict[str, Any], code_digest: str = "") -> TrainingState:
+        weights = {"w": np.float32([self.step])}
+        return TrainingState(step=self.step, identity=identity, weights=weights, code_digest=code_digest)
+
+    def restore(self, state: TrainingState) -> None:
+        self.step = state.step
+
+
+class Numbered:
+    steps_per_epoch = 5
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Any]:
+        for step in range(start_step, self.steps_per_epoch):
+            yield SimpleNamespace(images=epoch, labels=step)
+
+
+def loop_on(
+    tmp_path: Path, engine: Any, lines: list[str], stop: StopRequest | None = None, **settings: Any
+) -> TrainingLoop:
+    values = {"total_steps": 12, "images_per_step": 4, "log_interval": 4, **settings}
+    return TrainingLoop(
+        engine, Numbered(), open_store(str(tmp_path)), LoopSettings(**values), {"a": 1}, stop=stop, show=lines.append
+    )
+
+
+def steps_in(tmp_path: Path) -> list[int]:
+    return sorted(int(path.name[5:]) for path in (tmp_path / "checkpoints").iterdir())
+
+
+def test_log_lines_are_those_that_users_grep(tmp_path: Path) -> None:
+    lines: list[str] = []
+    loop_on(tmp_path, CountingEngine(), lines).run()
+    assert [line.split(" imgs/sec")[0].rsplit(", ", 1)[0] for line in lines] == [
+        "epoch[0], iter[4], loss:2.500000",
+        "epoch[1], iter[8], loss:6.500000",
+        "epoch[2], iter[12], loss:10.500000",
+    ]
+    assert all(line.endswith(" imgs/sec, lr:0.25") for line in lines)
+    rows = TrainingHistory.from_bytes((tmp_path / "history.jsonl").read_bytes()).rows
+    assert [(row.step, row.loss, row.box) for row in rows] == [(4, 2.5, 1.25), (8, 6.5, 3.25), (12, 10.5, 5.25)]
+
+
+def test_checkpoints_are_written_at_the_end_of_epochs_or_at_an_interval(tmp_path: Path) -> None:
+    loop_on(tmp_path / "a", CountingEngine(), [], keep_checkpoints=9).run()
+    assert steps_in(tmp_path / "a") == [5, 10, 12]
+    loop_on(tmp_path / "b", CountingEngine(), [], checkpoint_interval=3, keep_checkpoints=9).run()
+    assert steps_in(tmp_path / "b") == [3, 6, 9, 12]
+
+
+def test_a_resumed_loop_sees_the_same_batches_and_writes_the_same_history(tmp_path: Path) -> None:
+    whole = CountingEngine()
+    loop_on(tmp_path / "a", whole, [], checkpoint_interval=6).run()
+    first = CountingEngine(losses={9: float("nan")})
+    with pytest.raises(WorkError):
+        loop_on(tmp_path / "b", first, [], checkpoint_interval=6).run()
+    state = newest_checkpoint(open_store(str(tmp_path / "b")), print)
+    assert state is not None and state.step == 6 and len(state.pending) == 2
+    second = CountingEngine()
+    loop = loop_on(tmp_path / "b", second, [], checkpoint_interval=6)
+    loop.restore(state)
+    loop.run()
+    assert second.seen == whole.seen[6:]
+    histories = [TrainingHistory.from_bytes((tmp_path / name / "history.jsonl").read_bytes()) for name in "ab"]
+    assert [(row.step, row.loss) for row in histories[0].rows] == [(row.step, row.loss) for row in histories[1].rows]
+
+
+def test_a_loss_that_is_not_finite_stops_before_a_checkpoint_and_names_the_step(tmp_path: Path) -> None:
+    engine = CountingEngine(losses={7: float("inf")})
+    with pytest.raises(WorkError, match=r"step 7: the loss is not finite.*\(inf.*step before \(24, 3, 1\.5, 1\.5, 1\)"):
+        loop_on(tmp_path, engine, []).run()
+    assert steps_in(tmp_path) == [5]
+
+
+def test_sigterm_writes_a_checkpoint_at_the_next_step(tmp_path: Path) -> None:
+    old = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    stop, engine = StopRequest(), CountingEngine()
+    try:
+        stop.install()
+        loop = loop_on(tmp_path, engine, [], stop=stop)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted, match="step 1"):
+            loop.run()
+    finally:
+        signal.signal(signal.SIGTERM, old[0])
+        signal.signal(signal.SIGINT, old[1])
+    assert steps_in(tmp_path) == [1]
+
+
+def test_rows_of_validations_are_in_the_history(tmp_path: Path) -> None:
+    from kubeyolo.training.history import HistoryRow
+
+    loop = loop_on(tmp_path, CountingEngine(), [])
+    loop._after_epoch = lambda epoch, step: HistoryRow(kind="val", step=step, epoch=epoch, ap=0.5)
+    loop.run()
+    assert [(row.step, row.ap) for row in loop.history.of("val")] == [(5, 0.5), (10, 0.5), (12, 0.5)]
