@@ -178,13 +178,14 @@ def _outcomes(folder: Path) -> list[dict[str, Any]]:
 
 
 def _last_lines(folder: Path, follower: _Follower) -> list[str]:
-    """Return the last lines of the rank that failed: one that left no outcome, else rank 0."""
+    """Return the last lines of the ranks that ended without an outcome: the one that failed is among them."""
+    found: list[str] = []
     for path in sorted((folder / "logs").glob("worker_*.log")):
         rank = path.stem.removeprefix("worker_")
         if not (folder / f"rank-{rank}.json").exists():
-            lines = path.read_text(errors="replace").splitlines()
-            return [f"rank {rank}:", *lines[-LAST_LINES:]]
-    return list(follower.last)
+            lines = [line for line in path.read_text(errors="replace").splitlines() if not _NOISE.match(line)]
+            found += [f"rank {rank}:", *lines[-LAST_LINES:]] if lines else []
+    return found or list(follower.last)
 
 
 def _guarded(command: list[str]) -> list[str]:

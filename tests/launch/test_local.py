@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from kubeyolo.config.schema import Config
+from kubeyolo.errors import InputError, WorkError
+from kubeyolo.launch import local
+from kubeyolo.training.spec import TrainingSpec
+
+STUB = """
+import json, os, signal, sys, time
+from pathlib import Path
+
+def leave(code, message=""):
+    Path(os.environ["KUBEYOLO_OUTCOME"], "rank-0.json").write_text(
+        json.dumps({"rank": 0, "exit_code": code, "message": message}))
+    sys.exit(code)
+
+spec = json.loads(Path(sys.argv[1]).read_text())
+print("spec for", spec["output"], flush=True)
+"""
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Return a function that replaces the training worker by a small program."""
+
+    def write(body: str) -> None:
+        (tmp_path / "stub_worker.py").write_text(STUB + textwrap.dedent(body))
+        paths = [str(tmp_path), str(Path(local.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        monkeypatch.setattr(local, "WORKER_MODULE", "stub_worker")
+
+    return write
+
+
+def spec() -> TrainingSpec:
+    return TrainingSpec(dataset="data", output="there", config=Config())
+
+
+def test_lines_of_the_process_are_passed_on(stub) -> None:  # type: ignore[no-untyped-def]
+    stub("print('epoch[0], iter[1]', flush=True); leave(0)")
+    lines: list[str] = []
+    local.launch_training(spec(), 1, lines.append)
+    assert lines == ["spec for there", "epoch[0], iter[1]"]
+
+
+def test_bad_input_of_the_process_is_bad_input_here(stub) -> None:  # type: ignore[no-untyped-def]
+    stub("leave(2, 'unknown model')")
+    with pytest.raises(InputError, match="^unknown model$"):
+        local.launch_training(spec(), 1, lambda line: None)
+
+
+def test_failed_work_keeps_its_message(stub) -> None:  # type: ignore[no-untyped-def]
+    stub("leave(1, 'the loss is not finite')")
+    with pytest.raises(WorkError, match="^the loss is not finite$"):
+        local.launch_training(spec(), 1, lambda line: None)
+
+
+def test_a_crash_is_reported_with_the_last_lines(stub) -> None:  # type: ignore[no-untyped-def]
+    stub("print('the last words', flush=True); os.kill(os.getpid(), signal.SIGSEGV)")
+    with pytest.raises(WorkError, match=r"killed by SIGSEGV.*the last words"):
+        local.launch_training(spec(), 1, lambda line: None)
+
+
+def test_the_process_does_not_outlive_the_launcher(stub, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    stub(f"Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(60)")
+    code = (
+        "from kubeyolo.launch import local; from kubeyolo.training.spec import TrainingSpec\n"
+        "from kubeyolo.config.schema import Config\n"
+        "local.WORKER_MODULE = 'stub_worker'\n"
+        "local.launch_training(TrainingSpec(dataset='d', output='o', config=Config()), 1)"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    pid_file = tmp_path / "pid"
+    wait_until(lambda: pid_file.exists() and pid_file.read_text() != "")
+    pid = int(pid_file.read_text())
+    launcher.kill()
+    launcher.wait()
+    wait_until(lambda: not running(pid))
+
+
+def test_sigterm_is_passed_on_to_the_process(stub, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    stub(
+        """
+        signal.signal(signal.SIGTERM, lambda number, frame: leave(143, "interrupted: told to stop at step 3"))
+        print("ready", flush=True)
+        time.sleep(60)
+        """
+    )
+
+    def show(line: str) -> None:
+        if line == "ready":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(WorkError, match="told to stop at step 3"):
+        local.launch_training(spec(), 1, show)
+
+
+def test_the_number_of_processes_reaches_the_spec(stub) -> None:  # type: ignore[no-untyped-def]
+    stub("print(spec['config']['train']['processes'], flush=True); leave(0)")
+    lines: list[str] = []
+    local.launch_training(
+        TrainingSpec(dataset="d", output="o", config=Config.model_validate({"train": {"processes": 4}})),
+        1,
+        lines.append,
+    )
+    assert lines[-1] == "1"
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds: float = 20.0) -> None:  # type: ignore[no-untyped-def]
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
