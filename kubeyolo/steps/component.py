@@ -175,9 +175,11 @@ def configuration(model: str, **sections: Values) -> Config:
 
 
 def bundle_configuration(bundle: str, **sections: Values) -> Config:
-    """Return the configuration that a bundle was trained with, with overrides by section."""
+    """Return the configuration that a bundle was trained with, with overrides by section over that."""
     from kubeyolo.bundle import open_bundle
 
     manifest = open_bundle(bundle).manifest
-    trained = {name: manifest.config[name] for name in ("data", "augment", "train") if name in manifest.config}
-    return configuration(manifest.model, **trained, **sections)
+    trained = {name: manifest.config.get(name, {}) for name in ("data", "augment", "train")}
+    names = {*trained, *sections}
+    merged = {name: {**trained.get(name, {}), **(sections.get(name) or {})} for name in names}
+    return configuration(manifest.model, **merged)

@@ -1,0 +1,47 @@
+"""The configuration of steps on a bundle: what it was trained with, under what the user says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kubeyolo.bundle import BundleManifest, publish_bundle
+from kubeyolo.cli.steps import _config_of
+from kubeyolo.config.load import load_config
+from kubeyolo.steps.component import bundle_configuration
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo.yaml"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> str:
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"x")
+    config = load_config("yolov5s-r7", sets=["train.image_size=320", "train.seed=7", "augment.mosaic=0.25"])
+    manifest = BundleManifest(
+        model="yolov5s-r7",
+        classes=("cat",),
+        image_size=(320, 320),
+        strides=(8, 16, 32),
+        anchors=(((1.0, 2.0),),) * 3,
+        config=config.model_dump(mode="json"),
+    )
+    return publish_bundle(str(tmp_path / "bundle"), manifest, {weights.name: weights})
+
+
+def test_a_bundle_keeps_what_it_was_trained_with(bundle: str) -> None:
+    config = bundle_configuration(bundle, evaluate={"min_ap": 0.5})
+    assert (config.model, config.train.image_size, config.train.seed) == ("yolov5s-r7", 320, 7)
+    assert (config.augment.mosaic, config.evaluate.min_ap) == (0.25, 0.5)
+
+
+def test_values_of_trained_sections_are_taken_over_those_of_the_bundle(bundle: str) -> None:
+    config = bundle_configuration(bundle, train={"seed": 3}, augment={"fliplr": 0.0}, data={"workers": 0})
+    assert (config.train.seed, config.train.image_size) == (3, 320)
+    assert (config.augment.fliplr, config.augment.mosaic, config.data.workers) == (0.0, 0.25, 0)
+
+
+def test_a_configuration_file_of_a_training_is_accepted(bundle: str) -> None:
+    config = _config_of(bundle, DEMO, ["data.workers=0", "train.device_target=CPU"])
+    assert (config.model, config.train.seed, config.train.max_epoch) == ("yolov5s-r7", 7, 60)
