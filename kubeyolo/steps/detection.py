@@ -104,5 +104,5 @@ def recalled_result(metrics: dict[str, Any], runtime: Runtime, digest: str) -> E
 
 
 def numbers_of(metrics: dict[str, Any], runtimes: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Return the COCO numbers kept in a bundle's metrics, by runtime."""
-    return {name: dict(metrics[name]["numbers"]) for name in runtimes if name in metrics}
+    """Return the COCO numbers kept in a bundle's metrics, by runtime: as a step keeps them, or as published."""
+    return {name: dict(metrics[name].get("numbers", metrics[name])) for name in runtimes if name in metrics}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.bundle import MANIFEST_NAME, Bundle
+from kubeyolo.bundle import MANIFEST_NAME, Bundle, BundleFile, BundleManifest
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.results import COCO_NUMBERS
 from kubeyolo.events import RECORD_NAME
@@ -38,7 +38,7 @@ class PublishedModel:
 def publish(bundle: str, store: str, version: str = "", evaluation: str = "") -> PublishedModel:
     """Publish a bundle under ``models/<model>/<version>/`` with a model card.
 
-    Publishing the same content under the same version again changes nothing.
+    Publishing the same content under the same version again changes nothing, nor does publishing what was published.
 
     Args:
         bundle: URI of the bundle.
@@ -63,12 +63,10 @@ def publish(bundle: str, store: str, version: str = "", evaluation: str = "") ->
     numbers = _numbers(opened, evaluation)
     _refuse_other_content(output, opened, version)
     card = _model_card(opened, numbers)
-    with tempfile.TemporaryDirectory(prefix="kubeyolo-publish-") as folder:
-        path = Path(folder) / MODEL_CARD
-        path.write_text(card, encoding="utf-8")
-        published = opened.derive(output, {MODEL_CARD: path}, metrics=numbers)
-    size = sum(file.size for file in manifest.files.values())
-    facts = {"bundle": published, "size": size_text(size), "files": len(manifest.files) + 1, "source": bundle}
+    published = _put(opened, output, card, numbers)
+    size = sum(file.size for file in _model_files(opened.manifest).values())
+    files = {*manifest.files, MODEL_CARD}
+    facts = {"bundle": published, "size": size_text(size), "files": len(files), "source": bundle}
     report = write_report(output, publish_report(manifest.model, version, card, facts))
     metrics: dict[str, Any] = {"version": version, "model": manifest.model, "bytes": size, **numbers}
     seconds = watch.seconds
@@ -77,9 +75,24 @@ def publish(bundle: str, store: str, version: str = "", evaluation: str = "") ->
 
 
 def content_version(bundle: Bundle) -> str:
-    """Return a version made of the files of a bundle: the same files have the same version."""
-    files = sorted((name, file.sha256) for name, file in bundle.manifest.files.items())
+    """Return a version made of the files of a bundle: the same files have the same version, whatever their card."""
+    files = sorted((name, file.sha256) for name, file in _model_files(bundle.manifest).items())
     return hashlib.sha256(repr(files).encode()).hexdigest()[:_DIGITS]
+
+
+def _put(bundle: Bundle, output: str, card: str, numbers: dict[str, dict[str, float | None]]) -> str:
+    """Store the bundle with its card, unless this is the bundle that was published there."""
+    if open_store(output).uri == bundle.uri:
+        return bundle.uri
+    with tempfile.TemporaryDirectory(prefix="kubeyolo-publish-") as folder:
+        path = Path(folder) / MODEL_CARD
+        path.write_text(card, encoding="utf-8")
+        return bundle.derive(output, {MODEL_CARD: path}, metrics=numbers)
+
+
+def _model_files(manifest: BundleManifest) -> dict[str, BundleFile]:
+    """Return the files of a bundle without the card, which says when and from what it was published."""
+    return {name: file for name, file in manifest.files.items() if name != MODEL_CARD}
 
 
 def _numbers(bundle: Bundle, evaluation: str) -> dict[str, dict[str, float | None]]:
@@ -101,9 +114,8 @@ def _refuse_other_content(output: str, bundle: Bundle, version: str) -> None:
     if not store.exists(MANIFEST_NAME):
         store.delete(RECORD_NAME)
         return
-    there = dict(read_manifest(store.read_bytes(MANIFEST_NAME), store.uri_of(MANIFEST_NAME)).files)
-    there.pop(MODEL_CARD, None)
-    if there != bundle.manifest.files:
+    there = read_manifest(store.read_bytes(MANIFEST_NAME), store.uri_of(MANIFEST_NAME))
+    if _model_files(there) != _model_files(bundle.manifest):
         raise InputError(f"{output}: version {version} is taken by other content; choose another version")
 
 

@@ -66,3 +66,22 @@ def test_a_taken_version_is_refused_and_left_alone(tmp_path: Path) -> None:
 def test_a_version_is_a_name(tmp_path: Path, version: str) -> None:
     with pytest.raises(InputError, match="expected letters, digits"):
         publish(make_bundle(tmp_path), str(tmp_path / "store"), version)
+
+
+def test_what_was_published_is_published_again_without_change(tmp_path: Path) -> None:
+    first = publish(make_bundle(tmp_path / "a"), str(tmp_path / "store"))
+    before = open_bundle(first.bundle).manifest
+    again = publish(first.bundle, str(tmp_path / "store"))
+    assert (again.bundle, again.version) == (first.bundle, first.version)
+    assert open_bundle(first.bundle).manifest == before
+    assert json.loads((tmp_path / "store/models/yolov5n-r7" / first.version / "metrics.json").read_text())
+
+
+def test_what_was_published_goes_to_another_store_with_its_numbers(tmp_path: Path) -> None:
+    first = publish(make_bundle(tmp_path / "a"), str(tmp_path / "store"))
+    copied = publish(first.bundle, str(tmp_path / "other"))
+    assert copied.version == first.version
+    assert open_bundle(copied.bundle).manifest.metrics["int8"]["AP"] == 0.25
+    assert publish(first.bundle, str(tmp_path / "other")).bundle == copied.bundle
+    renamed = publish(first.bundle, str(tmp_path / "store"), "2.0")
+    assert renamed.bundle.endswith("/2.0")
