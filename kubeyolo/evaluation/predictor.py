@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
@@ -172,6 +172,7 @@ def evaluate_split(
     split: Split,
     manifest: DatasetManifest,
     config: EvaluateConfig,
+    progress: bool = True,
 ) -> tuple[EvaluationResult, list[Detection]]:
     """Detect on every image of a split and compute the COCO numbers.
 
@@ -182,6 +183,7 @@ def evaluate_split(
         split: Images and boxes.
         manifest: Of the split's data set: class names and category ids.
         config: Thresholds; its batch and image size are the predictor's own.
+        progress: Whether to show how far it is.
 
     Returns:
         The numbers, and the detections as rows of a COCO results file.
@@ -193,9 +195,12 @@ def evaluate_split(
     settings = _Settings(config.conf_threshold, config.iou_threshold, config.max_det, config.multi_label)
     detections: list[Detection] = []
     batches = _prepared_batches(predictor, split)
-    per_image = (rows for prepared in batches for rows in _detect_batch(predictor, prepared, settings))
-    progress = track(per_image, f"evaluating {split.name} ({predictor.name})", len(split.index))
-    for image_id, rows in zip(split.index.image_id.tolist(), progress, strict=True):
+    per_image: Iterable[Float32Array] = (
+        rows for prepared in batches for rows in _detect_batch(predictor, prepared, settings)
+    )
+    if progress:
+        per_image = track(per_image, f"evaluating {split.name} ({predictor.name})", len(split.index))
+    for image_id, rows in zip(split.index.image_id.tolist(), per_image, strict=True):
         detections += coco_rows(rows, image_id, manifest.category_ids)
     result = evaluate_detections(split.index, manifest.classes, manifest.category_ids, detections)
     about = {"split": split.name, "runtime": predictor.name, "image_size": predictor.image_size}

@@ -26,6 +26,7 @@ from kubeyolo.training.loop import LoopSettings, Print, StopRequest, run_loop
 from kubeyolo.training.output import clear_output, is_complete, publish_weights
 from kubeyolo.training.schedules import build_schedule
 from kubeyolo.training.spec import TrainingSpec, refuse_changes, training_identity
+from kubeyolo.training.validation import Validation
 
 if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
@@ -81,9 +82,12 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             keep_checkpoints=train.keep_checkpoints,
         )
         output = store if distribution.is_first else None
-        run_loop(engine, loader, output, settings, identity, spec, state, stop, show)
-    if distribution.is_first:
         manifest = _manifest(spec, facts, dataset, backbone)
+        validate = None
+        if distribution.is_first and train.val_interval:
+            validate = Validation(engine, dataset, manifest, spec.config.evaluate, train.val_interval, show).row
+        run_loop(engine, loader, output, settings, identity, spec, state, stop, show, validate)
+    if distribution.is_first:
         publish_weights(store, engine, manifest, identity, spec)
         show(f"published {store.uri_of('bundle')}")
 

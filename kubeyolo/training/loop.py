@@ -213,7 +213,11 @@ class TrainingLoop:
         if step % settings.log_interval == 0 or last:
             self._log(epoch, step)
         if epoch_ends and self._after_epoch is not None:
+            before = time.perf_counter()
             row = self._after_epoch(epoch, step)
+            if self._since is not None:
+                # What was done beside training says nothing about its speed.
+                self._since += time.perf_counter() - before
             if row is not None:
                 self.history.append(row)
         interval = settings.checkpoint_interval

@@ -1,0 +1,77 @@
+"""Validation while training: the averaged weights on the validation split, in a network of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kubeyolo.bundle import BundleManifest
+from kubeyolo.config.schema import EvaluateConfig
+from kubeyolo.data.dataset import Dataset
+from kubeyolo.training.history import HistoryRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kubeyolo.training.engine import Engine
+
+SPLIT = "val"
+
+
+class Validation:
+    """Computes the COCO numbers of the average of an engine's weights every so many epochs.
+
+    The weights are copied into a second network, which is compiled once: the one that is trained keeps its graph, its
+    mode and its values, so that training goes on as if nothing had been looked at.
+
+    Args:
+        engine: Being trained.
+        dataset: Its split ``val`` counts.
+        manifest: What the detector is: model, classes, image size.
+        config: Thresholds and batch size.
+        interval: Epochs between two validations.
+        show: Prints one line.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        dataset: Dataset,
+        manifest: BundleManifest,
+        config: EvaluateConfig,
+        interval: int,
+        show: Callable[[str], None] = print,
+    ) -> None:
+        self._engine = engine
+        self._dataset = dataset
+        self._manifest = manifest
+        self._config = config
+        self._interval = interval
+        self._show = show
+        self._network: Any = None
+
+    def row(self, epoch: int, step: int) -> HistoryRow | None:
+        """Return AP and AP50 after an epoch, counted from 0; None when none is due."""
+        if (epoch + 1) % self._interval:
+            return None
+        from kubeyolo.evaluation.predictor import Predictor, evaluate_split
+        from kubeyolo.evaluation.runtimes import CellRuntime
+
+        runtime = CellRuntime(self._averaged_network())
+        predictor = Predictor(self._manifest, runtime, "mindspore", self._config.per_batch_size)
+        split = self._dataset.split(SPLIT)
+        result, _ = evaluate_split(predictor, split, self._dataset.manifest, self._config, progress=False)
+        ap, ap50 = result.numbers["AP"], result.numbers["AP50"]
+        self._show(f"epoch[{epoch}], val AP:{ap or 0:.4f}, AP50:{ap50 or 0:.4f}")
+        return HistoryRow(kind="val", step=step, epoch=epoch, ap=ap, ap50=ap50)
+
+    def _averaged_network(self) -> Any:
+        from kubeyolo.models.registry import build_model
+        from kubeyolo.training.engine import load_parameters
+
+        if self._network is None:
+            manifest = self._manifest
+            self._network = build_model(manifest.model, len(manifest.classes), manifest.anchors)
+            self._network.set_train(False)
+        parameters = {parameter.name: parameter for parameter in self._network.get_parameters()}
+        load_parameters(parameters, self._engine.averaged(), "averages")
+        return self._network

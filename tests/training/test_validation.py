@@ -1,0 +1,69 @@
+"""Validation while training, on the real training program: it is seen, and changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kubeyolo.bundle import open_bundle
+from kubeyolo.config.schema import Config, EvaluateConfig
+from kubeyolo.data.dataset import open_dataset
+from kubeyolo.data.sample import generate_sample_dataset
+from kubeyolo.data.shards import write_dataset
+from kubeyolo.launch.local import launch_training
+from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory
+from kubeyolo.training.spec import TrainingSpec
+
+THRESHOLDS = {"conf_threshold": 0.0, "max_det": 50}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("validation")
+    source = generate_sample_dataset(folder / "source", train=8, val=3)
+    return write_dataset(source, str(folder / "store"))[1]
+
+
+def train(dataset: str, output: Path, processes: int = 1, **settings: int) -> list[str]:
+    values = {"image_size": 64, "per_batch_size": 4, "max_epoch": 4, "log_interval": 2, "warmup_steps": 1, **settings}
+    config = Config.model_validate({"data": {"workers": 0}, "train": values, "evaluate": THRESHOLDS})
+    config = config.model_copy(update={"train": config.train.model_copy(update={"processes": processes})})
+    lines: list[str] = []
+    launch_training(TrainingSpec(dataset=dataset, output=str(output), config=config), show=lines.append)
+    return lines
+
+
+def rows_of(output: Path, kind: str) -> list[HistoryRow]:
+    return TrainingHistory.from_bytes((output / FILE_NAME).read_bytes()).of(kind)
+
+
+def weights_of(output: Path) -> bytes:
+    return open_bundle(str(output / "bundle")).path("weights.safetensors").read_bytes()
+
+
+def test_validation_is_in_the_history_and_leaves_the_weights_as_they_are(dataset: str, tmp_path: Path) -> None:
+    train(dataset, tmp_path / "without")
+    lines = train(dataset, tmp_path / "with", val_interval=2)
+    rows = rows_of(tmp_path / "with", "val")
+    assert [(row.epoch, row.step) for row in rows] == [(1, 4), (3, 8)]
+    assert [line.split(":")[0] for line in lines if "val AP" in line] == ["epoch[1], val AP", "epoch[3], val AP"]
+    assert rows_of(tmp_path / "without", "val") == []
+    assert weights_of(tmp_path / "with") == weights_of(tmp_path / "without")
+    losses = [[(row.step, row.loss) for row in rows_of(tmp_path / name, "train")] for name in ("with", "without")]
+    assert losses[0] == losses[1]
+
+    # The last row is of the weights that are published: the second network takes new weights each time.
+    from kubeyolo.evaluation.predictor import evaluate_split, load_predictor
+
+    predictor = load_predictor(open_bundle(str(tmp_path / "with" / "bundle")))
+    opened = open_dataset(dataset)
+    config = EvaluateConfig.model_validate(THRESHOLDS)
+    result, _ = evaluate_split(predictor, opened.split("val"), opened.manifest, config)
+    assert (rows[-1].ap, rows[-1].ap50) == (result.numbers["AP"], result.numbers["AP50"])
+    assert rows[-1].ap is not None
+
+
+def test_the_other_process_waits_for_a_validation(dataset: str, tmp_path: Path) -> None:
+    train(dataset, tmp_path / "two", processes=2, val_interval=1, max_epoch=2, per_batch_size=2)
+    assert [row.epoch for row in rows_of(tmp_path / "two", "val")] == [0, 1]
