@@ -74,6 +74,9 @@ class BundleManifest(BaseModel):
     image_size: tuple[int, int] = Field(description="Height and width of the network's input, in pixels.")
     strides: tuple[int, ...]
     anchors: tuple[tuple[tuple[float, float], ...], ...] = Field(description="(level, anchor, 2): width, height in px.")
+    bn_eps: float | None = Field(
+        None, gt=0, lt=1, description="What batch normalisation adds to the variance; None is the model's own value."
+    )
     preprocessing: Preprocessing = Preprocessing()
     config: dict[str, Any] = {}
     dataset: DatasetReference | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kubeyolo.models.registry import model_names
+
+# Another wiring of yolov4-csp, which is not in the registry.
+SKIPPED = "scaledyolov4_csp_yaml"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -35,6 +40,21 @@ def case_parameters(names: list[str]) -> list[Any]:
 def model_cases() -> list[str]:
     """Return the names of all folders with a network's outputs."""
     return sorted(path.parent.name for path in golden_folder().glob("*/outputs.npz"))
+
+
+def model_of(case: str) -> str:
+    """Return the registered name of the network of a case; an unknown case is an error."""
+    if match := re.fullmatch(r"yolov5_v(5\.0|7)_([nsmlx])", case):
+        name = f"yolov5{match[2]}" + ("-r7" if match[1] == "7" else "")
+    elif match := re.fullmatch(r"scaledyolov4_(p\d)", case):
+        name = f"yolov4-{match[1]}"
+    elif match := re.fullmatch(r"darknet_(yolov[34].*)", case):
+        name = match[1]
+    else:
+        name = case if case == "yolov4-csp" else ""
+    if name not in model_names():
+        pytest.fail(f"unknown golden case {case!r}")
+    return name
 
 
 def array_files(folder: str) -> list[str]:

@@ -38,15 +38,14 @@ def list_models(as_json: JsonOption = False) -> None:
         print(json.dumps(rows, indent=1))
         return
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for column in ("model", "family"):
-        table.add_column(column, no_wrap=True)
+    # Without the family, all of it fits into 80 columns.
+    table.add_column("model", no_wrap=True)
     for column in ("parameters", "image size", "strides", "COCO AP"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in facts:
         best = max((result.ap for result in one.published), default=None)
         table.add_row(
             one.name,
-            one.family,
             f"{one.parameters / 1e6:.2f} M",
             str(one.image_size),
             ", ".join(str(stride) for stride in one.strides),

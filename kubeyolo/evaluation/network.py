@@ -30,7 +30,7 @@ def load_network(manifest: BundleManifest, weights: Path, device_target: str = "
     configure_mindspore(device_target)
     from mindspore import Tensor
 
-    network = build_model(manifest.model, len(manifest.classes), manifest.anchors)
+    network = build_model(manifest.model, len(manifest.classes), manifest.anchors, bn_eps=manifest.bn_eps)
     try:
         arrays = load_file(weights)
     except (SafetensorError, OSError) as error:

@@ -2,44 +2,74 @@
 
 from __future__ import annotations
 
+from mindspore import nn
+
 from kubeyolo.errors import InputError
+from kubeyolo.losses.darknet import YOLOV4_THRESHOLD, DarknetLoss
+from kubeyolo.losses.darknet_assign import NO_THRESHOLD
 from kubeyolo.losses.yolov5 import YoloV5Loss, scaledyolov4_gains, yolov5_gains
 from kubeyolo.models.facts import ModelFacts
+
+# Gains of box, objectness and class loss.
+_GAINS = {
+    "yolov5": (0.05, 1.0, 0.5),
+    "scaledyolov4": (0.05, 1.0, 0.5),
+    "yolov3": (1.0, 1.0, 1.0),
+    "yolov4": (10.0, 1.0, 1.0),
+}
 
 
 def build_loss(
     facts: ModelFacts,
     num_classes: int,
     image_size: int,
-    box_gain: float = 0.05,
-    obj_gain: float = 1.0,
-    cls_gain: float = 0.5,
+    box_gain: float | None = None,
+    obj_gain: float | None = None,
+    cls_gain: float | None = None,
     anchor_t: float = 4.0,
     label_smooth_factor: float = 0.0,
-) -> YoloV5Loss:
+) -> nn.Cell:
     """Build the loss that a model is trained with.
 
     Args:
         facts: Facts of the model, with the anchors it is trained with.
         num_classes: Number of classes.
         image_size: Side of the training images in pixels; the gain of YOLOv5's objectness grows with its square.
-        box_gain: Gain of the box loss before it is scaled to the model.
-        obj_gain: Gain of the objectness loss before it is scaled to the model.
-        cls_gain: Gain of the class loss before it is scaled to the model.
-        anchor_t: Largest ratio of a label's and an anchor's sides, exclusive.
-        label_smooth_factor: With factor f the class targets are 1 − f/2 and f/2.
+        box_gain: Gain of the box loss before it is scaled to the model; None is the published one.
+        obj_gain: Gain of the objectness loss before it is scaled to the model; None is the published one.
+        cls_gain: Gain of the class loss before it is scaled to the model; None is the published one.
+        anchor_t: Largest ratio of a label's and an anchor's sides, exclusive; of no effect in the darknet family.
+        label_smooth_factor: With factor f the class targets are 1 − f/2 and f/2, in the darknet family 1 − f and
+            f / (classes − 1).
 
     Returns:
-        A cell from (raws, labels) to (total, parts); see :class:`kubeyolo.losses.yolov5.YoloV5Loss`.
+        A cell from (raws, labels) to (total, parts); see :class:`kubeyolo.losses.yolov5.YoloV5Loss` and
+        :class:`kubeyolo.losses.darknet.DarknetLoss`.
 
     Raises:
-        InputError: The model's family of losses is not built.
+        InputError: There is no such loss.
     """
+    if facts.loss not in _GAINS:
+        raise InputError(f"model {facts.name!r}: there is no loss {facts.loss!r}; known: {', '.join(_GAINS)}")
+    given = (box_gain, obj_gain, cls_gain)
+    box, obj, cls = (
+        published if gain is None else gain for gain, published in zip(given, _GAINS[facts.loss], strict=True)
+    )
+    if facts.loss in ("yolov3", "yolov4"):
+        return DarknetLoss(
+            facts.anchors,
+            facts.strides,
+            num_classes,
+            facts.scale_xy,
+            "squares" if facts.loss == "yolov3" else "ciou",
+            (box, obj, cls),
+            NO_THRESHOLD if facts.loss == "yolov3" else YOLOV4_THRESHOLD,
+            label_smooth_factor=label_smooth_factor,
+            divisor=facts.loss_divisor,
+        )
     levels = len(facts.strides)
     if facts.loss == "yolov5":
-        gains, eps = yolov5_gains(levels, num_classes, image_size, box_gain, obj_gain, cls_gain), 1e-7
-    elif facts.loss == "scaledyolov4":
-        gains, eps = scaledyolov4_gains(levels, num_classes, box_gain, obj_gain, cls_gain), 1e-16
+        gains, eps = yolov5_gains(levels, num_classes, image_size, box, obj, cls), 1e-7
     else:
-        raise InputError(f"model {facts.name!r}: loss {facts.loss!r} is not built; known: scaledyolov4, yolov5")
+        gains, eps = scaledyolov4_gains(levels, num_classes, box, obj, cls), 1e-16
     return YoloV5Loss(facts.anchors, facts.strides, num_classes, gains, anchor_t, label_smooth_factor, eps)

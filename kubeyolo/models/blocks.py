@@ -5,24 +5,15 @@ All of them can be exported to ONNX and MINDIR from a CPU. Feature maps are (N, 
 
 from __future__ import annotations
 
+from functools import partial
+
 from mindspore import Tensor, nn, ops
 
-
-class SiLU(nn.Cell):
-    """x·σ(x) (https://arxiv.org/abs/1702.03118)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sigmoid = ops.Sigmoid()
-
-    def construct(self, x: Tensor) -> Tensor:
-        """Map each element."""
-        # Not nn.SiLU, which on a CPU computes the sigmoid a second time in its gradient.
-        return x * self.sigmoid(x)
+from kubeyolo.models.activations import ActivationName, activation
 
 
 class Conv(nn.Cell):
-    """Convolution without bias, batch normalisation, SiLU.
+    """Convolution without bias, batch normalisation, activation.
 
     Padding is symmetric: "same" would pad strided convolutions on the bottom and right only, which is not how
     published weights were trained.
@@ -34,6 +25,7 @@ class Conv(nn.Cell):
         stride: Stride in pixels.
         padding: Rows and columns added on each side; None is kernel // 2.
         eps: Added to the variance by the batch normalisation.
+        act: Name of the activation function.
     """
 
     def __init__(
@@ -44,6 +36,7 @@ class Conv(nn.Cell):
         stride: int = 1,
         padding: int | None = None,
         eps: float = 1e-3,
+        act: ActivationName = "silu",
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
@@ -56,13 +49,18 @@ class Conv(nn.Cell):
             has_bias=False,
             weight_init="zeros",
         )
-        # MindSpore's momentum is the weight of the old average: 0.97 takes 0.03 of the new batch.
-        self.bn = nn.BatchNorm2d(out_channels, eps=eps, momentum=0.97)
-        self.act = SiLU()
+        self.bn = batch_norm(out_channels, eps)
+        self.act = activation(act)
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (N, in, H, W) to (N, out, H / stride, W / stride)."""
         return self.act(self.bn(self.conv(x)))
+
+
+def batch_norm(channels: int, eps: float) -> nn.Cell:
+    """Build a batch normalisation whose running averages take 0.03 of a new batch."""
+    # MindSpore's momentum is the weight of the old average.
+    return nn.BatchNorm2d(channels, eps=eps, momentum=0.97)
 
 
 class Focus(nn.Cell):
@@ -82,12 +80,28 @@ class Focus(nn.Cell):
 
 
 class Bottleneck(nn.Cell):
-    """1x1 and 3x3 convolution of the same width, added to the input when ``shortcut``."""
+    """1x1 and 3x3 convolution, added to the input when ``shortcut``.
 
-    def __init__(self, channels: int, shortcut: bool) -> None:
+    Args:
+        channels: Channels of input and output.
+        shortcut: Whether the input is added.
+        hidden: Channels between the two convolutions; None is ``channels``.
+        eps: Added to the variance by the batch normalisations.
+        act: Name of the activation function.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        shortcut: bool,
+        hidden: int | None = None,
+        eps: float = 1e-3,
+        act: ActivationName = "silu",
+    ) -> None:
         super().__init__()
-        self.cv1 = Conv(channels, channels, 1)
-        self.cv2 = Conv(channels, channels, 3)
+        between = channels if hidden is None else hidden
+        self.cv1 = Conv(channels, between, 1, eps=eps, act=act)
+        self.cv2 = Conv(between, channels, 3, eps=eps, act=act)
         self.shortcut = shortcut
 
     def construct(self, x: Tensor) -> Tensor:
@@ -117,6 +131,71 @@ class C3(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         """Map (N, in, H, W) to (N, out, H, W)."""
         return self.cv3(ops.concat((self.m(self.cv1(x)), self.cv2(x)), 1))
+
+
+class CspStage(nn.Cell):
+    """A stage of the CSPDarknet of YOLOv4: halve the map, then residuals on one of two branches.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        branch: Channels of each branch.
+        hidden: Channels inside a residual.
+        depth: Number of residuals.
+        eps: Added to the variance by the batch normalisations.
+        act: Name of the activation function.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        branch: int,
+        hidden: int,
+        depth: int,
+        eps: float,
+        act: ActivationName,
+    ) -> None:
+        super().__init__()
+        conv = partial(Conv, eps=eps, act=act)
+        self.down = conv(in_channels, out_channels, 3, 2)
+        self.route = conv(out_channels, branch)
+        self.main = conv(out_channels, branch)
+        self.m = nn.SequentialCell([Bottleneck(branch, True, hidden, eps, act) for _ in range(depth)])
+        self.tail = conv(branch, branch)
+        self.fuse = conv(2 * branch, out_channels)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (N, in, H, W) to (N, out, H / 2, W / 2)."""
+        x = self.down(x)
+        return self.fuse(ops.concat((self.tail(self.m(self.main(x))), self.route(x)), 1))
+
+
+def alternating_convs(
+    in_channels: int, channels: int, count: int, eps: float, act: ActivationName = "leaky"
+) -> nn.SequentialCell:
+    """Build convolutions that alternate between 1x1 to ``channels`` and 3x3 to twice as many, the first of them 1x1."""
+    cells = []
+    for number in range(count):
+        kernel, out_channels = (3, 2 * channels) if number % 2 else (1, channels)
+        cells.append(Conv(in_channels, out_channels, kernel, eps=eps, act=act))
+        in_channels = out_channels
+    return nn.SequentialCell(cells)
+
+
+class PyramidPool(nn.Cell):
+    """Maxima over 13, 9 and 5 pixels beside the input, in this order (https://arxiv.org/abs/1406.4729)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.m = nn.CellList([nn.MaxPool2d(kernel, 1, pad_mode="same") for kernel in (13, 9, 5)])
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, 4C, H, W)."""
+        parts: tuple[Tensor, ...] = ()
+        for pool in self.m:
+            parts += (pool(x),)
+        return ops.concat(parts + (x,), 1)
 
 
 class SPP(nn.Cell):

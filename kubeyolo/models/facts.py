@@ -40,6 +40,9 @@ class ModelFacts:
         decode: How raw outputs become boxes: "yolov5" is ``(2σ)²·anchor``, "darknet" is ``exp(t)·anchor``.
         scale_xy: Growth of the centre offset around the cell, for each level: ``s·σ(t) − (s − 1)/2``.
         loss: Name of the published loss settings.
+        loss_divisor: What the published learning rate expects the loss to be divided by; see
+            :mod:`kubeyolo.losses.darknet`.
+        bn_eps: Added to the variance by the batch normalisations; published weights are of one value.
         class_prior_offset: The offset ``o`` in the class bias of a fresh head, ``log(0.6 / (classes − o))``.
         published: COCO results.
         shape: Multiples and other numbers that only the network module reads.
@@ -55,7 +58,9 @@ class ModelFacts:
     paper: str
     decode: Literal["yolov5", "darknet"] = "yolov5"
     scale_xy: tuple[float, ...] = ()
-    loss: Literal["yolov5", "scaledyolov4", "darknet"] = "yolov5"
+    loss: Literal["yolov5", "scaledyolov4", "yolov3", "yolov4"] = "yolov5"
+    loss_divisor: float = 1.0
+    bn_eps: float = 1e-3
     class_prior_offset: float = 0.99
     published: tuple[PublishedResult, ...] = ()
     shape: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))

@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from kubeyolo.errors import InputError, suggest
-from kubeyolo.models import yolov5_facts
+from kubeyolo.models import scaledyolov4_facts, yolov3_facts, yolov4_facts, yolov5_facts
 from kubeyolo.models.facts import Anchors, ModelFacts
 
-_FACTS: dict[str, ModelFacts] = {facts.name: facts for facts in yolov5_facts.FACTS}
+_FAMILIES = (yolov5_facts, yolov3_facts, yolov4_facts, scaledyolov4_facts)
+_FACTS: dict[str, ModelFacts] = {facts.name: facts for family in _FAMILIES for facts in family.FACTS}
 
 
 def model_names() -> tuple[str, ...]:
@@ -38,6 +39,7 @@ def build_model(
     num_classes: int,
     anchors: Sequence[Sequence[Sequence[float]]] | None = None,
     seed: int = 0,
+    bn_eps: float | None = None,
 ) -> Any:
     """Build a detector with fresh weights, which depend on nothing but the name, the classes and the seed.
 
@@ -46,18 +48,22 @@ def build_model(
         num_classes: Number of classes, at least 1.
         anchors: (level, anchor, 2) widths and heights in pixels, in place of the published ones.
         seed: Seed of the weights.
+        bn_eps: Added to the variance by the batch normalisations, in place of what the model's own program adds:
+            the same weights have been used, and trained, with others.
 
     Returns:
         A :class:`kubeyolo.models.detector.Detector` (``mindspore.nn.Cell``).
 
     Raises:
-        InputError: Unknown name, no classes, or anchors of another shape than the model's.
+        InputError: Unknown name, no classes, anchors of another shape than the model's, or ``bn_eps`` is none.
     """
     facts = model_facts(name)
     if num_classes < 1:
         raise InputError(f"model {name!r}: num_classes is {num_classes}, must be at least 1")
     if anchors is not None:
         facts = replace(facts, anchors=_checked_anchors(facts, anchors))
+    if bn_eps is not None:
+        facts = replace(facts, bn_eps=_checked_eps(facts, bn_eps))
     from kubeyolo.models.initialisation import initialise_detector
 
     detector = importlib.import_module(facts.network).build_detector(facts, num_classes)
@@ -81,6 +87,14 @@ def build_backbone(name: str, seed: int = 0) -> Any:
     backbone = importlib.import_module(facts.network).build_backbone(facts)
     initialise(backbone, seed, prefix="backbone.")
     return backbone
+
+
+def _checked_eps(facts: ModelFacts, bn_eps: float) -> float:
+    if not 0 < bn_eps < 1:
+        raise InputError(f"model {facts.name!r}: bn_eps is {bn_eps}, must be between 0 and 1")
+    if bn_eps != facts.bn_eps and facts.network == yolov5_facts.NETWORK:
+        raise InputError(f"model {facts.name!r}: bn_eps is {bn_eps}; all programs use {facts.bn_eps} for this family")
+    return bn_eps
 
 
 def _checked_anchors(facts: ModelFacts, anchors: Sequence[Sequence[Sequence[float]]]) -> Anchors:

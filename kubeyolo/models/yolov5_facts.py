@@ -12,6 +12,7 @@ _ANCHORS: Anchors = (
     ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
 )
 _STRIDES = (8, 16, 32)
+NETWORK = "kubeyolo.models.yolov5"
 _PAPER = "https://github.com/ultralytics/yolov5"
 _MULTIPLES = {"n": (0.33, 0.25), "s": (0.33, 0.5), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
 _FOCUS_PARAMETERS = {"s": 7_276_605, "m": 21_375_645, "l": 47_056_765, "x": 87_775_965}
@@ -25,7 +26,7 @@ def _focus(letter: str) -> ModelFacts:
     return ModelFacts(
         name=f"yolov5{letter}",
         family="yolov5",
-        network="kubeyolo.models.yolov5",
+        network=NETWORK,
         strides=_STRIDES,
         anchors=_ANCHORS,
         image_size=640,
@@ -43,7 +44,7 @@ def _release7(letter: str) -> ModelFacts:
     return ModelFacts(
         name=f"yolov5{letter}-r7",
         family="yolov5-r7",
-        network="kubeyolo.models.yolov5",
+        network=NETWORK,
         strides=_STRIDES,
         anchors=_ANCHORS,
         image_size=640,

@@ -24,6 +24,8 @@ from kubeyolo.weights.weights_file import WeightsFile, read_weights
 
 # Half precision keeps three digits; anchors that differ by less are the published ones.
 _SAME_ANCHOR = 2e-3
+# The PyTorch programs that read cfg files, and name their modules by them, add this where darknet adds 1e-5.
+_CFG_READERS_EPS = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,7 @@ def import_weights(
         image_size=(facts.image_size, facts.image_size),
         strides=facts.strides,
         anchors=anchors,
+        bn_eps=_bn_eps(fitted),
         config={"imported": {"file": file.name, "sha256": sha256_file(file), "layout": fitted.layout}},
     )
     with tempfile.TemporaryDirectory(prefix="kubeyolo-weights-") as folder:
@@ -201,6 +204,13 @@ def _class_names(fitted: _Fitted, classes: Sequence[str] | None) -> tuple[str, .
     if found is not None and len(found) == count and len(set(found)) == count:
         return found
     return tuple(f"class_{number}" for number in range(count))
+
+
+def _bn_eps(fitted: _Fitted) -> float | None:
+    """Return what the program of a file adds to the variance, where it is not what the model's own program adds."""
+    if fitted.file.format != "darknet" and any(".BatchNorm2d." in found.name for found in fitted.arrays.values()):
+        return _CFG_READERS_EPS
+    return None
 
 
 def _anchors(fitted: _Fitted) -> Anchors:

@@ -12,33 +12,13 @@ from typing import Literal, get_args
 
 from kubeyolo.errors import InputError, suggest
 from kubeyolo.models.facts import ModelFacts
+from kubeyolo.weights import layers
 
 Layout = Literal["yolov5", "scaledyolov4", "darknet"]
 """``model.2.cv1.conv.weight`` of the two PyTorch programs, and ``layer002.conv.weight`` by the layers of a cfg file."""
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
-_YOLOV5_LAYERS = {
-    0: "backbone.stem",
-    1: "backbone.down2",
-    2: "backbone.stage2",
-    3: "backbone.down3",
-    4: "backbone.stage3",
-    5: "backbone.down4",
-    6: "backbone.stage4",
-    7: "backbone.down5",
-    8: "backbone.stage5",
-    9: "backbone.pool",
-    10: "neck.reduce5",
-    13: "neck.top4",
-    14: "neck.reduce4",
-    17: "neck.top3",
-    18: "neck.down3",
-    20: "neck.bottom4",
-    21: "neck.down4",
-    23: "neck.bottom5",
-    24: "head",
-}
 _BATCH_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 _BATCH_NORM_BACK = {ours: theirs for theirs, ours in _BATCH_NORM.items()}
 _NOT_WEIGHTS = ("num_batches_tracked", "anchors", "anchor_grid", "global_step", "learning_rate", "momentum")
@@ -48,19 +28,16 @@ _CFG_MODULE = re.compile(r"module_list\.(\d+)\.(Conv2d|BatchNorm2d)\.(\w+)")
 _OUTPUT_CONVOLUTION = re.compile(r"head\.m\.\d+")
 
 
-def yolov5_layers(facts: ModelFacts) -> dict[int, str]:
-    """Return the place of each numbered layer of the YOLOv5 program in our network."""
-    layers = dict(_YOLOV5_LAYERS)
-    if facts.shape["focus"]:
-        layers[8], layers[9] = layers[9], layers[8]
-    return layers
-
-
 # For each family of :class:`ModelFacts` and each layout that its weights are published in: number of a layer -> cell.
 # In the layout "darknet" the cell is that of a convolution with its batch normalisation, or ``head.m.<level>``.
 _LAYERS: Mapping[tuple[str, Layout], Callable[[ModelFacts], Mapping[int, str]]] = {
-    ("yolov5", "yolov5"): yolov5_layers,
-    ("yolov5-r7", "yolov5"): yolov5_layers,
+    ("yolov5", "yolov5"): layers.yolov5_layers,
+    ("yolov5-r7", "yolov5"): layers.yolov5_layers,
+    ("scaledyolov4", "scaledyolov4"): layers.scaledyolov4_layers,
+    ("yolov3", "darknet"): layers.yolov3_layers,
+    ("yolov4", "darknet"): layers.yolov4_layers,
+    ("yolov4-tiny", "darknet"): layers.yolov4_tiny_layers,
+    ("yolov4-csp", "darknet"): layers.yolov4_csp_layers,
 }
 
 
@@ -90,17 +67,17 @@ def from_layout(name: str, facts: ModelFacts, layout: str) -> str | None:
     Returns:
         Our name; the name itself where it is not of this layout; None for buffers that are no weights.
     """
-    layers = layers_of(facts, layout)
+    places = layers_of(facts, layout)
     if is_no_weight(name):
         return None
     if layout == "darknet":
-        return _from_darknet(name, layers)
+        return _from_darknet(name, places)
     words = name.split(".")
-    if len(words) < 3 or words[0] != "model" or not words[1].isdecimal() or int(words[1]) not in layers:
+    if len(words) < 3 or words[0] != "model" or not words[1].isdecimal() or int(words[1]) not in places:
         return name
     if words[-2] == "bn":
         words[-1] = _BATCH_NORM.get(words[-1], words[-1])
-    return ".".join([layers[int(words[1])], *words[2:]])
+    return ".".join([places[int(words[1])], *words[2:]])
 
 
 def from_yolov5(name: str, facts: ModelFacts) -> str | None:
@@ -131,7 +108,7 @@ def is_no_weight(name: str) -> bool:
     return name.rsplit(".", 1)[-1] in _NOT_WEIGHTS or _OPTIMIZER.match(name) is not None
 
 
-def _from_darknet(name: str, layers: Mapping[int, str]) -> str:
+def _from_darknet(name: str, places: Mapping[int, str]) -> str:
     """Translate the names of cfg layers, and those that PyTorch programs which read cfg files give them."""
     if match := _CFG_MODULE.fullmatch(name):
         number, kind, leaf = int(match[1]), "bn" if match[2] == "BatchNorm2d" else "conv", match[3]
@@ -139,8 +116,8 @@ def _from_darknet(name: str, layers: Mapping[int, str]) -> str:
         number, kind, leaf = int(match[1]), match[2], match[3]
     else:
         return name
-    if number not in layers:
+    if number not in places:
         return name
-    if _OUTPUT_CONVOLUTION.fullmatch(layers[number]):
-        return f"{layers[number]}.{leaf}" if kind == "conv" else name
-    return f"{layers[number]}.{kind}.{_BATCH_NORM.get(leaf, leaf) if kind == 'bn' else leaf}"
+    if _OUTPUT_CONVOLUTION.fullmatch(places[number]):
+        return f"{places[number]}.{leaf}" if kind == "conv" else name
+    return f"{places[number]}.{kind}.{_BATCH_NORM.get(leaf, leaf) if kind == 'bn' else leaf}"

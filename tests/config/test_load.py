@@ -8,7 +8,7 @@ import pytest
 
 from kubeyolo.config.load import config_digest, known_keys, load_config, parse_sets, preset_names, sparse_values
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import model_names
+from kubeyolo.models.registry import model_facts, model_names
 
 
 def test_every_registered_model_has_a_preset() -> None:
@@ -17,10 +17,30 @@ def test_every_registered_model_has_a_preset() -> None:
 
 @pytest.mark.parametrize("model", preset_names())
 def test_a_preset_is_a_whole_configuration(model: str) -> None:
-    config = load_config(model)
+    config, facts = load_config(model), model_facts(model)
+    train = config.train
     assert config.model == model
-    assert config.train.image_size == 640
-    assert (config.train.lr, config.train.lr_final, config.train.momentum) == (0.01, 0.01, 0.937)
+    assert train.image_size % facts.strides[-1] == 0
+    if facts.loss == "yolov5":
+        assert train.image_size == 640
+        assert (train.lr, train.lr_final, train.momentum) == (0.01, 0.01, 0.937)
+    elif facts.loss == "scaledyolov4":
+        assert train.image_size == facts.image_size
+        assert (train.lr, train.lr_scheduler, train.lr_final, train.warmup_steps) == (
+            0.01,
+            "cosine_annealing",
+            0.2,
+            1000,
+        )
+    else:
+        assert (train.image_size, train.momentum, train.nesterov) == (416, 0.9, False)
+        assert (train.box_gain, train.obj_gain, train.cls_gain) == (10 if facts.loss == "yolov4" else 1, 1, 1)
+
+
+def test_published_rates_of_the_darknet_family() -> None:
+    yolov4, quant = load_config("yolov4").train, load_config("yolov3-quant").train
+    assert (yolov4.lr, yolov4.lr_epochs, yolov4.max_epoch, yolov4.per_batch_size) == (0.001, (220, 250), 320, 32)
+    assert (quant.lr, quant.lr_epochs, quant.max_epoch, quant.per_batch_size) == (0.012, (92, 105), 135, 16)
 
 
 def test_later_layers_win(tmp_path: Path) -> None:

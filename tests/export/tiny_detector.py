@@ -29,14 +29,14 @@ def manifest(**updates) -> BundleManifest:
     return BundleManifest(**{**values, **updates})
 
 
-def weights() -> dict[str, np.ndarray]:
+def weights(model: str = MODEL) -> dict[str, np.ndarray]:
     """Return random weights with a gain that lets differences of the input reach the outputs."""
     from kubeyolo.runtime import configure_mindspore
 
     configure_mindspore()
     rng = np.random.default_rng(0)
     arrays = {}
-    for parameter in build_model(MODEL, len(CLASSES)).get_parameters():
+    for parameter in build_model(model, len(CLASSES)).get_parameters():
         shape, name = parameter.shape, parameter.name
         if len(shape) == 4:
             values = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))

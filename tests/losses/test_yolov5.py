@@ -116,5 +116,5 @@ def test_gains_grow_with_classes_and_image() -> None:
 
 
 def test_unknown_family_of_losses_is_refused() -> None:
-    with pytest.raises(InputError, match="loss 'darknet' is not built"):
+    with pytest.raises(InputError, match="there is no loss 'darknet'; known: yolov5, scaledyolov4, yolov3, yolov4"):
         build_loss(replace(FACTS, loss="darknet"), 3, 64)

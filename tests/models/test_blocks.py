@@ -6,13 +6,44 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from kubeyolo.models.blocks import SPP, SPPF, Conv, Focus, SiLU, Upsample
+from kubeyolo.models.activations import LeakyReLU, Mish, SiLU
+from kubeyolo.models.blocks import SPP, SPPF, Conv, Focus, PyramidPool, Upsample, alternating_convs
 from kubeyolo.models.initialisation import initialise
 
 
 def test_silu() -> None:
     x = np.asarray([-30.0, -1.0, 0.0, 2.0, 30.0], np.float32)
     np.testing.assert_allclose(SiLU()(ms.Tensor(x)).asnumpy(), x / (1 + np.exp(-x)), rtol=1e-5, atol=1e-10)
+
+
+def test_mish_and_its_gradient() -> None:
+    # Far out it is x above zero and zero below, and nothing may overflow there.
+    x = np.concatenate((np.linspace(-12, 12, 2401), [-90.0, 90.0])).astype(np.float32)
+    softplus = np.logaddexp(0, x.astype(np.float64))
+    wanted = x * np.tanh(softplus)
+    mish = Mish()
+    np.testing.assert_allclose(mish(ms.Tensor(x)).asnumpy(), wanted, rtol=1e-5, atol=1e-6)
+    slope = np.tanh(softplus) + x * (1 - np.tanh(softplus) ** 2) / (1 + np.exp(-x.astype(np.float64)))
+    gradient = ms.grad(lambda a: mish(a).sum())(ms.Tensor(x)).asnumpy()
+    np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=2e-6)
+
+
+def test_leaky_relu_keeps_a_tenth_below_zero() -> None:
+    x, leaky = ms.Tensor(np.asarray([-2.0, -0.5, 1.0, 3.0], np.float32)), LeakyReLU()
+    np.testing.assert_allclose(leaky(x).asnumpy(), [-0.2, -0.05, 1.0, 3.0], rtol=1e-6)
+    np.testing.assert_allclose(ms.grad(lambda a: leaky(a).sum())(x).asnumpy(), [0.1, 0.1, 1.0, 1.0], rtol=1e-6)
+
+
+def test_pyramid_pool_has_the_largest_pool_first_and_the_input_last() -> None:
+    x = np.zeros((1, 1, 15, 15), np.float32)
+    x[0, 0, 7, 7] = 1
+    y = PyramidPool()(ms.Tensor(x)).asnumpy()
+    assert y.sum((0, 2, 3)).tolist() == [169, 81, 25, 1]
+
+
+def test_alternating_convolutions() -> None:
+    shapes = [cell.conv.weight.shape for cell in alternating_convs(24, 8, 5, 1e-5)]
+    assert shapes == [(8, 24, 1, 1), (16, 8, 3, 3), (8, 16, 1, 1), (16, 8, 3, 3), (8, 16, 1, 1)]
 
 
 def test_upsample_repeats_each_pixel_and_sums_gradients() -> None:

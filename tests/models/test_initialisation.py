@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -12,13 +13,18 @@ from kubeyolo.models.initialisation import initialise
 from kubeyolo.models.registry import build_model
 from tests import golden
 
-MODELS = {"yolov5_v5.0_s": "yolov5s", "yolov5_v7_s": "yolov5s-r7"}
-NOT_YET_BUILT = {"scaledyolov4_p5"}
+MODELS = {"yolov5_v5.0_s": "yolov5s", "yolov5_v7_s": "yolov5s-r7", "scaledyolov4_p5": "yolov4-p5"}
 
 
-@pytest.mark.parametrize(
-    "case", golden.case_parameters([case for case in golden.array_files("init") if case not in NOT_YET_BUILT])
-)
+def cases() -> list[Any]:
+    parameters = golden.case_parameters(golden.array_files("init"))
+    return [
+        pytest.param(case.id, id=case.id, marks=pytest.mark.large) if case.id == "scaledyolov4_p5" else case
+        for case in parameters
+    ]
+
+
+@pytest.mark.parametrize("case", cases())
 def test_initialisation_golden(case: str) -> None:
     assert case, f"{golden.golden_folder()} holds no initialisation case"
     assert case in MODELS, f"unknown golden case init/{case}"

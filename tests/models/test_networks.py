@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,20 @@ def test_network(name: str, tmp_path: Path) -> None:
     assert not missing and not unexpected
     for raw, same in zip(network(ms.Tensor(images)), other(ms.Tensor(images)), strict=True):
         np.testing.assert_array_equal(raw.asnumpy(), same.asnumpy())
+
+
+@pytest.mark.parametrize("name", [name for name in model_names() if model_facts(name).parameters > LARGE])
+def test_large_networks_have_the_published_number_of_parameters(name: str) -> None:
+    # Without fresh weights, which take most of the time.
+    facts = model_facts(name)
+    network = importlib.import_module(facts.network).build_detector(facts, 80)
+    assert sum(parameter.size for parameter in network.trainable_params()) == facts.parameters
+
+
+def test_a_backbone_of_yolov3_quant_cuts_below_zero() -> None:
+    for name, kept in (("yolov3", True), ("yolov3-quant", False)):
+        stem = importlib.import_module("kubeyolo.models.yolov3").build_backbone(model_facts(name)).stem
+        assert (stem.act(ms.Tensor(np.asarray([-1.0], np.float32))).asnumpy()[0] < 0) == kept
 
 
 @pytest.mark.parametrize("name", every_model())

@@ -6,14 +6,28 @@ import subprocess
 import sys
 
 import pytest
+from mindspore import nn
 
 from kubeyolo.errors import InputError
 from kubeyolo.models.registry import build_model, model_facts, model_names
 
 
-def test_all_yolov5_detectors_are_registered() -> None:
-    focus = {f"yolov5{letter}" for letter in "smlx"}
-    assert focus | {f"yolov5{letter}-r7" for letter in "nsmlx"} <= set(model_names())
+def test_all_detectors_of_the_catalogue_are_registered() -> None:
+    yolov5 = {f"yolov5{letter}" for letter in "smlx"} | {f"yolov5{letter}-r7" for letter in "nsmlx"}
+    darknet = {"yolov3", "yolov3-quant", "yolov4", "yolov4-tiny", "yolov4-csp"}
+    assert set(model_names()) == yolov5 | darknet | {"yolov4-p5", "yolov4-p6", "yolov4-p7"}
+
+
+def test_the_eps_of_batch_normalisation_can_be_that_of_another_program() -> None:
+    network = build_model("yolov4-tiny", 2, bn_eps=1e-4)
+    assert network.facts.bn_eps == 1e-4
+    norms = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
+    assert {norm.eps for norm in norms} == {1e-4} and len(norms) == 19
+    assert build_model("yolov5n-r7", 2, bn_eps=1e-3).facts.bn_eps == 1e-3
+    with pytest.raises(InputError, match="'yolov5n-r7': bn_eps is 0.0001; all programs use 0.001 for this family"):
+        build_model("yolov5n-r7", 2, bn_eps=1e-4)
+    with pytest.raises(InputError, match="bn_eps is 0, must be between 0 and 1"):
+        build_model("yolov4-tiny", 2, bn_eps=0)
 
 
 @pytest.mark.parametrize("name", model_names())

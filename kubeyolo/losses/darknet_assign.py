@@ -1,0 +1,144 @@
+"""Label assignment of the darknet family, in static shapes: which cell and anchor answers for which label.
+
+Labels and anchors are compared by their sizes alone, both centred on one point. The anchor of the largest overlap
+answers for the label, in the one cell that the label's centre is in; YOLOv4 adds every anchor above a threshold.
+
+When labels claim one anchor of one cell, a label whose best anchor it is comes before one that only passes the
+threshold, and among equals the one in the later row of the labels comes first. The others lose this anchor.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from mindspore import Tensor, ops
+from mindspore import dtype as mstype
+from mindspore.ops.primitive import constexpr
+
+from kubeyolo.losses.assign import LevelAnchors, Shapes
+
+NO_THRESHOLD = 2.0
+"""A threshold that no overlap passes: only best anchors answer."""
+
+Claims = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def claim_anchors(
+    labels: Tensor, anchors: LevelAnchors, strides: tuple[int, ...], shapes: Shapes, threshold: float
+) -> Claims:
+    """Try every label with every anchor of every level.
+
+    Args:
+        labels: (T, 6) image, class, centre x, centre y, width, height; boxes as fractions of the image; unused rows
+            have image -1.
+        anchors: (level, anchor, 2) widths and heights in pixels.
+        strides: Stride of each level in pixels.
+        shapes: (ny, nx) of each level.
+        threshold: Overlap above which an anchor answers beside the best one.
+
+    Returns:
+        The claims, flattened from (level, anchor, label) to K:
+        mask (K,) bool, whether the anchor may answer for the label; a label without area has no anchor. An anchor
+        that two levels share is the best one of both;
+        rank (K,) int32, larger than zero, of which the largest wins a row;
+        row (K,) int32, the row in the predictions of its level (image, anchor, y, x), where a masked claim has some
+        row too;
+        centre (2, K) of the label from the corner of the cell, in cells;
+        size (2, K) of the label in cells;
+        anchor (2, K), its width and height in cells;
+        label (K,) int32, the row of the label.
+    """
+    columns = ops.transpose(labels, (1, 0))
+    image = columns[0].astype(mstype.int32)
+    count, per_level = labels.shape[0], len(anchors[0])
+    grid, cells = _grid(shapes), _cells(shapes)
+    centre = columns[2:4].reshape(2, 1, 1, -1) * cells
+    size = columns[4:6].reshape(2, 1, 1, -1) * cells
+    anchor = _anchors_in_cells(anchors, strides)
+
+    overlap = _size_overlap(columns[4:6].reshape(2, 1, 1, -1) * _pixels(shapes, strides), _anchors_in_pixels(anchors))
+    real = ops.logical_and(overlap > 0, image >= 0)
+    best = ops.logical_and(real, overlap >= ops.amax(overlap, (0, 1), keepdims=True))
+    mask = ops.logical_or(best, ops.logical_and(real, overlap > threshold))
+    first, second = _ranks(len(anchors) * per_level, count)
+    rank = ops.where(best.reshape(-1), first, second)
+
+    cell = ops.maximum(ops.minimum(ops.floor(centre).astype(mstype.int32), grid - 1), ops.zeros_like(grid))
+    column, line = ops.unstack(cell, 0)
+    row = ops.maximum(image, ops.zeros_like(image)) * _rows_per_image(shapes, per_level)
+    row = row + line * _rows_per_line(shapes) + column + _rows_of_anchors(shapes, per_level)
+
+    shape = mask.shape
+    return (
+        mask.reshape(-1),
+        rank,
+        row.reshape(-1),
+        ops.broadcast_to(centre - cell.astype(mstype.float32), (2,) + shape).reshape(2, -1),
+        ops.broadcast_to(size, (2,) + shape).reshape(2, -1),
+        ops.broadcast_to(anchor, (2,) + shape).reshape(2, -1),
+        ops.broadcast_to(_numbers(count), shape).reshape(-1),
+    )
+
+
+def _size_overlap(size: Tensor, anchor: Tensor) -> Tensor:
+    """Return the IoU (level, anchor, label) of sizes (2, 1, 1, label) and anchors (2, level, anchor, 1)."""
+    width, height = ops.unstack(size, 0)
+    anchor_width, anchor_height = ops.unstack(anchor, 0)
+    shared = ops.minimum(width, anchor_width) * ops.minimum(height, anchor_height)
+    return shared / (width * height + anchor_width * anchor_height - shared)
+
+
+# The constants below are made while a graph is compiled. Their axes: (x and y, level, anchor, label).
+
+
+@constexpr
+def _grid(shapes: Shapes) -> Tensor:
+    return Tensor(np.asarray(shapes, np.int32)[:, ::-1].T.reshape(2, -1, 1, 1).copy())
+
+
+@constexpr
+def _cells(shapes: Shapes) -> Tensor:
+    return Tensor(np.asarray(shapes, np.float32)[:, ::-1].T.reshape(2, -1, 1, 1).copy())
+
+
+@constexpr
+def _pixels(shapes: Shapes, strides: tuple[int, ...]) -> Tensor:
+    return Tensor((np.asarray(shapes[0], np.float32)[::-1] * strides[0]).reshape(2, 1, 1, 1))
+
+
+@constexpr
+def _anchors_in_pixels(anchors: LevelAnchors) -> Tensor:
+    return Tensor(np.asarray(anchors, np.float32).transpose(2, 0, 1)[:, :, :, None].copy())
+
+
+@constexpr
+def _anchors_in_cells(anchors: LevelAnchors, strides: tuple[int, ...]) -> Tensor:
+    sides = np.asarray(anchors, np.float32) / np.asarray(strides, np.float32).reshape(-1, 1, 1)
+    return Tensor(sides.transpose(2, 0, 1)[:, :, :, None].copy())
+
+
+@constexpr
+def _ranks(anchors: int, labels: int) -> tuple[Tensor, Tensor]:
+    """Return the ranks of claims of best anchors, and of those that pass the threshold."""
+    numbers = np.tile(np.arange(1, labels + 1, dtype=np.int32), anchors)
+    return Tensor(numbers + labels), Tensor(numbers)
+
+
+@constexpr
+def _numbers(count: int) -> Tensor:
+    return Tensor(np.arange(count, dtype=np.int32))
+
+
+@constexpr
+def _rows_per_image(shapes: Shapes, anchors_per_level: int) -> Tensor:
+    return Tensor(np.asarray([anchors_per_level * ny * nx for ny, nx in shapes], np.int32).reshape(-1, 1, 1))
+
+
+@constexpr
+def _rows_per_line(shapes: Shapes) -> Tensor:
+    return Tensor(np.asarray([nx for _, nx in shapes], np.int32).reshape(-1, 1, 1))
+
+
+@constexpr
+def _rows_of_anchors(shapes: Shapes, anchors_per_level: int) -> Tensor:
+    cells = np.asarray([ny * nx for ny, nx in shapes], np.int32).reshape(-1, 1, 1)
+    return Tensor(cells * np.arange(anchors_per_level, dtype=np.int32).reshape(1, -1, 1))

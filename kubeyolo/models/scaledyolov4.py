@@ -1,0 +1,182 @@
+"""The large Scaled-YOLOv4 networks P5, P6 and P7: three, four and five levels (https://arxiv.org/abs/2011.08036)."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from mindspore import Tensor, nn, ops
+
+from kubeyolo.models.activations import Mish
+from kubeyolo.models.blocks import Bottleneck, Conv, Upsample, batch_norm
+from kubeyolo.models.detector import AnchorHead, Detector
+from kubeyolo.models.facts import ModelFacts
+
+# Channels and bottlenecks of the stages of strides 2 to 128.
+_STAGES = ((64, 1), (128, 3), (256, 15), (512, 15), (1024, 7), (1024, 7), (1024, 7))
+# Channels of the levels of strides 8 to 128 within the neck.
+_NECK = (128, 256, 512, 512, 512)
+_NECK_DEPTH = 3
+
+
+def _plain(in_channels: int, out_channels: int) -> nn.Cell:
+    return nn.Conv2d(in_channels, out_channels, 1, has_bias=False, weight_init="zeros")
+
+
+class CspShortcuts(nn.Cell):
+    """Bottlenecks with shortcut on one of two branches of half the channels; keeps the shape.
+
+    Here and below the branches are normalised and activated after they are joined, and the layers that end them are
+    neither. Layers have the numbers of the published weights.
+    """
+
+    def __init__(self, channels: int, depth: int, eps: float) -> None:
+        super().__init__()
+        half = channels // 2
+        self.cv1 = Conv(channels, half, eps=eps, act="mish")
+        self.cv2 = _plain(channels, half)
+        self.cv3 = _plain(half, half)
+        self.cv4 = Conv(channels, channels, eps=eps, act="mish")
+        self.bn = batch_norm(channels, eps)
+        self.act = Mish()
+        self.m = nn.SequentialCell([Bottleneck(half, True, eps=eps, act="mish") for _ in range(depth)])
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Keep the shape."""
+        branches = ops.concat((self.cv3(self.m(self.cv1(x))), self.cv2(x)), 1)
+        return self.cv4(self.act(self.bn(branches)))
+
+
+class CspBottlenecks(nn.Cell):
+    """Narrow, then bottlenecks without shortcut on one of two branches; (N, in, H, W) to (N, out, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int, depth: int, eps: float) -> None:
+        super().__init__()
+        self.cv1 = Conv(in_channels, out_channels, eps=eps, act="mish")
+        self.cv2 = _plain(out_channels, out_channels)
+        self.cv3 = Conv(2 * out_channels, out_channels, eps=eps, act="mish")
+        self.bn = batch_norm(2 * out_channels, eps)
+        self.act = Mish()
+        self.m = nn.SequentialCell([Bottleneck(out_channels, False, eps=eps, act="mish") for _ in range(depth)])
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (N, in, H, W) to (N, out, H, W)."""
+        x = self.cv1(x)
+        return self.cv3(self.act(self.bn(ops.concat((self.m(x), self.cv2(x)), 1))))
+
+
+class CspPool(nn.Cell):
+    """Pyramid pooling on one of two branches; (N, in, H, W) to (N, out, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int, eps: float) -> None:
+        super().__init__()
+        conv = partial(Conv, eps=eps, act="mish")
+        self.cv1 = conv(in_channels, out_channels)
+        self.cv2 = _plain(in_channels, out_channels)
+        self.cv3 = conv(out_channels, out_channels, 3)
+        self.cv4 = conv(out_channels, out_channels)
+        self.m = nn.CellList([nn.MaxPool2d(kernel, 1, pad_mode="same") for kernel in (5, 9, 13)])
+        self.cv5 = conv(4 * out_channels, out_channels)
+        self.cv6 = conv(out_channels, out_channels, 3)
+        self.bn = batch_norm(2 * out_channels, eps)
+        self.act = Mish()
+        self.cv7 = conv(2 * out_channels, out_channels)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (N, in, H, W) to (N, out, H, W)."""
+        y = self.cv4(self.cv3(self.cv1(x)))
+        parts: tuple[Tensor, ...] = (y,)
+        for pool in self.m:
+            parts += (pool(y),)
+        pooled = self.cv6(self.cv5(ops.concat(parts, 1)))
+        return self.cv7(self.act(self.bn(ops.concat((pooled, self.cv2(x)), 1))))
+
+
+class ScaledBackbone(nn.Cell):
+    """Feature maps of stride 8 and above, one for each level.
+
+    Attributes:
+        out_channels: Channels of the feature maps.
+    """
+
+    def __init__(self, facts: ModelFacts) -> None:
+        super().__init__()
+        eps, channels = facts.bn_eps, _width(facts, 32)
+        self.stem = Conv(3, channels, 3, eps=eps, act="mish")
+        self.down = nn.CellList()
+        self.stage = nn.CellList()
+        self.out_channels: tuple[int, ...] = ()
+        for number, (wide, depth) in enumerate(_STAGES[: len(facts.strides) + 2]):
+            self.down.append(Conv(channels, _width(facts, wide), 3, 2, eps=eps, act="mish"))
+            channels = _width(facts, wide)
+            self.stage.append(CspShortcuts(channels, depth, eps))
+            if number >= 2:
+                self.out_channels += (channels,)
+
+    def construct(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Map images (N, 3, H, W) to the feature maps of the levels, finest first."""
+        x = self.stem(x)
+        features: tuple[Tensor, ...] = ()
+        for number, stage in enumerate(self.stage):
+            x = stage(self.down[number](x))
+            if number >= 2:
+                features += (x,)
+        return features
+
+
+class ScaledNeck(nn.Cell):
+    """Pyramid pooling, then top-down and bottom-up aggregation over any number of levels.
+
+    Its cells are numbered by level, finest first: ``top.0`` gives the finest level, ``bottom.0`` the one above it.
+
+    Attributes:
+        out_channels: Channels of each level.
+    """
+
+    def __init__(self, facts: ModelFacts, in_channels: tuple[int, ...]) -> None:
+        super().__init__()
+        eps, levels = facts.bn_eps, len(in_channels)
+        conv = partial(Conv, eps=eps, act="mish")
+        widths = [_width(facts, channels) for channels in _NECK[:levels]]
+        self.levels = levels
+        self.out_channels = tuple(2 * width for width in widths)
+        self.up = Upsample()
+        self.pool = CspPool(in_channels[-1], widths[-1], eps)
+        self.reduce = nn.CellList([conv(widths[i + 1], widths[i]) for i in range(levels - 1)])
+        self.lateral = nn.CellList([conv(in_channels[i], widths[i]) for i in range(levels - 1)])
+        self.top = nn.CellList([CspBottlenecks(2 * widths[i], widths[i], _NECK_DEPTH, eps) for i in range(levels - 1)])
+        self.down = nn.CellList([conv(widths[i], widths[i + 1], 3, 2) for i in range(levels - 1)])
+        self.bottom = nn.CellList(
+            [CspBottlenecks(2 * widths[i + 1], widths[i + 1], _NECK_DEPTH, eps) for i in range(levels - 1)]
+        )
+        self.out = nn.CellList([conv(width, 2 * width, 3) for width in widths])
+
+    def construct(self, *features: Tensor) -> tuple[Tensor, ...]:
+        """Mix the feature maps of the levels, finest first."""
+        x = self.pool(features[self.levels - 1])
+        tops: tuple[Tensor, ...] = (x,)
+        for level in range(self.levels - 2, -1, -1):
+            x = self.top[level](ops.concat((self.lateral[level](features[level]), self.up(self.reduce[level](x))), 1))
+            tops = (x,) + tops
+        outputs: tuple[Tensor, ...] = (self.out[0](x),)
+        for level in range(1, self.levels):
+            x = self.bottom[level - 1](ops.concat((self.down[level - 1](x), tops[level]), 1))
+            outputs += (self.out[level](x),)
+        return outputs
+
+
+def build_backbone(facts: ModelFacts) -> ScaledBackbone:
+    """Build the backbone; convolution weights are zero until they are initialised."""
+    return ScaledBackbone(facts)
+
+
+def build_detector(facts: ModelFacts, num_classes: int) -> Detector:
+    """Build the whole detector; convolution weights are zero until they are initialised."""
+    backbone = ScaledBackbone(facts)
+    neck = ScaledNeck(facts, backbone.out_channels)
+    head = AnchorHead(neck.out_channels, facts.anchors_per_level, num_classes)
+    return Detector(facts, num_classes, backbone, neck, head)
+
+
+def _width(facts: ModelFacts, channels: int) -> int:
+    return math.ceil(channels * facts.shape["width"] / 8) * 8

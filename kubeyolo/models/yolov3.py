@@ -1,0 +1,78 @@
+"""YOLOv3: DarkNet53, a top-down neck (https://arxiv.org/abs/1804.02767), anchor head."""
+
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+from kubeyolo.models.activations import ActivationName
+from kubeyolo.models.blocks import Bottleneck, Conv, Upsample, alternating_convs
+from kubeyolo.models.detector import AnchorHead, Detector
+from kubeyolo.models.facts import ModelFacts
+
+DEPTHS = (1, 2, 8, 8, 4)
+"""Residuals of the five stages."""
+
+
+class DarkNet53(nn.Cell):
+    """Feature maps of strides 8, 16 and 32.
+
+    Attributes:
+        out_channels: Channels of the three feature maps.
+    """
+
+    def __init__(self, eps: float, act: ActivationName) -> None:
+        super().__init__()
+        self.out_channels = (256, 512, 1024)
+        self.stem = Conv(3, 32, 3, eps=eps, act=act)
+        self.down = nn.CellList()
+        self.stage = nn.CellList()
+        for number, depth in enumerate(DEPTHS):
+            channels = 64 * 2**number
+            self.down.append(Conv(channels // 2, channels, 3, 2, eps=eps, act=act))
+            self.stage.append(
+                nn.SequentialCell([Bottleneck(channels, True, channels // 2, eps, act) for _ in range(depth)])
+            )
+
+    def construct(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Map images (N, 3, H, W) to the feature maps of strides 8, 16 and 32."""
+        x = self.stem(x)
+        features: tuple[Tensor, ...] = ()
+        for number, stage in enumerate(self.stage):
+            x = stage(self.down[number](x))
+            if number >= 2:
+                features += (x,)
+        return features
+
+
+class YoloV3Neck(nn.Cell):
+    """Top-down: each level reads its feature map beside the enlarged level above."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.up = Upsample()
+        self.top5 = alternating_convs(1024, 512, 5, eps)
+        self.out5 = Conv(512, 1024, 3, eps=eps, act="leaky")
+        self.reduce5 = Conv(512, 256, eps=eps, act="leaky")
+        self.top4 = alternating_convs(768, 256, 5, eps)
+        self.out4 = Conv(256, 512, 3, eps=eps, act="leaky")
+        self.reduce4 = Conv(256, 128, eps=eps, act="leaky")
+        self.top3 = alternating_convs(384, 128, 5, eps)
+        self.out3 = Conv(128, 256, 3, eps=eps, act="leaky")
+
+    def construct(self, p3: Tensor, p4: Tensor, p5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map the feature maps of the three levels to 256, 512 and 1024 channels."""
+        n5 = self.top5(p5)
+        n4 = self.top4(ops.concat((self.up(self.reduce5(n5)), p4), 1))
+        n3 = self.top3(ops.concat((self.up(self.reduce4(n4)), p3), 1))
+        return self.out3(n3), self.out4(n4), self.out5(n5)
+
+
+def build_backbone(facts: ModelFacts) -> DarkNet53:
+    """Build the backbone; convolution weights are zero until they are initialised."""
+    return DarkNet53(facts.bn_eps, "relu" if facts.shape["relu_backbone"] else "leaky")
+
+
+def build_detector(facts: ModelFacts, num_classes: int) -> Detector:
+    """Build the whole detector; convolution weights are zero until they are initialised."""
+    head = AnchorHead((256, 512, 1024), facts.anchors_per_level, num_classes)
+    return Detector(facts, num_classes, build_backbone(facts), YoloV3Neck(facts.bn_eps), head)
