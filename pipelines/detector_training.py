@@ -96,6 +96,8 @@ def detector_training(
         classification=classification,
         classification_fingerprint=classification_fingerprint,
         pretrain_overrides=pretrain_overrides,
+        augment_overrides=augment_overrides,
+        train_overrides=train_overrides,
         seed=seed,
         code_digest=code_digest,
     )

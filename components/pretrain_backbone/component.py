@@ -16,6 +16,8 @@ def pretrain_backbone(
     classification: str,
     classification_fingerprint: str,
     pretrain_overrides: dict,
+    augment_overrides: dict,
+    train_overrides: dict,
     seed: int,
     code_digest: str,
     metrics: dsl.Output[dsl.Metrics],
@@ -31,6 +33,9 @@ def pretrain_backbone(
         classification: Folder or store URI with <split>/<class>/ images; empty takes crops of the data set's objects.
         classification_fingerprint: Digest of what lies there.
         pretrain_overrides: Values over those of the preset's section `pretrain`.
+        augment_overrides: Values over those of the preset's section `augment`; pretraining follows hsv_h, hsv_s, hsv_v.
+        train_overrides: Values over those of the preset's section `train`; pretraining follows seed, grad_clip and
+            device_target.
         seed: Seed of the weights and of the order of the images; 0 takes the preset's.
         code_digest: Digest of the library.
         metrics: Accuracy and loss.
@@ -50,6 +55,8 @@ def pretrain_backbone(
         classification=classification,
         classification_fingerprint=classification_fingerprint,
         pretrain_overrides=pretrain_overrides,
+        augment_overrides=augment_overrides,
+        train_overrides=train_overrides,
         seed=seed,
         code_digest=code_digest,
         metrics=metrics,

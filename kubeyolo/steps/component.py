@@ -38,6 +38,8 @@ def pretrain_backbone(
     classification: str,
     classification_fingerprint: str,
     pretrain_overrides: Values,
+    augment_overrides: Values,
+    train_overrides: Values,
     seed: int,
     code_digest: str,
     metrics: MetricsArtifact,
@@ -47,7 +49,8 @@ def pretrain_backbone(
     from kubeyolo.steps import pretrain
 
     with reported(pretrain.STEP) as reporter:
-        config = configuration(model, pretrain=pretrain_overrides, train=settings(seed=seed))
+        train_values = {**train_overrides, **settings(seed=seed)}
+        config = configuration(model, pretrain=pretrain_overrides, augment=augment_overrides, train=train_values)
         images = classification_fingerprint or dataset_digest
         reporter.write_to(backbone_output(store, config, images, code_digest))
         outcome = pretrain.pretrain_backbone(dataset, reporter.output, config, classification)

@@ -30,7 +30,8 @@ def pretrain_backbone(dataset: str, output: str, config: Config, classification:
     Args:
         dataset: URI of the stored detection data set, whose objects are cropped when no classification set is given.
         output: URI of the folder that receives bundle, history, report.html and metrics.json.
-        config: Model, section ``pretrain`` and ``train.seed``; nothing is done when ``pretrain.enabled`` is false.
+        config: Model and section ``pretrain``; colours of ``augment``; seed, clipping and device of ``train``.
+            Nothing is done when ``pretrain.enabled`` is false.
         classification: Folder with one folder of images for each class.
 
     Raises:

@@ -26,6 +26,16 @@ _WITHOUT_EFFECT = {
     "train.val_interval",
 }
 
+_OF_BACKBONES = (
+    "augment.hsv_h",
+    "augment.hsv_s",
+    "augment.hsv_v",
+    "train.seed",
+    "train.grad_clip",
+    "train.device_target",
+)
+"""What a pretraining depends on beside its own section."""
+
 
 class TrainingSpec(BaseModel):
     """A training run.
@@ -94,7 +104,9 @@ def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: 
             if f"{section}.{key}" not in _WITHOUT_EFFECT:
                 values[f"{section}.{key}"] = value
     if spec.task == "backbone":
-        values["train.seed"] = spec.config.train.seed
+        for key in _OF_BACKBONES:
+            section, _, name = key.partition(".")
+            values[key] = getattr(getattr(spec.config, section), name)
     else:
         values["backbone"] = backbone_digest
         values["train.processes"] = world

@@ -44,4 +44,5 @@ def test_values_of_trained_sections_are_taken_over_those_of_the_bundle(bundle: s
 
 def test_a_configuration_file_of_a_training_is_accepted(bundle: str) -> None:
     config = _config_of(bundle, DEMO, ["data.workers=0", "train.device_target=CPU"])
-    assert (config.model, config.train.seed, config.train.max_epoch) == ("yolov5s-r7", 7, 60)
+    assert (config.model, config.train.seed) == ("yolov5s-r7", 7)
+    assert config.train.max_epoch == load_config(file=DEMO).train.max_epoch

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, cast
+
 import pytest
 
 from kubeyolo.config.load import load_config
+from kubeyolo.config.schema import Config
+from kubeyolo.errors import WorkError
 from kubeyolo.steps.component import configuration, settings
 from kubeyolo.steps.places import backbone_output, run_output, training_output
 
@@ -38,8 +43,37 @@ def test_a_backbone_follows_its_settings_and_images() -> None:
     def backbone(*sets: str, images: str = "i") -> str:
         return backbone_output(STORE, load_config(sets=sets), images, "c")
 
-    assert backbone() == backbone("train.lr=0.5")
-    assert len({backbone(), backbone("pretrain.lr=0.5"), backbone("train.seed=3"), backbone(images="j")}) == 4
+    assert backbone() == backbone("train.lr=0.5") == backbone("augment.mosaic=0") == backbone("train.log_interval=7")
+    changed = ["pretrain.lr=0.5", "train.seed=3", "train.grad_clip=1", "train.device_target=GPU", "augment.hsv_h=0.1"]
+    assert len({backbone(), backbone(images="j"), *map(backbone, changed)}) == 2 + len(changed)
+
+
+def test_settings_of_other_sections_reach_the_pretraining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kubeyolo.steps import component, pretrain
+
+    seen: list[tuple[str, Config]] = []
+
+    def take(dataset: str, output: str, config: Config, classification: str, **others: Any) -> None:
+        seen.append((output, config))
+        raise WorkError("seen")
+
+    monkeypatch.setattr(pretrain, "pretrain_backbone", take)
+
+    def call(train: dict[str, Any], augment: dict[str, Any], seed: int = 0) -> None:
+        given: dict[str, Any] = dict.fromkeys(["dataset", "classification", "classification_fingerprint"], "")
+        given |= {"dataset_digest": "d", "store": str(tmp_path), "model": "yolov5n-r7", "code_digest": "c"}
+        given |= {"pretrain_overrides": {}, "train_overrides": train, "augment_overrides": augment, "seed": seed}
+        with pytest.raises(SystemExit):
+            component.pretrain_backbone(**given, metrics=cast(Any, None), report=cast(Any, None))
+
+    call({}, {})
+    call({"seed": 4.0, "grad_clip": 1.0, "device_target": "GPU"}, {"hsv_s": 0.25})
+    call({"seed": 4.0}, {}, seed=9)
+    assert len({output for output, _ in seen}) == 3
+    config = seen[1][1]
+    assert (config.train.seed, config.train.grad_clip, config.train.device_target) == (4, 1.0, "GPU")
+    assert config.augment.hsv_s == 0.25
+    assert seen[2][1].train.seed == 9
 
 
 def test_the_other_steps_write_below_their_run() -> None:
