@@ -26,7 +26,7 @@ from kubeyolo.data.shared_memory import Buffer, SharedMemory
 
 # Below the training process in priority: on a machine with few cores a worker that takes a core away from one thread
 # of an operator holds up all of them, while the batches made ahead bridge a worker's wait.
-NICENESS = 5
+NICENESS = 15
 ALIGNMENT = 64
 PARENT_CHECK_SECONDS = 2.0
 
