@@ -21,7 +21,7 @@ from kubeyolo.runtime import configure_mindspore
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.uri import open_store
 from kubeyolo.training.checkpoints import newest_checkpoint
-from kubeyolo.training.distribution import Distribution, check_world, join, threads_for
+from kubeyolo.training.distribution import Distribution, Meeting, check_world, join, threads_for
 from kubeyolo.training.loop import LoopSettings, Print, StopRequest, run_loop
 from kubeyolo.training.output import clear_output, is_complete, publish_weights
 from kubeyolo.training.schedules import build_schedule
@@ -86,7 +86,8 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
         validate = None
         if distribution.is_first and train.val_interval:
             validate = Validation(engine, dataset, manifest, spec.config.evaluate, train.val_interval, show).row
-        run_loop(engine, loader, output, settings, identity, spec, state, stop, show, validate)
+        meet = Meeting(distribution)
+        run_loop(engine, loader, output, settings, identity, spec, state, stop, show, validate, meet)
     if distribution.is_first:
         publish_weights(store, engine, manifest, identity, spec)
         show(f"published {store.uri_of('bundle')}")

@@ -8,9 +8,14 @@ rank 0.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from kubeyolo.errors import InputError, WorkError
+from kubeyolo.training.spec import OUTCOME_FOLDER
+
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,29 @@ class Distribution:
     def is_first(self) -> bool:
         """Whether this is the process that logs and writes."""
         return self.rank == 0
+
+
+class Meeting:
+    """Where the other processes of this machine wait while rank 0 validates or writes a checkpoint.
+
+    A collective gives up after a minute, and such work may take longer. Rank 0 leaves a file in the launcher's folder;
+    without that folder nobody waits here.
+    """
+
+    def __init__(self, distribution: Distribution, folder: str | None = None) -> None:
+        folder = os.environ.get(OUTCOME_FOLDER) if folder is None else folder
+        self._folder = Path(folder) if folder and distribution.world > 1 else None
+        self._is_first = distribution.is_first
+
+    def __call__(self, step: int) -> None:
+        """Say as rank 0 that the work after a step is done, or wait until rank 0 has said so."""
+        if self._folder is None:
+            return
+        path = self._folder / f"met-{step}"
+        if self._is_first:
+            path.touch()
+        while not path.exists():
+            time.sleep(_POLL_SECONDS)
 
 
 def distribution_from_environment() -> Distribution:

@@ -137,6 +137,8 @@ class TrainingLoop:
         after_epoch: Called after the last step of each epoch; its row goes into the history.
         stop: Request to stop at the next step.
         show: Prints one line.
+        advance: Told the number of steps done.
+        meet: Called in every process, with the step, after what one process alone does between two steps.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class TrainingLoop:
         stop: StopRequest | None = None,
         show: Print = print,
         advance: Callable[[int], None] | None = None,
+        meet: Callable[[int], None] | None = None,
     ) -> None:
         self.history = TrainingHistory()
         self._engine = engine
@@ -163,6 +166,7 @@ class TrainingLoop:
         self._stop = stop or StopRequest()
         self._show = show
         self._advance = advance or (lambda steps: None)
+        self._meet = meet or (lambda step: None)
         self._record = LossRecord()
         self._saved_step = -1
         self._since: float | None = None
@@ -221,8 +225,11 @@ class TrainingLoop:
             if row is not None:
                 self.history.append(row)
         interval = settings.checkpoint_interval
-        if last or (step % interval == 0 if interval else epoch_ends):
+        writes = last or (step % interval == 0 if interval else epoch_ends)
+        if writes:
             self._checkpoint(step)
+        if writes or epoch_ends:
+            self._meet(step)
         if self._stop.requested and not last:
             self._checkpoint(step)
             raise Interrupted(f"told to stop at step {step}")
@@ -272,6 +279,7 @@ def run_loop(
     stop: StopRequest,
     show: Print,
     after_epoch: AfterEpoch | None = None,
+    meet: Callable[[int], None] | None = None,
 ) -> TrainingLoop:
     """Run the loop from a checkpoint, or from the start when ``state`` is None; with a bar on a terminal."""
     bar = Progress("training", settings.total_steps) if store is not None and sys.stderr.isatty() else None
@@ -286,6 +294,7 @@ def run_loop(
         stop,
         show,
         bar.advance if bar else None,
+        meet,
     )
     if state is not None:
         loop.restore(state)

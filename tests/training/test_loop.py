@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from kubeyolo.errors import WorkError
 from kubeyolo.storage.uri import open_store
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint
+from kubeyolo.training.distribution import Distribution, Meeting
 from kubeyolo.training.history import TrainingHistory
 from kubeyolo.training.loop import Interrupted, LoopSettings, StopRequest, TrainingLoop
 
@@ -128,3 +130,26 @@ def test_rows_of_validations_are_in_the_history(tmp_path: Path) -> None:
     loop._after_epoch = lambda epoch, step: HistoryRow(kind="val", step=step, epoch=epoch, ap=0.5)
     loop.run()
     assert [(row.step, row.ap) for row in loop.history.of("val")] == [(5, 0.5), (10, 0.5), (12, 0.5)]
+
+
+def test_processes_meet_after_checkpoints_and_epochs(tmp_path: Path) -> None:
+    met: list[int] = []
+    loop = loop_on(tmp_path, CountingEngine(), [], checkpoint_interval=4)
+    loop._meet = met.append
+    loop.run()
+    assert met == [4, 5, 8, 10, 12]
+
+
+def test_the_other_processes_wait_until_the_first_has_come(tmp_path: Path) -> None:
+    first, other = (Meeting(Distribution(rank, 2), str(tmp_path)) for rank in (0, 1))
+    came: list[int] = []
+    thread = threading.Thread(target=lambda: (other(7), came.append(7)))
+    thread.start()
+    thread.join(0.2)
+    assert came == []
+    first(7)
+    thread.join(20)
+    assert came == [7]
+    other(7)
+    Meeting(Distribution(1, 2), "")(8)
+    Meeting(Distribution(0, 1), str(tmp_path))(8)

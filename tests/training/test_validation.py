@@ -67,3 +67,30 @@ def test_validation_is_in_the_history_and_leaves_the_weights_as_they_are(dataset
 def test_the_other_process_waits_for_a_validation(dataset: str, tmp_path: Path) -> None:
     train(dataset, tmp_path / "two", processes=2, val_interval=1, max_epoch=2, per_batch_size=2)
     assert [row.epoch for row in rows_of(tmp_path / "two", "val")] == [0, 1]
+
+
+def test_the_second_network_takes_the_weights_of_each_validation(dataset: str, mindspore_ready: None) -> None:
+    import numpy as np
+    from mindspore import Tensor
+
+    from kubeyolo.bundle import BundleManifest
+    from kubeyolo.models.registry import build_model, model_facts
+    from kubeyolo.training.validation import Validation
+
+    class Engine:
+        seed = 0
+
+        def averaged(self) -> dict[str, np.ndarray]:
+            return {p.name: p.asnumpy().copy() for p in build_model("yolov5n-r7", 2, seed=self.seed).get_parameters()}
+
+    engine, facts = Engine(), model_facts("yolov5n-r7")
+    manifest = BundleManifest(
+        model="yolov5n-r7", classes=("a", "b"), image_size=(64, 64), strides=facts.strides, anchors=facts.anchors
+    )
+    validation = Validation(engine, open_dataset(dataset), manifest, EvaluateConfig(), 1)  # type: ignore[arg-type]
+    images = Tensor(np.random.default_rng(0).random((1, 3, 64, 64), np.float32))
+    seen = []
+    for engine.seed in (1, 2, 1):
+        seen.append(validation._averaged_network()(images)[0].asnumpy())
+    assert np.abs(seen[0] - seen[1]).max() > 1e-3
+    np.testing.assert_array_equal(seen[0], seen[2])
