@@ -148,13 +148,13 @@ def export(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a trained bundle to MINDIR and ONNX, compare both with it, and evaluate the ONNX network.
+    r"""Export a trained bundle to MINDIR and ONNX, compare both with it, and evaluate the ONNX network.
 
     [bold]Examples[/bold]
 
       kubeyolo export store/trainings/yolov5n-r7-0a1b2c3d4e5f/bundle store/datasets/bccd-3f0c9a1b22d4
 
-      kubeyolo export BUNDLE DATASET --set 'export.formats=[onnx]'
+      kubeyolo export BUNDLE DATASET --set 'export.formats=\[onnx]'
     """
     from kubeyolo.steps import export as step
 

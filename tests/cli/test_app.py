@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from kubeyolo.cli import errors
 from kubeyolo.cli.app import app, main
 from kubeyolo.data.sample import generate_sample_dataset
 
+ROOT = Path(__file__).parents[2]
 COMMANDS = [
     "run",
     "validate",
@@ -234,3 +236,15 @@ def test_pipeline_show_without_a_file_prints_what_the_wheel_holds(kubeyolo: Any)
     from kubeyolo.runs.bind import pipeline_text
 
     assert kubeyolo("pipeline", "show").out == pipeline_text()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_all_of_an_example_and_names_files_that_there_are(kubeyolo: Any, command: str) -> None:
+    text = kubeyolo(*command.split(), "--help").out
+    assert "=''" not in text and "='\n" not in text
+    for name in re.findall(r"examples/[\w.-]+", text):
+        assert (ROOT / name).is_file(), name
+
+
+def test_help_of_export_has_its_list(kubeyolo: Any) -> None:
+    assert "'export.formats=[onnx]'" in kubeyolo("export", "--help").out
