@@ -39,5 +39,29 @@ def export_cell(
         except Exception as error:  # MindSpore raises whatever its compiler raises
             line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise WorkError(f"{path}: MindSpore cannot export to {file_format}: {line}") from error
+        if file_format == "MINDIR" and not written.exists():
+            join_mindir(written)
         written.chmod(FILE_MODE)
         os.replace(written, path)
+
+
+def join_mindir(path: Path) -> None:
+    """Make one file of what MindSpore writes when the parameters of a network take more than 1 GiB.
+
+    A bundle has one file for a format, and MindSpore reads one of up to 2 GiB. The parts are
+    ``<name>_graph.mindir`` and, in ``<name>_variables``, the parameters one after another.
+
+    Args:
+        path: The file as it would be if it had not been parted.
+    """
+    from mindspore.train import mind_ir_pb2
+
+    model = mind_ir_pb2.ModelProto()
+    model.ParseFromString(path.with_name(f"{path.stem}_graph.mindir").read_bytes())
+    for parameter in model.graph.parameter:
+        place = parameter.external_data
+        with (path.parent / place.location).open("rb") as file:
+            file.seek(place.offset)
+            parameter.raw_data = file.read(place.length)
+        parameter.ClearField("external_data")
+    path.write_bytes(model.SerializeToString())

@@ -17,6 +17,21 @@ def test_mindir_computes_what_the_network_computes(detector):
         np.testing.assert_allclose(exported, trained, atol=1e-4)
 
 
+def test_a_network_that_mindspore_parts_becomes_one_file(detector, tmp_path, monkeypatch):
+    from mindspore.train import serialization
+
+    from kubeyolo.export.mindir import export_mindir
+
+    # MindSpore parts what is larger than this, in KiB.
+    monkeypatch.setattr(serialization, "TOTAL_SAVE", 1)
+    export_mindir(detector.manifest, detector.build, tmp_path / "model.mindir")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.mindir"]
+    assert (tmp_path / "model.mindir").stat().st_size > 4 * 1_700_000
+    runtime = MindirRuntime(tmp_path / "model.mindir", detector.manifest)
+    for exported, trained in zip(runtime.raw(images(2)[:1]), detector.raw(images(2)[:1]), strict=True):
+        np.testing.assert_allclose(exported, trained, atol=1e-4)
+
+
 def test_other_files_are_no_mindir(tmp_path):
     path = tmp_path / "model.mindir"
     path.write_bytes(b"\x0a\xff\xff\xff\xff\x0f nothing")
