@@ -47,8 +47,13 @@ def build_loss(
         :class:`kubeyolo.losses.darknet.DarknetLoss`.
 
     Raises:
-        InputError: There is no such loss.
+        InputError: There is no such loss, or the image size is no multiple of the largest stride.
     """
+    largest = facts.strides[-1]
+    if image_size % largest:
+        raise InputError(
+            f"model {facts.name!r}: the image size {image_size} is no multiple of its largest stride, {largest}"
+        )
     if facts.loss not in _GAINS:
         raise InputError(f"model {facts.name!r}: there is no loss {facts.loss!r}; known: {', '.join(_GAINS)}")
     given = (box_gain, obj_gain, cls_gain)

@@ -118,3 +118,8 @@ def test_gains_grow_with_classes_and_image() -> None:
 def test_unknown_family_of_losses_is_refused() -> None:
     with pytest.raises(InputError, match="there is no loss 'darknet'; known: yolov5, scaledyolov4, yolov3, yolov4"):
         build_loss(replace(FACTS, loss="darknet"), 3, 64)
+
+
+def test_image_sizes_that_do_not_fit_the_strides_are_refused() -> None:
+    with pytest.raises(InputError, match="'yolov4-p7': the image size 672 is no multiple of its largest stride, 128"):
+        build_loss(model_facts("yolov4-p7"), 3, 672)
