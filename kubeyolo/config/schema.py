@@ -48,94 +48,123 @@ class AugmentConfig(Section):
 class PretrainConfig(Section):
     """Pretraining of the backbone as a classifier."""
 
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="Whether the backbone is pretrained.")
     image_size: int = Field(default=96, ge=32, multiple_of=32, description="Side of the square crops, in pixels.")
-    per_batch_size: int = Field(default=32, ge=1)
-    max_epoch: int = Field(default=4, ge=1)
+    per_batch_size: int = Field(default=32, ge=1, description="Crops of a step.")
+    max_epoch: int = Field(default=4, ge=1, description="Upper bound of the epochs.")
     max_steps: int = Field(default=400, ge=1, description="Upper bound of the optimizer steps.")
     lr: float = Field(default=0.001, gt=0, description="Peak learning rate of AdamW with a cosine schedule.")
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay of AdamW.")
     min_object_size: int = Field(default=8, ge=1, description="Objects smaller than this many pixels give no crop.")
 
 
 class TrainConfig(Section):
     """Training of the detector."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="Seed of fresh weights, order, augmentation and calibration images.")
     image_size: int = Field(
         default=640, ge=64, multiple_of=32, description="Side of the square training images, in pixels."
     )
     per_batch_size: int = Field(default=8, ge=1, description="Images per process and step.")
-    max_epoch: int = Field(default=300, ge=1)
+    max_epoch: int = Field(default=300, ge=1, description="Epochs.")
     processes: int = Field(default=1, ge=1, description="Data-parallel training processes on this machine.")
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="Optimizer.")
     lr: float = Field(default=0.01, gt=0, description="Peak learning rate.")
-    lr_scheduler: Literal["cosine_annealing", "linear", "exponential"] = "linear"
+    lr_scheduler: Literal["cosine_annealing", "linear", "exponential"] = Field(
+        default="linear", description="How the learning rate falls after the warm-up."
+    )
     lr_final: float = Field(
         default=0.01, ge=0, le=1, description="Last learning rate as a fraction of lr (cosine, linear)."
     )
     lr_epochs: tuple[int, ...] = Field(
         default=(220, 250), description="Epochs at which exponential multiplies by lr_gamma."
     )
-    lr_gamma: float = Field(default=0.1, gt=0, le=1)
-    warmup_epochs: float = Field(default=3.0, ge=0)
+    lr_gamma: float = Field(default=0.1, gt=0, le=1, description="Factor of exponential at each of lr_epochs.")
+    warmup_epochs: float = Field(default=3.0, ge=0, description="Length of the warm-up; 0 for none.")
     warmup_steps: int = Field(default=100, ge=0, description="Least number of warm-up steps.")
     warmup_bias_lr: float = Field(default=0.1, ge=0, description="Learning rate of biases at the start of the warm-up.")
-    warmup_momentum: float = Field(default=0.8, ge=0, lt=1)
+    warmup_momentum: float = Field(default=0.8, ge=0, lt=1, description="Momentum at the start of the warm-up (SGD).")
     momentum: float = Field(default=0.937, ge=0, lt=1, description="Momentum of SGD; beta1 of AdamW.")
-    nesterov: bool = True
-    weight_decay: float = Field(default=0.0005, ge=0)
+    nesterov: bool = Field(default=True, description="Nesterov momentum (SGD).")
+    weight_decay: float = Field(
+        default=0.0005,
+        ge=0,
+        description="Decay of weights of convolutions; biases and batch normalisation do not decay.",
+    )
     grad_clip: float = Field(default=10.0, ge=0, description="Largest global norm of the gradients; 0 does not clip.")
-    ema_decay: float = Field(default=0.9999, ge=0, lt=1)
+    ema_decay: float = Field(
+        default=0.9999, ge=0, lt=1, description="Decay of the average of the weights, reached in the limit."
+    )
     ema_tau: float = Field(default=2000.0, gt=0, description="Updates over which the EMA decay rises.")
-    label_smooth_factor: float = Field(default=0.0, ge=0, lt=1)
-    box_gain: float = Field(default=0.05, gt=0)
-    cls_gain: float = Field(default=0.5, gt=0)
-    obj_gain: float = Field(default=1.0, gt=0)
+    label_smooth_factor: float = Field(
+        default=0.0, ge=0, lt=1, description="With factor f the class targets are 1 - f/2 and f/2."
+    )
+    box_gain: float = Field(default=0.05, gt=0, description="Weight of the box loss.")
+    cls_gain: float = Field(default=0.5, gt=0, description="Weight of the class loss.")
+    obj_gain: float = Field(default=1.0, gt=0, description="Weight of the objectness loss.")
     anchor_t: float = Field(default=4.0, gt=1, description="Largest ratio of box to anchor that makes a positive.")
     log_interval: int = Field(default=20, ge=1, description="Steps between two log lines.")
     ckpt_interval: int = Field(default=0, ge=0, description="Steps between two checkpoints; 0 writes one an epoch.")
-    keep_checkpoints: int = Field(default=3, ge=1)
+    keep_checkpoints: int = Field(default=3, ge=1, description="Newest checkpoints that are kept.")
     val_interval: int = Field(default=0, ge=0, description="Epochs between validations while training; 0 for none.")
-    device_target: Literal["CPU", "GPU", "Ascend"] = "CPU"
+    device_target: Literal["CPU", "GPU", "Ascend"] = Field(default="CPU", description="Device that MindSpore works on.")
 
 
 class EvaluateConfig(Section):
     """Evaluation on a split."""
 
-    split: str = "val"
+    split: str = Field(default="val", description="Split of the data set.")
     image_size: int = Field(default=0, ge=0, multiple_of=32, description="Side in pixels; 0 takes the training size.")
-    per_batch_size: int = Field(default=8, ge=1)
-    conf_threshold: float = Field(default=0.001, ge=0, lt=1)
-    iou_threshold: float = Field(default=0.65, gt=0, le=1)
-    max_det: int = Field(default=300, ge=1)
-    multi_label: bool = True
+    per_batch_size: int = Field(default=8, ge=1, description="Images of a forward pass.")
+    conf_threshold: float = Field(
+        default=0.001, ge=0, lt=1, description="Objectness and score of a candidate must exceed this."
+    )
+    iou_threshold: float = Field(
+        default=0.65, gt=0, le=1, description="Overlap above which the lower of two boxes of a class is dropped."
+    )
+    max_det: int = Field(default=300, ge=1, description="Most boxes of an image.")
+    multi_label: bool = Field(default=True, description="Whether one box may be a candidate for several classes.")
     min_ap: float = Field(default=0.0, ge=0, le=1, description="The step fails when AP is below this.")
 
 
 class ExportConfig(Section):
     """Export of the trained network."""
 
-    formats: tuple[Literal["mindir", "onnx", "air"], ...] = ("mindir", "onnx")
-    batch_size: int = Field(default=1, ge=1)
+    formats: tuple[Literal["mindir", "onnx", "air"], ...] = Field(
+        default=("mindir", "onnx"), description="Formats that are written; a run needs onnx."
+    )
+    batch_size: int = Field(default=1, ge=1, description="Images the MINDIR and AIR files take; ONNX takes any number.")
     parity_images: int = Field(default=8, ge=1, description="Real images on which the exported network is compared.")
-    parity_rtol: float = Field(default=1e-4, gt=0)
+    parity_rtol: float = Field(
+        default=1e-4, gt=0, description="Largest difference relative to the largest value of a level."
+    )
 
 
 class QuantizeConfig(Section):
     """Post-training quantization to int8 ONNX."""
 
-    calibration_images: int = Field(default=64, ge=1)
-    calibration: Literal["minmax", "entropy", "percentile"] = "minmax"
+    calibration_images: int = Field(
+        default=64, ge=1, description="Images of the split train that the ranges are taken from."
+    )
+    calibration: Literal["minmax", "entropy", "percentile"] = Field(
+        default="minmax", description="How the ranges of activations are chosen."
+    )
     max_drop: float = Field(default=1.0, ge=0, description="Largest loss of AP in points (AP x 100).")
-    min_quantized_convs: float = Field(default=0.95, ge=0, le=1)
-    max_size_ratio: float = Field(default=0.35, gt=0, le=1)
+    min_quantized_convs: float = Field(
+        default=0.95, ge=0, le=1, description="The step fails when a smaller share of the convolutions is int8."
+    )
+    max_size_ratio: float = Field(
+        default=0.35,
+        gt=0,
+        le=1,
+        description="The step fails when the int8 file is larger than this share of the float file.",
+    )
 
 
 class Config(Section):
     """The whole configuration of a run."""
 
-    model: str = "yolov5n-r7"
+    model: str = Field(default="yolov5n-r7", description="Name of the detector.")
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     pretrain: PretrainConfig = PretrainConfig()
