@@ -10,43 +10,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from kubeyolo.errors import WorkError
 from kubeyolo.storage.cache import cache_folder
 
-PATIENCE_SECONDS = 30.0
-"""How long a training waits for one that is being ended, as when a run was interrupted and started again."""
+SAY_SECONDS = 30.0
+"""Time between two lines that say for whom a training waits."""
 
 _POLL_SECONDS = 0.2
 
 
 @contextmanager
-def claimed(output: str, patience: float = PATIENCE_SECONDS) -> Iterator[None]:
-    """Hold an output against other processes of this user on this machine; the kernel lets go when this one dies.
+def claimed(output: str, say_seconds: float = SAY_SECONDS) -> Iterator[None]:
+    """Hold an output against other processes of this user on this machine, once those that hold it are done.
 
-    Raises:
-        WorkError: Another process has held it for longer than the patience lasts; the message has its process id.
+    The kernel lets go when a holder dies, however that may be. Whoever comes next finds what was left: a complete
+    training, or its newest checkpoint.
     """
     folder = cache_folder("locks")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{hashlib.sha256(output.encode()).hexdigest()[:16]}.lock"
     with path.open("a+") as file:
-        if not _acquired(file, patience):
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise WorkError(f"{output}: process {holder} is training there; wait for it, or choose another output")
+        _acquire(file, output, say_seconds)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
 
 
-def _acquired(file: TextIO, patience: float) -> bool:
-    deadline = time.monotonic() + patience
+def _acquire(file: TextIO, output: str, say_seconds: float) -> None:
+    say_at = time.monotonic()
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
+            return
         except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
+            if time.monotonic() >= say_at:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                print(f"waiting for process {holder}, which is training at {output}", flush=True)
+                say_at += say_seconds
             time.sleep(_POLL_SECONDS)

@@ -8,6 +8,7 @@ preset, by key of their section; of the other settings 0 and an empty text leave
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from kubeyolo.config.load import load_config
@@ -52,8 +53,9 @@ def pretrain_backbone(
         train_values = {**train_overrides, **settings(seed=seed)}
         config = configuration(model, pretrain=pretrain_overrides, augment=augment_overrides, train=train_values)
         images = classification_fingerprint or dataset_digest
-        reporter.write_to(backbone_output(store, config, images, code_digest))
-        outcome = pretrain.pretrain_backbone(dataset, reporter.output, config, classification)
+        output = backbone_output(store, config, images, code_digest)
+        begin = partial(reporter.write_to, output)
+        outcome = pretrain.pretrain_backbone(dataset, output, config, classification, begin)
         reporter.publish(outcome.record, metrics, report)
     return outcome.backbone, outcome.record
 
@@ -79,8 +81,8 @@ def train(
     with reported(step.STEP) as reporter:
         train_values = {**train_overrides, **settings(**knobs)}
         config = configuration(model, data=data_overrides, augment=augment_overrides, train=train_values)
-        reporter.write_to(training_output(store, config, dataset_digest, backbone, code_digest))
-        outcome = step.train(dataset, reporter.output, config, backbone)
+        output = training_output(store, config, dataset_digest, backbone, code_digest)
+        outcome = step.train(dataset, output, config, backbone, partial(reporter.write_to, output))
         reporter.publish(outcome.record, metrics, report)
     return outcome.bundle, outcome.record
 

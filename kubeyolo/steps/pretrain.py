@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kubeyolo.config.schema import Config
@@ -24,7 +25,9 @@ class PretrainedBackbone:
     seconds: float
 
 
-def pretrain_backbone(dataset: str, output: str, config: Config, classification: str = "") -> PretrainedBackbone:
+def pretrain_backbone(
+    dataset: str, output: str, config: Config, classification: str = "", begin: Callable[[], None] | None = None
+) -> PretrainedBackbone:
     """Pretrain the backbone of a detector as a classifier.
 
     Args:
@@ -33,11 +36,19 @@ def pretrain_backbone(dataset: str, output: str, config: Config, classification:
         config: Model and section ``pretrain``; colours of ``augment``; seed, clipping and device of ``train``.
             Nothing is done when ``pretrain.enabled`` is false.
         classification: Folder with one folder of images for each class.
+        begin: Called once no other process works in ``output``, before anything is changed there.
 
     Raises:
         InputError: The images cannot be used.
         WorkError: The training process failed.
     """
+    with claimed(output):
+        if begin is not None:
+            begin()
+        return _pretrain(dataset, output, config, classification)
+
+
+def _pretrain(dataset: str, output: str, config: Config, classification: str) -> PretrainedBackbone:
     from kubeyolo.launch.local import launch_training
     from kubeyolo.report.training import pretraining_report
     from kubeyolo.training.history import FILE_NAME, TrainingHistory
@@ -54,8 +65,7 @@ def pretrain_backbone(dataset: str, output: str, config: Config, classification:
         config=config,
         code_digest=source_digest(),
     )
-    with claimed(output):
-        launch_training(spec)
+    launch_training(spec)
     rows = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME))).of("pretrain")
     seconds = watch.seconds
     accuracies = [row.accuracy for row in rows if row.accuracy is not None]

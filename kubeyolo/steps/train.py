@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kubeyolo.config.schema import Config
@@ -24,7 +25,9 @@ class TrainedDetector:
     seconds: float
 
 
-def train(dataset: str, output: str, config: Config, backbone: str = "") -> TrainedDetector:
+def train(
+    dataset: str, output: str, config: Config, backbone: str = "", begin: Callable[[], None] | None = None
+) -> TrainedDetector:
     """Train a detector; a training that was interrupted in ``output`` is continued.
 
     Args:
@@ -32,11 +35,19 @@ def train(dataset: str, output: str, config: Config, backbone: str = "") -> Trai
         output: URI of the folder that receives checkpoints, history, bundle, report.html and metrics.json.
         config: Model, and the sections ``train``, ``augment`` and ``data``.
         backbone: URI of the bundle of a pretrained backbone to start from.
+        begin: Called once no other process works in ``output``, before anything is changed there.
 
     Raises:
         InputError: The data set or the backbone cannot be used, or ``output`` holds another training.
         WorkError: A training process failed; the message ends with what it said last.
     """
+    with claimed(output):
+        if begin is not None:
+            begin()
+        return _train(dataset, output, config, backbone)
+
+
+def _train(dataset: str, output: str, config: Config, backbone: str) -> TrainedDetector:
     from kubeyolo.data.dataset import open_dataset
     from kubeyolo.launch.local import launch_training
     from kubeyolo.report.training import training_report
@@ -48,8 +59,7 @@ def train(dataset: str, output: str, config: Config, backbone: str = "") -> Trai
     spec = TrainingSpec(
         dataset=dataset, output=output, config=config, backbone=backbone or None, code_digest=source_digest()
     )
-    with claimed(output):
-        launch_training(spec)
+    launch_training(spec)
     history = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME)))
     seconds = watch.seconds
     facts = {"data set": manifest.name, "classes": len(manifest.classes), "backbone": backbone, "seconds": seconds}

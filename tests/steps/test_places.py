@@ -53,7 +53,7 @@ def test_settings_of_other_sections_reach_the_pretraining(tmp_path: Path, monkey
 
     seen: list[tuple[str, Config]] = []
 
-    def take(dataset: str, output: str, config: Config, classification: str, **others: Any) -> None:
+    def take(dataset: str, output: str, config: Config, *others: Any) -> None:
         seen.append((output, config))
         raise WorkError("seen")
 
