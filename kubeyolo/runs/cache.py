@@ -29,11 +29,11 @@ def forget_dangling(cache: Path, store_uri: str) -> list[str]:
     kfp looks whether the files of artifacts are there, not what a URI points at: a store that was emptied would still
     give hits, and the next step would find nothing.
     """
-    root = open_store(store_uri).uri
+    root = open_store(store_uri).uri.rstrip("/")
     missing = []
     for path in sorted(cache.glob("*.json")):
         for uri in _documents(_read(path)):
-            if uri.startswith(root) and not _exists(uri):
+            if uri.startswith(f"{root}/") and not _exists(uri):
                 path.unlink(missing_ok=True)
                 missing.append(uri)
                 break

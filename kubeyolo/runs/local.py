@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
+import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -64,7 +67,8 @@ def run_local(parameters: RunParameters, runs: Path, observer: RunObserver, pipe
         folder.open()
         watcher = _Watcher(state, cache, observer)
         try:
-            with (folder.path / "run.log").open("w", encoding="utf-8") as log:
+            with (folder.path / "run.log").open("a", encoding="utf-8") as log:
+                log.write(f"=== {time.strftime('%Y-%m-%d %H:%M:%S %z')} {shlex.join(sys.argv)}\n")
                 outputs = _execute(
                     pipeline or pipeline_text(DETECTOR_TRAINING),
                     parameters.arguments(),

@@ -221,3 +221,26 @@ def test_a_store_that_cannot_be_used_is_refused_before_any_step(
     with pytest.raises(InputError, match="127.0.0.1:9"):
         fake_runs.run()
     assert not (fake_runs.runs / "latest").exists()
+
+
+def test_the_log_of_a_continued_run_keeps_what_was_said_before(fake_runs: Any) -> None:
+    fake_runs.let("evaluate", "work")
+    with pytest.raises(WorkError):
+        fake_runs.run()
+    fake_runs.let("", "")
+    fake_runs.run()
+    log = (fake_runs.runs / "fake-run" / "run.log").read_text()
+    assert len([line for line in log.splitlines() if line.startswith("=== 20")]) == 2
+    assert log.index("train says hello") < log.index("evaluate: the work failed") < log.index("publish says hello")
+
+
+def test_results_of_another_store_with_a_longer_name_are_left_alone(tmp_path: Path) -> None:
+    from kubeyolo.runs.cache import forget_dangling
+
+    entry = tmp_path / "cache" / "entry.json"
+    entry.parent.mkdir()
+    entry.write_text(json.dumps({"record": (tmp_path / "store2" / "metrics.json").as_uri()}))
+    assert forget_dangling(entry.parent, str(tmp_path / "store")) == []
+    assert entry.exists()
+    assert forget_dangling(entry.parent, str(tmp_path / "store2")) == [(tmp_path / "store2" / "metrics.json").as_uri()]
+    assert not entry.exists()
