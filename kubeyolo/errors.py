@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MOST = 6
+"""Names that are suggested at most."""
+
 
 class KubeyoloError(Exception):
     """An error with a message for the person at the terminal: what, where, and what to do."""
@@ -18,6 +21,12 @@ class WorkError(KubeyoloError):
     exit_code = 1
 
 
+class InterruptedWork(WorkError):
+    """The work was told to stop, and has left what the same command continues from."""
+
+    exit_code = 130
+
+
 class InputError(KubeyoloError):
     """The input cannot be used: a file, a value, a name, a store that does not answer."""
 
@@ -27,6 +36,10 @@ class InputError(KubeyoloError):
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known name, else the known names."""
     names = sorted(known)
+    longer = [other for other in names if name and other.startswith(name)]
+    if longer:
+        shown = [repr(other) for other in sorted(longer, key=lambda other: (len(other), other))[:_MOST]]
+        return f"; did you mean {' or '.join(shown)}?"
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if nearest:
         return f"; did you mean {nearest[0]!r}?"

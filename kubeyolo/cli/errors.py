@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from kubeyolo.errors import KubeyoloError
+from kubeyolo.errors import InterruptedWork, KubeyoloError
 
 DEBUG = "KUBEYOLO_DEBUG"
 """Environment variable that prints the stack of an error."""
@@ -28,6 +28,9 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str]) -> int:
     """Call a command and return its exit code, after its error, if it has one, is told in one line."""
     try:
         result = command()
+    except InterruptedWork as error:
+        _say(str(error))
+        return INTERRUPTED
     except KubeyoloError as error:
         _log(arguments)
         _say(str(error))
@@ -35,7 +38,7 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str]) -> int:
     except _UsageError as error:
         return _usage(error)
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted")
+        _say("interrupted; the same command continues")
         return INTERRUPTED
     except Exception as error:
         log = _log(arguments)

@@ -15,11 +15,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from kubeyolo.errors import InputError, WorkError
+from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
 from kubeyolo.training.spec import EXIT_INTERRUPTED, OUTCOME_FOLDER, TrainingSpec
 
 WORKER_MODULE = "kubeyolo.training.worker"
@@ -46,7 +47,8 @@ def launch_training(spec: TrainingSpec, processes: int | None = None, show: Show
 
     Raises:
         InputError: A process refused its input; the message is that of the process.
-        WorkError: A process failed or was interrupted; with its message, or else its last lines.
+        InterruptedWork: The processes were told to stop, and did.
+        WorkError: A process failed; with its message, or else its last lines.
     """
     count = spec.processes if processes is None else processes
     if spec.task == "detector" and count != spec.config.train.processes:
@@ -57,13 +59,22 @@ def launch_training(spec: TrainingSpec, processes: int | None = None, show: Show
         spec.write(folder / "spec.json")
         worker = [sys.executable, "-m", WORKER_MODULE, str(folder / "spec.json")]
         if count == 1:
-            lines, code = _run_one(worker, folder, show or _print_line, inherit=show is None and sys.stdout.isatty())
+            ended = _run_one(worker, folder, show or _print_line, inherit=show is None and sys.stdout.isatty())
         else:
-            lines, code = _run_many(worker, folder, count, show or _print_line)
-        _raise_failure(folder, lines, code)
+            ended = _run_many(worker, folder, count, show or _print_line)
+        _raise_failure(folder, ended)
 
 
-def _run_one(worker: list[str], folder: Path, show: Show, inherit: bool) -> tuple[list[str], int]:
+@dataclass(frozen=True)
+class _Ended:
+    """How processes ended: their last lines, the exit code, and whether they were told to stop."""
+
+    lines: list[str]
+    code: int
+    stopped: bool
+
+
+def _run_one(worker: list[str], folder: Path, show: Show, inherit: bool) -> _Ended:
     """Run one process; on a terminal it prints for itself, so that it can draw a bar."""
     last: deque[str] = deque(maxlen=LAST_LINES)
     pipe = None if inherit else subprocess.PIPE
@@ -77,16 +88,16 @@ def _run_one(worker: list[str], folder: Path, show: Show, inherit: bool) -> tupl
         errors="replace",
         start_new_session=True,
     )
-    with _ended(process), _forwarding(lambda number: [process.pid]):
+    with _ended(process), _forwarding(lambda: [process.pid]) as stop:
         if process.stdout is not None:
             for line in process.stdout:
                 last.append(line.rstrip("\n"))
                 show(line.rstrip("\n"))
         code = process.wait()
-    return list(last), code
+    return _Ended(list(last), code, stop.is_set())
 
 
-def _run_many(worker: list[str], folder: Path, count: int, show: Show) -> tuple[list[str], int]:
+def _run_many(worker: list[str], folder: Path, count: int, show: Show) -> _Ended:
     """Run several processes by msrun, which keeps a log file for each."""
     logs = folder / "logs"
     interpreter = Path(sys.executable)
@@ -98,6 +109,8 @@ def _run_many(worker: list[str], folder: Path, count: int, show: Show) -> tuple[
         f"--local_worker_num={count}",
         f"--master_port={_free_port()}",
         "--join=True",
+        # Of no worker: it would start a tail for each, which outlives it.
+        f"--tail_worker_log={count}",
         f"--log_dir={logs}",
         # msrun knows a program only by these names, and would start any other one as a script of python.
         "python" if interpreter.with_name("python").exists() else "python3",
@@ -114,10 +127,10 @@ def _run_many(worker: list[str], folder: Path, count: int, show: Show) -> tuple[
             start_new_session=True,
         )
     follower = _Follower(logs / "worker_0.log", show)
-    with _ended(process), _forwarding(lambda number: _children(process.pid)):
+    with _ended(process), _forwarding(lambda: _children(process.pid)) as stop:
         _wait_idly(process, logs, count, follower)
     follower.poll()
-    return _last_lines(folder, follower), process.returncode
+    return _Ended(_last_lines(folder, follower), process.returncode, stop.is_set())
 
 
 def _wait_idly(process: subprocess.Popen[Any], logs: Path, count: int, follower: _Follower) -> None:
@@ -157,19 +170,26 @@ class _Follower:
             self._show(line)
 
 
-def _raise_failure(folder: Path, lines: list[str], code: int) -> None:
+def _raise_failure(folder: Path, ended: _Ended) -> None:
+    code = ended.code
     outcomes = _outcomes(folder)
     failed = [outcome for outcome in outcomes if outcome["exit_code"] != 0]
     if code == 0 and not failed:
         return
     # A process that was killed because another failed has nothing to say.
-    for kind in (InputError.exit_code, WorkError.exit_code, EXIT_INTERRUPTED):
+    kinds: dict[int, type[KubeyoloError]] = {
+        InputError.exit_code: InputError,
+        WorkError.exit_code: WorkError,
+        EXIT_INTERRUPTED: InterruptedWork,
+    }
+    for kind, error in kinds.items():
         for outcome in failed:
             if outcome["exit_code"] == kind:
-                error = InputError if kind == InputError.exit_code else WorkError
                 raise error(outcome["message"])
+    if ended.stopped:
+        raise InterruptedWork("interrupted: told to stop before its first step; the same command continues")
     reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    tail = " | ".join(line for line in lines if line.strip()) or "nothing"
+    tail = " | ".join(line for line in ended.lines if line.strip()) or "nothing"
     raise WorkError(f"a training process failed ({reason}); it printed last: {tail}")
 
 
@@ -210,20 +230,25 @@ def _ended(process: subprocess.Popen[Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _forwarding(targets: Callable[[int], list[int]]) -> Iterator[None]:
-    """Pass SIGTERM and SIGINT on as SIGTERM, when this is the main thread, which alone can take signals."""
+def _forwarding(targets: Callable[[], list[int]]) -> Iterator[threading.Event]:
+    """Pass SIGTERM and SIGINT on as SIGTERM, when this is the main thread, which alone can take signals.
+
+    The event is set once one has come.
+    """
+    stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stop
         return
 
     def forward(number: int, frame: FrameType | None) -> None:
-        for pid in targets(number):
+        stop.set()
+        for pid in targets():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
     old: Mapping[int, Any] = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield stop
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

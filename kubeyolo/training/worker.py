@@ -26,12 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
     if len(arguments) != 1:
         print("usage: python -m kubeyolo.training.worker SPEC.json", file=sys.stderr)
         return 2
+    die_with_parent()
     distribution = distribution_from_environment()
     if is_scheduler():
         configure_mindspore("CPU", 1)
         join(distribution)
         return 0
-    die_with_parent()
     stop = StopRequest()
     stop.install(listen=distribution.is_first)
     code, message = _run(Path(arguments[0]), distribution, stop)
@@ -60,7 +60,7 @@ def _run(path: Path, distribution: Distribution, stop: StopRequest) -> tuple[int
     try:
         run_training(TrainingSpec.read(path), distribution, stop)
     except Interrupted as interrupted:
-        return EXIT_INTERRUPTED, f"interrupted: {interrupted}; run the same again to resume"
+        return EXIT_INTERRUPTED, f"interrupted: {interrupted}; the same command continues"
     except KubeyoloError as error:
         logger.debug("training failed", exc_info=True)
         return error.exit_code, str(error)
