@@ -24,9 +24,9 @@ def list_models(as_json: JsonOption = False) -> None:
     import json
 
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
+    from kubeyolo.cli.tables import wide_console
     from kubeyolo.models.registry import model_facts, model_names
 
     facts = [model_facts(name) for name in model_names()]
@@ -51,7 +51,7 @@ def list_models(as_json: JsonOption = False) -> None:
             ", ".join(str(stride) for stride in one.strides),
             "–" if best is None else f"{best:.3f}",
         )
-    Console(soft_wrap=True).print(table)
+    wide_console().print(table)
 
 
 @group.command("show")
@@ -72,9 +72,7 @@ def show_model(
     import json
     from dataclasses import asdict
 
-    from rich.console import Console
-
-    from kubeyolo.cli.tables import figure, flat, pairs_table
+    from kubeyolo.cli.tables import figure, flat, pairs_table, wide_console
     from kubeyolo.config.load import load_config
     from kubeyolo.models.registry import model_facts
 
@@ -91,7 +89,7 @@ def show_model(
     if as_json:
         print(json.dumps({"model": name, **about, "published": published, "config": config}, indent=1))
         return
-    console = Console(soft_wrap=True)
+    console = wide_console()
     rows = [(key, figure(value)) for key, value in about.items()]
     for result in published:
         where = f"{result['split']} at {result['image_size']} ({result['source']})"

@@ -30,6 +30,8 @@ def show(
     """Write out a compiled pipeline, with image references bound and the configuration as defaults.
 
     Bind digests, not tags: Kubeflow's cache goes by the reference.
+    The parameter code_digest has the digest of this version of kubeyolo as its default.
+    Give fingerprint with each run, as 'kubeyolo run' does, when the data may change in its place.
 
     [bold]Examples[/bold]
 
@@ -42,6 +44,7 @@ def show(
     from kubeyolo.config.load import load_config, sparse_values
     from kubeyolo.errors import InputError
     from kubeyolo.runs.bind import bind_defaults, bind_images, pipeline_text, read_images
+    from kubeyolo.source import source_digest
 
     text = pipeline_text(name)
     references = read_images(images) if images else {}
@@ -50,9 +53,8 @@ def show(
         if not equals:
             raise InputError(f"--image {pair!r}: expected name=reference")
         references[key] = reference
-    if config_file or sets:
-        load_config(None, config_file, sets_of(sets))
-        text = bind_defaults(text, sparse_values(config_file, sets_of(sets)))
+    load_config(None, config_file, sets_of(sets))
+    text = bind_defaults(text, sparse_values(config_file, sets_of(sets)), source_digest())
     if references:
         text = bind_images(text, references)
     if output is None:

@@ -117,9 +117,9 @@ def _sample_dataset(folder: Path) -> Path:
 def _print_outcome(outcome: RunOutcome) -> None:
     """Print the numbers of float, ONNX and int8 side by side, and where everything is."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
+    from kubeyolo.cli.tables import wide_console
     from kubeyolo.report.formats import duration, number3
 
     state = outcome.state
@@ -131,7 +131,7 @@ def _print_outcome(outcome: RunOutcome) -> None:
     for key in outcome.summary["evaluate"]:
         values: list[Any] = [state.metric(step, prefix + key) for step, prefix in columns.values()]
         table.add_row(key, *(number3(value) for value in values))
-    console = Console(soft_wrap=True, highlight=False)
+    console = wide_console()
     console.print(table)
     console.print(f"time    {duration(sum(outcome.summary['seconds'].values()))}")
     console.print(f"bundle  {outcome.summary['bundle']}")

@@ -6,13 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
+
+_ENDLESS = 10_000
+
+
+def wide_console() -> Console:
+    """Return where tables are printed: as wide as a terminal, and without an end where none is, as in a pipe."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    return console if console.is_terminal else Console(soft_wrap=True, highlight=False, width=_ENDLESS)
 
 
 def print_record(uri: str, as_json: bool = False) -> None:
     """Print the record of a step: its outputs and figures as a table, or all of it as JSON."""
-    from rich.console import Console
-
     from kubeyolo.steps.record import read_record
 
     record = read_record(uri)
@@ -21,9 +30,11 @@ def print_record(uri: str, as_json: bool = False) -> None:
         return
     rows = [(name, value) for name, value in record.outputs.items() if value]
     rows += [("report", record.report)] if record.report else []
-    rows += [(name, figure(value)) for name, value in flat(record.metrics).items()]
+    # Some outputs are among the metrics too, so that Kubeflow shows them.
+    metrics = {name: value for name, value in flat(record.metrics).items() if record.outputs.get(name) != value}
+    rows += [(name, figure(value)) for name, value in metrics.items()]
     rows.append(("seconds", f"{record.seconds:.1f}"))
-    Console(soft_wrap=True).print(pairs_table(record.step, rows))
+    wide_console().print(pairs_table(record.step, rows))
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

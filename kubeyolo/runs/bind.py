@@ -61,15 +61,18 @@ def bind_images(pipeline: str, images: Mapping[str, str]) -> str:
     return _dump(pipeline, documents)
 
 
-def bind_defaults(pipeline: str, values: Mapping[str, Any]) -> str:
-    """Return a compiled pipeline with other defaults: the model, and values by section of the configuration.
+def bind_defaults(pipeline: str, values: Mapping[str, Any], code_digest: str = "") -> str:
+    """Return a compiled pipeline with other defaults: the model, values by section, and the digest of the library.
 
     Args:
         pipeline: The compiled pipeline as YAML.
         values: ``{"model": name, section: {key: value}}``, each part optional.
+        code_digest: Digest of the library in the images; empty leaves the default.
     """
     documents = list(yaml.safe_load_all(pipeline))
     parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
+    if code_digest:
+        parameters["code_digest"]["defaultValue"] = code_digest
     for key, value in values.items():
         parameters["model" if key == "model" else f"{key}_overrides"]["defaultValue"] = value
     return _dump(pipeline, documents)

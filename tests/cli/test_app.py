@@ -232,10 +232,13 @@ def test_pipeline_show_binds_images_and_values(kubeyolo: Any, tmp_path: Path) ->
     assert parameters["train_overrides"]["defaultValue"] == {"max_epoch": 3}
 
 
-def test_pipeline_show_without_a_file_prints_what_the_wheel_holds(kubeyolo: Any) -> None:
+def test_pipeline_show_has_the_digest_of_the_library_and_all_else_of_the_wheel(kubeyolo: Any) -> None:
     from kubeyolo.runs.bind import pipeline_text
+    from kubeyolo.source import source_digest
 
-    assert kubeyolo("pipeline", "show").out == pipeline_text()
+    shown, held = (yaml.safe_load(text) for text in (kubeyolo("pipeline", "show").out, pipeline_text()))
+    held["root"]["inputDefinitions"]["parameters"]["code_digest"]["defaultValue"] = source_digest()
+    assert shown == held
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -248,3 +251,27 @@ def test_help_shows_all_of_an_example_and_names_files_that_there_are(kubeyolo: A
 
 def test_help_of_export_has_its_list(kubeyolo: Any) -> None:
     assert "'export.formats=[onnx]'" in kubeyolo("export", "--help").out
+
+
+def test_tables_in_a_pipe_do_not_fold(kubeyolo: Any, data: Path) -> None:
+    text = kubeyolo("validate", data, "--store", "store/" + "a-long-name-of-a-folder/" * 6).out
+    record = json.loads(kubeyolo("validate", data, "--store", "store/" + "a-long-name-of-a-folder/" * 6, "--json").out)
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert len([line for line in lines if line.endswith(record["outputs"]["dataset"])]) == 1
+    assert text.count(record["outputs"]["digest"]) == 1
+    assert len([line for line in lines if line.endswith("report.html")]) == 1
+
+
+def test_the_models_whose_names_begin_so_are_suggested(kubeyolo: Any) -> None:
+    said = kubeyolo("models", "show", "yolov5").err
+    assert "'yolov5n'" in said and "'yolov5s'" in said and "'yolov5l'" in said
+
+
+def test_work_that_was_told_to_stop_is_exit_code_130(capsys: pytest.CaptureFixture[str]) -> None:
+    from kubeyolo.errors import InterruptedWork
+
+    def stop() -> None:
+        raise InterruptedWork("interrupted: told to stop at step 3; the same command continues")
+
+    assert errors.exit_code_of(stop, ["train"]) == 130
+    assert capsys.readouterr().err == "error: interrupted: told to stop at step 3; the same command continues\n"
