@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -105,3 +106,11 @@ def test_a_component_runs_alone(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "RAN ALONE" in done.stdout
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_readme_speaks_of_a_failure_document_where_one_is_left(step: str) -> None:
+    from kubeyolo.steps import component
+
+    text = (ROOT / "components" / step / "README.md").read_text()
+    assert ("failure.json" in text) == ("write_to" in inspect.getsource(getattr(component, step)))
