@@ -34,7 +34,11 @@ def run(
     model: ModelOption = None,
     classification: Annotated[
         str,
-        typer.Option("--classification", metavar="URI", help="Images by class, to pretrain on."),
+        typer.Option(
+            "--classification",
+            metavar="URI",
+            help="Folder or URI of images, one folder for each class.",
+        ),
     ] = "",
     version: Annotated[
         str, typer.Option("--version", metavar="NAME", help="Version to publish; by default made from the content.")

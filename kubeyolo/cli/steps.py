@@ -52,7 +52,8 @@ def pretrain(
     dataset: DatasetArgument,
     model: ModelOption = None,
     classification: Annotated[
-        str, typer.Option("--classification", metavar="URI", help="Images in one folder for each class.")
+        str,
+        typer.Option("--classification", metavar="URI", help="Folder or URI of images, one folder for each class."),
     ] = "",
     store: StoreOption = DEFAULT_STORE,
     output: OutputOption = "",
@@ -69,12 +70,15 @@ def pretrain(
       kubeyolo pretrain store/datasets/bccd-3f0c9a1b22d4 --classification data/cells --set pretrain.max_epoch=10
     """
     from kubeyolo.config.load import load_config
+    from kubeyolo.runs.parameters import full_uri
     from kubeyolo.source import source_digest
     from kubeyolo.steps.places import backbone_output
     from kubeyolo.steps.pretrain import pretrain_backbone
+    from kubeyolo.training.class_images import class_fingerprint
 
     config = load_config(model, config_file, sets_of(sets))
-    images = classification or _dataset_digest(dataset)
+    classification = full_uri(classification) if classification else ""
+    images = class_fingerprint(classification) if classification else _dataset_digest(dataset)
     output = output or backbone_output(store, config, images, source_digest())
     print_record(pretrain_backbone(dataset, output, config, classification).record, as_json)
 

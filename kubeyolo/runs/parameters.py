@@ -73,6 +73,7 @@ def run_parameters(
         InputError: The configuration is wrong, or there is no data set.
     """
     from kubeyolo.data.digest import fingerprint
+    from kubeyolo.training.class_images import class_fingerprint
 
     config = load_config(model, config_file, sets)
     _check_formats(config)
@@ -81,7 +82,7 @@ def run_parameters(
     data, store = full_uri(data), full_uri(store)
     print_of_data = fingerprint(data)
     classification = full_uri(classification) if classification else ""
-    print_of_classes = _listing_fingerprint(classification) if classification else ""
+    print_of_classes = class_fingerprint(classification) if classification else ""
     parameters = {
         "config": config.model_dump(mode="json"),
         "fingerprint": print_of_data,
@@ -119,10 +120,3 @@ def full_uri(place: str) -> str:
     """Return a path as an absolute one, so that a step finds it from any folder; other URIs as they are."""
     location = parse(place)
     return str(location.path) if isinstance(location, FileLocation) else location.uri
-
-
-def _listing_fingerprint(place: str) -> str:
-    from kubeyolo.data.folder import listing_digest
-    from kubeyolo.storage.uri import open_store
-
-    return listing_digest(open_store(place).list())

@@ -35,7 +35,7 @@ def pretrain_backbone(
         output: URI of the folder that receives bundle, history, report.html and metrics.json.
         config: Model and section ``pretrain``; colours of ``augment``; seed, clipping and device of ``train``.
             Nothing is done when ``pretrain.enabled`` is false.
-        classification: Folder with one folder of images for each class.
+        classification: Folder or store URI with one folder of images for each class.
         begin: Called once no other process works in ``output``, before anything is changed there.
 
     Raises:

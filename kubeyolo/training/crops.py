@@ -20,6 +20,7 @@ from kubeyolo.data.decode import decode_image
 from kubeyolo.data.letterbox import FILL
 from kubeyolo.data.sampler import Sampler
 from kubeyolo.errors import InputError
+from kubeyolo.storage.integrity import sha256_file
 
 CONTEXT = 1.5
 """Side of a stored crop over the longer side of its object; training cuts smaller squares out of it."""
@@ -104,11 +105,13 @@ class ClassFolder:
 
     @classmethod
     def open(cls, folder: Path) -> ClassFolder:
-        """List the images of each class; names decide, hidden files do not count.
+        """List the images of each class; names decide, hidden files do not count. The digest is over the contents.
 
         Raises:
-            InputError: There are no classes, or a class has too few images.
+            InputError: There is no such folder, there are no classes, or a class has too few images.
         """
+        if not folder.is_dir():
+            raise InputError(f"{folder}: there is no such folder; give one with a folder of images for each class")
         classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."))
         if len(classes) < 2:
             raise InputError(f"{folder}: pretraining needs a folder of images for each of at least 2 classes")
@@ -122,7 +125,7 @@ class ClassFolder:
         digest = hashlib.sha256()
         for paths in files:
             for path in paths:
-                digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+                digest.update(f"{path.relative_to(folder)}\0{sha256_file(path)}\n".encode(errors="surrogateescape"))
         return cls(classes, files, digest.hexdigest())
 
     def crops(self, config: PretrainConfig, held_out: bool, limit: int) -> Crops:

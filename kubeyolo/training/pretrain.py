@@ -15,9 +15,9 @@ from kubeyolo.data.manifest import MANIFEST_NAME
 from kubeyolo.errors import InputError
 from kubeyolo.models.registry import model_facts
 from kubeyolo.runtime import configure_mindspore
-from kubeyolo.storage.location import FileLocation, parse
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.uri import open_store, split_uri
 from kubeyolo.training.checkpoints import newest_checkpoint
+from kubeyolo.training.class_images import class_images
 from kubeyolo.training.crops import (
     VALIDATION_CROPS,
     ClassFolder,
@@ -48,11 +48,12 @@ class _Source:
 
     def __init__(self, spec: TrainingSpec) -> None:
         self._spec = spec
-        folder = _class_folder(spec.dataset)
+        folder = _class_folder(spec.dataset, spec.cache)
         self._folder = ClassFolder.open(folder) if folder else None
         if self._folder and folder:
             self.classes = self._folder.classes
-            self.reference = DatasetReference(name=folder.name, digest=self._folder.digest, uri=folder.as_uri())
+            name = split_uri(spec.dataset)[1]
+            self.reference = DatasetReference(name=name, digest=self._folder.digest, uri=open_store(spec.dataset).uri)
         else:
             self._dataset = open_dataset(spec.dataset, spec.cache)
             manifest = self._dataset.manifest
@@ -197,9 +198,10 @@ def _manifest(spec: TrainingSpec, source: _Source, accuracy: float) -> BundleMan
     )
 
 
-def _class_folder(uri: str) -> Path | None:
-    """Return the folder when the URI is one of this machine that holds no validated data set."""
-    location = parse(uri)
-    if isinstance(location, FileLocation) and location.path.is_dir() and not (location.path / MANIFEST_NAME).exists():
-        return location.path
-    return None
+def _class_folder(uri: str, cache: Path | None) -> Path | None:
+    """Return a folder with the images by class, or None when a validated data set lies there, or nothing."""
+    store = open_store(uri)
+    folder = store.local_path()
+    if store.exists(MANIFEST_NAME) or (folder is not None and not folder.is_dir()):
+        return None
+    return class_images(uri, cache)

@@ -42,7 +42,7 @@ class TrainingSpec(BaseModel):
 
     Attributes:
         task: "detector" trains the detector, "backbone" pretrains its backbone as a classifier.
-        dataset: URI of a validated data set; for a backbone also a local folder with one folder of images per class.
+        dataset: URI of a validated data set; for a backbone also a folder or URI with one folder of images per class.
         output: URI of the folder that gets ``checkpoints/``, ``history.jsonl`` and ``bundle/``.
         config: The whole configuration.
         backbone: URI of a backbone bundle that the detector starts from.

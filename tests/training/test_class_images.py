@@ -1,0 +1,54 @@
+"""Classification sets: in a folder or a bucket, known by their contents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from kubeyolo.errors import InputError
+from kubeyolo.storage.uri import open_store
+from kubeyolo.training.class_images import class_fingerprint, class_images
+from kubeyolo.training.crops import ClassFolder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(2):
+            cv2.imwrite(str(tmp_path / "pets" / name / f"{number}.png"), np.full((8, 8, 3), number, np.uint8))
+    return tmp_path / "pets"
+
+
+def test_a_folder_is_known_by_its_contents(folder: Path, tmp_path: Path) -> None:
+    first = class_fingerprint(str(folder))
+    folder.rename(tmp_path / "moved")
+    moved = tmp_path / "moved"
+    assert class_fingerprint(str(moved)) == first == ClassFolder.open(class_images(str(moved))).digest
+    path = moved / "cat" / "0.png"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert class_fingerprint(str(moved)) != first
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="absent: there is no such folder"):
+        class_fingerprint(str(tmp_path / "absent"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="at least 2 classes"):
+        class_fingerprint(str(tmp_path / "empty"))
+
+
+def test_a_set_in_a_bucket_is_fetched_once(folder: Path, tmp_path: Path, minio_bucket: str) -> None:
+    place = f"minio://{minio_bucket}/pets"
+    open_store(place).put_tree(folder, "")
+    assert len(class_fingerprint(place)) == 64
+    fetched = class_images(place, tmp_path / "cache")
+    assert ClassFolder.open(fetched).digest == ClassFolder.open(folder).digest
+    assert class_images(place, tmp_path / "cache") == fetched
+    with pytest.raises(InputError, match="nothing there"):
+        class_fingerprint(f"{place}/absent")
