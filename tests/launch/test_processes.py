@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +94,62 @@ def test_a_rank_that_fails_ends_all_and_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(local, "WORKER_MODULE", "failing")
     with pytest.raises(local.WorkError, match="rank one broke"):
         local.launch_training(TrainingSpec(dataset="none", output="none", config=Config()), 2, print)
+
+
+SLEEPING = """
+import os, sys, time
+from pathlib import Path
+from kubeyolo.launch.guard import die_with_parent
+die_with_parent()
+Path(os.environ["SLEEPING_UP"], f"{os.environ['MS_ROLE']}-{os.getpid()}").touch()
+leave = Path(os.environ["SLEEPING_UP"]).with_name("leave")
+while os.environ["MS_ROLE"] == "MS_WORKER" or not leave.exists():
+    time.sleep(0.2)
+"""
+
+LAUNCH = (
+    "from kubeyolo.launch import local; from kubeyolo.training.spec import TrainingSpec\n"
+    "from kubeyolo.config.schema import Config\n"
+    "local.WORKER_MODULE = 'sleeping'\n"
+    "local.launch_training(TrainingSpec(dataset='d', output='o', config=Config()), 2)"
+)
+
+
+def of_launch(marker: str) -> list[str]:
+    """Return the commands of living processes that were started with this value in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if marker.encode() in (path / "environ").read_bytes():
+                found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return [command for command in found if command]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("end", ["worker killed", "launcher told to stop", "launcher killed"])
+def test_no_process_of_a_launch_remains(tmp_path: Path, end: str) -> None:
+    (tmp_path / "sleeping.py").write_text(SLEEPING)
+    up = tmp_path / "up"
+    up.mkdir()
+    paths = os.pathsep.join([str(tmp_path), str(Path(local.__file__).parents[2])])
+    environment = {**os.environ, "PYTHONPATH": paths, "SLEEPING_UP": str(up)}
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCH], env=environment, stderr=subprocess.DEVNULL)
+    wait_until(lambda: len(list(up.iterdir())) == 3)
+    assert len(of_launch(str(up))) >= 4
+    if end == "worker killed":
+        worker = next(up.glob("MS_WORKER-*"))
+        os.kill(int(worker.name.split("-")[1]), signal.SIGKILL)
+        # MindSpore's scheduler ends when its workers are gone, and msrun waits for it.
+        (tmp_path / "leave").touch()
+    else:
+        launcher.send_signal(signal.SIGTERM if end == "launcher told to stop" else signal.SIGKILL)
+    launcher.wait(90)
+    wait_until(lambda: of_launch(str(up)) == [], 20)
