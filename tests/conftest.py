@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,17 @@ ROOT = Path(__file__).resolve().parent.parent
 def shared_folder() -> Path:
     """Return the folder of shared test data, which may not exist."""
     return Path(os.environ.get("KUBEYOLO_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture
+def pynative() -> Iterator[None]:
+    """Operator by operator, whatever mode an earlier test of the process has left."""
+    import mindspore as ms
+
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE, jit_syntax_level=ms.LAX)
+    yield
+    ms.set_context(mode=before, jit_syntax_level=ms.LAX)
 
 
 @pytest.fixture(scope="session")

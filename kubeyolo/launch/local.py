@@ -28,6 +28,10 @@ LAST_LINES = 8
 
 _POLL_SECONDS = 0.2
 
+# What msrun has to end the other processes when one failed. It can wait for ever for its scheduler when a worker ends
+# before it has joined the cluster.
+_GRACE_SECONDS = 20.0
+
 # MindSpore's parameter server ignores the log level.
 _NOISE = re.compile(r"\[INFO\] \w+\(")
 
@@ -128,21 +132,43 @@ def _run_many(worker: list[str], folder: Path, count: int, show: Show) -> _Ended
         )
     follower = _Follower(logs / "worker_0.log", show)
     with _ended(process), _forwarding(lambda: _children(process.pid)) as stop:
-        _wait_idly(process, logs, count, follower)
-    follower.poll()
+        _wait_idly(process, folder, count, follower)
+        follower.poll()
     return _Ended(_last_lines(folder, follower), process.returncode, stop.is_set())
 
 
-def _wait_idly(process: subprocess.Popen[Any], logs: Path, count: int, follower: _Follower) -> None:
-    """Wait for msrun, which waits for its processes in a loop without a pause: it may only have idle cores."""
-    slowed = False
+def _wait_idly(process: subprocess.Popen[Any], folder: Path, count: int, follower: _Follower) -> None:
+    """Wait for msrun, which waits for its processes in a loop without a pause: it may only have idle cores.
+
+    Returns with msrun still running when a worker has failed and msrun does not end within the grace.
+    """
+    slowed, failed_at = False, None
     while process.poll() is None:
-        if not slowed and all((logs / f"worker_{rank}.log").exists() for rank in range(count)):
+        if not slowed and all((folder / "logs" / f"worker_{rank}.log").exists() for rank in range(count)):
             with contextlib.suppress(OSError):
                 os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
             slowed = True
         follower.poll()
+        if failed_at is None and _worker_failed(process.pid, folder):
+            failed_at = time.monotonic()
+        if failed_at is not None and time.monotonic() - failed_at > _GRACE_SECONDS:
+            return
         time.sleep(_POLL_SECONDS)
+
+
+def _worker_failed(launcher: int, folder: Path) -> bool:
+    """Tell whether a worker has said that it failed, or has ended without saying anything."""
+    outcomes = _outcomes(folder)
+    ended = sum(_has_ended(pid) for pid in _children(launcher))
+    # Those that were told to stop are writing a checkpoint, however long it takes.
+    return any(outcome["exit_code"] not in (0, EXIT_INTERRUPTED) for outcome in outcomes) or ended > len(outcomes)
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False
 
 
 class _Follower:

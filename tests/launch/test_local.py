@@ -105,6 +105,21 @@ def test_sigterm_is_passed_on_to_the_process(stub, tmp_path: Path) -> None:  # t
         local.launch_training(spec(), 1, show)
 
 
+def test_workers_that_refuse_end_a_scheduler_that_waits_for_ever(stub, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(local, "_GRACE_SECONDS", 0.5)
+    stub(
+        f"""
+        if os.environ["MS_ROLE"] == "MS_SCHED":
+            Path({str(tmp_path / "pid")!r}).write_text(str(os.getpid()))
+            time.sleep(600)
+        leave(2, "unknown model")
+        """
+    )
+    with pytest.raises(InputError, match="^unknown model$"):
+        local.launch_training(spec(), 2, lambda line: None)
+    assert not running(int((tmp_path / "pid").read_text()))
+
+
 def test_the_number_of_processes_reaches_the_spec(stub) -> None:  # type: ignore[no-untyped-def]
     stub("print(spec['config']['train']['processes'], flush=True); leave(0)")
     lines: list[str] = []

@@ -26,11 +26,14 @@ def test_iou_golden(case: str, kind: str) -> None:
             return corner_iou(corners_of(boxes), corners_of(others), lower, eps)
         return paired_iou(boxes, others, lower, eps)
 
+    def total(boxes: ms.Tensor, others: ms.Tensor) -> ms.Tensor:
+        return from_centres(boxes, others).sum()
+
     boxes, others = ms.Tensor(arrays["box1"].T.copy()), ms.Tensor(arrays["box2"].T.copy())
     values = from_centres(boxes, others).asnumpy()
     corners, corners2 = ms.Tensor(arrays["box1_xyxy"].T.copy()), ms.Tensor(arrays["box2_xyxy"].T.copy())
     values_xyxy = corner_iou(corners, corners2, lower, eps).asnumpy()
-    gradients = ms.grad(lambda a, b: from_centres(a, b).sum())(boxes, others).asnumpy().T
+    gradients = ms.grad(total)(boxes, others).asnumpy().T
     assert np.isfinite(values).all() and np.isfinite(values_xyxy).all()
     finite = np.isfinite(arrays[kind])
     assert finite.sum() >= 196

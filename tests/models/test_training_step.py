@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import mindspore as ms
@@ -36,10 +35,8 @@ class Gradients(nn.Cell):
 
 
 @pytest.fixture
-def graph_mode() -> Iterator[None]:
+def graph_mode(pynative: None) -> None:
     ms.set_context(mode=ms.GRAPH_MODE, jit_syntax_level=ms.STRICT)
-    yield
-    ms.set_context(mode=ms.PYNATIVE_MODE, jit_syntax_level=ms.LAX)
 
 
 def every_loss() -> list[Any]:
