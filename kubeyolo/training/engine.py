@@ -51,17 +51,19 @@ class Engine:
         self._average = WeightAverage(parameters) if average else None
         forward = ForwardLoss(network, loss)
         forward.set_train(True)
-        self._train = TrainStep(forward, groups, self._optimizer, config.grad_clip, self._average, reduce)
+        self._train = TrainStep(forward, groups, self._optimizer, config.grad_clip, reduce)
         self._train.set_train(True)
 
     def train(self, images: NDArray[np.uint8], labels: NDArray[Any]) -> Tensor:
         """Train on one batch and return (total, parts, gradient norm), which may not be computed yet."""
         rates = self.schedule.at(self.step)
         scalars = scalar_tensors(self._optimizer.scalars(rates, self.step + 1))
-        share = 1 - ema_decay(self.ema_updates + 1, self._config.ema_decay, self._config.ema_tau)
-        losses = self._train(Tensor(images), Tensor(labels), Tensor(np.float32(share)), *scalars)
+        losses = self._train(Tensor(images), Tensor(labels), *scalars)
         self.step += 1
         self.ema_updates += 1
+        if self._average is not None:
+            share = 1 - ema_decay(self.ema_updates, self._config.ema_decay, self._config.ema_tau)
+            self._average(Tensor(np.float32(share)))
         return losses
 
     @property
@@ -71,7 +73,7 @@ class Engine:
 
     def averaged(self) -> Arrays:
         """Return the average of weights and statistics, or the weights themselves when none is kept."""
-        return _arrays(self._average.named() if self._average else self._weights)
+        return self._average.arrays() if self._average else _arrays(self._weights)
 
     def capture(self, identity: dict[str, Any], code_digest: str = "") -> TrainingState:
         """Return all that training continues from, but the history."""
@@ -79,7 +81,7 @@ class Engine:
             step=self.step,
             identity=identity,
             weights=_arrays(self._weights),
-            ema=_arrays(self._average.named() if self._average else {}),
+            ema=self._average.arrays() if self._average else {},
             moments=_arrays(moment_parameters(self._optimizer)),
             ema_updates=self.ema_updates,
             optimizer_steps=self.step,
@@ -92,15 +94,17 @@ class Engine:
         Raises:
             InputError: The state is of another network or optimizer.
         """
+        check_arrays(self._weights if self._average else {}, state.ema, "averages")
         load_parameters(self._weights, state.weights, "weights")
-        load_parameters(self._average.named() if self._average else {}, state.ema, "averages")
+        if self._average:
+            self._average.load(state.ema)
         load_parameters(moment_parameters(self._optimizer), state.moments, "moments")
         self.step = state.step
         self.ema_updates = state.ema_updates
 
 
-def load_parameters(parameters: dict[str, Parameter], arrays: Arrays, what: str) -> None:
-    """Set each parameter to the array of its name.
+def check_arrays(parameters: dict[str, Parameter], arrays: Arrays, what: str) -> None:
+    """Check that there is an array of the shape of each parameter.
 
     Raises:
         InputError: A name is missing on either side, or a shape differs.
@@ -113,6 +117,16 @@ def load_parameters(parameters: dict[str, Parameter], arrays: Arrays, what: str)
             raise InputError(
                 f"the {what} are of another network: {name!r} is {arrays[name].shape}, not {parameter.shape}"
             )
+
+
+def load_parameters(parameters: dict[str, Parameter], arrays: Arrays, what: str) -> None:
+    """Set each parameter to the array of its name.
+
+    Raises:
+        InputError: A name is missing on either side, or a shape differs.
+    """
+    check_arrays(parameters, arrays, what)
+    for name, parameter in parameters.items():
         parameter.set_data(Tensor(np.array(arrays[name], np.float32)))
 
 

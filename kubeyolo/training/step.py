@@ -1,4 +1,4 @@
-"""One training step as one compiled graph: from uint8 images to updated weights and their average."""
+"""One training step as one compiled graph: from uint8 images to updated weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from kubeyolo.training.ema import WeightAverage
 from kubeyolo.training.optimizers import GradientClip, Optimizer, ParameterGroups
 
 PARTS = ("total", "box", "obj", "cls", "gradient norm")
@@ -34,14 +33,13 @@ class ForwardLoss(nn.Cell):
 
 
 class TrainStep(nn.Cell):
-    """Forward, gradients, sum over processes, clipping, optimizer, average.
+    """Forward, gradients, sum over processes, clipping, optimizer.
 
     Args:
         forward: Network and loss, in training mode.
         groups: Trainable parameters.
         optimizer: Made for the same groups.
         grad_clip: Largest global norm of the gradients; 0 does not clip.
-        average: Average of the weights, or None.
         reduce: Cell that sums the gradients of all processes, or None for one process.
     """
 
@@ -51,7 +49,6 @@ class TrainStep(nn.Cell):
         groups: ParameterGroups,
         optimizer: Optimizer,
         grad_clip: float = 0.0,
-        average: WeightAverage | None = None,
         reduce: Callable[..., tuple[Tensor, ...]] | None = None,
     ) -> None:
         super().__init__()
@@ -59,15 +56,13 @@ class TrainStep(nn.Cell):
         self.optimizer = optimizer
         self.reduce = reduce
         self.clip = GradientClip(grad_clip) if grad_clip > 0 else None
-        self.average = average
 
-    def construct(self, images: Tensor, labels: Tensor, share: Tensor, *scalars: Tensor) -> Tensor:
+    def construct(self, images: Tensor, labels: Tensor, *scalars: Tensor) -> Tensor:
         """Train on one batch.
 
         Args:
             images: (N, 3, H, W) uint8.
             labels: What the loss reads.
-            share: 1 − decay of the average.
             *scalars: Of ``Optimizer.scalars``; not as one tuple, whose tensors would be compiled in as constants.
 
         Returns:
@@ -80,7 +75,5 @@ class TrainStep(nn.Cell):
         if self.clip is not None:
             gradients, norm = self.clip(gradients)
         done = self.optimizer(gradients, scalars)
-        if self.average is not None:
-            done = (done, self.average(ops.depend(share, done)))
         losses = ops.concat((total.reshape(1), parts, norm.reshape(1)), 0)
         return ops.depend(losses, done)

@@ -132,5 +132,5 @@ def test_golden_trace_of_the_average_is_matched(golden_dir: Path, case: str) -> 
         norm.gamma.set_data(Tensor(np.float32([update])))
         norm.moving_mean.set_data(Tensor(np.float32([update / 2])))
         average(Tensor(np.float32(1 - ema_decay(update + 1, 0.9999, 2000.0))))
-        got = [float(parameter.asnumpy()[0]) for parameter in average.averages]
+        got = [float(array[0]) for array in average.arrays().values()]
         assert got == pytest.approx(row, rel=1e-6, abs=1e-7)
