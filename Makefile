@@ -10,11 +10,17 @@ MINIO_VERSION := v0.0.0-20260212201848-7aac2a2c5b7c
 DATA ?=
 STORE ?= store
 JOBS ?= 2
+ENGINE ?= docker
+REGISTRY ?=
+BASE_IMAGE ?=
+DEVICE ?= cpu
+BUILD_FLAGS ?=
+ONLY ?=
 # One file per worker at a time, and one thread per worker: tests share what a file has built, and cores are few.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system tools demo test test-all ci lint types format bench pipelines lock clean
+.PHONY: help setup system tools demo test test-all ci lint types format bench pipelines images lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +74,9 @@ bench: $(READY) ## Measure training and loading speed.
 
 pipelines: $(READY) ## Compile the pipelines to kubeyolo/compiled.
 	$(BIN)/python -m pipelines.compile
+
+images: ## Build the images of the steps: ENGINE=docker|podman BASE_IMAGE=… DEVICE=cpu|ascend ONLY=…; push them to REGISTRY=….
+	$(PYTHON) docker/build.py --engine $(ENGINE) --registry "$(REGISTRY)" --base-image "$(BASE_IMAGE)" --device $(DEVICE) --flags="$(BUILD_FLAGS)" $(ONLY)
 
 lock: ## Write constraints.txt anew from pyproject.toml.
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

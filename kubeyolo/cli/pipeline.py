@@ -37,26 +37,19 @@ def show(
 
       kubeyolo pipeline show -o detector-training.yaml
 
-      kubeyolo pipeline show -o bound.yaml --images digests.yaml --config my.yaml
+      kubeyolo pipeline show -o bound.yaml --images build/images.yaml --config my.yaml
 
       kubeyolo pipeline show --image kubeyolo-train=registry:5000/kubeyolo-train@sha256:0a1b…
     """
     from kubeyolo.config.load import load_config, sparse_values
     from kubeyolo.errors import InputError
-    from kubeyolo.runs.bind import bind_defaults, bind_images, pipeline_text, read_images
+    from kubeyolo.runs.bind import bind_defaults, pipeline_text
+    from kubeyolo.runs.images import bind_image_file
     from kubeyolo.source import source_digest
 
-    text = pipeline_text(name)
-    references = read_images(images) if images else {}
-    for pair in image or []:
-        key, equals, reference = pair.partition("=")
-        if not equals:
-            raise InputError(f"--image {pair!r}: expected name=reference")
-        references[key] = reference
+    text = bind_image_file(pipeline_text(name), images, image or (), complete=False)
     load_config(None, config_file, sets_of(sets))
     text = bind_defaults(text, sparse_values(config_file, sets_of(sets)), source_digest())
-    if references:
-        text = bind_images(text, references)
     if output is None:
         print(text, end="")
         return

@@ -1,0 +1,238 @@
+"""Build the images of the steps, push them where a registry is given, and write their references to a file.
+
+``make images`` calls it. The file is what ``kubeyolo pipeline show --images FILE`` binds into a compiled pipeline: each
+reference stands for one content, so that Kubeflow's cache, which goes by the reference, is right. A pushed image is
+referred to by its digest, one that stays on this machine by a tag with its id.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ENGINES = ("docker", "podman")
+REFERENCES = Path("build/images.yaml")
+
+IMAGES = {
+    "validate": "validate",
+    "train": "train",
+    "evaluate": "evaluate",
+    "evaluate-onnx": "evaluate",
+    "export": "export",
+    "quantize": "quantize",
+    "launch": "launch",
+}
+"""Dockerfile by image; the target of the build has the name of the image."""
+
+# What the images are made of: the revision in their labels is the last one that changed any of it.
+_CONTENT = ("docker", "kubeyolo", "pyproject.toml", "constraints.txt", ".dockerignore", "LICENSE", "README.md")
+
+# What a build needs of the configuration of pip. Certificates are passed as a file of their own.
+_PIP_KEYS = frozenset(
+    {"index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout", "retries"}
+)
+_CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+_PIP_LINE = re.compile(r"(?P<section>[^.=]+)\.(?P<key>[\w-]+)='(?P<value>.*)'")
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image that was built: its name, its reference and the bytes it takes unpacked."""
+
+    name: str
+    reference: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds images with Docker or Podman.
+
+    Attributes:
+        engine: docker or podman.
+        registry: Host and path before the names, empty for images that stay here.
+        base_image: Image with Python 3.11 to build on; empty takes the one of the Dockerfiles.
+        device: cpu or ascend.
+        flags: More flags for every build, such as ``--network=host``.
+    """
+
+    engine: str
+    registry: str = ""
+    base_image: str = ""
+    device: str = "cpu"
+    flags: tuple[str, ...] = ()
+
+    def repository(self, name: str) -> str:
+        """Return the name of an image without tag or digest."""
+        # Podman gives images without a host this one; Docker takes it for the name of a registry.
+        prefix = self.registry.rstrip("/") or ("localhost" if self.engine == "podman" else "")
+        return f"{prefix}/kubeyolo-{name}".lstrip("/")
+
+    def build_command(self, name: str, tag: str, revision: str, secrets: Sequence[str]) -> list[str]:
+        """Return the command that builds an image."""
+        arguments = {"VERSION": tag, "REVISION": revision}
+        dockerfile = ROOT / "docker" / f"{IMAGES[name]}.Dockerfile"
+        if self.base_image:
+            arguments["BASE_IMAGE"] = self.base_image
+        if "ARG DEVICE" in dockerfile.read_text(encoding="utf-8"):
+            arguments["DEVICE"] = self.device
+        command = [self.engine, "build", "--file", str(dockerfile), "--target", name]
+        command += ["--tag", f"{self.repository(name)}:{tag}"]
+        for key, value in arguments.items():
+            command += ["--build-arg", f"{key}={value}"]
+        for secret in secrets:
+            command += ["--secret", secret]
+        return [*command, *self.flags, str(ROOT)]
+
+    def build(self, name: str, tag: str, revision: str, secrets: Sequence[str]) -> Built:
+        """Build an image and give it a tag that stands for its content."""
+        repository = self.repository(name)
+        _run(self.build_command(name, tag, revision, secrets))
+        facts = json.loads(_output([self.engine, "image", "inspect", f"{repository}:{tag}"]))[0]
+        reference = f"{repository}:{tag}-{facts['Id'].removeprefix('sha256:')[:12]}"
+        _run([self.engine, "tag", f"{repository}:{tag}", reference])
+        return Built(name, reference, int(facts["Size"]))
+
+    def push(self, built: Built) -> Built:
+        """Push an image and return it with a reference by digest."""
+        repository = self.repository(built.name)
+        if self.engine == "podman":
+            with tempfile.NamedTemporaryFile() as file:
+                _run([self.engine, "push", "--digestfile", file.name, built.reference])
+                digest = Path(file.name).read_text(encoding="utf-8").strip()
+            return Built(built.name, f"{repository}@{digest}", built.size)
+        _run([self.engine, "push", built.reference])
+        facts = json.loads(_output([self.engine, "image", "inspect", built.reference]))[0]
+        (reference,) = (entry for entry in facts["RepoDigests"] if entry.startswith(f"{repository}@"))
+        return Built(built.name, reference, built.size)
+
+
+def pip_configuration(listing: str) -> str:
+    """Return a pip.conf with what a build needs of what ``pip config list`` prints; the environment goes first."""
+    values: dict[str, str] = {}
+    for line in sorted(listing.splitlines(), key=lambda text: text.startswith(":env:")):
+        match = _PIP_LINE.fullmatch(line)
+        if match and match["key"] in _PIP_KEYS:
+            # pip prints values with the escapes of Python.
+            values[match["key"]] = match["value"].encode().decode("unicode_escape")
+    lines = [f"{key} = {' '.join(value.split())}" for key, value in values.items()]
+    return "\n".join(["[global]", *lines]) + "\n"
+
+
+@contextmanager
+def secrets_of_builds() -> Iterator[list[str]]:
+    """Give the build secrets: this machine's configuration of pip and its certificates; neither gets into a layer."""
+    listing = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    ).stdout
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+        file.write(pip_configuration(listing))
+        file.flush()
+        secrets = [f"id=pip,src={file.name}"]
+        certificates = next((os.environ[name] for name in _CERTIFICATES if os.environ.get(name)), "")
+        if certificates and Path(certificates).is_file():
+            secrets.append(f"id=certificates,src={certificates}")
+        yield secrets
+
+
+def version() -> str:
+    """Return the version of the library, read from its source."""
+    text = (ROOT / "kubeyolo" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    if match is None:
+        raise SystemExit("kubeyolo/__init__.py: no __version__")
+    return match[1]
+
+
+def revision() -> str:
+    """Return the commit that last changed what the images are made of, with ``-dirty`` when the tree differs."""
+    log = ["git", "-C", str(ROOT), "log", "-1", "--format=%H", "--", *_CONTENT]
+    status = ["git", "-C", str(ROOT), "status", "--porcelain", "--", *_CONTENT]
+    try:
+        return _output(log).strip() + ("-dirty" if _output(status).strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def table(images: Sequence[Built]) -> str:
+    """Return sizes (millions of bytes, unpacked) and references as text."""
+    width = max(len(image.name) for image in images)
+    lines = [f"{'image':<{width}}  {'MB':>6}  reference"]
+    lines += [f"{image.name:<{width}}  {image.size / 1e6:>6.0f}  {image.reference}" for image in images]
+    return "\n".join(lines)
+
+
+def write_references(file: Path, images: Sequence[Built], made: str) -> None:
+    """Write the references by name; those of images that were not built now stay in the file."""
+    known = {}
+    if file.is_file():
+        known = dict(re.findall(r"^(kubeyolo-[\w-]+): (\S+)$", file.read_text(encoding="utf-8"), re.MULTILINE))
+    known |= {f"kubeyolo-{image.name}": image.reference for image in images}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"{name}: {reference}" for name, reference in sorted(known.items())]
+    file.write_text(
+        "\n".join([f"# Images of kubeyolo {made}, made by `make images`.", *lines]) + "\n", encoding="utf-8"
+    )
+
+
+def _run(command: Sequence[str]) -> None:
+    subprocess.run(command, check=True, env=os.environ | {"DOCKER_BUILDKIT": "1"})
+
+
+def _output(command: Sequence[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="IMAGE", help=f"images to build: {', '.join(IMAGES)}; all without")
+    parser.add_argument("--engine", choices=ENGINES, default="docker")
+    parser.add_argument("--registry", default="", help="host and path before the names; the images are pushed there")
+    parser.add_argument("--no-push", action="store_true", help="build under the registry's name and push nothing")
+    parser.add_argument("--base-image", default="", help="image with Python 3.11; the Dockerfiles name a slim one")
+    parser.add_argument("--device", choices=("cpu", "ascend"), default="cpu")
+    parser.add_argument("--flags", default="", help="more flags for every build, such as '--network=host'")
+    parser.add_argument("--output", type=Path, default=ROOT / REFERENCES, help="file for the references")
+    given = parser.parse_args(arguments)
+    unknown = [name for name in given.names if name not in IMAGES]
+    if unknown:
+        parser.error(f"unknown image {unknown[0]!r}; there are {', '.join(IMAGES)}")
+    if not shutil.which(given.engine):
+        parser.error(f"{given.engine} is not installed; ENGINE=docker or ENGINE=podman")
+    return given
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build, push and write down; return the exit code."""
+    given = parse(arguments)
+    builder = Builder(given.engine, given.registry, given.base_image, given.device, tuple(given.flags.split()))
+    tag, commit = version(), revision()
+    images = []
+    try:
+        with secrets_of_builds() as secrets:
+            for name in given.names or IMAGES:
+                built = builder.build(name, tag, commit, secrets)
+                images.append(builder.push(built) if given.registry and not given.no_push else built)
+    except subprocess.CalledProcessError as error:
+        print(f"error: {' '.join(error.cmd[:2])} ended with {error.returncode}", file=sys.stderr)
+        return 1
+    write_references(given.output, images, f"{tag} at {commit}")
+    print(table(images))
+    print(f"references {given.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

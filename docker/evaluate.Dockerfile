@@ -1,0 +1,58 @@
+# evaluate, in two targets: evaluate has MindSpore for a trained network, evaluate-onnx is for ONNX bundles alone.
+ARG BASE_IMAGE=python:3.11-slim
+
+FROM ${BASE_IMAGE} AS source
+WORKDIR /build
+COPY pyproject.toml constraints.txt docker/install.py ./
+
+FROM source AS dependencies-onnx
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=certificates,target=/run/secrets/certificates.pem \
+    python3 install.py dependencies evaluate-onnx
+
+FROM source AS dependencies
+ARG DEVICE=cpu
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=certificates,target=/run/secrets/certificates.pem \
+    python3 install.py dependencies evaluate --device "$DEVICE"
+
+FROM dependencies-onnx AS library
+COPY LICENSE README.md ./
+COPY kubeyolo kubeyolo
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=certificates,target=/run/secrets/certificates.pem \
+    python3 install.py library
+
+FROM ${BASE_IMAGE} AS common
+RUN --mount=type=bind,source=docker/install.py,target=/run/install.py \
+    python3 /run/install.py system
+ENV PATH=/opt/kubeyolo/bin:$PATH \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+ARG BASE_IMAGE
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.base.name="$BASE_IMAGE"
+WORKDIR /tmp
+
+FROM common AS evaluate-onnx
+COPY --from=dependencies-onnx /opt/kubeyolo /opt/kubeyolo
+COPY --from=library /opt/library /opt/kubeyolo
+LABEL org.opencontainers.image.title="kubeyolo-evaluate-onnx" \
+      org.opencontainers.image.description="Evaluates the ONNX and int8 networks of a bundle"
+USER 10001:10001
+CMD ["kubeyolo", "--help"]
+
+FROM common AS evaluate
+COPY --from=dependencies /opt/kubeyolo /opt/kubeyolo
+COPY --from=library /opt/library /opt/kubeyolo
+# MindSpore's generated code works with protobuf's Python implementation alone, and kfp may import protobuf first.
+ENV PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python
+LABEL org.opencontainers.image.title="kubeyolo-evaluate" \
+      org.opencontainers.image.description="Evaluates the trained network of a bundle"
+USER 10001:10001
+CMD ["kubeyolo", "--help"]

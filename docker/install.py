@@ -1,0 +1,139 @@
+"""What the build stages of the images run: dependencies of one extra, then the library, each into its own folder.
+
+It needs the Python of the base image and its pip, no compiler. An index, its credentials and certificates come from
+/etc/pip.conf and CERTIFICATES, which the builder mounts: neither is in a layer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ENVIRONMENT = Path("/opt/kubeyolo")
+LIBRARY = Path("/opt/library")
+CERTIFICATES = Path("/run/secrets/certificates.pem")
+ACCOUNT = "kubeyolo:x:10001:10001:kubeyolo:/tmp:/usr/sbin/nologin\n"
+
+# Parts of the MindSpore wheel for devices that the image is not for, in lib/plugin.
+_OTHER_DEVICES = {
+    "cpu": ("gpu*", "ascend*", "libmindspore_gpu*", "libmindspore_ascend*", "libmindspore_ops_ascend*"),
+    "ascend": ("gpu*", "libmindspore_gpu*"),
+}
+
+
+def requirements(project: Path, extra: str) -> list[str]:
+    """Return what the project needs with one of its extras.
+
+    Raises:
+        SystemExit: It has no such extra.
+    """
+    table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+    extras = table["optional-dependencies"]
+    if extra not in extras:
+        raise SystemExit(f"{project}: no extra {extra!r}; there are {', '.join(sorted(extras))}")
+    return [*table["dependencies"], *extras[extra]]
+
+
+def install_dependencies(source: Path, extra: str, device: str) -> None:
+    """Make the environment with the locked dependencies of an extra, for one kind of device."""
+    _run(sys.executable, "-m", "venv", "--without-pip", str(ENVIRONMENT))
+    wanted = requirements(source / "pyproject.toml", extra)
+    _pip("install", "--constraint", str(source / "constraints.txt"), *wanted)
+    for site in ENVIRONMENT.glob("lib/python3*/site-packages"):
+        remove_other_devices(site, device)
+        remove_tests(site)
+        _compile(site)
+
+
+def install_library(source: Path) -> None:
+    """Build the wheel and install it, without its dependencies, into a folder that is laid over the environment."""
+    wheels = source / "wheels"
+    _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(source))
+    (wheel,) = wheels.glob("kubeyolo-*.whl")
+    _pip("install", "--no-deps", "--ignore-installed", "--prefix", str(LIBRARY), str(wheel))
+    for site in LIBRARY.glob("lib/python3*/site-packages"):
+        _compile(site)
+
+
+def remove_other_devices(site: Path, device: str) -> None:
+    """Remove MindSpore's plugins for devices other than the one of the image; there may be no MindSpore at all."""
+    for pattern in _OTHER_DEVICES[device]:
+        for path in (site / "mindspore" / "lib" / "plugin").glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def remove_tests(site: Path) -> None:
+    """Remove the tests that packages bring along; no package imports its own."""
+    for path in sorted(site.rglob("tests")):
+        if path.is_dir():
+            shutil.rmtree(path)
+
+
+def prepare_system(packages: list[str], password_file: Path = Path("/etc/passwd")) -> None:
+    """Install system packages that the base image lacks, and name the user that the image runs as."""
+    lines = password_file.read_text(encoding="utf-8")
+    if ACCOUNT.split(":")[2] not in [line.split(":")[2] for line in lines.splitlines()]:
+        password_file.write_text(lines + ACCOUNT, encoding="utf-8")
+    if not packages:
+        return
+    for manager, update, install, clean in (
+        ("apt-get", ["update"], ["install", "-y", "--no-install-recommends"], ["clean"]),
+        ("dnf", [], ["install", "-y", "--setopt=install_weak_deps=False"], ["clean", "all"]),
+    ):
+        if shutil.which(manager):
+            if update:
+                _run(manager, *update)
+            _run(manager, *install, *packages)
+            _run(manager, *clean)
+            shutil.rmtree("/var/lib/apt/lists", ignore_errors=True)
+            return
+    raise SystemExit(f"neither apt-get nor dnf in the base image: add {', '.join(packages)} to it")
+
+
+def _pip(*arguments: str) -> None:
+    # The environment has no pip of its own: that of the base image works on it from outside.
+    pip = [sys.executable, "-m", "pip", "--python", str(ENVIRONMENT / "bin" / "python"), "--no-cache-dir"]
+    command = [*pip, "--disable-pip-version-check", *arguments]
+    _run(*command, *(["--no-compile"] if arguments[0] == "install" else []))
+
+
+def _compile(site: Path) -> None:
+    """Write bytecode that goes by no time stamp, since copying layers may change those; bad files do not matter."""
+    command = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(site)]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+
+
+def _run(*command: str) -> None:
+    environment = dict(os.environ)
+    if CERTIFICATES.is_file():
+        environment |= {"PIP_CERT": str(CERTIFICATES), "SSL_CERT_FILE": str(CERTIFICATES)}
+    subprocess.run(command, env=environment, check=True)
+
+
+def main() -> None:
+    """Run one stage."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    stages = parser.add_subparsers(dest="stage", required=True)
+    dependencies = stages.add_parser("dependencies")
+    dependencies.add_argument("extra")
+    dependencies.add_argument("--device", choices=tuple(_OTHER_DEVICES), default="cpu")
+    stages.add_parser("library")
+    system = stages.add_parser("system")
+    system.add_argument("packages", nargs="*")
+    given = parser.parse_args()
+    source = Path(__file__).resolve().parent
+    if given.stage == "dependencies":
+        install_dependencies(source, given.extra, given.device)
+    elif given.stage == "library":
+        install_library(source)
+    else:
+        prepare_system(given.packages)
+
+
+if __name__ == "__main__":
+    main()

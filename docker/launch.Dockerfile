@@ -1,0 +1,38 @@
+# publish, and the launcher of trainings on a cluster: no MindSpore.
+ARG BASE_IMAGE=python:3.11-slim
+
+FROM ${BASE_IMAGE} AS dependencies
+WORKDIR /build
+COPY pyproject.toml constraints.txt docker/install.py ./
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=certificates,target=/run/secrets/certificates.pem \
+    python3 install.py dependencies launch
+
+FROM dependencies AS library
+COPY LICENSE README.md ./
+COPY kubeyolo kubeyolo
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=certificates,target=/run/secrets/certificates.pem \
+    python3 install.py library
+
+FROM ${BASE_IMAGE} AS launch
+RUN --mount=type=bind,source=docker/install.py,target=/run/install.py \
+    python3 /run/install.py system
+COPY --from=dependencies /opt/kubeyolo /opt/kubeyolo
+COPY --from=library /opt/library /opt/kubeyolo
+ENV PATH=/opt/kubeyolo/bin:$PATH \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+ARG BASE_IMAGE
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="kubeyolo-launch" \
+      org.opencontainers.image.description="Launches training on a cluster and publishes bundles" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.base.name="$BASE_IMAGE"
+WORKDIR /tmp
+USER 10001:10001
+CMD ["kubeyolo", "--help"]

@@ -1,0 +1,41 @@
+# pretrain_backbone and train. DEVICE=ascend keeps what the cards need; give it an Ascend BASE_IMAGE. msrun calls ip.
+ARG BASE_IMAGE=python:3.11-slim
+
+FROM ${BASE_IMAGE} AS dependencies
+ARG DEVICE=cpu
+WORKDIR /build
+COPY pyproject.toml constraints.txt docker/install.py ./
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=certificates,target=/run/secrets/certificates.pem \
+    python3 install.py dependencies train --device "$DEVICE"
+
+FROM dependencies AS library
+COPY LICENSE README.md ./
+COPY kubeyolo kubeyolo
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=certificates,target=/run/secrets/certificates.pem \
+    python3 install.py library
+
+FROM ${BASE_IMAGE} AS train
+RUN --mount=type=bind,source=docker/install.py,target=/run/install.py \
+    python3 /run/install.py system iproute2
+COPY --from=dependencies /opt/kubeyolo /opt/kubeyolo
+COPY --from=library /opt/library /opt/kubeyolo
+# MindSpore's generated code works with protobuf's Python implementation alone, and kfp may import protobuf first.
+ENV PATH=/opt/kubeyolo/bin:$PATH \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python
+ARG BASE_IMAGE
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="kubeyolo-train" \
+      org.opencontainers.image.description="Pretrains backbones and trains detectors" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.base.name="$BASE_IMAGE"
+WORKDIR /tmp
+USER 10001:10001
+CMD ["kubeyolo", "--help"]
