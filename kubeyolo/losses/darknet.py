@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 from mindspore.ops.primitive import constexpr
 
+from kubeyolo.losses.anchor_loss import AnchorLoss, first_rows, row_count
 from kubeyolo.losses.assign import LevelAnchors, Shapes
 from kubeyolo.losses.darknet_assign import NO_THRESHOLD, claim_anchors
 from kubeyolo.losses.iou import centred_iou
-from kubeyolo.losses.yolov5 import CrossEntropy, Pick
 
 BoxLoss = Literal["squares", "ciou"]
 
@@ -30,7 +30,7 @@ _LARGEST_EXPONENT = 10.0
 _FAR_BELOW = 1e30
 
 
-class DarknetLoss(nn.Cell):
+class DarknetLoss(AnchorLoss):
     """Box, objectness and class loss over all levels at once, in static shapes.
 
     "squares" is YOLOv3: cross entropy of the centre within its cell, half the squared error of the logarithms of the
@@ -64,34 +64,13 @@ class DarknetLoss(nn.Cell):
         label_smooth_factor: float = 0.0,
         divisor: float = 1.0,
     ) -> None:
-        super().__init__()
-        self.anchors = anchors
-        self.strides = strides
-        self.num_classes = num_classes
+        box, obj, cls = (gain / divisor for gain in gains)
+        targets = (1 - label_smooth_factor, label_smooth_factor / max(num_classes - 1, 1))
+        super().__init__(anchors, strides, num_classes, (box, obj, cls), targets)
         self.scale_xy = scale_xy
         self.by_squares = box_loss == "squares"
-        self.box_gain, self.obj_gain, self.cls_gain = (gain / divisor for gain in gains)
         self.anchor_threshold = anchor_threshold
         self.ignore_threshold = ignore_threshold
-        self.positive = Tensor(1 - label_smooth_factor, mstype.float32)
-        self.negative = Tensor(label_smooth_factor / max(num_classes - 1, 1), mstype.float32)
-        self.scatter_max = ops.TensorScatterMax()
-        self.cross_entropy = CrossEntropy()
-        self.pick = Pick()
-
-    def construct(self, raws: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the loss of a batch.
-
-        Args:
-            raws: (N, anchor, ny, nx, 5 + classes) of each level, finest first.
-            labels: (T, 6) image, class, centre x, centre y, width, height; boxes as fractions of the image; unused
-                rows have image −1.
-
-        Returns:
-            The total, and its parts (3,) box, objectness, class, with gains and divisor, per image.
-        """
-        total, parts, _ = self.loss_and_target(raws, labels)
-        return total, parts
 
     def loss_and_target(self, raws: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the loss, and return the objectness target of each row (level, image, anchor, y, x) beside it.
@@ -107,7 +86,8 @@ class DarknetLoss(nn.Cell):
         )
         won, answers = self._settle(mask, rank, row, shapes, batch)
         _, label_class, _, _, width, height = ops.unstack(labels, 1)
-        boxes, objectness, entropy = self._pick(raws, row, ops.gather(label_class.astype(mstype.int32), label, 0))
+        label_class = ops.gather(label_class.astype(mstype.int32), label, 0)
+        boxes, objectness, entropy = self.pick_candidates(raws, row, label_class)
         weight = won * (2 - ops.gather(width * height, label, 0))
         box = (self._box_errors(boxes, centre, size, anchor, won) * weight).sum() * self.box_gain / batch
         counted = ops.maximum(answers, self._background(raws, labels, shapes, batch))
@@ -120,26 +100,11 @@ class DarknetLoss(nn.Cell):
         per_level = len(self.anchors[0])
         # Masked claims have the rank zero, which stands for no claim, and so change no row.
         rank = ops.where(mask, rank, ops.zeros_like(rank))
-        row = (row.reshape(len(self.anchors), -1) + _first_rows(shapes, batch, per_level)).reshape(-1)
-        rows = _row_count(shapes, batch, per_level)
+        row = (row.reshape(len(self.anchors), -1) + first_rows(shapes, batch, per_level)).reshape(-1)
+        rows = row_count(shapes, batch, per_level)
         largest = self.scatter_max(ops.zeros((rows,), mstype.int32), row.reshape(-1, 1), rank)
         won = ops.logical_and(mask, ops.gather(largest, row, 0) == rank)
         return won.astype(mstype.float32), (largest > 0).astype(mstype.float32)
-
-    def _pick(self, raws: tuple[Tensor, ...], row: Tensor, label_class: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the raw boxes (K, 4), the objectness of all rows and the class entropy (K,), summed over classes."""
-        rows = ops.unstack(row.reshape(len(self.anchors), -1), 0)
-        classes = ops.unstack(label_class.reshape(len(self.anchors), -1), 0)
-        boxes: tuple[Tensor, ...] = ()
-        objectness: tuple[Tensor, ...] = ()
-        entropy: tuple[Tensor, ...] = ()
-        for level, raw in enumerate(raws):
-            box, confidence, scores = self.pick(raw.reshape(-1, 5 + self.num_classes), rows[level])
-            target = ops.one_hot(classes[level], self.num_classes, self.positive, self.negative)
-            boxes += (box,)
-            objectness += (confidence,)
-            entropy += (self.cross_entropy(scores, target).sum(1),)
-        return ops.concat(boxes, 0), ops.concat(objectness, 0), ops.concat(entropy, 0)
 
     def _box_errors(self, raw_boxes: Tensor, centre: Tensor, size: Tensor, anchor: Tensor, won: Tensor) -> Tensor:
         """Return the error (K,) of each claim; it is some finite number where a claim has not won."""
@@ -210,20 +175,7 @@ class DarknetLoss(nn.Cell):
         return ops.concat(parts, 0)
 
 
-def _row_count(shapes: Shapes, batch: int, anchors_per_level: int) -> int:
-    count = 0
-    for ny, nx in shapes:
-        count += batch * anchors_per_level * ny * nx
-    return count
-
-
 # The constants below are made while a graph is compiled.
-
-
-@constexpr
-def _first_rows(shapes: Shapes, batch: int, anchors_per_level: int) -> Tensor:
-    rows = np.asarray([batch * anchors_per_level * ny * nx for ny, nx in shapes])
-    return Tensor((np.cumsum(rows) - rows).astype(np.int32).reshape(-1, 1))
 
 
 @constexpr

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 from mindspore.ops.primitive import constexpr
 
+from kubeyolo.losses.anchor_loss import AnchorLoss, first_rows, row_count
 from kubeyolo.losses.assign import LevelAnchors, Shapes, assign
 from kubeyolo.losses.iou import centred_iou
 
@@ -53,8 +54,8 @@ def scaledyolov4_gains(
     )
 
 
-class YoloV5Loss(nn.Cell):
-    """Box, objectness and class loss over all levels at once, in static shapes.
+class YoloV5Loss(AnchorLoss):
+    """Box, objectness and class loss over all levels at once, in static shapes; the total is times the batch size.
 
     Args:
         anchors: (level, anchor, 2) widths and heights in pixels.
@@ -76,32 +77,11 @@ class YoloV5Loss(nn.Cell):
         label_smooth_factor: float = 0.0,
         eps: float = 1e-7,
     ) -> None:
-        super().__init__()
-        self.anchors = anchors
-        self.strides = strides
-        self.num_classes = num_classes
+        spared = 0.5 * label_smooth_factor
+        super().__init__(anchors, strides, num_classes, (gains.box, gains.obj, gains.cls), (1 - spared, spared))
         self.anchor_t = anchor_t
         self.eps = eps
-        self.box_gain, self.obj_gain, self.cls_gain, self.balance = gains.box, gains.obj, gains.cls, gains.balance
-        self.positive = Tensor(1 - 0.5 * label_smooth_factor, mstype.float32)
-        self.negative = Tensor(0.5 * label_smooth_factor, mstype.float32)
-        self.scatter_max = ops.TensorScatterMax()
-        self.cross_entropy = CrossEntropy()
-        self.pick = Pick()
-
-    def construct(self, raws: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the loss of a batch.
-
-        Args:
-            raws: (N, anchor, ny, nx, 5 + classes) of each level, finest first.
-            labels: (T, 6) image, class, centre x, centre y, width, height; boxes as fractions of the image; unused
-                rows have image −1.
-
-        Returns:
-            The total, times the batch size, and its parts (3,) box, objectness, class, with gains, per image.
-        """
-        total, parts, _ = self.loss_and_target(raws, labels)
-        return total, parts
+        self.balance = gains.balance
 
     def loss_and_target(self, raws: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the loss, and return the objectness target of each row (level, image, anchor, y, x) beside it."""
@@ -110,7 +90,7 @@ class YoloV5Loss(nn.Cell):
             shapes += ((raw.shape[2], raw.shape[3]),)
         batch = raws[0].shape[0]
         mask, row, centre, size, anchor, label_class = assign(labels, self.anchors, self.strides, shapes, self.anchor_t)
-        boxes, objectness, entropy = self._pick(raws, row, label_class)
+        boxes, objectness, entropy = self.pick_candidates(raws, row, label_class)
         weight = self._mean_weights(mask)
         ciou = self._overlap(boxes, centre, size, anchor)
         zero = ops.zeros_like(ciou)
@@ -122,24 +102,6 @@ class YoloV5Loss(nn.Cell):
         if self.num_classes > 1:
             cls = ops.where(mask, entropy * weight, zero).sum() * (self.cls_gain / self.num_classes)
         return (box + obj + cls) * batch, ops.stack((box, obj, cls)), target
-
-    def _pick(self, raws: tuple[Tensor, ...], row: Tensor, label_class: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the raw boxes (K, 4), the objectness of all rows and the class entropy (K,), summed over classes.
-
-        Level by level, as to join the levels first would copy all predictions, forward and backward.
-        """
-        rows = ops.unstack(row.reshape(len(self.anchors), -1), 0)
-        classes = ops.unstack(label_class.reshape(len(self.anchors), -1), 0)
-        boxes: tuple[Tensor, ...] = ()
-        objectness: tuple[Tensor, ...] = ()
-        entropy: tuple[Tensor, ...] = ()
-        for level, raw in enumerate(raws):
-            box, confidence, scores = self.pick(raw.reshape(-1, 5 + self.num_classes), rows[level])
-            target = ops.one_hot(classes[level], self.num_classes, self.positive, self.negative)
-            boxes += (box,)
-            objectness += (confidence,)
-            entropy += (self.cross_entropy(scores, target).sum(1),)
-        return ops.concat(boxes, 0), ops.concat(objectness, 0), ops.concat(entropy, 0)
 
     def _mean_weights(self, mask: Tensor) -> Tensor:
         """Weigh the candidates so that a weighted sum is the sum of the levels' means over positives."""
@@ -160,69 +122,11 @@ class YoloV5Loss(nn.Cell):
         Masked candidates have the number zero, which stands for no candidate.
         """
         numbers = ops.where(mask, _ordinals(mask.shape[0]), ops.zeros_like(row))
-        rows = _row_count(shapes, batch, len(self.anchors[0]))
-        row = (row.reshape(len(self.anchors), -1) + _first_rows(shapes, batch, len(self.anchors[0]))).reshape(-1, 1)
+        rows = row_count(shapes, batch, len(self.anchors[0]))
+        row = (row.reshape(len(self.anchors), -1) + first_rows(shapes, batch, len(self.anchors[0]))).reshape(-1, 1)
         last = self.scatter_max(ops.zeros((rows,), mstype.int32), row, numbers)
         values = ops.concat((ops.zeros((1,), mstype.float32), ops.relu(ciou)), 0)
         return ops.gather(values, last, 0)
-
-
-class Pick(nn.Cell):
-    """Takes from the predictions of a level what the loss reads, with a gradient of two passes over them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scatter_add = ops.TensorScatterAdd()
-
-    def construct(self, predictions: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Split predictions.
-
-        Args:
-            predictions: (rows, 5 + classes) of one level.
-            row: (K,) int32, rows of the candidates.
-
-        Returns:
-            Boxes (K, 4) of the candidates, objectness (rows,) of all, class scores (K, classes) of the candidates.
-        """
-        rows, outputs = predictions.shape
-        count = row.shape[0]
-        candidates = ops.gather(predictions, row, 0)
-        # Not predictions[:, 4], which graph mode takes as two slices with two gradients of the whole size.
-        confidence = ops.slice(predictions, (0, 4), (rows, 1)).reshape(-1)
-        boxes = ops.slice(candidates, (0, 0), (count, 4))
-        return boxes, confidence, ops.slice(candidates, (0, 5), (count, outputs - 5))
-
-    def bprop(self, predictions: Tensor, row: Tensor, out: Tensor, dout: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Return the gradients of predictions and row; candidates of one row are added in their order."""
-        boxes, confidence, scores = dout
-        candidates = ops.concat((boxes, ops.zeros((row.shape[0], 1), mstype.float32), scores), 1)
-        spread = confidence.reshape(-1, 1) * _objectness_column(predictions.shape[1])
-        return self.scatter_add(spread, row.reshape(-1, 1), candidates), ops.zeros_like(row)
-
-
-class CrossEntropy(nn.Cell):
-    """Binary cross entropy of each element, from logits; the target is a constant."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        # One kernel where softplus takes eight. Its own gradient is a scalar loop on a CPU, five times slower than σ.
-        self.entropy = ops.SigmoidCrossEntropyWithLogits()
-        self.sigmoid = ops.Sigmoid()
-
-    def construct(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Keep the shape."""
-        return self.entropy(logits, target)
-
-    def bprop(self, logits: Tensor, target: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradients of logits and target."""
-        return (self.sigmoid(logits) - target) * dout, ops.zeros_like(target)
-
-
-def _row_count(shapes: Shapes, batch: int, anchors_per_level: int) -> int:
-    count = 0
-    for ny, nx in shapes:
-        count += batch * anchors_per_level * ny * nx
-    return count
 
 
 # The constants below are made while a graph is compiled.
@@ -239,14 +143,3 @@ def _objectness_weights(shapes: Shapes, batch: int, anchors_per_level: int, bala
     counts = [batch * anchors_per_level * ny * nx for ny, nx in shapes]
     weights = [weight / count for weight, count in zip(balance, counts, strict=True)]
     return Tensor(np.repeat(np.asarray(weights, np.float32), counts))
-
-
-@constexpr
-def _first_rows(shapes: Shapes, batch: int, anchors_per_level: int) -> Tensor:
-    rows = np.asarray([batch * anchors_per_level * ny * nx for ny, nx in shapes])
-    return Tensor((np.cumsum(rows) - rows).astype(np.int32).reshape(-1, 1))
-
-
-@constexpr
-def _objectness_column(outputs: int) -> Tensor:
-    return Tensor(np.eye(1, outputs, 4, dtype=np.float32))

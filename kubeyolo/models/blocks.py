@@ -248,3 +248,38 @@ class Upsample(nn.Cell):
         column = x.reshape(n, c, h, w, 1)
         wide = ops.concat((column, column), 4).reshape(n, c, h, 2 * w)
         return ops.concat((wide, wide), 3).reshape(n, c, 2 * h, 2 * w)
+
+
+class StagedBackbone(nn.Cell):
+    """A stem and stages, each after a convolution that halves the map; from the third on they feed the levels.
+
+    Args:
+        stem: Keeps the size of the image.
+
+    Attributes:
+        out_channels: Channels of the feature maps of the levels, finest first.
+    """
+
+    def __init__(self, stem: nn.Cell) -> None:
+        super().__init__()
+        self.stem = stem
+        self.down = nn.CellList()
+        self.stage = nn.CellList()
+        self.out_channels: tuple[int, ...] = ()
+
+    def add_stage(self, down: nn.Cell, stage: nn.Cell, channels: int) -> None:
+        """Add a stage of so many channels, and what halves the map before it."""
+        self.down.append(down)
+        self.stage.append(stage)
+        if len(self.stage) > 2:
+            self.out_channels += (channels,)
+
+    def construct(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Map images (N, 3, H, W) to the feature maps of strides 8 and above."""
+        x = self.stem(x)
+        features: tuple[Tensor, ...] = ()
+        for number, stage in enumerate(self.stage):
+            x = stage(self.down[number](x))
+            if number >= 2:
+                features += (x,)
+        return features

@@ -8,7 +8,7 @@ from functools import partial
 from mindspore import Tensor, nn, ops
 
 from kubeyolo.models.activations import Mish
-from kubeyolo.models.blocks import Bottleneck, Conv, Upsample, batch_norm
+from kubeyolo.models.blocks import Bottleneck, Conv, StagedBackbone, Upsample, batch_norm
 from kubeyolo.models.detector import AnchorHead, Detector
 from kubeyolo.models.facts import ModelFacts
 
@@ -92,36 +92,16 @@ class CspPool(nn.Cell):
         return self.cv7(self.act(self.bn(ops.concat((pooled, self.cv2(x)), 1))))
 
 
-class ScaledBackbone(nn.Cell):
-    """Feature maps of stride 8 and above, one for each level.
-
-    Attributes:
-        out_channels: Channels of the feature maps.
-    """
+class ScaledBackbone(StagedBackbone):
+    """Feature maps of stride 8 and above, one for each level."""
 
     def __init__(self, facts: ModelFacts) -> None:
-        super().__init__()
         eps, channels = facts.bn_eps, _width(facts, 32)
-        self.stem = Conv(3, channels, 3, eps=eps, act="mish")
-        self.down = nn.CellList()
-        self.stage = nn.CellList()
-        self.out_channels: tuple[int, ...] = ()
-        for number, (wide, depth) in enumerate(_STAGES[: len(facts.strides) + 2]):
-            self.down.append(Conv(channels, _width(facts, wide), 3, 2, eps=eps, act="mish"))
+        super().__init__(Conv(3, channels, 3, eps=eps, act="mish"))
+        for wide, depth in _STAGES[: len(facts.strides) + 2]:
+            down = Conv(channels, _width(facts, wide), 3, 2, eps=eps, act="mish")
             channels = _width(facts, wide)
-            self.stage.append(CspShortcuts(channels, depth, eps))
-            if number >= 2:
-                self.out_channels += (channels,)
-
-    def construct(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map images (N, 3, H, W) to the feature maps of the levels, finest first."""
-        x = self.stem(x)
-        features: tuple[Tensor, ...] = ()
-        for number, stage in enumerate(self.stage):
-            x = stage(self.down[number](x))
-            if number >= 2:
-                features += (x,)
-        return features
+            self.add_stage(down, CspShortcuts(channels, depth, eps), channels)
 
 
 class ScaledNeck(nn.Cell):

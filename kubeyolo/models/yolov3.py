@@ -5,7 +5,7 @@ from __future__ import annotations
 from mindspore import Tensor, nn, ops
 
 from kubeyolo.models.activations import ActivationName
-from kubeyolo.models.blocks import Bottleneck, Conv, Upsample, alternating_convs
+from kubeyolo.models.blocks import Bottleneck, Conv, StagedBackbone, Upsample, alternating_convs
 from kubeyolo.models.detector import AnchorHead, Detector
 from kubeyolo.models.facts import ModelFacts
 
@@ -13,35 +13,16 @@ DEPTHS = (1, 2, 8, 8, 4)
 """Residuals of the five stages."""
 
 
-class DarkNet53(nn.Cell):
-    """Feature maps of strides 8, 16 and 32.
-
-    Attributes:
-        out_channels: Channels of the three feature maps.
-    """
+class DarkNet53(StagedBackbone):
+    """Feature maps of strides 8, 16 and 32, of 256, 512 and 1024 channels."""
 
     def __init__(self, eps: float, act: ActivationName) -> None:
-        super().__init__()
-        self.out_channels = (256, 512, 1024)
-        self.stem = Conv(3, 32, 3, eps=eps, act=act)
-        self.down = nn.CellList()
-        self.stage = nn.CellList()
+        super().__init__(Conv(3, 32, 3, eps=eps, act=act))
         for number, depth in enumerate(DEPTHS):
             channels = 64 * 2**number
-            self.down.append(Conv(channels // 2, channels, 3, 2, eps=eps, act=act))
-            self.stage.append(
-                nn.SequentialCell([Bottleneck(channels, True, channels // 2, eps, act) for _ in range(depth)])
-            )
-
-    def construct(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map images (N, 3, H, W) to the feature maps of strides 8, 16 and 32."""
-        x = self.stem(x)
-        features: tuple[Tensor, ...] = ()
-        for number, stage in enumerate(self.stage):
-            x = stage(self.down[number](x))
-            if number >= 2:
-                features += (x,)
-        return features
+            residuals = [Bottleneck(channels, True, channels // 2, eps, act) for _ in range(depth)]
+            down = Conv(channels // 2, channels, 3, 2, eps=eps, act=act)
+            self.add_stage(down, nn.SequentialCell(residuals), channels)
 
 
 class YoloV3Neck(nn.Cell):

@@ -1,0 +1,153 @@
+"""What the losses over anchors share: from raw predictions and labels to a total and its parts."""
+
+from __future__ import annotations
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore import dtype as mstype
+from mindspore.ops.primitive import constexpr
+
+from kubeyolo.losses.assign import LevelAnchors, Shapes
+
+
+class AnchorLoss(nn.Cell):
+    """A loss over all levels at once; its kinds say in ``loss_and_target`` which anchors answer for which labels.
+
+    Args:
+        anchors: (level, anchor, 2) widths and heights in pixels.
+        strides: Stride of each level in pixels, finest first.
+        num_classes: Number of classes.
+        gains: Coefficients of box, objectness and class loss.
+        targets: Target of the class of a label, and of the other classes.
+    """
+
+    def __init__(
+        self,
+        anchors: LevelAnchors,
+        strides: tuple[int, ...],
+        num_classes: int,
+        gains: tuple[float, float, float],
+        targets: tuple[float, float],
+    ) -> None:
+        super().__init__()
+        self.anchors = anchors
+        self.strides = strides
+        self.num_classes = num_classes
+        self.box_gain, self.obj_gain, self.cls_gain = gains
+        self.positive = Tensor(targets[0], mstype.float32)
+        self.negative = Tensor(targets[1], mstype.float32)
+        self.scatter_max = ops.TensorScatterMax()
+        self.cross_entropy = CrossEntropy()
+        self.pick = Pick()
+
+    def construct(self, raws: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the loss of a batch.
+
+        Args:
+            raws: (N, anchor, ny, nx, 5 + classes) of each level, finest first.
+            labels: (T, 6) image, class, centre x, centre y, width, height; boxes as fractions of the image; unused
+                rows have image −1.
+
+        Returns:
+            The total, and its parts (3,) box, objectness, class, with gains, per image.
+        """
+        total, parts, _ = self.loss_and_target(raws, labels)
+        return total, parts
+
+    def loss_and_target(self, raws: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the loss, and return the objectness target of each row (level, image, anchor, y, x) beside it."""
+        raise NotImplementedError
+
+    def pick_candidates(
+        self, raws: tuple[Tensor, ...], row: Tensor, label_class: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the raw boxes (K, 4), the objectness of all rows and the class entropy (K,), summed over classes.
+
+        Level by level, as to join the levels first would copy all predictions, forward and backward.
+        """
+        rows = ops.unstack(row.reshape(len(self.anchors), -1), 0)
+        classes = ops.unstack(label_class.reshape(len(self.anchors), -1), 0)
+        boxes: tuple[Tensor, ...] = ()
+        objectness: tuple[Tensor, ...] = ()
+        entropy: tuple[Tensor, ...] = ()
+        for level, raw in enumerate(raws):
+            box, confidence, scores = self.pick(raw.reshape(-1, 5 + self.num_classes), rows[level])
+            target = ops.one_hot(classes[level], self.num_classes, self.positive, self.negative)
+            boxes += (box,)
+            objectness += (confidence,)
+            entropy += (self.cross_entropy(scores, target).sum(1),)
+        return ops.concat(boxes, 0), ops.concat(objectness, 0), ops.concat(entropy, 0)
+
+
+class Pick(nn.Cell):
+    """Takes from the predictions of a level what the loss reads, with a gradient of two passes over them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scatter_add = ops.TensorScatterAdd()
+
+    def construct(self, predictions: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Split predictions.
+
+        Args:
+            predictions: (rows, 5 + classes) of one level.
+            row: (K,) int32, rows of the candidates.
+
+        Returns:
+            Boxes (K, 4) of the candidates, objectness (rows,) of all, class scores (K, classes) of the candidates.
+        """
+        rows, outputs = predictions.shape
+        count = row.shape[0]
+        candidates = ops.gather(predictions, row, 0)
+        # Not predictions[:, 4], which graph mode takes as two slices with two gradients of the whole size.
+        confidence = ops.slice(predictions, (0, 4), (rows, 1)).reshape(-1)
+        boxes = ops.slice(candidates, (0, 0), (count, 4))
+        return boxes, confidence, ops.slice(candidates, (0, 5), (count, outputs - 5))
+
+    def bprop(self, predictions: Tensor, row: Tensor, out: Tensor, dout: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Return the gradients of predictions and row; candidates of one row are added in their order."""
+        boxes, confidence, scores = dout
+        candidates = ops.concat((boxes, ops.zeros((row.shape[0], 1), mstype.float32), scores), 1)
+        spread = confidence.reshape(-1, 1) * _objectness_column(predictions.shape[1])
+        return self.scatter_add(spread, row.reshape(-1, 1), candidates), ops.zeros_like(row)
+
+
+class CrossEntropy(nn.Cell):
+    """Binary cross entropy of each element, from logits; the target is a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # One kernel where softplus takes eight. Its own gradient is a scalar loop on a CPU, five times slower than σ.
+        self.entropy = ops.SigmoidCrossEntropyWithLogits()
+        self.sigmoid = ops.Sigmoid()
+
+    def construct(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Keep the shape."""
+        return self.entropy(logits, target)
+
+    def bprop(self, logits: Tensor, target: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of logits and target."""
+        return (self.sigmoid(logits) - target) * dout, ops.zeros_like(target)
+
+
+def row_count(shapes: Shapes, batch: int, anchors_per_level: int) -> int:
+    """Return the number of predictions of all levels of a batch."""
+    count = 0
+    for ny, nx in shapes:
+        count += batch * anchors_per_level * ny * nx
+    return count
+
+
+# The constants below are made while a graph is compiled.
+
+
+@constexpr
+def first_rows(shapes: Shapes, batch: int, anchors_per_level: int) -> Tensor:
+    """Return (level, 1) int32, where the predictions of each level begin among those of all."""
+    rows = np.asarray([batch * anchors_per_level * ny * nx for ny, nx in shapes])
+    return Tensor((np.cumsum(rows) - rows).astype(np.int32).reshape(-1, 1))
+
+
+@constexpr
+def _objectness_column(outputs: int) -> Tensor:
+    return Tensor(np.eye(1, outputs, 4, dtype=np.float32))
