@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import kubeyolo  # noqa: F401  before any test imports kfp or onnx: it chooses protobuf's implementation
+from tests import golden
 
 pytest_plugins = ["tests.minio_server"]
 
@@ -42,10 +43,9 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def golden_dir() -> Path:
-    folder = Path(os.environ.get("KUBEYOLO_GOLDEN", shared_folder() / "golden"))
-    if not folder.is_dir():
+    if golden.is_absent():
         pytest.skip("../shared is absent")
-    return folder
+    return golden.golden_folder()
 
 
 def allowed_skips() -> list[tuple[str, str]]:

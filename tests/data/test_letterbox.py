@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 
 import cv2
 import numpy as np
@@ -39,10 +38,11 @@ def find_image(folder, name, sha256):
     raise AssertionError(f"{folder}: no {name} with sha256 {sha256}")
 
 
-@pytest.mark.parametrize("case", case_parameters(golden_cases()))
-def test_golden_letterbox(case, golden_dir, shared):
+@pytest.mark.parametrize("case", case_parameters(golden_cases(), "letterbox"))
+def test_golden_letterbox(case, shared):
+    assert case, f"{golden_folder()} holds no letterbox case"
     name, number = case.rsplit("-", 1)
-    images = json.loads((golden_dir / "letterbox" / "letterbox.json").read_text())["images"]
+    images = read_json("letterbox", "letterbox.json")["images"]
     golden = next(image for image in images if image["file"].endswith(f"/{name}"))
     expected = golden["results"][int(number)]
     image = find_image(shared / "data", name, golden["file_sha256"])
@@ -60,10 +60,10 @@ def small_cases():
     return sorted(key.removesuffix("_in") for key in read_arrays("letterbox", "small.npz") if key.endswith("_in"))
 
 
-@pytest.mark.parametrize("case", case_parameters(small_cases()))
-def test_golden_letterbox_of_small_arrays(case, golden_dir):
-    arrays = np.load(golden_dir / "letterbox" / "small.npz")
-    cases = json.loads((golden_dir / "letterbox" / "letterbox.json").read_text())["small"]
+@pytest.mark.parametrize("case", case_parameters(small_cases(), "letterbox"))
+def test_golden_letterbox_of_small_arrays(case):
+    assert case, f"{golden_folder()} holds no letterbox case"
+    arrays, cases = read_arrays("letterbox", "small.npz"), read_json("letterbox", "letterbox.json")["small"]
     expected = next(small for small in cases if small["name"] == case)
     result, ratios, pads = fitted(arrays[f"{case}_in"], "yolov5", **expected["args"])
     assert list(ratios) == expected["ratio"]

@@ -1,34 +1,27 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
 from kubeyolo.evaluation.decode import decode, level_scales, sigmoid
+from kubeyolo.models.registry import model_facts
+from tests import golden
 
 
-def test_golden_decoded_boxes(golden_dir):
-    cases = [file.parent for file in sorted(golden_dir.glob("*/meta.json")) if (file.parent / "outputs.npz").is_file()]
-    assert cases, f"no model case in {golden_dir}"
-    for folder in cases:
-        meta = json.loads((folder / "meta.json").read_text())
-        outputs = np.load(folder / "outputs.npz")
-        raws = [outputs[f"raw_{level}"] for level in range(len(meta["strides"]))]
-        if meta.get("new_coords"):  # stored after the logistic function
-            raws = [np.log(raw / (1 - raw)) for raw in raws]
-        exponential = folder.name.startswith("darknet_") and not meta.get("new_coords")
-        got = decode(
-            raws,
-            meta["anchors_px"],
-            meta["strides"],
-            "darknet" if exponential else "yolov5",
-            meta["scale_x_y"] if exponential else None,
-        )
-        expected = outputs["decoded"]
-        got = got[: len(expected)]
-        np.testing.assert_allclose(got[..., :4], expected[..., :4], rtol=1e-5, atol=1e-3, err_msg=folder.name)
-        np.testing.assert_allclose(got[..., 4:], expected[..., 4:], atol=1e-6, err_msg=folder.name)
+@pytest.mark.parametrize("case", golden.case_parameters(golden.model_cases()))
+def test_golden_decoded_boxes(case):
+    assert case, f"{golden.golden_folder()} holds no model case"
+    facts = model_facts(golden.model_of(case))
+    meta, outputs = golden.read_json(case, "meta.json"), golden.read_arrays(case, "outputs.npz")
+    raws = [outputs[f"raw_{level}"] for level in range(len(meta["strides"]))]
+    if golden.is_after_logistic(meta):
+        raws = [np.log(raw / (1 - raw)) for raw in raws]
+    # Some programs return the coarsest level first.
+    scales = [facts.scale_xy[facts.strides.index(stride)] for stride in meta["strides"]]
+    expected = outputs["decoded"]
+    got = decode(raws, meta["anchors_px"], meta["strides"], facts.decode, scales)[: len(expected)]
+    np.testing.assert_allclose(got[..., :4], expected[..., :4], rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(got[..., 4:], expected[..., 4:], atol=1e-6)
 
 
 def test_zero_raw_is_the_middle_of_the_cell_and_the_anchor_itself():

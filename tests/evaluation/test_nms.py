@@ -1,35 +1,37 @@
 from __future__ import annotations
 
-import json
 import re
 
 import numpy as np
+import pytest
 
 from kubeyolo.evaluation.nms import BLOCK, MAX_CANDIDATES, non_max_suppression, overlapping
+from tests import golden
 
 SETTING = re.compile(r"ml(\d)_ag(\d)_c([\d.]+)_i([\d.]+)_img(\d+)")
 
 
-def test_golden_rows_and_order(golden_dir):
-    names = json.loads((golden_dir / "nms" / "meta.json").read_text())["sets"]
-    files = [golden_dir / "nms" / f"{name}.npz" for name in names if (golden_dir / "nms" / f"{name}.npz").is_file()]
-    assert files, f"no nms case in {golden_dir}"
-    for file in files:
-        arrays = np.load(file)
-        for key in arrays.files:
-            match = SETTING.fullmatch(key)
-            if match is None:
-                continue
-            multi_label, agnostic, conf, iou, image = match.groups()
-            got = non_max_suppression(
-                arrays["preds"],
-                conf_threshold=float(conf),
-                iou_threshold=float(iou),
-                multi_label=multi_label == "1",
-                agnostic=agnostic == "1",
-            )[int(image)]
-            assert got.shape == arrays[key].shape, (file.name, key)
-            np.testing.assert_allclose(got, arrays[key], atol=1e-4, err_msg=f"{file.name} {key}")
+@pytest.mark.parametrize("case", golden.case_parameters(golden.array_files("nms"), "nms"))
+def test_golden_rows_and_order(case):
+    assert case, f"{golden.golden_folder()} holds no nms case"
+    meta, arrays = golden.read_json("nms", "meta.json"), golden.read_arrays("nms", f"{case}.npz")
+    assert case in meta["sets"], f"unknown golden case nms/{case}"
+    limits = {**meta, **meta["sets"][case]}
+    settings = {key: match for key in arrays if (match := SETTING.fullmatch(key))}
+    assert settings.keys() == arrays.keys() - {"preds"} and settings
+    for key, match in settings.items():
+        multi_label, agnostic, conf, iou, image = match.groups()
+        got = non_max_suppression(
+            arrays["preds"],
+            conf_threshold=float(conf),
+            iou_threshold=float(iou),
+            max_det=limits["max_det"],
+            multi_label=multi_label == "1",
+            agnostic=agnostic == "1",
+            max_candidates=limits["max_nms"],
+        )[int(image)]
+        assert got.shape == arrays[key].shape, key
+        np.testing.assert_allclose(got, arrays[key], atol=1e-4, err_msg=key)
 
 
 def naive(predictions, conf, iou):

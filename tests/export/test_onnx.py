@@ -13,6 +13,7 @@ from kubeyolo.evaluation.runtimes import OnnxRuntime
 from kubeyolo.export.onnx import _verify_symbolic_batch, export_onnx
 from kubeyolo.export.parity import check_parity
 from tests.export.tiny_detector import CLASSES, SIZE, images, manifest
+from tests.golden import case_image, case_parameters, case_weights, model_cases, read_arrays, read_json
 
 
 @pytest.fixture(scope="module")
@@ -114,15 +115,12 @@ def test_network_that_mixes_images_is_refused(tmp_path):
         _verify_symbolic_batch(path, manifest(strides=(8,), anchors=manifest().anchors[:1]))
 
 
-def test_golden_outputs_from_onnx(golden_dir, tmp_path):
+@pytest.mark.parametrize("case", case_parameters([case for case in model_cases() if case == "yolov5_v7_n"]))
+def test_golden_outputs_from_onnx(case, tmp_path):
     from kubeyolo.models.registry import build_model
     from kubeyolo.runtime import configure_mindspore
     from kubeyolo.weights import load_arrays
-    from tests.golden import case_image, case_weights, read_json
 
-    case = "yolov5_v7_n"
-    if not (golden_dir / case).is_dir():
-        pytest.skip("../shared is absent: no yolov5_v7_n in this golden folder")
     height, width = read_json(case, "meta.json")["input_shape"][2:]
     described = manifest(classes=tuple(str(number) for number in range(80)), image_size=(height, width))
     configure_mindspore()
@@ -134,9 +132,9 @@ def test_golden_outputs_from_onnx(golden_dir, tmp_path):
 
     export_onnx(described, build, tmp_path / "golden.onnx")
     runtime = OnnxRuntime(tmp_path / "golden.onnx", described)
-    with np.load(golden_dir / case / "outputs.npz") as expected:
-        for level, raw in enumerate(runtime.raw(case_image(case))):
-            np.testing.assert_allclose(raw, expected[f"raw_{level}"], rtol=1e-3, atol=1e-3)
-        predictions = runtime.predictions(case_image(case))
-        np.testing.assert_allclose(predictions[..., :4], expected["decoded"][..., :4], rtol=1e-3, atol=0.05)
-        np.testing.assert_allclose(predictions[..., 4:], expected["decoded"][..., 4:], atol=1e-3)
+    expected = read_arrays(case, "outputs.npz")
+    for level, raw in enumerate(runtime.raw(case_image(case))):
+        np.testing.assert_allclose(raw, expected[f"raw_{level}"], rtol=1e-3, atol=1e-3)
+    predictions = runtime.predictions(case_image(case))
+    np.testing.assert_allclose(predictions[..., :4], expected["decoded"][..., :4], rtol=1e-3, atol=0.05)
+    np.testing.assert_allclose(predictions[..., 4:], expected["decoded"][..., 4:], atol=1e-3)

@@ -14,7 +14,7 @@ MEASURES_CORNERS = {"yolov5": False, "scaledyolov4": True}
 
 
 @pytest.mark.parametrize("kind", ["IoU", "GIoU", "DIoU", "CIoU"])
-@pytest.mark.parametrize("case", golden.case_parameters(golden.array_files("iou")))
+@pytest.mark.parametrize("case", golden.case_parameters(golden.array_files("iou"), "iou"))
 def test_iou_golden(case: str, kind: str) -> None:
     assert case, f"{golden.golden_folder()} holds no IoU case"
     assert case in MEASURES_CORNERS, f"unknown golden case iou/{case}"
@@ -36,7 +36,7 @@ def test_iou_golden(case: str, kind: str) -> None:
     gradients = ms.grad(total)(boxes, others).asnumpy().T
     assert np.isfinite(values).all() and np.isfinite(values_xyxy).all()
     finite = np.isfinite(arrays[kind])
-    assert finite.sum() >= 196
+    assert finite.mean() >= 0.98
     np.testing.assert_allclose(values[finite], arrays[kind][finite], rtol=0, atol=1e-5)
     finite = np.isfinite(arrays[f"{kind}_xyxy"])
     np.testing.assert_allclose(values_xyxy[finite], arrays[f"{kind}_xyxy"][finite], rtol=0, atol=1e-5)

@@ -15,11 +15,13 @@ FOLDERS = ("loss_yolov5", "loss_scaledyolov4")
 
 
 def cases() -> list[Any]:
-    return golden.case_parameters([f"{folder}/{name}" for folder in FOLDERS for name in golden.array_files(folder)])
+    names = [f"{folder}/{name}" for folder in FOLDERS for name in golden.array_files(folder)]
+    return golden.case_parameters(names, *FOLDERS)
 
 
 def settings(folder: str, facts: dict[str, Any], levels: int) -> tuple[LossGains, float]:
     effective = facts["hyp_effective"]
+    assert [effective[name] for name in ("cls_pw", "obj_pw", "fl_gamma")] == [1, 1, 0]
     if folder == "loss_yolov5":
         gains = yolov5_gains(levels, facts["nc"], facts["imgsz"])
         np.testing.assert_allclose([gains.box, gains.obj, gains.cls], [effective[k] for k in ("box", "obj", "cls")])
@@ -38,7 +40,7 @@ def test_loss_golden(case: str, mode: str) -> None:
     facts = meta["variants"][variant]
     shapes, strides, balance = (facts.get(key, meta.get(key)) for key in ("levels", "strides", "balance"))
     grid = facts["anchors_grid"]
-    heads = golden.loss_heads(shapes, len(grid[0]), facts["nc"])
+    heads = golden.loss_heads(meta["head_rule"], shapes, len(grid[0]), facts["nc"])
     gains, eps = settings(folder, facts, len(shapes))
     assert gains.balance == tuple(balance)
     loss = YoloV5Loss(
@@ -55,7 +57,8 @@ def test_loss_golden(case: str, mode: str) -> None:
     for name, about in facts["sets"].items():
         if "cannot_run" in about:
             continue
-        (total, parts, target), gradients = run(cell, heads, padded(arrays[f"{name}_targets"], 64))
+        targets = arrays[f"{name}_targets"]
+        (total, parts, target), gradients = run(cell, heads, padded(targets, max(64, len(targets))))
         compared += 1
         np.testing.assert_allclose(total, arrays[f"{name}_total"][0], rtol=1e-5, err_msg=name)
         np.testing.assert_allclose(parts, arrays[f"{name}_parts"][:3], rtol=1e-5, err_msg=name)

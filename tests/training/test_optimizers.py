@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 from kubeyolo.config.schema import TrainConfig
 from kubeyolo.training.schedules import Rates, ema_decay
+from tests import golden
 
 pytestmark = pytest.mark.usefixtures("mindspore_ready")
 
@@ -117,15 +117,14 @@ def test_gradients_are_clipped_by_their_global_norm(max_norm: float, scale: floa
         np.testing.assert_allclose(got.asnumpy(), gradient * scale, rtol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["scaledyolov4", "yolov5"])
-def test_golden_trace_of_the_average_is_matched(golden_dir: Path, case: str) -> None:
-    import json
-
+@pytest.mark.parametrize("case", golden.case_parameters(golden.array_files("schedule"), "schedule"))
+def test_golden_trace_of_the_average_is_matched(case: str) -> None:
     from mindspore import Tensor, nn
 
     from kubeyolo.training.ema import WeightAverage
 
-    rows = json.loads((golden_dir / "schedule" / f"{case}.json").read_text())["ema_trace"]["rows"]
+    assert case, f"{golden.golden_folder()} holds no schedule"
+    rows = golden.read_json("schedule", f"{case}.json")["ema_trace"]["rows"]
     norm = nn.BatchNorm2d(1)
     average = WeightAverage([norm.gamma, norm.moving_mean])
     for update, row in enumerate(rows):

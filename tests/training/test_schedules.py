@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import functools
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from kubeyolo.config.schema import TrainConfig
 from kubeyolo.training.schedules import (
@@ -18,13 +17,33 @@ from kubeyolo.training.schedules import (
     linear_factor,
     warmup_steps,
 )
+from tests import golden
 
-CASES = ["scaledyolov4", "yolov5"]
+PROGRAMS = ("scaledyolov4", "yolov5")
 
 
-def golden_schedule(case: str, name: str, facts: dict[str, Any]) -> Schedule:
-    shape = linear_factor if name.endswith("linear") else cosine_factor
-    least = 100 if case == "yolov5" else 1000
+def programs() -> list[Any]:
+    """Return one parameter for each file."""
+    files = sorted(path.stem for path in (golden.golden_folder() / "schedule").glob("*.json"))
+    return golden.case_parameters(files, "schedule")
+
+
+def cases() -> list[Any]:
+    """Return one parameter for each schedule of each file."""
+    files = sorted((golden.golden_folder() / "schedule").glob("*.json"))
+    found = [f"{path.stem}-{name}" for path in files for name in golden.read_json("schedule", path.name)["configs"]]
+    return golden.case_parameters(found, "schedule")
+
+
+def read_program(program: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    assert program, f"{golden.golden_folder()} holds no schedule"
+    assert program in PROGRAMS, f"unknown golden case schedule/{program}"
+    return golden.read_json("schedule", f"{program}.json"), golden.read_arrays("schedule", f"{program}.npz")
+
+
+def golden_schedule(program: str, name: str, facts: dict[str, Any]) -> Schedule:
+    shape = {"linear": linear_factor, "cosine": cosine_factor}[name.rpartition("_")[2]]
+    least = 100 if program == "yolov5" else 1000
     return Schedule(
         steps_per_epoch=facts["nb"],
         lr=facts["hyp"]["lr0"],
@@ -36,39 +55,34 @@ def golden_schedule(case: str, name: str, facts: dict[str, Any]) -> Schedule:
     )
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_golden_schedules_are_matched_step_by_step(golden_dir: Path, case: str) -> None:
-    folder = golden_dir / "schedule"
-    unknown = sorted({path.stem for path in folder.glob("*.json")} - set(CASES))
-    assert not unknown, f"unknown golden schedules: {unknown}"
-    meta = json.loads((folder / f"{case}.json").read_text())
-    arrays = np.load(folder / f"{case}.npz")
-    assert meta["configs"], "a golden file without cases"
-    groups = ("bias", "weight", "norm") if case == "yolov5" else ("norm", "weight", "bias")
-    for name, facts in meta["configs"].items():
-        schedule = golden_schedule(case, name, facts)
-        assert schedule.warmup == facts["nw"]
-        assert [schedule.factor(epoch) for epoch in range(facts["epochs"])] == pytest.approx(facts["lf"], abs=1e-12)
-        steps = range(facts["epochs"] * facts["nb"])
-        rates = [schedule.at(step) for step in steps]
-        lr = np.array([[getattr(rate, group) for group in groups] for rate in rates])
-        np.testing.assert_allclose(lr, arrays[f"{name}_lr"], rtol=0, atol=1e-9)
-        momentum = np.array([[rate.momentum] * 3 for rate in rates])
-        np.testing.assert_allclose(momentum, arrays[f"{name}_momentum"], rtol=0, atol=1e-9)
-        accumulate = [schedule.accumulate(step, facts["batch_size"]) for step in steps]
-        np.testing.assert_array_equal(accumulate, arrays[f"{name}_accumulate"])
+@pytest.mark.parametrize("case", cases())
+def test_golden_schedules_are_matched_step_by_step(case: str) -> None:
+    program, _, name = case.partition("-")
+    meta, arrays = read_program(program)
+    facts = meta["configs"][name]
+    groups = ("bias", "weight", "norm") if program == "yolov5" else ("norm", "weight", "bias")
+    schedule = golden_schedule(program, name, facts)
+    assert schedule.warmup == facts["nw"]
+    assert [schedule.factor(epoch) for epoch in range(facts["epochs"])] == pytest.approx(facts["lf"], abs=1e-12)
+    steps = range(facts["epochs"] * facts["nb"])
+    rates = [schedule.at(step) for step in steps]
+    lr = np.array([[getattr(rate, group) for group in groups] for rate in rates])
+    np.testing.assert_allclose(lr, arrays[f"{name}_lr"], rtol=0, atol=1e-9)
+    momentum = np.array([[rate.momentum] * 3 for rate in rates])
+    np.testing.assert_allclose(momentum, arrays[f"{name}_momentum"], rtol=0, atol=1e-9)
+    accumulate = [schedule.accumulate(step, facts["batch_size"]) for step in steps]
+    np.testing.assert_array_equal(accumulate, arrays[f"{name}_accumulate"])
+    expected = arrays[f"{name}_ema_decay"]
+    got = [ema_decay(update + 1, 0.9999, 2000.0) for update in range(len(expected))]
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_golden_ema_decays_are_matched(golden_dir: Path, case: str) -> None:
-    meta = json.loads((golden_dir / "schedule" / f"{case}.json").read_text())
-    arrays = np.load(golden_dir / "schedule" / f"{case}.npz")
+@pytest.mark.parametrize("program", programs())
+def test_golden_ema_decays_are_matched(program: str) -> None:
+    meta, _ = read_program(program)
+    assert meta["configs"], f"schedule/{program} holds no schedule"
     for update, expected in meta["ema_decay_of_update"].items():
         assert ema_decay(int(update), 0.9999, 2000.0) == pytest.approx(expected, abs=1e-12)
-    for name in meta["configs"]:
-        expected = arrays[f"{name}_ema_decay"]
-        got = [ema_decay(update + 1, 0.9999, 2000.0) for update in range(len(expected))]
-        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
 
 
 def test_the_exponential_scheduler_multiplies_at_its_epochs_without_lag() -> None:

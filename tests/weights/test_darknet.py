@@ -103,7 +103,7 @@ def test_a_whole_golden_network_is_written_and_read_back(tmp_path: Path, case: s
     write_darknet(path, convolutions, weights.__getitem__)
     statistics = sum(2 * layer.shape[0] for layer in convolutions if layer.batch_norm)
     assert path.stat().st_size == 20 + 4 * (golden.read_json(case, "meta.json")["params"] + statistics)
-    assert darknet_classes(path, convolutions) == 80
+    assert darknet_classes(path, convolutions) == golden.read_json(case, "meta.json")["nc"]
     read = read_darknet(path, convolutions)
     assert read.keys() == weights.keys()
     for name, array in weights.items():

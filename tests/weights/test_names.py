@@ -8,12 +8,13 @@ from kubeyolo.weights.names import from_layout, is_no_weight, layers_of, layouts
 from kubeyolo.weights.network_parameters import NetworkParameters
 from tests import golden
 
-CASES = [case for case in golden.model_cases() if case != golden.SKIPPED]
+CASES = golden.model_cases()
 CFG_CASES = [case for case in CASES if case.startswith("darknet_")]
 
 
 @pytest.mark.parametrize("case", golden.case_parameters(CASES))
-def test_every_upstream_name_goes_there_and_back(case: str) -> None:
+def test_every_golden_name_goes_there_and_back(case: str) -> None:
+    assert case, f"{golden.golden_folder()} holds no model case"
     facts = model_facts(golden.model_of(case))
     (layout,) = layouts_of(facts)
     upstream = [name for name, _ in golden.read_json(case, "names.json")]
@@ -24,12 +25,13 @@ def test_every_upstream_name_goes_there_and_back(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", golden.case_parameters(CFG_CASES))
-def test_the_convolutions_of_a_weights_file_are_in_the_order_of_the_cfg_file(case: str) -> None:
+def test_the_convolutions_of_a_weights_file_are_in_the_golden_order_of_the_cfg_file(case: str) -> None:
+    assert case, f"{golden.golden_folder()} holds no model case"
     facts = model_facts(golden.model_of(case))
     shapes = {
         from_layout(name, facts, "darknet") or "": tuple(shape) for name, shape in golden.read_json(case, "names.json")
     }
-    network = NetworkParameters(facts, 80, shapes)
+    network = NetworkParameters(facts, golden.read_json(case, "meta.json")["nc"], shapes)
     wanted = [
         (name.removesuffix(".conv.weight"), tuple(shape))
         for name, shape in golden.read_json(case, "names.json")
