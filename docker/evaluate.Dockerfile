@@ -24,8 +24,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 install.py library
 
 FROM ${BASE_IMAGE} AS common
-RUN --mount=type=bind,source=docker/install.py,target=/run/install.py \
-    python3 /run/install.py system
+RUN --mount=type=bind,source=docker/system.py,target=/run/system.py \
+    python3 /run/system.py
 ENV PATH=/opt/kubeyolo/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -48,6 +48,8 @@ USER 10001:10001
 CMD ["kubeyolo", "--help"]
 
 FROM common AS evaluate
+RUN --mount=type=bind,source=docker/system.py,target=/run/system.py \
+    python3 /run/system.py libgomp1
 COPY --from=dependencies /opt/kubeyolo /opt/kubeyolo
 COPY --from=library /opt/library /opt/kubeyolo
 # MindSpore's generated code works with protobuf's Python implementation alone, and kfp may import protobuf first.

@@ -17,7 +17,6 @@ from pathlib import Path
 ENVIRONMENT = Path("/opt/kubeyolo")
 LIBRARY = Path("/opt/library")
 CERTIFICATES = Path("/run/secrets/certificates.pem")
-ACCOUNT = "kubeyolo:x:10001:10001:kubeyolo:/tmp:/usr/sbin/nologin\n"
 
 # Parts of the MindSpore wheel for devices that the image is not for, in lib/plugin.
 _OTHER_DEVICES = {
@@ -74,27 +73,6 @@ def remove_tests(site: Path) -> None:
             shutil.rmtree(path)
 
 
-def prepare_system(packages: list[str], password_file: Path = Path("/etc/passwd")) -> None:
-    """Install system packages that the base image lacks, and name the user that the image runs as."""
-    lines = password_file.read_text(encoding="utf-8")
-    if ACCOUNT.split(":")[2] not in [line.split(":")[2] for line in lines.splitlines()]:
-        password_file.write_text(lines + ACCOUNT, encoding="utf-8")
-    if not packages:
-        return
-    for manager, update, install, clean in (
-        ("apt-get", ["update"], ["install", "-y", "--no-install-recommends"], ["clean"]),
-        ("dnf", [], ["install", "-y", "--setopt=install_weak_deps=False"], ["clean", "all"]),
-    ):
-        if shutil.which(manager):
-            if update:
-                _run(manager, *update)
-            _run(manager, *install, *packages)
-            _run(manager, *clean)
-            shutil.rmtree("/var/lib/apt/lists", ignore_errors=True)
-            return
-    raise SystemExit(f"neither apt-get nor dnf in the base image: add {', '.join(packages)} to it")
-
-
 def _pip(*arguments: str) -> None:
     # The environment has no pip of its own: that of the base image works on it from outside.
     pip = [sys.executable, "-m", "pip", "--python", str(ENVIRONMENT / "bin" / "python"), "--no-cache-dir"]
@@ -123,16 +101,12 @@ def main() -> None:
     dependencies.add_argument("extra")
     dependencies.add_argument("--device", choices=tuple(_OTHER_DEVICES), default="cpu")
     stages.add_parser("library")
-    system = stages.add_parser("system")
-    system.add_argument("packages", nargs="*")
     given = parser.parse_args()
     source = Path(__file__).resolve().parent
     if given.stage == "dependencies":
         install_dependencies(source, given.extra, given.device)
-    elif given.stage == "library":
-        install_library(source)
     else:
-        prepare_system(given.packages)
+        install_library(source)
 
 
 if __name__ == "__main__":

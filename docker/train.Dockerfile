@@ -17,8 +17,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 install.py library
 
 FROM ${BASE_IMAGE} AS train
-RUN --mount=type=bind,source=docker/install.py,target=/run/install.py \
-    python3 /run/install.py system iproute2
+RUN --mount=type=bind,source=docker/system.py,target=/run/system.py \
+    python3 /run/system.py iproute2 libgomp1
 COPY --from=dependencies /opt/kubeyolo /opt/kubeyolo
 COPY --from=library /opt/library /opt/kubeyolo
 # MindSpore's generated code works with protobuf's Python implementation alone, and kfp may import protobuf first.

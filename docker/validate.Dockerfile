@@ -16,8 +16,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 install.py library
 
 FROM ${BASE_IMAGE} AS validate
-RUN --mount=type=bind,source=docker/install.py,target=/run/install.py \
-    python3 /run/install.py system
+RUN --mount=type=bind,source=docker/system.py,target=/run/system.py \
+    python3 /run/system.py
 COPY --from=dependencies /opt/kubeyolo /opt/kubeyolo
 COPY --from=library /opt/library /opt/kubeyolo
 ENV PATH=/opt/kubeyolo/bin:$PATH \

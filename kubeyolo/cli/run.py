@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
     from kubeyolo.runs.local import RunOutcome
 
 SAMPLE_FOLDER = "sample-data"
+DEFAULT_IMAGES = Path("build/images.yaml")
+
+
+class Runner(StrEnum):
+    """What a step runs in."""
+
+    PROCESS = "process"
+    DOCKER = "docker"
 
 
 def run(
@@ -45,12 +54,21 @@ def run(
     ] = "",
     config_file: ConfigOption = None,
     sets: SetOption = None,
+    runner: Annotated[
+        Runner, typer.Option("--runner", help="Steps in processes, or in containers of Docker or Podman.")
+    ] = Runner.PROCESS,
+    images: Annotated[
+        Path,
+        typer.Option("--images", metavar="FILE", help="With --runner docker: image references by image name."),
+    ] = DEFAULT_IMAGES,
     runs: RunsOption = DEFAULT_RUNS,
     as_json: JsonOption = False,
 ) -> None:
     """Validate, pretrain, train, evaluate, export, quantize and publish a detector on this machine.
 
     It runs the compiled Kubeflow pipeline, each step in a process of its own.
+    With --runner docker each step runs in the container of its image, as 'make images' has built it.
+    Those need a store in MinIO or S3.
     The same command continues a run that was interrupted.
     Reports are in runs/latest/index.html.
 
@@ -61,10 +79,15 @@ def run(
       kubeyolo run --data data/bccd --config examples/demo.yaml
 
       kubeyolo run --data data/coco --model yolov5s-r7 --store minio://kubeyolo
+
+      kubeyolo run --data data/bccd --store minio://kubeyolo --runner docker
     """
     from kubeyolo.cli.display import RunDisplay
     from kubeyolo.errors import InputError, KubeyoloError
+    from kubeyolo.runs.bind import pipeline_text
+    from kubeyolo.runs.container import ContainerRunner
     from kubeyolo.runs.folder import RunFolder
+    from kubeyolo.runs.images import bind_image_file
     from kubeyolo.runs.local import run_local
     from kubeyolo.runs.parameters import run_parameters
 
@@ -73,11 +96,15 @@ def run(
     if sample:
         data = str(_sample_dataset(runs / SAMPLE_FOLDER))
     parameters = run_parameters(data, store, model, config_file, sets_of(sets), classification, version)
+    in_containers = runner is Runner.DOCKER
+    pipeline = bind_image_file(pipeline_text(), images) if in_containers else None
+    step_runner = ContainerRunner(parameters) if in_containers else None
     folder = RunFolder(runs, parameters.name)
     if not as_json:
         print(f"run {parameters.name}\nstore {parameters.store}", flush=True)
     try:
-        outcome = run_local(parameters, runs, _Silent() if as_json else RunDisplay())
+        observer = _Silent() if as_json else RunDisplay()
+        outcome = run_local(parameters, runs, observer, pipeline, step_runner)
     except (KubeyoloError, KeyboardInterrupt) as error:
         if not as_json and folder.index.is_file():
             print(f"report {folder.index}", flush=True)

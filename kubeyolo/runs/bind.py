@@ -34,7 +34,12 @@ def pipeline_text(name: str = DETECTOR_TRAINING) -> str:
 
 def image_names(pipeline: str) -> tuple[str, ...]:
     """Return the names of the images of a compiled pipeline, without their tags."""
-    return tuple(sorted({_name(container["image"]) for container in _containers(list(yaml.safe_load_all(pipeline)))}))
+    return tuple(sorted({_name(reference) for reference in image_references_in(pipeline)}))
+
+
+def image_references_in(pipeline: str) -> tuple[str, ...]:
+    """Return the references of the images of a compiled pipeline, as they stand in it."""
+    return tuple(sorted({container["image"] for container in _containers(list(yaml.safe_load_all(pipeline)))}))
 
 
 def bind_images(pipeline: str, images: Mapping[str, str]) -> str:

@@ -27,12 +27,16 @@ def forget_dangling(cache: Path, store_uri: str) -> list[str]:
     """Remove the entries whose results are no longer in the store, and return the URIs that are missing.
 
     kfp looks whether the files of artifacts are there, not what a URI points at: a store that was emptied would still
-    give hits, and the next step would find nothing.
+    give hits, and the next step would find nothing. Removed are also entries without results: those of containers that
+    failed and that kfp took for a success.
     """
     root = open_store(store_uri).uri.rstrip("/")
     missing = []
     for path in sorted(cache.glob("*.json")):
-        for uri in _documents(_read(path)):
+        outputs = _read(path)
+        if not outputs.get("record"):
+            path.unlink(missing_ok=True)
+        for uri in _documents(outputs):
             if uri.startswith(f"{root}/") and not _exists(uri):
                 path.unlink(missing_ok=True)
                 missing.append(uri)

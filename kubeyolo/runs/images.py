@@ -18,7 +18,6 @@ IMAGE_NAMES = (
     "kubeyolo-train",
     "kubeyolo-validate",
 )
-DEFAULT_FILE = Path("build/images.yaml")
 IMAGE_USER = 10001
 """The user, and group, that the images run as."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -14,26 +14,32 @@ _SHELLS = frozenset({"sh", "dash", "bash"})
 
 
 class Interruption:
-    """Whether the run was interrupted."""
+    """Whether the run was interrupted; ``end_steps`` tells the running steps to end, and whether there are any."""
 
-    def __init__(self) -> None:
+    def __init__(self, end_steps: Callable[[], bool]) -> None:
         self.happened = False
+        self._end_steps = end_steps
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Tell the running step to end; the second time, or when none is running, end at once."""
-        steps = step_processes(os.getpid())
-        if self.happened or not steps:
+        if self.happened or not self._end_steps():
             raise KeyboardInterrupt
         self.happened = True
-        for pid in steps:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+
+
+def end_step_processes() -> bool:
+    """Send SIGTERM to the processes of the steps; tell whether there are any."""
+    steps = step_processes(os.getpid())
+    for pid in steps:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    return bool(steps)
 
 
 @contextmanager
-def interruptible() -> Iterator[Interruption]:
+def interruptible(end_steps: Callable[[], bool] = end_step_processes) -> Iterator[Interruption]:
     """Pass SIGINT and SIGTERM on to the running step, as SIGTERM, in place of ending at once."""
-    interruption = Interruption()
+    interruption = Interruption(end_steps)
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return

@@ -1,4 +1,4 @@
-"""A compiled pipeline run on this machine, each step in a process of its own, by kfp's SubprocessRunner."""
+"""A compiled pipeline run on this machine by kfp, each step in a process or a container of its own."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from kubeyolo.events import Event, StepRecord
 from kubeyolo.runs.bind import DETECTOR_TRAINING, pipeline_text
 from kubeyolo.runs.cache import cached_outputs, forget_dangling
 from kubeyolo.runs.folder import STEPS, RunFolder, RunState, summary
-from kubeyolo.runs.interrupt import interruptible
 from kubeyolo.runs.lock import run_lock
 from kubeyolo.runs.parameters import RunParameters
+from kubeyolo.runs.runner import ProcessRunner, StepRunner
 from kubeyolo.runs.watch import CacheHits, RunObserver, StepLines
 from kubeyolo.storage.uri import read_document
 
@@ -30,6 +30,10 @@ RUN_PID = "KUBEYOLO_RUN_PID"
 """Environment variable that tells a step which process it belongs to; it ends when that one has died."""
 
 _RECORD_SUFFIX = "_record"
+
+# What kfp raises: of a failed step the first; of a container without results, which it takes for a success, when the
+# next step asks for them; of an engine that refuses a container.
+_KFP_ERRORS = (RuntimeError, ValueError, KeyError, OSError)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,13 @@ class RunOutcome:
     state: RunState
 
 
-def run_local(parameters: RunParameters, runs: Path, observer: RunObserver, pipeline: str | None = None) -> RunOutcome:
+def run_local(
+    parameters: RunParameters,
+    runs: Path,
+    observer: RunObserver,
+    pipeline: str | None = None,
+    runner: StepRunner | None = None,
+) -> RunOutcome:
     """Run the detector training pipeline here; steps that are done already are taken from kfp's cache.
 
     The same parameters give the same run: one that was interrupted goes on where it stopped, and training at its
@@ -53,6 +63,7 @@ def run_local(parameters: RunParameters, runs: Path, observer: RunObserver, pipe
         runs: Folder of all runs; the run's own folder is made in it.
         observer: Told what happens.
         pipeline: A compiled pipeline with the same steps and parameters, in place of the one of the wheel.
+        runner: Runs the steps; in processes without it.
 
     Raises:
         InputError: A step refused its input, or the same run is under way.
@@ -72,10 +83,11 @@ def run_local(parameters: RunParameters, runs: Path, observer: RunObserver, pipe
                 outputs = _execute(
                     pipeline or pipeline_text(DETECTOR_TRAINING),
                     parameters.arguments(),
-                    folder.path / "kfp",
+                    folder.path,
                     cache,
                     log,
                     watcher,
+                    runner or ProcessRunner(),
                 )
             watcher.check(outputs)
         except BaseException as error:
@@ -151,38 +163,54 @@ class _Watcher:
 
 
 def _execute(
-    text: str, arguments: Mapping[str, Any], pipeline_root: Path, cache: Path, log: TextIO, watcher: _Watcher
+    text: str,
+    arguments: Mapping[str, Any],
+    folder: Path,
+    cache: Path,
+    log: TextIO,
+    watcher: _Watcher,
+    runner: StepRunner,
 ) -> dict[str, Any]:
     """Run the compiled pipeline with kfp and return its outputs."""
     from kfp import components, local
 
     lines = StepLines(log, watcher.on_event, watcher.on_line)
-    with _environment(), _kfp_log(CacheHits(log, watcher.on_hit)), contextlib.redirect_stdout(lines):
+    with contextlib.ExitStack() as stack:
+        interruption = stack.enter_context(runner.session(folder, text))
+        stack.enter_context(_environment())
+        stack.enter_context(_kfp_log(CacheHits(log, watcher.on_hit)))
+        stack.enter_context(contextlib.redirect_stdout(lines))
         local.init(
-            local.SubprocessRunner(use_venv=False),
-            pipeline_root=str(pipeline_root),
+            runner.kfp_runner(),
+            pipeline_root=str(folder / "kfp"),
             enable_caching=True,
             cache_root=str(cache),
         )
         pipeline = components.load_component_from_text(text)
-        with interruptible() as interruption:
-            try:
-                return dict(pipeline(**arguments).outputs)
-            except RuntimeError as error:
-                if interruption.happened:
-                    raise KeyboardInterrupt from error
-                raise _step_error(watcher, lines) from error
+        try:
+            return dict(pipeline(**arguments).outputs)
+        except _KFP_ERRORS as error:
+            if interruption.happened:
+                raise KeyboardInterrupt from error
+            raise _step_error(watcher, lines, error) from error
 
 
-def _step_error(watcher: _Watcher, lines: StepLines) -> KubeyoloError:
+def _step_error(watcher: _Watcher, lines: StepLines, error: Exception) -> KubeyoloError:
     """Return the error that a step has reported, or one that says how it ended without a word."""
     if watcher.failure is not None:
         fields = watcher.failure.fields
         return (InputError if fields["exit_code"] == InputError.exit_code else WorkError)(fields["message"])
-    running = [step for step, known in watcher.state.steps.items() if known.status == "running"]
     last = " | ".join(list(lines.tail)[-3:]) or "it printed nothing"
-    step = running[0] if running else "a step"
-    return WorkError(f"{step}: its process ended without saying why (killed, or out of memory?); last lines: {last}")
+    running = [step for step, known in watcher.state.steps.items() if known.status == "running"]
+    if running:
+        return WorkError(
+            f"{running[0]}: its process ended without saying why (killed, or out of memory?); last lines: {last}"
+        )
+    step = next((step for step, known in watcher.state.steps.items() if known.record is None), "a step")
+    known = "" if isinstance(error, RuntimeError) else f": {' '.join(str(error).split())[:300]}"
+    return WorkError(
+        f"{step}: did not start, or ended without its results{known}; see run.log in the folder of the run"
+    )
 
 
 @contextlib.contextmanager

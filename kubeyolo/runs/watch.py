@@ -20,6 +20,7 @@ _STACK = re.compile(r"Traceback \(most recent call last\)|\[(ERROR|CRITICAL)\] "
 _MACHINERY = re.compile(
     r"\[KFP Executor |\d\d:\d\d:\d\d\.\d{3} - |\[(WARNING|INFO|DEBUG)\] |.*Warning: |\s*warnings\.warn\("
 )
+_INDENTATION = "    "
 _CACHE_HIT = re.compile(r"Task (?P<task>\S+) cache hit \(key=(?P<key>[0-9a-f]+)\)")
 
 
@@ -60,6 +61,9 @@ class StepLines(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take output in pieces of any size."""
+        # kfp writes its indentation before each piece of a container's output, which may begin within a line.
+        if text == _INDENTATION and self._rest.strip():
+            return len(text)
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self._take(line)
@@ -79,7 +83,7 @@ class StepLines(io.TextIOBase):
             self._in_step = self._in_step and event.kind not in ("finished", "failed")
             self._on_event(event)
             return
-        text = line.removeprefix("    ").rstrip()
+        text = line.removeprefix(_INDENTATION).rstrip()
         if not self._in_step or not text or _MACHINERY.match(text):
             return
         self.tail.append(text)

@@ -13,6 +13,13 @@ _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off"}
 
 
+VARIABLES = (
+    *("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SECURE", "MINIO_REGION"),
+    *("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"),
+)
+"""The environment variables that are read here: what a process elsewhere needs to reach the same store."""
+
+
 @dataclass(frozen=True, slots=True)
 class MinioSettings:
     """Endpoint as ``host:port`` and credentials; ``region`` is asked from the server when it is empty."""
@@ -53,7 +60,7 @@ class MinioSettings:
         address = address.rstrip("/")
         if scheme not in ("", "http", "https") or not address or "/" in address:
             raise InputError(f"{wanted_by}: MINIO_ENDPOINT is {endpoint!r}; it must be host:port, without a path")
-        secure = scheme == "https" if separator else not _is_loopback(address)
+        secure = scheme == "https" if separator else not is_loopback(address)
         # With an AWS key comes its token; a token of other credentials would spoil the MinIO ones.
         token = "" if variables.get("MINIO_ACCESS_KEY") else variables.get("AWS_SESSION_TOKEN", "")
         return MinioSettings(
@@ -77,7 +84,8 @@ def _flag(wanted_by: str, value: str, default: bool) -> bool:
     return default
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Tell whether ``host`` or ``host:port`` is this machine."""
     host = address.rpartition(":")[0] or address
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback

@@ -1,0 +1,207 @@
+"""The steps of a run on this machine in containers, by kfp's DockerRunner and the socket of Docker or Podman."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from kubeyolo.errors import InputError
+from kubeyolo.runs.bind import image_references_in
+from kubeyolo.runs.images import IMAGE_USER
+from kubeyolo.runs.interrupt import Interruption, interruptible
+from kubeyolo.runs.parameters import RunParameters
+from kubeyolo.storage.location import BucketLocation, FileLocation, parse
+from kubeyolo.storage.minio_settings import VARIABLES, MinioSettings, is_loopback
+
+RUN_LABEL = "io.kubeyolo.run"
+_HOST = "DOCKER_HOST"
+_CERTIFICATES = "SSL_CERT_FILE"
+_SOCKETS = ("/var/run/docker.sock", "{runtime}/docker.sock", "{runtime}/podman/podman.sock", "/run/podman/podman.sock")
+_PASSED_ON = (*VARIABLES, "OMP_NUM_THREADS", "KUBEYOLO_DEBUG")
+
+# The step is the child of the shell that kfp starts it with; where the shell has become the step, it is process 1.
+_END_STEP = """
+read -r name < /proc/1/comm
+pid=1
+case "$name" in sh|dash|bash) read -r pid < /proc/1/task/1/children;; esac
+kill -TERM $pid
+"""
+
+
+class ContainerRunner:
+    """Each step in a container of its image: read-only but for /tmp, without capabilities, as an ordinary user.
+
+    What a step stores goes to the object store, with the credentials of this process's environment; they are in the
+    environment of the containers and nowhere else.
+    """
+
+    def __init__(self, parameters: RunParameters) -> None:
+        """Look at what can be known before the run.
+
+        Raises:
+            InputError: The store is a folder, which containers do not share, or its settings are missing; the package
+                docker is not installed.
+        """
+        store = parse(parameters.store)
+        if not isinstance(store, BucketLocation):
+            raise InputError(
+                f"store {parameters.store}: containers share no folder; give --store minio://bucket/prefix, "
+                "and MINIO_ENDPOINT, MINIO_ACCESS_KEY and MINIO_SECRET_KEY in the environment"
+            )
+        self._settings = MinioSettings.from_environment(parameters.store)
+        self._label = {RUN_LABEL: parameters.name}
+        sources = (parse(place) for place in (parameters.data, parameters.classification) if place)
+        self._shared = [source.path for source in sources if isinstance(source, FileLocation)]
+        self._arguments: dict[str, Any] = {}
+        try:
+            import docker  # noqa: F401
+        except ImportError as error:
+            raise InputError("--runner docker needs the package docker: pip install 'kubeyolo[docker]'") from error
+
+    @contextmanager
+    def session(self, folder: Path, pipeline: str) -> Iterator[Interruption]:
+        """Find the engine and the images, give containers folders of their own, and leave no container behind.
+
+        Raises:
+            InputError: No engine answers, or an image is nowhere.
+        """
+        temporary = folder / "tmp"
+        with _engine() as client:
+            self._remove_containers(client)
+            for reference in image_references_in(pipeline):
+                _find_image(client, reference)
+            user = _user(client)
+            for path in (temporary, folder / "kfp"):
+                path.mkdir(parents=True, exist_ok=True)
+                if "user" not in user:
+                    os.chown(path, IMAGE_USER, IMAGE_USER)
+            self._arguments = {**self._container_arguments(temporary), **user}
+            try:
+                with interruptible(lambda: self._end_step(client)) as interruption:
+                    yield interruption
+            finally:
+                self._remove_containers(client)
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def kfp_runner(self) -> Any:
+        """Return kfp's runner of containers."""
+        from kfp import local
+
+        return local.DockerRunner(**self._arguments)
+
+    def _container_arguments(self, temporary: Path) -> dict[str, Any]:
+        """Return what the containers are run with, in the words of the package docker."""
+        from docker.types import Mount
+
+        environment = {name: os.environ[name] for name in _PASSED_ON if os.environ.get(name)}
+        # On a disk and not in memory: copies of data sets go there.
+        mounts = [Mount("/tmp", str(temporary), type="bind")]
+        mounts += [Mount(str(path), str(path), type="bind", read_only=True) for path in self._shared]
+        certificates = os.environ.get(_CERTIFICATES, "")
+        if self._settings.secure and Path(certificates).is_file():
+            path = str(Path(certificates).absolute())
+            mounts.append(Mount(path, path, type="bind", read_only=True))
+            environment[_CERTIFICATES] = path
+        arguments = {
+            "environment": environment | {"PYTHONWARNINGS": "ignore"},
+            "mounts": mounts,
+            "labels": self._label,
+            "read_only": True,
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+        }
+        if is_loopback(self._settings.endpoint):
+            arguments["network_mode"] = "host"
+        return arguments
+
+    def _containers(self, client: Any) -> list[Any]:
+        ((name, value),) = self._label.items()
+        return list(client.containers.list(all=True, filters={"label": f"{name}={value}"}))
+
+    def _end_step(self, client: Any) -> bool:
+        """Send the running step SIGTERM; tell whether there is one."""
+        ended = False
+        for container in self._containers(client):
+            with suppress(OSError):
+                ended = container.exec_run(["sh", "-c", _END_STEP]).exit_code == 0 or ended
+        return ended
+
+    def _remove_containers(self, client: Any) -> None:
+        """Remove the containers of this run: of a step that was cut off, or of a run that was killed."""
+        for container in self._containers(client):
+            with suppress(OSError):
+                container.remove(force=True)
+
+
+@contextmanager
+def _engine() -> Iterator[Any]:
+    """Give a client of Docker or Podman; within, kfp finds the same engine.
+
+    Raises:
+        InputError: None answers.
+    """
+    import docker
+
+    before = os.environ.get(_HOST)
+    if before is None:
+        runtime = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
+        sockets = [Path(place.format(runtime=runtime)) for place in _SOCKETS]
+        found = next((socket for socket in sockets if socket.is_socket()), None)
+        if found is None:
+            raise InputError(
+                "no container engine: start Docker, or start 'podman system service --time=0' "
+                "and set DOCKER_HOST to its socket"
+            )
+        os.environ[_HOST] = f"unix://{found}"
+    try:
+        try:
+            client = docker.from_env()
+            client.ping()
+        except (docker.errors.DockerException, OSError) as error:
+            host = os.environ[_HOST]
+            raise InputError(
+                f"container engine {host}: does not answer ({_one_line(error)}); start it, or set DOCKER_HOST"
+            ) from error
+        with closing(client):
+            yield client
+    finally:
+        if before is None:
+            del os.environ[_HOST]
+
+
+def _find_image(client: Any, reference: str) -> None:
+    """Look whether an image is here, and pull it when it is not.
+
+    Raises:
+        InputError: It is nowhere.
+    """
+    import docker
+
+    try:
+        client.images.get(reference)
+    except docker.errors.ImageNotFound:
+        try:
+            client.images.pull(reference)
+        except docker.errors.APIError as error:
+            raise InputError(
+                f"image {reference}: not on this machine, and cannot be pulled ({_one_line(error)}); "
+                "build the images with 'make images'"
+            ) from error
+
+
+def _user(client: Any) -> Mapping[str, str]:
+    """Return as whom containers run, so that they can write into the folder of the run; empty: as their image says.
+
+    root of a rootless engine's container is the user outside.
+    """
+    if any("rootless" in option for option in client.info().get("SecurityOptions") or ()):
+        return {"user": "0:0"}
+    return {"user": f"{os.getuid()}:{os.getgid()}"} if os.getuid() else {}
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
