@@ -51,10 +51,13 @@ class PretrainConfig(Section):
     enabled: bool = Field(default=True, description="Whether the backbone is pretrained.")
     image_size: int = Field(default=96, ge=32, multiple_of=32, description="Side of the square crops, in pixels.")
     per_batch_size: int = Field(default=32, ge=1, description="Crops of a step.")
-    max_epoch: int = Field(default=4, ge=1, description="Upper bound of the epochs.")
-    max_steps: int = Field(default=400, ge=1, description="Upper bound of the optimizer steps.")
+    max_epoch: int = Field(default=20, ge=1, description="Upper bound of the epochs.")
+    max_steps: int = Field(default=1000, ge=1, description="Upper bound of the optimizer steps.")
     lr: float = Field(default=0.001, gt=0, description="Peak learning rate of AdamW with a cosine schedule.")
     weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay of AdamW.")
+    background: float = Field(
+        default=0.3, ge=0, le=10, description="Crops without objects for each crop of an object; a class of their own."
+    )
     min_object_size: int = Field(default=8, ge=1, description="Objects smaller than this many pixels give no crop.")
 
 

@@ -10,15 +10,16 @@ from kubeyolo.models.registry import build_backbone
 
 
 class Classifier(nn.Cell):
-    """Backbone, mean over the coarsest feature map, one dense layer.
+    """Backbone, means over each of its feature maps, one dense layer.
 
-    Its backbone's parameters have the names that they have in the detector.
+    The finer maps shorten the way to the early layers: with the coarsest one alone small sets stay at chance for
+    hundreds of steps. The backbone's parameters have the names that they have in the detector.
     """
 
     def __init__(self, model: str, num_classes: int, seed: int) -> None:
         super().__init__()
         self.backbone = build_backbone(model, seed=seed)
-        channels = self.backbone.out_channels[-1]
+        channels = sum(self.backbone.out_channels)
         bound = 1 / np.sqrt(channels)
         weight = np.random.default_rng([seed, num_classes]).uniform(-bound, bound, (num_classes, channels))
         self.weight = Parameter(Tensor(weight.astype(np.float32)), name="classifier.weight")
@@ -26,8 +27,10 @@ class Classifier(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         """Map images (N, 3, H, W) in [0, 1] to (N, classes) logits."""
-        features = self.backbone(x)[-1]
-        return ops.matmul(features.mean((2, 3)), ops.transpose(self.weight, (1, 0))) + self.bias
+        means: tuple[Tensor, ...] = ()
+        for features in self.backbone(x):
+            means += (features.mean((2, 3)),)
+        return ops.matmul(ops.concat(means, 1), ops.transpose(self.weight, (1, 0))) + self.bias
 
 
 class ClassificationLoss(nn.Cell):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from kubeyolo.config.schema import AugmentConfig, PretrainConfig
 from kubeyolo.data.augment import jitter_hsv
 from kubeyolo.data.dataset import Split
 from kubeyolo.data.decode import decode_image
+from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.letterbox import FILL
 from kubeyolo.data.sampler import Sampler
 from kubeyolo.errors import InputError
@@ -27,6 +29,8 @@ CONTEXT = 1.5
 
 VALIDATION_CONTEXT = 1.2
 VALIDATION_CROPS = 1024
+BACKGROUND_TRIES = 20
+BACKGROUND_COVER = 0.1
 HELD_OUT = 8
 """Of a folder of classes, one image in so many is held out for validation."""
 
@@ -57,32 +61,77 @@ class CropBatch(NamedTuple):
     labels: NDArray[np.int32]
 
 
-def object_crops(split: Split, config: PretrainConfig, limit: int, seed: int) -> Crops:
-    """Cut the objects out of the images of a split, with their surroundings.
+def object_crops(split: Split, num_classes: int, config: PretrainConfig, limit: int, seed: int) -> Crops:
+    """Cut the objects out of the images of a split, with their surroundings, and places without objects.
 
     Args:
         split: The images; crowds and objects smaller than ``min_object_size`` pixels are left out.
-        config: Size of the crops.
-        limit: Largest number of crops; a random choice when there are more objects.
-        seed: Of the choice.
+        num_classes: Number of classes of the objects.
+        config: Size of the crops, and how many places without objects there are to each object.
+        limit: Largest number of crops; a random choice when there are more.
+        seed: Of all choices.
+
+    Returns:
+        Crops by image; a place without objects has the number of classes as its class.
     """
     index = split.index
     large = np.minimum(index.box_xywh[:, 2], index.box_xywh[:, 3]) >= config.min_object_size
     chosen = np.flatnonzero(large & ~index.box_crowd)
-    if len(chosen) > limit:
-        chosen = np.sort(np.random.default_rng([seed, len(chosen)]).choice(chosen, limit, replace=False))
+    rng = np.random.default_rng([seed, len(chosen)])
+    objects = math.ceil(limit / (1 + config.background))
+    if len(chosen) > objects:
+        chosen = np.sort(rng.choice(chosen, objects, replace=False))
+    owner, boxes = background_squares(
+        index, chosen, min(limit - len(chosen), int(len(chosen) * config.background)), rng
+    )
+    owner = np.concatenate([index.box_image()[chosen], owner])
+    boxes = np.concatenate([index.box_xywh[chosen], boxes])
+    labels = np.full(len(owner), num_classes, np.int32)
+    labels[: len(chosen)] = index.box_class[chosen]
     side = _stored_side(config.image_size)
-    images = np.empty((len(chosen), side, side, 3), np.uint8)
-    owner = index.box_image()[chosen]
+    images = np.empty((len(owner), side, side, 3), np.uint8)
 
     def cut(image_id: int) -> None:
         image = split.read_image(image_id)
         for row in np.flatnonzero(owner == image_id):
-            images[row] = square_crop(image, index.box_xywh[chosen[row]], CONTEXT, side)
+            images[row] = square_crop(image, boxes[row], CONTEXT, side)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(cut, np.unique(owner).tolist()))
-    return Crops(images, index.box_class[chosen].astype(np.int32))
+    return Crops(images, labels)
+
+
+def background_squares(
+    index: SplitIndex, objects: NDArray[np.int64], count: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Draw squares that no box covers by more than a tenth, of the sizes that the objects have.
+
+    Args:
+        index: Images and boxes; crowds and small boxes count too.
+        objects: (objects,) boxes whose sizes are taken.
+        count: How many are wanted; fewer are found where the images are full.
+        rng: The random numbers.
+
+    Returns:
+        Image (squares,) and x, y, width, height (squares, 4) in pixels of each.
+    """
+    owners: list[int] = []
+    squares: list[tuple[float, float, float, float]] = []
+    for _ in range(BACKGROUND_TRIES * count):
+        if len(squares) == count:
+            break
+        image = int(rng.integers(len(index.width)))
+        side = float(index.box_xywh[rng.choice(objects), 2:].max())
+        room = np.array([index.width[image], index.height[image]]) - side
+        if room.min() < 0:
+            continue
+        low = rng.uniform(0, room)
+        boxes = index.box_xywh[index.boxes_of(image)]
+        overlap = np.minimum(boxes[:, :2] + boxes[:, 2:], low + side) - np.maximum(boxes[:, :2], low)
+        if overlap.clip(0).prod(1).sum() <= BACKGROUND_COVER * side * side:
+            owners.append(image)
+            squares.append((*low.tolist(), side, side))
+    return np.array(owners, np.int64), np.array(squares, np.float64).reshape(-1, 4)
 
 
 def square_crop(image: Pixels, xywh: NDArray[np.float64], context: float, side: int) -> Pixels:

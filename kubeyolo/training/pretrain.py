@@ -52,12 +52,15 @@ class _Source:
         self._folder = ClassFolder.open(folder) if folder else None
         if self._folder and folder:
             self.classes = self._folder.classes
+            self.outputs = len(self.classes)
             name = split_uri(spec.dataset)[1]
             self.reference = DatasetReference(name=name, digest=self._folder.digest, uri=open_store(spec.dataset).uri)
         else:
             self._dataset = open_dataset(spec.dataset, spec.cache)
             manifest = self._dataset.manifest
             self.classes = manifest.classes
+            # One more: places without objects.
+            self.outputs = len(self.classes) + 1
             self.reference = DatasetReference(name=manifest.name, digest=manifest.digest, uri=self._dataset.uri)
 
     def crops(self) -> tuple[Crops, Crops]:
@@ -68,8 +71,8 @@ class _Source:
             crops = self._folder.crops(config, False, limit), self._folder.crops(config, True, VALIDATION_CROPS)
         else:
             crops = (
-                object_crops(self._dataset.split("train"), config, limit, seed),
-                object_crops(self._dataset.split("val"), config, VALIDATION_CROPS, seed),
+                object_crops(self._dataset.split("train"), len(self.classes), config, limit, seed),
+                object_crops(self._dataset.split("val"), len(self.classes), config, VALIDATION_CROPS, seed),
             )
         if min(len(part) for part in crops) == 0:
             raise InputError(
@@ -107,9 +110,9 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
     from kubeyolo.training.engine import Engine
 
     batches = CropBatches(crops, config.pretrain, config.augment, config.train.seed)
-    network = Classifier(config.model, len(source.classes), config.train.seed)
+    network = Classifier(config.model, source.outputs, config.train.seed)
     steps = _total_steps(config, batches.steps_per_epoch)
-    engine = _build_engine(Engine, network, len(source.classes), config, steps)
+    engine = _build_engine(Engine, network, source.outputs, config, steps)
     accuracy = _Accuracy(network, held_out, config, show)
     settings = LoopSettings(
         total_steps=steps,
