@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +23,7 @@ ACCESS_KEY = "kubeyolo-test"
 SECRET_KEY = "kubeyolo-test-secret"
 _START_SECONDS = 60.0
 _ATTEMPTS = 3
+_PR_SET_PDEATHSIG = 1
 
 
 def minio_binary() -> Path | None:
@@ -33,6 +37,10 @@ def minio_binary() -> Path | None:
     cache = Path(os.environ.get("KUBEYOLO_CACHE") or Path.home() / ".cache" / "kubeyolo")
     built = cache / "bin" / "minio"
     return built if built.is_file() else None
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def free_port() -> int:
@@ -91,7 +99,10 @@ class MinioServer:
         command = [str(self.binary), "server", "--quiet", "--anonymous", "--address", self.endpoint]
         command += ["--certs-dir", str(self.folder / "certs"), str(self.folder / "data")]
         with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            # With the thread that started it, and so with a worker that is killed; a short-lived thread's must go on.
+            lasting = threading.current_thread() is threading.main_thread()
+            end = _end_with_parent if lasting else None
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, preexec_fn=end)
         self._wait()
 
     def _wait(self) -> None:

@@ -83,6 +83,7 @@ def run(
       kubeyolo run --data data/bccd --store minio://kubeyolo --runner docker
     """
     from kubeyolo.cli.display import RunDisplay
+    from kubeyolo.data.sample import generate_sample_dataset
     from kubeyolo.errors import InputError, KubeyoloError
     from kubeyolo.runs.bind import pipeline_text
     from kubeyolo.runs.container import ContainerRunner
@@ -94,7 +95,7 @@ def run(
     if bool(data) == sample:
         raise InputError("give either --data with a data set, or --sample; see 'kubeyolo run --help'")
     if sample:
-        data = str(_sample_dataset(runs / SAMPLE_FOLDER))
+        data = str(generate_sample_dataset(runs / SAMPLE_FOLDER))
     parameters = run_parameters(data, store, model, config_file, sets_of(sets), classification, version)
     in_containers = runner is Runner.DOCKER
     pipeline = bind_image_file(pipeline_text(), images) if in_containers else None
@@ -105,11 +106,9 @@ def run(
     try:
         observer = _Silent() if as_json else RunDisplay()
         outcome = run_local(parameters, runs, observer, pipeline, step_runner)
-    except (KubeyoloError, KeyboardInterrupt) as error:
+    except (KubeyoloError, KeyboardInterrupt):
         if not as_json and folder.index.is_file():
             print(f"report {folder.index}", flush=True)
-        if isinstance(error, KeyboardInterrupt):
-            print("run the same command again to continue", flush=True)
         raise
     if as_json:
         import json
@@ -136,13 +135,6 @@ class _Silent:
 
     def failed(self, step: str, message: str) -> None:
         """Show nothing."""
-
-
-def _sample_dataset(folder: Path) -> Path:
-    from kubeyolo.data.sample import generate_sample_dataset
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return generate_sample_dataset(folder)
 
 
 def _print_outcome(outcome: RunOutcome) -> None:

@@ -8,8 +8,6 @@ than 70 % is hidden are not annotated. Some images hold a tight group of small o
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,8 @@ from numpy.typing import NDArray
 
 from kubeyolo.data.texture import background, contrasting_colour, fill
 from kubeyolo.errors import InputError
-from kubeyolo.storage.base import PART_SUFFIX
+from kubeyolo.storage.file_errors import file_errors
+from kubeyolo.storage.workspace import work_folder
 
 CLASSES = ("disc", "triangle", "cross")
 SMALLEST = 10
@@ -86,9 +85,8 @@ def generate_sample_dataset(
     }
     if folder.exists() and _is_written(folder, info):
         return folder
-    part = folder.absolute().with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
-    try:
-        (part / "annotations").mkdir(parents=True)
+    with file_errors(folder), work_folder(folder.absolute().parent) as part:
+        (part / "annotations").mkdir()
         first_image, first_box = 1, 1
         for number, (split, count) in enumerate((("train", train), ("val", val))):
             (part / split).mkdir()
@@ -97,8 +95,6 @@ def generate_sample_dataset(
             first_image += count
             first_box += len(document["annotations"])
         os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 

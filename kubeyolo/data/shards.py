@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tarfile
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,10 +14,11 @@ from kubeyolo.data.digest import content_digest
 from kubeyolo.data.folder import DataFolder, open_source, read_annotations
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import MANIFEST_NAME, DatasetManifest, SplitManifest, StoredFile
-from kubeyolo.storage.base import PART_SUFFIX, NotFound, Store
+from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.integrity import sha256_file, sync_folder
 from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.workspace import work_folder
 
 SHARD_BYTES = 256_000_000
 """Largest size of a shard, unless one image is larger."""
@@ -57,7 +54,8 @@ def write_dataset(
     store = open_store(store_uri)
     folder = open_source(source, cache)
     annotations = read_annotations(folder)
-    with _workspace(store) as work:
+    # In the store where that is a folder, so that publishing is a change of name.
+    with work_folder(store.local_path("datasets") or cache_folder("work")) as work:
         splits: dict[str, SplitManifest] = {}
         contents: dict[str, tuple[SplitIndex, list[str]]] = {}
         for split, index in annotations.splits.items():
@@ -153,18 +151,6 @@ def _write_split(
     return manifest, digests
 
 
-@contextmanager
-def _workspace(store: Store) -> Iterator[Path]:
-    """Yield an empty folder: in the store where that is a folder, so that publishing is a change of name."""
-    parent = store.local_path("datasets") or cache_folder("work")
-    work = parent / f".{uuid.uuid4().hex}{PART_SUFFIX}"
-    work.mkdir(parents=True)
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
 def _publish(store: Store, work: Path, manifest: DatasetManifest) -> tuple[DatasetManifest, str]:
     """Make the finished folder visible; a complete data set of the same content stays as it is."""
     key = f"datasets/{manifest.name}-{manifest.digest[:12]}"
@@ -191,12 +177,18 @@ def _publish(store: Store, work: Path, manifest: DatasetManifest) -> tuple[Datas
 
 
 def _stored_whole(store: Store, key: str, digest: str) -> DatasetManifest | None:
-    """Return the manifest under ``key`` when it has this digest and all of its files have their size."""
+    """Return the manifest under ``key`` when it has this digest and all of its files are whole.
+
+    Files in a folder are read for that; of objects, which cannot be changed in their place, the size tells.
+    """
     try:
         manifest = DatasetManifest.model_validate_json(store.read_bytes(f"{key}/{MANIFEST_NAME}"))
     except (NotFound, ValidationError):
         return None
     sizes = {stored.key: stored.size for stored in store.list(key)}
     files = [file for split in manifest.splits.values() for file in (split.index, *split.shards)]
-    whole = all(sizes.get(f"{key}/{file.name}") == file.size for file in files)
-    return manifest if whole and manifest.digest == digest else None
+    if manifest.digest != digest or any(sizes.get(f"{key}/{file.name}") != file.size for file in files):
+        return None
+    paths = [(file, store.local_path(f"{key}/{file.name}")) for file in files]
+    damaged = any(path is not None and sha256_file(path) != file.sha256 for file, path in paths)
+    return None if damaged else manifest

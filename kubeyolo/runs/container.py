@@ -14,6 +14,7 @@ from kubeyolo.runs.bind import image_references_in
 from kubeyolo.runs.images import IMAGE_USER
 from kubeyolo.runs.interrupt import Interruption, interruptible
 from kubeyolo.runs.parameters import RunParameters
+from kubeyolo.storage.file_errors import make_folder
 from kubeyolo.storage.location import BucketLocation, FileLocation, parse
 from kubeyolo.storage.minio_settings import VARIABLES, MinioSettings, is_loopback
 
@@ -76,7 +77,7 @@ class ContainerRunner:
                 _find_image(client, reference)
             user = _user(client)
             for path in (temporary, folder / "kfp"):
-                path.mkdir(parents=True, exist_ok=True)
+                make_folder(path)
                 if "user" not in user:
                     os.chown(path, IMAGE_USER, IMAGE_USER)
             self._arguments = {**self._container_arguments(temporary), **user}

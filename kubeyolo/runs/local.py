@@ -23,6 +23,7 @@ from kubeyolo.runs.lock import run_lock
 from kubeyolo.runs.parameters import RunParameters
 from kubeyolo.runs.runner import ProcessRunner, StepRunner
 from kubeyolo.runs.watch import CacheHits, RunObserver, StepLines
+from kubeyolo.storage.file_errors import make_folder
 from kubeyolo.storage.uri import read_document
 
 CACHE = ".cache"
@@ -72,8 +73,7 @@ def run_local(
     folder = RunFolder(runs, parameters.name)
     state = RunState(parameters.name, parameters.model, parameters.data)
     with run_lock(folder.path / "lock"):
-        cache = runs.absolute() / CACHE
-        cache.mkdir(exist_ok=True)
+        cache = make_folder(runs.absolute() / CACHE)
         forget_dangling(cache, parameters.store)
         folder.open()
         watcher = _Watcher(state, cache, observer)

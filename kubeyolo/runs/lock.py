@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kubeyolo.errors import InputError
+from kubeyolo.storage.file_errors import make_folder
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def run_lock(path: Path) -> Iterator[None]:
     Raises:
         InputError: Another process holds it; the message has its process id.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     # Opened for appending, since the content is another's until the lock is held.
     with path.open("a+") as file:
         try:

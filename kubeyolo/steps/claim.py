@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from kubeyolo.storage.cache import cache_folder
+from kubeyolo.storage.file_errors import make_folder
 
 SAY_SECONDS = 30.0
 """Time between two lines that say for whom a training waits."""
@@ -25,8 +26,7 @@ def claimed(output: str, say_seconds: float = SAY_SECONDS) -> Iterator[None]:
     The kernel lets go when a holder dies, however that may be. Whoever comes next finds what was left: a complete
     training, or its newest checkpoint.
     """
-    folder = cache_folder("locks")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(cache_folder("locks"))
     path = folder / f"{hashlib.sha256(output.encode()).hexdigest()[:16]}.lock"
     with path.open("a+") as file:
         _acquire(file, output, say_seconds)

@@ -13,6 +13,22 @@ from kubeyolo.storage.base import NotFound
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
+def make_folder(path: Path) -> Path:
+    """Make a folder, and those it lies in, unless it is there; return it.
+
+    Raises:
+        InputError: There is a file in the way, or no folder can be made there.
+        WorkError: The disk is full.
+    """
+    with file_errors(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:
+            # In a file system that the kernel makes up.
+            raise InputError(f"{path}: no folder can be made there; choose another place") from error
+    return path
+
+
 @contextmanager
 def file_errors(path: Path) -> Iterator[None]:
     """Turn every ``OSError`` of work on ``path`` into one of our errors."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kubeyolo.errors import InputError
 from kubeyolo.storage.base import PART_SUFFIX, OnBytes
+from kubeyolo.storage.file_errors import make_folder
 
 _CHUNK = 1 << 20
 
@@ -41,7 +42,7 @@ def appearing(path: Path) -> Iterator[Path]:
 
     When the block raises, the temporary file is removed and ``path`` is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
     try:
         yield part

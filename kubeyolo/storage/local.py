@@ -22,8 +22,10 @@ class LocalStore(Store):
     """
 
     def __init__(self, root: Path) -> None:
-        if root.exists() and not root.is_dir():
-            raise InputError(f"{root}: this is a file, a store is a folder")
+        with file_errors(root):
+            existing = next(path for path in (root, *root.absolute().parents) if path.exists())
+            if not existing.is_dir():
+                raise InputError(f"{existing}: this is a file, a store is a folder")
         self._root = root
 
     @property
@@ -46,7 +48,9 @@ class LocalStore(Store):
 
     def exists(self, key: str) -> bool:
         """Tell whether there is a file under ``key``."""
-        return self._file(key).is_file()
+        path = self._file(key)
+        with file_errors(path):
+            return path.is_file()
 
     def list(self, prefix: str = "") -> Listing:
         """Return all files below the folder ``prefix``, sorted by key."""
@@ -114,7 +118,6 @@ class LocalStore(Store):
         return self._root / check_key(key)
 
     def _existing(self, key: str) -> Path:
-        path = self._file(key)
-        if not path.is_file():
-            raise NotFound(f"{path}: there is no such file")
-        return path
+        if not self.exists(key):
+            raise NotFound(f"{self._file(key)}: there is no such file")
+        return self._file(key)

@@ -47,8 +47,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     backbone = _open_backbone(spec)
     identity = training_identity(spec, dataset.manifest.digest, _digest(backbone), distribution.world)
     store = open_store(spec.output)
-    if is_complete(store, identity, spec):
-        show(f"{store.uri}: training is complete, nothing to do")
+    if is_complete(store, identity, spec, show):
         return
     if distribution.is_first and not spec.resume:
         clear_output(store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,10 @@ RESULT_NAME = "training.json"
 """Written last of all into the output: the run is complete."""
 
 
-def is_complete(store: Store, identity: dict[str, Any], spec: TrainingSpec) -> bool:
-    """Tell whether the output holds the finished run of this spec.
+def is_complete(store: Store, identity: dict[str, Any], spec: TrainingSpec, show: Callable[[str], None]) -> bool:
+    """Tell whether the output holds the finished run of this spec, and show it if so.
+
+    One of another version of the library counts: its bundle says by which it was made.
 
     Raises:
         InputError: It holds a finished run under other conditions.
@@ -32,7 +35,11 @@ def is_complete(store: Store, identity: dict[str, Any], spec: TrainingSpec) -> b
         return False
     result = orjson.loads(store.read_bytes(RESULT_NAME))
     refuse_changes(result["identity"], identity, store.uri)
-    return bool(result["code_digest"] == spec.code_digest)
+    other = (
+        "" if result["code_digest"] == spec.code_digest else " (of another version: give another output to repeat it)"
+    )
+    show(f"{store.uri}: training is complete{other}, nothing to do")
+    return True
 
 
 def clear_output(store: Store) -> None:

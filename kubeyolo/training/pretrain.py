@@ -93,8 +93,7 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
     source = _Source(spec)
     identity = training_identity(spec, source.reference.digest, "", 1)
     store = open_store(spec.output)
-    if is_complete(store, identity, spec):
-        show(f"{store.uri}: pretraining is complete, nothing to do")
+    if is_complete(store, identity, spec, show):
         return
     if not spec.resume:
         clear_output(store)

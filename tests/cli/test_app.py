@@ -105,7 +105,11 @@ def test_help_loads_nothing_heavy() -> None:
         ("run --data shapes --model yolov5nano", ["unknown model 'yolov5nano'"]),
         ("run --data shapes --config absent.yaml", ["absent.yaml", "cannot be read"]),
         ("run --data shapes --store ftp://host/x", ["ftp"]),
+        ("run --data shapes --store shapes/annotations/val.json/x", ["val.json: this is a file, a store is a folder"]),
+        ("run --data shapes --runs /proc/nope", ["/proc/nope", "no folder can be made there"]),
         ("validate absent", ["absent"]),
+        ("validate shapes --store /proc/nope", ["/proc/nope", "no folder can be made there"]),
+        ("sample /proc/nope", ["/proc", "no folder can be made there"]),
         ("train absent --model yolov5n-r7", ["absent"]),
         ("evaluate absent absent", ["absent", "bundle.json"]),
         ("evaluate absent absent --runtime onx", ["unknown runtime 'onx'; did you mean 'onnx'"]),
@@ -193,14 +197,17 @@ def test_the_version_is_printed(kubeyolo: Any) -> None:
 
 
 def test_models_are_listed(kubeyolo: Any) -> None:
-    assert "yolov5n-r7" in kubeyolo("models", "list").out
+    listed = kubeyolo("models", "list").out
+    assert "yolov5n-r7" in listed and "818.35 G" in listed
+    assert max(len(line.rstrip()) for line in listed.splitlines()) <= 81
     rows = {row["name"]: row for row in json.loads(kubeyolo("models", "list", "--json").out)}
     assert rows["yolov5s"]["parameters"] == 7_276_605
+    assert rows["yolov5s"]["multiply_adds"] == 8_478_924_800
 
 
 def test_a_model_is_shown_with_its_configuration(kubeyolo: Any) -> None:
     shown = json.loads(kubeyolo("models", "show", "yolov5n-r7", "--set", "train.max_epoch=3", "--json").out)
-    assert shown["parameters"] == 1_872_157
+    assert (shown["parameters"], shown["multiply_adds"]) == (1_872_157, 2_234_060_800)
     assert shown["config"]["train"]["max_epoch"] == 3
     assert "train.max_epoch" in kubeyolo("models", "show", "yolov5n-r7").out
 

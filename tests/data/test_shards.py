@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -126,6 +127,26 @@ def test_incomplete_data_set_is_written_again(small_folder, tmp_path, name):
     path.write_bytes(content[: len(content) // 2])
     assert write_dataset(small_folder, str(tmp_path / "store")) == (manifest, uri)
     assert path.read_bytes() == content
+
+
+def test_a_shard_that_was_damaged_in_its_place_is_written_again(small_folder, tmp_path):
+    manifest, uri = write_dataset(small_folder, str(tmp_path / "store"))
+    path = local_path(uri) / "train-00000.tar"
+    content = path.read_bytes()
+    path.write_bytes(content[:700] + bytes([content[700] ^ 1]) + content[701:])
+    with pytest.raises(InputError, match="does not have its checksum"):
+        open_dataset(uri).verify()
+    assert write_dataset(small_folder, str(tmp_path / "store")) == (manifest, uri)
+    assert path.read_bytes() == content
+
+
+def test_what_a_killed_writer_has_left_is_removed(small_folder, tmp_path):
+    remains = tmp_path / "store/datasets/.0a1b.kubeyolo-part"
+    remains.mkdir(parents=True)
+    (remains / "train-00000.tar").write_bytes(b"half")
+    os.utime(remains, (0, 0))
+    _, uri = write_dataset(small_folder, str(tmp_path / "store"))
+    assert [path.name for path in (tmp_path / "store/datasets").iterdir()] == [local_path(uri).name]
 
 
 def test_simultaneous_writers_leave_one_whole_data_set(small_folder, tmp_path):

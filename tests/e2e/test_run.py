@@ -14,8 +14,9 @@ import pytest
 from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS, open_bundle
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.runs.folder import COCO_KEYS, STEPS
+from tests.browser import OpenPage
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-run")]
+pytestmark = pytest.mark.e2e
 
 SETTINGS = """
 model: yolov5n-r7
@@ -88,6 +89,29 @@ def test_every_step_has_a_report_and_the_index_links_them(place: Place) -> None:
         assert f'href="reports/{step}.html"' in index
         assert "<html" in (place.latest / "reports" / f"{step}.html").read_text()
     assert "Average Precision" in (place.latest / "reports" / "evaluate.html").read_text()
+
+
+def test_the_reports_of_the_run_open_in_a_browser(place: Place, open_page: OpenPage) -> None:
+    with open_page(place.latest / "index.html") as page:
+        links = page.eval_on_selector_all("a[href^='reports/']", "(all) => all.map((a) => a.getAttribute('href'))")
+        text = page.inner_text("body")
+        for number in json.loads((place.latest / "summary.json").read_text())["evaluate"].values():
+            assert number is None or f"{number:.3f}" in text
+    assert {f"reports/{step}.html" for step in STEPS} <= set(links)
+    seen = {}
+    for step in STEPS:
+        with open_page(place.latest / "reports" / f"{step}.html") as page:
+            seen[step] = {
+                "text": page.inner_text("body"),
+                "boxes": page.locator(".frame .box .edge").count(),
+                "images": page.locator(".frame img").evaluate_all("(all) => all.every((i) => i.naturalWidth > 0)"),
+                "curves": page.locator("svg path, svg polyline").count(),
+            }
+    assert all(one["images"] for one in seen.values())
+    assert seen["validate_dataset"]["boxes"] > 0 and seen["evaluate"]["boxes"] > 0
+    assert seen["train"]["curves"] > 0 and seen["evaluate"]["curves"] > 0
+    for words in ("Average Precision", "Average Recall"):
+        assert words in seen["evaluate"]["text"]
 
 
 def test_the_published_bundle_is_whole_and_finds_objects(place: Place) -> None:

@@ -14,7 +14,7 @@ from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.runs.folder import STEPS
 from kubeyolo.storage.uri import open_store
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e-minio")]
+pytestmark = pytest.mark.e2e
 
 SETTINGS = {
     "train.image_size": 96,

@@ -10,9 +10,6 @@ import pytest
 
 from kubeyolo.evaluation.results import COCO_NUMBERS
 
-# One worker builds the pages and runs the browser; two would do both twice.
-pytestmark = pytest.mark.xdist_group("browser")
-
 HOSTILE = "<script>alert(1)</script>"
 REPORTS = ("validate_dataset", "pretrain_backbone", "train", "evaluate", "export_model", "quantize", "publish")
 PAGES = ("index", *REPORTS)
