@@ -13,7 +13,7 @@ group = typer.Typer(help="The detectors that can be trained.", no_args_is_help=T
 
 @group.command("list")
 def list_models(as_json: JsonOption = False) -> None:
-    """List the models: size, native image size, and what was published for them on COCO.
+    """List the models: size, work for an image of native size, and what was published for them on COCO.
 
     [bold]Examples[/bold]
 
@@ -32,7 +32,14 @@ def list_models(as_json: JsonOption = False) -> None:
     facts = [model_facts(name) for name in model_names()]
     if as_json:
         rows = [
-            {"name": one.name, "family": one.family, "parameters": one.parameters, "image_size": one.image_size}
+            {
+                "name": one.name,
+                "family": one.family,
+                "parameters": one.parameters,
+                "multiply_adds": one.multiply_adds,
+                "image_size": one.image_size,
+                "strides": one.strides,
+            }
             for one in facts
         ]
         print(json.dumps(rows, indent=1))
@@ -40,13 +47,14 @@ def list_models(as_json: JsonOption = False) -> None:
     table = Table(box=box.SIMPLE, pad_edge=False)
     # Without the family, all of it fits into 80 columns.
     table.add_column("model", no_wrap=True)
-    for column in ("parameters", "image size", "strides", "COCO AP"):
+    for column in ("parameters", "multiply-adds", "size", "strides", "COCO AP"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in facts:
         best = max((result.ap for result in one.published), default=None)
         table.add_row(
             one.name,
             f"{one.parameters / 1e6:.2f} M",
+            f"{one.multiply_adds / 1e9:.2f} G",
             str(one.image_size),
             ", ".join(str(stride) for stride in one.strides),
             "–" if best is None else f"{best:.3f}",
@@ -82,6 +90,7 @@ def show_model(
     about = {
         "paper": facts.paper,
         "parameters": facts.parameters,
+        "multiply_adds": facts.multiply_adds,
         "image_size": facts.image_size,
         "strides": facts.strides,
         "anchors": facts.anchors,

@@ -36,6 +36,8 @@ class ModelFacts:
         anchors: (level, anchor, 2) widths and heights in pixels.
         image_size: Side of the published training images, in pixels.
         parameters: Number of trainable parameters with 80 classes.
+        multiply_adds: Multiplications, each with its addition, of all convolutions for one square image of
+            ``image_size`` with 80 classes. Published tables count both operations, which is twice as many.
         paper: Document the network is from.
         decode: How raw outputs become boxes: "yolov5" is ``(2σ)²·anchor``, "darknet" is ``exp(t)·anchor``.
         scale_xy: Growth of the centre offset around the cell, for each level: ``s·σ(t) − (s − 1)/2``.
@@ -55,6 +57,7 @@ class ModelFacts:
     anchors: Anchors
     image_size: int
     parameters: int
+    multiply_adds: int
     paper: str
     decode: Literal["yolov5", "darknet"] = "yolov5"
     scale_xy: tuple[float, ...] = ()

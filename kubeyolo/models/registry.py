@@ -85,6 +85,8 @@ def build_backbone(name: str, seed: int = 0) -> Any:
     from kubeyolo.models.initialisation import initialise
 
     backbone = importlib.import_module(facts.network).build_backbone(facts)
+    # The parameters of cells that were appended to a list lack its name until the whole is named anew.
+    backbone.update_parameters_name()
     initialise(backbone, seed, prefix="backbone.")
     return backbone
 

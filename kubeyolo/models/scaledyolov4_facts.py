@@ -27,7 +27,14 @@ _P7: Anchors = (
 
 
 def _facts(
-    name: str, anchors: Anchors, image_size: int, parameters: int, width: float, val: float, test_dev: float
+    name: str,
+    anchors: Anchors,
+    image_size: int,
+    parameters: int,
+    multiply_adds: int,
+    width: float,
+    val: float,
+    test_dev: float,
 ) -> ModelFacts:
     strides = (8, 16, 32, 64, 128)[: len(anchors)]
     return ModelFacts(
@@ -38,6 +45,7 @@ def _facts(
         anchors=anchors,
         image_size=image_size,
         parameters=parameters,
+        multiply_adds=multiply_adds,
         paper="https://arxiv.org/abs/2011.08036",
         decode="yolov5",
         scale_xy=(2.0,) * len(strides),
@@ -52,7 +60,7 @@ def _facts(
 
 
 FACTS: tuple[ModelFacts, ...] = (
-    _facts("yolov4-p5", _P5, 896, 70_834_012, width=1.0, val=0.512, test_dev=0.514),
-    _facts("yolov4-p6", _P6, 1280, 127_590_576, width=1.0, val=0.539, test_dev=0.543),
-    _facts("yolov4-p7", _P7, 1536, 287_575_580, width=1.25, val=0.550, test_dev=0.554),
+    _facts("yolov4-p5", _P5, 896, 70_834_012, 163_321_675_776, width=1.0, val=0.512, test_dev=0.514),
+    _facts("yolov4-p6", _P6, 1280, 127_590_576, 358_509_772_800, width=1.0, val=0.539, test_dev=0.543),
+    _facts("yolov4-p7", _P7, 1536, 287_575_580, 818_352_046_080, width=1.25, val=0.550, test_dev=0.554),
 )

@@ -25,6 +25,7 @@ def _yolov3(
         anchors=_ANCHORS,
         image_size=416,
         parameters=61_949_149,
+        multiply_adds=32_932_037_632,
         paper="https://arxiv.org/abs/1804.02767",
         decode="darknet",
         scale_xy=(1.0, 1.0, 1.0),

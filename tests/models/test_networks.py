@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,34 @@ def test_network(name: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(raw.asnumpy(), same.asnumpy())
 
 
-@pytest.mark.parametrize("name", [name for name in model_names() if model_facts(name).parameters > LARGE])
-def test_large_networks_have_the_published_number_of_parameters(name: str) -> None:
+# As their authors publish them for one image of native size, in 1e9: multiplications and additions, counted twice.
+PUBLISHED_OPERATIONS = {
+    **{"yolov5n-r7": 4.5, "yolov5s-r7": 16.5, "yolov5m-r7": 49.0, "yolov5l-r7": 109.1, "yolov5x-r7": 205.7},
+    **{"yolov5s": 17.0, "yolov5m": 51.3, "yolov5l": 115.4, "yolov5x": 218.8},
+    **{"yolov3": 65.86, "yolov4": 128.46, "yolov4-tiny": 6.91},
+}
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_parameters_multiply_adds_and_shapes_are_those_of_the_facts(name: str) -> None:
     # Without fresh weights, which take most of the time.
     facts = model_facts(name)
     network = importlib.import_module(facts.network).build_detector(facts, 80)
     assert sum(parameter.size for parameter in network.trainable_params()) == facts.parameters
+    counts: list[int] = []
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, ms.nn.Conv2d):
+            cell.register_forward_hook(
+                lambda cell, _, output: counts.append(cell.weight.size * math.prod(output.shape[2:]))
+            )
+    step = facts.strides[-1]
+    network.set_train(False)
+    raws = network(ms.Tensor(np.zeros((1, 3, step, 2 * step), np.float32)))
+    check_shapes(raws, facts, 1, (step, 2 * step), 80)
+    # The image's area in units of what was run: all maps grow with it.
+    assert sum(counts) * facts.image_size**2 == facts.multiply_adds * 2 * step**2
+    if name in PUBLISHED_OPERATIONS:
+        assert 2e-9 * facts.multiply_adds == pytest.approx(PUBLISHED_OPERATIONS[name], rel=0.01)
 
 
 def test_a_backbone_of_yolov3_quant_cuts_below_zero() -> None:
@@ -81,6 +104,17 @@ def test_backbone_alone_is_the_backbone_of_the_detector(name: str) -> None:
     whole = {parameter.name: parameter for parameter in build_model(name, 2, seed=3).backbone.get_parameters()}
     for parameter in backbone.get_parameters():
         np.testing.assert_array_equal(parameter.asnumpy(), whole[f"backbone.{parameter.name}"].asnumpy())
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_parameters_of_a_backbone_alone_have_the_names_they_have_in_the_detector(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubeyolo.models.initialisation.initialise", lambda *_, **__: None)
+    facts = model_facts(name)
+    alone = [f"backbone.{parameter.name}" for parameter in build_backbone(name).get_parameters()]
+    whole = importlib.import_module(facts.network).build_detector(facts, 1).get_parameters()
+    assert alone == [parameter.name for parameter in whole if parameter.name.startswith("backbone.")]
 
 
 def check_shapes(raws: Any, facts: Any, batch: int, size: tuple[int, int], classes: int) -> None:
