@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -137,6 +141,34 @@ def test_the_same_command_again_runs_nothing_again(place: Place) -> None:
     assert sorted(re.findall(r"• (\w+) from the cache", done.stdout)) == sorted(STEPS)
     assert "▶" not in done.stdout
     assert (place.latest / "summary.json").read_bytes() == before
+
+
+def test_a_run_whose_training_is_killed_goes_on_at_its_checkpoint(place: Place) -> None:
+    longer = ["--set", "train.max_epoch=6", "--set", "train.ckpt_interval=2", "--set", "pretrain.enabled=false"]
+    before = set(place.folder.rglob("checkpoint.json"))
+    killer = threading.Thread(target=kill_worker, args=(place.folder, before))
+    killer.start()
+    done = place.run(*longer)
+    killer.join()
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert "train" in line and "SIGKILL" in line
+    done = place.run(*longer)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "• validate_dataset from the cache" in done.stdout
+    (step,) = re.findall(r"resuming at step (\d+) of 18", done.stdout)
+    assert 2 <= int(step) < 18
+
+
+def kill_worker(folder: Path, before: set[Path]) -> None:
+    """Kill the training process of a run in this folder once it has written a checkpoint."""
+    while not set(folder.rglob("checkpoint.json")) - before:
+        time.sleep(0.01)
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            ours = f"KUBEYOLO_CACHE={folder}".encode() in (process / "environ").read_bytes()
+            if ours and b"kubeyolo.training.worker" in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def test_changed_data_is_validated_again_and_a_closed_gate_ends_the_run(place: Place) -> None:
