@@ -27,7 +27,7 @@ help: ## List the targets.
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "kubeyolo needs Python 3.11; $(PYTHON) is another: make PYTHON=/path/to/python3.11 ..."; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
@@ -46,7 +46,7 @@ tools: ## Build the MinIO server that the storage tests start (needs Go, about 3
 	else echo "no MinIO server and no Go to build one: the tests that need it are skipped; set MINIO_BIN"; fi
 
 demo: $(READY) ## Run the whole pipeline here: on generated sample data, or on DATA=dir (STORE=uri).
-	$(BIN)/kubeyolo run --config examples/demo.yaml --store $(STORE) $(if $(DATA),--data $(DATA),--sample)
+	$(BIN)/kubeyolo run --config examples/demo.yaml --store "$(STORE)" $(if $(DATA),--data "$(DATA)",--sample)
 
 test: $(READY) system tools ## Run all tests but the large models.
 	$(PYTEST) -m "not large"
