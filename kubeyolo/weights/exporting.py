@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from kubeyolo.bundle import WEIGHTS, BundleManifest, open_bundle
 from kubeyolo.errors import InputError
 from kubeyolo.models.registry import model_facts
@@ -17,7 +19,7 @@ from kubeyolo.weights.layout_of_names import OWN
 from kubeyolo.weights.names import LAYOUTS, layouts_of, to_layout
 from kubeyolo.weights.network_parameters import network_parameters
 from kubeyolo.weights.safetensors_file import read_safetensors, write_safetensors
-from kubeyolo.weights.stored_array import StoredArray
+from kubeyolo.weights.stored_array import StoredArray, WeightArray, as_float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,7 @@ def _safetensors(
         "model": manifest.model,
         "classes": json.dumps(manifest.classes),
         "anchors": json.dumps(manifest.anchors),
+        **({} if manifest.bn_eps is None else {"bn_eps": repr(manifest.bn_eps)}),
     }
     with appearing(file) as path:
         write_safetensors(path, named.items(), metadata)
@@ -79,10 +82,21 @@ def _darknet(file: Path, manifest: BundleManifest, arrays: Mapping[str, StoredAr
     network = network.backbone() if manifest.kind == "backbone" else network
     named = {name: NamedArray(name, array) for name, array in arrays.items()}
     check_fit(named, network.shapes, f"{file}: the bundle does not hold a whole {facts.name!r}")
-    theirs = {to_layout(name, facts, "darknet"): array for name, array in arrays.items()}
+    theirs: dict[str, WeightArray] = {to_layout(name, facts, "darknet"): array for name, array in arrays.items()}
+    if manifest.bn_eps is not None:
+        theirs |= _with_eps(theirs, manifest.bn_eps, facts.bn_eps)
     with appearing(file) as path:
         write_darknet(path, network.darknet_convolutions(), theirs.__getitem__)
     return ExportedWeights(file=file, format="darknet", layout="darknet", arrays=len(arrays))
+
+
+def _with_eps(arrays: Mapping[str, WeightArray], eps: float, darknet_eps: float) -> dict[str, WeightArray]:
+    """Return variances with which a program that adds ``darknet_eps`` computes what another one does that adds ``eps``.
+
+    The format has no place for what is added; it can be part of the variance itself.
+    """
+    variances = {name: array for name, array in arrays.items() if name.endswith(".bn.running_var")}
+    return {name: as_float32(array) + np.float32(eps - darknet_eps) for name, array in variances.items()}
 
 
 _Writer = Callable[[Path, BundleManifest, Mapping[str, StoredArray], str], ExportedWeights]

@@ -16,6 +16,7 @@ from kubeyolo.storage.integrity import sha256_file
 from kubeyolo.weights.darknet import darknet_classes, read_darknet
 from kubeyolo.weights.fit import Mismatch, NamedArray, WeightsMismatch, check_fit
 from kubeyolo.weights.layout_of_names import NameScheme, find_scheme, translate_arrays
+from kubeyolo.weights.model_zoo import ZOO, take_in_normalisation
 from kubeyolo.weights.names import layouts_of, to_layout
 from kubeyolo.weights.network_parameters import NetworkParameters, network_parameters
 from kubeyolo.weights.safetensors_file import write_safetensors
@@ -158,6 +159,13 @@ def _fit_darknet(weights: WeightsFile, network: NetworkParameters, num_classes: 
 def _fit_named(weights: WeightsFile, network: NetworkParameters, num_classes: int | None, backbone: bool) -> _Fitted:
     scheme = find_scheme(weights.arrays, network, str(weights.path))
     named = translate_arrays(weights.arrays, scheme, network)
+    if scheme.layout == ZOO:
+        if not backbone:
+            raise InputError(
+                f"{weights.path}: is of the MindSpore model zoo, whose {network.facts.name} computes something else "
+                "(padding, normalised images, decoding); take its backbone with --backbone and train from there"
+            )
+        named = take_in_normalisation(named)
     unused = 0
     if backbone:
         network = network.backbone()
@@ -210,7 +218,8 @@ def _bn_eps(fitted: _Fitted) -> float | None:
     """Return what the program of a file adds to the variance, where it is not what the model's own program adds."""
     if fitted.file.format != "darknet" and any(".BatchNorm2d." in found.name for found in fitted.arrays.values()):
         return _CFG_READERS_EPS
-    return None
+    eps = fitted.file.bn_eps
+    return None if eps == fitted.network.facts.bn_eps else eps
 
 
 def _anchors(fitted: _Fitted) -> Anchors:

@@ -33,7 +33,8 @@ _YOLOV5: Layers = {
     23: "neck.bottom5",
     24: "head",
 }
-_DARKNET53_DEPTHS = (1, 2, 8, 8, 4)
+DARKNET53_DEPTHS = (1, 2, 8, 8, 4)
+"""Residuals of the stages of DarkNet53 and CSPDarknet53."""
 
 
 def yolov5_layers(facts: ModelFacts) -> Layers:
@@ -76,7 +77,7 @@ def yolov3_layers(_facts: ModelFacts) -> Layers:
     """Return the layers of ``yolov3.cfg``."""
     layers: Layers = {0: "backbone.stem"}
     number = 1
-    for stage, depth in enumerate(_DARKNET53_DEPTHS):
+    for stage, depth in enumerate(DARKNET53_DEPTHS):
         layers[number] = f"backbone.down.{stage}"
         layers |= _residuals(f"backbone.stage.{stage}", depth, number + 1)
         number += 1 + 3 * depth
@@ -90,7 +91,7 @@ def yolov4_layers(_facts: ModelFacts) -> Layers:
     """Return the layers of ``yolov4.cfg``."""
     layers: Layers = {0: "backbone.stem"}
     number = 1
-    for stage, depth in enumerate(_DARKNET53_DEPTHS):
+    for stage, depth in enumerate(DARKNET53_DEPTHS):
         layers |= _csp_stage(f"backbone.stage.{stage}", depth, number)
         number += 3 * depth + 7
     layers |= _row("neck.before_pool", range(105, 108)) | _row("neck.after_pool", range(114, 117))
@@ -116,7 +117,7 @@ def yolov4_csp_layers(_facts: ModelFacts) -> Layers:
     layers: Layers = {0: "backbone.stem", 1: "backbone.down"}
     layers |= {2: "backbone.residual.cv1", 3: "backbone.residual.cv2"}
     number = 5
-    for stage, depth in enumerate(_DARKNET53_DEPTHS[1:]):
+    for stage, depth in enumerate(DARKNET53_DEPTHS[1:]):
         layers |= _csp_stage(f"backbone.stage.{stage}", depth, number)
         number += 3 * depth + 7
     layers |= {99: "neck.pyramid.route", 113: "neck.pyramid.fuse"}

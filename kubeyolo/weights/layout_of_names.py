@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kubeyolo.errors import InputError
 from kubeyolo.weights.fit import NamedArray, name_arrays
+from kubeyolo.weights.model_zoo import ZOO, from_zoo, is_in_zoo
 from kubeyolo.weights.names import from_layout, is_no_weight, layouts_of
 from kubeyolo.weights.network_parameters import NetworkParameters
 from kubeyolo.weights.stored_array import WeightArray
@@ -24,7 +25,8 @@ class NameScheme:
     """How the names of a file become those of the network.
 
     Attributes:
-        layout: :data:`OWN`, or a layout of :mod:`kubeyolo.weights.names`.
+        layout: :data:`OWN`, a layout of :mod:`kubeyolo.weights.names`, or
+            :data:`~kubeyolo.weights.model_zoo.ZOO`.
         prefix: Taken from the beginning of the names that have it.
         added: Put before each name.
     """
@@ -38,6 +40,8 @@ class NameScheme:
         name = self.added + name.removeprefix(self.prefix)
         if self.layout == OWN:
             return None if is_no_weight(name) else name
+        if self.layout == ZOO:
+            return None if is_no_weight(name) else from_zoo(name, network.facts)
         return from_layout(name, network.facts, self.layout)
 
 
@@ -54,7 +58,8 @@ def find_scheme(names: Iterable[str], network: NetworkParameters, what: str) -> 
     """
     known = list(names)
     best, most = None, 0
-    for layout in (OWN, *layouts_of(network.facts)):
+    zoo = (ZOO,) if is_in_zoo(network.facts) else ()
+    for layout in (OWN, *layouts_of(network.facts), *zoo):
         for prefix in _PREFIXES:
             for added in _MISSING_PREFIXES:
                 scheme = NameScheme(layout, prefix, added)

@@ -38,6 +38,7 @@ class WeightsFile:
         arrays: Arrays by the names in the file; none for darknet, whose files have no names.
         classes: Names of the classes, when the file carries them.
         anchors: (level, anchor, 2) in pixels, when the file says it in pixels.
+        bn_eps: What batch normalisation adds to the variance, when the file says it.
         part: Which part of a training checkpoint was taken.
     """
 
@@ -46,6 +47,7 @@ class WeightsFile:
     arrays: Mapping[str, StoredArray]
     classes: tuple[str, ...] | None = None
     anchors: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    bn_eps: float | None = None
     part: str = ""
 
 
@@ -61,7 +63,7 @@ def read_weights(path: Path) -> WeightsFile:
         return WeightsFile(path, kind, checkpoint.arrays, checkpoint.classes, part=checkpoint.part)
     if kind == "safetensors":
         arrays, metadata = read_safetensors(path)
-        return WeightsFile(path, kind, arrays, _classes(metadata), _anchors(metadata))
+        return WeightsFile(path, kind, arrays, _classes(metadata), _anchors(metadata), _bn_eps(metadata))
     if kind == "mindspore":
         return WeightsFile(path, kind, read_mindspore_checkpoint(path))
     return WeightsFile(path, kind, {})
@@ -106,6 +108,11 @@ def _anchors(metadata: Mapping[str, str]) -> tuple[tuple[tuple[float, float], ..
         return tuple(tuple((float(width), float(height)) for width, height in level) for level in levels)
     except (TypeError, ValueError):
         return None
+
+
+def _bn_eps(metadata: Mapping[str, str]) -> float | None:
+    eps = _json(metadata.get("bn_eps"))
+    return eps if isinstance(eps, float) and 0 < eps < 1 else None
 
 
 def _json(text: str | None) -> Any:

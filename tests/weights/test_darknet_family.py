@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kubeyolo.bundle import WEIGHTS, open_bundle
+from kubeyolo.bundle import WEIGHTS, open_bundle, publish_bundle
 from kubeyolo.evaluation.network import load_network
+from kubeyolo.evaluation.runtimes import CellRuntime
 from kubeyolo.weights.darknet import write_darknet
 from kubeyolo.weights.exporting import export_weights
 from kubeyolo.weights.importing import import_weights
@@ -87,3 +88,27 @@ def test_files_of_the_pytorch_programs_that_read_cfg_files_record_their_eps(tmp_
     assert network.backbone.stem.bn.eps == 1e-4
     first = open_bundle(bundle).path(WEIGHTS).read_bytes()
     assert open_bundle(imported.bundle).path(WEIGHTS).read_bytes() == first
+
+
+def test_what_batch_normalisation_adds_goes_with_the_weights(tmp_path: Path, weights_file: Path) -> None:
+    imported = import_weights(weights_file, MODEL, str(tmp_path / "first"))
+    bundle = open_bundle(imported.bundle)
+    manifest = bundle.manifest.model_copy(update={"bn_eps": 1e-4, "files": {}})
+    other = publish_bundle(str(tmp_path / "other"), manifest, {WEIGHTS: bundle.path(WEIGHTS)})
+    for name, names in (("own.safetensors", "kubeyolo"), ("theirs.safetensors", "darknet")):
+        export_weights(other, tmp_path / name, names)
+        again = open_bundle(import_weights(tmp_path / name, MODEL, str(tmp_path / f"{names}-again")).bundle)
+        assert again.manifest.bn_eps == 1e-4
+        assert again.manifest.files[WEIGHTS] == bundle.manifest.files[WEIGHTS]
+    # A .weights file has no place for it: darknet adds 1e-5, and finds the rest in the variances.
+    export_weights(other, tmp_path / "moved.weights")
+    numbers, moved = floats(weights_file), floats(tmp_path / "moved.weights")
+    np.testing.assert_array_equal(moved[:96], numbers[:96])
+    np.testing.assert_allclose(moved[96:128], numbers[96:128] + 9e-5, rtol=0, atol=1e-7)
+    again = open_bundle(import_weights(tmp_path / "moved.weights", MODEL, str(tmp_path / "moved")).bundle)
+    assert again.manifest.bn_eps is None
+    image = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
+    found = CellRuntime(load_network(again.manifest, again.path(WEIGHTS))).raw(image)
+    wanted = CellRuntime(load_network(manifest, bundle.path(WEIGHTS))).raw(image)
+    for level, raw in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(level, raw, rtol=1e-4)

@@ -1,0 +1,114 @@
+"""Backbones of the MindSpore model zoo: the names of their parameters, and their normalised input.
+
+The zoo's YOLOv3, YOLOv4 and YOLOv5 have the backbones of ours, with two differences: their images are normalised by
+the mean and deviation of ImageNet, and those of YOLOv3 and YOLOv4 pad convolutions of stride 2 on the bottom and
+right only. The first is taken into the weights here. The second shifts what the layers see by a part of a pixel: a
+backbone is trained on from there, but a whole detector would find other boxes. The zoo's YOLOv5 also decodes boxes in
+another way. So whole detectors of the zoo are not imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from kubeyolo.models.facts import ModelFacts
+from kubeyolo.weights.fit import NamedArray
+from kubeyolo.weights.layers import DARKNET53_DEPTHS
+from kubeyolo.weights.stored_array import as_float32
+
+ZOO = "mindspore model zoo"
+"""Name of the layout."""
+
+# Of images in 0..1, by red, green and blue.
+_MEAN = (0.485, 0.456, 0.406)
+_DEVIATION = (0.229, 0.224, 0.225)
+# In a file of a whole detector, of a training's loss cell, of a classifier, or of the backbone alone.
+_BACKBONE = re.compile(r"(?:\w+\.)*?backbone\.(.+)")
+_STEM = "backbone.stem."
+
+Places = dict[str, str]
+"""Cell of the zoo's backbone to the cell of ours in its place."""
+
+
+def _yolov3_places(_facts: ModelFacts) -> Places:
+    places = {"conv0": "stem"}
+    for stage in range(len(DARKNET53_DEPTHS)):
+        places |= {f"conv{stage + 1}": f"down.{stage}", f"layer{stage + 1}": f"stage.{stage}"}
+    return places
+
+
+def _yolov4_places(_facts: ModelFacts) -> Places:
+    # The first stage has one residual, whose convolutions are numbered with the others.
+    first_stage = ("down", "main", "m.0.cv1", "m.0.cv2", "tail", "route", "fuse")
+    places = {"conv0": "stem"}
+    places |= {f"conv{number}": f"stage.0.{cell}" for number, cell in enumerate(first_stage, 1)}
+    for stage in range(1, len(DARKNET53_DEPTHS)):
+        first = 3 + 5 * stage
+        for step, cell in enumerate(("down", "main", "tail", "route", "fuse")):
+            places[f"conv{first + step}"] = f"stage.{stage}.{cell}"
+        places[f"layer{stage + 1}"] = f"stage.{stage}.m"
+    return places
+
+
+def _yolov5_places(_facts: ModelFacts) -> Places:
+    places = {"focus": "stem", "spp": "pool"}
+    for stage in range(1, 5):
+        places |= {f"conv{stage}": f"down{stage + 1}", f"CSP{stage}": f"stage{stage + 1}"}
+    return places
+
+
+_PLACES: Mapping[str, Callable[[ModelFacts], Places]] = {
+    "yolov3": _yolov3_places,
+    "yolov4": _yolov4_places,
+    "yolov5": _yolov5_places,
+}
+
+
+def is_in_zoo(facts: ModelFacts) -> bool:
+    """Tell whether the zoo has the backbone of a model."""
+    return facts.family in _PLACES
+
+
+def from_zoo(name: str, facts: ModelFacts) -> str:
+    """Translate ``feature_map.backbone.conv0.1.gamma`` to ``backbone.stem.bn.gamma``.
+
+    Returns:
+        Our name; the name itself where it is none of the zoo's backbone.
+    """
+    found = _BACKBONE.fullmatch(name)
+    if found is None:
+        return name
+    cell, _, rest = found[1].partition(".")
+    place = _PLACES[facts.family](facts).get(cell)
+    if place is None:
+        return name
+    # Convolution and batch normalisation are numbered in YOLOv3 and YOLOv4, and have names in YOLOv5.
+    rest = re.sub(r"(^|\.)conv(\d)\.", r"\1cv\2.", rest)
+    rest = re.sub(r"(^|\.)0\.(weight)$", r"\1conv.\2", rest)
+    rest = re.sub(r"(^|\.)1\.(gamma|beta|moving_mean|moving_variance)$", r"\1bn.\2", rest)
+    return f"backbone.{place}.{rest}"
+
+
+def take_in_normalisation(arrays: Mapping[str, NamedArray]) -> dict[str, NamedArray]:
+    """Return the arrays of a zoo's backbone for images in 0..1 as they are, by changing the first convolution.
+
+    With weights w, mean m and deviation d of a colour, w·(x − m)/d is (w/d)·x less (w/d)·m, which is added to the
+    mean of the batch normalisation. At the border, where zeros are padded, the two differ.
+    """
+    changed = dict(arrays)
+    kernel = next((name for name in arrays if name.startswith(_STEM) and name.endswith("conv.weight")), "")
+    mean = next((name for name in arrays if name.startswith(_STEM) and name.endswith("moving_mean")), "")
+    if not kernel or not mean:
+        return changed
+    weights = as_float32(arrays[kernel].array).astype(np.float64)
+    # The four pixels that a Focus stem puts beside each other have three colours each.
+    colour = np.arange(weights.shape[1]) % 3
+    weights /= np.asarray(_DEVIATION)[colour][:, None, None]
+    shift = (weights * np.asarray(_MEAN)[colour][:, None, None]).sum((1, 2, 3))
+    means = as_float32(arrays[mean].array) + shift
+    changed[kernel] = NamedArray(arrays[kernel].name, weights.astype(np.float32))
+    changed[mean] = NamedArray(arrays[mean].name, means.astype(np.float32))
+    return changed

@@ -1,0 +1,80 @@
+"""Weights of every model: in, predicted with, out, and in again are the same arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kubeyolo.bundle import WEIGHTS, open_bundle
+from kubeyolo.evaluation.network import load_network
+from kubeyolo.models.registry import model_facts, model_names
+from kubeyolo.weights.darknet import write_darknet
+from kubeyolo.weights.exporting import export_weights
+from kubeyolo.weights.importing import import_weights
+from kubeyolo.weights.names import layouts_of, to_layout
+from kubeyolo.weights.network_parameters import network_parameters
+from tests.weights.torch_writer import TorchFile, ordered
+
+SMALL = 7_000_000
+"""Parameters up to which `make ci` takes a model."""
+
+
+def every_model() -> list[Any]:
+    return [
+        pytest.param(name, marks=[pytest.mark.large] if model_facts(name).parameters > SMALL else [])
+        for name in model_names()
+    ]
+
+
+def published_file(path: Path, model: str) -> Path:
+    """Write random weights as the program of a model publishes them, for 3 classes."""
+    facts, generator = model_facts(model), np.random.default_rng(0)
+    (layout,) = layouts_of(facts)
+    network = network_parameters(model, 3)
+
+    def values(shape: tuple[int, ...]) -> NDArray[np.float32]:
+        # Larger than zero, as variances must be; small enough that no network overflows.
+        return (generator.random(shape, dtype=np.float32) + 0.5) / np.float32(np.prod(shape[1:]) or 1)
+
+    if layout == "darknet":
+        arrays = {name: values(shape) for one in network.darknet_convolutions() for name, shape in one.arrays()}
+        write_darknet(path.with_suffix(".weights"), network.darknet_convolutions(), arrays.__getitem__)
+        return path.with_suffix(".weights")
+    file = TorchFile()
+    tree = {to_layout(name, facts, layout): file.tensor(values(shape)) for name, shape in network.shapes.items()}
+    return file.write(path.with_suffix(".pt"), ordered(tree))
+
+
+@pytest.mark.parametrize("model", every_model())
+@pytest.mark.usefixtures("pynative")
+def test_import_predict_export_import_keeps_every_array(model: str, tmp_path: Path) -> None:
+    facts, file = model_facts(model), published_file(tmp_path / "published", model)
+    (layout,) = layouts_of(facts)
+    first = open_bundle(import_weights(file, model, str(tmp_path / "first")).bundle)
+    step = facts.strides[-1]
+    network = load_network(first.manifest, first.path(WEIGHTS))
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    raws = network(ms.Tensor(np.full((1, 3, step, step), 0.5, np.float32)))
+    assert all(np.isfinite(raw.asnumpy()).all() for raw in raws)
+    del network
+    exports = [("own.safetensors", "kubeyolo"), ("theirs.safetensors", layout)]
+    exports += [("again.weights", "darknet")] if layout == "darknet" else []
+    for number, (name, names) in enumerate(exports):
+        export_weights(first.uri, tmp_path / name, names)
+        again = import_weights(tmp_path / name, model, str(tmp_path / f"again{number}"))
+        assert again.layout == names
+        second = open_bundle(again.bundle)
+        assert second.manifest.files[WEIGHTS] == first.manifest.files[WEIGHTS]
+        assert (second.manifest.anchors, second.manifest.bn_eps) == (facts.anchors, None)
+        if name == "again.weights":
+            assert (tmp_path / name).read_bytes() == file.read_bytes()
+        # The largest take more than a gigabyte each.
+        (tmp_path / name).unlink()
+        second.path(WEIGHTS).unlink()
+    file.unlink()
+    first.path(WEIGHTS).unlink()
