@@ -196,14 +196,13 @@ def test_loss_and_gradients_are_those_of_plain_loops(name: str, mode: str) -> No
     claims = reference.claims(labels, [raw.shape[2:4] for raw in raws])
     assert (target == 1).sum() == len(claims) > 10
     assert (target == -1).sum() > 0
-    if mode == "pynative":
-        compared = 0
-        for row in chosen_rows(claims, target, shapes):
-            for output in range(5 + CLASSES):
-                wanted = (reference.gradient(raws, labels, row, output) * gains).sum()
-                assert gradients[row[0]][(*row[1:], output)] == pytest.approx(wanted, rel=2e-3, abs=2e-6), (row, output)
-                compared += 1
-        assert compared >= 80
+    compared = 0
+    for row in chosen_rows(claims, target, shapes):
+        for output in range(5 + CLASSES):
+            wanted = (reference.gradient(raws, labels, row, output) * gains).sum()
+            assert gradients[row[0]][(*row[1:], output)] == pytest.approx(wanted, rel=2e-3, abs=2e-6), (row, output)
+            compared += 1
+    assert compared >= 80
 
     # An empty batch: objectness alone, and every row counts.
     (_, parts, target), gradients = run(cell, raws, padded(labels[:0], 24))
@@ -220,6 +219,23 @@ def test_loss_and_gradients_are_those_of_plain_loops(name: str, mode: str) -> No
     assert first[0][0] == second[0][0] == pytest.approx(float(total), rel=1e-6)
     for gradient, other in zip(first[1], second[1], strict=True):
         np.testing.assert_array_equal(gradient, other)
+
+
+@pytest.mark.parametrize("name", ["yolov3", "yolov4", "yolov4-tiny"])
+def test_both_modes_give_the_same_numbers(name: str) -> None:
+    raws, labels = some_batch(model_facts(name), seed=4)
+    found = []
+    for mode in (ms.PYNATIVE_MODE, ms.GRAPH_MODE):
+        ms.set_context(mode=mode, jit_syntax_level=ms.STRICT)
+        cell = LossAndGradients(build_loss(model_facts(name), CLASSES, 64), len(raws))
+        found.append(run(cell, raws, padded(labels, 24)))
+    (outputs, gradients), (others, other_gradients) = found
+    np.testing.assert_array_equal(outputs[2], others[2])
+    for value, other in zip(outputs[:2], others[:2], strict=True):
+        np.testing.assert_allclose(value, other, rtol=1e-6)
+    for gradient, other in zip(gradients, other_gradients, strict=True):
+        assert np.abs(gradient).max() > 0
+        np.testing.assert_allclose(gradient, other, rtol=1e-5, atol=1e-6 * np.abs(gradient).max())
 
 
 @pytest.mark.parametrize("name", SETTINGS)
