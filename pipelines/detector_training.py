@@ -11,6 +11,7 @@ from components.publish.component import publish
 from components.quantize.component import quantize
 from components.train.component import train
 from components.validate_dataset.component import validate_dataset
+from pipelines.surroundings import give_surroundings
 
 PRESET: dict = {}
 """No overrides: every value of the section is the preset's."""
@@ -127,6 +128,8 @@ def detector_training(
         run_name=run_name,
         min_ap=min_ap,
         evaluate_overrides=evaluate_overrides,
+        runtime="mindspore",
+        place="evaluate",
         code_digest=code_digest,
     )
     exported = export_model(
@@ -159,8 +162,7 @@ def detector_training(
         code_digest=code_digest,
     )
     for task in (validated, pretrained, trained, evaluated, exported, quantized, published):
-        # MindSpore's generated code works with this implementation alone, and kfp has chosen one before a step begins.
-        task.set_env_variable("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
+        give_surroundings(task)
     return Outputs(
         bundle=published.outputs["bundle"],
         validate_dataset_record=validated.outputs["record"],

@@ -17,14 +17,16 @@ def evaluate(
     min_ap: float,
     evaluate_overrides: dict,
     code_digest: str,
+    runtime: str,
+    place: str,
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
 ) -> NamedTuple("Outputs", [("record", str)]):
-    """Evaluate the trained network on the validation split: the 12 COCO numbers, and a gate on AP.
+    """Evaluate a network of a bundle on the validation split: the 12 COCO numbers, and a gate on AP.
 
     Args:
-        bundle: URI of the bundle with the trained weights.
+        bundle: URI of the bundle.
         dataset: URI of the stored data set.
         dataset_digest: Digest of its content.
         store: URI of the store that receives the results.
@@ -32,6 +34,8 @@ def evaluate(
         min_ap: The step fails when AP (0 to 1) is below this; 0 takes the preset's.
         evaluate_overrides: Values over those of the preset's section `evaluate`.
         code_digest: Digest of the library.
+        runtime: What runs the network: mindspore, onnx, int8 or mindir.
+        place: Name of the folder of the run that receives the results.
         metrics: The 12 COCO numbers.
         confusion: Which classes are taken for which, at a score of .25 and an IoU of .5.
         report: Numbers, classes, curves and sample detections.
@@ -46,6 +50,8 @@ def evaluate(
         dataset=dataset,
         store=store,
         run_name=run_name,
+        runtime=runtime,
+        place=place,
         min_ap=min_ap,
         evaluate_overrides=evaluate_overrides,
         metrics=metrics,

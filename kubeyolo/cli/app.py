@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from kubeyolo import __version__
-from kubeyolo.cli import errors, models, pipeline, predict, run, sample, steps, weights
+from kubeyolo.cli import copy, errors, models, pipeline, predict, run, sample, steps, weights
 
 app = typer.Typer(
     name="kubeyolo",
@@ -31,6 +31,7 @@ app.command("quantize")(steps.quantize)
 app.command("publish")(steps.publish)
 app.command("predict")(predict.predict)
 app.command("sample")(sample.sample)
+app.command("copy")(copy.copy)
 app.add_typer(models.group, name="models")
 app.add_typer(pipeline.group, name="pipeline")
 app.add_typer(weights.group, name="weights")

@@ -43,3 +43,22 @@ class RunDisplay:
 
     def _print(self, *parts: tuple[str, str]) -> None:
         self._console.print(Text.assemble(*parts))
+
+
+class Silent:
+    """Shows nothing of a run."""
+
+    def started(self, step: str) -> None:
+        """Show nothing."""
+
+    def cached(self, step: str) -> None:
+        """Show nothing."""
+
+    def line(self, step: str, text: str) -> None:
+        """Show nothing."""
+
+    def finished(self, step: str, seconds: float) -> None:
+        """Show nothing."""
+
+    def failed(self, step: str, message: str) -> None:
+        """Show nothing."""

@@ -23,6 +23,11 @@ RunsOption = Annotated[
 ]
 DEFAULT_RUNS = Path("runs")
 
+ImagesOption = Annotated[
+    Path, typer.Option("--images", metavar="FILE", help="Image references by image name, as 'make images' writes them.")
+]
+DEFAULT_IMAGES = Path("build/images.yaml")
+
 ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", metavar="NAME", help="Model; see 'kubeyolo models list'.")
 ]

@@ -1,4 +1,4 @@
-"""``kubeyolo pipeline``: the pipelines as Kubeflow reads them."""
+"""``kubeyolo pipeline``: the pipelines as Kubeflow reads them, and their runs there."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from typing import Annotated
 
 import typer
 
+from kubeyolo.cli import cluster, gate
 from kubeyolo.cli.options import ConfigOption, SetOption, sets_of
 
-group = typer.Typer(help="The pipelines as Kubeflow reads them.", no_args_is_help=True)
+group = typer.Typer(help="The pipelines as Kubeflow reads them, and their runs there.", no_args_is_help=True)
+group.command("submit")(cluster.submit)
+group.command("status")(cluster.status)
+group.command("logs")(cluster.logs)
+group.command("cancel")(cluster.cancel)
+group.command("list")(cluster.list_runs)
+group.command("gate")(gate.gate)
 
 
 @group.command("show")

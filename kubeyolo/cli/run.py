@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kubeyolo.cli.options import (
+    DEFAULT_IMAGES,
     DEFAULT_RUNS,
     DEFAULT_STORE,
     ConfigOption,
+    ImagesOption,
     JsonOption,
     ModelOption,
     RunsOption,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from kubeyolo.runs.local import RunOutcome
 
 SAMPLE_FOLDER = "sample-data"
-DEFAULT_IMAGES = Path("build/images.yaml")
 
 
 class Runner(StrEnum):
@@ -57,10 +57,7 @@ def run(
     runner: Annotated[
         Runner, typer.Option("--runner", help="Steps in processes, or in containers of Docker or Podman.")
     ] = Runner.PROCESS,
-    images: Annotated[
-        Path,
-        typer.Option("--images", metavar="FILE", help="With --runner docker: image references by image name."),
-    ] = DEFAULT_IMAGES,
+    images: ImagesOption = DEFAULT_IMAGES,
     runs: RunsOption = DEFAULT_RUNS,
     as_json: JsonOption = False,
 ) -> None:
@@ -82,7 +79,7 @@ def run(
 
       kubeyolo run --data data/bccd --store minio://kubeyolo --runner docker
     """
-    from kubeyolo.cli.display import RunDisplay
+    from kubeyolo.cli.display import RunDisplay, Silent
     from kubeyolo.data.sample import generate_sample_dataset
     from kubeyolo.errors import InputError, KubeyoloError
     from kubeyolo.runs.bind import pipeline_text
@@ -104,7 +101,7 @@ def run(
     if not as_json:
         print(f"run {parameters.name}\nstore {parameters.store}", flush=True)
     try:
-        observer = _Silent() if as_json else RunDisplay()
+        observer = Silent() if as_json else RunDisplay()
         outcome = run_local(parameters, runs, observer, pipeline, step_runner)
     except (KubeyoloError, KeyboardInterrupt):
         if not as_json and folder.index.is_file():
@@ -116,25 +113,6 @@ def run(
         print(json.dumps(outcome.summary, indent=1))
         return
     _print_outcome(outcome)
-
-
-class _Silent:
-    """Shows nothing of a run."""
-
-    def started(self, step: str) -> None:
-        """Show nothing."""
-
-    def cached(self, step: str) -> None:
-        """Show nothing."""
-
-    def line(self, step: str, text: str) -> None:
-        """Show nothing."""
-
-    def finished(self, step: str, seconds: float) -> None:
-        """Show nothing."""
-
-    def failed(self, step: str, message: str) -> None:
-        """Show nothing."""
 
 
 def _print_outcome(outcome: RunOutcome) -> None:

@@ -12,6 +12,7 @@ import yaml
 from kubeyolo.errors import InputError, suggest
 
 DETECTOR_TRAINING = "detector-training"
+MODEL_EVALUATION = "model-evaluation"
 
 _COMPILED = resources.files("kubeyolo.compiled")
 

@@ -116,6 +116,21 @@ def _check_formats(config: Config) -> None:
         )
 
 
+def remote_place(option: str, place: str) -> str:
+    """Return the URI of a place that pods reach.
+
+    Raises:
+        InputError: It is a folder of this machine.
+    """
+    location = parse(place)
+    if isinstance(location, FileLocation):
+        raise InputError(
+            f"{option} {place}: pods see no folder of this machine; copy it into the object store with "
+            f"'kubeyolo copy {place} minio://bucket/prefix', and give that"
+        )
+    return location.uri
+
+
 def full_uri(place: str) -> str:
     """Return a path as an absolute one, so that a step finds it from any folder; other URIs as they are."""
     location = parse(place)

@@ -93,19 +93,23 @@ def evaluate(
     dataset: str,
     store: str,
     run_name: str,
+    runtime: str,
+    place: str,
     min_ap: float,
     evaluate_overrides: Values,
     metrics: MetricsArtifact,
     confusion: ConfusionArtifact,
     report: ReportArtifact,
 ) -> tuple[str]:
-    """Evaluate the trained network; return the URI of the step's record."""
+    """Evaluate a network of a bundle; return the URI of the step's record."""
     from kubeyolo.steps import evaluate as step
+    from kubeyolo.steps.detection import check_runtime
 
     with reported(step.STEP) as reporter:
+        checked = check_runtime(runtime)
         config = bundle_configuration(bundle, evaluate={**evaluate_overrides, **settings(min_ap=min_ap)})
-        reporter.write_to(run_output(store, run_name, step.STEP))
-        outcome = step.evaluate(bundle, dataset, reporter.output, config)
+        reporter.write_to(run_output(store, run_name, place))
+        outcome = step.evaluate(bundle, dataset, reporter.output, config, checked)
         reporter.publish(outcome.record, metrics, report)
         reporter.publish_confusion(join_uri(reporter.output, step.CONFUSION_NAME), confusion)
     return (outcome.record,)

@@ -29,13 +29,21 @@ COMMANDS = [
     "publish",
     "predict",
     "sample",
+    "copy",
     "models list",
     "models show",
     "pipeline show",
+    "pipeline submit",
+    "pipeline status",
+    "pipeline logs",
+    "pipeline cancel",
+    "pipeline list",
+    "pipeline gate",
     "weights export",
     "weights import",
 ]
-CONFIGURED = ["run", "validate", "pretrain", "train", "evaluate", "export", "quantize", "publish", "pipeline show"]
+CONFIGURED = ["run", "validate", "pretrain", "train", "evaluate", "export", "quantize", "publish"]
+CONFIGURED += ["pipeline show", "pipeline submit", "pipeline gate"]
 
 
 class Result:
@@ -123,6 +131,29 @@ def test_help_loads_nothing_heavy() -> None:
         ("pipeline show --image kubeyolo-trian=x", ["did you mean 'kubeyolo-train'"]),
         ("pipeline show --image kubeyolo-train", ["expected name=reference"]),
         ("pipeline show -o absent/file.yaml", ["absent/file.yaml: cannot be written"]),
+        ("pipeline submit --data shapes --store minio://x", ["--data shapes: pods see no folder", "kubeyolo copy"]),
+        (
+            "pipeline submit --data minio://data/x --store minio://kubeyolo -p max_epochs=3",
+            ["did you mean 'max_epoch'"],
+        ),
+        (
+            "pipeline submit --data minio://data/x --store minio://kubeyolo -p max_epoch=ten",
+            ["expected a whole number"],
+        ),
+        ("pipeline status", ["no Kubeflow host: give --host"]),
+        ("pipeline status --host nowhere", ["'nowhere': expected an address"]),
+        ("pipeline list --host http://127.0.0.1:9", ["http://127.0.0.1:9: does not answer", "refused"]),
+        ("pipeline gate --bundle minio://m/b --data minio://d/x --store minio://s", ["no limit is given"]),
+        (
+            "pipeline gate --bundle b --data minio://d/x --store minio://s --min-ap 2",
+            ["--min-ap", "less than or"],
+        ),
+        ("pipeline gate --bundle b --data minio://d/x --store minio://s --min AP5=0.3", ["did you mean 'AP50'"]),
+        ("pipeline gate --bundle b --data minio://d/x --store minio://s --min AP50", ["such as AP50=0.8"]),
+        ("pipeline gate --bundle b --data minio://d/x --store minio://s --max-drop 1", ["give --baseline"]),
+        ("pipeline gate --bundle b --data d --store s --min-ap 0.5 --junit absent/x.xml", ["absent/x.xml: cannot be"]),
+        ("pipeline gate --bundle b --data d --store s --min-ap 0.5", ["--bundle b: pods see no folder"]),
+        ("copy absent there", ["absent: there is nothing to copy"]),
         ("sample", ["FOLDER", "sample --help"]),
         ("sample there --train none", ["--train", "valid integer", "sample --help"]),
         ("trian", ["trian"]),
@@ -231,7 +262,7 @@ def test_pipeline_show_binds_images_and_values(kubeyolo: Any, tmp_path: Path) ->
     images.write_text("kubeyolo-train: r/kubeyolo-train@sha256:1\n")
     arguments = ["--images", images, "--image", "kubeyolo-validate=r/v@sha256:2", "--set", "train.max_epoch=3"]
     assert kubeyolo("pipeline", "show", "-o", "bound.yaml", *arguments).code == 0
-    bound = yaml.safe_load((tmp_path / "bound.yaml").read_text())
+    bound = next(yaml.safe_load_all((tmp_path / "bound.yaml").read_text()))
     executors = bound["deploymentSpec"]["executors"]
     assert executors["exec-train"]["container"]["image"] == "r/kubeyolo-train@sha256:1"
     assert executors["exec-validate-dataset"]["container"]["image"] == "r/v@sha256:2"
@@ -243,8 +274,8 @@ def test_pipeline_show_has_the_digest_of_the_library_and_all_else_of_the_wheel(k
     from kubeyolo.runs.bind import pipeline_text
     from kubeyolo.source import source_digest
 
-    shown, held = (yaml.safe_load(text) for text in (kubeyolo("pipeline", "show").out, pipeline_text()))
-    held["root"]["inputDefinitions"]["parameters"]["code_digest"]["defaultValue"] = source_digest()
+    shown, held = (list(yaml.safe_load_all(text)) for text in (kubeyolo("pipeline", "show").out, pipeline_text()))
+    held[0]["root"]["inputDefinitions"]["parameters"]["code_digest"]["defaultValue"] = source_digest()
     assert shown == held
 
 

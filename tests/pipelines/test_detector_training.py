@@ -18,7 +18,7 @@ from pipelines.compile import compile_all, stale
 
 @pytest.fixture(scope="module")
 def compiled() -> dict[str, Any]:
-    return dict(yaml.safe_load(pipeline_text()))
+    return dict(next(yaml.safe_load_all(pipeline_text())))
 
 
 def tasks_of(compiled: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ DIGEST = "registry.local:5000/team/kubeyolo-train@sha256:" + "a" * 64
 
 
 def images_of(text: str) -> dict[str, str]:
-    executors = yaml.safe_load(text)["deploymentSpec"]["executors"]
+    executors = next(yaml.safe_load_all(text))["deploymentSpec"]["executors"]
     return {name: executor["container"]["image"] for name, executor in executors.items()}
 
 
@@ -46,7 +46,7 @@ def test_a_bound_pipeline_is_one_that_kfp_loads() -> None:
 
 def test_values_become_defaults() -> None:
     text = bind_defaults(pipeline_text(), {"model": "yolov5s", "train": {"max_epoch": 3}})
-    parameters = yaml.safe_load(text)["root"]["inputDefinitions"]["parameters"]
+    parameters = next(yaml.safe_load_all(text))["root"]["inputDefinitions"]["parameters"]
     assert parameters["model"]["defaultValue"] == "yolov5s"
     assert parameters["train_overrides"]["defaultValue"] == {"max_epoch": 3}
 

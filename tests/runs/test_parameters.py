@@ -21,7 +21,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_arguments_are_those_of_the_compiled_pipeline(data: Path, tmp_path: Path) -> None:
     arguments = run_parameters(str(data), str(tmp_path)).arguments()
-    parameters = yaml.safe_load(pipeline_text())["root"]["inputDefinitions"]["parameters"]
+    parameters = next(yaml.safe_load_all(pipeline_text()))["root"]["inputDefinitions"]["parameters"]
     assert set(arguments) <= set(parameters)
     needed = {name for name, parameter in parameters.items() if not parameter.get("isOptional")}
     assert needed <= set(arguments)

@@ -1,0 +1,259 @@
+"""``kubeyolo pipeline submit | status | logs | cancel | list``: runs on Kubeflow."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kubeyolo.cli.options import DEFAULT_IMAGES, ConfigOption, ImagesOption, JsonOption, ModelOption, SetOption, sets_of
+
+if TYPE_CHECKING:
+    from kubeyolo.runs.kubeflow import Kubeflow, RemoteRun
+
+HostOption = Annotated[
+    str, typer.Option("--host", envvar="KUBEYOLO_KFP_HOST", metavar="URL", help="Address of Kubeflow's API.")
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id or name of a run; by default the newest one.")]
+LATEST = "latest"
+
+_COMMIT_VARIABLES = ("KUBEYOLO_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA")
+_COMMIT_DIGITS = 8
+
+
+def submit(
+    data: Annotated[str, typer.Option("--data", metavar="URI", help="COCO data set in the object store.")],
+    store: Annotated[
+        str, typer.Option("--store", envvar="KUBEYOLO_STORE", metavar="URI", help="Store, as minio://bucket/prefix.")
+    ],
+    model: ModelOption = None,
+    classification: Annotated[
+        str, typer.Option("--classification", metavar="URI", help="Images by class to pretrain the backbone on.")
+    ] = "",
+    version: Annotated[
+        str, typer.Option("--version", metavar="NAME", help="Version to publish under; by default from the content.")
+    ] = "",
+    config_file: ConfigOption = None,
+    sets: SetOption = None,
+    params: Annotated[
+        list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter of the pipeline.")
+    ] = None,
+    images: ImagesOption = DEFAULT_IMAGES,
+    experiment: Annotated[
+        str, typer.Option("--experiment", metavar="NAME", help="Experiment; by default <model>-<data set>.")
+    ] = "",
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the run; by default made here.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end, and show the steps.")] = False,
+    host: HostOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a run of the detector training pipeline to Kubeflow.
+
+    Exit codes: 0 submitted, or with --wait succeeded; 1 failed; 2 could not be submitted; 3 terminated.
+
+    [bold]Examples[/bold]
+
+      kubeyolo pipeline submit --data minio://data/bccd --store minio://kubeyolo --images build/images.yaml --wait
+
+      kubeyolo pipeline submit --data minio://data/bccd --store minio://kubeyolo --param max_epoch=100
+    """
+    from kubeyolo.runs.arguments import check_arguments, parse_pairs
+    from kubeyolo.runs.bind import DETECTOR_TRAINING, pipeline_text
+    from kubeyolo.runs.images import bind_image_file
+    from kubeyolo.runs.kubeflow import Kubeflow
+    from kubeyolo.runs.naming import dataset_label
+    from kubeyolo.runs.parameters import remote_place, run_parameters
+
+    text = pipeline_text(DETECTOR_TRAINING)
+    for option, place in (("--data", data), ("--store", store), ("--classification", classification)):
+        if place:
+            remote_place(option, place)
+    pairs = parse_pairs(params or [])
+    check_arguments(text, {"data": data, "store": store} | pairs)
+    parameters = run_parameters(data, store, model, config_file, sets_of(sets), classification, version)
+    arguments = check_arguments(text, parameters.arguments() | pairs)
+    text = bind_image_file(text, images)
+    kubeflow = Kubeflow(host)
+    versions = kubeflow.pipeline_version(DETECTOR_TRAINING, text, "A COCO data set in, a gated int8 detector out.")
+    model_name = str(arguments["model"])
+    group = kubeflow.make_experiment(experiment or f"{model_name}-{dataset_label(data)}")
+    run = kubeflow.submit(name or f"{parameters.name}-{commit_label()}", group, versions, arguments)
+    _print_submitted(kubeflow, run, as_json and not wait)
+    if wait:
+        _wait(kubeflow, run, as_json)
+
+
+def status(run: RunArgument = LATEST, host: HostOption = "", as_json: JsonOption = False) -> None:
+    """Show a run on Kubeflow and its steps.
+
+    Exit codes: 0 under way or succeeded, 1 failed, 2 not known, 3 terminated.
+
+    [bold]Examples[/bold]
+
+      kubeyolo pipeline status
+
+      kubeyolo pipeline status 3f0c9a1b-22d4-4c55-9a0e-0a1b2c3d4e5f --json
+    """
+    from kubeyolo.runs.follow import check_end
+    from kubeyolo.runs.kubeflow import Kubeflow
+
+    kubeflow = Kubeflow(host)
+    found = kubeflow.find(run)
+    _print_run(found, as_json)
+    if found.is_over:
+        check_end(kubeflow, found)
+
+
+def logs(
+    run: RunArgument = LATEST,
+    step: Annotated[str, typer.Option("--step", metavar="NAME", help="One step; by default all of them.")] = "",
+    host: HostOption = "",
+) -> None:
+    """Print what the steps of a run on Kubeflow have printed.
+
+    [bold]Examples[/bold]
+
+      kubeyolo pipeline logs
+
+      kubeyolo pipeline logs yolov5n-r7-bccd-1f3a9c07-0a1b2c3d --step train
+    """
+    from kubeyolo.errors import InputError, suggest
+    from kubeyolo.runs.kubeflow import Kubeflow
+
+    kubeflow = Kubeflow(host)
+    found = kubeflow.find(run)
+    names = [one.name for one in found.steps]
+    if step and step not in names:
+        raise InputError(f"run {found.name}: no step {step!r} has begun{suggest(step, names)}")
+    for one in found.steps:
+        if step in ("", one.name) and one.pod:
+            text = kubeflow.log(found.id, one.pod) or "(nothing of its log is kept)"
+            print(f"=== {one.name} {one.state.lower()} ({one.pod})\n{text.rstrip()}")
+
+
+def cancel(run: RunArgument = LATEST, host: HostOption = "") -> None:
+    """Terminate a run on Kubeflow; nothing happens to one that has ended.
+
+    [bold]Examples[/bold]
+
+      kubeyolo pipeline cancel yolov5n-r7-bccd-1f3a9c07-0a1b2c3d
+    """
+    from kubeyolo.runs.kubeflow import Kubeflow
+
+    kubeflow = Kubeflow(host)
+    found = kubeflow.find(run)
+    if found.is_over:
+        print(f"{found.name} has ended: {found.state.lower()}")
+        return
+    kubeflow.terminate(found.id)
+    print(f"{found.name} ({found.id}) is being terminated")
+
+
+def list_runs(
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 20,
+    experiment: Annotated[str, typer.Option("--experiment", metavar="NAME", help="Of one experiment alone.")] = "",
+    host: HostOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List runs on Kubeflow, newest first.
+
+    [bold]Examples[/bold]
+
+      kubeyolo pipeline list
+
+      kubeyolo pipeline list --experiment yolov5n-r7-bccd -n 5 --json
+    """
+    import json
+    from itertools import islice
+
+    from rich import box
+    from rich.table import Table
+
+    from kubeyolo.cli.tables import wide_console
+    from kubeyolo.runs.kubeflow import Kubeflow
+
+    kubeflow = Kubeflow(host)
+    found = list(islice(kubeflow.runs(kubeflow.experiment(experiment) if experiment else ""), count))
+    if as_json:
+        print(json.dumps([_facts(run) for run in found], indent=1))
+        return
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column in ("run", "state", "submitted", "id"):
+        table.add_column(column, no_wrap=True)
+    for run in found:
+        table.add_row(run.name, run.state.lower(), _clock(run.created), run.id)
+    wide_console().print(table)
+
+
+def commit_label() -> str:
+    """Return the short commit of what is submitted from: of a CI's environment, of git here, or of the library."""
+    from kubeyolo.source import source_digest
+
+    commit = next((os.environ[name] for name in _COMMIT_VARIABLES if os.environ.get(name)), "")
+    if not commit:
+        command = ["git", "rev-parse", "HEAD"]
+        try:
+            commit = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            commit = source_digest()
+    return commit[:_COMMIT_DIGITS]
+
+
+def _wait(kubeflow: Kubeflow, run: RemoteRun, as_json: bool) -> None:
+    from kubeyolo.cli.display import RunDisplay, Silent
+    from kubeyolo.runs.follow import follow
+
+    ended = follow(kubeflow, run.id, Silent() if as_json else RunDisplay())
+    _print_run(ended, as_json)
+
+
+def _print_submitted(kubeflow: Kubeflow, run: RemoteRun, as_json: bool) -> None:
+    import json
+    import sys
+
+    address = f"{kubeflow.host}/#/runs/details/{run.id}"
+    if as_json:
+        print(json.dumps({"id": run.id, "name": run.name, "address": address}, indent=1))
+    else:
+        print(f"run {run.name}\nid {run.id}\npage {address}", file=sys.stdout, flush=True)
+
+
+def _print_run(run: RemoteRun, as_json: bool) -> None:
+    import json
+
+    from rich import box
+    from rich.table import Table
+
+    from kubeyolo.cli.tables import wide_console
+    from kubeyolo.report.formats import duration
+    from kubeyolo.runs.follow import seconds_of
+
+    if as_json:
+        print(json.dumps(_facts(run) | {"arguments": dict(run.arguments)}, indent=1))
+        return
+    table = Table(title=f"{run.name} {run.state.lower()}", title_justify="left", box=box.SIMPLE, pad_edge=False)
+    for column in ("step", "state", "started", "time"):
+        table.add_column(column, no_wrap=True)
+    for step in run.steps:
+        time = duration(seconds_of(step)) if step.started else ""
+        table.add_row(step.name, step.state.lower(), _clock(step.started), time)
+    wide_console().print(table)
+
+
+def _facts(run: RemoteRun) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "name": run.name,
+        "state": run.state,
+        "created": _clock(run.created),
+        "ended": _clock(run.ended),
+        "message": run.message,
+        "steps": {step.name: {"state": step.state, "pod": step.pod, "message": step.message} for step in run.steps},
+    }
+
+
+def _clock(moment: datetime | None) -> str:
+    return moment.astimezone().isoformat(sep=" ", timespec="seconds") if moment else ""

@@ -1,0 +1,155 @@
+"""``kubeyolo pipeline gate``: a model evaluated on Kubeflow, and refused when it is worse than it must be."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kubeyolo.cli.cluster import HostOption, commit_label
+from kubeyolo.cli.options import DEFAULT_IMAGES, ConfigOption, ImagesOption, JsonOption, SetOption, sets_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kubeyolo.runs.gate import Check
+
+FAILED = 1
+
+
+def gate(
+    bundle: Annotated[str, typer.Option("--bundle", metavar="URI", help="The bundle that is to pass.")],
+    data: Annotated[str, typer.Option("--data", metavar="URI", help="COCO data set in the object store.")],
+    store: Annotated[
+        str, typer.Option("--store", envvar="KUBEYOLO_STORE", metavar="URI", help="Store, as minio://bucket/prefix.")
+    ],
+    baseline: Annotated[
+        str, typer.Option("--baseline", metavar="URI", help="Bundle that it is compared with on the same images.")
+    ] = "",
+    min_ap: Annotated[float | None, typer.Option("--min-ap", min=0, max=1, help="Least AP, 0 to 1.")] = None,
+    least: Annotated[
+        list[str] | None, typer.Option("--min", metavar="KEY=VALUE", help="Least value of a COCO number: AP50=0.8.")
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option("--max-drop", help="Most points of AP (AP x 100) lost against the baseline; 1 with a baseline."),
+    ] = None,
+    runtime: Annotated[str, typer.Option("--runtime", help="mindspore, onnx, int8 or mindir.")] = "mindspore",
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Where to write JUnit XML.")] = None,
+    summary: Annotated[
+        Path | None, typer.Option("--summary", metavar="FILE", help="File that a Markdown summary is appended to.")
+    ] = None,
+    images: ImagesOption = DEFAULT_IMAGES,
+    config_file: ConfigOption = None,
+    sets: SetOption = None,
+    host: HostOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate a bundle on Kubeflow and compare its COCO numbers with limits.
+
+    Exit codes: 0 it passes; 1 it is worse than a limit; 2 it could not be evaluated; 3 the run was terminated.
+
+    [bold]Examples[/bold]
+
+      kubeyolo pipeline gate --bundle minio://kubeyolo/models/yolov5n-r7/new --data minio://data/bccd --min-ap 0.5
+
+      kubeyolo pipeline gate --bundle minio://m/new --baseline minio://m/old --data minio://data/bccd --max-drop 0.5
+    """
+    import json
+
+    from kubeyolo.runs.gate import check_numbers, junit_xml, markdown_summary
+
+    limits = _limits(min_ap, least or [])
+    drop = math.inf if not baseline and max_drop is None else 1.0 if max_drop is None else max_drop
+    check_numbers({}, {} if baseline else None, limits, drop)  # that the limits make sense
+    for path in (junit, summary):
+        _check_writable(path)
+    begun = time.monotonic()
+    found = _evaluate(bundle, data, store, baseline, runtime, images, config_file, sets_of(sets), host, as_json)
+    numbers, compared = found["evaluate"], found.get("evaluate-baseline")
+    checks = check_numbers(numbers, compared, limits, drop)
+    if junit:
+        junit.write_text(junit_xml("kubeyolo gate", checks, time.monotonic() - begun), encoding="utf-8")
+    if summary:
+        links = {"bundle": bundle, "baseline": baseline, "data": data, "run": found["run"]}
+        text = markdown_summary(
+            "kubeyolo gate", checks, numbers, compared, {name: link for name, link in links.items() if link}
+        )
+        with summary.open("a", encoding="utf-8") as file:
+            file.write(text)
+    if as_json:
+        told = [{"check": check.name, "passed": check.passed, "message": check.message} for check in checks]
+        print(json.dumps({"passed": _passed(checks), "checks": told, **found}, indent=1))
+    else:
+        for check in checks:
+            print(f"{'✓' if check.passed else '✗'} {check.name}: {check.message}")
+    if not _passed(checks):
+        raise typer.Exit(FAILED)
+
+
+def _evaluate(
+    bundle: str,
+    data: str,
+    store: str,
+    baseline: str,
+    runtime: str,
+    images: Path,
+    config_file: Path | None,
+    sets: tuple[str, ...],
+    host: str,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Run the evaluation pipeline and return the COCO numbers by place, and the name of the run."""
+    from kubeyolo.cli.display import RunDisplay, Silent
+    from kubeyolo.errors import InputError, WorkError
+    from kubeyolo.runs.bind import MODEL_EVALUATION, pipeline_text
+    from kubeyolo.runs.evaluation import evaluation_arguments, evaluation_numbers
+    from kubeyolo.runs.follow import follow
+    from kubeyolo.runs.images import bind_image_file
+    from kubeyolo.runs.kubeflow import Kubeflow
+
+    arguments = evaluation_arguments(bundle, data, store, baseline, runtime, config_file, sets)
+    text = bind_image_file(pipeline_text(MODEL_EVALUATION), images)
+    kubeflow = Kubeflow(host)
+    version = kubeflow.pipeline_version(MODEL_EVALUATION, text, "COCO numbers of a bundle, and of a baseline.")
+    name = f"{arguments['run_name']}-{commit_label()}"
+    run = kubeflow.submit(name, kubeflow.make_experiment(MODEL_EVALUATION), version, arguments)
+    if not quiet:
+        print(f"run {run.name}\nid {run.id}", flush=True)
+    try:
+        follow(kubeflow, run.id, Silent() if quiet else RunDisplay())
+    except WorkError as error:
+        raise InputError(f"could not be evaluated: {error}") from error
+    return {"run": run.name, **evaluation_numbers(store, arguments["run_name"], bool(baseline))}
+
+
+def _limits(min_ap: float | None, pairs: Sequence[str]) -> dict[str, float]:
+    from kubeyolo.errors import InputError
+
+    limits = {} if min_ap is None else {"AP": min_ap}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        try:
+            limits[key] = float(value) if equals else math.nan
+        except ValueError:
+            limits[key] = math.nan
+        if not 0 <= limits[key] <= 1:
+            raise InputError(f"--min {pair!r}: expected a COCO number and a value from 0 to 1, such as AP50=0.8")
+    return limits
+
+
+def _check_writable(path: Path | None) -> None:
+    from kubeyolo.errors import InputError
+
+    try:
+        if path is not None:
+            path.open("a").close()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _passed(checks: Sequence[Check]) -> bool:
+    return all(check.passed for check in checks)

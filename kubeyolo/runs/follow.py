@@ -1,0 +1,128 @@
+"""A run on the cluster, watched to its end: its steps are shown as those of a run on this machine are."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from kubeyolo.errors import KubeyoloError, WorkError
+from kubeyolo.runs.kubeflow import TERMINATED, Kubeflow, RemoteRun, RemoteStep, Unreachable
+from kubeyolo.runs.watch import RunObserver
+
+POLL_SECONDS = 5.0
+PATIENCE_SECONDS = 900.0
+"""How long a Kubeflow that does not answer is waited for: its API server may be restarted."""
+
+LAST_LINES = 15
+
+_BEGUN = frozenset({"RUNNING", "SUCCEEDED", "FAILED", "CANCELED", "CANCELING"})
+
+
+class TerminatedRun(KubeyoloError):
+    """The run was terminated: by 'kubeyolo pipeline cancel', or in Kubeflow's pages."""
+
+    exit_code = 3
+
+
+class _Seen:
+    """Tells an observer what is new since the last look."""
+
+    def __init__(self, observer: RunObserver) -> None:
+        self._observer = observer
+        self._state: dict[str, str] = {}
+
+    def look(self, run: RemoteRun) -> None:
+        for step in run.steps:
+            before = self._state.get(step.name, "")
+            if step.state == before:
+                continue
+            self._state[step.name] = step.state
+            if step.state == "SKIPPED" or (step.state == "SUCCEEDED" and not step.pod):
+                self._observer.cached(step.name)
+                continue
+            if before not in _BEGUN and step.state in _BEGUN:
+                self._observer.started(step.name)
+            if step.state == "SUCCEEDED":
+                self._observer.finished(step.name, seconds_of(step))
+            elif step.state in ("FAILED", "CANCELED"):
+                self._observer.failed(step.name, step.message)
+
+
+def follow(
+    kubeflow: Kubeflow,
+    run_id: str,
+    observer: RunObserver,
+    poll_seconds: float = POLL_SECONDS,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> RemoteRun:
+    """Wait for the end of a run.
+
+    Args:
+        kubeflow: Where it is.
+        run_id: Its id.
+        observer: Told what happens to its steps.
+        poll_seconds: Time between two looks.
+        patience_seconds: How long a Kubeflow that does not answer is waited for.
+
+    Returns:
+        The run, which has succeeded.
+
+    Raises:
+        WorkError: It has failed; the message has the failing step and its last lines.
+        TerminatedRun: Somebody has terminated it.
+        Unreachable: Kubeflow has not answered for too long. The run goes on.
+    """
+    seen, silent_since = _Seen(observer), 0.0
+    while True:
+        try:
+            run = kubeflow.run(run_id)
+            silent_since = 0.0
+        except Unreachable as error:
+            silent_since = silent_since or time.monotonic()
+            if time.monotonic() - silent_since > patience_seconds:
+                raise Unreachable(f"{error}; the run {run_id} goes on: 'kubeyolo pipeline status {run_id}'") from error
+            time.sleep(poll_seconds)
+            continue
+        seen.look(run)
+        if run.is_over:
+            return check_end(kubeflow, run)
+        time.sleep(poll_seconds)
+
+
+def check_end(kubeflow: Kubeflow, run: RemoteRun) -> RemoteRun:
+    """Return a run that has succeeded.
+
+    Raises:
+        WorkError: It has failed.
+        TerminatedRun: It was terminated.
+    """
+    if run.state == "SUCCEEDED":
+        return run
+    if run.state == TERMINATED:
+        raise TerminatedRun(f"run {run.name} ({run.id}) was terminated")
+    failed = [step for step in run.steps if step.state == "FAILED"]
+    if not failed:
+        raise WorkError(f"run {run.name} ({run.id}) failed: {run.message or 'Kubeflow does not say why'}")
+    step = failed[-1]
+    lines = last_lines(kubeflow, run, step)
+    said = " | ".join(lines) or step.message or run.message or "nothing of its log is kept"
+    raise WorkError(f"run {run.name} ({run.id}): {step.name} failed: {said}")
+
+
+def last_lines(kubeflow: Kubeflow, run: RemoteRun, step: RemoteStep, count: int = LAST_LINES) -> list[str]:
+    """Return the last lines that a step has printed, or only that of its error when there is one."""
+    if not step.pod:
+        return []
+    try:
+        lines = [line.strip() for line in kubeflow.log(run.id, step.pod).splitlines() if line.strip()]
+    except KubeyoloError:
+        return []
+    errors = [line for line in lines if line.startswith("error: ")]
+    return [errors[-1].removeprefix("error: ")] if errors else lines[-count:]
+
+
+def seconds_of(step: RemoteStep) -> float:
+    """Return how long a step has taken, until now when it has not ended."""
+    if step.started is None:
+        return 0.0
+    return max(0.0, ((step.ended or datetime.now(UTC)) - step.started).total_seconds())

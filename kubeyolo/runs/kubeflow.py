@@ -1,0 +1,379 @@
+"""Kubeflow Pipelines over its REST interface: pipelines, experiments, runs and logs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from kubeyolo import __version__
+from kubeyolo.errors import InputError
+
+HOST, TOKEN, NAMESPACE = "KUBEYOLO_KFP_HOST", "KUBEYOLO_KFP_TOKEN", "KUBEYOLO_KFP_NAMESPACE"
+
+ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
+
+_TIMEOUT_SECONDS = 60.0
+_RETRIES = 2
+_PAGE = 100
+_TERMINATING = "CANCELING"
+_MACHINERY = re.compile(r".*-driver|root|executor|(condition|condition-branches|exit-handler|for-loop)-\d+")
+_TEMPLATE = "system-container-impl"
+
+
+class Unreachable(InputError):
+    """Kubeflow does not answer, or not for now."""
+
+
+class NoSuchThing(InputError):
+    """Kubeflow knows nothing under this name or id."""
+
+
+@dataclass(frozen=True)
+class RemoteStep:
+    """A step of a run on the cluster.
+
+    Attributes:
+        name: Its name in the pipeline, such as ``validate_dataset``.
+        state: Kubeflow's word, such as RUNNING.
+        pod: Pod that runs it, empty when there is none (yet, or at all: a step from the cache).
+        started: When, or None.
+        ended: When, or None.
+        message: What Kubeflow says of its failure.
+    """
+
+    name: str
+    state: str
+    pod: str = ""
+    started: datetime | None = None
+    ended: datetime | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class RemoteRun:
+    """A run on the cluster.
+
+    Attributes:
+        id: Kubeflow's id.
+        name: Its name.
+        state: PENDING, RUNNING, SUCCEEDED, FAILED or TERMINATED.
+        experiment: Id of its experiment.
+        created: When it was submitted.
+        ended: When it ended, or None.
+        steps: Its steps in the order of their start.
+        arguments: Values of its parameters.
+        message: What Kubeflow says of its failure.
+    """
+
+    id: str
+    name: str
+    state: str
+    experiment: str
+    created: datetime | None
+    ended: datetime | None
+    steps: tuple[RemoteStep, ...]
+    arguments: Mapping[str, Any]
+    message: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, however that may be."""
+        return self.state in ENDED or (self.state == TERMINATED and self.ended is not None)
+
+    def step(self, name: str) -> RemoteStep | None:
+        """Return the step of a name."""
+        return next((step for step in self.steps if step.name == name), None)
+
+
+TERMINATED = "TERMINATED"
+"""A run whose end was asked for. Kubeflow calls it FAILED in the end."""
+
+
+class Kubeflow:
+    """A client of Kubeflow Pipelines.
+
+    Args:
+        host: Address of the API, such as ``http://127.0.0.1:8888``; without it the environment names it.
+
+    Raises:
+        InputError: No host is named, or none answers there.
+    """
+
+    def __init__(self, host: str = "") -> None:
+        import kfp_server_api as api
+        import urllib3
+
+        self.host = (host or os.environ.get(HOST, "")).rstrip("/")
+        if not self.host:
+            raise InputError(f"no Kubeflow host: give --host, or set {HOST}, such as http://127.0.0.1:8888")
+        if "://" not in self.host:
+            raise InputError(f"Kubeflow host {self.host!r}: expected an address such as http://127.0.0.1:8888")
+        self.namespace = os.environ.get(NAMESPACE, "")
+        configuration = api.Configuration(host=self.host)
+        configuration.retries = urllib3.Retry(_RETRIES, backoff_factor=0.2)
+        token = os.environ.get(TOKEN, "")
+        if token:
+            configuration.api_key["authorization"] = token
+            configuration.api_key_prefix["authorization"] = "Bearer"
+        self._api = api
+        self._client = api.ApiClient(configuration)
+        self._runs = api.RunServiceApi(self._client)
+        self._experiments = api.ExperimentServiceApi(self._client)
+        self._pipelines = api.PipelineServiceApi(self._client)
+        self._uploads = api.PipelineUploadServiceApi(self._client)
+        self._call("its health", api.HealthzServiceApi(self._client).healthz_service_get_healthz)
+
+    def pipeline_version(self, name: str, text: str, description: str = "") -> tuple[str, str]:
+        """Return the ids of a pipeline and of the version with this content, which is uploaded unless it is there."""
+        version = f"{__version__}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        what = f"pipeline {name}"
+        try:
+            pipeline = self._call(what, self._pipelines.pipeline_service_get_pipeline_by_name, name, **self._scope())
+        except NoSuchThing:
+            body = self._api.V2beta1Pipeline(name=name, display_name=name, description=description, **self._scope())
+            pipeline = self._call(what, self._pipelines.pipeline_service_create_pipeline, body)
+        versions = self._pages(
+            what, self._pipelines.pipeline_service_list_pipeline_versions, "pipeline_versions", pipeline.pipeline_id
+        )
+        for known in versions:
+            if known.display_name == version:
+                return pipeline.pipeline_id, known.pipeline_version_id
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name}.yaml"
+            path.write_text(text, encoding="utf-8")
+            made = self._call(
+                f"{what} {version}",
+                self._uploads.upload_pipeline_version,
+                str(path),
+                name=version,
+                display_name=version,
+                pipelineid=pipeline.pipeline_id,
+                description=description,
+            )
+        return pipeline.pipeline_id, made.pipeline_version_id
+
+    def experiment(self, name: str) -> str:
+        """Return the id of an experiment.
+
+        Raises:
+            NoSuchThing: There is none of this name.
+        """
+        what = f"experiment {name}"
+        query = {"predicates": [{"operation": "EQUALS", "key": "name", "string_value": name}]}
+        found = self._call(
+            what,
+            self._experiments.experiment_service_list_experiments,
+            filter=json.dumps(query),
+            page_size=1,
+            **self._scope(),
+        )
+        if not found.experiments:
+            raise NoSuchThing(f"{what}: not known at {self.host}")
+        return str(found.experiments[0].experiment_id)
+
+    def make_experiment(self, name: str) -> str:
+        """Return the id of an experiment, which is made unless it is there."""
+        try:
+            return self.experiment(name)
+        except NoSuchThing:
+            body = self._api.V2beta1Experiment(display_name=name, **self._scope())
+            made = self._call(f"experiment {name}", self._experiments.experiment_service_create_experiment, body)
+            return str(made.experiment_id)
+
+    def submit(self, name: str, experiment: str, version: tuple[str, str], arguments: Mapping[str, Any]) -> RemoteRun:
+        """Start a run.
+
+        Args:
+            name: Its name.
+            experiment: Id of the experiment.
+            version: Ids of pipeline and version.
+            arguments: Values of parameters; those that are not given have their default.
+        """
+        reference = self._api.V2beta1PipelineVersionReference(pipeline_id=version[0], pipeline_version_id=version[1])
+        body = self._api.V2beta1Run(
+            display_name=name,
+            experiment_id=experiment,
+            pipeline_version_reference=reference,
+            runtime_config=self._api.V2beta1RuntimeConfig(parameters=dict(arguments)),
+        )
+        return _run(self._call(f"run {name}", self._runs.run_service_create_run, body))
+
+    def run(self, run_id: str) -> RemoteRun:
+        """Return a run by its id.
+
+        Raises:
+            NoSuchThing: There is none.
+        """
+        return _run(self._call(f"run {run_id}", self._runs.run_service_get_run, run_id))
+
+    def runs(self, experiment: str = "") -> Iterator[RemoteRun]:
+        """Yield runs, newest first; of all experiments when none is given."""
+        options = {"sort_by": "created_at desc", **self._scope()}
+        if experiment:
+            options["experiment_id"] = experiment
+        for found in self._pages("runs", self._runs.run_service_list_runs, "runs", **options):
+            yield _run(found)
+
+    def find(self, wanted: str) -> RemoteRun:
+        """Return a run by its id, or the newest one of a name, or the newest of all for ``latest``.
+
+        Raises:
+            NoSuchThing: There is none.
+        """
+        try:
+            if wanted.count("-") == 4:
+                return self.run(wanted)
+        except NoSuchThing:
+            pass
+        for run in self.runs():
+            if wanted in (run.name, "latest"):
+                return self.run(run.id)
+        raise NoSuchThing(f"run {wanted!r}: not known at {self.host}; see 'kubeyolo pipeline list'")
+
+    def terminate(self, run_id: str) -> None:
+        """Ask for the end of a run."""
+        self._call(f"run {run_id}", self._runs.run_service_terminate_run, run_id)
+
+    def log(self, run_id: str, pod: str) -> str:
+        """Return what a pod of a run has printed; empty when nothing of it is kept."""
+        text = self._read_log(run_id, pod)
+        # Pods are asked for by their name, archived logs by the node's.
+        return text or self._read_log(run_id, pod.replace(f"-{_TEMPLATE}-", "-"))
+
+    def _read_log(self, run_id: str, node: str) -> str:
+        response = self._call(
+            f"log of {node}",
+            self._client.call_api,
+            "/apis/v1alpha1/runs/{run}/nodes/{node}/log",
+            "GET",
+            path_params={"run": run_id, "node": node},
+            auth_settings=["Bearer"],
+            _preload_content=False,
+            _return_http_data_only=True,
+        )
+        text = response.data.decode("utf-8", "replace")
+        # The server has said "200 OK" by the time it finds no log.
+        return "" if text.startswith('{"error_message":') or text.startswith('{"error":') else text
+
+    def _scope(self) -> dict[str, str]:
+        return {"namespace": self.namespace} if self.namespace else {}
+
+    def _pages(
+        self, what: str, method: Callable[..., Any], field: str, *arguments: Any, **options: Any
+    ) -> Iterator[Any]:
+        token = ""
+        while True:
+            page = self._call(what, method, *arguments, page_size=_PAGE, page_token=token, **options)
+            yield from getattr(page, field) or ()
+            token = page.next_page_token or ""
+            if not token:
+                return
+
+    def _call(self, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Call the API and turn what goes wrong into one line."""
+        import urllib3
+
+        try:
+            return method(*arguments, _request_timeout=_TIMEOUT_SECONDS, **options)
+        except self._api.ApiException as error:
+            raise self._refused(what, error) from error
+        except urllib3.exceptions.HTTPError as error:
+            reason = getattr(error, "reason", None) or error
+            raise Unreachable(
+                f"Kubeflow at {self.host}: does not answer ({_one_line(reason)}); check --host or {HOST}"
+            ) from error
+        except ValueError as error:
+            raise InputError(
+                f"Kubeflow at {self.host}: what answers does not speak its API, or asks for a login; "
+                f"check --host, and set {TOKEN} where a token is needed"
+            ) from error
+
+    def _refused(self, what: str, error: Any) -> InputError:
+        try:
+            said = json.loads(error.body)
+            message = said.get("message") or said.get("error") or ""
+        except (TypeError, ValueError, AttributeError):
+            message = error.reason or ""
+        message = _one_line(message)
+        if error.status in (401, 403):
+            return InputError(
+                f"Kubeflow at {self.host}: refuses the credentials for {what} ({error.status} {message}); "
+                f"set {TOKEN} to a valid token, and {NAMESPACE} to your namespace"
+            )
+        if error.status == 404:
+            return NoSuchThing(f"{what}: not known at {self.host} ({message})")
+        if error.status >= 500 and "database" not in message.lower():
+            return Unreachable(f"Kubeflow at {self.host}: cannot answer for {what} ({error.status} {message})")
+        return InputError(f"{what}: refused by Kubeflow at {self.host} ({error.status} {message})")
+
+
+def _run(found: Any) -> RemoteRun:
+    """Return a run in our words."""
+    config = found.runtime_config
+    return RemoteRun(
+        id=found.run_id,
+        name=found.display_name,
+        state=_state(found),
+        experiment=found.experiment_id,
+        created=found.created_at,
+        ended=_moment(found.finished_at),
+        steps=_steps(found),
+        arguments=(config.parameters or {}) if config else {},
+        message=_one_line(found.error.message) if found.error and found.error.message else "",
+    )
+
+
+def _state(found: Any) -> str:
+    states = [entry.state for entry in found.state_history or ()]
+    state = found.state or "PENDING"
+    asked = _TERMINATING in (*states, state) or state == "CANCELED"
+    return TERMINATED if asked and state != "SUCCEEDED" else state
+
+
+def _steps(found: Any) -> tuple[RemoteStep, ...]:
+    details = found.run_details.task_details if found.run_details else None
+    steps = []
+    for task in details or ():
+        nodes = [child.pod_name for child in task.child_tasks or () if child.pod_name]
+        name, node = task.display_name or "", nodes[-1] if nodes else ""
+        # Beside the steps there are their drivers, the graphs they lie in, and the workflow itself.
+        if _MACHINERY.fullmatch(name) or (node and name == _workflow(node)):
+            continue
+        steps.append(
+            RemoteStep(
+                name=name.replace("-", "_"),
+                state=task.state or "PENDING",
+                pod=_pod(node),
+                started=_moment(task.start_time),
+                ended=_moment(task.end_time),
+                message=_one_line(task.error.message) if task.error and task.error.message else "",
+            )
+        )
+    return tuple(sorted(steps, key=lambda step: (step.started is None, str(step.started))))
+
+
+def _workflow(node: str) -> str:
+    return node.rpartition("-")[0]
+
+
+def _pod(node: str) -> str:
+    """Return the pod of a node of Argo: its template stands between the workflow and the number."""
+    workflow, _, number = node.rpartition("-")
+    return f"{workflow}-{_TEMPLATE}-{number}" if node else ""
+
+
+def _moment(moment: datetime | None) -> datetime | None:
+    # What has not happened yet happened in 1970.
+    return moment if moment and moment.year > 1970 else None
+
+
+def _one_line(text: Any) -> str:
+    return " ".join(str(text).split())[:300]

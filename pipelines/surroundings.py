@@ -1,0 +1,22 @@
+"""What every step finds in its environment."""
+
+from kfp import kubernetes
+from kfp.dsl import PipelineTask
+
+STORE_SECRET = "mlpipeline-minio-artifact"
+"""Secret of Kubeflow with the keys of the object store."""
+
+STORE_CONFIG = "kubeyolo-store"
+"""ConfigMap that says how pods reach the object store."""
+
+
+def give_surroundings(task: PipelineTask) -> None:
+    """Give a step its environment; on one machine it has that of the command, and the references are ignored."""
+    # MindSpore's generated code works with this implementation alone, and kfp has chosen one before a step begins.
+    task.set_env_variable("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
+    keys = {"accesskey": "MINIO_ACCESS_KEY", "secretkey": "MINIO_SECRET_KEY"}
+    kubernetes.use_secret_as_env(task, secret_name=STORE_SECRET, secret_key_to_env=keys)
+    for name, optional in (("MINIO_ENDPOINT", False), ("MINIO_SECURE", True), ("MINIO_REGION", True)):
+        kubernetes.use_config_map_as_env(
+            task, config_map_name=STORE_CONFIG, config_map_key_to_env={name: name}, optional=optional
+        )

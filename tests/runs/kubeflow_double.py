@@ -1,0 +1,186 @@
+"""A double of Kubeflow's REST interface: it keeps pipelines, experiments and runs, whose states are given by the test.
+
+Answers have the form of those of Kubeflow Pipelines 2.17.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+BEGIN, END = "2026-01-02T03:04:05Z", "2026-01-02T03:05:05Z"
+WORKFLOW = "detector-training-x7abc"
+
+
+def task(name: str, state: str, number: int, message: str = "") -> list[dict[str, Any]]:
+    """Return what Kubeflow tells of a step: itself, its driver, and, when it runs, its executor."""
+    node = f"{WORKFLOW}-{number}"
+    step: dict[str, Any] = {"display_name": name, "state": state, "start_time": BEGIN}
+    if state in ("SUCCEEDED", "FAILED"):
+        step["end_time"] = END
+    if state not in ("PENDING", "SKIPPED"):
+        step["child_tasks"] = [{"pod_name": node}]
+    if message:
+        step["error"] = {"code": 2, "message": message}
+    return [step, {**step, "display_name": "executor"}, {**step, "display_name": f"{name}-driver"}]
+
+
+@dataclass
+class DoubleRun:
+    """A run; each look at it takes the next of its states, and the last one stays."""
+
+    body: dict[str, Any]
+    states: list[tuple[str, list[dict[str, Any]]]] = field(default_factory=list)
+    looks: int = 0
+    terminated: bool = False
+
+    def answer(self) -> dict[str, Any]:
+        state, tasks = self.states[min(self.looks, len(self.states) - 1)] if self.states else ("PENDING", [])
+        self.looks += 1
+        history = [{"state": "RUNNING"}, *([{"state": "CANCELING"}] if self.terminated else [])]
+        if self.terminated:
+            state = "FAILED"
+        over = state in ("SUCCEEDED", "FAILED")
+        graph = {"display_name": WORKFLOW, "state": state, "child_tasks": [{"pod_name": f"{WORKFLOW}-1"}]}
+        details = [graph, {"display_name": "root", "state": state}, *tasks]
+        times = {"created_at": BEGIN, "finished_at": END if over else "1970-01-01T00:00:00Z"}
+        run_details = {"run_details": {"task_details": details}}
+        return {**self.body, **times, **run_details, "state": state, "state_history": history}
+
+
+class KubeflowDouble:
+    """Serves on a free port of the loopback address."""
+
+    def __init__(self) -> None:
+        self.pipelines: dict[str, dict[str, Any]] = {}
+        self.versions: dict[str, list[dict[str, Any]]] = {}
+        self.uploads: list[bytes] = []
+        self.experiments: dict[str, str] = {}
+        self.runs: dict[str, DoubleRun] = {}
+        self.logs: dict[str, str] = {}
+        self.next_states: list[tuple[str, list[dict[str, Any]]]] = []
+        self.failures: list[int] = []
+        """Statuses of the next answers about a run, in place of the answers."""
+        self.token = ""
+        double = self
+
+        class Handler(_Handler):
+            pass
+
+        Handler.double = double
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.host = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    double: KubeflowDouble
+
+    def do_GET(self) -> None:
+        double, path = self.double, self._path()
+        if not self._allowed():
+            return
+        if path == "healthz":
+            self._answer({"multi_user": False})
+        elif found := re.fullmatch(r"pipelines/names/(.+)", path):
+            self._one(double.pipelines.get(found[1]), f"pipeline {found[1]}")
+        elif found := re.fullmatch(r"pipelines/(.+)/versions", path):
+            self._page("pipeline_versions", double.versions[found[1]])
+        elif path == "experiments":
+            (wanted,) = (one["string_value"] for one in json.loads(self._query("filter"))["predicates"])
+            found_id = double.experiments.get(wanted)
+            self._answer({"experiments": [{"experiment_id": found_id, "display_name": wanted}]} if found_id else {})
+        elif path == "runs":
+            group = self._query("experiment_id")
+            runs = [run.answer() for run in reversed(double.runs.values())]
+            self._page("runs", [run for run in runs if group in ("", run["experiment_id"])])
+        elif found := re.fullmatch(r"runs/([^/]+)", path):
+            if double.failures:
+                self._answer({"message": "not now"}, double.failures.pop(0))
+                return
+            run = double.runs.get(found[1])
+            self._one(run.answer() if run else None, f"run {found[1]}")
+        elif found := re.fullmatch(r"/apis/v1alpha1/runs/[^/]+/nodes/([^/]+)/log", path):
+            text = double.logs.get(found[1])
+            self._send((text or '{"error_message":"no log"}').encode())
+        else:
+            self._answer({"message": f"no {path}"}, 404)
+
+    def do_POST(self) -> None:
+        double, path = self.double, self._path()
+        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if not self._allowed():
+            return
+        if path == "pipelines/upload_version":
+            double.uploads.append(data)
+            version = {"pipeline_version_id": str(uuid.uuid4()), "display_name": self._query("display_name")}
+            double.versions[self._query("pipelineid")].append(version)
+            self._answer({"pipeline_id": self._query("pipelineid"), **version})
+            return
+        body = json.loads(data or b"{}")
+        if path == "pipelines":
+            made = {**body, "pipeline_id": str(uuid.uuid4())}
+            double.pipelines[body["name"]] = made
+            double.versions[made["pipeline_id"]] = []
+            self._answer(made)
+        elif path == "experiments":
+            double.experiments[body["display_name"]] = str(uuid.uuid4())
+            self._answer({**body, "experiment_id": double.experiments[body["display_name"]]})
+        elif path == "runs":
+            made = {**body, "run_id": str(uuid.uuid4())}
+            double.runs[made["run_id"]] = DoubleRun(made, list(double.next_states))
+            self._answer({**made, "state": "PENDING"})
+        elif found := re.fullmatch(r"runs/(.+):terminate", path):
+            double.runs[found[1]].terminated = True
+            self._answer({})
+        else:
+            self._answer({"message": f"no {path}"}, 404)
+
+    def _path(self) -> str:
+        return urlsplit(self.path).path.removeprefix("/apis/v2beta1/")
+
+    def _query(self, name: str) -> str:
+        return parse_qs(urlsplit(self.path).query).get(name, [""])[0]
+
+    def _allowed(self) -> bool:
+        token = self.double.token
+        if token and self.headers.get("Authorization") != f"Bearer {token}":
+            self._answer({"code": 16, "message": "token expired"}, 401)
+            return False
+        return True
+
+    def _one(self, found: Any, what: str) -> None:
+        self._answer(found or {"code": 5, "message": f"{what} not found"}, 200 if found else 404)
+
+    def _page(self, field_name: str, items: Sequence[dict[str, Any]]) -> None:
+        """Answer with two items a page, as a real server does with more."""
+        start = int(self._query("page_token") or 0)
+        page: dict[str, Any] = {field_name: items[start : start + 2]}
+        if start + 2 < len(items):
+            page["next_page_token"] = str(start + 2)
+        self._answer(page)
+
+    def _answer(self, content: Any, status: int = 200) -> None:
+        self._send(json.dumps(content).encode(), status)
+
+    def _send(self, data: bytes, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""

@@ -1,0 +1,70 @@
+"""Values for the parameters of a pipeline are looked at before anything is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kubeyolo.errors import InputError
+from kubeyolo.runs.arguments import check_arguments, parameters_of, parse_pairs
+from kubeyolo.runs.bind import pipeline_text
+
+NEEDED = {"data": "minio://data/x", "store": "minio://kubeyolo"}
+
+
+def test_every_parameter_has_a_description() -> None:
+    parameters = parameters_of(pipeline_text())
+    assert {"data", "store", "model", "max_epoch", "train_overrides"} <= set(parameters)
+    assert [name for name, facts in parameters.items() if len(facts.get("description", "")) < 10] == []
+
+
+def test_pairs_are_read_as_yaml() -> None:
+    pairs = ["max_epoch=10", "lr=0.01", "model=yolov5s-r7", "train_overrides={warmup_epochs: 1}", "version="]
+    assert parse_pairs(pairs) == {
+        "max_epoch": 10,
+        "lr": 0.01,
+        "model": "yolov5s-r7",
+        "train_overrides": {"warmup_epochs": 1},
+        "version": None,
+    }
+
+
+def test_values_get_the_types_of_their_parameters() -> None:
+    given = {"lr": 1, "version": 3, "max_epoch": 7, "train_overrides": {"nesterov": True}}
+    assert check_arguments(pipeline_text(), NEEDED | given) == NEEDED | {
+        "lr": 1.0,
+        "version": "3",
+        "max_epoch": 7,
+        "train_overrides": {"nesterov": True},
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_epochs": 3}, "unknown parameter 'max_epochs'; did you mean 'max_epoch'"),
+        ({"max_epoch": "ten"}, "parameter max_epoch = 'ten': expected a whole number"),
+        ({"max_epoch": 1.5}, "parameter max_epoch = 1.5: expected a whole number"),
+        ({"max_epoch": True}, "parameter max_epoch = True: expected a whole number"),
+        ({"lr": "fast"}, "parameter lr = 'fast': expected a number"),
+        ({"model": ["a"]}, r"parameter model = \['a'\]: expected a text"),
+        ({"train_overrides": "x"}, "parameter train_overrides = 'x': expected a mapping"),
+    ],
+)
+def test_wrong_values_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_arguments(pipeline_text(), NEEDED | values)
+
+
+def test_a_value_that_is_missing_is_named_with_its_meaning() -> None:
+    with pytest.raises(InputError, match=r"no value for the parameter 'store' \(URI of the store"):
+        check_arguments(pipeline_text(), {"data": "minio://data/x"})
+
+
+@pytest.mark.parametrize("pair", ["max_epoch", "=3"])
+def test_a_pair_has_a_name_and_a_value(pair: str) -> None:
+    with pytest.raises(InputError, match="expected name=value"):
+        parse_pairs([pair])
+    with pytest.raises(InputError, match="the value is not YAML"):
+        parse_pairs(["lr={"])

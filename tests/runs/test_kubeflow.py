@@ -1,0 +1,162 @@
+"""Runs on Kubeflow, as its REST interface tells of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kubeyolo.errors import InputError, WorkError
+from kubeyolo.runs.follow import TerminatedRun, follow
+from kubeyolo.runs.kubeflow import TERMINATED, Kubeflow, NoSuchThing, Unreachable
+from tests.runs.conftest import Watched
+from tests.runs.kubeflow_double import WORKFLOW, KubeflowDouble, task
+
+TEXT = "# PIPELINE\nroot: {}\n"
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeflowDouble]:
+    double = KubeflowDouble()
+    monkeypatch.setenv("KUBEYOLO_KFP_HOST", double.host)
+    yield double
+    double.stop()
+
+
+def submitted(double: KubeflowDouble, *states: tuple[str, list[dict[str, Any]]], name: str = "one") -> str:
+    double.next_states = list(states)
+    kubeflow = Kubeflow()
+    version = kubeflow.pipeline_version("detector-training", TEXT)
+    return kubeflow.submit(name, kubeflow.make_experiment("group"), version, {"data": "minio://d"}).id
+
+
+def test_a_pipeline_is_uploaded_once_for_each_content(double: KubeflowDouble) -> None:
+    kubeflow = Kubeflow()
+    first = kubeflow.pipeline_version("detector-training", TEXT)
+    for number in range(4):
+        kubeflow.pipeline_version("detector-training", f"{TEXT}# {number}\n")
+    assert kubeflow.pipeline_version("detector-training", TEXT) == first
+    assert len(double.uploads) == 5 and TEXT.encode() in double.uploads[0]
+    assert len(double.pipelines) == 1
+
+
+def test_a_run_has_its_experiment_version_and_arguments(double: KubeflowDouble) -> None:
+    run_id = submitted(double)
+    body = double.runs[run_id].body
+    assert body["experiment_id"] == double.experiments["group"]
+    assert body["runtime_config"] == {"parameters": {"data": "minio://d"}}
+    (pipeline,) = double.pipelines.values()
+    assert body["pipeline_version_reference"] == {
+        "pipeline_id": pipeline["pipeline_id"],
+        "pipeline_version_id": double.versions[pipeline["pipeline_id"]][0]["pipeline_version_id"],
+    }
+    submitted(double, name="two")
+    assert len(double.experiments) == 1
+
+
+def test_steps_are_told_from_the_machinery_around_them(double: KubeflowDouble) -> None:
+    around = [{"display_name": name, "state": "RUNNING"} for name in ("exit-handler-1", "condition-2", "root-driver")]
+    run_id = submitted(double, ("RUNNING", [*task("train", "RUNNING", 7), *task("evaluate-2", "SKIPPED", 8), *around]))
+    run = Kubeflow().run(run_id)
+    assert [(step.name, step.state, step.pod) for step in run.steps] == [
+        ("train", "RUNNING", f"{WORKFLOW}-system-container-impl-7"),
+        ("evaluate_2", "SKIPPED", ""),
+    ]
+    assert run.ended is None and not run.is_over and run.created is not None
+
+
+def test_a_run_is_shown_step_by_step_to_its_end(double: KubeflowDouble) -> None:
+    done = task("validate-dataset", "SUCCEEDED", 1)
+    run_id = submitted(
+        double,
+        ("RUNNING", task("validate-dataset", "PENDING", 1)),
+        ("RUNNING", task("validate-dataset", "RUNNING", 1)),
+        ("RUNNING", [*done, *task("pretrain-backbone", "SKIPPED", 2), *task("train", "RUNNING", 3)]),
+        ("SUCCEEDED", [*done, *task("train", "SUCCEEDED", 3)]),
+    )
+    watched = Watched()
+    assert follow(Kubeflow(), run_id, watched, poll_seconds=0).state == "SUCCEEDED"
+    assert watched.said == [
+        "started validate_dataset",
+        "finished validate_dataset",
+        "cached pretrain_backbone",
+        "started train",
+        "finished train",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("first\nerror: train: the loss is not finite\nlast\n", "train failed: train: the loss is not finite$"),
+        ("first\nlast\n", r"train failed: first \| last$"),
+        ("", "train failed: the pod was evicted$"),
+    ],
+)
+def test_a_failed_run_says_which_step_and_its_last_lines(double: KubeflowDouble, log: str, said: str) -> None:
+    double.logs[f"{WORKFLOW}-3"] = log
+    run_id = submitted(double, ("FAILED", task("train", "FAILED", 3, "the pod was evicted")))
+    watched = Watched()
+    with pytest.raises(WorkError, match=f"^run one .{run_id}.: {said}"):
+        follow(Kubeflow(), run_id, watched, poll_seconds=0)
+    assert watched.said == ["started train", "failed train: the pod was evicted"]
+
+
+def test_a_failed_run_without_a_failed_step_is_told_too(double: KubeflowDouble) -> None:
+    run_id = submitted(double, ("FAILED", []))
+    with pytest.raises(WorkError, match="failed: Kubeflow does not say why"):
+        follow(Kubeflow(), run_id, Watched(), poll_seconds=0)
+
+
+def test_a_terminated_run_is_not_a_failed_one(double: KubeflowDouble) -> None:
+    run_id = submitted(double, ("RUNNING", task("train", "RUNNING", 3)))
+    kubeflow = Kubeflow()
+    kubeflow.terminate(run_id)
+    assert kubeflow.run(run_id).state == TERMINATED
+    with pytest.raises(TerminatedRun, match="was terminated") as ended:
+        follow(kubeflow, run_id, Watched(), poll_seconds=0)
+    assert ended.value.exit_code == 3
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(double: KubeflowDouble) -> None:
+    run_id = submitted(double, ("SUCCEEDED", []))
+    double.failures = [503, 500, 503]
+    assert follow(Kubeflow(), run_id, Watched(), poll_seconds=0).state == "SUCCEEDED"
+    double.failures = [503] * 1000
+    with pytest.raises(Unreachable, match=f"the run {run_id} goes on"):
+        follow(Kubeflow(), run_id, Watched(), poll_seconds=0.01, patience_seconds=0.05)
+
+
+def test_runs_are_found_by_id_by_name_and_as_the_newest(double: KubeflowDouble) -> None:
+    ids = [submitted(double, name=name) for name in ("a", "b", "a", "c")]
+    kubeflow = Kubeflow()
+    assert [run.id for run in kubeflow.runs()] == ids[::-1]
+    assert kubeflow.find("a").id == ids[2]
+    assert kubeflow.find(ids[1]).id == ids[1]
+    assert kubeflow.find("latest").id == ids[3]
+    for wanted in ("d", "0-0-0-0-0"):
+        with pytest.raises(NoSuchThing, match="not known at"):
+            kubeflow.find(wanted)
+    with pytest.raises(NoSuchThing, match="experiment other: not known"):
+        kubeflow.experiment("other")
+
+
+def test_a_token_is_sent_and_one_that_is_refused_is_told(
+    double: KubeflowDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double.token = "secret-token"
+    with pytest.raises(InputError, match=r"refuses the credentials for its health \(401 token expired\); set KUBEYOLO"):
+        Kubeflow()
+    monkeypatch.setenv("KUBEYOLO_KFP_TOKEN", "secret-token")
+    Kubeflow()
+
+
+def test_what_is_no_kubeflow_is_told(monkeypatch: pytest.MonkeyPatch, double: KubeflowDouble) -> None:
+    with pytest.raises(Unreachable, match="http://127.0.0.1:9: does not answer"):
+        Kubeflow("http://127.0.0.1:9")
+    with pytest.raises(InputError, match="not known at"):
+        Kubeflow(f"{double.host}/elsewhere")
+    monkeypatch.delenv("KUBEYOLO_KFP_HOST")
+    with pytest.raises(InputError, match="no Kubeflow host"):
+        Kubeflow()
