@@ -59,6 +59,8 @@ lint: $(READY) ## Check style and who imports whom.
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pipelines.compile --check
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows docs/ci/github.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci docs/ci/gitlab.yml
 
 types: $(READY) ## Check types.
 	$(BIN)/mypy
