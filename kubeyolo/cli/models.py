@@ -69,7 +69,7 @@ def show_model(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is known of a model, and the configuration it would be trained with.
+    """Show what is known of a model, and the configuration it would be trained with, by the bands of its preset.
 
     [bold]Examples[/bold]
 
@@ -81,12 +81,13 @@ def show_model(
     from dataclasses import asdict
 
     from kubeyolo.cli.tables import figure, flat, pairs_table, wide_console
+    from kubeyolo.config.bands import preset_bands
     from kubeyolo.config.load import load_config
     from kubeyolo.models.registry import model_facts
 
     facts = model_facts(name)
     config = load_config(name, config_file, sets_of(sets)).model_dump(mode="json")
-    published = [asdict(result) for result in facts.published]
+    published, bands = [asdict(result) for result in facts.published], preset_bands(name)
     about = {
         "paper": facts.paper,
         "parameters": facts.parameters,
@@ -96,7 +97,7 @@ def show_model(
         "anchors": facts.anchors,
     }
     if as_json:
-        print(json.dumps({"model": name, **about, "published": published, "config": config}, indent=1))
+        print(json.dumps({"model": name, **about, "published": published, "config": config, "bands": bands}, indent=1))
         return
     console = wide_console()
     rows = [(key, figure(value)) for key, value in about.items()]
@@ -104,4 +105,9 @@ def show_model(
         where = f"{result['split']} at {result['image_size']} ({result['source']})"
         rows.append(("published", f"AP {result['ap']:.3f} on {where}"))
     console.print(pairs_table(name, rows))
-    console.print(pairs_table("configuration", [(key, figure(value)) for key, value in flat(config).items()]))
+    values = flat(config)
+    for band, keys in bands.items():
+        console.print(pairs_table(f"configuration: {band}", [(key, figure(values.pop(key))) for key in keys]))
+    console.print(
+        pairs_table("configuration: not in the preset", [(key, figure(value)) for key, value in values.items()])
+    )
