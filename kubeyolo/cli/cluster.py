@@ -12,7 +12,8 @@ import typer
 from kubeyolo.cli.options import DEFAULT_IMAGES, ConfigOption, ImagesOption, JsonOption, ModelOption, SetOption, sets_of
 
 if TYPE_CHECKING:
-    from kubeyolo.runs.kubeflow import Kubeflow, RemoteRun
+    from kubeyolo.runs.kubeflow import Kubeflow
+    from kubeyolo.runs.remote import RemoteRun
 
 HostOption = Annotated[
     str, typer.Option("--host", envvar="KUBEYOLO_KFP_HOST", metavar="URL", help="Address of Kubeflow's API.")
@@ -61,11 +62,12 @@ def submit(
       kubeyolo pipeline submit --data minio://data/bccd --store minio://kubeyolo --param max_epoch=100
     """
     from kubeyolo.runs.arguments import check_arguments, parse_pairs
-    from kubeyolo.runs.bind import DETECTOR_TRAINING, pipeline_text
+    from kubeyolo.runs.bind import DETECTOR_TRAINING, bind_defaults, pipeline_text
     from kubeyolo.runs.images import bind_image_file
     from kubeyolo.runs.kubeflow import Kubeflow
     from kubeyolo.runs.naming import dataset_label
     from kubeyolo.runs.parameters import remote_place, run_parameters
+    from kubeyolo.source import source_digest
 
     text = pipeline_text(DETECTOR_TRAINING)
     for option, place in (("--data", data), ("--store", store), ("--classification", classification)):
@@ -75,7 +77,7 @@ def submit(
     check_arguments(text, {"data": data, "store": store} | pairs)
     parameters = run_parameters(data, store, model, config_file, sets_of(sets), classification, version)
     arguments = check_arguments(text, parameters.arguments() | pairs)
-    text = bind_image_file(text, images)
+    text = bind_defaults(bind_image_file(text, images), {}, source_digest())
     kubeflow = Kubeflow(host)
     versions = kubeflow.pipeline_version(DETECTOR_TRAINING, text, "A COCO data set in, a gated int8 detector out.")
     model_name = str(arguments["model"])

@@ -105,14 +105,15 @@ def _evaluate(
     """Run the evaluation pipeline and return the COCO numbers by place, and the name of the run."""
     from kubeyolo.cli.display import RunDisplay, Silent
     from kubeyolo.errors import InputError, WorkError
-    from kubeyolo.runs.bind import MODEL_EVALUATION, pipeline_text
+    from kubeyolo.runs.bind import MODEL_EVALUATION, bind_defaults, pipeline_text
     from kubeyolo.runs.evaluation import evaluation_arguments, evaluation_numbers
     from kubeyolo.runs.follow import follow
     from kubeyolo.runs.images import bind_image_file
     from kubeyolo.runs.kubeflow import Kubeflow
+    from kubeyolo.source import source_digest
 
     arguments = evaluation_arguments(bundle, data, store, baseline, runtime, config_file, sets)
-    text = bind_image_file(pipeline_text(MODEL_EVALUATION), images)
+    text = bind_defaults(bind_image_file(pipeline_text(MODEL_EVALUATION), images), {}, source_digest())
     kubeflow = Kubeflow(host)
     version = kubeflow.pipeline_version(MODEL_EVALUATION, text, "COCO numbers of a bundle, and of a baseline.")
     name = f"{arguments['run_name']}-{commit_label()}"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kubeyolo.cli import cluster, gate
+from kubeyolo.cli import cluster, gate, schedule
 from kubeyolo.cli.options import ConfigOption, SetOption, sets_of
 
 group = typer.Typer(help="The pipelines as Kubeflow reads them, and their runs there.", no_args_is_help=True)
@@ -17,6 +17,7 @@ group.command("logs")(cluster.logs)
 group.command("cancel")(cluster.cancel)
 group.command("list")(cluster.list_runs)
 group.command("gate")(gate.gate)
+group.add_typer(schedule.group, name="schedule")
 
 
 @group.command("show")

@@ -6,7 +6,8 @@ import time
 from datetime import UTC, datetime
 
 from kubeyolo.errors import KubeyoloError, WorkError
-from kubeyolo.runs.kubeflow import TERMINATED, Kubeflow, RemoteRun, RemoteStep, Unreachable
+from kubeyolo.runs.kubeflow import Kubeflow, Unreachable
+from kubeyolo.runs.remote import TERMINATED, RemoteRun, RemoteStep
 from kubeyolo.runs.watch import RunObserver
 
 POLL_SECONDS = 5.0

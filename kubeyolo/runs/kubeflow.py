@@ -5,27 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kubeyolo import __version__
 from kubeyolo.errors import InputError
+from kubeyolo.runs.remote import MARK, TEMPLATE, RemoteRun, one_line, recurring_of, run_of
+from kubeyolo.runs.schedules import Change, Recurring, Wanted
 
 HOST, TOKEN, NAMESPACE = "KUBEYOLO_KFP_HOST", "KUBEYOLO_KFP_TOKEN", "KUBEYOLO_KFP_NAMESPACE"
 
-ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
 
 _TIMEOUT_SECONDS = 60.0
 _RETRIES = 2
 _PAGE = 100
-_TERMINATING = "CANCELING"
-_MACHINERY = re.compile(r".*-driver|root|executor|(condition|condition-branches|exit-handler|for-loop)-\d+")
-_TEMPLATE = "system-container-impl"
 
 
 class Unreachable(InputError):
@@ -34,67 +29,6 @@ class Unreachable(InputError):
 
 class NoSuchThing(InputError):
     """Kubeflow knows nothing under this name or id."""
-
-
-@dataclass(frozen=True)
-class RemoteStep:
-    """A step of a run on the cluster.
-
-    Attributes:
-        name: Its name in the pipeline, such as ``validate_dataset``.
-        state: Kubeflow's word, such as RUNNING.
-        pod: Pod that runs it, empty when there is none (yet, or at all: a step from the cache).
-        started: When, or None.
-        ended: When, or None.
-        message: What Kubeflow says of its failure.
-    """
-
-    name: str
-    state: str
-    pod: str = ""
-    started: datetime | None = None
-    ended: datetime | None = None
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class RemoteRun:
-    """A run on the cluster.
-
-    Attributes:
-        id: Kubeflow's id.
-        name: Its name.
-        state: PENDING, RUNNING, SUCCEEDED, FAILED or TERMINATED.
-        experiment: Id of its experiment.
-        created: When it was submitted.
-        ended: When it ended, or None.
-        steps: Its steps in the order of their start.
-        arguments: Values of its parameters.
-        message: What Kubeflow says of its failure.
-    """
-
-    id: str
-    name: str
-    state: str
-    experiment: str
-    created: datetime | None
-    ended: datetime | None
-    steps: tuple[RemoteStep, ...]
-    arguments: Mapping[str, Any]
-    message: str = ""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended, however that may be."""
-        return self.state in ENDED or (self.state == TERMINATED and self.ended is not None)
-
-    def step(self, name: str) -> RemoteStep | None:
-        """Return the step of a name."""
-        return next((step for step in self.steps if step.name == name), None)
-
-
-TERMINATED = "TERMINATED"
-"""A run whose end was asked for. Kubeflow calls it FAILED in the end."""
 
 
 class Kubeflow:
@@ -129,6 +63,7 @@ class Kubeflow:
         self._experiments = api.ExperimentServiceApi(self._client)
         self._pipelines = api.PipelineServiceApi(self._client)
         self._uploads = api.PipelineUploadServiceApi(self._client)
+        self._recurring = api.RecurringRunServiceApi(self._client)
         self._call("its health", api.HealthzServiceApi(self._client).healthz_service_get_healthz)
 
     def pipeline_version(self, name: str, text: str, description: str = "") -> tuple[str, str]:
@@ -204,7 +139,7 @@ class Kubeflow:
             pipeline_version_reference=reference,
             runtime_config=self._api.V2beta1RuntimeConfig(parameters=dict(arguments)),
         )
-        return _run(self._call(f"run {name}", self._runs.run_service_create_run, body))
+        return run_of(self._call(f"run {name}", self._runs.run_service_create_run, body))
 
     def run(self, run_id: str) -> RemoteRun:
         """Return a run by its id.
@@ -212,7 +147,7 @@ class Kubeflow:
         Raises:
             NoSuchThing: There is none.
         """
-        return _run(self._call(f"run {run_id}", self._runs.run_service_get_run, run_id))
+        return run_of(self._call(f"run {run_id}", self._runs.run_service_get_run, run_id))
 
     def runs(self, experiment: str = "") -> Iterator[RemoteRun]:
         """Yield runs, newest first; of all experiments when none is given."""
@@ -220,7 +155,7 @@ class Kubeflow:
         if experiment:
             options["experiment_id"] = experiment
         for found in self._pages("runs", self._runs.run_service_list_runs, "runs", **options):
-            yield _run(found)
+            yield run_of(found)
 
     def find(self, wanted: str) -> RemoteRun:
         """Return a run by its id, or the newest one of a name, or the newest of all for ``latest``.
@@ -242,11 +177,64 @@ class Kubeflow:
         """Ask for the end of a run."""
         self._call(f"run {run_id}", self._runs.run_service_terminate_run, run_id)
 
+    def recurring(self) -> list[Recurring]:
+        """Return the recurring runs that schedules have made."""
+        found = self._pages(
+            "schedules", self._recurring.recurring_run_service_list_recurring_runs, "recurring_runs", **self._scope()
+        )
+        return [ours for ours in map(recurring_of, found) if ours is not None]
+
+    def schedule(self, wanted: Wanted) -> str:
+        """Make a recurring run of a schedule and return its id."""
+        schedule, api = wanted.schedule, self._api
+        what = f"schedule {schedule.name}"
+        pipeline_id, version_id = self.pipeline_version(schedule.pipeline, wanted.text)
+        body = api.V2beta1RecurringRun(
+            display_name=schedule.name,
+            description=f"{schedule.description}\n{MARK}{json.dumps([schedule.name, wanted.digest])}".strip(),
+            experiment_id=self.make_experiment(schedule.name),
+            pipeline_version_reference=api.V2beta1PipelineVersionReference(
+                pipeline_id=pipeline_id, pipeline_version_id=version_id
+            ),
+            runtime_config=api.V2beta1RuntimeConfig(parameters=dict(wanted.arguments)),
+            trigger=api.V2beta1Trigger(cron_schedule=api.V2beta1CronSchedule(cron=schedule.cron)),
+            max_concurrency=str(schedule.concurrency),
+            no_catchup=not schedule.catch_up,
+            mode="ENABLE" if schedule.enabled else "DISABLE",
+        )
+        made = self._call(what, self._recurring.recurring_run_service_create_recurring_run, body)
+        return str(made.recurring_run_id)
+
+    def enable(self, recurring: Recurring, enabled: bool) -> None:
+        """Switch a recurring run on or off."""
+        service = self._recurring
+        method = (
+            service.recurring_run_service_enable_recurring_run
+            if enabled
+            else service.recurring_run_service_disable_recurring_run
+        )
+        self._call(f"schedule {recurring.name}", method, recurring.id)
+
+    def delete(self, recurring: Recurring) -> None:
+        """Delete a recurring run; its runs stay."""
+        method = self._recurring.recurring_run_service_delete_recurring_run
+        self._call(f"schedule {recurring.name}", method, recurring.id)
+
+    def apply(self, change: Change) -> None:
+        """Do what a plan says."""
+        if change.kind in ("create", "update") and change.wanted:
+            # The old one goes last: an update that is cut off leaves two, of which the next one deletes one.
+            self.schedule(change.wanted)
+        if change.kind in ("update", "delete") and change.found:
+            self.delete(change.found)
+        if change.kind in ("enable", "disable") and change.found:
+            self.enable(change.found, change.kind == "enable")
+
     def log(self, run_id: str, pod: str) -> str:
         """Return what a pod of a run has printed; empty when nothing of it is kept."""
         text = self._read_log(run_id, pod)
         # Pods are asked for by their name, archived logs by the node's.
-        return text or self._read_log(run_id, pod.replace(f"-{_TEMPLATE}-", "-"))
+        return text or self._read_log(run_id, pod.replace(f"-{TEMPLATE}-", "-"))
 
     def _read_log(self, run_id: str, node: str) -> str:
         response = self._call(
@@ -288,7 +276,7 @@ class Kubeflow:
         except urllib3.exceptions.HTTPError as error:
             reason = getattr(error, "reason", None) or error
             raise Unreachable(
-                f"Kubeflow at {self.host}: does not answer ({_one_line(reason)}); check --host or {HOST}"
+                f"Kubeflow at {self.host}: does not answer ({one_line(reason)}); check --host or {HOST}"
             ) from error
         except ValueError as error:
             raise InputError(
@@ -302,7 +290,7 @@ class Kubeflow:
             message = said.get("message") or said.get("error") or ""
         except (TypeError, ValueError, AttributeError):
             message = error.reason or ""
-        message = _one_line(message)
+        message = one_line(message)
         if error.status in (401, 403):
             return InputError(
                 f"Kubeflow at {self.host}: refuses the credentials for {what} ({error.status} {message}); "
@@ -313,67 +301,3 @@ class Kubeflow:
         if error.status >= 500 and "database" not in message.lower():
             return Unreachable(f"Kubeflow at {self.host}: cannot answer for {what} ({error.status} {message})")
         return InputError(f"{what}: refused by Kubeflow at {self.host} ({error.status} {message})")
-
-
-def _run(found: Any) -> RemoteRun:
-    """Return a run in our words."""
-    config = found.runtime_config
-    return RemoteRun(
-        id=found.run_id,
-        name=found.display_name,
-        state=_state(found),
-        experiment=found.experiment_id,
-        created=found.created_at,
-        ended=_moment(found.finished_at),
-        steps=_steps(found),
-        arguments=(config.parameters or {}) if config else {},
-        message=_one_line(found.error.message) if found.error and found.error.message else "",
-    )
-
-
-def _state(found: Any) -> str:
-    states = [entry.state for entry in found.state_history or ()]
-    state = found.state or "PENDING"
-    asked = _TERMINATING in (*states, state) or state == "CANCELED"
-    return TERMINATED if asked and state != "SUCCEEDED" else state
-
-
-def _steps(found: Any) -> tuple[RemoteStep, ...]:
-    details = found.run_details.task_details if found.run_details else None
-    steps = []
-    for task in details or ():
-        nodes = [child.pod_name for child in task.child_tasks or () if child.pod_name]
-        name, node = task.display_name or "", nodes[-1] if nodes else ""
-        # Beside the steps there are their drivers, the graphs they lie in, and the workflow itself.
-        if _MACHINERY.fullmatch(name) or (node and name == _workflow(node)):
-            continue
-        steps.append(
-            RemoteStep(
-                name=name.replace("-", "_"),
-                state=task.state or "PENDING",
-                pod=_pod(node),
-                started=_moment(task.start_time),
-                ended=_moment(task.end_time),
-                message=_one_line(task.error.message) if task.error and task.error.message else "",
-            )
-        )
-    return tuple(sorted(steps, key=lambda step: (step.started is None, str(step.started))))
-
-
-def _workflow(node: str) -> str:
-    return node.rpartition("-")[0]
-
-
-def _pod(node: str) -> str:
-    """Return the pod of a node of Argo: its template stands between the workflow and the number."""
-    workflow, _, number = node.rpartition("-")
-    return f"{workflow}-{_TEMPLATE}-{number}" if node else ""
-
-
-def _moment(moment: datetime | None) -> datetime | None:
-    # What has not happened yet happened in 1970.
-    return moment if moment and moment.year > 1970 else None
-
-
-def _one_line(text: Any) -> str:
-    return " ".join(str(text).split())[:300]

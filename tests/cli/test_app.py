@@ -39,6 +39,10 @@ COMMANDS = [
     "pipeline cancel",
     "pipeline list",
     "pipeline gate",
+    "pipeline schedule apply",
+    "pipeline schedule diff",
+    "pipeline schedule list",
+    "pipeline schedule delete",
     "weights export",
     "weights import",
 ]
@@ -71,11 +75,13 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_all_commands_are_there() -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    found = set()
-    for name, command in commands.items():
-        found |= {f"{name} {inner}" for inner in getattr(command, "commands", ())} or {name}
-    assert found == set(COMMANDS)
+    def names(group: Any, prefix: str = "") -> set[str]:
+        found: set[str] = set()
+        for name, command in group.commands.items():
+            found |= names(command, f"{prefix}{name} ") if hasattr(command, "commands") else {f"{prefix}{name}"}
+        return found
+
+    assert names(typer.main.get_command(app)) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

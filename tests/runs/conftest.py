@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from kubeyolo.runs.bind import pipeline_text
 from kubeyolo.runs.local import RunOutcome, run_local
 from kubeyolo.runs.parameters import RunParameters
+from tests.runs.kubeflow_double import KubeflowDouble
 
 FAKE = Path(__file__).parent / "fake"
 
@@ -82,3 +84,11 @@ class FakeRuns:
 @pytest.fixture
 def fake_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRuns:
     return FakeRuns(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeflowDouble]:
+    double = KubeflowDouble()
+    monkeypatch.setenv("KUBEYOLO_KFP_HOST", double.host)
+    yield double
+    double.stop()

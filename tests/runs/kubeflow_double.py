@@ -64,6 +64,7 @@ class KubeflowDouble:
         self.uploads: list[bytes] = []
         self.experiments: dict[str, str] = {}
         self.runs: dict[str, DoubleRun] = {}
+        self.recurring: dict[str, dict[str, Any]] = {}
         self.logs: dict[str, str] = {}
         self.next_states: list[tuple[str, list[dict[str, Any]]]] = []
         self.failures: list[int] = []
@@ -102,6 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
             (wanted,) = (one["string_value"] for one in json.loads(self._query("filter"))["predicates"])
             found_id = double.experiments.get(wanted)
             self._answer({"experiments": [{"experiment_id": found_id, "display_name": wanted}]} if found_id else {})
+        elif path == "recurringruns":
+            self._page("recurringRuns", list(double.recurring.values()))
         elif path == "runs":
             group = self._query("experiment_id")
             runs = [run.answer() for run in reversed(double.runs.values())]
@@ -142,11 +145,22 @@ class _Handler(BaseHTTPRequestHandler):
             made = {**body, "run_id": str(uuid.uuid4())}
             double.runs[made["run_id"]] = DoubleRun(made, list(double.next_states))
             self._answer({**made, "state": "PENDING"})
+        elif path == "recurringruns":
+            state = "ENABLED" if body["mode"] == "ENABLE" else "DISABLED"
+            made = {**body, "recurring_run_id": str(uuid.uuid4()), "status": state}
+            double.recurring[made["recurring_run_id"]] = made
+            self._answer(made)
+        elif found := re.fullmatch(r"recurringruns/(.+):(enable|disable)", path):
+            double.recurring[found[1]]["status"] = f"{found[2].upper()}D"
+            self._answer({})
         elif found := re.fullmatch(r"runs/(.+):terminate", path):
             double.runs[found[1]].terminated = True
             self._answer({})
         else:
             self._answer({"message": f"no {path}"}, 404)
+
+    def do_DELETE(self) -> None:
+        self._one(self.double.recurring.pop(self._path().split("/")[-1], None), "recurring run")
 
     def _path(self) -> str:
         return urlsplit(self.path).path.removeprefix("/apis/v2beta1/")

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.runs.follow import TerminatedRun, follow
-from kubeyolo.runs.kubeflow import TERMINATED, Kubeflow, NoSuchThing, Unreachable
+from kubeyolo.runs.kubeflow import Kubeflow, NoSuchThing, Unreachable
+from kubeyolo.runs.remote import TERMINATED
 from tests.runs.conftest import Watched
 from tests.runs.kubeflow_double import WORKFLOW, KubeflowDouble, task
 
 TEXT = "# PIPELINE\nroot: {}\n"
-
-
-@pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeflowDouble]:
-    double = KubeflowDouble()
-    monkeypatch.setenv("KUBEYOLO_KFP_HOST", double.host)
-    yield double
-    double.stop()
 
 
 def submitted(double: KubeflowDouble, *states: tuple[str, list[dict[str, Any]]], name: str = "one") -> str:

@@ -1,0 +1,133 @@
+"""``kubeyolo pipeline schedule``: recurring runs on Kubeflow that are as the files in git say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kubeyolo.cli.cluster import HostOption
+from kubeyolo.cli.options import DEFAULT_IMAGES, ImagesOption, JsonOption
+
+if TYPE_CHECKING:
+    from kubeyolo.runs.kubeflow import Kubeflow
+    from kubeyolo.runs.schedules import Change
+
+group = typer.Typer(help="Recurring runs on Kubeflow that are as the files in git say.", no_args_is_help=True)
+
+DEFAULT_FOLDER = Path("schedules")
+FilesArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="FILE...", help="Schedule files, or folders of them; by default schedules."),
+]
+
+
+@group.command("apply")
+def apply(files: FilesArgument = None, images: ImagesOption = DEFAULT_IMAGES, host: HostOption = "") -> None:
+    """Create, update, enable and disable recurring runs so that they are as the files say.
+
+    Those whose file is gone are disabled. What others have made in Kubeflow is left alone.
+
+    [bold]Examples[/bold]
+
+      kubeyolo pipeline schedule apply
+
+      kubeyolo pipeline schedule apply schedules --images build/images.yaml
+    """
+    from kubeyolo.runs.kubeflow import Kubeflow
+
+    kubeflow = Kubeflow(host)
+    for change in _plan(kubeflow, files, images):
+        kubeflow.apply(change)
+        _print(change)
+
+
+@group.command("diff")
+def diff(files: FilesArgument = None, images: ImagesOption = DEFAULT_IMAGES, host: HostOption = "") -> None:
+    """Show what 'apply' would do. Exit codes: 0 nothing, 1 something.
+
+    [bold]Examples[/bold]
+
+      kubeyolo pipeline schedule diff
+    """
+    from kubeyolo.runs.kubeflow import Kubeflow
+
+    changes = _plan(Kubeflow(host), files, images)
+    for change in changes:
+        _print(change)
+    if any(change.kind != "keep" for change in changes):
+        raise typer.Exit(1)
+
+
+@group.command("list")
+def list_schedules(host: HostOption = "", as_json: JsonOption = False) -> None:
+    """List the recurring runs that schedule files have made.
+
+    [bold]Examples[/bold]
+
+      kubeyolo pipeline schedule list
+    """
+    import json
+    from dataclasses import asdict
+
+    from rich import box
+    from rich.table import Table
+
+    from kubeyolo.cli.tables import wide_console
+    from kubeyolo.runs.kubeflow import Kubeflow
+
+    found = sorted(Kubeflow(host).recurring(), key=lambda one: one.name)
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=1))
+        return
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column in ("schedule", "state", "cron", "id"):
+        table.add_column(column, no_wrap=True)
+    for one in found:
+        table.add_row(one.name, "enabled" if one.enabled else "disabled", one.cron, one.id)
+    wide_console().print(table)
+
+
+@group.command("delete")
+def delete(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.")], host: HostOption = ""
+) -> None:
+    """Delete a recurring run that a schedule file has made; its runs stay.
+
+    [bold]Examples[/bold]
+
+      kubeyolo pipeline schedule delete retrain-bccd
+    """
+    from kubeyolo.errors import InputError, suggest
+    from kubeyolo.runs.kubeflow import Kubeflow
+
+    kubeflow = Kubeflow(host)
+    known = kubeflow.recurring()
+    ours = [one for one in known if one.name == name]
+    if not ours:
+        names = {one.name for one in known}
+        raise InputError(f"schedule {name!r}: not known at {kubeflow.host}{suggest(name, names) if names else ''}")
+    for one in ours:
+        kubeflow.delete(one)
+        print(f"deleted {one.name} ({one.id})")
+
+
+def _plan(kubeflow: Kubeflow, files: list[Path] | None, images: Path) -> list[Change]:
+    from kubeyolo.runs.bind import bind_defaults, pipeline_text
+    from kubeyolo.runs.images import bind_image_file
+    from kubeyolo.runs.schedules import plan, read_schedules, wanted_schedule
+    from kubeyolo.source import source_digest
+
+    schedules = read_schedules(files or [DEFAULT_FOLDER])
+    texts = {
+        name: bind_defaults(bind_image_file(pipeline_text(name), images), {}, source_digest())
+        for name in {schedule.pipeline for schedule in schedules}
+    }
+    wanted = [wanted_schedule(schedule, texts[schedule.pipeline]) for schedule in schedules]
+    return plan(wanted, kubeflow.recurring())
+
+
+def _print(change: Change) -> None:
+    mark = {"create": "+", "update": "~", "delete": "-", "disable": "-", "enable": "+", "keep": "="}[change.kind]
+    print(f"{mark} {change.kind} {change.name}: {change.why}", flush=True)

@@ -1,0 +1,159 @@
+"""Runs, steps and schedules on Kubeflow, as its REST interface tells of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from kubeyolo.runs.schedules import Recurring
+
+ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
+TEMPLATE = "system-container-impl"
+MARK = "kubeyolo schedule "
+"""Begins the line of a description that says which schedule has made a recurring run."""
+
+TERMINATED = "TERMINATED"
+"""A run whose end was asked for. Kubeflow calls it FAILED in the end."""
+
+_TERMINATING = "CANCELING"
+_MACHINERY = re.compile(r".*-driver|root|executor|(condition|condition-branches|exit-handler|for-loop)-\d+")
+
+
+@dataclass(frozen=True)
+class RemoteStep:
+    """A step of a run on the cluster.
+
+    Attributes:
+        name: Its name in the pipeline, such as ``validate_dataset``.
+        state: Kubeflow's word, such as RUNNING.
+        pod: Pod that runs it, empty when there is none (yet, or at all: a step from the cache).
+        started: When, or None.
+        ended: When, or None.
+        message: What Kubeflow says of its failure.
+    """
+
+    name: str
+    state: str
+    pod: str = ""
+    started: datetime | None = None
+    ended: datetime | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class RemoteRun:
+    """A run on the cluster.
+
+    Attributes:
+        id: Kubeflow's id.
+        name: Its name.
+        state: PENDING, RUNNING, SUCCEEDED, FAILED or TERMINATED.
+        experiment: Id of its experiment.
+        created: When it was submitted.
+        ended: When it ended, or None.
+        steps: Its steps in the order of their start.
+        arguments: Values of its parameters.
+        message: What Kubeflow says of its failure.
+    """
+
+    id: str
+    name: str
+    state: str
+    experiment: str
+    created: datetime | None
+    ended: datetime | None
+    steps: tuple[RemoteStep, ...]
+    arguments: Mapping[str, Any]
+    message: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, however that may be."""
+        return self.state in ENDED or (self.state == TERMINATED and self.ended is not None)
+
+    def step(self, name: str) -> RemoteStep | None:
+        """Return the step of a name."""
+        return next((step for step in self.steps if step.name == name), None)
+
+
+def recurring_of(found: Any) -> Recurring | None:
+    """Return a recurring run of ours; None for those of others."""
+    for line in (found.description or "").splitlines():
+        if line.startswith(MARK):
+            try:
+                name, digest = json.loads(line.removeprefix(MARK))
+            except ValueError:
+                return None
+            cron = found.trigger.cron_schedule.cron if found.trigger and found.trigger.cron_schedule else ""
+            enabled = (found.status or "ENABLED") == "ENABLED"
+            return Recurring(str(found.recurring_run_id), str(name), str(digest), enabled, cron)
+    return None
+
+
+def run_of(found: Any) -> RemoteRun:
+    """Return a run in our words."""
+    config = found.runtime_config
+    return RemoteRun(
+        id=found.run_id,
+        name=found.display_name,
+        state=_state(found),
+        experiment=found.experiment_id,
+        created=found.created_at,
+        ended=_moment(found.finished_at),
+        steps=_steps(found),
+        arguments=(config.parameters or {}) if config else {},
+        message=one_line(found.error.message) if found.error and found.error.message else "",
+    )
+
+
+def _state(found: Any) -> str:
+    states = [entry.state for entry in found.state_history or ()]
+    state = found.state or "PENDING"
+    asked = _TERMINATING in (*states, state) or state == "CANCELED"
+    return TERMINATED if asked and state != "SUCCEEDED" else state
+
+
+def _steps(found: Any) -> tuple[RemoteStep, ...]:
+    details = found.run_details.task_details if found.run_details else None
+    steps = []
+    for task in details or ():
+        nodes = [child.pod_name for child in task.child_tasks or () if child.pod_name]
+        name, node = task.display_name or "", nodes[-1] if nodes else ""
+        # Beside the steps there are their drivers, the graphs they lie in, and the workflow itself.
+        if _MACHINERY.fullmatch(name) or (node and name == _workflow(node)):
+            continue
+        steps.append(
+            RemoteStep(
+                name=name.replace("-", "_"),
+                state=task.state or "PENDING",
+                pod=_pod(node),
+                started=_moment(task.start_time),
+                ended=_moment(task.end_time),
+                message=one_line(task.error.message) if task.error and task.error.message else "",
+            )
+        )
+    return tuple(sorted(steps, key=lambda step: (step.started is None, str(step.started))))
+
+
+def _workflow(node: str) -> str:
+    return node.rpartition("-")[0]
+
+
+def _pod(node: str) -> str:
+    """Return the pod of a node of Argo: its template stands between the workflow and the number."""
+    workflow, _, number = node.rpartition("-")
+    return f"{workflow}-{TEMPLATE}-{number}" if node else ""
+
+
+def _moment(moment: datetime | None) -> datetime | None:
+    # What has not happened yet happened in 1970.
+    return moment if moment and moment.year > 1970 else None
+
+
+def one_line(text: Any) -> str:
+    """Return a text in one line of bounded length."""
+    return " ".join(str(text).split())[:300]

@@ -1,0 +1,210 @@
+"""Schedules as files: what recurring runs there are to be on Kubeflow, and what is to be done so that it is so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kubeyolo.errors import InputError, suggest
+from kubeyolo.runs.arguments import check_arguments
+from kubeyolo.runs.bind import pipeline_names, pipeline_text
+
+_CRON_FIELDS = 6
+_CRON_FIELD = re.compile(r"[\w*/,?#-]+")
+_MACRO = re.compile(r"@(yearly|annually|monthly|weekly|daily|midnight|hourly|every \S+)")
+
+Kind = Literal["create", "update", "enable", "disable", "delete", "keep"]
+
+
+class Schedule(BaseModel):
+    """A file of a schedule.
+
+    Attributes:
+        name: Its name, unique among the files.
+        cron: When, in Kubeflow's six fields, seconds first, in UTC: ``0 0 3 * * 1`` is Mondays at three.
+        pipeline: Name of a compiled pipeline.
+        parameters: Values of its parameters.
+        concurrency: How many of its runs may be under way at once.
+        catch_up: Whether runs are made up for that were due while Kubeflow or the schedule was off.
+        enabled: Whether it is on.
+        description: For the people who see it in Kubeflow.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    cron: str
+    pipeline: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    concurrency: int = Field(default=1, ge=1, le=10)
+    catch_up: bool = False
+    enabled: bool = True
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A schedule as it is to be on Kubeflow: with its arguments in their types, its pipeline, and a digest of both."""
+
+    schedule: Schedule
+    arguments: Mapping[str, Any]
+    text: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Recurring:
+    """A recurring run on Kubeflow that one of our files has made: its name and digest are in its description."""
+
+    id: str
+    name: str
+    digest: str
+    enabled: bool
+    cron: str = ""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to be done to one schedule.
+
+    Attributes:
+        kind: create, update, enable, disable, delete or keep.
+        name: Name of the schedule.
+        why: In words.
+        wanted: What it is to be, for create and update.
+        found: What is there.
+    """
+
+    kind: Kind
+    name: str
+    why: str
+    wanted: Wanted | None = None
+    found: Recurring | None = None
+
+
+def read_schedules(places: Sequence[Path]) -> list[Schedule]:
+    """Read schedule files, and those of folders (``*.yaml``), in the order of their names.
+
+    Raises:
+        InputError: A file cannot be read or is no schedule, or two have one name.
+    """
+    files: list[Path] = []
+    for place in places:
+        if not place.exists():
+            raise InputError(f"{place}: there is no such file or folder of schedules")
+        files += sorted(place.glob("*.yaml")) if place.is_dir() else [place]
+    by_name: dict[str, Path] = {}
+    schedules = []
+    for file in files:
+        schedule = _read(file)
+        if schedule.name in by_name:
+            raise InputError(f"{file}: the name {schedule.name!r} is that of {by_name[schedule.name]} too")
+        by_name[schedule.name] = file
+        schedules.append(schedule)
+    return schedules
+
+
+def wanted_schedule(schedule: Schedule, text: str) -> Wanted:
+    """Return a schedule with its arguments checked against the pipeline.
+
+    Args:
+        schedule: The schedule.
+        text: Its pipeline, with images bound.
+
+    Raises:
+        InputError: A parameter is unknown, of another type, or missing.
+    """
+    try:
+        arguments = check_arguments(text, schedule.parameters)
+    except InputError as error:
+        raise InputError(f"schedule {schedule.name}: {error}") from error
+    content = {
+        **schedule.model_dump(mode="json", exclude={"enabled", "parameters"}),
+        "arguments": arguments,
+        "pipeline": hashlib.sha256(text.encode()).hexdigest(),
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return Wanted(schedule, arguments, text, digest)
+
+
+def plan(wanted: Iterable[Wanted], found: Iterable[Recurring]) -> list[Change]:
+    """Return what is to be done so that the recurring runs are as the files say, in the order of the names.
+
+    Recurring runs without a file are disabled, not deleted. Of two with one name, as an interrupted update leaves
+    them, one is deleted.
+    """
+    files = {one.schedule.name: one for one in wanted}
+    there: dict[str, list[Recurring]] = {}
+    for recurring in found:
+        there.setdefault(recurring.name, []).append(recurring)
+    changes: list[Change] = []
+    for name in sorted({*files, *there}):
+        known = there.get(name, [])
+        one = files.get(name)
+        same = [recurring for recurring in known if one is not None and recurring.digest == one.digest]
+        kept = next(iter((*same, *known)), None)
+        changes += [Change("delete", name, "a second one of this name", found=two) for two in known if two != kept]
+        changes.append(_change(name, one, kept))
+    return changes
+
+
+def _change(name: str, wanted: Wanted | None, found: Recurring | None) -> Change:
+    if wanted is None:
+        assert found is not None
+        if found.enabled:
+            return Change("disable", name, "its file is gone", found=found)
+        return Change("keep", name, "disabled, without a file", found=found)
+    if found is None:
+        return Change("create", name, "new", wanted)
+    if found.digest != wanted.digest:
+        return Change("update", name, "its file or its pipeline has changed", wanted, found)
+    if found.enabled != wanted.schedule.enabled:
+        kind: Kind = "enable" if wanted.schedule.enabled else "disable"
+        return Change(kind, name, f"enabled is {str(wanted.schedule.enabled).lower()} in its file", wanted, found)
+    return Change("keep", name, "as its file says", wanted, found)
+
+
+def _read(file: Path) -> Schedule:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"schedule {file}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"schedule {file}: not YAML: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"schedule {file}: expected keys and values, such as name: retrain-bccd")
+    for key in content:
+        if key not in Schedule.model_fields:
+            raise InputError(f"schedule {file}: unknown key {key!r}{suggest(str(key), Schedule.model_fields)}")
+    try:
+        schedule = Schedule.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"schedule {file}: {place} = {first.get('input')!r}: {first['msg']}") from error
+    if schedule.pipeline not in pipeline_names():
+        raise InputError(
+            f"schedule {file}: unknown pipeline {schedule.pipeline!r}{suggest(schedule.pipeline, pipeline_names())}"
+        )
+    _check_cron(file, schedule.cron)
+    try:
+        check_arguments(pipeline_text(schedule.pipeline), schedule.parameters)
+    except InputError as error:
+        raise InputError(f"schedule {file}: {error}") from error
+    return schedule
+
+
+def _check_cron(file: Path, cron: str) -> None:
+    fields = cron.split()
+    if _MACRO.fullmatch(cron) or (len(fields) == _CRON_FIELDS and all(map(_CRON_FIELD.fullmatch, fields))):
+        return
+    remedy = f"'0 {cron}' is what you mean" if len(fields) == _CRON_FIELDS - 1 else "such as '0 0 3 * * 1'"
+    raise InputError(f"schedule {file}: cron {cron!r}: Kubeflow's has 6 fields, seconds first; {remedy}")

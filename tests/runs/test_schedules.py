@@ -1,0 +1,150 @@
+"""Recurring runs are made to be as files say, and others are left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubeyolo.errors import InputError
+from kubeyolo.runs.bind import pipeline_text
+from kubeyolo.runs.kubeflow import Kubeflow
+from kubeyolo.runs.schedules import Change, plan, read_schedules, wanted_schedule
+from tests.runs.kubeflow_double import KubeflowDouble
+
+BASE: dict[str, Any] = {
+    "name": "retrain-bccd",
+    "cron": "0 0 3 * * 1",
+    "pipeline": "detector-training",
+    "parameters": {"data": "minio://data/bccd", "store": "minio://kubeyolo", "max_epoch": 20},
+}
+
+
+def write(folder: Path, **values: Any) -> Path:
+    content = BASE | values
+    folder.mkdir(exist_ok=True)
+    (folder / f"{content['name']}.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def changes(folder: Path, text: str = "") -> list[Change]:
+    wanted = [wanted_schedule(one, text or pipeline_text(one.pipeline)) for one in read_schedules([folder])]
+    return plan(wanted, Kubeflow().recurring())
+
+
+def applied(folder: Path, text: str = "") -> list[str]:
+    done = changes(folder, text)
+    for change in done:
+        Kubeflow().apply(change)
+    return [f"{change.kind} {change.name}" for change in done]
+
+
+def test_a_file_makes_a_recurring_run_and_the_second_time_nothing(double: KubeflowDouble, tmp_path: Path) -> None:
+    folder = write(tmp_path / "schedules", concurrency=2, description="Mondays")
+    assert applied(folder) == ["create retrain-bccd"]
+    (made,) = double.recurring.values()
+    assert made["trigger"] == {"cron_schedule": {"cron": "0 0 3 * * 1"}}
+    assert (made["max_concurrency"], made["no_catchup"], made["mode"]) == ("2", True, "ENABLE")
+    assert made["runtime_config"]["parameters"] == BASE["parameters"]
+    assert made["description"].startswith("Mondays\n")
+    before = dict(double.recurring)
+    assert applied(folder) == ["keep retrain-bccd"]
+    assert double.recurring == before
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"cron": "0 0 4 * * 1"},
+        {"concurrency": 3},
+        {"catch_up": True},
+        {"parameters": {**BASE["parameters"], "seed": 1}},
+    ],
+)
+def test_a_changed_file_takes_the_place_of_the_old_one(
+    double: KubeflowDouble, tmp_path: Path, values: dict[str, Any]
+) -> None:
+    applied(write(tmp_path / "schedules"))
+    (old,) = double.recurring
+    assert applied(write(tmp_path / "schedules", **values)) == ["update retrain-bccd"]
+    (new,) = double.recurring
+    assert new != old
+    assert applied(tmp_path / "schedules") == ["keep retrain-bccd"]
+
+
+def test_a_changed_pipeline_is_taken_up(double: KubeflowDouble, tmp_path: Path) -> None:
+    folder = write(tmp_path / "schedules")
+    applied(folder)
+    assert applied(folder, pipeline_text() + "# other images\n") == ["update retrain-bccd"]
+    assert len(double.uploads) == 2
+
+
+def test_schedules_are_switched_off_and_on(double: KubeflowDouble, tmp_path: Path) -> None:
+    applied(write(tmp_path / "schedules"))
+    assert applied(write(tmp_path / "schedules", enabled=False)) == ["disable retrain-bccd"]
+    assert [made["status"] for made in double.recurring.values()] == ["DISABLED"]
+    assert applied(tmp_path / "schedules") == ["keep retrain-bccd"]
+    assert applied(write(tmp_path / "schedules")) == ["enable retrain-bccd"]
+    assert [made["status"] for made in double.recurring.values()] == ["ENABLED"]
+
+
+def test_one_without_its_file_is_disabled_and_those_of_others_are_left_alone(
+    double: KubeflowDouble, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "schedules")
+    write(folder, name="other")
+    applied(folder)
+    theirs = {"recurring_run_id": "theirs", "display_name": "retrain-bccd", "description": "", "status": "ENABLED"}
+    double.recurring["theirs"] = theirs
+    (folder / "retrain-bccd.yaml").unlink()
+    assert applied(folder) == ["keep other", "disable retrain-bccd"]
+    assert applied(folder) == ["keep other", "keep retrain-bccd"]
+    assert sorted(made["status"] for made in double.recurring.values()) == ["DISABLED", "ENABLED", "ENABLED"]
+    assert theirs["status"] == "ENABLED"
+
+
+def test_what_an_interrupted_update_has_left_is_mended(double: KubeflowDouble, tmp_path: Path) -> None:
+    applied(write(tmp_path / "schedules"))
+    (update,) = changes(write(tmp_path / "schedules", cron="0 0 5 * * *"))
+    assert update.wanted is not None
+    Kubeflow().schedule(update.wanted)  # and then the process was killed
+    assert len(double.recurring) == 2
+    assert applied(tmp_path / "schedules") == ["delete retrain-bccd", "keep retrain-bccd"]
+    (left,) = double.recurring.values()
+    assert left["trigger"]["cron_schedule"]["cron"] == "0 0 5 * * *"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cron": "0 3 * * 1"}, "cron '0 3 . . 1': Kubeflow's has 6 fields, seconds first; '0 0 3 "),
+        ({"cron": "tomorrow"}, "cron 'tomorrow'"),
+        ({"pipeline": "detector-trainin"}, "unknown pipeline 'detector-trainin'; did you mean 'detector-training'"),
+        ({"concurency": 1}, "unknown key 'concurency'; did you mean 'concurrency'"),
+        ({"concurrency": 0}, "concurrency = 0"),
+        ({"name": "Retrain BCCD"}, "name = 'Retrain BCCD'"),
+        ({"parameters": {"data": "minio://d"}}, "no value for the parameter 'store'"),
+        ({"parameters": {**BASE["parameters"], "lr": "x"}}, "parameter lr = 'x': expected a number"),
+    ],
+)
+def test_bad_files_are_named(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(BASE | values))
+    with pytest.raises(InputError, match=f"^schedule {tmp_path}/one.yaml: {message}"):
+        read_schedules([tmp_path])
+
+
+def test_two_files_of_one_name_and_places_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text(yaml.safe_dump(BASE))
+    with pytest.raises(InputError, match="b.yaml: the name 'retrain-bccd' is that of .*a.yaml too"):
+        read_schedules([tmp_path])
+    with pytest.raises(InputError, match="absent: there is no such file or folder"):
+        read_schedules([tmp_path / "absent"])
+
+
+@pytest.mark.parametrize("cron", ["0 */15 * * * *", "@daily", "@every 1h", "0 0 3 * * MON-FRI"])
+def test_crons_of_kubeflow_are_taken(tmp_path: Path, cron: str) -> None:
+    (schedule,) = read_schedules([write(tmp_path / "s", cron=cron)])
+    assert schedule.cron == cron
