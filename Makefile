@@ -20,7 +20,7 @@ ONLY ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system tools demo test test-all ci lint types format bench pipelines images lock clean
+.PHONY: help setup system tools demo test test-all ci lint types format manifests-check bench pipelines images lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,11 +39,19 @@ system: ## Install the browser of the report tests (Debian, as root); elsewhere 
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	else echo "no Chromium: the report tests that need a browser are skipped; install chromium or set CHROMIUM_BIN"; fi
 
-tools: ## Build the MinIO server that the storage tests start (needs Go, about 3 minutes, once).
+tools: ## Build the servers that tests start: MinIO and a Kubernetes API server (needs Go, about 8 minutes, once).
 	@if [ -n "$$MINIO_BIN" ] || command -v minio >/dev/null || [ -x $(TOOLS)/minio ]; then :; \
 	elif command -v go >/dev/null; then \
 	  echo "building the MinIO server into $(TOOLS)" && GOBIN=$(TOOLS) go install github.com/minio/minio@$(MINIO_VERSION); \
 	else echo "no MinIO server and no Go to build one: the tests that need it are skipped; set MINIO_BIN"; fi
+	@if [ -n "$$KUBEYOLO_KUBERNETES_BIN" ] || [ $(TOOLS)/kubectl -nt tests/tools/go.mod ]; then :; \
+	elif command -v go >/dev/null; then \
+	  echo "building the Kubernetes API server into $(TOOLS)" && \
+	  go -C tests/tools build -o $(TOOLS)/etcd go.etcd.io/etcd/server/v3 && \
+	  for name in kube-apiserver kube-controller-manager kubectl; do \
+	    go -C tests/tools build -o $(TOOLS)/$$name k8s.io/kubernetes/cmd/$$name || exit 1; \
+	  done; \
+	else echo "no Kubernetes API server and no Go to build one: the tests that need it are skipped; set KUBEYOLO_KUBERNETES_BIN"; fi
 
 demo: $(READY) ## Run the whole pipeline here: on generated sample data, or on DATA=dir (STORE=uri).
 	$(BIN)/kubeyolo run --config examples/demo.yaml --store "$(STORE)" $(if $(DATA),--data "$(DATA)",--sample)
@@ -69,6 +77,9 @@ format: $(READY) ## Format the code.
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 ci: lint types test ## What CI runs.
+
+manifests-check: $(READY) tools ## Apply the manifests to a real API server; check rights and levels.
+	$(BIN)/python -m pytest tests/manifests -q
 
 bench: $(READY) ## Measure training and loading speed.
 	$(BIN)/python -m benchmarks.train_step

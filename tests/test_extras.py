@@ -14,13 +14,13 @@ ROOT = Path(__file__).parents[1]
 
 STEPS = {
     "validate": ("validate",),
-    "train": ("pretrain", "train", "worker"),
+    "train": ("pretrain", "train", "worker", "launcher"),
     "evaluate": ("evaluate",),
     "export": ("export",),
     "quantize": ("quantize",),
-    "launch": ("publish",),
+    "launch": ("publish", "launcher"),
 }
-WORKER = "kubeyolo.training.worker"
+PROGRAMS = {"worker": "kubeyolo.training.worker", "launcher": "kubeyolo.launch.launcher"}
 
 PACKAGES = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
 
@@ -60,7 +60,7 @@ def is_module(name: str) -> bool:
 def packages_of(extra: str) -> dict[str, str]:
     """Return the outer packages that the steps of an extra reach, each with the module that imports it."""
     skipped = NEVER_CALLED.get(extra, set())
-    waiting = [WORKER if step == "worker" else f"kubeyolo.steps.{step}" for step in STEPS[extra]]
+    waiting = [PROGRAMS.get(step, f"kubeyolo.steps.{step}") for step in STEPS[extra]]
     seen: set[str] = set()
     outer: dict[str, str] = {}
     while waiting:
@@ -92,5 +92,6 @@ def test_an_extra_has_what_its_steps_import(extra: str) -> None:
 
 
 def test_the_walk_finds_what_is_known() -> None:
+    assert "kubernetes" in packages_of("launch")
     assert {"mindspore", "pycocotools", "onnxruntime"} <= packages_of("export").keys()
     assert "mindspore" not in packages_of("launch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -91,6 +92,17 @@ def train(
     ] = "",
     store: StoreOption = DEFAULT_STORE,
     output: OutputOption = "",
+    launcher: Annotated[
+        str, typer.Option("--launcher", metavar="NAME", help="local: on this machine; volcano: on a cluster.")
+    ] = "local",
+    cluster: Annotated[
+        Path | None,
+        typer.Option("--cluster", metavar="FILE", help="YAML file of settings of the cluster; see docs/cluster.md."),
+    ] = None,
+    cluster_sets: Annotated[
+        list[str] | None,
+        typer.Option("--cluster-set", metavar="KEY=VALUE", help="A setting of the cluster over all others."),
+    ] = None,
     config_file: ConfigOption = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
@@ -102,15 +114,20 @@ def train(
       kubeyolo train store/datasets/bccd-3f0c9a1b22d4 --model yolov5n-r7 --set train.max_epoch=50
 
       kubeyolo train minio://kubeyolo/datasets/coco-52d41a7c9e10 --config my.yaml --store minio://kubeyolo
+
+      kubeyolo train minio://kubeyolo/datasets/coco-52d41a7c9e10 --store minio://kubeyolo --set train.processes=2
+      --launcher volcano --cluster-set image=registry/kubeyolo-train@sha256:0a1b…
     """
     from kubeyolo.config.load import load_config
+    from kubeyolo.launch.launcher import training_launcher
     from kubeyolo.source import source_digest
     from kubeyolo.steps import train as step
     from kubeyolo.steps.places import training_output
 
     config = load_config(model, config_file, sets_of(sets))
+    launch = training_launcher(launcher, None, cluster, sets_of(cluster_sets))
     output = output or training_output(store, config, _dataset_digest(dataset), backbone, source_digest())
-    print_record(step.train(dataset, output, config, backbone).record, as_json)
+    print_record(step.train(dataset, output, config, backbone, launch=launch).record, as_json)
 
 
 def evaluate(

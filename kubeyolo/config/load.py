@@ -47,7 +47,7 @@ def load_config(
     """
     layers: list[Layer] = []
     if file is not None:
-        layers.append((str(file), _flatten(_read_yaml(Path(file)), str(file))))
+        layers.append((str(file), _flatten(read_mapping(Path(file)), str(file))))
     layers.append(("--set", parse_sets(sets)))
     layers.append(("the overrides of the pipeline", _flatten(overrides or {}, "the overrides of the pipeline")))
 
@@ -65,7 +65,7 @@ def sparse_values(file: Path | str | None = None, sets: Sequence[str] = ()) -> d
     Raises:
         InputError: An unreadable file or a pair without ``=``.
     """
-    merged = _flatten(_read_yaml(Path(file)), str(file)) if file is not None else {}
+    merged = _flatten(read_mapping(Path(file)), str(file)) if file is not None else {}
     merged |= parse_sets(sets)
     return _nest(merged)
 
@@ -129,20 +129,25 @@ def _preset_values(name: str) -> dict[str, Any]:
     return values | _flatten(content, f"preset {name}")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path, what: str = "configuration") -> dict[str, Any]:
+    """Read a YAML file of keys and values.
+
+    Raises:
+        InputError: It cannot be read, is not YAML, or is not a mapping; the message begins with ``what`` it is.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise InputError(f"configuration {path}: cannot be read: {reason}") from error
+        raise InputError(f"{what} {path}: cannot be read: {reason}") from error
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"configuration {path}: not YAML: {_first_line(error)}") from error
+        raise InputError(f"{what} {path}: not YAML: {_first_line(error)}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise InputError(f"configuration {path}: expected keys and values at the top, is a {type(content).__name__}")
+        raise InputError(f"{what} {path}: expected keys and values at the top, is a {type(content).__name__}")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Training processes on this machine: one alone, or several that msrun starts."""
+"""Training processes on this machine: one alone, or several that msrun starts, alone or with those of other pods."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
+from kubeyolo.launch.gang import Gang, Relay, relay
 from kubeyolo.training.spec import EXIT_INTERRUPTED, OUTCOME_FOLDER, TrainingSpec
 
 WORKER_MODULE = "kubeyolo.training.worker"
@@ -38,7 +39,9 @@ _NOISE = re.compile(r"\[INFO\] \w+\(")
 Show = Callable[[str], None]
 
 
-def launch_training(spec: TrainingSpec, processes: int | None = None, show: Show | None = None) -> None:
+def launch_training(
+    spec: TrainingSpec, processes: int | None = None, show: Show | None = None, gang: Gang | None = None
+) -> None:
     """Train in processes of their own and wait for them; no MindSpore is imported here.
 
     What rank 0 prints is passed on. The processes are killed when this one dies, and told to write a checkpoint and
@@ -48,6 +51,7 @@ def launch_training(spec: TrainingSpec, processes: int | None = None, show: Show
         spec: The training run.
         processes: Number of data-parallel processes; the configured one by default.
         show: Takes each line; prints it by default.
+        gang: Of which these are the processes of one pod; all of them are here without it.
 
     Raises:
         InputError: A process refused its input; the message is that of the process.
@@ -62,20 +66,22 @@ def launch_training(spec: TrainingSpec, processes: int | None = None, show: Show
         folder = Path(name)
         spec.write(folder / "spec.json")
         worker = [sys.executable, "-m", WORKER_MODULE, str(folder / "spec.json")]
+        show = show or _print_line
         if count == 1:
-            ended = _run_one(worker, folder, show or _print_line, inherit=show is None and sys.stdout.isatty())
+            ended = _run_one(worker, folder, show, inherit=show is _print_line and sys.stdout.isatty())
         else:
-            ended = _run_many(worker, folder, count, show or _print_line)
+            ended = _run_many(worker, folder, gang or _alone(count), show)
         _raise_failure(folder, ended)
 
 
 @dataclass(frozen=True)
 class _Ended:
-    """How processes ended: their last lines, the exit code, and whether they were told to stop."""
+    """How processes ended: their last lines, the exit code, whether they were told to stop, or lost another pod."""
 
     lines: list[str]
     code: int
     stopped: bool
+    lost: bool = False
 
 
 def _run_one(worker: list[str], folder: Path, show: Show, inherit: bool) -> _Ended:
@@ -101,50 +107,71 @@ def _run_one(worker: list[str], folder: Path, show: Show, inherit: bool) -> _End
     return _Ended(list(last), code, stop.is_set())
 
 
-def _run_many(worker: list[str], folder: Path, count: int, show: Show) -> _Ended:
+def _alone(count: int) -> Gang:
+    """Return the gang of processes that are all on this machine."""
+    return Gang("", 1, 0, count, "127.0.0.1", _free_port(), "127.0.0.1")
+
+
+def _run_many(worker: list[str], folder: Path, gang: Gang, show: Show) -> _Ended:
     """Run several processes by msrun, which keeps a log file for each."""
-    logs = folder / "logs"
+    first = gang.node * gang.devices
+    ranks = range(first, first + gang.devices)
+    with relay(gang, folder) as peers:
+        with (folder / "msrun.log").open("w") as log:
+            process = subprocess.Popen(
+                _guarded(_msrun(worker, folder, gang, peers)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_environment(folder) | {"GLOG_v": "3", "PATH": _path()},
+                start_new_session=True,
+            )
+        follower = _Follower(folder / "logs" / f"worker_{first}.log", show)
+        with _ended(process), _forwarding(lambda: _children(process.pid)) as stop:
+            _wait_idly(process, folder, ranks, follower, peers)
+            follower.poll()
+        lost = peers.lost.is_set()
+        ended = _Ended(_last_lines(folder, follower), process.returncode, stop.is_set(), lost)
+        peers.complete = not lost and _all_done(folder, ranks)
+    return ended
+
+
+def _msrun(worker: list[str], folder: Path, gang: Gang, peers: Relay) -> list[str]:
+    """Return the command that starts this machine's processes."""
     interpreter = Path(sys.executable)
-    command = [
+    return [
         sys.executable,
         "-m",
         "mindspore.parallel.cluster.run",
-        f"--worker_num={count}",
-        f"--local_worker_num={count}",
-        f"--master_port={_free_port()}",
+        f"--worker_num={gang.world}",
+        f"--local_worker_num={gang.devices}",
+        f"--master_addr={peers.master}",
+        f"--master_port={gang.port}",
+        f"--node_rank={gang.node}",
+        f"--cluster_time_out={int(gang.limit)}",
         "--join=True",
         # Of no worker: it would start a tail for each, which outlives it.
-        f"--tail_worker_log={count}",
-        f"--log_dir={logs}",
+        f"--tail_worker_log={gang.world}",
+        f"--log_dir={folder / 'logs'}",
         # msrun knows a program only by these names, and would start any other one as a script of python.
         "python" if interpreter.with_name("python").exists() else "python3",
         *worker[1:],
     ]
-    path = os.pathsep.join((str(interpreter.parent), os.environ.get("PATH", "")))
-    with (folder / "msrun.log").open("w") as log:
-        process = subprocess.Popen(
-            _guarded(command),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=_environment(folder) | {"GLOG_v": "3", "PATH": path},
-            start_new_session=True,
-        )
-    follower = _Follower(logs / "worker_0.log", show)
-    with _ended(process), _forwarding(lambda: _children(process.pid)) as stop:
-        _wait_idly(process, folder, count, follower)
-        follower.poll()
-    return _Ended(_last_lines(folder, follower), process.returncode, stop.is_set())
 
 
-def _wait_idly(process: subprocess.Popen[Any], folder: Path, count: int, follower: _Follower) -> None:
+def _path() -> str:
+    return os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+
+
+def _wait_idly(process: subprocess.Popen[Any], folder: Path, ranks: range, follower: _Follower, peers: Relay) -> None:
     """Wait for msrun, which waits for its processes in a loop without a pause: it may only have idle cores.
 
-    Returns with msrun still running when a worker has failed and msrun does not end within the grace.
+    Returns with msrun still running when a worker has failed and msrun does not end within the grace, and when
+    another pod is lost.
     """
     slowed, failed_at = False, None
     while process.poll() is None:
-        if not slowed and all((folder / "logs" / f"worker_{rank}.log").exists() for rank in range(count)):
+        if not slowed and all((folder / "logs" / f"worker_{rank}.log").exists() for rank in ranks):
             with contextlib.suppress(OSError):
                 os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
             slowed = True
@@ -153,7 +180,14 @@ def _wait_idly(process: subprocess.Popen[Any], folder: Path, count: int, followe
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > _GRACE_SECONDS:
             return
+        if failed_at is None and peers.lost.is_set():
+            return
         time.sleep(_POLL_SECONDS)
+
+
+def _all_done(folder: Path, ranks: range) -> bool:
+    outcomes = _outcomes(folder)
+    return len(outcomes) == len(ranks) and all(outcome["exit_code"] == 0 for outcome in outcomes)
 
 
 def _worker_failed(launcher: int, folder: Path) -> bool:
@@ -212,6 +246,8 @@ def _raise_failure(folder: Path, ended: _Ended) -> None:
         for outcome in failed:
             if outcome["exit_code"] == kind:
                 raise error(outcome["message"])
+    if ended.lost:
+        raise WorkError("another pod of the gang has ended before its time")
     if ended.stopped:
         raise InterruptedWork("interrupted: told to stop before its first step; the same command continues")
     reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

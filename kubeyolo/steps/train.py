@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kubeyolo.config.schema import Config
 from kubeyolo.source import source_digest
@@ -11,7 +12,13 @@ from kubeyolo.steps.claim import claimed
 from kubeyolo.steps.record import Stopwatch, write_record, write_report
 from kubeyolo.storage.uri import join_uri, read_document
 
+if TYPE_CHECKING:
+    from kubeyolo.training.spec import TrainingSpec
+
 STEP = "train"
+
+Launch = Callable[["TrainingSpec"], None]
+"""Starts training processes and waits for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +33,12 @@ class TrainedDetector:
 
 
 def train(
-    dataset: str, output: str, config: Config, backbone: str = "", begin: Callable[[], None] | None = None
+    dataset: str,
+    output: str,
+    config: Config,
+    backbone: str = "",
+    begin: Callable[[], None] | None = None,
+    launch: Launch | None = None,
 ) -> TrainedDetector:
     """Train a detector; a training that was interrupted in ``output`` is continued.
 
@@ -36,6 +48,7 @@ def train(
         config: Model, and the sections ``train``, ``augment`` and ``data``.
         backbone: URI of the bundle of a pretrained backbone to start from.
         begin: Called once no other process works in ``output``, before anything is changed there.
+        launch: Starts the processes; on this machine by default.
 
     Raises:
         InputError: The data set or the backbone cannot be used, or ``output`` holds another training.
@@ -44,10 +57,10 @@ def train(
     with claimed(output):
         if begin is not None:
             begin()
-        return _train(dataset, output, config, backbone)
+        return _train(dataset, output, config, backbone, launch)
 
 
-def _train(dataset: str, output: str, config: Config, backbone: str) -> TrainedDetector:
+def _train(dataset: str, output: str, config: Config, backbone: str, launch: Launch | None) -> TrainedDetector:
     from kubeyolo.data.dataset import open_dataset
     from kubeyolo.launch.local import launch_training
     from kubeyolo.report.training import training_report
@@ -59,7 +72,7 @@ def _train(dataset: str, output: str, config: Config, backbone: str) -> TrainedD
     spec = TrainingSpec(
         dataset=dataset, output=output, config=config, backbone=backbone or None, code_digest=source_digest()
     )
-    launch_training(spec)
+    (launch or launch_training)(spec)
     history = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME)))
     seconds = watch.seconds
     facts = {"data set": manifest.name, "classes": len(manifest.classes), "backbone": backbone, "seconds": seconds}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kubeyolo.errors import InputError, WorkError
-from kubeyolo.training.spec import OUTCOME_FOLDER
+from kubeyolo.training.spec import MET_PREFIX, OUTCOME_FOLDER
 
 _POLL_SECONDS = 0.02
 
@@ -32,10 +32,10 @@ class Distribution:
 
 
 class Meeting:
-    """Where the other processes of this machine wait while rank 0 validates or writes a checkpoint.
+    """Where the other processes wait while rank 0 validates or writes a checkpoint.
 
-    A collective gives up after a minute, and such work may take longer. Rank 0 leaves a file in the launcher's folder;
-    without that folder nobody waits here.
+    A collective gives up after a minute, and such work may take longer. Rank 0 leaves a file in the launcher's folder,
+    which :mod:`kubeyolo.launch.gang` passes on to other machines; without that folder nobody waits here.
     """
 
     def __init__(self, distribution: Distribution, folder: str | None = None) -> None:
@@ -47,7 +47,7 @@ class Meeting:
         """Say as rank 0 that the work after a step is done, or wait until rank 0 has said so."""
         if self._folder is None:
             return
-        path = self._folder / f"met-{step}"
+        path = self._folder / f"{MET_PREFIX}{step}"
         if self._is_first:
             path.touch()
         while not path.exists():

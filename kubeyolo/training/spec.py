@@ -13,6 +13,12 @@ from kubeyolo.errors import InputError
 OUTCOME_FOLDER = "KUBEYOLO_OUTCOME"
 """Environment variable: folder in which each rank leaves ``rank-<n>.json`` when it ends."""
 
+MET_PREFIX = "met-"
+"""Beginning of the names of files in that folder by which rank 0 tells the others that they need wait no longer."""
+
+SPEC = "KUBEYOLO_SPEC"
+"""Environment variable that holds the document of a pod on a cluster."""
+
 EXIT_INTERRUPTED = 143
 """Exit code of a process that wrote a checkpoint and stopped because it was told to (128 + SIGTERM)."""
 

@@ -1,0 +1,281 @@
+"""The few requests to Kubernetes that a launch needs, each of whose failures is one line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kubernetes import client, config
+from urllib3.exceptions import HTTPError
+
+from kubeyolo.errors import InputError, KubeyoloError
+from kubeyolo.launch.manifest import GROUP, PLURAL, VERSION
+
+POD_NAME = "KFP_POD_NAME"
+"""Environment variable with the name of this pod, which Kubeflow sets."""
+
+Document = dict[str, Any]
+
+_SCHEDULING = "scheduling.volcano.sh/v1beta1"
+_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
+_DELETE_SECONDS = 5.0
+# A connection that says nothing for so long may be dead; those who read it begin another one.
+_SILENT_SECONDS = 60.0
+_PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class Unreachable(InputError):
+    """The API server does not answer, or not now; the same request may succeed later."""
+
+
+class AlreadyExists(KubeyoloError):
+    """There is an object of this name."""
+
+
+class Cluster:
+    """One namespace of a Kubernetes cluster; ``home`` is that of this pod, or of the kubeconfig.
+
+    All methods raise :class:`Unreachable` when the API server does not answer, and ``InputError`` when it refuses the
+    credentials or the request.
+    """
+
+    def __init__(self, api: client.ApiClient, namespace: str, home: str) -> None:
+        self.namespace, self.home = namespace, home
+        self._api = api
+
+    @classmethod
+    def connect(cls, namespace: str = "", context: str | None = None) -> Cluster:
+        """Take the cluster of this pod, or that of the kubeconfig.
+
+        Args:
+            namespace: Empty takes that of the pod or of the context.
+            context: Of the kubeconfig; its current one by default.
+
+        Raises:
+            InputError: There is neither, or it cannot be read.
+        """
+        settings = client.Configuration()
+        try:
+            if os.environ.get("KUBECONFIG") is None and (_SERVICE_ACCOUNT / "token").is_file():
+                config.load_incluster_config(settings)
+                own = (_SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
+            else:
+                # The package looks at the variable when it is imported, and never again.
+                file = os.environ.get("KUBECONFIG") or None
+                config.load_kube_config(file, context=context, client_configuration=settings)
+                contexts, current = config.list_kube_config_contexts(file)
+                chosen = next((each for each in contexts if each["name"] == context), current)
+                own = chosen["context"].get("namespace", "")
+        except (config.ConfigException, OSError) as error:
+            raise InputError(
+                f"no Kubernetes cluster: {_one_line(error)}; set KUBECONFIG to the file that names yours"
+            ) from error
+        settings.retries = False
+        home = own or "default"
+        return cls(client.ApiClient(settings), namespace or home, home)
+
+    @property
+    def host(self) -> str:
+        """URL of the API server."""
+        return str(self._api.configuration.host)
+
+    def create_job(self, manifest: Mapping[str, Any]) -> Document:
+        """Create a job and return it.
+
+        Raises:
+            AlreadyExists: There is one of this name.
+            InputError: Volcano is not installed, or the job is refused.
+        """
+        return self._request("POST", self._jobs(), body=dict(manifest), doing="create Volcano jobs")
+
+    def job(self, name: str) -> Document | None:
+        """Return a job, or None when there is none."""
+        return self._get(self._jobs(name), "read Volcano jobs")
+
+    def jobs(self, selector: str) -> list[Document]:
+        """Return the jobs with these labels.
+
+        Raises:
+            InputError: Volcano is not installed.
+        """
+        query = {"labelSelector": selector}
+        return list(self._request("GET", self._jobs(), query, doing="list Volcano jobs").get("items", ()))
+
+    def delete_job(self, name: str, uid: str = "") -> bool:
+        """Delete a job, if it is there and has this uid, with its pods; one short request. Tell whether it was."""
+        body: Document = {"propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        try:
+            self._request("DELETE", self._jobs(name), body=body, doing="delete Volcano jobs", seconds=_DELETE_SECONDS)
+        except (_Missing, AlreadyExists):  # Another one has its name by now: a conflict, as for one that exists.
+            return False
+        return True
+
+    def queue(self, name: str) -> Document | None:
+        """Return a queue, or None when there is none."""
+        return self._get(f"/apis/{_SCHEDULING}/queues/{name}", "read Volcano queues")
+
+    def queues(self) -> list[Document]:
+        """Return all queues."""
+        path = f"/apis/{_SCHEDULING}/queues"
+        return list(self._request("GET", path, doing="list Volcano queues").get("items", ()))
+
+    def pod_groups(self) -> list[Document]:
+        """Return the pod groups of the namespace: what waits in the queues."""
+        path = f"/apis/{_SCHEDULING}/namespaces/{self.namespace}/podgroups"
+        return list(self._request("GET", path, doing="list Volcano pod groups").get("items", ()))
+
+    def own_pod(self, name: str) -> Document | None:
+        """Return a pod of the namespace of this process, or None when there is none."""
+        return self._get(f"/api/v1/namespaces/{self.home}/pods/{name}", "read pods")
+
+    def pods(self, selector: str) -> tuple[list[Document], str]:
+        """Return the pods with these labels, and the version of the list."""
+        answer = self._request("GET", self._core("pods"), {"labelSelector": selector}, doing="list pods")
+        return list(answer.get("items", ())), str(answer["metadata"].get("resourceVersion", ""))
+
+    def pod_changes(self, selector: str, version: str, seconds: int) -> Iterator[tuple[str, Document]]:
+        """Yield what happens to the pods with these labels after a version of the list: the kind and the pod."""
+        query = {
+            "labelSelector": selector,
+            "resourceVersion": version,
+            "watch": "true",
+            "timeoutSeconds": str(seconds),
+        }
+        for line in self._lines(self._core("pods"), query, "watch pods"):
+            change = json.loads(line)
+            yield change["type"], change["object"]
+
+    def log_lines(self, pod: str, container: str, since: str = "") -> Iterator[str]:
+        """Yield the lines of a container as they come, each with its time before it, from this time on."""
+        query = {"container": container, "follow": "true", "timestamps": "true"}
+        if since:
+            query["sinceTime"] = since
+        yield from self._lines(self._core(f"pods/{pod}/log"), query, "read logs of pods")
+
+    def events(self, name: str) -> list[Document]:
+        """Return the events of an object."""
+        query = {"fieldSelector": f"involvedObject.name={name}"}
+        return list(self._request("GET", self._core("events"), query, doing="list events").get("items", ()))
+
+    def _jobs(self, name: str = "") -> str:
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}"
+        return f"{path}/{name}" if name else path
+
+    def _core(self, rest: str) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/{rest}"
+
+    def _get(self, path: str, doing: str) -> Document | None:
+        try:
+            return self._request("GET", path, doing=doing)
+        except _Missing as error:
+            if error.kind:
+                raise
+            return None
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Document | None = None,
+        *,
+        doing: str,
+        seconds: float = _READ_SECONDS,
+    ) -> Document:
+        with self._errors(doing):
+            response = self._call(method, path, query, body, (min(_CONNECT_SECONDS, seconds), seconds))
+            return dict(json.loads(response.data))
+
+    def _lines(self, path: str, query: Mapping[str, str], doing: str) -> Iterator[str]:
+        rest = b""
+        with self._errors(doing):
+            response = self._call("GET", path, query, None, (_CONNECT_SECONDS, _SILENT_SECONDS))
+            try:
+                # One read returns what is there: whole chunks would hold lines back.
+                while data := response.read1(65536):
+                    *lines, rest = (rest + data).split(b"\n")
+                    for line in lines:
+                        yield line.decode(errors="replace")
+            finally:
+                response.close()
+        if rest:
+            yield rest.decode(errors="replace")
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Document | None,
+        timeout: tuple[float, float | None],
+    ) -> Any:
+        return self._api.call_api(
+            path,
+            method,
+            query_params=list((query or {}).items()),
+            header_params={"Accept": "application/json", "Content-Type": "application/json"},
+            body=body,
+            auth_settings=["BearerToken"],
+            _preload_content=False,
+            _return_http_data_only=True,
+            _request_timeout=timeout,
+        )
+
+    @contextlib.contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except client.ApiException as error:
+            raise self._refusal(error, doing) from error
+        except (HTTPError, OSError, ValueError) as error:
+            raise Unreachable(
+                f"Kubernetes API server {self.host}: does not answer ({_one_line(error)}); "
+                "check the address in the kubeconfig, and that the cluster runs"
+            ) from error
+
+    def _refusal(self, error: client.ApiException, doing: str) -> KubeyoloError:
+        said = _message(error)
+        if error.status == 404:
+            return _Missing(said)
+        if error.status == 409:
+            return AlreadyExists(said)
+        if error.status == 401:
+            return InputError(
+                f"Kubernetes API server {self.host}: refuses the credentials; they may have expired: "
+                "log in again, or renew the token of the kubeconfig"
+            )
+        if error.status == 403 and "quota" not in said and "violates PodSecurity" not in said:
+            return InputError(
+                f"may not {doing} in namespace {self.namespace}: {said}; "
+                "a cluster administrator gives these rights with the manifests of kubeyolo"
+            )
+        if error.status in _PASSING_STATUS:
+            return Unreachable(f"Kubernetes API server {self.host}: answers with status {error.status}: {said}")
+        return InputError(f"Kubernetes refuses to {doing} in namespace {self.namespace}: {said}")
+
+
+class _Missing(InputError):
+    """There is no such object, or, when the server does not know its kind, no such kind."""
+
+    def __init__(self, said: str) -> None:
+        self.kind = not said or "the server could not find the requested resource" in said or "page not found" in said
+        what = "Volcano is not installed on this cluster; install it, all its CRDs included" if self.kind else said
+        super().__init__(what)
+
+
+def _message(error: client.ApiException) -> str:
+    text = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or error.reason)
+    with contextlib.suppress(ValueError, AttributeError, TypeError):
+        text = json.loads(text).get("message") or text
+    return _one_line(text)
+
+
+def _one_line(value: object) -> str:
+    return " ".join(str(value).split())[:300]

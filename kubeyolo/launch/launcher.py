@@ -1,0 +1,67 @@
+"""The launchers by name: on this machine, or on a cluster under Volcano."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kubeyolo.errors import InputError, suggest
+from kubeyolo.launch.settings import ClusterSettings, cluster_settings
+from kubeyolo.training.spec import TrainingSpec
+
+LOCAL, VOLCANO = "local", "volcano"
+
+
+def training_launcher(
+    name: str, values: Mapping[str, Any] | None = None, file: Path | None = None, sets: Sequence[str] = ()
+) -> Callable[[TrainingSpec], None]:
+    """Return what starts training processes and waits for them.
+
+    Args:
+        name: ``local`` for this machine, ``volcano`` for a cluster.
+        values: Settings of the cluster by key, over those of their preset.
+        file: YAML file of such settings.
+        sets: ``key=value`` pairs over those of the file.
+
+    Raises:
+        InputError: Unknown launcher, settings that are not allowed, or the package kubernetes is not installed.
+    """
+    _check(name)
+    settings = cluster_settings(values, file, sets)
+    if name == LOCAL:
+        if values or file is not None or sets:
+            raise InputError("settings of the cluster are of the launcher volcano; give --launcher volcano")
+        from kubeyolo.launch.local import launch_training
+
+        return launch_training
+    return _on_volcano(settings)
+
+
+def stop_launched(name: str, values: Mapping[str, Any]) -> None:
+    """Delete what the training of this run of a pipeline has left; nothing happens for the launcher ``local``.
+
+    Raises:
+        InputError: Unknown launcher, settings that are not allowed, or the cluster cannot be used.
+    """
+    _check(name)
+    if name == LOCAL:
+        return
+    from kubeyolo.launch.volcano import stop_training
+
+    stop_training(cluster_settings(values))
+
+
+def _check(name: str) -> None:
+    if name not in (LOCAL, VOLCANO):
+        raise InputError(f"unknown launcher {name!r}{suggest(name, (LOCAL, VOLCANO))}")
+
+
+def _on_volcano(settings: ClusterSettings) -> Callable[[TrainingSpec], None]:
+    try:
+        from kubeyolo.launch.volcano import launch_on_volcano
+    except ImportError as error:
+        raise InputError(
+            f"the launcher volcano needs the package {error.name}: pip install 'kubeyolo[launch]'"
+        ) from error
+    return lambda spec: launch_on_volcano(spec, settings)

@@ -1,0 +1,233 @@
+"""The Volcano Job of a training, from settings to a manifest: a pure function."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kubeyolo.launch.gang import ADDRESS, ATTEMPT, DEVICES, GANG_NAME, MASTER, MEETING_LIMIT, NODES, PORT
+from kubeyolo.launch.settings import ClusterSettings
+from kubeyolo.training.spec import SPEC, TrainingSpec
+
+GROUP, VERSION, PLURAL = "batch.volcano.sh", "v1alpha1", "jobs"
+TASK = "worker"
+CONTAINER = "trainer"
+
+RUN_LABEL = "kubeyolo.io/run"
+OUTPUT_LABEL = "kubeyolo.io/output"
+SPEC_ANNOTATION = "kubeyolo.io/spec"
+POD_LABELS = {"app.kubernetes.io/part-of": "kubeyolo", "app.kubernetes.io/component": "trainer"}
+
+BAD_INPUT = 2
+"""Exit code of a pod that refuses its input: the same would happen again."""
+
+_MASTER_PORT = 8118
+_SECRET_KEYS = {"MINIO_ACCESS_KEY": "accesskey", "MINIO_SECRET_KEY": "secretkey"}
+_NAME_LENGTH = 40
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The workflow that a job belongs to."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+
+    def reference(self) -> dict[str, Any]:
+        """Return the owner reference, with which Kubernetes removes the job when the workflow is removed."""
+        return {"apiVersion": self.api_version, "kind": self.kind, "name": self.name, "uid": self.uid}
+
+
+def digest_of(text: str, digits: int = 12) -> str:
+    """Return the first digits of the sha256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def job_name(run: str, task: str) -> str:
+    """Return the name of the job of a task of a run: the same for every try, and short enough for names of hosts."""
+    plain = re.sub(r"[^a-z0-9-]+", "-", run.lower()).strip("-") or "run"
+    if not plain[0].isalpha():
+        plain = f"run-{plain}"
+    if len(plain) > _NAME_LENGTH:
+        plain = f"{plain[: _NAME_LENGTH - 9].rstrip('-')}-{digest_of(run, 8)}"
+    return f"{plain}-{task}"
+
+
+def job_manifest(
+    spec: TrainingSpec,
+    settings: ClusterSettings,
+    *,
+    name: str,
+    namespace: str,
+    image: str,
+    run: str = "",
+    owner: Owner | None = None,
+) -> dict[str, Any]:
+    """Return the ``batch.volcano.sh/v1alpha1`` Job that trains as a gang of pods.
+
+    Every pod runs under the restricted PodSecurity level, but for the mount of a driver; it has a read-only root and no
+    token of a service account. Secrets are referred to by name.
+
+    Args:
+        spec: The training run; its number of processes is that of all devices.
+        settings: Of the cluster.
+        name: Of the job.
+        namespace: Where it runs.
+        image: Of the trainer.
+        run: What the job belongs to, as a label.
+        owner: The workflow that owns it.
+
+    Raises:
+        InputError: The number of processes does not fit the pods.
+    """
+    nodes = settings.nodes_for(spec.processes)
+    document = spec.model_dump_json()
+    labels = {
+        **POD_LABELS,
+        OUTPUT_LABEL: digest_of(spec.output),
+        **({RUN_LABEL: run} if run else {}),
+        **settings.labels,
+    }
+    metadata: dict[str, Any] = {
+        "name": name,
+        "namespace": namespace,
+        "labels": labels,
+        "annotations": {SPEC_ANNOTATION: digest_of(document)},
+    }
+    if owner is not None:
+        metadata["ownerReferences"] = [owner.reference()]
+    job: dict[str, Any] = {
+        "schedulerName": "volcano",
+        "queue": settings.queue,
+        "minAvailable": nodes,
+        "maxRetry": settings.max_retry,
+        "ttlSecondsAfterFinished": settings.ttl,
+        "plugins": {"svc": ["--publish-not-ready-addresses=true"], "env": []},
+        "policies": [{"events": ["PodFailed", "PodEvicted"], "action": "RestartJob"}],
+        "tasks": [
+            {
+                "name": TASK,
+                "replicas": nodes,
+                # A task's own policies go first: bad input stays bad.
+                "policies": [
+                    {"exitCode": BAD_INPUT, "action": "TerminateJob"},
+                    {"event": "TaskCompleted", "action": "CompleteJob"},
+                ],
+                "template": {"metadata": {"labels": labels}, "spec": _pod(document, settings, name, nodes, image)},
+            }
+        ],
+    }
+    if settings.priority_class:
+        job["priorityClassName"] = settings.priority_class
+    return {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Job", "metadata": metadata, "spec": job}
+
+
+def _pod(document: str, settings: ClusterSettings, name: str, nodes: int, image: str) -> dict[str, Any]:
+    volumes: list[dict[str, Any]] = [
+        {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch}},
+        {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory}},
+    ]
+    mounts: list[dict[str, Any]] = [
+        {"name": "scratch", "mountPath": "/tmp"},
+        {"name": "shared-memory", "mountPath": "/dev/shm"},
+    ]
+    if settings.driver_mount:
+        volumes.append({"name": "driver", "hostPath": {"path": settings.driver_mount, "type": "Directory"}})
+        mounts.append({"name": "driver", "mountPath": settings.driver_mount, "readOnly": True})
+    resources = {"cpu": settings.cpu, "memory": settings.memory}
+    if settings.device_resource:
+        resources[settings.device_resource] = str(settings.devices_per_node)
+    container = {
+        "name": CONTAINER,
+        "image": image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["python3", "-m", "kubeyolo.launch.pod"],
+        "env": _environment(document, settings, name, nodes),
+        "envFrom": [{"configMapRef": {"name": settings.store_config}}],
+        "resources": {"requests": resources, "limits": resources},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+    security: dict[str, Any] = {
+        "runAsNonRoot": True,
+        "runAsUser": settings.run_as_user,
+        "runAsGroup": settings.run_as_user,
+        "fsGroup": settings.run_as_user,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    if settings.supplemental_groups:
+        security["supplementalGroups"] = list(settings.supplemental_groups)
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 30,
+        "securityContext": security,
+        "containers": [container],
+        "volumes": volumes,
+    }
+    return pod | _placement(settings, name)
+
+
+def _placement(settings: ClusterSettings, name: str) -> dict[str, Any]:
+    """Return what decides where a pod may run."""
+    pod: dict[str, Any] = {}
+    if settings.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": secret} for secret in settings.image_pull_secrets]
+    if settings.priority_class:
+        pod["priorityClassName"] = settings.priority_class
+    if settings.node_selector:
+        pod["nodeSelector"] = dict(settings.node_selector)
+    if settings.tolerations:
+        pod["tolerations"] = [
+            {key: value for key, value in toleration.model_dump().items() if value}
+            for toleration in settings.tolerations
+        ]
+    if settings.one_pod_per_host:
+        term = {
+            "labelSelector": {"matchLabels": {"volcano.sh/job-name": name}},
+            "topologyKey": "kubernetes.io/hostname",
+        }
+        pod["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    return pod
+
+
+def _environment(document: str, settings: ClusterSettings, name: str, nodes: int) -> list[dict[str, Any]]:
+    values: Mapping[str, str] = {
+        SPEC: document,
+        GANG_NAME: name,
+        NODES: str(nodes),
+        DEVICES: str(settings.devices_per_node),
+        MASTER: f"{name}-{TASK}-0.{name}",
+        PORT: str(_MASTER_PORT),
+        MEETING_LIMIT: str(settings.meeting_limit),
+        # A pod sees all processors of its node, and would use as many threads.
+        "OMP_NUM_THREADS": str(max(1, math.floor(_processors(settings.cpu) / settings.devices_per_node))),
+        **settings.environment,
+    }
+    environment: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in values.items()]
+    for variable, path in (
+        (ADDRESS, "status.podIP"),
+        (ATTEMPT, "metadata.annotations['volcano.sh/job-version']"),
+    ):
+        environment.append({"name": variable, "valueFrom": {"fieldRef": {"fieldPath": path}}})
+    for variable, key in _SECRET_KEYS.items():
+        reference = {"name": settings.store_secret, "key": key}
+        environment.append({"name": variable, "valueFrom": {"secretKeyRef": reference}})
+    return environment
+
+
+def _processors(quantity: str) -> float:
+    """Return a quantity of processors as a number: 500m is a half."""
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)

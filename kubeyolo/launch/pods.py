@@ -1,0 +1,225 @@
+"""What the pods of a job do: their states as they change, and their logs as they are written.
+
+When Volcano restarts a gang it removes the failed pods at once: what is not noticed while it happens is lost.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubeyolo.errors import KubeyoloError
+from kubeyolo.launch.cluster import Cluster, Document
+from kubeyolo.launch.manifest import CONTAINER
+
+LAST_LINES = 8
+
+_WATCH_SECONDS = 60
+_PAUSE_SECONDS = 1.0
+
+# Why a container waits that will wait for ever, however long one waits for it.
+_HOPELESS = frozenset({"InvalidImageName", "CreateContainerConfigError", "ErrImageNeverPull", "CreateContainerError"})
+_PULLING = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"})
+
+Show = Callable[[str], None]
+
+
+@dataclass
+class PodFacts:
+    """What is known of one pod.
+
+    Attributes:
+        name: Of the pod.
+        uid: Of this pod, and of no other with its name.
+        index: Number in the gang.
+        attempt: Version of the job that it was made for.
+        phase: Pending, Running, Succeeded, Failed.
+        node: Where it was placed, empty while it waits.
+        waiting: Why it does not start, if so.
+        hopeless: Whether it never will.
+        failure: Why it failed, if so.
+        exit_code: Of its container, when it has ended.
+        gone: Whether it was removed.
+        last: Last lines of its log.
+    """
+
+    name: str
+    uid: str
+    index: int
+    attempt: str = ""
+    phase: str = "Pending"
+    node: str = ""
+    waiting: str = ""
+    hopeless: bool = False
+    failure: str = ""
+    exit_code: int | None = None
+    gone: bool = False
+    last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
+
+    def update(self, pod: Document) -> None:
+        """Take the state of the pod as Kubernetes has it."""
+        status = pod.get("status", {})
+        self.phase = status.get("phase", "Pending")
+        self.node = pod["spec"].get("nodeName", "")
+        self.waiting, self.hopeless = _waiting(status)
+        if self.phase == "Failed" and not self.failure:
+            self.exit_code, self.failure = _failure(pod)
+
+    def report(self) -> str:
+        """Return in one line why it failed, and what it said last where the reason does not say it."""
+        words = f"pod {self.index}: {self.failure}"
+        lines = [line for line in self.last if line.strip() and line.removeprefix("error: ") not in self.failure]
+        return f"{words}; it printed last: {' | '.join(lines)}" if lines else words
+
+
+class PodWatch:
+    """Follows the pods of a job from threads of its own.
+
+    Args:
+        cluster: Where the job is.
+        selector: Labels of the pods.
+        show: Takes each line of the first pod's log.
+        history: Whether lines from before the start are shown too.
+    """
+
+    def __init__(self, cluster: Cluster, selector: str, show: Show, history: bool = True) -> None:
+        self._cluster, self._selector, self._show = cluster, selector, show
+        self._since = "" if history else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._known: dict[str, PodFacts] = {}
+        self._followers: dict[str, threading.Thread] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Begin to follow."""
+        threading.Thread(target=self._watch, daemon=True, name="pods").start()
+
+    def stop(self) -> None:
+        """Let the threads end by themselves; none is waited for."""
+        self._stop.set()
+
+    def settle(self, seconds: float) -> None:
+        """Give the followers time to read the last lines of the pods that have ended."""
+        end = time.monotonic() + seconds
+        for thread in list(self._followers.values()):
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def pods(self) -> list[PodFacts]:
+        """Return all pods that were ever seen, in the order of their numbers."""
+        with self._lock:
+            return sorted(self._known.values(), key=lambda facts: facts.index)
+
+    def present(self) -> list[PodFacts]:
+        """Return the pods that are there."""
+        return [facts for facts in self.pods() if not facts.gone]
+
+    def failed(self) -> list[PodFacts]:
+        """Return the pods that failed, those of all tries."""
+        return [facts for facts in self.pods() if facts.failure]
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            try:
+                pods, version = self._cluster.pods(self._selector)
+                self._replace(pods)
+                for kind, pod in self._cluster.pod_changes(self._selector, version, _WATCH_SECONDS):
+                    if self._stop.is_set() or kind == "ERROR":
+                        break
+                    self._take(pod, kind == "DELETED")
+            except KubeyoloError:
+                self._stop.wait(_PAUSE_SECONDS)
+
+    def _replace(self, pods: list[Document]) -> None:
+        present = {pod["metadata"]["uid"] for pod in pods}
+        for facts in self.pods():
+            facts.gone = facts.gone or facts.uid not in present
+        for pod in pods:
+            self._take(pod, False)
+
+    def _take(self, pod: Document, gone: bool) -> None:
+        meta = pod["metadata"]
+        uid = meta["uid"]
+        with self._lock:
+            facts = self._known.get(uid)
+            if facts is None:
+                notes = meta.get("annotations") or {}
+                index = int(notes.get("volcano.sh/task-index") or meta["name"].rpartition("-")[2])
+                facts = PodFacts(meta["name"], uid, index, notes.get("volcano.sh/job-version", ""))
+                self._known[uid] = facts
+        facts.update(pod)
+        facts.gone = facts.gone or gone
+        if facts.phase != "Pending" and uid not in self._followers:
+            follower = threading.Thread(target=self._follow, args=(facts,), daemon=True, name=f"log {facts.name}")
+            self._followers[uid] = follower
+            follower.start()
+
+    def _follow(self, facts: PodFacts) -> None:
+        """Read a pod's log to its end, over as many connections as it takes, each line once."""
+        newest = self._since
+        while not self._stop.is_set():
+            ended = facts.gone or facts.phase in ("Succeeded", "Failed")
+            try:
+                for line in self._cluster.log_lines(facts.name, CONTAINER, newest[:19] + "Z" if newest else ""):
+                    moment, _, text = line.partition(" ")
+                    # A connection begins with all lines of the second that the last one ended in.
+                    if newest and _sortable(moment) <= _sortable(newest):
+                        continue
+                    newest = moment
+                    facts.last.append(text)
+                    if facts.index == 0:
+                        self._show(text)
+            except KubeyoloError:
+                if facts.gone:
+                    return
+                self._stop.wait(_PAUSE_SECONDS)
+                continue
+            if ended:
+                return
+            self._stop.wait(_PAUSE_SECONDS / 4)
+
+
+def _sortable(moment: str) -> str:
+    """Return a time of Kubernetes with all nine digits of its fraction, so that texts sort as times."""
+    whole, _, fraction = moment.removesuffix("Z").partition(".")
+    return f"{whole}.{fraction:0<9}"
+
+
+def _waiting(status: Document) -> tuple[str, bool]:
+    """Return why a pod waits, and whether it will for ever; an image that cannot be pulled may come yet."""
+    for container in status.get("containerStatuses", ()):
+        state = container.get("state", {}).get("waiting") or {}
+        reason = state.get("reason", "")
+        if reason in _HOPELESS | _PULLING:
+            said = " ".join(str(state.get("message") or "").split())[:300]
+            what = f"image {container.get('image', '')} cannot be pulled" if reason in _PULLING else reason
+            return f"{what} ({said})" if said else what, reason in _HOPELESS
+    for condition in status.get("conditions", ()):
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return " ".join(str(condition.get("message") or condition.get("reason") or "").split())[:300], False
+    return "", False
+
+
+def _failure(pod: Document) -> tuple[int | None, str]:
+    """Return the exit code of a failed pod, where there is one, and in words why it failed."""
+    status: dict[str, Any] = pod["status"]
+    for container in status.get("containerStatuses", ()):
+        ended = container.get("state", {}).get("terminated")
+        if not ended:
+            continue
+        code = int(ended.get("exitCode", 1))
+        if ended.get("reason") == "OOMKilled":
+            limit = pod["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("memory", "its limit")
+            return code, f"out of memory (OOMKilled at {limit}); give the pods more, or smaller batches"
+        if status.get("reason"):
+            break
+        said = " ".join(str(ended.get("message") or "").split())
+        reason = f"killed by signal {code - 128}" if code > 128 else f"exit code {code}"
+        return code, f"{said} ({reason})" if said else reason
+    if status.get("reason"):
+        said = " ".join(str(status.get("message") or "").split())
+        return None, f"{status['reason'].lower()}: {said}" if said else status["reason"].lower()
+    return None, "failed without a word"

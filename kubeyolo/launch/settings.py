@@ -1,0 +1,165 @@
+"""How a training runs on a cluster: presets as YAML, and values over those of the preset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from kubeyolo.config.load import read_mapping
+from kubeyolo.config.schema import Section
+from kubeyolo.errors import InputError, suggest
+
+DEFAULT_PRESET = "cpu"
+
+_PRESETS = resources.files("kubeyolo.launch") / "presets"
+_QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+
+
+class Toleration(Section):
+    """A taint of nodes that the pods may be placed on in spite of it."""
+
+    key: str = ""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+
+
+class ClusterSettings(Section):
+    """Where and how the pods of a training run. Secrets are named, never held."""
+
+    namespace: str = Field(default="", description="Namespace of the job; empty takes that of the step or kubeconfig.")
+    image: str = Field(default="", description="Image of the trainer; in a pipeline, empty takes that of the step.")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        default="IfNotPresent", description="When nodes pull the image."
+    )
+    image_pull_secrets: tuple[str, ...] = Field(default=(), description="Secrets that the image is pulled with.")
+    queue: str = Field(default="default", min_length=1, description="Queue of Volcano.")
+    priority_class: str = Field(default="", description="Priority class of the job and its pods.")
+    nodes: int = Field(
+        default=0, ge=0, description="Pods; 0 takes train.processes / devices_per_node, any other must agree with it."
+    )
+    devices_per_node: int = Field(default=1, ge=1, description="Training processes of a pod, one for each device.")
+    device_resource: str = Field(
+        default="", description="Resource that a pod asks for, such as huawei.com/Ascend910; empty for processors."
+    )
+    device_target: Literal["CPU", "GPU", "Ascend"] = Field(
+        default="CPU", description="What train.device_target must be on these nodes."
+    )
+    cpu: str = Field(default="1", pattern=_QUANTITY, description="Processors of a pod: request and limit.")
+    memory: str = Field(default="4Gi", pattern=_QUANTITY, description="Memory of a pod: request and limit.")
+    shared_memory: str = Field(
+        default="1Gi", pattern=_QUANTITY, description="Size of /dev/shm, which counts as memory of the pod."
+    )
+    scratch: str = Field(default="20Gi", pattern=_QUANTITY, description="Size of /tmp, where copies of data sets go.")
+    labels: dict[str, str] = Field(default={}, description="More labels of the job and its pods.")
+    node_selector: dict[str, str] = Field(default={}, description="Labels that nodes must have.")
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(), description="Taints of nodes to put up with: key, operator, value, effect."
+    )
+    one_pod_per_host: bool = Field(default=False, description="Whether each pod must have a host of its own.")
+    driver_mount: str = Field(
+        default="", pattern="^(/.*)?$", description="Folder of the host with the driver, mounted read only."
+    )
+    run_as_user: int = Field(default=10001, ge=1, description="User and group of the pods.")
+    supplemental_groups: tuple[int, ...] = Field(default=(), description="More groups, such as that of devices.")
+    environment: dict[str, str] = Field(default={}, description="More environment variables; no secrets.")
+    store_secret: str = Field(
+        default="mlpipeline-minio-artifact",
+        min_length=1,
+        description="Secret with the keys accesskey and secretkey of the store.",
+    )
+    store_config: str = Field(
+        default="kubeyolo-store",
+        min_length=1,
+        description="ConfigMap with MINIO_ENDPOINT, MINIO_SECURE, MINIO_REGION as pods need them.",
+    )
+    queue_limit: int = Field(default=3600, ge=1, description="Longest wait for room, in seconds.")
+    run_limit: int = Field(default=0, ge=0, description="Longest time of running, in seconds; 0 for none.")
+    meeting_limit: int = Field(default=600, ge=1, description="Longest time in which the pods must meet, in seconds.")
+    max_retry: int = Field(default=3, ge=0, description="Restarts of the gang by Volcano after a pod was lost.")
+    resubmissions: int = Field(
+        default=2, ge=0, description="New jobs after all pods have failed at once, which Volcano does not restart."
+    )
+    ttl: int = Field(
+        default=600, ge=0, description="Seconds that a finished job stays when nobody is left to delete it."
+    )
+
+    def nodes_for(self, processes: int) -> int:
+        """Return the number of pods for this many training processes.
+
+        Raises:
+            InputError: They do not fit.
+        """
+        nodes, rest = divmod(processes, self.devices_per_node)
+        if rest:
+            raise InputError(
+                f"train.processes is {processes}, which pods of {self.devices_per_node} devices do not divide; "
+                f"set it to a multiple of {self.devices_per_node}, or set devices_per_node of the cluster"
+            )
+        if self.nodes and self.nodes != nodes:
+            total = self.nodes * self.devices_per_node
+            raise InputError(
+                f"{self.nodes} pods of {self.devices_per_node} devices are {total} training processes, "
+                f"but train.processes is {processes}; set train.processes to {total}"
+            )
+        return nodes
+
+
+def cluster_presets() -> tuple[str, ...]:
+    """Return the names of the presets."""
+    return tuple(sorted(entry.name[:-5] for entry in _PRESETS.iterdir() if entry.name.endswith(".yaml")))
+
+
+def cluster_settings(
+    values: Mapping[str, Any] | None = None, file: Path | None = None, sets: Sequence[str] = ()
+) -> ClusterSettings:
+    """Return the settings of a preset, with values over them.
+
+    Args:
+        values: Values by key, as a pipeline passes them; ``preset`` names the preset.
+        file: YAML file of such values.
+        sets: ``key=value`` pairs over those of the file.
+
+    Raises:
+        InputError: An unknown preset or key, or a value that is not allowed.
+    """
+    given: dict[str, Any] = {**(values or {})}
+    if file is not None:
+        given |= read_mapping(file, "cluster settings")
+    given |= _pairs(sets)
+    name = given.pop("preset", None) or DEFAULT_PRESET
+    if name not in cluster_presets():
+        raise InputError(f"unknown preset {name!r} of the cluster{suggest(str(name), cluster_presets())}")
+    known = tuple(ClusterSettings.model_fields)
+    for key in given:
+        if key not in known:
+            raise InputError(f"unknown key {key!r} of the cluster settings{suggest(str(key), (*known, 'preset'))}")
+    preset = yaml.safe_load((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
+    try:
+        return ClusterSettings.model_validate({**preset, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        meaning = ClusterSettings.model_fields[str(first["loc"][0])].description
+        raise InputError(f"cluster settings: {place} = {first['input']!r}: {first['msg']} ({meaning})") from error
+
+
+def _pairs(sets: Sequence[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for pair in sets:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--cluster-set {pair!r}: expected key=value, such as --cluster-set queue=training")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--cluster-set {pair!r}: the value is not YAML") from error
+        # Quantities and names are texts, however much they look like numbers.
+        field = ClusterSettings.model_fields.get(key.strip())
+        values[key.strip()] = text if field is not None and field.annotation is str else value
+    return values

@@ -1,0 +1,138 @@
+"""Training as a Volcano Job: from this machine, or from the step of a pipeline on the cluster."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from kubeyolo.errors import InputError
+from kubeyolo.launch.cluster import POD_NAME, Cluster, Document
+from kubeyolo.launch.manifest import RUN_LABEL, Owner, digest_of, job_manifest, job_name
+from kubeyolo.launch.pods import Show
+from kubeyolo.launch.settings import ClusterSettings
+from kubeyolo.launch.shepherd import Pace, Shepherd
+from kubeyolo.storage.location import FileLocation, parse
+from kubeyolo.training.spec import TrainingSpec
+
+_TASK = "train"
+_WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
+_STEP_CONTAINER = "main"
+
+
+@dataclass(frozen=True)
+class Step:
+    """The step of a pipeline that this process is: its run, the workflow that owns it, and its image."""
+
+    run: str
+    owner: Owner | None
+    image: str
+
+
+def launch_on_volcano(
+    spec: TrainingSpec,
+    settings: ClusterSettings,
+    show: Show | None = None,
+    *,
+    cluster: Cluster | None = None,
+    pace: Pace | None = None,
+) -> None:
+    """Train as a gang of pods and wait for them.
+
+    The job has the name of the run and the task, or outside of a pipeline that of the output: the same command adopts
+    the job when it is under way.
+
+    Args:
+        spec: The training run; its data and its output are in an object store.
+        settings: Of the cluster.
+        show: Takes each line; prints it by default.
+        cluster: Where; that of this pod or of the kubeconfig by default.
+        pace: How often the job is looked at.
+
+    Raises:
+        InputError: The settings, the cluster, or the trainer's input cannot be used.
+        WorkError: Training failed, or a limit has passed.
+    """
+    check_spec(spec, settings)
+    cluster = cluster or Cluster.connect(settings.namespace)
+    step = this_step(cluster)
+    image = settings.image or (step.image if step else "")
+    if not image:
+        raise InputError("the image of the trainer is not set; give it with --cluster-set image=REFERENCE")
+    run = step.run if step else f"kubeyolo-{digest_of(spec.output, 10)}"
+    manifest = job_manifest(
+        spec,
+        settings,
+        name=job_name(run, _TASK),
+        namespace=cluster.namespace,
+        image=image,
+        run=step.run if step else "",
+        # Kubernetes removes at once what is owned from another namespace.
+        owner=step.owner if step and cluster.namespace == cluster.home else None,
+    )
+    Shepherd(cluster, manifest, settings, show or _print_line, pace).run()
+
+
+def stop_training(settings: ClusterSettings, show: Show | None = None, *, cluster: Cluster | None = None) -> int:
+    """Delete the jobs that this run of a pipeline has left, and return how many; nothing happens when there is none.
+
+    Raises:
+        InputError: This is no step of a pipeline on a cluster, or the cluster cannot be used.
+    """
+    show = show or _print_line
+    cluster = cluster or Cluster.connect(settings.namespace)
+    step = this_step(cluster)
+    if step is None:
+        raise InputError("only a step of a pipeline on a cluster knows which training to stop")
+    jobs = cluster.jobs(f"{RUN_LABEL}={step.run}")
+    deleted = [job["metadata"]["name"] for job in jobs if cluster.delete_job(job["metadata"]["name"])]
+    show(f"deleted {', '.join(deleted)}" if deleted else "no training is left")
+    return len(deleted)
+
+
+def check_spec(spec: TrainingSpec, settings: ClusterSettings) -> None:
+    """Refuse a training that pods could not do.
+
+    Raises:
+        InputError: It needs a folder of this machine, another device, or another number of processes.
+    """
+    for what, uri in (("data set", spec.dataset), ("output", spec.output), ("backbone", spec.backbone or "")):
+        if uri and isinstance(parse(uri), FileLocation):
+            raise InputError(
+                f"{what} {uri}: pods do not see folders of this machine; store it in minio://bucket/prefix, "
+                "which --store names"
+            )
+    target = spec.config.train.device_target
+    if target != settings.device_target:
+        raise InputError(
+            f"train.device_target is {target}, but these nodes are for {settings.device_target}; "
+            f"set train.device_target={settings.device_target}, or choose another preset of the cluster"
+        )
+    settings.nodes_for(spec.processes)
+
+
+def this_step(cluster: Cluster) -> Step | None:
+    """Return the step that this process is, None outside of a pipeline on a cluster."""
+    name = os.environ.get(POD_NAME, "")
+    pod = cluster.own_pod(name) if name else None
+    if pod is None:
+        return None
+    meta = pod["metadata"]
+    owner = next(iter(meta.get("ownerReferences", ())), None)
+    run = (meta.get("labels") or {}).get(_WORKFLOW_LABEL) or (owner or {}).get("name") or name
+    return Step(run, _owner(owner), _image(pod))
+
+
+def _owner(reference: Document | None) -> Owner | None:
+    if reference is None:
+        return None
+    return Owner(reference["apiVersion"], reference["kind"], reference["name"], reference["uid"])
+
+
+def _image(pod: Document) -> str:
+    containers = pod["spec"]["containers"]
+    step = next((each for each in containers if each["name"] == _STEP_CONTAINER), containers[0])
+    return str(step["image"])
+
+
+def _print_line(line: str) -> None:
+    print(line, flush=True)

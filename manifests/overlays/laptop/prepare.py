@@ -1,0 +1,38 @@
+"""Make a bucket, private, in which uploads that were never finished are removed: ``prepare.py BUCKET``."""
+
+import os
+import sys
+from pathlib import Path
+
+from minio import Minio
+from minio.commonconfig import ENABLED, Filter
+from minio.error import S3Error
+from minio.lifecycleconfig import AbortIncompleteMultipartUpload, LifecycleConfig, Rule
+
+DAYS = 2
+
+
+def main(bucket: str) -> None:
+    """Bring the bucket into the state that is wanted; nothing in it is touched."""
+    client = Minio(
+        os.environ["MINIO_ENDPOINT"],
+        os.environ["MINIO_ACCESS_KEY"],
+        os.environ["MINIO_SECRET_KEY"],
+        secure=os.environ.get("MINIO_SECURE", "0") == "1",
+    )
+    if not client.bucket_exists(bucket):
+        client.make_bucket(bucket)
+    policy = Path(__file__).with_name("policy.json").read_text(encoding="utf-8")
+    client.set_bucket_policy(bucket, policy.replace("BUCKET", bucket))
+    abort = AbortIncompleteMultipartUpload(days_after_initiation=DAYS)
+    rule = Rule(ENABLED, rule_filter=Filter(prefix=""), rule_id="unfinished", abort_incomplete_multipart_upload=abort)
+    try:
+        client.set_bucket_lifecycle(bucket, LifecycleConfig([rule]))
+    except S3Error as error:
+        # MinIO knows no such rule: the server itself removes them, after MINIO_API_STALE_UPLOADS_EXPIRY.
+        print(f"no rule for unfinished uploads in {bucket}: the store does not know it ({error.code})")
+    print(f"bucket {bucket} is ready")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

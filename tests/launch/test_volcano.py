@@ -1,0 +1,465 @@
+"""The launcher on a real API server, as the account of the steps; a double does what Volcano's controller does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubeyolo.config.load import load_config
+from kubeyolo.errors import InputError, WorkError
+from kubeyolo.launch.cluster import Cluster
+from kubeyolo.launch.settings import ClusterSettings, cluster_settings
+from kubeyolo.launch.shepherd import Pace
+from kubeyolo.launch.volcano import launch_on_volcano, stop_training
+from kubeyolo.training.spec import TrainingSpec
+from tests.kubernetes_server import KubernetesServer, wait_for
+from tests.launch.volcano_double import Volcano
+
+PACE = Pace(poll=0.05, say=0.3, patience=30.0, pull=0.5, settle=2.0, vanish=20.0)
+SPEC = TrainingSpec(
+    dataset="minio://data/sets/cells-1",
+    output="minio://data/trainings/one",
+    config=load_config("yolov5n-r7", sets=("train.processes=2",)),
+)
+
+
+def settings(**values: Any) -> ClusterSettings:
+    return cluster_settings({"image": "registry/kubeyolo-train:1", **values})
+
+
+class Launch:
+    """A launch in a thread of its own: what it says, and how it ends."""
+
+    def __init__(self, cluster: Cluster, spec: TrainingSpec = SPEC, **values: Any) -> None:
+        self.lines: list[str] = []
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(cluster, spec, settings(**values)), daemon=True)
+        self._thread.start()
+
+    def _run(self, cluster: Cluster, spec: TrainingSpec, chosen: ClusterSettings) -> None:
+        try:
+            launch_on_volcano(spec, chosen, self.lines.append, cluster=cluster, pace=PACE)
+        except Exception as error:  # Each of them is for the test to see.
+            self.error = error
+
+    def heard(self, words: str) -> None:
+        wait_for(lambda: any(words in line for line in list(self.lines)) or self.ended(), 20)
+        assert any(words in line for line in self.lines), (words, self.lines, self.error)
+
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def end(self) -> BaseException | None:
+        self._thread.join(30)
+        assert self.ended(), self.lines
+        return self.error
+
+
+@pytest.fixture
+def launch(cluster: Cluster) -> Callable[..., Launch]:
+    return lambda spec=SPEC, **values: Launch(cluster, spec, **values)
+
+
+def nothing_left(volcano: Volcano) -> bool:
+    wait_for(lambda: not volcano.jobs() and not volcano.pods(), 20)
+    return True
+
+
+def test_a_training_runs_is_heard_and_leaves_nothing(launch: Callable[..., Launch], volcano: Volcano) -> None:
+    run = launch()
+    job = volcano.wait_job()
+    volcano.queue(job)
+    names = volcano.run(job)
+    run.heard("running on test-node")
+    volcano.kubelet.say(names[0], "epoch[0], iter[1], loss:3.1", "epoch[0], iter[2], loss:2.9")
+    volcano.kubelet.say(names[1], "a line of another rank")
+    run.heard("iter[2]")
+    for name in names:
+        volcano.end_pod(name, 0)
+    volcano.phase(job, "Completed")
+    assert run.end() is None
+    assert [line for line in run.lines if line.startswith("epoch")] == [
+        "epoch[0], iter[1], loss:3.1",
+        "epoch[0], iter[2], loss:2.9",
+    ]
+    assert not any("another rank" in line for line in run.lines)
+    assert nothing_left(volcano)
+
+
+def test_lines_are_heard_once_over_broken_connections(launch: Callable[..., Launch], volcano: Volcano) -> None:
+    run = launch()
+    job = volcano.wait_job()
+    names = volcano.run(job)
+    for step in range(3):
+        volcano.kubelet.say(names[0], f"step {step}")
+        run.heard(f"step {step}")
+        connections = volcano.kubelet.connections
+        volcano.kubelet.cut()
+        wait_for(lambda before=connections: volcano.kubelet.connections > before)  # type: ignore[misc]
+    volcano.kubelet.say(names[0], "the end")
+    volcano.kubelet.ended.update(names)
+    volcano.phase(job, "Completed")
+    assert run.end() is None
+    said = [line for line in run.lines if line.startswith(("step", "the end"))]
+    assert said == ["step 0", "step 1", "step 2", "the end"]
+
+
+def test_waiting_is_told_with_position_and_what_is_missing(launch: Callable[..., Launch], volcano: Volcano) -> None:
+    run = launch(queue="training")
+    job = volcano.wait_job()
+    run.heard("not yet seen by Volcano")
+    volcano.queue(job, "2/2 tasks in gang unschedulable: 0/1 nodes are available, 1 Insufficient cpu", "Pending")
+    run.heard("position 1")
+    line = next(line for line in run.lines if "position 1" in line)
+    assert "queue training, 2 pods of 1 cpu, 4Gi memory each" in line
+    assert "0 of 2 pods placed" in line and "1 Insufficient cpu" in line
+    volcano.phase(job, "Completed")
+    assert run.end() is None
+
+
+def test_the_queue_limit_ends_a_wait_and_the_job(launch: Callable[..., Launch], volcano: Volcano) -> None:
+    run = launch(queue="training", queue_limit=1)
+    volcano.queue(volcano.wait_job(), "queue resource quota insufficient")
+    error = run.end()
+    assert isinstance(error, WorkError)
+    for words in ("no room within 1 s", "queue training", "2 pods of 1 cpu, 4Gi", "quota insufficient"):
+        assert words in str(error)
+    assert nothing_left(volcano)
+
+
+def test_the_run_limit_ends_a_job(launch: Callable[..., Launch], volcano: Volcano) -> None:
+    run = launch(run_limit=1)
+    volcano.run(volcano.wait_job())
+    assert "ran longer than 1 s (run_limit)" in str(run.end())
+    assert nothing_left(volcano)
+
+
+def test_bad_input_of_the_trainer_is_bad_input_here(launch: Callable[..., Launch], volcano: Volcano) -> None:
+    run = launch()
+    job = volcano.wait_job()
+    names = volcano.run(job)
+    volcano.end_pod(names[0], 2, "data set minio://data/sets/cells-1: there is nothing there")
+    volcano.phase(job, "Terminated")
+    error = run.end()
+    assert isinstance(error, InputError)
+    assert str(error) == "data set minio://data/sets/cells-1: there is nothing there"
+    assert nothing_left(volcano)
+
+
+def test_every_failed_rank_is_reported_with_its_reason(launch: Callable[..., Launch], volcano: Volcano) -> None:
+    run = launch(resubmissions=0)
+    job = volcano.wait_job()
+    names = volcano.run(job)
+    volcano.kubelet.say(names[1], "the last words of rank 1")
+    volcano.end_pod(names[0], 137, reason="OOMKilled")
+    volcano.end_pod(names[1], 1, "a training process failed (killed by SIGSEGV)")
+    volcano.phase(job, "Failed")
+    error = run.end()
+    assert isinstance(error, WorkError)
+    for words in (
+        "pod 0: out of memory (OOMKilled at 4Gi)",
+        "pod 1: a training process failed (killed by SIGSEGV) (exit code 1); it printed last: the last words of rank 1",
+    ):
+        assert words in str(error)
+
+
+def test_an_evicted_pod_is_told(launch: Callable[..., Launch], volcano: Volcano) -> None:
+    run = launch(resubmissions=0)
+    job = volcano.wait_job()
+    names = volcano.run(job)
+    volcano.kubelet.ended.add(names[0])
+    said = "The node was low on resource: memory."
+    volcano.pod_status(names[0], {"phase": "Failed", "reason": "Evicted", "message": said})
+    run.heard(f"pod 0 failed: evicted: {said}")
+    volcano.phase(job, "Failed")
+    assert f"pod 0: evicted: {said}" in str(run.end())
+
+
+def test_all_pods_failing_at_once_is_submitted_again(launch: Callable[..., Launch], volcano: Volcano) -> None:
+    run = launch(resubmissions=1)
+    job = volcano.wait_job()
+    for name in volcano.run(job):
+        volcano.end_pod(name, 137)
+    volcano.phase(job, "Failed")
+    run.heard("submitting again (1 of 1)")
+    second = volcano.wait_job(job["metadata"]["uid"])
+    assert second["metadata"]["name"] == job["metadata"]["name"]
+    wait_for(lambda: not volcano.pods())
+    volcano.run(second)
+    volcano.phase(second, "Completed")
+    assert run.end() is None
+    assert nothing_left(volcano)
+
+
+def test_resubmissions_are_bounded(launch: Callable[..., Launch], volcano: Volcano) -> None:
+    run, uid = launch(resubmissions=1), ""
+    for _ in range(2):
+        wait_for(lambda: not volcano.pods())
+        job = volcano.wait_job(uid)
+        uid = job["metadata"]["uid"]
+        for name in volcano.run(job):
+            volcano.end_pod(name, 1, "the loss is not finite")
+        volcano.phase(job, "Failed")
+    error = run.end()
+    assert "gave up after 2 jobs" in str(error) and "the loss is not finite" in str(error)
+    assert nothing_left(volcano)
+
+
+def test_a_restart_of_the_gang_is_told_and_followed(launch: Callable[..., Launch], volcano: Volcano) -> None:
+    run = launch()
+    job = volcano.wait_job()
+    names = volcano.run(job)
+    volcano.kubelet.say(names[0], "step 1")
+    run.heard("step 1")
+    volcano.end_pod(names[1], 137, "")
+    run.heard("pod 1 failed: killed by signal 9")
+    volcano.phase(job, "Restarting", retryCount=1)
+    run.heard("the gang is restarted (1 of 3)")
+    volcano.remove_pods()
+    names = volcano.run(job)
+    volcano.kubelet.say(names[0], "resuming at step 1 of 4")
+    run.heard("resuming at step 1 of 4")
+    volcano.phase(job, "Completed")
+    volcano.kubelet.ended.update(names)
+    assert run.end() is None
+
+
+def test_a_gang_that_was_restarted_too_often_is_not_submitted_again(
+    launch: Callable[..., Launch], volcano: Volcano
+) -> None:
+    run = launch()
+    job = volcano.wait_job()
+    volcano.end_pod(volcano.run(job)[0], 1, "broken")
+    volcano.phase(job, "Failed", retryCount=3)
+    assert "the gang was restarted 3 times" in str(run.end())
+    assert nothing_left(volcano)
+
+
+@pytest.mark.parametrize("phase", ["Aborted", "Terminated"])
+def test_a_job_that_somebody_stops_fails(launch: Callable[..., Launch], volcano: Volcano, phase: str) -> None:
+    run = launch()
+    job = volcano.wait_job()
+    volcano.run(job)
+    run.heard("running")
+    volcano.phase(job, phase)
+    error = run.end()
+    assert isinstance(error, WorkError) and f"is {phase}" in str(error)
+    assert nothing_left(volcano)
+
+
+def test_a_job_that_somebody_deletes_fails(
+    launch: Callable[..., Launch], volcano: Volcano, kubernetes: KubernetesServer
+) -> None:
+    run = launch()
+    job = volcano.wait_job()
+    path = f"/apis/batch.volcano.sh/v1alpha1/namespaces/{volcano.namespace}/jobs/{job['metadata']['name']}"
+    run.heard("submitted")
+    kubernetes.do("DELETE", path)
+    assert "deleted by somebody else" in str(run.end())
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("ImagePullBackOff", "image registry/nowhere:1 cannot be pulled (not found)"),
+        ("CreateContainerConfigError", "CreateContainerConfigError (not found)"),
+    ],
+)
+def test_pods_that_cannot_start_end_the_job(
+    launch: Callable[..., Launch], volcano: Volcano, reason: str, words: str
+) -> None:
+    run = launch()
+    job = volcano.wait_job()
+    volcano.phase(job, "Pending")
+    for name in volcano.create_pods(job):
+        volcano.container_waits(name, reason, "not found")
+    error = run.end()
+    assert isinstance(error, InputError) and words in str(error)
+    assert nothing_left(volcano)
+
+
+def test_a_job_under_way_is_adopted(launch: Callable[..., Launch], volcano: Volcano, cluster: Cluster) -> None:
+    first = launch()
+    job = volcano.wait_job()
+    names = volcano.run(job)
+    volcano.kubelet.say(names[0], "an old line")
+    first.heard("an old line")
+    second = launch()
+    second.heard(f"adopted job {job['metadata']['name']}, which is Running")
+    volcano.kubelet.ended.update(names)
+    volcano.phase(job, "Completed")
+    assert second.end() is None
+    assert len(volcano.jobs()) <= 1
+    # The first may find the job complete, or gone since the second one has tidied up.
+    assert first.end() is None or "deleted by somebody else" in str(first.error)
+
+
+def test_a_job_of_other_settings_is_not_adopted(launch: Callable[..., Launch], volcano: Volcano) -> None:
+    first = launch()
+    job = volcano.wait_job()
+    volcano.run(job)
+    other = SPEC.model_copy(update={"config": load_config("yolov5n-r7", sets=("train.processes=2", "train.lr=0.5"))})
+    error = launch(other).end()
+    assert isinstance(error, InputError) and "trains with other settings" in str(error)
+    assert [each["metadata"]["uid"] for each in volcano.jobs()] == [job["metadata"]["uid"]]
+    volcano.phase(job, "Completed")
+    assert first.end() is None
+
+
+def test_a_job_that_has_ended_is_replaced(
+    launch: Callable[..., Launch], volcano: Volcano, kubernetes: KubernetesServer
+) -> None:
+    first = launch()
+    job = volcano.wait_job()
+    name, path = job["metadata"]["name"], f"/apis/batch.volcano.sh/v1alpha1/namespaces/{volcano.namespace}/jobs"
+    kubernetes.do("DELETE", f"{path}/{name}")
+    first.end()
+    keys = ("apiVersion", "kind", "spec")
+    left = {**{key: job[key] for key in keys}, "metadata": {"name": name}}
+    old = kubernetes.do("POST", path, left)
+    volcano.phase(old, "Failed")
+    second = launch()
+    new = volcano.wait_job(old["metadata"]["uid"])
+    volcano.phase(new, "Completed")
+    assert second.end() is None
+
+
+def test_the_api_server_may_be_away(launch: Callable[..., Launch], volcano: Volcano) -> None:
+    run = launch()
+    job = volcano.wait_job()
+    names = volcano.run(job)
+    run.heard("running")
+    volcano.kubernetes.stop_api_server()
+    run.heard("trying again for 30 s")
+    volcano.kubernetes.start_api_server()
+    run.heard("the API server is back")
+    volcano.kubelet.say(names[0], "after the restart")
+    run.heard("after the restart")
+    volcano.phase(job, "Completed")
+    volcano.kubelet.ended.update(names)
+    assert run.end() is None
+
+
+def test_a_run_of_a_pipeline_names_owns_and_labels_its_job(
+    launch: Callable[..., Launch],
+    volcano: Volcano,
+    cluster: Cluster,
+    kubernetes: KubernetesServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = f"/api/v1/namespaces/{volcano.namespace}"
+    # Any object stands in for the workflow: owner references are by uid.
+    workflow = kubernetes.do("POST", f"{path}/configmaps", {"metadata": {"name": "detector-training-x7k2p"}})
+    reference = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "name": "detector-training-x7k2p",
+        "uid": workflow["metadata"]["uid"],
+    }
+    restricted = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    step = {
+        "metadata": {
+            "name": "step",
+            "labels": {"workflows.argoproj.io/workflow": "detector-training-x7k2p"},
+            "ownerReferences": [reference],
+        },
+        "spec": {
+            "containers": [
+                {"name": "wait", "image": "argoexec", "securityContext": restricted},
+                {"name": "main", "image": "registry/of-the-step:2", "securityContext": restricted},
+            ]
+        },
+    }
+    kubernetes.do("POST", f"{path}/pods", step)
+    monkeypatch.setenv("KFP_POD_NAME", "step")
+    run = launch(image="")
+    job = volcano.wait_job()
+    assert job["metadata"]["name"] == "detector-training-x7k2p-train"
+    assert job["metadata"]["labels"]["kubeyolo.io/run"] == "detector-training-x7k2p"
+    assert job["metadata"]["ownerReferences"] == [reference]
+    image = job["spec"]["tasks"][0]["template"]["spec"]["containers"][0]["image"]
+    assert image == "registry/of-the-step:2"
+    said: list[str] = []
+    assert stop_training(settings(), said.append, cluster=cluster) == 1
+    assert "deleted by somebody else" in str(run.end())
+    assert stop_training(settings(), said.append, cluster=cluster) == 0
+    assert said == ["deleted detector-training-x7k2p-train", "no training is left"]
+
+
+PROGRAM = """
+from kubeyolo.config.load import load_config
+from kubeyolo.launch.settings import cluster_settings
+from kubeyolo.launch.volcano import launch_on_volcano
+from kubeyolo.steps.guard import stops_with_its_run
+from kubeyolo.training.spec import TrainingSpec
+
+config = load_config("yolov5n-r7", sets=("train.processes=2",))
+spec = TrainingSpec(dataset="minio://data/sets/cells-1", output="minio://data/trainings/one", config=config)
+with stops_with_its_run():
+    launch_on_volcano(spec, cluster_settings({"image": "registry/kubeyolo-train:1"}))
+"""
+
+
+def test_a_step_that_is_told_to_end_deletes_its_job_at_once(account: Path, volcano: Volcano) -> None:
+    environment = {**os.environ, "KUBECONFIG": str(account)}
+    step = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, text=True)
+    volcano.run(volcano.wait_job())
+    assert step.stdout is not None
+    for line in step.stdout:
+        if line.startswith("running"):
+            break
+    step.send_signal(signal.SIGTERM)
+    assert step.wait(10) == 143
+    assert nothing_left(volcano)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"queue": "trainin"}, "queue 'trainin' is not on this cluster; did you mean 'training'?"),
+        ({"nodes": 3}, "3 pods of 1 devices are 3 training processes, but train.processes is 2"),
+        ({"devices_per_node": 4}, "pods of 4 devices do not divide"),
+        ({"preset": "ascend910b", "devices_per_node": 2}, "train.device_target is CPU, but these nodes are for Ascend"),
+        ({"image": ""}, "the image of the trainer is not set"),
+        ({"namespace": "elsewhere"}, None),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_job_is_made(
+    cluster: Cluster, volcano: Volcano, values: dict[str, Any], words: str | None
+) -> None:
+    if words is None:
+        with pytest.raises(InputError, match="may not .* in namespace elsewhere"):
+            launch_on_volcano(SPEC, settings(**values), print)
+        return
+    with pytest.raises(InputError) as caught:
+        launch_on_volcano(SPEC, settings(**values), print, cluster=cluster)
+    assert words in str(caught.value)
+    assert volcano.jobs() == []
+
+
+def test_folders_of_this_machine_are_refused(cluster: Cluster, tmp_path: Path) -> None:
+    spec = SPEC.model_copy(update={"dataset": str(tmp_path)})
+    with pytest.raises(InputError, match="pods do not see folders of this machine"):
+        launch_on_volcano(spec, settings(), print, cluster=cluster)
+
+
+def test_a_closed_queue_is_refused(cluster: Cluster, kubernetes: KubernetesServer) -> None:
+    path = "/apis/scheduling.volcano.sh/v1beta1/queues"
+    queue = {"apiVersion": "scheduling.volcano.sh/v1beta1", "kind": "Queue", "metadata": {"name": "shut"}}
+    kubernetes.do("POST", path, {**queue, "spec": {"weight": 1}})
+    kubernetes.do("PATCH", f"{path}/shut/status", {"status": {"state": "Closed"}})
+    with pytest.raises(InputError, match="queue 'shut' is closed"):
+        launch_on_volcano(SPEC, settings(queue="shut"), print, cluster=cluster)

@@ -1,0 +1,250 @@
+"""What Volcano's controller and a kubelet would do to a job on a bare API server, one thing at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlparse
+
+from tests.kubernetes_server import JSON, KubernetesServer, wait_for
+
+NODE = "test-node"
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
+
+
+class Kubelet:
+    """Serves the logs of pods to the API server, and lets go of pods that are deleted."""
+
+    def __init__(self, kubernetes: KubernetesServer) -> None:
+        self.logs: dict[str, list[tuple[str, str]]] = {}
+        self.ended: set[str] = set()
+        self.connections = 0
+        self._cut = threading.Event()
+        self._kubernetes = kubernetes
+        kubelet = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                kubelet._answer(self)
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(kubernetes.certificate, kubernetes.key)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self._stop = threading.Event()
+        for work in (self._server.serve_forever, self._collect):
+            threading.Thread(target=work, daemon=True).start()
+        self._register()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._kubernetes.request("DELETE", f"/api/v1/nodes/{NODE}")
+
+    def say(self, pod: str, *lines: str) -> None:
+        """Let a pod print lines."""
+        for line in lines:
+            self.logs.setdefault(pod, []).append((now(), line))
+
+    def cut(self) -> None:
+        """Break all connections over which logs are read."""
+        self._cut.set()
+        time.sleep(0.3)
+        self._cut.clear()
+
+    def _register(self) -> None:
+        self._kubernetes.request("DELETE", f"/api/v1/nodes/{NODE}")
+        status = {
+            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": self._server.server_port}},
+        }
+        self._kubernetes.do("POST", "/api/v1/nodes", {"metadata": {"name": NODE}, "status": status})
+        self._kubernetes.do("PATCH", f"/api/v1/nodes/{NODE}/status", {"status": status})
+
+    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        address = urlparse(request.path)
+        pod = address.path.split("/")[3]
+        since = parse_qs(address.query).get("sinceTime", [""])[0].removesuffix("Z")
+        self.connections += 1
+        request.send_response(200)
+        request.end_headers()
+        told = 0
+        while not self._stop.is_set():
+            lines = self.logs.get(pod, [])
+            for moment, line in lines[told:]:
+                if moment >= since:
+                    request.wfile.write(f"{moment} {line}\n".encode())
+            request.wfile.flush()
+            told = len(lines)
+            if pod in self.ended:
+                return
+            if self._cut.is_set():
+                request.connection.close()
+                return
+            time.sleep(0.02)
+
+    def _collect(self) -> None:
+        while not self._stop.wait(0.1):
+            with contextlib.suppress(Exception):
+                for pod in self._kubernetes.request("GET", "/api/v1/pods")[1].get("items", ()):
+                    if pod["metadata"].get("deletionTimestamp"):
+                        path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+                        self.ended.add(pod["metadata"]["name"])
+                        self._kubernetes.request("DELETE", path, {"gracePeriodSeconds": 0})
+
+
+class Volcano:
+    """Volcano's controller and scheduler for the jobs of one namespace, told what to do by a test."""
+
+    def __init__(self, kubernetes: KubernetesServer, kubelet: Kubelet, namespace: str) -> None:
+        self.kubernetes, self.kubelet, self.namespace = kubernetes, kubelet, namespace
+        self._version = 0
+
+    @property
+    def _jobs(self) -> str:
+        return f"/apis/batch.volcano.sh/v1alpha1/namespaces/{self.namespace}/jobs"
+
+    def jobs(self) -> list[JSON]:
+        return list(self.kubernetes.do("GET", self._jobs)["items"])
+
+    def pods(self) -> list[JSON]:
+        return list(self.kubernetes.do("GET", f"/api/v1/namespaces/{self.namespace}/pods")["items"])
+
+    def wait_job(self, other_than: str = "") -> JSON:
+        """Wait for a job that is there and is not the one with this uid."""
+
+        def found() -> JSON | None:
+            return next((job for job in self.jobs() if job["metadata"]["uid"] != other_than), None)
+
+        job: JSON = wait_for(found)
+        return job
+
+    def phase(self, job: JSON, phase: str, **status: Any) -> None:
+        """Put a job into a phase."""
+        body = {"status": {"state": {"phase": phase}, "version": self._version, **status}}
+        self.kubernetes.do("PATCH", f"{self._jobs}/{job['metadata']['name']}/status", body)
+
+    def queue(self, job: JSON, message: str = "", phase: str = "Inqueue") -> None:
+        """Put a job into its queue: a pod group, with what the scheduler says that is missing."""
+        meta = job["metadata"]
+        owner = {
+            "apiVersion": "batch.volcano.sh/v1alpha1",
+            "kind": "Job",
+            "name": meta["name"],
+            "uid": meta["uid"],
+            "controller": True,
+        }
+        condition = {
+            "type": "Unschedulable",
+            "status": "True",
+            "message": message,
+            "reason": "NotEnoughResources",
+            "transitionID": "1",
+            "lastTransitionTime": now()[:19] + "Z",
+        }
+        group = {
+            "apiVersion": "scheduling.volcano.sh/v1beta1",
+            "kind": "PodGroup",
+            "metadata": {"name": f"{meta['name']}-{meta['uid']}", "ownerReferences": [owner]},
+            "spec": {"queue": job["spec"]["queue"], "minMember": job["spec"]["minAvailable"]},
+            "status": {"phase": phase, "conditions": [condition] if message else []},
+        }
+        path = f"/apis/scheduling.volcano.sh/v1beta1/namespaces/{self.namespace}/podgroups"
+        self.kubernetes.do("POST", path, group)
+        self.phase(job, "Pending")
+
+    def create_pods(self, job: JSON, placed: bool = True) -> list[str]:
+        """Create the pods of a job and return their names."""
+        self._version += 1
+        meta, task = job["metadata"], job["spec"]["tasks"][0]
+        names = []
+        for index in range(task["replicas"]):
+            notes = {"volcano.sh/task-index": str(index), "volcano.sh/job-version": str(self._version)}
+            labels = {**task["template"]["metadata"]["labels"], "volcano.sh/job-name": meta["name"]}
+            owner = {
+                "apiVersion": "batch.volcano.sh/v1alpha1",
+                "kind": "Job",
+                "name": meta["name"],
+                "uid": meta["uid"],
+                "controller": True,
+            }
+            name = f"{meta['name']}-{task['name']}-{index}"
+            self.kubelet.ended.discard(name)
+            self.kubelet.logs.pop(name, None)
+            pod = {
+                "metadata": {"name": name, "labels": labels, "annotations": notes, "ownerReferences": [owner]},
+                "spec": {**task["template"]["spec"], **({"nodeName": NODE} if placed else {})},
+            }
+            self.kubernetes.do("POST", f"/api/v1/namespaces/{self.namespace}/pods", pod)
+            names.append(name)
+        return names
+
+    def pod_status(self, name: str, status: JSON) -> None:
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/status"
+        self.kubernetes.do("PATCH", path, {"status": status})
+
+    def run(self, job: JSON) -> list[str]:
+        """Let a job run: its pods are there and run."""
+        names = self.create_pods(job)
+        for name in names:
+            self.pod_status(name, {"phase": "Running"})
+        self.phase(job, "Running")
+        return names
+
+    def end_pod(self, name: str, code: int, message: str = "", reason: str = "", **status: Any) -> None:
+        """Let a pod end with an exit code."""
+        self.kubelet.ended.add(name)
+        terminated = {"exitCode": code, "reason": reason or ("Error" if code else "Completed"), "message": message}
+        container = {
+            "name": "trainer",
+            "image": "i",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": {"terminated": terminated},
+        }
+        phase = "Failed" if code else "Succeeded"
+        self.pod_status(name, {"phase": phase, "containerStatuses": [container], **status})
+
+    def container_waits(self, name: str, reason: str, message: str = "") -> None:
+        """Let the container of a pod wait for a reason."""
+        state = {"waiting": {"reason": reason, "message": message}}
+        container = {
+            "name": "trainer",
+            "image": "registry/nowhere:1",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": state,
+        }
+        self.pod_status(name, {"phase": "Pending", "containerStatuses": [container]})
+
+    def remove_pods(self) -> None:
+        """Delete all pods at once, as a restart of the gang does."""
+        for pod in self.pods():
+            path = f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}"
+            self.kubernetes.request("DELETE", path, {"gracePeriodSeconds": 0})
+        wait_for(lambda: not self.pods())
+
+
+@contextlib.contextmanager
+def kubelet_of(kubernetes: KubernetesServer) -> Iterator[Kubelet]:
+    kubelet = Kubelet(kubernetes)
+    try:
+        yield kubelet
+    finally:
+        kubelet.stop()

@@ -1,0 +1,184 @@
+"""The manifests on a real API server: accepted, idempotent, restricted, and with no right too many."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+import yaml
+
+from tests.kubernetes_server import JSON, KubernetesServer, programs, wait_for
+from tests.minio_server import MinioServer
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+OVERLAYS = sorted(path.name for path in (MANIFESTS / "overlays").iterdir() if path.is_dir())
+ACCOUNT = "pipeline-runner"
+VOLCANO, SCHEDULING = "batch.volcano.sh", "scheduling.volcano.sh"
+
+
+def kubectl_program() -> str:
+    folder = (programs() or {}).get("apiserver", Path("/nowhere")).parent
+    found = folder / "kubectl"
+    path = str(found) if found.is_file() else shutil.which("kubectl")
+    if path is None:
+        pytest.skip("no kubectl: put it on PATH, or run `make tools`")
+    return path
+
+
+def kubectl(*arguments: str, config: Path | None = None) -> str:
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/tmp")}
+    if config is not None:
+        environment["KUBECONFIG"] = str(config)
+    done = subprocess.run(
+        [kubectl_program(), *arguments], capture_output=True, text=True, env=environment, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def documents(overlay: str) -> list[JSON]:
+    text = kubectl("kustomize", str(MANIFESTS / "overlays" / overlay))
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+@pytest.fixture(scope="module")
+def applied(kubernetes: KubernetesServer) -> Path:
+    """The kubeconfig of a cluster on which both overlays were applied, the laptop's last."""
+    config = kubernetes.kubeconfig("manifests")
+    kubernetes.request("POST", "/api/v1/namespaces", {"metadata": {"name": "kubeflow"}})
+    for overlay in ("ascend", "laptop"):
+        kubectl("apply", "-k", str(MANIFESTS / "overlays" / overlay), config=config)
+    path = "/api/v1/namespaces/kubeflow/serviceaccounts"
+    wait_for(lambda: kubernetes.request("GET", f"{path}/default")[0] == 200)
+    kubernetes.request("POST", path, {"metadata": {"name": ACCOUNT}})
+    return config
+
+
+def test_applying_again_changes_nothing(applied: Path) -> None:
+    said = kubectl("apply", "-k", str(MANIFESTS / "overlays" / "laptop"), config=applied)
+    assert said and all(line.endswith("unchanged") for line in said.splitlines()), said
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_secret_is_in_them(overlay: str) -> None:
+    assert [each["kind"] for each in documents(overlay) if each["kind"] == "Secret"] == []
+
+
+def templates(overlay: str) -> list[JSON]:
+    return [each for each in documents(overlay) if "template" in each.get("spec", {})]
+
+
+def test_every_pod_of_them_is_accepted_at_the_restricted_level(applied: Path, kubernetes: KubernetesServer) -> None:
+    found = templates("laptop")
+    assert {each["metadata"]["name"] for each in found} == {"kubeyolo-minio", "kubeyolo-buckets"}
+    for each in found:
+        pod = {"metadata": {"name": f"try-{each['metadata']['name']}"}, "spec": each["spec"]["template"]["spec"]}
+        kubernetes.do("POST", "/api/v1/namespaces/kubeflow/pods?dryRun=All", pod)
+
+
+def test_a_pod_below_the_restricted_level_is_refused(applied: Path, kubernetes: KubernetesServer) -> None:
+    pod = {"metadata": {"name": "root"}, "spec": {"containers": [{"name": "root", "image": "image"}]}}
+    status, answer = kubernetes.request("POST", "/api/v1/namespaces/kubeflow/pods?dryRun=All", pod)
+    assert status == 403 and "restricted" in answer["message"]
+
+
+NEEDED = [
+    *[(VOLCANO, "jobs", verb) for verb in ("create", "delete", "get", "list", "watch")],
+    *[(SCHEDULING, "podgroups", verb) for verb in ("get", "list", "watch")],
+    *[(SCHEDULING, "queues", verb) for verb in ("get", "list", "watch")],
+    *[("", "events", verb) for verb in ("get", "list", "watch")],
+    *[("", "pods", verb) for verb in ("get", "list", "watch")],
+    ("", "pods/log", "get"),
+]
+REFUSED = [
+    *[(VOLCANO, "jobs", verb) for verb in ("update", "patch", "deletecollection")],
+    *[(VOLCANO, "jobs/status", verb) for verb in ("update", "patch")],
+    *[(SCHEDULING, "podgroups", verb) for verb in ("create", "update", "patch", "delete")],
+    *[(SCHEDULING, "queues", verb) for verb in ("create", "update", "patch", "delete")],
+    *[("", "pods", verb) for verb in ("create", "delete", "patch")],
+    ("", "pods/exec", "create"),
+    ("", "secrets", "get"),
+    ("", "secrets", "list"),
+    ("", "configmaps", "create"),
+    ("", "services", "create"),
+    ("", "nodes", "list"),
+    ("apps", "deployments", "create"),
+    ("rbac.authorization.k8s.io", "roles", "create"),
+]
+
+
+def may(kubernetes: KubernetesServer, token: str, right: tuple[str, str, str], namespace: str) -> bool:
+    group, resource, verb = right
+    name, _, sub = resource.partition("/")
+    attributes: dict[str, Any] = {"group": group, "resource": name, "verb": verb, "namespace": namespace}
+    if sub:
+        attributes["subresource"] = sub
+    if name in ("queues", "nodes"):
+        attributes.pop("namespace")
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    return bool(kubernetes.do("POST", path, review, token=token)["status"]["allowed"])
+
+
+@pytest.mark.parametrize("namespace", ["kubeflow", "kubeyolo-ascend"])
+def test_the_account_of_the_steps_may_do_what_it_needs_and_no_more(
+    applied: Path, kubernetes: KubernetesServer, namespace: str
+) -> None:
+    token = kubernetes.token_of("kubeflow", ACCOUNT)
+    assert [right for right in NEEDED if not may(kubernetes, token, right, namespace)] == []
+    assert [right for right in REFUSED if may(kubernetes, token, right, namespace)] == []
+    assert [right for right in NEEDED if right[1] != "queues" and may(kubernetes, token, right, "default")] == []
+
+
+def test_the_policy_of_the_network_is_of_the_trainers(applied: Path) -> None:
+    from kubeyolo.launch.manifest import POD_LABELS
+
+    for overlay in OVERLAYS:
+        policies = [
+            each
+            for each in documents(overlay)
+            if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] == "kubeyolo-trainer"
+        ]
+        assert policies
+        for policy in policies:
+            assert policy["spec"]["podSelector"]["matchLabels"] == POD_LABELS
+            assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_the_settings_of_the_store_are_those_the_launcher_refers_to(applied: Path) -> None:
+    from kubeyolo.launch.settings import cluster_settings
+
+    for overlay in OVERLAYS:
+        names = {each["metadata"]["name"] for each in documents(overlay) if each["kind"] == "ConfigMap"}
+        assert cluster_settings().store_config in names
+
+
+def test_the_bucket_is_made_private_and_twice_is_once(minio_server: MinioServer, minio_bucket: str) -> None:
+    script = MANIFESTS / "overlays" / "laptop" / "prepare.py"
+    environment = {**os.environ, **minio_server.environment}
+    bucket = f"{minio_bucket}-runs"
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, str(script), bucket],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == f"bucket {bucket} is ready"
+    client = minio_server.client
+    client.put_object(bucket, "a", io.BytesIO(b"x"), 1)
+    assert client.get_object(bucket, "a").read() == b"x"
+    assert urllib3.PoolManager().request("GET", f"http://{minio_server.endpoint}/{bucket}/a").status == 403
