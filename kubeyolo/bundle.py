@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ MINDIR = "model.mindir"
 AIR = "model.air"
 ONNX_INT8 = "model-int8.onnx"
 
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _PACKAGES = ("kubeyolo", "mindspore", "numpy", "onnx", "onnxruntime", "opencv-python-headless", "pycocotools")
 
 
@@ -202,6 +204,16 @@ def open_bundle(uri: str, cache: Path | None = None) -> Bundle:
             store.get_file(name, folder / name, progress.advance)
             _check_file(folder / name, manifest.files[name], store.uri_of(name))
     return Bundle(manifest, store.uri, folder)
+
+
+def check_version(version: str) -> None:
+    """Refuse what cannot be the name of a version.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if not _VERSION.fullmatch(version):
+        raise InputError(f"version {version!r}: expected letters, digits, '.', '_' and '-', such as 1.0.0")
 
 
 def read_manifest(document: bytes, uri: str) -> BundleManifest:

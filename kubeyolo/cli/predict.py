@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kubeyolo.bundle import Bundle
-    from kubeyolo.steps.detection import Runtime
+    from kubeyolo.evaluation.names import RuntimeName
 
     Image = NDArray[np.uint8]
     Rows = NDArray[np.float32]
@@ -83,9 +83,9 @@ def _newest_bundle(runs: Path) -> str:
         raise InputError(f"{summary}: no finished run there; give --bundle") from error
 
 
-def _runtime(bundle: Bundle, name: str) -> Runtime:
+def _runtime(bundle: Bundle, name: str) -> RuntimeName:
     from kubeyolo.bundle import ONNX
-    from kubeyolo.steps.detection import check_runtime
+    from kubeyolo.evaluation.names import check_runtime
 
     # onnxruntime starts in a moment; MindSpore takes seconds.
     return check_runtime(name or ("onnx" if ONNX in bundle.manifest.files else "mindspore"))

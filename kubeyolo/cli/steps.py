@@ -19,6 +19,7 @@ from kubeyolo.cli.options import (
     StoreOption,
     sets_of,
 )
+from kubeyolo.cli.streams import only_result
 from kubeyolo.cli.tables import print_record
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def validate(
     from kubeyolo.steps.validate import validate_dataset
 
     load_config(None, config_file, sets_of(sets))
-    print_record(validate_dataset(data, store).record, as_json)
+    with only_result(as_json):
+        record = validate_dataset(data, store).record
+    print_record(record, as_json)
 
 
 def pretrain(
@@ -81,7 +84,9 @@ def pretrain(
     classification = full_uri(classification) if classification else ""
     images = class_fingerprint(classification) if classification else _dataset_digest(dataset)
     output = output or backbone_output(store, config, images, source_digest())
-    print_record(pretrain_backbone(dataset, output, config, classification).record, as_json)
+    with only_result(as_json):
+        record = pretrain_backbone(dataset, output, config, classification).record
+    print_record(record, as_json)
 
 
 def train(
@@ -127,7 +132,9 @@ def train(
     config = load_config(model, config_file, sets_of(sets))
     launch = training_launcher(launcher, None, cluster, sets_of(cluster_sets))
     output = output or training_output(store, config, _dataset_digest(dataset), backbone, source_digest())
-    print_record(step.train(dataset, output, config, backbone, launch=launch).record, as_json)
+    with only_result(as_json):
+        record = step.train(dataset, output, config, backbone, launch=launch).record
+    print_record(record, as_json)
 
 
 def evaluate(
@@ -148,13 +155,14 @@ def evaluate(
 
       kubeyolo evaluate BUNDLE DATASET --runtime int8 --set evaluate.min_ap=0.5
     """
+    from kubeyolo.evaluation.names import check_runtime
     from kubeyolo.steps import evaluate as step
-    from kubeyolo.steps.detection import check_runtime
 
     checked = check_runtime(runtime)
     config = _config_of(bundle, config_file, sets)
-    output = output or _output(store, bundle, step.STEP if runtime == "mindspore" else f"{step.STEP}-{runtime}")
-    outcome = step.evaluate(bundle, dataset, output, config, checked)
+    output = output or _output(store, step.STEP, bundle, dataset, {"runtime": runtime, **_values(config, "evaluate")})
+    with only_result(as_json):
+        outcome = step.evaluate(bundle, dataset, output, config, checked)
     if not as_json:
         print(outcome.result.words())
     print_record(outcome.record, as_json)
@@ -180,8 +188,10 @@ def export(
     from kubeyolo.steps import export as step
 
     config = _config_of(bundle, config_file, sets)
-    output = output or _output(store, bundle, step.STEP)
-    print_record(step.export_model(bundle, dataset, output, config).record, as_json)
+    output = output or _output(store, step.STEP, bundle, dataset, _values(config, "export", "evaluate"))
+    with only_result(as_json):
+        record = step.export_model(bundle, dataset, output, config).record
+    print_record(record, as_json)
 
 
 def quantize(
@@ -197,15 +207,17 @@ def quantize(
 
     [bold]Examples[/bold]
 
-      kubeyolo quantize store/runs/my-run/export_model/bundle store/datasets/bccd-3f0c9a1b22d4
+      kubeyolo quantize store/alone/yolov5n-r7-8a395f92b1a0/export_model/bundle store/datasets/bccd-3f0c9a1b22d4
 
       kubeyolo quantize BUNDLE DATASET --set quantize.max_drop=0.5 --set quantize.calibration_images=128
     """
     from kubeyolo.steps import quantize as step
 
     config = _config_of(bundle, config_file, sets)
-    output = output or _output(store, bundle, step.STEP)
-    print_record(step.quantize(bundle, dataset, output, config).record, as_json)
+    output = output or _output(store, step.STEP, bundle, dataset, _values(config, "quantize", "evaluate"))
+    with only_result(as_json):
+        record = step.quantize(bundle, dataset, output, config).record
+    print_record(record, as_json)
 
 
 def publish(
@@ -225,15 +237,17 @@ def publish(
 
     [bold]Examples[/bold]
 
-      kubeyolo publish store/runs/my-run/quantize/bundle --version 1.0.0
+      kubeyolo publish store/alone/yolov5n-r7-8a395f92b1a0/quantize/bundle --version 1.0.0
 
-      kubeyolo publish BUNDLE --store minio://kubeyolo --evaluation store/runs/my-run/evaluate/metrics.json
+      kubeyolo publish BUNDLE --store minio://kubeyolo --evaluation RECORD
     """
     from kubeyolo.config.load import load_config
     from kubeyolo.steps import publish as step
 
     load_config(None, config_file, sets_of(sets))
-    print_record(step.publish(bundle, store, version, evaluation).record, as_json)
+    with only_result(as_json):
+        record = step.publish(bundle, store, version, evaluation).record
+    print_record(record, as_json)
 
 
 def _dataset_digest(dataset: str) -> str:
@@ -253,14 +267,13 @@ def _config_of(bundle: str, config_file: Any, sets: list[str] | None) -> Config:
     return bundle_configuration(bundle, **sections)
 
 
-def _output(store: str, bundle: str, step: str) -> str:
-    """Return where a step on a bundle writes: under the name of the training, run or version that the bundle is of."""
-    from kubeyolo.steps.places import run_output
-    from kubeyolo.storage.uri import split_uri
+def _output(store: str, step: str, bundle: str, dataset: str, settings: dict[str, Any]) -> str:
+    """Return where a step that is called alone writes."""
+    from kubeyolo.bundle import open_bundle
+    from kubeyolo.steps.places import command_output
 
-    parent, name = split_uri(bundle)
-    if name == "bundle":
-        parent, name = split_uri(parent)
-    if name in ("export_model", "quantize"):
-        name = split_uri(parent)[1]
-    return run_output(store, name, step)
+    return command_output(store, step, open_bundle(bundle), _dataset_digest(dataset), settings)
+
+
+def _values(config: Config, *sections: str) -> dict[str, Any]:
+    return {section: getattr(config, section).model_dump(mode="json") for section in sections}

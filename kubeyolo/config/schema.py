@@ -134,7 +134,7 @@ class ExportConfig(Section):
     """Export of the trained network."""
 
     formats: tuple[Literal["mindir", "onnx", "air"], ...] = Field(
-        default=("mindir", "onnx"), description="Formats that are written; a run needs onnx."
+        default=("mindir", "onnx"), min_length=1, description="Formats that are written; a run needs onnx."
     )
     batch_size: int = Field(default=1, ge=1, description="Images the MINDIR and AIR files take; ONNX takes any number.")
     parity_images: int = Field(default=8, ge=1, description="Real images on which the exported network is compared.")

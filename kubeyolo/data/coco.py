@@ -21,6 +21,9 @@ from kubeyolo.errors import InputError
 TOLERANCE = 1.0
 """Pixels by which a box may leave its image; it is clipped. Published COCO boxes overshoot by fractions."""
 
+_LARGEST = 1 << 53
+"""Integers below it are exact as floats."""
+
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
@@ -149,7 +152,7 @@ def _read_categories(where: str, records: list[Record]) -> tuple[tuple[str, ...]
         raise InputError(f"{where}: 'categories' is empty; list the classes with id and name")
     ids = _integers(where, "categories", records, "id")
     names = _column(where, "categories", records, "name")
-    bad = [i for i, name in enumerate(names) if not isinstance(name, str) or not name.strip()]
+    bad = [i for i, name in enumerate(names) if not isinstance(name, str) or not name.strip() or not _is_text(name)]
     refuse(where, bad, lambda i: f"category {ids[i]} has the name {_shown(names[i])}", "give every class a name")
     refuse(where, _duplicates(ids), lambda i: f"category id {ids[i]} is used twice ({names[i]!r})", "make ids unique")
     first = _first_places(names)
@@ -205,6 +208,11 @@ def _file_names(where: str, ids: NDArray[np.int64], names: list[Any], folder: Pa
 def _is_name(name: object) -> bool:
     if not isinstance(name, str) or not name or "\0" in name or posixpath.normpath(name) == ".":
         return False
+    return _is_text(name)
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether a string can be written: JSON may hold halves of surrogate pairs."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -282,7 +290,10 @@ def _without_empty(where: str, ids: NDArray[np.int64], xywh: NDArray[np.float64]
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Tell whether a value is a number; integers too large for a float are none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < _LARGEST
+    return isinstance(value, float)
 
 
 def _read_xywh(where: str, records: list[Record], ids: NDArray[np.int64]) -> NDArray[np.float64]:

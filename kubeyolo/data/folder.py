@@ -97,6 +97,17 @@ def local_splits(root: Path) -> dict[str, SplitFiles]:
     return pair_splits(names, folders, str(root))
 
 
+def split_names(source: str) -> tuple[str, ...]:
+    """Return the names of the splits of a data set, wherever it lies; nothing of it is downloaded.
+
+    Raises:
+        InputError: The data set or a required split is missing.
+    """
+    store = open_store(source)
+    local = store.local_path()
+    return tuple(local_splits(local) if local is not None else stored_splits(store, store.list()))
+
+
 def stored_splits(store: Store, objects: Listing) -> dict[str, SplitFiles]:
     """Return the splits of the data set in an object store, from its listing."""
     if not objects:

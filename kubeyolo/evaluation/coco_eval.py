@@ -62,7 +62,9 @@ def evaluate_ground_truth(ground_truth: dict[str, Any], detections: Sequence[Det
     _check_ids(ground_truth, detections)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and its summary
         truth = COCO()
-        truth.dataset = ground_truth
+        # pycocotools marks a match by the id of the box, and takes 0 for none.
+        boxes = [{**box, "id": number} for number, box in enumerate(ground_truth["annotations"], 1)]
+        truth.dataset = {**ground_truth, "annotations": boxes}
         truth.createIndex()
         found = COCO()
         found.dataset = _results_document(ground_truth, detections)

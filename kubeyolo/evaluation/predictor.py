@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, BundleManifest
 from kubeyolo.config.schema import EvaluateConfig
 from kubeyolo.data.manifest import DatasetManifest
-from kubeyolo.errors import InputError, suggest
+from kubeyolo.errors import InputError
 from kubeyolo.evaluation.coco_eval import Detection, evaluate_detections
 from kubeyolo.evaluation.decode import decode
+from kubeyolo.evaluation.names import RuntimeName, check_runtime
 from kubeyolo.evaluation.nms import non_max_suppression
 from kubeyolo.evaluation.preprocess import Prepared, network_input, original_pixels, prepare
 from kubeyolo.evaluation.results import EvaluationResult
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 Float32Array = NDArray[np.float32]
 Image = NDArray[np.uint8]
-RuntimeName = Literal["mindspore", "onnx", "int8", "mindir"]
 T = TypeVar("T")
 
 BATCHES_AHEAD = 3
@@ -138,10 +138,9 @@ def load_predictor(
         model = CellRuntime(load_network(manifest, bundle.path(WEIGHTS), device_target))
     elif runtime == "mindir":
         model = MindirRuntime(bundle.path(MINDIR), manifest, device_target)
-    elif runtime in ("onnx", "int8"):
-        model = OnnxRuntime(bundle.path(ONNX if runtime == "onnx" else ONNX_INT8), manifest)
     else:
-        raise InputError(f"unknown runtime {runtime!r}{suggest(runtime, get_args(RuntimeName))}")
+        name = ONNX if check_runtime(runtime) == "onnx" else ONNX_INT8
+        model = OnnxRuntime(bundle.path(name), manifest)
     return Predictor(manifest, model, runtime, batch_size, image_size)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError, suggest
 from kubeyolo.models import scaledyolov4_facts, yolov3_facts, yolov4_facts, yolov5_facts
 from kubeyolo.models.facts import Anchors, ModelFacts
@@ -32,6 +33,20 @@ def model_facts(name: str) -> ModelFacts:
     if name not in _FACTS:
         raise InputError(f"unknown model {name!r}{suggest(name, _FACTS)}")
     return _FACTS[name]
+
+
+def check_image_size(config: Config) -> None:
+    """Refuse training images that the coarsest level of the model does not divide.
+
+    Raises:
+        InputError: It does not.
+    """
+    stride, size = max(model_facts(config.model).strides), config.train.image_size
+    if size % stride:
+        raise InputError(
+            f"train.image_size = {size}: {config.model} needs a multiple of {stride}, "
+            f"such as {max(stride, round(size / stride) * stride)}"
+        )
 
 
 def build_model(

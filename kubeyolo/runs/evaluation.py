@@ -42,7 +42,7 @@ def evaluation_arguments(
     """
     from kubeyolo.bundle import open_bundle
     from kubeyolo.data.digest import fingerprint
-    from kubeyolo.steps.detection import check_runtime
+    from kubeyolo.evaluation.names import check_runtime
 
     load_config(None, config_file, sets)
     places = {"--bundle": bundle, "--data": data, "--store": store, "--baseline": baseline}

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kubeyolo.bundle import check_version
 from kubeyolo.config.load import load_config, sparse_values
 from kubeyolo.config.schema import Config
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, suggest
 from kubeyolo.runs.naming import run_name
 from kubeyolo.source import source_digest
 from kubeyolo.storage.location import FileLocation, parse
@@ -73,14 +74,24 @@ def run_parameters(
         InputError: The configuration is wrong, or there is no data set.
     """
     from kubeyolo.data.digest import fingerprint
+    from kubeyolo.data.folder import split_names
+    from kubeyolo.models.registry import check_image_size
     from kubeyolo.training.class_images import class_fingerprint
 
     config = load_config(model, config_file, sets)
     _check_formats(config)
+    check_image_size(config)
+    if version:
+        check_version(version)
     overrides = sparse_values(config_file, sets)
     overrides.pop("model", None)
     data, store = full_uri(data), full_uri(store)
     print_of_data = fingerprint(data)
+    splits = split_names(data)
+    if config.evaluate.split not in splits:
+        raise InputError(
+            f"evaluate.split: {data} has no split {config.evaluate.split!r}{suggest(config.evaluate.split, splits)}"
+        )
     classification = full_uri(classification) if classification else ""
     print_of_classes = class_fingerprint(classification) if classification else ""
     parameters = {

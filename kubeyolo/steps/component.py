@@ -54,7 +54,7 @@ def pretrain_backbone(
         config = configuration(model, pretrain=pretrain_overrides, augment=augment_overrides, train=train_values)
         images = classification_fingerprint or dataset_digest
         output = backbone_output(store, config, images, code_digest)
-        begin = partial(reporter.write_to, output)
+        begin = partial(reporter.write_to, output, shared=True)
         outcome = pretrain.pretrain_backbone(dataset, output, config, classification, begin)
         reporter.publish(outcome.record, metrics, report)
     return outcome.backbone, outcome.record
@@ -82,7 +82,7 @@ def train(
         train_values = {**train_overrides, **settings(**knobs)}
         config = configuration(model, data=data_overrides, augment=augment_overrides, train=train_values)
         output = training_output(store, config, dataset_digest, backbone, code_digest)
-        outcome = step.train(dataset, output, config, backbone, partial(reporter.write_to, output))
+        outcome = step.train(dataset, output, config, backbone, partial(reporter.write_to, output, shared=True))
         reporter.publish(outcome.record, metrics, report)
     return outcome.bundle, outcome.record
 
@@ -102,8 +102,8 @@ def evaluate(
     report: ReportArtifact,
 ) -> tuple[str]:
     """Evaluate a network of a bundle; return the URI of the step's record."""
+    from kubeyolo.evaluation.names import check_runtime
     from kubeyolo.steps import evaluate as step
-    from kubeyolo.steps.detection import check_runtime
 
     with reported(step.STEP) as reporter:
         checked = check_runtime(runtime)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kubeyolo.config.load import config_digest
 from kubeyolo.config.schema import Config
-from kubeyolo.errors import InputError, suggest
 from kubeyolo.evaluation.coco_eval import Detection
+from kubeyolo.evaluation.names import RuntimeName
 from kubeyolo.evaluation.results import EvaluationResult
 from kubeyolo.report.samples import SampleImage
 from kubeyolo.steps.samples import chosen_images, evaluation_samples
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from kubeyolo.bundle import Bundle
     from kubeyolo.data.dataset import Dataset, Split
     from kubeyolo.evaluation.predictor import Predictor
-
-Runtime = Literal["mindspore", "onnx", "int8", "mindir"]
-RUNTIMES: tuple[Runtime, ...] = ("mindspore", "onnx", "int8", "mindir")
 
 _SETTINGS_KEY = "settings_digest"
 
@@ -37,7 +34,7 @@ class EvaluatedSplit:
     samples: list[tuple[SampleImage, SampleImage]]
 
 
-def evaluate_bundle(bundle: Bundle, dataset: Dataset, config: Config, runtime: Runtime) -> EvaluatedSplit:
+def evaluate_bundle(bundle: Bundle, dataset: Dataset, config: Config, runtime: RuntimeName) -> EvaluatedSplit:
     """Evaluate a network of a bundle on the split that the configuration names.
 
     Raises:
@@ -72,18 +69,6 @@ def real_images(predictor: Predictor, split: Split, wanted: int) -> NDArray[np.f
     return network_input(prepared, preprocessing)
 
 
-def check_runtime(name: str) -> Runtime:
-    """Return a runtime by its name.
-
-    Raises:
-        InputError: There is none of this name.
-    """
-    for runtime in RUNTIMES:
-        if name == runtime:
-            return runtime
-    raise InputError(f"unknown runtime {name!r}{suggest(name, RUNTIMES)}")
-
-
 def settings_digest(dataset_digest: str, config: Config) -> str:
     """Return a digest of what an evaluation's numbers depend on beside the network."""
     return config_digest({"dataset": dataset_digest, "evaluate": config.evaluate.model_dump(mode="json")})
@@ -95,7 +80,7 @@ def kept_result(result: EvaluationResult, dataset_digest: str, config: Config) -
     return {**kept, _SETTINGS_KEY: settings_digest(dataset_digest, config)}
 
 
-def recalled_result(metrics: dict[str, Any], runtime: Runtime, digest: str) -> EvaluationResult | None:
+def recalled_result(metrics: dict[str, Any], runtime: RuntimeName, digest: str) -> EvaluationResult | None:
     """Return the result kept in a bundle's metrics, when it was made on the same data with the same settings."""
     kept = dict(metrics.get(runtime) or {})
     if kept.pop(_SETTINGS_KEY, None) != digest:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import WorkError
+from kubeyolo.evaluation.names import RuntimeName
 from kubeyolo.evaluation.results import EvaluationResult
-from kubeyolo.steps.detection import Runtime
 from kubeyolo.steps.record import Stopwatch, write_record, write_report
 from kubeyolo.storage.uri import join_uri, write_document
 
@@ -28,7 +28,7 @@ class Evaluation:
     seconds: float
 
 
-def evaluate(bundle: str, dataset: str, output: str, config: Config, runtime: Runtime = "mindspore") -> Evaluation:
+def evaluate(bundle: str, dataset: str, output: str, config: Config, runtime: RuntimeName = "mindspore") -> Evaluation:
     """Evaluate a network of a bundle on a split of a data set.
 
     Args:

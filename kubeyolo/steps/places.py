@@ -1,11 +1,15 @@
 """Where in a store a step writes.
 
 A backbone and a training have names made of everything their weights depend on, so that the same command finds an
-interrupted training again and another one never meets its checkpoints. The other steps write below their run.
+interrupted training again and another one never meets its checkpoints. The other steps of a run write below it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from kubeyolo.bundle import Bundle
 from kubeyolo.config.load import config_digest
 from kubeyolo.config.schema import Config
 from kubeyolo.storage.uri import join_uri
@@ -29,6 +33,16 @@ def training_output(store: str, config: Config, dataset_digest: str, backbone: s
 def run_output(store: str, run_name: str, step: str) -> str:
     """Return the URI of a step of a run."""
     return join_uri(store, "runs", run_name, step)
+
+
+def command_output(store: str, step: str, bundle: Bundle, dataset_digest: str, settings: Mapping[str, Any]) -> str:
+    """Return the URI where a step that is called alone writes: made of the bundle's files, the data and the settings.
+
+    It is never the place of a step of a run, whose results would be replaced.
+    """
+    files = {name: file.sha256 for name, file in bundle.manifest.files.items()}
+    digest = config_digest({"files": files, "dataset": dataset_digest, **settings})[:_DIGITS]
+    return join_uri(store, "alone", f"{bundle.manifest.model}-{digest}", step)
 
 
 def _name(spec: TrainingSpec, images_digest: str, backbone: str, code_digest: str) -> str:

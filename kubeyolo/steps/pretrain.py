@@ -52,6 +52,7 @@ def _pretrain(dataset: str, output: str, config: Config, classification: str) ->
     from kubeyolo.launch.local import launch_training
     from kubeyolo.report.training import pretraining_report
     from kubeyolo.training.history import FILE_NAME, TrainingHistory
+    from kubeyolo.training.result import read_result
     from kubeyolo.training.spec import TrainingSpec
 
     watch = Stopwatch()
@@ -67,7 +68,7 @@ def _pretrain(dataset: str, output: str, config: Config, classification: str) ->
     )
     launch_training(spec)
     rows = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME))).of("pretrain")
-    seconds = watch.seconds
+    seconds = read_result(output).seconds
     accuracies = [row.accuracy for row in rows if row.accuracy is not None]
     accuracy = accuracies[-1] if accuracies else None
     facts = {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.bundle import MANIFEST_NAME, Bundle, BundleFile, BundleManifest
+from kubeyolo.bundle import MANIFEST_NAME, MINDIR, Bundle, BundleFile, BundleManifest, check_version
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.results import COCO_NUMBERS
 from kubeyolo.events import RECORD_NAME
@@ -20,7 +20,6 @@ STEP = "publish"
 MODEL_CARD = "MODEL_CARD.md"
 
 _RUNTIMES = ("mindspore", "onnx", "int8")
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _DIGITS = 12
 
 
@@ -57,8 +56,7 @@ def publish(bundle: str, store: str, version: str = "", evaluation: str = "") ->
     opened = open_bundle(bundle)
     manifest = opened.manifest
     version = version or content_version(opened)
-    if not _VERSION.fullmatch(version):
-        raise InputError(f"version {version!r}: expected letters, digits, '.', '_' and '-', such as 1.0.0")
+    check_version(version)
     output = join_uri(store, "models", manifest.model, version)
     numbers = _numbers(opened, evaluation)
     _refuse_other_content(output, opened, version)
@@ -75,19 +73,35 @@ def publish(bundle: str, store: str, version: str = "", evaluation: str = "") ->
 
 
 def content_version(bundle: Bundle) -> str:
-    """Return a version made of the files of a bundle: the same files have the same version, whatever their card."""
-    files = sorted((name, file.sha256) for name, file in _model_files(bundle.manifest).items())
+    """Return a version made of the networks of a bundle: the same networks have the same version.
+
+    Neither the card counts nor MINDIR, whose bytes differ each time that the same network is exported.
+    """
+    files = sorted((name, file.sha256) for name, file in _networks(bundle.manifest).items())
     return hashlib.sha256(repr(files).encode()).hexdigest()[:_DIGITS]
 
 
 def _put(bundle: Bundle, output: str, card: str, numbers: dict[str, dict[str, float | None]]) -> str:
-    """Store the bundle with its card, unless this is the bundle that was published there."""
-    if open_store(output).uri == bundle.uri:
+    """Store the bundle with its card, unless it is there, whole, with all of its files."""
+    from kubeyolo.bundle import open_bundle
+
+    store = open_store(output)
+    if store.uri == bundle.uri:
         return bundle.uri
+    if store.exists(MANIFEST_NAME):
+        with suppress(InputError):
+            there = open_bundle(output)
+            if there.manifest.files.keys() >= _model_files(bundle.manifest).keys():
+                return there.uri
     with tempfile.TemporaryDirectory(prefix="kubeyolo-publish-") as folder:
         path = Path(folder) / MODEL_CARD
         path.write_text(card, encoding="utf-8")
         return bundle.derive(output, {MODEL_CARD: path}, metrics=numbers)
+
+
+def _networks(manifest: BundleManifest) -> dict[str, BundleFile]:
+    """Return the files whose bytes say what a bundle computes."""
+    return {name: file for name, file in _model_files(manifest).items() if name != MINDIR}
 
 
 def _model_files(manifest: BundleManifest) -> dict[str, BundleFile]:
@@ -101,7 +115,10 @@ def _numbers(bundle: Bundle, evaluation: str) -> dict[str, dict[str, float | Non
 
     numbers = numbers_of(bundle.manifest.metrics, _RUNTIMES)
     if evaluation:
-        measured = read_record(evaluation).metrics
+        record = read_record(evaluation)
+        if record.step != "evaluate":
+            raise InputError(f"{evaluation}: this is the record of {record.step}; give that of an evaluation")
+        measured = record.metrics
         found = {number.key: measured.get(number.key) for number in COCO_NUMBERS}
         numbers = {str(measured.get("runtime", "mindspore")): found, **numbers}
     return {name: numbers[name] for name in _RUNTIMES if name in numbers}
@@ -115,7 +132,7 @@ def _refuse_other_content(output: str, bundle: Bundle, version: str) -> None:
         store.delete(RECORD_NAME)
         return
     there = read_manifest(store.read_bytes(MANIFEST_NAME), store.uri_of(MANIFEST_NAME))
-    if _model_files(there) != _model_files(bundle.manifest):
+    if _networks(there) != _networks(bundle.manifest):
         raise InputError(f"{output}: version {version} is taken by other content; choose another version")
 
 

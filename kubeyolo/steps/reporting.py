@@ -55,11 +55,14 @@ class StepReporter:
     output: str = ""
     record: str = ""
 
-    def write_to(self, output: str) -> None:
-        """Name where the step writes, and remove what says that a former try was complete or failed there."""
+    def write_to(self, output: str, shared: bool = False) -> None:
+        """Name where the step writes, and remove what says that a former try was complete or failed there.
+
+        The record of an output that other runs share stays until there is another.
+        """
         self.output = output
         store = open_store(output)
-        for name in (RECORD_NAME, REPORT_NAME, FAILURE_NAME):
+        for name in (FAILURE_NAME,) if shared else (RECORD_NAME, REPORT_NAME, FAILURE_NAME):
             store.delete(name)
 
     def publish(self, record: str, metrics: MetricsArtifact, report: ReportArtifact) -> None:

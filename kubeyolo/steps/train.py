@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kubeyolo.config.schema import Config
 from kubeyolo.source import source_digest
 from kubeyolo.steps.claim import claimed
-from kubeyolo.steps.record import Stopwatch, write_record, write_report
+from kubeyolo.steps.record import write_record, write_report
 from kubeyolo.storage.uri import join_uri, read_document
 
 if TYPE_CHECKING:
@@ -65,17 +65,24 @@ def _train(dataset: str, output: str, config: Config, backbone: str, launch: Lau
     from kubeyolo.launch.local import launch_training
     from kubeyolo.report.training import training_report
     from kubeyolo.training.history import FILE_NAME, TrainingHistory
+    from kubeyolo.training.result import read_result
     from kubeyolo.training.spec import TrainingSpec
 
-    watch = Stopwatch()
     manifest = open_dataset(dataset).manifest
     spec = TrainingSpec(
         dataset=dataset, output=output, config=config, backbone=backbone or None, code_digest=source_digest()
     )
     (launch or launch_training)(spec)
     history = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME)))
-    seconds = watch.seconds
-    facts = {"data set": manifest.name, "classes": len(manifest.classes), "backbone": backbone, "seconds": seconds}
+    result = read_result(output)
+    seconds = result.seconds
+    facts = {
+        "data set": manifest.name,
+        "classes": len(manifest.classes),
+        "backbone": backbone,
+        "seconds": seconds,
+        "resumed_at": result.resumed_at,
+    }
     report = write_report(output, training_report(history, config.model_dump(mode="json"), facts))
     bundle = join_uri(output, "bundle")
     rows = history.of("train")

@@ -49,6 +49,7 @@ class TrainingState:
         pending: Losses of the steps since the last row of the history.
         history: The history so far, as JSON lines.
         code_digest: Digest of the library that wrote the state.
+        sessions: First step and seconds of each stretch of training, the first one and each that continued it.
     """
 
     step: int
@@ -61,6 +62,7 @@ class TrainingState:
     pending: list[list[float]] = field(default_factory=list)
     history: bytes = b""
     code_digest: str = ""
+    sessions: list[tuple[int, float]] = field(default_factory=list)
 
 
 class CheckpointFile(BaseModel):
@@ -84,6 +86,7 @@ class CheckpointManifest(BaseModel):
     identity: dict[str, Any]
     pending: list[list[float]]
     code_digest: str
+    sessions: list[tuple[int, float]]
     files: dict[str, CheckpointFile]
 
 
@@ -115,6 +118,7 @@ def write_checkpoint(store: Store, state: TrainingState, keep: int = 3) -> str:
             identity=state.identity,
             pending=state.pending,
             code_digest=state.code_digest,
+            sessions=state.sessions,
             files=files,
         )
         (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1))
@@ -167,6 +171,7 @@ def _read(store: Store, key: str) -> TrainingState:
         pending=manifest.pending,
         history=history,
         code_digest=manifest.code_digest,
+        sessions=manifest.sessions,
         **parts,
     )
 

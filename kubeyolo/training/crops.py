@@ -22,6 +22,7 @@ from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.letterbox import FILL
 from kubeyolo.data.sampler import Sampler
 from kubeyolo.errors import InputError
+from kubeyolo.storage.file_errors import file_errors
 from kubeyolo.storage.integrity import sha256_file
 
 CONTEXT = 1.5
@@ -144,6 +145,10 @@ def square_crop(image: Pixels, xywh: NDArray[np.float64], context: float, side: 
     return np.asarray(crop, np.uint8)
 
 
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 @dataclass(frozen=True)
 class ClassFolder:
     """A folder with one folder of images for each class."""
@@ -164,17 +169,16 @@ class ClassFolder:
         classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."))
         if len(classes) < 2:
             raise InputError(f"{folder}: pretraining needs a folder of images for each of at least 2 classes")
-        files = tuple(
-            tuple(sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in _SUFFIXES))
-            for name in classes
-        )
+        files = tuple(tuple(sorted(path for path in (folder / name).iterdir() if _is_image(path))) for name in classes)
         for name, paths in zip(classes, files, strict=True):
             if len(paths) < 2:
                 raise InputError(f"{folder / name}: a class needs at least 2 images, this one has {len(paths)}")
         digest = hashlib.sha256()
         for paths in files:
             for path in paths:
-                digest.update(f"{path.relative_to(folder)}\0{sha256_file(path)}\n".encode(errors="surrogateescape"))
+                with file_errors(path):
+                    content = sha256_file(path)
+                digest.update(f"{path.relative_to(folder)}\0{content}\n".encode(errors="surrogateescape"))
         return cls(classes, files, digest.hexdigest())
 
     def crops(self, config: PretrainConfig, held_out: bool, limit: int) -> Crops:

@@ -16,7 +16,7 @@ from kubeyolo.bundle import (
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import build_model, model_facts
+from kubeyolo.models.registry import build_model, check_image_size, model_facts
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.uri import open_store
@@ -42,6 +42,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
         Interrupted: Stopped on request, after a checkpoint.
     """
     check_world(spec.processes, distribution)
+    check_image_size(spec.config)
     facts = model_facts(spec.config.model)
     dataset = open_dataset(spec.dataset, spec.cache)
     backbone = _open_backbone(spec)
@@ -86,9 +87,9 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
         if distribution.is_first and train.val_interval:
             validate = Validation(engine, dataset, manifest, spec.config.evaluate, train.val_interval, show).row
         meet = Meeting(distribution)
-        run_loop(engine, loader, output, settings, identity, spec, state, stop, show, validate, meet)
+        loop = run_loop(engine, loader, output, settings, identity, spec, state, stop, show, validate, meet)
     if distribution.is_first:
-        publish_weights(store, engine, manifest, identity, spec)
+        publish_weights(store, engine, loop.sessions, manifest, identity, spec)
         show(f"published {store.uri_of('bundle')}")
 
 

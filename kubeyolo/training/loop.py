@@ -171,6 +171,8 @@ class TrainingLoop:
         self._saved_step = -1
         self._since: float | None = None
         self._steps_since = 0
+        self._former: list[tuple[int, float]] = []
+        self._first_step, self._begun = 0, time.monotonic()
 
     def restore(self, state: TrainingState) -> None:
         """Continue from a checkpoint, history and all."""
@@ -178,9 +180,17 @@ class TrainingLoop:
         self._record.restore(state.pending)
         self.history = TrainingHistory.from_bytes(state.history)
         self._saved_step = state.step
+        self._former, self._first_step = list(state.sessions), state.step
         if self._store is not None:
             # What was written after the checkpoint will be written again.
             self._store.write_bytes(history.FILE_NAME, state.history)
+
+    @property
+    def sessions(self) -> list[tuple[int, float]]:
+        """First step and seconds of each stretch of training until now."""
+        if self._first_step == self._settings.total_steps:
+            return self._former
+        return [*self._former, (self._first_step, round(time.monotonic() - self._begun, 2))]
 
     def run(self) -> None:
         """Train to the last step.
@@ -263,6 +273,7 @@ class TrainingLoop:
         state = self._engine.capture(self._identity, self._code_digest)
         state.pending = pending
         state.history = self.history.to_bytes()
+        state.sessions = self.sessions
         write_checkpoint(self._store, state, self._settings.keep_checkpoints)
         self._store.write_bytes(history.FILE_NAME, state.history)
         self._saved_step = step

@@ -121,9 +121,9 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
         kind="pretrain",
         parts=("",),
     )
-    run_loop(engine, batches, store, settings, identity, spec, state, stop, show, accuracy.row)
+    loop = run_loop(engine, batches, store, settings, identity, spec, state, stop, show, accuracy.row)
     manifest = _manifest(spec, source, accuracy.last if accuracy.last is not None else accuracy.measure())
-    uri = publish_weights(store, engine, manifest, identity, spec, prefix="backbone.")
+    uri = publish_weights(store, engine, loop.sessions, manifest, identity, spec, prefix="backbone.")
     show(f"published {uri}")
 
 

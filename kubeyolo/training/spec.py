@@ -129,5 +129,5 @@ def refuse_changes(saved: dict[str, Any], now: dict[str, Any], place: str) -> No
         if saved.get(key) != now.get(key):
             raise InputError(
                 f"{place}: training was begun with {key} = {saved.get(key)!r}, now it is {now.get(key)!r}; "
-                "set it back to resume, choose another output, or start anew with resume=False"
+                "set it back to resume, or choose another output"
             )

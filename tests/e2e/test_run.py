@@ -143,6 +143,33 @@ def test_the_same_command_again_runs_nothing_again(place: Place) -> None:
     assert (place.latest / "summary.json").read_bytes() == before
 
 
+def test_steps_called_alone_leave_a_run_as_it_is_and_print_json(place: Place) -> None:
+    before = (place.latest / "summary.json").read_bytes()
+    summary = json.loads(before)
+    dataset = next((place.folder / "store" / "datasets").iterdir())
+    done = place.kubeyolo(
+        "evaluate",
+        summary["bundle"],
+        str(dataset),
+        "--runtime",
+        "onnx",
+        "--set",
+        "evaluate.conf_threshold=0.9",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outputs"]["result"].startswith(f"file://{place.folder}/store/alone/yolov5n-r7-")
+    backbone = next((place.folder / "store" / "backbones").iterdir()) / "bundle"
+    other = ["--backbone", backbone.as_uri(), "--set", "train.log_interval=1", "--json"]
+    done = place.kubeyolo("train", str(dataset), "--config", "tiny.yaml", *other)
+    assert done.returncode == 0, done.stderr
+    assert "training is complete" in done.stderr
+    assert json.loads(done.stdout)["seconds"] == summary["seconds"]["train"]
+    done = place.run()
+    assert "▶" not in done.stdout
+    assert (place.latest / "summary.json").read_bytes() == before
+
+
 def test_a_run_whose_training_is_killed_goes_on_at_its_checkpoint(place: Place) -> None:
     longer = ["--set", "train.max_epoch=6", "--set", "train.ckpt_interval=2", "--set", "pretrain.enabled=false"]
     before = set(place.folder.rglob("checkpoint.json"))

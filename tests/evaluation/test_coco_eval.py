@@ -87,6 +87,17 @@ def test_perfect_detections_have_ap_1_and_absent_kinds_are_none():
     assert list(result.curves) == ["disc"] and len(result.curves["disc"]) == 101
 
 
+def test_ids_of_annotations_may_be_zero():
+    truth = ground_truth([(3, [10, 10, 20, 20], 0), (3, [50, 50, 40, 40], 0)])
+    for annotation in truth["annotations"]:
+        annotation["id"] -= 1
+    detections = [
+        {"image_id": 7, "category_id": 3, "bbox": box, "score": 0.9} for box in ([10, 10, 20, 20], [50, 50, 40, 40])
+    ]
+    assert evaluate_ground_truth(truth, detections).numbers["AP"] == pytest.approx(1)
+    assert [annotation["id"] for annotation in truth["annotations"]] == [0, 1]
+
+
 def test_no_detections_give_zero():
     result = evaluate_ground_truth(ground_truth([(3, [10, 10, 20, 20], 0)]), [])
     assert result.numbers["AP"] == 0 and result.numbers["AR100"] == 0

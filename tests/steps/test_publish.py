@@ -85,3 +85,34 @@ def test_what_was_published_goes_to_another_store_with_its_numbers(tmp_path: Pat
     assert publish(first.bundle, str(tmp_path / "other")).bundle == copied.bundle
     renamed = publish(first.bundle, str(tmp_path / "store"), "2.0")
     assert renamed.bundle.endswith("/2.0")
+
+
+def test_the_same_network_exported_again_is_the_same_version(tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    bundles = []
+    for number in range(2):
+        path = tmp_path / f"{number}" / "model.mindir"
+        path.parent.mkdir()
+        path.write_bytes(b"exported at %d" % number)
+        bundle = open_bundle(make_bundle(tmp_path / f"b{number}"))
+        bundles.append(bundle.derive(str(tmp_path / f"e{number}"), {"model.mindir": path}))
+    first = publish(bundles[0], store)
+    before = open_bundle(first.bundle).manifest
+    assert publish(bundles[1], store).version == first.version
+    assert publish(bundles[1], store, first.version).bundle == first.bundle
+    assert open_bundle(first.bundle).manifest == before
+
+
+def test_a_published_bundle_that_was_damaged_is_mended(tmp_path: Path) -> None:
+    bundle, store = make_bundle(tmp_path), str(tmp_path / "store")
+    published = publish(bundle, store, "1")
+    path = open_bundle(published.bundle).path("weights.safetensors")
+    path.write_bytes(b"broken")
+    assert publish(bundle, store, "1").bundle == published.bundle
+    assert path.read_bytes() == b"weights"
+
+
+def test_only_the_record_of_an_evaluation_gives_numbers(tmp_path: Path) -> None:
+    record = write_record(str(tmp_path / "t"), "train", 1, {}, {"loss": 1.0})
+    with pytest.raises(InputError, match="this is the record of train; give that of an evaluation"):
+        publish(make_bundle(tmp_path), str(tmp_path / "store"), "1.0.0", record)

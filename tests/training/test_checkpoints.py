@@ -86,7 +86,7 @@ def test_what_an_interrupted_write_left_is_removed_by_the_next_one(tmp_path: Pat
 def test_a_change_of_what_the_weights_depend_on_is_refused_by_its_key() -> None:
     saved = {"train.lr": 0.1, "train.seed": 0}
     refuse_changes(saved, dict(saved), "somewhere")
-    with pytest.raises(InputError, match=r"somewhere.*train\.lr = 0\.1.*now it is 0\.2.*resume=False"):
+    with pytest.raises(InputError, match=r"somewhere.*train\.lr = 0\.1.*now it is 0\.2.*choose another output"):
         refuse_changes(saved, {"train.lr": 0.2, "train.seed": 0}, "somewhere")
 
 

@@ -52,3 +52,10 @@ def test_a_set_in_a_bucket_is_fetched_once(folder: Path, tmp_path: Path, minio_b
     assert class_images(place, tmp_path / "cache") == fetched
     with pytest.raises(InputError, match="nothing there"):
         class_fingerprint(f"{place}/absent")
+
+
+def test_folders_and_hidden_files_are_no_images(folder: Path) -> None:
+    before = class_fingerprint(str(folder))
+    (folder / "cat" / "album.jpg").mkdir()
+    (folder / "cat" / ".hidden.png").write_bytes(b"")
+    assert class_fingerprint(str(folder)) == before

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from kubeyolo.bundle import open_bundle
 from kubeyolo.config.schema import Config
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.data.shards import write_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.launch.local import launch_training
+from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec
 from tests.training.killing import (
     half_written,
@@ -56,6 +58,9 @@ def test_a_run_killed_three_times_ends_with_the_same_weights(dataset: str, tmp_p
 
     assert weights_of(killed) == weights_of(whole)
     assert history_of(killed) == history_of(whole)
+    result = read_result(str(killed))
+    assert result.resumed_at == [3 if second[0] == "resuming at step 3 of 24" else 6, half - 3, 21]
+    assert read_result(str(whole)).resumed_at == [] and read_result(str(whole)).seconds > 0
     assert [row["step"] for row in history_of(whole)] == [4, 8, 12, 16, 20, 24]
 
     # Run again: there is nothing to do, and another configuration is refused by the key that changed.
@@ -64,6 +69,20 @@ def test_a_run_killed_three_times_ends_with_the_same_weights(dataset: str, tmp_p
         launch_training(spec_for(dataset, killed, lr=0.02), 1, lambda line: None)
     with pytest.raises(InputError, match=r"train\.processes"):
         launch_training(spec_for(dataset, killed), 2, lambda line: None)
+
+
+def test_a_damaged_result_is_published_again(dataset: str, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    spec = spec_for(dataset, output, max_epoch=1)
+    launch_until(spec)
+    weights, history = weights_of(output), history_of(output)
+    path = open_bundle(str(output / "bundle")).path("weights.safetensors")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    lines = launch_until(spec)
+    assert any("checksum" in line and "publishing again" in line for line in lines)
+    assert "resuming at step 6 of 6" in lines
+    assert weights_of(output) == weights and history_of(output) == history
+    assert read_result(str(output)).resumed_at == []
 
 
 def test_adamw_on_two_threads_ends_with_the_same_weights(
