@@ -1,7 +1,5 @@
 """From a COCO data set to a published int8 detector."""
 
-from typing import NamedTuple
-
 from kfp import dsl
 
 from components.evaluate.component import evaluate
@@ -9,25 +7,13 @@ from components.export_model.component import export_model
 from components.pretrain_backbone.component import pretrain_backbone
 from components.publish.component import publish
 from components.quantize.component import quantize
+from components.stop_training.component import stop_training
 from components.train.component import train
 from components.validate_dataset.component import validate_dataset
 from pipelines.surroundings import give_surroundings
 
 PRESET: dict = {}
 """No overrides: every value of the section is the preset's."""
-
-
-class Outputs(NamedTuple):
-    """The published bundle, and the record of each step: URIs."""
-
-    bundle: str
-    validate_dataset_record: str
-    pretrain_backbone_record: str
-    train_record: str
-    evaluate_record: str
-    export_model_record: str
-    quantize_record: str
-    publish_record: str
 
 
 @dsl.pipeline(name="detector-training", description="A COCO data set in, a gated int8 detector out.")
@@ -56,8 +42,10 @@ def detector_training(
     quantize_overrides: dict = PRESET,
     fingerprint: str = "",
     classification_fingerprint: str = "",
+    launcher: str = "local",
+    cluster: dict = PRESET,
     code_digest: str = "",
-) -> Outputs:
+) -> None:
     """Validate, pretrain, train, evaluate, export, quantize and publish a detector.
 
     Args:
@@ -85,91 +73,90 @@ def detector_training(
         quantize_overrides: Values over the preset's section `quantize` (calibration ...), as JSON.
         fingerprint: Digest of what lies at `data`; with it, changed data is never taken from the cache.
         classification_fingerprint: Digest of what lies at `classification`.
+        launcher: Where training runs: local, in its step; volcano, in pods of their own.
+        cluster: Settings of the launcher volcano over those of their preset (preset, queue, memory ...), as JSON.
         code_digest: Digest of the library; with it, results of other code are never taken from the cache.
     """
-    validated = validate_dataset(data=data, store=store, fingerprint=fingerprint, code_digest=code_digest)
-    dataset, digest = validated.outputs["dataset"], validated.outputs["digest"]
-    pretrained = pretrain_backbone(
-        dataset=dataset,
-        dataset_digest=digest,
-        store=store,
-        model=model,
-        classification=classification,
-        classification_fingerprint=classification_fingerprint,
-        pretrain_overrides=pretrain_overrides,
-        augment_overrides=augment_overrides,
-        train_overrides=train_overrides,
-        seed=seed,
-        code_digest=code_digest,
-    )
-    trained = train(
-        dataset=dataset,
-        dataset_digest=digest,
-        backbone=pretrained.outputs["backbone"],
-        store=store,
-        model=model,
-        image_size=image_size,
-        per_batch_size=per_batch_size,
-        max_epoch=max_epoch,
-        optimizer=optimizer,
-        lr=lr,
-        processes=processes,
-        seed=seed,
-        data_overrides=data_overrides,
-        augment_overrides=augment_overrides,
-        train_overrides=train_overrides,
-        code_digest=code_digest,
-    )
-    evaluated = evaluate(
-        bundle=trained.outputs["bundle"],
-        dataset=dataset,
-        dataset_digest=digest,
-        store=store,
-        run_name=run_name,
-        min_ap=min_ap,
-        evaluate_overrides=evaluate_overrides,
-        runtime="mindspore",
-        place="evaluate",
-        code_digest=code_digest,
-    )
-    exported = export_model(
-        bundle=trained.outputs["bundle"],
-        dataset=dataset,
-        dataset_digest=digest,
-        store=store,
-        run_name=run_name,
-        export_overrides=export_overrides,
-        evaluate_overrides=evaluate_overrides,
-        code_digest=code_digest,
-    )
-    quantized = quantize(
-        bundle=exported.outputs["bundle"],
-        dataset=dataset,
-        dataset_digest=digest,
-        store=store,
-        run_name=run_name,
-        max_drop=max_drop,
-        quantize_overrides=quantize_overrides,
-        evaluate_overrides=evaluate_overrides,
-        code_digest=code_digest,
-    )
-    # The record of the evaluation is an input, so that nothing is published that did not pass its gate.
-    published = publish(
-        bundle=quantized.outputs["bundle"],
-        evaluation=evaluated.outputs["record"],
-        store=store,
-        version=version,
-        code_digest=code_digest,
-    )
-    for task in (validated, pretrained, trained, evaluated, exported, quantized, published):
+    # It runs whatever becomes of the others, when the run is terminated too. What is within an exit handler cannot be
+    # an output of the pipeline: the records of the steps are their own outputs.
+    stopped = stop_training(launcher=launcher, cluster=cluster)
+    stopped.set_caching_options(False)
+    with dsl.ExitHandler(stopped, name="steps"):
+        validated = validate_dataset(data=data, store=store, fingerprint=fingerprint, code_digest=code_digest)
+        dataset, digest = validated.outputs["dataset"], validated.outputs["digest"]
+        pretrained = pretrain_backbone(
+            dataset=dataset,
+            dataset_digest=digest,
+            store=store,
+            model=model,
+            classification=classification,
+            classification_fingerprint=classification_fingerprint,
+            pretrain_overrides=pretrain_overrides,
+            augment_overrides=augment_overrides,
+            train_overrides=train_overrides,
+            seed=seed,
+            code_digest=code_digest,
+        )
+        trained = train(
+            dataset=dataset,
+            dataset_digest=digest,
+            backbone=pretrained.outputs["backbone"],
+            store=store,
+            model=model,
+            image_size=image_size,
+            per_batch_size=per_batch_size,
+            max_epoch=max_epoch,
+            optimizer=optimizer,
+            lr=lr,
+            processes=processes,
+            seed=seed,
+            data_overrides=data_overrides,
+            augment_overrides=augment_overrides,
+            train_overrides=train_overrides,
+            launcher=launcher,
+            cluster=cluster,
+            code_digest=code_digest,
+        )
+        evaluated = evaluate(
+            bundle=trained.outputs["bundle"],
+            dataset=dataset,
+            dataset_digest=digest,
+            store=store,
+            run_name=run_name,
+            min_ap=min_ap,
+            evaluate_overrides=evaluate_overrides,
+            runtime="mindspore",
+            place="evaluate",
+            code_digest=code_digest,
+        )
+        exported = export_model(
+            bundle=trained.outputs["bundle"],
+            dataset=dataset,
+            dataset_digest=digest,
+            store=store,
+            run_name=run_name,
+            export_overrides=export_overrides,
+            evaluate_overrides=evaluate_overrides,
+            code_digest=code_digest,
+        )
+        quantized = quantize(
+            bundle=exported.outputs["bundle"],
+            dataset=dataset,
+            dataset_digest=digest,
+            store=store,
+            run_name=run_name,
+            max_drop=max_drop,
+            quantize_overrides=quantize_overrides,
+            evaluate_overrides=evaluate_overrides,
+            code_digest=code_digest,
+        )
+        # The record of the evaluation is an input, so that nothing is published that did not pass its gate.
+        published = publish(
+            bundle=quantized.outputs["bundle"],
+            evaluation=evaluated.outputs["record"],
+            store=store,
+            version=version,
+            code_digest=code_digest,
+        )
+    for task in (validated, pretrained, trained, evaluated, exported, quantized, published, stopped):
         give_surroundings(task)
-    return Outputs(
-        bundle=published.outputs["bundle"],
-        validate_dataset_record=validated.outputs["record"],
-        pretrain_backbone_record=pretrained.outputs["record"],
-        train_record=trained.outputs["record"],
-        evaluate_record=evaluated.outputs["record"],
-        export_model_record=exported.outputs["record"],
-        quantize_record=quantized.outputs["record"],
-        publish_record=published.outputs["record"],
-    )

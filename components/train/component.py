@@ -24,6 +24,8 @@ def train(
     data_overrides: dict,
     augment_overrides: dict,
     train_overrides: dict,
+    launcher: str,
+    cluster: dict,
     code_digest: str,
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
@@ -46,6 +48,8 @@ def train(
         data_overrides: Values over those of the preset's section `data`.
         augment_overrides: Values over those of the preset's section `augment`.
         train_overrides: Values over those of the preset's section `train`.
+        launcher: Where the processes run: local, in this step; volcano, in pods of their own.
+        cluster: Settings of the launcher volcano, over those of its preset.
         code_digest: Digest of the library.
         metrics: Steps, last losses and speed.
         report: Curves and settings.
@@ -74,6 +78,8 @@ def train(
         data_overrides=data_overrides,
         augment_overrides=augment_overrides,
         train_overrides=train_overrides,
+        launcher=launcher,
+        cluster=cluster,
         code_digest=code_digest,
         metrics=metrics,
         report=report,

@@ -30,8 +30,6 @@ CACHE = ".cache"
 RUN_PID = "KUBEYOLO_RUN_PID"
 """Environment variable that tells a step which process it belongs to; it ends when that one has died."""
 
-_RECORD_SUFFIX = "_record"
-
 # What kfp raises: of a failed step the first; of a container without results, which it takes for a success, when the
 # next step asks for them; of an engine that refuses a container.
 _KFP_ERRORS = (RuntimeError, ValueError, KeyError, OSError)
@@ -80,7 +78,7 @@ def run_local(
         try:
             with (folder.path / "run.log").open("a", encoding="utf-8") as log:
                 log.write(f"=== {time.strftime('%Y-%m-%d %H:%M:%S %z')} {shlex.join(sys.argv)}\n")
-                outputs = _execute(
+                _execute(
                     pipeline or pipeline_text(DETECTOR_TRAINING),
                     parameters.arguments(),
                     folder.path,
@@ -89,7 +87,7 @@ def run_local(
                     watcher,
                     runner or ProcessRunner(),
                 )
-            watcher.check(outputs)
+            watcher.check()
         except BaseException as error:
             watcher.stop(error)
             raise
@@ -139,20 +137,15 @@ class _Watcher:
             known.status, known.record = "cached", _read_record(record)
             self._observer.cached(task)
 
-    def check(self, outputs: Mapping[str, Any]) -> None:
+    def check(self) -> None:
         """Look whether every step has left its record: a runner may call a failed step a success.
 
         Raises:
             WorkError: A step has not.
         """
         for step in STEPS:
-            known = self.state.steps[step]
-            record = outputs.get(step + _RECORD_SUFFIX)
-            if not record:
+            if self.state.steps[step].record is None:
                 raise WorkError(f"{step}: ended without its results; see run.log in the folder of the run")
-            if known.record is None:
-                known.status, known.record = "cached", _read_record(record)
-                self._observer.cached(step)
 
     def stop(self, error: BaseException) -> None:
         """Note on the step that was running why it is not any more."""
@@ -170,8 +163,8 @@ def _execute(
     log: TextIO,
     watcher: _Watcher,
     runner: StepRunner,
-) -> dict[str, Any]:
-    """Run the compiled pipeline with kfp and return its outputs."""
+) -> None:
+    """Run the compiled pipeline with kfp; what its steps have made, the watcher hears."""
     from kfp import components, local
 
     lines = StepLines(log, watcher.on_event, watcher.on_line)
@@ -188,7 +181,7 @@ def _execute(
         )
         pipeline = components.load_component_from_text(text)
         try:
-            return dict(pipeline(**arguments).outputs)
+            pipeline(**arguments)
         except _KFP_ERRORS as error:
             if interruption.happened:
                 raise KeyboardInterrupt from error

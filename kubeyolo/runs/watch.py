@@ -20,6 +20,7 @@ _STACK = re.compile(r"Traceback \(most recent call last\)|\[(ERROR|CRITICAL)\] "
 _MACHINERY = re.compile(
     r"\[KFP Executor |\d\d:\d\d:\d\d\.\d{3} - |\[(WARNING|INFO|DEBUG)\] |.*Warning: |\s*warnings\.warn\("
 )
+_NEXT_TASK = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - INFO - Executing task ")
 _INDENTATION = "    "
 _CACHE_HIT = re.compile(r"Task (?P<task>\S+) cache hit \(key=(?P<key>[0-9a-f]+)\)")
 
@@ -84,6 +85,8 @@ class StepLines(io.TextIOBase):
             self._on_event(event)
             return
         text = line.removeprefix(_INDENTATION).rstrip()
+        # A step that was killed has not said that it has ended.
+        self._in_step = self._in_step and not _NEXT_TASK.match(text)
         if not self._in_step or not text or _MACHINERY.match(text):
             return
         self.tail.append(text)

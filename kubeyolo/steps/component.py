@@ -14,7 +14,7 @@ from typing import Any
 from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import Config
 from kubeyolo.steps.places import backbone_output, run_output, training_output
-from kubeyolo.steps.reporting import ConfusionArtifact, MetricsArtifact, ReportArtifact, reported
+from kubeyolo.steps.reporting import ConfusionArtifact, MetricsArtifact, ReportArtifact, failing, reported
 from kubeyolo.storage.uri import join_uri
 
 Values = Mapping[str, Any]
@@ -71,18 +71,22 @@ def train(
     data_overrides: Values,
     augment_overrides: Values,
     train_overrides: Values,
+    launcher: str,
+    cluster: Values,
     code_digest: str,
     metrics: MetricsArtifact,
     report: ReportArtifact,
 ) -> tuple[str, str]:
     """Train the detector, from its newest checkpoint where there is one; return the URIs of bundle and record."""
+    from kubeyolo.launch.launcher import training_launcher
     from kubeyolo.steps import train as step
 
     with reported(step.STEP) as reporter:
+        launch = training_launcher(launcher, cluster)
         train_values = {**train_overrides, **settings(**knobs)}
         config = configuration(model, data=data_overrides, augment=augment_overrides, train=train_values)
         output = training_output(store, config, dataset_digest, backbone, code_digest)
-        outcome = step.train(dataset, output, config, backbone, partial(reporter.write_to, output, shared=True))
+        outcome = step.train(dataset, output, config, backbone, partial(reporter.write_to, output, shared=True), launch)
         reporter.publish(outcome.record, metrics, report)
     return outcome.bundle, outcome.record
 
@@ -171,6 +175,14 @@ def publish(
         outcome = step.publish(bundle, store, version, evaluation)
         reporter.publish(outcome.record, metrics, report)
     return outcome.bundle, outcome.record
+
+
+def stop_training(*, launcher: str, cluster: Values) -> None:
+    """Delete what training has left on the cluster, whatever happened: the exit handler of a pipeline."""
+    from kubeyolo.launch.launcher import stop_launched
+
+    with failing("stop_training"):
+        stop_launched(launcher, cluster)
 
 
 def settings(**values: Any) -> dict[str, Any]:

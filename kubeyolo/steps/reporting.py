@@ -120,6 +120,17 @@ def reported(step: str) -> Iterator[StepReporter]:
     reporter.say(Event("finished", step, {"record": reporter.record, "seconds": seconds}))
 
 
+@contextmanager
+def failing(step: str) -> Iterator[None]:
+    """Let what is no step of its own, and leaves no record, fail as a step does: one line, and its exit code."""
+    try:
+        yield
+    except KubeyoloError as error:
+        _fail(StepReporter(step), str(error), error.exit_code)
+    except Exception as error:
+        _fail(StepReporter(step), f"{step}: unexpected {type(error).__name__}: {_one_line(error)}", 1)
+
+
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 

@@ -13,6 +13,9 @@ import pytest
 from kubeyolo.runs.folder import STEPS
 
 ROOT = Path(__file__).resolve().parents[2]
+WITHOUT_RESULTS = "stop_training"
+"""A component that is no step: the exit handler, which has neither record nor command."""
+
 FILES = {"README.md", "__init__.py", "component.py"}
 
 ALONE = """
@@ -38,16 +41,16 @@ def folders() -> list[Path]:
 
 
 def test_there_is_a_component_for_each_step() -> None:
-    assert sorted(folder.name for folder in folders()) == sorted(STEPS)
+    assert sorted(folder.name for folder in folders()) == sorted((*STEPS, WITHOUT_RESULTS))
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", (*STEPS, WITHOUT_RESULTS))
 def test_a_component_has_the_fixed_set_of_files(step: str) -> None:
     found = {path.name for path in (ROOT / "components" / step).iterdir() if path.name != "__pycache__"}
     assert found == FILES
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", (*STEPS, WITHOUT_RESULTS))
 def test_a_body_is_one_call_into_the_library(step: str) -> None:
     tree = ast.parse((ROOT / "components" / step / "component.py").read_text())
     (function,) = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
@@ -56,10 +59,11 @@ def test_a_body_is_one_call_into_the_library(step: str) -> None:
     assert isinstance(docstring, ast.Expr)
     assert isinstance(imported, ast.ImportFrom) and imported.module == "kubeyolo.steps.component"
     assert isinstance(returned, ast.Return) and isinstance(returned.value, ast.Call)
-    assert {argument.arg for argument in function.args.args} >= {"code_digest", "store", "metrics", "report"}
+    results = set() if step == WITHOUT_RESULTS else {"code_digest", "store", "metrics", "report"}
+    assert {argument.arg for argument in function.args.args} >= results
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", (*STEPS, WITHOUT_RESULTS))
 def test_a_readme_names_every_input_and_output_and_a_command(step: str) -> None:
     folder = ROOT / "components" / step
     text = (folder / "README.md").read_text()
@@ -69,7 +73,7 @@ def test_a_readme_names_every_input_and_output_and_a_command(step: str) -> None:
     (function,) = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     for argument in function.args.args:
         assert argument.arg in text, f"{step}: {argument.arg} is not in the README"
-    assert text.count("```sh\nkubeyolo ") == 1
+    assert text.count("```sh\nkubeyolo ") == (step != WITHOUT_RESULTS)
 
 
 def test_the_command_of_a_readme_is_one_that_there_is() -> None:
@@ -78,7 +82,7 @@ def test_the_command_of_a_readme_is_one_that_there_is() -> None:
     from kubeyolo.cli.app import app
 
     known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    for folder in folders():
+    for folder in (folder for folder in folders() if folder.name != WITHOUT_RESULTS):
         command = (folder / "README.md").read_text().split("```sh\nkubeyolo ")[1].split()[0]
         assert command in known
 

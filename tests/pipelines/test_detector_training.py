@@ -22,7 +22,9 @@ def compiled() -> dict[str, Any]:
 
 
 def tasks_of(compiled: dict[str, Any]) -> dict[str, Any]:
-    return dict(compiled["root"]["dag"]["tasks"])
+    """Return the tasks within the exit handler, which are the steps."""
+    (group,) = (task for name, task in compiled["root"]["dag"]["tasks"].items() if name != "stop-training")
+    return dict(compiled["components"][group["componentRef"]["name"]]["dag"]["tasks"])
 
 
 def test_the_compiled_pipelines_are_fresh() -> None:
@@ -64,9 +66,9 @@ def test_every_parameter_has_a_description_for_the_ui(compiled: dict[str, Any]) 
 def test_every_step_has_the_digests_of_code_and_data_among_its_parameters(compiled: dict[str, Any]) -> None:
     for name, task in tasks_of(compiled).items():
         inputs = task["inputs"]["parameters"]
-        assert inputs["code_digest"] == {"componentInputParameter": "code_digest"}, name
+        assert inputs["code_digest"] == {"componentInputParameter": "pipelinechannel--code_digest"}, name
         if name == "validate-dataset":
-            assert inputs["fingerprint"] == {"componentInputParameter": "fingerprint"}
+            assert inputs["fingerprint"] == {"componentInputParameter": "pipelinechannel--fingerprint"}
         elif name != "publish":
             assert inputs["dataset_digest"]["taskOutputParameter"]["outputParameterKey"] == "digest", name
         assert task["cachingOptions"] == {"enableCache": True}, name
@@ -81,8 +83,15 @@ def test_every_step_hands_out_its_record_metrics_and_report(compiled: dict[str, 
         assert kinds == {"metrics": "system.Metrics", "report": "system.HTML", **drawn}, name
 
 
-def test_the_pipeline_hands_out_the_bundle_and_all_records(compiled: dict[str, Any]) -> None:
-    assert set(compiled["root"]["outputDefinitions"]["parameters"]) == {"bundle", *(f"{step}_record" for step in STEPS)}
+def test_what_training_leaves_is_removed_whatever_becomes_of_the_steps(compiled: dict[str, Any]) -> None:
+    tasks = compiled["root"]["dag"]["tasks"]
+    assert len(tasks) == 2
+    stop = tasks["stop-training"]
+    assert stop["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+    assert set(stop["dependentTasks"]) == set(tasks) - {"stop-training"}
+    assert stop["cachingOptions"] == {}
+    for name in ("launcher", "cluster"):
+        assert stop["inputs"]["parameters"][name] == {"componentInputParameter": name}
 
 
 def test_no_condition_is_used(compiled: dict[str, Any]) -> None:

@@ -160,7 +160,8 @@ def test_a_failed_container_fails_the_run(
     contained.let("train", end)
     with pytest.raises(error, match=message):
         contained.run()
-    assert len(contained.engine.containers) == 3
+    # Where kfp sees that the step failed, the exit handler runs too.
+    assert len(contained.engine.containers) == (3 if forgets else 4)
     assert not (contained.runs / "contained" / "summary.json").exists()
 
 

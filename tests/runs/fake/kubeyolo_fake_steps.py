@@ -92,3 +92,7 @@ def quantize(**given: Any) -> tuple[str, str]:
 def publish(**given: Any) -> tuple[str, str]:
     uri = _bundle(given, "published")
     return uri, _step("publish", given, {"bundle": uri}, {"version": "v"})
+
+
+def stop_training(*, launcher: str, cluster: dict[str, Any]) -> None:
+    assert (launcher, cluster) == ("local", {})
