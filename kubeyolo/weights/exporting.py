@@ -7,19 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from kubeyolo.bundle import WEIGHTS, BundleManifest, open_bundle
 from kubeyolo.errors import InputError
 from kubeyolo.models.registry import model_facts
 from kubeyolo.storage.integrity import appearing
+from kubeyolo.weights.batch_norm import move_eps
 from kubeyolo.weights.darknet import write_darknet
 from kubeyolo.weights.fit import NamedArray, check_fit
 from kubeyolo.weights.layout_of_names import OWN
 from kubeyolo.weights.names import LAYOUTS, layouts_of, to_layout
 from kubeyolo.weights.network_parameters import network_parameters
 from kubeyolo.weights.safetensors_file import read_safetensors, write_safetensors
-from kubeyolo.weights.stored_array import StoredArray, WeightArray, as_float32
+from kubeyolo.weights.stored_array import StoredArray, WeightArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,19 +83,12 @@ def _darknet(file: Path, manifest: BundleManifest, arrays: Mapping[str, StoredAr
     check_fit(named, network.shapes, f"{file}: the bundle does not hold a whole {facts.name!r}")
     theirs: dict[str, WeightArray] = {to_layout(name, facts, "darknet"): array for name, array in arrays.items()}
     if manifest.bn_eps is not None:
-        theirs |= _with_eps(theirs, manifest.bn_eps, facts.bn_eps)
+        # The format has no place for it: darknet always adds the same.
+        variances = {name: array for name, array in theirs.items() if name.endswith(".bn.running_var")}
+        theirs |= move_eps(variances, manifest.bn_eps, facts.bn_eps)
     with appearing(file) as path:
         write_darknet(path, network.darknet_convolutions(), theirs.__getitem__)
     return ExportedWeights(file=file, format="darknet", layout="darknet", arrays=len(arrays))
-
-
-def _with_eps(arrays: Mapping[str, WeightArray], eps: float, darknet_eps: float) -> dict[str, WeightArray]:
-    """Return variances with which a program that adds ``darknet_eps`` computes what another one does that adds ``eps``.
-
-    The format has no place for what is added; it can be part of the variance itself.
-    """
-    variances = {name: array for name, array in arrays.items() if name.endswith(".bn.running_var")}
-    return {name: as_float32(array) + np.float32(eps - darknet_eps) for name, array in variances.items()}
 
 
 _Writer = Callable[[Path, BundleManifest, Mapping[str, StoredArray], str], ExportedWeights]

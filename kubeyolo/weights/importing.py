@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from kubeyolo.bundle import WEIGHTS, BundleManifest, publish_bundle
 from kubeyolo.errors import InputError
 from kubeyolo.models.facts import Anchors, ModelFacts
 from kubeyolo.storage.integrity import sha256_file
+from kubeyolo.weights.batch_norm import move_eps
 from kubeyolo.weights.darknet import darknet_classes, read_darknet
 from kubeyolo.weights.fit import Mismatch, NamedArray, WeightsMismatch, check_fit
 from kubeyolo.weights.layout_of_names import NameScheme, find_scheme, translate_arrays
@@ -97,7 +98,10 @@ def import_weights(
     network = network_parameters(model)
     fitted = _fit_darknet(weights, network, num_classes, backbone) if weights.format == "darknet" else None
     fitted = fitted or _fit_named(weights, network, num_classes, backbone)
-    facts = fitted.network.facts
+    facts, bn_eps = fitted.network.facts, _bn_eps(fitted)
+    if backbone and bn_eps is not None:
+        # A training adds what its model adds, whatever its backbone is from.
+        fitted, bn_eps = _with_eps_of_model(fitted, bn_eps), None
     names = () if backbone else _class_names(fitted, classes)
     anchors = facts.anchors if backbone else _anchors(fitted)
     manifest = BundleManifest(
@@ -107,7 +111,7 @@ def import_weights(
         image_size=(facts.image_size, facts.image_size),
         strides=facts.strides,
         anchors=anchors,
-        bn_eps=_bn_eps(fitted),
+        bn_eps=bn_eps,
         config={"imported": {"file": file.name, "sha256": sha256_file(file), "layout": fitted.layout}},
     )
     with tempfile.TemporaryDirectory(prefix="kubeyolo-weights-") as folder:
@@ -220,6 +224,13 @@ def _bn_eps(fitted: _Fitted) -> float | None:
         return _CFG_READERS_EPS
     eps = fitted.file.bn_eps
     return None if eps == fitted.network.facts.bn_eps else eps
+
+
+def _with_eps_of_model(fitted: _Fitted, bn_eps: float) -> _Fitted:
+    found = {name: one for name, one in fitted.arrays.items() if name.endswith(".moving_variance")}
+    moved = move_eps({name: one.array for name, one in found.items()}, bn_eps, fitted.network.facts.bn_eps)
+    arrays = {name: NamedArray(found[name].name, array) for name, array in moved.items()}
+    return replace(fitted, arrays={**fitted.arrays, **arrays})
 
 
 def _anchors(fitted: _Fitted) -> Anchors:

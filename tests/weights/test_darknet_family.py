@@ -88,6 +88,14 @@ def test_files_of_the_pytorch_programs_that_read_cfg_files_record_their_eps(tmp_
     assert network.backbone.stem.bn.eps == 1e-4
     first = open_bundle(bundle).path(WEIGHTS).read_bytes()
     assert open_bundle(imported.bundle).path(WEIGHTS).read_bytes() == first
+    # A backbone is trained on by a network that adds 1e-5: the rest goes into the variances.
+    backbone = open_bundle(import_weights(path, MODEL, str(tmp_path / "backbone"), backbone=True).bundle)
+    assert backbone.manifest.bn_eps is None
+    whole, part = (load_file(one.path(WEIGHTS)) for one in (open_bundle(bundle), backbone))
+    assert part.keys() == {name for name in whole if name.startswith("backbone.")}
+    for name, array in part.items():
+        wanted = whole[name] + (9e-5 if name.endswith("moving_variance") else 0)
+        np.testing.assert_allclose(array, wanted, rtol=0, atol=1e-7)
 
 
 def test_what_batch_normalisation_adds_goes_with_the_weights(tmp_path: Path, weights_file: Path) -> None:
