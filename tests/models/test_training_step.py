@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import mindspore as ms
@@ -88,11 +89,13 @@ def check_step(name: str) -> None:
     before, gradients = step(images, labels)
     assert len(gradients) == len(network.trainable_params())
     assert all(np.abs(gradient.asnumpy()).max() > 0 for gradient in gradients)
+    # Not the gradients themselves, which take as much memory as the network.
+    first = digests(gradients)
     for _ in range(20 if name == "yolov5n-r7" else 2):
-        again, others = step(images, labels)
+        again, gradients = step(images, labels)
         assert again.asnumpy() == before.asnumpy()
-        for gradient, other in zip(gradients, others, strict=True):
-            np.testing.assert_array_equal(gradient.asnumpy(), other.asnumpy())
+        assert digests(gradients) == first
+    del gradients
 
     # Steps of one size, whether a loss is a sum or a mean.
     optimizer = nn.Adam(step.weights, learning_rate=0.005 if network.facts.parameters < SMALL else 0.001)
@@ -100,3 +103,7 @@ def check_step(name: str) -> None:
         optimizer(step(images, labels)[1])
     after = step(images, labels)[0]
     assert float(after.asnumpy()) < 0.9 * float(before.asnumpy())
+
+
+def digests(gradients: tuple[ms.Tensor, ...]) -> list[str]:
+    return [hashlib.sha256(gradient.asnumpy().tobytes()).hexdigest() for gradient in gradients]
