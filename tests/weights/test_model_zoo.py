@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import mindspore as ms
@@ -43,6 +44,28 @@ NAMES = {
 def test_names(model: str) -> None:
     for theirs, ours in NAMES[model].items():
         assert from_zoo(theirs, model_facts(model)) == ours
+
+
+def cells_of_yolov3() -> list[str]:
+    depths = (1, 2, 8, 8, 4)
+    residuals = [f"layer{stage + 1}.{number}" for stage, depth in enumerate(depths) for number in range(depth)]
+    return [f"conv{number}" for number in range(6)] + [f"{one}.conv{half}" for one in residuals for half in (1, 2)]
+
+
+def cells_of_yolov4() -> list[str]:
+    depths = {2: 2, 3: 8, 4: 8, 5: 4}
+    residuals = [f"layer{stage}.{number}" for stage, depth in depths.items() for number in range(depth)]
+    return [f"conv{number}" for number in range(28)] + [f"{one}.conv{half}" for one in residuals for half in (1, 2)]
+
+
+@pytest.mark.parametrize(("model", "cells"), [("yolov3", cells_of_yolov3()), ("yolov4", cells_of_yolov4())])
+def test_every_parameter_of_a_backbone_has_its_place(model: str, cells: list[str]) -> None:
+    facts, leaves = model_facts(model), ("0.weight", "1.gamma", "1.beta", "1.moving_mean", "1.moving_variance")
+    theirs = [f"backbone.{cell}.{leaf}" for cell in cells for leaf in leaves]
+    found = {from_zoo(name, facts) for name in theirs}
+    assert len(found) == len(theirs)
+    backbone = importlib.import_module(facts.network).build_detector(facts, 1).backbone
+    assert found == {parameter.name for parameter in backbone.get_parameters()}
 
 
 def zoo_name_of_yolov5(ours: str) -> str:
