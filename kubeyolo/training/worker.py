@@ -35,9 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     stop = StopRequest()
     stop.install(listen=distribution.is_first)
     code, message = _run(Path(arguments[0]), distribution, stop)
-    if message:
+    if not _leave_outcome(distribution, code, message) and message:
         print(message, flush=True)
-    _leave_outcome(distribution, code, message)
     return code
 
 
@@ -71,8 +70,8 @@ def _run(path: Path, distribution: Distribution, stop: StopRequest) -> tuple[int
     return 0, ""
 
 
-def _leave_outcome(distribution: Distribution, code: int, message: str) -> None:
-    """Tell the launcher what happened: msrun does not pass exit codes on."""
+def _leave_outcome(distribution: Distribution, code: int, message: str) -> bool:
+    """Tell the launcher, if there is one, what happened: msrun does not pass exit codes on."""
     folder = os.environ.get(OUTCOME_FOLDER)
     if folder:
         document = json.dumps({"rank": distribution.rank, "exit_code": code, "message": message})
@@ -80,6 +79,7 @@ def _leave_outcome(distribution: Distribution, code: int, message: str) -> None:
         part = path.with_suffix(".part")
         part.write_text(document)
         part.rename(path)
+    return bool(folder)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ import pytest
 import typer
 import yaml
 
+from kubeyolo.bundle import BundleManifest, publish_bundle
 from kubeyolo.cli import errors
 from kubeyolo.cli.app import app, main
 from kubeyolo.data.sample import generate_sample_dataset
+from kubeyolo.models.registry import model_facts
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
@@ -177,6 +179,63 @@ def test_bad_input_is_one_line_and_exit_code_2(kubeyolo: Any, data: Path, argume
     assert len(lines) == 1 and lines[0].startswith("error: "), result.err
     for word in words:
         assert word in lines[0]
+
+
+def broken_bundle(folder: Path) -> Path:
+    files = {"weights.safetensors": folder / "weights.safetensors"}
+    files["weights.safetensors"].write_bytes(b"weights")
+    facts = model_facts("yolov5n-r7")
+    manifest = BundleManifest(
+        model=facts.name, classes=("a",), image_size=(64, 64), strides=facts.strides, anchors=facts.anchors
+    )
+    bundle = folder / "bundle"
+    publish_bundle(str(bundle), manifest, files)
+    (bundle / "weights.safetensors").write_bytes(b"WEIGHTS")
+    return bundle
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda data: (data / "annotations" / "train.json").write_text("{"), ["train.json", "not JSON"]),
+        (lambda data: (data / "annotations" / "train.json").write_text("{}"), ["train.json", "not COCO"]),
+        (lambda data: next((data / "train").iterdir()).write_bytes(b""), ["is empty"]),
+        (lambda data: next((data / "train").iterdir()).write_bytes(b"\xff\xd8\xff"), ["is a truncated JPEG"]),
+        (lambda data: next((data / "train").iterdir()).unlink(), ["is missing"]),
+    ],
+)
+def test_broken_data_is_one_line_and_exit_code_2(kubeyolo: Any, data: Path, break_it: Any, words: list[str]) -> None:
+    break_it(data)
+    for result in (kubeyolo("validate", data), kubeyolo("run", "--data", data)):
+        (line,) = result.err.strip().splitlines()
+        assert result.code == 2 and line.startswith("error: "), result.err
+        assert all(word in line for word in words), line
+
+
+def test_a_damaged_bundle_is_one_line_and_exit_code_2(kubeyolo: Any, tmp_path: Path) -> None:
+    result = kubeyolo("predict", "photo.jpg", "--bundle", broken_bundle(tmp_path))
+    (line,) = result.err.strip().splitlines()
+    assert result.code == 2
+    assert "weights.safetensors: the content does not have its checksum" in line
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [("MINIO_ENDPOINT", "127.0.0.1:9", "does not answer"), ("MINIO_SECRET_KEY", "wrong", "SignatureDoesNotMatch")],
+)
+def test_a_store_that_cannot_be_used_is_one_line_and_exit_code_2(
+    kubeyolo: Any,
+    data: Path,
+    minio_bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    words: str,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    result = kubeyolo("validate", data, "--store", f"minio://{minio_bucket}/x")
+    (line,) = result.err.strip().splitlines()
+    assert result.code == 2 and line.startswith("error: ") and words in line, result.err
 
 
 def test_the_stack_of_an_error_goes_to_the_debug_log(kubeyolo: Any, tmp_path: Path) -> None:

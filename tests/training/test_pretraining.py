@@ -15,6 +15,9 @@ from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.data.shards import write_dataset
 from kubeyolo.launch.local import launch_training
+from kubeyolo.steps.evaluate import evaluate
+from kubeyolo.steps.export import export_model
+from kubeyolo.steps.quantize import quantize
 from kubeyolo.training.crops import background_squares, object_crops
 from kubeyolo.training.spec import TrainingSpec
 from tests.training.killing import has_checkpoint, history_of, launch_until, weights_of
@@ -51,20 +54,35 @@ def last_validation(output: Path) -> dict[str, float]:
     return next(row for row in reversed(rows) if row["kind"] == "val")
 
 
-def test_a_pretrained_detector_is_ahead_of_one_from_scratch(dataset: str, tmp_path: Path) -> None:
-    config = Config.model_validate(CONFIG)
-    backbone = TrainingSpec(task="backbone", dataset=dataset, output=str(tmp_path / "backbone"), config=config)
-    launch_training(backbone)
+@pytest.fixture(scope="module")
+def trainings(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pretrained backbone, and two detectors: one that started from it, and one from scratch."""
+    folder, config = tmp_path_factory.mktemp("trainings"), Config.model_validate(CONFIG)
+    launch_training(TrainingSpec(task="backbone", dataset=dataset, output=str(folder / "backbone"), config=config))
+    for name, start in (("scratch", None), ("pretrained", str(folder / "backbone" / "bundle"))):
+        launch_training(TrainingSpec(dataset=dataset, output=str(folder / name), config=config, backbone=start))
+    return folder
+
+
+def test_a_pretrained_detector_is_ahead_of_one_from_scratch(trainings: Path) -> None:
     # A quarter would be chance: three classes, and places without objects.
-    assert open_bundle(str(tmp_path / "backbone" / "bundle")).manifest.metrics["pretrain"]["accuracy"] > 0.6
-    found = {}
-    for name, start in (("scratch", None), ("pretrained", str(tmp_path / "backbone" / "bundle"))):
-        launch_training(
-            TrainingSpec(dataset=dataset, output=str(tmp_path / name), config=config, backbone=start),
-        )
-        found[name] = last_validation(tmp_path / name)
-    print(found)
+    assert open_bundle(str(trainings / "backbone" / "bundle")).manifest.metrics["pretrain"]["accuracy"] > 0.6
+    found = {name: last_validation(trainings / name) for name in ("scratch", "pretrained")}
     assert found["pretrained"]["ap50"] > found["scratch"]["ap50"] + 0.1
+
+
+def test_a_trained_detector_loses_nothing_in_onnx_and_little_in_int8(
+    dataset: str, trainings: Path, tmp_path: Path
+) -> None:
+    bundle, config = str(trainings / "pretrained" / "bundle"), Config.model_validate(CONFIG)
+    float_ap = evaluate(bundle, dataset, str(tmp_path / "evaluate"), config).result.numbers["AP"]
+    exported = export_model(bundle, dataset, str(tmp_path / "export"), config)
+    quantized = quantize(exported.bundle, dataset, str(tmp_path / "quantize"), config)
+    assert float_ap is not None and float_ap > 0.1
+    assert exported.onnx is not None
+    onnx_ap = exported.onnx.numbers["AP"]
+    assert onnx_ap is not None and abs(onnx_ap - float_ap) <= 0.001
+    assert quantized.drop <= 1.0
 
 
 def test_a_pretraining_that_was_killed_ends_with_the_same_weights(dataset: str, tmp_path: Path) -> None:
