@@ -12,7 +12,7 @@ import pytest
 import kubeyolo  # noqa: F401  before any test imports kfp or onnx: it chooses protobuf's implementation
 from tests import golden
 
-pytest_plugins = ["tests.browser", "tests.kubernetes_server", "tests.minio_server"]
+pytest_plugins = ["tests.minio_server", "tests.browser", "tests.kubernetes_server"]
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kubeyolo.cli.options import DEFAULT_RUNS, JsonOption, RunsOption
+from kubeyolo.cli.options import DEFAULT_RUNS, ConfigOption, JsonOption, RunsOption, SetOption, sets_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,9 +33,11 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where images with drawn boxes are written.")
     ] = None,
-    conf: Annotated[float, typer.Option("--conf", min=0, max=1, help="Least score.")] = 0.25,
-    iou: Annotated[float, typer.Option("--iou", min=0, max=1, help="Overlap from which two boxes are one.")] = 0.45,
-    max_det: Annotated[int, typer.Option("--max-det", min=1, help="Most boxes of an image.")] = 300,
+    conf: Annotated[
+        float | None, typer.Option("--conf", min=0, max=1, help="Least score, over predict.conf_threshold.")
+    ] = None,
+    config_file: ConfigOption = None,
+    sets: SetOption = None,
     runs: RunsOption = DEFAULT_RUNS,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,13 +50,18 @@ def predict(
       kubeyolo predict photo.jpg
 
       kubeyolo predict data/*.jpg --bundle store/models/yolov5n-r7/1.0 --runtime int8 -o drawn --json
+
+      kubeyolo predict photo.jpg --conf 0.5 --set predict.iou_threshold=0.6
     """
     import json
 
     from kubeyolo.bundle import open_bundle
+    from kubeyolo.config.load import load_config
     from kubeyolo.evaluation.predictor import detect, load_predictor
     from kubeyolo.progress import track
 
+    config = load_config(None, config_file, sets_of(sets)).predict
+    least = config.conf_threshold if conf is None else conf
     opened = open_bundle(bundle or _newest_bundle(runs))
     predictor = load_predictor(opened, _runtime(opened, runtime), batch_size=1)
     classes = opened.manifest.classes
@@ -62,7 +69,8 @@ def predict(
     groups = [images[start : start + _TOGETHER] for start in range(0, len(images), _TOGETHER)]
     for paths in track(groups, "predicting"):
         pixels = [_read(path) for path in paths]
-        for path, image, rows in zip(paths, pixels, detect(predictor, pixels, conf, iou, max_det), strict=True):
+        detected = detect(predictor, pixels, least, config.iou_threshold, config.max_det)
+        for path, image, rows in zip(paths, pixels, detected, strict=True):
             drawn = _draw(image, rows, classes, path, output) if output else None
             found.append({"image": str(path), "boxes": _boxes(rows, classes), **({"drawn": drawn} if drawn else {})})
     if as_json:

@@ -130,6 +130,16 @@ class EvaluateConfig(Section):
     min_ap: float = Field(default=0.0, ge=0, le=1, description="The step fails when AP is below this.")
 
 
+class PredictConfig(Section):
+    """Boxes on single images."""
+
+    conf_threshold: float = Field(default=0.25, ge=0, lt=1, description="Least score of a box.")
+    iou_threshold: float = Field(
+        default=0.45, gt=0, le=1, description="Overlap above which the lower of two boxes of a class is dropped."
+    )
+    max_det: int = Field(default=300, ge=1, description="Most boxes of an image.")
+
+
 class ExportConfig(Section):
     """Export of the trained network."""
 
@@ -173,5 +183,6 @@ class Config(Section):
     pretrain: PretrainConfig = PretrainConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    predict: PredictConfig = PredictConfig()
     export: ExportConfig = ExportConfig()
     quantize: QuantizeConfig = QuantizeConfig()

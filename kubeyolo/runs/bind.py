@@ -80,7 +80,10 @@ def bind_defaults(pipeline: str, values: Mapping[str, Any], code_digest: str = "
     if code_digest:
         parameters["code_digest"]["defaultValue"] = code_digest
     for key, value in values.items():
-        parameters["model" if key == "model" else f"{key}_overrides"]["defaultValue"] = value
+        name = "model" if key == "model" else f"{key}_overrides"
+        # What a file says for other commands is no business of a pipeline.
+        if name in parameters:
+            parameters[name]["defaultValue"] = value
     return _dump(pipeline, documents)
 
 

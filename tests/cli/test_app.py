@@ -49,7 +49,7 @@ COMMANDS = [
     "weights import",
 ]
 CONFIGURED = ["run", "validate", "pretrain", "train", "evaluate", "export", "quantize", "publish"]
-CONFIGURED += ["pipeline show", "pipeline submit", "pipeline gate"]
+CONFIGURED += ["predict", "pipeline show", "pipeline submit", "pipeline gate"]
 
 
 class Result:
