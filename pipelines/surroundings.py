@@ -14,6 +14,8 @@ def give_surroundings(task: PipelineTask) -> None:
     """Give a step its environment; on one machine it has that of the command, and the references are ignored."""
     # MindSpore's generated code works with this implementation alone, and kfp has chosen one before a step begins.
     task.set_env_variable("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
+    # The images have a user of their own; the restricted level of PodSecurity wants it said as well.
+    kubernetes.set_security_context(task, run_as_non_root=True)
     keys = {"accesskey": "MINIO_ACCESS_KEY", "secretkey": "MINIO_SECRET_KEY"}
     kubernetes.use_secret_as_env(task, secret_name=STORE_SECRET, secret_key_to_env=keys)
     for name, optional in (("MINIO_ENDPOINT", False), ("MINIO_SECURE", True), ("MINIO_REGION", True)):

@@ -147,6 +147,8 @@ class KubernetesServer:
             "--unsafe-no-fsync",
         )
         self.start_api_server()
+        # Before the garbage collector, which looks for new kinds every half a minute.
+        self._install_volcano()
         self._start(
             "controllers",
             f"--kubeconfig={self.kubeconfig()}",
@@ -155,7 +157,6 @@ class KubernetesServer:
             "--bind-address=127.0.0.1",
             f"--secure-port={free_port()}",
         )
-        self._install_volcano()
 
     def start_api_server(self) -> None:
         """Start the API server, or start it again."""

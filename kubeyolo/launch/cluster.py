@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kubernetes import client, config
-from urllib3.exceptions import HTTPError
+from urllib3 import disable_warnings
+from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
 from kubeyolo.errors import InputError, KubeyoloError
 from kubeyolo.launch.manifest import GROUP, PLURAL, VERSION
@@ -76,6 +77,9 @@ class Cluster:
                 f"no Kubernetes cluster: {_one_line(error)}; set KUBECONFIG to the file that names yours"
             ) from error
         settings.retries = False
+        if not settings.verify_ssl:
+            # The kubeconfig says so; it need not be told again with every request.
+            disable_warnings(InsecureRequestWarning)
         home = own or "default"
         return cls(client.ApiClient(settings), namespace or home, home)
 

@@ -267,7 +267,14 @@ def _last_lines(folder: Path, follower: _Follower) -> list[str]:
         if not (folder / f"rank-{rank}.json").exists():
             lines = [line for line in path.read_text(errors="replace").splitlines() if not _NOISE.match(line)]
             found += [f"rank {rank}:", *lines[-LAST_LINES:]] if lines else []
-    return found or list(follower.last)
+    return found or list(follower.last) or _lines_of_msrun(folder)
+
+
+def _lines_of_msrun(folder: Path) -> list[str]:
+    """Return the last lines of msrun, which has the word when it ended before it started a process."""
+    path = folder / "msrun.log"
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return [line for line in lines if not _NOISE.match(line)][-LAST_LINES:]
 
 
 def _guarded(command: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -44,6 +45,9 @@ def main() -> int:
         return _leave(EXIT_INTERRUPTED, str(error))
     except KubeyoloError as error:
         return _leave(error.exit_code, str(error))
+    except Exception as error:
+        traceback.print_exc()
+        return _leave(1, f"unexpected {type(error).__name__}: {' '.join(str(error).split())}")
     return 0
 
 

@@ -216,7 +216,9 @@ def _failure(pod: Document) -> tuple[int | None, str]:
             return code, f"out of memory (OOMKilled at {limit}); give the pods more, or smaller batches"
         if status.get("reason"):
             break
-        said = " ".join(str(ended.get("message") or "").split())
+        # Of a container that has left no message Kubernetes gives the end of its log: its last line says why.
+        lines = [line for line in str(ended.get("message") or "").splitlines() if line.strip()]
+        said = " ".join(lines[-1].split()).removeprefix("error: ") if lines else ""
         reason = f"killed by signal {code - 128}" if code > 128 else f"exit code {code}"
         return code, f"{said} ({reason})" if said else reason
     if status.get("reason"):

@@ -51,14 +51,14 @@ class Launch:
             self.error = error
 
     def heard(self, words: str) -> None:
-        wait_for(lambda: any(words in line for line in list(self.lines)) or self.ended(), 20)
+        wait_for(lambda: any(words in line for line in list(self.lines)) or self.ended())
         assert any(words in line for line in self.lines), (words, self.lines, self.error)
 
     def ended(self) -> bool:
         return not self._thread.is_alive()
 
     def end(self) -> BaseException | None:
-        self._thread.join(30)
+        self._thread.join(60)
         assert self.ended(), self.lines
         return self.error
 
@@ -69,7 +69,7 @@ def launch(cluster: Cluster) -> Callable[..., Launch]:
 
 
 def nothing_left(volcano: Volcano) -> bool:
-    wait_for(lambda: not volcano.jobs() and not volcano.pods(), 20)
+    wait_for(lambda: not volcano.jobs() and not volcano.pods())
     return True
 
 
@@ -160,7 +160,7 @@ def test_every_failed_rank_is_reported_with_its_reason(launch: Callable[..., Lau
     names = volcano.run(job)
     volcano.kubelet.say(names[1], "the last words of rank 1")
     volcano.end_pod(names[0], 137, reason="OOMKilled")
-    volcano.end_pod(names[1], 1, "a training process failed (killed by SIGSEGV)")
+    volcano.end_pod(names[1], 1, "a line before\nerror: a training process failed (killed by SIGSEGV)\n")
     volcano.phase(job, "Failed")
     error = run.end()
     assert isinstance(error, WorkError)
