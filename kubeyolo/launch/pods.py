@@ -159,11 +159,16 @@ class PodWatch:
 
     def _follow(self, facts: PodFacts) -> None:
         """Read a pod's log to its end, over as many connections as it takes, each line once."""
-        newest = self._since
+        newest, again = self._since, False
         while not self._stop.is_set():
+            # The next pod of a restarted gang has the same name: what comes now over a new connection may be its lines.
+            if again and facts.gone:
+                return
             ended = facts.gone or facts.phase in ("Succeeded", "Failed")
             try:
                 for line in self._cluster.log_lines(facts.name, CONTAINER, newest[:19] + "Z" if newest else ""):
+                    if again and facts.gone:
+                        return
                     moment, _, text = line.partition(" ")
                     # A connection begins with all lines of the second that the last one ended in.
                     if newest and _sortable(moment) <= _sortable(newest):
@@ -173,12 +178,12 @@ class PodWatch:
                     if facts.index == 0:
                         self._show(text)
             except KubeyoloError:
-                if facts.gone:
-                    return
+                again = True
                 self._stop.wait(_PAUSE_SECONDS)
                 continue
             if ended:
                 return
+            again = True
             self._stop.wait(_PAUSE_SECONDS / 4)
 
 

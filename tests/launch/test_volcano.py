@@ -227,9 +227,13 @@ def test_a_restart_of_the_gang_is_told_and_followed(launch: Callable[..., Launch
     names = volcano.run(job)
     volcano.kubelet.say(names[0], "resuming at step 1 of 4")
     run.heard("resuming at step 1 of 4")
+    volcano.kubelet.say(names[0], "step 2")
+    run.heard("step 2")
     volcano.phase(job, "Completed")
     volcano.kubelet.ended.update(names)
     assert run.end() is None
+    said = [line for line in run.lines if line.startswith(("step", "resuming"))]
+    assert said == ["step 1", "resuming at step 1 of 4", "step 2"]
 
 
 def test_a_gang_that_was_restarted_too_often_is_not_submitted_again(

@@ -236,7 +236,9 @@ class Volcano:
     def remove_pods(self) -> None:
         """Delete all pods at once, as a restart of the gang does."""
         for pod in self.pods():
-            path = f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}"
+            name = pod["metadata"]["name"]
+            self.kubelet.ended.add(name)
+            path = f"/api/v1/namespaces/{self.namespace}/pods/{name}"
             self.kubernetes.request("DELETE", path, {"gracePeriodSeconds": 0})
         wait_for(lambda: not self.pods())
 
