@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
+from types import FrameType
 
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, InterruptedWork
 from kubeyolo.launch.cluster import POD_NAME, Cluster, Document
 from kubeyolo.launch.manifest import RUN_LABEL, Owner, digest_of, job_manifest, job_name
 from kubeyolo.launch.pods import Show
@@ -51,6 +56,7 @@ def launch_on_volcano(
     Raises:
         InputError: The settings, the cluster, or the trainer's input cannot be used.
         WorkError: Training failed, or a limit has passed.
+        InterruptedWork: This process was sent SIGTERM.
     """
     check_spec(spec, settings)
     cluster = cluster or Cluster.connect(settings.namespace)
@@ -69,7 +75,26 @@ def launch_on_volcano(
         # Kubernetes removes at once what is owned from another namespace.
         owner=step.owner if step and cluster.namespace == cluster.home else None,
     )
-    Shepherd(cluster, manifest, settings, show or _print_line, pace).run()
+    with _ending_when_told():
+        Shepherd(cluster, manifest, settings, show or _print_line, pace).run()
+
+
+@contextlib.contextmanager
+def _ending_when_told() -> Iterator[None]:
+    """Let SIGTERM end the wait, so that the job is deleted; whoever has a handler of his own keeps it."""
+    free = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if not free or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise InterruptedWork("interrupted: told to stop; the same command continues at the newest checkpoint")
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def stop_training(settings: ClusterSettings, show: Show | None = None, *, cluster: Cluster | None = None) -> int:

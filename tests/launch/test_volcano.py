@@ -404,6 +404,7 @@ def test_a_run_of_a_pipeline_names_owns_and_labels_its_job(
 
 
 PROGRAM = """
+import contextlib
 from kubeyolo.config.load import load_config
 from kubeyolo.launch.settings import cluster_settings
 from kubeyolo.launch.volcano import launch_on_volcano
@@ -412,21 +413,34 @@ from kubeyolo.training.spec import TrainingSpec
 
 config = load_config("yolov5n-r7", sets=("train.processes=2",))
 spec = TrainingSpec(dataset="minio://data/sets/cells-1", output="minio://data/trainings/one", config=config)
-with stops_with_its_run():
+with CONTEXT:
     launch_on_volcano(spec, cluster_settings({"image": "registry/kubeyolo-train:1"}))
 """
 
 
-def test_a_step_that_is_told_to_end_deletes_its_job_at_once(account: Path, volcano: Volcano) -> None:
+@pytest.mark.parametrize(
+    ("context", "number", "code"),
+    [
+        # As a step of a pipeline, and as a command of a terminal.
+        ("stops_with_its_run()", signal.SIGTERM, 143),
+        ("contextlib.nullcontext()", signal.SIGTERM, 1),
+        ("contextlib.nullcontext()", signal.SIGINT, -signal.SIGINT),
+    ],
+)
+def test_who_is_told_to_end_deletes_the_job_at_once(
+    account: Path, volcano: Volcano, context: str, number: int, code: int
+) -> None:
     environment = {**os.environ, "KUBECONFIG": str(account)}
-    step = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, text=True)
+    program = PROGRAM.replace("CONTEXT", context)
+    command = [sys.executable, "-c", program]
+    step = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     volcano.run(volcano.wait_job())
     assert step.stdout is not None
     for line in step.stdout:
         if line.startswith("running"):
             break
-    step.send_signal(signal.SIGTERM)
-    assert step.wait(10) == 143
+    step.send_signal(number)
+    assert step.wait(30) == code
     assert nothing_left(volcano)
 
 
