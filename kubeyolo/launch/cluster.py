@@ -144,6 +144,10 @@ class Cluster:
         answer = self._request("GET", self._core("pods"), {"labelSelector": selector}, doing="list pods")
         return list(answer.get("items", ())), str(answer["metadata"].get("resourceVersion", ""))
 
+    def pod(self, name: str) -> Document | None:
+        """Return a pod, or None when there is none."""
+        return self._get(self._core(f"pods/{name}"), "read pods")
+
     def pod_changes(self, selector: str, version: str, seconds: int) -> Iterator[tuple[str, Document]]:
         """Yield what happens to the pods with these labels after a version of the list: the kind and the pod."""
         query = {

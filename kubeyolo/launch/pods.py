@@ -161,14 +161,15 @@ class PodWatch:
         """Read a pod's log to its end, over as many connections as it takes, each line once."""
         newest, again = self._since, False
         while not self._stop.is_set():
-            # The next pod of a restarted gang has the same name: what comes now over a new connection may be its lines.
-            if again and facts.gone:
-                return
             ended = facts.gone or facts.phase in ("Succeeded", "Failed")
+            sure = not again
             try:
                 for line in self._cluster.log_lines(facts.name, CONTAINER, newest[:19] + "Z" if newest else ""):
-                    if again and facts.gone:
+                    # The next pod of a restarted gang has the same name: over a new connection its lines may come.
+                    # The lines are this pod's if the name still is, now that the connection is there.
+                    if not sure and not self._there(facts):
                         return
+                    sure = True
                     moment, _, text = line.partition(" ")
                     # A connection begins with all lines of the second that the last one ended in.
                     if newest and _sortable(moment) <= _sortable(newest):
@@ -178,6 +179,8 @@ class PodWatch:
                     if facts.index == 0:
                         self._show(text)
             except KubeyoloError:
+                if again and facts.gone:
+                    return
                 again = True
                 self._stop.wait(_PAUSE_SECONDS)
                 continue
@@ -185,6 +188,10 @@ class PodWatch:
                 return
             again = True
             self._stop.wait(_PAUSE_SECONDS / 4)
+
+    def _there(self, facts: PodFacts) -> bool:
+        pod = self._cluster.pod(facts.name)
+        return pod is not None and pod["metadata"]["uid"] == facts.uid
 
 
 def _sortable(moment: str) -> str:
