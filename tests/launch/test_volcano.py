@@ -105,7 +105,7 @@ def test_lines_are_heard_once_over_broken_connections(launch: Callable[..., Laun
         volcano.kubelet.cut()
         wait_for(lambda before=connections: volcano.kubelet.connections > before)  # type: ignore[misc]
     volcano.kubelet.say(names[0], "the end")
-    volcano.kubelet.ended.update(names)
+    volcano.kubelet.end(*names)
     volcano.phase(job, "Completed")
     assert run.end() is None
     said = [line for line in run.lines if line.startswith(("step", "the end"))]
@@ -175,7 +175,7 @@ def test_an_evicted_pod_is_told(launch: Callable[..., Launch], volcano: Volcano)
     run = launch(resubmissions=0)
     job = volcano.wait_job()
     names = volcano.run(job)
-    volcano.kubelet.ended.add(names[0])
+    volcano.kubelet.end(names[0])
     said = "The node was low on resource: memory."
     volcano.pod_status(names[0], {"phase": "Failed", "reason": "Evicted", "message": said})
     run.heard(f"pod 0 failed: evicted: {said}")
@@ -230,7 +230,7 @@ def test_a_restart_of_the_gang_is_told_and_followed(launch: Callable[..., Launch
     volcano.kubelet.say(names[0], "step 2")
     run.heard("step 2")
     volcano.phase(job, "Completed")
-    volcano.kubelet.ended.update(names)
+    volcano.kubelet.end(*names)
     assert run.end() is None
     said = [line for line in run.lines if line.startswith(("step", "resuming"))]
     assert said == ["step 1", "resuming at step 1 of 4", "step 2"]
@@ -298,7 +298,7 @@ def test_a_job_under_way_is_adopted(launch: Callable[..., Launch], volcano: Volc
     first.heard("an old line")
     second = launch()
     second.heard(f"adopted job {job['metadata']['name']}, which is Running")
-    volcano.kubelet.ended.update(names)
+    volcano.kubelet.end(*names)
     volcano.phase(job, "Completed")
     assert second.end() is None
     assert len(volcano.jobs()) <= 1
@@ -348,7 +348,7 @@ def test_the_api_server_may_be_away(launch: Callable[..., Launch], volcano: Volc
     volcano.kubelet.say(names[0], "after the restart")
     run.heard("after the restart")
     volcano.phase(job, "Completed")
-    volcano.kubelet.ended.update(names)
+    volcano.kubelet.end(*names)
     assert run.end() is None
 
 

@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,12 +22,19 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
 
 
+@dataclass
+class ContainerLog:
+    """What one container has printed; the next pod of the name has another one."""
+
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    ended: bool = False
+
+
 class Kubelet:
     """Serves the logs of pods to the API server, and lets go of pods that are deleted."""
 
     def __init__(self, kubernetes: KubernetesServer) -> None:
-        self.logs: dict[str, list[tuple[str, str]]] = {}
-        self.ended: set[str] = set()
+        self._logs: dict[str, ContainerLog] = {}
         self.connections = 0
         self._cut = threading.Event()
         self._kubernetes = kubernetes
@@ -58,7 +66,19 @@ class Kubelet:
     def say(self, pod: str, *lines: str) -> None:
         """Let a pod print lines."""
         for line in lines:
-            self.logs.setdefault(pod, []).append((now(), line))
+            self._log(pod).lines.append((now(), line))
+
+    def begin(self, pod: str) -> None:
+        """Let the container of a new pod begin with an empty log."""
+        self._logs[pod] = ContainerLog()
+
+    def end(self, *pods: str) -> None:
+        """Let containers end: who reads their logs comes to the end of them."""
+        for pod in pods:
+            self._log(pod).ended = True
+
+    def _log(self, pod: str) -> ContainerLog:
+        return self._logs.setdefault(pod, ContainerLog())
 
     def cut(self) -> None:
         """Break all connections over which logs are read."""
@@ -82,15 +102,16 @@ class Kubelet:
         self.connections += 1
         request.send_response(200)
         request.end_headers()
-        told = 0
+        told, log = 0, self._log(pod)
         while not self._stop.is_set():
-            lines = self.logs.get(pod, [])
+            # In this order: what is printed before the end is read before the end.
+            ended, lines = log.ended, list(log.lines)
             for moment, line in lines[told:]:
                 if moment >= since:
                     request.wfile.write(f"{moment} {line}\n".encode())
             request.wfile.flush()
             told = len(lines)
-            if pod in self.ended:
+            if ended:
                 return
             if self._cut.is_set():
                 request.connection.close()
@@ -103,7 +124,7 @@ class Kubelet:
                 for pod in self._kubernetes.request("GET", "/api/v1/pods")[1].get("items", ()):
                     if pod["metadata"].get("deletionTimestamp"):
                         path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
-                        self.ended.add(pod["metadata"]["name"])
+                        self.end(pod["metadata"]["name"])
                         self._kubernetes.request("DELETE", path, {"gracePeriodSeconds": 0})
 
 
@@ -183,8 +204,7 @@ class Volcano:
                 "controller": True,
             }
             name = f"{meta['name']}-{task['name']}-{index}"
-            self.kubelet.ended.discard(name)
-            self.kubelet.logs.pop(name, None)
+            self.kubelet.begin(name)
             pod = {
                 "metadata": {"name": name, "labels": labels, "annotations": notes, "ownerReferences": [owner]},
                 "spec": {**task["template"]["spec"], **({"nodeName": NODE} if placed else {})},
@@ -207,7 +227,7 @@ class Volcano:
 
     def end_pod(self, name: str, code: int, message: str = "", reason: str = "", **status: Any) -> None:
         """Let a pod end with an exit code."""
-        self.kubelet.ended.add(name)
+        self.kubelet.end(name)
         terminated = {"exitCode": code, "reason": reason or ("Error" if code else "Completed"), "message": message}
         container = {
             "name": "trainer",
@@ -237,7 +257,7 @@ class Volcano:
         """Delete all pods at once, as a restart of the gang does."""
         for pod in self.pods():
             name = pod["metadata"]["name"]
-            self.kubelet.ended.add(name)
+            self.kubelet.end(name)
             path = f"/api/v1/namespaces/{self.namespace}/pods/{name}"
             self.kubernetes.request("DELETE", path, {"gracePeriodSeconds": 0})
         wait_for(lambda: not self.pods())
