@@ -135,9 +135,9 @@ class Cluster:
         path = f"/apis/{_SCHEDULING}/namespaces/{self.namespace}/podgroups"
         return list(self._request("GET", path, doing="list Volcano pod groups").get("items", ()))
 
-    def own_pod(self, name: str) -> Document | None:
-        """Return a pod of the namespace of this process, or None when there is none."""
-        return self._get(f"/api/v1/namespaces/{self.home}/pods/{name}", "read pods")
+    def own_pod(self, name: str, seconds: float = _READ_SECONDS) -> Document | None:
+        """Return a pod of the namespace of this process, or None when there is none; wait no longer than this."""
+        return self._get(f"/api/v1/namespaces/{self.home}/pods/{name}", "read pods", seconds)
 
     def pods(self, selector: str) -> tuple[list[Document], str]:
         """Return the pods with these labels, and the version of the list."""
@@ -179,9 +179,9 @@ class Cluster:
     def _core(self, rest: str) -> str:
         return f"/api/v1/namespaces/{self.namespace}/{rest}"
 
-    def _get(self, path: str, doing: str) -> Document | None:
+    def _get(self, path: str, doing: str, seconds: float = _READ_SECONDS) -> Document | None:
         try:
-            return self._request("GET", path, doing=doing)
+            return self._request("GET", path, doing=doing, seconds=seconds)
         except _Missing as error:
             if error.kind:
                 raise

@@ -164,17 +164,19 @@ def _path() -> str:
 
 
 def _wait_idly(process: subprocess.Popen[Any], folder: Path, ranks: range, follower: _Follower, peers: Relay) -> None:
-    """Wait for msrun, which waits for its processes in a loop without a pause: it may only have idle cores.
+    """Wait for msrun, and let it sleep meanwhile: it waits for its processes in a loop without a pause.
 
-    Returns with msrun still running when a worker has failed and msrun does not end within the grace, and when
-    another pod is lost.
+    Of a pod with a limit of processors it would take half. Returns with msrun still running when a worker has failed
+    and msrun does not end within the grace, and when another pod is lost.
     """
-    slowed, failed_at = False, None
+    # Node 0 has the scheduler beside its workers.
+    started, asleep, failed_at = len(ranks) + (ranks.start == 0), False, None
     while process.poll() is None:
-        if not slowed and all((folder / "logs" / f"worker_{rank}.log").exists() for rank in ranks):
-            with contextlib.suppress(OSError):
-                os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
-            slowed = True
+        children = _children(process.pid)
+        busy = len(children) == started and not any(map(_has_ended, children))
+        if busy != asleep:
+            process.send_signal(signal.SIGSTOP if busy else signal.SIGCONT)
+            asleep = busy
         follower.poll()
         if failed_at is None and _worker_failed(process.pid, folder):
             failed_at = time.monotonic()

@@ -140,9 +140,9 @@ def _pod(document: str, settings: ClusterSettings, name: str, nodes: int, image:
     if settings.driver_mount:
         volumes.append({"name": "driver", "hostPath": {"path": settings.driver_mount, "type": "Directory"}})
         mounts.append({"name": "driver", "mountPath": settings.driver_mount, "readOnly": True})
-    resources = {"cpu": settings.cpu, "memory": settings.memory}
+    limits = {"memory": settings.memory}
     if settings.device_resource:
-        resources[settings.device_resource] = str(settings.devices_per_node)
+        limits[settings.device_resource] = str(settings.devices_per_node)
     container = {
         "name": CONTAINER,
         "image": image,
@@ -150,7 +150,8 @@ def _pod(document: str, settings: ClusterSettings, name: str, nodes: int, image:
         "command": ["python3", "-m", "kubeyolo.launch.pod"],
         "env": _environment(document, settings, name, nodes),
         "envFrom": [{"configMapRef": {"name": settings.store_config}}],
-        "resources": {"requests": resources, "limits": resources},
+        # Without a limit of processors: one would hold a training back while they are idle.
+        "resources": {"requests": {"cpu": settings.cpu, **limits}, "limits": limits},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},

@@ -50,7 +50,9 @@ class ClusterSettings(Section):
     device_target: Literal["CPU", "GPU", "Ascend"] = Field(
         default="CPU", description="What train.device_target must be on these nodes."
     )
-    cpu: str = Field(default="1", pattern=_QUANTITY, description="Processors of a pod: request and limit.")
+    cpu: str = Field(
+        default="1", pattern=_QUANTITY, description="Processors that a pod asks for; idle ones it may use as well."
+    )
     memory: str = Field(default="4Gi", pattern=_QUANTITY, description="Memory of a pod: request and limit.")
     shared_memory: str = Field(
         default="1Gi", pattern=_QUANTITY, description="Size of /dev/shm, which counts as memory of the pod."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubeyolo.errors import InputError, KubeyoloError, WorkError
+from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
 from kubeyolo.launch.cluster import AlreadyExists, Cluster, Document, Unreachable
 from kubeyolo.launch.manifest import BAD_INPUT, SPEC_ANNOTATION
 from kubeyolo.launch.pods import PodWatch, Show
@@ -49,6 +49,7 @@ class Shepherd:
         show: Takes each line.
         pace: How often it looks.
         clock: In seconds.
+        is_replaced: Asked when this process is told to end: whether another one will adopt the job.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class Shepherd:
         show: Show,
         pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
+        is_replaced: Callable[[], bool] = lambda: False,
     ) -> None:
         self._cluster, self._manifest, self._settings = cluster, manifest, settings
+        self._is_replaced = is_replaced
         self._show, self._pace, self._clock = show, pace or Pace(), clock
         self._name: str = manifest["metadata"]["name"]
         self._uid = ""
@@ -68,7 +71,7 @@ class Shepherd:
         self._away: float | None = None
 
     def run(self) -> None:
-        """Train, and leave no job behind, whatever happens.
+        """Train, and leave no job behind, whatever happens; but to another process that takes the place of this one.
 
         A job of this name that is under way is adopted. One that ended, or whose training is another one's, is not.
 
@@ -81,8 +84,13 @@ class Shepherd:
             try:
                 self._begin(adopt=again == 0)
                 reason = self._follow()
+            except (SystemExit, InterruptedWork):
+                # A step that is told to end has less than a second: two short requests fit.
+                if self._uid and self._is_replaced():
+                    self._show(f"job {self._name} goes on: the next try of this step adopts it")
+                    self._uid = ""
+                raise
             finally:
-                # First of all: a step that is told to end has less than a second.
                 self._delete()
                 if self._watch is not None:
                     self._watch.stop()

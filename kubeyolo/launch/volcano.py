@@ -8,9 +8,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 
-from kubeyolo.errors import InputError, InterruptedWork
+from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError
 from kubeyolo.launch.cluster import POD_NAME, Cluster, Document
 from kubeyolo.launch.manifest import RUN_LABEL, Owner, digest_of, job_manifest, job_name
 from kubeyolo.launch.pods import Show
@@ -22,6 +23,7 @@ from kubeyolo.training.spec import TrainingSpec
 _TASK = "train"
 _WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
 _STEP_CONTAINER = "main"
+_LAST_LOOK_SECONDS = 0.4
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,9 @@ def launch_on_volcano(
         # Kubernetes removes at once what is owned from another namespace.
         owner=step.owner if step and cluster.namespace == cluster.home else None,
     )
+    replaced = partial(_is_deleted, cluster) if step else lambda: False
     with _ending_when_told():
-        Shepherd(cluster, manifest, settings, show or _print_line, pace).run()
+        Shepherd(cluster, manifest, settings, show or _print_line, pace, is_replaced=replaced).run()
 
 
 @contextlib.contextmanager
@@ -145,6 +148,18 @@ def this_step(cluster: Cluster) -> Step | None:
     owner = next(iter(meta.get("ownerReferences", ())), None)
     run = (meta.get("labels") or {}).get(_WORKFLOW_LABEL) or (owner or {}).get("name") or name
     return Step(run, _owner(owner), _image(pod))
+
+
+def _is_deleted(cluster: Cluster) -> bool:
+    """Tell whether somebody deletes the pod of this step, or drains its node: the step is then tried again.
+
+    When a run is terminated its containers are ended, and the pods stay.
+    """
+    try:
+        pod = cluster.own_pod(os.environ.get(POD_NAME, ""), _LAST_LOOK_SECONDS)
+    except KubeyoloError:
+        return False
+    return pod is not None and bool(pod["metadata"].get("deletionTimestamp"))
 
 
 def _owner(reference: Document | None) -> Owner | None:

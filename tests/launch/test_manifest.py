@@ -77,7 +77,7 @@ def test_the_gang_has_as_many_pods_as_the_processes_need() -> None:
     made = manifest(*CASES["ascend910b"])
     assert made["spec"]["minAvailable"] == made["spec"]["tasks"][0]["replicas"] == 2
     resources = pod_of(made)["containers"][0]["resources"]
-    assert resources["limits"] == resources["requests"]
+    assert {**resources["limits"], "cpu": "96"} == resources["requests"]
     assert resources["limits"]["huawei.com/Ascend910"] == "8"
 
 

@@ -96,6 +96,32 @@ def test_a_rank_that_fails_ends_all_and_is_named(tmp_path: Path, monkeypatch: py
         local.launch_training(TrainingSpec(dataset="none", output="none", config=Config()), 2, print)
 
 
+WATCHING = """
+import json, os, sys, time
+from pathlib import Path
+leave = Path(os.environ["KUBEYOLO_OUTCOME"])
+if os.environ["MS_ROLE"] == "MS_SCHED":
+    while len(list(leave.glob("rank-*.json"))) < 2:
+        time.sleep(0.05)
+    sys.exit(0)
+rank, end = int(os.environ["RANK_ID"]), time.monotonic() + 30
+while time.monotonic() < end:
+    if Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+        outcome = {"rank": rank, "exit_code": 0, "message": ""}
+        Path(os.environ["KUBEYOLO_OUTCOME"], f"rank-{rank}.json").write_text(json.dumps(outcome))
+        sys.exit(0)
+    time.sleep(0.05)
+sys.exit("msrun never slept")
+"""
+
+
+def test_msrun_sleeps_while_its_processes_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "watching.py").write_text(WATCHING)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(local.__file__).parents[2])]))
+    monkeypatch.setattr(local, "WORKER_MODULE", "watching")
+    local.launch_training(TrainingSpec(dataset="none", output="none", config=Config()), 2, print)
+
+
 SLEEPING = """
 import os, sys, time
 from pathlib import Path

@@ -119,7 +119,7 @@ def test_waiting_is_told_with_position_and_what_is_missing(launch: Callable[...,
     volcano.queue(job, "2/2 tasks in gang unschedulable: 0/1 nodes are available, 1 Insufficient cpu", "Pending")
     run.heard("position 1")
     line = next(line for line in run.lines if "position 1" in line)
-    assert "queue training, 2 pods of 1 cpu, 4Gi memory each" in line
+    assert "queue training, 2 pods of 500m cpu, 4Gi memory each" in line
     assert "0 of 2 pods placed" in line and "1 Insufficient cpu" in line
     volcano.phase(job, "Completed")
     assert run.end() is None
@@ -130,7 +130,7 @@ def test_the_queue_limit_ends_a_wait_and_the_job(launch: Callable[..., Launch], 
     volcano.queue(volcano.wait_job(), "queue resource quota insufficient")
     error = run.end()
     assert isinstance(error, WorkError)
-    for words in ("no room within 1 s", "queue training", "2 pods of 1 cpu, 4Gi", "quota insufficient"):
+    for words in ("no room within 1 s", "queue training", "2 pods of 500m cpu, 4Gi", "quota insufficient"):
         assert words in str(error)
     assert nothing_left(volcano)
 
@@ -352,6 +352,24 @@ def test_the_api_server_may_be_away(launch: Callable[..., Launch], volcano: Volc
     assert run.end() is None
 
 
+def make_step_pod(kubernetes: KubernetesServer, namespace: str, **metadata: Any) -> str:
+    """Make the pod of a step of the run detector-training-x7k2p, and return its path."""
+    restricted = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    labels = {"workflows.argoproj.io/workflow": "detector-training-x7k2p"}
+    containers = [
+        {"name": "wait", "image": "argoexec", "securityContext": restricted},
+        {"name": "main", "image": "registry/of-the-step:2", "securityContext": restricted},
+    ]
+    step = {"metadata": {"name": "step", "labels": labels, **metadata}, "spec": {"containers": containers}}
+    kubernetes.do("POST", f"/api/v1/namespaces/{namespace}/pods", step)
+    return f"/api/v1/namespaces/{namespace}/pods/step"
+
+
 def test_a_run_of_a_pipeline_names_owns_and_labels_its_job(
     launch: Callable[..., Launch],
     volcano: Volcano,
@@ -368,26 +386,7 @@ def test_a_run_of_a_pipeline_names_owns_and_labels_its_job(
         "name": "detector-training-x7k2p",
         "uid": workflow["metadata"]["uid"],
     }
-    restricted = {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "runAsNonRoot": True,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-    step = {
-        "metadata": {
-            "name": "step",
-            "labels": {"workflows.argoproj.io/workflow": "detector-training-x7k2p"},
-            "ownerReferences": [reference],
-        },
-        "spec": {
-            "containers": [
-                {"name": "wait", "image": "argoexec", "securityContext": restricted},
-                {"name": "main", "image": "registry/of-the-step:2", "securityContext": restricted},
-            ]
-        },
-    }
-    kubernetes.do("POST", f"{path}/pods", step)
+    make_step_pod(kubernetes, volcano.namespace, ownerReferences=[reference])
     monkeypatch.setenv("KFP_POD_NAME", "step")
     run = launch(image="")
     job = volcano.wait_job()
@@ -430,17 +429,45 @@ with CONTEXT:
 def test_who_is_told_to_end_deletes_the_job_at_once(
     account: Path, volcano: Volcano, context: str, number: int, code: int
 ) -> None:
-    environment = {**os.environ, "KUBECONFIG": str(account)}
-    program = PROGRAM.replace("CONTEXT", context)
-    command = [sys.executable, "-c", program]
-    step = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    step = start_step(account, context)
     volcano.run(volcano.wait_job())
-    assert step.stdout is not None
-    for line in step.stdout:
-        if line.startswith("running"):
-            break
+    hear(step, "running")
     step.send_signal(number)
     assert step.wait(30) == code
+    assert nothing_left(volcano)
+
+
+def start_step(account: Path, context: str, **environment: str) -> subprocess.Popen[str]:
+    """Start PROGRAM in a process of its own."""
+    command = [sys.executable, "-c", PROGRAM.replace("CONTEXT", context)]
+    variables = {**os.environ, "KUBECONFIG": str(account), **environment}
+    return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def hear(step: subprocess.Popen[str], words: str) -> None:
+    assert step.stdout is not None
+    assert any(words in line for line in step.stdout)
+
+
+def test_a_step_whose_pod_is_deleted_leaves_the_job_to_the_next_try(
+    account: Path, volcano: Volcano, kubernetes: KubernetesServer
+) -> None:
+    # Argo puts a finalizer on its pods: one that is deleted is there until Argo has seen how it ended.
+    pod = make_step_pod(kubernetes, volcano.namespace, finalizers=["workflows.argoproj.io/status"])
+    step = start_step(account, "stops_with_its_run()", KFP_POD_NAME="step")
+    job = volcano.wait_job()
+    names = volcano.run(job)
+    hear(step, "running")
+    kubernetes.do("DELETE", pod)
+    step.send_signal(signal.SIGTERM)
+    assert step.wait(30) == 143
+    assert [each["metadata"]["uid"] for each in volcano.jobs()] == [job["metadata"]["uid"]]
+    retry = start_step(account, "stops_with_its_run()", KFP_POD_NAME="step")
+    hear(retry, "adopted job detector-training-x7k2p-train, which is Running")
+    volcano.kubelet.end(*names)
+    volcano.phase(job, "Completed")
+    assert retry.wait(30) == 0
+    kubernetes.do("PATCH", pod, {"metadata": {"finalizers": None}})
     assert nothing_left(volcano)
 
 
