@@ -15,7 +15,7 @@ from kubeyolo.cli.options import DEFAULT_IMAGES, ConfigOption, ImagesOption, Jso
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kubeyolo.runs.gate import Check
+    from kubeyolo.evaluation.limits import Check
 
 FAILED = 1
 
@@ -27,7 +27,8 @@ def gate(
         str, typer.Option("--store", envvar="KUBEYOLO_STORE", metavar="URI", help="Store, as minio://bucket/prefix.")
     ],
     baseline: Annotated[
-        str, typer.Option("--baseline", metavar="URI", help="Bundle that it is compared with on the same images.")
+        str,
+        typer.Option("--baseline", metavar="URI", help="Bundle to compare with on the same images, or latest.json."),
     ] = "",
     min_ap: Annotated[float | None, typer.Option("--min-ap", min=0, max=1, help="Least AP, 0 to 1.")] = None,
     least: Annotated[
@@ -60,7 +61,8 @@ def gate(
     """
     import json
 
-    from kubeyolo.runs.gate import check_numbers, junit_xml, markdown_summary
+    from kubeyolo.evaluation.limits import check_numbers
+    from kubeyolo.runs.gate import junit_xml, markdown_summary
 
     limits = _limits(min_ap, least or [])
     drop = math.inf if not baseline and max_drop is None else 1.0 if max_drop is None else max_drop

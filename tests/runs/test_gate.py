@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 import pytest
 
 from kubeyolo.errors import InputError
+from kubeyolo.evaluation.limits import check_numbers
 from kubeyolo.runs.folder import COCO_KEYS
-from kubeyolo.runs.gate import check_numbers, junit_xml, markdown_summary
+from kubeyolo.runs.gate import junit_xml, markdown_summary
 
 NUMBERS = dict(zip(COCO_KEYS, [0.512, 0.83, 0.6, None, 0.5, 0.7, 0.3, 0.6, 0.65, None, 0.6, 0.8], strict=True))
 
