@@ -21,6 +21,9 @@ from kubeyolo.storage.integrity import check_sha256, sha256_bytes, sha256_file
 from kubeyolo.storage.uri import open_store
 
 MANIFEST_NAME = "bundle.json"
+LATEST = "latest.json"
+"""Beside the versions of a model: says which of them is in use."""
+
 SCHEMA_VERSION = 1
 
 WEIGHTS = "weights.safetensors"
@@ -214,6 +217,8 @@ def check_version(version: str) -> None:
     """
     if not _VERSION.fullmatch(version):
         raise InputError(f"version {version!r}: expected letters, digits, '.', '_' and '-', such as 1.0.0")
+    if version == LATEST:
+        raise InputError(f"version {version!r}: this is the name of the pointer to the model in use; choose another")
 
 
 def read_manifest(document: bytes, uri: str) -> BundleManifest:

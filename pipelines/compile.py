@@ -7,10 +7,15 @@ from pathlib import Path
 
 from kfp import compiler
 
+from pipelines.detector_retraining import detector_retraining
 from pipelines.detector_training import detector_training
 from pipelines.model_evaluation import model_evaluation
 
-PIPELINES = {"detector-training.yaml": detector_training, "model-evaluation.yaml": model_evaluation}
+PIPELINES = {
+    "detector-retraining.yaml": detector_retraining,
+    "detector-training.yaml": detector_training,
+    "model-evaluation.yaml": model_evaluation,
+}
 COMPILED = Path(__file__).resolve().parent.parent / "kubeyolo" / "compiled"
 
 

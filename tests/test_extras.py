@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[1]
 STEPS = {
     "validate": ("validate",),
     "train": ("pretrain", "train", "worker", "launcher"),
-    "evaluate": ("evaluate",),
+    "evaluate": ("evaluate", "in_use"),
     "export": ("export",),
     "quantize": ("quantize",),
-    "launch": ("publish", "launcher"),
+    "launch": ("pointer", "promote", "publish", "launcher"),
 }
 PROGRAMS = {"worker": "kubeyolo.training.worker", "launcher": "kubeyolo.launch.launcher"}
 

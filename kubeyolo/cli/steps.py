@@ -228,6 +228,9 @@ def publish(
     evaluation: Annotated[
         str, typer.Option("--evaluation", metavar="URI", help="metrics.json of an evaluation, for the model card.")
     ] = "",
+    latest: Annotated[
+        str, typer.Option("--latest", metavar="URI", help="Pointer to the model in use, which is to name this one.")
+    ] = "",
     store: StoreOption = DEFAULT_STORE,
     config_file: ConfigOption = None,
     sets: SetOption = None,
@@ -240,14 +243,21 @@ def publish(
       kubeyolo publish store/alone/yolov5n-r7-8a395f92b1a0/quantize/bundle --version 1.0.0
 
       kubeyolo publish BUNDLE --store minio://kubeyolo --evaluation RECORD
+
+      kubeyolo publish BUNDLE --store minio://kubeyolo --latest minio://kubeyolo/models/yolov5n-r7/latest.json
     """
     from kubeyolo.config.load import load_config
+    from kubeyolo.pointers import check_pointer_name
     from kubeyolo.steps import publish as step
+    from kubeyolo.steps.promote import put_in_use
 
     load_config(None, config_file, sets_of(sets))
+    check_pointer_name(latest)
     with only_result(as_json):
-        record = step.publish(bundle, store, version, evaluation).record
-    print_record(record, as_json)
+        published = step.publish(bundle, store, version, evaluation)
+        if latest:
+            put_in_use(latest, published.bundle)
+    print_record(published.record, as_json)
 
 
 def _dataset_digest(dataset: str) -> str:

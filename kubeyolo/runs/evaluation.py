@@ -29,10 +29,10 @@ def evaluation_arguments(
     """Return the parameters of the evaluation pipeline, after a look at what they name.
 
     Args:
-        bundle: URI of the bundle.
+        bundle: URI of the bundle, or of a pointer to it.
         data: URI of the COCO data set.
         store: URI of the store of the results.
-        baseline: URI of the bundle it is compared with, empty for none.
+        baseline: URI of the bundle it is compared with, or of a pointer to it; empty for none.
         runtime: What runs the networks.
         config_file: YAML file; its section ``evaluate`` counts.
         sets: ``key=value`` pairs over those of the file.
@@ -43,8 +43,10 @@ def evaluation_arguments(
     from kubeyolo.bundle import open_bundle
     from kubeyolo.data.digest import fingerprint
     from kubeyolo.evaluation.names import check_runtime
+    from kubeyolo.pointers import pointed_bundle
 
     load_config(None, config_file, sets)
+    bundle, baseline = pointed_bundle(bundle), pointed_bundle(baseline)
     places = {"--bundle": bundle, "--data": data, "--store": store, "--baseline": baseline}
     given = {option: remote_place(option, place) if place else "" for option, place in places.items()}
     for option in ("--bundle", "--baseline"):

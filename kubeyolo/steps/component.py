@@ -177,6 +177,69 @@ def publish(
     return outcome.bundle, outcome.record
 
 
+def read_pointer(
+    *, pointer: str, store: str, model: str, run_id: str, latest: str, force: bool
+) -> tuple[str, str, str, str, str]:
+    """Return what a retraining is to do: data (or nothing), fingerprint, bundle in use and its pointer, run name."""
+    from kubeyolo.steps import pointer as step
+
+    with failing(step.STEP):
+        found = step.read_pointer(pointer, store, model, run_id, latest, force)
+    return found.data, found.fingerprint, found.in_use, found.latest, found.run_name
+
+
+def evaluate_in_use(
+    *,
+    bundle: str,
+    dataset: str,
+    store: str,
+    model: str,
+    run_name: str,
+    evaluate_overrides: Values,
+    metrics: MetricsArtifact,
+    report: ReportArtifact,
+) -> tuple[str]:
+    """Evaluate the model in use, where there is one, as the new model is evaluated; return the URI of the record."""
+    from kubeyolo.steps import in_use as step
+
+    with reported(step.STEP) as reporter:
+        config = configuration(model, evaluate=evaluate_overrides)
+        reporter.write_to(run_output(store, run_name, step.STEP))
+        outcome = step.evaluate_in_use(bundle, dataset, reporter.output, config)
+        reporter.publish(outcome.record, metrics, report)
+    return (outcome.record,)
+
+
+def promote(
+    *,
+    bundle: str,
+    evaluation: str,
+    in_use: str,
+    latest: str,
+    store: str,
+    run_name: str,
+    data: str,
+    fingerprint: str,
+    dataset_digest: str,
+    evaluate_overrides: Values,
+    max_regression: float,
+    metrics: MetricsArtifact,
+    report: ReportArtifact,
+) -> tuple[str, str]:
+    """Publish a bundle that is not worse than the one in use, in its place; return its URI and that of the record."""
+    from kubeyolo.steps import promote as step
+
+    with reported(step.STEP) as reporter:
+        config = bundle_configuration(bundle, evaluate=evaluate_overrides)
+        reporter.write_to(run_output(store, run_name, step.STEP))
+        candidate = step.Candidate(
+            bundle=bundle, evaluation=evaluation, data=data, fingerprint=fingerprint, dataset_digest=dataset_digest
+        )
+        outcome = step.promote(candidate, in_use, latest, store, reporter.output, config, max_regression)
+        reporter.publish(outcome.record, metrics, report)
+    return outcome.bundle, outcome.record
+
+
 def stop_training(*, launcher: str, cluster: Values) -> None:
     """Delete what training has left on the cluster, whatever happened: the exit handler of a pipeline."""
     from kubeyolo.launch.launcher import stop_launched

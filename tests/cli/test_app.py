@@ -165,6 +165,11 @@ def test_help_loads_nothing_heavy() -> None:
         ("pipeline gate --bundle b --data minio://d/x --store minio://s --max-drop 1", ["give --baseline"]),
         ("pipeline gate --bundle b --data d --store s --min-ap 0.5 --junit absent/x.xml", ["absent/x.xml: cannot be"]),
         ("pipeline gate --bundle b --data d --store s --min-ap 0.5", ["--bundle b: pods see no folder"]),
+        (
+            "pipeline gate --bundle b.json --data d --store s --min-ap 0.5",
+            ["b.json: there is no such pointer to a model"],
+        ),
+        ("publish b --latest models/latest", ["models/latest: the name of a pointer ends in .json"]),
         ("copy absent there", ["absent: there is nothing to copy"]),
         ("sample", ["FOLDER", "sample --help"]),
         ("sample there --train none", ["--train", "valid integer", "sample --help"]),

@@ -13,8 +13,13 @@ import pytest
 from kubeyolo.runs.folder import STEPS
 
 ROOT = Path(__file__).resolve().parents[2]
-WITHOUT_RESULTS = "stop_training"
-"""A component that is no step: the exit handler, which has neither record nor command."""
+WITHOUT_RESULTS = ("read_pointer", "stop_training")
+"""Components that are no steps: the first task of a retraining and the exit handler, without record and command."""
+
+RETRAINING = ("evaluate_in_use", "promote")
+"""Steps that retraining alone has."""
+
+COMPONENTS = (*STEPS, *RETRAINING, *WITHOUT_RESULTS)
 
 FILES = {"README.md", "__init__.py", "component.py"}
 
@@ -41,16 +46,16 @@ def folders() -> list[Path]:
 
 
 def test_there_is_a_component_for_each_step() -> None:
-    assert sorted(folder.name for folder in folders()) == sorted((*STEPS, WITHOUT_RESULTS))
+    assert sorted(folder.name for folder in folders()) == sorted(COMPONENTS)
 
 
-@pytest.mark.parametrize("step", (*STEPS, WITHOUT_RESULTS))
+@pytest.mark.parametrize("step", COMPONENTS)
 def test_a_component_has_the_fixed_set_of_files(step: str) -> None:
     found = {path.name for path in (ROOT / "components" / step).iterdir() if path.name != "__pycache__"}
     assert found == FILES
 
 
-@pytest.mark.parametrize("step", (*STEPS, WITHOUT_RESULTS))
+@pytest.mark.parametrize("step", COMPONENTS)
 def test_a_body_is_one_call_into_the_library(step: str) -> None:
     tree = ast.parse((ROOT / "components" / step / "component.py").read_text())
     (function,) = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
@@ -59,11 +64,11 @@ def test_a_body_is_one_call_into_the_library(step: str) -> None:
     assert isinstance(docstring, ast.Expr)
     assert isinstance(imported, ast.ImportFrom) and imported.module == "kubeyolo.steps.component"
     assert isinstance(returned, ast.Return) and isinstance(returned.value, ast.Call)
-    results = set() if step == WITHOUT_RESULTS else {"code_digest", "store", "metrics", "report"}
+    results = set() if step in WITHOUT_RESULTS else {"code_digest", "store", "metrics", "report"}
     assert {argument.arg for argument in function.args.args} >= results
 
 
-@pytest.mark.parametrize("step", (*STEPS, WITHOUT_RESULTS))
+@pytest.mark.parametrize("step", COMPONENTS)
 def test_a_readme_names_every_input_and_output_and_a_command(step: str) -> None:
     folder = ROOT / "components" / step
     text = (folder / "README.md").read_text()
@@ -73,7 +78,7 @@ def test_a_readme_names_every_input_and_output_and_a_command(step: str) -> None:
     (function,) = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     for argument in function.args.args:
         assert argument.arg in text, f"{step}: {argument.arg} is not in the README"
-    assert text.count("```sh\nkubeyolo ") == (step != WITHOUT_RESULTS)
+    assert text.count("```sh\nkubeyolo ") == (step not in WITHOUT_RESULTS)
 
 
 def test_the_command_of_a_readme_is_one_that_there_is() -> None:
@@ -82,7 +87,7 @@ def test_the_command_of_a_readme_is_one_that_there_is() -> None:
     from kubeyolo.cli.app import app
 
     known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    for folder in (folder for folder in folders() if folder.name != WITHOUT_RESULTS):
+    for folder in (folder for folder in folders() if folder.name not in WITHOUT_RESULTS):
         command = (folder / "README.md").read_text().split("```sh\nkubeyolo ")[1].split()[0]
         assert command in known
 
@@ -112,7 +117,7 @@ def test_a_component_runs_alone(tmp_path: Path) -> None:
     assert "RAN ALONE" in done.stdout
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", (*STEPS, *RETRAINING))
 def test_a_readme_speaks_of_a_failure_document_where_one_is_left(step: str) -> None:
     from kubeyolo.steps import component
 

@@ -148,3 +148,15 @@ def test_two_files_of_one_name_and_places_that_are_not_there_are_refused(tmp_pat
 def test_crons_of_kubeflow_are_taken(tmp_path: Path, cron: str) -> None:
     (schedule,) = read_schedules([write(tmp_path / "s", cron=cron)])
     assert schedule.cron == cron
+
+
+def test_the_example_in_git_makes_a_recurring_retraining(double: KubeflowDouble) -> None:
+    folder = Path(__file__).resolve().parents[2] / "examples" / "schedules"
+    assert applied(folder) == ["create retrain-bccd"]
+    assert applied(folder) == ["keep retrain-bccd"]
+    (made,) = double.recurring.values()
+    assert (made["max_concurrency"], made["no_catchup"]) == ("1", True)
+    given = made["runtime_config"]["parameters"]
+    assert (given["pointer"], given["max_regression"]) == ("minio://data/latest.json", 0.5)
+    # A fixed one would be that of the data of the day on which the file was written.
+    assert "fingerprint" not in given

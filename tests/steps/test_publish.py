@@ -62,6 +62,13 @@ def test_a_taken_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert open_bundle(first.bundle).path("weights.safetensors").read_bytes() == b"weights"
 
 
+def test_a_version_is_not_the_name_of_the_pointer(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"version 'latest\.json': this is the name of the pointer to the model in use"
+    ):
+        publish(make_bundle(tmp_path), str(tmp_path / "store"), "latest.json")
+
+
 @pytest.mark.parametrize("version", ["../evil", "a/b", ".hidden", "a b", "v" * 64])
 def test_a_version_is_a_name(tmp_path: Path, version: str) -> None:
     with pytest.raises(InputError, match="expected letters, digits"):

@@ -94,5 +94,23 @@ def publish(**given: Any) -> tuple[str, str]:
     return uri, _step("publish", given, {"bundle": uri}, {"version": "v"})
 
 
+def read_pointer(**given: Any) -> tuple[str, str, str, str, str]:
+    assert "{{" not in given["run_id"]
+    with (Path(given["store"]) / "calls.log").open("a") as calls:
+        calls.write("read_pointer\n")
+    return os.environ["FAKE_DATA"], "f", "", f"{given['store']}/latest.json", "fake-run"
+
+
+def evaluate_in_use(**given: Any) -> tuple[str]:
+    assert (given["bundle"], given["run_name"]) == ("", "fake-run")
+    return (_step("evaluate_in_use", given, {"bundle": ""}, {}),)
+
+
+def promote(**given: Any) -> tuple[str, str]:
+    assert (given["data"], given["fingerprint"], given["dataset_digest"]) == (os.environ["FAKE_DATA"], "f", "d" * 64)
+    uri = _bundle(given, "published")
+    return uri, _step("promote", given, {"bundle": uri}, {"version": "v"})
+
+
 def stop_training(*, launcher: str, cluster: dict[str, Any]) -> None:
     assert (launcher, cluster) == ("local", {})
