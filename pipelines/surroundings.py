@@ -10,6 +10,14 @@ STORE_CONFIG = "kubeyolo-store"
 """ConfigMap that says how pods reach the object store."""
 
 
+def survive_lost_pods(task: PipelineTask) -> None:
+    """Let a long step be tried again when its pod is lost; what it failed of by itself it does not try again.
+
+    The duration is counted from the start of the first try: it has to be longer than any training.
+    """
+    task.set_retry(num_retries=5, backoff_duration="5s", backoff_factor=2.0, backoff_max_duration="8760h")
+
+
 def give_surroundings(task: PipelineTask) -> None:
     """Give a step its environment; on one machine it has that of the command, and the references are ignored."""
     # MindSpore's generated code works with this implementation alone, and kfp has chosen one before a step begins.

@@ -131,9 +131,9 @@ def logs(
     if step and step not in names:
         raise InputError(f"run {found.name}: no step {step!r} has begun{suggest(step, names)}")
     for one in found.steps:
-        if step in ("", one.name) and one.pod:
-            text = kubeflow.log(found.id, one.pod) or "(nothing of its log is kept)"
-            print(f"=== {one.name} {one.state.lower()} ({one.pod})\n{text.rstrip()}")
+        if step in ("", one.name) and one.node and not one.is_cached:
+            text = kubeflow.log(found.id, one) or "(nothing of its log is kept)"
+            print(f"=== {one.name} {one.state.lower()}\n{text.rstrip()}")
 
 
 def cancel(run: RunArgument = LATEST, host: HostOption = "") -> None:
@@ -240,8 +240,8 @@ def _print_run(run: RemoteRun, as_json: bool) -> None:
     for column in ("step", "state", "started", "time"):
         table.add_column(column, no_wrap=True)
     for step in run.steps:
-        time = duration(seconds_of(step)) if step.started else ""
-        table.add_row(step.name, step.state.lower(), _clock(step.started), time)
+        time = duration(seconds_of(step)) if step.started and not step.is_cached else ""
+        table.add_row(step.name, "cached" if step.is_cached else step.state.lower(), _clock(step.started), time)
     wide_console().print(table)
 
 
@@ -253,7 +253,9 @@ def _facts(run: RemoteRun) -> dict[str, Any]:
         "created": _clock(run.created),
         "ended": _clock(run.ended),
         "message": run.message,
-        "steps": {step.name: {"state": step.state, "pod": step.pod, "message": step.message} for step in run.steps},
+        "steps": {
+            step.name: {"state": step.state, "cached": step.is_cached, "message": step.message} for step in run.steps
+        },
     }
 
 

@@ -167,6 +167,11 @@ class Cluster:
             query["sinceTime"] = since
         yield from self._lines(self._core(f"pods/{pod}/log"), query, "read logs of pods")
 
+    def log_text(self, pod: str, container: str) -> str:
+        """Return what a container has printed so far."""
+        lines = self._lines(self._core(f"pods/{pod}/log"), {"container": container}, "read logs of pods")
+        return "\n".join(lines)
+
     def events(self, name: str) -> list[Document]:
         """Return the events of an object."""
         query = {"fieldSelector": f"involvedObject.name={name}"}

@@ -31,8 +31,8 @@ def queue_report(cluster: Cluster, job: Document, pods: Sequence[PodFacts], sett
     """Return in one line what a job has asked of its queue, its place among the waiting, and what is missing."""
     spec = job["spec"]
     replicas = spec["tasks"][0]["replicas"]
-    limits = spec["tasks"][0]["template"]["spec"]["containers"][0]["resources"]["requests"]
-    asked = ", ".join(f"{value} {name}" for name, value in limits.items())
+    requests = spec["tasks"][0]["template"]["spec"]["containers"][0]["resources"]["requests"]
+    asked = ", ".join(f"{value} {name}" for name, value in requests.items())
     parts = [f"queue {settings.queue}, {replicas} pods of {asked} each"]
     groups = cluster.pod_groups()
     uid = job["metadata"]["uid"]

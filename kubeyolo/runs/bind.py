@@ -87,6 +87,15 @@ def bind_defaults(pipeline: str, values: Mapping[str, Any], code_digest: str = "
     return _dump(pipeline, documents)
 
 
+def without_retries(pipeline: str) -> str:
+    """Return a compiled pipeline none of whose tasks is tried again: on one machine there are no pods to lose."""
+    documents = list(yaml.safe_load_all(pipeline))
+    for component in (documents[0]["root"], *documents[0]["components"].values()):
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            task.pop("retryPolicy", None)
+    return _dump(pipeline, documents)
+
+
 def read_images(file: Path) -> dict[str, str]:
     """Read a YAML or JSON file of image references by name.
 

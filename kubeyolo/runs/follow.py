@@ -38,7 +38,7 @@ class _Seen:
             if step.state == before:
                 continue
             self._state[step.name] = step.state
-            if step.state == "SKIPPED" or (step.state == "SUCCEEDED" and not step.pod):
+            if step.is_cached:
                 self._observer.cached(step.name)
                 continue
             if before not in _BEGUN and step.state in _BEGUN:
@@ -112,10 +112,8 @@ def check_end(kubeflow: Kubeflow, run: RemoteRun) -> RemoteRun:
 
 def last_lines(kubeflow: Kubeflow, run: RemoteRun, step: RemoteStep, count: int = LAST_LINES) -> list[str]:
     """Return the last lines that a step has printed, or only that of its error when there is one."""
-    if not step.pod:
-        return []
     try:
-        lines = [line.strip() for line in kubeflow.log(run.id, step.pod).splitlines() if line.strip()]
+        lines = [line.strip() for line in kubeflow.log(run.id, step).splitlines() if line.strip()]
     except KubeyoloError:
         return []
     errors = [line for line in lines if line.startswith("error: ")]

@@ -12,7 +12,7 @@ from typing import Any
 
 from kubeyolo import __version__
 from kubeyolo.errors import InputError
-from kubeyolo.runs.remote import MARK, TEMPLATE, RemoteRun, one_line, recurring_of, run_of
+from kubeyolo.runs.remote import MARK, RemoteRun, RemoteStep, one_line, recurring_of, run_of
 from kubeyolo.runs.schedules import Change, Recurring, Wanted
 
 HOST, TOKEN, NAMESPACE = "KUBEYOLO_KFP_HOST", "KUBEYOLO_KFP_TOKEN", "KUBEYOLO_KFP_NAMESPACE"
@@ -21,6 +21,7 @@ HOST, TOKEN, NAMESPACE = "KUBEYOLO_KFP_HOST", "KUBEYOLO_KFP_TOKEN", "KUBEYOLO_KF
 _TIMEOUT_SECONDS = 60.0
 _RETRIES = 2
 _PAGE = 100
+_DEFAULT_NAMESPACE = "kubeflow"
 
 
 class Unreachable(InputError):
@@ -230,11 +231,19 @@ class Kubeflow:
         if change.kind in ("enable", "disable") and change.found:
             self.enable(change.found, change.kind == "enable")
 
-    def log(self, run_id: str, pod: str) -> str:
-        """Return what a pod of a run has printed; empty when nothing of it is kept."""
-        text = self._read_log(run_id, pod)
-        # Pods are asked for by their name, archived logs by the node's.
-        return text or self._read_log(run_id, pod.replace(f"-{TEMPLATE}-", "-"))
+    def log(self, run_id: str, step: RemoteStep) -> str:
+        """Return what a step of a run has printed; empty when nothing of it is kept."""
+        if not step.node:
+            return ""
+        # Pods are asked for by their name, archived logs by the node's. Some installations answer for neither: what
+        # is left then is the pod itself, where this machine may ask Kubernetes.
+        for name in (step.pod, step.node):
+            text = self._read_log(run_id, name)
+            if text:
+                return text
+        from kubeyolo.launch.steplog import step_log
+
+        return step_log(step.workflow, step.name, self.namespace or _DEFAULT_NAMESPACE)
 
     def _read_log(self, run_id: str, node: str) -> str:
         response = self._call(

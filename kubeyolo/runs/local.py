@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from kubeyolo.errors import InputError, KubeyoloError, WorkError
 from kubeyolo.events import Event, StepRecord
-from kubeyolo.runs.bind import DETECTOR_TRAINING, pipeline_text
+from kubeyolo.runs.bind import DETECTOR_TRAINING, pipeline_text, without_retries
 from kubeyolo.runs.cache import cached_outputs, forget_dangling
 from kubeyolo.runs.folder import STEPS, RunFolder, RunState, summary
 from kubeyolo.runs.lock import run_lock
@@ -179,7 +179,7 @@ def _execute(
             enable_caching=True,
             cache_root=str(cache),
         )
-        pipeline = components.load_component_from_text(text)
+        pipeline = components.load_component_from_text(without_retries(text))
         try:
             pipeline(**arguments)
         except _KFP_ERRORS as error:

@@ -12,7 +12,7 @@ from typing import Any
 from kubeyolo.runs.schedules import Recurring
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
-TEMPLATE = "system-container-impl"
+_TEMPLATE = "system-container-impl"
 MARK = "kubeyolo schedule "
 """Begins the line of a description that says which schedule has made a recurring run."""
 
@@ -20,7 +20,9 @@ TERMINATED = "TERMINATED"
 """A run whose end was asked for. Kubeflow calls it FAILED in the end."""
 
 _TERMINATING = "CANCELING"
-_MACHINERY = re.compile(r".*-driver|root|executor|(condition|condition-branches|exit-handler|for-loop)-\d+")
+_MACHINERY = re.compile(
+    r".*-driver|root|executor(\(\d+\))?|(condition|condition-branches|exit-handler|for-loop)-\d+(\.onExit)?"
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class RemoteStep:
     Attributes:
         name: Its name in the pipeline, such as ``validate_dataset``.
         state: Kubeflow's word, such as RUNNING.
-        pod: Pod that runs it, empty when there is none (yet, or at all: a step from the cache).
+        node: Argo's node that runs it, empty when there is none yet.
+        is_cached: Whether its results were in Kubeflow's cache.
         started: When, or None.
         ended: When, or None.
         message: What Kubeflow says of its failure.
@@ -38,10 +41,21 @@ class RemoteStep:
 
     name: str
     state: str
-    pod: str = ""
+    node: str = ""
+    is_cached: bool = False
     started: datetime | None = None
     ended: datetime | None = None
     message: str = ""
+
+    @property
+    def workflow(self) -> str:
+        """Argo's workflow that it is of."""
+        return self.node.rpartition("-")[0]
+
+    @property
+    def pod(self) -> str:
+        """Pod of its first try: the template stands between the workflow and the number."""
+        return f"{self.workflow}-{_TEMPLATE}-{self.node.rpartition('-')[2]}" if self.node else ""
 
 
 @dataclass(frozen=True)
@@ -124,29 +138,22 @@ def _steps(found: Any) -> tuple[RemoteStep, ...]:
         nodes = [child.pod_name for child in task.child_tasks or () if child.pod_name]
         name, node = task.display_name or "", nodes[-1] if nodes else ""
         # Beside the steps there are their drivers, the graphs they lie in, and the workflow itself.
-        if _MACHINERY.fullmatch(name) or (node and name == _workflow(node)):
+        if _MACHINERY.fullmatch(name) or (node and name == node.rpartition("-")[0]):
             continue
+        started, ended = _moment(task.start_time), _moment(task.end_time)
         steps.append(
             RemoteStep(
                 name=name.replace("-", "_"),
                 state=task.state or "PENDING",
-                pod=_pod(node),
-                started=_moment(task.start_time),
-                ended=_moment(task.end_time),
+                node=node,
+                # Of a step from the cache nothing runs: it has ended when it starts. A pod takes seconds.
+                is_cached=task.state == "SKIPPED" or (task.state == "SUCCEEDED" and started == ended),
+                started=started,
+                ended=ended,
                 message=one_line(task.error.message) if task.error and task.error.message else "",
             )
         )
     return tuple(sorted(steps, key=lambda step: (step.started is None, str(step.started))))
-
-
-def _workflow(node: str) -> str:
-    return node.rpartition("-")[0]
-
-
-def _pod(node: str) -> str:
-    """Return the pod of a node of Argo: its template stands between the workflow and the number."""
-    workflow, _, number = node.rpartition("-")
-    return f"{workflow}-{TEMPLATE}-{number}" if node else ""
 
 
 def _moment(moment: datetime | None) -> datetime | None:

@@ -7,6 +7,8 @@ Events go to standard output, where a run on this machine reads them. A failure 
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 import time
 import traceback
@@ -16,11 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from kubeyolo.errors import KubeyoloError
+from kubeyolo.errors import InputError, KubeyoloError, WorkError
 from kubeyolo.events import FAILURE_NAME, RECORD_NAME, REPORT_NAME, Event
 from kubeyolo.steps.guard import stops_with_its_run
 from kubeyolo.steps.record import read_record
+from kubeyolo.storage.base import Store
 from kubeyolo.storage.uri import open_store, read_document
+
+# Kubeflow sets them: the number of the try, where a step is tried again, and the name of the pod.
+_RETRY_INDEX, _POD_NAME = "KFP_RETRY_INDEX", "KFP_POD_NAME"
 
 
 class MetricsArtifact(Protocol):
@@ -60,8 +66,9 @@ class StepReporter:
 
         The record of an output that other runs share stays until there is another.
         """
-        self.output = output
         store = open_store(output)
+        _check_try(store)
+        self.output = output
         for name in (FAILURE_NAME,) if shared else (RECORD_NAME, REPORT_NAME, FAILURE_NAME):
             store.delete(name)
 
@@ -85,6 +92,26 @@ class StepReporter:
     def say(self, event: Event) -> None:
         """Print an event as a line of its own."""
         print(event.line(), flush=True)
+
+
+def _check_try(store: Store) -> None:
+    """Fail again, at once, where the try before this one failed by itself: a step is tried again for lost pods.
+
+    Raises:
+        InputError: It was given bad input.
+        WorkError: It could not do its work.
+    """
+    index, run = os.environ.get(_RETRY_INDEX, ""), _run()
+    if index in ("", "0") or not run or not store.exists(FAILURE_NAME):
+        return
+    failure = json.loads(store.read_bytes(FAILURE_NAME))
+    if failure.get("run") == run:
+        raise (InputError if failure["exit_code"] == InputError.exit_code else WorkError)(failure["message"])
+
+
+def _run() -> str:
+    """Return the workflow of this step on a cluster, whose pods are named after it; empty elsewhere."""
+    return re.split(r"-(?:retry-)?system-", os.environ.get(_POD_NAME, ""), maxsplit=1)[0]
 
 
 def _write_artifact(path: str, data: bytes) -> None:
@@ -149,7 +176,7 @@ def _fail(reporter: StepReporter, message: str, exit_code: int) -> None:
 
 def _write_failure(reporter: StepReporter, message: str, exit_code: int, stack: str) -> str:
     """Write failure.json; return the URI of the report when the step wrote one before it failed."""
-    failure = {"step": reporter.step, "message": message, "exit_code": exit_code, "stack": stack}
+    failure = {"step": reporter.step, "message": message, "exit_code": exit_code, "stack": stack, "run": _run()}
     try:
         store = open_store(reporter.output)
         store.write_bytes(FAILURE_NAME, json.dumps(failure, indent=1).encode())
