@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubeyolo.cli.cluster import HostOption
+from kubeyolo.cli.cluster import HostOption, commit_label
 from kubeyolo.cli.options import DEFAULT_IMAGES, ImagesOption, JsonOption
 
 if TYPE_CHECKING:
     from kubeyolo.runs.kubeflow import Kubeflow
-    from kubeyolo.runs.schedules import Change
+    from kubeyolo.runs.schedules import Change, Wanted
 
 group = typer.Typer(help="Recurring runs on Kubeflow that are as the files in git say.", no_args_is_help=True)
 
@@ -89,6 +89,41 @@ def list_schedules(host: HostOption = "", as_json: JsonOption = False) -> None:
     wide_console().print(table)
 
 
+@group.command("run")
+def run_now(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.")],
+    files: FilesArgument = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end, and show the steps.")] = False,
+    images: ImagesOption = DEFAULT_IMAGES,
+    host: HostOption = "",
+) -> None:
+    """Start now what a schedule file says, once; the recurring run stays as it is.
+
+    Exit codes: 0 submitted, or with --wait succeeded; 1 failed; 2 could not be submitted; 3 terminated.
+
+    [bold]Examples[/bold]
+
+      kubeyolo pipeline schedule run retrain-bccd --wait
+
+      kubeyolo pipeline schedule run retrain-bccd schedules --images build/images.yaml
+    """
+    from kubeyolo.cli.display import RunDisplay
+    from kubeyolo.errors import InputError, suggest
+    from kubeyolo.runs.follow import follow
+    from kubeyolo.runs.kubeflow import Kubeflow
+
+    wanted = {one.schedule.name: one for one in _wanted(files, images)}
+    if name not in wanted:
+        raise InputError(f"schedule {name!r}: no file has this name{suggest(name, wanted) if wanted else ''}")
+    one, kubeflow = wanted[name], Kubeflow(host)
+    version = kubeflow.pipeline_version(one.schedule.pipeline, one.text)
+    run = kubeflow.submit(f"{name}-{commit_label()}", kubeflow.make_experiment(name), version, one.arguments)
+    print(f"run {run.name}\nid {run.id}", flush=True)
+    if wait:
+        follow(kubeflow, run.id, RunDisplay())
+        print("succeeded", flush=True)
+
+
 @group.command("delete")
 def delete(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.")], host: HostOption = ""
@@ -113,10 +148,11 @@ def delete(
         print(f"deleted {one.name} ({one.id})")
 
 
-def _plan(kubeflow: Kubeflow, files: list[Path] | None, images: Path) -> list[Change]:
+def _wanted(files: list[Path] | None, images: Path) -> list[Wanted]:
+    """Return the schedules of files, with the images and the digest of the library bound into their pipelines."""
     from kubeyolo.runs.bind import bind_defaults, pipeline_text
     from kubeyolo.runs.images import bind_image_file
-    from kubeyolo.runs.schedules import plan, read_schedules, wanted_schedule
+    from kubeyolo.runs.schedules import read_schedules, wanted_schedule
     from kubeyolo.source import source_digest
 
     schedules = read_schedules(files or [DEFAULT_FOLDER])
@@ -124,8 +160,13 @@ def _plan(kubeflow: Kubeflow, files: list[Path] | None, images: Path) -> list[Ch
         name: bind_defaults(bind_image_file(pipeline_text(name), images), {}, source_digest())
         for name in {schedule.pipeline for schedule in schedules}
     }
-    wanted = [wanted_schedule(schedule, texts[schedule.pipeline]) for schedule in schedules]
-    return plan(wanted, kubeflow.recurring())
+    return [wanted_schedule(schedule, texts[schedule.pipeline]) for schedule in schedules]
+
+
+def _plan(kubeflow: Kubeflow, files: list[Path] | None, images: Path) -> list[Change]:
+    from kubeyolo.runs.schedules import plan
+
+    return plan(_wanted(files, images), kubeflow.recurring())
 
 
 def _print(change: Change) -> None:

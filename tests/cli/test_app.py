@@ -44,6 +44,7 @@ COMMANDS = [
     "pipeline schedule apply",
     "pipeline schedule diff",
     "pipeline schedule list",
+    "pipeline schedule run",
     "pipeline schedule delete",
     "weights export",
     "weights import",

@@ -10,6 +10,7 @@ import yaml
 
 from kubeyolo.errors import InputError
 from kubeyolo.runs.bind import pipeline_text
+from kubeyolo.runs.images import IMAGE_NAMES
 from kubeyolo.runs.kubeflow import Kubeflow
 from kubeyolo.runs.schedules import Change, plan, read_schedules, wanted_schedule
 from tests.runs.kubeflow_double import KubeflowDouble
@@ -160,3 +161,25 @@ def test_the_example_in_git_makes_a_recurring_retraining(double: KubeflowDouble)
     assert (given["pointer"], given["max_regression"]) == ("minio://data/latest.json", 0.5)
     # A fixed one would be that of the data of the day on which the file was written.
     assert "fingerprint" not in given
+
+
+def test_a_schedule_is_run_now_without_a_recurring_run(
+    double: KubeflowDouble, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kubeyolo.cli.app import main
+
+    def call(*arguments: str) -> int:
+        images = tmp_path / "images.yaml"
+        images.write_text("".join(f"{name}: registry/{name}@sha256:{'0' * 64}\n" for name in IMAGE_NAMES))
+        with pytest.raises(SystemExit) as ended:
+            main(["pipeline", "schedule", "run", *arguments, "--images", str(images), "--host", double.host])
+        return int(ended.value.code or 0)
+
+    files = str(write(tmp_path / "schedules"))
+    assert call("retrain-bccd", files) == 0
+    assert capsys.readouterr().out.startswith("run retrain-bccd-")
+    (run,) = double.runs.values()
+    assert run.body["runtime_config"]["parameters"] == BASE["parameters"]
+    assert not double.recurring
+    assert call("retrain-bcd", files) == 2
+    assert "no file has this name; did you mean 'retrain-bccd'" in capsys.readouterr().err

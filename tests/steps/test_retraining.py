@@ -19,7 +19,7 @@ from kubeyolo.steps.pointer import Retraining, read_pointer
 from kubeyolo.steps.promote import Candidate, Promoted, promote
 from kubeyolo.steps.publish import publish
 from kubeyolo.steps.validate import validate_dataset
-from kubeyolo.storage.uri import join_uri
+from kubeyolo.storage.uri import join_uri, open_store
 from tests.steps.fixed_detector import AP_OF_SHIFT, CLASSES, MODEL, fixed_bundle, write_data
 
 
@@ -88,6 +88,45 @@ def place(tmp_path: Path) -> Place:
 
 def models(place: Place) -> list[str]:
     return sorted(path.name for path in (place.folder / "store" / "models" / MODEL).iterdir())
+
+
+class RemotePlace(Place):
+    """The same in a bucket."""
+
+    bucket = ""
+
+    @property
+    def store(self) -> str:
+        return f"minio://{self.bucket}/models"
+
+    def point_to(self, name: str, **kinds: object) -> None:
+        store = open_store(f"minio://{self.bucket}/data")
+        store.put_tree(write_data(self.folder / "sources" / name, **kinds), name)  # type: ignore[arg-type]
+        store.write_bytes("latest.json", json.dumps({"data": name}).encode())
+
+    def look(self, run: str = "one", **values: object) -> Retraining:
+        pointer = f"minio://{self.bucket}/data/latest.json"
+        return read_pointer(pointer, self.store, MODEL, f"{run}-0123456789", **values)  # type: ignore[arg-type]
+
+
+def test_pointers_in_a_bucket_move_as_those_in_folders(
+    tmp_path: Path, minio_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path / "cache"))
+    place = RemotePlace(tmp_path)
+    place.bucket = minio_bucket
+    place.point_to("monday", seed=1)
+    assert place.look().data == f"minio://{minio_bucket}/data/monday"
+    first = place.retrain("one", {"onnx": 4, "int8": 4})
+    assert first and place.in_use().bundle == first.bundle == f"{place.latest.rpartition('/')[0]}/{first.version}"
+    assert place.retrain("two", {"onnx": 0, "int8": 0}) is None
+    place.point_to("tuesday", seed=2)
+    with pytest.raises(WorkError, match="worse than the one in use"):
+        place.retrain("three", {"onnx": 6, "int8": 6})
+    assert place.in_use().bundle == first.bundle
+    second = place.retrain("four", {"onnx": 4, "int8": 0})
+    assert second and place.in_use().bundle == second.bundle != first.bundle
+    assert place.look().data == ""
 
 
 def test_the_first_model_is_put_in_use(place: Place) -> None:
