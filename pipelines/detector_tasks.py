@@ -9,6 +9,7 @@ from components.export_model.component import export_model
 from components.pretrain_backbone.component import pretrain_backbone
 from components.quantize.component import quantize
 from components.train.component import train
+from pipelines.surroundings import survive_lost_pods
 
 
 class TrainingTasks(NamedTuple):
@@ -83,6 +84,7 @@ def training_tasks(
         cluster=cluster,
         code_digest=code_digest,
     )
+    survive_lost_pods(trained)
     return TrainingTasks(pretrained, trained)
 
 

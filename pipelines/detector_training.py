@@ -2,15 +2,11 @@
 
 from kfp import dsl
 
-from components.evaluate.component import evaluate
-from components.export_model.component import export_model
-from components.pretrain_backbone.component import pretrain_backbone
 from components.publish.component import publish
-from components.quantize.component import quantize
 from components.stop_training.component import stop_training
-from components.train.component import train
 from components.validate_dataset.component import validate_dataset
-from pipelines.surroundings import give_surroundings, survive_lost_pods
+from pipelines.detector_tasks import measuring_tasks, training_tasks
+from pipelines.surroundings import give_surroundings
 
 PRESET: dict = {}
 """No overrides: every value of the section is the preset's."""
@@ -83,24 +79,8 @@ def detector_training(
     stopped.set_caching_options(False)
     with dsl.ExitHandler(stopped, name="steps"):
         validated = validate_dataset(data=data, store=store, fingerprint=fingerprint, code_digest=code_digest)
-        dataset, digest = validated.outputs["dataset"], validated.outputs["digest"]
-        pretrained = pretrain_backbone(
-            dataset=dataset,
-            dataset_digest=digest,
-            store=store,
-            model=model,
-            classification=classification,
-            classification_fingerprint=classification_fingerprint,
-            pretrain_overrides=pretrain_overrides,
-            augment_overrides=augment_overrides,
-            train_overrides=train_overrides,
-            seed=seed,
-            code_digest=code_digest,
-        )
-        trained = train(
-            dataset=dataset,
-            dataset_digest=digest,
-            backbone=pretrained.outputs["backbone"],
+        training = training_tasks(
+            validated,
             store=store,
             model=model,
             image_size=image_size,
@@ -110,54 +90,35 @@ def detector_training(
             lr=lr,
             processes=processes,
             seed=seed,
+            classification=classification,
+            classification_fingerprint=classification_fingerprint,
             data_overrides=data_overrides,
             augment_overrides=augment_overrides,
+            pretrain_overrides=pretrain_overrides,
             train_overrides=train_overrides,
             launcher=launcher,
             cluster=cluster,
             code_digest=code_digest,
         )
-        evaluated = evaluate(
-            bundle=trained.outputs["bundle"],
-            dataset=dataset,
-            dataset_digest=digest,
+        measuring = measuring_tasks(
+            validated,
+            training.trained,
             store=store,
             run_name=run_name,
             min_ap=min_ap,
-            evaluate_overrides=evaluate_overrides,
-            runtime="mindspore",
-            place="evaluate",
-            code_digest=code_digest,
-        )
-        exported = export_model(
-            bundle=trained.outputs["bundle"],
-            dataset=dataset,
-            dataset_digest=digest,
-            store=store,
-            run_name=run_name,
-            export_overrides=export_overrides,
-            evaluate_overrides=evaluate_overrides,
-            code_digest=code_digest,
-        )
-        quantized = quantize(
-            bundle=exported.outputs["bundle"],
-            dataset=dataset,
-            dataset_digest=digest,
-            store=store,
-            run_name=run_name,
             max_drop=max_drop,
-            quantize_overrides=quantize_overrides,
             evaluate_overrides=evaluate_overrides,
+            export_overrides=export_overrides,
+            quantize_overrides=quantize_overrides,
             code_digest=code_digest,
         )
         # The record of the evaluation is an input, so that nothing is published that did not pass its gate.
         published = publish(
-            bundle=quantized.outputs["bundle"],
-            evaluation=evaluated.outputs["record"],
+            bundle=measuring.quantized.outputs["bundle"],
+            evaluation=measuring.evaluated.outputs["record"],
             store=store,
             version=version,
             code_digest=code_digest,
         )
-    survive_lost_pods(trained)
-    for task in (validated, pretrained, trained, evaluated, exported, quantized, published, stopped):
+    for task in (validated, *training, *measuring, published, stopped):
         give_surroundings(task)

@@ -77,6 +77,7 @@ def test_its_steps_are_wired_as_those_of_the_training(compiled: dict[str, Any], 
     for name, task in dag(training, group).items():
         if name in ("publish", "validate-dataset"):
             continue
+        assert tasks[name].get("retryPolicy") == task.get("retryPolicy"), name
         for key, value in parameters(task).items():
             if key != "run_name":
                 assert parameters(tasks[name])[key] == value, (name, key)
