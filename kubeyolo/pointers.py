@@ -36,9 +36,9 @@ class ModelPointer(BaseModel):
     Attributes:
         bundle: URI of the published bundle.
         version: Its version.
-        data: Where the data set lay that it was trained on.
-        fingerprint: Fingerprint of that data set, as the pipelines' parameter of this name.
-        dataset_digest: Digest of its content.
+        data: Where the data set lay that the last retraining has used.
+        fingerprint: Fingerprint of it: while the data has this one, there is nothing to train.
+        dataset_digest: Digest of the content of the data set that the bundle was trained on.
     """
 
     model_config = ConfigDict(frozen=True)

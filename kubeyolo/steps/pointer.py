@@ -70,7 +70,7 @@ def read_pointer(
     in_use = current.bundle if current else ""
     if current is not None and current.fingerprint == found and not force:
         print(
-            f"unchanged: {in_use}, which is in use, was trained on this data; nothing to do "
+            f"unchanged: this data was used for the last model that was put in use; in use stays {in_use} "
             "(force=true trains all the same, with other settings for instance)",
             flush=True,
         )

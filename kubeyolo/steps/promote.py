@@ -14,7 +14,7 @@ from kubeyolo.evaluation.names import RuntimeName
 from kubeyolo.pointers import ModelPointer, read_model_pointer, write_model_pointer
 from kubeyolo.steps.publish import content_version, publish
 from kubeyolo.steps.record import Stopwatch, read_record, write_record
-from kubeyolo.storage.uri import join_uri
+from kubeyolo.storage.uri import join_uri, read_document, split_uri
 
 if TYPE_CHECKING:
     from kubeyolo.bundle import Bundle
@@ -86,7 +86,7 @@ def promote(
     if not all(check.passed for check in checks.values()):
         raise WorkError(_worse(checks, candidate.bundle, before, latest, store, max_regression))
     published = publish(candidate.bundle, store, "", candidate.evaluation)
-    put_in_use(latest, published.bundle, candidate.data, candidate.fingerprint, candidate.dataset_digest)
+    put_in_use(latest, published.bundle, candidate.data, candidate.fingerprint)
     metrics: dict[str, Any] = {"version": published.version, **_numbers(opened, record.metrics)}
     outputs = {"bundle": published.bundle, "latest": latest, "before": before}
     seconds = watch.seconds
@@ -96,17 +96,27 @@ def promote(
     )
 
 
-def put_in_use(latest: str, bundle: str, data: str = "", fingerprint: str = "", dataset_digest: str = "") -> None:
+def put_in_use(latest: str, bundle: str, data: str | None = None, fingerprint: str | None = None) -> None:
     """Let a pointer name a published bundle as the one in use.
 
-    Without a fingerprint the next retraining trains, whatever its data is.
+    Without data and fingerprint those of the pointer stay: who goes back to an older model does not want to have the
+    newer one again, before there is other data.
     """
-    version = bundle.rstrip("/").rpartition("/")[2]
+    from kubeyolo.bundle import MANIFEST_NAME, read_manifest
+
+    before = read_model_pointer(latest) or ModelPointer(bundle="")
+    place = join_uri(bundle, MANIFEST_NAME)
+    trained_on = read_manifest(read_document(place), place).dataset
     pointer = ModelPointer(
-        bundle=bundle, version=version, data=data, fingerprint=fingerprint, dataset_digest=dataset_digest
+        bundle=bundle,
+        version=split_uri(bundle)[1],
+        data=before.data if data is None else data,
+        fingerprint=before.fingerprint if fingerprint is None else fingerprint,
+        dataset_digest=trained_on.digest if trained_on else "",
     )
     write_model_pointer(latest, pointer)
-    print(f"in use is {bundle} ({latest})", flush=True)
+    instead = f" instead of {before.bundle}" if before.bundle not in ("", bundle) else ""
+    print(f"in use is {bundle}{instead} ({latest})", flush=True)
 
 
 def compare(

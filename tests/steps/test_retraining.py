@@ -356,15 +356,46 @@ def test_the_tasks_hand_on_what_the_next_one_needs(place: Place, capsys: pytest.
         assert place.in_use().bundle == published == in_use
 
 
-def test_a_person_may_put_a_model_in_use(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def put_in_use(place: Place, bundle: str, *options: str) -> None:
     from kubeyolo.cli.app import main
 
-    place.retrain("one", {"onnx": 4, "int8": 4})
-    worse = fixed_bundle(place.folder / "worse", {"onnx": 6, "int8": 6})
-    monkeypatch.chdir(place.folder)
     with pytest.raises(SystemExit) as ended:
-        main(["publish", worse, "--store", place.store, "--version", "by-hand", "--latest", place.latest])
+        main(["publish", bundle, "--store", place.store, "--latest", place.latest, *options])
     assert not ended.value.code
-    assert place.in_use() == ModelPointer(bundle=join_uri(place.store, "models", MODEL, "by-hand"), version="by-hand")
-    # What it was trained on is not known: the next run trains.
+
+
+def test_a_person_takes_a_worse_model_all_the_same(place: Place) -> None:
+    place.retrain("one", {"onnx": 4, "int8": 4})
+    place.point_to("tuesday", seed=2)
+    with pytest.raises(WorkError, match="worse than the one in use"):
+        place.retrain("two", {"onnx": 6, "int8": 6})
+    put_in_use(place, str(place.folder / "runs" / "two" / "bundle"))
+    taken = place.in_use().bundle
+    # The next run finds the same model, which is not worse than itself, and from then on there is nothing to do.
+    again = place.retrain("three", {"onnx": 6, "int8": 6})
+    assert again and again.bundle == taken == place.in_use().bundle
+    assert place.look().data == ""
+
+
+def test_a_person_goes_back_to_an_older_model_and_it_stays_until_there_is_other_data(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = place.retrain("one", {"onnx": 4, "int8": 4})
+    place.point_to("tuesday", seed=2)
+    second = place.retrain("two", {"onnx": 0, "int8": 0})
+    assert first and second
+    capsys.readouterr()
+    put_in_use(place, first.bundle)
+    assert f"in use is {first.bundle} instead of {second.bundle} ({place.latest})" in capsys.readouterr().out
+    assert place.in_use().version == first.version
+    assert place.look().data == ""
+    place.point_to("wednesday", seed=3)
+    assert place.look().in_use == first.bundle
+    assert place.look().data.endswith("/wednesday")
+
+
+def test_a_model_is_put_in_use_before_there_was_any(place: Place) -> None:
+    put_in_use(place, fixed_bundle(place.folder / "old", {"onnx": 6, "int8": 6}), "--version", "by-hand")
+    uri = join_uri(place.store, "models", MODEL, "by-hand")
+    assert place.in_use() == ModelPointer(bundle=uri, version="by-hand")
     assert place.look().data
