@@ -9,7 +9,14 @@ import yaml
 
 from kubeyolo import __version__
 from kubeyolo.errors import InputError
-from kubeyolo.runs.bind import bind_defaults, bind_images, image_names, pipeline_text, read_images
+from kubeyolo.runs.bind import (
+    bind_defaults,
+    bind_images,
+    image_names,
+    pipeline_text,
+    read_images,
+    without_retries,
+)
 
 IMAGES = ("kubeyolo-evaluate", "kubeyolo-export", "kubeyolo-launch", "kubeyolo-quantize", "kubeyolo-train")
 DIGEST = "registry.local:5000/team/kubeyolo-train@sha256:" + "a" * 64
@@ -28,6 +35,19 @@ def test_a_reference_replaces_every_use_of_a_name_and_no_other() -> None:
     bound = images_of(bind_images(pipeline_text(), {"kubeyolo-train": DIGEST}))
     assert bound["exec-train"] == bound["exec-pretrain-backbone"] == DIGEST
     assert bound["exec-evaluate"] == f"kubeyolo-evaluate:{__version__}"
+
+
+def test_training_alone_is_tried_again_and_nothing_on_one_machine() -> None:
+    def retried(text: str) -> dict[str, dict[str, object]]:
+        components = next(yaml.safe_load_all(text))["components"].values()
+        tasks = [task for one in components for task in one.get("dag", {}).get("tasks", {}).items()]
+        return {name: task["retryPolicy"] for name, task in tasks if "retryPolicy" in task}
+
+    ours = retried(pipeline_text())
+    assert list(ours) == ["train"] and ours["train"]["maxRetryCount"] == 5
+    # Argo counts this from the start of the first try, so it has to be longer than a training.
+    assert ours["train"]["backoffMaxDuration"] == f"{365 * 24 * 3600}s"
+    assert retried(without_retries(pipeline_text())) == {}
 
 
 def test_bound_pipelines_can_be_bound_again_and_keep_their_head() -> None:

@@ -11,7 +11,7 @@ from kubeyolo.runs.follow import TerminatedRun, follow
 from kubeyolo.runs.kubeflow import Kubeflow, NoSuchThing, Unreachable
 from kubeyolo.runs.remote import TERMINATED
 from tests.runs.conftest import Watched
-from tests.runs.kubeflow_double import WORKFLOW, KubeflowDouble, task
+from tests.runs.kubeflow_double import CACHED, WORKFLOW, KubeflowDouble, task
 
 TEXT = "# PIPELINE\nroot: {}\n"
 
@@ -64,7 +64,7 @@ def test_a_run_is_shown_step_by_step_to_its_end(double: KubeflowDouble) -> None:
         double,
         ("RUNNING", task("validate-dataset", "PENDING", 1)),
         ("RUNNING", task("validate-dataset", "RUNNING", 1)),
-        ("RUNNING", [*done, *task("pretrain-backbone", "SKIPPED", 2), *task("train", "RUNNING", 3)]),
+        ("RUNNING", [*done, *task("pretrain-backbone", CACHED, 2), *task("train", "RUNNING", 3)]),
         ("SUCCEEDED", [*done, *task("train", "SUCCEEDED", 3)]),
     )
     watched = Watched()

@@ -92,6 +92,42 @@ def test_a_new_try_removes_what_the_last_one_left(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["history.jsonl"]
 
 
+POD = "detector-training-x7abc-{}system-container-impl-{}"
+
+
+def fail_on_a_cluster(output: Path, monkeypatch: pytest.MonkeyPatch, pod: str, index: str, error: Exception) -> str:
+    """Let a step fail as a pod of a cluster, and return what it says; the index is the number of the try."""
+    monkeypatch.setenv("KFP_POD_NAME", pod)
+    monkeypatch.setenv("KFP_RETRY_INDEX", index)
+    with pytest.raises(SystemExit) as ended, reported("train") as reporter:
+        reporter.write_to(f"file://{output}", shared=True)
+        raise error
+    assert ended.value.code == (2 if isinstance(error, InputError) else 1)
+    return str(json.loads((output / "failure.json").read_text())["message"])
+
+
+@pytest.mark.parametrize("error", [WorkError("the loss is not finite"), InputError("no such backbone")])
+def test_what_failed_by_itself_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(number: int, index: str, other: str = "") -> str:
+        pod = POD.format("retry-", number).replace("x7abc", other or "x7abc")
+        return fail_on_a_cluster(tmp_path, monkeypatch, pod, index, error if index == "0" else type(error)("other"))
+
+    assert fail(1, "0") == str(error)
+    assert fail(2, "1") == str(error)
+    # Another run begins anew, and a first try of this one, which somebody has asked for, too.
+    assert fail(3, "1", "k2p9z") == "other"
+    assert fail(4, "0") == str(error)
+
+
+def test_a_lost_pod_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_POD_NAME", POD.format("retry-", 2))
+    monkeypatch.setenv("KFP_RETRY_INDEX", "1")
+    with reported("train") as reporter:
+        reporter.write_to(f"file://{tmp_path}", shared=True)
+
+
 def test_a_broken_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("[]")
     with pytest.raises(InputError, match=r"metrics\.json: not the record of a step"):
