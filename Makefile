@@ -20,7 +20,7 @@ ONLY ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system tools demo test test-all ci lint types format manifests-check bench pipelines images lock clean
+.PHONY: help setup system tools demo test test-all test-cluster ci lint types format manifests-check bench pipelines images lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ test: $(READY) system tools ## Run all tests but the large models.
 
 test-all: $(READY) system tools ## Run all tests, the large models too.
 	$(PYTEST)
+
+test-cluster: $(READY) tools ## Run the tests of a cluster on the one that KUBECONFIG and KUBEYOLO_KFP_HOST name.
+	$(BIN)/python -m pytest tests/cluster
 
 lint: $(READY) ## Check style and who imports whom.
 	$(BIN)/ruff check .

@@ -60,6 +60,13 @@ class PodFacts:
     gone: bool = False
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
 
+    @classmethod
+    def of(cls, pod: Document) -> PodFacts:
+        """Return the facts of a pod that is in no gang, or of one seen once."""
+        facts = cls(pod["metadata"]["name"], pod["metadata"]["uid"], 0)
+        facts.update(pod)
+        return facts
+
     def update(self, pod: Document) -> None:
         """Take the state of the pod as Kubernetes has it."""
         status = pod.get("status", {})

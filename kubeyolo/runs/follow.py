@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from kubeyolo.errors import KubeyoloError, WorkError
+from kubeyolo.errors import InputError, KubeyoloError, WorkError
 from kubeyolo.runs.kubeflow import Kubeflow, Unreachable
 from kubeyolo.runs.remote import TERMINATED, RemoteRun, RemoteStep
 from kubeyolo.runs.watch import RunObserver
 
 POLL_SECONDS = 5.0
+STUCK_SECONDS = 90.0
+"""How long a pod may be unable to start: an image may be pulled at the second try."""
+
 PATIENCE_SECONDS = 900.0
 """How long a Kubeflow that does not answer is waited for: its API server may be restarted."""
 
@@ -55,6 +58,7 @@ def follow(
     observer: RunObserver,
     poll_seconds: float = POLL_SECONDS,
     patience_seconds: float = PATIENCE_SECONDS,
+    stuck_seconds: float = STUCK_SECONDS,
 ) -> RemoteRun:
     """Wait for the end of a run.
 
@@ -64,16 +68,18 @@ def follow(
         observer: Told what happens to its steps.
         poll_seconds: Time between two looks.
         patience_seconds: How long a Kubeflow that does not answer is waited for.
+        stuck_seconds: How long the pod of a step may be unable to start.
 
     Returns:
         The run, which has succeeded.
 
     Raises:
         WorkError: It has failed; the message has the failing step and its last lines.
+        InputError: A pod of it can never start; the run was terminated.
         TerminatedRun: Somebody has terminated it.
         Unreachable: Kubeflow has not answered for too long. The run goes on.
     """
-    seen, silent_since = _Seen(observer), 0.0
+    seen, silent_since, stuck_since = _Seen(observer), 0.0, 0.0
     while True:
         try:
             run = kubeflow.run(run_id)
@@ -87,6 +93,11 @@ def follow(
         seen.look(run)
         if run.is_over:
             return check_end(kubeflow, run)
+        stuck = kubeflow.stuck(run)
+        stuck_since = (stuck_since or time.monotonic()) if stuck else 0.0
+        if stuck and time.monotonic() - stuck_since >= stuck_seconds:
+            kubeflow.terminate(run.id)
+            raise InputError(f"run {run.name} ({run.id}): {stuck[0]} cannot start: {stuck[1]}; the run is terminated")
         time.sleep(poll_seconds)
 
 

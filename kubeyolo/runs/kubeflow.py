@@ -241,9 +241,15 @@ class Kubeflow:
             text = self._read_log(run_id, name)
             if text:
                 return text
-        from kubeyolo.launch.steplog import step_log
+        from kubeyolo.launch.steps import step_log
 
         return step_log(step.workflow, step.name, self.namespace or _DEFAULT_NAMESPACE)
+
+    def stuck(self, run: RemoteRun) -> tuple[str, str] | None:
+        """Return the step of a run whose pod cannot start and why, where this machine may ask Kubernetes."""
+        from kubeyolo.launch.steps import stuck_step
+
+        return stuck_step(run.workflow, self.namespace or _DEFAULT_NAMESPACE) if run.workflow else None
 
     def _read_log(self, run_id: str, node: str) -> str:
         response = self._call(

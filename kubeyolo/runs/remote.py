@@ -89,6 +89,11 @@ class RemoteRun:
         """Whether it has ended, however that may be."""
         return self.state in ENDED or (self.state == TERMINATED and self.ended is not None)
 
+    @property
+    def workflow(self) -> str:
+        """Argo's workflow of the run, empty as long as no step is there."""
+        return next((step.workflow for step in self.steps if step.node), "")
+
     def step(self, name: str) -> RemoteStep | None:
         """Return the step of a name."""
         return next((step for step in self.steps if step.name == name), None)
@@ -138,7 +143,7 @@ def _steps(found: Any) -> tuple[RemoteStep, ...]:
         nodes = [child.pod_name for child in task.child_tasks or () if child.pod_name]
         name, node = task.display_name or "", nodes[-1] if nodes else ""
         # Beside the steps there are their drivers, the graphs they lie in, and the workflow itself.
-        if _MACHINERY.fullmatch(name) or (node and name == node.rpartition("-")[0]):
+        if not name or _MACHINERY.fullmatch(name) or (node and name == node.rpartition("-")[0]):
             continue
         started, ended = _moment(task.start_time), _moment(task.end_time)
         steps.append(

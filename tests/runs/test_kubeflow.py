@@ -101,6 +101,16 @@ def test_a_failed_run_without_a_failed_step_is_told_too(double: KubeflowDouble) 
         follow(Kubeflow(), run_id, Watched(), poll_seconds=0)
 
 
+def test_a_run_whose_pod_can_never_start_is_terminated(double: KubeflowDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = submitted(double, ("RUNNING", task("train", "RUNNING", 3)))
+    kubeflow, looks = Kubeflow(), iter([None, ("train", "no image"), None, *[("train", "no image")] * 9])
+    monkeypatch.setattr(kubeflow, "stuck", lambda run: next(looks))
+    with pytest.raises(InputError, match=r"train cannot start: no image; the run is terminated"):
+        follow(kubeflow, run_id, Watched(), poll_seconds=0.05, stuck_seconds=0.1)
+    assert double.runs[run_id].terminated
+    assert len(list(looks)) < 9
+
+
 def test_a_terminated_run_is_not_a_failed_one(double: KubeflowDouble) -> None:
     run_id = submitted(double, ("RUNNING", task("train", "RUNNING", 3)))
     kubeflow = Kubeflow()

@@ -1,4 +1,4 @@
-"""Logs of the steps of a pipeline, from their pods on a real API server; a double of the kubelet has the lines."""
+"""What the pods of steps tell, on a real API server; a double of the kubelet has the lines of their logs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubeyolo.launch.steplog import step_log
+from kubeyolo.launch.steps import step_log, stuck_step
 from tests.kubernetes_server import KubernetesServer
 from tests.launch.volcano_double import NODE, Volcano
 
@@ -48,6 +48,19 @@ def test_the_log_of_a_step_is_that_of_its_own_pod(kubernetes: KubernetesServer, 
     assert step_log("another", "train", volcano.namespace) == ""
 
 
+@pytest.mark.usefixtures("cluster")
+def test_a_step_whose_image_is_not_there_is_stuck(kubernetes: KubernetesServer, volcano: Volcano) -> None:
+    name = f"{volcano.namespace}-impl"
+    make_pod(kubernetes, volcano, name, "validate-dataset.executor", "")
+    assert stuck_step(WORKFLOW, volcano.namespace) is None
+    volcano.container_waits(name, "ImagePullBackOff", "not found")
+    words = "image registry/nowhere:1 cannot be pulled (not found)"
+    assert stuck_step(WORKFLOW, volcano.namespace) == ("validate_dataset", words)
+    volcano.container_waits(name, "ContainerCreating")
+    assert stuck_step(WORKFLOW, volcano.namespace) is None
+
+
 def test_without_a_cluster_there_is_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", "/nowhere")
     assert step_log(WORKFLOW, "train", "kubeflow") == ""
+    assert stuck_step(WORKFLOW, "kubeflow") is None

@@ -1,9 +1,10 @@
-"""What the step of a pipeline on a cluster has printed, from its pod, as long as that is there."""
+"""What only the pods of a pipeline's steps tell: what they have printed, and why one of them cannot start."""
 
 from __future__ import annotations
 
 from kubeyolo.errors import KubeyoloError
-from kubeyolo.launch.cluster import Cluster
+from kubeyolo.launch.cluster import Cluster, Document
+from kubeyolo.launch.pods import PodFacts
 
 _WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
 _NODE_NAME = "workflows.argoproj.io/node-name"
@@ -30,9 +31,25 @@ def step_log(workflow: str, step: str, namespace: str) -> str:
         return ""
 
 
-def _step_of(meta: dict[str, object]) -> str:
+def stuck_step(workflow: str, namespace: str) -> tuple[str, str] | None:
+    """Return the step whose pod cannot start and why, or None; Kubeflow says of such a run that it is under way.
+
+    An image that cannot be pulled may be pulled at the next try: ask again before you believe it.
+    """
+    try:
+        pods, _ = Cluster.connect(namespace).pods(f"{_WORKFLOW_LABEL}={workflow}")
+    except KubeyoloError:
+        return None
+    for pod in pods:
+        facts = PodFacts.of(pod)
+        # A pod that has a node has its room: what it waits for is of its own.
+        if facts.phase == "Pending" and facts.node and facts.waiting:
+            return (_step_of(pod["metadata"]) or facts.name).replace("-", "_"), facts.waiting
+    return None
+
+
+def _step_of(meta: Document) -> str:
     """Return ``train`` of the node ``workflow.root.exit-handler-1.train.executor(0)``; empty for a driver."""
-    notes = meta.get("annotations")
-    name = str(notes.get(_NODE_NAME, "")) if isinstance(notes, dict) else ""
+    name = str((meta.get("annotations") or {}).get(_NODE_NAME, ""))
     path, found, _ = name.rpartition(_EXECUTOR)
     return path.rpartition(".")[2] if found else ""

@@ -1,0 +1,57 @@
+"""A cluster with Kubeflow, Volcano and the manifests of kubeyolo; ``make test-cluster`` says what has to be set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kubeyolo.data.sample import generate_sample_dataset
+from kubeyolo.storage.uri import join_uri, open_store
+from tests.cluster.site import REQUIRED, Site, Submission
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    missing = [name for name in REQUIRED if not os.environ.get(name)]
+    if missing:
+        pytest.exit(f"the tests of a cluster need {', '.join(missing)}; see docs/cluster.md", returncode=2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.timeout(2400))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    found = Site(tmp_path_factory.mktemp("site"))
+    yield found
+    found.clean()
+
+
+def upload_sample(site: Site, folder: Path, name: str, seed: int) -> str:
+    """Generate a small data set, put it into the store and return its URI."""
+    generate_sample_dataset(folder / name, train=96, val=32, seed=seed)
+    uri = join_uri(site.place, "data", name)
+    open_store(uri).put_tree(folder / name, "")
+    return uri
+
+
+@pytest.fixture(scope="session")
+def data(site: Site, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return upload_sample(site, tmp_path_factory.mktemp("data"), "shapes", 0)
+
+
+@pytest.fixture(scope="session")
+def other_data(site: Site, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return upload_sample(site, tmp_path_factory.mktemp("data"), "shapes", 1)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(site: Site, data: str) -> Submission:
+    """A run that nothing has happened to."""
+    submission = site.submit(data, site.new_store())
+    assert submission.end() == 0, submission.command.text
+    return submission

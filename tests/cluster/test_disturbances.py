@@ -1,0 +1,106 @@
+"""What happens to a training while it runs: it ends as one that nothing has happened to, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.cluster.site import CHECKPOINT_STEPS, Site, Submission, wait_for
+
+Disturb = Callable[[Site, Submission], None]
+
+
+def delete_a_worker(site: Site, submission: Submission) -> None:
+    pod = site.trainers(submission.job)[1]["metadata"]["name"]
+    site.kubectl("delete", "pod", pod, "--wait=false")
+
+
+def kill_a_worker(site: Site, submission: Submission) -> None:
+    site.kill_training(site.trainers(submission.job)[1]["metadata"]["name"])
+
+
+def kill_the_first_and_delete_the_other(site: Site, submission: Submission) -> None:
+    first, second = (pod["metadata"]["name"] for pod in site.trainers(submission.job))
+    site.kill_training(first)
+    site.kubectl("delete", "pod", second, "--wait=false", "--grace-period=0", "--force")
+
+
+def delete_the_step(site: Site, submission: Submission) -> None:
+    pods = site.objects("pods", f"workflows.argoproj.io/workflow={submission.run.workflow}")
+    name = "workflows.argoproj.io/node-name"
+    steps = [pod for pod in pods if ".train.executor" in pod["metadata"]["annotations"].get(name, "")]
+    running = next(pod["metadata"]["name"] for pod in steps if pod["status"]["phase"] == "Running")
+    before = site.uid_of(submission.job)
+    site.kubectl("delete", "pod", running, "--wait=false")
+    wait_for(lambda: "adopted job" in submission.log(), 180, "the next try of the step")
+    assert site.uid_of(submission.job) == before
+
+
+def stop_the_store(site: Site, submission: Submission) -> None:
+    store = os.environ.get("KUBEYOLO_TEST_STORE", "deployment/kubeyolo-minio")
+    site.kubectl("scale", store, "--replicas=0")
+    try:
+        time.sleep(60)
+    finally:
+        site.kubectl("scale", store, "--replicas=1")
+        site.kubectl("rollout", "status", store, "--timeout=120s")
+
+
+def restart_the_api_server(site: Site, submission: Submission) -> None:
+    command = os.environ.get("KUBEYOLO_TEST_RESTART_API_SERVER")
+    if not command:
+        pytest.skip("KUBEYOLO_TEST_RESTART_API_SERVER has no command that restarts the API server")
+    subprocess.run(command, shell=True, check=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("disturb", "resumes"),
+    [
+        pytest.param(delete_a_worker, True, id="worker deleted"),
+        pytest.param(kill_a_worker, True, id="worker killed"),
+        pytest.param(kill_the_first_and_delete_the_other, True, id="all workers at once"),
+        pytest.param(delete_the_step, False, id="step deleted"),
+        pytest.param(stop_the_store, None, id="store stopped for a minute"),
+        pytest.param(restart_the_api_server, None, id="API server restarted"),
+    ],
+)
+def test_a_disturbed_training_ends_as_an_undisturbed_one(
+    site: Site, data: str, undisturbed: Submission, disturb: Disturb, resumes: bool | None
+) -> None:
+    submission = site.submit(data, site.new_store())
+    try:
+        newest = submission.trained_to(2 * CHECKPOINT_STEPS)
+        disturb(site, submission)
+        assert submission.end() == 0, submission.command.text
+    finally:
+        submission.abandon()
+    result = submission.result()
+    assert result["steps"] == undisturbed.result()["steps"]
+    # Nothing before the newest checkpoint is trained again, and the log names the step.
+    assert all(step >= newest for step in result["resumed_at"])
+    if resumes is not None:
+        assert bool(result["resumed_at"]) is resumes
+    for step in result["resumed_at"]:
+        assert f"resuming at step {step} of {result['steps']}" in submission.log()
+    # Steps that were trained twice are the same steps.
+    there = undisturbed.losses()
+    for step, loss in submission.losses().items():
+        assert loss == pytest.approx(there[step], rel=1e-4), step
+    assert submission.ap() == pytest.approx(undisturbed.ap(), abs=0.02)
+    site.nothing_left(submission.job)
+
+
+def test_a_terminated_run_leaves_nothing(site: Site, data: str) -> None:
+    submission = site.submit(data, site.new_store())
+    submission.trained_to(1)
+    job = submission.job
+    assert len(site.trainers(job)) == 2
+    code, text = site.call("pipeline", "cancel", submission.id)
+    assert code == 0, text
+    site.nothing_left(job, 60)
+    assert submission.end(300) == 3, submission.command.text
+    assert "was terminated" in submission.command.text

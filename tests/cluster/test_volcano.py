@@ -1,0 +1,111 @@
+"""Queues, and the nodes with Ascend cards: pretended ones will do, nothing runs on them."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubeyolo.storage.uri import open_store
+from tests.cluster.site import Command, Site, Submission, wait_for
+
+CARDS = "huawei.com/Ascend910"
+SELECTOR = {"host-arch": "huawei-arm", "accelerator-type": "module-910b-8"}
+
+
+def test_a_queue_without_room_ends_the_step(site: Site, data: str) -> None:
+    submission = site.submit(data, site.new_store(), cluster={"cpu": "64", "queue_limit": 20})
+    assert submission.end() == 1
+    text = submission.command.text
+    for words in ("train failed", "found no room within 20 s (queue_limit)", "queue kubeyolo", "2 pods of 64 cpu"):
+        assert words in text
+    site.nothing_left(submission.job)
+
+
+@pytest.fixture
+def ascend_nodes(site: Site) -> list[dict[str, Any]]:
+    nodes = [node for node in site.objects("nodes") if SELECTOR.items() <= node["metadata"]["labels"].items()]
+    if len(nodes) < 2:
+        pytest.skip(f"the cluster has {len(nodes)} nodes with the labels {SELECTOR}; two are needed")
+    return nodes
+
+
+@pytest.fixture
+def ascend(site: Site, undisturbed: Submission, ascend_nodes: list[dict[str, Any]]) -> Iterator[Command]:
+    """A training of 16 processes that is submitted from here."""
+    taints = [taint for node in ascend_nodes for taint in node["spec"].get("taints", ())]
+    tolerations = [{"key": taint["key"], "operator": "Exists", "effect": taint["effect"]} for taint in taints]
+    image = Path(site.images).read_text().split("kubeyolo-train: ")[1].split()[0]
+    settings = {"preset": "ascend910b", "namespace": site.namespace, "queue": "kubeyolo", "image": image}
+    # A namespace at the restricted level admits no mount of a driver; these nodes have none.
+    settings |= {"tolerations": tolerations, "driver_mount": "", "cpu": "8", "memory": "16Gi"}
+    (site.folder / "ascend.yaml").write_text(json.dumps(settings))
+    found = site.kubeyolo(
+        *("train", dataset_of(undisturbed.store), "--config", "settings.yaml", "--store", site.new_store()),
+        *("--set", "train.processes=16", "--set", "train.device_target=Ascend", "--set", "train.per_batch_size=1"),
+        *("--launcher", "volcano", "--cluster", "ascend.yaml"),
+    )
+    yield found
+    if not found.is_over:
+        found.send(signal.SIGTERM)
+        found.end(60)
+
+
+def dataset_of(store: str) -> str:
+    names = sorted({one.key.split("/")[1] for one in open_store(store).list("datasets")})
+    return f"{store}/datasets/{names[0]}"
+
+
+def job_of(command: Command) -> str:
+    return command.heard(r"submitted job (\S+) to queue kubeyolo", 120)[1]
+
+
+def test_a_gang_takes_the_cards_of_two_nodes(site: Site, ascend: Command, ascend_nodes: list[dict[str, Any]]) -> None:
+    job = job_of(ascend)
+    wait_for(lambda: [pod["spec"].get("nodeName") for pod in site.trainers(job)].count(None) == 0, 120, "two nodes")
+    pods = site.trainers(job)
+    assert len(pods) == 2
+    assert {pod["spec"]["nodeName"] for pod in pods} <= {node["metadata"]["name"] for node in ascend_nodes}
+    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
+    for pod in pods:
+        (container,) = pod["spec"]["containers"]
+        assert container["resources"]["limits"][CARDS] == "8"
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert pod["spec"]["automountServiceAccountToken"] is False
+    ascend.send(signal.SIGTERM)
+    assert ascend.end(60) == 1
+    site.nothing_left(job)
+
+
+@pytest.fixture
+def occupied(site: Site, ascend_nodes: list[dict[str, Any]]) -> Iterator[None]:
+    """One of the nodes has no free card."""
+    node = ascend_nodes[0]
+    resources = {"limits": {CARDS: "8"}, "requests": {CARDS: "8"}}
+    security = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "runAsUser": 10001,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    container = {"name": "main", "image": "busy", "resources": resources, "securityContext": security}
+    spec = {"nodeName": node["metadata"]["name"], "containers": [container], "tolerations": [{"operator": "Exists"}]}
+    document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "occupies-a-node"}, "spec": spec}
+    path = site.folder / "occupies.json"
+    path.write_text(json.dumps(document))
+    site.kubectl("apply", "-f", str(path))
+    yield
+    site.kubectl("delete", "pod", "occupies-a-node", "--wait=false", "--grace-period=0", "--force")
+
+
+@pytest.mark.usefixtures("occupied")
+def test_a_gang_waits_for_the_second_node_and_says_why(site: Site, ascend: Command) -> None:
+    job = job_of(ascend)
+    line = ascend.heard(r"waiting since .*Insufficient huawei\.com/Ascend910.*", 120)[0]
+    assert "2 pods of" in line and f"8 {CARDS} each" in line and "0 of 2 pods placed" in line
+    assert not any(pod["spec"].get("nodeName") for pod in site.trainers(job))
