@@ -11,11 +11,12 @@ STORE_CONFIG = "kubeyolo-store"
 
 
 def survive_lost_pods(task: PipelineTask) -> None:
-    """Let a long step be tried again when its pod is lost; what it failed of by itself it does not try again.
+    """Let a long step be tried again when its pod is lost.
 
-    The duration is counted from the start of the first try: it has to be longer than any training.
+    A step that has failed by itself is tried again too, and fails at once: few tries, and soon. The duration is counted
+    from the start of the first try: it has to be longer than any training.
     """
-    task.set_retry(num_retries=5, backoff_duration="5s", backoff_factor=2.0, backoff_max_duration="8760h")
+    task.set_retry(num_retries=3, backoff_duration="5s", backoff_factor=1.0, backoff_max_duration="8760h")
 
 
 def give_surroundings(task: PipelineTask) -> None:

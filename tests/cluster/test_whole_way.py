@@ -42,10 +42,9 @@ def test_the_bundle_is_complete_and_predicts(site: Site, undisturbed: Submission
     key = next(one.key for one in store.list("val"))
     image = tmp_path / Path(key).name
     store.get_file(key, image)
-    arguments = ("predict", str(image), "--bundle", uri, "--runtime", "onnx", "--output", str(tmp_path / "out"))
-    code, text = site.call(*arguments)
+    code, text = site.call("predict", str(image), "--bundle", uri, "--runtime", "onnx", "--json")
     assert code == 0, text
-    assert json.loads(next((tmp_path / "out").glob("*.json")).read_text()) is not None
+    assert image.name in text
 
 
 def test_every_pod_keeps_to_the_restricted_level(site: Site, undisturbed: Submission) -> None:

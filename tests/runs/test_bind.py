@@ -44,7 +44,7 @@ def test_training_alone_is_tried_again_and_nothing_on_one_machine() -> None:
         return {name: task["retryPolicy"] for name, task in tasks if "retryPolicy" in task}
 
     ours = retried(pipeline_text())
-    assert list(ours) == ["train"] and ours["train"]["maxRetryCount"] == 5
+    assert list(ours) == ["train"] and ours["train"]["maxRetryCount"] == 3
     # Argo counts this from the start of the first try, so it has to be longer than a training.
     assert ours["train"]["backoffMaxDuration"] == f"{365 * 24 * 3600}s"
     assert retried(without_retries(pipeline_text())) == {}
