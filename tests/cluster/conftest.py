@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,16 @@ def data(site: Site, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def other_data(site: Site, tmp_path_factory: pytest.TempPathFactory) -> str:
     return upload_sample(site, tmp_path_factory.mktemp("data"), "shapes", 1)
+
+
+@pytest.fixture(scope="session")
+def dataset(site: Site, data: str) -> str:
+    """URI of the data set as it is stored once it was validated."""
+    code, text = site.call("validate", data, "--store", site.new_store())
+    assert code == 0, text
+    found = re.search(r"minio://\S+/datasets/[\w-]+", text)
+    assert found, text
+    return found[0]
 
 
 @pytest.fixture(scope="session")

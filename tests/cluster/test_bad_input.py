@@ -52,7 +52,7 @@ def test_an_image_of_the_trainers_that_is_not_there_ends_the_run(site: Site, dat
     site.nothing_left(submission.job)
 
 
-def test_an_account_without_rights_is_told(site: Site, data: str, tmp_path: Path) -> None:
+def test_an_account_without_rights_is_told(site: Site, dataset: str, tmp_path: Path) -> None:
     """A training that is launched with the rights of the namespace's default account, which has none."""
     token = site.kubectl("create", "token", "default").strip()
     config = yaml.safe_load(site.kubectl("config", "view", "--raw", "--minify"))
@@ -61,19 +61,19 @@ def test_an_account_without_rights_is_told(site: Site, data: str, tmp_path: Path
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
     settings = ("--launcher", "volcano", "--cluster-set", "image=localhost/any:1", "--set", "train.processes=2")
     command = site.kubeyolo(
-        *("train", data, "--store", site.new_store(), *settings), KUBECONFIG=str(tmp_path / "kubeconfig")
+        *("train", dataset, "--store", site.new_store(), *settings), KUBECONFIG=str(tmp_path / "kubeconfig")
     )
     assert command.end(120) == 2
     assert "may not" in command.text and command.text.count("error:") == 1, command.text
 
 
-def test_expired_credentials_are_told(site: Site, data: str, tmp_path: Path) -> None:
+def test_expired_credentials_are_told(site: Site, dataset: str, tmp_path: Path) -> None:
     config = yaml.safe_load(site.kubectl("config", "view", "--raw", "--minify"))
     config["users"][0]["user"] = {"token": "expired"}
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
     settings = ("--launcher", "volcano", "--cluster-set", "image=localhost/any:1", "--set", "train.processes=2")
     command = site.kubeyolo(
-        *("train", data, "--store", site.new_store(), *settings), KUBECONFIG=str(tmp_path / "kubeconfig")
+        *("train", dataset, "--store", site.new_store(), *settings), KUBECONFIG=str(tmp_path / "kubeconfig")
     )
     assert command.end(120) == 2
     assert "refuses the credentials" in command.text and command.text.count("error:") == 1, command.text

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from kubeyolo.storage.uri import open_store
-from tests.cluster.site import Command, Site, Submission, wait_for
+from tests.cluster.site import Command, Site, wait_for
 
 CARDS = "huawei.com/Ascend910"
 SELECTOR = {"host-arch": "huawei-arm", "accelerator-type": "module-910b-8"}
@@ -35,7 +34,7 @@ def ascend_nodes(site: Site) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def ascend(site: Site, undisturbed: Submission, ascend_nodes: list[dict[str, Any]]) -> Iterator[Command]:
+def ascend(site: Site, dataset: str, ascend_nodes: list[dict[str, Any]]) -> Iterator[Command]:
     """A training of 16 processes that is submitted from here."""
     taints = [taint for node in ascend_nodes for taint in node["spec"].get("taints", ())]
     tolerations = [{"key": taint["key"], "operator": "Exists", "effect": taint["effect"]} for taint in taints]
@@ -45,7 +44,7 @@ def ascend(site: Site, undisturbed: Submission, ascend_nodes: list[dict[str, Any
     settings |= {"tolerations": tolerations, "driver_mount": "", "cpu": "8", "memory": "16Gi"}
     (site.folder / "ascend.yaml").write_text(json.dumps(settings))
     found = site.kubeyolo(
-        *("train", dataset_of(undisturbed.store), "--config", "settings.yaml", "--store", site.new_store()),
+        *("train", dataset, "--config", "settings.yaml", "--store", site.new_store()),
         *("--set", "train.processes=16", "--set", "train.device_target=Ascend", "--set", "train.per_batch_size=1"),
         *("--launcher", "volcano", "--cluster", "ascend.yaml"),
     )
@@ -53,11 +52,6 @@ def ascend(site: Site, undisturbed: Submission, ascend_nodes: list[dict[str, Any
     if not found.is_over:
         found.send(signal.SIGTERM)
         found.end(60)
-
-
-def dataset_of(store: str) -> str:
-    names = sorted({one.key.split("/")[1] for one in open_store(store).list("datasets")})
-    return f"{store}/datasets/{names[0]}"
 
 
 def job_of(command: Command) -> str:

@@ -76,6 +76,11 @@ def test_pods_train_as_processes_of_one_machine_do(
     assert len(steps) >= 10
     for step in steps:
         assert there[step] == pytest.approx(here[step], rel=1e-4), step
+    bundle = next(tmp_path.glob("trainings/*/bundle"))
+    code, text = site.call("evaluate", str(bundle), dataset, "--store", str(tmp_path), "--json")
+    assert code == 0, text
+    ap = json.loads(next(tmp_path.rglob("evaluate/metrics.json")).read_text())["metrics"]["AP"]
+    assert undisturbed.ap() == pytest.approx(ap, abs=0.01)
 
 
 def found_in(store: str, folder: str) -> str:
