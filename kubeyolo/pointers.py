@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kubeyolo.bundle import LATEST
 from kubeyolo.errors import InputError, suggest
@@ -27,7 +27,7 @@ class DataPointer(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    data: str
+    data: str = Field(min_length=1)
 
 
 class ModelPointer(BaseModel):
@@ -79,7 +79,12 @@ def read_data_pointer(uri: str) -> str:
         pointed = _read(uri, DataPointer, example).data
     except NotFound as error:
         raise InputError(f"{uri}: there is no such pointer to a data set; write {example} there") from error
-    return pointed if "://" in pointed or pointed.startswith(("/", "~")) else join_uri(split_uri(uri)[0], pointed)
+    if "://" in pointed or pointed.startswith(("/", "~")):
+        return pointed
+    try:
+        return join_uri(split_uri(uri)[0], pointed)
+    except InputError as error:
+        raise InputError(f"{uri}: data = {pointed!r}: {error}; expected {example}") from error
 
 
 def read_model_pointer(uri: str) -> ModelPointer | None:

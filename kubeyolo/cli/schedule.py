@@ -99,6 +99,8 @@ def run_now(
 ) -> None:
     """Start now what a schedule file says, once; the recurring run stays as it is.
 
+    Refused while a run of the schedule is under way.
+
     Exit codes: 0 submitted, or with --wait succeeded; 1 failed; 2 could not be submitted; 3 terminated.
 
     [bold]Examples[/bold]
@@ -117,7 +119,14 @@ def run_now(
         raise InputError(f"schedule {name!r}: no file has this name{suggest(name, wanted) if wanted else ''}")
     one, kubeflow = wanted[name], Kubeflow(host)
     version = kubeflow.pipeline_version(one.schedule.pipeline, one.text)
-    run = kubeflow.submit(f"{name}-{commit_label()}", kubeflow.make_experiment(name), version, one.arguments)
+    group = kubeflow.make_experiment(name)
+    going = next((run for run in kubeflow.runs(group) if not run.is_over), None)
+    if going is not None:
+        raise InputError(
+            f"schedule {name!r}: a run of it is under way, {going.name} ({going.id}), and would train the same; "
+            f"wait for its end, or end it: kubeyolo pipeline cancel {going.id}"
+        )
+    run = kubeflow.submit(f"{name}-{commit_label()}", group, version, one.arguments)
     print(f"run {run.name}\nid {run.id}", flush=True)
     if wait:
         follow(kubeflow, run.id, RunDisplay())

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from kubernetes import client, config
 from urllib3 import disable_warnings
 from urllib3.exceptions import HTTPError, InsecureRequestWarning
@@ -72,7 +73,7 @@ class Cluster:
                 contexts, current = config.list_kube_config_contexts(file)
                 chosen = next((each for each in contexts if each["name"] == context), current)
                 own = chosen["context"].get("namespace", "")
-        except (config.ConfigException, OSError) as error:
+        except (config.ConfigException, OSError, yaml.YAMLError, TypeError, AttributeError, KeyError) as error:
             raise InputError(
                 f"no Kubernetes cluster: {_one_line(error)}; set KUBECONFIG to the file that names yours"
             ) from error

@@ -209,7 +209,7 @@ def _sortable(moment: str) -> str:
 
 def _waiting(status: Document) -> tuple[str, bool]:
     """Return why a pod waits, and whether it will for ever; an image that cannot be pulled may come yet."""
-    for container in status.get("containerStatuses", ()):
+    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
         state = container.get("state", {}).get("waiting") or {}
         reason = state.get("reason", "")
         if reason in _HOPELESS | _PULLING:

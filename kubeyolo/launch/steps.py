@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from kubeyolo.errors import KubeyoloError
 from kubeyolo.launch.cluster import Cluster, Document
 from kubeyolo.launch.pods import PodFacts
@@ -11,41 +13,56 @@ _NODE_NAME = "workflows.argoproj.io/node-name"
 _EXECUTOR, _MAIN = ".executor", "main"
 
 
-def step_log(workflow: str, step: str, namespace: str) -> str:
-    """Return what the newest pod of a step has printed; empty when it is gone, or the cluster cannot be asked.
+class StepPods:
+    """The pods of runs in a namespace, where this machine may ask Kubernetes; elsewhere nothing is known of them.
 
     Args:
-        workflow: Argo's workflow of the run.
-        step: Name of the step in the pipeline, such as ``train``.
-        namespace: Of the run.
+        namespace: Of the runs.
     """
-    try:
-        cluster = Cluster.connect(namespace)
-        pods, _ = cluster.pods(f"{_WORKFLOW_LABEL}={workflow}")
-        ours = [pod["metadata"] for pod in pods if _step_of(pod["metadata"]) == step.replace("_", "-")]
-        if not ours:
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+
+    def log(self, workflow: str, step: str) -> str:
+        """Return what the newest pod of a step has printed; empty when it is gone.
+
+        Args:
+            workflow: Argo's workflow of the run.
+            step: Name of the step in the pipeline, such as ``train``.
+        """
+        ours = [pod["metadata"] for pod in self._of(workflow) if _step_of(pod["metadata"]) == step.replace("_", "-")]
+        if not ours or self._cluster is None:
             return ""
         newest = max(ours, key=lambda meta: str(meta["creationTimestamp"]))
-        return cluster.log_text(newest["name"], _MAIN)
-    except KubeyoloError:
-        return ""
+        try:
+            return self._cluster.log_text(newest["name"], _MAIN)
+        except KubeyoloError:
+            return ""
 
+    def stuck(self, workflow: str) -> tuple[str, str] | None:
+        """Return the step whose pod cannot start and why, or None; Kubeflow says of such a run that it is under way.
 
-def stuck_step(workflow: str, namespace: str) -> tuple[str, str] | None:
-    """Return the step whose pod cannot start and why, or None; Kubeflow says of such a run that it is under way.
-
-    An image that cannot be pulled may be pulled at the next try: ask again before you believe it.
-    """
-    try:
-        pods, _ = Cluster.connect(namespace).pods(f"{_WORKFLOW_LABEL}={workflow}")
-    except KubeyoloError:
+        An image that cannot be pulled may be pulled at the next try: ask again before you believe it.
+        """
+        for pod in self._of(workflow):
+            facts = PodFacts.of(pod)
+            # A pod that has a node has its room: what it waits for is of its own.
+            if facts.phase == "Pending" and facts.node and facts.waiting:
+                return (_step_of(pod["metadata"]) or facts.name).replace("-", "_"), facts.waiting
         return None
-    for pod in pods:
-        facts = PodFacts.of(pod)
-        # A pod that has a node has its room: what it waits for is of its own.
-        if facts.phase == "Pending" and facts.node and facts.waiting:
-            return (_step_of(pod["metadata"]) or facts.name).replace("-", "_"), facts.waiting
-    return None
+
+    def _of(self, workflow: str) -> list[Document]:
+        try:
+            return self._cluster.pods(f"{_WORKFLOW_LABEL}={workflow}")[0] if self._cluster else []
+        except KubeyoloError:
+            return []
+
+    @cached_property
+    def _cluster(self) -> Cluster | None:
+        try:
+            return Cluster.connect(self._namespace)
+        except KubeyoloError:
+            return None
 
 
 def _step_of(meta: Document) -> str:

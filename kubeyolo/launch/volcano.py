@@ -66,6 +66,8 @@ def launch_on_volcano(
     image = settings.image or (step.image if step else "")
     if not image:
         raise InputError("the image of the trainer is not set; give it with --cluster-set image=REFERENCE")
+    # Kubernetes removes at once what is owned from another namespace. A job without an owner is left to nobody.
+    owned = step is not None and cluster.namespace == cluster.home
     run = step.run if step else f"kubeyolo-{digest_of(spec.output, 10)}"
     manifest = job_manifest(
         spec,
@@ -74,10 +76,9 @@ def launch_on_volcano(
         namespace=cluster.namespace,
         image=image,
         run=step.run if step else "",
-        # Kubernetes removes at once what is owned from another namespace.
-        owner=step.owner if step and cluster.namespace == cluster.home else None,
+        owner=step.owner if step and owned else None,
     )
-    replaced = partial(_is_deleted, cluster) if step else lambda: False
+    replaced = partial(_is_deleted, cluster) if owned else lambda: False
     with _ending_when_told():
         Shepherd(cluster, manifest, settings, show or _print_line, pace, is_replaced=replaced).run()
 

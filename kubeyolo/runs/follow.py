@@ -11,13 +11,14 @@ from kubeyolo.runs.remote import TERMINATED, RemoteRun, RemoteStep
 from kubeyolo.runs.watch import RunObserver
 
 POLL_SECONDS = 5.0
-STUCK_SECONDS = 90.0
-"""How long a pod may be unable to start: an image may be pulled at the second try."""
+STUCK_SECONDS = 180.0
+"""How long the pod of a step may be unable to start: an image may be pulled at the next try."""
 
 PATIENCE_SECONDS = 900.0
 """How long a Kubeflow that does not answer is waited for: its API server may be restarted."""
 
 LAST_LINES = 15
+_LOOKS = 6
 
 _BEGUN = frozenset({"RUNNING", "SUCCEEDED", "FAILED", "CANCELED", "CANCELING"})
 
@@ -41,6 +42,8 @@ class _Seen:
             if step.state == before:
                 continue
             self._state[step.name] = step.state
+            if step.state == "SKIPPED":
+                continue
             if step.is_cached:
                 self._observer.cached(step.name)
                 continue
@@ -50,6 +53,31 @@ class _Seen:
                 self._observer.finished(step.name, seconds_of(step))
             elif step.state in ("FAILED", "CANCELED"):
                 self._observer.failed(step.name, step.message)
+
+
+class _Stuck:
+    """Ends a run one of whose pods can never start: Kubeflow would call it running for ever."""
+
+    def __init__(self, kubeflow: Kubeflow, limit: float) -> None:
+        self._kubeflow, self._limit = kubeflow, limit
+        self._step, self._since, self._look_at = "", 0.0, 0.0
+
+    def look(self, run: RemoteRun) -> None:
+        """Look at the pods of a run, now and then.
+
+        Raises:
+            InputError: One of them was unable to start for too long; the run is terminated.
+        """
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + self._limit / _LOOKS
+        step, reason = self._kubeflow.stuck(run) or ("", "")
+        if step != self._step:
+            self._step, self._since = step, now
+        if step and now - self._since >= self._limit:
+            self._kubeflow.terminate(run.id)
+            raise InputError(f"run {run.name} ({run.id}): {step} cannot start: {reason}; the run is terminated")
 
 
 def follow(
@@ -79,7 +107,7 @@ def follow(
         TerminatedRun: Somebody has terminated it.
         Unreachable: Kubeflow has not answered for too long. The run goes on.
     """
-    seen, silent_since, stuck_since = _Seen(observer), 0.0, 0.0
+    seen, silent_since, stuck = _Seen(observer), 0.0, _Stuck(kubeflow, stuck_seconds)
     while True:
         try:
             run = kubeflow.run(run_id)
@@ -93,11 +121,7 @@ def follow(
         seen.look(run)
         if run.is_over:
             return check_end(kubeflow, run)
-        stuck = kubeflow.stuck(run)
-        stuck_since = (stuck_since or time.monotonic()) if stuck else 0.0
-        if stuck and time.monotonic() - stuck_since >= stuck_seconds:
-            kubeflow.terminate(run.id)
-            raise InputError(f"run {run.name} ({run.id}): {stuck[0]} cannot start: {stuck[1]}; the run is terminated")
+        stuck.look(run)
         time.sleep(poll_seconds)
 
 

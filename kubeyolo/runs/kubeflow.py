@@ -7,13 +7,17 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubeyolo import __version__
 from kubeyolo.errors import InputError
 from kubeyolo.runs.remote import MARK, RemoteRun, RemoteStep, one_line, recurring_of, run_of
 from kubeyolo.runs.schedules import Change, Recurring, Wanted
+
+if TYPE_CHECKING:
+    from kubeyolo.launch.steps import StepPods
 
 HOST, TOKEN, NAMESPACE = "KUBEYOLO_KFP_HOST", "KUBEYOLO_KFP_TOKEN", "KUBEYOLO_KFP_NAMESPACE"
 
@@ -241,15 +245,17 @@ class Kubeflow:
             text = self._read_log(run_id, name)
             if text:
                 return text
-        from kubeyolo.launch.steps import step_log
-
-        return step_log(step.workflow, step.name, self.namespace or _DEFAULT_NAMESPACE)
+        return self._pods.log(step.workflow, step.name)
 
     def stuck(self, run: RemoteRun) -> tuple[str, str] | None:
         """Return the step of a run whose pod cannot start and why, where this machine may ask Kubernetes."""
-        from kubeyolo.launch.steps import stuck_step
+        return self._pods.stuck(run.workflow) if run.workflow else None
 
-        return stuck_step(run.workflow, self.namespace or _DEFAULT_NAMESPACE) if run.workflow else None
+    @cached_property
+    def _pods(self) -> StepPods:
+        from kubeyolo.launch.steps import StepPods
+
+        return StepPods(self.namespace or _DEFAULT_NAMESPACE)
 
     def _read_log(self, run_id: str, node: str) -> str:
         response = self._call(

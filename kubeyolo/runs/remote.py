@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from kubeyolo.runs.schedules import Recurring
@@ -20,6 +20,7 @@ TERMINATED = "TERMINATED"
 """A run whose end was asked for. Kubeflow calls it FAILED in the end."""
 
 _TERMINATING = "CANCELING"
+_POD_TIME = timedelta(seconds=2)
 _MACHINERY = re.compile(
     r".*-driver|root|executor(\(\d+\))?|(condition|condition-branches|exit-handler|for-loop)-\d+(\.onExit)?"
 )
@@ -72,6 +73,7 @@ class RemoteRun:
         steps: Its steps in the order of their start.
         arguments: Values of its parameters.
         message: What Kubeflow says of its failure.
+        workflow: Argo's workflow of it, empty as long as there is none.
     """
 
     id: str
@@ -83,16 +85,12 @@ class RemoteRun:
     steps: tuple[RemoteStep, ...]
     arguments: Mapping[str, Any]
     message: str = ""
+    workflow: str = ""
 
     @property
     def is_over(self) -> bool:
         """Whether it has ended, however that may be."""
         return self.state in ENDED or (self.state == TERMINATED and self.ended is not None)
-
-    @property
-    def workflow(self) -> str:
-        """Argo's workflow of the run, empty as long as no step is there."""
-        return next((step.workflow for step in self.steps if step.node), "")
 
     def step(self, name: str) -> RemoteStep | None:
         """Return the step of a name."""
@@ -126,7 +124,16 @@ def run_of(found: Any) -> RemoteRun:
         steps=_steps(found),
         arguments=(config.parameters or {}) if config else {},
         message=one_line(found.error.message) if found.error and found.error.message else "",
+        workflow=next((node.rpartition("-")[0] for task in _tasks(found) for node in _nodes(task)), ""),
     )
+
+
+def _tasks(found: Any) -> list[Any]:
+    return list((found.run_details.task_details if found.run_details else None) or ())
+
+
+def _nodes(task: Any) -> list[str]:
+    return [child.pod_name for child in task.child_tasks or () if child.pod_name]
 
 
 def _state(found: Any) -> str:
@@ -137,10 +144,9 @@ def _state(found: Any) -> str:
 
 
 def _steps(found: Any) -> tuple[RemoteStep, ...]:
-    details = found.run_details.task_details if found.run_details else None
     steps = []
-    for task in details or ():
-        nodes = [child.pod_name for child in task.child_tasks or () if child.pod_name]
+    for task in _tasks(found):
+        nodes = _nodes(task)
         name, node = task.display_name or "", nodes[-1] if nodes else ""
         # Beside the steps there are their drivers, the graphs they lie in, and the workflow itself.
         if not name or _MACHINERY.fullmatch(name) or (node and name == node.rpartition("-")[0]):
@@ -151,14 +157,18 @@ def _steps(found: Any) -> tuple[RemoteStep, ...]:
                 name=name.replace("-", "_"),
                 state=task.state or "PENDING",
                 node=node,
-                # Of a step from the cache nothing runs: it has ended when it starts. A pod takes seconds.
-                is_cached=task.state == "SKIPPED" or (task.state == "SUCCEEDED" and started == ended),
+                is_cached=task.state == "SUCCEEDED" and started is not None and _is_at_once(started, ended),
                 started=started,
                 ended=ended,
                 message=one_line(task.error.message) if task.error and task.error.message else "",
             )
         )
     return tuple(sorted(steps, key=lambda step: (step.started is None, str(step.started))))
+
+
+def _is_at_once(started: datetime, ended: datetime | None) -> bool:
+    """Tell whether nothing has run: a step from the cache has ended when it starts, and a pod takes longer."""
+    return ended is not None and ended - started < _POD_TIME
 
 
 def _moment(moment: datetime | None) -> datetime | None:

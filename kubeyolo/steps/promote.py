@@ -79,13 +79,16 @@ def promote(
         raise InputError(f"max_regression = {max_regression}: expected a number of points, such as 0.5")
     opened, record = open_bundle(candidate.bundle), read_record(in_use)
     before = record.outputs.get("bundle", "")
-    _check_unmoved(latest, {before, join_uri(store, "models", opened.manifest.model, content_version(opened))})
+    expected = {before, join_uri(store, "models", opened.manifest.model, content_version(opened))}
+    _check_unmoved(latest, expected)
     checks = compare(opened, record.metrics, candidate.dataset_digest, config, max_regression)
     for runtime, check in checks.items():
         print(f"{runtime}: {check.message}", flush=True)
     if not all(check.passed for check in checks.values()):
         raise WorkError(_worse(checks, candidate.bundle, before, latest, store, max_regression))
     published = publish(candidate.bundle, store, "", candidate.evaluation)
+    # Again: to compare and to copy has taken its time.
+    _check_unmoved(latest, expected)
     put_in_use(latest, published.bundle, candidate.data, candidate.fingerprint)
     metrics: dict[str, Any] = {"version": published.version, **_numbers(opened, record.metrics)}
     outputs = {"bundle": published.bundle, "latest": latest, "before": before}

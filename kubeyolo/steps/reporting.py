@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from kubeyolo.errors import InputError, KubeyoloError, WorkError
+from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
 from kubeyolo.events import FAILURE_NAME, RECORD_NAME, REPORT_NAME, Event
 from kubeyolo.steps.guard import stops_with_its_run
 from kubeyolo.steps.record import read_record
@@ -176,7 +176,9 @@ def _fail(reporter: StepReporter, message: str, exit_code: int) -> None:
 
 def _write_failure(reporter: StepReporter, message: str, exit_code: int, stack: str) -> str:
     """Write failure.json; return the URI of the report when the step wrote one before it failed."""
-    failure = {"step": reporter.step, "message": message, "exit_code": exit_code, "stack": stack, "run": _run()}
+    # Who was told to stop has not failed: a pod that is drained is one that is lost, and the step is tried again.
+    run = "" if exit_code == InterruptedWork.exit_code else _run()
+    failure = {"step": reporter.step, "message": message, "exit_code": exit_code, "stack": stack, "run": run}
     try:
         store = open_store(reporter.output)
         store.write_bytes(FAILURE_NAME, json.dumps(failure, indent=1).encode())

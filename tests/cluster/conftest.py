@@ -32,22 +32,22 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     found.clean()
 
 
-def upload_sample(site: Site, folder: Path, name: str, seed: int) -> str:
+def upload_sample(site: Site, folder: Path, seed: int) -> str:
     """Generate a small data set, put it into the store and return its URI."""
-    generate_sample_dataset(folder / name, train=96, val=32, seed=seed)
-    uri = join_uri(site.place, "data", name)
-    open_store(uri).put_tree(folder / name, "")
+    generate_sample_dataset(folder / "shapes", train=96, val=32, seed=seed)
+    uri = join_uri(site.place, f"data-{seed}", "shapes")
+    open_store(uri).put_tree(folder / "shapes", "")
     return uri
 
 
 @pytest.fixture(scope="session")
 def data(site: Site, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return upload_sample(site, tmp_path_factory.mktemp("data"), "shapes", 0)
+    return upload_sample(site, tmp_path_factory.mktemp("data"), 0)
 
 
 @pytest.fixture(scope="session")
 def other_data(site: Site, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return upload_sample(site, tmp_path_factory.mktemp("data"), "shapes", 1)
+    return upload_sample(site, tmp_path_factory.mktemp("data"), 1)
 
 
 @pytest.fixture(scope="session")

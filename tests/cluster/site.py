@@ -38,7 +38,7 @@ model: yolov5n-r7
 train:
   image_size: 128
   per_batch_size: 4
-  max_epoch: 40
+  max_epoch: 26
   processes: 2
   optimizer: adamw
   lr: 0.002
@@ -59,7 +59,7 @@ CHECKPOINT_STEPS = 20
 CLUSTER = {"preset": "cpu", "queue": "kubeyolo"}
 
 
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float, what: str, poll: float = 1.0) -> Any:
     """Wait until a condition holds and return what it gave."""
     end = time.monotonic() + seconds
     while True:
@@ -67,7 +67,7 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
         if value:
             return value
         assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
-        time.sleep(1)
+        time.sleep(poll)
 
 
 class Command:
@@ -158,7 +158,7 @@ class Submission:
 
     def checkpoint(self) -> int:
         """Return the step of the newest complete checkpoint, 0 when there is none."""
-        pattern = re.compile(r"trainings/[^/]+/checkpoints/step-(\d+)/manifest\.json")
+        pattern = re.compile(r"trainings/[^/]+/checkpoints/step-(\d+)/checkpoint\.json")
         found = [pattern.fullmatch(one.key) for one in open_store(self.store).list("trainings")]
         return max((int(match[1]) for match in found if match), default=0)
 
@@ -206,6 +206,8 @@ class Site:
         self.namespace = os.environ.get("KUBEYOLO_KFP_NAMESPACE") or "kubeflow"
         self.images = os.environ.get("KUBEYOLO_IMAGES") or str(ROOT / "build" / "images.yaml")
         self.place = join_uri(os.environ["KUBEYOLO_STORE"], "tests", uuid.uuid4().hex[:8])
+        self._commands: list[Command] = []
+        self._submissions: list[Submission] = []
         (folder / "settings.yaml").write_text(SETTINGS)
 
     def new_store(self) -> str:
@@ -213,7 +215,9 @@ class Site:
         return join_uri(self.place, uuid.uuid4().hex[:8])
 
     def kubeyolo(self, *arguments: str, **environment: str) -> Command:
-        return Command(*arguments, folder=self.folder, **environment)
+        command = Command(*arguments, folder=self.folder, **environment)
+        self._commands.append(command)
+        return command
 
     def call(self, *arguments: str, seconds: float = 900) -> tuple[int, str]:
         """Call the command line; return its exit code and what it printed."""
@@ -226,7 +230,9 @@ class Site:
         pairs = ("--param", "launcher=volcano", "--param", f"cluster={settings}")
         places = ("--data", data, "--store", store, "--images", self.images, "--config", "settings.yaml")
         command = self.kubeyolo("pipeline", "submit", *places, *pairs, "--wait", *arguments)
-        return Submission(command, store, command.heard(r"(?m)^id (\S+)$", 60)[1])
+        submission = Submission(command, store, command.heard(r"(?m)^id (\S+)$", 60)[1])
+        self._submissions.append(submission)
+        return submission
 
     def kubectl(self, *arguments: str, check: bool = True) -> str:
         result = subprocess.run([_kubectl(), "-n", self.namespace, *arguments], capture_output=True, text=True)
@@ -268,7 +274,11 @@ class Site:
         self.kubectl("exec", pod, "--", "python3", "-c", program)
 
     def clean(self) -> None:
-        """Remove from the store what the tests have left."""
+        """End what is still under way, and remove from the store what the tests have left."""
+        for submission in self._submissions:
+            submission.abandon()
+        for command in self._commands:
+            command.stop()
         open_store(self.place).delete_tree("")
 
 

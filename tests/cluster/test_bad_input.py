@@ -7,12 +7,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubeyolo.runs.kubeflow import Kubeflow
+from kubeyolo.runs.kubeflow import Kubeflow, NoSuchThing
 from tests.cluster.site import Site
+
+EXPERIMENT = "yolov5n-r7-shapes"
 
 
 def number_of_runs() -> int:
-    return sum(1 for _ in Kubeflow().runs())
+    kubeflow = Kubeflow()
+    try:
+        return sum(1 for _ in kubeflow.runs(kubeflow.experiment(EXPERIMENT)))
+    except NoSuchThing:
+        return 0
 
 
 @pytest.mark.parametrize(
@@ -21,7 +27,7 @@ def number_of_runs() -> int:
         (("--param", "max_epochs=3"), "did you mean 'max_epoch'?"),
         (("--param", "max_epoch=many"), "max_epoch"),
         (("--host", "http://127.0.0.1:9"), "does not answer"),
-        (("--data", "minio://kubeyolo/nothing-is-here"), "nothing"),
+        (("--data", "minio://kubeyolo/is-not-here"), "there is nothing there"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(

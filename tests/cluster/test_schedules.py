@@ -39,12 +39,16 @@ def folder(site: Site, data: str, tmp_path: Path) -> Iterator[Path]:
     write_document(pointer, json.dumps({"data": data}).encode())
     folder = tmp_path / "schedules"
     folder.mkdir()
+    # Schedules without a file in the folder are disabled: those of others are switched on again.
+    others = [one for one in Kubeflow().recurring() if one.enabled]
     (folder / f"{name}.yaml").write_text(SCHEDULE.format(name=name, pointer=pointer, store=store))
     yield folder
     for one in Kubeflow().recurring():
         if one.name == name:
             Kubeflow().delete(one)
     kubeflow = Kubeflow()
+    for one in others:
+        kubeflow.enable(one, True)
     for run in kubeflow.runs(kubeflow.experiment(name)):
         if not run.is_over:
             kubeflow.terminate(run.id)

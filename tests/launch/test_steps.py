@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kubeyolo.launch.steps import step_log, stuck_step
+from kubeyolo.launch.steps import StepPods
 from tests.kubernetes_server import KubernetesServer
 from tests.launch.volcano_double import NODE, Volcano
 
@@ -42,25 +43,28 @@ def test_the_log_of_a_step_is_that_of_its_own_pod(kubernetes: KubernetesServer, 
     make_pod(kubernetes, volcano, f"{volcano.namespace}-driver", "train-driver", "of the driver")
     make_pod(kubernetes, volcano, f"{volcano.namespace}-impl", "train.executor(0)", "of the step")
     make_pod(kubernetes, volcano, f"{volcano.namespace}-other", "validate-dataset.executor", "of another")
-    assert "of the step" in step_log(WORKFLOW, "train", volcano.namespace)
-    assert "of another" in step_log(WORKFLOW, "validate_dataset", volcano.namespace)
-    assert step_log(WORKFLOW, "publish", volcano.namespace) == ""
-    assert step_log("another", "train", volcano.namespace) == ""
+    assert "of the step" in StepPods(volcano.namespace).log(WORKFLOW, "train")
+    assert "of another" in StepPods(volcano.namespace).log(WORKFLOW, "validate_dataset")
+    assert StepPods(volcano.namespace).log(WORKFLOW, "publish") == ""
+    assert StepPods(volcano.namespace).log("another", "train") == ""
 
 
 @pytest.mark.usefixtures("cluster")
 def test_a_step_whose_image_is_not_there_is_stuck(kubernetes: KubernetesServer, volcano: Volcano) -> None:
     name = f"{volcano.namespace}-impl"
     make_pod(kubernetes, volcano, name, "validate-dataset.executor", "")
-    assert stuck_step(WORKFLOW, volcano.namespace) is None
+    assert StepPods(volcano.namespace).stuck(WORKFLOW) is None
     volcano.container_waits(name, "ImagePullBackOff", "not found")
     words = "image registry/nowhere:1 cannot be pulled (not found)"
-    assert stuck_step(WORKFLOW, volcano.namespace) == ("validate_dataset", words)
+    assert StepPods(volcano.namespace).stuck(WORKFLOW) == ("validate_dataset", words)
     volcano.container_waits(name, "ContainerCreating")
-    assert stuck_step(WORKFLOW, volcano.namespace) is None
+    assert StepPods(volcano.namespace).stuck(WORKFLOW) is None
 
 
-def test_without_a_cluster_there_is_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KUBECONFIG", "/nowhere")
-    assert step_log(WORKFLOW, "train", "kubeflow") == ""
-    assert stuck_step(WORKFLOW, "kubeflow") is None
+@pytest.mark.parametrize("text", [None, "a: [", "[]", "{}"])
+def test_without_a_cluster_there_is_no_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    if text is not None:
+        (tmp_path / "kubeconfig").write_text(text)
+    assert StepPods("kubeflow").log(WORKFLOW, "train") == ""
+    assert StepPods("kubeflow").stuck(WORKFLOW) is None

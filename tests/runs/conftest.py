@@ -90,5 +90,7 @@ def fake_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRuns:
 def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeflowDouble]:
     double = KubeflowDouble()
     monkeypatch.setenv("KUBEYOLO_KFP_HOST", double.host)
+    # The pods of its runs are nowhere: the cluster of whoever runs the tests is not asked for them.
+    monkeypatch.setenv("KUBECONFIG", "/nowhere/kubeconfig")
     yield double
     double.stop()

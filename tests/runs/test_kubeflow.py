@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kubeyolo.errors import InputError, WorkError
+from kubeyolo.launch.steps import StepPods
 from kubeyolo.runs.follow import TerminatedRun, follow
 from kubeyolo.runs.kubeflow import Kubeflow, NoSuchThing, Unreachable
 from kubeyolo.runs.remote import TERMINATED
@@ -101,14 +102,39 @@ def test_a_failed_run_without_a_failed_step_is_told_too(double: KubeflowDouble) 
         follow(Kubeflow(), run_id, Watched(), poll_seconds=0)
 
 
+def test_the_pods_themselves_are_asked_when_kubeflow_keeps_no_log(
+    double: KubeflowDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = submitted(double, ("RUNNING", task("train", "RUNNING", 3)))
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(StepPods, "log", lambda self, *names: asked.append((self._namespace, *names)) or "its lines")
+    monkeypatch.setattr(StepPods, "stuck", lambda self, *names: asked.append((self._namespace, *names)))
+    kubeflow = Kubeflow()
+    run = kubeflow.run(run_id)
+    assert kubeflow.log(run_id, run.steps[0]) == "its lines" and kubeflow.stuck(run) is None
+    assert asked == [("kubeflow", WORKFLOW, "train"), ("kubeflow", WORKFLOW)]
+    double.logs[f"{WORKFLOW}-3"] = "kept"
+    assert kubeflow.log(run_id, run.steps[0]) == "kept"
+
+
+def test_steps_after_a_failed_one_are_not_from_the_cache(double: KubeflowDouble) -> None:
+    run_id = submitted(double, ("FAILED", [*task("train", "FAILED", 3), *task("evaluate", "SKIPPED", 4)]))
+    watched = Watched()
+    with pytest.raises(WorkError):
+        follow(Kubeflow(), run_id, watched, poll_seconds=0)
+    assert [step.is_cached for step in Kubeflow().run(run_id).steps] == [False, False]
+    assert watched.said == ["started train", "failed train: "]
+
+
 def test_a_run_whose_pod_can_never_start_is_terminated(double: KubeflowDouble, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = submitted(double, ("RUNNING", task("train", "RUNNING", 3)))
-    kubeflow, looks = Kubeflow(), iter([None, ("train", "no image"), None, *[("train", "no image")] * 9])
+    other = [("validate_dataset", "no image")] * 2
+    kubeflow, looks = Kubeflow(), iter([None, *other, None, *[("train", "no image")] * 20])
     monkeypatch.setattr(kubeflow, "stuck", lambda run: next(looks))
     with pytest.raises(InputError, match=r"train cannot start: no image; the run is terminated"):
-        follow(kubeflow, run_id, Watched(), poll_seconds=0.05, stuck_seconds=0.1)
+        follow(kubeflow, run_id, Watched(), poll_seconds=0.05, stuck_seconds=0.3)
     assert double.runs[run_id].terminated
-    assert len(list(looks)) < 9
+    assert len(list(looks)) < 17
 
 
 def test_a_terminated_run_is_not_a_failed_one(double: KubeflowDouble) -> None:

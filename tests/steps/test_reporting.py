@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.errors import InputError, WorkError
+from kubeyolo.errors import InputError, InterruptedWork, WorkError
 from kubeyolo.events import Event, StepRecord, parse_event
 from kubeyolo.steps.record import read_record, write_record, write_report
 from kubeyolo.steps.reporting import reported, scalars
@@ -122,6 +122,12 @@ def test_what_failed_by_itself_is_not_tried_again(
 
 
 def test_a_lost_pod_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_POD_NAME", POD.format("retry-", 1))
+    monkeypatch.setenv("KFP_RETRY_INDEX", "0")
+    with pytest.raises(SystemExit) as ended, reported("train") as reporter:
+        reporter.write_to(f"file://{tmp_path}", shared=True)
+        raise InterruptedWork("told to stop")
+    assert ended.value.code == 130
     monkeypatch.setenv("KFP_POD_NAME", POD.format("retry-", 2))
     monkeypatch.setenv("KFP_RETRY_INDEX", "1")
     with reported("train") as reporter:

@@ -282,6 +282,7 @@ def test_what_cannot_be_compared_is_said_before_the_training(place: Place) -> No
         ("{}", "this pointer has no 'data'; expected"),
         ('{"data": 7}', "data = 7: "),
         ('{"data": "absent"}', "points at a data set that cannot be used: "),
+        ('{"data": ""}', "data = ''"),
         ('{"data": "../else"}', "must not be empty, '.' or '..'"),
         ('{"data": "ftp://x/y"}', "stores of kind 'ftp' are not known"),
     ],
@@ -292,7 +293,7 @@ def test_a_bad_pointer_to_data_is_named(place: Place, document: str | None, word
         place.pointer.write_text(document)
     with pytest.raises(InputError) as refused:
         place.look()
-    assert words in str(refused.value)
+    assert words in str(refused.value) and place.pointer.name in str(refused.value)
     assert refused.value.exit_code == 2
 
 
