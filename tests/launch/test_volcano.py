@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError, WorkError
@@ -403,7 +405,7 @@ def test_a_run_of_a_pipeline_names_owns_and_labels_its_job(
 
 
 PROGRAM = """
-import contextlib
+import contextlib, json, os
 from kubeyolo.config.load import load_config
 from kubeyolo.launch.settings import cluster_settings
 from kubeyolo.launch.volcano import launch_on_volcano
@@ -413,7 +415,8 @@ from kubeyolo.training.spec import TrainingSpec
 config = load_config("yolov5n-r7", sets=("train.processes=2",))
 spec = TrainingSpec(dataset="minio://data/sets/cells-1", output="minio://data/trainings/one", config=config)
 with CONTEXT:
-    launch_on_volcano(spec, cluster_settings({"image": "registry/kubeyolo-train:1"}))
+    more = json.loads(os.environ.get("MORE_SETTINGS", "{}"))
+    launch_on_volcano(spec, cluster_settings({"image": "registry/kubeyolo-train:1", **more}))
 """
 
 
@@ -469,6 +472,39 @@ def test_a_step_whose_pod_is_deleted_leaves_the_job_to_the_next_try(
     assert retry.wait(30) == 0
     kubernetes.do("PATCH", pod, {"metadata": {"finalizers": None}})
     assert nothing_left(volcano)
+
+
+def test_a_job_in_another_namespace_is_left_to_nobody(
+    account: Path, volcano: Volcano, kubernetes: KubernetesServer, tmp_path: Path
+) -> None:
+    """It has no owner: without another try nothing would end it."""
+    home = f"{volcano.namespace}-home"
+    kubernetes.namespace(home, {})
+    subject = {"kind": "ServiceAccount", "name": "pipeline-runner", "namespace": volcano.namespace}
+    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}
+    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{home}"
+    kubernetes.do("POST", f"{path}/roles", {"metadata": {"name": "pods"}, "rules": [rule]})
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "pods"}
+    kubernetes.do(
+        "POST", f"{path}/rolebindings", {"metadata": {"name": "pods"}, "roleRef": role, "subjects": [subject]}
+    )
+    config = yaml.safe_load(account.read_text())
+    for context in config["contexts"]:
+        context["context"]["namespace"] = home
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    pod = make_step_pod(kubernetes, home, finalizers=["workflows.argoproj.io/status"])
+    elsewhere = json.dumps({"namespace": volcano.namespace})
+    kubeconfig = tmp_path / "kubeconfig"
+    step = start_step(kubeconfig, "stops_with_its_run()", KFP_POD_NAME="step", MORE_SETTINGS=elsewhere)
+    job = volcano.wait_job()
+    assert "ownerReferences" not in job["metadata"]
+    volcano.run(job)
+    hear(step, "running")
+    kubernetes.do("DELETE", pod)
+    step.send_signal(signal.SIGTERM)
+    assert step.wait(30) == 143
+    assert nothing_left(volcano)
+    kubernetes.do("PATCH", pod, {"metadata": {"finalizers": None}})
 
 
 @pytest.mark.parametrize(

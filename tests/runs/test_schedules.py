@@ -181,5 +181,11 @@ def test_a_schedule_is_run_now_without_a_recurring_run(
     (run,) = double.runs.values()
     assert run.body["runtime_config"]["parameters"] == BASE["parameters"]
     assert not double.recurring
+    assert call("retrain-bccd", files) == 2
+    assert f"a run of it is under way, {run.body['display_name']}" in capsys.readouterr().err
+    assert len(double.runs) == 1
+    run.states = [("SUCCEEDED", [])]
+    assert call("retrain-bccd", files) == 0 and len(double.runs) == 2
+    capsys.readouterr()
     assert call("retrain-bcd", files) == 2
     assert "no file has this name; did you mean 'retrain-bccd'" in capsys.readouterr().err

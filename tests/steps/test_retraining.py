@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -221,7 +222,7 @@ def test_a_model_in_use_without_int8_is_compared_by_its_float_network(place: Pla
     assert place.retrain("two", {"onnx": 4, "int8": 6})
 
 
-def test_a_pointer_that_was_moved_in_the_meantime_stays(place: Place) -> None:
+def test_a_pointer_that_was_moved_in_the_meantime_stays(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.retrain("one", {"onnx": 4, "int8": 4})
     place.point_to("tuesday", seed=2)
     found = place.look()
@@ -237,6 +238,19 @@ def test_a_pointer_that_was_moved_in_the_meantime_stays(place: Place) -> None:
     arguments = (candidate, known.record, place.latest, place.store, str(place.folder / "promote"), config)
     with pytest.raises(WorkError, match=f"names {other.bundle}, moved while this one was trained; run it again"):
         promote(*arguments)
+    assert place.in_use().bundle == other.bundle
+    # Moved while the bundle is copied.
+    write_model_pointer(place.latest, ModelPointer(bundle=found.in_use))
+
+    def publish_slowly(*given: Any) -> Any:
+        published = publish(*given)
+        write_model_pointer(place.latest, ModelPointer(bundle=other.bundle))
+        return published
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kubeyolo.steps.promote.publish", publish_slowly)
+        with pytest.raises(WorkError, match=f"names {other.bundle}, moved while"):
+            promote(*arguments)
     assert place.in_use().bundle == other.bundle
     # When the task is tried again after its pod was lost, the model that it has put in use is no other one.
     write_model_pointer(place.latest, ModelPointer(bundle=found.in_use))
