@@ -105,5 +105,5 @@ def occupied(site: Site, ascend_nodes: list[dict[str, Any]]) -> Iterator[None]:
 def test_a_gang_waits_for_the_second_node_and_says_why(site: Site, ascend: Command) -> None:
     job = job_of(ascend)
     line = ascend.heard(r"waiting since .*Insufficient huawei\.com/Ascend910.*", 120)[0]
-    assert "2 pods of" in line and f"8 {CARDS} each" in line and "0 of 2 pods placed" in line
+    assert f"2 pods of 8 cpu, 8 {CARDS}, 16Gi memory each" in line and "0 of 2 pods placed" in line
     assert not any(pod["spec"].get("nodeName") for pod in site.trainers(job))
