@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 
 from kubeyolo.errors import KubeyoloError
@@ -11,6 +12,7 @@ from kubeyolo.launch.pods import PodFacts
 _WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
 _NODE_NAME = "workflows.argoproj.io/node-name"
 _EXECUTOR, _MAIN = ".executor", "main"
+_TRY = re.compile(r"\(\d+\)")
 
 
 class StepPods:
@@ -66,7 +68,10 @@ class StepPods:
 
 
 def _step_of(meta: Document) -> str:
-    """Return ``train`` of the node ``workflow.root.exit-handler-1.train.executor(0)``; empty for a driver."""
-    name = str((meta.get("annotations") or {}).get(_NODE_NAME, ""))
+    """Return ``train`` of the node ``workflow.root.exit-handler-1.train.executor(0)``; empty for a driver.
+
+    Where Argo tries everything again, every part of the name has the number of its try.
+    """
+    name = _TRY.sub("", str((meta.get("annotations") or {}).get(_NODE_NAME, "")))
     path, found, _ = name.rpartition(_EXECUTOR)
     return path.rpartition(".")[2] if found else ""

@@ -21,8 +21,9 @@ TERMINATED = "TERMINATED"
 
 _TERMINATING = "CANCELING"
 _POD_TIME = timedelta(seconds=2)
+# A task that is tried again has its tries beside it: train, train(0), train(1).
 _MACHINERY = re.compile(
-    r".*-driver|root|executor(\(\d+\))?|(condition|condition-branches|exit-handler|for-loop)-\d+(\.onExit)?"
+    r".*-driver|root|executor|(condition|condition-branches|exit-handler|for-loop)-\d+(\.onExit)?|.*\(\d+\)"
 )
 
 

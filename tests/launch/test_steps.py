@@ -42,7 +42,7 @@ def make_pod(kubernetes: KubernetesServer, volcano: Volcano, name: str, node_nam
 def test_the_log_of_a_step_is_that_of_its_own_pod(kubernetes: KubernetesServer, volcano: Volcano) -> None:
     make_pod(kubernetes, volcano, f"{volcano.namespace}-driver", "train-driver", "of the driver")
     make_pod(kubernetes, volcano, f"{volcano.namespace}-impl", "train.executor(0)", "of the step")
-    make_pod(kubernetes, volcano, f"{volcano.namespace}-other", "validate-dataset.executor", "of another")
+    make_pod(kubernetes, volcano, f"{volcano.namespace}-other", "validate-dataset(1).executor(0)", "of another")
     assert "of the step" in StepPods(volcano.namespace).log(WORKFLOW, "train")
     assert "of another" in StepPods(volcano.namespace).log(WORKFLOW, "validate_dataset")
     assert StepPods(volcano.namespace).log(WORKFLOW, "publish") == ""

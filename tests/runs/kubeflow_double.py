@@ -34,7 +34,7 @@ def task(name: str, state: str, number: int, message: str = "") -> list[dict[str
         step["child_tasks"] = [{"pod_name": node}]
     if message:
         step["error"] = {"code": 2, "message": message}
-    machinery = ("executor", "executor(0)", "exit-handler-1.onExit", f"{name}-driver")
+    machinery = ("executor", "executor(0)", f"{name}(0)", "exit-handler-1.onExit", f"{name}-driver")
     return [step, *({**step, "display_name": one} for one in machinery)]
 
 

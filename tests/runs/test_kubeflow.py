@@ -126,15 +126,31 @@ def test_steps_after_a_failed_one_are_not_from_the_cache(double: KubeflowDouble)
     assert watched.said == ["started train", "failed train: "]
 
 
+class Clock:
+    """Time that passes when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 def test_a_run_whose_pod_can_never_start_is_terminated(double: KubeflowDouble, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = submitted(double, ("RUNNING", task("train", "RUNNING", 3)))
-    other = [("validate_dataset", "no image")] * 2
-    kubeflow, looks = Kubeflow(), iter([None, *other, None, *[("train", "no image")] * 20])
+    kubeflow, clock = Kubeflow(), Clock()
+    waits = [("validate_dataset", "slow registry")] * 5 + [None] + [("train", "no image")] * 50
+    looks = iter(waits)
     monkeypatch.setattr(kubeflow, "stuck", lambda run: next(looks))
+    monkeypatch.setattr("kubeyolo.runs.follow.time", clock)
     with pytest.raises(InputError, match=r"train cannot start: no image; the run is terminated"):
-        follow(kubeflow, run_id, Watched(), poll_seconds=0.05, stuck_seconds=0.3)
+        follow(kubeflow, run_id, Watched(), poll_seconds=5, stuck_seconds=60)
     assert double.runs[run_id].terminated
-    assert len(list(looks)) < 17
+    # Every 10 s: five looks at another step, one at none, and seven until it has waited for 60 s.
+    assert len(list(looks)) == len(waits) - 5 - 1 - 7
 
 
 def test_a_terminated_run_is_not_a_failed_one(double: KubeflowDouble) -> None:
