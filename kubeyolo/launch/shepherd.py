@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -87,8 +88,10 @@ class Shepherd:
             except (SystemExit, InterruptedWork):
                 # A step that is told to end has less than a second: two short requests fit.
                 if self._uid and self._is_replaced():
-                    self._show(f"job {self._name} goes on: the next try of this step adopts it")
                     self._uid = ""
+                    # Whoever has read these lines may be gone already.
+                    with contextlib.suppress(OSError):
+                        self._show(f"job {self._name} goes on: the next try of this step adopts it")
                 raise
             finally:
                 self._delete()

@@ -18,22 +18,25 @@ _GRACE_SECONDS = 10.0
 
 
 @contextmanager
-def stops_with_its_run() -> Iterator[None]:
+def stops_with_its_run() -> Iterator[threading.Event]:
     """Turn SIGTERM into SystemExit, so that worker processes are ended, and send it when the run has died.
 
-    A run that is killed leaves its step behind; two trainings would then write the same checkpoints.
+    A run that is killed leaves its step behind; two trainings would then write the same checkpoints. The event is set
+    once the step was told to end.
     """
-    previous = signal.signal(signal.SIGTERM, _end)
+    told = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        told.set()
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, end)
     watcher = _watch_run()
     try:
-        yield
+        yield told
     finally:
         watcher.set()
         signal.signal(signal.SIGTERM, previous)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 def _watch_run() -> threading.Event:

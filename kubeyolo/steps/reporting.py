@@ -6,15 +6,17 @@ Events go to standard output, where a run on this machine reads them. A failure 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,6 +62,7 @@ class StepReporter:
     step: str
     output: str = ""
     record: str = ""
+    told_to_end: threading.Event = field(default_factory=threading.Event)
 
     def write_to(self, output: str, shared: bool = False) -> None:
         """Name where the step writes, and remove what says that a former try was complete or failed there.
@@ -137,7 +140,7 @@ def reported(step: str) -> Iterator[StepReporter]:
     reporter.say(Event("started", step))
     start = time.monotonic()
     try:
-        with stops_with_its_run():
+        with stops_with_its_run() as reporter.told_to_end:
             yield reporter
     except KubeyoloError as error:
         _fail(reporter, str(error), error.exit_code)
@@ -167,17 +170,20 @@ def _fail(reporter: StepReporter, message: str, exit_code: int) -> None:
     report = ""
     if reporter.output:
         report = _write_failure(reporter, message, exit_code, stack)
-    reporter.say(
-        Event("failed", reporter.step, {"message": message, "exit_code": exit_code, "report": report, "stack": stack})
-    )
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    # Whoever reads these lines may be gone, when the step was told to end.
+    with contextlib.suppress(BrokenPipeError):
+        fields = {"message": message, "exit_code": exit_code, "report": report, "stack": stack}
+        reporter.say(Event("failed", reporter.step, fields))
+        print(f"error: {message}", file=sys.stderr, flush=True)
     raise SystemExit(exit_code)
 
 
 def _write_failure(reporter: StepReporter, message: str, exit_code: int, stack: str) -> str:
     """Write failure.json; return the URI of the report when the step wrote one before it failed."""
-    # Who was told to stop has not failed: a pod that is drained is one that is lost, and the step is tried again.
-    run = "" if exit_code == InterruptedWork.exit_code else _run()
+    # Who was told to end has not failed, whatever breaks on the way: a pod that is drained is one that is lost, and
+    # the step is tried again.
+    told = reporter.told_to_end.is_set() or exit_code == InterruptedWork.exit_code
+    run = "" if told else _run()
     failure = {"step": reporter.step, "message": message, "exit_code": exit_code, "stack": stack, "run": run}
     try:
         store = open_store(reporter.output)

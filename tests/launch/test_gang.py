@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +22,16 @@ from kubeyolo.errors import InputError, WorkError
 from kubeyolo.launch.gang import Gang, Relay, relay
 from kubeyolo.training.spec import TrainingSpec
 from tests.kubernetes_server import wait_for
-from tests.minio_server import free_port
+
+
+def free_port() -> int:
+    """Return a port that is free, as the one after it is: no one gets such a one by chance, they are too low."""
+    while True:
+        port = random.randrange(20000, 30000, 2)
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as next_one:
+            one.bind(("127.0.0.1", port))
+            next_one.bind(("127.0.0.1", port + 1))
+            return port
 
 
 def gang(node: int, port: int, nodes: int = 2, attempt: str = "1", limit: float = 20.0) -> Gang:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -14,14 +15,14 @@ class _LateNews:
     """A cluster whose gang was restarted: the watch has not heard of it, and the pod's log is the next one's."""
 
     def __init__(self, uids: list[str]) -> None:
-        self.uids, self.connections = uids, 0
+        self.uids, self.connections, self.over = uids, 0, threading.Event()
 
     def pods(self, selector: str) -> tuple[list[dict[str, Any]], str]:
         meta = {"name": "job-trainer-0", "uid": "first", "annotations": {"volcano.sh/task-index": "0"}}
         return [{"metadata": meta, "spec": {"nodeName": "node"}, "status": {"phase": "Running"}}], "1"
 
     def pod_changes(self, selector: str, version: str, seconds: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        wait_for(lambda: self.connections > 9, seconds=60)
+        self.over.wait()
         return iter(())
 
     def pod(self, name: str) -> dict[str, Any] | None:
@@ -43,6 +44,7 @@ def _heard(uids: list[str], connections: int) -> list[str]:
     assert not follower.is_alive()
     assert cluster.connections == connections
     watch.stop()
+    cluster.over.set()
     return lines
 
 

@@ -128,6 +128,14 @@ def test_a_lost_pod_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         reporter.write_to(f"file://{tmp_path}", shared=True)
         raise InterruptedWork("told to stop")
     assert ended.value.code == 130
+    with pytest.raises(SystemExit), reported("train") as reporter:
+        reporter.write_to(f"file://{tmp_path}", shared=True)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            # As when the reader of its lines is gone before it.
+            raise BrokenPipeError
+    assert json.loads((tmp_path / "failure.json").read_text())["run"] == ""
     monkeypatch.setenv("KFP_POD_NAME", POD.format("retry-", 2))
     monkeypatch.setenv("KFP_RETRY_INDEX", "1")
     with reported("train") as reporter:
