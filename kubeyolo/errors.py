@@ -33,6 +33,11 @@ class InputError(KubeyoloError):
     exit_code = 2
 
 
+def one_line(said: object, longest: int | None = None) -> str:
+    """Return what somebody else has said in one line, cut to this many characters where they are given."""
+    return " ".join(str(said).split())[:longest]
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known name, else the known names."""
     names = sorted(known)

@@ -102,38 +102,18 @@ def measuring_tasks(
     code_digest: str,
 ) -> MeasuringTasks:
     """Evaluate, export and quantize what was trained; the parameters are those of the pipelines."""
-    dataset, digest = validated.outputs["dataset"], validated.outputs["digest"]
-    evaluated = evaluate(
-        bundle=trained.outputs["bundle"],
-        dataset=dataset,
-        dataset_digest=digest,
-        store=store,
-        run_name=run_name,
-        min_ap=min_ap,
-        evaluate_overrides=evaluate_overrides,
-        runtime="mindspore",
-        place="evaluate",
-        code_digest=code_digest,
-    )
-    exported = export_model(
-        bundle=trained.outputs["bundle"],
-        dataset=dataset,
-        dataset_digest=digest,
-        store=store,
-        run_name=run_name,
-        export_overrides=export_overrides,
-        evaluate_overrides=evaluate_overrides,
-        code_digest=code_digest,
-    )
+    common = {
+        "dataset": validated.outputs["dataset"],
+        "dataset_digest": validated.outputs["digest"],
+        "store": store,
+        "run_name": run_name,
+        "evaluate_overrides": evaluate_overrides,
+        "code_digest": code_digest,
+    }
+    bundle = trained.outputs["bundle"]
+    evaluated = evaluate(bundle=bundle, min_ap=min_ap, runtime="mindspore", place="evaluate", **common)
+    exported = export_model(bundle=bundle, export_overrides=export_overrides, **common)
     quantized = quantize(
-        bundle=exported.outputs["bundle"],
-        dataset=dataset,
-        dataset_digest=digest,
-        store=store,
-        run_name=run_name,
-        max_drop=max_drop,
-        quantize_overrides=quantize_overrides,
-        evaluate_overrides=evaluate_overrides,
-        code_digest=code_digest,
+        bundle=exported.outputs["bundle"], max_drop=max_drop, quantize_overrides=quantize_overrides, **common
     )
     return MeasuringTasks(evaluated, exported, quantized)

@@ -37,6 +37,14 @@ _CONTROLLERS = (
 
 JSON = dict[str, Any]
 
+RESTRICTED: JSON = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""Security context of a container that the restricted level of PodSecurity admits."""
+
 
 def programs() -> dict[str, Path] | None:
     """Return the programs of $KUBEYOLO_KUBERNETES_BIN, or those that `make tools` has built; None without them."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from kubeyolo.errors import InterruptedWork, KubeyoloError
+from kubeyolo.errors import InterruptedWork, KubeyoloError, one_line
 
 DEBUG = "KUBEYOLO_DEBUG"
 """Environment variable that prints the stack of an error."""
@@ -57,7 +57,7 @@ def debug_log() -> Path:
 
 
 def _say(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
 
 
 def _usage(error: Any) -> int:

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from kubeyolo.config.schema import Config
-from kubeyolo.errors import InputError, suggest
+from kubeyolo.errors import InputError, one_line, suggest
 
 DEFAULT_MODEL = "yolov5n-r7"
 
@@ -117,7 +117,7 @@ def parse_sets(sets: Iterable[str]) -> dict[str, Any]:
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise InputError(f"--set {pair!r}: the value is not YAML: {_first_line(error)}") from error
+            raise InputError(f"--set {pair!r}: the value is not YAML: {one_line(error, 200)}") from error
         values |= _flatten({key.strip(): value}, "--set")
     return values
 
@@ -143,16 +143,12 @@ def read_mapping(path: Path, what: str = "configuration") -> dict[str, Any]:
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"{what} {path}: not YAML: {_first_line(error)}") from error
+        raise InputError(f"{what} {path}: not YAML: {one_line(error, 200)}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise InputError(f"{what} {path}: expected keys and values at the top, is a {type(content).__name__}")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:

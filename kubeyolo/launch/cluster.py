@@ -14,7 +14,7 @@ from kubernetes import client, config
 from urllib3 import disable_warnings
 from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
-from kubeyolo.errors import InputError, KubeyoloError
+from kubeyolo.errors import InputError, KubeyoloError, one_line
 from kubeyolo.launch.manifest import GROUP, PLURAL, VERSION
 
 POD_NAME = "KFP_POD_NAME"
@@ -75,7 +75,7 @@ class Cluster:
                 own = chosen["context"].get("namespace", "")
         except (config.ConfigException, OSError, yaml.YAMLError, TypeError, AttributeError, KeyError) as error:
             raise InputError(
-                f"no Kubernetes cluster: {_one_line(error)}; set KUBECONFIG to the file that names yours"
+                f"no Kubernetes cluster: {one_line(error, 300)}; set KUBECONFIG to the file that names yours"
             ) from error
         settings.retries = False
         if not settings.verify_ssl:
@@ -173,11 +173,6 @@ class Cluster:
         lines = self._lines(self._core(f"pods/{pod}/log"), {"container": container}, "read logs of pods")
         return "\n".join(lines)
 
-    def events(self, name: str) -> list[Document]:
-        """Return the events of an object."""
-        query = {"fieldSelector": f"involvedObject.name={name}"}
-        return list(self._request("GET", self._core("events"), query, doing="list events").get("items", ()))
-
     def _jobs(self, name: str = "") -> str:
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}"
         return f"{path}/{name}" if name else path
@@ -250,7 +245,7 @@ class Cluster:
             raise self._refusal(error, doing) from error
         except (HTTPError, OSError, ValueError) as error:
             raise Unreachable(
-                f"Kubernetes API server {self.host}: does not answer ({_one_line(error)}); "
+                f"Kubernetes API server {self.host}: does not answer ({one_line(error, 300)}); "
                 "check the address in the kubeconfig, and that the cluster runs"
             ) from error
 
@@ -288,8 +283,4 @@ def _message(error: client.ApiException) -> str:
     text = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or error.reason)
     with contextlib.suppress(ValueError, AttributeError, TypeError):
         text = json.loads(text).get("message") or text
-    return _one_line(text)
-
-
-def _one_line(value: object) -> str:
-    return " ".join(str(value).split())[:300]
+    return one_line(text, 300)

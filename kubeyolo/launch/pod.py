@@ -19,7 +19,7 @@ from types import FrameType
 
 from pydantic import ValidationError
 
-from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError
+from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, one_line
 from kubeyolo.launch.gang import Gang
 from kubeyolo.launch.local import Show, launch_training
 from kubeyolo.storage.base import Store, join_key
@@ -47,7 +47,7 @@ def main() -> int:
         return _leave(error.exit_code, str(error))
     except Exception as error:
         traceback.print_exc()
-        return _leave(1, f"unexpected {type(error).__name__}: {' '.join(str(error).split())}")
+        return _leave(1, f"unexpected {type(error).__name__}: {one_line(error)}")
     return 0
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubeyolo.errors import KubeyoloError
+from kubeyolo.errors import KubeyoloError, one_line
 from kubeyolo.launch.cluster import Cluster, Document
 from kubeyolo.launch.manifest import CONTAINER
 
@@ -213,12 +213,12 @@ def _waiting(status: Document) -> tuple[str, bool]:
         state = container.get("state", {}).get("waiting") or {}
         reason = state.get("reason", "")
         if reason in _HOPELESS | _PULLING:
-            said = " ".join(str(state.get("message") or "").split())[:300]
+            said = one_line(state.get("message") or "", 300)
             what = f"image {container.get('image', '')} cannot be pulled" if reason in _PULLING else reason
             return f"{what} ({said})" if said else what, reason in _HOPELESS
     for condition in status.get("conditions", ()):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return " ".join(str(condition.get("message") or condition.get("reason") or "").split())[:300], False
+            return one_line(condition.get("message") or condition.get("reason") or "", 300), False
     return "", False
 
 
@@ -237,10 +237,10 @@ def _failure(pod: Document) -> tuple[int | None, str]:
             break
         # Of a container that has left no message Kubernetes gives the end of its log: its last line says why.
         lines = [line for line in str(ended.get("message") or "").splitlines() if line.strip()]
-        said = " ".join(lines[-1].split()).removeprefix("error: ") if lines else ""
+        said = one_line(lines[-1]).removeprefix("error: ") if lines else ""
         reason = f"killed by signal {code - 128}" if code > 128 else f"exit code {code}"
         return code, f"{said} ({reason})" if said else reason
     if status.get("reason"):
-        said = " ".join(str(status.get("message") or "").split())
+        said = one_line(status.get("message") or "")
         return None, f"{status['reason'].lower()}: {said}" if said else status["reason"].lower()
     return None, "failed without a word"

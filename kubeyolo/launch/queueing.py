@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kubeyolo.errors import InputError, suggest
+from kubeyolo.errors import InputError, one_line, suggest
 from kubeyolo.launch.cluster import Cluster, Document
 from kubeyolo.launch.pods import PodFacts
 from kubeyolo.launch.settings import ClusterSettings
@@ -63,5 +63,5 @@ def _missing(group: Document, pods: Sequence[PodFacts]) -> str:
     waiting = next((facts.waiting for facts in pods if facts.waiting), "")
     conditions = group.get("status", {}).get("conditions", ())
     said = [each for each in conditions if each.get("type") == "Unschedulable" and each.get("status") == "True"]
-    gang = " ".join(str(said[-1].get("message", "")).split()) if said else ""
+    gang = one_line(said[-1].get("message", "")) if said else ""
     return " / ".join(dict.fromkeys(part for part in (gang, waiting) if part))

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from kubeyolo.errors import InputError, suggest
+from kubeyolo.errors import InputError, one_line, suggest
 
 _WORDS = {
     "STRING": "a text",
@@ -40,9 +40,7 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
         try:
             values[name] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise InputError(
-                f"--param {pair!r}: the value is not YAML: {' '.join(str(error).split())[:200]}"
-            ) from error
+            raise InputError(f"--param {pair!r}: the value is not YAML: {one_line(error, 200)}") from error
     return values
 
 
@@ -93,7 +91,3 @@ def _typed(name: str, value: Any, facts: Mapping[str, Any]) -> Any:
     raise InputError(
         f"parameter {name} = {value!r}: expected {_WORDS.get(kind, kind.lower())}{f' ({about})' if about else ''}"
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

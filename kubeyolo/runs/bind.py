@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from kubeyolo.errors import InputError, suggest
+from kubeyolo.errors import InputError, one_line, suggest
 
 DETECTOR_TRAINING = "detector-training"
 MODEL_EVALUATION = "model-evaluation"
@@ -107,7 +107,7 @@ def read_images(file: Path) -> dict[str, str]:
     except OSError as error:
         raise InputError(f"image list {file}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"image list {file}: not YAML or JSON: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"image list {file}: not YAML or JSON: {one_line(error, 200)}") from error
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
         raise InputError(f"image list {file}: expected image references by name, such as kubeyolo-train: registry/…")
     return {str(name): reference for name, reference in content.items()}

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, one_line
 from kubeyolo.runs.bind import image_references_in
 from kubeyolo.runs.images import IMAGE_USER
 from kubeyolo.runs.interrupt import Interruption, interruptible
@@ -165,7 +165,7 @@ def _engine() -> Iterator[Any]:
         except (docker.errors.DockerException, OSError) as error:
             host = os.environ[_HOST]
             raise InputError(
-                f"container engine {host}: does not answer ({_one_line(error)}); start it, or set DOCKER_HOST"
+                f"container engine {host}: does not answer ({one_line(error, 200)}); start it, or set DOCKER_HOST"
             ) from error
         with closing(client):
             yield client
@@ -189,7 +189,7 @@ def _find_image(client: Any, reference: str) -> None:
             client.images.pull(reference)
         except docker.errors.APIError as error:
             raise InputError(
-                f"image {reference}: not on this machine, and cannot be pulled ({_one_line(error)}); "
+                f"image {reference}: not on this machine, and cannot be pulled ({one_line(error, 200)}); "
                 "build the images with 'make images'"
             ) from error
 
@@ -202,7 +202,3 @@ def _user(client: Any) -> Mapping[str, str]:
     if any("rootless" in option for option in client.info().get("SecurityOptions") or ()):
         return {"user": "0:0"}
     return {"user": f"{os.getuid()}:{os.getgid()}"} if os.getuid() else {}
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubeyolo import __version__
-from kubeyolo.errors import InputError
-from kubeyolo.runs.remote import MARK, RemoteRun, RemoteStep, one_line, recurring_of, run_of
+from kubeyolo.errors import InputError, one_line
+from kubeyolo.runs.remote import LONGEST, MARK, RemoteRun, RemoteStep, recurring_of, run_of
 from kubeyolo.runs.schedules import Change, Recurring, Wanted
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ class Kubeflow:
         except urllib3.exceptions.HTTPError as error:
             reason = getattr(error, "reason", None) or error
             raise Unreachable(
-                f"Kubeflow at {self.host}: does not answer ({one_line(reason)}); check --host or {HOST}"
+                f"Kubeflow at {self.host}: does not answer ({one_line(reason, LONGEST)}); check --host or {HOST}"
             ) from error
         except ValueError as error:
             raise InputError(
@@ -311,7 +311,7 @@ class Kubeflow:
             message = said.get("message") or said.get("error") or ""
         except (TypeError, ValueError, AttributeError):
             message = error.reason or ""
-        message = one_line(message)
+        message = one_line(message, LONGEST)
         if error.status in (401, 403):
             return InputError(
                 f"Kubeflow at {self.host}: refuses the credentials for {what} ({error.status} {message}); "

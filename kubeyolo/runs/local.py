@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from kubeyolo.errors import InputError, KubeyoloError, WorkError
+from kubeyolo.errors import InputError, KubeyoloError, WorkError, one_line
 from kubeyolo.events import Event, StepRecord
 from kubeyolo.runs.bind import DETECTOR_TRAINING, pipeline_text, without_retries
 from kubeyolo.runs.cache import cached_outputs, forget_dangling
@@ -200,7 +200,7 @@ def _step_error(watcher: _Watcher, lines: StepLines, error: Exception) -> Kubeyo
             f"{running[0]}: its process ended without saying why (killed, or out of memory?); last lines: {last}"
         )
     step = next((step for step, known in watcher.state.steps.items() if known.record is None), "a step")
-    known = "" if isinstance(error, RuntimeError) else f": {' '.join(str(error).split())[:300]}"
+    known = "" if isinstance(error, RuntimeError) else f": {one_line(error, 300)}"
     return WorkError(
         f"{step}: did not start, or ended without its results{known}; see run.log in the folder of the run"
     )

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from kubeyolo.errors import one_line
 from kubeyolo.runs.schedules import Recurring
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
 _TEMPLATE = "system-container-impl"
 MARK = "kubeyolo schedule "
 """Begins the line of a description that says which schedule has made a recurring run."""
+
+LONGEST = 300
+"""Characters of what Kubeflow says that are shown."""
 
 TERMINATED = "TERMINATED"
 """A run whose end was asked for. Kubeflow calls it FAILED in the end."""
@@ -124,7 +128,7 @@ def run_of(found: Any) -> RemoteRun:
         ended=_moment(found.finished_at),
         steps=_steps(found),
         arguments=(config.parameters or {}) if config else {},
-        message=one_line(found.error.message) if found.error and found.error.message else "",
+        message=one_line(found.error.message, LONGEST) if found.error and found.error.message else "",
         workflow=next((node.rpartition("-")[0] for task in _tasks(found) for node in _nodes(task)), ""),
     )
 
@@ -161,7 +165,7 @@ def _steps(found: Any) -> tuple[RemoteStep, ...]:
                 is_cached=task.state == "SUCCEEDED" and started is not None and _is_at_once(started, ended),
                 started=started,
                 ended=ended,
-                message=one_line(task.error.message) if task.error and task.error.message else "",
+                message=one_line(task.error.message, LONGEST) if task.error and task.error.message else "",
             )
         )
     return tuple(sorted(steps, key=lambda step: (step.started is None, str(step.started))))
@@ -175,8 +179,3 @@ def _is_at_once(started: datetime, ended: datetime | None) -> bool:
 def _moment(moment: datetime | None) -> datetime | None:
     # What has not happened yet happened in 1970.
     return moment if moment and moment.year > 1970 else None
-
-
-def one_line(text: Any) -> str:
-    """Return a text in one line of bounded length."""
-    return " ".join(str(text).split())[:300]

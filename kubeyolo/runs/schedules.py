@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kubeyolo.errors import InputError, suggest
+from kubeyolo.errors import InputError, one_line, suggest
 from kubeyolo.runs.arguments import check_arguments
 from kubeyolo.runs.bind import pipeline_names, pipeline_text
 
@@ -178,7 +178,7 @@ def _read(file: Path) -> Schedule:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"schedule {file}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise InputError(f"schedule {file}: not YAML: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"schedule {file}: not YAML: {one_line(error, 200)}") from error
     if not isinstance(content, dict):
         raise InputError(f"schedule {file}: expected keys and values, such as name: retrain-bccd")
     for key in content:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
+from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError, one_line
 from kubeyolo.events import FAILURE_NAME, RECORD_NAME, REPORT_NAME, Event
 from kubeyolo.steps.guard import stops_with_its_run
 from kubeyolo.steps.record import read_record
@@ -145,7 +145,7 @@ def reported(step: str) -> Iterator[StepReporter]:
     except KubeyoloError as error:
         _fail(reporter, str(error), error.exit_code)
     except Exception as error:
-        _fail(reporter, f"{step}: unexpected {type(error).__name__}: {_one_line(error)}", 1)
+        _fail(reporter, f"{step}: unexpected {type(error).__name__}: {one_line(error)}", 1)
     seconds = round(time.monotonic() - start, 2)
     reporter.say(Event("finished", step, {"record": reporter.record, "seconds": seconds}))
 
@@ -158,11 +158,7 @@ def failing(step: str) -> Iterator[None]:
     except KubeyoloError as error:
         _fail(StepReporter(step), str(error), error.exit_code)
     except Exception as error:
-        _fail(StepReporter(step), f"{step}: unexpected {type(error).__name__}: {_one_line(error)}", 1)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+        _fail(StepReporter(step), f"{step}: unexpected {type(error).__name__}: {one_line(error)}", 1)
 
 
 def _fail(reporter: StepReporter, message: str, exit_code: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.site import Command, Site, wait_for
+from tests.kubernetes_server import RESTRICTED
 
 CARDS = "huawei.com/Ascend910"
 SELECTOR = {"host-arch": "huawei-arm", "accelerator-type": "module-910b-8"}
@@ -84,14 +85,12 @@ def occupied(site: Site, ascend_nodes: list[dict[str, Any]]) -> Iterator[None]:
     """One of the nodes has no free card."""
     node = ascend_nodes[0]
     resources = {"limits": {CARDS: "8"}, "requests": {CARDS: "8"}}
-    security = {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "runAsNonRoot": True,
-        "runAsUser": 10001,
-        "seccompProfile": {"type": "RuntimeDefault"},
+    container = {
+        "name": "main",
+        "image": "busy",
+        "resources": resources,
+        "securityContext": {**RESTRICTED, "runAsUser": 10001},
     }
-    container = {"name": "main", "image": "busy", "resources": resources, "securityContext": security}
     spec = {"nodeName": node["metadata"]["name"], "containers": [container], "tolerations": [{"operator": "Exists"}]}
     document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "occupies-a-node"}, "spec": spec}
     path = site.folder / "occupies.json"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kubeyolo.launch.steps import StepPods
-from tests.kubernetes_server import KubernetesServer
+from tests.kubernetes_server import RESTRICTED, KubernetesServer
 from tests.launch.volcano_double import NODE, Volcano
 
 WORKFLOW = "detector-training-x7k2p"
@@ -16,12 +16,6 @@ WORKFLOW = "detector-training-x7k2p"
 
 def make_pod(kubernetes: KubernetesServer, volcano: Volcano, name: str, node_name: str, text: str) -> None:
     """Make a pod as Argo does, and let its container print a line."""
-    security = {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "runAsNonRoot": True,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
     metadata = {
         "name": name,
         "labels": {"workflows.argoproj.io/workflow": WORKFLOW},
@@ -29,7 +23,7 @@ def make_pod(kubernetes: KubernetesServer, volcano: Volcano, name: str, node_nam
     }
     spec: dict[str, Any] = {
         "nodeName": NODE,
-        "containers": [{"name": "main", "image": "i", "securityContext": security}],
+        "containers": [{"name": "main", "image": "i", "securityContext": RESTRICTED}],
     }
     kubernetes.do("POST", f"/api/v1/namespaces/{volcano.namespace}/pods", {"metadata": metadata, "spec": spec})
     volcano.pod_status(name, {"phase": "Running"})

@@ -22,7 +22,7 @@ from kubeyolo.launch.settings import ClusterSettings, cluster_settings
 from kubeyolo.launch.shepherd import Pace
 from kubeyolo.launch.volcano import launch_on_volcano, stop_training
 from kubeyolo.training.spec import TrainingSpec
-from tests.kubernetes_server import KubernetesServer, wait_for
+from tests.kubernetes_server import RESTRICTED, KubernetesServer, wait_for
 from tests.launch.volcano_double import Volcano
 
 PACE = Pace(poll=0.05, say=0.3, patience=30.0, pull=0.5, settle=2.0, vanish=20.0)
@@ -356,16 +356,10 @@ def test_the_api_server_may_be_away(launch: Callable[..., Launch], volcano: Volc
 
 def make_step_pod(kubernetes: KubernetesServer, namespace: str, **metadata: Any) -> str:
     """Make the pod of a step of the run detector-training-x7k2p, and return its path."""
-    restricted = {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "runAsNonRoot": True,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
     labels = {"workflows.argoproj.io/workflow": "detector-training-x7k2p"}
     containers = [
-        {"name": "wait", "image": "argoexec", "securityContext": restricted},
-        {"name": "main", "image": "registry/of-the-step:2", "securityContext": restricted},
+        {"name": "wait", "image": "argoexec", "securityContext": RESTRICTED},
+        {"name": "main", "image": "registry/of-the-step:2", "securityContext": RESTRICTED},
     ]
     step = {"metadata": {"name": "step", "labels": labels, **metadata}, "spec": {"containers": containers}}
     kubernetes.do("POST", f"/api/v1/namespaces/{namespace}/pods", step)

@@ -162,13 +162,6 @@ class Volcano:
     def queue(self, job: JSON, message: str = "", phase: str = "Inqueue") -> None:
         """Put a job into its queue: a pod group, with what the scheduler says that is missing."""
         meta = job["metadata"]
-        owner = {
-            "apiVersion": "batch.volcano.sh/v1alpha1",
-            "kind": "Job",
-            "name": meta["name"],
-            "uid": meta["uid"],
-            "controller": True,
-        }
         condition = {
             "type": "Unschedulable",
             "status": "True",
@@ -180,7 +173,7 @@ class Volcano:
         group = {
             "apiVersion": "scheduling.volcano.sh/v1beta1",
             "kind": "PodGroup",
-            "metadata": {"name": f"{meta['name']}-{meta['uid']}", "ownerReferences": [owner]},
+            "metadata": {"name": f"{meta['name']}-{meta['uid']}", "ownerReferences": [_owner(meta)]},
             "spec": {"queue": job["spec"]["queue"], "minMember": job["spec"]["minAvailable"]},
             "status": {"phase": phase, "conditions": [condition] if message else []},
         }
@@ -196,17 +189,10 @@ class Volcano:
         for index in range(task["replicas"]):
             notes = {"volcano.sh/task-index": str(index), "volcano.sh/job-version": str(self._version)}
             labels = {**task["template"]["metadata"]["labels"], "volcano.sh/job-name": meta["name"]}
-            owner = {
-                "apiVersion": "batch.volcano.sh/v1alpha1",
-                "kind": "Job",
-                "name": meta["name"],
-                "uid": meta["uid"],
-                "controller": True,
-            }
             name = f"{meta['name']}-{task['name']}-{index}"
             self.kubelet.begin(name)
             pod = {
-                "metadata": {"name": name, "labels": labels, "annotations": notes, "ownerReferences": [owner]},
+                "metadata": {"name": name, "labels": labels, "annotations": notes, "ownerReferences": [_owner(meta)]},
                 "spec": {**task["template"]["spec"], **({"nodeName": NODE} if placed else {})},
             }
             self.kubernetes.do("POST", f"/api/v1/namespaces/{self.namespace}/pods", pod)
@@ -229,28 +215,14 @@ class Volcano:
         """Let a pod end with an exit code."""
         self.kubelet.end(name)
         terminated = {"exitCode": code, "reason": reason or ("Error" if code else "Completed"), "message": message}
-        container = {
-            "name": "trainer",
-            "image": "i",
-            "imageID": "",
-            "ready": False,
-            "restartCount": 0,
-            "state": {"terminated": terminated},
-        }
+        container = _container("i", {"terminated": terminated})
         phase = "Failed" if code else "Succeeded"
         self.pod_status(name, {"phase": phase, "containerStatuses": [container], **status})
 
     def container_waits(self, name: str, reason: str, message: str = "") -> None:
         """Let the container of a pod wait for a reason."""
         state = {"waiting": {"reason": reason, "message": message}}
-        container = {
-            "name": "trainer",
-            "image": "registry/nowhere:1",
-            "imageID": "",
-            "ready": False,
-            "restartCount": 0,
-            "state": state,
-        }
+        container = _container("registry/nowhere:1", state)
         self.pod_status(name, {"phase": "Pending", "containerStatuses": [container]})
 
     def remove_pods(self) -> None:
@@ -261,6 +233,18 @@ class Volcano:
             path = f"/api/v1/namespaces/{self.namespace}/pods/{name}"
             self.kubernetes.request("DELETE", path, {"gracePeriodSeconds": 0})
         wait_for(lambda: not self.pods())
+
+
+def _owner(job: JSON) -> JSON:
+    """Return the reference to a job, by its metadata, as that of an owner."""
+    names = {key: job[key] for key in ("name", "uid")}
+    return {"apiVersion": "batch.volcano.sh/v1alpha1", "kind": "Job", **names, "controller": True}
+
+
+def _container(image: str, state: JSON) -> JSON:
+    """Return the status of the container of a trainer."""
+    rest = {"imageID": "", "ready": False, "restartCount": 0}
+    return {"name": "trainer", "image": image, "state": state, **rest}
 
 
 @contextlib.contextmanager
