@@ -136,6 +136,11 @@ class Cluster:
         path = f"/apis/{_SCHEDULING}/namespaces/{self.namespace}/podgroups"
         return list(self._request("GET", path, doing="list Volcano pod groups").get("items", ()))
 
+    def events(self, kind: str, name: str) -> list[Document]:
+        """Return the events of an object of the namespace."""
+        selector = {"fieldSelector": f"involvedObject.kind={kind},involvedObject.name={name}"}
+        return list(self._request("GET", self._core("events"), selector, doing="list events").get("items", ()))
+
     def own_pod(self, name: str, seconds: float = _READ_SECONDS) -> Document | None:
         """Return a pod of the namespace of this process, or None when there is none; wait no longer than this."""
         return self._get(f"/api/v1/namespaces/{self.home}/pods/{name}", "read pods", seconds)

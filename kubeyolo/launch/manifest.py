@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from kubernetes.utils.quantity import parse_quantity
 
 from kubeyolo.launch.gang import ADDRESS, ATTEMPT, DEVICES, GANG_NAME, MASTER, MEETING_LIMIT, NODES, PORT
 from kubeyolo.launch.settings import ClusterSettings
@@ -214,7 +215,7 @@ def _environment(document: str, settings: ClusterSettings, name: str, nodes: int
         PORT: str(_MASTER_PORT),
         MEETING_LIMIT: str(settings.meeting_limit),
         # A pod sees all processors of its node, and would use as many threads.
-        "OMP_NUM_THREADS": str(max(1, math.floor(_processors(settings.cpu) / settings.devices_per_node))),
+        "OMP_NUM_THREADS": str(max(1, int(parse_quantity(settings.cpu)) // settings.devices_per_node)),
         **settings.environment,
     }
     environment: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in values.items()]
@@ -227,8 +228,3 @@ def _environment(document: str, settings: ClusterSettings, name: str, nodes: int
         reference = {"name": settings.store_secret, "key": key}
         environment.append({"name": variable, "valueFrom": {"secretKeyRef": reference}})
     return environment
-
-
-def _processors(quantity: str) -> float:
-    """Return a quantity of processors as a number: 500m is a half."""
-    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)

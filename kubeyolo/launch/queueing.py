@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from kubernetes.utils.quantity import parse_quantity
 
 from kubeyolo.errors import InputError, one_line, suggest
 from kubeyolo.launch.cluster import Cluster, Document
 from kubeyolo.launch.pods import PodFacts
-from kubeyolo.launch.settings import ClusterSettings
 
 _WAITING = frozenset({"Pending", "Inqueue"})
 
 
-def check_queue(cluster: Cluster, name: str) -> None:
-    """Refuse a queue that is not there, or takes no jobs: a job would wait in it for ever.
+def check_queue(cluster: Cluster, job: Mapping[str, Any]) -> None:
+    """Refuse a job whose queue is not there, takes no jobs or never has so much room: it would wait for ever.
+
+    Args:
+        cluster: Where to.
+        job: Its manifest.
 
     Raises:
-        InputError: Names the queue, and the nearest that there is.
+        InputError: Names the queue, and the nearest that there is, or what the job asks for beyond its capability.
     """
+    name = job["spec"]["queue"]
     queue = cluster.queue(name)
     if queue is None:
         known = [each["metadata"]["name"] for each in cluster.queues()]
@@ -25,24 +33,33 @@ def check_queue(cluster: Cluster, name: str) -> None:
     state = queue.get("status", {}).get("state", "")
     if state in ("Closed", "Closing"):
         raise InputError(f"queue {name!r} is {state.lower()}: it takes no jobs; open it, or choose another one")
+    capability, asked = _capability(queue), _asked(job)
+    beyond = [
+        f"{_plain(amount)} {resource} of at most {_plain(capability[resource])}"
+        for resource, amount in asked.items()
+        if resource in capability and amount > capability[resource]
+    ]
+    if beyond:
+        raise InputError(
+            f"queue {name!r} never has room for this job: {_request(job)} ask for {', '.join(beyond)} (the queue's "
+            "capability); lower train.processes or the size of a pod, or raise the capability of the queue"
+        )
 
 
-def queue_report(cluster: Cluster, job: Document, pods: Sequence[PodFacts], settings: ClusterSettings) -> str:
+def queue_report(cluster: Cluster, job: Document, pods: Sequence[PodFacts]) -> str:
     """Return in one line what a job has asked of its queue, its place among the waiting, and what is missing."""
-    spec = job["spec"]
-    replicas = spec["tasks"][0]["replicas"]
-    requests = spec["tasks"][0]["template"]["spec"]["containers"][0]["resources"]["requests"]
-    asked = ", ".join(f"{value} {name}" for name, value in requests.items())
-    parts = [f"queue {settings.queue}, {replicas} pods of {asked} each"]
+    name, replicas = job["spec"]["queue"], job["spec"]["tasks"][0]["replicas"]
+    parts = [f"queue {name}, {_request(job)}"]
     groups = cluster.pod_groups()
     uid = job["metadata"]["uid"]
     own = next((group for group in groups if uid in _owners(group)), None)
     if own is None:
         return f"{parts[0]}; not yet seen by Volcano"
-    if own.get("status", {}).get("phase") in _WAITING:
+    phase = own.get("status", {}).get("phase")
+    if phase in _WAITING:
         created = own["metadata"]["creationTimestamp"]
         before = sum(
-            group["spec"].get("queue") == settings.queue
+            group["spec"].get("queue") == name
             and group.get("status", {}).get("phase") in _WAITING
             and group["metadata"]["creationTimestamp"] < created
             for group in groups
@@ -51,7 +68,55 @@ def queue_report(cluster: Cluster, job: Document, pods: Sequence[PodFacts], sett
     placed = sum(bool(facts.node) for facts in pods)
     parts.append(f"{placed} of {replicas} pods placed")
     missing = _missing(own, pods)
+    # Why a queue does not let a job in, the scheduler says in an event alone.
+    if not missing and phase == "Pending":
+        missing = " / ".join(filter(None, (_last_event(cluster, own), _in_use(cluster, job))))
     return "; ".join([*parts, missing] if missing else parts)
+
+
+def _plain(amount: Decimal) -> str:
+    """Return an amount of processors, devices or bytes in words: 3.8, 16Gi."""
+    return f"{float(amount) / 2**30:.4g}Gi" if amount >= 2**20 else f"{float(amount):g}"
+
+
+def _request(job: Mapping[str, Any]) -> str:
+    """Return in words what the pods of a job ask for."""
+    asked = ", ".join(f"{value} {name}" for name, value in _each(job).items())
+    return f"{job['spec']['tasks'][0]['replicas']} pods of {asked} each"
+
+
+def _each(job: Mapping[str, Any]) -> Mapping[str, str]:
+    requests: Mapping[str, str] = job["spec"]["tasks"][0]["template"]["spec"]["containers"][0]["resources"]["requests"]
+    return requests
+
+
+def _asked(job: Mapping[str, Any]) -> dict[str, Decimal]:
+    """Return what the gang asks for together, by resource."""
+    replicas = job["spec"]["tasks"][0]["replicas"]
+    return {name: replicas * parse_quantity(value) for name, value in _each(job).items()}
+
+
+def _capability(queue: Document) -> dict[str, Decimal]:
+    """Return what the jobs of a queue may take together; a resource that is not named has no bound."""
+    return {name: parse_quantity(value) for name, value in (queue["spec"].get("capability") or {}).items()}
+
+
+def _in_use(cluster: Cluster, job: Document) -> str:
+    """Return what other jobs have of the queue, of those resources of which this one finds too little."""
+    queue = cluster.queue(job["spec"]["queue"]) or {"spec": {}}
+    allocated = queue.get("status", {}).get("allocated") or {}
+    capability, parts = _capability(queue), []
+    for name, amount in _asked(job).items():
+        used = parse_quantity(allocated.get(name, 0))
+        if name in capability and used + amount > capability[name]:
+            parts.append(f"{_plain(used)} of {_plain(capability[name])} {name}")
+    return f"in use: {', '.join(parts)}" if parts else ""
+
+
+def _last_event(cluster: Cluster, group: Document) -> str:
+    events = cluster.events("PodGroup", group["metadata"]["name"])
+    last = max(events, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "", default=None)
+    return one_line(last.get("message", "")) if last else ""
 
 
 def _owners(group: Document) -> set[str]:

@@ -80,7 +80,6 @@ class Shepherd:
             InputError: The cluster cannot be used, or the trainer refused its input.
             WorkError: Training failed, or a limit has passed; with the reason of every failed pod.
         """
-        check_queue(self._cluster, self._settings.queue)
         for again in range(self._settings.resubmissions + 1):
             try:
                 self._begin(adopt=again == 0)
@@ -110,6 +109,7 @@ class Shepherd:
         while True:
             job = self._cluster.job(self._name)
             if job is None:
+                check_queue(self._cluster, self._manifest)
                 try:
                     job = self._cluster.create_job(self._manifest)
                 except AlreadyExists:
@@ -245,7 +245,7 @@ class _Progress:
             self._enter(job, phase, now, watch)
         self._check_containers(watch, now)
         if phase in _WAITING:
-            report = queue_report(cluster, job, watch.present(), self._settings)
+            report = queue_report(cluster, job, watch.present())
             waited = now - self._since
             if waited > self._settings.queue_limit:
                 raise WorkError(

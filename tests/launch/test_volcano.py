@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from kubeyolo.training.spec import TrainingSpec
 from tests.kubernetes_server import RESTRICTED, KubernetesServer, wait_for
 from tests.launch.volcano_double import Volcano
 
+QUEUES = "/apis/scheduling.volcano.sh/v1beta1/queues"
 PACE = Pace(poll=0.05, say=0.3, patience=30.0, pull=0.5, settle=2.0, vanish=20.0)
 SPEC = TrainingSpec(
     dataset="minio://data/sets/cells-1",
@@ -125,6 +127,44 @@ def test_waiting_is_told_with_position_and_what_is_missing(launch: Callable[...,
     assert "0 of 2 pods placed" in line and "1 Insufficient cpu" in line
     volcano.phase(job, "Completed")
     assert run.end() is None
+
+
+@pytest.fixture
+def small_queue(kubernetes: KubernetesServer) -> Iterator[str]:
+    """A queue that another job has three of four processors of."""
+    name = f"small-{uuid.uuid4().hex[:6]}"
+    queue = {"apiVersion": "scheduling.volcano.sh/v1beta1", "kind": "Queue", "metadata": {"name": name}}
+    kubernetes.do("POST", QUEUES, {**queue, "spec": {"capability": {"cpu": "4", "memory": "16Gi"}}})
+    kubernetes.do("PATCH", f"{QUEUES}/{name}/status", {"status": {"allocated": {"cpu": "3", "memory": "1Gi"}}})
+    yield name
+    kubernetes.do("DELETE", f"{QUEUES}/{name}")
+
+
+def test_a_full_queue_is_told_with_what_is_in_use(
+    launch: Callable[..., Launch], volcano: Volcano, small_queue: str
+) -> None:
+    run = launch(queue=small_queue, cpu="1500m")
+    job = volcano.wait_job()
+    volcano.queue(job, phase="Pending", event="queue resource quota insufficient: insufficient cpu")
+    run.heard("insufficient cpu / in use: 3 of 4 cpu")
+    volcano.phase(job, "Completed")
+    assert run.end() is None
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"cpu": "2500m"}, "2 pods of 2500m cpu, 4Gi memory each ask for 5 cpu of at most 4 (the queue's capability)"),
+        ({"cpu": "3", "memory": "9Gi"}, "each ask for 6 cpu of at most 4, 18Gi memory of at most 16Gi ("),
+    ],
+)
+def test_a_job_that_its_queue_never_has_room_for_is_refused(
+    cluster: Cluster, volcano: Volcano, small_queue: str, values: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=f"queue '{small_queue}' never has room") as caught:
+        launch_on_volcano(SPEC, settings(queue=small_queue, **values), print, cluster=cluster)
+    assert words in str(caught.value)
+    assert volcano.jobs() == []
 
 
 def test_the_queue_limit_ends_a_wait_and_the_job(launch: Callable[..., Launch], volcano: Volcano) -> None:
@@ -532,9 +572,8 @@ def test_folders_of_this_machine_are_refused(cluster: Cluster, tmp_path: Path) -
 
 
 def test_a_closed_queue_is_refused(cluster: Cluster, kubernetes: KubernetesServer) -> None:
-    path = "/apis/scheduling.volcano.sh/v1beta1/queues"
     queue = {"apiVersion": "scheduling.volcano.sh/v1beta1", "kind": "Queue", "metadata": {"name": "shut"}}
-    kubernetes.do("POST", path, {**queue, "spec": {"weight": 1}})
-    kubernetes.do("PATCH", f"{path}/shut/status", {"status": {"state": "Closed"}})
+    kubernetes.do("POST", QUEUES, {**queue, "spec": {"weight": 1}})
+    kubernetes.do("PATCH", f"{QUEUES}/shut/status", {"status": {"state": "Closed"}})
     with pytest.raises(InputError, match="queue 'shut' is closed"):
         launch_on_volcano(SPEC, settings(queue="shut"), print, cluster=cluster)

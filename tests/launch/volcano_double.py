@@ -159,8 +159,8 @@ class Volcano:
         body = {"status": {"state": {"phase": phase}, "version": self._version, **status}}
         self.kubernetes.do("PATCH", f"{self._jobs}/{job['metadata']['name']}/status", body)
 
-    def queue(self, job: JSON, message: str = "", phase: str = "Inqueue") -> None:
-        """Put a job into its queue: a pod group, with what the scheduler says that is missing."""
+    def queue(self, job: JSON, message: str = "", phase: str = "Inqueue", event: str = "") -> None:
+        """Put a job into its queue: a pod group, with what the scheduler says that is missing, there or in an event."""
         meta = job["metadata"]
         condition = {
             "type": "Unschedulable",
@@ -179,7 +179,21 @@ class Volcano:
         }
         path = f"/apis/scheduling.volcano.sh/v1beta1/namespaces/{self.namespace}/podgroups"
         self.kubernetes.do("POST", path, group)
+        if event:
+            self._say(group["metadata"]["name"], event)
         self.phase(job, "Pending")
+
+    def _say(self, group: str, message: str) -> None:
+        about = {"apiVersion": "scheduling.volcano.sh/v1beta1", "kind": "PodGroup", "name": group}
+        body = {
+            "metadata": {"generateName": "said-"},
+            "involvedObject": {**about, "namespace": self.namespace},
+            "reason": "Unschedulable",
+            "message": message,
+            "type": "Normal",
+            "lastTimestamp": now()[:19] + "Z",
+        }
+        self.kubernetes.do("POST", f"/api/v1/namespaces/{self.namespace}/events", body)
 
     def create_pods(self, job: JSON, placed: bool = True) -> list[str]:
         """Create the pods of a job and return their names."""
