@@ -156,6 +156,13 @@ class Submission:
         keys = [one.key for one in open_store(self.store).list("trainings")]
         return join_uri(self.store, "trainings", keys[0].split("/")[1])
 
+    @property
+    def bundle(self) -> str:
+        """URI of what it has published."""
+        keys = [one.key for one in open_store(self.store).list("models")]
+        (manifest,) = (key for key in keys if key.endswith("/bundle.json"))
+        return join_uri(self.store, manifest.removesuffix("/bundle.json"))
+
     def checkpoint(self) -> int:
         """Return the step of the newest complete checkpoint, 0 when there is none."""
         pattern = re.compile(r"trainings/[^/]+/checkpoints/step-(\d+)/checkpoint\.json")

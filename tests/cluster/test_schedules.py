@@ -6,57 +6,83 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from kubeyolo.runs.kubeflow import Kubeflow
-from kubeyolo.storage.uri import join_uri, write_document
-from tests.cluster.site import Site, wait_for
+from kubeyolo.storage.uri import join_uri, read_document, write_document
+from tests.cluster.site import Site, Submission, wait_for
 
 SCHEDULE = """
 name: {name}
-cron: "0 * * * * *"
+cron: "{cron}"
 pipeline: detector-retraining
 parameters:
-  pointer: {pointer}
+  pointer: {store}/pointers/latest.json
   store: {store}
   model: yolov5n-r7
   max_epoch: 1
   image_size: 96
   per_batch_size: 4
+  max_regression: {max_regression}
   pretrain_overrides: {{enabled: false}}
   quantize_overrides: {{max_drop: 100, calibration_images: 4}}
   export_overrides: {{parity_images: 2}}
 """
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """A folder with the file of one schedule, and the store of its runs."""
+
+    folder: Path
+    name: str
+    store: str
+
+    def write(self, data: str, cron: str = "0 0 3 1 1 *", max_regression: float = 0.0) -> Path:
+        """Write the file, and the pointer to the data set."""
+        pointer = join_uri(self.store, "pointers", "latest.json")
+        write_document(pointer, json.dumps({"data": data}).encode())
+        file = self.folder / f"{self.name}.yaml"
+        text = SCHEDULE.format(name=self.name, cron=cron, store=self.store, max_regression=max_regression)
+        file.write_text(text)
+        return file
+
+    @property
+    def latest(self) -> str:
+        """URI of the pointer to the model in use."""
+        return join_uri(self.store, "models", "yolov5n-r7", "latest.json")
+
+    def in_use(self) -> str:
+        """Return the URI of the bundle in use."""
+        return str(json.loads(read_document(self.latest))["bundle"])
+
+
 @pytest.fixture
-def folder(site: Site, data: str, tmp_path: Path) -> Iterator[Path]:
-    """A folder with a schedule for every minute; what it has made on the cluster is deleted in the end."""
-    store, name = site.new_store(), f"test-{uuid.uuid4().hex[:6]}"
-    pointer = join_uri(store, "pointers", "latest.json")
-    write_document(pointer, json.dumps({"data": data}).encode())
+def schedule(site: Site, tmp_path: Path) -> Iterator[Schedule]:
+    """A schedule; what it has made on the cluster is deleted in the end."""
     folder = tmp_path / "schedules"
     folder.mkdir()
+    found = Schedule(folder, f"test-{uuid.uuid4().hex[:6]}", site.new_store())
     # Schedules without a file in the folder are disabled: those of others are switched on again.
     others = [one for one in Kubeflow().recurring() if one.enabled]
-    (folder / f"{name}.yaml").write_text(SCHEDULE.format(name=name, pointer=pointer, store=store))
-    yield folder
-    for one in Kubeflow().recurring():
-        if one.name == name:
-            Kubeflow().delete(one)
+    yield found
     kubeflow = Kubeflow()
+    for one in kubeflow.recurring():
+        if one.name == found.name:
+            kubeflow.delete(one)
     for one in others:
         kubeflow.enable(one, True)
-    for run in kubeflow.runs(kubeflow.experiment(name)):
+    for run in kubeflow.runs(kubeflow.experiment(found.name)):
         if not run.is_over:
             kubeflow.terminate(run.id)
 
 
-def test_a_schedule_starts_runs_trains_once_and_ends_with_its_file(site: Site, folder: Path) -> None:
-    (file,) = folder.iterdir()
-    name, files = file.stem, (str(folder), "--images", site.images)
+def test_a_schedule_starts_runs_trains_once_and_ends_with_its_file(site: Site, data: str, schedule: Schedule) -> None:
+    file = schedule.write(data, cron="0 * * * * *")
+    name, files = schedule.name, (str(schedule.folder), "--images", site.images)
     code, text = site.call("pipeline", "schedule", "apply", *files)
     assert code == 0 and f"create {name}" in text, text
     code, text = site.call("pipeline", "schedule", "apply", *files)
@@ -86,3 +112,25 @@ def test_a_schedule_starts_runs_trains_once_and_ends_with_its_file(site: Site, f
     count = len(list(kubeflow.runs(kubeflow.experiment(name))))
     time.sleep(75)
     assert len(list(kubeflow.runs(kubeflow.experiment(name)))) == count
+
+
+def test_a_worse_model_does_not_take_the_place_of_the_one_in_use(
+    site: Site, other_data: str, undisturbed: Submission, schedule: Schedule
+) -> None:
+    """One epoch on other data against a training of many."""
+    code, text = site.call("publish", undisturbed.bundle, "--store", schedule.store, "--latest", schedule.latest)
+    assert code == 0, text
+    before = schedule.in_use()
+    run = ("pipeline", "schedule", "run", schedule.name, str(schedule.folder), "--images", site.images, "--wait")
+
+    schedule.write(other_data)
+    code, text = site.call(*run)
+    assert code == 1 and "promote failed" in text and "worse than the one in use" in text, text
+    assert schedule.in_use() == before
+
+    schedule.write(other_data, max_regression=100.0)
+    code, text = site.call(*run)
+    assert code == 0, text
+    assert schedule.in_use() != before
+    code, text = site.call(*run)
+    assert code == 0 and "promote" not in text, text

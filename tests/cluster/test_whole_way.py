@@ -14,14 +14,6 @@ from kubeyolo.storage.uri import open_store
 from tests.cluster.site import Site, Submission
 
 
-def bundle_of(site: Site, submission: Submission) -> str:
-    """Return the URI of what a run has published."""
-    keys = [one.key for one in open_store(submission.store).list("models")]
-    manifests = [key for key in keys if key.endswith("/bundle.json")]
-    assert len(manifests) == 1, keys
-    return f"{submission.store}/{manifests[0].removesuffix('/bundle.json')}"
-
-
 def test_every_step_succeeds_and_nothing_is_left(site: Site, undisturbed: Submission) -> None:
     run = undisturbed.run
     assert run.state == "SUCCEEDED"
@@ -34,8 +26,7 @@ def test_every_step_succeeds_and_nothing_is_left(site: Site, undisturbed: Submis
 
 
 def test_the_bundle_is_complete_and_predicts(site: Site, undisturbed: Submission, data: str, tmp_path: Path) -> None:
-    uri = bundle_of(site, undisturbed)
-    bundle = open_bundle(uri)
+    bundle = open_bundle(undisturbed.bundle)
     for name in (WEIGHTS, ONNX, ONNX_INT8):
         assert bundle.path(name).stat().st_size > 0
     store = open_store(data)
@@ -43,7 +34,7 @@ def test_the_bundle_is_complete_and_predicts(site: Site, undisturbed: Submission
     image = tmp_path / Path(key).name
     store.get_file(key, image)
     options = ("--runtime", "onnx", "--set", "predict.score_threshold=0.01", "--json")
-    code, text = site.call("predict", str(image), "--bundle", uri, *options)
+    code, text = site.call("predict", str(image), "--bundle", undisturbed.bundle, *options)
     assert code == 0, text
     (found,) = json.loads(text[text.index("[") :])
     assert found["detections"], text
@@ -121,7 +112,7 @@ def test_the_gate_passes_fails_and_cannot_tell(
     site: Site, undisturbed: Submission, data: str, tmp_path: Path, limits: tuple[str, ...], code: int
 ) -> None:
     junit, summary = tmp_path / "junit.xml", tmp_path / "summary.md"
-    places = ("--bundle", bundle_of(site, undisturbed), "--data", data, "--store", undisturbed.store)
+    places = ("--bundle", undisturbed.bundle, "--data", data, "--store", undisturbed.store)
     files = ("--junit", str(junit), "--summary", str(summary), "--images", site.images)
     found, text = site.call("pipeline", "gate", *places, "--runtime", "onnx", *files, *limits)
     assert found == code, text
