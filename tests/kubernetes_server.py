@@ -139,7 +139,8 @@ class KubernetesServer:
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
         return str(self.do("POST", path, {"spec": {"expirationSeconds": 3600}})["status"]["token"])
 
-    def start(self) -> None:
+    def start(self, volcano: bool = True) -> None:
+        """Start all, with the CRDs of Volcano or without."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_keys()
         etcd = f"http://127.0.0.1:{self.etcd_port}"
@@ -156,7 +157,8 @@ class KubernetesServer:
         )
         self.start_api_server()
         # Before the garbage collector, which looks for new kinds every half a minute.
-        self._install_volcano()
+        if volcano:
+            self._install_volcano()
         self._start(
             "controllers",
             f"--kubeconfig={self.kubeconfig()}",

@@ -23,7 +23,7 @@ from kubeyolo.launch.settings import ClusterSettings, cluster_settings
 from kubeyolo.launch.shepherd import Pace
 from kubeyolo.launch.volcano import launch_on_volcano, stop_training
 from kubeyolo.training.spec import TrainingSpec
-from tests.kubernetes_server import RESTRICTED, KubernetesServer, wait_for
+from tests.kubernetes_server import RESTRICTED, KubernetesServer, volcano_definitions, wait_for
 from tests.launch.volcano_double import Volcano
 
 QUEUES = "/apis/scheduling.volcano.sh/v1beta1/queues"
@@ -569,6 +569,32 @@ def test_folders_of_this_machine_are_refused(cluster: Cluster, tmp_path: Path) -
     spec = SPEC.model_copy(update={"dataset": str(tmp_path)})
     with pytest.raises(InputError, match="pods do not see folders of this machine"):
         launch_on_volcano(spec, settings(), print, cluster=cluster)
+
+
+def test_a_cluster_without_volcano_is_told(
+    kubernetes: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any CRD of it, and without that of the queues."""
+    bare = KubernetesServer(kubernetes.binaries, tmp_path)
+    definitions, jobs = (
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+        "/apis/batch.volcano.sh/v1alpha1/jobs",
+    )
+    words = "^Volcano is not installed on this cluster; install it, all its CRDs included$"
+    try:
+        bare.start(volcano=False)
+        monkeypatch.setenv("KUBECONFIG", str(bare.kubeconfig()))
+        with pytest.raises(InputError, match=words):
+            launch_on_volcano(SPEC, settings(), print, cluster=Cluster.connect())
+        bare.do(
+            "POST", definitions, next(one for one in volcano_definitions() if one["spec"]["names"]["kind"] == "Job")
+        )
+        wait_for(lambda: bare.request("GET", jobs)[0] == 200)
+        with pytest.raises(InputError, match=words):
+            launch_on_volcano(SPEC, settings(), print, cluster=Cluster.connect())
+        assert bare.do("GET", jobs)["items"] == []
+    finally:
+        bare.stop()
 
 
 def test_a_closed_queue_is_refused(cluster: Cluster, kubernetes: KubernetesServer) -> None:
