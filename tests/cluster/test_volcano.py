@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.site import Command, Site, wait_for
+from tests.cluster.site import CLUSTER, Command, Site, wait_for
 from tests.kubernetes_server import RESTRICTED
 
 CARDS = "huawei.com/Ascend910"
@@ -24,6 +24,22 @@ def test_a_queue_without_room_ends_the_step(site: Site, data: str) -> None:
     for words in ("train failed", "found no room within 20 s (queue_limit)", "queue kubeyolo", "2 pods of 1900m cpu"):
         assert words in text
     site.nothing_left(submission.job)
+
+
+def test_a_job_that_the_queue_never_has_room_for_is_refused(site: Site, dataset: str) -> None:
+    (queue,) = (one for one in site.objects("queues") if one["metadata"]["name"] == CLUSTER["queue"])
+    room = queue["spec"].get("capability", {}).get("cpu")
+    if room is None:
+        pytest.skip(f"the queue {CLUSTER['queue']} has no bound")
+    settings = (f"queue={CLUSTER['queue']}", f"cpu={room}", f"namespace={site.namespace}", "image=localhost/any:1")
+    options = [word for pair in settings for word in ("--cluster-set", pair)]
+    places = ("train", dataset, "--config", "settings.yaml", "--store", site.new_store())
+    code, text = site.call(*places, "--launcher", "volcano", *options)
+    assert code == 2 and "never has room for this job" in text and text.count("error:") == 1, text
+    jobs = site.objects("jobs.batch.volcano.sh")
+    assert not any(
+        job["spec"]["tasks"][0]["template"]["spec"]["containers"][0]["image"] == "localhost/any:1" for job in jobs
+    )
 
 
 @pytest.fixture
