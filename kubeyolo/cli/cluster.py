@@ -136,8 +136,12 @@ def logs(
             print(f"=== {one.name} {one.state.lower()}\n{text.rstrip()}")
 
 
-def cancel(run: RunArgument = LATEST, host: HostOption = "") -> None:
+def cancel(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id or name of a run.")], host: HostOption = ""
+) -> None:
     """Terminate a run on Kubeflow; nothing happens to one that has ended.
+
+    The run has to be named: the newest one may be somebody else's.
 
     [bold]Examples[/bold]
 

@@ -144,6 +144,7 @@ def test_help_loads_nothing_heavy() -> None:
         ("pipeline show --image kubeyolo-trian=x", ["did you mean 'kubeyolo-train'"]),
         ("pipeline show --image kubeyolo-train", ["expected name=reference"]),
         ("pipeline show -o absent/file.yaml", ["absent/file.yaml: cannot be written"]),
+        ("pipeline cancel", ["Missing argument 'RUN'"]),
         ("pipeline submit --data shapes --store minio://x", ["--data shapes: pods see no folder", "kubeyolo copy"]),
         (
             "pipeline submit --data minio://data/x --store minio://kubeyolo -p max_epochs=3",
