@@ -21,30 +21,52 @@ FilesArgument = Annotated[
     list[Path] | None,
     typer.Argument(metavar="FILE...", help="Schedule files, or folders of them; by default schedules."),
 ]
+OwnerOption = Annotated[
+    str,
+    typer.Option(
+        "--owner",
+        envvar="KUBEYOLO_SCHEDULES",
+        metavar="NAME",
+        help="Whose files these are, 'default' if nothing is said: a name for each repository on one Kubeflow.",
+    ),
+]
 
 
 @group.command("apply")
-def apply(files: FilesArgument = None, images: ImagesOption = DEFAULT_IMAGES, host: HostOption = "") -> None:
+def apply(
+    files: FilesArgument = None,
+    owner: OwnerOption = "",
+    images: ImagesOption = DEFAULT_IMAGES,
+    host: HostOption = "",
+) -> None:
     """Create, update, enable and disable recurring runs so that they are as the files say.
 
-    Those whose file is gone are disabled. What others have made in Kubeflow is left alone.
+    A folder stands for all files of the owner: schedules of theirs whose file is gone are disabled. Files that are
+    named alone disable nothing. What other owners, or others, have made in Kubeflow is left alone.
 
     [bold]Examples[/bold]
 
       kubeyolo pipeline schedule apply
 
-      kubeyolo pipeline schedule apply schedules --images build/images.yaml
+      kubeyolo pipeline schedule apply schedules --owner team/cells --images images.yaml
+
+      kubeyolo pipeline schedule apply schedules/retrain-bccd.yaml
     """
     from kubeyolo.runs.kubeflow import Kubeflow
 
     kubeflow = Kubeflow(host)
-    for change in _plan(kubeflow, files, images):
+    for change in _plan(kubeflow, files, owner, images):
         kubeflow.apply(change)
         _print(change)
 
 
 @group.command("diff")
-def diff(files: FilesArgument = None, images: ImagesOption = DEFAULT_IMAGES, host: HostOption = "") -> None:
+def diff(
+    files: FilesArgument = None,
+    owner: OwnerOption = "",
+    images: ImagesOption = DEFAULT_IMAGES,
+    host: HostOption = "",
+) -> None:
     """Show what 'apply' would do. Exit codes: 0 nothing, 1 something.
 
     [bold]Examples[/bold]
@@ -53,7 +75,7 @@ def diff(files: FilesArgument = None, images: ImagesOption = DEFAULT_IMAGES, hos
     """
     from kubeyolo.runs.kubeflow import Kubeflow
 
-    changes = _plan(Kubeflow(host), files, images)
+    changes = _plan(Kubeflow(host), files, owner, images)
     for change in changes:
         _print(change)
     if any(change.kind != "keep" for change in changes):
@@ -79,13 +101,13 @@ def list_schedules(host: HostOption = "", as_json: JsonOption = False) -> None:
 
     found = sorted(Kubeflow(host).recurring(), key=lambda one: one.name)
     if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=1))
+        print(json.dumps([{**asdict(one), "owner": one.owner} for one in found], indent=1))
         return
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for column in ("schedule", "state", "cron", "id"):
+    for column in ("schedule", "owner", "state", "cron", "id"):
         table.add_column(column, no_wrap=True)
     for one in found:
-        table.add_row(one.name, "enabled" if one.enabled else "disabled", one.cron, one.id)
+        table.add_row(one.name, one.owner, "enabled" if one.enabled else "disabled", one.cron, one.id)
     wide_console().print(table)
 
 
@@ -157,25 +179,28 @@ def delete(
         print(f"deleted {one.name} ({one.id})")
 
 
-def _wanted(files: list[Path] | None, images: Path) -> list[Wanted]:
+def _wanted(files: list[Path] | None, images: Path, owner: str = "") -> list[Wanted]:
     """Return the schedules of files, with the images and the digest of the library bound into their pipelines."""
     from kubeyolo.runs.bind import bind_defaults, pipeline_text
     from kubeyolo.runs.images import bind_image_file
-    from kubeyolo.runs.schedules import read_schedules, wanted_schedule
+    from kubeyolo.runs.schedules import DEFAULT_OWNER, check_owner, read_schedules, wanted_schedule
     from kubeyolo.source import source_digest
 
+    owner = check_owner(owner or DEFAULT_OWNER)
     schedules = read_schedules(files or [DEFAULT_FOLDER])
     texts = {
         name: bind_defaults(bind_image_file(pipeline_text(name), images), {}, source_digest())
         for name in {schedule.pipeline for schedule in schedules}
     }
-    return [wanted_schedule(schedule, texts[schedule.pipeline]) for schedule in schedules]
+    return [wanted_schedule(schedule, texts[schedule.pipeline], owner) for schedule in schedules]
 
 
-def _plan(kubeflow: Kubeflow, files: list[Path] | None, images: Path) -> list[Change]:
-    from kubeyolo.runs.schedules import plan
+def _plan(kubeflow: Kubeflow, files: list[Path] | None, owner: str, images: Path) -> list[Change]:
+    from kubeyolo.runs.schedules import DEFAULT_OWNER, plan
 
-    return plan(_wanted(files, images), kubeflow.recurring())
+    wanted = _wanted(files, images, owner)
+    has_folder = any(place.is_dir() for place in files or [DEFAULT_FOLDER])
+    return plan(wanted, kubeflow.recurring(), all_of=(owner or DEFAULT_OWNER) if has_folder else "")
 
 
 def _print(change: Change) -> None:

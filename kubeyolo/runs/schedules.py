@@ -17,8 +17,12 @@ from kubeyolo.errors import InputError, one_line, suggest
 from kubeyolo.runs.arguments import check_arguments
 from kubeyolo.runs.bind import pipeline_names, pipeline_text
 
+DEFAULT_OWNER = "default"
+"""Owner of schedules for whom none is named."""
+
 _CRON_FIELDS = 6
 _CRON_FIELD = re.compile(r"[\w*/,?#-]+")
+_OWNER = re.compile(r"[\w.-]+(/[\w.-]+)*")
 _MACRO = re.compile(r"@(yearly|annually|monthly|weekly|daily|midnight|hourly|every \S+)")
 
 Kind = Literal["create", "update", "enable", "disable", "delete", "keep"]
@@ -52,23 +56,40 @@ class Schedule(BaseModel):
 
 @dataclass(frozen=True)
 class Wanted:
-    """A schedule as it is to be on Kubeflow: with its arguments in their types, its pipeline, and a digest of both."""
+    """A schedule as it is to be on Kubeflow.
+
+    Attributes:
+        schedule: What its file says.
+        arguments: Values of the parameters, in their types.
+        text: Its pipeline.
+        digest: Owner, and a digest of all of it: ``team/cells/0123456789abcdef``.
+    """
 
     schedule: Schedule
     arguments: Mapping[str, Any]
     text: str
     digest: str
 
+    @property
+    def owner(self) -> str:
+        """Who has the file."""
+        return _owner_of(self.digest)
+
 
 @dataclass(frozen=True)
 class Recurring:
-    """A recurring run on Kubeflow that one of our files has made: its name and digest are in its description."""
+    """A recurring run on Kubeflow that a schedule file has made: its name and digest are in its description."""
 
     id: str
     name: str
     digest: str
     enabled: bool
     cron: str = ""
+
+    @property
+    def owner(self) -> str:
+        """Who has, or had, the file."""
+        return _owner_of(self.digest)
 
 
 @dataclass(frozen=True)
@@ -99,7 +120,11 @@ def read_schedules(places: Sequence[Path]) -> list[Schedule]:
     files: list[Path] = []
     for place in places:
         if not place.exists():
-            raise InputError(f"{place}: there is no such file or folder of schedules")
+            raise InputError(
+                f"{place}: there is no such file or folder of schedules; git keeps no empty folder: after the last "
+                f"file, 'kubeyolo pipeline schedule delete NAME' ends its schedule, and an empty file "
+                f"{place / '.gitkeep'} keeps the folder"
+            )
         files += sorted(place.glob("*.yaml")) if place.is_dir() else [place]
     by_name: dict[str, Path] = {}
     schedules = []
@@ -112,12 +137,24 @@ def read_schedules(places: Sequence[Path]) -> list[Schedule]:
     return schedules
 
 
-def wanted_schedule(schedule: Schedule, text: str) -> Wanted:
+def check_owner(owner: str) -> str:
+    """Return the name of an owner of schedules, such as that of a repository.
+
+    Raises:
+        InputError: It has other characters than such a name has.
+    """
+    if not _OWNER.fullmatch(owner):
+        raise InputError(f"owner {owner!r}: expected letters, digits and . _ - /, such as team/cells")
+    return owner
+
+
+def wanted_schedule(schedule: Schedule, text: str, owner: str = DEFAULT_OWNER) -> Wanted:
     """Return a schedule with its arguments checked against the pipeline.
 
     Args:
         schedule: The schedule.
         text: Its pipeline, with images bound.
+        owner: Who has the file.
 
     Raises:
         InputError: A parameter is unknown, of another type, or missing.
@@ -132,18 +169,30 @@ def wanted_schedule(schedule: Schedule, text: str) -> Wanted:
         "pipeline": hashlib.sha256(text.encode()).hexdigest(),
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    return Wanted(schedule, arguments, text, digest)
+    return Wanted(schedule, arguments, text, f"{owner}/{digest}")
 
 
-def plan(wanted: Iterable[Wanted], found: Iterable[Recurring]) -> list[Change]:
+def plan(wanted: Iterable[Wanted], found: Iterable[Recurring], all_of: str = "") -> list[Change]:
     """Return what is to be done so that the recurring runs are as the files say, in the order of the names.
 
-    Recurring runs without a file are disabled, not deleted. Of two with one name, as an interrupted update leaves
-    them, one is deleted.
+    Of two with one name, as an interrupted update leaves them, one is deleted.
+
+    Args:
+        wanted: What the files say.
+        found: What is there.
+        all_of: The owner all of whose files these are: recurring runs of theirs without a file are disabled, not
+            deleted. Empty leaves those without a file as they are.
+
+    Raises:
+        InputError: A schedule of the same name has another owner.
     """
     files = {one.schedule.name: one for one in wanted}
     there: dict[str, list[Recurring]] = {}
     for recurring in found:
+        if recurring.name in files:
+            _check_same_owner(files[recurring.name], recurring)
+        elif recurring.owner != all_of:
+            continue
         there.setdefault(recurring.name, []).append(recurring)
     changes: list[Change] = []
     for name in sorted({*files, *there}):
@@ -154,6 +203,19 @@ def plan(wanted: Iterable[Wanted], found: Iterable[Recurring]) -> list[Change]:
         changes += [Change("delete", name, "a second one of this name", found=two) for two in known if two != kept]
         changes.append(_change(name, one, kept))
     return changes
+
+
+def _owner_of(digest: str) -> str:
+    return digest.rpartition("/")[0] or DEFAULT_OWNER
+
+
+def _check_same_owner(wanted: Wanted, found: Recurring) -> None:
+    if wanted.owner != found.owner:
+        raise InputError(
+            f"schedule {found.name}: there is one of this name whose owner is {found.owner!r}, and these files are of "
+            f"{wanted.owner!r}; give yours another name, or --owner {found.owner} where it is the same one, or end "
+            f"theirs: kubeyolo pipeline schedule delete {found.name}"
+        )
 
 
 def _change(name: str, wanted: Wanted | None, found: Recurring | None) -> Change:

@@ -66,15 +66,11 @@ def schedule(site: Site, tmp_path: Path) -> Iterator[Schedule]:
     folder = tmp_path / "schedules"
     folder.mkdir()
     found = Schedule(folder, f"test-{uuid.uuid4().hex[:6]}", site.new_store())
-    # Schedules without a file in the folder are disabled: those of others are switched on again.
-    others = [one for one in Kubeflow().recurring() if one.enabled]
     yield found
     kubeflow = Kubeflow()
     for one in kubeflow.recurring():
         if one.name == found.name:
             kubeflow.delete(one)
-    for one in others:
-        kubeflow.enable(one, True)
     for run in kubeflow.runs(kubeflow.experiment(found.name)):
         if not run.is_over:
             kubeflow.terminate(run.id)
@@ -82,7 +78,7 @@ def schedule(site: Site, tmp_path: Path) -> Iterator[Schedule]:
 
 def test_a_schedule_starts_runs_trains_once_and_ends_with_its_file(site: Site, data: str, schedule: Schedule) -> None:
     file = schedule.write(data, cron="0 * * * * *")
-    name, files = schedule.name, (str(schedule.folder), "--images", site.images)
+    name, files = schedule.name, (str(schedule.folder), "--owner", schedule.name, "--images", site.images)
     code, text = site.call("pipeline", "schedule", "apply", *files)
     assert code == 0 and f"create {name}" in text, text
     code, text = site.call("pipeline", "schedule", "apply", *files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ from kubeyolo.errors import InputError
 from kubeyolo.runs.bind import pipeline_text
 from kubeyolo.runs.images import IMAGE_NAMES
 from kubeyolo.runs.kubeflow import Kubeflow
-from kubeyolo.runs.schedules import Change, plan, read_schedules, wanted_schedule
+from kubeyolo.runs.schedules import DEFAULT_OWNER, Change, check_owner, plan, read_schedules, wanted_schedule
 from tests.runs.kubeflow_double import KubeflowDouble
 
 BASE: dict[str, Any] = {
     "name": "retrain-bccd",
     "cron": "0 0 3 * * 1",
     "pipeline": "detector-training",
-    "parameters": {"data": "minio://data/bccd", "store": "minio://kubeyolo", "max_epoch": 20},
+    "parameters": {"data": "minio://kubeyolo/data/bccd", "store": "minio://kubeyolo", "max_epoch": 20},
 }
 
 
@@ -30,13 +31,13 @@ def write(folder: Path, **values: Any) -> Path:
     return folder
 
 
-def changes(folder: Path, text: str = "") -> list[Change]:
-    wanted = [wanted_schedule(one, text or pipeline_text(one.pipeline)) for one in read_schedules([folder])]
-    return plan(wanted, Kubeflow().recurring())
+def changes(folder: Path, text: str = "", owner: str = DEFAULT_OWNER) -> list[Change]:
+    wanted = [wanted_schedule(one, text or pipeline_text(one.pipeline), owner) for one in read_schedules([folder])]
+    return plan(wanted, Kubeflow().recurring(), all_of=owner)
 
 
-def applied(folder: Path, text: str = "") -> list[str]:
-    done = changes(folder, text)
+def applied(folder: Path, text: str = "", owner: str = DEFAULT_OWNER) -> list[str]:
+    done = changes(folder, text, owner)
     for change in done:
         Kubeflow().apply(change)
     return [f"{change.kind} {change.name}" for change in done]
@@ -104,6 +105,46 @@ def test_one_without_its_file_is_disabled_and_those_of_others_are_left_alone(
     assert applied(folder) == ["keep other", "keep retrain-bccd"]
     assert sorted(made["status"] for made in double.recurring.values()) == ["DISABLED", "ENABLED", "ENABLED"]
     assert theirs["status"] == "ENABLED"
+    # As git has it with a .gitkeep, when the last one is removed.
+    (folder / "other.yaml").unlink()
+    assert applied(folder) == ["disable other", "keep retrain-bccd"]
+
+
+def test_owners_neither_disable_nor_replace_each_others(double: KubeflowDouble, tmp_path: Path) -> None:
+    cells, wings = write(tmp_path / "cells"), write(tmp_path / "wings", name="retrain-wings")
+    assert applied(cells, owner="team/cells") == ["create retrain-bccd"]
+    assert applied(wings, owner="wings") == ["create retrain-wings"]
+    assert applied(cells, owner="team/cells") == ["keep retrain-bccd"]
+    assert {one.name: one.owner for one in Kubeflow().recurring()} == {
+        "retrain-bccd": "team/cells",
+        "retrain-wings": "wings",
+    }
+    (wings / "retrain-wings.yaml").unlink()
+    assert applied(wings, owner="wings") == ["disable retrain-wings"]
+
+    before = dict(double.recurring)
+    with pytest.raises(
+        InputError, match="retrain-bccd: .* owner is 'team/cells', .* of 'wings'; .*schedule delete ret"
+    ):
+        applied(write(tmp_path / "wings"), owner="wings")
+    assert double.recurring == before
+
+
+def test_a_recurring_run_from_before_there_were_owners_is_of_the_default_one(
+    double: KubeflowDouble, tmp_path: Path
+) -> None:
+    mark = 'kubeyolo schedule ["retrain-bccd", "0123456789abcdef"]'
+    double.recurring["old"] = {"recurring_run_id": "old", "display_name": "x", "description": mark, "status": "ENABLED"}
+    (old,) = Kubeflow().recurring()
+    assert old.owner == DEFAULT_OWNER
+    assert applied(write(tmp_path / "schedules")) == ["update retrain-bccd"]
+    assert "old" not in double.recurring
+
+
+@pytest.mark.parametrize("owner", ["", "a b", "/a", "a/", "a//b", 'a"'])
+def test_names_that_no_owner_has_are_refused(owner: str) -> None:
+    with pytest.raises(InputError, match="owner .*: expected letters"):
+        check_owner(owner)
 
 
 def test_what_an_interrupted_update_has_left_is_mended(double: KubeflowDouble, tmp_path: Path) -> None:
@@ -141,7 +182,9 @@ def test_two_files_of_one_name_and_places_that_are_not_there_are_refused(tmp_pat
         (tmp_path / name).write_text(yaml.safe_dump(BASE))
     with pytest.raises(InputError, match="b.yaml: the name 'retrain-bccd' is that of .*a.yaml too"):
         read_schedules([tmp_path])
-    with pytest.raises(InputError, match="absent: there is no such file or folder"):
+    with pytest.raises(
+        InputError, match=r"absent: there is no such file or folder .*schedule delete NAME.*absent/\.git"
+    ):
         read_schedules([tmp_path / "absent"])
 
 
@@ -158,22 +201,60 @@ def test_the_example_in_git_makes_a_recurring_retraining(double: KubeflowDouble)
     (made,) = double.recurring.values()
     assert (made["max_concurrency"], made["no_catchup"]) == ("1", True)
     given = made["runtime_config"]["parameters"]
-    assert (given["pointer"], given["max_regression"]) == ("minio://data/latest.json", 0.5)
+    assert (given["pointer"], given["max_regression"]) == ("minio://kubeyolo/data/latest.json", 0.5)
     # A fixed one would be that of the data of the day on which the file was written.
     assert "fingerprint" not in given
 
 
-def test_a_schedule_is_run_now_without_a_recurring_run(
-    double: KubeflowDouble, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def schedule_command(double: KubeflowDouble, tmp_path: Path) -> Callable[..., int]:
+    """The command line, which returns its exit code."""
     from kubeyolo.cli.app import main
 
-    def call(*arguments: str) -> int:
-        images = tmp_path / "images.yaml"
-        images.write_text("".join(f"{name}: registry/{name}@sha256:{'0' * 64}\n" for name in IMAGE_NAMES))
+    images = tmp_path / "images.yaml"
+    images.write_text("".join(f"{name}: registry/{name}@sha256:{'0' * 64}\n" for name in IMAGE_NAMES))
+
+    def call(command: str, *arguments: str) -> int:
         with pytest.raises(SystemExit) as ended:
-            main(["pipeline", "schedule", "run", *arguments, "--images", str(images), "--host", double.host])
+            main(["pipeline", "schedule", command, *arguments, "--images", str(images), "--host", double.host])
         return int(ended.value.code or 0)
+
+    return call
+
+
+def test_a_folder_stands_for_all_files_of_its_owner_and_a_file_for_itself(
+    double: KubeflowDouble,
+    tmp_path: Path,
+    schedule_command: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = write(tmp_path / "schedules")
+    write(folder, name="other")
+    assert schedule_command("apply") == 0
+    assert capsys.readouterr().out.splitlines() == ["+ create other: new", "+ create retrain-bccd: new"]
+
+    file = str(folder / "retrain-bccd.yaml")
+    assert schedule_command("diff", file) == 0
+    (folder / "other.yaml").unlink()
+    assert schedule_command("apply", file) == 0
+    assert capsys.readouterr().out.splitlines() == ["= keep retrain-bccd: as its file says"] * 2
+    monkeypatch.setenv("KUBEYOLO_SCHEDULES", "wings")
+    assert schedule_command("diff", file) == 2
+    assert "retrain-bccd: there is one of this name whose owner is 'default'" in capsys.readouterr().err
+    assert schedule_command("diff", str(write(tmp_path / "wings", name="retrain-wings"))) == 1
+    assert capsys.readouterr().out.splitlines() == ["+ create retrain-wings: new"]
+    assert schedule_command("diff", "--owner", "default") == 1
+    assert "- disable other: its file is gone" in capsys.readouterr().out.splitlines()
+    assert [made["status"] for made in double.recurring.values()] == ["ENABLED", "ENABLED"]
+
+
+def test_a_schedule_is_run_now_without_a_recurring_run(
+    double: KubeflowDouble, tmp_path: Path, schedule_command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*arguments: str) -> int:
+        return schedule_command("run", *arguments)
 
     files = str(write(tmp_path / "schedules"))
     assert call("retrain-bccd", files) == 0
