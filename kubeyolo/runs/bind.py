@@ -105,7 +105,9 @@ def read_images(file: Path) -> dict[str, str]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"image list {file}: cannot be read: {error.strerror}") from error
+        raise InputError(
+            f"image list {file}: cannot be read: {error.strerror}; 'make images' writes it, or give --images FILE"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"image list {file}: not YAML or JSON: {one_line(error, 200)}") from error
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
