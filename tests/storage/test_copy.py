@@ -1,4 +1,4 @@
-"""Folders copied between stores."""
+"""Folders and files copied between stores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from kubeyolo.errors import InputError
 from kubeyolo.storage.base import Store
-from kubeyolo.storage.copy import copy_tree
+from kubeyolo.storage.copy import copy_file, copy_tree, is_file
 from kubeyolo.storage.local import LocalStore
 from kubeyolo.storage.uri import open_store
 
@@ -55,3 +55,44 @@ def test_nothing_to_copy_and_a_copy_onto_itself_are_refused(folder: Path, tmp_pa
         copy_tree(str(tmp_path / "absent"), str(tmp_path / "target"))
     with pytest.raises(InputError, match="the target is the source"):
         copy_tree(str(folder), str(folder))
+
+
+def test_a_file_goes_under_the_name_that_is_given(folder: Path, tmp_path: Path, store_uri: str) -> None:
+    target = f"{store_uri}/data/latest.json"
+    assert is_file(str(folder / "done.json")) and not is_file(target)
+    assert copy_file(str(folder / "done.json"), target) == (1, 2)
+    assert is_file(target) and not is_file(f"{store_uri}/data")
+    (folder / "done.json").write_bytes(b"[1]")
+    assert copy_file(str(folder / "done.json"), target) == (1, 3)
+    assert content(open_store(store_uri)) == {"data/latest.json": b"[1]"}
+    other = f"{store_uri}/other.json"
+    assert copy_file(target, other) == (1, 3)
+    assert copy_file(other, str(tmp_path / "back" / "latest.json")) == (1, 3)
+    assert content(LocalStore(tmp_path / "back")) == {"latest.json": b"[1]"}
+
+
+def test_a_file_does_not_take_the_place_of_a_folder_or_itself(folder: Path, store_uri: str) -> None:
+    source = str(folder / "done.json")
+    copy_file(source, f"{store_uri}/data/done.json")
+    for target in (f"{store_uri}/data", f"{store_uri}/new/"):
+        with pytest.raises(InputError, match=f"^{target}: this is a folder; .* {target.rstrip('/')}/done.json$"):
+            copy_file(source, target)
+    with pytest.raises(InputError, match="the target is the source"):
+        copy_file(f"{store_uri}/data/done.json", f"{store_uri}/data/done.json")
+    assert list(content(open_store(store_uri))) == ["data/done.json"]
+
+
+def test_a_file_that_is_cut_off_leaves_the_old_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "target" / "latest.json"
+    copy_file(str(folder / "done.json"), str(target))
+
+    def cut_off(source: Path, part: Path, on_bytes: object = None) -> str:
+        part.write_bytes(b"[")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kubeyolo.storage.local.copy_with_sha256", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        copy_file(str(folder / "a" / "1.bin"), str(target))
+    assert content(LocalStore(target.parent)) == {"latest.json": b"{}"}
