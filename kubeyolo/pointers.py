@@ -74,7 +74,7 @@ def read_data_pointer(uri: str) -> str:
     Raises:
         InputError: There is no pointer, or it names none.
     """
-    example = '{"data": "minio://data/bccd-2026-11-20"}'
+    example = '{"data": "minio://kubeyolo/data/bccd-2026-11-20"}'
     try:
         pointed = _read(uri, DataPointer, example).data
     except NotFound as error:
@@ -99,6 +99,11 @@ def read_model_pointer(uri: str) -> ModelPointer | None:
         return None
 
 
+def nothing_in_use(latest: str) -> str:
+    """Return what is said of a new model where the pointer to the one in use is not there yet."""
+    return f"no model is in use at {latest}: there is nothing to compare with, and the new model goes in use"
+
+
 def write_model_pointer(uri: str, pointer: ModelPointer) -> None:
     """Move a pointer to a bundle, which is published by then."""
     write_document(uri, orjson.dumps(pointer.model_dump(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
@@ -114,7 +119,10 @@ def pointed_bundle(uri: str) -> str:
         return uri
     pointer = read_model_pointer(uri)
     if pointer is None:
-        raise InputError(f"{uri}: there is no such pointer to a model; give the URI of a bundle")
+        raise InputError(
+            f"{uri}: there is no such pointer to a model; give the URI of a bundle, or put a model in use: "
+            f"kubeyolo publish BUNDLE --store URI --latest {uri}"
+        )
     return pointer.bundle
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kubeyolo.bundle import MANIFEST_NAME
 from kubeyolo.errors import InputError
-from kubeyolo.pointers import check_pointer_name, latest_model, read_data_pointer, read_model_pointer
+from kubeyolo.pointers import check_pointer_name, latest_model, nothing_in_use, read_data_pointer, read_model_pointer
 from kubeyolo.storage.uri import open_store
 
 STEP = "read_pointer"
@@ -76,6 +76,6 @@ def read_pointer(
         )
         data = ""
     else:
-        print(f"to train; in use is {in_use or 'none: ' + latest + ' is not there yet'}", flush=True)
+        print(f"to train; {f'in use is {in_use}' if in_use else nothing_in_use(latest)}", flush=True)
     name = f"{model}-{dataset_name(data or pointer)}-{run_id[:_RUN_DIGITS]}"
     return Retraining(data=data, fingerprint=found, in_use=in_use, latest=latest, run_name=name)

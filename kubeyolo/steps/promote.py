@@ -11,7 +11,7 @@ from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.evaluation.limits import Check, check_drop
 from kubeyolo.evaluation.names import RuntimeName
-from kubeyolo.pointers import ModelPointer, read_model_pointer, write_model_pointer
+from kubeyolo.pointers import ModelPointer, nothing_in_use, read_model_pointer, write_model_pointer
 from kubeyolo.steps.publish import content_version, publish
 from kubeyolo.steps.record import Stopwatch, read_record, write_record
 from kubeyolo.storage.uri import join_uri, read_document, split_uri
@@ -82,6 +82,8 @@ def promote(
     expected = {before, join_uri(store, "models", opened.manifest.model, content_version(opened))}
     _check_unmoved(latest, expected)
     checks = compare(opened, record.metrics, candidate.dataset_digest, config, max_regression)
+    if not before:
+        print(nothing_in_use(latest), flush=True)
     for runtime, check in checks.items():
         print(f"{runtime}: {check.message}", flush=True)
     if not all(check.passed for check in checks.values()):

@@ -169,7 +169,7 @@ def test_help_loads_nothing_heavy() -> None:
         ("pipeline gate --bundle b --data d --store s --min-ap 0.5", ["--bundle b: pods see no folder"]),
         (
             "pipeline gate --bundle b.json --data d --store s --min-ap 0.5",
-            ["b.json: there is no such pointer to a model"],
+            ["b.json: there is no such pointer to a model", "kubeyolo publish BUNDLE --store URI --latest b.json"],
         ),
         ("publish b --latest models/latest", ["models/latest: the name of a pointer ends in .json"]),
         ("copy absent there", ["absent: there is nothing to copy"]),

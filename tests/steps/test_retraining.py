@@ -130,12 +130,15 @@ def test_pointers_in_a_bucket_move_as_those_in_folders(
     assert place.look().data == ""
 
 
-def test_the_first_model_is_put_in_use(place: Place) -> None:
+def test_the_first_model_is_put_in_use(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     found = place.look()
     assert (found.in_use, found.data) == ("", (place.folder / "data" / "monday").as_uri())
     assert found.run_name == f"{MODEL}-monday-one-0123"
+    said = f"no model is in use at {place.latest}: there is nothing to compare with"
+    assert said in capsys.readouterr().out
     promoted = place.retrain("one", {"onnx": 4, "int8": 6})
     assert promoted is not None
+    assert capsys.readouterr().out.count(said) == 2  # by read_pointer and promote
     pointer = place.in_use()
     assert (pointer.bundle, pointer.version) == (promoted.bundle, promoted.version)
     assert (pointer.data, pointer.fingerprint) == (found.data, found.fingerprint)
@@ -289,7 +292,7 @@ def test_what_cannot_be_compared_is_said_before_the_training(place: Place) -> No
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        (None, 'there is no such pointer to a data set; write {"data": "minio://data/bccd'),
+        (None, 'there is no such pointer to a data set; write {"data": "minio://kubeyolo/data/bccd'),
         ("data: x", "this pointer is not JSON"),
         ("[]", "this pointer is not a JSON object"),
         ('{"dat": "x"}', "this pointer has no 'data'; did you mean 'dat'"),
