@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +15,12 @@ from kubeyolo.cli.cluster import HostOption, commit_label
 from kubeyolo.cli.options import DEFAULT_IMAGES, ConfigOption, ImagesOption, JsonOption, SetOption, sets_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from kubeyolo.evaluation.limits import Check
+    from kubeyolo.evaluation.limits import Check, Numbers
 
 FAILED = 1
+_NAME = "kubeyolo gate"
 
 
 def gate(
@@ -51,37 +54,33 @@ def gate(
 ) -> None:
     """Evaluate a bundle on Kubeflow and compare its COCO numbers with limits.
 
-    Exit codes: 0 it passes; 1 it is worse than a limit; 2 it could not be evaluated; 3 the run was terminated.
+    Exit codes: 0 it passes; 1 it is worse than a limit; 2 it could not be evaluated; 3 the run was terminated. The
+    reports say so in each of these cases.
 
     [bold]Examples[/bold]
 
-      kubeyolo pipeline gate --bundle minio://kubeyolo/models/yolov5n-r7/new --data minio://data/bccd --min-ap 0.5
+      kubeyolo pipeline gate --bundle minio://m/new --data minio://kubeyolo/data/bccd --min-ap 0.5
 
-      kubeyolo pipeline gate --bundle minio://m/new --baseline minio://m/old --data minio://data/bccd --max-drop 0.5
+      kubeyolo pipeline gate --bundle minio://m/new --baseline minio://m/old --data minio://kubeyolo/data/bccd
     """
     import json
 
     from kubeyolo.evaluation.limits import check_numbers
-    from kubeyolo.runs.gate import junit_xml, markdown_summary
 
-    limits = _limits(min_ap, least or [])
-    drop = math.inf if not baseline and max_drop is None else 1.0 if max_drop is None else max_drop
-    check_numbers({}, {} if baseline else None, limits, drop)  # that the limits make sense
-    for path in (junit, summary):
-        _check_writable(path)
-    begun = time.monotonic()
-    found = _evaluate(bundle, data, store, baseline, runtime, images, config_file, sets_of(sets), host, as_json)
-    numbers, compared = found["evaluate"], found.get("evaluate-baseline")
-    checks = check_numbers(numbers, compared, limits, drop)
-    if junit:
-        junit.write_text(junit_xml("kubeyolo gate", checks, time.monotonic() - begun), encoding="utf-8")
-    if summary:
-        links = {"bundle": bundle, "baseline": baseline, "data": data, "run": found["run"]}
-        text = markdown_summary(
-            "kubeyolo gate", checks, numbers, compared, {name: link for name, link in links.items() if link}
-        )
-        with summary.open("a", encoding="utf-8") as file:
-            file.write(text)
+    links = {"bundle": bundle, "baseline": baseline, "data": data}
+    reports = _Reports(junit, summary, {name: link for name, link in links.items() if link})
+    reports.begin()
+    try:
+        limits = _limits(min_ap, least or [])
+        drop = math.inf if not baseline and max_drop is None else 1.0 if max_drop is None else max_drop
+        check_numbers({}, {} if baseline else None, limits, drop)  # that the limits make sense
+        found = _evaluate(bundle, data, store, baseline, runtime, images, config_file, sets_of(sets), host, as_json)
+        numbers, compared = found["evaluate"], found.get("evaluate-baseline")
+        checks = check_numbers(numbers, compared, limits, drop)
+    except BaseException as error:
+        reports.failed(error)
+        raise
+    reports.checked(checks, numbers, compared, found["run"])
     if as_json:
         told = [{"check": check.name, "passed": check.passed, "message": check.message} for check in checks]
         print(json.dumps({"passed": _passed(checks), "checks": told, **found}, indent=1))
@@ -90,6 +89,61 @@ def gate(
             print(f"{'✓' if check.passed else '✗'} {check.name}: {check.message}")
     if not _passed(checks):
         raise typer.Exit(FAILED)
+
+
+@dataclass
+class _Reports:
+    """The files that a CI reads: whatever becomes of the evaluation, they say it."""
+
+    junit: Path | None
+    summary: Path | None
+    links: Mapping[str, str]
+    begun: float = field(default_factory=time.monotonic)
+
+    def begin(self) -> None:
+        """Refuse files that cannot be written, and replace the results of an earlier gate.
+
+        Whoever kills the command leaves a file that says so.
+        """
+        from kubeyolo.runs.gate import junit_xml
+
+        self._write(junit_xml(_NAME, [], 0.0, "the evaluation has not ended"), "")
+
+    def checked(self, checks: Sequence[Check], numbers: Numbers, baseline: Numbers | None, run: str) -> None:
+        """Write what was checked."""
+        from kubeyolo.runs.gate import junit_xml, markdown_summary
+
+        self._write(
+            junit_xml(_NAME, checks, self._seconds),
+            markdown_summary(_NAME, checks, numbers, baseline, {**self.links, "run": run}),
+        )
+
+    def failed(self, error: BaseException) -> None:
+        """Write why nothing could be checked."""
+        from kubeyolo.errors import InputError, KubeyoloError, one_line
+        from kubeyolo.runs.gate import junit_xml, markdown_error
+
+        said = one_line(error) if isinstance(error, KubeyoloError) else ""
+        why = said or ("interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}")
+        # A disk that is full by now is not why it failed.
+        with suppress(InputError):
+            self._write(junit_xml(_NAME, [], self._seconds, why), markdown_error(_NAME, why, self.links))
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self.begun
+
+    def _write(self, junit: str, summary: str) -> None:
+        """Replace the one file, and append to the other: a CI gathers the summaries of several tools in one."""
+        from kubeyolo.errors import InputError
+
+        for path, mode, text in ((self.junit, "w", junit), (self.summary, "a", summary)):
+            try:
+                if path is not None:
+                    with path.open(mode, encoding="utf-8") as file:
+                        file.write(text)
+            except OSError as error:
+                raise InputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _evaluate(
@@ -142,16 +196,6 @@ def _limits(min_ap: float | None, pairs: Sequence[str]) -> dict[str, float]:
         if not 0 <= limits[key] <= 1:
             raise InputError(f"--min {pair!r}: expected a COCO number and a value from 0 to 1, such as AP50=0.8")
     return limits
-
-
-def _check_writable(path: Path | None) -> None:
-    from kubeyolo.errors import InputError
-
-    try:
-        if path is not None:
-            path.open("a").close()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _passed(checks: Sequence[Check]) -> bool:
