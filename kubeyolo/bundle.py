@@ -31,7 +31,9 @@ ONNX = "model.onnx"
 MINDIR = "model.mindir"
 AIR = "model.air"
 ONNX_INT8 = "model-int8.onnx"
+MODEL_CARD = "MODEL_CARD.md"
 
+_VERSION_DIGITS = 12
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _PACKAGES = ("kubeyolo", "mindspore", "numpy", "onnx", "onnxruntime", "opencv-python-headless", "pycocotools")
 
@@ -90,6 +92,22 @@ class BundleManifest(BaseModel):
     packages: dict[str, str] = {}
     metrics: dict[str, Any] = {}
     files: dict[str, BundleFile] = {}
+
+    @property
+    def model_files(self) -> dict[str, BundleFile]:
+        """The files without the model card, which says when and from what the bundle was published."""
+        return {name: file for name, file in self.files.items() if name != MODEL_CARD}
+
+    @property
+    def networks(self) -> dict[str, BundleFile]:
+        """The files whose bytes say what the bundle computes: those of MINDIR differ at every export of a network."""
+        return {name: file for name, file in self.model_files.items() if name != MINDIR}
+
+    @property
+    def content_version(self) -> str:
+        """A version made of the networks: the same networks have the same version."""
+        files = sorted((name, file.sha256) for name, file in self.networks.items())
+        return sha256_bytes(repr(files).encode())[:_VERSION_DIGITS]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from kubeyolo.cli.options import DEFAULT_IMAGES, ConfigOption, ImagesOption, Jso
 
 if TYPE_CHECKING:
     from kubeyolo.runs.kubeflow import Kubeflow
-    from kubeyolo.runs.remote import RemoteRun
+    from kubeyolo.runs.remote import RemoteRun, RemoteStep
+    from kubeyolo.runs.result import RemoteResult
 
 HostOption = Annotated[
     str, typer.Option("--host", envvar="KUBEYOLO_KFP_HOST", metavar="URL", help="Address of Kubeflow's API.")
@@ -112,9 +113,12 @@ def status(run: RunArgument = LATEST, host: HostOption = "", as_json: JsonOption
 def logs(
     run: RunArgument = LATEST,
     step: Annotated[str, typer.Option("--step", metavar="NAME", help="One step; by default all of them.")] = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="The lines of Argo and of Kubeflow between those of the steps too.")
+    ] = False,
     host: HostOption = "",
 ) -> None:
-    """Print what the steps of a run on Kubeflow have printed.
+    """Print what the steps of a run on Kubeflow have printed, as far as they have begun.
 
     [bold]Examples[/bold]
 
@@ -124,16 +128,23 @@ def logs(
     """
     from kubeyolo.errors import InputError, suggest
     from kubeyolo.runs.kubeflow import Kubeflow
+    from kubeyolo.runs.step_log import own_lines
 
     kubeflow = Kubeflow(host)
     found = kubeflow.find(run)
-    names = [one.name for one in found.steps]
+    begun = [one for one in found.steps if one.node and one.state != "SKIPPED"]
+    names = [one.name for one in begun]
     if step and step not in names:
         raise InputError(f"run {found.name}: no step {step!r} has begun{suggest(step, names)}")
-    for one in found.steps:
-        if step in ("", one.name) and one.node and not one.is_cached:
-            text = kubeflow.log(found.id, one) or "(nothing of its log is kept)"
-            print(f"=== {one.name} {one.state.lower()}\n{text.rstrip()}")
+    for one in begun:
+        if step not in ("", one.name):
+            continue
+        print(f"=== {one.name} {_state_of(one)}")
+        if one.is_cached:
+            print("(from the cache: it has not run)")
+            continue
+        lines = kubeflow.log(found.id, one).splitlines() or ["(nothing of its log is kept)"]
+        print(*(lines if everything else own_lines(lines)), sep="\n")
 
 
 def cancel(
@@ -229,6 +240,7 @@ def _print_submitted(kubeflow: Kubeflow, run: RemoteRun, as_json: bool) -> None:
 
 def _print_run(run: RemoteRun, as_json: bool) -> None:
     import json
+    from dataclasses import asdict
 
     from rich import box
     from rich.table import Table
@@ -236,17 +248,39 @@ def _print_run(run: RemoteRun, as_json: bool) -> None:
     from kubeyolo.cli.tables import wide_console
     from kubeyolo.report.formats import duration
     from kubeyolo.runs.follow import seconds_of
+    from kubeyolo.runs.result import remote_result
 
+    result = remote_result(run)
     if as_json:
-        print(json.dumps(_facts(run) | {"arguments": dict(run.arguments)}, indent=1))
+        facts = {"arguments": dict(run.arguments), "result": asdict(result) if result else None}
+        print(json.dumps(_facts(run) | facts, indent=1))
         return
     table = Table(title=f"{run.name} {run.state.lower()}", title_justify="left", box=box.SIMPLE, pad_edge=False)
     for column in ("step", "state", "started", "time"):
         table.add_column(column, no_wrap=True)
     for step in run.steps:
         time = duration(seconds_of(step)) if step.started and not step.is_cached else ""
-        table.add_row(step.name, "cached" if step.is_cached else step.state.lower(), _clock(step.started), time)
+        table.add_row(step.name, _state_of(step), _clock(step.started), time)
     wide_console().print(table)
+    if result is not None:
+        print_result(result)
+
+
+def print_result(result: RemoteResult) -> None:
+    """Print what a run on the cluster has made."""
+    from kubeyolo.cli.tables import coco_table, wide_console
+
+    console = wide_console()
+    if result.numbers:
+        console.print(coco_table("", result.numbers))
+    if result.note:
+        console.print(result.note)
+    if result.bundle:
+        console.print(f"bundle  {result.bundle}")
+
+
+def _state_of(step: RemoteStep) -> str:
+    return "cached" if step.is_cached else step.state.lower()
 
 
 def _facts(run: RemoteRun) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -117,23 +117,11 @@ def run(
 
 def _print_outcome(outcome: RunOutcome) -> None:
     """Print the numbers of float, ONNX and int8 side by side, and where everything is."""
-    from rich import box
-    from rich.table import Table
+    from kubeyolo.cli.tables import coco_table, wide_console
+    from kubeyolo.report.formats import duration
 
-    from kubeyolo.cli.tables import wide_console
-    from kubeyolo.report.formats import duration, number3
-
-    state = outcome.state
-    columns = {"trained": ("evaluate", ""), "ONNX": ("export_model", "onnx."), "int8": ("quantize", "int8.")}
-    table = Table(title=outcome.folder.name, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    table.add_column("COCO", no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right")
-    for key in outcome.summary["evaluate"]:
-        values: list[Any] = [state.metric(step, prefix + key) for step, prefix in columns.values()]
-        table.add_row(key, *(number3(value) for value in values))
     console = wide_console()
-    console.print(table)
+    console.print(coco_table(outcome.folder.name, outcome.state.numbers()))
     console.print(f"time    {duration(sum(outcome.summary['seconds'].values()))}")
     console.print(f"bundle  {outcome.summary['bundle']}")
     console.print(f"report  {outcome.index}")

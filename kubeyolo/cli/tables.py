@@ -57,6 +57,22 @@ def figure(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def coco_table(title: str, numbers: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """Return a table of COCO numbers, a column for each network."""
+    from rich import box
+    from rich.table import Table
+
+    from kubeyolo.report.formats import number3
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table.add_column("COCO", no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    for key in next(iter(numbers.values())):
+        table.add_row(key, *(number3(of_network[key]) for of_network in numbers.values()))
+    return table
+
+
 def pairs_table(title: str, rows: Sequence[tuple[str, str]]) -> Table:
     """Return a table of names and values."""
     from rich import box

@@ -141,6 +141,11 @@ class Cluster:
         selector = {"fieldSelector": f"involvedObject.kind={kind},involvedObject.name={name}"}
         return list(self._request("GET", self._core("events"), selector, doing="list events").get("items", ()))
 
+    def workflows(self, selector: str) -> list[Document]:
+        """Return the workflows of Argo with these labels."""
+        path = f"/apis/argoproj.io/v1alpha1/namespaces/{self.namespace}/workflows"
+        return list(self._request("GET", path, {"labelSelector": selector}, doing="list workflows").get("items", ()))
+
     def own_pod(self, name: str, seconds: float = _READ_SECONDS) -> Document | None:
         """Return a pod of the namespace of this process, or None when there is none; wait no longer than this."""
         return self._get(f"/api/v1/namespaces/{self.home}/pods/{name}", "read pods", seconds)

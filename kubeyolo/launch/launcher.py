@@ -13,6 +13,21 @@ from kubeyolo.training.spec import TrainingSpec
 LOCAL, VOLCANO = "local", "volcano"
 
 
+def checked_settings(
+    name: str, values: Mapping[str, Any] | None = None, file: Path | None = None, sets: Sequence[str] = ()
+) -> ClusterSettings:
+    """Return the settings of a launcher; the arguments are those of :func:`training_launcher`.
+
+    Raises:
+        InputError: Unknown launcher, or settings that are not allowed.
+    """
+    _check(name)
+    settings = cluster_settings(values, file, sets)
+    if name == LOCAL and (values or file is not None or sets):
+        raise InputError("settings of the cluster are of the launcher volcano; give --launcher volcano")
+    return settings
+
+
 def training_launcher(
     name: str, values: Mapping[str, Any] | None = None, file: Path | None = None, sets: Sequence[str] = ()
 ) -> Callable[[TrainingSpec], None]:
@@ -27,11 +42,8 @@ def training_launcher(
     Raises:
         InputError: Unknown launcher, settings that are not allowed, or the package kubernetes is not installed.
     """
-    _check(name)
-    settings = cluster_settings(values, file, sets)
+    settings = checked_settings(name, values, file, sets)
     if name == LOCAL:
-        if values or file is not None or sets:
-            raise InputError("settings of the cluster are of the launcher volcano; give --launcher volcano")
         from kubeyolo.launch.local import launch_training
 
         return launch_training

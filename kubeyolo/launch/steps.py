@@ -1,17 +1,19 @@
-"""What only the pods of a pipeline's steps tell: what they have printed, and why one of them cannot start."""
+"""What Kubernetes alone tells of a pipeline's steps: what they have printed, and why one cannot start or has failed."""
 
 from __future__ import annotations
 
 import re
 from functools import cached_property
 
-from kubeyolo.errors import KubeyoloError
+from kubeyolo.errors import KubeyoloError, one_line
 from kubeyolo.launch.cluster import Cluster, Document
 from kubeyolo.launch.pods import PodFacts
 
 _WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
+_RUN_LABEL = "pipeline/runid"
 _NODE_NAME = "workflows.argoproj.io/node-name"
 _EXECUTOR, _MAIN = ".executor", "main"
+_LONGEST = 500
 _TRY = re.compile(r"\(\d+\)")
 
 
@@ -52,6 +54,25 @@ class StepPods:
             if facts.phase == "Pending" and facts.node and facts.waiting:
                 return (_step_of(pod["metadata"]) or facts.name).replace("-", "_"), facts.waiting
         return None
+
+    def failure(self, run_id: str) -> str:
+        """Return what Argo says of the first pod of a run that has failed or could not be made; empty for none."""
+        nodes: list[Document] = []
+        for workflow in self._workflows(run_id):
+            nodes += workflow.get("status", {}).get("nodes", {}).values()
+        said = [
+            node
+            for node in nodes
+            if node.get("type") == "Pod" and node.get("phase") in ("Error", "Failed") and node.get("message")
+        ]
+        first = min(said, key=lambda node: str(node.get("finishedAt") or ""), default=None)
+        return one_line(first["message"], _LONGEST) if first else ""
+
+    def _workflows(self, run_id: str) -> list[Document]:
+        try:
+            return self._cluster.workflows(f"{_RUN_LABEL}={run_id}") if self._cluster else []
+        except KubeyoloError:
+            return []
 
     def _of(self, workflow: str) -> list[Document]:
         try:

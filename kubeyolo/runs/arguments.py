@@ -7,7 +7,15 @@ from typing import Any
 
 import yaml
 
+from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError, one_line, suggest
+from kubeyolo.launch.launcher import VOLCANO, checked_settings
+
+SECTIONS = ("data", "augment", "pretrain", "train", "evaluate", "export", "quantize")
+"""Sections of the configuration that a pipeline has overrides for."""
+
+TRAIN_PARAMETERS = ("image_size", "per_batch_size", "max_epoch", "optimizer", "lr", "processes", "seed")
+"""Parameters of the pipelines that are values of the section ``train``."""
 
 _WORDS = {
     "STRING": "a text",
@@ -64,7 +72,20 @@ def check_arguments(pipeline: str, values: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         about = known[missing[0]].get("description", "")
         raise InputError(f"no value for the parameter {missing[0]!r}{f' ({about})' if about else ''}")
+    _check_contents(checked)
     return checked
+
+
+def _check_contents(values: Mapping[str, Any]) -> None:
+    """Refuse now what a step would refuse after others have worked: settings of the model, and of the launcher."""
+    overrides = {section: dict(values.get(f"{section}_overrides") or {}) for section in SECTIONS}
+    # In a pipeline, 0 and an empty text are the preset's value.
+    overrides["train"] |= {name: values[name] for name in TRAIN_PARAMETERS if values.get(name)}
+    config = load_config(values.get("model") or None, overrides={name: of for name, of in overrides.items() if of})
+    if "launcher" in values:
+        settings = checked_settings(values["launcher"], values.get("cluster"))
+        if values["launcher"] == VOLCANO:
+            settings.nodes_for(config.train.processes)
 
 
 def _has_default(facts: Mapping[str, Any]) -> bool:

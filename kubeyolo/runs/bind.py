@@ -11,7 +11,7 @@ import yaml
 
 from kubeyolo.errors import InputError, one_line, suggest
 
-DETECTOR_TRAINING = "detector-training"
+DETECTOR_TRAINING, DETECTOR_RETRAINING = "detector-training", "detector-retraining"
 MODEL_EVALUATION = "model-evaluation"
 
 _COMPILED = resources.files("kubeyolo.compiled")

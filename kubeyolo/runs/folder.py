@@ -28,6 +28,8 @@ STEPS = (
 )
 COCO_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
+_NETWORKS = {"trained": ("evaluate", ""), "ONNX": ("export_model", "onnx."), "int8": ("quantize", "int8.")}
+
 # What the index page shows of each step's metrics: words, and the place of the value among them.
 _CARD_VALUES: dict[str, dict[str, str]] = {
     "validate_dataset": {
@@ -72,6 +74,13 @@ class RunState:
         for part in name.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         return value
+
+    def numbers(self) -> dict[str, dict[str, float | None]]:
+        """Return the COCO numbers of the trained, the ONNX and the int8 network."""
+        return {
+            name: {key: self.metric(step, prefix + key) for key in COCO_KEYS}
+            for name, (step, prefix) in _NETWORKS.items()
+        }
 
     def output(self, step: str, name: str) -> str:
         """Return an output of a step, empty where it is not known."""

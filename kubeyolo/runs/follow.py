@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from kubeyolo.errors import InputError, KubeyoloError, WorkError
 from kubeyolo.runs.kubeflow import Kubeflow, Unreachable
 from kubeyolo.runs.remote import TERMINATED, RemoteRun, RemoteStep
+from kubeyolo.runs.step_log import own_lines
 from kubeyolo.runs.watch import RunObserver
 
 POLL_SECONDS = 5.0
@@ -42,7 +43,7 @@ class _Seen:
             if step.state == before:
                 continue
             self._state[step.name] = step.state
-            if step.state == "SKIPPED":
+            if step.state in ("SKIPPED", TERMINATED):
                 continue
             if step.is_cached:
                 self._observer.cached(step.name)
@@ -138,7 +139,7 @@ def check_end(kubeflow: Kubeflow, run: RemoteRun) -> RemoteRun:
         raise TerminatedRun(f"run {run.name} ({run.id}) was terminated")
     failed = [step for step in run.steps if step.state == "FAILED"]
     if not failed:
-        raise WorkError(f"run {run.name} ({run.id}) failed: {run.message or 'Kubeflow does not say why'}")
+        raise WorkError(f"run {run.name} ({run.id}) failed: {run.message or kubeflow.why(run)}")
     step = failed[-1]
     lines = last_lines(kubeflow, run, step)
     said = " | ".join(lines) or step.message or run.message or "nothing of its log is kept"
@@ -146,9 +147,9 @@ def check_end(kubeflow: Kubeflow, run: RemoteRun) -> RemoteRun:
 
 
 def last_lines(kubeflow: Kubeflow, run: RemoteRun, step: RemoteStep, count: int = LAST_LINES) -> list[str]:
-    """Return the last lines that a step has printed, or only that of its error when there is one."""
+    """Return the last lines that a step has printed itself, or only that of its error when there is one."""
     try:
-        lines = [line.strip() for line in kubeflow.log(run.id, step).splitlines() if line.strip()]
+        lines = [line.strip() for line in own_lines(kubeflow.log(run.id, step).splitlines()) if line.strip()]
     except KubeyoloError:
         return []
     errors = [line for line in lines if line.startswith("error: ")]

@@ -251,6 +251,16 @@ class Kubeflow:
         """Return the step of a run whose pod cannot start and why, where this machine may ask Kubernetes."""
         return self._pods.stuck(run.workflow) if run.workflow else None
 
+    def why(self, run: RemoteRun) -> str:
+        """Return what has failed of a run none of whose steps has, and the remedy."""
+        said = self._pods.failure(run.id)
+        if not said:
+            namespace = self.namespace or _DEFAULT_NAMESPACE
+            return f"Kubeflow does not say why; look at 'kubectl -n {namespace} get workflows,events'"
+        if "violates PodSecurity" in said:
+            return f"{said}; Argo's own containers must keep to the level of the namespace: see docs/cluster.md, step 1"
+        return said
+
     @cached_property
     def _pods(self) -> StepPods:
         from kubeyolo.launch.steps import StepPods

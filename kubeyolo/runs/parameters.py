@@ -11,11 +11,10 @@ from kubeyolo.bundle import check_version
 from kubeyolo.config.load import load_config, sparse_values
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError, suggest
+from kubeyolo.runs.arguments import SECTIONS
 from kubeyolo.runs.naming import run_name
 from kubeyolo.source import source_digest
 from kubeyolo.storage.location import FileLocation, parse
-
-_SECTIONS = ("data", "augment", "pretrain", "train", "evaluate", "export", "quantize")
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class RunParameters:
 
     def arguments(self) -> dict[str, Any]:
         """Return the parameters of the pipeline."""
-        sections = {f"{section}_overrides": dict(self.overrides.get(section, {})) for section in _SECTIONS}
+        sections = {f"{section}_overrides": dict(self.overrides.get(section, {})) for section in SECTIONS}
         return {
             "data": self.data,
             "store": self.store,

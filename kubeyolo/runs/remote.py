@@ -37,7 +37,8 @@ class RemoteStep:
 
     Attributes:
         name: Its name in the pipeline, such as ``validate_dataset``.
-        state: Kubeflow's word, such as RUNNING.
+        state: Kubeflow's word, such as RUNNING; TERMINATED for what ended with a run that was terminated, SKIPPED for
+            what a run that has ended did not come to.
         node: Argo's node that runs it, empty when there is none yet.
         is_cached: Whether its results were in Kubeflow's cache.
         started: When, or None.
@@ -118,15 +119,15 @@ def recurring_of(found: Any) -> Recurring | None:
 
 def run_of(found: Any) -> RemoteRun:
     """Return a run in our words."""
-    config = found.runtime_config
+    config, state, ended = found.runtime_config, _state(found), _moment(found.finished_at)
     return RemoteRun(
         id=found.run_id,
         name=found.display_name,
-        state=_state(found),
+        state=state,
         experiment=found.experiment_id,
         created=found.created_at,
-        ended=_moment(found.finished_at),
-        steps=_steps(found),
+        ended=ended,
+        steps=_steps(found, state, over=ended is not None),
         arguments=(config.parameters or {}) if config else {},
         message=one_line(found.error.message, LONGEST) if found.error and found.error.message else "",
         workflow=next((node.rpartition("-")[0] for task in _tasks(found) for node in _nodes(task)), ""),
@@ -148,7 +149,7 @@ def _state(found: Any) -> str:
     return TERMINATED if asked and state != "SUCCEEDED" else state
 
 
-def _steps(found: Any) -> tuple[RemoteStep, ...]:
+def _steps(found: Any, run_state: str, over: bool) -> tuple[RemoteStep, ...]:
     steps = []
     for task in _tasks(found):
         nodes = _nodes(task)
@@ -156,11 +157,16 @@ def _steps(found: Any) -> tuple[RemoteStep, ...]:
         # Beside the steps there are their drivers, the graphs they lie in, and the workflow itself.
         if not name or _MACHINERY.fullmatch(name) or (node and name == node.rpartition("-")[0]):
             continue
-        started, ended = _moment(task.start_time), _moment(task.end_time)
+        # What a run that is over has not come to has no state, but the time of the run's end.
+        state = task.state or ("SKIPPED" if over else "PENDING")
+        if state == "FAILED" and run_state == TERMINATED:
+            state = TERMINATED
+        begun = state != "SKIPPED"
+        started, ended = (_moment(task.start_time), _moment(task.end_time)) if begun else (None, None)
         steps.append(
             RemoteStep(
                 name=name.replace("-", "_"),
-                state=task.state or "PENDING",
+                state=state,
                 node=node,
                 is_cached=task.state == "SUCCEEDED" and started is not None and _is_at_once(started, ended),
                 started=started,

@@ -12,7 +12,7 @@ from kubeyolo.errors import InputError, WorkError
 from kubeyolo.evaluation.limits import Check, check_drop
 from kubeyolo.evaluation.names import RuntimeName
 from kubeyolo.pointers import ModelPointer, nothing_in_use, read_model_pointer, write_model_pointer
-from kubeyolo.steps.publish import content_version, publish
+from kubeyolo.steps.publish import publish
 from kubeyolo.steps.record import Stopwatch, read_record, write_record
 from kubeyolo.storage.uri import join_uri, read_document, split_uri
 
@@ -79,7 +79,7 @@ def promote(
         raise InputError(f"max_regression = {max_regression}: expected a number of points, such as 0.5")
     opened, record = open_bundle(candidate.bundle), read_record(in_use)
     before = record.outputs.get("bundle", "")
-    expected = {before, join_uri(store, "models", opened.manifest.model, content_version(opened))}
+    expected = {before, join_uri(store, "models", opened.manifest.model, opened.manifest.content_version)}
     _check_unmoved(latest, expected)
     checks = compare(opened, record.metrics, candidate.dataset_digest, config, max_regression)
     if not before:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.bundle import MANIFEST_NAME, MINDIR, Bundle, BundleFile, BundleManifest, check_version
+from kubeyolo.bundle import MANIFEST_NAME, MODEL_CARD, Bundle, check_version
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.results import COCO_NUMBERS
 from kubeyolo.events import RECORD_NAME
@@ -17,10 +16,7 @@ from kubeyolo.steps.record import Stopwatch, read_record, write_record, write_re
 from kubeyolo.storage.uri import join_uri, open_store
 
 STEP = "publish"
-MODEL_CARD = "MODEL_CARD.md"
-
 _RUNTIMES = ("mindspore", "onnx", "int8")
-_DIGITS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +51,14 @@ def publish(bundle: str, store: str, version: str = "", evaluation: str = "") ->
     watch = Stopwatch()
     opened = open_bundle(bundle)
     manifest = opened.manifest
-    version = version or content_version(opened)
+    version = version or manifest.content_version
     check_version(version)
     output = join_uri(store, "models", manifest.model, version)
     numbers = _numbers(opened, evaluation)
     _refuse_other_content(output, opened, version)
     card = _model_card(opened, numbers)
     published = _put(opened, output, card, numbers)
-    size = sum(file.size for file in _model_files(opened.manifest).values())
+    size = sum(file.size for file in manifest.model_files.values())
     files = {*manifest.files, MODEL_CARD}
     facts = {"bundle": published, "size": size_text(size), "files": len(files), "source": bundle}
     report = write_report(output, publish_report(manifest.model, version, card, facts))
@@ -70,15 +66,6 @@ def publish(bundle: str, store: str, version: str = "", evaluation: str = "") ->
     seconds = watch.seconds
     record = write_record(output, STEP, seconds, {"bundle": published}, metrics, report)
     return PublishedModel(bundle=published, version=version, record=record, report=report, seconds=seconds)
-
-
-def content_version(bundle: Bundle) -> str:
-    """Return a version made of the networks of a bundle: the same networks have the same version.
-
-    Neither the card counts nor MINDIR, whose bytes differ each time that the same network is exported.
-    """
-    files = sorted((name, file.sha256) for name, file in _networks(bundle.manifest).items())
-    return hashlib.sha256(repr(files).encode()).hexdigest()[:_DIGITS]
 
 
 def _put(bundle: Bundle, output: str, card: str, numbers: dict[str, dict[str, float | None]]) -> str:
@@ -91,22 +78,12 @@ def _put(bundle: Bundle, output: str, card: str, numbers: dict[str, dict[str, fl
     if store.exists(MANIFEST_NAME):
         with suppress(InputError):
             there = open_bundle(output)
-            if there.manifest.files.keys() >= _model_files(bundle.manifest).keys():
+            if there.manifest.files.keys() >= bundle.manifest.model_files.keys():
                 return there.uri
     with tempfile.TemporaryDirectory(prefix="kubeyolo-publish-") as folder:
         path = Path(folder) / MODEL_CARD
         path.write_text(card, encoding="utf-8")
         return bundle.derive(output, {MODEL_CARD: path}, metrics=numbers)
-
-
-def _networks(manifest: BundleManifest) -> dict[str, BundleFile]:
-    """Return the files whose bytes say what a bundle computes."""
-    return {name: file for name, file in _model_files(manifest).items() if name != MINDIR}
-
-
-def _model_files(manifest: BundleManifest) -> dict[str, BundleFile]:
-    """Return the files of a bundle without the card, which says when and from what it was published."""
-    return {name: file for name, file in manifest.files.items() if name != MODEL_CARD}
 
 
 def _numbers(bundle: Bundle, evaluation: str) -> dict[str, dict[str, float | None]]:
@@ -132,7 +109,7 @@ def _refuse_other_content(output: str, bundle: Bundle, version: str) -> None:
         store.delete(RECORD_NAME)
         return
     there = read_manifest(store.read_bytes(MANIFEST_NAME), store.uri_of(MANIFEST_NAME))
-    if _networks(there) != _networks(bundle.manifest):
+    if there.networks != bundle.manifest.networks:
         raise InputError(f"{output}: version {version} is taken by other content; choose another version")
 
 

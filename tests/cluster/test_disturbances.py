@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 from tests.cluster.site import CHECKPOINT_STEPS, Site, Submission, wait_for
 
+TRAIN = re.compile(r"\.train(\(\d+\))?\.executor")
 RESTART = "KUBEYOLO_TEST_RESTART_API_SERVER"
 
 Disturb = Callable[[Site, Submission], None]
@@ -34,7 +36,8 @@ def kill_the_first_and_delete_the_other(site: Site, submission: Submission) -> N
 def delete_the_step(site: Site, submission: Submission) -> None:
     pods = site.objects("pods", f"workflows.argoproj.io/workflow={submission.run.workflow}")
     name = "workflows.argoproj.io/node-name"
-    steps = [pod for pod in pods if ".train.executor" in pod["metadata"]["annotations"].get(name, "")]
+    # Every part of the name has the number of its try where Argo tries everything again.
+    steps = [pod for pod in pods if TRAIN.search(pod["metadata"]["annotations"].get(name, ""))]
     running = next(pod["metadata"]["name"] for pod in steps if pod["status"]["phase"] == "Running")
     before = site.uid_of(submission.job)
     site.kubectl("delete", "pod", running, "--wait=false")

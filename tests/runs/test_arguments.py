@@ -50,6 +50,13 @@ def test_values_get_the_types_of_their_parameters() -> None:
         ({"lr": "fast"}, "parameter lr = 'fast': expected a number"),
         ({"model": ["a"]}, r"parameter model = \['a'\]: expected a text"),
         ({"train_overrides": "x"}, "parameter train_overrides = 'x': expected a mapping"),
+        ({"train_overrides": {"warmup_epoch": 1}}, "did you mean 'train.warmup_epochs'"),
+        ({"image_size": 100}, "train.image_size = 100"),
+        ({"model": "yolov5nn-r7"}, "unknown model 'yolov5nn-r7'; did you mean 'yolov5n-r7'"),
+        ({"launcher": "vulcano"}, "did you mean 'volcano'"),
+        ({"launcher": "volcano", "cluster": {"que": "x"}}, "unknown key 'que' of the cluster settings; did you mean"),
+        ({"launcher": "volcano", "cluster": {"nodes": 3}, "processes": 2}, "but train.processes is 2"),
+        ({"launcher": "local", "cluster": {"queue": "x"}}, "settings of the cluster are of the launcher volcano"),
     ],
 )
 def test_wrong_values_are_named(values: dict[str, Any], message: str) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.bundle import BundleManifest, open_bundle, publish_bundle
+from kubeyolo.bundle import MODEL_CARD, BundleManifest, open_bundle, publish_bundle
 from kubeyolo.errors import InputError
-from kubeyolo.steps.publish import MODEL_CARD, publish
+from kubeyolo.steps.publish import publish
 from kubeyolo.steps.record import write_record
 
 NUMBERS = {key: 0.5 for key in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")}
