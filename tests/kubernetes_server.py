@@ -251,10 +251,11 @@ def volcano_definitions() -> list[JSON]:
         ("scheduling.volcano.sh", "v1beta1", "PodGroup", "podgroups", "Namespaced", {}),
         ("scheduling.volcano.sh", "v1beta1", "Queue", "queues", "Cluster", {"status": {}}),
     )
-    return [_definition(*kind) for kind in kinds]
+    return [definition(*kind) for kind in kinds]
 
 
-def _definition(group: str, version: str, kind: str, plural: str, scope: str, subresources: JSON) -> JSON:
+def definition(group: str, version: str, kind: str, plural: str, scope: str, subresources: JSON) -> JSON:
+    """Return a small CRD that takes any field."""
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",

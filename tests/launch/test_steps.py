@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kubeyolo.launch.steps import StepPods
-from tests.kubernetes_server import RESTRICTED, KubernetesServer
+from tests.kubernetes_server import RESTRICTED, KubernetesServer, definition, wait_for
 from tests.launch.volcano_double import NODE, Volcano
 
 WORKFLOW = "detector-training-x7k2p"
@@ -62,3 +62,35 @@ def test_without_a_cluster_there_is_no_log(monkeypatch: pytest.MonkeyPatch, tmp_
         (tmp_path / "kubeconfig").write_text(text)
     assert StepPods("kubeflow").log(WORKFLOW, "train") == ""
     assert StepPods("kubeflow").stuck(WORKFLOW) is None
+
+
+def make_workflow(kubernetes: KubernetesServer, namespace: str, run_id: str, nodes: dict[str, dict[str, str]]) -> None:
+    """Make a workflow of a run, as Argo keeps it; its kind too, unless it is there."""
+    kinds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    kubernetes.request("POST", kinds, definition("argoproj.io", "v1alpha1", "Workflow", "workflows", "Namespaced", {}))
+    path = f"/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows"
+    wait_for(lambda: kubernetes.request("GET", path)[0] == 200)
+    body = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "status": {"nodes": nodes}}
+    metadata = {"generateName": f"{WORKFLOW}-", "labels": {"pipeline/runid": run_id}}
+    kubernetes.do("POST", path, {**body, "metadata": metadata})
+
+
+def test_why_a_run_has_failed_before_any_step_is_told_by_argo(
+    kubernetes: KubernetesServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = {"type": "Pod", "phase": "Error"}
+    nodes = {
+        "a": {"type": "DAG", "phase": "Error", "message": "of the graph", "finishedAt": "2026-01-01T00:00:00Z"},
+        "b": {**pod, "message": "of a later one", "finishedAt": "2026-01-01T00:00:02Z"},
+        "c": {**pod, "message": "pods are\nforbidden", "finishedAt": "2026-01-01T00:00:01Z"},
+        "d": {"type": "Pod", "phase": "Succeeded", "message": "well", "finishedAt": "2026-01-01T00:00:00Z"},
+    }
+    make_workflow(kubernetes, namespace, "run-1", nodes)
+    monkeypatch.setenv("KUBECONFIG", str(kubernetes.kubeconfig(namespace=namespace)))
+    assert StepPods(namespace).failure("run-1") == "pods are forbidden"
+    assert StepPods(namespace).failure("run-2") == ""
+
+
+@pytest.mark.usefixtures("cluster")
+def test_without_the_right_to_read_workflows_nothing_is_said(namespace: str) -> None:
+    assert StepPods(namespace).failure("run-1") == ""

@@ -12,7 +12,7 @@ from kubeyolo.runs.follow import TerminatedRun, follow
 from kubeyolo.runs.kubeflow import Kubeflow, NoSuchThing, Unreachable
 from kubeyolo.runs.remote import TERMINATED
 from tests.runs.conftest import Watched
-from tests.runs.kubeflow_double import CACHED, WORKFLOW, KubeflowDouble, task
+from tests.runs.kubeflow_double import CACHED, END, WORKFLOW, KubeflowDouble, task
 
 TEXT = "# PIPELINE\nroot: {}\n"
 
@@ -98,7 +98,17 @@ def test_a_failed_run_says_which_step_and_its_last_lines(double: KubeflowDouble,
 
 def test_a_failed_run_without_a_failed_step_is_told_too(double: KubeflowDouble) -> None:
     run_id = submitted(double, ("FAILED", []))
-    with pytest.raises(WorkError, match="failed: Kubeflow does not say why"):
+    with pytest.raises(WorkError, match="failed: Kubeflow does not say why; look at 'kubectl -n kubeflow get work"):
+        follow(Kubeflow(), run_id, Watched(), poll_seconds=0)
+
+
+def test_a_namespace_that_admits_no_pod_of_argo_is_told(
+    double: KubeflowDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = submitted(double, ("FAILED", []))
+    said = 'pods "x" is forbidden: violates PodSecurity "restricted:latest"'
+    monkeypatch.setattr(StepPods, "failure", lambda self, run: said if run == run_id else "")
+    with pytest.raises(WorkError, match=r"violates PodSecurity .*; Argo's own containers must keep to the level"):
         follow(Kubeflow(), run_id, Watched(), poll_seconds=0)
 
 
@@ -161,6 +171,24 @@ def test_a_terminated_run_is_not_a_failed_one(double: KubeflowDouble) -> None:
     with pytest.raises(TerminatedRun, match="was terminated") as ended:
         follow(kubeflow, run_id, Watched(), poll_seconds=0)
     assert ended.value.exit_code == 3
+
+
+def test_the_steps_of_a_terminated_run_have_not_failed(double: KubeflowDouble) -> None:
+    # Those that it did not come to have no state, and the time of its end.
+    rest = {"display_name": "evaluate", "start_time": END, "end_time": END}
+    run_id = submitted(
+        double, ("RUNNING", [*task("train", "RUNNING", 3)]), ("FAILED", [*task("train", "FAILED", 3), rest])
+    )
+    kubeflow, watched = Kubeflow(), Watched()
+    kubeflow.terminate(run_id)
+    with pytest.raises(TerminatedRun):
+        follow(kubeflow, run_id, watched, poll_seconds=0)
+    steps = kubeflow.run(run_id).steps
+    assert [(step.name, step.state, step.started is None) for step in steps] == [
+        ("train", TERMINATED, False),
+        ("evaluate", "SKIPPED", True),
+    ]
+    assert not any(line.startswith("failed") for line in watched.said)
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for(double: KubeflowDouble) -> None:
