@@ -201,7 +201,7 @@ def list_runs(
     for column in ("run", "state", "submitted", "id"):
         table.add_column(column, no_wrap=True)
     for run in found:
-        table.add_row(run.name, run.state.lower(), _clock(run.created), run.id)
+        table.add_row(run.name, run.state.lower(), _local(run.created), run.id)
     wide_console().print(table)
 
 
@@ -260,8 +260,11 @@ def _print_run(run: RemoteRun, as_json: bool) -> None:
         table.add_column(column, no_wrap=True)
     for step in run.steps:
         time = duration(seconds_of(step)) if step.started and not step.is_cached else ""
-        table.add_row(step.name, _state_of(step), _clock(step.started), time)
-    wide_console().print(table)
+        table.add_row(step.name, _state_of(step), _local(step.started), time)
+    if run.steps:
+        wide_console().print(table)
+    else:
+        print(f"{run.name} {run.state.lower()}, before any step")
     if result is not None:
         print_result(result)
 
@@ -295,6 +298,10 @@ def _facts(run: RemoteRun) -> dict[str, Any]:
             step.name: {"state": step.state, "cached": step.is_cached, "message": step.message} for step in run.steps
         },
     }
+
+
+def _local(moment: datetime | None) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""
 
 
 def _clock(moment: datetime | None) -> str:

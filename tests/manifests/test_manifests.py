@@ -66,6 +66,21 @@ def test_applying_again_changes_nothing(applied: Path) -> None:
     assert said and all(line.endswith("unchanged") for line in said.splitlines()), said
 
 
+def test_the_configuration_of_argo_is_one_that_it_reads(applied: Path, kubernetes: KubernetesServer) -> None:
+    name = "workflow-controller-configmap"
+    path = "/api/v1/namespaces/kubeflow/configmaps"
+    kubernetes.request("POST", path, {"metadata": {"name": name}, "data": {"other": "stays"}})
+    patch = ("patch", "configmap", name, "--patch-file", str(MANIFESTS / "argo.yaml"))
+    kubectl("-n", "kubeflow", *patch, config=applied)
+    data = kubernetes.do("GET", f"{path}/{name}")["data"]
+    assert data["other"] == "stays"
+    context = yaml.safe_load(data["executor"])["securityContext"]
+    pod = {"spec": {"containers": [{"name": "wait", "image": "image", "securityContext": context}]}}
+    kubernetes.do("POST", "/api/v1/namespaces/kubeflow/pods?dryRun=All", {"metadata": {"name": "argo"}, **pod})
+    spec = yaml.safe_load(data["workflowDefaults"])["spec"]
+    assert spec["templateDefaults"]["retryStrategy"]["retryPolicy"] == "Always"
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_no_secret_is_in_them(overlay: str) -> None:
     assert [each["kind"] for each in documents(overlay) if each["kind"] == "Secret"] == []
