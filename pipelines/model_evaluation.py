@@ -1,5 +1,8 @@
 """A bundle evaluated on a data set, beside the one it is compared with: what a CI decides by."""
 
+import copy
+import dataclasses
+
 from kfp import dsl
 
 from components.evaluate.component import evaluate
@@ -8,6 +11,10 @@ from pipelines.surroundings import give_surroundings
 
 PRESET: dict = {}
 """No overrides: every value of the section is that of the bundle."""
+
+# A task is called after its component, and Kubeflow would call the second one evaluate-2.
+evaluate_baseline = copy.copy(evaluate)
+evaluate_baseline.component_spec = dataclasses.replace(evaluate.component_spec, name="evaluate-baseline")
 
 
 @dsl.pipeline(name="model-evaluation", description="The COCO numbers of a bundle, and of a baseline, on a data set.")
@@ -49,4 +56,4 @@ def model_evaluation(
     }
     give_surroundings(evaluate(bundle=bundle, place="evaluate", **common))
     with dsl.If(baseline != ""):
-        give_surroundings(evaluate(bundle=baseline, place="evaluate-baseline", **common))
+        give_surroundings(evaluate_baseline(bundle=baseline, place="evaluate-baseline", **common))

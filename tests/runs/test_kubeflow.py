@@ -50,11 +50,13 @@ def test_a_run_has_its_experiment_version_and_arguments(double: KubeflowDouble) 
 
 def test_steps_are_told_from_the_machinery_around_them(double: KubeflowDouble) -> None:
     around = [{"display_name": name, "state": "RUNNING"} for name in ("exit-handler-1", "condition-2", "root-driver")]
-    run_id = submitted(double, ("RUNNING", [*task("train", "RUNNING", 7), *task("evaluate-2", "SKIPPED", 8), *around]))
+    run_id = submitted(
+        double, ("RUNNING", [*task("train", "RUNNING", 7), *task("evaluate-baseline", "SKIPPED", 8), *around])
+    )
     run = Kubeflow().run(run_id)
     assert [(step.name, step.state, step.pod) for step in run.steps] == [
         ("train", "RUNNING", f"{WORKFLOW}-system-container-impl-7"),
-        ("evaluate_2", "SKIPPED", ""),
+        ("evaluate_baseline", "SKIPPED", ""),
     ]
     assert run.ended is None and not run.is_over and run.created is not None
 
