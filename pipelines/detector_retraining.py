@@ -47,7 +47,7 @@ def detector_retraining(
     """Train on the data set that a pointer names, when it has changed, and put a model that is not worse in use.
 
     Args:
-        pointer: Store URI of the pointer to the COCO data set: a document such as {"data": "minio://data/bccd"}.
+        pointer: Store URI of the pointer to the COCO data set: a document such as {"data": "minio://kubeyolo/data/bccd"}.
         store: URI of the store for data sets, checkpoints and bundles, such as minio://bucket/prefix.
         model: Name of the detector, such as yolov5n-r7.
         latest: URI of the pointer to the model in use; empty takes models/<model>/latest.json of the store.

@@ -14,7 +14,7 @@ def read_pointer(pointer: str, store: str, model: str, run_id: str, latest: str,
     """Tell whether the data set that a pointer names is another one than the model in use was trained on.
 
     Args:
-        pointer: URI of the pointer to the data set: a JSON document such as {"data": "minio://data/bccd"}.
+        pointer: URI of the pointer to the data set: a JSON document such as {"data": "minio://kubeyolo/data/bccd"}.
         store: URI of the store with the models.
         model: Name of the model.
         run_id: Id of the run, for the name under which its results are stored.

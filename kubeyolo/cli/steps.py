@@ -41,7 +41,7 @@ def validate(
 
       kubeyolo validate data/bccd
 
-      kubeyolo validate minio://data/coco --store minio://kubeyolo
+      kubeyolo validate minio://kubeyolo/data/coco --store minio://kubeyolo
     """
     from kubeyolo.config.load import load_config
     from kubeyolo.steps.validate import validate_dataset
