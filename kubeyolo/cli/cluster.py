@@ -105,7 +105,7 @@ def status(run: RunArgument = LATEST, host: HostOption = "", as_json: JsonOption
 
     kubeflow = Kubeflow(host)
     found = kubeflow.find(run)
-    _print_run(found, as_json)
+    print_run(found, as_json)
     if found.is_over:
         check_end(kubeflow, found)
 
@@ -224,7 +224,7 @@ def _wait(kubeflow: Kubeflow, run: RemoteRun, as_json: bool) -> None:
     from kubeyolo.runs.follow import follow
 
     ended = follow(kubeflow, run.id, Silent() if as_json else RunDisplay())
-    _print_run(ended, as_json)
+    print_run(ended, as_json)
 
 
 def _print_submitted(kubeflow: Kubeflow, run: RemoteRun, as_json: bool) -> None:
@@ -238,7 +238,8 @@ def _print_submitted(kubeflow: Kubeflow, run: RemoteRun, as_json: bool) -> None:
         print(f"run {run.name}\nid {run.id}\npage {address}", file=sys.stdout, flush=True)
 
 
-def _print_run(run: RemoteRun, as_json: bool) -> None:
+def print_run(run: RemoteRun, as_json: bool = False) -> None:
+    """Print the steps of a run, and what it has made."""
     import json
     from dataclasses import asdict
 
@@ -266,11 +267,10 @@ def _print_run(run: RemoteRun, as_json: bool) -> None:
     else:
         print(f"{run.name} {run.state.lower()}, before any step")
     if result is not None:
-        print_result(result)
+        _print_result(result)
 
 
-def print_result(result: RemoteResult) -> None:
-    """Print what a run on the cluster has made."""
+def _print_result(result: RemoteResult) -> None:
     from kubeyolo.cli.tables import coco_table, wide_console
 
     console = wide_console()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubeyolo.cli.cluster import HostOption, commit_label
+from kubeyolo.cli.cluster import HostOption, commit_label, print_run
 from kubeyolo.cli.options import DEFAULT_IMAGES, ImagesOption, JsonOption
 
 if TYPE_CHECKING:
@@ -151,8 +151,7 @@ def run_now(
     run = kubeflow.submit(f"{name}-{commit_label()}", group, version, one.arguments)
     print(f"run {run.name}\nid {run.id}", flush=True)
     if wait:
-        follow(kubeflow, run.id, RunDisplay())
-        print("succeeded", flush=True)
+        print_run(follow(kubeflow, run.id, RunDisplay()))
 
 
 @group.command("delete")
