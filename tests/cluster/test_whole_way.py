@@ -25,7 +25,7 @@ def test_every_step_succeeds_and_nothing_is_left(site: Site, undisturbed: Submis
     site.nothing_left(undisturbed.job)
     assert undisturbed.result()["resumed_at"] == []
     assert f"bundle  {undisturbed.bundle}" in undisturbed.command.text
-    assert re.search(r"(?m)^AP +0\.\d+ +0\.\d+ +0\.\d+$", undisturbed.command.text)
+    assert re.search(r"(?m)^ *AP +0\.\d+ +0\.\d+ +0\.\d+ *$", undisturbed.command.text)
 
 
 def test_the_bundle_is_complete_and_predicts(site: Site, undisturbed: Submission, data: str, tmp_path: Path) -> None:
