@@ -58,9 +58,9 @@ def submit(
 
     [bold]Examples[/bold]
 
-      kubeyolo pipeline submit --data minio://data/bccd --store minio://kubeyolo --images build/images.yaml --wait
+      kubeyolo pipeline submit --data minio://kubeyolo/data/bccd --store minio://kubeyolo --wait
 
-      kubeyolo pipeline submit --data minio://data/bccd --store minio://kubeyolo --param max_epoch=100
+      kubeyolo pipeline submit --data minio://kubeyolo/data/bccd --store minio://kubeyolo --param max_epoch=100
     """
     from kubeyolo.runs.arguments import check_arguments, parse_pairs
     from kubeyolo.runs.bind import DETECTOR_TRAINING, bind_defaults, pipeline_text

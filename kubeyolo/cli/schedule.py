@@ -101,7 +101,7 @@ def list_schedules(host: HostOption = "", as_json: JsonOption = False) -> None:
 
     found = sorted(Kubeflow(host).recurring(), key=lambda one: one.name)
     if as_json:
-        print(json.dumps([{**asdict(one), "owner": one.owner} for one in found], indent=1))
+        print(json.dumps([asdict(one) for one in found], indent=1))
         return
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in ("schedule", "owner", "state", "cron", "id"):

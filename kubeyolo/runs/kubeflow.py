@@ -194,9 +194,10 @@ class Kubeflow:
         schedule, api = wanted.schedule, self._api
         what = f"schedule {schedule.name}"
         pipeline_id, version_id = self.pipeline_version(schedule.pipeline, wanted.text)
+        mark = json.dumps([schedule.name, wanted.owner, wanted.digest])
         body = api.V2beta1RecurringRun(
             display_name=schedule.name,
-            description=f"{schedule.description}\n{MARK}{json.dumps([schedule.name, wanted.digest])}".strip(),
+            description=f"{schedule.description}\n{MARK}{mark}".strip(),
             experiment_id=self.make_experiment(schedule.name),
             pipeline_version_reference=api.V2beta1PipelineVersionReference(
                 pipeline_id=pipeline_id, pipeline_version_id=version_id

@@ -108,12 +108,12 @@ def recurring_of(found: Any) -> Recurring | None:
     for line in (found.description or "").splitlines():
         if line.startswith(MARK):
             try:
-                name, digest = json.loads(line.removeprefix(MARK))
+                name, owner, digest = map(str, json.loads(line.removeprefix(MARK)))
             except ValueError:
                 return None
             cron = found.trigger.cron_schedule.cron if found.trigger and found.trigger.cron_schedule else ""
             enabled = (found.status or "ENABLED") == "ENABLED"
-            return Recurring(str(found.recurring_run_id), str(name), str(digest), enabled, cron)
+            return Recurring(str(found.recurring_run_id), name, owner, digest, enabled, cron)
     return None
 
 

@@ -62,34 +62,27 @@ class Wanted:
         schedule: What its file says.
         arguments: Values of the parameters, in their types.
         text: Its pipeline.
-        digest: Owner, and a digest of all of it: ``team/cells/0123456789abcdef``.
+        owner: Who has the file.
+        digest: Of what it is on Kubeflow.
     """
 
     schedule: Schedule
     arguments: Mapping[str, Any]
     text: str
+    owner: str
     digest: str
-
-    @property
-    def owner(self) -> str:
-        """Who has the file."""
-        return _owner_of(self.digest)
 
 
 @dataclass(frozen=True)
 class Recurring:
-    """A recurring run on Kubeflow that a schedule file has made: its name and digest are in its description."""
+    """A recurring run on Kubeflow that a schedule file has made: name, owner and digest are in its description."""
 
     id: str
     name: str
+    owner: str
     digest: str
     enabled: bool
     cron: str = ""
-
-    @property
-    def owner(self) -> str:
-        """Who has, or had, the file."""
-        return _owner_of(self.digest)
 
 
 @dataclass(frozen=True)
@@ -169,7 +162,7 @@ def wanted_schedule(schedule: Schedule, text: str, owner: str = DEFAULT_OWNER) -
         "pipeline": hashlib.sha256(text.encode()).hexdigest(),
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    return Wanted(schedule, arguments, text, f"{owner}/{digest}")
+    return Wanted(schedule, arguments, text, owner, digest)
 
 
 def plan(wanted: Iterable[Wanted], found: Iterable[Recurring], all_of: str = "") -> list[Change]:
@@ -203,10 +196,6 @@ def plan(wanted: Iterable[Wanted], found: Iterable[Recurring], all_of: str = "")
         changes += [Change("delete", name, "a second one of this name", found=two) for two in known if two != kept]
         changes.append(_change(name, one, kept))
     return changes
-
-
-def _owner_of(digest: str) -> str:
-    return digest.rpartition("/")[0] or DEFAULT_OWNER
 
 
 def _check_same_owner(wanted: Wanted, found: Recurring) -> None:

@@ -130,17 +130,6 @@ def test_owners_neither_disable_nor_replace_each_others(double: KubeflowDouble, 
     assert double.recurring == before
 
 
-def test_a_recurring_run_from_before_there_were_owners_is_of_the_default_one(
-    double: KubeflowDouble, tmp_path: Path
-) -> None:
-    mark = 'kubeyolo schedule ["retrain-bccd", "0123456789abcdef"]'
-    double.recurring["old"] = {"recurring_run_id": "old", "display_name": "x", "description": mark, "status": "ENABLED"}
-    (old,) = Kubeflow().recurring()
-    assert old.owner == DEFAULT_OWNER
-    assert applied(write(tmp_path / "schedules")) == ["update retrain-bccd"]
-    assert "old" not in double.recurring
-
-
 @pytest.mark.parametrize("owner", ["", "a b", "/a", "a/", "a//b", 'a"'])
 def test_names_that_no_owner_has_are_refused(owner: str) -> None:
     with pytest.raises(InputError, match="owner .*: expected letters"):
