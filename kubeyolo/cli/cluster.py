@@ -89,7 +89,12 @@ def submit(
         _wait(kubeflow, run, as_json)
 
 
-def status(run: RunArgument = LATEST, host: HostOption = "", as_json: JsonOption = False) -> None:
+def status(
+    run: RunArgument = LATEST,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end, and show the steps.")] = False,
+    host: HostOption = "",
+    as_json: JsonOption = False,
+) -> None:
     """Show a run on Kubeflow and its steps.
 
     Exit codes: 0 under way or succeeded, 1 failed, 2 not known, 3 terminated.
@@ -98,6 +103,8 @@ def status(run: RunArgument = LATEST, host: HostOption = "", as_json: JsonOption
 
       kubeyolo pipeline status
 
+      kubeyolo pipeline status --wait
+
       kubeyolo pipeline status 3f0c9a1b-22d4-4c55-9a0e-0a1b2c3d4e5f --json
     """
     from kubeyolo.runs.follow import check_end
@@ -105,6 +112,9 @@ def status(run: RunArgument = LATEST, host: HostOption = "", as_json: JsonOption
 
     kubeflow = Kubeflow(host)
     found = kubeflow.find(run)
+    if wait and not found.is_over:
+        _wait(kubeflow, found, as_json)
+        return
     print_run(found, as_json)
     if found.is_over:
         check_end(kubeflow, found)

@@ -157,18 +157,19 @@ def _draw(image: Image, rows: Rows, classes: tuple[str, ...], path: Path, folder
 
 def _print(found: list[dict[str, Any]]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
+    from kubeyolo.cli.tables import wide_console
+
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for column in ("image", "class"):
-        table.add_column(column)
+    table.add_column("image", overflow="fold")
+    table.add_column("class")
     for column in ("score", "x1", "y1", "x2", "y2"):
         table.add_column(column, justify="right")
     for one in found:
         for row in one["boxes"] or [{"class": "–", "score": "", "box": [""] * 4}]:
             table.add_row(one["image"], row["class"], str(row["score"]), *(str(value) for value in row["box"]))
-    console = Console(soft_wrap=True, highlight=False)
+    console = wide_console()
     console.print(table)
     for one in found:
         if "drawn" in one:
