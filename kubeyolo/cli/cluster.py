@@ -62,7 +62,7 @@ def submit(
 
       kubeyolo pipeline submit --data minio://kubeyolo/data/bccd --store minio://kubeyolo --param max_epoch=100
     """
-    from kubeyolo.runs.arguments import check_arguments, parse_pairs
+    from kubeyolo.runs.arguments import check_arguments, check_contents, parse_pairs
     from kubeyolo.runs.bind import DETECTOR_TRAINING, bind_defaults, pipeline_text
     from kubeyolo.runs.images import bind_image_file
     from kubeyolo.runs.kubeflow import Kubeflow
@@ -76,8 +76,9 @@ def submit(
             remote_place(option, place)
     pairs = parse_pairs(params or [])
     check_arguments(text, {"data": data, "store": store} | pairs)
-    parameters = run_parameters(data, store, model, config_file, sets_of(sets), classification, version)
+    parameters = run_parameters(data, store, model, config_file, sets_of(sets), classification, version, pairs)
     arguments = check_arguments(text, parameters.arguments() | pairs)
+    check_contents(arguments)
     text = bind_defaults(bind_image_file(text, images), {}, source_digest())
     kubeflow = Kubeflow(host)
     versions = kubeflow.pipeline_version(DETECTOR_TRAINING, text, "A COCO data set in, a gated int8 detector out.")
@@ -261,8 +262,8 @@ def print_run(run: RemoteRun, as_json: bool = False) -> None:
     from kubeyolo.runs.follow import seconds_of
     from kubeyolo.runs.result import remote_result
 
-    result = remote_result(run)
     if as_json:
+        result = remote_result(run)
         facts = {"arguments": dict(run.arguments), "result": asdict(result) if result else None}
         print(json.dumps(_facts(run) | facts, indent=1))
         return
@@ -276,6 +277,8 @@ def print_run(run: RemoteRun, as_json: bool = False) -> None:
         wide_console().print(table)
     else:
         print(f"{run.name} {run.state.lower()}, before any step")
+    # The store is asked last: it may not answer.
+    result = remote_result(run)
     if result is not None:
         _print_result(result)
 
@@ -290,6 +293,8 @@ def _print_result(result: RemoteResult) -> None:
         console.print(result.note)
     if result.bundle:
         console.print(f"bundle  {result.bundle}")
+    if result.in_use:
+        console.print(f"in use now  {result.in_use}")
 
 
 def _state_of(step: RemoteStep) -> str:

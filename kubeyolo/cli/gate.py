@@ -65,7 +65,9 @@ def gate(
     """
     import json
 
+    from kubeyolo.errors import InputError, InterruptedWork, one_line
     from kubeyolo.evaluation.limits import check_numbers
+    from kubeyolo.runs.follow import TerminatedRun
 
     links = {"bundle": bundle, "baseline": baseline, "data": data}
     reports = _Reports(junit, summary, {name: link for name, link in links.items() if link})
@@ -79,6 +81,9 @@ def gate(
         checks = check_numbers(numbers, compared, limits, drop)
     except BaseException as error:
         reports.failed(error)
+        if isinstance(error, Exception) and not isinstance(error, InputError | InterruptedWork | TerminatedRun):
+            # Neither a store that fails nor a fault of the program says anything of the model.
+            raise InputError(f"the model could not be evaluated: {one_line(error)}") from error
         raise
     reports.checked(checks, numbers, compared, found["run"])
     if as_json:

@@ -25,7 +25,7 @@ OwnerOption = Annotated[
     str,
     typer.Option(
         "--owner",
-        envvar="KUBEYOLO_SCHEDULES",
+        envvar="KUBEYOLO_SCHEDULE_OWNER",
         metavar="NAME",
         help="Whose files these are, 'default' if nothing is said: a name for each repository on one Kubeflow.",
     ),

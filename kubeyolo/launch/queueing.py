@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -70,7 +71,9 @@ def queue_report(cluster: Cluster, job: Document, pods: Sequence[PodFacts]) -> s
     missing = _missing(own, pods)
     # Why a queue does not let a job in, the scheduler says in an event alone.
     if not missing and phase == "Pending":
-        missing = " / ".join(filter(None, (_last_event(cluster, own), _in_use(cluster, job))))
+        # A remark: whoever may not read it waits all the same.
+        with suppress(InputError):
+            missing = " / ".join(filter(None, (_last_event(cluster, own), _in_use(cluster, job))))
     return "; ".join([*parts, missing] if missing else parts)
 
 

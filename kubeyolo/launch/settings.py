@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from kubeyolo.config.load import read_mapping
-from kubeyolo.config.schema import Section
+from kubeyolo.config.schema import Section, TrainConfig
 from kubeyolo.errors import InputError, suggest
 
 DEFAULT_PRESET = "cpu"
@@ -90,6 +90,19 @@ class ClusterSettings(Section):
     ttl: int = Field(
         default=600, ge=0, description="Seconds that a finished job stays when nobody is left to delete it."
     )
+
+    def check_train(self, train: TrainConfig) -> None:
+        """Refuse a training that these pods are not for.
+
+        Raises:
+            InputError: It needs another device, or another number of processes.
+        """
+        if train.device_target != self.device_target:
+            raise InputError(
+                f"train.device_target is {train.device_target}, but these nodes are for {self.device_target}; "
+                f"set train.device_target={self.device_target}, or choose another preset of the cluster"
+            )
+        self.nodes_for(train.processes)
 
     def nodes_for(self, processes: int) -> int:
         """Return the number of pods for this many training processes.

@@ -56,17 +56,23 @@ class StepPods:
         return None
 
     def failure(self, run_id: str) -> str:
-        """Return what Argo says of the first pod of a run that has failed or could not be made; empty for none."""
+        """Return what Argo says of the last pod of a run that has failed or could not be made; empty for none.
+
+        The last one: what failed before it may have been tried again. That of an exit handler comes after all of them.
+        """
         nodes: list[Document] = []
         for workflow in self._workflows(run_id):
             nodes += workflow.get("status", {}).get("nodes", {}).values()
         said = [
             node
             for node in nodes
-            if node.get("type") == "Pod" and node.get("phase") in ("Error", "Failed") and node.get("message")
+            if node.get("type") == "Pod"
+            and node.get("phase") in ("Error", "Failed")
+            and node.get("message")
+            and ".onExit" not in str(node.get("name", ""))
         ]
-        first = min(said, key=lambda node: str(node.get("finishedAt") or ""), default=None)
-        return one_line(first["message"], _LONGEST) if first else ""
+        last = max(said, key=lambda node: str(node.get("finishedAt") or ""), default=None)
+        return one_line(last["message"], _LONGEST) if last else ""
 
     def _workflows(self, run_id: str) -> list[Document]:
         try:

@@ -130,13 +130,7 @@ def check_spec(spec: TrainingSpec, settings: ClusterSettings) -> None:
                 f"{what} {uri}: pods do not see folders of this machine; store it in minio://bucket/prefix, "
                 "which --store names"
             )
-    target = spec.config.train.device_target
-    if target != settings.device_target:
-        raise InputError(
-            f"train.device_target is {target}, but these nodes are for {settings.device_target}; "
-            f"set train.device_target={settings.device_target}, or choose another preset of the cluster"
-        )
-    settings.nodes_for(spec.processes)
+    settings.check_train(spec.config.train)
 
 
 def this_step(cluster: Cluster) -> Step | None:

@@ -9,7 +9,7 @@ import yaml
 
 from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError, one_line, suggest
-from kubeyolo.launch.launcher import VOLCANO, checked_settings
+from kubeyolo.launch.launcher import LOCAL, VOLCANO, checked_settings
 
 SECTIONS = ("data", "augment", "pretrain", "train", "evaluate", "export", "quantize")
 """Sections of the configuration that a pipeline has overrides for."""
@@ -72,20 +72,26 @@ def check_arguments(pipeline: str, values: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         about = known[missing[0]].get("description", "")
         raise InputError(f"no value for the parameter {missing[0]!r}{f' ({about})' if about else ''}")
-    _check_contents(checked)
     return checked
 
 
-def _check_contents(values: Mapping[str, Any]) -> None:
-    """Refuse now what a step would refuse after others have worked: settings of the model, and of the launcher."""
+def check_contents(values: Mapping[str, Any]) -> None:
+    """Refuse now what a step would refuse after others have worked: settings of the model, and of the launcher.
+
+    Args:
+        values: All arguments of a run, in the types of their parameters.
+
+    Raises:
+        InputError: A setting is unknown, not allowed, or does not go with another one.
+    """
     overrides = {section: dict(values.get(f"{section}_overrides") or {}) for section in SECTIONS}
     # In a pipeline, 0 and an empty text are the preset's value.
     overrides["train"] |= {name: values[name] for name in TRAIN_PARAMETERS if values.get(name)}
     config = load_config(values.get("model") or None, overrides={name: of for name, of in overrides.items() if of})
-    if "launcher" in values:
-        settings = checked_settings(values["launcher"], values.get("cluster"))
-        if values["launcher"] == VOLCANO:
-            settings.nodes_for(config.train.processes)
+    launcher = values.get("launcher") or LOCAL
+    settings = checked_settings(launcher, values.get("cluster"))
+    if launcher == VOLCANO:
+        settings.check_train(config.train)
 
 
 def _has_default(facts: Mapping[str, Any]) -> bool:

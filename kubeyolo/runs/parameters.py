@@ -16,6 +16,8 @@ from kubeyolo.runs.naming import run_name
 from kubeyolo.source import source_digest
 from kubeyolo.storage.location import FileLocation, parse
 
+_WITHOUT_RESULTS = frozenset({"launcher", "cluster"})
+
 
 @dataclass(frozen=True)
 class RunParameters:
@@ -57,6 +59,7 @@ def run_parameters(
     sets: tuple[str, ...] = (),
     classification: str = "",
     version: str = "",
+    pairs: Mapping[str, Any] | None = None,
 ) -> RunParameters:
     """Return the parameters of a run, after a look at the configuration and at what lies at ``data``.
 
@@ -68,6 +71,7 @@ def run_parameters(
         sets: ``key=value`` pairs over those of the file.
         classification: Folder or URI of images by class to pretrain on.
         version: Version to publish under.
+        pairs: Parameters of the pipeline that are given beside these; those that change results are in the name.
 
     Raises:
         InputError: The configuration is wrong, or there is no data set.
@@ -100,6 +104,9 @@ def run_parameters(
         "store": store,
         "version": version,
     }
+    more = {name: value for name, value in (pairs or {}).items() if name not in _WITHOUT_RESULTS}
+    if more:
+        parameters["parameters"] = more
     return RunParameters(
         name=run_name(config.model, data, parameters),
         model=config.model,

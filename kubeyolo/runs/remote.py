@@ -127,7 +127,7 @@ def run_of(found: Any) -> RemoteRun:
         experiment=found.experiment_id,
         created=found.created_at,
         ended=ended,
-        steps=_steps(found, state, over=ended is not None),
+        steps=_steps(found, over=ended is not None),
         arguments=(config.parameters or {}) if config else {},
         message=one_line(found.error.message, LONGEST) if found.error and found.error.message else "",
         workflow=next((node.rpartition("-")[0] for task in _tasks(found) for node in _nodes(task)), ""),
@@ -149,7 +149,8 @@ def _state(found: Any) -> str:
     return TERMINATED if asked and state != "SUCCEEDED" else state
 
 
-def _steps(found: Any, run_state: str, over: bool) -> tuple[RemoteStep, ...]:
+def _steps(found: Any, over: bool) -> tuple[RemoteStep, ...]:
+    asked = next((entry.update_time for entry in found.state_history or () if entry.state == _TERMINATING), None)
     steps = []
     for task in _tasks(found):
         nodes = _nodes(task)
@@ -159,7 +160,7 @@ def _steps(found: Any, run_state: str, over: bool) -> tuple[RemoteStep, ...]:
             continue
         # What a run that is over has not come to has no state, but the time of the run's end.
         state = task.state or ("SKIPPED" if over else "PENDING")
-        if state == "FAILED" and run_state == TERMINATED:
+        if state == "FAILED" and _is_after(_moment(task.end_time), asked):
             state = TERMINATED
         begun = state != "SKIPPED"
         started, ended = (_moment(task.start_time), _moment(task.end_time)) if begun else (None, None)
@@ -175,6 +176,10 @@ def _steps(found: Any, run_state: str, over: bool) -> tuple[RemoteStep, ...]:
             )
         )
     return tuple(sorted(steps, key=lambda step: (step.started is None, str(step.started))))
+
+
+def _is_after(moment: datetime | None, asked: datetime | None) -> bool:
+    return asked is not None and (moment is None or moment >= asked)
 
 
 def _is_at_once(started: datetime, ended: datetime | None) -> bool:

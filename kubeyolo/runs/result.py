@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from kubeyolo.bundle import MANIFEST_NAME, read_manifest
-from kubeyolo.errors import InputError, one_line
+from kubeyolo.errors import KubeyoloError, one_line
 from kubeyolo.events import RECORD_NAME, StepRecord
 from kubeyolo.pointers import latest_model, pointed_bundle
 from kubeyolo.runs.arguments import parameters_of
 from kubeyolo.runs.bind import DETECTOR_RETRAINING, DETECTOR_TRAINING, pipeline_text
 from kubeyolo.runs.folder import RunState, StepState
 from kubeyolo.runs.remote import RemoteRun
-from kubeyolo.storage.uri import join_uri, read_document
+from kubeyolo.storage.uri import join_uri, open_store, read_document
 
 _MEASURED = ("evaluate", "export_model", "quantize")
 
@@ -23,12 +24,14 @@ class RemoteResult:
     """What a run has made.
 
     Attributes:
-        bundle: URI of the published bundle; of a retraining, that of the model in use.
+        bundle: URI of the published bundle.
+        in_use: Of a retraining: URI of the bundle that is in use now.
         numbers: COCO numbers by network, where the run has measured them under its own name.
         note: What else is to be said.
     """
 
     bundle: str = ""
+    in_use: str = ""
     numbers: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     note: str = ""
 
@@ -40,11 +43,11 @@ def remote_result(run: RemoteRun) -> RemoteResult | None:
     ended = {step.name for step in run.steps if step.state == "SUCCEEDED"}
     try:
         if "publish" in ended:
-            return _trained(_arguments(run, DETECTOR_TRAINING))
+            return _trained(_arguments(run, DETECTOR_TRAINING), run.ended)
         if "read_pointer" in ended:
             return _retrained(_arguments(run, DETECTOR_RETRAINING), "promote" in ended)
     # A record that is none is a ValueError.
-    except (InputError, ValueError) as error:
+    except (KubeyoloError, ValueError) as error:
         return RemoteResult(note=f"what it has made cannot be read from here: {one_line(error, 300)}")
     return None
 
@@ -55,9 +58,12 @@ def _arguments(run: RemoteRun, pipeline: str) -> dict[str, str]:
     return {name: str(run.arguments.get(name, facts.get("defaultValue", ""))) for name, facts in known.items()}
 
 
-def _trained(arguments: Mapping[str, str]) -> RemoteResult:
+def _trained(arguments: Mapping[str, str], ended: datetime | None) -> RemoteResult:
     store, name, model = (arguments[key] for key in ("store", "run_name", "model"))
     folder = join_uri(store, "runs", name)
+    written = [one.modified for one in open_store(join_uri(folder, "quantize")).list() if one.key == RECORD_NAME]
+    if ended and any(moment and moment > ended for moment in written):
+        return RemoteResult(note=f"a later run has written its results in place of these: {folder}")
     state = RunState(name, model, arguments["data"])
     for step in _MEASURED:
         document = read_document(join_uri(folder, step, RECORD_NAME))
@@ -71,4 +77,4 @@ def _trained(arguments: Mapping[str, str]) -> RemoteResult:
 def _retrained(arguments: Mapping[str, str], has_promoted: bool) -> RemoteResult:
     pointer = arguments["latest"] or latest_model(arguments["store"], arguments["model"])
     note = "a new model was put in use" if has_promoted else "unchanged: the data is that of the model in use"
-    return RemoteResult(bundle=pointed_bundle(pointer), note=note)
+    return RemoteResult(in_use=pointed_bundle(pointer), note=note)

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kubeyolo.errors import InputError, one_line, suggest
-from kubeyolo.runs.arguments import check_arguments
+from kubeyolo.runs.arguments import check_arguments, check_contents, parameters_of
 from kubeyolo.runs.bind import pipeline_names, pipeline_text
 
 DEFAULT_OWNER = "default"
@@ -113,11 +113,13 @@ def read_schedules(places: Sequence[Path]) -> list[Schedule]:
     files: list[Path] = []
     for place in places:
         if not place.exists():
-            raise InputError(
-                f"{place}: there is no such file or folder of schedules; git keeps no empty folder: after the last "
-                f"file, 'kubeyolo pipeline schedule delete NAME' ends its schedule, and an empty file "
-                f"{place / '.gitkeep'} keeps the folder"
+            about_git = (
+                ""
+                if place.suffix
+                else "; git keeps no empty folder: after the last file, 'kubeyolo pipeline schedule "
+                f"delete NAME' ends its schedule, and an empty file {place / '.gitkeep'} keeps the folder"
             )
+            raise InputError(f"{place}: there is no such file or folder of schedules{about_git}")
         files += sorted(place.glob("*.yaml")) if place.is_dir() else [place]
     by_name: dict[str, Path] = {}
     schedules = []
@@ -152,8 +154,10 @@ def wanted_schedule(schedule: Schedule, text: str, owner: str = DEFAULT_OWNER) -
     Raises:
         InputError: A parameter is unknown, of another type, or missing.
     """
+    # Runs of one schedule have their results in one place, and not in that of all runs without a name.
+    named = {"run_name": schedule.name} if "run_name" in parameters_of(text) else {}
     try:
-        arguments = check_arguments(text, schedule.parameters)
+        arguments = check_arguments(text, named | schedule.parameters)
     except InputError as error:
         raise InputError(f"schedule {schedule.name}: {error}") from error
     content = {
@@ -247,7 +251,7 @@ def _read(file: Path) -> Schedule:
         )
     _check_cron(file, schedule.cron)
     try:
-        check_arguments(pipeline_text(schedule.pipeline), schedule.parameters)
+        check_contents(check_arguments(pipeline_text(schedule.pipeline), schedule.parameters))
     except InputError as error:
         raise InputError(f"schedule {file}: {error}") from error
     return schedule

@@ -18,15 +18,15 @@ def own_lines(lines: Iterable[str]) -> Iterator[str]:
     """
     in_document = after_machinery = False
     for line in lines:
-        if in_document:
+        is_machinery, event = _MACHINERY.match(line) is not None, parse_event(line)
+        # A document that was cut off, or whose end is lost among other lines, must not hide what comes after it.
+        if in_document and not (is_machinery or event or line.startswith("error: ")):
             in_document = line != "}"
             continue
-        is_machinery = _MACHINERY.match(line) is not None
         in_document = (is_machinery and line.endswith("{")) or (after_machinery and line == "{")
         after_machinery = is_machinery
         if is_machinery or in_document:
             continue
-        event = parse_event(line)
         if event is None:
             yield line
         elif event.kind == "finished":

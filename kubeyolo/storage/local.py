@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from kubeyolo.errors import InputError
@@ -62,7 +63,8 @@ class LocalStore(Store):
                 with suppress(FileNotFoundError):
                     facts = (folder / name).stat()
                     etag = f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
-                    found.append(StoredObject(f"{prefix}/{name}" if prefix else name, facts.st_size, etag))
+                    modified = datetime.fromtimestamp(facts.st_mtime, UTC)
+                    found.append(StoredObject(f"{prefix}/{name}" if prefix else name, facts.st_size, etag, modified))
         return sorted(found)
 
     def read_bytes(self, key: str) -> bytes:

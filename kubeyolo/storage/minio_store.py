@@ -172,7 +172,7 @@ class MinioStore(Store):
         with self._told(prefix):
             found = self._client.list_objects(self._bucket, prefix=folder and f"{folder}/", recursive=True)
             return sorted(
-                StoredObject(str(entry.object_name)[skip:], int(entry.size or 0), str(entry.etag))
+                StoredObject(str(entry.object_name)[skip:], int(entry.size or 0), str(entry.etag), entry.last_modified)
                 for entry in found
                 if not entry.is_dir
             )

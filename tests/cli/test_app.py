@@ -154,6 +154,12 @@ def test_help_loads_nothing_heavy() -> None:
             "pipeline submit --data minio://data/x --store minio://kubeyolo -p max_epoch=ten",
             ["expected a whole number"],
         ),
+        (
+            # Settings of the configuration and of the launcher are looked at together: these go with each other.
+            "pipeline submit --data minio://data/x --store minio://kubeyolo --set train.processes=16 "
+            '--set train.device_target=Ascend -p launcher=volcano -p cluster={"preset":"ascend910b"}',
+            ["MINIO_ENDPOINT is not set"],
+        ),
         ("pipeline status", ["no Kubeflow host: give --host"]),
         ("pipeline status --host nowhere", ["'nowhere': expected an address"]),
         ("pipeline list --host http://127.0.0.1:9", ["http://127.0.0.1:9: does not answer", "refused"]),

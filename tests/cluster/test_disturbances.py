@@ -97,7 +97,7 @@ def test_a_disturbed_training_ends_as_an_undisturbed_one(
     there = undisturbed.losses()
     for step, loss in submission.losses().items():
         assert loss == pytest.approx(there[step], rel=1e-4), step
-    assert submission.ap() == pytest.approx(undisturbed.ap(), abs=0.02)
+    assert submission.ap() == pytest.approx(undisturbed.ap(), rel=0.02)
     site.nothing_left(submission.job)
 
 

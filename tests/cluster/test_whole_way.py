@@ -36,7 +36,7 @@ def test_the_bundle_is_complete_and_predicts(site: Site, undisturbed: Submission
     key = next(one.key for one in store.list("val"))
     image = tmp_path / Path(key).name
     store.get_file(key, image)
-    options = ("--runtime", "onnx", "--set", "predict.score_threshold=0.01", "--json")
+    options = ("--runtime", "onnx", "--set", "predict.conf_threshold=0.01", "--json")
     code, text = site.call("predict", str(image), "--bundle", undisturbed.bundle, *options)
     assert code == 0, text
     (found,) = json.loads(text[text.index("[") :])
@@ -76,7 +76,8 @@ def test_pods_train_as_processes_of_one_machine_do(
     code, text = site.call("evaluate", str(bundle), dataset, "--store", str(tmp_path), "--json")
     assert code == 0, text
     ap = json.loads(next(tmp_path.rglob("evaluate/metrics.json")).read_text())["metrics"]["AP"]
-    assert undisturbed.ap() == pytest.approx(ap, abs=0.01)
+    # The AP of so short a training is small.
+    assert undisturbed.ap() == pytest.approx(ap, rel=0.01)
 
 
 def found_in(store: str, folder: str) -> str:

@@ -81,8 +81,9 @@ def test_why_a_run_has_failed_before_any_step_is_told_by_argo(
     pod = {"type": "Pod", "phase": "Error"}
     nodes = {
         "a": {"type": "DAG", "phase": "Error", "message": "of the graph", "finishedAt": "2026-01-01T00:00:00Z"},
-        "b": {**pod, "message": "of a later one", "finishedAt": "2026-01-01T00:00:02Z"},
-        "c": {**pod, "message": "pods are\nforbidden", "finishedAt": "2026-01-01T00:00:01Z"},
+        "b": {**pod, "message": "of one that was tried again", "finishedAt": "2026-01-01T00:00:01Z"},
+        "c": {**pod, "message": "pods are\nforbidden", "finishedAt": "2026-01-01T00:00:02Z"},
+        "e": {**pod, "message": "too", "finishedAt": "2026-01-01T00:00:03Z", "name": "w.exit-handler-1.onExit(0).s"},
         "d": {"type": "Pod", "phase": "Succeeded", "message": "well", "finishedAt": "2026-01-01T00:00:00Z"},
     }
     make_workflow(kubernetes, namespace, "run-1", nodes)

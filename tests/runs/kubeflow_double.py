@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-BEGIN, END = "2026-01-02T03:04:05Z", "2026-01-02T03:05:05Z"
+BEGIN, ASKED, END = "2026-01-02T03:04:05Z", "2026-01-02T03:05:00Z", "2026-01-02T03:05:05Z"
 WORKFLOW = "detector-training-x7abc"
 CACHED = "CACHED"
 """A step whose results are taken from the cache, which Kubeflow has no word of its own for."""
@@ -50,7 +50,7 @@ class DoubleRun:
     def answer(self) -> dict[str, Any]:
         state, tasks = self.states[min(self.looks, len(self.states) - 1)] if self.states else ("PENDING", [])
         self.looks += 1
-        history = [{"state": "RUNNING"}, *([{"state": "CANCELING"}] if self.terminated else [])]
+        history = [{"state": "RUNNING"}, *([{"state": "CANCELING", "update_time": ASKED}] if self.terminated else [])]
         if self.terminated:
             state = "FAILED"
         over = state in ("SUCCEEDED", "FAILED")

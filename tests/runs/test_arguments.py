@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubeyolo.errors import InputError
-from kubeyolo.runs.arguments import check_arguments, parameters_of, parse_pairs
+from kubeyolo.runs.arguments import check_arguments, check_contents, parameters_of, parse_pairs
 from kubeyolo.runs.bind import pipeline_text
 
 NEEDED = {"data": "minio://data/x", "store": "minio://kubeyolo"}
@@ -50,13 +50,6 @@ def test_values_get_the_types_of_their_parameters() -> None:
         ({"lr": "fast"}, "parameter lr = 'fast': expected a number"),
         ({"model": ["a"]}, r"parameter model = \['a'\]: expected a text"),
         ({"train_overrides": "x"}, "parameter train_overrides = 'x': expected a mapping"),
-        ({"train_overrides": {"warmup_epoch": 1}}, "did you mean 'train.warmup_epochs'"),
-        ({"image_size": 100}, "train.image_size = 100"),
-        ({"model": "yolov5nn-r7"}, "unknown model 'yolov5nn-r7'; did you mean 'yolov5n-r7'"),
-        ({"launcher": "vulcano"}, "did you mean 'volcano'"),
-        ({"launcher": "volcano", "cluster": {"que": "x"}}, "unknown key 'que' of the cluster settings; did you mean"),
-        ({"launcher": "volcano", "cluster": {"nodes": 3}, "processes": 2}, "but train.processes is 2"),
-        ({"launcher": "local", "cluster": {"queue": "x"}}, "settings of the cluster are of the launcher volcano"),
     ],
 )
 def test_wrong_values_are_named(values: dict[str, Any], message: str) -> None:
@@ -75,3 +68,32 @@ def test_a_pair_has_a_name_and_a_value(pair: str) -> None:
         parse_pairs([pair])
     with pytest.raises(InputError, match="the value is not YAML"):
         parse_pairs(["lr={"])
+
+
+ASCEND = {"launcher": "volcano", "cluster": {"preset": "ascend910b"}}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train_overrides": {"warmup_epoch": 1}}, "did you mean 'train.warmup_epochs'"),
+        ({"image_size": 100}, "train.image_size = 100"),
+        ({"model": "yolov5nn-r7"}, "unknown model 'yolov5nn-r7'; did you mean 'yolov5n-r7'"),
+        ({"launcher": "vulcano"}, "did you mean 'volcano'"),
+        ({"launcher": "volcano", "cluster": {"que": "x"}}, "unknown key 'que' of the cluster settings; did you mean"),
+        ({"launcher": "volcano", "cluster": {"nodes": 3}, "processes": 2}, "but train.processes is 2"),
+        ({"launcher": "local", "cluster": {"queue": "x"}}, "settings of the cluster are of the launcher volcano"),
+        ({"cluster": {"queue": "x"}}, "settings of the cluster are of the launcher volcano"),
+        (ASCEND | {"processes": 16}, "train.device_target is CPU, but these nodes are for Ascend"),
+        (ASCEND | {"train_overrides": {"device_target": "Ascend"}}, "pods of 8 devices do not divide"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_contents(check_arguments(pipeline_text(), NEEDED | values))
+
+
+def test_settings_that_go_together_are_taken() -> None:
+    overrides = {"train_overrides": {"device_target": "Ascend"}}
+    check_contents(check_arguments(pipeline_text(), NEEDED | ASCEND | overrides | {"processes": 16}))
+    check_contents(NEEDED)

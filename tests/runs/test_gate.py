@@ -88,7 +88,7 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gate:
         (InputError("could not be evaluated: \x1b[31mno\x00 <bundle>\x1b[0m"), 2, "evaluated: [31mno <bundle>"),
         (TerminatedRun("run evaluation-1 (17) was terminated"), 3, "run evaluation-1 (17) was terminated"),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (RuntimeError("what nobody expected"), 1, "RuntimeError: what nobody expected"),
+        (RuntimeError("what nobody expected"), 2, "RuntimeError: what nobody expected"),
     ],
 )
 def test_a_gate_that_could_not_evaluate_says_so_in_its_files(

@@ -12,7 +12,7 @@ from kubeyolo.runs.follow import TerminatedRun, follow
 from kubeyolo.runs.kubeflow import Kubeflow, NoSuchThing, Unreachable
 from kubeyolo.runs.remote import TERMINATED
 from tests.runs.conftest import Watched
-from tests.runs.kubeflow_double import CACHED, END, WORKFLOW, KubeflowDouble, task
+from tests.runs.kubeflow_double import BEGIN, CACHED, END, WORKFLOW, KubeflowDouble, task
 
 TEXT = "# PIPELINE\nroot: {}\n"
 
@@ -176,10 +176,11 @@ def test_a_terminated_run_is_not_a_failed_one(double: KubeflowDouble) -> None:
 
 
 def test_the_steps_of_a_terminated_run_have_not_failed(double: KubeflowDouble) -> None:
-    # Those that it did not come to have no state, and the time of its end.
+    # Those that it did not come to have no state, and the time of its end. What has failed before has failed.
+    failed = [{**one, "end_time": BEGIN} for one in task("pretrain-backbone", "FAILED", 2)]
     rest = {"display_name": "evaluate", "start_time": END, "end_time": END}
     run_id = submitted(
-        double, ("RUNNING", [*task("train", "RUNNING", 3)]), ("FAILED", [*task("train", "FAILED", 3), rest])
+        double, ("RUNNING", [*task("train", "RUNNING", 3)]), ("FAILED", [*failed, *task("train", "FAILED", 3), rest])
     )
     kubeflow, watched = Kubeflow(), Watched()
     kubeflow.terminate(run_id)
@@ -187,10 +188,11 @@ def test_the_steps_of_a_terminated_run_have_not_failed(double: KubeflowDouble) -
         follow(kubeflow, run_id, watched, poll_seconds=0)
     steps = kubeflow.run(run_id).steps
     assert [(step.name, step.state, step.started is None) for step in steps] == [
+        ("pretrain_backbone", "FAILED", False),
         ("train", TERMINATED, False),
         ("evaluate", "SKIPPED", True),
     ]
-    assert not any(line.startswith("failed") for line in watched.said)
+    assert not any(line.startswith("failed train") for line in watched.said)
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for(double: KubeflowDouble) -> None:

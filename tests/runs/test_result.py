@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ MANIFEST = BundleManifest(
 
 def ended(*steps: str, state: str = "SUCCEEDED", **arguments: Any) -> RemoteRun:
     made = tuple(RemoteStep(name=step, state="SUCCEEDED") for step in steps)
-    return RemoteRun("id", "name", state, "group", None, datetime.now(UTC), made, arguments)
+    return RemoteRun("id", "name", state, "group", None, datetime.now(UTC) + timedelta(minutes=1), made, arguments)
 
 
 @pytest.fixture
@@ -62,6 +63,14 @@ def test_a_version_that_was_given_is_that_of_the_bundle(store: str) -> None:
     assert result is not None and result.bundle == f"{store}/models/yolov5n-r7/1.0.0"
 
 
+def test_results_that_a_later_run_has_written_are_not_shown(store: str) -> None:
+    run = ended(*TRAINING, store=store, run_name="one", data="minio://d")
+    earlier = replace(run, ended=datetime(2020, 1, 1, tzinfo=UTC))
+    result = remote_result(earlier)
+    assert result is not None and result.note.startswith("a later run has written its results in place of these")
+    assert not result.numbers and not result.bundle
+
+
 def test_a_store_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     result = remote_result(ended(*TRAINING, store=tmp_path.as_uri(), run_name="two", data="minio://d"))
     assert result is not None and result.note.startswith("what it has made cannot be read from here:")
@@ -79,7 +88,7 @@ def test_a_retraining_says_which_model_is_in_use(store: str, steps: tuple[str, .
     bundle = f"{store}/models/yolov5n-r7/1.0.0"
     write_document(f"{store}/models/yolov5n-r7/latest.json", json.dumps({"bundle": bundle}).encode())
     result = remote_result(ended(*steps, store=store, pointer=f"{store}/data.json"))
-    assert result is not None and (result.bundle, result.note) == (bundle, note)
+    assert result is not None and (result.bundle, result.in_use, result.note) == ("", bundle, note)
 
 
 @pytest.mark.parametrize("run", [ended("train", state="FAILED"), ended("train", state="RUNNING"), ended("evaluate")])

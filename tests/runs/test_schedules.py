@@ -49,7 +49,7 @@ def test_a_file_makes_a_recurring_run_and_the_second_time_nothing(double: Kubefl
     (made,) = double.recurring.values()
     assert made["trigger"] == {"cron_schedule": {"cron": "0 0 3 * * 1"}}
     assert (made["max_concurrency"], made["no_catchup"], made["mode"]) == ("2", True, "ENABLE")
-    assert made["runtime_config"]["parameters"] == BASE["parameters"]
+    assert made["runtime_config"]["parameters"] == {"run_name": "retrain-bccd", **BASE["parameters"]}
     assert made["description"].startswith("Mondays\n")
     before = dict(double.recurring)
     assert applied(folder) == ["keep retrain-bccd"]
@@ -229,7 +229,7 @@ def test_a_folder_stands_for_all_files_of_its_owner_and_a_file_for_itself(
     (folder / "other.yaml").unlink()
     assert schedule_command("apply", file) == 0
     assert capsys.readouterr().out.splitlines() == ["= keep retrain-bccd: as its file says"] * 2
-    monkeypatch.setenv("KUBEYOLO_SCHEDULES", "wings")
+    monkeypatch.setenv("KUBEYOLO_SCHEDULE_OWNER", "wings")
     assert schedule_command("diff", file) == 2
     assert "retrain-bccd: there is one of this name whose owner is 'default'" in capsys.readouterr().err
     assert schedule_command("diff", str(write(tmp_path / "wings", name="retrain-wings"))) == 1
@@ -249,7 +249,7 @@ def test_a_schedule_is_run_now_without_a_recurring_run(
     assert call("retrain-bccd", files) == 0
     assert capsys.readouterr().out.startswith("run retrain-bccd-")
     (run,) = double.runs.values()
-    assert run.body["runtime_config"]["parameters"] == BASE["parameters"]
+    assert run.body["runtime_config"]["parameters"] == {"run_name": "retrain-bccd", **BASE["parameters"]}
     assert not double.recurring
     assert call("retrain-bccd", files) == 2
     assert f"a run of it is under way, {run.body['display_name']}" in capsys.readouterr().err

@@ -44,5 +44,13 @@ def test_the_lines_of_the_machinery_and_its_documents_are_left_out() -> None:
     ]
 
 
+def test_a_document_that_is_cut_off_hides_no_error() -> None:
+    begin = "I1121 13:13:09.077772 15 launcher_v2.go:1] ExecutorOutput: {"
+    assert list(own_lines([begin, '  "x": 1', "error: train: the loss is not finite", "after it"])) == [
+        "error: train: the loss is not finite",
+        "after it",
+    ]
+
+
 def test_a_log_that_ends_within_a_document_is_read_to_its_end() -> None:
     assert list(own_lines(["a", "I1121 13:13:09.077772 15 launcher_v2.go:1] ExecutorOutput: {", '  "x": 1'])) == ["a"]
