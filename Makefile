@@ -20,10 +20,10 @@ ONLY ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system tools demo test test-all test-cluster ci lint types format manifests-check bench pipelines images lock clean
+.PHONY: help setup system tools demo test test-all test-cluster test-images ci lint types format manifests-check bench pipelines images lock clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "kubeyolo needs Python 3.11; $(PYTHON) is another: make PYTHON=/path/to/python3.11 ..."; exit 2; }
@@ -64,6 +64,9 @@ test-all: $(READY) system tools ## Run all tests, the large models too.
 
 test-cluster: $(READY) tools ## Run the tests of a cluster on the one that KUBECONFIG and KUBEYOLO_KFP_HOST name.
 	$(BIN)/python -m pytest tests/cluster
+
+test-images: $(READY) ## Run the tests of the images that `make images` has built: ENGINE=docker|podman.
+	ENGINE=$(ENGINE) $(BIN)/python -m pytest tests/images
 
 lint: $(READY) ## Check style and who imports whom.
 	$(BIN)/ruff check .
