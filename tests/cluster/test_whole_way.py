@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,8 +12,11 @@ import pytest
 
 from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS, open_bundle
 from kubeyolo.runs.folder import STEPS
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.uri import join_uri, open_store
 from tests.cluster.site import Site, Submission
+
+KUBEFLOW_STORE = "KUBEYOLO_TEST_KUBEFLOW_STORE"
+ARTIFACTS = "minio://mlpipeline/v2/artifacts/detector-training"
 
 
 def test_every_step_succeeds_and_nothing_is_left(site: Site, undisturbed: Submission) -> None:
@@ -41,6 +45,22 @@ def test_the_bundle_is_complete_and_predicts(site: Site, undisturbed: Submission
     assert code == 0, text
     (found,) = json.loads(text[text.index("[") :])
     assert found["boxes"], text
+
+
+@pytest.mark.skipif(not os.environ.get(KUBEFLOW_STORE), reason=f"{KUBEFLOW_STORE} is not set")
+def test_metrics_and_reports_are_artifacts_of_kubeflow(
+    undisturbed: Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIO_ENDPOINT", os.environ[KUBEFLOW_STORE])
+    store = open_store(join_uri(ARTIFACTS, undisturbed.id))
+    found: dict[str, dict[str, str]] = {}
+    for one in store.list():
+        step, _, name = one.key.split("/")
+        found.setdefault(step.replace("-", "_"), {})[name] = one.key
+    for name in STEPS:
+        assert {"metrics", "report"} <= found[name].keys(), name
+        assert store.read_bytes(found[name]["report"]).lstrip().lower().startswith(b"<!doctype html"), name
+    assert "confusion" in found["evaluate"]
 
 
 def test_every_pod_keeps_to_the_restricted_level(site: Site, undisturbed: Submission) -> None:
