@@ -284,7 +284,10 @@ def _guarded(command: list[str]) -> list[str]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    return os.environ | {OUTCOME_FOLDER: str(folder), "PYTHONUNBUFFERED": "1"}
+    """Return the environment of the processes; what a killed one leaves in its TMPDIR goes with the folder."""
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    return os.environ | {OUTCOME_FOLDER: str(folder), "PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)}
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -51,6 +52,22 @@ def test_lines_of_the_process_are_passed_on(stub) -> None:  # type: ignore[no-un
     lines: list[str] = []
     local.launch_training(spec(), 1, lines.append)
     assert lines == ["spec for there", "epoch[0], iter[1]"]
+
+
+def test_what_a_killed_process_left_in_its_temporary_folder_is_removed(stub) -> None:  # type: ignore[no-untyped-def]
+    stub(
+        """
+        import tempfile
+        Path(tempfile.mkdtemp(), "half-a-checkpoint").touch()
+        print(tempfile.gettempdir(), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    lines: list[str] = []
+    with pytest.raises(WorkError, match="SIGKILL"):
+        local.launch_training(spec(), 1, lines.append)
+    folder = Path(lines[-1])
+    assert folder.is_relative_to(tempfile.gettempdir()) and not folder.exists()
 
 
 def test_bad_input_of_the_process_is_bad_input_here(stub) -> None:  # type: ignore[no-untyped-def]
