@@ -27,7 +27,10 @@ def give_surroundings(task: PipelineTask) -> None:
     kubernetes.set_security_context(task, run_as_non_root=True)
     keys = {"accesskey": "MINIO_ACCESS_KEY", "secretkey": "MINIO_SECRET_KEY"}
     kubernetes.use_secret_as_env(task, secret_name=STORE_SECRET, secret_key_to_env=keys)
-    for name, optional in (("MINIO_ENDPOINT", False), ("MINIO_SECURE", True), ("MINIO_REGION", True)):
+    for name in ("MINIO_ENDPOINT", "MINIO_SECURE", "MINIO_REGION", "MINIO_PATIENCE"):
         kubernetes.use_config_map_as_env(
-            task, config_map_name=STORE_CONFIG, config_map_key_to_env={name: name}, optional=optional
+            task,
+            config_map_name=STORE_CONFIG,
+            config_map_key_to_env={name: name},
+            optional=name != "MINIO_ENDPOINT",
         )

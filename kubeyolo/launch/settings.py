@@ -78,7 +78,7 @@ class ClusterSettings(Section):
     store_config: str = Field(
         default="kubeyolo-store",
         min_length=1,
-        description="ConfigMap with MINIO_ENDPOINT, MINIO_SECURE, MINIO_REGION as pods need them.",
+        description="ConfigMap with MINIO_ENDPOINT, MINIO_SECURE, MINIO_REGION, MINIO_PATIENCE as pods need them.",
     )
     queue_limit: int = Field(default=3600, ge=1, description="Longest wait for room, in seconds.")
     run_limit: int = Field(default=0, ge=0, description="Longest time of running, in seconds; 0 for none.")

@@ -19,14 +19,17 @@ _FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"}
 
 
 @contextmanager
-def told(settings: MinioSettings, bucket: str, uri: str) -> Iterator[None]:
-    """Turn every error of the client while working on ``uri`` into one of ours."""
+def told(settings: MinioSettings, bucket: str, uri: str, known: bool = True) -> Iterator[None]:
+    """Turn every error of the client while working on ``uri`` into one of ours.
+
+    A store that does not answer is bad input, unless it is ``known``, as one that has answered before is.
+    """
     try:
         yield
     except S3Error as error:
         raise _from_code(error, settings, bucket, uri) from error
     except (MinioException, HTTPError, OSError) as error:
-        raise _from_connection(error, settings, bucket, uri) from error
+        raise _from_connection(error, settings, bucket, uri, known) from error
 
 
 def _from_code(error: S3Error, settings: MinioSettings, bucket: str, uri: str) -> KubeyoloError:
@@ -58,7 +61,7 @@ def _from_code(error: S3Error, settings: MinioSettings, bucket: str, uri: str) -
     return WorkError(f"{uri}: the store at {endpoint} failed: {code}: {error.message}")
 
 
-def _from_connection(error: Exception, settings: MinioSettings, bucket: str, uri: str) -> KubeyoloError:
+def _from_connection(error: Exception, settings: MinioSettings, bucket: str, uri: str, known: bool) -> KubeyoloError:
     where = f"{uri}: the store at {settings.endpoint} (bucket {bucket!r})"
     if isinstance(error, SSLError):
         if "WRONG_VERSION_NUMBER" in str(error):
@@ -71,7 +74,7 @@ def _from_connection(error: Exception, settings: MinioSettings, bucket: str, uri
     if isinstance(error, ServerError):
         return WorkError(f"{where} failed with HTTP status {error.status_code}, again and again")
     if isinstance(error, HTTPError | ConnectionError | TimeoutError):
-        return InputError(
+        return (WorkError if known else InputError)(
             f"{where} does not answer ({_reason(error)}); check MINIO_ENDPOINT and whether the store is running"
         )
     return WorkError(f"{uri}: {error}")

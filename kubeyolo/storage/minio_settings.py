@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ _NO = {"0", "false", "no", "off"}
 
 
 VARIABLES = (
-    *("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SECURE", "MINIO_REGION"),
+    *("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SECURE", "MINIO_REGION", "MINIO_PATIENCE"),
     *("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"),
 )
 """The environment variables that are read here: what a process elsewhere needs to reach the same store."""
@@ -22,7 +23,10 @@ VARIABLES = (
 
 @dataclass(frozen=True, slots=True)
 class MinioSettings:
-    """Endpoint as ``host:port`` and credentials; ``region`` is asked from the server when it is empty."""
+    """Endpoint as ``host:port`` and credentials; ``region`` is asked from the server when it is empty.
+
+    ``patience`` is given where the store is known to be right: for how many seconds it is waited for when it is away.
+    """
 
     endpoint: str
     access_key: str
@@ -30,10 +34,11 @@ class MinioSettings:
     session_token: str = field(default="", repr=False)
     secure: bool = True
     region: str = ""
+    patience: float = 0.0
 
     @staticmethod
     def from_environment(wanted_by: str, environment: Mapping[str, str] | None = None) -> MinioSettings:
-        """Read ``MINIO_ENDPOINT``, ``MINIO_ACCESS_KEY``, ``MINIO_SECRET_KEY``, ``MINIO_SECURE``, ``MINIO_REGION``.
+        """Read ``MINIO_ENDPOINT`` and what else :data:`VARIABLES` names.
 
         The usual ``AWS_*`` variables stand in for those that are not set. Connections are encrypted unless the
         endpoint is this machine, begins with ``http://``, or ``MINIO_SECURE`` is 0.
@@ -70,6 +75,7 @@ class MinioSettings:
             session_token=token,
             secure=_flag(wanted_by, variables.get("MINIO_SECURE", ""), secure),
             region=variables.get("MINIO_REGION") or variables.get("AWS_REGION") or "",
+            patience=_seconds(wanted_by, variables.get("MINIO_PATIENCE", "")),
         )
 
 
@@ -82,6 +88,16 @@ def _flag(wanted_by: str, value: str, default: bool) -> bool:
     if word:
         raise InputError(f"{wanted_by}: MINIO_SECURE is {value!r}; it must be 0 or 1")
     return default
+
+
+def _seconds(wanted_by: str, value: str) -> float:
+    try:
+        seconds = float(value.strip() or 0.0)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds < math.inf:
+        raise InputError(f"{wanted_by}: MINIO_PATIENCE is {value!r}; it must be a number of seconds, such as 300")
+    return seconds
 
 
 def is_loopback(address: str) -> bool:

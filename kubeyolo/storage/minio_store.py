@@ -121,9 +121,11 @@ class MinioStore(Store):
         Raises:
             InputError: Within some 10 seconds, when the endpoint does not answer, refuses the credentials, or has no
                 such bucket; buckets are never created here.
+            WorkError: It did not answer for as long as the settings are patient.
         """
-        probe = MinioConnection(settings, CONTACT_SECONDS, connections=1)
-        with told(settings, location.bucket, location.uri):
+        patience = settings.patience
+        probe = MinioConnection(settings, max(patience, CONTACT_SECONDS), connections=1)
+        with told(settings, location.bucket, location.uri, known=patience > 0.0):
             try:
                 there = probe.client.bucket_exists(location.bucket)
             except ParseError as error:
@@ -137,7 +139,7 @@ class MinioStore(Store):
                 f"{location.uri}: there is no bucket {location.bucket!r} at {settings.endpoint}; "
                 f"create it (mc mb ALIAS/{location.bucket}) or correct the URI"
             )
-        return MinioStore(MinioConnection(settings, work_seconds), location)
+        return MinioStore(MinioConnection(settings, max(patience, work_seconds)), location)
 
     @property
     def uri(self) -> str:

@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError, SSLError
@@ -17,6 +18,7 @@ _PASSING_STATUS = {408, 429, 500, 502, 503, 504}
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 3.0
 _READ_TIMEOUT = 60.0
+_SAY_SECONDS = 10.0
 _CONNECT_TIMEOUT = 5.0
 _BLOCK = 256 * 1024
 
@@ -60,6 +62,7 @@ class PatientPool(urllib3.PoolManager):
 
     def __init__(self, seconds: float, connections: int, **settings: Any) -> None:
         self.seconds = seconds
+        self._say_at = 0.0
         super().__init__(maxsize=connections, retries=False, blocksize=_BLOCK, **settings)
 
     def urlopen(  # type: ignore[override]
@@ -71,6 +74,7 @@ class PatientPool(urllib3.PoolManager):
         half = self.seconds / 2
         request["timeout"] = urllib3.Timeout(connect=min(_CONNECT_TIMEOUT, half), read=min(_READ_TIMEOUT, half))
         backoff = Backoff(self.seconds)
+        begun = time.monotonic()
         while True:
             # A body given as bytes would have to be sent within one time-out, however large; a stream is sent in
             # blocks, each with its own. The client has set Content-Length.
@@ -80,10 +84,18 @@ class PatientPool(urllib3.PoolManager):
             except (HTTPError, OSError) as error:
                 if not is_passing(error) or not backoff.sleep():
                     raise
-                _log.debug("%s %s: %s; trying again", method, url, error)
+                self._say(begun, urlsplit(url).netloc, "does not answer")
                 continue
             if response.status not in _PASSING_STATUS or not backoff.sleep():
                 return response
-            _log.debug("%s %s: status %d; trying again", method, url, response.status)
+            self._say(begun, urlsplit(url).netloc, f"answers with status {response.status}")
             response.drain_conn()
             response.release_conn()
+
+    def _say(self, begun: float, server: str, trouble: str) -> None:
+        """Say now and then why nothing gets on, once for all threads that wait."""
+        now = time.monotonic()
+        if now - begun < _SAY_SECONDS or now < self._say_at:
+            return
+        self._say_at = now + _SAY_SECONDS
+        _log.warning("the store at %s %s; trying again for %.0f s", server, trouble, begun + self.seconds - now)

@@ -68,3 +68,10 @@ def test_the_usual_aws_variables_stand_in() -> None:
 
 def test_secrets_are_not_shown() -> None:
     assert "secret" not in repr(read()).replace("secret_key", "")
+
+
+def test_patience_is_a_number_of_seconds() -> None:
+    assert (read().patience, read(MINIO_PATIENCE="300").patience) == (0.0, 300.0)
+    for value in ("long", "-1", "inf"):
+        with pytest.raises(InputError, match=f"MINIO_PATIENCE is '{value}'; it must be a number of seconds"):
+            read(MINIO_PATIENCE=value)

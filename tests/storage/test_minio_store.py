@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.errors import InputError
-from kubeyolo.storage import minio_store
+from kubeyolo.errors import InputError, WorkError
+from kubeyolo.storage import minio_store, patient_pool
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.location import BucketLocation
 from kubeyolo.storage.minio_settings import MinioSettings
@@ -186,11 +186,11 @@ def test_a_server_that_stops_for_good_is_one_clear_error_and_one_that_returns_is
     def stop(_: int) -> None:
         own_server.stop()
 
-    with pytest.raises(InputError, match=rf"{own_server.endpoint} \(bucket 'bucket'\) does not answer.*MINIO_ENDPOINT"):
+    with pytest.raises(WorkError, match=rf"{own_server.endpoint} \(bucket 'bucket'\) does not answer.*MINIO_ENDPOINT"):
         hasty.get_file("large", tmp_path / "copy", stop)
     assert own_server.process is None
     assert not list(tmp_path.glob("*copy*")) and not list(tmp_path.glob(".*"))
-    with pytest.raises(InputError, match="does not answer"):
+    with pytest.raises(WorkError, match="does not answer"):
         store_at(own_server.endpoint, own_server, "bucket", seconds=1.0).put_file(large_file, "again")
 
     again = threading.Timer(1.0, own_server.start)
@@ -211,6 +211,30 @@ def test_a_server_that_does_not_answer_is_not_waited_for(minio_bucket: str, monk
             InputError, match=rf"minio://{minio_bucket}/x: the store at {endpoint}.*check MINIO_ENDPOINT"
         ):
             open_store(f"minio://{minio_bucket}/x")
+
+
+def test_a_store_that_is_known_to_be_right_is_waited_for_from_the_start(
+    own_server: MinioServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_server.make_bucket("bucket")
+    for name, value in own_server.environment.items():
+        monkeypatch.setenv(name, value)
+    own_server.stop()
+    monkeypatch.setattr(minio_store, "CONTACT_SECONDS", 0.5)
+    monkeypatch.setattr(patient_pool, "_SAY_SECONDS", 0.5)
+    with pytest.raises(InputError, match="does not answer"):
+        open_store("minio://bucket/x")
+    monkeypatch.setenv("MINIO_PATIENCE", "2")
+    with pytest.raises(WorkError, match="does not answer.*whether the store is running") as caught:
+        open_store("minio://bucket/x")
+    assert caught.value.exit_code == 1
+    assert f"the store at {own_server.endpoint} does not answer; trying again for 1 s" in caplog.messages
+
+    monkeypatch.setenv("MINIO_PATIENCE", "60")
+    again = threading.Timer(2.0, own_server.start)
+    again.start()
+    assert not open_store("minio://bucket/x").exists("y")
+    again.join()
 
 
 @pytest.mark.parametrize(
