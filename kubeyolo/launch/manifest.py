@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,7 +100,6 @@ def job_manifest(
         "name": name,
         "namespace": namespace,
         "labels": labels,
-        "annotations": {SPEC_ANNOTATION: digest_of(document)},
     }
     if owner is not None:
         metadata["ownerReferences"] = [owner.reference()]
@@ -107,7 +107,8 @@ def job_manifest(
         "schedulerName": "volcano",
         "queue": settings.queue,
         "minAvailable": nodes,
-        "maxRetry": settings.max_retry,
+        # Volcano counts a restart before it looks whether there may be one.
+        "maxRetry": settings.max_retry + 1,
         "ttlSecondsAfterFinished": settings.ttl,
         "plugins": {"svc": ["--publish-not-ready-addresses=true"], "env": []},
         "policies": [{"events": ["PodFailed", "PodEvicted"], "action": "RestartJob"}],
@@ -126,6 +127,7 @@ def job_manifest(
     }
     if settings.priority_class:
         job["priorityClassName"] = settings.priority_class
+    metadata["annotations"] = {SPEC_ANNOTATION: digest_of(json.dumps(job, sort_keys=True))}
     return {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Job", "metadata": metadata, "spec": job}
 
 

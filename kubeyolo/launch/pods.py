@@ -22,7 +22,9 @@ _WATCH_SECONDS = 60
 _PAUSE_SECONDS = 1.0
 
 # Why a container waits that will wait for ever, however long one waits for it.
-_HOPELESS = frozenset({"InvalidImageName", "CreateContainerConfigError", "ErrImageNeverPull", "CreateContainerError"})
+_HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull"})
+# The kubelet tries again, and a busy runtime or a secret that it has not seen yet may pass.
+_TRIED_AGAIN = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _PULLING = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"})
 
 Show = Callable[[str], None]
@@ -208,11 +210,11 @@ def _sortable(moment: str) -> str:
 
 
 def _waiting(status: Document) -> tuple[str, bool]:
-    """Return why a pod waits, and whether it will for ever; an image that cannot be pulled may come yet."""
+    """Return why a pod waits, and whether it will for ever."""
     for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
         state = container.get("state", {}).get("waiting") or {}
         reason = state.get("reason", "")
-        if reason in _HOPELESS | _PULLING:
+        if reason in _HOPELESS | _TRIED_AGAIN | _PULLING:
             said = one_line(state.get("message") or "", 300)
             what = f"image {container.get('image', '')} cannot be pulled" if reason in _PULLING else reason
             return f"{what} ({said})" if said else what, reason in _HOPELESS

@@ -88,7 +88,10 @@ class ClusterSettings(Section):
         default=2, ge=0, description="New jobs after all pods have failed at once, which Volcano does not restart."
     )
     ttl: int = Field(
-        default=600, ge=0, description="Seconds that a finished job stays when nobody is left to delete it."
+        default=600,
+        ge=600,
+        description="Seconds that a finished job stays when nobody is left to delete it; longer than the API server "
+        "is waited for, so that its end is not missed.",
     )
 
     def check_train(self, train: TrainConfig) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
 from kubeyolo.launch.cluster import AlreadyExists, Cluster, Document, Unreachable
 from kubeyolo.launch.manifest import BAD_INPUT, SPEC_ANNOTATION
+from kubeyolo.launch.patience import Patience
 from kubeyolo.launch.pods import PodWatch, Show
 from kubeyolo.launch.queueing import check_queue, queue_report
 from kubeyolo.launch.settings import ClusterSettings
@@ -27,7 +28,7 @@ class Pace:
         poll: Between two looks at the job.
         say: Between two lines that say for what it waits.
         patience: How long the API server may be away.
-        pull: How long an image may fail to be pulled.
+        stuck: How long a pod may be unable to start for a reason that may pass, such as an image that is not pulled.
         settle: For the last lines of the logs.
         vanish: How long a job may take to be gone.
     """
@@ -35,7 +36,7 @@ class Pace:
     poll: float = 1.0
     say: float = 30.0
     patience: float = 300.0
-    pull: float = 60.0
+    stuck: float = 180.0
     settle: float = 3.0
     vanish: float = 120.0
 
@@ -51,6 +52,8 @@ class Shepherd:
         pace: How often it looks.
         clock: In seconds.
         is_replaced: Asked when this process is told to end: whether another one will adopt the job.
+        patient: Whether an API server that does not answer from the start is waited for; else only one that has
+            answered before.
     """
 
     def __init__(
@@ -62,14 +65,17 @@ class Shepherd:
         pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
         is_replaced: Callable[[], bool] = lambda: False,
+        patient: bool = False,
     ) -> None:
         self._cluster, self._manifest, self._settings = cluster, manifest, settings
         self._is_replaced = is_replaced
         self._show, self._pace, self._clock = show, pace or Pace(), clock
         self._name: str = manifest["metadata"]["name"]
         self._uid = ""
+        self._submitting = False
+        self._answered = patient
         self._watch: PodWatch | None = None
-        self._away: float | None = None
+        self._patience = Patience(self._pace.patience, show, clock)
 
     def run(self) -> None:
         """Train, and leave no job behind, whatever happens; but to another process that takes the place of this one.
@@ -105,32 +111,54 @@ class Shepherd:
     def _begin(self, adopt: bool) -> None:
         """Adopt the job, or submit it once no old one is in the way."""
         end = self._clock() + self._pace.vanish
-        adopted = False
-        while True:
-            job = self._cluster.job(self._name)
-            if job is None:
-                check_queue(self._cluster, self._manifest)
-                try:
-                    job = self._cluster.create_job(self._manifest)
-                except AlreadyExists:
+        job, adopted = None, False
+        while job is None:
+            try:
+                found = self._cluster.job(self._name)
+                self._answered = True
+                self._patience.answered()
+                if found is None:
+                    job = self._submit()
                     continue
-                self._show(f"submitted job {self._name} to queue {self._settings.queue}")
-                break
-            going = not job["metadata"].get("deletionTimestamp")
-            if adopt and going and _phase(job) not in _OVER:
-                self._check_same(job)
-                self._show(f"adopted job {self._name}, which is {_phase(job) or 'new'}")
-                adopted = True
-                break
-            if going:
-                self._cluster.delete_job(self._name, job["metadata"]["uid"])
+                going = not found["metadata"].get("deletionTimestamp")
+                if adopt and going and _phase(found) not in _OVER:
+                    self._check_same(found)
+                    job, adopted = found, True
+                    continue
+                if going:
+                    self._cluster.delete_job(self._name, found["metadata"]["uid"])
+            except Unreachable as error:
+                if not self._answered:
+                    raise
+                self._patience.bear(error)
+                end = self._clock() + self._pace.vanish
             if self._clock() > end:
                 raise WorkError(f"job {self._name}: an old one is not gone after {self._pace.vanish:.0f} s")
             time.sleep(self._pace.poll)
-        self._uid = job["metadata"]["uid"]
+        # First of all: whatever happens from here on, the job is known to be ours.
+        self._uid, self._submitting = job["metadata"]["uid"], False
+        if adopted:
+            self._show(f"adopted job {self._name}, which is {_phase(job) or 'new'}")
+        else:
+            self._show(f"submitted job {self._name} to queue {self._settings.queue}")
         selector = f"volcano.sh/job-name={self._name}"
         self._watch = PodWatch(self._cluster, selector, self._show, history=not adopted)
         self._watch.start()
+
+    def _submit(self) -> Document | None:
+        """Create the job; return None when there is one of its name by now."""
+        check_queue(self._cluster, self._manifest)
+        self._submitting = True
+        try:
+            return self._cluster.create_job(self._manifest)
+        except Unreachable:
+            raise  # The job may be there.
+        except AlreadyExists:
+            self._submitting = False
+            return None
+        except InputError:
+            self._submitting = False
+            raise
 
     def _check_same(self, job: Document) -> None:
         notes = job["metadata"].get("annotations") or {}
@@ -147,9 +175,11 @@ class Shepherd:
             time.sleep(self._pace.poll)
             try:
                 job = self._cluster.job(self._name)
-                self._back()
+                self._patience.answered()
+            except InterruptedWork:
+                raise
             except KubeyoloError as error:
-                self._wait_for_server(error)
+                self._patience.bear(error)
                 continue
             if job is None or job["metadata"]["uid"] != self._uid:
                 raise WorkError(f"job {self._name} was deleted by somebody else; the same command continues")
@@ -164,7 +194,7 @@ class Shepherd:
             try:
                 progress.look(job, phase, self._watch, self._cluster)
             except Unreachable as error:
-                self._wait_for_server(error)
+                self._patience.bear(error)
 
     def _failure(self, job: Document, phase: str) -> str:
         """Return why the job failed; raise it when another job would fail in the same way."""
@@ -176,44 +206,34 @@ class Shepherd:
         refused = [facts for facts in failed if facts.exit_code == BAD_INPUT]
         if refused:
             raise InputError(refused[0].failure.removesuffix(f" (exit code {BAD_INPUT})"))
-        retries = int(job.get("status", {}).get("retryCount", 0))
         said = f"job {self._name} is {phase}: {reports}"
         if phase != "Failed":
             raise WorkError(said)
-        if self._settings.max_retry and retries >= self._settings.max_retry:
-            raise WorkError(f"{said}; the gang was restarted {retries} times; the same command continues")
+        if _restarts(job) > self._settings.max_retry:
+            times = self._settings.max_retry
+            raise WorkError(f"{said}; the gang was restarted {times} times; the same command continues")
         return said
 
     def _settle(self) -> None:
         if self._watch is not None:
             self._watch.settle(self._pace.settle)
 
-    def _wait_for_server(self, error: KubeyoloError) -> None:
-        """Bear with an API server that is away for a while: the job needs it less than we do."""
-        now = self._clock()
-        if self._away is None:
-            self._away = now
-            self._show(f"warning: {error}; trying again for {self._pace.patience:.0f} s")
-        elif now - self._away > self._pace.patience:
-            raise error
-
-    def _back(self) -> None:
-        if self._away is not None:
-            self._away = None
-            self._show("the API server is back")
-
     def _delete(self) -> None:
         """Delete the job that is ours, if it is still there."""
-        if not self._uid:
+        if not self._uid and not self._submitting:
             return
         try:
             self._cluster.delete_job(self._name, self._uid)
+        except InterruptedWork:
+            # Told to end in the middle of it: once more, since that is what is to be done then.
+            self._delete()
+            raise
         except KubeyoloError as error:
             self._show(
                 f"warning: job {self._name} could not be deleted ({error}); "
                 f"delete it: kubectl -n {self._cluster.namespace} delete vcjob {self._name}"
             )
-        self._uid = ""
+        self._uid, self._submitting = "", False
 
 
 class _Progress:
@@ -226,8 +246,9 @@ class _Progress:
         self._running_since: float | None = None
         self._say_at = clock()
         self._said = ""
-        self._pull_since: float | None = None
+        self._stuck_since: dict[str, float] = {}
         self._told: set[str] = set()
+        self._restarts = 0
 
     def look(self, job: Document, phase: str, watch: PodWatch, cluster: Cluster) -> None:
         """Take the state of the job.
@@ -241,8 +262,12 @@ class _Progress:
             if facts.uid not in self._told:
                 self._told.add(facts.uid)
                 self._show(f"pod {facts.index} failed: {facts.failure}")
+        restarts = _restarts(job)
+        if self._restarts < restarts <= self._settings.max_retry:
+            self._show(f"the gang is restarted ({restarts} of {self._settings.max_retry})")
+        self._restarts = restarts
         if phase != self._phase:
-            self._enter(job, phase, now, watch)
+            self._enter(phase, now, watch)
         self._check_containers(watch, now)
         if phase in _WAITING:
             report = queue_report(cluster, job, watch.present())
@@ -259,30 +284,31 @@ class _Progress:
         if limit and self._running_since is not None and now - self._running_since > limit:
             raise WorkError(f"job {job['metadata']['name']} ran longer than {limit} s (run_limit)")
 
-    def _enter(self, job: Document, phase: str, now: float, watch: PodWatch) -> None:
-        retries = int(job.get("status", {}).get("retryCount", 0))
+    def _enter(self, phase: str, now: float, watch: PodWatch) -> None:
         if phase == "Running":
             nodes = ", ".join(sorted({facts.node for facts in watch.present() if facts.node}))
             self._show(f"running on {nodes}" if nodes else "running")
             if self._running_since is None:
                 self._running_since = now
-        elif phase == "Restarting":
-            self._show(f"the gang is restarted ({retries} of {self._settings.max_retry})")
         if phase in _WAITING and self._phase not in _WAITING:
             self._since = self._say_at = now
         self._phase = phase
 
     def _check_containers(self, watch: PodWatch, now: float) -> None:
         stuck = [facts for facts in watch.present() if facts.phase == "Pending" and facts.node and facts.waiting]
-        if not stuck:
-            self._pull_since = None
-            return
-        if self._pull_since is None:
-            self._pull_since = now
-        first = stuck[0]
-        if first.hopeless or now - self._pull_since > self._pace.pull:
-            raise InputError(f"pod {first.index} cannot start: {first.waiting}")
+        self._stuck_since = {facts.uid: self._stuck_since.get(facts.uid, now) for facts in stuck}
+        for facts in stuck:
+            since = self._stuck_since[facts.uid]
+            if facts.hopeless or now - since > self._pace.stuck:
+                raise InputError(f"pod {facts.index} cannot start: {facts.waiting}")
+            if since == now:
+                self._show(f"pod {facts.index} does not start: {facts.waiting}; waiting for {self._pace.stuck:.0f} s")
 
 
 def _phase(job: Document) -> str:
     return str(job.get("status", {}).get("state", {}).get("phase", ""))
+
+
+def _restarts(job: Document) -> int:
+    """Return how often Volcano has begun to restart the gang; the last of them may have been one too many."""
+    return int(job.get("status", {}).get("retryCount", 0))

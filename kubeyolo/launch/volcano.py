@@ -14,6 +14,7 @@ from types import FrameType
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError
 from kubeyolo.launch.cluster import POD_NAME, Cluster, Document
 from kubeyolo.launch.manifest import RUN_LABEL, Owner, digest_of, job_manifest, job_name
+from kubeyolo.launch.patience import Patience
 from kubeyolo.launch.pods import Show
 from kubeyolo.launch.settings import ClusterSettings
 from kubeyolo.launch.shepherd import Pace, Shepherd
@@ -61,8 +62,8 @@ def launch_on_volcano(
         InterruptedWork: This process was sent SIGTERM.
     """
     check_spec(spec, settings)
-    cluster = cluster or Cluster.connect(settings.namespace)
-    step = this_step(cluster)
+    cluster, show, pace = cluster or Cluster.connect(settings.namespace), show or _print_line, pace or Pace()
+    step = Patience(pace.patience, show).repeat(partial(this_step, cluster), pace.poll)
     image = settings.image or (step.image if step else "")
     if not image:
         raise InputError("the image of the trainer is not set; give it with --cluster-set image=REFERENCE")
@@ -80,7 +81,7 @@ def launch_on_volcano(
     )
     replaced = partial(_is_deleted, cluster) if owned else lambda: False
     with _ending_when_told():
-        Shepherd(cluster, manifest, settings, show or _print_line, pace, is_replaced=replaced).run()
+        Shepherd(cluster, manifest, settings, show, pace, is_replaced=replaced, patient=step is not None).run()
 
 
 @contextlib.contextmanager
@@ -108,14 +109,19 @@ def stop_training(settings: ClusterSettings, show: Show | None = None, *, cluste
         InputError: This is no step of a pipeline on a cluster, or the cluster cannot be used.
     """
     show = show or _print_line
-    cluster = cluster or Cluster.connect(settings.namespace)
-    step = this_step(cluster)
+    cluster, pace = cluster or Cluster.connect(settings.namespace), Pace()
+    patience = Patience(pace.patience, show)
+    step = patience.repeat(partial(this_step, cluster), pace.poll)
     if step is None:
         raise InputError("only a step of a pipeline on a cluster knows which training to stop")
-    jobs = cluster.jobs(f"{RUN_LABEL}={step.run}")
-    deleted = [job["metadata"]["name"] for job in jobs if cluster.delete_job(job["metadata"]["name"])]
+    deleted = patience.repeat(partial(_delete_jobs, cluster, step.run), pace.poll)
     show(f"deleted {', '.join(deleted)}" if deleted else "no training is left")
     return len(deleted)
+
+
+def _delete_jobs(cluster: Cluster, run: str) -> list[str]:
+    names = [job["metadata"]["name"] for job in cluster.jobs(f"{RUN_LABEL}={run}")]
+    return [name for name in names if cluster.delete_job(name)]
 
 
 def check_spec(spec: TrainingSpec, settings: ClusterSettings) -> None:
@@ -152,6 +158,8 @@ def _is_deleted(cluster: Cluster) -> bool:
     """
     try:
         pod = cluster.own_pod(os.environ.get(POD_NAME, ""), _LAST_LOOK_SECONDS)
+    except InterruptedWork:
+        raise
     except KubeyoloError:
         return False
     return pod is not None and bool(pod["metadata"].get("deletionTimestamp"))

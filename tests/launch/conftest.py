@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import yaml
 
 from kubeyolo.launch.cluster import Cluster
 from tests.kubernetes_server import KubernetesServer, wait_for
+from tests.launch.launching import SPEC, Launch
 from tests.launch.volcano_double import Kubelet, Volcano, kubelet_of
 
 ACCOUNT = "pipeline-runner"
@@ -63,3 +64,8 @@ def cluster(account: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 @pytest.fixture
 def volcano(kubernetes: KubernetesServer, kubelet: Kubelet, namespace: str) -> Volcano:
     return Volcano(kubernetes, kubelet, namespace)
+
+
+@pytest.fixture
+def launch(cluster: Cluster) -> Callable[..., Launch]:
+    return lambda spec=SPEC, **values: Launch(cluster, spec, **values)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,62 +18,12 @@ import yaml
 from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.launch.cluster import Cluster
-from kubeyolo.launch.settings import ClusterSettings, cluster_settings
-from kubeyolo.launch.shepherd import Pace
 from kubeyolo.launch.volcano import launch_on_volcano, stop_training
-from kubeyolo.training.spec import TrainingSpec
-from tests.kubernetes_server import RESTRICTED, KubernetesServer, volcano_definitions, wait_for
+from tests.kubernetes_server import KubernetesServer, volcano_definitions, wait_for
+from tests.launch.launching import SPEC, Launch, make_step_pod, nothing_left, settings
 from tests.launch.volcano_double import Volcano
 
 QUEUES = "/apis/scheduling.volcano.sh/v1beta1/queues"
-PACE = Pace(poll=0.05, say=0.3, patience=30.0, pull=0.5, settle=2.0, vanish=20.0)
-SPEC = TrainingSpec(
-    dataset="minio://data/sets/cells-1",
-    output="minio://data/trainings/one",
-    config=load_config("yolov5n-r7", sets=("train.processes=2",)),
-)
-
-
-def settings(**values: Any) -> ClusterSettings:
-    return cluster_settings({"image": "registry/kubeyolo-train:1", **values})
-
-
-class Launch:
-    """A launch in a thread of its own: what it says, and how it ends."""
-
-    def __init__(self, cluster: Cluster, spec: TrainingSpec = SPEC, **values: Any) -> None:
-        self.lines: list[str] = []
-        self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(cluster, spec, settings(**values)), daemon=True)
-        self._thread.start()
-
-    def _run(self, cluster: Cluster, spec: TrainingSpec, chosen: ClusterSettings) -> None:
-        try:
-            launch_on_volcano(spec, chosen, self.lines.append, cluster=cluster, pace=PACE)
-        except Exception as error:  # Each of them is for the test to see.
-            self.error = error
-
-    def heard(self, words: str) -> None:
-        wait_for(lambda: any(words in line for line in list(self.lines)) or self.ended())
-        assert any(words in line for line in self.lines), (words, self.lines, self.error)
-
-    def ended(self) -> bool:
-        return not self._thread.is_alive()
-
-    def end(self) -> BaseException | None:
-        self._thread.join(60)
-        assert self.ended(), self.lines
-        return self.error
-
-
-@pytest.fixture
-def launch(cluster: Cluster) -> Callable[..., Launch]:
-    return lambda spec=SPEC, **values: Launch(cluster, spec, **values)
-
-
-def nothing_left(volcano: Volcano) -> bool:
-    wait_for(lambda: not volcano.jobs() and not volcano.pods())
-    return True
 
 
 def test_a_training_runs_is_heard_and_leaves_nothing(launch: Callable[..., Launch], volcano: Volcano) -> None:
@@ -263,9 +212,8 @@ def test_a_restart_of_the_gang_is_told_and_followed(launch: Callable[..., Launch
     run.heard("step 1")
     volcano.end_pod(names[1], 137, "")
     run.heard("pod 1 failed: killed by signal 9")
-    volcano.phase(job, "Restarting", retryCount=1)
+    assert volcano.restart(job, 1)
     run.heard("the gang is restarted (1 of 3)")
-    volcano.remove_pods()
     names = volcano.run(job)
     volcano.kubelet.say(names[0], "resuming at step 1 of 4")
     run.heard("resuming at step 1 of 4")
@@ -278,14 +226,19 @@ def test_a_restart_of_the_gang_is_told_and_followed(launch: Callable[..., Launch
     assert said == ["step 1", "resuming at step 1 of 4", "step 2"]
 
 
-def test_a_gang_that_was_restarted_too_often_is_not_submitted_again(
-    launch: Callable[..., Launch], volcano: Volcano
+@pytest.mark.parametrize("allowed", [0, 1, 2])
+def test_a_gang_is_restarted_as_often_as_is_allowed_and_then_not_submitted_again(
+    launch: Callable[..., Launch], volcano: Volcano, allowed: int
 ) -> None:
-    run = launch()
+    run = launch(max_retry=allowed)
     job = volcano.wait_job()
-    volcano.end_pod(volcano.run(job)[0], 1, "broken")
-    volcano.phase(job, "Failed", retryCount=3)
-    assert "the gang was restarted 3 times" in str(run.end())
+    for count in range(1, allowed + 2):
+        volcano.end_pod(volcano.run(job)[0], 1, "broken")
+        run.heard("pod 0 failed: broken")
+        assert volcano.restart(job, count) == (count <= allowed)
+        if count <= allowed:
+            run.heard(f"the gang is restarted ({count} of {allowed})")
+    assert f"the gang was restarted {allowed} times" in str(run.end())
     assert nothing_left(volcano)
 
 
@@ -317,6 +270,7 @@ def test_a_job_that_somebody_deletes_fails(
     [
         ("ImagePullBackOff", "image registry/nowhere:1 cannot be pulled (not found)"),
         ("CreateContainerConfigError", "CreateContainerConfigError (not found)"),
+        ("InvalidImageName", "InvalidImageName (not found)"),
     ],
 )
 def test_pods_that_cannot_start_end_the_job(
@@ -330,6 +284,19 @@ def test_pods_that_cannot_start_end_the_job(
     error = run.end()
     assert isinstance(error, InputError) and words in str(error)
     assert nothing_left(volcano)
+
+
+def test_a_pod_that_starts_a_little_later_is_waited_for(launch: Callable[..., Launch], volcano: Volcano) -> None:
+    run = launch()
+    job = volcano.wait_job()
+    names = volcano.create_pods(job)
+    volcano.phase(job, "Pending")
+    volcano.container_waits(names[1], "CreateContainerConfigError", "failed to sync secret cache")
+    run.heard("pod 1 does not start: CreateContainerConfigError (failed to sync secret cache)")
+    for name in names:
+        volcano.end_pod(name, 0)
+    volcano.phase(job, "Completed")
+    assert run.end() is None
 
 
 def test_a_job_under_way_is_adopted(launch: Callable[..., Launch], volcano: Volcano, cluster: Cluster) -> None:
@@ -353,8 +320,9 @@ def test_a_job_of_other_settings_is_not_adopted(launch: Callable[..., Launch], v
     job = volcano.wait_job()
     volcano.run(job)
     other = SPEC.model_copy(update={"config": load_config("yolov5n-r7", sets=("train.processes=2", "train.lr=0.5"))})
-    error = launch(other).end()
-    assert isinstance(error, InputError) and "trains with other settings" in str(error)
+    for second in (launch(other), launch(memory="8Gi")):
+        error = second.end()
+        assert isinstance(error, InputError) and "trains with other settings" in str(error)
     assert [each["metadata"]["uid"] for each in volcano.jobs()] == [job["metadata"]["uid"]]
     volcano.phase(job, "Completed")
     assert first.end() is None
@@ -376,34 +344,6 @@ def test_a_job_that_has_ended_is_replaced(
     new = volcano.wait_job(old["metadata"]["uid"])
     volcano.phase(new, "Completed")
     assert second.end() is None
-
-
-def test_the_api_server_may_be_away(launch: Callable[..., Launch], volcano: Volcano) -> None:
-    run = launch()
-    job = volcano.wait_job()
-    names = volcano.run(job)
-    run.heard("running")
-    volcano.kubernetes.stop_api_server()
-    run.heard("trying again for 30 s")
-    volcano.kubernetes.start_api_server()
-    run.heard("the API server is back")
-    volcano.kubelet.say(names[0], "after the restart")
-    run.heard("after the restart")
-    volcano.phase(job, "Completed")
-    volcano.kubelet.end(*names)
-    assert run.end() is None
-
-
-def make_step_pod(kubernetes: KubernetesServer, namespace: str, **metadata: Any) -> str:
-    """Make the pod of a step of the run detector-training-x7k2p, and return its path."""
-    labels = {"workflows.argoproj.io/workflow": "detector-training-x7k2p"}
-    containers = [
-        {"name": "wait", "image": "argoexec", "securityContext": RESTRICTED},
-        {"name": "main", "image": "registry/of-the-step:2", "securityContext": RESTRICTED},
-    ]
-    step = {"metadata": {"name": "step", "labels": labels, **metadata}, "spec": {"containers": containers}}
-    kubernetes.do("POST", f"/api/v1/namespaces/{namespace}/pods", step)
-    return f"/api/v1/namespaces/{namespace}/pods/step"
 
 
 def test_a_run_of_a_pipeline_names_owns_and_labels_its_job(

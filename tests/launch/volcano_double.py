@@ -225,6 +225,14 @@ class Volcano:
         self.phase(job, "Running")
         return names
 
+    def restart(self, job: JSON, count: int) -> bool:
+        """Restart a gang for the time of this number, as its controller does; tell whether it still may be."""
+        again: bool = count < job["spec"]["maxRetry"]
+        self.phase(job, "Restarting" if again else "Failed", retryCount=count)
+        if again:
+            self.remove_pods()
+        return again
+
     def end_pod(self, name: str, code: int, message: str = "", reason: str = "", **status: Any) -> None:
         """Let a pod end with an exit code."""
         self.kubelet.end(name)

@@ -1,0 +1,71 @@
+"""A launch in a thread of its own, as the tests of the launcher watch it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from kubeyolo.config.load import load_config
+from kubeyolo.launch.cluster import Cluster
+from kubeyolo.launch.settings import ClusterSettings, cluster_settings
+from kubeyolo.launch.shepherd import Pace
+from kubeyolo.launch.volcano import launch_on_volcano
+from kubeyolo.training.spec import TrainingSpec
+from tests.kubernetes_server import RESTRICTED, KubernetesServer, wait_for
+from tests.launch.volcano_double import Volcano
+
+PACE = Pace(poll=0.05, say=0.3, patience=30.0, stuck=0.5, settle=2.0, vanish=20.0)
+SPEC = TrainingSpec(
+    dataset="minio://data/sets/cells-1",
+    output="minio://data/trainings/one",
+    config=load_config("yolov5n-r7", sets=("train.processes=2",)),
+)
+
+
+def settings(**values: Any) -> ClusterSettings:
+    return cluster_settings({"image": "registry/kubeyolo-train:1", **values})
+
+
+class Launch:
+    """A launch in a thread of its own: what it says, and how it ends."""
+
+    def __init__(self, cluster: Cluster, spec: TrainingSpec = SPEC, **values: Any) -> None:
+        self.lines: list[str] = []
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(cluster, spec, settings(**values)), daemon=True)
+        self._thread.start()
+
+    def _run(self, cluster: Cluster, spec: TrainingSpec, chosen: ClusterSettings) -> None:
+        try:
+            launch_on_volcano(spec, chosen, self.lines.append, cluster=cluster, pace=PACE)
+        except Exception as error:  # Each of them is for the test to see.
+            self.error = error
+
+    def heard(self, words: str) -> None:
+        wait_for(lambda: any(words in line for line in list(self.lines)) or self.ended())
+        assert any(words in line for line in self.lines), (words, self.lines, self.error)
+
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def end(self) -> BaseException | None:
+        self._thread.join(60)
+        assert self.ended(), self.lines
+        return self.error
+
+
+def nothing_left(volcano: Volcano) -> bool:
+    wait_for(lambda: not volcano.jobs() and not volcano.pods())
+    return True
+
+
+def make_step_pod(kubernetes: KubernetesServer, namespace: str, **metadata: Any) -> str:
+    """Make the pod of a step of the run detector-training-x7k2p, and return its path."""
+    labels = {"workflows.argoproj.io/workflow": "detector-training-x7k2p"}
+    containers = [
+        {"name": "wait", "image": "argoexec", "securityContext": RESTRICTED},
+        {"name": "main", "image": "registry/of-the-step:2", "securityContext": RESTRICTED},
+    ]
+    step = {"metadata": {"name": "step", "labels": labels, **metadata}, "spec": {"containers": containers}}
+    kubernetes.do("POST", f"/api/v1/namespaces/{namespace}/pods", step)
+    return f"/api/v1/namespaces/{namespace}/pods/step"
