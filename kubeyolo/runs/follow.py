@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 
 from kubeyolo.errors import InputError, KubeyoloError, WorkError
-from kubeyolo.runs.kubeflow import Kubeflow, Unreachable
+from kubeyolo.runs.kubeflow import Kubeflow, NoApi, Unreachable
 from kubeyolo.runs.remote import TERMINATED, RemoteRun, RemoteStep
 from kubeyolo.runs.step_log import own_lines
 from kubeyolo.runs.watch import RunObserver
@@ -107,6 +107,7 @@ def follow(
         InputError: A pod of it can never start; the run was terminated.
         TerminatedRun: Somebody has terminated it.
         Unreachable: Kubeflow has not answered for too long. The run goes on.
+        NoApi: The login has expired meanwhile. The run goes on.
     """
     seen, silent_since, stuck = _Seen(observer), 0.0, _Stuck(kubeflow, stuck_seconds)
     while True:
@@ -119,6 +120,8 @@ def follow(
                 raise Unreachable(f"{error}; the run {run_id} goes on: 'kubeyolo pipeline status {run_id}'") from error
             time.sleep(poll_seconds)
             continue
+        except NoApi as error:
+            raise NoApi(f"{error}; the run {run_id} goes on: 'kubeyolo pipeline status {run_id}'") from error
         seen.look(run)
         if run.is_over:
             return check_end(kubeflow, run)

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 HOST, TOKEN, NAMESPACE = "KUBEYOLO_KFP_HOST", "KUBEYOLO_KFP_TOKEN", "KUBEYOLO_KFP_NAMESPACE"
 
-
-_TIMEOUT_SECONDS = 60.0
+# The generated client takes no fraction, and would wait for ever.
+_TIMEOUT_SECONDS = 60
 _RETRIES = 2
 _PAGE = 100
 _DEFAULT_NAMESPACE = "kubeflow"
+# With a page, they say of an address that it is not that of the API, and nothing of what was asked for.
+_NOT_FOR_A_PAGE = frozenset({400, 404, 405})
 
 
 class Unreachable(InputError):
@@ -34,6 +36,10 @@ class Unreachable(InputError):
 
 class NoSuchThing(InputError):
     """Kubeflow knows nothing under this name or id."""
+
+
+class NoApi(InputError):
+    """What answers is a web page and not Kubeflow's API: that of a login, or of another address."""
 
 
 class Kubeflow:
@@ -64,6 +70,7 @@ class Kubeflow:
             configuration.api_key_prefix["authorization"] = "Bearer"
         self._api = api
         self._client = api.ApiClient(configuration)
+        self._client.rest_client.request = self._answered(self._client.rest_client.request)
         self._runs = api.RunServiceApi(self._client)
         self._experiments = api.ExperimentServiceApi(self._client)
         self._pipelines = api.PipelineServiceApi(self._client)
@@ -297,6 +304,26 @@ class Kubeflow:
             if not token:
                 return
 
+    def _answered(self, request: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the request of the generated client, which refuses answers that are not those of Kubeflow's API.
+
+        The client would make empty objects of the page of a login, which comes with status 200.
+        """
+
+        def checked(*arguments: Any, **options: Any) -> Any:
+            response = request(*arguments, **options)
+            if _is_page(response) or (options.get("_preload_content", True) and not _is_object(response.data)):
+                raise self._no_api()
+            return response
+
+        return checked
+
+    def _no_api(self) -> NoApi:
+        return NoApi(
+            f"Kubeflow at {self.host}: answers with a web page, not as Kubeflow's API does: a login that has expired, "
+            f"or another address; renew {TOKEN}, and check --host or {HOST}"
+        )
+
     def _call(self, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Call the API and turn what goes wrong into one line."""
         import urllib3
@@ -304,6 +331,8 @@ class Kubeflow:
         try:
             return method(*arguments, _request_timeout=_TIMEOUT_SECONDS, **options)
         except self._api.ApiException as error:
+            if error.status in _NOT_FOR_A_PAGE and _looks_like_page(error.body):
+                raise self._no_api() from error
             raise self._refused(what, error) from error
         except urllib3.exceptions.HTTPError as error:
             reason = getattr(error, "reason", None) or error
@@ -333,3 +362,20 @@ class Kubeflow:
         if error.status >= 500 and "database" not in message.lower():
             return Unreachable(f"Kubeflow at {self.host}: cannot answer for {what} ({error.status} {message})")
         return InputError(f"{what}: refused by Kubeflow at {self.host} ({error.status} {message})")
+
+
+def _is_page(response: Any) -> bool:
+    # A response that was read is one of the generated client around that of urllib3.
+    headers = getattr(response, "urllib3_response", response).headers
+    return "html" in str(headers.get("Content-Type", "")).lower()
+
+
+def _looks_like_page(body: Any) -> bool:
+    return str(body or "").lstrip().startswith("<")
+
+
+def _is_object(data: Any) -> bool:
+    try:
+        return isinstance(json.loads(data), dict)
+    except ValueError:
+        return False

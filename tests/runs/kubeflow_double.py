@@ -6,6 +6,7 @@ Answers have the form of those of Kubeflow Pipelines 2.17.
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import uuid
@@ -17,6 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 
 BEGIN, ASKED, END = "2026-01-02T03:04:05Z", "2026-01-02T03:05:00Z", "2026-01-02T03:05:05Z"
 WORKFLOW = "detector-training-x7abc"
+LOGIN = "/dex/auth"
+PAGE = b"<!DOCTYPE html>\n<html><body>Log in to Kubeflow</body></html>"
 CACHED = "CACHED"
 """A step whose results are taken from the cache, which Kubeflow has no word of its own for."""
 
@@ -76,6 +79,8 @@ class KubeflowDouble:
         self.failures: list[int] = []
         """Statuses of the next answers about a run, in place of the answers."""
         self.token = ""
+        self.answers_left = math.inf
+        """How often it answers before the session of whoever asks has expired."""
         double = self
 
         class Handler(_Handler):
@@ -97,6 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         double, path = self.double, self._path()
+        if path == LOGIN:
+            self._send(PAGE, content_type="text/html; charset=utf-8")
+            return
         if not self._allowed():
             return
         if path == "healthz":
@@ -130,6 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         double, path = self.double, self._path()
         data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if path == LOGIN:
+            self._send(PAGE, 405, "text/html")
+            return
         if not self._allowed():
             return
         if path == "pipelines/upload_version":
@@ -176,6 +187,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _allowed(self) -> bool:
         token = self.double.token
+        self.double.answers_left -= 1
+        if self.double.answers_left < 0:
+            self.send_response(302)
+            self.send_header("Location", LOGIN)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return False
         if token and self.headers.get("Authorization") != f"Bearer {token}":
             self._answer({"code": 16, "message": "token expired"}, 401)
             return False
@@ -195,9 +213,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, content: Any, status: int = 200) -> None:
         self._send(json.dumps(content).encode(), status)
 
-    def _send(self, data: bytes, status: int = 200) -> None:
+    def _send(self, data: bytes, status: int = 200, content_type: str = "application/json") -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

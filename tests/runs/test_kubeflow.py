@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.launch.steps import StepPods
 from kubeyolo.runs.follow import TerminatedRun, follow
-from kubeyolo.runs.kubeflow import Kubeflow, NoSuchThing, Unreachable
+from kubeyolo.runs.kubeflow import Kubeflow, NoApi, NoSuchThing, Unreachable
 from kubeyolo.runs.remote import TERMINATED
 from tests.runs.conftest import Watched
 from tests.runs.kubeflow_double import BEGIN, CACHED, END, WORKFLOW, KubeflowDouble, task
@@ -236,3 +238,46 @@ def test_what_is_no_kubeflow_is_told(monkeypatch: pytest.MonkeyPatch, double: Ku
     monkeypatch.delenv("KUBEYOLO_KFP_HOST")
     with pytest.raises(InputError, match="no Kubeflow host"):
         Kubeflow()
+
+
+def test_the_page_of_a_login_is_no_empty_kubeflow(double: KubeflowDouble, capsys: pytest.CaptureFixture[str]) -> None:
+    from kubeyolo.cli.app import main
+
+    double.answers_left = 0
+    with urllib.request.urlopen(f"{double.host}/apis/v2beta1/healthz") as answer:
+        assert answer.status == 200 and answer.headers["Content-Type"].startswith("text/html")
+    for command in (("list",), ("status",), ("schedule", "list")):
+        with pytest.raises(SystemExit) as ended:
+            main(["pipeline", *command])
+        said = capsys.readouterr()
+        assert (ended.value.code, said.out) == (2, "")
+        (line,) = said.err.strip().splitlines()
+        assert f"Kubeflow at {double.host}: answers with a web page, not as Kubeflow's API does: a login" in line
+        assert "renew KUBEYOLO_KFP_TOKEN, and check --host or KUBEYOLO_KFP_HOST" in line
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda kubeflow: list(kubeflow.runs()),
+        lambda kubeflow: kubeflow.recurring(),
+        lambda kubeflow: kubeflow.pipeline_version("detector-training", TEXT),
+        lambda kubeflow: kubeflow.submit("one", "group", ("p", "v"), {}),
+        lambda kubeflow: kubeflow.terminate("one"),
+        lambda kubeflow: kubeflow._read_log("one", "node"),
+    ],
+)
+def test_a_session_may_expire_at_any_answer(double: KubeflowDouble, ask: Callable[[Kubeflow], Any]) -> None:
+    kubeflow = Kubeflow()
+    double.answers_left = 0
+    with pytest.raises(NoApi, match="a login that has expired"):
+        ask(kubeflow)
+
+
+def test_a_session_that_expires_while_a_run_is_followed_ends_the_wait(double: KubeflowDouble) -> None:
+    run_id = submitted(double, ("RUNNING", task("train", "RUNNING", 3)))
+    kubeflow, watched = Kubeflow(), Watched()
+    double.answers_left = 3
+    with pytest.raises(NoApi, match=f"has expired.*the run {run_id} goes on: .*pipeline status {run_id}"):
+        follow(kubeflow, run_id, watched, poll_seconds=0)
+    assert watched.said == ["started train"]
