@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -197,3 +198,31 @@ def test_the_bucket_is_made_private_and_twice_is_once(minio_server: MinioServer,
     client.put_object(bucket, "a", io.BytesIO(b"x"), 1)
     assert client.get_object(bucket, "a").read() == b"x"
     assert urllib3.PoolManager().request("GET", f"http://{minio_server.endpoint}/{bucket}/a").status == 403
+
+
+def test_the_policy_of_the_bucket_denies_requests_without_a_key_alone(
+    minio_server: MinioServer, minio_bucket: str
+) -> None:
+    """Beside a statement that allows everybody everything: on MinIO a bucket without a policy is closed anyway."""
+    (policy,) = (MANIFESTS / "overlays" / "laptop").glob("policy.json")
+    content = json.loads(policy.read_text().replace("BUCKET", minio_bucket))
+    (denied,) = content["Statement"]
+    # Elsewhere than on MinIO a denial for everybody is one for those with keys too.
+    assert (denied["Effect"], denied["Condition"]) == ("Deny", {"StringEquals": {"aws:principaltype": "Anonymous"}})
+    opened = {name: denied[name] for name in ("Principal", "Action", "Resource")} | {"Effect": "Allow"}
+    client, pool = minio_server.client, urllib3.PoolManager()
+    client.put_object(minio_bucket, "a", io.BytesIO(b"x"), 1)
+
+    def answers() -> list[int]:
+        place = f"http://{minio_server.endpoint}/{minio_bucket}"
+        asked = (("GET", "a", None), ("PUT", "b", b"y"), ("DELETE", "b", None))
+        return [pool.request(method, f"{place}/{key}", body=body).status for method, key, body in asked]
+
+    client.set_bucket_policy(minio_bucket, json.dumps({**content, "Statement": [opened]}))
+    assert answers() == [200, 200, 204]
+    client.set_bucket_policy(minio_bucket, json.dumps({**content, "Statement": [opened, denied]}))
+    assert answers() == [403, 403, 403]
+    assert client.get_object(minio_bucket, "a").read() == b"x"
+    assert pool.request("GET", client.presigned_get_object(minio_bucket, "a")).status == 200
+    client.put_object(minio_bucket, "b", io.BytesIO(b"y"), 1)
+    client.remove_object(minio_bucket, "b")

@@ -22,6 +22,7 @@ def main(bucket: str) -> None:
     )
     if not client.bucket_exists(bucket):
         client.make_bucket(bucket)
+    # It denies anonymous requests alone: a denial for everybody would be one for those with keys too, but on MinIO.
     policy = Path(__file__).with_name("policy.json").read_text(encoding="utf-8")
     client.set_bucket_policy(bucket, policy.replace("BUCKET", bucket))
     abort = AbortIncompleteMultipartUpload(days_after_initiation=DAYS)
