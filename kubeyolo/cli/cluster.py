@@ -41,7 +41,10 @@ def submit(
     config_file: ConfigOption = None,
     sets: SetOption = None,
     params: Annotated[
-        list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter of the pipeline.")
+        list[str] | None,
+        typer.Option(
+            "--param", "-p", metavar="NAME=VALUE", help="A parameter of the pipeline that has no option here."
+        ),
     ] = None,
     images: ImagesOption = DEFAULT_IMAGES,
     experiment: Annotated[
@@ -62,12 +65,12 @@ def submit(
 
       kubeyolo pipeline submit --data minio://kubeyolo/data/bccd --store minio://kubeyolo --param max_epoch=100
     """
-    from kubeyolo.runs.arguments import check_arguments, check_contents, parse_pairs
+    from kubeyolo.runs.arguments import check_arguments, check_contents, parse_pairs, remote_place
     from kubeyolo.runs.bind import DETECTOR_TRAINING, bind_defaults, pipeline_text
     from kubeyolo.runs.images import bind_image_file
     from kubeyolo.runs.kubeflow import Kubeflow
     from kubeyolo.runs.naming import dataset_label
-    from kubeyolo.runs.parameters import remote_place, run_parameters
+    from kubeyolo.runs.parameters import run_parameters
     from kubeyolo.source import source_digest
 
     text = pipeline_text(DETECTOR_TRAINING)
@@ -82,8 +85,7 @@ def submit(
     text = bind_defaults(bind_image_file(text, images), {}, source_digest())
     kubeflow = Kubeflow(host)
     versions = kubeflow.pipeline_version(DETECTOR_TRAINING, text, "A COCO data set in, a gated int8 detector out.")
-    model_name = str(arguments["model"])
-    group = kubeflow.make_experiment(experiment or f"{model_name}-{dataset_label(data)}")
+    group = kubeflow.make_experiment(experiment or f"{parameters.model}-{dataset_label(data)}")
     run = kubeflow.submit(name or f"{parameters.name}-{commit_label()}", group, versions, arguments)
     _print_submitted(kubeflow, run, as_json and not wait)
     if wait:

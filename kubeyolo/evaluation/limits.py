@@ -71,6 +71,16 @@ def number_text(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
+def check_regression(points: float) -> None:
+    """Refuse a largest loss of AP that is no number of points.
+
+    Raises:
+        InputError: It is not finite.
+    """
+    if not math.isfinite(points):
+        raise InputError(f"max_regression = {points}: expected a number of points, such as 0.5")
+
+
 def check_drop(ap: float | None, baseline: float | None, max_drop: float) -> Check:
     """Compare AP (0 to 1) with that of a baseline; ``max_drop`` is in points."""
     name = f"drop of AP <= {max_drop:g} points"

@@ -7,9 +7,9 @@ from typing import Any
 
 from kubeyolo.config.load import load_config, sparse_values
 from kubeyolo.errors import InputError
+from kubeyolo.runs.arguments import remote_place
 from kubeyolo.runs.folder import COCO_KEYS
 from kubeyolo.runs.naming import run_name
-from kubeyolo.runs.parameters import remote_place
 from kubeyolo.source import source_digest
 from kubeyolo.storage.uri import join_uri, read_document, split_uri
 

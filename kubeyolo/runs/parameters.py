@@ -9,14 +9,21 @@ from typing import Any
 
 from kubeyolo.bundle import check_version
 from kubeyolo.config.load import load_config, sparse_values
-from kubeyolo.config.schema import Config
-from kubeyolo.errors import InputError, suggest
-from kubeyolo.runs.arguments import SECTIONS
+from kubeyolo.errors import InputError
+from kubeyolo.runs.arguments import SECTIONS, check_formats, check_split
 from kubeyolo.runs.naming import run_name
 from kubeyolo.source import source_digest
 from kubeyolo.storage.location import FileLocation, parse
 
 _WITHOUT_RESULTS = frozenset({"launcher", "cluster"})
+_SAID_ELSEWHERE = {
+    **{name: f"give --{name}" for name in ("data", "store", "model", "classification", "version")},
+    "fingerprint": "it is taken from what lies at --data",
+    "classification_fingerprint": "it is taken from what lies at --classification",
+    "code_digest": "it is that of the installed library",
+    "run_name": "it is made of all that the results depend on; --name is that of the run in Kubeflow",
+}
+"""Parameters that are not given as pairs, and what makes them instead."""
 
 
 @dataclass(frozen=True)
@@ -74,27 +81,23 @@ def run_parameters(
         pairs: Parameters of the pipeline that are given beside these; those that change results are in the name.
 
     Raises:
-        InputError: The configuration is wrong, or there is no data set.
+        InputError: The configuration is wrong, there is no data set, or a pair is of what is said otherwise.
     """
     from kubeyolo.data.digest import fingerprint
-    from kubeyolo.data.folder import split_names
     from kubeyolo.models.registry import check_image_size
     from kubeyolo.training.class_images import class_fingerprint
 
     config = load_config(model, config_file, sets)
-    _check_formats(config)
+    check_formats(config)
     check_image_size(config)
     if version:
         check_version(version)
     overrides = sparse_values(config_file, sets)
     overrides.pop("model", None)
+    _check_pairs(pairs or {}, overrides)
     data, store = full_uri(data), full_uri(store)
     print_of_data = fingerprint(data)
-    splits = split_names(data)
-    if config.evaluate.split not in splits:
-        raise InputError(
-            f"evaluate.split: {data} has no split {config.evaluate.split!r}{suggest(config.evaluate.split, splits)}"
-        )
+    check_split(data, config.evaluate.split)
     classification = full_uri(classification) if classification else ""
     print_of_classes = class_fingerprint(classification) if classification else ""
     parameters = {
@@ -120,32 +123,21 @@ def run_parameters(
     )
 
 
-def _check_formats(config: Config) -> None:
-    """Refuse early what would fail after the training."""
-    if "onnx" not in config.export.formats:
-        raise InputError(
-            f"export.formats = {list(config.export.formats)}: the pipeline quantizes the ONNX network; add onnx to them"
-        )
-    if "air" in config.export.formats and config.train.device_target != "Ascend":
-        raise InputError(
-            "export.formats: air can be written on an Ascend device only, and train.device_target is "
-            f"{config.train.device_target}; drop air from export.formats"
-        )
-
-
-def remote_place(option: str, place: str) -> str:
-    """Return the URI of a place that pods reach.
+def _check_pairs(pairs: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Refuse to say twice what has an option, or what is made here.
 
     Raises:
-        InputError: It is a folder of this machine.
+        InputError: One of them is given as a parameter too.
     """
-    location = parse(place)
-    if isinstance(location, FileLocation):
-        raise InputError(
-            f"{option} {place}: pods see no folder of this machine; copy it into the object store with "
-            f"'kubeyolo copy {place} minio://bucket/prefix', and give that"
-        )
-    return location.uri
+    for name in pairs:
+        if name in _SAID_ELSEWHERE:
+            raise InputError(f"--param {name}: {_SAID_ELSEWHERE[name]}")
+        section = name.removesuffix("_overrides")
+        if section != name and overrides.get(section):
+            raise InputError(
+                f"--param {name}: --config or --set has values of the section {section} too; give all of them there, "
+                f"as --set {section}.KEY=VALUE"
+            )
 
 
 def full_uri(place: str) -> str:

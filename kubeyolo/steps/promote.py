@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError, WorkError
-from kubeyolo.evaluation.limits import Check, check_drop
+from kubeyolo.evaluation.limits import Check, check_drop, check_regression
 from kubeyolo.evaluation.names import RuntimeName
 from kubeyolo.pointers import ModelPointer, nothing_in_use, read_model_pointer, write_model_pointer
 from kubeyolo.steps.publish import publish
@@ -75,8 +74,7 @@ def promote(
     from kubeyolo.bundle import open_bundle
 
     watch = Stopwatch()
-    if not math.isfinite(max_regression):
-        raise InputError(f"max_regression = {max_regression}: expected a number of points, such as 0.5")
+    check_regression(max_regression)
     opened, record = open_bundle(candidate.bundle), read_record(in_use)
     before = record.outputs.get("bundle", "")
     expected = {before, join_uri(store, "models", opened.manifest.model, opened.manifest.content_version)}

@@ -155,6 +155,10 @@ def test_help_loads_nothing_heavy() -> None:
             ["expected a whole number"],
         ),
         (
+            "pipeline submit --data minio://data/x --store minio://kubeyolo -p data=minio://data/y",
+            ["--param data: give --data"],
+        ),
+        (
             # Settings of the configuration and of the launcher are looked at together: these go with each other.
             "pipeline submit --data minio://data/x --store minio://kubeyolo --set train.processes=16 "
             '--set train.device_target=Ascend -p launcher=volcano -p cluster={"preset":"ascend910b"}',

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.runs.arguments import check_arguments, check_contents, parameters_of, parse_pairs
 from kubeyolo.runs.bind import pipeline_text
+from kubeyolo.storage.uri import open_store, write_document
 
 NEEDED = {"data": "minio://data/x", "store": "minio://kubeyolo"}
 
@@ -86,11 +89,60 @@ ASCEND = {"launcher": "volcano", "cluster": {"preset": "ascend910b"}}
         ({"cluster": {"queue": "x"}}, "settings of the cluster are of the launcher volcano"),
         (ASCEND | {"processes": 16}, "train.device_target is CPU, but these nodes are for Ascend"),
         (ASCEND | {"train_overrides": {"device_target": "Ascend"}}, "pods of 8 devices do not divide"),
+        ({"model": "yolov4-p7", "image_size": 96}, "train.image_size = 96: yolov4-p7 needs a multiple of 128"),
+        ({"min_ap": 50.0}, "evaluate.min_ap = 50.0 .*expected a number >= 0 and <= 1"),
+        ({"min_ap": -1}, "evaluate.min_ap = -1.0"),
+        ({"min_ap": 0.0, "evaluate_overrides": {"min_ap": 7}}, "evaluate.min_ap = 7"),
+        ({"max_drop": -3}, "quantize.max_drop = -3.0 .*expected a number >= 0"),
+        ({"max_drop": float("nan")}, "quantize.max_drop = nan"),
+        ({"export_overrides": {"formats": ["mindir"]}}, "the pipeline quantizes the ONNX network; add onnx"),
+        ({"export_overrides": {"formats": ["onnx", "air"]}}, "air can be written on an Ascend device only"),
+        ({"version": "../x y"}, "version '../x y': expected letters, digits"),
+        ({"version": "latest.json"}, "the name of the pointer to the model in use"),
+        ({"run_name": "a/../../b"}, "parameter run_name: 'a/../../b' is no key of a store"),
+        ({"run_name": ""}, "parameter run_name: '' is no key of a store"),
+        ({"data": "/home/me/data"}, "parameter data /home/me/data: pods see no folder of this machine"),
+        ({"classification": "/x"}, "parameter classification /x: pods see no folder of this machine"),
+        ({"store": ""}, "the URI of a store is empty"),
+        ({"store": "store"}, "parameter store store: pods see no folder of this machine"),
     ],
 )
 def test_settings_that_do_not_go_together_are_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_contents(check_arguments(pipeline_text(), NEEDED | values))
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "values", "message"),
+    [
+        ("detector-retraining", {"pointer": "latest.json"}, "parameter pointer latest.json: pods see no folder"),
+        ("detector-retraining", {"latest": "minio://models/latest"}, "models/latest: the name of a pointer ends in"),
+        ("detector-retraining", {"max_regression": float("inf")}, "max_regression = inf: expected a number of points"),
+        ("detector-retraining", {"min_ap": 30}, "evaluate.min_ap = 30"),
+        ("model-evaluation", {"runtime": "onx"}, "unknown runtime 'onx'; did you mean 'onnx'"),
+        ("model-evaluation", {"baseline": "old"}, "parameter baseline old: pods see no folder"),
+    ],
+)
+def test_contents_of_the_other_pipelines_are_looked_at_too(pipeline: str, values: dict[str, Any], message: str) -> None:
+    needed = {
+        "detector-retraining": {"pointer": "minio://data/latest.json", "store": "minio://kubeyolo"},
+        "model-evaluation": NEEDED | {"bundle": "minio://models/new"},
+    }[pipeline]
+    check_contents(check_arguments(pipeline_text(pipeline), needed))
+    with pytest.raises(InputError, match=message):
+        check_contents(check_arguments(pipeline_text(pipeline), needed | values))
+
+
+def test_a_split_that_not_every_data_set_has_is_looked_for(minio_bucket: str, tmp_path: Path) -> None:
+    data = f"minio://{minio_bucket}/data/shapes"
+    folder = generate_sample_dataset(tmp_path / "shapes", train=2, val=1, image_size=(64, 64))
+    open_store(data).put_tree(folder, "")
+    pointer = f"minio://{minio_bucket}/data/latest.json"
+    write_document(pointer, b'{"data": "shapes"}')
+    for place in ({"data": data}, {"pointer": pointer}):
+        check_contents(place | {"evaluate_overrides": {"split": "train"}})
+        with pytest.raises(InputError, match=f"evaluate.split: {data} has no split 'test'; known: train, val"):
+            check_contents(place | {"evaluate_overrides": {"split": "test"}})
 
 
 def test_settings_that_go_together_are_taken() -> None:

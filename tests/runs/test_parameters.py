@@ -63,3 +63,27 @@ def test_bad_input_is_refused_before_anything_runs(data: Path, tmp_path: Path) -
         run_parameters(str(tmp_path / "absent"), str(tmp_path))
     with pytest.raises(InputError, match="onnx"):
         run_parameters(str(data), str(tmp_path), sets=("export.formats=[mindir]",))
+
+
+@pytest.mark.parametrize(
+    ("pair", "remedy"),
+    [
+        ("data", "give --data"),
+        ("store", "give --store"),
+        ("model", "give --model"),
+        ("classification", "give --classification"),
+        ("version", "give --version"),
+        ("fingerprint", "it is taken from what lies at --data"),
+        ("classification_fingerprint", "it is taken from what lies at --classification"),
+        ("code_digest", "it is that of the installed library"),
+        ("run_name", "--name is that of the run in Kubeflow"),
+        ("train_overrides", "--config or --set has values of the section train too; .* as --set train.KEY=VALUE"),
+    ],
+)
+def test_what_has_an_option_or_is_made_here_is_not_taken_as_a_parameter_too(
+    data: Path, tmp_path: Path, pair: str, remedy: str
+) -> None:
+    with pytest.raises(InputError, match=f"^--param {pair}: .*{remedy}"):
+        run_parameters(str(data), str(tmp_path), sets=("train.max_epoch=3",), pairs={"seed": 1, pair: "x"})
+    taken = run_parameters(str(data), str(tmp_path), sets=("train.max_epoch=3",), pairs={"evaluate_overrides": {}})
+    assert taken.overrides == {"train": {"max_epoch": 3}}

@@ -158,6 +158,8 @@ def test_what_an_interrupted_update_has_left_is_mended(double: KubeflowDouble, t
         ({"name": "Retrain BCCD"}, "name = 'Retrain BCCD'"),
         ({"parameters": {"data": "minio://d"}}, "no value for the parameter 'store'"),
         ({"parameters": {**BASE["parameters"], "lr": "x"}}, "parameter lr = 'x': expected a number"),
+        ({"parameters": {**BASE["parameters"], "min_ap": 50}}, "evaluate.min_ap = 50.0"),
+        ({"parameters": {**BASE["parameters"], "data": "/home/me/data"}}, "parameter data /home/me/data: pods see no"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, values: dict[str, Any], message: str) -> None:
