@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,22 @@ def bind_defaults(pipeline: str, values: Mapping[str, Any], code_digest: str = "
 def without_retries(pipeline: str) -> str:
     """Return a compiled pipeline none of whose tasks is tried again: on one machine there are no pods to lose."""
     documents = list(yaml.safe_load_all(pipeline))
-    for component in (documents[0]["root"], *documents[0]["components"].values()):
-        for task in component.get("dag", {}).get("tasks", {}).values():
-            task.pop("retryPolicy", None)
+    for _, task in _tasks(documents):
+        task.pop("retryPolicy", None)
+    return _dump(pipeline, documents)
+
+
+def without_cache(pipeline: str, names: Collection[str]) -> str:
+    """Return a compiled pipeline whose tasks of these names always run; the results of the others may be cached ones.
+
+    Args:
+        pipeline: The compiled pipeline as YAML.
+        names: Names of tasks, such as ``validate-dataset``; those that it has not are left out.
+    """
+    documents = list(yaml.safe_load_all(pipeline))
+    for name, task in _tasks(documents):
+        if name in names:
+            task["cachingOptions"] = {}
     return _dump(pipeline, documents)
 
 
@@ -113,6 +126,12 @@ def read_images(file: Path) -> dict[str, str]:
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
         raise InputError(f"image list {file}: expected image references by name, such as kubeyolo-train: registry/…")
     return {str(name): reference for name, reference in content.items()}
+
+
+def _tasks(documents: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the tasks of a pipeline and of the graphs within it, by name."""
+    for component in (documents[0]["root"], *documents[0]["components"].values()):
+        yield from component.get("dag", {}).get("tasks", {}).items()
 
 
 def _containers(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kubeyolo.errors import InputError, one_line, suggest
 from kubeyolo.runs.arguments import check_arguments, check_contents, parameters_of
-from kubeyolo.runs.bind import pipeline_names, pipeline_text
+from kubeyolo.runs.bind import pipeline_names, pipeline_text, without_cache
 
 DEFAULT_OWNER = "default"
 """Owner of schedules for whom none is named."""
@@ -24,6 +24,12 @@ _CRON_FIELDS = 6
 _CRON_FIELD = re.compile(r"[\w*/,?#-]+")
 _OWNER = re.compile(r"[\w.-]+(/[\w.-]+)*")
 _MACRO = re.compile(r"@(yearly|annually|monthly|weekly|daily|midnight|hourly|every \S+)")
+
+# Where data lies, the digest of what lies there, and the task that reads it.
+_READERS = (
+    ("data", "fingerprint", "validate-dataset"),
+    ("classification", "classification_fingerprint", "pretrain-backbone"),
+)
 
 Kind = Literal["create", "update", "enable", "disable", "delete", "keep"]
 
@@ -61,7 +67,7 @@ class Wanted:
     Attributes:
         schedule: What its file says.
         arguments: Values of the parameters, in their types.
-        text: Its pipeline.
+        text: Its pipeline, in which what reads data of no known fingerprint always runs.
         owner: Who has the file.
         digest: Of what it is on Kubeflow.
     """
@@ -160,6 +166,7 @@ def wanted_schedule(schedule: Schedule, text: str, owner: str = DEFAULT_OWNER) -
         arguments = check_arguments(text, named | schedule.parameters)
     except InputError as error:
         raise InputError(f"schedule {schedule.name}: {error}") from error
+    text = without_cache(text, _readers_of_unknown_data(text, arguments))
     content = {
         **schedule.model_dump(mode="json", exclude={"enabled", "parameters"}),
         "arguments": arguments,
@@ -200,6 +207,19 @@ def plan(wanted: Iterable[Wanted], found: Iterable[Recurring], all_of: str = "")
         changes += [Change("delete", name, "a second one of this name", found=two) for two in known if two != kept]
         changes.append(_change(name, one, kept))
     return changes
+
+
+def _readers_of_unknown_data(text: str, arguments: Mapping[str, Any]) -> set[str]:
+    """Return the tasks that read data of which nothing in a recurring run says when it has changed.
+
+    What they make has a name made of its content: where it is the same, the steps after them come from the cache.
+    """
+    known = parameters_of(text)
+    return {
+        task
+        for place, fingerprint, task in _READERS
+        if fingerprint in known and arguments.get(place) and not arguments.get(fingerprint)
+    }
 
 
 def _check_same_owner(wanted: Wanted, found: Recurring) -> None:

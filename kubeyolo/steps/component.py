@@ -48,11 +48,16 @@ def pretrain_backbone(
 ) -> tuple[str, str]:
     """Pretrain the backbone; return the URI of its bundle, empty when that is off, and of the step's record."""
     from kubeyolo.steps import pretrain
+    from kubeyolo.training.class_images import class_fingerprint
 
     with reported(pretrain.STEP) as reporter:
         train_values = {**train_overrides, **settings(seed=seed)}
         config = configuration(model, pretrain=pretrain_overrides, augment=augment_overrides, train=train_values)
-        images = classification_fingerprint or dataset_digest
+        images = classification_fingerprint
+        if not images and config.pretrain.enabled and classification:
+            # As in recurring runs: nobody looks at the images before each of them.
+            images = class_fingerprint(classification)
+        images = images or dataset_digest
         output = backbone_output(store, config, images, code_digest)
         begin = partial(reporter.write_to, output, shared=True)
         outcome = pretrain.pretrain_backbone(dataset, output, config, classification, begin)

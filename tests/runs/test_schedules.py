@@ -197,6 +197,54 @@ def test_the_example_in_git_makes_a_recurring_retraining(double: KubeflowDouble)
     assert "fingerprint" not in given
 
 
+def always_run(text: str) -> list[str]:
+    """Return the tasks of a pipeline that are never taken from the cache."""
+    one = next(yaml.safe_load_all(text))
+    graphs = (one["root"]["dag"], *(part.get("dag", {}) for part in one["components"].values()))
+    tasks = [task for graph in graphs for task in graph.get("tasks", {}).items()]
+    leaves = [(name, task) for name, task in tasks if "dag" not in one["components"][task["componentRef"]["name"]]]
+    return sorted(name for name, task in leaves if not task["cachingOptions"].get("enableCache"))
+
+
+CLASSES = {"classification": "minio://kubeyolo/classes"}
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "values", "tasks"),
+    [
+        ("detector-training", {}, ["validate-dataset"]),
+        ("detector-training", {"fingerprint": ""}, ["validate-dataset"]),
+        ("detector-training", {"fingerprint": "f"}, []),
+        ("detector-training", CLASSES, ["pretrain-backbone", "validate-dataset"]),
+        ("detector-training", CLASSES | {"fingerprint": "f", "classification_fingerprint": "c"}, []),
+        ("model-evaluation", {"bundle": "minio://models/new"}, ["validate-dataset"]),
+        ("detector-retraining", {}, []),
+        ("detector-retraining", CLASSES, ["pretrain-backbone"]),
+    ],
+)
+def test_data_of_no_known_fingerprint_is_read_by_every_run_of_a_schedule(
+    double: KubeflowDouble, tmp_path: Path, pipeline: str, values: dict[str, Any], tasks: list[str]
+) -> None:
+    place = "pointer" if pipeline == "detector-retraining" else "data"
+    parameters = {place: "minio://kubeyolo/data/x", "store": "minio://kubeyolo", **values}
+    folder = write(tmp_path / "schedules", pipeline=pipeline, parameters=parameters)
+    before = set(always_run(pipeline_text(pipeline)))
+    (change,) = changes(folder)
+    assert change.wanted is not None
+    assert sorted(set(always_run(change.wanted.text)) - before) == tasks
+    assert applied(folder) == ["create retrain-bccd"]
+    # What is uploaded is what was looked at, and the digest of the recurring run is of it.
+    assert change.wanted.text.encode() in double.uploads[0]
+    assert applied(folder) == ["keep retrain-bccd"] and len(double.uploads) == 1
+
+
+def test_a_fingerprint_that_is_given_later_changes_the_recurring_run(double: KubeflowDouble, tmp_path: Path) -> None:
+    applied(write(tmp_path / "schedules"))
+    folder = write(tmp_path / "schedules", parameters={**BASE["parameters"], "fingerprint": "f"})
+    assert applied(folder) == ["update retrain-bccd"]
+    assert always_run(double.uploads[1].decode().split("\r\n\r\n")[-1].split("\r\n--")[0]) == ["stop-training"]
+
+
 @pytest.fixture
 def schedule_command(double: KubeflowDouble, tmp_path: Path) -> Callable[..., int]:
     """The command line, which returns its exit code."""

@@ -12,6 +12,7 @@ from kubeyolo.config.schema import Config
 from kubeyolo.errors import WorkError
 from kubeyolo.steps.component import configuration, settings
 from kubeyolo.steps.places import backbone_output, run_output, training_output
+from kubeyolo.training.class_images import class_fingerprint
 
 STORE = "minio://bucket/prefix"
 
@@ -74,6 +75,39 @@ def test_settings_of_other_sections_reach_the_pretraining(tmp_path: Path, monkey
     assert (config.train.seed, config.train.grad_clip, config.train.device_target) == (4, 1.0, "GPU")
     assert config.augment.hsv_s == 0.25
     assert seen[2][1].train.seed == 9
+
+
+def test_images_by_class_of_no_known_fingerprint_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kubeyolo.steps import component, pretrain
+
+    seen: list[str] = []
+
+    def take(dataset: str, output: str, *others: Any) -> None:
+        seen.append(output)
+        raise WorkError("seen")
+
+    monkeypatch.setattr(pretrain, "pretrain_backbone", take)
+    images = tmp_path / "classes"
+
+    def output(fingerprint: str = "", **pretrain_overrides: Any) -> str:
+        given: dict[str, Any] = dict.fromkeys(["train_overrides", "augment_overrides"], {})
+        given |= {"dataset": "", "dataset_digest": "d", "store": str(tmp_path), "model": "yolov5n-r7", "seed": 0}
+        given |= {"classification": str(images), "classification_fingerprint": fingerprint, "code_digest": "c"}
+        with pytest.raises(SystemExit):
+            component.pretrain_backbone(
+                **given, pretrain_overrides=pretrain_overrides, metrics=cast(Any, None), report=cast(Any, None)
+            )
+        return seen[-1]
+
+    for name in ("cat", "dog"):
+        (images / name).mkdir(parents=True)
+        for file in ("a.png", "b.png"):
+            (images / name / file).write_bytes(f"{name} {file}".encode())
+    first = output()
+    assert output() == first == output(class_fingerprint(str(images)))
+    (images / "dog" / "c.png").write_bytes(b"another")
+    assert output() != first
+    assert output(enabled=False) == output("d", enabled=False)
 
 
 def test_the_other_steps_write_below_their_run() -> None:
