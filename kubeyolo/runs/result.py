@@ -17,6 +17,7 @@ from kubeyolo.runs.remote import RemoteRun
 from kubeyolo.storage.uri import join_uri, open_store, read_document
 
 _MEASURED = ("evaluate", "export_model", "quantize")
+_BUNDLE = f"bundle/{MANIFEST_NAME}"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,13 @@ def _arguments(run: RemoteRun, pipeline: str) -> dict[str, str]:
 def _trained(arguments: Mapping[str, str], ended: datetime | None) -> RemoteResult:
     store, name, model = (arguments[key] for key in ("store", "run_name", "model"))
     folder = join_uri(store, "runs", name)
-    written = [one.modified for one in open_store(join_uri(folder, "quantize")).list() if one.key == RECORD_NAME]
+    # All of them are looked at: of a later run that is under way, some have been replaced, and others not yet.
+    written = [
+        one.modified
+        for step in _MEASURED
+        for one in open_store(join_uri(folder, step)).list()
+        if one.key in (RECORD_NAME, _BUNDLE)
+    ]
     if ended and any(moment and moment > ended for moment in written):
         return RemoteResult(note=f"a later run has written its results in place of these: {folder}")
     state = RunState(name, model, arguments["data"])
@@ -69,7 +76,7 @@ def _trained(arguments: Mapping[str, str], ended: datetime | None) -> RemoteResu
         document = read_document(join_uri(folder, step, RECORD_NAME))
         state.steps[step] = StepState("succeeded", StepRecord.model_validate_json(document))
     # A version that is not given is made of the content: the last bundle has the networks of the published one.
-    uri = join_uri(folder, "quantize", "bundle", MANIFEST_NAME)
+    uri = join_uri(folder, "quantize", _BUNDLE)
     version = arguments["version"] or read_manifest(read_document(uri), uri).content_version
     return RemoteResult(bundle=join_uri(store, "models", model, version), numbers=state.numbers())
 

@@ -67,12 +67,14 @@ class StepReporter:
     def write_to(self, output: str, shared: bool = False) -> None:
         """Name where the step writes, and remove what says that a former try was complete or failed there.
 
-        The record of an output that other runs share stays until there is another.
+        Record and report stay until there are others where the output is one that other runs share, and on a cluster:
+        there runs of the same arguments, such as two gates, may be under way at once, and whoever reads a record has
+        it of a step that has succeeded.
         """
         store = open_store(output)
         _check_try(store)
         self.output = output
-        for name in (FAILURE_NAME,) if shared else (RECORD_NAME, REPORT_NAME, FAILURE_NAME):
+        for name in (FAILURE_NAME,) if shared or _run() else (RECORD_NAME, REPORT_NAME, FAILURE_NAME):
             store.delete(name)
 
     def publish(self, record: str, metrics: MetricsArtifact, report: ReportArtifact) -> None:

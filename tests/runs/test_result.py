@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -63,10 +64,17 @@ def test_a_version_that_was_given_is_that_of_the_bundle(store: str) -> None:
     assert result is not None and result.bundle == f"{store}/models/yolov5n-r7/1.0.0"
 
 
-def test_results_that_a_later_run_has_written_are_not_shown(store: str) -> None:
-    run = ended(*TRAINING, store=store, run_name="one", data="minio://d")
-    earlier = replace(run, ended=datetime(2020, 1, 1, tzinfo=UTC))
-    result = remote_result(earlier)
+@pytest.mark.parametrize("later", ["evaluate/metrics.json", "quantize/metrics.json", "quantize/bundle/bundle.json"])
+def test_results_some_of_which_a_later_run_has_written_are_not_shown(store: str, tmp_path: Path, later: str) -> None:
+    folder = tmp_path / "runs" / "one"
+    run = replace(ended(*TRAINING, store=store, run_name="one", data="minio://d"), ended=datetime.now(UTC))
+    for path in folder.rglob("*.json"):
+        os.utime(path, (0, 0))
+    before = remote_result(run)
+    assert before is not None and before.numbers and before.bundle
+    moment = datetime.now(UTC) + timedelta(minutes=1)
+    os.utime(folder / later, (moment.timestamp(), moment.timestamp()))
+    result = remote_result(run)
     assert result is not None and result.note.startswith("a later run has written its results in place of these")
     assert not result.numbers and not result.bundle
 

@@ -14,8 +14,10 @@ import pytest
 
 from kubeyolo.errors import InputError, InterruptedWork, WorkError
 from kubeyolo.events import Event, StepRecord, parse_event
+from kubeyolo.runs.evaluation import evaluation_numbers
 from kubeyolo.steps.record import read_record, write_record, write_report
-from kubeyolo.steps.reporting import reported, scalars
+from kubeyolo.steps.reporting import StepReporter, reported, scalars
+from kubeyolo.storage.base import NotFound
 
 
 class Metrics:
@@ -90,6 +92,43 @@ def test_a_new_try_removes_what_the_last_one_left(tmp_path: Path) -> None:
     with reported("train") as reporter:
         reporter.write_to(f"file://{tmp_path}")
     assert [path.name for path in tmp_path.iterdir()] == ["history.jsonl"]
+
+
+def test_on_a_cluster_the_record_of_an_equal_run_stays_until_it_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two gates of the same arguments: the one that has ended finds its numbers while the other one works."""
+    output = (tmp_path / "store" / "runs" / "one" / "evaluate").as_uri()
+
+    def numbers() -> float | None:
+        return evaluation_numbers((tmp_path / "store").as_uri(), "one", False)["evaluate"]["AP"]
+
+    def begin(reporter: StepReporter, run: str) -> None:
+        monkeypatch.setenv("KFP_POD_NAME", f"model-evaluation-{run}-system-container-impl-1")
+        reporter.write_to(output)
+
+    def end(reporter: StepReporter, ap: float) -> None:
+        html = write_report(output, "<p>seen</p>")
+        record = write_record(output, "evaluate", 1.0, {}, {"AP": ap}, html)
+        reporter.publish(record, Metrics(tmp_path / "metrics"), Html(tmp_path / "report"))
+
+    with reported("evaluate") as first:
+        begin(first, "aaaaa")
+        with reported("evaluate") as second:
+            begin(second, "bbbbb")
+            end(first, 0.5)
+            with reported("evaluate") as third:
+                begin(third, "ccccc")
+                assert numbers() == 0.5
+                end(second, 0.25)
+                assert numbers() == 0.25
+                end(third, 0.25)
+    # On one machine a record says that the step is done.
+    monkeypatch.delenv("KFP_POD_NAME")
+    with reported("evaluate") as alone:
+        alone.write_to(output)
+    with pytest.raises(NotFound):
+        numbers()
 
 
 POD = "detector-training-x7abc-{}system-container-impl-{}"
