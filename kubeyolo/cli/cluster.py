@@ -65,6 +65,7 @@ def submit(
 
       kubeyolo pipeline submit --data minio://kubeyolo/data/bccd --store minio://kubeyolo --param max_epoch=100
     """
+    from kubeyolo.errors import InputError, WorkError
     from kubeyolo.runs.arguments import check_arguments, check_contents, parse_pairs, remote_place
     from kubeyolo.runs.bind import DETECTOR_TRAINING, bind_defaults, pipeline_text
     from kubeyolo.runs.images import bind_image_file
@@ -79,7 +80,10 @@ def submit(
             remote_place(option, place)
     pairs = parse_pairs(params or [])
     check_arguments(text, {"data": data, "store": store} | pairs)
-    parameters = run_parameters(data, store, model, config_file, sets_of(sets), classification, version, pairs)
+    try:
+        parameters = run_parameters(data, store, model, config_file, sets_of(sets), classification, version, pairs)
+    except WorkError as error:
+        raise InputError(f"could not be submitted: {error}") from error
     arguments = check_arguments(text, parameters.arguments() | pairs)
     check_contents(arguments)
     text = bind_defaults(bind_image_file(text, images), {}, source_digest())

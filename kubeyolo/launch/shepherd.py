@@ -10,7 +10,7 @@ from typing import Any
 
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
 from kubeyolo.launch.cluster import AlreadyExists, Cluster, Document, Unreachable
-from kubeyolo.launch.manifest import BAD_INPUT, SPEC_ANNOTATION
+from kubeyolo.launch.manifest import BAD_INPUT, OUTPUT_LABEL, SPEC_ANNOTATION
 from kubeyolo.launch.patience import Patience
 from kubeyolo.launch.pods import PodWatch, Show
 from kubeyolo.launch.queueing import check_queue, queue_report
@@ -74,6 +74,7 @@ class Shepherd:
         self._uid = ""
         self._submitting = False
         self._answered = patient
+        self._taken_since: float | None = None
         self._watch: PodWatch | None = None
         self._patience = Patience(self._pace.patience, show, clock)
 
@@ -110,29 +111,29 @@ class Shepherd:
 
     def _begin(self, adopt: bool) -> None:
         """Adopt the job, or submit it once no old one is in the way."""
-        end = self._clock() + self._pace.vanish
-        job, adopted = None, False
-        while job is None:
+        since, adopted = self._clock(), False
+        while True:
             try:
-                found = self._cluster.job(self._name)
+                job = self._cluster.job(self._name)
                 self._answered = True
                 self._patience.answered()
-                if found is None:
-                    job = self._submit()
-                    continue
-                going = not found["metadata"].get("deletionTimestamp")
-                if adopt and going and _phase(found) not in _OVER:
-                    self._check_same(found)
-                    job, adopted = found, True
-                    continue
-                if going:
-                    self._cluster.delete_job(self._name, found["metadata"]["uid"])
+                if job is None:
+                    since = self._clock()
+                    job = None if self._is_taken() else self._submit()
+                    if job is not None:
+                        break
+                elif adopt and not job["metadata"].get("deletionTimestamp") and _phase(job) not in _OVER:
+                    self._check_same(job)
+                    adopted = True
+                    break
+                elif not job["metadata"].get("deletionTimestamp"):
+                    self._cluster.delete_job(self._name, job["metadata"]["uid"])
             except Unreachable as error:
                 if not self._answered:
                     raise
                 self._patience.bear(error)
-                end = self._clock() + self._pace.vanish
-            if self._clock() > end:
+                since = self._clock()
+            if self._clock() - since > self._pace.vanish:
                 raise WorkError(f"job {self._name}: an old one is not gone after {self._pace.vanish:.0f} s")
             time.sleep(self._pace.poll)
         # First of all: whatever happens from here on, the job is known to be ours.
@@ -146,11 +147,11 @@ class Shepherd:
         self._watch.start()
 
     def _submit(self) -> Document | None:
-        """Create the job; return None when there is one of its name by now."""
+        """Create the job; return None when it has to be looked for again."""
         check_queue(self._cluster, self._manifest)
         self._submitting = True
         try:
-            return self._cluster.create_job(self._manifest)
+            job = self._cluster.create_job(self._manifest)
         except Unreachable:
             raise  # The job may be there.
         except AlreadyExists:
@@ -159,6 +160,38 @@ class Shepherd:
         except InputError:
             self._submitting = False
             raise
+        if not self._others(job):
+            return job
+        # Two that looked at the same moment: the older one stays.
+        self._cluster.delete_job(self._name, job["metadata"]["uid"])
+        self._submitting = False
+        return None
+
+    def _is_taken(self) -> bool:
+        """Tell whether another job trains into the same output; its end is waited for as room is."""
+        others = self._others()
+        if not others:
+            self._taken_since = None
+            return False
+        now = self._clock()
+        said = f"job {others[0]} trains into the same output"
+        if self._taken_since is None:
+            self._taken_since = now
+            self._show(f"{said}; waiting for its end")
+        elif now - self._taken_since > self._settings.queue_limit:
+            raise WorkError(f"{said}, and has not ended within {self._settings.queue_limit} s (queue_limit)")
+        return True
+
+    def _others(self, mine: Document | None = None) -> list[str]:
+        """Return the names of other jobs under way with the same output, those that are older than ours if it is."""
+        output = self._manifest["metadata"]["labels"][OUTPUT_LABEL]
+        return [
+            job["metadata"]["name"]
+            for job in self._cluster.jobs(f"{OUTPUT_LABEL}={output}")
+            if job["metadata"]["name"] != self._name
+            and _phase(job) not in _OVER
+            and (mine is None or _age(job) < _age(mine))
+        ]
 
     def _check_same(self, job: Document) -> None:
         notes = job["metadata"].get("annotations") or {}
@@ -312,3 +345,8 @@ def _phase(job: Document) -> str:
 def _restarts(job: Document) -> int:
     """Return how often Volcano has begun to restart the gang; the last of them may have been one too many."""
     return int(job.get("status", {}).get("retryCount", 0))
+
+
+def _age(job: Document) -> tuple[str, str]:
+    """Return what sorts jobs by the time of their creation, and never puts two in the same place."""
+    return job["metadata"]["creationTimestamp"], job["metadata"]["uid"]

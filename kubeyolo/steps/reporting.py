@@ -186,6 +186,8 @@ def _write_failure(reporter: StepReporter, message: str, exit_code: int, stack: 
     try:
         store = open_store(reporter.output)
         store.write_bytes(FAILURE_NAME, json.dumps(failure, indent=1).encode())
+        if _run():
+            return ""  # A report that is there may be that of an equal run.
         return store.uri_of(REPORT_NAME) if store.exists(REPORT_NAME) else ""
     except KubeyoloError:
         return ""  # The store may be what failed; the line on standard error says so.

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -326,6 +327,54 @@ def test_a_job_of_other_settings_is_not_adopted(launch: Callable[..., Launch], v
     assert [each["metadata"]["uid"] for each in volcano.jobs()] == [job["metadata"]["uid"]]
     volcano.phase(job, "Completed")
     assert first.end() is None
+
+
+def other_job(kubernetes: KubernetesServer, volcano: Volcano, job: dict[str, Any]) -> dict[str, Any]:
+    """Make the job of another run with the same output."""
+    path = f"/apis/batch.volcano.sh/v1alpha1/namespaces/{volcano.namespace}/jobs"
+    labels = {"kubeyolo.io/output": job["metadata"]["labels"]["kubeyolo.io/output"]}
+    rest = {key: job[key] for key in ("apiVersion", "kind", "spec")}
+    return dict(kubernetes.do("POST", path, {**rest, "metadata": {"name": "of-another-run", "labels": labels}}))
+
+
+def test_a_job_that_trains_into_the_same_output_is_waited_for(
+    launch: Callable[..., Launch], volcano: Volcano, kubernetes: KubernetesServer
+) -> None:
+    first = launch()
+    job = volcano.wait_job()
+    other = other_job(kubernetes, volcano, job)
+    volcano.phase(job, "Completed")
+    assert first.end() is None
+    second = launch()
+    second.heard("job of-another-run trains into the same output; waiting for its end")
+    assert [each["metadata"]["name"] for each in volcano.jobs()] == ["of-another-run"]
+    limited = launch(queue_limit=1)
+    assert "has not ended within 1 s (queue_limit)" in str(limited.end())
+    volcano.phase(other, "Completed")
+    second.heard("submitted job")
+    volcano.phase(volcano.wait_job(other["metadata"]["uid"]), "Completed")
+    assert second.end() is None
+
+
+def test_of_two_jobs_that_were_made_at_the_same_moment_the_older_stays(
+    launch: Callable[..., Launch], volcano: Volcano, kubernetes: KubernetesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, made = Cluster.create_job, []
+
+    def create_late(cluster: Cluster, manifest: dict[str, Any]) -> Any:
+        if not made:
+            job = {"metadata": manifest["metadata"], **{key: manifest[key] for key in ("apiVersion", "kind", "spec")}}
+            made.append(other_job(kubernetes, volcano, job))
+            time.sleep(1.1)  # Times of creation are whole seconds.
+        return create(cluster, manifest)
+
+    monkeypatch.setattr(Cluster, "create_job", create_late)
+    run = launch()
+    run.heard("job of-another-run trains into the same output")
+    volcano.phase(made[0], "Completed")
+    run.heard("submitted job")
+    volcano.phase(volcano.wait_job(made[0]["metadata"]["uid"]), "Completed")
+    assert run.end() is None
 
 
 def test_a_job_that_has_ended_is_replaced(
