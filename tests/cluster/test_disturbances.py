@@ -45,14 +45,20 @@ def delete_the_step(site: Site, submission: Submission) -> None:
     assert site.uid_of(submission.job) == before
 
 
-def stop_the_store(site: Site, submission: Submission) -> None:
+def stop_the_store(site: Site, submission: Submission, meanwhile: Disturb = lambda site, submission: None) -> None:
     store = os.environ.get("KUBEYOLO_TEST_STORE", "deployment/kubeyolo-minio")
     site.kubectl("scale", store, "--replicas=0")
     try:
+        meanwhile(site, submission)
         time.sleep(60)
     finally:
         site.kubectl("scale", store, "--replicas=1")
         site.kubectl("rollout", "status", store, "--timeout=120s")
+
+
+def stop_the_store_and_delete_a_worker(site: Site, submission: Submission) -> None:
+    """The gang begins again without a store."""
+    stop_the_store(site, submission, delete_a_worker)
 
 
 def restart_the_api_server(site: Site, submission: Submission) -> None:
@@ -67,6 +73,7 @@ def restart_the_api_server(site: Site, submission: Submission) -> None:
         pytest.param(kill_the_first_and_delete_the_other, True, id="all workers at once"),
         pytest.param(delete_the_step, False, id="step deleted"),
         pytest.param(stop_the_store, None, id="store stopped for a minute"),
+        pytest.param(stop_the_store_and_delete_a_worker, True, id="store stopped, worker deleted"),
         pytest.param(
             restart_the_api_server,
             None,
@@ -78,7 +85,8 @@ def restart_the_api_server(site: Site, submission: Submission) -> None:
 def test_a_disturbed_training_ends_as_an_undisturbed_one(
     site: Site, data: str, undisturbed: Submission, disturb: Disturb, resumes: bool | None
 ) -> None:
-    submission = site.submit(data, site.new_store())
+    # One disturbance is one restart of the gang.
+    submission = site.submit(data, site.new_store(), cluster={"max_retry": 1})
     try:
         newest = submission.trained_to(2 * CHECKPOINT_STEPS)
         disturb(site, submission)
