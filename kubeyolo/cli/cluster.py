@@ -82,10 +82,10 @@ def submit(
     check_arguments(text, {"data": data, "store": store} | pairs)
     try:
         parameters = run_parameters(data, store, model, config_file, sets_of(sets), classification, version, pairs)
+        arguments = check_arguments(text, parameters.arguments() | pairs)
+        check_contents(arguments)
     except WorkError as error:
         raise InputError(f"could not be submitted: {error}") from error
-    arguments = check_arguments(text, parameters.arguments() | pairs)
-    check_contents(arguments)
     text = bind_defaults(bind_image_file(text, images), {}, source_digest())
     kubeflow = Kubeflow(host)
     versions = kubeflow.pipeline_version(DETECTOR_TRAINING, text, "A COCO data set in, a gated int8 detector out.")

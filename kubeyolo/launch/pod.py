@@ -39,7 +39,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _end)
     try:
         spec, gang = _spec(), Gang.from_environment()
-        with _kept(open_store(spec.output), gang) as show:
+        open_store(spec.output)  # It is waited for here, and a log must not hold up the end of a pod for as long.
+        with _kept(open_store(spec.output, hasty=True), gang) as show:
             launch_training(spec, gang.world, show, gang)
     except InterruptedWork as error:
         return _leave(EXIT_INTERRUPTED, str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from kubeyolo.launch.settings import ClusterSettings
 
 _OVER = frozenset({"Completed", "Failed", "Aborted", "Terminated"})
 _WAITING = frozenset({"", "Pending", "Inqueue", "Restarting"})
+
+_FEW = 10.0
+"""Looks at the job, between which two launchers that are in each other's way choose by chance."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,9 @@ class Shepherd:
                         self._show(f"job {self._name} goes on: the next try of this step adopts it")
                 raise
             finally:
-                self._delete()
                 if self._watch is not None:
                     self._watch.stop()
+                self._delete()
             if not reason:
                 return
             if again == self._settings.resubmissions:
@@ -116,18 +120,20 @@ class Shepherd:
             try:
                 job = self._cluster.job(self._name)
                 self._answered = True
-                self._patience.answered()
                 if job is None:
-                    since = self._clock()
+                    since, self._submitting = self._clock(), False
+                    check_queue(self._cluster, self._manifest)
                     job = None if self._is_taken() else self._submit()
-                    if job is not None:
+                    if job is not None and self._stays(job):
                         break
                 elif adopt and not job["metadata"].get("deletionTimestamp") and _phase(job) not in _OVER:
                     self._check_same(job)
-                    adopted = True
-                    break
+                    adopted = not self._submitting
+                    if adopted or self._stays(job):
+                        break
                 elif not job["metadata"].get("deletionTimestamp"):
                     self._cluster.delete_job(self._name, job["metadata"]["uid"])
+                self._patience.answered()
             except Unreachable as error:
                 if not self._answered:
                     raise
@@ -138,6 +144,7 @@ class Shepherd:
             time.sleep(self._pace.poll)
         # First of all: whatever happens from here on, the job is known to be ours.
         self._uid, self._submitting = job["metadata"]["uid"], False
+        self._patience.answered()
         if adopted:
             self._show(f"adopted job {self._name}, which is {_phase(job) or 'new'}")
         else:
@@ -148,10 +155,9 @@ class Shepherd:
 
     def _submit(self) -> Document | None:
         """Create the job; return None when it has to be looked for again."""
-        check_queue(self._cluster, self._manifest)
         self._submitting = True
         try:
-            job = self._cluster.create_job(self._manifest)
+            return self._cluster.create_job(self._manifest)
         except Unreachable:
             raise  # The job may be there.
         except AlreadyExists:
@@ -160,12 +166,18 @@ class Shepherd:
         except InputError:
             self._submitting = False
             raise
-        if not self._others(job):
-            return job
-        # Two that looked at the same moment: the older one stays.
+
+    def _stays(self, job: Document) -> bool:
+        """Tell whether a job that was just made may stay: of two that were made at the same moment the older one may.
+
+        Times of creation are whole seconds. When they are the same both go, and try again a little later.
+        """
+        if not self._others(before=job["metadata"]["creationTimestamp"]):
+            return True
         self._cluster.delete_job(self._name, job["metadata"]["uid"])
         self._submitting = False
-        return None
+        time.sleep(random.uniform(0.0, _FEW) * self._pace.poll)
+        return False
 
     def _is_taken(self) -> bool:
         """Tell whether another job trains into the same output; its end is waited for as room is."""
@@ -182,20 +194,21 @@ class Shepherd:
             raise WorkError(f"{said}, and has not ended within {self._settings.queue_limit} s (queue_limit)")
         return True
 
-    def _others(self, mine: Document | None = None) -> list[str]:
-        """Return the names of other jobs under way with the same output, those that are older than ours if it is."""
+    def _others(self, before: str = "") -> list[str]:
+        """Return the names of other jobs under way with the same output; only those made by then, where it is given."""
         output = self._manifest["metadata"]["labels"][OUTPUT_LABEL]
         return [
             job["metadata"]["name"]
             for job in self._cluster.jobs(f"{OUTPUT_LABEL}={output}")
             if job["metadata"]["name"] != self._name
             and _phase(job) not in _OVER
-            and (mine is None or _age(job) < _age(mine))
+            and (not before or job["metadata"]["creationTimestamp"] <= before)
         ]
 
     def _check_same(self, job: Document) -> None:
         notes = job["metadata"].get("annotations") or {}
         if notes.get(SPEC_ANNOTATION) != self._manifest["metadata"]["annotations"][SPEC_ANNOTATION]:
+            self._submitting = False  # What was submitted would be the same.
             raise InputError(
                 f"job {self._name} is there, and trains with other settings; wait for its end, or delete it: "
                 f"kubectl -n {self._cluster.namespace} delete vcjob {self._name}"
@@ -208,7 +221,6 @@ class Shepherd:
             time.sleep(self._pace.poll)
             try:
                 job = self._cluster.job(self._name)
-                self._patience.answered()
             except InterruptedWork:
                 raise
             except KubeyoloError as error:
@@ -226,6 +238,7 @@ class Shepherd:
             assert self._watch is not None
             try:
                 progress.look(job, phase, self._watch, self._cluster)
+                self._patience.answered()
             except Unreachable as error:
                 self._patience.bear(error)
 
@@ -257,7 +270,7 @@ class Shepherd:
             return
         try:
             self._cluster.delete_job(self._name, self._uid)
-        except InterruptedWork:
+        except (InterruptedWork, KeyboardInterrupt, SystemExit):
             # Told to end in the middle of it: once more, since that is what is to be done then.
             self._delete()
             raise
@@ -345,8 +358,3 @@ def _phase(job: Document) -> str:
 def _restarts(job: Document) -> int:
     """Return how often Volcano has begun to restart the gang; the last of them may have been one too many."""
     return int(job.get("status", {}).get("retryCount", 0))
-
-
-def _age(job: Document) -> tuple[str, str]:
-    """Return what sorts jobs by the time of their creation, and never puts two in the same place."""
-    return job["metadata"]["creationTimestamp"], job["metadata"]["uid"]

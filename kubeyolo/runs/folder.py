@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, KubeyoloError
 from kubeyolo.events import StepRecord
 from kubeyolo.report.index import Status, StepCard, index_page
 from kubeyolo.storage.uri import read_document
@@ -120,7 +120,7 @@ class RunFolder:
         for step, known in state.steps.items():
             uri = known.record.report if known.record else known.report
             # A store that does not answer any more is told by the step that found it so, not by a missing report.
-            with contextlib.suppress(InputError):
+            with contextlib.suppress(KubeyoloError):
                 if uri:
                     _replace(self._report(step), read_document(uri))
         facts = index_facts(state)

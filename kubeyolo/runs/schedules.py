@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kubeyolo.errors import InputError, one_line, suggest
+from kubeyolo.errors import InputError, WorkError, one_line, suggest
 from kubeyolo.runs.arguments import check_arguments, check_contents, parameters_of
 from kubeyolo.runs.bind import pipeline_names, pipeline_text, without_cache
 
@@ -272,7 +272,7 @@ def _read(file: Path) -> Schedule:
     _check_cron(file, schedule.cron)
     try:
         check_contents(check_arguments(pipeline_text(schedule.pipeline), schedule.parameters))
-    except InputError as error:
+    except (InputError, WorkError) as error:
         raise InputError(f"schedule {file}: {error}") from error
     return schedule
 

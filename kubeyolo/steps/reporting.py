@@ -184,7 +184,7 @@ def _write_failure(reporter: StepReporter, message: str, exit_code: int, stack: 
     run = "" if told else _run()
     failure = {"step": reporter.step, "message": message, "exit_code": exit_code, "stack": stack, "run": run}
     try:
-        store = open_store(reporter.output)
+        store = open_store(reporter.output, hasty=True)
         store.write_bytes(FAILURE_NAME, json.dumps(failure, indent=1).encode())
         if _run():
             return ""  # A report that is there may be that of an equal run.

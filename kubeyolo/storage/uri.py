@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kubeyolo.errors import InputError
 from kubeyolo.storage.base import Store, check_key
 from kubeyolo.storage.local import LocalStore
 from kubeyolo.storage.location import BucketLocation, FileLocation, parse
 
 
-def open_store(uri: str) -> Store:
+def open_store(uri: str, hasty: bool = False) -> Store:
     """Open the store a URI points at; a bucket is contacted at once, so that a wrong one is known before any work.
+
+    Args:
+        uri: Of the store.
+        hasty: Not to wait as long as the environment allows (``MINIO_PATIENCE``) for a store that is away.
 
     Raises:
         InputError: The URI is wrong, the store does not answer, its bucket is missing or its credentials are wrong.
+        WorkError: The store did not answer for as long as the environment allows.
     """
     location = parse(uri)
     if isinstance(location, FileLocation):
@@ -21,7 +28,8 @@ def open_store(uri: str) -> Store:
     from kubeyolo.storage.minio_settings import MinioSettings
     from kubeyolo.storage.minio_store import MinioStore
 
-    return MinioStore.connect(MinioSettings.from_environment(location.uri), location)
+    settings = MinioSettings.from_environment(location.uri)
+    return MinioStore.connect(replace(settings, patience=0.0) if hasty else settings, location)
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -68,4 +68,4 @@ def volcano(kubernetes: KubernetesServer, kubelet: Kubelet, namespace: str) -> V
 
 @pytest.fixture
 def launch(cluster: Cluster) -> Callable[..., Launch]:
-    return lambda spec=SPEC, **values: Launch(cluster, spec, **values)
+    return lambda spec=SPEC, **others: Launch(cluster, spec, **others)

@@ -29,7 +29,8 @@ def settings(**values: Any) -> ClusterSettings:
 class Launch:
     """A launch in a thread of its own: what it says, and how it ends."""
 
-    def __init__(self, cluster: Cluster, spec: TrainingSpec = SPEC, **values: Any) -> None:
+    def __init__(self, cluster: Cluster, spec: TrainingSpec = SPEC, pace: Pace = PACE, **values: Any) -> None:
+        self._pace = pace
         self.lines: list[str] = []
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(cluster, spec, settings(**values)), daemon=True)
@@ -37,8 +38,8 @@ class Launch:
 
     def _run(self, cluster: Cluster, spec: TrainingSpec, chosen: ClusterSettings) -> None:
         try:
-            launch_on_volcano(spec, chosen, self.lines.append, cluster=cluster, pace=PACE)
-        except Exception as error:  # Each of them is for the test to see.
+            launch_on_volcano(spec, chosen, self.lines.append, cluster=cluster, pace=self._pace)
+        except (Exception, SystemExit) as error:  # Each of them is for the test to see.
             self.error = error
 
     def heard(self, words: str) -> None:

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from kubeyolo.errors import InterruptedWork
+from kubeyolo.errors import InputError, InterruptedWork
 from kubeyolo.launch.cluster import Cluster, Document, Unreachable
 from kubeyolo.launch.volcano import stop_training
 from tests.kubernetes_server import KubernetesServer, wait_for
-from tests.launch.launching import Launch, make_step_pod, nothing_left, settings
+from tests.launch.launching import PACE, Launch, make_step_pod, nothing_left, settings
 from tests.launch.volcano_double import Volcano
 
 AWAY = Unreachable("Kubernetes API server: does not answer")
-TOLD = InterruptedWork("interrupted: told to stop")
+
+# As the command of a terminal is told to end, and as a step of a pipeline.
+told = pytest.mark.parametrize(
+    "told", [InterruptedWork("interrupted: told to stop"), SystemExit(143)], ids=("terminal", "step")
+)
 
 
 class Awkward(Cluster):
-    """A cluster some of whose requests fail, each once: before a look at a job or its deletion, after its creation."""
+    """A cluster some of whose requests fail: before a look at a job, before and after its creation, at its deletion."""
 
-    looks: list[Exception]
-    looks_after_deletion: list[Exception]
-    creation: Exception | None = None
-    deletion: Exception | None = None
+    looks: list[BaseException]
+    looks_after_deletion: list[BaseException]
+    before_creation: Callable[[Mapping[str, Any]], None]
+    creation: BaseException | None = None
+    deletion: BaseException | None = None
 
     @classmethod
     def of(cls, cluster: Cluster) -> Awkward:
         made = cls(cluster._api, cluster.namespace, cluster.home)
-        made.looks, made.looks_after_deletion = [], []
+        made.looks, made.looks_after_deletion, made.before_creation = [], [], lambda manifest: None
         return made
 
     def own_pod(self, name: str, seconds: float = 1.0) -> Document | None:
@@ -45,6 +51,7 @@ class Awkward(Cluster):
         return super().jobs(selector)
 
     def create_job(self, manifest: Mapping[str, Any]) -> Document:
+        self.before_creation(manifest)
         job = super().create_job(manifest)
         error, self.creation = self.creation, None
         if error is not None:
@@ -120,35 +127,76 @@ def test_the_api_server_may_be_away_between_two_jobs(awkward: Awkward, volcano: 
     assert nothing_left(volcano)
 
 
-def test_a_job_whose_creation_was_not_answered_is_adopted(awkward: Awkward, volcano: Volcano) -> None:
+def test_a_job_whose_creation_was_not_answered_is_taken_as_made(awkward: Awkward, volcano: Volcano) -> None:
     awkward.creation = AWAY
     run = Launch(awkward)
     job = volcano.wait_job()
-    run.heard("adopted job")
+    run.heard("submitted job")
+    assert [each["metadata"]["uid"] for each in volcano.jobs()] == [job["metadata"]["uid"]]
     volcano.phase(job, "Completed")
     assert run.end() is None
     assert nothing_left(volcano)
 
 
-def test_who_is_told_to_end_while_the_job_is_created_leaves_none(awkward: Awkward, volcano: Volcano) -> None:
-    awkward.creation = TOLD
-    assert Launch(awkward).end() is TOLD
+def fail(manifest: Mapping[str, Any]) -> None:
+    raise AWAY
+
+
+def test_an_api_server_that_refuses_a_part_of_what_is_asked_is_given_up(awkward: Awkward, volcano: Volcano) -> None:
+    """It answers to every look at the job, and never creates one."""
+    awkward.before_creation = fail
+    run = Launch(awkward, pace=replace(PACE, patience=0.5))
+    assert run.end() is AWAY
+    assert run.lines == [f"warning: {AWAY}; trying again for 0 s"]
+    assert volcano.jobs() == []
+
+
+def test_the_job_of_somebody_else_is_not_deleted(
+    awkward: Awkward, volcano: Volcano, kubernetes: KubernetesServer
+) -> None:
+    """Ours was never created, and another one of its name is there by now."""
+
+    def be_late(manifest: Mapping[str, Any]) -> None:
+        labels = manifest["metadata"]["labels"]
+        metadata = {"name": manifest["metadata"]["name"], "labels": labels}
+        path = f"/apis/batch.volcano.sh/v1alpha1/namespaces/{volcano.namespace}/jobs"
+        kubernetes.do("POST", path, {**manifest, "metadata": metadata})
+        raise AWAY
+
+    awkward.before_creation = be_late
+    error = Launch(awkward).end()
+    assert isinstance(error, InputError) and "trains with other settings" in str(error)
+    assert len(volcano.jobs()) == 1
+
+
+@told
+def test_who_is_told_to_end_while_the_job_is_created_leaves_none(
+    awkward: Awkward, volcano: Volcano, told: BaseException
+) -> None:
+    awkward.creation = told
+    assert Launch(awkward).end() is told
     assert nothing_left(volcano)
 
 
-def test_who_is_told_to_end_while_the_job_is_looked_at_deletes_it(awkward: Awkward, volcano: Volcano) -> None:
+@told
+def test_who_is_told_to_end_while_the_job_is_looked_at_deletes_it(
+    awkward: Awkward, volcano: Volcano, told: BaseException
+) -> None:
     run = Launch(awkward)
     volcano.run(volcano.wait_job())
     run.heard("running")
-    awkward.looks = [TOLD]
-    assert run.end() is TOLD
+    awkward.looks = [told]
+    assert run.end() is told
     assert nothing_left(volcano)
 
 
-def test_who_is_told_to_end_while_the_job_is_deleted_still_deletes_it(awkward: Awkward, volcano: Volcano) -> None:
+@told
+def test_who_is_told_to_end_while_the_job_is_deleted_still_deletes_it(
+    awkward: Awkward, volcano: Volcano, told: BaseException
+) -> None:
     run = Launch(awkward)
     job = volcano.wait_job()
-    awkward.deletion = TOLD
+    awkward.deletion = told
     volcano.phase(job, "Completed")
-    assert run.end() is TOLD
+    assert run.end() is told
     assert nothing_left(volcano)

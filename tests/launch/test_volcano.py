@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from kubeyolo.errors import InputError, WorkError
 from kubeyolo.launch.cluster import Cluster
 from kubeyolo.launch.volcano import launch_on_volcano, stop_training
 from tests.kubernetes_server import KubernetesServer, volcano_definitions, wait_for
-from tests.launch.launching import SPEC, Launch, make_step_pod, nothing_left, settings
+from tests.launch.launching import PACE, SPEC, Launch, make_step_pod, nothing_left, settings
 from tests.launch.volcano_double import Volcano
 
 QUEUES = "/apis/scheduling.volcano.sh/v1beta1/queues"
@@ -288,7 +289,7 @@ def test_pods_that_cannot_start_end_the_job(
 
 
 def test_a_pod_that_starts_a_little_later_is_waited_for(launch: Callable[..., Launch], volcano: Volcano) -> None:
-    run = launch()
+    run = launch(pace=replace(PACE, stuck=60.0))
     job = volcano.wait_job()
     names = volcano.create_pods(job)
     volcano.phase(job, "Pending")
@@ -356,8 +357,13 @@ def test_a_job_that_trains_into_the_same_output_is_waited_for(
     assert second.end() is None
 
 
-def test_of_two_jobs_that_were_made_at_the_same_moment_the_older_stays(
-    launch: Callable[..., Launch], volcano: Volcano, kubernetes: KubernetesServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("between", [0.0, 1.1])
+def test_of_two_jobs_that_were_made_at_the_same_moment_the_later_one_goes(
+    launch: Callable[..., Launch],
+    volcano: Volcano,
+    kubernetes: KubernetesServer,
+    monkeypatch: pytest.MonkeyPatch,
+    between: float,
 ) -> None:
     create, made = Cluster.create_job, []
 
@@ -365,7 +371,7 @@ def test_of_two_jobs_that_were_made_at_the_same_moment_the_older_stays(
         if not made:
             job = {"metadata": manifest["metadata"], **{key: manifest[key] for key in ("apiVersion", "kind", "spec")}}
             made.append(other_job(kubernetes, volcano, job))
-            time.sleep(1.1)  # Times of creation are whole seconds.
+            time.sleep(between)  # Times of creation are whole seconds.
         return create(cluster, manifest)
 
     monkeypatch.setattr(Cluster, "create_job", create_late)
