@@ -126,12 +126,14 @@ class Shepherd:
                     job = None if self._is_taken() else self._submit()
                     if job is not None and self._stays(job):
                         break
-                elif adopt and not job["metadata"].get("deletionTimestamp") and _phase(job) not in _OVER:
+                elif job["metadata"].get("deletionTimestamp"):
+                    pass  # It will be gone.
+                elif adopt and _phase(job) not in _OVER:
                     self._check_same(job)
                     adopted = not self._submitting
                     if adopted or self._stays(job):
                         break
-                elif not job["metadata"].get("deletionTimestamp"):
+                else:
                     self._cluster.delete_job(self._name, job["metadata"]["uid"])
                 self._patience.answered()
             except Unreachable as error:
