@@ -111,6 +111,28 @@ class Store(ABC):
         """Write an object, replacing the one that was there."""
 
     @abstractmethod
+    def create_bytes(self, key: str, data: bytes) -> bool:
+        """Write an object unless there is one, and return whether this call wrote it.
+
+        Of several threads, processes and machines that create the same object, one writes it. The others find its
+        content, which may be the same as theirs: compare it.
+        """
+
+    @abstractmethod
+    def read_version(self, key: str) -> tuple[bytes, str]:
+        """Return the content of an object and the etag of that content; raise ``NotFound`` when there is none.
+
+        The etag is for ``replace_bytes``, not to be compared with that of a listing.
+        """
+
+    @abstractmethod
+    def replace_bytes(self, key: str, data: bytes, etag: str) -> bool:
+        """Replace an object that still has the content of this etag, and return whether this call replaced it.
+
+        Of several that replace the same content, one writes. Nothing is written where there is no object.
+        """
+
+    @abstractmethod
     def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
         """Write the content of an object to the file ``path``, which appears whole or not at all."""
 

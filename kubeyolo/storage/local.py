@@ -11,8 +11,9 @@ from pathlib import Path
 
 from kubeyolo.errors import InputError
 from kubeyolo.storage.base import PART_SUFFIX, Listing, NotFound, OnBytes, Store, StoredObject, check_key, files_below
+from kubeyolo.storage.conditional_file import create_file, replace_file
 from kubeyolo.storage.file_errors import file_errors
-from kubeyolo.storage.integrity import appearing, copy_with_sha256, sha256_file, sync_folder
+from kubeyolo.storage.integrity import appearing, copy_with_sha256, sha256_bytes, sha256_file, sync_folder
 from kubeyolo.storage.location import FileLocation
 
 
@@ -78,6 +79,23 @@ class LocalStore(Store):
         path = self._file(key)
         with file_errors(path), appearing(path) as part:
             part.write_bytes(data)
+
+    def create_bytes(self, key: str, data: bytes) -> bool:
+        """Write a file unless there is one, and return whether this call wrote it."""
+        path = self._file(key)
+        with file_errors(path):
+            return create_file(path, data)
+
+    def read_version(self, key: str) -> tuple[bytes, str]:
+        """Return the content of a file and its sha256."""
+        data = self.read_bytes(key)
+        return data, sha256_bytes(data)
+
+    def replace_bytes(self, key: str, data: bytes, etag: str) -> bool:
+        """Replace a file whose content has this sha256, and return whether it was replaced."""
+        path = self._file(key)
+        with file_errors(path):
+            return replace_file(path, data, etag)
 
     def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
         """Copy an object to ``path``, which appears whole or not at all."""

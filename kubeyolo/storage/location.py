@@ -68,3 +68,9 @@ def parse(uri: str) -> FileLocation | BucketLocation:
             f"{uri}: {bucket!r} cannot be the name of a bucket: 3 to 63 lower-case letters, digits, '-' and '.'"
         )
     return BucketLocation(scheme, bucket, check_key(prefix.rstrip("/"), allow_empty=True))
+
+
+def absolute(uri: str) -> str:
+    """Return a path as an absolute one, so that it is found from any folder; other URIs in their usual form."""
+    location = parse(uri)
+    return str(location.path) if isinstance(location, FileLocation) else location.uri

@@ -21,6 +21,7 @@ from urllib3.exceptions import HTTPError, IncompleteRead
 
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.storage.base import Listing, OnBytes, Store, StoredObject, check_key, for_each, join_key
+from kubeyolo.storage.conditional_put import IF_ABSENT, if_etag, put_if
 from kubeyolo.storage.file_errors import file_errors
 from kubeyolo.storage.integrity import appearing, check_sha256, sha256_bytes, sha256_file
 from kubeyolo.storage.location import BucketLocation
@@ -181,6 +182,10 @@ class MinioStore(Store):
 
     def read_bytes(self, key: str) -> bytes:
         """Return the content of an object, checked; raise ``NotFound`` when there is none."""
+        return self.read_version(key)[0]
+
+    def read_version(self, key: str) -> tuple[bytes, str]:
+        """Return the content of an object, checked, and its etag; raise ``NotFound`` when there is none."""
         name = self._object(key)
         backoff = Backoff(self._connection.seconds)
         with self._told(key):
@@ -199,11 +204,19 @@ class MinioStore(Store):
         expected = response.headers.get(_SHA256_HEADER)
         if expected:
             check_sha256(self.uri_of(key), expected, sha256_bytes(data))
-        return data
+        return data, str(response.headers.get("etag", "")).strip('"')
 
     def write_bytes(self, key: str, data: bytes) -> None:
         """Write an object, which is replaced only when all of it has arrived."""
         self._put(key, io.BytesIO(data), len(data), sha256_bytes(data))
+
+    def create_bytes(self, key: str, data: bytes) -> bool:
+        """Write an object unless there is one, and return whether this call wrote it."""
+        return self._put_if(key, data, IF_ABSENT)
+
+    def replace_bytes(self, key: str, data: bytes, etag: str) -> bool:
+        """Replace an object that still has this etag, and return whether this call replaced it."""
+        return self._put_if(key, data, if_etag(etag))
 
     def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
         """Write an object to ``path``, which appears when it is complete and its checksum is right."""
@@ -271,6 +284,12 @@ class MinioStore(Store):
                 facts = self._stat(name)
                 if facts.size != size or self._sha256(facts) != sha256:
                     raise WorkError(f"{self.uri_of(key)}: the store did not keep what was sent; run it again")
+
+    def _put_if(self, key: str, data: bytes, condition: dict[str, str]) -> bool:
+        metadata = {_SHA256_HEADER: sha256_bytes(data)}
+        name, seconds = self._object(key), self._connection.seconds
+        with self._told(key):
+            return put_if(self._client, self._bucket, name, data, condition, metadata, seconds)
 
     def _while_unchanged(self, key: str, read: Callable[[Object], None]) -> None:
         """Read an object; when it is replaced in the middle of that, read the new one from its beginning."""

@@ -8,8 +8,11 @@ import threading
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from minio import Minio
+from minio.error import S3Error
 
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.storage import minio_store, patient_pool
@@ -172,6 +175,48 @@ def test_an_upload_whose_last_answer_is_lost_is_known_to_be_complete(
         store_at(proxy.endpoint, minio_server, minio_bucket).put_file(large_file, "large")
         assert proxy.lost == 2
     assert store_at(minio_server.endpoint, minio_server, minio_bucket).read_bytes("large") == large_file.read_bytes()
+
+
+def test_a_conditional_write_whose_answer_is_lost_is_known_as_ones_own(
+    minio_server: MinioServer, minio_bucket: str
+) -> None:
+    with flaky_proxy(minio_server.port, lose_answer_to=b"If-None-Match: *") as proxy:
+        store = store_at(proxy.endpoint, minio_server, minio_bucket)
+        assert store.create_bytes("k", b"one")
+        assert proxy.lost == 2
+    with flaky_proxy(minio_server.port, lose_answer_to=b"If-Match: ") as proxy:
+        store = store_at(proxy.endpoint, minio_server, minio_bucket)
+        etag = store.read_version("k")[1]
+        assert store.replace_bytes("k", b"two", etag)
+        assert proxy.lost == 2
+        assert not store.create_bytes("k", b"two")
+        assert not store.replace_bytes("k", b"two", etag)
+
+
+def test_a_conditional_write_has_the_checksum_of_all_others(store: MinioStore, minio_bucket: str) -> None:
+    store.create_bytes("k", b"content")
+    facts = store._client.stat_object(minio_bucket, store._object("k"))
+    assert facts.metadata["x-amz-meta-sha256"] == sha256_bytes(b"content")
+
+
+@pytest.mark.parametrize(("conflicts", "done"), [(2, True), (1000, False)])
+def test_a_simultaneous_write_that_the_server_reports_is_tried_again(
+    minio_server: MinioServer, minio_bucket: str, monkeypatch: pytest.MonkeyPatch, conflicts: int, done: bool
+) -> None:
+    store = store_at(minio_server.endpoint, minio_server, minio_bucket, seconds=2.0)
+    execute, calls = Minio._execute, []
+
+    def conflicting(self: Minio, method: str, *given: object, **named: object) -> object:
+        if method == "PUT":
+            calls.append(method)
+            if len(calls) <= conflicts:
+                response = SimpleNamespace(status=409)
+                raise S3Error(response, "ConditionalRequestConflict", "", "", "", "")
+        return execute(self, method, *given, **named)
+
+    monkeypatch.setattr(Minio, "_execute", conflicting)
+    assert store.create_bytes("k", b"content") is done
+    assert store.exists("k") is done
 
 
 def test_a_server_that_stops_for_good_is_one_clear_error_and_one_that_returns_is_waited_for(

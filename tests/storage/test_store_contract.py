@@ -7,6 +7,8 @@ import pickle
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -40,8 +42,10 @@ def test_bytes_come_back_as_they_were_written(store: Store) -> None:
 
 @pytest.mark.parametrize("key", AWKWARD_KEYS)
 def test_awkward_keys_are_kept_apart_and_listed(store: Store, key: str) -> None:
-    store.write_bytes(key, key.encode())
-    store.write_bytes("other", b"other")
+    store.write_bytes(key, b"first")
+    assert not store.create_bytes(key, b"created")
+    assert store.replace_bytes(key, key.encode(), store.read_version(key)[1])
+    assert store.create_bytes("other", b"other")
     assert store.read_bytes(key) == key.encode()
     assert sorted([key, "other"]) == [stored.key for stored in store.list()]
     assert read_document(store.uri_of(key)) == key.encode()
@@ -53,7 +57,10 @@ def test_keys_that_leave_the_root_or_cannot_be_stored_are_refused(store: Store, 
     file.write_bytes(b"x")
     for work in (
         lambda: store.write_bytes(key, b"x"),
+        lambda: store.create_bytes(key, b"x"),
+        lambda: store.replace_bytes(key, b"x", "etag"),
         lambda: store.read_bytes(key),
+        lambda: store.read_version(key),
         lambda: store.put_file(file, key),
         lambda: store.get_file(key, tmp_path / "out"),
         lambda: store.exists(key),
@@ -73,6 +80,9 @@ def test_a_missing_object_is_not_found_and_named(store: Store, tmp_path: Path) -
         assert not store.exists(key)
         with pytest.raises(NotFound, match=key):
             store.read_bytes(key)
+        with pytest.raises(NotFound, match=key):
+            store.read_version(key)
+        assert not store.replace_bytes(key, b"x", sha256_bytes(b"1"))
         with pytest.raises(NotFound, match=key):
             store.get_file(key, tmp_path / "out")
     with pytest.raises(NotFound, match="nothing"):
@@ -176,6 +186,88 @@ def test_the_last_file_is_written_after_all_others_and_an_old_one_is_removed_fir
     assert [seen for _, seen, _ in visible] == [False] * 7
     assert visible[-1] == ("out/bundle.json", False, 6)
     assert store.read_bytes("out/bundle.json") == b"new"
+
+
+def test_an_object_is_created_once_and_replaced_by_its_etag(store: Store) -> None:
+    assert store.create_bytes("deep/k", b"one")
+    assert not store.create_bytes("deep/k", b"one")
+    assert not store.create_bytes("deep/k", b"other")
+    content, etag = store.read_version("deep/k")
+    assert (content, store.read_bytes("deep/k")) == (b"one", b"one")
+    assert store.replace_bytes("deep/k", b"two", etag)
+    assert not store.replace_bytes("deep/k", b"three", etag)
+    assert store.read_version("deep/k")[0] == b"two"
+    assert store.read_version("deep/k")[1] != etag
+    store.delete("deep/k")
+    assert not store.replace_bytes("deep/k", b"four", etag)
+    assert not store.exists("deep/k")
+    assert store.create_bytes("deep/k", b"")
+    assert store.read_version("deep/k")[0] == b""
+    assert [stored.key for stored in store.list()] == ["deep/k"]
+
+
+def test_of_eight_threads_that_create_an_object_one_does(store: Store) -> None:
+    for turn in range(10):
+        barrier = threading.Barrier(8)
+
+        def create(number: int, key: str = f"k{turn}", barrier: threading.Barrier = barrier) -> bool:
+            barrier.wait()
+            return store.create_bytes(key, b"content of %d" % number)
+
+        with ThreadPoolExecutor(8) as pool:
+            created = list(pool.map(create, range(8)))
+        assert sum(created) == 1
+        assert store.read_bytes(f"k{turn}") == b"content of %d" % created.index(True)
+
+
+def test_of_eight_threads_that_replace_the_same_content_one_does(store: Store) -> None:
+    store.write_bytes("k", b"before")
+    for _ in range(10):
+        barrier = threading.Barrier(8)
+        etag = store.read_version("k")[1]
+
+        def replace(number: int, etag: str = etag, barrier: threading.Barrier = barrier) -> bool:
+            barrier.wait()
+            return store.replace_bytes("k", b"content of %d, %s" % (number, os.urandom(4)), etag)
+
+        with ThreadPoolExecutor(8) as pool:
+            replaced = list(pool.map(replace, range(8)))
+        assert sum(replaced) == 1
+        assert store.read_bytes("k").startswith(b"content of %d," % replaced.index(True))
+
+
+COUNTER = """
+import sys
+from kubeyolo.storage.uri import open_store
+store = open_store(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+created = store.create_bytes("first", sys.argv[2].encode())
+print(f"created {created}", flush=True)
+for _ in range(10):
+    done = False
+    while not done:
+        content, etag = store.read_version("count")
+        done = store.replace_bytes("count", str(int(content) + 1).encode(), etag)
+"""
+
+
+def test_processes_that_count_with_compare_and_swap_lose_no_count(store_uri: str, store: Store) -> None:
+    store.write_bytes("count", b"0")
+    commands = [[sys.executable, "-c", COUNTER, store_uri, str(number)] for number in range(8)]
+    with ExitStack() as stack:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        processes = [stack.enter_context(subprocess.Popen(command, **pipes)) for command in commands]
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        outputs = [process.stdout.read() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8
+    assert store.read_bytes("count") == b"80"
+    (creator,) = (number for number, output in enumerate(outputs) if output == "created True\n")
+    assert store.read_bytes("first") == str(creator).encode()
 
 
 def test_a_tree_without_its_last_file_is_refused_before_anything_is_written(store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""Files that are written only where there is none yet, or only over a certain content.
+
+Processes that write the same file through these functions exclude each other; other writers do not take part.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kubeyolo.storage.base import PART_SUFFIX
+from kubeyolo.storage.file_errors import make_folder
+from kubeyolo.storage.integrity import appearing, sha256_file, sync_folder
+
+LOCK_NAME = f".lock{PART_SUFFIX}"
+"""The lock file of a folder. It stays: over a network, a removed lock file may still be seen by some processes."""
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_WRITE_BITS = 0o666
+
+
+def create_file(path: Path, data: bytes) -> bool:
+    """Write a file unless there is one, and return whether this call wrote it; it appears whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    make_folder(path.parent)
+    part = path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        created = _give_name(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    if created:
+        sync_folder(path.parent)
+    elif path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return created
+
+
+def replace_file(path: Path, data: bytes, sha256: str) -> bool:
+    """Replace a file whose content has this sha256, and return whether it was replaced.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if not path.parent.is_dir():
+        return False
+    with _lock(path.parent):
+        if not path.is_file() or sha256_file(path) != sha256:
+            return False
+        with appearing(path) as part:
+            part.write_bytes(data)
+        return True
+
+
+def _give_name(part: Path, path: Path) -> bool:
+    try:
+        os.link(part, path)
+        return True
+    except FileExistsError:
+        # A network file system repeats a request whose answer was lost, and then finds its own link.
+        return part.stat().st_nlink > 1
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    with _lock(path.parent):
+        if os.path.lexists(path):
+            return False
+        os.replace(part, path)
+        return True
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder against the other threads and processes that write conditionally in it."""
+    path = folder / LOCK_NAME
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, _WRITE_BITS)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            held = os.fstat(descriptor)
+            # The folder may have been removed and made again since the lock file was opened.
+            if path.exists() and os.path.samestat(held, path.stat()):
+                if held.st_uid == os.geteuid():
+                    # Who may write in the folder may lock it.
+                    os.fchmod(descriptor, folder.stat().st_mode & _WRITE_BITS)
+                yield
+                return
+        finally:
+            os.close(descriptor)

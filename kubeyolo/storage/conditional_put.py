@@ -1,0 +1,81 @@
+"""Objects that are written only where there is none yet, or only over a certain one: the conditional PUT of S3."""
+
+from __future__ import annotations
+
+import uuid
+
+from minio import Minio
+from minio.error import S3Error
+
+from kubeyolo.storage.patient_pool import Backoff
+
+IF_ABSENT = {"If-None-Match": "*"}
+
+_REFUSED = "PreconditionFailed"
+_CONFLICT = "ConditionalRequestConflict"
+_MISSING = "NoSuchKey"
+_WRITER_HEADER = "x-amz-meta-writer"
+
+
+def if_etag(etag: str) -> dict[str, str]:
+    """Return the condition that an object still is the one with this etag."""
+    return {"If-Match": f'"{etag}"'}
+
+
+def put_if(
+    client: Minio,
+    bucket: str,
+    name: str,
+    data: bytes,
+    condition: dict[str, str],
+    metadata: dict[str, str],
+    seconds: float,
+) -> bool:
+    """Write an object under a condition, and return whether this call wrote it.
+
+    A request whose answer was lost is repeated, and is then refused because of the object that it wrote itself. So
+    each call writes a name of its own into the metadata, by which it knows its object again.
+
+    Args:
+        client: Of the server.
+        bucket: Name of the bucket.
+        name: Name of the object.
+        data: Its content.
+        condition: ``IF_ABSENT``, or what :func:`if_etag` returns.
+        metadata: Headers of the object.
+        seconds: How long a request is repeated that the server asks to repeat because of a simultaneous one.
+
+    Raises:
+        S3Error: The server refuses for another reason than the condition.
+    """
+    writer = uuid.uuid4().hex
+    backoff = Backoff(seconds)
+    while True:
+        try:
+            # put_object of the client takes no condition. This is the request that it makes, with its signature,
+            # its region and its connections.
+            client._execute(
+                method="PUT",
+                bucket_name=bucket,
+                object_name=name,
+                body=data,
+                headers={**metadata, **condition, _WRITER_HEADER: writer},
+            )
+            return True
+        except S3Error as error:
+            if error.code == _CONFLICT and backoff.sleep():
+                continue
+            if error.code in (_REFUSED, _CONFLICT):
+                return _writer(client, bucket, name) == writer
+            if error.code == _MISSING:
+                return False
+            raise
+
+
+def _writer(client: Minio, bucket: str, name: str) -> str:
+    try:
+        return str((client.stat_object(bucket, name).metadata or {}).get(_WRITER_HEADER, ""))
+    except S3Error as error:
+        if error.code != _MISSING:
+            raise
+        return ""

@@ -1,0 +1,73 @@
+"""Folders of a store that one process at a time may fill or remove.
+
+A document names the folder that is used. Only the owner of a folder may write a document that names it, and only the
+owner removes it, after checking that the document does not name it: a folder that is used is never removed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from kubeyolo.errors import KubeyoloError
+from kubeyolo.storage.base import Store
+
+OWNER_SUFFIX = ".owner"
+"""Ending of the object next to a folder that says that the folder is owned. A process that is killed leaves it."""
+
+_ENDING_DIGITS = 8
+
+
+@contextmanager
+def owned_folder(store: Store, name: str, is_used: Callable[[str], bool]) -> Iterator[str]:
+    """Own a folder for the block and yield its name; after it, remove the folder unless it is used.
+
+    Args:
+        store: The store it lies in.
+        name: Its name. Where another process owns that folder, or one that was killed has left it, an ending is added.
+        is_used: Tells whether a document names a folder.
+
+    Raises:
+        InputError: The store cannot be used.
+        WorkError: The store fails.
+    """
+    folder = name
+    while not _own(store, folder):
+        folder = f"{name}-{uuid.uuid4().hex[:_ENDING_DIGITS]}"
+    try:
+        yield folder
+    except BaseException:
+        # What went wrong in the block is the error to report, also where the store has failed.
+        with suppress(KubeyoloError):
+            _end(store, folder, is_used)
+        raise
+    _end(store, folder, is_used)
+
+
+def remove_unused(store: Store, folder: str, is_used: Callable[[str], bool]) -> None:
+    """Remove a folder that no document names any more; one that another process owns is left to it.
+
+    Raises:
+        InputError: The store cannot be used.
+        WorkError: The store fails.
+    """
+    if not is_used(folder) and _own(store, folder):
+        _end(store, folder, is_used)
+
+
+def _own(store: Store, folder: str) -> bool:
+    return store.create_bytes(f"{folder}{OWNER_SUFFIX}", f"{socket.gethostname()} {os.getpid()}\n".encode())
+
+
+def _end(store: Store, folder: str, is_used: Callable[[str], bool]) -> None:
+    """Remove an owned folder unless it is used, and give up the ownership."""
+    while is_used(folder):
+        store.delete(f"{folder}{OWNER_SUFFIX}")
+        # A process that has replaced the document before that has left the folder to its owner.
+        if is_used(folder) or not _own(store, folder):
+            return
+    store.delete_tree(folder)
+    store.delete(f"{folder}{OWNER_SUFFIX}")
