@@ -1,0 +1,302 @@
+"""Estimate of a run before it starts: seconds of each step, memory of a training process, bytes in the store.
+
+Every number is a simple formula of the model's facts and the configuration, with constants from short runs on one
+machine; see the table in ``docs/training.md`` for how far off they were. ``benchmarks/estimate.py`` compares anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from kubeyolo.config.schema import Config
+from kubeyolo.models.facts import ModelFacts
+
+Device = Literal["CPU", "GPU", "Ascend"]
+
+UNKNOWN_IMAGES = 1000
+"""Images that a split of unknown size is counted with."""
+
+# Set in November 2026 with steps on 2 cores of a shared x86-64 machine (Xeon with AVX-512, 2.6 GHz), MindSpore 2.7.0
+# and onnxruntime 1.31, generated images: yolov5n-r7, yolov5s-r7, yolov4-tiny and yolov3 at 128 to 512 pixels. The load
+# was 6 to 12, so times are those that an idle machine should take: between half the processor seconds and all of them,
+# and about the 7.5 minutes that README.md has for examples/demo.yaml on two cores. Memory was measured as it is.
+CORE_SPEED, CORE_POWER = 20e9, 0.9
+"""Multiply-adds a second of one core, and how speed grows with cores: a power, assumed above 2 cores."""
+IMAGE_SECONDS = 0.005
+"""Processor seconds of a training image outside the network: loader, loss, average of the weights."""
+DETECT_SECONDS = 0.015
+"""Seconds of an evaluated image outside the network: decoding, NMS, its part of the COCO numbers."""
+START_SECONDS = {"pretrain_backbone": 8.0, "train": 16.0, "evaluate": 4.0, "export_model": 9.0, "quantize": 2.0}
+"""Seconds of a step before its first image: Python, MindSpore, compiling; for the parameters of yolov5n-r7."""
+START_PARAMETERS, START_POWER = 1.87e6, 0.1
+"""How these seconds grow with parameters: slowly, since compiling goes with layers, and larger ones are wider."""
+CALIBRATION_FORWARDS = 2
+"""Forward passes of MindSpore that an image of calibration in onnxruntime costs."""
+PROCESS_BYTES, PARAMETER_BYTES, ACTIVATION_BYTES, WORKER_BYTES = 1.1e9, 45, 9.3, 80e6
+"""Memory of a training process with its compiled graph; of a parameter (weight, gradient, average, moments, layouts of
+oneDNN, copies for a checkpoint); of a pixel, times the root of its multiply-adds; of a process that makes batches."""
+
+# Not measured: no card was at hand.
+CARD_SPEED, CARD_POWER = {"Ascend": 2.6e12, "GPU": 4e12}, 0.96
+"""Multiply-adds a second of one card, and how speed grows with cards. Ascend: between what MindSpore's model zoo
+published for the 910, 1.4e12 (yolov5s, 640 pixels: 450 images/s on 8 cards) and 4.8e12 (yolov4, 416 pixels: 53 images/s
+on 1 card, 390 on 8); 2 % of the data sheet (256 TFLOPS, half precision). GPU: 5 % of an A100's (156 TFLOPS, TF32)."""
+COMPILE_SECONDS = {"Ascend": 600.0, "GPU": 60.0}
+"""To compile a training graph: mindyolo published 275 to 1050 on Ascend. A forward graph: a quarter, assumed."""
+LOADER_SECONDS = 0.010
+"""Processor seconds to make a training image of four that are not cached (640 x 480), measured on the machine above."""
+STORE_SPEED = 200e6
+"""Bytes of a checkpoint that are hashed and stored in a second: assumed."""
+
+OBJECTS, HELD_OUT_CROPS, BACKBONE_SHARE = 7, 1024, 0.6
+"""Objects of an image (COCO train2017: 860,001 in 118,287), most crops that measure pretraining, and the part of
+parameters and multiply-adds that is in the backbone (about, over all models)."""
+FACTOR = {"CPU": 2.0, "GPU": 5.0, "Ascend": 4.0}
+"""The time lies between the estimate divided by this and the estimate times this, on machines with no other load."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEstimate:
+    """What a run takes.
+
+    Attributes:
+        seconds: Seconds by name of the step; 0 for a step that is off.
+        memory: Peak bytes of one training process.
+        loader_memory: More bytes for each training process: its data workers, their batches and cached images.
+        disk: Bytes in the store: data set, checkpoints, bundles.
+        factor: The time lies between ``total / factor`` and ``total * factor``.
+        hardware: What trains, such as "2 cores".
+        caveats: What was unknown or not measured, a sentence each.
+    """
+
+    seconds: Mapping[str, float]
+    memory: int
+    loader_memory: int
+    disk: int
+    factor: float
+    hardware: str
+    caveats: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> float:
+        """Seconds of all steps, one after the other."""
+        return sum(self.seconds.values())
+
+    @property
+    def span(self) -> str:
+        """Between which times all steps together lie, in words."""
+        return f"{_duration(self.total / self.factor)} to {_duration(self.total * self.factor)}"
+
+    def words(self) -> tuple[str, ...]:
+        """Return the estimate as plain lines, with no more digits than it is good for."""
+        steps = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in self.seconds.items() if seconds)
+        memory, loader = _size(self.memory), _size(self.loader_memory)
+        return (
+            f"about {self.span} on {self.hardware} with no other load: {steps}",
+            f"about {memory} of memory per training process, and {loader} for its data workers",
+            f"about {_size(self.disk)} in the store",
+            *self.caveats,
+        )
+
+
+def estimate_run(
+    facts: ModelFacts,
+    config: Config,
+    images: Mapping[str, int] | None = None,
+    *,
+    data_bytes: int | None = None,
+    classes: int = 80,
+    processes: int | None = None,
+    device: Device | None = None,
+    cores: int | None = None,
+    nodes: int = 1,
+) -> RunEstimate:
+    """Estimate a run of all steps before anything is started.
+
+    Args:
+        facts: Of the model; its multiply-adds are scaled with the area of the images.
+        config: Of the run.
+        images: Number of images by split; a split that is missing counts :data:`UNKNOWN_IMAGES`.
+        data_bytes: Size of the stored data set; None leaves it out.
+        classes: Number of classes.
+        processes: Training processes, one for each card of an accelerator; by default those of the configuration.
+        device: Device that trains; by default that of the configuration.
+        cores: Cores of one machine, shared by its training processes; None assumes one for each.
+        nodes: Machines that the training processes are spread over.
+    """
+    known = images or {}
+    names = dict.fromkeys(("train", "val", config.evaluate.split))
+    processes, device = processes or config.train.processes, device or config.train.device_target
+    run = _Run(
+        facts=facts,
+        config=config,
+        images={name: known.get(name, UNKNOWN_IMAGES) for name in names},
+        processes=processes,
+        device=device,
+        cores=cores or max(1, processes // nodes),
+        nodes=nodes,
+    )
+    caveats = {
+        f"number of images unknown ({', '.join(name for name in names if name not in known)}): "
+        f"times are for {UNKNOWN_IMAGES} images of each": not known.keys() >= names.keys(),
+        "size of the data set unknown: the store needs that much more": data_bytes is None,
+        "number of cores unknown: one for each training process is assumed": cores is None,
+        f"not measured on {device}: speeds are those of publications and data sheets, and most of the memory is that "
+        "of the card": device != "CPU",
+    }
+    return RunEstimate(
+        seconds=run.seconds(),
+        memory=run.memory(classes),
+        loader_memory=run.loader_memory(),
+        disk=(data_bytes or 0) + run.store_bytes(),
+        factor=FACTOR[device],
+        hardware=_count(run.cores * nodes, "core") if device == "CPU" else _count(processes, f"{device} card"),
+        caveats=tuple(line for line, applies in caveats.items() if applies),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """A run whose unknowns are filled in: training on all ``nodes``, each other step on one machine."""
+
+    facts: ModelFacts
+    config: Config
+    images: Mapping[str, int]
+    processes: int
+    device: Device
+    cores: int
+    nodes: int
+
+    def seconds(self) -> dict[str, float]:
+        config, images = self.config, self.images[self.config.evaluate.split]
+        size = config.train.image_size
+        # onnxruntime works on the processor, whatever the device is.
+        onnx_image = self._detect_seconds(size, "CPU")
+        calibrated = min(config.quantize.calibration_images, self.images["train"])
+        calibration = calibrated * CALIBRATION_FORWARDS * self._multiply_adds(size) / self._speed("CPU")
+        evaluated = images * self._detect_seconds(config.evaluate.image_size or size, self.device)
+        return {
+            "pretrain_backbone": self._pretrain_seconds() if config.pretrain.enabled else 0.0,
+            "train": self._train_seconds(),
+            "evaluate": self._start("evaluate") + evaluated,
+            "export_model": self._start("export_model") + (images + config.export.parity_images) * onnx_image,
+            "quantize": self._start("quantize") + calibration + images * onnx_image,
+        }
+
+    def _multiply_adds(self, size: int) -> float:
+        return self.facts.multiply_adds * (size / self.facts.image_size) ** 2
+
+    def _speed(self, device: Device) -> float:
+        """Return multiply-adds a second of one machine's cores, or of one card."""
+        return CORE_SPEED * math.pow(self.cores, CORE_POWER) if device == "CPU" else CARD_SPEED[device]
+
+    def _start(self, step: str) -> float:
+        start = START_SECONDS[step] * math.pow(max(1.0, self.facts.parameters / START_PARAMETERS), START_POWER)
+        if self.device == "CPU" or step == "quantize":
+            return start
+        return start + COMPILE_SECONDS[self.device] * (1 if step in ("pretrain_backbone", "train") else 0.25)
+
+    def _detect_seconds(self, size: int, device: Device) -> float:
+        return self._multiply_adds(size) / self._speed(device) + DETECT_SECONDS
+
+    def _pretrain_seconds(self) -> float:
+        """Return the seconds of pretraining on crops in one process; a backward pass costs two forward passes."""
+        pretrain = self.config.pretrain
+        crops = OBJECTS * (1 + pretrain.background)
+        per_epoch = math.ceil(self.images["train"] * crops / pretrain.per_batch_size)
+        steps = min(pretrain.max_epoch * per_epoch, pretrain.max_steps)
+        measured = math.ceil(steps / per_epoch) * min(self.images["val"] * crops, HELD_OUT_CROPS)
+        forward = BACKBONE_SHARE * self._multiply_adds(pretrain.image_size) / self._speed(self.device)
+        learned = steps * pretrain.per_batch_size * (3 * forward + IMAGE_SECONDS / self.cores)
+        return self._start("pretrain_backbone") + learned + measured * forward
+
+    def _steps_per_epoch(self) -> int:
+        return math.ceil(self.images["train"] / (self.config.train.per_batch_size * self.processes))
+
+    def _train_seconds(self) -> float:
+        """Return the seconds of start, images, checkpoints and validations."""
+        train, cores = self.config.train, self.cores * self.nodes
+        trained = train.max_epoch * self._steps_per_epoch() * train.per_batch_size * self.processes
+        units = self.nodes if self.device == "CPU" else self.processes
+        image = 3 * self._multiply_adds(train.image_size) / (self._speed(self.device) * math.pow(units, CARD_POWER))
+        if self.device == "CPU":
+            image += IMAGE_SECONDS / cores
+        else:
+            # Cards wait for batches where the processes that make them are slower.
+            image = max(image, LOADER_SECONDS / min(max(1, self.config.data.workers) * self.processes, cores))
+        validations = train.max_epoch // train.val_interval if train.val_interval else 0
+        validated = validations * self.images["val"] * self._detect_seconds(train.image_size, self.device)
+        stored = self._checkpoints() * self._checkpoint_bytes() / STORE_SPEED
+        # Each process compiles, and several have a scheduler besides: with few cores they wait for each other.
+        starting = self.processes + (self.processes > 1)
+        start = self._start("train") * max(1.0, starting / cores)
+        return start + trained * image + stored + validated
+
+    def _checkpoints(self) -> int:
+        train = self.config.train
+        steps = train.max_epoch * self._steps_per_epoch()
+        return math.ceil(steps / train.ckpt_interval) if train.ckpt_interval else train.max_epoch
+
+    def _checkpoint_bytes(self) -> int:
+        """Return the bytes of weights, their average, and one moment (sgd) or two (adamw) in float32."""
+        return 4 * self.facts.parameters * (4 if self.config.train.optimizer == "adamw" else 3)
+
+    def memory(self, classes: int) -> int:
+        """Return the peak of a process that trains the detector or its backbone, whichever is higher.
+
+        Activations grow with width, multiply-adds with its square.
+        """
+        facts, train, pretrain = self.facts, self.config.train, self.config.pretrain
+        activations = ACTIVATION_BYTES * math.sqrt(facts.multiply_adds) / facts.image_size
+        # About ten float32 values of the loss for each one of the head.
+        head = sum(40 * facts.anchors_per_level * (5 + classes) / stride**2 for stride in facts.strides)
+        detector = (
+            PARAMETER_BYTES * facts.parameters + (activations + head) * train.per_batch_size * train.image_size**2
+        )
+        backbone = BACKBONE_SHARE * PARAMETER_BYTES * facts.parameters
+        backbone += activations * pretrain.per_batch_size * pretrain.image_size**2
+        return round(PROCESS_BYTES + max(detector, backbone if pretrain.enabled else 0))
+
+    def loader_memory(self) -> int:
+        data, image = self.config.data, 3 * self.config.train.image_size**2
+        cache = min(data.cache_limit_mb << 20, self.images["train"] * image) if data.cache else 0
+        # The loader has a ring of workers + 4 batches.
+        batches = (data.workers + 4) * self.config.train.per_batch_size * image if data.workers else 0
+        return round(data.workers * WORKER_BYTES + batches + cache)
+
+    def store_bytes(self) -> int:
+        """Return the bytes of the checkpoints that are kept and of the bundle of each step."""
+        config, weights = self.config, 4 * self.facts.parameters
+        # A checkpoint with two moments and no average, and the backbone.
+        pretrained = 4 * BACKBONE_SHARE * weights if config.pretrain.enabled else 0
+        trained = min(config.train.keep_checkpoints, self._checkpoints()) * self._checkpoint_bytes() + weights
+        exported = (1 + len(config.export.formats)) * weights
+        # One byte more for each parameter in int8; publishing stores the bundle again.
+        return round(pretrained + trained + exported + 2 * (exported + weights / 4))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _duration(seconds: float) -> str:
+    for limit, unit, name in ((90, 1, "s"), (90 * 60, 60, "min"), (36 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"{_rounded(seconds / unit)} {name}"
+    return f"{_rounded(seconds / 86400)} days"
+
+
+def _size(count: float) -> str:
+    if count < 1e9:
+        return f"{_rounded(count / 1e6)} MB"
+    return f"{count / 1e9:.1f} GB" if count < 9.95e9 else f"{_rounded(count / 1e9)} GB"
+
+
+def _rounded(value: float) -> int:
+    """Return a whole number of at least 1: up to 10 any, up to 100 a multiple of 5, above with two digits."""
+    if value < 10:
+        return max(1, round(value))
+    return round(value / 5) * 5 if value < 100 else int(float(f"{value:.2g}"))
