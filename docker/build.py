@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -24,16 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ENGINES = ("docker", "podman")
 REFERENCES = Path("build/images.yaml")
 
-IMAGES = {
-    "validate": "validate",
-    "train": "train",
-    "evaluate": "evaluate",
-    "evaluate-onnx": "evaluate",
-    "export": "export",
-    "quantize": "quantize",
-    "launch": "launch",
-}
-"""Dockerfile by image; the target of the build has the name of the image."""
+IMAGES: tuple[str, ...] = runpy.run_path(str(ROOT / "kubeyolo" / "catalogue.py"))["IMAGES"]
+"""Names of the images, from the catalogue of the steps; the target of the build has the name of the image."""
 
 # What the images are made of: the revision in their labels is the last one that changed any of it.
 _CONTENT = ("docker", "kubeyolo", "pyproject.toml", "constraints.txt", ".dockerignore", "LICENSE", "README.md")
@@ -82,7 +75,7 @@ class Builder:
     def build_command(self, name: str, tag: str, revision: str, secrets: Sequence[str]) -> list[str]:
         """Return the command that builds an image."""
         arguments = {"VERSION": tag, "REVISION": revision}
-        dockerfile = ROOT / "docker" / f"{IMAGES[name]}.Dockerfile"
+        dockerfile = dockerfile_of(name)
         if self.base_image:
             arguments["BASE_IMAGE"] = self.base_image
         if "ARG DEVICE" in dockerfile.read_text(encoding="utf-8"):
@@ -116,6 +109,19 @@ class Builder:
         facts = json.loads(_output([self.engine, "image", "inspect", built.reference]))[0]
         (reference,) = (entry for entry in facts["RepoDigests"] if entry.startswith(f"{repository}@"))
         return Built(built.name, reference, built.size)
+
+
+def dockerfile_of(name: str) -> Path:
+    """Return the Dockerfile that has the target of an image.
+
+    Raises:
+        SystemExit: None has it.
+    """
+    target = re.compile(rf"^FROM \S+ AS {re.escape(name)}$", re.MULTILINE)
+    for path in sorted((ROOT / "docker").glob("*.Dockerfile")):
+        if target.search(path.read_text(encoding="utf-8")):
+            return path
+    raise SystemExit(f"docker/*.Dockerfile: no target {name}")
 
 
 def pip_configuration(listing: str) -> str:

@@ -1,4 +1,5 @@
-# evaluate, in two targets: evaluate has MindSpore for a trained network, evaluate-onnx is for ONNX bundles alone.
+# evaluate and evaluate_current, in two targets: evaluate has MindSpore for a trained network, evaluate-onnx is for ONNX
+# bundles alone.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS source

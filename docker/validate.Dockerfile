@@ -1,4 +1,4 @@
-# validate_dataset: no MindSpore, no runtime of networks.
+# configure and validate_dataset: no MindSpore, no runtime of networks.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS dependencies
@@ -28,7 +28,7 @@ ARG BASE_IMAGE
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="kubeyolo-validate" \
-      org.opencontainers.image.description="Checks a COCO data set and stores it as shards" \
+      org.opencontainers.image.description="Configures runs; checks a COCO data set and stores it as shards" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \

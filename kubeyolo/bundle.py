@@ -15,14 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kubeyolo.errors import InputError, WorkError, suggest
 from kubeyolo.progress import Progress
-from kubeyolo.storage.base import NotFound, Store, check_key
+from kubeyolo.storage.base import NotFound, Store, check_key, join_key
 from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.integrity import check_sha256, sha256_bytes, sha256_file
+from kubeyolo.storage.owned_folder import owned_folder, remove_unused
+from kubeyolo.storage.reference import check_pinned, pin, split_reference
 from kubeyolo.storage.uri import open_store
 
 MANIFEST_NAME = "bundle.json"
 LATEST = "latest.json"
-"""Beside the versions of a model: says which of them is in use."""
+"""Beside the versions of a model: says which of them is current."""
 
 SCHEMA_VERSION = 1
 
@@ -34,8 +36,16 @@ ONNX_INT8 = "model-int8.onnx"
 MODEL_CARD = "MODEL_CARD.md"
 
 _VERSION_DIGITS = 12
+_FOLDER_DIGITS = 16
+_FOLDER = rf"([0-9a-f]{{{_FOLDER_DIGITS}}}(-[0-9a-f]+)?)?"
+_MOST_PUBLISHERS = 100
+_MOST_READINGS = 5
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _PACKAGES = ("kubeyolo", "mindspore", "numpy", "onnx", "onnxruntime", "opencv-python-headless", "pycocotools")
+
+
+class VersionTaken(InputError):
+    """Another bundle is published under this URI."""
 
 
 class BundleFile(BaseModel):
@@ -91,6 +101,7 @@ class BundleManifest(BaseModel):
     code_digest: str = ""
     packages: dict[str, str] = {}
     metrics: dict[str, Any] = {}
+    folder: str = Field("", pattern=f"^{_FOLDER}$", description="Where the files are; empty: next to bundle.json.")
     files: dict[str, BundleFile] = {}
 
     @property
@@ -109,14 +120,46 @@ class BundleManifest(BaseModel):
         files = sorted((name, file.sha256) for name, file in self.networks.items())
         return sha256_bytes(repr(files).encode())[:_VERSION_DIGITS]
 
+    @property
+    def content_folder(self) -> str:
+        """The name of the folder that a new bundle with these files gets: other files, another folder."""
+        files = sorted((name, file.sha256) for name, file in self.files.items())
+        return sha256_bytes(repr(files).encode())[:_FOLDER_DIGITS]
+
+    @property
+    def document(self) -> bytes:
+        """The text of ``bundle.json``."""
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+    def key(self, name: str) -> str:
+        """Return the key of a file of the bundle, relative to the bundle's URI."""
+        return join_key(self.folder, name)
+
+    def is_same_bundle(self, other: BundleManifest) -> bool:
+        """Tell whether two manifests differ in nothing but the folder of their files."""
+        return self.model_copy(update={"folder": ""}).document == other.model_copy(update={"folder": ""}).document
+
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files are on this machine and have been checked."""
+    """A bundle whose files are on this machine and have been checked.
+
+    Attributes:
+        manifest: Its ``bundle.json``.
+        uri: Where it is published, without a digest.
+        folder: The folder of this machine with its files.
+        digest: The sha256 of its ``bundle.json``, and so of all its content.
+    """
 
     manifest: BundleManifest
     uri: str
     folder: Path
+    digest: str
+
+    @property
+    def reference(self) -> str:
+        """The URI with the digest: ``open_bundle`` opens this content by it, or refuses."""
+        return pin(self.uri, self.digest)
 
     def path(self, name: str) -> Path:
         """Return the path of a file of the bundle.
@@ -128,43 +171,50 @@ class Bundle:
             raise InputError(f"{self.uri}: this bundle has no file {name!r}{suggest(name, self.manifest.files)}")
         return self.folder / name
 
-    def derive(self, store_uri: str, add_files: Mapping[str, Path], **manifest_updates: Any) -> str:
+    def derive(
+        self, store_uri: str, add_files: Mapping[str, Path], *, replace: bool = True, **manifest_updates: Any
+    ) -> str:
         """Publish a new bundle with all files of this one and more, and return its URI.
 
         Args:
             store_uri: The folder of the new bundle; not that of this one.
             add_files: Files by their name in the bundle; they replace files of the same name.
+            replace: Whether to replace another bundle that is published there.
             **manifest_updates: New values of fields of the manifest; the others are as they are here.
 
         Raises:
             InputError: The place is that of this bundle, or a value does not fit the manifest.
+            VersionTaken: Another bundle is published there, and ``replace`` is off.
         """
         if open_store(store_uri).uri == self.uri:
             raise InputError(f"{self.uri}: a bundle cannot be derived into its own place; give another folder")
         # Of the packages that are not installed here the parent's versions stay true.
-        values = {**self.manifest.model_dump(), **manifest_updates, "parent": self.uri, "files": {}}
+        values = {**self.manifest.model_dump(), **manifest_updates, "parent": self.uri, "folder": "", "files": {}}
         try:
             manifest = BundleManifest.model_validate(values)
         except ValidationError as error:
             raise InputError(f"{store_uri}: {_first_problem(error)}") from error
-        return publish_bundle(
-            store_uri, manifest, {name: self.path(name) for name in self.manifest.files} | {**add_files}
-        )
+        files = {name: self.path(name) for name in self.manifest.files} | {**add_files}
+        return publish_bundle(store_uri, manifest, files, replace=replace)
 
 
-def publish_bundle(store_uri: str, manifest: BundleManifest, files: Mapping[str, Path]) -> str:
+def publish_bundle(store_uri: str, manifest: BundleManifest, files: Mapping[str, Path], *, replace: bool = True) -> str:
     """Store files as a bundle and return the URI of its folder.
 
-    The manifest is written after all files, and an older one in the same place is removed before any of them is
-    replaced: a reader finds a whole bundle or none. Publishing the same again changes nothing.
+    The files are stored in a folder of their own, then the manifest is put in place by compare-and-swap: a reader finds
+    a whole bundle or none, and of several publishers each replaces what it has seen, or does not publish. Publishing
+    the same again changes nothing, but puts back files that are damaged.
 
     Args:
         store_uri: The folder of the bundle.
         manifest: What to say about it; sizes, checksums and versions of the packages installed here are filled in.
         files: Files by their name in the bundle.
+        replace: Whether to replace another bundle that is published there; its files are removed then.
 
     Raises:
         InputError: A file is missing, a name is not possible, or the store cannot be used.
+        VersionTaken: Another bundle is published there, or was put there in the meantime, and ``replace`` is off.
+        WorkError: A file changed while it was copied, or others replaced the bundle again and again.
     """
     for name, path in files.items():
         if check_key(name) == MANIFEST_NAME:
@@ -176,55 +226,87 @@ def publish_bundle(store_uri: str, manifest: BundleManifest, files: Mapping[str,
         name: BundleFile(size=path.stat().st_size, sha256=sha256_file(path)) for name, path in sorted(files.items())
     }
     packages = dict(sorted({**manifest.packages, **package_versions()}.items()))
-    complete = manifest.model_copy(update={"files": facts, "packages": packages})
-    document = complete.model_dump_json(indent=2).encode() + b"\n"
-    wanted = dict(facts)
-    if _holds(store, document):
-        # What is there is what is to be there. It stays visible, and what was damaged since is replaced.
-        folder = store.local_path()
-        if folder is not None:
-            wanted = {name: fact for name, fact in facts.items() if not _is_right(folder / name, fact)}
-    else:
-        store.delete(MANIFEST_NAME)
-    with Progress(f"publishing {store.uri}", sum(fact.size for fact in wanted.values()), "bytes") as progress:
-        for name, fact in wanted.items():
-            if store.put_file(files[name], name, progress.advance) != fact.sha256:
-                raise WorkError(f"{files[name]}: the file changed while it was being published; run it again")
-    store.write_bytes(MANIFEST_NAME, document)
+    complete = manifest.model_copy(update={"files": facts, "packages": packages, "folder": ""})
+    current = _published(store, replace)
+    same = _same(current, complete)
+    if same is not None:
+        if _put_back(store, same, files):
+            return store.uri
+        current = _published(store, replace)
+    if current is not None and not replace:
+        raise _taken(store)
+    with owned_folder(store, complete.content_folder, lambda name: _is_used(store, name)) as folder:
+        new = complete.model_copy(update={"folder": folder})
+        _put_files(store, new, files, new.files)
+        replaced = _swap(store, new, current, replace)
+    if replaced is not None:
+        _remove_files(store, replaced)
     return store.uri
+
+
+def repair_bundle(uri: str, files: Mapping[str, Path]) -> Bundle:
+    """Put back damaged files of a published bundle, open it and return it; its manifest stays as it is.
+
+    Args:
+        uri: The folder of the bundle.
+        files: Files by their name in the bundle; those whose content is not the published one are not used.
+
+    Raises:
+        InputError: There is no bundle, or a file that is damaged is not among those that were given.
+    """
+    store = open_store(uri)
+    manifest = read_manifest(_read_document(store), store.uri_of(MANIFEST_NAME))
+    same = {
+        name: path for name, path in files.items() if name in manifest.files and _is_right(path, manifest.files[name])
+    }
+    _put_back(store, manifest, same)
+    return open_bundle(store.uri)
 
 
 def open_bundle(uri: str, cache: Path | None = None) -> Bundle:
     """Open a bundle, copy it to this machine where it is not here, and check every file.
 
     Args:
-        uri: The folder of the bundle.
+        uri: The folder of the bundle, or a reference to it (the URI with a digest).
         cache: Folder for copies of bundles of object stores; ``~/.cache/kubeyolo/bundles`` by default. A copy whose
             checksums are right is used again.
 
     Raises:
-        InputError: There is no bundle, its manifest cannot be read, or a file is missing or has another checksum.
+        InputError: There is no bundle, its manifest cannot be read, a file is missing or has another checksum, or it
+            is not the bundle of the reference.
     """
-    store = open_store(uri)
-    try:
-        document = store.read_bytes(MANIFEST_NAME)
-    except NotFound as error:
-        raise InputError(
-            f"{store.uri}: there is no {MANIFEST_NAME}, so this is no bundle, or one whose publishing did not end"
-        ) from error
-    manifest = read_manifest(document, store.uri_of(MANIFEST_NAME))
-    folder = store.local_path()
-    if folder is not None:
-        for name, fact in manifest.files.items():
-            _check_file(folder / name, fact, store.uri_of(name))
-        return Bundle(manifest, store.uri, folder)
-    folder = (cache or cache_folder("bundles")) / sha256_bytes(document)
-    missing = [name for name, fact in manifest.files.items() if not _is_right(folder / name, fact)]
-    with Progress(f"fetching {store.uri}", sum(manifest.files[name].size for name in missing), "bytes") as progress:
-        for name in missing:
-            store.get_file(name, folder / name, progress.advance)
-            _check_file(folder / name, manifest.files[name], store.uri_of(name))
-    return Bundle(manifest, store.uri, folder)
+    plain, expected = split_reference(uri)
+    store = open_store(plain)
+    failed = ""
+    for attempt in range(_MOST_READINGS):
+        document = _read_document(store)
+        digest = sha256_bytes(document)
+        check_pinned(store.uri, expected, digest)
+        manifest = read_manifest(document, store.uri_of(MANIFEST_NAME))
+        try:
+            return Bundle(manifest, store.uri, _checked_files(store, manifest, digest, cache), digest)
+        except InputError:
+            # A bundle may be replaced while it is read, and its files removed: then the new bundle is read.
+            if digest == failed or attempt == _MOST_READINGS - 1:
+                raise
+            failed = digest
+    raise AssertionError
+
+
+def bundle_reference(uri: str) -> str:
+    """Return the reference of a bundle: its URI with the digest of its ``bundle.json``, of which alone it is made.
+
+    Args:
+        uri: The folder of the bundle; where it is a reference, it is compared.
+
+    Raises:
+        InputError: There is no bundle, or it is not that of the reference.
+    """
+    plain, expected = split_reference(uri)
+    store = open_store(plain)
+    digest = sha256_bytes(_read_document(store))
+    check_pinned(store.uri, expected, digest)
+    return pin(store.uri, digest)
 
 
 def check_version(version: str) -> None:
@@ -236,7 +318,7 @@ def check_version(version: str) -> None:
     if not _VERSION.fullmatch(version):
         raise InputError(f"version {version!r}: expected letters, digits, '.', '_' and '-', such as 1.0.0")
     if version == LATEST:
-        raise InputError(f"version {version!r}: this is the name of the pointer to the model in use; choose another")
+        raise InputError(f"version {version!r}: this is the name of the pointer to the current model; choose another")
 
 
 def read_manifest(document: bytes, uri: str) -> BundleManifest:
@@ -275,24 +357,156 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def _holds(store: Store, document: bytes) -> bool:
+@dataclass(frozen=True)
+class _Published:
+    """What is published now: the manifest, None where it cannot be read, and the etag of ``bundle.json``."""
+
+    manifest: BundleManifest | None
+    etag: str
+
+
+def _published(store: Store, replace: bool) -> _Published | None:
     try:
-        return store.read_bytes(MANIFEST_NAME) == document
+        document, etag = store.read_version(MANIFEST_NAME)
+    except NotFound:
+        return None
     except InputError:
+        if not replace:
+            raise
+        # The content does not have its checksum.
+        store.delete(MANIFEST_NAME)
+        return None
+    try:
+        return _Published(read_manifest(document, store.uri_of(MANIFEST_NAME)), etag)
+    except InputError:
+        return _Published(None, etag)
+
+
+def _same(current: _Published | None, manifest: BundleManifest) -> BundleManifest | None:
+    """Return the manifest that is published now where it is that of the same bundle."""
+    there = current.manifest if current else None
+    return there if there is not None and there.is_same_bundle(manifest) else None
+
+
+def _swap(store: Store, new: BundleManifest, current: _Published | None, replace: bool) -> _Published | None:
+    """Replace the current manifest, and return what was replaced.
+
+    Nothing is replaced where a faster publisher has published the same bundle.
+    """
+    for _ in range(_MOST_PUBLISHERS):
+        if current is None:
+            done = store.create_bytes(MANIFEST_NAME, new.document)
+        else:
+            done = store.replace_bytes(MANIFEST_NAME, new.document, current.etag)
+        if done:
+            return current
+        current = _published(store, replace)
+        if _same(current, new) is not None:
+            return None
+        if current is not None and not replace:
+            raise _taken(store)
+    raise WorkError(f"{store.uri}: other processes publish here again and again; stop them, then run it again")
+
+
+def _taken(store: Store) -> VersionTaken:
+    return VersionTaken(f"{store.uri}: another bundle is published there; choose another place")
+
+
+def _is_used(store: Store, folder: str) -> bool:
+    """Tell whether the current manifest names this folder; one that cannot be read may do so."""
+    try:
+        return read_manifest(store.read_bytes(MANIFEST_NAME), store.uri_of(MANIFEST_NAME)).folder == folder
+    except NotFound:
         return False
+    except InputError:
+        return True
+
+
+def _remove_files(store: Store, replaced: _Published) -> None:
+    manifest = replaced.manifest
+    if manifest is None:
+        return
+    if manifest.folder:
+        remove_unused(store, manifest.folder, lambda name: _is_used(store, name))
+        return
+    for name in manifest.files:
+        store.delete(name)
+
+
+def _put_back(store: Store, manifest: BundleManifest, files: Mapping[str, Path]) -> bool:
+    """Replace the damaged files of a published bundle: in a folder, only these; in an object store, all.
+
+    Returns:
+        Whether the bundle is still published. Where it was replaced in the meantime, its files are removed.
+    """
+    here = store.local_path()
+    damaged = {
+        name: fact
+        for name, fact in manifest.files.items()
+        if name in files and (here is None or not _is_right(here / manifest.key(name), fact))
+    }
+    try:
+        _put_files(store, manifest, files, damaged)
+    except NotFound:
+        # The folder was removed while a file was written into it.
+        if _is_used(store, manifest.folder):
+            raise
+    if _is_used(store, manifest.folder):
+        return True
+    if manifest.folder:
+        remove_unused(store, manifest.folder, lambda name: _is_used(store, name))
+    return False
+
+
+def _put_files(
+    store: Store, manifest: BundleManifest, files: Mapping[str, Path], facts: Mapping[str, BundleFile]
+) -> None:
+    with Progress(f"publishing {store.uri}", sum(fact.size for fact in facts.values()), "bytes") as progress:
+        for name, fact in facts.items():
+            if store.put_file(files[name], manifest.key(name), progress.advance) != fact.sha256:
+                raise WorkError(f"{files[name]}: the file changed while it was being published; run it again")
+
+
+def _read_document(store: Store) -> bytes:
+    try:
+        return store.read_bytes(MANIFEST_NAME)
+    except NotFound as error:
+        raise InputError(
+            f"{store.uri}: there is no {MANIFEST_NAME}: this is not a bundle, or an incomplete one"
+        ) from error
+
+
+def _checked_files(store: Store, manifest: BundleManifest, digest: str, cache: Path | None) -> Path:
+    """Return the folder of this machine with the files of a bundle, after a look at each, and copies where needed."""
+    here = store.local_path()
+    if here is not None:
+        for name, fact in manifest.files.items():
+            _check_file(here / manifest.key(name), fact, store.uri_of(manifest.key(name)))
+        return here / manifest.folder
+    folder = (cache or cache_folder("bundles")) / digest
+    missing = [name for name, fact in manifest.files.items() if not _is_right(folder / name, fact)]
+    with Progress(f"fetching {store.uri}", sum(manifest.files[name].size for name in missing), "bytes") as progress:
+        for name in missing:
+            store.get_file(manifest.key(name), folder / name, progress.advance)
+            _check_file(folder / name, manifest.files[name], store.uri_of(manifest.key(name)))
+    return folder
 
 
 def _is_right(path: Path, fact: BundleFile) -> bool:
-    return path.is_file() and path.stat().st_size == fact.size and sha256_file(path) == fact.sha256
+    with suppress(FileNotFoundError):
+        return path.is_file() and path.stat().st_size == fact.size and sha256_file(path) == fact.sha256
+    return False
 
 
 def _check_file(path: Path, fact: BundleFile, uri: str) -> None:
-    if not path.is_file():
-        raise InputError(f"{uri}: this file of the bundle is missing; publish the bundle again")
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+        sha256 = sha256_file(path) if size == fact.size else ""
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise InputError(f"{uri}: this file of the bundle is missing; publish the bundle again") from error
     if size != fact.size:
         raise InputError(f"{uri}: this file has {size} bytes, its bundle says {fact.size}; publish the bundle again")
-    check_sha256(uri, fact.sha256, sha256_file(path))
+    check_sha256(uri, fact.sha256, sha256)
 
 
 def _first_problem(error: ValidationError) -> str:

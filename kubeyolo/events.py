@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -46,6 +46,25 @@ class Event:
     def line(self) -> str:
         """Return the event as one line of output."""
         return _MARK + json.dumps({"event": self.kind, "step": self.step, **self.fields})
+
+
+class RunObserver(Protocol):
+    """Shows a run while it goes on."""
+
+    def started(self, step: str) -> None:
+        """A step has started."""
+
+    def cached(self, step: str) -> None:
+        """A step has not been run, since its result is known."""
+
+    def line(self, step: str, text: str) -> None:
+        """A step has printed a line."""
+
+    def finished(self, step: str, seconds: float) -> None:
+        """A step has ended well."""
+
+    def failed(self, step: str, message: str) -> None:
+        """A step has failed."""
 
 
 def parse_event(line: str) -> Event | None:

@@ -1,19 +1,20 @@
 """Pointers: small documents in a store that say which data set, or which model, is the present one.
 
-A pointer is moved by writing it anew, which a store does whole or not at all. What it names is complete by then.
+A pointer is moved by writing it anew, which a store does whole or not at all. What it names is complete by then. The
+pointer to a model moves only from what its mover has seen: of several who move it at once, one does.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kubeyolo.bundle import LATEST
-from kubeyolo.errors import InputError, suggest
+from kubeyolo.errors import InputError, WorkError, suggest
 from kubeyolo.storage.base import NotFound
-from kubeyolo.storage.uri import join_uri, read_document, split_uri, write_document
+from kubeyolo.storage.uri import join_uri, open_store, read_document, split_uri
 
 ENDING = ".json"
 
@@ -31,7 +32,7 @@ class DataPointer(BaseModel):
 
 
 class ModelPointer(BaseModel):
-    """The model in use; only ``bundle`` is needed.
+    """The current model; only ``bundle`` is needed.
 
     Attributes:
         bundle: URI of the published bundle.
@@ -50,11 +51,24 @@ class ModelPointer(BaseModel):
     dataset_digest: str = ""
 
 
+class SeenPointer(NamedTuple):
+    """A pointer to a model as it was read, and the etag of that content; both None where there was no pointer."""
+
+    pointer: ModelPointer | None
+    etag: str | None
+
+    @property
+    def bundle(self) -> str:
+        """URI of the bundle that the pointer names; empty where there is no pointer."""
+        return self.pointer.bundle if self.pointer else ""
+
+
 _Pointer = TypeVar("_Pointer", bound=BaseModel)
+_MODEL_EXAMPLE = '{"bundle": "minio://kubeyolo/models/yolov5n-r7/1.0.0"}'
 
 
 def latest_model(store: str, model: str) -> str:
-    """Return the URI of the pointer to the model in use, where no other is named."""
+    """Return the URI of the pointer to the current model, where no other is named."""
     return join_uri(store, "models", model, LATEST)
 
 
@@ -76,7 +90,7 @@ def read_data_pointer(uri: str) -> str:
     """
     example = '{"data": "minio://kubeyolo/data/bccd-2026-11-20"}'
     try:
-        pointed = _read(uri, DataPointer, example).data
+        pointed = _parse(read_document(uri), uri, DataPointer, example).data
     except NotFound as error:
         raise InputError(f"{uri}: there is no such pointer to a data set; write {example} there") from error
     if "://" in pointed or pointed.startswith(("/", "~")):
@@ -88,29 +102,62 @@ def read_data_pointer(uri: str) -> str:
 
 
 def read_model_pointer(uri: str) -> ModelPointer | None:
-    """Return what a pointer to the model in use says, or None when there is none yet.
+    """Return what a pointer to the current model says, or None when there is none yet.
 
     Raises:
         InputError: It is no pointer to a model.
     """
+    return read_model_version(uri).pointer
+
+
+def read_model_version(uri: str) -> SeenPointer:
+    """Return what a pointer to the current model says, with the etag that ``write_model_pointer`` needs to move it.
+
+    Raises:
+        InputError: It is no pointer to a model.
+    """
+    parent, name = split_uri(uri)
     try:
-        return _read(uri, ModelPointer, '{"bundle": "minio://kubeyolo/models/yolov5n-r7/1.0.0"}')
+        document, etag = open_store(parent).read_version(name)
     except NotFound:
-        return None
+        return SeenPointer(None, None)
+    return SeenPointer(_parse(document, uri, ModelPointer, _MODEL_EXAMPLE), etag)
 
 
-def nothing_in_use(latest: str) -> str:
-    """Return what is said of a new model where the pointer to the one in use is not there yet."""
-    return f"no model is in use at {latest}: there is nothing to compare with, and the new model goes in use"
+def no_current_model(latest: str) -> str:
+    """Return what is said of a new model where there is no pointer to a current one yet."""
+    return f"no current model at {latest} to compare with: the new model becomes current"
 
 
-def write_model_pointer(uri: str, pointer: ModelPointer) -> None:
-    """Move a pointer to a bundle, which is published by then."""
-    write_document(uri, orjson.dumps(pointer.model_dump(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+def write_model_pointer(uri: str, pointer: ModelPointer, etag: str | None = None) -> None:
+    """Move a pointer to a bundle, which is published by then, unless it was moved since it was read.
+
+    Args:
+        uri: Of the pointer.
+        pointer: What it says from now on.
+        etag: Of the content that is replaced, from ``read_model_version``; None where there was no pointer.
+
+    Raises:
+        WorkError: The pointer was moved, made or removed since it was read, and says something else.
+    """
+    parent, name = split_uri(uri)
+    store = open_store(parent)
+    document = orjson.dumps(pointer.model_dump(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    moved = store.create_bytes(name, document) if etag is None else store.replace_bytes(name, document, etag)
+    if moved:
+        return
+    now = read_model_version(uri)
+    if now.pointer != pointer:
+        raise WorkError(
+            f"{uri} names {now.bundle or 'no model any more'}, moved while it was to name {pointer.bundle}; "
+            "look at what it names, and run it again"
+        )
 
 
 def pointed_bundle(uri: str) -> str:
     """Return the URI of the bundle that a pointer (its name ends in .json) names, or that of a bundle as it is.
+
+    A reference to a bundle is returned as it is, too.
 
     Raises:
         InputError: The pointer is not there, or names none.
@@ -120,14 +167,13 @@ def pointed_bundle(uri: str) -> str:
     pointer = read_model_pointer(uri)
     if pointer is None:
         raise InputError(
-            f"{uri}: there is no such pointer to a model; give the URI of a bundle, or put a model in use: "
+            f"{uri}: there is no such pointer to a model; give the URI of a bundle, or make one current: "
             f"kubeyolo publish BUNDLE --store URI --latest {uri}"
         )
     return pointer.bundle
 
 
-def _read(uri: str, kind: type[_Pointer], example: str) -> _Pointer:
-    document = read_document(uri)
+def _parse(document: bytes, uri: str, kind: type[_Pointer], example: str) -> _Pointer:
     try:
         content = orjson.loads(document)
     except ValueError as error:

@@ -1,36 +1,247 @@
-"""The digest of the library's source: a parameter of every step, so that a cached result is never from other code."""
+"""Two digests of the library's source, so that stored weights and cached results never come from other code.
+
+==============================================================  =======  =======
+code                                                            weights  results
+==============================================================  =======  =======
+losses, models, runtime, data, training: all but the following  yes      yes
+config/schema: sections that training reads                     yes      yes
+config/schema: the other sections                               no       yes
+digest and checks of a data set, sample data                    no       yes
+validation while training, history and result of a training     no       yes
+weights, bundle, pointers                                       no       yes
+evaluation, export, quantization, steps, report                 no       yes
+configure, presets, estimates                                   no       no
+cli, compiled, runs, launch, kubeflow, catalogue                no       no
+storage, errors, events, progress, source, the version          no       no
+==============================================================  =======  =======
+
+A new module counts for results unless ``NO_RESULTS`` names it, and in a folder of ``WEIGHTS`` also for weights unless
+``NO_WEIGHTS`` names it. A test finds modules that training imports and that neither of the last two names.
+
+A Python module counts by its syntax tree without its wording: docstrings, comments, layout, texts of errors and log
+lines, descriptions of settings. Every other file counts by its bytes.
+"""
 
 from __future__ import annotations
 
+import ast
 import hashlib
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+WEIGHTS = ("config/schema.py", "data", "losses", "models", "runtime.py", "training")
+"""Folders and modules that decide which weights a training ends with."""
+
+NO_WEIGHTS = (
+    "__init__.py",  # the version, and settings of protobuf
+    "bundle.py",  # stores weights and reads them as they are; their digest is part of a training's identity
+    "data/checks.py",  # refuses data sets; does not change images
+    "data/digest.py",  # the digest itself is part of a training's identity
+    "data/sample.py",  # generates a data set, which has a digest of its own
+    "data/texture.py",  # as data/sample.py
+    "errors.py",
+    "evaluation",  # imported for validation while training
+    "launch/guard.py",  # ends the process when its parent is gone
+    "progress.py",
+    "storage",  # moves bytes
+    "training/history.py",
+    "training/result.py",
+    "training/validation.py",  # reads the weights, in a network of its own
+    "weights",  # imported by evaluation
+)
+"""Modules that training imports, or that lie in a folder of ``WEIGHTS``, and that have no effect on weights."""
+
+NO_RESULTS = (
+    "__init__.py",
+    "catalogue.py",
+    "cli",
+    "compiled",
+    # What configure reads and says: the values that it hands on are part of what each result is named after.
+    "config/bands.py",
+    "config/form.py",
+    "config/load.py",
+    "config/presets",
+    "config/reference.py",
+    "errors.py",
+    "estimate.py",
+    "events.py",
+    "index.py",
+    "kubeflow",
+    "launch",
+    "progress.py",
+    "report/configuration.py",
+    "report/templates/configuration.html",
+    "runs",
+    "source.py",
+    "steps/configure.py",
+    "steps/naming.py",
+    "storage",
+)
+"""Folders and modules that start, show, describe or store work, and do not change its outcome."""
+
+OTHER_SECTIONS = frozenset({"EvaluateConfig", "PredictConfig", "ExportConfig", "QuantizeConfig", "RetrainConfig"})
+"""Classes of config/schema.py that no weights depend on; every other class of it counts."""
+
 _ROOT = Path(__file__).parent
-# What decides how a step is started and shown, and not what it makes.
-_LEFT_OUT = frozenset({"cli", "compiled", "runs"})
+_SCHEMA = "config/schema.py"
 _SUFFIXES = frozenset({".py", ".yaml", ".html", ".css", ".js", ".j2"})
-# Their versions change what the same source makes.
-_PACKAGES = ("mindspore", "numpy", "onnx", "onnxruntime", "opencv-python-headless", "pycocotools")
+
+_MESSAGE_CALLS = frozenset({"Progress", "print", "refuse", "say", "show", "warn"})
+_MESSAGE_ENDINGS = ("Error", "NotFound", "Work")
+_DESCRIBED_CALLS = frozenset({"Argument", "Field", "Option"})
+_DESCRIPTIONS = frozenset({"description", "help", "json_schema_extra"})
+
+_WEIGHTS_PACKAGES = ("mindspore", "numpy", "opencv-python-headless")
+_RESULTS_PACKAGES = (*_WEIGHTS_PACKAGES, "onnx", "onnxruntime", "pycocotools")
+
+
+def weights_source(root: Path = _ROOT) -> str:
+    """Return 16 hexadecimal digits over the code of the package at ``root`` that trained weights depend on."""
+    return _digest(root, counts_for_weights, OTHER_SECTIONS)
+
+
+def results_source(root: Path = _ROOT) -> str:
+    """Return 16 hexadecimal digits over the code at ``root`` that any result depends on, that of weights included."""
+    digests = f"{weights_source(root)} {_digest(root, _counts_for_results_alone)}"
+    return hashlib.sha256(digests.encode()).hexdigest()[:16]
+
+
+def weights_versions() -> dict[str, str]:
+    """Return the versions of the installed packages that weights depend on; none of the packages is imported."""
+    return _versions(_WEIGHTS_PACKAGES)
+
+
+def results_versions() -> dict[str, str]:
+    """Return the versions of the installed packages that any result depends on; none of the packages is imported."""
+    return _versions(_RESULTS_PACKAGES)
+
+
+def versions_digest() -> str:
+    """Return 16 hexadecimal digits over the versions of the packages that any result depends on."""
+    return hashlib.sha256(repr(sorted(results_versions().items())).encode()).hexdigest()[:16]
+
+
+def counts_for_weights(name: str) -> bool:
+    """Tell whether a file, by its name relative to the package, is part of :func:`weights_source`."""
+    return _is_in(name, WEIGHTS) and not _is_in(name, NO_WEIGHTS)
+
+
+def _counts_for_results_alone(name: str) -> bool:
+    # The schema counts twice: here with all its sections.
+    return not _is_in(name, NO_RESULTS) and (name == _SCHEMA or not counts_for_weights(name))
+
+
+def tree_text(source: bytes | str, without: frozenset[str] = frozenset()) -> str:
+    """Return the syntax tree of a module as text, without its wording.
+
+    Args:
+        source: The text of the module.
+        without: Names of classes that do not count, nor do fields of these types.
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise):
+            _NO_TEXTS.generic_visit(node)
+        elif isinstance(node, ast.Call):
+            _remove_wording(node)
+        elif without and isinstance(node, ast.Module | ast.ClassDef):
+            node.body = [part for part in node.body if _class_of(part) not in without]
+    # Not ast.dump, which takes twice as long.
+    parts: list[str] = []
+    _write(tree, parts.append)
+    return "\n".join(parts)
+
+
+class _WithoutTexts(ast.NodeTransformer):
+    """Replaces every string and f-string by an empty string."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:  # noqa: N802 - named by ast
+        return ast.Constant("") if isinstance(node.value, str) else node
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.Constant:  # noqa: N802 - named by ast
+        return ast.Constant("")
+
+
+_NO_TEXTS = _WithoutTexts()
+
+
+def _remove_wording(call: ast.Call) -> None:
+    """Remove the texts of a message, or the description of a setting."""
+    name, owner = _names(call.func)
+    if name in _DESCRIBED_CALLS:
+        call.keywords = [keyword for keyword in call.keywords if keyword.arg not in _DESCRIPTIONS]
+    if name in _MESSAGE_CALLS or name.endswith(_MESSAGE_ENDINGS) or owner == "logger":
+        _NO_TEXTS.generic_visit(call)
+
+
+def _names(called: ast.expr) -> tuple[str, str]:
+    """Return the name of a called function without leading underscores, and the name of the object it belongs to."""
+    if isinstance(called, ast.Attribute):
+        return called.attr.lstrip("_"), called.value.id if isinstance(called.value, ast.Name) else ""
+    return (called.id.lstrip("_"), "") if isinstance(called, ast.Name) else ("", "")
+
+
+def _class_of(statement: ast.stmt) -> str:
+    """Return the name of the class that a statement defines, or of the type of the field that it declares."""
+    if isinstance(statement, ast.ClassDef):
+        return statement.name
+    if isinstance(statement, ast.AnnAssign) and isinstance(statement.annotation, ast.Name):
+        return statement.annotation.id
+    return ""
+
+
+def _write(node: ast.AST, out: Callable[[str], None]) -> None:
+    out(type(node).__name__)
+    for field in node._fields:
+        value = getattr(node, field, None)
+        if isinstance(value, list):
+            out("[")
+            for item in value:
+                if not isinstance(item, ast.AST):
+                    out(repr(item))
+                elif not _is_empty(item):
+                    _write(item, out)
+            out("]")
+        elif isinstance(value, ast.AST):
+            _write(value, out)
+        else:
+            out(repr(value))
+
+
+def _is_empty(node: ast.AST) -> bool:
+    """Tell whether this is a statement without effect: ``pass``, or a string, as a docstring is."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return isinstance(node, ast.Pass)
+
+
+def _files(root: Path) -> list[str]:
+    paths = (path.relative_to(root) for path in root.rglob("*") if path.suffix in _SUFFIXES)
+    return sorted(path.as_posix() for path in paths)
+
+
+def _is_in(name: str, places: Iterable[str]) -> bool:
+    return any(name == place or name.startswith(f"{place}/") for place in places)
 
 
 @cache
-def source_digest() -> str:
-    """Return 16 hexadecimal digits of the sha256 over the library's files and the versions of what it computes with."""
+def _digest(root: Path, counts: Callable[[str], bool], without: frozenset[str] = frozenset()) -> str:
+    """Return 16 digits over the files that count; classes named in ``without`` do not count in the schema."""
     digest = hashlib.sha256()
-    for path in sorted(_ROOT.rglob("*")):
-        name = path.relative_to(_ROOT)
-        if path.suffix in _SUFFIXES and name.parts[0] not in _LEFT_OUT:
-            digest.update(f"{name.as_posix()}\0".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    for package in _PACKAGES:
-        digest.update(f"{package}=={_version(package)}\0".encode())
+    for name in filter(counts, _files(root)):
+        content = (root / name).read_bytes()
+        if name.endswith(".py"):
+            content = tree_text(content, without if name == _SCHEMA else frozenset()).encode()
+        digest.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    versions = {}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions

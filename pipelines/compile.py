@@ -1,30 +1,49 @@
-"""Compile every pipeline to kubeyolo/compiled: ``python -m pipelines.compile``, or ``--check`` that they are fresh."""
+"""Compile every pipeline to kubeyolo/compiled, and write the tables that are made of the catalogue.
+
+``python -m pipelines.compile``, or ``--check`` that nothing is stale.
+"""
+
+from __future__ import annotations
 
 import argparse
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import yaml
 from kfp import compiler
 
+from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION, PIPELINES
+from kubeyolo.config.form import describe_field
+from kubeyolo.config.load import preset_names
+from kubeyolo.evaluation.names import RUNTIMES
+from kubeyolo.launch.launcher import LAUNCHERS
 from pipelines.detector_retraining import detector_retraining
 from pipelines.detector_training import detector_training
 from pipelines.model_evaluation import model_evaluation
+from pipelines.tables import stale_tables, write_tables
 
-PIPELINES = {
-    "detector-retraining.yaml": detector_retraining,
-    "detector-training.yaml": detector_training,
-    "model-evaluation.yaml": model_evaluation,
+FUNCTIONS = {
+    DETECTOR_RETRAINING: detector_retraining,
+    DETECTOR_TRAINING: detector_training,
+    MODEL_EVALUATION: model_evaluation,
 }
 COMPILED = Path(__file__).resolve().parent.parent / "kubeyolo" / "compiled"
+
+CHOICES = {"model": preset_names(), "launcher": LAUNCHERS, "runtime": RUNTIMES}
+"""Values of a field, from which the pages make a drop-down; the SDK has no way to say them."""
 
 
 def compile_all(folder: Path) -> list[Path]:
     """Write every pipeline as YAML into a folder and return the paths."""
     paths = []
-    for name, pipeline in PIPELINES.items():
-        compiler.Compiler().compile(pipeline, str(folder / name))
-        paths.append(folder / name)
+    for name, pipeline in FUNCTIONS.items():
+        path = folder / f"{name}.yaml"
+        compiler.Compiler().compile(pipeline, str(path))
+        path.write_text(_with_form(name, path.read_text(encoding="utf-8")), encoding="utf-8")
+        paths.append(path)
     return paths
 
 
@@ -39,16 +58,29 @@ def stale(folder: Path = COMPILED) -> list[str]:
         ]
 
 
+def _with_form(name: str, text: str) -> str:
+    """Return a compiled pipeline with the choices of its fields, and with a description that explains them."""
+    documents = list(yaml.safe_load_all(text))
+    fields: Mapping[str, dict[str, Any]] = documents[0]["root"]["inputDefinitions"]["parameters"]
+    lines = [PIPELINES[name], ""]
+    for field in sorted(fields):
+        lines.append(f"{field}: {describe_field(field)}")
+        if field in CHOICES:
+            fields[field]["literals"] = list(CHOICES[field])
+    documents[0]["pipelineInfo"]["description"] = "\n".join(lines)
+    return yaml.safe_dump_all(documents, sort_keys=True)
+
+
 def main() -> int:
     """Compile, or check; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say which compiled pipelines are stale")
+    parser.add_argument("--check", action="store_true", help="only say what is stale")
     if parser.parse_args().check:
-        names = stale()
+        names = [f"kubeyolo/compiled/{name}" for name in stale()] + stale_tables()
         for name in names:
-            print(f"kubeyolo/compiled/{name} is stale: run `make pipelines`", file=sys.stderr)
+            print(f"{name} is stale: run `make pipelines`", file=sys.stderr)
         return 1 if names else 0
-    for path in compile_all(COMPILED):
+    for path in [*compile_all(COMPILED), *write_tables()]:
         print(path)
     return 0
 

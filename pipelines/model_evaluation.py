@@ -1,59 +1,36 @@
-"""A bundle evaluated on a data set, beside the one it is compared with: what a CI decides by."""
+"""A bundle evaluated on a data set, next to the one it is compared with: what a CI decides by."""
+
+from __future__ import annotations
 
 import copy
-import dataclasses
 
 from kfp import dsl
 
+from components.configure.component import configure_evaluation
 from components.evaluate.component import evaluate
+from components.step import renamed
 from components.validate_dataset.component import validate_dataset
-from pipelines.surroundings import give_surroundings
+from kubeyolo.catalogue import MODEL_EVALUATION
+from pipelines.form import form_of
+from pipelines.pod import set_environment, tell_run
 
-PRESET: dict = {}
-"""No overrides: every value of the section is that of the bundle."""
-
-# A task is called after its component, and Kubeflow would call the second one evaluate-2.
-evaluate_baseline = copy.copy(evaluate)
-evaluate_baseline.component_spec = dataclasses.replace(evaluate.component_spec, name="evaluate-baseline")
+evaluate_baseline = renamed(copy.copy(evaluate), "evaluate-baseline")
 
 
-@dsl.pipeline(name="model-evaluation", description="The COCO numbers of a bundle, and of a baseline, on a data set.")
-def model_evaluation(
-    bundle: str,
-    data: str,
-    store: str,
-    baseline: str = "",
-    run_name: str = "model-evaluation",
-    runtime: str = "mindspore",
-    evaluate_overrides: dict = PRESET,
-    fingerprint: str = "",
-    code_digest: str = "",
-):
-    """Evaluate a bundle, and a baseline where one is given, on the same images.
-
-    Args:
-        bundle: URI of the bundle.
-        data: Store URI of the COCO data set: annotations/<split>.json and <split>/ for train and val.
-        store: URI of the store for the checked data set and the results, such as minio://bucket/prefix.
-        baseline: URI of the bundle it is compared with; empty for none.
-        run_name: Name under which the results are stored: runs/<run_name>/evaluate and evaluate-baseline.
-        runtime: What runs the networks: mindspore, onnx, int8 or mindir.
-        evaluate_overrides: Values over the section `evaluate` of the bundles (split, iou_threshold ...), as JSON.
-        fingerprint: Digest of what lies at `data`; with it, changed data is never taken from the cache.
-        code_digest: Digest of the library; with it, results of other code are never taken from the cache.
-    """
-    validated = validate_dataset(data=data, store=store, fingerprint=fingerprint, code_digest=code_digest)
-    give_surroundings(validated)
-    common = {
-        "dataset": validated.outputs["dataset"],
-        "dataset_digest": validated.outputs["digest"],
-        "store": store,
-        "run_name": run_name,
-        "runtime": runtime,
-        "min_ap": 0.0,
-        "evaluate_overrides": evaluate_overrides,
-        "code_digest": code_digest,
-    }
-    give_surroundings(evaluate(bundle=bundle, place="evaluate", **common))
-    with dsl.If(baseline != ""):
-        give_surroundings(evaluate_baseline(bundle=baseline, place="evaluate-baseline", **common))
+@dsl.pipeline(name=MODEL_EVALUATION)
+@form_of(configure_evaluation)
+def model_evaluation(**form: str) -> None:
+    """Evaluate a bundle, and a baseline where one is given, on the same images."""
+    configured = configure_evaluation(**form)
+    configured.set_caching_options(False)
+    tell_run(configured)
+    settings = configured.outputs
+    validated = validate_dataset(settings=settings["validate_dataset"])
+    dataset = validated.outputs["dataset"]
+    evaluated = evaluate(settings=settings["evaluate"], bundle=settings["bundle"], dataset=dataset)
+    with dsl.If(form["baseline"] != "", name="baseline"):
+        compared = evaluate_baseline(
+            settings=settings["evaluate_baseline"], bundle=settings["baseline"], dataset=dataset
+        )
+    for task in (configured, validated, evaluated, compared):
+        set_environment(task)

@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 import re
+import runpy
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from kubeyolo.catalogue import (
+    DETECTOR_RETRAINING,
+    DETECTOR_TRAINING,
+    IMAGES,
+    MODEL_EVALUATION,
+    PIPELINES,
+    STEPS,
+    Step,
+)
+from kubeyolo.data.sample import generate_sample_dataset
+from tests.steps.test_publish import make_bundle
+
 ROOT = Path(__file__).parents[1]
 
-STEPS = {
-    "validate": ("validate",),
-    "train": ("pretrain", "train", "worker", "launcher"),
-    "evaluate": ("evaluate", "in_use"),
-    "export": ("export",),
-    "quantize": ("quantize",),
-    "launch": ("pointer", "promote", "publish", "launcher"),
+PROGRAMS = {
+    "train": ("kubeyolo.training.worker", "kubeyolo.launch.launcher"),
+    "launch": ("kubeyolo.launch.watch",),
 }
-PROGRAMS = {"worker": "kubeyolo.training.worker", "launcher": "kubeyolo.launch.launcher"}
+"""What an image runs besides its steps."""
 
 PACKAGES = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
+IMPORTED = {"ml-dtypes": "ml_dtypes"}
 
 # Reached by reading alone: runtimes and measurements that the step does not call.
 NEVER_CALLED = {
-    "validate": {"pycocotools"},
+    "validate": {"pycocotools", "kubeyolo.launch.volcano", "mindspore"},
+    "evaluate-onnx": {"kubeyolo.evaluation.network", "mindspore"},
     "train": {"onnxruntime"},
     "quantize": {"kubeyolo.evaluation.network", "mindspore"},
     "launch": {"kubeyolo.evaluation.predictor", "pycocotools"},
@@ -57,10 +71,18 @@ def is_module(name: str) -> bool:
     return name.startswith("kubeyolo") and (path.with_suffix(".py").is_file() or (path / "__init__.py").is_file())
 
 
+def module_of(step: Step) -> str:
+    """Return the module that does a step: the one that has its name."""
+    line = f'STEP = "{step.name}"\n'
+    (path,) = (path for path in (ROOT / "kubeyolo" / "steps").glob("*.py") if line in path.read_text(encoding="utf-8"))
+    return f"kubeyolo.steps.{path.stem}"
+
+
 def packages_of(extra: str) -> dict[str, str]:
     """Return the outer packages that the steps of an extra reach, each with the module that imports it."""
     skipped = NEVER_CALLED.get(extra, set())
-    waiting = [PROGRAMS.get(step, f"kubeyolo.steps.{step}") for step in STEPS[extra]]
+    waiting = [module_of(step) for step in STEPS.values() if step.image == extra]
+    waiting += PROGRAMS.get(extra, ())
     seen: set[str] = set()
     outer: dict[str, str] = {}
     while waiting:
@@ -85,13 +107,69 @@ def requirements(extra: str) -> set[str]:
     return {re.split(r"[<>=!\[ ]", line)[0] for line in lines}
 
 
-@pytest.mark.parametrize("extra", STEPS)
+@pytest.mark.parametrize("extra", IMAGES)
 def test_an_extra_has_what_its_steps_import(extra: str) -> None:
     found = packages_of(extra)
     assert {name: found[name] for name in found.keys() - requirements(extra)} == {}
 
 
 def test_the_walk_finds_what_is_known() -> None:
-    assert "kubernetes" in packages_of("launch")
+    assert "kubernetes" in packages_of("launch") and "kubernetes" in packages_of("train")
     assert {"mindspore", "pycocotools", "onnxruntime"} <= packages_of("export").keys()
-    assert "mindspore" not in packages_of("launch")
+    assert not {"mindspore", "onnx"} & packages_of("launch").keys()
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_is_built_from_a_target_of_its_name_with_its_extra(image: str) -> None:
+    build = runpy.run_path(str(ROOT / "docker" / "build.py"))
+    assert image in build["IMAGES"]
+    text = build["dockerfile_of"](image).read_text()
+    assert re.search(rf"python3 install.py dependencies {image}( |$)", text, re.MULTILINE)
+    assert f'org.opencontainers.image.title="kubeyolo-{image}"' in text
+
+
+CONFIGURE = """
+import importlib.abc, json, sys
+
+ABSENT = set(json.loads(sys.argv[2]))
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"No module named {name!r}: it is not in this image", name=name)
+
+sys.meta_path.insert(0, Absent())
+from kubeyolo.steps.component import validate_dataset
+from kubeyolo.steps.configure import configure
+runs = [configure(pipeline, form) for pipeline, form in json.loads(sys.argv[1])]
+class Artifact:
+    path, metadata = sys.argv[3], {}
+validate_dataset(
+    settings=runs[0].settings["validate_dataset"].struct(), validated_dataset=Artifact(), data_report=Artifact()
+)
+print(json.dumps({"names": [run.name for run in runs], "modules": sorted(sys.modules)}))
+"""
+
+
+def test_configure_works_with_what_its_image_has(tmp_path: Path) -> None:
+    """Each form, in a process that cannot import what only other images have."""
+    data = generate_sample_dataset(tmp_path / "data", train=2, val=1, image_size=(64, 64))
+    bundle, store = make_bundle(tmp_path), str(tmp_path / "store")
+    (tmp_path / "pointer.json").write_text(json.dumps({"data": str(data)}))
+    on_cluster = {"launcher": "volcano", "cluster": "cpu", "settings": "{train: {processes: 2}}"}
+    forms = [
+        (DETECTOR_TRAINING, {"data": str(data), "store": store, **on_cluster}),
+        (DETECTOR_RETRAINING, {"pointer": str(tmp_path / "pointer.json"), "store": store}),
+        (MODEL_EVALUATION, {"data": str(data), "store": store, "bundle": bundle, "runtime": "int8"}),
+    ]
+    assert {pipeline for pipeline, _ in forms} == {*PIPELINES} and STEPS["configure"].image == "validate"
+    everywhere = {name for extra in IMAGES for name in requirements(extra)}
+    absent = {IMPORTED.get(name, name) for name in everywhere - requirements("validate")}
+    assert absent == {"mindspore", "ml_dtypes", "onnx", "onnxruntime", "kubernetes", "pycocotools"}
+    command = [sys.executable, "-c", CONFIGURE, json.dumps(forms), json.dumps(sorted(absent)), str(tmp_path / "file")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KUBEYOLO_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(set(found["names"])) == 3
+    assert not absent & {name.partition(".")[0] for name in found["modules"]}

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from kubeyolo import __version__
-from kubeyolo.cli import copy, errors, models, pipeline, predict, run, sample, steps, weights
+from kubeyolo.cli import copy, errors, forms, models, pipeline, predict, run, sample, steps, weights
 
 app = typer.Typer(
     name="kubeyolo",
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 
 app.command("run")(run.run)
+app.command("configure")(forms.configure)
 app.command("validate")(steps.validate)
 app.command("pretrain")(steps.pretrain)
 app.command("train")(steps.train)

@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kubeyolo.cli.options import DEFAULT_IMAGES, ConfigOption, ImagesOption, JsonOption, ModelOption, SetOption, sets_of
+from kubeyolo.cli.options import (
+    DEFAULT_IMAGES,
+    ConfigOption,
+    FieldOption,
+    ImagesOption,
+    JsonOption,
+    ModelOption,
+    SetOption,
+)
 
 if TYPE_CHECKING:
-    from kubeyolo.runs.kubeflow import Kubeflow
-    from kubeyolo.runs.remote import RemoteRun, RemoteStep
-    from kubeyolo.runs.result import RemoteResult
+    from kubeyolo.kubeflow.client import Kubeflow
+    from kubeyolo.kubeflow.remote import RemoteRun, RemoteStep
+    from kubeyolo.kubeflow.result import RemoteResult
 
 HostOption = Annotated[
     str, typer.Option("--host", envvar="KUBEYOLO_KFP_HOST", metavar="URL", help="Address of Kubeflow's API.")
@@ -29,23 +37,21 @@ _COMMIT_DIGITS = 8
 def submit(
     data: Annotated[str, typer.Option("--data", metavar="URI", help="COCO data set in the object store.")],
     store: Annotated[
-        str, typer.Option("--store", envvar="KUBEYOLO_STORE", metavar="URI", help="Store, as minio://bucket/prefix.")
-    ],
-    model: ModelOption = None,
-    classification: Annotated[
-        str, typer.Option("--classification", metavar="URI", help="Images by class to pretrain the backbone on.")
+        str,
+        typer.Option(
+            "--store",
+            envvar="KUBEYOLO_STORE",
+            metavar="URI",
+            help="Store, as minio://bucket/prefix; without it that of the cluster's ConfigMap.",
+        ),
     ] = "",
+    model: ModelOption = None,
     version: Annotated[
         str, typer.Option("--version", metavar="NAME", help="Version to publish under; by default from the content.")
     ] = "",
     config_file: ConfigOption = None,
     sets: SetOption = None,
-    params: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--param", "-p", metavar="NAME=VALUE", help="A parameter of the pipeline that has no option here."
-        ),
-    ] = None,
+    params: FieldOption = None,
     images: ImagesOption = DEFAULT_IMAGES,
     experiment: Annotated[
         str, typer.Option("--experiment", metavar="NAME", help="Experiment; by default <model>-<data set>.")
@@ -65,32 +71,29 @@ def submit(
 
       kubeyolo pipeline submit --data minio://kubeyolo/data/bccd --store minio://kubeyolo --param max_epoch=100
     """
+    from kubeyolo.catalogue import DETECTOR_TRAINING
+    from kubeyolo.cli.forms import training_form
+    from kubeyolo.compiled.images import bind_image_file
+    from kubeyolo.compiled.read import pipeline_text
     from kubeyolo.errors import InputError, WorkError
-    from kubeyolo.runs.arguments import check_arguments, check_contents, parse_pairs, remote_place
-    from kubeyolo.runs.bind import DETECTOR_TRAINING, bind_defaults, pipeline_text
-    from kubeyolo.runs.images import bind_image_file
-    from kubeyolo.runs.kubeflow import Kubeflow
-    from kubeyolo.runs.naming import dataset_label
-    from kubeyolo.runs.parameters import run_parameters
-    from kubeyolo.source import source_digest
+    from kubeyolo.kubeflow.client import Kubeflow
+    from kubeyolo.steps.configure import check_form, configure
+    from kubeyolo.steps.naming import dataset_label
 
-    text = pipeline_text(DETECTOR_TRAINING)
-    for option, place in (("--data", data), ("--store", store), ("--classification", classification)):
-        if place:
-            remote_place(option, place)
-    pairs = parse_pairs(params or [])
-    check_arguments(text, {"data": data, "store": store} | pairs)
+    form = training_form(data, store, model, version, config_file, sets, params)
+    checked = check_form(DETECTOR_TRAINING, form, is_remote=True)
     try:
-        parameters = run_parameters(data, store, model, config_file, sets_of(sets), classification, version, pairs)
-        arguments = check_arguments(text, parameters.arguments() | pairs)
-        check_contents(arguments)
+        # Without a store that is known here, the first step on the cluster makes the same checks.
+        configured = configure(DETECTOR_TRAINING, form, is_remote=True) if checked.store else None
     except WorkError as error:
         raise InputError(f"could not be submitted: {error}") from error
-    text = bind_defaults(bind_image_file(text, images), {}, source_digest())
+    text = bind_image_file(pipeline_text(), images)
     kubeflow = Kubeflow(host)
-    versions = kubeflow.pipeline_version(DETECTOR_TRAINING, text, "A COCO data set in, a gated int8 detector out.")
-    group = kubeflow.make_experiment(experiment or f"{parameters.model}-{dataset_label(data)}")
-    run = kubeflow.submit(name or f"{parameters.name}-{commit_label()}", group, versions, arguments)
+    versions = kubeflow.pipeline_version(DETECTOR_TRAINING, text)
+    label = f"{checked.resolved.config.model}-{dataset_label(data)}"
+    group = kubeflow.make_experiment(experiment or label)
+    run_name = name or f"{configured.name if configured else label}-{commit_label()}"
+    run = kubeflow.submit(run_name, group, versions, form)
     _print_submitted(kubeflow, run, as_json and not wait)
     if wait:
         _wait(kubeflow, run, as_json)
@@ -114,8 +117,8 @@ def status(
 
       kubeyolo pipeline status 3f0c9a1b-22d4-4c55-9a0e-0a1b2c3d4e5f --json
     """
-    from kubeyolo.runs.follow import check_end
-    from kubeyolo.runs.kubeflow import Kubeflow
+    from kubeyolo.kubeflow.client import Kubeflow
+    from kubeyolo.kubeflow.follow import check_end
 
     kubeflow = Kubeflow(host)
     found = kubeflow.find(run)
@@ -144,8 +147,8 @@ def logs(
       kubeyolo pipeline logs yolov5n-r7-bccd-1f3a9c07-0a1b2c3d --step train
     """
     from kubeyolo.errors import InputError, suggest
-    from kubeyolo.runs.kubeflow import Kubeflow
-    from kubeyolo.runs.step_log import own_lines
+    from kubeyolo.kubeflow.client import Kubeflow
+    from kubeyolo.kubeflow.step_log import own_lines
 
     kubeflow = Kubeflow(host)
     found = kubeflow.find(run)
@@ -175,7 +178,7 @@ def cancel(
 
       kubeyolo pipeline cancel yolov5n-r7-bccd-1f3a9c07-0a1b2c3d
     """
-    from kubeyolo.runs.kubeflow import Kubeflow
+    from kubeyolo.kubeflow.client import Kubeflow
 
     kubeflow = Kubeflow(host)
     found = kubeflow.find(run)
@@ -207,7 +210,7 @@ def list_runs(
     from rich.table import Table
 
     from kubeyolo.cli.tables import wide_console
-    from kubeyolo.runs.kubeflow import Kubeflow
+    from kubeyolo.kubeflow.client import Kubeflow
 
     kubeflow = Kubeflow(host)
     found = list(islice(kubeflow.runs(kubeflow.experiment(experiment) if experiment else ""), count))
@@ -224,7 +227,7 @@ def list_runs(
 
 def commit_label() -> str:
     """Return the short commit of what is submitted from: of a CI's environment, of git here, or of the library."""
-    from kubeyolo.source import source_digest
+    from kubeyolo.source import results_source
 
     commit = next((os.environ[name] for name in _COMMIT_VARIABLES if os.environ.get(name)), "")
     if not commit:
@@ -232,13 +235,13 @@ def commit_label() -> str:
         try:
             commit = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
         except (OSError, subprocess.SubprocessError):
-            commit = source_digest()
+            commit = results_source()
     return commit[:_COMMIT_DIGITS]
 
 
 def _wait(kubeflow: Kubeflow, run: RemoteRun, as_json: bool) -> None:
     from kubeyolo.cli.display import RunDisplay, Silent
-    from kubeyolo.runs.follow import follow
+    from kubeyolo.kubeflow.follow import follow
 
     ended = follow(kubeflow, run.id, Silent() if as_json else RunDisplay())
     print_run(ended, as_json)
@@ -264,9 +267,9 @@ def print_run(run: RemoteRun, as_json: bool = False) -> None:
     from rich.table import Table
 
     from kubeyolo.cli.tables import wide_console
+    from kubeyolo.kubeflow.follow import seconds_of
+    from kubeyolo.kubeflow.result import remote_result
     from kubeyolo.report.formats import duration
-    from kubeyolo.runs.follow import seconds_of
-    from kubeyolo.runs.result import remote_result
 
     if as_json:
         result = remote_result(run)
@@ -299,8 +302,8 @@ def _print_result(result: RemoteResult) -> None:
         console.print(result.note)
     if result.bundle:
         console.print(f"bundle  {result.bundle}")
-    if result.in_use:
-        console.print(f"in use now  {result.in_use}")
+    if result.current:
+        console.print(f"current  {result.current}")
 
 
 def _state_of(step: RemoteStep) -> str:

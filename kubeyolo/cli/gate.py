@@ -67,7 +67,7 @@ def gate(
 
     from kubeyolo.errors import InputError, InterruptedWork, one_line
     from kubeyolo.evaluation.limits import check_numbers
-    from kubeyolo.runs.follow import TerminatedRun
+    from kubeyolo.kubeflow.follow import TerminatedRun
 
     links = {"bundle": bundle, "baseline": baseline, "data": data}
     reports = _Reports(junit, summary, {name: link for name, link in links.items() if link})
@@ -77,7 +77,7 @@ def gate(
         drop = math.inf if not baseline and max_drop is None else 1.0 if max_drop is None else max_drop
         check_numbers({}, {} if baseline else None, limits, drop)  # that the limits make sense
         found = _evaluate(bundle, data, store, baseline, runtime, images, config_file, sets_of(sets), host, as_json)
-        numbers, compared = found["evaluate"], found.get("evaluate-baseline")
+        numbers, compared = found["evaluate"], found.get("evaluate_baseline")
         checks = check_numbers(numbers, compared, limits, drop)
     except BaseException as error:
         reports.failed(error)
@@ -110,13 +110,13 @@ class _Reports:
 
         Whoever kills the command leaves a file that says so.
         """
-        from kubeyolo.runs.gate import junit_xml
+        from kubeyolo.kubeflow.gate import junit_xml
 
         self._write(junit_xml(_NAME, [], 0.0, "the evaluation has not ended"), "")
 
     def checked(self, checks: Sequence[Check], numbers: Numbers, baseline: Numbers | None, run: str) -> None:
         """Write what was checked."""
-        from kubeyolo.runs.gate import junit_xml, markdown_summary
+        from kubeyolo.kubeflow.gate import junit_xml, markdown_summary
 
         self._write(
             junit_xml(_NAME, checks, self._seconds),
@@ -126,7 +126,7 @@ class _Reports:
     def failed(self, error: BaseException) -> None:
         """Write why nothing could be checked."""
         from kubeyolo.errors import InputError, KubeyoloError, one_line
-        from kubeyolo.runs.gate import junit_xml, markdown_error
+        from kubeyolo.kubeflow.gate import junit_xml, markdown_error
 
         said = one_line(error) if isinstance(error, KubeyoloError) else ""
         why = said or ("interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}")
@@ -164,28 +164,38 @@ def _evaluate(
     quiet: bool,
 ) -> dict[str, Any]:
     """Run the evaluation pipeline and return the COCO numbers by place, and the name of the run."""
+    from kubeyolo.catalogue import MODEL_EVALUATION
     from kubeyolo.cli.display import RunDisplay, Silent
+    from kubeyolo.compiled.images import bind_image_file
+    from kubeyolo.compiled.read import fields_of, pipeline_text
+    from kubeyolo.config.form import fill_form
+    from kubeyolo.config.load import load_config
     from kubeyolo.errors import InputError, WorkError
-    from kubeyolo.runs.bind import MODEL_EVALUATION, bind_defaults, pipeline_text
-    from kubeyolo.runs.evaluation import evaluation_arguments, evaluation_numbers
-    from kubeyolo.runs.follow import follow
-    from kubeyolo.runs.images import bind_image_file
-    from kubeyolo.runs.kubeflow import Kubeflow
-    from kubeyolo.source import source_digest
+    from kubeyolo.kubeflow.client import Kubeflow
+    from kubeyolo.kubeflow.evaluation import evaluation_numbers
+    from kubeyolo.kubeflow.follow import follow
+    from kubeyolo.steps.configure import configure
 
-    arguments = evaluation_arguments(bundle, data, store, baseline, runtime, config_file, sets)
-    text = bind_defaults(bind_image_file(pipeline_text(MODEL_EVALUATION), images), {}, source_digest())
+    load_config(None, config_file, sets)
+    places = {"bundle": bundle, "data": data, "store": store, "baseline": baseline, "runtime": runtime}
+    compiled = pipeline_text(MODEL_EVALUATION)
+    form = fill_form(list(fields_of(compiled)), None, config_file, sets, **places)
+    configured = configure(MODEL_EVALUATION, form, is_remote=True)
+    # A pointer may be moved before the run begins: compared is what it names now.
+    form |= {"bundle": configured.bundle} | ({"baseline": configured.baseline} if configured.baseline else {})
+    text = bind_image_file(compiled, images)
     kubeflow = Kubeflow(host)
-    version = kubeflow.pipeline_version(MODEL_EVALUATION, text, "COCO numbers of a bundle, and of a baseline.")
-    name = f"{arguments['run_name']}-{commit_label()}"
-    run = kubeflow.submit(name, kubeflow.make_experiment(MODEL_EVALUATION), version, arguments)
+    version = kubeflow.pipeline_version(MODEL_EVALUATION, text)
+    name = f"{configured.name}-{commit_label()}"
+    run = kubeflow.submit(name, kubeflow.make_experiment(MODEL_EVALUATION), version, form)
     if not quiet:
         print(f"run {run.name}\nid {run.id}", flush=True)
     try:
         follow(kubeflow, run.id, Silent() if quiet else RunDisplay())
     except WorkError as error:
         raise InputError(f"could not be evaluated: {error}") from error
-    return {"run": run.name, **evaluation_numbers(store, arguments["run_name"], bool(baseline))}
+    indexes = {task: given.index for task, given in configured.settings.items() if given.index}
+    return {"run": run.name, **evaluation_numbers(indexes)}
 
 
 def _limits(min_ap: float | None, pairs: Sequence[str]) -> dict[str, float]:

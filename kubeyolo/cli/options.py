@@ -39,6 +39,15 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="A value over all others, such as train.max_epoch=10."),
 ]
+FieldOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param",
+        "-p",
+        metavar="FIELD=VALUE",
+        help="A field of the pipeline's form that has no option here, such as launcher=volcano.",
+    ),
+]
 OutputOption = Annotated[
     str, typer.Option("--output", "-o", metavar="URI", help="Where to write; by default below the store.")
 ]
@@ -47,6 +56,23 @@ DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="URI of a stored data set, as 'kubeyolo validate' prints it.")
 ]
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="URI of a bundle.")]
+
+
+def fields_of_pairs(pairs: list[str] | None) -> dict[str, str]:
+    """Return the texts of ``FIELD=VALUE`` pairs.
+
+    Raises:
+        InputError: A pair has no ``=``.
+    """
+    from kubeyolo.errors import InputError
+
+    fields: dict[str, str] = {}
+    for pair in pairs or ():
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"--param {pair!r}: expected FIELD=VALUE, such as --param max_epoch=10")
+        fields[name.strip()] = text
+    return fields
 
 
 def sets_of(sets: list[str] | None) -> tuple[str, ...]:

@@ -34,12 +34,13 @@ def show(
     ] = None,
     config_file: ConfigOption = None,
     sets: SetOption = None,
+    without_literals: Annotated[
+        bool, typer.Option("--without-literals", help="Without drop-downs, for servers of Kubeflow before 2.17.")
+    ] = False,
 ) -> None:
-    """Write out a compiled pipeline, with image references bound and the configuration as defaults.
+    """Write out a compiled pipeline, with image references bound and the configuration as defaults of its form.
 
     Bind digests, not tags: Kubeflow's cache goes by the reference.
-    The parameter code_digest has the digest of this version of kubeyolo as its default.
-    Give fingerprint with each run, as 'kubeyolo run' does, when the data may change in its place.
 
     [bold]Examples[/bold]
 
@@ -49,15 +50,19 @@ def show(
 
       kubeyolo pipeline show --image kubeyolo-train=registry:5000/kubeyolo-train@sha256:0a1b…
     """
-    from kubeyolo.config.load import load_config, sparse_values
+    from kubeyolo.compiled import bind
+    from kubeyolo.compiled.images import bind_image_file
+    from kubeyolo.compiled.read import fields_of, pipeline_text
+    from kubeyolo.config.form import fill_form
+    from kubeyolo.config.load import load_config
     from kubeyolo.errors import InputError
-    from kubeyolo.runs.bind import bind_defaults, pipeline_text
-    from kubeyolo.runs.images import bind_image_file
-    from kubeyolo.source import source_digest
 
     text = bind_image_file(pipeline_text(name), images, image or (), complete=False)
-    load_config(None, config_file, sets_of(sets))
-    text = bind_defaults(text, sparse_values(config_file, sets_of(sets)), source_digest())
+    if config_file or sets:
+        load_config(None, config_file, sets_of(sets))
+        text = bind.bind_defaults(text, fill_form(list(fields_of(text)), None, config_file, sets_of(sets)))
+    if without_literals:
+        text = bind.without_literals(text)
     if output is None:
         print(text, end="")
         return

@@ -18,7 +18,6 @@ from kubeyolo.cli.options import (
     RunsOption,
     SetOption,
     StoreOption,
-    sets_of,
 )
 
 if TYPE_CHECKING:
@@ -41,14 +40,6 @@ def run(
     sample: Annotated[bool, typer.Option("--sample", help="Run on a generated sample data set.")] = False,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
-    classification: Annotated[
-        str,
-        typer.Option(
-            "--classification",
-            metavar="URI",
-            help="Folder or URI of images, one folder for each class.",
-        ),
-    ] = "",
     version: Annotated[
         str, typer.Option("--version", metavar="NAME", help="Version to publish; by default made from the content.")
     ] = "",
@@ -79,30 +70,41 @@ def run(
 
       kubeyolo run --data data/bccd --store minio://kubeyolo --runner docker
     """
+    from kubeyolo.catalogue import DETECTOR_TRAINING
     from kubeyolo.cli.display import RunDisplay, Silent
+    from kubeyolo.cli.forms import training_form
+    from kubeyolo.compiled.images import bind_image_file
+    from kubeyolo.compiled.read import pipeline_text
     from kubeyolo.data.sample import generate_sample_dataset
     from kubeyolo.errors import InputError, KubeyoloError
-    from kubeyolo.runs.bind import pipeline_text
     from kubeyolo.runs.container import ContainerRunner
     from kubeyolo.runs.folder import RunFolder
-    from kubeyolo.runs.images import bind_image_file
-    from kubeyolo.runs.local import run_local
-    from kubeyolo.runs.parameters import run_parameters
+    from kubeyolo.runs.local import LocalRun, run_local
+    from kubeyolo.source import versions_digest
+    from kubeyolo.steps.configure import configure
 
     if bool(data) == sample:
         raise InputError("give either --data with a data set, or --sample; see 'kubeyolo run --help'")
     if sample:
         data = str(generate_sample_dataset(runs / SAMPLE_FOLDER))
-    parameters = run_parameters(data, store, model, config_file, sets_of(sets), classification, version)
+    form = training_form(data, store, model, version, config_file, sets)
+    configured = configure(DETECTOR_TRAINING, form)
     in_containers = runner is Runner.DOCKER
-    pipeline = bind_image_file(pipeline_text(), images) if in_containers else None
-    step_runner = ContainerRunner(parameters) if in_containers else None
-    folder = RunFolder(runs, parameters.name)
+    local = LocalRun(
+        name=configured.name,
+        model=configured.config.model,
+        store=configured.store,
+        form=form,
+        pipeline=bind_image_file(pipeline_text(), images) if in_containers else pipeline_text(),
+        places=(configured.data, configured.config.pretrain.data),
+        environment="" if in_containers else versions_digest(),
+    )
+    step_runner = ContainerRunner(local) if in_containers else None
+    folder = RunFolder(runs, local.name)
     if not as_json:
-        print(f"run {parameters.name}\nstore {parameters.store}", flush=True)
+        print(f"run {local.name}\nstore {local.store}", *configured.view().estimate, sep="\n", flush=True)
     try:
-        observer = Silent() if as_json else RunDisplay()
-        outcome = run_local(parameters, runs, observer, pipeline, step_runner)
+        outcome = run_local(local, runs, Silent() if as_json else RunDisplay(), step_runner)
     except (KubeyoloError, KeyboardInterrupt):
         if not as_json and folder.index.is_file():
             print(f"report {folder.index}", flush=True)

@@ -11,8 +11,8 @@ from kubeyolo.cli.cluster import HostOption, commit_label, print_run
 from kubeyolo.cli.options import DEFAULT_IMAGES, ImagesOption, JsonOption
 
 if TYPE_CHECKING:
-    from kubeyolo.runs.kubeflow import Kubeflow
-    from kubeyolo.runs.schedules import Change, Wanted
+    from kubeyolo.kubeflow.client import Kubeflow
+    from kubeyolo.kubeflow.schedules import Change, Wanted
 
 group = typer.Typer(help="Recurring runs on Kubeflow that are as the files in git say.", no_args_is_help=True)
 
@@ -52,7 +52,7 @@ def apply(
 
       kubeyolo pipeline schedule apply schedules/retrain-bccd.yaml
     """
-    from kubeyolo.runs.kubeflow import Kubeflow
+    from kubeyolo.kubeflow.client import Kubeflow
 
     kubeflow = Kubeflow(host)
     for change in _plan(kubeflow, files, owner, images):
@@ -73,7 +73,7 @@ def diff(
 
       kubeyolo pipeline schedule diff
     """
-    from kubeyolo.runs.kubeflow import Kubeflow
+    from kubeyolo.kubeflow.client import Kubeflow
 
     changes = _plan(Kubeflow(host), files, owner, images)
     for change in changes:
@@ -97,7 +97,7 @@ def list_schedules(host: HostOption = "", as_json: JsonOption = False) -> None:
     from rich.table import Table
 
     from kubeyolo.cli.tables import wide_console
-    from kubeyolo.runs.kubeflow import Kubeflow
+    from kubeyolo.kubeflow.client import Kubeflow
 
     found = sorted(Kubeflow(host).recurring(), key=lambda one: one.name)
     if as_json:
@@ -133,8 +133,8 @@ def run_now(
     """
     from kubeyolo.cli.display import RunDisplay
     from kubeyolo.errors import InputError, suggest
-    from kubeyolo.runs.follow import follow
-    from kubeyolo.runs.kubeflow import Kubeflow
+    from kubeyolo.kubeflow.client import Kubeflow
+    from kubeyolo.kubeflow.follow import follow
 
     wanted = {one.schedule.name: one for one in _wanted(files, images)}
     if name not in wanted:
@@ -165,7 +165,7 @@ def delete(
       kubeyolo pipeline schedule delete retrain-bccd
     """
     from kubeyolo.errors import InputError, suggest
-    from kubeyolo.runs.kubeflow import Kubeflow
+    from kubeyolo.kubeflow.client import Kubeflow
 
     kubeflow = Kubeflow(host)
     known = kubeflow.recurring()
@@ -179,23 +179,22 @@ def delete(
 
 
 def _wanted(files: list[Path] | None, images: Path, owner: str = "") -> list[Wanted]:
-    """Return the schedules of files, with the images and the digest of the library bound into their pipelines."""
-    from kubeyolo.runs.bind import bind_defaults, pipeline_text
-    from kubeyolo.runs.images import bind_image_file
-    from kubeyolo.runs.schedules import DEFAULT_OWNER, check_owner, read_schedules, wanted_schedule
-    from kubeyolo.source import source_digest
+    """Return the schedules of files, with the images bound into their pipelines."""
+    from functools import partial
+
+    from kubeyolo.compiled.images import bind_image_file
+    from kubeyolo.compiled.read import pipeline_text
+    from kubeyolo.kubeflow.schedules import DEFAULT_OWNER, check_owner, read_schedules, wanted_schedule
+    from kubeyolo.steps.configure import check_form
 
     owner = check_owner(owner or DEFAULT_OWNER)
-    schedules = read_schedules(files or [DEFAULT_FOLDER])
-    texts = {
-        name: bind_defaults(bind_image_file(pipeline_text(name), images), {}, source_digest())
-        for name in {schedule.pipeline for schedule in schedules}
-    }
+    schedules = read_schedules(files or [DEFAULT_FOLDER], partial(check_form, is_remote=True))
+    texts = {name: bind_image_file(pipeline_text(name), images) for name in {each.pipeline for each in schedules}}
     return [wanted_schedule(schedule, texts[schedule.pipeline], owner) for schedule in schedules]
 
 
 def _plan(kubeflow: Kubeflow, files: list[Path] | None, owner: str, images: Path) -> list[Change]:
-    from kubeyolo.runs.schedules import DEFAULT_OWNER, plan
+    from kubeyolo.kubeflow.schedules import DEFAULT_OWNER, plan
 
     wanted = _wanted(files, images, owner)
     has_folder = any(place.is_dir() for place in files or [DEFAULT_FOLDER])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -55,10 +55,6 @@ def validate(
 def pretrain(
     dataset: DatasetArgument,
     model: ModelOption = None,
-    classification: Annotated[
-        str,
-        typer.Option("--classification", metavar="URI", help="Folder or URI of images, one folder for each class."),
-    ] = "",
     store: StoreOption = DEFAULT_STORE,
     output: OutputOption = "",
     config_file: ConfigOption = None,
@@ -71,21 +67,19 @@ def pretrain(
 
       kubeyolo pretrain store/datasets/bccd-3f0c9a1b22d4 --model yolov5n-r7
 
-      kubeyolo pretrain store/datasets/bccd-3f0c9a1b22d4 --classification data/cells --set pretrain.max_epoch=10
+      kubeyolo pretrain store/datasets/bccd-3f0c9a1b22d4 --set pretrain.data=data/cells --set pretrain.max_epoch=10
     """
     from kubeyolo.config.load import load_config
-    from kubeyolo.runs.parameters import full_uri
-    from kubeyolo.source import source_digest
+    from kubeyolo.source import weights_source
     from kubeyolo.steps.places import backbone_output
     from kubeyolo.steps.pretrain import pretrain_backbone
     from kubeyolo.training.class_images import class_fingerprint
 
     config = load_config(model, config_file, sets_of(sets))
-    classification = full_uri(classification) if classification else ""
-    images = class_fingerprint(classification) if classification else _dataset_digest(dataset)
-    output = output or backbone_output(store, config, images, source_digest())
+    images = class_fingerprint(config.pretrain.data) if config.pretrain.data else _dataset_digest(dataset)
+    output = output or backbone_output(store, config, images, weights_source())
     with only_result(as_json):
-        record = pretrain_backbone(dataset, output, config, classification).record
+        record = pretrain_backbone(dataset, output, config).record
     print_record(record, as_json)
 
 
@@ -125,13 +119,13 @@ def train(
     """
     from kubeyolo.config.load import load_config
     from kubeyolo.launch.launcher import training_launcher
-    from kubeyolo.source import source_digest
+    from kubeyolo.source import weights_source
     from kubeyolo.steps import train as step
     from kubeyolo.steps.places import training_output
 
     config = load_config(model, config_file, sets_of(sets))
     launch = training_launcher(launcher, None, cluster, sets_of(cluster_sets))
-    output = output or training_output(store, config, _dataset_digest(dataset), backbone, source_digest())
+    output = output or training_output(store, config, _dataset_digest(dataset), _pinned(backbone), weights_source())
     with only_result(as_json):
         record = step.train(dataset, output, config, backbone, launch=launch).record
     print_record(record, as_json)
@@ -160,7 +154,7 @@ def evaluate(
 
     checked = check_runtime(runtime)
     config = _config_of(bundle, config_file, sets)
-    output = output or _output(store, step.STEP, bundle, dataset, {"runtime": runtime, **_values(config, "evaluate")})
+    output = output or _output(store, step.STEP, bundle, dataset, config, runtime)
     with only_result(as_json):
         outcome = step.evaluate(bundle, dataset, output, config, checked)
     if not as_json:
@@ -188,7 +182,7 @@ def export(
     from kubeyolo.steps import export as step
 
     config = _config_of(bundle, config_file, sets)
-    output = output or _output(store, step.STEP, bundle, dataset, _values(config, "export", "evaluate"))
+    output = output or _output(store, step.STEP, bundle, dataset, config)
     with only_result(as_json):
         record = step.export_model(bundle, dataset, output, config).record
     print_record(record, as_json)
@@ -214,7 +208,7 @@ def quantize(
     from kubeyolo.steps import quantize as step
 
     config = _config_of(bundle, config_file, sets)
-    output = output or _output(store, step.STEP, bundle, dataset, _values(config, "quantize", "evaluate"))
+    output = output or _output(store, step.STEP, bundle, dataset, config)
     with only_result(as_json):
         record = step.quantize(bundle, dataset, output, config).record
     print_record(record, as_json)
@@ -229,7 +223,7 @@ def publish(
         str, typer.Option("--evaluation", metavar="URI", help="metrics.json of an evaluation, for the model card.")
     ] = "",
     latest: Annotated[
-        str, typer.Option("--latest", metavar="URI", help="Pointer to the model in use, which is to name this one.")
+        str, typer.Option("--latest", metavar="URI", help="Pointer to the current model, which is to name this one.")
     ] = "",
     store: StoreOption = DEFAULT_STORE,
     config_file: ConfigOption = None,
@@ -249,14 +243,14 @@ def publish(
     from kubeyolo.config.load import load_config
     from kubeyolo.pointers import check_pointer_name
     from kubeyolo.steps import publish as step
-    from kubeyolo.steps.promote import put_in_use
+    from kubeyolo.steps.promote import make_current
 
     load_config(None, config_file, sets_of(sets))
     check_pointer_name(latest)
     with only_result(as_json):
         published = step.publish(bundle, store, version, evaluation)
         if latest:
-            put_in_use(latest, published.bundle)
+            make_current(latest, published.bundle)
     print_record(published.record, as_json)
 
 
@@ -266,24 +260,32 @@ def _dataset_digest(dataset: str) -> str:
     return open_dataset(dataset).manifest.digest
 
 
-def _config_of(bundle: str, config_file: Any, sets: list[str] | None) -> Config:
+def _pinned(bundle: str) -> str:
+    from kubeyolo.bundle import bundle_reference
+
+    return bundle_reference(bundle) if bundle else ""
+
+
+def _config_of(bundle: str, config_file: Path | None, sets: list[str] | None) -> Config:
     """Return the configuration a bundle was trained with, under the file and the pairs that were given."""
-    from kubeyolo.config.load import load_config, sparse_values
-    from kubeyolo.steps.component import bundle_configuration
+    from kubeyolo.bundle import bundle_reference
+    from kubeyolo.config.form import fill_form
+    from kubeyolo.config.load import load_config
+    from kubeyolo.steps.configure import bundle_config, manifest_of
 
     load_config(None, config_file, sets_of(sets))
-    sections = sparse_values(config_file, sets_of(sets))
-    sections.pop("model", None)
-    return bundle_configuration(bundle, **sections)
+    form = fill_form((), None, config_file, sets_of(sets))
+    return bundle_config(manifest_of(bundle_reference(bundle)), form).config
 
 
-def _output(store: str, step: str, bundle: str, dataset: str, settings: dict[str, Any]) -> str:
-    """Return where a step that is called alone writes."""
-    from kubeyolo.bundle import open_bundle
-    from kubeyolo.steps.places import command_output
+def _output(store: str, step: str, bundle: str, dataset: str, config: Config, runtime: str = "") -> str:
+    """Return where a step writes: the place that the same step of a pipeline has, whose result it takes or leaves."""
+    from kubeyolo.bundle import bundle_reference
+    from kubeyolo.source import results_source
+    from kubeyolo.steps.places import result_output
+    from kubeyolo.steps.settings import read_sections
+    from kubeyolo.storage.reference import split_reference
 
-    return command_output(store, step, open_bundle(bundle), _dataset_digest(dataset), settings)
-
-
-def _values(config: Config, *sections: str) -> dict[str, Any]:
-    return {section: getattr(config, section).model_dump(mode="json") for section in sections}
+    digests = {"bundle": split_reference(bundle_reference(bundle))[1], "dataset": _dataset_digest(dataset)}
+    digests |= {"runtime": runtime} if runtime else {}
+    return result_output(store, step, config.model, digests, read_sections(config, step), results_source())

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,19 @@ _BASE_KEY = "extends"
 
 Layer = tuple[str, dict[str, Any]]
 """Where values are from, and the values by dotted key."""
+
+
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """A configuration and where its values are from.
+
+    Attributes:
+        config: The configuration.
+        origins: Origin by dotted key; of keys that are not in it the value is the schema's default.
+    """
+
+    config: Config
+    origins: Mapping[str, str]
 
 
 def load_config(
@@ -47,16 +61,27 @@ def load_config(
     """
     layers: list[Layer] = []
     if file is not None:
-        layers.append((str(file), _flatten(read_mapping(Path(file)), str(file))))
+        layers.append((str(file), flatten(read_mapping(Path(file)), str(file))))
     layers.append(("--set", parse_sets(sets)))
-    layers.append(("the overrides of the pipeline", _flatten(overrides or {}, "the overrides of the pipeline")))
+    layers.append(("the overrides", flatten(overrides or {}, "the overrides")))
+    return resolve_layers(model, layers).config
 
+
+def resolve_layers(model: str | None, layers: Sequence[Layer]) -> ResolvedConfig:
+    """Return the configuration of layers, each over the one before, and all of them over the preset of the model.
+
+    Args:
+        model: Name of the model; without it the last layer that has ``model`` names it, else :data:`DEFAULT_MODEL`.
+        layers: Origins, and values by dotted key.
+
+    Raises:
+        InputError: An unknown model, or a value of the wrong type or out of its range.
+    """
     named = [(origin, values["model"]) for origin, values in layers if "model" in values]
     origin, name = named[-1] if named else ("", DEFAULT_MODEL)
     if model:
         origin, name = "", model
-    layers.insert(0, (f"preset {name}", preset(name, origin)))
-    return _validate(layers, str(name))
+    return _validate([(f"preset {name}", preset(name, origin)), *layers], str(name))
 
 
 def sparse_values(file: Path | str | None = None, sets: Sequence[str] = ()) -> dict[str, Any]:
@@ -65,9 +90,9 @@ def sparse_values(file: Path | str | None = None, sets: Sequence[str] = ()) -> d
     Raises:
         InputError: An unreadable file or a pair without ``=``.
     """
-    merged = _flatten(read_mapping(Path(file)), str(file)) if file is not None else {}
+    merged = flatten(read_mapping(Path(file)), str(file)) if file is not None else {}
     merged |= parse_sets(sets)
-    return _nest(merged)
+    return nest(merged)
 
 
 def preset_names() -> tuple[str, ...]:
@@ -118,7 +143,7 @@ def parse_sets(sets: Iterable[str]) -> dict[str, Any]:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise InputError(f"--set {pair!r}: the value is not YAML: {one_line(error, 200)}") from error
-        values |= _flatten({key.strip(): value}, "--set")
+        values |= flatten({key.strip(): value}, "--set")
     return values
 
 
@@ -126,7 +151,7 @@ def _preset_values(name: str) -> dict[str, Any]:
     content = yaml.safe_load((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")) or {}
     base = content.pop(_BASE_KEY, None)
     values = _preset_values(base) if base else {}
-    return values | _flatten(content, f"preset {name}")
+    return values | flatten(content, f"preset {name}")
 
 
 def read_mapping(path: Path, what: str = "configuration") -> dict[str, Any]:
@@ -151,8 +176,12 @@ def read_mapping(path: Path, what: str = "configuration") -> dict[str, Any]:
     return content
 
 
-def _flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """Return nested or dotted values by dotted key, after a check that every key is known."""
+def flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Return nested or dotted values by dotted key.
+
+    Raises:
+        InputError: A key is unknown, or a section has no keys below it; the message names the origin.
+    """
     known = known_keys()
     sections = {key.split(".")[0] for key in known if "." in key}
     flat: dict[str, Any] = {}
@@ -163,7 +192,7 @@ def _flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
                 continue
             if not isinstance(value, Mapping):
                 raise InputError(f"{name} (from {origin}) is {value!r}: it is a section, expected keys below it")
-            flat |= _flatten({f"{name}.{inner}": each for inner, each in value.items()}, origin)
+            flat |= flatten({f"{name}.{inner}": each for inner, each in value.items()}, origin)
         elif name in known:
             flat[name] = value
         else:
@@ -185,7 +214,8 @@ def _nearest_key(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {by_word[nearest[0]]!r}?" if nearest else suggest(name, known)
 
 
-def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by dotted key as sections of keys."""
     nested: dict[str, Any] = {}
     for key, value in flat.items():
         section, dot, name = key.partition(".")
@@ -196,7 +226,7 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _validate(layers: Sequence[Layer], model: str) -> Config:
+def _validate(layers: Sequence[Layer], model: str) -> ResolvedConfig:
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, values in layers:
@@ -204,7 +234,7 @@ def _validate(layers: Sequence[Layer], model: str) -> Config:
         origins |= dict.fromkeys(values, origin)
     merged["model"] = model
     try:
-        return Config.model_validate(_nest(merged))
+        return ResolvedConfig(Config.model_validate(nest(merged)), origins)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"][:2])

@@ -6,9 +6,12 @@ Unknown keys are refused with the nearest known one; see :func:`kubeyolo.config.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+_IN_FORM: dict[str, Any] = {"in_form": True}
+"""Marks a setting that has a field of its own in the forms of the pipelines, under the name of its key."""
 
 
 class Section(BaseModel):
@@ -49,6 +52,11 @@ class PretrainConfig(Section):
     """Pretraining of the backbone as a classifier."""
 
     enabled: bool = Field(default=True, description="Whether the backbone is pretrained.")
+    data: str = Field(
+        default="",
+        description="Folder or URI of images to pretrain on, one folder for each class; empty takes crops of the data "
+        "set's objects.",
+    )
     image_size: int = Field(default=96, ge=32, multiple_of=32, description="Side of the square crops, in pixels.")
     per_batch_size: int = Field(default=32, ge=1, description="Crops of a step.")
     max_epoch: int = Field(default=20, ge=1, description="Upper bound of the epochs.")
@@ -66,13 +74,17 @@ class TrainConfig(Section):
 
     seed: int = Field(default=0, ge=0, description="Seed of fresh weights, order, augmentation and calibration images.")
     image_size: int = Field(
-        default=640, ge=64, multiple_of=32, description="Side of the square training images, in pixels."
+        default=640,
+        ge=64,
+        multiple_of=32,
+        json_schema_extra=_IN_FORM,
+        description="Side of the square training images, in pixels.",
     )
-    per_batch_size: int = Field(default=8, ge=1, description="Images per process and step.")
-    max_epoch: int = Field(default=300, ge=1, description="Epochs.")
+    per_batch_size: int = Field(default=8, ge=1, json_schema_extra=_IN_FORM, description="Images per process and step.")
+    max_epoch: int = Field(default=300, ge=1, json_schema_extra=_IN_FORM, description="Epochs.")
     processes: int = Field(default=1, ge=1, description="Data-parallel training processes on this machine.")
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="Optimizer.")
-    lr: float = Field(default=0.01, gt=0, description="Peak learning rate.")
+    lr: float = Field(default=0.01, gt=0, json_schema_extra=_IN_FORM, description="Peak learning rate.")
     lr_scheduler: Literal["cosine_annealing", "linear", "exponential"] = Field(
         default="linear", description="How the learning rate falls after the warm-up."
     )
@@ -127,7 +139,9 @@ class EvaluateConfig(Section):
     )
     max_det: int = Field(default=300, ge=1, description="Most boxes of an image.")
     multi_label: bool = Field(default=True, description="Whether one box may be a candidate for several classes.")
-    min_ap: float = Field(default=0.0, ge=0, le=1, description="The step fails when AP is below this.")
+    min_ap: float = Field(
+        default=0.0, ge=0, le=1, json_schema_extra=_IN_FORM, description="The step fails when AP is below this."
+    )
 
 
 class PredictConfig(Section):
@@ -162,7 +176,9 @@ class QuantizeConfig(Section):
     calibration: Literal["minmax", "entropy", "percentile"] = Field(
         default="minmax", description="How the ranges of activations are chosen."
     )
-    max_drop: float = Field(default=1.0, ge=0, description="Largest loss of AP in points (AP x 100).")
+    max_drop: float = Field(
+        default=1.0, ge=0, json_schema_extra=_IN_FORM, description="Largest loss of AP in points (AP x 100)."
+    )
     min_quantized_convs: float = Field(
         default=0.95, ge=0, le=1, description="The step fails when a smaller share of the convolutions is int8."
     )
@@ -171,6 +187,20 @@ class QuantizeConfig(Section):
         gt=0,
         le=1,
         description="The step fails when the int8 file is larger than this share of the float file.",
+    )
+
+
+class RetrainConfig(Section):
+    """When a retraining trains, and when its model becomes the current one."""
+
+    latest: str = Field(
+        default="", description="URI of the pointer to the current model; empty takes models/<model>/latest.json."
+    )
+    force: bool = Field(default=False, description="Train although the data set has not changed.")
+    max_regression: float = Field(
+        default=0.0,
+        json_schema_extra=_IN_FORM,
+        description="Points of AP (AP x 100) that a network may lose against that of the current model.",
     )
 
 
@@ -186,3 +216,4 @@ class Config(Section):
     predict: PredictConfig = PredictConfig()
     export: ExportConfig = ExportConfig()
     quantize: QuantizeConfig = QuantizeConfig()
+    retrain: RetrainConfig = RetrainConfig()

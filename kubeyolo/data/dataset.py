@@ -20,6 +20,7 @@ from kubeyolo.errors import InputError, suggest
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.integrity import check_sha256, sha256_bytes, sha256_file
+from kubeyolo.storage.reference import check_pinned, pin, split_reference
 from kubeyolo.storage.uri import open_store
 
 _REMEDY = "validate the data set again"
@@ -33,6 +34,11 @@ class Dataset:
     manifest: DatasetManifest
     store: Store
     cache: Path
+
+    @property
+    def reference(self) -> str:
+        """The URI with the digest of the content."""
+        return pin(self.uri, self.manifest.digest)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -151,13 +157,15 @@ def open_dataset(uri: str | Path, cache: Path | None = None) -> Dataset:
     """Open a stored data set by the URI of its folder.
 
     Args:
-        uri: As returned by :func:`kubeyolo.data.shards.write_dataset`.
+        uri: As returned by :func:`kubeyolo.data.shards.write_dataset`, or a reference with the digest of the content.
         cache: Where shards of an object store are kept, by default ``~/.cache/kubeyolo/datasets``.
 
     Raises:
-        InputError: There is no data set, or its manifest is damaged or of another version.
+        InputError: There is no data set, its manifest is damaged or of another version, or its content is not that of
+            the reference.
     """
-    store = open_store(str(uri))
+    uri, digest = split_reference(str(uri))
+    store = open_store(uri)
     where = store.uri_of(MANIFEST_NAME)
     try:
         data = store.read_bytes(MANIFEST_NAME)
@@ -174,6 +182,7 @@ def open_dataset(uri: str | Path, cache: Path | None = None) -> Dataset:
         raise InputError(f"{where}: not a data set manifest ({what}); {_REMEDY}") from error
     if manifest.schema_version != SCHEMA_VERSION:
         raise InputError(f"{where}: schema version {manifest.schema_version}, this is {SCHEMA_VERSION}; {_REMEDY}")
+    check_pinned(store.uri, digest, manifest.digest)
     root = cache if cache is not None else cache_folder("datasets")
     # Two manifests with the same digest may have cut their shards differently.
     return Dataset(store.uri, manifest, store, root / f"{manifest.name}-{sha256_bytes(data)[:16]}")

@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +66,33 @@ def content_digest(
     return digest.hexdigest()
 
 
-def fingerprint(source: str | Path) -> str:
-    """Return a sha256 that changes when any annotation or image file of the source does.
+@dataclass(frozen=True)
+class SourceFacts:
+    """What is known of a data set before it is validated.
 
-    For a folder it is taken over names and contents, wherever the folder lies; for an object store over names, sizes
-    and etags, so that nothing is downloaded.
+    Attributes:
+        fingerprint: A sha256 that changes when any annotation or image file does.
+        images: Files in the image folder, by split.
+        size: Bytes of all of them and of the annotations.
+        is_listed: Whether it was listed, not read: an object store has checksums of its own.
+    """
+
+    fingerprint: str
+    images: Mapping[str, int]
+    size: int
+    is_listed: bool
+
+
+def fingerprint(source: str | Path) -> str:
+    """Return the fingerprint of a data set; see :func:`source_facts`."""
+    return source_facts(source).fingerprint
+
+
+def source_facts(source: str | Path) -> SourceFacts:
+    """Look at a data set as it comes in.
+
+    The fingerprint of a folder is taken over names and contents, wherever the folder lies; that of an object store over
+    names, sizes and etags, so that nothing is downloaded.
 
     Raises:
         InputError: The source or one of its splits is missing.
@@ -77,21 +100,33 @@ def fingerprint(source: str | Path) -> str:
     store = open_store(str(source))
     root = store.local_path()
     if root is not None:
-        return _folder_fingerprint(root, local_splits(root))
+        return _folder_facts(root, local_splits(root))
     objects = store.list()
-    return listing_digest(source_objects(objects, stored_splits(store, objects)))
+    splits = stored_splits(store, objects)
+    ours = source_objects(objects, splits)
+    folders = [stored.key.split("/", 1)[0] for stored in ours]
+    images = {name: folders.count(split.images) for name, split in splits.items()}
+    return SourceFacts(listing_digest(ours), images, sum(stored.size for stored in ours), is_listed=True)
 
 
-def _folder_fingerprint(root: Path, splits: dict[str, SplitFiles]) -> str:
+def _folder_facts(root: Path, splits: dict[str, SplitFiles]) -> SourceFacts:
     names = sorted({split.annotations for split in splits.values()})
+    count = {}
     for folder in sorted({split.images for split in splits.values()}):
+        before = len(names)
         for parent, folders, files in os.walk(root / folder):
             folders.sort()
             names += sorted(Path(parent, name).relative_to(root).as_posix() for name in files)
+        count[folder] = len(names) - before
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         digests = pool.map(lambda name: _file_digest(root / name), names)
         lines = [f"{name}\0{value}\n" for name, value in zip(names, digests, strict=True)]
-    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+    return SourceFacts(
+        hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest(),
+        {name: count[split.images] for name, split in splits.items()},
+        sum((root / name).stat().st_size for name in names),
+        is_listed=False,
+    )
 
 
 def _file_digest(path: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from kubeyolo.errors import InputError, suggest
 
 RuntimeName = Literal["mindspore", "onnx", "int8", "mindir"]
+RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 
 
 def check_runtime(name: str) -> RuntimeName:
@@ -15,8 +16,7 @@ def check_runtime(name: str) -> RuntimeName:
     Raises:
         InputError: There is none of this name.
     """
-    names: tuple[RuntimeName, ...] = get_args(RuntimeName)
-    for runtime in names:
+    for runtime in RUNTIMES:
         if name == runtime:
             return runtime
-    raise InputError(f"unknown runtime {name!r}{suggest(name, names)}")
+    raise InputError(f"unknown runtime {name!r}{suggest(name, RUNTIMES)}")

@@ -38,6 +38,8 @@ COCO_NUMBERS: tuple[CocoNumber, ...] = (
 )
 """In the order of pycocotools' summary."""
 
+COCO_KEYS = tuple(number.key for number in COCO_NUMBERS)
+
 _KINDS = {"AP": "Average Precision", "AR": "Average Recall"}
 
 

@@ -143,8 +143,16 @@ class Cluster:
 
     def workflows(self, selector: str) -> list[Document]:
         """Return the workflows of Argo with these labels."""
-        path = f"/apis/argoproj.io/v1alpha1/namespaces/{self.namespace}/workflows"
-        return list(self._request("GET", path, {"labelSelector": selector}, doing="list workflows").get("items", ()))
+        query = {"labelSelector": selector}
+        return list(self._request("GET", self._workflows(), query, doing="list workflows").get("items", ()))
+
+    def workflow(self, name: str) -> Document | None:
+        """Return a workflow of Argo, or None when there is none.
+
+        Raises:
+            InputError: Argo is not installed.
+        """
+        return self._get(self._workflows(name), "read workflows")
 
     def own_pod(self, name: str, seconds: float = _READ_SECONDS) -> Document | None:
         """Return a pod of the namespace of this process, or None when there is none; wait no longer than this."""
@@ -185,6 +193,10 @@ class Cluster:
 
     def _jobs(self, name: str = "") -> str:
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}"
+        return f"{path}/{name}" if name else path
+
+    def _workflows(self, name: str = "") -> str:
+        path = f"/apis/argoproj.io/v1alpha1/namespaces/{self.namespace}/workflows"
         return f"{path}/{name}" if name else path
 
     def _core(self, rest: str) -> str:
@@ -262,7 +274,7 @@ class Cluster:
     def _refusal(self, error: client.ApiException, doing: str) -> KubeyoloError:
         said = _message(error)
         if error.status == 404:
-            return _Missing(said)
+            return _Missing(said, doing)
         if error.status == 409:
             return AlreadyExists(said)
         if error.status == 401:
@@ -283,9 +295,10 @@ class Cluster:
 class _Missing(InputError):
     """There is no such object, or, when the server does not know its kind, no such kind."""
 
-    def __init__(self, said: str) -> None:
+    def __init__(self, said: str, doing: str) -> None:
         self.kind = not said or "the server could not find the requested resource" in said or "page not found" in said
-        what = "Volcano is not installed on this cluster; install it, all its CRDs included" if self.kind else said
+        program = "Argo Workflows" if "workflows" in doing else "Volcano"
+        what = f"{program} is not installed on this cluster; install it, all its CRDs included" if self.kind else said
         super().__init__(what)
 
 

@@ -11,6 +11,7 @@ from kubeyolo.launch.settings import ClusterSettings, cluster_settings
 from kubeyolo.training.spec import TrainingSpec
 
 LOCAL, VOLCANO = "local", "volcano"
+LAUNCHERS = (LOCAL, VOLCANO)
 
 
 def checked_settings(
@@ -50,23 +51,9 @@ def training_launcher(
     return _on_volcano(settings)
 
 
-def stop_launched(name: str, values: Mapping[str, Any]) -> None:
-    """Delete what the training of this run of a pipeline has left; nothing happens for the launcher ``local``.
-
-    Raises:
-        InputError: Unknown launcher, settings that are not allowed, or the cluster cannot be used.
-    """
-    _check(name)
-    if name == LOCAL:
-        return
-    from kubeyolo.launch.volcano import stop_training
-
-    stop_training(cluster_settings(values))
-
-
 def _check(name: str) -> None:
-    if name not in (LOCAL, VOLCANO):
-        raise InputError(f"unknown launcher {name!r}{suggest(name, (LOCAL, VOLCANO))}")
+    if name not in LAUNCHERS:
+        raise InputError(f"unknown launcher {name!r}{suggest(name, LAUNCHERS)}")
 
 
 def _on_volcano(settings: ClusterSettings) -> Callable[[TrainingSpec], None]:

@@ -22,6 +22,8 @@ CONTAINER = "trainer"
 RUN_LABEL = "kubeyolo.io/run"
 OUTPUT_LABEL = "kubeyolo.io/output"
 SPEC_ANNOTATION = "kubeyolo.io/spec"
+RUN_NAMESPACE_ANNOTATION = "kubeyolo.io/run-namespace"
+WORKFLOW_ANNOTATION = "kubeyolo.io/workflow-uid"
 POD_LABELS = {"app.kubernetes.io/part-of": "kubeyolo", "app.kubernetes.io/component": "trainer"}
 
 BAD_INPUT = 2
@@ -46,6 +48,21 @@ class Owner:
         return {"apiVersion": self.api_version, "kind": self.kind, "name": self.name, "uid": self.uid}
 
 
+@dataclass(frozen=True)
+class Run:
+    """The run of a pipeline that a job belongs to.
+
+    Attributes:
+        name: Of its workflow.
+        namespace: Of its workflow, which may be another one than that of the job.
+        workflow: What the pods of its steps are owned by; None where they have no owner.
+    """
+
+    name: str
+    namespace: str
+    workflow: Owner | None = None
+
+
 def digest_of(text: str, digits: int = 12) -> str:
     """Return the first digits of the sha256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:digits]
@@ -68,8 +85,7 @@ def job_manifest(
     name: str,
     namespace: str,
     image: str,
-    run: str = "",
-    owner: Owner | None = None,
+    run: Run | None = None,
 ) -> dict[str, Any]:
     """Return the ``batch.volcano.sh/v1alpha1`` Job that trains as a gang of pods.
 
@@ -82,27 +98,28 @@ def job_manifest(
         name: Of the job.
         namespace: Where it runs.
         image: Of the trainer.
-        run: What the job belongs to, as a label.
-        owner: The workflow that owns it.
+        run: What the job belongs to. Its workflow owns the job when both are in the same namespace.
 
     Raises:
         InputError: The number of processes does not fit the pods.
     """
     nodes = settings.nodes_for(spec.processes)
     document = spec.model_dump_json()
+    # The settings cannot replace these labels: the network policy and the watch select by them.
     labels = {
+        **settings.labels,
         **POD_LABELS,
         OUTPUT_LABEL: digest_of(spec.output),
-        **({RUN_LABEL: run} if run else {}),
-        **settings.labels,
+        **({RUN_LABEL: run.name} if run else {}),
     }
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": namespace,
         "labels": labels,
     }
-    if owner is not None:
-        metadata["ownerReferences"] = [owner.reference()]
+    # Kubernetes removes at once what is owned from another namespace.
+    if run and run.workflow and run.namespace == namespace:
+        metadata["ownerReferences"] = [run.workflow.reference()]
     job: dict[str, Any] = {
         "schedulerName": "volcano",
         "queue": settings.queue,
@@ -127,7 +144,10 @@ def job_manifest(
     }
     if settings.priority_class:
         job["priorityClassName"] = settings.priority_class
-    metadata["annotations"] = {SPEC_ANNOTATION: digest_of(json.dumps(job, sort_keys=True))}
+    annotations = {SPEC_ANNOTATION: digest_of(json.dumps(job, sort_keys=True))}
+    if run and run.workflow:
+        annotations |= {RUN_NAMESPACE_ANNOTATION: run.namespace, WORKFLOW_ANNOTATION: run.workflow.uid}
+    metadata["annotations"] = annotations
     return {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Job", "metadata": metadata, "spec": job}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
 from kubeyolo.launch.cluster import AlreadyExists, Cluster, Document, Unreachable
-from kubeyolo.launch.manifest import BAD_INPUT, OUTPUT_LABEL, SPEC_ANNOTATION
+from kubeyolo.launch.manifest import BAD_INPUT, OUTPUT_LABEL, SPEC_ANNOTATION, WORKFLOW_ANNOTATION
 from kubeyolo.launch.patience import Patience
 from kubeyolo.launch.pods import PodWatch, Show
 from kubeyolo.launch.queueing import check_queue, queue_report
@@ -85,7 +85,8 @@ class Shepherd:
     def run(self) -> None:
         """Train, and leave no job behind, whatever happens; but to another process that takes the place of this one.
 
-        A job of this name that is under way is adopted. One that ended, or whose training is another one's, is not.
+        A job of this name that is under way is adopted. One that has ended is not, nor one whose training is another
+        one's, nor one of an earlier workflow of the same name.
 
         Raises:
             InputError: The cluster cannot be used, or the trainer refused its input.
@@ -128,7 +129,7 @@ class Shepherd:
                         break
                 elif job["metadata"].get("deletionTimestamp"):
                     pass  # It will be gone.
-                elif adopt and _phase(job) not in _OVER:
+                elif adopt and _phase(job) not in _OVER and self._is_of_this_workflow(job):
                     self._check_same(job)
                     adopted = not self._submitting
                     if adopted or self._stays(job):
@@ -206,6 +207,11 @@ class Shepherd:
             and _phase(job) not in _OVER
             and (not before or job["metadata"]["creationTimestamp"] <= before)
         ]
+
+    def _is_of_this_workflow(self, job: Document) -> bool:
+        """Tell whether a job was submitted by this workflow, and not by an earlier one that had the same name."""
+        workflow = (job["metadata"].get("annotations") or {}).get(WORKFLOW_ANNOTATION)
+        return workflow in (None, self._manifest["metadata"]["annotations"].get(WORKFLOW_ANNOTATION))
 
     def _check_same(self, job: Document) -> None:
         notes = job["metadata"].get("annotations") or {}

@@ -13,7 +13,7 @@ from types import FrameType
 
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError
 from kubeyolo.launch.cluster import POD_NAME, Cluster, Document
-from kubeyolo.launch.manifest import RUN_LABEL, Owner, digest_of, job_manifest, job_name
+from kubeyolo.launch.manifest import Owner, Run, digest_of, job_manifest, job_name
 from kubeyolo.launch.patience import Patience
 from kubeyolo.launch.pods import Show
 from kubeyolo.launch.settings import ClusterSettings
@@ -29,10 +29,9 @@ _LAST_LOOK_SECONDS = 0.4
 
 @dataclass(frozen=True)
 class Step:
-    """The step of a pipeline that this process is: its run, the workflow that owns it, and its image."""
+    """The step of a pipeline that this process is: its run, and its image."""
 
-    run: str
-    owner: Owner | None
+    run: Run
     image: str
 
 
@@ -67,19 +66,17 @@ def launch_on_volcano(
     image = settings.image or (step.image if step else "")
     if not image:
         raise InputError("the image of the trainer is not set; give it with --cluster-set image=REFERENCE")
-    # Kubernetes removes at once what is owned from another namespace. A job without an owner is left to nobody.
-    owned = step is not None and cluster.namespace == cluster.home
-    run = step.run if step else f"kubeyolo-{digest_of(spec.output, 10)}"
+    run = step.run.name if step else f"kubeyolo-{digest_of(spec.output, 10)}"
     manifest = job_manifest(
         spec,
         settings,
         name=job_name(run, _TASK),
         namespace=cluster.namespace,
         image=image,
-        run=step.run if step else "",
-        owner=step.owner if step and owned else None,
+        run=step.run if step else None,
     )
-    replaced = partial(_is_deleted, cluster) if owned else lambda: False
+    # Where the next try never comes, the owner of the job removes it, and in another namespace the watch.
+    replaced = partial(_is_deleted, cluster) if step is not None else lambda: False
     with _ending_when_told():
         Shepherd(cluster, manifest, settings, show, pace, is_replaced=replaced, patient=step is not None).run()
 
@@ -100,28 +97,6 @@ def _ending_when_told() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def stop_training(settings: ClusterSettings, show: Show | None = None, *, cluster: Cluster | None = None) -> int:
-    """Delete the jobs that this run of a pipeline has left, and return how many; nothing happens when there is none.
-
-    Raises:
-        InputError: This is no step of a pipeline on a cluster, or the cluster cannot be used.
-    """
-    show = show or _print_line
-    cluster, pace = cluster or Cluster.connect(settings.namespace), Pace()
-    patience = Patience(pace.patience, show)
-    step = patience.repeat(partial(this_step, cluster), pace.poll)
-    if step is None:
-        raise InputError("only a step of a pipeline on a cluster knows which training to stop")
-    deleted = patience.repeat(partial(_delete_jobs, cluster, step.run), pace.poll)
-    show(f"deleted {', '.join(deleted)}" if deleted else "no training is left")
-    return len(deleted)
-
-
-def _delete_jobs(cluster: Cluster, run: str) -> list[str]:
-    names = [job["metadata"]["name"] for job in cluster.jobs(f"{RUN_LABEL}={run}")]
-    return [name for name in names if cluster.delete_job(name)]
 
 
 def check_spec(spec: TrainingSpec, settings: ClusterSettings) -> None:
@@ -148,7 +123,7 @@ def this_step(cluster: Cluster) -> Step | None:
     meta = pod["metadata"]
     owner = next(iter(meta.get("ownerReferences", ())), None)
     run = (meta.get("labels") or {}).get(_WORKFLOW_LABEL) or (owner or {}).get("name") or name
-    return Step(run, _owner(owner), _image(pod))
+    return Step(Run(run, cluster.home, _owner(owner)), _image(pod))
 
 
 def _is_deleted(cluster: Cluster) -> bool:

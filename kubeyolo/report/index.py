@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from kubeyolo.errors import InputError, suggest
-from kubeyolo.report.dag import draw_tall, draw_wide
+from kubeyolo.report.dag import Edges, draw_tall, draw_wide
 from kubeyolo.report.formats import DASH, duration, number3, setting, signed_points
 from kubeyolo.report.page import Stat, fact_groups, render
 
@@ -65,7 +65,7 @@ class StepCard:
         return [(key, _value(value)) for key, value in self.values.items()]
 
 
-def index_page(run_name: str, cards: Sequence[StepCard], facts: Mapping[str, Any]) -> str:
+def index_page(run_name: str, cards: Sequence[StepCard], facts: Mapping[str, Any], edges: Edges = ()) -> str:
     """Return the index page of a run.
 
     Args:
@@ -74,6 +74,7 @@ def index_page(run_name: str, cards: Sequence[StepCard], facts: Mapping[str, Any
         facts: The run's summary. ``evaluate`` (with AP, AP50), ``export.onnx.AP``, ``quantize.int8.AP`` and ``seconds``
             are shown as large numbers where they are; ``model``, ``dataset`` (with digest), ``bundle`` and any other
             key are listed.
+        edges: Which step waits for which, as pairs.
     """
     status = _overall(cards)
     known = {"evaluate", "export", "quantize", "seconds"}
@@ -90,8 +91,8 @@ def index_page(run_name: str, cards: Sequence[StepCard], facts: Mapping[str, Any
         status=status,
         tone=_TONES[status],
         stats=_stats(cards, facts),
-        wide=draw_wide(cards),
-        tall=draw_tall(cards),
+        wide=draw_wide(cards, edges),
+        tall=draw_tall(cards, edges),
         cards=cards,
         groups=groups,
     )

@@ -26,15 +26,15 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, f
     dataset = manifest.get("dataset") or {}
     classes = list(manifest.get("classes", ()))
     height, width = manifest.get("image_size", (0, 0))
-    trained_on = f", trained on {_text(dataset.get('name', 'a data set'))}" if dataset else ""
+    trained_on = f", trained on {escape(dataset.get('name', 'a data set'))}" if dataset else ""
     parts = [
-        f"# {_text(name)}",
+        f"# {escape(name)}",
         f"An object detector for {len(classes)} class{'es' * (len(classes) != 1)}{trained_on}. "
         "Trained, evaluated, exported and quantized by kubeyolo.",
         "## Numbers",
         _number_table(metrics) if metrics else "No evaluation is part of this bundle.",
         "## Classes",
-        ", ".join(_text(label) for label in classes) + ".",
+        ", ".join(escape(label) for label in classes) + ".",
         "## Input and output",
         _interface(manifest, height, width),
         "## Training",
@@ -66,7 +66,7 @@ def _number_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
     for number in COCO_NUMBERS:
         rows.append([number.key, f"{number.iou}, {number.area}, {number.max_det}"])
         rows[-1] += [number3(numbers.get(number.key)) for numbers in metrics.values()]
-    table = _table(["Number", "IoU, area, detections", *metrics], rows, right=len(metrics))
+    table = markdown_table(["Number", "IoU, area, detections", *metrics], rows, right=len(metrics))
     return f"COCO numbers on the validation split, computed by pycocotools.\n\n{table}"
 
 
@@ -74,8 +74,8 @@ def _interface(manifest: Mapping[str, Any], height: int, width: int) -> str:
     steps = manifest.get("preprocessing") or {}
     strides = ", ".join(str(stride) for stride in manifest.get("strides", ()))
     return (
-        f"Images are resized by {_text(steps.get('resize', 'letterbox'))} to {width} × {height} pixels "
-        f"(fill {steps.get('fill', 114)}), {_text(steps.get('channels', 'RGB'))}, divided by "
+        f"Images are resized by {escape(steps.get('resize', 'letterbox'))} to {width} × {height} pixels "
+        f"(fill {steps.get('fill', 114)}), {escape(steps.get('channels', 'RGB'))}, divided by "
         f"{setting(steps.get('divisor', 255.0))}, laid out N × 3 × {height} × {width}, float32. "
         f"The outputs are the raw levels of strides {strides}; the ONNX files also give decoded `predictions`. "
         "Anchors, strides and preprocessing are in `bundle.json`.\n\n"
@@ -93,25 +93,25 @@ def _training(manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
     if manifest.get("code_digest"):
         rows.append(["code digest", str(manifest["code_digest"])])
     rows += [[f"package {name}", str(version)] for name, version in (manifest.get("packages") or {}).items()]
-    return _table(["Setting", "Value"], rows)
+    return markdown_table(["Setting", "Value"], rows)
 
 
 def _file_table(files: Mapping[str, Any]) -> str:
     rows = [[name, size_text(file.get("size", 0)), str(file.get("sha256", ""))] for name, file in files.items()]
-    return _table(["File", "Size", "sha256"], rows)
+    return markdown_table(["File", "Size", "sha256"], rows)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0) -> str:
-    """Return a Markdown table; the last ``right`` columns are numbers."""
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0) -> str:
+    """Return a Markdown table, its cells escaped; the last ``right`` columns are numbers."""
     rule = ["---"] * (len(head) - right) + ["---:"] * right
     lines = [head, rule, *rows]
     out = []
     for index, line in enumerate(lines):
-        cells = line if index == 1 else [_text(cell) for cell in line]
+        cells = line if index == 1 else [escape(cell) for cell in line]
         out.append(f"| {' | '.join(cells)} |")
     return "\n".join(out)
 
 
-def _text(value: object) -> str:
+def escape(value: object) -> str:
     """Return text with the marks of Markdown and HTML escaped, on one line."""
     return _SPECIAL.sub(r"\\\1", " ".join(str(value).split()))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kubeyolo.bundle import MANIFEST_NAME as BUNDLE_NAME
 from kubeyolo.data.manifest import MANIFEST_NAME as DATASET_NAME
 from kubeyolo.errors import InputError
-from kubeyolo.storage.uri import join_uri, open_store, split_uri
+from kubeyolo.storage.integrity import sha256_bytes
+from kubeyolo.storage.reference import split_reference
+from kubeyolo.storage.uri import join_uri, open_store, read_document
 
-# The document that says that what an output points at is whole.
-_DOCUMENTS = {"dataset": DATASET_NAME, "bundle": BUNDLE_NAME, "backbone": BUNDLE_NAME}
+_RECORD = "record"
+_BUNDLES = frozenset({"bundle", "backbone"})
 
 
 def cached_outputs(cache: Path, key: str) -> dict[str, Any]:
@@ -24,42 +25,45 @@ def cached_outputs(cache: Path, key: str) -> dict[str, Any]:
 
 
 def forget_dangling(cache: Path, store_uri: str) -> list[str]:
-    """Remove the entries whose results are no longer in the store, and return the URIs that are missing.
+    """Remove the entries whose results are no longer in the store as they were, and return the URIs that are missing.
 
     kfp looks whether the files of artifacts are there, not what a URI points at: a store that was emptied would still
     give hits, and the next step would find nothing. Removed are also entries without results: those of containers that
     failed and that kfp took for a success.
     """
-    root = open_store(store_uri).uri.rstrip("/")
+    root = absolute_uri(store_uri)
     missing = []
     for path in sorted(cache.glob("*.json")):
         outputs = _read(path)
-        if not outputs.get("record"):
+        if not outputs.get(_RECORD):
             path.unlink(missing_ok=True)
-        for uri in _documents(outputs):
-            if uri.startswith(f"{root}/") and not _exists(uri):
+        for name, value in outputs.items():
+            if not isinstance(value, str) or not value.startswith(f"{root}/"):
+                continue
+            if not _is_there(name, value):
                 path.unlink(missing_ok=True)
-                missing.append(uri)
+                missing.append(split_reference(value)[0])
                 break
     return missing
 
 
-def _documents(outputs: dict[str, Any]) -> Iterator[str]:
-    """Yield the URIs of the documents that a task's outputs point at."""
-    for name, value in outputs.items():
-        if not isinstance(value, str) or "://" not in value:
-            continue
-        if name == "record":
-            yield value
-        elif name in _DOCUMENTS:
-            yield join_uri(value, _DOCUMENTS[name])
+def absolute_uri(store_uri: str) -> str:
+    """Return the URI of a store as references below it begin, after a look whether it answers."""
+    return open_store(store_uri).uri.rstrip("/")
 
 
-def _exists(uri: str) -> bool:
+def _is_there(name: str, reference: str) -> bool:
+    """Tell whether the content that a task's output refers to is still the one at its place."""
+    uri, digest = split_reference(reference)
+    if not digest:
+        return True
     try:
-        parent, name = split_uri(uri)
-        return open_store(parent).exists(name)
-    except InputError:
+        if name in _BUNDLES:
+            return sha256_bytes(read_document(join_uri(uri, BUNDLE_NAME))) == digest
+        if name == "dataset":
+            return json.loads(read_document(join_uri(uri, DATASET_NAME))).get("digest") == digest
+        return sha256_bytes(read_document(uri)) == digest
+    except (InputError, ValueError):
         return False
 
 

@@ -9,11 +9,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from kubeyolo.compiled.bind import image_references_in
+from kubeyolo.compiled.images import IMAGE_USER
 from kubeyolo.errors import InputError, one_line
-from kubeyolo.runs.bind import image_references_in
-from kubeyolo.runs.images import IMAGE_USER
 from kubeyolo.runs.interrupt import Interruption, interruptible
-from kubeyolo.runs.parameters import RunParameters
+from kubeyolo.runs.local import LocalRun
 from kubeyolo.storage.file_errors import make_folder
 from kubeyolo.storage.location import BucketLocation, FileLocation, parse
 from kubeyolo.storage.minio_settings import VARIABLES, MinioSettings, is_loopback
@@ -40,22 +40,22 @@ class ContainerRunner:
     environment of the containers and nowhere else.
     """
 
-    def __init__(self, parameters: RunParameters) -> None:
+    def __init__(self, run: LocalRun) -> None:
         """Look at what can be known before the run.
 
         Raises:
             InputError: The store is a folder, which containers do not share, or its settings are missing; the package
                 docker is not installed.
         """
-        store = parse(parameters.store)
+        store = parse(run.store)
         if not isinstance(store, BucketLocation):
             raise InputError(
-                f"store {parameters.store}: containers share no folder; give --store minio://bucket/prefix, "
+                f"store {run.store}: containers share no folder; give --store minio://bucket/prefix, "
                 "and MINIO_ENDPOINT, MINIO_ACCESS_KEY and MINIO_SECRET_KEY in the environment"
             )
-        self._settings = MinioSettings.from_environment(parameters.store)
-        self._label = {RUN_LABEL: parameters.name}
-        sources = (parse(place) for place in (parameters.data, parameters.classification) if place)
+        self._settings = MinioSettings.from_environment(run.store)
+        self._label = {RUN_LABEL: run.name}
+        sources = (parse(place) for place in run.places if place)
         self._shared = [source.path for source in sources if isinstance(source, FileLocation)]
         self._arguments: dict[str, Any] = {}
         try:

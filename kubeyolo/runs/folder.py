@@ -11,41 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kubeyolo.catalogue import STEPS, steps_of
+from kubeyolo.compiled.read import edges_of, pipeline_text, task_names
 from kubeyolo.errors import InputError, KubeyoloError
+from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.events import StepRecord
 from kubeyolo.report.index import Status, StepCard, index_page
+from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import read_document
 
 LATEST = "latest"
-STEPS = (
-    "validate_dataset",
-    "pretrain_backbone",
-    "train",
-    "evaluate",
-    "export_model",
-    "quantize",
-    "publish",
-)
-COCO_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-
-_NETWORKS = {"trained": ("evaluate", ""), "ONNX": ("export_model", "onnx."), "int8": ("quantize", "int8.")}
-
-# What the index page shows of each step's metrics: words, and the place of the value among them.
-_CARD_VALUES: dict[str, dict[str, str]] = {
-    "validate_dataset": {
-        "training images": "train_images",
-        "validation images": "val_images",
-        "training boxes": "train_boxes",
-        "validation boxes": "val_boxes",
-        "classes": "classes",
-    },
-    "pretrain_backbone": {"steps": "steps", "accuracy, held out": "accuracy"},
-    "train": {"steps": "steps", "loss": "loss", "images per second": "images_per_second"},
-    "evaluate": {"AP": "AP", "AP50": "AP50", "AP75": "AP75"},
-    "export_model": {"AP in ONNX": "onnx.AP", "largest difference": "largest_difference"},
-    "quantize": {"AP in int8": "int8.AP", "loss of AP, points": "drop", "size, int8 to float": "size_ratio"},
-    "publish": {"version": "version"},
-}
 
 
 @dataclass
@@ -60,12 +35,23 @@ class StepState:
 
 @dataclass
 class RunState:
-    """What is known of a run: its steps, and how it was started."""
+    """What is known of a run: how it was started, and its steps by name, in the order of the catalogue.
+
+    Attributes:
+        name: Its name.
+        model: Name of the detector.
+        data: Where the data lies.
+        pipeline: The compiled pipeline.
+    """
 
     name: str
     model: str
     data: str
-    steps: dict[str, StepState] = field(default_factory=lambda: {step: StepState() for step in STEPS})
+    pipeline: str = field(default_factory=pipeline_text, repr=False)
+    steps: dict[str, StepState] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.steps = {step.name: StepState() for step in steps_of(task_names(self.pipeline))}
 
     def metric(self, step: str, name: str) -> Any:
         """Return a value of a step's metrics by its dotted place, or None."""
@@ -76,16 +62,17 @@ class RunState:
         return value
 
     def numbers(self) -> dict[str, dict[str, float | None]]:
-        """Return the COCO numbers of the trained, the ONNX and the int8 network."""
+        """Return the COCO numbers of each network that a step of the run measures."""
         return {
-            name: {key: self.metric(step, prefix + key) for key in COCO_KEYS}
-            for name, (step, prefix) in _NETWORKS.items()
+            network: {key: self.metric(step, f"{place}.{key}".lstrip(".")) for key in COCO_KEYS}
+            for step in self.steps
+            for network, place in STEPS[step].networks.items()
         }
 
     def output(self, step: str, name: str) -> str:
-        """Return an output of a step, empty where it is not known."""
+        """Return an output of a step, a reference without its digest; empty where it is not known."""
         record = self.steps[step].record
-        return record.outputs.get(name, "") if record else ""
+        return split_reference(record.outputs.get(name, ""))[0] if record else ""
 
 
 class RunFolder:
@@ -124,8 +111,8 @@ class RunFolder:
                 if uri:
                     _replace(self._report(step), read_document(uri))
         facts = index_facts(state)
-        cards = [self._card(state, step) for step in STEPS]
-        _replace(self.index, index_page(state.name, cards, facts).encode())
+        cards = [self._card(state, step) for step in state.steps]
+        _replace(self.index, index_page(state.name, cards, facts, edges_of(state.pipeline)).encode())
         if all(known.record for known in state.steps.values()):
             _replace(self.summary, (json.dumps(summary(state), indent=1) + "\n").encode())
         else:
@@ -137,7 +124,7 @@ class RunFolder:
     def _card(self, state: RunState, step: str) -> StepCard:
         known = state.steps[step]
         has_report = bool(known.report or (known.record and known.record.report)) and self._report(step).is_file()
-        values = {words: _shown(state.metric(step, place)) for words, place in _CARD_VALUES[step].items()}
+        values = {words: _shown(state.metric(step, place)) for words, place in STEPS[step].cards.items()}
         return StepCard(
             step=step,
             status=known.status,

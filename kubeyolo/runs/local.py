@@ -10,20 +10,21 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from kubeyolo.compiled.bind import without_retries
+from kubeyolo.compiled.read import pipeline_text
 from kubeyolo.errors import InputError, KubeyoloError, WorkError, one_line
-from kubeyolo.events import Event, StepRecord
-from kubeyolo.runs.bind import DETECTOR_TRAINING, pipeline_text, without_retries
+from kubeyolo.events import Event, RunObserver, StepRecord
 from kubeyolo.runs.cache import cached_outputs, forget_dangling
-from kubeyolo.runs.folder import STEPS, RunFolder, RunState, summary
+from kubeyolo.runs.folder import RunFolder, RunState, summary
 from kubeyolo.runs.lock import run_lock
-from kubeyolo.runs.parameters import RunParameters
 from kubeyolo.runs.runner import ProcessRunner, StepRunner
-from kubeyolo.runs.watch import CacheHits, RunObserver, StepLines
+from kubeyolo.runs.watch import CacheHits, StepLines
 from kubeyolo.storage.file_errors import make_folder
+from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import read_document
 
 CACHE = ".cache"
@@ -33,6 +34,29 @@ RUN_PID = "KUBEYOLO_RUN_PID"
 # What kfp raises: of a failed step the first; of a container without results, which it takes for a success, when the
 # next step asks for them; of an engine that refuses a container.
 _KFP_ERRORS = (RuntimeError, ValueError, KeyError, OSError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalRun:
+    """A run of a compiled pipeline on this machine.
+
+    Attributes:
+        name: Its name, that of its folder.
+        model: Name of the detector.
+        store: URI of its store.
+        form: Text by field of the pipeline's form; ``data`` and ``store`` are absolute.
+        pipeline: The compiled pipeline.
+        places: URIs of what is read from, so that containers can see the folders among them.
+        environment: Digest of the packages that compute: results of others are never taken from the cache.
+    """
+
+    name: str
+    model: str
+    store: str
+    form: Mapping[str, str]
+    pipeline: str = field(default_factory=pipeline_text, repr=False)
+    places: tuple[str, ...] = ()
+    environment: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,48 +69,33 @@ class RunOutcome:
     state: RunState
 
 
-def run_local(
-    parameters: RunParameters,
-    runs: Path,
-    observer: RunObserver,
-    pipeline: str | None = None,
-    runner: StepRunner | None = None,
-) -> RunOutcome:
-    """Run the detector training pipeline here; steps that are done already are taken from kfp's cache.
+def run_local(run: LocalRun, runs: Path, observer: RunObserver, runner: StepRunner | None = None) -> RunOutcome:
+    """Run a pipeline here; steps that are done already are taken from kfp's cache.
 
-    The same parameters give the same run: one that was interrupted goes on where it stopped, and training at its
-    newest checkpoint. The index page is written whether the run succeeds or fails.
+    The same form on the same data is the same run: one that was interrupted goes on where it stopped, and training at
+    its newest checkpoint. The index page is written whether the run succeeds or fails.
 
     Args:
-        parameters: What to run, on what.
+        run: What to run, on what.
         runs: Folder of all runs; the run's own folder is made in it.
         observer: Told what happens.
-        pipeline: A compiled pipeline with the same steps and parameters, in place of the one of the wheel.
         runner: Runs the steps; in processes without it.
 
     Raises:
         InputError: A step refused its input, or the same run is under way.
         WorkError: A step failed; the message is its own.
     """
-    folder = RunFolder(runs, parameters.name)
-    state = RunState(parameters.name, parameters.model, parameters.data)
+    folder = RunFolder(runs, run.name)
+    state = RunState(run.name, run.model, run.form.get("data", ""), run.pipeline)
     with run_lock(folder.path / "lock"):
-        cache = make_folder(runs.absolute() / CACHE)
-        forget_dangling(cache, parameters.store)
+        cache = make_folder(runs.absolute() / CACHE / run.environment)
+        forget_dangling(cache, run.store)
         folder.open()
         watcher = _Watcher(state, cache, observer)
         try:
             with (folder.path / "run.log").open("a", encoding="utf-8") as log:
                 log.write(f"=== {time.strftime('%Y-%m-%d %H:%M:%S %z')} {shlex.join(sys.argv)}\n")
-                _execute(
-                    pipeline or pipeline_text(DETECTOR_TRAINING),
-                    parameters.arguments(),
-                    folder.path,
-                    cache,
-                    log,
-                    watcher,
-                    runner or ProcessRunner(),
-                )
+                _execute(run.pipeline, run.form, folder.path, cache, log, watcher, runner or ProcessRunner())
             watcher.check()
         except BaseException as error:
             watcher.stop(error)
@@ -143,8 +152,8 @@ class _Watcher:
         Raises:
             WorkError: A step has not.
         """
-        for step in STEPS:
-            if self.state.steps[step].record is None:
+        for step, known in self.state.steps.items():
+            if known.record is None:
                 raise WorkError(f"{step}: ended without its results; see run.log in the folder of the run")
 
     def stop(self, error: BaseException) -> None:
@@ -240,4 +249,4 @@ def _kfp_log(handler: logging.Handler) -> Iterator[None]:
 
 
 def _read_record(uri: str) -> StepRecord:
-    return StepRecord.model_validate_json(read_document(uri))
+    return StepRecord.model_validate_json(read_document(split_reference(uri)[0]))

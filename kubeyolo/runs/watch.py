@@ -7,7 +7,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from kubeyolo.events import Event, parse_event
 
@@ -23,25 +23,6 @@ _MACHINERY = re.compile(
 _NEXT_TASK = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - INFO - Executing task ")
 _INDENTATION = "    "
 _CACHE_HIT = re.compile(r"Task (?P<task>\S+) cache hit \(key=(?P<key>[0-9a-f]+)\)")
-
-
-class RunObserver(Protocol):
-    """Whoever shows a run while it goes on."""
-
-    def started(self, step: str) -> None:
-        """A step has started."""
-
-    def cached(self, step: str) -> None:
-        """A step has not been run, since its result is known."""
-
-    def line(self, step: str, text: str) -> None:
-        """A step has printed a line."""
-
-    def finished(self, step: str, seconds: float) -> None:
-        """A step has ended well."""
-
-    def failed(self, step: str, message: str) -> None:
-        """A step has failed."""
 
 
 class StepLines(io.TextIOBase):

@@ -1,274 +1,335 @@
-"""The steps as Kubeflow components call them: plain parameters in; URIs, metrics and a report out.
+"""The steps as Kubeflow components call them: settings and references in; references and artifacts out.
 
-The bodies in ``components/`` are one call into this module. kfp is not imported: its artifacts are known by what they
-can do (:class:`MetricsArtifact`, :class:`ReportArtifact`). ``…_overrides`` are values over those of the model's
-preset, by key of their section; of the other settings 0 and an empty text leave the preset's value.
+The bodies in ``components/`` are one call into this module, with the same parameters. kfp is not imported: its
+artifacts are known by what they can do (see :mod:`kubeyolo.steps.reporting`). ``settings`` are made by ``configure``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import Any
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from kubeyolo.config.load import load_config
-from kubeyolo.config.schema import Config
-from kubeyolo.steps.places import backbone_output, run_output, training_output
-from kubeyolo.steps.reporting import ConfusionArtifact, MetricsArtifact, ReportArtifact, failing, reported
-from kubeyolo.storage.uri import join_uri
+from kubeyolo.bundle import MANIFEST_NAME, MODEL_CARD, BundleManifest, open_bundle, read_manifest
+from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION
+from kubeyolo.evaluation.names import RuntimeName
+from kubeyolo.index import run_output, write_note
+from kubeyolo.steps.places import backbone_output, result_output, training_output
+from kubeyolo.steps.record import read_record, write_record, write_report
+from kubeyolo.steps.reporting import (
+    ConfusionArtifact,
+    FileArtifact,
+    HandleArtifact,
+    MetricsArtifact,
+    StepReporter,
+    reported,
+)
+from kubeyolo.steps.settings import StepSettings
+from kubeyolo.storage.reference import split_reference
+from kubeyolo.storage.uri import join_uri, read_document
 
-Values = Mapping[str, Any]
+if TYPE_CHECKING:
+    from kubeyolo.steps.configure import ConfiguredRun
+
+Struct = Mapping[str, Any]
+
+RUN_ID = "KUBEYOLO_RUN_ID"
+"""Environment variable of a pod with the id that Kubeflow has given to the run."""
+
+_MEGABYTE = 1e6
+_MOST_CHARACTERS = 1000
 
 
-def validate_dataset(data: str, store: str, metrics: MetricsArtifact, report: ReportArtifact) -> tuple[str, str, str]:
-    """Validate and store a data set; return its URI, its digest, and the URI of the step's record."""
-    from kubeyolo.steps import validate
-
-    with reported(validate.STEP) as reporter:
-        outcome = validate.validate_dataset(data, store)
-        reporter.publish(outcome.record, metrics, report)
-    return outcome.dataset, outcome.digest, outcome.record
+def configure_training(*, plan: FileArtifact, **form: str) -> tuple[Struct | str, ...]:
+    """Resolve and check a training; return the struct of the run, the settings of each step, and the record."""
+    run, record = _configure(DETECTOR_TRAINING, form, plan)
+    return run.struct(), *_structs(run), record
 
 
-def pretrain_backbone(
-    *,
-    dataset: str,
-    dataset_digest: str,
-    store: str,
-    model: str,
-    classification: str,
-    classification_fingerprint: str,
-    pretrain_overrides: Values,
-    augment_overrides: Values,
-    train_overrides: Values,
-    seed: int,
-    code_digest: str,
-    metrics: MetricsArtifact,
-    report: ReportArtifact,
+def configure_retraining(*, plan: FileArtifact, **form: str) -> tuple[Struct | str, ...]:
+    """Resolve and check a retraining; the last but one value is the data, or empty when there is nothing to do."""
+    run, record = _configure(DETECTOR_RETRAINING, form, plan)
+    return run.struct(), *_structs(run), run.data if run.has_work else "", record
+
+
+def configure_evaluation(*, plan: FileArtifact, **form: str) -> tuple[Struct | str, ...]:
+    """Resolve and check an evaluation; return structs, the references of bundle and baseline, and the record."""
+    run, record = _configure(MODEL_EVALUATION, form, plan)
+    return run.struct(), *_structs(run), run.bundle, run.baseline, record
+
+
+def validate_dataset(
+    *, settings: Struct, validated_dataset: HandleArtifact, data_report: FileArtifact
 ) -> tuple[str, str]:
-    """Pretrain the backbone; return the URI of its bundle, empty when that is off, and of the step's record."""
-    from kubeyolo.steps import pretrain
-    from kubeyolo.training.class_images import class_fingerprint
+    """Validate and store a data set; return the references of the data set and of the record."""
+    from kubeyolo.data.folder import dataset_name
+    from kubeyolo.steps import validate as step
 
-    with reported(pretrain.STEP) as reporter:
-        train_values = {**train_overrides, **settings(seed=seed)}
-        config = configuration(model, pretrain=pretrain_overrides, augment=augment_overrides, train=train_values)
-        images = classification_fingerprint
-        if not images and config.pretrain.enabled and classification:
-            # As in recurring runs: nobody looks at the images before each of them.
-            images = class_fingerprint(classification)
-        images = images or dataset_digest
-        output = backbone_output(store, config, images, code_digest)
-        begin = partial(reporter.write_to, output, shared=True)
-        outcome = pretrain.pretrain_backbone(dataset, output, config, classification, begin)
-        reporter.publish(outcome.record, metrics, report)
+    with _step(step.STEP, settings) as (reporter, given):
+        digests = {"fingerprint": given.fingerprint}
+        output = result_output(given.store, step.STEP, dataset_name(given.data), digests, given.config, given.code)
+        reporter.write_to(output)
+        outcome = step.validate_dataset(given.data, given.store, output)
+        record = reporter.publish(outcome.record, data_report)
+        figures = {name: value for name, value in record.metrics.items() if name != "digest"}
+        reporter.publish_handle(outcome.dataset, validated_dataset, **figures)
+    return outcome.dataset, outcome.record
+
+
+def pretrain_backbone(*, settings: Struct, dataset: str, backbone_curves: FileArtifact) -> tuple[str, str]:
+    """Pretrain the backbone; return the references of its bundle, empty when that is off, and of the record."""
+    from kubeyolo.steps import pretrain as step
+
+    with _step(step.STEP, settings) as (reporter, given):
+        config = given.configuration()
+        images = given.fingerprint or split_reference(dataset)[1]
+        output = backbone_output(given.store, config, images, given.code)
+        outcome = step.pretrain_backbone(dataset, output, config, lambda: reporter.write_to(output))
+        reporter.publish(outcome.record, backbone_curves)
     return outcome.backbone, outcome.record
 
 
 def train(
-    *,
-    dataset: str,
-    dataset_digest: str,
-    backbone: str,
-    store: str,
-    model: str,
-    knobs: Values,
-    data_overrides: Values,
-    augment_overrides: Values,
-    train_overrides: Values,
-    launcher: str,
-    cluster: Values,
-    code_digest: str,
-    metrics: MetricsArtifact,
-    report: ReportArtifact,
+    *, settings: Struct, dataset: str, backbone: str, trained_detector: HandleArtifact, training_curves: FileArtifact
 ) -> tuple[str, str]:
-    """Train the detector, from its newest checkpoint where there is one; return the URIs of bundle and record."""
+    """Train the detector, from its newest checkpoint where there is one; return references of bundle and record."""
     from kubeyolo.launch.launcher import training_launcher
     from kubeyolo.steps import train as step
 
-    with reported(step.STEP) as reporter:
-        launch = training_launcher(launcher, cluster)
-        train_values = {**train_overrides, **settings(**knobs)}
-        config = configuration(model, data=data_overrides, augment=augment_overrides, train=train_values)
-        output = training_output(store, config, dataset_digest, backbone, code_digest)
-        outcome = step.train(dataset, output, config, backbone, partial(reporter.write_to, output, shared=True), launch)
-        reporter.publish(outcome.record, metrics, report)
+    with _step(step.STEP, settings) as (reporter, given):
+        config = given.configuration()
+        launch = training_launcher(given.launcher, given.cluster)
+        output = training_output(given.store, config, split_reference(dataset)[1], backbone, given.code)
+        outcome = step.train(dataset, output, config, backbone, lambda: reporter.write_to(output), launch)
+        record = reporter.publish(outcome.record, training_curves)
+        figures = {"steps": record.metrics.get("steps"), "loss": record.metrics.get("loss")}
+        facts = {"model": given.model, "classes": _classes(outcome.bundle)}
+        reporter.publish_handle(outcome.bundle, trained_detector, **facts, **figures)
     return outcome.bundle, outcome.record
 
 
 def evaluate(
     *,
+    settings: Struct,
     bundle: str,
     dataset: str,
-    store: str,
-    run_name: str,
-    runtime: str,
-    place: str,
-    min_ap: float,
-    evaluate_overrides: Values,
-    metrics: MetricsArtifact,
-    confusion: ConfusionArtifact,
-    report: ReportArtifact,
+    evaluation_report: FileArtifact,
+    confusion_matrix: ConfusionArtifact,
 ) -> tuple[str]:
-    """Evaluate a network of a bundle; return the URI of the step's record."""
+    """Evaluate a network of a bundle; return the reference of the record."""
     from kubeyolo.evaluation.names import check_runtime
     from kubeyolo.steps import evaluate as step
 
-    with reported(step.STEP) as reporter:
-        checked = check_runtime(runtime)
-        config = bundle_configuration(bundle, evaluate={**evaluate_overrides, **settings(min_ap=min_ap)})
-        reporter.write_to(run_output(store, run_name, place))
-        outcome = step.evaluate(bundle, dataset, reporter.output, config, checked)
-        reporter.publish(outcome.record, metrics, report)
-        reporter.publish_confusion(join_uri(reporter.output, step.CONFUSION_NAME), confusion)
+    with _step(step.STEP, settings) as (reporter, given):
+        runtime = check_runtime(given.runtime or "mindspore")
+        output = evaluation_output(given, bundle, dataset, runtime)
+        reporter.write_to(output)
+        outcome = step.evaluate(bundle, dataset, output, given.configuration(), runtime)
+        reporter.publish(outcome.record, evaluation_report, given.index)
+        reporter.publish_confusion(join_uri(output, step.CONFUSION_NAME), confusion_matrix)
     return (outcome.record,)
 
 
 def export_model(
-    *,
-    bundle: str,
-    dataset: str,
-    store: str,
-    run_name: str,
-    export_overrides: Values,
-    evaluate_overrides: Values,
-    metrics: MetricsArtifact,
-    report: ReportArtifact,
+    *, settings: Struct, bundle: str, dataset: str, exported_detector: HandleArtifact, export_report: FileArtifact
 ) -> tuple[str, str]:
-    """Export the trained network; return the URIs of the bundle with the exported files and of the record."""
+    """Export the trained network; return the references of the bundle with the exported files and of the record."""
     from kubeyolo.steps import export as step
 
-    with reported(step.STEP) as reporter:
-        config = bundle_configuration(bundle, export=export_overrides, evaluate=evaluate_overrides)
-        reporter.write_to(run_output(store, run_name, step.STEP))
-        outcome = step.export_model(bundle, dataset, reporter.output, config)
-        reporter.publish(outcome.record, metrics, report)
+    with _step(step.STEP, settings) as (reporter, given):
+        output = _derived_output(step.STEP, given, bundle, dataset)
+        reporter.write_to(output)
+        outcome = step.export_model(bundle, dataset, output, given.configuration())
+        record = reporter.publish(outcome.record, export_report)
+        figures = {"model": given.model, "AP_onnx": record.metrics.get("onnx", {}).get("AP")}
+        reporter.publish_handle(outcome.bundle, exported_detector, **figures)
     return outcome.bundle, outcome.record
 
 
 def quantize(
     *,
+    settings: Struct,
     bundle: str,
     dataset: str,
-    store: str,
-    run_name: str,
-    max_drop: float,
-    quantize_overrides: Values,
-    evaluate_overrides: Values,
-    metrics: MetricsArtifact,
-    report: ReportArtifact,
+    quantized_detector: HandleArtifact,
+    quantization_report: FileArtifact,
 ) -> tuple[str, str]:
-    """Quantize the exported network; return the URIs of the bundle with the int8 network and of the record."""
+    """Quantize the exported network; return the references of the bundle with the int8 network and of the record."""
     from kubeyolo.steps import quantize as step
 
-    with reported(step.STEP) as reporter:
-        values = {**quantize_overrides, **settings(max_drop=max_drop)}
-        config = bundle_configuration(bundle, quantize=values, evaluate=evaluate_overrides)
-        reporter.write_to(run_output(store, run_name, step.STEP))
-        outcome = step.quantize(bundle, dataset, reporter.output, config)
-        reporter.publish(outcome.record, metrics, report)
+    with _step(step.STEP, settings) as (reporter, given):
+        output = _derived_output(step.STEP, given, bundle, dataset)
+        reporter.write_to(output)
+        outcome = step.quantize(bundle, dataset, output, given.configuration())
+        record = reporter.publish(outcome.record, quantization_report)
+        metrics = record.metrics
+        figures = {"AP_int8": metrics["int8"].get("AP"), "drop_points": metrics["drop"]}
+        reporter.publish_handle(outcome.bundle, quantized_detector, model=given.model, **figures)
     return outcome.bundle, outcome.record
 
 
 def publish(
-    *, bundle: str, store: str, version: str, evaluation: str, metrics: MetricsArtifact, report: ReportArtifact
+    *,
+    settings: Struct,
+    bundle: str,
+    evaluation: str,
+    training: str,
+    published_detector: HandleArtifact,
+    model_card: FileArtifact,
+    summary: MetricsArtifact,
 ) -> tuple[str, str]:
-    """Publish the bundle under its version, with a model card; return its URI and that of the record."""
+    """Publish the bundle under its version, with a model card; return the references of bundle and record."""
     from kubeyolo.steps import publish as step
 
-    with reported(step.STEP) as reporter:
-        outcome = step.publish(bundle, store, version, evaluation)
-        reporter.publish(outcome.record, metrics, report)
+    with _step(step.STEP, settings) as (reporter, given):
+        outcome = step.publish(bundle, given.store, given.version, evaluation)
+        reporter.keep(outcome.record, given.index)
+        _publish_model(reporter, outcome.bundle, outcome.record, training, published_detector, model_card, summary)
     return outcome.bundle, outcome.record
 
 
-def read_pointer(
-    *, pointer: str, store: str, model: str, run_id: str, latest: str, force: bool
-) -> tuple[str, str, str, str, str]:
-    """Return what a retraining is to do: data (or nothing), fingerprint, bundle in use and its pointer, run name."""
-    from kubeyolo.steps import pointer as step
+def evaluate_current(*, settings: Struct, dataset: str, current_model_report: FileArtifact) -> tuple[str]:
+    """Evaluate the current model, where there is one, as the new one is evaluated; return the record."""
+    from kubeyolo.steps import current as step
 
-    with failing(step.STEP):
-        found = step.read_pointer(pointer, store, model, run_id, latest, force)
-    return found.data, found.fingerprint, found.in_use, found.latest, found.run_name
-
-
-def evaluate_in_use(
-    *,
-    bundle: str,
-    dataset: str,
-    store: str,
-    model: str,
-    run_name: str,
-    evaluate_overrides: Values,
-    metrics: MetricsArtifact,
-    report: ReportArtifact,
-) -> tuple[str]:
-    """Evaluate the model in use, where there is one, as the new model is evaluated; return the URI of the record."""
-    from kubeyolo.steps import in_use as step
-
-    with reported(step.STEP) as reporter:
-        config = configuration(model, evaluate=evaluate_overrides)
-        reporter.write_to(run_output(store, run_name, step.STEP))
-        outcome = step.evaluate_in_use(bundle, dataset, reporter.output, config)
-        reporter.publish(outcome.record, metrics, report)
+    with _step(step.STEP, settings) as (reporter, given):
+        output = evaluation_output(given, given.current, dataset, "onnx", step.STEP)
+        reporter.write_to(output)
+        outcome = step.evaluate_current(
+            given.current,
+            dataset,
+            output,
+            given.configuration(),
+            lambda runtime: evaluation_output(given, given.current, dataset, runtime),
+        )
+        reporter.publish(outcome.record, current_model_report)
     return (outcome.record,)
 
 
 def promote(
     *,
+    settings: Struct,
     bundle: str,
     evaluation: str,
-    in_use: str,
-    latest: str,
-    store: str,
-    run_name: str,
-    data: str,
-    fingerprint: str,
-    dataset_digest: str,
-    evaluate_overrides: Values,
-    max_regression: float,
-    metrics: MetricsArtifact,
-    report: ReportArtifact,
+    training: str,
+    current: str,
+    dataset: str,
+    published_detector: HandleArtifact,
+    model_card: FileArtifact,
+    summary: MetricsArtifact,
 ) -> tuple[str, str]:
-    """Publish a bundle that is not worse than the one in use, in its place; return its URI and that of the record."""
+    """Publish a bundle that is not worse than the current model, and make it current; return references."""
     from kubeyolo.steps import promote as step
 
-    with reported(step.STEP) as reporter:
-        config = bundle_configuration(bundle, evaluate=evaluate_overrides)
-        reporter.write_to(run_output(store, run_name, step.STEP))
+    with _step(step.STEP, settings) as (reporter, given):
+        config = given.configuration()
+        output = _derived_output(step.STEP, given, bundle, dataset)
+        reporter.write_to(output)
         candidate = step.Candidate(
-            bundle=bundle, evaluation=evaluation, data=data, fingerprint=fingerprint, dataset_digest=dataset_digest
+            bundle=bundle,
+            evaluation=evaluation,
+            data=given.data,
+            fingerprint=given.fingerprint,
+            dataset_digest=split_reference(dataset)[1],
         )
-        outcome = step.promote(candidate, in_use, latest, store, reporter.output, config, max_regression)
-        reporter.publish(outcome.record, metrics, report)
+        allowed = config.retrain.max_regression
+        outcome = step.promote(candidate, current, given.latest, given.store, output, config, max_regression=allowed)
+        reporter.keep(outcome.record, given.index)
+        _publish_model(reporter, outcome.bundle, outcome.record, training, published_detector, model_card, summary)
     return outcome.bundle, outcome.record
 
 
-def stop_training(*, launcher: str, cluster: Values) -> None:
-    """Delete what training has left on the cluster, whatever happened: the exit handler of a pipeline."""
-    from kubeyolo.launch.launcher import stop_launched
-
-    with failing("stop_training"):
-        stop_launched(launcher, cluster)
-
-
-def settings(**values: Any) -> dict[str, Any]:
-    """Return the settings that were made: those that are not 0 or empty."""
-    return {name: value for name, value in values.items() if value}
+def evaluation_output(
+    given: StepSettings, bundle: str, dataset: str, runtime: RuntimeName, step: str = "evaluate"
+) -> str:
+    """Return the URI of the folder of an evaluation: of a network of a bundle on a data set, with these settings."""
+    digests = {"bundle": split_reference(bundle)[1], "dataset": split_reference(dataset)[1], "runtime": runtime}
+    return result_output(given.store, step, given.model, digests, given.config, given.code)
 
 
-def configuration(model: str, **sections: Values) -> Config:
-    """Return the configuration of a model, with overrides by section."""
-    return load_config(model, overrides={name: dict(values) for name, values in sections.items() if values})
+def _derived_output(step: str, given: StepSettings, bundle: str, dataset: str) -> str:
+    digests = {"bundle": split_reference(bundle)[1], "dataset": split_reference(dataset)[1]}
+    return result_output(given.store, step, given.model, digests, given.config, given.code)
 
 
-def bundle_configuration(bundle: str, **sections: Values) -> Config:
-    """Return the configuration that a bundle was trained with, with overrides by section over that."""
-    from kubeyolo.bundle import open_bundle
+def _configure(pipeline: str, form: Mapping[str, str], plan: FileArtifact) -> tuple[ConfiguredRun, str]:
+    """Configure a run, note it in the store, and return it with the reference of the record."""
+    from kubeyolo.report.configuration import configuration_report, plan_text
+    from kubeyolo.steps import configure as step
+    from kubeyolo.steps.record import Stopwatch
 
-    manifest = open_bundle(bundle).manifest
-    trained = {name: manifest.config.get(name, {}) for name in ("data", "augment", "train")}
-    names = {*trained, *sections}
-    merged = {name: {**trained.get(name, {}), **(sections.get(name) or {})} for name in names}
-    return configuration(manifest.model, **merged)
+    with reported(step.STEP) as reporter:
+        watch, run_id = Stopwatch(), os.environ.get(RUN_ID, "")
+        run = step.configure(pipeline, form, is_remote=bool(run_id), mark_store=True)
+        for line in run.lines():
+            print(line, flush=True)
+        output, view = run_output(run.store, run.name, step.STEP), run.view()
+        reporter.write_to(output)
+        report = write_report(output, configuration_report(view))
+        if run_id:
+            note = {"name": run.name, "pipeline": pipeline, "index": run.index}
+            write_note(run.store, run_id, note | {name: run.facts[name] for name in ("latest",) if name in run.facts})
+        metrics: dict[str, Any] = {"name": run.name, "changed": len(view.changed)}
+        metrics |= {"estimate": run.estimate.span} if run.estimate and run.has_work else {}
+        record = write_record(output, step.STEP, watch.seconds, {"data": run.data}, metrics, report)
+        reporter.keep(record)
+        reporter.publish_text(plan_text(view), plan)
+    return run, record
+
+
+def _structs(run: ConfiguredRun) -> list[Struct]:
+    """Return the settings of each step of a run, in the order of the outputs of ``configure``."""
+    return [settings.struct() for settings in run.settings.values()]
+
+
+@contextmanager
+def _step(name: str, settings: Struct) -> Iterator[tuple[StepReporter, StepSettings]]:
+    """Give the reporter of a step and its settings, read at the door; fail as steps do."""
+    with reported(name) as reporter:
+        yield reporter, StepSettings.parse(settings, name)
+
+
+def _publish_model(
+    reporter: StepReporter,
+    bundle: str,
+    record: str,
+    training: str,
+    handle: HandleArtifact,
+    card: FileArtifact,
+    summary: MetricsArtifact,
+) -> None:
+    """Fill the artifacts of what was published: a handle, the model card, and the figures of the whole run."""
+    opened, numbers = open_bundle(bundle), read_record(record).metrics
+    files = opened.manifest.model_files
+    ap = {name: (numbers.get(name) or {}).get("AP") for name in ("mindspore", "onnx", "int8")}
+    figures: dict[str, float | None] = {
+        "AP": ap["mindspore"],
+        "AP50": (numbers.get("mindspore") or {}).get("AP50"),
+        "AP_onnx": ap["onnx"],
+        "AP_int8": ap["int8"],
+        "drop_points": _drop(ap["onnx"], ap["int8"]),
+        "onnx_MB": files["model.onnx"].size / _MEGABYTE if "model.onnx" in files else None,
+        "int8_MB": files["model-int8.onnx"].size / _MEGABYTE if "model-int8.onnx" in files else None,
+        "training_seconds": read_record(training).seconds if training else None,
+    }
+    facts = {"model": opened.manifest.model, "version": numbers.get("version"), "classes": _listed(opened.manifest)}
+    reporter.publish_handle(bundle, handle, **facts, AP=ap["mindspore"], AP_onnx=ap["onnx"], AP_int8=ap["int8"])
+    reporter.publish_text(opened.path(MODEL_CARD).read_text(encoding="utf-8"), card)
+    reporter.publish_summary(figures, summary)
+
+
+def _classes(bundle: str) -> str:
+    """Return the classes of a bundle, of which nothing but the manifest is read."""
+    place = join_uri(split_reference(bundle)[0], MANIFEST_NAME)
+    return _listed(read_manifest(read_document(place), place))
+
+
+def _listed(manifest: BundleManifest) -> str:
+    """Return the names of the classes as one text; a page of Kubeflow has no room for thousands."""
+    return ", ".join(manifest.classes)[:_MOST_CHARACTERS]
+
+
+def _drop(before: float | None, after: float | None) -> float | None:
+    """Return the loss of AP in points; None where one of them is not defined."""
+    return None if before is None or after is None else (before - after) * 100

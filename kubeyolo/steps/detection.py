@@ -70,8 +70,9 @@ def real_images(predictor: Predictor, split: Split, wanted: int) -> NDArray[np.f
 
 
 def settings_digest(dataset_digest: str, config: Config) -> str:
-    """Return a digest of what an evaluation's numbers depend on beside the network."""
-    return config_digest({"dataset": dataset_digest, "evaluate": config.evaluate.model_dump(mode="json")})
+    """Return a digest of what an evaluation's numbers depend on besides the network; a gate does not change them."""
+    settings = config.evaluate.model_dump(mode="json", exclude={"min_ap"})
+    return config_digest({"dataset": dataset_digest, "evaluate": settings})
 
 
 def kept_result(result: EvaluationResult, dataset_digest: str, config: Config) -> dict[str, Any]:

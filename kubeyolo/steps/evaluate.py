@@ -9,8 +9,8 @@ from kubeyolo.config.schema import Config
 from kubeyolo.errors import WorkError
 from kubeyolo.evaluation.names import RuntimeName
 from kubeyolo.evaluation.results import EvaluationResult
-from kubeyolo.steps.record import Stopwatch, write_record, write_report
-from kubeyolo.storage.uri import join_uri, write_document
+from kubeyolo.steps.record import Stopwatch, finished, read_record, write_record, write_report
+from kubeyolo.storage.uri import join_uri, read_document, write_document
 
 STEP = "evaluate"
 DETECTIONS_NAME = "detections.json"
@@ -20,20 +20,19 @@ CONFUSION_NAME = "confusion.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The numbers, and the URIs of record, report, result and detections (a COCO results file)."""
+    """The numbers, the reference of the record, and the URI of the report."""
 
     result: EvaluationResult
     record: str
     report: str
-    seconds: float
 
 
 def evaluate(bundle: str, dataset: str, output: str, config: Config, runtime: RuntimeName = "mindspore") -> Evaluation:
     """Evaluate a network of a bundle on a split of a data set.
 
     Args:
-        bundle: URI of the bundle.
-        dataset: URI of the stored data set.
+        bundle: URI or reference of the bundle.
+        dataset: URI or reference of the stored data set.
         output: URI of the folder that receives report.html, result.json, detections.json (a COCO results
             file), confusion.json and metrics.json.
         config: Its section ``evaluate`` counts.
@@ -43,6 +42,22 @@ def evaluate(bundle: str, dataset: str, output: str, config: Config, runtime: Ru
         InputError: The bundle, the data set or the split cannot be used, or do not fit.
         WorkError: AP is below ``evaluate.min_ap``; everything is written before.
     """
+    evaluation = _known(output) or _measure(bundle, dataset, output, config, runtime)
+    check_gate(
+        evaluation.result, config.evaluate.min_ap, str(read_record(evaluation.record).metrics.get("title", STEP))
+    )
+    return evaluation
+
+
+def _known(output: str) -> Evaluation | None:
+    known = finished(output, STEP)
+    if known is None:
+        return None
+    result = EvaluationResult.from_json(read_document(join_uri(output, RESULT_NAME)))
+    return Evaluation(result=result, record=known.reference, report=known.record.report)
+
+
+def _measure(bundle: str, dataset: str, output: str, config: Config, runtime: RuntimeName) -> Evaluation:
     import orjson
 
     from kubeyolo.bundle import open_bundle
@@ -64,11 +79,10 @@ def evaluate(bundle: str, dataset: str, output: str, config: Config, runtime: Ru
     write_document(join_uri(output, CONFUSION_NAME), json.dumps(confusion).encode())
     names = {"result": RESULT_NAME, "detections": DETECTIONS_NAME, "confusion": CONFUSION_NAME}
     outputs = {key: join_uri(output, name) for key, name in names.items()}
-    metrics = {**result.numbers, "images": result.images, "boxes": result.boxes, "detections": result.detections}
-    seconds = watch.seconds
-    record = write_record(output, STEP, seconds, outputs, {**metrics, "runtime": runtime}, report)
-    check_gate(result, config.evaluate.min_ap, title)
-    return Evaluation(result=result, record=record, report=report, seconds=seconds)
+    counts = {"images": result.images, "boxes": result.boxes, "detections": result.detections}
+    metrics = {**result.numbers, **counts, "runtime": runtime, "title": title}
+    record = write_record(output, STEP, watch.seconds, outputs, metrics, report)
+    return Evaluation(result=result, record=record, report=report)
 
 
 def check_gate(result: EvaluationResult, min_ap: float, title: str) -> None:

@@ -11,35 +11,31 @@ from typing import TYPE_CHECKING, Any
 
 from kubeyolo.bundle import AIR, MINDIR, ONNX, WEIGHTS, Bundle
 from kubeyolo.config.schema import Config
-from kubeyolo.steps.record import Stopwatch, write_record, write_report
+from kubeyolo.steps.derived import derive_once
+from kubeyolo.steps.record import Stopwatch, finished, write_record, write_report
 from kubeyolo.storage.uri import join_uri
 
 if TYPE_CHECKING:
     from kubeyolo.data.dataset import Dataset
     from kubeyolo.evaluation.predictor import Predictor
-    from kubeyolo.evaluation.results import EvaluationResult
 
 STEP = "export_model"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedModel:
-    """URI of the bundle with the exported files, largest relative difference by format, result of the ONNX network."""
+    """References of the bundle with the exported files and of the record."""
 
     bundle: str
-    differences: dict[str, float]
-    onnx: EvaluationResult | None
     record: str
-    report: str
-    seconds: float
 
 
 def export_model(bundle: str, dataset: str, output: str, config: Config) -> ExportedModel:
     """Export the trained network, compare it on real images, and evaluate the ONNX network.
 
     Args:
-        bundle: URI of the bundle with the trained weights.
-        dataset: URI of the stored data set, for real images.
+        bundle: URI or reference of the bundle with the trained weights.
+        dataset: URI or reference of the stored data set, for real images.
         output: URI of the folder that receives the new bundle, report.html and metrics.json.
         config: Its sections ``export`` and ``evaluate`` count.
 
@@ -56,6 +52,9 @@ def export_model(bundle: str, dataset: str, output: str, config: Config) -> Expo
     watch = Stopwatch()
     if "air" in config.export.formats:
         check_air_possible(config.train.device_target)
+    known = finished(output, STEP)
+    if known is not None:
+        return ExportedModel(bundle=known.record.outputs["bundle"], record=known.reference)
     opened, images = open_bundle(bundle), open_dataset(dataset)
     with tempfile.TemporaryDirectory(prefix="kubeyolo-export-") as folder:
         files = _export(opened, config, Path(folder))
@@ -67,7 +66,7 @@ def export_model(bundle: str, dataset: str, output: str, config: Config) -> Expo
             result = evaluate_predictor(exported["onnx"], images, config).result
             kept["onnx"] = kept_result(result, images.manifest.digest, config)
         sizes = {name: path.stat().st_size for name, path in files.items()}
-        published = opened.derive(join_uri(output, "bundle"), files, metrics=kept)
+        published = derive_once(opened, join_uri(output, "bundle"), files, metrics=kept)
     differences = {name: max(level.values()) for name, level in parity.items()}
     facts = {
         "model": opened.manifest.model,
@@ -85,11 +84,8 @@ def export_model(bundle: str, dataset: str, output: str, config: Config) -> Expo
     }
     if result is not None:
         metrics["onnx"] = result.numbers
-    seconds = watch.seconds
-    record = write_record(output, STEP, seconds, {"bundle": published}, metrics, report)
-    return ExportedModel(
-        bundle=published, differences=differences, onnx=result, record=record, report=report, seconds=seconds
-    )
+    record = write_record(output, STEP, watch.seconds, {"bundle": published}, metrics, report)
+    return ExportedModel(bundle=published, record=record)
 
 
 def _network_builder(bundle: Bundle, config: Config) -> Callable[[], Any]:

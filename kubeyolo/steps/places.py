@@ -1,7 +1,7 @@
-"""Where in a store a step writes.
+"""Where in a store a step writes: a place whose name is the digest of everything that its result depends on.
 
-A backbone and a training have names made of everything their weights depend on, so that the same command finds an
-interrupted training again and another one never meets its checkpoints. The other steps of a run write below it.
+The same work finds its result, or its interrupted training, again; other work never meets it. The digest of the source
+comes from ``configure``, the versions of the packages that compute from where the step runs.
 """
 
 from __future__ import annotations
@@ -9,42 +9,52 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kubeyolo.bundle import Bundle
 from kubeyolo.config.load import config_digest
 from kubeyolo.config.schema import Config
+from kubeyolo.source import results_versions, weights_versions
+from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import join_uri
 from kubeyolo.training.spec import TrainingSpec, training_identity
 
 _DIGITS = 12
+_GATES = {"min_ap"}
+"""Settings that judge a result and do not change it."""
 
 
-def backbone_output(store: str, config: Config, images_digest: str, code_digest: str) -> str:
+def backbone_output(store: str, config: Config, images_digest: str, code: str) -> str:
     """Return the URI of a pretraining: on images of this digest, with these settings and this code."""
     spec = TrainingSpec(task="backbone", dataset="", output="", config=config)
-    return join_uri(store, "backbones", _name(spec, images_digest, "", code_digest))
+    identity = training_identity(spec, images_digest, "", spec.processes)
+    return _place(store, "backbones", config.model, {**identity, "code": code, "packages": weights_versions()})
 
 
-def training_output(store: str, config: Config, dataset_digest: str, backbone: str, code_digest: str) -> str:
-    """Return the URI of a training: on this data set, from this backbone, with these settings and this code."""
+def training_output(store: str, config: Config, dataset_digest: str, backbone: str, code: str) -> str:
+    """Return the URI of a training: on this data set, from this backbone (a reference), with this configuration."""
     spec = TrainingSpec(dataset="", output="", config=config)
-    return join_uri(store, "trainings", _name(spec, dataset_digest, backbone, code_digest))
+    uri, digest = split_reference(backbone)
+    identity = training_identity(spec, dataset_digest, digest or uri, spec.processes)
+    return _place(store, "trainings", config.model, {**identity, "code": code, "packages": weights_versions()})
 
 
-def run_output(store: str, run_name: str, step: str) -> str:
-    """Return the URI of a step of a run."""
-    return join_uri(store, "runs", run_name, step)
+def result_output(
+    store: str, step: str, model: str, digests: Mapping[str, str], sections: Mapping[str, Mapping[str, Any]], code: str
+) -> str:
+    """Return the URI where a step writes that measures a bundle or derives another from it.
 
-
-def command_output(store: str, step: str, bundle: Bundle, dataset_digest: str, settings: Mapping[str, Any]) -> str:
-    """Return the URI where a step that is called alone writes: made of the bundle's files, the data and the settings.
-
-    It is never the place of a step of a run, whose results would be replaced.
+    Args:
+        store: URI of the store.
+        step: Name of the step.
+        model: Name of the model.
+        digests: Of what it reads: bundle, data set and the like, by name.
+        sections: The configuration that it reads.
+        code: Digest of the source.
     """
-    files = {name: file.sha256 for name, file in bundle.manifest.files.items()}
-    digest = config_digest({"files": files, "dataset": dataset_digest, **settings})[:_DIGITS]
-    return join_uri(store, "alone", f"{bundle.manifest.model}-{digest}", step)
+    settings = {
+        name: {key: value for key, value in values.items() if key not in _GATES} for name, values in sections.items()
+    }
+    identity = {**digests, **settings, "code": code, "packages": results_versions()}
+    return _place(store, f"results/{step}", model, identity)
 
 
-def _name(spec: TrainingSpec, images_digest: str, backbone: str, code_digest: str) -> str:
-    identity = training_identity(spec, images_digest, backbone, spec.processes)
-    return f"{spec.config.model}-{config_digest({**identity, 'code': code_digest})[:_DIGITS]}"
+def _place(store: str, room: str, model: str, identity: Mapping[str, Any]) -> str:
+    return join_uri(store, room, f"{model}-{config_digest(identity)[:_DIGITS]}")

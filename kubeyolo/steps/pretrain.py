@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kubeyolo.bundle import bundle_reference
 from kubeyolo.config.schema import Config
-from kubeyolo.source import source_digest
+from kubeyolo.source import weights_source
 from kubeyolo.steps.claim import claimed
-from kubeyolo.steps.record import Stopwatch, write_record, write_report
+from kubeyolo.steps.record import Stopwatch, finished, write_record, write_report
 from kubeyolo.storage.uri import join_uri, read_document
 
 STEP = "pretrain_backbone"
@@ -16,26 +17,23 @@ STEP = "pretrain_backbone"
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedBackbone:
-    """URI of the bundle of the backbone (empty when pretraining is off), its accuracy, and record and report."""
+    """References of the bundle of the backbone (empty when pretraining is off) and of the record."""
 
     backbone: str
-    accuracy: float | None
     record: str
-    report: str
-    seconds: float
 
 
 def pretrain_backbone(
-    dataset: str, output: str, config: Config, classification: str = "", begin: Callable[[], None] | None = None
+    dataset: str, output: str, config: Config, begin: Callable[[], None] | None = None
 ) -> PretrainedBackbone:
     """Pretrain the backbone of a detector as a classifier.
 
     Args:
-        dataset: URI of the stored detection data set, whose objects are cropped when no classification set is given.
+        dataset: URI or reference of the stored detection data set, whose objects are cropped when ``pretrain.data`` is
+            empty.
         output: URI of the folder that receives bundle, history, report.html and metrics.json.
         config: Model and section ``pretrain``; colours of ``augment``; seed, clipping and device of ``train``.
             Nothing is done when ``pretrain.enabled`` is false.
-        classification: Folder or store URI with one folder of images for each class.
         begin: Called once no other process works in ``output``, before anything is changed there.
 
     Raises:
@@ -45,10 +43,13 @@ def pretrain_backbone(
     with claimed(output):
         if begin is not None:
             begin()
-        return _pretrain(dataset, output, config, classification)
+        known = finished(output, STEP)
+        if known is not None:
+            return PretrainedBackbone(backbone=known.record.outputs["backbone"], record=known.reference)
+        return _pretrain(dataset, output, config)
 
 
-def _pretrain(dataset: str, output: str, config: Config, classification: str) -> PretrainedBackbone:
+def _pretrain(dataset: str, output: str, config: Config) -> PretrainedBackbone:
     from kubeyolo.launch.local import launch_training
     from kubeyolo.report.training import pretraining_report
     from kubeyolo.training.history import FILE_NAME, TrainingHistory
@@ -58,13 +59,14 @@ def _pretrain(dataset: str, output: str, config: Config, classification: str) ->
     watch = Stopwatch()
     if not config.pretrain.enabled:
         record = write_record(output, STEP, watch.seconds, {"backbone": ""}, {"enabled": False})
-        return PretrainedBackbone(backbone="", accuracy=None, record=record, report="", seconds=watch.seconds)
+        return PretrainedBackbone(backbone="", record=record)
+    images = config.pretrain.data
     spec = TrainingSpec(
         task="backbone",
-        dataset=classification or dataset,
+        dataset=images or dataset,
         output=output,
         config=config,
-        code_digest=source_digest(),
+        code_digest=weights_source(),
     )
     launch_training(spec)
     rows = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME))).of("pretrain")
@@ -73,8 +75,8 @@ def _pretrain(dataset: str, output: str, config: Config, classification: str) ->
     accuracy = accuracies[-1] if accuracies else None
     facts = {
         "model": config.model,
-        "images": classification or "crops of the objects of the data set",
-        **config.pretrain.model_dump(mode="json", exclude={"enabled"}),
+        "images": images or "crops of the objects of the data set",
+        **config.pretrain.model_dump(mode="json", exclude={"enabled", "data"}),
         "seconds": seconds,
     }
     report = write_report(output, pretraining_report([row.model_dump(exclude_none=True) for row in rows], facts))
@@ -83,6 +85,6 @@ def _pretrain(dataset: str, output: str, config: Config, classification: str) ->
         metrics["loss"] = rows[-1].loss
     if accuracy is not None:
         metrics["accuracy"] = accuracy
-    backbone = join_uri(output, "bundle")
+    backbone = bundle_reference(join_uri(output, "bundle"))
     record = write_record(output, STEP, seconds, {"backbone": backbone}, metrics, report)
-    return PretrainedBackbone(backbone=backbone, accuracy=accuracy, record=record, report=report, seconds=seconds)
+    return PretrainedBackbone(backbone=backbone, record=record)

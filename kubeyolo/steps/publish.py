@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.bundle import MANIFEST_NAME, MODEL_CARD, Bundle, check_version
+from kubeyolo.bundle import (
+    MANIFEST_NAME,
+    MODEL_CARD,
+    Bundle,
+    BundleManifest,
+    VersionTaken,
+    bundle_reference,
+    check_version,
+    read_manifest,
+    repair_bundle,
+)
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.results import COCO_NUMBERS
-from kubeyolo.events import RECORD_NAME
 from kubeyolo.steps.record import Stopwatch, read_record, write_record, write_report
+from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.uri import join_uri, open_store
 
 STEP = "publish"
@@ -21,28 +32,30 @@ _RUNTIMES = ("mindspore", "onnx", "int8")
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedModel:
-    """URI of the published bundle, its version, and the URIs of record and report."""
+    """Reference of the published bundle, its version, the reference of the record, and the URI of the report."""
 
     bundle: str
     version: str
     record: str
     report: str
-    seconds: float
 
 
 def publish(bundle: str, store: str, version: str = "", evaluation: str = "") -> PublishedModel:
     """Publish a bundle under ``models/<model>/<version>/`` with a model card.
 
-    Publishing the same content under the same version again changes nothing, nor does publishing what was published.
+    A version has one content. Where the same networks are published already, that bundle is returned as it is, or
+    repaired where it is damaged. Other networks are refused, also where another process published a moment earlier, and
+    nothing is written into the version.
 
     Args:
-        bundle: URI of the bundle.
+        bundle: URI of the bundle, or a reference to it.
         store: URI of the store that receives it.
         version: Version to publish under; empty makes one from the content.
         evaluation: URI of the record of the trained network's evaluation, for the model card.
 
     Raises:
-        InputError: The version is no name, or is taken by other content.
+        InputError: The version is no name.
+        VersionTaken: The version is taken by other networks.
     """
     from kubeyolo.bundle import open_bundle
     from kubeyolo.report.formats import size_text
@@ -55,35 +68,59 @@ def publish(bundle: str, store: str, version: str = "", evaluation: str = "") ->
     check_version(version)
     output = join_uri(store, "models", manifest.model, version)
     numbers = _numbers(opened, evaluation)
-    _refuse_other_content(output, opened, version)
     card = _model_card(opened, numbers)
-    published = _put(opened, output, card, numbers)
+    published = _put(opened, output, version, card, numbers)
     size = sum(file.size for file in manifest.model_files.values())
     files = {*manifest.files, MODEL_CARD}
     facts = {"bundle": published, "size": size_text(size), "files": len(files), "source": bundle}
     report = write_report(output, publish_report(manifest.model, version, card, facts))
     metrics: dict[str, Any] = {"version": version, "model": manifest.model, "bytes": size, **numbers}
-    seconds = watch.seconds
-    record = write_record(output, STEP, seconds, {"bundle": published}, metrics, report)
-    return PublishedModel(bundle=published, version=version, record=record, report=report, seconds=seconds)
+    reference = bundle_reference(published)
+    record = write_record(output, STEP, watch.seconds, {"bundle": reference}, metrics, report)
+    return PublishedModel(bundle=reference, version=version, record=record, report=report)
 
 
-def _put(bundle: Bundle, output: str, card: str, numbers: dict[str, dict[str, float | None]]) -> str:
-    """Store the bundle with its card, unless it is there, whole, with all of its files."""
-    from kubeyolo.bundle import open_bundle
-
-    store = open_store(output)
-    if store.uri == bundle.uri:
+def _put(bundle: Bundle, output: str, version: str, card: str, numbers: dict[str, dict[str, float | None]]) -> str:
+    """Publish a bundle with its card, unless its networks are published there, and return the URI."""
+    if open_store(output).uri == bundle.uri:
         return bundle.uri
-    if store.exists(MANIFEST_NAME):
-        with suppress(InputError):
-            there = open_bundle(output)
-            if there.manifest.files.keys() >= bundle.manifest.model_files.keys():
-                return there.uri
     with tempfile.TemporaryDirectory(prefix="kubeyolo-publish-") as folder:
         path = Path(folder) / MODEL_CARD
         path.write_text(card, encoding="utf-8")
-        return bundle.derive(output, {MODEL_CARD: path}, metrics=numbers)
+        if not _has_networks(output, bundle, version):
+            try:
+                return bundle.derive(output, {MODEL_CARD: path}, replace=False, metrics=numbers)
+            except VersionTaken:
+                # Another process has published in the meantime.
+                if not _has_networks(output, bundle, version):
+                    raise
+        files = {name: bundle.path(name) for name in bundle.manifest.files} | {MODEL_CARD: path}
+        if not _is_whole(output, files, bundle.manifest):
+            return bundle.derive(output, {MODEL_CARD: path}, metrics=numbers)
+    return open_store(output).uri
+
+
+def _has_networks(output: str, bundle: Bundle, version: str) -> bool:
+    """Tell whether the networks of a bundle are published, whole or damaged; other ones are refused."""
+    store = open_store(output)
+    try:
+        document = store.read_bytes(MANIFEST_NAME)
+    except NotFound:
+        return False
+    if read_manifest(document, store.uri_of(MANIFEST_NAME)).networks != bundle.manifest.networks:
+        raise VersionTaken(f"{output}: version {version} is taken by other content; choose another version")
+    return True
+
+
+def _is_whole(output: str, files: Mapping[str, Path], manifest: BundleManifest) -> bool:
+    """Tell whether a published bundle has all files of another one with the same networks, repaired if need be."""
+    from kubeyolo.bundle import open_bundle
+
+    with suppress(InputError):
+        return open_bundle(output).manifest.files.keys() >= manifest.model_files.keys()
+    with suppress(InputError):
+        return repair_bundle(output, files).manifest.files.keys() >= manifest.model_files.keys()
+    return False
 
 
 def _numbers(bundle: Bundle, evaluation: str) -> dict[str, dict[str, float | None]]:
@@ -99,18 +136,6 @@ def _numbers(bundle: Bundle, evaluation: str) -> dict[str, dict[str, float | Non
         found = {number.key: measured.get(number.key) for number in COCO_NUMBERS}
         numbers = {str(measured.get("runtime", "mindspore")): found, **numbers}
     return {name: numbers[name] for name in _RUNTIMES if name in numbers}
-
-
-def _refuse_other_content(output: str, bundle: Bundle, version: str) -> None:
-    from kubeyolo.bundle import read_manifest
-
-    store = open_store(output)
-    if not store.exists(MANIFEST_NAME):
-        store.delete(RECORD_NAME)
-        return
-    there = read_manifest(store.read_bytes(MANIFEST_NAME), store.uri_of(MANIFEST_NAME))
-    if there.networks != bundle.manifest.networks:
-        raise InputError(f"{output}: version {version} is taken by other content; choose another version")
 
 
 def _model_card(bundle: Bundle, numbers: dict[str, dict[str, float | None]]) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from kubeyolo.bundle import ONNX, ONNX_INT8, Bundle
 from kubeyolo.config.schema import Config, QuantizeConfig
 from kubeyolo.evaluation.results import EvaluationResult
-from kubeyolo.steps.record import Stopwatch, write_record, write_report
+from kubeyolo.steps.derived import derive_once
+from kubeyolo.steps.record import Stopwatch, finished, write_record, write_report
 from kubeyolo.storage.uri import join_uri
 
 if TYPE_CHECKING:
@@ -23,23 +24,18 @@ CALIBRATION_SPLIT = "train"
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedModel:
-    """URI of the bundle with the int8 network, results of float and int8, and the loss of AP in points."""
+    """References of the bundle with the int8 network and of the record."""
 
     bundle: str
-    float_result: EvaluationResult
-    int8_result: EvaluationResult
-    drop: float
     record: str
-    report: str
-    seconds: float
 
 
 def quantize(bundle: str, dataset: str, output: str, config: Config) -> QuantizedModel:
     """Quantize the ONNX network of a bundle after training, evaluate it, and gate what was lost.
 
     Args:
-        bundle: URI of a bundle with an ONNX network.
-        dataset: URI of the stored data set: images of train calibrate, the split of ``evaluate`` measures.
+        bundle: URI or reference of a bundle with an ONNX network.
+        dataset: URI or reference of the stored data set: images of train calibrate, the split of ``evaluate`` measures.
         output: URI of the folder that receives the new bundle, report.html and metrics.json.
         config: Its sections ``quantize`` and ``evaluate`` count.
 
@@ -57,6 +53,9 @@ def quantize(bundle: str, dataset: str, output: str, config: Config) -> Quantize
     from kubeyolo.steps.detection import evaluate_predictor, kept_result
 
     watch = Stopwatch()
+    known = finished(output, STEP)
+    if known is not None:
+        return QuantizedModel(bundle=known.record.outputs["bundle"], record=known.reference)
     opened, images = open_bundle(bundle), open_dataset(dataset)
     opened.path(ONNX)
     with tempfile.TemporaryDirectory(prefix="kubeyolo-quantize-") as folder:
@@ -71,7 +70,7 @@ def quantize(bundle: str, dataset: str, output: str, config: Config) -> Quantize
         check_quantization(facts, config.quantize)
         drop = check_accuracy(float_result, int8_result, config.quantize.max_drop)
         kept = {**manifest.metrics, "int8": kept_result(int8_result, images.manifest.digest, config)}
-        published = opened.derive(join_uri(output, "bundle"), {ONNX_INT8: path}, metrics=kept)
+        published = derive_once(opened, join_uri(output, "bundle"), {ONNX_INT8: path}, metrics=kept)
     metrics: dict[str, Any] = {
         "int8": int8_result.numbers,
         "float": float_result.numbers,
@@ -80,17 +79,8 @@ def quantize(bundle: str, dataset: str, output: str, config: Config) -> Quantize
         "size_ratio": round(facts.size_ratio, 4),
         "int8_bytes": facts.int8_bytes,
     }
-    seconds = watch.seconds
-    record = write_record(output, STEP, seconds, {"bundle": published}, metrics, report)
-    return QuantizedModel(
-        bundle=published,
-        float_result=float_result,
-        int8_result=int8_result,
-        drop=drop,
-        record=record,
-        report=report,
-        seconds=seconds,
-    )
+    record = write_record(output, STEP, watch.seconds, {"bundle": published}, metrics, report)
+    return QuantizedModel(bundle=published, record=record)
 
 
 def _quantize(bundle: Bundle, dataset: Dataset, path: Path, config: Config) -> QuantizationFacts:

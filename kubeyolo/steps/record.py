@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
+from kubeyolo.bundle import MANIFEST_NAME as BUNDLE_NAME
+from kubeyolo.bundle import read_manifest
+from kubeyolo.data.manifest import MANIFEST_NAME as DATASET_NAME
+from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.errors import InputError
 from kubeyolo.events import RECORD_NAME, REPORT_NAME, StepRecord
-from kubeyolo.storage.uri import join_uri, read_document, write_document
+from kubeyolo.storage.base import NotFound
+from kubeyolo.storage.integrity import sha256_bytes
+from kubeyolo.storage.reference import check_pinned, pin, split_reference
+from kubeyolo.storage.uri import join_uri, open_store, read_document, split_uri, write_document
 
 
 class Stopwatch:
@@ -25,6 +33,14 @@ class Stopwatch:
         return round(time.monotonic() - self._start, 2)
 
 
+@dataclass(frozen=True)
+class Finished:
+    """The record of a step that is complete, and its reference."""
+
+    record: StepRecord
+    reference: str
+
+
 def write_report(output: str, html: str) -> str:
     """Write a step's report and return its URI."""
     uri = join_uri(output, REPORT_NAME)
@@ -35,20 +51,99 @@ def write_report(output: str, html: str) -> str:
 def write_record(
     output: str, step: str, seconds: float, outputs: Mapping[str, str], metrics: Mapping[str, Any], report: str = ""
 ) -> str:
-    """Write a step's record, after everything else of the step, and return its URI."""
+    """Write a step's record, after everything else of the step, and return its reference.
+
+    Where another process has written one of the same outputs in the meantime, that one stays: others may refer to it.
+    """
     record = StepRecord(step=step, seconds=seconds, outputs=dict(outputs), metrics=dict(metrics), report=report)
-    uri = join_uri(output, RECORD_NAME)
-    write_document(uri, record.model_dump_json(indent=1).encode())
-    return uri
+    document = record.model_dump_json(indent=1).encode()
+    store, uri = open_store(output), join_uri(output, RECORD_NAME)
+    if not store.create_bytes(RECORD_NAME, document):
+        there = store.read_bytes(RECORD_NAME)
+        if _is_same_result(_read(there), _read(document)):
+            return pin(uri, sha256_bytes(there))
+        store.write_bytes(RECORD_NAME, document)
+    return pin(uri, sha256_bytes(document))
 
 
-def read_record(uri: str) -> StepRecord:
-    """Read a step's record.
+def read_record(reference: str) -> StepRecord:
+    """Read a step's record by its URI or its reference.
 
     Raises:
-        InputError: There is none, or it is not one.
+        InputError: There is none, it is not one, or its content is not that of the reference.
     """
+    uri, digest = split_reference(reference)
+    document = read_document(uri)
+    check_pinned(uri, digest, sha256_bytes(document))
+    record = _read(document)
+    if record is None:
+        raise InputError(f"{uri}: not the record of a step; run the step again")
+    return record
+
+
+def finished(output: str, step: str) -> Finished | None:
+    """Return the record of a step whose result lies whole at its output, or None when it has to work.
+
+    Whole means: the record is there, and the report, and all that its outputs refer to with all of its files.
+    """
+    store = open_store(output)
     try:
-        return StepRecord.model_validate_json(read_document(uri))
-    except ValidationError as error:
-        raise InputError(f"{uri}: not the record of a step; run the step again") from error
+        document = store.read_bytes(RECORD_NAME)
+    except NotFound:
+        return None
+    record = _read(document)
+    if record is None or record.step != step:
+        return None
+    if record.report and not store.exists(REPORT_NAME):
+        return None
+    if not all(is_whole(value) for value in record.outputs.values()):
+        return None
+    print(f"{step}: the result of the same work is at {store.uri}, nothing to do", flush=True)
+    return Finished(record, pin(store.uri_of(RECORD_NAME), sha256_bytes(document)))
+
+
+def is_whole(reference: str) -> bool:
+    """Tell whether what an output refers to is there: a bundle or a data set with all of its files, or a document.
+
+    True for texts that are neither a reference nor a URI.
+    """
+    uri, digest = split_reference(reference)
+    if "://" not in uri:
+        return True
+    try:
+        if not digest:
+            folder_uri, name = split_uri(uri)
+            return open_store(folder_uri).exists(name)
+        store = open_store(uri)
+        if store.exists(BUNDLE_NAME):
+            document = store.read_bytes(BUNDLE_NAME)
+            manifest = read_manifest(document, uri)
+            files = {manifest.key(name): file.size for name, file in manifest.files.items()}
+            found = sha256_bytes(document)
+        elif store.exists(DATASET_NAME):
+            dataset = DatasetManifest.model_validate_json(store.read_bytes(DATASET_NAME))
+            parts = [part for split in dataset.splits.values() for part in (split.index, *split.shards)]
+            files, found = {part.name: part.size for part in parts}, dataset.digest
+        else:
+            return False
+    except (InputError, ValidationError):
+        return False
+    there = {stored.key: stored.size for stored in store.list()}
+    return found == digest and all(there.get(name) == size for name, size in files.items())
+
+
+def _read(document: bytes) -> StepRecord | None:
+    try:
+        return StepRecord.model_validate_json(document)
+    except ValidationError:
+        return None
+
+
+def _is_same_result(one: StepRecord | None, other: StepRecord | None) -> bool:
+    """Tell whether two records differ in times alone: speed and seconds are those of a machine."""
+    return one is not None and other is not None and _without_times(one) == _without_times(other)
+
+
+def _without_times(record: StepRecord) -> StepRecord:
+    metrics = {name: value for name, value in record.metrics.items() if name != "images_per_second"}
+    return record.model_copy(update={"seconds": 0.0, "metrics": metrics})

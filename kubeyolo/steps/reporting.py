@@ -21,14 +21,28 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError, one_line
-from kubeyolo.events import FAILURE_NAME, RECORD_NAME, REPORT_NAME, Event
+from kubeyolo.events import FAILURE_NAME, REPORT_NAME, Event, StepRecord
 from kubeyolo.steps.guard import stops_with_its_run
 from kubeyolo.steps.record import read_record
 from kubeyolo.storage.base import Store
-from kubeyolo.storage.uri import open_store, read_document
+from kubeyolo.storage.reference import split_reference
+from kubeyolo.storage.uri import open_store, read_document, write_document
 
 # Kubeflow sets them: the number of the try, where a step is tried again, and the name of the pod.
 _RETRY_INDEX, _POD_NAME = "KFP_RETRY_INDEX", "KFP_POD_NAME"
+
+
+class FileArtifact(Protocol):
+    """What is needed of kfp's HTML and Markdown."""
+
+    path: str
+
+
+class HandleArtifact(Protocol):
+    """What is needed of kfp's Dataset and Model."""
+
+    path: str
+    metadata: dict[str, Any]
 
 
 class MetricsArtifact(Protocol):
@@ -38,12 +52,6 @@ class MetricsArtifact(Protocol):
 
     def log_metric(self, metric: str, value: float) -> None:
         """Set one metric."""
-
-
-class ReportArtifact(Protocol):
-    """What is needed of kfp's HTML."""
-
-    path: str
 
 
 class ConfusionArtifact(Protocol):
@@ -64,29 +72,58 @@ class StepReporter:
     record: str = ""
     told_to_end: threading.Event = field(default_factory=threading.Event)
 
-    def write_to(self, output: str, shared: bool = False) -> None:
-        """Name where the step writes, and remove what says that a former try was complete or failed there.
+    def write_to(self, output: str) -> None:
+        """Name where the step writes, and remove what says that a former try failed there.
 
-        Record and report stay until there are others where the output is one that other runs share, and on a cluster:
-        there runs of the same arguments, such as two gates, may be under way at once, and whoever reads a record has
-        it of a step that has succeeded.
+        Record and report stay until there are others: the output is one that other runs of the same work share.
         """
         store = open_store(output)
         _check_try(store)
         self.output = output
-        for name in (FAILURE_NAME,) if shared or _run() else (RECORD_NAME, REPORT_NAME, FAILURE_NAME):
-            store.delete(name)
+        store.delete(FAILURE_NAME)
 
-    def publish(self, record: str, metrics: MetricsArtifact, report: ReportArtifact) -> None:
-        """Fill the artifacts that Kubeflow shows from the step's record and report."""
+    def publish(self, record: str, report: FileArtifact, index: str = "") -> StepRecord:
+        """Fill the artifact of the report from the step's record, and return the record.
+
+        Args:
+            record: Reference of the record.
+            report: Receives the HTML; empty where the step has made none.
+            index: URI that receives a copy of the record; empty for none.
+        """
+        content = self.keep(record, index)
+        _write_artifact(report.path, read_document(content.report) if content.report else b"")
+        return content
+
+    def keep(self, record: str, index: str = "") -> StepRecord:
+        """Note the record of the step, copy it to the index where one is named, and return it."""
         self.record = record
         content = read_record(record)
-        for name, value in scalars(content.metrics).items():
-            metrics.log_metric(name, value)
-        html = read_document(content.report) if content.report else b""
+        if index:
+            write_document(index, content.model_dump_json(indent=1).encode())
+        return content
+
+    def publish_text(self, text: str, artifact: FileArtifact) -> None:
+        """Fill an artifact of Markdown."""
+        _write_artifact(artifact.path, text.encode())
+
+    def publish_handle(self, reference: str, artifact: HandleArtifact, **figures: Any) -> None:
+        """Fill an artifact that stands for a data set or a bundle: its URI, its digest, and figures as metadata.
+
+        No times are among them: a result that is made again is to be the same artifact.
+        """
+        uri, digest = split_reference(reference)
+        facts = {"store_uri": uri, "digest": digest, **figures}
+        facts = {name: value for name, value in facts.items() if value is not None}
+        artifact.metadata.update(facts)
+        _write_artifact(artifact.path, json.dumps(facts, indent=1).encode())
+
+    def publish_summary(self, figures: Mapping[str, float | None], artifact: MetricsArtifact) -> None:
+        """Fill the table of figures that Kubeflow's comparison page shows."""
+        for name, value in figures.items():
+            if value is not None:
+                artifact.log_metric(name, round(float(value), 4))
         # kfp's local cache takes a step as not done when the file of one of its artifacts is missing.
-        _write_artifact(metrics.path, b"")
-        _write_artifact(report.path, html)
+        _write_artifact(artifact.path, b"")
 
     def publish_confusion(self, document: str, artifact: ConfusionArtifact) -> None:
         """Fill the artifact that Kubeflow draws as a confusion matrix."""
@@ -124,17 +161,6 @@ def _write_artifact(path: str, data: bytes) -> None:
     Path(path).write_bytes(data)
 
 
-def scalars(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Return the numbers of nested metrics under flat names, such as ``onnx_AP``."""
-    flat: dict[str, float] = {}
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            flat |= scalars(value, f"{prefix}{name}_")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            flat[prefix + name] = float(value)
-    return flat
-
-
 @contextmanager
 def reported(step: str) -> Iterator[StepReporter]:
     """Say when a step starts, ends or fails; a failure ends the process with its exit code."""
@@ -150,17 +176,6 @@ def reported(step: str) -> Iterator[StepReporter]:
         _fail(reporter, f"{step}: unexpected {type(error).__name__}: {one_line(error)}", 1)
     seconds = round(time.monotonic() - start, 2)
     reporter.say(Event("finished", step, {"record": reporter.record, "seconds": seconds}))
-
-
-@contextmanager
-def failing(step: str) -> Iterator[None]:
-    """Let what is no step of its own, and leaves no record, fail as a step does: one line, and its exit code."""
-    try:
-        yield
-    except KubeyoloError as error:
-        _fail(StepReporter(step), str(error), error.exit_code)
-    except Exception as error:
-        _fail(StepReporter(step), f"{step}: unexpected {type(error).__name__}: {one_line(error)}", 1)
 
 
 def _fail(reporter: StepReporter, message: str, exit_code: int) -> None:
@@ -186,8 +201,6 @@ def _write_failure(reporter: StepReporter, message: str, exit_code: int, stack: 
     try:
         store = open_store(reporter.output, hasty=True)
         store.write_bytes(FAILURE_NAME, json.dumps(failure, indent=1).encode())
-        if _run():
-            return ""  # A report that is there may be that of an equal run.
         return store.uri_of(REPORT_NAME) if store.exists(REPORT_NAME) else ""
     except KubeyoloError:
         return ""  # The store may be what failed; the line on standard error says so.

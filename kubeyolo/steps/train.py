@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kubeyolo.bundle import bundle_reference
 from kubeyolo.config.schema import Config
-from kubeyolo.source import source_digest
+from kubeyolo.source import weights_source
 from kubeyolo.steps.claim import claimed
-from kubeyolo.steps.record import write_record, write_report
+from kubeyolo.steps.record import finished, write_record, write_report
 from kubeyolo.storage.uri import join_uri, read_document
 
 if TYPE_CHECKING:
@@ -23,13 +24,10 @@ Launch = Callable[["TrainingSpec"], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedDetector:
-    """URIs of the bundle with the trained weights, of record and report, and the optimizer steps it took."""
+    """References of the bundle with the trained weights and of the record."""
 
     bundle: str
-    steps: int
     record: str
-    report: str
-    seconds: float
 
 
 def train(
@@ -43,10 +41,10 @@ def train(
     """Train a detector; a training that was interrupted in ``output`` is continued.
 
     Args:
-        dataset: URI of the stored data set.
+        dataset: URI or reference of the stored data set.
         output: URI of the folder that receives checkpoints, history, bundle, report.html and metrics.json.
         config: Model, and the sections ``train``, ``augment`` and ``data``.
-        backbone: URI of the bundle of a pretrained backbone to start from.
+        backbone: URI or reference of the bundle of a pretrained backbone to start from.
         begin: Called once no other process works in ``output``, before anything is changed there.
         launch: Starts the processes; on this machine by default.
 
@@ -57,6 +55,9 @@ def train(
     with claimed(output):
         if begin is not None:
             begin()
+        known = finished(output, STEP)
+        if known is not None:
+            return TrainedDetector(bundle=known.record.outputs["bundle"], record=known.reference)
         return _train(dataset, output, config, backbone, launch)
 
 
@@ -70,7 +71,7 @@ def _train(dataset: str, output: str, config: Config, backbone: str, launch: Lau
 
     manifest = open_dataset(dataset).manifest
     spec = TrainingSpec(
-        dataset=dataset, output=output, config=config, backbone=backbone or None, code_digest=source_digest()
+        dataset=dataset, output=output, config=config, backbone=backbone or None, code_digest=weights_source()
     )
     (launch or launch_training)(spec)
     history = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME)))
@@ -84,7 +85,7 @@ def _train(dataset: str, output: str, config: Config, backbone: str, launch: Lau
         "resumed_at": result.resumed_at,
     }
     report = write_report(output, training_report(history, config.model_dump(mode="json"), facts))
-    bundle = join_uri(output, "bundle")
+    bundle = bundle_reference(join_uri(output, "bundle"))
     rows = history.of("train")
     last = rows[-1] if rows else None
     metrics: dict[str, float] = {"steps": last.step if last else 0, "epochs": last.epoch + 1 if last else 0}
@@ -94,4 +95,4 @@ def _train(dataset: str, output: str, config: Config, backbone: str, launch: Lau
         speeds = sorted(row.images_per_second for row in rows if row.images_per_second)
         metrics |= {"images_per_second": speeds[len(speeds) // 2]} if speeds else {}
     record = write_record(output, STEP, seconds, {"bundle": bundle}, metrics, report)
-    return TrainedDetector(bundle=bundle, steps=int(metrics["steps"]), record=record, report=report, seconds=seconds)
+    return TrainedDetector(bundle=bundle, record=record)

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kubeyolo.steps.record import Stopwatch, write_record, write_report
+from kubeyolo.steps.record import Stopwatch, finished, write_record, write_report
 
 STEP = "validate_dataset"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidatedDataset:
-    """A stored data set: its URI, its content digest, its counts by split, and the URIs of its record and report."""
+    """A stored data set: its reference, its content digest, and the reference of the step's record."""
 
     dataset: str
     digest: str
-    name: str
-    classes: tuple[str, ...]
-    images: dict[str, int]
-    boxes: dict[str, int]
     record: str
-    report: str
-    seconds: float
 
 
-def validate_dataset(data: str, store: str) -> ValidatedDataset:
+def validate_dataset(data: str, store: str, output: str = "") -> ValidatedDataset:
     """Check a data set and store it under a name made of its content.
 
     Args:
         data: Folder or store URI with ``annotations/<split>.json`` and ``<split>/`` for train and val.
         store: URI of the store that receives it, below ``datasets/``.
+        output: URI of the folder that receives report.html and metrics.json, with a name made of the fingerprint of the
+            data: the same data is not read again. Empty takes the folder of the data set, and always reads.
 
     Raises:
         InputError: The layout, an annotation or an image is wrong; the message names the file and the entry.
@@ -40,31 +36,24 @@ def validate_dataset(data: str, store: str) -> ValidatedDataset:
     from kubeyolo.steps.samples import dataset_samples
 
     watch = Stopwatch()
+    known = finished(output, STEP) if output else None
+    if known is not None:
+        outputs = known.record.outputs
+        return ValidatedDataset(dataset=outputs["dataset"], digest=outputs["digest"], record=known.reference)
     manifest, uri = write_dataset(data, store)
     dataset = open_dataset(uri)
     splits = {name: dataset.split(name) for name in manifest.splits}
     samples = dataset_samples(splits["train"], manifest.classes)
     html = dataset_report(manifest, {name: split.index for name, split in splits.items()}, samples)
-    report = write_report(uri, html)
-    images = {name: split.images for name, split in manifest.splits.items()}
-    boxes = {name: split.boxes for name, split in manifest.splits.items()}
+    output = output or uri
+    report = write_report(output, html)
     metrics = {
         "name": manifest.name,
         "digest": manifest.digest,
         "classes": len(manifest.classes),
-        **{f"{name}_images": count for name, count in images.items()},
-        **{f"{name}_boxes": count for name, count in boxes.items()},
+        **{f"{name}_images": split.images for name, split in manifest.splits.items()},
+        **{f"{name}_boxes": split.boxes for name, split in manifest.splits.items()},
     }
-    seconds = watch.seconds
-    record = write_record(uri, STEP, seconds, {"dataset": uri, "digest": manifest.digest}, metrics, report)
-    return ValidatedDataset(
-        dataset=uri,
-        digest=manifest.digest,
-        name=manifest.name,
-        classes=manifest.classes,
-        images=images,
-        boxes=boxes,
-        record=record,
-        report=report,
-        seconds=seconds,
-    )
+    outputs = {"dataset": dataset.reference, "digest": manifest.digest}
+    record = write_record(output, STEP, watch.seconds, outputs, metrics, report)
+    return ValidatedDataset(dataset=dataset.reference, digest=manifest.digest, record=record)

@@ -15,6 +15,7 @@ from kubeyolo.data.manifest import MANIFEST_NAME
 from kubeyolo.errors import InputError
 from kubeyolo.models.registry import model_facts
 from kubeyolo.runtime import configure_mindspore
+from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import open_store, split_uri
 from kubeyolo.training.checkpoints import newest_checkpoint
 from kubeyolo.training.class_images import class_images
@@ -201,7 +202,12 @@ def _manifest(spec: TrainingSpec, source: _Source, accuracy: float) -> BundleMan
 
 
 def _class_folder(uri: str, cache: Path | None) -> Path | None:
-    """Return a folder with the images by class, or None when a validated data set lies there, or nothing."""
+    """Return a folder with the images by class, or None when a validated data set lies there, or nothing.
+
+    A reference is one of a validated data set: images by class have no digest of their own.
+    """
+    if split_reference(uri)[1]:
+        return None
     store = open_store(uri)
     folder = store.local_path()
     if store.exists(MANIFEST_NAME) or (folder is not None and not folder.is_dir()):

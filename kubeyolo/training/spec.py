@@ -26,6 +26,7 @@ _WITHOUT_EFFECT = {
     "data.workers",
     "data.cache",
     "data.cache_limit_mb",
+    "pretrain.data",  # the digest of the images counts, wherever they lie
     "train.log_interval",
     "train.ckpt_interval",
     "train.keep_checkpoints",

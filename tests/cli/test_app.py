@@ -16,12 +16,14 @@ import yaml
 from kubeyolo.bundle import BundleManifest, publish_bundle
 from kubeyolo.cli import errors
 from kubeyolo.cli.app import app, main
+from kubeyolo.compiled.read import fields_of, pipeline_text
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.models.registry import model_facts
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
     "run",
+    "configure",
     "validate",
     "pretrain",
     "train",
@@ -49,7 +51,7 @@ COMMANDS = [
     "weights export",
     "weights import",
 ]
-CONFIGURED = ["run", "validate", "pretrain", "train", "evaluate", "export", "quantize", "publish"]
+CONFIGURED = ["run", "configure", "validate", "pretrain", "train", "evaluate", "export", "quantize", "publish"]
 CONFIGURED += ["predict", "pipeline show", "pipeline submit", "pipeline gate"]
 
 
@@ -128,6 +130,32 @@ def test_help_loads_nothing_heavy() -> None:
         ("run --data shapes --set evaluate.split=vall", ["no split 'vall'; did you mean 'val'"]),
         ("run --data shapes --model yolov4-p7 --set train.image_size=672", ["needs a multiple of 128, such as 640"]),
         ("run --data shapes --set export.formats=[]", ["export.formats"]),
+        ("run --data shapes --set export.formats=[mindir]", ["export.formats", "add onnx to them"]),
+        ("run --data shapes --set pretrain.data=absent", ["absent"]),
+        ("run --data shapes --set train.lr=", ["train.lr = None", "--set"]),
+        ("configure", ["--data"]),
+        ("configure --data absent", ["absent"]),
+        ("configure --data shapes --set train.max_epoc=3", ["did you mean 'train.max_epoch'"]),
+        ("configure --data shapes -p launcher=vulcano", ["did you mean 'volcano'"]),
+        ("configure --data shapes -p launcher=volcano -p cluster=cpuu", ["unknown preset 'cpuu' of the cluster"]),
+        ("configure --data shapes -p weights=old", ["weights = 'old': a training cannot start"]),
+        ("configure --data shapes -p launcher", ["--param 'launcher': expected FIELD=VALUE"]),
+        ("configure --data shapes -p =x", ["--param '=x': expected FIELD=VALUE"]),
+        (
+            "configure --data shapes -p max_epoch=3 --set train.max_epoch=4",
+            ["max_epoch is given twice: '3' by --param, and '4' by another option"],
+        ),
+        (
+            "configure --data shapes --model yolov5s -p model=yolov5m",
+            ["model is given twice: 'yolov5m' by --param, and 'yolov5s'"],
+        ),
+        ("configure --data shapes --set model=yolov5s -p model=yolov5m", ["model is given twice: 'yolov5m' by --par"]),
+        ("configure --data shapes --version 1.0 -p version=1.1", ["version is given twice: '1.1' by --param"]),
+        (
+            'configure --data shapes -p max_epoch=3 -p settings={"train":{"max_epoch":3}}',
+            ["train.max_epoch is given twice: '3' by the field max_epoch, and 3 in the field settings"],
+        ),
+        ("configure --data shapes -p seed=3", ["it has no field: write {train: {seed: …}} into the field settings"]),
         ("validate absent", ["absent"]),
         ("validate shapes --store /proc/nope", ["/proc/nope", "no folder can be made there"]),
         ("sample /proc/nope", ["/proc", "no folder can be made there"]),
@@ -145,7 +173,15 @@ def test_help_loads_nothing_heavy() -> None:
         ("pipeline show --image kubeyolo-train", ["expected name=reference"]),
         ("pipeline show -o absent/file.yaml", ["absent/file.yaml: cannot be written"]),
         ("pipeline cancel", ["Missing argument 'RUN'"]),
-        ("pipeline submit --data shapes --store minio://x", ["--data shapes: pods see no folder", "kubeyolo copy"]),
+        (
+            "pipeline submit --data shapes --store minio://xyz",
+            ["the field data = /", "/shapes: pods see no folder", "kubeyolo copy"],
+        ),
+        ("pipeline submit --data minio://data/x --store st", ["the field store = /", "/st: pods see no folder"]),
+        (
+            "pipeline submit --data minio://data/x --store minio://kubeyolo --set pretrain.data=shapes",
+            ["pretrain.data = shapes: pods see no folder"],
+        ),
         (
             "pipeline submit --data minio://data/x --store minio://kubeyolo -p max_epochs=3",
             ["did you mean 'max_epoch'"],
@@ -156,7 +192,7 @@ def test_help_loads_nothing_heavy() -> None:
         ),
         (
             "pipeline submit --data minio://data/x --store minio://kubeyolo -p data=minio://data/y",
-            ["--param data: give --data"],
+            ["data is given twice: 'minio://data/y' by --param, and 'minio://data/x' by another option"],
         ),
         (
             # Settings of the configuration and of the launcher are looked at together: these go with each other.
@@ -176,10 +212,19 @@ def test_help_loads_nothing_heavy() -> None:
         ("pipeline gate --bundle b --data minio://d/x --store minio://s --min AP50", ["such as AP50=0.8"]),
         ("pipeline gate --bundle b --data minio://d/x --store minio://s --max-drop 1", ["give --baseline"]),
         ("pipeline gate --bundle b --data d --store s --min-ap 0.5 --junit absent/x.xml", ["absent/x.xml: cannot be"]),
-        ("pipeline gate --bundle b --data d --store s --min-ap 0.5", ["--bundle b: pods see no folder"]),
         (
-            "pipeline gate --bundle b.json --data d --store s --min-ap 0.5",
-            ["b.json: there is no such pointer to a model", "kubeyolo publish BUNDLE --store URI --latest b.json"],
+            "pipeline gate --bundle b --data minio://data/x --store minio://kubeyolo --min-ap 0.5",
+            ["the field bundle = b: pods see no folder"],
+        ),
+        (
+            "pipeline gate --bundle minio://models/b --data minio://data/x --store minio://kubeyolo --min-ap 0.5 "
+            "--runtime onx",
+            ["did you mean 'onnx'"],
+        ),
+        (
+            "pipeline gate --bundle minio://models/b --data minio://data/x --store minio://kubeyolo --min-ap 0.5 "
+            "--set train.sed=1",
+            ["did you mean 'train.seed'"],
         ),
         ("publish b --latest models/latest", ["models/latest: the name of a pointer ends in .json"]),
         ("copy absent there", ["absent: there is nothing to copy"]),
@@ -207,7 +252,8 @@ def broken_bundle(folder: Path) -> Path:
     )
     bundle = folder / "bundle"
     publish_bundle(str(bundle), manifest, files)
-    (bundle / "weights.safetensors").write_bytes(b"WEIGHTS")
+    (stored,) = bundle.rglob("weights.safetensors")
+    stored.write_bytes(b"WEIGHTS")
     return bundle
 
 
@@ -355,17 +401,58 @@ def test_pipeline_show_binds_images_and_values(kubeyolo: Any, tmp_path: Path) ->
     executors = bound["deploymentSpec"]["executors"]
     assert executors["exec-train"]["container"]["image"] == "r/kubeyolo-train@sha256:1"
     assert executors["exec-validate-dataset"]["container"]["image"] == "r/v@sha256:2"
-    parameters = bound["root"]["inputDefinitions"]["parameters"]
-    assert parameters["train_overrides"]["defaultValue"] == {"max_epoch": 3}
+    fields = bound["root"]["inputDefinitions"]["parameters"]
+    assert fields["max_epoch"]["defaultValue"] == "3"
+    assert fields["data"] == fields_of(pipeline_text())["data"]
 
 
-def test_pipeline_show_has_the_digest_of_the_library_and_all_else_of_the_wheel(kubeyolo: Any) -> None:
-    from kubeyolo.runs.bind import pipeline_text
-    from kubeyolo.source import source_digest
+def test_pipeline_show_fills_in_what_has_no_field_as_settings(kubeyolo: Any, tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("model: yolov5s\ntrain: {seed: 3, max_epoch: 7}\nretrain: {max_regression: 0.5}\n")
+    filled: dict[str, dict[str, Any]] = {}
+    for name in ("detector-training", "detector-retraining", "model-evaluation"):
+        fields = fields_of(kubeyolo("pipeline", "show", name, "--config", file).out)
+        assert set(fields) == set(fields_of(pipeline_text(name)))
+        filled[name] = {field: fields[field].get("defaultValue") for field in fields}
+    training, retraining, evaluation = filled.values()
+    assert (
+        (training["model"], training["max_epoch"]) == (retraining["model"], retraining["max_epoch"]) == ("yolov5s", "7")
+    )
+    assert json.loads(training["settings"]) == {"train": {"seed": 3}, "retrain": {"max_regression": 0.5}}
+    assert (json.loads(retraining["settings"]), retraining["max_regression"]) == ({"train": {"seed": 3}}, "0.5")
+    assert json.loads(evaluation["settings"])["train"] == {"seed": 3, "max_epoch": 7}
 
-    shown, held = (list(yaml.safe_load_all(text)) for text in (kubeyolo("pipeline", "show").out, pipeline_text()))
-    held[0]["root"]["inputDefinitions"]["parameters"]["code_digest"]["defaultValue"] = source_digest()
-    assert shown == held
+
+def test_pipeline_show_is_what_the_wheel_holds(kubeyolo: Any) -> None:
+    assert kubeyolo("pipeline", "show").out == pipeline_text()
+    plain = kubeyolo("pipeline", "show", "--without-literals").out
+    assert "literals" in pipeline_text() and "literals" not in plain
+    assert set(fields_of(plain)) == set(fields_of(pipeline_text()))
+
+
+def test_configure_says_what_a_run_would_do_and_writes_nothing(kubeyolo: Any, data: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    sets = ["--set", "train.max_epoch=7", "--set", "train.seed=3", "--set", "retrain.max_regression=0.5"]
+    shown = kubeyolo("configure", "--data", data, *sets)
+    assert shown.code == 0, shown.err
+    name, lead, *rest = shown.out.splitlines()
+    assert name.startswith("run yolov5n-r7-shapes-") and "7 epochs at 640 px" in lead
+    assert any(line.startswith("about ") for line in rest)
+    assert {"train.max_epoch = 7 (the field max_epoch)", "train.seed = 3 (the field settings)"} <= set(rest)
+    facts = json.loads(kubeyolo("configure", "--data", data, *sets, "--json").out)
+    assert (facts["name"], facts["data"]) == (name.removeprefix("run "), str(data))
+    assert (facts["config"]["train"]["seed"], facts["origins"]["train.seed"]) == (3, "the field settings")
+    assert facts["images"] == {"train": 2, "val": 1} and facts["estimate"][0].startswith("about ")
+    # The same settings by the fields of the form are the same run.
+    fields = ["-p", "max_epoch=7", "-p", "settings={train: {seed: 3}, retrain: {max_regression: 0.5}}"]
+    again = json.loads(kubeyolo("configure", "--data", data.name, *fields, "--json").out)
+    assert again["name"] == facts["name"] and again["config"] == facts["config"]
+    assert sorted(path for path in tmp_path.rglob("*") if "cache" not in path.parts) == before
+
+
+def test_a_field_takes_the_place_of_the_default_model(kubeyolo: Any, data: Path) -> None:
+    facts = json.loads(kubeyolo("configure", "--data", data, "-p", "model=yolov5s", "--json").out)
+    assert facts["config"]["model"] == "yolov5s" and facts["name"].startswith("yolov5s-shapes-")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -385,7 +472,8 @@ def test_tables_in_a_pipe_do_not_fold(kubeyolo: Any, data: Path) -> None:
     record = json.loads(kubeyolo("validate", data, "--store", "store/" + "a-long-name-of-a-folder/" * 6, "--json").out)
     lines = [line.rstrip() for line in text.splitlines()]
     assert len([line for line in lines if line.endswith(record["outputs"]["dataset"])]) == 1
-    assert text.count(record["outputs"]["digest"]) == 1
+    # Of the reference of the data set, and by itself.
+    assert len([line for line in lines if line.endswith(record["outputs"]["digest"])]) == 2
     assert len([line for line in lines if line.endswith("report.html")]) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -12,14 +13,21 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.runs.kubeflow import Kubeflow
-from kubeyolo.runs.remote import RemoteRun
-from kubeyolo.storage.uri import join_uri, open_store, read_document
+from kubeyolo.catalogue import DETECTOR_TRAINING
+from kubeyolo.compiled.images import bind_image_file
+from kubeyolo.compiled.read import pipeline_text
+from kubeyolo.events import StepRecord
+from kubeyolo.index import read_index, read_note
+from kubeyolo.kubeflow.client import Kubeflow, NoSuchThing
+from kubeyolo.kubeflow.remote import RemoteRun
+from kubeyolo.steps.configure import manifest_of
+from kubeyolo.storage.reference import split_reference
+from kubeyolo.storage.uri import join_uri, open_store, read_document, split_uri
 from kubeyolo.training.result import RESULT_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +64,10 @@ quantize:
   max_drop: 100
 """
 CHECKPOINT_STEPS = 20
+TRAIN_NODE = re.compile(r"\.train(\(\d+\))?\.executor")
+LEFT_SECONDS = 120
+"""In this time the training job of a run that has ended is gone, however the run has ended."""
+
 CLUSTER = {"preset": "cpu", "queue": "kubeyolo"}
 
 
@@ -127,41 +139,80 @@ class Command:
 
 
 @dataclass
-class Submission:
-    """A run that was submitted with --wait."""
+class Posted:
+    """A run that was started by a request, without the command line.
 
-    command: Command
+    Attributes:
+        store: URI of its store.
+        id: Kubeflow's id of it.
+    """
+
     store: str
     id: str
-
-    def end(self, seconds: float = 1200) -> int:
-        return self.command.end(seconds)
 
     @property
     def run(self) -> RemoteRun:
         return Kubeflow().run(self.id)
 
-    @property
-    def job(self) -> str:
-        """Name of its Volcano job."""
-        return f"{self.run.workflow}-train"
+    def wait(self, seconds: float = 1200) -> RemoteRun:
+        """Wait for its end and return it."""
+        wait_for(lambda: self.run.is_over, seconds, f"the end of run {self.id}")
+        return self.run
 
     def log(self, step: str = "train") -> str:
         found = self.run.step(step)
         return Kubeflow().log(self.id, found) if found else ""
 
     @property
-    def output(self) -> str:
-        """URI of its training."""
-        keys = [one.key for one in open_store(self.store).list("trainings")]
-        return join_uri(self.store, "trainings", keys[0].split("/")[1])
+    def note(self) -> dict[str, str]:
+        """What its first step has noted: the name of the work, and where its results are."""
+        return read_note(self.store, self.id)
+
+    @property
+    def index(self) -> StepRecord:
+        """The record of its last step, found by the id of the run alone."""
+        return read_index(self.note["index"])
 
     @property
     def bundle(self) -> str:
         """URI of what it has published."""
-        keys = [one.key for one in open_store(self.store).list("models")]
-        (manifest,) = (key for key in keys if key.endswith("/bundle.json"))
-        return join_uri(self.store, manifest.removesuffix("/bundle.json"))
+        return split_reference(self.index.outputs["bundle"])[0]
+
+    @property
+    def trained(self) -> str:
+        """URI of the bundle of its training, from which what it has published was derived."""
+        return next(uri for uri in ancestors(self.bundle) if "/trainings/" in uri)
+
+    @property
+    def output(self) -> str:
+        """URI of its training."""
+        return split_uri(self.trained)[0]
+
+    def stop(self) -> None:
+        """Terminate the run if it is still there and under way."""
+        with contextlib.suppress(NoSuchThing):
+            if not self.run.is_over:
+                Kubeflow().terminate(self.id)
+
+    def delete(self) -> None:
+        """Delete the run from Kubeflow, as its pages do, whatever it is doing."""
+        kubeflow = Kubeflow()
+        kubeflow._call(f"run {self.id}", kubeflow._runs.run_service_delete_run, self.id)
+
+
+@dataclass(kw_only=True)
+class Submission(Posted):
+    """A run that trains in pods and was submitted with --wait."""
+
+    command: Command
+
+    def end(self, seconds: float = 1200) -> int:
+        return self.command.end(seconds)
+
+    @property
+    def job(self) -> str:
+        """Name of its Volcano job."""
+        return f"{self.run.workflow}-train"
 
     def checkpoint(self) -> int:
         """Return the step of the newest complete checkpoint, 0 when there is none."""
@@ -185,20 +236,26 @@ class Submission:
         return found
 
     def abandon(self) -> None:
-        """Terminate the run if it is still under way."""
-        if not self.run.is_over:
-            Kubeflow().terminate(self.id)
+        """Terminate the run if it is still under way, and stop the command."""
+        self.stop()
         self.command.stop()
 
     def ap(self) -> float:
-        name = self.run.arguments["run_name"]
-        record = json.loads(read_document(join_uri(self.store, "runs", str(name), "evaluate", "metrics.json")))
-        return float(record["metrics"]["AP"])
+        """Return the AP of the trained network."""
+        return float(self.index.metrics["mindspore"]["AP"])
 
     def losses(self) -> dict[int, float]:
         """Return the losses of the steps that were logged."""
         rows = map(json.loads, read_document(join_uri(self.output, "history.jsonl")).splitlines())
         return {row["step"]: row["loss"] for row in rows if row["kind"] == "train"}
+
+
+def ancestors(bundle: str) -> Iterator[str]:
+    """Yield the URI of a bundle, and those of the bundles it was derived from."""
+    uri: str | None = bundle
+    while uri:
+        yield uri
+        uri = manifest_of(uri).parent
 
 
 class Site:
@@ -215,6 +272,7 @@ class Site:
         self.place = join_uri(os.environ["KUBEYOLO_STORE"], "tests", uuid.uuid4().hex[:8])
         self._commands: list[Command] = []
         self._submissions: list[Submission] = []
+        self._posted: list[Posted] = []
         (folder / "settings.yaml").write_text(SETTINGS)
 
     def new_store(self) -> str:
@@ -237,9 +295,21 @@ class Site:
         pairs = ("--param", "launcher=volcano", "--param", f"cluster={settings}")
         places = ("--data", data, "--store", store, "--images", self.images, "--config", "settings.yaml")
         command = self.kubeyolo("pipeline", "submit", *places, *pairs, "--wait", *arguments)
-        submission = Submission(command, store, command.heard(r"(?m)^id (\S+)$", 60)[1])
+        submission = Submission(store=store, id=command.heard(r"(?m)^id (\S+)$", 60)[1], command=command)
         self._submissions.append(submission)
         return submission
+
+    def post(self, store: str, **form: str) -> Posted:
+        """Start a run as Kubeflow's pages do: by the texts of its form, and nothing else."""
+        kubeflow = Kubeflow()
+        text = bind_image_file(pipeline_text(DETECTOR_TRAINING), Path(self.images))
+        version = kubeflow.pipeline_version(DETECTOR_TRAINING, text)
+        experiment = kubeflow.make_experiment("kubeyolo-tests")
+        fields = {"store": store, **form}
+        assert all(isinstance(value, str) for value in fields.values())
+        posted = Posted(store, kubeflow.submit(f"posted-{uuid.uuid4().hex[:6]}", experiment, version, fields).id)
+        self._posted.append(posted)
+        return posted
 
     def kubectl(self, *arguments: str, check: bool = True) -> str:
         result = subprocess.run([_kubectl(), "-n", self.namespace, *arguments], capture_output=True, text=True)
@@ -261,13 +331,34 @@ class Site:
         pods = self.objects("pods", f"volcano.sh/job-name={job}")
         return [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
 
-    def nothing_left(self, job: str, seconds: float = 60) -> None:
+    def nothing_left(self, job: str, seconds: float = LEFT_SECONDS) -> None:
         """Wait until neither the job nor a pod of it is there."""
 
         def gone() -> bool:
             return not self.uid_of(job) and not self.objects("pods", f"volcano.sh/job-name={job}")
 
         wait_for(gone, seconds, f"the end of job {job}")
+
+    def step_pod(self, submission: Submission) -> str:
+        """Return the name of the running pod of the step train, empty when there is none."""
+        annotation = "workflows.argoproj.io/node-name"
+        for pod in self.objects("pods", f"workflows.argoproj.io/workflow={submission.run.workflow}"):
+            # Every part of the name has the number of its try where Argo tries everything again.
+            is_step = TRAIN_NODE.search(pod["metadata"]["annotations"].get(annotation, ""))
+            if is_step and pod["status"]["phase"] == "Running":
+                return str(pod["metadata"]["name"])
+        return ""
+
+    def kill_step(self, pod: str) -> None:
+        """Kill the processes of a step by SIGKILL, as the kernel does when memory runs out."""
+        program = (
+            "import os, pathlib\n"
+            "for path in pathlib.Path('/proc').glob('[0-9]*'):\n"
+            "    words = (path / 'cmdline').read_bytes().split(b'\\0')\n"
+            "    if b'kfp.dsl.executor_main' in words and int(path.name) != os.getpid():\n"
+            "        os.kill(int(path.name), 9)\n"
+        )
+        self.kubectl("exec", pod, "-c", "main", "--", "python3", "-c", program, check=False)
 
     def kill_training(self, pod: str) -> None:
         """Kill the training process of a pod by SIGKILL."""
@@ -284,6 +375,8 @@ class Site:
         """End what is still under way, and remove from the store what the tests have left."""
         for submission in self._submissions:
             submission.abandon()
+        for posted in self._posted:
+            posted.stop()
         for command in self._commands:
             command.stop()
         open_store(self.place).delete_tree("")

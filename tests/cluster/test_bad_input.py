@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubeyolo.runs.kubeflow import Kubeflow, NoSuchThing
+from kubeyolo.catalogue import STEPS
+from kubeyolo.kubeflow.client import Kubeflow, NoSuchThing
 from tests.cluster.site import Site
 
 EXPERIMENT = "yolov5n-r7-shapes"
@@ -25,7 +26,10 @@ def number_of_runs() -> int:
     ("arguments", "words"),
     [
         (("--param", "max_epochs=3"), "did you mean 'max_epoch'?"),
-        (("--param", "max_epoch=many"), "max_epoch"),
+        (("--param", "max_epoch=many"), "train.max_epoch = 'many'"),
+        (("--param", "settings={train: {warmup_epoch: 1}}"), "did you mean 'train.warmup_epochs'"),
+        (("--param", "launcher=volcano", "--param", 'cluster={"que": "x"}'), "did you mean"),
+        (("--set", "evaluate.split=nowhere"), "has no split 'nowhere'"),
         (("--host", "http://127.0.0.1:9"), "does not answer"),
         (("--data", "minio://kubeyolo/is-not-here"), "there is nothing there"),
     ],
@@ -41,14 +45,18 @@ def test_bad_input_is_refused_before_anything_is_sent(
     assert number_of_runs() == before
 
 
-def test_an_image_of_a_step_that_is_not_there_ends_the_run(site: Site, data: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("image", "step"), [("validate", "configure"), ("train", "pretrain_backbone")])
+def test_an_image_of_a_step_that_is_not_there_ends_the_run(
+    site: Site, data: str, tmp_path: Path, image: str, step: str
+) -> None:
+    assert STEPS[step].image == image
     images = yaml.safe_load(Path(site.images).read_text())
-    images["kubeyolo-validate"] = "localhost/kubeyolo-nowhere:0"
+    images[f"kubeyolo-{image}"] = "localhost/kubeyolo-nowhere:0"
     (tmp_path / "images.yaml").write_text(yaml.safe_dump(images))
     places = ("--data", data, "--store", site.new_store(), "--images", str(tmp_path / "images.yaml"))
     code, text = site.call("pipeline", "submit", *places, "--config", "settings.yaml", "--wait")
     assert code == 2, text
-    assert "validate_dataset cannot start: image localhost/kubeyolo-nowhere:0 cannot be pulled" in text
+    assert f"{step} cannot start: image localhost/kubeyolo-nowhere:0 cannot be pulled" in text
 
 
 def test_an_image_of_the_trainers_that_is_not_there_ends_the_run(site: Site, data: str) -> None:

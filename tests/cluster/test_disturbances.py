@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.cluster.site import CHECKPOINT_STEPS, Site, Submission, wait_for
 
-TRAIN = re.compile(r"\.train(\(\d+\))?\.executor")
 RESTART = "KUBEYOLO_TEST_RESTART_API_SERVER"
 
 Disturb = Callable[[Site, Submission], None]
@@ -34,13 +32,17 @@ def kill_the_first_and_delete_the_other(site: Site, submission: Submission) -> N
 
 
 def delete_the_step(site: Site, submission: Submission) -> None:
-    pods = site.objects("pods", f"workflows.argoproj.io/workflow={submission.run.workflow}")
-    name = "workflows.argoproj.io/node-name"
-    # Every part of the name has the number of its try where Argo tries everything again.
-    steps = [pod for pod in pods if TRAIN.search(pod["metadata"]["annotations"].get(name, ""))]
-    running = next(pod["metadata"]["name"] for pod in steps if pod["status"]["phase"] == "Running")
-    before = site.uid_of(submission.job)
+    running, before = site.step_pod(submission), site.uid_of(submission.job)
+    assert running
     site.kubectl("delete", "pod", running, "--wait=false")
+    wait_for(lambda: "adopted job" in submission.log(), 180, "the next try of the step")
+    assert site.uid_of(submission.job) == before
+
+
+def kill_the_processes_of_the_step(site: Site, submission: Submission) -> None:
+    running, before = site.step_pod(submission), site.uid_of(submission.job)
+    assert running
+    site.kill_step(running)
     wait_for(lambda: "adopted job" in submission.log(), 180, "the next try of the step")
     assert site.uid_of(submission.job) == before
 
@@ -72,6 +74,7 @@ def restart_the_api_server(site: Site, submission: Submission) -> None:
         pytest.param(kill_a_worker, True, id="worker killed"),
         pytest.param(kill_the_first_and_delete_the_other, True, id="all workers at once"),
         pytest.param(delete_the_step, False, id="step deleted"),
+        pytest.param(kill_the_processes_of_the_step, False, id="step killed"),
         pytest.param(stop_the_store, None, id="store stopped for a minute"),
         pytest.param(stop_the_store_and_delete_a_worker, True, id="store stopped, worker deleted"),
         pytest.param(
@@ -109,13 +112,61 @@ def test_a_disturbed_training_ends_as_an_undisturbed_one(
     site.nothing_left(submission.job)
 
 
-def test_a_terminated_run_leaves_nothing(site: Site, data: str) -> None:
+@pytest.fixture
+def training(site: Site, data: str) -> Iterator[Submission]:
+    """A run whose training is under way in two pods."""
     submission = site.submit(data, site.new_store())
-    submission.trained_to(1)
-    job = submission.job
-    assert len(site.trainers(job)) == 2
-    code, text = site.call("pipeline", "cancel", submission.id)
+    try:
+        submission.trained_to(1)
+        assert len(site.trainers(submission.job)) == 2
+        yield submission
+    finally:
+        submission.abandon()
+
+
+def test_a_terminated_run_leaves_nothing(site: Site, training: Submission) -> None:
+    job = training.job
+    code, text = site.call("pipeline", "cancel", training.id)
     assert code == 0, text
-    site.nothing_left(job, 60)
-    assert submission.end(300) == 3, submission.command.text
-    assert "was terminated" in submission.command.text
+    site.nothing_left(job)
+    assert training.end(300) == 3, training.command.text
+    assert "was terminated" in training.command.text
+
+
+def test_a_run_that_is_terminated_when_its_step_is_gone_leaves_nothing(site: Site, training: Submission) -> None:
+    """Nobody has told the step, which could have deleted the job."""
+    job, pod = training.job, site.step_pod(training)
+    site.kubectl("delete", "pod", pod, "--wait=false", "--grace-period=0", "--force")
+    code, text = site.call("pipeline", "cancel", training.id)
+    assert code == 0, text
+    site.nothing_left(job)
+
+
+def test_a_deleted_run_leaves_nothing(site: Site, training: Submission) -> None:
+    job = training.job
+    training.delete()
+    site.nothing_left(job)
+    assert training.end(300) != 0
+
+
+def test_a_run_whose_step_is_killed_at_every_try_leaves_nothing(site: Site, training: Submission) -> None:
+    """As by the kernel when memory runs out: the step says nothing, and has no time to delete its job."""
+    job, killed = training.job, []
+
+    def next_try() -> str:
+        pod = site.step_pod(training)
+        return pod if pod not in killed else ("over" if training.run.is_over else "")
+
+    # The first try and three more.
+    for _ in range(4):
+        pod = wait_for(next_try, 300, "the next try of the step, or the end of the run")
+        if pod == "over":
+            break
+        killed.append(pod)
+        # Argo waits for the process of the step: it is there before the job is adopted.
+        time.sleep(5)
+        site.kill_step(pod)
+    run = training.wait(300)
+    assert run.state == "FAILED"
+    site.nothing_left(job)
+    assert training.end(300) == 1, training.command.text

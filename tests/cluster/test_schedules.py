@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.runs.kubeflow import Kubeflow
+from kubeyolo.kubeflow.client import Kubeflow
 from kubeyolo.storage.uri import join_uri, read_document, write_document
 from tests.cluster.site import Site, Submission, wait_for
 
@@ -27,9 +27,10 @@ parameters:
   image_size: 96
   per_batch_size: 4
   max_regression: {max_regression}
-  pretrain_overrides: {{enabled: false}}
-  quantize_overrides: {{max_drop: 100, calibration_images: 4}}
-  export_overrides: {{parity_images: 2}}
+  settings:
+    pretrain: {{enabled: false}}
+    quantize: {{max_drop: 100, calibration_images: 4}}
+    export: {{parity_images: 2}}
 """
 
 
@@ -52,11 +53,11 @@ class Schedule:
 
     @property
     def latest(self) -> str:
-        """URI of the pointer to the model in use."""
+        """URI of the pointer to the current model."""
         return join_uri(self.store, "models", "yolov5n-r7", "latest.json")
 
-    def in_use(self) -> str:
-        """Return the URI of the bundle in use."""
+    def current(self) -> str:
+        """Return the URI of the bundle that is the current model."""
         return str(json.loads(read_document(self.latest))["bundle"])
 
 
@@ -100,7 +101,7 @@ def test_a_schedule_starts_runs_trains_once_and_ends_with_its_file(site: Site, d
     wait_for(lambda: kubeflow.run(second.id).is_over, 300, "the end of the second run")
     idle = kubeflow.run(second.id)
     assert idle.state == "SUCCEEDED"
-    assert [step.name for step in idle.steps if step.state == "SUCCEEDED"] == ["read_pointer", "stop_training"]
+    assert [step.name for step in idle.steps if step.state == "SUCCEEDED"] == ["configure"]
 
     file.unlink()
     code, text = site.call("pipeline", "schedule", "apply", *files)
@@ -110,23 +111,24 @@ def test_a_schedule_starts_runs_trains_once_and_ends_with_its_file(site: Site, d
     assert len(list(kubeflow.runs(kubeflow.experiment(name)))) == count
 
 
-def test_a_worse_model_does_not_take_the_place_of_the_one_in_use(
+def test_a_worse_model_does_not_become_the_current_one(
     site: Site, other_data: str, undisturbed: Submission, schedule: Schedule
 ) -> None:
     """One epoch on other data against a training of many."""
     code, text = site.call("publish", undisturbed.bundle, "--store", schedule.store, "--latest", schedule.latest)
     assert code == 0, text
-    before = schedule.in_use()
+    before = schedule.current()
     run = ("pipeline", "schedule", "run", schedule.name, str(schedule.folder), "--images", site.images, "--wait")
 
     schedule.write(other_data)
     code, text = site.call(*run)
-    assert code == 1 and "promote failed" in text and "worse than the one in use" in text, text
-    assert schedule.in_use() == before
+    assert code == 1 and "promote failed" in text and "worse than the current one" in text, text
+    assert schedule.current() == before
 
     schedule.write(other_data, max_regression=100.0)
     code, text = site.call(*run)
     assert code == 0, text
-    assert schedule.in_use() != before
+    assert schedule.current() != before
     code, text = site.call(*run)
-    assert code == 0 and "unchanged: the data is that of the model in use" in text and "promote" not in text, text
+    assert code == 0 and "unchanged: the current model was trained on this data" in text, text
+    assert "promote" not in text and f"current  {schedule.current()}" in text, text

@@ -11,9 +11,15 @@ from xml.etree import ElementTree
 import pytest
 
 from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS, open_bundle
-from kubeyolo.runs.folder import STEPS
-from kubeyolo.storage.uri import join_uri, open_store
+from kubeyolo.catalogue import STEPS
+from kubeyolo.compiled.read import pipeline_text, task_names
+from kubeyolo.index import run_output
+from kubeyolo.kubeflow.result import remote_result
+from kubeyolo.steps.configure import manifest_of
+from kubeyolo.storage.uri import join_uri, open_store, read_document
 from tests.cluster.site import Site, Submission
+
+TASKS = task_names(pipeline_text())
 
 KUBEFLOW_STORE = "KUBEYOLO_TEST_KUBEFLOW_STORE"
 ARTIFACTS = "minio://mlpipeline/v2/artifacts/detector-training"
@@ -22,14 +28,25 @@ ARTIFACTS = "minio://mlpipeline/v2/artifacts/detector-training"
 def test_every_step_succeeds_and_nothing_is_left(site: Site, undisturbed: Submission) -> None:
     run = undisturbed.run
     assert run.state == "SUCCEEDED"
-    assert {step.name: step.state for step in run.steps} == {
-        **dict.fromkeys(STEPS, "SUCCEEDED"),
-        "stop_training": "SUCCEEDED",
-    }
+    assert {step.name: step.state for step in run.steps} == dict.fromkeys(TASKS, "SUCCEEDED")
+    assert run.steps[0].name == "configure"
     site.nothing_left(undisturbed.job)
     assert undisturbed.result()["resumed_at"] == []
     assert f"bundle  {undisturbed.bundle}" in undisturbed.command.text
     assert re.search(r"(?m)^ *AP +0\.\d+ +0\.\d+ +0\.\d+ *$", undisturbed.command.text)
+
+
+def test_the_results_are_found_by_the_id_and_by_the_name_of_the_run(undisturbed: Submission) -> None:
+    note, index = undisturbed.note, undisturbed.index
+    assert note["pipeline"] == "detector-training"
+    assert note["index"] == run_output(undisturbed.store, note["name"], "result.json")
+    assert undisturbed.run.name.startswith(f"{note['name']}-")
+    assert index.step == "publish" and {"mindspore", "onnx", "int8"} <= index.metrics.keys()
+    plan = read_document(run_output(undisturbed.store, note["name"], "configure", "report.html"))
+    assert plan.lstrip().lower().startswith(b"<!doctype html")
+    made = remote_result(undisturbed.run)
+    assert made is not None and made.bundle == undisturbed.bundle
+    assert made.numbers["ONNX"]["AP"] == index.metrics["onnx"]["AP"]
 
 
 def test_the_bundle_is_complete_and_predicts(site: Site, undisturbed: Submission, data: str, tmp_path: Path) -> None:
@@ -48,7 +65,7 @@ def test_the_bundle_is_complete_and_predicts(site: Site, undisturbed: Submission
 
 
 @pytest.mark.skipif(not os.environ.get(KUBEFLOW_STORE), reason=f"{KUBEFLOW_STORE} is not set")
-def test_metrics_and_reports_are_artifacts_of_kubeflow(
+def test_reports_and_handles_are_artifacts_of_kubeflow(
     undisturbed: Submission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINIO_ENDPOINT", os.environ[KUBEFLOW_STORE])
@@ -57,17 +74,24 @@ def test_metrics_and_reports_are_artifacts_of_kubeflow(
     for one in store.list():
         step, _, name = one.key.split("/")
         found.setdefault(step.replace("-", "_"), {})[name] = one.key
-    for name in STEPS:
-        assert {"metrics", "report"} <= found[name].keys(), name
-        assert store.read_bytes(found[name]["report"]).lstrip().lower().startswith(b"<!doctype html"), name
-    assert "confusion" in found["evaluate"]
+    for name in TASKS:
+        kinds = {artifact.name: artifact.kind for artifact in STEPS[name].artifacts}
+        assert kinds.keys() <= found[name].keys(), name
+        for artifact, kind in kinds.items():
+            content = store.read_bytes(found[name][artifact])
+            if kind == "HTML":
+                assert content.lstrip().lower().startswith(b"<!doctype html"), artifact
+            if kind in ("Dataset", "Model"):
+                facts = json.loads(content)
+                assert facts["store_uri"].startswith(undisturbed.store) and len(facts["digest"]) == 64, artifact
+    assert store.read_bytes(found["configure"]["plan"]).startswith(b"# ")
 
 
 def test_every_pod_keeps_to_the_restricted_level(site: Site, undisturbed: Submission) -> None:
     labels = json.loads(site.kubectl("get", "namespace", site.namespace, "-o", "json"))["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     pods = site.objects("pods", f"workflows.argoproj.io/workflow={undisturbed.run.workflow}")
-    assert len(pods) > 2 * len(STEPS)
+    assert len(pods) > 2 * len(TASKS)
     for pod in pods:
         whole = pod["spec"].get("securityContext", {})
         for container in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", ())]:
@@ -81,8 +105,10 @@ def test_pods_train_as_processes_of_one_machine_do(
 ) -> None:
     # The threads of a pod: the order of sums depends on their number.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    dataset, backbone = found_in(undisturbed.store, "datasets"), found_in(undisturbed.store, "backbones")
-    places = (dataset, "--store", str(tmp_path), "--backbone", f"{backbone}/bundle")
+    trained = manifest_of(undisturbed.trained)
+    assert trained.dataset is not None and trained.parent is not None
+    dataset = trained.dataset.uri
+    places = (dataset, "--store", str(tmp_path), "--backbone", trained.parent)
     code, text = site.call("train", *places, "--config", "settings.yaml", seconds=1200)
     assert code == 0, text
     lines = next(tmp_path.rglob("history.jsonl")).read_text().splitlines()
@@ -95,25 +121,19 @@ def test_pods_train_as_processes_of_one_machine_do(
     bundle = next(tmp_path.glob("trainings/*/bundle"))
     code, text = site.call("evaluate", str(bundle), dataset, "--store", str(tmp_path), "--json")
     assert code == 0, text
-    ap = json.loads(next(tmp_path.rglob("evaluate/metrics.json")).read_text())["metrics"]["AP"]
+    ap = json.loads(next(tmp_path.glob("results/evaluate/*/metrics.json")).read_text())["metrics"]["AP"]
     # The AP of so short a training is small.
     assert undisturbed.ap() == pytest.approx(ap, rel=0.01)
 
 
-def found_in(store: str, folder: str) -> str:
-    """Return the URI of the only thing in a folder of a store."""
-    names = {one.key.split("/")[1] for one in open_store(store).list(folder)}
-    assert len(names) == 1, names
-    return f"{store}/{folder}/{names.pop()}"
-
-
-def test_the_same_data_is_validated_once_and_changed_data_again(
+def test_the_same_run_is_cached_and_changed_data_is_trained_on_anew(
     site: Site, undisturbed: Submission, data: str, other_data: str
 ) -> None:
     again = site.submit(data, undisturbed.store)
     assert again.end() == 0, again.command.text
-    states = {step.name: step.is_cached for step in again.run.steps}
-    assert states["validate_dataset"] and states["pretrain_backbone"] and states["train"]
+    # The first step looks at the data each time.
+    assert {step.name for step in again.run.steps if not step.is_cached} == {"configure"}
+    assert again.bundle == undisturbed.bundle
     changed = site.submit(other_data, undisturbed.store)
     try:
         changed.command.heard("✓ pretrain_backbone", 400)
@@ -121,6 +141,7 @@ def test_the_same_data_is_validated_once_and_changed_data_again(
         site.call("pipeline", "cancel", changed.id)
         assert changed.end() == 3
     assert not any(step.is_cached for step in changed.run.steps)
+    assert changed.note["name"] != undisturbed.note["name"]
     site.nothing_left(changed.job)
 
 

@@ -1,4 +1,4 @@
-"""The whole compiled pipeline on this machine, on a few small images: once, again, and with changed data."""
+"""The whole compiled pipeline on this machine, on a few small images: once, again, with other settings or data."""
 
 from __future__ import annotations
 
@@ -11,21 +11,31 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS, open_bundle
+from kubeyolo.catalogue import STEPS as CATALOGUE
+from kubeyolo.compiled.read import pipeline_text, task_names
 from kubeyolo.data.sample import generate_sample_dataset
-from kubeyolo.runs.folder import COCO_KEYS, STEPS
+from kubeyolo.evaluation.results import COCO_KEYS
+from kubeyolo.index import RESULT, read_index, run_output
+from kubeyolo.storage.reference import split_reference
 from tests.browser import OpenPage
 
 pytestmark = pytest.mark.e2e
 
+STEPS = task_names(pipeline_text())
+CACHED = sorted({*STEPS} - {"configure"})
+"""The steps whose results may come from the cache."""
+
 SETTINGS = """
 model: yolov5n-r7
 train:
-  image_size: 96
+  image_size: 64
   per_batch_size: 4
   max_epoch: 2
   warmup_steps: 2
@@ -95,6 +105,13 @@ def test_every_step_has_a_report_and_the_index_links_them(place: Place) -> None:
     assert "Average Precision" in (place.latest / "reports" / "evaluate.html").read_text()
 
 
+def test_the_cards_of_the_index_have_all_values_that_the_catalogue_names(place: Place) -> None:
+    index = (place.latest / "index.html").read_text()
+    for step in STEPS:
+        card = index.split(f'<li class="panel card" data-step="{step}">')[1].split("</li>")[0]
+        assert re.findall(r"<dt>(.*?)</dt>", card) == list(CATALOGUE[step].cards), step
+
+
 def test_the_reports_of_the_run_open_in_a_browser(place: Place, open_page: OpenPage) -> None:
     with open_page(place.latest / "index.html") as page:
         links = page.eval_on_selector_all("a[href^='reports/']", "(all) => all.map((a) => a.getAttribute('href'))")
@@ -134,13 +151,27 @@ def test_the_published_bundle_is_whole_and_finds_objects(place: Place) -> None:
     assert len(list((place.folder / "drawn").iterdir())) == len(images)
 
 
-def test_the_same_command_again_runs_nothing_again(place: Place) -> None:
+def from_the_cache(said: str) -> list[str]:
+    return sorted(re.findall(r"• (\w+) from the cache", said))
+
+
+def started(said: str) -> list[str]:
+    return re.findall(r"▶ (\w+)", said)
+
+
+def test_the_same_command_again_configures_and_runs_nothing_else(place: Place) -> None:
     before = (place.latest / "summary.json").read_bytes()
     done = place.run()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(re.findall(r"• (\w+) from the cache", done.stdout)) == sorted(STEPS)
-    assert "▶" not in done.stdout
+    assert from_the_cache(done.stdout) == CACHED
+    assert started(done.stdout) == ["configure"]
     assert (place.latest / "summary.json").read_bytes() == before
+
+
+def test_the_index_of_a_run_is_found_by_its_name(place: Place) -> None:
+    summary = json.loads((place.latest / "summary.json").read_text())
+    index = read_index(run_output(str(place.folder / "store"), place.latest.resolve().name, RESULT))
+    assert (index.step, split_reference(index.outputs["bundle"])[0]) == ("publish", summary["bundle"])
 
 
 def test_steps_called_alone_leave_a_run_as_it_is_and_print_json(place: Place) -> None:
@@ -158,33 +189,89 @@ def test_steps_called_alone_leave_a_run_as_it_is_and_print_json(place: Place) ->
         "--json",
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["outputs"]["result"].startswith(f"file://{place.folder}/store/alone/yolov5n-r7-")
+    assert json.loads(done.stdout)["outputs"]["result"].startswith(f"file://{place.folder}/store/results/evaluate/")
     backbone = next((place.folder / "store" / "backbones").iterdir()) / "bundle"
     other = ["--backbone", backbone.as_uri(), "--set", "train.log_interval=1", "--json"]
     done = place.kubeyolo("train", str(dataset), "--config", "tiny.yaml", *other)
     assert done.returncode == 0, done.stderr
-    assert "training is complete" in done.stderr
+    assert "train: the result of the same work is at" in done.stderr
     assert json.loads(done.stdout)["seconds"] == summary["seconds"]["train"]
     done = place.run()
-    assert "▶" not in done.stdout
+    assert started(done.stdout) == ["configure"]
     assert (place.latest / "summary.json").read_bytes() == before
 
 
-def test_a_run_whose_training_is_killed_goes_on_at_its_checkpoint(place: Place) -> None:
-    longer = ["--set", "train.max_epoch=6", "--set", "train.ckpt_interval=2", "--set", "pretrain.enabled=false"]
+@dataclass(frozen=True)
+class OtherRun:
+    """A run of other settings in the same store, whose training was killed, and the same command again.
+
+    Attributes:
+        killed: The command whose training was killed.
+        again: The same command again.
+        first: Summary of the first run.
+        published: Every file that was published before, with its content.
+        run: Folder of the first run.
+        other: Folder of this run.
+    """
+
+    killed: subprocess.CompletedProcess[str]
+    again: subprocess.CompletedProcess[str]
+    first: dict[str, Any]
+    published: dict[Path, bytes]
+    run: Path
+    other: Path
+
+
+@pytest.fixture(scope="module")
+def longer(place: Place) -> OtherRun:
+    settings = ["--set", "train.max_epoch=6", "--set", "train.ckpt_interval=2", "--set", "pretrain.enabled=false"]
+    done = place.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    run, first = place.latest.resolve(), json.loads((place.latest / "summary.json").read_text())
+    published = files_of(place.folder / "store" / "models")
     before = set(place.folder.rglob("checkpoint.json"))
     killer = threading.Thread(target=kill_worker, args=(place.folder, before))
     killer.start()
-    done = place.run(*longer)
+    killed = place.run(*settings)
     killer.join()
-    assert done.returncode == 1
-    (line,) = done.stderr.strip().splitlines()
+    again = place.run(*settings)
+    return OtherRun(killed, again, first, published, run, place.latest.resolve())
+
+
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_whose_training_is_killed_goes_on_at_its_checkpoint(longer: OtherRun) -> None:
+    assert longer.killed.returncode == 1
+    (line,) = longer.killed.stderr.strip().splitlines()
     assert "train" in line and "SIGKILL" in line
-    done = place.run(*longer)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "• validate_dataset from the cache" in done.stdout
-    (step,) = re.findall(r"resuming at step (\d+) of 18", done.stdout)
+    assert longer.again.returncode == 0, longer.again.stdout + longer.again.stderr
+    assert "• validate_dataset from the cache" in longer.again.stdout
+    (step,) = re.findall(r"resuming at step (\d+) of 18", longer.again.stdout)
     assert 2 <= int(step) < 18
+
+
+def test_runs_of_other_settings_in_one_store_leave_each_other_alone(place: Place, longer: OtherRun) -> None:
+    """Each publishes a network of its own, and an equal run later finds all of the first one, untouched."""
+    first, second = longer.first, json.loads((longer.other / "summary.json").read_text())
+    assert longer.other != longer.run
+    assert second["bundle"] != first["bundle"] and second["dataset"] == first["dataset"]
+    one, other = (open_bundle(summary["bundle"]).manifest for summary in (first, second))
+    assert (one.config["train"]["max_epoch"], other.config["train"]["max_epoch"]) == (2, 6)
+    for file in (WEIGHTS, ONNX, ONNX_INT8):
+        assert one.files[file].sha256 != other.files[file].sha256, file
+
+    begun = time.monotonic()
+    done = place.run()
+    print(f"a run from the cache: {time.monotonic() - begun:.1f} s")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert from_the_cache(done.stdout) == CACHED
+    assert started(done.stdout) == ["configure"]
+    assert place.latest.resolve() == longer.run
+    # The same bundle again, and not a byte of it is another one.
+    assert json.loads((place.latest / "summary.json").read_text()) == first
+    assert longer.published.items() <= files_of(place.folder / "store" / "models").items()
 
 
 def kill_worker(folder: Path, before: set[Path]) -> None:

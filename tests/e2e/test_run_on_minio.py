@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from kubeyolo.compiled.read import pipeline_text, task_names
 from kubeyolo.data.sample import generate_sample_dataset
-from kubeyolo.runs.folder import STEPS
 from kubeyolo.storage.uri import open_store
 
 pytestmark = pytest.mark.e2e
 
 SETTINGS = {
-    "train.image_size": 96,
+    "train.image_size": 64,
     "train.per_batch_size": 4,
     "train.max_epoch": 1,
     "train.warmup_steps": 1,
@@ -45,7 +45,7 @@ def test_a_run_on_minio_ends_in_a_bundle_that_predicts_the_same_when_read_back(
     store = f"minio://{minio_bucket}/team/models"
     sets = [argument for key, value in SETTINGS.items() for argument in ("--set", f"{key}={value}")]
     said = kubeyolo(tmp_path, "run", "--data", "shapes", "--store", store, *sets)
-    for step in STEPS:
+    for step in task_names(pipeline_text()):
         assert f"✓ {step}" in said
     summary = json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
     assert summary["bundle"].startswith(f"{store}/models/yolov5n-r7/")

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-NAMES = ("validate", "train", "evaluate", "evaluate-onnx", "export", "quantize", "launch")
+from kubeyolo.bundle import MINDIR, MODEL_CARD, ONNX, ONNX_INT8, WEIGHTS, open_bundle
+from kubeyolo.catalogue import IMAGES, STEPS
+from kubeyolo.storage.reference import split_reference
+
 WITH_MINDSPORE = {"train", "evaluate", "export"}
 LARGEST = {"validate": 600e6, "train": 1600e6}
 """Bytes that an image may take, unpacked."""
@@ -62,7 +65,7 @@ def run(engine: str, reference: str, *command: str, mount: Path | None = None, t
     return done.stdout
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_an_image_has_what_its_step_needs_and_nothing_else(engine: str, references: dict[str, str], name: str) -> None:
     found = json.loads(run(engine, references[name], "python3", "-", text=PROBE))
     assert found["user"] == USER and found["capabilities"] == ["0000000000000000"]
@@ -72,7 +75,7 @@ def test_an_image_has_what_its_step_needs_and_nothing_else(engine: str, referenc
     assert (found["configurations"], found["packages"], found["secrets"]) == ([], [], [])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_an_image_says_what_it_is(engine: str, references: dict[str, str], name: str) -> None:
     inspected = subprocess.run(
         [engine, "image", "inspect", references[name]], capture_output=True, text=True, check=True
@@ -86,40 +89,82 @@ def test_an_image_says_what_it_is(engine: str, references: dict[str, str], name:
     assert facts["Size"] < LARGEST.get(name, 1600e6)
 
 
+# A step as a pod calls it: its component's function, with artifacts in files.
+STEP = """
+import json, sys
+from kubeyolo.catalogue import STEPS
+from kubeyolo.steps import component
+
+class Artifact:
+    def __init__(self, name):
+        self.path, self.metadata = f"/tmp/artifacts/{name}", {}
+    def log_metric(self, *given): pass
+    def log_confusion_matrix(self, *given): pass
+
+step, function, given = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+artifacts = {each.name: Artifact(each.name) for each in STEPS[step].artifacts}
+print("RESULT " + json.dumps(getattr(component, function)(**given, **artifacts)))
+"""
+STORE = "/store"
+SETTINGS = {
+    "train": {"warmup_epochs": 0, "val_interval": 0},
+    "pretrain": {"image_size": 32, "max_steps": 2},
+    "export": {"parity_images": 2},
+    "quantize": {"calibration_images": 2, "max_drop": 100},
+}
+KNOBS = {"image_size": "64", "per_batch_size": "4", "max_epoch": "1"}
+
+
 def test_the_steps_of_a_run_work_in_their_images(engine: str, references: dict[str, str], tmp_path: Path) -> None:
-    """From a data set to a published bundle, each step in the image that the pipeline names."""
+    """From a form to a published bundle that is the current model, each step in the image that the catalogue names."""
     # The container's user is another one than that of these files.
     tmp_path.chmod(0o777)
+    called: set[str] = set()
 
-    def step(image: str, *command: str) -> dict[str, Any]:
-        places = ("--store", "/store", "--json")
-        outputs: dict[str, Any] = json.loads(
-            run(engine, references[image], "kubeyolo", *command, *places, mount=tmp_path)
-        )
-        return dict(outputs["outputs"])
+    def call(step: str, function: str = "", **given: Any) -> list[Any]:
+        called.add(step)
+        command = ("python3", "-", step, function or step, json.dumps(given))
+        text = run(engine, references[STEPS[step].image], *command, mount=tmp_path, text=STEP)
+        return list(json.loads(text.rpartition("RESULT ")[2]))
 
-    run(
-        engine,
-        references["validate"],
-        "kubeyolo",
-        "sample",
-        "/store/shapes",
-        "--train",
-        "8",
-        "--val",
-        "4",
-        mount=tmp_path,
-    )
-    dataset = step("validate", "validate", "/store/shapes")["dataset"]
-    settings = {"image_size": 64, "per_batch_size": 4, "max_epoch": 1, "warmup_epochs": 0}
-    sets = [word for key, value in settings.items() for word in ("--set", f"train.{key}={value}")]
-    trained = step("train", "train", dataset, *sets)["bundle"]
-    assert "record" not in step("evaluate", "evaluate", trained, dataset)
-    exported = step("export", "export", trained, dataset, "--set", "export.parity_images=2")["bundle"]
-    step("evaluate-onnx", "evaluate", exported, dataset, "--runtime", "onnx")
-    few = ("--set", "quantize.calibration_images=2", "--set", "quantize.max_drop=100")
-    quantized = step("quantize", "quantize", exported, dataset, *few)["bundle"]
-    published = step("launch", "publish", quantized, "--version", "1.0.0")["bundle"]
-    assert published == "file:///store/models/yolov5n-r7/1.0.0"
-    names = {path.name for path in (tmp_path / "models" / "yolov5n-r7" / "1.0.0").iterdir()}
-    assert {"bundle.json", "weights.safetensors", "model.onnx", "model-int8.onnx", "MODEL_CARD.md"} <= names
+    def kubeyolo(image: str, *words: str) -> str:
+        return run(engine, references[image], "kubeyolo", *words, mount=tmp_path)
+
+    data = f"{STORE}/shapes"
+    kubeyolo("validate", "sample", data, "--train", "8", "--val", "4")
+    form = {"data": data, "store": STORE, "settings": json.dumps(SETTINGS), **KNOBS, "version": "1.0.0"}
+    facts, *structs, _ = call("configure", "configure_training", **form)
+    assert facts["data"] == data and facts["fingerprint"]
+    validation, pretraining, training, evaluation, export, quantization, publication = structs
+    dataset, _ = call("validate_dataset", settings=validation)
+    backbone, _ = call("pretrain_backbone", settings=pretraining, dataset=dataset)
+    trained, trained_record = call("train", settings=training, dataset=dataset, backbone=backbone)
+    (evaluated,) = call("evaluate", settings=evaluation, bundle=trained, dataset=dataset)
+    exported, _ = call("export_model", settings=export, bundle=trained, dataset=dataset)
+    quantized, _ = call("quantize", settings=quantization, bundle=exported, dataset=dataset)
+    records = {"evaluation": evaluated, "training": trained_record}
+    published, _ = call("publish", settings=publication, bundle=quantized, **records)
+    uri, digest = split_reference(published)
+    assert uri == f"file://{STORE}/models/yolov5n-r7/1.0.0"
+    opened = open_bundle(str(tmp_path / "models" / "yolov5n-r7" / "1.0.0"))
+    assert opened.digest == digest
+    assert {WEIGHTS, ONNX, MINDIR, ONNX_INT8, MODEL_CARD} <= opened.manifest.files.keys()
+
+    # What a retraining has besides: the published bundle is the current model, and the new one is as good.
+    latest = f"{STORE}/models/yolov5n-r7/latest.json"
+    kubeyolo("launch", "publish", published, "--version", "1.0.0", "--store", STORE, "--latest", latest)
+    (tmp_path / "pointer.json").write_text(json.dumps({"data": "shapes"}))
+    retraining = {name: value for name, value in form.items() if name not in ("data", "version")}
+    again = SETTINGS | {"retrain": {"force": True}}
+    retraining |= {"pointer": f"{STORE}/pointer.json", "settings": json.dumps(again)}
+    _, _, measuring, *_, promotion, found, _ = call("configure", "configure_retraining", **retraining)
+    assert found == data and measuring["current"] == published
+    (current,) = call("evaluate_current", settings=measuring, dataset=dataset)
+    promoted, _ = call("promote", settings=promotion, bundle=quantized, current=current, dataset=dataset, **records)
+    pointer = json.loads((tmp_path / "models" / "yolov5n-r7" / "latest.json").read_text())
+    assert pointer["bundle"] == split_reference(promoted)[0] != uri
+    assert called == set(STEPS)
+
+    # By hand, too, ONNX bundles are evaluated without MindSpore.
+    text = kubeyolo("evaluate-onnx", "evaluate", published, dataset, "--runtime", "int8", "--store", STORE, "--json")
+    assert "AP" in json.loads(text)["metrics"]

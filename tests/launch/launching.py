@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from kubeyolo.config.load import load_config
@@ -70,3 +74,31 @@ def make_step_pod(kubernetes: KubernetesServer, namespace: str, **metadata: Any)
     step = {"metadata": {"name": "step", "labels": labels, **metadata}, "spec": {"containers": containers}}
     kubernetes.do("POST", f"/api/v1/namespaces/{namespace}/pods", step)
     return f"/api/v1/namespaces/{namespace}/pods/step"
+
+
+PROGRAM = """
+import contextlib, json, os
+from kubeyolo.config.load import load_config
+from kubeyolo.launch.settings import cluster_settings
+from kubeyolo.launch.volcano import launch_on_volcano
+from kubeyolo.steps.guard import stops_with_its_run
+from kubeyolo.training.spec import TrainingSpec
+
+config = load_config("yolov5n-r7", sets=("train.processes=2",))
+spec = TrainingSpec(dataset="minio://data/sets/cells-1", output="minio://data/trainings/one", config=config)
+with CONTEXT:
+    more = json.loads(os.environ.get("MORE_SETTINGS", "{}"))
+    launch_on_volcano(spec, cluster_settings({"image": "registry/kubeyolo-train:1", **more}))
+"""
+
+
+def start_step(account: Path, context: str, **environment: str) -> subprocess.Popen[str]:
+    """Start PROGRAM in a process of its own."""
+    command = [sys.executable, "-c", PROGRAM.replace("CONTEXT", context)]
+    variables = {**os.environ, "KUBECONFIG": str(account), **environment}
+    return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def hear(step: subprocess.Popen[str], words: str) -> None:
+    assert step.stdout is not None
+    assert any(words in line for line in step.stdout)

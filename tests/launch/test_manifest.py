@@ -11,7 +11,7 @@ import yaml
 
 from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError
-from kubeyolo.launch.manifest import Owner, job_manifest, job_name
+from kubeyolo.launch.manifest import Owner, Run, job_manifest, job_name
 from kubeyolo.launch.settings import ClusterSettings, cluster_settings
 from kubeyolo.training.spec import TrainingSpec
 
@@ -44,7 +44,7 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
 def test_the_job_of_a_preset_is_the_golden_one(preset: str) -> None:
     """With KUBEYOLO_WRITE_GOLDEN=1 the files are written anew."""
     owner = Owner("argoproj.io/v1alpha1", "Workflow", "run", "0000-1111")
-    made = manifest(*CASES[preset], run="run", owner=owner)
+    made = manifest(*CASES[preset], run=Run("run", "kubeflow", owner))
     environment = made["spec"]["tasks"][0]["template"]["spec"]["containers"][0]["env"]
     # The document has every key of the configuration; its own tests hold it.
     document = next(each for each in environment if each["name"] == "KUBEYOLO_SPEC")
@@ -79,6 +79,27 @@ def test_the_gang_has_as_many_pods_as_the_processes_need() -> None:
     resources = pod_of(made)["containers"][0]["resources"]
     assert {**resources["limits"], "cpu": "96"} == resources["requests"]
     assert resources["limits"]["huawei.com/Ascend910"] == "8"
+
+
+def test_the_workflow_of_another_namespace_is_recorded_and_owns_nothing() -> None:
+    run = Run("run", "kubeflow", Owner("argoproj.io/v1alpha1", "Workflow", "run", "0000-1111"))
+    made = manifest(*CASES["cpu"], run=run, namespace="kubeyolo-ascend")["metadata"]
+    assert "ownerReferences" not in made
+    assert made["labels"]["kubeyolo.io/run"] == "run"
+    assert made["annotations"]["kubeyolo.io/run-namespace"] == "kubeflow"
+    assert made["annotations"]["kubeyolo.io/workflow-uid"] == "0000-1111"
+
+
+def test_a_job_without_a_run_names_no_workflow() -> None:
+    made = manifest(*CASES["cpu"])["metadata"]
+    assert "kubeyolo.io/run" not in made["labels"]
+    assert list(made["annotations"]) == ["kubeyolo.io/spec"]
+
+
+def test_settings_add_labels_and_replace_none_of_ours() -> None:
+    values = {"labels": {"team": "vision", "app.kubernetes.io/part-of": "vision"}}
+    labels = manifest(2, values)["metadata"]["labels"]
+    assert (labels["team"], labels["app.kubernetes.io/part-of"]) == ("vision", "kubeyolo")
 
 
 def test_threads_are_those_of_the_pod_and_not_of_its_node() -> None:

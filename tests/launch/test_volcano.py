@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,9 +17,9 @@ import yaml
 from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.launch.cluster import Cluster
-from kubeyolo.launch.volcano import launch_on_volcano, stop_training
+from kubeyolo.launch.volcano import launch_on_volcano
 from tests.kubernetes_server import KubernetesServer, volcano_definitions, wait_for
-from tests.launch.launching import PACE, SPEC, Launch, make_step_pod, nothing_left, settings
+from tests.launch.launching import PACE, SPEC, Launch, hear, make_step_pod, nothing_left, settings, start_step
 from tests.launch.volcano_double import Volcano
 
 QUEUES = "/apis/scheduling.volcano.sh/v1beta1/queues"
@@ -404,7 +401,6 @@ def test_a_job_that_has_ended_is_replaced(
 def test_a_run_of_a_pipeline_names_owns_and_labels_its_job(
     launch: Callable[..., Launch],
     volcano: Volcano,
-    cluster: Cluster,
     kubernetes: KubernetesServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -426,27 +422,33 @@ def test_a_run_of_a_pipeline_names_owns_and_labels_its_job(
     assert job["metadata"]["ownerReferences"] == [reference]
     image = job["spec"]["tasks"][0]["template"]["spec"]["containers"][0]["image"]
     assert image == "registry/of-the-step:2"
-    said: list[str] = []
-    assert stop_training(settings(), said.append, cluster=cluster) == 1
-    assert "deleted by somebody else" in str(run.end())
-    assert stop_training(settings(), said.append, cluster=cluster) == 0
-    assert said == ["deleted detector-training-x7k2p-train", "no training is left"]
+    assert job["metadata"]["annotations"]["kubeyolo.io/run-namespace"] == volcano.namespace
+    assert job["metadata"]["annotations"]["kubeyolo.io/workflow-uid"] == reference["uid"]
+    volcano.phase(job, "Completed")
+    assert run.end() is None
 
 
-PROGRAM = """
-import contextlib, json, os
-from kubeyolo.config.load import load_config
-from kubeyolo.launch.settings import cluster_settings
-from kubeyolo.launch.volcano import launch_on_volcano
-from kubeyolo.steps.guard import stops_with_its_run
-from kubeyolo.training.spec import TrainingSpec
-
-config = load_config("yolov5n-r7", sets=("train.processes=2",))
-spec = TrainingSpec(dataset="minio://data/sets/cells-1", output="minio://data/trainings/one", config=config)
-with CONTEXT:
-    more = json.loads(os.environ.get("MORE_SETTINGS", "{}"))
-    launch_on_volcano(spec, cluster_settings({"image": "registry/kubeyolo-train:1", **more}))
-"""
+def test_the_job_of_an_earlier_workflow_of_the_same_name_is_replaced(
+    launch: Callable[..., Launch], volcano: Volcano, kubernetes: KubernetesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubeflow makes a workflow anew, with its name, when a run is tried again whose workflow is gone."""
+    path = f"/api/v1/namespaces/{volcano.namespace}"
+    workflow = kubernetes.do("POST", f"{path}/configmaps", {"metadata": {"name": "detector-training-x7k2p"}})
+    uid = workflow["metadata"]["uid"]
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "detector-training-x7k2p", "uid": uid}
+    make_step_pod(kubernetes, volcano.namespace, ownerReferences=[owner])
+    monkeypatch.setenv("KFP_POD_NAME", "step")
+    first = launch()
+    job = volcano.wait_job()
+    notes = {"annotations": {"kubeyolo.io/workflow-uid": "of-the-earlier-one"}}
+    jobs = f"/apis/batch.volcano.sh/v1alpha1/namespaces/{volcano.namespace}/jobs"
+    kubernetes.do("PATCH", f"{jobs}/{job['metadata']['name']}", {"metadata": notes})
+    second = launch()
+    new = volcano.wait_job(job["metadata"]["uid"])
+    assert new["metadata"]["annotations"]["kubeyolo.io/workflow-uid"] == uid
+    assert "deleted by somebody else" in str(first.end())
+    volcano.phase(new, "Completed")
+    assert second.end() is None
 
 
 @pytest.mark.parametrize(
@@ -467,18 +469,6 @@ def test_who_is_told_to_end_deletes_the_job_at_once(
     step.send_signal(number)
     assert step.wait(30) == code
     assert nothing_left(volcano)
-
-
-def start_step(account: Path, context: str, **environment: str) -> subprocess.Popen[str]:
-    """Start PROGRAM in a process of its own."""
-    command = [sys.executable, "-c", PROGRAM.replace("CONTEXT", context)]
-    variables = {**os.environ, "KUBECONFIG": str(account), **environment}
-    return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-
-
-def hear(step: subprocess.Popen[str], words: str) -> None:
-    assert step.stdout is not None
-    assert any(words in line for line in step.stdout)
 
 
 def test_a_step_whose_pod_is_deleted_leaves_the_job_to_the_next_try(
@@ -503,10 +493,10 @@ def test_a_step_whose_pod_is_deleted_leaves_the_job_to_the_next_try(
     assert nothing_left(volcano)
 
 
-def test_a_job_in_another_namespace_is_left_to_nobody(
+def test_a_job_in_another_namespace_goes_on_when_its_step_is_drained(
     account: Path, volcano: Volcano, kubernetes: KubernetesServer, tmp_path: Path
 ) -> None:
-    """It has no owner: without another try nothing would end it."""
+    """The next try adopts it. It has no owner: where none comes, the watch deletes it when the run has ended."""
     home = f"{volcano.namespace}-home"
     kubernetes.namespace(home, {})
     subject = {"kind": "ServiceAccount", "name": "pipeline-runner", "namespace": volcano.namespace}
@@ -532,7 +522,8 @@ def test_a_job_in_another_namespace_is_left_to_nobody(
     kubernetes.do("DELETE", pod)
     step.send_signal(signal.SIGTERM)
     assert step.wait(30) == 143
-    assert nothing_left(volcano)
+    (left,) = volcano.jobs()
+    assert left["metadata"]["uid"] == job["metadata"]["uid"] and "deletionTimestamp" not in left["metadata"]
     kubernetes.do("PATCH", pod, {"metadata": {"finalizers": None}})
 
 

@@ -93,7 +93,7 @@ def templates(overlay: str) -> list[JSON]:
 
 def test_every_pod_of_them_is_accepted_at_the_restricted_level(applied: Path, kubernetes: KubernetesServer) -> None:
     found = templates("laptop")
-    assert {each["metadata"]["name"] for each in found} == {"kubeyolo-minio", "kubeyolo-buckets"}
+    assert {each["metadata"]["name"] for each in found} == {"kubeyolo-minio", "kubeyolo-buckets", "kubeyolo-watch"}
     for each in found:
         pod = {"metadata": {"name": f"try-{each['metadata']['name']}"}, "spec": each["spec"]["template"]["spec"]}
         kubernetes.do("POST", "/api/v1/namespaces/kubeflow/pods?dryRun=All", pod)
@@ -155,6 +155,48 @@ def test_the_account_of_the_steps_may_do_what_it_needs_and_no_more(
     assert [right for right in NEEDED if not may(kubernetes, token, right, namespace)] == []
     assert [right for right in REFUSED if may(kubernetes, token, right, namespace)] == []
     assert [right for right in NEEDED if right[1] != "queues" and may(kubernetes, token, right, "default")] == []
+
+
+def rules(kubernetes: KubernetesServer, token: str, namespace: str) -> set[tuple[str, str, str]]:
+    """Return the rights of an account in a namespace: group, resource and verb; without those that everybody has."""
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview"}
+    path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
+    status = kubernetes.do("POST", path, {**review, "spec": {"namespace": namespace}}, token=token)["status"]
+    assert status["incomplete"] is False
+    return {
+        (group, resource, verb)
+        for rule in status["resourceRules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        if group not in ("authorization.k8s.io", "authentication.k8s.io")
+    }
+
+
+READS_RUNS = {("argoproj.io", "workflows", "get")}
+DELETES_JOBS = {(VOLCANO, "jobs", "delete"), (VOLCANO, "jobs", "list")}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "rights"),
+    [("kubeflow", READS_RUNS | DELETES_JOBS), ("kubeyolo-ascend", DELETES_JOBS), ("default", set())],
+)
+def test_the_watch_may_read_runs_and_delete_jobs_and_no_more(
+    applied: Path, kubernetes: KubernetesServer, namespace: str, rights: set[tuple[str, str, str]]
+) -> None:
+    token = kubernetes.token_of("kubeflow", "kubeyolo-watch")
+    assert rules(kubernetes, token, namespace) == rights
+    assert [right for right in rights if not may(kubernetes, token, right, namespace)] == []
+    others = {*NEEDED, *REFUSED, ("argoproj.io", "workflows", "list"), ("argoproj.io", "workflows", "delete")}
+    assert [right for right in others - rights if may(kubernetes, token, right, namespace)] == []
+
+
+@pytest.mark.parametrize(("overlay", "arguments"), [("laptop", []), ("ascend", ["--jobs=kubeyolo-ascend"])])
+def test_the_watch_looks_where_the_trainers_of_an_overlay_are(overlay: str, arguments: list[str]) -> None:
+    (deployment,) = [each for each in templates(overlay) if each["metadata"]["name"] == "kubeyolo-watch"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["--alive=/tmp/alive", *arguments]
+    assert container["image"] == "kubeyolo-launch"
 
 
 def test_the_policy_of_the_network_is_of_the_trainers(applied: Path) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kubeyolo.compiled.read import edges_of, pipeline_text
 from kubeyolo.config.schema import Config
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import DatasetManifest, SplitManifest, StoredFile
 from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, EvaluationResult
+from kubeyolo.report.configuration import PlanView, SettingRow, configuration_report
 from kubeyolo.report.dataset import dataset_report
 from kubeyolo.report.evaluation import evaluation_report
 from kubeyolo.report.export import export_report
@@ -122,6 +124,7 @@ QUANTIZATION_FACTS = {
 def step_cards() -> list[StepCard]:
     """Return the cards of a run that failed in quantize."""
     return [
+        StepCard("configure", "succeeded", 1.0, "reports/configure.html", {"changed settings": 2}),
         StepCard("validate_dataset", "cached", 3.0, "reports/validate_dataset.html", {"images": 60}),
         StepCard("pretrain_backbone", "skipped"),
         StepCard("train", "succeeded", 812.0, "reports/train.html", {"loss": 1.25}),
@@ -130,6 +133,29 @@ def step_cards() -> list[StepCard]:
         StepCard("quantize", "failed", 40.0, "reports/quantize.html", note=f"AP dropped {HOSTILE}"),
         StepCard("publish", "pending"),
     ]
+
+
+def plan_view() -> PlanView:
+    """Return a plan of four settings, two of which differ from the preset, one with markup in its value and origin."""
+    return PlanView(
+        name="yolov5n-r7-shapes-0a1b2c",
+        lead=f"yolov5n-r7 is trained on minio://data/{HOSTILE}: 10 epochs at 64 px.",
+        facts={
+            "pipeline": "detector-training",
+            "data": f"minio://data/{HOSTILE}",
+            "store": "minio://a|b",
+            "version": "",
+        },
+        images={"train": 118_287, "val": 5_000},
+        settings=[
+            SettingRow("model", "yolov5n-r7", "yolov5n-r7", "the schema's default"),
+            SettingRow("train.max_epoch", 10, 300, "the field max_epoch"),
+            SettingRow("train.lr", 0.01, 0.01, "the preset yolov5n-r7"),
+            SettingRow("pretrain.data", HOSTILE, "", f"the field settings {HOSTILE}"),
+        ],
+        estimate=["about 3 h on 2 cores", f"and 1 GB {HOSTILE}"],
+        notes=[f"the data was read {HOSTILE}"],
+    )
 
 
 def dataset_page() -> str:
@@ -156,6 +182,7 @@ def build_pages() -> dict[str, str]:
     parity = {name: {f"raw_{s}": {"relative": 1e-6 * s} for s in (8, 16, 32)} for name in ("onnx", "mindir")}
     files = {"model.onnx": 7_200_000, "model.mindir": 7_400_000}
     return {
+        "configure": configuration_report(plan_view()),
         "validate_dataset": dataset_page(),
         "pretrain_backbone": pretraining_report(pretraining, {"model": "yolov5n-r7", "seconds": 51.0}),
         "train": training_report(training_history(), Config().model_dump(), facts),
@@ -177,6 +204,7 @@ def build_pages() -> dict[str, str]:
                 "bundle": "minio://models/yolov5n-r7/1",
                 "seconds": {"train": 812.0},
             },
+            edges_of(pipeline_text()),
         ),
     }
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from kubeyolo.compiled.read import edges_of, pipeline_text
 from kubeyolo.evaluation.results import COCO_NUMBERS
 
 HOSTILE = "<script>alert(1)</script>"
-REPORTS = ("validate_dataset", "pretrain_backbone", "train", "evaluate", "export_model", "quantize", "publish")
-PAGES = ("index", *REPORTS)
+TRAINED = ("pretrain_backbone", "train", "evaluate", "export_model", "quantize", "publish")
+PAGES = ("index", "configure", "validate_dataset", *TRAINED)
 
 # Least contrast (WCAG 2) of the texts of a page against what is painted behind them, and that text.
 CONTRAST = """() => {
@@ -91,7 +92,7 @@ def test_dark_mode_changes_page_text_and_charts_but_print_stays_light(
     assert printed == light
     changed = [before != after for before, after in zip(light, dark, strict=True) if before is not None]
     assert all(changed), (light, dark)
-    assert len(changed) == (2 if name in {"export_model", "publish"} else 4)
+    assert len(changed) == (2 if name in {"configure", "export_model", "publish"} else 4)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -231,11 +232,29 @@ def test_crowd_boxes_are_dashed_and_detections_have_scores(run_folder: Path, ope
     assert all(title.endswith(" 0.87") for title in found["titles"])
 
 
-@pytest.mark.parametrize("name", ["validate_dataset", "evaluate", "publish", "index"])
+@pytest.mark.parametrize("name", ["configure", "validate_dataset", "evaluate", "publish", "index"])
 def test_hostile_names_are_text(run_folder: Path, open_page: Any, name: str) -> None:
     with open_page(place(run_folder, name)) as page:
         assert page.locator("script").count() == 1
         assert page.get_by_text(HOSTILE).first.is_visible()
+
+
+def test_the_configuration_shows_what_differs_and_every_setting_with_its_origin(
+    run_folder: Path, open_page: Any
+) -> None:
+    with open_page(place(run_folder, "configure")) as page:
+        changed = [row.inner_text().split("\t") for row in page.locator("#changed-table tbody tr").all()]
+        every = page.locator("section:has(#settings) tbody tr")
+        rows = [row.inner_text().split("\t") for row in every.all()]
+        text = page.locator("main").inner_text()
+    assert changed == [
+        ["train.max_epoch", "10", "300", "the field max_epoch"],
+        ["pretrain.data", HOSTILE, "–", f"the field settings {HOSTILE}"],
+    ]
+    assert [row[0] for row in rows] == ["model", "max_epoch", "lr", "data"]
+    assert rows[2] == ["lr", "0.01", "the preset yolov5n-r7"]
+    for shown in ("about 3 h on 2 cores", "the data was read", "118\u202f287", "detector-training"):
+        assert shown in text, shown
 
 
 def test_a_click_sorts_the_classes(run_folder: Path, open_page: Any) -> None:
@@ -299,6 +318,7 @@ def test_index_draws_the_run_and_its_links_resolve(run_folder: Path, open_page: 
         text = page.locator("main").inner_text()
         run_status = page.locator("#run-status").inner_text()
     assert status == {
+        "configure": "succeeded",
         "validate_dataset": "cached",
         "pretrain_backbone": "skipped",
         "train": "succeeded",
@@ -308,7 +328,7 @@ def test_index_draws_the_run_and_its_links_resolve(run_folder: Path, open_page: 
         "publish": "pending",
     }
     assert strokes["train"] != strokes["quantize"] != strokes["publish"]
-    assert wires == 7 and fits and run_status == "failed"
-    assert len(links) == 15 and all(Path(link).is_file() for link in links)
+    assert wires == len(edges_of(pipeline_text())) == 8 and fits and run_status == "failed"
+    assert len(links) == 18 and all(Path(link).is_file() for link in links)
     for shown in ("0.900", "0.848", "0.896", "−0.42 points", "13 min 32 s", "ab" * 32, "minio://models/yolov5n-r7/1"):
         assert shown in text, shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,16 +14,18 @@ from kubeyolo.data.coco import read_coco
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.results import ClassResult, EvaluationResult
+from kubeyolo.report.configuration import PlanView, configuration_report, plan_text
 from kubeyolo.report.dataset import dataset_report
 from kubeyolo.report.evaluation import evaluation_report
 from kubeyolo.report.export import export_report
 from kubeyolo.report.formats import compact, duration, integer, number3, setting, signed_points, size_text
 from kubeyolo.report.index import StepCard, index_page
-from kubeyolo.report.model_card import model_card
+from kubeyolo.report.model_card import escape, markdown_table, model_card
 from kubeyolo.report.quantization import quantization_report
 from kubeyolo.report.samples import Box, SampleImage
 from kubeyolo.report.training import pretraining_report, training_report
 from kubeyolo.training.history import HistoryRow, TrainingHistory
+from tests.report.conftest import plan_view
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -70,6 +73,7 @@ def test_reports_of_nothing_are_pages() -> None:
         export_report({}),
         index_page("run", [], {}),
         dataset_report(manifest, {}),
+        configuration_report(PlanView(name="run", lead="", facts={})),
     ):
         assert html.startswith("<!doctype html>") and html.rstrip().endswith("</html>")
 
@@ -137,6 +141,62 @@ def test_model_card_has_numbers_files_and_no_markup_of_others() -> None:
     assert "<script>" not in card and "cat\\|dog" in card
     rows = [line for line in card.splitlines() if re.match(r"\| A[PR]", line)]
     assert len(rows) == 12 and all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
+
+
+def test_the_plan_as_markdown_has_tables_of_what_differs_and_of_every_setting() -> None:
+    text = plan_text(plan_view())
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert headings == [
+        "# yolov5n-r7-shapes-0a1b2c",
+        "## Estimate",
+        "## Notes",
+        "## What differs from the preset",
+        "## The run",
+        "## Every setting",
+    ]
+    changed, every = text.split("## What differs from the preset")[1].split("## Every setting")
+    assert "| train.max\\_epoch | 10 | 300 | the field max\\_epoch |" in changed
+    assert "train.lr" not in changed and "| train.lr | 0.01 | the preset yolov5n-r7 |" in every
+    assert "| train images | 118 287 |" in changed and "version" not in changed
+    assert len([line for line in every.splitlines() if line.startswith("| ")]) == 2 + 4
+    assert "- about 3 h on 2 cores\n" in text
+
+
+def test_the_plan_as_markdown_has_no_markup_of_others() -> None:
+    text = plan_text(plan_view())
+    assert text.count("alert(1)") == 8
+    # Every mark is escaped: neither tags of HTML nor links, headings or further cells come of a name.
+    assert not re.search(r"(?<!\\)[<>]", text)
+    assert "minio://a\\|b" in text
+    for line in text.splitlines():
+        if line.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", line)) in (3, 4, 5), line
+
+
+def test_a_plan_in_which_nothing_differs_says_so() -> None:
+    view = replace(plan_view(), settings=plan_view().settings[:1], estimate=(), notes=())
+    text = plan_text(view)
+    assert "## What differs from the preset\n\nNothing.\n" in text
+    assert "## Estimate" not in text and "## Notes" not in text
+    page = text_of(configuration_report(view))
+    assert "What differs from the preset Nothing." in page and "Estimate" not in page
+
+
+def test_texts_are_escaped_for_markdown_on_one_line() -> None:
+    marks = "\\`*_[]<>|#~"
+    assert escape(marks) == "".join(f"\\{mark}" for mark in marks)
+    assert escape("one\n# two\t three ") == "one \\# two three"
+    assert escape(0.5) == "0.5"
+
+
+def test_tables_of_markdown_are_escaped_cell_by_cell() -> None:
+    table = markdown_table(["name", "AP"], [["a|b\nc", "0.5"], ["**x**", "–"]], right=1)
+    assert table.splitlines() == [
+        "| name | AP |",
+        "| --- | ---: |",
+        "| a\\|b c | 0.5 |",
+        "| \\*\\*x\\*\\* | – |",
+    ]
 
 
 def test_numbers_are_written_for_people() -> None:

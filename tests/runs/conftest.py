@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from kubeyolo.runs.bind import pipeline_text
-from kubeyolo.runs.local import RunOutcome, run_local
-from kubeyolo.runs.parameters import RunParameters
-from tests.runs.kubeflow_double import KubeflowDouble
+from kubeyolo.compiled.read import pipeline_text
+from kubeyolo.runs.local import LocalRun, RunOutcome, run_local
 
 FAKE = Path(__file__).parent / "fake"
 
@@ -49,22 +46,21 @@ class FakeRuns:
         self._monkeypatch = monkeypatch
         monkeypatch.setenv("PYTHONPATH", str(FAKE))
 
-    def parameters(
-        self, name: str = "fake-run", fingerprint: str = "1", **overrides: dict[str, object]
-    ) -> RunParameters:
-        return RunParameters(
+    def described(self, name: str = "fake-run", data: str = "/data", **form: str) -> LocalRun:
+        """Return a run of the fake steps with these fields of its form."""
+        store = str(self.store)
+        return LocalRun(
             name=name,
             model="yolov5n-r7",
-            data="/data",
-            store=str(self.store),
-            fingerprint=fingerprint,
-            code_digest="c",
-            overrides=overrides,
+            store=store,
+            form={"data": data, "store": store, **form},
+            pipeline=self.pipeline,
+            environment="packages",
         )
 
-    def run(self, parameters: RunParameters | None = None) -> tuple[RunOutcome, Watched]:
+    def run(self, run: LocalRun | None = None) -> tuple[RunOutcome, Watched]:
         watched = Watched()
-        return run_local(parameters or self.parameters(), self.runs, watched, self.pipeline), watched
+        return run_local(run or self.described(), self.runs, watched), watched
 
     def let(self, step: str, end: str) -> None:
         """Let a step end otherwise; an empty name lets all end well."""
@@ -84,13 +80,3 @@ class FakeRuns:
 @pytest.fixture
 def fake_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRuns:
     return FakeRuns(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeflowDouble]:
-    double = KubeflowDouble()
-    monkeypatch.setenv("KUBEYOLO_KFP_HOST", double.host)
-    # The pods of its runs are nowhere: the cluster of whoever runs the tests is not asked for them.
-    monkeypatch.setenv("KUBECONFIG", "/nowhere/kubeconfig")
-    yield double
-    double.stop()

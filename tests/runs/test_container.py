@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kubeyolo.compiled.bind import bind_images, image_names
+from kubeyolo.compiled.read import pipeline_text, task_names
 from kubeyolo.errors import InputError, WorkError
-from kubeyolo.runs.bind import bind_images, image_names
 from kubeyolo.runs.container import RUN_LABEL, ContainerRunner
-from kubeyolo.runs.folder import STEPS
-from kubeyolo.runs.local import RunOutcome, run_local
-from kubeyolo.runs.parameters import RunParameters
+from kubeyolo.runs.local import LocalRun, RunOutcome, run_local
+from kubeyolo.storage.base import Listing
 from kubeyolo.storage.uri import open_store
 from tests.runs.conftest import Watched
 from tests.runs.container_engine import Container, ContainerEngine
 
 ROOT = Path(__file__).parents[2]
+STEPS = task_names(pipeline_text())
 
 
 class ContainerRuns:
@@ -48,20 +49,22 @@ class ContainerRuns:
         self.engine = ContainerEngine(folder / "engine.sock", [f"localhost/{name}:1" for name in names], image)
         self.image = image
 
-    def parameters(self) -> RunParameters:
-        return RunParameters(
+    def described(self, store: str = "", places: tuple[str, ...] = ()) -> LocalRun:
+        """Return a run of the fake steps; ``places`` are read from besides the data."""
+        store = store or self.store
+        return LocalRun(
             name="contained",
             model="yolov5n-r7",
-            data=str(self.data),
-            store=self.store,
-            fingerprint="1",
-            code_digest="c",
+            store=store,
+            form={"data": str(self.data), "store": store},
+            pipeline=self.pipeline,
+            places=(str(self.data), *places),
         )
 
-    def run(self, parameters: RunParameters | None = None) -> tuple[RunOutcome, Any]:
+    def run(self, run: LocalRun | None = None) -> tuple[RunOutcome, Any]:
         watched = Watched()
-        given = parameters or self.parameters()
-        return run_local(given, self.runs, watched, self.pipeline, ContainerRunner(given)), watched
+        given = run or self.described()
+        return run_local(given, self.runs, watched, ContainerRunner(given)), watched
 
     def let(self, step: str, end: str) -> None:
         self.image |= {"FAKE_STEP": step, "FAKE_END": end}
@@ -80,18 +83,20 @@ def contained(
 def test_a_run_in_containers_ends_as_one_in_processes_does(contained: ContainerRuns) -> None:
     outcome, watched = contained.run()
     assert json.loads((contained.runs / "contained" / "summary.json").read_text()) == outcome.summary
-    assert outcome.summary["bundle"] == f"{contained.store}/fake/published"
+    assert re.fullmatch(rf"{contained.store}/fake/publish-[0-9a-f]{{8}}/bundle", outcome.summary["bundle"])
     # Cut into pieces by the engine, the lines are whole again.
     assert watched.said[:3] == [
-        "started validate_dataset",
-        "line validate_dataset: validate_dataset says hello",
-        "finished validate_dataset",
+        "started configure",
+        "line configure: configure says hello",
+        "finished configure",
     ]
     assert [line for line in watched.said if line.startswith("line")] == [
         f"line {step}: {step} says hello" for step in _order(watched.said)
     ]
     _, watched = contained.run()  # nothing has changed
-    assert sorted(watched.said) == sorted(f"cached {step}" for step in STEPS)
+    assert sorted(line for line in watched.said if line.startswith("cached")) == sorted(
+        f"cached {step}" for step in STEPS if step != "configure"
+    )
 
 
 def _order(said: list[str]) -> list[str]:
@@ -100,7 +105,7 @@ def _order(said: list[str]) -> list[str]:
 
 def one_container(contained: ContainerRuns) -> Container:
     """Return the only container of a run that ends with its first step."""
-    contained.let("validate_dataset", "work")
+    contained.let("configure", "work")
     with pytest.raises(WorkError):
         contained.run()
     (container,) = contained.engine.containers
@@ -121,6 +126,16 @@ def test_a_container_may_do_no_more_than_it_must(contained: ContainerRuns) -> No
     assert len(mounts) == 2
     assert host["Binds"][0] == f"{folder / 'kfp'}:{folder / 'kfp'}:rw"
     assert not (folder / "tmp").exists()
+
+
+def test_containers_see_every_folder_that_is_read_from(contained: ContainerRuns, tmp_path: Path) -> None:
+    run = contained.described(places=(str(tmp_path / "crops"), "minio://bucket/images", ""))
+    contained.let("configure", "work")
+    with pytest.raises(WorkError):
+        contained.run(run)
+    (container,) = contained.engine.containers
+    mounts = {mount["Target"]: mount["ReadOnly"] for mount in container.spec["HostConfig"]["Mounts"]}
+    assert mounts == {"/tmp": False, str(contained.data): True, str(tmp_path / "crops"): True}
 
 
 def test_credentials_are_in_the_environment_of_the_containers_and_nowhere_else(contained: ContainerRuns) -> None:
@@ -160,8 +175,7 @@ def test_a_failed_container_fails_the_run(
     contained.let("train", end)
     with pytest.raises(error, match=message):
         contained.run()
-    # Where kfp sees that the step failed, the exit handler runs too.
-    assert len(contained.engine.containers) == (3 if forgets else 4)
+    assert len(contained.engine.containers) == len(["configure", "validate_dataset", "pretrain_backbone", "train"])
     assert not (contained.runs / "contained" / "summary.json").exists()
 
 
@@ -183,7 +197,7 @@ def test_the_last_step_too_must_leave_its_results(contained: ContainerRuns) -> N
 
 def test_a_container_that_never_speaks_is_named_by_its_step(contained: ContainerRuns) -> None:
     contained.image["PYTHONPATH"] = "/nowhere"
-    with pytest.raises(WorkError, match="^validate_dataset: did not start, or ended without its results"):
+    with pytest.raises(WorkError, match="^configure: did not start, or ended without its results"):
         contained.run()
 
 
@@ -198,8 +212,12 @@ def test_an_interrupted_run_ends_its_container_first(contained: ContainerRuns, n
 
 
 def _interrupt_when(contained: ContainerRuns, number: int) -> None:
-    _wait_for(lambda: open_store(contained.store).exists("fake/train/report.html"))
+    _wait_for(lambda: any(re.fullmatch("fake/train-.*/report.html", one.key) for one in _stored(contained)))
     os.kill(os.getpid(), number)
+
+
+def _stored(contained: ContainerRuns) -> Listing:
+    return open_store(contained.store).list()
 
 
 def _wait_for(happened: Callable[[], bool]) -> None:
@@ -231,7 +249,7 @@ def test_an_image_that_is_nowhere_is_refused_before_any_step(contained: Containe
 
 def test_a_store_in_a_folder_is_refused(contained: ContainerRuns, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="containers share no folder; give --store minio://"):
-        ContainerRunner(replace(contained.parameters(), store=str(tmp_path)))
+        ContainerRunner(contained.described(str(tmp_path)))
 
 
 def test_an_engine_that_does_not_answer_is_refused(contained: ContainerRuns, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kubeyolo.catalogue import STEPS as CATALOGUE
+from kubeyolo.compiled.read import edges_of, pipeline_text, task_names
 from kubeyolo.errors import InputError, WorkError
-from kubeyolo.runs.folder import STEPS
+from kubeyolo.runs.cache import forget_dangling
+
+STEPS = task_names(pipeline_text())
+CACHED = sorted({*STEPS} - {"configure"})
+"""The steps whose results may come from the cache."""
 
 FIRST = ["validate_dataset", "pretrain_backbone", "train"]
 
@@ -30,13 +38,18 @@ def test_a_run_leaves_summary_reports_index_and_latest(fake_runs: Any) -> None:
     assert len(outcome.summary["evaluate"]) == 12
     assert outcome.summary["export"] == {"onnx": {"AP": 0.5}}
     assert outcome.summary["quantize"] == {"int8": {"AP": 0.49}}
-    assert outcome.summary["bundle"].endswith("/fake/published")
-    assert outcome.summary["seconds"] == dict.fromkeys(STEPS, 1.5)
+    # Where it lies, without the digest of its content.
+    assert re.fullmatch(rf"{fake_runs.store.as_uri()}/fake/publish-[0-9a-f]{{8}}/bundle", outcome.summary["bundle"])
+    assert outcome.summary["seconds"] == {**dict.fromkeys(STEPS, 1.5), "configure": 0.5}
+    assert list(outcome.summary["seconds"]) == [step for step in CATALOGUE if step in STEPS]
     assert (folder / "reports" / "train.html").read_text() == "<h1>train</h1>"
     index = (folder / "index.html").read_text()
     assert all(f"reports/{step}.html" in index for step in STEPS)
     assert (fake_runs.runs / "latest").resolve() == folder
-    assert watched.said[:3] == [
+    assert watched.said[:6] == [
+        "started configure",
+        "line configure: configure says hello",
+        "finished configure",
         "started validate_dataset",
         "line validate_dataset: validate_dataset says hello",
         "finished validate_dataset",
@@ -44,40 +57,71 @@ def test_a_run_leaves_summary_reports_index_and_latest(fake_runs: Any) -> None:
     assert not [line for line in watched.said if "KFP" in line or "executor_input" in line]
 
 
-def test_the_same_run_again_takes_all_from_the_cache(fake_runs: Any) -> None:
+def test_the_same_run_again_configures_and_takes_all_else_from_the_cache(fake_runs: Any) -> None:
     first, _ = fake_runs.run()
     fake_runs.calls()
     again, watched = fake_runs.run()
-    assert fake_runs.calls() == []
-    assert sorted(watched.said) == sorted(f"cached {step}" for step in STEPS)
+    assert fake_runs.calls() == ["configure"]
+    assert sorted(line for line in watched.said if line.startswith("cached")) == [f"cached {step}" for step in CACHED]
     assert again.summary == first.summary
     assert again.state.steps["train"].status == "cached"
+    assert again.state.steps["configure"].status == "succeeded"
+
+
+def test_a_run_of_another_name_takes_what_an_equal_one_has_made(fake_runs: Any) -> None:
+    first, _ = fake_runs.run()
+    fake_runs.calls()
+    other, _ = fake_runs.run(fake_runs.described(name="other-run"))
+    assert fake_runs.calls() == ["configure"]
+    assert other.summary == first.summary
+
+
+def test_results_of_other_packages_are_not_taken(fake_runs: Any) -> None:
+    fake_runs.run()
+    fake_runs.calls()
+    fake_runs.run(replace(fake_runs.described(), environment="other packages"))
+    assert sorted(fake_runs.calls()) == sorted(STEPS)
 
 
 def test_changed_data_is_validated_again(fake_runs: Any) -> None:
     fake_runs.run()
     fake_runs.calls()
-    _, watched = fake_runs.run(fake_runs.parameters(name="other-run", fingerprint="2"))
-    # The stored data set has the same content here, so that training is known; results of a run have its name.
-    assert fake_runs.calls()[0] == "validate_dataset"
-    assert {"cached pretrain_backbone", "cached train"} <= set(watched.said)
+    _, watched = fake_runs.run(fake_runs.described(data="/other"))
+    # The stored data set has the same content here, so that all that was made from it is known.
+    assert fake_runs.calls() == ["configure", "validate_dataset"]
+    assert "cached train" in watched.said
 
 
-def test_a_change_of_quantization_does_not_train_again(fake_runs: Any) -> None:
+def test_a_setting_runs_again_what_reads_it_and_what_follows(fake_runs: Any) -> None:
     fake_runs.run()
     fake_runs.calls()
-    fake_runs.run(fake_runs.parameters(quantize={"max_drop": 2.0}))
-    assert fake_runs.calls() == ["quantize"]
-    fake_runs.run(fake_runs.parameters(train={"max_epoch": 3}))
-    assert "train" in fake_runs.calls()
+    fake_runs.run(fake_runs.described(max_drop="2.0"))
+    assert fake_runs.calls() == ["configure", "quantize", "publish"]
+    fake_runs.run(fake_runs.described(settings="{quantize: {max_drop: 2.0}}"))
+    assert fake_runs.calls() == ["configure"]  # the same setting, given in another way
+    fake_runs.run(fake_runs.described(max_epoch="3"))
+    assert fake_runs.calls()[1] == "train"
 
 
 def test_results_that_are_gone_from_the_store_are_made_again(fake_runs: Any) -> None:
     fake_runs.run()
     fake_runs.calls()
-    shutil.rmtree(fake_runs.store / "fake" / "trained")
+    (trained,) = (fake_runs.store / "fake").glob("train-*")
+    shutil.rmtree(trained)
     fake_runs.run()
-    assert fake_runs.calls() == ["train"]
+    assert fake_runs.calls() == ["configure", "train"]
+
+
+@pytest.mark.parametrize("place", ["train-*/bundle/bundle.json", "train-*/metrics.json", "dataset/dataset.json"])
+def test_results_that_were_changed_in_the_store_are_made_again(fake_runs: Any, place: str) -> None:
+    fake_runs.run()
+    fake_runs.calls()
+    (path,) = (fake_runs.store / "fake").glob(place)
+    before = path.read_bytes()
+    path.write_bytes(b'{"another": "content"}')
+    fake_runs.run()
+    assert fake_runs.calls() == ["configure", "validate_dataset" if place.startswith("dataset") else "train"]
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -121,7 +165,8 @@ def test_a_failed_step_writes_down_why(fake_runs: Any) -> None:
     fake_runs.let("train", "work")
     with pytest.raises(WorkError):
         fake_runs.run()
-    failure = json.loads((fake_runs.store / "fake" / "train" / "failure.json").read_text())
+    (document,) = (fake_runs.store / "fake").glob("train-*/failure.json")
+    failure = json.loads(document.read_text())
     assert (failure["message"], failure["exit_code"]) == ("train: the work failed", 1)
     assert "WorkError" in failure["stack"]
     # Its report, which it wrote before it failed, is among those of the run.
@@ -133,12 +178,16 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from conftest import Watched
-from kubeyolo.runs.local import run_local
-from kubeyolo.runs.parameters import RunParameters
-parameters = RunParameters(
-    name="fake-run", model="yolov5n-r7", data="/data", store={store!r}, fingerprint="1", code_digest="c"
+from kubeyolo.runs.local import LocalRun, run_local
+run = LocalRun(
+    name="fake-run",
+    model="yolov5n-r7",
+    store={store!r},
+    form={{"data": "/data", "store": {store!r}}},
+    pipeline=Path({pipeline!r}).read_text(),
+    environment="packages",
 )
-run_local(parameters, Path({runs!r}), Watched(), Path({pipeline!r}).read_text())
+run_local(run, Path({runs!r}), Watched())
 """
 
 
@@ -235,12 +284,26 @@ def test_the_log_of_a_continued_run_keeps_what_was_said_before(fake_runs: Any) -
 
 
 def test_results_of_another_store_with_a_longer_name_are_left_alone(tmp_path: Path) -> None:
-    from kubeyolo.runs.cache import forget_dangling
-
     entry = tmp_path / "cache" / "entry.json"
     entry.parent.mkdir()
-    entry.write_text(json.dumps({"record": (tmp_path / "store2" / "metrics.json").as_uri()}))
+    record = (tmp_path / "store2" / "metrics.json").as_uri()
+    entry.write_text(json.dumps({"record": f"{record}@sha256:{'a' * 64}"}))
     assert forget_dangling(entry.parent, str(tmp_path / "store")) == []
     assert entry.exists()
-    assert forget_dangling(entry.parent, str(tmp_path / "store2")) == [(tmp_path / "store2" / "metrics.json").as_uri()]
+    assert forget_dangling(entry.parent, str(tmp_path / "store2")) == [record]
     assert not entry.exists()
+
+
+def test_entries_without_results_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "whole.json").write_text('{"record": "elsewhere"}')
+    (tmp_path / "empty.json").write_text("{}")
+    (tmp_path / "torn.json").write_text('{"rec')
+    forget_dangling(tmp_path, str(tmp_path / "store"))
+    assert [path.name for path in tmp_path.glob("*.json")] == ["whole.json"]
+
+
+def test_the_page_of_a_run_draws_what_waits_for_what(fake_runs: Any) -> None:
+    outcome, _ = fake_runs.run()
+    page = outcome.index.read_text()
+    assert page.count('class="wire"') == 2 * len(edges_of(pipeline_text()))
+    assert [f'<li class="panel card" data-step="{step}">' in page for step in STEPS] == [True] * len(STEPS)

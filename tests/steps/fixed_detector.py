@@ -18,9 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS, BundleManifest, open_bundle, publish_bundle
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.models.registry import model_facts
-from kubeyolo.steps.component import bundle_configuration
+from kubeyolo.steps.configure import bundle_config
+from kubeyolo.steps.current import NETWORKS
 from kubeyolo.steps.detection import evaluate_bundle, kept_result
-from kubeyolo.steps.in_use import NETWORKS
 
 MODEL = "yolov5n-r7"
 CLASSES = ("disc", "ring")
@@ -52,7 +52,10 @@ def write_data(folder: Path, seed: int = 0, classes: tuple[str, ...] = CLASSES) 
 def fixed_bundle(
     folder: Path, shifts: Mapping[str, int], dataset: str = "", overrides: Mapping[str, float] = {}
 ) -> str:
-    """Write a bundle with a network for each shift (onnx, int8), and, given a data set, with the numbers of it."""
+    """Write a bundle with a network for each shift (onnx, int8), and, given a data set, with the numbers of it.
+
+    The overrides are settings of the evaluation.
+    """
     facts = model_facts(MODEL)
     manifest = BundleManifest(
         model=MODEL,
@@ -73,7 +76,7 @@ def fixed_bundle(
     if not dataset:
         return bundle
     opened, images = open_bundle(bundle), open_dataset(dataset)
-    config = bundle_configuration(bundle, evaluate=overrides)
+    config = bundle_config(opened.manifest, {"settings": json.dumps({"evaluate": dict(overrides)})}).config
     metrics = {
         runtime: kept_result(evaluate_bundle(opened, images, config, runtime).result, images.manifest.digest, config)
         for runtime in NETWORKS

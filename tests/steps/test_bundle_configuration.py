@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kubeyolo.bundle import BundleManifest, publish_bundle
 from kubeyolo.cli.steps import _config_of
 from kubeyolo.config.load import load_config
-from kubeyolo.steps.component import bundle_configuration
+from kubeyolo.config.schema import Config
+from kubeyolo.errors import InputError
+from kubeyolo.steps.configure import bundle_config, manifest_of
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.yaml"
 
@@ -30,16 +34,39 @@ def bundle(tmp_path: Path) -> str:
     return publish_bundle(str(tmp_path / "bundle"), manifest, {weights.name: weights})
 
 
+def config_of(bundle: str, **settings: dict[str, Any]) -> Config:
+    return bundle_config(manifest_of(bundle), {"settings": json.dumps(settings)}).config
+
+
 def test_a_bundle_keeps_what_it_was_trained_with(bundle: str) -> None:
-    config = bundle_configuration(bundle, evaluate={"min_ap": 0.5})
+    config = config_of(bundle, evaluate={"min_ap": 0.5})
     assert (config.model, config.train.image_size, config.train.seed) == ("yolov5s-r7", 320, 7)
     assert (config.augment.mosaic, config.evaluate.min_ap) == (0.25, 0.5)
 
 
+def test_sections_that_no_weights_depend_on_are_not_those_of_the_bundle(bundle: str) -> None:
+    manifest = manifest_of(bundle)
+    judged = manifest.config | {"evaluate": {"min_ap": 0.9}, "quantize": {"max_drop": 0.25}}
+    config = bundle_config(manifest.model_copy(update={"config": judged}), {}).config
+    assert config.train.seed == 7
+    assert (config.evaluate, config.quantize) == (load_config().evaluate, load_config().quantize)
+
+
 def test_values_of_trained_sections_are_taken_over_those_of_the_bundle(bundle: str) -> None:
-    config = bundle_configuration(bundle, train={"seed": 3}, augment={"fliplr": 0.0}, data={"workers": 0})
+    config = config_of(bundle, train={"seed": 3}, augment={"fliplr": 0.0}, data={"workers": 0})
     assert (config.train.seed, config.train.image_size) == (3, 320)
     assert (config.augment.fliplr, config.augment.mosaic, config.data.workers) == (0.0, 0.25, 0)
+
+
+def test_each_value_says_where_it_is_from(bundle: str) -> None:
+    resolved = bundle_config(manifest_of(bundle), {"settings": "{train: {seed: 3}}"})
+    assert resolved.origins["train.image_size"] == "the bundle"
+    assert resolved.origins["train.seed"] == "the field settings"
+
+
+def test_an_unknown_setting_is_refused(bundle: str) -> None:
+    with pytest.raises(InputError, match="did you mean 'evaluate.min_ap'"):
+        config_of(bundle, evaluate={"min_pa": 0.5})
 
 
 def test_a_configuration_file_of_a_training_is_accepted(bundle: str) -> None:

@@ -59,19 +59,19 @@ def test_nothing_of_the_step_is_touched_before_the_output_is_free(
     def refuse() -> None:
         raise InputError("begun")
 
-    for begin in (pretrain.pretrain_backbone, train.train):
+    for step in (pretrain.pretrain_backbone, train.train):
         done: list[str] = []
 
-        def call(begin: Any = begin, done: list[str] = done) -> None:
+        def call(step: Any = step, done: list[str] = done) -> None:
             try:
-                begin("absent", OUTPUT, load_config(), "", begin=refuse)
+                step("absent", OUTPUT, load_config(), begin=refuse)
             except InputError as error:
                 done.append(str(error))
 
         thread = threading.Thread(target=call)
         thread.start()
         thread.join(1.0)
-        if begin is pretrain.pretrain_backbone:
+        if step is pretrain.pretrain_backbone:
             assert done == []
             holder.kill()
         thread.join(20)

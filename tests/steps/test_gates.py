@@ -37,3 +37,10 @@ def test_a_kept_result_is_recalled_for_the_same_settings_alone() -> None:
     assert recalled_result(metrics, "onnx", settings_digest("digest", other)) is None
     assert recalled_result(metrics, "onnx", settings_digest("other", config)) is None
     assert recalled_result({}, "onnx", "x") is None
+
+
+def test_a_gate_does_not_change_numbers() -> None:
+    config, gated = load_config(), load_config(sets=["evaluate.min_ap=0.5"])
+    metrics = {"onnx": kept_result(result(0.5), "digest", config)}
+    assert recalled_result(metrics, "onnx", settings_digest("digest", gated)) is not None
+    assert metrics["onnx"] == kept_result(result(0.5), "digest", gated)

@@ -1,18 +1,21 @@
-"""Names of trainings and backbones: made of all that their weights depend on, and of nothing else."""
+"""Places of results: named after all that a result depends on, and after nothing else."""
 
 from __future__ import annotations
 
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
+from kubeyolo import source
 from kubeyolo.config.load import load_config
-from kubeyolo.config.schema import Config
-from kubeyolo.errors import WorkError
-from kubeyolo.steps.component import configuration, settings
-from kubeyolo.steps.places import backbone_output, run_output, training_output
-from kubeyolo.training.class_images import class_fingerprint
+from kubeyolo.index import run_output
+from kubeyolo.source import results_source, weights_source
+from kubeyolo.steps.places import backbone_output, result_output, training_output
+from kubeyolo.steps.settings import read_sections
+from kubeyolo.storage.reference import pin
 
 STORE = "minio://bucket/prefix"
 
@@ -22,7 +25,7 @@ def training(*sets: str, dataset: str = "d", backbone: str = "", code: str = "c"
 
 
 def test_a_training_is_named_in_its_store() -> None:
-    assert training().startswith(f"{STORE}/trainings/yolov5n-r7-")
+    assert re.fullmatch(rf"{STORE}/trainings/yolov5n-r7-[0-9a-f]{{12}}", training())
     assert training() == training()
 
 
@@ -35,97 +38,98 @@ def test_data_backbone_and_code_are_in_the_name() -> None:
     assert len({training(), training(dataset="e"), training(backbone="b"), training(code="x")}) == 4
 
 
+def test_a_backbone_is_in_the_name_by_its_content() -> None:
+    one, other = "1" * 64, "2" * 64
+    there = training(backbone=pin("minio://bucket/there", one))
+    assert there == training(backbone=pin("minio://bucket/elsewhere", one)) != training()
+    assert there != training(backbone=pin("minio://bucket/there", other))
+
+
 @pytest.mark.parametrize("pair", ["data.workers=0", "train.log_interval=7", "quantize.max_drop=9", "evaluate.min_ap=1"])
 def test_what_the_weights_do_not_depend_on_is_not(pair: str) -> None:
     assert training(pair) == training()
 
 
 def test_a_backbone_follows_its_settings_and_images() -> None:
-    def backbone(*sets: str, images: str = "i") -> str:
-        return backbone_output(STORE, load_config(sets=sets), images, "c")
+    def backbone(*sets: str, images: str = "i", code: str = "c") -> str:
+        return backbone_output(STORE, load_config(sets=sets), images, code)
 
     assert backbone() == backbone("train.lr=0.5") == backbone("augment.mosaic=0") == backbone("train.log_interval=7")
     changed = ["pretrain.lr=0.5", "train.seed=3", "train.grad_clip=1", "train.device_target=GPU", "augment.hsv_h=0.1"]
-    assert len({backbone(), backbone(images="j"), *map(backbone, changed)}) == 2 + len(changed)
+    assert len({backbone(), backbone(images="j"), backbone(code="x"), *map(backbone, changed)}) == 3 + len(changed)
 
 
-def test_settings_of_other_sections_reach_the_pretraining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kubeyolo.steps import component, pretrain
-
-    seen: list[tuple[str, Config]] = []
-
-    def take(dataset: str, output: str, config: Config, *others: Any) -> None:
-        seen.append((output, config))
-        raise WorkError("seen")
-
-    monkeypatch.setattr(pretrain, "pretrain_backbone", take)
-
-    def call(train: dict[str, Any], augment: dict[str, Any], seed: int = 0) -> None:
-        given: dict[str, Any] = dict.fromkeys(["dataset", "classification", "classification_fingerprint"], "")
-        given |= {"dataset_digest": "d", "store": str(tmp_path), "model": "yolov5n-r7", "code_digest": "c"}
-        given |= {"pretrain_overrides": {}, "train_overrides": train, "augment_overrides": augment, "seed": seed}
-        with pytest.raises(SystemExit):
-            component.pretrain_backbone(**given, metrics=cast(Any, None), report=cast(Any, None))
-
-    call({}, {})
-    call({"seed": 4.0, "grad_clip": 1.0, "device_target": "GPU"}, {"hsv_s": 0.25})
-    call({"seed": 4.0}, {}, seed=9)
-    assert len({output for output, _ in seen}) == 3
-    config = seen[1][1]
-    assert (config.train.seed, config.train.grad_clip, config.train.device_target) == (4, 1.0, "GPU")
-    assert config.augment.hsv_s == 0.25
-    assert seen[2][1].train.seed == 9
+def result(step: str, *sets: str, model: str = "yolov5n-r7", code: str = "c", **digests: str) -> str:
+    sections = read_sections(load_config("yolov5n-r7", sets=sets), step)
+    return result_output(STORE, step, model, {"bundle": "b", "dataset": "d", **digests}, sections, code)
 
 
-def test_images_by_class_of_no_known_fingerprint_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kubeyolo.steps import component, pretrain
-
-    seen: list[str] = []
-
-    def take(dataset: str, output: str, *others: Any) -> None:
-        seen.append(output)
-        raise WorkError("seen")
-
-    monkeypatch.setattr(pretrain, "pretrain_backbone", take)
-    images = tmp_path / "classes"
-
-    def output(fingerprint: str = "", **pretrain_overrides: Any) -> str:
-        given: dict[str, Any] = dict.fromkeys(["train_overrides", "augment_overrides"], {})
-        given |= {"dataset": "", "dataset_digest": "d", "store": str(tmp_path), "model": "yolov5n-r7", "seed": 0}
-        given |= {"classification": str(images), "classification_fingerprint": fingerprint, "code_digest": "c"}
-        with pytest.raises(SystemExit):
-            component.pretrain_backbone(
-                **given, pretrain_overrides=pretrain_overrides, metrics=cast(Any, None), report=cast(Any, None)
-            )
-        return seen[-1]
-
-    for name in ("cat", "dog"):
-        (images / name).mkdir(parents=True)
-        for file in ("a.png", "b.png"):
-            (images / name / file).write_bytes(f"{name} {file}".encode())
-    first = output()
-    assert output() == first == output(class_fingerprint(str(images)))
-    (images / "dog" / "c.png").write_bytes(b"another")
-    assert output() != first
-    assert output(enabled=False) == output("d", enabled=False)
+def test_a_result_is_named_after_its_step_what_it_reads_its_settings_and_the_code() -> None:
+    assert re.fullmatch(rf"{STORE}/results/evaluate/yolov5n-r7-[0-9a-f]{{12}}", result("evaluate"))
+    others = [
+        result("evaluate", "evaluate.iou_threshold=0.5"),
+        result("evaluate", "train.device_target=GPU"),
+        result("evaluate", bundle="c"),
+        result("evaluate", dataset="e"),
+        result("evaluate", runtime="onnx"),
+        result("evaluate", code="x"),
+    ]
+    assert len({result("evaluate"), *others}) == 1 + len(others)
+    assert result("quantize") != result("quantize", "quantize.max_drop=9")
 
 
-def test_the_other_steps_write_below_their_run() -> None:
-    assert run_output(STORE, "my-run", "evaluate") == f"{STORE}/runs/my-run/evaluate"
+@pytest.mark.parametrize("step", ["evaluate", "export_model", "quantize"])
+def test_a_gate_on_ap_and_settings_that_a_step_does_not_read_are_not_in_the_name(step: str) -> None:
+    assert result(step) == result(step, "evaluate.min_ap=0.5") == result(step, "train.lr=0.5", "augment.mosaic=0")
 
 
-def test_settings_that_were_not_made_leave_the_preset() -> None:
-    knobs = settings(image_size=0, optimizer="", lr=0.0, max_epoch=5)
-    config = configuration("yolov5n-r7", train=knobs, augment={})
-    preset = load_config("yolov5n-r7")
-    assert config.train.max_epoch == 5
-    assert (config.train.lr, config.train.image_size, config.train.optimizer) == (
-        preset.train.lr,
-        preset.train.image_size,
-        preset.train.optimizer,
+def test_versions_of_the_packages_that_compute_are_in_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (training(), backbone_output(STORE, load_config(), "i", "c"), result("evaluate"))
+    monkeypatch.setattr("kubeyolo.steps.places.weights_versions", lambda: {"mindspore": "9"})
+    after = (training(), backbone_output(STORE, load_config(), "i", "c"), result("evaluate"))
+    assert after[0] != before[0] and after[1] != before[1] and after[2] == before[2]
+    monkeypatch.setattr("kubeyolo.steps.places.results_versions", lambda: {"onnxruntime": "9"})
+    assert result("evaluate") != before[2] and training() == after[0]
+
+
+@pytest.fixture
+def rebuilt(tmp_path: Path) -> Callable[[dict[str, tuple[str, str]]], Path]:
+    """A copy of the library in which some files are changed: by name, what is replaced, and by what."""
+
+    def build(changes: dict[str, tuple[str, str]]) -> Path:
+        root = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(Path(source.__file__).parent, root, ignore=shutil.ignore_patterns("__pycache__"))
+        for name, (before, after) in changes.items():
+            text = (root / name).read_text()
+            assert before in text, name
+            (root / name).write_text(text.replace(before, after, 1))
+        return root
+
+    return build
+
+
+def test_a_rebuilt_library_finds_its_trainings_unless_a_loss_has_changed(
+    rebuilt: Callable[[dict[str, tuple[str, str]]], Path],
+) -> None:
+    def places(root: Path) -> tuple[str, str]:
+        return training(code=weights_source(root)), result("evaluate", code=results_source(root))
+
+    now = places(rebuilt({}))
+    reworded = rebuilt(
+        {
+            "losses/iou.py": ('"""', '"""Changed. '),
+            "training/loop.py": ('_show(f"', '_show(f"changed '),
+            "report/templates/style.css": ("{", "{ color: red; "),
+        }
     )
+    assert places(reworded)[0] == now[0]
+    # The style is part of a report, and so of a result.
+    assert places(reworded)[1] != now[1]
+    assert places(rebuilt({"losses/iou.py": ('"""', '"""Changed. ')})) == now
+    other = places(rebuilt({"losses/iou.py": ("return ", "return 2.0 * ")}))
+    assert other[0] != now[0] and other[1] != now[1]
 
 
-def test_numbers_that_went_through_a_pipeline_as_floats_are_whole_again() -> None:
-    config = configuration("yolov5n-r7", train={"max_epoch": 5.0, "lr_epochs": [1.0, 2.0]})
-    assert (config.train.max_epoch, config.train.lr_epochs) == (5, (1, 2))
+def test_what_belongs_to_a_run_is_found_by_its_name() -> None:
+    assert run_output(STORE, "my-run", "result.json") == f"{STORE}/runs/my-run/result.json"
+    assert run_output(STORE, "my-run") == f"{STORE}/runs/my-run"

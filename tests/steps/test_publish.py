@@ -7,10 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.bundle import MODEL_CARD, BundleManifest, open_bundle, publish_bundle
+from kubeyolo.bundle import (
+    MANIFEST_NAME,
+    MODEL_CARD,
+    BundleManifest,
+    VersionTaken,
+    bundle_reference,
+    open_bundle,
+    publish_bundle,
+)
 from kubeyolo.errors import InputError
 from kubeyolo.steps.publish import publish
-from kubeyolo.steps.record import write_record
+from kubeyolo.steps.record import read_record, write_record
+from kubeyolo.storage.local import LocalStore
+from kubeyolo.storage.reference import pin, split_reference
 
 NUMBERS = {key: 0.5 for key in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")}
 
@@ -34,8 +44,9 @@ def test_a_bundle_is_published_with_a_card_that_has_all_numbers(tmp_path: Path) 
     bundle = make_bundle(tmp_path)
     evaluation = write_record(str(tmp_path / "e"), "evaluate", 1, {}, {**NUMBERS, "runtime": "mindspore"})
     published = publish(bundle, str(tmp_path / "store"), "1.0.0", evaluation)
-    assert published.bundle == (tmp_path / "store" / "models" / "yolov5n-r7" / "1.0.0").as_uri()
     opened = open_bundle(published.bundle)
+    assert opened.uri == (tmp_path / "store" / "models" / "yolov5n-r7" / "1.0.0").as_uri()
+    assert published.bundle == opened.reference
     assert set(opened.manifest.files) == {"weights.safetensors", MODEL_CARD}
     assert opened.manifest.parent == bundle
     assert opened.manifest.metrics["mindspore"]["AP"] == 0.5
@@ -64,7 +75,7 @@ def test_a_taken_version_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 def test_a_version_is_not_the_name_of_the_pointer(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"version 'latest\.json': this is the name of the pointer to the model in use"
+        InputError, match=r"version 'latest\.json': this is the name of the pointer to the current model"
     ):
         publish(make_bundle(tmp_path), str(tmp_path / "store"), "latest.json")
 
@@ -91,7 +102,7 @@ def test_what_was_published_goes_to_another_store_with_its_numbers(tmp_path: Pat
     assert open_bundle(copied.bundle).manifest.metrics["int8"]["AP"] == 0.25
     assert publish(first.bundle, str(tmp_path / "other")).bundle == copied.bundle
     renamed = publish(first.bundle, str(tmp_path / "store"), "2.0")
-    assert renamed.bundle.endswith("/2.0")
+    assert split_reference(renamed.bundle)[0].endswith("/2.0")
 
 
 def test_the_same_network_exported_again_is_the_same_version(tmp_path: Path) -> None:
@@ -119,7 +130,84 @@ def test_a_published_bundle_that_was_damaged_is_mended(tmp_path: Path) -> None:
     assert path.read_bytes() == b"weights"
 
 
+def test_a_damaged_card_is_written_anew_and_the_networks_stay(tmp_path: Path) -> None:
+    bundle, store = make_bundle(tmp_path), str(tmp_path / "store")
+    evaluation = write_record(str(tmp_path / "e"), "evaluate", 1, {}, {**NUMBERS, "runtime": "mindspore"})
+    published = publish(bundle, store, "1", evaluation)
+    path = open_bundle(published.bundle).path(MODEL_CARD)
+    path.write_bytes(b"broken")
+    # Without the numbers of the evaluation it is another card, and so other content.
+    again = publish(bundle, store, "1").bundle
+    assert split_reference(again)[0] == split_reference(published.bundle)[0]
+    opened = open_bundle(again)
+    with pytest.raises(InputError, match="its content has changed"):
+        open_bundle(published.bundle)
+    assert opened.path(MODEL_CARD).read_text().startswith("#")
+    assert opened.path("weights.safetensors").read_bytes() == b"weights"
+
+
+def test_a_bundle_is_published_by_its_reference(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path)
+    reference = bundle_reference(bundle)
+    published = publish(reference, str(tmp_path / "store"), "1")
+    assert open_bundle(published.bundle).manifest.parent == bundle
+    make_bundle(tmp_path, b"others")
+    with pytest.raises(InputError, match="its content has changed"):
+        publish(reference, str(tmp_path / "store"), "2")
+
+
+def version_folder(tmp_path: Path, version: str) -> dict[str, bytes]:
+    """Return everything that lies in the folder of a version, whether listings show it or not."""
+    folder = tmp_path / "store" / "models" / "yolov5n-r7" / version
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("content", [b"others", b"weights"])
+def test_a_publisher_that_is_slower_by_a_moment_writes_nothing_into_a_taken_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    store, slower, faster = str(tmp_path / "store"), make_bundle(tmp_path / "a"), make_bundle(tmp_path / "b", content)
+    create_bytes = LocalStore.create_bytes
+    before: dict[str, bytes] = {}
+
+    def create_late(self: LocalStore, key: str, data: bytes) -> bool:
+        if key == MANIFEST_NAME:
+            monkeypatch.setattr(LocalStore, "create_bytes", create_bytes)
+            publish(faster, store, "1")
+            before.update(version_folder(tmp_path, "1"))
+        return create_bytes(self, key, data)
+
+    monkeypatch.setattr(LocalStore, "create_bytes", create_late)
+    if content == b"others":
+        with pytest.raises(VersionTaken, match=r"yolov5n-r7/1: version 1 is taken by other content; choose another"):
+            publish(slower, store, "1")
+        folder = open_bundle(f"{store}/models/yolov5n-r7/1").manifest.folder
+        names = {
+            MANIFEST_NAME,
+            "report.html",
+            "metrics.json",
+            f"{folder}/{MODEL_CARD}",
+            f"{folder}/weights.safetensors",
+        }
+        assert version_folder(tmp_path, "1") == {name: before[name] for name in names}
+    else:
+        published = publish(slower, store, "1")
+        assert open_bundle(published.bundle).manifest.parent == faster
+        assert version_folder(tmp_path, "1")[MANIFEST_NAME] == before[MANIFEST_NAME]
+
+
 def test_only_the_record_of_an_evaluation_gives_numbers(tmp_path: Path) -> None:
     record = write_record(str(tmp_path / "t"), "train", 1, {}, {"loss": 1.0})
     with pytest.raises(InputError, match="this is the record of train; give that of an evaluation"):
         publish(make_bundle(tmp_path), str(tmp_path / "store"), "1.0.0", record)
+
+
+def test_the_record_of_the_evaluation_is_that_of_its_reference(tmp_path: Path) -> None:
+    bundle, store = make_bundle(tmp_path), str(tmp_path / "store")
+    evaluation = write_record(str(tmp_path / "e"), "evaluate", 1, {}, {**NUMBERS, "runtime": "mindspore"})
+    with pytest.raises(InputError, match=r"e/metrics\.json: its content has changed: expected sha256 0{12}…"):
+        publish(bundle, store, "1", pin(split_reference(evaluation)[0], "0" * 64))
+    assert not (tmp_path / "store").exists()
+    record = read_record(publish(bundle, store, "1", evaluation).record)
+    assert record.metrics["mindspore"] == NUMBERS
+    assert record.outputs == {"bundle": bundle_reference(f"{store}/models/yolov5n-r7/1")}

@@ -9,29 +9,32 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kubeyolo.errors import InputError, InterruptedWork, WorkError
 from kubeyolo.events import Event, StepRecord, parse_event
-from kubeyolo.runs.evaluation import evaluation_numbers
+from kubeyolo.index import read_index
 from kubeyolo.steps.record import read_record, write_record, write_report
-from kubeyolo.steps.reporting import StepReporter, reported, scalars
-from kubeyolo.storage.base import NotFound
+from kubeyolo.steps.reporting import StepReporter, reported
+from kubeyolo.storage.reference import pin, split_reference
 
 
-class Metrics:
+class Artifact:
+    """What is needed of each kind of kfp's artifacts."""
+
     def __init__(self, path: Path) -> None:
         self.path = str(path)
+        self.metadata: dict[str, Any] = {"kept": "there before"}
         self.logged: dict[str, float] = {}
+        self.confusion: tuple[list[str], list[list[int]]] = ([], [])
 
     def log_metric(self, metric: str, value: float) -> None:
         self.logged[metric] = value
 
-
-class Html:
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
+    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None:
+        self.confusion = (categories, matrix)
 
 
 def events_of(text: str) -> list[Event]:
@@ -39,26 +42,53 @@ def events_of(text: str) -> list[Event]:
 
 
 def test_a_step_says_that_it_started_and_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = f"file://{tmp_path}/out"
-    metrics, report = Metrics(tmp_path / "a" / "metrics"), Html(tmp_path / "a" / "report")
+    output, metrics = f"file://{tmp_path}/out", {"AP": 0.5, "onnx": {"AP": 0.25}, "n": None}
+    report = Artifact(tmp_path / "a" / "report")
     with reported("train") as reporter:
         reporter.write_to(output)
         html = write_report(output, "<p>seen</p>")
-        record = write_record(output, "train", 2.5, {"bundle": "x"}, {"AP": 0.5, "onnx": {"AP": 0.25}, "n": None}, html)
-        reporter.publish(record, metrics, report)
+        record = write_record(output, "train", 2.5, {"bundle": "x"}, metrics, html)
+        content = reporter.publish(record, report, f"{output}/index.json")
     started, finished = events_of(capsys.readouterr().out)
     assert (started.kind, finished.kind, finished.fields["record"]) == ("started", "finished", record)
-    assert metrics.logged == {"AP": 0.5, "onnx_AP": 0.25}
     assert Path(report.path).read_text() == "<p>seen</p>"
+    expected = StepRecord(step="train", seconds=2.5, outputs={"bundle": "x"}, metrics=metrics, report=html)
+    assert content == read_record(record) == read_index(f"{output}/index.json") == expected
+
+
+def test_a_step_without_a_report_leaves_an_empty_one(tmp_path: Path) -> None:
+    report = Artifact(tmp_path / "a" / "report")
+    record = write_record(f"file://{tmp_path}/out", "pretrain_backbone", 0.1, {"backbone": ""}, {})
+    with reported("pretrain_backbone") as reporter:
+        reporter.publish(record, report)
     # Without a file kfp's local cache would take the step as not done.
-    assert Path(metrics.path).exists()
-    assert read_record(record) == StepRecord(
-        step="train",
-        seconds=2.5,
-        outputs={"bundle": "x"},
-        metrics={"AP": 0.5, "onnx": {"AP": 0.25}, "n": None},
-        report=html,
-    )
+    assert Path(report.path).read_bytes() == b""
+    assert [path.name for path in (tmp_path / "out").glob("*.json")].count("metrics.json") == 1
+
+
+def test_a_record_that_is_not_that_of_the_reference_is_not_published(tmp_path: Path) -> None:
+    record = write_record(f"file://{tmp_path}", "train", 0.1, {}, {})
+    reporter = StepReporter("train")
+    with pytest.raises(InputError, match=r"metrics\.json: its content has changed"):
+        reporter.keep(pin(split_reference(record)[0], "0" * 64), f"file://{tmp_path}/index.json")
+    assert not (tmp_path / "index.json").exists()
+
+
+def test_artifacts_are_filled_with_what_they_stand_for(tmp_path: Path) -> None:
+    reporter = StepReporter("publish")
+    handle, text, summary, confusion = (Artifact(tmp_path / "a" / name) for name in ("h", "t", "s", "c"))
+    reporter.publish_handle(pin("minio://b/x", "1" * 64), handle, model="m", AP=0.5, AP_int8=None)
+    facts = {"store_uri": "minio://b/x", "digest": "1" * 64, "model": "m", "AP": 0.5}
+    assert json.loads(Path(handle.path).read_text()) == facts
+    assert handle.metadata == {"kept": "there before"} | facts
+    reporter.publish_text("# Bär", text)
+    assert Path(text.path).read_text(encoding="utf-8") == "# Bär"
+    reporter.publish_summary({"AP": 0.123456, "AP_int8": None, "steps": 7}, summary)
+    assert summary.logged == {"AP": 0.1235, "steps": 7.0}
+    (tmp_path / "confusion.json").write_text('{"categories": ["a", "background"], "matrix": [[1, 0], [2, 3]]}')
+    reporter.publish_confusion(f"file://{tmp_path}/confusion.json", confusion)
+    assert confusion.confusion == (["a", "background"], [[1, 0], [2, 3]])
+    assert Path(summary.path).exists() and Path(confusion.path).exists()
 
 
 @pytest.mark.parametrize(
@@ -85,50 +115,47 @@ def test_a_failure_is_one_line_an_exit_code_and_a_document(
     assert "Traceback" in failure["stack"]
 
 
-def test_a_new_try_removes_what_the_last_one_left(tmp_path: Path) -> None:
-    for name in ("metrics.json", "report.html", "failure.json"):
+def test_a_new_try_removes_the_failure_and_leaves_what_other_runs_find(tmp_path: Path) -> None:
+    names = ("metrics.json", "report.html", "failure.json", "history.jsonl")
+    for name in names:
         (tmp_path / name).write_text("old")
-    (tmp_path / "history.jsonl").write_text("kept")
     with reported("train") as reporter:
         reporter.write_to(f"file://{tmp_path}")
-    assert [path.name for path in tmp_path.iterdir()] == ["history.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name in names) == sorted({*names} - {"failure.json"})
+    assert (tmp_path / "metrics.json").read_text() == "old"
 
 
-def test_on_a_cluster_the_record_of_an_equal_run_stays_until_it_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two gates of the same arguments: the one that has ended finds its numbers while the other one works."""
-    output = (tmp_path / "store" / "runs" / "one" / "evaluate").as_uri()
+def test_the_record_of_an_equal_run_stays_while_another_one_works(tmp_path: Path) -> None:
+    output, index = (tmp_path / "out").as_uri(), (tmp_path / "index.json").as_uri()
 
-    def numbers() -> float | None:
-        return evaluation_numbers((tmp_path / "store").as_uri(), "one", False)["evaluate"]["AP"]
-
-    def begin(reporter: StepReporter, run: str) -> None:
-        monkeypatch.setenv("KFP_POD_NAME", f"model-evaluation-{run}-system-container-impl-1")
-        reporter.write_to(output)
-
-    def end(reporter: StepReporter, ap: float) -> None:
+    def end(reporter: StepReporter, ap: float) -> str:
         html = write_report(output, "<p>seen</p>")
         record = write_record(output, "evaluate", 1.0, {}, {"AP": ap}, html)
-        reporter.publish(record, Metrics(tmp_path / "metrics"), Html(tmp_path / "report"))
+        reporter.publish(record, Artifact(tmp_path / "report"), index)
+        return record
 
-    with reported("evaluate") as first:
-        begin(first, "aaaaa")
-        with reported("evaluate") as second:
-            begin(second, "bbbbb")
-            end(first, 0.5)
-            with reported("evaluate") as third:
-                begin(third, "ccccc")
-                assert numbers() == 0.5
-                end(second, 0.25)
-                assert numbers() == 0.25
-                end(third, 0.25)
-    # On one machine a record says that the step is done.
-    monkeypatch.delenv("KFP_POD_NAME")
-    with reported("evaluate") as alone:
-        alone.write_to(output)
-    with pytest.raises(NotFound):
-        numbers()
+    with reported("evaluate") as first, reported("evaluate") as second:
+        first.write_to(output)
+        second.write_to(output)
+        record = end(first, 0.5)
+        with reported("evaluate") as third:
+            third.write_to(output)
+            assert read_record(record).metrics["AP"] == read_index(index).metrics["AP"] == 0.5
+            assert end(third, 0.5) == record
+        assert end(second, 0.5) == record
+    assert read_record(record).metrics["AP"] == 0.5
+
+
+def test_a_failure_names_the_report_that_was_written_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for has_report in (False, True):
+        capsys.readouterr()
+        with pytest.raises(SystemExit), reported("quantize") as reporter:
+            reporter.write_to(f"file://{tmp_path}/out")
+            if has_report:
+                write_report(f"file://{tmp_path}/out", "<p>seen</p>")
+            raise WorkError("too much is lost")
+        (*_, failed) = events_of(capsys.readouterr().out)
+        assert failed.fields["report"] == (f"file://{tmp_path}/out/report.html" if has_report else "")
 
 
 POD = "detector-training-x7abc-{}system-container-impl-{}"
@@ -139,7 +166,7 @@ def fail_on_a_cluster(output: Path, monkeypatch: pytest.MonkeyPatch, pod: str, i
     monkeypatch.setenv("KFP_POD_NAME", pod)
     monkeypatch.setenv("KFP_RETRY_INDEX", index)
     with pytest.raises(SystemExit) as ended, reported("train") as reporter:
-        reporter.write_to(f"file://{output}", shared=True)
+        reporter.write_to(f"file://{output}")
         raise error
     assert ended.value.code == (2 if isinstance(error, InputError) else 1)
     return str(json.loads((output / "failure.json").read_text())["message"])
@@ -164,11 +191,11 @@ def test_a_lost_pod_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("KFP_POD_NAME", POD.format("retry-", 1))
     monkeypatch.setenv("KFP_RETRY_INDEX", "0")
     with pytest.raises(SystemExit) as ended, reported("train") as reporter:
-        reporter.write_to(f"file://{tmp_path}", shared=True)
+        reporter.write_to(f"file://{tmp_path}")
         raise InterruptedWork("told to stop")
     assert ended.value.code == 130
     with pytest.raises(SystemExit), reported("train") as reporter:
-        reporter.write_to(f"file://{tmp_path}", shared=True)
+        reporter.write_to(f"file://{tmp_path}")
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         finally:
@@ -178,21 +205,13 @@ def test_a_lost_pod_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("KFP_POD_NAME", POD.format("retry-", 2))
     monkeypatch.setenv("KFP_RETRY_INDEX", "1")
     with reported("train") as reporter:
-        reporter.write_to(f"file://{tmp_path}", shared=True)
+        reporter.write_to(f"file://{tmp_path}")
 
 
 def test_a_broken_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("[]")
     with pytest.raises(InputError, match=r"metrics\.json: not the record of a step"):
         read_record(str(tmp_path / "metrics.json"))
-
-
-def test_only_numbers_become_metrics() -> None:
-    assert scalars({"a": 1, "b": {"c": 2.5, "d": {"e": 3}}, "f": True, "g": "x", "h": None}) == {
-        "a": 1.0,
-        "b_c": 2.5,
-        "b_d_e": 3.0,
-    }
 
 
 STEP = """

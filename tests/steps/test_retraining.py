@@ -1,25 +1,32 @@
-"""Retraining: nothing for the same data, a better or equal model in the place of the old one, never a worse one."""
+"""Retraining: nothing for the same data, a better or equal model becomes current, a worse one never does."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kubeyolo.bundle import open_bundle, publish_bundle
+from kubeyolo.bundle import bundle_reference, open_bundle, publish_bundle
+from kubeyolo.catalogue import DETECTOR_RETRAINING, STEPS
+from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError, WorkError
-from kubeyolo.pointers import ModelPointer, latest_model, read_model_pointer, write_model_pointer
+from kubeyolo.evaluation.names import RuntimeName
+from kubeyolo.index import read_index
+from kubeyolo.pointers import ModelPointer, latest_model, read_model_pointer, read_model_version, write_model_pointer
 from kubeyolo.steps import component
-from kubeyolo.steps.component import bundle_configuration, configuration
-from kubeyolo.steps.in_use import evaluate_in_use
-from kubeyolo.steps.pointer import Retraining, read_pointer
+from kubeyolo.steps.component import evaluation_output
+from kubeyolo.steps.configure import ConfiguredRun, configure
+from kubeyolo.steps.current import CurrentModel, evaluate_current
 from kubeyolo.steps.promote import Candidate, Promoted, promote
 from kubeyolo.steps.publish import publish
-from kubeyolo.steps.validate import validate_dataset
+from kubeyolo.steps.record import read_record
+from kubeyolo.steps.validate import ValidatedDataset, validate_dataset
+from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import join_uri, open_store
 from tests.steps.fixed_detector import AP_OF_SHIFT, CLASSES, MODEL, fixed_bundle, write_data
 
@@ -35,14 +42,14 @@ class Place:
         return (self.folder / "store").as_uri()
 
     @property
-    def pointer(self) -> Path:
-        return self.folder / "data" / "latest.json"
+    def pointer(self) -> str:
+        return str(self.folder / "data" / "latest.json")
 
     @property
     def latest(self) -> str:
         return latest_model(self.store, MODEL)
 
-    def in_use(self) -> ModelPointer:
+    def current(self) -> ModelPointer:
         found = read_model_pointer(self.latest)
         assert found is not None
         return found
@@ -50,34 +57,53 @@ class Place:
     def point_to(self, name: str, **kinds: object) -> None:
         if not (self.folder / "data" / name).exists():
             write_data(self.folder / "data" / name, **kinds)  # type: ignore[arg-type]
-        self.pointer.write_text(json.dumps({"data": name}))
+        Path(self.pointer).write_text(json.dumps({"data": name}))
 
-    def look(self, run: str = "one", **values: object) -> Retraining:
-        return read_pointer(str(self.pointer), self.store, MODEL, f"{run}-0123456789", **values)  # type: ignore[arg-type]
+    def look(self, **settings: Mapping[str, Any]) -> ConfiguredRun:
+        form = {"pointer": self.pointer, "store": self.store, "model": MODEL, "settings": json.dumps(settings)}
+        return configure(DETECTOR_RETRAINING, form)
+
+    def validate(self, run: ConfiguredRun) -> ValidatedDataset:
+        return validate_dataset(run.data, self.store)
+
+    def measure(self, run: ConfiguredRun, dataset: str, output: str) -> CurrentModel:
+        """Evaluate the current model as the step of the pipeline does."""
+        given = run.settings["evaluate_current"]
+
+        def place(runtime: RuntimeName) -> str:
+            return evaluation_output(given, given.current, dataset, runtime)
+
+        return evaluate_current(given.current, dataset, output, given.configuration(), place)
+
+    def candidate(self, run: ConfiguredRun, bundle: str, dataset: ValidatedDataset) -> Candidate:
+        given = run.settings["promote"]
+        made = {"data": given.data, "fingerprint": given.fingerprint, "dataset_digest": dataset.digest}
+        return Candidate(bundle=bundle, evaluation="", **made)
 
     def retrain(
-        self, run: str, shifts: Mapping[str, int], max_regression: float = 0.0, min_ap: float = 0.0
+        self, name: str, shifts: Mapping[str, int], max_regression: float = 0.0, min_ap: float = 0.0
     ) -> Promoted | None:
         """Do what the tasks of the pipeline do; the training gives a network that is so far off."""
-        found = self.look(run)
-        if not found.data:
+        run = self.look(evaluate={"min_ap": min_ap}, retrain={"max_regression": max_regression})
+        if not run.has_work:
             return None
-        validated = validate_dataset(found.data, self.store)
-        overrides = {"min_ap": min_ap} if min_ap else {}
-        place = join_uri(self.store, "runs", found.run_name)
-        known = evaluate_in_use(
-            found.in_use, validated.dataset, f"{place}/evaluate_in_use", configuration(MODEL, evaluate=overrides)
-        )
-        bundle = fixed_bundle(self.folder / "runs" / run, shifts, validated.dataset, overrides)
-        candidate = Candidate(
-            bundle=bundle,
-            evaluation="",
-            data=found.data,
-            fingerprint=found.fingerprint,
-            dataset_digest=validated.digest,
-        )
-        config = bundle_configuration(bundle, evaluate=overrides)
-        return promote(candidate, known.record, found.latest, self.store, f"{place}/promote", config, max_regression)
+        validated = self.validate(run)
+        known = self.measure(run, validated.dataset, join_uri(self.store, "runs", name, "current"))
+        bundle = fixed_bundle(self.folder / "runs" / name, shifts, validated.dataset)
+        given = run.settings["promote"]
+        config = given.configuration()
+        candidate = self.candidate(run, bundle, validated)
+        output = join_uri(self.store, "runs", name, "promote")
+        allowed = config.retrain.max_regression
+        return promote(candidate, known.record, given.latest, self.store, output, config, allowed)
+
+
+def uri_of(promoted: Promoted | None) -> str:
+    """Return the URI of the bundle of a promotion, which has made one."""
+    assert promoted is not None
+    uri, digest = split_reference(promoted.bundle)
+    assert digest
+    return uri
 
 
 @pytest.fixture
@@ -88,7 +114,12 @@ def place(tmp_path: Path) -> Place:
 
 
 def models(place: Place) -> list[str]:
-    return sorted(path.name for path in (place.folder / "store" / "models" / MODEL).iterdir())
+    return sorted({stored.key.split("/")[0] for stored in open_store(join_uri(place.store, "models", MODEL)).list()})
+
+
+def move(place: Place, bundle: str) -> None:
+    """Let the pointer name another bundle, as a person does."""
+    write_model_pointer(place.latest, ModelPointer(bundle=bundle), read_model_version(place.latest).etag)
 
 
 class RemotePlace(Place):
@@ -100,14 +131,14 @@ class RemotePlace(Place):
     def store(self) -> str:
         return f"minio://{self.bucket}/models"
 
+    @property
+    def pointer(self) -> str:
+        return f"minio://{self.bucket}/data/latest.json"
+
     def point_to(self, name: str, **kinds: object) -> None:
         store = open_store(f"minio://{self.bucket}/data")
         store.put_tree(write_data(self.folder / "sources" / name, **kinds), name)  # type: ignore[arg-type]
         store.write_bytes("latest.json", json.dumps({"data": name}).encode())
-
-    def look(self, run: str = "one", **values: object) -> Retraining:
-        pointer = f"minio://{self.bucket}/data/latest.json"
-        return read_pointer(pointer, self.store, MODEL, f"{run}-0123456789", **values)  # type: ignore[arg-type]
 
 
 def test_pointers_in_a_bucket_move_as_those_in_folders(
@@ -119,43 +150,44 @@ def test_pointers_in_a_bucket_move_as_those_in_folders(
     place.point_to("monday", seed=1)
     assert place.look().data == f"minio://{minio_bucket}/data/monday"
     first = place.retrain("one", {"onnx": 4, "int8": 4})
-    assert first and place.in_use().bundle == first.bundle == f"{place.latest.rpartition('/')[0]}/{first.version}"
+    assert first and place.current().bundle == uri_of(first) == f"{place.latest.rpartition('/')[0]}/{first.version}"
     assert place.retrain("two", {"onnx": 0, "int8": 0}) is None
     place.point_to("tuesday", seed=2)
-    with pytest.raises(WorkError, match="worse than the one in use"):
+    with pytest.raises(WorkError, match="worse than the current one"):
         place.retrain("three", {"onnx": 6, "int8": 6})
-    assert place.in_use().bundle == first.bundle
+    assert place.current().bundle == uri_of(first)
     second = place.retrain("four", {"onnx": 4, "int8": 0})
-    assert second and place.in_use().bundle == second.bundle != first.bundle
-    assert place.look().data == ""
+    assert place.current().bundle == uri_of(second) != uri_of(first)
+    assert not place.look().has_work
 
 
-def test_the_first_model_is_put_in_use(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_model_becomes_current(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     found = place.look()
-    assert (found.in_use, found.data) == ("", (place.folder / "data" / "monday").as_uri())
-    assert found.run_name == f"{MODEL}-monday-one-0123"
-    said = f"no model is in use at {place.latest}: there is nothing to compare with"
-    assert said in capsys.readouterr().out
+    assert found.has_work and found.settings["promote"].current == ""
+    words = f"no current model at {place.latest} to compare with: the new model becomes current"
+    assert any(words in note for note in found.notes)
     promoted = place.retrain("one", {"onnx": 4, "int8": 6})
     assert promoted is not None
-    assert capsys.readouterr().out.count(said) == 2  # by read_pointer and promote
-    pointer = place.in_use()
-    assert (pointer.bundle, pointer.version) == (promoted.bundle, promoted.version)
-    assert (pointer.data, pointer.fingerprint) == (found.data, found.fingerprint)
+    out = capsys.readouterr().out
+    assert words in out and "no current model to compare with" in out
+    pointer, given = place.current(), found.settings["promote"]
+    assert (pointer.bundle, pointer.version) == (uri_of(promoted), promoted.version)
+    assert (pointer.data, pointer.fingerprint) == (given.data, given.fingerprint)
     assert models(place) == sorted(["latest.json", promoted.version])
-    assert open_bundle(pointer.bundle).manifest.metrics["int8"]["AP"] == pytest.approx(AP_OF_SHIFT[6])
+    assert open_bundle(promoted.bundle).manifest.metrics["int8"]["AP"] == pytest.approx(AP_OF_SHIFT[6])
 
 
-def test_the_same_data_gives_nothing_to_do(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_data_gives_nothing_to_do(place: Place) -> None:
     place.retrain("one", {"onnx": 4, "int8": 4})
     before = Path(place.folder / "store" / "models" / MODEL / "latest.json").read_bytes()
     assert place.retrain("two", {"onnx": 0, "int8": 0}) is None
-    assert "unchanged: " in capsys.readouterr().out
+    assert any("unchanged: " in note for note in place.look().notes)
     # The same content in another place is the same data.
     (place.folder / "data" / "monday").rename(place.folder / "data" / "moved")
-    place.pointer.write_text('{"data": "moved", "note": "a bigger disk"}')
-    assert place.look().data == ""
-    assert place.look(force=True).data.endswith("/data/moved")
+    Path(place.pointer).write_text('{"data": "moved", "note": "a bigger disk"}')
+    assert not place.look().has_work
+    forced = place.look(retrain={"force": True})
+    assert forced.has_work and forced.data.endswith("/data/moved")
     assert Path(place.folder / "store" / "models" / MODEL / "latest.json").read_bytes() == before
 
 
@@ -164,16 +196,14 @@ def test_a_model_that_is_equal_or_better_takes_the_place(place: Place, better: i
     first = place.retrain("one", {"onnx": 4, "int8": 4})
     place.point_to("tuesday", seed=2)
     second = place.retrain("two", {"onnx": better, "int8": better})
-    assert first and second
-    assert place.in_use().bundle == second.bundle
-    assert place.in_use().data.endswith("/tuesday")
-    record = json.loads(
-        (place.folder / "store" / "runs" / f"{MODEL}-tuesday-two-0123/promote/metrics.json").read_text()
-    )
-    assert record["outputs"]["before"] == first.bundle
-    assert record["metrics"]["in_use_int8"]["AP"] == pytest.approx(0.6)
-    assert record["metrics"]["int8"]["AP"] == pytest.approx(AP_OF_SHIFT[better])
-    assert place.look().data == ""
+    assert second and place.current().bundle == uri_of(second)
+    assert place.current().data.endswith("/tuesday")
+    record = read_record(second.record)
+    assert record.outputs == {"bundle": second.bundle, "latest": place.latest, "before": uri_of(first)}
+    assert record.metrics["current_int8"]["AP"] == pytest.approx(0.6)
+    assert record.metrics["int8"]["AP"] == pytest.approx(AP_OF_SHIFT[better])
+    assert {"AP50", "AR100"} <= record.metrics["int8"].keys()
+    assert not place.look().has_work
 
 
 @pytest.mark.parametrize(
@@ -186,195 +216,179 @@ def test_a_model_that_is_equal_or_better_takes_the_place(place: Place, better: i
         # Each network is compared with its like: a better float network does not make up for a worse int8 one.
         (
             {"onnx": 0, "int8": 6},
-            "one in use: int8: AP is 0.4000, of the baseline 0.6000: it loses 20.00 points, 0 are",
+            "current one: int8: AP is 0.4000, of the baseline 0.6000: it loses 20.00 points, 0 are",
         ),
     ],
 )
 def test_a_worse_model_is_not_published_and_the_pointer_stays(place: Place, shifts: dict[str, int], words: str) -> None:
     first = place.retrain("one", {"onnx": 4, "int8": 4})
-    assert first
     place.point_to("tuesday", seed=2)
-    before = (models(place), place.in_use())
+    before = (models(place), place.current())
     with pytest.raises(WorkError) as refused:
         place.retrain("two", shifts)
     message = str(refused.value)
     assert words in message
     new = (place.folder / "runs" / "two" / "bundle").as_uri()
-    assert f"New is {new}, in use stays {first.bundle}." in message
+    assert f"New is {new}, current stays {uri_of(first)}." in message
     assert message.endswith(f"kubeyolo publish {new} --store {place.store} --latest {place.latest}")
-    assert (models(place), place.in_use()) == before
+    assert (models(place), place.current()) == before
     # It is refused each time until somebody acts, or the data is better.
-    assert place.look().data.endswith("/tuesday")
+    assert place.look().has_work and place.look().data.endswith("/tuesday")
     with pytest.raises(WorkError, match="19.5 are allowed"):
         place.retrain("three", shifts, max_regression=19.5)
     assert place.retrain("four", shifts, max_regression=20)
-    assert place.in_use().data.endswith("/tuesday")
+    assert place.current().data.endswith("/tuesday")
 
 
-def test_the_model_in_use_is_measured_without_the_gate_of_the_new_one(place: Place) -> None:
+def test_the_current_model_is_measured_without_the_gate_of_the_new_one(place: Place) -> None:
     place.retrain("one", {"onnx": 6, "int8": 6})
     place.point_to("tuesday", seed=2)
     assert place.retrain("two", {"onnx": 0, "int8": 0}, min_ap=0.9)
 
 
-def test_a_model_in_use_without_int8_is_compared_by_its_float_network(place: Place) -> None:
+def test_a_current_model_without_int8_is_compared_by_its_float_network(place: Place) -> None:
     old = publish(fixed_bundle(place.folder / "old", {"onnx": 4}), place.store, "0.9")
-    write_model_pointer(place.latest, ModelPointer(bundle=old.bundle))
-    with pytest.raises(WorkError, match="worse than the one in use: onnx: AP is 0.4000"):
+    write_model_pointer(place.latest, ModelPointer(bundle=split_reference(old.bundle)[0]))
+    with pytest.raises(WorkError, match="worse than the current one: onnx: AP is 0.4000"):
         place.retrain("one", {"onnx": 6, "int8": 0})
     assert place.retrain("two", {"onnx": 4, "int8": 6})
 
 
+def test_a_gate_on_other_numbers_does_not_stop_the_comparison(place: Place) -> None:
+    """The bundle was exported and quantized by a run with another gate."""
+    place.retrain("one", {"onnx": 4, "int8": 4}, min_ap=0.1)
+    place.point_to("tuesday", seed=2)
+    assert place.retrain("two", {"onnx": 4, "int8": 4}, min_ap=0.2)
+
+
 def test_a_pointer_that_was_moved_in_the_meantime_stays(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.retrain("one", {"onnx": 4, "int8": 4})
+    first = uri_of(place.retrain("one", {"onnx": 4, "int8": 4}))
     place.point_to("tuesday", seed=2)
     found = place.look()
-    validated = validate_dataset(found.data, place.store)
-    config = configuration(MODEL)
-    known = evaluate_in_use(found.in_use, validated.dataset, str(place.folder / "known"), config)
-    other = publish(fixed_bundle(place.folder / "other", {"onnx": 0, "int8": 0}), place.store, "by-hand")
-    write_model_pointer(place.latest, ModelPointer(bundle=other.bundle))
+    validated = place.validate(found)
+    known = place.measure(found, validated.dataset, str(place.folder / "known"))
+    by_hand = publish(fixed_bundle(place.folder / "other", {"onnx": 0, "int8": 0}), place.store, "by-hand")
+    other = split_reference(by_hand.bundle)[0]
+    move(place, other)
     bundle = fixed_bundle(place.folder / "new", {"onnx": 0, "int8": 4}, validated.dataset)
-    candidate = Candidate(
-        bundle=bundle, evaluation="", data=found.data, fingerprint=found.fingerprint, dataset_digest=validated.digest
-    )
+    candidate, config = place.candidate(found, bundle, validated), found.settings["promote"].configuration()
     arguments = (candidate, known.record, place.latest, place.store, str(place.folder / "promote"), config)
-    with pytest.raises(WorkError, match=f"names {other.bundle}, moved while this one was trained; run it again"):
+    with pytest.raises(WorkError, match=f"names {other}, moved while this one was trained; run it again"):
         promote(*arguments)
-    assert place.in_use().bundle == other.bundle
+    assert place.current().bundle == other
     # Moved while the bundle is copied.
-    write_model_pointer(place.latest, ModelPointer(bundle=found.in_use))
+    move(place, first)
 
     def publish_slowly(*given: Any) -> Any:
         published = publish(*given)
-        write_model_pointer(place.latest, ModelPointer(bundle=other.bundle))
+        move(place, other)
         return published
 
     with monkeypatch.context() as patch:
         patch.setattr("kubeyolo.steps.promote.publish", publish_slowly)
-        with pytest.raises(WorkError, match=f"names {other.bundle}, moved while"):
+        with pytest.raises(WorkError, match=f"names {other}, moved while"):
             promote(*arguments)
-    assert place.in_use().bundle == other.bundle
-    # When the task is tried again after its pod was lost, the model that it has put in use is no other one.
-    write_model_pointer(place.latest, ModelPointer(bundle=found.in_use))
-    first, again = promote(*arguments), promote(*arguments)
-    assert first.bundle == again.bundle == place.in_use().bundle
+    assert place.current().bundle == other
+    # When the task is tried again after its pod was lost, the model that it has made current is no other one.
+    move(place, first)
+    once, again = promote(*arguments), promote(*arguments)
+    assert once.bundle == again.bundle == bundle_reference(place.current().bundle)
 
 
 def test_numbers_of_other_settings_are_not_compared(place: Place) -> None:
     place.retrain("one", {"onnx": 4, "int8": 4})
     place.point_to("tuesday", seed=2)
     found = place.look()
-    validated = validate_dataset(found.data, place.store)
-    known = evaluate_in_use(found.in_use, validated.dataset, str(place.folder / "known"), configuration(MODEL))
+    validated = place.validate(found)
+    known = place.measure(found, validated.dataset, str(place.folder / "known"))
     bundle = fixed_bundle(place.folder / "new", {"onnx": 0, "int8": 0}, validated.dataset, {"iou_threshold": 0.3})
-    candidate = Candidate(
-        bundle=bundle, evaluation="", data=found.data, fingerprint="f", dataset_digest=validated.digest
-    )
+    candidate, config = place.candidate(found, bundle, validated), found.settings["promote"].configuration()
     with pytest.raises(InputError, match="its onnx network was not evaluated on this data with these settings"):
-        promote(candidate, known.record, place.latest, place.store, str(place.folder / "p"), configuration(MODEL))
+        promote(candidate, known.record, place.latest, place.store, str(place.folder / "p"), config)
 
 
 def test_what_cannot_be_compared_is_said_before_the_training(place: Place) -> None:
     old = publish(fixed_bundle(place.folder / "old", {"onnx": 4}), place.store, "0.9")
     place.point_to("more", classes=(*CLASSES, "cross"))
-    dataset = validate_dataset(place.look().data, place.store).dataset
-    with pytest.raises(InputError, match=r"knows other classes than .* has \(cross\).*remove its pointer to begin"):
-        evaluate_in_use(old.bundle, dataset, str(place.folder / "known"), configuration(MODEL))
+    dataset = place.validate(place.look()).dataset
+
+    def measure(bundle: str) -> None:
+        evaluate_current(bundle, dataset, str(place.folder / "known"), load_config(MODEL), str)
+
+    with pytest.raises(InputError, match=r"has other classes than .* \(cross\), .*remove its pointer to start without"):
+        measure(old.bundle)
     opened = open_bundle(old.bundle)
     bare = publish_bundle(
         str(place.folder / "bare"), opened.manifest, {"weights.safetensors": opened.path("weights.safetensors")}
     )
-    with pytest.raises(InputError, match="has no ONNX network to compare with"):
-        evaluate_in_use(bare, dataset, str(place.folder / "known"), configuration(MODEL))
-
-
-@pytest.mark.parametrize(
-    ("document", "words"),
-    [
-        (None, 'there is no such pointer to a data set; write {"data": "minio://kubeyolo/data/bccd'),
-        ("data: x", "this pointer is not JSON"),
-        ("[]", "this pointer is not a JSON object"),
-        ('{"dat": "x"}', "this pointer has no 'data'; did you mean 'dat'"),
-        ("{}", "this pointer has no 'data'; expected"),
-        ('{"data": 7}', "data = 7: "),
-        ('{"data": "absent"}', "points at a data set that cannot be used: "),
-        ('{"data": ""}', "data = ''"),
-        ('{"data": "../else"}', "must not be empty, '.' or '..'"),
-        ('{"data": "ftp://x/y"}', "stores of kind 'ftp' are not known"),
-    ],
-)
-def test_a_bad_pointer_to_data_is_named(place: Place, document: str | None, words: str) -> None:
-    place.pointer.unlink()
-    if document is not None:
-        place.pointer.write_text(document)
-    with pytest.raises(InputError) as refused:
-        place.look()
-    assert words in str(refused.value) and place.pointer.name in str(refused.value)
-    assert refused.value.exit_code == 2
-
-
-def test_a_bad_pointer_to_the_model_in_use_is_named(place: Place) -> None:
-    absent = (place.folder / "absent").as_uri()
-    write_model_pointer(place.latest, ModelPointer(bundle=absent))
-    with pytest.raises(InputError, match=rf"latest.json points at {absent}, where there is no bundle; correct it"):
-        place.look()
-    other = place.folder / "in-use.json"
-    other.write_text('{"bundel": "x"}')
-    with pytest.raises(InputError, match="in-use.json: this pointer has no 'bundle'; did you mean 'bundel'"):
-        place.look(latest=str(other))
-    with pytest.raises(InputError, match="the name of a pointer ends in .json"):
-        place.look(latest=str(place.folder / "models"))
-    assert place.look(latest=str(place.folder / "mine.json")).in_use == ""
+    with pytest.raises(InputError, match="the current model has no ONNX network to compare with"):
+        measure(bare)
 
 
 class Artifact:
-    """What is needed of kfp's Metrics and HTML."""
+    """What is needed of each kind of kfp's artifacts."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
+        self.metadata: dict[str, Any] = {}
         self.logged: dict[str, float] = {}
 
     def log_metric(self, metric: str, value: float) -> None:
         self.logged[metric] = value
 
 
-def test_the_tasks_hand_on_what_the_next_one_needs(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    looked = {"pointer": str(place.pointer), "store": place.store, "model": MODEL, "latest": "", "force": False}
-    with pytest.raises(SystemExit) as ended:
-        component.read_pointer(**{**looked, "pointer": f"{place.pointer}.gone"}, run_id="0")
-    assert ended.value.code == InputError.exit_code
-    assert capsys.readouterr().err.startswith(f"error: {place.pointer}.gone: there is no such pointer")
+@pytest.fixture
+def call(place: Place) -> Callable[..., tuple[Any, ...]]:
+    """Calls a step as its component does, with artifacts in files of their own."""
 
+    def called(step: str, function: str = "", **given: Any) -> tuple[Any, ...]:
+        shutil.rmtree(place.folder / "artifacts" / step, ignore_errors=True)
+        made = {each.name: Artifact(place.folder / "artifacts" / step / each.name) for each in STEPS[step].artifacts}
+        return (*getattr(component, function or step)(**given, **made), made)
+
+    return called
+
+
+def test_the_tasks_hand_on_what_the_next_one_needs(
+    place: Place, call: Callable[..., tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    form = {"pointer": place.pointer, "store": place.store, "model": MODEL}
+    with pytest.raises(SystemExit) as ended:
+        call("configure", "configure_retraining", **form | {"pointer": f"{place.pointer}.gone"})
+    assert ended.value.code == InputError.exit_code
+    assert f"{place.pointer}.gone: there is no such pointer" in capsys.readouterr().err
+
+    published = ""
     for run, shift in (("first", 4), ("worse", 6)):
         place.point_to(run, seed=shift)
-        data, fingerprint, in_use, latest, run_name = component.read_pointer(**looked, run_id=f"{run}0000")
-        dataset = validate_dataset(data, place.store)
-        artifacts = {
-            "metrics": Artifact(place.folder / run / "metrics"),
-            "report": Artifact(place.folder / run / "html"),
-        }
-        common = {"store": place.store, "run_name": run_name, "evaluate_overrides": {}, **artifacts}
-        (record,) = component.evaluate_in_use(bundle=in_use, dataset=dataset.dataset, model=MODEL, **common)
-        made = {"data": data, "fingerprint": fingerprint, "dataset_digest": dataset.digest, "evaluation": ""}
-        bundle = fixed_bundle(place.folder / "runs" / run, {"onnx": shift, "int8": shift}, dataset.dataset)
+        facts, validation, current, *_, promotion, data, _, _ = call("configure", "configure_retraining", **form)
+        assert data == facts["data"] == str(place.folder / "data" / run)
+        dataset, _, _ = call("validate_dataset", settings=validation)
+        record, measured = call("evaluate_current", settings=current, dataset=dataset)
+        assert Path(measured["current_model_report"].path).read_text().startswith("<!") is bool(published)
+        bundle = bundle_reference(fixed_bundle(place.folder / "runs" / run, {"onnx": shift, "int8": shift}, dataset))
+        inputs = {"bundle": bundle, "evaluation": "", "training": "", "current": record, "dataset": dataset}
         capsys.readouterr()
         if run == "first":
-            published, _ = component.promote(
-                bundle=bundle, in_use=record, latest=latest, max_regression=0.0, **made, **common
-            )
-            assert artifacts["metrics"].logged["int8_AP"] == pytest.approx(0.6)
+            published, record, made = call("promote", settings=promotion, **inputs)
+            assert made["summary"].logged["AP_int8"] == pytest.approx(0.6)
+            assert made["published_detector"].metadata["digest"] == split_reference(published)[1]
+            assert read_index(promotion["index"]) == read_record(record)
+            # On the same data there is nothing more to do.
+            *_, nothing, _, _ = call("configure", "configure_retraining", **form)
+            assert nothing == ""
             continue
+        assert current["current"] == published
         with pytest.raises(SystemExit) as ended:
-            component.promote(bundle=bundle, in_use=record, latest=latest, max_regression=0.0, **made, **common)
+            call("promote", settings=promotion, **inputs)
         assert ended.value.code == WorkError.exit_code
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
-        assert (place.folder / "store" / "runs" / run_name / "promote" / "failure.json").is_file()
-        assert artifacts["metrics"].logged["onnx_AP"] == pytest.approx(0.6)
-        assert place.in_use().bundle == published == in_use
+        (failure,) = (place.folder / "store" / "results" / "promote").rglob("failure.json")
+        assert "worse than the current one" in json.loads(failure.read_text())["message"]
+        assert bundle_reference(place.current().bundle) == published
 
 
-def put_in_use(place: Place, bundle: str, *options: str) -> None:
+def make_current(place: Place, bundle: str, *options: str) -> None:
     from kubeyolo.cli.app import main
 
     with pytest.raises(SystemExit) as ended:
@@ -385,14 +399,14 @@ def put_in_use(place: Place, bundle: str, *options: str) -> None:
 def test_a_person_takes_a_worse_model_all_the_same(place: Place) -> None:
     place.retrain("one", {"onnx": 4, "int8": 4})
     place.point_to("tuesday", seed=2)
-    with pytest.raises(WorkError, match="worse than the one in use"):
+    with pytest.raises(WorkError, match="worse than the current one"):
         place.retrain("two", {"onnx": 6, "int8": 6})
-    put_in_use(place, str(place.folder / "runs" / "two" / "bundle"))
-    taken = place.in_use().bundle
+    make_current(place, str(place.folder / "runs" / "two" / "bundle"))
+    taken = place.current().bundle
     # The next run finds the same model, which is not worse than itself, and from then on there is nothing to do.
     again = place.retrain("three", {"onnx": 6, "int8": 6})
-    assert again and again.bundle == taken == place.in_use().bundle
-    assert place.look().data == ""
+    assert uri_of(again) == taken == place.current().bundle
+    assert not place.look().has_work
 
 
 def test_a_person_goes_back_to_an_older_model_and_it_stays_until_there_is_other_data(
@@ -403,17 +417,18 @@ def test_a_person_goes_back_to_an_older_model_and_it_stays_until_there_is_other_
     second = place.retrain("two", {"onnx": 0, "int8": 0})
     assert first and second
     capsys.readouterr()
-    put_in_use(place, first.bundle)
-    assert f"in use is {first.bundle} instead of {second.bundle} ({place.latest})" in capsys.readouterr().out
-    assert place.in_use().version == first.version
-    assert place.look().data == ""
+    make_current(place, first.bundle)
+    assert f"current is {uri_of(first)} instead of {uri_of(second)} ({place.latest})" in capsys.readouterr().out
+    assert place.current().version == first.version
+    assert not place.look().has_work
     place.point_to("wednesday", seed=3)
-    assert place.look().in_use == first.bundle
-    assert place.look().data.endswith("/wednesday")
+    found = place.look()
+    assert found.has_work and found.data.endswith("/wednesday")
+    assert found.settings["promote"].current == first.bundle
 
 
-def test_a_model_is_put_in_use_before_there_was_any(place: Place) -> None:
-    put_in_use(place, fixed_bundle(place.folder / "old", {"onnx": 6, "int8": 6}), "--version", "by-hand")
+def test_a_model_is_made_current_before_there_was_any(place: Place) -> None:
+    make_current(place, fixed_bundle(place.folder / "old", {"onnx": 6, "int8": 6}), "--version", "by-hand")
     uri = join_uri(place.store, "models", MODEL, "by-hand")
-    assert place.in_use() == ModelPointer(bundle=uri, version="by-hand")
-    assert place.look().data
+    assert place.current() == ModelPointer(bundle=uri, version="by-hand")
+    assert place.look().has_work

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.steps.record import read_record
 from kubeyolo.steps.validate import validate_dataset
+from kubeyolo.storage.reference import split_reference
 
 
 @pytest.fixture
@@ -20,15 +23,25 @@ def data(tmp_path: Path) -> Path:
 
 def test_a_data_set_is_stored_with_record_and_report(data: Path, tmp_path: Path) -> None:
     outcome = validate_dataset(str(data), str(tmp_path / "store"))
-    assert outcome.images == {"train": 4, "val": 2}
-    assert outcome.dataset.endswith(f"/datasets/shapes-{outcome.digest[:12]}")
+    folder = tmp_path / "store" / "datasets" / f"shapes-{outcome.digest[:12]}"
+    assert split_reference(outcome.dataset) == (folder.as_uri(), outcome.digest)
     record = read_record(outcome.record)
     assert record.outputs == {"dataset": outcome.dataset, "digest": outcome.digest}
-    assert record.metrics["train_images"] == 4
-    assert record.metrics["train_boxes"] == outcome.boxes["train"] > 0
-    report = (tmp_path / "store" / "datasets" / f"shapes-{outcome.digest[:12]}" / "report.html").read_text()
+    manifest = open_dataset(outcome.dataset).manifest
+    assert (record.metrics["train_images"], record.metrics["val_images"]) == (4, 2)
+    assert record.metrics["train_boxes"] == manifest.splits["train"].boxes > 0
+    assert record.metrics["classes"] == len(manifest.classes)
+    report = (folder / "report.html").read_text()
     assert "data:image/jpeg;base64," in report
-    assert all(name in report for name in outcome.classes)
+    assert all(name in report for name in manifest.classes)
+
+
+def test_record_and_report_may_be_elsewhere_and_the_data_is_then_read_once(data: Path, tmp_path: Path) -> None:
+    store, output = str(tmp_path / "store"), (tmp_path / "results").as_uri()
+    first = validate_dataset(str(data), store, output)
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["metrics.json", "report.html"]
+    shutil.rmtree(data)
+    assert validate_dataset(str(data), store, output) == first
 
 
 def test_the_same_content_is_the_same_data_set_and_changed_content_another(data: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from kubeyolo.launch.local import launch_training
 from kubeyolo.steps.evaluate import evaluate
 from kubeyolo.steps.export import export_model
 from kubeyolo.steps.quantize import quantize
+from kubeyolo.steps.record import read_record
 from kubeyolo.training.crops import background_squares, object_crops
 from kubeyolo.training.spec import TrainingSpec
 from tests.training.killing import has_checkpoint, history_of, launch_until, weights_of
@@ -79,10 +80,8 @@ def test_a_trained_detector_loses_nothing_in_onnx_and_little_in_int8(
     exported = export_model(bundle, dataset, str(tmp_path / "export"), config)
     quantized = quantize(exported.bundle, dataset, str(tmp_path / "quantize"), config)
     assert float_ap is not None and float_ap > 0.1
-    assert exported.onnx is not None
-    onnx_ap = exported.onnx.numbers["AP"]
-    assert onnx_ap is not None and abs(onnx_ap - float_ap) <= 0.001
-    assert quantized.drop <= 1.0
+    assert abs(read_record(exported.record).metrics["onnx"]["AP"] - float_ap) <= 0.001
+    assert read_record(quantized.record).metrics["drop"] <= 1.0
 
 
 def test_a_pretraining_that_was_killed_ends_with_the_same_weights(dataset: str, tmp_path: Path) -> None:

@@ -1,46 +1,83 @@
 """Steps that do nothing but leave records, in place of kubeyolo.steps.component, for tests of runs.
 
 The environment says what goes wrong: FAKE_STEP names the step, FAKE_END how it ends. Every call is a line of calls.log.
+What a step leaves lies at a place made of its settings and inputs, as that of a real step does.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kubeyolo.catalogue import STEPS
+from kubeyolo.config.form import resolve_form
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.steps.record import write_record, write_report
-from kubeyolo.steps.reporting import reported
+from kubeyolo.steps.reporting import StepReporter, reported
+from kubeyolo.steps.settings import StepSettings, read_sections
+from kubeyolo.storage.integrity import sha256_bytes
+from kubeyolo.storage.reference import pin
 from kubeyolo.storage.uri import join_uri, open_store, write_document
 
 NUMBERS = {key: 0.5 for key in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")}
+DATASET_DIGEST = "d" * 64
+_INPUTS = ("settings", "dataset", "backbone", "bundle", "evaluation", "training", "current")
 
 
-def _step(step: str, given: dict[str, Any], outputs: dict[str, str], metrics: dict[str, Any]) -> str:
-    store = str(given["store"])
+def _step(step: str, given: Mapping[str, Any], outputs: dict[str, str], metrics: dict[str, Any]) -> str:
+    """Leave a report, a record and the artifacts of a step; return the reference of the record."""
+    settings = StepSettings.parse(given["settings"], step)
+    assert {*given} == {"settings", *STEPS[step].inputs, *(each.name for each in STEPS[step].artifacts)}
     with reported(step) as reporter:
-        reporter.write_to(join_uri(store, "fake", step))
-        if "://" not in store:
-            with (Path(store) / "calls.log").open("a") as calls:
-                calls.write(f"{step}\n")
-        print(f"{step} says hello", flush=True)
-        html = write_report(reporter.output, f"<h1>{step}</h1>")
-        if os.environ.get("FAKE_STEP") == step:
-            _end(os.environ["FAKE_END"], step)
-        record = write_record(reporter.output, step, 1.5, outputs, metrics, html)
-        reporter.publish(record, given["metrics"], given["report"])
-        if "confusion" in given:
+        _begin(reporter, settings.store, _place(step, given))
+        return _end(reporter, given, outputs, metrics)
+
+
+def _begin(reporter: StepReporter, store: str, place: str) -> None:
+    reporter.write_to(join_uri(store, "fake", place))
+    if "://" not in store:
+        with (Path(store) / "calls.log").open("a") as calls:
+            calls.write(f"{reporter.step}\n")
+    print(f"{reporter.step} says hello", flush=True)
+
+
+def _end(
+    reporter: StepReporter,
+    given: Mapping[str, Any],
+    outputs: dict[str, str],
+    metrics: dict[str, Any],
+    seconds: float = 1.5,
+) -> str:
+    step = reporter.step
+    html = write_report(reporter.output, f"<h1>{step}</h1>")
+    if os.environ.get("FAKE_STEP") == step:
+        _fail(os.environ["FAKE_END"], step)
+    record = write_record(reporter.output, step, seconds, outputs, metrics, html)
+    reporter.keep(record)
+    for artifact in STEPS[step].artifacts:
+        handle = given[artifact.name]
+        if artifact.kind == "HTML":
+            reporter.publish(record, handle)
+        elif artifact.kind == "Markdown":
+            reporter.publish_text(f"# {step}", handle)
+        elif artifact.kind == "Metrics":
+            reporter.publish_summary({"AP": 0.5}, handle)
+        elif artifact.kind == "ClassificationMetrics":
             matrix = {"categories": ["cat", "background"], "matrix": [[1, 2], [3, 0]]}
             write_document(join_uri(reporter.output, "confusion.json"), json.dumps(matrix).encode())
-            reporter.publish_confusion(join_uri(reporter.output, "confusion.json"), given["confusion"])
+            reporter.publish_confusion(join_uri(reporter.output, "confusion.json"), handle)
+        else:
+            reporter.publish_handle(outputs.get("bundle") or outputs["dataset"], handle, model="yolov5n-r7")
     return record
 
 
-def _end(how: str, step: str) -> None:
+def _fail(how: str, step: str) -> None:
     if how == "input":
         raise InputError(f"{step}: the input is bad")
     if how == "work":
@@ -53,17 +90,63 @@ def _end(how: str, step: str) -> None:
         time.sleep(60)
 
 
-def _bundle(given: dict[str, Any], name: str) -> str:
-    uri = join_uri(str(given["store"]), "fake", name)
-    open_store(uri).write_bytes("bundle.json", b"{}")
-    return uri
+def _place(step: str, given: Mapping[str, Any]) -> str:
+    identity = {name: given[name] for name in _INPUTS if name in given}
+    return f"{step}-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
-def validate_dataset(**given: Any) -> tuple[str, str, str]:
-    uri = join_uri(str(given["store"]), "fake", "dataset")
-    write_document(join_uri(uri, "dataset.json"), b"{}")
-    outputs = {"dataset": uri, "digest": "d" * 64}
-    return uri, "d" * 64, _step("validate_dataset", given, outputs, {"name": "fake", "train_images": 3})
+def _bundle(step: str, given: Mapping[str, Any]) -> str:
+    uri = join_uri(given["settings"]["store"], "fake", _place(step, given), "bundle")
+    document = json.dumps({"made by": _place(step, given)}).encode()
+    open_store(uri).write_bytes("bundle.json", document)
+    return pin(open_store(uri).uri, sha256_bytes(document))
+
+
+def _configure(steps: tuple[str, ...], given: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Hand to each step the sections that it reads; the data lies nowhere, its name is its fingerprint."""
+    form = {name: text for name, text in given.items() if name != "plan"}
+    config, store = resolve_form(form).config, form["store"]
+    structs = []
+    for step in steps:
+        settings = StepSettings(model=config.model, store=store, code="c", config=read_sections(config, step))
+        if step == "validate_dataset":
+            settings = StepSettings(store=store, code="c", fingerprint=form.get("data") or form["pointer"])
+        structs.append(settings.struct())
+    with reported("configure") as reporter:
+        _begin(reporter, store, "configure")
+        record = _end(reporter, {"plan": given["plan"]}, {"data": form.get("data", "")}, {"name": "fake"}, seconds=0.5)
+    return ({"name": "fake-run", "store": store}, *structs, record)
+
+
+def configure_training(**given: Any) -> tuple[Any, ...]:
+    steps = ("validate_dataset", "pretrain_backbone", "train", "evaluate", "export_model", "quantize", "publish")
+    return _configure(steps, given)
+
+
+def configure_retraining(**given: Any) -> tuple[Any, ...]:
+    steps = (
+        "validate_dataset",
+        "evaluate_current",
+        "pretrain_backbone",
+        "train",
+        "evaluate",
+        "export_model",
+        "quantize",
+    )
+    *structs, record = _configure((*steps, "promote"), given)
+    return (*structs, os.environ["FAKE_DATA"], record)
+
+
+def validate_dataset(**given: Any) -> tuple[str, str]:
+    uri = join_uri(given["settings"]["store"], "fake", "dataset")
+    write_document(join_uri(uri, "dataset.json"), json.dumps({"digest": DATASET_DIGEST}).encode())
+    dataset = pin(open_store(uri).uri, DATASET_DIGEST)
+    outputs = {"dataset": dataset, "digest": DATASET_DIGEST}
+    return dataset, _step("validate_dataset", given, outputs, {"name": "fake", "train_images": 3})
+
+
+def evaluate_current(**given: Any) -> tuple[str]:
+    return (_step("evaluate_current", given, {"bundle": ""}, {}),)
 
 
 def pretrain_backbone(**given: Any) -> tuple[str, str]:
@@ -71,8 +154,8 @@ def pretrain_backbone(**given: Any) -> tuple[str, str]:
 
 
 def train(**given: Any) -> tuple[str, str]:
-    uri = _bundle(given, "trained")
-    return uri, _step("train", given, {"bundle": uri}, {"steps": 10, "max_epoch": given["train_overrides"]})
+    bundle = _bundle("train", given)
+    return bundle, _step("train", given, {"bundle": bundle}, {"steps": 10})
 
 
 def evaluate(**given: Any) -> tuple[str]:
@@ -80,37 +163,20 @@ def evaluate(**given: Any) -> tuple[str]:
 
 
 def export_model(**given: Any) -> tuple[str, str]:
-    uri = _bundle(given, "exported")
-    return uri, _step("export_model", given, {"bundle": uri}, {"onnx": NUMBERS})
+    bundle = _bundle("export_model", given)
+    return bundle, _step("export_model", given, {"bundle": bundle}, {"onnx": NUMBERS})
 
 
 def quantize(**given: Any) -> tuple[str, str]:
-    uri = _bundle(given, "quantized")
-    return uri, _step("quantize", given, {"bundle": uri}, {"int8": {**NUMBERS, "AP": 0.49}})
+    bundle = _bundle("quantize", given)
+    return bundle, _step("quantize", given, {"bundle": bundle}, {"int8": {**NUMBERS, "AP": 0.49}})
 
 
 def publish(**given: Any) -> tuple[str, str]:
-    uri = _bundle(given, "published")
-    return uri, _step("publish", given, {"bundle": uri}, {"version": "v"})
-
-
-def read_pointer(**given: Any) -> tuple[str, str, str, str, str]:
-    assert "{{" not in given["run_id"]
-    with (Path(given["store"]) / "calls.log").open("a") as calls:
-        calls.write("read_pointer\n")
-    return os.environ["FAKE_DATA"], "f", "", f"{given['store']}/latest.json", "fake-run"
-
-
-def evaluate_in_use(**given: Any) -> tuple[str]:
-    assert (given["bundle"], given["run_name"]) == ("", "fake-run")
-    return (_step("evaluate_in_use", given, {"bundle": ""}, {}),)
+    bundle = _bundle("publish", given)
+    return bundle, _step("publish", given, {"bundle": bundle}, {"version": "v"})
 
 
 def promote(**given: Any) -> tuple[str, str]:
-    assert (given["data"], given["fingerprint"], given["dataset_digest"]) == (os.environ["FAKE_DATA"], "f", "d" * 64)
-    uri = _bundle(given, "published")
-    return uri, _step("promote", given, {"bundle": uri}, {"version": "v"})
-
-
-def stop_training(*, launcher: str, cluster: dict[str, Any]) -> None:
-    assert (launcher, cluster) == ("local", {})
+    bundle = _bundle("promote", given)
+    return bundle, _step("promote", given, {"bundle": bundle}, {"version": "v"})

@@ -1,1 +1,0 @@
-"""The component read_pointer."""

@@ -1,0 +1,77 @@
+"""Components made of functions and of what the catalogue says of their step."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from kfp import dsl
+
+from kubeyolo import __version__
+from kubeyolo.catalogue import STEPS, Step
+from kubeyolo.config.form import describe_field
+
+SETTINGS = "What the step configure hands to this step."
+_OUTPUTS_OF_CONFIGURE = {
+    "run": "What is known of the run: name, model, store, data and the like.",
+    "data": "URI of the data set; empty when there is nothing to do.",
+    "bundle": "Reference of the bundle to evaluate.",
+    "baseline": "Reference of the bundle to compare with; empty for none.",
+    "record": "Reference of metrics.json, the record of the step.",
+}
+
+
+def image(name: str) -> str:
+    """Return the reference of a step's image as it stands in a compiled pipeline; a run binds it to a digest."""
+    return f"kubeyolo-{name}:{__version__}"
+
+
+def step(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that makes a Kubeflow component of the function of a step.
+
+    Image, descriptions of inputs and outputs, and the name of the task are from the catalogue.
+
+    Args:
+        name: Name of the step in the catalogue.
+    """
+    record = STEPS[name]
+
+    def make(function: Callable[..., Any]) -> Any:
+        function.__doc__ = _docstring(record, function)
+        component = dsl.component(
+            function, base_image=image(record.image), packages_to_install=[], install_kfp_package=False
+        )
+        return renamed(component, name.replace("_", "-"))
+
+    return make
+
+
+def renamed(component: Any, name: str) -> Any:
+    """Return a component whose tasks have another name: Kubeflow calls a second one of a component evaluate-2."""
+    component.component_spec = dataclasses.replace(component.component_spec, name=name)
+    return component
+
+
+def _docstring(record: Step, function: Callable[..., Any]) -> str:
+    """Return the docstring that kfp takes the descriptions from."""
+    kinds = {artifact.name: artifact.about for artifact in record.artifacts}
+    signature = inspect.signature(function)
+    inputs = [f"    {name}: {_input(record, name, kinds)}" for name in signature.parameters]
+    outputs = [f"    {name}: {_output(record, name)}" for name in signature.return_annotation._fields]
+    return "\n".join([record.title, "", "Args:", *inputs, "", "Returns:", *outputs])
+
+
+def _input(record: Step, name: str, artifacts: dict[str, str]) -> str:
+    if name in artifacts:
+        return artifacts[name]
+    if record.name == "configure":
+        return describe_field(name)
+    return SETTINGS if name == "settings" else record.inputs[name]
+
+
+def _output(record: Step, name: str) -> str:
+    if record.name == "configure":
+        return _OUTPUTS_OF_CONFIGURE.get(name, f"Settings of {name}.")
+    return record.outputs[name]

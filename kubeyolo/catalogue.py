@@ -1,0 +1,265 @@
+"""The steps of the pipelines, each described once.
+
+Components, lists and tables of steps, the drawing of a run, its cards and the settings that ``configure`` hands to each
+step are derived from these records. What depends on what is not said here: the compiled pipelines say it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+Kind = Literal["HTML", "Markdown", "Metrics", "ClassificationMetrics", "Dataset", "Model"]
+"""Kind of an artifact, as Kubeflow names it."""
+
+_DATASET = "Reference of the stored data set: its URI and the digest of its content."
+_RECORD = "Reference of metrics.json, the record of the step."
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact that a step leaves in Kubeflow: its name, unique in a run, its kind, and what it is."""
+
+    name: str
+    kind: Kind
+    about: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A step of a pipeline.
+
+    Attributes:
+        name: Its name, and that of its function in ``kubeyolo.steps.component``.
+        title: What it does, in a line.
+        image: Image that it runs in, without the prefix ``kubeyolo-``.
+        reads: Sections of the configuration that it reads, or single keys of them (``train.seed``).
+        inputs: Values that it takes from other steps, with what they are; ``settings`` come from ``configure``.
+        outputs: Values that it hands on.
+        artifacts: What it leaves in Kubeflow.
+        has_job: Whether it may run in a job of its own under Volcano.
+        cached: Whether Kubeflow may take its result from the cache.
+        cards: Values on its card of the run's page: words, and the place in the record's metrics (dotted).
+        networks: Networks whose COCO numbers it measures: label, and the place of the numbers in the metrics.
+    """
+
+    name: str
+    title: str
+    image: str
+    reads: tuple[str, ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    artifacts: tuple[Artifact, ...] = ()
+    has_job: bool = False
+    cached: bool = True
+    cards: Mapping[str, str] = field(default_factory=dict)
+    networks: Mapping[str, str] = field(default_factory=dict)
+
+
+_ALL = (
+    Step(
+        name="configure",
+        title="Resolves and checks every setting, looks at the data, and says what the run will do and cost.",
+        image="validate",
+        artifacts=(
+            Artifact("plan", "Markdown", "What is done on what, an estimate, and every setting with its origin."),
+        ),
+        cached=False,
+        cards={"changed settings": "changed", "estimate": "estimate"},
+    ),
+    Step(
+        name="validate_dataset",
+        title="Checks every annotation and every image, and stores the data set as shards under its content's digest.",
+        image="validate",
+        outputs={"dataset": _DATASET, "record": _RECORD},
+        artifacts=(
+            Artifact("validated_dataset", "Dataset", "The stored data set: URI, digest, classes and counts."),
+            Artifact("data_report", "HTML", "Counts, distributions and sample images."),
+        ),
+        cards={
+            "training images": "train_images",
+            "validation images": "val_images",
+            "training boxes": "train_boxes",
+            "validation boxes": "val_boxes",
+            "classes": "classes",
+        },
+    ),
+    Step(
+        name="evaluate_current",
+        title="Evaluates the current model on the new data, so that the new model can be compared with it.",
+        image="evaluate-onnx",
+        reads=("evaluate",),
+        inputs={"dataset": _DATASET},
+        outputs={"record": _RECORD},
+        artifacts=(Artifact("current_model_report", "HTML", "COCO numbers and sample images of the current model."),),
+        cards={"AP of the current model in ONNX": "onnx.AP", "in int8": "int8.AP"},
+    ),
+    Step(
+        name="pretrain_backbone",
+        title="Trains the backbone as a classifier, on image folders or on crops of the data set's objects.",
+        image="train",
+        reads=(
+            "pretrain",
+            "augment.hsv_h",
+            "augment.hsv_s",
+            "augment.hsv_v",
+            "train.seed",
+            "train.grad_clip",
+            "train.device_target",
+        ),
+        inputs={"dataset": _DATASET},
+        outputs={
+            "backbone": "Reference of the bundle of the backbone; empty when pretraining is off.",
+            "record": _RECORD,
+        },
+        artifacts=(Artifact("backbone_curves", "HTML", "Loss and accuracy of the pretraining."),),
+        cards={"steps": "steps", "accuracy, held out": "accuracy"},
+    ),
+    Step(
+        name="train",
+        title="Trains the detector, in processes of this step or in a job of its own, with checkpoints in the store.",
+        image="train",
+        reads=("data", "augment", "train"),
+        inputs={
+            "dataset": _DATASET,
+            "backbone": "Reference of the bundle of a pretrained backbone to start from; empty for none.",
+        },
+        outputs={"bundle": "Reference of the bundle with the trained weights.", "record": _RECORD},
+        artifacts=(
+            Artifact("trained_detector", "Model", "The trained bundle: URI, digest, classes and steps."),
+            Artifact("training_curves", "HTML", "Losses and learning rate over the steps, and the settings."),
+        ),
+        has_job=True,
+        cards={"steps": "steps", "loss": "loss", "images per second": "images_per_second"},
+    ),
+    Step(
+        name="evaluate",
+        title="Computes the 12 COCO numbers, per class too; fails when AP is below evaluate.min_ap.",
+        image="evaluate",
+        reads=("evaluate", "train.device_target"),
+        inputs={"bundle": "Reference of the bundle.", "dataset": _DATASET},
+        outputs={"record": _RECORD},
+        artifacts=(
+            Artifact("evaluation_report", "HTML", "COCO numbers, numbers of each class, curves and sample images."),
+            Artifact("confusion_matrix", "ClassificationMetrics", "Which class is taken for which."),
+        ),
+        cards={"AP": "AP", "AP50": "AP50", "AP75": "AP75"},
+        networks={"trained": ""},
+    ),
+    Step(
+        name="export_model",
+        title="Writes MINDIR and ONNX, and compares each with the trained network on real images.",
+        image="export",
+        reads=("export", "evaluate", "train.device_target"),
+        inputs={"bundle": "Reference of the trained bundle.", "dataset": _DATASET},
+        outputs={"bundle": "Reference of the bundle with the exported files.", "record": _RECORD},
+        artifacts=(
+            Artifact("exported_detector", "Model", "The bundle with the exported files: URI, digest and AP in ONNX."),
+            Artifact("export_report", "HTML", "Files and their largest differences to the trained network."),
+        ),
+        cards={"AP in ONNX": "onnx.AP", "largest difference": "largest_difference"},
+        networks={"ONNX": "onnx"},
+    ),
+    Step(
+        name="quantize",
+        title="Writes int8 ONNX after training, with calibration images, and fails when too much of AP is lost.",
+        image="quantize",
+        reads=("quantize", "evaluate", "train.seed"),
+        inputs={"bundle": "Reference of the exported bundle.", "dataset": _DATASET},
+        outputs={"bundle": "Reference of the bundle with the int8 network.", "record": _RECORD},
+        artifacts=(
+            Artifact("quantized_detector", "Model", "The bundle with the int8 network: URI, digest, AP and drop."),
+            Artifact("quantization_report", "HTML", "COCO numbers of float and int8, and the size of both."),
+        ),
+        cards={"AP in int8": "int8.AP", "loss of AP, points": "drop", "size, int8 to float": "size_ratio"},
+        networks={"int8": "int8"},
+    ),
+    Step(
+        name="publish",
+        title="Publishes the bundle under its version, with a model card.",
+        image="launch",
+        inputs={
+            "bundle": "Reference of the bundle to publish.",
+            "evaluation": "Reference of the record of its evaluation, so that nothing is published before its gate.",
+            "training": "Reference of the record of its training; empty where it is not known.",
+        },
+        outputs={"bundle": "Reference of the published bundle.", "record": _RECORD},
+        artifacts=(
+            Artifact("published_detector", "Model", "The published bundle: URI, digest, version and AP."),
+            Artifact("model_card", "Markdown", "What the model is, how good it is, and how to use it."),
+            Artifact("summary", "Metrics", "The figures of the whole run, for the comparison page."),
+        ),
+        cards={"version": "version"},
+    ),
+    Step(
+        name="promote",
+        title="Publishes a bundle that is not worse than the current model, and makes it the current model.",
+        image="launch",
+        reads=("export", "evaluate", "retrain.max_regression"),
+        inputs={
+            "bundle": "Reference of the bundle to publish.",
+            "evaluation": "Reference of the record of its evaluation.",
+            "training": "Reference of the record of its training.",
+            "current": "Reference of the record of evaluate_current.",
+            "dataset": _DATASET,
+        },
+        outputs={"bundle": "Reference of the published bundle.", "record": _RECORD},
+        artifacts=(
+            Artifact("published_detector", "Model", "The published bundle: URI, digest, version and AP."),
+            Artifact("model_card", "Markdown", "What the model is, how good it is, and how to use it."),
+            Artifact("summary", "Metrics", "The figures of the whole run, for the comparison page."),
+        ),
+        cached=False,
+        cards={"version": "version"},
+    ),
+)
+
+STEPS: Mapping[str, Step] = MappingProxyType({step.name: step for step in _ALL})
+"""Every step by name, in the order in which pipelines come to them."""
+
+IMAGES = tuple(sorted({step.image for step in _ALL}))
+"""Names of the images of the steps, without the prefix ``kubeyolo-``."""
+
+
+DETECTOR_TRAINING, DETECTOR_RETRAINING = "detector-training", "detector-retraining"
+MODEL_EVALUATION = "model-evaluation"
+
+PIPELINES: Mapping[str, str] = MappingProxyType(
+    {
+        DETECTOR_TRAINING: "A COCO data set goes in; a checked, evaluated, exported and quantized detector comes out.",
+        DETECTOR_RETRAINING: "When the data set has changed, a detector is trained on it; it becomes the current model "
+        "unless it is worse than the one before.",
+        MODEL_EVALUATION: "The COCO numbers of a bundle, and of a baseline, on a data set.",
+    }
+)
+"""Every pipeline by name: what goes in and what comes out, in a line."""
+
+FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "data": "URI of the COCO data set: annotations/<split>.json and <split>/ for train and val.",
+        "pointer": 'URI of a document {"data": URI} that names the data set to train on.',
+        "store": "URI of the store for data sets, checkpoints and models, such as minio://bucket/prefix; empty takes "
+        "KUBEYOLO_STORE of the ConfigMap kubeyolo-store.",
+        "model": "Name of the detector.",
+        "weights": "Weights of a detector to start from; not possible yet, leave it empty.",
+        "start_from": "What a retraining starts from; not possible yet, leave it empty.",
+        "launcher": "Where training runs: local, in the pod of its step; volcano, in pods of its own.",
+        "cluster": "Preset of the cluster for the launcher volcano, such as cpu, or its settings as JSON; empty for "
+        "the defaults.",
+        "version": "Version to publish under; empty makes one from the content.",
+        "bundle": "URI of the bundle to evaluate, or of a pointer to it.",
+        "baseline": "URI of the bundle to compare with, or of a pointer to it; empty for none.",
+        "runtime": "What runs the networks: mindspore, onnx, int8 or mindir.",
+        "settings": "All other settings, nested as in a configuration file, as JSON or YAML text; such as "
+        "{train: {seed: 1}, pretrain: {enabled: false}}.",
+    }
+)
+"""What the fields of the forms are. Those that are a setting are described by the schema of the configuration."""
+
+
+def steps_of(names: Iterable[str]) -> tuple[Step, ...]:
+    """Return the steps of these names, in the order of the catalogue; names of tasks may have dashes."""
+    wanted = {name.replace("-", "_") for name in names}
+    return tuple(step for step in STEPS.values() if step.name in wanted)

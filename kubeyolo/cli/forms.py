@@ -1,0 +1,108 @@
+"""The form that a command line fills in, and ``kubeyolo configure``, which shows what becomes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kubeyolo.cli.options import (
+    DEFAULT_STORE,
+    ConfigOption,
+    FieldOption,
+    JsonOption,
+    ModelOption,
+    SetOption,
+    StoreOption,
+    fields_of_pairs,
+    sets_of,
+)
+
+if TYPE_CHECKING:
+    from kubeyolo.steps.configure import ConfiguredRun
+
+PLACES = ("data", "store", "pointer", "bundle", "baseline")
+
+
+def training_form(
+    data: str,
+    store: str,
+    model: str | None,
+    version: str,
+    config_file: Path | None,
+    sets: list[str] | None,
+    pairs: list[str] | None = None,
+) -> dict[str, str]:
+    """Return the filled-in form of the training pipeline.
+
+    What has a field goes by that field, so that Kubeflow's comparison page shows it; places are absolute.
+
+    Raises:
+        InputError: The configuration is wrong, or a field is unknown or given twice.
+    """
+    from kubeyolo.compiled.read import fields_of, pipeline_text
+    from kubeyolo.config.form import check_fields, fill_form
+    from kubeyolo.config.load import load_config, sparse_values
+    from kubeyolo.errors import InputError
+    from kubeyolo.storage.location import absolute
+
+    # Here first: the message names the file or the option.
+    load_config(model, config_file, sets_of(sets))
+    names = list(fields_of(pipeline_text()))
+    form = fill_form(names, model, config_file, sets_of(sets), data=data, store=store, version=version)
+    is_default_model = not model and "model" not in sparse_values(config_file, sets_of(sets))
+    for name, value in fields_of_pairs(pairs).items():
+        if form.get(name, value) != value and not (name == "model" and is_default_model):
+            raise InputError(
+                f"{name} is given twice: {value!r} by --param, and {form[name]!r} by another option; leave one out"
+            )
+        form[name] = value
+    checked = check_fields(form, names)
+    return {name: absolute(value) if name in PLACES and value else value for name, value in checked.items()}
+
+
+def configure(
+    data: Annotated[
+        str, typer.Option("--data", "-d", metavar="URI", help="Folder or URI of a COCO data set with train and val.")
+    ],
+    store: StoreOption = DEFAULT_STORE,
+    model: ModelOption = None,
+    version: Annotated[str, typer.Option("--version", metavar="NAME", help="Version to publish under.")] = "",
+    config_file: ConfigOption = None,
+    sets: SetOption = None,
+    params: FieldOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a training would do: every check, the name of the run, what differs from the preset, an estimate.
+
+    Nothing is started and nothing is written.
+
+    [bold]Examples[/bold]
+
+      kubeyolo configure --data data/bccd --set train.max_epoch=50
+
+      kubeyolo configure --data minio://kubeyolo/data/coco --store minio://kubeyolo --json
+    """
+    import json
+
+    from kubeyolo.catalogue import DETECTOR_TRAINING
+    from kubeyolo.steps import configure as step
+
+    run = step.configure(DETECTOR_TRAINING, training_form(data, store, model, version, config_file, sets, params))
+    if as_json:
+        print(json.dumps(_facts(run), indent=1))
+        return
+    print(*run.lines(), sep="\n")
+
+
+def _facts(run: ConfiguredRun) -> dict[str, object]:
+    view = run.view()
+    return {
+        **run.struct(),
+        "images": dict(run.images),
+        "config": run.config.model_dump(mode="json"),
+        "origins": dict(run.resolved.origins),
+        "estimate": list(view.estimate),
+        "notes": list(view.notes),
+    }

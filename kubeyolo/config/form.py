@@ -1,0 +1,182 @@
+"""The form of a run: the fields that people fill in, all of them texts, and the configuration that they make.
+
+Some settings have a field under the name of their key (the schema marks them); the field ``settings`` takes all others,
+nested as in a configuration file, as JSON or YAML text. An empty field says nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic.fields import FieldInfo
+
+from kubeyolo.catalogue import FIELDS
+from kubeyolo.config.load import DEFAULT_MODEL, Layer, ResolvedConfig, flatten, nest, resolve_layers, sparse_values
+from kubeyolo.config.schema import Config
+from kubeyolo.errors import InputError, one_line, suggest
+
+MODEL, SETTINGS = "model", "settings"
+
+
+@cache
+def setting_fields() -> Mapping[str, str]:
+    """Return the dotted key of each setting that has a field of its own, by the name of the field."""
+    return {
+        name: f"{section}.{name}"
+        for section, owner in Config.model_fields.items()
+        for name, field in getattr(owner.annotation, "model_fields", {}).items()
+        if _extra(field).get("in_form")
+    }
+
+
+def describe_field(name: str) -> str:
+    """Return what a field of a form is, in a sentence or two."""
+    key = setting_fields().get(name)
+    if key is None:
+        return FIELDS[name]
+    section, _, setting = key.partition(".")
+    owner = Config.model_fields[section].annotation
+    description = getattr(owner, "model_fields", {})[setting].description or ""
+    return f"{description.rstrip('.')}; empty takes the preset's value of {key}."
+
+
+def resolve_form(
+    form: Mapping[str, str], model: str = "", kept: Mapping[str, Mapping[str, Any]] | None = None
+) -> ResolvedConfig:
+    """Return the configuration that a filled-in form stands for.
+
+    Args:
+        form: Text by field; fields that are no settings are left alone.
+        model: Name of the model where the form has no field for it.
+        kept: Values by section that lie over the preset and under the form, such as those of a bundle.
+
+    Raises:
+        InputError: A key or a value is wrong, or a setting is given both by its field and in ``settings``.
+    """
+    text = form.get(SETTINGS, "")
+    nested = flatten(read_settings(text), f"the field {SETTINGS}")
+    layers: list[Layer] = [("the bundle", flatten(kept, "the bundle"))] if kept else []
+    layers.append((f"the field {SETTINGS}", nested))
+    for field, key in setting_fields().items():
+        value = str(form.get(field, "")).strip()
+        if not value:
+            continue
+        if key in nested:
+            raise InputError(
+                f"{key} is given twice: {value!r} by the field {field}, and {nested[key]!r} in the field {SETTINGS}; "
+                "leave one of them out"
+            )
+        layers.append((f"the field {field}", {key: value}))
+    if MODEL in nested:
+        raise InputError(
+            f"model = {nested[MODEL]!r} in the field {SETTINGS}: choose it by the field {MODEL}; an evaluation takes "
+            "that of its bundle"
+        )
+    chosen = str(form.get(MODEL, "")).strip()
+    return resolve_layers(chosen or model or None, layers)
+
+
+def read_settings(text: str) -> dict[str, Any]:
+    """Return the nested values of the text of the field ``settings``; none of an empty one.
+
+    Raises:
+        InputError: It is not JSON or YAML, or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(text) if text.strip() else {}
+    except yaml.YAMLError as error:
+        raise InputError(f"the field {SETTINGS} is not JSON or YAML: {one_line(error, 200)}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(
+            f"the field {SETTINGS} is {one_line(text, 80)!r}: expected sections of keys and values, such as "
+            "{train: {seed: 1}}"
+        )
+    return values
+
+
+def fill_form(
+    names: Collection[str],
+    model: str | None = None,
+    file: Path | str | None = None,
+    sets: Sequence[str] = (),
+    **fields: str,
+) -> dict[str, str]:
+    """Return the form that says what a command line says: what has a field by that field, the rest in ``settings``.
+
+    Args:
+        names: Names of the fields of the form.
+        model: Name of the model; a form without a field for it leaves it out.
+        file: YAML file of settings.
+        sets: ``key=value`` pairs over those of the file.
+        **fields: Fields that are no settings.
+
+    Raises:
+        InputError: The file cannot be read, or a key is unknown.
+    """
+    values = flatten(sparse_values(file, sets), "--config and --set")
+    name = model or values.pop(MODEL, None) or DEFAULT_MODEL
+    values.pop(MODEL, None)
+    keys = {key: field for field, key in setting_fields().items() if field in names}
+    form = {keys[key]: _text(value) for key, value in values.items() if key in keys}
+    rest = nest({key: value for key, value in values.items() if key not in keys})
+    form |= {MODEL: str(name)} if MODEL in names else {}
+    form |= {SETTINGS: json.dumps(rest, sort_keys=True)} if rest else {}
+    return form | {field: value for field, value in fields.items() if value}
+
+
+def check_fields(form: Mapping[str, Any], known: Sequence[str], required: Sequence[str] = ()) -> dict[str, str]:
+    """Return the fields of a form as texts.
+
+    Args:
+        form: Value by field: texts, or numbers and mappings as people write them into files.
+        known: Names of the fields of the pipeline.
+        required: Those that must not be empty.
+
+    Raises:
+        InputError: A field is unknown, or a required one is empty.
+    """
+    for name in form:
+        if name not in known:
+            raise InputError(f"unknown field {name!r}{_nearest_field(str(name), known)}")
+    check_filled(form, required)
+    return {name: _text(value) for name, value in form.items() if value is not None}
+
+
+def check_filled(form: Mapping[str, Any], required: Sequence[str]) -> None:
+    """Refuse a form one of whose required fields is empty.
+
+    Raises:
+        InputError: It is; the message says what belongs there.
+    """
+    for name in required:
+        if form.get(name) in (None, ""):
+            raise InputError(f"the field {name!r} is empty ({describe_field(name).rstrip('.')})")
+
+
+def _nearest_field(name: str, known: Sequence[str]) -> str:
+    """Suggest a field, or say where a setting that has no field goes."""
+    same = [f"{section}: {{{name}: …}}" for section, keys in _keys_by_section().items() if name in keys]
+    if same and SETTINGS in known:
+        return f"; it has no field: write {{{' or '.join(same)}}} into the field {SETTINGS}"
+    return suggest(name, known)
+
+
+def _keys_by_section() -> dict[str, tuple[str, ...]]:
+    return {
+        section: tuple(getattr(owner.annotation, "model_fields", {})) for section, owner in Config.model_fields.items()
+    }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _extra(field: FieldInfo) -> Mapping[str, Any]:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}

@@ -1,0 +1,1 @@
+"""Compiled pipelines run on Kubeflow: client, runs, schedules, gate."""

@@ -1,0 +1,166 @@
+"""A run on the cluster, watched to its end: its steps are shown as those of a run on this machine are."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from kubeyolo.errors import InputError, KubeyoloError, WorkError
+from kubeyolo.events import RunObserver
+from kubeyolo.kubeflow.client import Kubeflow, NoApi, Unreachable
+from kubeyolo.kubeflow.remote import TERMINATED, RemoteRun, RemoteStep
+from kubeyolo.kubeflow.step_log import own_lines
+
+POLL_SECONDS = 5.0
+STUCK_SECONDS = 180.0
+"""How long the pod of a step may be unable to start: an image may be pulled at the next try."""
+
+PATIENCE_SECONDS = 900.0
+"""How long a Kubeflow that does not answer is waited for: its API server may be restarted."""
+
+LAST_LINES = 15
+_LOOKS = 6
+
+_BEGUN = frozenset({"RUNNING", "SUCCEEDED", "FAILED", "CANCELED", "CANCELING"})
+
+
+class TerminatedRun(KubeyoloError):
+    """The run was terminated: by 'kubeyolo pipeline cancel', or in Kubeflow's pages."""
+
+    exit_code = 3
+
+
+class _Seen:
+    """Tells an observer what is new since the last look."""
+
+    def __init__(self, observer: RunObserver) -> None:
+        self._observer = observer
+        self._state: dict[str, str] = {}
+
+    def look(self, run: RemoteRun) -> None:
+        for step in run.steps:
+            before = self._state.get(step.name, "")
+            if step.state == before:
+                continue
+            self._state[step.name] = step.state
+            if step.state in ("SKIPPED", TERMINATED):
+                continue
+            if step.is_cached:
+                self._observer.cached(step.name)
+                continue
+            if before not in _BEGUN and step.state in _BEGUN:
+                self._observer.started(step.name)
+            if step.state == "SUCCEEDED":
+                self._observer.finished(step.name, seconds_of(step))
+            elif step.state in ("FAILED", "CANCELED"):
+                self._observer.failed(step.name, step.message)
+
+
+class _Stuck:
+    """Ends a run one of whose pods can never start: Kubeflow would call it running for ever."""
+
+    def __init__(self, kubeflow: Kubeflow, limit: float) -> None:
+        self._kubeflow, self._limit = kubeflow, limit
+        self._step, self._since, self._look_at = "", 0.0, 0.0
+
+    def look(self, run: RemoteRun) -> None:
+        """Look at the pods of a run, now and then.
+
+        Raises:
+            InputError: One of them was unable to start for too long; the run is terminated.
+        """
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + self._limit / _LOOKS
+        step, reason = self._kubeflow.stuck(run) or ("", "")
+        if step != self._step:
+            self._step, self._since = step, now
+        if step and now - self._since >= self._limit:
+            self._kubeflow.terminate(run.id)
+            raise InputError(f"run {run.name} ({run.id}): {step} cannot start: {reason}; the run is terminated")
+
+
+def follow(
+    kubeflow: Kubeflow,
+    run_id: str,
+    observer: RunObserver,
+    poll_seconds: float = POLL_SECONDS,
+    patience_seconds: float = PATIENCE_SECONDS,
+    stuck_seconds: float = STUCK_SECONDS,
+) -> RemoteRun:
+    """Wait for the end of a run.
+
+    Args:
+        kubeflow: Where it is.
+        run_id: Its id.
+        observer: Told what happens to its steps.
+        poll_seconds: Time between two looks.
+        patience_seconds: How long a Kubeflow that does not answer is waited for.
+        stuck_seconds: How long the pod of a step may be unable to start.
+
+    Returns:
+        The run, which has succeeded.
+
+    Raises:
+        WorkError: It has failed; the message has the failing step and its last lines.
+        InputError: A pod of it can never start; the run was terminated.
+        TerminatedRun: Somebody has terminated it.
+        Unreachable: Kubeflow has not answered for too long. The run goes on.
+        NoApi: The login has expired meanwhile. The run goes on.
+    """
+    seen, silent_since, stuck = _Seen(observer), 0.0, _Stuck(kubeflow, stuck_seconds)
+    while True:
+        try:
+            run = kubeflow.run(run_id)
+            silent_since = 0.0
+        except Unreachable as error:
+            silent_since = silent_since or time.monotonic()
+            if time.monotonic() - silent_since > patience_seconds:
+                raise Unreachable(f"{error}; the run {run_id} goes on: 'kubeyolo pipeline status {run_id}'") from error
+            time.sleep(poll_seconds)
+            continue
+        except NoApi as error:
+            raise NoApi(f"{error}; the run {run_id} goes on: 'kubeyolo pipeline status {run_id}'") from error
+        seen.look(run)
+        if run.is_over:
+            return check_end(kubeflow, run)
+        stuck.look(run)
+        time.sleep(poll_seconds)
+
+
+def check_end(kubeflow: Kubeflow, run: RemoteRun) -> RemoteRun:
+    """Return a run that has succeeded.
+
+    Raises:
+        WorkError: It has failed.
+        TerminatedRun: It was terminated.
+    """
+    if run.state == "SUCCEEDED":
+        return run
+    if run.state == TERMINATED:
+        raise TerminatedRun(f"run {run.name} ({run.id}) was terminated")
+    failed = [step for step in run.steps if step.state == "FAILED"]
+    if not failed:
+        raise WorkError(f"run {run.name} ({run.id}) failed: {run.message or kubeflow.why(run)}")
+    step = failed[-1]
+    lines = last_lines(kubeflow, run, step)
+    said = " | ".join(lines) or step.message or run.message or "nothing of its log is kept"
+    raise WorkError(f"run {run.name} ({run.id}): {step.name} failed: {said}")
+
+
+def last_lines(kubeflow: Kubeflow, run: RemoteRun, step: RemoteStep, count: int = LAST_LINES) -> list[str]:
+    """Return the last lines that a step has printed itself, or only that of its error when there is one."""
+    try:
+        lines = [line.strip() for line in own_lines(kubeflow.log(run.id, step).splitlines()) if line.strip()]
+    except KubeyoloError:
+        return []
+    errors = [line for line in lines if line.startswith("error: ")]
+    return [errors[-1].removeprefix("error: ")] if errors else lines[-count:]
+
+
+def seconds_of(step: RemoteStep) -> float:
+    """Return how long a step has taken, until now when it has not ended."""
+    if step.started is None:
+        return 0.0
+    return max(0.0, ((step.ended or datetime.now(UTC)) - step.started).total_seconds())

@@ -1,0 +1,83 @@
+"""What a run on the cluster has made, read from the store: the numbers of its networks, and its bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from kubeyolo.errors import KubeyoloError, one_line
+from kubeyolo.evaluation.results import COCO_KEYS
+from kubeyolo.events import StepRecord
+from kubeyolo.index import read_index, read_note
+from kubeyolo.kubeflow.remote import RemoteRun
+from kubeyolo.pointers import pointed_bundle
+from kubeyolo.storage.reference import split_reference
+from kubeyolo.storage.uri import open_store, split_uri
+
+STORE = "KUBEYOLO_STORE"
+NETWORKS = {"trained": "mindspore", "ONNX": "onnx", "int8": "int8"}
+"""Networks of a bundle as tables call them, and what runs them."""
+
+
+@dataclass(frozen=True)
+class RemoteResult:
+    """What a run has made.
+
+    Attributes:
+        bundle: URI of the published bundle.
+        current: Of a retraining: URI of the bundle that is the current model now.
+        numbers: COCO numbers by network.
+        note: What else is to be said.
+    """
+
+    bundle: str = ""
+    current: str = ""
+    numbers: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    note: str = ""
+
+
+def remote_result(run: RemoteRun) -> RemoteResult | None:
+    """Return what a run has made, or None when it has not succeeded, or its pipeline publishes nothing."""
+    if run.state != "SUCCEEDED":
+        return None
+    ended = {step.name for step in run.steps if step.state == "SUCCEEDED"}
+    is_retraining = "pointer" in run.arguments
+    if not is_retraining and "publish" not in ended:
+        return None
+    store = str(run.arguments.get("store") or os.environ.get(STORE, ""))
+    if not store:
+        return RemoteResult(note=f"its store is that of the cluster: set {STORE} to see what it has made")
+    try:
+        note = read_note(store, run.id)
+        if is_retraining and "promote" not in ended:
+            current = pointed_bundle(note["latest"]) if note.get("latest") else ""
+            return RemoteResult(current=current, note="unchanged: the current model was trained on this data")
+        index = note["index"]
+        if _is_later(index, run.ended):
+            return RemoteResult(note=f"a later run of its name has written its results in place of these: {index}")
+        return _made(read_index(index), is_retraining)
+    except (KubeyoloError, KeyError) as error:
+        return RemoteResult(note=f"what it has made cannot be read from here: {one_line(error, 300)}")
+
+
+def _is_later(index: str, ended: datetime | None) -> bool:
+    """Tell whether an index was written after the end of a run: by another one with the same settings and data."""
+    folder, name = split_uri(index)
+    written = next((stored.modified for stored in open_store(folder).list() if stored.key == name), None)
+    return written is not None and ended is not None and written > ended
+
+
+def _made(record: StepRecord, is_retraining: bool) -> RemoteResult:
+    bundle = split_reference(record.outputs["bundle"])[0]
+    found = {name: _numbers(record.metrics.get(runtime)) for name, runtime in NETWORKS.items()}
+    numbers = {name: each for name, each in found.items() if each}
+    if is_retraining:
+        return RemoteResult(bundle=bundle, current=bundle, numbers=numbers, note="the new model is the current one")
+    return RemoteResult(bundle=bundle, numbers=numbers)
+
+
+def _numbers(found: Any) -> dict[str, float | None]:
+    return {key: found.get(key) for key in COCO_KEYS} if isinstance(found, Mapping) else {}

@@ -1,0 +1,277 @@
+"""Schedules as files: what recurring runs there are to be on Kubeflow, and what is to be done so that it is so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kubeyolo.compiled.read import fields_of, pipeline_names, pipeline_text
+from kubeyolo.config.form import check_fields
+from kubeyolo.errors import InputError, WorkError, one_line, suggest
+
+DEFAULT_OWNER = "default"
+"""Owner of schedules for whom none is named."""
+
+_CRON_FIELDS = 6
+_CRON_FIELD = re.compile(r"[\w*/,?#-]+")
+_OWNER = re.compile(r"[\w.-]+(/[\w.-]+)*")
+_MACRO = re.compile(r"@(yearly|annually|monthly|weekly|daily|midnight|hourly|every \S+)")
+
+Check = Callable[[str, Mapping[str, str]], object]
+"""Checks the filled-in form of a pipeline, named first."""
+
+Kind = Literal["create", "update", "enable", "disable", "delete", "keep"]
+
+
+class Schedule(BaseModel):
+    """A file of a schedule.
+
+    Attributes:
+        name: Its name, unique among the files.
+        cron: When, in Kubeflow's six fields, seconds first, in UTC: ``0 0 3 * * 1`` is Mondays at three.
+        pipeline: Name of a compiled pipeline.
+        parameters: Values of the fields of its form; ``settings`` may be nested as in a configuration file.
+        concurrency: How many of its runs may be under way at once.
+        catch_up: Whether runs are made up for that were due while Kubeflow or the schedule was off.
+        enabled: Whether it is on.
+        description: For the people who see it in Kubeflow.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    cron: str
+    pipeline: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    concurrency: int = Field(default=1, ge=1, le=10)
+    catch_up: bool = False
+    enabled: bool = True
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A schedule as it is to be on Kubeflow.
+
+    Attributes:
+        schedule: What its file says.
+        arguments: Text by field of the form.
+        text: Its pipeline.
+        owner: Who has the file.
+        digest: Of what it is on Kubeflow.
+    """
+
+    schedule: Schedule
+    arguments: Mapping[str, str]
+    text: str
+    owner: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Recurring:
+    """A recurring run on Kubeflow that a schedule file has made: name, owner and digest are in its description."""
+
+    id: str
+    name: str
+    owner: str
+    digest: str
+    enabled: bool
+    cron: str = ""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to be done to one schedule.
+
+    Attributes:
+        kind: create, update, enable, disable, delete or keep.
+        name: Name of the schedule.
+        why: In words.
+        wanted: What it is to be, for create and update.
+        found: What is there.
+    """
+
+    kind: Kind
+    name: str
+    why: str
+    wanted: Wanted | None = None
+    found: Recurring | None = None
+
+
+def read_schedules(places: Sequence[Path], check: Check) -> list[Schedule]:
+    """Read schedule files, and those of folders (``*.yaml``), in the order of their names.
+
+    Args:
+        places: Files and folders.
+        check: Refuses a form whose settings make no sense.
+
+    Raises:
+        InputError: A file cannot be read or is no schedule, or two have one name.
+    """
+    files: list[Path] = []
+    for place in places:
+        if not place.exists():
+            about_git = (
+                ""
+                if place.suffix
+                else "; git keeps no empty folder: after the last file, 'kubeyolo pipeline schedule "
+                f"delete NAME' ends its schedule, and an empty file {place / '.gitkeep'} keeps the folder"
+            )
+            raise InputError(f"{place}: there is no such file or folder of schedules{about_git}")
+        files += sorted(place.glob("*.yaml")) if place.is_dir() else [place]
+    by_name: dict[str, Path] = {}
+    schedules = []
+    for file in files:
+        schedule = _read(file, check)
+        if schedule.name in by_name:
+            raise InputError(f"{file}: the name {schedule.name!r} is that of {by_name[schedule.name]} too")
+        by_name[schedule.name] = file
+        schedules.append(schedule)
+    return schedules
+
+
+def check_owner(owner: str) -> str:
+    """Return the name of an owner of schedules, such as that of a repository.
+
+    Raises:
+        InputError: It has other characters than such a name has.
+    """
+    if not _OWNER.fullmatch(owner):
+        raise InputError(f"owner {owner!r}: expected letters, digits and . _ - /, such as team/cells")
+    return owner
+
+
+def wanted_schedule(schedule: Schedule, text: str, owner: str = DEFAULT_OWNER) -> Wanted:
+    """Return a schedule with its form checked against the pipeline.
+
+    Args:
+        schedule: The schedule.
+        text: Its pipeline, with images bound.
+        owner: Who has the file.
+
+    Raises:
+        InputError: A field is unknown, or a required one is missing.
+    """
+    try:
+        arguments = _form(text, schedule.parameters)
+    except InputError as error:
+        raise InputError(f"schedule {schedule.name}: {error}") from error
+    content = {
+        **schedule.model_dump(mode="json", exclude={"enabled", "parameters"}),
+        "arguments": arguments,
+        "pipeline": hashlib.sha256(text.encode()).hexdigest(),
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return Wanted(schedule, arguments, text, owner, digest)
+
+
+def plan(wanted: Iterable[Wanted], found: Iterable[Recurring], all_of: str = "") -> list[Change]:
+    """Return what is to be done so that the recurring runs are as the files say, in the order of the names.
+
+    Of two with one name, as an interrupted update leaves them, one is deleted.
+
+    Args:
+        wanted: What the files say.
+        found: What is there.
+        all_of: The owner all of whose files these are: recurring runs of theirs without a file are disabled, not
+            deleted. Empty leaves those without a file as they are.
+
+    Raises:
+        InputError: A schedule of the same name has another owner.
+    """
+    files = {one.schedule.name: one for one in wanted}
+    there: dict[str, list[Recurring]] = {}
+    for recurring in found:
+        if recurring.name in files:
+            _check_same_owner(files[recurring.name], recurring)
+        elif recurring.owner != all_of:
+            continue
+        there.setdefault(recurring.name, []).append(recurring)
+    changes: list[Change] = []
+    for name in sorted({*files, *there}):
+        known = there.get(name, [])
+        one = files.get(name)
+        same = [recurring for recurring in known if one is not None and recurring.digest == one.digest]
+        kept = next(iter((*same, *known)), None)
+        changes += [Change("delete", name, "a second one of this name", found=two) for two in known if two != kept]
+        changes.append(_change(name, one, kept))
+    return changes
+
+
+def _form(text: str, parameters: Mapping[str, Any]) -> dict[str, str]:
+    fields = fields_of(text)
+    return check_fields(
+        parameters, list(fields), [name for name, facts in fields.items() if not facts.get("isOptional")]
+    )
+
+
+def _check_same_owner(wanted: Wanted, found: Recurring) -> None:
+    if wanted.owner != found.owner:
+        raise InputError(
+            f"schedule {found.name}: there is one of this name whose owner is {found.owner!r}, and these files are of "
+            f"{wanted.owner!r}; give yours another name, or --owner {found.owner} where it is the same one, or end "
+            f"theirs: kubeyolo pipeline schedule delete {found.name}"
+        )
+
+
+def _change(name: str, wanted: Wanted | None, found: Recurring | None) -> Change:
+    if wanted is None:
+        assert found is not None
+        if found.enabled:
+            return Change("disable", name, "its file is gone", found=found)
+        return Change("keep", name, "disabled, without a file", found=found)
+    if found is None:
+        return Change("create", name, "new", wanted)
+    if found.digest != wanted.digest:
+        return Change("update", name, "its file or its pipeline has changed", wanted, found)
+    if found.enabled != wanted.schedule.enabled:
+        kind: Kind = "enable" if wanted.schedule.enabled else "disable"
+        return Change(kind, name, f"enabled is {str(wanted.schedule.enabled).lower()} in its file", wanted, found)
+    return Change("keep", name, "as its file says", wanted, found)
+
+
+def _read(file: Path, check: Check) -> Schedule:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"schedule {file}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"schedule {file}: not YAML: {one_line(error, 200)}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"schedule {file}: expected keys and values, such as name: retrain-bccd")
+    for key in content:
+        if key not in Schedule.model_fields:
+            raise InputError(f"schedule {file}: unknown key {key!r}{suggest(str(key), Schedule.model_fields)}")
+    try:
+        schedule = Schedule.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"schedule {file}: {place} = {first.get('input')!r}: {first['msg']}") from error
+    if schedule.pipeline not in pipeline_names():
+        raise InputError(
+            f"schedule {file}: unknown pipeline {schedule.pipeline!r}{suggest(schedule.pipeline, pipeline_names())}"
+        )
+    _check_cron(file, schedule.cron)
+    try:
+        check(schedule.pipeline, _form(pipeline_text(schedule.pipeline), schedule.parameters))
+    except (InputError, WorkError) as error:
+        raise InputError(f"schedule {file}: {error}") from error
+    return schedule
+
+
+def _check_cron(file: Path, cron: str) -> None:
+    fields = cron.split()
+    if _MACRO.fullmatch(cron) or (len(fields) == _CRON_FIELDS and all(map(_CRON_FIELD.fullmatch, fields))):
+        return
+    remedy = f"'0 {cron}' is what you mean" if len(fields) == _CRON_FIELDS - 1 else "such as '0 0 3 * * 1'"
+    raise InputError(f"schedule {file}: cron {cron!r}: Kubeflow's has 6 fields, seconds first; {remedy}")

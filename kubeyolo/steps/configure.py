@@ -1,0 +1,531 @@
+"""configure: from a filled-in form to one checked configuration, a name, and the settings of every later step.
+
+The form of Kubeflow's pages, schedules, retraining, a plain POST and the command line all come through here: the same
+settings give the same checks, the same name and the same cache keys, whoever gives them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import yaml
+
+from kubeyolo.bundle import MANIFEST_NAME, BundleManifest, bundle_reference, check_version, read_manifest
+from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION, steps_of
+from kubeyolo.compiled.read import pipeline_text, task_names
+from kubeyolo.config.form import check_filled, resolve_form
+from kubeyolo.config.load import ResolvedConfig, resolve_layers
+from kubeyolo.config.schema import Config
+from kubeyolo.data.digest import SourceFacts, source_facts
+from kubeyolo.data.folder import REQUIRED_SPLITS
+from kubeyolo.errors import InputError, one_line, suggest
+from kubeyolo.estimate import RunEstimate, estimate_run
+from kubeyolo.evaluation.limits import check_regression
+from kubeyolo.evaluation.names import check_runtime
+from kubeyolo.index import RESULT, run_output, store_id
+from kubeyolo.launch.launcher import LOCAL, VOLCANO, checked_settings
+from kubeyolo.models.registry import check_image_size, model_facts
+from kubeyolo.pointers import (
+    check_pointer_name,
+    latest_model,
+    no_current_model,
+    pointed_bundle,
+    read_data_pointer,
+    read_model_pointer,
+)
+from kubeyolo.report.configuration import PlanView, SettingRow
+from kubeyolo.source import results_source, weights_source
+from kubeyolo.steps.naming import run_name
+from kubeyolo.steps.settings import StepSettings, read_sections
+from kubeyolo.storage.location import FileLocation, absolute, parse
+from kubeyolo.storage.reference import split_reference
+from kubeyolo.storage.uri import join_uri, open_store, read_document, split_uri
+from kubeyolo.training.class_images import class_fingerprint
+
+STEP = "configure"
+STORE = "KUBEYOLO_STORE"
+"""Environment variable with the store that an empty field stands for; in pods it is from a ConfigMap."""
+
+_WEIGHTS_STEPS = frozenset({"pretrain_backbone", "train"})
+_BY_FINGERPRINT = {"pretrain": {"data"}}
+"""Settings that say where something lies: a run is named after what lies there."""
+
+REQUIRED: Mapping[str, tuple[str, ...]] = {
+    DETECTOR_TRAINING: ("data",),
+    DETECTOR_RETRAINING: ("pointer",),
+    MODEL_EVALUATION: ("bundle", "data"),
+}
+"""The fields of each form that must not be empty."""
+
+Form = Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfiguredRun:
+    """A run whose every setting is known and checked.
+
+    Attributes:
+        pipeline: Name of the pipeline.
+        name: Name of the run: the same for the same settings and the same data.
+        store: URI of its store.
+        resolved: The configuration, with the origin of each value.
+        settings: What each later step is handed, by the name of its task.
+        facts: What it is about, in words: data, fingerprint, bundle and the like.
+        images: Images by split, where the data was looked at.
+        estimate: What it will take; None where nothing is trained.
+        notes: What else whoever starts it should know.
+        has_work: Whether there is something to do; a retraining on unchanged data has nothing.
+        bundle: Of an evaluation: reference of the bundle.
+        baseline: Of an evaluation: reference of the bundle it is compared with, or empty.
+        data: URI of the data set.
+    """
+
+    pipeline: str
+    name: str
+    store: str
+    resolved: ResolvedConfig
+    settings: Mapping[str, StepSettings]
+    facts: Mapping[str, str]
+    images: Mapping[str, int] = field(default_factory=dict)
+    estimate: RunEstimate | None = None
+    notes: tuple[str, ...] = ()
+    has_work: bool = True
+    bundle: str = ""
+    baseline: str = ""
+    data: str = ""
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return self.resolved.config
+
+    @property
+    def index(self) -> str:
+        """URI of the index of its results."""
+        return run_output(self.store, self.name, RESULT)
+
+    def view(self) -> PlanView:
+        """Return what the plan of the run says."""
+        preset = _flat(resolve_layers(self.config.model, []).config)
+        rows = [
+            SettingRow(key, value, preset[key], self.resolved.origins.get(key, "the schema's default"))
+            for key, value in _flat(self.config).items()
+        ]
+        facts = {"pipeline": self.pipeline, "model": self.config.model, **self.facts, "store": self.store}
+        return PlanView(
+            name=self.name,
+            lead=self.lead,
+            facts=facts,
+            images=self.images,
+            settings=rows,
+            estimate=self.estimate.words() if self.estimate and self.has_work else (),
+            notes=self.notes,
+        )
+
+    @property
+    def lead(self) -> str:
+        """What the run does, in a sentence."""
+        if self.pipeline == MODEL_EVALUATION:
+            against = f" and {split_reference(self.baseline)[0]}" if self.baseline else ""
+            return f"{split_reference(self.bundle)[0]}{against} evaluated on {self.data}."
+        train = self.config.train
+        return (
+            f"{self.config.model} is trained on {self.data}: {train.max_epoch} epochs at {train.image_size} px, "
+            f"{train.processes} x {train.per_batch_size} images a step."
+        )
+
+    def lines(self) -> list[str]:
+        """Return the plan in a few lines, for a log."""
+        view = self.view()
+        changed = [f"{row.key} = {row.value} ({row.origin})" for row in view.changed]
+        return [f"run {self.name}", view.lead, *view.estimate, *view.notes, *changed]
+
+    def struct(self) -> dict[str, str]:
+        """Return what is known of the run as a struct of a pipeline: texts, none of them empty."""
+        values = {"name": self.name, "model": self.config.model, "store": self.store, **self.facts}
+        return {key: value for key, value in values.items() if value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedForm:
+    """A form whose settings make sense by themselves; nothing was looked at but the form.
+
+    Attributes:
+        form: Text by field.
+        resolved: The configuration.
+        store: URI of the store; empty where neither the form nor the environment names one.
+        launcher: Where training runs.
+        cluster: What the form says of the cluster, by key.
+        is_remote: Whether the run is one of pods, which see no folder of this machine.
+    """
+
+    form: Form
+    resolved: ResolvedConfig
+    store: str
+    launcher: str = ""
+    cluster: Mapping[str, Any] = field(default_factory=dict)
+    is_remote: bool = False
+
+    def place(self, field_name: str) -> str:
+        """Return the URI that a field names, absolute; empty for an empty one.
+
+        Raises:
+            InputError: Pods cannot reach it.
+        """
+        return _place(f"the field {field_name}", self.form.get(field_name, ""), self.is_remote)
+
+
+def configure(pipeline: str, form: Form, is_remote: bool = False, mark_store: bool = False) -> ConfiguredRun:
+    """Resolve and check everything that can be known before a run works, and name the run.
+
+    Args:
+        pipeline: Name of the pipeline.
+        form: Text by field; an empty field is one that says nothing.
+        is_remote: Whether the steps run in pods, which see no folder of this machine.
+        mark_store: Whether to give the store an id where it has none; nothing else is written.
+
+    Raises:
+        InputError: Something is wrong with a setting, a name, a place, or with what lies there.
+        WorkError: The store stopped answering.
+    """
+    checked = check_form(pipeline, form, is_remote)
+    if not checked.store:
+        raise InputError(
+            "no store: fill in the field store, such as minio://bucket/prefix, or set "
+            f"{STORE} (on a cluster: in the ConfigMap kubeyolo-store)"
+        )
+    mark = store_id(checked.store, make=mark_store)
+    run = _CONFIGURE[pipeline](checked)
+    settings = {task: given.model_copy(update={"store_id": mark}) for task, given in run.settings.items()}
+    return replace(run, settings=settings)
+
+
+def check_form(pipeline: str, form: Form, is_remote: bool = False) -> CheckedForm:
+    """Check what a form says by itself, without a look at the store or at the data.
+
+    Raises:
+        InputError: A setting is unknown, not allowed or given twice, or does not go with another one; a place is one
+            that pods do not reach; a name is not possible.
+    """
+    if pipeline not in _CONFIGURE:
+        raise InputError(f"unknown pipeline {pipeline!r}{suggest(pipeline, _CONFIGURE)}")
+    form = {name: str(value).strip() for name, value in form.items()}
+    check_filled(form, REQUIRED[pipeline])
+    resolved = resolve_form(form)
+    store = _place("the field store", form.get("store") or os.environ.get(STORE, ""), is_remote)
+    checked = CheckedForm(form=form, resolved=resolved, store=store, is_remote=is_remote)
+    for name in ("data", "pointer", "bundle", "baseline"):
+        checked.place(name)
+    if pipeline == MODEL_EVALUATION:
+        check_runtime(form.get("runtime") or "mindspore")
+        return checked
+    return _check_training(checked)
+
+
+def _check_training(checked: CheckedForm) -> CheckedForm:
+    form, config = checked.form, checked.resolved.config
+    for name in ("weights", "start_from"):
+        if form.get(name):
+            raise InputError(
+                f"{name} = {form[name]!r}: a training cannot start from the weights of a detector yet; leave the field "
+                "empty (its backbone is pretrained where pretrain.enabled is true)"
+            )
+    check_formats(config)
+    check_image_size(config)
+    if form.get("version"):
+        check_version(form["version"])
+    check_pointer_name(config.retrain.latest)
+    check_regression(config.retrain.max_regression)
+    if config.pretrain.data:
+        _place("pretrain.data", config.pretrain.data, checked.is_remote)
+    launcher = form.get("launcher") or LOCAL
+    cluster = parse_cluster(form.get("cluster", ""))
+    settings = checked_settings(launcher, cluster)
+    if launcher == VOLCANO:
+        settings.check_train(config.train)
+    return replace(checked, launcher=launcher, cluster=cluster)
+
+
+def check_formats(config: Config) -> None:
+    """Refuse formats of the export with which a later step of a pipeline would fail.
+
+    Raises:
+        InputError: There is no ONNX network to be quantized, or AIR is wanted off Ascend.
+    """
+    if "onnx" not in config.export.formats:
+        raise InputError(
+            f"export.formats = {list(config.export.formats)}: the pipeline quantizes the ONNX network; add onnx to them"
+        )
+    if "air" in config.export.formats and config.train.device_target != "Ascend":
+        raise InputError(
+            "export.formats: air can be written on an Ascend device only, and train.device_target is "
+            f"{config.train.device_target}; drop air from export.formats"
+        )
+
+
+def parse_cluster(text: str) -> dict[str, Any]:
+    """Return the settings of the cluster that a text gives: the name of a preset, or a mapping as JSON or YAML.
+
+    Raises:
+        InputError: It is neither.
+    """
+    try:
+        value = yaml.safe_load(text) if text.strip() else {}
+    except yaml.YAMLError as error:
+        raise InputError(f"the field cluster is not JSON or YAML: {one_line(error, 200)}") from error
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {"preset": value}
+    if not isinstance(value, dict):
+        raise InputError(
+            f"the field cluster is {one_line(text, 80)!r}: expected the name of a preset, such as cpu, or settings, "
+            'such as {"preset": "cpu", "queue": "training"}'
+        )
+    return {str(key): each for key, each in value.items() if each is not None}
+
+
+def _configure_training(checked: CheckedForm) -> ConfiguredRun:
+    data = checked.place("data")
+    source, notes = _look(data, checked.resolved.config)
+    version = checked.form.get("version", "")
+    if version:
+        notes += _version_notes(checked, version)
+    more = {"version": version} if version else {}
+    return _trained_run(DETECTOR_TRAINING, checked, data, source, notes, more)
+
+
+def _configure_retraining(checked: CheckedForm) -> ConfiguredRun:
+    pointer, config = checked.place("pointer"), checked.resolved.config
+    try:
+        data = _place(f"the data that {pointer} names", read_data_pointer(pointer), checked.is_remote)
+        source, notes = _look(data, config)
+    except InputError as error:
+        raise InputError(f"{pointer} points at a data set that cannot be used: {error}") from error
+    latest = config.retrain.latest or latest_model(checked.store, config.model)
+    current = read_model_pointer(latest)
+    if current is not None and not open_store(current.bundle).exists(MANIFEST_NAME):
+        raise InputError(
+            f"{latest} points at {current.bundle}, where there is no bundle; correct it, or remove it to start anew"
+        )
+    reference = bundle_reference(current.bundle) if current else ""
+    is_unchanged = current is not None and current.fingerprint == source.fingerprint and not config.retrain.force
+    if is_unchanged:
+        notes += (
+            f"unchanged: the current model was trained on this data; current stays {split_reference(reference)[0]} "
+            "(retrain.force=true trains all the same)",
+        )
+    else:
+        notes += (f"to train: current is {split_reference(reference)[0]}" if reference else no_current_model(latest),)
+    more = {"current": reference, "latest": latest}
+    run = _trained_run(DETECTOR_RETRAINING, checked, data, source, notes, more)
+    facts = {"pointer": pointer, **run.facts, "current": reference, "latest": latest}
+    return replace(run, facts=facts, has_work=not is_unchanged)
+
+
+def _configure_evaluation(checked: CheckedForm) -> ConfiguredRun:
+    data, store = checked.place("data"), checked.store
+    runtime = check_runtime(checked.form.get("runtime") or "mindspore")
+    places = {name: _bundle_of(checked, name) for name in ("bundle", "baseline")}
+    references = {name: bundle_reference(place) if place else "" for name, place in places.items()}
+    manifests = {name: manifest_of(reference) for name, reference in references.items() if reference}
+    resolved = {name: bundle_config(manifest, checked.form) for name, manifest in manifests.items()}
+    config = resolved["bundle"].config
+    source, notes = _look(data, config)
+    # Compared are the numbers: a gate that a bundle was trained with does not count here.
+    sections = {which: read_sections(_ungated(each.config), "evaluate") for which, each in resolved.items()}
+    identity = {**references, **sections["bundle"], "runtime": runtime, "fingerprint": source.fingerprint}
+    label = f"evaluation-{split_uri(split_reference(references['bundle'])[0])[1]}"[:40]
+    name = run_name(label, data, identity)
+    settings = {"validate_dataset": _validation(store, data, source)}
+    for which, task in (("bundle", "evaluate"), ("baseline", "evaluate_baseline")):
+        if which not in manifests:
+            # The task is not run; its input must be a struct all the same.
+            settings[task] = StepSettings(store=store, code=results_source())
+            continue
+        manifest = manifests[which]
+        settings[task] = StepSettings(
+            model=manifest.model,
+            store=store,
+            code=results_source(),
+            config=sections[which],
+            runtime=runtime,
+            index=run_output(store, name, f"{task}.json"),
+        )
+    facts = {"bundle": references["bundle"], "baseline": references["baseline"], "runtime": runtime}
+    return ConfiguredRun(
+        pipeline=MODEL_EVALUATION,
+        name=name,
+        store=store,
+        resolved=resolved["bundle"],
+        settings=settings,
+        facts={"data": data, "fingerprint": source.fingerprint, **facts},
+        images=source.images,
+        notes=notes,
+        bundle=references["bundle"],
+        baseline=references["baseline"],
+        data=data,
+    )
+
+
+_CONFIGURE: Mapping[str, Callable[[CheckedForm], ConfiguredRun]] = {
+    DETECTOR_TRAINING: _configure_training,
+    DETECTOR_RETRAINING: _configure_retraining,
+    MODEL_EVALUATION: _configure_evaluation,
+}
+
+
+def bundle_config(manifest: BundleManifest, form: Form) -> ResolvedConfig:
+    """Return the configuration that a bundle was trained with, under what a form says.
+
+    Raises:
+        InputError: A setting is unknown or not allowed.
+    """
+    kept = {name: manifest.config.get(name, {}) for name in ("data", "augment", "train")}
+    return resolve_form(form, manifest.model, kept)
+
+
+def _bundle_of(checked: CheckedForm, field_name: str) -> str:
+    """Return the URI of the bundle that a field names, itself or by a pointer; empty for an empty one."""
+    place = checked.place(field_name)
+    bundle = pointed_bundle(place)
+    return bundle if bundle == place else _place(f"the bundle that {place} names", bundle, checked.is_remote)
+
+
+def manifest_of(reference: str) -> BundleManifest:
+    """Return the manifest of a bundle; none of its other files is read."""
+    uri = split_reference(reference)[0]
+    place = join_uri(uri, MANIFEST_NAME)
+    return read_manifest(read_document(place), place)
+
+
+def _trained_run(
+    pipeline: str,
+    checked: CheckedForm,
+    data: str,
+    source: SourceFacts,
+    notes: tuple[str, ...],
+    more: Mapping[str, str],
+) -> ConfiguredRun:
+    config, store = checked.resolved.config, checked.store
+    images = _place("pretrain.data", config.pretrain.data, checked.is_remote) if config.pretrain.data else ""
+    config = config.model_copy(update={"pretrain": config.pretrain.model_copy(update={"data": images})})
+    images_print = class_fingerprint(images) if images and config.pretrain.enabled else ""
+    identity = {
+        "pipeline": pipeline,
+        "config": config.model_dump(mode="json", exclude=_BY_FINGERPRINT),
+        "fingerprint": source.fingerprint,
+        "images": images_print,
+        "version": more.get("version", ""),
+    }
+    name = run_name(config.model, data, identity)
+    settings = {"validate_dataset": _validation(store, data, source)}
+    for step in _steps(pipeline):
+        settings[step] = StepSettings(
+            model=config.model,
+            store=store,
+            code=weights_source() if step in _WEIGHTS_STEPS else results_source(),
+            config=read_sections(config, step),
+        )
+    settings["pretrain_backbone"] = settings["pretrain_backbone"].model_copy(update={"fingerprint": images_print})
+    launch = {"launcher": checked.launcher, "cluster": dict(checked.cluster)}
+    settings["train"] = settings["train"].model_copy(update=launch)
+    index = run_output(store, name, RESULT)
+    if pipeline == DETECTOR_TRAINING:
+        last = {"version": more.get("version", ""), "index": index}
+        settings["publish"] = settings["publish"].model_copy(update=last)
+    else:
+        settings["evaluate_current"] = settings["evaluate_current"].model_copy(update={"current": more["current"]})
+        last = {"index": index, "data": data, "fingerprint": source.fingerprint}
+        last |= {"latest": more["latest"], "current": more["current"]}
+        settings["promote"] = settings["promote"].model_copy(update=last)
+    facts = {"data": data, "fingerprint": source.fingerprint, "launcher": checked.launcher}
+    facts |= {"version": more.get("version", "")}
+    return ConfiguredRun(
+        pipeline=pipeline,
+        name=name,
+        store=store,
+        resolved=ResolvedConfig(config, checked.resolved.origins),
+        settings=settings,
+        facts=facts,
+        images=source.images,
+        estimate=_estimate(config, source, checked),
+        notes=notes,
+        data=data,
+    )
+
+
+def _steps(pipeline: str) -> tuple[str, ...]:
+    """Return the steps of a pipeline that are handed settings of a configuration, in the order of the catalogue."""
+    steps = steps_of(task_names(pipeline_text(pipeline)))
+    return tuple(step.name for step in steps if step.name not in (STEP, "validate_dataset"))
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    """Return the values of a configuration by dotted key."""
+    flat: dict[str, Any] = {}
+    for name, value in config.model_dump(mode="json").items():
+        flat |= {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _validation(store: str, data: str, source: SourceFacts) -> StepSettings:
+    return StepSettings(store=store, code=results_source(), data=data, fingerprint=source.fingerprint)
+
+
+def _look(data: str, config: Config) -> tuple[SourceFacts, tuple[str, ...]]:
+    """Look at a data set; return what was found, and how."""
+    begun = time.monotonic()
+    source = source_facts(data)
+    seconds = time.monotonic() - begun
+    split = config.evaluate.split
+    if split not in source.images and split not in REQUIRED_SPLITS:
+        raise InputError(f"evaluate.split: {data} has no split {split!r}{suggest(split, source.images)}")
+    how = "listed, by sizes and checksums" if source.is_listed else "read"
+    return source, (f"the data was {how}, in {seconds:.1f} s: fingerprint {source.fingerprint[:12]}",)
+
+
+def _version_notes(checked: CheckedForm, version: str) -> tuple[str, ...]:
+    place = join_uri(checked.store, "models", checked.resolved.config.model, version)
+    if not open_store(place).exists(MANIFEST_NAME):
+        return ()
+    return (f"version {version} is at {place} already: this run fails at the end unless it makes the same networks",)
+
+
+def _estimate(config: Config, source: SourceFacts, checked: CheckedForm) -> RunEstimate:
+    processes, cores, nodes = config.train.processes, len(os.sched_getaffinity(0)), 1
+    if checked.launcher == VOLCANO:
+        cluster = checked_settings(VOLCANO, checked.cluster)
+        cores, nodes = max(1, round(_cores(cluster.cpu))), cluster.nodes_for(processes)
+    return estimate_run(
+        model_facts(config.model), config, source.images, data_bytes=source.size, cores=cores, nodes=nodes
+    )
+
+
+def _cores(quantity: str) -> float:
+    """Return a quantity of processors of Kubernetes, such as 500m, as a number."""
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+
+
+def _ungated(config: Config) -> Config:
+    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"min_ap": 0.0})})
+
+
+def _place(what: str, place: str, is_remote: bool) -> str:
+    """Return an absolute path or URI; refuse one that pods do not reach."""
+    if not place:
+        return ""
+    try:
+        location = parse(place)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
+    if is_remote and isinstance(location, FileLocation):
+        raise InputError(
+            f"{what} = {place}: pods see no folder of this machine; copy it into the object store with "
+            f"'kubeyolo copy {place} minio://bucket/prefix', and give that"
+        )
+    return absolute(place)

@@ -1,0 +1,98 @@
+"""What ``configure`` hands to a step: the sections of the configuration that it reads, and what else it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kubeyolo.catalogue import STEPS
+from kubeyolo.config.schema import Config
+from kubeyolo.errors import InputError
+
+
+class StepSettings(BaseModel):
+    """The settings of one step, as they travel through a pipeline: a struct without nulls and without empty values.
+
+    Attributes:
+        model: Name of the detector.
+        store: URI of the store.
+        store_id: What tells the store from one that was emptied since.
+        code: Digest of the source that the result depends on.
+        config: Values by section, complete for what the step reads.
+        data: URI of what is read: the COCO data set, or images by class.
+        fingerprint: Fingerprint of what lies there.
+        version: Version to publish under; empty makes one from the content.
+        index: URI that receives a copy of the step's record, so that whoever knows the run finds its results.
+        launcher: Where training runs.
+        cluster: Settings of the launcher volcano.
+        runtime: What runs the network that is evaluated.
+        current: Reference of the bundle that is the current model; empty for none.
+        latest: URI of the pointer to the current model.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = ""
+    store: str
+    store_id: str = ""
+    code: str
+    config: dict[str, dict[str, Any]] = {}
+    data: str = ""
+    fingerprint: str = ""
+    version: str = ""
+    index: str = ""
+    launcher: str = ""
+    cluster: dict[str, Any] = {}
+    runtime: str = ""
+    current: str = ""
+    latest: str = ""
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], step: str) -> StepSettings:
+        """Return the settings that a pipeline has passed.
+
+        Raises:
+            InputError: They are not those of a step.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise InputError(
+                f"settings of {step}: {place}: {first['msg']}; they are made by the step configure of the same version"
+            ) from error
+
+    def struct(self) -> dict[str, Any]:
+        """Return the settings as a struct of a pipeline."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    def configuration(self) -> Config:
+        """Return the configuration: what the step reads, and the schema's defaults of all else.
+
+        Raises:
+            InputError: A value is not allowed.
+        """
+        try:
+            return Config.model_validate({"model": self.model or Config().model, **self.config})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise InputError(f"{place} = {first.get('input')!r}: {first['msg']}") from error
+
+
+def read_sections(config: Config, step: str) -> dict[str, dict[str, Any]]:
+    """Return those values of a configuration that a step reads, by section."""
+    return sections_of(config, STEPS[step].reads)
+
+
+def sections_of(config: Config, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return sections of a configuration, or single keys of them (``train.seed``), as JSON values by section."""
+    found: dict[str, dict[str, Any]] = {}
+    for key in keys:
+        section, _, name = key.partition(".")
+        values = getattr(config, section).model_dump(mode="json")
+        found.setdefault(section, {}).update({name: values[name]} if name else values)
+    return found

@@ -1,0 +1,33 @@
+"""The form of a pipeline: the fields that its first step takes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+ARTIFACTS = ("plan",)
+"""Parameters of ``configure`` that are artifacts and not fields."""
+
+
+def form_of(configure: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a pipeline the fields of its first step as parameters, with their defaults.
+
+    The pipeline takes them as keywords and passes them on. kfp reads names, types and defaults from the signature, and
+    the descriptions from the docstring.
+
+    Args:
+        configure: The component that is the first step.
+    """
+    function = configure.python_func
+    fields = [each for name, each in inspect.signature(function).parameters.items() if name not in ARTIFACTS]
+
+    def decorate(pipeline: Callable[..., None]) -> Callable[..., None]:
+        def filled(*values: Any) -> None:
+            pipeline(**{each.name: value for each, value in zip(fields, values, strict=True)})
+
+        filled.__name__, filled.__doc__ = pipeline.__name__, function.__doc__
+        filled.__signature__ = inspect.Signature(fields)  # type: ignore[attr-defined]
+        return filled
+
+    return decorate

@@ -1,0 +1,144 @@
+"""Images and the fields of a form bound into a compiled pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kubeyolo import __version__
+from kubeyolo.catalogue import DETECTOR_RETRAINING, IMAGES
+from kubeyolo.compiled.bind import (
+    bind_defaults,
+    bind_images,
+    image_names,
+    image_references_in,
+    read_images,
+    without_literals,
+    without_retries,
+)
+from kubeyolo.compiled.images import IMAGE_NAMES, bind_image_file, image_references, is_fixed
+from kubeyolo.compiled.read import fields_of, pipeline_names, pipeline_text, tasks_of
+from kubeyolo.errors import InputError
+
+DIGEST = "registry.local:5000/team/kubeyolo-train@sha256:" + "a" * 64
+
+
+def images_of(text: str) -> dict[str, str]:
+    executors = next(yaml.safe_load_all(text))["deploymentSpec"]["executors"]
+    return {name: executor["container"]["image"] for name, executor in executors.items()}
+
+
+def test_the_pipelines_name_the_images_of_the_catalogue() -> None:
+    assert {name for pipeline in pipeline_names() for name in image_names(pipeline_text(pipeline))} == set(IMAGE_NAMES)
+    assert tuple(f"kubeyolo-{name}" for name in IMAGES) == IMAGE_NAMES
+    assert "kubeyolo-evaluate-onnx" in image_names(pipeline_text(DETECTOR_RETRAINING))
+    assert "kubeyolo-evaluate-onnx" not in image_names(pipeline_text())
+    assert image_references_in(pipeline_text())[0] == f"kubeyolo-evaluate:{__version__}"
+
+
+def test_a_reference_replaces_every_use_of_a_name_and_no_other() -> None:
+    bound = images_of(bind_images(pipeline_text(), {"kubeyolo-train": DIGEST}))
+    assert bound["exec-train"] == bound["exec-pretrain-backbone"] == DIGEST
+    assert bound["exec-evaluate"] == f"kubeyolo-evaluate:{__version__}"
+
+
+@pytest.mark.parametrize("name", pipeline_names())
+def test_nothing_is_tried_again_on_one_machine(name: str) -> None:
+    before, after = (
+        next(yaml.safe_load_all(text)) for text in (pipeline_text(name), without_retries(pipeline_text(name)))
+    )
+    assert [task for task, facts in tasks_of(after) if "retryPolicy" in facts] == []
+    for _, facts in tasks_of(before):
+        facts.pop("retryPolicy", None)
+    assert after == before
+
+
+def test_bound_pipelines_can_be_bound_again_and_keep_all_else() -> None:
+    bound = bind_images(pipeline_text(), {"kubeyolo-train": DIGEST})
+    other = DIGEST.replace("aaa", "bbb")
+    assert images_of(bind_images(bound, {"kubeyolo-train": other}))["exec-train"] == other
+    back = bind_images(bound, {"kubeyolo-train": f"kubeyolo-train:{__version__}"})
+    assert list(yaml.safe_load_all(back)) == list(yaml.safe_load_all(pipeline_text()))
+
+
+def test_a_bound_pipeline_is_one_that_kfp_loads() -> None:
+    from kfp import components
+
+    bound = bind_images(pipeline_text(), {"kubeyolo-train": DIGEST})
+    assert components.load_component_from_text(bound).pipeline_spec.pipeline_info.name == "detector-training"
+
+
+def test_a_filled_in_form_becomes_the_defaults() -> None:
+    before = fields_of(pipeline_text())
+    text = bind_defaults(pipeline_text(), {"data": "minio://data/x", "model": "yolov5s-r7", "not a field": "x"})
+    fields = fields_of(text)
+    assert fields["data"] == before["data"] | {"defaultValue": "minio://data/x", "isOptional": True}
+    assert fields["model"] == before["model"] | {"defaultValue": "yolov5s-r7"}
+    changed = {"data", "model"}
+    assert {name: facts for name, facts in fields.items() if name not in changed} == {
+        name: facts for name, facts in before.items() if name not in changed
+    }
+
+
+def test_a_pipeline_without_choices_keeps_all_else() -> None:
+    before, after = pipeline_text(), without_literals(pipeline_text())
+    assert "literals" not in after
+    assert {name for name, facts in fields_of(before).items() if "literals" in facts} == {"model", "launcher"}
+    for name, facts in fields_of(before).items():
+        assert fields_of(after)[name] == {key: value for key, value in facts.items() if key != "literals"}
+    assert images_of(after) == images_of(before)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ({"kubeyolo-trian": DIGEST}, "unknown image 'kubeyolo-trian'; did you mean 'kubeyolo-train'"),
+        ({"kubeyolo-train": ""}, "kubeyolo-train: '' is not an image reference"),
+        ({"kubeyolo-train": "a b"}, "kubeyolo-train: 'a b' is not"),
+    ],
+)
+def test_wrong_images_are_refused(images: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        bind_images(pipeline_text(), images)
+
+
+def test_image_lists_are_read(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(f"kubeyolo-train: {DIGEST}\n")
+    bad.write_text("- one\n")
+    assert read_images(good) == {"kubeyolo-train": DIGEST}
+    with pytest.raises(InputError, match=r"bad\.yaml: expected image references by name"):
+        read_images(bad)
+    with pytest.raises(
+        InputError, match=r"absent\.yaml: cannot be read: No such .*; 'make images' writes it, or give --images"
+    ):
+        read_images(tmp_path / "absent.yaml")
+
+
+def test_references_are_from_the_file_and_from_pairs_over_it(tmp_path: Path) -> None:
+    file = tmp_path / "images.yaml"
+    file.write_text(yaml.safe_dump({name: f"registry/{name}:1" for name in IMAGE_NAMES}))
+    bound = bind_image_file(pipeline_text(), file, [f"kubeyolo-train={DIGEST}"])
+    found = images_of(bound)
+    assert (found["exec-train"], found["exec-evaluate"]) == (DIGEST, "registry/kubeyolo-evaluate:1")
+    # A file may have the images of other pipelines too.
+    assert set(image_references(pipeline_text(), file)) == set(image_names(pipeline_text())) < set(IMAGE_NAMES)
+
+
+def test_missing_and_unknown_images_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "images.yaml"
+    file.write_text(f"kubeyolo-train: {DIGEST}\n")
+    with pytest.raises(InputError, match=r"images\.yaml: no reference of kubeyolo-evaluate, .*; build the images"):
+        image_references(pipeline_text(), file)
+    assert image_references(pipeline_text(), file, complete=False) == {"kubeyolo-train": DIGEST}
+    with pytest.raises(InputError, match="unknown image 'kubeyolo-trian'; did you mean 'kubeyolo-train'"):
+        image_references(pipeline_text(), None, [f"kubeyolo-trian={DIGEST}"])
+    with pytest.raises(InputError, match="--image 'kubeyolo-train': expected name=reference"):
+        image_references(pipeline_text(), None, ["kubeyolo-train"])
+
+
+def test_a_reference_is_fixed_by_a_digest_or_by_the_id_in_its_tag() -> None:
+    assert is_fixed(DIGEST) and is_fixed("registry/kubeyolo-train:0.1.0-0123456789ab")
+    assert not is_fixed("registry/kubeyolo-train:0.1.0") and not is_fixed("kubeyolo-train")

@@ -1,0 +1,137 @@
+"""What is written about limits on COCO numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from kubeyolo.cli import gate as command
+from kubeyolo.cli.app import main
+from kubeyolo.errors import InputError
+from kubeyolo.evaluation.limits import check_numbers
+from kubeyolo.evaluation.results import COCO_KEYS
+from kubeyolo.kubeflow.follow import TerminatedRun
+from kubeyolo.kubeflow.gate import junit_xml, markdown_summary
+
+NUMBERS = dict(zip(COCO_KEYS, [0.512, 0.83, 0.6, None, 0.5, 0.7, 0.3, 0.6, 0.65, None, 0.6, 0.8], strict=True))
+
+
+def test_junit_has_a_case_for_each_check() -> None:
+    checks = check_numbers(NUMBERS, {"AP": 0.6}, {"AP": 0.5}, 1.0)
+    suites = ElementTree.fromstring(junit_xml("gate <1>", checks, 12.34))
+    (suite,) = suites
+    assert suite.attrib["name"] == "gate <1>"
+    assert {key: suite.attrib[key] for key in ("tests", "failures", "errors", "time")} == {
+        "tests": "2",
+        "failures": "1",
+        "errors": "0",
+        "time": "12.3",
+    }
+    first, second = suite
+    assert first.attrib["name"] == "AP >= 0.5" and len(first) == 0
+    failure = second.find("failure")
+    assert failure is not None and "it loses 8.80 points" in failure.attrib["message"]
+
+
+def test_the_summary_has_all_numbers_side_by_side() -> None:
+    checks = check_numbers(NUMBERS, {"AP": 0.5, "AP50": None}, {"AP": 0.6}, 1.0)
+    text = markdown_summary("gate", checks, NUMBERS, {"AP": 0.5, "AP50": None}, {"bundle": "minio://m/b"})
+    assert text.startswith("## ❌ gate\n")
+    assert "| `AP >= 0.6` | ❌ | AP is 0.5120, at least 0.6 is asked for |" in text
+    assert "| AP | 0.5120 | 0.5000 | +1.20 |" in text
+    assert "| AP50 | 0.8300 | – | – |" in text
+    assert "- bundle: `minio://m/b`" in text
+    alone = markdown_summary("gate", check_numbers(NUMBERS, least={"AP": 0.5}), NUMBERS)
+    assert alone.startswith("## ✅ gate\n") and "baseline" not in alone
+    assert sum(line.startswith(tuple(f"| {key} |" for key in COCO_KEYS)) for line in alone.splitlines()) == 12
+
+
+class Gate:
+    """The command, and the files that it writes; what is evaluated is given by the test."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.junit, self.summary = folder / "gate.xml", folder / "gate.md"
+        self.end: BaseException | dict[str, float | None] = NUMBERS
+        self.seen: list[str] = []
+        monkeypatch.setattr(command, "_evaluate", self._evaluate)
+
+    def _evaluate(self, *arguments: Any) -> dict[str, Any]:
+        self.seen.append(self.junit.read_text())
+        if isinstance(self.end, BaseException):
+            raise self.end
+        return {"run": "evaluation-1", "evaluate": self.end}
+
+    def call(self, *limits: str) -> int:
+        places = ("--bundle", "minio://m/new", "--data", "minio://d/x", "--store", "minio://s")
+        files = ("--junit", str(self.junit), "--summary", str(self.summary))
+        with pytest.raises(SystemExit) as ended:
+            main(["pipeline", "gate", *places, *files, *limits])
+        return int(ended.value.code or 0)
+
+    def suite(self, text: str = "") -> ElementTree.Element:
+        (suite,) = ElementTree.fromstring(text or self.junit.read_text())
+        return suite
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path / "cache"))
+    return Gate(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        (InputError("could not be evaluated: \x1b[31mno\x00 <bundle>\x1b[0m"), 2, "evaluated: [31mno <bundle>"),
+        (TerminatedRun("run evaluation-1 (17) was terminated"), 3, "run evaluation-1 (17) was terminated"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (RuntimeError("what nobody expected"), 2, "RuntimeError: what nobody expected"),
+    ],
+)
+def test_a_gate_that_could_not_evaluate_says_so_in_its_files(
+    gate: Gate, end: BaseException, code: int, said: str
+) -> None:
+    gate.end = end
+    gate.junit.write_text("what an earlier gate has left")
+    gate.summary.write_text("# Of another tool\n")
+    assert gate.call("--min-ap", "0.5") == code
+    suite = gate.suite()
+    assert [suite.attrib[key] for key in ("tests", "failures", "errors")] == ["1", "0", "1"]
+    (case,) = suite
+    error = case.find("error")
+    assert case.attrib["name"] == "evaluation" and error is not None and said in error.attrib["message"]
+    summary = gate.summary.read_text()
+    assert summary.startswith("# Of another tool\n## ❌ kubeyolo gate\n\nThe model could not be evaluated:")
+    assert said.split()[-1] in summary and "- bundle: `minio://m/new`" in summary
+    # And when it is killed on the way.
+    (before,) = gate.seen
+    assert gate.suite(before).attrib["errors"] == "1"
+
+
+def test_limits_that_are_refused_are_in_the_files(gate: Gate) -> None:
+    assert gate.call("--min", "AP5=0.3") == 2
+    assert not gate.seen
+    error = gate.suite().find("testcase/error")
+    assert error is not None and "did you mean 'AP50'" in error.attrib["message"]
+    assert "did you mean 'AP50'" in gate.summary.read_text()
+
+
+@pytest.mark.parametrize(("least", "code", "failures"), [("0.5", 0, "0"), ("0.6", 1, "1")])
+def test_a_gate_that_has_compared_leaves_the_checks_alone(gate: Gate, least: str, code: int, failures: str) -> None:
+    assert gate.call("--min-ap", least) == code
+    suite = gate.suite()
+    assert [suite.attrib[key] for key in ("tests", "failures", "errors")] == ["1", failures, "0"]
+    assert gate.summary.read_text().count("kubeyolo gate") == 1
+    assert "- run: `evaluation-1`" in gate.summary.read_text()
+
+
+def test_a_file_that_cannot_be_written_is_known_before_anything_is_submitted(
+    gate: Gate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate.summary = gate.summary.parent / "absent" / "gate.md"
+    assert gate.call("--min-ap", "0.5") == 2
+    assert not gate.seen
+    assert "absent/gate.md: cannot be written: No such file" in capsys.readouterr().err

@@ -1,0 +1,115 @@
+"""The steps with work that takes no time: training, export and quantization write fixed networks and count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubeyolo.bundle import MINDIR, ONNX, WEIGHTS, BundleManifest, publish_bundle
+from kubeyolo.data import shards
+from kubeyolo.models.registry import model_facts
+from kubeyolo.quantization.int8 import QuantizationFacts
+from kubeyolo.steps import detection, export
+from kubeyolo.storage.uri import join_uri, open_store, write_document
+from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory
+from kubeyolo.training.result import RESULT_NAME, TrainingResult
+from kubeyolo.training.spec import TrainingSpec
+from tests.steps.fixed_detector import CLASSES, MODEL, SIDE
+
+
+def fix_work(monkeypatch: pytest.MonkeyPatch, folder: Path, network: Path) -> list[str]:
+    """Let the steps write a network in place of their work; the bytes of MINDIR are others each time.
+
+    Args:
+        monkeypatch: Undoes it.
+        folder: For files.
+        network: The ONNX file that every export and quantization gives; trained networks give its numbers.
+
+    Returns:
+        A list that gets the name of each piece of work.
+    """
+    worked: list[str] = []
+
+    def launch(spec: TrainingSpec) -> None:
+        worked.append(spec.task)
+        kind = "pretrain" if spec.task == "backbone" else "train"
+        rows = [HistoryRow(kind=kind, step=3, epoch=0, loss=0.5, images_per_second=7.0)]
+        write_document(join_uri(spec.output, FILE_NAME), TrainingHistory(rows).to_bytes())
+        weights = written(folder / WEIGHTS, spec.config.train.model_dump_json().encode())
+        uri = publish_bundle(join_uri(spec.output, "bundle"), manifest(spec), {WEIGHTS: weights})
+        result = TrainingResult(identity={}, code_digest="", steps=3, bundle=uri, seconds=1.5, resumed_at=[])
+        write_document(join_uri(spec.output, RESULT_NAME), result.model_dump_json().encode())
+
+    def exported(bundle: Any, config: Any, temporary: Path) -> dict[str, Path]:
+        worked.append("export")
+        mindir = written(temporary / MINDIR, b"exported %03d times" % worked.count("export"))
+        return {ONNX: written(temporary / ONNX, network.read_bytes()), MINDIR: mindir}
+
+    def quantized(bundle: Any, dataset: Any, path: Path, config: Any) -> QuantizationFacts:
+        worked.append("quantize")
+        written(path, network.read_bytes())
+        return QuantizationFacts(10, 10, 400, 100, 4, "minmax")
+
+    predictors, evaluate_bundle, write_dataset = (
+        export._exported_predictors,
+        detection.evaluate_bundle,
+        shards.write_dataset,
+    )
+
+    def evaluated(bundle: Any, dataset: Any, config: Any, runtime: str) -> Any:
+        worked.append("evaluate")
+        if runtime != "mindspore":
+            return evaluate_bundle(bundle, dataset, config, runtime)
+        predictor = predictors(bundle, {ONNX: network}, config)["onnx"]
+        return detection.evaluate_predictor(predictor, dataset, config)
+
+    def stored(*arguments: Any) -> Any:
+        worked.append("validate")
+        return write_dataset(*arguments)
+
+    def only_onnx(bundle: Any, files: dict[str, Path], config: Any) -> Any:
+        return predictors(bundle, {ONNX: files[ONNX]}, config)
+
+    replaced: dict[str, Callable[..., Any]] = {
+        "kubeyolo.launch.local.launch_training": launch,
+        "kubeyolo.data.shards.write_dataset": stored,
+        "kubeyolo.steps.detection.evaluate_bundle": evaluated,
+        "kubeyolo.steps.export._export": exported,
+        "kubeyolo.steps.export._exported_predictors": only_onnx,
+        "kubeyolo.steps.export._parity": lambda *arguments: {"onnx": {"stride 8": 0.0}},
+        "kubeyolo.steps.quantize._quantize": quantized,
+    }
+    for name, function in replaced.items():
+        monkeypatch.setattr(name, function)
+    return worked
+
+
+def manifest(spec: TrainingSpec) -> BundleManifest:
+    """Return what a training would say of its bundle."""
+    facts = model_facts(MODEL)
+    return BundleManifest(
+        kind=spec.task,
+        model=MODEL,
+        classes=CLASSES,
+        category_ids=(1, 2),
+        image_size=(SIDE, SIDE),
+        strides=facts.strides,
+        anchors=facts.anchors,
+        config=spec.config.model_dump(mode="json"),
+    )
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def file_of(uri: str) -> Path:
+    """Return the path of a file of this machine by its URI."""
+    folder, _, name = uri.rpartition("/")
+    path = open_store(folder).local_path(name)
+    assert path is not None
+    return path

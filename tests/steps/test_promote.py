@@ -1,0 +1,97 @@
+"""Promotion: of several that promote at once, one moves the pointer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kubeyolo.bundle import bundle_reference, open_bundle
+from kubeyolo.errors import WorkError
+from kubeyolo.pointers import ModelPointer, latest_model, read_model_pointer, read_model_version, write_model_pointer
+from kubeyolo.steps.record import write_record
+from kubeyolo.storage.reference import split_reference
+from tests.steps.test_publish import make_bundle
+
+MODEL = "yolov5n-r7"
+
+PROMOTER = """
+import sys
+import kubeyolo.steps.promote as step
+from kubeyolo.config.load import load_config
+from kubeyolo.errors import WorkError
+bundle, current, latest, store, output = sys.argv[1:]
+publish = step.publish
+def publish_together(*given):
+    published = publish(*given)
+    print("published", flush=True)
+    sys.stdin.readline()
+    return published
+step.publish = publish_together
+candidate = step.Candidate(bundle=bundle, evaluation="", data="", fingerprint="f", dataset_digest="d")
+try:
+    print(step.promote(candidate, current, latest, store, output, load_config("yolov5n-r7")).bundle)
+except WorkError as error:
+    sys.exit(f"refused: {error}")
+"""
+
+
+@pytest.fixture(params=["file", "minio"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    is_file = request.param == "file"
+    uri = (tmp_path / "store").as_uri() if is_file else f"minio://{request.getfixturevalue('minio_bucket')}/store"
+    # After the server has been found, which may lie in the cache folder.
+    monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path / "cache"))
+    return uri
+
+
+@pytest.mark.parametrize("has_current", [False, True])
+def test_of_two_promotions_at_once_one_moves_the_pointer(tmp_path: Path, store: str, has_current: bool) -> None:
+    latest, current = latest_model(store, MODEL), ""
+    if has_current:
+        current = bundle_reference(make_bundle(tmp_path / "current", b"current"))
+        write_model_pointer(latest, ModelPointer(bundle=split_reference(current)[0]))
+    record = write_record(str(tmp_path / "e"), "evaluate_current", 1, {"bundle": current}, {})
+    processes = []
+    for name in ("one", "two"):
+        bundle = make_bundle(tmp_path / name, name.encode())
+        command = [sys.executable, "-c", PROMOTER, bundle, record, latest, store, str(tmp_path / name / "out")]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen(command, **pipes))
+    for process in processes:
+        while process.stdout.readline() not in ("published\n", ""):
+            pass
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    results = [process.communicate(timeout=60) for process in processes]
+    codes = [process.returncode for process in processes]
+    assert sorted(codes) == [0, 1], results
+    winner, digest = split_reference(results[codes.index(0)][0].splitlines()[-1])
+    pointer = read_model_pointer(latest)
+    assert pointer and pointer.bundle == winner and pointer.fingerprint == "f"
+    assert open_bundle(winner).digest == digest
+    assert open_bundle(winner).path("weights.safetensors").read_bytes() == (b"one", b"two")[codes.index(0)]
+    error = results[codes.index(1)][1]
+    assert f"refused: {latest} names {winner}, moved while it was to name " in error
+    assert error.endswith("; look at what it names, and run it again\n")
+
+
+def test_a_pointer_moves_only_from_what_was_seen(store: str) -> None:
+    latest = latest_model(store, MODEL)
+    first, second = ModelPointer(bundle=f"{store}/1", version="1"), ModelPointer(bundle=f"{store}/2", version="2")
+    assert read_model_version(latest) == (None, None)
+    write_model_pointer(latest, first)
+    with pytest.raises(WorkError, match=f"{latest} names {store}/1, moved while it was to name {store}/2; look"):
+        write_model_pointer(latest, second)
+    pointer, etag = read_model_version(latest)
+    assert pointer == first
+    write_model_pointer(latest, second, etag)
+    # What it says already needs no move: the answer to the first attempt may have been lost.
+    write_model_pointer(latest, second, etag)
+    write_model_pointer(latest, second)
+    with pytest.raises(WorkError, match="moved while"):
+        write_model_pointer(latest, first, etag)
+    assert read_model_pointer(latest) == second
