@@ -36,12 +36,12 @@ def step(name: str) -> Callable[[Callable[..., Any]], Any]:
     Args:
         name: Name of the step in the catalogue.
     """
-    record = STEPS[name]
+    entry = STEPS[name]
 
     def make(function: Callable[..., Any]) -> Any:
-        function.__doc__ = _docstring(record, function)
+        function.__doc__ = _docstring(entry, function)
         component = dsl.component(
-            function, base_image=image(record.image), packages_to_install=[], install_kfp_package=False
+            function, base_image=image(entry.image), packages_to_install=[], install_kfp_package=False
         )
         return renamed(component, name.replace("_", "-"))
 
@@ -54,24 +54,24 @@ def renamed(component: Any, name: str) -> Any:
     return component
 
 
-def _docstring(record: Step, function: Callable[..., Any]) -> str:
+def _docstring(entry: Step, function: Callable[..., Any]) -> str:
     """Return the docstring that kfp takes the descriptions from."""
-    kinds = {artifact.name: artifact.about for artifact in record.artifacts}
+    descriptions = {artifact.name: artifact.about for artifact in entry.artifacts}
     signature = inspect.signature(function)
-    inputs = [f"    {name}: {_input(record, name, kinds)}" for name in signature.parameters]
-    outputs = [f"    {name}: {_output(record, name)}" for name in signature.return_annotation._fields]
-    return "\n".join([record.title, "", "Args:", *inputs, "", "Returns:", *outputs])
+    inputs = [f"    {name}: {_input(entry, name, descriptions)}" for name in signature.parameters]
+    outputs = [f"    {name}: {_output(entry, name)}" for name in signature.return_annotation._fields]
+    return "\n".join([entry.title, "", "Args:", *inputs, "", "Returns:", *outputs])
 
 
-def _input(record: Step, name: str, artifacts: dict[str, str]) -> str:
+def _input(entry: Step, name: str, artifacts: dict[str, str]) -> str:
     if name in artifacts:
         return artifacts[name]
-    if record.name == "configure":
+    if entry.name == "configure":
         return describe_field(name)
-    return SETTINGS if name == "settings" else record.inputs[name]
+    return SETTINGS if name == "settings" else entry.inputs[name]
 
 
-def _output(record: Step, name: str) -> str:
-    if record.name == "configure":
+def _output(entry: Step, name: str) -> str:
+    if entry.name == "configure":
         return _OUTPUTS_OF_CONFIGURE.get(name, f"Settings of {name}.")
-    return record.outputs[name]
+    return entry.outputs[name]

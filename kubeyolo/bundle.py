@@ -17,14 +17,14 @@ from kubeyolo.errors import InputError, WorkError, suggest
 from kubeyolo.progress import Progress
 from kubeyolo.storage.base import NotFound, Store, check_key, join_key
 from kubeyolo.storage.cache import cache_folder
-from kubeyolo.storage.integrity import check_sha256, sha256_bytes, sha256_file
+from kubeyolo.storage.integrity import DamagedContent, check_sha256, sha256_bytes, sha256_file
 from kubeyolo.storage.owned_folder import owned_folder, remove_unused
 from kubeyolo.storage.reference import check_pinned, pin, split_reference
 from kubeyolo.storage.uri import open_store
 
 MANIFEST_NAME = "bundle.json"
 LATEST = "latest.json"
-"""Beside the versions of a model: says which of them is current."""
+"""Next to the versions of a model: names the current one."""
 
 SCHEMA_VERSION = 1
 
@@ -42,6 +42,10 @@ _MOST_PUBLISHERS = 100
 _MOST_READINGS = 5
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _PACKAGES = ("kubeyolo", "mindspore", "numpy", "onnx", "onnxruntime", "opencv-python-headless", "pycocotools")
+
+
+class UnreadableManifest(InputError):
+    """A ``bundle.json`` is not JSON, of another version, or does not follow the schema."""
 
 
 class VersionTaken(InputError):
@@ -309,6 +313,19 @@ def bundle_reference(uri: str) -> str:
     return pin(store.uri, digest)
 
 
+def open_manifest(uri: str) -> BundleManifest:
+    """Return the manifest of a bundle by its URI or a reference; none of its other files is read.
+
+    Raises:
+        InputError: There is no bundle, or its manifest cannot be read or is not that of the reference.
+    """
+    place, digest = split_reference(uri)
+    store = open_store(place)
+    document = _read_document(store)
+    check_pinned(store.uri, digest, sha256_bytes(document))
+    return read_manifest(document, store.uri_of(MANIFEST_NAME))
+
+
 def check_version(version: str) -> None:
     """Refuse what cannot be the name of a version.
 
@@ -325,15 +342,15 @@ def read_manifest(document: bytes, uri: str) -> BundleManifest:
     """Read the text of a ``bundle.json``; ``uri`` is its place, for errors.
 
     Raises:
-        InputError: It is not JSON, of a version that is not known here, or does not follow the schema.
+        UnreadableManifest: It is not JSON, of a version that is not known here, or does not follow the schema.
     """
     try:
         values = json.loads(document)
     except ValueError as error:
-        raise InputError(f"{uri}: this is not JSON ({error}); publish the bundle again") from error
+        raise UnreadableManifest(f"{uri}: this is not JSON ({error}); publish the bundle again") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION:
-        raise InputError(
+        raise UnreadableManifest(
             f"{uri}: schema version {version!r} of bundles is not known here (known: {SCHEMA_VERSION}); "
             "use the version of kubeyolo that wrote it, or publish it again"
         )
@@ -342,9 +359,9 @@ def read_manifest(document: bytes, uri: str) -> BundleManifest:
         for name in manifest.files:
             check_key(name)
     except ValidationError as error:
-        raise InputError(f"{uri}: {_first_problem(error)}; publish the bundle again") from error
+        raise UnreadableManifest(f"{uri}: {_first_problem(error)}; publish the bundle again") from error
     except InputError as error:
-        raise InputError(f"{uri}: {error}") from error
+        raise UnreadableManifest(f"{uri}: {error}") from error
     return manifest
 
 
@@ -370,10 +387,9 @@ def _published(store: Store, replace: bool) -> _Published | None:
         document, etag = store.read_version(MANIFEST_NAME)
     except NotFound:
         return None
-    except InputError:
+    except DamagedContent:
         if not replace:
             raise
-        # The content does not have its checksum.
         store.delete(MANIFEST_NAME)
         return None
     try:

@@ -1,7 +1,7 @@
 """The steps of the pipelines, each described once.
 
 Components, lists and tables of steps, the drawing of a run, its cards and the settings that ``configure`` hands to each
-step are derived from these records. What depends on what is not said here: the compiled pipelines say it.
+step are derived from these entries. Dependencies between steps are in the compiled pipelines, not here.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Step:
         artifacts: What it leaves in Kubeflow.
         has_job: Whether it may run in a job of its own under Volcano.
         cached: Whether Kubeflow may take its result from the cache.
-        cards: Values on its card of the run's page: words, and the place in the record's metrics (dotted).
-        networks: Networks whose COCO numbers it measures: label, and the place of the numbers in the metrics.
+        cards: Values on its card of the run's page: words, and the dotted path in the metrics of the record.
+        networks: Networks whose COCO numbers it measures: label, and the path of the numbers in the metrics.
     """
 
     name: str
@@ -57,6 +57,12 @@ class Step:
     cards: Mapping[str, str] = field(default_factory=dict)
     networks: Mapping[str, str] = field(default_factory=dict)
 
+
+_PUBLISHED = (
+    Artifact("published_detector", "Model", "The published bundle: URI, digest, version and AP."),
+    Artifact("model_card", "Markdown", "What the model is, how good it is, and how to use it."),
+    Artifact("summary", "Metrics", "The figures of the whole run, for the comparison page."),
+)
 
 _ALL = (
     Step(
@@ -186,18 +192,14 @@ _ALL = (
             "training": "Reference of the record of its training; empty where it is not known.",
         },
         outputs={"bundle": "Reference of the published bundle.", "record": _RECORD},
-        artifacts=(
-            Artifact("published_detector", "Model", "The published bundle: URI, digest, version and AP."),
-            Artifact("model_card", "Markdown", "What the model is, how good it is, and how to use it."),
-            Artifact("summary", "Metrics", "The figures of the whole run, for the comparison page."),
-        ),
+        artifacts=_PUBLISHED,
         cards={"version": "version"},
     ),
     Step(
         name="promote",
         title="Publishes a bundle that is not worse than the current model, and makes it the current model.",
         image="launch",
-        reads=("export", "evaluate", "retrain.max_regression"),
+        reads=("evaluate", "retrain.max_regression"),
         inputs={
             "bundle": "Reference of the bundle to publish.",
             "evaluation": "Reference of the record of its evaluation.",
@@ -206,11 +208,7 @@ _ALL = (
             "dataset": _DATASET,
         },
         outputs={"bundle": "Reference of the published bundle.", "record": _RECORD},
-        artifacts=(
-            Artifact("published_detector", "Model", "The published bundle: URI, digest, version and AP."),
-            Artifact("model_card", "Markdown", "What the model is, how good it is, and how to use it."),
-            Artifact("summary", "Metrics", "The figures of the whole run, for the comparison page."),
-        ),
+        artifacts=_PUBLISHED,
         cached=False,
         cards={"version": "version"},
     ),

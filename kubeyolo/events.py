@@ -12,6 +12,9 @@ RECORD_NAME = "metrics.json"
 REPORT_NAME = "report.html"
 FAILURE_NAME = "failure.json"
 
+RUN_PID = "KUBEYOLO_RUN_PID"
+"""Environment variable with the process id of the run that a step belongs to; the step ends when that one has died."""
+
 EventKind = Literal["started", "finished", "failed"]
 
 _MARK = "::kubeyolo:: "

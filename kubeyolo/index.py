@@ -16,28 +16,34 @@ from kubeyolo.storage.uri import join_uri, open_store, read_document, write_docu
 RESULT = "result.json"
 """Name of the index of a run's results: a copy of the record of its last step."""
 
-_STORE = "store.json"
+RUN_ID = "KUBEYOLO_RUN_ID"
+"""Environment variable of a pod with the id that Kubeflow has given to the run."""
+
+STORE = "KUBEYOLO_STORE"
+"""Environment variable with the store that an empty field stands for; in pods it is from a ConfigMap."""
+
+_STORE_ID = "store.json"
 
 
-def store_id(store: str, make: bool = False) -> str:
-    """Return what tells a store from one that was emptied, or made anew at the same place; empty where there is none.
+def store_id(store: str, create: bool = False) -> str:
+    """Return the id of a store, or an empty text if it has none. A store that is emptied or recreated gets a new id.
 
     It is part of the settings of every step, so that results that were deleted with their store are never taken from a
     cache.
 
     Args:
         store: URI of the store.
-        make: Whether to make the id where there is none.
+        create: Whether to create the id where there is none.
     """
     opened = open_store(store)
-    if make and not opened.exists(_STORE):
-        opened.create_bytes(_STORE, json.dumps({"id": uuid.uuid4().hex}).encode())
+    if create and not opened.exists(_STORE_ID):
+        opened.create_bytes(_STORE_ID, json.dumps({"id": uuid.uuid4().hex}).encode())
     try:
-        return str(json.loads(opened.read_bytes(_STORE))["id"])
+        return str(json.loads(opened.read_bytes(_STORE_ID))["id"])
     except NotFound:
         return ""
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{opened.uri_of(_STORE)}: not the id of a store; remove it") from error
+        raise InputError(f"{opened.uri_of(_STORE_ID)}: not the id of a store; remove it") from error
 
 
 def run_output(store: str, run: str, *names: str) -> str:

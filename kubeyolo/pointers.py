@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kubeyolo.bundle import LATEST
 from kubeyolo.errors import InputError, WorkError, suggest
 from kubeyolo.storage.base import NotFound
+from kubeyolo.storage.location import parse
 from kubeyolo.storage.uri import join_uri, open_store, read_document, split_uri
 
 ENDING = ".json"
@@ -105,7 +106,7 @@ def read_model_pointer(uri: str) -> ModelPointer | None:
     """Return what a pointer to the current model says, or None when there is none yet.
 
     Raises:
-        InputError: It is no pointer to a model.
+        InputError: It is not a pointer to a model.
     """
     return read_model_version(uri).pointer
 
@@ -114,14 +115,17 @@ def read_model_version(uri: str) -> SeenPointer:
     """Return what a pointer to the current model says, with the etag that ``write_model_pointer`` needs to move it.
 
     Raises:
-        InputError: It is no pointer to a model.
+        InputError: It is not a pointer to a model.
     """
     parent, name = split_uri(uri)
     try:
         document, etag = open_store(parent).read_version(name)
     except NotFound:
         return SeenPointer(None, None)
-    return SeenPointer(_parse(document, uri, ModelPointer, _MODEL_EXAMPLE), etag)
+    pointer = _parse(document, uri, ModelPointer, _MODEL_EXAMPLE)
+    # People write paths, and slashes at the end.
+    bundle = parse(pointer.bundle).uri if pointer.bundle else ""
+    return SeenPointer(pointer.model_copy(update={"bundle": bundle}), etag)
 
 
 def no_current_model(latest: str) -> str:

@@ -11,7 +11,7 @@ from components.validate_dataset.component import validate_dataset
 from kubeyolo.catalogue import DETECTOR_RETRAINING
 from pipelines.detector_tasks import detector_tasks
 from pipelines.form import form_of
-from pipelines.pod import set_environment, tell_run
+from pipelines.pod import prepare
 
 
 @dsl.pipeline(name=DETECTOR_RETRAINING)
@@ -19,9 +19,7 @@ from pipelines.pod import set_environment, tell_run
 def detector_retraining(**form: str) -> None:
     """Train on the data set that a pointer names, when it has changed; a model that is not worse becomes current."""
     configured = configure_retraining(**form)
-    configured.set_caching_options(False)
-    tell_run(configured)
-    set_environment(configured)
+    prepare(configured)
     # No data: it has not changed, and the run succeeds without another step.
     with dsl.If(configured.outputs["data"] != "", name="changed-data"):
         validated = validate_dataset(settings=configured.outputs["validate_dataset"])
@@ -38,6 +36,5 @@ def detector_retraining(**form: str) -> None:
             current=current.outputs["record"],
             dataset=dataset,
         )
-        promoted.set_caching_options(False)
         for task in (validated, current, promoted):
-            set_environment(task)
+            prepare(task)

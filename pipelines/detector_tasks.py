@@ -11,7 +11,7 @@ from components.export_model.component import export_model
 from components.pretrain_backbone.component import pretrain_backbone
 from components.quantize.component import quantize
 from components.train.component import train
-from pipelines.pod import retry_lost_pods, set_environment
+from pipelines.pod import prepare
 
 
 class DetectorTasks(NamedTuple):
@@ -29,11 +29,10 @@ def detector_tasks(configured: PipelineTask, validated: PipelineTask) -> Detecto
     settings, dataset = configured.outputs, validated.outputs["dataset"]
     pretrained = pretrain_backbone(settings=settings["pretrain_backbone"], dataset=dataset)
     trained = train(settings=settings["train"], dataset=dataset, backbone=pretrained.outputs["backbone"])
-    retry_lost_pods(trained)
     evaluated = evaluate(settings=settings["evaluate"], bundle=trained.outputs["bundle"], dataset=dataset)
     exported = export_model(settings=settings["export_model"], bundle=trained.outputs["bundle"], dataset=dataset)
     quantized = quantize(settings=settings["quantize"], bundle=exported.outputs["bundle"], dataset=dataset)
     tasks = DetectorTasks(pretrained, trained, evaluated, exported, quantized)
     for task in tasks:
-        set_environment(task)
+        prepare(task)
     return tasks

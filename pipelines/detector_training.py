@@ -10,7 +10,7 @@ from components.validate_dataset.component import validate_dataset
 from kubeyolo.catalogue import DETECTOR_TRAINING
 from pipelines.detector_tasks import detector_tasks
 from pipelines.form import form_of
-from pipelines.pod import set_environment, tell_run
+from pipelines.pod import prepare
 
 
 @dsl.pipeline(name=DETECTOR_TRAINING)
@@ -18,8 +18,6 @@ from pipelines.pod import set_environment, tell_run
 def detector_training(**form: str) -> None:
     """Configure, validate, pretrain, train, evaluate, export, quantize and publish a detector."""
     configured = configure_training(**form)
-    configured.set_caching_options(False)
-    tell_run(configured)
     validated = validate_dataset(settings=configured.outputs["validate_dataset"])
     tasks = detector_tasks(configured, validated)
     # The record of the evaluation is an input, so that nothing is published that did not pass its gate.
@@ -30,4 +28,4 @@ def detector_training(**form: str) -> None:
         training=tasks.trained.outputs["record"],
     )
     for task in (configured, validated, published):
-        set_environment(task)
+        prepare(task)

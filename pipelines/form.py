@@ -6,8 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-ARTIFACTS = ("plan",)
-"""Parameters of ``configure`` that are artifacts and not fields."""
+from kubeyolo.catalogue import STEPS
 
 
 def form_of(configure: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -20,7 +19,8 @@ def form_of(configure: Any) -> Callable[[Callable[..., None]], Callable[..., Non
         configure: The component that is the first step.
     """
     function = configure.python_func
-    fields = [each for name, each in inspect.signature(function).parameters.items() if name not in ARTIFACTS]
+    artifacts = {artifact.name for artifact in STEPS["configure"].artifacts}
+    fields = [each for name, each in inspect.signature(function).parameters.items() if name not in artifacts]
 
     def decorate(pipeline: Callable[..., None]) -> Callable[..., None]:
         def filled(*values: Any) -> None:

@@ -12,7 +12,7 @@ from components.step import renamed
 from components.validate_dataset.component import validate_dataset
 from kubeyolo.catalogue import MODEL_EVALUATION
 from pipelines.form import form_of
-from pipelines.pod import set_environment, tell_run
+from pipelines.pod import prepare
 
 evaluate_baseline = renamed(copy.copy(evaluate), "evaluate-baseline")
 
@@ -22,8 +22,6 @@ evaluate_baseline = renamed(copy.copy(evaluate), "evaluate-baseline")
 def model_evaluation(**form: str) -> None:
     """Evaluate a bundle, and a baseline where one is given, on the same images."""
     configured = configure_evaluation(**form)
-    configured.set_caching_options(False)
-    tell_run(configured)
     settings = configured.outputs
     validated = validate_dataset(settings=settings["validate_dataset"])
     dataset = validated.outputs["dataset"]
@@ -33,4 +31,4 @@ def model_evaluation(**form: str) -> None:
             settings=settings["evaluate_baseline"], bundle=settings["baseline"], dataset=dataset
         )
     for task in (configured, validated, evaluated, compared):
-        set_environment(task)
+        prepare(task)

@@ -3,6 +3,9 @@
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
+from kubeyolo.catalogue import STEPS
+from kubeyolo.index import RUN_ID, STORE
+
 STORE_SECRET = "mlpipeline-minio-artifact"
 """Secret of Kubeflow with the keys of the object store."""
 
@@ -10,7 +13,20 @@ STORE_CONFIG = "kubeyolo-store"
 """ConfigMap that says how pods reach the object store."""
 
 
-def retry_lost_pods(task: PipelineTask) -> None:
+def prepare(task: PipelineTask) -> None:
+    """Prepare the pod of a step, by what the catalogue says of it; on one machine this is ignored."""
+    step = STEPS.get(task.name.replace("-", "_"), STEPS["evaluate"])
+    _set_environment(task)
+    if step.has_job:
+        _retry_lost_pods(task)
+    if not step.cached:
+        task.set_caching_options(False)
+    if step.name == "configure":
+        kubernetes.use_field_path_as_env(task, env_name=RUN_ID, field_path="metadata.labels['pipeline/runid']")
+        _from_config_map(task, STORE, optional=True)
+
+
+def _retry_lost_pods(task: PipelineTask) -> None:
     """Try a long step again when its pod is lost.
 
     A step that has failed by itself is tried again too, and fails at once: few tries, and soon. The duration is counted
@@ -19,8 +35,7 @@ def retry_lost_pods(task: PipelineTask) -> None:
     task.set_retry(num_retries=3, backoff_duration="5s", backoff_factor=1.0, backoff_max_duration="8760h")
 
 
-def set_environment(task: PipelineTask) -> None:
-    """Give a step the store and its keys; on one machine it has the environment of the command, and this is ignored."""
+def _set_environment(task: PipelineTask) -> None:
     # MindSpore's generated code works with this implementation alone, and kfp has chosen one before a step begins.
     task.set_env_variable("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
     # The images have a user of their own; the restricted level of PodSecurity wants it said as well.
@@ -29,12 +44,6 @@ def set_environment(task: PipelineTask) -> None:
     kubernetes.use_secret_as_env(task, secret_name=STORE_SECRET, secret_key_to_env=keys)
     for name in ("MINIO_ENDPOINT", "MINIO_SECURE", "MINIO_REGION", "MINIO_PATIENCE"):
         _from_config_map(task, name, optional=name != "MINIO_ENDPOINT")
-
-
-def tell_run(task: PipelineTask) -> None:
-    """Tell a step the id of its run, and the store of runs whose form names none: for steps that are never cached."""
-    kubernetes.use_field_path_as_env(task, env_name="KUBEYOLO_RUN_ID", field_path="metadata.labels['pipeline/runid']")
-    _from_config_map(task, "KUBEYOLO_STORE", optional=True)
 
 
 def _from_config_map(task: PipelineTask, name: str, optional: bool) -> None:

@@ -1,1 +1,1 @@
-"""The component evaluate_in_use."""
+"""The component evaluate_current."""

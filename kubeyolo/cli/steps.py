@@ -222,9 +222,7 @@ def publish(
     evaluation: Annotated[
         str, typer.Option("--evaluation", metavar="URI", help="metrics.json of an evaluation, for the model card.")
     ] = "",
-    latest: Annotated[
-        str, typer.Option("--latest", metavar="URI", help="Pointer to the current model, which is to name this one.")
-    ] = "",
+    latest: Annotated[str, typer.Option("--latest", metavar="URI", help="Pointer to move to this bundle.")] = "",
     store: StoreOption = DEFAULT_STORE,
     config_file: ConfigOption = None,
     sets: SetOption = None,
@@ -268,14 +266,14 @@ def _pinned(bundle: str) -> str:
 
 def _config_of(bundle: str, config_file: Path | None, sets: list[str] | None) -> Config:
     """Return the configuration a bundle was trained with, under the file and the pairs that were given."""
-    from kubeyolo.bundle import bundle_reference
+    from kubeyolo.bundle import bundle_reference, open_manifest
     from kubeyolo.config.form import fill_form
     from kubeyolo.config.load import load_config
-    from kubeyolo.steps.configure import bundle_config, manifest_of
+    from kubeyolo.steps.configure import bundle_config
 
     load_config(None, config_file, sets_of(sets))
     form = fill_form((), None, config_file, sets_of(sets))
-    return bundle_config(manifest_of(bundle_reference(bundle)), form).config
+    return bundle_config(open_manifest(bundle_reference(bundle)), form).config
 
 
 def _output(store: str, step: str, bundle: str, dataset: str, config: Config, runtime: str = "") -> str:

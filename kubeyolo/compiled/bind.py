@@ -1,4 +1,4 @@
-"""A compiled pipeline with other images, defaults, and with or without what one place alone understands."""
+"""Changes to a compiled pipeline: images, defaults, and features that only some servers support."""
 
 from __future__ import annotations
 

@@ -37,6 +37,11 @@ def fields_of(text: str) -> dict[str, dict[str, Any]]:
     return {str(name): dict(facts) for name, facts in parameters.items()}
 
 
+def required_fields(text: str) -> tuple[str, ...]:
+    """Return the fields of the form of a compiled pipeline that have no default."""
+    return tuple(name for name, facts in fields_of(text).items() if not facts.get("isOptional"))
+
+
 def task_names(text: str) -> tuple[str, ...]:
     """Return the names of the tasks of a compiled pipeline, also of those within conditions: ``validate_dataset``."""
     return tuple(name.replace("-", "_") for name, task in tasks_of(_document(text)) if not _is_group(text, task))
@@ -46,7 +51,7 @@ def edges_of(text: str) -> tuple[tuple[str, str], ...]:
     """Return which task of a compiled pipeline waits for which, as pairs of (earlier, later) names.
 
     The tasks within a condition wait for what the condition waits for. A task that waits for another one by way of a
-    third is left out: the drawing shows the shortest reason.
+    third is left out: only direct dependencies are drawn.
     """
     document = _document(text)
     waits = dict(_waits(document, document["root"], frozenset()))

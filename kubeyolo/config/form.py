@@ -1,7 +1,7 @@
 """The form of a run: the fields that people fill in, all of them texts, and the configuration that they make.
 
 Some settings have a field under the name of their key (the schema marks them); the field ``settings`` takes all others,
-nested as in a configuration file, as JSON or YAML text. An empty field says nothing.
+nested as in a configuration file, as JSON or YAML text. An empty field leaves the preset's value.
 """
 
 from __future__ import annotations
@@ -162,9 +162,9 @@ def check_filled(form: Mapping[str, Any], required: Sequence[str]) -> None:
 
 def _nearest_field(name: str, known: Sequence[str]) -> str:
     """Suggest a field, or say where a setting that has no field goes."""
-    same = [f"{section}: {{{name}: …}}" for section, keys in _keys_by_section().items() if name in keys]
+    same = [f"{{{section}: {{{name}: …}}}}" for section, keys in _keys_by_section().items() if name in keys]
     if same and SETTINGS in known:
-        return f"; it has no field: write {{{' or '.join(same)}}} into the field {SETTINGS}"
+        return f"; it has no field: write {' or '.join(same)} into the field {SETTINGS}"
     return suggest(name, known)
 
 

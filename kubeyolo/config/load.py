@@ -192,12 +192,21 @@ def flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
                 continue
             if not isinstance(value, Mapping):
                 raise InputError(f"{name} (from {origin}) is {value!r}: it is a section, expected keys below it")
-            flat |= flatten({f"{name}.{inner}": each for inner, each in value.items()}, origin)
+            inner_values = flatten({f"{name}.{inner}": each for inner, each in value.items()}, origin)
+            _refuse_twice(flat, inner_values, origin)
+            flat |= inner_values
         elif name in known:
+            _refuse_twice(flat, (name,), origin)
             flat[name] = value
         else:
             raise InputError(f"unknown configuration key {name!r} (from {origin}){_nearest_key(name, known)}")
     return flat
+
+
+def _refuse_twice(flat: Mapping[str, Any], names: Iterable[str], origin: str) -> None:
+    twice = [name for name in names if name in flat]
+    if twice:
+        raise InputError(f"{twice[0]} is given twice (from {origin}): nested and with a dot; leave one of them out")
 
 
 def _nearest_key(name: str, known: Sequence[str]) -> str:

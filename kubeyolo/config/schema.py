@@ -140,7 +140,11 @@ class EvaluateConfig(Section):
     max_det: int = Field(default=300, ge=1, description="Most boxes of an image.")
     multi_label: bool = Field(default=True, description="Whether one box may be a candidate for several classes.")
     min_ap: float = Field(
-        default=0.0, ge=0, le=1, json_schema_extra=_IN_FORM, description="The step fails when AP is below this."
+        default=0.0,
+        ge=0,
+        le=1,
+        json_schema_extra=_IN_FORM,
+        description="The step evaluate fails when AP is below this.",
     )
 
 
@@ -177,7 +181,10 @@ class QuantizeConfig(Section):
         default="minmax", description="How the ranges of activations are chosen."
     )
     max_drop: float = Field(
-        default=1.0, ge=0, json_schema_extra=_IN_FORM, description="Largest loss of AP in points (AP x 100)."
+        default=1.0,
+        ge=0,
+        json_schema_extra=_IN_FORM,
+        description="Largest loss of AP by int8 quantization, in points (AP x 100).",
     )
     min_quantized_convs: float = Field(
         default=0.95, ge=0, le=1, description="The step fails when a smaller share of the convolutions is int8."

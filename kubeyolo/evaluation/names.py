@@ -8,6 +8,8 @@ from kubeyolo.errors import InputError, suggest
 
 RuntimeName = Literal["mindspore", "onnx", "int8", "mindir"]
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
+MEASURED: tuple[RuntimeName, ...] = ("mindspore", "onnx", "int8")
+"""Those whose COCO numbers are kept in a bundle."""
 
 
 def check_runtime(name: str) -> RuntimeName:

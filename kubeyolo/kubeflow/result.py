@@ -11,13 +11,12 @@ from typing import Any
 from kubeyolo.errors import KubeyoloError, one_line
 from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.events import StepRecord
-from kubeyolo.index import read_index, read_note
+from kubeyolo.index import STORE, read_index, read_note
 from kubeyolo.kubeflow.remote import RemoteRun
 from kubeyolo.pointers import pointed_bundle
 from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import open_store, split_uri
 
-STORE = "KUBEYOLO_STORE"
 NETWORKS = {"trained": "mindspore", "ONNX": "onnx", "int8": "int8"}
 """Networks of a bundle as tables call them, and what runs them."""
 
@@ -49,7 +48,7 @@ def remote_result(run: RemoteRun) -> RemoteResult | None:
         return None
     store = str(run.arguments.get("store") or os.environ.get(STORE, ""))
     if not store:
-        return RemoteResult(note=f"its store is that of the cluster: set {STORE} to see what it has made")
+        return RemoteResult(note=f"the run uses the store of the cluster; set {STORE} to its URI to see the results")
     try:
         note = read_note(store, run.id)
         if is_retraining and "promote" not in ended:
@@ -59,8 +58,10 @@ def remote_result(run: RemoteRun) -> RemoteResult | None:
         if _is_later(index, run.ended):
             return RemoteResult(note=f"a later run of its name has written its results in place of these: {index}")
         return _made(read_index(index), is_retraining)
-    except (KubeyoloError, KeyError) as error:
-        return RemoteResult(note=f"what it has made cannot be read from here: {one_line(error, 300)}")
+    except KeyError as error:
+        return RemoteResult(note=f"cannot read its results from here: its note in the store has no {error}")
+    except KubeyoloError as error:
+        return RemoteResult(note=f"cannot read its results from here: {one_line(error, 300)}")
 
 
 def _is_later(index: str, ended: datetime | None) -> bool:

@@ -25,7 +25,7 @@ def checked_settings(
     _check(name)
     settings = cluster_settings(values, file, sets)
     if name == LOCAL and (values or file is not None or sets):
-        raise InputError("settings of the cluster are of the launcher volcano; give --launcher volcano")
+        raise InputError("cluster is set, but launcher is local; set launcher to volcano, or leave cluster empty")
     return settings
 
 

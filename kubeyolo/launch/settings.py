@@ -17,6 +17,7 @@ from kubeyolo.errors import InputError, suggest
 DEFAULT_PRESET = "cpu"
 
 _PRESETS = resources.files("kubeyolo.launch") / "presets"
+_PROCESSORS = r"^[0-9]+(\.[0-9]+)?m?$"
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 
 
@@ -51,7 +52,7 @@ class ClusterSettings(Section):
         default="CPU", description="What train.device_target must be on these nodes."
     )
     cpu: str = Field(
-        default="1", pattern=_QUANTITY, description="Processors that a pod asks for; idle ones it may use as well."
+        default="1", pattern=_PROCESSORS, description="Processors that a pod asks for; idle ones it may use as well."
     )
     memory: str = Field(default="4Gi", pattern=_QUANTITY, description="Memory of a pod: request and limit.")
     shared_memory: str = Field(
@@ -93,6 +94,11 @@ class ClusterSettings(Section):
         description="Seconds that a finished job stays when nobody is left to delete it; longer than the API server "
         "is waited for, so that its end is not missed.",
     )
+
+    @property
+    def processors(self) -> float:
+        """Processors that a pod asks for, as a number: 0.5 of 500m."""
+        return float(self.cpu[:-1]) / 1000 if self.cpu.endswith("m") else float(self.cpu)
 
     def check_train(self, train: TrainConfig) -> None:
         """Refuse a training that these pods are not for.

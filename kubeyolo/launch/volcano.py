@@ -123,7 +123,8 @@ def this_step(cluster: Cluster) -> Step | None:
     meta = pod["metadata"]
     owner = next(iter(meta.get("ownerReferences", ())), None)
     run = (meta.get("labels") or {}).get(_WORKFLOW_LABEL) or (owner or {}).get("name") or name
-    return Step(Run(run, cluster.home, _owner(owner)), _image(pod))
+    is_workflow = owner is not None and owner["kind"] == "Workflow"
+    return Step(Run(run, cluster.home, _owner(owner) if is_workflow else None), _image(pod))
 
 
 def _is_deleted(cluster: Cluster) -> bool:

@@ -2,7 +2,7 @@
 
 The launcher deletes its job, and Kubernetes deletes what a deleted workflow owns. Neither happens when the step was
 killed (out of memory, node lost) or when the job is in another namespace than its run: an owner cannot be. The watch
-deletes these jobs. It keeps nothing: when it starts again it finds the same jobs.
+deletes these jobs. It keeps no state: after a restart it finds the same jobs.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Watch:
         while not stop.wait(pause):
             try:
                 succeeded = self.look()
-            except Exception as error:  # An answer that nobody expected must not end the watch.
+            except Exception as error:  # An unexpected answer must not stop the watch.
                 self._show(f"warning: this look failed: {one_line(repr(error), 300)}")
                 succeeded = False
             pause, retry = (poll, _FIRST_RETRY_SECONDS) if succeeded else (min(poll, retry), min(poll, 2 * retry))
@@ -134,7 +134,7 @@ class Watch:
         found: list[RunJob] = []
         for namespace in self._jobs:
             with self._note_failure(f"listing jobs in namespace {namespace}"):
-                present = [job for job in self._cluster(namespace).jobs(_SELECTOR) if not _is_going(job)]
+                present = [job for job in self._cluster(namespace).jobs(_SELECTOR) if not _is_being_deleted(job)]
                 found += [job for job in map(RunJob.of, present) if job and job.run_namespace in self._runs]
         return found
 
@@ -172,10 +172,10 @@ class Watch:
             self._failures = {**before, **self._failures}
         for doing in before:
             if doing not in self._failures:
-                self._show("the API server is back" if doing == _API_SERVER else f"{doing} does not fail any more")
+                self._show("the API server is back" if doing == _API_SERVER else f"{doing} works again")
 
 
-def _is_going(job: Document) -> bool:
+def _is_being_deleted(job: Document) -> bool:
     return bool(job["metadata"].get("deletionTimestamp"))
 
 

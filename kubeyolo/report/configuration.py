@@ -31,7 +31,7 @@ class PlanView:
         images: Images by split.
         settings: Every setting.
         estimate: What it will take, in lines.
-        notes: What else whoever starts it should know.
+        notes: Remarks for the person who starts the run.
     """
 
     name: str

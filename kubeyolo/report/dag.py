@@ -1,4 +1,4 @@
-"""The drawing of a pipeline, computed from what waits for what: lying for wide pages and standing for narrow ones."""
+"""The drawing of a pipeline, computed from what waits for what: horizontal for wide pages, vertical for narrow ones."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from kubeyolo.bundle import MANIFEST_NAME as BUNDLE_NAME
 from kubeyolo.data.manifest import MANIFEST_NAME as DATASET_NAME
-from kubeyolo.errors import InputError
-from kubeyolo.storage.integrity import sha256_bytes
+from kubeyolo.storage.base import NotFound
+from kubeyolo.storage.integrity import DamagedContent, sha256_bytes
 from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import join_uri, open_store, read_document
 
@@ -63,7 +63,7 @@ def _is_there(name: str, reference: str) -> bool:
         if name == "dataset":
             return json.loads(read_document(join_uri(uri, DATASET_NAME))).get("digest") == digest
         return sha256_bytes(read_document(uri)) == digest
-    except (InputError, ValueError):
+    except (NotFound, DamagedContent, ValueError):
         return False
 
 

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from kubeyolo.compiled.bind import without_retries
 from kubeyolo.compiled.read import pipeline_text
 from kubeyolo.errors import InputError, KubeyoloError, WorkError, one_line
-from kubeyolo.events import Event, RunObserver, StepRecord
+from kubeyolo.events import RUN_PID, Event, RunObserver, StepRecord
 from kubeyolo.runs.cache import cached_outputs, forget_dangling
 from kubeyolo.runs.folder import RunFolder, RunState, summary
 from kubeyolo.runs.lock import run_lock
@@ -28,8 +28,6 @@ from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import read_document
 
 CACHE = ".cache"
-RUN_PID = "KUBEYOLO_RUN_PID"
-"""Environment variable that tells a step which process it belongs to; it ends when that one has died."""
 
 # What kfp raises: of a failed step the first; of a container without results, which it takes for a success, when the
 # next step asks for them; of an engine that refuses a container.

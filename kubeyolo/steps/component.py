@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from kubeyolo.bundle import MANIFEST_NAME, MODEL_CARD, BundleManifest, open_bundle, read_manifest
+from kubeyolo.bundle import MODEL_CARD, ONNX, ONNX_INT8, BundleFile, BundleManifest, open_bundle, open_manifest
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION
-from kubeyolo.evaluation.names import RuntimeName
-from kubeyolo.index import run_output, write_note
+from kubeyolo.evaluation.names import MEASURED, RuntimeName
+from kubeyolo.index import RUN_ID, run_output, write_note
 from kubeyolo.steps.places import backbone_output, result_output, training_output
 from kubeyolo.steps.record import read_record, write_record, write_report
 from kubeyolo.steps.reporting import (
@@ -25,17 +25,14 @@ from kubeyolo.steps.reporting import (
     StepReporter,
     reported,
 )
-from kubeyolo.steps.settings import StepSettings
+from kubeyolo.steps.settings import StepSettings, read_sections
 from kubeyolo.storage.reference import split_reference
-from kubeyolo.storage.uri import join_uri, read_document
+from kubeyolo.storage.uri import join_uri
 
 if TYPE_CHECKING:
     from kubeyolo.steps.configure import ConfiguredRun
 
 Struct = Mapping[str, Any]
-
-RUN_ID = "KUBEYOLO_RUN_ID"
-"""Environment variable of a pod with the id that Kubeflow has given to the run."""
 
 _MEGABYTE = 1e6
 _MOST_CHARACTERS = 1000
@@ -245,12 +242,20 @@ def evaluation_output(
 ) -> str:
     """Return the URI of the folder of an evaluation: of a network of a bundle on a data set, with these settings."""
     digests = {"bundle": split_reference(bundle)[1], "dataset": split_reference(dataset)[1], "runtime": runtime}
-    return result_output(given.store, step, given.model, digests, given.config, given.code)
+    return _output(step, given, digests, "evaluate")
 
 
 def _derived_output(step: str, given: StepSettings, bundle: str, dataset: str) -> str:
-    digests = {"bundle": split_reference(bundle)[1], "dataset": split_reference(dataset)[1]}
-    return result_output(given.store, step, given.model, digests, given.config, given.code)
+    return _output(step, given, {"bundle": split_reference(bundle)[1], "dataset": split_reference(dataset)[1]}, step)
+
+
+def _output(step: str, given: StepSettings, digests: Mapping[str, str], reads: str) -> str:
+    """Return the URI of the folder of a step.
+
+    The values are those of the checked configuration: on their way through a pipeline whole numbers become 8.0, or 8.
+    """
+    sections = read_sections(given.configuration(), reads)
+    return result_output(given.store, step, given.model, digests, sections, given.code)
 
 
 def _configure(pipeline: str, form: Mapping[str, str], plan: FileArtifact) -> tuple[ConfiguredRun, str]:
@@ -302,15 +307,15 @@ def _publish_model(
     """Fill the artifacts of what was published: a handle, the model card, and the figures of the whole run."""
     opened, numbers = open_bundle(bundle), read_record(record).metrics
     files = opened.manifest.model_files
-    ap = {name: (numbers.get(name) or {}).get("AP") for name in ("mindspore", "onnx", "int8")}
+    ap = {name: (numbers.get(name) or {}).get("AP") for name in MEASURED}
     figures: dict[str, float | None] = {
         "AP": ap["mindspore"],
         "AP50": (numbers.get("mindspore") or {}).get("AP50"),
         "AP_onnx": ap["onnx"],
         "AP_int8": ap["int8"],
         "drop_points": _drop(ap["onnx"], ap["int8"]),
-        "onnx_MB": files["model.onnx"].size / _MEGABYTE if "model.onnx" in files else None,
-        "int8_MB": files["model-int8.onnx"].size / _MEGABYTE if "model-int8.onnx" in files else None,
+        "onnx_MB": _megabytes(files.get(ONNX)),
+        "int8_MB": _megabytes(files.get(ONNX_INT8)),
         "training_seconds": read_record(training).seconds if training else None,
     }
     facts = {"model": opened.manifest.model, "version": numbers.get("version"), "classes": _listed(opened.manifest)}
@@ -321,13 +326,16 @@ def _publish_model(
 
 def _classes(bundle: str) -> str:
     """Return the classes of a bundle, of which nothing but the manifest is read."""
-    place = join_uri(split_reference(bundle)[0], MANIFEST_NAME)
-    return _listed(read_manifest(read_document(place), place))
+    return _listed(open_manifest(bundle))
 
 
 def _listed(manifest: BundleManifest) -> str:
     """Return the names of the classes as one text; a page of Kubeflow has no room for thousands."""
     return ", ".join(manifest.classes)[:_MOST_CHARACTERS]
+
+
+def _megabytes(file: BundleFile | None) -> float | None:
+    return None if file is None else file.size / _MEGABYTE
 
 
 def _drop(before: float | None, after: float | None) -> float | None:

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from kubeyolo.bundle import MANIFEST_NAME, BundleManifest, bundle_reference, check_version, read_manifest
+from kubeyolo.bundle import MANIFEST_NAME, BundleManifest, bundle_reference, check_version, open_manifest
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION, steps_of
-from kubeyolo.compiled.read import pipeline_text, task_names
+from kubeyolo.compiled.read import pipeline_text, required_fields, task_names
 from kubeyolo.config.form import check_filled, resolve_form
 from kubeyolo.config.load import ResolvedConfig, resolve_layers
 from kubeyolo.config.schema import Config
@@ -26,7 +26,7 @@ from kubeyolo.errors import InputError, one_line, suggest
 from kubeyolo.estimate import RunEstimate, estimate_run
 from kubeyolo.evaluation.limits import check_regression
 from kubeyolo.evaluation.names import check_runtime
-from kubeyolo.index import RESULT, run_output, store_id
+from kubeyolo.index import RESULT, RUN_ID, STORE, run_output, store_id
 from kubeyolo.launch.launcher import LOCAL, VOLCANO, checked_settings
 from kubeyolo.models.registry import check_image_size, model_facts
 from kubeyolo.pointers import (
@@ -43,23 +43,13 @@ from kubeyolo.steps.naming import run_name
 from kubeyolo.steps.settings import StepSettings, read_sections
 from kubeyolo.storage.location import FileLocation, absolute, parse
 from kubeyolo.storage.reference import split_reference
-from kubeyolo.storage.uri import join_uri, open_store, read_document, split_uri
+from kubeyolo.storage.uri import join_uri, open_store, split_uri
 from kubeyolo.training.class_images import class_fingerprint
 
 STEP = "configure"
-STORE = "KUBEYOLO_STORE"
-"""Environment variable with the store that an empty field stands for; in pods it is from a ConfigMap."""
-
 _WEIGHTS_STEPS = frozenset({"pretrain_backbone", "train"})
 _BY_FINGERPRINT = {"pretrain": {"data"}}
 """Settings that say where something lies: a run is named after what lies there."""
-
-REQUIRED: Mapping[str, tuple[str, ...]] = {
-    DETECTOR_TRAINING: ("data",),
-    DETECTOR_RETRAINING: ("pointer",),
-    MODEL_EVALUATION: ("bundle", "data"),
-}
-"""The fields of each form that must not be empty."""
 
 Form = Mapping[str, str]
 
@@ -77,7 +67,7 @@ class ConfiguredRun:
         facts: What it is about, in words: data, fingerprint, bundle and the like.
         images: Images by split, where the data was looked at.
         estimate: What it will take; None where nothing is trained.
-        notes: What else whoever starts it should know.
+        notes: Remarks for the person who starts the run.
         has_work: Whether there is something to do; a retraining on unchanged data has nothing.
         bundle: Of an evaluation: reference of the bundle.
         baseline: Of an evaluation: reference of the bundle it is compared with, or empty.
@@ -106,6 +96,8 @@ class ConfiguredRun:
     @property
     def index(self) -> str:
         """URI of the index of its results."""
+        if self.pipeline == MODEL_EVALUATION:
+            return self.settings["evaluate"].index
         return run_output(self.store, self.name, RESULT)
 
     def view(self) -> PlanView:
@@ -132,6 +124,8 @@ class ConfiguredRun:
         if self.pipeline == MODEL_EVALUATION:
             against = f" and {split_reference(self.baseline)[0]}" if self.baseline else ""
             return f"{split_reference(self.bundle)[0]}{against} evaluated on {self.data}."
+        if not self.has_work:
+            return f"Nothing to train: {self.data} has not changed."
         train = self.config.train
         return (
             f"{self.config.model} is trained on {self.data}: {train.max_epoch} epochs at {train.image_size} px, "
@@ -198,8 +192,9 @@ def configure(pipeline: str, form: Form, is_remote: bool = False, mark_store: bo
             "no store: fill in the field store, such as minio://bucket/prefix, or set "
             f"{STORE} (on a cluster: in the ConfigMap kubeyolo-store)"
         )
-    mark = store_id(checked.store, make=mark_store)
+    open_store(checked.store)
     run = _CONFIGURE[pipeline](checked)
+    mark = store_id(checked.store, create=mark_store)
     settings = {task: given.model_copy(update={"store_id": mark}) for task, given in run.settings.items()}
     return replace(run, settings=settings)
 
@@ -214,9 +209,9 @@ def check_form(pipeline: str, form: Form, is_remote: bool = False) -> CheckedFor
     if pipeline not in _CONFIGURE:
         raise InputError(f"unknown pipeline {pipeline!r}{suggest(pipeline, _CONFIGURE)}")
     form = {name: str(value).strip() for name, value in form.items()}
-    check_filled(form, REQUIRED[pipeline])
+    check_filled(form, required_fields(pipeline_text(pipeline)))
     resolved = resolve_form(form)
-    store = _place("the field store", form.get("store") or os.environ.get(STORE, ""), is_remote)
+    store = _place("the field store", form.get("store", ""), is_remote) or _default_store(is_remote)
     checked = CheckedForm(form=form, resolved=resolved, store=store, is_remote=is_remote)
     for name in ("data", "pointer", "bundle", "baseline"):
         checked.place(name)
@@ -224,6 +219,13 @@ def check_form(pipeline: str, form: Form, is_remote: bool = False) -> CheckedFor
         check_runtime(form.get("runtime") or "mindspore")
         return checked
     return _check_training(checked)
+
+
+def _default_store(is_remote: bool) -> str:
+    """Return the store that an empty field stands for; that of a cluster is known in its pods alone."""
+    if is_remote and not os.environ.get(RUN_ID):
+        return ""
+    return _place(f"the store of the environment ({STORE})", os.environ.get(STORE, ""), is_remote)
 
 
 def _check_training(checked: CheckedForm) -> CheckedForm:
@@ -240,8 +242,8 @@ def _check_training(checked: CheckedForm) -> CheckedForm:
         check_version(form["version"])
     check_pointer_name(config.retrain.latest)
     check_regression(config.retrain.max_regression)
-    if config.pretrain.data:
-        _place("pretrain.data", config.pretrain.data, checked.is_remote)
+    for key, place in (("pretrain.data", config.pretrain.data), ("retrain.latest", config.retrain.latest)):
+        _place(key, place, checked.is_remote)
     launcher = form.get("launcher") or LOCAL
     cluster = parse_cluster(form.get("cluster", ""))
     settings = checked_settings(launcher, cluster)
@@ -306,7 +308,8 @@ def _configure_retraining(checked: CheckedForm) -> ConfiguredRun:
         source, notes = _look(data, config)
     except InputError as error:
         raise InputError(f"{pointer} points at a data set that cannot be used: {error}") from error
-    latest = config.retrain.latest or latest_model(checked.store, config.model)
+    latest = _place("retrain.latest", config.retrain.latest, checked.is_remote)
+    latest = latest or latest_model(checked.store, config.model)
     current = read_model_pointer(latest)
     if current is not None and not open_store(current.bundle).exists(MANIFEST_NAME):
         raise InputError(
@@ -332,7 +335,7 @@ def _configure_evaluation(checked: CheckedForm) -> ConfiguredRun:
     runtime = check_runtime(checked.form.get("runtime") or "mindspore")
     places = {name: _bundle_of(checked, name) for name in ("bundle", "baseline")}
     references = {name: bundle_reference(place) if place else "" for name, place in places.items()}
-    manifests = {name: manifest_of(reference) for name, reference in references.items() if reference}
+    manifests = {name: open_manifest(reference) for name, reference in references.items() if reference}
     resolved = {name: bundle_config(manifest, checked.form) for name, manifest in manifests.items()}
     config = resolved["bundle"].config
     source, notes = _look(data, config)
@@ -396,13 +399,6 @@ def _bundle_of(checked: CheckedForm, field_name: str) -> str:
     return bundle if bundle == place else _place(f"the bundle that {place} names", bundle, checked.is_remote)
 
 
-def manifest_of(reference: str) -> BundleManifest:
-    """Return the manifest of a bundle; none of its other files is read."""
-    uri = split_reference(reference)[0]
-    place = join_uri(uri, MANIFEST_NAME)
-    return read_manifest(read_document(place), place)
-
-
 def _trained_run(
     pipeline: str,
     checked: CheckedForm,
@@ -414,12 +410,12 @@ def _trained_run(
     config, store = checked.resolved.config, checked.store
     images = _place("pretrain.data", config.pretrain.data, checked.is_remote) if config.pretrain.data else ""
     config = config.model_copy(update={"pretrain": config.pretrain.model_copy(update={"data": images})})
-    images_print = class_fingerprint(images) if images and config.pretrain.enabled else ""
+    images_fingerprint = class_fingerprint(images) if images and config.pretrain.enabled else ""
     identity = {
         "pipeline": pipeline,
         "config": config.model_dump(mode="json", exclude=_BY_FINGERPRINT),
         "fingerprint": source.fingerprint,
-        "images": images_print,
+        "images": images_fingerprint,
         "version": more.get("version", ""),
     }
     name = run_name(config.model, data, identity)
@@ -431,7 +427,7 @@ def _trained_run(
             code=weights_source() if step in _WEIGHTS_STEPS else results_source(),
             config=read_sections(config, step),
         )
-    settings["pretrain_backbone"] = settings["pretrain_backbone"].model_copy(update={"fingerprint": images_print})
+    settings["pretrain_backbone"] = settings["pretrain_backbone"].model_copy(update={"fingerprint": images_fingerprint})
     launch = {"launcher": checked.launcher, "cluster": dict(checked.cluster)}
     settings["train"] = settings["train"].model_copy(update=launch)
     index = run_output(store, name, RESULT)
@@ -479,9 +475,9 @@ def _validation(store: str, data: str, source: SourceFacts) -> StepSettings:
 
 def _look(data: str, config: Config) -> tuple[SourceFacts, tuple[str, ...]]:
     """Look at a data set; return what was found, and how."""
-    begun = time.monotonic()
+    start = time.monotonic()
     source = source_facts(data)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - start
     split = config.evaluate.split
     if split not in source.images and split not in REQUIRED_SPLITS:
         raise InputError(f"evaluate.split: {data} has no split {split!r}{suggest(split, source.images)}")
@@ -497,18 +493,16 @@ def _version_notes(checked: CheckedForm, version: str) -> tuple[str, ...]:
 
 
 def _estimate(config: Config, source: SourceFacts, checked: CheckedForm) -> RunEstimate:
-    processes, cores, nodes = config.train.processes, len(os.sched_getaffinity(0)), 1
+    processes, nodes = config.train.processes, 1
+    # Of a pod that is not there yet nothing is known.
+    is_elsewhere = checked.is_remote and not os.environ.get(RUN_ID)
+    cores = None if is_elsewhere else len(os.sched_getaffinity(0))
     if checked.launcher == VOLCANO:
         cluster = checked_settings(VOLCANO, checked.cluster)
-        cores, nodes = max(1, round(_cores(cluster.cpu))), cluster.nodes_for(processes)
+        cores, nodes = max(1, round(cluster.processors)), cluster.nodes_for(processes)
     return estimate_run(
         model_facts(config.model), config, source.images, data_bytes=source.size, cores=cores, nodes=nodes
     )
-
-
-def _cores(quantity: str) -> float:
-    """Return a quantity of processors of Kubernetes, such as 500m, as a number."""
-    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
 def _ungated(config: Config) -> Config:

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-RUN_PID = "KUBEYOLO_RUN_PID"
-"""Environment variable with the process id of the run; set where a run on this machine starts steps."""
+from kubeyolo.events import RUN_PID
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 10.0

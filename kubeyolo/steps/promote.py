@@ -175,7 +175,10 @@ def _check_unmoved(latest: str, seen: SeenPointer, expected: set[str]) -> None:
     """Refuse to replace a model that another run, or a person, has made current in the meantime."""
     now = split_reference(seen.bundle)[0]
     if now not in expected:
-        raise WorkError(f"{latest} names {now or 'no model any more'}, moved while this one was trained; run it again")
+        raise WorkError(
+            f"{latest}: the current model changed during this training, it is now {now or 'no model'}; "
+            "run the retraining again"
+        )
 
 
 def _numbers(published: str, current: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:

@@ -21,13 +21,13 @@ from kubeyolo.bundle import (
     repair_bundle,
 )
 from kubeyolo.errors import InputError
+from kubeyolo.evaluation.names import MEASURED
 from kubeyolo.evaluation.results import COCO_NUMBERS
 from kubeyolo.steps.record import Stopwatch, read_record, write_record, write_report
 from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.uri import join_uri, open_store
 
 STEP = "publish"
-_RUNTIMES = ("mindspore", "onnx", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def publish(bundle: str, store: str, version: str = "", evaluation: str = "") ->
         evaluation: URI of the record of the trained network's evaluation, for the model card.
 
     Raises:
-        InputError: The version is no name.
+        InputError: The version is not a valid name.
         VersionTaken: The version is taken by other networks.
     """
     from kubeyolo.bundle import open_bundle
@@ -127,7 +127,7 @@ def _numbers(bundle: Bundle, evaluation: str) -> dict[str, dict[str, float | Non
     """Return the COCO numbers of every runtime that has been evaluated."""
     from kubeyolo.steps.detection import numbers_of
 
-    numbers = numbers_of(bundle.manifest.metrics, _RUNTIMES)
+    numbers = numbers_of(bundle.manifest.metrics, MEASURED)
     if evaluation:
         record = read_record(evaluation)
         if record.step != "evaluate":
@@ -135,7 +135,7 @@ def _numbers(bundle: Bundle, evaluation: str) -> dict[str, dict[str, float | Non
         measured = record.metrics
         found = {number.key: measured.get(number.key) for number in COCO_NUMBERS}
         numbers = {str(measured.get("runtime", "mindspore")): found, **numbers}
-    return {name: numbers[name] for name in _RUNTIMES if name in numbers}
+    return {name: numbers[name] for name in MEASURED if name in numbers}
 
 
 def _model_card(bundle: Bundle, numbers: dict[str, dict[str, float | None]]) -> str:

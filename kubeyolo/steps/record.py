@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from kubeyolo.bundle import MANIFEST_NAME as BUNDLE_NAME
-from kubeyolo.bundle import read_manifest
+from kubeyolo.bundle import UnreadableManifest, read_manifest
 from kubeyolo.data.manifest import MANIFEST_NAME as DATASET_NAME
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.errors import InputError
 from kubeyolo.events import RECORD_NAME, REPORT_NAME, StepRecord
-from kubeyolo.storage.base import NotFound
-from kubeyolo.storage.integrity import sha256_bytes
+from kubeyolo.storage.base import NotFound, Store
+from kubeyolo.storage.integrity import DamagedContent, sha256_bytes
 from kubeyolo.storage.reference import check_pinned, pin, split_reference
 from kubeyolo.storage.uri import join_uri, open_store, read_document, split_uri, write_document
 
@@ -58,11 +58,15 @@ def write_record(
     record = StepRecord(step=step, seconds=seconds, outputs=dict(outputs), metrics=dict(metrics), report=report)
     document = record.model_dump_json(indent=1).encode()
     store, uri = open_store(output), join_uri(output, RECORD_NAME)
-    if not store.create_bytes(RECORD_NAME, document):
-        there = store.read_bytes(RECORD_NAME)
+    while not store.create_bytes(RECORD_NAME, document):
+        try:
+            there, etag = store.read_version(RECORD_NAME)
+        except NotFound:
+            continue
         if _is_same_result(_read(there), _read(document)):
             return pin(uri, sha256_bytes(there))
-        store.write_bytes(RECORD_NAME, document)
+        if store.replace_bytes(RECORD_NAME, document, etag):
+            break
     return pin(uri, sha256_bytes(document))
 
 
@@ -110,26 +114,32 @@ def is_whole(reference: str) -> bool:
     uri, digest = split_reference(reference)
     if "://" not in uri:
         return True
-    try:
-        if not digest:
-            folder_uri, name = split_uri(uri)
-            return open_store(folder_uri).exists(name)
-        store = open_store(uri)
-        if store.exists(BUNDLE_NAME):
-            document = store.read_bytes(BUNDLE_NAME)
-            manifest = read_manifest(document, uri)
-            files = {manifest.key(name): file.size for name, file in manifest.files.items()}
-            found = sha256_bytes(document)
-        elif store.exists(DATASET_NAME):
-            dataset = DatasetManifest.model_validate_json(store.read_bytes(DATASET_NAME))
-            parts = [part for split in dataset.splits.values() for part in (split.index, *split.shards)]
-            files, found = {part.name: part.size for part in parts}, dataset.digest
-        else:
-            return False
-    except (InputError, ValidationError):
+    if not digest:
+        folder_uri, name = split_uri(uri)
+        return open_store(folder_uri).exists(name)
+    store = open_store(uri)
+    content = _content(store)
+    if content is None:
         return False
+    found, files = content
     there = {stored.key: stored.size for stored in store.list()}
     return found == digest and all(there.get(name) == size for name, size in files.items())
+
+
+def _content(store: Store) -> tuple[str, dict[str, int]] | None:
+    """Return the digest of a bundle or a data set and the sizes of its files; None where there is neither."""
+    try:
+        if store.exists(BUNDLE_NAME):
+            document = store.read_bytes(BUNDLE_NAME)
+            bundle = read_manifest(document, store.uri_of(BUNDLE_NAME))
+            return sha256_bytes(document), {bundle.key(name): file.size for name, file in bundle.files.items()}
+        if store.exists(DATASET_NAME):
+            dataset = DatasetManifest.model_validate_json(store.read_bytes(DATASET_NAME))
+            parts = [part for split in dataset.splits.values() for part in (split.index, *split.shards)]
+            return dataset.digest, {part.name: part.size for part in parts}
+    except (NotFound, DamagedContent, UnreadableManifest, ValidationError):
+        pass
+    return None
 
 
 def _read(document: bytes) -> StepRecord | None:

@@ -13,7 +13,9 @@ from kubeyolo.errors import InputError
 
 
 class StepSettings(BaseModel):
-    """The settings of one step, as they travel through a pipeline: a struct without nulls and without empty values.
+    """The settings of one step, as they travel through a pipeline.
+
+    They are a struct without nulls; fields at their default are left out.
 
     Attributes:
         model: Name of the detector.
@@ -24,7 +26,7 @@ class StepSettings(BaseModel):
         data: URI of what is read: the COCO data set, or images by class.
         fingerprint: Fingerprint of what lies there.
         version: Version to publish under; empty makes one from the content.
-        index: URI that receives a copy of the step's record, so that whoever knows the run finds its results.
+        index: URI that receives a copy of the step's record, by which results are found from the name of the run.
         launcher: Where training runs.
         cluster: Settings of the launcher volcano.
         runtime: What runs the network that is evaluated.
@@ -75,8 +77,10 @@ class StepSettings(BaseModel):
         Raises:
             InputError: A value is not allowed.
         """
+        if not self.model:
+            raise InputError("the settings of this step name no model; they are made by the step configure")
         try:
-            return Config.model_validate({"model": self.model or Config().model, **self.config})
+            return Config.model_validate({"model": self.model, **self.config})
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))

@@ -27,10 +27,14 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class DamagedContent(InputError):
+    """Stored content does not have its checksum."""
+
+
 def check_sha256(what: str, expected: str, found: str) -> None:
-    """Raise ``InputError`` naming ``what`` when two digests differ."""
+    """Raise ``DamagedContent`` naming ``what`` when two digests differ."""
     if expected != found:
-        raise InputError(
+        raise DamagedContent(
             f"{what}: the content does not have its checksum (expected sha256 {expected}, found {found}); "
             "it was damaged or changed: write it again from its source"
         )

@@ -33,5 +33,5 @@ def check_pinned(uri: str, expected: str, found: str) -> None:
     if expected and expected != found:
         raise InputError(
             f"{uri}: its content has changed: expected sha256 {expected[:12]}…, found {found[:12]}…; "
-            "run the step again that made it"
+            "run the step that made it again"
         )

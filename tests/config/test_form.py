@@ -212,7 +212,7 @@ KNOWN = names("detector-training")
         ({"split": "val"}, "it has no field: write {evaluate: {split: …}} into the field settings"),
         (
             {"conf_threshold": 0.1},
-            "write {evaluate: {conf_threshold: …} or predict: {conf_threshold: …}} into the field settings",
+            "write {evaluate: {conf_threshold: …}} or {predict: {conf_threshold: …}} into the field settings",
         ),
         ({"max_regression": 1}, "write {retrain: {max_regression: …}} into the field settings"),
         ({"data": ""}, "the field 'data' is empty (URI of the COCO data set"),

@@ -75,7 +75,9 @@ def test_a_run_without_a_store_in_its_form_has_that_of_the_environment(
     monkeypatch.delenv(STORE, raising=False)
     for form in ({}, {"store": ""}):
         result = remote_result(ended(*TRAINING, data="minio://d", **form))
-        assert result == RemoteResult(note=f"its store is that of the cluster: set {STORE} to see what it has made")
+        assert result == RemoteResult(
+            note=f"the run uses the store of the cluster; set {STORE} to its URI to see the results"
+        )
     monkeypatch.setenv(STORE, store)
     result = remote_result(ended(*TRAINING, data="minio://d", store=""))
     assert result is not None and result.bundle == f"{store}/models/yolov5n-r7/1.0.0"
@@ -103,14 +105,14 @@ def test_results_that_a_later_run_has_written_are_not_shown(
 def test_a_store_that_cannot_be_read_is_told(store: str, tmp_path: Path, missing: str) -> None:
     (tmp_path / "runs" / missing).unlink()
     result = remote_result(ended(*TRAINING, store=store, data="minio://d"))
-    assert result is not None and result.note.startswith("what it has made cannot be read from here:")
+    assert result is not None and result.note.startswith("cannot read its results from here:")
     assert missing in result.note and not result.numbers and not result.bundle
 
 
 def test_a_note_that_names_no_index_is_told(store: str) -> None:
     write_note(store, RUN_ID, {"name": "one"})
     result = remote_result(ended(*TRAINING, store=store, data="minio://d"))
-    assert result is not None and "cannot be read from here: 'index'" in result.note
+    assert result is not None and "cannot read its results from here" in result.note
 
 
 def test_a_retraining_says_which_model_is_the_current_one(store: str) -> None:

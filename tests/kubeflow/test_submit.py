@@ -127,7 +127,7 @@ def test_the_result_of_a_run_is_found_by_its_id(
     store = f"minio://{bucket}/store"
     code, out, err = pipeline("submit", "--data", f"minio://{bucket}/data/shapes", "--store", store, "--wait")
     assert code == 0, err
-    assert "what it has made cannot be read from here" in out
+    assert "cannot read its results from here" in out
     (run_id,) = double.runs
     index = run_output(store, "one", "result.json")
     write_note(store, run_id, {"name": "one", "index": index})

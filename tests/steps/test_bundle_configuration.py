@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from kubeyolo.bundle import BundleManifest, publish_bundle
+from kubeyolo.bundle import BundleManifest, open_manifest, publish_bundle
 from kubeyolo.cli.steps import _config_of
 from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
-from kubeyolo.steps.configure import bundle_config, manifest_of
+from kubeyolo.steps.configure import bundle_config
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.yaml"
 
@@ -35,7 +35,7 @@ def bundle(tmp_path: Path) -> str:
 
 
 def config_of(bundle: str, **settings: dict[str, Any]) -> Config:
-    return bundle_config(manifest_of(bundle), {"settings": json.dumps(settings)}).config
+    return bundle_config(open_manifest(bundle), {"settings": json.dumps(settings)}).config
 
 
 def test_a_bundle_keeps_what_it_was_trained_with(bundle: str) -> None:
@@ -45,7 +45,7 @@ def test_a_bundle_keeps_what_it_was_trained_with(bundle: str) -> None:
 
 
 def test_sections_that_no_weights_depend_on_are_not_those_of_the_bundle(bundle: str) -> None:
-    manifest = manifest_of(bundle)
+    manifest = open_manifest(bundle)
     judged = manifest.config | {"evaluate": {"min_ap": 0.9}, "quantize": {"max_drop": 0.25}}
     config = bundle_config(manifest.model_copy(update={"config": judged}), {}).config
     assert config.train.seed == 7
@@ -59,7 +59,7 @@ def test_values_of_trained_sections_are_taken_over_those_of_the_bundle(bundle: s
 
 
 def test_each_value_says_where_it_is_from(bundle: str) -> None:
-    resolved = bundle_config(manifest_of(bundle), {"settings": "{train: {seed: 3}}"})
+    resolved = bundle_config(open_manifest(bundle), {"settings": "{train: {seed: 3}}"})
     assert resolved.origins["train.image_size"] == "the bundle"
     assert resolved.origins["train.seed"] == "the field settings"
 

@@ -12,6 +12,7 @@ import pytest
 
 from kubeyolo.bundle import ONNX, bundle_reference, open_bundle
 from kubeyolo.catalogue import STEPS
+from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import Config
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.errors import InputError, WorkError
@@ -21,7 +22,7 @@ from kubeyolo.pointers import read_model_pointer
 from kubeyolo.source import results_source
 from kubeyolo.steps import component, pretrain
 from kubeyolo.steps.record import read_record, write_record
-from kubeyolo.steps.settings import StepSettings
+from kubeyolo.steps.settings import StepSettings, read_sections
 from kubeyolo.storage.reference import pin, split_reference
 from kubeyolo.storage.uri import open_store
 from tests.steps.fixed_detector import CLASSES, MODEL, fixed_bundle, write_data
@@ -255,13 +256,43 @@ def test_an_unknown_key_of_the_settings_is_refused(tasks: Tasks, step: str, caps
 def test_settings_that_a_step_cannot_use_are_refused(
     tasks: Tasks, settings: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = settings if settings == {"code": "c"} else {"store": tasks.form["store"], "code": "c", **settings}
+    whole = (
+        settings
+        if settings == {"code": "c"}
+        else {"store": tasks.form["store"], "code": "c", "model": MODEL, **settings}
+    )
     code, line = failure(called(tasks, "train", whole), capsys)
     assert code == InputError.exit_code and words in line
 
 
+@pytest.mark.parametrize("step", ["evaluate", "export_model", "quantize"])
+def test_the_folder_of_a_result_does_not_depend_on_how_numbers_travelled(step: str) -> None:
+    """The command line has 8 and 1.0, a run on this machine 8.0 and 1.0, one on a cluster 8 and 1."""
+    config = load_config()
+    sections = read_sections(config, step)
+
+    def travelled(change: Callable[[float], float]) -> str:
+        def each(value: Any) -> Any:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            return change(value) if is_number else value
+
+        values = {name: {key: each(value) for key, value in section.items()} for name, section in sections.items()}
+        given = StepSettings(store="file:///s", code="c", model=config.model, config=values)
+        return component._derived_output(step, given, pin("file:///b", "1" * 64), pin("file:///d", "2" * 64))
+
+    def as_whole(value: float) -> float:
+        return int(value) if value == int(value) else value
+
+    assert len({travelled(lambda value: value), travelled(float), travelled(as_whole)}) == 1
+
+
 def test_whole_numbers_that_went_through_a_pipeline_as_floats_are_whole_again() -> None:
-    struct = {"store": "s", "code": "c", "config": {"train": {"max_epoch": 5.0, "lr_epochs": [1.0, 2.0]}}}
+    struct = {
+        "store": "s",
+        "code": "c",
+        "model": MODEL,
+        "config": {"train": {"max_epoch": 5.0, "lr_epochs": [1.0, 2.0]}},
+    }
     config = StepSettings.parse(struct, "train").configuration()
     assert (config.train.max_epoch, config.train.lr_epochs) == (5, (1, 2))
 
@@ -298,7 +329,7 @@ def test_a_reference_with_another_digest_is_refused_in_one_line(
     assert code == InputError.exit_code
     assert line == (
         f"{uri}: its content has changed: expected sha256 {'0' * 12}…, found {digest[:12]}…; "
-        "run the step again that made it"
+        "run the step that made it again"
     )
 
 

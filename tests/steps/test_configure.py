@@ -14,20 +14,20 @@ import yaml
 from kubeyolo.bundle import BundleManifest, bundle_reference, publish_bundle
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, FIELDS, MODEL_EVALUATION, STEPS
 from kubeyolo.cli.forms import training_form
-from kubeyolo.compiled.read import fields_of, pipeline_text, task_names
+from kubeyolo.compiled.read import fields_of, pipeline_text, required_fields, task_names
 from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import Config
 from kubeyolo.data.digest import fingerprint
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.errors import InputError
-from kubeyolo.index import read_note, run_output, store_id
+from kubeyolo.index import RUN_ID, STORE, read_note, run_output, store_id
 from kubeyolo.kubeflow.schedules import read_schedules, wanted_schedule
 from kubeyolo.models.registry import model_facts
 from kubeyolo.pointers import ModelPointer, read_model_version, write_model_pointer
 from kubeyolo.report.model_card import escape
 from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps import component
-from kubeyolo.steps.configure import REQUIRED, STORE, ConfiguredRun, check_form, configure, parse_cluster
+from kubeyolo.steps.configure import ConfiguredRun, check_form, configure, parse_cluster
 from kubeyolo.steps.record import read_record
 from kubeyolo.steps.settings import StepSettings
 from kubeyolo.storage.uri import open_store, write_document
@@ -101,8 +101,11 @@ def test_a_form_that_makes_sense_is_taken(pipeline: str) -> None:
         ({"weights": "minio://m/old"}, "weights = 'minio://m/old': a training cannot start from the weights"),
         ({"start_from": "current"}, "start_from = 'current': a training cannot start from the weights"),
         ({"launcher": "vulcano"}, "did you mean 'volcano'"),
-        ({"cluster": "cpu"}, "settings of the cluster are of the launcher volcano"),
-        ({"launcher": "local", "cluster": '{"queue": "x"}'}, "settings of the cluster are of the launcher volcano"),
+        ({"cluster": "cpu"}, "cluster is set, but launcher is local; set launcher to volcano"),
+        (
+            {"launcher": "local", "cluster": '{"queue": "x"}'},
+            "cluster is set, but launcher is local; set launcher to volcano",
+        ),
         ({"launcher": "volcano", "cluster": '{"que": "x"}'}, "unknown key 'que' of the cluster settings; did you mean"),
         ({"launcher": "volcano", "cluster": "ascend910"}, "unknown preset 'ascend910' of the cluster; did you mean"),
         ({"launcher": "volcano", "cluster": "{"}, "the field cluster is not JSON or YAML"),
@@ -153,9 +156,7 @@ def test_forms_of_the_other_pipelines_are_checked_too(pipeline: str, values: dic
 
 @pytest.mark.parametrize("pipeline", SOME)
 def test_fields_that_must_not_be_empty_are_named(pipeline: str) -> None:
-    fields = fields_of(pipeline_text(pipeline))
-    assert sorted(REQUIRED[pipeline]) == sorted(name for name, facts in fields.items() if not facts.get("isOptional"))
-    for name in REQUIRED[pipeline]:
+    for name in required_fields(pipeline_text(pipeline)):
         for empty in ("", "  "):
             with pytest.raises(InputError, match=f"^the field '{name}' is empty .{FIELDS[name][:20]}"):
                 check_form(pipeline, SOME[pipeline] | {name: empty})
@@ -210,10 +211,27 @@ def test_a_store_is_needed_from_the_form_or_the_environment(
     assert configure(DETECTOR_TRAINING, {"data": str(data), "store": f"{store}2"}).store == f"{store}2"
 
 
-def test_the_store_of_pods_is_no_folder(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
-    monkeypatch.setenv(STORE, store)
+def test_the_store_of_pods_is_not_a_folder(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+    form = {"data": "minio://data/x"}
     with pytest.raises(InputError, match=f"the field store = {store}: pods see no folder"):
-        check_form(DETECTOR_TRAINING, {"data": "minio://data/x"}, is_remote=True)
+        check_form(DETECTOR_TRAINING, form | {"store": store}, is_remote=True)
+    # The environment of this machine is not that of pods.
+    monkeypatch.setenv(STORE, store)
+    assert check_form(DETECTOR_TRAINING, form, is_remote=True).store == ""
+    monkeypatch.setenv(RUN_ID, "0f6d-17")
+    with pytest.raises(InputError, match=f"the store of the environment .{STORE}. = {store}: pods see no folder"):
+        check_form(DETECTOR_TRAINING, form, is_remote=True)
+
+
+@pytest.mark.parametrize("place", ["/data/latest.json", "latest.json"])
+def test_the_pointer_of_pods_is_not_a_file_of_this_machine(place: str) -> None:
+    form = {
+        "pointer": "minio://data/latest.json",
+        "store": "minio://store",
+        "settings": f"{{retrain: {{latest: {place}}}}}",
+    }
+    with pytest.raises(InputError, match=f"retrain.latest = {place}: pods see no folder"):
+        check_form(DETECTOR_RETRAINING, form, is_remote=True)
 
 
 @pytest.mark.parametrize(
@@ -423,6 +441,9 @@ def test_every_task_has_its_settings_with_the_sections_that_its_step_reads(every
                 expected.setdefault(section, set()).update([name] if name else type(owner).model_fields)
             assert {section: set(values) for section, values in given.config.items()} == expected, (pipeline, task)
             # Each is handed its values, and the step finds the same configuration as the run has.
+            if not given.model:
+                assert not given.config
+                continue
             read, whole = given.configuration(), run.config
             for section, names in expected.items():
                 for name in names - {"min_ap"}:
@@ -454,7 +475,8 @@ def test_a_struct_that_went_through_a_pipeline_is_the_same_settings(every_run: d
         for name, given in run.settings.items():
             parsed = StepSettings.parse(as_protobuf(given.struct()), name)
             assert parsed == given
-            assert parsed.configuration() == given.configuration()
+            if given.model:
+                assert parsed.configuration() == given.configuration()
 
 
 def test_code_data_and_places_are_handed_to_the_steps_that_need_them(

@@ -283,7 +283,7 @@ def test_a_record_of_other_numbers_or_outputs_takes_the_place(tmp_path: Path, ch
     second = write_record(tmp_path.as_uri(), "train", 60.0, **given | change)
     assert split_reference(second)[0] == split_reference(first)[0] and second != first
     assert read_record(second).outputs == (given | change)["outputs"]
-    with pytest.raises(InputError, match=r"metrics\.json: its content has changed: .*; run the step again"):
+    with pytest.raises(InputError, match=r"metrics\.json: its content has changed: .*; run the step that made it"):
         read_record(first)
 
 

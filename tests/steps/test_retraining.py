@@ -273,7 +273,7 @@ def test_a_pointer_that_was_moved_in_the_meantime_stays(place: Place, monkeypatc
     bundle = fixed_bundle(place.folder / "new", {"onnx": 0, "int8": 4}, validated.dataset)
     candidate, config = place.candidate(found, bundle, validated), found.settings["promote"].configuration()
     arguments = (candidate, known.record, place.latest, place.store, str(place.folder / "promote"), config)
-    with pytest.raises(WorkError, match=f"names {other}, moved while this one was trained; run it again"):
+    with pytest.raises(WorkError, match=f"changed during this training, it is now {other}; run the retraining again"):
         promote(*arguments)
     assert place.current().bundle == other
     # Moved while the bundle is copied.
