@@ -259,5 +259,5 @@ FIELDS: Mapping[str, str] = MappingProxyType(
 
 def steps_of(names: Iterable[str]) -> tuple[Step, ...]:
     """Return the steps of these names, in the order of the catalogue; names of tasks may have dashes."""
-    wanted = {name.replace("-", "_") for name in names}
-    return tuple(step for step in STEPS.values() if step.name in wanted)
+    step_names = {name.replace("-", "_") for name in names}
+    return tuple(step for step in STEPS.values() if step.name in step_names)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-import yaml
-
 from kubeyolo.catalogue import DETECTOR_TRAINING, PIPELINES, STEPS, Step, steps_of
-from kubeyolo.compiled.read import pipeline_text, task_names
+from kubeyolo.compiled.read import fields_of, pipeline_text, task_names
+from kubeyolo.config.reference import reference_table
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- made by: make pipelines ({}) -->", "<!-- end of what is made -->"
@@ -40,15 +39,13 @@ def form_tables() -> str:
     """Return the tables of the fields of every pipeline's form."""
     parts = []
     for name, title in PIPELINES.items():
-        document = next(yaml.safe_load_all(pipeline_text(name)))
-        fields: Mapping[str, Mapping[str, object]] = document["root"]["inputDefinitions"]["parameters"]
         rows = [
             (
                 f"`{field}`",
                 f"`{facts['defaultValue']}`" if facts.get("defaultValue") else "",
                 str(facts.get("description", "")),
             )
-            for field, facts in sorted(fields.items())
+            for field, facts in sorted(fields_of(pipeline_text(name)).items())
         ]
         parts += [f"### {name}", title, _table(("field", "default", "what"), rows)]
     return "\n\n".join(parts)
@@ -62,6 +59,7 @@ def made_files() -> dict[Path, str]:
     }
     makers[ROOT / "README.md"] = ("steps", step_table)
     makers[ROOT / "docs" / "runs.md"] = ("forms", form_tables)
+    makers[ROOT / "docs" / "configuration.md"] = ("settings", lambda: reference_table().strip())
     return {path: _replaced(path, what, make()) for path, (what, make) in makers.items()}
 
 
@@ -72,11 +70,10 @@ def stale_tables() -> list[str]:
 
 def write_tables() -> list[Path]:
     """Write the made tables anew and return the files that have changed."""
-    changed = [path for path, text in made_files().items() if path.read_text("utf-8") != text]
-    texts = made_files()
-    for path in changed:
-        path.write_text(texts[path], encoding="utf-8")
-    return changed
+    changed = {path: text for path, text in made_files().items() if path.read_text("utf-8") != text}
+    for path, text in changed.items():
+        path.write_text(text, encoding="utf-8")
+    return list(changed)
 
 
 def _replaced(path: Path, what: str, made: str) -> str:

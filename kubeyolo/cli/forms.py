@@ -22,7 +22,7 @@ from kubeyolo.cli.options import (
 if TYPE_CHECKING:
     from kubeyolo.steps.configure import ConfiguredRun
 
-PLACES = ("data", "store", "pointer", "bundle", "baseline")
+PLACES = ("data", "store")
 
 
 def training_form(

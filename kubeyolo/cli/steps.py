@@ -71,7 +71,7 @@ def pretrain(
     """
     from kubeyolo.config.load import load_config
     from kubeyolo.source import weights_source
-    from kubeyolo.steps.places import backbone_output
+    from kubeyolo.steps.outputs import backbone_output
     from kubeyolo.steps.pretrain import pretrain_backbone
     from kubeyolo.training.class_images import class_fingerprint
 
@@ -121,7 +121,7 @@ def train(
     from kubeyolo.launch.launcher import training_launcher
     from kubeyolo.source import weights_source
     from kubeyolo.steps import train as step
-    from kubeyolo.steps.places import training_output
+    from kubeyolo.steps.outputs import training_output
 
     config = load_config(model, config_file, sets_of(sets))
     launch = training_launcher(launcher, None, cluster, sets_of(cluster_sets))
@@ -280,7 +280,7 @@ def _output(store: str, step: str, bundle: str, dataset: str, config: Config, ru
     """Return where a step writes: the place that the same step of a pipeline has, whose result it takes or leaves."""
     from kubeyolo.bundle import bundle_reference
     from kubeyolo.source import results_source
-    from kubeyolo.steps.places import result_output
+    from kubeyolo.steps.outputs import result_output
     from kubeyolo.steps.settings import read_sections
     from kubeyolo.storage.reference import split_reference
 

@@ -31,6 +31,11 @@ def pipeline_text(name: str = DETECTOR_TRAINING) -> str:
     return (_COMPILED / f"{name}.yaml").read_text(encoding="utf-8")
 
 
+def description_of(text: str) -> str:
+    """Return the description of a compiled pipeline, which explains the fields of its form."""
+    return str(_document(text).get("pipelineInfo", {}).get("description", ""))
+
+
 def fields_of(text: str) -> dict[str, dict[str, Any]]:
     """Return the fields of the form of a compiled pipeline: type, description, default and choices by name."""
     parameters = _document(text)["root"].get("inputDefinitions", {}).get("parameters", {})

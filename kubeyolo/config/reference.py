@@ -1,4 +1,4 @@
-"""The table of all configuration keys in docs/configuration.md: ``python -m kubeyolo.config.reference``."""
+"""The table of all configuration keys in docs/configuration.md."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kubeyolo.config.schema import Config
-
-BEGIN = "<!-- made by: python -m kubeyolo.config.reference -->"
-END = "<!-- end of what is made -->"
 
 _TYPES = {"integer": "int", "number": "float", "boolean": "bool", "string": "text"}
 _BOUNDS = (("exclusiveMinimum", "> "), ("minimum", "≥ "), ("exclusiveMaximum", "< "), ("maximum", "≤ "))
@@ -44,7 +41,3 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "multipleOf" in schema:
         bounds.append(f"multiple of {schema['multipleOf']}")
     return " ".join([_TYPES[schema["type"]], ", ".join(bounds)]).strip()
-
-
-if __name__ == "__main__":
-    print(reference_table(), end="")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubeyolo import __version__
+from kubeyolo.compiled.read import description_of
 from kubeyolo.errors import InputError, one_line
 from kubeyolo.kubeflow.remote import LONGEST, MARK, RemoteRun, RemoteStep, recurring_of, run_of
 from kubeyolo.kubeflow.schedules import Change, Recurring, Wanted
@@ -78,8 +79,9 @@ class Kubeflow:
         self._recurring = api.RecurringRunServiceApi(self._client)
         self._call("its health", api.HealthzServiceApi(self._client).healthz_service_get_healthz)
 
-    def pipeline_version(self, name: str, text: str, description: str = "") -> tuple[str, str]:
+    def pipeline_version(self, name: str, text: str) -> tuple[str, str]:
         """Return the ids of a pipeline and of the version with this content, which is uploaded unless it is there."""
+        description = description_of(text)
         version = f"{__version__}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         what = f"pipeline {name}"
         try:

@@ -15,7 +15,7 @@ from kubeyolo.bundle import MODEL_CARD, ONNX, ONNX_INT8, BundleFile, BundleManif
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION
 from kubeyolo.evaluation.names import MEASURED, RuntimeName
 from kubeyolo.index import RUN_ID, run_output, write_note
-from kubeyolo.steps.places import backbone_output, result_output, training_output
+from kubeyolo.steps.outputs import backbone_output, result_output, training_output
 from kubeyolo.steps.record import read_record, write_record, write_report
 from kubeyolo.steps.reporting import (
     ConfusionArtifact,

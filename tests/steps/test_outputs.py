@@ -13,7 +13,7 @@ from kubeyolo import source
 from kubeyolo.config.load import load_config
 from kubeyolo.index import run_output
 from kubeyolo.source import results_source, weights_source
-from kubeyolo.steps.places import backbone_output, result_output, training_output
+from kubeyolo.steps.outputs import backbone_output, result_output, training_output
 from kubeyolo.steps.settings import read_sections
 from kubeyolo.storage.reference import pin
 
@@ -85,10 +85,10 @@ def test_a_gate_on_ap_and_settings_that_a_step_does_not_read_are_not_in_the_name
 
 def test_versions_of_the_packages_that_compute_are_in_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
     before = (training(), backbone_output(STORE, load_config(), "i", "c"), result("evaluate"))
-    monkeypatch.setattr("kubeyolo.steps.places.weights_versions", lambda: {"mindspore": "9"})
+    monkeypatch.setattr("kubeyolo.steps.outputs.weights_versions", lambda: {"mindspore": "9"})
     after = (training(), backbone_output(STORE, load_config(), "i", "c"), result("evaluate"))
     assert after[0] != before[0] and after[1] != before[1] and after[2] == before[2]
-    monkeypatch.setattr("kubeyolo.steps.places.results_versions", lambda: {"onnxruntime": "9"})
+    monkeypatch.setattr("kubeyolo.steps.outputs.results_versions", lambda: {"onnxruntime": "9"})
     assert result("evaluate") != before[2] and training() == after[0]
 
 
