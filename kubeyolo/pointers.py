@@ -123,8 +123,10 @@ def read_model_version(uri: str) -> SeenPointer:
     except NotFound:
         return SeenPointer(None, None)
     pointer = _parse(document, uri, ModelPointer, _MODEL_EXAMPLE)
+    if not pointer.bundle:
+        raise InputError(f"{uri}: bundle is empty; expected {_MODEL_EXAMPLE}")
     # People write paths, and slashes at the end.
-    bundle = parse(pointer.bundle).uri if pointer.bundle else ""
+    bundle = parse(pointer.bundle).uri
     return SeenPointer(pointer.model_copy(update={"bundle": bundle}), etag)
 
 

@@ -37,6 +37,7 @@ WEIGHTS = ("config/schema.py", "data", "losses", "models", "runtime.py", "traini
 
 NO_WEIGHTS = (
     "__init__.py",  # the version, and settings of protobuf
+    "config/text.py",  # reads settings; their values are part of a training's identity
     "bundle.py",  # stores weights and reads them as they are; their digest is part of a training's identity
     "data/checks.py",  # refuses data sets; does not change images
     "data/digest.py",  # the digest itself is part of a training's identity
@@ -65,6 +66,7 @@ NO_RESULTS = (
     "config/load.py",
     "config/presets",
     "config/reference.py",
+    "config/text.py",
     "errors.py",
     "estimate.py",
     "events.py",
@@ -79,6 +81,7 @@ NO_RESULTS = (
     "steps/configure.py",
     "steps/naming.py",
     "storage",
+    "whole.py",
 )
 """Folders and modules that start, show, describe or store work, and do not change its outcome."""
 

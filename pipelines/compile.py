@@ -16,6 +16,7 @@ import yaml
 from kfp import compiler
 
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION, PIPELINES
+from kubeyolo.compiled.bind import dump_pipeline
 from kubeyolo.config.form import describe_field
 from kubeyolo.config.load import preset_names
 from kubeyolo.evaluation.names import RUNTIMES
@@ -68,7 +69,7 @@ def _with_form(name: str, text: str) -> str:
         if field in CHOICES:
             fields[field]["literals"] = list(CHOICES[field])
     documents[0]["pipelineInfo"]["description"] = "\n".join(lines)
-    return yaml.safe_dump_all(documents, sort_keys=True)
+    return dump_pipeline(documents)
 
 
 def main() -> int:

@@ -57,7 +57,9 @@ def debug_log() -> Path:
 
 
 def _say(message: str) -> None:
-    print(f"error: {one_line(message)}", file=sys.stderr)
+    # An argument may have bytes that are not UTF-8, which Python keeps as lone surrogates.
+    text = one_line(message).encode("utf-8", "backslashreplace").decode("utf-8")
+    print(f"error: {text}", file=sys.stderr)
 
 
 def _usage(error: Any) -> int:
@@ -74,11 +76,11 @@ def _log(arguments: Sequence[str]) -> str:
     """Append the stack of the present error to the log and return its path, or words when it cannot be written."""
     stack = traceback.format_exc()
     if os.environ.get(DEBUG):
-        print(stack, file=sys.stderr)
+        print(stack.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr)
     path = debug_log()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} kubeyolo {shlex.join(arguments)}\n{stack}\n")
     except OSError:
         return f"nothing: {path} cannot be written; run with --debug"

@@ -36,30 +36,39 @@ def training_form(
 ) -> dict[str, str]:
     """Return the filled-in form of the training pipeline.
 
-    What has a field goes by that field, so that Kubeflow's comparison page shows it; places are absolute.
+    What has a field goes by that field, so that Kubeflow's comparison page shows it; places are absolute. An empty
+    value of a pair leaves the field as it is.
 
     Raises:
         InputError: The configuration is wrong, or a field is unknown or given twice.
     """
     from kubeyolo.compiled.read import fields_of, pipeline_text
-    from kubeyolo.config.form import check_fields, fill_form
+    from kubeyolo.config.form import check_fields, fill_form, says_the_same
     from kubeyolo.config.load import load_config, sparse_values
     from kubeyolo.errors import InputError
     from kubeyolo.storage.location import absolute
+
+    def text_of(name: str, value: str) -> str:
+        value = value.strip()
+        return absolute(value) if name in PLACES and value else value
 
     # Here first: the message names the file or the option.
     load_config(model, config_file, sets_of(sets))
     names = list(fields_of(pipeline_text()))
     form = fill_form(names, model, config_file, sets_of(sets), data=data, store=store, version=version)
     is_default_model = not model and "model" not in sparse_values(config_file, sets_of(sets))
-    for name, value in fields_of_pairs(pairs).items():
-        if form.get(name, value) != value and not (name == "model" and is_default_model):
+    form = {name: text_of(name, value) for name, value in form.items()}
+    for name, text in check_fields(fields_of_pairs(pairs), names).items():
+        value = text_of(name, text)
+        if not value:
+            continue
+        is_same = says_the_same(name, form.get(name, value), value)
+        if not is_same and not (name == "model" and is_default_model):
             raise InputError(
                 f"{name} is given twice: {value!r} by --param, and {form[name]!r} by another option; leave one out"
             )
         form[name] = value
-    checked = check_fields(form, names)
-    return {name: absolute(value) if name in PLACES and value else value for name, value in checked.items()}
+    return check_fields(form, names)
 
 
 def configure(

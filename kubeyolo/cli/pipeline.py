@@ -53,14 +53,21 @@ def show(
     from kubeyolo.compiled import bind
     from kubeyolo.compiled.images import bind_image_file
     from kubeyolo.compiled.read import fields_of, pipeline_text
-    from kubeyolo.config.form import fill_form
-    from kubeyolo.config.load import load_config
+    from kubeyolo.config.form import MODEL, fill_form
+    from kubeyolo.config.load import load_config, sparse_values
     from kubeyolo.errors import InputError
+    from kubeyolo.steps.configure import check_settings
 
     text = bind_image_file(pipeline_text(name), images, image or (), complete=False)
     if config_file or sets:
         load_config(None, config_file, sets_of(sets))
-        text = bind.bind_defaults(text, fill_form(list(fields_of(text)), None, config_file, sets_of(sets)))
+        fields = list(fields_of(text))
+        chosen = sparse_values(config_file, sets_of(sets)).get(MODEL)
+        if chosen and MODEL not in fields:
+            raise InputError(f"model = {chosen!r}: {name} has no field {MODEL}; it takes the model of its bundle")
+        form = fill_form(fields, None, config_file, sets_of(sets))
+        check_settings(name, form)
+        text = bind.bind_defaults(text, form)
     if without_literals:
         text = bind.without_literals(text)
     if output is None:

@@ -81,13 +81,14 @@ def run(
     from kubeyolo.runs.folder import RunFolder
     from kubeyolo.runs.local import LocalRun, run_local
     from kubeyolo.source import versions_digest
-    from kubeyolo.steps.configure import configure
+    from kubeyolo.steps.configure import check_form, configure
 
     if bool(data) == sample:
         raise InputError("give either --data with a data set, or --sample; see 'kubeyolo run --help'")
+    form = training_form(data or str(runs / SAMPLE_FOLDER), store, model, version, config_file, sets)
+    check_form(DETECTOR_TRAINING, form)
     if sample:
-        data = str(generate_sample_dataset(runs / SAMPLE_FOLDER))
-    form = training_form(data, store, model, version, config_file, sets)
+        generate_sample_dataset(runs / SAMPLE_FOLDER)
     configured = configure(DETECTOR_TRAINING, form)
     in_containers = runner is Runner.DOCKER
     local = LocalRun(

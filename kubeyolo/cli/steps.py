@@ -201,7 +201,7 @@ def quantize(
 
     [bold]Examples[/bold]
 
-      kubeyolo quantize store/alone/yolov5n-r7-8a395f92b1a0/export_model/bundle store/datasets/bccd-3f0c9a1b22d4
+      kubeyolo quantize store/results/export_model/yolov5n-r7-8a395f92b1a0/bundle store/datasets/bccd-3f0c9a1b22d4
 
       kubeyolo quantize BUNDLE DATASET --set quantize.max_drop=0.5 --set quantize.calibration_images=128
     """
@@ -232,7 +232,7 @@ def publish(
 
     [bold]Examples[/bold]
 
-      kubeyolo publish store/alone/yolov5n-r7-8a395f92b1a0/quantize/bundle --version 1.0.0
+      kubeyolo publish store/results/quantize/yolov5n-r7-8a395f92b1a0/bundle --version 1.0.0
 
       kubeyolo publish BUNDLE --store minio://kubeyolo --evaluation RECORD
 

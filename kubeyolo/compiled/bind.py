@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,16 @@ import yaml
 
 from kubeyolo.compiled.read import tasks_of
 from kubeyolo.errors import InputError, one_line, suggest
+
+_OTHER_KIND = re.compile(
+    r"""[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-f_]+)                          # 0x10
+    |[-+]?(\.[0-9][0-9_]*|[0-9][0-9_]*(\.[0-9_]*)?)(e[-+]?[0-9_]+)?     # 1, 1_0, 1e-3
+    |[-+]?[0-9][0-9_]*(:[0-9_]+)+(\.[0-9_]*)?                           # 1:30
+    |[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([t\s].*)?                           # 2024-01-01
+    |[-+]?\.(inf|nan)|y|n|yes|no|on|off|true|false|null|~|<<|=|""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""Texts that YAML 1.1 or 1.2 takes for a number, a date, a boolean or null when they are not quoted."""
 
 
 def image_names(pipeline: str) -> tuple[str, ...]:
@@ -43,7 +54,7 @@ def bind_images(pipeline: str, images: Mapping[str, str]) -> str:
     documents = list(yaml.safe_load_all(pipeline))
     for container in _containers(documents):
         container["image"] = images.get(_name(container["image"]), container["image"])
-    return _dump(documents)
+    return dump_pipeline(documents)
 
 
 def bind_defaults(pipeline: str, form: Mapping[str, str]) -> str:
@@ -58,7 +69,7 @@ def bind_defaults(pipeline: str, form: Mapping[str, str]) -> str:
     for name, value in form.items():
         if name in fields:
             fields[name] |= {"defaultValue": value, "isOptional": True}
-    return _dump(documents)
+    return dump_pipeline(documents)
 
 
 def without_literals(pipeline: str) -> str:
@@ -66,7 +77,7 @@ def without_literals(pipeline: str) -> str:
     documents = list(yaml.safe_load_all(pipeline))
     for facts in documents[0]["root"]["inputDefinitions"]["parameters"].values():
         facts.pop("literals", None)
-    return _dump(documents)
+    return dump_pipeline(documents)
 
 
 def without_retries(pipeline: str) -> str:
@@ -74,7 +85,12 @@ def without_retries(pipeline: str) -> str:
     documents = list(yaml.safe_load_all(pipeline))
     for _, task in tasks_of(documents[0]):
         task.pop("retryPolicy", None)
-    return _dump(documents)
+    return dump_pipeline(documents)
+
+
+def dump_pipeline(documents: Iterable[Any]) -> str:
+    """Return the documents of a pipeline as YAML that every parser reads alike: texts like ``1e-3`` are quoted."""
+    return str(yaml.dump_all(documents, Dumper=_Dumper, sort_keys=True))
 
 
 def read_images(file: Path) -> dict[str, str]:
@@ -96,14 +112,23 @@ def read_images(file: Path) -> dict[str, str]:
     return {str(name): reference for name, reference in content.items()}
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes each text that some version of YAML takes for a number, a boolean, a date or null."""
+
+    def text(self, value: str) -> yaml.ScalarNode:
+        """Return a text as a node."""
+        return self.represent_scalar(
+            "tag:yaml.org,2002:str", value, style="'" if _OTHER_KIND.fullmatch(value) else None
+        )
+
+
+_Dumper.add_representer(str, _Dumper.text)
+
+
 def _containers(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     # The first document is the pipeline; a second one has what only Kubernetes knows.
     executors = documents[0]["deploymentSpec"]["executors"].values()
     return [executor["container"] for executor in executors if "container" in executor]
-
-
-def _dump(documents: list[dict[str, Any]]) -> str:
-    return yaml.safe_dump_all(documents, sort_keys=True)
 
 
 def _name(image: str) -> str:

@@ -12,15 +12,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic.fields import FieldInfo
 
 from kubeyolo.catalogue import FIELDS
 from kubeyolo.config.load import DEFAULT_MODEL, Layer, ResolvedConfig, flatten, nest, resolve_layers, sparse_values
 from kubeyolo.config.schema import Config
+from kubeyolo.config.text import read_text
 from kubeyolo.errors import InputError, one_line, suggest
 
 MODEL, SETTINGS = "model", "settings"
+_NESTED = (SETTINGS, "cluster")
+"""Fields that may be mappings in a file."""
 
 
 @cache
@@ -87,10 +89,7 @@ def read_settings(text: str) -> dict[str, Any]:
     Raises:
         InputError: It is not JSON or YAML, or not a mapping.
     """
-    try:
-        values = yaml.safe_load(text) if text.strip() else {}
-    except yaml.YAMLError as error:
-        raise InputError(f"the field {SETTINGS} is not JSON or YAML: {one_line(error, 200)}") from error
+    values = read_text(text, f"the field {SETTINGS}")
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -127,7 +126,7 @@ def fill_form(
     form = {keys[key]: _text(value) for key, value in values.items() if key in keys}
     rest = nest({key: value for key, value in values.items() if key not in keys})
     form |= {MODEL: str(name)} if MODEL in names else {}
-    form |= {SETTINGS: json.dumps(rest, sort_keys=True)} if rest else {}
+    form |= {SETTINGS: _text(rest)} if rest else {}
     return form | {field: value for field, value in fields.items() if value}
 
 
@@ -140,13 +139,28 @@ def check_fields(form: Mapping[str, Any], known: Sequence[str], required: Sequen
         required: Those that must not be empty.
 
     Raises:
-        InputError: A field is unknown, or a required one is empty.
+        InputError: A field is unknown, a text is written as a number, or a required field is empty.
     """
-    for name in form:
+    for name, value in form.items():
         if name not in known:
             raise InputError(f"unknown field {name!r}{_nearest_field(str(name), known)}")
+        if name not in (*setting_fields(), *_NESTED) and value is not None and not isinstance(value, str):
+            raise InputError(f"the field {name!r} is {one_line(value, 80)}, not a text: write it in quotes")
     check_filled(form, required)
     return {name: _text(value) for name, value in form.items() if value is not None}
+
+
+def says_the_same(name: str, one: str, other: str) -> bool:
+    """Return whether two texts of a field stand for one value: ``0.020`` and ``0.02`` of a setting.
+
+    Raises:
+        InputError: One of them differs and cannot be read.
+    """
+    if one.strip() == other.strip():
+        return True
+    if name not in (*setting_fields(), *_NESTED):
+        return False
+    return bool(read_text(one, f"the field {name}") == read_text(other, f"the field {name}"))
 
 
 def check_filled(form: Mapping[str, Any], required: Sequence[str]) -> None:
@@ -175,7 +189,7 @@ def _keys_by_section() -> dict[str, tuple[str, ...]]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def _extra(field: FieldInfo) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from kubeyolo.config.schema import Config
+from kubeyolo.config.text import read_text
 from kubeyolo.errors import InputError, one_line, suggest
 
 DEFAULT_MODEL = "yolov5n-r7"
@@ -53,16 +54,20 @@ def load_config(
     Args:
         model: Name of the model; without it the file or a ``model=`` pair names it, else :data:`DEFAULT_MODEL`.
         file: YAML file of values over those of the preset.
-        sets: ``key=value`` pairs with dotted keys and YAML values, over those of the file.
+        sets: ``key=value`` pairs with dotted keys and JSON or YAML values, over those of the file.
         overrides: Nested values over all others, as a pipeline passes them.
 
     Raises:
-        InputError: An unknown model or key, a value of the wrong type or out of its range, or an unreadable file.
+        InputError: An unknown model or key, a value of the wrong type or out of its range, an unreadable file, or two
+            models.
     """
+    pairs = parse_sets(sets)
+    if model and pairs.get("model", model) != model:
+        raise InputError(f"two models: {model!r}, and {pairs['model']!r} by --set model; leave one of them out")
     layers: list[Layer] = []
     if file is not None:
         layers.append((str(file), flatten(read_mapping(Path(file)), str(file))))
-    layers.append(("--set", parse_sets(sets)))
+    layers.append(("--set", pairs))
     layers.append(("the overrides", flatten(overrides or {}, "the overrides")))
     return resolve_layers(model, layers).config
 
@@ -129,20 +134,17 @@ def known_keys() -> tuple[str, ...]:
 
 
 def parse_sets(sets: Iterable[str]) -> dict[str, Any]:
-    """Return the values of ``key=value`` pairs by dotted key; values are YAML.
+    """Return the values of ``key=value`` pairs by dotted key; values are JSON or YAML.
 
     Raises:
-        InputError: A pair without ``=`` or without a key, or a value that is not YAML.
+        InputError: A pair without ``=`` or without a key, or a value that is not JSON or YAML.
     """
     values: dict[str, Any] = {}
     for pair in sets:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
             raise InputError(f"--set {pair!r}: expected key=value, such as --set train.max_epoch=10")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {pair!r}: the value is not YAML: {one_line(error, 200)}") from error
+        value = read_text(text, f"--set {one_line(pair, 80)!r}")
         values |= flatten({key.strip(): value}, "--set")
     return values
 
@@ -155,20 +157,17 @@ def _preset_values(name: str) -> dict[str, Any]:
 
 
 def read_mapping(path: Path, what: str = "configuration") -> dict[str, Any]:
-    """Read a YAML file of keys and values.
+    """Read a JSON or YAML file of keys and values.
 
     Raises:
-        InputError: It cannot be read, is not YAML, or is not a mapping; the message begins with ``what`` it is.
+        InputError: It cannot be read, is not JSON or YAML, or is not a mapping; the message begins with ``what`` it is.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InputError(f"{what} {path}: cannot be read: {reason}") from error
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{what} {path}: not YAML: {one_line(error, 200)}") from error
+    content = read_text(text, f"{what} {path}")
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -201,6 +200,29 @@ def flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
         else:
             raise InputError(f"unknown configuration key {name!r} (from {origin}){_nearest_key(name, known)}")
     return flat
+
+
+def allowed_values(values: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """Return those values of sections that this version knows and allows, and the dotted keys of all others.
+
+    Args:
+        values: Values by section, as another version may have written them.
+    """
+    allowed: dict[str, dict[str, Any]] = {}
+    gone: list[str] = []
+    for name, section in values.items():
+        owner = _section_of(Config.model_fields[name].annotation) if name in Config.model_fields else None
+        if owner is None or not isinstance(section, Mapping):
+            gone.append(name)
+            continue
+        for key, value in section.items():
+            try:
+                owner.model_validate({key: value})
+            except ValidationError:
+                gone.append(f"{name}.{key}")
+            else:
+                allowed.setdefault(name, {})[key] = value
+    return allowed, tuple(gone)
 
 
 def _refuse_twice(flat: Mapping[str, Any], names: Iterable[str], origin: str) -> None:

@@ -6,31 +6,68 @@ Unknown keys are refused with the nearest known one; see :func:`kubeyolo.config.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from kubeyolo.config.text import plain_scalar
 
 _IN_FORM: dict[str, Any] = {"in_form": True}
 """Marks a setting that has a field of its own in the forms of the pipelines, under the name of its key."""
 
 
+MOST_PIXELS, MOST_IMAGES, MOST_PROCESSES, MOST_EPOCHS = 8192, 65_536, 65_536, 1_000_000
+MOST = 1_000_000_000
+"""Upper bound of all other whole numbers: settings travel as doubles, in which whole numbers are exact to 2**53."""
+
+
 class Section(BaseModel):
-    """A part of the configuration: frozen, without unknown keys."""
+    """A part of the configuration: frozen, without unknown keys; a text is a number where it reads as one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_one_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse numbers as booleans and booleans as numbers; read the texts of forms as the reader of files does."""
+        return _plain_value(value, cls.model_fields[str(info.field_name)].annotation)
+
+
+def _plain_value(value: Any, annotation: Any) -> Any:
+    """Return the value of a setting of this type; the type and the range are checked later.
+
+    Raises:
+        ValueError: It is a boolean where a number belongs, or the other way round.
+    """
+    if get_origin(annotation) is tuple and isinstance(value, list | tuple):
+        return [_plain_value(each, get_args(annotation)[0]) for each in value]
+    kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    if kind not in (bool, int, float):
+        return value
+    if isinstance(value, str):
+        value = plain_scalar(value.strip())
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, int | float):
+        raise ValueError("expected true or false" if kind is bool else "expected a number")
+    # Zero has one sign, so that equal settings are written alike.
+    return value + 0.0 if isinstance(value, float) else value
 
 
 class DataConfig(Section):
     """How batches are made."""
 
     workers: int = Field(
-        default=2, ge=0, description="Processes that make batches; 0 makes them in the training process."
+        default=2,
+        ge=0,
+        le=MOST_PROCESSES,
+        description="Processes that make batches; 0 makes them in the training process.",
     )
     cache: bool = Field(default=True, description="Keep decoded, resized images in memory shared by the workers.")
     cache_limit_mb: int = Field(
-        default=2048, ge=0, description="Largest size of that cache; above it images are decoded anew."
+        default=2048, ge=0, le=MOST, description="Largest size of that cache; above it images are decoded anew."
     )
-    label_capacity: int = Field(default=0, ge=0, description="Rows of the padded label array of a batch; 0 derives it.")
+    label_capacity: int = Field(
+        default=0, ge=0, le=1_000_000, description="Rows of the padded label array of a batch; 0 derives it."
+    )
 
 
 class AugmentConfig(Section):
@@ -45,7 +82,9 @@ class AugmentConfig(Section):
     scale: float = Field(default=0.5, ge=0, lt=1, description="Scale is drawn from [1 - scale, 1 + scale].")
     fliplr: float = Field(default=0.5, ge=0, le=1, description="Probability of a left-right flip.")
     flipud: float = Field(default=0.0, ge=0, le=1, description="Probability of an up-down flip.")
-    close_mosaic: int = Field(default=0, ge=0, description="Last epochs that are trained without mosaic and mixup.")
+    close_mosaic: int = Field(
+        default=0, ge=0, le=MOST_EPOCHS, description="Last epochs that are trained without mosaic and mixup."
+    )
 
 
 class PretrainConfig(Section):
@@ -57,32 +96,43 @@ class PretrainConfig(Section):
         description="Folder or URI of images to pretrain on, one folder for each class; empty takes crops of the data "
         "set's objects.",
     )
-    image_size: int = Field(default=96, ge=32, multiple_of=32, description="Side of the square crops, in pixels.")
-    per_batch_size: int = Field(default=32, ge=1, description="Crops of a step.")
-    max_epoch: int = Field(default=20, ge=1, description="Upper bound of the epochs.")
-    max_steps: int = Field(default=1000, ge=1, description="Upper bound of the optimizer steps.")
+    image_size: int = Field(
+        default=96, ge=32, le=MOST_PIXELS, multiple_of=32, description="Side of the square crops, in pixels."
+    )
+    per_batch_size: int = Field(default=32, ge=1, le=MOST_IMAGES, description="Crops of a step.")
+    max_epoch: int = Field(default=20, ge=1, le=MOST_EPOCHS, description="Upper bound of the epochs.")
+    max_steps: int = Field(default=1000, ge=1, le=MOST, description="Upper bound of the optimizer steps.")
     lr: float = Field(default=0.001, gt=0, description="Peak learning rate of AdamW with a cosine schedule.")
     weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay of AdamW.")
     background: float = Field(
         default=0.3, ge=0, le=10, description="Crops without objects for each crop of an object; a class of their own."
     )
-    min_object_size: int = Field(default=8, ge=1, description="Objects smaller than this many pixels give no crop.")
+    min_object_size: int = Field(
+        default=8, ge=1, le=MOST_PIXELS, description="Objects smaller than this many pixels give no crop."
+    )
 
 
 class TrainConfig(Section):
     """Training of the detector."""
 
-    seed: int = Field(default=0, ge=0, description="Seed of fresh weights, order, augmentation and calibration images.")
+    seed: int = Field(
+        default=0, ge=0, le=2**32 - 1, description="Seed of fresh weights, order, augmentation and calibration images."
+    )
     image_size: int = Field(
         default=640,
         ge=64,
+        le=MOST_PIXELS,
         multiple_of=32,
         json_schema_extra=_IN_FORM,
         description="Side of the square training images, in pixels.",
     )
-    per_batch_size: int = Field(default=8, ge=1, json_schema_extra=_IN_FORM, description="Images per process and step.")
-    max_epoch: int = Field(default=300, ge=1, json_schema_extra=_IN_FORM, description="Epochs.")
-    processes: int = Field(default=1, ge=1, description="Data-parallel training processes on this machine.")
+    per_batch_size: int = Field(
+        default=8, ge=1, le=MOST_IMAGES, json_schema_extra=_IN_FORM, description="Images per process and step."
+    )
+    max_epoch: int = Field(default=300, ge=1, le=MOST_EPOCHS, json_schema_extra=_IN_FORM, description="Epochs.")
+    processes: int = Field(
+        default=1, ge=1, le=MOST_PROCESSES, description="Data-parallel training processes on this machine."
+    )
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="Optimizer.")
     lr: float = Field(default=0.01, gt=0, json_schema_extra=_IN_FORM, description="Peak learning rate.")
     lr_scheduler: Literal["cosine_annealing", "linear", "exponential"] = Field(
@@ -91,12 +141,12 @@ class TrainConfig(Section):
     lr_final: float = Field(
         default=0.01, ge=0, le=1, description="Last learning rate as a fraction of lr (cosine, linear)."
     )
-    lr_epochs: tuple[int, ...] = Field(
+    lr_epochs: tuple[Annotated[int, Field(ge=0, le=MOST_EPOCHS)], ...] = Field(
         default=(220, 250), description="Epochs at which exponential multiplies by lr_gamma."
     )
     lr_gamma: float = Field(default=0.1, gt=0, le=1, description="Factor of exponential at each of lr_epochs.")
     warmup_epochs: float = Field(default=3.0, ge=0, description="Length of the warm-up; 0 for none.")
-    warmup_steps: int = Field(default=100, ge=0, description="Least number of warm-up steps.")
+    warmup_steps: int = Field(default=100, ge=0, le=MOST, description="Least number of warm-up steps.")
     warmup_bias_lr: float = Field(default=0.1, ge=0, description="Learning rate of biases at the start of the warm-up.")
     warmup_momentum: float = Field(default=0.8, ge=0, lt=1, description="Momentum at the start of the warm-up (SGD).")
     momentum: float = Field(default=0.937, ge=0, lt=1, description="Momentum of SGD; beta1 of AdamW.")
@@ -118,10 +168,14 @@ class TrainConfig(Section):
     cls_gain: float = Field(default=0.5, gt=0, description="Weight of the class loss.")
     obj_gain: float = Field(default=1.0, gt=0, description="Weight of the objectness loss.")
     anchor_t: float = Field(default=4.0, gt=1, description="Largest ratio of box to anchor that makes a positive.")
-    log_interval: int = Field(default=20, ge=1, description="Steps between two log lines.")
-    ckpt_interval: int = Field(default=0, ge=0, description="Steps between two checkpoints; 0 writes one an epoch.")
-    keep_checkpoints: int = Field(default=3, ge=1, description="Newest checkpoints that are kept.")
-    val_interval: int = Field(default=0, ge=0, description="Epochs between validations while training; 0 for none.")
+    log_interval: int = Field(default=20, ge=1, le=MOST, description="Steps between two log lines.")
+    ckpt_interval: int = Field(
+        default=0, ge=0, le=MOST, description="Steps between two checkpoints; 0 writes one an epoch."
+    )
+    keep_checkpoints: int = Field(default=3, ge=1, le=1_000_000, description="Newest checkpoints that are kept.")
+    val_interval: int = Field(
+        default=0, ge=0, le=MOST_EPOCHS, description="Epochs between validations while training; 0 for none."
+    )
     device_target: Literal["CPU", "GPU", "Ascend"] = Field(default="CPU", description="Device that MindSpore works on.")
 
 
@@ -129,15 +183,17 @@ class EvaluateConfig(Section):
     """Evaluation on a split."""
 
     split: str = Field(default="val", description="Split of the data set.")
-    image_size: int = Field(default=0, ge=0, multiple_of=32, description="Side in pixels; 0 takes the training size.")
-    per_batch_size: int = Field(default=8, ge=1, description="Images of a forward pass.")
+    image_size: int = Field(
+        default=0, ge=0, le=MOST_PIXELS, multiple_of=32, description="Side in pixels; 0 takes the training size."
+    )
+    per_batch_size: int = Field(default=8, ge=1, le=MOST_IMAGES, description="Images of a forward pass.")
     conf_threshold: float = Field(
         default=0.001, ge=0, lt=1, description="Objectness and score of a candidate must exceed this."
     )
     iou_threshold: float = Field(
         default=0.65, gt=0, le=1, description="Overlap above which the lower of two boxes of a class is dropped."
     )
-    max_det: int = Field(default=300, ge=1, description="Most boxes of an image.")
+    max_det: int = Field(default=300, ge=1, le=1_000_000, description="Most boxes of an image.")
     multi_label: bool = Field(default=True, description="Whether one box may be a candidate for several classes.")
     min_ap: float = Field(
         default=0.0,
@@ -155,7 +211,7 @@ class PredictConfig(Section):
     iou_threshold: float = Field(
         default=0.45, gt=0, le=1, description="Overlap above which the lower of two boxes of a class is dropped."
     )
-    max_det: int = Field(default=300, ge=1, description="Most boxes of an image.")
+    max_det: int = Field(default=300, ge=1, le=1_000_000, description="Most boxes of an image.")
 
 
 class ExportConfig(Section):
@@ -164,18 +220,28 @@ class ExportConfig(Section):
     formats: tuple[Literal["mindir", "onnx", "air"], ...] = Field(
         default=("mindir", "onnx"), min_length=1, description="Formats that are written; a run needs onnx."
     )
-    batch_size: int = Field(default=1, ge=1, description="Images the MINDIR and AIR files take; ONNX takes any number.")
-    parity_images: int = Field(default=8, ge=1, description="Real images on which the exported network is compared.")
+    batch_size: int = Field(
+        default=1, ge=1, le=MOST_IMAGES, description="Images the MINDIR and AIR files take; ONNX takes any number."
+    )
+    parity_images: int = Field(
+        default=8, ge=1, le=1_000_000, description="Real images on which the exported network is compared."
+    )
     parity_rtol: float = Field(
         default=1e-4, gt=0, description="Largest difference relative to the largest value of a level."
     )
+
+    @field_validator("formats")
+    @classmethod
+    def _in_one_order(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        """Return each format once, in the order of the names that are known: the order says nothing."""
+        return tuple(name for name in get_args(get_args(cls.model_fields["formats"].annotation)[0]) if name in formats)
 
 
 class QuantizeConfig(Section):
     """Post-training quantization to int8 ONNX."""
 
     calibration_images: int = Field(
-        default=64, ge=1, description="Images of the split train that the ranges are taken from."
+        default=64, ge=1, le=1_000_000, description="Images of the split train that the ranges are taken from."
     )
     calibration: Literal["minmax", "entropy", "percentile"] = Field(
         default="minmax", description="How the ranges of activations are chosen."

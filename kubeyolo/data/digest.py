@@ -130,6 +130,8 @@ def _folder_facts(root: Path, splits: dict[str, SplitFiles]) -> SourceFacts:
 
 
 def _file_digest(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"{path}: not a regular file, or a link that leads nowhere; remove it from the data set")
     try:
         return sha256_file(path)
     except OSError as error:

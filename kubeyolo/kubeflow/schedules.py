@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kubeyolo.compiled.read import fields_of, pipeline_names, pipeline_text
 from kubeyolo.config.form import check_fields
-from kubeyolo.errors import InputError, WorkError, one_line, suggest
+from kubeyolo.config.text import read_text
+from kubeyolo.errors import InputError, WorkError, suggest
 
 DEFAULT_OWNER = "default"
 """Owner of schedules for whom none is named."""
@@ -51,7 +51,7 @@ class Schedule(BaseModel):
     cron: str
     pipeline: str
     parameters: dict[str, Any] = Field(default_factory=dict)
-    concurrency: int = Field(default=1, ge=1, le=10)
+    concurrency: int = Field(default=1, ge=1, le=10, strict=True)
     catch_up: bool = False
     enabled: bool = True
     description: str = ""
@@ -241,11 +241,10 @@ def _change(name: str, wanted: Wanted | None, found: Recurring | None) -> Change
 
 def _read(file: Path, check: Check) -> Schedule:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"schedule {file}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"schedule {file}: not YAML: {one_line(error, 200)}") from error
+    content = read_text(text, f"schedule {file}")
     if not isinstance(content, dict):
         raise InputError(f"schedule {file}: expected keys and values, such as name: retrain-bccd")
     for key in content:
@@ -256,7 +255,8 @@ def _read(file: Path, check: Check) -> Schedule:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise InputError(f"schedule {file}: {place} = {first.get('input')!r}: {first['msg']}") from error
+        remedy = "; write it in quotes" if first["type"] == "string_type" else ""
+        raise InputError(f"schedule {file}: {place} = {first.get('input')!r}: {first['msg']}{remedy}") from error
     if schedule.pipeline not in pipeline_names():
         raise InputError(
             f"schedule {file}: unknown pipeline {schedule.pipeline!r}{suggest(schedule.pipeline, pipeline_names())}"

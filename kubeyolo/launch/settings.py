@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
 
 from kubeyolo.config.load import read_mapping
-from kubeyolo.config.schema import Section, TrainConfig
-from kubeyolo.errors import InputError, suggest
+from kubeyolo.config.schema import MOST, MOST_PROCESSES, Section, TrainConfig
+from kubeyolo.config.text import read_text
+from kubeyolo.errors import InputError, one_line, suggest
 
 DEFAULT_PRESET = "cpu"
 
 _PRESETS = resources.files("kubeyolo.launch") / "presets"
+_MOST_ID = 2**31 - 1
+"""Of a user or a group, as Kubernetes takes them."""
+
 _PROCESSORS = r"^[0-9]+(\.[0-9]+)?m?$"
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 
@@ -42,9 +46,14 @@ class ClusterSettings(Section):
     queue: str = Field(default="default", min_length=1, description="Queue of Volcano.")
     priority_class: str = Field(default="", description="Priority class of the job and its pods.")
     nodes: int = Field(
-        default=0, ge=0, description="Pods; 0 takes train.processes / devices_per_node, any other must agree with it."
+        default=0,
+        ge=0,
+        le=MOST_PROCESSES,
+        description="Pods; 0 takes train.processes / devices_per_node, any other must agree with it.",
     )
-    devices_per_node: int = Field(default=1, ge=1, description="Training processes of a pod, one for each device.")
+    devices_per_node: int = Field(
+        default=1, ge=1, le=MOST_PROCESSES, description="Training processes of a pod, one for each device."
+    )
     device_resource: str = Field(
         default="", description="Resource that a pod asks for, such as huawei.com/Ascend910; empty for processors."
     )
@@ -68,8 +77,10 @@ class ClusterSettings(Section):
     driver_mount: str = Field(
         default="", pattern="^(/.*)?$", description="Folder of the host with the driver, mounted read only."
     )
-    run_as_user: int = Field(default=10001, ge=1, description="User and group of the pods.")
-    supplemental_groups: tuple[int, ...] = Field(default=(), description="More groups, such as that of devices.")
+    run_as_user: int = Field(default=10001, ge=1, le=_MOST_ID, description="User and group of the pods.")
+    supplemental_groups: tuple[Annotated[int, Field(ge=0, le=_MOST_ID)], ...] = Field(
+        default=(), description="More groups, such as that of devices."
+    )
     environment: dict[str, str] = Field(default={}, description="More environment variables; no secrets.")
     store_secret: str = Field(
         default="mlpipeline-minio-artifact",
@@ -81,16 +92,24 @@ class ClusterSettings(Section):
         min_length=1,
         description="ConfigMap with MINIO_ENDPOINT, MINIO_SECURE, MINIO_REGION, MINIO_PATIENCE as pods need them.",
     )
-    queue_limit: int = Field(default=3600, ge=1, description="Longest wait for room, in seconds.")
-    run_limit: int = Field(default=0, ge=0, description="Longest time of running, in seconds; 0 for none.")
-    meeting_limit: int = Field(default=600, ge=1, description="Longest time in which the pods must meet, in seconds.")
-    max_retry: int = Field(default=3, ge=0, description="Restarts of the gang by Volcano after a pod was lost.")
+    queue_limit: int = Field(default=3600, ge=1, le=MOST, description="Longest wait for room, in seconds.")
+    run_limit: int = Field(default=0, ge=0, le=MOST, description="Longest time of running, in seconds; 0 for none.")
+    meeting_limit: int = Field(
+        default=600, ge=1, le=MOST, description="Longest time in which the pods must meet, in seconds."
+    )
+    max_retry: int = Field(
+        default=3, ge=0, le=1000, description="Restarts of the gang by Volcano after a pod was lost."
+    )
     resubmissions: int = Field(
-        default=2, ge=0, description="New jobs after all pods have failed at once, which Volcano does not restart."
+        default=2,
+        ge=0,
+        le=1000,
+        description="New jobs after all pods have failed at once, which Volcano does not restart.",
     )
     ttl: int = Field(
         default=600,
         ge=600,
+        le=MOST,
         description="Seconds that a finished job stays when nobody is left to delete it; longer than the API server "
         "is waited for, so that its end is not missed.",
     )
@@ -170,7 +189,8 @@ def cluster_settings(
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         meaning = ClusterSettings.model_fields[str(first["loc"][0])].description
-        raise InputError(f"cluster settings: {place} = {first['input']!r}: {first['msg']} ({meaning})") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"cluster settings: {place} = {first['input']!r}: {reason} ({meaning})") from error
 
 
 def _pairs(sets: Sequence[str]) -> dict[str, Any]:
@@ -179,11 +199,8 @@ def _pairs(sets: Sequence[str]) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
             raise InputError(f"--cluster-set {pair!r}: expected key=value, such as --cluster-set queue=training")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"--cluster-set {pair!r}: the value is not YAML") from error
         # Quantities and names are texts, however much they look like numbers.
         field = ClusterSettings.model_fields.get(key.strip())
-        values[key.strip()] = text if field is not None and field.annotation is str else value
+        is_text = field is not None and field.annotation is str
+        values[key.strip()] = text if is_text else read_text(text, f"--cluster-set {one_line(pair, 80)!r}")
     return values

@@ -6,15 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.bundle import MANIFEST_NAME as BUNDLE_NAME
-from kubeyolo.data.manifest import MANIFEST_NAME as DATASET_NAME
-from kubeyolo.storage.base import NotFound
-from kubeyolo.storage.integrity import DamagedContent, sha256_bytes
 from kubeyolo.storage.reference import split_reference
-from kubeyolo.storage.uri import join_uri, open_store, read_document
+from kubeyolo.storage.uri import open_store
+from kubeyolo.whole import is_whole
 
 _RECORD = "record"
-_BUNDLES = frozenset({"bundle", "backbone"})
 
 
 def cached_outputs(cache: Path, key: str) -> dict[str, Any]:
@@ -33,14 +29,14 @@ def forget_dangling(cache: Path, store_uri: str) -> list[str]:
     """
     root = absolute_uri(store_uri)
     missing = []
-    for path in sorted(cache.glob("*.json")):
+    for path in sorted(path for path in cache.glob("*.json") if path.is_file()):
         outputs = _read(path)
         if not outputs.get(_RECORD):
             path.unlink(missing_ok=True)
         for name, value in outputs.items():
             if not isinstance(value, str) or not value.startswith(f"{root}/"):
                 continue
-            if not _is_there(name, value):
+            if not is_whole(name, value):
                 path.unlink(missing_ok=True)
                 missing.append(split_reference(value)[0])
                 break
@@ -50,21 +46,6 @@ def forget_dangling(cache: Path, store_uri: str) -> list[str]:
 def absolute_uri(store_uri: str) -> str:
     """Return the URI of a store as references below it begin, after a look whether it answers."""
     return open_store(store_uri).uri.rstrip("/")
-
-
-def _is_there(name: str, reference: str) -> bool:
-    """Tell whether the content that a task's output refers to is still the one at its place."""
-    uri, digest = split_reference(reference)
-    if not digest:
-        return True
-    try:
-        if name in _BUNDLES:
-            return sha256_bytes(read_document(join_uri(uri, BUNDLE_NAME))) == digest
-        if name == "dataset":
-            return json.loads(read_document(join_uri(uri, DATASET_NAME))).get("digest") == digest
-        return sha256_bytes(read_document(uri)) == digest
-    except (NotFound, DamagedContent, ValueError):
-        return False
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kubeyolo.bundle import MODEL_CARD, ONNX, ONNX_INT8, BundleFile, BundleManifest, open_bundle, open_manifest
@@ -67,7 +68,7 @@ def validate_dataset(
         digests = {"fingerprint": given.fingerprint}
         output = result_output(given.store, step.STEP, dataset_name(given.data), digests, given.config, given.code)
         reporter.write_to(output)
-        outcome = step.validate_dataset(given.data, given.store, output)
+        outcome = step.validate_dataset(given.data, given.store, output, given.fingerprint)
         record = reporter.publish(outcome.record, data_report)
         figures = {name: value for name, value in record.metrics.items() if name != "digest"}
         reporter.publish_handle(outcome.dataset, validated_dataset, **figures)
@@ -82,7 +83,8 @@ def pretrain_backbone(*, settings: Struct, dataset: str, backbone_curves: FileAr
         config = given.configuration()
         images = given.fingerprint or split_reference(dataset)[1]
         output = backbone_output(given.store, config, images, given.code)
-        outcome = step.pretrain_backbone(dataset, output, config, lambda: reporter.write_to(output))
+        begin = partial(reporter.write_to, output)
+        outcome = step.pretrain_backbone(dataset, output, config, begin, given.fingerprint)
         reporter.publish(outcome.record, backbone_curves)
     return outcome.backbone, outcome.record
 

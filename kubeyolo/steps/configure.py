@@ -7,25 +7,35 @@ settings give the same checks, the same name and the same cache keys, whoever gi
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import yaml
-
-from kubeyolo.bundle import MANIFEST_NAME, BundleManifest, bundle_reference, check_version, open_manifest
+from kubeyolo.bundle import (
+    MANIFEST_NAME,
+    MINDIR,
+    ONNX,
+    ONNX_INT8,
+    WEIGHTS,
+    BundleManifest,
+    bundle_reference,
+    check_version,
+    open_manifest,
+)
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION, steps_of
 from kubeyolo.compiled.read import pipeline_text, required_fields, task_names
 from kubeyolo.config.form import check_filled, resolve_form
-from kubeyolo.config.load import ResolvedConfig, resolve_layers
+from kubeyolo.config.load import ResolvedConfig, allowed_values, resolve_layers
 from kubeyolo.config.schema import Config
+from kubeyolo.config.text import read_text
 from kubeyolo.data.digest import SourceFacts, source_facts
 from kubeyolo.data.folder import REQUIRED_SPLITS
 from kubeyolo.errors import InputError, one_line, suggest
 from kubeyolo.estimate import RunEstimate, estimate_run
 from kubeyolo.evaluation.limits import check_regression
-from kubeyolo.evaluation.names import check_runtime
+from kubeyolo.evaluation.names import RuntimeName, check_runtime
 from kubeyolo.index import RESULT, RUN_ID, STORE, run_output, store_id
 from kubeyolo.launch.launcher import LOCAL, VOLCANO, checked_settings
 from kubeyolo.models.registry import check_image_size, model_facts
@@ -193,6 +203,7 @@ def configure(pipeline: str, form: Form, is_remote: bool = False, mark_store: bo
             f"{STORE} (on a cluster: in the ConfigMap kubeyolo-store)"
         )
     open_store(checked.store)
+    _check_store_apart(checked.store, checked.place("data"))
     run = _CONFIGURE[pipeline](checked)
     mark = store_id(checked.store, create=mark_store)
     settings = {task: given.model_copy(update={"store_id": mark}) for task, given in run.settings.items()}
@@ -206,8 +217,7 @@ def check_form(pipeline: str, form: Form, is_remote: bool = False) -> CheckedFor
         InputError: A setting is unknown, not allowed or given twice, or does not go with another one; a place is one
             that pods do not reach; a name is not possible.
     """
-    if pipeline not in _CONFIGURE:
-        raise InputError(f"unknown pipeline {pipeline!r}{suggest(pipeline, _CONFIGURE)}")
+    _check_pipeline(pipeline)
     form = {name: str(value).strip() for name, value in form.items()}
     check_filled(form, required_fields(pipeline_text(pipeline)))
     resolved = resolve_form(form)
@@ -215,10 +225,37 @@ def check_form(pipeline: str, form: Form, is_remote: bool = False) -> CheckedFor
     checked = CheckedForm(form=form, resolved=resolved, store=store, is_remote=is_remote)
     for name in ("data", "pointer", "bundle", "baseline"):
         checked.place(name)
+    return _check_settings(pipeline, checked)
+
+
+def check_settings(pipeline: str, form: Form) -> None:
+    """Check what a form without its places says: of one that is filled in later.
+
+    Raises:
+        InputError: A setting is unknown, not allowed or given twice, or does not go with another one.
+    """
+    _check_pipeline(pipeline)
+    form = {name: str(value).strip() for name, value in form.items()}
+    _check_settings(pipeline, CheckedForm(form=form, resolved=resolve_form(form), store=""))
+
+
+def _check_pipeline(pipeline: str) -> None:
+    if pipeline not in _CONFIGURE:
+        raise InputError(f"unknown pipeline {pipeline!r}{suggest(pipeline, _CONFIGURE)}")
+
+
+def _check_settings(pipeline: str, checked: CheckedForm) -> CheckedForm:
     if pipeline == MODEL_EVALUATION:
-        check_runtime(form.get("runtime") or "mindspore")
+        check_runtime(checked.form.get("runtime") or "mindspore")
         return checked
     return _check_training(checked)
+
+
+def _check_store_apart(store: str, data: str) -> None:
+    """Refuse a store among the images: what it stores would be part of the data."""
+    for folder in ("train", "val"):
+        if data and (store == f"{data}/{folder}" or store.startswith(f"{data}/{folder}/")):
+            raise InputError(f"store {store} lies among the images of {data}; choose a folder next to the data")
 
 
 def _default_store(is_remote: bool) -> str:
@@ -275,10 +312,7 @@ def parse_cluster(text: str) -> dict[str, Any]:
     Raises:
         InputError: It is neither.
     """
-    try:
-        value = yaml.safe_load(text) if text.strip() else {}
-    except yaml.YAMLError as error:
-        raise InputError(f"the field cluster is not JSON or YAML: {one_line(error, 200)}") from error
+    value = read_text(text, "the field cluster")
     if value is None:
         return {}
     if isinstance(value, str):
@@ -336,6 +370,8 @@ def _configure_evaluation(checked: CheckedForm) -> ConfiguredRun:
     places = {name: _bundle_of(checked, name) for name in ("bundle", "baseline")}
     references = {name: bundle_reference(place) if place else "" for name, place in places.items()}
     manifests = {name: open_manifest(reference) for name, reference in references.items() if reference}
+    for name, manifest in manifests.items():
+        _check_network(references[name], manifest, runtime)
     resolved = {name: bundle_config(manifest, checked.form) for name, manifest in manifests.items()}
     config = resolved["bundle"].config
     source, notes = _look(data, config)
@@ -382,13 +418,26 @@ _CONFIGURE: Mapping[str, Callable[[CheckedForm], ConfiguredRun]] = {
 }
 
 
+def _check_network(reference: str, manifest: BundleManifest, runtime: RuntimeName) -> None:
+    file = {"mindspore": WEIGHTS, "mindir": MINDIR, "onnx": ONNX, "int8": ONNX_INT8}[runtime]
+    uri = split_reference(reference)[0]
+    if manifest.kind != "detector":
+        raise InputError(f"{uri}: this is the bundle of a {manifest.kind}, not of a detector")
+    if file not in manifest.files:
+        raise InputError(f"{uri}: runtime = {runtime} needs the file {file}, which this bundle does not have")
+
+
 def bundle_config(manifest: BundleManifest, form: Form) -> ResolvedConfig:
     """Return the configuration that a bundle was trained with, under what a form says.
+
+    Keys and values of the bundle that this version does not know are left out, and printed to standard error.
 
     Raises:
         InputError: A setting is unknown or not allowed.
     """
-    kept = {name: manifest.config.get(name, {}) for name in ("data", "augment", "train")}
+    kept, gone = allowed_values({name: manifest.config.get(name, {}) for name in ("data", "augment", "train")})
+    if gone:
+        print(f"left out of the bundle's configuration: {', '.join(gone)}", file=sys.stderr, flush=True)
     return resolve_form(form, manifest.model, kept)
 
 
@@ -409,7 +458,10 @@ def _trained_run(
 ) -> ConfiguredRun:
     config, store = checked.resolved.config, checked.store
     images = _place("pretrain.data", config.pretrain.data, checked.is_remote) if config.pretrain.data else ""
-    config = config.model_copy(update={"pretrain": config.pretrain.model_copy(update={"data": images})})
+    latest = _place("retrain.latest", config.retrain.latest, checked.is_remote)
+    places = {"pretrain": {"data": images}, "retrain": {"latest": latest}}
+    sections = {name: getattr(config, name).model_copy(update=values) for name, values in places.items()}
+    config = config.model_copy(update=sections)
     images_fingerprint = class_fingerprint(images) if images and config.pretrain.enabled else ""
     identity = {
         "pipeline": pipeline,
@@ -511,6 +563,7 @@ def _ungated(config: Config) -> Config:
 
 def _place(what: str, place: str, is_remote: bool) -> str:
     """Return an absolute path or URI; refuse one that pods do not reach."""
+    place = place.strip()
     if not place:
         return ""
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kubeyolo.bundle import Bundle, VersionTaken, bundle_reference
-from kubeyolo.steps.record import is_whole
+from kubeyolo.whole import is_whole
 
 
 def derive_once(bundle: Bundle, uri: str, files: Mapping[str, Path], **updates: Any) -> str:
@@ -29,6 +29,6 @@ def derive_once(bundle: Bundle, uri: str, files: Mapping[str, Path], **updates: 
         return bundle_reference(bundle.derive(uri, files, replace=False, **updates))
     except VersionTaken:
         there = bundle_reference(uri)
-        if is_whole(there):
+        if is_whole("bundle", there):
             return there
         return bundle_reference(bundle.derive(uri, files, replace=True, **updates))

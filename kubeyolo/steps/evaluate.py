@@ -10,6 +10,8 @@ from kubeyolo.errors import WorkError
 from kubeyolo.evaluation.names import RuntimeName
 from kubeyolo.evaluation.results import EvaluationResult
 from kubeyolo.steps.record import Stopwatch, finished, read_record, write_record, write_report
+from kubeyolo.storage.integrity import sha256_bytes
+from kubeyolo.storage.reference import pin
 from kubeyolo.storage.uri import join_uri, read_document, write_document
 
 STEP = "evaluate"
@@ -72,13 +74,17 @@ def _measure(bundle: str, dataset: str, output: str, config: Config, runtime: Ru
     result = evaluated.result
     title = f"{opened.manifest.model} on {images.manifest.name}"
     report = write_report(output, evaluation_report(result, evaluated.samples, title))
-    write_document(join_uri(output, RESULT_NAME), result.to_json().encode())
-    write_document(join_uri(output, DETECTIONS_NAME), orjson.dumps(evaluated.detections))
     matrix = confusion_matrix(images.split(result.split).index, images.manifest.category_ids, evaluated.detections)
     confusion = {"categories": [*images.manifest.classes, BACKGROUND], "matrix": matrix.tolist()}
-    write_document(join_uri(output, CONFUSION_NAME), json.dumps(confusion).encode())
-    names = {"result": RESULT_NAME, "detections": DETECTIONS_NAME, "confusion": CONFUSION_NAME}
-    outputs = {key: join_uri(output, name) for key, name in names.items()}
+    documents = {
+        "result": (RESULT_NAME, result.to_json().encode()),
+        "detections": (DETECTIONS_NAME, orjson.dumps(evaluated.detections)),
+        "confusion": (CONFUSION_NAME, json.dumps(confusion).encode()),
+    }
+    outputs = {}
+    for key, (name, document) in documents.items():
+        write_document(join_uri(output, name), document)
+        outputs[key] = pin(join_uri(output, name), sha256_bytes(document))
     counts = {"images": result.images, "boxes": result.boxes, "detections": result.detections}
     metrics = {**result.numbers, **counts, "runtime": runtime, "title": title}
     record = write_record(output, STEP, watch.seconds, outputs, metrics, report)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kubeyolo.bundle import bundle_reference
 from kubeyolo.config.schema import Config
+from kubeyolo.errors import WorkError
 from kubeyolo.source import weights_source
 from kubeyolo.steps.claim import claimed
 from kubeyolo.steps.record import Stopwatch, finished, write_record, write_report
@@ -24,7 +25,7 @@ class PretrainedBackbone:
 
 
 def pretrain_backbone(
-    dataset: str, output: str, config: Config, begin: Callable[[], None] | None = None
+    dataset: str, output: str, config: Config, begin: Callable[[], None] | None = None, fingerprint: str = ""
 ) -> PretrainedBackbone:
     """Pretrain the backbone of a detector as a classifier.
 
@@ -35,10 +36,11 @@ def pretrain_backbone(
         config: Model and section ``pretrain``; colours of ``augment``; seed, clipping and device of ``train``.
             Nothing is done when ``pretrain.enabled`` is false.
         begin: Called once no other process works in ``output``, before anything is changed there.
+        fingerprint: Fingerprint that the images of ``pretrain.data`` had when the run began; empty if not known.
 
     Raises:
         InputError: The images cannot be used.
-        WorkError: The training process failed.
+        WorkError: The training process failed, or the images changed since the run began.
     """
     with claimed(output):
         if begin is not None:
@@ -46,12 +48,13 @@ def pretrain_backbone(
         known = finished(output, STEP)
         if known is not None:
             return PretrainedBackbone(backbone=known.record.outputs["backbone"], record=known.reference)
-        return _pretrain(dataset, output, config)
+        return _pretrain(dataset, output, config, fingerprint)
 
 
-def _pretrain(dataset: str, output: str, config: Config) -> PretrainedBackbone:
+def _pretrain(dataset: str, output: str, config: Config, fingerprint: str) -> PretrainedBackbone:
     from kubeyolo.launch.local import launch_training
     from kubeyolo.report.training import pretraining_report
+    from kubeyolo.training.class_images import class_fingerprint
     from kubeyolo.training.history import FILE_NAME, TrainingHistory
     from kubeyolo.training.result import read_result
     from kubeyolo.training.spec import TrainingSpec
@@ -69,6 +72,8 @@ def _pretrain(dataset: str, output: str, config: Config) -> PretrainedBackbone:
         code_digest=weights_source(),
     )
     launch_training(spec)
+    if images and fingerprint and class_fingerprint(images) != fingerprint:
+        raise WorkError(f"{images}: the images changed after the run began; run it again")
     rows = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME))).of("pretrain")
     seconds = read_result(output).seconds
     accuracies = [row.accuracy for row in rows if row.accuracy is not None]

@@ -20,6 +20,7 @@ from kubeyolo.bundle import (
     read_manifest,
     repair_bundle,
 )
+from kubeyolo.config.load import config_digest
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.names import MEASURED
 from kubeyolo.evaluation.results import COCO_NUMBERS
@@ -28,6 +29,7 @@ from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.uri import join_uri, open_store
 
 STEP = "publish"
+_DIGITS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +75,12 @@ def publish(bundle: str, store: str, version: str = "", evaluation: str = "") ->
     size = sum(file.size for file in manifest.model_files.values())
     files = {*manifest.files, MODEL_CARD}
     facts = {"bundle": published, "size": size_text(size), "files": len(files), "source": bundle}
+    reference = bundle_reference(published)
+    # Not in the folder of the version: other runs may publish the same networks there, with numbers of their own.
+    made_from = config_digest({"bundle": opened.digest, "version": version, "evaluation": evaluation})[:_DIGITS]
+    output = join_uri(store, "results", STEP, f"{manifest.model}-{made_from}")
     report = write_report(output, publish_report(manifest.model, version, card, facts))
     metrics: dict[str, Any] = {"version": version, "model": manifest.model, "bytes": size, **numbers}
-    reference = bundle_reference(published)
     record = write_record(output, STEP, watch.seconds, {"bundle": reference}, metrics, report)
     return PublishedModel(bundle=reference, version=version, record=record, report=report)
 

@@ -9,16 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kubeyolo.bundle import MANIFEST_NAME as BUNDLE_NAME
-from kubeyolo.bundle import UnreadableManifest, read_manifest
-from kubeyolo.data.manifest import MANIFEST_NAME as DATASET_NAME
-from kubeyolo.data.manifest import DatasetManifest
+from kubeyolo.catalogue import STEPS
 from kubeyolo.errors import InputError
 from kubeyolo.events import RECORD_NAME, REPORT_NAME, StepRecord
 from kubeyolo.storage.base import NotFound, Store
-from kubeyolo.storage.integrity import DamagedContent, sha256_bytes
+from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.reference import check_pinned, pin, split_reference
-from kubeyolo.storage.uri import join_uri, open_store, read_document, split_uri, write_document
+from kubeyolo.storage.uri import join_uri, open_store, read_document, write_document
+from kubeyolo.whole import is_whole
 
 
 class Stopwatch:
@@ -96,50 +94,23 @@ def finished(output: str, step: str) -> Finished | None:
     except NotFound:
         return None
     record = _read(document)
-    if record is None or record.step != step:
-        return None
-    if record.report and not store.exists(REPORT_NAME):
-        return None
-    if not all(is_whole(value) for value in record.outputs.values()):
+    if record is None or not _is_complete(record, step, store):
         return None
     print(f"{step}: the result of the same work is at {store.uri}, nothing to do", flush=True)
     return Finished(record, pin(store.uri_of(RECORD_NAME), sha256_bytes(document)))
 
 
-def is_whole(reference: str) -> bool:
-    """Tell whether what an output refers to is there: a bundle or a data set with all of its files, or a document.
+def _is_complete(record: StepRecord, step: str, store: Store) -> bool:
+    """Tell whether a record is that of a step that has worked in this store, with all that it refers to.
 
-    True for texts that are neither a reference nor a URI.
+    One that was copied here from another store refers to that one.
     """
-    uri, digest = split_reference(reference)
-    if "://" not in uri:
-        return True
-    if not digest:
-        folder_uri, name = split_uri(uri)
-        return open_store(folder_uri).exists(name)
-    store = open_store(uri)
-    content = _content(store)
-    if content is None:
+    expected = {name for name in STEPS[step].outputs if name != "record"}
+    if record.step != step or not expected <= record.outputs.keys():
         return False
-    found, files = content
-    there = {stored.key: stored.size for stored in store.list()}
-    return found == digest and all(there.get(name) == size for name, size in files.items())
-
-
-def _content(store: Store) -> tuple[str, dict[str, int]] | None:
-    """Return the digest of a bundle or a data set and the sizes of its files; None where there is neither."""
-    try:
-        if store.exists(BUNDLE_NAME):
-            document = store.read_bytes(BUNDLE_NAME)
-            bundle = read_manifest(document, store.uri_of(BUNDLE_NAME))
-            return sha256_bytes(document), {bundle.key(name): file.size for name, file in bundle.files.items()}
-        if store.exists(DATASET_NAME):
-            dataset = DatasetManifest.model_validate_json(store.read_bytes(DATASET_NAME))
-            parts = [part for split in dataset.splits.values() for part in (split.index, *split.shards)]
-            return dataset.digest, {part.name: part.size for part in parts}
-    except (NotFound, DamagedContent, UnreadableManifest, ValidationError):
-        pass
-    return None
+    if record.report and (record.report != store.uri_of(REPORT_NAME) or not store.exists(REPORT_NAME)):
+        return False
+    return all(is_whole(name, value) for name, value in record.outputs.items())
 
 
 def _read(document: bytes) -> StepRecord | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kubeyolo.errors import WorkError
 from kubeyolo.steps.record import Stopwatch, finished, write_record, write_report
 
 STEP = "validate_dataset"
@@ -18,7 +19,7 @@ class ValidatedDataset:
     record: str
 
 
-def validate_dataset(data: str, store: str, output: str = "") -> ValidatedDataset:
+def validate_dataset(data: str, store: str, output: str = "", fingerprint: str = "") -> ValidatedDataset:
     """Check a data set and store it under a name made of its content.
 
     Args:
@@ -26,11 +27,14 @@ def validate_dataset(data: str, store: str, output: str = "") -> ValidatedDatase
         store: URI of the store that receives it, below ``datasets/``.
         output: URI of the folder that receives report.html and metrics.json, with a name made of the fingerprint of the
             data: the same data is not read again. Empty takes the folder of the data set, and always reads.
+        fingerprint: Fingerprint that the data had when the run began; empty when it is not known.
 
     Raises:
         InputError: The layout, an annotation or an image is wrong; the message names the file and the entry.
+        WorkError: The data changed since the run began.
     """
     from kubeyolo.data.dataset import open_dataset
+    from kubeyolo.data.digest import source_facts
     from kubeyolo.data.shards import write_dataset
     from kubeyolo.report.dataset import dataset_report
     from kubeyolo.steps.samples import dataset_samples
@@ -41,6 +45,8 @@ def validate_dataset(data: str, store: str, output: str = "") -> ValidatedDatase
         outputs = known.record.outputs
         return ValidatedDataset(dataset=outputs["dataset"], digest=outputs["digest"], record=known.reference)
     manifest, uri = write_dataset(data, store)
+    if fingerprint and source_facts(data).fingerprint != fingerprint:
+        raise WorkError(f"{data}: the data changed after the run began; run it again")
     dataset = open_dataset(uri)
     splits = {name: dataset.split(name) for name in manifest.splits}
     samples = dataset_samples(splits["train"], manifest.classes)

@@ -151,6 +151,10 @@ class Store(ABC):
         ``first`` is removed before all others: give the manifest, so that no reader finds one with files missing.
         """
 
+    @abstractmethod
+    def checksum(self, key: str) -> str:
+        """Return the sha256 of an object without a transfer of its content; empty when the store does not know it."""
+
     def local_path(self, key: str = "") -> Path | None:
         """Return the path of an object where it is a file of this machine, so that it need not be copied."""
         check_key(key, allow_empty=True)

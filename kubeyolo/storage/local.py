@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kubeyolo.errors import InputError
 from kubeyolo.storage.base import PART_SUFFIX, Listing, NotFound, OnBytes, Store, StoredObject, check_key, files_below
+from kubeyolo.storage.checksums import remembered_sha256
 from kubeyolo.storage.conditional_file import create_file, replace_file
 from kubeyolo.storage.file_errors import file_errors
 from kubeyolo.storage.integrity import appearing, copy_with_sha256, sha256_bytes, sha256_file, sync_folder
@@ -105,6 +106,12 @@ class LocalStore(Store):
                 return
             with appearing(path) as part:
                 copy_with_sha256(source, part, on_bytes)
+
+    def checksum(self, key: str) -> str:
+        """Return the sha256 of a file, which is read unless it was not written since the last time."""
+        path = self._existing(key)
+        with file_errors(path):
+            return remembered_sha256(path)
 
     def put_file(self, path: Path, key: str, on_bytes: OnBytes | None = None) -> str:
         """Copy a file into the store and return its sha256."""

@@ -231,6 +231,11 @@ class MinioStore(Store):
         with self._told(key), file_errors(path):
             self._while_unchanged(key, get)
 
+    def checksum(self, key: str) -> str:
+        """Return the sha256 that an object carries."""
+        with self._told(key):
+            return self._sha256(self._stat(self._object(key)))
+
     def put_file(self, path: Path, key: str, on_bytes: OnBytes | None = None) -> str:
         """Store a file and return its sha256."""
         with file_errors(path), path.open("rb") as file:

@@ -16,8 +16,10 @@ import yaml
 from kubeyolo.bundle import BundleManifest, publish_bundle
 from kubeyolo.cli import errors
 from kubeyolo.cli.app import app, main
+from kubeyolo.cli.forms import training_form
 from kubeyolo.compiled.read import fields_of, pipeline_text
 from kubeyolo.data.sample import generate_sample_dataset
+from kubeyolo.errors import InputError
 from kubeyolo.models.registry import model_facts
 
 ROOT = Path(__file__).parents[2]
@@ -411,6 +413,8 @@ def test_pipeline_show_fills_in_what_has_no_field_as_settings(kubeyolo: Any, tmp
     file.write_text("model: yolov5s\ntrain: {seed: 3, max_epoch: 7}\nretrain: {max_regression: 0.5}\n")
     filled: dict[str, dict[str, Any]] = {}
     for name in ("detector-training", "detector-retraining", "model-evaluation"):
+        if name == "model-evaluation":
+            file.write_text(file.read_text().removeprefix("model: yolov5s\n"))
         fields = fields_of(kubeyolo("pipeline", "show", name, "--config", file).out)
         assert set(fields) == set(fields_of(pipeline_text(name)))
         filled[name] = {field: fields[field].get("defaultValue") for field in fields}
@@ -490,3 +494,61 @@ def test_work_that_was_told_to_stop_is_exit_code_130(capsys: pytest.CaptureFixtu
 
     assert errors.exit_code_of(stop, ["train"]) == 130
     assert capsys.readouterr().err == "error: interrupted: told to stop at step 3; the same command continues\n"
+
+
+def test_an_argument_that_is_not_utf8_is_named_in_one_line(kubeyolo: Any, tmp_path: Path) -> None:
+    failed = kubeyolo("configure", "--data", "d", "--set", "train.max_epoch=\udcff")
+    assert (failed.code, failed.err.count("\n")) == (2, 1)
+    assert failed.err.startswith("error: --set 'train.max_epoch=\\udcff': not JSON or YAML: ")
+    assert kubeyolo("models", "show", "yolo\udcff").code == 2
+    assert "\\udcff" in (tmp_path / "cache" / "logs" / "debug.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("detector-training --set export.formats=[mindir]", "export.formats = ['mindir']: the pipeline quantizes"),
+        ("detector-retraining --set export.formats=[mindir]", "export.formats = ['mindir']: the pipeline quantizes"),
+        ("detector-training --set train.max_epoch=0", "train.max_epoch = 0"),
+        ("model-evaluation --set model=yolov5s", "model = 'yolov5s': model-evaluation has no field model; it takes"),
+    ],
+)
+def test_pipeline_show_refuses_what_a_run_would_refuse(kubeyolo: Any, arguments: str, message: str) -> None:
+    failed = kubeyolo("pipeline", "show", *arguments.split())
+    assert (failed.code, failed.out) == (2, "")
+    assert message in failed.err
+
+
+def test_texts_of_the_form_stay_texts_for_every_yaml_parser(kubeyolo: Any) -> None:
+    text = kubeyolo("pipeline", "show", "--set", "train.lr=1e-5").out
+    assert fields_of(text)["lr"]["defaultValue"] == "1e-05"
+    assert "defaultValue: '1e-05'" in text
+
+
+def form_of(*pairs: str, data: str = "d", model: str | None = None, sets: tuple[str, ...] = ()) -> dict[str, str]:
+    return training_form(data, "store", model, "", None, list(sets), list(pairs))
+
+
+def test_params_that_say_nothing_or_the_same_are_no_contradiction(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert form_of("version=", "lr= ", sets=("train.lr=0.02",)) == form_of(sets=("train.lr=0.02",))
+    assert form_of("lr=0.020", sets=("train.lr=0.02",))["lr"] == "0.020"
+    assert form_of("data=./d") == form_of(data=" d ")
+    assert form_of(data=" d ")["data"] == str(tmp_path / "d")
+    assert form_of("settings=train: {seed: 1}", sets=("train.seed=1",))["settings"] == "train: {seed: 1}"
+    for pairs, sets in (("lr=0.03", "train.lr=0.02"), ("data=e", "train.lr=0.02"), ("settings={}", "train.seed=1")):
+        with pytest.raises(InputError, match="is given twice"):
+            form_of(pairs, sets=(sets,))
+    with pytest.raises(InputError, match="two models: 'yolov5s-r7', and 'yolov5m-r7' by --set model"):
+        form_of(model="yolov5s-r7", sets=("model=yolov5m-r7",))
+
+
+def test_settings_are_checked_before_sample_data_is_made(kubeyolo: Any, tmp_path: Path) -> None:
+    failed = kubeyolo("run", "--sample", "--set", "export.formats=[mindir]")
+    assert failed.code == 2 and "add onnx" in failed.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_examples_name_the_folders_that_steps_write_to(kubeyolo: Any) -> None:
+    for command, folder in (("quantize", "export_model"), ("publish", "quantize")):
+        assert f"store/results/{folder}/yolov5n-r7-8a395f92b1a0/bundle" in kubeyolo(command, "--help").out

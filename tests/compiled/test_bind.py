@@ -20,6 +20,7 @@ from kubeyolo.compiled.bind import (
 )
 from kubeyolo.compiled.images import IMAGE_NAMES, bind_image_file, image_references, is_fixed
 from kubeyolo.compiled.read import fields_of, pipeline_names, pipeline_text, tasks_of
+from kubeyolo.config.text import read_text
 from kubeyolo.errors import InputError
 
 DIGEST = "registry.local:5000/team/kubeyolo-train@sha256:" + "a" * 64
@@ -142,3 +143,43 @@ def test_missing_and_unknown_images_are_named(tmp_path: Path) -> None:
 def test_a_reference_is_fixed_by_a_digest_or_by_the_id_in_its_tag() -> None:
     assert is_fixed(DIGEST) and is_fixed("registry/kubeyolo-train:0.1.0-0123456789ab")
     assert not is_fixed("registry/kubeyolo-train:0.1.0") and not is_fixed("kubeyolo-train")
+
+
+YAML_1_2_OR_GO = ("1e-3", "1E5", "0o17", "0b1", "0x1F", ".5", "1.", "+.inf", ".NaN", "y", "N")
+YAML_1_1 = (
+    "010",
+    "0x10",
+    "1_0",
+    "yes",
+    "Off",
+    "true",
+    "1:30",
+    "2024-01-01",
+    "2001-12-14t21:59:43",
+    "null",
+    "~",
+    "",
+    "=",
+)
+
+
+@pytest.mark.parametrize("text", [*YAML_1_1, *YAML_1_2_OR_GO])
+def test_a_default_that_reads_as_another_value_is_quoted(text: str) -> None:
+    bound = bind_defaults(pipeline_text(), {"version": text})
+    assert fields_of(bound)["version"]["defaultValue"] == text
+    assert f"        defaultValue: '{text}'\n" in bound
+    for again in (bind_images(bound, {}), without_literals(bound), without_retries(bound)):
+        assert f"        defaultValue: '{text}'\n" in again
+
+
+@pytest.mark.parametrize("name", pipeline_names())
+def test_defaults_of_the_compiled_pipelines_are_texts_for_every_parser(name: str) -> None:
+    for line in pipeline_text(name).splitlines():
+        key, _, value = line.strip().partition(": ")
+        if key == "defaultValue":
+            assert value.startswith(("'", '"')) or read_text(value, "a default") == value, line
+
+
+@pytest.mark.parametrize("text", ["1.0.0", "minio://data/x", "a: b", "{train: {seed: 1}}", "😀", "a\nb", "-", "5s"])
+def test_other_defaults_are_kept(text: str) -> None:
+    assert fields_of(bind_defaults(pipeline_text(), {"version": text}))["version"]["defaultValue"] == text

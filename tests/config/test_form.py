@@ -146,8 +146,8 @@ def test_settings_are_yaml_or_json(text: str, key: str, value: Any) -> None:
         ({"settings": "train: {min_ap: 0.5}"}, "did you mean 'evaluate.min_ap'"),
         ({"settings": "trian: {seed: 3}"}, "unknown configuration key 'trian' .from the field settings."),
         ({"settings": "train: 3"}, "train .from the field settings. is 3: it is a section"),
-        ({"settings": "train: {"}, "the field settings is not JSON or YAML: "),
-        ({"settings": "a: b: c"}, "the field settings is not JSON or YAML: "),
+        ({"settings": "train: {"}, "the field settings: not JSON or YAML: "),
+        ({"settings": "a: b: c"}, "the field settings: not JSON or YAML: "),
         ({"settings": "[train]"}, "the field settings is '.train.': expected sections of keys and values, such as"),
         ({"settings": "seed"}, "the field settings is 'seed': expected sections"),
         (
@@ -293,3 +293,75 @@ def test_a_form_gives_the_configuration_of_its_command_line(
     form = fill_form(names(pipeline), None, file, pairs)
     assert all(isinstance(text, str) and text for text in form.values())
     assert resolve_form(form).config == load_config(None, file, pairs)
+
+
+@pytest.mark.parametrize("text", ["10", "010", "10.0", " 1e1 ", "+10"])
+def test_a_number_is_the_same_however_it_is_written(text: str) -> None:
+    forms = [{"max_epoch": text}, {"settings": f"train: {{max_epoch: {text}}}"}]
+    forms += [
+        {"settings": json.dumps({"train": {"max_epoch": text}})},
+        fill_form(KNOWN, sets=[f"train.max_epoch={text}"]),
+    ]
+    for form in forms:
+        found = resolve_form(form).config.train.max_epoch
+        assert found == 10 and type(found) is int
+
+
+@pytest.mark.parametrize("text", ["0", "0.0", "-0.0", "-0", "0e5"])
+def test_zero_has_one_sign(text: str) -> None:
+    for form in ({"max_regression": text}, {"settings": f"retrain: {{max_regression: {text}}}"}):
+        assert str(resolve_form(form).config.retrain.max_regression) == "0.0"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {seed: true}", "train.seed = True .* expected a whole number"),
+        ("train: {lr: true}", "train.lr = True .* expected a number"),
+        ("train: {lr_epochs: [1, true]}", "train.lr_epochs = .* expected a list"),
+        ("train: {nesterov: 1}", "train.nesterov = 1 .* expected true or false"),
+        ("train: {nesterov: yes}", "train.nesterov = 'yes' .* expected true or false"),
+        ("train: {nesterov: 1.0}", "train.nesterov = 1.0 .* expected true or false"),
+        ("train: {max_epoch: 1_0}", "train.max_epoch = '1_0'"),
+        ("train: {max_epoch: 1:30}", "train.max_epoch = '1:30'"),
+        ("train: {seed: 4294967296}", "train.seed = 4294967296 .* <= 4294967295"),
+        ("train: {image_size: 8224}", "train.image_size = 8224 .* <= 8192"),
+        ("train: {per_batch_size: 65537}", "<= 65536"),
+        ("train: {processes: 65537}", "<= 65536"),
+        ("train: {max_epoch: 1000001}", "<= 1000000"),
+        (f"train: {{lr: {'9' * 390}}}", "train.lr = "),
+        ("train: {lr_epochs: [-1]}", "train.lr_epochs"),
+    ],
+)
+def test_values_of_another_kind_and_beyond_the_bounds_are_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        resolve_form({"settings": text})
+
+
+def test_values_that_came_through_a_struct_are_taken() -> None:
+    # Every number of a struct is a double.
+    kept = {"train": {"seed": 4294967295.0, "lr_epochs": [3.0, 5.0], "nesterov": False}, "data": {"workers": 8.0}}
+    config = resolve_form({}, kept=kept).config
+    assert (config.train.seed, config.train.lr_epochs, config.data.workers) == (2**32 - 1, (3, 5), 8)
+    assert type(config.data.workers) is int
+
+
+def test_formats_have_one_order() -> None:
+    configs = [
+        resolve_form({"settings": f"export: {{formats: {formats}}}"}).config
+        for formats in ("[onnx, mindir]", "[mindir, onnx]", "[onnx, mindir, onnx]")
+    ]
+    assert {config.export.formats for config in configs} == {("mindir", "onnx")}
+
+
+def test_characters_beyond_the_first_plane_reach_the_configuration() -> None:
+    form = fill_form(KNOWN, sets=["evaluate.split=😀"])
+    assert "😀" in form["settings"]
+    assert resolve_form(form).config.evaluate.split == "😀"
+    assert resolve_form({"settings": json.dumps({"evaluate": {"split": "😀"}})}).config.evaluate.split == "😀"
+
+
+@pytest.mark.parametrize("version", [1.1, 2, True, ["1"]])
+def test_a_text_that_is_written_as_another_value_is_refused(version: Any) -> None:
+    with pytest.raises(InputError, match="the field 'version' is .*: write it in quotes"):
+        check_fields({"data": "minio://d", "version": version}, KNOWN, ["data"])

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kubeyolo.config.load import config_digest, known_keys, load_config, parse_sets, preset_names, sparse_values
+from kubeyolo.config.load import (
+    allowed_values,
+    config_digest,
+    known_keys,
+    load_config,
+    parse_sets,
+    preset_names,
+    sparse_values,
+)
+from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
+from kubeyolo.launch.settings import ClusterSettings, cluster_settings
 from kubeyolo.models.registry import model_facts, model_names
 
 
@@ -55,7 +66,9 @@ def test_the_model_comes_from_the_argument_else_the_pairs_else_the_file(tmp_path
     file.write_text("model: yolov5m\n")
     assert load_config(file=file).model == "yolov5m"
     assert load_config(file=file, sets=["model=yolov5l"]).model == "yolov5l"
-    assert load_config("yolov5s", file, ["model=yolov5l"]).model == "yolov5s"
+    assert load_config("yolov5s", file).model == load_config("yolov5s", file, ["model=yolov5s"]).model == "yolov5s"
+    with pytest.raises(InputError, match="two models: 'yolov5s', and 'yolov5l' by --set model; leave one of them out"):
+        load_config("yolov5s", file, ["model=yolov5l"])
 
 
 def test_values_of_pairs_are_yaml() -> None:
@@ -85,7 +98,7 @@ def test_sparse_values_hold_only_what_was_said(tmp_path: Path) -> None:
         ("augment.mosaic=2", ["augment.mosaic = 2", ">= 0 and <= 1"]),
         ("train=3", ["train", "section"]),
         ("train.lr", ["key=value"]),
-        ("export.batch_size=[1", ["export.batch_size=[1", "not YAML"]),
+        ("export.batch_size=[1", ["export.batch_size=[1", "not JSON or YAML"]),
     ],
 )
 def test_a_wrong_pair_gives_one_line_that_says_what_is_allowed(pair: str, words: list[str]) -> None:
@@ -103,7 +116,7 @@ def test_a_wrong_pair_gives_one_line_that_says_what_is_allowed(pair: str, words:
         (b"train: {max_epch: 3}", ["train.max_epch", "my.yaml", "train.max_epoch"]),
         (b"train: {max_epoch: 0}", ["train.max_epoch = 0", "my.yaml", ">= 1"]),
         (b"- 1\n- 2\n", ["my.yaml", "is a list"]),
-        (b"train: [", ["my.yaml", "not YAML"]),
+        (b"train: [", ["my.yaml", "not JSON or YAML"]),
         (b"\xff\xfe", ["my.yaml", "not UTF-8"]),
     ],
 )
@@ -136,3 +149,28 @@ def test_known_keys_are_dotted() -> None:
 )
 def test_every_example_is_a_configuration(example: Path) -> None:
     assert load_config(file=example).model in preset_names()
+
+
+@pytest.mark.parametrize("owner", [*(type(getattr(Config(), name)) for name in Config.model_fields), ClusterSettings])
+def test_every_whole_number_has_an_upper_bound_that_a_double_holds(owner: Any) -> None:
+    if owner is str:
+        return
+    properties = owner.model_json_schema()["properties"]
+    numbers = [schema.get("items", schema) | {"key": key} for key, schema in properties.items()]
+    found = {number["key"]: number["maximum"] for number in numbers if number.get("type") == "integer"}
+    assert all(bound < 2**53 for bound in found.values())
+
+
+def test_values_of_another_version_are_told_apart() -> None:
+    values = {"train": {"seed": 7, "gone_key": 1, "optimizer": "lion"}, "lost": {"a": 1}, "augment": {"mosaic": 0.25}}
+    allowed, gone = allowed_values(values)
+    assert allowed == {"train": {"seed": 7}, "augment": {"mosaic": 0.25}}
+    assert gone == ("train.gone_key", "train.optimizer", "lost")
+
+
+def test_values_of_the_cluster_are_read_as_others_are() -> None:
+    settings = cluster_settings(sets=["nodes=010", "cpu=010", "one_pod_per_host=true", "environment={A: '1'}"])
+    assert (settings.nodes, settings.cpu, settings.one_pod_per_host) == (10, "010", True)
+    for pair in ("nodes=true", "nodes=1:30", "one_pod_per_host=1", "max_retry=1001", "environment={A: &a b}"):
+        with pytest.raises(InputError):
+            cluster_settings(sets=[pair])

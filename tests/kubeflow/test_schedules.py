@@ -366,3 +366,35 @@ def test_a_schedule_is_run_now_without_a_recurring_run(
     capsys.readouterr()
     assert call("retrain-bcd", files) == 2
     assert "no file has this name; did you mean 'retrain-bccd'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("version: 1.10", "the field 'version' is 1.1, not a text: write it in quotes"),
+        ("version: 3", "the field 'version' is 3, not a text: write it in quotes"),
+        ("version: &v x", "not JSON or YAML: anchors and aliases"),
+        ("version: a\n  version: b", "not JSON or YAML: the key 'version' is given twice"),
+    ],
+)
+def test_values_of_a_file_that_would_become_others_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "one.yaml"
+    file.write_text(
+        f"name: one\ncron: '@daily'\npipeline: detector-training\nparameters:\n  data: minio://d\n  {text}\n"
+    )
+    with pytest.raises(InputError, match=f"^schedule {file}: {message}"):
+        read(file)
+
+
+def test_texts_in_quotes_and_numbers_of_a_file_stay_what_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "one.yaml"
+    file.write_text(
+        "name: one\ncron: '@daily'\npipeline: detector-training\n"
+        "parameters: {data: minio://data, version: '1.10', lr: 1e-3, max_epoch: 010}\n"
+    )
+    (schedule,) = read(file)
+    arguments = wanted_schedule(schedule, pipeline_text()).arguments
+    assert arguments == {"data": "minio://data", "version": "1.10", "lr": "0.001", "max_epoch": "10"}
+    file.write_text("name: one\ncron: '@daily'\npipeline: detector-training\ndescription: 1.10\n")
+    with pytest.raises(InputError, match="description = 1.1: .*write it in quotes"):
+        read(file)

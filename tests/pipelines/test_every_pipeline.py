@@ -115,7 +115,12 @@ def test_a_changed_pipeline_is_seen_as_stale(tmp_path: Path) -> None:
 
 def test_tables_are_made_for_every_component_and_for_the_docs() -> None:
     names = {str(path.relative_to(ROOT)) for path in made_files()}
-    assert names == {*(f"components/{name}/README.md" for name in STEPS), "README.md", "docs/runs.md"}
+    assert names == {
+        *(f"components/{name}/README.md" for name in STEPS),
+        "README.md",
+        "docs/configuration.md",
+        "docs/runs.md",
+    }
     form = made_files()[ROOT / "docs" / "runs.md"]
     assert all(f"| `{field}` |" in form for fields in FIELDS.values() for field in fields)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kubeyolo.bundle import BundleManifest, bundle_reference, publish_bundle
+from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, BundleManifest, bundle_reference, publish_bundle
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, FIELDS, MODEL_EVALUATION, STEPS
 from kubeyolo.cli.forms import training_form
 from kubeyolo.compiled.read import fields_of, pipeline_text, required_fields, task_names
@@ -27,7 +27,7 @@ from kubeyolo.pointers import ModelPointer, read_model_version, write_model_poin
 from kubeyolo.report.model_card import escape
 from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps import component
-from kubeyolo.steps.configure import ConfiguredRun, check_form, configure, parse_cluster
+from kubeyolo.steps.configure import ConfiguredRun, bundle_config, check_form, check_settings, configure, parse_cluster
 from kubeyolo.steps.record import read_record
 from kubeyolo.steps.settings import StepSettings
 from kubeyolo.storage.uri import open_store, write_document
@@ -108,7 +108,7 @@ def test_a_form_that_makes_sense_is_taken(pipeline: str) -> None:
         ),
         ({"launcher": "volcano", "cluster": '{"que": "x"}'}, "unknown key 'que' of the cluster settings; did you mean"),
         ({"launcher": "volcano", "cluster": "ascend910"}, "unknown preset 'ascend910' of the cluster; did you mean"),
-        ({"launcher": "volcano", "cluster": "{"}, "the field cluster is not JSON or YAML"),
+        ({"launcher": "volcano", "cluster": "{"}, "the field cluster: not JSON or YAML"),
         ({"launcher": "volcano", "cluster": "[cpu]"}, "the field cluster is '.cpu.': expected the name of a preset"),
         ({"launcher": "volcano", "cluster": "7"}, "the field cluster is '7': expected the name of a preset"),
         (
@@ -330,7 +330,7 @@ def test_equal_settings_make_one_run_whoever_gives_them(bucket: str, tmp_path: P
     file.write_text("model: yolov5s-r7\ntrain: {max_epoch: 5, lr: 0.02, seed: 3}\n")
     sets = ["quantize.max_drop=0", "pretrain.enabled=false"]
     run = training_form(places["data"], places["store"], None, "1.0.0", file, sets)
-    sets, pairs = ["train.seed=3", "pretrain.enabled=no"], ["max_epoch=5", "lr=2e-2", "max_drop=0.0"]
+    sets, pairs = ["train.seed=3", "pretrain.enabled=False"], ["max_epoch=5", "lr=2e-2", "max_drop=0.0"]
     submit = training_form(places["data"], places["store"], "yolov5s-r7", "1.0.0", None, sets, pairs)
     parameters: dict[str, Any] = {"model": "yolov5s-r7", "version": "1.0.0", **places}
     settings: dict[str, Any] = {"train": {"seed": 3}, "pretrain": {"enabled": False}}
@@ -389,8 +389,9 @@ def configured_retraining(data: Path, store: str, tmp_path: Path, **form: str) -
 
 def make_bundle(folder: Path, name: str, model: str = MODEL, **config: dict[str, Any]) -> str:
     """Publish a bundle whose weights are those that its name says, and return its URI."""
-    weights = folder / "weights.safetensors"
-    weights.write_text(name)
+    files = {network: folder / network for network in (WEIGHTS, MINDIR, ONNX, ONNX_INT8)}
+    for path in files.values():
+        path.write_text(name)
     facts = model_facts(model)
     trained = load_config(model, overrides=config).model_dump(mode="json")
     manifest = BundleManifest(
@@ -401,7 +402,7 @@ def make_bundle(folder: Path, name: str, model: str = MODEL, **config: dict[str,
         anchors=facts.anchors,
         config=trained,
     )
-    return publish_bundle((folder / name).as_uri(), manifest, {weights.name: weights})
+    return publish_bundle((folder / name).as_uri(), manifest, files)
 
 
 @pytest.fixture
@@ -874,3 +875,56 @@ def test_a_run_of_pods_is_noted_by_its_id(
     assert ended.value.code == InputError.exit_code
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(f"error: the field data = {tmp_path}: pods see no folder")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"max_epoch": "010"}, {"settings": "train: {max_epoch: 010}"}),
+        ({"max_epoch": "10.0"}, {"settings": '{"train": {"max_epoch": "10"}}'}),
+        ({"lr": "1e-3"}, {"settings": "train: {lr: 0.0010}"}),
+        ({"max_drop": "-0.0"}, {"max_drop": "0"}),
+        ({"settings": "export: {formats: [onnx, mindir]}"}, {"settings": "export: {formats: [mindir, onnx, onnx]}"}),
+        ({"settings": "train: {nesterov: True}"}, {"settings": "train: {nesterov: true}"}),
+    ],
+)
+def test_one_setting_makes_one_name_whatever_way_it_is_written(
+    train: Callable[..., ConfiguredRun], one: dict[str, str], other: dict[str, str]
+) -> None:
+    runs = [train(**one), train(**other)]
+    assert runs[0].name == runs[1].name
+    assert json.dumps(structs(runs[0]), sort_keys=True) == json.dumps(structs(runs[1]), sort_keys=True)
+
+
+def test_steps_take_whole_numbers_that_have_become_doubles(train: Callable[..., ConfiguredRun]) -> None:
+    given = train(settings="train: {seed: 4294967295}").settings["train"]
+
+    def doubles(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: doubles(each) for key, each in value.items()}
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    assert StepSettings.parse(doubles(given.struct()), "train").configuration() == given.configuration()
+
+
+def test_a_bundle_of_another_version_is_usable(capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = BundleManifest(
+        model=MODEL,
+        classes=("cat",),
+        image_size=(64, 64),
+        strides=(8, 16, 32),
+        anchors=(((1.0, 2.0),),) * 3,
+        config={"train": {"seed": 7, "gone_key": 1, "optimizer": "lion"}, "augment": {"mosaic": 0.25}, "new": {}},
+    )
+    config = bundle_config(manifest, {}).config
+    assert (config.train.seed, config.train.optimizer, config.augment.mosaic) == (7, "sgd", 0.25)
+    assert capsys.readouterr().err == "left out of the bundle's configuration: train.gone_key, train.optimizer\n"
+    with pytest.raises(InputError, match="unknown configuration key 'train.gone_key'"):
+        bundle_config(manifest, {"settings": "train: {gone_key: 1}"})
+
+
+@pytest.mark.parametrize("pipeline", SOME)
+def test_settings_are_checked_without_places(pipeline: str) -> None:
+    check_settings(pipeline, {})
+    with pytest.raises(InputError, match=r"train\.seed"):
+        check_settings(pipeline, {"settings": "train: {seed: -1}"})

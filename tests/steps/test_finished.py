@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +22,13 @@ from kubeyolo.steps.evaluate import evaluate
 from kubeyolo.steps.export import export_model
 from kubeyolo.steps.pretrain import pretrain_backbone
 from kubeyolo.steps.quantize import quantize
-from kubeyolo.steps.record import finished, is_whole, read_record, write_record, write_report
+from kubeyolo.steps.record import finished, read_record, write_record, write_report
 from kubeyolo.steps.train import train
 from kubeyolo.steps.validate import validate_dataset
+from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.reference import pin, split_reference
 from kubeyolo.storage.uri import join_uri, open_store, read_document, write_document
+from kubeyolo.whole import is_whole
 from tests.steps.fixed_detector import MODEL, fixed_bundle, write_data
 from tests.steps.fixed_work import file_of, fix_work, written
 
@@ -106,7 +109,7 @@ def test_a_whole_result_is_returned_without_work(
     assert f"{name}: the result of the same work is at {output}, nothing to do" in capsys.readouterr().out
     record = read_record(first.record)
     assert record.step == name and split_reference(first.record) == (f"{output}/metrics.json", record_digest(output))
-    assert is_whole(record.outputs[step.result])
+    assert is_whole(step.result, record.outputs[step.result])
 
 
 def record_digest(output: str) -> str:
@@ -144,6 +147,12 @@ def cut_a_file_off(output: str, step: Step) -> None:
         remove_a_file(output, step)
 
 
+def change_a_byte(output: str, step: Step) -> None:
+    path = result_file(output, step)
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+
 def remove_the_manifest(output: str, step: Step) -> None:
     uri = result_uri(output, step)
     for name in (MANIFEST_NAME, "dataset.json", uri.rpartition("/")[2]):
@@ -166,6 +175,7 @@ BREAKS = (
     remove_the_report,
     remove_a_file,
     cut_a_file_off,
+    change_a_byte,
     remove_the_manifest,
 )
 
@@ -183,8 +193,13 @@ def test_what_is_not_whole_is_made_again(
     # What is whole by then is not made a third time, and is the same unless the bytes of MINDIR had to be written anew.
     assert step.run(output) == again and len(step.worked) == 2
     record = read_record(again.record)
-    assert is_whole(record.outputs[step.result])
-    is_written_anew = name == "export_model" and damage in (remove_a_file, cut_a_file_off, remove_the_manifest)
+    assert is_whole(step.result, record.outputs[step.result])
+    is_written_anew = name == "export_model" and damage in (
+        remove_a_file,
+        cut_a_file_off,
+        change_a_byte,
+        remove_the_manifest,
+    )
     before = getattr(first, "bundle", None), getattr(first, "backbone", None), getattr(first, "dataset", None)
     after = getattr(again, "bundle", None), getattr(again, "backbone", None), getattr(again, "dataset", None)
     assert (after == before) is not is_written_anew
@@ -208,7 +223,7 @@ def test_a_changed_data_set_at_the_place_is_not_the_result(steps: Callable[[str]
     first = step.run(output)
     path = file_of(f"{split_reference(first.dataset)[0]}/dataset.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"digest": "0" * 64}))
-    assert not is_whole(first.dataset)
+    assert not is_whole("dataset", first.dataset)
     with pytest.raises(InputError, match=f"{split_reference(first.dataset)[0]}: its content has changed: expected"):
         open_dataset(first.dataset)
 
@@ -295,14 +310,33 @@ def test_a_damaged_record_is_written_anew(tmp_path: Path) -> None:
 
 def test_an_output_is_whole_when_all_of_it_is_there(inputs: dict[str, str], tmp_path: Path) -> None:
     report = write_report(tmp_path.as_uri(), "<p>")
-    for there in (inputs["dataset"], inputs["trained"], report, "", "no place", "0123abcd"):
-        assert is_whole(there), there
-    bundle, dataset = split_reference(inputs["trained"])[0], split_reference(inputs["dataset"])[0]
+    document = pin(report, sha256_bytes(b"<p>"))
+    whole = {
+        "dataset": inputs["dataset"],
+        "bundle": inputs["trained"],
+        "backbone": inputs["trained"],
+        "report": document,
+    }
+    for name, there in (*whole.items(), ("digest", "0123abcd"), ("backbone", "")):
+        assert is_whole(name, there), there
+    for name, there in whole.items():
+        assert not is_whole(name, pin(split_reference(there)[0], "0" * 64)), there
     elsewhere = tmp_path.as_uri()
-    for missing in (pin(bundle, "0" * 64), pin(dataset, "0" * 64), pin(elsewhere, "0" * 64), f"{elsewhere}/absent"):
-        assert not is_whole(missing), missing
+    for name in whole:
+        assert not is_whole(name, pin(f"{elsewhere}/absent", "0" * 64)), name
     write_document(f"{elsewhere}/{MANIFEST_NAME}", b"{}")
-    assert not is_whole(pin(elsewhere, "0" * 64))
+    assert not is_whole("bundle", pin(elsewhere, "0" * 64))
+
+
+def test_a_result_that_was_copied_to_another_store_is_made_again_there(
+    steps: Callable[[str], Step], tmp_path: Path
+) -> None:
+    """Its record refers to the store it comes from."""
+    step, output = steps("quantize"), tmp_path / "results" / "quantize"
+    step.run(output.as_uri())
+    shutil.copytree(output, tmp_path / "copy")
+    assert finished(output.as_uri(), "quantize") is not None
+    assert finished((tmp_path / "copy").as_uri(), "quantize") is None
 
 
 # Gates, which judge a result and do not change it.

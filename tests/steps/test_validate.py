@@ -6,11 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import pytest
 
 from kubeyolo.data.dataset import open_dataset
+from kubeyolo.data.digest import source_facts
 from kubeyolo.data.sample import generate_sample_dataset
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, WorkError
 from kubeyolo.steps.record import read_record
 from kubeyolo.steps.validate import validate_dataset
 from kubeyolo.storage.reference import split_reference
@@ -61,3 +63,16 @@ def test_nothing_is_stored_of_a_bad_data_set(data: Path, tmp_path: Path) -> None
     with pytest.raises(InputError, match=image.name):
         validate_dataset(str(data), str(tmp_path / "store"))
     assert not list((tmp_path / "store").rglob("dataset.json"))
+
+
+def test_data_that_changed_after_the_run_began_is_refused(data: Path, tmp_path: Path) -> None:
+    begun_with = source_facts(data).fingerprint
+    store, output = str(tmp_path / "store"), (tmp_path / "results").as_uri()
+    image = next((data / "train").iterdir())
+    content = image.read_bytes()
+    cv2.imwrite(str(image), 0 * cv2.imread(str(image)))
+    with pytest.raises(WorkError, match="shapes: the data changed after the run began; run it again"):
+        validate_dataset(str(data), store, output, begun_with)
+    assert not (tmp_path / "results" / "metrics.json").exists()
+    image.write_bytes(content)
+    assert validate_dataset(str(data), store, output, begun_with).digest == validate_dataset(str(data), store).digest

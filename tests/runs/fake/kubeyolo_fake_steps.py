@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kubeyolo.bundle import BundleManifest
 from kubeyolo.catalogue import STEPS
 from kubeyolo.config.form import resolve_form
+from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.steps.record import write_record, write_report
 from kubeyolo.steps.reporting import StepReporter, reported
@@ -97,7 +99,15 @@ def _place(step: str, given: Mapping[str, Any]) -> str:
 
 def _bundle(step: str, given: Mapping[str, Any]) -> str:
     uri = join_uri(given["settings"]["store"], "fake", _place(step, given), "bundle")
-    document = json.dumps({"made by": _place(step, given)}).encode()
+    manifest = BundleManifest(
+        model="fake",
+        classes=("cat",),
+        image_size=(64, 64),
+        strides=(8,),
+        anchors=(((1.0, 1.0),),),
+        config={"made by": uri},
+    )
+    document = manifest.model_dump_json().encode()
     open_store(uri).write_bytes("bundle.json", document)
     return pin(open_store(uri).uri, sha256_bytes(document))
 
@@ -139,7 +149,10 @@ def configure_retraining(**given: Any) -> tuple[Any, ...]:
 
 def validate_dataset(**given: Any) -> tuple[str, str]:
     uri = join_uri(given["settings"]["store"], "fake", "dataset")
-    write_document(join_uri(uri, "dataset.json"), json.dumps({"digest": DATASET_DIGEST}).encode())
+    manifest = DatasetManifest(
+        name="fake", source="nowhere", digest=DATASET_DIGEST, classes=("cat",), category_ids=(1,), splits={}
+    )
+    write_document(join_uri(uri, "dataset.json"), manifest.model_dump_json().encode())
     dataset = pin(open_store(uri).uri, DATASET_DIGEST)
     outputs = {"dataset": dataset, "digest": DATASET_DIGEST}
     return dataset, _step("validate_dataset", given, outputs, {"name": "fake", "train_images": 3})

@@ -1,0 +1,195 @@
+"""JSON and YAML as people write it, read by one set of rules: the types of JSON, and nothing that surprises.
+
+A text is read as JSON, else as YAML with the scalars of the core schema of YAML 1.2: ``1e-3`` is a number, ``010`` is
+10, ``yes``, ``1:30`` and ``2024-01-01`` are texts. Tags, anchors and aliases, keys that are given twice, and several
+documents are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+import yaml
+
+from kubeyolo.errors import InputError, one_line
+
+LONGEST = 100_000
+"""Characters of a text at most."""
+
+DEEPEST = 50
+"""Sections within sections at most."""
+
+_SHOWN = 200
+_INT = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?(Infinity|\.inf|\.Inf|\.INF)|NaN|\.nan|\.NaN|\.NAN")
+_MOST_DIGITS = 400
+"""More than the largest double has."""
+
+_NAMES: dict[str, bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+def read_text(text: str, what: str) -> Any:
+    """Return the value of a JSON or YAML text: mappings with texts as keys, lists, texts, numbers, booleans or None.
+
+    Args:
+        text: The text; an empty one is None.
+        what: What it is, for an error.
+
+    Raises:
+        InputError: It is not JSON or YAML, or has what is refused here.
+    """
+    if len(text) > LONGEST:
+        raise InputError(f"{what}: not JSON or YAML: {len(text)} characters, at most {LONGEST} are read")
+    try:
+        return _checked(_read(text))
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise InputError(f"{what}: not JSON or YAML: {one_line(_reason(error), _SHOWN)}") from error
+
+
+def plain_scalar(text: str) -> Any:
+    """Return the value of a scalar without quotes: None, a boolean, a number, or the text itself.
+
+    Raises:
+        ValueError: It is infinite, not a number, or beyond the largest number.
+    """
+    if text in _NAMES:
+        return _NAMES[text]
+    if _NOT_FINITE.fullmatch(text):
+        _refuse_constant(text)
+    if _INT.fullmatch(text):
+        return _whole(text)
+    return _finite(text) if _FLOAT.fullmatch(text) else text
+
+
+class _Refused(ValueError):
+    """A text is JSON or YAML, and has what is not read here."""
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=_without_twins,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_whole,
+        )
+    except _Refused:
+        raise
+    except ValueError:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise _Refused(f"the key {one_line(key, 80)!r} is given twice")
+        values[key] = value
+    return values
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _Refused(f"{name} is not a number that can be used")
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise _Refused(f"{text[:20]}… is beyond the largest number")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _Refused(f"{one_line(text, 80)} is beyond the largest number")
+    return value
+
+
+def _checked(value: Any, depth: int = 0) -> Any:
+    """Return a value whose texts can be written as UTF-8: pairs of surrogates as the characters they stand for."""
+    if isinstance(value, str):
+        return _characters(value)
+    if depth > DEEPEST:
+        raise _too_deep()
+    if isinstance(value, dict):
+        return _without_twins([(_characters(key), _checked(each, depth + 1)) for key, each in value.items()])
+    return [_checked(each, depth + 1) for each in value] if isinstance(value, list) else value
+
+
+def _characters(text: str) -> str:
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise _Refused(f"{text[:40]!r} has half of a surrogate pair, which is not a character") from error
+
+
+def _too_deep() -> _Refused:
+    return _Refused(f"nested more than {DEEPEST} deep")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML without tags, anchors and aliases; scalars by :func:`plain_scalar`."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's way to say: none
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Return a node; its event is looked at before anything is made of it."""
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            raise _Refused(f"anchors and aliases (& and *) are not read{_place(event)}; text goes in quotes")
+        if event.tag is not None:
+            raise _Refused(f"tags such as {event.tag[:40]!r} are not read{_place(event)}; text goes in quotes")
+        if self._depth > DEEPEST + 1:
+            raise _too_deep()
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def plain_or_quoted(self, node: yaml.ScalarNode) -> Any:
+        """Return the value of a scalar."""
+        return plain_scalar(node.value) if node.style is None else node.value
+
+    def mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
+        """Return a mapping; keys are texts, as they are written."""
+        pairs = []
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _Refused(f"a key is a text, not a list or mapping{_place(key)}")
+            pairs.append((key.value, self.construct_object(value, deep=True)))
+        return _without_twins(pairs)
+
+    def sequence(self, node: yaml.SequenceNode) -> list[Any]:
+        """Return a list."""
+        return [self.construct_object(each, deep=True) for each in node.value]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return str(_too_deep())
+    mark = getattr(error, "problem_mark", None)
+    return f"{getattr(error, 'problem', '')} (line {mark.line + 1}, column {mark.column + 1})" if mark else str(error)
+
+
+def _place(part: Any) -> str:
+    return f" (line {part.start_mark.line + 1}, column {part.start_mark.column + 1})"
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, _Loader.plain_or_quoted)
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _Loader.mapping)
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_SEQUENCE_TAG, _Loader.sequence)
