@@ -160,7 +160,7 @@ def test_configure_works_with_what_its_image_has(tmp_path: Path) -> None:
     forms = [
         (DETECTOR_TRAINING, {"data": str(data), "store": store, **on_cluster}),
         (DETECTOR_RETRAINING, {"pointer": str(tmp_path / "pointer.json"), "store": store}),
-        (MODEL_EVALUATION, {"data": str(data), "store": store, "bundle": bundle, "runtime": "int8"}),
+        (MODEL_EVALUATION, {"data": str(data), "store": store, "bundle": bundle, "runtime": "mindspore"}),
     ]
     assert {pipeline for pipeline, _ in forms} == {*PIPELINES} and STEPS["configure"].image == "validate"
     everywhere = {name for extra in IMAGES for name in requirements(extra)}

@@ -123,8 +123,7 @@ def this_step(cluster: Cluster) -> Step | None:
     meta = pod["metadata"]
     owner = next(iter(meta.get("ownerReferences", ())), None)
     run = (meta.get("labels") or {}).get(_WORKFLOW_LABEL) or (owner or {}).get("name") or name
-    is_workflow = owner is not None and owner["kind"] == "Workflow"
-    return Step(Run(run, cluster.home, _owner(owner) if is_workflow else None), _image(pod))
+    return Step(Run(run, cluster.home, _owner(owner)), _image(pod))
 
 
 def _is_deleted(cluster: Cluster) -> bool:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kubeyolo.bundle import open_manifest
 from kubeyolo.catalogue import DETECTOR_TRAINING
 from kubeyolo.compiled.images import bind_image_file
 from kubeyolo.compiled.read import pipeline_text
@@ -25,7 +26,6 @@ from kubeyolo.events import StepRecord
 from kubeyolo.index import read_index, read_note
 from kubeyolo.kubeflow.client import Kubeflow, NoSuchThing
 from kubeyolo.kubeflow.remote import RemoteRun
-from kubeyolo.steps.configure import manifest_of
 from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import join_uri, open_store, read_document, split_uri
 from kubeyolo.training.result import RESULT_NAME
@@ -255,7 +255,7 @@ def ancestors(bundle: str) -> Iterator[str]:
     uri: str | None = bundle
     while uri:
         yield uri
-        uri = manifest_of(uri).parent
+        uri = open_manifest(uri).parent
 
 
 class Site:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS
+from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS, open_manifest
 from kubeyolo.compiled.read import pipeline_text, task_names
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.kubeflow.remote import RemoteRun
-from kubeyolo.steps.configure import manifest_of
 from kubeyolo.storage.uri import join_uri, open_store
 from tests.cluster.site import CLUSTER, Posted, Site
 
@@ -43,7 +42,7 @@ def worked(run: RemoteRun) -> set[str]:
 
 def networks(posted: Posted) -> dict[str, str]:
     """Return the checksums of the networks that a run has published."""
-    files = manifest_of(posted.bundle).files
+    files = open_manifest(posted.bundle).files
     return {name: files[name].sha256 for name in (WEIGHTS, ONNX, ONNX_INT8)}
 
 
@@ -64,7 +63,7 @@ def test_forms_that_differ_publish_their_own_networks_and_an_equal_one_is_cached
     for epochs in (1, 2):
         posted = site.post(store, data=data, **FORM, max_epoch=f"{epochs}")
         ended(posted)
-        manifest = manifest_of(posted.bundle)
+        manifest = open_manifest(posted.bundle)
         assert (manifest.config["train"]["max_epoch"], manifest.config["train"]["image_size"]) == (epochs, 96)
         runs.append(posted)
     first, second = runs
@@ -111,7 +110,7 @@ def test_changed_data_at_the_same_uri_trains_anew(site: Site, tmp_path: Path) ->
     first, second = posted
     assert first.note["name"] != second.note["name"]
     assert networks(first)[WEIGHTS] != networks(second)[WEIGHTS]
-    datasets = [manifest_of(each.bundle).dataset for each in posted]
+    datasets = [open_manifest(each.bundle).dataset for each in posted]
     assert datasets[0] and datasets[1] and datasets[0].digest != datasets[1].digest
 
 

@@ -10,12 +10,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS, open_bundle
+from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS, open_bundle, open_manifest
 from kubeyolo.catalogue import STEPS
 from kubeyolo.compiled.read import pipeline_text, task_names
 from kubeyolo.index import run_output
 from kubeyolo.kubeflow.result import remote_result
-from kubeyolo.steps.configure import manifest_of
 from kubeyolo.storage.uri import join_uri, open_store, read_document
 from tests.cluster.site import Site, Submission
 
@@ -105,7 +104,7 @@ def test_pods_train_as_processes_of_one_machine_do(
 ) -> None:
     # The threads of a pod: the order of sums depends on their number.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    trained = manifest_of(undisturbed.trained)
+    trained = open_manifest(undisturbed.trained)
     assert trained.dataset is not None and trained.parent is not None
     dataset = trained.dataset.uri
     places = (dataset, "--store", str(tmp_path), "--backbone", trained.parent)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kubeyolo.bundle import BundleManifest, bundle_reference, publish_bundle
+from kubeyolo.bundle import ONNX, WEIGHTS, BundleManifest, bundle_reference, publish_bundle
 from kubeyolo.catalogue import MODEL_EVALUATION
 from kubeyolo.cli.app import main
 from kubeyolo.compiled.images import IMAGE_NAMES
@@ -55,12 +55,13 @@ def bucket(minio_bucket: str, tmp_path: Path) -> str:
     open_store(f"minio://{minio_bucket}/data/shapes").put_tree(data, "")
     facts = model_facts(MODEL)
     for name in ("new", "old"):
-        weights = tmp_path / "weights.safetensors"
-        weights.write_text(name)
+        files = {network: tmp_path / network for network in (WEIGHTS, ONNX)}
+        for path in files.values():
+            path.write_text(name)
         manifest = BundleManifest(
             model=MODEL, classes=("a",), image_size=(64, 64), strides=facts.strides, anchors=facts.anchors
         )
-        publish_bundle(f"minio://{minio_bucket}/models/{name}", manifest, {weights.name: weights})
+        publish_bundle(f"minio://{minio_bucket}/models/{name}", manifest, files)
     latest = f"minio://{minio_bucket}/models/latest.json"
     write_model_pointer(latest, ModelPointer(bundle=f"minio://{minio_bucket}/models/old"))
     return minio_bucket
