@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kubeyolo.errors import InputError, WorkError, suggest
+from kubeyolo.errors import InputError, WorkError, first_problem, suggest
 from kubeyolo.progress import Progress
 from kubeyolo.storage.base import NotFound, Store, check_key, join_key
 from kubeyolo.storage.cache import cache_folder
@@ -197,7 +197,7 @@ class Bundle:
         try:
             manifest = BundleManifest.model_validate(values)
         except ValidationError as error:
-            raise InputError(f"{store_uri}: {_first_problem(error)}") from error
+            raise InputError(f"{store_uri}: {first_problem(error)}") from error
         files = {name: self.path(name) for name in self.manifest.files} | {**add_files}
         return publish_bundle(store_uri, manifest, files, replace=replace)
 
@@ -359,7 +359,7 @@ def read_manifest(document: bytes, uri: str) -> BundleManifest:
         for name in manifest.files:
             check_key(name)
     except ValidationError as error:
-        raise UnreadableManifest(f"{uri}: {_first_problem(error)}; publish the bundle again") from error
+        raise UnreadableManifest(f"{uri}: {first_problem(error)}; publish the bundle again") from error
     except InputError as error:
         raise UnreadableManifest(f"{uri}: {error}") from error
     return manifest
@@ -523,9 +523,3 @@ def _check_file(path: Path, fact: BundleFile, uri: str) -> None:
     if size != fact.size:
         raise InputError(f"{uri}: this file has {size} bytes, its bundle says {fact.size}; publish the bundle again")
     check_sha256(uri, fact.sha256, sha256)
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    return f"{where}: {problem['msg']}" if where else problem["msg"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 _MOST = 6
 """Names that are suggested at most."""
@@ -36,6 +37,17 @@ class InputError(KubeyoloError):
 def one_line(said: object, longest: int | None = None) -> str:
     """Return what somebody else has said in one line, cut to this many characters where they are given."""
     return " ".join(str(said).split())[:longest]
+
+
+class _Validation(Protocol):
+    def errors(self, *, include_url: bool = True) -> Sequence[Mapping[str, Any]]: ...
+
+
+def first_problem(error: _Validation) -> str:
+    """Return the first problem that pydantic's ValidationError has found: where, and what."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -6,7 +6,9 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kubeyolo.errors import InputError
 
 RECORD_NAME = "metrics.json"
 REPORT_NAME = "report.html"
@@ -30,6 +32,18 @@ class StepRecord(BaseModel):
     outputs: dict[str, str] = {}
     metrics: dict[str, Any] = {}
     report: str = ""
+
+
+def parse_record(document: bytes, uri: str) -> StepRecord:
+    """Return the record that a document holds; ``uri`` is its place, for the error.
+
+    Raises:
+        InputError: It is not the record of a step.
+    """
+    try:
+        return StepRecord.model_validate_json(document)
+    except ValidationError as error:
+        raise InputError(f"{uri}: not the record of a step; run the step again") from error
 
 
 @dataclass(frozen=True)

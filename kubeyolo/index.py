@@ -6,10 +6,8 @@ import json
 import uuid
 from collections.abc import Mapping
 
-from pydantic import ValidationError
-
 from kubeyolo.errors import InputError
-from kubeyolo.events import StepRecord
+from kubeyolo.events import StepRecord, parse_record
 from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.uri import join_uri, open_store, read_document, write_document
 
@@ -77,10 +75,7 @@ def read_index(uri: str) -> StepRecord:
         NotFound: There is none.
         InputError: It is not a record.
     """
-    try:
-        return StepRecord.model_validate_json(read_document(uri))
-    except ValidationError as error:
-        raise InputError(f"{uri}: not the record of a step") from error
+    return parse_record(read_document(uri), uri)
 
 
 def _note(store: str, run_id: str) -> str:

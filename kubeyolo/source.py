@@ -37,6 +37,7 @@ WEIGHTS = ("config/schema.py", "data", "losses", "models", "runtime.py", "traini
 
 NO_WEIGHTS = (
     "__init__.py",  # the version, and settings of protobuf
+    "catalogue.py",  # names settings that a pretraining reads; they are part of its identity
     "config/text.py",  # reads settings; their values are part of a training's identity
     "bundle.py",  # stores weights and reads them as they are; their digest is part of a training's identity
     "data/checks.py",  # refuses data sets; does not change images

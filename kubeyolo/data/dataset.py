@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from kubeyolo.data.decode import decode_image
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import MANIFEST_NAME, SCHEMA_VERSION, DatasetManifest, SplitManifest, StoredFile
-from kubeyolo.errors import InputError, suggest
+from kubeyolo.errors import InputError, first_problem, suggest
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.integrity import check_sha256, sha256_bytes, sha256_file
@@ -176,10 +176,7 @@ def open_dataset(uri: str | Path, cache: Path | None = None) -> Dataset:
     try:
         manifest = DatasetManifest.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        what = f"{place}: {first['msg']}" if place else first["msg"]
-        raise InputError(f"{where}: not a data set manifest ({what}); {_REMEDY}") from error
+        raise InputError(f"{where}: not a data set manifest ({first_problem(error)}); {_REMEDY}") from error
     if manifest.schema_version != SCHEMA_VERSION:
         raise InputError(f"{where}: schema version {manifest.schema_version}, this is {SCHEMA_VERSION}; {_REMEDY}")
     check_pinned(store.uri, digest, manifest.digest)

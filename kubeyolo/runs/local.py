@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from kubeyolo.compiled.bind import without_retries
 from kubeyolo.compiled.read import pipeline_text
 from kubeyolo.errors import InputError, KubeyoloError, WorkError, one_line
-from kubeyolo.events import RUN_PID, Event, RunObserver, StepRecord
+from kubeyolo.events import RUN_PID, Event, RunObserver, StepRecord, parse_record
 from kubeyolo.runs.cache import cached_outputs, forget_dangling
 from kubeyolo.runs.folder import RunFolder, RunState, summary
 from kubeyolo.runs.lock import run_lock
@@ -247,4 +247,5 @@ def _kfp_log(handler: logging.Handler) -> Iterator[None]:
 
 
 def _read_record(uri: str) -> StepRecord:
-    return StepRecord.model_validate_json(read_document(split_reference(uri)[0]))
+    place = split_reference(uri)[0]
+    return parse_record(read_document(place), place)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kubeyolo.bundle import MODEL_CARD, ONNX, ONNX_INT8, BundleFile, BundleManifest, open_bundle, open_manifest
+from kubeyolo.bundle import MODEL_CARD, ONNX, ONNX_INT8, BundleFile, BundleManifest, open_manifest
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION
 from kubeyolo.evaluation.names import MEASURED, RuntimeName
 from kubeyolo.index import RUN_ID, run_output, write_note
@@ -28,7 +28,7 @@ from kubeyolo.steps.reporting import (
 )
 from kubeyolo.steps.settings import StepSettings, read_sections
 from kubeyolo.storage.reference import split_reference
-from kubeyolo.storage.uri import join_uri
+from kubeyolo.storage.uri import join_uri, read_document
 
 if TYPE_CHECKING:
     from kubeyolo.steps.configure import ConfiguredRun
@@ -103,7 +103,7 @@ def train(
         outcome = step.train(dataset, output, config, backbone, lambda: reporter.write_to(output), launch)
         record = reporter.publish(outcome.record, training_curves)
         figures = {"steps": record.metrics.get("steps"), "loss": record.metrics.get("loss")}
-        facts = {"model": given.model, "classes": _classes(outcome.bundle)}
+        facts = {"model": given.model, "classes": _listed(open_manifest(outcome.bundle))}
         reporter.publish_handle(outcome.bundle, trained_detector, **facts, **figures)
     return outcome.bundle, outcome.record
 
@@ -232,8 +232,7 @@ def promote(
             fingerprint=given.fingerprint,
             dataset_digest=split_reference(dataset)[1],
         )
-        allowed = config.retrain.max_regression
-        outcome = step.promote(candidate, current, given.latest, given.store, output, config, max_regression=allowed)
+        outcome = step.promote(candidate, current, given.latest, given.store, output, config)
         reporter.keep(outcome.record, given.index)
         _publish_model(reporter, outcome.bundle, outcome.record, training, published_detector, model_card, summary)
     return outcome.bundle, outcome.record
@@ -307,8 +306,8 @@ def _publish_model(
     summary: MetricsArtifact,
 ) -> None:
     """Fill the artifacts of what was published: a handle, the model card, and the figures of the whole run."""
-    opened, numbers = open_bundle(bundle), read_record(record).metrics
-    files = opened.manifest.model_files
+    manifest, numbers = open_manifest(bundle), read_record(record).metrics
+    files = manifest.model_files
     ap = {name: (numbers.get(name) or {}).get("AP") for name in MEASURED}
     figures: dict[str, float | None] = {
         "AP": ap["mindspore"],
@@ -320,15 +319,11 @@ def _publish_model(
         "int8_MB": _megabytes(files.get(ONNX_INT8)),
         "training_seconds": read_record(training).seconds if training else None,
     }
-    facts = {"model": opened.manifest.model, "version": numbers.get("version"), "classes": _listed(opened.manifest)}
+    facts = {"model": manifest.model, "version": numbers.get("version"), "classes": _listed(manifest)}
     reporter.publish_handle(bundle, handle, **facts, AP=ap["mindspore"], AP_onnx=ap["onnx"], AP_int8=ap["int8"])
-    reporter.publish_text(opened.path(MODEL_CARD).read_text(encoding="utf-8"), card)
+    text = read_document(join_uri(split_reference(bundle)[0], manifest.key(MODEL_CARD)))
+    reporter.publish_text(text.decode(), card)
     reporter.publish_summary(figures, summary)
-
-
-def _classes(bundle: str) -> str:
-    """Return the classes of a bundle, of which nothing but the manifest is read."""
-    return _listed(open_manifest(bundle))
 
 
 def _listed(manifest: BundleManifest) -> str:

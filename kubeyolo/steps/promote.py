@@ -58,7 +58,6 @@ def promote(
     store: str,
     output: str,
     config: Config,
-    max_regression: float = 0.0,
 ) -> Promoted:
     """Publish a bundle and let the pointer name it, when it is not worse than the one that the pointer names.
 
@@ -71,8 +70,8 @@ def promote(
         latest: URI of the pointer to the current model.
         store: URI of the store of the models.
         output: URI of the folder that receives metrics.json.
-        config: That which the candidate was exported and quantized with.
-        max_regression: Most points of AP (AP × 100) that a network may lose against that of the current model.
+        config: That which the candidate was exported and quantized with; ``retrain.max_regression`` is the most points
+            of AP (AP × 100) that a network may lose against that of the current model.
 
     Raises:
         InputError: A document cannot be read.
@@ -81,19 +80,19 @@ def promote(
     from kubeyolo.bundle import open_bundle
 
     watch = Stopwatch()
-    check_regression(max_regression)
+    check_regression(config.retrain.max_regression)
     opened, record = open_bundle(candidate.bundle), read_record(current)
     before = split_reference(record.outputs.get("bundle", ""))[0]
     own = join_uri(store, "models", opened.manifest.model, opened.manifest.content_version)
     seen = read_model_version(latest)
     _check_unmoved(latest, seen, {before, own})
-    checks = compare(opened, record.metrics, candidate.dataset_digest, config, max_regression)
+    checks = compare(opened, record.metrics, candidate.dataset_digest, config)
     if not before:
         print(no_current_model(latest), flush=True)
     for runtime, check in checks.items():
         print(f"{runtime}: {check.message}", flush=True)
     if not all(check.passed for check in checks.values()):
-        raise WorkError(_worse(checks, candidate.bundle, before, latest, store, max_regression))
+        raise WorkError(_worse(checks, candidate.bundle, before, latest, store, config.retrain.max_regression))
     published = publish(candidate.bundle, store, "", candidate.evaluation)
     make_current(latest, published.bundle, candidate.data, candidate.fingerprint, seen)
     metrics: dict[str, Any] = {"version": published.version, **_numbers(published.record, record.metrics)}
@@ -140,17 +139,14 @@ def make_current(
     print(f"current is {bundle}{instead} ({latest})", flush=True)
 
 
-def compare(
-    bundle: Bundle, current: Mapping[str, Any], dataset_digest: str, config: Config, max_regression: float
-) -> dict[str, Check]:
+def compare(bundle: Bundle, current: Mapping[str, Any], dataset_digest: str, config: Config) -> dict[str, Check]:
     """Compare the networks of a bundle with those of the current model, ONNX with ONNX and int8 with int8.
 
     Args:
         bundle: The bundle, with the numbers that its export and quantization have left in it.
         current: COCO numbers of the current model, by runtime.
         dataset_digest: Digest of the data set of both.
-        config: That of the bundle's export and quantization.
-        max_regression: Most points of AP that may be lost.
+        config: That of the bundle's export and quantization, with ``retrain.max_regression``.
 
     Raises:
         InputError: The numbers of the bundle are of other data or settings.
@@ -167,7 +163,7 @@ def compare(
                 f"{bundle.uri}: its {runtime} network was not evaluated on this data with these settings; "
                 "export and quantize it with them"
             )
-        checks[runtime] = check_drop(new.numbers["AP"], current[runtime]["AP"], max_regression)
+        checks[runtime] = check_drop(new.numbers["AP"], current[runtime]["AP"], config.retrain.max_regression)
     return checks
 
 

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from kubeyolo.catalogue import STEPS
 from kubeyolo.errors import InputError
-from kubeyolo.events import RECORD_NAME, REPORT_NAME, StepRecord
+from kubeyolo.events import RECORD_NAME, REPORT_NAME, StepRecord, parse_record
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.reference import check_pinned, pin, split_reference
@@ -77,10 +75,7 @@ def read_record(reference: str) -> StepRecord:
     uri, digest = split_reference(reference)
     document = read_document(uri)
     check_pinned(uri, digest, sha256_bytes(document))
-    record = _read(document)
-    if record is None:
-        raise InputError(f"{uri}: not the record of a step; run the step again")
-    return record
+    return parse_record(document, uri)
 
 
 def finished(output: str, step: str) -> Finished | None:
@@ -115,8 +110,8 @@ def _is_complete(record: StepRecord, step: str, store: Store) -> bool:
 
 def _read(document: bytes) -> StepRecord | None:
     try:
-        return StepRecord.model_validate_json(document)
-    except ValidationError:
+        return parse_record(document, RECORD_NAME)
+    except InputError:
         return None
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kubeyolo.catalogue import STEPS
 from kubeyolo.config.schema import Config
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, first_problem
 
 
 class StepSettings(BaseModel):
@@ -61,10 +61,8 @@ class StepSettings(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
             raise InputError(
-                f"settings of {step}: {place}: {first['msg']}; they are made by the step configure of the same version"
+                f"settings of {step}: {first_problem(error)}; they are made by the step configure of the same version"
             ) from error
 
     def struct(self) -> dict[str, Any]:

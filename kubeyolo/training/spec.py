@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from kubeyolo.catalogue import STEPS
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
 
@@ -33,14 +34,7 @@ _WITHOUT_EFFECT = {
     "train.val_interval",
 }
 
-_OF_BACKBONES = (
-    "augment.hsv_h",
-    "augment.hsv_s",
-    "augment.hsv_v",
-    "train.seed",
-    "train.grad_clip",
-    "train.device_target",
-)
+_OF_BACKBONES = tuple(key for key in STEPS["pretrain_backbone"].reads if "." in key)
 """What a pretraining depends on beside its own section."""
 
 

@@ -94,8 +94,7 @@ class Place:
         config = given.configuration()
         candidate = self.candidate(run, bundle, validated)
         output = join_uri(self.store, "runs", name, "promote")
-        allowed = config.retrain.max_regression
-        return promote(candidate, known.record, given.latest, self.store, output, config, allowed)
+        return promote(candidate, known.record, given.latest, self.store, output, config)
 
 
 def uri_of(promoted: Promoted | None) -> str:
