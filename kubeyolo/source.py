@@ -79,6 +79,7 @@ NO_RESULTS = (
     "report/templates/configuration.html",
     "runs",
     "source.py",
+    "steps/checked_form.py",
     "steps/configure.py",
     "steps/naming.py",
     "storage",

@@ -77,7 +77,8 @@ def submit(
     from kubeyolo.compiled.read import pipeline_text
     from kubeyolo.errors import InputError, WorkError
     from kubeyolo.kubeflow.client import Kubeflow
-    from kubeyolo.steps.configure import check_form, configure
+    from kubeyolo.steps.checked_form import check_form
+    from kubeyolo.steps.configure import configure
     from kubeyolo.steps.naming import dataset_label
 
     form = training_form(data, store, model, version, config_file, sets, params)

@@ -56,7 +56,7 @@ def show(
     from kubeyolo.config.form import MODEL, fill_form
     from kubeyolo.config.load import load_config, sparse_values
     from kubeyolo.errors import InputError
-    from kubeyolo.steps.configure import check_settings
+    from kubeyolo.steps.checked_form import check_settings
 
     text = bind_image_file(pipeline_text(name), images, image or (), complete=False)
     if config_file or sets:

@@ -81,7 +81,8 @@ def run(
     from kubeyolo.runs.folder import RunFolder
     from kubeyolo.runs.local import LocalRun, run_local
     from kubeyolo.source import versions_digest
-    from kubeyolo.steps.configure import check_form, configure
+    from kubeyolo.steps.checked_form import check_form
+    from kubeyolo.steps.configure import configure
 
     if bool(data) == sample:
         raise InputError("give either --data with a data set, or --sample; see 'kubeyolo run --help'")

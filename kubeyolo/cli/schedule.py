@@ -185,7 +185,7 @@ def _wanted(files: list[Path] | None, images: Path, owner: str = "") -> list[Wan
     from kubeyolo.compiled.images import bind_image_file
     from kubeyolo.compiled.read import pipeline_text
     from kubeyolo.kubeflow.schedules import DEFAULT_OWNER, check_owner, read_schedules, wanted_schedule
-    from kubeyolo.steps.configure import check_form
+    from kubeyolo.steps.checked_form import check_form
 
     owner = check_owner(owner or DEFAULT_OWNER)
     schedules = read_schedules(files or [DEFAULT_FOLDER], partial(check_form, is_remote=True))

@@ -21,26 +21,22 @@ from kubeyolo.bundle import (
     WEIGHTS,
     BundleManifest,
     bundle_reference,
-    check_version,
     open_manifest,
 )
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION, steps_of
-from kubeyolo.compiled.read import pipeline_text, required_fields, task_names
-from kubeyolo.config.form import check_filled, resolve_form
+from kubeyolo.compiled.read import pipeline_text, task_names
+from kubeyolo.config.form import resolve_form
 from kubeyolo.config.load import ResolvedConfig, allowed_values, resolve_layers
 from kubeyolo.config.schema import Config
-from kubeyolo.config.text import read_text
 from kubeyolo.data.digest import SourceFacts, source_facts
 from kubeyolo.data.folder import REQUIRED_SPLITS
-from kubeyolo.errors import InputError, one_line, suggest
+from kubeyolo.errors import InputError, suggest
 from kubeyolo.estimate import RunEstimate, estimate_run
-from kubeyolo.evaluation.limits import check_regression
-from kubeyolo.evaluation.names import RuntimeName, check_runtime
+from kubeyolo.evaluation.names import RuntimeName
 from kubeyolo.index import RESULT, RUN_ID, STORE, run_output, store_id
-from kubeyolo.launch.launcher import LOCAL, VOLCANO, checked_settings
-from kubeyolo.models.registry import check_image_size, model_facts
+from kubeyolo.launch.launcher import VOLCANO, checked_settings
+from kubeyolo.models.registry import model_facts
 from kubeyolo.pointers import (
-    check_pointer_name,
     latest_model,
     no_current_model,
     pointed_bundle,
@@ -49,9 +45,9 @@ from kubeyolo.pointers import (
 )
 from kubeyolo.report.configuration import PlanView, SettingRow
 from kubeyolo.source import results_source, weights_source
+from kubeyolo.steps.checked_form import CheckedForm, Form, check_form, checked_place
 from kubeyolo.steps.naming import run_name
 from kubeyolo.steps.settings import StepSettings, read_sections
-from kubeyolo.storage.location import FileLocation, absolute, parse
 from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import join_uri, open_store, split_uri
 from kubeyolo.training.class_images import class_fingerprint
@@ -60,8 +56,6 @@ STEP = "configure"
 _WEIGHTS_STEPS = frozenset({"pretrain_backbone", "train"})
 _BY_FINGERPRINT = {"pretrain": {"data"}}
 """Settings that say where something lies: a run is named after what lies there."""
-
-Form = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,35 +148,6 @@ class ConfiguredRun:
         return {key: value for key, value in values.items() if value}
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckedForm:
-    """A form whose settings make sense by themselves; nothing was looked at but the form.
-
-    Attributes:
-        form: Text by field.
-        resolved: The configuration.
-        store: URI of the store; empty where neither the form nor the environment names one.
-        launcher: Where training runs.
-        cluster: What the form says of the cluster, by key.
-        is_remote: Whether the run is one of pods, which see no folder of this machine.
-    """
-
-    form: Form
-    resolved: ResolvedConfig
-    store: str
-    launcher: str = ""
-    cluster: Mapping[str, Any] = field(default_factory=dict)
-    is_remote: bool = False
-
-    def place(self, field_name: str) -> str:
-        """Return the URI that a field names, absolute; empty for an empty one.
-
-        Raises:
-            InputError: Pods cannot reach it.
-        """
-        return _place(f"the field {field_name}", self.form.get(field_name, ""), self.is_remote)
-
-
 def configure(pipeline: str, form: Form, is_remote: bool = False, mark_store: bool = False) -> ConfiguredRun:
     """Resolve and check everything that can be known before a run works, and name the run.
 
@@ -210,119 +175,11 @@ def configure(pipeline: str, form: Form, is_remote: bool = False, mark_store: bo
     return replace(run, settings=settings)
 
 
-def check_form(pipeline: str, form: Form, is_remote: bool = False) -> CheckedForm:
-    """Check what a form says by itself, without a look at the store or at the data.
-
-    Raises:
-        InputError: A setting is unknown, not allowed or given twice, or does not go with another one; a place is one
-            that pods do not reach; a name is not possible.
-    """
-    _check_pipeline(pipeline)
-    form = {name: str(value).strip() for name, value in form.items()}
-    check_filled(form, required_fields(pipeline_text(pipeline)))
-    resolved = resolve_form(form)
-    store = _place("the field store", form.get("store", ""), is_remote) or _default_store(is_remote)
-    checked = CheckedForm(form=form, resolved=resolved, store=store, is_remote=is_remote)
-    for name in ("data", "pointer", "bundle", "baseline"):
-        checked.place(name)
-    return _check_settings(pipeline, checked)
-
-
-def check_settings(pipeline: str, form: Form) -> None:
-    """Check what a form without its places says: of one that is filled in later.
-
-    Raises:
-        InputError: A setting is unknown, not allowed or given twice, or does not go with another one.
-    """
-    _check_pipeline(pipeline)
-    form = {name: str(value).strip() for name, value in form.items()}
-    _check_settings(pipeline, CheckedForm(form=form, resolved=resolve_form(form), store=""))
-
-
-def _check_pipeline(pipeline: str) -> None:
-    if pipeline not in _CONFIGURE:
-        raise InputError(f"unknown pipeline {pipeline!r}{suggest(pipeline, _CONFIGURE)}")
-
-
-def _check_settings(pipeline: str, checked: CheckedForm) -> CheckedForm:
-    if pipeline == MODEL_EVALUATION:
-        check_runtime(checked.form.get("runtime") or "mindspore")
-        return checked
-    return _check_training(checked)
-
-
 def _check_store_apart(store: str, data: str) -> None:
     """Refuse a store among the images: what it stores would be part of the data."""
     for folder in ("train", "val"):
         if data and (store == f"{data}/{folder}" or store.startswith(f"{data}/{folder}/")):
             raise InputError(f"store {store} lies among the images of {data}; choose a folder next to the data")
-
-
-def _default_store(is_remote: bool) -> str:
-    """Return the store that an empty field stands for; that of a cluster is known in its pods alone."""
-    if is_remote and not os.environ.get(RUN_ID):
-        return ""
-    return _place(f"the store of the environment ({STORE})", os.environ.get(STORE, ""), is_remote)
-
-
-def _check_training(checked: CheckedForm) -> CheckedForm:
-    form, config = checked.form, checked.resolved.config
-    for name in ("weights", "start_from"):
-        if form.get(name):
-            raise InputError(
-                f"{name} = {form[name]!r}: a training cannot start from the weights of a detector yet; leave the field "
-                "empty (its backbone is pretrained where pretrain.enabled is true)"
-            )
-    check_formats(config)
-    check_image_size(config)
-    if form.get("version"):
-        check_version(form["version"])
-    check_pointer_name(config.retrain.latest)
-    check_regression(config.retrain.max_regression)
-    for key, place in (("pretrain.data", config.pretrain.data), ("retrain.latest", config.retrain.latest)):
-        _place(key, place, checked.is_remote)
-    launcher = form.get("launcher") or LOCAL
-    cluster = parse_cluster(form.get("cluster", ""))
-    settings = checked_settings(launcher, cluster)
-    if launcher == VOLCANO:
-        settings.check_train(config.train)
-    return replace(checked, launcher=launcher, cluster=cluster)
-
-
-def check_formats(config: Config) -> None:
-    """Refuse formats of the export with which a later step of a pipeline would fail.
-
-    Raises:
-        InputError: There is no ONNX network to be quantized, or AIR is wanted off Ascend.
-    """
-    if "onnx" not in config.export.formats:
-        raise InputError(
-            f"export.formats = {list(config.export.formats)}: the pipeline quantizes the ONNX network; add onnx to them"
-        )
-    if "air" in config.export.formats and config.train.device_target != "Ascend":
-        raise InputError(
-            "export.formats: air can be written on an Ascend device only, and train.device_target is "
-            f"{config.train.device_target}; drop air from export.formats"
-        )
-
-
-def parse_cluster(text: str) -> dict[str, Any]:
-    """Return the settings of the cluster that a text gives: the name of a preset, or a mapping as JSON or YAML.
-
-    Raises:
-        InputError: It is neither.
-    """
-    value = read_text(text, "the field cluster")
-    if value is None:
-        return {}
-    if isinstance(value, str):
-        return {"preset": value}
-    if not isinstance(value, dict):
-        raise InputError(
-            f"the field cluster is {one_line(text, 80)!r}: expected the name of a preset, such as cpu, or settings, "
-            'such as {"preset": "cpu", "queue": "training"}'
-        )
-    return {str(key): each for key, each in value.items() if each is not None}
 
 
 def _configure_training(checked: CheckedForm) -> ConfiguredRun:
@@ -338,12 +195,11 @@ def _configure_training(checked: CheckedForm) -> ConfiguredRun:
 def _configure_retraining(checked: CheckedForm) -> ConfiguredRun:
     pointer, config = checked.place("pointer"), checked.resolved.config
     try:
-        data = _place(f"the data that {pointer} names", read_data_pointer(pointer), checked.is_remote)
+        data = checked_place(f"the data that {pointer} names", read_data_pointer(pointer), checked.is_remote)
         source, notes = _look(data, config)
     except InputError as error:
         raise InputError(f"{pointer} points at a data set that cannot be used: {error}") from error
-    latest = _place("retrain.latest", config.retrain.latest, checked.is_remote)
-    latest = latest or latest_model(checked.store, config.model)
+    latest = config.retrain.latest or latest_model(checked.store, config.model)
     current = read_model_pointer(latest)
     if current is not None and not open_store(current.bundle).exists(MANIFEST_NAME):
         raise InputError(
@@ -366,7 +222,7 @@ def _configure_retraining(checked: CheckedForm) -> ConfiguredRun:
 
 def _configure_evaluation(checked: CheckedForm) -> ConfiguredRun:
     data, store = checked.place("data"), checked.store
-    runtime = check_runtime(checked.form.get("runtime") or "mindspore")
+    runtime = checked.runtime
     places = {name: _bundle_of(checked, name) for name in ("bundle", "baseline")}
     references = {name: bundle_reference(place) if place else "" for name, place in places.items()}
     manifests = {name: open_manifest(reference) for name, reference in references.items() if reference}
@@ -445,7 +301,7 @@ def _bundle_of(checked: CheckedForm, field_name: str) -> str:
     """Return the URI of the bundle that a field names, itself or by a pointer; empty for an empty one."""
     place = checked.place(field_name)
     bundle = pointed_bundle(place)
-    return bundle if bundle == place else _place(f"the bundle that {place} names", bundle, checked.is_remote)
+    return bundle if bundle == place else checked_place(f"the bundle that {place} names", bundle, checked.is_remote)
 
 
 def _trained_run(
@@ -457,12 +313,8 @@ def _trained_run(
     more: Mapping[str, str],
 ) -> ConfiguredRun:
     config, store = checked.resolved.config, checked.store
-    images = _place("pretrain.data", config.pretrain.data, checked.is_remote) if config.pretrain.data else ""
-    latest = _place("retrain.latest", config.retrain.latest, checked.is_remote)
-    places = {"pretrain": {"data": images}, "retrain": {"latest": latest}}
-    sections = {name: getattr(config, name).model_copy(update=values) for name, values in places.items()}
-    config = config.model_copy(update=sections)
-    images_fingerprint = class_fingerprint(images) if images and config.pretrain.enabled else ""
+    pretrain = config.pretrain
+    images_fingerprint = class_fingerprint(pretrain.data) if pretrain.data and pretrain.enabled else ""
     identity = {
         "pipeline": pipeline,
         "config": config.model_dump(mode="json", exclude=_BY_FINGERPRINT),
@@ -497,7 +349,7 @@ def _trained_run(
         pipeline=pipeline,
         name=name,
         store=store,
-        resolved=ResolvedConfig(config, checked.resolved.origins),
+        resolved=checked.resolved,
         settings=settings,
         facts=facts,
         images=source.images,
@@ -559,20 +411,3 @@ def _estimate(config: Config, source: SourceFacts, checked: CheckedForm) -> RunE
 
 def _ungated(config: Config) -> Config:
     return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"min_ap": 0.0})})
-
-
-def _place(what: str, place: str, is_remote: bool) -> str:
-    """Return an absolute path or URI; refuse one that pods do not reach."""
-    place = place.strip()
-    if not place:
-        return ""
-    try:
-        location = parse(place)
-    except InputError as error:
-        raise InputError(f"{what}: {error}") from error
-    if is_remote and isinstance(location, FileLocation):
-        raise InputError(
-            f"{what} = {place}: pods see no folder of this machine; copy it into the object store with "
-            f"'kubeyolo copy {place} minio://bucket/prefix', and give that"
-        )
-    return absolute(place)

@@ -25,7 +25,7 @@ from kubeyolo.kubeflow.schedules import (
     read_schedules,
     wanted_schedule,
 )
-from kubeyolo.steps.configure import check_form
+from kubeyolo.steps.checked_form import check_form
 from tests.kubeflow.kubeflow_double import KubeflowDouble
 
 BASE: dict[str, Any] = {

@@ -27,7 +27,8 @@ from kubeyolo.pointers import ModelPointer, read_model_version, write_model_poin
 from kubeyolo.report.model_card import escape
 from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps import component
-from kubeyolo.steps.configure import ConfiguredRun, bundle_config, check_form, check_settings, configure, parse_cluster
+from kubeyolo.steps.checked_form import check_form, check_settings, parse_cluster
+from kubeyolo.steps.configure import ConfiguredRun, bundle_config, configure
 from kubeyolo.steps.record import read_record
 from kubeyolo.steps.settings import StepSettings
 from kubeyolo.storage.uri import open_store, write_document
