@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from kubeyolo.data.folder import SplitFiles, listing_digest, local_splits, source_objects, stored_splits
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.errors import InputError
+from kubeyolo.storage.checksums import remembered
 from kubeyolo.storage.integrity import sha256_file
 from kubeyolo.storage.uri import open_store
 
@@ -91,8 +92,8 @@ def fingerprint(source: str | Path) -> str:
 def source_facts(source: str | Path) -> SourceFacts:
     """Look at a data set as it comes in.
 
-    The fingerprint of a folder is taken over names and contents, wherever the folder lies; that of an object store over
-    names, sizes and etags, so that nothing is downloaded.
+    The fingerprint of a folder is taken over names and contents, wherever the folder lies, and remembered while none of
+    its files is written; that of an object store over names, sizes and etags, so that nothing is downloaded.
 
     Raises:
         InputError: The source or one of its splits is missing.
@@ -118,20 +119,29 @@ def _folder_facts(root: Path, splits: dict[str, SplitFiles]) -> SourceFacts:
             folders.sort()
             names += sorted(Path(parent, name).relative_to(root).as_posix() for name in files)
         count[folder] = len(names) - before
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        digests = pool.map(lambda name: _file_digest(root / name), names)
-        lines = [f"{name}\0{value}\n" for name, value in zip(names, digests, strict=True)]
+    facts = [(name, _file_facts(root / name)) for name in names]
     return SourceFacts(
-        hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest(),
+        remembered(f"data set {root.absolute()}", facts, lambda: _contents_digest(root, names)),
         {name: count[split.images] for name, split in splits.items()},
-        sum((root / name).stat().st_size for name in names),
+        sum(each.st_size for _, each in facts),
         is_listed=False,
     )
 
 
-def _file_digest(path: Path) -> str:
+def _contents_digest(root: Path, names: Sequence[str]) -> str:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        digests = pool.map(lambda name: _file_digest(root / name), names)
+        lines = [f"{name}\0{value}\n" for name, value in zip(names, digests, strict=True)]
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _file_facts(path: Path) -> os.stat_result:
     if not path.is_file():
         raise InputError(f"{path}: not a regular file, or a link that leads nowhere; remove it from the data set")
+    return path.stat()
+
+
+def _file_digest(path: Path) -> str:
     try:
         return sha256_file(path)
     except OSError as error:

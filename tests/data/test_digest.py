@@ -11,10 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kubeyolo.data import digest
 from kubeyolo.data.digest import content_digest, fingerprint
 from kubeyolo.data.folder import open_source, read_annotations
 from kubeyolo.data.shards import write_dataset
 from kubeyolo.errors import InputError
+from kubeyolo.storage import checksums
 from kubeyolo.storage.integrity import sha256_file
 from kubeyolo.storage.uri import open_store
 from tests.data.small_dataset import SmallDataset
@@ -162,3 +164,20 @@ def test_changed_bucket_is_downloaded_again(small, tmp_path, minio_bucket):
     assert second.root != first.root
     assert read_annotations(second).splits["train"].boxes == 2
     assert [path.name for path in second.root.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_folder_is_read_once_while_no_file_of_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(checksums, "_SETTLED_SECONDS", -60.0)
+    read = []
+    monkeypatch.setattr(digest, "sha256_file", lambda path: read.append(path) or sha256_file(path))
+    folder = SmallDataset().write(tmp_path / "small")
+    before, files = fingerprint(folder), len(read)
+    assert files > 2 and fingerprint(folder) == before and len(read) == files
+    image = next(folder.rglob("*.jpg"))
+    facts, content = image.stat(), image.read_bytes()
+    image.write_bytes(content[::-1])
+    os.utime(image, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert fingerprint(folder) != before and len(read) == 2 * files
+    image.rename(image.with_name("other.jpg"))
+    assert fingerprint(folder) != before and len(read) == 3 * files

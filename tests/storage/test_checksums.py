@@ -19,6 +19,8 @@ LARGE = b"x" * (checksums._SMALL + 1)
 def reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were read for their checksum."""
     monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path / "cache"))
+    # These tests do not wait until a file is old enough to be remembered.
+    monkeypatch.setattr(checksums, "_SETTLED_SECONDS", -60.0)
     found: list[Path] = []
     real = checksums.sha256_file
 
@@ -45,6 +47,17 @@ def test_a_file_of_the_same_size_and_time_is_read_again_when_it_was_written(tmp_
     path.write_bytes(b"y" + LARGE[1:])
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert remembered_sha256(path) == sha256_bytes(b"y" + LARGE[1:])
+    assert len(reads) == 2
+
+
+def test_a_file_that_was_written_just_now_is_not_remembered(
+    tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another write within the same tick of the clock would leave the same times."""
+    monkeypatch.setattr(checksums, "_SETTLED_SECONDS", 60.0)
+    path = tmp_path / "file"
+    path.write_bytes(LARGE)
+    assert remembered_sha256(path) == remembered_sha256(path)
     assert len(reads) == 2
 
 
