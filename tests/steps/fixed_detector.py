@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,6 +50,20 @@ def write_data(folder: Path, seed: int = 0, classes: tuple[str, ...] = CLASSES) 
     return folder
 
 
+def fixed_manifest(**more: Any) -> BundleManifest:
+    """Return the manifest of a detector of the two classes, with more of its fields."""
+    facts = model_facts(MODEL)
+    return BundleManifest(
+        model=MODEL,
+        classes=CLASSES,
+        category_ids=(1, 2),
+        image_size=(SIDE, SIDE),
+        strides=facts.strides,
+        anchors=facts.anchors,
+        **more,
+    )
+
+
 def fixed_bundle(
     folder: Path, shifts: Mapping[str, int], dataset: str = "", overrides: Mapping[str, float] = {}
 ) -> str:
@@ -56,15 +71,7 @@ def fixed_bundle(
 
     The overrides are settings of the evaluation.
     """
-    facts = model_facts(MODEL)
-    manifest = BundleManifest(
-        model=MODEL,
-        classes=CLASSES,
-        category_ids=(1, 2),
-        image_size=(SIDE, SIDE),
-        strides=facts.strides,
-        anchors=facts.anchors,
-    )
+    manifest = fixed_manifest()
     (folder / "files").mkdir(parents=True)
     files = {WEIGHTS: folder / "files" / WEIGHTS}
     files[WEIGHTS].write_text(json.dumps(shifts))

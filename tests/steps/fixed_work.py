@@ -10,14 +10,13 @@ import pytest
 
 from kubeyolo.bundle import MINDIR, ONNX, WEIGHTS, BundleManifest, publish_bundle
 from kubeyolo.data import shards
-from kubeyolo.models.registry import model_facts
 from kubeyolo.quantization.int8 import QuantizationFacts
 from kubeyolo.steps import detection, export
 from kubeyolo.storage.uri import join_uri, open_store, write_document
 from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory
 from kubeyolo.training.result import RESULT_NAME, TrainingResult
 from kubeyolo.training.spec import TrainingSpec
-from tests.steps.fixed_detector import CLASSES, MODEL, SIDE
+from tests.steps.fixed_detector import fixed_manifest
 
 
 def fix_work(monkeypatch: pytest.MonkeyPatch, folder: Path, network: Path) -> list[str]:
@@ -89,17 +88,7 @@ def fix_work(monkeypatch: pytest.MonkeyPatch, folder: Path, network: Path) -> li
 
 def manifest(spec: TrainingSpec) -> BundleManifest:
     """Return what a training would say of its bundle."""
-    facts = model_facts(MODEL)
-    return BundleManifest(
-        kind=spec.task,
-        model=MODEL,
-        classes=CLASSES,
-        category_ids=(1, 2),
-        image_size=(SIDE, SIDE),
-        strides=facts.strides,
-        anchors=facts.anchors,
-        config=spec.config.model_dump(mode="json"),
-    )
+    return fixed_manifest(kind=spec.task, config=spec.config.model_dump(mode="json"))
 
 
 def written(path: Path, content: bytes) -> Path:
