@@ -62,11 +62,21 @@ class BundleFile(BaseModel):
 
 
 class Preprocessing(BaseModel):
-    """What is done to an image before the network: letterbox, RGB, divided by 255, NCHW."""
+    """What is done to an image before the network: letterbox, RGB, divided by 255, NCHW.
+
+    ``padding`` and ``ratio`` say what :mod:`kubeyolo.data.letterbox` does, for those who use the files without it.
+    Bundles of earlier versions lack them, and mean the same.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     resize: Literal["letterbox"] = "letterbox"
+    padding: Literal["left = floor(total / 2), top = floor(total / 2)"] = (
+        "left = floor(total / 2), top = floor(total / 2)"
+    )
+    ratio: Literal["x: resized / original width, y: resized / original height"] = (
+        "x: resized / original width, y: resized / original height"
+    )
     fill: int = 114
     channels: Literal["RGB"] = "RGB"
     divisor: float = 255.0

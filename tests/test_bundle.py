@@ -78,13 +78,16 @@ def keys_of(uri: str) -> list[str]:
 
 
 def write_old_bundle(uri: str, files: dict[str, Path], **values: object) -> str:
-    """Write a bundle as earlier versions have it: its files lie next to the manifest, which has no field for it."""
+    """Write a bundle as earlier versions have it.
+
+    Its files lie next to the manifest, which has no field for their folder, nor for the geometry of the letterbox.
+    """
     store = open_store(uri)
     facts = {name: {"size": path.stat().st_size, "sha256": sha256_file(path)} for name, path in sorted(files.items())}
     for name, path in files.items():
         store.put_file(path, name)
     document = json.loads(MANIFEST.model_dump_json()) | {"files": facts} | values
-    del document["folder"]
+    del document["folder"], document["preprocessing"]["padding"], document["preprocessing"]["ratio"]
     store.write_bytes(MANIFEST_NAME, json.dumps(document, indent=2).encode() + b"\n")
     return store.uri
 
@@ -169,6 +172,7 @@ def test_a_bundle_of_an_earlier_version_is_read_repaired_derived_and_replaced(
     assert opened.path(ONNX).read_bytes() == files[ONNX].read_bytes()
     document = open_store(uri).read_bytes(MANIFEST_NAME)
     assert opened.digest == sha256_bytes(document)
+    assert opened.manifest.preprocessing == MANIFEST.preprocessing
     # The same again: nothing is written but what is damaged, and that where it was.
     open_store(uri).write_bytes(WEIGHTS, b"damaged")
     publish_bundle(uri, MANIFEST.model_copy(update={"packages": package_versions()}), files)

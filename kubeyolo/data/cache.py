@@ -8,11 +8,10 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kubeyolo.data.letterbox import Image
+from kubeyolo.data.letterbox import Image, resize
 from kubeyolo.data.shared_memory import SharedMemory
 
 CHANNELS = 3
@@ -71,13 +70,8 @@ class ImageCache:
         return stored
 
     def _decode(self, image: int) -> Image:
-        decoded = self._read_image(image)
-        width, height = int(self._sizes[image, 0]), int(self._sizes[image, 1])
-        if decoded.shape[:2] == (height, width):
-            return decoded
-        # The interpolation of the letterbox: training sees what evaluation sees.
-        resized: Image = cv2.resize(decoded, (width, height), interpolation=cv2.INTER_LINEAR)
-        return resized
+        # Resized as the letterbox does: training sees what evaluation sees.
+        return resize(self._read_image(image), int(self._sizes[image, 0]), int(self._sizes[image, 1]))
 
     # The flag is read and written under a file lock. Beside excluding others it orders the memory: on processors that
     # reorder stores (ARM), a reader could otherwise see the flag before the pixels. It is taken once for each image

@@ -1,4 +1,8 @@
-"""Fit an image into a rectangle without changing its aspect ratio, and pad the rest with grey."""
+"""Fit an image into a network's input without changing its aspect ratio, and pad the rest with grey.
+
+This is the only place that says where an image lies in a network's input: training, evaluation, detection, calibration
+and export all take it from here.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 FILL = 114
 
@@ -15,96 +19,119 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class LetterboxGeometry:
-    """Where a letterboxed image lies.
+    """Where a letterboxed image lies in the network's input, and the way of boxes there and back.
+
+    Coordinates count from pixel edges: pixel i covers [i, i + 1), so the edges of a whole image are 0 and its length.
+    The resized sides are whole pixels, so each axis has its own ratio, which differs from the other's by that rounding.
+    The padding is whole pixels too.
 
     Attributes:
-        width: Width of the resized image in pixels, without padding.
-        height: Height of the resized image in pixels, without padding.
-        ratio: Resized over original length.
-        pad_x: Exact padding of the left and of the right side in pixels; a multiple of one half.
-        pad_y: Exact padding of the top and of the bottom.
-        left: Whole pixels of padding on the left; ``right``, ``top`` and ``bottom`` alike.
+        image_width: Width of the image in pixels.
+        image_height: Height of the image in pixels.
+        input_width: Width of the network's input in pixels.
+        input_height: Height of the network's input in pixels.
+        width: Width of the resized image in pixels of the input, without padding.
+        height: Height of the resized image in pixels of the input, without padding.
+        left: Padding on the left in pixels of the input.
+        top: Padding at the top in pixels of the input.
     """
 
+    image_width: int
+    image_height: int
+    input_width: int
+    input_height: int
     width: int
     height: int
-    ratio: float
-    pad_x: float
-    pad_y: float
     left: int
     top: int
-    right: int
-    bottom: int
+
+    @property
+    def right(self) -> int:
+        """Padding on the right in pixels of the input: that of the left, or one more."""
+        return self.input_width - self.width - self.left
+
+    @property
+    def bottom(self) -> int:
+        """Padding at the bottom in pixels of the input: that of the top, or one more."""
+        return self.input_height - self.height - self.top
+
+    @property
+    def ratio_x(self) -> float:
+        """Resized over original width."""
+        return self.width / self.image_width
+
+    @property
+    def ratio_y(self) -> float:
+        """Resized over original height."""
+        return self.height / self.image_height
+
+    def forward(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Map points (..., 2) of x, y or boxes (..., 4) of x1, y1, x2, y2 from the image to the network's input."""
+        image = np.asarray(points, np.float64)
+        times = image.shape[-1] // 2
+        return image * self._ratios(times) + self._corner(times)
+
+    def back(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Map points (..., 2) of x, y or boxes (..., 4) of x1, y1, x2, y2 from the network's input to the image.
+
+        What lies in the padding comes out beyond the edges of the image.
+        """
+        network = np.asarray(points, np.float64)
+        times = network.shape[-1] // 2
+        return (network - self._corner(times)) / self._ratios(times)
+
+    def _ratios(self, times: int) -> NDArray[np.float64]:
+        return np.array((self.ratio_x, self.ratio_y) * times)
+
+    def _corner(self, times: int) -> NDArray[np.float64]:
+        return np.array((self.left, self.top) * times, np.float64)
 
 
-def letterbox_geometry(
-    width: int, height: int, size: int | tuple[int, int], scale_up: bool = True, multiple_of: int = 0
-) -> LetterboxGeometry:
-    """Return where an image of ``width`` x ``height`` pixels lies after :func:`letterbox`."""
-    target_height, target_width = (size, size) if isinstance(size, int) else size
-    ratio = min(target_height / height, target_width / width)
-    if not scale_up:
-        ratio = min(ratio, 1.0)
+def letterbox_geometry(width: int, height: int, size: int | tuple[int, int]) -> LetterboxGeometry:
+    """Return where an image of ``width`` x ``height`` pixels lies after :func:`letterbox` to ``size``."""
+    input_height, input_width = (size, size) if isinstance(size, int) else size
+    ratio = min(input_height / height, input_width / width)
     resized_width, resized_height = max(round(width * ratio), 1), max(round(height * ratio), 1)
-    pad_width, pad_height = target_width - resized_width, target_height - resized_height
-    if multiple_of:
-        pad_width, pad_height = pad_width % multiple_of, pad_height % multiple_of
-    pad_x, pad_y = pad_width / 2, pad_height / 2
-    # An odd padding puts its extra pixel on the right and at the bottom.
     return LetterboxGeometry(
+        image_width=width,
+        image_height=height,
+        input_width=input_width,
+        input_height=input_height,
         width=resized_width,
         height=resized_height,
-        ratio=ratio,
-        pad_x=pad_x,
-        pad_y=pad_y,
-        left=round(pad_x - 0.1),
-        top=round(pad_y - 0.1),
-        right=round(pad_x + 0.1),
-        bottom=round(pad_y + 0.1),
+        # An odd padding puts its extra pixel on the right and at the bottom.
+        left=(input_width - resized_width) // 2,
+        top=(input_height - resized_height) // 2,
     )
 
 
-def letterbox(
-    image: Image,
-    size: int | tuple[int, int],
-    fill: int = FILL,
-    scale_up: bool = True,
-    *,
-    multiple_of: int = 0,
-) -> tuple[Image, float, tuple[float, float]]:
-    """Resize an image to fit ``size``, keep its aspect ratio, and pad the rest on both sides.
+def resize(image: Image, width: int, height: int) -> Image:
+    """Resize an image (height, width, channel) as the letterbox does; one that has the size is returned as it is.
 
-    A point of the result is ``ratio * point + (pad_x, pad_y)``, up to the rounding of the resized image
-    to whole pixels.
+    Linear interpolation between pixel centres scales edges linearly: an edge at x comes to lie at x times the ratio of
+    the widths.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    resized: Image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return resized
+
+
+def letterbox(image: Image, size: int | tuple[int, int], fill: int = FILL) -> tuple[Image, LetterboxGeometry]:
+    """Resize an image to fit ``size``, keep its aspect ratio, and pad the rest on both sides.
 
     Args:
         image: uint8 (height, width, channel).
         size: Side of the square result in pixels, or (height, width).
         fill: Grey value of the padding, 0..255.
-        scale_up: Whether an image smaller than ``size`` is enlarged.
-        multiple_of: Pad only to the next multiple of this many pixels instead of the whole ``size``; 0 pads fully.
 
     Returns:
-        The padded image, the ratio of resized over original length, and the padding of one side (x, y) in pixels.
+        The padded image, and where the original lies in it.
     """
-    place = letterbox_geometry(image.shape[1], image.shape[0], size, scale_up, multiple_of)
-    if image.shape[:2] != (place.height, place.width):
-        image = cv2.resize(image, (place.width, place.height), interpolation=cv2.INTER_LINEAR)
-    if place.left or place.right or place.top or place.bottom:
+    place = letterbox_geometry(image.shape[1], image.shape[0], size)
+    image = resize(image, place.width, place.height)
+    if image.shape[:2] != (place.input_height, place.input_width):
         image = cv2.copyMakeBorder(
             image, place.top, place.bottom, place.left, place.right, cv2.BORDER_CONSTANT, value=(fill, fill, fill)
         )
-    return image, place.ratio, (place.pad_x, place.pad_y)
-
-
-def stretch(image: Image, size: int | tuple[int, int]) -> tuple[Image, tuple[float, float]]:
-    """Resize an image to ``size`` (side, or (height, width)) regardless of its aspect ratio.
-
-    Returns:
-        The image and its ratios (x, y) of resized over original length.
-    """
-    height, width = (size, size) if isinstance(size, int) else size
-    ratios = width / image.shape[1], height / image.shape[0]
-    if image.shape[:2] != (height, width):
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    return image, ratios
+    return image, place

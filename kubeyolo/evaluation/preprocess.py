@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kubeyolo.bundle import Preprocessing
-from kubeyolo.data.letterbox import letterbox
+from kubeyolo.data.letterbox import LetterboxGeometry, letterbox
 
 Float32Array = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -21,23 +21,16 @@ class Prepared:
 
     Attributes:
         image: uint8 RGB (H, W, 3), of the network's size.
-        ratio: Pixels of the network's input a pixel of the original.
-        pad: Left and top padding in pixels of the network's input.
-        width: Of the original, in pixels.
-        height: Of the original, in pixels.
+        place: Where the original lies in it.
     """
 
     image: Image
-    ratio: float
-    pad: tuple[float, float]
-    width: int
-    height: int
+    place: LetterboxGeometry
 
 
 def prepare(image: Image, size: tuple[int, int], preprocessing: Preprocessing) -> Prepared:
     """Letterbox one RGB image (h, w, 3) to ``size`` (height, width)."""
-    boxed, ratio, pad = letterbox(image, size, fill=preprocessing.fill)
-    return Prepared(boxed, ratio, pad, image.shape[1], image.shape[0])
+    return Prepared(*letterbox(image, size, fill=preprocessing.fill))
 
 
 def network_input(prepared: Sequence[Prepared], preprocessing: Preprocessing) -> Float32Array:
@@ -48,7 +41,8 @@ def network_input(prepared: Sequence[Prepared], preprocessing: Preprocessing) ->
 
 def original_pixels(rows: Float32Array, prepared: Prepared) -> Float32Array:
     """Return rows x1, y1, x2, y2, score, class with corners moved to the original image and clipped to it."""
+    place = prepared.place
+    width, height = place.image_width, place.image_height
     moved = rows.copy()
-    moved[:, 0:4:2] = np.clip((rows[:, 0:4:2] - prepared.pad[0]) / prepared.ratio, 0, prepared.width)
-    moved[:, 1:4:2] = np.clip((rows[:, 1:4:2] - prepared.pad[1]) / prepared.ratio, 0, prepared.height)
+    moved[:, :4] = np.clip(place.back(rows[:, :4]), 0, (width, height, width, height))
     return moved

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kubeyolo.bundle import Preprocessing
 from kubeyolo.config.load import config_digest
 from kubeyolo.config.schema import Config
 from kubeyolo.evaluation.coco_eval import Detection
@@ -70,9 +71,13 @@ def real_images(predictor: Predictor, split: Split, wanted: int) -> NDArray[np.f
 
 
 def settings_digest(dataset_digest: str, config: Config) -> str:
-    """Return a digest of what an evaluation's numbers depend on besides the network; a gate does not change them."""
+    """Return a digest of what an evaluation's numbers depend on besides the network; a gate does not change them.
+
+    The preprocessing is among it, so that numbers kept by versions that moved boxes otherwise are computed again.
+    """
     settings = config.evaluate.model_dump(mode="json", exclude={"min_ap"})
-    return config_digest({"dataset": dataset_digest, "evaluate": settings})
+    preprocessing = Preprocessing().model_dump(mode="json")
+    return config_digest({"dataset": dataset_digest, "evaluate": settings, "preprocessing": preprocessing})
 
 
 def kept_result(result: EvaluationResult, dataset_digest: str, config: Config) -> dict[str, Any]:

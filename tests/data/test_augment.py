@@ -7,8 +7,8 @@ import numpy as np
 from kubeyolo.config.schema import AugmentConfig
 from kubeyolo.data.augment import Augmenter, flip_boxes, jitter_hsv
 from kubeyolo.data.labels import BoxTable
-from kubeyolo.data.letterbox import letterbox
-from tests.data.rendered_split import RenderedSplit
+from kubeyolo.data.letterbox import letterbox, letterbox_geometry, resize
+from tests.data.rendered_split import RenderedSplit, split_index
 
 SIZE = 128
 STILL = AugmentConfig(mosaic=0, hsv_h=0, hsv_s=0, hsv_v=0, translate=0, scale=0, fliplr=0, flipud=0)
@@ -26,9 +26,7 @@ def painted(split, augmenter, plan):
 
 
 def letterbox_tile(split, augmenter, image):
-    tile, _, _ = letterbox(split.read_image(image), SIZE, multiple_of=1)
-    assert tile.shape[1::-1] == tuple(augmenter.sizes[image])
-    return tile
+    return resize(split.read_image(image), *map(int, augmenter.sizes[image]))
 
 
 def test_plain_samples_are_the_letterboxed_images_with_all_boxes_but_crowds():
@@ -36,15 +34,36 @@ def test_plain_samples_are_the_letterboxed_images_with_all_boxes_but_crowds():
     augmenter = augmenter_of(split, mosaic=1.0, hsv_v=0.9)
     for image in range(len(split.index)):
         plan = augmenter.plain(image)
-        expected, ratio, pads = letterbox(split.read_image(image), SIZE)
+        expected, place = letterbox(split.read_image(image), SIZE)
         np.testing.assert_array_equal(painted(split, augmenter, plan), expected.transpose(2, 0, 1))
         boxes = split.index.boxes_of(image)
         kept = ~split.index.box_crowd[boxes]
         xywh = split.index.box_xywh[boxes][kept]
         labels = augmenter.labels(plan)
         assert list(labels[:, 0]) == list(split.index.box_class[boxes][kept])
-        centers = ((xywh[:, :2] + xywh[:, 2:] / 2) * ratio + pads) / SIZE
-        np.testing.assert_allclose(labels[:, 1:3], centers, atol=1.5 / SIZE)
+        corners = place.forward(np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)) / SIZE
+        np.testing.assert_allclose(corners_of(labels), corners, rtol=0, atol=1e-6)
+
+
+def corners_of(labels):
+    """Return x1, y1, x2, y2 of labels class, cx, cy, w, h."""
+    centers, sides = labels[:, 1:3].astype(float), labels[:, 3:].astype(float)
+    return np.concatenate([centers - sides / 2, centers + sides / 2], axis=1)
+
+
+def test_labels_of_plain_samples_follow_the_letterbox_for_photographs_of_any_size():
+    rng = np.random.default_rng(1)
+    sizes = [(5760, 3843), (3000, 2000), (2000, 3000), (1, 8192), *rng.integers(1, 8192, (60, 2)).tolist()]
+    for size in (416, 640):
+        shares = np.sort(rng.uniform(0, 1, (len(sizes), 2, 2)), axis=1).reshape(-1, 4)
+        corners = shares * np.tile(sizes, 2)
+        boxes = [(i, 0, x1, y1, x2 - x1, y2 - y1, False) for i, (x1, y1, x2, y2) in enumerate(corners.tolist())]
+        index = split_index(sizes, boxes)
+        augmenter = Augmenter(STILL, BoxTable(index), index.width, index.height, size)
+        for image, (width, height) in enumerate(sizes):
+            expected = letterbox_geometry(width, height, size).forward(corners[image]) / size
+            labels = augmenter.labels(augmenter.plain(image))
+            np.testing.assert_allclose(corners_of(labels), [expected], rtol=0, atol=1e-6)
 
 
 def test_without_any_change_a_drawn_sample_is_the_plain_one():

@@ -25,6 +25,23 @@ def test_boxes_come_back_in_pixels_of_each_image():
         assert rows[0, 4] == pytest.approx(0.9 * 0.9933, abs=1e-3)
 
 
+@pytest.mark.parametrize("width,height", [(300, 200), (203, 300), (1500, 1000)])
+def test_boxes_of_oddly_padded_images_are_not_moved(width, height):
+    rng = np.random.default_rng(width)
+    images, expected = [], []
+    for _ in range(60):
+        x1, y1 = (rng.uniform(0.05, 0.3, 2) * (width, height)).astype(int)
+        x2, y2 = (rng.uniform(0.5, 0.75, 2) * (width, height)).astype(int)
+        image = np.zeros((height, width, 3), np.uint8)
+        image[y1:y2, x1:x2, 0] = 255
+        images.append(image)
+        expected.append((x1, y1, x2, y2))
+    found = np.concatenate(detect(predictor(), images))[:, :4]
+    error = (found - expected).reshape(-1, 2, 2).mean((0, 1))
+    pixel = max(width / 128, height / 96)
+    assert np.abs(error).max() < 0.12 * pixel
+
+
 def test_a_perfect_detector_reaches_ap50_of_1():
     split = RectangleSplit(11)
     result, detections = evaluate_split(predictor(), split, dataset_manifest(), EvaluateConfig())

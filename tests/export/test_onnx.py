@@ -45,7 +45,14 @@ def test_metadata_tells_what_is_needed_to_use_the_file(model):
     assert json.loads(found["image_size"]) == list(SIZE)
     assert json.loads(found["strides"]) == [8, 16, 32]
     assert json.loads(found["anchors"])[0][0] == [10, 13]
-    assert json.loads(found["preprocessing"])["fill"] == 114
+    assert json.loads(found["preprocessing"]) == {
+        "resize": "letterbox",
+        "padding": "left = floor(total / 2), top = floor(total / 2)",
+        "ratio": "x: resized / original width, y: resized / original height",
+        "fill": 114,
+        "channels": "RGB",
+        "divisor": 255.0,
+    }
 
 
 def test_batch_norm_is_folded_and_names_are_readable(model):
