@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: to name what was given in place of weights or of an image."""
+"""What a file is, by its first bytes: to name what was given in place of weights, of an image or of text."""
 
 from __future__ import annotations
 
@@ -43,9 +43,21 @@ _HEADS: tuple[tuple[bytes, str], ...] = (
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"Rar!\x1a\x07", "a RAR archive"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (such as Keras weights)"),
+    (b"\x93NUMPY", "a NumPy array (.npy)"),
+    (b"ftrt", "a TensorRT engine"),
+    (b"ptrt", "a TensorRT engine"),
+    (b"RKNN", "an RKNN network, exported for Rockchip"),
+    (b"IMOD", "an OM network, exported for Ascend"),
+    (b"7767517", "an ncnn network"),
+    (b"GGUF", "a GGUF network, such as a language model"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"\x7fELF", "a program (ELF)"),
     (b"\0\x05\x16\x07", "a leftover of macOS (AppleDouble)"),
     (b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
 )
+_DVC = re.compile(rb"(md5: \w+\s+)?(frozen: \w+\s+)?outs:\s+- (md5|hash|size|path|etag): ")
+_OPENVINO = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<net\s[^>]*\bversion=", re.IGNORECASE)
+_MINDIR = re.compile(rb"\x0a[\x03-\x0a]\d+\.\d+\.\d+\x12")
 _PAGE = re.compile(rb"\s*(<!doctype html|<html|<head|<\?xml[^>]*>\s*<!doctype html)", re.IGNORECASE)
 _SVG = re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!DOCTYPE svg[^>]*>\s*)?<svg", re.IGNORECASE | re.DOTALL)
 
@@ -60,6 +72,8 @@ def kind_of(data: bytes) -> str | None:
     text = head.removeprefix(b"\xef\xbb\xbf")
     if _PAGE.match(text):
         return "a web page (HTML), such as one that a download site shows instead of the file"
+    if _DVC.match(text):
+        return "a pointer of DVC, not the file itself"
     if _SVG.match(text):
         return "an SVG drawing"
     if head[:4] == b"RIFF":
@@ -68,4 +82,35 @@ def kind_of(data: bytes) -> str | None:
         return _ISO_BRANDS.get(head[8:12], "an MP4 or QuickTime video")
     if head[257:262] == b"ustar":
         return "a tar archive"
-    return next((name for start, name in _HEADS if head.startswith(start)), None)
+    return next((name for start, name in _HEADS if text.startswith(start)), None) or _network(head)
+
+
+def stands_in(data: bytes) -> str | None:
+    """Return what a file of text stands in for another file as: a pointer, or a web page; None where it does not.
+
+    Args:
+        data: The first 1024 bytes of the file, or more.
+    """
+    kind = kind_of(data)
+    return kind if kind is not None and kind.startswith(("a pointer ", "a web page ")) else None
+
+
+def _network(head: bytes) -> str | None:
+    """Return what network in the form of a runtime a file holds, or None."""
+    if head[4:8] == b"TFL3":
+        return "a TensorFlow Lite network"
+    if head[4:5] == b"{" and b'"author": "Ultralytics"' in head:
+        return "a TensorRT engine"
+    if _OPENVINO.match(head):
+        return "an OpenVINO network"
+    if _MINDIR.match(head):
+        return "a MindIR network"
+    # Protocol buffers: a version, then in ONNX the name of the program, its graph, or its sets of operators.
+    if len(head) > 3 and head[0] == 0x08 and 0 < head[1] < 0x20:
+        if head[2] in (0x3A, 0x42):
+            return "an ONNX network"
+        if head[2] == 0x12:
+            program = head[4 : 4 + head[3]]
+            is_text = program.isascii() and program.decode("ascii").isprintable()
+            return "an ONNX network" if is_text else "a TensorFlow SavedModel or Core ML network"
+    return None

@@ -12,6 +12,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kubeyolo.bundle import LATEST
+from kubeyolo.config.text_file import decode_text
 from kubeyolo.errors import InputError, WorkError, suggest
 from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.location import parse
@@ -181,7 +182,7 @@ def pointed_bundle(uri: str) -> str:
 
 def _parse(document: bytes, uri: str, kind: type[_Pointer], example: str) -> _Pointer:
     try:
-        content = orjson.loads(document)
+        content = orjson.loads(decode_text(document, uri))
     except ValueError as error:
         raise InputError(f"{uri}: this pointer is not JSON ({error}); expected {example}") from error
     if not isinstance(content, dict):

@@ -24,7 +24,12 @@ def import_(
     model: Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="The model the file is of.")],
     output: Annotated[str, typer.Option("--output", "-o", metavar="URI", help="Where to write the bundle.")],
     classes: Annotated[
-        Path | None, typer.Option("--classes", metavar="FILE", help="Names of the classes, one on each line.")
+        Path | None,
+        typer.Option(
+            "--classes",
+            metavar="FILE",
+            help="Names of the classes: one on each line, data.yaml, categories of COCO, .names or .data of darknet.",
+        ),
     ] = None,
     num_classes: Annotated[
         int | None, typer.Option("--num-classes", min=1, help="Number of classes; by default what the file has.")
@@ -51,10 +56,11 @@ def import_(
     from rich.console import Console
 
     from kubeyolo.cli.tables import pairs_table
+    from kubeyolo.weights.class_file import read_class_file
     from kubeyolo.weights.fit import WeightsMismatch
     from kubeyolo.weights.importing import import_weights
 
-    names = _read_classes(classes) if classes else None
+    names = read_class_file(classes) if classes else None
     try:
         imported = import_weights(file, model, output, num_classes, names, backbone)
     except WeightsMismatch as error:
@@ -72,6 +78,7 @@ def import_(
     rows += [("taken from", imported.part)] if imported.part else []
     rows += [("not used", f"{imported.unused} arrays beyond the backbone")] if imported.unused else []
     rows += [("classes", _shortened(imported.classes))] if imported.classes else []
+    rows += [("names", note) for note in imported.notes]
     Console(soft_wrap=True).print(pairs_table("imported weights", rows))
 
 
@@ -106,18 +113,6 @@ def export(
         print(dumps(about, indent=1))
         return
     Console(soft_wrap=True).print(pairs_table("exported weights", [(key, str(value)) for key, value in about.items()]))
-
-
-def _read_classes(path: Path) -> list[str]:
-    from kubeyolo.errors import InputError
-
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read as text ({error}); give a file with one class on each line"
-        ) from error
-    return [line.strip() for line in lines if line.strip()]
 
 
 def _shortened(names: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from kubeyolo.compiled.read import tasks_of
+from kubeyolo.config.text_file import decode_text
 from kubeyolo.errors import InputError, one_line, suggest
 
 _OTHER_KIND = re.compile(
@@ -100,12 +101,12 @@ def read_images(file: Path) -> dict[str, str]:
         InputError: It cannot be read, or is not a mapping of names to references.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(decode_text(file.read_bytes(), f"image list {file}"))
     except OSError as error:
         raise InputError(
             f"image list {file}: cannot be read: {error.strerror}; 'make images' writes it, or give --images FILE"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise InputError(f"image list {file}: not YAML or JSON: {one_line(error, 200)}") from error
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
         raise InputError(f"image list {file}: expected image references by name, such as kubeyolo-train: registry/…")

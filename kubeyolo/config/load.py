@@ -12,13 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from kubeyolo.config.schema import Config
 from kubeyolo.config.text import read_text
+from kubeyolo.config.text_file import read_text_file
 from kubeyolo.errors import InputError, one_line, suggest
 
 DEFAULT_MODEL = "yolov5n-r7"
@@ -133,6 +134,16 @@ def known_keys() -> tuple[str, ...]:
     return tuple(keys)
 
 
+def mapping_keys() -> tuple[str, ...]:
+    """Return the dotted keys whose value is a mapping; its entries have a dotted key each."""
+    keys = []
+    for name, field in Config.model_fields.items():
+        section = _section_of(field.annotation)
+        fields = section.model_fields.items() if section else ()
+        keys += [f"{name}.{key}" for key, each in fields if get_origin(each.annotation) is dict]
+    return tuple(keys)
+
+
 def parse_sets(sets: Iterable[str]) -> dict[str, Any]:
     """Return the values of ``key=value`` pairs by dotted key; values are JSON or YAML.
 
@@ -162,11 +173,7 @@ def read_mapping(path: Path, what: str = "configuration") -> dict[str, Any]:
     Raises:
         InputError: It cannot be read, is not JSON or YAML, or is not a mapping; the message begins with ``what`` it is.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise InputError(f"{what} {path}: cannot be read: {reason}") from error
+    text = read_text_file(path, what)
     content = read_text(text, f"{what} {path}")
     if content is None:
         return {}
@@ -186,6 +193,7 @@ def flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name = str(key)
+        mapping = next((each for each in mapping_keys() if f"{name}.".startswith(f"{each}.")), "")
         if name in sections:
             if value is None:
                 continue
@@ -194,12 +202,27 @@ def flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
             inner_values = flatten({f"{name}.{inner}": each for inner, each in value.items()}, origin)
             _refuse_twice(flat, inner_values, origin)
             flat |= inner_values
+        elif mapping:
+            inner_values = _entries(name, mapping, value, origin)
+            _refuse_twice(flat, inner_values, origin)
+            flat |= inner_values
         elif name in known:
             _refuse_twice(flat, (name,), origin)
             flat[name] = value
         else:
             raise InputError(f"unknown configuration key {name!r} (from {origin}){_nearest_key(name, known)}")
     return flat
+
+
+def _entries(name: str, mapping: str, value: Any, origin: str) -> dict[str, Any]:
+    """Return the entries of a key that is a mapping, by dotted key: all of them, or the one that ``name`` names."""
+    if name != mapping:
+        return {name: value}
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name} (from {origin}) is {value!r}: expected names and values below it")
+    return {f"{name}.{inner}": each for inner, each in value.items()}
 
 
 def allowed_values(values: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
@@ -248,9 +271,14 @@ def _nearest_key(name: str, known: Sequence[str]) -> str:
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Return values by dotted key as sections of keys."""
     nested: dict[str, Any] = {}
+    mappings = mapping_keys()
     for key, value in flat.items():
         section, dot, name = key.partition(".")
-        if dot:
+        mapping = next((each for each in mappings if key.startswith(f"{each}.")), "")
+        if mapping:
+            entries = nested.setdefault(section, {}).setdefault(mapping.partition(".")[2], {})
+            entries[key.removeprefix(f"{mapping}.")] = value
+        elif dot:
             nested.setdefault(section, {})[name] = value
         else:
             nested[key] = value
@@ -268,7 +296,8 @@ def _validate(layers: Sequence[Layer], model: str) -> ResolvedConfig:
         return ResolvedConfig(Config.model_validate(nest(merged)), origins)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"][:2])
+        key = ".".join(str(part) for part in first["loc"])
+        key = key if key in merged else ".".join(str(part) for part in first["loc"][:2])
         value = merged.get(key)
         origin = origins.get(key, "the defaults")
         raise InputError(f"{key} = {value!r} (from {origin}) is not allowed: {_allowed(key)}") from error
@@ -277,6 +306,8 @@ def _validate(layers: Sequence[Layer], model: str) -> ResolvedConfig:
 def _allowed(key: str) -> str:
     """Say in words what a key accepts: its type and range from the JSON schema, and what it is for."""
     section, _, name = key.partition(".")
+    mapping = next((each for each in mapping_keys() if key.startswith(f"{each}.")), "")
+    name = mapping.partition(".")[2] or name
     field = Config.model_fields[section]
     owner = _section_of(field.annotation) if name else Config
     if owner is None:
@@ -302,6 +333,8 @@ def _type_in_words(schema: Mapping[str, Any]) -> str:
     if "const" in schema:
         return str(schema["const"])
     kind = schema.get("type")
+    if kind == "object":
+        return f"{_type_in_words(schema['additionalProperties'])}, by name"
     if kind == "array":
         items = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
         return f"a list, each {_type_in_words(items)}"

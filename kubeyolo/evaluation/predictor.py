@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, BundleManifest
+from kubeyolo.config.class_names import same_names
 from kubeyolo.config.schema import EvaluateConfig
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.errors import InputError
@@ -159,6 +160,18 @@ def detect(
     """
     preprocessing = predictor.manifest.preprocessing
     prepared = [prepare(image, predictor.image_size, preprocessing) for image in images]
+    return detect_prepared(predictor, prepared, conf_threshold, iou_threshold, max_det, multi_label)
+
+
+def detect_prepared(
+    predictor: Predictor,
+    prepared: Sequence[Prepared],
+    conf_threshold: float = 0.25,
+    iou_threshold: float = 0.45,
+    max_det: int = 300,
+    multi_label: bool = False,
+) -> list[Float32Array]:
+    """Find objects in images that are letterboxed already; see :func:`detect`."""
     settings = _Settings(conf_threshold, iou_threshold, max_det, multi_label)
     found: list[Float32Array] = []
     for start in range(0, len(prepared), predictor.batch_size):
@@ -260,7 +273,7 @@ def _prepared_batches(predictor: Predictor, split: Split) -> Iterator[list[Prepa
 
 
 def _check_classes(model: BundleManifest, dataset: DatasetManifest) -> None:
-    if model.classes != dataset.classes:
+    if not same_names(model.classes, dataset.classes):
         raise InputError(
             f"the model knows the classes {', '.join(model.classes)}; data set {dataset.name!r} has "
             f"{', '.join(dataset.classes)}; evaluate on a data set with the same classes in the same order"

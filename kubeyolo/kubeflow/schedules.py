@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kubeyolo.compiled.read import fields_of, pipeline_names, pipeline_text
 from kubeyolo.config.form import check_fields
 from kubeyolo.config.text import read_text
+from kubeyolo.config.text_file import read_text_file
 from kubeyolo.errors import InputError, WorkError, suggest
 
 DEFAULT_OWNER = "default"
@@ -240,10 +241,7 @@ def _change(name: str, wanted: Wanted | None, found: Recurring | None) -> Change
 
 
 def _read(file: Path, check: Check) -> Schedule:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"schedule {file}: cannot be read: {error}") from error
+    text = read_text_file(file, "schedule")
     content = read_text(text, f"schedule {file}")
     if not isinstance(content, dict):
         raise InputError(f"schedule {file}: expected keys and values, such as name: retrain-bccd")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kubeyolo.bundle import ONNX, ONNX_INT8, Bundle
+from kubeyolo.config.class_names import clean_names, same_names
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.names import RuntimeName
@@ -76,8 +77,9 @@ def _check_comparable(bundle: Bundle, dataset: Dataset) -> None:
     manifest = bundle.manifest
     if not set(NETWORKS.values()) & manifest.files.keys():
         raise InputError(f"{bundle.uri}: the current model has no ONNX network to compare with; {remedy}")
-    if tuple(manifest.classes) != tuple(dataset.manifest.classes):
-        differ = sorted(set(manifest.classes) ^ set(dataset.manifest.classes)) or ["their order"]
+    if not same_names(manifest.classes, dataset.manifest.classes):
+        ours, theirs = clean_names(manifest.classes), clean_names(dataset.manifest.classes)
+        differ = sorted(set(ours) ^ set(theirs)) or ["their order"]
         raise InputError(
             f"{bundle.uri}: the current model has other classes than {dataset.uri} "
             f"({', '.join(map(str, differ[:5]))}), so that they cannot be compared; {remedy}"

@@ -55,21 +55,35 @@ class DarknetConvolution:
         return replace(self, shape=(self.anchors * (5 + num_classes), *self.shape[1:]))
 
 
+def is_darknet(head: bytes, size: int) -> bool:
+    """Tell by its first bytes and its length whether a file is a ``.weights`` file of a version that darknet has.
+
+    Args:
+        head: The first twelve bytes of the file, or more.
+        size: The file's length in bytes.
+    """
+    if len(head) < 12 or size < 16:
+        return False
+    major, minor, revision = struct.unpack("<3i", head[:12])
+    return major == 0 and minor in (1, 2) and 0 <= revision < 10
+
+
 def darknet_classes(path: Path, convolutions: Sequence[DarknetConvolution]) -> int:
     """Return the number of classes with which a network has exactly as many numbers as the file.
 
     Raises:
         InputError: No number of classes fits.
     """
-    have = _float_count(path)
+    have = float_count(path)
     without = sum(convolution.with_classes(0).size for convolution in convolutions)
     each = sum(convolution.with_classes(1).size for convolution in convolutions) - without
     if each == 0 or have <= without or (have - without) % each:
         wanted = sum(convolution.size for convolution in convolutions)
         shown = f"{wanted} with {_classes_of(convolutions)} classes" if each else str(wanted)
+        cut = "it is cut off, or of a smaller network; give the whole file" if have <= without else "give the file"
         raise InputError(
             f"{path}: has {have} numbers, which fits no number of classes: the network has {shown}; "
-            "give the file of this model, or --backbone for a file that holds a backbone only"
+            f"{cut} of this model, or --backbone for a file that holds a backbone only"
         )
     return (have - without) // each
 
@@ -85,7 +99,7 @@ def read_darknet(path: Path, convolutions: Sequence[DarknetConvolution], more: b
     Raises:
         InputError: The file has another number of floats than the convolutions.
     """
-    have, wanted = _float_count(path), sum(convolution.size for convolution in convolutions)
+    have, wanted = float_count(path), sum(convolution.size for convolution in convolutions)
     if have < wanted or (have > wanted and not more):
         raise InputError(f"{path}: has {have} numbers, the network {wanted}; give the file of this model")
     arrays, offset = {}, _header_length(path)
@@ -126,10 +140,17 @@ def _header_length(path: Path) -> int:
     return 20 if 10 * major + minor >= 2 else 16
 
 
-def _float_count(path: Path) -> int:
+def float_count(path: Path) -> int:
+    """Return the count of numbers in a ``.weights`` file.
+
+    Raises:
+        InputError: It does not begin as one, or does not hold whole numbers.
+    """
     length = path.stat().st_size - _header_length(path)
     if length < 0 or length % _ITEM:
-        raise InputError(f"{path}: {length} bytes after the header are no whole float32 numbers; get the file again")
+        raise InputError(
+            f"{path}: {length} bytes after the header are no whole float32 numbers: it is cut off; get the file again"
+        )
     return length // _ITEM
 
 

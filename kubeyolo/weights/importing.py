@@ -10,16 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from kubeyolo.bundle import WEIGHTS, BundleManifest, publish_bundle
+from kubeyolo.config.class_names import clean_names
 from kubeyolo.errors import InputError
 from kubeyolo.models.facts import Anchors, ModelFacts
 from kubeyolo.storage.integrity import sha256_file
 from kubeyolo.weights.batch_norm import move_eps
-from kubeyolo.weights.darknet import darknet_classes, read_darknet
+from kubeyolo.weights.class_file import ClassFile
+from kubeyolo.weights.darknet import darknet_classes, float_count, read_darknet
+from kubeyolo.weights.darknet_networks import refuse_other_darknet
 from kubeyolo.weights.fit import Mismatch, NamedArray, WeightsMismatch, check_fit
 from kubeyolo.weights.layout_of_names import NameScheme, find_scheme, translate_arrays
 from kubeyolo.weights.model_zoo import ZOO, take_in_normalisation
 from kubeyolo.weights.names import layouts_of, to_layout
 from kubeyolo.weights.network_parameters import NetworkParameters, network_parameters
+from kubeyolo.weights.other_networks import other_weights
 from kubeyolo.weights.safetensors_file import write_safetensors
 from kubeyolo.weights.stored_array import WeightArray, as_float32
 from kubeyolo.weights.weights_file import WeightsFile, read_weights
@@ -44,6 +48,7 @@ class ImportedWeights:
         arrays: Number of arrays taken.
         values: Number of values in them.
         unused: Number of weights in the file that are not of the backbone.
+        notes: What was left out or worked out of names of classes, for people.
     """
 
     bundle: str
@@ -55,6 +60,7 @@ class ImportedWeights:
     arrays: int
     values: int
     unused: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def import_weights(
     model: str,
     output: str,
     num_classes: int | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | ClassFile | None = None,
     backbone: bool = False,
 ) -> ImportedWeights:
     """Make a bundle of a darknet ``.weights``, PyTorch, MindSpore or safetensors file.
@@ -85,7 +91,8 @@ def import_weights(
         model: Name of the model it is of.
         output: URI of the bundle.
         num_classes: Number of classes; by default that of ``classes``, or what the file has.
-        classes: Names of the classes; by default those in the file, else ``class_0`` and so on.
+        classes: Names of the classes, or a file of them; by default those in the file of weights, else ``class_0`` and
+            so on.
         backbone: Take the backbone alone, for training to start from; the file need not hold more.
 
     Raises:
@@ -93,16 +100,15 @@ def import_weights(
         WeightsMismatch: Names or shapes are not those of the model.
     """
     weights = read_weights(file)
-    if classes is not None:
-        num_classes = _agreed(num_classes, classes)
+    wanted = _Wanted(num_classes, classes)
     network = network_parameters(model)
-    fitted = _fit_darknet(weights, network, num_classes, backbone) if weights.format == "darknet" else None
-    fitted = fitted or _fit_named(weights, network, num_classes, backbone)
+    fitted = _fit_darknet(weights, network, wanted, backbone) if weights.format == "darknet" else None
+    fitted = fitted or _fit_named(weights, network, wanted, backbone)
     facts, bn_eps = fitted.network.facts, _bn_eps(fitted)
     if backbone and bn_eps is not None:
         # A training adds what its model adds, whatever its backbone is from.
         fitted, bn_eps = _with_eps_of_model(fitted, bn_eps), None
-    names = () if backbone else _class_names(fitted, classes)
+    names, notes = ((), ()) if backbone else _class_names(fitted, wanted)
     anchors = facts.anchors if backbone else _anchors(fitted)
     manifest = BundleManifest(
         kind="backbone" if backbone else "detector",
@@ -128,41 +134,85 @@ def import_weights(
         arrays=len(fitted.arrays),
         values=fitted.network.size,
         unused=fitted.unused,
+        notes=notes,
     )
 
 
-def _agreed(num_classes: int | None, classes: Sequence[str]) -> int:
-    if not classes:
-        raise InputError("there are no class names; give one on each line")
-    if len(set(classes)) != len(classes):
-        twice = next(name for name in classes if list(classes).count(name) > 1)
-        raise InputError(f"class {twice!r} is named twice; give each class its own name")
-    if num_classes not in (None, len(classes)):
-        raise InputError(f"num_classes is {num_classes}, but {len(classes)} class names are given; give one of both")
-    return len(classes)
+class _Wanted:
+    """The classes that people ask for.
+
+    Attributes:
+        names: Their names, cleaned; None where nobody gives them.
+        number: Their number; None where nobody gives it.
+        notes: What was worked out of a file of names.
+    """
+
+    def __init__(self, number: int | None, classes: Sequence[str] | ClassFile | None) -> None:
+        """Take a number, names or both.
+
+        Raises:
+            InputError: There are no names, one of them is there twice, or they are not as many as the number.
+        """
+        self._file = classes if isinstance(classes, ClassFile) else None
+        self.notes = self._file.notes if self._file else ()
+        given = classes.classes if isinstance(classes, ClassFile) else classes
+        self.names = None if given is None else clean_names(given)
+        self.number = number if self.names is None else len(self.names)
+        if self.names is not None:
+            self._check_names(self.names, number)
+
+    def check(self, found: int, file: Path) -> None:
+        """Refuse another number of classes than a file of weights has.
+
+        Raises:
+            InputError: The numbers differ.
+        """
+        if self._file is not None:
+            self._file.check_number(found, str(file))
+        if self.number not in (None, found):
+            raise InputError(
+                f"{file}: is of {found} classes, {self.number} are asked for; import it as it is and train on"
+            )
+
+    def _check_names(self, names: tuple[str, ...], number: int | None) -> None:
+        if not names or "" in names:
+            raise InputError("there are no class names; give one on each line")
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"class {twice!r} is named twice; give each class its own name")
+        if number is None:
+            return
+        if self._file is not None:
+            self._file.check_number(number, "--num-classes")
+        if number != len(names):
+            raise InputError(f"num_classes is {number}, but {len(names)} class names are given; give one of both")
 
 
-def _fit_darknet(weights: WeightsFile, network: NetworkParameters, num_classes: int | None, backbone: bool) -> _Fitted:
+def _fit_darknet(weights: WeightsFile, network: NetworkParameters, wanted: _Wanted, backbone: bool) -> _Fitted:
     if "darknet" not in layouts_of(network.facts):
         raise InputError(
             f"{weights.path}: there is no darknet form of model {network.facts.name!r}; give a PyTorch, MindSpore or "
             "safetensors file of it"
         )
+    refuse_other_darknet(weights.path, float_count(weights.path), network.facts, backbone)
     if backbone:
         network = network.backbone()
-    elif num_classes is None:
-        network = network.with_classes(darknet_classes(weights.path, network.darknet_convolutions()))
     else:
-        network = network.with_classes(num_classes)
+        found = darknet_classes(weights.path, network.darknet_convolutions())
+        wanted.check(found, weights.path)
+        network = network.with_classes(found)
     arrays = read_darknet(weights.path, network.darknet_convolutions(), more=backbone)
     named = translate_arrays(arrays, NameScheme("darknet"), network)
     check_fit(named, network.shapes, _misfit(weights, network))
     return _Fitted(weights, network, named, "darknet", 0)
 
 
-def _fit_named(weights: WeightsFile, network: NetworkParameters, num_classes: int | None, backbone: bool) -> _Fitted:
-    scheme = find_scheme(weights.arrays, network, str(weights.path))
-    named = translate_arrays(weights.arrays, scheme, network)
+def _fit_named(weights: WeightsFile, network: NetworkParameters, wanted: _Wanted, backbone: bool) -> _Fitted:
+    try:
+        scheme = find_scheme(weights.arrays, network, str(weights.path))
+        named = translate_arrays(weights.arrays, scheme, network)
+    except InputError as error:
+        raise _named(weights, network, {}, backbone) or error from None
     if scheme.layout == ZOO:
         if not backbone:
             raise InputError(
@@ -170,24 +220,38 @@ def _fit_named(weights: WeightsFile, network: NetworkParameters, num_classes: in
                 "(padding, normalised images, decoding); take its backbone with --backbone and train from there"
             )
         named = take_in_normalisation(named)
-    unused = 0
+    every, unused = named, 0
     if backbone:
         network = network.backbone()
-        unused = len(named)
         named = {name: array for name, array in named.items() if name.startswith("backbone.")}
-        unused -= len(named)
+        unused = len(every) - len(named)
     else:
         found = _classes_found(named, network)
-        if num_classes is not None and found not in (None, num_classes):
-            raise InputError(
-                f"{weights.path}: is of {found} classes, {num_classes} are asked for; import it as it is and train on"
-            )
-        network = network.with_classes(num_classes or found or network.num_classes)
+        # The network's outputs tell nothing about a file of another network.
+        other = None if wanted.number in (None, found) else _named(weights, network, every, backbone)
+        if other is not None:
+            raise other
+        if found is not None:
+            wanted.check(found, weights.path)
+        network = network.with_classes(wanted.number or found or network.num_classes)
     try:
         check_fit(named, network.shapes, _misfit(weights, network))
     except WeightsMismatch as error:
-        raise WeightsMismatch(str(error), [_with_file_name(row, scheme, network) for row in error.rows]) from None
+        raise _named(weights, network, every, backbone) or WeightsMismatch(
+            str(error), [_with_file_name(row, scheme, network) for row in error.rows]
+        ) from None
     return _Fitted(weights, network, named, scheme.layout, unused)
+
+
+def _named(
+    weights: WeightsFile, network: NetworkParameters, named: Mapping[str, NamedArray], backbone: bool
+) -> InputError | None:
+    """Return an error that says which other network a file holds, or None where its arrays do not tell."""
+    shapes = {name: tuple(array.shape) for name, array in weights.arrays.items()}
+    wanted = network.backbone().shapes
+    has_backbone = all(name in named and tuple(named[name].array.shape) == shape for name, shape in wanted.items())
+    said = other_weights(shapes, network.facts.name, weights.model, has_backbone and not backbone)
+    return None if said is None else InputError(f"{weights.path}: {said}")
 
 
 def _misfit(weights: WeightsFile, network: NetworkParameters) -> str:
@@ -209,13 +273,19 @@ def _classes_found(arrays: Mapping[str, NamedArray], network: NetworkParameters)
     return found.pop() if len(found) == 1 else None
 
 
-def _class_names(fitted: _Fitted, classes: Sequence[str] | None) -> tuple[str, ...]:
+def _class_names(fitted: _Fitted, wanted: _Wanted) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the classes, and what is to be said about them."""
     count, found = fitted.network.num_classes, fitted.file.classes
-    if classes is not None:
-        return tuple(classes)
-    if found is not None and len(found) == count and len(set(found)) == count:
-        return found
-    return tuple(f"class_{number}" for number in range(count))
+    if wanted.names is not None:
+        return wanted.names, wanted.notes
+    numbered = tuple(f"class_{number}" for number in range(count))
+    if found is None:
+        return numbered, ()
+    names = clean_names(found)
+    if len(names) == count == len(set(names)) and "" not in names:
+        return names, ()
+    fault = f"{len(names)} for {count} classes" if len(names) != count else "empty or twice the same"
+    return numbered, (f"names in the file not taken: {fault}; give them with --classes",)
 
 
 def _bn_eps(fitted: _Fitted) -> float | None:

@@ -8,6 +8,7 @@ end with the text ``crc_num`` and the CRC-32 of what is before it, as ten bytes.
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _CRC_NAME, _CRC_DIGITS = b"crc_num", 10
 _MAX_TEXT = 4096
 _CHUNK = 1 << 20
+# A value, its length, a tag, and its length: names of parameters have less than 128 bytes.
+_FIRST_VALUE = re.compile(rb"\x0a[\x80-\xff]{0,9}[\x00-\x7f]\x0a([\x01-\x7f])", re.DOTALL)
 
 
 @dataclass
@@ -27,6 +30,15 @@ class _Tensor:
     shape: tuple[int, ...] = ()
     dtype: str = ""
     parts: list[tuple[int, int]] = field(default_factory=list)
+
+
+def is_mindspore_checkpoint(head: bytes) -> bool:
+    """Tell by its first bytes whether a file is a MindSpore checkpoint: a value that begins with its tag, a text."""
+    match = _FIRST_VALUE.match(head)
+    if match is None:
+        return False
+    tag = head[match.end() : match.end() + match[1][0]]
+    return len(tag) == match[1][0] and tag.isascii() and tag.decode("ascii").isprintable()
 
 
 def read_mindspore_checkpoint(path: Path) -> dict[str, StoredArray]:

@@ -32,9 +32,17 @@ _DTYPES = {
 }
 
 
-def is_safetensors(head: bytes) -> bool:
-    """Tell from the first bytes of a file whether it may be a safetensors file."""
-    return len(head) > _LENGTH.size and head[_LENGTH.size : _LENGTH.size + 1] == b"{"
+def is_safetensors(head: bytes, size: int) -> bool:
+    """Tell whether a file is a safetensors file, whole or cut off behind its header.
+
+    Args:
+        head: The first bytes of the file, nine or more.
+        size: The file's length in bytes.
+    """
+    if len(head) <= _LENGTH.size or head[_LENGTH.size : _LENGTH.size + 1] != b"{":
+        return False
+    (length,) = _LENGTH.unpack(head[: _LENGTH.size])
+    return 1 < length <= _MAX_HEADER and (length <= size - _LENGTH.size or b'"dtype"' in head or b"__meta" in head)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, StoredArray], dict[str, str]]:
@@ -74,7 +82,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     with path.open("rb") as file:
         (length,) = _LENGTH.unpack(file.read(_LENGTH.size).ljust(_LENGTH.size, b"\0"))
         if length > min(_MAX_HEADER, path.stat().st_size - _LENGTH.size):
-            raise ValueError(f"its header claims {length} bytes")
+            raise ValueError(f"its header claims {length} bytes, the file has {path.stat().st_size}: it is cut off")
         header = json.loads(file.read(length))
     if not isinstance(header, dict):
         raise ValueError("its header is no dictionary")
@@ -99,5 +107,7 @@ def _check_places(path: Path, arrays: Mapping[str, StoredArray], start: int) -> 
         if offset != end:
             raise ValueError(f"an array begins at byte {offset}, the one before it ends at {end}")
         end = offset + length
-    if end != path.stat().st_size:
-        raise ValueError(f"its arrays end at byte {end}, the file at {path.stat().st_size}")
+    size = path.stat().st_size
+    if end != size:
+        cut = ": it is cut off" if size < end else ""
+        raise ValueError(f"its arrays end at byte {end}, the file at {size}{cut}")

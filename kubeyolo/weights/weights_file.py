@@ -10,7 +10,9 @@ from typing import Any, Literal
 import orjson
 
 from kubeyolo.errors import InputError
-from kubeyolo.weights.mindspore_checkpoint import read_mindspore_checkpoint
+from kubeyolo.weights.darknet import is_darknet
+from kubeyolo.weights.mindspore_checkpoint import is_mindspore_checkpoint, read_mindspore_checkpoint
+from kubeyolo.weights.other_files import is_torch_archive, read_head, refuse_other
 from kubeyolo.weights.safetensors_file import is_safetensors, read_safetensors
 from kubeyolo.weights.stored_array import StoredArray
 from kubeyolo.weights.torch_checkpoint import read_torch_checkpoint
@@ -25,7 +27,6 @@ _SUFFIXES: Mapping[str, Format] = {
     ".weights": "darknet",
 }
 _ZIP = b"PK\x03\x04"
-_PICKLE = b"\x80"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class WeightsFile:
         classes: Names of the classes, when the file carries them.
         anchors: (level, anchor, 2) in pixels, when the file says it in pixels.
         bn_eps: What batch normalisation adds to the variance, when the file says it.
+        model: Name of the model, when the file says it.
         part: Which part of a training checkpoint was taken.
     """
 
@@ -48,6 +50,7 @@ class WeightsFile:
     classes: tuple[str, ...] | None = None
     anchors: tuple[tuple[tuple[float, float], ...], ...] | None = None
     bn_eps: float | None = None
+    model: str | None = None
     part: str = ""
 
 
@@ -63,32 +66,36 @@ def read_weights(path: Path) -> WeightsFile:
         return WeightsFile(path, kind, checkpoint.arrays, checkpoint.classes, part=checkpoint.part)
     if kind == "safetensors":
         arrays, metadata = read_safetensors(path)
-        return WeightsFile(path, kind, arrays, _classes(metadata), _anchors(metadata), _bn_eps(metadata))
+        return WeightsFile(
+            path, kind, arrays, _classes(metadata), _anchors(metadata), _bn_eps(metadata), metadata.get("model")
+        )
     if kind == "mindspore":
         return WeightsFile(path, kind, read_mindspore_checkpoint(path))
     return WeightsFile(path, kind, {})
 
 
 def format_of(path: Path) -> Format:
-    """Return the format of a file by its first bytes, and by its suffix where they do not tell.
+    """Return the format of a file by what is in it, whatever its name; by its ending where the content does not tell.
 
     Raises:
-        InputError: There is no such file, or its format is not known.
+        InputError: There is no such file, it is something else than weights, or its format is not known.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file of weights") from error
-    named = _SUFFIXES.get(path.suffix.lower())
-    if head.startswith(_ZIP):
+    head = read_head(path)
+    size = path.stat().st_size
+    if head.startswith(_ZIP) and is_torch_archive(path):
         return "torch"
-    if named not in ("darknet", "mindspore") and is_safetensors(head):
+    if is_safetensors(head, size):
         return "safetensors"
-    if named == "torch" or (named is None and head.startswith(_PICKLE)):
+    if is_mindspore_checkpoint(head):
+        return "mindspore"
+    if is_darknet(head, size):
+        return "darknet"
+    refuse_other(path, head)
+    named = _SUFFIXES.get(path.suffix.lower())
+    if named == "torch":
         raise InputError(
-            f"{path}: is not in PyTorch's zip format; where PyTorch is installed, load it and torch.save() it again "
-            "(version 1.6 or newer)"
+            f"{path}: is not in PyTorch's zip format, nor anything else that is known ({size} bytes, the first are "
+            f"{head[:8].hex(' ')}); get the file again"
         )
     if named is None:
         raise InputError(f"{path}: the format of this file is not known; known: {', '.join(_SUFFIXES)}")

@@ -117,7 +117,7 @@ def test_a_wrong_pair_gives_one_line_that_says_what_is_allowed(pair: str, words:
         (b"train: {max_epoch: 0}", ["train.max_epoch = 0", "my.yaml", ">= 1"]),
         (b"- 1\n- 2\n", ["my.yaml", "is a list"]),
         (b"train: [", ["my.yaml", "not JSON or YAML"]),
-        (b"\xff\xfe", ["my.yaml", "not UTF-8"]),
+        (b"a: \xff", ["my.yaml", "not UTF-8", "line 1"]),
     ],
 )
 def test_a_wrong_file_is_named_with_the_value(tmp_path: Path, content: bytes, words: list[str]) -> None:

@@ -1,0 +1,27 @@
+"""Names of classes: cleaned where they come in, and compared cleaned."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+_MARKS = "\ufeff\u200b\u2060"
+"""Byte order mark, zero-width space, word joiner: nobody sees them."""
+
+
+def clean_name(name: str) -> str:
+    """Return a name without white space and invisible marks at its ends, its accents composed (NFC)."""
+    before, after = "", unicodedata.normalize("NFC", name)
+    while before != after:
+        before, after = after, after.strip().strip(_MARKS)
+    return after
+
+
+def clean_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names cleaned; see :func:`clean_name`."""
+    return tuple(clean_name(name) for name in names)
+
+
+def same_names(one: Iterable[str], other: Iterable[str]) -> bool:
+    """Tell whether two models or data sets have the same classes in the same order, by their cleaned names."""
+    return clean_names(one) == clean_names(other)

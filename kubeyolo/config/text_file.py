@@ -1,0 +1,107 @@
+"""Files of text as people save them: UTF-8 with or without a byte order mark, UTF-16 by its mark, any ends of lines."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+from kubeyolo.errors import InputError, one_line
+from kubeyolo.file_kinds import kind_of, stands_in
+
+# The mark of UTF-32 begins like that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_NAMES = {"utf-8": "UTF-8", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "utf-32-le": "UTF-32", "utf-32-be": "UTF-32"}
+_UNMARKED = "UTF-16 text without its byte order mark; save it as UTF-8"
+_SHOWN = 40
+_HEAD = 1024
+
+
+def read_text_file(path: Path, what: str = "") -> str:
+    r"""Return the text of a file, its lines ended by ``\n``, without a byte order mark.
+
+    Args:
+        path: The file.
+        what: What it is, such as "configuration", for an error.
+
+    Raises:
+        InputError: It cannot be read, is not text, or is text in another encoding: the message says in which line.
+    """
+    name = f"{what} {path}".strip()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror}") from error
+    return decode_text(data, name)
+
+
+def decode_text(data: bytes, what: str) -> str:
+    r"""Return bytes as text, its lines ended by ``\n``, without a byte order mark.
+
+    Args:
+        data: UTF-8, or UTF-16 or UTF-32 with their byte order mark.
+        what: Beginning of an error, which names the file.
+
+    Raises:
+        InputError: They are not text, or text in another encoding.
+    """
+    other = stands_in(data)
+    if other is not None:
+        raise InputError(f"{what}: is {other}; give the file itself")
+    mark, encoding = next(((mark, name) for mark, name in _MARKS if data.startswith(mark)), (b"", "utf-8"))
+    try:
+        text = data[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what}: {_reason(data, len(mark), encoding, error)}") from error
+    if "\0" in text:
+        raise InputError(f"{what}: {_with_zeros(data, text)}")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _reason(data: bytes, start: int, encoding: str, error: UnicodeDecodeError) -> str:
+    """Return why bytes are not text of an encoding, where, and what to do."""
+    place = start + error.start
+    if encoding != "utf-8":
+        return f"not {_NAMES[encoding]} text, as which it begins (byte {place + 1} of {len(data)}); save it as UTF-8"
+    kind = kind_of(data)
+    before = data[start:place]
+    if kind is None and _is_utf_16(data):
+        return _UNMARKED
+    if b"\0" in data[:_HEAD] or kind is not None:
+        return f"not text: it is {kind or f'a binary file of {len(data)} bytes'}; give a file of text"
+    line_start = max(before.rfind(b"\n"), before.rfind(b"\r")) + 1
+    line = len(before.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
+    return (
+        f"not UTF-8 text: byte 0x{data[place]:02x} in line {line}, at byte {len(before) - line_start + 1} of it"
+        f"{_as_windows(data, start + line_start)}; save it as UTF-8"
+    )
+
+
+def _as_windows(data: bytes, start: int) -> str:
+    """Return how a line reads in the encoding that Windows of Western Europe saves in, where it is text in it."""
+    line = data[start:].replace(b"\r", b"\n").split(b"\n", 1)[0]
+    try:
+        shown = line.decode("cp1252")
+    except UnicodeDecodeError:
+        return ""
+    return f" ({one_line(shown, _SHOWN)!r} if it is Windows-1252)" if shown.isprintable() else ""
+
+
+def _with_zeros(data: bytes, text: str) -> str:
+    """Return what a text with zero bytes is."""
+    kind = kind_of(data)
+    if kind is None and _is_utf_16(data):
+        return _UNMARKED
+    line = text[: text.index("\0")].count("\n") + 1
+    return f"not text: it is {kind or f'a file with zero bytes, the first in line {line}'}; give a file of text"
+
+
+def _is_utf_16(data: bytes) -> bool:
+    """Tell whether bytes are UTF-16 without its mark: of Latin letters every second byte is zero."""
+    halves = (data[0::2].count(0), data[1::2].count(0))
+    return max(halves) > len(data) // 4 and min(halves) <= len(data) // 40

@@ -1,0 +1,195 @@
+"""Files that are given as weights and are something else: what they are, and what to do."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from kubeyolo.bundle import MANIFEST_NAME
+from kubeyolo.errors import InputError, one_line
+from kubeyolo.file_kinds import kind_of
+
+HEAD = 1024
+"""Bytes of a file that are looked at."""
+
+_OURS = (".weights", ".pt", ".pth", ".ckpt", ".safetensors")
+_MOST_NAMES = 4
+_MOST_MEMBERS = 100
+_ADDRESS = re.compile(r"(https?|ftp|s3|gs|minio|hf|file):/")
+_LFS_SIZE = re.compile(rb"^size (\d+)\r?$", re.MULTILINE)
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_PYTORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_PICKLE = re.compile(rb"\x80[\x02-\x05]")
+# What to do, by words of what the file is.
+_REMEDIES = (
+    ("pointer of git-lfs", "run 'git lfs pull' in its repository, or download the file itself"),
+    ("pointer of git-annex", "run 'git annex get' on it, or download the file itself"),
+    ("pointer of DVC", "run 'dvc pull' in its repository, or download the file itself"),
+    ("web page", "open the address in a browser and download the file itself"),
+    ("archive", "unpack it and give the file of weights in it"),
+    ("HDF5", "there is no model of Keras here; give a .pt, .weights, .ckpt or .safetensors file"),
+    ("network", "what was exported for a runtime is not read; give the checkpoint it was made from"),
+    ("engine", "what was exported for a runtime is not read; give the checkpoint it was made from"),
+    ("AppleDouble", "give the file of the same name without '._'"),
+)
+_OTHERWISE = f"give a file of weights ({', '.join(_OURS)})"
+
+
+def read_head(path: Path) -> bytes:
+    """Return the first bytes of a file.
+
+    Raises:
+        InputError: It is not there, empty, a folder, a dead link, or an address; the message says what it is.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: cannot be read: is {_folder(path)}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {_absent(path) or error.strerror}") from error
+    if not head:
+        raise InputError(f"{path}: is empty (0 bytes), a download that failed perhaps; get the file again")
+    return head
+
+
+def is_torch_archive(path: Path) -> bool:
+    """Tell whether a file that begins as a ZIP archive is one that PyTorch has written.
+
+    Raises:
+        InputError: The archive is cut off, or holds something else; the message says what.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        raise InputError(f"{path}: {_cut_archive(path)}; get the file again") from error
+    if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
+        return True
+    raise InputError(f"{path}: is {_archive_of(names)}")
+
+
+def refuse_other(path: Path, head: bytes) -> None:
+    """Refuse a file whose first bytes say that it is something else than weights.
+
+    Args:
+        path: The file.
+        head: Its first bytes, :data:`HEAD` of them at most.
+
+    Raises:
+        InputError: They do; the message says what the file is, and what to do.
+    """
+    if head.startswith(_PYTORCH_BEFORE_1_6):
+        raise InputError(
+            f"{path}: is a PyTorch checkpoint of before version 1.6, which is not in PyTorch's zip format; where "
+            "PyTorch is installed, load it and torch.save() it again"
+        )
+    if _PICKLE.match(head):
+        raise InputError(
+            f"{path}: is a Python pickle, not in PyTorch's zip format; where the program that wrote it is installed, "
+            "load it and torch.save() its state_dict()"
+        )
+    kind = kind_of(head) or ("a tar archive" if _is_old_tar(path, head) else None) or _text_kind(head)
+    if kind is None:
+        return
+    size = _LFS_SIZE.search(head) if "git-lfs" in kind else None
+    about = f" (the file has {size[1].decode()} bytes)" if size else ""
+    if kind == "a tar archive":
+        about = _members_of_tar(path)
+    remedy = next((remedy for word, remedy in _REMEDIES if word in kind), _OTHERWISE)
+    raise InputError(f"{path}: is {kind}{about}; {remedy}")
+
+
+def _absent(path: Path) -> str | None:
+    """Return why a file is not there, where that is known: a link of git-annex, an address."""
+    if path.is_symlink() and not path.exists():
+        target = str(path.readlink())
+        if "annex/objects" in target:
+            return "is a link of git-annex to content that is not here; run 'git annex get' on it"
+        return f"is a link to {target}, which is not there; give the file itself"
+    if _ADDRESS.match(str(path)):
+        return "is an address; download the file, and give its path"
+    return None
+
+
+def _folder(path: Path) -> str:
+    if (path / MANIFEST_NAME).is_file():
+        return "a bundle already; it needs no import"
+    if (path / "data.pkl").is_file():
+        return "a folder with the content of a PyTorch checkpoint; give the .pt file that it was unpacked from"
+    if (path / "saved_model.pb").is_file():
+        return "a TensorFlow SavedModel; give a .pt, .weights, .ckpt or .safetensors file"
+    found = sorted(each for suffix in _OURS for depth in ("*", "*/*") for each in path.glob(f"{depth}{suffix}"))
+    if found:
+        shown = [str(each.relative_to(path)) for each in found]
+        return f"a folder with {_listed(shown)}; give one of them"
+    return "a folder; give a file of weights"
+
+
+def _cut_archive(path: Path) -> str:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    is_torch = b"data.pkl" in head[30:300]
+    return (
+        f"is cut off: it begins as {'a PyTorch checkpoint' if is_torch else 'a ZIP archive'}, and its end is missing "
+        f"(the file has {size} bytes)"
+    )
+
+
+def _archive_of(names: list[str]) -> str:
+    """Return what a ZIP archive is by the names in it, and what to do."""
+    files = [name for name in names if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    if files and all(name.endswith(".npy") for name in files):
+        return f"an archive of NumPy arrays (.npz); {_OTHERWISE}"
+    if "model.weights.h5" in files or "[Content_Types].xml" in files:
+        kind = "a Keras model" if "model.weights.h5" in files else "an Office document"
+        return f"{kind}; {_OTHERWISE}"
+    inside = [name for name in files if PurePosixPath(name).suffix.lower() in _OURS]
+    if inside:
+        return f"a ZIP archive around {_listed(inside)}; unpack it and give {'one of them' if inside[1:] else 'it'}"
+    if not files:
+        return "an empty ZIP archive; get the file again"
+    return f"a ZIP archive of {_listed(files)}, not a PyTorch checkpoint; {_OTHERWISE}"
+
+
+def _members_of_tar(path: Path) -> str:
+    names: list[str] = []
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                names.append(member.name)
+                if len(names) >= _MOST_MEMBERS:
+                    break
+    except (tarfile.TarError, OSError, ValueError):
+        pass
+    return f" with {_listed(names)}" if names else ""
+
+
+def _is_old_tar(path: Path, head: bytes) -> bool:
+    """Tell whether a file is a tar archive of the form before POSIX, which has a checksum and no mark."""
+    if len(head) < 512 or head[:1] == b"\0" or not re.fullmatch(rb"[0-7 ]{1,7}\0? ?", head[148:156].strip(b"\0 ")):
+        return False
+    return tarfile.is_tarfile(path)
+
+
+def _text_kind(head: bytes) -> str | None:
+    """Return what text is, or None for bytes that are not text."""
+    try:
+        text = head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if len(head) < HEAD or error.start < len(head) - 3:
+            return None
+        text = head[: error.start].decode("utf-8-sig")
+    if _CONTROL.search(text):
+        return None
+    if re.match(r"(\s*#[^\n]*\n)*\s*\[(net|network)\]", text):
+        return "a cfg file of darknet, which has no weights"
+    return f"text that begins {one_line(text, 40)!r}"
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(one_line(name, 60) for name in names[:_MOST_NAMES])
+    return f"{shown} and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else shown
