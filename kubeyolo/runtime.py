@@ -36,7 +36,7 @@ def mindspore_environment(device_target: str = "CPU", threads: int | None = None
         threads: Threads of one process for its kernels; None leaves all cores to it.
     """
     # MindSpore prints its warnings about missing accelerators for every process; errors are raised anyway.
-    values = {"GLOG_v": "3", "MS_OM_PATH": str(Path(tempfile.gettempdir()) / "kubeyolo-mindspore")}
+    values = {"GLOG_v": "3", "MS_OM_PATH": str(Path(tempfile.gettempdir()) / f"kubeyolo-mindspore-{os.getuid()}")}
     if device_target == "CPU" and mindspore_version() >= CAPPED_FROM:
         values["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     if threads is not None:

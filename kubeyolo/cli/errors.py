@@ -13,7 +13,10 @@ from typing import Any
 
 import typer
 
-from kubeyolo.errors import InterruptedWork, KubeyoloError, one_line
+from kubeyolo.cli.streams import CLOSED_OUTPUT, OUTPUT, discard
+from kubeyolo.errors import InterruptedWork, KubeyoloError, WorkError, one_line
+from kubeyolo.storage.cache import cache_folder
+from kubeyolo.storage.file_errors import machine_error, missing_current_folder
 
 DEBUG = "KUBEYOLO_DEBUG"
 """Environment variable that prints the stack of an error."""
@@ -28,6 +31,7 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str]) -> int:
     """Call a command and return its exit code, after its error, if it has one, is told in one line."""
     try:
         result = command()
+        sys.stdout.flush()
     except InterruptedWork as error:
         _say(str(error))
         return INTERRUPTED
@@ -40,6 +44,8 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         _say("interrupted; the same command continues")
         return INTERRUPTED
+    except (OSError, SystemExit) as error:
+        return _system(error, arguments)
     except Exception as error:
         log = _log(arguments)
         _say(f"unexpected {type(error).__name__}: {error}; the stack is in {log}")
@@ -50,16 +56,37 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str]) -> int:
 
 
 def debug_log() -> Path:
-    """Return the path of the log of stacks, in ``$KUBEYOLO_CACHE`` or ``~/.cache/kubeyolo``."""
-    from kubeyolo.storage.cache import cache_folder
-
+    """Return the path of the log of stacks, in the folder of copies, locks and logs."""
     return cache_folder("logs") / "debug.log"
 
 
 def _say(message: str) -> None:
     # An argument may have bytes that are not UTF-8, which Python keeps as lone surrogates.
     text = one_line(message).encode("utf-8", "backslashreplace").decode("utf-8")
-    print(f"error: {text}", file=sys.stderr)
+    # Standard error may be closed, or on a full disk too: the exit code is left.
+    try:
+        print(f"error: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        discard(2)
+
+
+def _system(error: OSError | SystemExit, arguments: Sequence[str]) -> int:
+    """Say what the system has refused a command, and return the exit code."""
+    if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+        raise error
+    known: KubeyoloError | None
+    # rich ends the process when a pipe is closed by its reader.
+    if isinstance(error, SystemExit) or (isinstance(error, BrokenPipeError) and error.filename == OUTPUT):
+        known = WorkError(CLOSED_OUTPUT)
+    elif error.filename == OUTPUT:
+        known = WorkError(f"{OUTPUT}: {error.strerror}; what was not printed is lost")
+    else:
+        known = machine_error(error) or missing_current_folder(error)
+    if isinstance(error, SystemExit) or error.filename == OUTPUT:
+        discard(1)
+    log = _log(arguments)
+    _say(str(known) if known else f"unexpected {type(error).__name__}: {error}; the stack is in {log}")
+    return known.exit_code if known else UNEXPECTED
 
 
 def _usage(error: Any) -> int:

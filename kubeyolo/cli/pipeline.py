@@ -57,6 +57,7 @@ def show(
     from kubeyolo.config.load import load_config, sparse_values
     from kubeyolo.errors import InputError
     from kubeyolo.steps.checked_form import check_settings
+    from kubeyolo.storage.file_errors import file_errors
 
     text = bind_image_file(pipeline_text(name), images, image or (), complete=False)
     if config_file or sets:
@@ -73,8 +74,8 @@ def show(
     if output is None:
         print(text, end="")
         return
-    try:
+    if not output.parent.is_dir():
+        raise InputError(f"{output}: cannot be written: there is no folder {output.parent}; make it, or choose another")
+    with file_errors(output):
         output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written: {error.strerror}") from error
     print(output)

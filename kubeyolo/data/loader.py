@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
+import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
+from typing import IO
 
 import numpy as np
 
@@ -24,7 +26,8 @@ from kubeyolo.data.batches import Batch, BatchMaker, BatchSpec, ImageSource, pla
 from kubeyolo.data.sampler import Sampler
 from kubeyolo.data.shared_memory import SharedMemory
 from kubeyolo.data.worker import SlotLayout, WorkerSetup, slot_arrays
-from kubeyolo.errors import InputError, KubeyoloError, WorkError
+from kubeyolo.errors import InputError, KubeyoloError, WorkError, one_line
+from kubeyolo.exits import UTF8_OUTPUT, ending, killed_for_memory, memory_kills
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +35,39 @@ logger = logging.getLogger(__name__)
 AHEAD = 2
 LEASES = 2
 STOP_SECONDS = 2.0
+_LONGEST_LINE = 300
+
+
+class _ErrorLines:
+    """The standard error of a worker: passed on as it comes, and its last line kept."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._last = b""
+        self._thread = threading.Thread(target=self._pass_on, args=(stream,), daemon=True, name="loader-errors")
+        self._thread.start()
+
+    def last(self) -> str:
+        """Return the last line of a worker that has ended; empty when there is none."""
+        self.end()
+        return one_line(self._last.decode(errors="backslashreplace"), _LONGEST_LINE)
+
+    def end(self) -> None:
+        """Wait until all is passed on that a worker which has ended has written."""
+        self._thread.join(STOP_SECONDS)
+
+    def _pass_on(self, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                self._last = line if line.strip() else self._last
+                with contextlib.suppress(OSError):
+                    os.write(2, line)
 
 
 @dataclass(frozen=True)
 class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection
+    errors: _ErrorLines
 
 
 @dataclass(frozen=True)
@@ -215,6 +245,7 @@ class _Pool:
         self._free: deque[int] = deque(range(self.depth + LEASES))
         self._leased: set[int] = set()
         self._begun = 0
+        self._memory_kills = memory_kills()
         setup = WorkerSetup(
             os.getpid(),
             spec,
@@ -297,28 +328,31 @@ class _Pool:
             code = worker.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             return WorkError(f"a worker of the loader (process {worker.process.pid}) closed its connection")
-        if code >= 0:
-            return WorkError(f"a worker of the loader ended with exit code {code}; its standard error says why")
-        name = signal.Signals(-code).name
-        hint = "; the machine may be out of memory: lower data.cache_limit_mb or data.workers" if code == -9 else ""
-        return WorkError(f"a worker of the loader was killed by {name}{hint}")
+        memory = killed_for_memory(self._memory_kills)
+        if memory:
+            memory += ": lower data.cache_limit_mb or data.workers"
+        last = worker.errors.last()
+        printed = f"; the last line of its standard error: {last}" if last else ""
+        return WorkError(f"a worker of the loader ended ({ending(code)}){memory}{printed}")
 
 
 def _start_worker(setup: SharedMemory, passed: Sequence[int]) -> _Worker:
     ours, theirs = socket.socketpair()
     with theirs:
         # The pools of threads in numpy's libraries would only take memory: a worker is one thread.
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment = os.environ | UTF8_OUTPUT | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         arguments = [str(theirs.fileno()), str(setup.fd), str(setup.size)]
         process = subprocess.Popen(
             [sys.executable, "-m", "kubeyolo.data.worker", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             env=environment,
             pass_fds=[theirs.fileno(), setup.fd, *passed],
         )
-    return _Worker(process, Connection(ours.detach()))
+    assert process.stderr is not None
+    return _Worker(process, Connection(ours.detach()), _ErrorLines(process.stderr))
 
 
 def _stop_workers(workers: list[_Worker]) -> None:
@@ -332,3 +366,4 @@ def _stop_workers(workers: list[_Worker]) -> None:
         except subprocess.TimeoutExpired:
             worker.process.kill()
             worker.process.wait()
+        worker.errors.end()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from kubeyolo.evaluation.runtimes import INPUT_NAME, PREDICTIONS_NAME, OnnxRunti
 from kubeyolo.export import onnx_graph
 from kubeyolo.export.mindspore_export import FILE_MODE, export_cell
 from kubeyolo.models.registry import model_facts
+from kubeyolo.storage.workspace import temporary_folder
 
 OPSET = 17
 IR_VERSION = 8
@@ -51,8 +51,8 @@ def export_onnx(
         WorkError: MindSpore or ONNX cannot express the network, or a symbolic batch changes results.
     """
     batch = EXPORTED_BATCH if symbolic_batch else batch_size
-    with tempfile.TemporaryDirectory(prefix="kubeyolo-onnx-") as folder:
-        written = Path(folder) / "written.onnx"
+    with temporary_folder("onnx") as folder:
+        written = folder / "written.onnx"
         export_cell(build_network(), (batch, 3, *manifest.image_size), written, "ONNX")
         model = onnx.load(str(written))
     model = _clean(model, manifest, batch, symbolic_batch)

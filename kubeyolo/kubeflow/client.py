@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubeyolo import __version__
@@ -16,6 +14,7 @@ from kubeyolo.compiled.read import description_of
 from kubeyolo.errors import InputError, one_line
 from kubeyolo.kubeflow.remote import LONGEST, MARK, RemoteRun, RemoteStep, recurring_of, run_of
 from kubeyolo.kubeflow.schedules import Change, Recurring, Wanted
+from kubeyolo.storage.workspace import temporary_folder
 
 if TYPE_CHECKING:
     from kubeyolo.launch.steps import StepPods
@@ -95,8 +94,8 @@ class Kubeflow:
         for known in versions:
             if known.display_name == version:
                 return pipeline.pipeline_id, known.pipeline_version_id
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{name}.yaml"
+        with temporary_folder("pipeline") as folder:
+            path = folder / f"{name}.yaml"
             path.write_text(text, encoding="utf-8")
             made = self._call(
                 f"{what} {version}",

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -20,8 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from kubeyolo import exits
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
 from kubeyolo.launch.gang import Gang, Relay, relay
+from kubeyolo.storage.workspace import temporary_folder
 from kubeyolo.training.spec import EXIT_INTERRUPTED, OUTCOME_FOLDER, TrainingSpec
 
 WORKER_MODULE = "kubeyolo.training.worker"
@@ -62,8 +63,8 @@ def launch_training(
     if spec.task == "detector" and count != spec.config.train.processes:
         train = spec.config.train.model_copy(update={"processes": count})
         spec = spec.model_copy(update={"config": spec.config.model_copy(update={"train": train})})
-    with tempfile.TemporaryDirectory(prefix="kubeyolo-launch-") as name:
-        folder = Path(name)
+    memory_kills = exits.memory_kills()
+    with temporary_folder("launch") as folder:
         spec.write(folder / "spec.json")
         worker = [sys.executable, "-m", WORKER_MODULE, str(folder / "spec.json")]
         show = show or _print_line
@@ -71,7 +72,7 @@ def launch_training(
             ended = _run_one(worker, folder, show, inherit=show is _print_line and sys.stdout.isatty())
         else:
             ended = _run_many(worker, folder, gang or _alone(count), show)
-        _raise_failure(folder, ended)
+        _raise_failure(folder, ended, memory_kills)
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def _run_one(worker: list[str], folder: Path, show: Show, inherit: bool) -> _End
         stdin=subprocess.DEVNULL,
         stdout=pipe,
         stderr=None if inherit else subprocess.STDOUT,
-        env=_environment(folder),
-        text=True,
+        env=_environment(folder, inherit),
+        encoding="utf-8",
         errors="replace",
         start_new_session=True,
     )
@@ -232,7 +233,7 @@ class _Follower:
             self._show(line)
 
 
-def _raise_failure(folder: Path, ended: _Ended) -> None:
+def _raise_failure(folder: Path, ended: _Ended, memory_kills: int) -> None:
     code = ended.code
     outcomes = _outcomes(folder)
     failed = [outcome for outcome in outcomes if outcome["exit_code"] != 0]
@@ -252,7 +253,7 @@ def _raise_failure(folder: Path, ended: _Ended) -> None:
         raise WorkError("another pod of the gang has ended before its time")
     if ended.stopped:
         raise InterruptedWork("interrupted: told to stop before its first step; the same command continues")
-    reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    reason = f"{exits.ending(code)}{exits.killed_for_memory(memory_kills)}"
     tail = " | ".join(line for line in ended.lines if line.strip()) or "nothing"
     raise WorkError(f"a training process failed ({reason}); it printed last: {tail}")
 
@@ -267,7 +268,7 @@ def _last_lines(folder: Path, follower: _Follower) -> list[str]:
     for path in sorted((folder / "logs").glob("worker_*.log")):
         rank = path.stem.removeprefix("worker_")
         if not (folder / f"rank-{rank}.json").exists():
-            lines = [line for line in path.read_text(errors="replace").splitlines() if not _NOISE.match(line)]
+            lines = [line for line in path.read_text("utf-8", errors="replace").splitlines() if not _NOISE.match(line)]
             found += [f"rank {rank}:", *lines[-LAST_LINES:]] if lines else []
     return found or list(follower.last) or _lines_of_msrun(folder)
 
@@ -275,7 +276,7 @@ def _last_lines(folder: Path, follower: _Follower) -> list[str]:
 def _lines_of_msrun(folder: Path) -> list[str]:
     """Return the last lines of msrun, which has the word when it ended before it started a process."""
     path = folder / "msrun.log"
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    lines = path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []
     return [line for line in lines if not _NOISE.match(line)][-LAST_LINES:]
 
 
@@ -283,11 +284,19 @@ def _guarded(command: list[str]) -> list[str]:
     return [sys.executable, "-m", "kubeyolo.launch.guard", *command]
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    """Return the environment of the processes; what a killed one leaves in its TMPDIR goes with the folder."""
+def _environment(folder: Path, inherit: bool = False) -> dict[str, str]:
+    """Return the environment of the processes; what a killed one leaves in its TMPDIR goes with the folder.
+
+    Args:
+        folder: Of this launch.
+        inherit: They print to the console of this process, in its encoding, and not to this process.
+    """
     temporary = folder / "tmp"
     temporary.mkdir()
-    return os.environ | {OUTCOME_FOLDER: str(folder), "PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)}
+    output = exits.UTF8_OUTPUT
+    if inherit:
+        output = output | {"PYTHONIOENCODING": f"{sys.stdout.encoding}:backslashreplace"}
+    return os.environ | output | {OUTCOME_FOLDER: str(folder), "PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)}
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from kubeyolo.compiled.images import IMAGE_USER
 from kubeyolo.errors import InputError, one_line
 from kubeyolo.runs.interrupt import Interruption, interruptible
 from kubeyolo.runs.local import LocalRun
+from kubeyolo.runs.step_process import StepEnd
 from kubeyolo.storage.file_errors import make_folder
 from kubeyolo.storage.location import BucketLocation, FileLocation, parse
 from kubeyolo.storage.minio_settings import VARIABLES, MinioSettings, is_loopback
@@ -93,6 +94,10 @@ class ContainerRunner:
         from kfp import local
 
         return local.DockerRunner(**self._arguments)
+
+    def end_of_step(self) -> StepEnd:
+        """Return that nothing is known of how a container ended: kfp does not say it."""
+        return StepEnd()
 
     def _container_arguments(self, temporary: Path) -> dict[str, Any]:
         """Return what the containers are run with, in the words of the package docker."""

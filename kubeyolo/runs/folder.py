@@ -13,14 +13,16 @@ from typing import Any
 
 from kubeyolo.catalogue import STEPS, steps_of
 from kubeyolo.compiled.read import edges_of, pipeline_text, task_names
-from kubeyolo.errors import InputError, KubeyoloError
+from kubeyolo.errors import KubeyoloError
 from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.events import StepRecord
 from kubeyolo.report.index import Status, StepCard, index_page
+from kubeyolo.storage.file_errors import file_errors, make_folder
 from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import read_document
 
 LATEST = "latest"
+LOG_NAME = "run.log"
 
 
 @dataclass
@@ -94,13 +96,11 @@ class RunFolder:
 
     def open(self) -> None:
         """Make the folder and let ``latest`` point at it."""
-        try:
-            (self.path / "reports").mkdir(parents=True, exist_ok=True)
+        make_folder(self.path / "reports")
+        with file_errors(self._runs):
             link = self._runs / f".{LATEST}-{uuid.uuid4().hex}"
             link.symlink_to(self.path.name)
             os.replace(link, self._runs / LATEST)
-        except OSError as error:
-            raise InputError(f"run folder {self.path}: cannot be written: {error.strerror}") from error
 
     def write(self, state: RunState) -> None:
         """Copy the reports that there are and write the index page, and the summary when every step has ended well."""
@@ -139,13 +139,22 @@ def summary(state: RunState) -> dict[str, Any]:
     """Return what ``summary.json`` says of a run that succeeded; numbers without ground truth are null."""
     return {
         "model": state.model,
-        "dataset": {"digest": state.output("validate_dataset", "digest")},
+        "dataset": {
+            "digest": state.output("validate_dataset", "digest"),
+            "findings": state.metric("validate_dataset", "findings"),
+        },
+        "warnings": _warnings(state),
         "evaluate": {key: state.metric("evaluate", key) for key in COCO_KEYS},
         "export": {"onnx": {"AP": state.metric("export_model", "onnx.AP")}},
         "quantize": {"int8": {"AP": state.metric("quantize", "int8.AP")}},
         "bundle": state.output("publish", "bundle"),
         "seconds": {step: known.record.seconds for step, known in state.steps.items() if known.record},
     }
+
+
+def _warnings(state: RunState) -> list[str]:
+    """Return what the steps warn of, with the step in front."""
+    return [f"{step}: {line}" for step in state.steps for line in state.metric(step, "warnings") or ()]
 
 
 def index_facts(state: RunState) -> dict[str, Any]:
@@ -169,5 +178,9 @@ def _shown(value: object) -> object:
 def _replace(path: Path, data: bytes) -> None:
     """Write a file that appears whole."""
     part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise

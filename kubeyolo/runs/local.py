@@ -19,11 +19,13 @@ from kubeyolo.compiled.read import pipeline_text
 from kubeyolo.errors import InputError, KubeyoloError, WorkError, one_line
 from kubeyolo.events import RUN_PID, Event, RunObserver, StepRecord, parse_record
 from kubeyolo.runs.cache import cached_outputs, forget_dangling
-from kubeyolo.runs.folder import RunFolder, RunState, summary
+from kubeyolo.runs.folder import LOG_NAME, RunFolder, RunState, summary
 from kubeyolo.runs.lock import run_lock
 from kubeyolo.runs.runner import ProcessRunner, StepRunner
-from kubeyolo.runs.watch import CacheHits, StepLines
-from kubeyolo.storage.file_errors import make_folder
+from kubeyolo.runs.step_process import StepEnd
+from kubeyolo.runs.watch import CacheHits, StepLines, last_line
+from kubeyolo.storage.file_errors import machine_error, machine_errors, make_folder
+from kubeyolo.storage.location import parse
 from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import read_document
 
@@ -80,26 +82,29 @@ def run_local(run: LocalRun, runs: Path, observer: RunObserver, runner: StepRunn
         runner: Runs the steps; in processes without it.
 
     Raises:
-        InputError: A step refused its input, or the same run is under way.
-        WorkError: A step failed; the message is its own.
+        InputError: A step refused its input, the same run is under way, or the folder cannot be written.
+        WorkError: A step failed; the message is its own. The disk of the folder is full.
     """
+    parse(str(runs))
     folder = RunFolder(runs, run.name)
     state = RunState(run.name, run.model, run.form.get("data", ""), run.pipeline)
-    with run_lock(folder.path / "lock"):
+    with machine_errors(folder.path), run_lock(folder.path / "lock"):
         cache = make_folder(runs.absolute() / CACHE / run.environment)
         forget_dangling(cache, run.store)
         folder.open()
         watcher = _Watcher(state, cache, observer)
         try:
-            with (folder.path / "run.log").open("a", encoding="utf-8") as log:
+            with (folder.path / LOG_NAME).open("a", encoding="utf-8", errors="backslashreplace") as log:
                 log.write(f"=== {time.strftime('%Y-%m-%d %H:%M:%S %z')} {shlex.join(sys.argv)}\n")
                 _execute(run.pipeline, run.form, folder.path, cache, log, watcher, runner or ProcessRunner())
             watcher.check()
         except BaseException as error:
             watcher.stop(error)
+            # The error to report is the first one, also where the disk takes no page any more.
+            with contextlib.suppress(OSError):
+                folder.write(state)
             raise
-        finally:
-            folder.write(state)
+        folder.write(state)
     return RunOutcome(folder.path, folder.index, summary(state), state)
 
 
@@ -152,7 +157,7 @@ class _Watcher:
         """
         for step, known in self.state.steps.items():
             if known.record is None:
-                raise WorkError(f"{step}: ended without its results; see run.log in the folder of the run")
+                raise WorkError(f"{step}: ended without its results; see {LOG_NAME} in the folder of the run")
 
     def stop(self, error: BaseException) -> None:
         """Note on the step that was running why it is not any more."""
@@ -189,28 +194,34 @@ def _execute(
         pipeline = components.load_component_from_text(without_retries(text))
         try:
             pipeline(**arguments)
+        except BrokenPipeError:
+            raise  # Nobody reads what the observer prints.
         except _KFP_ERRORS as error:
             if interruption.happened:
                 raise KeyboardInterrupt from error
-            raise _step_error(watcher, lines, error) from error
+            raise _step_error(watcher, lines, runner.end_of_step(), folder, error) from error
 
 
-def _step_error(watcher: _Watcher, lines: StepLines, error: Exception) -> KubeyoloError:
-    """Return the error that a step has reported, or one that says how it ended without a word."""
+def _step_error(watcher: _Watcher, lines: StepLines, end: StepEnd, folder: Path, error: Exception) -> KubeyoloError:
+    """Return the error that a step has reported, or one that says how it ended without a report."""
     if watcher.failure is not None:
         fields = watcher.failure.fields
         return (InputError if fields["exit_code"] == InputError.exit_code else WorkError)(fields["message"])
-    last = " | ".join(list(lines.tail)[-3:]) or "it printed nothing"
-    running = [step for step, known in watcher.state.steps.items() if known.status == "running"]
-    if running:
-        return WorkError(
-            f"{running[0]}: its process ended without saying why (killed, or out of memory?); last lines: {last}"
-        )
-    step = next((step for step, known in watcher.state.steps.items() if known.record is None), "a step")
+    machine = machine_error(error, folder) if isinstance(error, OSError) else None
+    if machine is not None:
+        return machine
+    steps = watcher.state.steps
+    running = [step for step, known in steps.items() if known.status == "running"]
+    step = running[0] if running else next((step for step, known in steps.items() if known.record is None), "a step")
+    where = f"see {folder / LOG_NAME}"
+    if not end.how.startswith("exit code 0") and (end.how or running):
+        last = last_line(end.lines or lines.tail)
+        how = f" ({end.how})" if end.how else ""
+        printed = f"it printed last: {last}" if last else "it printed nothing"
+        return WorkError(f"{step}: ended without a report{how}; {printed}; {where}")
+    # What kfp says of a step that has failed is that it has.
     known = "" if isinstance(error, RuntimeError) else f": {one_line(error, 300)}"
-    return WorkError(
-        f"{step}: did not start, or ended without its results{known}; see run.log in the folder of the run"
-    )
+    return WorkError(f"{step}: its results are missing{known}; {where}")
 
 
 @contextlib.contextmanager
@@ -233,8 +244,10 @@ def _environment() -> Iterator[None]:
 def _kfp_log(handler: logging.Handler) -> Iterator[None]:
     """Let kfp's log, which goes to the root logger, go to a handler of ours alone."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, raises = root.handlers[:], root.level, logging.raiseExceptions
     root.handlers[:] = [handler]
+    # A log whose disk is full ends the run at the next line of a step, not by a stack for each line of kfp.
+    logging.raiseExceptions = False
     root.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():
@@ -244,6 +257,7 @@ def _kfp_log(handler: logging.Handler) -> Iterator[None]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+        logging.raiseExceptions = raises
 
 
 def _read_record(uri: str) -> StepRecord:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kubeyolo.errors import InputError
-from kubeyolo.storage.file_errors import make_folder
+from kubeyolo.storage.file_errors import file_errors, make_folder
 
 
 @contextmanager
@@ -23,7 +23,9 @@ def run_lock(path: Path) -> Iterator[None]:
     """
     make_folder(path.parent)
     # Opened for appending, since the content is another's until the lock is held.
-    with path.open("a+") as file:
+    with file_errors(path):
+        file = path.open("a+")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -32,10 +34,12 @@ def run_lock(path: Path) -> Iterator[None]:
             raise InputError(
                 f"{path.parent.name}: this run is already under way here (process {holder}); wait for it or end it"
             ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        # For those who wait. A full disk takes no number, but the lock.
+        with suppress(OSError):
+            file.truncate(0)
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())
         try:
             yield
         finally:
-            file.truncate(0)
+            with suppress(OSError):
+                file.truncate(0)

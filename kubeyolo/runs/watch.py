@@ -6,7 +6,7 @@ import io
 import logging
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from kubeyolo.events import Event, parse_event
@@ -18,11 +18,17 @@ _STACK = re.compile(r"Traceback \(most recent call last\)|\[(ERROR|CRITICAL)\] "
 
 # Lines of the machinery between those of a step: MindSpore's and kfp's own log lines, warnings of libraries.
 _MACHINERY = re.compile(
-    r"\[KFP Executor |\d\d:\d\d:\d\d\.\d{3} - |\[(WARNING|INFO|DEBUG)\] |.*Warning: |\s*warnings\.warn\("
+    r"-{40,}$|\[KFP Executor |\d\d:\d\d:\d\d\.\d{3} - |\[(WARNING|INFO|DEBUG)\] |.*Warning: |\s*warnings\.warn\("
 )
 _NEXT_TASK = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - INFO - Executing task ")
 _INDENTATION = "    "
 _CACHE_HIT = re.compile(r"Task (?P<task>\S+) cache hit \(key=(?P<key>[0-9a-f]+)\)")
+
+
+def last_line(lines: Iterable[str]) -> str:
+    """Return the last line of a step that is its own, without those of the machinery and of a stack; else empty."""
+    own = [line.strip() for line in lines if line.strip() and not _MACHINERY.match(line.strip())]
+    return own[-1] if own else ""
 
 
 class StepLines(io.TextIOBase):

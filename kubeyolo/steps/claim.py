@@ -7,11 +7,11 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from kubeyolo.storage.cache import cache_folder
-from kubeyolo.storage.file_errors import make_folder
+from kubeyolo.storage.file_errors import file_errors, make_folder
 
 SAY_SECONDS = 30.0
 """Time between two lines that say for whom a training waits."""
@@ -28,11 +28,14 @@ def claimed(output: str, say_seconds: float = SAY_SECONDS) -> Iterator[None]:
     """
     folder = make_folder(cache_folder("locks"))
     path = folder / f"{hashlib.sha256(output.encode()).hexdigest()[:16]}.lock"
-    with path.open("a+") as file:
+    with file_errors(path):
+        file = path.open("a+")
+    with file:
         _acquire(file, output, say_seconds)
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        # For those who wait. A full disk takes no number, but the lock.
+        with suppress(OSError):
+            file.truncate(0)
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())
         yield
 
 

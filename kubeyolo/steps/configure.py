@@ -29,7 +29,8 @@ from kubeyolo.config.form import resolve_form
 from kubeyolo.config.load import ResolvedConfig, allowed_values, resolve_layers
 from kubeyolo.config.schema import Config
 from kubeyolo.data.digest import SourceFacts, source_facts
-from kubeyolo.data.folder import REQUIRED_SPLITS
+from kubeyolo.data.findings import check_actions
+from kubeyolo.data.layout import REQUIRED_SPLITS
 from kubeyolo.errors import InputError, suggest
 from kubeyolo.estimate import RunEstimate, estimate_run
 from kubeyolo.evaluation.names import RuntimeName
@@ -48,6 +49,7 @@ from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps.checked_form import CheckedForm, Form, check_form, checked_place
 from kubeyolo.steps.naming import run_name
 from kubeyolo.steps.settings import StepSettings, read_sections
+from kubeyolo.storage.file_errors import available_bytes, megabytes
 from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import join_uri, open_store, split_uri
 from kubeyolo.training.class_images import class_fingerprint
@@ -236,7 +238,7 @@ def _configure_evaluation(checked: CheckedForm) -> ConfiguredRun:
     identity = {**references, **sections["bundle"], "runtime": runtime, "fingerprint": source.fingerprint}
     label = f"evaluation-{split_uri(split_reference(references['bundle'])[0])[1]}"[:40]
     name = run_name(label, data, identity)
-    settings = {"validate_dataset": _validation(store, data, source)}
+    settings = {"validate_dataset": _validation(store, data, source, config)}
     for which, task in (("bundle", "evaluate"), ("baseline", "evaluate_baseline")):
         if which not in manifests:
             # The task is not run; its input must be a struct all the same.
@@ -323,7 +325,7 @@ def _trained_run(
         "version": more.get("version", ""),
     }
     name = run_name(config.model, data, identity)
-    settings = {"validate_dataset": _validation(store, data, source)}
+    settings = {"validate_dataset": _validation(store, data, source, config)}
     for step in _steps(pipeline):
         settings[step] = StepSettings(
             model=config.model,
@@ -345,6 +347,7 @@ def _trained_run(
         settings["promote"] = settings["promote"].model_copy(update=last)
     facts = {"data": data, "fingerprint": source.fingerprint, "launcher": checked.launcher}
     facts |= {"version": more.get("version", "")}
+    estimate = _estimate(config, source, checked)
     return ConfiguredRun(
         pipeline=pipeline,
         name=name,
@@ -353,8 +356,8 @@ def _trained_run(
         settings=settings,
         facts=facts,
         images=source.images,
-        estimate=_estimate(config, source, checked),
-        notes=notes,
+        estimate=estimate,
+        notes=notes + _space_notes(store, estimate),
         data=data,
     )
 
@@ -373,14 +376,22 @@ def _flat(config: Config) -> dict[str, Any]:
     return flat
 
 
-def _validation(store: str, data: str, source: SourceFacts) -> StepSettings:
-    return StepSettings(store=store, code=results_source(), data=data, fingerprint=source.fingerprint)
+def _validation(store: str, data: str, source: SourceFacts, config: Config) -> StepSettings:
+    return StepSettings(
+        model=config.model,
+        store=store,
+        code=results_source(),
+        data=data,
+        fingerprint=source.fingerprint,
+        config=read_sections(config, "validate_dataset"),
+    )
 
 
 def _look(data: str, config: Config) -> tuple[SourceFacts, tuple[str, ...]]:
     """Look at a data set; return what was found, and how."""
+    check_actions(config.data.findings)
     start = time.monotonic()
-    source = source_facts(data)
+    source = source_facts(data, config.data)
     seconds = time.monotonic() - start
     split = config.evaluate.split
     if split not in source.images and split not in REQUIRED_SPLITS:
@@ -394,6 +405,15 @@ def _version_notes(checked: CheckedForm, version: str) -> tuple[str, ...]:
     if not open_store(place).exists(MANIFEST_NAME):
         return ()
     return (f"version {version} is at {place} already: this run fails at the end unless it makes the same networks",)
+
+
+def _space_notes(store: str, estimate: RunEstimate) -> tuple[str, ...]:
+    """Say where the disk of a store that is a folder has less space than a run takes; how much it takes is no limit."""
+    path = open_store(store).local_path()
+    available = None if path is None else available_bytes(path)
+    if available is None or available >= estimate.disk:
+        return ()
+    return (f"{store} has {megabytes(available)} of space left, less than that: free some, or choose another store",)
 
 
 def _estimate(config: Config, source: SourceFacts, checked: CheckedForm) -> RunEstimate:

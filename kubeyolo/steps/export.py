@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from kubeyolo.config.schema import Config
 from kubeyolo.steps.derived import derive_once
 from kubeyolo.steps.record import Stopwatch, finished, write_record, write_report
 from kubeyolo.storage.uri import join_uri
+from kubeyolo.storage.workspace import temporary_folder
 
 if TYPE_CHECKING:
     from kubeyolo.data.dataset import Dataset
@@ -56,8 +56,8 @@ def export_model(bundle: str, dataset: str, output: str, config: Config) -> Expo
     if known is not None:
         return ExportedModel(bundle=known.record.outputs["bundle"], record=known.reference)
     opened, images = open_bundle(bundle), open_dataset(dataset)
-    with tempfile.TemporaryDirectory(prefix="kubeyolo-export-") as folder:
-        files = _export(opened, config, Path(folder))
+    with temporary_folder("export") as folder:
+        files = _export(opened, config, folder)
         exported = _exported_predictors(opened, files, config)
         parity = _parity(opened, images, exported, config)
         result = None

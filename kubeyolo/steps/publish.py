@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from kubeyolo.evaluation.results import COCO_NUMBERS
 from kubeyolo.steps.record import Stopwatch, read_record, write_record, write_report
 from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.uri import join_uri, open_store
+from kubeyolo.storage.workspace import temporary_folder
 
 STEP = "publish"
 _DIGITS = 12
@@ -89,8 +89,8 @@ def _put(bundle: Bundle, output: str, version: str, card: str, numbers: dict[str
     """Publish a bundle with its card, unless its networks are published there, and return the URI."""
     if open_store(output).uri == bundle.uri:
         return bundle.uri
-    with tempfile.TemporaryDirectory(prefix="kubeyolo-publish-") as folder:
-        path = Path(folder) / MODEL_CARD
+    with temporary_folder("publish") as folder:
+        path = folder / MODEL_CARD
         path.write_text(card, encoding="utf-8")
         if not _has_networks(output, bundle, version):
             try:

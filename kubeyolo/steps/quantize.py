@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from kubeyolo.evaluation.results import EvaluationResult
 from kubeyolo.steps.derived import derive_once
 from kubeyolo.steps.record import Stopwatch, finished, write_record, write_report
 from kubeyolo.storage.uri import join_uri
+from kubeyolo.storage.workspace import temporary_folder
 
 if TYPE_CHECKING:
     from kubeyolo.data.dataset import Dataset
@@ -58,8 +58,8 @@ def quantize(bundle: str, dataset: str, output: str, config: Config) -> Quantize
         return QuantizedModel(bundle=known.record.outputs["bundle"], record=known.reference)
     opened, images = open_bundle(bundle), open_dataset(dataset)
     opened.path(ONNX)
-    with tempfile.TemporaryDirectory(prefix="kubeyolo-quantize-") as folder:
-        path = Path(folder) / ONNX_INT8
+    with temporary_folder("quantize") as folder:
+        path = folder / ONNX_INT8
         facts = _quantize(opened, images, path, config)
         manifest = opened.manifest
         predictor = Predictor(manifest, OnnxRuntime(path, manifest), "int8", config.evaluate.per_batch_size)

@@ -82,14 +82,18 @@ def finished(output: str, step: str) -> Finished | None:
     """Return the record of a step whose result lies whole at its output, or None when it has to work.
 
     Whole means: the record is there, and the report, and all that its outputs refer to with all of its files.
+
+    Raises:
+        InputError: The store cannot be used, or it has to work and the output cannot be written.
     """
     store = open_store(output)
     try:
         document = store.read_bytes(RECORD_NAME)
+        record = _read(document)
     except NotFound:
-        return None
-    record = _read(document)
+        record = None
     if record is None or not _is_complete(record, step, store):
+        store.check_writable()
         return None
     print(f"{step}: the result of the same work is at {store.uri}, nothing to do", flush=True)
     return Finished(record, pin(store.uri_of(RECORD_NAME), sha256_bytes(document)))

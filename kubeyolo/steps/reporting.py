@@ -25,6 +25,8 @@ from kubeyolo.events import FAILURE_NAME, REPORT_NAME, Event, StepRecord
 from kubeyolo.steps.guard import stops_with_its_run
 from kubeyolo.steps.record import read_record
 from kubeyolo.storage.base import Store
+from kubeyolo.storage.cache import settle_folders
+from kubeyolo.storage.file_errors import machine_error, system_error
 from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import open_store, read_document, write_document
 
@@ -165,6 +167,7 @@ def _write_artifact(path: str, data: bytes) -> None:
 def reported(step: str) -> Iterator[StepReporter]:
     """Say when a step starts, ends or fails; a failure ends the process with its exit code."""
     reporter = StepReporter(step)
+    settle_folders()
     reporter.say(Event("started", step))
     start = time.monotonic()
     try:
@@ -173,6 +176,10 @@ def reported(step: str) -> Iterator[StepReporter]:
     except KubeyoloError as error:
         _fail(reporter, str(error), error.exit_code)
     except Exception as error:
+        system = system_error(error)
+        known = machine_error(system) if system else None
+        if known is not None:
+            _fail(reporter, f"{step}: {known}", known.exit_code)
         _fail(reporter, f"{step}: unexpected {type(error).__name__}: {one_line(error)}", 1)
     seconds = round(time.monotonic() - start, 2)
     reporter.say(Event("finished", step, {"record": reporter.record, "seconds": seconds}))

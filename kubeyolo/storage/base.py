@@ -160,6 +160,13 @@ class Store(ABC):
         check_key(key, allow_empty=True)
         return None
 
+    def check_writable(self) -> None:  # noqa: B027 - a store that knows nothing before a write looks at nothing
+        """Look, before long work, whether the store can be written, as far as that is known without a write.
+
+        Raises:
+            InputError: It cannot.
+        """
+
     def get_tree(self, prefix: str, folder: Path, on_bytes: OnBytes | None = None) -> None:
         """Write every object below the folder ``prefix`` to ``folder``; raise ``NotFound`` when there is none."""
         objects = self.list(prefix)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from kubeyolo.errors import InputError
 from kubeyolo.progress import Progress
 from kubeyolo.storage.location import FileLocation, parse
 from kubeyolo.storage.uri import join_uri, open_store, split_uri
+from kubeyolo.storage.workspace import temporary_folder
 
 
 def copy_tree(source: str, target: str, last: Sequence[str] = ()) -> tuple[int, int]:
@@ -34,10 +33,10 @@ def copy_tree(source: str, target: str, last: Sequence[str] = ()) -> tuple[int, 
         raise InputError(f"{source}: there is nothing to copy")
     final = next((name for name in last if any(stored.key == name for stored in objects)), None)
     size = sum(stored.size for stored in objects)
-    with tempfile.TemporaryDirectory(prefix="kubeyolo-copy-") as name:
+    with temporary_folder("copy") as folder:
         here = from_store.local_path()
         if here is None:
-            here = Path(name)
+            here = folder
             with Progress("reading", size, "bytes") as progress:
                 from_store.get_tree("", here, progress.advance)
         with Progress("writing", size, "bytes") as progress:
@@ -77,10 +76,10 @@ def copy_file(source: str, target: str) -> tuple[int, int]:
     from_store, to_store = open_store(from_uri), open_store(to_uri)
     if from_store.uri_of(from_name) == to_store.uri_of(to_name):
         raise InputError(f"{source}: the target is the source")
-    with tempfile.TemporaryDirectory(prefix="kubeyolo-copy-") as folder:
+    with temporary_folder("copy") as folder:
         here = from_store.local_path(from_name)
         if here is None:
-            here = Path(folder) / from_name
+            here = folder / from_name
             from_store.get_file(from_name, here)
         size = here.stat().st_size
         with Progress("writing", size, "bytes") as progress:

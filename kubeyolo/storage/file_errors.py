@@ -1,16 +1,38 @@
-"""What the file system says, turned into one line for the person at the terminal."""
+"""What the file system says, turned into one line for the person at the terminal: what, where, and what to do."""
 
 from __future__ import annotations
 
 import errno
+import os
+import re
+import resource
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from kubeyolo.errors import InputError, WorkError
-from kubeyolo.storage.base import NotFound
+from kubeyolo.errors import InputError, KubeyoloError, WorkError
+from kubeyolo.storage.base import PART_SUFFIX, NotFound
+from kubeyolo.storage.cache import CACHE, cache_root
 
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_PERMISSION = {errno.EACCES, errno.EPERM}
+_LIMITS = {errno.EMFILE, errno.ENFILE, errno.EFBIG}
+_MACHINE = {*_FULL, *_NO_PERMISSION, *_LIMITS, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE}
+
+_LARGEST_FILE = 4 << 30
+"""Bytes: a file system with more than this takes any file that is written here."""
+
+_NEXT_TO_NOTHING = 1 << 20
+"""Bytes: a file system with less than this is full."""
+
+_BLOCKS = 1 << 16
+"""Bytes: where more than this is free, it is not for want of a block that no file can be made."""
+
+_TENTH_OF_A_MEGABYTE = 1e5
+_MOST_CHARACTERS = 120
+
+_RUST_NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
 def make_folder(path: Path) -> Path:
@@ -30,20 +52,208 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def file_errors(path: Path) -> Iterator[None]:
-    """Turn every ``OSError`` of work on ``path`` into one of our errors."""
+def file_errors(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Turn every ``OSError`` of work on ``path`` into one of our errors.
+
+    Args:
+        path: Of the file or folder.
+        needed: Bytes to be written, where they are known.
+    """
     try:
         yield
     except OSError as error:
-        where = error.filename or path
+        known = machine_error(error, path, needed)
+        if known is not None:
+            raise known from error
+        where = _where(error, path)
         if isinstance(error, FileNotFoundError):
             raise NotFound(f"{path}: there is no such file") from error
-        if isinstance(error, PermissionError):
-            raise InputError(f"{where}: no permission; choose another folder or change its owner") from error
         if isinstance(error, IsADirectoryError):
             raise InputError(f"{where}: this is a folder, not a file") from error
         if isinstance(error, NotADirectoryError | FileExistsError):
             raise InputError(f"{where}: there is a file where a folder is needed") from error
-        if error.errno in _DISK_FULL:
-            raise WorkError(f"{where}: the disk is full; free some space and run the same command again") from error
         raise WorkError(f"{where}: {error.strerror or error}") from error
+
+
+@contextmanager
+def machine_errors(folder: Path, work: Path | None = None) -> Iterator[None]:
+    """Turn an ``OSError`` within the block that the machine causes into one of our errors; let others pass.
+
+    Args:
+        folder: Where the block writes: it is named where the system names no file.
+        work: The temporary folder there that the block fills; it is not named, but measured when the disk is full.
+    """
+    try:
+        yield
+    except Exception as raised:
+        error = system_error(raised)
+        if error is None or (
+            error.errno == errno.ENOSPC and not error.filename and not _is_full(folder, _LARGEST_FILE)
+        ):
+            raise  # The disk of something else.
+        written = None
+        if work is not None:
+            written = _bytes_below(work)
+            if error.filename and Path(os.fsdecode(error.filename)).is_relative_to(work):
+                error.filename = str(folder)
+        known = machine_error(error, folder, written=written)
+        if known is None:
+            raise
+        raise known from raised
+
+
+def system_error(error: Exception) -> OSError | None:
+    """Return an error of the system: itself, or what a library that is not written in Python says of one."""
+    if isinstance(error, OSError):
+        return error
+    number = _RUST_NUMBER.search(str(error))
+    if number:
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    # Not of our own, which has said it already.
+    if not isinstance(error, KubeyoloError) and os.strerror(errno.ENOSPC) in str(error):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return None
+
+
+def machine_error(
+    error: OSError, path: Path | None = None, needed: int | None = None, written: int | None = None
+) -> KubeyoloError | None:
+    """Return the error for what a machine lacks: space, permission, a limit. None for all else.
+
+    Args:
+        error: What the system has said.
+        path: What was worked on, for systems that do not say it.
+        needed: Bytes to be written, where they are known.
+        written: Bytes that were written before the disk was full, where they are known.
+    """
+    number = error.errno
+    if number not in _MACHINE or (path is None and not error.filename and number not in _FULL | _LIMITS):
+        return None
+    where = _where(error, path)
+    if number in _NO_PERMISSION:
+        return InputError(f"{where}: no permission; {_other_folder(where)}, or change its owner")
+    if number == errno.EROFS:
+        return InputError(f"{where}: the file system is read-only; {_other_folder(where)}")
+    if number == errno.ENAMETOOLONG:
+        return InputError(f"{where[:_MOST_CHARACTERS]}…: the name is longer than the file system takes; shorten it")
+    if number == errno.ELOOP:
+        return InputError(f"{where}: links that lead to each other; remove one of them")
+    if number in _FULL:
+        return WorkError(_full_line(error, where, needed, written))
+    if number in _LIMITS:
+        return WorkError(_limit_line(error, where))
+    return WorkError(f"{where}: {os.strerror(number)}: the disk, or the network it is on, fails; see the system's log")
+
+
+def missing_current_folder(error: OSError) -> InputError | None:
+    """Return the error for a current folder that was removed, where that is what the system has not found."""
+    if not isinstance(error, FileNotFoundError) or error.filename:
+        return None
+    with suppress(OSError):
+        os.getcwd()
+        return None
+    return InputError("the current folder is not there any more; change to another one and run the same command again")
+
+
+def available_bytes(path: Path) -> int | None:
+    """Return the bytes that may still be written where a path lies or would lie; None where nobody knows."""
+    for folder in (path, *path.absolute().parents):
+        with suppress(OSError):
+            found = os.statvfs(folder)
+            return found.f_bavail * found.f_frsize
+    return None
+
+
+def megabytes(count: float) -> str:
+    """Return a number of bytes as text."""
+    return f"{count / 1e6:.1f} MB" if count >= _TENTH_OF_A_MEGABYTE else f"{count / 1e3:.1f} kB"
+
+
+def _bytes_below(folder: Path) -> int:
+    with suppress(OSError):
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return 0
+
+
+def _is_full(folder: Path, limit: int = _NEXT_TO_NOTHING) -> bool:
+    with suppress(OSError):
+        found = os.statvfs(folder)
+        return found.f_bavail * found.f_frsize < limit or (found.f_files > 0 and found.f_favail == 0)
+    return False
+
+
+def _where(error: OSError, path: Path | None) -> str:
+    """Return the place of an error, without the temporary name of what is being written there."""
+    named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) and error.filename else ""
+    if named.endswith(PART_SUFFIX) or not named:
+        named = str(path) if path is not None else str(Path(named).parent) if named else ""
+    place = Path(named)
+    for part in [place, *place.parents]:
+        if part.name.endswith(PART_SUFFIX):
+            place = part.parent
+    return str(place) if named else ""
+
+
+def _other_folder(where: str) -> str:
+    """Return how another folder is chosen in place of this one."""
+    path = Path(where).absolute()
+    if path.is_relative_to(cache_root().absolute()):
+        return f"set {CACHE} to a folder that can be written"
+    if path == _temporary_folder():
+        return "set TMPDIR to a folder that can be written"
+    return "choose another folder"
+
+
+def _temporary_folder() -> Path:
+    try:
+        return Path(tempfile.gettempdir()).absolute()
+    except OSError:
+        return Path(os.environ.get("TMPDIR") or "/tmp").absolute()
+
+
+def _full_line(error: OSError, where: str, needed: int | None, written: int | None) -> str:
+    if not where:
+        full = [str(place) for place in (_temporary_folder(), cache_root(), Path()) if _is_full(_existing(place))]
+        named = f" ({', '.join(full)})" if full else ""
+        return f"a disk is full{named}; free some space ('df -h' shows where) and run the same command again"
+    place = _existing(Path(where))
+    available = available_bytes(place)
+    if error.errno == errno.EDQUOT:
+        what = "your quota of the disk is used up"
+    elif available is not None and available >= max(_BLOCKS, needed or 0) and _has_no_inode(place):
+        what = "the disk takes no more files ('df -i' shows how many there are)"
+    else:
+        what = "the disk is full"
+    figures = [] if needed is None else [f"{megabytes(needed)} needed"]
+    if available is not None and error.errno != errno.EDQUOT:
+        if written is not None:
+            # What was written is removed, and then free again.
+            available += written
+            figures = [f"more than {megabytes(available)} needed"]
+        figures += [f"{megabytes(available)} free"]
+    known = f" ({', '.join(figures)})" if figures else ""
+    return f"{where}: {what}{known}; free some space, or {_other_folder(where)}, and run the same command again"
+
+
+def _has_no_inode(folder: Path) -> bool:
+    found = os.statvfs(folder)
+    return found.f_files > 0 and found.f_favail == 0
+
+
+def _existing(path: Path) -> Path:
+    return next((place for place in (path, *path.absolute().parents) if place.exists()), Path("/"))
+
+
+def _limit_line(error: OSError, where: str) -> str:
+    if error.errno == errno.ENFILE:
+        return f"{where or 'the system'}: too many files are open on this machine; end other programs and run it again"
+    if error.errno == errno.EMFILE:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"{where or 'files'}: more than {limit} open files; raise the limit ('ulimit -n') and run it again"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return f"{where or 'a file'}: larger than a file may be on this file system; choose another folder"
+    size = f"{limit} bytes" if limit < _NEXT_TO_NOTHING else megabytes(limit)
+    return (
+        f"{where or 'a file'}: larger than a file may be here, {size}; raise the limit ('ulimit -f') and run it again"
+    )

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from kubeyolo.errors import InputError
 from kubeyolo.storage.base import PART_SUFFIX, OnBytes
@@ -68,11 +69,23 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _read(reader: BinaryIO, source: Path) -> bytes:
+    try:
+        return reader.read(_CHUNK)
+    except OSError as error:
+        error.filename = str(source)
+        raise
+
+
 def copy_with_sha256(source: Path, target: Path, on_bytes: OnBytes | None = None) -> str:
-    """Copy the content of a file and return the sha256 of what was written."""
+    """Copy the content of a file and return the sha256 of what was written.
+
+    Raises:
+        OSError: One of the files fails; where reading does, the error has the name of the source.
+    """
     digest = hashlib.sha256()
     with source.open("rb") as reader, target.open("wb") as writer:
-        while chunk := reader.read(_CHUNK):
+        while chunk := _read(reader, source):
             digest.update(chunk)
             writer.write(chunk)
             if on_bytes is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,13 +80,13 @@ class LocalStore(Store):
     def write_bytes(self, key: str, data: bytes) -> None:
         """Write a file under a temporary name, and give it its name when it is on the disk."""
         path = self._file(key)
-        with file_errors(path), appearing(path) as part:
+        with file_errors(path, len(data)), appearing(path) as part:
             part.write_bytes(data)
 
     def create_bytes(self, key: str, data: bytes) -> bool:
         """Write a file unless there is one, and return whether this call wrote it."""
         path = self._file(key)
-        with file_errors(path):
+        with file_errors(path, len(data)):
             return create_file(path, data)
 
     def read_version(self, key: str) -> tuple[bytes, str]:
@@ -95,7 +97,7 @@ class LocalStore(Store):
     def replace_bytes(self, key: str, data: bytes, etag: str) -> bool:
         """Replace a file whose content has this sha256, and return whether it was replaced."""
         path = self._file(key)
-        with file_errors(path):
+        with file_errors(path, len(data)):
             return replace_file(path, data, etag)
 
     def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
@@ -104,8 +106,9 @@ class LocalStore(Store):
         with file_errors(source):
             if path.exists() and source.samefile(path):
                 return
-            with appearing(path) as part:
-                copy_with_sha256(source, part, on_bytes)
+            size = source.stat().st_size
+        with file_errors(path, size), appearing(path) as part:
+            copy_with_sha256(source, part, on_bytes)
 
     def checksum(self, key: str) -> str:
         """Return the sha256 of a file, which is read unless it was not written since the last time."""
@@ -119,8 +122,43 @@ class LocalStore(Store):
         with file_errors(path):
             if target.exists() and path.samefile(target):
                 return sha256_file(path)
-            with appearing(target) as part:
-                return copy_with_sha256(path, part, on_bytes)
+            size = path.stat().st_size
+        with file_errors(target, size), appearing(target) as part:
+            return copy_with_sha256(path, part, on_bytes)
+
+    def put_tree(self, folder: Path, prefix: str, last: str | None = None, on_bytes: OnBytes | None = None) -> None:
+        """Store every file below ``folder``; where that fails, the files that were not there before are removed."""
+        top = self.local_path(prefix)
+        new = [name for name in files_below(folder) if not (top / name).exists()]
+        try:
+            super().put_tree(folder, prefix, last, on_bytes)
+        except BaseException:
+            self._remove_files(top, new)
+            raise
+
+    def check_writable(self) -> None:
+        """Look whether the folder can be written, or made.
+
+        Raises:
+            InputError: It cannot.
+        """
+        existing = next(path for path in (self._root, *self._root.absolute().parents) if path.exists())
+        if not os.access(existing, os.W_OK | os.X_OK):
+            code = errno.EROFS if os.statvfs(existing).f_flag & os.ST_RDONLY else errno.EACCES
+            with file_errors(self._root):
+                raise OSError(code, os.strerror(code), str(self._root))
+
+    @staticmethod
+    def _remove_files(top: Path, names: Sequence[str]) -> None:
+        """Remove files below a folder, and the folders that are empty then, as far as that can be done."""
+        paths = [top / name for name in names]
+        with suppress(OSError):
+            for path in paths:
+                path.unlink(missing_ok=True)
+        folders = {parent for path in paths for parent in path.parents if parent.is_relative_to(top)}
+        for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+            with suppress(OSError):
+                folder.rmdir()
 
     def delete(self, key: str) -> None:
         """Remove a file; nothing happens when there is none."""

@@ -53,21 +53,50 @@ def parse(uri: str) -> FileLocation | BucketLocation:
         raise InputError("the URI of a store is empty; give a folder or minio://bucket/prefix")
     match = _SCHEME.fullmatch(uri)
     if match is None:
-        return FileLocation(Path(os.path.abspath(Path(uri).expanduser())))
+        return FileLocation(_absolute_path(uri))
     scheme, rest = match[1].lower(), match[2]
     if scheme not in SCHEMES:
         raise InputError(f"{uri}: stores of kind {scheme!r} are not known{suggest(scheme, SCHEMES)}")
     if scheme == "file":
-        path = unquote(rest.removeprefix("localhost") if rest.startswith("localhost/") else rest)
+        quoted = rest.removeprefix("localhost") if rest.startswith("localhost/") else rest
+        path = unquote(quoted, errors="surrogateescape")
         if not path.startswith("/"):
             raise InputError(f"{uri}: a file URI has three slashes and a full path, as file:///data/store")
-        return FileLocation(Path(os.path.normpath(path)))
+        return FileLocation(Path(_utf8(os.path.normpath(path))))
     bucket, _, prefix = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise InputError(
             f"{uri}: {bucket!r} cannot be the name of a bucket: 3 to 63 lower-case letters, digits, '-' and '.'"
         )
     return BucketLocation(scheme, bucket, check_key(prefix.rstrip("/"), allow_empty=True))
+
+
+def _absolute_path(text: str) -> Path:
+    """Return a path as an absolute one.
+
+    Raises:
+        InputError: It begins with the home of a user who has none, the current folder is gone, or a name in it is not
+            UTF-8: manifests and records, in which paths stand, are.
+    """
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        home = Path(text).parts[0]
+        raise InputError(f"{text}: there is no home folder for {home!r}; write the whole path, or ./{text}") from None
+    try:
+        return Path(_utf8(os.path.abspath(path)))
+    except FileNotFoundError:
+        raise InputError(f"{text}: the current folder is not there any more; change to another one") from None
+
+
+def _utf8(path: str) -> str:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{path}: a name in this path is not UTF-8; rename it, or make a link to it (ln -s) and give that"
+        ) from None
+    return path
 
 
 def absolute(uri: str) -> str:

@@ -1,18 +1,20 @@
-"""Folders of unfinished work: beside what they become, gone when the work ends, however that may be."""
+"""Temporary folders next to their destination, or below TMPDIR; removed on success and on failure."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from kubeyolo.errors import WorkError
 from kubeyolo.storage.base import PART_SUFFIX
-from kubeyolo.storage.file_errors import make_folder
+from kubeyolo.storage.file_errors import machine_errors, make_folder
 
 _YOUNG_SECONDS = 60.0
 
@@ -24,27 +26,54 @@ def work_folder(parent: Path) -> Iterator[Path]:
     Folders that were left there by processes that were killed are removed first.
 
     Raises:
-        InputError: No folder can be made there.
+        InputError: No folder can be made there, or nothing can be written in it.
+        WorkError: The disk is full.
     """
     make_folder(parent)
     remove_remains(parent)
-    folder = make_folder(parent / f".{uuid.uuid4().hex}{PART_SUFFIX}")
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    with machine_errors(parent):
+        folder, lock = _own_folder(parent)
     try:
-        # Held while this process lives: so remains are told from the work of others.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder
+        with machine_errors(parent, folder):
+            yield folder
     finally:
         os.close(lock)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def temporary_folder(kind: str) -> Iterator[Path]:
+    """Yield an empty folder below ``$TMPDIR``, which is removed after the block.
+
+    Args:
+        kind: What it is for: a part of its name.
+
+    Raises:
+        InputError: No folder can be made there, or nothing can be written in it.
+        WorkError: The disk is full.
+    """
+    try:
+        place = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        # Its words are a list of the folders that were tried.
+        raise WorkError(
+            f"no temporary folder: {os.environ.get('TMPDIR') or '/tmp'} cannot be written, or its disk is full; "
+            "set TMPDIR to a folder that can be written"
+        ) from error
+    with (
+        machine_errors(place),
+        tempfile.TemporaryDirectory(prefix=f"kubeyolo-{kind}-") as name,
+        machine_errors(place, Path(name)),
+    ):
+        yield Path(name)
 
 
 def remove_remains(parent: Path) -> None:
     """Remove the folders of unfinished work below ``parent`` that no process holds any more."""
     for folder in parent.glob(f".*{PART_SUFFIX}"):
         with suppress(OSError):
-            # One that is being made is not locked yet.
-            if not folder.is_dir() or time.time() - folder.stat().st_mtime < _YOUNG_SECONDS:
+            # One that is being made is not locked yet. The clock may have been set back since.
+            if not folder.is_dir() or abs(time.time() - folder.stat().st_mtime) < _YOUNG_SECONDS:
                 continue
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -52,3 +81,23 @@ def remove_remains(parent: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+def _own_folder(parent: Path) -> tuple[Path, int]:
+    """Make a folder below ``parent`` and return it with the descriptor of its lock.
+
+    The lock is held while this process lives: so remains are told from the work of others.
+    """
+    while True:
+        folder = make_folder(parent / f".{uuid.uuid4().hex}{PART_SUFFIX}")
+        # Where the clock leaps another process may take it for remains before it is locked: then another one is made.
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(lock), folder.stat()):
+                    return folder, lock
+            except BaseException:
+                os.close(lock)
+                raise
+            os.close(lock)

@@ -6,10 +6,8 @@ A folder counts only when its ``checkpoint.json``, written last, is there and ev
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from safetensors.numpy import load, save_file
 
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.integrity import sha256_bytes, sha256_file
+from kubeyolo.storage.workspace import temporary_folder
 
 FOLDER = "checkpoints"
 MANIFEST_NAME = "checkpoint.json"
@@ -102,8 +101,7 @@ def checkpoint_key(step: int) -> str:
 def write_checkpoint(store: Store, state: TrainingState, keep: int = 3) -> str:
     """Store a checkpoint, then remove all but the newest ``keep``; return its URI."""
     key = checkpoint_key(state.step)
-    with tempfile.TemporaryDirectory(prefix="kubeyolo-checkpoint-") as name:
-        folder = Path(name)
+    with temporary_folder("checkpoint") as folder:
         for part in _PARTS:
             save_file(_contiguous(getattr(state, part)), folder / f"{part}.safetensors")
         (folder / _HISTORY).write_bytes(state.history)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import save_file
@@ -12,6 +10,7 @@ from safetensors.numpy import save_file
 from kubeyolo.bundle import MANIFEST_NAME, WEIGHTS, BundleManifest, open_bundle, publish_bundle
 from kubeyolo.errors import InputError
 from kubeyolo.storage.base import Store
+from kubeyolo.storage.workspace import temporary_folder
 from kubeyolo.training import history
 from kubeyolo.training.checkpoints import remove_checkpoints
 from kubeyolo.training.result import RESULT_NAME, TrainingResult, parse_result
@@ -65,8 +64,8 @@ def publish_weights(
 
     Only weights whose names begin with ``prefix`` are published; ``sessions`` are those of the loop.
     """
-    with tempfile.TemporaryDirectory(prefix="kubeyolo-bundle-") as name:
-        path = Path(name) / WEIGHTS
+    with temporary_folder("bundle") as folder:
+        path = folder / WEIGHTS
         save_file({key: array for key, array in engine.averaged().items() if key.startswith(prefix)}, path)
         uri = publish_bundle(store.uri_of("bundle"), manifest, {WEIGHTS: path})
     result = TrainingResult(

@@ -12,6 +12,7 @@ from pathlib import Path
 from kubeyolo.errors import KubeyoloError
 from kubeyolo.launch.guard import die_with_parent
 from kubeyolo.runtime import configure_mindspore
+from kubeyolo.storage.file_errors import machine_error, system_error
 from kubeyolo.training.detector import train_detector
 from kubeyolo.training.distribution import Distribution, distribution_from_environment, is_scheduler, join
 from kubeyolo.training.loop import Interrupted, StopRequest
@@ -64,6 +65,11 @@ def _run(path: Path, distribution: Distribution, stop: StopRequest) -> tuple[int
         logger.debug("training failed", exc_info=True)
         return error.exit_code, str(error)
     except Exception as error:  # noqa: BLE001 - the last resort: one line for the user, the rest for the log
+        system = system_error(error)
+        known = machine_error(system) if system else None
+        if known is not None:
+            logger.debug("training failed", exc_info=True)
+            return known.exit_code, str(known)
         traceback.print_exc()
         lines = str(error).strip().splitlines()
         return 1, f"training failed: {type(error).__name__}: {lines[0] if lines else ''}"

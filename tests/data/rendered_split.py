@@ -57,7 +57,7 @@ class RenderedSplit:
 
 
 class FailingSplit(RenderedSplit):
-    """A split that fails in a worker on its third image: by an exception, by a signal, or never answers."""
+    """A split that fails in a worker on its third image: by an exception, a signal, an exit, or never answers."""
 
     def __init__(self, failure: str) -> None:
         super().__init__()
@@ -68,6 +68,9 @@ class FailingSplit(RenderedSplit):
             raise ValueError("image 2 cannot be read")
         if i == 2 and self.failure == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if i == 2 and self.failure == "exit":
+            os.write(2, b"caf\xe9: the last words\n\n")
+            os._exit(3)
         if self.failure == "slow":
             time.sleep(0.05)
         return super().read_image(i)

@@ -180,9 +180,18 @@ def test_an_error_in_a_worker_reaches_the_parent():
 def test_a_killed_worker_reaches_the_parent():
     with (
         loader_of(FailingSplit("kill"), workers=2) as loader,
-        pytest.raises(WorkError, match="killed by SIGKILL; the machine may be out of memory"),
+        pytest.raises(WorkError, match=r"ended \(killed by SIGKILL\)$"),
     ):
         list(loader.epoch(0))
+
+
+def test_the_last_line_of_a_worker_that_ended_reaches_the_parent(capfd):
+    with (
+        loader_of(FailingSplit("exit"), workers=2) as loader,
+        pytest.raises(WorkError, match=r"ended \(exit code 3\); .*standard error: caf\\xe9: the last words$"),
+    ):
+        list(loader.epoch(0))
+    assert "the last words" in capfd.readouterr().err
 
 
 def test_a_worker_killed_between_batches_reaches_the_parent():

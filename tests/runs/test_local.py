@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -33,8 +34,18 @@ def test_a_run_leaves_summary_reports_index_and_latest(fake_runs: Any) -> None:
     folder = fake_runs.runs / "fake-run"
     assert sorted(fake_runs.calls()) == sorted(STEPS)
     assert json.loads((folder / "summary.json").read_text()) == outcome.summary
-    assert list(outcome.summary) == ["model", "dataset", "evaluate", "export", "quantize", "bundle", "seconds"]
-    assert outcome.summary["dataset"] == {"digest": "d" * 64}
+    assert list(outcome.summary) == [
+        "model",
+        "dataset",
+        "warnings",
+        "evaluate",
+        "export",
+        "quantize",
+        "bundle",
+        "seconds",
+    ]
+    assert outcome.summary["dataset"] == {"digest": "d" * 64, "findings": None}
+    assert outcome.summary["warnings"] == []
     assert len(outcome.summary["evaluate"]) == 12
     assert outcome.summary["export"] == {"onnx": {"AP": 0.5}}
     assert outcome.summary["quantize"] == {"int8": {"AP": 0.49}}
@@ -130,7 +141,8 @@ def test_results_that_were_changed_in_the_store_are_made_again(fake_runs: Any, p
         ("input", InputError, "train: the input is bad"),
         ("work", WorkError, "train: the work failed"),
         ("bug", WorkError, "train: unexpected ZeroDivisionError: a bug"),
-        ("kill", WorkError, "train: its process ended without saying why"),
+        ("kill", WorkError, "train: ended without a report"),
+        ("exit", WorkError, r"exit code 3\); it printed last: caf\\xe9: the last words; see .*/run.log"),
     ],
 )
 def test_a_failed_step_ends_the_run_with_its_message_and_an_index(
@@ -139,11 +151,11 @@ def test_a_failed_step_ends_the_run_with_its_message_and_an_index(
     fake_runs.let("train", end)
     with pytest.raises(kind, match=message) as raised:
         fake_runs.run()
-    assert "\n" not in str(raised.value)
+    assert "\n" not in str(raised.value) and ("SIGKILL" in str(raised.value)) == (end == "kill")
     folder = fake_runs.runs / "fake-run"
     index = (folder / "index.html").read_text()
     assert "failed" in index
-    assert message.split(":")[-1].strip() in index
+    assert html.escape(str(raised.value)) in index
     assert "reports/validate_dataset.html" in index
     assert not (folder / "summary.json").exists()
     assert "evaluate" not in fake_runs.calls()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,23 @@ def test_folders_need_no_client_of_object_stores() -> None:
         "sys.exit(any(name in sys.modules for name in ('minio', 'urllib3', 'mindspore', 'rich')))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("uri", [os.fsdecode(b"/data/caf\xe9/store"), "file:///data/caf%E9/store"])
+def test_a_path_that_is_not_utf8_is_refused(uri: str) -> None:
+    with pytest.raises(InputError, match="is not UTF-8; rename it, or make a link to it"):
+        parse(uri)
+
+
+def test_a_folder_that_is_not_there_any_more_and_a_home_that_is_none_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(InputError, match="^store: the current folder is not there any more"):
+        parse("store")
+    assert parse("/data") == FileLocation(Path("/data"))
+    with pytest.raises(InputError, match="there is no home folder for '~nobody-of-this-name'"):
+        parse("~nobody-of-this-name/store")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,27 @@ def test_a_place_where_no_folder_can_be_made_is_named(tmp_path: Path) -> None:
     for place in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nope")):
         with pytest.raises(InputError, match=str(place)), work_folder(place):
             pass
+
+
+def test_a_clock_that_was_set_back_does_not_keep_remains(tmp_path: Path) -> None:
+    left = tmp_path / ".1.kubeyolo-part"
+    left.mkdir()
+    os.utime(left, (time.time() + 86_400,) * 2)
+    remove_remains(tmp_path)
+    assert not left.exists()
+
+
+def test_a_folder_that_is_taken_for_remains_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, removed = fcntl.flock, []
+
+    def late(descriptor: int, operation: int) -> None:
+        if not removed:
+            removed.extend(tmp_path.iterdir())
+            removed[0].rmdir()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with work_folder(tmp_path) as folder:
+        assert folder.is_dir() and folder != removed[0]

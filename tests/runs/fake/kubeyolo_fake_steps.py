@@ -88,6 +88,9 @@ def _fail(how: str, step: str) -> None:
         raise ZeroDivisionError("a bug")
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "exit":
+        os.write(2, b"caf\xe9: the last words\n")
+        os._exit(3)
     if how == "sleep":
         time.sleep(60)
 

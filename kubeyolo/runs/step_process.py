@@ -1,0 +1,79 @@
+"""The process of a step, as kfp starts it, with an output that can always be read and an end that is known."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from kubeyolo.exits import UTF8_OUTPUT, ending, killed_for_memory, memory_kills
+from kubeyolo.runs.interrupt import end_step_processes
+
+_TAIL_LINES = 20
+
+
+@dataclass
+class StepEnd:
+    """How the process of a step ended; empty before there was one.
+
+    Attributes:
+        how: Its exit code or signal, in words.
+        lines: The last lines that it has printed, to standard output or standard error.
+    """
+
+    how: str = ""
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
+
+
+@contextmanager
+def step_processes_watched() -> Iterator[StepEnd]:
+    """Let kfp, within the block, start its processes by this module, and note how the newest one ended.
+
+    kfp tells of a process only whether it succeeded, and fails itself when the output is not in the encoding of the
+    locale.
+    """
+    from kfp.local import subprocess_task_handler as kfp_processes
+
+    end = StepEnd()
+
+    def run(full_command: Sequence[str], env_vars: Mapping[str, str] | None = None) -> int:
+        return _run(full_command, env_vars or {}, end)
+
+    theirs = kfp_processes.run_local_subprocess
+    kfp_processes.run_local_subprocess = run
+    try:
+        yield end
+    finally:
+        kfp_processes.run_local_subprocess = theirs
+
+
+def _run(command: Sequence[str], variables: Mapping[str, str], end: StepEnd) -> int:
+    end.how = ""
+    end.lines.clear()
+    before = memory_kills()
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **UTF8_OUTPUT, **variables},
+        encoding="utf-8",
+        errors="backslashreplace",
+        bufsize=1,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                end.lines.append(line.rstrip())
+                # kfp has put its own function, which indents, in the place of print.
+                print(line, end="")
+        except BaseException:
+            end_step_processes()
+            raise
+        # So kfp parts the lines of a process from its own.
+        print("\n")
+        code = process.wait()
+    end.how = ending(code) + killed_for_memory(before)
+    return code
