@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubeyolo.cli.options import DEFAULT_RUNS, ConfigOption, JsonOption, RunsOption, SetOption, sets_of
+from kubeyolo.cli.options import DEFAULT_RUNS, ConfigOption, RunsOption, SetOption, sets_of
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from kubeyolo.bundle import Bundle
     from kubeyolo.evaluation.names import RuntimeName
+    from kubeyolo.prediction.sources import Sources
 
-    Image = NDArray[np.uint8]
-    Rows = NDArray[np.float32]
-
-_TOGETHER = 8
+_NONE_GIVEN = "no images are given; name files, folders or patterns, or a list of them (--list FILE)"
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE",
+            help="Image files, folders, quoted patterns such as 'photos/**/*.jpg', @FILE with a name on each line, - "
+            "for names on standard input, or URIs of a store.",
+            show_default=False,
+        ),
+    ] = None,
+    lists: Annotated[
+        list[str] | None,
+        typer.Option("--list", "-l", metavar="FILE", help="File with the name of an image on each line."),
+    ] = None,
     bundle: Annotated[
         str, typer.Option("--bundle", "-b", metavar="URI", help="Bundle; by default that of the newest run here.")
     ] = "",
@@ -33,50 +41,82 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where images with drawn boxes are written.")
     ] = None,
+    font: Annotated[
+        Path | None, typer.Option("--font", metavar="FILE", help="Font of the drawn names, where it has their letters.")
+    ] = None,
     conf: Annotated[
         float | None, typer.Option("--conf", min=0, max=1, help="Least score, over predict.conf_threshold.")
     ] = None,
     config_file: ConfigOption = None,
     sets: SetOption = None,
     runs: RunsOption = DEFAULT_RUNS,
-    as_json: JsonOption = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON lines: one for each image, as soon as it is done.")
+    ] = False,
 ) -> None:
-    """Find objects in images with a bundle: a table or JSON, and images with boxes.
+    """Find objects in images with a bundle: a table or JSON lines, and images with boxes.
 
-    Boxes are x1, y1, x2, y2 in pixels of the image.
+    Boxes are x1, y1, x2, y2 in pixels of the image as a viewer shows it. A folder stands for all images in it and
+    below it. Images that cannot be read are listed at the end, exit code 1; the others are done.
 
     [bold]Examples[/bold]
 
       kubeyolo predict photo.jpg
 
-      kubeyolo predict data/*.jpg --bundle store/models/yolov5n-r7/1.0 --runtime int8 -o drawn --json
+      kubeyolo predict data/photos --bundle store/models/yolov5n-r7/1.0 --runtime int8 -o drawn --json
 
-      kubeyolo predict photo.jpg --conf 0.5 --set predict.iou_threshold=0.6
+      find data -name '*.jpg' | kubeyolo predict - --conf 0.5 --set predict.iou_threshold=0.6
     """
-    import json
-
     from kubeyolo.bundle import open_bundle
+    from kubeyolo.cli.predictions import summarise, write_results
+    from kubeyolo.cli.streams import only_result
     from kubeyolo.config.load import load_config
-    from kubeyolo.evaluation.predictor import detect, load_predictor
-    from kubeyolo.progress import track
+    from kubeyolo.errors import InputError
+    from kubeyolo.evaluation.predictor import load_predictor
+    from kubeyolo.prediction.drawing import Painter
+    from kubeyolo.prediction.fonts import Fonts
+    from kubeyolo.prediction.stream import Thresholds, predict_images
+    from kubeyolo.prediction.targets import plan_targets
 
+    if not images and not lists:
+        raise InputError(_NONE_GIVEN)
+    if font and not output:
+        raise InputError(f"--font {font}: is for drawn pictures; give --output FOLDER too")
     config = load_config(None, config_file, sets_of(sets)).predict
-    least = config.conf_threshold if conf is None else conf
     opened = open_bundle(bundle or _newest_bundle(runs))
-    predictor = load_predictor(opened, _runtime(opened, runtime), batch_size=1)
+    sources = _sources(images or [], lists or [], output)
+    targets = plan_targets(sources.images, output) if output else []
     classes = opened.manifest.classes
-    found: list[dict[str, Any]] = []
-    groups = [images[start : start + _TOGETHER] for start in range(0, len(images), _TOGETHER)]
-    for paths in track(groups, "predicting"):
-        pixels = [_read(path) for path in paths]
-        detected = detect(predictor, pixels, least, config.iou_threshold, config.max_det)
-        for path, image, rows in zip(paths, pixels, detected, strict=True):
-            drawn = _draw(image, rows, classes, path, output) if output else None
-            found.append({"image": str(path), "boxes": _boxes(rows, classes), **({"drawn": drawn} if drawn else {})})
-    if as_json:
-        print(json.dumps(found, indent=1))
-    else:
-        _print(found)
+    painter = Painter(classes, Fonts(font)) if output else None
+    with only_result(as_json):
+        predictor = load_predictor(opened, _runtime(opened, runtime), batch_size=1)
+    thresholds = Thresholds(config.conf_threshold if conf is None else conf, config.iou_threshold, config.max_det)
+    outcomes = predict_images(predictor, sources.images, thresholds, painter, targets)
+    summary = write_results(outcomes, sources, classes, as_json)
+    summarise(summary, sources, classes, painter, output)
+
+
+def _sources(images: list[str], lists: list[str], output: Path | None) -> Sources:
+    """Return what is to be read.
+
+    Raises:
+        InputError: Nothing was given, or the one thing that was given cannot be used.
+    """
+    from kubeyolo.cli.predictions import printable
+    from kubeyolo.errors import InputError
+    from kubeyolo.prediction.lists import expand_lists, read_list
+    from kubeyolo.prediction.sources import find_sources
+
+    if "-" in images and sys.stdin.isatty():
+        print("reading names of images from the terminal; an empty line with Ctrl-D ends them", file=sys.stderr)
+    names = [*expand_lists(images, sys.stdin.buffer), *(name for file in lists for name in read_list(file))]
+    if not names:
+        raise InputError(_NONE_GIVEN)
+    found = find_sources(names, output)
+    fault = found.only_fault()
+    if fault:
+        raise InputError(printable(fault))
+    return found
 
 
 def _newest_bundle(runs: Path) -> str:
@@ -97,80 +137,3 @@ def _runtime(bundle: Bundle, name: str) -> RuntimeName:
 
     # onnxruntime starts in a moment; MindSpore takes seconds.
     return check_runtime(name or ("onnx" if ONNX in bundle.manifest.files else "mindspore"))
-
-
-def _read(path: Path) -> Image:
-    from kubeyolo.data.decode import decode_image
-    from kubeyolo.errors import InputError
-
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    image = decode_image(data)
-    if image is None:
-        raise InputError(f"{path}: not an image that can be decoded ({len(data)} bytes)")
-    return image
-
-
-def _boxes(rows: Rows, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    return [
-        {
-            "class": classes[int(row[5])],
-            "score": round(float(row[4]), 4),
-            "box": [round(float(value), 1) for value in row[:4]],
-        }
-        for row in rows
-    ]
-
-
-def _draw(image: Image, rows: Rows, classes: tuple[str, ...], path: Path, folder: Path) -> str:
-    """Write the image with its boxes as a PNG or JPEG, as the image was, and return its path."""
-    import cv2
-    import numpy as np
-
-    from kubeyolo.errors import InputError
-    from kubeyolo.report.samples import BOX_COLORS
-
-    canvas = np.ascontiguousarray(image[:, :, ::-1])
-    thick = max(1, round(max(canvas.shape[:2]) / 400))
-    for x1, y1, x2, y2, score, number in rows:
-        name, color = classes[int(number)], BOX_COLORS[int(number) % len(BOX_COLORS)]
-        red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
-        corner = (round(float(x1)), round(float(y1)))
-        cv2.rectangle(canvas, corner, (round(float(x2)), round(float(y2))), (blue, green, red), thick)
-        place = (corner[0], max(corner[1] - 3 * thick, 12))
-        for ink, width in (((0, 0, 0), 3 * thick), ((blue, green, red), thick)):
-            cv2.putText(canvas, f"{name} {score:.2f}", place, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * thick, ink, width)
-    suffix = ".png" if path.suffix.lower() == ".png" else ".jpg"
-    target = folder / f"{path.stem}{suffix}"
-    copy = 1
-    while target.exists():
-        target, copy = folder / f"{path.stem}-{copy}{suffix}", copy + 1
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(cv2.imencode(suffix, canvas)[1].tobytes())
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
-    return str(target)
-
-
-def _print(found: list[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from kubeyolo.cli.tables import wide_console
-
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    table.add_column("image", overflow="fold")
-    table.add_column("class")
-    for column in ("score", "x1", "y1", "x2", "y2"):
-        table.add_column(column, justify="right")
-    for one in found:
-        for row in one["boxes"] or [{"class": "–", "score": "", "box": [""] * 4}]:
-            table.add_row(one["image"], row["class"], str(row["score"]), *(str(value) for value in row["box"]))
-    console = wide_console()
-    console.print(table)
-    for one in found:
-        if "drawn" in one:
-            console.print(one["drawn"])

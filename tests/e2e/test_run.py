@@ -144,7 +144,7 @@ def test_the_published_bundle_is_whole_and_finds_objects(place: Place) -> None:
     images = [str(path) for path in sorted((place.data / "val").iterdir())]
     done = place.kubeyolo("predict", *images, "--conf", "0.001", "--json", "-o", "drawn")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [one["image"] for one in found] == images
     assert sum(len(one["boxes"]) for one in found) > 0
     assert all(box["class"] in bundle.manifest.classes for one in found for box in one["boxes"])

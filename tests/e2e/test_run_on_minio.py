@@ -56,7 +56,9 @@ def test_a_run_on_minio_ends_in_a_bundle_that_predicts_the_same_when_read_back(
     open_store(summary["bundle"]).get_tree("", local)
     for runtime in ("onnx", "int8"):
         options = ["--runtime", runtime, "--conf", "0.001", "--json"]
-        remote = json.loads(kubeyolo(tmp_path, "predict", *images, "--bundle", summary["bundle"], *options))
-        here = json.loads(kubeyolo(tmp_path, "predict", *images, "--bundle", str(local), *options))
+        remote, here = (
+            [json.loads(line) for line in kubeyolo(tmp_path, "predict", *images, "-b", uri, *options).splitlines()]
+            for uri in (summary["bundle"], str(local))
+        )
         assert remote == here
         assert sum(len(one["boxes"]) for one in remote) > 0

@@ -1,0 +1,281 @@
+"""Predictions on standard output as they come, and what is said about them at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from rich.cells import cell_len
+
+from kubeyolo.cli.streams import only_result
+from kubeyolo.data.findings import KINDS
+from kubeyolo.errors import InputError, InterruptedWork, WorkError
+from kubeyolo.prediction.sources import Sources, counted_endings
+from kubeyolo.prediction.stream import DRAWN_AS_PNG, NOT_DRAWN, Failure, Prediction
+from kubeyolo.progress import Progress
+
+if TYPE_CHECKING:
+    from kubeyolo.prediction.drawing import Painter
+
+_MOST_LISTED = 20
+_WIDEST_NAME = 60
+_NUMBER_WIDTH = 8
+_DONE = {
+    "orientation": "images with an EXIF orientation: turned as a viewer shows them",
+    DRAWN_AS_PNG: "pictures too large for JPEG: drawn as PNG",
+    NOT_DRAWN: "pictures that were not drawn",
+}
+"""What is said of notes whose words in the findings of data sets are about annotations, or that are not there."""
+_ORDER = {code: place for place, code in enumerate(KINDS)}
+
+
+@dataclass
+class Summary:
+    """What became of the images: how many are done, which are not, and notes by their code."""
+
+    done: int = 0
+    drawn: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, outcome: Prediction | Failure) -> None:
+        """Count an outcome."""
+        if isinstance(outcome, Failure):
+            self.failures.append(outcome)
+            return
+        self.done += 1
+        self.drawn += outcome.drawn is not None
+        for note in outcome.notes:
+            self.notes[note.code] += 1
+            self.first.setdefault(note.code, f"{printable(outcome.source.name)}, {printable(note.words)}")
+
+
+def write_results(
+    outcomes: Iterator[Prediction | Failure], sources: Sources, classes: Sequence[str], as_json: bool
+) -> Summary:
+    """Print each result as soon as it is there, in whole lines, and return a summary.
+
+    Raises:
+        InterruptedWork: SIGINT or SIGTERM came; what was printed is whole.
+        WorkError: Standard output cannot be written.
+    """
+    summary, total = Summary(), len(sources.images)
+    lines = _Table(sources, classes) if not as_json else _JsonLines(classes)
+    try:
+        with _interruptible() as whole, _progress(total) as progress:
+            while True:
+                # What libraries print must not come between lines of JSON.
+                with only_result(as_json):
+                    outcome = next(outcomes, None)
+                if outcome is None:
+                    return summary
+                with whole:
+                    if isinstance(outcome, Prediction):
+                        _write(lines.of(outcome))
+                    summary.add(outcome)
+                progress.advance()
+    except KeyboardInterrupt as error:
+        raise InterruptedWork(f"interrupted; {summary.done} of {total} images are done and printed") from error
+    except OSError as error:
+        # What is still in the buffer would fail again, with a stack, when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        what = (
+            "was closed by its reader" if isinstance(error, BrokenPipeError) else f"cannot be written: {error.strerror}"
+        )
+        raise WorkError(f"standard output {what}; {summary.done} of {total} images are done") from error
+    finally:
+        close = getattr(outcomes, "close", None)
+        if close:
+            close()
+
+
+def summarise(
+    summary: Summary, sources: Sources, classes: Sequence[str], painter: Painter | None, output: Path | None
+) -> None:
+    """Say on standard error what is to be known about all images.
+
+    Raises:
+        WorkError: Some images could not be read, or their pictures not drawn.
+    """
+    if sources.left_out:
+        _say(f"left out, not images: {counted_endings(sources.left_out)}")
+    for code, count in sorted(summary.notes.items(), key=lambda pair: _ORDER.get(pair[0], len(_ORDER))):
+        _say(f"{count} {_about(code)} (the first: {summary.first[code]})")
+    if painter and painter.without_font:
+        numbers = sorted(painter.without_font)
+        named = ", ".join(f"#{number} {printable(classes[number])}" for number in numbers[:5])
+        more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
+        _say(
+            f"drawn by number, because no font here has their letters: {named}{more}; install one (such as Noto Sans "
+            "of their script), or give --font FILE"
+        )
+    if output and summary.drawn:
+        _say(f"pictures with boxes: {summary.drawn}, in {printable(str(output))}")
+    _refuse_failures(summary, len(sources.images))
+
+
+def printable(text: str) -> str:
+    """Return a text as it is, but for signs that a terminal acts on, which are escaped."""
+    return "".join(character.encode("unicode_escape").decode() if _acts(character) else character for character in text)
+
+
+def _acts(character: str) -> bool:
+    # Joiners are part of emoji and of Indian and Persian words; directions, surrogates and controls are not text.
+    kind = unicodedata.category(character)
+    return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and character not in "\u200c\u200d")
+
+
+def _refuse_failures(summary: Summary, total: int) -> None:
+    failures = summary.failures
+    if len(failures) == total == 1:
+        raise InputError(f"{printable(failures[0].source.name)}: {printable(failures[0].reason)}")
+    for failure in failures[:_MOST_LISTED]:
+        _say(f"not read: {printable(failure.source.name)}: {printable(failure.reason)}")
+    if len(failures) > _MOST_LISTED:
+        _say(f"not read: {len(failures) - _MOST_LISTED} more")
+    if failures:
+        rest = "; the others are done" if summary.done else ""
+        raise WorkError(f"{len(failures)} of {total} images cannot be read{rest}")
+    if summary.notes[NOT_DRAWN]:
+        raise WorkError(f"{summary.notes[NOT_DRAWN]} of {total} pictures are not drawn; all results are printed")
+
+
+def _about(code: str) -> str:
+    if code in _DONE:
+        return _DONE[code]
+    kind = KINDS.get(code)
+    return f"{kind.about}: {kind.done}" if kind else code.replace("_", " ")
+
+
+def _say(line: str) -> None:
+    print(line.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+
+
+class _JsonLines:
+    """A JSON document for each image."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = classes
+
+    def of(self, found: Prediction) -> str:
+        about: dict[str, Any] = {
+            "image": found.source.name,
+            "width": found.width,
+            "height": found.height,
+            "boxes": _boxes(found, self._classes),
+        }
+        if found.drawn is not None:
+            about["drawn"] = found.drawn
+        if found.notes:
+            about["notes"] = [{"code": note.code, "words": note.words} for note in found.notes]
+        line = json.dumps(about, ensure_ascii=False)
+        try:
+            line.encode(sys.stdout.encoding or "utf-8")
+        except UnicodeEncodeError:
+            # A name with bytes that are not text, or an output that is not UTF-8.
+            line = json.dumps(about)
+        return f"{line}\n"
+
+
+class _Table:
+    """A row for each box; columns are as wide as the names that may come, since rows are printed as they come."""
+
+    def __init__(self, sources: Sources, classes: Sequence[str]) -> None:
+        self._classes = [printable(name) for name in classes]
+        names = [cell_len(printable(source.name)) for source in sources.images]
+        self._widths = (min(max([5, *names]), _WIDEST_NAME), min(max([5, *map(cell_len, self._classes)]), 40))
+        self._begun = False
+        self._encoding = sys.stdout.encoding or "utf-8"
+        self._line, self._none = ("─", "–") if self._encoding.lower().startswith("utf") else ("-", "-")
+
+    def of(self, found: Prediction) -> str:
+        name, rows = printable(found.source.name), []
+        for box in _boxes(found, self._classes):
+            rows.append(self._row(name, box["class"], f"{box['score']:.4f}", *(f"{value:.1f}" for value in box["box"])))
+        rows = rows or [self._row(name, self._none)]
+        if not self._begun:
+            self._begun = True
+            head = self._row("image", "class", "score", "x1", "y1", "x2", "y2")
+            rows = [head, self._line * cell_len(head), *rows]
+        text = "\n".join(rows) + "\n"
+        return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
+
+    def _row(self, image: str, name: str, *numbers: str) -> str:
+        cells = [
+            f"{text}{' ' * (width - cell_len(text))}" for text, width in zip((image, name), self._widths, strict=True)
+        ]
+        return "  ".join([*cells, *(number.rjust(_NUMBER_WIDTH) for number in numbers)]).rstrip()
+
+
+def _boxes(found: Prediction, classes: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "class": classes[int(row[5])],
+            "score": round(float(row[4]), 4),
+            "box": [round(float(value), 1) for value in row[:4]],
+        }
+        for row in found.rows
+    ]
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Progress]:
+    """Show progress on standard error, but for a terminal where the rows themselves come."""
+    if sys.stdout.isatty():
+        yield Progress("predicting", total, line_seconds=float("inf"))
+        return
+    with Progress("predicting", total) as progress:
+        yield progress
+
+
+class _Whole:
+    """A block that an interrupt does not divide: it comes when the block ends, and at once when it comes twice."""
+
+    def __init__(self) -> None:
+        self._inside = self._asked = False
+
+    def __enter__(self) -> None:
+        self._inside = True
+
+    def __exit__(self, *raised: object) -> None:
+        self._inside = False
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        if not self._inside or self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+
+@contextmanager
+def _interruptible() -> Iterator[_Whole]:
+    """Raise KeyboardInterrupt on SIGINT and SIGTERM, outside of blocks that are to be whole."""
+    whole = _Whole()
+    if threading.current_thread() is not threading.main_thread():
+        yield whole
+        return
+    before = {number: signal.signal(number, whole.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield whole
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

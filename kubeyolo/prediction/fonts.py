@@ -1,0 +1,277 @@
+"""Fonts that have the glyphs of a text: that of matplotlib, one that is given, and those of the machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import ImageFont, features
+
+from kubeyolo.errors import InputError, one_line
+
+Font = ImageFont.FreeTypeFont
+
+_SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
+# Sizes of which fonts of coloured pictures (emoji) have exactly one or a few: Noto's, Apple's.
+_PICTURE_SIZES = (109, 136, 160, 96, 64)
+_FC_SECONDS = 20
+_SKIN_TONES = range(0x1F3FB, 0x1F400)
+_JOINER = "\u200d"
+
+
+@dataclass(frozen=True)
+class Face:
+    """A font of a file, which may hold several."""
+
+    path: str
+    number: int = 0
+
+    def at(self, size: int) -> Font:
+        """Return the font with letters of ``size`` pixels, or of the size it has where it has only one.
+
+        Raises:
+            OSError: The file cannot be loaded.
+        """
+        return _loaded(self.path, self.number, size)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A part of a text, and the font to draw it with."""
+
+    text: str
+    face: Face
+
+
+class Fonts:
+    """Finds fonts for texts; fonts of the machine are looked at when no nearer one has a glyph.
+
+    Args:
+        given: A font file to prefer.
+
+    Raises:
+        InputError: The given file is not a font.
+    """
+
+    def __init__(self, given: Path | None = None) -> None:
+        self._near = [*_faces_given(given), *_faces_shipped()]
+        self._found: dict[str, tuple[Run, ...] | None] = {}
+
+    def runs(self, text: str) -> tuple[Run, ...] | None:
+        """Return the text as parts with a font for each, or None where a glyph is in no font.
+
+        One font for the whole text is preferred to several.
+        """
+        if text not in self._found:
+            self._found[text] = self._search(text)
+        return self._found[text]
+
+    def _search(self, text: str) -> tuple[Run, ...] | None:
+        clusters = list(clusters_of(text))
+        if not all(map(_is_laid_out, clusters)):
+            return None
+        for face in self._near:
+            if all(can_draw(face, cluster) for cluster in clusters):
+                return (Run(text, face),)
+        for path in machine_fonts(frozenset("".join(clusters))):
+            for face in _faces_of(path):
+                if all(can_draw(face, cluster) for cluster in clusters):
+                    self._near.append(face)
+                    return (Run(text, face),)
+        return self._in_parts(clusters)
+
+    def _in_parts(self, clusters: list[str]) -> tuple[Run, ...] | None:
+        runs: list[Run] = []
+        for cluster in clusters:
+            face = self._face_of(cluster)
+            if face is None:
+                return None
+            if runs and runs[-1].face == face:
+                runs[-1] = Run(runs[-1].text + cluster, face)
+            else:
+                runs.append(Run(cluster, face))
+        return tuple(runs)
+
+    def _face_of(self, cluster: str) -> Face | None:
+        for face in self._near:
+            if can_draw(face, cluster):
+                return face
+        for path in machine_fonts(frozenset(cluster)):
+            for face in _faces_of(path):
+                if can_draw(face, cluster):
+                    self._near.append(face)
+                    return face
+        return None
+
+
+def clusters_of(text: str) -> Iterator[str]:
+    """Yield what is drawn as one sign: a character with its accents, or an emoji of several."""
+    cluster = ""
+    for character in text:
+        joined = cluster.endswith(_JOINER) or _follows(character)
+        if cluster and not joined:
+            yield cluster
+            cluster = ""
+        cluster += character
+    if cluster:
+        yield cluster
+
+
+@lru_cache(maxsize=4096)
+def can_draw(face: Face, cluster: str) -> bool:
+    """Tell whether a font has the glyphs of a sign, and draws something for them."""
+    known = _characters(face.path, face.number)
+    if not all(ord(character) in known for character in cluster if not _is_invisible(character)):
+        return False
+    if cluster.isspace():
+        return True
+    try:
+        # A font of coloured outlines may have the glyph, and FreeType draw nothing.
+        mask = face.at(32).getmask(cluster, mode="L")
+    except (OSError, ValueError):
+        return False
+    return mask.getbbox() is not None
+
+
+def machine_fonts(characters: frozenset[str]) -> tuple[str, ...]:
+    """Return font files of this machine that may have all of these characters, plain ones first."""
+    wanted = frozenset(character for character in characters if not _is_invisible(character) and character != " ")
+    return _fonts_of_fontconfig(wanted) or _fonts_of_folders()
+
+
+@lru_cache(maxsize=256)
+def _fonts_of_fontconfig(characters: frozenset[str]) -> tuple[str, ...]:
+    program = shutil.which("fc-list")
+    if program is None:
+        return ()
+    points = " ".join(f"{ord(character):x}" for character in sorted(characters))
+    try:
+        done = subprocess.run(
+            [program, "--format", "%{file}\n", f":charset={points}"], capture_output=True, timeout=_FC_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    names = {name for name in os.fsdecode(done.stdout).splitlines() if name.lower().endswith(_SUFFIXES)}
+    return tuple(sorted(names, key=_plainness))
+
+
+@lru_cache(maxsize=1)
+def _fonts_of_folders() -> tuple[str, ...]:
+    found = [
+        os.path.join(parent, name)
+        for folder in _font_folders()
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith(_SUFFIXES)
+    ]
+    return tuple(sorted(found, key=_plainness))
+
+
+def _font_folders() -> Iterator[str]:
+    home = os.path.expanduser("~")
+    data = os.environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
+    shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
+    yield from (os.path.join(folder, "fonts") for folder in (data, *shared.split(":")) if folder)
+    yield os.path.join(home, ".fonts")
+    if sys.platform == "darwin":
+        yield from ("/System/Library/Fonts", "/Library/Fonts", os.path.join(home, "Library", "Fonts"))
+    if sys.platform == "win32":
+        yield os.path.join(os.environ.get("WINDIR", r"C:\Windows"), "Fonts")
+
+
+def _plainness(path: str) -> tuple[int, str]:
+    name = os.path.basename(path).lower()
+    ornate = sum(word in name for word in ("bold", "italic", "oblique", "serif", "mono", "light", "thin", "black"))
+    return ornate - ("regular" in name) - 2 * ("sans" in name), name
+
+
+def _faces_given(path: Path | None) -> list[Face]:
+    if path is None:
+        return []
+    try:
+        ImageFont.truetype(str(path), 16)
+    except OSError as error:
+        try:
+            ImageFont.truetype(str(path), _PICTURE_SIZES[0])
+        except OSError:
+            what = error.strerror or one_line(error)
+            raise InputError(f"--font {path}: cannot be loaded as a font ({what}); give a .ttf or .otf file") from error
+    return _faces_of(str(path))
+
+
+def _faces_shipped() -> list[Face]:
+    """Return the fonts that come with matplotlib, which is not imported for it: that takes a second."""
+    spec = importlib.util.find_spec("matplotlib")
+    if spec is None or not spec.submodule_search_locations:
+        return []
+    folder = Path(next(iter(spec.submodule_search_locations)), "mpl-data", "fonts", "ttf")
+    path = folder / "DejaVuSans.ttf"
+    return [Face(str(path))] if path.is_file() else []
+
+
+@lru_cache(maxsize=64)
+def _loaded(path: str, number: int, size: int) -> Font:
+    for tried in (size, *_PICTURE_SIZES):
+        try:
+            return ImageFont.truetype(path, tried, index=number)
+        except OSError as error:
+            if "pixel size" not in str(error):
+                raise
+    raise OSError(f"{path}: has none of the sizes {_PICTURE_SIZES}")
+
+
+@lru_cache(maxsize=256)
+def _faces_of(path: str) -> list[Face]:
+    from fontTools.ttLib import TTCollection, TTLibError
+
+    if not path.lower().endswith((".ttc", ".otc")):
+        return [Face(path)]
+    try:
+        with TTCollection(path, lazy=True) as collection:
+            return [Face(path, number) for number in range(len(collection.fonts))]
+    except (OSError, TTLibError):
+        return []
+
+
+@lru_cache(maxsize=256)
+def _characters(path: str, number: int) -> frozenset[int]:
+    from fontTools.ttLib import TTFont
+
+    try:
+        with TTFont(path, fontNumber=number, lazy=True) as font:
+            return frozenset(font.getBestCmap() or ())
+    except Exception:  # fontTools raises many kinds for fonts that are damaged; such a font has no glyphs for us
+        return frozenset()
+
+
+def _follows(character: str) -> bool:
+    """Tell whether a character changes the one before it: accents, joiners, skin tones."""
+    return (
+        unicodedata.category(character) in ("Mn", "Mc", "Me")
+        or _is_invisible(character)
+        or ord(character) in _SKIN_TONES
+    )
+
+
+def _is_invisible(character: str) -> bool:
+    """Tell whether a character steers how others are drawn and has no glyph: joiners, directions, selectors, tags."""
+    code = ord(character)
+    return unicodedata.category(character) == "Cf" or 0xFE00 <= code <= 0xFE0F or 0xE0100 <= code <= 0xE01EF
+
+
+def _is_laid_out(cluster: str) -> bool:
+    """Tell whether Pillow can place the signs: right to left and joined letters need its layout library."""
+    if features.check("raqm"):
+        return True
+    return not any(
+        unicodedata.bidirectional(character) in ("R", "AL") or unicodedata.category(character) in ("Mn", "Mc")
+        for character in cluster
+    )

@@ -1,0 +1,99 @@
+"""Names of images from a file or from standard input, one on each line."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from kubeyolo.errors import InputError
+from kubeyolo.file_kinds import kind_of
+
+STDIN = "-"
+
+_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_QUOTES = ('"', "'")
+# A list whose first name is BMW.jpg begins as a BMP file does; what tells them apart is that it is text.
+_BINARY = re.compile(rb"[\x01-\x08\x0e-\x1f]")
+_TEXTS = ("a web page", "an SVG", "a pointer")
+
+
+def expand_lists(arguments: Iterable[str], stdin: BinaryIO) -> Iterator[str]:
+    """Yield names, with ``-`` replaced by the names that standard input holds and ``@FILE`` by those of a file.
+
+    A file whose own name begins with ``@`` is itself.
+
+    Raises:
+        InputError: A list cannot be read, or holds an image and not names.
+    """
+    for argument in arguments:
+        if argument == STDIN:
+            yield from names_in(stdin.read(), "standard input")
+        elif argument.startswith("@") and len(argument) > 1 and not os.path.lexists(argument):
+            yield from read_list(argument[1:])
+        else:
+            yield argument
+
+
+def read_list(name: str) -> list[str]:
+    """Return the names in a file; one that is not found here is looked for beside the file.
+
+    Raises:
+        InputError: The file cannot be read, or holds no names.
+    """
+    path = Path(name)
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        what = getattr(error, "strerror", None) or error
+        raise InputError(f"{name}: the list of images cannot be read: {what}") from error
+    return [_beside(entry, path.parent) for entry in names_in(data, name)]
+
+
+def names_in(data: bytes, where: str) -> list[str]:
+    """Return the names in a list: separated by line ends, or by NUL as ``find -print0`` writes them.
+
+    Raises:
+        InputError: It holds no names, or something else.
+    """
+    kind = kind_of(data)
+    if kind and (kind.startswith(_TEXTS) or _BINARY.search(data[:1024])):
+        raise InputError(
+            f"{where}: is {kind}, not a list of names; give an image by the name of its file (store it first where a "
+            "program writes it)"
+        )
+    encoding = next((encoding for bom, encoding in _BOMS if data.startswith(bom)), "")
+    if encoding:
+        try:
+            text = data.decode(encoding).removeprefix("\ufeff")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{where}: is not {encoding.upper()} text as it begins; save it as UTF-8") from error
+    else:
+        text = os.fsdecode(data)
+    separated = text.split("\0") if "\0" in text else text.split("\n")
+    if _BINARY.search(data[:1024]) and not encoding:
+        raise InputError(f"{where}: is not text; write the names of images, one on each line")
+    names = [_unquoted(name.strip("\r")) for name in separated if name.strip()]
+    if not names:
+        raise InputError(f"{where}: no names of images in it; write one on each line")
+    return names
+
+
+def _unquoted(name: str) -> str:
+    """Return a name without the quotes and spaces around it, where no file has them."""
+    if os.path.lexists(name):
+        return name
+    bare = name.strip()
+    if len(bare) > 2 and bare[0] == bare[-1] and bare[0] in _QUOTES:
+        return bare[1:-1]
+    return bare
+
+
+def _beside(name: str, folder: Path) -> str:
+    if os.path.isabs(name) or "://" in name or os.path.lexists(name):
+        return name
+    beside = os.path.join(folder, name)
+    return beside if os.path.lexists(beside) else name

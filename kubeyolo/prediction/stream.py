@@ -1,0 +1,183 @@
+"""Predictions as they come: images are read and drawn by threads while the network runs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kubeyolo.bundle import Preprocessing
+from kubeyolo.data.decode import ImageFault, Note, decode_file
+from kubeyolo.errors import KubeyoloError, one_line
+from kubeyolo.evaluation.predictor import Predictor, detect_prepared
+from kubeyolo.evaluation.preprocess import Prepared, prepare
+from kubeyolo.evaluation.runtimes import usable_cores
+from kubeyolo.prediction.drawing import Painter
+from kubeyolo.prediction.sources import Source, SourceFault
+from kubeyolo.prediction.targets import write_picture
+
+Pixels = NDArray[np.uint8]
+Rows = NDArray[np.float32]
+
+_LONGEST = 200
+NOT_DRAWN, DRAWN_AS_PNG = "not_drawn", "drawn_as_png"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Least score of a box, overlap above which the lower of two is dropped, and most boxes of an image."""
+
+    conf: float
+    iou: float
+    max_det: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in an image.
+
+    Attributes:
+        source: The image.
+        width: Of the image as a viewer shows it, in pixels.
+        height: Of the image.
+        rows: (k, 6) of x1, y1, x2, y2 in pixels, score and class number, best first.
+        notes: What was done to read it, and why it was not drawn.
+        drawn: Path of the drawn picture; None where there is none.
+    """
+
+    source: Source
+    width: int
+    height: int
+    rows: Rows
+    notes: tuple[Note, ...] = ()
+    drawn: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that cannot be read, and why."""
+
+    source: Source
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Read:
+    source: Source
+    prepared: Prepared
+    notes: tuple[Note, ...]
+    pixels: Pixels | None
+
+
+def predict_images(
+    predictor: Predictor,
+    sources: Sequence[Source],
+    thresholds: Thresholds,
+    painter: Painter | None = None,
+    targets: Sequence[Path] = (),
+) -> Iterator[Prediction | Failure]:
+    """Yield what is found in images, in their order, each as soon as it is known.
+
+    A bounded number of images is in memory: those being read ahead of the network, and those being drawn.
+
+    Args:
+        predictor: The model.
+        sources: Images.
+        thresholds: Of the boxes.
+        painter: Draws pictures with boxes; None draws none.
+        targets: Where the picture of each source is written; for a painter.
+
+    Raises:
+        WorkError: An object store does not answer.
+    """
+    threads = usable_cores()
+    ahead = max(threads + 1, 2 * predictor.batch_size)
+    places = iter(targets)
+    waiting: deque[Future[Prediction | Failure]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="kubeyolo-predict")
+    try:
+        size, preprocessing = predictor.image_size, predictor.manifest.preprocessing
+
+        def read(source: Source) -> _Read | Failure:
+            return _read(source, size, preprocessing, painter is not None)
+
+        reads = _in_order(pool, read, sources, ahead)
+        while batch := list(islice(reads, predictor.batch_size)):
+            for outcome, pixels in _detect(predictor, batch, thresholds):
+                target = next(places, None)
+                if painter and target and pixels is not None and isinstance(outcome, Prediction):
+                    waiting.append(pool.submit(_draw, painter, outcome, pixels, target))
+                else:
+                    waiting.append(_done(outcome))
+            while waiting and (waiting[0].done() or len(waiting) > threads):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, read: Callable[[Source], _Read | Failure], sources: Sequence[Source], ahead: int
+) -> Iterator[_Read | Failure]:
+    """Yield what is read of each source, and have as many as ``ahead`` read or being read."""
+    asked: deque[Future[_Read | Failure]] = deque()
+    for source in sources:
+        asked.append(pool.submit(read, source))
+        if len(asked) >= ahead:
+            yield asked.popleft().result()
+    while asked:
+        yield asked.popleft().result()
+
+
+def _read(source: Source, size: tuple[int, int], preprocessing: Preprocessing, keep: bool) -> _Read | Failure:
+    """Read and letterbox an image; its own pixels are kept where they are to be drawn on."""
+    try:
+        decoded = decode_file(source.read(), preprocessing.levels)
+        prepared = prepare(decoded.pixels, size, preprocessing)
+    except (SourceFault, ImageFault) as error:
+        return Failure(source, str(error))
+    except MemoryError:
+        return Failure(source, "does not fit in memory")
+    except KubeyoloError:
+        raise
+    except Exception as error:  # one odd file among thousands must not cost the results of the others
+        return Failure(source, f"cannot be decoded ({type(error).__name__}: {one_line(error, _LONGEST)})")
+    return _Read(source, prepared, decoded.notes, decoded.pixels if keep else None)
+
+
+def _detect(
+    predictor: Predictor, batch: Sequence[_Read | Failure], thresholds: Thresholds
+) -> Iterator[tuple[Prediction | Failure, Pixels | None]]:
+    """Yield what is found in each image of a batch, in their order, with the pixels that were kept."""
+    prepared = [read.prepared for read in batch if isinstance(read, _Read)]
+    rows = iter(detect_prepared(predictor, prepared, thresholds.conf, thresholds.iou, thresholds.max_det))
+    for read in batch:
+        if isinstance(read, Failure):
+            yield read, None
+        else:
+            width, height = read.prepared.place.image_width, read.prepared.place.image_height
+            yield Prediction(read.source, width, height, next(rows), read.notes), read.pixels
+
+
+def _draw(painter: Painter, found: Prediction, pixels: Pixels, target: Path) -> Prediction:
+    """Write the drawn picture; what goes wrong becomes a note, the result is kept."""
+    try:
+        written = write_picture(painter.draw(pixels, found.rows), target)
+    except Exception as error:  # of drawing and of writing, whatever it is: the boxes are there
+        reason = getattr(error, "strerror", None) or one_line(error, _LONGEST) or type(error).__name__
+        return replace(found, notes=(*found.notes, Note(NOT_DRAWN, f"not drawn: {target}: {reason}")))
+    notes = (Note(DRAWN_AS_PNG, written.note),) if written.note else ()
+    return replace(found, notes=found.notes + notes, drawn=written.path)
+
+
+def _done(outcome: Prediction | Failure) -> Future[Prediction | Failure]:
+    future: Future[Prediction | Failure] = Future()
+    future.set_result(outcome)
+    return future

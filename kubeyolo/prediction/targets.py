@@ -1,0 +1,142 @@
+"""Where drawn pictures are written, and writing them: never over a picture that somebody else made."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+
+from PIL import Image, PngImagePlugin
+
+from kubeyolo.errors import InputError
+from kubeyolo.prediction.mark import MARK, is_drawn
+from kubeyolo.prediction.sources import Source
+from kubeyolo.storage.base import PART_SUFFIX
+
+JPEG_SIDE = 65500
+"""Pixels: the longest side that is written as JPEG; the format ends at 65535."""
+JPEG_QUALITY = 92
+
+_JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
+_LOSSLESS_SUFFIXES = frozenset({".tif", ".tiff", ".bmp", ".dib"})
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where a picture was drawn, and a note where it is not written as its name says; empty otherwise."""
+
+    path: str
+    note: str = ""
+
+
+def plan_targets(sources: Sequence[Source], folder: Path) -> list[Path]:
+    """Return where the drawn picture of each source is written: below ``folder``, as the sources lie to each other.
+
+    Of one folder it is the path below it; of several, the path below what they have in common. JPEG and PNG keep
+    their names; others get an ending after it, so that ``a.tif`` and ``a.png`` do not meet.
+
+    Raises:
+        InputError: A picture would be written over an image that is read, or over one that was not drawn by this
+            command, or into the folder of the images; or the folder cannot be written.
+    """
+    common = _common_folder(sources)
+    targets: list[Path] = []
+    owners: dict[str, str] = {}
+    for source in sources:
+        inner = PurePosixPath(*_below(source, common), *source.inner.parts)
+        path = _free(folder / inner.with_name(target_name(inner.name)), source.name, owners)
+        targets.append(path)
+    _check_inputs(sources, folder, targets)
+    for path in targets:
+        if os.path.lexists(path) and not is_drawn(path):
+            raise InputError(
+                f"{path}: is there, and was not drawn by this command; give --output another folder, or remove it"
+            )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {folder}: the folder cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"--output {folder}: nothing can be written into this folder; give another one")
+    return targets
+
+
+def target_name(name: str) -> str:
+    """Return the name of the drawn picture of an image."""
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in _JPEG_SUFFIXES or suffix == ".png":
+        return name
+    return f"{name}.png" if suffix in _LOSSLESS_SUFFIXES else f"{name}.jpg"
+
+
+def write_picture(picture: Image.Image, path: Path) -> Written:
+    """Write a picture, whole or not at all, as its suffix says; as PNG where it is too large for JPEG.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    note = ""
+    as_png = path.suffix.lower() == ".png"
+    if not as_png and max(picture.size) > JPEG_SIDE:
+        path, as_png = path.with_name(f"{path.name}.png"), True
+        note = f"{picture.width} x {picture.height} pixels are more than JPEG holds"
+        if os.path.lexists(path) and not is_drawn(path):
+            raise FileExistsError(errno.EEXIST, "is there, and was not drawn by this command", str(path))
+    data = BytesIO()
+    if as_png:
+        about = PngImagePlugin.PngInfo()
+        about.add_text("Comment", MARK.decode())
+        picture.save(data, "PNG", pnginfo=about, compress_level=2)
+    else:
+        picture.save(data, "JPEG", quality=JPEG_QUALITY, comment=MARK)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{os.getpid()}-{threading.get_ident()}{PART_SUFFIX}")
+    try:
+        part.write_bytes(data.getbuffer())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return Written(str(path), note)
+
+
+def _common_folder(sources: Sequence[Source]) -> tuple[str, ...]:
+    folders = {source.folder: _parts(source) for source in sources if not source.fault}
+    return tuple(os.path.commonprefix(sorted(folders.values()))) if folders else ()
+
+
+def _below(source: Source, common: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the parts of a source's folder below the common one; none where it is not known that it is read."""
+    return () if source.fault else _parts(source)[len(common) :]
+
+
+def _parts(source: Source) -> tuple[str, ...]:
+    if source.stored:
+        return tuple(part for part in source.folder.split("/") if part and not part.endswith(":"))
+    return tuple(part for part in os.path.abspath(source.folder or ".").split(os.sep) if part)
+
+
+def _free(path: Path, source: str, owners: dict[str, str]) -> Path:
+    """Return the path, numbered where another source has it already (``photo.jpg`` and ``photo``)."""
+    number, free = 1, path
+    # Names that differ by case are one file on many machines.
+    while owners.setdefault(str(free).casefold(), source) != source:
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
+
+
+def _check_inputs(sources: Sequence[Source], folder: Path, targets: Sequence[Path]) -> None:
+    here = os.path.realpath(folder)
+    read = {os.path.realpath(source.name) for source in sources if not source.stored}
+    folders = {os.path.dirname(name) for name in read} | {
+        os.path.realpath(source.folder or ".") for source in sources if not source.stored and not source.fault
+    }
+    if here in folders:
+        raise InputError(f"--output {folder}: the images lie in this folder; give another one for the drawn pictures")
+    for target in targets:
+        if os.path.realpath(target) in read:
+            raise InputError(f"--output {folder}: {target} is an image that is read; give another folder")
