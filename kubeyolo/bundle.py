@@ -41,7 +41,17 @@ _FOLDER = rf"([0-9a-f]{{{_FOLDER_DIGITS}}}(-[0-9a-f]+)?)?"
 _MOST_PUBLISHERS = 100
 _MOST_READINGS = 5
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_PACKAGES = ("kubeyolo", "mindspore", "numpy", "onnx", "onnxruntime", "opencv-python-headless", "pycocotools")
+_PACKAGES = (
+    "kubeyolo",
+    "mindspore",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "opencv-python-headless",
+    "pillow",
+    "pycocotools",
+    "simplejpeg",
+)
 
 
 class UnreadableManifest(InputError):
@@ -71,6 +81,9 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     resize: Literal["letterbox"] = "letterbox"
+    levels: tuple[float, float] | None = Field(
+        None, description="Samples that become 0 and 255 in images with more than 8 bits; null for the whole range."
+    )
     padding: Literal["left = floor(total / 2), top = floor(total / 2)"] = (
         "left = floor(total / 2), top = floor(total / 2)"
     )
@@ -90,6 +103,7 @@ class DatasetReference(BaseModel):
     name: str
     digest: str
     uri: str
+    findings: tuple[str, ...] = Field((), description="What its validation found, a line each.")
 
 
 class BundleManifest(BaseModel):

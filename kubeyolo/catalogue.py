@@ -79,10 +79,22 @@ _ALL = (
         name="validate_dataset",
         title="Checks every annotation and every image, and stores the data set as shards under its content's digest.",
         image="validate",
+        reads=(
+            "data.format",
+            "data.split",
+            "data.split_seed",
+            "data.split_group",
+            "data.orientation",
+            "data.levels",
+            "data.findings",
+            "data.strict",
+            "evaluate.split",
+        ),
         outputs={"dataset": _DATASET, "record": _RECORD},
         artifacts=(
             Artifact("validated_dataset", "Dataset", "The stored data set: URI, digest, classes and counts."),
-            Artifact("data_report", "HTML", "Counts, distributions and sample images."),
+            Artifact("data_report", "HTML", "Findings, counts, distributions and sample images."),
+            Artifact("data_findings", "Markdown", "What was mended, left out or is to be looked at, with counts."),
         ),
         cards={
             "training images": "train_images",
@@ -90,6 +102,7 @@ _ALL = (
             "training boxes": "train_boxes",
             "validation boxes": "val_boxes",
             "classes": "classes",
+            "findings": "findings_count",
         },
     ),
     Step(
@@ -127,7 +140,7 @@ _ALL = (
         name="train",
         title="Trains the detector, in processes of this step or in a job of its own, with checkpoints in the store.",
         image="train",
-        reads=("data", "augment", "train"),
+        reads=("data.workers", "data.cache", "data.cache_limit_mb", "data.label_capacity", "augment", "train"),
         inputs={
             "dataset": _DATASET,
             "backbone": "Reference of the bundle of a pretrained backbone to start from; empty for none.",

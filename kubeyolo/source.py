@@ -38,14 +38,19 @@ WEIGHTS = ("config/schema.py", "data", "losses", "models", "runtime.py", "traini
 NO_WEIGHTS = (
     "__init__.py",  # the version, and settings of protobuf
     "catalogue.py",  # names settings that a pretraining reads; they are part of its identity
+    "config/class_names.py",  # compares names of classes; weights do not depend on them
     "config/text.py",  # reads settings; their values are part of a training's identity
+    "config/text_file.py",  # as config/text.py
     "bundle.py",  # stores weights and reads them as they are; their digest is part of a training's identity
     "data/checks.py",  # refuses data sets; does not change images
     "data/digest.py",  # the digest itself is part of a training's identity
+    "data/duplicates.py",  # tells of copies; does not change images
     "data/sample.py",  # generates a data set, which has a digest of its own
     "data/texture.py",  # as data/sample.py
     "errors.py",
+    "file_kinds.py",  # names files that are refused
     "evaluation",  # imported for validation while training
+    "file_kinds.py",  # names what is refused
     "launch/guard.py",  # ends the process when its parent is gone
     "progress.py",
     "storage",  # moves bytes
@@ -68,9 +73,11 @@ NO_RESULTS = (
     "config/presets",
     "config/reference.py",
     "config/text.py",
+    "config/text_file.py",
     "errors.py",
     "estimate.py",
     "events.py",
+    "file_kinds.py",
     "index.py",
     "kubeflow",
     "launch",
@@ -99,7 +106,7 @@ _MESSAGE_ENDINGS = ("Error", "NotFound", "Work")
 _DESCRIBED_CALLS = frozenset({"Argument", "Field", "Option"})
 _DESCRIPTIONS = frozenset({"description", "help", "json_schema_extra"})
 
-_WEIGHTS_PACKAGES = ("mindspore", "numpy", "opencv-python-headless")
+_WEIGHTS_PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
 _RESULTS_PACKAGES = (*_WEIGHTS_PACKAGES, "onnx", "onnxruntime", "pycocotools")
 
 

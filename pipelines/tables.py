@@ -9,6 +9,7 @@ from pathlib import Path
 from kubeyolo.catalogue import DETECTOR_TRAINING, PIPELINES, STEPS, Step, steps_of
 from kubeyolo.compiled.read import fields_of, pipeline_text, task_names
 from kubeyolo.config.reference import reference_table
+from kubeyolo.report.findings import kinds_table
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- made by: make pipelines ({}) -->", "<!-- end of what is made -->"
@@ -59,6 +60,7 @@ def made_files() -> dict[Path, str]:
     }
     makers[ROOT / "README.md"] = ("steps", step_table)
     makers[ROOT / "docs" / "runs.md"] = ("forms", form_tables)
+    makers[ROOT / "docs" / "data.md"] = ("findings", lambda: kinds_table().strip())
     makers[ROOT / "docs" / "configuration.md"] = ("settings", lambda: reference_table().strip())
     return {path: _replaced(path, what, make()) for path, (what, make) in makers.items()}
 

@@ -34,7 +34,7 @@ PROGRAMS = {
 }
 """What an image runs besides its steps."""
 
-PACKAGES = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
+PACKAGES = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow", "fontTools": "fonttools"}
 IMPORTED = {"ml-dtypes": "ml_dtypes"}
 
 # Reached by reading alone: runtimes and measurements that the step does not call.
@@ -145,7 +145,8 @@ runs = [configure(pipeline, form) for pipeline, form in json.loads(sys.argv[1])]
 class Artifact:
     path, metadata = sys.argv[3], {}
 validate_dataset(
-    settings=runs[0].settings["validate_dataset"].struct(), validated_dataset=Artifact(), data_report=Artifact()
+    settings=runs[0].settings["validate_dataset"].struct(), validated_dataset=Artifact(), data_report=Artifact(),
+    data_findings=Artifact(),
 )
 print(json.dumps({"names": [run.name for run in runs], "modules": sorted(sys.modules)}))
 """

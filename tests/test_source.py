@@ -278,7 +278,13 @@ def test_the_digests_of_the_library_are_those_of_its_files(tmp_path: Path) -> No
 
 
 def test_versions_are_those_of_the_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(source.weights_versions()) <= {"mindspore", "numpy", "opencv-python-headless"}
+    assert set(source.weights_versions()) <= {
+        "mindspore",
+        "numpy",
+        "opencv-python-headless",
+        "pillow",
+        "simplejpeg",
+    }
     assert source.weights_versions().items() <= source.results_versions().items()
     assert re.match(r"\d+\.\d+", source.weights_versions()["numpy"])
 

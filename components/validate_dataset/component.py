@@ -12,6 +12,7 @@ def validate_dataset(
     settings: dict,
     validated_dataset: dsl.Output[dsl.Dataset],
     data_report: dsl.Output[dsl.HTML],
+    data_findings: dsl.Output[dsl.Markdown],
 ) -> NamedTuple("Outputs", [("dataset", str), ("record", str)]):
     """Check and store the data set."""
     from kubeyolo.steps.component import validate_dataset as run
@@ -20,4 +21,5 @@ def validate_dataset(
         settings=settings,
         validated_dataset=validated_dataset,
         data_report=data_report,
+        data_findings=data_findings,
     )

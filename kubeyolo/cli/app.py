@@ -10,7 +10,21 @@ from typing import Annotated, Any
 import typer
 
 from kubeyolo import __version__
-from kubeyolo.cli import copy, errors, forms, models, pipeline, predict, run, sample, steps, weights
+from kubeyolo.cli import (
+    convert,
+    copy,
+    errors,
+    forms,
+    models,
+    pipeline,
+    predict,
+    run,
+    sample,
+    steps,
+    streams,
+    weights,
+)
+from kubeyolo.storage.cache import settle_folders
 
 app = typer.Typer(
     name="kubeyolo",
@@ -33,6 +47,7 @@ app.command("publish")(steps.publish)
 app.command("predict")(predict.predict)
 app.command("sample")(sample.sample)
 app.command("copy")(copy.copy)
+app.command("convert")(convert.convert)
 app.add_typer(models.group, name="models")
 app.add_typer(pipeline.group, name="pipeline")
 app.add_typer(weights.group, name="weights")
@@ -61,8 +76,13 @@ def common(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    if arguments is None:
+        streams.run_in_utf8()
+        streams.prepare_streams()
     command: Any = typer.main.get_command(app)
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and not {*given} & {"-h", "--help", "--version"}:
+        settle_folders()
     sys.exit(errors.exit_code_of(lambda: command.main(given, prog_name="kubeyolo", standalone_mode=False), given))
 
 

@@ -52,6 +52,11 @@ OutputOption = Annotated[
     str, typer.Option("--output", "-o", metavar="URI", help="Where to write; by default below the store.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+FormatOption = Annotated[
+    str,
+    typer.Option("--format", metavar="NAME", help="Layout of the data, such as yolo; by default found out."),
+]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse the data for every finding.")]
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="URI of a stored data set, as 'kubeyolo validate' prints it.")
 ]
@@ -78,3 +83,11 @@ def fields_of_pairs(pairs: list[str] | None) -> dict[str, str]:
 def sets_of(sets: list[str] | None) -> tuple[str, ...]:
     """Return the pairs of ``--set``, none when it was not given."""
     return tuple(sets or ())
+
+
+def data_pairs(data_format: str, strict: bool) -> tuple[str, ...]:
+    """Return the pairs of ``--set`` that ``--format`` and ``--strict`` stand for."""
+    import json
+
+    pairs = (f"data.format={json.dumps(data_format)}",) if data_format else ()
+    return (*pairs, "data.strict=true") if strict else pairs

@@ -12,11 +12,14 @@ from kubeyolo.cli.options import (
     BundleArgument,
     ConfigOption,
     DatasetArgument,
+    FormatOption,
     JsonOption,
     ModelOption,
     OutputOption,
     SetOption,
     StoreOption,
+    StrictOption,
+    data_pairs,
     sets_of,
 )
 from kubeyolo.cli.streams import only_result
@@ -27,28 +30,33 @@ if TYPE_CHECKING:
 
 
 def validate(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder or URI of a COCO data set.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder or URI of a data set.")],
     store: StoreOption = DEFAULT_STORE,
+    data_format: FormatOption = "",
+    strict: StrictOption = False,
     config_file: ConfigOption = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a COCO data set and store it: every annotation, every image.
+    """Check a data set and store it: every annotation, every image.
 
-    The folder has annotations/train.json, annotations/val.json, train/ and val/.
+    COCO in the layouts of the usual tools, YOLO, Pascal VOC and others; docs/data.md lists them. What can be mended is
+    mended and counted; --strict refuses every finding.
 
     [bold]Examples[/bold]
 
       kubeyolo validate data/bccd
 
       kubeyolo validate minio://kubeyolo/data/coco --store minio://kubeyolo
+
+      kubeyolo validate data/export --strict --set data.findings.crowd_many=warn
     """
     from kubeyolo.config.load import load_config
     from kubeyolo.steps.validate import validate_dataset
 
-    load_config(None, config_file, sets_of(sets))
+    config = load_config(None, config_file, [*sets_of(sets), *data_pairs(data_format, strict)])
     with only_result(as_json):
-        record = validate_dataset(data, store).record
+        record = validate_dataset(data, store, config=config).record
     print_record(record, as_json)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kubeyolo.errors import one_line
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -31,10 +33,31 @@ def print_record(uri: str, as_json: bool = False) -> None:
     rows = [(name, value) for name, value in record.outputs.items() if value]
     rows += [("report", record.report)] if record.report else []
     # Some outputs are among the metrics too, so that Kubeflow shows them.
-    metrics = {name: value for name, value in flat(record.metrics).items() if record.outputs.get(name) != value}
+    findings, warnings = record.metrics.get("findings", ()), record.metrics.get("warnings", ())
+    told_apart = ("findings", "warnings")
+    metrics = {
+        name: value
+        for name, value in flat(record.metrics).items()
+        if record.outputs.get(name) != value and name not in told_apart
+    }
     rows += [(name, figure(value)) for name, value in metrics.items()]
     rows.append(("seconds", f"{record.seconds:.1f}"))
     wide_console().print(pairs_table(record.step, rows))
+    print_findings(findings)
+    for line in warnings:
+        print(f"warning: {line}")
+
+
+def print_findings(findings: Sequence[Mapping[str, Any]]) -> None:
+    """Print the findings of a data set, a line each, and how to say otherwise."""
+    if not findings:
+        return
+    print("findings:")
+    for each in findings:
+        note = f" ({each['note']})" if each.get("note") else ""
+        print(f"  {each['action']:<5} {each['about']}: {each['count']:,}{note} [{each['code']}]")
+        print(f"        {each['done']}; the first: {one_line(str(each['first']), 300)}")
+        print(f"        {each['remedy']}")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -35,6 +35,8 @@ def _keys() -> Iterator[tuple[str, Mapping[str, Any], Any]]:
 def _type(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(str(value) for value in schema["enum"])
+    if schema["type"] == "object":
+        return f"{_type(schema['additionalProperties'])}, by name"
     if schema["type"] == "array":
         return f"list of {_type(schema['items'])}"
     bounds = [f"{sign}{schema[bound]}" for bound, sign in _BOUNDS if bound in schema]

@@ -53,7 +53,7 @@ def _plain_value(value: Any, annotation: Any) -> Any:
 
 
 class DataConfig(Section):
-    """How batches are made."""
+    """How a data set is read and how batches are made."""
 
     workers: int = Field(
         default=2,
@@ -68,6 +68,42 @@ class DataConfig(Section):
     label_capacity: int = Field(
         default=0, ge=0, le=1_000_000, description="Rows of the padded label array of a batch; 0 derives it."
     )
+    format: str = Field(
+        default="", description="Layout of the data set as it comes in, such as coco, yolo or voc; empty finds it out."
+    )
+    split: float = Field(
+        default=0.2,
+        gt=0,
+        le=0.9,
+        description="Share of the images that becomes val, where one annotation file has all images.",
+    )
+    split_seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of that division.")
+    split_group: str = Field(
+        default="",
+        description="Key of the images whose value tells which belong together, such as video_id; a group is not "
+        "divided. Empty for none.",
+    )
+    orientation: Literal["auto", "ignore"] = Field(
+        default="auto",
+        description="auto turns images by their EXIF orientation where the annotations allow it; ignore takes the "
+        "pixels as stored.",
+    )
+    levels: tuple[float, ...] = Field(
+        default=(),
+        description="[least, largest] sample of images with more than 8 bits: mapped to 0..255. Empty takes the whole "
+        "range of their type.",
+    )
+    findings: dict[str, Literal["mend", "warn", "refuse"]] = Field(
+        default={}, description="What is done about single kinds of findings, by code; docs/data.md has the codes."
+    )
+    strict: bool = Field(default=False, description="Refuse the data set for every finding.")
+
+    @field_validator("levels")
+    @classmethod
+    def _are_levels(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if value and (len(value) != 2 or value[0] >= value[1]):
+            raise ValueError("expected [least, largest], or an empty list")
+        return value
 
 
 class AugmentConfig(Section):

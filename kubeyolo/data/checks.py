@@ -1,114 +1,190 @@
-"""Every image of a split read once, in parallel, and compared with its annotations."""
+"""Every image of a split read and decoded once, in parallel, and compared with its annotations."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import Literal
 
-from kubeyolo.data.decode import image_fault
-from kubeyolo.data.index import SplitIndex
-from kubeyolo.errors import InputError
-from kubeyolo.progress import track
+from kubeyolo.data.decode import Levels, Note, decode_stored
+from kubeyolo.data.duplicates import perceptual_hash, small_grey, thumbnail
+from kubeyolo.data.headers import Header, ImageFault, read_header
 
-_MOST_FAULTS = 100
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, how many images are done, and how many there are."""
 
-_REMEDY = "replace the file, or remove it from the annotations"
+FaultCode = Literal["", "image_missing", "image_damaged", "size_differs", "size_scaled"]
+Size = tuple[int, int]
+_SAME_SHAPE = 0.01
+"""Sides whose ratio differs by less belong to a copy of another size."""
+
+_CUT = 0.05
+"""A side that differs by less was cut off, not scaled."""
 
 
 @dataclass(frozen=True)
-class CheckedImage:
-    """The bytes of an image file that was found good."""
+class LookedImage:
+    """What was found in an image file.
+
+    Attributes:
+        data: The file; empty when it cannot be read.
+        sha256: Of the file.
+        width: Pixels of a row of the image as it is used, that is turned by ``orientation``; 0 when unknown.
+        height: Its rows.
+        orientation: How the stored pixels are to be turned, 1 to 8 as EXIF counts; 1 leaves them.
+        notes: What there is to know about it.
+        hash: 64 bits that are nearly the same for images that look the same; 0 for images that show little.
+        thumbnail: What verifies such a likeness; empty for images that show little.
+        fault: Why it cannot be used, as words that follow its name; empty when it can.
+        fault_code: The kind of the fault, one of :data:`kubeyolo.data.findings.KINDS`.
+    """
 
     data: bytes
     sha256: str
+    width: int = 0
+    height: int = 0
+    orientation: int = 1
+    notes: tuple[Note, ...] = ()
+    hash: int = 0
+    thumbnail: bytes = b""
+    fault: str = ""
+    fault_code: FaultCode = ""
 
 
-@dataclass(frozen=True)
-class _Looked:
-    data: bytes
-    sha256: str
-    fault: str | None
-
-
-def check_images(
-    index: SplitIndex,
-    image_folder: Path,
-    annotation_file: Path,
+def look_at_images(
+    paths: Sequence[Path],
+    sizes: Sequence[Size | None],
+    *,
+    apply_orientation: bool = True,
+    levels: Levels | None = None,
+    compare: bool = True,
     threads: int | None = None,
-    progress: OnProgress | None = None,
-) -> None:
-    """Decode every image of a split; without ``progress`` a bar is shown.
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[LookedImage]:
+    """Read and decode images in threads, and yield what was found in the order of ``paths``.
 
-    Raises:
-        InputError: A file is missing, empty, truncated, no image, or of another size than annotated; naming the first
-            such file, its image id, and how many more there are.
+    A bounded number of files is in memory at a time.
+
+    Args:
+        paths: The image files.
+        sizes: Width and height that the annotations say, None where they say nothing.
+        apply_orientation: Whether EXIF orientations are applied where the annotated size does not speak against it.
+        levels: Values of samples of more than 8 bits that become 0 and 255.
+        compare: Whether to make the hash and the thumbnail that find near copies.
+        threads: How many; by default as many as there are processors, and no more than 8.
+        progress: Called with the number of images that are done.
     """
-    for _ in read_images(index, image_folder, annotation_file, threads, progress):
-        pass
-
-
-def read_images(
-    index: SplitIndex,
-    image_folder: Path,
-    annotation_file: Path,
-    threads: int | None = None,
-    progress: OnProgress | None = None,
-) -> Iterator[CheckedImage]:
-    """Yield the image files of a split in the order of its index, each read once and checked.
-
-    After a bad file no more are yielded, the others are still checked so that the error can tell their number.
-
-    Raises:
-        InputError: As :func:`check_images`, when all files were looked at.
-    """
-    first = ""
-    faults = 0
-    looked = _look_at_all(index, image_folder, threads or min(8, os.cpu_count() or 1))
-    what = f"checking images of {image_folder.name}"
-    for i, image in enumerate(looked if progress else track(looked, what, total=len(index))):
-        if progress:
-            progress(what, i + 1, len(index))
-        if image.fault:
-            faults += 1
-            path = image_folder / index.file_name[i]
-            first = first or f"{path} (image {index.image_id[i]} of {annotation_file.name}) {image.fault}"
-            if faults == _MOST_FAULTS:
-                break
-        elif not faults:
-            yield CheckedImage(image.data, image.sha256)
-    if faults:
-        more = f"at least {faults - 1}" if faults == _MOST_FAULTS else str(faults - 1)
-        raise InputError(f"{first}{f' (and {more} more)' if faults > 1 else ''}; {_REMEDY}")
-
-
-def _look_at_all(index: SplitIndex, image_folder: Path, threads: int) -> Iterator[_Looked]:
-    """Look at the images in threads (decoding holds no lock), with a bounded number of files in memory."""
-    pending: deque[Future[_Looked]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="kubeyolo-check") as pool:
+    number = threads or min(8, len(os.sched_getaffinity(0)))
+    pending: deque[Future[LookedImage]] = deque()
+    done = count(1)
+    with ThreadPoolExecutor(number, thread_name_prefix="kubeyolo-check") as pool:
         try:
-            for i, name in enumerate(index.file_name):
-                pending.append(pool.submit(_look, image_folder / name, int(index.width[i]), int(index.height[i])))
-                if len(pending) > 4 * threads:
-                    yield pending.popleft().result()
+            for path, size in zip(paths, sizes, strict=True):
+                pending.append(pool.submit(_look, path, size, apply_orientation, levels, compare))
+                if len(pending) > 4 * number:
+                    yield _next(pending, done, progress)
             while pending:
-                yield pending.popleft().result()
+                yield _next(pending, done, progress)
         finally:
             for future in pending:
                 future.cancel()
 
 
-def _look(path: Path, width: int, height: int) -> _Looked:
+def _next(
+    pending: deque[Future[LookedImage]], done: Iterator[int], progress: Callable[[int], None] | None
+) -> LookedImage:
+    looked = pending.popleft().result()
+    if progress is not None:
+        progress(next(done))
+    return looked
+
+
+def _look(path: Path, size: Size | None, apply_orientation: bool, levels: Levels | None, compare: bool) -> LookedImage:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return _Looked(b"", "", "is missing")
+        return LookedImage(b"", "", fault="is missing", fault_code="image_missing")
     except OSError as error:
-        return _Looked(b"", "", f"cannot be read ({error.strerror})")
-    return _Looked(data, hashlib.sha256(data).hexdigest(), image_fault(data, width, height))
+        return LookedImage(b"", "", fault=f"cannot be read ({error.strerror})", fault_code="image_missing")
+    return look_at_image(data, size, apply_orientation, levels, compare)
+
+
+def look_at_image(
+    data: bytes,
+    size: Size | None,
+    apply_orientation: bool = True,
+    levels: Levels | None = None,
+    compare: bool = True,
+) -> LookedImage:
+    """Look at the bytes of one image; see :func:`look_at_images`."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        header = read_header(data)
+        pixels, notes = decode_stored(data, header, levels)
+    except ImageFault as error:
+        return LookedImage(data, sha256, fault=str(error), fault_code="image_damaged")
+    orientation, note = _orientation(header, size, apply_orientation)
+    if note is not None:
+        notes.append(note)
+    used = _used_size(header, orientation)
+    fault, code = _size_fault(header, orientation, size)
+    # Copies are compared as stored: a copy that is turned by its tag alone is hardly ever made.
+    small = small_grey(pixels) if compare else None
+    return LookedImage(
+        data,
+        sha256,
+        *used,
+        orientation,
+        tuple(notes),
+        perceptual_hash(small) if small is not None else 0,
+        thumbnail(small) if small is not None else b"",
+        fault,
+        code,
+    )
+
+
+def _used_size(header: Header, orientation: int) -> Size:
+    return (header.height, header.width) if orientation >= 5 else (header.width, header.height)
+
+
+def _orientation(header: Header, annotated: Size | None, apply: bool) -> tuple[int, Note | None]:
+    """Decide how an image is turned: as its tag says unless the annotated size is that of the stored pixels."""
+    tag = header.orientation
+    if tag == 1:
+        return 1, None
+    if not apply:
+        return 1, Note("orientation", f"EXIF orientation {tag}, ignored as data.orientation says")
+    stored, turned = (header.width, header.height), _used_size(header, tag)
+    if annotated is not None and turned != stored and turned != annotated:
+        is_stored = annotated == stored or (_same_shape(annotated, stored) and not _same_shape(annotated, turned))
+        if is_stored:
+            return 1, Note("orientation", f"EXIF orientation {tag}, not applied: annotated is the size as stored")
+    return tag, Note("orientation", f"EXIF orientation {tag}, applied")
+
+
+def _same_shape(a: Size, b: Size) -> bool:
+    """Whether two sizes belong to copies of one image at different scales, rounded to whole pixels."""
+    if min(*a, *b) < 1:
+        return False
+    across, down = a[0] / b[0], a[1] / b[1]
+    if min(abs(across - 1), abs(down - 1)) < _CUT:
+        return False
+    return abs(across - down) <= max(_SAME_SHAPE * across, 1 / min(b), across / min(a))
+
+
+def _size_fault(header: Header, orientation: int, annotated: Size | None) -> tuple[str, FaultCode]:
+    """Return how the size of an image as used differs from the annotated one."""
+    used = _used_size(header, orientation)
+    if annotated is None or annotated == used:
+        return "", ""
+    note = ""
+    if annotated == used[::-1]:
+        note = f"; EXIF orientation {orientation} is applied" if orientation >= 5 else "; the sides are exchanged"
+    words = f"has {used[0]} x {used[1]} pixels where the annotations say {annotated[0]} x {annotated[1]}{note}"
+    return words, "size_scaled" if _same_shape(annotated, used) else "size_differs"

@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from kubeyolo.data.decode import decode_image
+from kubeyolo.data.decode import Image, ImageFault, Levels, decode_image
 from kubeyolo.data.index import SplitIndex
-from kubeyolo.data.manifest import MANIFEST_NAME, SCHEMA_VERSION, DatasetManifest, SplitManifest, StoredFile
+from kubeyolo.data.manifest import (
+    MANIFEST_NAME,
+    READABLE_VERSIONS,
+    SCHEMA_VERSION,
+    DatasetManifest,
+    SplitManifest,
+    StoredFile,
+)
 from kubeyolo.errors import InputError, first_problem, suggest
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.cache import cache_folder
@@ -57,7 +63,7 @@ class Dataset:
         paths = self._paths((split.index, *split.shards))
         index = SplitIndex.load(paths[0])
         _check_index(paths[0], index, split, len(self.classes))
-        return Split(name, index, tuple(paths[1:]))
+        return Split(name, index, tuple(paths[1:]), self.manifest.levels)
 
     def verify(self) -> None:
         """Compare every file of the data set with its checksum; opening a local one compares sizes only.
@@ -92,10 +98,11 @@ class Dataset:
 class Split:
     """The images and boxes of one split; may be pickled, and read from several threads or processes."""
 
-    def __init__(self, name: str, index: SplitIndex, shards: Sequence[Path]) -> None:
+    def __init__(self, name: str, index: SplitIndex, shards: Sequence[Path], levels: Levels | None = None) -> None:
         self.name = name
         self.index = index
         self.shards = tuple(shards)
+        self.levels = levels
         self._open: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -115,18 +122,24 @@ class Split:
             raise InputError(f"{self.shards[shard]}: cut short before {self.index.file_name[i]!r}; {_REMEDY}")
         return data
 
-    def read_image(self, i: int) -> NDArray[np.uint8]:
-        """Return image ``i`` (H, W, 3) RGB, without regard to EXIF orientation.
+    def read_image(self, i: int) -> Image:
+        """Return image ``i`` (H, W, 3) RGB, turned as its annotations see it.
 
         Raises:
             InputError: The shard is damaged: no image of the annotated size is where the index says.
         """
-        image = decode_image(self.read_bytes(i))
-        if image is None or image.shape[:2] != (self.index.height[i], self.index.width[i]):
-            assert self.index.shard is not None
-            path, name = self.shards[int(self.index.shard[i])], self.index.file_name[i]
-            raise InputError(f"{path}: damaged, {name!r} cannot be decoded from it; {_REMEDY}")
+        try:
+            image = decode_image(self.read_bytes(i), self.index.orientation_of(i), self.levels)
+        except ImageFault as error:
+            raise self._damaged(i) from error
+        if image.shape[:2] != (self.index.height[i], self.index.width[i]):
+            raise self._damaged(i)
         return image
+
+    def _damaged(self, i: int) -> InputError:
+        assert self.index.shard is not None
+        path, name = self.shards[int(self.index.shard[i])], self.index.file_name[i]
+        return InputError(f"{path}: damaged, {name!r} cannot be decoded from it; {_REMEDY}")
 
     def close(self) -> None:
         """Close the shards; they are opened again when needed."""
@@ -177,7 +190,7 @@ def open_dataset(uri: str | Path, cache: Path | None = None) -> Dataset:
         manifest = DatasetManifest.model_validate_json(data)
     except ValidationError as error:
         raise InputError(f"{where}: not a data set manifest ({first_problem(error)}); {_REMEDY}") from error
-    if manifest.schema_version != SCHEMA_VERSION:
+    if manifest.schema_version not in READABLE_VERSIONS:
         raise InputError(f"{where}: schema version {manifest.schema_version}, this is {SCHEMA_VERSION}; {_REMEDY}")
     check_pinned(store.uri, digest, manifest.digest)
     root = cache if cache is not None else cache_folder("datasets")

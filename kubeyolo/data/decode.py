@@ -1,100 +1,343 @@
-"""Image files to pixels, and what can be wrong with an image file.
-
-The EXIF orientation is ignored everywhere: boxes are annotated, checked, trained and drawn on the pixels as stored.
-"""
+"""Image files to pixels: 8-bit RGB, whatever their format, bits, bands and transparency."""
 
 from __future__ import annotations
 
-import re
+import io
+import logging
 import struct
+import warnings
 import zlib
+from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 
-_JPEG = b"\xff\xd8\xff"
-_PNG = b"\x89PNG\r\n\x1a\n"
-# In entropy-coded data FF is followed by 00 (stuffing), a restart marker, or fill; anything else is a marker.
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+from kubeyolo.data import png, tiff
+from kubeyolo.data.headers import Header, ImageFault, read_header
+from kubeyolo.data.jpeg import decode_jpeg, light_of_inks, look_at_jpeg
+from kubeyolo.data.letterbox import FILL
 
+__all__ = ["Decoded", "Image", "ImageFault", "Note", "decode_file", "decode_image", "decode_stored", "turned"]
 
-def decode_image(data: bytes) -> NDArray[np.uint8] | None:
-    """Return the image (H, W, 3) RGB uint8 as stored, or None when ``data`` is not an image."""
-    if not data:
-        return None
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
-        return None
-    if image is None:
-        return None
-    rgb: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return rgb
+Image = NDArray[np.uint8]
+Levels = tuple[float, float]
+"""The least and the largest value of deep samples, which become 0 and 255."""
 
+DARK = 16
+"""An image of which 99.9 % of all values are below this is nearly black."""
 
-def image_fault(data: bytes, width: int, height: int) -> str | None:
-    """Return what is wrong with an image file, or None when it decodes whole to ``width`` x ``height`` pixels."""
-    if not data:
-        return "is empty (zero bytes)"
-    fault = container_fault(data)
-    if fault:
-        return fault
-    image = decode_image(data)
-    if image is None:
-        return "is not an image (JPEG, PNG, BMP, WebP or TIFF)"
-    if image.shape[:2] != (height, width):
-        found = f"{image.shape[1]} x {image.shape[0]}"
-        note = "; EXIF orientation is ignored" if image.shape[:2] == (width, height) else ""
-        return f"has {found} pixels where the annotations say {width} x {height}{note}"
-    return None
+TINY = 16
+"""A side below so many pixels is a finding."""
+
+# The size is read from the header, and limited, before Pillow sees a file.
+Pillow.MAX_IMAGE_PIXELS = None
+# What it warns of is found here too, or is raised by it later.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def container_fault(data: bytes) -> str | None:
-    """Return how a JPEG, PNG, WebP or BMP file is cut short or damaged; decoders fill what is missing in silence."""
-    if data.startswith(_JPEG):
-        return None if _jpeg_is_whole(data) else "is a truncated JPEG (no end-of-image marker)"
-    if data.startswith(_PNG):
-        return _png_fault(data)
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return None if len(data) >= 8 + struct.unpack_from("<I", data, 4)[0] else "is a truncated WebP"
-    if data[:2] == b"BM" and len(data) >= 6:
-        return None if len(data) >= struct.unpack_from("<I", data, 2)[0] else "is a truncated BMP"
-    return None
+@dataclass(frozen=True)
+class Note:
+    """Something to know about an image that was decoded.
 
-
-def _jpeg_is_whole(data: bytes) -> bool:
-    """Walk the marker segments to the end of the image (ITU-T T.81, annex B).
-
-    A search for the last FFD9 would find that of an embedded thumbnail; bytes after the image are no fault.
+    Attributes:
+        code: One of :data:`kubeyolo.data.findings.KINDS`.
+        words: What was found: "page 1 of 3", "values 0 to 4095 of 16 bits".
     """
-    position = 2
-    while True:
-        found = _MARKER.search(data, position)
-        if found is None:
-            return False
-        marker = data[found.start() + 1]
-        if marker == 0xD9:
-            return True
-        position = found.end()
-        if marker in (0x01, 0xD8):  # markers that stand alone
-            continue
-        if position + 2 > len(data):
-            return False
-        position += struct.unpack_from(">H", data, position)[0]
+
+    code: str
+    words: str
 
 
-def _png_fault(data: bytes) -> str | None:
-    """Walk the chunks to IEND and compare their checksums (PNG specification, section 5)."""
-    position = len(_PNG)
-    while position + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        end = position + 12 + length
-        if end > len(data):
-            break
-        if zlib.crc32(data[position + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-            return f"is a damaged PNG (wrong checksum in chunk {kind.decode('latin-1')!r})"
-        if kind == b"IEND":
-            return None
-        position = end
-    return "is a truncated PNG (no IEND chunk)"
+@dataclass(frozen=True)
+class Decoded:
+    """An image: pixels (H, W, 3) uint8 RGB, and what there is to know about it."""
+
+    pixels: Image
+    notes: tuple[Note, ...]
+
+
+def decode_file(data: bytes, levels: Levels | None = None) -> Decoded:
+    """Decode an image file as a viewer shows it: its EXIF orientation is applied.
+
+    Args:
+        data: The file.
+        levels: Values of samples of more than 8 bits that become 0 and 255.
+
+    Raises:
+        ImageFault: It is not an image that is read, a large part of it cannot be decoded, or its samples have a range
+            that only ``levels`` can tell.
+    """
+    header = read_header(data)
+    pixels, notes = decode_stored(data, header, levels)
+    if header.orientation != 1:
+        notes.append(Note("orientation", f"EXIF orientation {header.orientation}, applied"))
+    return Decoded(turned(pixels, header.orientation), tuple(notes))
+
+
+def decode_image(data: bytes, orientation: int = 1, levels: Levels | None = None) -> Image:
+    """Return the image (H, W, 3) RGB uint8 of a file that was checked before, turned by ``orientation``.
+
+    Args:
+        data: The file.
+        orientation: How to turn the pixels as stored, 1 to 8 as EXIF counts; 1 leaves them.
+        levels: As :func:`decode_file`.
+
+    Raises:
+        ImageFault: As :func:`decode_file`; damage within a JPEG raises only where nothing can be decoded.
+    """
+    header = read_header(data)
+    pixels = decode_jpeg(data, header) if header.kind == "JPEG" else _decode(data, header, levels, [], check=False)
+    return turned(_of_size(pixels, header), orientation)
+
+
+def decode_stored(data: bytes, header: Header, levels: Levels | None = None) -> tuple[Image, list[Note]]:
+    """Decode an image as stored, without regard to its orientation, and look for all that there is to know of it.
+
+    Raises:
+        ImageFault: As :func:`decode_file`.
+    """
+    notes: list[Note] = []
+    if header.kind == "JPEG":
+        pixels, code, words = look_at_jpeg(data, header)
+        if code:
+            notes.append(Note(code, words))
+    else:
+        pixels = _decode(data, header, levels, notes, check=True)
+    if header.pages > 1:
+        notes.append(Note("more_pages", f"page 1 of {header.pages}"))
+    notes += _looks(_of_size(pixels, header))
+    return pixels, notes
+
+
+def turned(pixels: Image, orientation: int) -> Image:
+    """Turn pixels (H, W, 3) as an EXIF orientation (1 to 8) says; 5 to 8 exchange height and width."""
+    if orientation == 1:
+        return pixels
+    if orientation in (2, 3, 4):
+        result = cv2.flip(pixels, {2: 1, 3: -1, 4: 0}[orientation])
+    elif orientation in (6, 8):
+        result = cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE if orientation == 6 else cv2.ROTATE_90_COUNTERCLOCKWISE)
+    else:
+        result = cv2.transpose(pixels if orientation == 5 else cv2.flip(pixels, -1))
+    return np.asarray(result, np.uint8)
+
+
+def _of_size(pixels: Image, header: Header) -> Image:
+    if pixels.shape != (header.height, header.width, 3):
+        found = f"{pixels.shape[1]} x {pixels.shape[0]}"
+        raise ImageFault(f"is a damaged {header.kind} ({found} pixels where it says {header.width} x {header.height})")
+    return pixels
+
+
+def _looks(pixels: Image) -> list[Note]:
+    """Return notes on images that show little: dark, of one colour, tiny."""
+    notes = []
+    height, width = pixels.shape[:2]
+    if min(height, width) < TINY:
+        notes.append(Note("image_tiny", f"{width} x {height} pixels"))
+    # A few pixels tell for nearly every image that it is neither dark nor of one colour.
+    few = pixels[:: max(1, height // 16), :: max(1, width // 16)]
+    if (few == few[0, 0]).all() and (pixels == pixels[0, 0]).all():
+        notes.append(Note("image_constant", f"all pixels are {tuple(pixels[0, 0].tolist())}"))
+    elif few.max() < 2 * DARK or np.count_nonzero(few >= DARK) < few.size // 10:
+        bright = float(np.percentile(pixels, 99.9))
+        if bright < DARK:
+            notes.append(Note("image_dark", f"99.9 % of the values are at most {bright:.0f} of 255"))
+    return notes
+
+
+def _decode(data: bytes, header: Header, levels: Levels | None, notes: list[Note], check: bool) -> Image:
+    """Decode a PNG, WebP, TIFF or BMP as stored; what is found is added to ``notes``."""
+    try:
+        if header.kind == "PNG":
+            return _decode_png(data, header, levels, notes, check)
+        if header.kind == "WebP":
+            return _decode_webp(data, header, notes)
+        if header.kind == "TIFF":
+            return _decode_tiff(data, levels, notes)
+        return _decode_bmp(data, header, notes)
+    except tiff.TiffFault as error:
+        raise ImageFault(str(error)) from error
+    except ImageFault:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, cv2.error) as error:
+        raise ImageFault(f"is a damaged {header.kind} (its pixels cannot be decoded)") from error
+
+
+def _by_pillow(data: bytes, kind: str, notes: list[Note]) -> Image:
+    """Decode 8-bit pixels, transparency over grey."""
+    with Pillow.open(io.BytesIO(data), formats=(kind,)) as image:
+        if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+            rgba = np.asarray(image.convert("RGBA"))
+            return over_grey(rgba[:, :, :3], rgba[:, :, 3], False, notes)
+        return np.array(image.convert("RGB"))
+
+
+def over_grey(rgb: Image, alpha: Image, is_associated: bool, notes: list[Note]) -> Image:
+    """Lay an image over the grey of the letterbox.
+
+    Args:
+        rgb: (H, W, 3).
+        alpha: (H, W), 255 for opaque.
+        is_associated: Whether colours are multiplied by alpha already.
+        notes: Gets a note unless all pixels are opaque.
+    """
+    clear = ~alpha
+    if not clear.any():
+        return np.ascontiguousarray(rgb)
+    part = 100 * np.count_nonzero(clear) / clear.size
+    notes.append(Note("transparency", f"{part:.3g} % of the pixels are not opaque"))
+    weight = np.full_like(alpha, 255) if is_associated else alpha
+    blended = rgb.astype(np.uint32) * weight[:, :, None] + np.uint32(FILL) * clear[:, :, None].astype(np.uint32)
+    return np.minimum((blended + 127) // 255, 255).astype(np.uint8)
+
+
+def _decode_webp(data: bytes, header: Header, notes: list[Note]) -> Image:
+    if len(data) < 8 + struct.unpack_from("<I", data, 4)[0]:
+        raise ImageFault("is a truncated WebP")
+    return _by_pillow(data, "WEBP", notes)
+
+
+def _decode_bmp(data: bytes, header: Header, notes: list[Note]) -> Image:
+    stated, offset, size = struct.unpack_from("<I4xII", data, 2)
+    compression = struct.unpack_from("<I", data, 30)[0] if size >= 40 else 0
+    bits = struct.unpack_from("<H", data, 24 if size == 12 else 28)[0]
+    is_packed = compression in (1, 2)
+    needed = stated if is_packed else offset + (header.width * bits + 31) // 32 * 4 * header.height
+    if len(data) < needed:
+        raise ImageFault("is a truncated BMP")
+    with Pillow.open(io.BytesIO(data), formats=("BMP",)) as image:
+        if header.alpha:
+            rgba = np.asarray(image.convert("RGBA"))
+            if rgba[:, :, 3].any():  # all of it clear: its writer left the fourth byte unused
+                return over_grey(rgba[:, :, :3], rgba[:, :, 3], False, notes)
+        return np.array(image.convert("RGB"))
+
+
+def _decode_png(data: bytes, header: Header, levels: Levels | None, notes: list[Note], check: bool) -> Image:
+    is_deep = header.bits == 16
+    fault = png.damage(data) if check or is_deep else ""
+    if fault:
+        notes.append(Note("image_warning", fault))
+    if not is_deep:
+        return _by_pillow(png.pixels_alone(data), "PNG", notes)
+    deep = png.deep_samples(data, header)
+    colors = deep[:, :, :3]
+    shown = _three_bands(_to_eight_bits(colors, 16, levels, notes))
+    if deep.shape[2] == 4:
+        return over_grey(shown, (deep[:, :, 3] >> 8).astype(np.uint8), False, notes)
+    key = png.color_key(data)
+    if len(key) == colors.shape[2]:
+        return over_grey(shown, np.where((colors == key).all(axis=2), 0, 255).astype(np.uint8), False, notes)
+    return shown
+
+
+def _three_bands(pixels: Image) -> Image:
+    return np.asarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels), np.uint8)
+
+
+def _decode_tiff(data: bytes, levels: Levels | None, notes: list[Note]) -> Image:
+    page = tiff.first_page(data)
+    color = page.number(tiff.PHOTOMETRIC, tiff.BLACK_IS_ZERO)
+    if 50706 in page.tags or data[8:10] == b"CR":
+        raise ImageFault("is a camera raw file; develop it to JPEG, PNG or TIFF")
+    if color > tiff.CIELAB:
+        raise ImageFault(f"is a TIFF of unusual colours (photometric interpretation {color}); save it as RGB")
+    if tiff.is_packed_by_others(page):
+        tiff.check_strips(data, page)
+        if page.bands > 4:
+            raise ImageFault(f"is a TIFF of {page.bands} bands with a compression for pictures; save it with LZW")
+        tiff.quiet_libtiff()
+        return _by_pillow(_unturned(data, page), "TIFF", notes)
+    deep = tiff.samples(data, page)
+    if color == tiff.PALETTE:
+        colors = np.array(page.tags.get(tiff.COLORS, ()), np.uint16)
+        if len(colors) != 3 << page.bits:
+            raise ImageFault("is a damaged TIFF (its palette is missing)")
+        by_number = (colors.reshape(3, -1).T >> (8 if colors.max() > 255 else 0)).astype(np.uint8)
+        return by_number[deep[:, :, 0]]
+    colored = {tiff.RGB: 3, tiff.CIELAB: 3, tiff.CMYK: 4}.get(color, 1)
+    if deep.shape[2] < colored:
+        raise ImageFault(f"is a damaged TIFF ({deep.shape[2]} bands)")
+    extra = page.tags.get(tiff.EXTRA_SAMPLES, ())
+    alpha = next((colored + i for i, kind in enumerate(extra) if kind in (1, 2)), 0)
+    if colored == 1 and deep.shape[2] >= 3 and alpha != 1:  # bands of a multispectral camera
+        colored = 3
+    if deep.shape[2] > colored + bool(alpha):
+        notes.append(Note("more_bands", f"{deep.shape[2]} bands"))
+    eight = _to_eight_bits(deep[:, :, :colored], page.bits, levels, notes, rounds=color == tiff.RGB)
+    rgb = _colored(eight, color)
+    if not alpha or alpha >= deep.shape[2]:
+        return rgb
+    opacity = _alpha_to_eight_bits(deep[:, :, alpha], page)
+    return over_grey(rgb, opacity, extra[alpha - colored] == 1, notes)
+
+
+def _unturned(data: bytes, page: tiff.Directory) -> bytes:
+    """Return a TIFF without its orientation, which Pillow would apply."""
+    if page.orientation == 1:
+        return data
+    short = struct.pack(page.order + "H", page.orientation)
+    one = struct.pack(page.order + ("H" if data[page.place : page.place + 2] == short else "I"), 1)
+    return data[: page.place] + one + data[page.place + len(one) :]
+
+
+def _colored(eight: Image, color: int) -> Image:
+    """Return RGB of samples (H, W, 1, 3 or 4) with a TIFF's photometric interpretation."""
+    if color == tiff.WHITE_IS_ZERO:
+        eight = ~eight
+    if color == tiff.CMYK:
+        return light_of_inks(~eight)
+    if color == tiff.CIELAB:
+        lab = np.concatenate([eight[:, :, :1] * (100 / 255), eight[:, :, 1:].view(np.int8)], axis=2)
+        return (cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_Lab2RGB) * 255).round().astype(np.uint8)
+    return _three_bands(eight)
+
+
+def _alpha_to_eight_bits(alpha: NDArray[Any], page: tiff.Directory) -> Image:
+    if alpha.dtype.kind == "f":
+        return (np.nan_to_num(alpha).clip(0, 1) * 255).round().astype(np.uint8)
+    return (alpha.astype(np.float64) * (255 / ((1 << page.bits) - 1))).clip(0, 255).round().astype(np.uint8)
+
+
+def _to_eight_bits(
+    deep: NDArray[Any], bits: int, levels: Levels | None, notes: list[Note], rounds: bool = False
+) -> Image:
+    """Scale samples (H, W, bands) of any type to 0..255.
+
+    Unsigned integers of up to 16 bits are scaled from the whole range of their type: the upper 8 bits are taken, or
+    with ``rounds`` the nearest value, as libtiff does for colours. Floats within 0 to 1 are
+    multiplied by 255. Others are taken as they are where they lie within 0 to 255.
+
+    Raises:
+        ImageFault: They lie beyond, and ``levels`` is absent.
+    """
+    is_unsigned = deep.dtype.kind == "u"
+    if is_unsigned and bits <= 8:
+        return deep if bits == 8 else (deep.astype(np.uint16) * 255 // ((1 << bits) - 1)).astype(np.uint8)
+    if levels is not None:
+        least, largest = levels
+        scaled = (deep.astype(np.float64) - least) * (255 / (largest - least))
+        return np.nan_to_num(scaled.clip(0, 255)).round().astype(np.uint8)
+    known = deep[np.isfinite(deep)] if deep.dtype.kind == "f" else deep
+    if not known.size:
+        raise ImageFault("has no finite values")
+    least, largest = known.min(), known.max()
+    kind = "bits" if is_unsigned else "-bit floats" if deep.dtype.kind == "f" else "-bit signed integers"
+    words = f"values {least:g} to {largest:g} of {bits}{' ' if is_unsigned else ''}{kind}"
+    is_part = is_unsigned and bits <= 16 and largest < 1 << (bits - 2)
+    notes.append(Note("deep_samples", f"{words}, less than a quarter of their range" if is_part else words))
+    if rounds and is_unsigned and bits == 16:
+        return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if is_unsigned and bits <= 16:
+        return (deep >> (bits - 8)).astype(np.uint8)
+    deep = np.where(np.isfinite(deep), deep, 0) if deep.dtype.kind == "f" else deep
+    if deep.dtype.kind == "f" and least >= 0 and largest <= 1:
+        return (deep * 255).round().astype(np.uint8)
+    if least >= 0 and largest <= 255:
+        return deep.round().astype(np.uint8)
+    raise ImageFault(f"has {words}, which do not say what is black and white; set data.levels=[least, largest]")

@@ -17,12 +17,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from kubeyolo.data.folder import SplitFiles, listing_digest, local_splits, source_objects, stored_splits
+from kubeyolo.config.schema import DataConfig
+from kubeyolo.data.folder import belongs_to, listing_digest, open_data, stored_layout
 from kubeyolo.data.index import SplitIndex
+from kubeyolo.data.layout import SINGLE, Layout, local_layout
+from kubeyolo.data.layouts.names import is_image_name
+from kubeyolo.data.layouts.tree import list_files
 from kubeyolo.errors import InputError
 from kubeyolo.storage.checksums import remembered
 from kubeyolo.storage.integrity import sha256_file
-from kubeyolo.storage.uri import open_store
 
 _FORMAT = b"kubeyolo data set 1\n"
 
@@ -31,13 +34,17 @@ def content_digest(
     classes: Sequence[str],
     category_ids: Sequence[int],
     splits: Mapping[str, tuple[SplitIndex, Sequence[str]]],
+    levels: tuple[float, float] | None = None,
 ) -> str:
     """Return the sha256 of a data set.
+
+    Orientations and levels are part of it only where there are some.
 
     Args:
         classes: Class names by category id.
         category_ids: Their ids, ascending.
         splits: For each split its index and the sha256 of each image file (I,).
+        levels: Samples that become 0 and 255 in images with more than 8 bits; None for the whole range.
     """
     digest = hashlib.sha256(_FORMAT)
 
@@ -51,6 +58,9 @@ def content_digest(
 
     add("classes", orjson.dumps(list(classes)))
     add("category_ids", orjson.dumps(list(category_ids)))
+    # What says how pixels are made is added where it is not as usual, so that other digests stay.
+    if levels is not None:
+        add("levels", orjson.dumps(list(levels)))
     for name in sorted(splits):
         index, image_digests = splits[name]
         add("split", name.encode())
@@ -64,6 +74,10 @@ def content_digest(
         column("box_xywh", index.box_xywh)
         column("box_area", index.box_area)
         column("box_crowd", index.box_crowd)
+        if index.orientation is not None and (index.orientation != 1).any():
+            column("orientation", index.orientation)
+        if index.image_key is not None:
+            add("image_key", orjson.dumps(index.image_key))
     return digest.hexdigest()
 
 
@@ -89,43 +103,56 @@ def fingerprint(source: str | Path) -> str:
     return source_facts(source).fingerprint
 
 
-def source_facts(source: str | Path) -> SourceFacts:
+def source_facts(source: str | Path, data: DataConfig | None = None) -> SourceFacts:
     """Look at a data set as it comes in.
 
     The fingerprint of a folder is taken over names and contents, wherever the folder lies, and remembered while none of
     its files is written; that of an object store over names, sizes and etags, so that nothing is downloaded.
 
+    Args:
+        source: Folder or URI.
+        data: Its format, and the share of val where the data set is to be divided; None takes the schema's defaults.
+
     Raises:
-        InputError: The source or one of its splits is missing.
+        InputError: There is no data set, or it is incomplete or ambiguous.
     """
-    store = open_store(str(source))
+    data = data or DataConfig()
+    store = open_data(str(source), data.format)
     root = store.local_path()
     if root is not None:
-        return _folder_facts(root, local_splits(root))
+        return _folder_facts(root, local_layout(root, data.format), data.split)
     objects = store.list()
-    splits = stored_splits(store, objects)
-    ours = source_objects(objects, splits)
-    folders = [stored.key.split("/", 1)[0] for stored in ours]
-    images = {name: folders.count(split.images) for name, split in splits.items()}
+    layout = stored_layout(store, objects, data.format)
+    belongs = belongs_to(layout)
+    ours = [stored for stored in objects if belongs(stored.key)]
+    images = _count_images(layout, [stored.key for stored in ours], data.split)
     return SourceFacts(listing_digest(ours), images, sum(stored.size for stored in ours), is_listed=True)
 
 
-def _folder_facts(root: Path, splits: dict[str, SplitFiles]) -> SourceFacts:
-    names = sorted({split.annotations for split in splits.values()})
-    count = {}
-    for folder in sorted({split.images for split in splits.values()}):
-        before = len(names)
-        for parent, folders, files in os.walk(root / folder):
-            folders.sort()
-            names += sorted(Path(parent, name).relative_to(root).as_posix() for name in files)
-        count[folder] = len(names) - before
+def _folder_facts(root: Path, layout: Layout, share: float) -> SourceFacts:
+    names = sorted(filter(belongs_to(layout), list_files(root)))
     facts = [(name, _file_facts(root / name)) for name in names]
     return SourceFacts(
         remembered(f"data set {root.absolute()}", facts, lambda: _contents_digest(root, names)),
-        {name: count[split.images] for name, split in splits.items()},
+        _count_images(layout, names, share),
         sum(each.st_size for _, each in facts),
         is_listed=False,
     )
+
+
+def _count_images(layout: Layout, names: Sequence[str], share: float) -> dict[str, int]:
+    """Return about how many images each split has; splits that share a folder are taken to be alike."""
+    images = [name for name in names if is_image_name(name)]
+    places = [files.images for files in layout.splits.values()]
+    counts = {
+        split: sum(1 for name in images if not files.images or name.startswith(f"{files.images}/"))
+        // places.count(files.images)
+        for split, files in layout.splits.items()
+    }
+    if not layout.is_single:
+        return counts
+    held_out = round(counts[SINGLE] * share)
+    return {"train": counts[SINGLE] - held_out, "val": held_out}
 
 
 def _contents_digest(root: Path, names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,7 +26,7 @@ class Kind:
     Attributes:
         code: Its name in the configuration.
         actions: What may be done about it; the first is the default.
-        about: What is wrong; a plural that follows a number ("boxes that ...").
+        about: What is wrong, in the plural ("boxes that ...").
         done: What mending does, or what a warning means, as a short clause.
         remedy: What to do about it.
     """
@@ -95,6 +95,12 @@ _KINDS = (
         "annotations of images that are not listed",
         "left out",
         "add the images, or remove the annotations",
+    ),
+    _mended(
+        "image_listed_twice",
+        "image files that are listed more than once",
+        "joined: the boxes of all entries belong to the one image",
+        "nothing, or list each file once",
     ),
     _mended(
         "size_unknown",
@@ -186,6 +192,20 @@ _KINDS = (
         "read as corners",
         "export [left, top, width, height], or set data.findings.box_corners=mend to read them as corners",
     ),
+    _refused(
+        "box_centres",
+        "boxes that look like [x centre, y centre, width, height]",
+        "mend",
+        "read as centres and sizes",
+        "export [left, top, width, height], or set data.findings.box_centres=mend to read them as centres",
+    ),
+    _refused(
+        "boxes_mixed",
+        "boxes within 0 to 1 among boxes in pixels",
+        "warn",
+        "taken as pixels",
+        "write all boxes in pixels, or all as fractions of the image",
+    ),
     _mended(
         "box_form",
         "boxes written as text or as an object",
@@ -203,6 +223,12 @@ _KINDS = (
         "annotations without box and mask",
         "left out",
         "draw a box, or remove them",
+    ),
+    _mended(
+        "shape_without_box",
+        "shapes without a box, such as points and lines",
+        "left out",
+        "nothing, or draw boxes",
     ),
     _mended(
         "box_not_finite",
@@ -259,8 +285,8 @@ _KINDS = (
     _mended(
         "orientation",
         "images with an EXIF orientation",
-        "turned as a viewer shows them where the annotated size is that of the turned image or cannot tell, and kept as "
-        "stored where it is that of the stored pixels",
+        "turned as a viewer shows them where the annotated size is the turned one or cannot tell, kept as stored where "
+        "it is that of the stored pixels",
         "nothing; data.orientation=ignore takes the pixels as stored",
     ),
     _mended(
@@ -315,6 +341,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType({kind.code: kind for kind in _KINDS
 """Every kind of finding by its code, in the order in which they are told."""
 
 
+_SAY_THEMSELVES = frozenset({"image_missing", "image_damaged", "size_differs", "split_left_out"})
+"""Kinds whose examples say what is wrong."""
+
+
 class Finding(BaseModel):
     """A finding as the manifest of a data set stores it.
 
@@ -336,7 +366,7 @@ class Finding(BaseModel):
 
     @property
     def about(self) -> str:
-        """What was found, as words that follow the count."""
+        """What was found, in the plural."""
         return KINDS[self.code].about if self.code in KINDS else self.code.replace("_", " ")
 
     @property
@@ -351,8 +381,16 @@ class Finding(BaseModel):
 
     def words(self) -> str:
         """Return the finding in a line."""
+        return f"{self.brief()}; the first: {self.first} [{self.code}]"
+
+    def brief(self) -> str:
+        """Return the finding in a line without its example."""
         note = f" ({self.note})" if self.note else ""
-        return f"{self.count} {self.about}{note}: {self.done}; the first: {self.first} [{self.code}]"
+        return f"{self.about}: {self.count:,}{note}, {self.done}"
+
+    def facts(self) -> dict[str, Any]:
+        """Return the finding as JSON values with its words, for records and summaries."""
+        return {**self.model_dump(mode="json"), "about": self.about, "done": self.done, "remedy": self.remedy}
 
 
 class Findings:
@@ -386,6 +424,10 @@ class Findings:
             update = {"count": before.count + count, "note": before.note or note}
             self._found[code] = before.model_copy(update=update)
 
+    def apart(self) -> Findings:
+        """Return a collector with the same actions and nothing in it."""
+        return Findings(self._actions, self._strict)
+
     def join(self, others: Iterable[Finding]) -> None:
         """Add findings that were collected apart."""
         for other in others:
@@ -409,11 +451,12 @@ class Findings:
         if not refused:
             return
         first = refused[0]
-        more = f" (and {first.count - 1} more)" if first.count > 1 else ""
+        more = f" (and {first.count - 1:,} more)" if first.count > 1 else ""
+        about = "" if first.code in _SAY_THEMSELVES else f": {first.about}"
         note = f", {first.note}" if first.note else ""
-        others = [f"{other.count} {other.about} [{other.code}]" for other in refused[1:]]
+        others = [f"{other.about}: {other.count:,} [{other.code}]" for other in refused[1:]]
         also = f"; also refused: {', '.join(others)}" if others else ""
-        raise InputError(f"{first.first}{more}{note}; {first.remedy} [{first.code}]{also}")
+        raise InputError(f"{first.first}{more}{about}{note}; {first.remedy} [{first.code}]{also}")
 
 
 def check_actions(actions: Mapping[str, str]) -> None:

@@ -1,7 +1,6 @@
-"""The layout of a data set as it comes in: a folder, or the same under a prefix of an object store.
+"""A data set as it comes in: a folder, or the same under a prefix of an object store.
 
-``annotations/<split>.json`` (or COCO's ``annotations/instances_<split>.json``) beside ``<split>/`` with the images.
-The splits ``train`` and ``val`` are required; COCO's ``train2017`` and ``val2017`` are taken for them.
+How it is laid out is found out by :mod:`kubeyolo.data.layout`; here it is opened, downloaded and read.
 """
 
 from __future__ import annotations
@@ -10,12 +9,21 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from kubeyolo.data.coco import read_coco
-from kubeyolo.data.index import SplitIndex
+from kubeyolo.config.schema import DataConfig
+from kubeyolo.data.annotations import Annotations, Sources, check_annotations
+from kubeyolo.data.dividing import divide
+from kubeyolo.data.file_names import FileNames
+from kubeyolo.data.findings import Findings
+from kubeyolo.data.layout import REQUIRED_SPLITS, SINGLE, Layout, SplitFiles, find_layout, local_layout
+from kubeyolo.data.layouts.tree import list_files
+from kubeyolo.data.raw import RawSplit
+from kubeyolo.data.readers.coco_json import read_coco_json
+from kubeyolo.data.readers.reading import split_reader
 from kubeyolo.errors import InputError
 from kubeyolo.storage.base import PART_SUFFIX, Listing, Store
 from kubeyolo.storage.cache import cache_folder
@@ -23,58 +31,57 @@ from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.location import FileLocation, parse
 from kubeyolo.storage.uri import open_store
 
-REQUIRED_SPLITS = ("train", "val")
-_LAYOUT = "expected annotations/<split>.json beside <split>/ with images, for train and val"
-_YEAR = re.compile(r"(train|val|test)\d{4}")
-
-
-@dataclass(frozen=True)
-class SplitFiles:
-    """Annotation file and image folder of one split, relative to the root of the data set."""
-
-    annotations: str
-    images: str
-
 
 @dataclass(frozen=True)
 class DataFolder:
-    """A data set laid out in a folder of this machine."""
+    """A data set in a folder of this machine."""
 
     name: str
     source: str
     root: Path
-    splits: dict[str, SplitFiles]
+    layout: Layout
 
-    def annotations(self, split: str) -> Path:
-        """Return the annotation file of a split."""
-        return self.root / self.splits[split].annotations
+    def files(self, split: str) -> SplitFiles:
+        """Return where a split lies; one that is to be divided lies where the whole does."""
+        return self.layout.splits[SINGLE if self.layout.is_single else split]
 
     def images(self, split: str) -> Path:
         """Return the image folder of a split."""
-        return self.root / self.splits[split].images
+        return self.root / self.files(split).images
 
 
-@dataclass(frozen=True)
-class Annotations:
-    """The checked annotations of all splits; classes are ordered by category id."""
-
-    classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    splits: dict[str, SplitIndex]
-
-
-def open_source(source: str | Path, cache: Path | None = None) -> DataFolder:
+def open_source(source: str | Path, cache: Path | None = None, data_format: str = "") -> DataFolder:
     """Find the splits of a data set; one in an object store is downloaded to ``cache`` first, once for each state.
 
+    Args:
+        source: Folder or URI.
+        cache: Where downloads are kept.
+        data_format: The one format to look for; empty for all.
+
     Raises:
-        InputError: The folder or a split is missing, or two files claim the same split.
+        InputError: There is no data set, or it is incomplete or ambiguous.
     """
     uri = str(source)
-    store = open_store(uri)
+    store = open_data(uri, data_format)
     local = store.local_path()
-    if local is None:
-        local = _download(store, cache if cache is not None else cache_folder("sources"))
-    return DataFolder(dataset_name(uri), uri, local, local_splits(local))
+    if local is not None:
+        return DataFolder(dataset_name(uri), uri, local, local_layout(local, data_format))
+    objects = store.list()
+    layout = stored_layout(store, objects, data_format)
+    folder = _download(store, objects, layout, cache if cache is not None else cache_folder("sources"))
+    return DataFolder(dataset_name(uri), uri, folder, layout)
+
+
+def open_data(uri: str, data_format: str = "") -> Store:
+    """Open the store that a data set lies in.
+
+    Raises:
+        InputError: The place is an archive or a file of a data set; the message says what to give.
+    """
+    location = parse(uri)
+    if isinstance(location, FileLocation) and location.path.is_file():
+        local_layout(location.path, data_format)
+    return open_store(uri)
 
 
 def dataset_name(uri: str) -> str:
@@ -87,89 +94,76 @@ def dataset_name(uri: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", last.lower())[:40].strip("-") or "dataset"
 
 
-def local_splits(root: Path) -> dict[str, SplitFiles]:
-    """Return the splits of the data set in the folder ``root``."""
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; {_LAYOUT}")
-    annotations = root / "annotations"
-    names = [path.name for path in annotations.iterdir()] if annotations.is_dir() else []
-    folders = {path.name for path in root.iterdir() if path.is_dir()}
-    return pair_splits(names, folders, str(root))
+def stored_layout(store: Store, objects: Listing, data_format: str = "") -> Layout:
+    """Return how the data set in an object store is laid out, from its listing; only small files are read."""
+    return find_layout([stored.key for stored in objects], store.uri, data_format, store.read_bytes)
 
 
-def split_names(source: str) -> tuple[str, ...]:
-    """Return the names of the splits of a data set, wherever it lies; nothing of it is downloaded.
-
-    Raises:
-        InputError: The data set or a required split is missing.
-    """
-    store = open_store(source)
-    local = store.local_path()
-    return tuple(local_splits(local) if local is not None else stored_splits(store, store.list()))
-
-
-def stored_splits(store: Store, objects: Listing) -> dict[str, SplitFiles]:
-    """Return the splits of the data set in an object store, from its listing."""
-    if not objects:
-        raise InputError(f"{store.uri}: there is nothing there; {_LAYOUT}")
-    parts = [stored.key.split("/") for stored in objects]
-    names = [part[1] for part in parts if len(part) == 2 and part[0] == "annotations"]
-    return pair_splits(names, {part[0] for part in parts if len(part) > 1}, store.uri)
-
-
-def pair_splits(annotation_names: Iterable[str], folders: Collection[str], where: str) -> dict[str, SplitFiles]:
-    """Pair annotation files with image folders; files of other kinds (captions, keypoints) are left aside.
-
-    Raises:
-        InputError: A required split has no annotations or no image folder, or two files claim the same split.
-    """
-    splits: dict[str, SplitFiles] = {}
-    for name in sorted(annotation_names):
-        if not name.endswith(".json"):
-            continue
-        folder = name.removesuffix(".json").removeprefix("instances_")
-        match = _YEAR.fullmatch(folder)
-        split = match[1] if match else folder
-        if folder not in folders:
-            if split in REQUIRED_SPLITS:
-                raise InputError(f"{where}: annotations/{name} has no image folder {folder}/ beside it; {_LAYOUT}")
-            continue
-        if split in splits:
-            other = splits[split].annotations
-            raise InputError(f"{where}: {other} and annotations/{name} are both split {split!r}; remove one of them")
-        splits[split] = SplitFiles(f"annotations/{name}", folder)
-    for split in REQUIRED_SPLITS:
-        if split not in splits:
-            found = f" (found: {', '.join(splits)})" if splits else ""
-            raise InputError(f"{where}: no annotations/{split}.json{found}; {_LAYOUT}")
-    return splits
-
-
-def read_annotations(folder: DataFolder) -> Annotations:
+def read_annotations(
+    folder: DataFolder, data: DataConfig | None = None, evaluated: str = "val", findings: Findings | None = None
+) -> Annotations:
     """Read and check the annotations of all splits.
 
+    Args:
+        folder: The data set.
+        data: How it is read; None takes the schema's defaults.
+        evaluated: The split that is evaluated; it must have boxes, as train must.
+        findings: Receives what was found; None refuses what the defaults refuse.
+
     Raises:
-        InputError: An annotation file is wrong, the splits have other classes, or a required split has no boxes.
+        InputError: An annotation file is wrong, the splits give a class different ids, or a required split has no
+            boxes.
     """
-    splits: dict[str, SplitIndex] = {}
-    classes: tuple[str, ...] = ()
-    category_ids: tuple[int, ...] = ()
-    first = ""
-    for split in sorted(folder.splits):
-        path = folder.annotations(split)
-        splits[split], names, ids = read_coco(path, folder.images(split))
-        if first and (names, ids) != (classes, category_ids):
-            there, here = set(zip(category_ids, classes, strict=True)), set(zip(ids, names, strict=True))
-            number, name = min(there ^ here)
-            side = first if (number, name) in there else path.name
-            raise InputError(
-                f"{path}: its categories differ from those of {first}: {number} {name!r} is in {side} alone; "
-                "list the same categories in every split"
-            )
-        classes, category_ids, first = names, ids, path.name
-        if split in REQUIRED_SPLITS and splits[split].box_crowd.all():
-            raise InputError(f"{path}: split {split!r} has no boxes (crowds left aside); annotate some objects")
-    return Annotations(classes, category_ids, splits)
+    data = data or DataConfig()
+    own = findings if findings is not None else Findings(data.findings, data.strict)
+    for words in folder.layout.left_out:
+        own.add("split_left_out", words)
+    required = {*REQUIRED_SPLITS, evaluated}
+    raws = _divided(folder, data, own) if folder.layout.is_single else _read_splits(folder, required, own)
+    names: dict[str, FileNames] = {}
+    for split in raws:
+        place = folder.images(split)
+        if not place.is_dir():
+            raise InputError(f"{place}: no such folder; split {split!r} needs its images there")
+        names[split] = next((known for known in names.values() if known.folder == place), None) or FileNames(
+            place, list_files(place)
+        )
+    sources = Sources(raws, names, required, {"train", evaluated})
+    annotations = check_annotations(sources, own, data.orientation == "auto")
+    if findings is None:
+        own.check()
+    return annotations
+
+
+def _read_splits(folder: DataFolder, required: Collection[str], findings: Findings) -> dict[str, RawSplit]:
+    """Read the tables of each split; an optional one that cannot be read is left out."""
+    read = split_reader(folder.root, folder.layout, read_coco_json)
+    raws: dict[str, RawSplit] = {}
+    for split in sorted(folder.layout.splits):
+        try:
+            raws[split] = read(folder.files(split))
+        except InputError as error:
+            if split in required:
+                raise
+            findings.add("split_left_out", f"split {split!r}: {error}")
+    return raws
+
+
+def _divided(folder: DataFolder, data: DataConfig, findings: Findings) -> dict[str, RawSplit]:
+    """Read the one annotation source of a data set and divide it into train and val."""
+    read_coco = partial(read_coco_json, group_key=data.split_group)
+    raw = split_reader(folder.root, folder.layout, read_coco)(folder.files(SINGLE))
+    if data.split_group and not any(label is not None for label in raw.images.groups or ()):
+        raise InputError(
+            f"{raw.where}: no image has the key {data.split_group!r} that data.split_group names; correct it"
+        )
+    raws = divide(raw, data.split, data.split_seed)
+    counts = " and ".join(f"{len(part.images.ids)} {split}" for split, part in raws.items())
+    groups = f", by {data.split_group}" if data.split_group else ""
+    findings.add(
+        "split_made", f"{raw.where}: {counts}", len(raw.images.ids), f"data.split={data.split:g}{groups}: {counts}"
+    )
+    return raws
 
 
 def listing_digest(objects: Listing) -> str:
@@ -178,25 +172,30 @@ def listing_digest(objects: Listing) -> str:
     return sha256_bytes("".join(lines).encode())
 
 
-def source_objects(objects: Listing, splits: dict[str, SplitFiles]) -> Listing:
-    """Return those objects that belong to the splits."""
-    files = {split.annotations for split in splits.values()}
-    folders = {split.images for split in splits.values()}
-    return [stored for stored in objects if stored.key in files or stored.key.split("/", 1)[0] in folders]
+def belongs_to(layout: Layout) -> Callable[[str], bool]:
+    """Return what tells whether a file, by its path relative to the root, belongs to the content of a data set."""
+    places = {place for files in layout.splits.values() for place in (files.annotations, files.images, *files.members)}
+    places |= set(layout.extra)
+    if "" in places:
+        return lambda path: True
+    folders = tuple(f"{place}/" for place in places)
+    return lambda path: path in places or path.startswith(folders)
 
 
-def _download(store: Store, cache: Path) -> Path:
-    """Return a folder with the splits of a stored data set, whole or not at all."""
-    objects = store.list()
-    splits = stored_splits(store, objects)
-    target = cache / listing_digest(source_objects(objects, splits))[:16]
+def _download(store: Store, objects: Listing, layout: Layout, cache: Path) -> Path:
+    """Return a folder with the files of a stored data set, whole or not at all."""
+    belongs = belongs_to(layout)
+    ours = [stored for stored in objects if belongs(stored.key)]
+    target = cache / listing_digest(ours)[:16]
     if target.is_dir():
         return target
     part = cache / f".{uuid.uuid4().hex}{PART_SUFFIX}"
     try:
-        for split in splits.values():
-            store.get_tree(split.images, part / split.images)
-            store.get_file(split.annotations, part / split.annotations)
+        for place, is_folder in _roots(ours).items():
+            if is_folder:
+                store.get_tree(place, part / place)
+            else:
+                store.get_file(place, part / place)
         try:
             os.replace(part, target)
         except OSError:
@@ -205,3 +204,12 @@ def _download(store: Store, cache: Path) -> Path:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return target
+
+
+def _roots(objects: Listing) -> Mapping[str, bool]:
+    """Return the topmost folders and files of objects, and whether each is a folder."""
+    roots: dict[str, bool] = {}
+    for stored in objects:
+        first, slash, _ = stored.key.partition("/")
+        roots[first] = bool(slash)
+    return roots

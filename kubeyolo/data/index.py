@@ -26,8 +26,10 @@ _DTYPES: dict[str, Any] = {
     "shard": np.int32,
     "offset": np.int64,
     "length": np.int64,
+    "orientation": np.uint8,
 }
-_STORED = ("shard", "offset", "length")
+_STORED = ("shard", "offset", "length", "orientation")
+_TEXTS = ("file_name", "image_key")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +39,11 @@ class SplitIndex:
     Images are ordered by file name and the boxes of an image by their id, so that two annotation files with the
     same content give the same index. The boxes of image ``i`` are ``box_start[i]:box_start[i + 1]``.
 
-    ``box_xywh`` holds left, top, width, height in pixels of the image as stored (EXIF orientation is ignored);
-    ``box_class`` counts the categories, ordered by their id, from 0; ``box_area`` is COCO's area in square pixels.
+    ``width``, ``height`` and ``box_xywh`` (left, top, width, height) are in pixels of the image as it is used: turned
+    by ``orientation``, 1 to 8 as EXIF counts. 1, or no such array, means as stored. ``box_class`` counts the
+    categories, ordered by their id, from 0; ``box_area`` is COCO's area in square pixels.
     ``shard``, ``offset`` and ``length`` (bytes) say where the image file lies once the split is stored.
+    ``image_key`` holds the ids of the images where the annotations have texts for them; ``image_id`` numbers these.
     """
 
     image_id: NDArray[np.int64]
@@ -55,6 +59,8 @@ class SplitIndex:
     shard: NDArray[np.int32] | None = None
     offset: NDArray[np.int64] | None = None
     length: NDArray[np.int64] | None = None
+    image_key: list[str] | None = None
+    orientation: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.file_name)
@@ -71,6 +77,52 @@ class SplitIndex:
     def box_image(self) -> NDArray[np.int64]:
         """Return for each box (B,) the position of its image."""
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.box_start))
+
+    def with_images(self, size: NDArray[np.int64], orientation: NDArray[np.uint8]) -> SplitIndex:
+        """Return the index for images of these sizes (I, 2) as width and height, turned by EXIF orientations (I,).
+
+        Boxes of an image that is of another size than before are scaled with it.
+        """
+        before = np.stack([self.width, self.height], 1)
+        if (size <= 0).any():
+            size = np.where(size > 0, size, before)
+        turned = self.turned(orientation.tolist())
+        if (size == before).all():
+            return turned
+        ratio = (size / before)[self.box_image()]
+        return replace(
+            turned,
+            width=size[:, 0].astype(np.int32),
+            height=size[:, 1].astype(np.int32),
+            box_xywh=self.box_xywh * np.concatenate([ratio, ratio], 1),
+            box_area=self.box_area * ratio.prod(1),
+        )
+
+    def kept(self, images: NDArray[np.bool_]) -> SplitIndex:
+        """Return the index of those images where the mask (I,) is true, with their boxes."""
+        if images.all():
+            return self
+        boxes = images[self.box_image()]
+        counts = np.diff(self.box_start)[images]
+        chosen: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in _TEXTS and value is not None:
+                chosen[field.name] = [text for text, is_kept in zip(value, images, strict=True) if is_kept]
+            elif field.name == "box_start":
+                chosen[field.name] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+            elif value is not None:
+                chosen[field.name] = value[boxes if field.name.startswith("box_") else images]
+        return replace(self, **chosen)
+
+    def orientation_of(self, i: int) -> int:
+        """Return how the stored pixels of image ``i`` are turned, 1 to 8 as EXIF counts; 1 leaves them."""
+        return 1 if self.orientation is None else int(self.orientation[i])
+
+    def turned(self, orientation: Sequence[int]) -> SplitIndex:
+        """Return the same index with the orientation of each image (I,), none where all are used as stored."""
+        array = np.array(orientation, np.uint8)
+        return replace(self, orientation=array if (array != 1).any() else None)
 
     def stored(self, shard: Sequence[int], offset: Sequence[int], length: Sequence[int]) -> SplitIndex:
         """Return the same index with the place of each image file (I,) in the shards."""
@@ -109,7 +161,9 @@ class SplitIndex:
         """Write the index as npz; equal indices give equal bytes."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _DTYPES if getattr(self, name) is not None}
         # Fixed-width unicode arrays would pad every name to the longest one.
-        arrays["file_name"] = np.frombuffer("\0".join(self.file_name).encode(), np.uint8)
+        arrays["file_name"] = _packed(self.file_name)
+        if self.image_key is not None:
+            arrays["image_key"] = _packed(self.image_key)
         with path.open("wb") as file:
             np.savez(file, **arrays)
 
@@ -123,8 +177,9 @@ class SplitIndex:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-            names = arrays.pop("file_name").tobytes().decode()
-            index = cls(file_name=names.split("\0") if names else [], **arrays)
+            names = _unpacked(arrays.pop("file_name"))
+            keys = _unpacked(arrays.pop("image_key")) if "image_key" in arrays else None
+            index = cls(file_name=names, image_key=keys, **arrays)
             index._check()
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: not an index of a data set ({error}); validate the data set again") from error
@@ -133,13 +188,15 @@ class SplitIndex:
     def _check(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "file_name" or (field.name in _STORED and value is None):
+            if field.name in _TEXTS or (field.name in _STORED and value is None):
                 continue
             if value.dtype != _DTYPES[field.name]:
                 raise ValueError(f"{field.name} is {value.dtype}")
         images, boxes = len(self.file_name), len(self.box_id)
         lengths = {name: len(getattr(self, name)) for name in ("image_id", "width", "height")}
         lengths |= {name: len(getattr(self, name)) for name in _STORED if getattr(self, name) is not None}
+        if self.image_key is not None:
+            lengths["image_key"] = len(self.image_key)
         if set(lengths.values()) != {images} or len(self.box_start) != images + 1:
             raise ValueError(f"arrays of {images} images have other lengths: {lengths}")
         if {len(self.box_class), len(self.box_area), len(self.box_crowd)} != {boxes} or self.box_xywh.shape != (
@@ -147,5 +204,16 @@ class SplitIndex:
             4,
         ):
             raise ValueError(f"arrays of {boxes} boxes have other lengths")
+        if self.orientation is not None and not ((self.orientation >= 1) & (self.orientation <= 8)).all():
+            raise ValueError("an orientation is none of 1 to 8")
         if self.box_start[0] != 0 or self.box_start[-1] != boxes or (np.diff(self.box_start) < 0).any():
             raise ValueError("box_start does not count the boxes")
+
+
+def _packed(texts: Sequence[str]) -> NDArray[np.uint8]:
+    return np.frombuffer("\0".join(texts).encode(), np.uint8)
+
+
+def _unpacked(array: NDArray[np.uint8]) -> list[str]:
+    text = array.tobytes().decode()
+    return text.split("\0") if text else []

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kubeyolo.data.findings import Finding
+
 MANIFEST_NAME = "dataset.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""Version 1 has no findings, layout, levels and text ids; its images are used as they are stored."""
 
 
 class StoredFile(BaseModel):
@@ -31,7 +35,11 @@ class SplitManifest(BaseModel):
 
 
 class DatasetManifest(BaseModel):
-    """A validated data set; ``digest`` is a sha256 over its images and annotations, wherever they are stored."""
+    """A validated data set; ``digest`` is a sha256 over its images and annotations, wherever they are stored.
+
+    ``levels`` are the values of samples of more than 8 bits that become 0 and 255; None takes the whole range of their
+    type.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,3 +50,9 @@ class DatasetManifest(BaseModel):
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     splits: dict[str, SplitManifest]
+    layout: str = Field("", description="How the data set was laid out, in words.")
+    category_keys: tuple[str, ...] | None = Field(None, description="Ids of the categories where they are texts.")
+    levels: tuple[float, float] | None = Field(
+        None, description="Samples that become 0 and 255 in images with more than 8 bits; null for the whole range."
+    )
+    findings: tuple[Finding, ...] = ()

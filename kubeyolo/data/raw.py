@@ -61,14 +61,24 @@ class RawBoxes:
     masks: dict[int, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Noted:
+    """A finding of a reader: its code, the first example, the number, and what else is to be said."""
+
+    code: str
+    first: str
+    count: int
+    note: str = ""
+
+
 @dataclass(eq=False)
 class RawSplit:
     """The annotations of one split, or of a whole data set that is not divided yet.
 
     Attributes:
         where: The file or folder that they were read from, for messages.
-        table_names: What images, annotations and categories are called in that file, for messages.
         has_annotations: Whether there is a table of annotations at all.
+        noted: What the reader has found.
     """
 
     where: str
@@ -76,3 +86,4 @@ class RawSplit:
     images: RawImages
     boxes: RawBoxes
     has_annotations: bool = True
+    noted: tuple[Noted, ...] = ()

@@ -5,15 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from pydantic import ValidationError
 
-from kubeyolo.data.checks import OnProgress, read_images
+from kubeyolo.config.schema import DataConfig
+from kubeyolo.data.annotations import note_classes, refuse_no_boxes
+from kubeyolo.data.checks import LookedImage, OnProgress, look_at_images
 from kubeyolo.data.digest import content_digest
+from kubeyolo.data.duplicates import Copies
+from kubeyolo.data.findings import Findings
 from kubeyolo.data.folder import DataFolder, open_source, read_annotations
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import MANIFEST_NAME, DatasetManifest, SplitManifest, StoredFile
+from kubeyolo.errors import InputError
+from kubeyolo.progress import track
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.integrity import sha256_file, sync_folder
@@ -23,8 +32,31 @@ from kubeyolo.storage.workspace import work_folder
 SHARD_BYTES = 256_000_000
 """Largest size of a shard, unless one image is larger."""
 
+_MOST_FAULTS = 100
+"""Refused images after which no further ones are looked at."""
+
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(2 * _BLOCK)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a data set is read.
+
+    Attributes:
+        data: The section ``data`` of the configuration.
+        evaluated: The split that is evaluated; it must have boxes, as train must.
+        progress: Told how many images are looked at; without it a bar is shown.
+    """
+
+    data: DataConfig = DataConfig()
+    evaluated: str = "val"
+    progress: OnProgress | None = None
+
+    @property
+    def levels(self) -> tuple[float, float] | None:
+        """The samples that become 0 and 255, of images with more than 8 bits; None for the whole range."""
+        return (self.data.levels[0], self.data.levels[1]) if self.data.levels else None
 
 
 def write_dataset(
@@ -32,42 +64,56 @@ def write_dataset(
     store_uri: str,
     cache: Path | None = None,
     shard_bytes: int = SHARD_BYTES,
-    progress: OnProgress | None = None,
+    reading: Reading | None = None,
 ) -> tuple[DatasetManifest, str]:
     """Check a data set and store it under ``datasets/<name>-<digest>/``.
 
-    Every image is read once. A data set that is already stored whole is left as it is.
+    Every image is read once. The files of a data set that is already stored whole are left as they are.
 
     Args:
-        source: Folder or URI in the layout of :mod:`kubeyolo.data.folder`.
+        source: Folder or URI in a layout of :mod:`kubeyolo.data.layout`.
         store_uri: The store to write to.
         cache: Where a source in an object store is downloaded to.
         shard_bytes: Largest size of a shard.
-        progress: Told how many images are checked; without it a bar is shown.
+        reading: How it is read; by default as the schema's defaults say.
 
     Returns:
-        The manifest and the URI of the folder it lies in.
+        The manifest, which has the findings, and the URI of the folder it lies in.
 
     Raises:
-        InputError: Annotations or images are wrong; then nothing is stored.
+        InputError: Annotations or images are wrong, or a finding is refused; then nothing is stored.
     """
+    reading = reading or Reading()
+    findings = Findings(reading.data.findings, reading.data.strict)
     store = open_store(store_uri)
-    folder = open_source(source, cache)
-    annotations = read_annotations(folder)
+    folder = open_source(source, cache, reading.data.format)
+    annotations = read_annotations(folder, reading.data, reading.evaluated, findings)
+    findings.check()
     # In the store where that is a folder, so that publishing is a change of name.
     with work_folder(store.local_path("datasets") or cache_folder("work")) as work:
         splits: dict[str, SplitManifest] = {}
         contents: dict[str, tuple[SplitIndex, list[str]]] = {}
+        copies = Copies()
         for split, index in annotations.splits.items():
-            splits[split], digests = _write_split(work, folder, split, index, shard_bytes, progress)
-            contents[split] = (index, digests)
+            writer = _SplitWriter(work, split, index, folder, findings)
+            splits[split], contents[split] = writer.write(shard_bytes, reading, copies)
+        for split in ("train", reading.evaluated):
+            if split in contents:
+                refuse_no_boxes(folder.source, split, contents[split][0])
+        note_classes(annotations.classes, {name: index for name, (index, _) in contents.items()}, findings)
+        copies.findings(findings)
+        findings.check()
         manifest = DatasetManifest(
             name=folder.name,
             source=folder.source,
-            digest=content_digest(annotations.classes, annotations.category_ids, contents),
+            layout=folder.layout.words,
+            digest=content_digest(annotations.classes, annotations.category_ids, contents, reading.levels),
             classes=annotations.classes,
             category_ids=annotations.category_ids,
+            category_keys=annotations.category_keys,
+            levels=reading.levels,
             splits=splits,
+            findings=findings.found(),
         )
         (work / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1))
         return _publish(store, work, manifest)
@@ -123,32 +169,86 @@ class ShardWriter:
         return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-def _write_split(
-    work: Path, folder: DataFolder, split: str, index: SplitIndex, limit: int, progress: OnProgress | None
-) -> tuple[SplitManifest, list[str]]:
-    """Write shards and index of a split; return its manifest and the sha256 of each image."""
-    writer = ShardWriter(work, split, limit)
-    places: list[tuple[int, int]] = []
-    lengths: list[int] = []
-    digests: list[str] = []
-    images = read_images(index, folder.images(split), folder.annotations(split), progress=progress)
-    for name, image in zip(index.file_name, images, strict=True):
-        places.append(writer.add(name, image.data))
-        lengths.append(len(image.data))
-        digests.append(image.sha256)
-    writer.close()
-    stored = index.stored([shard for shard, _ in places], [offset for _, offset in places], lengths)
-    path = work / f"{split}-index.npz"
-    stored.save(path)
-    entry = StoredFile(name=path.name, size=path.stat().st_size, sha256=sha256_file(path))
-    manifest = SplitManifest(
-        images=len(index),
-        boxes=index.boxes,
-        crowd=int(index.box_crowd.sum()),
-        index=entry,
-        shards=tuple(writer.files),
-    )
-    return manifest, digests
+class _SplitWriter:
+    """Looks at the images of a split and writes those that are kept."""
+
+    def __init__(self, work: Path, split: str, index: SplitIndex, folder: DataFolder, findings: Findings) -> None:
+        self._work = work
+        self._split = split
+        self._index = index
+        self._images = folder.images(split)
+        self._annotations = Path(folder.files(split).annotations).name
+        self._findings = findings
+        self._faults = 0
+
+    def write(self, limit: int, reading: Reading, copies: Copies) -> tuple[SplitManifest, tuple[SplitIndex, list[str]]]:
+        """Write shards and index; return the manifest of the split, its index, and the sha256 of each image."""
+        writer = ShardWriter(self._work, self._split, limit)
+        places: list[tuple[int, int]] = []
+        lengths: list[int] = []
+        digests: list[str] = []
+        kept = np.zeros(len(self._index), bool)
+        used = np.zeros((len(self._index), 2), np.int64)
+        orientation = np.ones(len(self._index), np.uint8)
+        for i, image in enumerate(self._looked(reading)):
+            if self._is_left_out(i, image):
+                continue
+            kept[i] = True
+            used[i] = image.width, image.height
+            orientation[i] = image.orientation
+            copies.add(self._split, self._index.file_name[i], image.sha256, image.hash, image.thumbnail)
+            places.append(writer.add(self._index.file_name[i], image.data))
+            lengths.append(len(image.data))
+            digests.append(image.sha256)
+        writer.close()
+        if self._faults:
+            # What is refused is told by its first example; nothing of this is stored.
+            self._findings.check()
+        index = self._index.with_images(used, orientation).kept(kept)
+        if not len(index):
+            raise InputError(f"{self._images}: no image of split {self._split!r} is left; look at the findings before")
+        stored = index.stored([shard for shard, _ in places], [offset for _, offset in places], lengths)
+        path = self._work / f"{self._split}-index.npz"
+        stored.save(path)
+        entry = StoredFile(name=path.name, size=path.stat().st_size, sha256=sha256_file(path))
+        manifest = SplitManifest(
+            images=len(index),
+            boxes=index.boxes,
+            crowd=int(index.box_crowd.sum()),
+            index=entry,
+            shards=tuple(writer.files),
+        )
+        return manifest, (index, digests)
+
+    def _looked(self, reading: Reading) -> Iterator[LookedImage]:
+        """Look at the images in the order of the index; end early where too many are refused."""
+        index = self._index
+        looked = look_at_images(
+            [self._images / name for name in index.file_name],
+            list(zip(index.width.tolist(), index.height.tolist(), strict=True)),
+            apply_orientation=reading.data.orientation == "auto",
+            levels=reading.levels,
+        )
+        what, progress = f"checking images of {self._split}", reading.progress
+        for i, image in enumerate(looked if progress else track(looked, what, total=len(index))):
+            if progress:
+                progress(what, i + 1, len(index))
+            yield image
+            if self._faults >= _MOST_FAULTS:
+                return
+
+    def _is_left_out(self, i: int, image: LookedImage) -> bool:
+        """Count what was found in an image; tell whether it is left out."""
+        path = self._images / self._index.file_name[i]
+        for note in image.notes:
+            self._findings.add(note.code, f"{path} {note.words}".strip())
+        if not image.fault:
+            return False
+        label = self._index.image_key[i] if self._index.image_key else self._index.image_id[i]
+        self._findings.add(image.fault_code, f"{path} (image {label} of {self._annotations}) {image.fault}")
+        is_refused = self._findings.action(image.fault_code) == "refuse"
+        self._faults += is_refused
+        return is_refused or image.fault_code != "size_scaled"
 
 
 def _publish(store: Store, work: Path, manifest: DatasetManifest) -> tuple[DatasetManifest, str]:
@@ -157,7 +257,7 @@ def _publish(store: Store, work: Path, manifest: DatasetManifest) -> tuple[Datas
     uri = store.uri_of(key)
     existing = _stored_whole(store, key, manifest.digest)
     if existing:
-        return existing, uri
+        return _with_findings(store, key, existing, manifest), uri
     target = store.local_path(key)
     if target is None:
         store.put_tree(work, key, last=MANIFEST_NAME)
@@ -169,11 +269,21 @@ def _publish(store: Store, work: Path, manifest: DatasetManifest) -> tuple[Datas
         # Another process may have published the same content in this moment; else these are remains of a broken one.
         existing = _stored_whole(store, key, manifest.digest)
         if existing:
-            return existing, uri
+            return _with_findings(store, key, existing, manifest), uri
         store.delete_tree(key, first=MANIFEST_NAME)
         os.replace(work, target)
     sync_folder(target.parent)
     return manifest, uri
+
+
+def _with_findings(store: Store, key: str, existing: DatasetManifest, manifest: DatasetManifest) -> DatasetManifest:
+    """Return the manifest of a stored data set with what was found this time: the same content may come otherwise."""
+    update = {"findings": manifest.findings, "source": manifest.source, "layout": manifest.layout}
+    renewed = existing.model_copy(update=update)
+    if existing.findings == manifest.findings:
+        return existing
+    store.write_bytes(f"{key}/{MANIFEST_NAME}", renewed.model_dump_json(indent=1).encode())
+    return renewed
 
 
 def _stored_whole(store: Store, key: str, digest: str) -> DatasetManifest | None:

@@ -29,6 +29,19 @@ class Check:
     message: str
 
 
+def number_warnings(numbers: Numbers) -> list[str]:
+    """Return what anyone who reads the numbers should know first, in sentences; nothing in the usual case."""
+    ap = numbers.get("AP")
+    if ap is not None and ap <= 0:
+        return [
+            "AP is 0: no detection matches an annotated object. Look whether training has converged, whether the "
+            "classes are those of the data set, and whether boxes and images belong together."
+        ]
+    if "AP" in numbers and ap is None:
+        return ["AP is not defined: the split has no annotated objects, crowds left aside."]
+    return []
+
+
 def check_numbers(
     numbers: Numbers,
     baseline: Numbers | None = None,

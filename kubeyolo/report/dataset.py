@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.report.charts import Chart, bar_chart, density_chart, histogram
+from kubeyolo.report.findings import NONE
 from kubeyolo.report.formats import integer
 from kubeyolo.report.page import Stat, fact_rows, render
 from kubeyolo.report.samples import SampleImage, class_colors, draw_within_budget
@@ -59,6 +60,8 @@ def dataset_report(
             Stat("Classes", integer(len(manifest.classes)), _absent_note(rows)),
             Stat("Digest", manifest.digest[:12], "sha256 of images and annotations"),
         ],
+        findings=manifest.findings,
+        no_findings=NONE,
         count_names=COUNT_NAMES,
         splits=[(name, _counts(index)) for name, index in splits.items()],
         split_names=list(splits),
@@ -73,6 +76,8 @@ def dataset_report(
         facts=fact_rows(
             {
                 "source": manifest.source,
+                **({"layout": manifest.layout} if manifest.layout else {}),
+                **({"levels": manifest.levels} if manifest.levels else {}),
                 "digest": manifest.digest,
                 "schema version": manifest.schema_version,
                 "stored bytes": sum(shard.size for split in manifest.splits.values() for shard in split.shards),

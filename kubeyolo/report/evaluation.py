@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kubeyolo.evaluation.limits import number_warnings
 from kubeyolo.evaluation.results import COCO_NUMBERS, NO_GROUND_TRUTH, ClassResult, EvaluationResult, number_line
 from kubeyolo.report.charts import Chart, Series, bar_chart, histogram, line_chart
 from kubeyolo.report.formats import integer, number3
@@ -52,6 +53,7 @@ def evaluation_report(
             Stat("AP75", number3(result.numbers.get("AP75")), "IoU .75"),
             Stat("AR100", number3(result.numbers.get("AR100")), "100 detections per image"),
         ],
+        warnings=number_warnings(result.numbers),
         numbers=number_rows(result),
         per_class=sorted(result.per_class, key=lambda row: -(row.AP if row.AP is not None else -1.0)),
         charts=_charts(result),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kubeyolo.evaluation.limits import number_warnings
 from kubeyolo.evaluation.results import COCO_NUMBERS
 from kubeyolo.report.formats import number3, setting, size_text
 from kubeyolo.report.page import fact_rows, render
@@ -33,6 +34,8 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, f
         "Trained, evaluated, exported and quantized by kubeyolo.",
         "## Numbers",
         _number_table(metrics) if metrics else "No evaluation is part of this bundle.",
+        "## Data",
+        _data(dataset),
         "## Classes",
         ", ".join(escape(label) for label in classes) + ".",
         "## Input and output",
@@ -67,7 +70,20 @@ def _number_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
         rows.append([number.key, f"{number.iou}, {number.area}, {number.max_det}"])
         rows[-1] += [number3(numbers.get(number.key)) for numbers in metrics.values()]
     table = markdown_table(["Number", "IoU, area, detections", *metrics], rows, right=len(metrics))
-    return f"COCO numbers on the validation split, computed by pycocotools.\n\n{table}"
+    warnings = [f"**{escape(name)}: {escape(line)}**" for name, of in metrics.items() for line in number_warnings(of)]
+    lead = "COCO numbers on the validation split, computed by pycocotools."
+    return "\n\n".join([lead, *warnings, table])
+
+
+def _data(dataset: Mapping[str, Any]) -> str:
+    """Say what the validation of the data set found."""
+    if not dataset:
+        return "The data set is not known."
+    findings = dataset.get("findings") or ()
+    if not findings:
+        return f"{escape(dataset.get('name', 'The data set'))}: its validation noted nothing."
+    lines = "\n".join(f"- {escape(line)}" for line in findings)
+    return f"What the validation of {escape(dataset.get('name', 'the data set'))} found:\n\n{lines}"
 
 
 def _interface(manifest: Mapping[str, Any], height: int, width: int) -> str:

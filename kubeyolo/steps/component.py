@@ -58,19 +58,21 @@ def configure_evaluation(*, plan: FileArtifact, **form: str) -> tuple[Struct | s
 
 
 def validate_dataset(
-    *, settings: Struct, validated_dataset: HandleArtifact, data_report: FileArtifact
+    *, settings: Struct, validated_dataset: HandleArtifact, data_report: FileArtifact, data_findings: FileArtifact
 ) -> tuple[str, str]:
     """Validate and store a data set; return the references of the data set and of the record."""
     from kubeyolo.data.folder import dataset_name
+    from kubeyolo.report.findings import findings_table
     from kubeyolo.steps import validate as step
 
     with _step(step.STEP, settings) as (reporter, given):
         digests = {"fingerprint": given.fingerprint}
         output = result_output(given.store, step.STEP, dataset_name(given.data), digests, given.config, given.code)
         reporter.write_to(output)
-        outcome = step.validate_dataset(given.data, given.store, output, given.fingerprint)
+        outcome = step.validate_dataset(given.data, given.store, output, given.fingerprint, given.configuration())
         record = reporter.publish(outcome.record, data_report)
-        figures = {name: value for name, value in record.metrics.items() if name != "digest"}
+        reporter.publish_text(findings_table(record.metrics["findings"]), data_findings)
+        figures = {name: value for name, value in record.metrics.items() if name not in ("digest", "findings")}
         reporter.publish_handle(outcome.dataset, validated_dataset, **figures)
     return outcome.dataset, outcome.record
 

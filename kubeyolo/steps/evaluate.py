@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import WorkError
@@ -13,6 +15,11 @@ from kubeyolo.steps.record import Stopwatch, finished, read_record, write_record
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.reference import pin
 from kubeyolo.storage.uri import join_uri, read_document, write_document
+
+if TYPE_CHECKING:
+    from kubeyolo.data.index import SplitIndex
+    from kubeyolo.data.manifest import DatasetManifest
+    from kubeyolo.evaluation.coco_eval import Detection
 
 STEP = "evaluate"
 DETECTIONS_NAME = "detections.json"
@@ -65,6 +72,7 @@ def _measure(bundle: str, dataset: str, output: str, config: Config, runtime: Ru
     from kubeyolo.bundle import open_bundle
     from kubeyolo.data.dataset import open_dataset
     from kubeyolo.evaluation.confusion import BACKGROUND, confusion_matrix
+    from kubeyolo.evaluation.limits import number_warnings
     from kubeyolo.report.evaluation import evaluation_report
     from kubeyolo.steps.detection import evaluate_bundle
 
@@ -74,11 +82,12 @@ def _measure(bundle: str, dataset: str, output: str, config: Config, runtime: Ru
     result = evaluated.result
     title = f"{opened.manifest.model} on {images.manifest.name}"
     report = write_report(output, evaluation_report(result, evaluated.samples, title))
-    matrix = confusion_matrix(images.split(result.split).index, images.manifest.category_ids, evaluated.detections)
+    index = images.split(result.split).index
+    matrix = confusion_matrix(index, images.manifest.category_ids, evaluated.detections)
     confusion = {"categories": [*images.manifest.classes, BACKGROUND], "matrix": matrix.tolist()}
     documents = {
         "result": (RESULT_NAME, result.to_json().encode()),
-        "detections": (DETECTIONS_NAME, orjson.dumps(evaluated.detections)),
+        "detections": (DETECTIONS_NAME, orjson.dumps(own_ids(evaluated.detections, index, images.manifest))),
         "confusion": (CONFUSION_NAME, json.dumps(confusion).encode()),
     }
     outputs = {}
@@ -86,9 +95,25 @@ def _measure(bundle: str, dataset: str, output: str, config: Config, runtime: Ru
         write_document(join_uri(output, name), document)
         outputs[key] = pin(join_uri(output, name), sha256_bytes(document))
     counts = {"images": result.images, "boxes": result.boxes, "detections": result.detections}
-    metrics = {**result.numbers, **counts, "runtime": runtime, "title": title}
+    warnings = number_warnings(result.numbers)
+    metrics = {**result.numbers, **counts, "runtime": runtime, "title": title, "warnings": warnings}
     record = write_record(output, STEP, watch.seconds, outputs, metrics, report)
     return Evaluation(result=result, record=record, report=report)
+
+
+def own_ids(
+    detections: Sequence[Detection], index: SplitIndex, manifest: DatasetManifest
+) -> Sequence[Mapping[str, Any]]:
+    """Return detections with the ids that the annotations have, where these are texts."""
+    images, categories = index.image_key, manifest.category_keys
+    if images is None and categories is None:
+        return detections
+    image_names = dict(zip(index.image_id.tolist(), images or index.image_id.tolist(), strict=True))
+    category_names = dict(zip(manifest.category_ids, categories or manifest.category_ids, strict=True))
+    return [
+        {**row, "image_id": image_names[row["image_id"]], "category_id": category_names[row["category_id"]]}
+        for row in detections
+    ]
 
 
 def check_gate(result: EvaluationResult, min_ap: float, title: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from kubeyolo.bundle import bundle_reference
 from kubeyolo.config.schema import Config
@@ -64,6 +65,11 @@ def _pretrain(dataset: str, output: str, config: Config, fingerprint: str) -> Pr
         record = write_record(output, STEP, watch.seconds, {"backbone": ""}, {"enabled": False})
         return PretrainedBackbone(backbone="", record=record)
     images = config.pretrain.data
+    if not images and (words := _too_small(dataset, config)):
+        print(f"{STEP}: {words}", flush=True)
+        outcome = {"enabled": False, "warnings": [words]}
+        record = write_record(output, STEP, watch.seconds, {"backbone": ""}, outcome)
+        return PretrainedBackbone(backbone="", record=record)
     spec = TrainingSpec(
         task="backbone",
         dataset=images or dataset,
@@ -85,7 +91,7 @@ def _pretrain(dataset: str, output: str, config: Config, fingerprint: str) -> Pr
         "seconds": seconds,
     }
     report = write_report(output, pretraining_report([row.model_dump(exclude_none=True) for row in rows], facts))
-    metrics: dict[str, float] = {"enabled": True, "steps": rows[-1].step if rows else 0}
+    metrics: dict[str, Any] = {"enabled": True, "steps": rows[-1].step if rows else 0}
     if rows and rows[-1].loss is not None:
         metrics["loss"] = rows[-1].loss
     if accuracy is not None:
@@ -93,3 +99,18 @@ def _pretrain(dataset: str, output: str, config: Config, fingerprint: str) -> Pr
     backbone = bundle_reference(join_uri(output, "bundle"))
     record = write_record(output, STEP, seconds, {"backbone": backbone}, metrics, report)
     return PretrainedBackbone(backbone=backbone, record=record)
+
+
+def _too_small(dataset: str, config: Config) -> str:
+    """Say that the objects of a data set give no crops to pretrain on, train or held out; empty where they do."""
+    from kubeyolo.data.dataset import open_dataset
+    from kubeyolo.training.crops import large_objects
+
+    images = open_dataset(dataset)
+    for split in ("train", "val"):
+        if not len(large_objects(images.split(split).index, config.pretrain)):
+            return (
+                f"goes on without pretraining: no object of split {split!r} is at least "
+                f"{config.pretrain.min_object_size} pixels wide and high (pretrain.min_object_size)"
+            )
+    return ""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kubeyolo.config.schema import AugmentConfig, PretrainConfig
 from kubeyolo.data.augment import jitter_hsv
 from kubeyolo.data.dataset import Split
-from kubeyolo.data.decode import decode_image
+from kubeyolo.data.decode import ImageFault, decode_file
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.letterbox import FILL
 from kubeyolo.data.sampler import Sampler
@@ -36,7 +36,7 @@ HELD_OUT = 8
 """Of a folder of classes, one image in so many is held out for validation."""
 
 Pixels = NDArray[np.uint8]
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,7 @@ def object_crops(split: Split, num_classes: int, config: PretrainConfig, limit: 
         Crops by image; a place without objects has the number of classes as its class.
     """
     index = split.index
-    large = np.minimum(index.box_xywh[:, 2], index.box_xywh[:, 3]) >= config.min_object_size
-    chosen = np.flatnonzero(large & ~index.box_crowd)
+    chosen = large_objects(index, config)
     rng = np.random.default_rng([seed, len(chosen)])
     objects = math.ceil(limit / (1 + config.background))
     if len(chosen) > objects:
@@ -100,6 +99,12 @@ def object_crops(split: Split, num_classes: int, config: PretrainConfig, limit: 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(cut, np.unique(owner).tolist()))
     return Crops(images, labels)
+
+
+def large_objects(index: SplitIndex, config: PretrainConfig) -> NDArray[np.int64]:
+    """Return the positions of the boxes that give a crop: no crowds, and at least ``min_object_size`` pixels."""
+    large = np.minimum(index.box_xywh[:, 2], index.box_xywh[:, 3]) >= config.min_object_size
+    return np.flatnonzero(large & ~index.box_crowd)
 
 
 def background_squares(
@@ -196,9 +201,10 @@ class ClassFolder:
         side = _stored_side(config.image_size)
 
         def read(path: Path) -> Pixels:
-            image = decode_image(path.read_bytes())
-            if image is None:
-                raise InputError(f"{path}: is no image that can be decoded; remove or replace it")
+            try:
+                image = decode_file(path.read_bytes()).pixels
+            except ImageFault as fault:
+                raise InputError(f"{path} {fault}; remove or replace it") from fault
             height, width = image.shape[:2]
             return square_crop(image, np.array([0, 0, width, height], np.float64), 1.0, side)
 

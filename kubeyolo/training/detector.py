@@ -11,6 +11,7 @@ from kubeyolo.bundle import (
     Bundle,
     BundleManifest,
     DatasetReference,
+    Preprocessing,
     open_bundle,
 )
 from kubeyolo.data.dataset import Dataset, open_dataset
@@ -155,7 +156,13 @@ def _manifest(spec: TrainingSpec, facts: Any, dataset: Dataset, backbone: Bundle
         strides=facts.strides,
         anchors=facts.anchors,
         config=spec.config.model_dump(mode="json"),
-        dataset=DatasetReference(name=manifest.name, digest=manifest.digest, uri=dataset.uri),
+        preprocessing=Preprocessing(levels=manifest.levels),
+        dataset=DatasetReference(
+            name=manifest.name,
+            digest=manifest.digest,
+            uri=dataset.uri,
+            findings=tuple(finding.brief() for finding in manifest.findings),
+        ),
         parent=None if backbone is None else backbone.uri,
         code_digest=spec.code_digest,
     )

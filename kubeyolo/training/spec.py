@@ -27,6 +27,15 @@ _WITHOUT_EFFECT = {
     "data.workers",
     "data.cache",
     "data.cache_limit_mb",
+    # The digest of the data set tells what these made of it.
+    "data.format",
+    "data.split",
+    "data.split_seed",
+    "data.split_group",
+    "data.orientation",
+    "data.levels",
+    "data.findings",
+    "data.strict",
     "pretrain.data",  # the digest of the images counts, wherever they lie
     "train.log_interval",
     "train.ckpt_interval",

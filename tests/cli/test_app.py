@@ -36,6 +36,7 @@ COMMANDS = [
     "predict",
     "sample",
     "copy",
+    "convert",
     "models list",
     "models show",
     "pipeline show",

@@ -53,7 +53,8 @@ if __name__ == "__main__":
     assert configured.outputs["run"]["data"] == data, configured.outputs
     assert configured.outputs["train"]["config"]["train"]["max_epoch"] == 2
     assert configured.outputs["train"]["config"]["data"]["workers"] == 0
-    assert "config" not in configured.outputs["validate_dataset"]
+    assert configured.outputs["validate_dataset"]["config"]["data"]["strict"] is False
+    assert "workers" not in configured.outputs["validate_dataset"]["config"]["data"]
     assert "| train.max\\\\_epoch | 2 |" in Path(configured.outputs["plan"].path).read_text()
     task = validate_dataset(settings=configured.outputs["validate_dataset"])
     uri, _, digest = task.outputs["dataset"].partition("@sha256:")
@@ -62,6 +63,7 @@ if __name__ == "__main__":
     assert (facts["store_uri"], facts["digest"], facts["train_images"]) == (uri, digest, 3)
     assert json.loads(Path(task.outputs["validated_dataset"].path).read_text()) == facts
     assert "<html" in Path(task.outputs["data_report"].path).read_text()
+    assert "Nothing was found" in Path(task.outputs["data_findings"].path).read_text()
     print("RAN ALONE")
 """
 

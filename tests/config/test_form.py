@@ -30,7 +30,23 @@ SETTING_FIELDS = {
     "max_regression": "retrain.max_regression",
 }
 KEYS = tuple(key for key in known_keys() if key != "model")
-TRIED = (True, False, 1, 2, 0.5, 0.25, 64, 96, "adamw", "linear", "exponential", "GPU", "entropy", "minio://b/x.json")
+TRIED = (
+    True,
+    False,
+    1,
+    2,
+    0.5,
+    0.25,
+    64,
+    96,
+    "adamw",
+    "linear",
+    "exponential",
+    "GPU",
+    "entropy",
+    "ignore",
+    "minio://b/x.json",
+)
 TRIED_LISTS = ((3, 5), ("onnx",))
 
 
@@ -48,7 +64,7 @@ def value_of(config: Any, key: str) -> Any:
 def other_value(key: str) -> Any:
     """Return a value of a key that is allowed and not that of the preset."""
     before = value_of(load_config(MODEL), key)
-    for value in (*TRIED, *map(list, TRIED_LISTS)):
+    for value in (*TRIED, *map(list, TRIED_LISTS), {"box_outside": "refuse"}):
         try:
             after = value_of(load_config(MODEL, overrides=nest({key: value})), key)
         except InputError:
@@ -209,7 +225,7 @@ KNOWN = names("detector-training")
         ({"max_epochs": "3"}, "unknown field 'max_epochs'; did you mean 'max_epoch'"),
         ({"train_overrides": {}}, "unknown field 'train_overrides'"),
         ({"seed": 1}, "unknown field 'seed'; it has no field: write {train: {seed: …}} into the field settings"),
-        ({"split": "val"}, "it has no field: write {evaluate: {split: …}} into the field settings"),
+        ({"split": "val"}, "write {data: {split: …}} or {evaluate: {split: …}} into the field settings"),
         (
             {"conf_threshold": 0.1},
             "write {evaluate: {conf_threshold: …}} or {predict: {conf_threshold: …}} into the field settings",

@@ -1,134 +1,168 @@
 from __future__ import annotations
 
-import struct
-import zlib
+import re
+import threading
 
 import cv2
 import numpy as np
 import pytest
 
-from kubeyolo.data.checks import check_images, read_images
-from kubeyolo.data.coco import read_coco
-from kubeyolo.data.decode import container_fault, decode_image, image_fault
+from kubeyolo.data.checks import look_at_image, look_at_images
+from kubeyolo.data.shards import write_dataset
 from kubeyolo.errors import InputError
+from tests.data.image_files import saved, smooth_image, stored_turned
 from tests.data.small_dataset import encoded_image
 
 
-def check(folder, **options):
-    annotations = folder / "annotations/train.json"
-    index = read_coco(annotations, folder / "train")[0]
-    check_images(index, folder / "train", annotations, **options)
+def codes(looked):
+    return [note.code for note in looked.notes]
 
 
-def with_exif(jpeg: bytes, orientation: int, thumbnail: bytes = b"") -> bytes:
-    """Return a JPEG with an EXIF segment of one tag, and any bytes after it."""
-    tiff = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 3, 1, orientation, 0)
-    payload = b"Exif\0\0" + tiff + thumbnail
-    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload + jpeg[2:]
+def test_images_are_yielded_in_order_and_progress_is_told(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(30)]
+    for i, path in enumerate(paths):
+        path.write_bytes(saved(smooth_image(20 + i, 30, i), "PNG"))
+    done = []
+    looked = list(look_at_images(paths, [None] * 30, threads=3, progress=done.append))
+    assert [(image.width, image.height) for image in looked] == [(20 + i, 30) for i in range(30)]
+    assert [image.data for image in looked] == [path.read_bytes() for path in paths]
+    assert len({image.hash for image in looked}) == 30
+    assert done == list(range(1, 31))
 
 
-def test_good_images_pass_and_progress_is_told(small_folder):
-    told = []
-    check(small_folder, progress=lambda *event: told.append(event))
-    assert told == [("checking images of train", n, 3) for n in (1, 2, 3)]
+def test_few_files_are_in_memory_at_a_time(tmp_path, monkeypatch):
+    started = threading.Semaphore(0)
+    monkeypatch.setattr("kubeyolo.data.checks.look_at_image", lambda *_: started.release())
+    path = tmp_path / "a.png"
+    path.write_bytes(b"")
+    looked = look_at_images([path] * 500, [None] * 500, threads=2)
+    for _ in range(3):
+        next(looked)
+    looked.close()
+    count = 0
+    while started.acquire(blocking=False):
+        count += 1
+    assert 3 <= count <= 20
 
 
 def test_real_images_pass(shared):
-    folder = shared / "data/coco_cc"
-    annotations = folder / "annotations/val.json"
-    index = read_coco(annotations, folder / "val")[0]
-    images = list(read_images(index, folder / "val", annotations))
-    assert len(images) == 57
-    assert sum(len(image.data) for image in images) == sum(p.stat().st_size for p in (folder / "val").iterdir())
+    paths = sorted((shared / "data/coco_cc/val").iterdir())
+    looked = list(look_at_images(paths, [None] * len(paths)))
+    assert len(looked) == 57
+    assert not any(image.fault for image in looked)
+    assert sum(len(image.data) for image in looked) == sum(path.stat().st_size for path in paths)
 
 
-BAD_FILES = {
-    "missing": (None, "is missing"),
-    "zero bytes": (b"", "is empty (zero bytes)"),
-    "text": (b"<html>404</html>", "is not an image"),
-    "truncated": (encoded_image(32, 48, 2)[:-500], "is a truncated JPEG (no end-of-image marker)"),
-    "truncated by one byte": (encoded_image(32, 48, 2)[:-1], "is a truncated JPEG"),
-    "header only": (encoded_image(32, 48, 2)[:20], "is a truncated JPEG"),
-    "truncated after a thumbnail": (
-        with_exif(encoded_image(32, 48, 2), 1, encoded_image(8, 8, 3))[:-500],
-        "is a truncated JPEG",
-    ),
-    "truncated PNG": (encoded_image(32, 48, 2, ".png")[:-20], "is a truncated PNG (no IEND chunk)"),
-    "truncated WebP": (encoded_image(32, 48, 2, ".webp")[:-20], "is a truncated WebP"),
-    "truncated BMP": (encoded_image(32, 48, 2, ".bmp")[:-20], "is a truncated BMP"),
-    "other size": (encoded_image(32, 47, 2), "has 32 x 47 pixels where the annotations say 32 x 48"),
-    "turned": (encoded_image(48, 32, 2), "has 48 x 32 pixels where the annotations say 32 x 48; EXIF orientation"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_FILES)
-def test_bad_image_is_one_clear_line(small_folder, case):
-    data, expected = BAD_FILES[case]
-    path = small_folder / "train/002.jpg"
-    path.unlink() if data is None else path.write_bytes(data)
-    with pytest.raises(InputError) as caught:
-        check(small_folder)
-    message = str(caught.value)
-    assert message.startswith(f"{path} (image 2 of train.json) {expected}")
-    assert message.endswith("; replace the file, or remove it from the annotations")
-    assert "\n" not in message
-    assert caught.value.exit_code == 2
-
-
-def test_other_bad_images_are_counted(small_folder):
-    for name in ("001", "003"):
-        (small_folder / f"train/{name}.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match=r"001\.jpg \(image 1 of train\.json\) is empty \(zero bytes\) \(and 1 more\)"):
-        check(small_folder, threads=3)
-
-
-def test_damaged_png_is_found_by_its_checksum():
-    data = bytearray(encoded_image(32, 48, 1, ".png"))
-    data[len(data) // 2] ^= 1
-    assert "is a damaged PNG (wrong checksum in chunk 'IDAT')" in image_fault(bytes(data), 32, 48)
+def test_missing_files_are_told_apart_from_damaged_ones(tmp_path):
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "folder.jpg").mkdir()
+    paths = [tmp_path / name for name in ("absent.jpg", "empty.jpg", "folder.jpg")]
+    looked = list(look_at_images(paths, [(4, 5)] * 3))
+    assert [image.fault_code for image in looked] == ["image_missing", "image_damaged", "image_missing"]
+    assert looked[0].fault == "is missing"
+    assert looked[1].fault.startswith("is empty (zero bytes)")
+    assert looked[2].fault == "cannot be read (Is a directory)"
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".bmp", ".webp", ".tiff"])
 def test_whole_files_of_every_kind_pass_even_with_bytes_after_them(extension):
     data = encoded_image(31, 47, 5, extension)
-    assert image_fault(data, 31, 47) is None
-    assert image_fault(data + b"\0" * 100, 31, 47) is None
+    for file in (data, data + b"\0" * 100):
+        looked = look_at_image(file, (31, 47))
+        assert (looked.fault, looked.fault_code, looked.notes) == ("", "", ())
+        assert (looked.width, looked.height, looked.orientation) == (31, 47, 1)
 
 
-def test_progressive_and_restarting_jpegs_are_whole():
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
-    for option in (cv2.IMWRITE_JPEG_PROGRESSIVE, cv2.IMWRITE_JPEG_RST_INTERVAL):
-        data = cv2.imencode(".jpg", pixels, [option, 1])[1].tobytes()
-        assert image_fault(data, 80, 64) is None
-        for cut in range(1, len(data), 97):
-            assert container_fault(data[:cut] if cut > 3 else data[:4]) is not None
+# What is annotated, of an image of 90 x 40 pixels as stored, and what is done about its tag.
+ANNOTATED = [
+    (6, (40, 90), 6, (40, 90), ""),
+    (6, None, 6, (40, 90), ""),
+    (6, (90, 40), 1, (90, 40), ""),
+    (3, (90, 40), 3, (90, 40), ""),
+    (3, (40, 90), 3, (90, 40), "size_differs"),
+    (6, (80, 180), 6, (40, 90), "size_scaled"),
+    (6, (180, 80), 1, (90, 40), "size_scaled"),
+    (8, (64, 64), 8, (40, 90), "size_differs"),
+    (1, (180, 80), 1, (90, 40), "size_scaled"),
+    (1, (40, 90), 1, (90, 40), "size_differs"),
+    (1, (90, 41), 1, (90, 40), "size_differs"),
+]
 
 
-def test_exif_orientation_is_ignored():
-    data = encoded_image(32, 48, 1)
-    turned = with_exif(data, orientation=6)
-    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (32, 48, 3)
-    assert image_fault(turned, 32, 48) is None
-    np.testing.assert_array_equal(decode_image(turned), decode_image(data))
+@pytest.mark.parametrize(("tag", "annotated", "orientation", "size", "code"), ANNOTATED)
+def test_the_annotated_size_decides_whether_an_image_is_turned(tag, annotated, orientation, size, code):
+    data = saved(smooth_image(90, 40), "PNG", tag)
+    looked = look_at_image(data, annotated)
+    assert (looked.orientation, (looked.width, looked.height), looked.fault_code) == (orientation, size, code)
+    assert codes(looked) == ["orientation"] * (tag != 1)
+    if code:
+        assert looked.fault.startswith(f"has {size[0]} x {size[1]} pixels where the annotations say {annotated[0]} x ")
 
 
-def test_images_are_decoded_to_rgb():
-    pixels = np.zeros((4, 5, 3), np.uint8)
-    pixels[:, :, 2] = 200  # red in OpenCV's order
-    image = decode_image(cv2.imencode(".png", pixels)[1].tobytes())
-    assert image.dtype == np.uint8
-    assert image[0, 0].tolist() == [200, 0, 0]
+def test_square_images_are_turned():
+    looked = look_at_image(saved(smooth_image(40, 40), "PNG", 5), (40, 40))
+    assert (looked.orientation, looked.notes[0].words) == (5, "EXIF orientation 5, applied")
 
 
-def test_grey_images_get_three_channels():
-    image = decode_image(cv2.imencode(".png", np.full((4, 5), 7, np.uint8))[1].tobytes())
-    assert image.shape == (4, 5, 3)
+def test_orientation_can_be_ignored():
+    looked = look_at_image(saved(smooth_image(90, 40), "PNG", 6), (90, 40), apply_orientation=False)
+    assert (looked.orientation, looked.width, looked.fault) == (1, 90, "")
+    looked = look_at_image(saved(smooth_image(90, 40), "PNG", 6), (40, 90), apply_orientation=False)
+    assert looked.fault == "has 90 x 40 pixels where the annotations say 40 x 90; the sides are exchanged"
 
 
-def test_png_of_absurd_size_is_no_image_rather_than_a_crash():
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+@pytest.mark.parametrize("scale", [0.5, 0.73, 1.5, 3.2])
+def test_a_copy_of_another_size_is_told_from_another_image(scale):
+    scaled = (round(640 * scale), round(427 * scale))
+    data = saved(smooth_image(640, 427), "BMP")
+    assert look_at_image(data, scaled).fault_code == "size_scaled"
+    assert look_at_image(data, (scaled[0], scaled[1] + 40)).fault_code == "size_differs"
 
-    header = struct.pack(">IIBBBBB", 2**30, 2**30, 8, 2, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    assert image_fault(data, 2**30, 2**30) == "is not an image (JPEG, PNG, BMP, WebP or TIFF)"
+
+BAD_FILES = {
+    "missing": (None, "is missing"),
+    "zero bytes": (b"", "is empty (zero bytes)"),
+    "text": (b"<html>404</html>", "is a web page"),
+    "truncated": (encoded_image(32, 48, 2)[:-500], "is a truncated JPEG (the lower "),
+    "header only": (encoded_image(32, 48, 2)[:20], "is a truncated JPEG"),
+    "truncated PNG": (encoded_image(32, 48, 2, ".png")[:-200], "is a damaged PNG"),
+    "truncated WebP": (encoded_image(32, 48, 2, ".webp")[:-20], "is a truncated WebP"),
+    "truncated BMP": (encoded_image(32, 48, 2, ".bmp")[:-20], "is a truncated BMP"),
+    "other size": (encoded_image(32, 47, 2), "has 32 x 47 pixels where the annotations say 32 x 48"),
+    "turned": (encoded_image(48, 32, 2), "has 48 x 32 pixels where the annotations say 32 x 48; the sides are"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_image_is_one_clear_line(small_folder, tmp_path, case):
+    data, expected = BAD_FILES[case]
+    path = small_folder / "train/002.jpg"
+    path.unlink() if data is None else path.write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        write_dataset(small_folder, str(tmp_path / "store"))
+    message = str(caught.value)
+    assert message.startswith(f"{path} (image 2 of train.json) {expected}")
+    assert re.search(
+        r"; (replace the file, or remove it from the|export the) annotations.* \[(image|size)_\w+\]$", message
+    )
+    assert "\n" not in message
+    assert caught.value.exit_code == 2
+
+
+def test_other_bad_images_are_counted(small_folder, tmp_path):
+    for name in ("001", "003"):
+        (small_folder / f"train/{name}.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"001\.jpg \(image 1 of train\.json\) is empty .* \(and 1 more\)"):
+        write_dataset(small_folder, str(tmp_path / "store"))
+
+
+def test_decoders_write_nothing_to_the_terminal(capfd):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
+    for extension in (".jpg", ".png", ".tiff", ".webp", ".bmp"):
+        data = cv2.imencode(extension, noise)[1].tobytes()
+        for place in range(40, len(data), len(data) // 7):
+            look_at_image(data[:place], None)
+            look_at_image(data[:place] + bytes(30) + data[place + 30 :], None)
+    profile = saved(stored_turned(noise, 1), "PNG", icc_profile=b"not a profile")
+    assert look_at_image(profile, None).fault == ""
+    assert capfd.readouterr() == ("", "")

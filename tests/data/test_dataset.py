@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 
 import cv2
@@ -93,7 +94,7 @@ def test_folder_without_manifest_is_bad_input(tmp_path):
         (lambda text: text[:40], "not a data set manifest (Invalid JSON"),
         (lambda text: "[]", "not a data set manifest"),
         (lambda text: text.replace('"digest"', '"digets"'), "not a data set manifest (digest: Field required)"),
-        (lambda text: text.replace('"schema_version":1', '"schema_version":9'), "schema version 9, this is 1"),
+        (lambda text: text.replace('"schema_version":2', '"schema_version":9'), "schema version 9, this is 2"),
         (lambda text: text.replace('"images":3', '"images":4'), "train-index.npz: does not fit its dataset.json"),
         (lambda text: text.replace('"classes":["bolt","nut"]', '"classes":["bolt"]'), "does not fit its dataset.json"),
     ],
@@ -165,3 +166,16 @@ def test_damaged_object_is_not_kept(bucket_uri, tmp_path):
     with pytest.raises(InputError, match=r"set/val-00000\.tar: the content does not have its checksum"):
         open_dataset(bucket_uri, tmp_path / "cache").split("val")
     assert list((tmp_path / "cache").rglob("*.tar")) == []
+
+
+def test_levels_of_the_manifest_scale_deep_samples(small, tmp_path):
+    folder = small.write(tmp_path / "small")
+    grey = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    (folder / "train/003.jpg").write_bytes(cv2.imencode(".png", grey)[1].tobytes())
+    _, uri = write_dataset(folder, str(tmp_path / "store"))
+    stored = open_dataset(uri)
+    assert stored.manifest.levels is None
+    np.testing.assert_array_equal(stored.split("train").read_image(2)[:, :, 0], grey >> 8)
+    manifest = stored.manifest.model_copy(update={"levels": (0.0, 4095.0)})
+    scaled = replace(stored, manifest=manifest).split("train").read_image(2)
+    np.testing.assert_array_equal(scaled[:, :, 1], np.round(grey * (255 / 4095)).astype(np.uint8))

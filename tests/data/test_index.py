@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from kubeyolo.data.coco import read_coco
+from kubeyolo.data.folder import open_source, read_annotations
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.errors import InputError
+from tests.data.rendered_split import split_index
 
 
 @pytest.fixture
 def read(small_folder):
-    return read_coco(small_folder / "annotations/train.json", small_folder / "train")
+    found = read_annotations(open_source(small_folder))
+    return found.splits["train"], found.classes, found.category_ids
 
 
 def test_boxes_are_grouped_by_image(read):
@@ -83,3 +85,17 @@ def test_coco_ground_truth_has_the_original_ids(read):
         "iscrowd": 0,
     }
     assert [a["id"] for a in coco.loadAnns(coco.getAnnIds(iscrowd=True))] == [102]
+
+
+def test_orientations_are_stored_and_absent_ones_mean_as_stored(tmp_path):
+    index = split_index([(4, 5), (6, 7)], []).stored([0, 0], [0, 9], [9, 9])
+    index.save(tmp_path / "plain.npz")
+    plain = SplitIndex.load(tmp_path / "plain.npz")
+    assert plain.orientation is None and plain.orientation_of(1) == 1
+    assert index.turned([1, 1]).orientation is None
+    index.turned([1, 6]).save(tmp_path / "turned.npz")
+    loaded = SplitIndex.load(tmp_path / "turned.npz")
+    assert [loaded.orientation_of(i) for i in range(2)] == [1, 6]
+    index.turned([1, 9]).save(tmp_path / "wrong.npz")
+    with pytest.raises(InputError, match=r"wrong\.npz: .* \(an orientation is none of 1 to 8\)"):
+        SplitIndex.load(tmp_path / "wrong.npz")

@@ -119,6 +119,7 @@ def test_tables_are_made_for_every_component_and_for_the_docs() -> None:
         *(f"components/{name}/README.md" for name in STEPS),
         "README.md",
         "docs/configuration.md",
+        "docs/data.md",
         "docs/runs.md",
     }
     form = made_files()[ROOT / "docs" / "runs.md"]

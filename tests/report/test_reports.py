@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from kubeyolo.data.coco import read_coco
+from kubeyolo.data.findings import Finding
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.results import ClassResult, EvaluationResult
@@ -245,3 +246,30 @@ def test_report_of_real_coco_images_has_their_counts_and_stays_small(shared: Pat
     assert "val 57 517 7 2 9.1" in text_of(html)
     assert html.count('class="edge"') == sum(len(sample.boxes) for sample in samples)
     assert html.count("<img ") == 12
+
+
+@pytest.mark.parametrize(("ap", "words"), [(0.0, "AP is 0"), (None, "AP is not defined"), (0.001, "")])
+def test_an_ap_of_zero_is_said_in_report_and_card(ap: float | None, words: str) -> None:
+    text = text_of(evaluation_report(result(ap)))
+    card = model_card({"model": "m", "classes": ["a"]}, {"onnx": {"AP": ap}})
+    assert (words in text and words in card) if words else ("AP is" not in text and "AP is" not in card)
+
+
+def test_the_model_card_says_what_the_data_was_found_to_have() -> None:
+    dataset = {"name": "cells", "digest": "d", "findings": ["exact doubles of boxes: 3, left out"]}
+    card = model_card({"model": "m", "classes": ["a"], "dataset": dataset}, {})
+    assert "What the validation of cells found:\n\n- exact doubles of boxes: 3, left out" in card
+    assert "its validation noted nothing" in model_card({"dataset": {**dataset, "findings": []}}, {})
+
+
+def test_the_data_report_shows_findings_as_text() -> None:
+    finding = Finding(code="name_near", action="mend", count=1234, first=f"a.json: {HOSTILE}")
+    manifest = DatasetManifest(
+        name="n", source="s", digest="d", classes=("a",), category_ids=(1,), splits={}, findings=(finding,)
+    )
+    page = dataset_report(manifest, {})
+    assert HOSTILE not in page
+    assert "1 234 file names that match a file" in text_of(page)
+    assert "every annotation and every image is as it should be" in text_of(
+        dataset_report(manifest.model_copy(update={"findings": ()}), {})
+    )

@@ -65,9 +65,9 @@ def fix_work(monkeypatch: pytest.MonkeyPatch, folder: Path, network: Path) -> li
         predictor = predictors(bundle, {ONNX: network}, config)["onnx"]
         return detection.evaluate_predictor(predictor, dataset, config)
 
-    def stored(*arguments: Any) -> Any:
+    def stored(*arguments: Any, **options: Any) -> Any:
         worked.append("validate")
-        return write_dataset(*arguments)
+        return write_dataset(*arguments, **options)
 
     def only_onnx(bundle: Any, files: dict[str, Path], config: Any) -> Any:
         return predictors(bundle, {ONNX: files[ONNX]}, config)

@@ -1,0 +1,399 @@
+"""The boxes of one split to arrays: in whatever form they are written, within their images, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kubeyolo.data.columns import read_keys, real_number, refuse, shown, whole_number
+from kubeyolo.data.findings import Findings
+from kubeyolo.data.masks import mask_box
+from kubeyolo.data.raw import RawBoxes
+
+TOLERANCE = 1.0
+"""Pixels by which a box may leave its image without a finding; it is cut. Published COCO has boxes that do."""
+
+_SYSTEMATIC_BEYOND, _SYSTEMATIC_OFF, _SYSTEMATIC_LEAST = 1 / 3, 0.1, 3
+"""Shares of boxes beyond their image, and wholly off it, from which on they are no slips; and how many it takes."""
+
+_MIXED_SHARE = 0.005
+"""Share of boxes within 0 to 1 above which a file of pixels is taken for mixed; below they are slivers."""
+
+_CROWD_SHARE = 0.05
+_WHOLE_SHARE, _WHOLE_LEAST, _WHOLE_COVER = 0.5, 10, 0.98
+_ROUNDING = 0.5
+"""Pixels of a negative width or height that are a slip of arithmetic, and no sides swapped."""
+
+_FORMS = (
+    ("x", "y", "width", "height"),
+    ("left", "top", "width", "height"),
+    ("x", "y", "w", "h"),
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x1", "y1", "x2", "y2"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The annotations of a split (B) in file order.
+
+    Attributes:
+        ids: int64, unique.
+        image: int64: position of the image.
+        classes: int64: class number.
+        xywh: float64 (B, 4): left, top, width, height in pixels.
+        area: float64: square pixels.
+        crowd: bool.
+        names: Names an annotation by its position, for messages.
+    """
+
+    ids: NDArray[np.int64]
+    image: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    xywh: NDArray[np.float64]
+    area: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+
+    def kept(self, mask: NDArray[np.bool_]) -> Boxes:
+        """Return those where the mask (B,) is true."""
+        if mask.all():
+            return self
+        columns = {name: getattr(self, name)[mask] for name in ("ids", "image", "classes", "xywh", "area", "crowd")}
+        return replace(self, **columns)
+
+
+@dataclass(frozen=True, eq=False)
+class ImagesOfBoxes:
+    """What the boxes are checked against: file names, sizes (I, 2) as width and height, and the annotation file."""
+
+    where: str
+    names: Sequence[str]
+    size: NDArray[np.int64]
+
+
+def read_boxes(
+    raw: RawBoxes, image: NDArray[np.int64], classes: NDArray[np.int64], images: ImagesOfBoxes, findings: Findings
+) -> Boxes:
+    """Return the boxes of a split, mended where that is right.
+
+    Args:
+        raw: The annotations as they were read.
+        image: Position of the image of each annotation, -1 where the images do not list it.
+        classes: Class number of each annotation; all are known.
+        images: The images.
+        findings: Receives what was mended and what is to be refused.
+
+    Raises:
+        InputError: A box, an area or a crowd flag is none.
+    """
+    where = images.where
+    ids = _read_ids(raw, where, findings)
+
+    def name(i: int) -> str:
+        label = raw.ids[i] if raw.ids[i] is not None else f"number {i}"
+        return f"{where}: annotation {label} has the bbox {_box_text(raw.boxes[i])}"
+
+    findings.add(
+        "image_unknown",
+        _first(np.flatnonzero(image < 0), lambda i: f"{where}: annotation {raw.ids[i]} of image {raw.image_ids[i]}"),
+        int((image < 0).sum()),
+    )
+    xywh, has_box = _read_xywh(raw, name, where, findings)
+    crowd = _read_crowd(raw, where, findings)
+    kept = has_box & (image >= 0)
+    at = np.flatnonzero(kept)
+    boxes = Boxes(ids, image, classes, xywh, _read_areas(raw, where, findings), crowd).kept(kept)
+    boxes = _in_pixels(boxes, images, lambda i: name(int(at[i])), findings)
+    boxes = _within_images(boxes, images, lambda i: name(int(at[i])), findings)
+    boxes = _once(boxes, images, findings)
+    _note_habits(boxes, images, findings)
+    return boxes
+
+
+def _first(bad: NDArray[np.int64] | Sequence[int], describe: Callable[[int], str]) -> str:
+    return describe(int(bad[0])) if len(bad) else ""
+
+
+def _box_text(value: Any) -> str:
+    """Return a box for a message: numbers as people write them, anything else as it is."""
+    if isinstance(value, list | tuple) and all(type(each) in (int, float) for each in value):
+        text = f"[{', '.join(f'{each:.10g}' if isinstance(each, float) else str(each)[:40] for each in value[:6])}"
+        return f"{text}]" if len(value) <= 6 else f"{text}, ...]"
+    return shown(value)
+
+
+def _add(findings: Findings, code: str, bad: NDArray[np.int64] | Sequence[int], describe: Callable[[int], str]) -> None:
+    findings.add(code, _first(bad, describe), len(bad))
+
+
+def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.int64]:
+    """Return ids that are unique: those of the file, or numbers from 1 on where these are absent or repeated."""
+    if any(value is None for value in raw.ids):
+        absent = [i for i, value in enumerate(raw.ids) if value is None]
+        _add(findings, "id_twice", absent, lambda i: f"{where}: annotations[{i}] has no id")
+        return np.arange(1, len(raw.ids) + 1, dtype=np.int64)
+    keys = read_keys(raw.ids, lambda i: f"{where}: annotations[{i}] has id {shown(raw.ids[i])}")
+    _add(findings, "number_as_text", keys.mended, lambda i: f"{where}: annotations[{i}] has id {shown(raw.ids[i])}")
+    if keys.texts is not None:
+        return np.arange(1, len(raw.ids) + 1, dtype=np.int64)
+    unique = len(np.unique(keys.numbers))
+    if unique == len(keys.numbers):
+        return keys.numbers
+    first = np.unique(keys.numbers, return_index=True)[1]
+    repeated = np.setdiff1d(np.arange(len(keys.numbers)), first)
+    _add(findings, "id_twice", repeated, lambda i: f"{where}: annotation id {raw.ids[i]} is used twice")
+    return np.arange(1, len(raw.ids) + 1, dtype=np.int64)
+
+
+def _read_xywh(
+    raw: RawBoxes, name: Callable[[int], str], where: str, findings: Findings
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the boxes (B, 4) and which of them there are: four finite numbers."""
+    xywh = _numbers(raw.boxes)
+    has_box = np.ones(len(raw.boxes), bool)
+    if xywh is None:
+        xywh = np.zeros((len(raw.boxes), 4))
+        positions: dict[str, list[int]] = {"": [], "mask": [], "absent": [], "form": [], "bad": []}
+        for i, value in enumerate(raw.boxes):
+            row, code = _box_of(value, raw.masks.get(i))
+            if row is not None:
+                xywh[i] = row
+            has_box[i] = row is not None
+            positions[code].append(i)
+        refuse(positions["bad"], lambda i: f"{name(i)}, not four numbers", "write [left, top, width, height]")
+        _add(findings, "box_form", positions["form"], name)
+        _add(findings, "box_from_mask", positions["mask"], lambda i: f"{where}: annotation {raw.ids[i]}")
+        _add(findings, "box_absent", positions["absent"], lambda i: f"{where}: annotation {raw.ids[i]}")
+    odd = np.flatnonzero(has_box & ~np.isfinite(xywh).all(1))
+    _add(findings, "box_not_finite", odd, name)
+    has_box[odd] = False
+    return xywh, has_box
+
+
+def _numbers(rows: Sequence[Any]) -> NDArray[np.float64] | None:
+    """Return rows of four numbers as an array, or None where one of them is something else."""
+    if not len(rows):
+        return np.zeros((0, 4))
+    try:
+        array = np.array(rows)
+    except (ValueError, OverflowError):
+        return None
+    if array.dtype.kind not in "if" or array.shape != (len(rows), 4):
+        return None
+    return array.astype(np.float64)
+
+
+def _box_of(value: Any, mask: Any) -> tuple[Sequence[float] | None, str]:
+    """Return a box and the form that it had: "", "form", "mask", "absent" or "bad"."""
+    if value is None or (isinstance(value, list | str | dict) and not value):
+        box = mask_box(mask) if mask else None
+        return (box, "mask") if box else (None, "absent")
+    if isinstance(value, list | tuple):
+        numbers = [real_number(each) for each in value]
+        if len(numbers) == 4 and None not in numbers:
+            form = "form" if any(isinstance(each, str) for each in value) else ""
+            return [float(each) for each in numbers if each is not None], form
+        return None, "bad"
+    if isinstance(value, str):
+        numbers = [real_number(part) for part in value.strip().strip("[]()").replace(",", " ").split()]
+    elif isinstance(value, dict):
+        form_keys = next((keys for keys in _FORMS if all(key in value for key in keys)), ())
+        numbers = [real_number(value[key]) for key in form_keys]
+        if form_keys and form_keys[2] in ("xmax", "x2") and None not in numbers:
+            left, top, right, bottom = (float(each) for each in numbers if each is not None)
+            return [left, top, right - left, bottom - top], "form"
+    else:
+        return None, "bad"
+    if len(numbers) != 4 or None in numbers:
+        return None, "bad"
+    return [float(each) for each in numbers if each is not None], "form"
+
+
+def _read_areas(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.float64]:
+    """Return the areas, NaN where there is none."""
+    try:
+        area = np.array([np.nan if value is None else value for value in raw.areas])
+    except (TypeError, ValueError, OverflowError):
+        area = np.empty(0, object)
+    if area.dtype.kind not in "if" or area.ndim != 1:
+        numbers = [real_number(value) for value in raw.areas]
+        area = np.array([np.nan if number is None else number for number in numbers], np.float64)
+        texts = [i for i, value in enumerate(raw.areas) if isinstance(value, str) and numbers[i] is not None]
+        _add(
+            findings,
+            "number_as_text",
+            texts,
+            lambda i: f"{where}: annotation {raw.ids[i]} has the area {shown(raw.areas[i])}",
+        )
+    return area.astype(np.float64)
+
+
+def _read_crowd(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.bool_]:
+    def describe(i: int) -> str:
+        return f"{where}: annotation {raw.ids[i]} has iscrowd {shown(raw.crowds[i])}"
+
+    try:
+        kinds = set(map(type, raw.crowds))
+        plain = kinds <= {int} and set(raw.crowds) <= {0, 1}
+    except TypeError:
+        plain = False
+    if plain:
+        return np.array(raw.crowds, bool)
+    values = [0 if value is None or value == "" else value for value in raw.crowds]
+    numbers = [int(value) if isinstance(value, bool) else whole_number(value) for value in values]
+    refuse([i for i, number in enumerate(numbers) if number not in (0, 1)], describe, "write 0 or 1")
+    mended = [i for i, value in enumerate(values) if isinstance(value, str | float)]
+    _add(findings, "number_as_text", mended, describe)
+    return np.array(numbers, bool)
+
+
+def _in_pixels(boxes: Boxes, images: ImagesOfBoxes, name: Callable[[int], str], findings: Findings) -> Boxes:
+    """Return boxes that are [left, top, width, height] in pixels, whatever the file has."""
+    if not len(boxes.ids):
+        return boxes
+    size = images.size[boxes.image].astype(np.float64)
+    xywh = boxes.xywh
+    fractions = _look_like_fractions(xywh, size)
+    if fractions.all():
+        _add(findings, "box_fractions", np.flatnonzero(fractions), name)
+        xywh = xywh * np.concatenate([size, size], 1)
+    elif fractions.sum() >= max(1.0, _MIXED_SHARE * len(xywh)):
+        _add(findings, "boxes_mixed", np.flatnonzero(fractions), name)
+    if _look_like_corners(xywh, size, boxes.area):
+        _add(findings, "box_corners", np.arange(len(xywh)), name)
+        xywh = np.concatenate([xywh[:, :2], xywh[:, 2:] - xywh[:, :2]], 1)
+    elif _look_like_centres(xywh, size):
+        _add(findings, "box_centres", np.arange(len(xywh)), name)
+        xywh = np.concatenate([xywh[:, :2] - xywh[:, 2:] / 2, xywh[:, 2:]], 1)
+    swapped = (xywh[:, 2:] <= -_ROUNDING).any(1)
+    if swapped.any():
+        _add(findings, "box_swapped", np.flatnonzero(swapped), name)
+        ends = xywh[:, :2] + xywh[:, 2:]
+        low, high = np.minimum(xywh[:, :2], ends), np.maximum(xywh[:, :2], ends)
+        xywh = np.where(swapped[:, None], np.concatenate([low, high - low], 1), xywh)
+    return replace(boxes, xywh=xywh)
+
+
+def _look_like_fractions(xywh: NDArray[np.float64], size: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which boxes lie within 0 to 1 and would be less than a pixel of an image of many."""
+    inside = ((xywh >= -1e-6) & (xywh <= 1 + 1e-6)).all(1) & (xywh[:, 2:] > 0).all(1)
+    result: NDArray[np.bool_] = inside & (size > 4).all(1)
+    return result
+
+
+def _look_like_corners(xywh: NDArray[np.float64], size: NDArray[np.float64], area: NDArray[np.float64]) -> bool:
+    """Tell whether boxes read as [x1, y1, x2, y2] fit their images and areas, and read as they should be do not."""
+    width, height = xywh[:, 2] - xywh[:, 0], xywh[:, 3] - xywh[:, 1]
+    if not ((width > 0) & (height > 0)).all() or (xywh[:, 2:] > size + TOLERANCE).any() or (xywh[:, :2] < -1).any():
+        return False
+    beyond = (xywh[:, :2] + xywh[:, 2:] > size + TOLERANCE).any(1).mean()
+    known = np.isfinite(area) & (area > 1)
+    ours = np.abs(area - width * height) <= 0.01 * area + 1
+    usual = np.abs(area - xywh[:, 2] * xywh[:, 3]) <= 0.01 * area + 1
+    told_by_area = known.any() and ours[known].mean() > 0.9 and usual[known].mean() < 0.1
+    denied_by_area = known.any() and usual[known].mean() > 0.9
+    return bool(told_by_area or (beyond > 0.1 and not denied_by_area and len(xywh) >= _SYSTEMATIC_LEAST))
+
+
+def _look_like_centres(xywh: NDArray[np.float64], size: NDArray[np.float64]) -> bool:
+    """Tell whether boxes fit as [x centre, y centre, width, height], and many do not as they should be read."""
+    low, high = xywh[:, :2] - xywh[:, 2:] / 2, xywh[:, :2] + xywh[:, 2:] / 2
+    fits = (low >= -TOLERANCE).all(1) & (high <= size + TOLERANCE).all(1)
+    beyond = (xywh[:, :2] + xywh[:, 2:] > size + TOLERANCE).any(1)
+    return bool(fits.all() and beyond.mean() > 0.1 and beyond.sum() >= _SYSTEMATIC_LEAST)
+
+
+def _within_images(boxes: Boxes, images: ImagesOfBoxes, name: Callable[[int], str], findings: Findings) -> Boxes:
+    """Return the boxes cut at the border of their image, without those of which nothing is left."""
+    size = images.size[boxes.image].astype(np.float64)
+    xywh = boxes.xywh
+    low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
+    cut_low, cut_high = np.clip(low, 0, size), np.clip(high, 0, size)
+    beyond = ((low < -TOLERANCE) | (high > size + TOLERANCE)).any(1) & (xywh[:, 2:] > 0).all(1)
+    left = cut_high - cut_low
+    empty = (left <= 0).any(1) | (beyond & (left < 1).any(1))
+    off = empty & beyond
+
+    def describe(i: int) -> str:
+        (width, height), file = images.size[boxes.image[i]], images.names[boxes.image[i]]
+        return f"{name(i)}, outside its image {file!r} of {width} x {height}"
+
+    count = len(xywh)
+    if beyond.sum() >= _SYSTEMATIC_LEAST and (
+        beyond.sum() > _SYSTEMATIC_BEYOND * count or off.sum() > _SYSTEMATIC_OFF * count
+    ):
+        _add(findings, "boxes_outside", np.flatnonzero(beyond), describe)
+    else:
+        _add(findings, "box_outside", np.flatnonzero(beyond & ~empty), describe)
+    _add(findings, "box_empty", np.flatnonzero(empty), name)
+    # Boxes that lie inside keep their exact numbers.
+    moved = ((cut_low != low) | (cut_high != high)).any(1)
+    cut = np.where(moved[:, None], np.concatenate([cut_low, left], 1), xywh) + 0.0
+    area = _areas(boxes.area, cut, xywh, beyond & ~empty, name, findings)
+    return replace(boxes, xywh=cut, area=area).kept(~empty)
+
+
+def _areas(
+    area: NDArray[np.float64],
+    cut: NDArray[np.float64],
+    uncut: NDArray[np.float64],
+    beyond: NDArray[np.bool_],
+    name: Callable[[int], str],
+    findings: Findings,
+) -> NDArray[np.float64]:
+    """Return the areas: that of the box where there is none, or where the box says otherwise."""
+    box = cut[:, 2] * cut[:, 3]
+    whole = np.maximum(uncut[:, 2] * uncut[:, 3], box)
+    absent = np.isnan(area)
+    with np.errstate(invalid="ignore"):
+        wrong = ~absent & (box > 0) & ((area <= 0) | ((area <= 1) & (box >= 10)) | (area > 1.1 * whole + 4))
+    wrong |= ~absent & ~np.isfinite(area)
+    _add(findings, "area_wrong", np.flatnonzero(wrong), lambda i: f"{name(i)} and the area {area[i]:.6g}")
+    result = np.where(absent | wrong, box, area)
+    return np.where(beyond, np.minimum(result, box), np.maximum(result, 0)) + 0.0
+
+
+def _once(boxes: Boxes, images: ImagesOfBoxes, findings: Findings) -> Boxes:
+    """Return the boxes without exact doubles: same image, class, box and crowd flag."""
+    if len(boxes.ids) < 2:
+        return boxes
+    rows = np.empty((len(boxes.ids), 6), np.float64)
+    rows[:, 0] = boxes.image
+    rows[:, 1] = 2 * boxes.classes + boxes.crowd
+    rows[:, 2:] = boxes.xywh
+    order = np.lexsort(rows.T[::-1])
+    ordered = rows[order]
+    repeated = np.zeros(len(rows), bool)
+    # lexsort is stable: the first in the file stays.
+    repeated[order[1:]] = (ordered[1:] == ordered[:-1]).all(1)
+    _add(
+        findings,
+        "box_double",
+        np.flatnonzero(repeated),
+        lambda i: f"{images.where}: annotation {boxes.ids[i]} in image {images.names[boxes.image[i]]!r}",
+    )
+    return boxes.kept(~repeated)
+
+
+def _note_habits(boxes: Boxes, images: ImagesOfBoxes, findings: Findings) -> None:
+    """Note what is possible and seldom meant: mostly crowds, mostly boxes of whole images."""
+    count = len(boxes.ids)
+    crowds = int(boxes.crowd.sum())
+    if crowds > _CROWD_SHARE * count:
+        first = int(boxes.ids[np.flatnonzero(boxes.crowd)[0]])
+        findings.add(
+            "crowd_many", f"{images.where}: annotation {first}", crowds, f"{100 * crowds / count:.0f} % of all"
+        )
+    size = images.size[boxes.image].astype(np.float64)
+    whole = (boxes.xywh[:, 2:] >= _WHOLE_COVER * size).all(1)
+    if whole.sum() >= max(_WHOLE_LEAST, _WHOLE_SHARE * count):
+        first = int(np.flatnonzero(whole)[0])
+        findings.add(
+            "box_whole_image",
+            f"{images.where}: annotation {boxes.ids[first]} in image {images.names[boxes.image[first]]!r}",
+            int(whole.sum()),
+        )

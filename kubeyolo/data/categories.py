@@ -1,0 +1,174 @@
+"""The classes of a data set: the categories of its splits, joined where their ids agree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kubeyolo.config.class_names import clean_name
+from kubeyolo.data.columns import canonical, duplicates, is_text, places_of, read_keys, refuse, shown
+from kubeyolo.data.findings import Findings
+from kubeyolo.data.raw import RawSplit
+from kubeyolo.errors import InputError
+
+_BACKGROUND = frozenset({"background", "__background__", "_background_", "bg"})
+_WORD = re.compile(r"[\W_]+")
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The classes of a data set in class order, which is that of their ids.
+
+    Attributes:
+        ids: Ids as whole numbers.
+        names: Names, cleaned: without spaces at the ends, accents composed.
+        keys: The ids as they stand in the files, by which annotations name them; numbers or texts.
+    """
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+    keys: tuple[Any, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...] | None:
+        """The ids as texts where one of them is a text, else None."""
+        if not any(isinstance(key, str) for key in self.keys):
+            return None
+        return tuple(str(key) for key in self.keys)
+
+    def classes_of(self, column: Sequence[Any]) -> NDArray[np.int64]:
+        """Return for each category id of a column its class number, -1 for an unknown one."""
+        return places_of(column, self.keys)
+
+
+@dataclass(frozen=True)
+class _Category:
+    key: Any
+    name: str
+    parent: str
+
+
+def join_categories(splits: Mapping[str, RawSplit], findings: Findings) -> Categories:
+    """Return the categories of all splits: their union, without those that only stand above others.
+
+    Raises:
+        InputError: A name or an id means different things in two splits or in one.
+    """
+    joined: dict[object, _Category] = {}
+    origin: dict[object, str] = {}
+    keys: dict[str, object] = {}
+    missing: list[str] = []
+    lists = {split: _read(raw) for split, raw in splits.items()}
+    used = {key for raw in splits.values() for key in _used_keys(raw)}
+    for split, categories in lists.items():
+        where = splits[split].where
+        kept = _without_parents(categories, used)
+        _refuse_other_ids(where, kept)
+        for each in kept:
+            known = joined.get(each.key)
+            other = keys.setdefault(each.name, each.key)
+            if other != each.key:
+                raise InputError(
+                    f"{where}: {each.name!r} is {each.key} there and {other} in {origin[other]}; "
+                    "give a class the same id in every split"
+                )
+            if known is not None and known.name != each.name:
+                raise InputError(
+                    f"{where}: category id {each.key} is {each.name!r} there and {known.name!r} in "
+                    f"{origin[each.key]}; give a class the same id in every split"
+                )
+            joined.setdefault(each.key, each)
+            origin.setdefault(each.key, where)
+    parents = {category.name for categories in lists.values() for category in categories if category.key not in joined}
+    for name in sorted(parents):
+        findings.add("category_parent", f"{next(iter(splits.values())).where}: category {name!r}")
+    for split, categories in lists.items():
+        listed = {each.key for each in categories}
+        absent = [each.name for key, each in joined.items() if key not in listed]
+        missing += [f"{splits[split].where}: {absent[0]!r} is not listed there"] * len(absent) if absent else []
+    findings.add("categories_joined", missing[0] if missing else "", len(missing))
+    result = _ordered(list(joined.values()), next(iter(splits.values())).where, findings)
+    _note_alike(result, next(iter(splits.values())).where, findings)
+    return result
+
+
+def _read(raw: RawSplit) -> list[_Category]:
+    """Return the categories of a file, checked."""
+    table, where = raw.categories, raw.where
+    if not len(table.ids):
+        raise InputError(f"{where}: 'categories' is empty; list the classes with id and name")
+    bad = [i for i, name in enumerate(table.names) if not _is_name(name)]
+    refuse(bad, lambda i: f"{where}: category {table.ids[i]} has the name {shown(table.names[i])}", "name every class")
+    read_keys(table.ids, lambda i: f"{where}: categories[{i}] has id {shown(table.ids[i])}")
+    parents = [clean_name(parent) if isinstance(parent, str) else "" for parent in table.parents]
+    names = [clean_name(str(name)) for name in table.names]
+    return [
+        _Category(canonical(key), name, parent) for key, name, parent in zip(table.ids, names, parents, strict=True)
+    ]
+
+
+def _used_keys(raw: RawSplit) -> set[object]:
+    column = raw.boxes.category_ids
+    try:
+        return {canonical(key) for key in set(column)}
+    except TypeError:  # an id that is a list or an object; refused where annotations are read
+        return set()
+
+
+def _without_parents(categories: list[_Category], used: set[object]) -> list[_Category]:
+    """Leave out categories without boxes that are the supercategory of others, or the background, and exact repeats."""
+    kept: list[_Category] = []
+    for i, category in enumerate(categories):
+        has_children = any(other.parent == category.name for j, other in enumerate(categories) if j != i)
+        is_above = has_children or category.name.casefold() in _BACKGROUND
+        if (is_above and category.key not in used) or category in kept:
+            continue
+        kept.append(category)
+    return kept or categories
+
+
+def _refuse_other_ids(where: str, categories: list[_Category]) -> None:
+    """Refuse an id or a name that one file uses for two categories."""
+    by_key: dict[object, str] = {}
+    by_name: dict[str, object] = {}
+    for each in categories:
+        name, key = by_key.setdefault(each.key, each.name), by_name.setdefault(each.name, each.key)
+        if name != each.name:
+            names = f"{name!r}, {each.name!r}"
+            raise InputError(f"{where}: category id {each.key} is used twice ({names}); make ids unique")
+        if key != each.key:
+            raise InputError(f"{where}: category name {each.name!r} is used twice (id {each.key}); make names unique")
+
+
+def _ordered(categories: list[_Category], where: str, findings: Findings) -> Categories:
+    keys = [category.key for category in categories]
+    found = read_keys(keys, lambda i: f"{where}: category id {shown(keys[i])}")
+    repeated = duplicates(found.numbers)
+    refuse(
+        repeated, lambda i: f"{where}: category id {keys[i]} is used twice ({categories[i].name!r})", "make ids unique"
+    )
+    if found.texts is not None:
+        findings.add("id_as_text", f"{where}: category id {shown(keys[0])}", len(keys))
+    order = np.argsort(found.numbers)
+    return Categories(
+        ids=tuple(int(found.numbers[i]) for i in order),
+        names=tuple(categories[i].name for i in order),
+        keys=tuple(keys[i] for i in order),
+    )
+
+
+def _note_alike(categories: Categories, where: str, findings: Findings) -> None:
+    first: dict[str, str] = {}
+    for name in categories.names:
+        other = first.setdefault(_WORD.sub("", name).casefold() or name, name)
+        if other != name:
+            findings.add("class_names_alike", f"{where}: {other!r} and {name!r}")
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and is_text(name) and bool(clean_name(name))

@@ -1,0 +1,185 @@
+"""Columns of a table as people have them to arrays: numbers written as text or with a point, ids that are text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kubeyolo.errors import InputError
+
+EXACT = 1 << 53
+"""Whole numbers below it are exact as floats."""
+
+
+@dataclass(frozen=True, eq=False)
+class WholeNumbers:
+    """A column of whole numbers.
+
+    Attributes:
+        values: int64; 0 where there is none.
+        absent: Positions without a whole number.
+        mended: Positions of numbers that were written as text or with a point.
+    """
+
+    values: NDArray[np.int64]
+    absent: NDArray[np.int64]
+    mended: NDArray[np.int64]
+
+
+def whole_numbers(column: Sequence[Any]) -> WholeNumbers:
+    """Return a column as whole numbers of 64 bits."""
+    none = np.zeros(0, np.int64)
+    array = _int64(column)
+    if array is not None:
+        return WholeNumbers(array, none, none)
+    values = np.zeros(len(column), np.int64)
+    absent, mended = [], []
+    for i, value in enumerate(column):
+        number = whole_number(value)
+        if number is None:
+            absent.append(i)
+            continue
+        values[i] = number
+        if type(value) is not int:
+            mended.append(i)
+    return WholeNumbers(values, np.array(absent, np.int64), np.array(mended, np.int64))
+
+
+def whole_number(value: object) -> int | None:
+    """Return the whole number of 64 bits that a value is or spells ("96", 96.0), or None."""
+    if isinstance(value, str):
+        text = value.strip()
+        if len(text) > 40:
+            return None
+        try:
+            value = int(text)
+        except ValueError:
+            try:
+                value = float(text)
+            except ValueError:
+                return None
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        value = int(value)
+    if type(value) is int and -(2**63) <= value < 2**63:
+        return value
+    return None
+
+
+def real_number(value: object) -> float | None:
+    """Return the number that a value is or spells, which may be NaN or infinite, or None."""
+    if isinstance(value, str) and len(value) <= 40:
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if not isinstance(value, int) or abs(value) < EXACT else None
+
+
+@dataclass(frozen=True, eq=False)
+class Keys:
+    """Ids of a table: numbers, or texts that stand for them.
+
+    Attributes:
+        numbers: int64, unique where the ids are.
+        texts: The ids as they were, where one of them is a text; None where all are numbers.
+        mended: Positions of numbers that were written as text or with a point.
+    """
+
+    numbers: NDArray[np.int64]
+    texts: list[str] | None
+    mended: NDArray[np.int64]
+
+
+def read_keys(column: Sequence[Any], describe: Callable[[int], str]) -> Keys:
+    """Return ids as numbers; where some are texts all are numbered from 1 on, in the order of the texts.
+
+    Args:
+        column: The ids.
+        describe: Names an id by its position, for messages.
+
+    Raises:
+        InputError: An id is neither a whole number nor a text.
+    """
+    found = whole_numbers(column)
+    bad = [int(i) for i in found.absent if not isinstance(column[i], str) or not is_text(column[i]) or not column[i]]
+    refuse(bad, lambda i: f"{describe(i)}, which is neither a 64-bit integer nor a text", "give each an id of its own")
+    if not len(found.absent):
+        return Keys(found.values, None, found.mended)
+    texts = [str(canonical(value)) for value in column]
+    number = {text: n for n, text in enumerate(sorted(set(texts)), start=1)}
+    return Keys(np.array([number[text] for text in texts], np.int64), texts, np.zeros(0, np.int64))
+
+
+def canonical(value: object) -> object:
+    """Return an id in one form: a whole number where it is or spells one, else as it is."""
+    number = whole_number(value)
+    return value if number is None else number
+
+
+def places_of(column: Sequence[Any], keys: Sequence[Any]) -> NDArray[np.int64]:
+    """Return for each id of a column its position among the (unique) ids ``keys``, -1 for none."""
+    wanted, known = _int64(column), _int64(keys)
+    if wanted is not None and known is not None and len(known):
+        order = np.argsort(known, kind="stable")
+        place = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)]
+        return np.where(known[place] == wanted, place, -1)
+    where: dict[object, int] = {}
+    for i, key in enumerate(keys):
+        where.setdefault(canonical(key), i)
+    return np.array([where.get(canonical(value), -1) if _is_key(value) else -1 for value in column], np.int64)
+
+
+def _is_key(value: object) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+def duplicates(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the positions of all but the first occurrence of each value, in order."""
+    first = np.unique(values, return_index=True)[1]
+    repeated = np.ones(len(values), bool)
+    repeated[first] = False
+    return np.flatnonzero(repeated)
+
+
+def is_text(name: str) -> bool:
+    """Tell whether a string can be written: JSON may hold halves of surrogate pairs."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(value: object) -> str:
+    """Return a value for a message, shortened."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:76]} ..."
+
+
+def refuse(bad: NDArray[Any] | Sequence[int], describe: Callable[[int], str], remedy: str) -> None:
+    """Raise an InputError for the first of the positions ``bad``, with the number of the others; none is fine."""
+    if len(bad) == 0:
+        return
+    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+    raise InputError(f"{describe(int(bad[0]))}{more}; {remedy}")
+
+
+def _int64(column: Sequence[Any]) -> NDArray[np.int64] | None:
+    """Return a column as an array where all values are whole numbers already, else None."""
+    if isinstance(column, np.ndarray):
+        return column if column.dtype == np.int64 and column.ndim == 1 else None
+    if not len(column):
+        return np.zeros(0, np.int64)
+    try:
+        array = np.array(column)
+    except (ValueError, OverflowError):
+        return None
+    if array.dtype != np.int64 or array.ndim != 1 or any(type(value) is bool for value in column):
+        return None
+    return array

@@ -1,0 +1,185 @@
+"""Dividing a data set without splits into train and val: by share and seed, groups whole, every class on both sides.
+
+Images that belong together (a video, a patient) are a group and go to one side; without groups each image is one. The
+groups are put into an order by a hash of the seed and their names, so that neither the order of the file nor the
+machine matters, and an image that is added leaves most others where they are. Then
+
+1. each class, the rarest first, gets a group into val, the first that fits or else the smallest, if another group
+   keeps it in train, and as long as val stays below half of the images;
+2. val is filled in that order up to its share, leaving out groups that are too large or hold the last of a class;
+3. a last group is added where that brings val nearer to its share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from kubeyolo.data.raw import RawBoxes, RawImages, RawSplit
+from kubeyolo.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass
+class _Group:
+    """Images that go to one side: their positions, and the classes of their boxes."""
+
+    images: list[int] = field(default_factory=list)
+    classes: set[Hashable] = field(default_factory=set)
+
+
+def divide(raw: RawSplit, share: float, seed: int) -> dict[str, RawSplit]:
+    """Return the splits ``train`` and ``val`` of a data set that has none.
+
+    Args:
+        raw: All images and annotations.
+        share: The share of images that go to val, between 0 and 1.
+        seed: Another seed gives another division.
+
+    Raises:
+        InputError: There are fewer than two images or groups.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"data.split = {share}: expected a share of images for val, between 0 and 1, such as 0.2")
+    groups = _groups(raw, seed)
+    if len(groups) < 2:
+        what = "group" if raw.images.groups is not None and len(raw.images.ids) > 1 else "image"
+        raise InputError(
+            f"{raw.where}: {len(groups)} {what}{'' if len(groups) == 1 else 's'} cannot be divided into train and val; "
+            "add images, or export train and val apart"
+        )
+    chosen = _choose(groups, share * len(raw.images.ids))
+    val = {image for number in chosen for image in groups[number].images}
+    count = len(raw.images.ids)
+    return {
+        "train": _part(raw, [i for i in range(count) if i not in val], with_unlisted=True),
+        "val": _part(raw, [i for i in range(count) if i in val], with_unlisted=False),
+    }
+
+
+def _key(value: Any) -> str:
+    """Return a value as text; ids such as 7, 7.0 and "7" are the same."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)
+
+
+def _groups(raw: RawSplit, seed: int) -> list[_Group]:
+    """Return the groups in the order of the hash of their names."""
+    by_name: dict[str, _Group] = defaultdict(_Group)
+    group_of_image: dict[str, _Group] = {}
+    labels = raw.images.groups if raw.images.groups is not None else [None] * len(raw.images.ids)
+    for i, (number, name, label) in enumerate(zip(raw.images.ids, raw.images.names, labels, strict=True)):
+        group = by_name[f"image {_key(name)}" if label is None else f"group {_key(label)}"]
+        group.images.append(i)
+        group_of_image[_key(number)] = group
+    boxes = raw.boxes
+    for image, label, crowd in zip(boxes.image_ids, boxes.category_ids, boxes.crowds, strict=True):
+        if _key(image) in group_of_image and _key(crowd) not in ("1", "True"):
+            group_of_image[_key(image)].classes.add(_key(label))
+
+    def place(name: str) -> tuple[bytes, str]:
+        return hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogatepass")).digest(), name
+
+    return [by_name[name] for name in sorted(by_name, key=place)]
+
+
+class _Val:
+    """The groups chosen for val, and what is left in train."""
+
+    def __init__(self, groups: Sequence[_Group]) -> None:
+        self.groups = groups
+        self.sizes = [len(group.images) for group in groups]
+        self.chosen: set[int] = set()
+        self.size = 0
+        self.left = Counter(label for group in groups for label in group.classes)
+
+    def is_free(self, number: int) -> bool:
+        """Tell whether a group is in train and all of its classes are in another group there."""
+        return number not in self.chosen and all(self.left[label] > 1 for label in self.groups[number].classes)
+
+    def take(self, number: int) -> None:
+        """Move a group to val."""
+        self.chosen.add(number)
+        self.size += self.sizes[number]
+        self.left.subtract(self.groups[number].classes)
+
+
+def _choose(groups: Sequence[_Group], wanted: float) -> set[int]:
+    """Return the positions of the groups that go to val, about ``wanted`` images in all."""
+    val = _Val(groups)
+    _cover_classes(val, wanted)
+    for number, size in enumerate(val.sizes):
+        if val.size + size <= wanted and val.is_free(number):
+            val.take(number)
+    gap = wanted - val.size
+    over = [
+        (abs(size - gap), number)
+        for number, size in enumerate(val.sizes)
+        if (size < 2 * gap or not val.chosen) and val.is_free(number)
+    ]
+    if over:
+        val.take(min(over)[1])
+    elif not val.chosen:
+        # Every group holds the last of a class: one has to go, the smallest.
+        val.take(min(range(len(groups)), key=lambda number: (val.sizes[number], number)))
+    return val.chosen
+
+
+def _cover_classes(val: _Val, wanted: float) -> None:
+    """Take a group for each class, the rarest class first: one that fits, else the smallest."""
+    having: dict[Hashable, list[int]] = defaultdict(list)
+    for number, group in enumerate(val.groups):
+        for label in group.classes:
+            having[label].append(number)
+    half = sum(val.sizes) / 2
+    for label in sorted(having, key=lambda each: (len(having[each]), str(each))):
+        if not val.chosen.isdisjoint(having[label]):
+            continue
+        free = [number for number in having[label] if val.is_free(number)]
+        fitting = (number for number in free if val.size + val.sizes[number] <= wanted)
+        best = next(fitting, min(free, key=lambda each: (val.sizes[each], each), default=None))
+        if best is not None and val.size + val.sizes[best] <= max(half, 1):
+            val.take(best)
+
+
+def _pick(values: Sequence[T], places: Sequence[int]) -> list[T]:
+    return [values[i] for i in places]
+
+
+def _part(raw: RawSplit, places: list[int], with_unlisted: bool) -> RawSplit:
+    """Return the images at some positions with their annotations, and perhaps those of images that are not listed."""
+    images, boxes = raw.images, raw.boxes
+    listed = {_key(number) for number in images.ids}
+    ours = {_key(images.ids[i]) for i in places}
+    chosen = [
+        i
+        for i, image in enumerate(map(_key, boxes.image_ids))
+        if image in ours or (with_unlisted and image not in listed)
+    ]
+    position = {old: new for new, old in enumerate(chosen)}
+    return RawSplit(
+        raw.where,
+        raw.categories,
+        RawImages(
+            _pick(images.ids, places),
+            _pick(images.names, places),
+            _pick(images.widths, places),
+            _pick(images.heights, places),
+            None if images.groups is None else _pick(images.groups, places),
+        ),
+        RawBoxes(
+            _pick(boxes.ids, chosen),
+            _pick(boxes.image_ids, chosen),
+            _pick(boxes.category_ids, chosen),
+            _pick(boxes.boxes, chosen),
+            _pick(boxes.areas, chosen),
+            _pick(boxes.crowds, chosen),
+            {position[i]: mask for i, mask in boxes.masks.items() if i in position},
+        ),
+        raw.has_annotations,
+    )

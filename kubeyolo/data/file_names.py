@@ -1,0 +1,101 @@
+"""Names of image files in annotations to the files of a folder, also where a person would see through a difference."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from kubeyolo.data.columns import is_text
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+@dataclass(frozen=True)
+class NameMatch:
+    """What a name in the annotations was found to mean.
+
+    Attributes:
+        path: Relative path of the file, or the name itself where there is none.
+        is_near: Whether the name differs from the path.
+        hint: What is there instead of a file that is missing, as words; may be empty.
+        leaves: Whether a name that matches nothing leads out of the folder.
+    """
+
+    path: str
+    is_near: bool = False
+    hint: str = ""
+    leaves: bool = False
+
+
+class FileNames:
+    """The files of an image folder, found by name."""
+
+    def __init__(self, folder: Path, paths: Iterable[str]) -> None:
+        """Take the paths of the files, relative to ``folder``."""
+        self.folder = folder
+        self._paths = set(paths)
+        self._by_key: dict[str, list[str]] | None = None
+        self._by_stem: dict[str, list[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def match(self, name: str) -> NameMatch:
+        """Return the one file that a name means: its own, or the only one that differs in form or leading folders."""
+        normal = posixpath.normpath(name)
+        if normal in self._paths:
+            return NameMatch(normal)
+        parts = _loose(name).split("/")
+        index = self._index()
+        for start in range(len(parts)):
+            there = index.get("/".join(parts[start:]), [])
+            if len(there) == 1:
+                return NameMatch(there[0], is_near=True)
+            if there:
+                return NameMatch(normal, hint=f"it may be {there[0]!r} or {there[1]!r}", leaves=_leaves(name))
+        similar = self._by_stem.get(posixpath.splitext(parts[-1])[0], [])
+        hint = f"there is {similar[0]!r}" if similar else ""
+        return NameMatch(normal, hint=hint, leaves=_leaves(name))
+
+    def _index(self) -> dict[str, list[str]]:
+        """Return the files by every ending of their path, in the form in which names are compared."""
+        if self._by_key is None:
+            by_key: dict[str, list[str]] = defaultdict(list)
+            by_stem: dict[str, list[str]] = defaultdict(list)
+            for path in sorted(self._paths):
+                parts = _folded(path).split("/")
+                for start in range(len(parts)):
+                    by_key["/".join(parts[start:])].append(path)
+                by_stem[posixpath.splitext(parts[-1])[0]].append(path)
+            self._by_key, self._by_stem = dict(by_key), dict(by_stem)
+        return self._by_key
+
+
+def is_file_name(name: object) -> bool:
+    """Tell whether a value can be the name of a file."""
+    if not isinstance(name, str) or not name or "\0" in name or posixpath.normpath(name) == ".":
+        return False
+    return is_text(name)
+
+
+def _leaves(name: str) -> bool:
+    return name.startswith("/") or ".." in name.split("/")
+
+
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+def _loose(name: str) -> str:
+    """Return a name in the form in which near names are equal."""
+    if _SCHEME.match(name):
+        parts = urlsplit(name)
+        name = f"{parts.netloc}{parts.path}"
+    plain = unquote(name.replace("\\", "/"))
+    return posixpath.normpath(_folded(plain)).lstrip("/")

@@ -1,0 +1,335 @@
+"""What the front of an image file says: its format, size, orientation, bands and bits. Nothing is decoded."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubeyolo.data import tiff
+from kubeyolo.file_kinds import kind_of
+
+FORMATS = "JPEG, PNG, BMP, WebP and TIFF"
+MOST_PIXELS = 1 << 30
+MOST_SIDE = 1 << 20
+FRONT_BYTES = 1 << 16
+"""So many bytes of a file hold its header, mostly."""
+
+JPEG_MAGIC = b"\xff\xd8\xff"
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_EXIF = b"Exif\0\0"
+_FRAMES = range(0xC0, 0xD0)
+_NO_FRAMES = (0xC4, 0xC8, 0xCC)
+_JPEG_KINDS = {0xC3: "lossless", 0xC7: "lossless", 0xCB: "lossless", 0xCF: "lossless", 0xF7: "JPEG-LS"}
+_TGA_FOOTER = b"TRUEVISION-XFILE.\0"
+_PNM = re.compile(rb"P[1-7F][ \t\r\n#]")
+
+
+class ImageFault(ValueError):
+    """Why an image file cannot be used, as words that follow its name: "is a GIF image; JPEG, ... are read"."""
+
+
+class Incomplete(ImageFault):
+    """The data ends before the header does."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of an image before it is decoded.
+
+    Attributes:
+        kind: "JPEG", "PNG", "BMP", "WebP" or "TIFF".
+        width: Pixels of a row as stored.
+        height: Rows as stored.
+        orientation: How a viewer turns it, 1 to 8 as EXIF counts; 1 when absent or invalid.
+        pages: Pages or frames; of the front of a file as many as are seen.
+        bands: Samples of a pixel as decoded, an alpha channel among them.
+        bits: Bits of a sample.
+        alpha: Whether there may be transparency.
+        is_float: Whether samples are floating-point numbers.
+    """
+
+    kind: str
+    width: int
+    height: int
+    orientation: int = 1
+    pages: int = 1
+    bands: int = 3
+    bits: int = 8
+    alpha: bool = False
+    is_float: bool = False
+
+
+def read_header(data: bytes) -> Header:
+    """Return what an image file says of itself.
+
+    Args:
+        data: The file, or its first 64 KB, which mostly are enough.
+
+    Raises:
+        ImageFault: It is not an image that is read, or larger than can be read; :class:`Incomplete` when more of the
+            file is needed.
+    """
+    try:
+        header = _read(data)
+    except (struct.error, IndexError) as error:
+        raise Incomplete("is cut short within its header") from error
+    except tiff.TiffDamage as error:
+        raise Incomplete(str(error)) from error
+    except tiff.TiffFault as error:
+        raise ImageFault(str(error)) from error
+    if header.width < 1 or header.height < 1:
+        raise ImageFault(f"is a damaged {header.kind} (its size is {header.width} x {header.height})")
+    if header.width * header.height > MOST_PIXELS or max(header.width, header.height) > MOST_SIDE:
+        raise ImageFault(
+            f"has {header.width} x {header.height} pixels; up to 2^30 pixels and 2^20 on a side are read: "
+            "divide it into tiles"
+        )
+    return header
+
+
+def read_file_header(path: Path) -> Header:
+    """Return the header of a file; more than its front is read only where that is needed.
+
+    Raises:
+        ImageFault: As :func:`read_header`.
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        front = file.read(FRONT_BYTES)
+        try:
+            return read_header(front)
+        except Incomplete:
+            return read_header(front + file.read())
+
+
+def kind_of_image(data: bytes) -> str:
+    """Return the format of a file by its first bytes.
+
+    Raises:
+        ImageFault: It is none of those that are read; it is named where it is known.
+    """
+    if data.startswith(JPEG_MAGIC):
+        return "JPEG"
+    if data.startswith(PNG_MAGIC):
+        return "PNG"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    if tiff.is_tiff(data):
+        return "TIFF"
+    if (
+        data[:2] == b"BM"
+        and len(data) >= 18
+        and struct.unpack_from("<I", data, 14)[0] in (12, 16, 40, 52, 56, 64, 108, 124)
+    ):
+        return "BMP"
+    raise ImageFault(f"is {_other_kind(data)}; {FORMATS} are read")
+
+
+def _other_kind(data: bytes) -> str:
+    if not data:
+        return "empty (zero bytes)"
+    if data[:2] != b"BM":  # of a BMP image only the letters are there
+        known = kind_of(data)
+        if known:
+            return known
+    if _PNM.match(data[:3]):
+        return "a PNM image"
+    if data[-18:] == _TGA_FOOTER or _is_old_tga(data):
+        return "a TGA image"
+    if data[:4] in (b"\0\0\1\0", b"\0\0\2\0"):
+        return "an icon (ICO)"
+    if data.count(0) == len(data):
+        return f"not an image, but {len(data)} zero bytes (a copy that broke)"
+    return "not an image"
+
+
+def _is_old_tga(data: bytes) -> bool:
+    """Whether the first 18 bytes make sense as the header of TGA version 1, which has no magic number."""
+    if len(data) < 32:
+        return False
+    has_map, kind, map_bits, width, height, bits = struct.unpack_from("<xBB4xB4xHHB", data)
+    color_mapped = kind in (1, 9)
+    sound = kind in (1, 2, 3, 9, 10, 11) and has_map == int(color_mapped) and width and height
+    return bool(sound and bits in (8, 15, 16, 24, 32) and map_bits in ((15, 16, 24, 32) if color_mapped else (0,)))
+
+
+def _read(data: bytes) -> Header:
+    kind = kind_of_image(data)
+    if kind == "JPEG":
+        return _jpeg_header(data)
+    if kind == "PNG":
+        return _png_header(data)
+    if kind == "WebP":
+        return _webp_header(data)
+    if kind == "TIFF":
+        return _tiff_header(data)
+    return _bmp_header(data)
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, start and end of the content of the segments of a JPEG before its first scan, that included.
+
+    ITU-T T.81, annex B. The last of them may end beyond the data.
+
+    Raises:
+        Incomplete: The data ends before a scan begins.
+    """
+    position, size = 2, len(data)
+    while True:
+        position = data.find(b"\xff", position)
+        if position < 0 or position + 4 > size:
+            raise Incomplete("is a truncated JPEG (it ends within its header)")
+        marker = data[position + 1]
+        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8:  # no segment follows
+            position += 1 if marker == 0xFF else 2
+            continue
+        if marker == 0xD9:
+            raise ImageFault("is a damaged JPEG (it ends before its pixels begin)")
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        yield marker, position + 4, end
+        if marker == 0xDA:
+            return
+        position = end
+
+
+def _jpeg_header(data: bytes) -> Header:
+    orientation, pictures = 0, 0
+    for marker, start, end in jpeg_segments(data):
+        if marker == 0xE1 and not orientation and data.startswith(_EXIF, start):
+            orientation = tiff.orientation_of_exif(data[start:end])
+        elif marker == 0xE2 and data.startswith(b"MPF\0", start):
+            pictures = start + 4
+        elif (marker in _FRAMES and marker not in _NO_FRAMES) or marker == 0xF7:
+            bits, height, width, bands = struct.unpack_from(">BHHB", data, start)
+            if marker in _JPEG_KINDS or bits != 8:
+                what = _JPEG_KINDS.get(marker, "")
+                kind = "a JPEG-LS image" if marker == 0xF7 else f"a {what} JPEG of {bits} bits".replace("  ", " ")
+                raise ImageFault(f"is {kind}, which is not read; save it as PNG or as a JPEG of 8 bits")
+            if not height:
+                raise ImageFault("is a JPEG that does not say its height; save it again")
+            pages = _pictures_of_mpf(data, pictures, (height, width)) if pictures else 1
+            return Header("JPEG", width, height, orientation or 1, pages, bands)
+    raise ImageFault("is a damaged JPEG (no frame before its pixels)")
+
+
+def _pictures_of_mpf(data: bytes, start: int, size: tuple[int, int]) -> int:
+    """Return the number of pictures of equal rank in a multi-picture file (CIPA DC-007); no previews, no gain maps.
+
+    Args:
+        data: The file.
+        start: Where the index of the pictures begins, which is a TIFF.
+        size: Height and width of the first picture.
+    """
+    block = data[start:]
+    try:
+        index = next(tiff.directories(block))
+        count = index.number(0xB001, 1)
+        place = block.index(struct.pack(index.order + "HHI", 0xB002, 7, 16 * count)) + 8
+        (place,) = struct.unpack_from(index.order + "I", block, place)
+        entries = [struct.unpack_from(index.order + "III", block, place + 16 * i) for i in range(count)]
+    except (ValueError, StopIteration, struct.error):
+        return 1
+    # The type 0x02.... is a panorama, disparity or angles, 0x01.... a preview; without a type the size tells.
+    kinds = [(kind & 0xFFFFFF, offset) for kind, _, offset in entries[1:]]
+    return 1 + sum(kind >> 16 == 2 or (kind == 0 and _jpeg_size(block[offset:]) == size) for kind, offset in kinds)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Return height and width of a JPEG, None when it is none or ends too early."""
+    try:
+        for marker, start, _ in jpeg_segments(data) if data.startswith(JPEG_MAGIC) else ():
+            if marker in _FRAMES and marker not in _NO_FRAMES:
+                height, width = struct.unpack_from(">HH", data, start + 1)
+                return height, width
+    except (ImageFault, struct.error):
+        pass
+    return None
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of the content of the chunks of a PNG; the last may end beyond the data."""
+    position = len(PNG_MAGIC)
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        yield kind, position + 8, position + 8 + length
+        position += 12 + length
+
+
+def _png_header(data: bytes) -> Header:
+    width, height, bits, color = struct.unpack_from(">IIBB", data, 16)
+    if data[12:16] != b"IHDR" or color not in (0, 2, 3, 4, 6):
+        raise ImageFault("is a damaged PNG (it does not begin with its header)")
+    orientation, pages, alpha, before_pixels = 1, 1, color in (4, 6), True
+    for kind, start, end in png_chunks(data):
+        if kind == b"IDAT":
+            before_pixels = False
+        elif kind == b"tRNS":
+            alpha = True
+        elif kind == b"eXIf":
+            orientation = tiff.orientation_of_exif(data[start:end])
+        elif kind == b"acTL" and before_pixels:
+            pages = max(1, struct.unpack_from(">I", data, start)[0])
+    bands = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[color]
+    return Header("PNG", width, height, orientation, pages, bands, bits, alpha)
+
+
+def webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of the content of the chunks of a WebP; the last may end beyond the data."""
+    position = 12
+    while position + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, position)
+        yield kind, position + 8, position + 8 + length
+        position += 8 + length + length % 2
+
+
+def _webp_header(data: bytes) -> Header:
+    width = height = pages = 0
+    orientation, alpha = 1, False
+    for kind, start, end in webp_chunks(data):
+        if kind == b"VP8X":
+            flags = data[start]
+            width = 1 + int.from_bytes(data[start + 4 : start + 7], "little")
+            height = 1 + int.from_bytes(data[start + 7 : start + 10], "little")
+            alpha = bool(flags & 0x10)
+            if len(data) < start + 10:
+                raise Incomplete("is a truncated WebP")
+        elif kind == b"VP8 " and not width:
+            width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, start + 6))
+        elif kind == b"VP8L" and not width:
+            (packed,) = struct.unpack_from("<I", data, start + 1)
+            width, height = (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
+            alpha = bool(packed >> 28 & 1)
+        elif kind == b"ANMF":
+            pages += 1
+        elif kind == b"EXIF":
+            orientation = tiff.orientation_of_exif(data[start:end])
+    if not width:
+        raise Incomplete("is a truncated WebP (no image in it)")
+    return Header("WebP", width, height, orientation, max(pages, 1), 4 if alpha else 3, 8, alpha)
+
+
+def _tiff_header(data: bytes) -> Header:
+    page = tiff.first_page(data)
+    color = page.number(tiff.PHOTOMETRIC, tiff.BLACK_IS_ZERO)
+    alpha = any(kind in (1, 2) for kind in page.tags.get(tiff.EXTRA_SAMPLES, ()))
+    bands, bits = (3, 8) if color == tiff.PALETTE else (page.bands, page.bits)
+    is_float = page.sample_format == tiff.FLOAT
+    count = tiff.pages(data)
+    return Header("TIFF", page.width, page.height, page.orientation, count, bands, bits, alpha, is_float)
+
+
+def _bmp_header(data: bytes) -> Header:
+    (size,) = struct.unpack_from("<I", data, 14)
+    if size in (12,):
+        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
+        return Header("BMP", width, height)
+    width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
+    mask = 0
+    if bits == 32 and size >= 56 and compression in (3, 6):
+        (mask,) = struct.unpack_from("<I", data, 14 + 52)
+    if compression in (4, 5):
+        raise ImageFault("is a BMP that holds a JPEG or PNG, which is not read; save it as PNG")
+    return Header("BMP", width, abs(height), bands=4 if mask else 3, alpha=bool(mask))

@@ -1,0 +1,254 @@
+"""JPEG pixels by libjpeg-turbo, which tells its warnings here, and how much of a damaged JPEG is lost."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from kubeyolo.data.headers import Header, ImageFault, jpeg_segments
+
+Pixels = NDArray[np.uint8]
+SMALL_PART = 0.05
+"""Below this part of an image, damage is a warning."""
+
+_END = b"\xff\xd9"
+_GREY = 128
+# In a healthy scan no byte stands so often in a row, except in images that are nearly of one colour.
+_RUN = 48
+_RUNS = re.compile(rb"(.)\1{%d,}" % (_RUN - 1), re.DOTALL)
+_ZEROS = bytes(_RUN)
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_FEW_BYTES = 2
+_HEADER_WARNINGS = ("Adobe", "JFIF", "progression", "SOS parameters")
+
+
+def decode_jpeg(data: bytes, header: Header) -> Pixels:
+    """Return the pixels (H, W, 3) RGB of a JPEG; what is damaged in it is filled in silence.
+
+    Raises:
+        ImageFault: Nothing can be decoded.
+    """
+    try:
+        return _decode(data, header, strict=False)
+    except ValueError as error:
+        raise ImageFault(f"is a damaged JPEG ({_plain(error)})") from error
+
+
+def look_at_jpeg(data: bytes, header: Header) -> tuple[Pixels, str, str]:
+    """Return the pixels of a JPEG, and code and words of what is damaged in it; both are empty for a whole one.
+
+    Raises:
+        ImageFault: A large part cannot be decoded.
+    """
+    try:
+        pixels = _decode(data, header, strict=True)
+    except ValueError as error:
+        warning = _plain(error)
+    else:
+        _check_hole(data, header, pixels)
+        return pixels, "", ""
+    pixels = decode_jpeg(data, header)
+    if not data.rstrip(b"\0").endswith(_END) and warning.startswith("Premature end of JPEG file"):
+        return pixels, *_ends_early(data, header)
+    lost = _lost_part(data, header, pixels, warning)
+    if lost >= SMALL_PART:
+        part = f"; about {100 * lost:.0f} % of the image is lost" if lost < 1 else ""
+        raise ImageFault(f"is a damaged JPEG ({warning}{part})")
+    return pixels, "image_warning", warning
+
+
+def _decode(data: bytes, header: Header, strict: bool) -> Pixels:
+    if header.bands != 4:
+        rgb: Pixels = simplejpeg.decode_jpeg(data, "RGB", strict=strict)
+        return rgb
+    inks = simplejpeg.decode_jpeg(data, "CMYK", strict=strict)
+    # Adobe's programs store what is left of the light in place of the ink.
+    return light_of_inks(inks if _is_adobe(data) else 255 - inks)
+
+
+def light_of_inks(light: Pixels) -> Pixels:
+    """Return RGB (H, W, 3) of (H, W, 4) light that cyan, magenta, yellow and black let through, 255 for no ink."""
+    black = light[:, :, 3:].astype(np.uint16)
+    return ((light[:, :, :3] * black + 127) // 255).astype(np.uint8)
+
+
+def _is_adobe(data: bytes) -> bool:
+    return any(marker == 0xEE and data.startswith(b"Adobe", start) for marker, start, _ in jpeg_segments(data))
+
+
+def _plain(error: ValueError) -> str:
+    """Return the words of libjpeg without the prefix that every warning of it has."""
+    return str(error).removeprefix("Corrupt JPEG data: ")
+
+
+def _ends_early(data: bytes, header: Header) -> tuple[str, str]:
+    """Return code and words of a file without an end marker.
+
+    Raises:
+        ImageFault: A large part of the image is missing too.
+    """
+    has_all_scans = _scans_are_complete(data)
+    # Zeros at the end may be the filling of a file that was cut, or stand for blocks of one colour.
+    content = data.rstrip(b"\0")
+    if has_all_scans and (_is_clean(data + _END, header) or _is_clean(content + _END, header)):
+        return "jpeg_without_end", "no end marker; all pixels are there"
+    lost = grey_part(decode_jpeg(content if len(data) - len(content) >= _RUN else data, header))
+    if lost >= SMALL_PART:
+        raise ImageFault(f"is a truncated JPEG (the lower {100 * lost:.0f} % of the image is missing)")
+    if not has_all_scans:
+        raise ImageFault("is a truncated JPEG (scans with the detail of the image are missing)")
+    if _is_progressive(data):
+        return "image_warning", "cut short in its last scan, which holds the finest detail"
+    return "image_warning", f"cut short, {100 * lost:.1f} % of the image is missing"
+
+
+def _is_clean(data: bytes, header: Header) -> bool:
+    try:
+        _decode(data, header, strict=True)
+    except ValueError:
+        return False
+    return True
+
+
+def grey_part(pixels: Pixels) -> float:
+    """Return the part of an image at its end that libjpeg filled with grey because the data ended."""
+    height, width = pixels.shape[:2]
+    is_grey = (pixels == _GREY).all(axis=2)
+    other = np.flatnonzero(~is_grey.all(axis=1))
+    last = int(other[-1]) + 1 if len(other) else 0
+    top = max(0, (last - 1) // 8 * 8)
+    columns = np.flatnonzero(~is_grey[top:last].all(axis=0)) if last else np.empty(0, int)
+    right = width - (int(columns[-1]) + 1) if len(columns) else 0
+    return ((height - last) * width + right * (last - top)) / (height * width)
+
+
+def _lost_part(data: bytes, header: Header, pixels: Pixels, warning: str) -> float:
+    """Return which part of the image is damaged, 1 when that cannot be told.
+
+    After damage in a sequential JPEG the rest of the image is shifted and of other colours, unless restart markers
+    bring the decoder back.
+    """
+    if any(word in warning for word in _HEADER_WARNINGS):
+        return 0.0
+    start = _scan_start(data)
+    runs = [(found.start(), found.end()) for found in _RUNS.finditer(data, start)]
+    in_runs = sum(stop - begin for begin, stop in runs) / (len(data) - start)
+    extraneous = _EXTRANEOUS.search(warning)
+    count, end = int(extraneous[1]) if extraneous else 0, data.rfind(_END)
+    if extraneous and len(set(data[end - count : end])) <= 1:  # padding
+        return 0.0
+    if _is_progressive(data):
+        return max(in_runs, _lost_in_scans(data, header))
+    interval = _restart_interval(data)
+    if interval:
+        # Where no marker is lost the decoder found its place again.
+        missing = abs(_blocks(data) // interval - len(_RESTART.findall(data, start)))
+        return max(in_runs, grey_part(pixels), 0.0 if runs or missing <= 1 else 1.0)
+    if runs:
+        # Decoded up to the damage alone, the rest of the image is grey.
+        return grey_part(decode_jpeg(data[: runs[0][0]] + _END, header))
+    return 0.0 if extraneous and count <= _FEW_BYTES else 1.0
+
+
+def _check_hole(data: bytes, header: Header, pixels: Pixels) -> None:
+    """Refuse a sequential JPEG with zeros in place of a piece, which by chance stand for as many blocks as were there.
+
+    Where zeros are right, they stand for blocks that repeat the one before.
+
+    Raises:
+        ImageFault: There is such a hole, and it is not near the end.
+    """
+    hole = data.find(_ZEROS)
+    if hole < 0:
+        return
+    hole = data.find(_ZEROS, _scan_start(data))
+    if hole < 0 or _is_progressive(data) or _restart_interval(data):
+        return
+    stop = hole + len(data[hole:]) - len(data[hole:].lstrip(b"\0"))
+    before, after = (decode_jpeg(data[:end] + _END, header) for end in (hole, stop))
+    filled = pixels[(before == _GREY).all(axis=2) & (after != _GREY).any(axis=2)].astype(np.int16)
+    lost = grey_part(before)
+    if not len(filled) or lost < SMALL_PART:
+        return
+    differs = np.abs(filled - np.median(filled, axis=0)).max(axis=1) > 2
+    if differs.mean() > SMALL_PART:
+        raise ImageFault(f"is a damaged JPEG (a hole of {stop - hole} zeros; about {100 * lost:.0f} % of it is lost)")
+
+
+def _scan_start(data: bytes) -> int:
+    return next(end for marker, _, end in jpeg_segments(data) if marker == 0xDA)
+
+
+def _frame(data: bytes) -> tuple[int, int]:
+    """Return the marker of the frame and where its content begins."""
+    return next((marker, start) for marker, start, _ in jpeg_segments(data) if marker in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA))
+
+
+def _is_progressive(data: bytes) -> bool:
+    return _frame(data)[0] in (0xC2, 0xCA)
+
+
+def _restart_interval(data: bytes) -> int:
+    intervals = [data[start : start + 2] for marker, start, _ in jpeg_segments(data) if marker == 0xDD]
+    return int.from_bytes(intervals[-1], "big") if intervals else 0
+
+
+def _blocks(data: bytes) -> int:
+    """Return the number of units (MCU) in the scan of all components."""
+    _, start = _frame(data)
+    _, height, width, count = struct.unpack_from(">BHHB", data, start)
+    factors = [data[start + 7 + 3 * i] for i in range(count)] if count > 1 else [0x11]
+    across, down = 8 * max(factor >> 4 for factor in factors), 8 * max(factor & 15 for factor in factors)
+    return int(-(-width // across) * -(-height // down))
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A scan of a progressive JPEG: where it begins, its components, coefficients and bits (T.81, B.2.3)."""
+
+    start: int
+    components: bytes
+    coefficients: range
+    high: int
+    low: int
+
+
+def _scans(data: bytes) -> list[_Scan]:
+    scans = []
+    position = data.rfind(b"\xff\xda", 0, _scan_start(data))
+    while position >= 0 and position + 5 < len(data):
+        count = data[position + 4]
+        tail = position + 5 + 2 * count
+        if 1 <= count <= 4 and tail + 3 <= len(data):
+            bits = data[tail + 2]
+            coefficients = range(data[tail], data[tail + 1] + 1)
+            scans.append(_Scan(position, data[position + 5 : tail : 2], coefficients, bits >> 4, bits & 15))
+        position = data.find(b"\xff\xda", position + 2)
+    return scans
+
+
+def _scans_are_complete(data: bytes) -> bool:
+    """Whether scans to the lowest bit of every coefficient have at least begun."""
+    if not _is_progressive(data):
+        return True
+    _, frame = _frame(data)
+    components = set(data[frame + 6 : frame + 6 + 3 * data[frame + 5] : 3])
+    done = {(part, k) for scan in _scans(data) if scan.low == 0 for part in scan.components for k in scan.coefficients}
+    return len(done) >= 64 * len(components)
+
+
+def _lost_in_scans(data: bytes, header: Header) -> float:
+    """Return 1 where a progressive JPEG is damaged in a scan that the eye sees, 0 where it is in finer ones."""
+    scans = _scans(data)
+    brightness = data[_frame(data)[1] + 6]
+    for scan, following in zip(scans, [*scans[1:], None], strict=True):
+        end = following.start if following is not None else len(data)
+        if not _is_clean(data[:end] + _END, header):
+            return 1.0 if scan.high == 0 and brightness in scan.components else 0.0
+    return 0.0

@@ -1,0 +1,230 @@
+"""How a data set is laid out, told by the names of its files: formats, splits, and what is not a data set.
+
+Names are all that is needed, so that a data set in an object store is recognized before anything is downloaded; only
+the small files that describe a YOLO data set are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from kubeyolo.data.layouts.coco import find_coco
+from kubeyolo.data.layouts.labelme import find_labelme
+from kubeyolo.data.layouts.names import KINDS, is_image_name, split_of, words_of
+from kubeyolo.data.layouts.tree import Tree, list_files, read_file
+from kubeyolo.data.layouts.types import REQUIRED_SPLITS, SINGLE, Candidate, Layout, ReadFile, SplitFiles
+from kubeyolo.data.layouts.xml import find_cvat, find_voc
+from kubeyolo.data.layouts.yolo import find_yolo
+from kubeyolo.errors import InputError, suggest
+
+__all__ = [
+    "FORMATS",
+    "REQUIRED_SPLITS",
+    "SINGLE",
+    "Layout",
+    "ReadFile",
+    "SplitFiles",
+    "find_layout",
+    "list_files",
+    "local_layout",
+]
+
+FORMATS = ("coco", "yolo", "voc", "cvat", "labelme")
+_EXPECTED = (
+    "expected COCO (annotations/<split>.json beside <split>/ with images, for train and val), or the export of an "
+    "annotation tool in COCO, YOLO, Pascal VOC, CVAT or LabelMe format"
+)
+_DEEPEST = 3
+_MOST_SHOWN = 5
+# A folder with more files is not looked through only to word a message.
+_MOST_FILES = 100_000
+
+
+def find_layout(paths: Collection[str], where: str, format: str = "", read: ReadFile | None = None) -> Layout:
+    """Return how a data set is laid out.
+
+    Args:
+        paths: The relative paths of all its files, with '/'.
+        where: The data set, for messages.
+        format: The one format to look for; '' for all of them.
+        read: Returns the content of a small file, such as data.yaml, by its relative path.
+
+    Raises:
+        InputError: There is no data set, it is incomplete, or it is ambiguous; with what was found and what to type.
+    """
+    if format and format not in FORMATS:
+        raise InputError(f"data.format = {format!r} is not a format{suggest(format, FORMATS)}")
+    if not paths:
+        raise InputError(f"{where}: there is nothing there; {_EXPECTED}")
+    tree = Tree(paths)
+    candidates = [found for found in _candidates(tree, read) if format in ("", found.format)]
+    complete = [found.layout for found in candidates if found.layout is not None]
+    if len(complete) == 1:
+        return complete[0]
+    if complete:
+        formats = " and ".join(f"{layout.format} ({layout.words})" for layout in complete)
+        choices = " or ".join(f"data.format={layout.format}" for layout in complete)
+        raise InputError(f"{where}: can be read as {formats}; set {choices}")
+    inside = _inside(tree, paths, where, format, read)
+    if inside:
+        raise InputError(inside)
+    if candidates:
+        raise InputError(f"{where}: {candidates[0].problem}")
+    raise InputError(f"{where}: {_what_it_is(tree, format)}")
+
+
+def local_layout(root: Path, format: str = "") -> Layout:
+    """Return how the data set in a folder of this machine is laid out.
+
+    Raises:
+        InputError: As :func:`find_layout`; also where ``root`` is missing, an archive, or a file of a data set.
+    """
+    if not root.is_dir():
+        raise InputError(_not_a_folder(root, format))
+    try:
+        return find_layout(list_files(root), str(root), format, _reader(root))
+    except InputError:
+        # The folder of the images, or of the annotations, or of one split.
+        above = _data_set_above(root, format) if words_of(root.name) == [] or split_of(root.name) else ""
+        if above:
+            raise InputError(f"{root}: is a part of a data set; give its folder, {above}") from None
+        raise
+
+
+def _reader(root: Path) -> ReadFile:
+    return lambda path: read_file(root / path)
+
+
+def _candidates(tree: Tree, read: ReadFile | None) -> Iterator[Candidate]:
+    for found in (find_coco(tree), find_yolo(tree, read), find_voc(tree), find_cvat(tree), find_labelme(tree)):
+        if found is not None:
+            yield found
+
+
+def _inside(tree: Tree, paths: Collection[str], where: str, format: str, read: ReadFile | None) -> str:
+    """Return a message that names the folders in this one that are data sets themselves, or ''."""
+    found = []
+    for name, layout in _data_sets_inside(tree, paths, format, read, _DEEPEST):
+        found.append((name, layout))
+        if len(found) > _MOST_SHOWN:
+            break
+    if not found:
+        return ""
+    base = where.rstrip("/")
+    if len(found) == 1:
+        name, layout = found[0]
+        return f"{where}: the data set lies deeper, in {name}/ ({layout.words}); give {base}/{name}"
+    more = " and more" if len(found) > _MOST_SHOWN else ""
+    names = ", ".join(f"{name}/" for name, _ in found[:_MOST_SHOWN])
+    return f"{where}: there are several data sets in it, {names}{more}; give one of them, such as {base}/{found[0][0]}"
+
+
+def _data_sets_inside(
+    tree: Tree, paths: Collection[str], format: str, read: ReadFile | None, depth: int
+) -> Iterator[tuple[str, Layout]]:
+    for child in tree.children(""):
+        if split_of(child) or not any(tree.folders[child].below[kind] for kind in ("json", "txt", "xml", "yaml")):
+            continue
+        prefix = f"{child}/"
+        inside = [path[len(prefix) :] for path in paths if path.startswith(prefix)]
+        lower = Tree(inside)
+
+        def read_inside(path: str, prefix: str = prefix) -> bytes:
+            assert read is not None
+            return read(prefix + path)
+
+        reader = read_inside if read is not None else None
+        whole = [each.layout for each in _candidates(lower, reader) if each.layout and format in ("", each.format)]
+        if whole:
+            yield child, whole[0]
+        elif depth > 1:
+            for name, layout in _data_sets_inside(lower, inside, format, reader, depth - 1):
+                yield prefix + name, layout
+
+
+def _what_it_is(tree: Tree, format: str) -> str:
+    """Return what a folder is that has no annotations in a known format, and what to do."""
+    root = tree.folders[""]
+    images = tree.images("")
+    archives = tree.files["archive"]
+    if archives and not images:
+        return f"there is an archive in it, {archives[0]}; unpack it and give the folder"
+    unread = [path for kind in ("tfrecord", "parquet", "csv", "jsonl") for path in tree.files[kind]]
+    if unread:
+        return f"{unread[0]} is in a format that is not read; export the data set as COCO"
+    if any(is_image_name(path[: -len(".json")]) for path in tree.files["json"]):
+        return "Supervisely's JSON, a file for each image, is not read; export the data set as COCO"
+    if any(".createml." in path for path in tree.files["json"]):
+        return "CreateML's JSON is not read; export the data set as COCO"
+    if any(path.rpartition("/")[2] in ("samples.json", "frames.json") for path in tree.files["json"]):
+        return "FiftyOne's own format is not read; export it with dataset_type=fiftyone.types.COCODetectionDataset"
+    if format:
+        return f"nothing there is laid out as {format}; leave data.format out, or see docs/data.md for its layout"
+    if not images:
+        shown = ", ".join(sorted(path for paths in tree.files.values() for path in paths)[:_MOST_SHOWN])
+        return f"there are no images{f' (found: {shown})' if shown else ''}; {_EXPECTED}"
+    classes = _class_folders(tree)
+    if classes:
+        shown = ", ".join(f"{name}/" for name in classes[:_MOST_SHOWN])
+        return (
+            f"{images} images in folders of classes ({shown}) and no boxes: this is a set to pretrain a backbone on "
+            "(pretrain.data); a detector needs boxes, annotate the images and export COCO"
+        )
+    others = sorted(path for kind in ("json", "xml", "txt", "yaml") for path in tree.files[kind])
+    if others:
+        shown = ", ".join(others[:_MOST_SHOWN])
+        return f"{images} images, and no annotations that are known by their names (found: {shown}); {_EXPECTED}"
+    where = "" if root.stems.get("image") else " in folders"
+    return f"{images} images{where} and no annotations; annotate them, export COCO, and give the folder of the export"
+
+
+def _class_folders(tree: Tree) -> list[str]:
+    """Return the folders of classes of a classification set: one folder of images for each, perhaps below splits."""
+    if any(tree.files[kind] for kind in ("json", "xml", "txt")):
+        return []
+    top = [child for child in tree.children("") if tree.images(child)]
+    splits = [child for child in top if split_of(child)]
+    inside = [name for split in splits for name in tree.children(split)] if splits else top
+    if tree.has_images("") or any(tree.has_images(split) for split in splits):
+        return []
+    classes = sorted({name.rpartition("/")[2] for name in inside if tree.has_images(name)})
+    return classes if len(classes) > 1 and classes != ["images", "labels"] else []
+
+
+def _not_a_folder(path: Path, format: str) -> str:
+    """Return what a path is that is not a folder, and what to give in its place."""
+    if not path.exists():
+        return f"{path}: no such folder; {_EXPECTED}"
+    kind = KINDS.get(path.suffix[1:].lower(), "")
+    if not path.is_file():
+        return f"{path}: is neither a folder nor a file; give the folder of the data set"
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+    if start.startswith(b"PK\x03\x04"):
+        return f"{path}: is a ZIP archive; unpack it and give the folder"
+    if kind == "archive" or start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")):
+        return f"{path}: is an archive; unpack it and give the folder"
+    if kind == "image":
+        return f"{path}: is one image; give the folder of images and annotations"
+    above = _data_set_above(path, format)
+    if above:
+        return f"{path}: is a file of a data set; give its folder, {above}"
+    return f"{path}: is a file; give the folder that has the annotations and the images in it"
+
+
+def _data_set_above(path: Path, format: str) -> str:
+    """Return the data set that a file or folder belongs to, in words, or ''."""
+    for folder in list(path.absolute().parents)[:2]:
+        try:
+            files = list_files(folder, _MOST_FILES)
+            if len(files) == _MOST_FILES:
+                break
+            layout = find_layout(files, str(folder), format, _reader(folder))
+        except InputError:
+            continue
+        return f"{folder} ({layout.words})"
+    return ""

@@ -1,0 +1,174 @@
+"""Formats that have a label file for each image: YOLO's text, the XML of Pascal VOC, the JSON of LabelMe.
+
+The label files lie next to the images, or in a folder of their own whose path has ``labels`` where that of the images
+has ``images``. A folder in the path, or a list of images, says the split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kubeyolo.data.layouts.names import split_of
+from kubeyolo.data.layouts.tree import Tree
+from kubeyolo.data.layouts.types import LayoutProblem, SplitFiles
+
+
+@dataclass(frozen=True)
+class PairedFormat:
+    """How label files of a format are told.
+
+    Attributes:
+        kind: Their kind (:data:`kubeyolo.data.layouts.names.KINDS`).
+        folders: Names of folders of label files, in lower case.
+        others: Stems of files of that kind that are no label files.
+    """
+
+    kind: str
+    folders: frozenset[str]
+    others: frozenset[str] = frozenset()
+
+
+@dataclass
+class Pairs:
+    """What was found: splits by name, and label files that belong to no split."""
+
+    splits: dict[str, SplitFiles] = field(default_factory=dict)
+    single: SplitFiles | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.splits) or self.single is not None
+
+
+def find_pairs(tree: Tree, form: PairedFormat) -> Pairs:
+    """Return the folders of label files and those of their images.
+
+    Folders below a folder that means neither labels nor a split are data sets of their own, one level too low.
+
+    Raises:
+        LayoutProblem: Two folders claim the same split.
+    """
+    pairs = Pairs()
+    for path in sorted(tree.folders, key=lambda each: (each.count("/"), each)):
+        stems = tree.folders[path].stems.get(form.kind, set()) - form.others
+        if not stems:
+            continue
+        found = _pair_of(tree, form, path, stems)
+        if found is None:
+            continue
+        split, files = found
+        if not split:
+            pairs.single = pairs.single or files
+        elif pairs.splits.setdefault(split, files) != files:
+            first = pairs.splits[split].annotations
+            raise LayoutProblem(f"{first}/ and {files.annotations}/ are both split {split!r}; remove or rename one")
+    return pairs
+
+
+def _pair_of(tree: Tree, form: PairedFormat, path: str, stems: set[str]) -> tuple[str, SplitFiles] | None:
+    """Return the split of a folder of label files, '' for none, and where labels and images lie; None for no pair."""
+    names = path.split("/") if path else []
+    labels = next((i for i in reversed(range(len(names))) if names[i].lower() in form.folders), None)
+    means = next((i for i, name in enumerate(names) if i != labels and split_of(name)), None)
+    first = min((i for i in (labels, means) if i is not None), default=len(names))
+    if first and labels is None and means is None and not _is_flat(tree, path, stems):
+        return None
+    if first and (labels is not None or means is not None):
+        return None
+    split = split_of(names[means]) if means is not None else ""
+    if labels is None:
+        if not _is_flat(tree, path, stems):
+            return None
+        if means is not None:
+            folder = "/".join(names[: means + 1])
+            return split, SplitFiles(folder, folder)
+        folder = tree.common_image_folder() if path else ""
+        return ("", SplitFiles(folder, folder)) if _is_inside(path, folder) and len(names) <= 1 else None
+    end = max(labels, means if means is not None else 0) + 1
+    base, rest = "/".join(names[:labels]), names[labels + 1 : end]
+    images = images_beside(tree, base, rest)
+    return None if images is None else (split, SplitFiles("/".join(names[:end]), images))
+
+
+def images_beside(tree: Tree, base: str, rest: list[str]) -> str | None:
+    """Return the image folder for the label folder ``base/labels/rest``."""
+    parent = tree.image_folder(base)
+    for folder in (parent, base):
+        if folder is None:
+            continue
+        found = "/".join(filter(None, [folder, *rest]))
+        if rest and tree.images(found):
+            return found
+        if rest:
+            meant = [child for child in tree.children(folder) if split_of(child) == split_of(rest[-1])]
+            if len(meant) == 1 and split_of(rest[-1]) and tree.images(meant[0]):
+                return meant[0]
+    if parent is not None:
+        return parent
+    return base if tree.has_images(base) else None
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    return not folder or path == folder or path.startswith(f"{folder}/")
+
+
+def _is_flat(tree: Tree, path: str, stems: set[str]) -> bool:
+    """Tell whether label files lie next to images of the same names."""
+    return not stems.isdisjoint(tree.folders[path].stems.get("image", ()))
+
+
+def with_members(pairs: Pairs, lists: Mapping[str, str], tree: Tree) -> dict[str, SplitFiles]:
+    """Return the splits that lists of images make of label files that lie in one folder, or in one for each split.
+
+    Args:
+        pairs: The label files.
+        lists: The path of the list of each split.
+        tree: The files.
+    """
+    splits: dict[str, SplitFiles] = {}
+    for split, path in lists.items():
+        whole = pairs.splits.get(split) or pairs.single
+        if whole is None and pairs.splits:
+            whole = SplitFiles("", tree.common_image_folder())
+        if whole is not None:
+            splits[split] = SplitFiles(whole.annotations, whole.images, (path,))
+    return splits
+
+
+def unlabelled_val(tree: Tree, splits: Mapping[str, SplitFiles]) -> str:
+    """Return a folder that means the validation split and has images that no split has, or ''."""
+    taken = [split.images for split in splits.values()]
+    parents = dict.fromkeys(("", tree.image_folder("") or ""))
+    for child in (child for parent in parents for child in tree.children(parent)):
+        if split_of(child) == "val" and tree.images(child) and not any(_is_inside(each, child) for each in taken):
+            return child
+    return ""
+
+
+def nearest(tree: Tree, entry: str, base: str = "") -> str | None:
+    """Return the file or folder that a path means which was written on another machine, or None.
+
+    Leading folders are dropped until the rest is there: ``/home/me/cells/images/train`` may be ``images/train``.
+    """
+    parts = [part for part in f"{base}/{entry}".replace("\\", "/").split("/") if part not in ("", ".")]
+    clean: list[str] = []
+    for part in parts:
+        if part == ".." and clean:
+            clean.pop()
+        elif part != "..":
+            clean.append(part)
+    if not clean:
+        return ""
+    for start in range(len(clean)):
+        path = "/".join(clean[start:])
+        if path in tree or is_file(tree, path):
+            return path
+    return None
+
+
+def is_file(tree: Tree, path: str) -> bool:
+    """Tell whether a path is that of a text file of the data set."""
+    parent, _, name = path.rpartition("/")
+    stem, _, suffix = name.rpartition(".")
+    folder = tree.folders.get(parent)
+    return folder is not None and stem in folder.stems.get(suffix.lower(), ())

@@ -1,0 +1,101 @@
+"""PNG files: their checksums, and their samples of 16 bits (PNG specification, third edition)."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kubeyolo.data.headers import PNG_MAGIC, Header, ImageFault, png_chunks
+
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+_UNDECODABLE = "is a damaged PNG (its pixels cannot be decoded)"
+
+# Of the seven passes of an interlaced image: first column and row, and steps to the next.
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_LAST_FILTER = 4
+
+
+def damage(data: bytes) -> str:
+    """Compare the checksums of the chunks up to the end.
+
+    Returns:
+        What is damaged beside the pixels; empty for a whole file.
+
+    Raises:
+        ImageFault: A chunk that pixels need is damaged.
+    """
+    fault = ""
+    view = memoryview(data)
+    for kind, start, end in png_chunks(data):
+        if end + 4 > len(data):
+            break
+        if zlib.crc32(view[start - 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            words = f"wrong checksum in chunk {kind.decode('latin-1')!r}"
+            if not kind[0] & 32 or kind == b"tRNS":  # upper case: needed for the pixels
+                raise ImageFault(f"is a damaged PNG ({words})")
+            fault = words
+        if kind == b"IEND":
+            return fault
+    return "cut short after its pixels (no IEND chunk)"
+
+
+def pixels_alone(data: bytes) -> bytes:
+    """Return a PNG without what stands beside the pixels: colour profiles, texts, further frames.
+
+    Decoders complain of faults in these on the terminal.
+    """
+    needed = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
+    parts = [data[start - 8 : end + 4] for kind, start, end in png_chunks(data) if kind in needed]
+    return b"".join((PNG_MAGIC, *parts, _END))
+
+
+def color_key(data: bytes) -> NDArray[np.uint16]:
+    """Return the values (1,) or (3,) of the colour that is transparent in an image of 16 bits, or none."""
+    found = next((data[start:end] for kind, start, end in png_chunks(data) if kind == b"tRNS"), b"")
+    return np.frombuffer(found[: len(found) // 2 * 2], ">u2").astype(np.uint16)
+
+
+def deep_samples(data: bytes, header: Header) -> NDArray[np.uint16]:
+    """Return samples of 16 bits (H, W, bands): grey, RGB, or RGBA, which grey with alpha becomes too.
+
+    Pillow has no RGB of 16 bits. OpenCV has, and complains on the terminal, so that it gets whole files alone.
+
+    Raises:
+        ImageFault: The pixels are damaged.
+    """
+    packed = b"".join(data[start:end] for kind, start, end in png_chunks(data) if kind == b"IDAT")
+    unpacker = zlib.decompressobj()
+    _check_rows(unpacker.decompress(packed), header, data[26:29])
+    if not unpacker.eof:
+        raise ImageFault(_UNDECODABLE)
+    packed = packed[: len(packed) - len(unpacker.unused_data)]
+    whole = b"".join((PNG_MAGIC, _chunk(b"IHDR", data[16:29]), _chunk(b"IDAT", packed), _END))
+    image = cv2.imdecode(np.frombuffer(whole, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint16:
+        raise ImageFault(_UNDECODABLE)
+    return np.asarray(image[:, :, None] if image.ndim == 2 else image[:, :, [2, 1, 0, 3][: image.shape[2]]], np.uint16)
+
+
+def _check_rows(pixels: bytes, header: Header, methods: bytes) -> None:
+    """Refuse rows that are too few or too many, or filtered in a way that does not exist."""
+    if methods not in (bytes(3), b"\0\0\1"):
+        raise ImageFault(_UNDECODABLE)
+    position = 0
+    for left, top, across, down in _PASSES if methods[2] else ((0, 0, 1, 1),):
+        columns, rows = -(-(header.width - left) // across), -(-(header.height - top) // down)
+        if columns > 0 and rows > 0:
+            row = 1 + columns * header.bands * header.bits // 8
+            filters = pixels[position : position + rows * row : row]
+            if len(filters) < rows or max(filters) > _LAST_FILTER:
+                raise ImageFault(_UNDECODABLE)
+            position += rows * row
+    if len(pixels) != position:
+        raise ImageFault(_UNDECODABLE)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -1,0 +1,234 @@
+"""COCO JSON to tables: only the fields that are used are built, so that large files take little time and memory.
+
+A file as the format says is decoded into typed records. One that is not (ids as text, absent sizes, NaN) is decoded
+again without types; :mod:`kubeyolo.data.annotations` says what becomes of such values.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kubeyolo.config.text_file import decode_text
+from kubeyolo.data.raw import RawBoxes, RawCategories, RawImages, RawSplit
+from kubeyolo.errors import InputError
+from kubeyolo.file_kinds import kind_of
+
+_BOX = tuple[float, float, float, float]
+_EXPORT = "export COCO instances annotations"
+
+
+class _Image(msgspec.Struct, gc=False):
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+
+class _Annotation(msgspec.Struct, gc=False):
+    id: int
+    image_id: int
+    category_id: int
+    bbox: _BOX
+    area: float | None = None
+    iscrowd: int = 0
+
+
+class _Document(msgspec.Struct):
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: list[dict[str, Any]]
+
+
+class _AnyAnnotation(msgspec.Struct, gc=False):
+    id: Any = None
+    image_id: Any = msgspec.UNSET
+    category_id: Any = msgspec.UNSET
+    bbox: Any = None
+    area: Any = None
+    iscrowd: Any = None
+    segmentation: msgspec.Raw = msgspec.Raw()
+
+
+class _AnyDocument(msgspec.Struct):
+    images: list[dict[str, Any]]
+    categories: list[dict[str, Any]]
+    annotations: list[_AnyAnnotation] | msgspec.UnsetType = msgspec.UNSET
+
+
+def read_coco_json(path: Path, group_key: str = "") -> RawSplit:
+    """Read the tables of a COCO "instances" file; segmentations are read where an annotation has no box.
+
+    Args:
+        path: The file; UTF-8, or UTF-16 and UTF-32 with a byte order mark.
+        group_key: Key of the images that tells which belong together; empty for none.
+
+    Raises:
+        InputError: It cannot be read, is not text, not JSON, or not COCO.
+    """
+    data = _utf8(path)
+    if not group_key:
+        try:
+            document = msgspec.json.decode(data, type=_Document)
+            return _typed(str(path), document)
+        except msgspec.ValidationError:
+            pass
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _untyped(path, data, group_key)
+    try:
+        loose = msgspec.json.decode(data, type=_AnyDocument)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _untyped(path, data, group_key)
+    annotations = [] if loose.annotations is msgspec.UNSET else loose.annotations
+    _require(path, "images", loose.images, "file_name", "id")
+    _require(path, "categories", loose.categories, "id", "name")
+    for key in ("image_id", "category_id"):
+        absent = [i for i, each in enumerate(annotations) if getattr(each, key) is msgspec.UNSET]
+        _refuse_absent(path, "annotations", absent, key)
+    masks = {
+        i: _decoded(path, each.segmentation)
+        for i, each in enumerate(annotations)
+        if not each.bbox and len(memoryview(each.segmentation))
+    }
+    boxes = RawBoxes(
+        ids=[each.id for each in annotations],
+        image_ids=[each.image_id for each in annotations],
+        category_ids=[each.category_id for each in annotations],
+        boxes=[each.bbox for each in annotations],
+        areas=[each.area for each in annotations],
+        crowds=[each.iscrowd for each in annotations],
+        masks=masks,
+    )
+    has_annotations = loose.annotations is not msgspec.UNSET
+    return RawSplit(str(path), _categories(loose.categories), _images(loose.images, group_key), boxes, has_annotations)
+
+
+def _utf8(path: Path) -> bytes:
+    """Return the text of a file as UTF-8 without a byte order mark."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such annotation file; expected annotations/<split>.json") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        return decode_text(data, str(path)).encode()
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def _typed(where: str, document: _Document) -> RawSplit:
+    images, annotations = document.images, document.annotations
+    _require(Path(where), "categories", document.categories, "id", "name")
+    return RawSplit(
+        where,
+        _categories(document.categories),
+        RawImages(
+            ids=[each.id for each in images],
+            names=[each.file_name for each in images],
+            widths=[each.width for each in images],
+            heights=[each.height for each in images],
+        ),
+        RawBoxes(
+            ids=[each.id for each in annotations],
+            image_ids=[each.image_id for each in annotations],
+            category_ids=[each.category_id for each in annotations],
+            boxes=[each.bbox for each in annotations],
+            areas=[each.area for each in annotations],
+            crowds=[each.iscrowd for each in annotations],
+        ),
+    )
+
+
+def _untyped(path: Path, data: bytes, group_key: str) -> RawSplit:
+    """Read what the decoder refuses: say why, or take NaN and Infinity, which Python writes and JSON does not have."""
+    kind = kind_of(data)
+    if kind:
+        raise InputError(f"{path}: is {kind}; export the annotations as COCO JSON")
+    text = decode_text(data, str(path))
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        what = f"not JSON ({error})" if data.strip() else "is empty"
+        raise InputError(f"{path}: {what}; export the annotations as COCO JSON again") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: not COCO: the top level is {_kind(document)}, not an object; export COCO instances")
+    for key in ("images", "annotations", "categories"):
+        if key not in document and key != "annotations":
+            raise InputError(f"{path}: not COCO: key {key!r} is missing; {_EXPORT}")
+        records = document.get(key, [])
+        if not isinstance(records, list):
+            raise InputError(f"{path}: not COCO: {key!r} is {_kind(records)}, not a list; export COCO instances")
+        for position, record in enumerate(records):
+            if not isinstance(record, dict):
+                raise InputError(
+                    f"{path}: not COCO: {key}[{position}] is {_kind(record)}, not an object; export COCO instances"
+                )
+    annotations = document.get("annotations", [])
+    _require(path, "images", document["images"], "file_name", "id")
+    _require(path, "categories", document["categories"], "id", "name")
+    _require(path, "annotations", annotations, "image_id", "category_id")
+    boxes = RawBoxes(
+        ids=[each.get("id") for each in annotations],
+        image_ids=[each["image_id"] for each in annotations],
+        category_ids=[each["category_id"] for each in annotations],
+        boxes=[each.get("bbox") for each in annotations],
+        areas=[each.get("area") for each in annotations],
+        crowds=[each.get("iscrowd") for each in annotations],
+        masks={
+            i: each["segmentation"]
+            for i, each in enumerate(annotations)
+            if not each.get("bbox") and each.get("segmentation")
+        },
+    )
+    return RawSplit(
+        str(path),
+        _categories(document["categories"]),
+        _images(document["images"], group_key),
+        boxes,
+        "annotations" in document,
+    )
+
+
+def _decoded(path: Path, raw: msgspec.Raw) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path}: not JSON ({error}); export the annotations as COCO JSON again") from error
+
+
+def _images(records: list[dict[str, Any]], group_key: str) -> RawImages:
+    return RawImages(
+        ids=[each["id"] for each in records],
+        names=[each["file_name"] for each in records],
+        widths=[each.get("width") for each in records],
+        heights=[each.get("height") for each in records],
+        groups=[each.get(group_key) for each in records] if group_key else None,
+    )
+
+
+def _categories(records: list[dict[str, Any]]) -> RawCategories:
+    return RawCategories(
+        ids=[each["id"] for each in records],
+        names=[each["name"] for each in records],
+        parents=[each.get("supercategory") for each in records],
+    )
+
+
+def _require(path: Path, table: str, records: list[dict[str, Any]], *keys: str) -> None:
+    for key in keys:
+        _refuse_absent(path, table, [i for i, record in enumerate(records) if key not in record], key)
+
+
+def _refuse_absent(path: Path, table: str, absent: list[int], key: str) -> None:
+    if absent:
+        more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
+        raise InputError(f"{path}: not COCO: {table}[{absent[0]}] has no {key!r}{more}; {_EXPORT}")
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

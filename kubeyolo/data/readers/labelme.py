@@ -1,0 +1,100 @@
+"""LabelMe: a JSON file next to each image."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from kubeyolo.config.text_file import read_text_file
+from kubeyolo.data.layouts.names import is_image_name
+from kubeyolo.data.layouts.tree import data_files
+from kubeyolo.data.layouts.types import Layout, SplitFiles
+from kubeyolo.data.raw import RawSplit
+from kubeyolo.data.readers.tables import Box, LabelledImage, box_around, raw_split
+from kubeyolo.errors import InputError
+
+_WITHOUT_BOX = frozenset({"point", "points", "line", "linestrip"})
+
+
+class LabelmeReader:
+    """Reads the splits of a LabelMe data set; names of classes are those of all splits."""
+
+    def __init__(self, root: Path, layout: Layout) -> None:
+        """Take the folder of the data set and its layout."""
+        self._root = root
+        self._layout = layout
+        self._images: dict[SplitFiles, list[LabelledImage]] = {}
+
+    def read(self, files: SplitFiles) -> RawSplit:
+        """Return a split; polygons and circles give the box around them, points and lines are left out, with a warning.
+
+        Raises:
+            InputError: A file is not LabelMe's, or a shape is wrong.
+        """
+        images = self._read(files)
+        names: set[str] = set()
+        for each in self._layout.splits.values():
+            try:
+                names.update(label for image in self._read(each) for label, _, _ in image.boxes)
+            except InputError:
+                continue  # raised when that split is read itself
+        return raw_split(str(self._root / files.annotations), images, sorted(names), by_name=True)
+
+    def _read(self, files: SplitFiles) -> list[LabelledImage]:
+        if files not in self._images:
+            self._images[files] = _read_files(self._root / files.annotations)
+        return self._images[files]
+
+
+def read(root: Path, files: SplitFiles, layout: Layout) -> RawSplit:
+    """Return one split; see :class:`LabelmeReader`, which reads several without reading files twice."""
+    return LabelmeReader(root, layout).read(files)
+
+
+def _read_files(folder: Path) -> list[LabelledImage]:
+    names = data_files(folder)
+    images = {name.rpartition(".")[0]: name for name in names if is_image_name(name)}
+    found = []
+    for name in names:
+        stem = name.rpartition(".")[0]
+        if name.lower().endswith(".json") and stem in images:
+            found.append(_read_file(folder / name, images[stem]))
+    return found
+
+
+def _read_file(path: Path, image: str) -> LabelledImage:
+    try:
+        document = orjson.loads(read_text_file(path))
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON ({error}); save the annotations again") from None
+    shapes = document.get("shapes") if isinstance(document, dict) else None
+    if not isinstance(shapes, list):
+        raise InputError(f"{path}: not LabelMe: it has no list of shapes; save the annotations again")
+    found = LabelledImage(image, document.get("imageWidth"), document.get("imageHeight"))
+    for number, shape in enumerate(shapes):
+        where = f"{path}: shapes[{number}]"
+        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
+            raise InputError(f"{where} has no label; write the name of its class")
+        kind = shape.get("shape_type") or "polygon"
+        if kind in _WITHOUT_BOX:
+            found.without_box.append(str(kind))
+            continue
+        found.boxes.append((shape["label"].strip(), _box(where, kind, shape.get("points")), 0))
+    return found
+
+
+def _box(where: str, kind: str, points: Any) -> Box:
+    try:
+        pairs = [(float(x), float(y)) for x, y in points]
+    except (TypeError, ValueError):
+        raise InputError(f"{where} has the points {str(points)[:80]}; expected pairs of numbers") from None
+    if len(pairs) < 2:
+        raise InputError(f"{where} has {len(pairs)} points; a {kind} needs two or more: draw it again, or remove it")
+    if kind == "circle":
+        (x, y), edge = pairs[0], pairs[1]
+        radius = math.hypot(edge[0] - x, edge[1] - y)
+        return x - radius, y - radius, 2 * radius, 2 * radius
+    return box_around(pairs)

@@ -1,0 +1,184 @@
+"""Pascal VOC: an XML file for each image.
+
+Boxes are the first and the last column and row of an object. In Pascal VOC they count from 1 and the last belongs to
+the box; annotation tools write the same elements with coordinates that count from 0. Which of both a data set does is
+told by its coordinates, for all of its files alike.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from kubeyolo.data.layouts.names import is_image_name
+from kubeyolo.data.layouts.tree import data_files
+from kubeyolo.data.layouts.types import Layout, SplitFiles
+from kubeyolo.data.raw import RawSplit
+from kubeyolo.data.readers.members import list_entries
+from kubeyolo.data.readers.tables import Box, LabelledImage, box_around, raw_split
+from kubeyolo.data.readers.xml import number_of, read_small, text_at, whole_or_text
+from kubeyolo.errors import InputError
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+# Tools that say so in <source> and whose coordinates count from 0.
+_FROM_ZERO = ("roboflow", "cvat", "label studio", "labelstudio", "label-studio")
+
+
+@dataclass
+class _Object:
+    """An object of an image: its name, its corners as written, and whether it is marked as difficult."""
+
+    name: str
+    corners: Box
+    is_difficult: bool
+
+
+@dataclass
+class _File:
+    """What an XML file says of its image."""
+
+    image: str
+    width: int | str | None
+    height: int | str | None
+    source: str
+    objects: list[_Object] = field(default_factory=list)
+
+
+class VocReader:
+    """Reads the splits of a Pascal VOC data set; names of classes and the way of counting are those of all splits."""
+
+    def __init__(self, root: Path, layout: Layout) -> None:
+        """Take the folder of the data set and its layout."""
+        self._root = root
+        self._layout = layout
+        self._files: dict[SplitFiles, list[_File]] = {}
+
+    def read(self, files: SplitFiles) -> RawSplit:
+        """Return a split; objects marked as difficult are crowds: neither trained on nor counted as missed.
+
+        Raises:
+            InputError: A file is not XML, an object has no name or box, or a listed image has no file.
+        """
+        found = self._read(files)
+        everything = [file for each in self._readable() for file in each]
+        classes = sorted({item.name for file in everything for item in file.objects})
+        first = 0 if _counts_from_zero(everything) else 1
+        images = [
+            LabelledImage(
+                file.image,
+                file.width,
+                file.height,
+                [(item.name, _box(item.corners, first), int(item.is_difficult)) for item in file.objects],
+            )
+            for file in found
+        ]
+        return raw_split(str(self._root / files.annotations), images, classes, by_name=True)
+
+    def _readable(self) -> list[list[_File]]:
+        """Return the files of all splits; a split with a fault raises it when it is read itself."""
+        found = []
+        for files in self._layout.splits.values():
+            try:
+                found.append(self._read(files))
+            except InputError:
+                continue
+        return found
+
+    def _read(self, files: SplitFiles) -> list[_File]:
+        if files not in self._files:
+            self._files[files] = _read_files(self._root, files)
+        return self._files[files]
+
+
+def read(root: Path, files: SplitFiles, layout: Layout) -> RawSplit:
+    """Return one split; see :class:`VocReader`, which reads several without reading files twice."""
+    return VocReader(root, layout).read(files)
+
+
+def _read_files(root: Path, files: SplitFiles) -> list[_File]:
+    folder = root / files.annotations
+    labels = {name[: -len(".xml")]: name for name in data_files(folder) if name.lower().endswith(".xml")}
+    stems = _listed(root, files, labels) if files.members else sorted(labels)
+    images: dict[str, list[str]] = {}
+    for name in data_files(root / files.images):
+        if is_image_name(name):
+            images.setdefault(name.rpartition(".")[0], []).append(name)
+    return [_read_file(folder / labels[stem], stem, images) for stem in stems]
+
+
+def _listed(root: Path, files: SplitFiles, labels: dict[str, str]) -> list[str]:
+    stems = []
+    for member in files.members:
+        for number, entry in enumerate(list_entries(root / member), 1):
+            # Lists of single classes have a second column, of -1, 0 or 1.
+            stem = entry if entry in labels else entry.split()[0]
+            if stem not in labels and is_image_name(stem):
+                stem = stem.rpartition(".")[0]
+            stem = stem if stem in labels else stem.rpartition("/")[2]
+            if stem not in labels:
+                raise InputError(
+                    f"{root / member}: line {number} names {entry}, but there is no {files.annotations}/{stem}.xml; "
+                    "add the file, or remove the line"
+                )
+            stems.append(stem)
+    return sorted(set(stems))
+
+
+def _read_file(path: Path, stem: str, images: dict[str, list[str]]) -> _File:
+    root = read_small(path)
+    if root.tag != "annotation":
+        raise InputError(f"{path}: not Pascal VOC: its root is <{root.tag}>, not <annotation>; export Pascal VOC again")
+    written = text_at(root, "filename").replace("\\", "/").rpartition("/")[2]
+    named = images.get(stem) or images.get(written.rpartition(".")[0]) or [written or f"{stem}.jpg"]
+    image = next((name for name in named if name.rpartition("/")[2] == written), named[0])
+    source = " ".join(text_at(root, f"source/{tag}") for tag in ("database", "annotation")).lower()
+    found = _File(
+        image, whole_or_text(text_at(root, "size/width")), whole_or_text(text_at(root, "size/height")), source
+    )
+    for number, element in enumerate(root.findall("object"), 1):
+        found.objects.append(_read_object(f"{path}: object {number}", element))
+    return found
+
+
+def _read_object(where: str, element: Element) -> _Object:
+    name = text_at(element, "name")
+    if not name:
+        raise InputError(f"{where} has no name; write the name of its class")
+    where = f"{where} ({name})"
+    box = element.find("bndbox")
+    if box is not None:
+        left, top, right, bottom = (number_of(where, corner, text_at(box, corner)) for corner in _CORNERS)
+    else:
+        x, y, width, height = box_around(_points(where, element))
+        left, top, right, bottom = x, y, x + width, y + height
+        if math.isnan(left):
+            raise InputError(f"{where} has no bndbox; draw a box, or remove the object")
+    return _Object(name, (left, top, right, bottom), text_at(element, "difficult").lower() in ("1", "true"))
+
+
+def _points(where: str, element: Element) -> list[tuple[float, float]]:
+    """Return the points of a polygon: ``<pt><x>, <y>`` as LabelMe's web tool writes it, or ``<x1>, <y1>, ...``."""
+    polygon = element.find("polygon")
+    if polygon is None:
+        return []
+    pairs = [(text_at(point, "x"), text_at(point, "y")) for point in polygon.findall("pt")]
+    if not pairs:
+        count = sum(1 for child in polygon if child.tag.startswith("x"))
+        pairs = [(text_at(polygon, f"x{i}"), text_at(polygon, f"y{i}")) for i in range(1, count + 1)]
+    return [(number_of(where, "x", x), number_of(where, "y", y)) for x, y in pairs]
+
+
+def _counts_from_zero(files: list[_File]) -> bool:
+    """Tell whether coordinates count from 0: one is below 1 or between pixels, or a tool is named that does so."""
+    if any(tool in file.source for tool in _FROM_ZERO for file in files):
+        return True
+    corners = (value for file in files for item in file.objects for value in item.corners)
+    starts = (value for file in files for item in file.objects for value in item.corners[:2])
+    return any(value < 1 for value in starts) or any(value != round(value) for value in corners if math.isfinite(value))
+
+
+def _box(corners: Box, first: int) -> Box:
+    left, top, right, bottom = corners
+    return left - first, top - first, right - left + first, bottom - top + first

@@ -1,0 +1,386 @@
+"""TIFF files: their directories, and their samples as numbers, whatever the number of bands and bits.
+
+TIFF 6.0 (Adobe, 1992), BigTIFF (libtiff), and the tags of Adobe's supplements 1 and 2. Pillow decompresses strips; the
+layout of bands, bits and predictors is undone here, because image libraries read few of the combinations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import lzma
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+from PIL import Image
+
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
+ORIENTATION, BANDS, ROWS_PER_STRIP, PLANAR, PREDICTOR = 274, 277, 278, 284, 317
+COLORS, EXTRA_SAMPLES, SAMPLE_FORMAT = 320, 338, 339
+_KIND, _FILL_ORDER = 254, 266
+_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES = 273, 279, 324, 325
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
+
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, MASK, CMYK, YCBCR, CIELAB = 0, 1, 2, 3, 4, 5, 6, 8
+UNSIGNED, SIGNED, FLOAT = 1, 2, 3
+
+_FORMATS = {1: "B", 2: "c", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
+_FORMATS |= {13: "I", 16: "Q", 17: "q", 18: "Q"}
+_MOST_PAGES = 65536
+_MOST_VALUES = 1 << 24
+_REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
+_NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
+_PLAIN = (_NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD)
+_COMPRESSIONS = {
+    2: "CCITT modified Huffman",
+    3: "CCITT group 3",
+    4: "CCITT group 4",
+    6: "old-style JPEG",
+    7: "JPEG",
+    _ZSTD: "Zstandard",
+    33003: "JPEG 2000",
+    33005: "JPEG 2000",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+_OTHERS_DECODE = (2, 3, 4, 7, 32771)
+
+
+class TiffFault(ValueError):
+    """What is wrong with a TIFF file, as words that follow its name."""
+
+
+class TiffDamage(TiffFault):
+    """The file is cut short or damaged."""
+
+
+@dataclass(frozen=True)
+class Directory:
+    """One image file directory: the tags of a page.
+
+    Attributes:
+        order: "<" or ">", of all numbers.
+        tags: The values of each tag that is numbers.
+        place: Offset in bytes of the orientation's value, 0 where there is none.
+    """
+
+    order: str
+    tags: Mapping[int, tuple[Any, ...]]
+    place: int = 0
+
+    def number(self, tag: int, default: int = 0) -> int:
+        """Return the first value of a tag."""
+        values = self.tags.get(tag)
+        return int(values[0]) if values else default
+
+    @property
+    def width(self) -> int:
+        """Pixels of a row."""
+        return self.number(WIDTH)
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.number(HEIGHT)
+
+    @property
+    def bands(self) -> int:
+        """Samples of a pixel."""
+        return self.number(BANDS, 1)
+
+    @property
+    def bits(self) -> int:
+        """Bits of a sample, the most of all bands."""
+        return max(map(int, self.tags.get(BITS) or (1,)))
+
+    @property
+    def sample_format(self) -> int:
+        """How numbers are stored: UNSIGNED, SIGNED or FLOAT."""
+        found = self.number(SAMPLE_FORMAT, UNSIGNED)
+        return UNSIGNED if found == 4 else found
+
+    @property
+    def compression(self) -> int:
+        """The scheme of compression."""
+        return self.number(COMPRESSION, _NONE)
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is an image of its own: no smaller copy and no mask of another."""
+        return not self.number(_KIND) & 0b101
+
+    @property
+    def orientation(self) -> int:
+        """The orientation as EXIF counts it, 1 where it is absent or invalid."""
+        found = self.number(ORIENTATION, 1)
+        return found if 1 <= found <= 8 else 1
+
+
+def is_tiff(data: bytes) -> bool:
+    """Whether a file begins as TIFF or BigTIFF."""
+    return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def directories(data: bytes) -> Iterator[Directory]:
+    """Yield the directories of a file in order.
+
+    Raises:
+        TiffDamage: A directory lies beyond the end of the data.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    is_big = data[2:4] in (b"+\0", b"\0+")
+    try:
+        (offset,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)
+        seen: set[int] = set()
+        while offset and offset not in seen and len(seen) < _MOST_PAGES:
+            seen.add(offset)
+            page, offset = _directory(data, order, is_big, offset)
+            yield page
+    except (struct.error, OverflowError) as error:
+        raise TiffDamage("is a truncated TIFF (a directory is missing)") from error
+
+
+def _directory(data: bytes, order: str, is_big: bool, offset: int) -> tuple[Directory, int]:
+    count_format, entry_format, entry_size, inline = ("Q", "HHQ", 20, 8) if is_big else ("H", "HHI", 12, 4)
+    (count,) = struct.unpack_from(order + count_format, data, offset)
+    position = offset + struct.calcsize(order + count_format)
+    if position + count * entry_size > len(data):
+        raise TiffDamage("is a truncated TIFF (a directory is missing)")
+    tags: dict[int, tuple[Any, ...]] = {}
+    place = 0
+    for _ in range(count):
+        tag, kind, length = struct.unpack_from(order + entry_format, data, position)
+        at = position + entry_size - inline
+        form = _FORMATS.get(kind)
+        if form and length <= _MOST_VALUES:
+            form = f"{order}{length * len(form)}{form[0]}"
+            if struct.calcsize(form) > inline:
+                (at,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, at)
+            if kind not in (2, 7) and at + struct.calcsize(form) <= len(data):
+                tags.setdefault(tag, struct.unpack_from(form, data, at))
+                place = at if tag == ORIENTATION else place
+            elif tag in (_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES, BITS):
+                raise TiffDamage("is a truncated TIFF (the list of its strips is missing)")
+        position += entry_size
+    (following,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, position)
+    return Directory(order, tags, place), following
+
+
+def first_page(data: bytes) -> Directory:
+    """Return the directory of the first page.
+
+    Raises:
+        TiffFault: There is none, or it has no size.
+    """
+    page = next(directories(data), None)
+    if page is None or min(page.width, page.height, page.bands, page.bits) < 1:
+        raise TiffDamage("is a damaged TIFF (no page with a size)")
+    return page
+
+
+def pages(data: bytes) -> int:
+    """Return the number of pages, smaller copies and masks left aside; those that can be found in ``data``."""
+    count = 0
+    try:
+        for page in directories(data):
+            count += page.is_page
+    except TiffDamage:
+        pass
+    return max(count, 1)
+
+
+def orientation_of_exif(exif: bytes) -> int:
+    """Return the orientation (1 to 8) of an EXIF block, which is a TIFF; 1 where it is absent or invalid."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    try:
+        page = next(directories(exif), None) if is_tiff(exif) else None
+    except TiffDamage:
+        return 1
+    return page.orientation if page is not None else 1
+
+
+def check_strips(data: bytes, page: Directory) -> None:
+    """Refuse a file that lacks strips or tiles.
+
+    Raises:
+        TiffDamage: Telling how many are missing.
+    """
+    starts, sizes, _ = _segments(page)
+    beyond = sum(int(start) + int(size) > len(data) for start, size in zip(starts, sizes, strict=True))
+    empty = sum(not size for size in sizes)
+    if beyond or empty:
+        raise TiffDamage(f"is a truncated TIFF ({beyond or empty} of {len(starts)} strips are missing)")
+
+
+def _segments(page: Directory) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, int]]:
+    """Return offsets and bytes of strips or tiles, and their width and height in pixels."""
+    if _TILES in page.tags:
+        size = page.number(_TILE_WIDTH), page.number(_TILE_HEIGHT)
+        starts, sizes = page.tags[_TILES], page.tags.get(_TILE_BYTES, ())
+    else:
+        size = page.width, min(page.number(ROWS_PER_STRIP, page.height) or page.height, page.height)
+        starts, sizes = page.tags.get(_STRIPS, ()), page.tags.get(_STRIP_BYTES, ())
+    if min(size) < 1:
+        raise TiffDamage("is a damaged TIFF (strips or tiles without a size)")
+    across, down = -(-page.width // size[0]), -(-page.height // size[1])
+    planes = page.bands if page.number(PLANAR, 1) == 2 else 1
+    needed = across * down * planes
+    if not sizes and len(starts) == 1 and needed == 1 and page.compression == _NONE:
+        sizes = (-(-page.width * page.bands * page.bits // 8) * page.height,)
+    if len(starts) < needed or len(sizes) < needed:
+        raise TiffDamage(f"is a damaged TIFF (it lists {len(starts)} of {needed} strips)")
+    return starts[:needed], sizes[:needed], size
+
+
+def is_packed_by_others(page: Directory) -> bool:
+    """Whether the compression makes pixels of its own, so that :func:`samples` cannot read it.
+
+    Raises:
+        TiffFault: The compression is not read at all; it is named.
+    """
+    if page.compression in _PLAIN:
+        return page.number(PHOTOMETRIC, BLACK_IS_ZERO) == YCBCR
+    if page.compression in _OTHERS_DECODE:
+        return True
+    name = _COMPRESSIONS.get(page.compression, f"number {page.compression}")
+    raise TiffFault(f"is a TIFF with {name} compression, which is not read; save it without compression or with LZW")
+
+
+def samples(data: bytes, page: Directory) -> NDArray[Any]:
+    """Return the samples (H, W, bands) of a page as stored: uint8 to uint64, int8 to int64, or float16 to float64.
+
+    Samples of 1 to 7 bits are uint8, of 9 to 15 bits uint16, of 17 to 31 uint32.
+
+    Raises:
+        TiffDamage: The file is cut short or damaged.
+        TiffFault: It is of a kind that is not read; it is named.
+    """
+    bits = page.bits
+    if len(set(page.tags.get(BITS) or (1,))) != 1:
+        raise TiffFault(f"is a TIFF whose bands have {page.tags[BITS]} bits; save it with 8 or 16 bits in all bands")
+    if (
+        page.sample_format not in (UNSIGNED, SIGNED, FLOAT)
+        or bits > 64
+        or (page.sample_format != UNSIGNED and bits % 8)
+    ):
+        raise TiffFault("is a TIFF of complex numbers or of another unusual type of samples; save it as 8-bit RGB")
+    if page.sample_format == FLOAT and bits not in (16, 32, 64):
+        raise TiffFault(f"is a TIFF of {bits}-bit floats; save it as 8-bit RGB or 32-bit floats")
+    check_strips(data, page)
+    starts, sizes, (width, height) = _segments(page)
+    is_planar = page.number(PLANAR, 1) == 2 and page.bands > 1
+    bands = 1 if is_planar else page.bands
+    is_tiled = _TILES in page.tags
+    across, down = -(-page.width // width), -(-page.height // height)
+    result: NDArray[Any] | None = None
+    for i, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+        plane, rest = divmod(i, across * down)
+        top, left = rest // across * height, rest % across * width
+        rows = height if is_tiled else min(height, page.height - top)
+        packed = data[start : start + size]
+        if page.number(_FILL_ORDER, 1) == 2:
+            packed = packed.translate(_REVERSED)
+        row_bytes = -(-width * bands * bits // 8)
+        raw = _decompressed(packed, page.compression, row_bytes, rows)
+        block = _numbers(raw, page, rows, width, bands, row_bytes)
+        if result is None:
+            result = np.zeros((page.height, page.width, page.bands), block.dtype)
+        target = result[top : top + rows, left : left + width]
+        part = block[: target.shape[0], : target.shape[1]]
+        if is_planar:
+            target[:, :, plane] = part[:, :, 0]
+        else:
+            target[:] = part
+    assert result is not None
+    return result
+
+
+def _decompressed(packed: bytes, compression: int, row_bytes: int, rows: int) -> bytes:
+    """Return ``rows`` x ``row_bytes`` bytes of a strip."""
+    needed = row_bytes * rows
+    try:
+        if compression == _NONE:
+            raw = packed
+        elif compression in (_DEFLATE, _OLD_DEFLATE):
+            raw = zlib.decompressobj().decompress(packed, needed)
+        elif compression == _LZMA:
+            raw = lzma.LZMADecompressor().decompress(packed, needed)
+        else:
+            raw = _decompressed_by_pillow(packed, compression, row_bytes, rows)
+    except (zlib.error, lzma.LZMAError, OSError, SyntaxError, ValueError, EOFError) as error:
+        if compression == _ZSTD:
+            raise TiffFault("is a TIFF with Zstandard compression, which is not read; save it with LZW") from error
+        raise TiffDamage("is a damaged TIFF (a strip cannot be decompressed)") from error
+    if len(raw) < needed:
+        raise TiffDamage("is a truncated TIFF (a strip is cut short)")
+    return raw[:needed]
+
+
+@cache
+def quiet_libtiff() -> None:
+    """Keep the libtiff of Pillow's wheels from writing to the terminal; Pillow raises for the same faults."""
+    for path in (Path(PIL.__file__).parents[1] / "pillow.libs").glob("libtiff*"):
+        library = ctypes.CDLL(str(path))
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            setter = getattr(library, name)
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+            setter(None)
+
+
+def _decompressed_by_pillow(packed: bytes, compression: int, row_bytes: int, rows: int) -> bytes:
+    """Decompress a strip as if it were a grey image of 8 bits whose width is the bytes of a row."""
+    quiet_libtiff()
+    strip = ((256, row_bytes), (257, rows), (258, 8), (259, compression), (262, 1), (273, 0), (277, 1))
+    entries = (*strip, (278, rows), (279, len(packed)))
+    start = 8 + 2 + 12 * len(entries) + 4
+    body = b"".join(struct.pack("<HHII", tag, 4, 1, start if tag == 273 else value) for tag, value in entries)
+    image_file = b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4) + packed
+    with Image.open(io.BytesIO(image_file), formats=("TIFF",)) as image:
+        return image.tobytes()
+
+
+def _numbers(raw: bytes, page: Directory, rows: int, width: int, bands: int, row_bytes: int) -> NDArray[Any]:
+    """Return the samples (rows, width, bands) of a decompressed strip."""
+    bits, predictor = page.bits, page.number(PREDICTOR, 1)
+    if bits not in (8, 16, 32, 64):
+        return _unpacked(np.frombuffer(raw, np.uint8).reshape(rows, row_bytes), bits, width * bands).reshape(
+            rows, width, bands
+        )
+    letter = {UNSIGNED: "u", SIGNED: "i", FLOAT: "f"}[page.sample_format]
+    if predictor == 3 and letter == "f":
+        return _undo_float_predictor(raw, rows, width, bands, bits // 8)
+    numbers = np.frombuffer(raw, f"{page.order}{letter}{bits // 8}").reshape(rows, width, bands)
+    numbers = numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
+    if predictor == 2 and letter != "f":
+        whole = numbers.view(f"u{bits // 8}")
+        numbers = np.cumsum(whole, axis=1, dtype=whole.dtype).view(numbers.dtype)
+    return numbers
+
+
+def _unpacked(rows: NDArray[np.uint8], bits: int, count: int) -> NDArray[Any]:
+    """Return ``count`` numbers of each row of packed bits, highest bit first."""
+    kind: Any = np.uint8 if bits < 8 else np.uint16 if bits < 16 else np.uint32
+    result = np.empty((len(rows), count), kind)
+    weights = (1 << np.arange(bits - 1, -1, -1, dtype=np.uint64)).astype(kind)
+    for i, row in enumerate(rows):  # by row, because the unpacked bits take eight times the memory
+        result[i] = np.unpackbits(row, count=count * bits).reshape(count, bits).astype(kind) @ weights
+    return result
+
+
+def _undo_float_predictor(raw: bytes, rows: int, width: int, bands: int, size: int) -> NDArray[Any]:
+    """Undo differences of the bytes of floats, which lie in planes from high to low (Adobe, technical note 3)."""
+    planes = np.frombuffer(raw, np.uint8).reshape(rows, -1, bands)
+    planes = np.cumsum(planes, axis=1, dtype=np.uint8).reshape(rows, size, width * bands)
+    numbers = np.ascontiguousarray(planes.transpose(0, 2, 1)).view(f">f{size}")
+    return numbers.astype(f"=f{size}").reshape(rows, width, bands)

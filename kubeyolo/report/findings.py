@@ -1,0 +1,48 @@
+"""The findings of a data set, for people: a Markdown table, and the table of all kinds in docs/data.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kubeyolo.data.findings import KINDS
+from kubeyolo.report.formats import integer
+from kubeyolo.report.model_card import markdown_table
+
+NONE = "Nothing was found: every annotation and every image is as it should be."
+
+
+def findings_table(findings: Sequence[Mapping[str, Any]]) -> str:
+    """Return the findings of a data set as Markdown.
+
+    Args:
+        findings: As the record of the validation has them: code, count, about, done, first, remedy.
+    """
+    if not findings:
+        return f"{NONE}\n"
+    rows = [
+        [
+            integer(each["count"]),
+            f"{each['about']}{_note(each)}",
+            each["done"],
+            each["first"],
+            each["remedy"],
+            each["code"],
+        ]
+        for each in findings
+    ]
+    return markdown_table(["Count", "What", "Done", "The first", "Remedy", "Code"], rows) + "\n"
+
+
+def kinds_table() -> str:
+    """Return every kind of finding as a Markdown table: code, default, what, what is done, remedy."""
+    rows = [
+        [f"`{kind.code}`", f"**{kind.actions[0]}**, {', '.join(kind.actions[1:])}", kind.about, kind.done, kind.remedy]
+        for kind in KINDS.values()
+    ]
+    lines = ["| code | default, others | what was found | what is done | remedy |", "|---|---|---|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+
+
+def _note(finding: Mapping[str, Any]) -> str:
+    return f" ({finding['note']})" if finding.get("note") else ""

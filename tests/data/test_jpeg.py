@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from kubeyolo.data.decode import ImageFault, decode_file, decode_image
+from tests.data.image_files import saved
+
+FORMS = {
+    "sequential": {},
+    "optimized": {"optimize": True},
+    "progressive": {"progressive": True},
+    "restarting": {"restart_marker_blocks": 8},
+    "grey": {},
+}
+
+
+def photograph(form):
+    """Return a JPEG with detail at two scales."""
+    rng = np.random.default_rng(3)
+    coarse = cv2.resize(rng.integers(40, 216, (12, 16, 3)).astype(np.uint8), (320, 240)).astype(int)
+    pixels = (coarse + rng.integers(-30, 31, coarse.shape)).astype(np.uint8)
+    image = Image.fromarray(pixels).convert("L" if form == "grey" else "RGB")
+    return saved(image, "JPEG", quality=90, **FORMS[form])
+
+
+def hole(data, start, stop, fill=0):
+    """Return a file of which the part from ``start`` to ``stop`` (0 to 1) is overwritten."""
+    first, last = int(len(data) * start), int(len(data) * stop)
+    return data[:first] + bytes([fill]) * (last - first) + data[last:]
+
+
+def told(data):
+    """Return code and words of what is damaged."""
+    try:
+        notes = decode_file(data).notes
+    except ImageFault as fault:
+        return "image_damaged", str(fault)
+    return (notes[0].code, notes[0].words) if notes else ("", "")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_damage_is_refused_or_told_by_how_much_is_lost(form, capfd):
+    data = photograph(form)
+    assert told(data) == ("", "")
+    assert told(data + bytes(500)) == told(data + b"trailing words") == ("", "")
+    for ended in (data[:-2], data[:-2] + bytes(300), data[:-1]):
+        assert told(ended) == ("jpeg_without_end", "no end marker; all pixels are there")
+    for start, stop in ((0.5, 0.99), (0.3, 0.9), (0.15, 0.5), (0.4, 0.46)):
+        assert told(hole(data, start, stop))[0] == "image_damaged", (start, stop)
+    assert told(hole(data, 0.97, 0.99))[0] == "image_warning"
+    assert told(data[: int(len(data) * 0.2)])[0] == "image_damaged"
+    assert told(data[: int(len(data) * 0.2)] + bytes(int(len(data) * 0.8)))[0] == "image_damaged"
+    assert told(data[: int(len(data) * 0.98)])[0] == "image_warning"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("form", ["sequential", "optimized", "grey"])
+def test_the_part_that_is_lost_is_told(form):
+    data = photograph(form)
+    code, words = told(data[: len(data) // 2])
+    assert code == "image_damaged"
+    part = int(words.split("the lower ")[1].split(" %")[0])
+    assert abs(part - 50) <= 5
+    code, words = told(hole(data, 0.6, 0.8))
+    assert code == "image_damaged"
+    part = int(words.split("about ")[1].split(" %")[0])
+    assert abs(part - 40) <= 5
+
+
+def test_bytes_between_the_pixels_and_the_end_marker_are_a_warning_alone():
+    data = photograph("sequential")
+    padded = data[:-2] + bytes(300) + data[-2:]
+    code, words = told(padded)
+    assert code == "image_warning" and "extraneous bytes before marker 0xd9" in words
+    np.testing.assert_array_equal(decode_image(padded), decode_image(data))
+
+
+def test_noise_in_the_middle_of_a_sequential_jpeg_is_refused():
+    data = photograph("sequential")
+    noise = np.random.default_rng(0).integers(0, 255, 2000).astype(np.uint8).tobytes()
+    at = len(data) // 3
+    code, words = told(data[:at] + noise + data[at + 2000 :])
+    assert code == "image_damaged" and words.startswith("is a damaged JPEG (")
+
+
+def test_damage_between_restart_markers_is_a_warning_where_it_stays_there():
+    data = photograph("restarting")
+    code, _ = told(hole(data, 0.5, 0.5 + 400 / len(data)))
+    assert code == "image_warning"
+
+
+def test_an_embedded_thumbnail_is_not_taken_for_the_image():
+    data = photograph("sequential")
+    thumbnail = saved(Image.new("RGB", (16, 16)), "JPEG")
+    exif = b"Exif\0\0" + b"II*\0\x08\0\0\0\0\0\0\0\0\0" + thumbnail
+    data = data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
+    assert told(data) == ("", "")
+    assert decode_image(data).shape == (240, 320, 3)
+    assert told(data[: len(data) // 2])[0] == "image_damaged"
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+def test_images_with_large_plain_areas_are_whole(optimize):
+    image = np.full((600, 800, 3), 255, np.uint8)
+    image[300:400, 200:500] = np.random.default_rng(0).integers(0, 256, (100, 300, 3))
+    for quality in (50, 75, 92):
+        data = saved(image, "JPEG", quality=quality, optimize=optimize)
+        assert told(data) == ("", "")
+        assert told(data[:-2])[0] == "jpeg_without_end"
+    grey = saved(Image.new("RGB", (640, 480), (128, 128, 128)), "JPEG", optimize=optimize)
+    assert told(grey)[0] == "image_constant"
+
+
+def test_a_short_hole_of_zeros_that_stands_for_as_many_blocks_is_found():
+    data = photograph("optimized")
+    silent = 0
+    for step in range(30):
+        start = int(len(data) * (0.3 + step / 100))
+        broken = data[:start] + bytes(512) + data[start + 512 :]
+        code, words = told(broken)
+        assert code == "image_damaged", step
+        silent += "a hole of 5" in words
+    assert silent >= 1
+
+
+def test_a_damaged_header_is_refused():
+    data = photograph("sequential")
+    tables = data.index(b"\xff\xc4") + 4
+    for start in (tables, data.index(b"\xff\xc0")):
+        assert told(data[:start] + b"\xaa" * 40 + data[start + 40 :])[0] == "image_damaged"
+    assert told(data[:20])[1].startswith("is a truncated JPEG")
+
+
+def test_an_image_that_ends_in_grey_of_its_own_is_whole():
+    image = np.full((160, 160, 3), 128, np.uint8)
+    image[:80] = np.random.default_rng(0).integers(0, 256, (80, 160, 3))
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=90)
+    assert told(file.getvalue()) == ("", "")
+    assert told(file.getvalue()[:-2])[0] == "jpeg_without_end"
