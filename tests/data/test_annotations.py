@@ -277,7 +277,8 @@ REFUSED = {
         every_box(lambda b, *_: [b[0] + 1, b[1] + 1, b[0] + 1 + b[2], b[1] + 1 + b[3]]),
         "box_corners", "look like [x1, y1, x2, y2]"),
     "fractions among pixels": (set_box([0.1, 0.2, 0.3, 0.3]), "boxes_mixed", "in pixels, or all as fractions"),
-    "most boxes outside": (every_box(lambda b, *_: [b[0] + 30, b[1], b[2] + 9, b[3]]), "boxes_outside", "sizes or the"),
+    "most boxes outside": (
+        every_box(lambda b, *_: [b[0] + 30, b[1], b[2] + 9, b[3]]), "boxes_outside", "boxes_outside=mend"),
 }  # fmt: skip
 
 
