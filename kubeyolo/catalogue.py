@@ -14,6 +14,18 @@ from typing import Literal
 Kind = Literal["HTML", "Markdown", "Metrics", "ClassificationMetrics", "Dataset", "Model"]
 """Kind of an artifact, as Kubeflow names it."""
 
+READING_KEYS = (
+    "data.format",
+    "data.split",
+    "data.split_seed",
+    "data.split_group",
+    "data.orientation",
+    "data.levels",
+    "data.findings",
+    "data.strict",
+)
+"""Keys of the configuration that say how a data set is read; they act only through the stored data set."""
+
 _DATASET = "Reference of the stored data set: its URI and the digest of its content."
 _RECORD = "Reference of metrics.json, the record of the step."
 
@@ -79,17 +91,7 @@ _ALL = (
         name="validate_dataset",
         title="Checks every annotation and every image, and stores the data set as shards under its content's digest.",
         image="validate",
-        reads=(
-            "data.format",
-            "data.split",
-            "data.split_seed",
-            "data.split_group",
-            "data.orientation",
-            "data.levels",
-            "data.findings",
-            "data.strict",
-            "evaluate.split",
-        ),
+        reads=(*READING_KEYS, "evaluate.split"),
         outputs={"dataset": _DATASET, "record": _RECORD},
         artifacts=(
             Artifact("validated_dataset", "Dataset", "The stored data set: URI, digest, classes and counts."),

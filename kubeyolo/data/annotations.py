@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +11,14 @@ from numpy.typing import NDArray
 from kubeyolo.data.boxes import Boxes, ImagesOfBoxes, read_boxes
 from kubeyolo.data.categories import Categories, join_categories
 from kubeyolo.data.columns import duplicates, places_of, read_keys, refuse, shown, whole_numbers
-from kubeyolo.data.decode import ImageFault
 from kubeyolo.data.file_names import FileNames, NameMatch, is_file_name
 from kubeyolo.data.findings import Findings
-from kubeyolo.data.headers import read_header
+from kubeyolo.data.headers import size_of_file
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.raw import RawSplit
 from kubeyolo.errors import InputError
 
 _LARGEST_SIDE = 1 << 30
-_FIRST_TURNED = 5
-"""EXIF orientations from this one on swap width and height."""
 
 
 @dataclass(frozen=True)
@@ -261,18 +257,8 @@ def _sizes(
     _note(findings, "size_unknown", unknown, describe)
     for i in unknown:
         # A file that cannot be read is told of when images are looked at; until then it holds any box.
-        size[i] = _size_of_file(files.folder / names[i], apply_orientation) or (_LARGEST_SIDE, _LARGEST_SIDE)
+        size[i] = size_of_file(files.folder / names[i], apply_orientation) or (_LARGEST_SIDE, _LARGEST_SIDE)
     return size
-
-
-def _size_of_file(path: Path, apply_orientation: bool) -> tuple[int, int] | None:
-    """Return width and height of an image file, as a viewer shows it or as stored; None where it cannot be read."""
-    try:
-        header = read_header(path.read_bytes())
-    except (OSError, ImageFault):
-        return None
-    turned = apply_orientation and header.orientation >= _FIRST_TURNED
-    return (header.height, header.width) if turned else (header.width, header.height)
 
 
 def _sorted_index(images: _Images, boxes: Boxes) -> SplitIndex:

@@ -132,7 +132,7 @@ def look_at_image(
     orientation, note = _orientation(header, size, apply_orientation)
     if note is not None:
         notes.append(note)
-    used = _used_size(header, orientation)
+    used = header.size(orientation)
     fault, code = _size_fault(header, orientation, size)
     # Copies are compared as stored: a copy that is turned by its tag alone is hardly ever made.
     small = small_grey(pixels) if compare else None
@@ -149,10 +149,6 @@ def look_at_image(
     )
 
 
-def _used_size(header: Header, orientation: int) -> Size:
-    return (header.height, header.width) if orientation >= 5 else (header.width, header.height)
-
-
 def _orientation(header: Header, annotated: Size | None, apply: bool) -> tuple[int, Note | None]:
     """Decide how an image is turned: as its tag says unless the annotated size is that of the stored pixels."""
     tag = header.orientation
@@ -160,7 +156,7 @@ def _orientation(header: Header, annotated: Size | None, apply: bool) -> tuple[i
         return 1, None
     if not apply:
         return 1, Note("orientation", f"EXIF orientation {tag}, ignored as data.orientation says")
-    stored, turned = (header.width, header.height), _used_size(header, tag)
+    stored, turned = header.size(1), header.size(tag)
     if annotated is not None and turned != stored and turned != annotated:
         is_stored = annotated == stored or (_same_shape(annotated, stored) and not _same_shape(annotated, turned))
         if is_stored:
@@ -180,7 +176,7 @@ def _same_shape(a: Size, b: Size) -> bool:
 
 def _size_fault(header: Header, orientation: int, annotated: Size | None) -> tuple[str, FaultCode]:
     """Return how the size of an image as used differs from the annotated one."""
-    used = _used_size(header, orientation)
+    used = header.size(orientation)
     if annotated is None or annotated == used:
         return "", ""
     note = ""

@@ -61,6 +61,10 @@ class Header:
     alpha: bool = False
     is_float: bool = False
 
+    def size(self, orientation: int) -> tuple[int, int]:
+        """Return width and height of the image turned by an EXIF orientation (1 to 8); 5 to 8 exchange them."""
+        return (self.height, self.width) if orientation >= 5 else (self.width, self.height)
+
 
 def read_header(data: bytes) -> Header:
     """Return what an image file says of itself.
@@ -103,6 +107,15 @@ def read_file_header(path: Path) -> Header:
             return read_header(front)
         except Incomplete:
             return read_header(front + file.read())
+
+
+def size_of_file(path: Path, apply_orientation: bool = True) -> tuple[int, int] | None:
+    """Return width and height of an image file, as a viewer shows it or as stored; None where it cannot be read."""
+    try:
+        header = read_file_header(path)
+    except (OSError, ImageFault):
+        return None
+    return header.size(header.orientation if apply_orientation else 1)
 
 
 def kind_of_image(data: bytes) -> str:

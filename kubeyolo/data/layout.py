@@ -17,6 +17,7 @@ from kubeyolo.data.layouts.types import REQUIRED_SPLITS, SINGLE, Candidate, Layo
 from kubeyolo.data.layouts.xml import find_cvat, find_voc
 from kubeyolo.data.layouts.yolo import find_yolo
 from kubeyolo.errors import InputError, suggest
+from kubeyolo.file_kinds import kind_of
 
 __all__ = [
     "FORMATS",
@@ -201,13 +202,12 @@ def _not_a_folder(path: Path, format: str) -> str:
         return f"{path}: is neither a folder nor a file; give the folder of the data set"
     try:
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(1024)
     except OSError as error:
         return f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
-    if start.startswith(b"PK\x03\x04"):
-        return f"{path}: is a ZIP archive; unpack it and give the folder"
-    if kind == "archive" or start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")):
-        return f"{path}: is an archive; unpack it and give the folder"
+    content = kind_of(start) or ""
+    if kind == "archive" or content.endswith(" archive"):
+        return f"{path}: is {content or 'an archive'}; unpack it and give the folder"
     if kind == "image":
         return f"{path}: is one image; give the folder of images and annotations"
     above = _data_set_above(path, format)

@@ -12,23 +12,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from kubeyolo.data.layouts.names import is_leftover_folder
 from kubeyolo.errors import InputError
-from kubeyolo.file_kinds import kind_of
+from kubeyolo.file_kinds import IMAGE_SUFFIXES, UNREAD_IMAGE_SUFFIXES, kind_of
 from kubeyolo.prediction.foreign import foreign_source, is_video
 from kubeyolo.prediction.mark import is_drawn
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff"}
-    # Not read, but who has them in a folder wants to know that they were not.
-    | {".gif", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".tga", ".psd", ".exr", ".hdr", ".dcm"}
-    | {".pbm", ".pgm", ".ppm", ".pnm"}
-)
 STORES = ("minio://", "s3://")
 
+# Images that are not read are taken too: each is refused by its name, so that nobody misses it in silence.
+_SUFFIXES = IMAGE_SUFFIXES | UNREAD_IMAGE_SUFFIXES
 _PATTERN = re.compile(r"[*?\[]")
 _DIGITS = re.compile(r"(\d+)")
-# Folders of thumbnails and leftovers that file servers and archives leave among pictures.
-_SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 # Names of a folder that are compared with one that is missing, and how alike they are to be named.
 _MOST_COMPARED = 1000
 _NEARNESS = 0.8
@@ -219,14 +214,14 @@ def _walk(folder: str, closed: list[Source]) -> Iterator[str]:
             folders[:] = []
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SYSTEM_FOLDERS)
+        folders[:] = sorted(name for name in folders if not is_leftover_folder(name))
         yield from (os.path.relpath(os.path.join(parent, name), folder) for name in files if not name.startswith("."))
 
 
 def _is_image(path: str, left_out: Counter[str]) -> bool:
     """Tell whether a file of a folder is to be read: by its ending, and by its content where it has none."""
     suffix = os.path.splitext(path)[1].lower()
-    if suffix in IMAGE_SUFFIXES:
+    if suffix in _SUFFIXES:
         return not os.path.exists(path) or os.path.isfile(path)
     if not suffix and os.path.isfile(path):
         try:
@@ -304,10 +299,10 @@ def _of_store(uri: str, left_out: Counter[str]) -> list[Source]:
     keys = []
     for entry in store.list():
         parts = PurePosixPath(entry.key).parts
-        if any(part.startswith(".") or part in _SYSTEM_FOLDERS for part in parts):
+        if any(map(is_leftover_folder, parts)):
             continue
         suffix = PurePosixPath(entry.key).suffix.lower()
-        if suffix in IMAGE_SUFFIXES:
+        if suffix in _SUFFIXES:
             keys.append(entry.key)
         else:
             ignored[suffix or "without an ending"] += 1
