@@ -241,7 +241,7 @@ MODEL_EVALUATION = "model-evaluation"
 
 PIPELINES: Mapping[str, str] = MappingProxyType(
     {
-        DETECTOR_TRAINING: "A COCO data set goes in; a checked, evaluated, exported and quantized detector comes out.",
+        DETECTOR_TRAINING: "A data set goes in; a checked, evaluated, exported and quantized detector comes out.",
         DETECTOR_RETRAINING: "When the data set has changed, a detector is trained on it; it becomes the current model "
         "unless it is worse than the one before.",
         MODEL_EVALUATION: "The COCO numbers of a bundle, and of a baseline, on a data set.",
@@ -251,7 +251,7 @@ PIPELINES: Mapping[str, str] = MappingProxyType(
 
 FIELDS: Mapping[str, str] = MappingProxyType(
     {
-        "data": "URI of the COCO data set: annotations/<split>.json and <split>/ for train and val.",
+        "data": "URI of the data set, in COCO or in the layout of an annotation tool; see docs/data.md.",
         "pointer": 'URI of a document {"data": URI} that names the data set to train on.',
         "store": "URI of the store for data sets, checkpoints and models, such as minio://bucket/prefix; empty takes "
         "KUBEYOLO_STORE of the ConfigMap kubeyolo-store.",

@@ -110,7 +110,7 @@ def _is_usable(split: str, raw: RawSplit, sources: Sources, findings: Findings) 
 
 
 def refuse_no_boxes(where: str, split: str, index: SplitIndex) -> None:
-    """Refuse a split without boxes that are no crowds.
+    """Refuse a split in which no box is an object to train on: no boxes, or crowds alone.
 
     Raises:
         InputError: It has none; the message says why where that is known.
@@ -120,7 +120,7 @@ def refuse_no_boxes(where: str, split: str, index: SplitIndex) -> None:
     why = ""
     if index.boxes:
         why = f": all {index.boxes} have iscrowd 1, as masks of a brush tool are exported; write iscrowd 0 for objects"
-    raise InputError(f"{where}: split {split!r} has no boxes (crowds left aside){why or '; annotate some objects'}")
+    raise InputError(f"{where}: split {split!r} has no boxes (crowds not counted){why or '; annotate some objects'}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,9 @@ def _read_split(
     bad = [i for i, value in enumerate(boxes.image_ids) if place[i] < 0 and not isinstance(value, str | int | float)]
     refuse(
         bad,
-        lambda i: f"{raw.where}: annotation {boxes.ids[i]} has image_id {shown(boxes.image_ids[i])}, which is no id",
+        lambda i: (
+            f"{raw.where}: annotation {boxes.ids[i]} has image_id {shown(boxes.image_ids[i])}, which is not an id"
+        ),
         "name an image",
     )
     classes = categories.classes_of(boxes.category_ids)
@@ -187,7 +189,7 @@ def _file_names(raw: RawSplit, files: FileNames, findings: Findings) -> list[str
     ids, names = raw.images.ids, raw.images.names
     refuse(
         [i for i, name in enumerate(names) if not is_file_name(name)],
-        lambda i: f"{raw.where}: image {ids[i]} has the file_name {shown(names[i])}, which is no file name",
+        lambda i: f"{raw.where}: image {ids[i]} has the file_name {shown(names[i])}, which is not a file name",
         "name a file of the folder",
     )
     matches: list[NameMatch] = [files.match(name) for name in names]
@@ -256,7 +258,7 @@ def _sizes(
     _note(findings, "number_as_text", mended, describe)
     _note(findings, "size_unknown", unknown, describe)
     for i in unknown:
-        # A file that cannot be read is told of when images are looked at; until then it holds any box.
+        # A file that cannot be read is reported when images are checked; until then it may have any size.
         size[i] = size_of_file(files.folder / names[i], apply_orientation) or (_LARGEST_SIDE, _LARGEST_SIDE)
     return size
 
