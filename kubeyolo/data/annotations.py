@@ -167,7 +167,7 @@ def _read_images(raw: RawSplit, files: FileNames, findings: Findings, apply_orie
     if not len(table.ids):
         raise InputError(f"{where}: 'images' is empty; a split needs at least one image")
     keys = read_keys(table.ids, lambda i: f"{where}: images[{i}] has id {shown(table.ids[i])}")
-    _note(findings, "number_as_text", keys.mended, lambda i: f"{where}: images[{i}] has id {shown(table.ids[i])}")
+    findings.add_cases("number_as_text", keys.mended, lambda i: f"{where}: images[{i}] has id {shown(table.ids[i])}")
     if keys.texts is not None:
         findings.add("id_as_text", f"{where}: images[0] has id {shown(table.ids[0])}", len(keys.texts))
     names = _file_names(raw, files, findings)
@@ -176,12 +176,6 @@ def _read_images(raw: RawSplit, files: FileNames, findings: Findings, apply_orie
     size = _sizes(raw, first, kept_names, files, findings, apply_orientation)
     texts = [keys.texts[i] for i in first] if keys.texts is not None else None
     return _Images(keys.numbers[first], texts, kept_names, size, record)
-
-
-def _note(findings: Findings, code: str, bad: Sequence[int] | NDArray[np.int64], describe: object) -> None:
-    if len(bad):
-        assert callable(describe)
-        findings.add(code, str(describe(int(bad[0]))), len(bad))
 
 
 def _file_names(raw: RawSplit, files: FileNames, findings: Findings) -> list[str]:
@@ -199,8 +193,7 @@ def _file_names(raw: RawSplit, files: FileNames, findings: Findings) -> list[str
         f"file names must be relative to {files.folder} and stay in it",
     )
     near = [i for i, match in enumerate(matches) if match.is_near]
-    _note(
-        findings,
+    findings.add_cases(
         "name_near",
         near,
         lambda i: f"{raw.where}: image {ids[i]} has the file_name {names[i]!r}, the file is {matches[i].path!r}",
@@ -226,7 +219,7 @@ def _merged(
 
     others = [int(i) for i in repeated if sizes[i] != sizes[first[record[i]]]]
     refuse(others, lambda i: f"{describe(i)} and other sizes", "list each file once")
-    _note(findings, "image_listed_twice", repeated, describe)
+    findings.add_cases("image_listed_twice", repeated, describe)
     # An id stands for one file.
     same_id = [int(i) for i in duplicates(numbers) if record[i] != record[np.flatnonzero(numbers == numbers[i])[0]]]
     refuse(same_id, lambda i: f"{raw.where}: image id {ids[i]} is used twice (images[{i}])", "make ids unique")
@@ -255,8 +248,8 @@ def _sizes(
 
     unknown = np.flatnonzero(((size <= 0) | (size > _LARGEST_SIDE)).any(1))
     mended = np.setdiff1d(np.union1d(numbers[0].mended, numbers[1].mended), unknown)
-    _note(findings, "number_as_text", mended, describe)
-    _note(findings, "size_unknown", unknown, describe)
+    findings.add_cases("number_as_text", mended, describe)
+    findings.add_cases("size_unknown", unknown, describe)
     for i in unknown:
         # A file that cannot be read is reported when images are checked; until then it may have any size.
         size[i] = size_of_file(files.folder / names[i], apply_orientation) or (_LARGEST_SIDE, _LARGEST_SIDE)

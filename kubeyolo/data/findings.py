@@ -6,11 +6,13 @@ of single kinds, ``data.strict`` refuses all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from kubeyolo.errors import InputError, suggest
@@ -433,6 +435,11 @@ class Findings:
             update = {"count": before.count + count, "note": before.note or note}
             self._found[code] = before.model_copy(update=update)
 
+    def add_cases(self, code: str, cases: Sequence[int] | NDArray[np.int64], describe: Callable[[int], str]) -> None:
+        """Count cases of a kind, given by their positions in a table; ``describe`` names the first of them."""
+        if len(cases):
+            self.add(code, describe(int(cases[0])), len(cases))
+
     def apart(self) -> Findings:
         """Return an empty collector with the same actions."""
         return Findings(self._actions, self._strict)
@@ -476,7 +483,9 @@ def check_actions(actions: Mapping[str, str]) -> None:
     """
     for code, action in actions.items():
         if code not in KINDS:
-            raise InputError(f"data.findings: unknown code {code!r}{suggest(code, KINDS)}; docs/data.md lists them")
+            raise InputError(
+                f"data.findings: unknown code {code!r}{suggest(code, KINDS) or '; docs/data.md lists them'}"
+            )
         if action not in KINDS[code].actions:
             possible = " or ".join(KINDS[code].actions)
             raise InputError(f"data.findings.{code} = {action!r}: use {possible}")
