@@ -299,7 +299,7 @@ _KINDS = (
     _corrected(
         "transparency",
         "images with transparency",
-        "drawn over grey",
+        "blended over grey",
         "save them without an alpha channel",
     ),
     _corrected(
