@@ -1,4 +1,4 @@
-"""kubeyolo: a COCO data set in, a checked, evaluated, exported and quantized YOLO detector out."""
+"""kubeyolo: annotated images in, a checked, evaluated, exported and quantized YOLO detector out."""
 
 import os
 

@@ -14,6 +14,18 @@ from typing import Literal
 Kind = Literal["HTML", "Markdown", "Metrics", "ClassificationMetrics", "Dataset", "Model"]
 """Kind of an artifact, as Kubeflow names it."""
 
+READING_KEYS = (
+    "data.format",
+    "data.split",
+    "data.split_seed",
+    "data.split_group",
+    "data.orientation",
+    "data.levels",
+    "data.findings",
+    "data.strict",
+)
+"""Keys of the configuration that say how a data set is read; they act only through the stored data set."""
+
 _DATASET = "Reference of the stored data set: its URI and the digest of its content."
 _RECORD = "Reference of metrics.json, the record of the step."
 
@@ -79,17 +91,7 @@ _ALL = (
         name="validate_dataset",
         title="Checks every annotation and every image, and stores the data set as shards under its content's digest.",
         image="validate",
-        reads=(
-            "data.format",
-            "data.split",
-            "data.split_seed",
-            "data.split_group",
-            "data.orientation",
-            "data.levels",
-            "data.findings",
-            "data.strict",
-            "evaluate.split",
-        ),
+        reads=(*READING_KEYS, "evaluate.split"),
         outputs={"dataset": _DATASET, "record": _RECORD},
         artifacts=(
             Artifact("validated_dataset", "Dataset", "The stored data set: URI, digest, classes and counts."),
@@ -239,7 +241,7 @@ MODEL_EVALUATION = "model-evaluation"
 
 PIPELINES: Mapping[str, str] = MappingProxyType(
     {
-        DETECTOR_TRAINING: "A COCO data set goes in; a checked, evaluated, exported and quantized detector comes out.",
+        DETECTOR_TRAINING: "A data set goes in; a checked, evaluated, exported and quantized detector comes out.",
         DETECTOR_RETRAINING: "When the data set has changed, a detector is trained on it; it becomes the current model "
         "unless it is worse than the one before.",
         MODEL_EVALUATION: "The COCO numbers of a bundle, and of a baseline, on a data set.",
@@ -249,7 +251,7 @@ PIPELINES: Mapping[str, str] = MappingProxyType(
 
 FIELDS: Mapping[str, str] = MappingProxyType(
     {
-        "data": "URI of the COCO data set: annotations/<split>.json and <split>/ for train and val.",
+        "data": "URI of the data set, in COCO or in the layout of an annotation tool; see docs/data.md.",
         "pointer": 'URI of a document {"data": URI} that names the data set to train on.',
         "store": "URI of the store for data sets, checkpoints and models, such as minio://bucket/prefix; empty takes "
         "KUBEYOLO_STORE of the ConfigMap kubeyolo-store.",

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import re
 
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff"})
+"""Suffixes, in lower case, of image files in the formats that are read."""
+
+UNREAD_IMAGE_SUFFIXES = frozenset(
+    {".gif", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".tga", ".psd", ".exr", ".hdr", ".dcm"}
+    | {".pbm", ".pgm", ".ppm", ".pnm"}
+)
+"""Suffixes of image files in other formats: they count as images, and are refused by name when they are read."""
+
 _ISO_BRANDS = {
     b"heic": "a HEIC image",
     b"heix": "a HEIC image",

@@ -6,7 +6,7 @@ code                                                            weights  results
 losses, models, runtime, data, training: all but the following  yes      yes
 config/schema: sections that training reads                     yes      yes
 config/schema: the other sections                               no       yes
-digest and checks of a data set, sample data                    no       yes
+reading, checks and digest of a data set, sample data           no       yes
 validation while training, history and result of a training     no       yes
 weights, bundle, pointers                                       no       yes
 evaluation, export, quantization, steps, report                 no       yes
@@ -42,15 +42,30 @@ NO_WEIGHTS = (
     "config/text.py",  # reads settings; their values are part of a training's identity
     "config/text_file.py",  # as config/text.py
     "bundle.py",  # stores weights and reads them as they are; their digest is part of a training's identity
-    "data/checks.py",  # refuses data sets; does not change images
-    "data/digest.py",  # the digest itself is part of a training's identity
-    "data/duplicates.py",  # tells of copies; does not change images
+    # What reads and checks a data set acts through the stored data set, whose digest is part of a training's identity.
+    "data/annotations.py",
+    "data/boxes.py",
+    "data/categories.py",
+    "data/checks.py",
+    "data/columns.py",
+    "data/convert.py",
+    "data/digest.py",
+    "data/dividing.py",
+    "data/duplicates.py",
+    "data/file_names.py",
+    "data/findings.py",
+    "data/folder.py",
+    "data/layout.py",
+    "data/layouts",
+    "data/masks.py",
+    "data/raw.py",
+    "data/readers",
     "data/sample.py",  # generates a data set, which has a digest of its own
     "data/texture.py",  # as data/sample.py
     "errors.py",
-    "file_kinds.py",  # names files that are refused
     "evaluation",  # imported for validation while training
-    "file_kinds.py",  # names what is refused
+    "exits.py",  # says how a process has ended
+    "file_kinds.py",  # names files that are refused, and tells which files of a folder are images
     "launch/guard.py",  # ends the process when its parent is gone
     "progress.py",
     "storage",  # moves bytes

@@ -1,4 +1,4 @@
-"""From a COCO data set to a published int8 detector."""
+"""From a data set to a published int8 detector."""
 
 from __future__ import annotations
 

@@ -143,7 +143,8 @@ def test_what_weights_depend_on_changes_both_digests(
     ("name", "expected"),
     [
         ("losses/focal.py", (True, True)),
-        ("data/readers/voc.py", (True, True)),
+        ("data/copy_paste.py", (True, True)),
+        ("data/readers/kitti.py", (False, True)),
         ("export/tensorrt.py", (False, True)),
         ("drift.py", (False, True)),
         ("report/templates/drift.html", (False, True)),

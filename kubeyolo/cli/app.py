@@ -28,7 +28,7 @@ from kubeyolo.storage.cache import settle_folders
 
 app = typer.Typer(
     name="kubeyolo",
-    help="A COCO data set in; a checked, evaluated, exported and quantized YOLO detector out.",
+    help="Annotated images in; a checked, evaluated, exported and quantized YOLO detector out.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -66,7 +66,7 @@ def common(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """A COCO data set in; a checked, evaluated, exported and quantized YOLO detector out.
+    """Annotated images in; a checked, evaluated, exported and quantized YOLO detector out.
 
     Exit codes: 0 done, 1 the work failed, 2 the input cannot be used, 130 interrupted.
     """

@@ -35,7 +35,7 @@ _COMMIT_DIGITS = 8
 
 
 def submit(
-    data: Annotated[str, typer.Option("--data", metavar="URI", help="COCO data set in the object store.")],
+    data: Annotated[str, typer.Option("--data", metavar="URI", help="Data set in the object store.")],
     store: Annotated[
         str,
         typer.Option(

@@ -21,8 +21,8 @@ def convert(
 ) -> None:
     """Check a data set and write it as COCO: annotations/<split>.json and a folder of images for each split.
 
-    COCO in the layouts of the usual tools, YOLO, Pascal VOC and others are read; docs/data.md lists them. The checks
-    are those of 'kubeyolo validate': what is mended there is written mended here.
+    COCO, YOLO, Pascal VOC, CVAT and LabelMe are read as annotation tools export them (docs/data.md). The data set is
+    checked as by 'kubeyolo validate', and written with the corrections.
 
     [bold]Examples[/bold]
 

@@ -72,9 +72,7 @@ def training_form(
 
 
 def configure(
-    data: Annotated[
-        str, typer.Option("--data", "-d", metavar="URI", help="Folder or URI of a COCO data set with train and val.")
-    ],
+    data: Annotated[str, typer.Option("--data", "-d", metavar="URI", help="Folder or URI of a data set.")],
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
     version: Annotated[str, typer.Option("--version", metavar="NAME", help="Version to publish under.")] = "",

@@ -25,7 +25,7 @@ _NAME = "kubeyolo gate"
 
 def gate(
     bundle: Annotated[str, typer.Option("--bundle", metavar="URI", help="The bundle that is to pass.")],
-    data: Annotated[str, typer.Option("--data", metavar="URI", help="COCO data set in the object store.")],
+    data: Annotated[str, typer.Option("--data", metavar="URI", help="Data set in the object store.")],
     store: Annotated[
         str, typer.Option("--store", envvar="KUBEYOLO_STORE", metavar="URI", help="Store, as minio://bucket/prefix.")
     ],

@@ -54,9 +54,11 @@ OutputOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 FormatOption = Annotated[
     str,
-    typer.Option("--format", metavar="NAME", help="Layout of the data, such as yolo; by default found out."),
+    typer.Option(
+        "--format", metavar="NAME", help="Format of the data: coco, yolo, voc, cvat or labelme; by default recognized."
+    ),
 ]
-StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse the data for every finding.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse the data if there is any finding.")]
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="URI of a stored data set, as 'kubeyolo validate' prints it.")
 ]

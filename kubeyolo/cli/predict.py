@@ -45,7 +45,8 @@ def predict(
         Path | None, typer.Option("--font", metavar="FILE", help="Font of the drawn names, where it has their letters.")
     ] = None,
     conf: Annotated[
-        float | None, typer.Option("--conf", min=0, max=1, help="Least score, over predict.conf_threshold.")
+        float | None,
+        typer.Option("--conf", min=0, max=1, help="Lowest score of a box; overrides predict.conf_threshold."),
     ] = None,
     config_file: ConfigOption = None,
     sets: SetOption = None,

@@ -1,4 +1,4 @@
-"""Predictions on standard output as they come, and what is said about them at the end."""
+"""Predictions on standard output, each as soon as it is known, and a summary on standard error."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _DONE = {
     DRAWN_AS_PNG: "pictures too large for JPEG: drawn as PNG",
     NOT_DRAWN: "pictures that were not drawn",
 }
-"""What is said of notes whose words in the findings of data sets are about annotations, or that are not there."""
+"""Texts of notes that are not findings of data sets, or whose text there is about annotations."""
 _ORDER = {code: place for place, code in enumerate(KINDS)}
 
 
 @dataclass
 class Summary:
-    """What became of the images: how many are done, which are not, and notes by their code."""
+    """The outcome for all images: how many are done, the failures, and the notes by code."""
 
     done: int = 0
     drawn: int = 0
@@ -104,15 +104,15 @@ def write_results(
 def summarise(
     summary: Summary, sources: Sources, classes: Sequence[str], painter: Painter | None, output: Path | None
 ) -> None:
-    """Say on standard error what is to be known about all images.
+    """Print a summary of all images on standard error.
 
     Raises:
-        WorkError: Some images could not be read, or their pictures not drawn.
+        WorkError: Some images could not be read, or their pictures could not be drawn.
     """
     if sources.left_out:
-        _say(f"left out, not images: {counted_endings(sources.left_out)}")
+        _say(f"files that are not images: {counted_endings(sources.left_out)}")
     for code, count in sorted(summary.notes.items(), key=lambda pair: _ORDER.get(pair[0], len(_ORDER))):
-        _say(f"{count} {_about(code)} (the first: {summary.first[code]})")
+        _say(f"{count} {_about(code)} (first: {summary.first[code]})")
     if painter and painter.without_font:
         numbers = sorted(painter.without_font)
         named = ", ".join(f"#{number} {printable(classes[number])}" for number in numbers[:5])
@@ -127,11 +127,13 @@ def summarise(
 
 
 def printable(text: str) -> str:
-    """Return a text as it is, but for signs that a terminal acts on, which are escaped."""
-    return "".join(character.encode("unicode_escape").decode() if _acts(character) else character for character in text)
+    """Return a text with control characters escaped."""
+    return "".join(
+        character.encode("unicode_escape").decode() if _is_control(character) else character for character in text
+    )
 
 
-def _acts(character: str) -> bool:
+def _is_control(character: str) -> bool:
     # Joiners are part of emoji and of Indian and Persian words; directions, surrogates and controls are not text.
     kind = unicodedata.category(character)
     return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and character not in "\u200c\u200d")
@@ -196,7 +198,7 @@ class _Table:
         self._classes = [printable(name) for name in classes]
         names = [cell_len(printable(source.name)) for source in sources.images]
         self._widths = (min(max([5, *names]), _WIDEST_NAME), min(max([5, *map(cell_len, self._classes)]), 40))
-        self._begun = False
+        self._has_head = False
         self._encoding = sys.stdout.encoding or "utf-8"
         self._line, self._none = ("─", "–") if self._encoding.lower().startswith("utf") else ("-", "-")
 
@@ -205,8 +207,8 @@ class _Table:
         for box in _boxes(found, self._classes):
             rows.append(self._row(name, box["class"], f"{box['score']:.4f}", *(f"{value:.1f}" for value in box["box"])))
         rows = rows or [self._row(name, self._none)]
-        if not self._begun:
-            self._begun = True
+        if not self._has_head:
+            self._has_head = True
             head = self._row("image", "class", "score", "x1", "y1", "x2", "y2")
             rows = [head, self._line * cell_len(head), *rows]
         text = "\n".join(rows) + "\n"

@@ -34,9 +34,7 @@ class Runner(StrEnum):
 
 
 def run(
-    data: Annotated[
-        str, typer.Option("--data", "-d", metavar="URI", help="Folder or URI of a COCO data set with train and val.")
-    ] = "",
+    data: Annotated[str, typer.Option("--data", "-d", metavar="URI", help="Folder or URI of a data set.")] = "",
     sample: Annotated[bool, typer.Option("--sample", help="Run on a generated sample data set.")] = False,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,

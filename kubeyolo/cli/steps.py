@@ -40,8 +40,8 @@ def validate(
 ) -> None:
     """Check a data set and store it: every annotation, every image.
 
-    COCO in the layouts of the usual tools, YOLO, Pascal VOC and others; docs/data.md lists them. What can be mended is
-    mended and counted; --strict refuses every finding.
+    COCO, YOLO, Pascal VOC, CVAT and LabelMe are read as annotation tools export them (docs/data.md). Faults that can be
+    corrected are corrected and counted; --strict refuses the data set instead.
 
     [bold]Examples[/bold]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
 from kubeyolo.errors import one_line
@@ -12,10 +13,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _ENDLESS = 10_000
+_ACTION_WIDTH = len("refuse ")
 
 
 def wide_console() -> Console:
-    """Return where tables are printed: as wide as a terminal, and without an end where none is, as in a pipe."""
+    """Return the console for tables: as wide as the terminal; in a pipe or file, lines of any length."""
     from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False)
@@ -33,31 +35,39 @@ def print_record(uri: str, as_json: bool = False) -> None:
     rows = [(name, value) for name, value in record.outputs.items() if value]
     rows += [("report", record.report)] if record.report else []
     # Some outputs are among the metrics too, so that Kubeflow shows them.
-    findings, warnings = record.metrics.get("findings", ()), record.metrics.get("warnings", ())
-    told_apart = ("findings", "warnings")
+    printed_below = ("findings", "findings_count", "warnings")
     metrics = {
         name: value
         for name, value in flat(record.metrics).items()
-        if record.outputs.get(name) != value and name not in told_apart
+        if record.outputs.get(name) != value and name not in printed_below
     }
     rows += [(name, figure(value)) for name, value in metrics.items()]
     rows.append(("seconds", f"{record.seconds:.1f}"))
     wide_console().print(pairs_table(record.step, rows))
-    print_findings(findings)
-    for line in warnings:
+    if "findings" in record.metrics:
+        print_findings(record.metrics["findings"])
+    for line in record.metrics.get("warnings", ()):
         print(f"warning: {line}")
 
 
 def print_findings(findings: Sequence[Mapping[str, Any]]) -> None:
-    """Print the findings of a data set, a line each, and how to say otherwise."""
-    if not findings:
-        return
-    print("findings:")
+    """Print the findings of a data set: each with its count, action, first case and remedy, wrapped on a terminal."""
+    print(f"findings: {len(findings) or 'none'}")
+    # Paths are copied from the terminal: they are not broken.
+    wrapper = TextWrapper(wide_console().width, break_long_words=False, break_on_hyphens=False)
+    wrapper.subsequent_indent = indent = " " * (2 + _ACTION_WIDTH)
     for each in findings:
         note = f" ({each['note']})" if each.get("note") else ""
-        print(f"  {each['action']:<5} {each['about']}: {each['count']:,}{note} [{each['code']}]")
-        print(f"        {each['done']}; the first: {one_line(str(each['first']), 300)}")
-        print(f"        {each['remedy']}")
+        remedy = each["remedy"]
+        texts = (
+            f"{each['about']}: {each['count']:,}{note} [{each['code']}]",
+            each["done"],
+            f"first: {one_line(str(each['first']), 300)}",
+            remedy if remedy.startswith("optional: ") else f"to do: {remedy}",
+        )
+        for start, text in zip((f"  {each['action']:<{_ACTION_WIDTH}}", *3 * [indent]), texts, strict=True):
+            wrapper.initial_indent = start
+            print(wrapper.fill(text))
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -69,34 +69,34 @@ class DataConfig(Section):
         default=0, ge=0, le=1_000_000, description="Rows of the padded label array of a batch; 0 derives it."
     )
     format: str = Field(
-        default="", description="Layout of the data set as it comes in, such as coco, yolo or voc; empty finds it out."
+        default="", description="Format of the data set: coco, yolo, voc, cvat or labelme; empty recognizes it."
     )
     split: float = Field(
         default=0.2,
         gt=0,
         le=0.9,
-        description="Share of the images that becomes val, where one annotation file has all images.",
+        description="Share of the images for val, if the data set has no splits.",
     )
-    split_seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of that division.")
+    split_seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of the division into train and val.")
     split_group: str = Field(
         default="",
-        description="Key of the images whose value tells which belong together, such as video_id; a group is not "
-        "divided. Empty for none.",
+        description="Key of the images in COCO JSON, such as video_id: images with the same value stay in one split. "
+        "Empty for none.",
     )
     orientation: Literal["auto", "ignore"] = Field(
         default="auto",
-        description="auto turns images by their EXIF orientation where the annotations allow it; ignore takes the "
-        "pixels as stored.",
+        description="auto applies the EXIF orientation of images unless the annotated size is that of the stored "
+        "pixels; ignore uses the pixels as stored.",
     )
     levels: tuple[float, ...] = Field(
         default=(),
-        description="[least, largest] sample of images with more than 8 bits: mapped to 0..255. Empty takes the whole "
+        description="[lowest, highest] value of images with more than 8 bits, mapped to 0..255. Empty for the full "
         "range of their type.",
     )
     findings: dict[str, Literal["mend", "warn", "refuse"]] = Field(
-        default={}, description="What is done about single kinds of findings, by code; docs/data.md has the codes."
+        default={}, description="Action for single kinds of findings, by code; docs/data.md lists them."
     )
-    strict: bool = Field(default=False, description="Refuse the data set for every finding.")
+    strict: bool = Field(default=False, description="Refuse the data set if there is any finding.")
 
     @field_validator("levels")
     @classmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +11,14 @@ from numpy.typing import NDArray
 from kubeyolo.data.boxes import Boxes, ImagesOfBoxes, read_boxes
 from kubeyolo.data.categories import Categories, join_categories
 from kubeyolo.data.columns import duplicates, places_of, read_keys, refuse, shown, whole_numbers
-from kubeyolo.data.decode import ImageFault
 from kubeyolo.data.file_names import FileNames, NameMatch, is_file_name
 from kubeyolo.data.findings import Findings
-from kubeyolo.data.headers import read_header
+from kubeyolo.data.headers import size_of_file
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.raw import RawSplit
 from kubeyolo.errors import InputError
 
 _LARGEST_SIDE = 1 << 30
-_FIRST_TURNED = 5
-"""EXIF orientations from this one on swap width and height."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,7 @@ def _is_usable(split: str, raw: RawSplit, sources: Sources, findings: Findings) 
 
 
 def refuse_no_boxes(where: str, split: str, index: SplitIndex) -> None:
-    """Refuse a split without boxes that are no crowds.
+    """Refuse a split in which no box is an object to train on: no boxes, or crowds alone.
 
     Raises:
         InputError: It has none; the message says why where that is known.
@@ -124,7 +120,7 @@ def refuse_no_boxes(where: str, split: str, index: SplitIndex) -> None:
     why = ""
     if index.boxes:
         why = f": all {index.boxes} have iscrowd 1, as masks of a brush tool are exported; write iscrowd 0 for objects"
-    raise InputError(f"{where}: split {split!r} has no boxes (crowds left aside){why or '; annotate some objects'}")
+    raise InputError(f"{where}: split {split!r} has no boxes (crowds not counted){why or '; annotate some objects'}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +143,9 @@ def _read_split(
     bad = [i for i, value in enumerate(boxes.image_ids) if place[i] < 0 and not isinstance(value, str | int | float)]
     refuse(
         bad,
-        lambda i: f"{raw.where}: annotation {boxes.ids[i]} has image_id {shown(boxes.image_ids[i])}, which is no id",
+        lambda i: (
+            f"{raw.where}: annotation {boxes.ids[i]} has image_id {shown(boxes.image_ids[i])}, which is not an id"
+        ),
         "name an image",
     )
     classes = categories.classes_of(boxes.category_ids)
@@ -169,7 +167,7 @@ def _read_images(raw: RawSplit, files: FileNames, findings: Findings, apply_orie
     if not len(table.ids):
         raise InputError(f"{where}: 'images' is empty; a split needs at least one image")
     keys = read_keys(table.ids, lambda i: f"{where}: images[{i}] has id {shown(table.ids[i])}")
-    _note(findings, "number_as_text", keys.mended, lambda i: f"{where}: images[{i}] has id {shown(table.ids[i])}")
+    findings.add_cases("number_as_text", keys.mended, lambda i: f"{where}: images[{i}] has id {shown(table.ids[i])}")
     if keys.texts is not None:
         findings.add("id_as_text", f"{where}: images[0] has id {shown(table.ids[0])}", len(keys.texts))
     names = _file_names(raw, files, findings)
@@ -180,18 +178,12 @@ def _read_images(raw: RawSplit, files: FileNames, findings: Findings, apply_orie
     return _Images(keys.numbers[first], texts, kept_names, size, record)
 
 
-def _note(findings: Findings, code: str, bad: Sequence[int] | NDArray[np.int64], describe: object) -> None:
-    if len(bad):
-        assert callable(describe)
-        findings.add(code, str(describe(int(bad[0]))), len(bad))
-
-
 def _file_names(raw: RawSplit, files: FileNames, findings: Findings) -> list[str]:
     """Return for each record the path of its file; one that is missing keeps its name."""
     ids, names = raw.images.ids, raw.images.names
     refuse(
         [i for i, name in enumerate(names) if not is_file_name(name)],
-        lambda i: f"{raw.where}: image {ids[i]} has the file_name {shown(names[i])}, which is no file name",
+        lambda i: f"{raw.where}: image {ids[i]} has the file_name {shown(names[i])}, which is not a file name",
         "name a file of the folder",
     )
     matches: list[NameMatch] = [files.match(name) for name in names]
@@ -201,8 +193,7 @@ def _file_names(raw: RawSplit, files: FileNames, findings: Findings) -> list[str
         f"file names must be relative to {files.folder} and stay in it",
     )
     near = [i for i, match in enumerate(matches) if match.is_near]
-    _note(
-        findings,
+    findings.add_cases(
         "name_near",
         near,
         lambda i: f"{raw.where}: image {ids[i]} has the file_name {names[i]!r}, the file is {matches[i].path!r}",
@@ -228,7 +219,7 @@ def _merged(
 
     others = [int(i) for i in repeated if sizes[i] != sizes[first[record[i]]]]
     refuse(others, lambda i: f"{describe(i)} and other sizes", "list each file once")
-    _note(findings, "image_listed_twice", repeated, describe)
+    findings.add_cases("image_listed_twice", repeated, describe)
     # An id stands for one file.
     same_id = [int(i) for i in duplicates(numbers) if record[i] != record[np.flatnonzero(numbers == numbers[i])[0]]]
     refuse(same_id, lambda i: f"{raw.where}: image id {ids[i]} is used twice (images[{i}])", "make ids unique")
@@ -257,22 +248,12 @@ def _sizes(
 
     unknown = np.flatnonzero(((size <= 0) | (size > _LARGEST_SIDE)).any(1))
     mended = np.setdiff1d(np.union1d(numbers[0].mended, numbers[1].mended), unknown)
-    _note(findings, "number_as_text", mended, describe)
-    _note(findings, "size_unknown", unknown, describe)
+    findings.add_cases("number_as_text", mended, describe)
+    findings.add_cases("size_unknown", unknown, describe)
     for i in unknown:
-        # A file that cannot be read is told of when images are looked at; until then it holds any box.
-        size[i] = _size_of_file(files.folder / names[i], apply_orientation) or (_LARGEST_SIDE, _LARGEST_SIDE)
+        # A file that cannot be read is reported when images are checked; until then it may have any size.
+        size[i] = size_of_file(files.folder / names[i], apply_orientation) or (_LARGEST_SIDE, _LARGEST_SIDE)
     return size
-
-
-def _size_of_file(path: Path, apply_orientation: bool) -> tuple[int, int] | None:
-    """Return width and height of an image file, as a viewer shows it or as stored; None where it cannot be read."""
-    try:
-        header = read_header(path.read_bytes())
-    except (OSError, ImageFault):
-        return None
-    turned = apply_orientation and header.orientation >= _FIRST_TURNED
-    return (header.height, header.width) if turned else (header.width, header.height)
 
 
 def _sorted_index(images: _Images, boxes: Boxes) -> SplitIndex:

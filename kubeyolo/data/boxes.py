@@ -15,18 +15,18 @@ from kubeyolo.data.masks import mask_box
 from kubeyolo.data.raw import RawBoxes
 
 TOLERANCE = 1.0
-"""Pixels by which a box may leave its image without a finding; it is cut. Published COCO has boxes that do."""
+"""Pixels by which a box may leave its image without a finding; it is clipped. Published COCO has such boxes."""
 
 _SYSTEMATIC_BEYOND, _SYSTEMATIC_OFF, _SYSTEMATIC_LEAST = 1 / 3, 0.1, 3
-"""Shares of boxes beyond their image, and wholly off it, from which on they are no slips; and how many it takes."""
+"""Shares of boxes beyond their image, and entirely outside it, that are not accidental; the least number of them."""
 
 _MIXED_SHARE = 0.005
-"""Share of boxes within 0 to 1 above which a file of pixels is taken for mixed; below they are slivers."""
+"""Share of boxes within 0 to 1 above which a file in pixels counts as mixed; below, they are slivers."""
 
 _CROWD_SHARE = 0.05
 _WHOLE_SHARE, _WHOLE_LEAST, _WHOLE_COVER = 0.5, 10, 0.98
 _ROUNDING = 0.5
-"""Pixels of a negative width or height that are a slip of arithmetic, and no sides swapped."""
+"""Pixels of a negative width or height up to which it is a rounding error, not swapped sides."""
 
 _FORMS = (
     ("x", "y", "width", "height"),
@@ -48,7 +48,6 @@ class Boxes:
         xywh: float64 (B, 4): left, top, width, height in pixels.
         area: float64: square pixels.
         crowd: bool.
-        names: Names an annotation by its position, for messages.
     """
 
     ids: NDArray[np.int64]
@@ -59,7 +58,7 @@ class Boxes:
     crowd: NDArray[np.bool_]
 
     def kept(self, mask: NDArray[np.bool_]) -> Boxes:
-        """Return those where the mask (B,) is true."""
+        """Return the boxes where the mask (B,) is true."""
         if mask.all():
             return self
         columns = {name: getattr(self, name)[mask] for name in ("ids", "image", "classes", "xywh", "area", "crowd")}
@@ -88,7 +87,7 @@ def read_boxes(
         findings: Receives what was mended and what is to be refused.
 
     Raises:
-        InputError: A box, an area or a crowd flag is none.
+        InputError: A box is not four numbers, or a crowd flag is not 0 or 1.
     """
     where = images.where
     ids = _read_ids(raw, where, findings)
@@ -97,11 +96,8 @@ def read_boxes(
         label = raw.ids[i] if raw.ids[i] is not None else f"number {i}"
         return f"{where}: annotation {label} has the bbox {_box_text(raw.boxes[i])}"
 
-    findings.add(
-        "image_unknown",
-        _first(np.flatnonzero(image < 0), lambda i: f"{where}: annotation {raw.ids[i]} of image {raw.image_ids[i]}"),
-        int((image < 0).sum()),
-    )
+    unlisted = np.flatnonzero(image < 0)
+    _add(findings, "image_unknown", unlisted, lambda i: f"{where}: annotation {raw.ids[i]} of image {raw.image_ids[i]}")
     xywh, has_box = _read_xywh(raw, name, where, findings)
     crowd = _read_crowd(raw, where, findings)
     kept = has_box & (image >= 0)
@@ -114,10 +110,6 @@ def read_boxes(
     return boxes
 
 
-def _first(bad: NDArray[np.int64] | Sequence[int], describe: Callable[[int], str]) -> str:
-    return describe(int(bad[0])) if len(bad) else ""
-
-
 def _box_text(value: Any) -> str:
     """Return a box for a message: numbers as people write them, anything else as it is."""
     if isinstance(value, list | tuple) and all(type(each) in (int, float) for each in value):
@@ -127,7 +119,7 @@ def _box_text(value: Any) -> str:
 
 
 def _add(findings: Findings, code: str, bad: NDArray[np.int64] | Sequence[int], describe: Callable[[int], str]) -> None:
-    findings.add(code, _first(bad, describe), len(bad))
+    findings.add_cases(code, bad, describe)
 
 
 def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.int64]:
@@ -152,7 +144,7 @@ def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.int64
 def _read_xywh(
     raw: RawBoxes, name: Callable[[int], str], where: str, findings: Findings
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the boxes (B, 4) and which of them there are: four finite numbers."""
+    """Return the boxes (B, 4), and a mask (B,) of the annotations that have one: four finite numbers."""
     xywh = _numbers(raw.boxes)
     has_box = np.ones(len(raw.boxes), bool)
     if xywh is None:
@@ -308,7 +300,7 @@ def _look_like_centres(xywh: NDArray[np.float64], size: NDArray[np.float64]) -> 
 
 
 def _within_images(boxes: Boxes, images: ImagesOfBoxes, name: Callable[[int], str], findings: Findings) -> Boxes:
-    """Return the boxes cut at the border of their image, without those of which nothing is left."""
+    """Return the boxes clipped to their image, without boxes of which nothing remains."""
     size = images.size[boxes.image].astype(np.float64)
     xywh = boxes.xywh
     low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
@@ -380,7 +372,7 @@ def _once(boxes: Boxes, images: ImagesOfBoxes, findings: Findings) -> Boxes:
 
 
 def _note_habits(boxes: Boxes, images: ImagesOfBoxes, findings: Findings) -> None:
-    """Note what is possible and seldom meant: mostly crowds, mostly boxes of whole images."""
+    """Note what is valid but rarely intended: many crowds, or mostly boxes of whole images."""
     count = len(boxes.ids)
     crowds = int(boxes.crowd.sum())
     if crowds > _CROWD_SHARE * count:

@@ -17,7 +17,7 @@ from kubeyolo.data.duplicates import perceptual_hash, small_grey, thumbnail
 from kubeyolo.data.headers import Header, ImageFault, read_header
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with what is being done, how many images are done, and how many there are."""
+"""Called with the current work, the number of images that are done, and the number of all images."""
 
 FaultCode = Literal["", "image_missing", "image_damaged", "size_differs", "size_scaled"]
 Size = tuple[int, int]
@@ -38,10 +38,10 @@ class LookedImage:
         width: Pixels of a row of the image as it is used, that is turned by ``orientation``; 0 when unknown.
         height: Its rows.
         orientation: How the stored pixels are to be turned, 1 to 8 as EXIF counts; 1 leaves them.
-        notes: What there is to know about it.
+        notes: Notes on it, such as "page 1 of 3".
         hash: 64 bits that are nearly the same for images that look the same; 0 for images that show little.
-        thumbnail: What verifies such a likeness; empty for images that show little.
-        fault: Why it cannot be used, as words that follow its name; empty when it can.
+        thumbnail: Grey values that confirm such a match; empty for images that show little.
+        fault: Why it cannot be used, to be put after its name; empty when it can.
         fault_code: The kind of the fault, one of :data:`kubeyolo.data.findings.KINDS`.
     """
 
@@ -73,8 +73,8 @@ def look_at_images(
 
     Args:
         paths: The image files.
-        sizes: Width and height that the annotations say, None where they say nothing.
-        apply_orientation: Whether EXIF orientations are applied where the annotated size does not speak against it.
+        sizes: Annotated width and height of each image, None where they are absent.
+        apply_orientation: Whether to apply EXIF orientations, unless the annotated size is that of the stored pixels.
         levels: Values of samples of more than 8 bits that become 0 and 255.
         compare: Whether to make the hash and the thumbnail that find near copies.
         threads: How many; by default as many as there are processors, and no more than 8.
@@ -132,7 +132,7 @@ def look_at_image(
     orientation, note = _orientation(header, size, apply_orientation)
     if note is not None:
         notes.append(note)
-    used = _used_size(header, orientation)
+    used = header.size(orientation)
     fault, code = _size_fault(header, orientation, size)
     # Copies are compared as stored: a copy that is turned by its tag alone is hardly ever made.
     small = small_grey(pixels) if compare else None
@@ -149,18 +149,14 @@ def look_at_image(
     )
 
 
-def _used_size(header: Header, orientation: int) -> Size:
-    return (header.height, header.width) if orientation >= 5 else (header.width, header.height)
-
-
 def _orientation(header: Header, annotated: Size | None, apply: bool) -> tuple[int, Note | None]:
-    """Decide how an image is turned: as its tag says unless the annotated size is that of the stored pixels."""
+    """Return the orientation to apply: that of the EXIF tag, unless the annotated size is that of the stored pixels."""
     tag = header.orientation
     if tag == 1:
         return 1, None
     if not apply:
         return 1, Note("orientation", f"EXIF orientation {tag}, ignored as data.orientation says")
-    stored, turned = (header.width, header.height), _used_size(header, tag)
+    stored, turned = header.size(1), header.size(tag)
     if annotated is not None and turned != stored and turned != annotated:
         is_stored = annotated == stored or (_same_shape(annotated, stored) and not _same_shape(annotated, turned))
         if is_stored:
@@ -180,7 +176,7 @@ def _same_shape(a: Size, b: Size) -> bool:
 
 def _size_fault(header: Header, orientation: int, annotated: Size | None) -> tuple[str, FaultCode]:
     """Return how the size of an image as used differs from the annotated one."""
-    used = _used_size(header, orientation)
+    used = header.size(orientation)
     if annotated is None or annotated == used:
         return "", ""
     note = ""

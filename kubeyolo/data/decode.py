@@ -34,18 +34,18 @@ TINY = 16
 
 # The size is read from the header, and limited, before Pillow sees a file.
 Pillow.MAX_IMAGE_PIXELS = None
-# What it warns of is found here too, or is raised by it later.
+# Its warnings are noted here too, or raised by it later.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
 class Note:
-    """Something to know about an image that was decoded.
+    """A note on an image that was decoded.
 
     Attributes:
         code: One of :data:`kubeyolo.data.findings.KINDS`.
-        words: What was found: "page 1 of 3", "values 0 to 4095 of 16 bits".
+        words: The details: "page 1 of 3", "values 0 to 4095 of 16 bits".
     """
 
     code: str
@@ -54,7 +54,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image: pixels (H, W, 3) uint8 RGB, and what there is to know about it."""
+    """An image: pixels (H, W, 3) uint8 RGB, and notes on it."""
 
     pixels: Image
     notes: tuple[Note, ...]
@@ -68,8 +68,8 @@ def decode_file(data: bytes, levels: Levels | None = None) -> Decoded:
         levels: Values of samples of more than 8 bits that become 0 and 255.
 
     Raises:
-        ImageFault: It is not an image that is read, a large part of it cannot be decoded, or its samples have a range
-            that only ``levels`` can tell.
+        ImageFault: Its format is not read, a large part of it cannot be decoded, or its samples have a range that needs
+            ``levels``.
     """
     header = read_header(data)
     pixels, notes = decode_stored(data, header, levels)
@@ -95,7 +95,7 @@ def decode_image(data: bytes, orientation: int = 1, levels: Levels | None = None
 
 
 def decode_stored(data: bytes, header: Header, levels: Levels | None = None) -> tuple[Image, list[Note]]:
-    """Decode an image as stored, without regard to its orientation, and look for all that there is to know of it.
+    """Decode an image as stored, without applying its orientation, and note everything unusual about it.
 
     Raises:
         ImageFault: As :func:`decode_file`.

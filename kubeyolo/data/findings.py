@@ -1,22 +1,24 @@
-"""What was found in a data set: faults that were mended, things to know, and what is refused.
+"""Findings: faults of a data set that were mended, warnings, and faults for which it is refused.
 
-Each kind of finding stands once in :data:`KINDS`, with what is done about it by default. ``data.findings`` of the
-configuration says otherwise for single kinds, ``data.strict`` refuses all of them.
+:data:`KINDS` lists each kind once, with its default action. ``data.findings`` of the configuration changes the action
+of single kinds, ``data.strict`` refuses all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from kubeyolo.errors import InputError, suggest
 
 Action = Literal["mend", "warn", "refuse"]
-"""mend: corrected or left out, and counted; warn: kept as it is, and counted; refuse: nothing is stored."""
+"""mend: correct it or leave it out, and count it; warn: keep it, and count it; refuse: store nothing."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,11 @@ class Kind:
 
     Attributes:
         code: Its name in the configuration.
-        actions: What may be done about it; the first is the default.
-        about: What is wrong, in the plural ("boxes that ...").
-        done: What mending does, or what a warning means, as a short clause.
-        remedy: What to do about it.
+        actions: The actions that it allows; the first is the default.
+        about: What is wrong, as a plural noun phrase ("boxes that ...").
+        done: What happens when it is mended or warned about, as a short clause.
+        remedy: What the user does about it, as an imperative.
+        is_optional: Whether the mended data set is as good without the remedy.
     """
 
     code: str
@@ -36,6 +39,15 @@ class Kind:
     about: str
     done: str
     remedy: str
+    is_optional: bool = False
+
+    def advice(self, action: Action) -> str:
+        """Return the remedy, marked as optional where the finding needs none."""
+        return f"optional: {self.remedy}" if self.is_optional and action != "refuse" else self.remedy
+
+
+def _corrected(code: str, about: str, done: str, remedy: str) -> Kind:
+    return Kind(code, ("mend", "refuse"), about, done, remedy, is_optional=True)
 
 
 def _mended(code: str, about: str, done: str, remedy: str) -> Kind:
@@ -50,310 +62,309 @@ def _refused(code: str, about: str, otherwise: Action, done: str, remedy: str) -
     return Kind(code, ("refuse", otherwise), about, done, remedy)
 
 
-_REPLACE = "replace the file, or remove it from the annotations"
+_REPLACE = "replace the files, or remove them from the annotations"
+_FORM = "export [left, top, width, height]"
 _KINDS = (
     # Layout
-    _mended(
+    _corrected(
         "split_made",
-        "images of one annotation file without splits",
-        "divided into train and val by data.split, data.split_seed and data.split_group",
-        "to divide them otherwise, set these, or export train and val apart",
+        "images without splits",
+        "divided into train and val as data.split, data.split_seed and data.split_group say",
+        "change these three settings, or export train and val separately, to divide them differently",
     ),
     _mended(
         "split_without_annotations",
         "images of an optional split without annotations",
         "kept without boxes",
-        "remove the split, or annotate it, if it is to be evaluated",
+        "annotate the split if it is to be evaluated; otherwise remove it",
     ),
     _mended(
         "split_left_out",
-        "optional splits with a fault",
+        "optional splits that cannot be used",
         "left out",
-        "correct the fault, or remove the split",
+        "correct the error, or remove the split",
     ),
     # Annotations: ids, numbers and names
-    _mended(
+    _corrected(
         "number_as_text",
-        "numbers written as text or as fractions that are whole",
-        "read as the numbers they are",
-        "nothing, or export the numbers as numbers",
+        "numbers written as text, or whole numbers written as fractions (7.0)",
+        "read as numbers",
+        "export them as numbers",
     ),
-    _mended(
+    _corrected(
         "id_as_text",
         "ids that are text",
         "numbered; detections are written with the original ids",
-        "nothing, or number the ids",
+        "use numbers as ids",
     ),
-    _mended(
+    _corrected(
         "id_twice",
-        "annotations whose id is absent or used twice",
-        "numbered anew",
-        "nothing, or number the annotations anew after files are joined",
+        "annotations whose id is missing or used twice",
+        "all annotations of the file are renumbered",
+        "renumber annotations after merging files",
     ),
     _mended(
         "image_unknown",
-        "annotations of images that are not listed",
+        "annotations of images that the file does not list",
         "left out",
-        "add the images, or remove the annotations",
+        "add the images to the file, or remove the annotations",
     ),
-    _mended(
+    _corrected(
         "image_listed_twice",
         "image files that are listed more than once",
-        "joined: the boxes of all entries belong to the one image",
-        "nothing, or list each file once",
+        "merged: the image gets the boxes of all its entries",
+        "list each file once",
     ),
-    _mended(
+    _corrected(
         "size_unknown",
-        "images without a size in the annotations",
-        "the size of the image file is taken",
-        "nothing, or export width and height",
+        "images without a width and height in the annotations",
+        "read from the image files",
+        "export width and height",
     ),
     _refused(
         "size_scaled",
-        "images of another size than annotated but of the same shape",
+        "images that were resized after they were annotated",
         "mend",
-        "boxes are scaled to the image",
-        "export annotations of the images as they are now, or set data.findings.size_scaled=mend where the boxes "
-        "belong to the larger or smaller original",
+        "boxes are scaled to the image file",
+        "export the annotations for the images at their present size; if the annotations belong to the larger or "
+        "smaller originals, set data.findings.size_scaled=mend to scale the boxes",
     ),
-    _mended(
+    _corrected(
         "name_near",
-        "file names that match a file but for case, accents, separators, percent codes or leading folders",
-        "the one file that matches is taken",
-        "nothing, or write file_name as the file is named",
+        "file names that differ from the file only in case, accents, separators, percent codes or leading folders",
+        "the one file that matches is used",
+        "write file_name exactly as the file is named",
     ),
-    _mended(
+    _corrected(
         "categories_joined",
-        "categories that not every split lists",
-        "the union is taken, ids and names agree",
-        "nothing, or list the same categories in every split",
+        "categories that some splits do not list",
+        "all splits use the categories of all files",
+        "list the same categories in every split",
     ),
-    _mended(
+    _corrected(
         "category_parent",
-        "categories without boxes that are the supercategory of others, or the background",
+        "categories without boxes that only group others (supercategory), or are the background",
         "left out",
-        "nothing, or remove them from the categories",
+        "remove them from the categories",
     ),
     _warned(
         "class_without_boxes",
         "classes without boxes in any split",
-        "kept; they cannot be learned",
-        "annotate them, or remove them from the categories",
+        "kept; the detector cannot learn them",
+        "annotate objects of these classes, or remove the classes",
     ),
     _warned(
         "class_in_one_split",
         "classes with boxes in only one of train and val",
-        "kept; what is only in train is not evaluated, what is only in val cannot be learned",
-        "annotate them in both, or divide the images anew",
+        "kept; a class that is only in train is not evaluated, one that is only in val cannot be learned",
+        "annotate objects of these classes in both splits, or divide the images differently",
     ),
     _warned(
         "class_names_alike",
         "classes whose names differ only in case, spaces or punctuation",
-        "kept as classes of their own",
-        "give them one name if they are one class",
+        "kept as separate classes",
+        "if they are the same class, give them the same name",
     ),
     # Boxes
-    _mended(
+    _corrected(
         "box_outside",
         "boxes that reach beyond their image",
-        "cut at its border",
-        "nothing, or cut them in the annotation tool",
+        "clipped to the image",
+        "clip them in the annotation tool",
     ),
     _refused(
         "boxes_outside",
-        "boxes outside their image: too many to be slips",
+        "boxes outside their image, too many to be accidental",
         "mend",
-        "cut at the border or left out",
-        "look whether the sizes or the images are others than those annotated; if the boxes are right, set "
+        "clipped to the image, or left out where nothing remains",
+        "check that width and height, and the image files, are the annotated ones; if the boxes are right, set "
         "data.findings.boxes_outside=mend",
     ),
-    _mended(
+    _corrected(
         "box_empty",
-        "boxes without width or height, or of which nothing lies in the image",
+        "boxes without width or height, or entirely outside their image",
         "left out",
-        "nothing, or remove them",
+        "remove them",
     ),
-    _mended(
+    _corrected(
         "box_swapped",
         "boxes with a negative width or height",
-        "their corners are put in order",
-        "nothing, or export [left, top, width, height]",
+        "the corners are swapped",
+        _FORM,
     ),
-    _mended(
+    _corrected(
         "box_fractions",
-        "boxes in fractions of the image",
+        "boxes in fractions of the image (0 to 1)",
         "scaled to pixels",
-        "nothing, or export boxes in pixels",
+        "export boxes in pixels",
     ),
     _refused(
         "box_corners",
         "boxes that look like [x1, y1, x2, y2]",
         "mend",
         "read as corners",
-        "export [left, top, width, height], or set data.findings.box_corners=mend to read them as corners",
+        f"{_FORM}, or set data.findings.box_corners=mend to read them as corners",
     ),
     _refused(
         "box_centres",
         "boxes that look like [x centre, y centre, width, height]",
         "mend",
         "read as centres and sizes",
-        "export [left, top, width, height], or set data.findings.box_centres=mend to read them as centres",
+        f"{_FORM}, or set data.findings.box_centres=mend to read them as centres and sizes",
     ),
     _refused(
         "boxes_mixed",
-        "boxes within 0 to 1 among boxes in pixels",
+        "boxes that look like fractions (0 to 1) among boxes in pixels",
         "warn",
-        "taken as pixels",
+        "read as pixels",
         "write all boxes in pixels, or all as fractions of the image",
     ),
-    _mended(
+    _corrected(
         "box_form",
         "boxes written as text or as an object",
         "read as [left, top, width, height]",
-        "nothing, or export a list of four numbers",
+        "export a list of four numbers",
     ),
-    _mended(
+    _corrected(
         "box_from_mask",
-        "annotations with a mask and without a box",
-        "the box around the mask is taken",
-        "nothing, or export bbox",
+        "annotations with a mask but without a box",
+        "the box around the mask is used",
+        "export bbox",
     ),
     _mended(
         "box_absent",
-        "annotations without box and mask",
+        "annotations without a box or a mask",
         "left out",
-        "draw a box, or remove them",
+        "draw boxes, or remove the annotations",
     ),
-    _mended(
+    _corrected(
         "shape_without_box",
-        "shapes without a box, such as points and lines",
+        "points, lines and other shapes without an area",
         "left out",
-        "nothing, or draw boxes",
+        "draw boxes if they are objects to detect",
     ),
     _mended(
         "box_not_finite",
         "boxes with NaN or infinity",
         "left out",
-        "correct or remove them",
+        "correct the boxes, or remove them",
     ),
-    _mended(
+    _corrected(
         "box_double",
-        "exact doubles of boxes",
+        "exact duplicates of boxes",
         "left out",
-        "nothing, or remove them",
+        "remove them",
     ),
     _warned(
         "box_whole_image",
-        "boxes that cover their whole image, where most do",
-        "kept; a detector of them learns to classify images",
-        "look whether the annotations are labels of images",
+        "boxes that cover their whole image; most boxes do",
+        "kept; a detector trained on them learns to classify images",
+        "check whether the annotations are labels of images rather than of objects",
     ),
     _warned(
         "crowd_many",
         "boxes with iscrowd 1",
-        "kept for the evaluation and not trained on",
-        "masks of a brush tool are often exported so; write iscrowd 0 for single objects",
+        "kept for evaluation, not used in training",
+        "write iscrowd 0 for single objects: tools export masks drawn with a brush as iscrowd 1",
     ),
-    _mended(
+    _corrected(
         "area_wrong",
-        "areas of 0, 1, a fraction or more than the box",
-        "width x height of the box is taken",
-        "nothing, or export the area in square pixels",
+        "areas that do not fit the box: 0, 1, a fraction, or larger than the box",
+        "width x height of the box is used",
+        "export the area in square pixels",
     ),
     # Image files
     _refused("image_missing", "image files that are missing", "mend", "left out", _REPLACE),
-    _refused("image_damaged", "image files that cannot be decoded whole", "mend", "left out", _REPLACE),
+    _refused("image_damaged", "image files that cannot be decoded completely", "mend", "left out", _REPLACE),
     _refused(
         "size_differs",
-        "images of another size than annotated",
+        "images whose size is not the annotated size",
         "mend",
         "left out",
         "export the annotations of these images again",
     ),
-    _warned(
-        "image_warning",
-        "images of which a small part is damaged",
-        "kept",
-        _REPLACE,
-    ),
-    _mended(
+    _warned("image_warning", "images with minor damage", "kept", _REPLACE),
+    _corrected(
         "jpeg_without_end",
         "JPEG files without an end marker",
-        "kept, all pixels are there",
-        "nothing, or copy the files again",
+        "kept; all pixels are there",
+        "copy the files again if a transfer was interrupted",
     ),
-    _mended(
+    _corrected(
         "orientation",
         "images with an EXIF orientation",
-        "turned as a viewer shows them where the annotated size is the turned one or cannot tell, kept as stored where "
-        "it is that of the stored pixels",
-        "nothing; data.orientation=ignore takes the pixels as stored",
+        "rotated as viewers show them, unless the annotated size is that of the stored pixels",
+        "data.orientation=ignore uses the pixels as stored",
     ),
-    _mended(
+    _corrected(
         "transparency",
         "images with transparency",
-        "laid over grey",
-        "nothing, or store them without an alpha channel",
+        "blended over grey",
+        "save them without an alpha channel",
     ),
-    _mended(
+    _corrected(
         "more_bands",
         "images with more than three bands",
-        "the first three are taken",
-        "nothing, or store them as RGB",
+        "the first three bands are used",
+        "save them as RGB if other bands are needed",
     ),
-    _mended(
+    _corrected(
         "more_pages",
         "image files with more than one page or frame",
-        "the first is taken",
-        "nothing, or store each page as an image",
+        "the first is used",
+        "save each page as an image if the others are needed",
     ),
     _warned(
         "deep_samples",
-        "images with more than 8 bits",
-        "scaled from the whole range of their type to 8 bits",
-        "where they use a part of it, name it: data.levels=[least, largest]",
+        "images with more than 8 bits per sample",
+        "the full range of their type is scaled to 8 bits",
+        "if the values use only part of that range, set data.levels=[lowest, highest]",
     ),
-    _warned("image_dark", "images that are nearly black", "kept", "look at them; data.levels scales deep samples"),
-    _warned("image_constant", "images of one colour", "kept", "remove them if they show nothing"),
-    _warned("image_tiny", "images with a side below 16 pixels", "kept", "remove them if they show nothing"),
+    _warned(
+        "image_dark",
+        "images that are nearly black",
+        "kept",
+        "look at them; for images with more than 8 bits set data.levels=[lowest, highest]",
+    ),
+    _warned("image_constant", "images of a single colour", "kept", "look at them, and remove them if they are empty"),
+    _warned("image_tiny", "images with a side below 16 pixels", "kept", "look at them, and remove thumbnails"),
     # Copies
     _warned(
         "image_twice",
-        "images that are the same as another of their split",
-        "kept; they count more than others",
+        "images that are copies of another image of the same split",
+        "kept; they count twice",
         "remove the copies",
     ),
     _warned(
         "leak",
-        "images of other splits that are in train too, byte by byte",
-        "kept; numbers measured on them are too good",
-        "remove them from train or from the other split",
+        "images of val or another split that are in train too (identical files)",
+        "kept; the numbers measured on that split are too good",
+        "remove the images from train, or from the other split",
     ),
     _warned(
         "near_leak",
-        "images of other splits that nearly equal one of train",
-        "kept; numbers measured on them may be too good",
-        "divide the images so that frames of one scene stay together (data.split_group)",
+        "images of val or another split that look nearly the same as an image of train",
+        "kept; the numbers measured on that split may be too good",
+        "divide the images so that frames of the same scene stay together (data.split_group)",
     ),
 )
 
 KINDS: Mapping[str, Kind] = MappingProxyType({kind.code: kind for kind in _KINDS})
-"""Every kind of finding by its code, in the order in which they are told."""
+"""Every kind of finding by its code, in the order in which findings are listed."""
 
-
-_SAY_THEMSELVES = frozenset({"image_missing", "image_damaged", "size_differs", "split_left_out"})
-"""Kinds whose examples say what is wrong."""
+_EXPLAINED_BY_EXAMPLE = frozenset({"image_missing", "image_damaged", "size_differs", "split_left_out"})
+"""Kinds whose example already says what is wrong, so that a refusal does not repeat it."""
 
 
 class Finding(BaseModel):
     """A finding as the manifest of a data set stores it.
 
     Attributes:
-        code: The kind.
-        action: What was done.
-        count: How many there are.
-        first: The first of them, in words: file, entry, value.
-        note: What was found beyond the count, such as a range; may be empty.
+        code: The kind, a key of :data:`KINDS`.
+        action: The action that was taken.
+        count: The number of cases.
+        first: The first case: file, entry, value.
+        note: Details about all cases, such as a range of values; may be empty.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -377,44 +388,44 @@ class Finding(BaseModel):
     @property
     def remedy(self) -> str:
         """What to do about it."""
-        return KINDS[self.code].remedy if self.code in KINDS else ""
+        return KINDS[self.code].advice(self.action) if self.code in KINDS else ""
 
     def words(self) -> str:
-        """Return the finding in a line."""
-        return f"{self.brief()}; the first: {self.first} [{self.code}]"
+        """Return the finding as one line, with its first case and its code."""
+        return f"{self.brief()}; first: {self.first} [{self.code}]"
 
     def brief(self) -> str:
-        """Return the finding in a line without its example."""
+        """Return the finding as one line without its first case."""
         note = f" ({self.note})" if self.note else ""
-        return f"{self.about}: {self.count:,}{note}, {self.done}"
+        return f"{self.about}: {self.count:,}{note}; {self.done}"
 
     def facts(self) -> dict[str, Any]:
-        """Return the finding as JSON values with its words, for records and summaries."""
+        """Return the finding as JSON values together with its texts, for records and summaries."""
         return {**self.model_dump(mode="json"), "about": self.about, "done": self.done, "remedy": self.remedy}
 
 
 class Findings:
-    """Collects what is found in a data set, and refuses what is to be refused.
+    """Collects the findings of a data set, and refuses the data set where an action says so.
 
-    Findings of one kind are added up; the first example stays.
+    Findings of one kind are added up; the first case is kept as the example.
     """
 
     def __init__(self, actions: Mapping[str, str] = MappingProxyType({}), strict: bool = False) -> None:
-        """Take the actions that the configuration says, by code; ``strict`` refuses every finding."""
+        """Take the configured actions by code, where they are not the default; ``strict`` refuses every finding."""
         check_actions(actions)
         self._actions = dict(actions)
         self._strict = strict
         self._found: dict[str, Finding] = {}
 
     def action(self, code: str) -> Action:
-        """Return what is done about findings of a kind."""
+        """Return the action for findings of a kind."""
         if self._strict:
             return "refuse"
         chosen = self._actions.get(code, KINDS[code].actions[0])
         return next(action for action in KINDS[code].actions if action == chosen)
 
     def add(self, code: str, first: str, count: int = 1, note: str = "") -> None:
-        """Count findings of a kind; none of them (``count`` 0) changes nothing."""
+        """Add ``count`` findings of a kind; with a count of 0 nothing changes."""
         if count <= 0:
             return
         before = self._found.get(code)
@@ -424,12 +435,17 @@ class Findings:
             update = {"count": before.count + count, "note": before.note or note}
             self._found[code] = before.model_copy(update=update)
 
+    def add_cases(self, code: str, cases: Sequence[int] | NDArray[np.int64], describe: Callable[[int], str]) -> None:
+        """Count cases of a kind, given by their positions in a table; ``describe`` names the first of them."""
+        if len(cases):
+            self.add(code, describe(int(cases[0])), len(cases))
+
     def apart(self) -> Findings:
-        """Return a collector with the same actions and nothing in it."""
+        """Return an empty collector with the same actions."""
         return Findings(self._actions, self._strict)
 
     def join(self, others: Iterable[Finding]) -> None:
-        """Add findings that were collected apart."""
+        """Add findings that another collector holds."""
         for other in others:
             self.add(other.code, other.first, other.count, other.note)
 
@@ -438,21 +454,21 @@ class Findings:
         return tuple(self._found[code] for code in KINDS if code in self._found)
 
     def refused(self) -> tuple[Finding, ...]:
-        """Return the findings for which nothing is to be stored."""
+        """Return the findings whose action is to refuse the data set."""
         return tuple(finding for finding in self.found() if finding.action == "refuse")
 
     def check(self) -> None:
-        """Raise for findings that are refused.
+        """Raise an error if there are findings whose action is to refuse the data set.
 
         Raises:
-            InputError: Naming the first such finding, the number of others of its kind, and the other kinds.
+            InputError: There are; the message has the first of them, the number of cases, and the other refused kinds.
         """
         refused = self.refused()
         if not refused:
             return
         first = refused[0]
         more = f" (and {first.count - 1:,} more)" if first.count > 1 else ""
-        about = "" if first.code in _SAY_THEMSELVES else f": {first.about}"
+        about = "" if first.code in _EXPLAINED_BY_EXAMPLE else f": {first.about}"
         note = f", {first.note}" if first.note else ""
         others = [f"{other.about}: {other.count:,} [{other.code}]" for other in refused[1:]]
         also = f"; also refused: {', '.join(others)}" if others else ""
@@ -463,11 +479,13 @@ def check_actions(actions: Mapping[str, str]) -> None:
     """Refuse codes and actions that do not exist.
 
     Raises:
-        InputError: Naming the code, and what is possible.
+        InputError: A code or action does not exist; the message has the allowed ones.
     """
     for code, action in actions.items():
         if code not in KINDS:
-            raise InputError(f"data.findings: unknown code {code!r}{suggest(code, KINDS)}; docs/data.md lists them")
+            raise InputError(
+                f"data.findings: unknown code {code!r}{suggest(code, KINDS) or '; docs/data.md lists them'}"
+            )
         if action not in KINDS[code].actions:
             possible = " or ".join(KINDS[code].actions)
-            raise InputError(f"data.findings.{code} = {action!r}: possible is {possible}")
+            raise InputError(f"data.findings.{code} = {action!r}: use {possible}")

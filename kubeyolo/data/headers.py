@@ -1,4 +1,4 @@
-"""What the front of an image file says: its format, size, orientation, bands and bits. Nothing is decoded."""
+"""Headers of image files: format, size, orientation, bands and bits. No pixels are decoded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORMATS = "JPEG, PNG, BMP, WebP and TIFF"
 MOST_PIXELS = 1 << 30
 MOST_SIDE = 1 << 20
 FRONT_BYTES = 1 << 16
-"""So many bytes of a file hold its header, mostly."""
+"""Bytes at the start of a file that nearly always hold its whole header."""
 
 JPEG_MAGIC = b"\xff\xd8\xff"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -28,7 +28,7 @@ _PNM = re.compile(rb"P[1-7F][ \t\r\n#]")
 
 
 class ImageFault(ValueError):
-    """Why an image file cannot be used, as words that follow its name: "is a GIF image; JPEG, ... are read"."""
+    """Why an image file cannot be used, to be put after its name: "is a GIF image; JPEG, ... are read"."""
 
 
 class Incomplete(ImageFault):
@@ -43,7 +43,7 @@ class Header:
         kind: "JPEG", "PNG", "BMP", "WebP" or "TIFF".
         width: Pixels of a row as stored.
         height: Rows as stored.
-        orientation: How a viewer turns it, 1 to 8 as EXIF counts; 1 when absent or invalid.
+        orientation: EXIF orientation, 1 to 8; 1 when absent or invalid.
         pages: Pages or frames; of the front of a file as many as are seen.
         bands: Samples of a pixel as decoded, an alpha channel among them.
         bits: Bits of a sample.
@@ -61,12 +61,16 @@ class Header:
     alpha: bool = False
     is_float: bool = False
 
+    def size(self, orientation: int) -> tuple[int, int]:
+        """Return width and height of the image turned by an EXIF orientation (1 to 8); 5 to 8 exchange them."""
+        return (self.height, self.width) if orientation >= 5 else (self.width, self.height)
+
 
 def read_header(data: bytes) -> Header:
-    """Return what an image file says of itself.
+    """Return the header of an image file.
 
     Args:
-        data: The file, or its first 64 KB, which mostly are enough.
+        data: The file, or its first 64 KB, which are nearly always enough.
 
     Raises:
         ImageFault: It is not an image that is read, or larger than can be read; :class:`Incomplete` when more of the
@@ -105,11 +109,20 @@ def read_file_header(path: Path) -> Header:
             return read_header(front + file.read())
 
 
+def size_of_file(path: Path, apply_orientation: bool = True) -> tuple[int, int] | None:
+    """Return width and height of an image file, as a viewer shows it or as stored; None where it cannot be read."""
+    try:
+        header = read_file_header(path)
+    except (OSError, ImageFault):
+        return None
+    return header.size(header.orientation if apply_orientation else 1)
+
+
 def kind_of_image(data: bytes) -> str:
     """Return the format of a file by its first bytes.
 
     Raises:
-        ImageFault: It is none of those that are read; it is named where it is known.
+        ImageFault: It is in a format that is not read; the message names the format where it is known.
     """
     if data.startswith(JPEG_MAGIC):
         return "JPEG"

@@ -1,4 +1,4 @@
-"""How a data set is laid out, told by the names of its files: formats, splits, and what is not a data set.
+"""The layout of a data set, recognized by the names of its files: format, splits, and inputs that are not a data set.
 
 Names are all that is needed, so that a data set in an object store is recognized before anything is downloaded; only
 the small files that describe a YOLO data set are read.
@@ -17,6 +17,7 @@ from kubeyolo.data.layouts.types import REQUIRED_SPLITS, SINGLE, Candidate, Layo
 from kubeyolo.data.layouts.xml import find_cvat, find_voc
 from kubeyolo.data.layouts.yolo import find_yolo
 from kubeyolo.errors import InputError, suggest
+from kubeyolo.file_kinds import kind_of
 
 __all__ = [
     "FORMATS",
@@ -32,7 +33,7 @@ __all__ = [
 
 FORMATS = ("coco", "yolo", "voc", "cvat", "labelme")
 _EXPECTED = (
-    "expected COCO (annotations/<split>.json beside <split>/ with images, for train and val), or the export of an "
+    "expected COCO (annotations/<split>.json next to <split>/ with images, for train and val), or the export of an "
     "annotation tool in COCO, YOLO, Pascal VOC, CVAT or LabelMe format"
 )
 _DEEPEST = 3
@@ -56,7 +57,7 @@ def find_layout(paths: Collection[str], where: str, format: str = "", read: Read
     if format and format not in FORMATS:
         raise InputError(f"data.format = {format!r} is not a format{suggest(format, FORMATS)}")
     if not paths:
-        raise InputError(f"{where}: there is nothing there; {_EXPECTED}")
+        raise InputError(f"{where}: there are no files; {_EXPECTED}")
     tree = Tree(paths)
     candidates = [found for found in _candidates(tree, read) if format in ("", found.format)]
     complete = [found.layout for found in candidates if found.layout is not None]
@@ -88,7 +89,7 @@ def local_layout(root: Path, format: str = "") -> Layout:
         # The folder of the images, or of the annotations, or of one split.
         above = _data_set_above(root, format) if words_of(root.name) == [] or split_of(root.name) else ""
         if above:
-            raise InputError(f"{root}: is a part of a data set; give its folder, {above}") from None
+            raise InputError(f"{root}: is part of a data set; give the folder of the data set, {above}") from None
         raise
 
 
@@ -114,10 +115,10 @@ def _inside(tree: Tree, paths: Collection[str], where: str, format: str, read: R
     base = where.rstrip("/")
     if len(found) == 1:
         name, layout = found[0]
-        return f"{where}: the data set lies deeper, in {name}/ ({layout.words}); give {base}/{name}"
+        return f"{where}: is not a data set, but {name}/ in it is ({layout.words}); give {base}/{name}"
     more = " and more" if len(found) > _MOST_SHOWN else ""
     names = ", ".join(f"{name}/" for name, _ in found[:_MOST_SHOWN])
-    return f"{where}: there are several data sets in it, {names}{more}; give one of them, such as {base}/{found[0][0]}"
+    return f"{where}: has several data sets in it: {names}{more}; give one of them, such as {base}/{found[0][0]}"
 
 
 def _data_sets_inside(
@@ -144,12 +145,12 @@ def _data_sets_inside(
 
 
 def _what_it_is(tree: Tree, format: str) -> str:
-    """Return what a folder is that has no annotations in a known format, and what to do."""
+    """Return why a folder without annotations in a known format is not a data set, and what to do."""
     root = tree.folders[""]
     images = tree.images("")
     archives = tree.files["archive"]
     if archives and not images:
-        return f"there is an archive in it, {archives[0]}; unpack it and give the folder"
+        return f"has an archive in it, {archives[0]}; unpack it and give the folder"
     unread = [path for kind in ("tfrecord", "parquet", "csv", "jsonl") for path in tree.files[kind]]
     if unread:
         return f"{unread[0]} is in a format that is not read; export the data set as COCO"
@@ -160,21 +161,21 @@ def _what_it_is(tree: Tree, format: str) -> str:
     if any(path.rpartition("/")[2] in ("samples.json", "frames.json") for path in tree.files["json"]):
         return "FiftyOne's own format is not read; export it with dataset_type=fiftyone.types.COCODetectionDataset"
     if format:
-        return f"nothing there is laid out as {format}; leave data.format out, or see docs/data.md for its layout"
+        return f"has no data set in {format} format; leave data.format out, or see docs/data.md for the layout"
     if not images:
         shown = ", ".join(sorted(path for paths in tree.files.values() for path in paths)[:_MOST_SHOWN])
-        return f"there are no images{f' (found: {shown})' if shown else ''}; {_EXPECTED}"
+        return f"has no images{f' (found: {shown})' if shown else ''}; {_EXPECTED}"
     classes = _class_folders(tree)
     if classes:
         shown = ", ".join(f"{name}/" for name in classes[:_MOST_SHOWN])
         return (
-            f"{images} images in folders of classes ({shown}) and no boxes: this is a set to pretrain a backbone on "
-            "(pretrain.data); a detector needs boxes, annotate the images and export COCO"
+            f"{images} images in folders of classes ({shown}) and no boxes: use it to pretrain a backbone "
+            "(pretrain.data); to train a detector, annotate the images with boxes and export COCO"
         )
     others = sorted(path for kind in ("json", "xml", "txt", "yaml") for path in tree.files[kind])
     if others:
         shown = ", ".join(others[:_MOST_SHOWN])
-        return f"{images} images, and no annotations that are known by their names (found: {shown}); {_EXPECTED}"
+        return f"{images} images, but no annotations with a known file name (found: {shown}); {_EXPECTED}"
     where = "" if root.stems.get("image") else " in folders"
     return f"{images} images{where} and no annotations; annotate them, export COCO, and give the folder of the export"
 
@@ -193,7 +194,7 @@ def _class_folders(tree: Tree) -> list[str]:
 
 
 def _not_a_folder(path: Path, format: str) -> str:
-    """Return what a path is that is not a folder, and what to give in its place."""
+    """Return what a path is that is not a folder, and what to give instead."""
     if not path.exists():
         return f"{path}: no such folder; {_EXPECTED}"
     kind = KINDS.get(path.suffix[1:].lower(), "")
@@ -201,19 +202,18 @@ def _not_a_folder(path: Path, format: str) -> str:
         return f"{path}: is neither a folder nor a file; give the folder of the data set"
     try:
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(1024)
     except OSError as error:
         return f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
-    if start.startswith(b"PK\x03\x04"):
-        return f"{path}: is a ZIP archive; unpack it and give the folder"
-    if kind == "archive" or start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")):
-        return f"{path}: is an archive; unpack it and give the folder"
+    content = kind_of(start) or ""
+    if kind == "archive" or content.endswith(" archive"):
+        return f"{path}: is {content or 'an archive'}; unpack it and give the folder"
     if kind == "image":
-        return f"{path}: is one image; give the folder of images and annotations"
+        return f"{path}: is an image; give the folder of images and annotations"
     above = _data_set_above(path, format)
     if above:
-        return f"{path}: is a file of a data set; give its folder, {above}"
-    return f"{path}: is a file; give the folder that has the annotations and the images in it"
+        return f"{path}: is a file of a data set; give the folder of the data set, {above}"
+    return f"{path}: is a file; give the folder with the annotations and the images"
 
 
 def _data_set_above(path: Path, format: str) -> str:

@@ -1,4 +1,4 @@
-"""What other detectors take as a source and this one does not: cameras, streams, addresses, videos."""
+"""Sources that other detectors read and this one does not: cameras, streams, web addresses, videos."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def is_video(name: str) -> bool:
 
 
 def foreign_source(argument: str) -> str:
-    """Return what an argument is that names no file, and what to do instead; empty when it may be a file.
+    """Return what an argument is that is not the name of a file, and what to do; empty if it may be a file.
 
-    The words follow the argument and a colon.
+    The text is to be put after the argument and a colon.
     """
     scheme = _SCHEME.match(argument)
     if scheme and scheme[1].lower() in _STREAMS:

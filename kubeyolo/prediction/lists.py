@@ -27,7 +27,7 @@ def expand_lists(arguments: Iterable[str], stdin: BinaryIO) -> Iterator[str]:
     A file whose own name begins with ``@`` is itself.
 
     Raises:
-        InputError: A list cannot be read, or holds an image and not names.
+        InputError: A list cannot be read, or is an image instead of a list of names.
     """
     for argument in arguments:
         if argument == STDIN:
@@ -57,7 +57,7 @@ def names_in(data: bytes, where: str) -> list[str]:
     """Return the names in a list: separated by line ends, or by NUL as ``find -print0`` writes them.
 
     Raises:
-        InputError: It holds no names, or something else.
+        InputError: It is empty, or is not a list of names.
     """
     kind = kind_of(data)
     if kind and (kind.startswith(_TEXTS) or _BINARY.search(data[:1024])):
@@ -78,12 +78,12 @@ def names_in(data: bytes, where: str) -> list[str]:
         raise InputError(f"{where}: is not text; write the names of images, one on each line")
     names = [_unquoted(name.strip("\r")) for name in separated if name.strip()]
     if not names:
-        raise InputError(f"{where}: no names of images in it; write one on each line")
+        raise InputError(f"{where}: has no names of images; write one name on each line")
     return names
 
 
 def _unquoted(name: str) -> str:
-    """Return a name without the quotes and spaces around it, where no file has them."""
+    """Return a name without quotes and spaces around it, unless a file is named with them."""
     if os.path.lexists(name):
         return name
     bare = name.strip()

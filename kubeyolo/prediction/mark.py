@@ -1,4 +1,4 @@
-"""The comment in drawn pictures: what has it may be written over, and is not read as an image of a folder."""
+"""The comment in drawn pictures: files with it may be overwritten, and are not read as images of a folder."""
 
 from __future__ import annotations
 

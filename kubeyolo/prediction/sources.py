@@ -12,30 +12,25 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from kubeyolo.data.layouts.names import is_leftover_folder
 from kubeyolo.errors import InputError
-from kubeyolo.file_kinds import kind_of
+from kubeyolo.file_kinds import IMAGE_SUFFIXES, UNREAD_IMAGE_SUFFIXES, kind_of
 from kubeyolo.prediction.foreign import foreign_source, is_video
 from kubeyolo.prediction.mark import is_drawn
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff"}
-    # Not read, but who has them in a folder wants to know that they were not.
-    | {".gif", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".tga", ".psd", ".exr", ".hdr", ".dcm"}
-    | {".pbm", ".pgm", ".ppm", ".pnm"}
-)
 STORES = ("minio://", "s3://")
 
+# Images that are not read are taken too: each is refused by its name, so that nobody misses it in silence.
+_SUFFIXES = IMAGE_SUFFIXES | UNREAD_IMAGE_SUFFIXES
 _PATTERN = re.compile(r"[*?\[]")
 _DIGITS = re.compile(r"(\d+)")
-# Folders of thumbnails and leftovers that file servers and archives leave among pictures.
-_SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 # Names of a folder that are compared with one that is missing, and how alike they are to be named.
 _MOST_COMPARED = 1000
 _NEARNESS = 0.8
 
 
 class SourceFault(ValueError):
-    """Why an image cannot be read: words that follow its name and a colon."""
+    """Why an image cannot be read, to be put after its name and a colon."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +38,10 @@ class Source:
     """An image to read.
 
     Attributes:
-        name: As it was given, or as the pattern or folder it is from gives it.
-        folder: What its drawn picture keeps its place below: its folder, or the folder that was given.
+        name: Its path or URI as given; for an image of a folder or pattern, the given part and its path below.
+        folder: Its folder, or the given folder it lies below: drawn pictures keep their paths relative to it.
         inner: Its path below ``folder``.
-        fault: Why it cannot be read, where that is known already; empty otherwise.
+        fault: Why it cannot be read, if that is known before reading; otherwise empty.
     """
 
     name: str
@@ -83,8 +78,8 @@ class Sources:
     """Images in the order in which they were given.
 
     Attributes:
-        images: To read, and those of which it is known that they cannot be read.
-        left_out: Files of folders and patterns that are not images: how many of each ending.
+        images: The images, including images with a known fault.
+        left_out: Number of files in folders and patterns that are not images, by suffix.
         named: How many arguments there were.
     """
 
@@ -93,7 +88,7 @@ class Sources:
     named: int = 0
 
     def only_fault(self) -> str | None:
-        """Return name and fault of the one thing that was given, where it cannot be used at all."""
+        """Return name and fault of the only argument, if it cannot be used at all."""
         if self.named == 1 and len(self.images) == 1 and self.images[0].fault:
             return f"{self.images[0].name}: {self.images[0].fault}"
         return None
@@ -108,7 +103,7 @@ def find_sources(arguments: Iterable[str], without: Path | None = None) -> Sourc
 
     Args:
         arguments: Names.
-        without: The folder of drawn pictures: what an earlier call drew there is not taken from folders and patterns.
+        without: The folder of drawn pictures: pictures that an earlier call drew there are not read again.
     """
     found = Sources()
     for argument in arguments:
@@ -118,7 +113,7 @@ def find_sources(arguments: Iterable[str], without: Path | None = None) -> Sourc
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """Return what sorts names as people count: ``a2`` before ``a10``."""
+    """Return the sort key of natural order: ``a2`` before ``a10``."""
     parts = _DIGITS.split(name.casefold())
     return [(int(part), "") if place % 2 else (-1, part) for place, part in enumerate(parts)] + [(-2, name)]
 
@@ -138,7 +133,7 @@ def _sources_of(argument: str, without: str | None, left_out: Counter[str]) -> l
 
 
 def _local(argument: str) -> str | None:
-    """Return the path that an argument names, as it was given, where there is something."""
+    """Return the path that an argument names, if it exists."""
     if not argument or "\0" in argument:
         return None
     names = [argument]
@@ -165,7 +160,11 @@ def _fault_of_file(name: str) -> str:
     try:
         mode = os.stat(name).st_mode
     except FileNotFoundError:
-        return f"is a link to {os.readlink(name)}, which does not exist" if os.path.islink(name) else "is gone"
+        return (
+            f"is a link to {os.readlink(name)}, which does not exist"
+            if os.path.islink(name)
+            else "does not exist any more"
+        )
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
@@ -191,7 +190,7 @@ def _of_folder(folder: str, without: str | None, left_out: Counter[str]) -> list
     left_out.update(ignored)
     if not names and not closed:
         found = f" ({counted_endings(ignored)})" if ignored else ""
-        return [_faulty(folder, f"there is no image in this folder and those below it{found}")]
+        return [_faulty(folder, f"there are no images in this folder or below it{found}")]
     return _sorted(folder, names) + closed
 
 
@@ -219,14 +218,14 @@ def _walk(folder: str, closed: list[Source]) -> Iterator[str]:
             folders[:] = []
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SYSTEM_FOLDERS)
+        folders[:] = sorted(name for name in folders if not is_leftover_folder(name))
         yield from (os.path.relpath(os.path.join(parent, name), folder) for name in files if not name.startswith("."))
 
 
 def _is_image(path: str, left_out: Counter[str]) -> bool:
     """Tell whether a file of a folder is to be read: by its ending, and by its content where it has none."""
     suffix = os.path.splitext(path)[1].lower()
-    if suffix in IMAGE_SUFFIXES:
+    if suffix in _SUFFIXES:
         return not os.path.exists(path) or os.path.isfile(path)
     if not suffix and os.path.isfile(path):
         try:
@@ -266,13 +265,13 @@ def _fixed_part(pattern: str) -> tuple[str, str]:
 
 def _nothing_matched(folder: str, rest: str, ignored: Counter[str]) -> str:
     if ignored:
-        return f"what matches are not images ({counted_endings(ignored)})"
+        return f"the files that match are not images ({counted_endings(ignored)})"
     loose = "".join(f"[{one.lower()}{one.upper()}]" if one.isalpha() else one for one in rest)
     if "[" not in rest:
         count = sum(1 for _ in glob.iglob(loose, root_dir=folder or None, recursive=True))
         if count:
-            return f"nothing matches; {count} would if capital and small letters were the same: '{folder}{loose}'"
-    return "nothing matches this pattern"
+            return f"no file matches; ignoring case, {count} would: '{folder}{loose}'"
+    return "no file matches this pattern"
 
 
 def _is_output(path: str, folder: str | None) -> bool:
@@ -304,17 +303,17 @@ def _of_store(uri: str, left_out: Counter[str]) -> list[Source]:
     keys = []
     for entry in store.list():
         parts = PurePosixPath(entry.key).parts
-        if any(part.startswith(".") or part in _SYSTEM_FOLDERS for part in parts):
+        if any(map(is_leftover_folder, parts)):
             continue
         suffix = PurePosixPath(entry.key).suffix.lower()
-        if suffix in IMAGE_SUFFIXES:
+        if suffix in _SUFFIXES:
             keys.append(entry.key)
         else:
             ignored[suffix or "without an ending"] += 1
     left_out.update(ignored)
     if not keys:
         others = f" ({counted_endings(ignored)})" if ignored else ""
-        return [_faulty(uri, f"there is no image at or below this URI{others}")]
+        return [_faulty(uri, f"there are no images at or below this URI{others}")]
     return [Source(store.uri_of(key), store.uri, PurePosixPath(key)) for key in sorted(keys, key=natural_key)]
 
 

@@ -1,4 +1,4 @@
-"""Predictions as they come: images are read and drawn by threads while the network runs."""
+"""Predictions as a stream: threads read and draw images while the network runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOT_DRAWN, DRAWN_AS_PNG = "not_drawn", "drawn_as_png"
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Least score of a box, overlap above which the lower of two is dropped, and most boxes of an image."""
+    """Lowest score of a box, IoU above which the lower of two boxes is dropped, and most boxes of an image."""
 
     conf: float
     iou: float
@@ -47,7 +47,7 @@ class Prediction:
         width: Of the image as a viewer shows it, in pixels.
         height: Of the image.
         rows: (k, 6) of x1, y1, x2, y2 in pixels, score and class number, best first.
-        notes: What was done to read it, and why it was not drawn.
+        notes: Notes of its decoding, and why it was not drawn.
         drawn: Path of the drawn picture; None where there is none.
     """
 
@@ -167,7 +167,7 @@ def _detect(
 
 
 def _draw(painter: Painter, found: Prediction, pixels: Pixels, target: Path) -> Prediction:
-    """Write the drawn picture; what goes wrong becomes a note, the result is kept."""
+    """Write the drawn picture; an error becomes a note of the prediction, which is kept."""
     try:
         written = write_picture(painter.draw(pixels, found.rows), target)
     except Exception as error:  # of drawing and of writing, whatever it is: the boxes are there

@@ -1,4 +1,4 @@
-"""Where drawn pictures are written, and writing them: never over a picture that somebody else made."""
+"""Drawn pictures as files: their paths, and writing them, never over a picture that this command has not drawn."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _LOSSLESS_SUFFIXES = frozenset({".tif", ".tiff", ".bmp", ".dib"})
 
 @dataclass(frozen=True)
 class Written:
-    """Where a picture was drawn, and a note where it is not written as its name says; empty otherwise."""
+    """The path of a drawn picture, and a note if its format is not the one of its name; otherwise empty."""
 
     path: str
     note: str = ""
 
 
 def plan_targets(sources: Sequence[Source], folder: Path) -> list[Path]:
-    """Return where the drawn picture of each source is written: below ``folder``, as the sources lie to each other.
+    """Return the path of the drawn picture of each source, below ``folder``.
 
     Of one folder it is the path below it; of several, the path below what they have in common. JPEG and PNG keep
-    their names; others get an ending after it, so that ``a.tif`` and ``a.png`` do not meet.
+    their names; others get a suffix after it, so that ``a.tif`` and ``a.png`` stay different.
 
     Raises:
         InputError: A picture would be written over an image that is read, or over one that was not drawn by this
@@ -54,14 +54,14 @@ def plan_targets(sources: Sequence[Source], folder: Path) -> list[Path]:
     for path in targets:
         if os.path.lexists(path) and not is_drawn(path):
             raise InputError(
-                f"{path}: is there, and was not drawn by this command; give --output another folder, or remove it"
+                f"{path}: exists, and was not drawn by this command; give --output another folder, or remove the file"
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {folder}: the folder cannot be made: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"--output {folder}: nothing can be written into this folder; give another one")
+        raise InputError(f"--output {folder}: the folder is not writable; give another one")
     return targets
 
 
@@ -85,7 +85,7 @@ def write_picture(picture: Image.Image, path: Path) -> Written:
         path, as_png = path.with_name(f"{path.name}.png"), True
         note = f"{picture.width} x {picture.height} pixels are more than JPEG holds"
         if os.path.lexists(path) and not is_drawn(path):
-            raise FileExistsError(errno.EEXIST, "is there, and was not drawn by this command", str(path))
+            raise FileExistsError(errno.EEXIST, "exists, and was not drawn by this command", str(path))
     data = BytesIO()
     if as_png:
         about = PngImagePlugin.PngInfo()
@@ -109,7 +109,7 @@ def _common_folder(sources: Sequence[Source]) -> tuple[str, ...]:
 
 
 def _below(source: Source, common: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the parts of a source's folder below the common one; none where it is not known that it is read."""
+    """Return the parts of a source's folder below the common one; none if the source has a fault."""
     return () if source.fault else _parts(source)[len(common) :]
 
 

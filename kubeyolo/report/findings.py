@@ -9,7 +9,7 @@ from kubeyolo.data.findings import KINDS
 from kubeyolo.report.formats import integer
 from kubeyolo.report.model_card import markdown_table
 
-NONE = "Nothing was found: every annotation and every image is as it should be."
+NONE = "No findings: every annotation and every image is as it should be."
 
 
 def findings_table(findings: Sequence[Mapping[str, Any]]) -> str:
@@ -31,16 +31,22 @@ def findings_table(findings: Sequence[Mapping[str, Any]]) -> str:
         ]
         for each in findings
     ]
-    return markdown_table(["Count", "What", "Done", "The first", "Remedy", "Code"], rows) + "\n"
+    return markdown_table(["Count", "Finding", "Action", "First", "Remedy", "Code"], rows) + "\n"
 
 
 def kinds_table() -> str:
-    """Return every kind of finding as a Markdown table: code, default, what, what is done, remedy."""
+    """Return every kind of finding as a Markdown table: code, actions, texts, remedy."""
     rows = [
-        [f"`{kind.code}`", f"**{kind.actions[0]}**, {', '.join(kind.actions[1:])}", kind.about, kind.done, kind.remedy]
+        [
+            f"`{kind.code}`",
+            f"**{kind.actions[0]}**, {', '.join(kind.actions[1:])}",
+            kind.about,
+            kind.done,
+            kind.advice(next(action for action in kind.actions if action != "refuse")),
+        ]
         for kind in KINDS.values()
     ]
-    lines = ["| code | default, others | what was found | what is done | remedy |", "|---|---|---|---|---|"]
+    lines = ["| code | **default**, other | finding | when mended or warned about | remedy |", "|---|---|---|---|---|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
 

@@ -23,7 +23,7 @@ class StepSettings(BaseModel):
         store_id: What tells the store from one that was emptied since.
         code: Digest of the source that the result depends on.
         config: Values by section, complete for what the step reads.
-        data: URI of what is read: the COCO data set, or images by class.
+        data: URI of what is read: the data set, or images by class.
         fingerprint: Fingerprint of what lies there.
         version: Version to publish under; empty makes one from the content.
         index: URI that receives a copy of the step's record, by which results are found from the name of the run.

@@ -22,6 +22,7 @@ from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.letterbox import FILL
 from kubeyolo.data.sampler import Sampler
 from kubeyolo.errors import InputError
+from kubeyolo.file_kinds import IMAGE_SUFFIXES
 from kubeyolo.storage.file_errors import file_errors
 from kubeyolo.storage.integrity import sha256_file
 
@@ -36,7 +37,6 @@ HELD_OUT = 8
 """Of a folder of classes, one image in so many is held out for validation."""
 
 Pixels = NDArray[np.uint8]
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def square_crop(image: Pixels, xywh: NDArray[np.float64], context: float, side: 
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kubeyolo.catalogue import STEPS
+from kubeyolo.catalogue import READING_KEYS, STEPS
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
 
@@ -27,15 +27,8 @@ _WITHOUT_EFFECT = {
     "data.workers",
     "data.cache",
     "data.cache_limit_mb",
-    # The digest of the data set tells what these made of it.
-    "data.format",
-    "data.split",
-    "data.split_seed",
-    "data.split_group",
-    "data.orientation",
-    "data.levels",
-    "data.findings",
-    "data.strict",
+    # Their effect is in the digest of the data set.
+    *READING_KEYS,
     "pretrain.data",  # the digest of the images counts, wherever they lie
     "train.log_interval",
     "train.ckpt_interval",

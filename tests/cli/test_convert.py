@@ -70,7 +70,7 @@ def test_one_file_is_divided_and_that_is_said(tmp_path: Path, convert: Convert) 
     write_json(tmp_path / "in" / "labels.json", coco_document(ALL))
     code, out, _ = convert(tmp_path / "in", tmp_path / "out", "--set", "data.split=0.34")
     assert code == 0
-    assert "images of one annotation file without splits: 6" in out
+    assert "images without splits: 6" in out
     assert "[split_made]" in out
     assert (len(list((tmp_path / "out" / "train").iterdir())), len(list((tmp_path / "out" / "val").iterdir()))) == (
         4,

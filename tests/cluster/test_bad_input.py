@@ -31,7 +31,7 @@ def number_of_runs() -> int:
         (("--param", "launcher=volcano", "--param", 'cluster={"que": "x"}'), "did you mean"),
         (("--set", "evaluate.split=nowhere"), "has no split 'nowhere'"),
         (("--host", "http://127.0.0.1:9"), "does not answer"),
-        (("--data", "minio://kubeyolo/is-not-here"), "there is nothing there"),
+        (("--data", "minio://kubeyolo/is-not-here"), "there are no files"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(

@@ -135,4 +135,4 @@ def test_a_form_that_cannot_be_used_fails_in_configure(site: Site, data: str, fo
 def test_missing_data_fails_in_configure(site: Site) -> None:
     uri = join_uri(site.place, "is-not-here")
     line = error_line(site.post(site.new_store(), data=uri))
-    assert uri in line and "there is nothing there" in line
+    assert uri in line and "there are no files" in line

@@ -231,7 +231,7 @@ KNOWN = names("detector-training")
             "write {evaluate: {conf_threshold: …}} or {predict: {conf_threshold: …}} into the field settings",
         ),
         ({"max_regression": 1}, "write {retrain: {max_regression: …}} into the field settings"),
-        ({"data": ""}, "the field 'data' is empty (URI of the COCO data set"),
+        ({"data": ""}, "the field 'data' is empty (URI of the data set"),
         ({"data": None}, "the field 'data' is empty"),
         ({}, "the field 'data' is empty"),
     ],

@@ -118,7 +118,7 @@ BAD_ANNOTATIONS = {
     "category no text": (lambda d: d["categories"][1].update(name="\ud800"), "category 3 has the name"),
     "category without name": (lambda d: d["categories"][1].update(name=" "), "category 3 has the name ' '"),
     "category unknown": (set_annotation(category_id=4), "101 has the unknown category_id 4; the categories are 3, 7"),
-    "image id no id": (set_annotation(image_id=[9]), "annotation 101 has image_id [9], which is no id"),
+    "image id no id": (set_annotation(image_id=[9]), "annotation 101 has image_id [9], which is not an id"),
     "file twice, other size": (set_image(file_name="./001.jpg"), "images 1 and 2 have the same file_name './001.jpg'"),
     "box of three": (set_box([5, 5, 3]), "annotation 101 has the bbox [5, 5, 3], not four numbers"),
     "box with null": (set_box([5, None, 3, 4]), "annotation 101 has the bbox [5, None, 3, 4], not four numbers"),
@@ -128,9 +128,9 @@ BAD_ANNOTATIONS = {
     "name absolute": (set_image(file_name="/etc/passwd"), "image 2 has the file_name '/etc/passwd', which leaves"),
     "name escapes": (set_image(file_name="../val/011.jpg"), "file_name '../val/011.jpg', which leaves the folder"),
     "name escapes inside": (set_image(file_name="a/../../x.jpg"), "file_name 'a/../../x.jpg', which leaves the folder"),
-    "name a number": (set_image(file_name=12), "image 2 has the file_name 12, which is no file name"),
-    "name empty": (set_image(file_name=""), "image 2 has the file_name '', which is no file name"),
-    "name with NUL": (set_image(file_name="a\0.jpg"), "which is no file name"),
+    "name a number": (set_image(file_name=12), "image 2 has the file_name 12, which is not a file name"),
+    "name empty": (set_image(file_name=""), "image 2 has the file_name '', which is not a file name"),
+    "name with NUL": (set_image(file_name="a\0.jpg"), "which is not a file name"),
 }  # fmt: skip
 
 
@@ -277,7 +277,8 @@ REFUSED = {
         every_box(lambda b, *_: [b[0] + 1, b[1] + 1, b[0] + 1 + b[2], b[1] + 1 + b[3]]),
         "box_corners", "look like [x1, y1, x2, y2]"),
     "fractions among pixels": (set_box([0.1, 0.2, 0.3, 0.3]), "boxes_mixed", "in pixels, or all as fractions"),
-    "most boxes outside": (every_box(lambda b, *_: [b[0] + 30, b[1], b[2] + 9, b[3]]), "boxes_outside", "sizes or the"),
+    "most boxes outside": (
+        every_box(lambda b, *_: [b[0] + 30, b[1], b[2] + 9, b[3]]), "boxes_outside", "boxes_outside=mend"),
 }  # fmt: skip
 
 

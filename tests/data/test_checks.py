@@ -143,7 +143,7 @@ def test_bad_image_is_one_clear_line(small_folder, tmp_path, case):
     message = str(caught.value)
     assert message.startswith(f"{path} (image 2 of train.json) {expected}")
     assert re.search(
-        r"; (replace the file, or remove it from the|export the) annotations.* \[(image|size)_\w+\]$", message
+        r"; (replace the files, or remove them from the|export the) annotations.* \[(image|size)_\w+\]$", message
     )
     assert "\n" not in message
     assert caught.value.exit_code == 2

@@ -128,7 +128,7 @@ def test_fingerprint_of_a_missing_source_is_bad_input(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         fingerprint(tmp_path / "absent")
     (tmp_path / "annotations").mkdir()
-    with pytest.raises(InputError, match="there is nothing there; expected COCO"):
+    with pytest.raises(InputError, match="there are no files; expected COCO"):
         fingerprint(tmp_path)
 
 

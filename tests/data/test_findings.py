@@ -33,9 +33,9 @@ def test_findings_of_a_kind_add_up_and_the_first_stays():
     outside = findings.found()[1]
     assert (outside.count, outside.first, outside.note, outside.action) == (5, "a.json: annotation 1", "note", "mend")
     assert outside.words() == (
-        "boxes that reach beyond their image: 5 (note), cut at its border; the first: a.json: annotation 1 "
-        "[box_outside]"
+        "boxes that reach beyond their image: 5 (note); clipped to the image; first: a.json: annotation 1 [box_outside]"
     )
+    assert outside.remedy == "optional: clip them in the annotation tool"
     findings.check()
 
 
@@ -47,8 +47,8 @@ def test_what_is_refused_is_told_with_its_first_its_number_and_what_else():
     with pytest.raises(InputError) as caught:
         findings.check()
     assert str(caught.value) == (
-        "a.json: annotation 1 has the bbox [1] (and 3 more): boxes that reach beyond their image; nothing, or cut them "
-        "in the annotation tool [box_outside]; also refused: image files that are missing: 2 [image_missing]"
+        "a.json: annotation 1 has the bbox [1] (and 3 more): boxes that reach beyond their image; clip them in the "
+        "annotation tool [box_outside]; also refused: image files that are missing: 2 [image_missing]"
     )
 
 
@@ -64,8 +64,8 @@ def test_strict_refuses_what_is_mended_and_what_is_warned_of():
     ("actions", "words"),
     [
         ({"box_outsid": "mend"}, "data.findings: unknown code 'box_outsid'; did you mean 'box_outside'?"),
-        ({"box_outside": "warn"}, "data.findings.box_outside = 'warn': possible is mend or refuse"),
-        ({"leak": "mend"}, "data.findings.leak = 'mend': possible is warn or refuse"),
+        ({"box_outside": "warn"}, "data.findings.box_outside = 'warn': use mend or refuse"),
+        ({"leak": "mend"}, "data.findings.leak = 'mend': use warn or refuse"),
     ],
 )
 def test_codes_and_actions_that_do_not_exist_are_named(actions, words):
@@ -77,6 +77,6 @@ def test_tables_have_every_finding_and_no_markup_of_files():
     findings = Findings()
     findings.add("name_near", "<b>*a|b*</b>", 3)
     table = findings_table([finding.facts() for finding in findings.found()])
-    assert "| 3 | file names that match" in table and "<b>" not in table and r"\|" in table
-    assert findings_table([]).startswith("Nothing was found")
+    assert "| 3 | file names that differ" in table and "<b>" not in table and r"\|" in table
+    assert findings_table([]).startswith("No findings: ")
     assert kinds_table().count("\n| `") == len(KINDS)

@@ -278,12 +278,12 @@ def test_other_formats(paths: list[str], name: str, places: dict[str, tuple[str,
 
 TWICE = "annotations/instances_train2017.json"
 REFUSED = {
-    "nothing": ([], "x: there is nothing there; expected COCO"),
-    "only a readme": (["README.md"], "x: there are no images; expected COCO"),
+    "nothing": ([], "x: there are no files; expected COCO"),
+    "only a readme": (["README.md"], "x: has no images; expected COCO"),
     "images alone": (images("a"), "2 images in folders and no annotations; annotate them, export COCO"),
     "folders of classes": (
         [*images("cat"), *images("dog")],
-        r"4 images in folders of classes \(cat/, dog/\) and no boxes: this is a set to pretrain",
+        r"4 images in folders of classes \(cat/, dog/\) and no boxes: use it to pretrain",
     ),
     "folders of classes in splits": (
         [*images("train/cat"), *images("train/dog"), *images("val/cat")],
@@ -297,7 +297,7 @@ REFUSED = {
         ["annotations/train.json", "annotations/test.json", *images("train"), *images("test")],
         r"no split 'val' \(found: train, test\); export both",
     ),
-    "no image folder": ([*JSON, *images("train")], "annotations/val.json has no image folder val/ beside it"),
+    "no image folder": ([*JSON, *images("train")], "annotations/val.json has no image folder val/ next to it"),
     "two files of a split": (
         [*JSON, TWICE, *images("train"), *images("train2017"), *images("val")],
         r"annotations/instances_train2017.json and annotations/train.json are both split 'train'; remove one",
@@ -316,15 +316,15 @@ REFUSED = {
     ),
     "one level too high": (
         [f"cells/{path}" for path in (*JSON, *images("train"), *images("val"))],
-        r"the data set lies deeper, in cells/ \(COCO: train, val\); give x/cells",
+        r"is not a data set, but cells/ in it is \(COCO: train, val\); give x/cells",
     ),
     "two levels too high": (
         [f"VOCdevkit/VOC2012/{path}" for path in VOC_FOLDERS],
-        "lies deeper, in VOCdevkit/VOC2012/ .*; give x/VOCdevkit/VOC2012",
+        "is not a data set, but VOCdevkit/VOC2012/ in it is .*; give x/VOCdevkit/VOC2012",
     ),
     "several data sets": (
         [f"{name}/{path}" for name in ("a", "b") for path in ("labels.json", *images("data"))],
-        "there are several data sets in it, a/, b/; give one of them, such as x/a",
+        "has several data sets in it: a/, b/; give one of them, such as x/a",
     ),
     "two formats": (
         [*JSON, *TWO],
@@ -335,9 +335,9 @@ REFUSED = {
         ["meta.json", *[f"train/ann/{i}.jpg.json" for i in range(2)], *images("train/img")],
         "Supervisely's JSON, a file for each image, is not read; export the data set as COCO",
     ),
-    "an archive in it": (["cells.zip"], "there is an archive in it, cells.zip; unpack it"),
-    "labels without images": (labels("labels"), r"there are no images \(found: labels/0.txt"),
-    "unknown names": ([*images("a"), "a/notes.txt"], r"2 images, and no annotations .* \(found: a/notes.txt\)"),
+    "an archive in it": (["cells.zip"], "has an archive in it, cells.zip; unpack it"),
+    "labels without images": (labels("labels"), r"has no images \(found: labels/0.txt"),
+    "unknown names": ([*images("a"), "a/notes.txt"], r"2 images, but no annotations .* \(found: a/notes.txt\)"),
 }
 
 
@@ -379,7 +379,7 @@ def test_the_format_may_be_said() -> None:
     assert find_layout(paths, "x", "coco").splits["val"].annotations == "annotations/val.json"
     with pytest.raises(InputError, match="data.format = 'yool' is not a format; did you mean 'yolo'"):
         find_layout(paths, "x", "yool")
-    with pytest.raises(InputError, match="nothing there is laid out as voc"):
+    with pytest.raises(InputError, match="has no data set in voc format"):
         find_layout(paths, "x", "voc")
 
 
@@ -421,11 +421,13 @@ def test_files_that_are_not_folders_are_named(tmp_path: Path) -> None:
         file.writestr("annotations/train.json", "{}")
     cases = {
         archive: "is a ZIP archive; unpack it and give the folder",
-        root / "annotations" / "train.json": f"is a file of a data set; give its folder, {root} .COCO: train, val.",
-        root / "train" / "0.jpg": "is one image; give the folder",
+        root
+        / "annotations"
+        / "train.json": f"is a file of a data set; give the folder of the data set, {root} .COCO: train, val.",
+        root / "train" / "0.jpg": "is an image; give the folder",
         tmp_path / "absent": "no such folder; expected COCO",
-        root / "annotations": f"is a part of a data set; give its folder, {root} .COCO: train, val.",
-        root / "train": f"is a part of a data set; give its folder, {root} ",
+        root / "annotations": f"is part of a data set; give the folder of the data set, {root} .COCO: train, val.",
+        root / "train": f"is part of a data set; give the folder of the data set, {root} ",
         Path("/dev/null"): "is neither a folder nor a file",
     }
     for path, message in cases.items():

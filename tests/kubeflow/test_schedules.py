@@ -176,7 +176,7 @@ def test_what_an_interrupted_update_has_left_is_mended(double: KubeflowDouble, t
         ({"concurency": 1}, "unknown key 'concurency'; did you mean 'concurrency'"),
         ({"concurrency": 0}, "concurrency = 0"),
         ({"name": "Retrain BCCD"}, "name = 'Retrain BCCD'"),
-        ({"parameters": {"store": "minio://s"}}, "the field 'data' is empty .URI of the COCO data set"),
+        ({"parameters": {"store": "minio://s"}}, "the field 'data' is empty .URI of the data set"),
         ({"parameters": {**BASE["parameters"], "lr": "x"}}, "train.lr = 'x' .*expected a number"),
         ({"parameters": {**BASE["parameters"], "min_ap": 50}}, "evaluate.min_ap = '50'"),
         (

@@ -109,10 +109,10 @@ def test_names_are_kept_as_they_were_given_and_as_often() -> None:
         ("/dev/null", ["is a device"]),
         ("phto.jpg", ["there is no such file; did you mean 'photo.jpg'?"]),
         ("absent/photo.jpg", ["nor a folder absent"]),
-        ("*.png", ["nothing matches this pattern"]),
-        ("*.JPG", ["nothing matches; 1 would if capital and small letters were the same"]),
-        ("*.txt", ["what matches are not images (1 .txt)"]),
-        ("empty", ["there is no image in this folder"]),
+        ("*.png", ["no file matches this pattern"]),
+        ("*.JPG", ["no file matches; ignoring case, 1 would"]),
+        ("*.txt", ["the files that match are not images (1 .txt)"]),
+        ("empty", ["there are no images in this folder"]),
         ("", ["there is no such file"]),
     ],
 )
@@ -160,7 +160,7 @@ def test_names_that_look_like_the_beginning_of_an_image_are_names() -> None:
         (b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01", "list: is a JPEG image, not a list of names"),
         (b"<!DOCTYPE html><html>", "list: is a web page"),
         (b"\x01\x02\x03", "list: is not text"),
-        (b"\n \n", "list: no names of images in it"),
+        (b"\n \n", "list: has no names of images"),
     ],
 )
 def test_what_is_not_a_list_is_named(data: bytes, words: str) -> None:
@@ -189,5 +189,5 @@ def test_images_of_a_store_are_read_by_object_and_by_prefix(minio_bucket: str) -
         "/absent",
     ]
     assert [source.read() for source in found.images[:4]] == [b"b9.jpg", b"b10.jpg", b"deep/c.png", b"b9.jpg"]
-    assert found.images[4].fault == "there is no image at or below this URI"
+    assert found.images[4].fault == "there are no images at or below this URI"
     assert dict(found.left_out) == {".txt": 1}

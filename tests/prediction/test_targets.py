@@ -56,7 +56,7 @@ def test_the_folder_of_the_images_is_refused(output: str) -> None:
 
 def test_a_picture_of_somebody_else_is_not_written_over_and_an_own_one_is() -> None:
     save(Path("out/x.jpg"))
-    with pytest.raises(InputError, match="out/x.jpg: is there, and was not drawn by this command"):
+    with pytest.raises(InputError, match="out/x.jpg: exists, and was not drawn by this command"):
         planned("a/x.jpg")
     for name in ("x.jpg", "x.png"):
         Path("out", name).unlink(missing_ok=True)

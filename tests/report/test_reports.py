@@ -256,9 +256,9 @@ def test_an_ap_of_zero_is_said_in_report_and_card(ap: float | None, words: str) 
 
 
 def test_the_model_card_says_what_the_data_was_found_to_have() -> None:
-    dataset = {"name": "cells", "digest": "d", "findings": ["exact doubles of boxes: 3, left out"]}
+    dataset = {"name": "cells", "digest": "d", "findings": ["exact duplicates of boxes: 3; left out"]}
     card = model_card({"model": "m", "classes": ["a"], "dataset": dataset}, {})
-    assert "What the validation of cells found:\n\n- exact doubles of boxes: 3, left out" in card
+    assert "What the validation of cells found:\n\n- exact duplicates of boxes: 3; left out" in card
     assert "its validation noted nothing" in model_card({"dataset": {**dataset, "findings": []}}, {})
 
 
@@ -269,7 +269,7 @@ def test_the_data_report_shows_findings_as_text() -> None:
     )
     page = dataset_report(manifest, {})
     assert HOSTILE not in page
-    assert "1 234 file names that match a file" in text_of(page)
+    assert "1 234 file names that differ from the file" in text_of(page)
     assert "every annotation and every image is as it should be" in text_of(
         dataset_report(manifest.model_copy(update={"findings": ()}), {})
     )

@@ -116,8 +116,8 @@ def _splits(tree: Tree, files: list[_File], left_out: list[str]) -> dict[str, Sp
             if split in REQUIRED_SPLITS:
                 folder = file.token if file.is_named else split
                 raise LayoutProblem(
-                    f"{file.path} has no image folder {folder}/ beside it, nor images/{folder}/; "
-                    "put the images of the split there"
+                    f"{file.path} has no image folder {folder}/ next to it, nor images/{folder}/; "
+                    "put the images of the split in one of them"
                 )
             if file.split:
                 left_out.append(f"{file.path} has no image folder {file.token}/")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from kubeyolo.file_kinds import IMAGE_SUFFIXES, UNREAD_IMAGE_SUFFIXES
+
 _MEANINGS = {
     "train": "train",
     "training": "train",
@@ -73,12 +75,9 @@ _YEAR = re.compile(r"(?<=[a-z])\d{4}$|^\d{4}$")
 IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img", "data", "pictures", "photos", "frames")
 """Names of folders of images, in lower case, the usual ones first."""
 
-_IMAGE_SUFFIXES = ("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "dib", "webp", "tif", "tiff")
-# Of images that may not be read, but are images all the same.
-_OTHER_IMAGE_SUFFIXES = ("gif", "heic", "heif", "avif", "jp2", "ppm", "pgm", "pbm", "pnm")
 _ARCHIVE_SUFFIXES = ("zip", "tar", "gz", "tgz", "bz2", "xz", "7z", "rar", "zst")
 KINDS = {
-    **dict.fromkeys((*_IMAGE_SUFFIXES, *_OTHER_IMAGE_SUFFIXES), "image"),
+    **dict.fromkeys((suffix[1:] for suffix in IMAGE_SUFFIXES | UNREAD_IMAGE_SUFFIXES), "image"),
     **dict.fromkeys(_ARCHIVE_SUFFIXES, "archive"),
     **dict.fromkeys(("yaml", "yml"), "yaml"),
     **{
@@ -89,7 +88,7 @@ KINDS = {
 """What a file is by its suffix in lower case."""
 
 _LEFTOVERS = frozenset({"thumbs.db", "desktop.ini", "license", "licence", "license.txt", "license.md"})
-_LEFTOVER_FOLDERS = frozenset({"__macosx", ".ipynb_checkpoints", ".git", "__pycache__", "@eadir"})
+_LEFTOVER_FOLDERS = frozenset({"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information"})
 
 
 def is_leftover_folder(name: str) -> bool:

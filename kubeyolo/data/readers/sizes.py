@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from kubeyolo.data.headers import ImageFault, read_file_header
-
-_FIRST_TURNED = 5
-"""EXIF orientations from this one on exchange width and height."""
+from kubeyolo.data.headers import size_of_file
 
 
 def shown_sizes(folder: Path, names: Sequence[str]) -> list[tuple[int, int] | None]:
@@ -19,13 +16,4 @@ def shown_sizes(folder: Path, names: Sequence[str]) -> list[tuple[int, int] | No
     A file that is missing or damaged is found again, and named, when the images are checked.
     """
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="kubeyolo-sizes") as pool:
-        return list(pool.map(lambda name: _shown_size(folder / name), names))
-
-
-def _shown_size(path: Path) -> tuple[int, int] | None:
-    try:
-        header = read_file_header(path)
-    except (OSError, ImageFault):
-        return None
-    is_turned = header.orientation >= _FIRST_TURNED
-    return (header.height, header.width) if is_turned else (header.width, header.height)
+        return list(pool.map(lambda name: size_of_file(folder / name), names))
