@@ -212,7 +212,7 @@ class _SplitWriter:
         self._split = split
         self._index = index
         self._images = folder.images(split)
-        self._annotations = Path(folder.files(split).annotations).name
+        self._annotations = Path(folder.files(split).annotations).name or "the data set"
         self._findings = findings
         self._faults = 0
         self._names: FileNames | None = None
@@ -220,7 +220,7 @@ class _SplitWriter:
     def write(
         self, limit: int, reading: Reading
     ) -> tuple[SplitManifest, tuple[SplitIndex, list[str]], list[_Compared]]:
-        """Write shards and index; return the manifest of the split, its index with sha256 sums, and what is compared."""
+        """Write shards and index; return the manifest of the split, its index with checksums, and what is compared."""
         writer = ShardWriter(self._work, self._split, limit)
         places: list[tuple[int, int]] = []
         lengths: list[int] = []
