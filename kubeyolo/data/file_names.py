@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from kubeyolo.data.columns import is_text
+from kubeyolo.data.layouts.names import is_image_name
 
 _LONGEST = 255
 """Bytes of a name of a file or folder; no usual file system has longer ones."""
@@ -47,6 +48,7 @@ class FileNames:
         self._paths = set(paths)
         self._by_key: dict[str, list[str]] | None = None
         self._by_stem: dict[str, list[str]] = {}
+        self._is_folder: dict[str, bool] = {}
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -78,11 +80,15 @@ class FileNames:
         Two splits often have files of the same name: ``val/1.jpg`` is not the ``1.jpg`` of train.
         """
         for start in range(len(dropped)):
-            inside = "/".join([*dropped[start:], path])
-            if ".." not in dropped[start:]:
-                other = self.folder.parent / inside
-                if other.is_file() and os.path.realpath(other) != os.path.realpath(self.folder / path):
-                    return inside
+            above = "/".join(dropped[start:])
+            if above not in self._is_folder:
+                is_inside = ".." not in dropped[start:]
+                self._is_folder[above] = is_inside and (self.folder.parent / above).is_dir()
+            if not self._is_folder[above]:
+                continue
+            other = self.folder.parent / above / path
+            if other.is_file() and os.path.realpath(other) != os.path.realpath(self.folder / path):
+                return f"{above}/{path}"
         return ""
 
     def _index(self) -> dict[str, list[str]]:
@@ -94,7 +100,8 @@ class FileNames:
                 parts = _folded(_plain(path)).split("/")
                 for start in range(len(parts)):
                     by_key["/".join(parts[start:])].append(path)
-                by_stem[posixpath.splitext(parts[-1])[0]].append(path)
+                if is_image_name(path):
+                    by_stem[posixpath.splitext(parts[-1])[0]].append(path)
             self._by_key, self._by_stem = dict(by_key), dict(by_stem)
         return self._by_key
 

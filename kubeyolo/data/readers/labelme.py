@@ -98,8 +98,9 @@ def _read_file(path: Path, image: str) -> LabelledImage:
     for number, shape in enumerate(shapes):
         where = f"{path}: shapes[{number}]"
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
-            label = shape.get("label") if isinstance(shape, dict) else shape
-            raise InputError(f"{where} has the label {str(label)[:80]!r}; write the name of its class as text")
+            label = shape.get("label") if isinstance(shape, dict) else None
+            what = f"the label {str(label)[:80]}, not a text" if label else "no label"
+            raise InputError(f"{where} has {what}; write the name of its class")
         kind = shape.get("shape_type") or "polygon"
         if kind in _WITHOUT_BOX:
             found.without_box.append(str(kind))

@@ -90,6 +90,7 @@ class _LabelFinder:
         self._folded: dict[str, list[str]] = {}
         for path in sorted(self._known):
             self._folded.setdefault(path.casefold(), []).append(path)
+        self._root = root
         self._where = str(root / files.annotations)
         self._labels = f"{files.annotations}/" if files.annotations else ""
         self._images = f"{files.images}/" if files.images else ""
@@ -126,7 +127,17 @@ class _LabelFinder:
     def without_image(self) -> list[str]:
         """Return the label files in the folder of labels that belong to no image that was asked for."""
         left = (path for path in self._known - self._used if path.startswith(self._labels))
-        return sorted(path for path in left if path.rpartition("/")[2][: -len(".txt")].lower() not in LABELS.others)
+        named = (path for path in left if path.rpartition("/")[2][: -len(".txt")].lower() not in LABELS.others)
+        return sorted(path for path in named if _has_boxes(self._root / path))
+
+
+def _has_boxes(path: Path) -> bool:
+    """Tell whether a text file begins with a line of numbers: others are notes, or without boxes."""
+    try:
+        words = next(iter(read_text_file(path).splitlines()), "").split()
+        return len([float(word) for word in words]) >= 5
+    except (InputError, ValueError):
+        return False
 
 
 def _label_paths(stem: str, labels: str, images: str) -> Iterator[str]:
