@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kubeyolo.data.box_forms import FORMS
 from kubeyolo.data.boxes import Boxes, ImagesOfBoxes, read_boxes
 from kubeyolo.data.categories import Categories, join_categories
-from kubeyolo.data.columns import duplicates, places_of, read_keys, refuse, shown, whole_numbers
+from kubeyolo.data.columns import places_of, read_keys, refuse, shown, whole_numbers
 from kubeyolo.data.file_names import FileNames, NameMatch, is_file_name
 from kubeyolo.data.findings import Findings
 from kubeyolo.data.headers import size_of_file
@@ -19,6 +20,9 @@ from kubeyolo.data.raw import RawSplit
 from kubeyolo.errors import InputError
 
 _LARGEST_SIDE = 1 << 30
+_LEAVE_OUT = frozenset({"image_unknown", "box_empty", "box_absent", "box_not_finite", "shape_without_box"})
+"""Codes of findings that say why boxes are left out."""
+
 
 
 @dataclass(frozen=True)
@@ -61,27 +65,93 @@ def check_annotations(sources: Sources, findings: Findings, apply_orientation: b
             class different ids.
     """
     raws = {split: raw for split, raw in sources.raws.items() if _is_usable(split, raw, sources, findings)}
+    while True:
+        own = findings.apart()
+        raws = _with_equal_classes(raws, sources, findings)
+        categories = join_categories(raws, own)
+        read = {}
+        for split in sorted(raws):
+            found = _read_sound_split(split, raws[split], sources, categories, findings, apply_orientation)
+            if found is not None:
+                read[split] = found
+        if len(read) == len(raws):
+            break
+        # Classes that only a split had which is left out are no classes.
+        raws = {split: raw for split, raw in raws.items() if split in read}
+    read = _in_one_form(read, raws, sources, categories, apply_orientation)
     for noted in (noted for raw in raws.values() for noted in raw.noted):
         findings.add(noted.code, noted.first, noted.count, noted.note)
-    categories = join_categories(raws, findings)
-    splits: dict[str, SplitIndex] = {}
-    for split in sorted(raws):
-        own = findings.apart()
+    findings.join(own.found())
+    for _, others in read.values():
+        findings.join(others.found())
+    splits = {split: index for split, (index, _) in read.items()}
+    return Annotations(categories.names, categories.ids, splits, categories.texts)
+
+
+def _with_equal_classes(raws: Mapping[str, RawSplit], sources: Sources, findings: Findings) -> dict[str, RawSplit]:
+    """Return the splits without optional ones whose categories are at fault or have other ids."""
+    kept = {split: raw for split, raw in raws.items() if split in sources.required}
+    for split in sorted(set(raws) - set(kept)):
         try:
-            splits[split] = _read_split(raws[split], sources.images[split], categories, own, apply_orientation)
-            if split in sources.with_boxes:
-                if not splits[split].boxes:
-                    # Why none is left says more than that none is.
-                    own.check()
-                refuse_no_boxes(raws[split].where, split, splits[split])
+            join_categories({**kept, split: raws[split]}, findings.apart())
         except InputError as error:
-            if split in sources.required:
+            if not kept:
                 raise
-            splits.pop(split, None)
             findings.add("split_left_out", f"split {split!r}: {error}")
             continue
-        findings.join(own.found())
-    return Annotations(categories.names, categories.ids, splits, categories.texts)
+        kept[split] = raws[split]
+    return kept
+
+
+_Read = tuple[SplitIndex, Findings]
+
+
+def _read_sound_split(
+    split: str,
+    raw: RawSplit,
+    sources: Sources,
+    categories: Categories,
+    findings: Findings,
+    apply_orientation: bool,
+    assumed: str = "",
+) -> _Read | None:
+    """Return the index of a split and what was found in it; None for an optional one that is left out for a fault."""
+    own = findings.apart()
+    try:
+        index = _read_split(raw, sources.images[split], categories, own, apply_orientation, assumed)
+        if split in sources.with_boxes and (not index.boxes or index.box_crowd.all()):
+            # Why none is left says more than that none is.
+            own.check()
+            refuse_no_boxes(raw.where, split, index, own)
+        if split not in sources.required:
+            own.check()
+    except InputError as error:
+        if split in sources.required:
+            raise
+        findings.add("split_left_out", f"split {split!r}: {error}")
+        return None
+    return index, own
+
+
+def _in_one_form(
+    read: dict[str, _Read],
+    raws: Mapping[str, RawSplit],
+    sources: Sources,
+    categories: Categories,
+    apply_orientation: bool,
+) -> dict[str, _Read]:
+    """Read splits again that are too small to tell the form of their boxes, as the form that another split has.
+
+    It is only done where the configuration says that boxes of this form are read so.
+    """
+    codes = {split: {each.code for each in own.found() if each.action == "mend"} for split, (_, own) in read.items()}
+    assumed = next((form for form in FORMS if any(form in found for found in codes.values())), "")
+    result = dict(read)
+    for split, (_, own) in read.items():
+        if assumed and not codes[split].intersection(FORMS):
+            again = _read_sound_split(split, raws[split], sources, categories, own.apart(), apply_orientation, assumed)
+            result[split] = again or read[split]
+    return result
 
 
 def note_classes(classes: Sequence[str], splits: Mapping[str, SplitIndex], findings: Findings) -> None:
@@ -109,8 +179,8 @@ def _is_usable(split: str, raw: RawSplit, sources: Sources, findings: Findings) 
     return True
 
 
-def refuse_no_boxes(where: str, split: str, index: SplitIndex) -> None:
-    """Refuse a split in which no box is an object to train on: no boxes, or crowds alone.
+def refuse_no_boxes(where: str, split: str, index: SplitIndex, findings: Findings | None = None) -> None:
+    """Refuse a split without boxes that are no crowds; what was left out, by ``findings``, is told.
 
     Raises:
         InputError: It has none; the message says why where that is known.
@@ -120,7 +190,20 @@ def refuse_no_boxes(where: str, split: str, index: SplitIndex) -> None:
     why = ""
     if index.boxes:
         why = f": all {index.boxes} have iscrowd 1, as masks of a brush tool are exported; write iscrowd 0 for objects"
+    left_out = [each for each in findings.found() if each.code in _LEAVE_OUT] if findings is not None else []
+    if left_out and not index.boxes:
+        why = f"; {', '.join(each.words() for each in left_out)}"
     raise InputError(f"{where}: split {split!r} has no boxes (crowds not counted){why or '; annotate some objects'}")
+
+
+def _note_texts(raw: RawSplit, findings: Findings) -> None:
+    """Note ids of images and categories that annotations write as texts or fractions though they are numbers."""
+    for key, column in (("image_id", raw.boxes.image_ids), ("category_id", raw.boxes.category_ids)):
+        mended = whole_numbers(column).mended
+        if len(mended):
+            first = int(mended[0])
+            label = f"{raw.where}: annotation {raw.boxes.ids[first]}"
+            findings.add("number_as_text", f"{label} has the {key} {shown(column[first])}", len(mended))
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +218,12 @@ class _Images:
 
 
 def _read_split(
-    raw: RawSplit, files: FileNames, categories: Categories, findings: Findings, apply_orientation: bool
+    raw: RawSplit,
+    files: FileNames,
+    categories: Categories,
+    findings: Findings,
+    apply_orientation: bool,
+    assumed: str,
 ) -> SplitIndex:
     images = _read_images(raw, files, findings, apply_orientation)
     boxes = raw.boxes
@@ -158,7 +246,8 @@ def _read_split(
         known,
     )
     image = np.where(place >= 0, images.record[place], -1) if len(place) else place
-    checked = read_boxes(boxes, image, classes, ImagesOfBoxes(raw.where, images.names, images.size), findings)
+    _note_texts(raw, findings)
+    checked = read_boxes(boxes, image, classes, ImagesOfBoxes(raw.where, images.names, images.size), findings, assumed)
     return _sorted_index(images, checked)
 
 
@@ -173,9 +262,9 @@ def _read_images(raw: RawSplit, files: FileNames, findings: Findings, apply_orie
     names = _file_names(raw, files, findings)
     first, record = _merged(raw, keys.numbers, names, findings)
     kept_names = [names[i] for i in first]
-    size = _sizes(raw, first, kept_names, files, findings, apply_orientation)
     texts = [keys.texts[i] for i in first] if keys.texts is not None else None
-    return _Images(keys.numbers[first], texts, kept_names, size, record)
+    images = _Images(keys.numbers[first], texts, kept_names, np.zeros((len(first), 2), np.int64), record)
+    return replace(images, size=_sizes(raw, images, files, findings, apply_orientation))
 
 
 def _file_names(raw: RawSplit, files: FileNames, findings: Findings) -> list[str]:
@@ -204,65 +293,76 @@ def _file_names(raw: RawSplit, files: FileNames, findings: Findings) -> list[str
 def _merged(
     raw: RawSplit, numbers: NDArray[np.int64], names: list[str], findings: Findings
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Join records of the same file; return the first record of each image, and the image of each record."""
+    """Join records of the same file; return the record that stands for each image, and the image of each record."""
     ids = raw.images.ids
     order: dict[str, int] = {}
     record = np.array([order.setdefault(name, len(order)) for name in names], np.int64)
-    first = np.unique(record, return_index=True)[1]
-    sizes = list(zip(raw.images.widths, raw.images.heights, strict=True))
-    repeated = duplicates(record)
-
-    def describe(i: int) -> str:
-        return (
-            f"{raw.where}: images {ids[first[record[i]]]} and {ids[i]} have the same file_name {raw.images.names[i]!r}"
-        )
-
-    others = [int(i) for i in repeated if sizes[i] != sizes[first[record[i]]]]
-    refuse(others, lambda i: f"{describe(i)} and other sizes", "list each file once")
-    findings.add_cases("image_listed_twice", repeated, describe)
+    # The lowest id stays, in whatever order the file lists them.
+    by_id = np.lexsort((numbers, record))
+    first = by_id[np.unique(record[by_id], return_index=True)[1]]
+    repeated = np.setdiff1d(np.arange(len(record)), first)
+    findings.add_cases(
+        "image_listed_twice",
+        repeated,
+        lambda i: f"{raw.where}: {_pair(raw, first[record[i]], i)}",
+    )
     # An id stands for one file.
-    same_id = [int(i) for i in duplicates(numbers) if record[i] != record[np.flatnonzero(numbers == numbers[i])[0]]]
-    refuse(same_id, lambda i: f"{raw.where}: image id {ids[i]} is used twice (images[{i}])", "make ids unique")
+    _, firsts, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+    refuse(
+        np.flatnonzero(record != record[firsts[inverse]]),
+        lambda i: f"{raw.where}: image id {ids[i]} is used twice (images[{i}])",
+        "make ids unique",
+    )
     return first, record
 
 
+def _pair(raw: RawSplit, i: int, j: int) -> str:
+    return f"images {raw.images.ids[i]} and {raw.images.ids[j]} have the same file_name {raw.images.names[j]!r}"
+
+
 def _sizes(
-    raw: RawSplit,
-    first: NDArray[np.int64],
-    names: list[str],
-    files: FileNames,
-    findings: Findings,
-    apply_orientation: bool,
+    raw: RawSplit, images: _Images, files: FileNames, findings: Findings, apply_orientation: bool
 ) -> NDArray[np.int64]:
     """Return width and height (I, 2): of the annotations, or of the file where these do not say it."""
-    where, ids = raw.where, raw.images.ids
-    columns = [[column[i] for i in first] for column in (raw.images.widths, raw.images.heights)]
+    columns = (raw.images.widths, raw.images.heights)
     numbers = [whole_numbers(column) for column in columns]
-    size = np.stack([found.values for found in numbers], 1)
+    listed = np.stack([found.values for found in numbers], 1)
+    is_known = ((listed > 0) & (listed <= _LARGEST_SIDE)).all(1)
 
     def describe(i: int) -> str:
         width, height = (column[i] for column in columns)
-        if width is None and height is None:
-            return f"{where}: image {ids[first[i]]} has no size"
-        return f"{where}: image {ids[first[i]]} has the size {shown(width)} x {shown(height)}"
+        size = "no size" if width is None and height is None else f"the size {shown(width)} x {shown(height)}"
+        return f"{raw.where}: image {raw.images.ids[i]} has {size}"
 
-    unknown = np.flatnonzero(((size <= 0) | (size > _LARGEST_SIDE)).any(1))
-    mended = np.setdiff1d(np.union1d(numbers[0].mended, numbers[1].mended), unknown)
-    findings.add_cases("number_as_text", mended, describe)
-    findings.add_cases("size_unknown", unknown, describe)
+    best = np.lexsort((~is_known, images.record))
+    best = best[np.unique(images.record[best], return_index=True)[1]]
+    size = listed[best]
+    other = np.flatnonzero(is_known & (listed != size[images.record]).any(1))
+    refuse(
+        other,
+        lambda i: f"{raw.where}: {_pair(raw, int(best[images.record[i]]), i)} and other sizes",
+        "list each file once",
+    )
+    unknown = np.flatnonzero(~is_known[best])
+    mended = np.union1d(numbers[0].mended, numbers[1].mended)
+    findings.add_cases("number_as_text", mended[is_known[mended]], describe)
+    findings.add_cases("size_unknown", best[unknown], describe)
     for i in unknown:
         # A file that cannot be read is reported when images are checked; until then it may have any size.
-        size[i] = size_of_file(files.folder / names[i], apply_orientation) or (_LARGEST_SIDE, _LARGEST_SIDE)
+        size[i] = size_of_file(files.folder / images.names[i], apply_orientation) or (_LARGEST_SIDE, _LARGEST_SIDE)
     return size
 
 
 def _sorted_index(images: _Images, boxes: Boxes) -> SplitIndex:
-    """Order images by file name, and boxes by image, then id."""
+    """Order images by file name, and boxes by image, then id; ids that are made follow what the boxes are."""
     order = np.array(sorted(range(len(images.names)), key=images.names.__getitem__), np.int64)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     image = rank[boxes.image]
-    box_order = np.lexsort((boxes.ids, image))
+    if boxes.has_ids:
+        box_order = np.lexsort((boxes.ids, image))
+    else:
+        box_order = np.lexsort((boxes.area, boxes.crowd, *boxes.xywh.T[::-1], boxes.classes, image))
     start = np.zeros(len(order) + 1, np.int64)
     np.cumsum(np.bincount(image, minlength=len(order)), out=start[1:])
     return SplitIndex(
@@ -272,7 +372,7 @@ def _sorted_index(images: _Images, boxes: Boxes) -> SplitIndex:
         width=images.size[order, 0].astype(np.int32),
         height=images.size[order, 1].astype(np.int32),
         box_start=start,
-        box_id=boxes.ids[box_order],
+        box_id=boxes.ids[box_order] if boxes.has_ids else np.arange(1, len(box_order) + 1, dtype=np.int64),
         box_class=boxes.classes[box_order].astype(np.int32),
         box_xywh=np.ascontiguousarray(boxes.xywh[box_order]),
         box_area=boxes.area[box_order],

@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kubeyolo.data.columns import read_keys, real_number, refuse, shown, whole_number
+from kubeyolo.data.box_forms import SYSTEMATIC_LEAST, TOLERANCE, in_pixels
+from kubeyolo.data.columns import duplicates, read_keys, real_number, refuse, shown, whole_number
 from kubeyolo.data.findings import Findings
 from kubeyolo.data.masks import mask_box
 from kubeyolo.data.raw import RawBoxes
 
-TOLERANCE = 1.0
-"""Pixels by which a box may leave its image without a finding; it is clipped. Published COCO has such boxes."""
+_SYSTEMATIC_BEYOND, _SYSTEMATIC_OFF = 1 / 3, 0.1
+"""Shares of boxes far beyond their image, and wholly off it, from which on they are no slips."""
 
-_SYSTEMATIC_BEYOND, _SYSTEMATIC_OFF, _SYSTEMATIC_LEAST = 1 / 3, 0.1, 3
-"""Shares of boxes beyond their image, and entirely outside it, that are not accidental; the least number of them."""
+_FAR_PIXELS, _FAR_SHARE = 3.0, 0.03
+"""Pixels, and share of a side, by which a box leaves its image farther than by rounding or a slip of the hand."""
 
-_MIXED_SHARE = 0.005
-"""Share of boxes within 0 to 1 above which a file in pixels counts as mixed; below, they are slivers."""
+_LARGEST = 2.0**31
+"""Pixels beyond which a number cannot be a coordinate."""
 
 _CROWD_SHARE = 0.05
 _WHOLE_SHARE, _WHOLE_LEAST, _WHOLE_COVER = 0.5, 10, 0.98
@@ -34,7 +35,9 @@ _FORMS = (
     ("x", "y", "w", "h"),
     ("xmin", "ymin", "xmax", "ymax"),
     ("x1", "y1", "x2", "y2"),
+    ("left", "top", "right", "bottom"),
 )
+_FAR_CORNERS = frozenset({"xmax", "x2", "right"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +45,13 @@ class Boxes:
     """The annotations of a split (B) in file order.
 
     Attributes:
-        ids: int64, unique.
+        ids: int64, unique; positions in the file where the file has no ids that can be kept.
         image: int64: position of the image.
         classes: int64: class number.
         xywh: float64 (B, 4): left, top, width, height in pixels.
         area: float64: square pixels.
         crowd: bool.
+        has_ids: Whether the ids are those of the file.
     """
 
     ids: NDArray[np.int64]
@@ -56,6 +60,7 @@ class Boxes:
     xywh: NDArray[np.float64]
     area: NDArray[np.float64]
     crowd: NDArray[np.bool_]
+    has_ids: bool = True
 
     def kept(self, mask: NDArray[np.bool_]) -> Boxes:
         """Return the boxes where the mask (B,) is true."""
@@ -75,7 +80,12 @@ class ImagesOfBoxes:
 
 
 def read_boxes(
-    raw: RawBoxes, image: NDArray[np.int64], classes: NDArray[np.int64], images: ImagesOfBoxes, findings: Findings
+    raw: RawBoxes,
+    image: NDArray[np.int64],
+    classes: NDArray[np.int64],
+    images: ImagesOfBoxes,
+    findings: Findings,
+    assumed: str = "",
 ) -> Boxes:
     """Return the boxes of a split, mended where that is right.
 
@@ -85,6 +95,7 @@ def read_boxes(
         classes: Class number of each annotation; all are known.
         images: The images.
         findings: Receives what was mended and what is to be refused.
+        assumed: The form that the boxes of another split have; see :func:`kubeyolo.data.box_forms.in_pixels`.
 
     Raises:
         InputError: A box is not four numbers, or a crowd flag is not 0 or 1.
@@ -92,21 +103,36 @@ def read_boxes(
     where = images.where
     ids = _read_ids(raw, where, findings)
 
+    def label(i: int) -> str:
+        return f"{where}: annotation {raw.ids[i] if raw.ids[i] is not None else f'number {i}'}"
+
     def name(i: int) -> str:
-        label = raw.ids[i] if raw.ids[i] is not None else f"number {i}"
-        return f"{where}: annotation {label} has the bbox {_box_text(raw.boxes[i])}"
+        if i in masked:
+            return f"{label(i)} has a mask with the box {_box_text(xywh[i].tolist())}"
+        return f"{label(i)} has the bbox {_box_text(raw.boxes[i])}"
 
     unlisted = np.flatnonzero(image < 0)
-    _add(findings, "image_unknown", unlisted, lambda i: f"{where}: annotation {raw.ids[i]} of image {raw.image_ids[i]}")
-    xywh, has_box = _read_xywh(raw, name, where, findings)
+    _add(findings, "image_unknown", unlisted, lambda i: f"{label(i)} of image {shown(raw.image_ids[i])}")
+    masked: set[int] = set()
+    xywh, has_box = _read_xywh(raw, name, label, masked, findings)
     crowd = _read_crowd(raw, where, findings)
     kept = has_box & (image >= 0)
     at = np.flatnonzero(kept)
-    boxes = Boxes(ids, image, classes, xywh, _read_areas(raw, where, findings), crowd).kept(kept)
-    boxes = _in_pixels(boxes, images, lambda i: name(int(at[i])), findings)
-    boxes = _within_images(boxes, images, lambda i: name(int(at[i])), findings)
-    boxes = _once(boxes, images, findings)
-    _note_habits(boxes, images, findings)
+    has_ids = ids is not None
+    numbers = np.arange(1, len(raw.ids) + 1, dtype=np.int64) if ids is None else ids
+    boxes = Boxes(numbers, image, classes, xywh, _read_areas(raw, where, findings), crowd, has_ids).kept(kept)
+
+    def name_kept(i: int) -> str:
+        return name(int(at[i]))
+
+    size = images.size[boxes.image].astype(np.float64)
+    boxes = replace(boxes, xywh=in_pixels(boxes.xywh, size, boxes.area, name_kept, findings, assumed))
+    boxes = _in_order(boxes, name_kept, findings)
+    boxes, rest = _within_images(boxes, images, name_kept, findings)
+    at = at[rest]
+    boxes, rest = _once(boxes, lambda i: f"{label(int(at[i]))} in image {images.names[boxes.image[i]]!r}", findings)
+    at = at[rest]
+    _note_habits(boxes, images, lambda i: label(int(at[i])), findings)
     return boxes
 
 
@@ -122,30 +148,31 @@ def _add(findings: Findings, code: str, bad: NDArray[np.int64] | Sequence[int], 
     findings.add_cases(code, bad, describe)
 
 
-def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.int64]:
-    """Return ids that are unique: those of the file, or numbers from 1 on where these are absent or repeated."""
+def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.int64] | None:
+    """Return the ids of the file where they are unique numbers; None where they are to be numbered anew."""
+
+    def describe(i: int) -> str:
+        return f"{where}: annotations[{i}] has id {shown(raw.ids[i])}"
+
     if any(value is None for value in raw.ids):
         absent = [i for i, value in enumerate(raw.ids) if value is None]
         _add(findings, "id_twice", absent, lambda i: f"{where}: annotations[{i}] has no id")
-        return np.arange(1, len(raw.ids) + 1, dtype=np.int64)
-    keys = read_keys(raw.ids, lambda i: f"{where}: annotations[{i}] has id {shown(raw.ids[i])}")
-    _add(findings, "number_as_text", keys.mended, lambda i: f"{where}: annotations[{i}] has id {shown(raw.ids[i])}")
+        return None
+    keys = read_keys(raw.ids, describe)
+    _add(findings, "number_as_text", keys.mended, describe)
     if keys.texts is not None:
-        return np.arange(1, len(raw.ids) + 1, dtype=np.int64)
-    unique = len(np.unique(keys.numbers))
-    if unique == len(keys.numbers):
-        return keys.numbers
-    first = np.unique(keys.numbers, return_index=True)[1]
-    repeated = np.setdiff1d(np.arange(len(keys.numbers)), first)
+        findings.add("id_as_text", describe(0), len(keys.texts))
+        return None
+    repeated = duplicates(keys.numbers)
     _add(findings, "id_twice", repeated, lambda i: f"{where}: annotation id {raw.ids[i]} is used twice")
-    return np.arange(1, len(raw.ids) + 1, dtype=np.int64)
+    return None if len(repeated) else keys.numbers
 
 
 def _read_xywh(
-    raw: RawBoxes, name: Callable[[int], str], where: str, findings: Findings
+    raw: RawBoxes, name: Callable[[int], str], label: Callable[[int], str], masked: set[int], findings: Findings
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the boxes (B, 4), and a mask (B,) of the annotations that have one: four finite numbers."""
-    xywh = _numbers(raw.boxes)
+    """Return the boxes (B, 4) and which of them there are: four finite numbers; fill ``masked`` with those of masks."""
+    xywh = None if raw.masks else _numbers(raw.boxes)
     has_box = np.ones(len(raw.boxes), bool)
     if xywh is None:
         xywh = np.zeros((len(raw.boxes), 4))
@@ -157,13 +184,14 @@ def _read_xywh(
             has_box[i] = row is not None
             positions[code].append(i)
         refuse(positions["bad"], lambda i: f"{name(i)}, not four numbers", "write [left, top, width, height]")
+        masked.update(positions["mask"])
         _add(findings, "box_form", positions["form"], name)
-        _add(findings, "box_from_mask", positions["mask"], lambda i: f"{where}: annotation {raw.ids[i]}")
-        _add(findings, "box_absent", positions["absent"], lambda i: f"{where}: annotation {raw.ids[i]}")
-    odd = np.flatnonzero(has_box & ~np.isfinite(xywh).all(1))
+        _add(findings, "box_from_mask", positions["mask"], label)
+        _add(findings, "box_absent", positions["absent"], label)
+    odd = np.flatnonzero(has_box & ~(np.abs(xywh) <= _LARGEST).all(1))
     _add(findings, "box_not_finite", odd, name)
     has_box[odd] = False
-    return xywh, has_box
+    return np.where(has_box[:, None], xywh, 0.0), has_box
 
 
 def _numbers(rows: Sequence[Any]) -> NDArray[np.float64] | None:
@@ -179,11 +207,20 @@ def _numbers(rows: Sequence[Any]) -> NDArray[np.float64] | None:
     return array.astype(np.float64)
 
 
+def is_without_box(value: Any) -> bool:
+    """Tell whether there is nothing where a box should be: no value, an empty one, or four zeros or nulls."""
+    if isinstance(value, list | tuple):
+        return not any(value) and (len(value) in (0, 4))
+    return value is None or (isinstance(value, str | dict) and not value)
+
+
 def _box_of(value: Any, mask: Any) -> tuple[Sequence[float] | None, str]:
     """Return a box and the form that it had: "", "form", "mask", "absent" or "bad"."""
-    if value is None or (isinstance(value, list | str | dict) and not value):
+    if is_without_box(value):
         box = mask_box(mask) if mask else None
-        return (box, "mask") if box else (None, "absent")
+        if box:
+            return box, "mask"
+        return (value, "") if value and None not in value else (None, "absent")
     if isinstance(value, list | tuple):
         numbers = [real_number(each) for each in value]
         if len(numbers) == 4 and None not in numbers:
@@ -195,7 +232,7 @@ def _box_of(value: Any, mask: Any) -> tuple[Sequence[float] | None, str]:
     elif isinstance(value, dict):
         form_keys = next((keys for keys in _FORMS if all(key in value for key in keys)), ())
         numbers = [real_number(value[key]) for key in form_keys]
-        if form_keys and form_keys[2] in ("xmax", "x2") and None not in numbers:
+        if form_keys and form_keys[2] in _FAR_CORNERS and None not in numbers:
             left, top, right, bottom = (float(each) for each in numbers if each is not None)
             return [left, top, right - left, bottom - top], "form"
     else:
@@ -243,64 +280,22 @@ def _read_crowd(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.boo
     return np.array(numbers, bool)
 
 
-def _in_pixels(boxes: Boxes, images: ImagesOfBoxes, name: Callable[[int], str], findings: Findings) -> Boxes:
-    """Return boxes that are [left, top, width, height] in pixels, whatever the file has."""
-    if not len(boxes.ids):
-        return boxes
-    size = images.size[boxes.image].astype(np.float64)
+def _in_order(boxes: Boxes, name: Callable[[int], str], findings: Findings) -> Boxes:
+    """Return boxes whose widths and heights are not negative, but for slips of arithmetic."""
     xywh = boxes.xywh
-    fractions = _look_like_fractions(xywh, size)
-    if fractions.all():
-        _add(findings, "box_fractions", np.flatnonzero(fractions), name)
-        xywh = xywh * np.concatenate([size, size], 1)
-    elif fractions.sum() >= max(1.0, _MIXED_SHARE * len(xywh)):
-        _add(findings, "boxes_mixed", np.flatnonzero(fractions), name)
-    if _look_like_corners(xywh, size, boxes.area):
-        _add(findings, "box_corners", np.arange(len(xywh)), name)
-        xywh = np.concatenate([xywh[:, :2], xywh[:, 2:] - xywh[:, :2]], 1)
-    elif _look_like_centres(xywh, size):
-        _add(findings, "box_centres", np.arange(len(xywh)), name)
-        xywh = np.concatenate([xywh[:, :2] - xywh[:, 2:] / 2, xywh[:, 2:]], 1)
     swapped = (xywh[:, 2:] <= -_ROUNDING).any(1)
-    if swapped.any():
-        _add(findings, "box_swapped", np.flatnonzero(swapped), name)
-        ends = xywh[:, :2] + xywh[:, 2:]
-        low, high = np.minimum(xywh[:, :2], ends), np.maximum(xywh[:, :2], ends)
-        xywh = np.where(swapped[:, None], np.concatenate([low, high - low], 1), xywh)
-    return replace(boxes, xywh=xywh)
+    if not swapped.any():
+        return boxes
+    _add(findings, "box_swapped", np.flatnonzero(swapped), name)
+    ends = xywh[:, :2] + xywh[:, 2:]
+    low, high = np.minimum(xywh[:, :2], ends), np.maximum(xywh[:, :2], ends)
+    return replace(boxes, xywh=np.where(swapped[:, None], np.concatenate([low, high - low], 1), xywh))
 
 
-def _look_like_fractions(xywh: NDArray[np.float64], size: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell which boxes lie within 0 to 1 and would be less than a pixel of an image of many."""
-    inside = ((xywh >= -1e-6) & (xywh <= 1 + 1e-6)).all(1) & (xywh[:, 2:] > 0).all(1)
-    result: NDArray[np.bool_] = inside & (size > 4).all(1)
-    return result
-
-
-def _look_like_corners(xywh: NDArray[np.float64], size: NDArray[np.float64], area: NDArray[np.float64]) -> bool:
-    """Tell whether boxes read as [x1, y1, x2, y2] fit their images and areas, and read as they should be do not."""
-    width, height = xywh[:, 2] - xywh[:, 0], xywh[:, 3] - xywh[:, 1]
-    if not ((width > 0) & (height > 0)).all() or (xywh[:, 2:] > size + TOLERANCE).any() or (xywh[:, :2] < -1).any():
-        return False
-    beyond = (xywh[:, :2] + xywh[:, 2:] > size + TOLERANCE).any(1).mean()
-    known = np.isfinite(area) & (area > 1)
-    ours = np.abs(area - width * height) <= 0.01 * area + 1
-    usual = np.abs(area - xywh[:, 2] * xywh[:, 3]) <= 0.01 * area + 1
-    told_by_area = known.any() and ours[known].mean() > 0.9 and usual[known].mean() < 0.1
-    denied_by_area = known.any() and usual[known].mean() > 0.9
-    return bool(told_by_area or (beyond > 0.1 and not denied_by_area and len(xywh) >= _SYSTEMATIC_LEAST))
-
-
-def _look_like_centres(xywh: NDArray[np.float64], size: NDArray[np.float64]) -> bool:
-    """Tell whether boxes fit as [x centre, y centre, width, height], and many do not as they should be read."""
-    low, high = xywh[:, :2] - xywh[:, 2:] / 2, xywh[:, :2] + xywh[:, 2:] / 2
-    fits = (low >= -TOLERANCE).all(1) & (high <= size + TOLERANCE).all(1)
-    beyond = (xywh[:, :2] + xywh[:, 2:] > size + TOLERANCE).any(1)
-    return bool(fits.all() and beyond.mean() > 0.1 and beyond.sum() >= _SYSTEMATIC_LEAST)
-
-
-def _within_images(boxes: Boxes, images: ImagesOfBoxes, name: Callable[[int], str], findings: Findings) -> Boxes:
-    """Return the boxes clipped to their image, without boxes of which nothing remains."""
+def _within_images(
+    boxes: Boxes, images: ImagesOfBoxes, name: Callable[[int], str], findings: Findings
+) -> tuple[Boxes, NDArray[np.bool_]]:
+    """Return the boxes cut at the border of their image, without those of which nothing is left; and which are left."""
     size = images.size[boxes.image].astype(np.float64)
     xywh = boxes.xywh
     low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
@@ -309,14 +304,17 @@ def _within_images(boxes: Boxes, images: ImagesOfBoxes, name: Callable[[int], st
     left = cut_high - cut_low
     empty = (left <= 0).any(1) | (beyond & (left < 1).any(1))
     off = empty & beyond
+    # A cut of a few pixels does no harm, however many boxes it meets.
+    slip = np.maximum(_FAR_PIXELS, _FAR_SHARE * size)
+    far = beyond & ((low < -slip) | (high > size + slip)).any(1)
 
     def describe(i: int) -> str:
         (width, height), file = images.size[boxes.image[i]], images.names[boxes.image[i]]
         return f"{name(i)}, outside its image {file!r} of {width} x {height}"
 
     count = len(xywh)
-    if beyond.sum() >= _SYSTEMATIC_LEAST and (
-        beyond.sum() > _SYSTEMATIC_BEYOND * count or off.sum() > _SYSTEMATIC_OFF * count
+    if beyond.sum() >= SYSTEMATIC_LEAST and (
+        far.sum() > _SYSTEMATIC_BEYOND * count or off.sum() > _SYSTEMATIC_OFF * count
     ):
         _add(findings, "boxes_outside", np.flatnonzero(beyond), describe)
     else:
@@ -326,7 +324,7 @@ def _within_images(boxes: Boxes, images: ImagesOfBoxes, name: Callable[[int], st
     moved = ((cut_low != low) | (cut_high != high)).any(1)
     cut = np.where(moved[:, None], np.concatenate([cut_low, left], 1), xywh) + 0.0
     area = _areas(boxes.area, cut, xywh, beyond & ~empty, name, findings)
-    return replace(boxes, xywh=cut, area=area).kept(~empty)
+    return replace(boxes, xywh=cut, area=area).kept(~empty), ~empty
 
 
 def _areas(
@@ -349,43 +347,34 @@ def _areas(
     return np.where(beyond, np.minimum(result, box), np.maximum(result, 0)) + 0.0
 
 
-def _once(boxes: Boxes, images: ImagesOfBoxes, findings: Findings) -> Boxes:
-    """Return the boxes without exact doubles: same image, class, box and crowd flag."""
-    if len(boxes.ids) < 2:
-        return boxes
+def _once(boxes: Boxes, name: Callable[[int], str], findings: Findings) -> tuple[Boxes, NDArray[np.bool_]]:
+    """Return the boxes without exact doubles (same image, class, box and crowd flag), and which of them are kept."""
     rows = np.empty((len(boxes.ids), 6), np.float64)
     rows[:, 0] = boxes.image
     rows[:, 1] = 2 * boxes.classes + boxes.crowd
     rows[:, 2:] = boxes.xywh
-    order = np.lexsort(rows.T[::-1])
+    # Of doubles the one with the lowest id stays, or the smallest area where ids are made: not the first in the file.
+    order = np.lexsort((boxes.ids if boxes.has_ids else boxes.area, *rows.T[::-1]))
     ordered = rows[order]
     repeated = np.zeros(len(rows), bool)
-    # lexsort is stable: the first in the file stays.
     repeated[order[1:]] = (ordered[1:] == ordered[:-1]).all(1)
-    _add(
-        findings,
-        "box_double",
-        np.flatnonzero(repeated),
-        lambda i: f"{images.where}: annotation {boxes.ids[i]} in image {images.names[boxes.image[i]]!r}",
-    )
-    return boxes.kept(~repeated)
+    _add(findings, "box_double", np.flatnonzero(repeated), name)
+    return boxes.kept(~repeated), ~repeated
 
 
-def _note_habits(boxes: Boxes, images: ImagesOfBoxes, findings: Findings) -> None:
-    """Note what is valid but rarely intended: many crowds, or mostly boxes of whole images."""
+def _note_habits(boxes: Boxes, images: ImagesOfBoxes, label: Callable[[int], str], findings: Findings) -> None:
+    """Note what is possible and seldom meant: mostly crowds, mostly boxes of whole images."""
     count = len(boxes.ids)
     crowds = int(boxes.crowd.sum())
     if crowds > _CROWD_SHARE * count:
-        first = int(boxes.ids[np.flatnonzero(boxes.crowd)[0]])
-        findings.add(
-            "crowd_many", f"{images.where}: annotation {first}", crowds, f"{100 * crowds / count:.0f} % of all"
-        )
+        first = int(np.flatnonzero(boxes.crowd)[0])
+        findings.add("crowd_many", label(first), crowds, f"{100 * crowds / count:.0f} % of all")
     size = images.size[boxes.image].astype(np.float64)
     whole = (boxes.xywh[:, 2:] >= _WHOLE_COVER * size).all(1)
     if whole.sum() >= max(_WHOLE_LEAST, _WHOLE_SHARE * count):
         first = int(np.flatnonzero(whole)[0])
         findings.add(
             "box_whole_image",
-            f"{images.where}: annotation {boxes.ids[first]} in image {images.names[boxes.image[first]]!r}",
+            f"{label(first)} in image {images.names[boxes.image[first]]!r}",
             int(whole.sum()),
         )

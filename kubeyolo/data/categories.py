@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,8 @@ def join_categories(splits: Mapping[str, RawSplit], findings: Findings) -> Categ
     origin: dict[object, str] = {}
     keys: dict[str, object] = {}
     missing: list[str] = []
-    lists = {split: _read(raw) for split, raw in splits.items()}
+    # A list of images without annotations may be without categories.
+    lists = {split: _read(raw, findings) for split, raw in splits.items() if raw.has_annotations or raw.categories.ids}
     used = {key for raw in splits.values() for key in _used_keys(raw)}
     for split, categories in lists.items():
         where = splits[split].where
@@ -97,14 +99,23 @@ def join_categories(splits: Mapping[str, RawSplit], findings: Findings) -> Categ
     return result
 
 
-def _read(raw: RawSplit) -> list[_Category]:
+def _read(raw: RawSplit, findings: Findings) -> list[_Category]:
     """Return the categories of a file, checked."""
     table, where = raw.categories, raw.where
     if not len(table.ids):
         raise InputError(f"{where}: 'categories' is empty; list the classes with id and name")
     bad = [i for i, name in enumerate(table.names) if not _is_name(name)]
-    refuse(bad, lambda i: f"{where}: category {table.ids[i]} has the name {shown(table.names[i])}", "name every class")
-    read_keys(table.ids, lambda i: f"{where}: categories[{i}] has id {shown(table.ids[i])}")
+    refuse(
+        bad,
+        lambda i: f"{where}: category {table.ids[i]} has the name {shown(table.names[i])}",
+        "give every class a name, in quotation marks",
+    )
+    keys = read_keys(table.ids, lambda i: f"{where}: categories[{i}] has id {shown(table.ids[i])}")
+    if len(keys.mended):
+        first = int(keys.mended[0])
+        findings.add(
+            "number_as_text", f"{where}: categories[{first}] has id {shown(table.ids[first])}", len(keys.mended)
+        )
     parents = [clean_name(parent) if isinstance(parent, str) else "" for parent in table.parents]
     names = [clean_name(str(name)) for name in table.names]
     return [
@@ -122,14 +133,14 @@ def _used_keys(raw: RawSplit) -> set[object]:
 
 def _without_parents(categories: list[_Category], used: set[object]) -> list[_Category]:
     """Leave out categories without boxes that are the supercategory of others, or the background, and exact repeats."""
-    kept: list[_Category] = []
-    for i, category in enumerate(categories):
-        has_children = any(other.parent == category.name for j, other in enumerate(categories) if j != i)
+    kept: dict[_Category, None] = {}
+    parents = Counter(category.parent for category in categories)
+    for category in categories:
+        has_children = parents[category.name] > (category.parent == category.name)
         is_above = has_children or category.name.casefold() in _BACKGROUND
-        if (is_above and category.key not in used) or category in kept:
-            continue
-        kept.append(category)
-    return kept or categories
+        if not is_above or category.key in used:
+            kept[category] = None
+    return list(kept) or categories
 
 
 def _refuse_other_ids(where: str, categories: list[_Category]) -> None:

@@ -130,8 +130,9 @@ def source_facts(source: str | Path, data: DataConfig | None = None) -> SourceFa
 
 
 def _folder_facts(root: Path, layout: Layout, share: float) -> SourceFacts:
-    names = sorted(filter(belongs_to(layout), list_files(root)))
-    facts = [(name, _file_facts(root / name)) for name in names]
+    # A link that leads nowhere is an image that is missing, if any annotation names it.
+    names = [name for name in sorted(filter(belongs_to(layout), list_files(root))) if (root / name).is_file()]
+    facts = [(name, (root / name).stat()) for name in names]
     return SourceFacts(
         remembered(f"data set {root.absolute()}", facts, lambda: _contents_digest(root, names)),
         _count_images(layout, names, share),
@@ -160,12 +161,6 @@ def _contents_digest(root: Path, names: Sequence[str]) -> str:
         digests = pool.map(lambda name: _file_digest(root / name), names)
         lines = [f"{name}\0{value}\n" for name, value in zip(names, digests, strict=True)]
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
-
-
-def _file_facts(path: Path) -> os.stat_result:
-    if not path.is_file():
-        raise InputError(f"{path}: not a regular file, or a link that leads nowhere; remove it from the data set")
-    return path.stat()
 
 
 def _file_digest(path: Path) -> str:

@@ -45,6 +45,7 @@ def divide(raw: RawSplit, share: float, seed: int) -> dict[str, RawSplit]:
     """
     if not 0 < share < 1:
         raise InputError(f"data.split = {share}: expected a share of images for val, between 0 and 1, such as 0.2")
+    _refuse_shared_ids(raw)
     groups = _groups(raw, seed)
     if len(groups) < 2:
         what = "group" if raw.images.groups is not None and len(raw.images.ids) > 1 else "image"
@@ -59,6 +60,14 @@ def divide(raw: RawSplit, share: float, seed: int) -> dict[str, RawSplit]:
         "train": _part(raw, [i for i in range(count) if i not in val], with_unlisted=True),
         "val": _part(raw, [i for i in range(count) if i in val], with_unlisted=False),
     }
+
+
+def _refuse_shared_ids(raw: RawSplit) -> None:
+    """Refuse an id of two images: once they are in two splits, nothing would tell that it is used twice."""
+    names: dict[str, Any] = {}
+    for i, (number, name) in enumerate(zip(raw.images.ids, raw.images.names, strict=True)):
+        if names.setdefault(_key(number), name) != name:
+            raise InputError(f"{raw.where}: image id {number} is used twice (images[{i}]); make ids unique")
 
 
 def _key(value: Any) -> str:
@@ -182,4 +191,5 @@ def _part(raw: RawSplit, places: list[int], with_unlisted: bool) -> RawSplit:
             {position[i]: mask for i, mask in boxes.masks.items() if i in position},
         ),
         raw.has_annotations,
+        raw.noted if with_unlisted else (),
     )

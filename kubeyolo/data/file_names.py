@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 import unicodedata
@@ -12,7 +13,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from kubeyolo.data.columns import is_text
+from kubeyolo.data.layouts.names import is_image_name
 
+_LONGEST = 255
+"""Bytes of a name of a file or folder; no usual file system has longer ones."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -42,6 +48,7 @@ class FileNames:
         self._paths = set(paths)
         self._by_key: dict[str, list[str]] | None = None
         self._by_stem: dict[str, list[str]] = {}
+        self._is_folder: dict[str, bool] = {}
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -51,11 +58,15 @@ class FileNames:
         normal = posixpath.normpath(name)
         if normal in self._paths:
             return NameMatch(normal)
-        parts = _loose(name).split("/")
+        written = _plain(name).split("/")
+        parts = [_folded(part) for part in written]
         index = self._index()
         for start in range(len(parts)):
             there = index.get("/".join(parts[start:]), [])
             if len(there) == 1:
+                other = self._of_another_folder(written[:start], there[0])
+                if other:
+                    return NameMatch(normal, hint=f"{other!r} is in another folder", leaves=_leaves(name))
                 return NameMatch(there[0], is_near=True)
             if there:
                 return NameMatch(normal, hint=f"it may be {there[0]!r} or {there[1]!r}", leaves=_leaves(name))
@@ -63,25 +74,46 @@ class FileNames:
         hint = f"there is {similar[0]!r}" if similar else ""
         return NameMatch(normal, hint=hint, leaves=_leaves(name))
 
+    def _of_another_folder(self, dropped: list[str], path: str) -> str:
+        """Return the file next to this folder that a name with leading folders means, or '' where none is there.
+
+        Two splits often have files of the same name: ``val/1.jpg`` is not the ``1.jpg`` of train.
+        """
+        for start in range(len(dropped)):
+            above = "/".join(dropped[start:])
+            if above not in self._is_folder:
+                is_inside = ".." not in dropped[start:]
+                self._is_folder[above] = is_inside and (self.folder.parent / above).is_dir()
+            if not self._is_folder[above]:
+                continue
+            other = self.folder.parent / above / path
+            if other.is_file() and os.path.realpath(other) != os.path.realpath(self.folder / path):
+                return f"{above}/{path}"
+        return ""
+
     def _index(self) -> dict[str, list[str]]:
         """Return the files by every ending of their path, in the form in which names are compared."""
         if self._by_key is None:
             by_key: dict[str, list[str]] = defaultdict(list)
             by_stem: dict[str, list[str]] = defaultdict(list)
             for path in sorted(self._paths):
-                parts = _folded(path).split("/")
+                parts = _folded(_plain(path)).split("/")
                 for start in range(len(parts)):
                     by_key["/".join(parts[start:])].append(path)
-                by_stem[posixpath.splitext(parts[-1])[0]].append(path)
+                if is_image_name(path):
+                    by_stem[posixpath.splitext(parts[-1])[0]].append(path)
             self._by_key, self._by_stem = dict(by_key), dict(by_stem)
         return self._by_key
 
 
 def is_file_name(name: object) -> bool:
     """Tell whether a value can be the name of a file."""
-    if not isinstance(name, str) or not name or "\0" in name or posixpath.normpath(name) == ".":
+    if not isinstance(name, str) or not name.strip() or posixpath.normpath(name) == ".":
         return False
-    return is_text(name)
+    # Names with line ends and the like are never meant, and would break messages.
+    return (
+        is_text(name) and not _CONTROL.search(name) and all(len(part.encode()) <= _LONGEST for part in name.split("/"))
+    )
 
 
 def _leaves(name: str) -> bool:
@@ -92,10 +124,10 @@ def _folded(path: str) -> str:
     return unicodedata.normalize("NFC", path).casefold()
 
 
-def _loose(name: str) -> str:
-    """Return a name in the form in which near names are equal."""
+def _plain(name: str) -> str:
+    """Return a name without scheme, percent codes, spaces at its ends, and with '/' between its parts."""
     if _SCHEME.match(name):
         parts = urlsplit(name)
         name = f"{parts.netloc}{parts.path}"
-    plain = unquote(name.replace("\\", "/"))
-    return posixpath.normpath(_folded(plain)).lstrip("/")
+    plain = unquote(name.replace("\\", "/")).strip()
+    return posixpath.normpath(plain).lstrip("/")

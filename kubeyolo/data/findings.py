@@ -62,6 +62,12 @@ def _refused(code: str, about: str, otherwise: Action, done: str, remedy: str) -
     return Kind(code, ("refuse", otherwise), about, done, remedy)
 
 
+def _refused_as(code: str, about: str, form: str) -> Kind:
+    """Return the kind of boxes that look like another form: refused, read as that form, or kept as they are."""
+    remedy = f"{_FORM}, or set data.findings.{code}=mend to read them as {form}, or =warn if they are right as they are"
+    return Kind(code, ("refuse", "mend", "warn"), about, f"read as {form}", remedy)
+
+
 _REPLACE = "replace the files, or remove them from the annotations"
 _FORM = "export [left, top, width, height]"
 _KINDS = (
@@ -198,20 +204,8 @@ _KINDS = (
         "scaled to pixels",
         "export boxes in pixels",
     ),
-    _refused(
-        "box_corners",
-        "boxes that look like [x1, y1, x2, y2]",
-        "mend",
-        "read as corners",
-        f"{_FORM}, or set data.findings.box_corners=mend to read them as corners",
-    ),
-    _refused(
-        "box_centres",
-        "boxes that look like [x centre, y centre, width, height]",
-        "mend",
-        "read as centres and sizes",
-        f"{_FORM}, or set data.findings.box_centres=mend to read them as centres and sizes",
-    ),
+    _refused_as("box_corners", "boxes that look like [x1, y1, x2, y2]", "corners"),
+    _refused_as("box_centres", "boxes that look like [x centre, y centre, width, height]", "centres and sizes"),
     _refused(
         "boxes_mixed",
         "boxes that look like fractions (0 to 1) among boxes in pixels",
@@ -383,7 +377,10 @@ class Finding(BaseModel):
     @property
     def done(self) -> str:
         """What was done about it."""
-        return KINDS[self.code].done if self.code in KINDS else self.action
+        if self.code not in KINDS:
+            return self.action
+        kind = KINDS[self.code]
+        return "kept as they are" if self.action == "warn" and "mend" in kind.actions else kind.done
 
     @property
     def remedy(self) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kubeyolo.data.columns import whole_number
+
 _BITS, _MORE, _SIGN, _FIRST = 5, 0x20, 0x10, 48
 
 
@@ -45,9 +47,12 @@ def _run_box(runs: dict[str, Any]) -> tuple[float, float, float, float] | None:
         return None
     height, width = size
     lengths = _uncompressed(counts) if isinstance(counts, str) else counts
-    if not isinstance(lengths, Sequence) or not all(type(run) is int and run >= 0 for run in lengths):
+    if not isinstance(lengths, Sequence):
         return None
-    ends = np.cumsum(np.array(lengths, np.int64))
+    runs_found = [run if type(run) is int else whole_number(run) for run in lengths]
+    if not all(run is not None and 0 <= run <= height * width for run in runs_found):
+        return None
+    ends = np.cumsum(np.array(runs_found, np.int64))
     if not len(ends) or ends[-1] > height * width:
         return None
     return _box_of_runs(ends, height)

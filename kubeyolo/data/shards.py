@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import tarfile
@@ -17,9 +18,12 @@ from kubeyolo.data.annotations import note_classes, refuse_no_boxes
 from kubeyolo.data.checks import LookedImage, OnProgress, look_at_images
 from kubeyolo.data.digest import content_digest
 from kubeyolo.data.duplicates import Copies
+from kubeyolo.data.file_names import FileNames
 from kubeyolo.data.findings import Findings
 from kubeyolo.data.folder import DataFolder, open_source, read_annotations
 from kubeyolo.data.index import SplitIndex
+from kubeyolo.data.layout import REQUIRED_SPLITS
+from kubeyolo.data.layouts.tree import list_files
 from kubeyolo.data.manifest import MANIFEST_NAME, DatasetManifest, SplitManifest, StoredFile
 from kubeyolo.errors import InputError
 from kubeyolo.progress import track
@@ -34,6 +38,9 @@ SHARD_BYTES = 256_000_000
 
 _MOST_FAULTS = 100
 """Refused images after which no further ones are looked at."""
+
+_Compared = tuple[str, str, int, bytes]
+"""File name, sha256, perceptual hash and thumbnail of an image."""
 
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(2 * _BLOCK)
@@ -94,9 +101,23 @@ def write_dataset(
         splits: dict[str, SplitManifest] = {}
         contents: dict[str, tuple[SplitIndex, list[str]]] = {}
         copies = Copies()
+        required = {*REQUIRED_SPLITS, reading.evaluated}
         for split, index in annotations.splits.items():
-            writer = _SplitWriter(work, split, index, folder, findings)
-            splits[split], contents[split] = writer.write(shard_bytes, reading, copies)
+            own = findings.apart()
+            writer = _SplitWriter(work, split, index, folder, own)
+            try:
+                splits[split], contents[split], images = writer.write(shard_bytes, reading)
+                if split not in required:
+                    own.check()
+            except InputError as error:
+                if split in required:
+                    raise
+                _leave_out(work, split, splits, contents)
+                findings.add("split_left_out", f"split {split!r}: {error}")
+                continue
+            findings.join(own.found())
+            for image in images:
+                copies.add(split, *image)
         for split in ("train", reading.evaluated):
             if split in contents:
                 refuse_no_boxes(folder.source, split, contents[split][0])
@@ -117,6 +138,20 @@ def write_dataset(
         )
         (work / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1))
         return _publish(store, work, manifest)
+
+
+def _leave_out(
+    work: Path,
+    split: str,
+    splits: dict[str, SplitManifest],
+    contents: dict[str, tuple[SplitIndex, list[str]]],
+) -> None:
+    """Remove what was written of an optional split with a fault."""
+    splits.pop(split, None)
+    contents.pop(split, None)
+    for ending in ("-index.npz", "-[0-9]*.tar"):
+        for path in work.glob(glob.escape(split) + ending):
+            path.unlink()
 
 
 class ShardWriter:
@@ -177,16 +212,20 @@ class _SplitWriter:
         self._split = split
         self._index = index
         self._images = folder.images(split)
-        self._annotations = Path(folder.files(split).annotations).name
+        self._annotations = Path(folder.files(split).annotations).name or "the data set"
         self._findings = findings
         self._faults = 0
+        self._names: FileNames | None = None
 
-    def write(self, limit: int, reading: Reading, copies: Copies) -> tuple[SplitManifest, tuple[SplitIndex, list[str]]]:
-        """Write shards and index; return the manifest of the split, its index, and the sha256 of each image."""
+    def write(
+        self, limit: int, reading: Reading
+    ) -> tuple[SplitManifest, tuple[SplitIndex, list[str]], list[_Compared]]:
+        """Write shards and index; return the manifest of the split, its index with checksums, and what is compared."""
         writer = ShardWriter(self._work, self._split, limit)
         places: list[tuple[int, int]] = []
         lengths: list[int] = []
         digests: list[str] = []
+        compared: list[_Compared] = []
         kept = np.zeros(len(self._index), bool)
         used = np.zeros((len(self._index), 2), np.int64)
         orientation = np.ones(len(self._index), np.uint8)
@@ -196,7 +235,7 @@ class _SplitWriter:
             kept[i] = True
             used[i] = image.width, image.height
             orientation[i] = image.orientation
-            copies.add(self._split, self._index.file_name[i], image.sha256, image.hash, image.thumbnail)
+            compared.append((self._index.file_name[i], image.sha256, image.hash, image.thumbnail))
             places.append(writer.add(self._index.file_name[i], image.data))
             lengths.append(len(image.data))
             digests.append(image.sha256)
@@ -218,7 +257,7 @@ class _SplitWriter:
             index=entry,
             shards=tuple(writer.files),
         )
-        return manifest, (index, digests)
+        return manifest, (index, digests), compared
 
     def _looked(self, reading: Reading) -> Iterator[LookedImage]:
         """Look at the images in the order of the index; end early where too many are refused."""
@@ -237,6 +276,13 @@ class _SplitWriter:
             if self._faults >= _MOST_FAULTS:
                 return
 
+    def _hint(self, i: int) -> str:
+        """Return what is there in the place of a missing file, or ''."""
+        if self._names is None:
+            self._names = FileNames(self._images, list_files(self._images))
+        hint = self._names.match(self._index.file_name[i]).hint
+        return f"; {hint}" if hint else ""
+
     def _is_left_out(self, i: int, image: LookedImage) -> bool:
         """Count what was found in an image; tell whether it is left out."""
         path = self._images / self._index.file_name[i]
@@ -245,7 +291,8 @@ class _SplitWriter:
         if not image.fault:
             return False
         label = self._index.image_key[i] if self._index.image_key else self._index.image_id[i]
-        self._findings.add(image.fault_code, f"{path} (image {label} of {self._annotations}) {image.fault}")
+        hint = self._hint(i) if image.fault_code == "image_missing" else ""
+        self._findings.add(image.fault_code, f"{path} (image {label} of {self._annotations}) {image.fault}{hint}")
         is_refused = self._findings.action(image.fault_code) == "refuse"
         self._faults += is_refused
         return is_refused or image.fault_code != "size_scaled"

@@ -588,3 +588,121 @@ def test_a_group_is_divided_by_a_key_that_there_is(small, tmp_path):
     (folder / "annotations/val.json").unlink()
     with pytest.raises(InputError, match="no image has the key 'video' that data.split_group names"):
         read(folder, split_group="video")
+
+
+@pytest.mark.parametrize("ids", [[None] * 3, [5, 5, 5], ["c", "a", "b"]])
+def test_made_ids_do_not_depend_on_the_order_of_the_file(small, tmp_path, ids):
+    for annotation, number in zip(small.train["annotations"], ids, strict=True):
+        annotation["id"] = number
+    expected = read_train(small.write(tmp_path / "a"))[0]
+    small.train["annotations"].reverse()
+    index = read_train(small.write(tmp_path / "b"))[0]
+    assert index.box_id.tolist() == expected.box_id.tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(index.box_xywh, expected.box_xywh)
+
+
+def test_image_listed_twice_has_the_lowest_id_and_the_size_that_is_known(small, tmp_path):
+    again = {**small.train["images"][0], "id": 50}
+    del small.train["images"][0]["width"]
+    again["height"] = "30"
+    small.train["images"].insert(0, again)
+    annotations, found = read(small.write(tmp_path))
+    assert annotations.splits["train"].image_id.tolist() == [1, 2, 3]
+    assert annotations.splits["train"].width.tolist() == [40, 32, 64]
+    assert found["image_listed_twice"].count == 1 and "size_unknown" not in found
+
+
+def test_box_of_zeros_is_that_of_its_mask(small, tmp_path):
+    small.train["annotations"][0] |= {"bbox": [0, 0, 0, 0], "segmentation": [[2, 4, 12, 4, 12, 20]]}
+    annotations, found = read(small.write(tmp_path))
+    assert annotations.splits["train"].box_xywh[0].tolist() == [2, 4, 10, 16]
+    assert found["box_from_mask"].count == 1 and "box_empty" not in found
+
+
+def test_run_lengths_written_as_fractions_are_read(small, tmp_path):
+    annotation = small.train["annotations"][0]
+    annotation |= {"bbox": None, "segmentation": {"size": [30, 40], "counts": [32.0, 4.0, 1164.0]}}
+    assert read_train(small.write(tmp_path))[0].box_xywh[0].tolist() == [1, 2, 1, 4]
+
+
+def test_numbers_of_annotations_written_as_text_are_counted(small, tmp_path):
+    for annotation in small.train["annotations"]:
+        annotation["category_id"] = str(annotation["category_id"])
+    assert read(small.write(tmp_path))[1]["number_as_text"].count == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"image_id": 999}, "of images that are not listed: 3, left out; the first: .* annotation 100 of image 999"),
+        ({"bbox": [1, 1, 0, 0]}, "boxes without width or height.*: 3, left out; the first: .* annotation 100"),
+        ({"bbox": None, "segmentation": "x"}, "annotations without box and mask: 3, left out"),
+    ],
+)
+def test_split_that_is_left_without_boxes_says_why(small, tmp_path, change, expected):
+    for annotation in small.train["annotations"]:
+        annotation |= change
+    with pytest.raises(InputError, match=rf"split 'train' has no boxes \(crowds left aside\); .*{expected}"):
+        read(small.write(tmp_path))
+
+
+def _with_test_split(small, folder):
+    small.write(folder)
+    (folder / "val").rename(folder / "test")
+    small.write(folder)
+    document = copy.deepcopy(small.val)
+    return document, folder / "annotations" / "test.json"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda d: d.update(categories=[{"id": 7, "name": "bolt"}, {"id": 3, "name": "nut"}]), "'bolt' is 7 there"),
+        (lambda d: d.update(categories=[]), "'categories' is empty"),
+        (lambda d: d.update(annotations=[{**a, "bbox": [0.1, 30, 90, 9]} for a in d["annotations"]]), "boxes_outside"),
+    ],
+)
+def test_any_fault_of_an_optional_split_leaves_it_out(small, tmp_path, change, expected):
+    document, path = _with_test_split(small, tmp_path)
+    document["categories"].append({"id": 9, "name": "washer"})
+    change(document)
+    path.write_text(json.dumps(document))
+    annotations, found = read(tmp_path)
+    assert sorted(annotations.splits) == ["train", "val"] and annotations.classes == ("bolt", "nut")
+    assert expected in found["split_left_out"].first and "categories_joined" not in found
+    with pytest.raises(InputError, match="split_left_out"):
+        read_annotations(open_source(tmp_path), DataConfig(findings={"split_left_out": "refuse"}))
+
+
+def test_list_of_test_images_may_be_without_categories(small, tmp_path):
+    document, path = _with_test_split(small, tmp_path)
+    path.write_text(json.dumps({"images": document["images"], "categories": []}))
+    annotations, found = read(tmp_path)
+    assert len(annotations.splits["test"]) == 3 and found["split_without_annotations"].count == 3
+
+
+def test_a_name_that_means_the_file_of_another_split_is_not_taken_for_one_of_this(small, tmp_path):
+    small.write(tmp_path)
+    (tmp_path / "val" / "001.jpg").write_bytes((tmp_path / "val" / "011.jpg").read_bytes())
+    small.train["images"][0]["file_name"] = "val/001.jpg"
+    small.train["images"][1]["file_name"] = "elsewhere/002.jpg"
+    _, found = read(small.write(tmp_path))
+    assert found["name_near"].count == 1 and "'elsewhere/002.jpg'" in found["name_near"].first
+
+
+@pytest.mark.parametrize("name", ["a%20001.jpg", " a 001.jpg"])
+def test_files_whose_names_hold_percent_codes_or_spaces_are_near(small, tmp_path, name):
+    small.write(tmp_path)
+    (tmp_path / "train" / "001.jpg").rename(tmp_path / "train" / name)
+    small.train["images"][0]["file_name"] = "a 001.jpg"
+    (tmp_path / "annotations" / "train.json").write_text(json.dumps(small.train))
+    annotations, found = read(tmp_path)
+    assert name in annotations.splits["train"].file_name and found["name_near"].count == 1
+
+
+@pytest.mark.parametrize("name", ["a\nb.jpg", "x" * 300, "  "])
+def test_names_that_no_file_has_are_refused_in_one_line(small, tmp_path, name):
+    small.train["images"][0]["file_name"] = name
+    with pytest.raises(InputError, match=r"which is no file name") as caught:
+        read(small.write(tmp_path))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400

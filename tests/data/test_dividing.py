@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from kubeyolo.data.dividing import divide
-from kubeyolo.data.raw import RawBoxes, RawCategories, RawImages, RawSplit
+from kubeyolo.data.raw import Noted, RawBoxes, RawCategories, RawImages, RawSplit
 from kubeyolo.errors import InputError
 
 
@@ -147,3 +148,16 @@ def test_what_cannot_be_divided_is_refused() -> None:
         divide(raw([[1]] * 5, ["a"] * 5), 0.2, 0)
     with pytest.raises(InputError, match="data.split = 1.5: expected a share of images for val, between 0 and 1"):
         divide(raw([[1]] * 5), 1.5, 0)
+
+
+def test_an_id_of_two_images_is_refused_before_it_is_divided() -> None:
+    whole = raw([[1]] * 10)
+    whole.images.ids[9] = 100
+    with pytest.raises(InputError, match=r"x\.json: image id 100 is used twice \(images\[9\]\); make ids unique"):
+        divide(whole, 0.2, 0)
+
+
+def test_findings_of_the_reader_are_kept_once() -> None:
+    whole = replace(raw([[1]] * 10), noted=(Noted("shape_without_box", "a", 3),))
+    parts = divide(whole, 0.2, 0)
+    assert sum(noted.count for part in parts.values() for noted in part.noted) == 3

@@ -351,7 +351,7 @@ def test_what_is_not_a_data_set_is_named(paths: list[str], message: str) -> None
     ("described", "message"),
     [
         (b"train: images/one\nval: images/val\nnames: [a]\n", "data.yaml names images/one for 'train'"),
-        (b"train: {a: 1}\nval: images/val\nnames: [a]\n", "train is {'a': 1}; write a folder"),
+        (b"train: {a: 1}\nval: images/val\nnames: [a]\n", "train is {'a': '1'}; write a folder"),
         (
             b"train: images/train\nval: images/val\nnames: {1: a}\n",
             "names must list the classes, or number all of them",

@@ -151,3 +151,28 @@ def test_many_labels_are_read_fast(folder: Path) -> None:
     raw = read(folder)
     assert len(raw.boxes.boxes) == 10_000
     assert raw.boxes.image_ids[-1] == 500
+
+
+@pytest.mark.parametrize("name", ["a.TXT", "A.txt", "a.jpg.txt"])
+def test_label_files_of_other_case_or_with_the_suffix_of_the_image_are_near(folder: Path, name: str) -> None:
+    (folder / "images" / "b.jpg").write_bytes(encoded_image(40, 20, 2))
+    (folder / "labels" / "b.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    (folder / "labels" / name).write_text("0 0.5 0.5 0.5 0.5\n")
+    raw = read(folder)
+    assert raw.boxes.category_ids == [0, 1]
+    assert [(noted.code, noted.count) for noted in raw.noted] == [("name_near", 1)]
+
+
+def test_label_files_without_image_are_counted_and_notes_are_not(folder: Path) -> None:
+    label(folder, "0 0.5 0.5 0.5 0.5\n")
+    (folder / "labels" / "other.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (folder / "labels" / "notes.txt").write_text("drawn on a Friday\n")
+    raw = read(folder)
+    assert [(noted.code, noted.count) for noted in raw.noted] == [("image_unknown", 1)]
+    assert "labels/other.txt" in raw.noted[0].first
+
+
+def test_names_of_classes_in_yaml_are_read_as_written(folder: Path) -> None:
+    label(folder, "0 0.5 0.5 0.5 0.5\n")
+    (folder / "data.yaml").write_text("train: images\nnames: [no, 007, 1.10]\n")
+    assert read(folder).categories.names == ["no", "007", "1.10"]

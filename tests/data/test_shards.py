@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kubeyolo.config.schema import DataConfig
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.manifest import DatasetManifest
-from kubeyolo.data.shards import ShardWriter, write_dataset
+from kubeyolo.data.shards import Reading, ShardWriter, write_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.storage.location import FileLocation, parse
 from kubeyolo.storage.uri import open_store
@@ -200,3 +202,30 @@ def test_real_data_set_is_stored_with_its_counts(shared, tmp_path):
     split = open_dataset(uri).split("val")
     sizes = np.array([split.read_image(i).shape[:2] for i in range(len(split))])
     np.testing.assert_array_equal(sizes, np.stack([split.index.height, split.index.width], 1))
+
+
+def test_missing_image_is_told_with_the_file_that_may_be_meant(small, tmp_path):
+    small.train["images"][0]["file_name"] = "001.png"
+    with pytest.raises(InputError, match=r"001\.png .* is missing; there is '001\.jpg'"):
+        write_dataset(small.write(tmp_path / "in"), str(tmp_path / "store"))
+
+
+@pytest.mark.parametrize("fault", ["missing", "damaged", "size"])
+def test_images_at_fault_leave_an_optional_split_out(small, tmp_path, fault):
+    folder = small.write(tmp_path / "in")
+    shutil.copytree(folder / "val", folder / "test")
+    document = json.loads((folder / "annotations" / "val.json").read_text())
+    if fault == "size":
+        document["images"][0] |= {"width": 30, "height": 40}
+    elif fault == "damaged":
+        (folder / "test" / "012.jpg").write_bytes(b"hello")
+    else:
+        (folder / "test" / "012.jpg").unlink()
+    expected = write_dataset(folder, str(tmp_path / "a"))[0]
+    (folder / "annotations" / "test.json").write_text(json.dumps(document))
+    manifest, uri = write_dataset(folder, str(tmp_path / "b"))
+    assert manifest.digest == expected.digest and sorted(manifest.splits) == ["train", "val"]
+    assert "split 'test': " in next(each.first for each in manifest.findings if each.code == "split_left_out")
+    assert not [name for name in names_below(local_path(uri)) if name.startswith("test")]
+    with pytest.raises(InputError, match=r"\[split_left_out\]"):
+        write_dataset(folder, str(tmp_path / "c"), reading=Reading(DataConfig(findings={"split_left_out": "refuse"})))

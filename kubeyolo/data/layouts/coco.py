@@ -146,8 +146,9 @@ def _own_folder(tree: Tree, base: str) -> str | None:
 def _folder_named(tree: Tree, base: str, name: str) -> str | None:
     """Return the folder of images ``name`` in ``base``, in ``images/``, or the like."""
     parents = [base] + [child for child in tree.children(base) if not split_of(child)]
+    shared = tree.image_folder(base)
     for parent in parents:
-        if parent != base and tree.image_folder(base) not in (parent, None):
+        if parent != base and shared not in (parent, None):
             continue
         exact = join(parent, name)
         alike = [child for child in tree.children(parent) if child.rpartition("/")[2].lower() == name.lower()]

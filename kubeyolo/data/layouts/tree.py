@@ -36,6 +36,7 @@ class Tree:
         """Take the relative paths of all files; leftovers of machines and tools are dropped."""
         self.folders: dict[str, Folder] = {"": Folder()}
         self.files: dict[str, list[str]] = defaultdict(list)
+        self._common: dict[str, str] = {}
         dropped: dict[str, bool] = {"": False}
         for path in paths:
             parent, _, name = path.rpartition("/")
@@ -85,6 +86,11 @@ class Tree:
 
     def common_image_folder(self, parent: str = "") -> str:
         """Return the deepest folder below ``parent`` that holds all images below it."""
+        if parent not in self._common:
+            self._common[parent] = self._find_common(parent)
+        return self._common[parent]
+
+    def _find_common(self, parent: str) -> str:
         while not self.has_images(parent):
             inside = [child for child in self.children(parent) if self.images(child)]
             if len(inside) != 1:

@@ -31,6 +31,16 @@ LABELS = PairedFormat("txt", frozenset({"labels", "label"}), NAME_FILES | {"trai
 _SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
+class _TextLoader(yaml.SafeLoader):
+    """Reads YAML with all values as they are written: a class ``no`` is not False, and ``007`` not 7."""
+
+
+_TextLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":null", ":merge"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 @dataclass
 class Description:
     """What ``data.yaml`` or darknet's ``obj.data`` says.
@@ -114,7 +124,8 @@ def describe_yaml(path: str, data: bytes) -> Description | None:
         LayoutProblem: It is not YAML, or a value has the wrong form.
     """
     try:
-        document = yaml.safe_load(decode_text(data, str(path)))
+        # S506: the loader is a SafeLoader that knows fewer types.
+        document = yaml.load(decode_text(data, str(path)), Loader=_TextLoader)  # noqa: S506
     except (yaml.YAMLError, InputError, RecursionError) as error:
         raise LayoutProblem(f"{path} cannot be read as YAML ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(document, dict) or not ({"train", "val", "names"} & set(document)):

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from kubeyolo.config.text_file import decode_text
+from kubeyolo.data.boxes import is_without_box
 from kubeyolo.data.raw import RawBoxes, RawCategories, RawImages, RawSplit
 from kubeyolo.errors import InputError
 from kubeyolo.file_kinds import kind_of
@@ -74,7 +75,9 @@ def read_coco_json(path: Path, group_key: str = "") -> RawSplit:
     if not group_key:
         try:
             document = msgspec.json.decode(data, type=_Document)
-            return _typed(str(path), document)
+            # A box of zeros may have a mask, which the typed records leave out.
+            if not any(not any(each.bbox) for each in document.annotations):
+                return _typed(str(path), document)
         except msgspec.ValidationError:
             pass
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -92,7 +95,7 @@ def read_coco_json(path: Path, group_key: str = "") -> RawSplit:
     masks = {
         i: _decoded(path, each.segmentation)
         for i, each in enumerate(annotations)
-        if not each.bbox and len(memoryview(each.segmentation))
+        if is_without_box(each.bbox) and len(memoryview(each.segmentation))
     }
     boxes = RawBoxes(
         ids=[each.id for each in annotations],
@@ -181,7 +184,7 @@ def _untyped(path: Path, data: bytes, group_key: str) -> RawSplit:
         masks={
             i: each["segmentation"]
             for i, each in enumerate(annotations)
-            if not each.get("bbox") and each.get("segmentation")
+            if is_without_box(each.get("bbox")) and each.get("segmentation")
         },
     )
     return RawSplit(

@@ -13,10 +13,13 @@ from kubeyolo.data.layouts.names import is_image_name
 from kubeyolo.data.layouts.tree import data_files
 from kubeyolo.data.layouts.types import Layout, SplitFiles
 from kubeyolo.data.raw import RawSplit
-from kubeyolo.data.readers.tables import Box, LabelledImage, box_around, raw_split
+from kubeyolo.data.readers.tables import Box, LabelledImage, box_around, raw_split, with_orphans
 from kubeyolo.errors import InputError
 
 _WITHOUT_BOX = frozenset({"point", "points", "line", "linestrip"})
+
+
+_Read = tuple[list[LabelledImage], list[str]]
 
 
 class LabelmeReader:
@@ -26,7 +29,7 @@ class LabelmeReader:
         """Take the folder of the data set and its layout."""
         self._root = root
         self._layout = layout
-        self._images: dict[SplitFiles, list[LabelledImage]] = {}
+        self._images: dict[SplitFiles, _Read] = {}
 
     def read(self, files: SplitFiles) -> RawSplit:
         """Return a split; polygons and circles give the box around them, points and lines are left out, with a warning.
@@ -34,16 +37,17 @@ class LabelmeReader:
         Raises:
             InputError: A file is not LabelMe's, or a shape is wrong.
         """
-        images = self._read(files)
+        images, without_image = self._read(files)
         names: set[str] = set()
         for each in self._layout.splits.values():
             try:
-                names.update(label for image in self._read(each) for label, _, _ in image.boxes)
+                names.update(label for image in self._read(each)[0] for label, _, _ in image.boxes)
             except InputError:
                 continue  # raised when that split is read itself
-        return raw_split(str(self._root / files.annotations), images, sorted(names), by_name=True)
+        where = str(self._root / files.annotations)
+        return with_orphans(raw_split(where, images, sorted(names), by_name=True), without_image)
 
-    def _read(self, files: SplitFiles) -> list[LabelledImage]:
+    def _read(self, files: SplitFiles) -> _Read:
         if files not in self._images:
             self._images[files] = _read_files(self._root / files.annotations)
         return self._images[files]
@@ -54,30 +58,49 @@ def read(root: Path, files: SplitFiles, layout: Layout) -> RawSplit:
     return LabelmeReader(root, layout).read(files)
 
 
-def _read_files(folder: Path) -> list[LabelledImage]:
+def _read_files(folder: Path) -> _Read:
+    """Return the images with label files, and the names of label files without image."""
     names = data_files(folder)
     images = {name.rpartition(".")[0]: name for name in names if is_image_name(name)}
-    found = []
+    found, without_image = [], []
     for name in names:
         stem = name.rpartition(".")[0]
-        if name.lower().endswith(".json") and stem in images:
+        if not name.lower().endswith(".json"):
+            continue
+        if stem in images:
             found.append(_read_file(folder / name, images[stem]))
-    return found
+        elif _is_labelme(folder / name):
+            without_image.append(name)
+    return found, without_image
+
+
+def _document(path: Path) -> Any:
+    try:
+        return orjson.loads(read_text_file(path))
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON ({error}); save the annotations again") from None
+
+
+def _is_labelme(path: Path) -> bool:
+    try:
+        document = _document(path)
+    except InputError:
+        return False
+    return isinstance(document, dict) and isinstance(document.get("shapes"), list)
 
 
 def _read_file(path: Path, image: str) -> LabelledImage:
-    try:
-        document = orjson.loads(read_text_file(path))
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error}); save the annotations again") from None
+    document = _document(path)
     shapes = document.get("shapes") if isinstance(document, dict) else None
     if not isinstance(shapes, list):
-        raise InputError(f"{path}: not LabelMe: it has no list of shapes; save the annotations again")
+        raise InputError(f"{path}: not LabelMe: it has no list of shapes; export the data set as COCO")
     found = LabelledImage(image, document.get("imageWidth"), document.get("imageHeight"))
     for number, shape in enumerate(shapes):
         where = f"{path}: shapes[{number}]"
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
-            raise InputError(f"{where} has no label; write the name of its class")
+            label = shape.get("label") if isinstance(shape, dict) else None
+            what = f"the label {str(label)[:80]}, not a text" if label else "no label"
+            raise InputError(f"{where} has {what}; write the name of its class")
         kind = shape.get("shape_type") or "polygon"
         if kind in _WITHOUT_BOX:
             found.without_box.append(str(kind))

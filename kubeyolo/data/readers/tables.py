@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubeyolo.data.raw import Noted, RawBoxes, RawCategories, RawImages, RawSplit
@@ -75,6 +75,14 @@ def _shapes_without_box(where: str, images: Sequence[LabelledImage]) -> tuple[No
     first = next(image.name for image in images if image.without_box)
     note = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     return (Noted("shape_without_box", f"{where}: image {first!r}", kinds.total(), note),)
+
+
+def with_orphans(split: RawSplit, label_files: Sequence[str]) -> RawSplit:
+    """Return a split with the finding that label files have no image; they are left out."""
+    if not label_files:
+        return split
+    noted = Noted("image_unknown", f"{split.where}: no image for the label file {label_files[0]!r}", len(label_files))
+    return replace(split, noted=(*split.noted, noted))
 
 
 def box_around(points: Sequence[tuple[float, float]]) -> Box:

@@ -90,5 +90,7 @@ def whole_or_text(text: str) -> int | str | None:
 def _refuse(path: Path, error: Exception) -> NoReturn:
     if isinstance(error, DefusedXmlException):
         raise InputError(f"{path}: has a document type or entities, which are not read; remove them") from error
+    if "encoding" in str(error) or isinstance(error, LookupError):
+        raise InputError(f"{path}: declares an encoding that is not read ({error}); save it as UTF-8") from error
     decode_text(read_file(path), str(path))  # names the line where the file is not UTF-8
     raise InputError(f"{path}: not XML ({error}); export the annotations again") from error

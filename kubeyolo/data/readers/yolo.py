@@ -6,17 +6,18 @@ Lines of polygons (segmentation, oriented boxes) give the box around the polygon
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from kubeyolo.config.text_file import read_text_file
 from kubeyolo.data.layouts.tree import data_files, read_file
 from kubeyolo.data.layouts.types import Layout, LayoutProblem, SplitFiles
-from kubeyolo.data.layouts.yolo import class_names, describe_yaml
-from kubeyolo.data.raw import RawSplit
+from kubeyolo.data.layouts.yolo import LABELS, class_names, describe_yaml
+from kubeyolo.data.raw import Noted, RawSplit
 from kubeyolo.data.readers.members import images_of
 from kubeyolo.data.readers.sizes import shown_sizes
-from kubeyolo.data.readers.tables import Box, LabelledImage, box_around, raw_split
+from kubeyolo.data.readers.tables import Box, LabelledImage, box_around, raw_split, with_orphans
 from kubeyolo.errors import InputError
 
 _FARTHEST = 2.0
@@ -38,8 +39,8 @@ def read(root: Path, files: SplitFiles, layout: Layout) -> RawSplit:
     described = {path: read_file(root / path) for path in layout.extra if path not in lists}
     classes = class_names(described, str(root))
     names = images_of(root, files)
-    find = _label_finder(root, files)
-    labels = [find(name) for name in names]
+    finder = _LabelFinder(root, files)
+    labels = [finder.find(name) for name in names]
     if not any(labels):
         raise InputError(
             f"{root / files.images}: none of its {len(names)} images has a label file in {root / files.annotations}; "
@@ -53,7 +54,10 @@ def read(root: Path, files: SplitFiles, layout: Layout) -> RawSplit:
             found = _boxes(root / label, len(classes), has_keypoints)
             image.boxes = [(number, _scaled(box, *size), 0) for number, box in found]
         images.append(image)
-    return raw_split(str(root / files.annotations), images, classes, by_name=False)
+    split = finder.noted(raw_split(str(root / files.annotations), images, classes, by_name=False))
+    shares = [each for each in layout.splits.values() if each.annotations == files.annotations]
+    # Label files of a folder that several splits share may belong to images of another one.
+    return with_orphans(split, finder.without_image() if len(shares) == 1 and not files.members else [])
 
 
 def _has_keypoints(path: str, data: bytes) -> bool:
@@ -66,27 +70,74 @@ def _has_keypoints(path: str, data: bytes) -> bool:
     return described is not None and described.has_keypoints
 
 
-def _label_finder(root: Path, files: SplitFiles) -> Callable[[str], str | None]:
-    """Return a function from an image to its label file, relative to the root; None where it has none."""
-    folders = dict.fromkeys((files.annotations, files.images))
-    inside = any(
-        other and folder != other and f"{folder}/".startswith(f"{other}/") for folder in folders for other in folders
-    )
-    tops = [""] if "" in folders or files.members or inside else list(folders)
-    known = {
-        f"{top}/{name}" if top else name for top in tops for name in data_files(root / top) if name.endswith(".txt")
-    }
-    labels = f"{files.annotations}/" if files.annotations else ""
-    images = f"{files.images}/" if files.images else ""
+class _LabelFinder:
+    """Finds the label file of each image of a split, also where its name differs in case or has the image's suffix."""
 
-    def find(name: str) -> str | None:
-        stem = name.rpartition(".")[0]
-        for path in _label_paths(stem, labels, images):
-            if path in known:
-                return path
+    def __init__(self, root: Path, files: SplitFiles) -> None:
+        folders = dict.fromkeys((files.annotations, files.images))
+        inside = any(
+            other and folder != other and f"{folder}/".startswith(f"{other}/")
+            for folder in folders
+            for other in folders
+        )
+        tops = [""] if "" in folders or files.members or inside else list(folders)
+        self._known = {
+            f"{top}/{name}" if top else name
+            for top in tops
+            for name in data_files(root / top)
+            if name.lower().endswith(".txt")
+        }
+        self._folded: dict[str, list[str]] = {}
+        for path in sorted(self._known):
+            self._folded.setdefault(path.casefold(), []).append(path)
+        self._root = root
+        self._where = str(root / files.annotations)
+        self._labels = f"{files.annotations}/" if files.annotations else ""
+        self._images = f"{files.images}/" if files.images else ""
+        self._used: set[str] = set()
+        self._near: list[tuple[str, str]] = []
+
+    def find(self, image: str) -> str | None:
+        """Return the label file of an image, relative to the root; None where it has none."""
+        stem = image.rpartition(".")[0]
+        found = next((path for path in _label_paths(stem, self._labels, self._images) if path in self._known), None)
+        if found is None:
+            found = self._nearest(stem) or self._nearest(image)
+            if found is not None:
+                self._near.append((image, found))
+        if found is not None:
+            self._used.add(found)
+        return found
+
+    def _nearest(self, stem: str) -> str | None:
+        for path in _label_paths(stem, self._labels, self._images):
+            alike = self._folded.get(path.casefold(), [])
+            if len(alike) == 1:
+                return alike[0]
         return None
 
-    return find
+    def noted(self, split: RawSplit) -> RawSplit:
+        """Return a split with the finding that names of label files differ from those of their images."""
+        if not self._near:
+            return split
+        image, label = self._near[0]
+        noted = Noted("name_near", f"{self._where}: the label file of {image!r} is {label!r}", len(self._near))
+        return replace(split, noted=(*split.noted, noted))
+
+    def without_image(self) -> list[str]:
+        """Return the label files in the folder of labels that belong to no image that was asked for."""
+        left = (path for path in self._known - self._used if path.startswith(self._labels))
+        named = (path for path in left if path.rpartition("/")[2][: -len(".txt")].lower() not in LABELS.others)
+        return sorted(path for path in named if _has_boxes(self._root / path))
+
+
+def _has_boxes(path: Path) -> bool:
+    """Tell whether a text file begins with a line of numbers: others are notes, or without boxes."""
+    try:
+        words = next(iter(read_text_file(path).splitlines()), "").split()
+        return len([float(word) for word in words]) >= 5
+    except (InputError, ValueError):
+        return False
 
 
 def _label_paths(stem: str, labels: str, images: str) -> Iterator[str]:

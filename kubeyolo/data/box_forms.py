@@ -1,0 +1,160 @@
+"""What the numbers of boxes are: [left, top, width, height] in pixels, or something else that their values give away.
+
+A split is judged as a whole. A few odd rows (a box without width, one far outside) do not hide what all others say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kubeyolo.data.findings import Findings
+
+TOLERANCE = 1.0
+"""Pixels by which a box may leave its image without a finding; it is cut. Published COCO has boxes that do."""
+
+SYSTEMATIC_LEAST = 3
+"""Boxes that it takes for anything to be systematic."""
+
+_MIXED_SHARE = 0.005
+"""Share of boxes within 0 to 1 above which a file of pixels is taken for mixed; below they are slivers."""
+
+_FRACTION_ODD, _FRACTION_FARTHEST = 0.1, 2.0
+"""Share of boxes that may leave 0 to 1 in a file of fractions, and a value that no fraction of an image has."""
+
+_FAR_SHARE = 0.05
+"""Share of a side by which a box leaves its image farther than a slip of the hand."""
+
+_BEYOND, _BEYOND_SURELY = 0.1, 1 / 3
+"""Shares of boxes far beyond their image from which on another form is likely, and likely against the areas."""
+
+_ODD_LEAST, _ODD_SHARE = 10, 0.02
+"""Number of boxes from which on one may be odd, and the share that may be in large files."""
+
+FORMS = ("box_corners", "box_centres")
+"""Codes of forms that the configuration may choose, in the order in which they are looked for."""
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def in_pixels(
+    xywh: Floats, size: Floats, area: Floats, name: Callable[[int], str], findings: Findings, assumed: str = ""
+) -> Floats:
+    """Return boxes (B, 4) as [left, top, width, height] in pixels, whatever the file has.
+
+    Args:
+        xywh: The numbers of the file, finite.
+        size: Width and height in pixels of the image of each box (B, 2).
+        area: Areas (B,) in square pixels, NaN where there is none.
+        name: Names a box by its position, for messages.
+        findings: Receives the form that was found; its action "warn" leaves the numbers as they are.
+        assumed: The code of the form that another split of the data set has; it is taken where it fits.
+    """
+    if not len(xywh):
+        return xywh
+    fractions = _are_fractions(xywh, size)
+    if _is_file_of_fractions(xywh, fractions):
+        findings.add("box_fractions", name(int(np.flatnonzero(fractions)[0])), len(xywh))
+        xywh = xywh * np.concatenate([size, size], 1)
+    elif fractions.sum() >= max(1.0, _MIXED_SHARE * len(xywh)):
+        findings.add("boxes_mixed", name(int(np.flatnonzero(fractions)[0])), int(fractions.sum()))
+    for code, looks, fits, read in (
+        ("box_corners", _look_like_corners, _fit_corners, _from_corners),
+        ("box_centres", _look_like_centres, _fit_centres, _from_centres),
+    ):
+        if looks(xywh, size, area) or (assumed == code and fits(xywh, size, area)):
+            findings.add(code, name(0), len(xywh))
+            return xywh if findings.action(code) == "warn" else read(xywh)
+    return xywh
+
+
+def _are_fractions(xywh: Floats, size: Floats) -> Bools:
+    """Tell which boxes lie within 0 to 1 and would be less than a pixel of an image of many."""
+    inside = ((xywh >= -1e-6) & (xywh <= 1 + 1e-6)).all(1) & (xywh[:, 2:] > 0).all(1)
+    result: Bools = inside & (size > 4).all(1)
+    return result
+
+
+def _is_file_of_fractions(xywh: Floats, fractions: Bools) -> bool:
+    """Tell whether all boxes are fractions: those that are not within 0 to 1 are empty, or leave their image."""
+    filled = (xywh[:, 2:] != 0).any(1)
+    if not fractions.any() or (np.abs(xywh) > _FRACTION_FARTHEST).any():
+        return False
+    odd = int((~fractions[filled]).sum())
+    return odd <= max(1.0, _FRACTION_ODD * len(xywh)) and odd < fractions.sum()
+
+
+def _are_nearly_all(fits: Bools) -> bool:
+    odd = int((~fits).sum())
+    return odd <= (max(1.0, _ODD_SHARE * len(fits)) if len(fits) >= _ODD_LEAST else 0)
+
+
+def _are_far_beyond(xywh: Floats, size: Floats) -> Bools:
+    beyond = xywh[:, :2] + xywh[:, 2:] - size
+    result: Bools = (beyond > np.maximum(TOLERANCE, _FAR_SHARE * size)).any(1)
+    return result
+
+
+def _from_corners(xywh: Floats) -> Floats:
+    return np.concatenate([xywh[:, :2], xywh[:, 2:] - xywh[:, :2]], 1)
+
+
+def _from_centres(xywh: Floats) -> Floats:
+    return np.concatenate([xywh[:, :2] - xywh[:, 2:] / 2, xywh[:, 2:]], 1)
+
+
+def _area_says(xywh: Floats, area: Floats) -> tuple[float, float, float]:
+    """Return the shares of areas that are those of corners, those of widths and heights, and too large for corners."""
+    known = np.isfinite(area) & (area > 1)
+    if not known.any():
+        return 0.0, 0.0, 0.0
+    area, xywh = area[known], xywh[known]
+    corners = (xywh[:, 2] - xywh[:, 0]) * (xywh[:, 3] - xywh[:, 1])
+    usual = xywh[:, 2] * xywh[:, 3]
+    near = 0.01 * area + 1
+    return (
+        float((np.abs(area - corners) <= near).mean()),
+        float((np.abs(area - usual) <= near).mean()),
+        float((area > 1.05 * corners + 4).mean()),
+    )
+
+
+def _have_corners(xywh: Floats, size: Floats) -> bool:
+    """Tell whether nearly all boxes are in their images when they are read as [x1, y1, x2, y2]."""
+    fits = (xywh[:, 2:] > xywh[:, :2]).all(1) & (xywh[:, 2:] <= size + TOLERANCE).all(1)
+    return _are_nearly_all(fits & (xywh[:, :2] >= -TOLERANCE).all(1))
+
+
+def _look_like_corners(xywh: Floats, size: Floats, area: Floats) -> bool:
+    """Tell whether boxes read as [x1, y1, x2, y2] fit their images and areas, and read as they should be do not."""
+    if not _have_corners(xywh, size):
+        return False
+    as_corners, as_usual, too_large = _area_says(xywh, area)
+    if as_corners > 0.9 and as_usual < 0.1:
+        return True
+    beyond = _are_far_beyond(xywh, size)
+    if len(xywh) < SYSTEMATIC_LEAST or (len(xywh) >= _ODD_LEAST and beyond.sum() < SYSTEMATIC_LEAST):
+        return False
+    # Scripts write x2 * y2 as the area: that alone does not make the boxes fit.
+    if as_usual > 0.9:
+        return bool(beyond.mean() > _BEYOND_SURELY)
+    return bool(beyond.mean() > _BEYOND and too_large <= 0.1)
+
+
+def _fit_corners(xywh: Floats, size: Floats, area: Floats) -> bool:
+    return _have_corners(xywh, size) and _area_says(xywh, area)[1] <= 0.9
+
+
+def _look_like_centres(xywh: Floats, size: Floats, area: Floats) -> bool:
+    """Tell whether boxes fit as [x centre, y centre, width, height], and many do not as they should be read."""
+    beyond = (xywh[:, :2] + xywh[:, 2:] > size + TOLERANCE).any(1)
+    return _fit_centres(xywh, size, area) and bool(beyond.mean() > _BEYOND and beyond.sum() >= SYSTEMATIC_LEAST)
+
+
+def _fit_centres(xywh: Floats, size: Floats, area: Floats) -> bool:
+    half = xywh[:, 2:] / 2
+    fits = (xywh[:, :2] - half >= -TOLERANCE).all(1) & (xywh[:, :2] + half <= size + TOLERANCE).all(1)
+    return _are_nearly_all(fits)
