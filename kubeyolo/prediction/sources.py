@@ -134,6 +134,8 @@ def _sources_of(argument: str, without: str | None, left_out: Counter[str]) -> l
         return [_faulty(argument, foreign)]
     if _PATTERN.search(argument):
         return _of_pattern(argument, without, left_out)
+    if not argument.strip():
+        return [_faulty(repr(argument), "is an empty name")]
     return [_faulty(argument, _missing(argument))]
 
 
@@ -243,8 +245,14 @@ def _of_pattern(pattern: str, without: str | None, left_out: Counter[str]) -> li
     folder, rest = _fixed_part(pattern)
     ignored: Counter[str] = Counter()
     names = []
+    seen: set[tuple[str, str]] = set()
     for name in glob.iglob(rest, root_dir=folder or None, recursive=True):
         path = os.path.join(folder, name)
+        # Links may lead into a folder again and again.
+        place = (_real(os.path.dirname(path)), os.path.basename(path))
+        if place in seen:
+            continue
+        seen.add(place)
         if not os.path.isdir(path) and not _is_output(path, without) and _is_image(path, ignored):
             names.append(name)
     left_out.update(ignored)
