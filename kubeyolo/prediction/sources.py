@@ -32,6 +32,8 @@ _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volum
 # Names of a folder that are compared with one that is missing, and how alike they are to be named.
 _MOST_COMPARED = 1000
 _NEARNESS = 0.8
+# Missing files to name a near name for: looking for it takes milliseconds, and a list may have thousands.
+_MOST_SUGGESTED = 20
 
 
 class SourceFault(ValueError):
@@ -111,9 +113,12 @@ def find_sources(arguments: Iterable[str], without: Path | None = None) -> Sourc
         without: The folder of drawn pictures: what an earlier call drew there is not taken from folders and patterns.
     """
     found = Sources()
+    missing = 0
     for argument in arguments:
         found.named += 1
-        found.images += _sources_of(argument, _real(without) if without else None, found.left_out)
+        sources = _sources_of(argument, _real(without) if without else None, found.left_out, missing < _MOST_SUGGESTED)
+        missing += bool(sources[0].fault)
+        found.images += sources
     return found
 
 
@@ -123,7 +128,7 @@ def natural_key(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if place % 2 else (-1, part) for place, part in enumerate(parts)] + [(-2, name)]
 
 
-def _sources_of(argument: str, without: str | None, left_out: Counter[str]) -> list[Source]:
+def _sources_of(argument: str, without: str | None, left_out: Counter[str], suggests: bool) -> list[Source]:
     name = _local(argument)
     if name is not None:
         return _of_folder(name, without, left_out) if os.path.isdir(name) else [_of_file(name)]
@@ -136,7 +141,7 @@ def _sources_of(argument: str, without: str | None, left_out: Counter[str]) -> l
         return _of_pattern(argument, without, left_out)
     if not argument.strip():
         return [_faulty(repr(argument), "is an empty name")]
-    return [_faulty(argument, _missing(argument))]
+    return [_faulty(argument, _missing(argument, suggests))]
 
 
 def _local(argument: str) -> str | None:
@@ -175,8 +180,10 @@ def _fault_of_file(name: str) -> str:
     return foreign_source(name) if is_video(name) else ""
 
 
-def _missing(argument: str) -> str:
+def _missing(argument: str, suggests: bool) -> str:
     folder, base = os.path.split(argument)
+    if not suggests and os.path.isdir(folder or "."):
+        return "there is no such file"
     try:
         names = os.listdir(folder or ".")
     except OSError:

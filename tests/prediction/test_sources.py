@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,14 @@ def test_patterns_enter_a_folder_once_however_links_lead_into_it() -> None:
     os.symlink("..", "a/b/loop")
     os.symlink("1.jpg", "a/3.jpg")
     assert names_of("a/**/*.jpg") == ["a/1.jpg", "a/3.jpg", "a/b/2.jpg"]
+
+
+def test_near_names_are_looked_for_as_long_as_few_are_missing() -> None:
+    touch(*(f"photo_{number:03d}.txt" for number in range(900)))
+    begun = time.monotonic()
+    images = find_sources([f"photo_{number:04d}.jpg" for number in range(5000)]).images
+    assert time.monotonic() - begun < 5
+    assert ["did you mean" in image.fault for image in images] == [True] * 20 + [False] * 4980
 
 
 def test_what_exists_under_a_name_is_not_a_pattern() -> None:
