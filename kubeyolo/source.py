@@ -44,6 +44,7 @@ NO_WEIGHTS = (
     "bundle.py",  # stores weights and reads them as they are; their digest is part of a training's identity
     # What reads and checks a data set acts through the stored data set, whose digest is part of a training's identity.
     "data/annotations.py",
+    "data/box_forms.py",
     "data/boxes.py",
     "data/categories.py",
     "data/checks.py",

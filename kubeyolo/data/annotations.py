@@ -24,7 +24,6 @@ _LEAVE_OUT = frozenset({"image_unknown", "box_empty", "box_absent", "box_not_fin
 """Codes of findings that say why boxes are left out."""
 
 
-
 @dataclass(frozen=True)
 class Annotations:
     """The checked annotations of all splits; classes are ordered by category id."""

@@ -129,6 +129,9 @@ def look_at_image(
         pixels, notes = decode_stored(data, header, levels)
     except ImageFault as error:
         return LookedImage(data, sha256, fault=str(error), fault_code="image_damaged")
+    except MemoryError:
+        words = f"does not fit in memory ({header.width} x {header.height} pixels); divide it into tiles"
+        return LookedImage(data, sha256, fault=words, fault_code="image_damaged")
     orientation, note = _orientation(header, size, apply_orientation)
     if note is not None:
         notes.append(note)

@@ -29,6 +29,9 @@ Levels = tuple[float, float]
 DARK = 16
 """An image of which 99.9 % of all values are below this is nearly black."""
 
+_SLACK = 0.49
+"""Grey levels by which floats may lie beyond black and white."""
+
 TINY = 16
 """A side below so many pixels is a finding."""
 
@@ -141,7 +144,7 @@ def _looks(pixels: Image) -> list[Note]:
         notes.append(Note("image_tiny", f"{width} x {height} pixels"))
     # A few pixels tell for nearly every image that it is neither dark nor of one colour.
     few = pixels[:: max(1, height // 16), :: max(1, width // 16)]
-    if (few == few[0, 0]).all() and (pixels == pixels[0, 0]).all():
+    if (few == few[0, 0]).all() and all((row == pixels[0, 0]).all() for row in pixels):
         notes.append(Note("image_constant", f"all pixels are {tuple(pixels[0, 0].tolist())}"))
     elif few.max() < 2 * DARK or np.count_nonzero(few >= DARK) < few.size // 10:
         bright = float(np.percentile(pixels, 99.9))
@@ -335,9 +338,12 @@ def _to_eight_bits(
         return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if is_unsigned and bits <= 16:
         return (deep >> (bits - 8)).astype(np.uint8)
-    deep = np.where(np.isfinite(deep), deep, 0) if deep.dtype.kind == "f" else deep
-    if deep.dtype.kind == "f" and least >= 0 and largest <= 1:
-        return (deep * 255).round().astype(np.uint8)
-    if least >= 0 and largest <= 255:
-        return deep.round().astype(np.uint8)
+    is_float = deep.dtype.kind == "f"
+    deep = np.where(np.isfinite(deep), deep, 0) if is_float else deep
+    # Resampling and rounding leave floats a little beyond; what becomes 0 or 255 all the same is no fault.
+    slack = _SLACK if is_float else 0
+    if is_float and least >= -slack / 255 and largest <= 1 + slack / 255:
+        return (deep * 255).round().clip(0, 255).astype(np.uint8)
+    if least >= -slack and largest <= 255 + slack:
+        return deep.round().clip(0, 255).astype(np.uint8)
     raise ImageFault(f"has {words}, which do not say what is black and white; set data.levels=[least, largest]")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from kubeyolo.data import tiff
 from kubeyolo.file_kinds import kind_of
@@ -24,6 +25,9 @@ _FRAMES = range(0xC0, 0xD0)
 _NO_FRAMES = (0xC4, 0xC8, 0xCC)
 _JPEG_KINDS = {0xC3: "lossless", 0xC7: "lossless", 0xCB: "lossless", 0xCF: "lossless", 0xF7: "JPEG-LS"}
 _TGA_FOOTER = b"TRUEVISION-XFILE.\0"
+_AS_TEXT = (b"data:image/", b"/9j/", b"iVBORw0KGgo")
+_CHANGED = (b"\xc3\xbf\xc3\x98", b"\xef\xbf\xbd", b"\xc2\x89PNG", b"\x89PNG\n", b"\x89PNG\r\n\x1a\r\n")
+_TEXT_BYTES = 256
 _PNM = re.compile(rb"P[1-7F][ \t\r\n#]")
 
 
@@ -104,9 +108,25 @@ def read_file_header(path: Path) -> Header:
     with path.open("rb") as file:
         front = file.read(FRONT_BYTES)
         try:
-            return read_header(front)
+            header = read_header(front)
         except Incomplete:
             return read_header(front + file.read())
+        if header.orientation == 1 and len(front) == FRONT_BYTES:
+            return replace(header, orientation=_orientation_after_pixels(file, header.kind))
+        return header
+
+
+def _orientation_after_pixels(file: BinaryIO, kind: str) -> int:
+    """Return the orientation in a chunk after the pixels, where WebP has it always and PNG may have it; 1 elsewhere."""
+    if kind not in ("PNG", "WebP"):
+        return 1
+    position, wanted = (len(PNG_MAGIC), b"eXIf") if kind == "PNG" else (12, b"EXIF")
+    while file.seek(position) == position and len(head := file.read(8)) == 8:
+        name, length = (head[4:], int.from_bytes(head[:4], "big")) if kind == "PNG" else struct.unpack("<4sI", head)
+        if name == wanted:
+            return tiff.orientation_of_exif(file.read(length))
+        position += 12 + length if kind == "PNG" else 8 + length + length % 2
+    return 1
 
 
 def size_of_file(path: Path, apply_orientation: bool = True) -> tuple[int, int] | None:
@@ -154,8 +174,17 @@ def _other_kind(data: bytes) -> str:
         return "a TGA image"
     if data[:4] in (b"\0\0\1\0", b"\0\0\2\0"):
         return "an icon (ICO)"
+    if data[128:132] == b"DICM":
+        return "a DICOM image"
+    if data.startswith(_AS_TEXT):
+        return "an image as text (base64), to be decoded first"
+    if data.startswith(_CHANGED):
+        return "an image that was changed as if it were text (copied in text mode, or stored as UTF-8)"
     if data.count(0) == len(data):
         return f"not an image, but {len(data)} zero bytes (a copy that broke)"
+    front = data[:_TEXT_BYTES].decode("utf-8", "ignore")
+    if front and all(part.isprintable() for part in front.split()):
+        return f"not an image, but text ({' '.join(front.split())[:40]!r})"
     return "not an image"
 
 

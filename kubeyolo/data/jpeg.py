@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -18,11 +20,16 @@ SMALL_PART = 0.05
 
 _END = b"\xff\xd9"
 _GREY = 128
+_GREY_OF_INKS = 64
+"""What libjpeg's grey in cyan, magenta, yellow and black becomes, within 1."""
+
+_VISIBLE = 30
+"""Grey levels by which a scan of finer detail hardly changes a pixel."""
 # In a healthy scan no byte stands so often in a row, except in images that are nearly of one colour.
 _RUN = 48
 _RUNS = re.compile(rb"(.)\1{%d,}" % (_RUN - 1), re.DOTALL)
 _ZEROS = bytes(_RUN)
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _FEW_BYTES = 2
 _HEADER_WARNINGS = ("Adobe", "JFIF", "progression", "SOS parameters")
@@ -46,6 +53,7 @@ def look_at_jpeg(data: bytes, header: Header) -> tuple[Pixels, str, str]:
     Raises:
         ImageFault: A large part cannot be decoded.
     """
+    _check_length(data, header)
     try:
         pixels = _decode(data, header, strict=True)
     except ValueError as error:
@@ -64,10 +72,13 @@ def look_at_jpeg(data: bytes, header: Header) -> tuple[Pixels, str, str]:
 
 
 def _decode(data: bytes, header: Header, strict: bool) -> Pixels:
-    if header.bands != 4:
-        rgb: Pixels = simplejpeg.decode_jpeg(data, "RGB", strict=strict)
+    is_rgb = header.bands != 4
+    # Where libjpeg gives up it leaves the rest of the buffer as it was.
+    buffer = np.full((header.height, header.width, 3 if is_rgb else 4), _GREY, np.uint8)
+    if is_rgb:
+        rgb: Pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=buffer, strict=strict)
         return rgb
-    inks = simplejpeg.decode_jpeg(data, "CMYK", strict=strict)
+    inks = simplejpeg.decode_jpeg(data, "CMYK", buffer=buffer, strict=strict)
     # Adobe's programs store what is left of the light in place of the ink.
     return light_of_inks(inks if _is_adobe(data) else 255 - inks)
 
@@ -80,6 +91,22 @@ def light_of_inks(light: Pixels) -> Pixels:
 
 def _is_adobe(data: bytes) -> bool:
     return any(marker == 0xEE and data.startswith(b"Adobe", start) for marker, start, _ in jpeg_segments(data))
+
+
+def _check_length(data: bytes, header: Header) -> None:
+    """Refuse a file that is too short for its size before it takes the memory and the time of that size.
+
+    Raises:
+        ImageFault: Not even one bit for each block of 8 x 8 pixels and kind of Huffman code is there.
+    """
+    frame, _ = _frame(data)
+    bits = {0xC0: 2, 0xC1: 2, 0xC2: 1}.get(frame, 0)  # arithmetic coding has no least length
+    needed = bits * -(-header.width // 8) * -(-header.height // 8) // 8
+    there = len(data) - _scan_start(data)
+    if there < (1 - SMALL_PART) * needed - 1:
+        raise ImageFault(
+            f"is a damaged JPEG ({there} bytes of pixels cannot hold {header.width} x {header.height} pixels)"
+        )
 
 
 def _plain(error: ValueError) -> str:
@@ -98,7 +125,7 @@ def _ends_early(data: bytes, header: Header) -> tuple[str, str]:
     content = data.rstrip(b"\0")
     if has_all_scans and (_is_clean(data + _END, header) or _is_clean(content + _END, header)):
         return "jpeg_without_end", "no end marker; all pixels are there"
-    lost = grey_part(decode_jpeg(content if len(data) - len(content) >= _RUN else data, header))
+    lost = grey_part(decode_jpeg(content if len(data) - len(content) >= _RUN else data, header), header)
     if lost >= SMALL_PART:
         raise ImageFault(f"is a truncated JPEG (the lower {100 * lost:.0f} % of the image is missing)")
     if not has_all_scans:
@@ -116,10 +143,17 @@ def _is_clean(data: bytes, header: Header) -> bool:
     return True
 
 
-def grey_part(pixels: Pixels) -> float:
+def _filled(pixels: Pixels, header: Header) -> NDArray[np.bool_]:
+    """Return which pixels (H, W) have the grey that libjpeg fills in where there is no data."""
+    if header.bands != 4:
+        return np.asarray((pixels == _GREY).all(axis=2))
+    return np.asarray((np.abs(pixels.astype(np.int16) - _GREY_OF_INKS) <= 1).all(axis=2))
+
+
+def grey_part(pixels: Pixels, header: Header) -> float:
     """Return the part of an image at its end that libjpeg filled with grey because the data ended."""
     height, width = pixels.shape[:2]
-    is_grey = (pixels == _GREY).all(axis=2)
+    is_grey = _filled(pixels, header)
     other = np.flatnonzero(~is_grey.all(axis=1))
     last = int(other[-1]) + 1 if len(other) else 0
     top = max(0, (last - 1) // 8 * 8)
@@ -144,16 +178,40 @@ def _lost_part(data: bytes, header: Header, pixels: Pixels, warning: str) -> flo
     if extraneous and len(set(data[end - count : end])) <= 1:  # padding
         return 0.0
     if _is_progressive(data):
-        return max(in_runs, _lost_in_scans(data, header))
+        return max(in_runs, grey_part(pixels, header), _lost_in_scans(data, header, pixels))
     interval = _restart_interval(data)
     if interval:
-        # Where no marker is lost the decoder found its place again.
-        missing = abs(_blocks(data) // interval - len(_RESTART.findall(data, start)))
-        return max(in_runs, grey_part(pixels), 0.0 if runs or missing <= 1 else 1.0)
+        markers = [found[1][0] - 0xD0 for found in _RESTART.finditer(data, start)]
+        lost = lost_intervals(markers, -(-_blocks(data) // interval))
+        if lost is not None:
+            return max(in_runs, grey_part(pixels, header), lost)
     if runs:
         # Decoded up to the damage alone, the rest of the image is grey.
-        return grey_part(decode_jpeg(data[: runs[0][0]] + _END, header))
+        return grey_part(decode_jpeg(data[: runs[0][0]] + _END, header), header)
     return 0.0 if extraneous and count <= _FEW_BYTES else 1.0
+
+
+def lost_intervals(markers: Sequence[int], intervals: int) -> float | None:
+    """Return the part of the intervals between restart markers that is lost, None where the rest is shifted.
+
+    Follows libjpeg (``jpeg_resync_to_restart``): a marker one or two ahead of the one that is due is kept for its own
+    interval, one or two behind is skipped, and any other is taken for the one that is due.
+
+    Args:
+        markers: Numbers (0 to 7) of the markers in the scan, in order.
+        intervals: How many intervals there are; a marker stands before each but the first.
+    """
+    at, lost, placed = 0, 0, -1
+    for due in range(intervals - 1):
+        while at < len(markers) and (markers[at] - due) % 8 in (6, 7):
+            at += 1
+        ahead = (markers[at] - due) % 8 if at < len(markers) else 1
+        lost += ahead != 0
+        if ahead not in (1, 2):
+            at, placed = at + 1, due
+    # The last marker falls to the last interval, and none is left, only where the decoder has found its place again.
+    is_shifted = at != len(markers) or placed != intervals - 2
+    return None if is_shifted else lost / intervals
 
 
 def _check_hole(data: bytes, header: Header, pixels: Pixels) -> None:
@@ -172,8 +230,8 @@ def _check_hole(data: bytes, header: Header, pixels: Pixels) -> None:
         return
     stop = hole + len(data[hole:]) - len(data[hole:].lstrip(b"\0"))
     before, after = (decode_jpeg(data[:end] + _END, header) for end in (hole, stop))
-    filled = pixels[(before == _GREY).all(axis=2) & (after != _GREY).any(axis=2)].astype(np.int16)
-    lost = grey_part(before)
+    filled = pixels[_filled(before, header) & ~_filled(after, header)].astype(np.int16)
+    lost = grey_part(before, header)
     if not len(filled) or lost < SMALL_PART:
         return
     differs = np.abs(filled - np.median(filled, axis=0)).max(axis=1) > 2
@@ -243,12 +301,19 @@ def _scans_are_complete(data: bytes) -> bool:
     return len(done) >= 64 * len(components)
 
 
-def _lost_in_scans(data: bytes, header: Header) -> float:
-    """Return 1 where a progressive JPEG is damaged in a scan that the eye sees, 0 where it is in finer ones."""
+def _lost_in_scans(data: bytes, header: Header, pixels: Pixels) -> float:
+    """Return how much of a progressive JPEG is lost: 1 where a scan is damaged that the eye sees.
+
+    A finer scan changes pixels little, so those that it and the scans after it change much are lost.
+    """
     scans = _scans(data)
     brightness = data[_frame(data)[1] + 6]
     for scan, following in zip(scans, [*scans[1:], None], strict=True):
         end = following.start if following is not None else len(data)
         if not _is_clean(data[:end] + _END, header):
-            return 1.0 if scan.high == 0 and brightness in scan.components else 0.0
+            if scan.high == 0 and brightness in scan.components:
+                return 1.0
+            coarse = decode_jpeg(data[: scan.start] + _END, header)
+            change = cv2.absdiff(pixels, coarse).max(axis=2)
+            return float(np.count_nonzero(change > _VISIBLE) / change.size)
     return 0.0

@@ -69,7 +69,9 @@ def deep_samples(data: bytes, header: Header) -> NDArray[np.uint16]:
     """
     packed = b"".join(data[start:end] for kind, start, end in png_chunks(data) if kind == b"IDAT")
     unpacker = zlib.decompressobj()
-    _check_rows(unpacker.decompress(packed), header, data[26:29])
+    blocks = _blocks_of_rows(header, data[26:29])
+    # One more byte than is needed tells that there are too many; a file of blanks may unpack to a thousand times more.
+    _check_rows(unpacker.decompress(packed, sum(rows * row for rows, row in blocks) + 1), blocks)
     if not unpacker.eof:
         raise ImageFault(_UNDECODABLE)
     packed = packed[: len(packed) - len(unpacker.unused_data)]
@@ -80,19 +82,26 @@ def deep_samples(data: bytes, header: Header) -> NDArray[np.uint16]:
     return np.asarray(image[:, :, None] if image.ndim == 2 else image[:, :, [2, 1, 0, 3][: image.shape[2]]], np.uint16)
 
 
-def _check_rows(pixels: bytes, header: Header, methods: bytes) -> None:
-    """Refuse rows that are too few or too many, or filtered in a way that does not exist."""
+def _blocks_of_rows(header: Header, methods: bytes) -> list[tuple[int, int]]:
+    """Return the number of rows and the bytes of a row, its filter included, of each pass."""
     if methods not in (bytes(3), b"\0\0\1"):
         raise ImageFault(_UNDECODABLE)
-    position = 0
+    blocks = []
     for left, top, across, down in _PASSES if methods[2] else ((0, 0, 1, 1),):
         columns, rows = -(-(header.width - left) // across), -(-(header.height - top) // down)
         if columns > 0 and rows > 0:
-            row = 1 + columns * header.bands * header.bits // 8
-            filters = pixels[position : position + rows * row : row]
-            if len(filters) < rows or max(filters) > _LAST_FILTER:
-                raise ImageFault(_UNDECODABLE)
-            position += rows * row
+            blocks.append((rows, 1 + columns * header.bands * header.bits // 8))
+    return blocks
+
+
+def _check_rows(pixels: bytes, blocks: list[tuple[int, int]]) -> None:
+    """Refuse rows that are too few or too many, or filtered in a way that does not exist."""
+    position = 0
+    for rows, row in blocks:
+        filters = pixels[position : position + rows * row : row]
+        if len(filters) < rows or max(filters) > _LAST_FILTER:
+            raise ImageFault(_UNDECODABLE)
+        position += rows * row
     if len(pixels) != position:
         raise ImageFault(_UNDECODABLE)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import io
 import lzma
+import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,9 @@ _MOST_VALUES = 1 << 24
 _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 _NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
 _PLAIN = (_NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD)
+_MOST_EXPANDED = {_LZW: 1500, _PACKBITS: 64, _ZSTD: 1 << 15}
+"""A byte becomes no more than so many, even in a blank image; a larger size is damage."""
+
 _COMPRESSIONS = {
     2: "CCITT modified Huffman",
     3: "CCITT group 3",
@@ -82,7 +86,7 @@ class Directory:
     def number(self, tag: int, default: int = 0) -> int:
         """Return the first value of a tag."""
         values = self.tags.get(tag)
-        return int(values[0]) if values else default
+        return int(values[0]) if values and math.isfinite(values[0]) else default
 
     @property
     def width(self) -> int:
@@ -102,7 +106,7 @@ class Directory:
     @property
     def bits(self) -> int:
         """Bits of a sample, the most of all bands."""
-        return max(map(int, self.tags.get(BITS) or (1,)))
+        return max(int(bits) if math.isfinite(bits) else 0 for bits in self.tags.get(BITS) or (1,))
 
     @property
     def sample_format(self) -> int:
@@ -260,7 +264,7 @@ def is_packed_by_others(page: Directory) -> bool:
 def samples(data: bytes, page: Directory) -> NDArray[Any]:
     """Return the samples (H, W, bands) of a page as stored: uint8 to uint64, int8 to int64, or float16 to float64.
 
-    Samples of 1 to 7 bits are uint8, of 9 to 15 bits uint16, of 17 to 31 uint32.
+    Samples of 1 to 7 bits are uint8, of 9 to 15 bits uint16, of 17 to 31 uint32, of 33 to 63 uint64.
 
     Raises:
         TiffDamage: The file is cut short or damaged.
@@ -316,8 +320,10 @@ def _decompressed(packed: bytes, compression: int, row_bytes: int, rows: int) ->
             raw = zlib.decompressobj().decompress(packed, needed)
         elif compression == _LZMA:
             raw = lzma.LZMADecompressor().decompress(packed, needed)
-        else:
+        elif needed <= _MOST_EXPANDED[compression] * len(packed):
             raw = _decompressed_by_pillow(packed, compression, row_bytes, rows)
+        else:
+            raw = b""
     except (zlib.error, lzma.LZMAError, OSError, SyntaxError, ValueError, EOFError) as error:
         if compression == _ZSTD:
             raise TiffFault("is a TIFF with Zstandard compression, which is not read; save it with LZW") from error
@@ -354,9 +360,10 @@ def _numbers(raw: bytes, page: Directory, rows: int, width: int, bands: int, row
     """Return the samples (rows, width, bands) of a decompressed strip."""
     bits, predictor = page.bits, page.number(PREDICTOR, 1)
     if bits not in (8, 16, 32, 64):
-        return _unpacked(np.frombuffer(raw, np.uint8).reshape(rows, row_bytes), bits, width * bands).reshape(
-            rows, width, bands
-        )
+        packed = np.frombuffer(raw, np.uint8)
+        if bits % 8 == 0 and page.order == "<":
+            packed = packed.reshape(-1, bits // 8)[:, ::-1]
+        return _unpacked(packed.reshape(rows, row_bytes), bits, width * bands).reshape(rows, width, bands)
     letter = {UNSIGNED: "u", SIGNED: "i", FLOAT: "f"}[page.sample_format]
     if predictor == 3 and letter == "f":
         return _undo_float_predictor(raw, rows, width, bands, bits // 8)
@@ -370,7 +377,7 @@ def _numbers(raw: bytes, page: Directory, rows: int, width: int, bands: int, row
 
 def _unpacked(rows: NDArray[np.uint8], bits: int, count: int) -> NDArray[Any]:
     """Return ``count`` numbers of each row of packed bits, highest bit first."""
-    kind: Any = np.uint8 if bits < 8 else np.uint16 if bits < 16 else np.uint32
+    kind: Any = np.uint8 if bits < 8 else np.uint16 if bits < 16 else np.uint32 if bits < 32 else np.uint64
     result = np.empty((len(rows), count), kind)
     weights = (1 << np.arange(bits - 1, -1, -1, dtype=np.uint64)).astype(kind)
     for i, row in enumerate(rows):  # by row, because the unpacked bits take eight times the memory

@@ -50,11 +50,13 @@ def read_list(name: str) -> list[str]:
     except (OSError, ValueError) as error:
         what = getattr(error, "strerror", None) or error
         raise InputError(f"{name}: the list of images cannot be read: {what}") from error
-    return [_beside(entry, path.parent) for entry in names_in(data, name)]
+    return [_beside(entry, path.parent) for entry in names_in(data, name, path.parent)]
 
 
-def names_in(data: bytes, where: str) -> list[str]:
+def names_in(data: bytes, where: str, folder: Path = Path()) -> list[str]:
     """Return the names in a list: separated by line ends, or by NUL as ``find -print0`` writes them.
+
+    Lines that begin with ``#`` are comments, where no file has this name here or in ``folder``.
 
     Raises:
         InputError: It is empty, or is not a list of names.
@@ -77,6 +79,7 @@ def names_in(data: bytes, where: str) -> list[str]:
     if _BINARY.search(data[:1024]) and not encoding:
         raise InputError(f"{where}: is not text; write the names of images, one on each line")
     names = [_unquoted(name.strip("\r")) for name in separated if name.strip()]
+    names = [name for name in names if not name.startswith("#") or os.path.lexists(_beside(name, folder))]
     if not names:
         raise InputError(f"{where}: has no names of images; write one name on each line")
     return names

@@ -27,6 +27,8 @@ _DIGITS = re.compile(r"(\d+)")
 # Names of a folder that are compared with one that is missing, and how alike they are to be named.
 _MOST_COMPARED = 1000
 _NEARNESS = 0.8
+# Missing files to name a near name for: looking for it takes milliseconds, and a list may have thousands.
+_MOST_SUGGESTED = 20
 
 
 class SourceFault(ValueError):
@@ -106,9 +108,12 @@ def find_sources(arguments: Iterable[str], without: Path | None = None) -> Sourc
         without: The folder of drawn pictures: pictures that an earlier call drew there are not read again.
     """
     found = Sources()
+    missing = 0
     for argument in arguments:
         found.named += 1
-        found.images += _sources_of(argument, _real(without) if without else None, found.left_out)
+        sources = _sources_of(argument, _real(without) if without else None, found.left_out, missing < _MOST_SUGGESTED)
+        missing += bool(sources[0].fault)
+        found.images += sources
     return found
 
 
@@ -118,7 +123,7 @@ def natural_key(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if place % 2 else (-1, part) for place, part in enumerate(parts)] + [(-2, name)]
 
 
-def _sources_of(argument: str, without: str | None, left_out: Counter[str]) -> list[Source]:
+def _sources_of(argument: str, without: str | None, left_out: Counter[str], suggests: bool) -> list[Source]:
     name = _local(argument)
     if name is not None:
         return _of_folder(name, without, left_out) if os.path.isdir(name) else [_of_file(name)]
@@ -129,7 +134,9 @@ def _sources_of(argument: str, without: str | None, left_out: Counter[str]) -> l
         return [_faulty(argument, foreign)]
     if _PATTERN.search(argument):
         return _of_pattern(argument, without, left_out)
-    return [_faulty(argument, _missing(argument))]
+    if not argument.strip():
+        return [_faulty(repr(argument), "is an empty name")]
+    return [_faulty(argument, _missing(argument, suggests))]
 
 
 def _local(argument: str) -> str | None:
@@ -172,8 +179,10 @@ def _fault_of_file(name: str) -> str:
     return foreign_source(name) if is_video(name) else ""
 
 
-def _missing(argument: str) -> str:
+def _missing(argument: str, suggests: bool) -> str:
     folder, base = os.path.split(argument)
+    if not suggests and os.path.isdir(folder or "."):
+        return "there is no such file"
     try:
         names = os.listdir(folder or ".")
     except OSError:
@@ -242,8 +251,14 @@ def _of_pattern(pattern: str, without: str | None, left_out: Counter[str]) -> li
     folder, rest = _fixed_part(pattern)
     ignored: Counter[str] = Counter()
     names = []
+    seen: set[tuple[str, str]] = set()
     for name in glob.iglob(rest, root_dir=folder or None, recursive=True):
         path = os.path.join(folder, name)
+        # Links may lead into a folder again and again.
+        place = (_real(os.path.dirname(path)), os.path.basename(path))
+        if place in seen:
+            continue
+        seen.add(place)
         if not os.path.isdir(path) and not _is_output(path, without) and _is_image(path, ignored):
             names.append(name)
     left_out.update(ignored)

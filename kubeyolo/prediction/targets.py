@@ -47,12 +47,15 @@ def plan_targets(sources: Sequence[Source], folder: Path) -> list[Path]:
     targets: list[Path] = []
     owners: dict[str, str] = {}
     for source in sources:
+        if source.fault:  # it is not drawn
+            targets.append(folder / source.inner)
+            continue
         inner = PurePosixPath(*_below(source, common), *source.inner.parts)
         path = _free(folder / inner.with_name(target_name(inner.name)), source.name, owners)
         targets.append(path)
-    _check_inputs(sources, folder, targets)
-    for path in targets:
-        if os.path.lexists(path) and not is_drawn(path):
+    _check_inputs(sources, folder, [path for path, source in zip(targets, sources, strict=True) if not source.fault])
+    for path, source in zip(targets, sources, strict=True):
+        if not source.fault and os.path.lexists(path) and not is_drawn(path):
             raise InputError(
                 f"{path}: exists, and was not drawn by this command; give --output another folder, or remove the file"
             )

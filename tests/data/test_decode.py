@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import io
+import struct
+import tracemalloc
+import zlib
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from kubeyolo.data import tiff
 from kubeyolo.data.decode import ImageFault, decode_file, decode_image, turned
-from kubeyolo.data.headers import read_header
+from kubeyolo.data.headers import read_file_header, read_header
 from tests.data.image_files import bmp_with_alpha, saved, smooth_image, stored_turned, tiff_file
 
 RGB = smooth_image(37, 23)
@@ -297,11 +301,11 @@ OTHERS = {
     "icon": (lambda: saved(RGB, "ICO"), "is an icon (ICO)"),
     "empty": (lambda: b"", "is empty (zero bytes)"),
     "zeros": (lambda: bytes(70), "is not an image, but 70 zero bytes"),
-    "text": (lambda: b"hello\n", "is not an image; "),
+    "text": (lambda: b"hello\n", "is not an image, but text ("),
     "page": (lambda: b"<html>404</html>", "is a web page"),
     "git-lfs": (lambda: b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of git-lfs"),
     "PDF": (lambda: b"%PDF-1.7\n", "is a PDF document"),
-    "letters BM": (lambda: b"BM is not only a bitmap, as one sees", "is not an image; "),
+    "letters BM": (lambda: b"BM is not only a bitmap, as one sees", "is not an image, but text ("),
 }
 
 
@@ -401,3 +405,87 @@ def test_formats_are_known_by_their_content():
     assert (header.kind, header.bands, header.bits, header.alpha, header.is_float) == ("PNG", 3, 8, False, False)
     header = read_header(tiff_file((GREY / 255).astype(np.float32)[:, :, None]))
     assert (header.kind, header.bands, header.bits, header.is_float) == ("TIFF", 1, 32, True)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG"])
+def test_an_orientation_after_the_pixels_of_a_large_file_is_read(kind, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 301, 3), np.uint8)
+    data = saved(noise, kind, 6, lossless=True)
+    if kind == "PNG":
+        at = data.index(b"eXIf") - 4
+        length = 12 + int.from_bytes(data[at : at + 4], "big")
+        data = data[:at] + data[at + length : -12] + data[at : at + length] + data[-12:]
+    assert len(data) > 2 * 65536
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    assert read_file_header(path) == read_header(data)
+    assert read_header(data).orientation == 6
+    path.write_bytes(saved(noise, kind, lossless=True))
+    assert read_file_header(path).orientation == 1
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "6"])
+def test_an_orientation_written_as_a_float_is_taken_where_it_is_a_number(value):
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHIfI", 8, 1, 0x112, 11, 1, float(value), 0)
+    data = saved(smooth_image(60, 40), "JPEG", exif=exif)
+    assert decode_file(data).pixels.shape == ((60, 40, 3) if value == "6" else (40, 60, 3))
+
+
+def test_floats_a_rounding_beyond_black_and_white_are_cut():
+    ramp = np.linspace(0, 1, 600, dtype=np.float64).reshape(20, 30, 1)
+    for factor, shift in ((1.0000001, 0), (1, -1e-6), (255.0001, 0), (255, -0.001)):
+        shown = decode_file(tiff_file((ramp * factor + shift).astype(np.float32))).pixels[:, :, 0]
+        np.testing.assert_allclose(shown, ramp[:, :, 0] * 255, atol=0.6)
+    for factor, shift in ((255.6, 0), (255, -0.6)):
+        with pytest.raises(ImageFault, match="do not say what is black and white"):
+            decode_file(tiff_file((ramp * factor + shift).astype(np.float32)))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("size", [3, 5])
+def test_integers_of_three_and_five_bytes_are_read_in_the_order_of_the_file(order, size):
+    values = np.random.default_rng(0).integers(0, 1 << (8 * size), (10, 12, 1), np.uint64)
+    places = slice(0, size) if order == "<" else slice(8 - size, 8)
+    packed = values.astype(f"{order}u8").view(np.uint8).reshape(-1, 8)[:, places].tobytes()
+    data = tiff_file(values, order=order, bits=8 * size, packed=packed)
+    np.testing.assert_array_equal(tiff.samples(data, tiff.first_page(data)), values)
+
+
+@pytest.mark.parametrize("compression", [5, 32773])
+def test_tiles_too_large_for_their_bytes_are_refused_before_memory_is_taken(compression):
+    data = tiff_file(np.zeros((10, 12, 1), np.uint8), tags=((259, compression), (322, 0x7FFFFFF0), (323, 0x7FFFFFF0)))
+    data = data.replace(struct.pack("<HHII", 273, 4, 1, 0)[:8], struct.pack("<HHI", 324, 4, 1))
+    data = data.replace(struct.pack("<HHI", 279, 4, 1), struct.pack("<HHI", 325, 4, 1))
+    with pytest.raises(ImageFault, match="is a truncated TIFF"):
+        decode_file(data)
+
+
+def test_a_png_of_16_bits_that_unpacks_to_a_thousand_times_its_size_is_refused_before_it_does():
+    data = saved(np.zeros((10, 12), np.uint16), "PNG")
+    at, end = data.index(b"IDAT") - 4, data.index(b"IEND") - 4
+    body = b"IDAT" + zlib.compress(bytes(1 << 27), 1)
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    tracemalloc.start()
+    with pytest.raises(ImageFault, match="is a damaged PNG"):
+        decode_file(data[:at] + chunk + data[end:])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 26
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (bytes(128) + b"DICM" + bytes(20), "is a DICOM image"),
+        (b"data:image/jpeg;base64,/9j/4AAQ", "is an image as text"),
+        (b"/9j/4AAQSkZJRgABAQ", "is an image as text"),
+        (saved(smooth_image(60, 40), "JPEG").decode("latin-1").encode(), "changed as if it were text"),
+        (saved(smooth_image(60, 40), "PNG").replace(b"\r\n", b"\n"), "changed as if it were text"),
+        (b'{"error": "not\n found"}', 'is not an image, but text (\'{"error": "not found"}\')'),
+        (b"MZ\x90\0" + bytes(100), "is not an image; "),
+    ],
+)
+def test_what_became_of_an_image_on_its_way_is_named(data, words):
+    with pytest.raises(ImageFault) as caught:
+        decode_file(data)
+    assert words in str(caught.value)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from kubeyolo.data.decode import ImageFault, decode_file, decode_image
+from kubeyolo.data.jpeg import lost_intervals
 from tests.data.image_files import saved
 
 FORMS = {
@@ -134,6 +136,73 @@ def test_a_damaged_header_is_refused():
     for start in (tables, data.index(b"\xff\xc0")):
         assert told(data[:start] + b"\xaa" * 40 + data[start + 40 :])[0] == "image_damaged"
     assert told(data[:20])[1].startswith("is a truncated JPEG")
+
+
+def test_where_the_decoder_gives_up_nothing_of_the_memory_before_shows():
+    data = photograph("progressive")
+    at = len(data) * 9 // 10
+    broken = data[:at] + b"\xff\x76" + data[at + 2 :]
+    assert told(broken)[0] == "image_damaged"
+    for value in (0, 200):
+        np.full(decode_image(data).shape, value, np.uint8)
+        assert (decode_image(broken) == 128).all()
+
+
+@pytest.mark.parametrize("form", ["CMYK", "YCCK"])
+def test_the_lost_part_of_an_image_of_inks_is_told(form):
+    inks = cv2.resize(np.random.default_rng(3).integers(0, 256, (12, 16, 4)).astype(np.uint8), (320, 240))
+    data = saved(Image.fromarray(inks, "CMYK"), "JPEG", quality=90)
+    if form == "YCCK":  # Adobe's segment ends with the number of the transform
+        at = data.index(b"Adobe") + 11
+        data = data[:at] + b"\2" + data[at + 1 :]
+    assert told(data) == ("", "")
+    start = data.index(b"\xff\xda")
+    code, words = told(data[: start + (len(data) - start) // 2])
+    assert code == "image_damaged"
+    assert 35 <= int(words.split("the lower ")[1].split(" %")[0]) <= 65
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_too_short_for_its_size_is_refused_before_it_is_decoded(form):
+    data = photograph(form)
+    at = data.index(b"\xff\xc2" if form == "progressive" else b"\xff\xc0") + 5
+    begun = time.monotonic()
+    code, words = told(data[:at] + b"\x75\x30\x75\x30" + data[at + 4 :])
+    assert code == "image_damaged" and words.endswith("cannot hold 30000 x 30000 pixels)")
+    assert time.monotonic() - begun < 1
+
+
+def test_large_images_of_one_colour_are_long_enough():
+    for options in ({}, {"progressive": True}, {"optimize": True}, {"optimize": True, "progressive": True}):
+        for mode in ("L", "RGB"):
+            code, _ = told(saved(Image.new(mode, (800, 600), 0), "JPEG", quality=1, **options))
+            assert code == "image_constant", (mode, options)
+
+
+INTERVALS = [n % 8 for n in range(39)]
+
+
+@pytest.mark.parametrize(
+    ("markers", "lost"),
+    [
+        (INTERVALS, 0),
+        (INTERVALS[:10] + INTERVALS[11:], 1 / 40),
+        (INTERVALS[:10] + INTERVALS[12:], 2 / 40),
+        (INTERVALS[:10] + [7] + INTERVALS[11:], 1 / 40),
+        (INTERVALS[:10] + INTERVALS[13:], None),
+        (INTERVALS[:10] + INTERVALS[18:], None),
+        (INTERVALS + [7], None),
+        ([], None),
+    ],
+)
+def test_missing_restart_markers_shift_the_rest_of_an_image(markers, lost):
+    assert lost_intervals(markers, 40) == lost
+
+
+def test_a_hole_of_several_restart_intervals_is_refused():
+    data = photograph("restarting")
+    code, _ = told(hole(data, 0.3, 0.3 + 4096 / len(data)))
+    assert code == "image_damaged"
 
 
 def test_an_image_that_ends_in_grey_of_its_own_is_whole():

@@ -86,7 +86,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 def test_the_summary_has_what_it_promises(place: Place) -> None:
     summary = json.loads((place.latest / "summary.json").read_text())
-    assert list(summary) == ["model", "dataset", "evaluate", "export", "quantize", "bundle", "seconds"]
+    assert list(summary) == ["model", "dataset", "warnings", "evaluate", "export", "quantize", "bundle", "seconds"]
     assert summary["model"] == "yolov5n-r7"
     assert re.fullmatch("[0-9a-f]{64}", summary["dataset"]["digest"])
     assert tuple(summary["evaluate"]) == COCO_KEYS

@@ -52,6 +52,7 @@ def test_metadata_tells_what_is_needed_to_use_the_file(model):
         "fill": 114,
         "channels": "RGB",
         "divisor": 255.0,
+        "levels": None,
     }
 
 

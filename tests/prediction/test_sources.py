@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,21 @@ def test_patterns_go_into_folders_and_leave_out_what_is_hidden() -> None:
     assert names_of("a/b/[23].*") == ["a/b/2.jpg", "a/b/3.png"]
 
 
+def test_patterns_enter_a_folder_once_however_links_lead_into_it() -> None:
+    touch("a/1.jpg", "a/b/2.jpg")
+    os.symlink("..", "a/b/loop")
+    os.symlink("1.jpg", "a/3.jpg")
+    assert names_of("a/**/*.jpg") == ["a/1.jpg", "a/3.jpg", "a/b/2.jpg"]
+
+
+def test_near_names_are_looked_for_as_long_as_few_are_missing() -> None:
+    touch(*(f"photo_{number:03d}.txt" for number in range(900)))
+    begun = time.monotonic()
+    images = find_sources([f"photo_{number:04d}.jpg" for number in range(5000)]).images
+    assert time.monotonic() - begun < 5
+    assert ["did you mean" in image.fault for image in images] == [True] * 20 + [False] * 4980
+
+
 def test_what_exists_under_a_name_is_not_a_pattern() -> None:
     touch("a[1].png", "a1.png", "d[1]/x.png", "0", "video.mp4/x.png", "@list.png")
     assert names_of("a[1].png", "d[1]/*.png", "d[1]", "0", "video.mp4") == [
@@ -113,7 +129,7 @@ def test_names_are_kept_as_they_were_given_and_as_often() -> None:
         ("*.JPG", ["no file matches; ignoring case, 1 would"]),
         ("*.txt", ["the files that match are not images (1 .txt)"]),
         ("empty", ["there are no images in this folder"]),
-        ("", ["there is no such file"]),
+        ("", ["is an empty name"]),
     ],
 )
 def test_what_is_not_read_is_named_with_what_to_do(argument: str, words: list[str]) -> None:
@@ -147,6 +163,14 @@ def test_drawn_pictures_of_an_earlier_call_are_not_taken_again() -> None:
 )
 def test_lists_are_read_however_they_were_written(data: bytes) -> None:
     assert names_in(data, "list") == ["a b.jpg", "c.jpg"]
+
+
+def test_comments_in_a_list_are_left_out_unless_a_file_has_the_name() -> None:
+    touch("#1.jpg", "lists/#2.jpg")
+    Path("lists/all.txt").write_text("# val, night\n#1.jpg\n#2.jpg\n#3.jpg\na.jpg # not a comment\n")
+    assert read_list("lists/all.txt") == ["#1.jpg", "lists/#2.jpg", "a.jpg # not a comment"]
+    with pytest.raises(InputError, match="no names of images in it"):
+        names_in(b"# nothing\n", "list")
 
 
 def test_names_that_look_like_the_beginning_of_an_image_are_names() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,15 @@ def test_a_picture_of_somebody_else_is_not_written_over_and_an_own_one_is() -> N
         write_picture(picture(), Path("out", name))
         assert is_drawn(Path("out", name))
     assert planned("a/x.jpg") == ["out/x.jpg"]
+
+
+def test_what_cannot_be_read_needs_no_place_and_thousands_of_it_no_time() -> None:
+    save(Path("in/x.png"))
+    save(Path("drawn/image.jpg"))
+    sources = find_sources(["in/x.png", *(f"in/{number}.png" for number in range(4000))]).images
+    begun = time.monotonic()
+    assert plan_targets(sources, Path("drawn"))[0] == Path("drawn/x.png")
+    assert time.monotonic() - begun < 2
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_any_work() -> None:
