@@ -117,7 +117,7 @@ def _read(path: Path, text: str) -> ClassFile:
     if start in ("{", "[") and (document := _json(text)) is not None:
         return _from_document(path, document, "JSON")
     if path.suffix.lower() == ".json":
-        raise InputError(f"{path}: not JSON ({_json_reason(text)}); mend it, or give one name on each line")
+        raise InputError(f"{path}: not JSON ({_json_reason(text)}); correct it, or give one name on each line")
     if _DARKNET_KEY.search(text):
         return _from_darknet_data(path, text)
     if _LABEL_MAP.match(text):
@@ -199,7 +199,7 @@ def _yaml_node(path: Path, text: str) -> yaml.Node | None:
         place = f"line {mark.line + 1}: " if mark is not None else ""
         problem = getattr(error, "problem", None) or error
         raise InputError(
-            f"{path}: {place}not YAML: {one_line(problem, 120)}; mend it, or give one name on each line"
+            f"{path}: {place}not YAML: {one_line(problem, 120)}; correct it, or give one name on each line"
         ) from error
     return node
 
@@ -357,7 +357,7 @@ def _from_darknet_data(path: Path, text: str) -> ClassFile:
     places = [path.parent / named, path.parent.parent / named, named, path.parent / named.name]
     file = next((place for place in places if place.is_file() and not place.samefile(path)), None)
     if file is None:
-        raise InputError(f"{path}: line {line}: the file of names {str(named)!r} is not there; give it to --classes")
+        raise InputError(f"{path}: line {line}: the file of names {str(named)!r} is missing; give it to --classes")
     lines = _from_lines(file, read_text_file(file))
     count = _DARKNET_COUNT.search(text)
     if count is not None and int(count[1]) != len(lines.names):
@@ -380,6 +380,6 @@ def _from_label_map(path: Path, text: str) -> ClassFile:
             raise InputError(f"{path}: line {line}: an item without an id or a name; write both")
         number = int(fields["id"])
         if number in found:
-            raise InputError(f"{path}: line {line}: id {number} is that of line {found[number].line} too; change one")
+            raise InputError(f"{path}: line {line}: id {number} is also in line {found[number].line}; change one")
         found[number] = ClassName(name, line)
     return ClassFile(path, tuple(found[number] for number in sorted(found)), ("label map in the order of its ids",))

@@ -149,7 +149,8 @@ def float_count(path: Path) -> int:
     length = path.stat().st_size - _header_length(path)
     if length < 0 or length % _ITEM:
         raise InputError(
-            f"{path}: {length} bytes after the header are no whole float32 numbers: it is cut off; get the file again"
+            f"{path}: {length} bytes after the header are not a whole number of float32 values: the file is "
+            "cut off; get it again"
         )
     return length // _ITEM
 

@@ -171,7 +171,7 @@ class _Wanted:
             self._file.check_number(found, str(file))
         if self.number not in (None, found):
             raise InputError(
-                f"{file}: is of {found} classes, {self.number} are asked for; import it as it is and train on"
+                f"{file}: has {found} classes, but {self.number} are requested; import it as it is, then train on"
             )
 
     def _check_names(self, names: tuple[str, ...], number: int | None) -> None:

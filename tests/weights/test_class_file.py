@@ -112,10 +112,10 @@ def test_names_stay_as_they_are_written(tmp_path: Path, content: str, names: tup
         ("chien\nchat\ntélé\n".encode("cp1252"), r"byte 0xe9 in line 3, at byte 2 of it \('télé' if it is Windows"),
         (b"\xff\xd8\xff\xe0\0\x10JFIF", "not text: it is a JPEG image"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4f\nsize 4\n", "a pointer of git-lfs"),
-        ("train = a.txt\nnames = gone.names\n", "line 2: the file of names 'gone.names' is not there"),
+        ("train = a.txt\nnames = gone.names\n", "line 2: the file of names 'gone.names' is missing"),
         ('{"images": [], "licenses": []}', "neither 'names' nor 'categories' .its keys: images, licenses"),
         ('{"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "two categories have the id 1"),
-        ("item {\n id: 1\n name: 'a'\n}\nitem {\n id: 1\n name: 'b'\n}", "line 5: id 1 is that of line 1"),
+        ("item {\n id: 1\n name: 'a'\n}\nitem {\n id: 1\n name: 'b'\n}", "line 5: id 1 is also in line 1"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_its_line(tmp_path: Path, content: str | bytes, message: str) -> None:

@@ -107,8 +107,8 @@ def test_class_names_are_numbered_when_nobody_gives_them(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("number", "classes", "message"),
     [
-        (4, None, "is of 3 classes, 4 are asked for"),
-        (None, ["x"], "is of 3 classes, 1 are asked for"),
+        (4, None, "has 3 classes, but 4 are requested"),
+        (None, ["x"], "has 3 classes, but 1 are requested"),
         (3, ["x"], "num_classes is 3, but 1 class names are given"),
         (None, ["x", "y", "x"], "class 'x' is named twice"),
         (None, [], "there are no class names"),
@@ -215,7 +215,7 @@ def test_darknet_files_go_in_and_out_for_models_with_a_cfg_file(
     second = import_weights(tmp_path / "a.weights", MODEL, str(tmp_path / "second"))
     assert (second.format, second.layout, len(second.classes)) == ("darknet", "darknet", 3)
     same(bundle_arrays(second.bundle), ours(arrays))
-    with pytest.raises(InputError, match="is of 3 classes, 4 are asked for"):
+    with pytest.raises(InputError, match="has 3 classes, but 4 are requested"):
         import_weights(tmp_path / "a.weights", MODEL, str(tmp_path / "third"), num_classes=4)
     backbone = import_weights(tmp_path / "a.weights", MODEL, str(tmp_path / "third"), backbone=True)
     wanted = {name: array for name, array in ours(arrays).items() if name.startswith("backbone.")}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +98,7 @@ def read_coco_json(path: Path, group_key: str = "") -> RawSplit:
         for i, each in enumerate(annotations)
         if is_without_box(each.bbox) and len(memoryview(each.segmentation))
     }
-    boxes = RawBoxes(
-        ids=[each.id for each in annotations],
-        image_ids=[each.image_id for each in annotations],
-        category_ids=[each.category_id for each in annotations],
-        boxes=[each.bbox for each in annotations],
-        areas=[each.area for each in annotations],
-        crowds=[each.iscrowd for each in annotations],
-        masks=masks,
-    )
+    boxes = _boxes(annotations, masks)
     has_annotations = loose.annotations is not msgspec.UNSET
     return RawSplit(str(path), _categories(loose.categories), _images(loose.images, group_key), boxes, has_annotations)
 
@@ -135,14 +128,19 @@ def _typed(where: str, document: _Document) -> RawSplit:
             widths=[each.width for each in images],
             heights=[each.height for each in images],
         ),
-        RawBoxes(
-            ids=[each.id for each in annotations],
-            image_ids=[each.image_id for each in annotations],
-            category_ids=[each.category_id for each in annotations],
-            boxes=[each.bbox for each in annotations],
-            areas=[each.area for each in annotations],
-            crowds=[each.iscrowd for each in annotations],
-        ),
+        _boxes(annotations, {}),
+    )
+
+
+def _boxes(annotations: Sequence[_Annotation] | Sequence[_AnyAnnotation], masks: dict[int, Any]) -> RawBoxes:
+    return RawBoxes(
+        ids=[each.id for each in annotations],
+        image_ids=[each.image_id for each in annotations],
+        category_ids=[each.category_id for each in annotations],
+        boxes=[each.bbox for each in annotations],
+        areas=[each.area for each in annotations],
+        crowds=[each.iscrowd for each in annotations],
+        masks=masks,
     )
 
 

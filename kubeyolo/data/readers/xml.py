@@ -33,7 +33,7 @@ def read_small(path: Path) -> Element:
     """
     data = read_file(path)
     if len(data) > _LARGEST:
-        raise InputError(f"{path}: {len(data)} bytes, too many for the annotations of one image; look what it is")
+        raise InputError(f"{path}: {len(data)} bytes, too many for the annotations of one image; check the file")
     try:
         # Entities need a document type: without one the parser in C, five times as fast, is as safe.
         root: Element = fromstring(data, forbid_dtd=True) if _UNSAFE.search(data) else quick_fromstring(data)
