@@ -642,7 +642,7 @@ def test_numbers_of_annotations_written_as_text_are_counted(small, tmp_path):
 def test_split_that_is_left_without_boxes_says_why(small, tmp_path, change, expected):
     for annotation in small.train["annotations"]:
         annotation |= change
-    with pytest.raises(InputError, match=rf"split 'train' has no boxes \(crowds left aside\); .*{expected}"):
+    with pytest.raises(InputError, match=rf"split 'train' has no boxes \(crowds not counted\); .*{expected}"):
         read(small.write(tmp_path))
 
 
@@ -703,6 +703,6 @@ def test_files_whose_names_hold_percent_codes_or_spaces_are_near(small, tmp_path
 @pytest.mark.parametrize("name", ["a\nb.jpg", "x" * 300, "  "])
 def test_names_that_no_file_has_are_refused_in_one_line(small, tmp_path, name):
     small.train["images"][0]["file_name"] = name
-    with pytest.raises(InputError, match=r"which is no file name") as caught:
+    with pytest.raises(InputError, match=r"which is not a file name") as caught:
         read(small.write(tmp_path))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
