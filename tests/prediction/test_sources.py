@@ -84,7 +84,7 @@ def test_patterns_enter_a_folder_once_however_links_lead_into_it() -> None:
 
 
 def test_near_names_are_looked_for_as_long_as_few_are_missing() -> None:
-    touch(*(f"photo_{number:03d}.txt" for number in range(900)))
+    touch(*(f"photo_{number:04d}.jpeg" for number in range(900)))
     begun = time.monotonic()
     images = find_sources([f"photo_{number:04d}.jpg" for number in range(5000)]).images
     assert time.monotonic() - begun < 5
