@@ -31,6 +31,7 @@ _RUNS = re.compile(rb"(.)\1{%d,}" % (_RUN - 1), re.DOTALL)
 _ZEROS = bytes(_RUN)
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_IN_HEADER = re.compile(r"extraneous bytes before marker 0x(c[0-4]|d[abd]|e.|fe)")
 _FEW_BYTES = 2
 _HEADER_WARNINGS = ("Adobe", "JFIF", "progression", "SOS parameters")
 
@@ -171,6 +172,8 @@ def _lost_part(data: bytes, header: Header, pixels: Pixels, warning: str) -> flo
     if any(word in warning for word in _HEADER_WARNINGS):
         return 0.0
     start = _scan_start(data)
+    if _IN_HEADER.search(warning) and data.find(b"\xff\xda", start) < 0:
+        return 0.0  # the last warning is told: there is none of the pixels after it
     runs = [(found.start(), found.end()) for found in _RUNS.finditer(data, start)]
     in_runs = sum(stop - begin for begin, stop in runs) / (len(data) - start)
     extraneous = _EXTRANEOUS.search(warning)

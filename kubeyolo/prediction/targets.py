@@ -48,7 +48,7 @@ def plan_targets(sources: Sequence[Source], folder: Path) -> list[Path]:
     owners: dict[str, str] = {}
     for source in sources:
         if source.fault:  # it is not drawn
-            targets.append(folder / source.inner)
+            targets.append(folder / target_name(source.inner.name))
             continue
         inner = PurePosixPath(*_below(source, common), *source.inner.parts)
         path = _free(folder / inner.with_name(target_name(inner.name)), source.name, owners)

@@ -634,9 +634,9 @@ def test_numbers_of_annotations_written_as_text_are_counted(small, tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"image_id": 999}, "of images that are not listed: 3, left out; the first: .* annotation 100 of image 999"),
-        ({"bbox": [1, 1, 0, 0]}, "boxes without width or height.*: 3, left out; the first: .* annotation 100"),
-        ({"bbox": None, "segmentation": "x"}, "annotations without box and mask: 3, left out"),
+        ({"image_id": 999}, "of images that the file does not list: 3; left out; first: .* annotation 100 of image 999"),
+        ({"bbox": [1, 1, 0, 0]}, "boxes without width or height.*: 3; left out; first: .* annotation 100"),
+        ({"bbox": None, "segmentation": "x"}, "annotations without a box or a mask: 3; left out"),
     ],
 )
 def test_split_that_is_left_without_boxes_says_why(small, tmp_path, change, expected):

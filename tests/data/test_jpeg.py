@@ -82,6 +82,17 @@ def test_bytes_between_the_pixels_and_the_end_marker_are_a_warning_alone():
     np.testing.assert_array_equal(decode_image(padded), decode_image(data))
 
 
+@pytest.mark.parametrize("marker", [b"\xff\xdb", b"\xff\xc4", b"\xff\xc0", b"\xff\xda"])
+def test_bytes_between_the_segments_of_the_header_are_a_warning_alone(marker):
+    data = photograph("sequential")
+    at = data.index(marker)
+    padded = data[:at] + bytes(20) + data[at:]
+    code, words = told(padded)
+    assert code == "image_warning" and words.startswith("20 extraneous bytes before marker")
+    np.testing.assert_array_equal(decode_image(padded), decode_image(data))
+    assert told(hole(padded, 0.5, 0.9))[0] == "image_damaged"
+
+
 def test_noise_in_the_middle_of_a_sequential_jpeg_is_refused():
     data = photograph("sequential")
     noise = np.random.default_rng(0).integers(0, 255, 2000).astype(np.uint8).tobytes()

@@ -84,7 +84,7 @@ def test_patterns_enter_a_folder_once_however_links_lead_into_it() -> None:
 
 
 def test_near_names_are_looked_for_as_long_as_few_are_missing() -> None:
-    touch(*(f"photo_{number:03d}.txt" for number in range(900)))
+    touch(*(f"photo_{number:04d}.jpeg" for number in range(900)))
     begun = time.monotonic()
     images = find_sources([f"photo_{number:04d}.jpg" for number in range(5000)]).images
     assert time.monotonic() - begun < 5
@@ -169,7 +169,7 @@ def test_comments_in_a_list_are_left_out_unless_a_file_has_the_name() -> None:
     touch("#1.jpg", "lists/#2.jpg")
     Path("lists/all.txt").write_text("# val, night\n#1.jpg\n#2.jpg\n#3.jpg\na.jpg # not a comment\n")
     assert read_list("lists/all.txt") == ["#1.jpg", "lists/#2.jpg", "a.jpg # not a comment"]
-    with pytest.raises(InputError, match="no names of images in it"):
+    with pytest.raises(InputError, match="has no names of images"):
         names_in(b"# nothing\n", "list")
 
 
