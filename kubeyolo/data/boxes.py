@@ -217,7 +217,9 @@ def _numbers(rows: Sequence[Any]) -> NDArray[np.float64] | None:
 def is_without_box(value: Any) -> bool:
     """Tell whether there is nothing where a box should be: no value, an empty one, or four zeros or nulls."""
     if isinstance(value, list | tuple):
-        return not any(value) and (len(value) in (0, 4))
+        return len(value) in (0, 4) and all(
+            each is None or (type(each) in (int, float) and each == 0) for each in value
+        )
     return value is None or (isinstance(value, str | dict) and not value)
 
 

@@ -618,6 +618,12 @@ def test_box_of_zeros_is_that_of_its_mask(small, tmp_path):
     assert found["box_from_mask"].count == 1 and "box_empty" not in found
 
 
+def test_four_values_that_are_no_numbers_are_not_an_absent_box(small, tmp_path):
+    small.train["annotations"][0]["bbox"] = [{}] * 4
+    with pytest.raises(InputError, match=r"annotation 100 has the bbox \[\{\}, .*, not four numbers"):
+        read(small.write(tmp_path))
+
+
 def test_run_lengths_written_as_fractions_are_read(small, tmp_path):
     annotation = small.train["annotations"][0]
     annotation |= {"bbox": None, "segmentation": {"size": [30, 40], "counts": [32.0, 4.0, 1164.0]}}
