@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kubeyolo.data.box_forms import SYSTEMATIC_LEAST, TOLERANCE, in_pixels
-from kubeyolo.data.columns import duplicates, read_keys, real_number, refuse, shown, whole_number
+from kubeyolo.data.columns import duplicates, plain, read_keys, real_number, refuse, shown, whole_number
 from kubeyolo.data.findings import Findings
 from kubeyolo.data.masks import mask_box
 from kubeyolo.data.raw import RawBoxes
@@ -104,7 +104,7 @@ def read_boxes(
     ids = _read_ids(raw, where, findings)
 
     def label(i: int) -> str:
-        return f"{where}: annotation {raw.ids[i] if raw.ids[i] is not None else f'number {i}'}"
+        return f"{where}: annotation {plain(raw.ids[i]) if raw.ids[i] is not None else f'number {i}'}"
 
     def name(i: int) -> str:
         if i in masked:
@@ -171,7 +171,7 @@ def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.int64
         findings.add("id_as_text", describe(0), len(keys.texts))
         return None
     repeated = duplicates(keys.numbers)
-    _add(findings, "id_twice", repeated, lambda i: f"{where}: annotation id {raw.ids[i]} is used twice")
+    _add(findings, "id_twice", repeated, lambda i: f"{where}: annotation id {plain(raw.ids[i])} is used twice")
     return None if len(repeated) else keys.numbers
 
 
@@ -265,21 +265,21 @@ def _read_areas(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.flo
             findings,
             "number_as_text",
             texts,
-            lambda i: f"{where}: annotation {raw.ids[i]} has the area {shown(raw.areas[i])}",
+            lambda i: f"{where}: annotation {plain(raw.ids[i])} has the area {shown(raw.areas[i])}",
         )
     return area.astype(np.float64)
 
 
 def _read_crowd(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.bool_]:
     def describe(i: int) -> str:
-        return f"{where}: annotation {raw.ids[i]} has iscrowd {shown(raw.crowds[i])}"
+        return f"{where}: annotation {plain(raw.ids[i])} has iscrowd {shown(raw.crowds[i])}"
 
     try:
         kinds = set(map(type, raw.crowds))
-        plain = kinds <= {int} and set(raw.crowds) <= {0, 1}
+        is_plain = kinds <= {int} and set(raw.crowds) <= {0, 1}
     except TypeError:
-        plain = False
-    if plain:
+        is_plain = False
+    if is_plain:
         return np.array(raw.crowds, bool)
     values = [0 if value is None or value == "" else value for value in raw.crowds]
     numbers = [int(value) if isinstance(value, bool) else whole_number(value) for value in values]

@@ -711,3 +711,9 @@ def test_names_that_no_file_has_are_refused_in_one_line(small, tmp_path, name):
     with pytest.raises(InputError, match=r"which is no file name") as caught:
         read(small.write(tmp_path))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_ids_with_line_ends_do_not_break_messages(small, tmp_path):
+    small.train["images"][0]["id"] = small.train["images"][1]["id"] = "a\nb"
+    with pytest.raises(InputError, match=r"image id 'a\\nb' is used twice"):
+        read(small.write(tmp_path))
