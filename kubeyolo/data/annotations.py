@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kubeyolo.data.box_forms import FORMS
 from kubeyolo.data.boxes import Boxes, ImagesOfBoxes, read_boxes
 from kubeyolo.data.categories import Categories, join_categories
-from kubeyolo.data.columns import places_of, read_keys, refuse, shown, whole_numbers
+from kubeyolo.data.columns import places_of, plain, read_keys, refuse, shown, whole_numbers
 from kubeyolo.data.file_names import FileNames, NameMatch, is_file_name
 from kubeyolo.data.findings import Findings
 from kubeyolo.data.headers import size_of_file
@@ -201,7 +201,7 @@ def _note_texts(raw: RawSplit, findings: Findings) -> None:
         mended = whole_numbers(column).mended
         if len(mended):
             first = int(mended[0])
-            label = f"{raw.where}: annotation {raw.boxes.ids[first]}"
+            label = f"{raw.where}: annotation {plain(raw.boxes.ids[first])}"
             findings.add("number_as_text", f"{label} has the {key} {shown(column[first])}", len(mended))
 
 
@@ -231,7 +231,7 @@ def _read_split(
     refuse(
         bad,
         lambda i: (
-            f"{raw.where}: annotation {boxes.ids[i]} has image_id {shown(boxes.image_ids[i])}, which is not an id"
+            f"{raw.where}: annotation {plain(boxes.ids[i])} has image_id {shown(boxes.image_ids[i])}, which is not an id"
         ),
         "name an image",
     )
@@ -241,7 +241,9 @@ def _read_split(
     )
     refuse(
         np.flatnonzero(classes < 0),
-        lambda i: f"{raw.where}: annotation {boxes.ids[i]} has the unknown category_id {shown(boxes.category_ids[i])}",
+        lambda i: (
+            f"{raw.where}: annotation {plain(boxes.ids[i])} has the unknown category_id {shown(boxes.category_ids[i])}"
+        ),
         known,
     )
     image = np.where(place >= 0, images.record[place], -1) if len(place) else place
@@ -271,20 +273,20 @@ def _file_names(raw: RawSplit, files: FileNames, findings: Findings) -> list[str
     ids, names = raw.images.ids, raw.images.names
     refuse(
         [i for i, name in enumerate(names) if not is_file_name(name)],
-        lambda i: f"{raw.where}: image {ids[i]} has the file_name {shown(names[i])}, which is not a file name",
+        lambda i: f"{raw.where}: image {plain(ids[i])} has the file_name {shown(names[i])}, which is not a file name",
         "name a file of the folder",
     )
     matches: list[NameMatch] = [files.match(name) for name in names]
     refuse(
         [i for i, match in enumerate(matches) if match.leaves],
-        lambda i: f"{raw.where}: image {ids[i]} has the file_name {names[i]!r}, which leaves the folder",
+        lambda i: f"{raw.where}: image {plain(ids[i])} has the file_name {names[i]!r}, which leaves the folder",
         f"file names must be relative to {files.folder} and stay in it",
     )
     near = [i for i, match in enumerate(matches) if match.is_near]
     findings.add_cases(
         "name_near",
         near,
-        lambda i: f"{raw.where}: image {ids[i]} has the file_name {names[i]!r}, the file is {matches[i].path!r}",
+        lambda i: f"{raw.where}: image {plain(ids[i])} has the file_name {names[i]!r}, the file is {matches[i].path!r}",
     )
     return [match.path for match in matches]
 
@@ -309,14 +311,15 @@ def _merged(
     _, firsts, inverse = np.unique(numbers, return_index=True, return_inverse=True)
     refuse(
         np.flatnonzero(record != record[firsts[inverse]]),
-        lambda i: f"{raw.where}: image id {ids[i]} is used twice (images[{i}])",
+        lambda i: f"{raw.where}: image id {plain(ids[i])} is used twice (images[{i}])",
         "make ids unique",
     )
     return first, record
 
 
 def _pair(raw: RawSplit, i: int, j: int) -> str:
-    return f"images {raw.images.ids[i]} and {raw.images.ids[j]} have the same file_name {raw.images.names[j]!r}"
+    ids = raw.images.ids
+    return f"images {plain(ids[i])} and {plain(ids[j])} have the same file_name {raw.images.names[j]!r}"
 
 
 def _sizes(
@@ -331,7 +334,7 @@ def _sizes(
     def describe(i: int) -> str:
         width, height = (column[i] for column in columns)
         size = "no size" if width is None and height is None else f"the size {shown(width)} x {shown(height)}"
-        return f"{raw.where}: image {raw.images.ids[i]} has {size}"
+        return f"{raw.where}: image {plain(raw.images.ids[i])} has {size}"
 
     best = np.lexsort((~is_known, images.record))
     best = best[np.unique(images.record[best], return_index=True)[1]]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kubeyolo.data.box_forms import SYSTEMATIC_LEAST, TOLERANCE, in_pixels
-from kubeyolo.data.columns import duplicates, read_keys, real_number, refuse, shown, whole_number
+from kubeyolo.data.columns import duplicates, plain, read_keys, real_number, refuse, shown, whole_number
 from kubeyolo.data.findings import Findings
 from kubeyolo.data.masks import mask_box
 from kubeyolo.data.raw import RawBoxes
@@ -104,7 +104,7 @@ def read_boxes(
     ids = _read_ids(raw, where, findings)
 
     def label(i: int) -> str:
-        return f"{where}: annotation {raw.ids[i] if raw.ids[i] is not None else f'number {i}'}"
+        return f"{where}: annotation {plain(raw.ids[i]) if raw.ids[i] is not None else f'number {i}'}"
 
     def name(i: int) -> str:
         if i in masked:
@@ -164,7 +164,7 @@ def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.int64
         findings.add("id_as_text", describe(0), len(keys.texts))
         return None
     repeated = duplicates(keys.numbers)
-    _add(findings, "id_twice", repeated, lambda i: f"{where}: annotation id {raw.ids[i]} is used twice")
+    _add(findings, "id_twice", repeated, lambda i: f"{where}: annotation id {plain(raw.ids[i])} is used twice")
     return None if len(repeated) else keys.numbers
 
 
@@ -210,7 +210,9 @@ def _numbers(rows: Sequence[Any]) -> NDArray[np.float64] | None:
 def is_without_box(value: Any) -> bool:
     """Tell whether there is nothing where a box should be: no value, an empty one, or four zeros or nulls."""
     if isinstance(value, list | tuple):
-        return not any(value) and (len(value) in (0, 4))
+        return len(value) in (0, 4) and all(
+            each is None or (type(each) in (int, float) and each == 0) for each in value
+        )
     return value is None or (isinstance(value, str | dict) and not value)
 
 
@@ -256,21 +258,21 @@ def _read_areas(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.flo
             findings,
             "number_as_text",
             texts,
-            lambda i: f"{where}: annotation {raw.ids[i]} has the area {shown(raw.areas[i])}",
+            lambda i: f"{where}: annotation {plain(raw.ids[i])} has the area {shown(raw.areas[i])}",
         )
     return area.astype(np.float64)
 
 
 def _read_crowd(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.bool_]:
     def describe(i: int) -> str:
-        return f"{where}: annotation {raw.ids[i]} has iscrowd {shown(raw.crowds[i])}"
+        return f"{where}: annotation {plain(raw.ids[i])} has iscrowd {shown(raw.crowds[i])}"
 
     try:
         kinds = set(map(type, raw.crowds))
-        plain = kinds <= {int} and set(raw.crowds) <= {0, 1}
+        is_plain = kinds <= {int} and set(raw.crowds) <= {0, 1}
     except TypeError:
-        plain = False
-    if plain:
+        is_plain = False
+    if is_plain:
         return np.array(raw.crowds, bool)
     values = [0 if value is None or value == "" else value for value in raw.crowds]
     numbers = [int(value) if isinstance(value, bool) else whole_number(value) for value in values]

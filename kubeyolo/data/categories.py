@@ -76,12 +76,12 @@ def join_categories(splits: Mapping[str, RawSplit], findings: Findings) -> Categ
             other = keys.setdefault(each.name, each.key)
             if other != each.key:
                 raise InputError(
-                    f"{where}: {each.name!r} is {each.key} there and {other} in {origin[other]}; "
+                    f"{where}: {shown(each.name)} is {shown(each.key)} there and {shown(other)} in {origin[other]}; "
                     "give a class the same id in every split"
                 )
             if known is not None and known.name != each.name:
                 raise InputError(
-                    f"{where}: category id {each.key} is {each.name!r} there and {known.name!r} in "
+                    f"{where}: category id {shown(each.key)} is {shown(each.name)} there and {shown(known.name)} in "
                     f"{origin[each.key]}; give a class the same id in every split"
                 )
             joined.setdefault(each.key, each)
@@ -107,7 +107,7 @@ def _read(raw: RawSplit, findings: Findings) -> list[_Category]:
     bad = [i for i, name in enumerate(table.names) if not _is_name(name)]
     refuse(
         bad,
-        lambda i: f"{where}: category {table.ids[i]} has the name {shown(table.names[i])}",
+        lambda i: f"{where}: category {shown(table.ids[i])} has the name {shown(table.names[i])}",
         "give every class a name, in quotation marks",
     )
     keys = read_keys(table.ids, lambda i: f"{where}: categories[{i}] has id {shown(table.ids[i])}")
@@ -150,10 +150,12 @@ def _refuse_other_ids(where: str, categories: list[_Category]) -> None:
     for each in categories:
         name, key = by_key.setdefault(each.key, each.name), by_name.setdefault(each.name, each.key)
         if name != each.name:
-            names = f"{name!r}, {each.name!r}"
-            raise InputError(f"{where}: category id {each.key} is used twice ({names}); make ids unique")
+            names = f"{shown(name)}, {shown(each.name)}"
+            raise InputError(f"{where}: category id {shown(each.key)} is used twice ({names}); make ids unique")
         if key != each.key:
-            raise InputError(f"{where}: category name {each.name!r} is used twice (id {each.key}); make names unique")
+            raise InputError(
+                f"{where}: category name {shown(each.name)} is used twice (id {shown(each.key)}); make names unique"
+            )
 
 
 def _ordered(categories: list[_Category], where: str, findings: Findings) -> Categories:

@@ -162,6 +162,12 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
+def plain(value: object) -> str:
+    """Return an id for a message: as it is, or as :func:`shown` where it is long or would break the line."""
+    text = str(value)
+    return text if len(text) <= 80 and text.isprintable() else shown(value)
+
+
 def refuse(bad: NDArray[Any] | Sequence[int], describe: Callable[[int], str], remedy: str) -> None:
     """Raise an InputError for the first of the positions ``bad``, with the number of the others; none is fine."""
     if len(bad) == 0:

@@ -18,6 +18,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from kubeyolo.data.columns import plain
 from kubeyolo.data.raw import RawBoxes, RawImages, RawSplit
 from kubeyolo.errors import InputError
 
@@ -67,7 +68,7 @@ def _refuse_shared_ids(raw: RawSplit) -> None:
     names: dict[str, Any] = {}
     for i, (number, name) in enumerate(zip(raw.images.ids, raw.images.names, strict=True)):
         if names.setdefault(_key(number), name) != name:
-            raise InputError(f"{raw.where}: image id {number} is used twice (images[{i}]); make ids unique")
+            raise InputError(f"{raw.where}: image id {plain(number)} is used twice (images[{i}]); make ids unique")
 
 
 def _key(value: Any) -> str:

@@ -619,6 +619,12 @@ def test_box_of_zeros_is_that_of_its_mask(small, tmp_path):
     assert found["box_from_mask"].count == 1 and "box_empty" not in found
 
 
+def test_four_values_that_are_no_numbers_are_not_an_absent_box(small, tmp_path):
+    small.train["annotations"][0]["bbox"] = [{}] * 4
+    with pytest.raises(InputError, match=r"annotation 100 has the bbox \[\{\}, .*, not four numbers"):
+        read(small.write(tmp_path))
+
+
 def test_run_lengths_written_as_fractions_are_read(small, tmp_path):
     annotation = small.train["annotations"][0]
     annotation |= {"bbox": None, "segmentation": {"size": [30, 40], "counts": [32.0, 4.0, 1164.0]}}
@@ -634,7 +640,7 @@ def test_numbers_of_annotations_written_as_text_are_counted(small, tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"image_id": 999}, "of images that the file does not list: 3; left out; first: .* annotation 100 of image 999"),
+        ({"image_id": 999}, "images that the file does not list: 3; left out; first: .* annotation 100 of image 999"),
         ({"bbox": [1, 1, 0, 0]}, "boxes without width or height.*: 3; left out; first: .* annotation 100"),
         ({"bbox": None, "segmentation": "x"}, "annotations without a box or a mask: 3; left out"),
     ],
@@ -706,3 +712,9 @@ def test_names_that_no_file_has_are_refused_in_one_line(small, tmp_path, name):
     with pytest.raises(InputError, match=r"which is not a file name") as caught:
         read(small.write(tmp_path))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_ids_with_line_ends_do_not_break_messages(small, tmp_path):
+    small.train["images"][0]["id"] = small.train["images"][1]["id"] = "a\nb"
+    with pytest.raises(InputError, match=r"image id 'a\\nb' is used twice"):
+        read(small.write(tmp_path))

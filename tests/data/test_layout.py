@@ -295,7 +295,7 @@ REFUSED = {
     ),
     "no val": (
         ["annotations/train.json", "annotations/test.json", *images("train"), *images("test")],
-        r"no split 'val' \(found: train, test\); export both",
+        r"no split 'val' \(found: train, test\); rename test to val",
     ),
     "no image folder": ([*JSON, *images("train")], "annotations/val.json has no image folder val/ next to it"),
     "two files of a split": (

@@ -114,6 +114,8 @@ def _splits(tree: Tree, files: list[_File], left_out: list[str]) -> dict[str, Sp
             split = file.token
         if images is None:
             if split in REQUIRED_SPLITS:
+                if not file.is_named and file.base:
+                    raise LayoutProblem(f"{file.path} has no images next to it; put the images of the split there")
                 folder = file.token if file.is_named else split
                 raise LayoutProblem(
                     f"{file.path} has no image folder {folder}/ next to it, nor images/{folder}/; "

@@ -100,6 +100,8 @@ def settle(
     found = ", ".join(_ordered(splits)) or "none"
     if missing == "val" and unlabelled:
         remedy = f"{unlabelled}/ has images and no annotations: export them too, or remove the folder"
+    elif missing == "val" and "test" in splits:
+        remedy = "rename test to val if it is to be validated on, or remove it: train is divided then"
     else:
         remedy = "export both train and val, or one set without splits, which is divided by data.split"
     return Candidate(name, problem=f"{tool}, but no split {missing!r} (found: {found}); {remedy}")
