@@ -231,7 +231,8 @@ def _read_split(
     refuse(
         bad,
         lambda i: (
-            f"{raw.where}: annotation {plain(boxes.ids[i])} has image_id {shown(boxes.image_ids[i])}, which is not an id"
+            f"{raw.where}: annotation {plain(boxes.ids[i])} has image_id {shown(boxes.image_ids[i])}, "
+            "which is not an id"
         ),
         "name an image",
     )

@@ -31,9 +31,8 @@ _RUNS = re.compile(rb"(.)\1{%d,}" % (_RUN - 1), re.DOTALL)
 _ZEROS = bytes(_RUN)
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
-_IN_HEADER = re.compile(r"extraneous bytes before marker 0x(c[0-4]|d[abd]|e.|fe)")
 _FEW_BYTES = 2
-_HEADER_WARNINGS = ("Adobe", "JFIF", "progression", "SOS parameters")
+_HEADER_WARNINGS = ("progression", "SOS parameters")
 
 
 def decode_jpeg(data: bytes, header: Header) -> Pixels:
@@ -43,7 +42,7 @@ def decode_jpeg(data: bytes, header: Header) -> Pixels:
         ImageFault: Nothing can be decoded.
     """
     try:
-        return _decode(data, header, strict=False)
+        return _decode(_mended_header(data, header)[0], header, strict=False)
     except ValueError as error:
         raise ImageFault(f"is a damaged JPEG ({_plain(error)})") from error
 
@@ -55,13 +54,14 @@ def look_at_jpeg(data: bytes, header: Header) -> tuple[Pixels, str, str]:
         ImageFault: A large part cannot be decoded.
     """
     _check_length(data, header)
+    data, fault = _mended_header(data, header)
     try:
         pixels = _decode(data, header, strict=True)
     except ValueError as error:
         warning = _plain(error)
     else:
         _check_hole(data, header, pixels)
-        return pixels, "", ""
+        return pixels, "image_warning" if fault else "", fault
     pixels = decode_jpeg(data, header)
     if not data.rstrip(b"\0").endswith(_END) and warning.startswith("Premature end of JPEG file"):
         return pixels, *_ends_early(data, header)
@@ -70,6 +70,28 @@ def look_at_jpeg(data: bytes, header: Header) -> tuple[Pixels, str, str]:
         part = f"; about {100 * lost:.0f} % of the image is lost" if lost < 1 else ""
         raise ImageFault(f"is a damaged JPEG ({warning}{part})")
     return pixels, "image_warning", warning
+
+
+def _mended_header(data: bytes, header: Header) -> tuple[bytes, str]:
+    """Return a JPEG without the faults of its header that cost no pixel, and what they are; empty for a sound header.
+
+    libjpeg only warns of them, but simplejpeg refuses the file.
+    """
+    parts, faults, position = [data[:2]], [], 2
+    for marker, start, end in jpeg_segments(data):
+        extra = len(data[position : start - 4].strip(b"\xff"))
+        if extra:
+            faults.append(f"{extra} bytes too many in the header")
+        segment = bytearray(data[start - 4 : end])
+        if marker == 0xE0 and segment[4:9] == b"JFIF\0" and len(segment) >= 18 and segment[9] != 1:
+            faults.append(f"JFIF {segment[9]}.{segment[10]:02}, which does not exist")
+            segment[9] = 1
+        elif marker == 0xEE and segment[4:9] == b"Adobe" and len(segment) >= 16 and segment[15] > 2:
+            faults.append(f"colour transform {segment[15]} of Adobe, which does not exist")
+            segment[15] = 2 if header.bands == 4 else 1
+        parts.append(bytes(segment))
+        position = end
+    return (b"".join([*parts, data[position:]]), "; ".join(faults)) if faults else (data, "")
 
 
 def _decode(data: bytes, header: Header, strict: bool) -> Pixels:
@@ -172,8 +194,6 @@ def _lost_part(data: bytes, header: Header, pixels: Pixels, warning: str) -> flo
     if any(word in warning for word in _HEADER_WARNINGS):
         return 0.0
     start = _scan_start(data)
-    if _IN_HEADER.search(warning) and data.find(b"\xff\xda", start) < 0:
-        return 0.0  # the last warning is told: there is none of the pixels after it
     runs = [(found.start(), found.end()) for found in _RUNS.finditer(data, start)]
     in_runs = sum(stop - begin for begin, stop in runs) / (len(data) - start)
     extraneous = _EXTRANEOUS.search(warning)

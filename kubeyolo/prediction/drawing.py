@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,8 @@ _LONGEST_ENLARGED = 2000
 # Letters are this part of the side of a square with as many pixels as the picture.
 _LETTERS_PER_SIDE = 50
 _ELLIPSIS = "…"
+# Letters are at least an eighth as wide as they are high.
+_NARROWEST = 8
 
 Pixels = NDArray[np.uint8]
 Rows = NDArray[np.float32]
@@ -80,17 +83,23 @@ class Painter:
         color = color_of(number)
         name = self._name(number)
         ending = f" {score:.2f}"
+        clusters = list(clusters_of(name))
         for letters in range(size, LEAST_LETTERS - 1, -max(1, size // 8)):
+            if len(clusters) * letters > _NARROWEST * widest:
+                continue  # not even narrow letters fit, and drawing thousands of them takes seconds
             label = self._chip(name + ending, letters, color)
             if label.width <= widest:
                 return label
-        clusters = list(clusters_of(name))
-        for kept in range(min(len(clusters) - 1, widest // 4), 0, -1):
-            for last in (ending, ""):
-                label = self._chip("".join(clusters[:kept]) + _ELLIPSIS + last, LEAST_LETTERS, color)
-                if label.width <= widest:
-                    return label
-        return None
+
+        def shortened(kept: int, last: str) -> Image.Image:
+            return self._chip("".join(clusters[:kept]) + _ELLIPSIS + last, LEAST_LETTERS, color)
+
+        most = min(len(clusters) - 1, widest // 4)
+        kept = bisect_right(range(1, most + 1), widest, key=lambda number: shortened(number, "").width)
+        if kept < 1:
+            return None
+        label = shortened(kept, ending)
+        return label if label.width <= widest else shortened(kept, "")
 
     def _name(self, number: int) -> str:
         """Return the name of a class in a form that can be drawn."""

@@ -88,9 +88,25 @@ def test_bytes_between_the_segments_of_the_header_are_a_warning_alone(marker):
     at = data.index(marker)
     padded = data[:at] + bytes(20) + data[at:]
     code, words = told(padded)
-    assert code == "image_warning" and words.startswith("20 extraneous bytes before marker")
+    assert code == "image_warning" and words == "20 bytes too many in the header"
     np.testing.assert_array_equal(decode_image(padded), decode_image(data))
     assert told(hole(padded, 0.5, 0.9))[0] == "image_damaged"
+
+
+def test_versions_and_transforms_that_do_not_exist_are_a_warning_alone():
+    data = photograph("sequential")
+    at = data.index(b"JFIF") + 5
+    inks = saved(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 4)).astype(np.uint8), "CMYK"), "JPEG"
+    )
+    adobe = inks.index(b"Adobe") + 11
+    ycck = inks[:adobe] + b"\2" + inks[adobe + 1 :]
+    for whole, broken, fault in (
+        (data, data[:at] + b"\7" + data[at + 1 :], "JFIF 7.01"),
+        (ycck, inks[:adobe] + b"\x09" + inks[adobe + 1 :], "colour transform 9 of Adobe"),
+    ):
+        assert told(broken) == ("image_warning", f"{fault}, which does not exist")
+        np.testing.assert_array_equal(decode_image(broken), decode_image(whole))
 
 
 def test_noise_in_the_middle_of_a_sequential_jpeg_is_refused():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,16 @@ def test_a_label_is_whole_and_inside_the_picture(name: str, box: tuple[float, ..
     # The ground of the label has its full height: letters of 12 pixels and a margin.
     assert len(tall) >= 14
     assert (image[tall[2:14]].max(2) < 60).sum() > 20
+
+
+def test_a_very_long_name_is_shortened_in_no_time() -> None:
+    painter = Painter(["w" * 5000], Fonts())
+    begun = time.monotonic()
+    picture = painter.draw(np.full((2000, 3000, 3), 90, np.uint8), np.float32([[100, 500, 900, 900, 0.9, 0]]))
+    assert time.monotonic() - begun < 3
+    colour = rgb(color_of(0))
+    label = (np.asarray(picture)[:495] == colour).all(axis=2).any(axis=0)
+    assert 2900 < label.sum() <= 3000
 
 
 def test_boxes_are_drawn_where_they_are() -> None:
