@@ -124,6 +124,11 @@ def _print_outcome(outcome: RunOutcome) -> None:
 
     console = wide_console()
     console.print(coco_table(outcome.folder.name, outcome.state.numbers()))
+    findings = outcome.summary["dataset"]["findings"] or ()
+    if findings:
+        console.print(f"data    {len(findings)} kinds of findings; see the report of validate_dataset")
+    for line in outcome.summary["warnings"]:
+        console.print(f"warning {line}", markup=False)
     console.print(f"time    {duration(sum(outcome.summary['seconds'].values()))}")
     console.print(f"bundle  {outcome.summary['bundle']}")
     console.print(f"report  {outcome.index}")
