@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -370,7 +371,8 @@ def _note_habits(boxes: Boxes, images: ImagesOfBoxes, label: Callable[[int], str
     crowds = int(boxes.crowd.sum())
     if crowds > _CROWD_SHARE * count:
         first = int(np.flatnonzero(boxes.crowd)[0])
-        findings.add("crowd_many", label(first), crowds, f"{100 * crowds / count:.0f} % of all")
+        share = f"{100 * crowds / count:.0f} % of those of {posixpath.basename(images.where)}"
+        findings.add("crowd_many", label(first), crowds, share)
     size = images.size[boxes.image].astype(np.float64)
     whole = (boxes.xywh[:, 2:] >= _WHOLE_COVER * size).all(1)
     if whole.sum() >= max(_WHOLE_LEAST, _WHOLE_SHARE * count):

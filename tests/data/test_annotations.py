@@ -364,7 +364,7 @@ def test_ids_that_are_texts_are_numbered_and_kept(small, tmp_path):
 def test_most_boxes_crowds_is_said_with_its_share(small, tmp_path):
     small.train["annotations"][0]["iscrowd"] = 1
     _, found = read(small.write(tmp_path))
-    assert found["crowd_many"].note == "67 % of all"
+    assert found["crowd_many"].note == "67 % of those of train.json"
     assert found["crowd_many"].action == "warn"
 
 

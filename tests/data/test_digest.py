@@ -181,3 +181,9 @@ def test_a_folder_is_read_once_while_no_file_of_it_is_written(tmp_path, monkeypa
     assert fingerprint(folder) != before and len(read) == 2 * files
     image.rename(image.with_name("other.jpg"))
     assert fingerprint(folder) != before and len(read) == 3 * files
+
+
+def test_a_link_that_leads_nowhere_and_that_nothing_names_changes_nothing(small_folder):
+    before = fingerprint(small_folder)
+    (small_folder / "train" / "other.jpg").symlink_to("/nowhere/other.jpg")
+    assert fingerprint(small_folder) == before
