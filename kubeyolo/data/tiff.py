@@ -242,6 +242,8 @@ def _segments(page: Directory) -> tuple[tuple[int, ...], tuple[int, ...], tuple[
     needed = across * down * planes
     if not sizes and len(starts) == 1 and needed == 1 and page.compression == _NONE:
         sizes = (-(-page.width * page.bands * page.bits // 8) * page.height,)
+    if any(isinstance(number, float) or number < 0 for number in (*starts, *sizes)):
+        raise TiffDamage("is a damaged TIFF (places or sizes of strips that are not whole numbers)")
     if len(starts) < needed or len(sizes) < needed:
         raise TiffDamage(f"is a damaged TIFF (it lists {len(starts)} of {needed} strips)")
     return starts[:needed], sizes[:needed], size

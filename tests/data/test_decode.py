@@ -451,6 +451,16 @@ def test_integers_of_three_and_five_bytes_are_read_in_the_order_of_the_file(orde
     np.testing.assert_array_equal(tiff.samples(data, tiff.first_page(data)), values)
 
 
+@pytest.mark.parametrize("kind", [9, 11])
+def test_places_of_strips_that_are_not_whole_numbers_are_damage(kind):
+    data = tiff_file(np.zeros((10, 12, 1), np.uint8))
+    at = data.index(struct.pack("<HHI", 273, 4, 1))
+    value = struct.pack("<i", -9) if kind == 9 else struct.pack("<f", 8.0)
+    assert fault_of(data[:at] + struct.pack("<HHI", 273, kind, 1) + value + data[at + 12 :]).startswith(
+        "is a damaged TIFF"
+    )
+
+
 @pytest.mark.parametrize("compression", [5, 32773])
 def test_tiles_too_large_for_their_bytes_are_refused_before_memory_is_taken(compression):
     data = tiff_file(np.zeros((10, 12, 1), np.uint8), tags=((259, compression), (322, 0x7FFFFFF0), (323, 0x7FFFFFF0)))
