@@ -54,6 +54,7 @@ NO_WEIGHTS = (
     "data/dividing.py",
     "data/duplicates.py",
     "data/file_names.py",
+    "data/finding_kinds.py",
     "data/findings.py",
     "data/folder.py",
     "data/layout.py",

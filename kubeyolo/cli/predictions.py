@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len
 
 from kubeyolo.cli.streams import only_result
-from kubeyolo.data.findings import KINDS
+from kubeyolo.data.finding_kinds import KINDS
 from kubeyolo.errors import InputError, InterruptedWork, WorkError
 from kubeyolo.prediction.sources import Sources, counted_endings
 from kubeyolo.prediction.stream import DRAWN_AS_PNG, NOT_DRAWN, Failure, Prediction

@@ -113,7 +113,7 @@ def read_boxes(
         return f"{label(i)} has the bbox {_box_text(raw.boxes[i])}"
 
     unlisted = np.flatnonzero(image < 0)
-    _add(findings, "image_unknown", unlisted, lambda i: f"{label(i)} of image {shown(raw.image_ids[i])}")
+    findings.add_cases("image_unknown", unlisted, lambda i: f"{label(i)} of image {shown(raw.image_ids[i])}")
     masked: set[int] = set()
     xywh, has_box = _read_xywh(raw, name, label, masked, findings)
     crowd = _read_crowd(raw, where, findings)
@@ -145,10 +145,6 @@ def _box_text(value: Any) -> str:
     return shown(value)
 
 
-def _add(findings: Findings, code: str, bad: NDArray[np.int64] | Sequence[int], describe: Callable[[int], str]) -> None:
-    findings.add_cases(code, bad, describe)
-
-
 def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.int64] | None:
     """Return the ids of the file where they are unique numbers; None where they are to be numbered anew."""
 
@@ -157,15 +153,15 @@ def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.int64
 
     if any(value is None for value in raw.ids):
         absent = [i for i, value in enumerate(raw.ids) if value is None]
-        _add(findings, "id_twice", absent, lambda i: f"{where}: annotations[{i}] has no id")
+        findings.add_cases("id_twice", absent, lambda i: f"{where}: annotations[{i}] has no id")
         return None
     keys = read_keys(raw.ids, describe)
-    _add(findings, "number_as_text", keys.mended, describe)
+    findings.add_cases("number_as_text", keys.mended, describe)
     if keys.texts is not None:
         findings.add("id_as_text", describe(0), len(keys.texts))
         return None
     repeated = duplicates(keys.numbers)
-    _add(findings, "id_twice", repeated, lambda i: f"{where}: annotation id {plain(raw.ids[i])} is used twice")
+    findings.add_cases("id_twice", repeated, lambda i: f"{where}: annotation id {plain(raw.ids[i])} is used twice")
     return None if len(repeated) else keys.numbers
 
 
@@ -186,11 +182,11 @@ def _read_xywh(
             positions[code].append(i)
         refuse(positions["bad"], lambda i: f"{name(i)}, not four numbers", "write [left, top, width, height]")
         masked.update(positions["mask"])
-        _add(findings, "box_form", positions["form"], name)
-        _add(findings, "box_from_mask", positions["mask"], label)
-        _add(findings, "box_absent", positions["absent"], label)
+        findings.add_cases("box_form", positions["form"], name)
+        findings.add_cases("box_from_mask", positions["mask"], label)
+        findings.add_cases("box_absent", positions["absent"], label)
     odd = np.flatnonzero(has_box & ~(np.abs(xywh) <= _LARGEST).all(1))
-    _add(findings, "box_not_finite", odd, name)
+    findings.add_cases("box_not_finite", odd, name)
     has_box[odd] = False
     return np.where(has_box[:, None], xywh, 0.0), has_box
 
@@ -255,8 +251,7 @@ def _read_areas(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.flo
         numbers = [real_number(value) for value in raw.areas]
         area = np.array([np.nan if number is None else number for number in numbers], np.float64)
         texts = [i for i, value in enumerate(raw.areas) if isinstance(value, str) and numbers[i] is not None]
-        _add(
-            findings,
+        findings.add_cases(
             "number_as_text",
             texts,
             lambda i: f"{where}: annotation {plain(raw.ids[i])} has the area {shown(raw.areas[i])}",
@@ -279,7 +274,7 @@ def _read_crowd(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.boo
     numbers = [int(value) if isinstance(value, bool) else whole_number(value) for value in values]
     refuse([i for i, number in enumerate(numbers) if number not in (0, 1)], describe, "write 0 or 1")
     mended = [i for i, value in enumerate(values) if isinstance(value, str | float)]
-    _add(findings, "number_as_text", mended, describe)
+    findings.add_cases("number_as_text", mended, describe)
     return np.array(numbers, bool)
 
 
@@ -289,7 +284,7 @@ def _in_order(boxes: Boxes, name: Callable[[int], str], findings: Findings) -> B
     swapped = (xywh[:, 2:] <= -_ROUNDING).any(1)
     if not swapped.any():
         return boxes
-    _add(findings, "box_swapped", np.flatnonzero(swapped), name)
+    findings.add_cases("box_swapped", np.flatnonzero(swapped), name)
     ends = xywh[:, :2] + xywh[:, 2:]
     low, high = np.minimum(xywh[:, :2], ends), np.maximum(xywh[:, :2], ends)
     return replace(boxes, xywh=np.where(swapped[:, None], np.concatenate([low, high - low], 1), xywh))
@@ -319,10 +314,10 @@ def _within_images(
     if beyond.sum() >= SYSTEMATIC_LEAST and (
         far.sum() > _SYSTEMATIC_BEYOND * count or off.sum() > _SYSTEMATIC_OFF * count
     ):
-        _add(findings, "boxes_outside", np.flatnonzero(beyond), describe)
+        findings.add_cases("boxes_outside", np.flatnonzero(beyond), describe)
     else:
-        _add(findings, "box_outside", np.flatnonzero(beyond & ~empty), describe)
-    _add(findings, "box_empty", np.flatnonzero(empty), name)
+        findings.add_cases("box_outside", np.flatnonzero(beyond & ~empty), describe)
+    findings.add_cases("box_empty", np.flatnonzero(empty), name)
     # Boxes that lie inside keep their exact numbers.
     moved = ((cut_low != low) | (cut_high != high)).any(1)
     cut = np.where(moved[:, None], np.concatenate([cut_low, left], 1), xywh) + 0.0
@@ -345,7 +340,7 @@ def _areas(
     with np.errstate(invalid="ignore"):
         wrong = ~absent & (box > 0) & ((area <= 0) | ((area <= 1) & (box >= 10)) | (area > 1.1 * whole + 4))
     wrong |= ~absent & ~np.isfinite(area)
-    _add(findings, "area_wrong", np.flatnonzero(wrong), lambda i: f"{name(i)} and the area {area[i]:.6g}")
+    findings.add_cases("area_wrong", np.flatnonzero(wrong), lambda i: f"{name(i)} and the area {area[i]:.6g}")
     result = np.where(absent | wrong, box, area)
     return np.where(beyond, np.minimum(result, box), np.maximum(result, 0)) + 0.0
 
@@ -361,7 +356,7 @@ def _once(boxes: Boxes, name: Callable[[int], str], findings: Findings) -> tuple
     ordered = rows[order]
     repeated = np.zeros(len(rows), bool)
     repeated[order[1:]] = (ordered[1:] == ordered[:-1]).all(1)
-    _add(findings, "box_double", np.flatnonzero(repeated), name)
+    findings.add_cases("box_double", np.flatnonzero(repeated), name)
     return boxes.kept(~repeated), ~repeated
 
 

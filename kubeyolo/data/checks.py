@@ -42,7 +42,7 @@ class LookedImage:
         hash: 64 bits that are nearly the same for images that look the same; 0 for images that show little.
         thumbnail: Grey values that confirm such a match; empty for images that show little.
         fault: Why it cannot be used, to be put after its name; empty when it can.
-        fault_code: The kind of the fault, one of :data:`kubeyolo.data.findings.KINDS`.
+        fault_code: The kind of the fault, one of :data:`kubeyolo.data.finding_kinds.KINDS`.
     """
 
     data: bytes

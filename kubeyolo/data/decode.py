@@ -47,7 +47,7 @@ class Note:
     """A note on an image that was decoded.
 
     Attributes:
-        code: One of :data:`kubeyolo.data.findings.KINDS`.
+        code: One of :data:`kubeyolo.data.finding_kinds.KINDS`.
         words: The details: "page 1 of 3", "values 0 to 4095 of 16 bits".
     """
 

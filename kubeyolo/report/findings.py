@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kubeyolo.data.findings import KINDS
+from kubeyolo.data.finding_kinds import KINDS
 from kubeyolo.report.formats import integer
 from kubeyolo.report.model_card import markdown_table
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from kubeyolo.config.schema import DataConfig
-from kubeyolo.data.findings import KINDS, Findings
+from kubeyolo.data.finding_kinds import KINDS
+from kubeyolo.data.findings import Findings
 from kubeyolo.data.folder import open_source, read_annotations
 from kubeyolo.errors import InputError
 from tests.data.small_dataset import SmallDataset
