@@ -112,7 +112,8 @@ def summarise(
     if sources.left_out:
         _say(f"files that are not images: {counted_endings(sources.left_out)}")
     for code, count in sorted(summary.notes.items(), key=lambda pair: _ORDER.get(pair[0], len(_ORDER))):
-        _say(f"{count} {_about(code)} (first: {summary.first[code]})")
+        about, _, done = _about(code).partition(": ")
+        _say(f"{about}: {count}{f', {done}' if done else ''} (first: {summary.first[code]})")
     if painter and painter.without_font:
         numbers = sorted(painter.without_font)
         named = ", ".join(f"#{number} {printable(classes[number])}" for number in numbers[:5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -107,6 +108,10 @@ def _next(
 
 def _look(path: Path, size: Size | None, apply_orientation: bool, levels: Levels | None, compare: bool) -> LookedImage:
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            # Reading a pipe or a device may never end.
+            return LookedImage(b"", "", fault="is not a regular file", fault_code="image_missing")
         data = path.read_bytes()
     except FileNotFoundError:
         return LookedImage(b"", "", fault="is missing", fault_code="image_missing")

@@ -130,8 +130,7 @@ def source_facts(source: str | Path, data: DataConfig | None = None) -> SourceFa
 
 
 def _folder_facts(root: Path, layout: Layout, share: float) -> SourceFacts:
-    # A link that leads nowhere is an image that is missing, if any annotation names it.
-    names = [name for name in sorted(filter(belongs_to(layout), list_files(root))) if (root / name).is_file()]
+    names = [name for name in sorted(filter(belongs_to(layout), list_files(root))) if _is_file(root / name)]
     facts = [(name, (root / name).stat()) for name in names]
     return SourceFacts(
         remembered(f"data set {root.absolute()}", facts, lambda: _contents_digest(root, names)),
@@ -139,6 +138,19 @@ def _folder_facts(root: Path, layout: Layout, share: float) -> SourceFacts:
         sum(each.st_size for _, each in facts),
         is_listed=False,
     )
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether a path is a file; a link that leads nowhere is an image that is missing, if annotations name it.
+
+    Raises:
+        InputError: It is a pipe, a socket or a device: reading it may never end.
+    """
+    if path.is_file():
+        return True
+    if path.exists():
+        raise InputError(f"{path}: not a regular file; remove it from the data set")
+    return False
 
 
 def _count_images(layout: Layout, names: Sequence[str], share: float) -> dict[str, int]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import threading
 
@@ -166,3 +167,9 @@ def test_decoders_write_nothing_to_the_terminal(capfd):
     profile = saved(stored_turned(noise, 1), "PNG", icc_profile=b"not a profile")
     assert look_at_image(profile, None).fault == ""
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_pipe_in_place_of_an_image_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (looked,) = look_at_images([tmp_path / "pipe.jpg"], [(4, 4)])
+    assert (looked.fault, looked.fault_code) == ("is not a regular file", "image_missing")
