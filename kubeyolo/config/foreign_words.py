@@ -94,13 +94,14 @@ _MEANINGS_AND_WORDS = (
     ("data", "data dataset data_dir data_path data_root dataset_path data_url"),
     ("model", "cfg arch model_name"),
     ("config", "hyp hyps config_file"),
-    ("output", "name project save_dir out_dir output_dir outdir work_dir exp exp_name save_path out"),
+    ("output", "project save_dir out_dir output_dir outdir work_dir save_path out"),
+    ("name", "name exp exp_name"),
 )
 
 MEANINGS: Mapping[str, str] = MappingProxyType(
     {word: meaning for meaning, words in _MEANINGS_AND_WORDS for word in words.split()}
 )
-"""What an option of another program names, by word: bundle, images, data, model, config or output."""
+"""What an option of another program names, by word: bundle, images, data, model, config, output or name."""
 
 _OF_TRAINING = ("train", "data", "augment")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
 
 LAST_WORDS = {key.rpartition(".")[2] for key in known_keys()}
+
+
+@cache
+def fields(pipeline: str) -> tuple[str, ...]:
+    return tuple(fields_of(pipeline_text(pipeline)))
 
 
 def refusal(pair: str, file: Path | None = None) -> str:
@@ -89,7 +95,7 @@ def test_a_word_for_what_does_not_exist_suggests_no_key(word: str) -> None:
     assert message.endswith(f"; {ABSENT[word]}")
     assert not suggested(message)
     with pytest.raises(InputError, match=re.escape(ABSENT[word])):
-        check_fields({word: "1"}, list(fields_of(pipeline_text())))
+        check_fields({word: "1"}, fields("detector-training"))
 
 
 def test_a_setting_that_a_section_does_not_have_is_not_suggested_from_another() -> None:
@@ -109,15 +115,15 @@ def test_a_key_inside_a_section_of_another_program_is_named(tmp_path: Path) -> N
 @pytest.mark.parametrize("word", sorted(set(KEYS) - LAST_WORDS))
 @pytest.mark.parametrize("pipeline", ["detector-training", "detector-retraining"])
 def test_the_field_that_is_suggested_for_a_word_is_accepted(pipeline: str, word: str) -> None:
-    fields = list(fields_of(pipeline_text(pipeline)))
+    known = fields(pipeline)
     with pytest.raises(InputError) as refused:
-        check_fields({word: "1"}, fields)
+        check_fields({word: "1"}, known)
     message = str(refused.value)
     names = suggested(message)
     nested = re.findall(r"\{(\w+): \{(\w+): …\}\}", message)
     assert bool(names) != bool(nested)
     for name in names:
-        assert check_fields({name: "1"}, fields) == {name: "1"}
+        assert check_fields({name: "1"}, known) == {name: "1"}
     for section, key in nested:
         assert f"{section}.{key}" in KEYS[word]
         value = default_of(f"{section}.{key}")
