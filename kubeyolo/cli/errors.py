@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from kubeyolo.cli.foreign_options import remedy
 from kubeyolo.cli.streams import CLOSED_OUTPUT, OUTPUT, discard
 from kubeyolo.errors import InterruptedWork, KubeyoloError, WorkError, one_line
 from kubeyolo.storage.cache import cache_folder
@@ -40,7 +41,7 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str]) -> int:
         _say(str(error))
         return error.exit_code
     except _UsageError as error:
-        return _usage(error)
+        return _usage(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         _say("interrupted; the same command continues")
         return INTERRUPTED
@@ -89,13 +90,17 @@ def _system(error: OSError | SystemExit, arguments: Sequence[str]) -> int:
     return known.exit_code if known else UNEXPECTED
 
 
-def _usage(error: Any) -> int:
+def _usage(error: Any, arguments: Sequence[str]) -> int:
     context = error.ctx
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return BAD_USAGE
     path = context.command_path if context is not None else "kubeyolo"
-    _say(f"{error.format_message().rstrip('.')}; see '{path} --help'")
+    what = error.format_message().rstrip(".")
+    if type(error).__name__ == "NoSuchOption":
+        meant = remedy(error.option_name, path.partition(" ")[2], arguments)
+        what = what if meant is None else f"{error.message}{meant}"
+    _say(f"{what}; see '{path} --help'")
     return BAD_USAGE
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from kubeyolo.catalogue import FIELDS
+from kubeyolo.config.foreign_words import ABSENT, meant_keys, plain_word
 from kubeyolo.config.load import DEFAULT_MODEL, Layer, ResolvedConfig, flatten, nest, resolve_layers, sparse_values
 from kubeyolo.config.schema import Config
 from kubeyolo.config.text import read_text
@@ -176,7 +177,17 @@ def check_filled(form: Mapping[str, Any], required: Sequence[str]) -> None:
 
 def _nearest_field(name: str, known: Sequence[str]) -> str:
     """Suggest a field, or say where a setting that has no field goes."""
-    same = [f"{{{section}: {{{name}: …}}}}" for section, keys in _keys_by_section().items() if name in keys]
+    by_section = _keys_by_section()
+    meant = meant_keys(name, by_section)
+    fields = [field for field, key in setting_fields().items() if key in meant and field in known]
+    if fields:
+        return f"; did you mean {' or '.join(repr(field) for field in fields)}?"
+    keys = [key.split(".") for key in meant] or [
+        [section, name] for section, keys in by_section.items() if name in keys
+    ]
+    same = [f"{{{section}: {{{key}: …}}}}" for section, key in keys]
+    if not same and plain_word(name) in ABSENT:
+        return f"; {ABSENT[plain_word(name)]}"
     if same and SETTINGS in known:
         return f"; it has no field: write {' or '.join(same)} into the field {SETTINGS}"
     return suggest(name, known)

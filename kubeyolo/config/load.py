@@ -17,6 +17,7 @@ from typing import Any, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from kubeyolo.config.foreign_words import ABSENT, meant_keys, plain_word
 from kubeyolo.config.schema import Config
 from kubeyolo.config.text import read_text
 from kubeyolo.config.text_file import read_text_file
@@ -210,8 +211,18 @@ def flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
             _refuse_twice(flat, (name,), origin)
             flat[name] = value
         else:
+            name = _named_inside(name, value, sections)
             raise InputError(f"unknown configuration key {name!r} (from {origin}){_nearest_key(name, known)}")
     return flat
+
+
+def _named_inside(name: str, value: Any, sections: Iterable[str]) -> str:
+    """Return the first key below an unknown section that has a counterpart, else the name of the section."""
+    if not isinstance(value, Mapping) or difflib.get_close_matches(name, list(sections), n=1):
+        return name
+    last_words = {key.rsplit(".", 1)[-1] for key in known_keys()}
+    inner = (f"{name}.{key}" for key in value)
+    return next((key for key in inner if meant_keys(key, sections) or plain_word(key) in last_words), name)
 
 
 def _entries(name: str, mapping: str, value: Any, origin: str) -> dict[str, Any]:
@@ -255,11 +266,14 @@ def _refuse_twice(flat: Mapping[str, Any], names: Iterable[str], origin: str) ->
 
 
 def _nearest_key(name: str, known: Sequence[str]) -> str:
-    """Suggest a key: the same last word in another section, else the nearest spelling."""
-    last = name.rsplit(".", 1)[-1]
-    same = [key for key in known if key.rsplit(".", 1)[-1] == last]
+    """Suggest a key: that which another program calls so, the same last word elsewhere, else the nearest spelling."""
+    last = plain_word(name)
+    same = list(meant_keys(name, {key.partition(".")[0] for key in known if "." in key}))
+    same = same or [key for key in known if key.rsplit(".", 1)[-1] == last]
     if same:
         return f"; did you mean {' or '.join(repr(key) for key in same)}?"
+    if last in ABSENT:
+        return f"; {ABSENT[last]}"
     section = [key for key in known if "." in name and key.startswith(name.split(".")[0] + ".")]
     if section:
         return suggest(name, section)

@@ -1,0 +1,189 @@
+"""What to type instead of an option that another program has: a setting, an option or an argument of the command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+_WHOLE = ("run", "configure", "pipeline show", "pipeline submit")
+"""Commands that take the settings of all steps."""
+
+_STEP_OF = {
+    "validate": "validate_dataset",
+    "convert": "validate_dataset",
+    "pretrain": "pretrain_backbone",
+    "train": "train",
+    "evaluate": "evaluate",
+    "export": "export_model",
+    "quantize": "quantize",
+}
+
+_ON_BUNDLES = ("evaluate", "export", "quantize")
+_PLACES = {
+    ("predict", "bundle"): "--bundle {}",
+    ("predict", "images"): "kubeyolo predict {}",
+    ("train", "data"): "kubeyolo train {}",
+    ("pretrain", "data"): "kubeyolo pretrain {}",
+    ("validate", "data"): "kubeyolo validate {}",
+    ("convert", "data"): "kubeyolo convert {} OUT",
+    **{(command, "bundle"): f"kubeyolo {command} {{}} DATASET" for command in _ON_BUNDLES},
+    **{(command, "data"): f"kubeyolo {command} BUNDLE {{}}" for command in _ON_BUNDLES},
+    **{(command, "model"): "--model {}" for command in ("train", "pretrain", *_WHOLE)},
+    **{(command, "config"): "--config {}" for command in (*_STEP_OF, "predict", *_WHOLE)},
+    **{
+        (command, meaning): "--output {}"
+        for command in ("train", "pretrain", "predict", *_ON_BUNDLES)
+        for meaning in ("output", "name")
+    },
+    ("run", "output"): "--runs {}",
+}
+"""What is typed, by command and by what the option of the other program names."""
+
+_WEIGHTS_FILE = re.compile(r"\.(pt|pth|ckpt|weights|safetensors)$")
+"""Files that 'kubeyolo weights import' makes a bundle of."""
+
+_DEVICES = {"cpu": "CPU", "gpu": "GPU", "cuda": "GPU", "npu": "Ascend", "ascend": "Ascend"}
+
+
+def remedy(option: str, command: str, arguments: Sequence[str]) -> str | None:
+    """Return what belongs in the place of an unknown option, as the end of a message.
+
+    It is empty for a word of another program that the command has nothing for, and None for any other word.
+
+    Args:
+        option: The option as the parser names it: of ``-img`` it is ``-i``.
+        command: The command without the name of the program.
+        arguments: The command line, from which the value of the option is taken.
+    """
+    from kubeyolo.config.foreign_words import ABSENT, KEYS, MEANINGS, plain_word
+
+    option = _whole_option(option, arguments)
+    word = plain_word(option)
+    value = _value_of(option, arguments)
+    meaning = MEANINGS.get(word, "")
+    if meaning == "bundle" and command in ("train", *_WHOLE):
+        return _on_start(command, value)
+    if (command, meaning) in _PLACES:
+        return _placed(command, meaning, value)
+    if word in ABSENT and command in ("train", *_WHOLE):
+        return f"; {ABSENT[word]}"
+    key = _key_of(word, command)
+    if key == "predict.conf_threshold":
+        return f"; use --conf {value or 'VALUE'}"
+    if key:
+        return _as_setting(key, word, value)
+    return "" if word in KEYS or word in MEANINGS or word in ABSENT else None
+
+
+def _whole_option(option: str, arguments: Sequence[str]) -> str:
+    """Return an option as it was typed: the parser reads one dash as the sign of options of one letter."""
+    if option.startswith("--"):
+        return option
+    return next((each.partition("=")[0] for each in arguments if each.startswith(option)), option)
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """Return the value that was typed for an option, None without one."""
+    for at, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name != option:
+            continue
+        following = value if equals else next(iter(arguments[at + 1 :]), "")
+        return following if following and not re.match(r"-\D", following) else None
+    return None
+
+
+def _on_start(command: str, value: str | None) -> str:
+    """Say what a training starts from instead of the weights of a detector."""
+    if command != "train":
+        return "; it cannot start from the weights of a detector: leave it out"
+    if not _WEIGHTS_FILE.search(value or ""):
+        return f"; use --backbone {shlex.quote(value) if value else 'URI'}, with the bundle of a pretrained backbone"
+    return (
+        f"; take the backbone of the file by 'kubeyolo weights import {shlex.quote(str(value))} --backbone "
+        "--model NAME --output URI', then use --backbone URI"
+    )
+
+
+def _placed(command: str, meaning: str, value: str | None) -> str:
+    """Return the option or the argument of the command that is meant, with the value that was given if it fits."""
+    text, note = shlex.quote(value) if value else "", ""
+    if meaning == "model":
+        text = _preset_of(value or "")
+    elif meaning == "bundle" and _WEIGHTS_FILE.search(value or ""):
+        text, note = "", f"; 'kubeyolo weights import {text} --model NAME --output BUNDLE' makes the bundle"
+    elif meaning == "data" and command not in ("validate", "convert"):
+        text = "" if re.search(r"\.(ya?ml|json|data)$", value or "") else text
+        note = "; DATASET is what 'kubeyolo validate' prints"
+    typed = _PLACES[command, meaning].format(text or _name_of(command, meaning))
+    return f"; {'it is an argument:' if typed.startswith('kubeyolo') else 'use'} {typed}{note}"
+
+
+def _name_of(command: str, meaning: str) -> str:
+    names = {"bundle": "BUNDLE", "images": "IMAGE", "model": "NAME", "config": "FILE", "output": "URI"}
+    return names.get(meaning, "DATA" if command in ("validate", "convert") else "DATASET")
+
+
+def _preset_of(value: str) -> str:
+    """Return the model that a file of another program is named after, such as models/yolov5s.yaml; empty for none."""
+    from kubeyolo.config.load import preset_names
+
+    stem = re.split(r"[/\\]", value)[-1].rpartition(".")[0] or value
+    return next((name for name in (stem, f"{stem}-r7") if name in preset_names()), "")
+
+
+def _key_of(word: str, command: str) -> str:
+    """Return the key that a word means among those that the command reads, empty for none."""
+    from kubeyolo.catalogue import STEPS
+    from kubeyolo.config.foreign_words import KEYS
+    from kubeyolo.config.load import known_keys
+
+    keys = KEYS.get(word) or [key for key in known_keys() if key.rpartition(".")[2] == word]
+    if command == "predict":
+        reads: tuple[str, ...] = ("predict",)
+    elif command in _WHOLE:
+        reads = ("train", *(each for step in STEPS.values() for each in step.reads))
+    else:
+        reads = STEPS[_STEP_OF[command]].reads if command in _STEP_OF else ()
+    return next((key for each in reads for key in keys if each in (key, key.partition(".")[0])), "")
+
+
+def _as_setting(key: str, word: str, value: str | None) -> str:
+    """Return the pair that sets a key to the value that was given; with what is allowed, if that value is not."""
+    from kubeyolo.config.load import load_config
+    from kubeyolo.errors import InputError
+
+    text = _translated(key, word, value)
+    if text is None:
+        return f"; use --set {key}=VALUE"
+    pair = f"{key}={text}"
+    try:
+        load_config(sets=[pair])
+    except InputError as error:
+        return f"; use --set {key}=VALUE; {error}"
+    devices = len((value or "").split(","))
+    more = f" --set train.processes={devices}" if key == "train.device_target" and devices > 1 else ""
+    return f"; use --set {shlex.quote(pair)}{more}"
+
+
+def _translated(key: str, word: str, value: str | None) -> str | None:
+    """Return a value of another program as the key takes it."""
+    if word == "cos_lr":
+        return "cosine_annealing"
+    if key in ("data.cache", "train.nesterov"):
+        return "true" if value in (None, "ram", "disk", "True") else value
+    if value is None:
+        return None
+    if key == "train.device_target":
+        kind = re.split(r"[:,]", value.lower())[0]
+        return "GPU" if kind.isdecimal() else _DEVICES.get(kind, value)
+    if key == "train.lr_scheduler":
+        return {"cos": "cosine_annealing", "cosine": "cosine_annealing"}.get(value.lower(), value)
+    if key == "train.optimizer":
+        return value.lower()
+    if key == "export.formats":
+        return value if value.startswith("[") else f"[{value}]"
+    if key.endswith(".image_size"):
+        return re.sub(r"^(\d+)[x,]\1$", r"\1", value)
+    return value

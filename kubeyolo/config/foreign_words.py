@@ -1,0 +1,125 @@
+"""Words of other programs for detectors, and the keys and options of kubeyolo that are meant by them.
+
+The words are those of Ultralytics YOLO, YOLOv5, Scaled-YOLOv4, darknet, mindyolo, mmyolo, detectron2 and keras-yolo.
+A word is listed where its value means the same here; a word without a counterpart here is listed with what holds here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+_KEYS_AND_WORDS = (
+    (
+        ("train.per_batch_size", "evaluate.per_batch_size", "pretrain.per_batch_size", "export.batch_size"),
+        "batch batch_size batchsize total_batch_size ims_per_batch samples_per_gpu train_batch_size "
+        "train_batch_size_per_gpu per_batch_size",
+    ),
+    (("evaluate.per_batch_size",), "val_batch_size val_batch_size_per_gpu test_batch_size"),
+    (
+        ("train.max_epoch", "pretrain.max_epoch"),
+        "epoch epochs num_epoch num_epochs n_epochs nb_epochs max_epochs total_epochs",
+    ),
+    (
+        ("train.image_size", "evaluate.image_size", "pretrain.image_size"),
+        "img imgsz img_size imgsize input_size image_sz input_shape img_scale imsize width height",
+    ),
+    (("train.lr", "pretrain.lr"), "lr0 lr_init learning_rate base_lr init_lr initial_lr"),
+    (("train.lr_final",), "lrf lr_factor"),
+    (("train.lr_scheduler",), "cos_lr scheduler lr_schedule"),
+    (("train.lr_gamma",), "gamma"),
+    (("train.weight_decay", "pretrain.weight_decay"), "decay wd"),
+    (("train.warmup_steps",), "burn_in warmup_iters min_warmup_step warmup_iter"),
+    (("train.warmup_epochs",), "warmup_epoch lr_warmup_epochs"),
+    (("train.optimizer",), "optim"),
+    (("train.label_smooth_factor",), "label_smoothing label_smooth"),
+    (("train.box_gain",), "box loss_box_weight"),
+    (("train.cls_gain",), "cls loss_cls_weight"),
+    (("train.obj_gain",), "obj loss_obj_weight"),
+    (("train.keep_checkpoints",), "keep_checkpoint_max max_keep_ckpts"),
+    (("train.processes",), "gpus num_gpus nproc_per_node world_size"),
+    (("train.device_target",), "device"),
+    (("train.seed",), "random_seed global_seed manual_seed"),
+    (("augment.close_mosaic",), "close_mosaic_epochs"),
+    (("augment.mosaic",), "mosaic_prob"),
+    (("augment.mixup",), "mixup_prob"),
+    (("augment.fliplr",), "flip_lr horizontal_flip"),
+    (("augment.flipud",), "flip_ud vertical_flip"),
+    (
+        ("data.workers",),
+        "worker num_workers nw n_workers num_parallel_workers train_num_workers workers_per_gpu",
+    ),
+    (("data.cache",), "cache_images"),
+    (
+        ("predict.conf_threshold", "evaluate.conf_threshold"),
+        "conf conf_thres conf_thresh conf_thr confidence confidence_threshold score_thr score_threshold score_thresh "
+        "thresh",
+    ),
+    (
+        ("predict.iou_threshold", "evaluate.iou_threshold"),
+        "iou iou_thres iou_thresh iou_thr nms_thres nms_thresh nms_iou nms_threshold nms_iou_threshold",
+    ),
+    (("predict.max_det", "evaluate.max_det"), "max_detections max_per_img max_per_image detections_per_image"),
+    (("export.formats",), "include"),
+)
+
+KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {word: keys for keys, words in _KEYS_AND_WORDS for word in words.split()}
+)
+"""Dotted keys that are meant, by word; that of the training first."""
+
+_ABSENT_AND_WORDS = (
+    ("there is no early stopping: leave it out", "patience early_stop early_stopping"),
+    ("a training computes in float32 only: leave it out", "amp ms_amp_level fp16 mixed_precision half"),
+    ("the classes are those of the data set: leave it out", "nc num_classes names class_names classes_path"),
+    ("the same command continues an interrupted training: leave it out", "resume"),
+    (
+        "the length of a training is set in epochs, by train.max_epoch",
+        "max_iter max_iters max_batches total_steps num_steps",
+    ),
+    (
+        "there is no such augmentation: leave it out",
+        "degrees shear perspective copy_paste paste_in erasing auto_augment cutmix bgr",
+    ),
+)
+
+ABSENT: Mapping[str, str] = MappingProxyType(
+    {word: text for text, words in _ABSENT_AND_WORDS for word in words.split()}
+)
+"""What holds here, by word of what does not exist here."""
+
+_MEANINGS_AND_WORDS = (
+    ("bundle", "weights weight ckpt checkpoint ckpt_path weights_path model_path model pretrained load_from"),
+    ("images", "source input image image_path img_path images"),
+    ("data", "data dataset data_dir data_path data_root dataset_path data_url"),
+    ("model", "cfg arch model_name"),
+    ("config", "hyp hyps config_file"),
+    ("output", "project save_dir out_dir output_dir outdir work_dir save_path out"),
+    ("name", "name exp exp_name"),
+)
+
+MEANINGS: Mapping[str, str] = MappingProxyType(
+    {word: meaning for meaning, words in _MEANINGS_AND_WORDS for word in words.split()}
+)
+"""What an option of another program names, by word: bundle, images, data, model, config, output or name."""
+
+_OF_TRAINING = ("train", "data", "augment")
+
+
+def plain_word(name: str) -> str:
+    """Return the last word of a key or an option as the tables have it: ``--Conf-Thres`` is ``conf_thres``."""
+    return name.strip("-").replace("-", "_").lower().rpartition(".")[2]
+
+
+def meant_keys(name: str, sections: Iterable[str]) -> tuple[str, ...]:
+    """Return the keys that another program's key means; none where that is not known.
+
+    Args:
+        name: The key, with a section or without.
+        sections: Sections of the configuration.
+    """
+    keys = KEYS.get(plain_word(name), ())
+    section = name.partition(".")[0] if "." in name else ""
+    if section in sections and section not in _OF_TRAINING:
+        return tuple(key for key in keys if key.startswith(f"{section}."))
+    return tuple(key for key in keys if key.split(".")[0] in _OF_TRAINING) or keys
