@@ -12,6 +12,7 @@ from typing import Any
 from kubeyolo.compiled.bind import image_references_in
 from kubeyolo.compiled.images import IMAGE_USER
 from kubeyolo.errors import InputError, one_line
+from kubeyolo.exits import INSTALLED_CODE
 from kubeyolo.runs.interrupt import Interruption, interruptible
 from kubeyolo.runs.local import LocalRun
 from kubeyolo.runs.step_process import StepEnd
@@ -113,7 +114,7 @@ class ContainerRunner:
             mounts.append(Mount(path, path, type="bind", read_only=True))
             environment[_CERTIFICATES] = path
         arguments = {
-            "environment": environment | {"PYTHONWARNINGS": "ignore"},
+            "environment": environment | INSTALLED_CODE | {"PYTHONWARNINGS": "ignore"},
             "mounts": mounts,
             "labels": self._label,
             "read_only": True,
