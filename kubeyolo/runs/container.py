@@ -108,7 +108,7 @@ class ContainerRunner:
         # On a disk and not in memory: copies of data sets go there.
         mounts = [Mount("/tmp", str(temporary), type="bind")]
         mounts += [Mount(str(path), str(path), type="bind", read_only=True) for path in self._shared]
-        certificates = os.environ.get(_CERTIFICATES, "")
+        certificates = os.path.expanduser(os.environ.get(_CERTIFICATES, ""))
         if self._settings.secure and Path(certificates).is_file():
             path = str(Path(certificates).absolute())
             mounts.append(Mount(path, path, type="bind", read_only=True))
