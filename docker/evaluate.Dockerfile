@@ -30,6 +30,7 @@ RUN --mount=type=bind,source=docker/system.py,target=/run/system.py \
 ENV PATH=/opt/kubeyolo/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1
 ARG BASE_IMAGE
 ARG VERSION=unknown

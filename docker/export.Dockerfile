@@ -25,6 +25,7 @@ COPY --from=library /opt/library /opt/kubeyolo
 ENV PATH=/opt/kubeyolo/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1 \
     PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python
 ARG BASE_IMAGE

@@ -23,6 +23,7 @@ COPY --from=library /opt/library /opt/kubeyolo
 ENV PATH=/opt/kubeyolo/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1
 ARG BASE_IMAGE
 ARG VERSION=unknown

@@ -8,6 +8,9 @@ from pathlib import Path
 UTF8_OUTPUT = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 """Environment of a Python process whose output this one reads, whatever the console and the locale are."""
 
+INSTALLED_CODE = {"PYTHONSAFEPATH": "1"}
+"""Environment of a Python process that imports nothing from the folder it is started in."""
+
 _VMSTAT = Path("/proc/vmstat")
 _SIGNALED = 128
 

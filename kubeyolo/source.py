@@ -12,7 +12,7 @@ weights, bundle, pointers                                       no       yes
 evaluation, export, quantization, steps, report                 no       yes
 configure, presets, estimates                                   no       no
 cli, compiled, runs, launch, kubeflow, catalogue                no       no
-storage, errors, events, progress, source, the version          no       no
+storage, errors, events, processors, progress, source, version  no       no
 ==============================================================  =======  =======
 
 A new module counts for results unless ``NO_RESULTS`` names it, and in a folder of ``WEIGHTS`` also for weights unless
@@ -69,6 +69,7 @@ NO_WEIGHTS = (
     "exits.py",  # says how a process has ended
     "file_kinds.py",  # names files that are refused, and tells which files of a folder are images
     "launch/guard.py",  # ends the process when its parent is gone
+    "processors.py",  # what the machine has, which is no part of any identity
     "progress.py",
     "storage",  # moves bytes
     "training/history.py",
@@ -99,6 +100,7 @@ NO_RESULTS = (
     "index.py",
     "kubeflow",
     "launch",
+    "processors.py",
     "progress.py",
     "report/configuration.py",
     "report/templates/configuration.html",

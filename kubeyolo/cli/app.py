@@ -24,7 +24,7 @@ from kubeyolo.cli import (
     streams,
     weights,
 )
-from kubeyolo.storage.cache import settle_folders
+from kubeyolo.storage.cache import expand_homes, settle_folders
 
 app = typer.Typer(
     name="kubeyolo",
@@ -81,9 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         streams.prepare_streams()
     command: Any = typer.main.get_command(app)
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and not {*given} & {"-h", "--help", "--version"}:
-        settle_folders()
-    sys.exit(errors.exit_code_of(lambda: command.main(given, prog_name="kubeyolo", standalone_mode=False), given))
+
+    def work() -> Any:
+        if given and not {*given} & {"-h", "--help", "--version"}:
+            expand_homes()
+            settle_folders()
+        return command.main(given, prog_name="kubeyolo", standalone_mode=False)
+
+    sys.exit(errors.exit_code_of(work, given))
 
 
 if __name__ == "__main__":

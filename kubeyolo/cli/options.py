@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from kubeyolo.storage.cache import RUNS
+
 StoreOption = Annotated[
     str,
     typer.Option(
@@ -19,7 +21,7 @@ StoreOption = Annotated[
 DEFAULT_STORE = "store"
 
 RunsOption = Annotated[
-    Path, typer.Option("--runs", envvar="KUBEYOLO_RUNS", metavar="FOLDER", help="Folder of the runs on this machine.")
+    Path, typer.Option("--runs", envvar=RUNS, metavar="FOLDER", help="Folder of the runs on this machine.")
 ]
 DEFAULT_RUNS = Path("runs")
 

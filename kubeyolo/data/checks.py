@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Literal
 from kubeyolo.data.decode import Levels, Note, decode_stored
 from kubeyolo.data.duplicates import perceptual_hash, small_grey, thumbnail
 from kubeyolo.data.headers import Header, ImageFault, read_header
+from kubeyolo.processors import usable_processors
 
 OnProgress = Callable[[str, int, int], None]
 """Called with the current work, the number of images that are done, and the number of all images."""
@@ -81,7 +81,7 @@ def look_at_images(
         threads: How many; by default as many as there are processors, and no more than 8.
         progress: Called with the number of images that are done.
     """
-    number = threads or min(8, len(os.sched_getaffinity(0)))
+    number = threads or min(8, usable_processors())
     pending: deque[Future[LookedImage]] = deque()
     done = count(1)
     with ThreadPoolExecutor(number, thread_name_prefix="kubeyolo-check") as pool:

@@ -7,7 +7,6 @@ cheaper to get and changes whenever a file does; it is the parameter that makes 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from kubeyolo.data.layout import SINGLE, Layout, local_layout
 from kubeyolo.data.layouts.names import is_image_name
 from kubeyolo.data.layouts.tree import list_files
 from kubeyolo.errors import InputError
+from kubeyolo.processors import usable_processors
 from kubeyolo.storage.checksums import remembered
 from kubeyolo.storage.integrity import sha256_file
 
@@ -169,7 +169,7 @@ def _count_images(layout: Layout, names: Sequence[str], share: float) -> dict[st
 
 
 def _contents_digest(root: Path, names: Sequence[str]) -> str:
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, usable_processors())) as pool:
         digests = pool.map(lambda name: _file_digest(root / name), names)
         lines = [f"{name}\0{value}\n" for name, value in zip(names, digests, strict=True)]
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()

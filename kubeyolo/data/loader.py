@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import TracebackType
 from typing import IO
 
@@ -27,7 +28,7 @@ from kubeyolo.data.sampler import Sampler
 from kubeyolo.data.shared_memory import SharedMemory
 from kubeyolo.data.worker import SlotLayout, WorkerSetup, slot_arrays
 from kubeyolo.errors import InputError, KubeyoloError, WorkError, one_line
-from kubeyolo.exits import UTF8_OUTPUT, ending, killed_for_memory, memory_kills
+from kubeyolo.exits import INSTALLED_CODE, UTF8_OUTPUT, ending, killed_for_memory, memory_kills
 
 logger = logging.getLogger(__name__)
 
@@ -340,8 +341,8 @@ def _start_worker(setup: SharedMemory, passed: Sequence[int]) -> _Worker:
     ours, theirs = socket.socketpair()
     with theirs:
         # The pools of threads in numpy's libraries would only take memory: a worker is one thread.
-        environment = os.environ | UTF8_OUTPUT | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        environment = os.environ | UTF8_OUTPUT | INSTALLED_CODE | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(_import_path())
         arguments = [str(theirs.fileno()), str(setup.fd), str(setup.size)]
         process = subprocess.Popen(
             [sys.executable, "-m", "kubeyolo.data.worker", *arguments],
@@ -353,6 +354,20 @@ def _start_worker(setup: SharedMemory, passed: Sequence[int]) -> _Worker:
         )
     assert process.stderr is not None
     return _Worker(process, Connection(ours.detach()), _ErrorLines(process.stderr))
+
+
+def _import_path() -> list[str]:
+    """Return where a worker imports from: as this process, with the present folder last where nobody asked for it."""
+    asked = {os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path}
+    present = ""
+    with contextlib.suppress(FileNotFoundError):  # It was removed.
+        present = os.getcwd()
+    found = [path for path in sys.path if path and (path != present or path in asked)]
+    # The library may be found by a hook, which is asked after all folders.
+    found.append(str(Path(__file__).parents[2]))
+    if present and not {"", present}.isdisjoint(sys.path):
+        found.append(present)
+    return found
 
 
 def _stop_workers(workers: list[_Worker]) -> None:

@@ -21,8 +21,9 @@ from kubeyolo.evaluation.names import RuntimeName, check_runtime
 from kubeyolo.evaluation.nms import non_max_suppression
 from kubeyolo.evaluation.preprocess import Prepared, network_input, original_pixels, prepare
 from kubeyolo.evaluation.results import EvaluationResult
-from kubeyolo.evaluation.runtimes import CellRuntime, MindirRuntime, OnnxRuntime, Runtime, usable_cores
+from kubeyolo.evaluation.runtimes import CellRuntime, MindirRuntime, OnnxRuntime, Runtime
 from kubeyolo.models.registry import model_facts
+from kubeyolo.processors import usable_processors
 from kubeyolo.progress import track
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ def _prepared_batches(predictor: Predictor, split: Split) -> Iterator[list[Prepa
         return prepare(split.read_image(number), predictor.image_size, preprocessing)
 
     size, total = predictor.batch_size, len(split.index)
-    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="kubeyolo-evaluate") as pool:
+    with ThreadPoolExecutor(usable_processors(), thread_name_prefix="kubeyolo-evaluate") as pool:
         waiting: list[Future[Prepared]] = []
         asked = 0
         for start in range(0, total, size):

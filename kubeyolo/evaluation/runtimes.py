@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from kubeyolo.bundle import BundleManifest
 from kubeyolo.errors import InputError
+from kubeyolo.processors import usable_processors
 
 Float32Array = NDArray[np.float32]
 
@@ -74,7 +74,7 @@ class OnnxRuntime(Runtime):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or usable_cores()
+        options.intra_op_num_threads = threads or usable_processors()
         options.inter_op_num_threads = 1
         # Threads that read images run beside the network: spinning would take their cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -127,8 +127,3 @@ def mindir_input_shape(path: Path) -> tuple[int, ...]:
     if len(shapes) != 1 or len(shapes[0]) != 4:
         raise InputError(f"{path}: inputs of shapes {shapes}, expected one (N, 3, H, W); export the model again")
     return shapes[0]
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use, which in a container is fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -293,7 +293,7 @@ def _environment(folder: Path, inherit: bool = False) -> dict[str, str]:
     """
     temporary = folder / "tmp"
     temporary.mkdir()
-    output = exits.UTF8_OUTPUT
+    output = exits.UTF8_OUTPUT | exits.INSTALLED_CODE
     if inherit:
         output = output | {"PYTHONIOENCODING": f"{sys.stdout.encoding}:backslashreplace"}
     return os.environ | output | {OUTCOME_FOLDER: str(folder), "PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)}

@@ -17,10 +17,10 @@ from kubeyolo.data.decode import ImageFault, Note, decode_file
 from kubeyolo.errors import KubeyoloError, one_line
 from kubeyolo.evaluation.predictor import Predictor, detect_prepared
 from kubeyolo.evaluation.preprocess import Prepared, prepare
-from kubeyolo.evaluation.runtimes import usable_cores
 from kubeyolo.prediction.drawing import Painter
 from kubeyolo.prediction.sources import Source, SourceFault
 from kubeyolo.prediction.targets import write_picture
+from kubeyolo.processors import usable_processors
 
 Pixels = NDArray[np.uint8]
 Rows = NDArray[np.float32]
@@ -96,7 +96,7 @@ def predict_images(
     Raises:
         WorkError: An object store does not answer.
     """
-    threads = usable_cores()
+    threads = usable_processors()
     ahead = max(threads + 1, 2 * predictor.batch_size)
     places = iter(targets)
     waiting: deque[Future[Prediction | Failure]] = deque()

@@ -12,6 +12,7 @@ from typing import Any
 from kubeyolo.compiled.bind import image_references_in
 from kubeyolo.compiled.images import IMAGE_USER
 from kubeyolo.errors import InputError, one_line
+from kubeyolo.exits import INSTALLED_CODE
 from kubeyolo.runs.interrupt import Interruption, interruptible
 from kubeyolo.runs.local import LocalRun
 from kubeyolo.runs.step_process import StepEnd
@@ -107,13 +108,13 @@ class ContainerRunner:
         # On a disk and not in memory: copies of data sets go there.
         mounts = [Mount("/tmp", str(temporary), type="bind")]
         mounts += [Mount(str(path), str(path), type="bind", read_only=True) for path in self._shared]
-        certificates = os.environ.get(_CERTIFICATES, "")
+        certificates = os.path.expanduser(os.environ.get(_CERTIFICATES, ""))
         if self._settings.secure and Path(certificates).is_file():
             path = str(Path(certificates).absolute())
             mounts.append(Mount(path, path, type="bind", read_only=True))
             environment[_CERTIFICATES] = path
         arguments = {
-            "environment": environment | {"PYTHONWARNINGS": "ignore"},
+            "environment": environment | INSTALLED_CODE | {"PYTHONWARNINGS": "ignore"},
             "mounts": mounts,
             "labels": self._label,
             "read_only": True,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from kubeyolo.exits import UTF8_OUTPUT, ending, killed_for_memory, memory_kills
+from kubeyolo.exits import INSTALLED_CODE, UTF8_OUTPUT, ending, killed_for_memory, memory_kills
 from kubeyolo.runs.interrupt import end_step_processes
 
 _TAIL_LINES = 20
@@ -58,7 +58,7 @@ def _run(command: Sequence[str], variables: Mapping[str, str], end: StepEnd) -> 
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, **UTF8_OUTPUT, **variables},
+        env={**os.environ, **UTF8_OUTPUT, **INSTALLED_CODE, **variables},
         encoding="utf-8",
         errors="backslashreplace",
         bufsize=1,

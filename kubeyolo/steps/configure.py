@@ -44,6 +44,7 @@ from kubeyolo.pointers import (
     read_data_pointer,
     read_model_pointer,
 )
+from kubeyolo.processors import usable_processors
 from kubeyolo.report.configuration import PlanView, SettingRow
 from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps.checked_form import CheckedForm, Form, check_form, checked_place
@@ -420,7 +421,7 @@ def _estimate(config: Config, source: SourceFacts, checked: CheckedForm) -> RunE
     processes, nodes = config.train.processes, 1
     # Of a pod that is not there yet nothing is known.
     is_elsewhere = checked.is_remote and not os.environ.get(RUN_ID)
-    cores = None if is_elsewhere else len(os.sched_getaffinity(0))
+    cores = None if is_elsewhere else usable_processors()
     if checked.launcher == VOLCANO:
         cluster = checked_settings(VOLCANO, checked.cluster)
         cores, nodes = max(1, round(cluster.processors)), cluster.nodes_for(processes)

@@ -9,10 +9,21 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from kubeyolo.errors import InputError
+
 CACHE = "KUBEYOLO_CACHE"
 """Environment variable that names the folder of copies, checksums, locks and logs."""
 
+RUNS = "KUBEYOLO_RUNS"
+"""Environment variable that names the folder of the runs on this machine."""
+
 _MATPLOTLIB = "MPLCONFIGDIR"
+# Read here or by the libraries, which take "~" for the name of a folder.
+_PATHS = (
+    *(CACHE, RUNS, _MATPLOTLIB, "TMPDIR"),
+    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+)
 _PRIVATE = 0o700
 
 
@@ -26,10 +37,13 @@ def cache_root() -> Path:
 
     Where there is no home folder, or none that can be written, it is a private folder below the temporary one, which
     is made, said once, and named in the environment for this process and those it starts.
+
+    Raises:
+        InputError: The variable begins with the home of a user who has none.
     """
     given = os.environ.get(CACHE)
     if given:
-        return Path(given)
+        return Path(_expanded(CACHE, given))
     usual = _usual_root()
     if usual is not None and _can_be_written(usual):
         return usual
@@ -45,6 +59,18 @@ def cache_root() -> Path:
     return folder
 
 
+def expand_homes() -> None:
+    """Write the home for ``~`` in every variable that names a path: who starts commands by a table expands none.
+
+    Raises:
+        InputError: A variable of ours begins with the home of a user who has none.
+    """
+    for name in _PATHS:
+        value = os.environ.get(name, "")
+        if value.startswith("~"):
+            os.environ[name] = _expanded(name, value)
+
+
 def settle_folders() -> None:
     """Choose a folder for matplotlib, for this process and those it starts, where it would find none: it warns then."""
     if _MATPLOTLIB in os.environ:
@@ -58,9 +84,17 @@ def settle_folders() -> None:
             os.environ[_MATPLOTLIB] = str(folder / "matplotlib")
 
 
+def _expanded(name: str, value: str) -> str:
+    path = os.path.expanduser(value)
+    if path.startswith("~") and name in (CACHE, RUNS):
+        home = Path(value).parts[0]
+        raise InputError(f"{name} is {value}: there is no home folder for {home!r}; write the whole path, or ./{value}")
+    return path
+
+
 def _usual_root() -> Path | None:
     """Return the folder below the user's home; None where the user has none."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
+    given = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", ""))
     if os.path.isabs(given):
         return Path(given) / "kubeyolo"
     home = _home()

@@ -71,7 +71,7 @@ class MinioConnection:
             self.seconds,
             self.connections,
             cert_reqs="CERT_REQUIRED",
-            ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
+            ca_certs=os.path.expanduser(os.environ.get("SSL_CERT_FILE", "")) or certifi.where(),
         )
         settings = self.settings
         return Minio(

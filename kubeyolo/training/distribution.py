@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kubeyolo.errors import InputError, WorkError
+from kubeyolo.processors import usable_processors
 from kubeyolo.training.spec import MET_PREFIX, OUTCOME_FOLDER
 
 _POLL_SECONDS = 0.02
@@ -92,7 +93,7 @@ def join(distribution: Distribution) -> None:
 
 def threads_for(world: int) -> int:
     """Return how many threads one of ``world`` processes of this machine should use."""
-    return max(1, len(os.sched_getaffinity(0)) // world)
+    return max(1, usable_processors() // world)
 
 
 def check_world(configured: int, distribution: Distribution) -> None:

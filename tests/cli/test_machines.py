@@ -97,6 +97,15 @@ def test_any_path_is_found_and_shown_whatever_the_locale(folder: Path, cached: d
     assert rb"\u00e9t\u00e9 dir/\u30c7\u30fc\u30bf [1]:x/absent: no such folder" in refused.stderr
 
 
+def test_a_tilde_in_the_environment_is_the_home(folder: Path) -> None:
+    home = folder / "home"
+    home.mkdir()
+    places = {"KUBEYOLO_STORE": "~/st", "KUBEYOLO_CACHE": "~/ca", "XDG_CONFIG_HOME": "~/co", "TMPDIR": "~/t"}
+    done = run(["validate", "shapes"], folder, HOME=str(home), **places)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in home.iterdir()} >= {"st", "co"} and not (folder / "~").exists()
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_console_without_a_character_shows_another(folder: Path, cached: dict[str, str], encoding: str) -> None:
     done = run(["models", "list"], folder, PYTHONIOENCODING=encoding, **cached)

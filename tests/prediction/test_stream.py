@@ -10,11 +10,11 @@ from PIL import Image
 
 from kubeyolo.bundle import Bundle
 from kubeyolo.evaluation.predictor import Predictor, load_predictor
-from kubeyolo.evaluation.runtimes import usable_cores
 from kubeyolo.prediction.drawing import Painter
 from kubeyolo.prediction.fonts import Fonts
 from kubeyolo.prediction.sources import Source, SourceFault
 from kubeyolo.prediction.stream import Failure, Prediction, Thresholds, predict_images
+from kubeyolo.processors import usable_processors
 from tests.prediction.pictures import picture
 
 THRESHOLDS = Thresholds(0.25, 0.45, 300)
@@ -62,7 +62,7 @@ def test_few_images_are_read_ahead_of_the_one_that_is_asked_for(predictor: Predi
     numbers: list[int] = []
     outcomes = predict_images(predictor, made(200, numbers), THRESHOLDS)
     next(outcomes)
-    assert len(numbers) <= usable_cores() + 1 + 3 * predictor.batch_size
+    assert len(numbers) <= usable_processors() + 1 + 3 * predictor.batch_size
     outcomes.close()
     assert len(numbers) < 100
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.storage.cache import cache_folder, cache_root, settle_folders
+from kubeyolo.errors import InputError
+from kubeyolo.storage.cache import cache_folder, cache_root, expand_homes, settle_folders
 
 
 @pytest.fixture
@@ -77,3 +78,31 @@ def test_a_home_that_cannot_be_written_is_none(
     monkeypatch.setenv("HOME", str(homeless / "home"))
     assert cache_root() == homeless / f"kubeyolo-{os.getuid()}"
     assert "home/.cache/kubeyolo cannot be written" in capsys.readouterr().err
+
+
+def test_a_tilde_in_a_variable_is_the_home(homeless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(homeless))
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/caches")
+    assert cache_folder("locks") == homeless / "caches" / "kubeyolo" / "locks"
+    monkeypatch.setenv("KUBEYOLO_CACHE", "~/own")
+    assert cache_folder("locks") == homeless / "own" / "locks"
+    monkeypatch.setenv("KUBEYOLO_RUNS", "~/runs")
+    monkeypatch.setenv("SSL_CERT_FILE", "~/ca.pem")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "a~/b")
+    expand_homes()
+    names = ("XDG_CACHE_HOME", "KUBEYOLO_CACHE", "KUBEYOLO_RUNS", "SSL_CERT_FILE", "XDG_CONFIG_HOME")
+    expanded = [str(homeless / name) for name in ("caches", "own", "runs", "ca.pem")]
+    assert [os.environ[name] for name in names] == [*expanded, "a~/b"]
+
+
+@pytest.mark.parametrize("name", ["KUBEYOLO_CACHE", "KUBEYOLO_RUNS"])
+def test_the_home_of_a_user_who_has_none_is_refused(homeless: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "~no-such-user/x")
+    with pytest.raises(InputError, match=f"^{name} is ~no-such-user/x: there is no home folder for '~no-such-user'"):
+        expand_homes()
+
+
+def test_a_tilde_in_the_cache_needs_a_home_in_a_step_too(homeless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBEYOLO_CACHE", "~no-such-user/x")
+    with pytest.raises(InputError, match="KUBEYOLO_CACHE"):
+        cache_root()

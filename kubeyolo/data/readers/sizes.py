@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kubeyolo.data.headers import size_of_file
+from kubeyolo.processors import usable_processors
 
 
 def shown_sizes(folder: Path, names: Sequence[str]) -> list[tuple[int, int] | None]:
@@ -15,5 +15,5 @@ def shown_sizes(folder: Path, names: Sequence[str]) -> list[tuple[int, int] | No
 
     A file that is missing or damaged is found again, and named, when the images are checked.
     """
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="kubeyolo-sizes") as pool:
+    with ThreadPoolExecutor(min(8, usable_processors()), thread_name_prefix="kubeyolo-sizes") as pool:
         return list(pool.map(lambda name: size_of_file(folder / name), names))

@@ -1,0 +1,61 @@
+"""How many processors are used, in containers as their control groups limit them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kubeyolo.processors import usable_processors
+
+
+@pytest.fixture(autouse=True)
+def sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
+
+
+def machine(root: Path, groups: str, **files: str) -> Path:
+    """Write a machine with these control groups of the process, and files below ``/sys/fs/cgroup``."""
+    (root / "proc" / "self").mkdir(parents=True)
+    (root / "proc" / "self" / "cgroup").write_text(groups)
+    for name, text in files.items():
+        path = root / "sys" / "fs" / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("written", "count"),
+    [("200000 100000", 2), ("150000 100000", 2), ("1000 100000", 1), ("max 100000", 16), ("9900000 100000", 16)],
+)
+def test_the_quota_of_a_container_counts_rounded_up(tmp_path: Path, written: str, count: int) -> None:
+    assert usable_processors(machine(tmp_path, "0::/\n", **{"cpu.max": f"{written}\n"})) == count
+
+
+def test_the_least_quota_from_the_group_upwards_counts(tmp_path: Path) -> None:
+    files = {"kubepods/cpu.max": "300000 100000", "kubepods/pod/cpu.max": "max 100000", "cpu.max": "1200000 100000"}
+    assert usable_processors(machine(tmp_path, "0::/kubepods/pod\n", **files)) == 3
+
+
+@pytest.mark.parametrize("group", ["/docker/0123", "/../../other", "/"])
+def test_a_group_that_the_container_does_not_see_is_the_one_at_the_top(tmp_path: Path, group: str) -> None:
+    assert usable_processors(machine(tmp_path, f"0::{group}\n", **{"cpu.max": "400000 100000"})) == 4
+
+
+@pytest.mark.parametrize("folder", ["cpu,cpuacct", "cpu"])
+def test_groups_of_version_1_are_read(tmp_path: Path, folder: str) -> None:
+    files = {f"{folder}/cpu.cfs_quota_us": "250000\n", f"{folder}/cpu.cfs_period_us": "100000\n"}
+    groups = "5:cpuset:/\n4:cpu,cpuacct:/docker/0123\n1:name=systemd:/x\n0::/\n"
+    assert usable_processors(machine(tmp_path, groups, **files)) == 3
+
+
+def test_no_quota_of_version_1_leaves_all(tmp_path: Path) -> None:
+    files = {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}
+    assert usable_processors(machine(tmp_path, "1:cpu:/\n", **files)) == 16
+
+
+def test_without_control_groups_it_is_what_the_process_may_run_on(tmp_path: Path) -> None:
+    assert usable_processors(tmp_path) == 16
+    assert usable_processors(machine(tmp_path, "nonsense\n0::/\n", **{"cpu.max": "a b c"})) == 16
