@@ -71,6 +71,7 @@ NO_WEIGHTS = (
     "launch/guard.py",  # ends the process when its parent is gone
     "progress.py",
     "storage",  # moves bytes
+    "training/finite.py",  # ends a training, or lets it be
     "training/history.py",
     "training/result.py",
     "training/validation.py",  # reads the weights, in a network of its own
