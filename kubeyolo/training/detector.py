@@ -28,6 +28,7 @@ from kubeyolo.training.output import is_complete, publish_weights, state_to_cont
 from kubeyolo.training.schedules import build_schedule
 from kubeyolo.training.spec import TrainingSpec, training_identity
 from kubeyolo.training.validation import Validation
+from kubeyolo.weights.finite import check_finite
 
 if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
@@ -109,7 +110,9 @@ def _build_engine(
     network = build_model(spec.config.model, num_classes, seed=train.seed)
     if backbone is not None:
         own = {p.name: p for p in network.get_parameters() if p.name.startswith("backbone.")}
-        load_parameters(own, load_file(backbone.path(WEIGHTS)), f"weights of {backbone.uri}")
+        arrays = load_file(backbone.path(WEIGHTS))
+        check_finite(backbone.uri, arrays.items())
+        load_parameters(own, arrays, f"weights of {backbone.uri}")
     loss = build_loss(
         facts,
         num_classes,

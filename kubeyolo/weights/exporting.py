@@ -13,6 +13,7 @@ from kubeyolo.models.registry import model_facts
 from kubeyolo.storage.integrity import appearing
 from kubeyolo.weights.batch_norm import move_eps
 from kubeyolo.weights.darknet import write_darknet
+from kubeyolo.weights.finite import check_finite
 from kubeyolo.weights.fit import NamedArray, check_fit
 from kubeyolo.weights.layout_of_names import OWN
 from kubeyolo.weights.names import LAYOUTS, layouts_of, to_layout
@@ -40,7 +41,8 @@ def export_weights(bundle: str, file: Path, layout: str = OWN) -> ExportedWeight
         layout: Whose names the arrays of a safetensors file get: ours, or a layout of the model.
 
     Raises:
-        InputError: The suffix is none of these, the model has no such form, or the bundle cannot be used.
+        InputError: The suffix is none of these, the model has no such form, or the bundle cannot be used, also because
+            a weight is infinite or no number.
     """
     write = _WRITERS.get(file.suffix.lower())
     if write is None:
@@ -49,6 +51,7 @@ def export_weights(bundle: str, file: Path, layout: str = OWN) -> ExportedWeight
         raise InputError(f"{file}: there is no folder {file.parent}; make it first")
     opened = open_bundle(bundle)
     arrays, _ = read_safetensors(opened.path(WEIGHTS))
+    check_finite(opened.uri, arrays.items())
     return write(file, opened.manifest, arrays, layout)
 
 
