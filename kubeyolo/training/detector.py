@@ -17,7 +17,7 @@ from kubeyolo.bundle import (
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import build_model, check_image_size, model_facts
+from kubeyolo.models.registry import build_model, check_batch_norm, check_image_size, model_facts
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.uri import open_store
@@ -45,6 +45,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     """
     check_world(spec.processes, distribution)
     check_image_size(spec.config)
+    check_batch_norm(spec.config, "train")
     facts = model_facts(spec.config.model)
     dataset = open_dataset(spec.dataset, spec.cache)
     backbone = _open_backbone(spec)

@@ -13,7 +13,7 @@ from kubeyolo.config.schema import Config, TrainConfig
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.manifest import MANIFEST_NAME
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import model_facts
+from kubeyolo.models.registry import check_batch_norm, model_facts
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import open_store, split_uri
@@ -91,6 +91,7 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
         WorkError: The loss is not finite.
         Interrupted: Stopped on request, after a checkpoint.
     """
+    check_batch_norm(spec.config, "pretrain")
     source = _Source(spec)
     identity = training_identity(spec, source.reference.digest, "", 1)
     store = open_store(spec.output)

@@ -20,8 +20,9 @@ from kubeyolo.storage.uri import open_store
 from kubeyolo.training import finite
 from kubeyolo.training.checkpoints import CheckpointManifest, TrainingState, newest_checkpoint, write_checkpoint
 from kubeyolo.training.finite import Guard, NotFiniteError, first_not_finite, remedy_for, remembered
-from kubeyolo.training.loop import LoopSettings, TrainingLoop
+from kubeyolo.training.loop import LoopSettings, StopRequest, TrainingLoop
 from kubeyolo.training.output import publish_weights, state_to_continue
+from kubeyolo.training.pretrain import pretrain_backbone
 from kubeyolo.training.spec import TrainingSpec
 from tests.training.test_engine import batch, small_engine
 
@@ -177,3 +178,16 @@ def test_the_images_of_a_large_batch_are_counted() -> None:
     error = Guard("x", NAMES).loss(7, "(nan)", "(1)", [*range(20), 3, -1])
     assert "images of its batch: 0.png, 1.png" in str(error) and "15.png and 4 more; x" in str(error)
     assert "images" not in str(Guard("x").loss(7, "(nan)", "(1)", [1, 2]))
+
+
+def test_a_pretraining_on_one_value_for_each_channel_is_refused_before_its_data_is_read(tmp_path: Path) -> None:
+    small = {"image_size": 32, "per_batch_size": 1}
+    spec = TrainingSpec(
+        task="backbone",
+        dataset=str(tmp_path / "none"),
+        output=str(tmp_path / "o"),
+        config=Config.model_validate({"model": "yolov5n-r7", "pretrain": small}),
+    )
+    with pytest.raises(InputError, match=r"set pretrain\.per_batch_size to 2 or more, or pretrain\.image_size to 64"):
+        pretrain_backbone(spec, StopRequest())
+    assert not (tmp_path / "o").exists()
