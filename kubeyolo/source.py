@@ -75,7 +75,7 @@ NO_WEIGHTS = (
     "training/history.py",
     "training/result.py",
     "training/validation.py",  # reads the weights, in a network of its own
-    "weights",  # imported by evaluation; training looks at the weights that it begins with, and changes none
+    "weights",  # imported by evaluation
 )
 """Modules that training imports, or that lie in a folder of ``WEIGHTS``, and that have no effect on weights."""
 

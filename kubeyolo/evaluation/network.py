@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.bundle import BundleManifest
+from kubeyolo.bundle import BundleManifest, check_finite
 from kubeyolo.models.registry import build_model
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.weights.arrays import load_named
-from kubeyolo.weights.finite import check_finite
 from kubeyolo.weights.fit import NamedArray
 from kubeyolo.weights.safetensors_file import read_safetensors
 

@@ -12,6 +12,7 @@ from kubeyolo.bundle import (
     BundleManifest,
     DatasetReference,
     Preprocessing,
+    check_finite,
     open_bundle,
 )
 from kubeyolo.data.dataset import Dataset, open_dataset
@@ -28,7 +29,6 @@ from kubeyolo.training.output import is_complete, publish_weights, state_to_cont
 from kubeyolo.training.schedules import build_schedule
 from kubeyolo.training.spec import TrainingSpec, training_identity
 from kubeyolo.training.validation import Validation
-from kubeyolo.weights.finite import check_finite
 
 if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine

@@ -89,6 +89,10 @@ def state_to_continue(
             if is_first:
                 clear_output(store)
             return None
+        if was_not_finite:
+            # What may not change here is named before what may.
+            saved, now = ({key: one[key] for key in one.keys() - finite.REMEDIES} for one in (state.identity, identity))
+            refuse_changes(saved, now, store.uri)
         refuse_changes(state.identity, identity, store.uri)
         if state.code_digest != spec.code_digest:
             show("warning: the checkpoint was written by another version of the library")

@@ -7,19 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kubeyolo.bundle import WEIGHTS, BundleManifest, open_bundle
+from kubeyolo.bundle import WEIGHTS, BundleManifest, check_finite, open_bundle
 from kubeyolo.errors import InputError
 from kubeyolo.models.registry import model_facts
 from kubeyolo.storage.integrity import appearing
 from kubeyolo.weights.batch_norm import move_eps
 from kubeyolo.weights.darknet import write_darknet
-from kubeyolo.weights.finite import check_finite
 from kubeyolo.weights.fit import NamedArray, check_fit
 from kubeyolo.weights.layout_of_names import OWN
 from kubeyolo.weights.names import LAYOUTS, layouts_of, to_layout
 from kubeyolo.weights.network_parameters import network_parameters
 from kubeyolo.weights.safetensors_file import read_safetensors, write_safetensors
-from kubeyolo.weights.stored_array import StoredArray, WeightArray
+from kubeyolo.weights.stored_array import StoredArray, WeightArray, as_float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ def export_weights(bundle: str, file: Path, layout: str = OWN) -> ExportedWeight
         raise InputError(f"{file}: there is no folder {file.parent}; make it first")
     opened = open_bundle(bundle)
     arrays, _ = read_safetensors(opened.path(WEIGHTS))
-    check_finite(opened.uri, arrays.items())
+    check_finite(opened.uri, ((name, as_float32(array)) for name, array in arrays.items()))
     return write(file, opened.manifest, arrays, layout)
 
 

@@ -147,7 +147,7 @@ def test_after_such_an_end_a_lower_rate_begins_anew(tmp_path: Path) -> None:
 
 def test_other_changes_are_refused_and_no_change_continues(tmp_path: Path) -> None:
     store = output_with_checkpoint(tmp_path / "a", True)
-    with pytest.raises(InputError, match=r"train\.lr = 1\.0, now it is 0\.1"):
+    with pytest.raises(InputError, match=r"train\.seed = 0, now it is 1"):
         state_to_continue(store, {"train.lr": 0.1, "train.seed": 1}, SPEC, True, print)
     state = state_to_continue(store, {"train.lr": 1.0, "train.seed": 0}, SPEC, True, print)
     assert state is not None and state.step == 3 and not (tmp_path / "a" / finite.FILE_NAME).exists()
