@@ -72,6 +72,7 @@ NO_WEIGHTS = (
     "processors.py",  # what the machine has, which is no part of any identity
     "progress.py",
     "storage",  # moves bytes
+    "training/finite.py",  # ends a training, or lets it be
     "training/history.py",
     "training/result.py",
     "training/validation.py",  # reads the weights, in a network of its own

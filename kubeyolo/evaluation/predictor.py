@@ -137,7 +137,7 @@ def load_predictor(
     if runtime == "mindspore":
         from kubeyolo.evaluation.network import load_network
 
-        model = CellRuntime(load_network(manifest, bundle.path(WEIGHTS), device_target))
+        model = CellRuntime(load_network(manifest, bundle.path(WEIGHTS), device_target, bundle.uri))
     elif runtime == "mindir":
         model = MindirRuntime(bundle.path(MINDIR), manifest, device_target)
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError, suggest
@@ -47,6 +47,29 @@ def check_image_size(config: Config) -> None:
             f"train.image_size = {size}: {config.model} needs a multiple of {stride}, "
             f"such as {max(stride, round(size / stride) * stride)}"
         )
+
+
+def check_batch_norm(config: Config, section: Literal["train", "pretrain"]) -> None:
+    """Refuse batches that leave batch normalisation one value for each channel: one value has no variance.
+
+    Args:
+        config: The configuration.
+        section: Whether the detector is trained, or its backbone pretrained.
+
+    Raises:
+        InputError: The batch is one image, and the coarsest feature map one cell.
+    """
+    part = config.train if section == "train" else config.pretrain
+    stride = max(model_facts(config.model).strides)
+    if part.per_batch_size > 1 or part.image_size > stride:
+        return
+    # A map of two cells a side: training images are multiples of the stride, crops of 32.
+    larger = 2 * stride if section == "train" else stride + 32
+    raise InputError(
+        f"{section}.per_batch_size = 1 with {section}.image_size = {part.image_size}: the coarsest feature map of "
+        f"{config.model} is then one cell of one image, and batch normalisation has no variance of one value; "
+        f"set {section}.per_batch_size to 2 or more, or {section}.image_size to {larger} or more"
+    )
 
 
 def build_model(

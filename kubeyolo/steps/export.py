@@ -91,7 +91,7 @@ def export_model(bundle: str, dataset: str, output: str, config: Config) -> Expo
 def _network_builder(bundle: Bundle, config: Config) -> Callable[[], Any]:
     from kubeyolo.evaluation.network import load_network
 
-    return partial(load_network, bundle.manifest, bundle.path(WEIGHTS), config.train.device_target)
+    return partial(load_network, bundle.manifest, bundle.path(WEIGHTS), config.train.device_target, bundle.uri)
 
 
 def _export(bundle: Bundle, config: Config, folder: Path) -> dict[str, Path]:

@@ -20,6 +20,7 @@ from safetensors.numpy import load, save_file
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.integrity import sha256_bytes, sha256_file
 from kubeyolo.storage.workspace import temporary_folder
+from kubeyolo.training.finite import first_not_finite
 
 FOLDER = "checkpoints"
 MANIFEST_NAME = "checkpoint.json"
@@ -161,6 +162,10 @@ def _read(store: Store, key: str) -> TrainingState:
         history = contents[_HISTORY]
     except (KeyError, SafetensorError) as error:
         raise _Damaged(f"its files cannot be read ({error})") from None
+    for part, arrays in parts.items():
+        found = first_not_finite(arrays)
+        if found is not None:
+            raise _Damaged(f"{part}.safetensors: {found[1]} values of {found[0]!r} are infinite or no numbers")
     return TrainingState(
         step=manifest.step,
         identity=manifest.identity,

@@ -12,21 +12,22 @@ from kubeyolo.bundle import (
     BundleManifest,
     DatasetReference,
     Preprocessing,
+    check_finite,
     open_bundle,
 )
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import build_model, check_image_size, model_facts
+from kubeyolo.models.registry import build_model, check_batch_norm, check_image_size, model_facts
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.uri import open_store
-from kubeyolo.training.checkpoints import newest_checkpoint
 from kubeyolo.training.distribution import Distribution, Meeting, check_world, join, threads_for
+from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.loop import LoopSettings, Print, StopRequest, run_loop
-from kubeyolo.training.output import clear_output, is_complete, publish_weights
+from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
 from kubeyolo.training.schedules import build_schedule
-from kubeyolo.training.spec import TrainingSpec, refuse_changes, training_identity
+from kubeyolo.training.spec import TrainingSpec, training_identity
 from kubeyolo.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     """
     check_world(spec.processes, distribution)
     check_image_size(spec.config)
+    check_batch_norm(spec.config, "train")
     facts = model_facts(spec.config.model)
     dataset = open_dataset(spec.dataset, spec.cache)
     backbone = _open_backbone(spec)
@@ -51,16 +53,11 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     store = open_store(spec.output)
     if is_complete(store, identity, spec, show):
         return
-    if distribution.is_first and not spec.resume:
-        clear_output(store)
-    state = newest_checkpoint(store, lambda line: show(f"warning: {line}")) if spec.resume else None
-    if state is not None:
-        refuse_changes(state.identity, identity, store.uri)
-        if state.code_digest != spec.code_digest:
-            show("warning: the checkpoint was written by another version of the library")
+    state = state_to_continue(store, identity, spec, distribution.is_first, show)
     train = spec.config.train
+    split = dataset.split("train")
     loader = Loader(
-        dataset.split("train"),
+        split,
         spec.config.data,
         spec.config.augment,
         train.image_size,
@@ -70,7 +67,8 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
         distribution.world,
         max_epoch=train.max_epoch,
     )
-    with loader:
+    guard = Guard(remedy_for(spec.config, spec.task), split.index.file_name)
+    with loader, remembered(store):
         configure_mindspore(train.device_target, threads_for(distribution.world))
         if distribution.world > 1:
             join(distribution)
@@ -88,9 +86,10 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
         if distribution.is_first and train.val_interval:
             validate = Validation(engine, dataset, manifest, spec.config.evaluate, train.val_interval, show).row
         meet = Meeting(distribution)
-        loop = run_loop(engine, loader, output, settings, identity, spec, state, stop, show, validate, meet)
+        loop = run_loop(engine, loader, output, settings, identity, spec, state, stop, show, validate, meet, guard)
     if distribution.is_first:
-        publish_weights(store, engine, loop.sessions, manifest, identity, spec)
+        with remembered(store):
+            publish_weights(store, engine, loop.sessions, manifest, identity, spec, guard)
         show(f"published {store.uri_of('bundle')}")
 
 
@@ -112,7 +111,9 @@ def _build_engine(
     network = build_model(spec.config.model, num_classes, seed=train.seed)
     if backbone is not None:
         own = {p.name: p for p in network.get_parameters() if p.name.startswith("backbone.")}
-        load_parameters(own, load_file(backbone.path(WEIGHTS)), f"weights of {backbone.uri}")
+        arrays = load_file(backbone.path(WEIGHTS))
+        check_finite(backbone.uri, arrays.items())
+        load_parameters(own, arrays, f"weights of {backbone.uri}")
     loss = build_loss(
         facts,
         num_classes,

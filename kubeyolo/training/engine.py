@@ -88,6 +88,11 @@ class Engine:
             code_digest=code_digest,
         )
 
+    def common(self) -> dict[str, Arrays]:
+        """Return what is the same in all processes, as "weights" and "moments": all but running statistics."""
+        trained = {name: parameter for name, parameter in self._weights.items() if parameter.requires_grad}
+        return {"weights": _arrays(trained), "moments": _arrays(moment_parameters(self._optimizer))}
+
     def restore(self, state: TrainingState) -> None:
         """Continue from a captured state.
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from kubeyolo.errors import WorkError
 from kubeyolo.progress import Progress
 from kubeyolo.storage.base import Store
 from kubeyolo.training import history
 from kubeyolo.training.checkpoints import TrainingState, write_checkpoint
+from kubeyolo.training.finite import Guard
 from kubeyolo.training.history import HistoryRow, TrainingHistory
 from kubeyolo.training.spec import TrainingSpec
 
@@ -88,29 +88,28 @@ class LoopSettings:
 class LossRecord:
     """Losses of the steps since the last row; fetched from the device only when a row is made."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard) -> None:
+        self.images: list[int] = []
+        self._guard = guard
         self._fetched: list[list[float]] = []
-        self._waiting: list[tuple[int, Any]] = []
+        self._waiting: list[tuple[int, Any, list[int]]] = []
 
-    def add(self, step: int, losses: Any) -> None:
-        """Keep the losses of a step without waiting for them."""
-        self._waiting.append((step, losses))
+    def add(self, step: int, losses: Any, images: list[int]) -> None:
+        """Keep the losses of a step, without waiting for them, and the images of its batch."""
+        self.images = images
+        self._waiting.append((step, losses, images))
 
     def rows(self) -> list[list[float]]:
         """Return the losses of all steps since ``clear``.
 
         Raises:
-            WorkError: A loss or the gradients' norm is not finite; names the step and the last finite losses.
+            NotFiniteError: A loss or the gradients' norm is not; names the step and the last finite losses.
         """
-        for step, losses in self._waiting:
+        for step, losses, images in self._waiting:
             values = [float(value) for value in losses.asnumpy()]
             if not all(math.isfinite(value) for value in values):
                 last = self._fetched[-1] if self._fetched else None
-                raise WorkError(
-                    f"training step {step}: the loss is not finite: (total, parts, gradient norm) = {_brief(values)}, "
-                    f"at the step before {_brief(last) if last else 'not known'}; "
-                    "lower train.lr or lengthen the warm-up, and run again from the last checkpoint"
-                )
+                raise self._guard.loss(step, _brief(values), _brief(last) if last else "not known", images)
             self._fetched.append(values)
         self._waiting.clear()
         return self._fetched
@@ -139,6 +138,7 @@ class TrainingLoop:
         show: Prints one line.
         advance: Told the number of steps done.
         meet: Called in every process, with the step, after what one process alone does between two steps.
+        guard: Ends the training at values that are not finite.
     """
 
     def __init__(
@@ -154,6 +154,7 @@ class TrainingLoop:
         show: Print = print,
         advance: Callable[[int], None] | None = None,
         meet: Callable[[int], None] | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.history = TrainingHistory()
         self._engine = engine
@@ -167,7 +168,8 @@ class TrainingLoop:
         self._show = show
         self._advance = advance or (lambda steps: None)
         self._meet = meet or (lambda step: None)
-        self._record = LossRecord()
+        self.guard = guard or Guard()
+        self._record = LossRecord(self.guard)
         self._saved_step = -1
         self._since: float | None = None
         self._steps_since = 0
@@ -197,13 +199,14 @@ class TrainingLoop:
 
         Raises:
             Interrupted: Stopped on request, after a checkpoint.
-            WorkError: The loss is not finite.
+            NotFiniteError: The loss is not finite, or what a checkpoint would hold.
         """
         per_epoch, engine = self._batches.steps_per_epoch, self._engine
         while engine.step < self._settings.total_steps:
             epoch, offset = divmod(engine.step, per_epoch)
             for batch in self._batches.epoch(epoch, offset):
-                self._record.add(engine.step + 1, engine.train(batch.images, batch.labels))
+                images = [int(image) for image in getattr(batch, "indices", ())]
+                self._record.add(engine.step + 1, engine.train(batch.images, batch.labels), images)
                 self._count_step()
                 self._advance(1)
                 self._after_step(epoch, engine.step)
@@ -268,9 +271,14 @@ class TrainingLoop:
     def _checkpoint(self, step: int) -> None:
         # Also in processes that write nothing: all of them stop at a loss that is not finite.
         pending = [list(row) for row in self._record.rows()]
-        if self._store is None or self._saved_step == step:
+        if self._saved_step == step:
+            return
+        if self._store is None:
+            self.guard.check(step, self._engine.common(), self._record.images)
             return
         state = self._engine.capture(self._identity, self._code_digest)
+        parts = {"weights": state.weights, "moments": state.moments, "ema": state.ema}
+        self.guard.check(step, parts, self._record.images)
         state.pending = pending
         state.history = self.history.to_bytes()
         state.sessions = self.sessions
@@ -291,6 +299,7 @@ def run_loop(
     show: Print,
     after_epoch: AfterEpoch | None = None,
     meet: Callable[[int], None] | None = None,
+    guard: Guard | None = None,
 ) -> TrainingLoop:
     """Run the loop from a checkpoint, or from the start when ``state`` is None; with a bar on a terminal."""
     bar = Progress("training", settings.total_steps) if store is not None and sys.stderr.isatty() else None
@@ -306,6 +315,7 @@ def run_loop(
         show,
         bar.advance if bar else None,
         meet,
+        guard,
     )
     if state is not None:
         loop.restore(state)

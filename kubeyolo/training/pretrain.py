@@ -13,11 +13,10 @@ from kubeyolo.config.schema import Config, TrainConfig
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.manifest import MANIFEST_NAME
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import model_facts
+from kubeyolo.models.registry import check_batch_norm, model_facts
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import open_store, split_uri
-from kubeyolo.training.checkpoints import newest_checkpoint
 from kubeyolo.training.class_images import class_images
 from kubeyolo.training.crops import (
     VALIDATION_CROPS,
@@ -28,11 +27,12 @@ from kubeyolo.training.crops import (
     object_crops,
     validation_batches,
 )
+from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.history import HistoryRow
 from kubeyolo.training.loop import LoopSettings, Print, StopRequest, run_loop
-from kubeyolo.training.output import clear_output, is_complete, publish_weights
+from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
 from kubeyolo.training.schedules import Schedule, cosine_factor
-from kubeyolo.training.spec import TrainingSpec, refuse_changes, training_identity
+from kubeyolo.training.spec import TrainingSpec, training_identity
 
 if TYPE_CHECKING:
     from kubeyolo.training.classifier import Classifier
@@ -91,16 +91,13 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
         WorkError: The loss is not finite.
         Interrupted: Stopped on request, after a checkpoint.
     """
+    check_batch_norm(spec.config, "pretrain")
     source = _Source(spec)
     identity = training_identity(spec, source.reference.digest, "", 1)
     store = open_store(spec.output)
     if is_complete(store, identity, spec, show):
         return
-    if not spec.resume:
-        clear_output(store)
-    state = newest_checkpoint(store, lambda line: show(f"warning: {line}")) if spec.resume else None
-    if state is not None:
-        refuse_changes(state.identity, identity, store.uri)
+    state = state_to_continue(store, identity, spec, True, show)
     crops, held_out = source.crops()
     show(f"pretraining on {len(crops)} crops of {len(source.classes)} classes, {len(held_out)} held out")
     config = spec.config
@@ -122,9 +119,11 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
         kind="pretrain",
         parts=("",),
     )
-    loop = run_loop(engine, batches, store, settings, identity, spec, state, stop, show, accuracy.row)
-    manifest = _manifest(spec, source, accuracy.last if accuracy.last is not None else accuracy.measure())
-    uri = publish_weights(store, engine, loop.sessions, manifest, identity, spec, prefix="backbone.")
+    guard = Guard(remedy_for(config, spec.task))
+    with remembered(store):
+        loop = run_loop(engine, batches, store, settings, identity, spec, state, stop, show, accuracy.row, guard=guard)
+        manifest = _manifest(spec, source, accuracy.last if accuracy.last is not None else accuracy.measure())
+        uri = publish_weights(store, engine, loop.sessions, manifest, identity, spec, guard, prefix="backbone.")
     show(f"published {uri}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kubeyolo.bundle import WEIGHTS, BundleManifest, open_bundle
+from kubeyolo.bundle import WEIGHTS, BundleManifest, check_finite, open_bundle
 from kubeyolo.errors import InputError
 from kubeyolo.models.registry import model_facts
 from kubeyolo.storage.integrity import appearing
@@ -18,7 +18,7 @@ from kubeyolo.weights.layout_of_names import OWN
 from kubeyolo.weights.names import LAYOUTS, layouts_of, to_layout
 from kubeyolo.weights.network_parameters import network_parameters
 from kubeyolo.weights.safetensors_file import read_safetensors, write_safetensors
-from kubeyolo.weights.stored_array import StoredArray, WeightArray
+from kubeyolo.weights.stored_array import StoredArray, WeightArray, as_float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,8 @@ def export_weights(bundle: str, file: Path, layout: str = OWN) -> ExportedWeight
         layout: Whose names the arrays of a safetensors file get: ours, or a layout of the model.
 
     Raises:
-        InputError: The suffix is none of these, the model has no such form, or the bundle cannot be used.
+        InputError: The suffix is none of these, the model has no such form, or the bundle cannot be used, also because
+            a weight is infinite or no number.
     """
     write = _WRITERS.get(file.suffix.lower())
     if write is None:
@@ -49,6 +50,7 @@ def export_weights(bundle: str, file: Path, layout: str = OWN) -> ExportedWeight
         raise InputError(f"{file}: there is no folder {file.parent}; make it first")
     opened = open_bundle(bundle)
     arrays, _ = read_safetensors(opened.path(WEIGHTS))
+    check_finite(opened.uri, ((name, as_float32(array)) for name, array in arrays.items()))
     return write(file, opened.manifest, arrays, layout)
 
 

@@ -8,8 +8,9 @@ import sys
 import pytest
 from mindspore import nn
 
+from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import build_model, model_facts, model_names
+from kubeyolo.models.registry import build_model, check_batch_norm, model_facts, model_names
 
 
 def test_all_detectors_of_the_catalogue_are_registered() -> None:
@@ -44,6 +45,25 @@ def test_facts_fit_together(name: str) -> None:
 def test_unknown_model_suggests_the_nearest() -> None:
     with pytest.raises(InputError, match="unknown model 'yolov5n-r8'; did you mean 'yolov5n-r7'"):
         model_facts("yolov5n-r8")
+
+
+def test_one_value_for_each_channel_is_refused_with_what_to_raise() -> None:
+    def config(model: str, section: str, size: int, batch: int) -> Config:
+        return Config.model_validate({"model": model, section: {"image_size": size, "per_batch_size": batch}})
+
+    words = r"image_size = 32: .*yolov5n-r7 is then one cell.*pretrain\.per_batch_size to 2.*image_size to 64 or more"
+    with pytest.raises(InputError, match=words):
+        check_batch_norm(config("yolov5n-r7", "pretrain", 32, 1), "pretrain")
+    # A map of 96 pixels at stride 128 is one cell, of 160 two a side.
+    with pytest.raises(InputError, match=r"pretrain\.image_size to 160 or more"):
+        check_batch_norm(config("yolov4-p7", "pretrain", 96, 1), "pretrain")
+    with pytest.raises(InputError, match=r"train\.per_batch_size to 2.*train\.image_size to 256 or more"):
+        check_batch_norm(config("yolov4-p7", "train", 128, 1), "train")
+    check_batch_norm(config("yolov4-p7", "pretrain", 160, 1), "pretrain")
+    check_batch_norm(config("yolov4-p7", "train", 256, 1), "train")
+    check_batch_norm(config("yolov5n-r7", "pretrain", 64, 1), "pretrain")
+    check_batch_norm(config("yolov5n-r7", "pretrain", 32, 2), "pretrain")
+    check_batch_norm(config("yolov5n-r7", "train", 64, 1), "train")
 
 
 def test_facts_are_read_without_mindspore() -> None:

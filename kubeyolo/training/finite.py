@@ -1,0 +1,133 @@
+"""A training whose values are no longer finite: how that is found, said, and remembered in its output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from kubeyolo.config.schema import Config, PretrainConfig, TrainConfig
+from kubeyolo.errors import KubeyoloError, WorkError
+from kubeyolo.storage.base import Store
+
+FILE_NAME = "not-finite.json"
+"""In the output of a training that ended at values that are not finite: why it ended."""
+
+REMEDIES = frozenset(
+    {
+        "pretrain.lr",
+        "train.grad_clip",
+        "train.lr",
+        "train.warmup_bias_lr",
+        "train.warmup_epochs",
+        "train.warmup_momentum",
+        "train.warmup_steps",
+    }
+)
+"""What may be changed after such an end: the training begins anew with it in the same output."""
+
+_MOST_NAMES = 16
+_KINDS = {"weights": "weight", "moments": "moment of the optimizer", "ema": "moving average"}
+_STATISTICS = ("moving_mean", "moving_variance", "running_mean", "running_var")
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class NotFiniteError(WorkError):
+    """A loss, a weight or what belongs to it is infinite or no number."""
+
+
+def first_not_finite(arrays: Arrays) -> tuple[str, int] | None:
+    """Return the first array that is not finite and how many of its values are not, or None where all are."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            return name, int(np.count_nonzero(~np.isfinite(array)))
+    return None
+
+
+class Guard:
+    """Ends a training whose values are not finite, with words that help.
+
+    Args:
+        remedy: What to type.
+        image_names: File name of each image that the indices of a batch count; none where batches have no indices.
+    """
+
+    def __init__(self, remedy: str = "lower the learning rate", image_names: Sequence[str] = ()) -> None:
+        self._remedy = remedy
+        self._image_names = image_names
+
+    def loss(self, step: int, losses: str, before: str, images: Sequence[int] = ()) -> NotFiniteError:
+        """Return the error of a step whose loss is not finite.
+
+        Args:
+            step: Its number.
+            losses: What it returned, as text.
+            before: What the step before it returned, as text.
+            images: Images of its batch.
+        """
+        return NotFiniteError(
+            f"training step {step}: the loss is not finite: (total, parts, gradient norm) = {losses}, "
+            f"at the step before {before}; {self._images(images)}{self._remedy}"
+        )
+
+    def check(self, step: int, parts: Mapping[str, Arrays], images: Sequence[int] = ()) -> None:
+        """Check what is about to be stored.
+
+        Args:
+            step: The last step that was done.
+            parts: Arrays by name for each of "weights", "moments" and "ema".
+            images: Images of the last batch.
+
+        Raises:
+            NotFiniteError: One is not finite; names the step, the array, the images and the remedy.
+        """
+        for part, arrays in parts.items():
+            found = first_not_finite(arrays)
+            if found is not None:
+                name, count = found
+                kind = "running statistic" if name.endswith(_STATISTICS) and part == "weights" else _KINDS[part]
+                raise NotFiniteError(
+                    f"training step {step}: {count} of the {arrays[name].size} values of the {kind} {name!r} are "
+                    f"infinite or no numbers, so no checkpoint was written; {self._images(images)}{self._remedy}"
+                )
+
+    def _images(self, images: Sequence[int]) -> str:
+        known = [self._image_names[i] for i in dict.fromkeys(images) if 0 <= i < len(self._image_names)]
+        if not known:
+            return ""
+        more = f" and {len(known) - _MOST_NAMES} more" if len(known) > _MOST_NAMES else ""
+        return f"images of its batch: {', '.join(known[:_MOST_NAMES])}{more}; "
+
+
+def remedy_for(config: Config, task: str) -> str:
+    """Return the likeliest cause and what to type, with values: a lower learning rate, or a longer warm-up."""
+    section: TrainConfig | PretrainConfig = config.train if task == "detector" else config.pretrain
+    key = "train.lr" if task == "detector" else "pretrain.lr"
+    usual = float(type(section).model_fields["lr"].default)
+    lower = min(section.lr / 10, usual)
+    other = ""
+    # A rate beyond the usual ones stays too high after the longest warm-up.
+    if isinstance(section, TrainConfig) and section.lr <= usual:
+        longer = max(2 * section.warmup_epochs, float(TrainConfig.model_fields["warmup_epochs"].default))
+        other = f", or lengthen the warm-up with --set train.warmup_epochs={longer:g}"
+    return (
+        f"the likeliest cause is {key} = {section.lr:g}: run the same command with --set {key}={lower:.3g}{other}; "
+        "it begins anew and removes the checkpoints of this output, or give another output to keep them"
+    )
+
+
+@contextmanager
+def remembered(store: Store) -> Iterator[None]:
+    """Leave a note in the output when the training in this block ends at values that are not finite."""
+    try:
+        yield
+    except NotFiniteError as error:
+        # Without the note, other values are refused in this output: that is no reason to hide the error.
+        with suppress(KubeyoloError, OSError):
+            store.write_bytes(FILE_NAME, orjson.dumps({"message": str(error)}))
+        raise
