@@ -23,6 +23,7 @@ from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.uri import open_store
 from kubeyolo.training.checkpoints import newest_checkpoint
 from kubeyolo.training.distribution import Distribution, Meeting, check_world, join, threads_for
+from kubeyolo.training.learnable import look_at_training, loss_warnings
 from kubeyolo.training.loop import LoopSettings, Print, StopRequest, run_loop
 from kubeyolo.training.output import clear_output, is_complete, publish_weights
 from kubeyolo.training.schedules import build_schedule
@@ -59,8 +60,9 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
         if state.code_digest != spec.code_digest:
             show("warning: the checkpoint was written by another version of the library")
     train = spec.config.train
+    split = dataset.split("train")
     loader = Loader(
-        dataset.split("train"),
+        split,
         spec.config.data,
         spec.config.augment,
         train.image_size,
@@ -71,6 +73,10 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
         max_epoch=train.max_epoch,
     )
     with loader:
+        found = None
+        if distribution.is_first:
+            found = look_at_training(split.index, facts, spec.config, loader.steps_per_epoch)
+            found.show(show)
         configure_mindspore(train.device_target, threads_for(distribution.world))
         if distribution.world > 1:
             join(distribution)
@@ -89,8 +95,14 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             validate = Validation(engine, dataset, manifest, spec.config.evaluate, train.val_interval, show).row
         meet = Meeting(distribution)
         loop = run_loop(engine, loader, output, settings, identity, spec, state, stop, show, validate, meet)
-    if distribution.is_first:
-        publish_weights(store, engine, loop.sessions, manifest, identity, spec)
+    if found is not None:
+        unmoved = loss_warnings(loop.history.of("train"))
+        for line in unmoved:
+            show(f"warning: {line}")
+        warnings = (*found.warnings, *unmoved)
+        publish_weights(
+            store, engine, loop.sessions, manifest, identity, spec, warnings=warnings, anchor_recall=found.recall
+        )
         show(f"published {store.uri_of('bundle')}")
 
 

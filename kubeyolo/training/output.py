@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import save_file
@@ -59,10 +59,13 @@ def publish_weights(
     identity: dict[str, Any],
     spec: TrainingSpec,
     prefix: str = "",
+    warnings: Sequence[str] = (),
+    anchor_recall: float | None = None,
 ) -> str:
     """Publish the averaged weights as a bundle, mark the run as complete, and return the URI of the bundle.
 
-    Only weights whose names begin with ``prefix`` are published; ``sessions`` are those of the loop.
+    Only weights whose names begin with ``prefix`` are published; ``sessions`` are those of the loop;
+    ``warnings`` and ``anchor_recall`` go into the result.
     """
     with temporary_folder("bundle") as folder:
         path = folder / WEIGHTS
@@ -75,6 +78,8 @@ def publish_weights(
         bundle=uri,
         seconds=round(sum(seconds for _, seconds in sessions), 2),
         resumed_at=[step for step, _ in sessions[1:]],
+        warnings=tuple(warnings),
+        anchor_recall=anchor_recall,
     )
     store.write_bytes(RESULT_NAME, result.model_dump_json(indent=2).encode())
     return uri
