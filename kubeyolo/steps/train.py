@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kubeyolo.bundle import bundle_reference
 from kubeyolo.config.schema import Config
@@ -84,15 +84,21 @@ def _train(dataset: str, output: str, config: Config, backbone: str, launch: Lau
         "seconds": seconds,
         "resumed_at": result.resumed_at,
     }
+    if result.anchor_recall is not None:
+        facts["boxes that an anchor fits"] = f"{100 * result.anchor_recall:.1f} %"
+    if result.warnings:
+        facts["warnings"] = " ".join(result.warnings)
     report = write_report(output, training_report(history, config.model_dump(mode="json"), facts))
     bundle = bundle_reference(join_uri(output, "bundle"))
     rows = history.of("train")
     last = rows[-1] if rows else None
-    metrics: dict[str, float] = {"steps": last.step if last else 0, "epochs": last.epoch + 1 if last else 0}
+    metrics: dict[str, Any] = {"steps": last.step if last else 0, "epochs": last.epoch + 1 if last else 0}
     if last is not None:
         losses = {"loss": last.loss, "box_loss": last.box, "obj_loss": last.obj, "cls_loss": last.cls}
         metrics |= {name: value for name, value in losses.items() if value is not None}
         speeds = sorted(row.images_per_second for row in rows if row.images_per_second)
         metrics |= {"images_per_second": speeds[len(speeds) // 2]} if speeds else {}
+    metrics |= {} if result.anchor_recall is None else {"anchor_recall": result.anchor_recall}
+    metrics["warnings"] = list(result.warnings)
     record = write_record(output, STEP, seconds, {"bundle": bundle}, metrics, report)
     return TrainedDetector(bundle=bundle, record=record)

@@ -24,6 +24,7 @@ from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.uri import open_store
 from kubeyolo.training.distribution import Distribution, Meeting, check_world, join, threads_for
 from kubeyolo.training.finite import Guard, remedy_for, remembered
+from kubeyolo.training.learnable import look_at_training, loss_warnings
 from kubeyolo.training.loop import LoopSettings, Print, StopRequest, run_loop
 from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
 from kubeyolo.training.schedules import build_schedule
@@ -69,6 +70,10 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     )
     guard = Guard(remedy_for(spec.config, spec.task), split.index.file_name)
     with loader, remembered(store):
+        found = None
+        if distribution.is_first:
+            found = look_at_training(split.index, facts, spec.config, loader.steps_per_epoch)
+            found.show(show)
         configure_mindspore(train.device_target, threads_for(distribution.world))
         if distribution.world > 1:
             join(distribution)
@@ -87,9 +92,23 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             validate = Validation(engine, dataset, manifest, spec.config.evaluate, train.val_interval, show).row
         meet = Meeting(distribution)
         loop = run_loop(engine, loader, output, settings, identity, spec, state, stop, show, validate, meet, guard)
-    if distribution.is_first:
+    if found is not None:
+        unmoved = loss_warnings(loop.history.of("train"))
+        for line in unmoved:
+            show(f"warning: {line}")
+        warnings = (*found.warnings, *unmoved)
         with remembered(store):
-            publish_weights(store, engine, loop.sessions, manifest, identity, spec, guard)
+            publish_weights(
+                store,
+                engine,
+                loop.sessions,
+                manifest,
+                identity,
+                spec,
+                guard,
+                warnings=warnings,
+                anchor_recall=found.recall,
+            )
         show(f"published {store.uri_of('bundle')}")
 
 

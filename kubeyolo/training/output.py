@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import save_file
@@ -110,10 +110,13 @@ def publish_weights(
     spec: TrainingSpec,
     guard: Guard,
     prefix: str = "",
+    warnings: Sequence[str] = (),
+    anchor_recall: float | None = None,
 ) -> str:
     """Publish the averaged weights as a bundle, mark the run as complete, and return the URI of the bundle.
 
-    Only weights whose names begin with ``prefix`` are published; ``sessions`` are those of the loop.
+    Only weights whose names begin with ``prefix`` are published; ``sessions`` are those of the loop;
+    ``warnings`` and ``anchor_recall`` go into the result.
 
     Raises:
         NotFiniteError: A weight or a statistic is not finite.
@@ -131,6 +134,8 @@ def publish_weights(
         bundle=uri,
         seconds=round(sum(seconds for _, seconds in sessions), 2),
         resumed_at=[step for step, _ in sessions[1:]],
+        warnings=tuple(warnings),
+        anchor_recall=anchor_recall,
     )
     store.write_bytes(RESULT_NAME, result.model_dump_json(indent=2).encode())
     return uri

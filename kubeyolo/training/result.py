@@ -23,6 +23,8 @@ class TrainingResult(BaseModel):
         bundle: URI of the published weights.
         seconds: Time of all stretches of training together.
         resumed_at: Steps at which it was continued after an interruption.
+        warnings: What it could not learn from, and whether it learned; empty in the usual case.
+        anchor_recall: Share of the boxes that an anchor answers for, 0..1; None of a backbone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,6 +35,9 @@ class TrainingResult(BaseModel):
     bundle: str
     seconds: float
     resumed_at: list[int]
+    # Results of earlier versions have neither.
+    warnings: tuple[str, ...] = ()
+    anchor_recall: float | None = None
 
 
 def parse_result(document: bytes, uri: str) -> TrainingResult:

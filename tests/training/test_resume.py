@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.data.shards import write_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.launch.local import launch_training
+from kubeyolo.steps.record import read_record
+from kubeyolo.steps.train import train
 from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec
 from tests.training.killing import (
@@ -49,7 +53,8 @@ def test_a_run_killed_three_times_ends_with_the_same_weights(dataset: str, tmp_p
 
     launch_until(spec_for(dataset, killed), has_checkpoint(3))
     second = launch_until(spec_for(dataset, killed), writes_checkpoint(6))
-    assert second[0] in ("resuming at step 3 of 24", "resuming at step 6 of 24")
+    (resumed,) = (line for line in second if line.startswith("resuming"))
+    assert resumed in ("resuming at step 3 of 24", "resuming at step 6 of 24")
     (half,) = half_written(killed / "checkpoints")
     third = launch_until(spec_for(dataset, killed), has_checkpoint(21))
     assert f"resuming at step {half - 3} of 24" in third
@@ -59,7 +64,7 @@ def test_a_run_killed_three_times_ends_with_the_same_weights(dataset: str, tmp_p
     assert weights_of(killed) == weights_of(whole)
     assert history_of(killed) == history_of(whole)
     result = read_result(str(killed))
-    assert result.resumed_at == [3 if second[0] == "resuming at step 3 of 24" else 6, half - 3, 21]
+    assert result.resumed_at == [3 if resumed == "resuming at step 3 of 24" else 6, half - 3, 21]
     assert read_result(str(whole)).resumed_at == [] and read_result(str(whole)).seconds > 0
     assert [row["step"] for row in history_of(whole)] == [4, 8, 12, 16, 20, 24]
 
@@ -71,10 +76,38 @@ def test_a_run_killed_three_times_ends_with_the_same_weights(dataset: str, tmp_p
         launch_training(spec_for(dataset, killed), 2, lambda line: None)
 
 
-def test_a_damaged_result_is_published_again(dataset: str, tmp_path: Path) -> None:
-    output = tmp_path / "output"
+@pytest.fixture(scope="module")
+def one_epoch(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The output of a training of one epoch, to be copied, and what the training printed."""
+    output = tmp_path_factory.mktemp("one-epoch") / "output"
+    return output, launch_until(spec_for(dataset, output, max_epoch=1))
+
+
+def test_a_training_keeps_what_it_warned_of(dataset: str, one_epoch: tuple[Path, list[str]], tmp_path: Path) -> None:
+    output, lines = str(shutil.copytree(one_epoch[0], tmp_path / "output")), one_epoch[1]
+    result = read_result(output)
+    warnings = [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")]
+    assert "within train.anchor_t = 4 at train.image_size = 64" in warnings[-2]
+    assert "warm-up of 100 steps" in warnings[-1] and "training of 6 steps" in warnings[-1]
+    assert list(result.warnings) == warnings
+    assert result.anchor_recall is not None and 0.5 < result.anchor_recall < 0.98
+    share = f"{100 * result.anchor_recall:.1f} %"
+    assert any(line.startswith("anchors: ") and share in line for line in lines)
+    # Said before the first step.
+    starts = [line.split("[")[0].split(":")[0] for line in lines]
+    assert starts.index("anchors") < starts.index("warning") < starts.index("epoch")
+
+    trained = train(dataset, output, spec_for(dataset, tmp_path, max_epoch=1).config, launch=lambda spec: None)
+    metrics = read_record(trained.record).metrics
+    assert metrics["warnings"] == warnings and metrics["anchor_recall"] == result.anchor_recall
+    report = (tmp_path / "output" / "report.html").read_text()
+    assert all(line in html.unescape(report) for line in warnings) and share in report
+
+
+def test_a_damaged_result_is_published_again(dataset: str, one_epoch: tuple[Path, list[str]], tmp_path: Path) -> None:
+    output = shutil.copytree(one_epoch[0], tmp_path / "output")
     spec = spec_for(dataset, output, max_epoch=1)
-    launch_until(spec)
+    warnings = read_result(str(output)).warnings
     weights, history = weights_of(output), history_of(output)
     path = open_bundle(str(output / "bundle")).path("weights.safetensors")
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -82,7 +115,7 @@ def test_a_damaged_result_is_published_again(dataset: str, tmp_path: Path) -> No
     assert any("checksum" in line and "publishing again" in line for line in lines)
     assert "resuming at step 6 of 6" in lines
     assert weights_of(output) == weights and history_of(output) == history
-    assert read_result(str(output)).resumed_at == []
+    assert read_result(str(output)).resumed_at == [] and read_result(str(output)).warnings == warnings
 
 
 def test_adamw_on_two_threads_ends_with_the_same_weights(

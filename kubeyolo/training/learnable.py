@@ -1,0 +1,292 @@
+"""What a training can learn from: its boxes at the training size, its anchors, its schedule; and whether it did.
+
+Nothing here refuses a training or changes a number of it: the first process prints what it finds before the first step
+and after the last one, and keeps it with the result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kubeyolo.config.schema import MOST_PIXELS, AugmentConfig, Config, TrainConfig
+from kubeyolo.data.index import SplitIndex
+from kubeyolo.data.labels import BoxTable
+from kubeyolo.data.letterbox import letterbox_geometry
+from kubeyolo.data.mosaic import MAX_ASPECT, MIN_SIDE
+from kubeyolo.models.facts import Anchors, ModelFacts
+from kubeyolo.training.history import HistoryRow
+from kubeyolo.training.schedules import build_schedule, warmup_steps
+
+LOST_SHARE = 0.1
+NEARLY_ALL = 0.9
+LEAST_RECALL = 0.98
+EMPTY_SHARE = 0.5
+LEAST_CHANGE = 1e-3
+
+_LARGEST_TRIED = 1536
+_BOXES_TRIED = 20_000
+# Fewer rows than these may be equal by chance.
+_LEAST_ROWS = 3
+
+Sides = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Learnable:
+    """What is found before the first step.
+
+    Attributes:
+        recall: Share of the boxes that an anchor answers for, 0..1: the best possible recall; None without boxes.
+        lines: Sentences for the log.
+        warnings: Sentences that anyone who starts the training should know.
+    """
+
+    recall: float | None
+    lines: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def show(self, show: Callable[[str], None]) -> None:
+        """Print everything, one line each."""
+        for line in self.lines:
+            show(line)
+        for line in self.warnings:
+            show(f"warning: {line}")
+
+
+def look_at_training(index: SplitIndex, facts: ModelFacts, config: Config, steps_per_epoch: int) -> Learnable:
+    """Look at a training before its first step.
+
+    Args:
+        index: The images and boxes that it is trained on.
+        facts: The model, with the anchors it is trained with.
+        config: The configuration.
+        steps_per_epoch: Steps of an epoch.
+    """
+    train, table = config.train, BoxTable(index)
+    sides = box_sides(index, table, train.image_size)
+    kept = kept_boxes(sides)
+    recall, line, of_anchors = _anchors(sides, kept, facts, train)
+    warnings = [
+        *empty_warnings(table.counts),
+        *size_warnings(sides, train.image_size, facts.strides[-1]),
+        *of_anchors,
+        *schedule_warnings(train, config.augment, steps_per_epoch),
+    ]
+    return Learnable(recall, (line,) if line else (), tuple(warnings))
+
+
+def box_sides(index: SplitIndex, table: BoxTable, image_size: int) -> Sides:
+    """Return width and height of the trained boxes in pixels of the letterboxed image, float64 (boxes, 2)."""
+    images = zip(index.width.tolist(), index.height.tolist(), strict=True)
+    places = [letterbox_geometry(width, height, image_size) for width, height in images]
+    sizes: Sides = np.array([(place.width, place.height) for place in places], np.float64).reshape(-1, 2)
+    fractions: Sides = np.subtract(table.corners[:, 2:], table.corners[:, :2])
+    return fractions * np.repeat(sizes, table.counts, axis=0)
+
+
+def kept_boxes(sides: Sides) -> Mask:
+    """Tell which boxes (boxes, 2) the augmentation keeps when it neither scales nor cuts them."""
+    shorter, longer = sides.min(axis=1), sides.max(axis=1)
+    kept: Mask = (shorter > MIN_SIDE) & (longer < MAX_ASPECT * shorter)
+    return kept
+
+
+def anchor_ratios(sides: Sides, anchors: Anchors) -> NDArray[np.float64]:
+    """Return how far each box (boxes, 2) is from the anchor that fits it best, from 1 on.
+
+    It is the larger of the factors by which width and height differ; YOLOv5 matches a box and an anchor when it is
+    below ``anchor_t``.
+    """
+    best = np.full(len(sides), np.inf)
+    for anchor in (pair for level in anchors for pair in level):
+        ratio = np.maximum(sides, 1e-9) / np.asarray(anchor, np.float64)
+        best = np.minimum(best, np.maximum(ratio, 1 / ratio).max(axis=1))
+    return best
+
+
+def nearest_overlaps(sides: Sides, anchors: Anchors) -> NDArray[np.float64]:
+    """Return for each box (boxes, 2) the largest overlap (IoU, 0..1) with an anchor that has the same centre."""
+    best = np.zeros(len(sides))
+    for anchor in (np.asarray(pair, np.float64) for level in anchors for pair in level):
+        common = np.minimum(sides, anchor).prod(axis=1)
+        best = np.maximum(best, common / (sides.prod(axis=1) + anchor.prod() - common))
+    return best
+
+
+def empty_warnings(counts: NDArray[np.int64]) -> list[str]:
+    """Warn of images without boxes, from half of them on; ``counts`` (images,) are the boxes of each image."""
+    empty, images = int((counts == 0).sum()), len(counts)
+    if not images or empty < EMPTY_SHARE * images:
+        return []
+    return [
+        f"{_part(empty, images)} training images have no boxes: the network learns that there is nothing on them. "
+        "If there should be boxes, look whether their annotations were read; if not, fewer such images do."
+    ]
+
+
+def size_warnings(sides: Sides, image_size: int, stride: int = 32) -> list[str]:
+    """Warn of boxes that are too small or too long at the training size, from a tenth of them on.
+
+    Args:
+        sides: Width and height of the boxes in pixels at the training size, (boxes, 2).
+        image_size: Side of the training images in pixels.
+        stride: Of which sides of training images are multiples.
+    """
+    boxes = len(sides)
+    if not boxes:
+        return []
+    warnings = []
+    small = int((sides.min(axis=1) <= MIN_SIDE).sum())
+    if small >= LOST_SHARE * boxes:
+        least = _least_size(sides, image_size, stride)
+        remedy = (
+            f"from train.image_size = {least} on it is less than a tenth"
+            if least <= MOST_PIXELS
+            else "cut the images into parts in which the objects are larger"
+        )
+        harm = (
+            "next to nothing is left to learn from" if small >= NEARLY_ALL * boxes else "the network does not see them"
+        )
+        warnings.append(
+            f"{_part(small, boxes)} training boxes are {MIN_SIDE:g} pixels or less wide or high at train.image_size = "
+            f"{image_size}, and such boxes are left out: {harm}; {remedy}."
+        )
+    long = int(((sides.min(axis=1) > MIN_SIDE) & ~kept_boxes(sides)).sum())
+    if long >= LOST_SHARE * boxes:
+        warnings.append(
+            f"{_part(long, boxes)} training boxes are {MAX_ASPECT:g} times as long as wide or longer, and such boxes "
+            "are left out."
+        )
+    return warnings
+
+
+def schedule_warnings(train: TrainConfig, augment: AugmentConfig, steps_per_epoch: int) -> list[str]:
+    """Warn of a warm-up, milestones and an end of mosaic that do not fit the length of the training."""
+    warnings = []
+    epochs, steps = train.max_epoch, train.max_epoch * steps_per_epoch
+    warmup = warmup_steps(steps_per_epoch, train.warmup_epochs, train.warmup_steps)
+    if warmup >= steps:
+        reached = build_schedule(train, steps_per_epoch).at(steps - 1).weight
+        warnings.append(
+            f"the warm-up of {warmup} steps (train.warmup_epochs = {train.warmup_epochs:g}, at least "
+            f"train.warmup_steps = {train.warmup_steps}) does not end within the training of {_steps(steps)}: the "
+            f"learning rate rises to {reached:.3g} of train.lr = {train.lr:g}; train for more epochs, or lower both "
+            "keys."
+        )
+    missed = [epoch for epoch in train.lr_epochs if epoch >= epochs]
+    if train.lr_scheduler == "exponential" and missed:
+        never = "never falls" if len(missed) == len(train.lr_epochs) else "does not fall there"
+        warnings.append(
+            f"train.lr_epochs has {', '.join(map(str, missed))}, but the last of the {epochs} epochs (train.max_epoch) "
+            f"is {epochs - 1}, counted from 0: the learning rate {never}; set train.lr_epochs below "
+            f"{epochs}."
+        )
+    if augment.close_mosaic >= epochs and (augment.mosaic or augment.mixup):
+        warnings.append(
+            f"augment.close_mosaic = {augment.close_mosaic} leaves mosaic and mixup out of all {epochs} epochs "
+            f"(train.max_epoch); set it below {epochs}, or augment.mosaic = 0 if that is meant."
+        )
+    return warnings
+
+
+def loss_warnings(rows: Sequence[HistoryRow]) -> list[str]:
+    """Warn of a finished training whose loss never moved; ``rows`` are those of its steps."""
+    warnings = []
+    boxes = [row.box for row in rows if row.box is not None]
+    if boxes and not any(boxes):
+        warnings.append(
+            f"the box loss was 0 in all of {_steps(rows[-1].step)}: no box was answered by an anchor, and the "
+            "network has not learned where objects are."
+        )
+    losses = [row.loss for row in rows if row.loss is not None]
+    if len(losses) >= _LEAST_ROWS:
+        low, high = min(losses), max(losses)
+        if high - low <= LEAST_CHANGE * max(abs(low), abs(high)):
+            warnings.append(
+                f"the loss did not change by more than {100 * LEAST_CHANGE:g} % in {_steps(rows[-1].step)} (from "
+                f"{losses[0]:.6g} to {losses[-1]:.6g}): the network has learned nothing; look at train.lr and at the "
+                "warnings of the start."
+            )
+    return warnings
+
+
+def _anchors(sides: Sides, kept: Mask, facts: ModelFacts, train: TrainConfig) -> tuple[float | None, str, list[str]]:
+    """Return the best possible recall, the line for the log, and warnings."""
+    # With no box left, the anchors are judged by all: they are what is asked about then.
+    judged = sides[kept] if kept.any() else sides
+    boxes = len(judged)
+    if not boxes:
+        return None, "", []
+    if facts.loss in ("yolov3", "yolov4"):
+        mean = float(nearest_overlaps(judged, facts.anchors).mean())
+        return (
+            1.0,
+            f"anchors: {_part(boxes, boxes)} boxes are answered by the anchor nearest in size, whatever its sides "
+            f"(mean overlap {mean:.3f} at train.image_size = {train.image_size})",
+            [],
+        )
+    ratios = anchor_ratios(judged, facts.anchors)
+    fitting = int((ratios < train.anchor_t).sum())
+    recall = fitting / boxes
+    at = f"train.anchor_t = {train.anchor_t:g} at train.image_size = {train.image_size}"
+    line = f"anchors: {_part(fitting, boxes)} boxes fit an anchor (best possible recall {recall:.3f}, {at})"
+    if recall >= LEAST_RECALL:
+        return recall, line, []
+    harm = "the box loss stays 0 and no box is learned" if not fitting else "the network does not learn them"
+    warning = (
+        f"no anchor fits {_part(boxes - fitting, boxes)} training boxes within {at}: a side differs from that of every "
+        f"anchor by that factor or more, so {harm} (best possible recall {recall:.3f}); "
+        f"{_size_remedy(sides, facts, train)}train.anchor_t = {_least_ratio(ratios):g} would "
+        f"count {100 * LEAST_RECALL:g} % of them in, and with the losses of yolov3 and yolov4 an anchor answers for "
+        "every box."
+    )
+    return recall, line, [warning]
+
+
+def _size_remedy(sides: Sides, facts: ModelFacts, train: TrainConfig) -> str:
+    """Return the training size at which more boxes fit, tried out on the boxes themselves; empty if there is none."""
+    some = sides[:: max(1, len(sides) // _BOXES_TRIED)]
+
+    def share(image_size: int) -> float:
+        scaled = some * (image_size / train.image_size)
+        return float(((anchor_ratios(scaled, facts.anchors) < train.anchor_t) & kept_boxes(scaled)).mean())
+
+    step = max(64, facts.strides[-1])
+    now, sizes = share(train.image_size), range(step, _LARGEST_TRIED + 1, step)
+    tried = {size: share(size) for size in sizes if size != train.image_size}
+    best = max(tried.values())
+    if best < min(LEAST_RECALL, now + 0.05):
+        return ""
+    # The least size that is as good as the best one, for it is the cheapest.
+    size = next(size for size, value in tried.items() if value >= min(best, LEAST_RECALL))
+    return f"with train.image_size = {size} {100 * tried[size]:.1f} % of all boxes fit; "
+
+
+def _least_ratio(ratios: NDArray[np.float64]) -> float:
+    """Return the least ``anchor_t``, in tenths, at which the share of the boxes is reached that is not warned of."""
+    needed = np.sort(ratios)[math.ceil(LEAST_RECALL * len(ratios)) - 1]
+    return (math.floor(float(needed) * 10) + 1) / 10
+
+
+def _least_size(sides: Sides, image_size: int, stride: int) -> int:
+    """Return the least training size at which less than a tenth of the boxes is too small."""
+    shorter = np.sort(np.maximum(sides.min(axis=1), 1e-9))
+    # The first box that has to be kept, counted from the smallest.
+    allowed = math.ceil(LOST_SHARE * len(shorter)) - 1
+    exact = MIN_SIDE * image_size / float(shorter[max(allowed, 0)])
+    # Sides must exceed the limit; letterboxing rounds to whole pixels.
+    return (math.floor(exact / stride) + 1) * stride
+
+
+def _part(some: int, whole: int) -> str:
+    return f"{some} of {whole} ({100 * some / whole:.1f} %)"
+
+
+def _steps(number: int) -> str:
+    return f"{number} step{'s' * (number != 1)}"
