@@ -33,6 +33,19 @@ def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
+@pytest.fixture(autouse=True)
+def folders_of_the_machine() -> Iterator[None]:
+    """Restore the variables that kubeyolo itself sets where there is no home: later tests have one."""
+    names = ("KUBEYOLO_CACHE", "MPLCONFIGDIR")
+    before = {name: os.environ.get(name) for name in names}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
 @pytest.fixture
 def pynative() -> Iterator[None]:
     """Operator by operator, whatever mode an earlier test of the process has left."""
