@@ -191,10 +191,11 @@ def flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """
     known = known_keys()
     sections = {key.split(".")[0] for key in known if "." in key}
+    mappings = mapping_keys()
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name = str(key)
-        mapping = next((each for each in mapping_keys() if f"{name}.".startswith(f"{each}.")), "")
+        mapping = ".".join(name.split(".")[:2])
         if name in sections:
             if value is None:
                 continue
@@ -203,7 +204,7 @@ def flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
             inner_values = flatten({f"{name}.{inner}": each for inner, each in value.items()}, origin)
             _refuse_twice(flat, inner_values, origin)
             flat |= inner_values
-        elif mapping:
+        elif mapping in mappings:
             inner_values = _entries(name, mapping, value, origin)
             _refuse_twice(flat, inner_values, origin)
             flat |= inner_values
@@ -285,17 +286,12 @@ def _nearest_key(name: str, known: Sequence[str]) -> str:
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Return values by dotted key as sections of keys."""
     nested: dict[str, Any] = {}
-    mappings = mapping_keys()
     for key, value in flat.items():
-        section, dot, name = key.partition(".")
-        mapping = next((each for each in mappings if key.startswith(f"{each}.")), "")
-        if mapping:
-            entries = nested.setdefault(section, {}).setdefault(mapping.partition(".")[2], {})
-            entries[key.removeprefix(f"{mapping}.")] = value
-        elif dot:
-            nested.setdefault(section, {})[name] = value
-        else:
-            nested[key] = value
+        *parents, name = key.split(".")
+        inner = nested
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[name] = value
     return nested
 
 
@@ -319,9 +315,7 @@ def _validate(layers: Sequence[Layer], model: str) -> ResolvedConfig:
 
 def _allowed(key: str) -> str:
     """Say in words what a key accepts: its type and range from the JSON schema, and what it is for."""
-    section, _, name = key.partition(".")
-    mapping = next((each for each in mapping_keys() if key.startswith(f"{each}.")), "")
-    name = mapping.partition(".")[2] or name
+    section, name, *_ = [*key.split("."), ""]
     field = Config.model_fields[section]
     owner = _section_of(field.annotation) if name else Config
     if owner is None:
