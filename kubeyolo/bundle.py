@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,9 +21,6 @@ from kubeyolo.storage.integrity import DamagedContent, check_sha256, sha256_byte
 from kubeyolo.storage.owned_folder import owned_folder, remove_unused
 from kubeyolo.storage.reference import check_pinned, pin, split_reference
 from kubeyolo.storage.uri import open_store
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MANIFEST_NAME = "bundle.json"
 LATEST = "latest.json"
@@ -351,31 +348,6 @@ def open_manifest(uri: str) -> BundleManifest:
     document = _read_document(store)
     check_pinned(store.uri, digest, sha256_bytes(document))
     return read_manifest(document, store.uri_of(MANIFEST_NAME))
-
-
-def check_finite(place: str, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
-    """Refuse a bundle with weights that are not finite.
-
-    Args:
-        place: URI of the bundle.
-        arrays: Names and arrays of its weights; they are looked at one after another.
-
-    Raises:
-        InputError: Names the first array that is not finite, how many of its values are not, and how many arrays.
-    """
-    import numpy as np
-
-    bad = []
-    for name, values in arrays:
-        if not np.isfinite(values).all():
-            bad.append((name, int(np.count_nonzero(~np.isfinite(values))), values.size))
-    if bad:
-        (name, count, size), others = bad[0], len(bad) - 1
-        more = "" if not others else f", and {others} more {'array is' if others == 1 else 'arrays are'} like it"
-        raise InputError(
-            f"{place}: its weights cannot be used: {count} of the {size} values of {name!r} are infinite or no "
-            f"numbers{more}; train with a lower learning rate, or import the weights of an earlier checkpoint"
-        )
 
 
 def check_version(version: str) -> None:

@@ -67,6 +67,7 @@ NO_WEIGHTS = (
     "errors.py",
     "evaluation",  # imported for validation while training
     "exits.py",  # says how a process has ended
+    "finite_arrays.py",  # refuses weights, and changes none
     "file_kinds.py",  # names files that are refused, and tells which files of a folder are images
     "launch/guard.py",  # ends the process when its parent is gone
     "processors.py",  # what the machine has, which is no part of any identity

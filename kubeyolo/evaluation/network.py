@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.bundle import BundleManifest, check_finite
+from kubeyolo.bundle import BundleManifest
+from kubeyolo.finite_arrays import check_finite
 from kubeyolo.models.registry import build_model
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.weights.arrays import load_named

@@ -12,12 +12,12 @@ from kubeyolo.bundle import (
     BundleManifest,
     DatasetReference,
     Preprocessing,
-    check_finite,
     open_bundle,
 )
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
 from kubeyolo.errors import InputError
+from kubeyolo.finite_arrays import check_finite
 from kubeyolo.models.registry import build_model, check_batch_norm, check_image_size, model_facts
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.storage.integrity import sha256_bytes

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from kubeyolo.config.schema import Config, PretrainConfig, TrainConfig
 from kubeyolo.errors import KubeyoloError, WorkError
+from kubeyolo.finite_arrays import not_finite
 from kubeyolo.storage.base import Store
 
 FILE_NAME = "not-finite.json"
@@ -43,10 +43,7 @@ class NotFiniteError(WorkError):
 
 def first_not_finite(arrays: Arrays) -> tuple[str, int] | None:
     """Return the first array that is not finite and how many of its values are not, or None where all are."""
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            return name, int(np.count_nonzero(~np.isfinite(array)))
-    return None
+    return next(((name, count) for name, count, _ in not_finite(arrays.items())), None)
 
 
 class Guard:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kubeyolo.bundle import WEIGHTS, BundleManifest, check_finite, open_bundle
+from kubeyolo.bundle import WEIGHTS, BundleManifest, open_bundle
 from kubeyolo.errors import InputError
+from kubeyolo.finite_arrays import check_finite
 from kubeyolo.models.registry import model_facts
 from kubeyolo.storage.integrity import appearing
 from kubeyolo.weights.batch_norm import move_eps
