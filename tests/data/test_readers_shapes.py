@@ -10,7 +10,8 @@ import pytest
 
 from kubeyolo.data.layout import local_layout
 from kubeyolo.data.raw import RawSplit
-from kubeyolo.data.readers import cvat, labelme
+from kubeyolo.data.readers import cvat
+from kubeyolo.data.readers.labelme import LabelmeReader
 from kubeyolo.errors import InputError
 from tests.data.small_dataset import encoded_image
 
@@ -107,7 +108,7 @@ def labelme_set(root: Path, *shapes: object, **more: object) -> RawSplit:
     document = {"shapes": list(shapes), "imagePath": "..\\x\\a.jpg", "imageWidth": 100, "imageHeight": 80, **more}
     (root / "a.json").write_text(json.dumps(document))
     layout = local_layout(root)
-    return labelme.read(root, layout.splits["all"], layout)
+    return LabelmeReader(root, layout).read(layout.splits["all"])
 
 
 @pytest.mark.parametrize(

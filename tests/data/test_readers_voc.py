@@ -8,7 +8,7 @@ import pytest
 
 from kubeyolo.data.layout import local_layout
 from kubeyolo.data.raw import RawSplit
-from kubeyolo.data.readers import voc
+from kubeyolo.data.readers.voc import VocReader
 from kubeyolo.errors import InputError
 from tests.data.small_dataset import encoded_image
 
@@ -39,7 +39,7 @@ def write(folder: Path, text: str | bytes, name: str = "a") -> None:
 
 def read(folder: Path, split: str = "all") -> RawSplit:
     layout = local_layout(folder)
-    return voc.read(folder, layout.splits[split], layout)
+    return VocReader(folder, layout).read(layout.splits[split])
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from kubeyolo.data.layouts.names import is_image_name
 from kubeyolo.data.layouts.tree import data_files
 from kubeyolo.data.layouts.types import Layout, SplitFiles
 from kubeyolo.data.raw import RawSplit
+from kubeyolo.data.readers.every_split import EverySplit
 from kubeyolo.data.readers.tables import Box, LabelledImage, box_around, raw_split, with_orphans
 from kubeyolo.errors import InputError
 
@@ -28,8 +29,7 @@ class LabelmeReader:
     def __init__(self, root: Path, layout: Layout) -> None:
         """Take the folder of the data set and its layout."""
         self._root = root
-        self._layout = layout
-        self._images: dict[SplitFiles, _Read] = {}
+        self._splits = EverySplit(layout, lambda files: _read_files(root / files.annotations))
 
     def read(self, files: SplitFiles) -> RawSplit:
         """Return a split; polygons and circles give the box around them, points and lines are left out, with a warning.
@@ -37,25 +37,11 @@ class LabelmeReader:
         Raises:
             InputError: A file is not LabelMe's, or a shape is wrong.
         """
-        images, without_image = self._read(files)
-        names: set[str] = set()
-        for each in self._layout.splits.values():
-            try:
-                names.update(label for image in self._read(each)[0] for label, _, _ in image.boxes)
-            except InputError:
-                continue  # raised when that split is read itself
+        images, without_image = self._splits.of(files)
+        everything = (image for each, _ in self._splits.readable() for image in each)
+        names = {label for image in everything for label, _, _ in image.boxes}
         where = str(self._root / files.annotations)
         return with_orphans(raw_split(where, images, sorted(names), by_name=True), without_image)
-
-    def _read(self, files: SplitFiles) -> _Read:
-        if files not in self._images:
-            self._images[files] = _read_files(self._root / files.annotations)
-        return self._images[files]
-
-
-def read(root: Path, files: SplitFiles, layout: Layout) -> RawSplit:
-    """Return one split; see :class:`LabelmeReader`, which reads several without reading files twice."""
-    return LabelmeReader(root, layout).read(files)
 
 
 def _read_files(folder: Path) -> _Read:

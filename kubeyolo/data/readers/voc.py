@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -16,6 +17,7 @@ from kubeyolo.data.layouts.names import is_image_name
 from kubeyolo.data.layouts.tree import data_files
 from kubeyolo.data.layouts.types import Layout, SplitFiles
 from kubeyolo.data.raw import RawSplit
+from kubeyolo.data.readers.every_split import EverySplit
 from kubeyolo.data.readers.members import list_entries
 from kubeyolo.data.readers.tables import Box, LabelledImage, box_around, raw_split
 from kubeyolo.data.readers.xml import number_of, read_small, text_at, whole_or_text
@@ -52,8 +54,7 @@ class VocReader:
     def __init__(self, root: Path, layout: Layout) -> None:
         """Take the folder of the data set and its layout."""
         self._root = root
-        self._layout = layout
-        self._files: dict[SplitFiles, list[_File]] = {}
+        self._splits = EverySplit(layout, partial(_read_files, root))
 
     def read(self, files: SplitFiles) -> RawSplit:
         """Return a split; objects marked as difficult are crowds: neither trained on nor counted as missed.
@@ -61,8 +62,8 @@ class VocReader:
         Raises:
             InputError: A file is not XML, an object has no name or box, or a listed image has no file.
         """
-        found = self._read(files)
-        everything = [file for each in self._readable() for file in each]
+        found = self._splits.of(files)
+        everything = [file for each in self._splits.readable() for file in each]
         classes = sorted({item.name for file in everything for item in file.objects})
         first = 0 if _counts_from_zero(everything) else 1
         images = [
@@ -75,26 +76,6 @@ class VocReader:
             for file in found
         ]
         return raw_split(str(self._root / files.annotations), images, classes, by_name=True)
-
-    def _readable(self) -> list[list[_File]]:
-        """Return the files of all splits; a split with a fault raises it when it is read itself."""
-        found = []
-        for files in self._layout.splits.values():
-            try:
-                found.append(self._read(files))
-            except InputError:
-                continue
-        return found
-
-    def _read(self, files: SplitFiles) -> list[_File]:
-        if files not in self._files:
-            self._files[files] = _read_files(self._root, files)
-        return self._files[files]
-
-
-def read(root: Path, files: SplitFiles, layout: Layout) -> RawSplit:
-    """Return one split; see :class:`VocReader`, which reads several without reading files twice."""
-    return VocReader(root, layout).read(files)
 
 
 def _read_files(root: Path, files: SplitFiles) -> list[_File]:
