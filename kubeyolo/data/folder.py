@@ -174,12 +174,17 @@ def listing_digest(objects: Listing) -> str:
 
 def belongs_to(layout: Layout) -> Callable[[str], bool]:
     """Return what tells whether a file, by its path relative to the root, belongs to the content of a data set."""
-    places = {place for files in layout.splits.values() for place in (files.annotations, files.images, *files.members)}
-    places |= set(layout.extra)
+    places = _places(layout)
     if "" in places:
         return lambda path: True
     folders = tuple(f"{place}/" for place in places)
     return lambda path: path in places or path.startswith(folders)
+
+
+def _places(layout: Layout) -> set[str]:
+    """Return the files and folders that hold the content of a data set; '' is its root."""
+    places = {place for files in layout.splits.values() for place in (files.annotations, files.images, *files.members)}
+    return places | set(layout.extra)
 
 
 def _download(store: Store, objects: Listing, layout: Layout, cache: Path) -> Path:
@@ -191,7 +196,7 @@ def _download(store: Store, objects: Listing, layout: Layout, cache: Path) -> Pa
         return target
     part = cache / f".{uuid.uuid4().hex}{PART_SUFFIX}"
     try:
-        for place, is_folder in _roots(ours).items():
+        for place, is_folder in _roots(ours, _places(layout)).items():
             if is_folder:
                 store.get_tree(place, part / place)
             else:
@@ -206,10 +211,15 @@ def _download(store: Store, objects: Listing, layout: Layout, cache: Path) -> Pa
     return target
 
 
-def _roots(objects: Listing) -> Mapping[str, bool]:
-    """Return the topmost folders and files of objects, and whether each is a folder."""
+def _roots(objects: Listing, places: Collection[str]) -> Mapping[str, bool]:
+    """Return the topmost folders and files to download, and whether each is a folder.
+
+    A place inside another one comes with it. Where the root is a place, these are its folders and files.
+    """
     roots: dict[str, bool] = {}
     for stored in objects:
-        first, slash, _ = stored.key.partition("/")
-        roots[first] = bool(slash)
+        parts = stored.key.split("/")
+        above = ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
+        root = parts[0] if "" in places else next(path for path in above if path in places)
+        roots[root] = root != stored.key
     return roots

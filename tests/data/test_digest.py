@@ -166,6 +166,18 @@ def test_changed_bucket_is_downloaded_again(small, tmp_path, minio_bucket):
     assert [path.name for path in second.root.parent.iterdir() if path.name.startswith(".")] == []
 
 
+def test_only_what_belongs_to_the_data_set_is_downloaded(small, tmp_path, minio_bucket):
+    source = f"minio://{minio_bucket}/small"
+    store = open_store(source)
+    store.put_tree(small.write(tmp_path / "a"), "")
+    store.write_bytes("annotations/captions_train.json", b"{}")
+    store.write_bytes("masks/001.png", b"x")
+    folder = open_source(source)
+    found = sorted(path.relative_to(folder.root).as_posix() for path in folder.root.rglob("*") if path.is_file())
+    images = [f"train/{n:03d}.jpg" for n in (1, 2, 3)] + [f"val/{n:03d}.jpg" for n in (11, 12, 13)]
+    assert found == ["annotations/train.json", "annotations/val.json", *images]
+
+
 def test_a_folder_is_read_once_while_no_file_of_it_is_written(tmp_path, monkeypatch):
     monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(checksums, "_SETTLED_SECONDS", -60.0)

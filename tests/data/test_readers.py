@@ -19,6 +19,7 @@ from kubeyolo.data.layout import local_layout
 from kubeyolo.data.raw import RawSplit
 from kubeyolo.data.readers.coco_json import read_coco_json
 from kubeyolo.data.readers.reading import split_reader
+from kubeyolo.storage.uri import open_store
 from tests.data.formats import CLASSES, FORMATS, SPLITS, documented_coco
 from tests.data.small_dataset import encoded_image
 
@@ -58,6 +59,21 @@ def test_every_format_gives_the_same_boxes(tmp_path: Path, write: Callable[[Path
         for picture in SPLITS[split]:
             (name,) = (name for name in sizes if name.endswith(picture.name))
             assert sizes[name] == (picture.width, picture.height)
+
+
+@pytest.mark.parametrize("write", FORMATS.values(), ids=FORMATS)
+def test_every_format_is_downloaded_with_all_that_is_read_of_it(
+    tmp_path: Path, write: Callable[[Path], None], minio_bucket: str
+) -> None:
+    write(tmp_path / "set")
+    source = f"minio://{minio_bucket}/set"
+    open_store(source).put_tree(tmp_path / "set", "")
+    here, there = (read_annotations(open_source(place, tmp_path / "cache")) for place in (tmp_path / "set", source))
+    assert there.classes == here.classes
+    for split, index in here.splits.items():
+        assert there.splits[split].file_name == index.file_name
+        np.testing.assert_array_equal(there.splits[split].box_xywh, index.box_xywh)
+        np.testing.assert_array_equal(there.splits[split].width, index.width)
 
 
 @pytest.mark.parametrize("write", FORMATS.values(), ids=FORMATS)
