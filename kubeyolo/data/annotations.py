@@ -63,7 +63,10 @@ def check_annotations(sources: Sources, findings: Findings, apply_orientation: b
         InputError: A table is wrong in a way that cannot be mended, a required split has no boxes, or the splits give a
             class different ids.
     """
-    raws = {split: raw for split, raw in sources.raws.items() if _is_usable(split, raw, sources, findings)}
+    for split, raw in sources.raws.items():
+        if not raw.has_annotations:
+            _note_without_annotations(split, raw, sources, findings)
+    raws = sources.raws
     while True:
         own = findings.apart()
         raws = _with_equal_classes(raws, sources, findings)
@@ -118,9 +121,7 @@ def _read_sound_split(
     own = findings.apart()
     try:
         index = _read_split(raw, sources.images[split], categories, own, apply_orientation, assumed)
-        if split in sources.with_boxes and (not index.boxes or index.box_crowd.all()):
-            # Why none is left says more than that none is.
-            own.check()
+        if split in sources.with_boxes:
             refuse_no_boxes(raw.where, split, index, own)
         if split not in sources.required:
             own.check()
@@ -168,31 +169,37 @@ def note_classes(classes: Sequence[str], splits: Mapping[str, SplitIndex], findi
         findings.add("class_in_one_split", f"class {classes[number]!r} is in {split} alone")
 
 
-def _is_usable(split: str, raw: RawSplit, sources: Sources, findings: Findings) -> bool:
-    """Refuse a split without annotations, or note it where it is optional."""
-    if raw.has_annotations:
-        return True
+def _note_without_annotations(split: str, raw: RawSplit, sources: Sources, findings: Findings) -> None:
+    """Refuse a split without a table of annotations, or note it where it is optional."""
     if split in sources.required:
         raise InputError(f"{raw.where}: not COCO: key 'annotations' is missing; export COCO instances annotations")
     findings.add("split_without_annotations", raw.where, len(raw.images.ids))
-    return True
 
 
 def refuse_no_boxes(where: str, split: str, index: SplitIndex, findings: Findings | None = None) -> None:
-    """Refuse a split without boxes that are no crowds; what was left out, by ``findings``, is told.
+    """Refuse a split in which no box is an object to train on: no boxes, or crowds alone.
+
+    Args:
+        where: Where the split is from, for the message.
+        split: Its name.
+        index: Its boxes.
+        findings: What was found in it: a finding that is refused is raised, and boxes that were left out are named,
+            because they say why none remains.
 
     Raises:
         InputError: It has none; the message says why where that is known.
     """
     if index.boxes and not index.box_crowd.all():
         return
-    why = ""
+    if findings is not None:
+        findings.check()
+    why = "; annotate some objects"
     if index.boxes:
         why = f": all {index.boxes} have iscrowd 1, as masks of a brush tool are exported; write iscrowd 0 for objects"
-    left_out = [each for each in findings.found() if each.code in _LEAVE_OUT] if findings is not None else []
-    if left_out and not index.boxes:
-        why = f"; {', '.join(each.words() for each in left_out)}"
-    raise InputError(f"{where}: split {split!r} has no boxes (crowds not counted){why or '; annotate some objects'}")
+    elif findings is not None:
+        left_out = [each.words() for each in findings.found() if each.code in _LEAVE_OUT]
+        why = f"; {', '.join(left_out)}" if left_out else why
+    raise InputError(f"{where}: split {split!r} has no boxes (crowds not counted){why}")
 
 
 def _note_texts(raw: RawSplit, findings: Findings) -> None:

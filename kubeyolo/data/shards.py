@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from kubeyolo.config.schema import DataConfig
-from kubeyolo.data.annotations import note_classes, refuse_no_boxes
+from kubeyolo.data.annotations import Annotations, note_classes, refuse_no_boxes
 from kubeyolo.data.checks import LookedImage, OnProgress, look_at_images
 from kubeyolo.data.digest import content_digest
 from kubeyolo.data.duplicates import Copies
@@ -41,6 +41,9 @@ _MOST_FAULTS = 100
 
 _Compared = tuple[str, str, int, bytes]
 """File name, sha256, perceptual hash and thumbnail of an image."""
+
+_Content = tuple[SplitIndex, list[str]]
+"""The index of a split, and the sha256 of each of its images."""
 
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(2 * _BLOCK)
@@ -98,31 +101,7 @@ def write_dataset(
     findings.check()
     # In the store where that is a folder, so that publishing is a change of name.
     with work_folder(store.local_path("datasets") or cache_folder("work")) as work:
-        splits: dict[str, SplitManifest] = {}
-        contents: dict[str, tuple[SplitIndex, list[str]]] = {}
-        copies = Copies()
-        required = {*REQUIRED_SPLITS, reading.evaluated}
-        for split, index in annotations.splits.items():
-            own = findings.apart()
-            writer = _SplitWriter(work, split, index, folder, own)
-            try:
-                splits[split], contents[split], images = writer.write(shard_bytes, reading)
-                if split not in required:
-                    own.check()
-            except InputError as error:
-                if split in required:
-                    raise
-                _leave_out(work, split, splits, contents)
-                findings.add("split_left_out", f"split {split!r}: {error}")
-                continue
-            findings.join(own.found())
-            for image in images:
-                copies.add(split, *image)
-        for split in ("train", reading.evaluated):
-            if split in contents:
-                refuse_no_boxes(folder.source, split, contents[split][0])
-        note_classes(annotations.classes, {name: index for name, (index, _) in contents.items()}, findings)
-        copies.findings(findings)
+        splits, contents = _write_splits(work, folder, annotations, shard_bytes, reading, findings)
         findings.check()
         manifest = DatasetManifest(
             name=folder.name,
@@ -140,15 +119,46 @@ def write_dataset(
         return _publish(store, work, manifest)
 
 
-def _leave_out(
+def _write_splits(
     work: Path,
-    split: str,
-    splits: dict[str, SplitManifest],
-    contents: dict[str, tuple[SplitIndex, list[str]]],
-) -> None:
-    """Remove what was written of an optional split with a fault."""
-    splits.pop(split, None)
-    contents.pop(split, None)
+    folder: DataFolder,
+    annotations: Annotations,
+    shard_bytes: int,
+    reading: Reading,
+    findings: Findings,
+) -> tuple[dict[str, SplitManifest], dict[str, _Content]]:
+    """Look at the images of all splits and write them; an optional split with a fault is left out."""
+    splits: dict[str, SplitManifest] = {}
+    contents: dict[str, _Content] = {}
+    copies = Copies()
+    required = {*REQUIRED_SPLITS, reading.evaluated}
+    for split, index in annotations.splits.items():
+        own = findings.apart()
+        try:
+            written, content, images = _SplitWriter(work, split, index, folder, own).write(shard_bytes, reading)
+            if split not in required:
+                own.check()
+        except InputError as error:
+            if split in required:
+                raise
+            _remove_files(work, split)
+            findings.add("split_left_out", f"split {split!r}: {error}")
+            continue
+        splits[split], contents[split] = written, content
+        findings.join(own.found())
+        for image in images:
+            copies.add(split, *image)
+    indices = {split: index for split, (index, _) in contents.items()}
+    for split in ("train", reading.evaluated):
+        if split in indices:
+            refuse_no_boxes(folder.source, split, indices[split])
+    note_classes(annotations.classes, indices, findings)
+    copies.findings(findings)
+    return splits, contents
+
+
+def _remove_files(work: Path, split: str) -> None:
+    """Remove what was written of a split."""
     for ending in ("-index.npz", "-[0-9]*.tar"):
         for path in work.glob(glob.escape(split) + ending):
             path.unlink()
@@ -217,9 +227,7 @@ class _SplitWriter:
         self._faults = 0
         self._names: FileNames | None = None
 
-    def write(
-        self, limit: int, reading: Reading
-    ) -> tuple[SplitManifest, tuple[SplitIndex, list[str]], list[_Compared]]:
+    def write(self, limit: int, reading: Reading) -> tuple[SplitManifest, _Content, list[_Compared]]:
         """Write shards and index; return the manifest of the split, its index with checksums, and what is compared."""
         writer = ShardWriter(self._work, self._split, limit)
         places: list[tuple[int, int]] = []
@@ -325,10 +333,11 @@ def _publish(store: Store, work: Path, manifest: DatasetManifest) -> tuple[Datas
 
 def _with_findings(store: Store, key: str, existing: DatasetManifest, manifest: DatasetManifest) -> DatasetManifest:
     """Return the manifest of a stored data set with what was found this time: the same content may come otherwise."""
-    update = {"findings": manifest.findings, "source": manifest.source, "layout": manifest.layout}
-    renewed = existing.model_copy(update=update)
     if existing.findings == manifest.findings:
         return existing
+    # A manifest of an earlier version becomes one of this: that one has no findings.
+    renewing = ("schema_version", "findings", "source", "layout")
+    renewed = existing.model_copy(update={name: getattr(manifest, name) for name in renewing})
     store.write_bytes(f"{key}/{MANIFEST_NAME}", renewed.model_dump_json(indent=1).encode())
     return renewed
 

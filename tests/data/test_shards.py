@@ -229,3 +229,15 @@ def test_images_at_fault_leave_an_optional_split_out(small, tmp_path, fault):
     assert not [name for name in names_below(local_path(uri)) if name.startswith("test")]
     with pytest.raises(InputError, match=r"\[split_left_out\]"):
         write_dataset(folder, str(tmp_path / "c"), reading=Reading(DataConfig(findings={"split_left_out": "refuse"})))
+
+
+def test_findings_renew_the_manifest_of_an_earlier_version(small, tmp_path):
+    _, uri = write_dataset(small.write(tmp_path / "set"), str(tmp_path / "store"))
+    path = local_path(uri) / "dataset.json"
+    document = json.loads(path.read_text())
+    for key in ("layout", "category_keys", "levels", "findings"):
+        del document[key]
+    path.write_text(json.dumps({**document, "schema_version": 1}))
+    manifest, again = write_dataset(tmp_path / "set", str(tmp_path / "store"))
+    assert again == uri and [finding.code for finding in manifest.findings] == ["crowd_many"]
+    assert json.loads(path.read_text())["schema_version"] == 2
