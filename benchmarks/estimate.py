@@ -23,6 +23,7 @@ from kubeyolo.config.schema import Config
 from kubeyolo.data.sample import CLASSES
 from kubeyolo.estimate import estimate_run
 from kubeyolo.models.registry import model_facts
+from kubeyolo.processors import usable_processors
 
 PROGRAM = "import sys; from kubeyolo.cli.app import main; sys.exit(main())"
 
@@ -52,7 +53,7 @@ def main() -> int:
     sets += [f"train.max_epoch={options.epochs}", f"train.processes={options.processes}", "train.log_interval=2"]
     sets += [f"pretrain.max_steps={options.pretrain_steps}", "quantize.max_drop=100"]
     config = load_config(options.model, sets=sets)
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_processors()
     print(f"{options.model}, {options.size} px, batch {options.batch}, {cores} cores, {' '.join(sets)}")
     images = {"train": options.images, "val": max(1, options.images // 4)}
     with tempfile.TemporaryDirectory(prefix="kubeyolo-bench-") as name:

@@ -12,7 +12,6 @@ does other work too the time of the processor tells more than that of the clock.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kubeyolo.data.checks import look_at_images
+from kubeyolo.processors import usable_processors
 
 WIDTH, HEIGHT = 640, 480
 
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quality", type=int, default=92)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=usable_processors())
     options = parser.parse_args()
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as name:
