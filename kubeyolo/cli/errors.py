@@ -57,7 +57,7 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str]) -> int:
 
 
 def debug_log() -> Path:
-    """Return the path of the log of stacks, in the folder of copies, locks and logs."""
+    """Return the path of the log of stacks, in the folder of copies and logs."""
     return cache_folder("logs") / "debug.log"
 
 

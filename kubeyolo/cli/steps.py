@@ -126,7 +126,7 @@ def train(
       --launcher volcano --cluster-set image=registry/kubeyolo-train@sha256:0a1b…
     """
     from kubeyolo.config.load import load_config
-    from kubeyolo.launch.launcher import training_launcher
+    from kubeyolo.launch.launcher import training_launcher, training_writer
     from kubeyolo.source import weights_source
     from kubeyolo.steps import train as step
     from kubeyolo.steps.outputs import training_output
@@ -135,7 +135,8 @@ def train(
     launch = training_launcher(launcher, None, cluster, sets_of(cluster_sets))
     output = output or training_output(store, config, _dataset_digest(dataset), _pinned(backbone), weights_source())
     with only_result(as_json):
-        record = step.train(dataset, output, config, backbone, launch=launch).record
+        writer = training_writer(launcher)
+        record = step.train(dataset, output, config, backbone, launch=launch, writer=writer).record
     print_record(record, as_json)
 
 

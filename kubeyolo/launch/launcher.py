@@ -51,6 +51,18 @@ def training_launcher(
     return _on_volcano(settings)
 
 
+def training_writer(name: str, run: str = "") -> str:
+    """Return who writes where a training goes, by the claim there; empty for the process that starts it alone.
+
+    A job on a cluster goes on when the process that started it is gone, and the next try takes it up.
+
+    Args:
+        name: Of the launcher.
+        run: Id of the run that the training is a step of; empty outside of a pipeline.
+    """
+    return "" if name == LOCAL else f"{name} {run}".strip()
+
+
 def _check(name: str) -> None:
     if name not in LAUNCHERS:
         raise InputError(f"unknown launcher {name!r}{suggest(name, LAUNCHERS)}")

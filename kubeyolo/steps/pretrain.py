@@ -10,8 +10,8 @@ from kubeyolo.bundle import bundle_reference
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import WorkError
 from kubeyolo.source import weights_source
-from kubeyolo.steps.claim import claimed
 from kubeyolo.steps.record import Stopwatch, finished, write_record, write_report
+from kubeyolo.storage.claim import claimed
 from kubeyolo.storage.uri import join_uri, read_document
 
 STEP = "pretrain_backbone"
@@ -43,16 +43,16 @@ def pretrain_backbone(
         InputError: The images cannot be used.
         WorkError: The training process failed, or the images changed since the run began.
     """
-    with claimed(output):
+    with claimed(output) as claim:
         if begin is not None:
             begin()
         known = finished(output, STEP)
         if known is not None:
             return PretrainedBackbone(backbone=known.record.outputs["backbone"], record=known.reference)
-        return _pretrain(dataset, output, config, fingerprint)
+        return _pretrain(dataset, output, config, fingerprint, claim.writer)
 
 
-def _pretrain(dataset: str, output: str, config: Config, fingerprint: str) -> PretrainedBackbone:
+def _pretrain(dataset: str, output: str, config: Config, fingerprint: str, writer: str) -> PretrainedBackbone:
     from kubeyolo.launch.local import launch_training
     from kubeyolo.report.training import pretraining_report
     from kubeyolo.training.class_images import class_fingerprint
@@ -76,6 +76,7 @@ def _pretrain(dataset: str, output: str, config: Config, fingerprint: str) -> Pr
         output=output,
         config=config,
         code_digest=weights_source(),
+        writer=writer,
     )
     launch_training(spec)
     if images and fingerprint and class_fingerprint(images) != fingerprint:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from kubeyolo.bundle import bundle_reference
 from kubeyolo.config.schema import Config
 from kubeyolo.source import weights_source
-from kubeyolo.steps.claim import claimed
 from kubeyolo.steps.record import finished, write_record, write_report
+from kubeyolo.storage.claim import claimed
 from kubeyolo.storage.uri import join_uri, read_document
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def train(
     backbone: str = "",
     begin: Callable[[], None] | None = None,
     launch: Launch | None = None,
+    writer: str = "",
 ) -> TrainedDetector:
     """Train a detector; a training that was interrupted in ``output`` is continued.
 
@@ -47,21 +48,24 @@ def train(
         backbone: URI or reference of the bundle of a pretrained backbone to start from.
         begin: Called once no other process works in ``output``, before anything is changed there.
         launch: Starts the processes; on this machine by default.
+        writer: Name of the job that trains in ``output``, when it outlives this process and is taken up again.
 
     Raises:
         InputError: The data set or the backbone cannot be used, or ``output`` holds another training.
         WorkError: A training process failed; the message ends with what it said last.
     """
-    with claimed(output):
+    with claimed(output, writer) as claim:
         if begin is not None:
             begin()
         known = finished(output, STEP)
         if known is not None:
             return TrainedDetector(bundle=known.record.outputs["bundle"], record=known.reference)
-        return _train(dataset, output, config, backbone, launch)
+        return _train(dataset, output, config, backbone, launch, claim.writer)
 
 
-def _train(dataset: str, output: str, config: Config, backbone: str, launch: Launch | None) -> TrainedDetector:
+def _train(
+    dataset: str, output: str, config: Config, backbone: str, launch: Launch | None, writer: str
+) -> TrainedDetector:
     from kubeyolo.data.dataset import open_dataset
     from kubeyolo.launch.local import launch_training
     from kubeyolo.report.training import training_report
@@ -71,7 +75,12 @@ def _train(dataset: str, output: str, config: Config, backbone: str, launch: Lau
 
     manifest = open_dataset(dataset).manifest
     spec = TrainingSpec(
-        dataset=dataset, output=output, config=config, backbone=backbone or None, code_digest=weights_source()
+        dataset=dataset,
+        output=output,
+        config=config,
+        backbone=backbone or None,
+        code_digest=weights_source(),
+        writer=writer,
     )
     (launch or launch_training)(spec)
     history = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME)))

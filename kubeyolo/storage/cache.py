@@ -12,7 +12,7 @@ from pathlib import Path
 from kubeyolo.errors import InputError
 
 CACHE = "KUBEYOLO_CACHE"
-"""Environment variable that names the folder of copies, checksums, locks and logs."""
+"""Environment variable that names the folder of copies, checksums and logs."""
 
 RUNS = "KUBEYOLO_RUNS"
 """Environment variable that names the folder of the runs on this machine."""
@@ -28,7 +28,7 @@ _PRIVATE = 0o700
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder of this name below that of copies, checksums, locks and logs; it may not exist yet."""
+    """Return the folder of this name below that of copies, checksums and logs; it may not exist yet."""
     return cache_root() / name
 
 
@@ -55,7 +55,7 @@ def cache_root() -> Path:
     why = f"{usual} cannot be written" if usual is not None else "there is no home folder"
     # Standard error is None where its descriptor is closed.
     if sys.stderr is not None:
-        print(f"{why}: copies, locks and logs go to {folder}; {CACHE} names another folder", file=sys.stderr)
+        print(f"{why}: copies and logs go to {folder}; {CACHE} names another folder", file=sys.stderr)
     return folder
 
 

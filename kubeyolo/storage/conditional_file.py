@@ -6,7 +6,6 @@ Processes that write the same file through these functions exclude each other; o
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import uuid
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from kubeyolo.storage.base import PART_SUFFIX
 from kubeyolo.storage.file_errors import make_folder
+from kubeyolo.storage.file_lock import held_file
 from kubeyolo.storage.integrity import appearing, sha256_file, sync_folder
 
 LOCK_NAME = f".lock{PART_SUFFIX}"
@@ -87,14 +87,14 @@ def _lock(folder: Path) -> Iterator[None]:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, _WRITE_BITS)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            held = os.fstat(descriptor)
-            # The folder may have been removed and made again since the lock file was opened.
-            if path.exists() and os.path.samestat(held, path.stat()):
-                if held.st_uid == os.geteuid():
-                    # Who may write in the folder may lock it.
-                    os.fchmod(descriptor, folder.stat().st_mode & _WRITE_BITS)
-                yield
-                return
+            with held_file(descriptor, path):
+                held = os.fstat(descriptor)
+                # The folder may have been removed and made again since the lock file was opened.
+                if path.exists() and os.path.samestat(held, path.stat()):
+                    if held.st_uid == os.geteuid():
+                        # Who may write in the folder may lock it.
+                        os.fchmod(descriptor, folder.stat().st_mode & _WRITE_BITS)
+                    yield
+                    return
         finally:
             os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from kubeyolo.errors import WorkError
 from kubeyolo.storage.base import PART_SUFFIX
 from kubeyolo.storage.file_errors import machine_errors, make_folder
+from kubeyolo.storage.file_lock import lock_file
 
 _YOUNG_SECONDS = 60.0
 
@@ -77,8 +77,9 @@ def remove_remains(parent: Path) -> None:
                 continue
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+                # Without locks, nobody knows whose it is.
+                if lock_file(lock, wait=False):
+                    shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(lock)
 
@@ -94,7 +95,7 @@ def _own_folder(parent: Path) -> tuple[Path, int]:
         with suppress(FileNotFoundError):
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                lock_file(lock)
                 if os.path.samestat(os.fstat(lock), folder.stat()):
                     return folder, lock
             except BaseException:

@@ -16,6 +16,7 @@ import numpy as np
 
 from kubeyolo.progress import Progress
 from kubeyolo.storage.base import Store
+from kubeyolo.storage.claim import check_claim
 from kubeyolo.training import history
 from kubeyolo.training.checkpoints import TrainingState, write_checkpoint
 from kubeyolo.training.finite import Guard
@@ -139,6 +140,7 @@ class TrainingLoop:
         advance: Told the number of steps done.
         meet: Called in every process, with the step, after what one process alone does between two steps.
         guard: Ends the training at values that are not finite.
+        writer: Who may write in the output, by the claim there; empty without a claim.
     """
 
     def __init__(
@@ -155,6 +157,7 @@ class TrainingLoop:
         advance: Callable[[int], None] | None = None,
         meet: Callable[[int], None] | None = None,
         guard: Guard | None = None,
+        writer: str = "",
     ) -> None:
         self.history = TrainingHistory()
         self._engine = engine
@@ -169,6 +172,7 @@ class TrainingLoop:
         self._advance = advance or (lambda steps: None)
         self._meet = meet or (lambda step: None)
         self.guard = guard or Guard()
+        self._writer = writer
         self._record = LossRecord(self.guard)
         self._saved_step = -1
         self._since: float | None = None
@@ -200,6 +204,7 @@ class TrainingLoop:
         Raises:
             Interrupted: Stopped on request, after a checkpoint.
             NotFiniteError: The loss is not finite, or what a checkpoint would hold.
+            WorkError: Another process has taken the output over.
         """
         per_epoch, engine = self._batches.steps_per_epoch, self._engine
         while engine.step < self._settings.total_steps:
@@ -282,6 +287,7 @@ class TrainingLoop:
         state.pending = pending
         state.history = self.history.to_bytes()
         state.sessions = self.sessions
+        check_claim(self._store, self._writer)
         write_checkpoint(self._store, state, self._settings.keep_checkpoints)
         self._store.write_bytes(history.FILE_NAME, state.history)
         self._saved_step = step
@@ -316,6 +322,7 @@ def run_loop(
         bar.advance if bar else None,
         meet,
         guard,
+        spec.writer,
     )
     if state is not None:
         loop.restore(state)

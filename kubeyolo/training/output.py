@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from kubeyolo.bundle import MANIFEST_NAME, WEIGHTS, BundleManifest, open_bundle, publish_bundle
 from kubeyolo.errors import InputError
 from kubeyolo.storage.base import Store
+from kubeyolo.storage.claim import check_claim
 from kubeyolo.storage.workspace import temporary_folder
 from kubeyolo.training import finite, history
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, remove_checkpoints
@@ -120,9 +121,11 @@ def publish_weights(
 
     Raises:
         NotFiniteError: A weight or a statistic is not finite.
+        WorkError: Another process has taken the output over.
     """
     arrays = {key: array for key, array in engine.averaged().items() if key.startswith(prefix)}
     guard.check(engine.step, {"weights": arrays})
+    check_claim(store, spec.writer)
     with temporary_folder("bundle") as folder:
         path = folder / WEIGHTS
         save_file(arrays, path)

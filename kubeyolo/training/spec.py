@@ -52,6 +52,7 @@ class TrainingSpec(BaseModel):
         code_digest: Digest of the library's sources, kept in the bundle.
         resume: Whether to continue from the newest checkpoint in ``output``; without it training starts anew.
         cache: Folder for what is downloaded; None takes the user's cache folder.
+        writer: Who may write in ``output`` by the claim there; empty for a training without a claim.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,6 +65,7 @@ class TrainingSpec(BaseModel):
     code_digest: str = ""
     resume: bool = True
     cache: Path | None = None
+    writer: str = ""
 
     @property
     def processes(self) -> int:

@@ -71,9 +71,7 @@ def test_a_user_without_a_name_and_a_home_validates_and_is_told_once_where_copie
     assert done.returncode == 0, done.stderr
     (line,) = done.stderr.decode("ascii").splitlines()
     private = folder / f"kubeyolo-{user}"
-    assert (
-        line == f"there is no home folder: copies, locks and logs go to {private}; KUBEYOLO_CACHE names another folder"
-    )
+    assert line == f"there is no home folder: copies and logs go to {private}; KUBEYOLO_CACHE names another folder"
     assert (private.stat().st_uid, stat.S_IMODE(private.stat().st_mode)) == (user, 0o700)
     assert re.search(rb"\|train_images +\| 2 ", done.stdout)
     refused = run(["validate", "absent", "--store", "store"], folder, prefix, **variables)

@@ -1,4 +1,4 @@
-"""The folder of copies, locks and logs, on machines with and without a home."""
+"""The folder of copies and logs, on machines with and without a home."""
 
 from __future__ import annotations
 

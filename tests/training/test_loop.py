@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from kubeyolo.errors import WorkError
+from kubeyolo.storage.claim import CLAIM_NAME, claimed
 from kubeyolo.storage.uri import open_store
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint
 from kubeyolo.training.distribution import Distribution, Meeting
 from kubeyolo.training.history import TrainingHistory
-from kubeyolo.training.loop import Interrupted, LoopSettings, StopRequest, TrainingLoop
+from kubeyolo.training.loop import AfterEpoch, Interrupted, LoopSettings, StopRequest, TrainingLoop
 
 
 @dataclass
@@ -52,11 +53,25 @@ class Numbered:
 
 
 def loop_on(
-    tmp_path: Path, engine: Any, lines: list[str], stop: StopRequest | None = None, **settings: Any
+    tmp_path: Path,
+    engine: Any,
+    lines: list[str],
+    stop: StopRequest | None = None,
+    after_epoch: AfterEpoch | None = None,
+    writer: str = "",
+    **settings: Any,
 ) -> TrainingLoop:
-    values = {"total_steps": 12, "images_per_step": 4, "log_interval": 4, **settings}
+    values = LoopSettings(**{"total_steps": 12, "images_per_step": 4, "log_interval": 4, **settings})
     return TrainingLoop(
-        engine, Numbered(), open_store(str(tmp_path)), LoopSettings(**values), {"a": 1}, stop=stop, show=lines.append
+        engine,
+        Numbered(),
+        open_store(str(tmp_path)),
+        values,
+        {"a": 1},
+        after_epoch=after_epoch,
+        stop=stop,
+        show=lines.append,
+        writer=writer,
     )
 
 
@@ -121,6 +136,21 @@ def test_sigterm_writes_a_checkpoint_at_the_next_step(tmp_path: Path) -> None:
         signal.signal(signal.SIGTERM, old[0])
         signal.signal(signal.SIGINT, old[1])
     assert steps_in(tmp_path) == [1]
+
+
+def test_nothing_is_written_once_another_process_has_taken_the_output_over(tmp_path: Path) -> None:
+    store, engine = open_store(str(tmp_path)), CountingEngine()
+    with claimed(str(tmp_path)) as claim:
+
+        def take_over(epoch: int, step: int) -> None:
+            if epoch == 1:
+                store.write_bytes(CLAIM_NAME, claim.model_copy(update={"owner": "b", "writer": "b"}).document())
+
+        loop = loop_on(tmp_path, engine, [], after_epoch=take_over, writer=claim.writer)
+        with pytest.raises(WorkError, match=f"process {claim.process} on .* has taken this work over"):
+            loop.run()
+    assert steps_in(tmp_path) == [5] and engine.step == 10
+    assert loop.history.of("train")[-1].step == 8
 
 
 def test_rows_of_validations_are_in_the_history(tmp_path: Path) -> None:

@@ -1,0 +1,216 @@
+"""A claim on a place in a store: one process at a time works there, whatever the machine, the user or the path.
+
+The claim is an object of the store with the name of its owner and a number that the owner raises every few seconds, the
+beat. Whoever finds a claim waits. It is taken over when its owner is known to have ended, being a process of the same
+machine, or when the beat has stood still for :data:`GONE_SECONDS` on the clock of the one who waits: the clocks of
+machines are never compared.
+
+An owner that was away for so long, such as a computer that slept, may wake after its claim was taken over. So what it
+started looks at the claim before each write that another would lose by (:func:`check_claim`).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kubeyolo.errors import KubeyoloError, WorkError
+from kubeyolo.storage.base import NotFound, Store
+from kubeyolo.storage.uri import open_store
+
+CLAIM_NAME = "claim.json"
+"""Name of the object at the place that is claimed."""
+
+BEAT_SECONDS = 10.0
+"""Time between two beats of an owner."""
+
+GONE_SECONDS = 60.0
+"""An owner whose beat stands still for so long is taken for gone."""
+
+SAY_SECONDS = 30.0
+"""Time between two lines that say for whom this process waits."""
+
+_POLL_SECONDS = 0.5
+_PROCESSES = Path("/proc")
+_START_FIELD = 19
+"""Where the start of a process is among the fields of ``/proc/PID/stat`` that follow its name."""
+
+
+class Claim(BaseModel):
+    """``claim.json``.
+
+    Attributes:
+        owner: Name of this claim: that of no other one.
+        writer: Name of those who may write at the place. It is that of a job that outlives the process which started
+            it, and is taken up again by another one; else it is ``owner``.
+        process: Process id of the owner.
+        host: Name of its machine.
+        machine: What tells its process ids from those of other machines and containers; empty if that is not known.
+        started: When the process was started, in ticks since its machine was; tells it from a later one of this id.
+        beat: Raised as long as the owner works.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    owner: str
+    writer: str
+    process: int
+    host: str
+    machine: str = ""
+    started: str = ""
+    beat: int = 0
+
+    @property
+    def words(self) -> str:
+        """The owner, in words."""
+        return f"process {self.process} on {self.host}"
+
+    def document(self) -> bytes:
+        """Return the content of the object."""
+        return self.model_dump_json(indent=1).encode()
+
+
+@contextmanager
+def claimed(place: str, writer: str = "", say_seconds: float = SAY_SECONDS) -> Iterator[Claim]:
+    """Hold a place of a store for the block, once those that hold it are done or gone.
+
+    Args:
+        place: URI of the place.
+        writer: Name of those who may write there; by default of this claim alone.
+        say_seconds: Time between two lines that say for whom this process waits.
+
+    Raises:
+        InputError: The store cannot be used or written.
+        WorkError: The store fails.
+    """
+    store = open_store(place)
+    claim = _own_claim(writer)
+    _acquire(store, claim, say_seconds)
+    ended = threading.Event()
+    beats = threading.Thread(target=_beat, args=(place, claim, ended), daemon=True, name="claim")
+    beats.start()
+    try:
+        yield claim
+    finally:
+        ended.set()
+        beats.join()
+        # The one who comes next takes it over in any case.
+        with suppress(KubeyoloError):
+            if _held(store)[0].owner == claim.owner:
+                store.delete(CLAIM_NAME)
+
+
+def check_claim(store: Store, writer: str) -> None:
+    """Look whether the claim on a store's root still is that of a writer; an empty name stands for work without one.
+
+    Raises:
+        WorkError: Another process has taken the place over.
+    """
+    if not writer:
+        return
+    try:
+        claim = _held(store)[0]
+    except NotFound:
+        raise WorkError(
+            f"{store.uri_of(CLAIM_NAME)}: was removed, or another process has taken this work over and has ended; "
+            "nothing more is written here; run the same command again"
+        ) from None
+    if claim.writer != writer:
+        raise WorkError(
+            f"{store.uri}: {claim.words} has taken this work over, as this process gave no sign for "
+            f"{GONE_SECONDS:.0f} s; nothing more is written here; the same command waits for it"
+        )
+
+
+def _own_claim(writer: str) -> Claim:
+    owner, process = uuid.uuid4().hex, os.getpid()
+    return Claim(
+        owner=owner,
+        writer=writer or owner,
+        process=process,
+        host=platform.node() or "this machine",
+        machine=_machine(),
+        started=_start_of(process),
+    )
+
+
+def _acquire(store: Store, claim: Claim, say_seconds: float) -> None:
+    seen, since = b"", time.monotonic()
+    say_at = since
+    while not store.create_bytes(CLAIM_NAME, claim.document()):
+        try:
+            holder, data, etag = _held(store)
+        except NotFound:
+            continue
+        now = time.monotonic()
+        if data != seen:
+            seen, since = data, now
+        lives = _lives(holder)
+        if lives is False or (lives is None and now - since > GONE_SECONDS):
+            if store.replace_bytes(CLAIM_NAME, claim.document(), etag):
+                print(f"taking over {store.uri}: {holder.words} has gone without ending its work", flush=True)
+                return
+            continue
+        if now >= say_at:
+            print(f"waiting for {holder.words}, which works at {store.uri}", flush=True)
+            say_at = now + say_seconds
+        time.sleep(_POLL_SECONDS)
+
+
+def _held(store: Store) -> tuple[Claim, bytes, str]:
+    """Return the present claim, the content of its object, and the etag of that."""
+    data, etag = store.read_version(CLAIM_NAME)
+    try:
+        return Claim.model_validate_json(data), data, etag
+    except ValidationError:
+        # Of another version, or damaged: it has an owner that is not known, and no beat.
+        return Claim(owner="", writer="", process=0, host="a machine that is not known"), data, etag
+
+
+def _beat(place: str, claim: Claim, ended: threading.Event) -> None:
+    """Raise the beat until the work has ended, or the claim is another's."""
+    beat = claim.beat
+    while not ended.wait(BEAT_SECONDS):
+        # A store that does not answer now is tried again with the next beat.
+        with suppress(KubeyoloError):
+            store = open_store(place, hasty=True)
+            try:
+                held, _, etag = _held(store)
+            except NotFound:
+                return
+            if held.owner != claim.owner:
+                return
+            beat += 1
+            store.replace_bytes(CLAIM_NAME, claim.model_copy(update={"beat": beat}).document(), etag)
+
+
+def _lives(holder: Claim) -> bool | None:
+    """Tell whether the owner of a claim is still there; None where that cannot be seen from here."""
+    if not holder.machine or holder.machine != _machine():
+        return None
+    return _start_of(holder.process) == holder.started
+
+
+def _machine() -> str:
+    """Return what all processes share that see the same process ids, until the machine starts again."""
+    with suppress(OSError):
+        boot = (_PROCESSES / "sys" / "kernel" / "random" / "boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink(_PROCESSES / 'self' / 'ns' / 'pid')}"
+    return ""
+
+
+def _start_of(process: int) -> str:
+    """Return when a process was started; empty when there is none of this id, or nothing but its exit code is left."""
+    with suppress(OSError, IndexError):
+        state = (_PROCESSES / str(process) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+        fields = state.split()
+        return "" if fields[0] in ("Z", "X") else fields[_START_FIELD]
+    return ""

@@ -1,0 +1,203 @@
+"""One process at a time works at a place of a store."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubeyolo.config.load import load_config
+from kubeyolo.errors import InputError, WorkError
+from kubeyolo.storage import claim as module
+from kubeyolo.storage.base import Store
+from kubeyolo.storage.claim import CLAIM_NAME, check_claim, claimed
+
+HOLDER = """
+import sys, time
+from kubeyolo.storage.claim import claimed
+with claimed(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+FAR = {"owner": "a", "writer": "a", "process": 7, "host": "far", "machine": "another", "started": "1"}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(module, "GONE_SECONDS", 1.0)
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.05)
+
+
+@pytest.fixture
+def holder(store_uri: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, store_uri], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def held_by(store: Store, **changes: Any) -> None:
+    store.write_bytes(CLAIM_NAME, json.dumps({**FAR, **changes}).encode())
+
+
+def test_a_held_place_is_waited_for_and_taken_over_as_soon_as_its_holder_has_died(
+    holder: subprocess.Popen[str], store: Store, store_uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Of a process of this machine it is known that it lives, however long it takes.
+    threading.Timer(2.0, holder.kill).start()
+    begun = time.monotonic()
+    with claimed(store_uri, say_seconds=0.3):
+        assert 1.9 < time.monotonic() - begun < 10
+        assert holder.wait(10) < 0
+    first, *others, last = capsys.readouterr().out.splitlines()
+    who = f"process {holder.pid} on {os.uname().nodename}"
+    assert {first, *others} == {f"waiting for {who}, which works at {store.uri}"} and 2 <= len(others) <= 7
+    assert last == f"taking over {store.uri}: {who} has gone without ending its work"
+    assert not store.exists(CLAIM_NAME)
+
+
+def test_nothing_of_a_step_is_touched_before_the_place_is_free(holder: subprocess.Popen[str], store_uri: str) -> None:
+    from kubeyolo.steps import pretrain, train
+
+    def refuse() -> None:
+        raise InputError("begun")
+
+    for step in (pretrain.pretrain_backbone, train.train):
+        done: list[str] = []
+
+        def call(step: Any = step, done: list[str] = done) -> None:
+            try:
+                step("absent", store_uri, load_config(), begin=refuse)
+            except InputError as error:
+                done.append(str(error))
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join(1.0)
+        if step is pretrain.pretrain_backbone:
+            assert done == []
+            holder.kill()
+        thread.join(20)
+        assert done == ["begun"]
+
+
+def test_other_places_and_later_ones_are_free(store_uri: str) -> None:
+    with claimed(store_uri), claimed(f"{store_uri}/b"):
+        pass
+    with claimed(store_uri):
+        pass
+
+
+def test_a_place_is_the_same_by_every_name_of_it(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    order: list[str] = []
+
+    def wait() -> None:
+        with claimed(str(tmp_path / "link" / "o")):
+            order.append("second")
+
+    with claimed(str(tmp_path / "real" / "o")):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.5)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+
+
+def test_an_owner_on_another_machine_is_waited_for_while_it_beats(store: Store, store_uri: str) -> None:
+    held_by(store)
+    last: list[float] = []
+
+    def beat() -> None:
+        for number in range(1, 9):
+            time.sleep(0.3)
+            held_by(store, beat=number)
+            last.append(time.monotonic())
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    with claimed(store_uri):
+        taken = time.monotonic()
+    thread.join()
+    assert len(last) == 8
+    assert 0.9 < taken - last[-1] < 5
+
+
+def test_a_later_process_with_the_id_of_the_owner_is_not_the_owner(
+    store: Store, store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GONE_SECONDS", 60.0)
+    held_by(store, process=os.getpid(), machine=module._machine(), started="1")
+    begun = time.monotonic()
+    with claimed(store_uri):
+        assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("document", [b"", b"no claim", b'{"owner": 3}'])
+def test_a_damaged_claim_is_one_without_a_beat(
+    store: Store, store_uri: str, document: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.write_bytes(CLAIM_NAME, document)
+    with claimed(store_uri):
+        pass
+    assert "a machine that is not known has gone" in capsys.readouterr().out
+
+
+def test_of_many_that_want_a_place_one_works_there_at_a_time(store_uri: str, store: Store) -> None:
+    at_work, most, worked = 0, 0, 0
+    lock = threading.Lock()
+
+    def work() -> None:
+        nonlocal at_work, most, worked
+        with claimed(store_uri):
+            with lock:
+                at_work += 1
+                most, worked = max(most, at_work), worked + 1
+            time.sleep(0.02)
+            with lock:
+                at_work -= 1
+
+    held_by(store)  # All of them want to take this one over at the same time.
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert (most, worked) == (1, 6)
+
+
+def test_an_owner_that_lost_its_claim_is_told_and_leaves_it_to_the_other(store: Store, store_uri: str) -> None:
+    with claimed(store_uri) as claim:
+        before = store.read_bytes(CLAIM_NAME)
+        time.sleep(0.5)
+        assert json.loads(store.read_bytes(CLAIM_NAME))["beat"] > json.loads(before)["beat"]
+        check_claim(store, claim.writer)
+        held_by(store)
+        time.sleep(0.3)
+        with pytest.raises(WorkError, match="process 7 on far has taken this work over.*nothing more is written"):
+            check_claim(store, claim.writer)
+    assert json.loads(store.read_bytes(CLAIM_NAME)) == FAR
+    store.delete(CLAIM_NAME)
+    with pytest.raises(WorkError, match=f"{CLAIM_NAME}: was removed, or another process"):
+        check_claim(store, claim.writer)
+
+
+def test_a_job_that_outlives_its_owner_may_write_for_the_next_one(store: Store, store_uri: str) -> None:
+    held_by(store, writer="volcano run-1")
+    with claimed(store_uri, "volcano run-1"):
+        check_claim(store, "volcano run-1")
+        with pytest.raises(WorkError):
+            check_claim(store, "volcano run-2")
+    check_claim(store, "")
