@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 _MOST = 6
 """Names that are suggested at most."""
@@ -43,11 +43,44 @@ class _Validation(Protocol):
     def errors(self, *, include_url: bool = True) -> Sequence[Mapping[str, Any]]: ...
 
 
+class Problem(NamedTuple):
+    """What is wrong with a document: the dotted key, the value there, pydantic's kind of the error, and the reason."""
+
+    key: str
+    value: Any
+    kind: str
+    reason: str
+
+
+def problem_of(error: _Validation) -> Problem:
+    """Return the first problem of pydantic's ValidationError."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return Problem(key, first.get("input"), first["type"], first["msg"].removeprefix("Value error, "))
+
+
 def first_problem(error: _Validation) -> str:
-    """Return the first problem that pydantic's ValidationError has found: where, and what."""
-    problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
+    """Return the first problem of pydantic's ValidationError in words: the dotted key and the reason."""
+    problem = problem_of(error)
+    return f"{problem.key}: {problem.reason}" if problem.key else problem.reason
+
+
+def split_pair(pair: str, option: str, example: str, form: str = "key=value") -> tuple[str, str]:
+    """Return the key, without spaces around it, and the text of a ``key=value`` argument.
+
+    Args:
+        pair: The argument.
+        option: The option it was given to.
+        example: An argument that is right.
+        form: What is expected, in the words of the option's help.
+
+    Raises:
+        InputError: It has no ``=`` or no key.
+    """
+    key, equals, text = pair.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"{option} {pair!r}: expected {form}, such as {option} {example}")
+    return key.strip(), text
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -199,13 +199,13 @@ def _evaluate(
 
 
 def _limits(min_ap: float | None, pairs: Sequence[str]) -> dict[str, float]:
-    from kubeyolo.errors import InputError
+    from kubeyolo.errors import InputError, split_pair
 
     limits = {} if min_ap is None else {"AP": min_ap}
     for pair in pairs:
-        key, equals, value = pair.partition("=")
+        key, text = split_pair(pair, "--min", "AP50=0.8")
         try:
-            limits[key] = float(value) if equals else math.nan
+            limits[key] = float(text)
         except ValueError:
             limits[key] = math.nan
         if not 0 <= limits[key] <= 1:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from kubeyolo.errors import split_pair
 from kubeyolo.storage.cache import RUNS
 
 StoreOption = Annotated[
@@ -73,15 +74,7 @@ def fields_of_pairs(pairs: list[str] | None) -> dict[str, str]:
     Raises:
         InputError: A pair has no ``=``.
     """
-    from kubeyolo.errors import InputError
-
-    fields: dict[str, str] = {}
-    for pair in pairs or ():
-        name, equals, text = pair.partition("=")
-        if not equals or not name.strip():
-            raise InputError(f"--param {pair!r}: expected FIELD=VALUE, such as --param max_epoch=10")
-        fields[name.strip()] = text
-    return fields
+    return dict(split_pair(pair, "--param", "max_epoch=10", "FIELD=VALUE") for pair in pairs or ())
 
 
 def sets_of(sets: list[str] | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kubeyolo.catalogue import IMAGES
 from kubeyolo.compiled.bind import bind_images, image_names, read_images
-from kubeyolo.errors import InputError, suggest
+from kubeyolo.errors import InputError, split_pair, suggest
 
 IMAGE_NAMES = tuple(f"kubeyolo-{name}" for name in IMAGES)
 IMAGE_USER = 10001
@@ -32,11 +32,8 @@ def image_references(
         InputError: The file cannot be read, a name is unknown, or one is missing.
     """
     references = read_images(file) if file else {}
-    for pair in pairs:
-        name, equals, reference = pair.partition("=")
-        if not equals:
-            raise InputError(f"--image {pair!r}: expected name=reference")
-        references[name] = reference
+    example = "kubeyolo-train=registry/kubeyolo-train:1.0"
+    references |= dict(split_pair(pair, "--image", example, "name=reference") for pair in pairs)
     wanted = image_names(pipeline)
     known = {*wanted, *IMAGE_NAMES}
     for name in references:

@@ -21,7 +21,7 @@ from kubeyolo.config.foreign_words import ABSENT, meant_keys, plain_word
 from kubeyolo.config.schema import Config
 from kubeyolo.config.text import read_text
 from kubeyolo.config.text_file import read_text_file
-from kubeyolo.errors import InputError, one_line, suggest
+from kubeyolo.errors import InputError, one_line, split_pair, suggest
 
 DEFAULT_MODEL = "yolov5n-r7"
 
@@ -153,11 +153,8 @@ def parse_sets(sets: Iterable[str]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for pair in sets:
-        key, equals, text = pair.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"--set {pair!r}: expected key=value, such as --set train.max_epoch=10")
-        value = read_text(text, f"--set {one_line(pair, 80)!r}")
-        values |= flatten({key.strip(): value}, "--set")
+        key, text = split_pair(pair, "--set", "train.max_epoch=10")
+        values |= flatten({key: read_text(text, f"--set {one_line(pair, 80)!r}")}, "--set")
     return values
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, first_problem
 
 RECALL_POINTS = 101
 NO_GROUND_TRUTH = "–"
@@ -93,9 +93,7 @@ class EvaluationResult(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "document"
-            raise InputError(f"not an evaluation result: {where}: {first['msg']}; run evaluate again") from error
+            raise InputError(f"not an evaluation result: {first_problem(error)}; run evaluate again") from error
 
 
 def number_line(number: CocoNumber, value: float | None) -> str:

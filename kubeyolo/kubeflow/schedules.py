@@ -16,7 +16,7 @@ from kubeyolo.compiled.read import fields_of, pipeline_names, pipeline_text
 from kubeyolo.config.form import check_fields
 from kubeyolo.config.text import read_text
 from kubeyolo.config.text_file import read_text_file
-from kubeyolo.errors import InputError, WorkError, suggest
+from kubeyolo.errors import InputError, WorkError, problem_of, suggest
 
 DEFAULT_OWNER = "default"
 """Owner of schedules for whom none is named."""
@@ -251,10 +251,9 @@ def _read(file: Path, check: Check) -> Schedule:
     try:
         schedule = Schedule.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        remedy = "; write it in quotes" if first["type"] == "string_type" else ""
-        raise InputError(f"schedule {file}: {place} = {first.get('input')!r}: {first['msg']}{remedy}") from error
+        wrong = problem_of(error)
+        remedy = "; write it in quotes" if wrong.kind == "string_type" else ""
+        raise InputError(f"schedule {file}: {wrong.key} = {wrong.value!r}: {wrong.reason}{remedy}") from error
     if schedule.pipeline not in pipeline_names():
         raise InputError(
             f"schedule {file}: unknown pipeline {schedule.pipeline!r}{suggest(schedule.pipeline, pipeline_names())}"

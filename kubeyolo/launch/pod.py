@@ -19,7 +19,7 @@ from types import FrameType
 
 from pydantic import ValidationError
 
-from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, one_line
+from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, first_problem, one_line
 from kubeyolo.launch.gang import Gang
 from kubeyolo.launch.local import Show, launch_training
 from kubeyolo.storage.base import Store, join_key
@@ -56,9 +56,7 @@ def _spec() -> TrainingSpec:
     try:
         return TrainingSpec.model_validate_json(os.environ.get(SPEC, ""))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise InputError(f"the environment variable {SPEC} is no training spec: {place}: {first['msg']}") from error
+        raise InputError(f"the environment variable {SPEC} is no training spec: {first_problem(error)}") from error
 
 
 def _end(number: int, frame: FrameType | None) -> None:

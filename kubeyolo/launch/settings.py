@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from kubeyolo.config.load import read_mapping
 from kubeyolo.config.schema import MOST, MOST_PROCESSES, Section, TrainConfig
 from kubeyolo.config.text import read_text
-from kubeyolo.errors import InputError, one_line, suggest
+from kubeyolo.errors import InputError, one_line, problem_of, split_pair, suggest
 
 DEFAULT_PRESET = "cpu"
 
@@ -186,21 +186,17 @@ def cluster_settings(
     try:
         return ClusterSettings.model_validate({**preset, **given})
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        meaning = ClusterSettings.model_fields[str(first["loc"][0])].description
-        reason = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"cluster settings: {place} = {first['input']!r}: {reason} ({meaning})") from error
+        wrong = problem_of(error)
+        meaning = ClusterSettings.model_fields[wrong.key.partition(".")[0]].description
+        raise InputError(f"cluster settings: {wrong.key} = {wrong.value!r}: {wrong.reason} ({meaning})") from error
 
 
 def _pairs(sets: Sequence[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for pair in sets:
-        key, equals, text = pair.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"--cluster-set {pair!r}: expected key=value, such as --cluster-set queue=training")
+        key, text = split_pair(pair, "--cluster-set", "queue=training")
         # Quantities and names are texts, however much they look like numbers.
-        field = ClusterSettings.model_fields.get(key.strip())
+        field = ClusterSettings.model_fields.get(key)
         is_text = field is not None and field.annotation is str
-        values[key.strip()] = text if is_text else read_text(text, f"--cluster-set {one_line(pair, 80)!r}")
+        values[key] = text if is_text else read_text(text, f"--cluster-set {one_line(pair, 80)!r}")
     return values

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kubeyolo.catalogue import STEPS
 from kubeyolo.config.schema import Config
-from kubeyolo.errors import InputError, first_problem
+from kubeyolo.errors import InputError, first_problem, problem_of
 
 
 class StepSettings(BaseModel):
@@ -80,9 +80,8 @@ class StepSettings(BaseModel):
         try:
             return Config.model_validate({"model": self.model, **self.config})
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            raise InputError(f"{place} = {first.get('input')!r}: {first['msg']}") from error
+            wrong = problem_of(error)
+            raise InputError(f"{wrong.key} = {wrong.value!r}: {wrong.reason}") from error
 
 
 def read_sections(config: Config, step: str) -> dict[str, dict[str, Any]]:
