@@ -25,7 +25,7 @@ from kubeyolo.data.manifest import (
 from kubeyolo.errors import InputError, first_problem, suggest
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.cache import cache_folder
-from kubeyolo.storage.integrity import check_sha256, sha256_bytes, sha256_file
+from kubeyolo.storage.integrity import appearing, check_sha256, sha256_bytes, sha256_file
 from kubeyolo.storage.reference import check_pinned, pin, split_reference
 from kubeyolo.storage.uri import open_store
 
@@ -85,13 +85,9 @@ class Dataset:
             return _check_size(path, file)
         path = self.cache / file.name
         if not path.exists() or path.stat().st_size != file.size:
-            part = path.with_name(f".{os.getpid()}-{file.name}")
-            try:
+            with appearing(path) as part:
                 self.store.get_file(file.name, part)
                 check_sha256(self.store.uri_of(file.name), file.sha256, sha256_file(part))
-                os.replace(part, path)
-            finally:
-                part.unlink(missing_ok=True)
         return path
 
 

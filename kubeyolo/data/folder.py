@@ -5,10 +5,7 @@ How it is laid out is found out by :mod:`kubeyolo.data.layout`; here it is opene
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,9 +22,9 @@ from kubeyolo.data.raw import RawSplit
 from kubeyolo.data.readers.coco_json import read_coco_json
 from kubeyolo.data.readers.reading import split_reader
 from kubeyolo.errors import InputError
-from kubeyolo.storage.base import PART_SUFFIX, Listing, Store
+from kubeyolo.storage.base import Listing, Store
 from kubeyolo.storage.cache import cache_folder
-from kubeyolo.storage.integrity import sha256_bytes
+from kubeyolo.storage.integrity import appearing_folder, sha256_bytes
 from kubeyolo.storage.location import FileLocation, parse
 from kubeyolo.storage.uri import open_store
 
@@ -194,20 +191,12 @@ def _download(store: Store, objects: Listing, layout: Layout, cache: Path) -> Pa
     target = cache / listing_digest(ours)[:16]
     if target.is_dir():
         return target
-    part = cache / f".{uuid.uuid4().hex}{PART_SUFFIX}"
-    try:
+    with appearing_folder(target) as part:
         for place, is_folder in _roots(ours, _places(layout)).items():
             if is_folder:
                 store.get_tree(place, part / place)
             else:
                 store.get_file(place, part / place)
-        try:
-            os.replace(part, target)
-        except OSError:
-            if not target.is_dir():  # another process may have been first
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return target
 
 

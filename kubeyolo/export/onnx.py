@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from kubeyolo.evaluation.runtimes import INPUT_NAME, PREDICTIONS_NAME, OnnxRunti
 from kubeyolo.export import onnx_graph
 from kubeyolo.export.mindspore_export import FILE_MODE, export_cell
 from kubeyolo.models.registry import model_facts
+from kubeyolo.storage.integrity import appearing
 from kubeyolo.storage.workspace import temporary_folder
 
 OPSET = 17
@@ -57,16 +57,11 @@ def export_onnx(
         model = onnx.load(str(written))
     model = _clean(model, manifest, batch, symbolic_batch)
     onnx_graph.check_graph(model, str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
+    with appearing(path) as part:
         onnx.save(model, str(part))
         if symbolic_batch:
             _verify_symbolic_batch(part, manifest)
         part.chmod(FILE_MODE)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _clean(model: onnx.ModelProto, manifest: BundleManifest, batch: int, symbolic_batch: bool) -> onnx.ModelProto:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,7 +14,7 @@ from PIL import Image, PngImagePlugin
 from kubeyolo.errors import InputError
 from kubeyolo.prediction.mark import MARK, is_drawn
 from kubeyolo.prediction.sources import Source
-from kubeyolo.storage.base import PART_SUFFIX
+from kubeyolo.storage.integrity import appearing
 
 JPEG_SIDE = 65500
 """Pixels: the longest side that is written as JPEG; the format ends at 65535."""
@@ -96,13 +95,8 @@ def write_picture(picture: Image.Image, path: Path) -> Written:
         picture.save(data, "PNG", pnginfo=about, compress_level=2)
     else:
         picture.save(data, "JPEG", quality=JPEG_QUALITY, comment=MARK)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}-{threading.get_ident()}{PART_SUFFIX}")
-    try:
+    with appearing(path, durable=False) as part:
         part.write_bytes(data.getbuffer())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return Written(str(path), note)
 
 

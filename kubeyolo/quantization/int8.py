@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from onnx import helper
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.evaluation.runtimes import INPUT_NAME, PREDICTIONS_NAME
 from kubeyolo.progress import Progress
+from kubeyolo.storage.integrity import appearing
 
 Float32Array = NDArray[np.float32]
 Calibration = Literal["minmax", "entropy", "percentile"]
@@ -95,38 +95,34 @@ def quantize_onnx(
     properties = {one.key: one.value for one in model.metadata_props}
     heads = head_convolutions(model.graph, float_path)
     helper.set_model_props(model, {**properties, **_PREPARED})
-    out_path.parent.mkdir(parents=True, exist_ok=True)
-    part = out_path.with_name(f".{os.getpid()}-{out_path.name}")
     try:
-        # The histogram calibrators print what they do.
-        with Progress(f"calibrating {float_path.name}", len(images)) as progress, redirect_stdout(StringIO()):
-            quantize_static(
-                model,
-                str(part),
-                _reader(images, progress),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(operators),
-                nodes_to_exclude=_behind(model.graph, [node.output[0] for node in heads]),
-                per_channel=True,
-                reduce_range=reduce_range,
-                weight_type=QuantType.QInt8,
-                activation_type=QuantType.QUInt8,
-                calibrate_method=method,
-                extra_options={"CalibStridedMinMax": _divisor(len(images), CHUNK), "CalibPercentile": PERCENTILE},
-            )
-        quantized = onnx.load(str(part))
-        keep_float(quantized.graph, [node.output[0] for node in heads])
-        helper.set_model_props(quantized, {**properties, "quantization": f"int8 QDQ, {calibration}"})
-        onnx.checker.check_model(quantized, full_check=True)
-        onnx.save(quantized, str(part))
-        part.chmod(_FILE_MODE)
-        os.replace(part, out_path)
+        with appearing(out_path) as part:
+            # The histogram calibrators print what they do.
+            with Progress(f"calibrating {float_path.name}", len(images)) as progress, redirect_stdout(StringIO()):
+                quantize_static(
+                    model,
+                    str(part),
+                    _reader(images, progress),
+                    quant_format=QuantFormat.QDQ,
+                    op_types_to_quantize=list(operators),
+                    nodes_to_exclude=_behind(model.graph, [node.output[0] for node in heads]),
+                    per_channel=True,
+                    reduce_range=reduce_range,
+                    weight_type=QuantType.QInt8,
+                    activation_type=QuantType.QUInt8,
+                    calibrate_method=method,
+                    extra_options={"CalibStridedMinMax": _divisor(len(images), CHUNK), "CalibPercentile": PERCENTILE},
+                )
+            quantized = onnx.load(str(part))
+            keep_float(quantized.graph, [node.output[0] for node in heads])
+            helper.set_model_props(quantized, {**properties, "quantization": f"int8 QDQ, {calibration}"})
+            onnx.checker.check_model(quantized, full_check=True)
+            onnx.save(quantized, str(part))
+            part.chmod(_FILE_MODE)
     except (ValueError, RuntimeError, TypeError, onnx.checker.ValidationError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         message = f"{float_path}: onnxruntime cannot quantize it ({line}); try another quantize.calibration"
         raise WorkError(message) from error
-    finally:
-        part.unlink(missing_ok=True)
     convs, quantized_convs = count_quantized_convolutions(quantized.graph)
     return QuantizationFacts(
         convs=convs,

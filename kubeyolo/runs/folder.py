@@ -18,6 +18,7 @@ from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.events import StepRecord
 from kubeyolo.report.index import Status, StepCard, index_page
 from kubeyolo.storage.file_errors import file_errors, make_folder
+from kubeyolo.storage.integrity import appearing
 from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import read_document
 
@@ -176,11 +177,5 @@ def _shown(value: object) -> object:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write a file that appears whole."""
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with appearing(path, durable=False) as part:
         part.write_bytes(data)
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,22 +43,47 @@ def check_sha256(what: str, expected: str, found: str) -> None:
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; after the block its file is on the disk under its name.
+def appearing(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; after the block its file has its name.
 
     When the block raises, the temporary file is removed and ``path`` is as it was.
+
+    Args:
+        path: Of the file.
+        durable: Whether to wait until the file is on the disk, so that it survives a power failure.
     """
     make_folder(path.parent)
     part = path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
     try:
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
+
+
+@contextmanager
+def appearing_folder(path: Path) -> Iterator[Path]:
+    """Yield the path of a folder to make beside ``path``; after the block it has its name, unless there is one.
+
+    Of several processes that make the same folder the first one's stays. When the block raises, what it made is
+    removed.
+    """
+    part = path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
+    try:
+        yield part
+        try:
+            os.replace(part, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from pathlib import Path
 
 from kubeyolo.data.folder import listing_digest
 from kubeyolo.errors import InputError
-from kubeyolo.storage.base import PART_SUFFIX
 from kubeyolo.storage.cache import cache_folder
+from kubeyolo.storage.integrity import appearing_folder
 from kubeyolo.storage.uri import open_store
 from kubeyolo.training.crops import ClassFolder
 
@@ -34,16 +31,8 @@ def class_images(place: str, cache: Path | None = None) -> Path:
     target = root / listing_digest(objects)[:_DIGITS]
     if target.is_dir():
         return target
-    part = root / f".{uuid.uuid4().hex}{PART_SUFFIX}"
-    try:
+    with appearing_folder(target) as part:
         store.get_tree("", part)
-        try:
-            os.replace(part, target)
-        except OSError:
-            if not target.is_dir():  # another process may have been first
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return target
 
 
