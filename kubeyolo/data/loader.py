@@ -180,8 +180,8 @@ class Loader:
         remedy = "0, which derives it," if self._is_capacity_given else str(self._capacity_needed)
         return [
             f"{self.truncated_boxes} boxes were left out of {self._truncated_batches} of {self._batches} batches, "
-            f"whose labels have {self.label_capacity} rows (data.label_capacity): the network learns that nothing is there; "
-            f"set data.label_capacity to {remedy} and train again."
+            f"whose labels have {self.label_capacity} rows (data.label_capacity): the network learns that nothing is "
+            f"there; set data.label_capacity to {remedy} and train again."
         ]
 
     def close(self) -> None:

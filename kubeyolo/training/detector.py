@@ -28,7 +28,7 @@ from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.growth import growth_warnings, usual_sizes, weight_sizes
 from kubeyolo.training.learnable import look_at_training, loss_warnings
 from kubeyolo.training.loop import LoopSettings, Print, StopRequest, run_loop
-from kubeyolo.training.memory import detector_memory_warnings
+from kubeyolo.training.memory import detector_memory_warnings, worker_warnings
 from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
 from kubeyolo.training.reach import reach_warnings
 from kubeyolo.training.schedules import build_schedule
@@ -80,7 +80,11 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             found = replace(found, warnings=(*found.warnings, *reach_warnings(train, loader.steps_per_epoch)))
             found.show(show)
             images, classes = len(split.index.width), len(dataset.classes)
-            for line in detector_memory_warnings(facts, spec.config, images, classes, distribution.world):
+            world = distribution.world
+            for line in (
+                *detector_memory_warnings(facts, spec.config, images, classes, world),
+                *worker_warnings(spec.config, world),
+            ):
                 show(f"warning: {line}")
         configure_mindspore(train.device_target, threads_for(distribution.world))
         if distribution.world > 1:

@@ -1,15 +1,15 @@
-"""Whether a training fits into the memory that it may use: that of the machine, or of its container."""
+"""Whether a training fits into the memory and onto the processors that it may use, in a container those it is given."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
 
-from kubeyolo.config.schema import Config
+from kubeyolo.config.schema import Config, DataConfig
 from kubeyolo.estimate import backbone_memory, detector_memory, size_words
 from kubeyolo.launch.gang import DEVICES
 from kubeyolo.models.facts import ModelFacts
-from kubeyolo.processors import usable_memory
+from kubeyolo.processors import usable_memory, usable_processors
 
 _END = "it may be killed on the way"
 
@@ -49,6 +49,20 @@ def backbone_memory_warnings(facts: ModelFacts, config: Config, crops: int) -> l
         f"the pretraining takes about {size_words(needed)} of memory, and may use {size_words(available)}: {_END}; "
         f"lower pretrain.per_batch_size = {config.pretrain.per_batch_size} or pretrain.image_size = "
         f"{config.pretrain.image_size}, or allow it more memory"
+    ]
+
+
+def worker_warnings(config: Config, world: int) -> list[str]:
+    """Warn of data workers that are more than twice the processors they may use, and more than is usual."""
+    here, processors = _processes_here(world), usable_processors()
+    workers, usual = config.data.workers, int(DataConfig.model_fields["workers"].default)
+    fewer = max(usual, processors // here)
+    if workers <= usual or workers * here <= 2 * processors or workers <= fewer:
+        return []
+    return [
+        f"data.workers = {workers} starts {workers * here} processes besides the training, and they may use "
+        f"{processors} processor{'s' * (processors > 1)}: each takes memory, and they wait for each other; with "
+        f"--set data.workers={fewer} the batches are the same"
     ]
 
 

@@ -12,7 +12,7 @@ from kubeyolo.estimate import backbone_memory, detector_memory
 from kubeyolo.launch.gang import DEVICES
 from kubeyolo.models.registry import model_facts
 from kubeyolo.training import memory
-from kubeyolo.training.memory import backbone_memory_warnings, detector_memory_warnings
+from kubeyolo.training.memory import backbone_memory_warnings, detector_memory_warnings, worker_warnings
 
 FACTS = model_facts("yolov5n-r7")
 IMAGES, CLASSES, GB = 4000, 3, 10**9
@@ -90,3 +90,18 @@ def test_a_pretraining_counts_its_crops(container: pytest.MonkeyPatch) -> None:
     assert backbone_memory_warnings(FACTS, config(), 100) == []
     (line,) = backbone_memory_warnings(FACTS, config(), 500_000_000)
     assert "pretrain.per_batch_size = 32" in line
+
+
+@pytest.mark.parametrize(
+    ("processors", "workers", "world", "named_workers"),
+    [(2, 2, 1, 0), (1, 2, 4, 0), (2, 4, 1, 0), (2, 12, 1, 2), (8, 12, 1, 0), (8, 12, 2, 4), (1, 3, 1, 2)],
+)
+def test_many_more_data_workers_than_processors_are_named(
+    container: pytest.MonkeyPatch, processors: int, workers: int, world: int, named_workers: int
+) -> None:
+    container.setattr(memory, "usable_processors", lambda: processors)
+    lines = worker_warnings(config(f"data.workers={workers}"), world)
+    assert [setting for line in lines for setting in named(line)] == [f"data.workers={named_workers}"][: len(lines)]
+    assert bool(lines) is bool(named_workers)
+    for line in lines:
+        assert f"starts {workers * world} processes" in line and worker_warnings(config(*named(line)), world) == []
