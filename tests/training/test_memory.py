@@ -56,6 +56,13 @@ def test_the_size_of_the_cache_that_is_named_fits_and_is_the_largest(container: 
     assert warnings(container, size, setting) == []
 
 
+def test_the_number_of_data_workers_that_is_named_fits_and_is_the_largest(container: pytest.MonkeyPatch) -> None:
+    size = needed("data.cache_limit_mb=0", "data.workers=5")
+    (line,) = warnings(container, size, "data.workers=9")
+    assert named(line) == ["data.workers=5", "data.cache_limit_mb=0"] and "same weights" in line
+    assert warnings(container, size, *named(line)) == []
+
+
 def test_the_batch_that_is_named_fits(container: pytest.MonkeyPatch) -> None:
     size = needed("data.cache_limit_mb=0") - 300_000_000
     (line,) = warnings(container, size)
