@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kubeyolo.config.schema import PretrainConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from mindspore import nn
+    from mindspore import Parameter, nn
 
 FACTOR = 30.0
 """Growth that is warned of."""
@@ -20,8 +20,7 @@ FACTOR = 30.0
 
 def weight_sizes(network: nn.Cell) -> dict[str, float]:
     """Return the root mean square of each trained parameter by its name; that of a network without them is empty."""
-    trained = (parameter for parameter in network.get_parameters() if parameter.requires_grad)
-    return {parameter.name: _size(parameter.asnumpy()) for parameter in trained}
+    return {name: _size(parameter.asnumpy()) for name, parameter in _trained(network)}
 
 
 def usual_sizes(network: nn.Cell) -> dict[str, float]:
@@ -32,8 +31,8 @@ def usual_sizes(network: nn.Cell) -> dict[str, float]:
     """
     fresh = {
         # Fresh weights are drawn from U(-b, b) with b = 1/√(inputs of an output).
-        parameter.name: 1 / math.sqrt(3 * math.prod(parameter.shape[1:])) if len(parameter.shape) > 1 else 1.0
-        for parameter in network.get_parameters()
+        name: 1 / math.sqrt(3 * math.prod(parameter.shape[1:])) if len(parameter.shape) > 1 else 1.0
+        for name, parameter in _trained(network)
     }
     return {name: max(size, fresh[name]) for name, size in weight_sizes(network).items()}
 
@@ -75,6 +74,11 @@ def _remedy(section: TrainConfig | PretrainConfig) -> str:
         )
     lower = min(section.lr / 10, usual)
     return f"the likeliest cause is {key}.lr = {section.lr:g}: {again} with --set {key}.lr={lower:.3g}"
+
+
+def _trained(network: nn.Cell) -> Iterator[tuple[str, Parameter]]:
+    """Give trained parameters with the names of their places: an optimizer puts its own before those they have."""
+    return ((name, parameter) for name, parameter in network.parameters_and_names() if parameter.requires_grad)
 
 
 def _size(array: NDArray[np.float32]) -> float:

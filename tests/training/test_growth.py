@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,8 @@ def test_a_training_that_diverges_with_a_finite_loss_is_noticed_also_when_it_was
     before = usual_sizes(engine.network)
     assert np.isfinite(trained(engine, 6)).all()
     (line,) = growth_warnings(before, weight_sizes(engine.network), TrainConfig(lr=100.0))
+    # The names are those of the bundle, though an optimizer gives its own to the parameters.
+    assert re.search(r"at the start: \d\.\w+ \d", line)
     resumed = small_engine(lr=100.0)
     before = usual_sizes(resumed.network)
     resumed.restore(engine.capture({}))
