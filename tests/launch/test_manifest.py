@@ -167,3 +167,11 @@ def test_pairs_go_over_the_file_and_the_file_over_the_preset(tmp_path: Path) -> 
 def test_every_setting_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text(encoding="utf-8")
     assert [name for name in ClusterSettings.model_fields if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [("4Gi", 2**32), ("512Mi", 2**29), ("1.5G", 1.5e9), ("1000000k", 1e9), ("8192", 8192), ("5000m", 5)],
+)
+def test_the_memory_of_a_pod_is_a_number_of_bytes(written: str, size: float) -> None:
+    assert ClusterSettings(memory=written).memory_bytes == pytest.approx(size)
