@@ -65,16 +65,21 @@ NO_WEIGHTS = (
     "data/sample.py",  # generates a data set, which has a digest of its own
     "data/texture.py",  # as data/sample.py
     "errors.py",
+    "estimate.py",  # says how much memory a training takes
     "evaluation",  # imported for validation while training
     "exits.py",  # says how a process has ended
     "finite_arrays.py",  # refuses weights, and changes none
     "file_kinds.py",  # names files that are refused, and tells which files of a folder are images
+    "launch/gang.py",  # names the variable that says how many processes a pod has
     "launch/guard.py",  # ends the process when its parent is gone
     "processors.py",  # what the machine has, which is no part of any identity
     "progress.py",
     "storage",  # moves bytes
     "training/finite.py",  # ends a training, or lets it be
+    "training/growth.py",  # looks at weights, and changes none
     "training/history.py",
+    "training/memory.py",  # warns of what a machine lacks
+    "training/reach.py",  # warns of settings
     "training/result.py",
     "training/validation.py",  # reads the weights, in a network of its own
     "weights",  # imported by evaluation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -25,6 +26,9 @@ from kubeyolo.cli import (
     weights,
 )
 from kubeyolo.storage.cache import expand_homes, settle_folders
+
+_WITH_HOME = re.compile(r"(--?[a-z][a-z-]*=|-[a-z])?(~.*)", re.IGNORECASE | re.DOTALL)
+"""A path that begins with ``~``, by itself or as the value of an option."""
 
 app = typer.Typer(
     name="kubeyolo",
@@ -74,13 +78,22 @@ def common(
         os.environ[errors.DEBUG] = "1"
 
 
+def with_homes(arguments: Sequence[str]) -> list[str]:
+    """Return arguments with the home for ``~`` where one begins with it: shells leave it in ``--config=~/my.yaml``."""
+    found = ((_WITH_HOME.fullmatch(argument), argument) for argument in arguments)
+    return [
+        f"{match[1] or ''}{os.path.expanduser(match[2])}" if match is not None else argument
+        for match, argument in found
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     if arguments is None:
         streams.run_in_utf8()
         streams.prepare_streams()
     command: Any = typer.main.get_command(app)
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = with_homes(sys.argv[1:] if arguments is None else arguments)
 
     def work() -> Any:
         if given and not {*given} & {"-h", "--help", "--version"}:

@@ -41,6 +41,7 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, f
         "## Input and output",
         _interface(manifest, height, width),
         "## Training",
+        _training_warnings(manifest),
         _training(manifest, dataset),
         "## Files",
         _file_table(manifest.get("files", {})),
@@ -49,7 +50,7 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, f
         "anew. Objects of other classes are not reported, or reported as one of these. Scores are not calibrated "
         "probabilities; choose the threshold on data of your own.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def publish_report(model: str, version: str, card: str, facts: Mapping[str, object]) -> str:
@@ -97,6 +98,12 @@ def _interface(manifest: Mapping[str, Any], height: int, width: int) -> str:
         "Anchors, strides and preprocessing are in `bundle.json`.\n\n"
         "```sh\nkubeyolo predict --bundle URI IMAGE\n```"
     )
+
+
+def _training_warnings(manifest: Mapping[str, Any]) -> str:
+    """Say what the training warned of; empty where that was nothing, or is not known."""
+    lines = ((manifest.get("metrics") or {}).get("train") or {}).get("warnings") or ()
+    return "\n\n".join(f"**Warning: {escape(line)}**" for line in lines)
 
 
 def _training(manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:

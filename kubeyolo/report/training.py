@@ -33,19 +33,20 @@ def training_report(history: TrainingHistory, config: Mapping[str, Any], facts: 
         history: Rows of kind "train" and "val".
         config: The configuration, as nested mappings.
         facts: Facts of the model and the run, shown as they are; ``resumed_at`` (steps) is marked in the curves,
-            ``seconds`` stands among the large numbers.
+            ``seconds`` stands among the large numbers, ``warnings`` above all.
     """
     rows, validations = _mappings(history.of("train")), _mappings(history.of("val"))
     marks = [Mark(float(step), f"resumed at {integer(step)}") for step in _resumed(facts)]
     train = config.get("train", {})
     main = {key: train[key] for key in MAIN_SETTINGS if isinstance(train, Mapping) and key in train}
-    shown = {key: value for key, value in facts.items() if key != "seconds"}
+    shown = {key: value for key, value in facts.items() if key not in {"seconds", "warnings"}}
     groups = ([("Main settings", fact_groups(main, "")[0][1])] if main else []) + fact_groups(shown, "Facts")
     return render(
         "training.html",
         kind="training",
         title=str(config.get("model", "Training")),
         lead=_lead(rows, marks),
+        warnings=facts.get("warnings", ()),
         stats=_stats(rows, validations, facts),
         curve_hint="Thin is what was logged, strong its moving average. The pointer shows values.",
         charts=_training_charts(rows, validations, marks),
@@ -60,7 +61,7 @@ def pretraining_report(rows: Iterable[HistoryRow | Row], facts: Mapping[str, Any
 
     Args:
         rows: Logged steps with step, epoch, and loss or accuracy (0..1) or both.
-        facts: Facts of the run, shown as they are; ``model`` is the heading.
+        facts: Facts of the run, shown as they are; ``model`` is the heading, ``warnings`` stand above all.
     """
     logged = _mappings(rows)
     accuracy = _curve(logged, "accuracy", "accuracy", 2, dots=True)
@@ -89,11 +90,12 @@ def pretraining_report(rows: Iterable[HistoryRow | Row], facts: Mapping[str, Any
         kind="pretraining",
         title=f"{facts.get('model', 'Backbone')}: pretrained backbone",
         lead="The backbone learned to classify before it learned to detect; its weights start the training.",
+        warnings=facts.get("warnings", ()),
         stats=stats,
         curve_hint="Thin is what was logged, strong its moving average. The pointer shows values.",
         charts=charts,
         facts_heading="Facts",
-        fact_groups=fact_groups({k: v for k, v in facts.items() if k not in {"seconds"}}, "Pretraining"),
+        fact_groups=fact_groups({k: v for k, v in facts.items() if k not in {"seconds", "warnings"}}, "Pretraining"),
         config_groups=[],
     )
 

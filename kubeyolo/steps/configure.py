@@ -32,7 +32,7 @@ from kubeyolo.data.digest import SourceFacts, source_facts
 from kubeyolo.data.findings import check_actions
 from kubeyolo.data.layout import REQUIRED_SPLITS
 from kubeyolo.errors import InputError, suggest
-from kubeyolo.estimate import RunEstimate, estimate_run
+from kubeyolo.estimate import RunEstimate, estimate_run, size_words
 from kubeyolo.evaluation.names import RuntimeName
 from kubeyolo.index import RESULT, RUN_ID, STORE, run_output, store_id
 from kubeyolo.launch.launcher import VOLCANO, checked_settings
@@ -44,7 +44,7 @@ from kubeyolo.pointers import (
     read_data_pointer,
     read_model_pointer,
 )
-from kubeyolo.processors import usable_processors
+from kubeyolo.processors import usable_memory, usable_processors
 from kubeyolo.report.configuration import PlanView, SettingRow
 from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps.checked_form import CheckedForm, Form, check_form, checked_place
@@ -358,7 +358,7 @@ def _trained_run(
         facts=facts,
         images=source.images,
         estimate=estimate,
-        notes=notes + _space_notes(store, estimate),
+        notes=notes + _space_notes(store, estimate) + _memory_notes(config, checked, estimate),
         data=data,
     )
 
@@ -415,6 +415,24 @@ def _space_notes(store: str, estimate: RunEstimate) -> tuple[str, ...]:
     if available is None or available >= estimate.disk:
         return ()
     return (f"{store} has {megabytes(available)} of space left, less than that: free some, or choose another store",)
+
+
+def _memory_notes(config: Config, checked: CheckedForm, estimate: RunEstimate) -> tuple[str, ...]:
+    """Say where a training takes more memory than its machine or pod has; of a card, and of a step's pod, not known."""
+    processes, available, where = config.train.processes, None, "this machine, or its container, allows"
+    if checked.launcher == VOLCANO:
+        cluster = checked_settings(VOLCANO, checked.cluster)
+        processes, available = processes // cluster.nodes_for(processes), cluster.memory_bytes
+        where = f"a pod has (cluster setting memory = {cluster.memory})"
+    elif not checked.is_remote and not os.environ.get(RUN_ID):
+        available = usable_memory()
+    needed = processes * ((estimate.memory if config.train.device_target == "CPU" else 0) + estimate.loader_memory)
+    if available is None or needed <= available:
+        return ()
+    return (
+        f"{where} {size_words(available)} of memory, less than the {size_words(needed)} that the training takes: lower "
+        "train.per_batch_size, data.cache_limit_mb or data.workers, or allow it more",
+    )
 
 
 def _estimate(config: Config, source: SourceFacts, checked: CheckedForm) -> RunEstimate:

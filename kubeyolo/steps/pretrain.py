@@ -82,7 +82,8 @@ def _pretrain(dataset: str, output: str, config: Config, fingerprint: str, write
     if images and fingerprint and class_fingerprint(images) != fingerprint:
         raise WorkError(f"{images}: the images changed after the run began; run it again")
     rows = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME))).of("pretrain")
-    seconds = read_result(output).seconds
+    result = read_result(output)
+    seconds = result.seconds
     accuracies = [row.accuracy for row in rows if row.accuracy is not None]
     accuracy = accuracies[-1] if accuracies else None
     facts = {
@@ -90,6 +91,7 @@ def _pretrain(dataset: str, output: str, config: Config, fingerprint: str, write
         "images": images or "crops of the objects of the data set",
         **config.pretrain.model_dump(mode="json", exclude={"enabled", "data"}),
         "seconds": seconds,
+        "warnings": result.warnings,
     }
     report = write_report(output, pretraining_report([row.model_dump(exclude_none=True) for row in rows], facts))
     metrics: dict[str, Any] = {"enabled": True, "steps": rows[-1].step if rows else 0}
@@ -97,6 +99,8 @@ def _pretrain(dataset: str, output: str, config: Config, fingerprint: str, write
         metrics["loss"] = rows[-1].loss
     if accuracy is not None:
         metrics["accuracy"] = accuracy
+    if result.warnings:
+        metrics["warnings"] = list(result.warnings)
     backbone = bundle_reference(join_uri(output, "bundle"))
     record = write_record(output, STEP, seconds, {"backbone": backbone}, metrics, report)
     return PretrainedBackbone(backbone=backbone, record=record)

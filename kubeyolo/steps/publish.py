@@ -71,7 +71,9 @@ def publish(bundle: str, store: str, version: str = "", evaluation: str = "") ->
     output = join_uri(store, "models", manifest.model, version)
     numbers = _numbers(opened, evaluation)
     card = _model_card(opened, numbers)
-    published = _put(opened, output, version, card, numbers)
+    # What the training warned of stays with the bundle.
+    kept = {name: value for name, value in manifest.metrics.items() if name == "train"}
+    published = _put(opened, output, version, card, {**kept, **numbers})
     size = sum(file.size for file in manifest.model_files.values())
     files = {*manifest.files, MODEL_CARD}
     facts = {"bundle": published, "size": size_text(size), "files": len(files), "source": bundle}
@@ -85,7 +87,7 @@ def publish(bundle: str, store: str, version: str = "", evaluation: str = "") ->
     return PublishedModel(bundle=reference, version=version, record=record, report=report)
 
 
-def _put(bundle: Bundle, output: str, version: str, card: str, numbers: dict[str, dict[str, float | None]]) -> str:
+def _put(bundle: Bundle, output: str, version: str, card: str, numbers: dict[str, Any]) -> str:
     """Publish a bundle with its card, unless its networks are published there, and return the URI."""
     if open_store(output).uri == bundle.uri:
         return bundle.uri

@@ -96,7 +96,7 @@ def _train(
     if result.anchor_recall is not None:
         facts["boxes that an anchor fits"] = f"{100 * result.anchor_recall:.1f} %"
     if result.warnings:
-        facts["warnings"] = " ".join(result.warnings)
+        facts["warnings"] = result.warnings
     report = write_report(output, training_report(history, config.model_dump(mode="json"), facts))
     bundle = bundle_reference(join_uri(output, "bundle"))
     rows = history.of("train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import load_file
@@ -24,9 +25,12 @@ from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.uri import open_store
 from kubeyolo.training.distribution import Distribution, Meeting, check_world, join, threads_for
 from kubeyolo.training.finite import Guard, remedy_for, remembered
+from kubeyolo.training.growth import growth_warnings, usual_sizes, weight_sizes
 from kubeyolo.training.learnable import look_at_training, loss_warnings
 from kubeyolo.training.loop import LoopSettings, Print, StopRequest, run_loop
+from kubeyolo.training.memory import detector_memory_warnings, worker_warnings
 from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
+from kubeyolo.training.reach import reach_warnings
 from kubeyolo.training.schedules import build_schedule
 from kubeyolo.training.spec import TrainingSpec, training_identity
 from kubeyolo.training.validation import Validation
@@ -73,11 +77,20 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
         found = None
         if distribution.is_first:
             found = look_at_training(split.index, facts, spec.config, loader.steps_per_epoch)
+            found = replace(found, warnings=(*found.warnings, *reach_warnings(train, loader.steps_per_epoch)))
             found.show(show)
+            images, classes = len(split.index.width), len(dataset.classes)
+            world = distribution.world
+            for line in (
+                *detector_memory_warnings(facts, spec.config, images, classes, world),
+                *worker_warnings(spec.config, world),
+            ):
+                show(f"warning: {line}")
         configure_mindspore(train.device_target, threads_for(distribution.world))
         if distribution.world > 1:
             join(distribution)
         engine = _build_engine(spec, facts, len(dataset.classes), loader.steps_per_epoch, distribution, backbone)
+        sizes = usual_sizes(engine.network)
         settings = LoopSettings(
             total_steps=train.max_epoch * loader.steps_per_epoch,
             images_per_step=train.per_batch_size * distribution.world,
@@ -93,10 +106,17 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
         meet = Meeting(distribution)
         loop = run_loop(engine, loader, output, settings, identity, spec, state, stop, show, validate, meet, guard)
     if found is not None:
-        unmoved = loss_warnings(loop.history.of("train"))
-        for line in unmoved:
+        outcome = [
+            *loss_warnings(loop.history.of("train")),
+            *loader.warnings(),
+            *growth_warnings(sizes, weight_sizes(engine.network), train),
+        ]
+        for line in outcome:
             show(f"warning: {line}")
-        warnings = (*found.warnings, *unmoved)
+        warnings = (*found.warnings, *outcome)
+        if warnings:
+            # Whatever is made of the bundle takes them along, to the model card.
+            manifest = manifest.model_copy(update={"metrics": {"train": {"warnings": warnings}}})
         with remembered(store):
             publish_weights(
                 store,

@@ -28,8 +28,10 @@ from kubeyolo.training.crops import (
     validation_batches,
 )
 from kubeyolo.training.finite import Guard, remedy_for, remembered
+from kubeyolo.training.growth import growth_warnings, usual_sizes, weight_sizes
 from kubeyolo.training.history import HistoryRow
 from kubeyolo.training.loop import LoopSettings, Print, StopRequest, run_loop
+from kubeyolo.training.memory import backbone_memory_warnings
 from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
 from kubeyolo.training.schedules import Schedule, cosine_factor
 from kubeyolo.training.spec import TrainingSpec, training_identity
@@ -101,6 +103,9 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
     crops, held_out = source.crops()
     show(f"pretraining on {len(crops)} crops of {len(source.classes)} classes, {len(held_out)} held out")
     config = spec.config
+    crops_size = (len(crops) + len(held_out)) * crop_bytes(config.pretrain.image_size)
+    for line in backbone_memory_warnings(model_facts(config.model), config, crops_size):
+        show(f"warning: {line}")
     configure_mindspore(config.train.device_target)
     # Only here: MindSpore must be configured before it is imported.
     from kubeyolo.training.classifier import Classifier
@@ -110,6 +115,7 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
     network = Classifier(config.model, source.outputs, config.train.seed)
     steps = _total_steps(config, batches.steps_per_epoch)
     engine = _build_engine(Engine, network, source.outputs, config, steps)
+    sizes = usual_sizes(network)
     accuracy = _Accuracy(network, held_out, config, show)
     settings = LoopSettings(
         total_steps=steps,
@@ -123,7 +129,13 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
     with remembered(store):
         loop = run_loop(engine, batches, store, settings, identity, spec, state, stop, show, accuracy.row, guard=guard)
         manifest = _manifest(spec, source, accuracy.last if accuracy.last is not None else accuracy.measure())
-        uri = publish_weights(store, engine, loop.sessions, manifest, identity, spec, guard, prefix="backbone.")
+        warnings = growth_warnings(sizes, weight_sizes(network), config.pretrain)
+        for line in warnings:
+            show(f"warning: {line}")
+        sessions = loop.sessions
+        uri = publish_weights(
+            store, engine, sessions, manifest, identity, spec, guard, prefix="backbone.", warnings=warnings
+        )
     show(f"published {uri}")
 
 

@@ -63,6 +63,18 @@ def test_gate_passes_at_its_bounds() -> None:
     assert "passes the gate" in text and text.count("passed") == 3
 
 
+def test_warnings_of_a_training_stand_above_all_on_its_page_and_on_that_of_the_run() -> None:
+    line = "12 of 20 (60.0 %) training images have no boxes."
+    facts = {"seconds": 3.0, "warnings": (line,)}
+    for html in (
+        training_report(TrainingHistory(), {}, facts),
+        pretraining_report([], facts),
+        index_page("run", [], {"warnings": [f"train: {line}"]}),
+    ):
+        assert html.count(line) == 1 and re.search(rf'<p class="warning" role="note">(train: )?{re.escape(line)}', html)
+    assert 'class="warning"' not in index_page("run", [], {"warnings": []})
+
+
 def test_reports_of_nothing_are_pages() -> None:
     empty = result(None, 0)
     manifest = DatasetManifest(name="n", source="s", digest="d", classes=(), category_ids=(), splits={})

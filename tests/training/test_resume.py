@@ -90,6 +90,7 @@ def test_a_training_keeps_what_it_warned_of(dataset: str, one_epoch: tuple[Path,
     assert "within train.anchor_t = 4 at train.image_size = 64" in warnings[-2]
     assert "warm-up of 100 steps" in warnings[-1] and "training of 6 steps" in warnings[-1]
     assert list(result.warnings) == warnings
+    assert open_bundle(str(tmp_path / "output" / "bundle")).manifest.metrics == {"train": {"warnings": warnings}}
     assert result.anchor_recall is not None and 0.5 < result.anchor_recall < 0.98
     share = f"{100 * result.anchor_recall:.1f} %"
     assert any(line.startswith("anchors: ") and share in line for line in lines)
