@@ -11,6 +11,7 @@ import typer
 
 from kubeyolo import __version__
 from kubeyolo.cli import (
+    anchors,
     convert,
     copy,
     errors,
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("configure")(forms.configure)
 app.command("validate")(steps.validate)
+app.command("anchors")(anchors.anchors)
 app.command("pretrain")(steps.pretrain)
 app.command("train")(steps.train)
 app.command("evaluate")(steps.evaluate)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError, suggest
 from kubeyolo.models import scaledyolov4_facts, yolov3_facts, yolov4_facts, yolov5_facts
+from kubeyolo.models.anchors import given_anchors
 from kubeyolo.models.facts import Anchors, ModelFacts
 
 _FAMILIES = (yolov5_facts, yolov3_facts, yolov4_facts, scaledyolov4_facts)
@@ -33,6 +34,16 @@ def model_facts(name: str) -> ModelFacts:
     if name not in _FACTS:
         raise InputError(f"unknown model {name!r}{suggest(name, _FACTS)}")
     return _FACTS[name]
+
+
+def trained_facts(config: Config) -> ModelFacts:
+    """Return the facts of the detector that a configuration trains, with ``train.anchors`` where they are set.
+
+    Raises:
+        InputError: No detector has this name, or the anchors do not fit it.
+    """
+    facts, given = model_facts(config.model), config.train.anchors
+    return replace(facts, anchors=given_anchors(facts, given)) if given else facts
 
 
 def check_image_size(config: Config) -> None:

@@ -320,7 +320,7 @@ def _trained_run(
     images_fingerprint = class_fingerprint(pretrain.data) if pretrain.data and pretrain.enabled else ""
     identity = {
         "pipeline": pipeline,
-        "config": config.model_dump(mode="json", exclude=_BY_FINGERPRINT),
+        "config": _named_values(config),
         "fingerprint": source.fingerprint,
         "images": images_fingerprint,
         "version": more.get("version", ""),
@@ -361,6 +361,15 @@ def _trained_run(
         notes=notes + _space_notes(store, estimate),
         data=data,
     )
+
+
+def _named_values(config: Config) -> dict[str, Any]:
+    """Return what of a configuration the name of a run depends on.
+
+    Anchors that are not set are left out: runs without them keep the names that they had before the key.
+    """
+    exclude = _BY_FINGERPRINT if config.train.anchors else {**_BY_FINGERPRINT, "train": {"anchors"}}
+    return config.model_dump(mode="json", exclude=exclude)
 
 
 def _steps(pipeline: str) -> tuple[str, ...]:
