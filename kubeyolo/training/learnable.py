@@ -238,19 +238,19 @@ def _anchors(
     boxes = len(judged)
     if not boxes:
         return None, "", []
+    which = " of train.anchors" if train.anchors else ""
     if facts.loss in ("yolov3", "yolov4"):
         mean = float(nearest_overlaps(judged, facts.anchors).mean())
         return (
             1.0,
-            f"anchors: {_part(boxes, boxes)} boxes are answered by the anchor nearest in size, whatever its sides "
-            f"(mean overlap {mean:.3f} at train.image_size = {train.image_size})",
+            f"anchors: {_part(boxes, boxes)} boxes are answered by the anchor{which} nearest in size, whatever its "
+            f"sides (mean overlap {mean:.3f} at train.image_size = {train.image_size})",
             [],
         )
     ratios = anchor_ratios(judged, facts.anchors)
     fitting = int((ratios < train.anchor_t).sum())
     recall = fitting / boxes
     at = f"train.anchor_t = {train.anchor_t:g} at train.image_size = {train.image_size}"
-    which = " of train.anchors" if train.anchors else ""
     line = f"anchors: {_part(fitting, boxes)} boxes fit an anchor{which} (best possible recall {recall:.3f}, {at})"
     if recall >= LEAST_RECALL:
         return recall, line, []
