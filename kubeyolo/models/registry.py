@@ -46,6 +46,18 @@ def trained_facts(config: Config) -> ModelFacts:
     return replace(facts, anchors=given_anchors(facts, given)) if given else facts
 
 
+def other_anchors(config: Config) -> Anchors | None:
+    """Return the anchors that a configuration trains with; None where they are the model's own.
+
+    However they are written, this is what weights depend on.
+
+    Raises:
+        InputError: As :func:`trained_facts`.
+    """
+    anchors = trained_facts(config).anchors
+    return None if anchors == model_facts(config.model).anchors else anchors
+
+
 def check_image_size(config: Config) -> None:
     """Refuse training images that the coarsest level of the model does not divide.
 

@@ -36,7 +36,7 @@ from kubeyolo.estimate import RunEstimate, estimate_run
 from kubeyolo.evaluation.names import RuntimeName
 from kubeyolo.index import RESULT, RUN_ID, STORE, run_output, store_id
 from kubeyolo.launch.launcher import VOLCANO, checked_settings
-from kubeyolo.models.registry import model_facts
+from kubeyolo.models.registry import model_facts, other_anchors
 from kubeyolo.pointers import (
     latest_model,
     no_current_model,
@@ -366,10 +366,14 @@ def _trained_run(
 def _named_values(config: Config) -> dict[str, Any]:
     """Return what of a configuration the name of a run depends on.
 
-    Anchors that are not set are left out: runs without them keep the names that they had before the key.
+    Anchors count however they are written. The model's own are left out, so that a run without others is named as it
+    was before there was the key.
     """
-    exclude = _BY_FINGERPRINT if config.train.anchors else {**_BY_FINGERPRINT, "train": {"anchors"}}
-    return config.model_dump(mode="json", exclude=exclude)
+    values = config.model_dump(mode="json", exclude={**_BY_FINGERPRINT, "train": {"anchors"}})
+    anchors = other_anchors(config)
+    if anchors is not None:
+        values["train"]["anchors"] = anchors
+    return values
 
 
 def _steps(pipeline: str) -> tuple[str, ...]:

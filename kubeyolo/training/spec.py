@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kubeyolo.catalogue import READING_KEYS, STEPS
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import model_facts, trained_facts
+from kubeyolo.models.registry import other_anchors
 
 OUTCOME_FOLDER = "KUBEYOLO_OUTCOME"
 """Environment variable: folder in which each rank leaves ``rank-<n>.json`` when it ends."""
@@ -118,9 +118,9 @@ def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: 
     else:
         values["backbone"] = backbone_digest
         values["train.processes"] = world
-        facts = trained_facts(spec.config)
-        if facts.anchors != model_facts(spec.config.model).anchors:
-            values[_ANCHORS] = [[list(pair) for pair in level] for level in facts.anchors]
+        anchors = other_anchors(spec.config)
+        if anchors is not None:
+            values[_ANCHORS] = [[list(pair) for pair in level] for level in anchors]
     return values
 
 

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.struct_pb2 import Struct
 
 from kubeyolo import source
 from kubeyolo.config.load import load_config
 from kubeyolo.index import run_output
 from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps.outputs import backbone_output, result_output, training_output
-from kubeyolo.steps.settings import read_sections
+from kubeyolo.steps.settings import StepSettings, read_sections
 from kubeyolo.storage.reference import pin
 from kubeyolo.training.spec import TrainingSpec, training_identity
 
@@ -70,6 +72,14 @@ def test_a_training_without_anchors_of_its_own_has_the_identity_it_had_before_th
     spec = TrainingSpec(dataset="", output="", config=load_config(sets=[f"train.anchors={OTHER}"]))
     changed = training_identity(spec, "d", "", 1)
     assert changed.pop("train.anchors")[0][0] == [2.0, 3.0] and changed == identity
+
+
+def test_anchors_travel_to_the_step_that_trains() -> None:
+    for text in ("[]", f"{OTHER}", OWN):
+        config = load_config(sets=[f"train.anchors={text}"])
+        given = StepSettings(model=config.model, store=STORE, code="c", config=read_sections(config, "train"))
+        struct = MessageToDict(ParseDict(given.struct(), Struct()))
+        assert StepSettings.parse(struct, "train").configuration().train == config.train
 
 
 def test_a_backbone_follows_its_settings_and_images() -> None:
