@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kubeyolo.config.anchor_forms import anchors_text
+from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError, one_line
 from kubeyolo.models.facts import Anchors, ModelFacts
+from kubeyolo.models.named_facts import model_facts
 
 Pair = tuple[float, float]
 
@@ -38,6 +41,28 @@ def given_anchors(facts: ModelFacts, given: Sequence[Sequence[float]], key: str 
     else:
         _check_order(facts, levels, value)
     return levels
+
+
+def trained_facts(config: Config) -> ModelFacts:
+    """Return the facts of the detector that a configuration trains, with ``train.anchors`` where they are set.
+
+    Raises:
+        InputError: No detector has this name, or the anchors do not fit it.
+    """
+    facts, given = model_facts(config.model), config.train.anchors
+    return replace(facts, anchors=given_anchors(facts, given)) if given else facts
+
+
+def other_anchors(config: Config) -> Anchors | None:
+    """Return the anchors that a configuration trains with; None where they are the model's own.
+
+    However they are written, this is what weights depend on.
+
+    Raises:
+        InputError: As :func:`trained_facts`.
+    """
+    anchors = trained_facts(config).anchors
+    return None if anchors == model_facts(config.model).anchors else anchors
 
 
 def cut_into_levels(facts: ModelFacts, pairs: Sequence[Sequence[float]]) -> Anchors:

@@ -18,7 +18,8 @@ from kubeyolo.errors import InputError, one_line, suggest
 from kubeyolo.evaluation.names import RuntimeName, check_runtime
 from kubeyolo.index import RUN_ID, STORE
 from kubeyolo.launch.launcher import LOCAL, VOLCANO, checked_settings
-from kubeyolo.models.registry import check_batch_norm, check_image_size, trained_facts
+from kubeyolo.models.anchors import trained_facts
+from kubeyolo.models.registry import check_batch_norm, check_image_size
 from kubeyolo.pointers import check_pointer_name
 from kubeyolo.storage.location import FileLocation, absolute, parse
 

@@ -36,7 +36,8 @@ from kubeyolo.estimate import RunEstimate, estimate_run
 from kubeyolo.evaluation.names import RuntimeName
 from kubeyolo.index import RESULT, RUN_ID, STORE, run_output, store_id
 from kubeyolo.launch.launcher import VOLCANO, checked_settings
-from kubeyolo.models.registry import model_facts, other_anchors
+from kubeyolo.models.anchors import other_anchors
+from kubeyolo.models.registry import model_facts
 from kubeyolo.pointers import (
     latest_model,
     no_current_model,

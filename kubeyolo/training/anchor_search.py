@@ -18,9 +18,9 @@ from kubeyolo.config.schema import Config
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.labels import BoxTable
 from kubeyolo.errors import InputError
-from kubeyolo.models.anchors import cut_into_levels
+from kubeyolo.models.anchors import cut_into_levels, trained_facts
 from kubeyolo.models.facts import Anchors, ModelFacts
-from kubeyolo.models.registry import check_image_size, model_facts, trained_facts
+from kubeyolo.models.registry import check_image_size, model_facts
 from kubeyolo.training.learnable import LEAST_RECALL, Sides, anchor_ratios, box_sides, kept_boxes, nearest_overlaps
 
 BOXES_PER_ANCHOR = 10

@@ -18,7 +18,8 @@ from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
 from kubeyolo.errors import InputError
 from kubeyolo.finite_arrays import check_finite
-from kubeyolo.models.registry import build_model, check_batch_norm, check_image_size, trained_facts
+from kubeyolo.models.anchors import trained_facts
+from kubeyolo.models.registry import build_model, check_batch_norm, check_image_size
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.uri import open_store

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kubeyolo.catalogue import READING_KEYS, STEPS
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import other_anchors
+from kubeyolo.models.anchors import other_anchors
 
 OUTCOME_FOLDER = "KUBEYOLO_OUTCOME"
 """Environment variable: folder in which each rank leaves ``rank-<n>.json`` when it ends."""

@@ -9,7 +9,8 @@ import pytest
 from kubeyolo.config.anchor_forms import anchors_text
 from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import model_facts, model_names, trained_facts
+from kubeyolo.models.anchors import trained_facts
+from kubeyolo.models.registry import model_facts, model_names
 
 MODEL = "yolov5n-r7"
 SORTED = list(range(2, 20))

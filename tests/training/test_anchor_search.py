@@ -8,7 +8,8 @@ import pytest
 from kubeyolo.config.anchor_forms import anchors_text
 from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import model_facts, model_names, trained_facts
+from kubeyolo.models.anchors import trained_facts
+from kubeyolo.models.registry import model_facts, model_names
 from kubeyolo.training.anchor_search import FoundAnchors, find_anchors, fit_of
 from tests.training.test_learnable import index_of, look
 

@@ -24,7 +24,8 @@ from kubeyolo.evaluation.network import load_network
 from kubeyolo.evaluation.predictor import evaluate_split, load_predictor
 from kubeyolo.export.onnx import export_onnx
 from kubeyolo.launch.local import launch_training
-from kubeyolo.models.registry import model_facts, trained_facts
+from kubeyolo.models.anchors import trained_facts
+from kubeyolo.models.registry import model_facts
 from kubeyolo.training.anchor_search import find_anchors
 from kubeyolo.training.detector import train_detector
 from kubeyolo.training.distribution import Distribution
