@@ -38,6 +38,7 @@ WEIGHTS = ("config/schema.py", "data", "losses", "models", "runtime.py", "traini
 NO_WEIGHTS = (
     "__init__.py",  # the version, and settings of protobuf
     "catalogue.py",  # names settings that a pretraining reads; they are part of its identity
+    "config/anchor_forms.py",  # as config/text.py
     "config/class_names.py",  # compares names of classes; weights do not depend on them
     "config/text.py",  # reads settings; their values are part of a training's identity
     "config/text_file.py",  # as config/text.py
@@ -75,6 +76,7 @@ NO_WEIGHTS = (
     "processors.py",  # what the machine has, which is no part of any identity
     "progress.py",
     "storage",  # moves bytes
+    "training/anchor_search.py",  # computes anchors for the command line; those that are set are in the identity
     "training/finite.py",  # ends a training, or lets it be
     "training/growth.py",  # looks at weights, and changes none
     "training/history.py",
@@ -92,6 +94,7 @@ NO_RESULTS = (
     "cli",
     "compiled",
     # What configure reads and says: the values that it hands on are part of what each result is named after.
+    "config/anchor_forms.py",
     "config/bands.py",
     "config/foreign_words.py",
     "config/form.py",
@@ -117,6 +120,7 @@ NO_RESULTS = (
     "steps/configure.py",
     "steps/naming.py",
     "storage",
+    "training/anchor_search.py",
     "whole.py",
 )
 """Folders and modules that start, show, describe or store work, and do not change its outcome."""

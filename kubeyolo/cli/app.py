@@ -12,6 +12,7 @@ import typer
 
 from kubeyolo import __version__
 from kubeyolo.cli import (
+    anchors,
     convert,
     copy,
     errors,
@@ -42,6 +43,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("configure")(forms.configure)
 app.command("validate")(steps.validate)
+app.command("anchors")(anchors.anchors)
 app.command("pretrain")(steps.pretrain)
 app.command("train")(steps.train)
 app.command("evaluate")(steps.evaluate)

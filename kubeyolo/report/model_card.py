@@ -95,7 +95,7 @@ def _interface(manifest: Mapping[str, Any], height: int, width: int) -> str:
         f"(fill {steps.get('fill', 114)}), {escape(steps.get('channels', 'RGB'))}, divided by "
         f"{setting(steps.get('divisor', 255.0))}, laid out N × 3 × {height} × {width}, float32. "
         f"The outputs are the raw levels of strides {strides}; the ONNX files also give decoded `predictions`. "
-        "Anchors, strides and preprocessing are in `bundle.json`.\n\n"
+        f"{_anchors(manifest)}Anchors, strides and preprocessing are in `bundle.json`.\n\n"
         "```sh\nkubeyolo predict --bundle URI IMAGE\n```"
     )
 
@@ -104,6 +104,13 @@ def _training_warnings(manifest: Mapping[str, Any]) -> str:
     """Say what the training warned of; empty where that was nothing, or is not known."""
     lines = ((manifest.get("metrics") or {}).get("train") or {}).get("warnings") or ()
     return "\n\n".join(f"**Warning: {escape(line)}**" for line in lines)
+
+
+def _anchors(manifest: Mapping[str, Any]) -> str:
+    """Say which anchors the outputs are decoded with."""
+    levels = zip(manifest.get("strides", ()), manifest.get("anchors", ()), strict=False)
+    texts = [f"{stride}: {', '.join(f'{width:g} × {height:g}' for width, height in level)}" for stride, level in levels]
+    return f"Anchors, width × height in pixels by stride: {'; '.join(texts)}. " if texts else ""
 
 
 def _training(manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kubeyolo.report.charts import Chart, Mark, Series, line_chart
-from kubeyolo.report.formats import compact, duration, integer, number3
+from kubeyolo.report.formats import compact, duration, integer, number3, setting
 from kubeyolo.report.page import Stat, fact_groups, render
 from kubeyolo.training.history import HistoryRow, TrainingHistory
 
@@ -39,6 +39,8 @@ def training_report(history: TrainingHistory, config: Mapping[str, Any], facts: 
     marks = [Mark(float(step), f"resumed at {integer(step)}") for step in _resumed(facts)]
     train = config.get("train", {})
     main = {key: train[key] for key in MAIN_SETTINGS if isinstance(train, Mapping) and key in train}
+    if isinstance(train, Mapping) and train.get("anchors"):
+        main["anchors"] = setting(train["anchors"])
     shown = {key: value for key, value in facts.items() if key not in {"seconds", "warnings"}}
     groups = ([("Main settings", fact_groups(main, "")[0][1])] if main else []) + fact_groups(shown, "Facts")
     return render(

@@ -36,6 +36,7 @@ from kubeyolo.estimate import RunEstimate, estimate_run, size_words
 from kubeyolo.evaluation.names import RuntimeName
 from kubeyolo.index import RESULT, RUN_ID, STORE, run_output, store_id
 from kubeyolo.launch.launcher import VOLCANO, checked_settings
+from kubeyolo.models.anchors import other_anchors
 from kubeyolo.models.registry import model_facts
 from kubeyolo.pointers import (
     latest_model,
@@ -320,7 +321,7 @@ def _trained_run(
     images_fingerprint = class_fingerprint(pretrain.data) if pretrain.data and pretrain.enabled else ""
     identity = {
         "pipeline": pipeline,
-        "config": config.model_dump(mode="json", exclude=_BY_FINGERPRINT),
+        "config": _named_values(config),
         "fingerprint": source.fingerprint,
         "images": images_fingerprint,
         "version": more.get("version", ""),
@@ -361,6 +362,19 @@ def _trained_run(
         notes=notes + _space_notes(store, estimate) + _memory_notes(config, checked, estimate),
         data=data,
     )
+
+
+def _named_values(config: Config) -> dict[str, Any]:
+    """Return what of a configuration the name of a run depends on.
+
+    Anchors count however they are written. The model's own are left out, so that a run without others is named as it
+    was before there was the key.
+    """
+    values = config.model_dump(mode="json", exclude={**_BY_FINGERPRINT, "train": {"anchors"}})
+    anchors = other_anchors(config)
+    if anchors is not None:
+        values["train"]["anchors"] = anchors
+    return values
 
 
 def _steps(pipeline: str) -> tuple[str, ...]:

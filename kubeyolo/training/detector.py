@@ -19,7 +19,8 @@ from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
 from kubeyolo.errors import InputError
 from kubeyolo.finite_arrays import check_finite
-from kubeyolo.models.registry import build_model, check_batch_norm, check_image_size, model_facts
+from kubeyolo.models.anchors import trained_facts
+from kubeyolo.models.registry import build_model, check_batch_norm, check_image_size
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.uri import open_store
@@ -51,7 +52,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     check_world(spec.processes, distribution)
     check_image_size(spec.config)
     check_batch_norm(spec.config, "train")
-    facts = model_facts(spec.config.model)
+    facts = trained_facts(spec.config)
     dataset = open_dataset(spec.dataset, spec.cache)
     backbone = _open_backbone(spec)
     identity = training_identity(spec, dataset.manifest.digest, _digest(backbone), distribution.world)
@@ -76,7 +77,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     with loader, remembered(store):
         found = None
         if distribution.is_first:
-            found = look_at_training(split.index, facts, spec.config, loader.steps_per_epoch)
+            found = look_at_training(split.index, facts, spec.config, loader.steps_per_epoch, spec.dataset)
             found = replace(found, warnings=(*found.warnings, *reach_warnings(train, loader.steps_per_epoch)))
             found.show(show)
             images, classes = len(split.index.width), len(dataset.classes)
@@ -147,7 +148,7 @@ def _build_engine(
     from kubeyolo.training.optimizers import group_parameters
 
     train = spec.config.train
-    network = build_model(spec.config.model, num_classes, seed=train.seed)
+    network = build_model(spec.config.model, num_classes, facts.anchors, seed=train.seed)
     if backbone is not None:
         own = {p.name: p for p in network.get_parameters() if p.name.startswith("backbone.")}
         arrays = load_file(backbone.path(WEIGHTS))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kubeyolo.catalogue import READING_KEYS, STEPS
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
+from kubeyolo.models.anchors import other_anchors
 
 OUTCOME_FOLDER = "KUBEYOLO_OUTCOME"
 """Environment variable: folder in which each rank leaves ``rank-<n>.json`` when it ends."""
@@ -35,6 +36,9 @@ _WITHOUT_EFFECT = {
     "train.keep_checkpoints",
     "train.val_interval",
 }
+
+_ANCHORS = "train.anchors"
+"""Counts where the anchors are not the model's own, however they are written: without them it was no key."""
 
 _OF_BACKBONES = tuple(key for key in STEPS["pretrain_backbone"].reads if "." in key)
 """What a pretraining depends on beside its own section."""
@@ -108,6 +112,7 @@ def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: 
         for key, value in getattr(spec.config, section).model_dump(mode="json").items():
             if f"{section}.{key}" not in _WITHOUT_EFFECT:
                 values[f"{section}.{key}"] = value
+    values.pop(_ANCHORS, None)
     if spec.task == "backbone":
         for key in _OF_BACKBONES:
             section, _, name = key.partition(".")
@@ -115,6 +120,9 @@ def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: 
     else:
         values["backbone"] = backbone_digest
         values["train.processes"] = world
+        anchors = other_anchors(spec.config)
+        if anchors is not None:
+            values[_ANCHORS] = [[list(pair) for pair in level] for level in anchors]
     return values
 
 

@@ -27,6 +27,7 @@ COMMANDS = [
     "run",
     "configure",
     "validate",
+    "anchors",
     "pretrain",
     "train",
     "evaluate",
@@ -55,7 +56,7 @@ COMMANDS = [
     "weights import",
 ]
 CONFIGURED = ["run", "configure", "validate", "pretrain", "train", "evaluate", "export", "quantize", "publish"]
-CONFIGURED += ["predict", "pipeline show", "pipeline submit", "pipeline gate"]
+CONFIGURED += ["anchors", "predict", "pipeline show", "pipeline submit", "pipeline gate"]
 
 
 class Result:
@@ -135,6 +136,11 @@ def test_help_loads_nothing_heavy() -> None:
         ("run --data shapes --set export.formats=[]", ["export.formats"]),
         ("run --data shapes --set export.formats=[mindir]", ["export.formats", "add onnx to them"]),
         ("run --data shapes --set pretrain.data=absent", ["absent"]),
+        ("run --data shapes --set train.anchors=[10,13]", ["train.anchors = [10, 13]", "3 levels of 3 anchors"]),
+        ("run --data shapes --set train.anchors=7", ["train.anchors = 7", "from --set", "widths and heights"]),
+        ("configure --data shapes --set train.anchors=[[1,2],[3]]", ["train.anchors = [[1, 2], [3]]", "2 lists"]),
+        ("anchors shapes", ["shapes: no data set there", "validated"]),
+        ("anchors shapes --model yolov4-p7 --set train.image_size=672", ["no data set there"]),
         ("run --data shapes --set train.lr=", ["train.lr = None", "--set"]),
         ("configure", ["--data"]),
         ("configure --data absent", ["absent"]),

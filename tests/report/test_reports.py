@@ -111,6 +111,15 @@ def test_training_counts_epochs_from_one_and_names_its_best() -> None:
     assert "resumed 1 time." in text
 
 
+def test_anchors_are_in_the_card_and_those_of_a_training_in_its_report() -> None:
+    config = {"train": {"lr": 0.01, "anchors": [[10.0, 13.5, 16.0, 30.0]]}}
+    assert "Main settings lr 0.01 anchors 10, 13.5, 16, 30" in text_of(training_report(TrainingHistory(), config, {}))
+    own = {"train": {"lr": 0.01, "anchors": []}}
+    assert "Main settings lr 0.01 Configuration" in text_of(training_report(TrainingHistory(), own, {}))
+    card = model_card({"model": "m", "strides": (8, 16), "anchors": (((10.0, 13.5),), ((16.0, 30.0),))}, {})
+    assert "by stride: 8: 10 × 13.5; 16: 16 × 30." in card
+
+
 @pytest.mark.parametrize("link", ["javascript:alert(1)", "https://example.org/x.html", "/etc/passwd"])
 def test_index_links_only_to_files_beside_it(link: str) -> None:
     with pytest.raises(InputError, match="not a relative link"):

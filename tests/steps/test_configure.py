@@ -364,6 +364,16 @@ def test_equal_settings_make_one_run_whoever_gives_them(bucket: str, tmp_path: P
     assert len({*(one.name for one in seeds), runs[0].name}) == 3
 
 
+def test_anchors_name_a_run_however_they_are_written(train: Callable[..., ConfiguredRun]) -> None:
+    flat, own = list(range(2, 20)), model_facts(MODEL).anchors
+    plain = train()
+    forms = [flat, [flat[:6], flat[6:12], flat[12:]], ", ".join(map(str, flat))]
+    (name,) = {train(**nested({"train": {"anchors": form}})).name for form in forms}
+    assert name != plain.name == train(**nested({"train": {"anchors": own}})).name
+    with pytest.raises(InputError, match=r"train\.anchors = \[2, 3\]: these are 2 numbers"):
+        train(**nested({"train": {"anchors": flat[:2]}}))
+
+
 def test_a_store_that_was_emptied_gives_every_step_other_settings(data: Path, store: str) -> None:
     def run(mark_store: bool) -> ConfiguredRun:
         return configure(DETECTOR_TRAINING, {"data": str(data), "store": store}, mark_store=mark_store)
