@@ -13,6 +13,7 @@ evaluation, export, quantization, steps, report                 no       yes
 configure, presets, estimates                                   no       no
 cli, compiled, runs, launch, kubeflow, catalogue                no       no
 storage, errors, events, processors, progress, source, version  no       no
+memory, control_groups, stop_signals, output_streams            no       no
 ==============================================================  =======  =======
 
 A new module counts for results unless ``NO_RESULTS`` names it, and in a folder of ``WEIGHTS`` also for weights unless
@@ -41,6 +42,7 @@ NO_WEIGHTS = (
     "config/class_names.py",  # compares names of classes; weights do not depend on them
     "config/text.py",  # reads settings; their values are part of a training's identity
     "config/text_file.py",  # as config/text.py
+    "control_groups.py",  # what the container limits, which is no part of any identity
     "bundle.py",  # stores weights and reads them as they are; their digest is part of a training's identity
     # What reads and checks a data set acts through the stored data set, whose digest is part of a training's identity.
     "data/annotations.py",
@@ -70,11 +72,15 @@ NO_WEIGHTS = (
     "finite_arrays.py",  # refuses weights, and changes none
     "file_kinds.py",  # names files that are refused, and tells which files of a folder are images
     "launch/guard.py",  # ends the process when its parent is gone
+    "memory.py",  # says why a process has ended
+    "output_streams.py",  # prints
     "processors.py",  # what the machine has, which is no part of any identity
     "progress.py",
+    "stop_signals.py",  # ends a training, or lets it be
     "storage",  # moves bytes
     "training/finite.py",  # ends a training, or lets it be
     "training/history.py",
+    "training/lack_of_memory.py",  # says what to lower
     "training/result.py",
     "training/validation.py",  # reads the weights, in a network of its own
     "weights",  # imported by evaluation
@@ -95,6 +101,7 @@ NO_RESULTS = (
     "config/reference.py",
     "config/text.py",
     "config/text_file.py",
+    "control_groups.py",
     "errors.py",
     "estimate.py",
     "events.py",
@@ -102,6 +109,8 @@ NO_RESULTS = (
     "index.py",
     "kubeflow",
     "launch",
+    "memory.py",
+    "output_streams.py",
     "processors.py",
     "progress.py",
     "report/configuration.py",
@@ -111,6 +120,7 @@ NO_RESULTS = (
     "steps/checked_form.py",
     "steps/configure.py",
     "steps/naming.py",
+    "stop_signals.py",
     "storage",
     "whole.py",
 )

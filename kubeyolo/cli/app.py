@@ -24,6 +24,7 @@ from kubeyolo.cli import (
     streams,
     weights,
 )
+from kubeyolo.stop_signals import RaisingHandler, install
 from kubeyolo.storage.cache import expand_homes, settle_folders
 
 app = typer.Typer(
@@ -76,9 +77,11 @@ def common(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    stop = RaisingHandler()
     if arguments is None:
         streams.run_in_utf8()
         streams.prepare_streams()
+        install(stop)
     command: Any = typer.main.get_command(app)
     given = list(sys.argv[1:] if arguments is None else arguments)
 
@@ -88,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             settle_folders()
         return command.main(given, prog_name="kubeyolo", standalone_mode=False)
 
-    sys.exit(errors.exit_code_of(work, given))
+    sys.exit(errors.exit_code_of(work, given, stop.order))
 
 
 if __name__ == "__main__":
