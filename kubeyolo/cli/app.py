@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -91,7 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             settle_folders()
         return command.main(given, prog_name="kubeyolo", standalone_mode=False)
 
-    sys.exit(errors.exit_code_of(work, given, stop.order))
+    code = errors.exit_code_of(work, given, stop.order)
+    if stop.order.given:
+        # The interpreter, which takes a moment to end, would put back what kills it.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -70,12 +70,14 @@ def interruptible(end_steps: Callable[[], bool] = end_step_processes) -> Iterato
 
 
 def step_processes(pid: int) -> list[int]:
-    """Return the processes that a run has started: those under a shell, and not what a step itself has started."""
+    """Return the processes of the steps of a run, and not what a step itself has started.
+
+    A shell that waits for a step is left alone: it ends with it, and without it nobody would find the step again.
+    """
     found = []
     for child in _children(pid):
-        found.append(child)
-        if _name(child) in _SHELLS:
-            found += _children(child)
+        below = step_processes(child) if _name(child) in _SHELLS else []
+        found += below or [child]
     return found
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from kubeyolo.exits import INSTALLED_CODE, UTF8_OUTPUT, ending, is_killed
 from kubeyolo.memory import killed_by_somebody, killed_for_memory, memory_kills
-from kubeyolo.runs.interrupt import end_step_processes, step_processes
+from kubeyolo.runs.interrupt import end_step_processes
 
 _TAIL_LINES = 20
 
@@ -70,6 +70,8 @@ def _run(command: Sequence[str], variables: Mapping[str, str], end: StepEnd) -> 
             encoding="utf-8",
             errors="backslashreplace",
             bufsize=1,
+            # Ctrl-C of a terminal, and its end, come to the run alone, which passes them on.
+            start_new_session=True,
         ) as process,
     ):
         assert process.stdout is not None
@@ -93,11 +95,9 @@ def _run(command: Sequence[str], variables: Mapping[str, str], end: StepEnd) -> 
 
 
 def _end_at_once(process: subprocess.Popen[str]) -> None:
-    steps = step_processes(os.getpid())
     end_step_processes(signal.SIGINT)
     try:
         process.wait(_GRACE_SECONDS)
     except subprocess.TimeoutExpired:
-        for pid in steps:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
