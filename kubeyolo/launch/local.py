@@ -124,7 +124,8 @@ def _run_many(worker: list[str], folder: Path, gang: Gang, show: Show) -> Ended:
             failed = _wait_idly(process, folder, ranks, follower, peers)
             follower.poll()
         lost = peers.lost.is_set()
-        code = process.returncode if failed is None else failed
+        # msrun ends the others itself, which is no failure where it has ended well.
+        code = failed if failed is not None and process.returncode != 0 else process.returncode
         ended = Ended(_last_lines(folder, follower), code, stop.told, stop.killed, lost)
         peers.complete = not lost and _all_done(folder, ranks)
     return ended
