@@ -18,7 +18,7 @@ _SHELLS = frozenset({"sh", "dash", "bash"})
 
 STOPPING = "stopping: the running step ends first, a training with a checkpoint; Ctrl-C again ends it at once"
 
-_CONTINUES = "interrupted; the same command continues"
+CONTINUES = "interrupted; the same command continues"
 
 
 class Interruption:
@@ -37,17 +37,17 @@ class Interruption:
         """Tell the running step to end; at a second Ctrl-C, or when none is running, end at once."""
         first = not self.happened
         if self._order.is_second(number):
-            raise KeyboardInterrupt(_CONTINUES)
+            raise KeyboardInterrupt(CONTINUES)
         if not first:
             return
         if not self._end_steps():
-            raise KeyboardInterrupt(_CONTINUES)
+            raise KeyboardInterrupt(CONTINUES)
         self._announce(STOPPING)
 
 
 def interruption_words(error: KeyboardInterrupt) -> str:
     """Return what is said of a run that was interrupted."""
-    return _CONTINUES if isinstance(error, StopSignal) or not error.args else str(error)
+    return CONTINUES if isinstance(error, StopSignal) or not error.args else str(error)
 
 
 def end_step_processes(number: signal.Signals = signal.SIGTERM) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from kubeyolo.exits import INSTALLED_CODE, UTF8_OUTPUT, ending, is_killed
 from kubeyolo.memory import killed_by_somebody, killed_for_memory, memory_kills
-from kubeyolo.runs.interrupt import end_step_processes
+from kubeyolo.runs.interrupt import CONTINUES, Interruption, end_step_processes
 
 _TAIL_LINES = 20
 
@@ -34,17 +34,19 @@ class StepEnd:
 
 
 @contextmanager
-def step_processes_watched() -> Iterator[StepEnd]:
+def step_processes_watched(interruption: Interruption) -> Iterator[StepEnd]:
     """Let kfp, within the block, start its processes by this module, and note how the newest one ended.
 
     kfp tells of a process only whether it succeeded, and fails itself when the output is not in the encoding of the
-    locale.
+    locale. No step is started any more once the run was interrupted, also where the one before it was just done.
     """
     from kfp.local import subprocess_task_handler as kfp_processes
 
     end = StepEnd()
 
     def run(full_command: Sequence[str], env_vars: Mapping[str, str] | None = None) -> int:
+        if interruption.happened:
+            raise KeyboardInterrupt(CONTINUES)
         return _run(full_command, env_vars or {}, end)
 
     theirs = kfp_processes.run_local_subprocess

@@ -287,6 +287,15 @@ def test_an_interrupted_run_ends_its_step_first(
     assert "interrupted" in (fake_runs.runs / "fake-run" / "index.html").read_text()
 
 
+def test_no_step_begins_once_the_run_was_interrupted(fake_runs: Any, tmp_path: Path) -> None:
+    process = started_run(fake_runs, tmp_path, "finish")
+    time.sleep(1)
+    os.kill(process.pid, signal.SIGHUP)
+    _, errors = process.communicate(timeout=60)
+    assert errors.rstrip().endswith("KeyboardInterrupt: interrupted; the same command continues")
+    assert fake_runs.calls()[-1] == "train"
+
+
 def test_a_second_ctrl_c_ends_a_step_that_hears_no_signal(fake_runs: Any, tmp_path: Path, temporary: Path) -> None:
     process = started_run(fake_runs, tmp_path, "compile")
     for _ in range(2):
