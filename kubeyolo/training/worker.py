@@ -79,12 +79,19 @@ def _run(path: Path, distribution: Distribution, stop: StopRequest) -> tuple[int
             logger.debug("training failed", exc_info=True)
             return known.exit_code, str(known)
         traceback.print_exc()
-        lines = str(error).strip().splitlines()
-        what = f"{type(error).__name__}: {lines[0] if lines else ''}".removesuffix(": ")
-        if spec is not None and is_lack_of_memory(f"{type(error).__name__}: {error}"):
+        name, lacks_memory = type(error).__name__, is_lack_of_memory(f"{type(error).__name__}: {error}")
+        what = f"{name}: {_telling_line(str(error), lacks_memory)}".removesuffix(": ")
+        if spec is not None and lacks_memory:
             return 1, f"out of memory ({what}); {memory_remedy(spec.config, spec.task)}"
         return 1, f"training failed: {what}"
     return 0, ""
+
+
+def _telling_line(text: str, of_memory: bool) -> str:
+    """Return the line of an error that says most: MindSpore begins with rules and headings."""
+    lines = [line.strip() for line in text.splitlines() if any(map(str.isalnum, line))]
+    telling = [line for line in lines if of_memory and is_lack_of_memory(line)]
+    return next(iter([*telling, *lines]), "")
 
 
 def _leave_outcome(distribution: Distribution, code: int, message: str) -> bool:
