@@ -13,6 +13,7 @@ evaluation, export, quantization, steps, report                 no       yes
 configure, presets, estimates                                   no       no
 cli, compiled, runs, launch, kubeflow, catalogue                no       no
 storage, errors, events, processors, progress, source, version  no       no
+memory, control_groups, stop_signals, output_streams            no       no
 ==============================================================  =======  =======
 
 A new module counts for results unless ``NO_RESULTS`` names it, and in a folder of ``WEIGHTS`` also for weights unless
@@ -42,6 +43,7 @@ NO_WEIGHTS = (
     "config/class_names.py",  # compares names of classes; weights do not depend on them
     "config/text.py",  # reads settings; their values are part of a training's identity
     "config/text_file.py",  # as config/text.py
+    "control_groups.py",  # what the container limits, which is no part of any identity
     "bundle.py",  # stores weights and reads them as they are; their digest is part of a training's identity
     # What reads and checks a data set acts through the stored data set, whose digest is part of a training's identity.
     "data/annotations.py",
@@ -73,13 +75,17 @@ NO_WEIGHTS = (
     "file_kinds.py",  # names files that are refused, and tells which files of a folder are images
     "launch/gang.py",  # names the variable that says how many processes a pod has
     "launch/guard.py",  # ends the process when its parent is gone
+    "memory.py",  # says why a process has ended
+    "output_streams.py",  # prints
     "processors.py",  # what the machine has, which is no part of any identity
     "progress.py",
+    "stop_signals.py",  # ends a training, or lets it be
     "storage",  # moves bytes
     "training/anchor_search.py",  # computes anchors for the command line; those that are set are in the identity
     "training/finite.py",  # ends a training, or lets it be
     "training/growth.py",  # looks at weights, and changes none
     "training/history.py",
+    "training/lack_of_memory.py",  # says what to lower
     "training/memory.py",  # warns of what a machine lacks
     "training/reach.py",  # warns of settings
     "training/result.py",
@@ -103,6 +109,7 @@ NO_RESULTS = (
     "config/reference.py",
     "config/text.py",
     "config/text_file.py",
+    "control_groups.py",
     "errors.py",
     "estimate.py",
     "events.py",
@@ -110,6 +117,8 @@ NO_RESULTS = (
     "index.py",
     "kubeflow",
     "launch",
+    "memory.py",
+    "output_streams.py",
     "processors.py",
     "progress.py",
     "report/configuration.py",
@@ -119,6 +128,7 @@ NO_RESULTS = (
     "steps/checked_form.py",
     "steps/configure.py",
     "steps/naming.py",
+    "stop_signals.py",
     "storage",
     "training/anchor_search.py",
     "whole.py",

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.processors import control_groups, usable_memory, usable_processors
+from kubeyolo.control_groups import group_folders
+from kubeyolo.memory import usable_memory
+from kubeyolo.processors import usable_processors
 
 
 @pytest.fixture(autouse=True)
@@ -101,8 +103,10 @@ def test_without_control_groups_the_memory_is_that_of_the_machine(tmp_path: Path
 
 def test_the_groups_of_a_process_are_given_from_its_own_upwards(tmp_path: Path) -> None:
     root = machine(tmp_path, "4:cpu,cpuacct:/a\n0::/b\n")
-    found = [(str(group.folder.relative_to(root / "sys/fs/cgroup")), group.version) for group in control_groups(root)]
+    found = [
+        (version, str(folder.relative_to(root / "sys/fs/cgroup"))) for version, folder in group_folders("cpu", root)
+    ]
     assert found == [
-        ("cpu,cpuacct/a", 1), ("cpu,cpuacct", 1), ("cpu/a", 1), ("cpu", 1), ("cpuacct/a", 1), ("cpuacct", 1),
-        ("b", 2), (".", 2), ("unified/b", 2), ("unified", 2),
+        (1, "cpu,cpuacct/a"), (1, "cpu,cpuacct"), (1, "cpu/a"), (1, "cpu"),
+        (2, "b"), (2, "."), (2, "unified/b"), (2, "unified"),
     ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ from kubeyolo.cli import (
     streams,
     weights,
 )
+from kubeyolo.stop_signals import RaisingHandler, install
 from kubeyolo.storage.cache import expand_homes, settle_folders
 
 _WITH_HOME = re.compile(r"(--?[a-z][a-z-]*=|-[a-z])?(~.*)", re.IGNORECASE | re.DOTALL)
@@ -91,9 +93,11 @@ def with_homes(arguments: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    stop = RaisingHandler()
     if arguments is None:
         streams.run_in_utf8()
         streams.prepare_streams()
+        install(stop)
     command: Any = typer.main.get_command(app)
     given = with_homes(sys.argv[1:] if arguments is None else arguments)
 
@@ -103,7 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             settle_folders()
         return command.main(given, prog_name="kubeyolo", standalone_mode=False)
 
-    sys.exit(errors.exit_code_of(work, given))
+    code = errors.exit_code_of(work, given, stop.order)
+    if stop.order.given:
+        # The interpreter, which takes a moment to end, would put back what kills it.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

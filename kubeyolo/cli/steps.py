@@ -22,7 +22,7 @@ from kubeyolo.cli.options import (
     data_pairs,
     sets_of,
 )
-from kubeyolo.cli.streams import only_result
+from kubeyolo.cli.streams import stored_work
 from kubeyolo.cli.tables import print_record
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def validate(
     from kubeyolo.steps.validate import validate_dataset
 
     config = load_config(None, config_file, [*sets_of(sets), *data_pairs(data_format, strict)])
-    with only_result(as_json):
+    with stored_work(as_json):
         record = validate_dataset(data, store, config=config).record
     print_record(record, as_json)
 
@@ -86,7 +86,7 @@ def pretrain(
     config = load_config(model, config_file, sets_of(sets))
     images = class_fingerprint(config.pretrain.data) if config.pretrain.data else _dataset_digest(dataset)
     output = output or backbone_output(store, config, images, weights_source())
-    with only_result(as_json):
+    with stored_work(as_json):
         record = pretrain_backbone(dataset, output, config).record
     print_record(record, as_json)
 
@@ -134,7 +134,7 @@ def train(
     config = load_config(model, config_file, sets_of(sets))
     launch = training_launcher(launcher, None, cluster, sets_of(cluster_sets))
     output = output or training_output(store, config, _dataset_digest(dataset), _pinned(backbone), weights_source())
-    with only_result(as_json):
+    with stored_work(as_json):
         writer = training_writer(launcher)
         record = step.train(dataset, output, config, backbone, launch=launch, writer=writer).record
     print_record(record, as_json)
@@ -164,7 +164,7 @@ def evaluate(
     checked = check_runtime(runtime)
     config = _config_of(bundle, config_file, sets)
     output = output or _output(store, step.STEP, bundle, dataset, config, runtime)
-    with only_result(as_json):
+    with stored_work(as_json):
         outcome = step.evaluate(bundle, dataset, output, config, checked)
     if not as_json:
         print(outcome.result.words())
@@ -192,7 +192,7 @@ def export(
 
     config = _config_of(bundle, config_file, sets)
     output = output or _output(store, step.STEP, bundle, dataset, config)
-    with only_result(as_json):
+    with stored_work(as_json):
         record = step.export_model(bundle, dataset, output, config).record
     print_record(record, as_json)
 
@@ -218,7 +218,7 @@ def quantize(
 
     config = _config_of(bundle, config_file, sets)
     output = output or _output(store, step.STEP, bundle, dataset, config)
-    with only_result(as_json):
+    with stored_work(as_json):
         record = step.quantize(bundle, dataset, output, config).record
     print_record(record, as_json)
 
@@ -254,7 +254,7 @@ def publish(
 
     load_config(None, config_file, sets_of(sets))
     check_pointer_name(latest)
-    with only_result(as_json):
+    with stored_work(as_json):
         published = step.publish(bundle, store, version, evaluation)
         if latest:
             make_current(latest, published.bundle)

@@ -36,6 +36,7 @@ from kubeyolo.estimate import RunEstimate, estimate_run, size_words
 from kubeyolo.evaluation.names import RuntimeName
 from kubeyolo.index import RESULT, RUN_ID, STORE, run_output, store_id
 from kubeyolo.launch.launcher import VOLCANO, checked_settings
+from kubeyolo.memory import usable_memory
 from kubeyolo.models.anchors import other_anchors
 from kubeyolo.models.registry import model_facts
 from kubeyolo.pointers import (
@@ -45,7 +46,7 @@ from kubeyolo.pointers import (
     read_data_pointer,
     read_model_pointer,
 )
-from kubeyolo.processors import usable_memory, usable_processors
+from kubeyolo.processors import usable_processors
 from kubeyolo.report.configuration import PlanView, SettingRow
 from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps.checked_form import CheckedForm, Form, check_form, checked_place

@@ -141,6 +141,12 @@ def newest_checkpoint(store: Store, warn: Warn) -> TrainingState | None:
     return None
 
 
+def newest_step(store: Store) -> int | None:
+    """Return the step of the newest checkpoint that is complete; None when there is none. Its content is not read."""
+    keys = {stored.key for stored in store.list(FOLDER)}
+    return max((step for step in _steps(store) if f"{checkpoint_key(step)}/{MANIFEST_NAME}" in keys), default=None)
+
+
 def remove_checkpoints(store: Store) -> None:
     """Remove all checkpoints, so that training starts anew."""
     for step in sorted(_steps(store)):

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from kubeyolo.config.schema import Config, DataConfig
 from kubeyolo.estimate import backbone_memory, detector_memory, size_words
 from kubeyolo.launch.gang import DEVICES
+from kubeyolo.memory import usable_memory
 from kubeyolo.models.facts import ModelFacts
-from kubeyolo.processors import usable_memory, usable_processors
+from kubeyolo.processors import usable_processors
 
 _END = "it may be killed on the way"
 
