@@ -21,6 +21,7 @@ from kubeyolo.cli.options import (
     StrictOption,
     data_pairs,
     sets_of,
+    typed_again,
 )
 from kubeyolo.cli.streams import only_result
 from kubeyolo.cli.tables import print_record
@@ -86,8 +87,9 @@ def pretrain(
     config = load_config(model, config_file, sets_of(sets))
     images = class_fingerprint(config.pretrain.data) if config.pretrain.data else _dataset_digest(dataset)
     output = output or backbone_output(store, config, images, weights_source())
+    command = typed_again("pretrain", dataset, {"--model": model, "--config": config_file, "--set": sets})
     with only_result(as_json):
-        record = pretrain_backbone(dataset, output, config).record
+        record = pretrain_backbone(dataset, output, config, command=command).record
     print_record(record, as_json)
 
 
@@ -134,8 +136,11 @@ def train(
     config = load_config(model, config_file, sets_of(sets))
     launch = training_launcher(launcher, None, cluster, sets_of(cluster_sets))
     output = output or training_output(store, config, _dataset_digest(dataset), _pinned(backbone), weights_source())
+    options = {"--model": model, "--backbone": backbone, "--config": config_file, "--set": sets}
+    options |= {"--launcher": "" if launcher == "local" else launcher}
+    command = typed_again("train", dataset, options | {"--cluster": cluster, "--cluster-set": cluster_sets})
     with only_result(as_json):
-        record = step.train(dataset, output, config, backbone, launch=launch).record
+        record = step.train(dataset, output, config, backbone, launch=launch, command=command).record
     print_record(record, as_json)
 
 

@@ -10,7 +10,7 @@ from kubeyolo.bundle import bundle_reference
 from kubeyolo.config.schema import Config
 from kubeyolo.source import weights_source
 from kubeyolo.steps.claim import claimed
-from kubeyolo.steps.record import finished, write_record, write_report
+from kubeyolo.steps.record import Finished, write_record, write_report
 from kubeyolo.storage.uri import join_uri, read_document
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def train(
     backbone: str = "",
     begin: Callable[[], None] | None = None,
     launch: Launch | None = None,
+    command: Callable[[str], str] | None = None,
 ) -> TrainedDetector:
     """Train a detector; a training that was interrupted in ``output`` is continued.
 
@@ -47,6 +48,7 @@ def train(
         backbone: URI or reference of the bundle of a pretrained backbone to start from.
         begin: Called once no other process works in ``output``, before anything is changed there.
         launch: Starts the processes; on this machine by default.
+        command: Gives the command line that trains at another output; by default it is made of the settings.
 
     Raises:
         InputError: The data set or the backbone cannot be used, or ``output`` holds another training.
@@ -55,10 +57,25 @@ def train(
     with claimed(output):
         if begin is not None:
             begin()
-        known = finished(output, STEP)
+        known = _known(dataset, output, config, backbone, command)
         if known is not None:
             return TrainedDetector(bundle=known.record.outputs["bundle"], record=known.reference)
         return _train(dataset, output, config, backbone, launch)
+
+
+def _known(
+    dataset: str, output: str, config: Config, backbone: str, command: Callable[[str], str] | None
+) -> Finished | None:
+    """Return the record of this training where it is finished; else name one that it could go on with."""
+    from kubeyolo.steps.earlier_trainings import name_earlier_trainings
+    from kubeyolo.steps.same_training import finished_training
+    from kubeyolo.training.spec import TrainingSpec
+
+    spec = TrainingSpec(dataset=dataset, output=output, config=config, backbone=backbone or None)
+    known = finished_training(spec, STEP)
+    if known is None:
+        name_earlier_trainings(spec, STEP, dataset, command)
+    return known
 
 
 def _train(dataset: str, output: str, config: Config, backbone: str, launch: Launch | None) -> TrainedDetector:
@@ -84,6 +101,8 @@ def _train(dataset: str, output: str, config: Config, backbone: str, launch: Lau
         "seconds": seconds,
         "resumed_at": result.resumed_at,
     }
+    if result.extended:
+        facts["extended"] = result.extended
     if result.anchor_recall is not None:
         facts["boxes that an anchor fits"] = f"{100 * result.anchor_recall:.1f} %"
     if result.warnings:
@@ -99,6 +118,7 @@ def _train(dataset: str, output: str, config: Config, backbone: str, launch: Lau
         speeds = sorted(row.images_per_second for row in rows if row.images_per_second)
         metrics |= {"images_per_second": speeds[len(speeds) // 2]} if speeds else {}
     metrics |= {} if result.anchor_recall is None else {"anchor_recall": result.anchor_recall}
+    metrics |= {"extended": result.extended} if result.extended else {}
     metrics["warnings"] = list(result.warnings)
     record = write_record(output, STEP, seconds, {"bundle": bundle}, metrics, report)
     return TrainedDetector(bundle=bundle, record=record)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kubeyolo.errors import InputError
 from kubeyolo.storage.uri import join_uri, read_document
+from kubeyolo.training.extension import extension_lines
 
 RESULT_NAME = "training.json"
 """Its presence says that the training is complete."""
@@ -22,7 +23,7 @@ class TrainingResult(BaseModel):
         steps: Optimizer steps.
         bundle: URI of the published weights.
         seconds: Time of all stretches of training together.
-        resumed_at: Steps at which it was continued after an interruption.
+        resumed_at: Steps at which it was continued, after an interruption or to extend it.
         warnings: What it could not learn from, and whether it learned; empty in the usual case.
         anchor_recall: Share of the boxes that an anchor answers for, 0..1; None of a backbone.
     """
@@ -38,6 +39,11 @@ class TrainingResult(BaseModel):
     # Results of earlier versions have neither.
     warnings: tuple[str, ...] = ()
     anchor_recall: float | None = None
+
+    @property
+    def extended(self) -> list[str]:
+        """A line for each time the training was extended: ``from 10 to 20 epochs at step 60``."""
+        return extension_lines(self.identity)
 
 
 def parse_result(document: bytes, uri: str) -> TrainingResult:
