@@ -90,7 +90,7 @@ def pretrain(
     command = typed_again("pretrain", dataset, {"--model": model, "--config": config_file, "--set": sets})
     with only_result(as_json):
         record = pretrain_backbone(dataset, output, config, command=command).record
-    print_record(record, as_json)
+    print_record(record, as_json, with_warnings=False)
 
 
 def train(
@@ -141,7 +141,7 @@ def train(
     command = typed_again("train", dataset, options | {"--cluster": cluster, "--cluster-set": cluster_sets})
     with only_result(as_json):
         record = step.train(dataset, output, config, backbone, launch=launch, command=command).record
-    print_record(record, as_json)
+    print_record(record, as_json, with_warnings=False)
 
 
 def evaluate(

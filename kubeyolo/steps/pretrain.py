@@ -99,8 +99,8 @@ def _pretrain(dataset: str, output: str, config: Config, fingerprint: str) -> Pr
     launch_training(spec)
     if images and fingerprint and class_fingerprint(images) != fingerprint:
         raise WorkError(f"{images}: the images changed after the run began; run it again")
-    rows = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME))).of("pretrain")
     result = read_result(output)
+    rows = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME))).until(result.steps).of("pretrain")
     seconds = result.seconds
     accuracies = [row.accuracy for row in rows if row.accuracy is not None]
     accuracy = accuracies[-1] if accuracies else None

@@ -14,11 +14,10 @@ from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import join_uri, open_store
-from kubeyolo.training.checkpoints import newest_manifest
 from kubeyolo.training.crops import ClassFolder
-from kubeyolo.training.extension import LENGTHS, as_pairs, changed_keys, is_longer
+from kubeyolo.training.output import is_result_of, unfinished_extension
 from kubeyolo.training.result import read_result
-from kubeyolo.training.spec import TrainingSpec, refuse_changes, training_identity
+from kubeyolo.training.spec import TrainingSpec, training_identity
 
 
 def finished_training(spec: TrainingSpec, step: str) -> Finished | None:
@@ -42,10 +41,12 @@ def finished_training(spec: TrainingSpec, step: str) -> Finished | None:
         except NotFound:
             return False
         now = identity_of(spec, open_manifest(join_uri(spec.output, "bundle")), saved)
-        if is_longer(saved, now):
+        if not is_result_of(open_store(spec.output), saved, now):
             return False
-        refuse_changes(saved, now, open_store(spec.output).uri)
-        _say_if_being_extended(spec, saved)
+        if words := unfinished_extension(open_store(spec.output), saved):
+            print(words, flush=True)
+        for line in record.metrics.get("warnings", ()):
+            print(f"warning: {line}", flush=True)
         return True
 
     return finished(spec.output, step, is_same)
@@ -95,15 +96,3 @@ def _images_digest(spec: TrainingSpec, bundle: BundleManifest | None, saved: dic
         return ClassFolder.open(folder).digest
     is_same = bundle is not None and bundle.dataset is not None and bundle.dataset.uri == store.uri
     return str(saved.get("dataset", "")) if is_same else store.uri
-
-
-def _say_if_being_extended(spec: TrainingSpec, saved: dict[str, Any]) -> None:
-    newest = newest_manifest(open_store(spec.output))
-    if newest is None or not is_longer(saved, newest.identity):
-        return
-    longer = [key for key in changed_keys(saved, newest.identity) if key in LENGTHS]
-    print(
-        f"{spec.output}: an extension of this training has stopped at step {newest.step}; "
-        f"the same command with {as_pairs(newest.identity, longer)} continues it",
-        flush=True,
-    )

@@ -91,8 +91,8 @@ def _train(dataset: str, output: str, config: Config, backbone: str, launch: Lau
         dataset=dataset, output=output, config=config, backbone=backbone or None, code_digest=weights_source()
     )
     (launch or launch_training)(spec)
-    history = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME)))
     result = read_result(output)
+    history = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME))).until(result.steps)
     seconds = result.seconds
     facts = {
         "data set": manifest.name,

@@ -60,6 +60,12 @@ class TrainingHistory:
         """Return the rows of one kind."""
         return [row for row in self.rows if row.kind == kind]
 
+    def until(self, step: int) -> TrainingHistory:
+        """Return the history of a training that ended at a step, without what an extension of it has added."""
+        return TrainingHistory(
+            row for row in self.rows if row.step < step or (row.step == step and row.kind != "extended")
+        )
+
     def to_bytes(self) -> bytes:
         """Return the JSON lines."""
         return b"".join(orjson.dumps(_without_none(row.model_dump())) + b"\n" for row in self.rows)

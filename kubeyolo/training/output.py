@@ -12,9 +12,10 @@ from kubeyolo.errors import InputError
 from kubeyolo.storage.base import Store
 from kubeyolo.storage.workspace import temporary_folder
 from kubeyolo.training import finite, history
-from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, remove_checkpoints
+from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, newest_manifest, remove_checkpoints
 from kubeyolo.training.extension import (
     EXTENDED,
+    as_pairs,
     changed_keys,
     extended_identity,
     extension_lines,
@@ -42,10 +43,8 @@ def is_complete(store: Store, identity: dict[str, Any], spec: TrainingSpec, show
     if not spec.resume or not store.exists(RESULT_NAME) or not store.exists(f"bundle/{MANIFEST_NAME}"):
         return False
     result = parse_result(store.read_bytes(RESULT_NAME), store.uri_of(RESULT_NAME))
-    if changed_keys(result.identity, identity):
-        if is_longer(result.identity, identity) or store.exists(finite.FILE_NAME):
-            return False
-        refuse_changes(result.identity, identity, store.uri)
+    if not is_result_of(store, result.identity, identity):
+        return False
     try:
         open_bundle(store.uri_of("bundle"))
     except InputError as error:
@@ -53,7 +52,46 @@ def is_complete(store: Store, identity: dict[str, Any], spec: TrainingSpec, show
         return False
     other = "" if result.code_digest == spec.code_digest else " (of another version: give another output to repeat it)"
     show(f"{store.uri}: training is complete{other}, nothing to do")
+    for line in result.warnings:
+        show(f"warning: {line}")
+    if words := unfinished_extension(store, result.identity):
+        show(words)
     return True
+
+
+def is_result_of(store: Store, saved: dict[str, Any], identity: dict[str, Any]) -> bool:
+    """Tell whether a finished training is the one that is asked for, and not one to be extended or begun anew.
+
+    Args:
+        store: The output.
+        saved: Identity of the finished training.
+        identity: What the weights depend on that are asked for.
+
+    Raises:
+        InputError: It is another training.
+    """
+    if not changed_keys(saved, identity):
+        return True
+    if is_longer(saved, identity) or store.exists(finite.FILE_NAME):
+        return False
+    refuse_changes(saved, identity, store.uri)
+    return False
+
+
+def unfinished_extension(store: Store, identity: dict[str, Any]) -> str:
+    """Return what to type to go on with the extension of a finished training, empty where none was begun.
+
+    Args:
+        store: The output.
+        identity: Of the finished training.
+    """
+    newest = newest_manifest(store)
+    if newest is None or not is_longer(identity, newest.identity):
+        return ""
+    return (
+        f"{store.uri}: an extension of this training has stopped at step {newest.step}; the same command with "
+        f"{as_pairs(newest.identity, changed_keys(identity, newest.identity))} continues it"
+    )
 
 
 def clear_output(store: Store, keep_bundle: bool = False) -> None:
@@ -100,7 +138,7 @@ def state_to_continue(
     was_not_finite = store.exists(finite.FILE_NAME)
     state = newest_checkpoint(store, lambda line: show(f"warning: {line}"))
     if state is None:
-        _refuse_without_checkpoint(store, identity)
+        _refuse_without_checkpoint(store, identity, was_not_finite)
     else:
         changed = changed_keys(state.identity, identity)
         if was_not_finite and changed and finite.REMEDIES.issuperset(changed):
@@ -136,11 +174,11 @@ def _continue_as(state: TrainingState, identity: dict[str, Any], show: Callable[
     state.history = rows.to_bytes()
 
 
-def _refuse_without_checkpoint(store: Store, identity: dict[str, Any]) -> None:
-    """Refuse to extend a finished training of which the bundle alone is left: it would begin anew.
+def _refuse_without_checkpoint(store: Store, identity: dict[str, Any], was_not_finite: bool) -> None:
+    """Refuse to put another training in the place of a finished one of which the bundle alone is left.
 
     Raises:
-        InputError: It is one.
+        InputError: It is longer, or of other settings.
     """
     if not store.exists(RESULT_NAME):
         return
@@ -150,6 +188,8 @@ def _refuse_without_checkpoint(store: Store, identity: dict[str, Any]) -> None:
             f"{store.uri}: the training cannot be extended {lengths(saved, identity)}: it has no checkpoint that can "
             "be read; choose another output with --output to train from the start"
         )
+    if not (was_not_finite and finite.REMEDIES.issuperset(changed_keys(saved, identity))):
+        refuse_changes(saved, identity, store.uri)
 
 
 def publish_weights(
