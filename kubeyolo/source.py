@@ -109,8 +109,11 @@ NO_RESULTS = (
     "runs",
     "source.py",
     "steps/checked_form.py",
+    "steps/conditions.py",
     "steps/configure.py",
+    "steps/earlier_trainings.py",
     "steps/naming.py",
+    "steps/same_training.py",
     "storage",
     "whole.py",
 )

@@ -109,11 +109,11 @@ def _pretrain(dataset: str, output: str, config: Config, fingerprint: str) -> Pr
         "images": images or "crops of the objects of the data set",
         **config.pretrain.model_dump(mode="json", exclude={"enabled", "data"}),
         "seconds": seconds,
-        **({"extended": result.extended} if result.extended else {}),
+        **({"extended": "; ".join(result.extended)} if result.extended else {}),
     }
     report = write_report(output, pretraining_report([row.model_dump(exclude_none=True) for row in rows], facts))
     metrics: dict[str, Any] = {"enabled": True, "steps": rows[-1].step if rows else 0}
-    metrics |= {"extended": result.extended} if result.extended else {}
+    metrics |= {"extended": "; ".join(result.extended)} if result.extended else {}
     if rows and rows[-1].loss is not None:
         metrics["loss"] = rows[-1].loss
     if accuracy is not None:

@@ -102,7 +102,7 @@ def _train(dataset: str, output: str, config: Config, backbone: str, launch: Lau
         "resumed_at": result.resumed_at,
     }
     if result.extended:
-        facts["extended"] = result.extended
+        facts["extended"] = "; ".join(result.extended)
     if result.anchor_recall is not None:
         facts["boxes that an anchor fits"] = f"{100 * result.anchor_recall:.1f} %"
     if result.warnings:
@@ -118,7 +118,7 @@ def _train(dataset: str, output: str, config: Config, backbone: str, launch: Lau
         speeds = sorted(row.images_per_second for row in rows if row.images_per_second)
         metrics |= {"images_per_second": speeds[len(speeds) // 2]} if speeds else {}
     metrics |= {} if result.anchor_recall is None else {"anchor_recall": result.anchor_recall}
-    metrics |= {"extended": result.extended} if result.extended else {}
+    metrics |= {"extended": "; ".join(result.extended)} if result.extended else {}
     metrics["warnings"] = list(result.warnings)
     record = write_record(output, STEP, seconds, {"bundle": bundle}, metrics, report)
     return TrainedDetector(bundle=bundle, record=record)
