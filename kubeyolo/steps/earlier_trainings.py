@@ -62,8 +62,10 @@ def name_earlier_trainings(spec: TrainingSpec, step: str, dataset: str, command:
     """
     with suppress(KubeyoloError, OSError, ValueError):
         typed = command or (lambda output: command_of(spec, step, dataset, output))
-        identity = identity_of(spec)
         found = earlier_trainings(spec)
+        if not found:
+            return
+        identity = identity_of(spec)
         same = [each for each in found if not changed_keys(each.identity, identity) and not each.is_finished]
         shorter = [each for each in found if is_longer(each.identity, identity)]
         for each in _furthest(same):
@@ -74,10 +76,10 @@ def name_earlier_trainings(spec: TrainingSpec, step: str, dataset: str, command:
                 flush=True,
             )
         for each in _furthest(shorter):
+            state = "finished" if each.is_finished else "unfinished"
             print(
-                f"{step}: a training with the same settings but its length is {'finished' if each.is_finished else ''}"
-                f"{'' if each.is_finished else 'unfinished'} at step {each.step}; this one begins anew. To extend that "
-                f"one {lengths(each.identity, identity)}: {typed(each.uri)}",
+                f"{step}: a training with the same settings but its length is {state} at step {each.step}; this one "
+                f"begins anew. To extend that one {lengths(each.identity, identity)}: {typed(each.uri)}",
                 flush=True,
             )
 

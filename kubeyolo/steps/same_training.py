@@ -14,6 +14,7 @@ from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import join_uri, open_store
+from kubeyolo.training import finite
 from kubeyolo.training.crops import ClassFolder
 from kubeyolo.training.output import is_result_of, unfinished_extension
 from kubeyolo.training.result import read_result
@@ -41,9 +42,10 @@ def finished_training(spec: TrainingSpec, step: str) -> Finished | None:
         except NotFound:
             return False
         now = identity_of(spec, open_manifest(join_uri(spec.output, "bundle")), saved)
-        if not is_result_of(open_store(spec.output), saved, now):
+        store = open_store(spec.output)
+        if not is_result_of(saved, now, store.exists(finite.FILE_NAME), store.uri):
             return False
-        if words := unfinished_extension(open_store(spec.output), saved):
+        if words := unfinished_extension(store, saved):
             print(words, flush=True)
         for line in record.metrics.get("warnings", ()):
             print(f"warning: {line}", flush=True)

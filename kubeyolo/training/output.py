@@ -40,17 +40,23 @@ def is_complete(store: Store, identity: dict[str, Any], spec: TrainingSpec, show
     Raises:
         InputError: It holds a finished run under other conditions.
     """
+    # Looked at first: another process that begins anew removes it after the result.
+    was_not_finite = store.exists(finite.FILE_NAME)
     if not spec.resume or not store.exists(RESULT_NAME) or not store.exists(f"bundle/{MANIFEST_NAME}"):
         return False
     result = parse_result(store.read_bytes(RESULT_NAME), store.uri_of(RESULT_NAME))
-    if not is_result_of(store, result.identity, identity):
+    if not is_result_of(result.identity, identity, was_not_finite, store.uri):
         return False
     try:
         open_bundle(store.uri_of("bundle"))
     except InputError as error:
         show(f"warning: {error}; publishing again from the newest checkpoint")
         return False
-    other = "" if result.code_digest == spec.code_digest else " (of another version: give another output to repeat it)"
+    other = (
+        ""
+        if result.code_digest == spec.code_digest
+        else " (of another version: give another output with --output to repeat it)"
+    )
     show(f"{store.uri}: training is complete{other}, nothing to do")
     for line in result.warnings:
         show(f"warning: {line}")
@@ -59,22 +65,22 @@ def is_complete(store: Store, identity: dict[str, Any], spec: TrainingSpec, show
     return True
 
 
-def is_result_of(store: Store, saved: dict[str, Any], identity: dict[str, Any]) -> bool:
+def is_result_of(saved: dict[str, Any], identity: dict[str, Any], was_not_finite: bool, place: str) -> bool:
     """Tell whether a finished training is the one that is asked for, and not one to be extended or begun anew.
 
     Args:
-        store: The output.
         saved: Identity of the finished training.
         identity: What the weights depend on that are asked for.
+        was_not_finite: Whether an extension of it ended at values that are not finite.
+        place: URI of the output.
 
     Raises:
         InputError: It is another training.
     """
     if not changed_keys(saved, identity):
         return True
-    if is_longer(saved, identity) or store.exists(finite.FILE_NAME):
-        return False
-    refuse_changes(saved, identity, store.uri)
+    if not is_longer(saved, identity) and not was_not_finite:
+        refuse_changes(saved, identity, place)
     return False
 
 

@@ -57,7 +57,9 @@ def parse_result(document: bytes, uri: str) -> TrainingResult:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise InputError(f"{uri}: not the result of a training ({what}); choose another output") from error
+        raise InputError(
+            f"{uri}: not the result of a training ({what}); choose another output with --output"
+        ) from error
 
 
 def read_result(output: str) -> TrainingResult:
