@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from kubeyolo.cli.foreign_options import remedy
+from kubeyolo.cli.foreign_options import remedy, remedy_for_pairs
 from kubeyolo.cli.streams import CLOSED_OUTPUT, discard, lost_output
 from kubeyolo.errors import InterruptedWork, KubeyoloError, WorkError, one_line
 from kubeyolo.output_streams import OUTPUT
@@ -119,6 +119,9 @@ def _usage(error: Any, arguments: Sequence[str]) -> int:
     if type(error).__name__ == "NoSuchOption":
         meant = remedy(error.option_name, path.partition(" ")[2], arguments)
         what = what if meant is None else f"{error.message}{meant}"
+    elif context is not None and what.startswith("Got unexpected extra argument"):
+        options = {option for parameter in context.command.params for option in parameter.opts}
+        what += remedy_for_pairs(path.partition(" ")[2], arguments, options)
     _say(f"{what}; see '{path} --help'")
     return BAD_USAGE
 

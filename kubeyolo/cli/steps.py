@@ -21,6 +21,7 @@ from kubeyolo.cli.options import (
     StrictOption,
     data_pairs,
     sets_of,
+    typed_again,
 )
 from kubeyolo.cli.streams import stored_work
 from kubeyolo.cli.tables import print_record
@@ -86,9 +87,10 @@ def pretrain(
     config = load_config(model, config_file, sets_of(sets))
     images = class_fingerprint(config.pretrain.data) if config.pretrain.data else _dataset_digest(dataset)
     output = output or backbone_output(store, config, images, weights_source())
+    command = typed_again("pretrain", dataset, {"--model": model, "--config": config_file, "--set": sets})
     with stored_work(as_json):
-        record = pretrain_backbone(dataset, output, config).record
-    print_record(record, as_json)
+        record = pretrain_backbone(dataset, output, config, command=command).record
+    print_record(record, as_json, with_warnings=False)
 
 
 def train(
@@ -134,10 +136,13 @@ def train(
     config = load_config(model, config_file, sets_of(sets))
     launch = training_launcher(launcher, None, cluster, sets_of(cluster_sets))
     output = output or training_output(store, config, _dataset_digest(dataset), _pinned(backbone), weights_source())
+    options = {"--model": model, "--backbone": backbone, "--config": config_file, "--set": sets}
+    options |= {"--launcher": "" if launcher == "local" else launcher}
+    command = typed_again("train", dataset, options | {"--cluster": cluster, "--cluster-set": cluster_sets})
     with stored_work(as_json):
         writer = training_writer(launcher)
-        record = step.train(dataset, output, config, backbone, launch=launch, writer=writer).record
-    print_record(record, as_json)
+        outcome = step.train(dataset, output, config, backbone, launch=launch, writer=writer, command=command)
+    print_record(outcome.record, as_json, with_warnings=False)
 
 
 def evaluate(

@@ -116,6 +116,7 @@ def _anchors(manifest: Mapping[str, Any]) -> str:
 def _training(manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
     train = (manifest.get("config") or {}).get("train", {})
     rows = [[key, setting(train[key])] for key in MAIN_SETTINGS if key in train]
+    rows += [["extended", str(line)] for line in (manifest.get("metrics") or {}).get("extended", ())]
     if dataset:
         rows += [["data set", str(dataset.get("name", ""))], ["data set digest", str(dataset.get("digest", ""))]]
     if manifest.get("parent"):

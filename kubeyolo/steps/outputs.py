@@ -17,7 +17,7 @@ from kubeyolo.storage.uri import join_uri
 from kubeyolo.training.spec import TrainingSpec, training_identity
 
 _DIGITS = 12
-_GATES = {"min_ap"}
+GATES = {"min_ap"}
 """Settings that judge a result and do not change it."""
 
 
@@ -50,7 +50,7 @@ def result_output(
         code: Digest of the source.
     """
     settings = {
-        name: {key: value for key, value in values.items() if key not in _GATES} for name, values in sections.items()
+        name: {key: value for key, value in values.items() if key not in GATES} for name, values in sections.items()
     }
     identity = {**digests, **settings, "code": code, "packages": results_versions()}
     return _place(store, f"results/{step}", model, identity)

@@ -10,7 +10,7 @@ from kubeyolo.bundle import bundle_reference
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import WorkError
 from kubeyolo.source import weights_source
-from kubeyolo.steps.record import Stopwatch, finished, write_record, write_report
+from kubeyolo.steps.record import Finished, Stopwatch, write_record, write_report
 from kubeyolo.storage.claim import claimed
 from kubeyolo.storage.uri import join_uri, read_document
 
@@ -26,7 +26,12 @@ class PretrainedBackbone:
 
 
 def pretrain_backbone(
-    dataset: str, output: str, config: Config, begin: Callable[[], None] | None = None, fingerprint: str = ""
+    dataset: str,
+    output: str,
+    config: Config,
+    begin: Callable[[], None] | None = None,
+    fingerprint: str = "",
+    command: Callable[[str], str] | None = None,
 ) -> PretrainedBackbone:
     """Pretrain the backbone of a detector as a classifier.
 
@@ -38,6 +43,7 @@ def pretrain_backbone(
             Nothing is done when ``pretrain.enabled`` is false.
         begin: Called once no other process works in ``output``, before anything is changed there.
         fingerprint: Fingerprint that the images of ``pretrain.data`` had when the run began; empty if not known.
+        command: Gives the command line that pretrains at another output; by default it is made of the settings.
 
     Raises:
         InputError: The images cannot be used.
@@ -46,10 +52,23 @@ def pretrain_backbone(
     with claimed(output) as claim:
         if begin is not None:
             begin()
-        known = finished(output, STEP)
+        known = _known(dataset, output, config, command)
         if known is not None:
             return PretrainedBackbone(backbone=known.record.outputs["backbone"], record=known.reference)
         return _pretrain(dataset, output, config, fingerprint, claim.writer)
+
+
+def _known(dataset: str, output: str, config: Config, command: Callable[[str], str] | None) -> Finished | None:
+    """Return the record of this pretraining where it is finished; else name one that it could go on with."""
+    from kubeyolo.steps.earlier_trainings import name_earlier_trainings
+    from kubeyolo.steps.same_training import finished_training
+    from kubeyolo.training.spec import TrainingSpec
+
+    spec = TrainingSpec(task="backbone", dataset=config.pretrain.data or dataset, output=output, config=config)
+    known = finished_training(spec, STEP)
+    if known is None and config.pretrain.enabled:
+        name_earlier_trainings(spec, STEP, dataset, command)
+    return known
 
 
 def _pretrain(dataset: str, output: str, config: Config, fingerprint: str, writer: str) -> PretrainedBackbone:
@@ -81,8 +100,8 @@ def _pretrain(dataset: str, output: str, config: Config, fingerprint: str, write
     launch_training(spec)
     if images and fingerprint and class_fingerprint(images) != fingerprint:
         raise WorkError(f"{images}: the images changed after the run began; run it again")
-    rows = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME))).of("pretrain")
     result = read_result(output)
+    rows = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME))).until(result.steps).of("pretrain")
     seconds = result.seconds
     accuracies = [row.accuracy for row in rows if row.accuracy is not None]
     accuracy = accuracies[-1] if accuracies else None
@@ -92,9 +111,11 @@ def _pretrain(dataset: str, output: str, config: Config, fingerprint: str, write
         **config.pretrain.model_dump(mode="json", exclude={"enabled", "data"}),
         "seconds": seconds,
         "warnings": result.warnings,
+        **({"extended": "; ".join(result.extended)} if result.extended else {}),
     }
     report = write_report(output, pretraining_report([row.model_dump(exclude_none=True) for row in rows], facts))
     metrics: dict[str, Any] = {"enabled": True, "steps": rows[-1].step if rows else 0}
+    metrics |= {"extended": "; ".join(result.extended)} if result.extended else {}
     if rows and rows[-1].loss is not None:
         metrics["loss"] = rows[-1].loss
     if accuracy is not None:

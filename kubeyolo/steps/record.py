@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +45,26 @@ def write_report(output: str, html: str) -> str:
 
 
 def write_record(
-    output: str, step: str, seconds: float, outputs: Mapping[str, str], metrics: Mapping[str, Any], report: str = ""
+    output: str,
+    step: str,
+    seconds: float,
+    outputs: Mapping[str, str],
+    metrics: Mapping[str, Any],
+    report: str = "",
+    conditions: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a step's record, after everything else of the step, and return its reference.
 
     Where another process has written one of the same outputs in the meantime, that one stays: others may refer to it.
     """
-    record = StepRecord(step=step, seconds=seconds, outputs=dict(outputs), metrics=dict(metrics), report=report)
+    record = StepRecord(
+        step=step,
+        seconds=seconds,
+        outputs=dict(outputs),
+        metrics=dict(metrics),
+        report=report,
+        conditions=dict(conditions or {}),
+    )
     document = record.model_dump_json(indent=1).encode()
     store, uri = open_store(output), join_uri(output, RECORD_NAME)
     while not store.create_bytes(RECORD_NAME, document):
@@ -78,10 +91,15 @@ def read_record(reference: str) -> StepRecord:
     return parse_record(document, uri)
 
 
-def finished(output: str, step: str) -> Finished | None:
+def finished(output: str, step: str, is_same: Callable[[StepRecord], bool] | None = None) -> Finished | None:
     """Return the record of a step whose result lies whole at its output, or None when it has to work.
 
     Whole means: the record is there, and the report, and all that its outputs refer to with all of its files.
+
+    Args:
+        output: URI of the output.
+        step: Name of the step.
+        is_same: Tells whether a whole result is that of the work that is asked for; refuses what must stay.
 
     Raises:
         InputError: The store cannot be used, or it has to work and the output cannot be written.
@@ -92,7 +110,7 @@ def finished(output: str, step: str) -> Finished | None:
         record = _read(document)
     except NotFound:
         record = None
-    if record is None or not _is_complete(record, step, store):
+    if record is None or not _is_complete(record, step, store) or not (is_same is None or is_same(record)):
         store.check_writable()
         return None
     print(f"{step}: the result of the same work is at {store.uri}, nothing to do", flush=True)

@@ -60,6 +60,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     if is_complete(store, identity, spec, show):
         return
     state = state_to_continue(store, identity, spec, distribution.is_first, show)
+    identity = identity if state is None else state.identity
     train = spec.config.train
     split = dataset.split("train")
     loader = Loader(

@@ -189,8 +189,9 @@ def schedule_warnings(train: TrainConfig, augment: AugmentConfig, steps_per_epoc
         warnings.append(
             f"the warm-up of {warmup} steps (train.warmup_epochs = {train.warmup_epochs:g}, at least "
             f"train.warmup_steps = {train.warmup_steps}) does not end within the training of {_steps(steps)}: the "
-            f"learning rate rises to {reached:.3g} of train.lr = {train.lr:g}; train for more epochs, or lower both "
-            "keys."
+            f"learning rate rises to {reached:.3g} of train.lr = {train.lr:g}; train for more epochs (from "
+            f"train.max_epoch = {warmup // steps_per_epoch + 1} on), lower both keys, or leave the warm-up out by "
+            "train.warmup_epochs = 0."
         )
     missed = [epoch for epoch in train.lr_epochs if epoch >= epochs]
     if train.lr_scheduler == "exponential" and missed:
@@ -201,9 +202,10 @@ def schedule_warnings(train: TrainConfig, augment: AugmentConfig, steps_per_epoc
             f"{epochs}."
         )
     if augment.close_mosaic >= epochs and (augment.mosaic or augment.mixup):
+        off = " and ".join(f"augment.{name} = 0" for name in ("mosaic", "mixup") if getattr(augment, name))
         warnings.append(
             f"augment.close_mosaic = {augment.close_mosaic} leaves mosaic and mixup out of all {epochs} epochs "
-            f"(train.max_epoch); set it below {epochs}, or augment.mosaic = 0 if that is meant."
+            f"(train.max_epoch); set it below {epochs}, or {off} if that is meant."
         )
     return warnings
 

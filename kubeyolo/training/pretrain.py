@@ -27,6 +27,7 @@ from kubeyolo.training.crops import (
     object_crops,
     validation_batches,
 )
+from kubeyolo.training.extension import EXTENDED, pair_option
 from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.growth import growth_warnings, usual_sizes, weight_sizes
 from kubeyolo.training.history import HistoryRow
@@ -100,6 +101,7 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
     if is_complete(store, identity, spec, show):
         return
     state = state_to_continue(store, identity, spec, True, show)
+    identity = identity if state is None else state.identity
     crops, held_out = source.crops()
     show(f"pretraining on {len(crops)} crops of {len(source.classes)} classes, {len(held_out)} held out")
     config = spec.config
@@ -114,6 +116,7 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
     batches = CropBatches(crops, config.pretrain, config.augment, config.train.seed)
     network = Classifier(config.model, source.outputs, config.train.seed)
     steps = _total_steps(config, batches.steps_per_epoch)
+    _say_if_no_longer(identity, config, steps, batches.steps_per_epoch, show)
     engine = _build_engine(Engine, network, source.outputs, config, steps)
     sizes = usual_sizes(network)
     accuracy = _Accuracy(network, held_out, config, show)
@@ -194,6 +197,22 @@ def _build_engine(engine: type, network: Classifier, num_classes: int, config: C
 
 def _total_steps(config: Config, steps_per_epoch: int) -> int:
     return min(config.pretrain.max_epoch * steps_per_epoch, config.pretrain.max_steps)
+
+
+def _say_if_no_longer(identity: dict[str, Any], config: Config, steps: int, steps_per_epoch: int, show: Print) -> None:
+    """Say what to raise where an extension adds no step because the other length ends the training."""
+    last = identity.get(EXTENDED, [{"step": -1}])[-1]
+    if last["step"] == steps:
+        epochs, longest = config.pretrain.max_epoch, config.pretrain.max_steps
+        other = (
+            pair_option("pretrain.max_steps", epochs * steps_per_epoch)
+            if longest == steps
+            else pair_option("pretrain.max_epoch", -(-longest // steps_per_epoch))
+        )
+        show(
+            f"warning: no step is added: of pretrain.max_epoch = {epochs} ({steps_per_epoch} steps each) and "
+            f"pretrain.max_steps = {longest} the shorter one counts; add {other}"
+        )
 
 
 def _manifest(spec: TrainingSpec, source: _Source, accuracy: float) -> BundleManifest:
