@@ -16,6 +16,10 @@ SECOND_SECONDS = 0.5
 
 _SAME_ORDER_SECONDS = 2.0
 
+_ALWAYS = (signal.SIGINT, signal.SIGTERM)
+# The last three are what batch systems announce the end of a job's time with; left alone they kill the process.
+_UNLESS_IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+
 Handler = Callable[[int, FrameType | None], Any]
 
 
@@ -31,12 +35,11 @@ class StopSignal(KeyboardInterrupt):
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals that tell this process to end: SIGINT, SIGTERM, and SIGHUP where it is not ignored.
+    """Return the signals that tell this process to end: SIGINT, SIGTERM, and of the others those it does not ignore.
 
     ``nohup`` starts a program with SIGHUP ignored, so that it outlives its terminal.
     """
-    always = (signal.SIGINT, signal.SIGTERM)
-    return always if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (*always, signal.SIGHUP)
+    return _ALWAYS + tuple(number for number in _UNLESS_IGNORED if signal.getsignal(number) != signal.SIG_IGN)
 
 
 def install(handler: Handler | signal.Handlers) -> dict[signal.Signals, Any]:

@@ -29,9 +29,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_a_sighup_that_nohup_has_ignored_is_left_alone() -> None:
-    assert set(stop_signals.stop_signals()) == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    batch = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU}
+    assert set(stop_signals.stop_signals()) == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *batch}
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    assert set(stop_signals.stop_signals()) == {signal.SIGINT, signal.SIGTERM}
+    assert set(stop_signals.stop_signals()) == {signal.SIGINT, signal.SIGTERM, *batch}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from kubeyolo.exits import INSTALLED_CODE, UTF8_OUTPUT, ending, is_killed
 from kubeyolo.memory import killed_by_somebody, killed_for_memory, memory_kills
 from kubeyolo.runs.interrupt import CONTINUES, Interruption, end_step_processes
+from kubeyolo.storage.workspace import temporary_folder
 
 _TAIL_LINES = 20
 
@@ -63,12 +63,12 @@ def _run(command: Sequence[str], variables: Mapping[str, str], end: StepEnd) -> 
     before = memory_kills()
     # What a step leaves that is killed goes with the folder.
     with (
-        tempfile.TemporaryDirectory(prefix="kubeyolo-step-", ignore_cleanup_errors=True) as temporary,
+        temporary_folder("step") as temporary,
         subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **UTF8_OUTPUT, **INSTALLED_CODE, **variables, "TMPDIR": temporary},
+            env={**os.environ, **UTF8_OUTPUT, **INSTALLED_CODE, **variables, "TMPDIR": str(temporary)},
             encoding="utf-8",
             errors="backslashreplace",
             bufsize=1,

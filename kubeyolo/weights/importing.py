@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from kubeyolo.models.anchors import given_anchors
 from kubeyolo.models.facts import Anchors, ModelFacts
 from kubeyolo.models.registry import model_facts
 from kubeyolo.storage.integrity import sha256_file
+from kubeyolo.storage.workspace import temporary_folder
 from kubeyolo.weights.batch_norm import move_eps
 from kubeyolo.weights.class_file import ClassFile
 from kubeyolo.weights.darknet import darknet_classes, float_count, read_darknet
@@ -129,8 +129,8 @@ def import_weights(
         bn_eps=bn_eps,
         config={"imported": {"file": file.name, "sha256": sha256_file(file), "layout": fitted.layout}},
     )
-    with tempfile.TemporaryDirectory(prefix="kubeyolo-weights-") as folder:
-        path = Path(folder) / WEIGHTS
+    with temporary_folder("weights") as folder:
+        path = folder / WEIGHTS
         write_safetensors(path, _finite(fitted), {})
         bundle = publish_bundle(output, manifest, {WEIGHTS: path})
     return ImportedWeights(

@@ -56,7 +56,7 @@ def wait_for_work(folder: Path) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGXCPU])
 def test_a_command_that_is_told_to_end_leaves_nothing(start: Any, tmp_path: Path, number: signal.Signals) -> None:
     with start("60") as process:
         wait_for_work(tmp_path)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from kubeyolo.errors import WorkError
+from kubeyolo.stop_signals import stop_signals
 from kubeyolo.storage.claim import CLAIM_NAME, claimed
 from kubeyolo.storage.uri import open_store
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint
@@ -126,7 +127,7 @@ def test_a_loss_that_is_not_finite_stops_before_a_checkpoint_and_names_the_step(
 @pytest.fixture
 def signals() -> Iterator[None]:
     """Restore who takes the signals."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in stop_signals()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -143,7 +144,7 @@ class TellingEngine(CountingEngine):
         return super().train(images, labels)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_writes_a_checkpoint_after_the_step(tmp_path: Path, signals: None, number: signal.Signals) -> None:
     stop, engine = StopRequest(), TellingEngine()
     engine.number = number
