@@ -16,7 +16,8 @@ from typing import Any
 from kubeyolo.catalogue import STEPS
 from kubeyolo.config.load import load_config
 from kubeyolo.data.dataset import open_dataset
-from kubeyolo.errors import KubeyoloError
+from kubeyolo.errors import InputError, KubeyoloError
+from kubeyolo.steps.outputs import is_named_after_training
 from kubeyolo.steps.same_training import identity_of
 from kubeyolo.steps.settings import sections_of
 from kubeyolo.storage.base import Store, StoredObject
@@ -29,7 +30,6 @@ from kubeyolo.training.spec import TrainingSpec
 Command = Callable[[str], str]
 """From the URI of an output to the command line that works there."""
 
-_ROOMS = frozenset({"backbones", "trainings"})
 _MOST_READ = 32
 _CHECKPOINT = re.compile(rf"([^/]+)/{checkpoints.FOLDER}/step-(\d{{8}})/{re.escape(checkpoints.MANIFEST_NAME)}")
 
@@ -49,6 +49,11 @@ class EarlierTraining:
     identity: Mapping[str, Any]
     step: int
     is_finished: bool
+
+    @property
+    def copy(self) -> str:
+        """URI of a copy that may be extended: the place itself has the name of its length."""
+        return f"{self.uri}-from-step-{self.step}"
 
 
 def name_earlier_trainings(spec: TrainingSpec, step: str, dataset: str, command: Command | None = None) -> None:
@@ -79,7 +84,8 @@ def name_earlier_trainings(spec: TrainingSpec, step: str, dataset: str, command:
             state = "finished" if each.is_finished else "unfinished"
             print(
                 f"{step}: a training with the same settings but its length is {state} at step {each.step}; this one "
-                f"begins anew. To extend that one {lengths(each.identity, identity)}: {typed(each.uri)}",
+                f"begins anew. To extend a copy of that one {lengths(each.identity, identity)}: "
+                f"{copy_command(each)} && {typed(each.copy)}",
                 flush=True,
             )
 
@@ -90,17 +96,17 @@ def earlier_trainings(spec: TrainingSpec) -> list[EarlierTraining]:
     The store is listed once. None are returned where the place is not one that is named after the training, or holds
     something already. What cannot be read is left out.
     """
-    parent, name = split_uri(spec.output)
-    named = re.compile(rf"{re.escape(spec.config.model)}-[0-9a-f]{{12}}")
-    if split_uri(parent)[1] not in _ROOMS or not named.fullmatch(name):
+    model = spec.config.model
+    if not is_named_after_training(spec.output, model):
         return []
+    parent, name = split_uri(spec.output)
     room = open_store(parent)
     newest: dict[str, int] = {}
     finished: set[str] = set()
     written: dict[str, float] = {}
     for stored in room.list():
         folder = stored.key.partition("/")[0]
-        if not named.fullmatch(folder):
+        if not is_named_after_training(room.uri_of(folder), model):
             continue
         match = _CHECKPOINT.fullmatch(stored.key)
         if match:
@@ -130,6 +136,33 @@ def command_of(spec: TrainingSpec, step: str, dataset: str, output: str) -> str:
         if value != usual[section][key]
     ]
     return " ".join([shlex.join(parts), *pairs, shlex.join(["--output", output])])
+
+
+def refuse_extension(spec: TrainingSpec) -> None:
+    """Refuse to extend a training whose place has the name of its settings: whatever asks for those finds it there.
+
+    Raises:
+        InputError: The output is such a place, and holds a shorter training of otherwise the same settings.
+    """
+    if not is_named_after_training(spec.output, spec.config.model):
+        return
+    store = open_store(spec.output)
+    newest = checkpoints.newest_manifest(store)
+    if newest is None:
+        return
+    found = EarlierTraining(store.uri, newest.identity, newest.step, False)
+    identity = identity_of(spec)
+    if is_longer(found.identity, identity):
+        raise InputError(
+            f"{store.uri}: has the name of a training of its present length, which pipelines find by it; to extend it "
+            f"{lengths(found.identity, identity)}, copy it first: {copy_command(found)}; then run the same command "
+            f"with {shlex.join(['--output', found.copy])}"
+        )
+
+
+def copy_command(found: EarlierTraining) -> str:
+    """Return the command line that copies a training to where it may be extended."""
+    return shlex.join(["kubeyolo", "copy", found.uri, found.copy])
 
 
 def _read(store: Store, newest: int | None, is_finished: bool) -> Iterable[EarlierTraining]:

@@ -11,7 +11,6 @@ from kubeyolo.config.schema import Config
 from kubeyolo.errors import WorkError
 from kubeyolo.source import weights_source
 from kubeyolo.steps.record import Finished, Stopwatch, write_record, write_report
-from kubeyolo.storage.claim import claimed
 from kubeyolo.storage.uri import join_uri, read_document
 
 STEP = "pretrain_backbone"
@@ -49,26 +48,18 @@ def pretrain_backbone(
         InputError: The images cannot be used.
         WorkError: The training process failed, or the images changed since the run began.
     """
-    with claimed(output) as claim:
-        if begin is not None:
-            begin()
-        known = _known(dataset, output, config, command)
-        if known is not None:
-            return PretrainedBackbone(backbone=known.record.outputs["backbone"], record=known.reference)
-        return _pretrain(dataset, output, config, fingerprint, claim.writer)
-
-
-def _known(dataset: str, output: str, config: Config, command: Callable[[str], str] | None) -> Finished | None:
-    """Return the record of this pretraining where it is finished; else name one that it could go on with."""
-    from kubeyolo.steps.earlier_trainings import name_earlier_trainings
-    from kubeyolo.steps.same_training import finished_training
+    from kubeyolo.steps.earlier_trainings import name_earlier_trainings, refuse_extension
+    from kubeyolo.steps.same_training import claimed_unless_finished
     from kubeyolo.training.spec import TrainingSpec
 
     spec = TrainingSpec(task="backbone", dataset=config.pretrain.data or dataset, output=output, config=config)
-    known = finished_training(spec, STEP)
-    if known is None and config.pretrain.enabled:
-        name_earlier_trainings(spec, STEP, dataset, command)
-    return known
+    with claimed_unless_finished(spec, STEP, begin) as held:
+        if isinstance(held, Finished):
+            return PretrainedBackbone(backbone=held.record.outputs["backbone"], record=held.reference)
+        if config.pretrain.enabled:
+            refuse_extension(spec)
+            name_earlier_trainings(spec, STEP, dataset, command)
+        return _pretrain(dataset, output, config, fingerprint, held.writer)
 
 
 def _pretrain(dataset: str, output: str, config: Config, fingerprint: str, writer: str) -> PretrainedBackbone:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubeyolo.bundle import MANIFEST_NAME as BUNDLE_NAME
 from kubeyolo.catalogue import STEPS
+from kubeyolo.data.manifest import MANIFEST_NAME as DATASET_NAME
 from kubeyolo.errors import InputError
 from kubeyolo.events import RECORD_NAME, REPORT_NAME, StepRecord, parse_record
 from kubeyolo.storage.base import NotFound, Store
@@ -15,6 +17,9 @@ from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.reference import check_pinned, pin, split_reference
 from kubeyolo.storage.uri import join_uri, open_store, read_document, write_document
 from kubeyolo.whole import is_whole
+
+_OTHERS = {DATASET_NAME: "a data set", BUNDLE_NAME: "a bundle"}
+"""What a folder holds by the name of its manifest."""
 
 
 class Stopwatch:
@@ -102,7 +107,8 @@ def finished(output: str, step: str, is_same: Callable[[StepRecord], bool] | Non
         is_same: Tells whether a whole result is that of the work that is asked for; refuses what must stay.
 
     Raises:
-        InputError: The store cannot be used, or it has to work and the output cannot be written.
+        InputError: The store cannot be used, the output holds something else, or it has to work and the output cannot
+            be written.
     """
     store = open_store(output)
     try:
@@ -110,11 +116,21 @@ def finished(output: str, step: str, is_same: Callable[[StepRecord], bool] | Non
         record = _read(document)
     except NotFound:
         record = None
+    _refuse_others(store, step, record)
     if record is None or not _is_complete(record, step, store) or not (is_same is None or is_same(record)):
         store.check_writable()
         return None
     print(f"{step}: the result of the same work is at {store.uri}, nothing to do", flush=True)
     return Finished(record, pin(store.uri_of(RECORD_NAME), sha256_bytes(document)))
+
+
+def _refuse_others(store: Store, step: str, record: StepRecord | None) -> None:
+    """Refuse an output that is the place of something else, which the step would write over."""
+    held = f"the result of {record.step}" if record is not None and record.step in STEPS and record.step != step else ""
+    for name, what in _OTHERS.items():
+        held = what if store.exists(name) else held
+    if held:
+        raise InputError(f"{store.uri}: holds {held}; choose another output with --output")
 
 
 def _is_complete(record: StepRecord, step: str, store: Store) -> bool:

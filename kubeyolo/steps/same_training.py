@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kubeyolo.bundle import WEIGHTS, BundleManifest, open_manifest
@@ -11,6 +13,7 @@ from kubeyolo.errors import InputError
 from kubeyolo.events import StepRecord
 from kubeyolo.steps.record import Finished, finished
 from kubeyolo.storage.base import NotFound
+from kubeyolo.storage.claim import Claim, claimed
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import join_uri, open_store
@@ -52,6 +55,34 @@ def finished_training(spec: TrainingSpec, step: str) -> Finished | None:
         return True
 
     return finished(spec.output, step, is_same)
+
+
+@contextmanager
+def claimed_unless_finished(
+    spec: TrainingSpec, step: str, begin: Callable[[], None] | None = None, writer: str = ""
+) -> Iterator[Finished | Claim]:
+    """Hold the output of a training for the block, and give the claim, or else the record of the finished training.
+
+    Where it is finished nothing is claimed, as nothing is written: the store may be read-only.
+
+    Args:
+        spec: The training run.
+        step: ``train`` or ``pretrain_backbone``.
+        begin: Called once no other process works in the output, before anything is changed there.
+        writer: Name of the job that trains, when it outlives this process and is taken up again.
+
+    Raises:
+        InputError: The output holds something else, or cannot be written.
+    """
+    begin = begin or (lambda: None)
+    known = finished_training(spec, step)
+    if known is not None:
+        begin()
+        yield known
+        return
+    with claimed(spec.output, writer) as claim:
+        begin()
+        yield finished_training(spec, step) or claim
 
 
 def identity_of(

@@ -10,7 +10,6 @@ from kubeyolo.bundle import bundle_reference
 from kubeyolo.config.schema import Config
 from kubeyolo.source import weights_source
 from kubeyolo.steps.record import Finished, write_record, write_report
-from kubeyolo.storage.claim import claimed
 from kubeyolo.storage.uri import join_uri, read_document
 
 if TYPE_CHECKING:
@@ -56,28 +55,17 @@ def train(
         InputError: The data set or the backbone cannot be used, or ``output`` holds another training.
         WorkError: A training process failed; the message ends with what it said last.
     """
-    with claimed(output, writer) as claim:
-        if begin is not None:
-            begin()
-        known = _known(dataset, output, config, backbone, command)
-        if known is not None:
-            return TrainedDetector(bundle=known.record.outputs["bundle"], record=known.reference)
-        return _train(dataset, output, config, backbone, launch, claim.writer)
-
-
-def _known(
-    dataset: str, output: str, config: Config, backbone: str, command: Callable[[str], str] | None
-) -> Finished | None:
-    """Return the record of this training where it is finished; else name one that it could go on with."""
-    from kubeyolo.steps.earlier_trainings import name_earlier_trainings
-    from kubeyolo.steps.same_training import finished_training
+    from kubeyolo.steps.earlier_trainings import name_earlier_trainings, refuse_extension
+    from kubeyolo.steps.same_training import claimed_unless_finished
     from kubeyolo.training.spec import TrainingSpec
 
     spec = TrainingSpec(dataset=dataset, output=output, config=config, backbone=backbone or None)
-    known = finished_training(spec, STEP)
-    if known is None:
+    with claimed_unless_finished(spec, STEP, begin, writer) as held:
+        if isinstance(held, Finished):
+            return TrainedDetector(bundle=held.record.outputs["bundle"], record=held.reference)
+        refuse_extension(spec)
         name_earlier_trainings(spec, STEP, dataset, command)
-    return known
+        return _train(dataset, output, config, backbone, launch, held.writer)
 
 
 def _train(

@@ -133,6 +133,9 @@ def refuse_changes(saved: dict[str, Any], now: dict[str, Any], place: str) -> No
     Raises:
         InputError: Names the first key that changed, both values and the remedy.
     """
+    if (task := saved.get("task")) != now.get("task"):
+        what = "the pretraining of a backbone" if task == "backbone" else "the training of a detector"
+        raise InputError(f"{place}: holds {what}; choose another output with --output")
     if is_shorter(saved, now):
         shorter = [key for key in changed_keys(saved, now) if now[key] < saved[key]]
         was = " and ".join(f"{key} = {saved[key]}" for key in shorter)

@@ -294,11 +294,22 @@ def test_a_shorter_training_is_named_and_extended_as_typed(terminal: Terminal, s
     terminal.trainings.stops_at = None
     asked = terminal.type(f"{line}20")
     state = "unfinished at step 4" if stops_at else "finished at step 10"
-    said = re.search(rf"{state}; .* To extend that one from 10 to 20 epochs: (.+)", asked.text)
+    said = re.search(rf"{state}; .* To extend a copy of that one from 10 to 20 epochs: (.+) && (.+)", asked.text)
     assert asked.code == 0 and said, asked.text
-    outcome = terminal.type(said[1])
+    assert terminal.type(said[1]).code == 0
+    outcome = terminal.type(said[2])
     assert outcome.code == 0 and f"extending from 10 to 20 epochs at step {stops_at or 10}" in outcome.text
-    assert terminal.trainings.started[-1].output == terminal.trainings.started[0].output
+    # The place of the shorter one is as it was.
+    assert terminal.type(f"{line}10").code == 0
+    place = terminal.trainings.started[0].output
+    refused = terminal.type(f"{line}20 --output {shlex.quote(place)}")
+    said = re.search(
+        r"to extend it from 10 to 20 epochs, copy it first: (.+); then .* with (--output .+)", refused.text
+    )
+    assert refused.code == 2 and said, refused.text
+    assert terminal.type(said[1]).code == 0
+    assert terminal.type(f"{line}20 {said[2]}").code == 0
+    assert open_bundle(f"{place}/bundle").manifest.metrics.get("extended") is None
 
 
 def test_the_command_of_a_step_of_a_pipeline_is_made_of_its_settings(
