@@ -20,7 +20,7 @@ from kubeyolo.errors import InterruptedWork, KubeyoloError, WorkError, one_line
 from kubeyolo.output_streams import OUTPUT
 from kubeyolo.stop_signals import StopOrder
 from kubeyolo.storage.cache import cache_folder
-from kubeyolo.storage.file_errors import machine_error, missing_current_folder
+from kubeyolo.storage.file_errors import machine_error, missing_current_folder, system_error
 
 DEBUG = "KUBEYOLO_DEBUG"
 """Environment variable that prints the stack of an error."""
@@ -57,9 +57,10 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str], order: St
     except (OSError, SystemExit) as error:
         return _system(error, arguments)
     except Exception as error:
-        log = _log(arguments)
-        _say(f"unexpected {type(error).__name__}: {error}; the stack is in {log}")
-        return UNEXPECTED
+        log, system = _log(arguments), system_error(error)
+        known = machine_error(system) if system else None
+        _say(str(known) if known else f"unexpected {type(error).__name__}: {error}; the stack is in {log}")
+        return known.exit_code if known else UNEXPECTED
     if result == INTERRUPTED:
         _say(_interrupted(order))
     lost = lost_output() if not result else ""

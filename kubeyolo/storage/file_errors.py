@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kubeyolo.errors import InputError, KubeyoloError, WorkError
+from kubeyolo.memory import is_lack_of_memory
 from kubeyolo.storage.base import PART_SUFFIX, NotFound
 from kubeyolo.storage.cache import CACHE, cache_root
 
@@ -87,9 +88,9 @@ def machine_errors(folder: Path, work: Path | None = None) -> Iterator[None]:
         yield
     except Exception as raised:
         error = system_error(raised)
-        if error is None or (
-            error.errno == errno.ENOSPC and not error.filename and not _is_full(folder, _LARGEST_FILE)
-        ):
+        if error is None or error.errno == errno.ENOMEM:
+            raise  # Whoever started the work knows what to lower.
+        if error.errno == errno.ENOSPC and not error.filename and not _is_full(folder, _LARGEST_FILE):
             raise  # The disk of something else.
         written = None
         if work is not None:
@@ -106,14 +107,14 @@ def system_error(error: Exception) -> OSError | None:
     """Return an error of the system: itself, or what a library that is not written in Python says of one."""
     if isinstance(error, OSError):
         return error
-    # What C++ says, and MindSpore passes on.
-    if isinstance(error, MemoryError) or "std::bad_alloc" in str(error):
+    if isinstance(error, KubeyoloError):
+        return None  # It has said it already.
+    if is_lack_of_memory(f"{type(error).__name__}: {error}"):
         return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     number = _RUST_NUMBER.search(str(error))
     if number:
         return OSError(int(number[1]), os.strerror(int(number[1])))
-    # Not of our own, which has said it already.
-    if not isinstance(error, KubeyoloError) and os.strerror(errno.ENOSPC) in str(error):
+    if os.strerror(errno.ENOSPC) in str(error):
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return None
 

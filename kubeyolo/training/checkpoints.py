@@ -144,8 +144,8 @@ def newest_checkpoint(store: Store, warn: Warn) -> TrainingState | None:
 
 def newest_step(store: Store) -> int | None:
     """Return the step of the newest checkpoint that is complete; None when there is none. Its content is not read."""
-    manifest = newest_manifest(store)
-    return None if manifest is None else manifest.step
+    keys = {stored.key for stored in store.list(FOLDER)}
+    return max((step for step in _steps(store) if f"{checkpoint_key(step)}/{MANIFEST_NAME}" in keys), default=None)
 
 
 def newest_manifest(store: Store) -> CheckpointManifest | None:

@@ -73,13 +73,13 @@ def _run(path: Path, distribution: Distribution, stop: StopRequest) -> tuple[int
             return error.exit_code, f"{error}; {memory_remedy(spec.config, spec.task)}"
         return error.exit_code, str(error)
     except Exception as error:  # noqa: BLE001 - the last resort: one line for the user, the rest for the log
+        name, lacks_memory = type(error).__name__, is_lack_of_memory(f"{type(error).__name__}: {error}")
         system = system_error(error)
-        known = machine_error(system) if system else None
+        known = machine_error(system) if system and not lacks_memory else None
         if known is not None:
             logger.debug("training failed", exc_info=True)
             return known.exit_code, str(known)
         traceback.print_exc()
-        name, lacks_memory = type(error).__name__, is_lack_of_memory(f"{type(error).__name__}: {error}")
         what = f"{name}: {_telling_line(str(error), lacks_memory)}".removesuffix(": ")
         if spec is not None and lacks_memory:
             return 1, f"out of memory ({what}); {memory_remedy(spec.config, spec.task)}"
