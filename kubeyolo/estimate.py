@@ -93,11 +93,11 @@ class RunEstimate:
     def words(self) -> tuple[str, ...]:
         """Return the estimate as plain lines, with no more digits than it is good for."""
         steps = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in self.seconds.items() if seconds)
-        memory, loader = _size(self.memory), _size(self.loader_memory)
+        memory, loader = size_words(self.memory), size_words(self.loader_memory)
         return (
             f"about {self.span} on {self.hardware} with no other load: {steps}",
             f"about {memory} of memory per training process, and {loader} for its data workers",
-            f"about {_size(self.disk)} in the store",
+            f"about {size_words(self.disk)} in the store",
             *self.caveats,
         )
 
@@ -156,6 +156,29 @@ def estimate_run(
         hardware=_count(run.cores * nodes, "core") if device == "CPU" else _count(processes, f"{device} card"),
         caveats=tuple(line for line, applies in caveats.items() if applies),
     )
+
+
+def detector_memory(facts: ModelFacts, config: Config, images: int, classes: int) -> int:
+    """Return the peak bytes that a process which trains a detector takes, with its data workers and cached images.
+
+    The memory of an accelerator's card is not counted.
+
+    Args:
+        facts: Of the model.
+        config: Of the training.
+        images: Number of training images.
+        classes: Number of classes.
+    """
+    device = config.train.device_target
+    run = _Run(facts=facts, config=config, images={"train": images}, processes=1, device=device, cores=1, nodes=1)
+    return round(run.detector_memory(classes) if device == "CPU" else PROCESS_BYTES) + run.loader_memory()
+
+
+def backbone_memory(facts: ModelFacts, config: Config) -> int:
+    """Return the peak bytes that a process which pretrains a backbone takes, without its crops; see above."""
+    device = config.train.device_target
+    run = _Run(facts=facts, config=config, images={}, processes=1, device=device, cores=1, nodes=1)
+    return round(run.backbone_memory() if device == "CPU" else PROCESS_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,16 +272,25 @@ class _Run:
 
         Activations grow with width, multiply-adds with its square.
         """
-        facts, train, pretrain = self.facts, self.config.train, self.config.pretrain
-        activations = ACTIVATION_BYTES * math.sqrt(facts.multiply_adds) / facts.image_size
+        detector, backbone = self.detector_memory(classes), self.backbone_memory()
+        return max(detector, backbone) if self.config.pretrain.enabled else detector
+
+    def detector_memory(self, classes: int) -> int:
+        facts, train = self.facts, self.config.train
         # About ten float32 values of the loss for each one of the head.
         head = sum(40 * facts.anchors_per_level * (5 + classes) / stride**2 for stride in facts.strides)
-        detector = (
-            PARAMETER_BYTES * facts.parameters + (activations + head) * train.per_batch_size * train.image_size**2
-        )
-        backbone = BACKBONE_SHARE * PARAMETER_BYTES * facts.parameters
-        backbone += activations * pretrain.per_batch_size * pretrain.image_size**2
-        return round(PROCESS_BYTES + max(detector, backbone if pretrain.enabled else 0))
+        pixels = train.per_batch_size * train.image_size**2
+        return round(PROCESS_BYTES + PARAMETER_BYTES * facts.parameters + (self._activations() + head) * pixels)
+
+    def backbone_memory(self) -> int:
+        pretrain = self.config.pretrain
+        parameters = BACKBONE_SHARE * PARAMETER_BYTES * self.facts.parameters
+        pixels = pretrain.per_batch_size * pretrain.image_size**2
+        return round(PROCESS_BYTES + parameters + self._activations() * pixels)
+
+    def _activations(self) -> float:
+        """Return the bytes of activations for each pixel."""
+        return ACTIVATION_BYTES * math.sqrt(self.facts.multiply_adds) / self.facts.image_size
 
     def loader_memory(self) -> int:
         data, image = self.config.data, 3 * self.config.train.image_size**2
@@ -289,7 +321,8 @@ def _duration(seconds: float) -> str:
     return f"{_rounded(seconds / 86400)} days"
 
 
-def _size(count: float) -> str:
+def size_words(count: float) -> str:
+    """Return a number of bytes in MB or GB, with two digits."""
     if count < 1e9:
         return f"{_rounded(count / 1e6)} MB"
     return f"{count / 1e9:.1f} GB" if count < 9.95e9 else f"{_rounded(count / 1e9)} GB"

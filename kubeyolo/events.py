@@ -23,7 +23,11 @@ _MARK = "::kubeyolo:: "
 
 
 class StepRecord(BaseModel):
-    """``metrics.json``: what a step made, its figures and how long it took; written last."""
+    """``metrics.json``: what a step made, its figures and how long it took; written last.
+
+    ``conditions`` is what the result depends on, by key; steps that train keep it elsewhere, and records of earlier
+    versions have none.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,6 +36,7 @@ class StepRecord(BaseModel):
     outputs: dict[str, str] = {}
     metrics: dict[str, Any] = {}
     report: str = ""
+    conditions: dict[str, Any] = {}
 
 
 def parse_record(document: bytes, uri: str) -> StepRecord:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
 UTF8_OUTPUT = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 """Environment of a Python process whose output this one reads, whatever the console and the locale are."""
@@ -11,7 +10,6 @@ UTF8_OUTPUT = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 INSTALLED_CODE = {"PYTHONSAFEPATH": "1"}
 """Environment of a Python process that imports nothing from the folder it is started in."""
 
-_VMSTAT = Path("/proc/vmstat")
 _SIGNALED = 128
 
 
@@ -24,31 +22,9 @@ def ending(code: int) -> str:
     return f"exit code {code}" + (f", as after {name}" if name else "")
 
 
-def memory_kills() -> int:
-    """Return how many processes the kernel of this machine has killed for lack of memory since it was started.
-
-    0 where the kernel does not count them.
-    """
-    try:
-        for line in _VMSTAT.read_text().splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
-                return int(count)
-    except (OSError, ValueError):
-        pass
-    return 0
-
-
-def killed_for_memory(before: int) -> str:
-    """Return in words how many processes the kernel has killed for lack of memory; empty when there were none.
-
-    Args:
-        before: What ``memory_kills`` has counted before.
-    """
-    count = memory_kills() - before
-    if count <= 0:
-        return ""
-    return f"; meanwhile the kernel has killed {count} process{'' if count == 1 else 'es'} here for lack of memory"
+def is_killed(code: int) -> bool:
+    """Tell whether SIGKILL has ended a process, or what a shell or msrun says of one."""
+    return code in (-signal.SIGKILL, _SIGNALED + signal.SIGKILL)
 
 
 def _name(number: int) -> str:

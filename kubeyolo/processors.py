@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from kubeyolo.control_groups import group_folders, text_of
 
 
 def usable_processors(root: Path = Path("/")) -> int:
@@ -23,32 +25,12 @@ def usable_processors(root: Path = Path("/")) -> int:
 
 def _quotas(root: Path) -> Iterator[float]:
     """Give the quotas of the control groups, in processors; none where there are none, or they cannot be read."""
-    mounts = root / "sys" / "fs" / "cgroup"
-    for line in _text(root / "proc" / "self" / "cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, group = rest.partition(":")
-        if number == "0" and not controllers:
-            # Beside groups of version 1 those of version 2 have a folder of their own.
-            for mount in (mounts, mounts / "unified"):
-                for folder in _upwards(mount, group):
-                    quota, _, period = _text(folder / "cpu.max").partition(" ")
-                    yield from _quota(quota, period)
-        elif "cpu" in controllers.split(","):
-            for mount in (mounts / controllers, mounts / "cpu"):
-                for folder in _upwards(mount, group):
-                    yield from _quota(_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us"))
-
-
-def _upwards(mount: Path, group: str) -> Iterator[Path]:
-    """Give the folders of a group and of those above it.
-
-    In a container the name may be that of the host, whose folders are not there; its own group is at the top.
-    """
-    inside = PurePosixPath(group.lstrip("/"))
-    if ".." in inside.parts:  # The group is outside of what the container sees.
-        inside = PurePosixPath()
-    for part in (inside, *inside.parents):
-        yield mount / part
+    for version, folder in group_folders("cpu", root):
+        if version == 2:
+            quota, _, period = text_of(folder / "cpu.max").partition(" ")
+        else:
+            quota, period = text_of(folder / "cpu.cfs_quota_us"), text_of(folder / "cpu.cfs_period_us")
+        yield from _quota(quota, period)
 
 
 def _quota(quota: str, period: str) -> Iterator[float]:
@@ -58,10 +40,3 @@ def _quota(quota: str, period: str) -> Iterator[float]:
         return
     if time > 0 and of > 0:
         yield time / of
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

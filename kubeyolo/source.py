@@ -13,6 +13,7 @@ evaluation, export, quantization, steps, report                 no       yes
 configure, presets, estimates                                   no       no
 cli, compiled, runs, launch, kubeflow, catalogue                no       no
 storage, errors, events, processors, progress, source, version  no       no
+memory, control_groups, stop_signals, output_streams            no       no
 ==============================================================  =======  =======
 
 A new module counts for results unless ``NO_RESULTS`` names it, and in a folder of ``WEIGHTS`` also for weights unless
@@ -38,9 +39,11 @@ WEIGHTS = ("config/schema.py", "data", "losses", "models", "runtime.py", "traini
 NO_WEIGHTS = (
     "__init__.py",  # the version, and settings of protobuf
     "catalogue.py",  # names settings that a pretraining reads; they are part of its identity
+    "config/anchor_forms.py",  # as config/text.py
     "config/class_names.py",  # compares names of classes; weights do not depend on them
     "config/text.py",  # reads settings; their values are part of a training's identity
     "config/text_file.py",  # as config/text.py
+    "control_groups.py",  # what the container limits, which is no part of any identity
     "bundle.py",  # stores weights and reads them as they are; their digest is part of a training's identity
     # What reads and checks a data set acts through the stored data set, whose digest is part of a training's identity.
     "data/annotations.py",
@@ -65,16 +68,26 @@ NO_WEIGHTS = (
     "data/sample.py",  # generates a data set, which has a digest of its own
     "data/texture.py",  # as data/sample.py
     "errors.py",
+    "estimate.py",  # says how much memory a training takes
     "evaluation",  # imported for validation while training
     "exits.py",  # says how a process has ended
     "finite_arrays.py",  # refuses weights, and changes none
     "file_kinds.py",  # names files that are refused, and tells which files of a folder are images
+    "launch/gang.py",  # names the variable that says how many processes a pod has
     "launch/guard.py",  # ends the process when its parent is gone
+    "memory.py",  # says why a process has ended
+    "output_streams.py",  # prints
     "processors.py",  # what the machine has, which is no part of any identity
     "progress.py",
+    "stop_signals.py",  # ends a training, or lets it be
     "storage",  # moves bytes
+    "training/anchor_search.py",  # computes anchors for the command line; those that are set are in the identity
     "training/finite.py",  # ends a training, or lets it be
+    "training/growth.py",  # looks at weights, and changes none
     "training/history.py",
+    "training/lack_of_memory.py",  # says what to lower
+    "training/memory.py",  # warns of what a machine lacks
+    "training/reach.py",  # warns of settings
     "training/result.py",
     "training/validation.py",  # reads the weights, in a network of its own
     "weights",  # imported by evaluation
@@ -87,6 +100,7 @@ NO_RESULTS = (
     "cli",
     "compiled",
     # What configure reads and says: the values that it hands on are part of what each result is named after.
+    "config/anchor_forms.py",
     "config/bands.py",
     "config/foreign_words.py",
     "config/form.py",
@@ -95,6 +109,7 @@ NO_RESULTS = (
     "config/reference.py",
     "config/text.py",
     "config/text_file.py",
+    "control_groups.py",
     "errors.py",
     "estimate.py",
     "events.py",
@@ -102,6 +117,8 @@ NO_RESULTS = (
     "index.py",
     "kubeflow",
     "launch",
+    "memory.py",
+    "output_streams.py",
     "processors.py",
     "progress.py",
     "report/configuration.py",
@@ -109,9 +126,14 @@ NO_RESULTS = (
     "runs",
     "source.py",
     "steps/checked_form.py",
+    "steps/conditions.py",
     "steps/configure.py",
+    "steps/earlier_trainings.py",
     "steps/naming.py",
+    "steps/same_training.py",
+    "stop_signals.py",
     "storage",
+    "training/anchor_search.py",
     "whole.py",
 )
 """Folders and modules that start, show, describe or store work, and do not change its outcome."""

@@ -4,6 +4,7 @@ from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
 from kubeyolo.catalogue import STEPS
+from kubeyolo.exits import INSTALLED_CODE
 from kubeyolo.index import RUN_ID, STORE
 
 STORE_SECRET = "mlpipeline-minio-artifact"
@@ -38,6 +39,9 @@ def _retry_lost_pods(task: PipelineTask) -> None:
 def _set_environment(task: PipelineTask) -> None:
     # MindSpore's generated code works with this implementation alone, and kfp has chosen one before a step begins.
     task.set_env_variable("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
+    # The images set it; a run may be bound to images of others.
+    for name, value in INSTALLED_CODE.items():
+        task.set_env_variable(name, value)
     # The images have a user of their own; the restricted level of PodSecurity wants it said as well.
     kubernetes.set_security_context(task, run_as_non_root=True)
     keys = {"accesskey": "MINIO_ACCESS_KEY", "secretkey": "MINIO_SECRET_KEY"}

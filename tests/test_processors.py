@@ -1,4 +1,4 @@
-"""How many processors are used, in containers as their control groups limit them."""
+"""How many processors and how much memory are used, in containers as their control groups limit them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kubeyolo.control_groups import group_folders
+from kubeyolo.memory import usable_memory
 from kubeyolo.processors import usable_processors
 
 
@@ -59,3 +61,52 @@ def test_no_quota_of_version_1_leaves_all(tmp_path: Path) -> None:
 def test_without_control_groups_it_is_what_the_process_may_run_on(tmp_path: Path) -> None:
     assert usable_processors(tmp_path) == 16
     assert usable_processors(machine(tmp_path, "nonsense\n0::/\n", **{"cpu.max": "a b c"})) == 16
+
+
+GIB = 1 << 30
+
+
+def with_memory(root: Path, groups: str, **files: str) -> Path:
+    """Write a machine with 64 GiB of memory and these control groups of the process."""
+    machine(root, groups, **files)
+    (root / "proc" / "meminfo").write_text(f"MemFree: 1 kB\nMemTotal:       {64 << 20} kB\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("written", "size"), [(4 * GIB, 4 * GIB), ("max", 64 * GIB), (128 * GIB, 64 * GIB), (0, 64 * GIB)]
+)
+def test_the_memory_of_a_container_is_its_limit_where_that_is_less(tmp_path: Path, written: object, size: int) -> None:
+    assert usable_memory(with_memory(tmp_path, "0::/\n", **{"memory.max": f"{written}\n"})) == size
+
+
+def test_the_least_memory_from_the_group_upwards_counts(tmp_path: Path) -> None:
+    files = {"pods/memory.max": f"{3 * GIB}", "pods/pod/memory.max": "max", "pods/pod/one/memory.max": f"{8 * GIB}"}
+    assert usable_memory(with_memory(tmp_path, "0::/pods/pod/one\n", **files)) == 3 * GIB
+
+
+@pytest.mark.parametrize("group", ["/docker/0123", "/"])
+def test_the_memory_of_a_group_of_version_1_is_its_limit(tmp_path: Path, group: str) -> None:
+    groups = f"9:memory:{group}\n4:cpu,cpuacct:{group}\n0::/\n"
+    files = {"memory/memory.limit_in_bytes": f"{2 * GIB}\n", "cpu/memory.limit_in_bytes": "1"}
+    assert usable_memory(with_memory(tmp_path, groups, **files)) == 2 * GIB
+
+
+def test_no_limit_of_version_1_leaves_all_the_memory(tmp_path: Path) -> None:
+    files = {"memory/memory.limit_in_bytes": "9223372036854771712\n"}
+    assert usable_memory(with_memory(tmp_path, "9:memory:/\n", **files)) == 64 * GIB
+
+
+def test_without_control_groups_the_memory_is_that_of_the_machine(tmp_path: Path) -> None:
+    assert usable_memory(tmp_path) == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_the_groups_of_a_process_are_given_from_its_own_upwards(tmp_path: Path) -> None:
+    root = machine(tmp_path, "4:cpu,cpuacct:/a\n0::/b\n")
+    found = [
+        (version, str(folder.relative_to(root / "sys/fs/cgroup"))) for version, folder in group_folders("cpu", root)
+    ]
+    assert found == [
+        (1, "cpu,cpuacct/a"), (1, "cpu,cpuacct"), (1, "cpu/a"), (1, "cpu"),
+        (2, "b"), (2, "."), (2, "unified/b"), (2, "unified"),
+    ]  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -11,6 +13,7 @@ import typer
 
 from kubeyolo import __version__
 from kubeyolo.cli import (
+    anchors,
     convert,
     copy,
     errors,
@@ -24,7 +27,11 @@ from kubeyolo.cli import (
     streams,
     weights,
 )
+from kubeyolo.stop_signals import RaisingHandler, install
 from kubeyolo.storage.cache import expand_homes, settle_folders
+
+_WITH_HOME = re.compile(r"(--?[a-z][a-z-]*=|-[a-z])?(~.*)", re.IGNORECASE | re.DOTALL)
+"""A path that begins with ``~``, by itself or as the value of an option."""
 
 app = typer.Typer(
     name="kubeyolo",
@@ -38,6 +45,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("configure")(forms.configure)
 app.command("validate")(steps.validate)
+app.command("anchors")(anchors.anchors)
 app.command("pretrain")(steps.pretrain)
 app.command("train")(steps.train)
 app.command("evaluate")(steps.evaluate)
@@ -74,13 +82,24 @@ def common(
         os.environ[errors.DEBUG] = "1"
 
 
+def with_homes(arguments: Sequence[str]) -> list[str]:
+    """Return arguments with the home for ``~`` where one begins with it: shells leave it in ``--config=~/my.yaml``."""
+    found = ((_WITH_HOME.fullmatch(argument), argument) for argument in arguments)
+    return [
+        f"{match[1] or ''}{os.path.expanduser(match[2])}" if match is not None else argument
+        for match, argument in found
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    stop = RaisingHandler()
     if arguments is None:
         streams.run_in_utf8()
         streams.prepare_streams()
+        install(stop)
     command: Any = typer.main.get_command(app)
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = with_homes(sys.argv[1:] if arguments is None else arguments)
 
     def work() -> Any:
         if given and not {*given} & {"-h", "--help", "--version"}:
@@ -88,7 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             settle_folders()
         return command.main(given, prog_name="kubeyolo", standalone_mode=False)
 
-    sys.exit(errors.exit_code_of(work, given))
+    code = errors.exit_code_of(work, given, stop.order)
+    if stop.order.given:
+        # The interpreter, which takes a moment to end, would put back what kills it.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 import time
 import traceback
@@ -13,11 +14,13 @@ from typing import Any
 
 import typer
 
-from kubeyolo.cli.foreign_options import remedy
-from kubeyolo.cli.streams import CLOSED_OUTPUT, OUTPUT, discard
+from kubeyolo.cli.foreign_options import remedy, remedy_for_pairs
+from kubeyolo.cli.streams import CLOSED_OUTPUT, discard, lost_output
 from kubeyolo.errors import InterruptedWork, KubeyoloError, WorkError, one_line
+from kubeyolo.output_streams import OUTPUT
+from kubeyolo.stop_signals import StopOrder
 from kubeyolo.storage.cache import cache_folder
-from kubeyolo.storage.file_errors import machine_error, missing_current_folder
+from kubeyolo.storage.file_errors import machine_error, missing_current_folder, system_error
 
 DEBUG = "KUBEYOLO_DEBUG"
 """Environment variable that prints the stack of an error."""
@@ -28,8 +31,14 @@ UNEXPECTED, BAD_USAGE, INTERRUPTED = 1, 2, 130
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
 
-def exit_code_of(command: Callable[[], Any], arguments: Sequence[str]) -> int:
-    """Call a command and return its exit code, after its error, if it has one, is told in one line."""
+def exit_code_of(command: Callable[[], Any], arguments: Sequence[str], order: StopOrder | None = None) -> int:
+    """Call a command and return its exit code, after its error, if it has one, is told in one line.
+
+    Args:
+        command: Does the work.
+        arguments: Of the command line, for the log.
+        order: Has the signal that has told this process to end.
+    """
     try:
         result = command()
         sys.stdout.flush()
@@ -43,22 +52,33 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str]) -> int:
     except _UsageError as error:
         return _usage(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted; the same command continues")
+        _say(_interrupted(order))
         return INTERRUPTED
     except (OSError, SystemExit) as error:
         return _system(error, arguments)
     except Exception as error:
-        log = _log(arguments)
-        _say(f"unexpected {type(error).__name__}: {error}; the stack is in {log}")
-        return UNEXPECTED
+        log, system = _log(arguments), system_error(error)
+        known = machine_error(system) if system else None
+        _say(str(known) if known else f"unexpected {type(error).__name__}: {error}; the stack is in {log}")
+        return known.exit_code if known else UNEXPECTED
     if result == INTERRUPTED:
-        _say("interrupted")
+        _say(_interrupted(order))
+    lost = lost_output() if not result else ""
+    if lost:
+        _say(lost)
+        return WorkError.exit_code
     return result if isinstance(result, int) else 0
 
 
 def debug_log() -> Path:
     """Return the path of the log of stacks, in the folder of copies and logs."""
     return cache_folder("logs") / "debug.log"
+
+
+def _interrupted(order: StopOrder | None) -> str:
+    number = None if order is None else order.number
+    by = "" if number is None else f" by {signal.Signals(number).name}"
+    return f"interrupted{by}; nothing unfinished is left, and the same command can be run again"
 
 
 def _say(message: str) -> None:
@@ -100,6 +120,9 @@ def _usage(error: Any, arguments: Sequence[str]) -> int:
     if type(error).__name__ == "NoSuchOption":
         meant = remedy(error.option_name, path.partition(" ")[2], arguments)
         what = what if meant is None else f"{error.message}{meant}"
+    elif context is not None and what.startswith("Got unexpected extra argument"):
+        options = {option for parameter in context.command.params for option in parameter.opts}
+        what += remedy_for_pairs(path.partition(" ")[2], arguments, options)
     _say(f"{what}; see '{path} --help'")
     return BAD_USAGE
 

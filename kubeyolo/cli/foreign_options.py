@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 _WHOLE = ("run", "configure", "pipeline show", "pipeline submit")
 """Commands that take the settings of all steps."""
@@ -43,6 +43,8 @@ _PLACES = {
 _WEIGHTS_FILE = re.compile(r"\.(pt|pth|ckpt|weights|safetensors)$")
 """Files that 'kubeyolo weights import' makes a bundle of."""
 
+_PAIR = re.compile(r"[A-Za-z][\w.-]*=")
+
 _DEVICES = {"cpu": "CPU", "gpu": "GPU", "cuda": "GPU", "npu": "Ascend", "ascend": "Ascend"}
 
 
@@ -74,6 +76,43 @@ def remedy(option: str, command: str, arguments: Sequence[str]) -> str | None:
     if key:
         return _as_setting(key, word, value)
     return "" if word in KEYS or word in MEANINGS or word in ABSENT else None
+
+
+def remedy_for_pairs(command: str, arguments: Sequence[str], options: Container[str]) -> str:
+    """Return what belongs in the place of arguments such as ``epochs=50``, as the end of a message; empty for none.
+
+    Args:
+        command: The command without the name of the program.
+        arguments: The command line.
+        options: The options that the command has.
+    """
+    before = ["", *arguments]
+    pairs = [
+        argument
+        for last, argument in zip(before, arguments, strict=False)
+        if _PAIR.match(argument) and (not last.startswith("-") or "=" in last)
+    ]
+    if command not in (*_STEP_OF, *_WHOLE, "predict"):
+        return ""
+    remedies = dict.fromkeys(remedy for pair in pairs if (remedy := _remedy_for_pair(pair, command, options)))
+    typed = [
+        remedy.removeprefix("; use ") for remedy in remedies if remedy.startswith("; use --") and ";" not in remedy[1:]
+    ]
+    others = [remedy for remedy in remedies if remedy.removeprefix("; use ") not in typed]
+    return (f"; use {' '.join(typed)}" if typed else "") + "".join(others)
+
+
+def _remedy_for_pair(pair: str, command: str, options: Container[str]) -> str:
+    from kubeyolo.config.load import known_keys
+
+    name, _, value = pair.partition("=")
+    option = f"--{name.replace('_', '-')}"
+    if name in known_keys() and "." in name:
+        return f"; use --set {shlex.quote(pair)}"
+    if option in options and not _WEIGHTS_FILE.search(value):
+        return f"; use {option} {shlex.quote(value)}"
+    found = remedy(option, command, [f"{option}={value}"]) or ""
+    return found.replace("; it is an argument", f"; {name} is an argument")
 
 
 def _whole_option(option: str, arguments: Sequence[str]) -> str:

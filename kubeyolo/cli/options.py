@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -80,6 +82,21 @@ def fields_of_pairs(pairs: list[str] | None) -> dict[str, str]:
 def sets_of(sets: list[str] | None) -> tuple[str, ...]:
     """Return the pairs of ``--set``, none when it was not given."""
     return tuple(sets or ())
+
+
+def typed_again(name: str, argument: str, options: Mapping[str, object]) -> Callable[[str], str]:
+    """Return what gives the command line of a command for another output, quoted as a shell takes it.
+
+    Args:
+        name: The command.
+        argument: Its argument.
+        options: Values by option, lists for those that are repeated; what is empty is left out.
+    """
+    parts = ["kubeyolo", name, argument]
+    for option, value in options.items():
+        values = value if isinstance(value, list) else [value]
+        parts += [part for each in values if each not in (None, "") for part in (option, str(each))]
+    return lambda output: shlex.join([*parts, "--output", output])
 
 
 def data_pairs(data_format: str, strict: bool) -> tuple[str, ...]:

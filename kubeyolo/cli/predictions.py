@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import threading
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,6 +22,7 @@ from kubeyolo.errors import InputError, InterruptedWork, WorkError
 from kubeyolo.prediction.sources import Sources, counted_endings
 from kubeyolo.prediction.stream import DRAWN_AS_PNG, NOT_DRAWN, Failure, Prediction
 from kubeyolo.progress import Progress
+from kubeyolo.stop_signals import StopOrder, handling
 
 if TYPE_CHECKING:
     from kubeyolo.prediction.drawing import Painter
@@ -68,7 +67,7 @@ def write_results(
     """Print each result as soon as it is there, in whole lines, and return a summary.
 
     Raises:
-        InterruptedWork: SIGINT or SIGTERM came; what was printed is whole.
+        InterruptedWork: A signal has told this process to end; what was printed is whole.
         WorkError: Standard output cannot be written.
     """
     summary, total = Summary(), len(sources.images)
@@ -249,36 +248,30 @@ def _progress(total: int) -> Iterator[Progress]:
 
 
 class _Whole:
-    """A block that an interrupt does not divide: it comes when the block ends, and at once when it comes twice."""
+    """A block that an interrupt does not divide: it comes when the block ends, and at once at a second Ctrl-C."""
 
     def __init__(self) -> None:
-        self._inside = self._asked = False
+        self._inside = False
+        self._order = StopOrder()
 
     def __enter__(self) -> None:
         self._inside = True
 
     def __exit__(self, *raised: object) -> None:
         self._inside = False
-        if self._asked:
+        if self._order.given:
             raise KeyboardInterrupt
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Take a signal."""
-        if not self._inside or self._asked:
+        first = not self._order.given
+        if self._order.is_second(number) or (first and not self._inside):
             raise KeyboardInterrupt
-        self._asked = True
 
 
 @contextmanager
 def _interruptible() -> Iterator[_Whole]:
-    """Raise KeyboardInterrupt on SIGINT and SIGTERM, outside of blocks that are to be whole."""
+    """Raise KeyboardInterrupt when this process is told to end, outside of blocks that are to be whole."""
     whole = _Whole()
-    if threading.current_thread() is not threading.main_thread():
+    with handling(whole.handle):
         yield whole
-        return
-    before = {number: signal.signal(number, whole.handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield whole
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

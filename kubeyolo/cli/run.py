@@ -71,12 +71,14 @@ def run(
     from kubeyolo.catalogue import DETECTOR_TRAINING
     from kubeyolo.cli.display import RunDisplay, Silent
     from kubeyolo.cli.forms import training_form
+    from kubeyolo.cli.streams import stored_work
     from kubeyolo.compiled.images import bind_image_file
     from kubeyolo.compiled.read import pipeline_text
     from kubeyolo.data.sample import generate_sample_dataset
-    from kubeyolo.errors import InputError, KubeyoloError
+    from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError
     from kubeyolo.runs.container import ContainerRunner
     from kubeyolo.runs.folder import RunFolder
+    from kubeyolo.runs.interrupt import interruption_words
     from kubeyolo.runs.local import LocalRun, run_local
     from kubeyolo.source import versions_digest
     from kubeyolo.steps.checked_form import check_form
@@ -101,13 +103,16 @@ def run(
     )
     step_runner = ContainerRunner(local) if in_containers else None
     folder = RunFolder(runs, local.name)
-    if not as_json:
-        print(f"run {local.name}\nstore {local.store}", *configured.view().estimate, sep="\n", flush=True)
     try:
-        outcome = run_local(local, runs, Silent() if as_json else RunDisplay(), step_runner)
-    except (KubeyoloError, KeyboardInterrupt):
+        with stored_work(as_json):
+            if not as_json:
+                print(f"run {local.name}\nstore {local.store}", *configured.view().estimate, sep="\n", flush=True)
+            outcome = run_local(local, runs, Silent() if as_json else RunDisplay(), step_runner)
+    except (KubeyoloError, KeyboardInterrupt) as error:
         if not as_json and folder.index.is_file():
             print(f"report {folder.index}", flush=True)
+        if isinstance(error, KeyboardInterrupt):
+            raise InterruptedWork(interruption_words(error)) from error
         raise
     if as_json:
         import json

@@ -21,8 +21,9 @@ from kubeyolo.cli.options import (
     StrictOption,
     data_pairs,
     sets_of,
+    typed_again,
 )
-from kubeyolo.cli.streams import only_result
+from kubeyolo.cli.streams import stored_work
 from kubeyolo.cli.tables import print_record
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def validate(
     from kubeyolo.steps.validate import validate_dataset
 
     config = load_config(None, config_file, [*sets_of(sets), *data_pairs(data_format, strict)])
-    with only_result(as_json):
+    with stored_work(as_json):
         record = validate_dataset(data, store, config=config).record
     print_record(record, as_json)
 
@@ -86,9 +87,10 @@ def pretrain(
     config = load_config(model, config_file, sets_of(sets))
     images = class_fingerprint(config.pretrain.data) if config.pretrain.data else _dataset_digest(dataset)
     output = output or backbone_output(store, config, images, weights_source())
-    with only_result(as_json):
-        record = pretrain_backbone(dataset, output, config).record
-    print_record(record, as_json)
+    command = typed_again("pretrain", dataset, {"--model": model, "--config": config_file, "--set": sets})
+    with stored_work(as_json):
+        record = pretrain_backbone(dataset, output, config, command=command).record
+    print_record(record, as_json, with_warnings=False)
 
 
 def train(
@@ -134,10 +136,13 @@ def train(
     config = load_config(model, config_file, sets_of(sets))
     launch = training_launcher(launcher, None, cluster, sets_of(cluster_sets))
     output = output or training_output(store, config, _dataset_digest(dataset), _pinned(backbone), weights_source())
-    with only_result(as_json):
+    options = {"--model": model, "--backbone": backbone, "--config": config_file, "--set": sets}
+    options |= {"--launcher": "" if launcher == "local" else launcher}
+    command = typed_again("train", dataset, options | {"--cluster": cluster, "--cluster-set": cluster_sets})
+    with stored_work(as_json):
         writer = training_writer(launcher)
-        record = step.train(dataset, output, config, backbone, launch=launch, writer=writer).record
-    print_record(record, as_json)
+        outcome = step.train(dataset, output, config, backbone, launch=launch, writer=writer, command=command)
+    print_record(outcome.record, as_json, with_warnings=False)
 
 
 def evaluate(
@@ -164,7 +169,7 @@ def evaluate(
     checked = check_runtime(runtime)
     config = _config_of(bundle, config_file, sets)
     output = output or _output(store, step.STEP, bundle, dataset, config, runtime)
-    with only_result(as_json):
+    with stored_work(as_json):
         outcome = step.evaluate(bundle, dataset, output, config, checked)
     if not as_json:
         print(outcome.result.words())
@@ -192,7 +197,7 @@ def export(
 
     config = _config_of(bundle, config_file, sets)
     output = output or _output(store, step.STEP, bundle, dataset, config)
-    with only_result(as_json):
+    with stored_work(as_json):
         record = step.export_model(bundle, dataset, output, config).record
     print_record(record, as_json)
 
@@ -218,7 +223,7 @@ def quantize(
 
     config = _config_of(bundle, config_file, sets)
     output = output or _output(store, step.STEP, bundle, dataset, config)
-    with only_result(as_json):
+    with stored_work(as_json):
         record = step.quantize(bundle, dataset, output, config).record
     print_record(record, as_json)
 
@@ -254,7 +259,7 @@ def publish(
 
     load_config(None, config_file, sets_of(sets))
     check_pointer_name(latest)
-    with only_result(as_json):
+    with stored_work(as_json):
         published = step.publish(bundle, store, version, evaluation)
         if latest:
             make_current(latest, published.bundle)

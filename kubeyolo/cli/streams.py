@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
 
-OUTPUT = "standard output"
-"""What an error of writing there has in place of the name of a file."""
+from kubeyolo.output_streams import ERRORS, OUTPUT, raw_stream, text_stream, why_lost
 
 CLOSED_OUTPUT = f"{OUTPUT}: closed by the program that reads it; what was not printed is lost"
 
@@ -39,8 +36,8 @@ def prepare_streams() -> None:
     """Let the standard streams take any text, also where they are closed.
 
     A character that the console does not have is written as another one, or as its number in Unicode. Closed streams
-    lead to nowhere, so that no file that is opened later takes their number. An error of writing has the name of the
-    stream.
+    lead to nowhere, so that no file that is opened later takes their number. An error of writing to standard output has
+    its name; what standard error does not take is lost.
     """
     codecs.register_error(_HANDLER, _written_otherwise)
     for number in (0, 1, 2):
@@ -49,8 +46,8 @@ def prepare_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # It takes the lowest number that is free.
     sys.stdin = sys.stdin or open(0, encoding=_UTF8)  # noqa: SIM115 - for as long as the process lives
-    sys.stdout = _stream(1, OUTPUT, sys.stdout)
-    sys.stderr = _stream(2, "standard error", sys.stderr)
+    sys.stdout = text_stream(1, OUTPUT, sys.stdout, _HANDLER)
+    sys.stderr = text_stream(2, ERRORS, sys.stderr, _HANDLER, patient=True)
 
 
 def discard(descriptor: int) -> None:
@@ -78,27 +75,26 @@ def only_result(as_json: bool) -> Iterator[None]:
         os.close(kept)
 
 
-class _NamedStream(io.FileIO):
-    """A standard stream whose errors have its name."""
+@contextlib.contextmanager
+def stored_work(as_json: bool) -> Iterator[None]:
+    """Do work within the block whose result is stored: it goes on when standard output cannot be written.
 
-    def __init__(self, descriptor: int, words: str) -> None:
-        super().__init__(descriptor, "w", closefd=False)
-        self._words = words
+    From here on, to the end of the command, what cannot be printed is lost; :func:`lost_output` says so at the end.
+    Within the block nothing comes on standard output if JSON is to follow, as :func:`only_result` has it.
+    """
+    raw = raw_stream(sys.stdout)
+    if raw is not None:
+        raw.patient = True
+    with only_result(as_json):
+        yield
 
-    def write(self, data: Any, /) -> Any:
-        try:
-            return super().write(data)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, self._words) from None
 
-
-def _stream(descriptor: int, words: str, present: TextIO | None) -> TextIO:
-    if present is not None:
-        present.flush()
-    encoding = getattr(present, "encoding", None) or _UTF8
-    at_once = descriptor == 2 or os.isatty(descriptor) or bool(getattr(present, "write_through", False))
-    raw = io.BufferedWriter(_NamedStream(descriptor, words))
-    return io.TextIOWrapper(raw, encoding=encoding, errors=_HANDLER, line_buffering=at_once, write_through=at_once)
+def lost_output() -> str:
+    """Return in words why lines of stored work could not be printed; empty when all of them were."""
+    raw = raw_stream(sys.stdout)
+    if raw is None or raw.lost is None:
+        return ""
+    return f"{OUTPUT}: {why_lost(raw.lost)}; the work is done and stored, and what was not printed is lost"
 
 
 def _is_utf8(encoding: str) -> bool:

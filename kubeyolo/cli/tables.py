@@ -24,8 +24,14 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(soft_wrap=True, highlight=False, width=_ENDLESS)
 
 
-def print_record(uri: str, as_json: bool = False) -> None:
-    """Print the record of a step: its outputs and figures as a table, or all of it as JSON."""
+def print_record(uri: str, as_json: bool = False, with_warnings: bool = True) -> None:
+    """Print the record of a step: its outputs and figures as a table, or all of it as JSON.
+
+    Args:
+        uri: URI or reference of the record.
+        as_json: Whether to print JSON.
+        with_warnings: Whether its warnings follow the table; those of a training are in its log.
+    """
     from kubeyolo.steps.record import read_record
 
     record = read_record(uri)
@@ -46,7 +52,7 @@ def print_record(uri: str, as_json: bool = False) -> None:
     wide_console().print(pairs_table(record.step, rows))
     if "findings" in record.metrics:
         print_findings(record.metrics["findings"])
-    for line in record.metrics.get("warnings", ()):
+    for line in record.metrics.get("warnings", ()) if with_warnings else ():
         print(f"warning: {line}")
 
 

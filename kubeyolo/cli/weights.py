@@ -38,9 +38,18 @@ def import_(
         bool,
         typer.Option("--backbone", "--pretrained_backbone", help="Take the backbone alone, to start training from."),
     ] = False,
+    anchors: Annotated[
+        str,
+        typer.Option(
+            "--anchors",
+            metavar="LIST",
+            help="Anchors the weights were trained with, in pixels, as in train.anchors; by default those in the file, "
+            "else the model's own.",
+        ),
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Make a bundle of a file of weights. Nothing that is pickled in the file is run.
+    r"""Make a bundle of a file of weights. Nothing that is pickled in the file is run.
 
     [bold]Examples[/bold]
 
@@ -49,6 +58,9 @@ def import_(
       kubeyolo weights import best.pt --model yolov5s-r7 --classes names.txt -o minio://models/mine
 
       kubeyolo weights import yolov5s.pt --model yolov5s --backbone -o models/backbone
+
+      kubeyolo weights import cells.weights --model yolov4-tiny -o models/cells --anchors
+      '\[[9,11, 14,22, 25,20], [34,40, 52,61, 80,75]]'
     """
     from dataclasses import asdict
     from json import dumps
@@ -62,7 +74,7 @@ def import_(
 
     names = read_class_file(classes) if classes else None
     try:
-        imported = import_weights(file, model, output, num_classes, names, backbone)
+        imported = import_weights(file, model, output, num_classes, names, backbone, _anchors_of(model, anchors))
     except WeightsMismatch as error:
         _print_mismatches(error.rows)
         raise
@@ -79,6 +91,7 @@ def import_(
     rows += [("not used", f"{imported.unused} arrays beyond the backbone")] if imported.unused else []
     rows += [("classes", _shortened(imported.classes))] if imported.classes else []
     rows += [("names", note) for note in imported.notes]
+    rows += [("anchors", anchors)] if anchors else []
     Console(soft_wrap=True).print(pairs_table("imported weights", rows))
 
 
@@ -110,9 +123,20 @@ def export(
     exported = export_weights(bundle, file, names)
     about = {"file": str(exported.file), "format": exported.format, "names": exported.layout, "arrays": exported.arrays}
     if as_json:
-        print(dumps(about, indent=1))
+        print(dumps({**about, "notes": exported.notes}, indent=1))
         return
-    Console(soft_wrap=True).print(pairs_table("exported weights", [(key, str(value)) for key, value in about.items()]))
+    rows = [(key, str(value)) for key, value in about.items()] + [("note", note) for note in exported.notes]
+    Console(soft_wrap=True).print(pairs_table("exported weights", rows))
+
+
+def _anchors_of(model: str, text: str) -> tuple[tuple[float, ...], ...]:
+    from kubeyolo.config.load import resolve_layers
+    from kubeyolo.config.text import read_text
+
+    if not text:
+        return ()
+    layers = [("--anchors", {"train.anchors": read_text(text, "--anchors")})]
+    return resolve_layers(model, layers).config.train.anchors
 
 
 def _shortened(names: tuple[str, ...]) -> str:

@@ -78,6 +78,10 @@ _ABSENT_AND_WORDS = (
         "max_iter max_iters max_batches total_steps num_steps",
     ),
     (
+        "'kubeyolo anchors' computes anchors, and train.anchors takes them: leave it out",
+        "autoanchor noautoanchor auto_anchor recompute_anchors",
+    ),
+    (
         "there is no such augmentation: leave it out",
         "degrees shear perspective copy_paste paste_in erasing auto_augment cutmix bgr",
     ),

@@ -318,7 +318,7 @@ def _allowed(key: str) -> str:
     if owner is None:
         return "not a section"
     schema = owner.model_json_schema()["properties"][name or section]
-    words = _type_in_words(schema)
+    words = schema.get("written") or _type_in_words(schema)
     description = schema.get("description", "")
     return f"expected {words}" + (f" ({description.rstrip('.')})" if description else "")
 

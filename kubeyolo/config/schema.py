@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from kubeyolo.config.anchor_forms import anchor_lists
 from kubeyolo.config.text import plain_scalar
 
 _IN_FORM: dict[str, Any] = {"in_form": True}
@@ -19,6 +20,11 @@ _IN_FORM: dict[str, Any] = {"in_form": True}
 MOST_PIXELS, MOST_IMAGES, MOST_PROCESSES, MOST_EPOCHS = 8192, 65_536, 65_536, 1_000_000
 MOST = 1_000_000_000
 """Upper bound of all other whole numbers: settings travel as doubles, in which whole numbers are exact to 2**53."""
+
+_WRITTEN_AS_ANCHORS: dict[str, Any] = {
+    "written": f"widths and heights, each > 0 and <= {MOST_PIXELS}, such as [[10,13, 16,30, 33,23], …]"
+}
+"""What is said of a list whose forms are more than its type tells."""
 
 
 class Section(BaseModel):
@@ -204,6 +210,12 @@ class TrainConfig(Section):
     cls_gain: float = Field(default=0.5, gt=0, description="Weight of the class loss.")
     obj_gain: float = Field(default=1.0, gt=0, description="Weight of the objectness loss.")
     anchor_t: float = Field(default=4.0, gt=1, description="Largest ratio of box to anchor that makes a positive.")
+    anchors: tuple[tuple[Annotated[float, Field(gt=0, le=MOST_PIXELS)], ...], ...] = Field(
+        default=(),
+        json_schema_extra=_WRITTEN_AS_ANCHORS,
+        description="Widths and heights of the anchors in pixels at train.image_size: a list for each level, finest "
+        "first, or one list from small to large. Empty takes those of the model; 'kubeyolo anchors' computes some.",
+    )
     log_interval: int = Field(default=20, ge=1, le=MOST, description="Steps between two log lines.")
     ckpt_interval: int = Field(
         default=0, ge=0, le=MOST, description="Steps between two checkpoints; 0 writes one an epoch."
@@ -213,6 +225,11 @@ class TrainConfig(Section):
         default=0, ge=0, le=MOST_EPOCHS, description="Epochs between validations while training; 0 for none."
     )
     device_target: Literal["CPU", "GPU", "Ascend"] = Field(default="CPU", description="Device that MindSpore works on.")
+
+    @field_validator("anchors", mode="before")
+    @classmethod
+    def _in_one_form(cls, value: Any) -> Any:
+        return anchor_lists(value)
 
 
 class EvaluateConfig(Section):

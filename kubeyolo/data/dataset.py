@@ -57,13 +57,22 @@ class Dataset:
         Raises:
             InputError: There is no such split, or a file of it is missing or damaged.
         """
+        index = self.index(name)
+        return Split(name, index, tuple(self._paths(self.manifest.splits[name].shards)), self.manifest.levels)
+
+    def index(self, name: str) -> SplitIndex:
+        """Return the images and boxes of a split; of an object store, no shard is downloaded for it.
+
+        Raises:
+            InputError: There is no such split, or its index is missing or damaged.
+        """
         if name not in self.manifest.splits:
             raise InputError(f"{self.uri}: no split {name!r}{suggest(name, self.manifest.splits)}")
         split = self.manifest.splits[name]
-        paths = self._paths((split.index, *split.shards))
-        index = SplitIndex.load(paths[0])
-        _check_index(paths[0], index, split, len(self.classes))
-        return Split(name, index, tuple(paths[1:]), self.manifest.levels)
+        path = self._path(split.index)
+        index = SplitIndex.load(path)
+        _check_index(path, index, split, len(self.classes))
+        return index
 
     def verify(self) -> None:
         """Compare every file of the data set with its checksum; opening a local one compares sizes only.

@@ -28,13 +28,16 @@ from kubeyolo.data.sampler import Sampler
 from kubeyolo.data.shared_memory import SharedMemory
 from kubeyolo.data.worker import SlotLayout, WorkerSetup, slot_arrays
 from kubeyolo.errors import InputError, KubeyoloError, WorkError, one_line
-from kubeyolo.exits import INSTALLED_CODE, UTF8_OUTPUT, ending, killed_for_memory, memory_kills
+from kubeyolo.exits import INSTALLED_CODE, UTF8_OUTPUT, ending, is_killed
+from kubeyolo.memory import killed_by_somebody, killed_for_memory, memory_kills
 
 logger = logging.getLogger(__name__)
 
 # Batches that wait ready beside those being made, and batches a consumer may hold without a copy being made.
 AHEAD = 2
 LEASES = 2
+LOST_SHARE = 0.01
+"""Share of the boxes that may be left out of the batches without a warning."""
 STOP_SECONDS = 2.0
 _LONGEST_LINE = 300
 
@@ -128,6 +131,9 @@ class Loader:
         sampler = Sampler(len(split.index.width), per_batch_size, seed, rank, world, train)
         self._spec, cache_size = plan_batches(split, config, augment, image_size, sampler, mosaic_epochs)
         self.truncated_boxes = 0
+        self._batches = self._truncated_batches = 0
+        self._capacity_needed = 0
+        self._is_capacity_given = bool(config.label_capacity)
         self._closed = False
         self._pending: deque[_Task] = deque()
         self._pool: _Pool | None = None
@@ -165,6 +171,19 @@ class Loader:
             self._count_truncated(batch.truncated)
             yield batch
             del batch
+
+    def warnings(self) -> list[str]:
+        """Say how many boxes were left out of the batches until now, where they are more than a few."""
+        # At most: not every batch was full.
+        boxes = self.truncated_boxes + self.label_capacity * self._batches
+        if self.truncated_boxes <= LOST_SHARE * boxes:
+            return []
+        remedy = "0, which derives it," if self._is_capacity_given else str(self._capacity_needed)
+        return [
+            f"{self.truncated_boxes} boxes were left out of {self._truncated_batches} of {self._batches} batches, "
+            f"whose labels have {self.label_capacity} rows (data.label_capacity): the network learns that nothing is "
+            f"there; set data.label_capacity to {remedy} and train again."
+        ]
 
     def close(self) -> None:
         """End the workers and give back the memory; batches that are still held stay readable."""
@@ -229,7 +248,11 @@ class Loader:
                 boxes,
                 self.label_capacity,
             )
-        self.truncated_boxes += boxes
+        self._batches += 1
+        if boxes:
+            self.truncated_boxes += boxes
+            self._truncated_batches += 1
+            self._capacity_needed = max(self._capacity_needed, self.label_capacity + boxes)
 
 
 class _Pool:
@@ -329,9 +352,9 @@ class _Pool:
             code = worker.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             return WorkError(f"a worker of the loader (process {worker.process.pid}) closed its connection")
-        memory = killed_for_memory(self._memory_kills)
+        memory = (killed_by_somebody if is_killed(code) else killed_for_memory)(self._memory_kills)
         if memory:
-            memory += ": lower data.cache_limit_mb or data.workers"
+            memory += f": lower data.cache_limit_mb or data.workers ({len(self._workers)})"
         last = worker.errors.last()
         printed = f"; the last line of its standard error: {last}" if last else ""
         return WorkError(f"a worker of the loader ended ({ending(code)}){memory}{printed}")

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from kubeyolo import exits
-from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
+from kubeyolo.launch.endings import Ended, outcomes, raise_failure, warn_of_lost_lines
+from kubeyolo.launch.forwarding import forwarding
 from kubeyolo.launch.gang import Gang, Relay, relay
+from kubeyolo.memory import memory_kills
 from kubeyolo.storage.workspace import temporary_folder
 from kubeyolo.training.spec import EXIT_INTERRUPTED, OUTCOME_FOLDER, TrainingSpec
 
@@ -46,7 +44,7 @@ def launch_training(
     """Train in processes of their own and wait for them; no MindSpore is imported here.
 
     What rank 0 prints is passed on. The processes are killed when this one dies, and told to write a checkpoint and
-    stop when it is sent SIGTERM or SIGINT.
+    stop when it is sent one of :func:`kubeyolo.stop_signals.stop_signals`. A Ctrl-C after that kills them.
 
     Args:
         spec: The training run.
@@ -63,7 +61,7 @@ def launch_training(
     if spec.task == "detector" and count != spec.config.train.processes:
         train = spec.config.train.model_copy(update={"processes": count})
         spec = spec.model_copy(update={"config": spec.config.model_copy(update={"train": train})})
-    memory_kills = exits.memory_kills()
+    kills = memory_kills()
     with temporary_folder("launch") as folder:
         spec.write(folder / "spec.json")
         worker = [sys.executable, "-m", WORKER_MODULE, str(folder / "spec.json")]
@@ -72,40 +70,33 @@ def launch_training(
             ended = _run_one(worker, folder, show, inherit=show is _print_line and sys.stdout.isatty())
         else:
             ended = _run_many(worker, folder, gang or _alone(count), show)
-        _raise_failure(folder, ended, memory_kills)
+        raise_failure(folder, ended, spec, kills)
+        warn_of_lost_lines(folder, show)
 
 
-@dataclass(frozen=True)
-class _Ended:
-    """How processes ended: their last lines, the exit code, whether they were told to stop, or lost another pod."""
-
-    lines: list[str]
-    code: int
-    stopped: bool
-    lost: bool = False
-
-
-def _run_one(worker: list[str], folder: Path, show: Show, inherit: bool) -> _Ended:
+def _run_one(worker: list[str], folder: Path, show: Show, inherit: bool) -> Ended:
     """Run one process; on a terminal it prints for itself, so that it can draw a bar."""
     last: deque[str] = deque(maxlen=LAST_LINES)
     pipe = None if inherit else subprocess.PIPE
-    process = subprocess.Popen(
-        _guarded(worker),
-        stdin=subprocess.DEVNULL,
-        stdout=pipe,
-        stderr=None if inherit else subprocess.STDOUT,
-        env=_environment(folder, inherit),
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
-    with _ended(process), _forwarding(lambda: [process.pid]) as stop:
-        if process.stdout is not None:
-            for line in process.stdout:
-                last.append(line.rstrip("\n"))
-                show(line.rstrip("\n"))
-        code = process.wait()
-    return _Ended(list(last), code, stop.is_set())
+    with forwarding(_over_bar if inherit else show) as stop:
+        process = subprocess.Popen(
+            _guarded(worker),
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=None if inherit else subprocess.STDOUT,
+            env=_environment(folder, inherit),
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+        with _ended(process):
+            stop.attach(lambda: [process.pid], lambda: [process.pid])
+            if process.stdout is not None:
+                for line in process.stdout:
+                    last.append(line.rstrip("\n"))
+                    show(line.rstrip("\n"))
+            code = process.wait()
+    return Ended(None if inherit else list(last), code, stop.told, stop.killed)
 
 
 def _alone(count: int) -> Gang:
@@ -113,11 +104,11 @@ def _alone(count: int) -> Gang:
     return Gang("", 1, 0, count, "127.0.0.1", _free_port(), "127.0.0.1")
 
 
-def _run_many(worker: list[str], folder: Path, gang: Gang, show: Show) -> _Ended:
+def _run_many(worker: list[str], folder: Path, gang: Gang, show: Show) -> Ended:
     """Run several processes by msrun, which keeps a log file for each."""
     first = gang.node * gang.devices
     ranks = range(first, first + gang.devices)
-    with relay(gang, folder) as peers:
+    with relay(gang, folder) as peers, forwarding(show) as stop:
         with (folder / "msrun.log").open("w") as log:
             process = subprocess.Popen(
                 _guarded(_msrun(worker, folder, gang, peers)),
@@ -128,11 +119,14 @@ def _run_many(worker: list[str], folder: Path, gang: Gang, show: Show) -> _Ended
                 start_new_session=True,
             )
         follower = _Follower(folder / "logs" / f"worker_{first}.log", show)
-        with _ended(process), _forwarding(lambda: _children(process.pid)) as stop:
-            _wait_idly(process, folder, ranks, follower, peers)
+        with _ended(process):
+            stop.attach(lambda: _children(process.pid), lambda: [*_children(process.pid), process.pid])
+            failed = _wait_idly(process, folder, ranks, follower, peers)
             follower.poll()
         lost = peers.lost.is_set()
-        ended = _Ended(_last_lines(folder, follower), process.returncode, stop.is_set(), lost)
+        # msrun ends the others itself, which is no failure where it has ended well.
+        code = failed if failed is not None and process.returncode != 0 else process.returncode
+        ended = Ended(_last_lines(folder, follower), code, stop.told, stop.killed, lost)
         peers.complete = not lost and _all_done(folder, ranks)
     return ended
 
@@ -164,16 +158,21 @@ def _path() -> str:
     return os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
 
 
-def _wait_idly(process: subprocess.Popen[Any], folder: Path, ranks: range, follower: _Follower, peers: Relay) -> None:
+def _wait_idly(
+    process: subprocess.Popen[Any], folder: Path, ranks: range, follower: _Follower, peers: Relay
+) -> int | None:
     """Wait for msrun, and let it sleep meanwhile: it waits for its processes in a loop without a pause.
 
     Of a pod with a limit of processors it would take half. Returns with msrun still running when a worker has failed
-    and msrun does not end within the grace, and when another pod is lost.
+    and msrun does not end within the grace, and when another pod is lost. Returns the exit code of the first process
+    that has failed, as far as it was seen: msrun does not say it.
     """
     # Node 0 has the scheduler beside its workers.
-    started, asleep, failed_at = len(ranks) + (ranks.start == 0), False, None
+    started, asleep, failed_at, code = len(ranks) + (ranks.start == 0), False, None, None
     while process.poll() is None:
         children = _children(process.pid)
+        if code is None:
+            code = next(filter(None, map(_exit_code, children)), None)
         busy = len(children) == started and not any(map(_has_ended, children))
         if busy != asleep:
             process.send_signal(signal.SIGSTOP if busy else signal.SIGCONT)
@@ -182,30 +181,37 @@ def _wait_idly(process: subprocess.Popen[Any], folder: Path, ranks: range, follo
         if failed_at is None and _worker_failed(process.pid, folder):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > _GRACE_SECONDS:
-            return
+            return code
         if failed_at is None and peers.lost.is_set():
-            return
+            return code
         time.sleep(_POLL_SECONDS)
+    return code
 
 
 def _all_done(folder: Path, ranks: range) -> bool:
-    outcomes = _outcomes(folder)
-    return len(outcomes) == len(ranks) and all(outcome["exit_code"] == 0 for outcome in outcomes)
+    found = outcomes(folder)
+    return len(found) == len(ranks) and all(outcome["exit_code"] == 0 for outcome in found)
 
 
 def _worker_failed(launcher: int, folder: Path) -> bool:
     """Tell whether a worker has said that it failed, or has ended without saying anything."""
-    outcomes = _outcomes(folder)
+    found = outcomes(folder)
     ended = sum(_has_ended(pid) for pid in _children(launcher))
     # Those that were told to stop are writing a checkpoint, however long it takes.
-    return any(outcome["exit_code"] not in (0, EXIT_INTERRUPTED) for outcome in outcomes) or ended > len(outcomes)
+    return any(outcome["exit_code"] not in (0, EXIT_INTERRUPTED) for outcome in found) or ended > len(found)
 
 
 def _has_ended(pid: int) -> bool:
+    return _exit_code(pid) is not None
+
+
+def _exit_code(pid: int) -> int | None:
+    """Return the exit code of a process that has ended and was not waited for, negative after a signal; else None."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
+        return None
+    return os.waitstatus_to_exitcode(int(fields[-1])) if fields[0] == "Z" else None
 
 
 class _Follower:
@@ -231,35 +237,6 @@ class _Follower:
                 continue
             self.last.append(line)
             self._show(line)
-
-
-def _raise_failure(folder: Path, ended: _Ended, memory_kills: int) -> None:
-    code = ended.code
-    outcomes = _outcomes(folder)
-    failed = [outcome for outcome in outcomes if outcome["exit_code"] != 0]
-    if code == 0 and not failed:
-        return
-    # A process that was killed because another failed has nothing to say.
-    kinds: dict[int, type[KubeyoloError]] = {
-        InputError.exit_code: InputError,
-        WorkError.exit_code: WorkError,
-        EXIT_INTERRUPTED: InterruptedWork,
-    }
-    for kind, error in kinds.items():
-        for outcome in failed:
-            if outcome["exit_code"] == kind:
-                raise error(outcome["message"])
-    if ended.lost:
-        raise WorkError("another pod of the gang has ended before its time")
-    if ended.stopped:
-        raise InterruptedWork("interrupted: told to stop before its first step; the same command continues")
-    reason = f"{exits.ending(code)}{exits.killed_for_memory(memory_kills)}"
-    tail = " | ".join(line for line in ended.lines if line.strip()) or "nothing"
-    raise WorkError(f"a training process failed ({reason}); it printed last: {tail}")
-
-
-def _outcomes(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("rank-*.json"))]
 
 
 def _last_lines(folder: Path, follower: _Follower) -> list[str]:
@@ -312,31 +289,6 @@ def _ended(process: subprocess.Popen[Any]) -> Iterator[None]:
             process.wait()
 
 
-@contextlib.contextmanager
-def _forwarding(targets: Callable[[], list[int]]) -> Iterator[threading.Event]:
-    """Pass SIGTERM and SIGINT on as SIGTERM, when this is the main thread, which alone can take signals.
-
-    The event is set once one has come.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        for pid in targets():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-
-    old: Mapping[int, Any] = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
 def _children(pid: int) -> list[int]:
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -348,6 +300,11 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _over_bar(line: str) -> None:
+    """Print a line on a terminal where a process may be drawing a bar, in the place of the bar."""
+    print(f"\r\x1b[K{line}", flush=True)
 
 
 def _print_line(line: str) -> None:

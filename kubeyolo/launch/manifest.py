@@ -11,6 +11,7 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
+from kubeyolo.exits import INSTALLED_CODE
 from kubeyolo.launch.gang import ADDRESS, ATTEMPT, DEVICES, GANG_NAME, MASTER, MEETING_LIMIT, NODES, PORT
 from kubeyolo.launch.settings import ClusterSettings
 from kubeyolo.training.spec import SPEC, TrainingSpec
@@ -238,6 +239,8 @@ def _environment(document: str, settings: ClusterSettings, name: str, nodes: int
         MEETING_LIMIT: str(settings.meeting_limit),
         # A pod sees all processors of its node, and would use as many threads.
         "OMP_NUM_THREADS": str(max(1, int(parse_quantity(settings.cpu)) // settings.devices_per_node)),
+        # Images of others do not set it, and a pod starts in whatever folder its image says.
+        **INSTALLED_CODE,
         **settings.environment,
     }
     environment: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in values.items()]

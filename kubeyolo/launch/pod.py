@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 from pydantic import ValidationError
 
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, first_problem, one_line
 from kubeyolo.launch.gang import Gang
 from kubeyolo.launch.local import Show, launch_training
+from kubeyolo.output_streams import patient_streams
+from kubeyolo.stop_signals import RaisingHandler, install
 from kubeyolo.storage.base import Store, join_key
 from kubeyolo.storage.uri import open_store
 from kubeyolo.training.spec import EXIT_INTERRUPTED, SPEC, TrainingSpec
@@ -36,7 +36,7 @@ _LONGEST_MESSAGE = 3000
 
 def main() -> int:
     """Run the pod and return its exit code: 0 done, 1 failed, 2 bad input, 143 told to stop."""
-    signal.signal(signal.SIGTERM, _end)
+    install(RaisingHandler(_end))
     try:
         spec, gang = _spec(), Gang.from_environment()
         open_store(spec.output)  # It is waited for here, and a log must not hold up the end of a pod for as long.
@@ -59,8 +59,8 @@ def _spec() -> TrainingSpec:
         raise InputError(f"the environment variable {SPEC} is no training spec: {first_problem(error)}") from error
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(EXIT_INTERRUPTED)
+def _end(number: int) -> SystemExit:
+    return SystemExit(EXIT_INTERRUPTED)
 
 
 def _leave(code: int, message: str) -> int:
@@ -122,4 +122,6 @@ def _kept(store: Store, gang: Gang) -> Iterator[Show]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with patient_streams():
+        exit_code = main()
+    sys.exit(exit_code)

@@ -23,6 +23,18 @@ _MOST_ID = 2**31 - 1
 
 _PROCESSORS = r"^[0-9]+(\.[0-9]+)?m?$"
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+_UNITS = {
+    "": 1.0,
+    "m": 1e-3,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "Ki": 2.0**10,
+    "Mi": 2.0**20,
+    "Gi": 2.0**30,
+    "Ti": 2.0**40,
+}
 
 
 class Toleration(Section):
@@ -118,6 +130,12 @@ class ClusterSettings(Section):
     def processors(self) -> float:
         """Processors that a pod asks for, as a number: 0.5 of 500m."""
         return float(self.cpu[:-1]) / 1000 if self.cpu.endswith("m") else float(self.cpu)
+
+    @property
+    def memory_bytes(self) -> float:
+        """Memory of a pod in bytes: 4294967296 of 4Gi."""
+        number = self.memory.rstrip("mkKMGTi")
+        return float(number) * _UNITS[self.memory.removeprefix(number)]
 
     def check_train(self, train: TrainConfig) -> None:
         """Refuse a training that these pods are not for.

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from types import FrameType
 
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError
 from kubeyolo.launch.cluster import POD_NAME, Cluster, Document
@@ -18,6 +16,7 @@ from kubeyolo.launch.patience import Patience
 from kubeyolo.launch.pods import Show
 from kubeyolo.launch.settings import ClusterSettings
 from kubeyolo.launch.shepherd import Pace, Shepherd
+from kubeyolo.stop_signals import RaisingHandler, StopSignal, handling
 from kubeyolo.storage.location import FileLocation, parse
 from kubeyolo.training.spec import TrainingSpec
 
@@ -58,7 +57,7 @@ def launch_on_volcano(
     Raises:
         InputError: The settings, the cluster, or the trainer's input cannot be used.
         WorkError: Training failed, or a limit has passed.
-        InterruptedWork: This process was sent SIGTERM.
+        InterruptedWork: A signal has told this process to end.
     """
     check_spec(spec, settings)
     cluster, show, pace = cluster or Cluster.connect(settings.namespace), show or _print_line, pace or Pace()
@@ -83,20 +82,18 @@ def launch_on_volcano(
 
 @contextlib.contextmanager
 def _ending_when_told() -> Iterator[None]:
-    """Let SIGTERM end the wait, so that the job is deleted; whoever has a handler of his own keeps it."""
-    free = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if not free or threading.current_thread() is not threading.main_thread():
+    """Let signals end the wait, so that the job is deleted; a step, which has a handler of its own, keeps it."""
+    present = signal.getsignal(signal.SIGTERM)
+    is_command = isinstance(present, RaisingHandler) and present.raises is StopSignal
+    if not is_command and present != signal.SIG_DFL:
         yield
         return
 
-    def end(number: int, frame: FrameType | None) -> None:
-        raise InterruptedWork("interrupted: told to stop; the same command continues at the newest checkpoint")
+    def told(number: int) -> InterruptedWork:
+        return InterruptedWork("interrupted: told to stop; the same command continues at the newest checkpoint")
 
-    signal.signal(signal.SIGTERM, end)
-    try:
+    with handling(RaisingHandler(told)):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def check_spec(spec: TrainingSpec, settings: ClusterSettings) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from types import FrameType
 from kubeyolo.errors import KubeyoloError, one_line
 from kubeyolo.launch.cluster import Cluster, Document, Unreachable
 from kubeyolo.launch.manifest import POD_LABELS, RUN_LABEL, RUN_NAMESPACE_ANNOTATION, WORKFLOW_ANNOTATION
+from kubeyolo.stop_signals import install
 
 _PART_OF = "app.kubernetes.io/part-of"
 _SELECTOR = f"{_PART_OF}={POD_LABELS[_PART_OF]},{RUN_LABEL}"
@@ -201,13 +201,13 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Watch until SIGTERM."""
+    """Watch until a signal tells this process to end."""
 
     def end(number: int, frame: FrameType | None) -> None:
         sys.exit(0)
 
     # The first process of a container ignores a signal that it has no handler for.
-    signal.signal(signal.SIGTERM, end)
+    install(end)
     chosen = _arguments(given)
     try:
         runs = chosen.runs or [Cluster.connect().home]

@@ -72,3 +72,8 @@ class ModelFacts:
     def anchors_per_level(self) -> int:
         """Number of anchors of one level."""
         return len(self.anchors[0])
+
+    @property
+    def anchor_count(self) -> int:
+        """Number of anchors of all levels."""
+        return sum(len(level) for level in self.anchors)

@@ -1,4 +1,4 @@
-"""The names of all detectors, their facts, and their networks.
+"""The networks of all detectors by name, what they can be trained with, and their facts.
 
 Importing this module does not import MindSpore: a network's module is imported when it is built.
 """
@@ -11,28 +11,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from kubeyolo.config.schema import Config
-from kubeyolo.errors import InputError, suggest
-from kubeyolo.models import scaledyolov4_facts, yolov3_facts, yolov4_facts, yolov5_facts
+from kubeyolo.errors import InputError
+from kubeyolo.models import yolov5_facts
 from kubeyolo.models.facts import Anchors, ModelFacts
-
-_FAMILIES = (yolov5_facts, yolov3_facts, yolov4_facts, scaledyolov4_facts)
-_FACTS: dict[str, ModelFacts] = {facts.name: facts for family in _FAMILIES for facts in family.FACTS}
-
-
-def model_names() -> tuple[str, ...]:
-    """Return the names of all registered detectors, family by family, small before large."""
-    return tuple(_FACTS)
-
-
-def model_facts(name: str) -> ModelFacts:
-    """Return the facts of a detector.
-
-    Raises:
-        InputError: No detector has this name; the message suggests the nearest one.
-    """
-    if name not in _FACTS:
-        raise InputError(f"unknown model {name!r}{suggest(name, _FACTS)}")
-    return _FACTS[name]
+from kubeyolo.models.named_facts import model_facts as model_facts
+from kubeyolo.models.named_facts import model_names as model_names
 
 
 def check_image_size(config: Config) -> None:

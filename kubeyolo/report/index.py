@@ -73,11 +73,11 @@ def index_page(run_name: str, cards: Sequence[StepCard], facts: Mapping[str, Any
         cards: The steps, in the order of the pipeline.
         facts: The run's summary. ``evaluate`` (with AP, AP50), ``export.onnx.AP``, ``quantize.int8.AP`` and ``seconds``
             are shown as large numbers where they are; ``model``, ``dataset`` (with digest), ``bundle`` and any other
-            key are listed.
+            key are listed. ``warnings`` stand above all.
         edges: Which step waits for which, as pairs.
     """
     status = _overall(cards)
-    known = {"evaluate", "export", "quantize", "seconds"}
+    known = {"evaluate", "export", "quantize", "seconds", "warnings"}
     rest = {key: value for key, value in facts.items() if key not in known}
     evaluate = facts.get("evaluate", {})
     groups = fact_groups(rest, "Run")
@@ -88,6 +88,7 @@ def index_page(run_name: str, cards: Sequence[StepCard], facts: Mapping[str, Any
         kind="run",
         title=run_name,
         lead=_lead(facts),
+        warnings=facts.get("warnings") or (),
         status=status,
         tone=_TONES[status],
         stats=_stats(cards, facts),

@@ -41,6 +41,7 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, f
         "## Input and output",
         _interface(manifest, height, width),
         "## Training",
+        _training_warnings(manifest),
         _training(manifest, dataset),
         "## Files",
         _file_table(manifest.get("files", {})),
@@ -49,7 +50,7 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, f
         "anew. Objects of other classes are not reported, or reported as one of these. Scores are not calibrated "
         "probabilities; choose the threshold on data of your own.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def publish_report(model: str, version: str, card: str, facts: Mapping[str, object]) -> str:
@@ -94,14 +95,28 @@ def _interface(manifest: Mapping[str, Any], height: int, width: int) -> str:
         f"(fill {steps.get('fill', 114)}), {escape(steps.get('channels', 'RGB'))}, divided by "
         f"{setting(steps.get('divisor', 255.0))}, laid out N × 3 × {height} × {width}, float32. "
         f"The outputs are the raw levels of strides {strides}; the ONNX files also give decoded `predictions`. "
-        "Anchors, strides and preprocessing are in `bundle.json`.\n\n"
+        f"{_anchors(manifest)}Anchors, strides and preprocessing are in `bundle.json`.\n\n"
         "```sh\nkubeyolo predict --bundle URI IMAGE\n```"
     )
+
+
+def _training_warnings(manifest: Mapping[str, Any]) -> str:
+    """Say what the training warned of; empty where that was nothing, or is not known."""
+    lines = ((manifest.get("metrics") or {}).get("train") or {}).get("warnings") or ()
+    return "\n\n".join(f"**Warning: {escape(line)}**" for line in lines)
+
+
+def _anchors(manifest: Mapping[str, Any]) -> str:
+    """Say which anchors the outputs are decoded with."""
+    levels = zip(manifest.get("strides", ()), manifest.get("anchors", ()), strict=False)
+    texts = [f"{stride}: {', '.join(f'{width:g} × {height:g}' for width, height in level)}" for stride, level in levels]
+    return f"Anchors, width × height in pixels by stride: {'; '.join(texts)}. " if texts else ""
 
 
 def _training(manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
     train = (manifest.get("config") or {}).get("train", {})
     rows = [[key, setting(train[key])] for key in MAIN_SETTINGS if key in train]
+    rows += [["extended", str(line)] for line in (manifest.get("metrics") or {}).get("extended", ())]
     if dataset:
         rows += [["data set", str(dataset.get("name", ""))], ["data set digest", str(dataset.get("digest", ""))]]
     if manifest.get("parent"):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kubeyolo.report.charts import Chart, Mark, Series, line_chart
-from kubeyolo.report.formats import compact, duration, integer, number3
+from kubeyolo.report.formats import compact, duration, integer, number3, setting
 from kubeyolo.report.page import Stat, fact_groups, render
 from kubeyolo.training.history import HistoryRow, TrainingHistory
 
@@ -30,22 +30,28 @@ def training_report(history: TrainingHistory, config: Mapping[str, Any], facts: 
     """Return the report of a training as one HTML page.
 
     Args:
-        history: Rows of kind "train" and "val".
+        history: Rows of kind "train", "val" and "extended"; the last are marked in the curves.
         config: The configuration, as nested mappings.
         facts: Facts of the model and the run, shown as they are; ``resumed_at`` (steps) is marked in the curves,
-            ``seconds`` stands among the large numbers.
+            ``seconds`` stands among the large numbers, ``warnings`` above all.
     """
     rows, validations = _mappings(history.of("train")), _mappings(history.of("val"))
-    marks = [Mark(float(step), f"resumed at {integer(step)}") for step in _resumed(facts)]
+    extended = {row.step: str(row.length) for row in history.of("extended")}
+    resumed = [step for step in _resumed(facts) if step not in extended]
+    marks = [Mark(float(step), f"resumed at {integer(step)}") for step in resumed]
+    marks += [Mark(float(step), f"extended at {integer(step)}") for step in extended]
     train = config.get("train", {})
     main = {key: train[key] for key in MAIN_SETTINGS if isinstance(train, Mapping) and key in train}
-    shown = {key: value for key, value in facts.items() if key != "seconds"}
+    if isinstance(train, Mapping) and train.get("anchors"):
+        main["anchors"] = setting(train["anchors"])
+    shown = {key: value for key, value in facts.items() if key not in {"seconds", "warnings"}}
     groups = ([("Main settings", fact_groups(main, "")[0][1])] if main else []) + fact_groups(shown, "Facts")
     return render(
         "training.html",
         kind="training",
         title=str(config.get("model", "Training")),
-        lead=_lead(rows, marks),
+        lead=_lead(rows, resumed, extended),
+        warnings=facts.get("warnings", ()),
         stats=_stats(rows, validations, facts),
         curve_hint="Thin is what was logged, strong its moving average. The pointer shows values.",
         charts=_training_charts(rows, validations, marks),
@@ -60,7 +66,7 @@ def pretraining_report(rows: Iterable[HistoryRow | Row], facts: Mapping[str, Any
 
     Args:
         rows: Logged steps with step, epoch, and loss or accuracy (0..1) or both.
-        facts: Facts of the run, shown as they are; ``model`` is the heading.
+        facts: Facts of the run, shown as they are; ``model`` is the heading, ``warnings`` stand above all.
     """
     logged = _mappings(rows)
     accuracy = _curve(logged, "accuracy", "accuracy", 2, dots=True)
@@ -89,11 +95,12 @@ def pretraining_report(rows: Iterable[HistoryRow | Row], facts: Mapping[str, Any
         kind="pretraining",
         title=f"{facts.get('model', 'Backbone')}: pretrained backbone",
         lead="The backbone learned to classify before it learned to detect; its weights start the training.",
+        warnings=facts.get("warnings", ()),
         stats=stats,
         curve_hint="Thin is what was logged, strong its moving average. The pointer shows values.",
         charts=charts,
         facts_heading="Facts",
-        fact_groups=fact_groups({k: v for k, v in facts.items() if k not in {"seconds"}}, "Pretraining"),
+        fact_groups=fact_groups({k: v for k, v in facts.items() if k not in {"seconds", "warnings"}}, "Pretraining"),
         config_groups=[],
     )
 
@@ -178,11 +185,12 @@ def _loss_stat(rows: Sequence[Row]) -> list[Stat]:
     return [Stat("Loss", compact(losses[-1]), f"from {compact(losses[0])}")] if losses else []
 
 
-def _lead(rows: Sequence[Row], marks: Sequence[Mark]) -> str:
+def _lead(rows: Sequence[Row], resumed: Sequence[int], extended: Mapping[int, str]) -> str:
     if not rows:
         return "Nothing was logged."
-    again = f" It was interrupted and resumed {len(marks)} time{'s' * (len(marks) > 1)}." if marks else ""
-    return f"Trained for {integer(rows[-1]['step'])} steps.{again}"
+    again = f" It was interrupted and resumed {len(resumed)} time{'s' * (len(resumed) > 1)}." if resumed else ""
+    longer = "".join(f" It was extended {length} at step {integer(step)}." for step, length in extended.items())
+    return f"Trained for {integer(rows[-1]['step'])} steps.{again}{longer}"
 
 
 def _resumed(facts: Mapping[str, Any]) -> list[int]:

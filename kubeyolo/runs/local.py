@@ -198,8 +198,14 @@ def _execute(
             raise  # Nobody reads what the observer prints.
         except _KFP_ERRORS as error:
             if interruption.happened:
-                raise KeyboardInterrupt from error
+                raise KeyboardInterrupt(*_words_of_interruption(watcher)) from error
             raise _step_error(watcher, lines, runner.end_of_step(), folder, error) from error
+
+
+def _words_of_interruption(watcher: _Watcher) -> tuple[str, ...]:
+    """Return what the step has said that was told to end, if it has said something."""
+    event = watcher.failure
+    return () if event is None else (f"{event.step}: {event.fields['message']}",)
 
 
 def _step_error(watcher: _Watcher, lines: StepLines, end: StepEnd, folder: Path, error: Exception) -> KubeyoloError:

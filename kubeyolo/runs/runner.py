@@ -38,7 +38,7 @@ class ProcessRunner:
     @contextmanager
     def session(self, folder: Path, pipeline: str) -> Iterator[Interruption]:
         """Send the running step SIGTERM when this process is told to end."""
-        with step_processes_watched() as self._end, interruptible() as interruption:
+        with interruptible() as interruption, step_processes_watched(interruption) as self._end:
             yield interruption
 
     def kfp_runner(self) -> Any:

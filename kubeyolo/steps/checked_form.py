@@ -18,6 +18,7 @@ from kubeyolo.errors import InputError, one_line, suggest
 from kubeyolo.evaluation.names import RuntimeName, check_runtime
 from kubeyolo.index import RUN_ID, STORE
 from kubeyolo.launch.launcher import LOCAL, VOLCANO, checked_settings
+from kubeyolo.models.anchors import trained_facts
 from kubeyolo.models.registry import check_batch_norm, check_image_size
 from kubeyolo.pointers import check_pointer_name
 from kubeyolo.storage.location import FileLocation, absolute, parse
@@ -114,6 +115,7 @@ def _check_training(checked: CheckedForm) -> CheckedForm:
     check_formats(config)
     check_image_size(config)
     check_batch_norm(config, "train")
+    trained_facts(config)
     if form.get("version"):
         check_version(form["version"])
     check_pointer_name(config.retrain.latest)

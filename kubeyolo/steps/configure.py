@@ -32,10 +32,12 @@ from kubeyolo.data.digest import SourceFacts, source_facts
 from kubeyolo.data.findings import check_actions
 from kubeyolo.data.layout import REQUIRED_SPLITS
 from kubeyolo.errors import InputError, suggest
-from kubeyolo.estimate import RunEstimate, estimate_run
+from kubeyolo.estimate import RunEstimate, estimate_run, size_words
 from kubeyolo.evaluation.names import RuntimeName
 from kubeyolo.index import RESULT, RUN_ID, STORE, run_output, store_id
 from kubeyolo.launch.launcher import VOLCANO, checked_settings
+from kubeyolo.memory import usable_memory
+from kubeyolo.models.anchors import other_anchors
 from kubeyolo.models.registry import model_facts
 from kubeyolo.pointers import (
     latest_model,
@@ -320,7 +322,7 @@ def _trained_run(
     images_fingerprint = class_fingerprint(pretrain.data) if pretrain.data and pretrain.enabled else ""
     identity = {
         "pipeline": pipeline,
-        "config": config.model_dump(mode="json", exclude=_BY_FINGERPRINT),
+        "config": _named_values(config),
         "fingerprint": source.fingerprint,
         "images": images_fingerprint,
         "version": more.get("version", ""),
@@ -358,9 +360,22 @@ def _trained_run(
         facts=facts,
         images=source.images,
         estimate=estimate,
-        notes=notes + _space_notes(store, estimate),
+        notes=notes + _space_notes(store, estimate) + _memory_notes(config, checked, estimate),
         data=data,
     )
+
+
+def _named_values(config: Config) -> dict[str, Any]:
+    """Return what of a configuration the name of a run depends on.
+
+    Anchors count however they are written. The model's own are left out, so that a run without others is named as it
+    was before there was the key.
+    """
+    values = config.model_dump(mode="json", exclude={**_BY_FINGERPRINT, "train": {"anchors"}})
+    anchors = other_anchors(config)
+    if anchors is not None:
+        values["train"]["anchors"] = anchors
+    return values
 
 
 def _steps(pipeline: str) -> tuple[str, ...]:
@@ -415,6 +430,24 @@ def _space_notes(store: str, estimate: RunEstimate) -> tuple[str, ...]:
     if available is None or available >= estimate.disk:
         return ()
     return (f"{store} has {megabytes(available)} of space left, less than that: free some, or choose another store",)
+
+
+def _memory_notes(config: Config, checked: CheckedForm, estimate: RunEstimate) -> tuple[str, ...]:
+    """Say where a training takes more memory than its machine or pod has; of a card, and of a step's pod, not known."""
+    processes, available, where = config.train.processes, None, "this machine, or its container, allows"
+    if checked.launcher == VOLCANO:
+        cluster = checked_settings(VOLCANO, checked.cluster)
+        processes, available = processes // cluster.nodes_for(processes), cluster.memory_bytes
+        where = f"a pod has (cluster setting memory = {cluster.memory})"
+    elif not checked.is_remote and not os.environ.get(RUN_ID):
+        available = usable_memory()
+    needed = processes * ((estimate.memory if config.train.device_target == "CPU" else 0) + estimate.loader_memory)
+    if available is None or needed <= available:
+        return ()
+    return (
+        f"{where} {size_words(available)} of memory, less than the {size_words(needed)} that the training takes: lower "
+        "train.per_batch_size, data.cache_limit_mb or data.workers, or allow it more",
+    )
 
 
 def _estimate(config: Config, source: SourceFacts, checked: CheckedForm) -> RunEstimate:

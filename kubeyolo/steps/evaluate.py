@@ -11,7 +11,8 @@ from kubeyolo.config.schema import Config
 from kubeyolo.errors import WorkError
 from kubeyolo.evaluation.names import RuntimeName
 from kubeyolo.evaluation.results import EvaluationResult
-from kubeyolo.steps.record import Stopwatch, finished, read_record, write_record, write_report
+from kubeyolo.steps.conditions import conditions_of, finished_under
+from kubeyolo.steps.record import Stopwatch, read_record, write_record, write_report
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.reference import pin
 from kubeyolo.storage.uri import join_uri, read_document, write_document
@@ -51,22 +52,25 @@ def evaluate(bundle: str, dataset: str, output: str, config: Config, runtime: Ru
         InputError: The bundle, the data set or the split cannot be used, or do not fit.
         WorkError: AP is below ``evaluate.min_ap``; everything is written before.
     """
-    evaluation = _known(output) or _measure(bundle, dataset, output, config, runtime)
+    conditions = conditions_of(STEP, bundle, dataset, config, runtime=runtime)
+    evaluation = _known(output, conditions) or _measure(bundle, dataset, output, config, runtime, conditions)
     check_gate(
         evaluation.result, config.evaluate.min_ap, str(read_record(evaluation.record).metrics.get("title", STEP))
     )
     return evaluation
 
 
-def _known(output: str) -> Evaluation | None:
-    known = finished(output, STEP)
+def _known(output: str, conditions: dict[str, Any]) -> Evaluation | None:
+    known = finished_under(output, STEP, conditions)
     if known is None:
         return None
     result = EvaluationResult.from_json(read_document(join_uri(output, RESULT_NAME)))
     return Evaluation(result=result, record=known.reference, report=known.record.report)
 
 
-def _measure(bundle: str, dataset: str, output: str, config: Config, runtime: RuntimeName) -> Evaluation:
+def _measure(
+    bundle: str, dataset: str, output: str, config: Config, runtime: RuntimeName, conditions: dict[str, Any]
+) -> Evaluation:
     import orjson
 
     from kubeyolo.bundle import open_bundle
@@ -97,7 +101,7 @@ def _measure(bundle: str, dataset: str, output: str, config: Config, runtime: Ru
     counts = {"images": result.images, "boxes": result.boxes, "detections": result.detections}
     warnings = number_warnings(result.numbers)
     metrics = {**result.numbers, **counts, "runtime": runtime, "title": title, "warnings": warnings}
-    record = write_record(output, STEP, watch.seconds, outputs, metrics, report)
+    record = write_record(output, STEP, watch.seconds, outputs, metrics, report, conditions)
     return Evaluation(result=result, record=record, report=report)
 
 

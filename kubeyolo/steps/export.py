@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from kubeyolo.bundle import AIR, MINDIR, ONNX, WEIGHTS, Bundle
 from kubeyolo.config.schema import Config
+from kubeyolo.steps.conditions import conditions_of, finished_under
 from kubeyolo.steps.derived import derive_once
-from kubeyolo.steps.record import Stopwatch, finished, write_record, write_report
+from kubeyolo.steps.record import Stopwatch, write_record, write_report
 from kubeyolo.storage.uri import join_uri
 from kubeyolo.storage.workspace import temporary_folder
 
@@ -52,7 +53,8 @@ def export_model(bundle: str, dataset: str, output: str, config: Config) -> Expo
     watch = Stopwatch()
     if "air" in config.export.formats:
         check_air_possible(config.train.device_target)
-    known = finished(output, STEP)
+    conditions = conditions_of(STEP, bundle, dataset, config)
+    known = finished_under(output, STEP, conditions)
     if known is not None:
         return ExportedModel(bundle=known.record.outputs["bundle"], record=known.reference)
     opened, images = open_bundle(bundle), open_dataset(dataset)
@@ -84,7 +86,7 @@ def export_model(bundle: str, dataset: str, output: str, config: Config) -> Expo
     }
     if result is not None:
         metrics["onnx"] = result.numbers
-    record = write_record(output, STEP, watch.seconds, {"bundle": published}, metrics, report)
+    record = write_record(output, STEP, watch.seconds, {"bundle": published}, metrics, report, conditions)
     return ExportedModel(bundle=published, record=record)
 
 

@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from kubeyolo.events import RUN_PID
+from kubeyolo.stop_signals import RaisingHandler, handling
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 10.0
@@ -18,24 +18,23 @@ _GRACE_SECONDS = 10.0
 
 @contextmanager
 def stops_with_its_run() -> Iterator[threading.Event]:
-    """Turn SIGTERM into SystemExit, so that worker processes are ended, and send it when the run has died.
+    """Turn a signal to end into SystemExit, so that worker processes are ended; send one when the run has died.
 
     A run that is killed leaves its step behind; two trainings would then write the same checkpoints. The event is set
     once the step was told to end.
     """
     told = threading.Event()
 
-    def end(number: int, frame: FrameType | None) -> None:
+    def ended(number: int) -> SystemExit:
         told.set()
-        raise SystemExit(128 + number)
+        return SystemExit(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, end)
-    watcher = _watch_run()
-    try:
-        yield told
-    finally:
-        watcher.set()
-        signal.signal(signal.SIGTERM, previous)
+    with handling(RaisingHandler(ended)):
+        watcher = _watch_run()
+        try:
+            yield told
+        finally:
+            watcher.set()
 
 
 def _watch_run() -> threading.Event:

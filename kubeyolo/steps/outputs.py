@@ -6,18 +6,21 @@ comes from ``configure``, the versions of the packages that compute from where t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from kubeyolo.config.load import config_digest
 from kubeyolo.config.schema import Config
 from kubeyolo.source import results_versions, weights_versions
+from kubeyolo.storage.location import parse
 from kubeyolo.storage.reference import split_reference
 from kubeyolo.storage.uri import join_uri
 from kubeyolo.training.spec import TrainingSpec, training_identity
 
 _DIGITS = 12
-_GATES = {"min_ap"}
+_ROOMS = (_BACKBONES, _TRAININGS) = ("backbones", "trainings")
+GATES = {"min_ap"}
 """Settings that judge a result and do not change it."""
 
 
@@ -25,7 +28,7 @@ def backbone_output(store: str, config: Config, images_digest: str, code: str) -
     """Return the URI of a pretraining: on images of this digest, with these settings and this code."""
     spec = TrainingSpec(task="backbone", dataset="", output="", config=config)
     identity = training_identity(spec, images_digest, "", spec.processes)
-    return _place(store, "backbones", config.model, {**identity, "code": code, "packages": weights_versions()})
+    return _place(store, _BACKBONES, config.model, {**identity, "code": code, "packages": weights_versions()})
 
 
 def training_output(store: str, config: Config, dataset_digest: str, backbone: str, code: str) -> str:
@@ -33,7 +36,13 @@ def training_output(store: str, config: Config, dataset_digest: str, backbone: s
     spec = TrainingSpec(dataset="", output="", config=config)
     uri, digest = split_reference(backbone)
     identity = training_identity(spec, dataset_digest, digest or uri, spec.processes)
-    return _place(store, "trainings", config.model, {**identity, "code": code, "packages": weights_versions()})
+    return _place(store, _TRAININGS, config.model, {**identity, "code": code, "packages": weights_versions()})
+
+
+def is_named_after_training(output: str, model: str) -> bool:
+    """Tell whether an output has the name of :func:`backbone_output` or :func:`training_output`, of any settings."""
+    *_, room, name = ("", *parse(output).uri.split("/"))
+    return room in _ROOMS and re.fullmatch(rf"{re.escape(model)}-[0-9a-f]{{{_DIGITS}}}", name) is not None
 
 
 def result_output(
@@ -50,7 +59,7 @@ def result_output(
         code: Digest of the source.
     """
     settings = {
-        name: {key: value for key, value in values.items() if key not in _GATES} for name, values in sections.items()
+        name: {key: value for key, value in values.items() if key not in GATES} for name, values in sections.items()
     }
     identity = {**digests, **settings, "code": code, "packages": results_versions()}
     return _place(store, f"results/{step}", model, identity)

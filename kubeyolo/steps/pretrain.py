@@ -10,8 +10,7 @@ from kubeyolo.bundle import bundle_reference
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import WorkError
 from kubeyolo.source import weights_source
-from kubeyolo.steps.record import Stopwatch, finished, write_record, write_report
-from kubeyolo.storage.claim import claimed
+from kubeyolo.steps.record import Finished, Stopwatch, write_record, write_report
 from kubeyolo.storage.uri import join_uri, read_document
 
 STEP = "pretrain_backbone"
@@ -26,7 +25,12 @@ class PretrainedBackbone:
 
 
 def pretrain_backbone(
-    dataset: str, output: str, config: Config, begin: Callable[[], None] | None = None, fingerprint: str = ""
+    dataset: str,
+    output: str,
+    config: Config,
+    begin: Callable[[], None] | None = None,
+    fingerprint: str = "",
+    command: Callable[[str], str] | None = None,
 ) -> PretrainedBackbone:
     """Pretrain the backbone of a detector as a classifier.
 
@@ -38,18 +42,24 @@ def pretrain_backbone(
             Nothing is done when ``pretrain.enabled`` is false.
         begin: Called once no other process works in ``output``, before anything is changed there.
         fingerprint: Fingerprint that the images of ``pretrain.data`` had when the run began; empty if not known.
+        command: Gives the command line that pretrains at another output; by default it is made of the settings.
 
     Raises:
         InputError: The images cannot be used.
         WorkError: The training process failed, or the images changed since the run began.
     """
-    with claimed(output) as claim:
-        if begin is not None:
-            begin()
-        known = finished(output, STEP)
-        if known is not None:
-            return PretrainedBackbone(backbone=known.record.outputs["backbone"], record=known.reference)
-        return _pretrain(dataset, output, config, fingerprint, claim.writer)
+    from kubeyolo.steps.earlier_trainings import name_earlier_trainings, refuse_extension
+    from kubeyolo.steps.same_training import claimed_unless_finished
+    from kubeyolo.training.spec import TrainingSpec
+
+    spec = TrainingSpec(task="backbone", dataset=config.pretrain.data or dataset, output=output, config=config)
+    with claimed_unless_finished(spec, STEP, begin) as held:
+        if isinstance(held, Finished):
+            return PretrainedBackbone(backbone=held.record.outputs["backbone"], record=held.reference)
+        if config.pretrain.enabled:
+            refuse_extension(spec)
+            name_earlier_trainings(spec, STEP, dataset, command)
+        return _pretrain(dataset, output, config, fingerprint, held.writer)
 
 
 def _pretrain(dataset: str, output: str, config: Config, fingerprint: str, writer: str) -> PretrainedBackbone:
@@ -81,8 +91,9 @@ def _pretrain(dataset: str, output: str, config: Config, fingerprint: str, write
     launch_training(spec)
     if images and fingerprint and class_fingerprint(images) != fingerprint:
         raise WorkError(f"{images}: the images changed after the run began; run it again")
-    rows = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME))).of("pretrain")
-    seconds = read_result(output).seconds
+    result = read_result(output)
+    rows = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME))).until(result.steps).of("pretrain")
+    seconds = result.seconds
     accuracies = [row.accuracy for row in rows if row.accuracy is not None]
     accuracy = accuracies[-1] if accuracies else None
     facts = {
@@ -90,13 +101,18 @@ def _pretrain(dataset: str, output: str, config: Config, fingerprint: str, write
         "images": images or "crops of the objects of the data set",
         **config.pretrain.model_dump(mode="json", exclude={"enabled", "data"}),
         "seconds": seconds,
+        "warnings": result.warnings,
+        **({"extended": "; ".join(result.extended)} if result.extended else {}),
     }
     report = write_report(output, pretraining_report([row.model_dump(exclude_none=True) for row in rows], facts))
     metrics: dict[str, Any] = {"enabled": True, "steps": rows[-1].step if rows else 0}
+    metrics |= {"extended": "; ".join(result.extended)} if result.extended else {}
     if rows and rows[-1].loss is not None:
         metrics["loss"] = rows[-1].loss
     if accuracy is not None:
         metrics["accuracy"] = accuracy
+    if result.warnings:
+        metrics["warnings"] = list(result.warnings)
     backbone = bundle_reference(join_uri(output, "bundle"))
     record = write_record(output, STEP, seconds, {"backbone": backbone}, metrics, report)
     return PretrainedBackbone(backbone=backbone, record=record)

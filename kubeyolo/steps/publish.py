@@ -27,6 +27,7 @@ from kubeyolo.steps.record import Stopwatch, read_record, write_record, write_re
 from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.uri import join_uri, open_store
 from kubeyolo.storage.workspace import temporary_folder
+from kubeyolo.training.extension import EXTENDED
 
 STEP = "publish"
 _DIGITS = 12
@@ -71,7 +72,9 @@ def publish(bundle: str, store: str, version: str = "", evaluation: str = "") ->
     output = join_uri(store, "models", manifest.model, version)
     numbers = _numbers(opened, evaluation)
     card = _model_card(opened, numbers)
-    published = _put(opened, output, version, card, numbers)
+    # What the training warned of stays with the bundle.
+    kept = {name: value for name, value in manifest.metrics.items() if name == "train"}
+    published = _put(opened, output, version, card, {**kept, **numbers})
     size = sum(file.size for file in manifest.model_files.values())
     files = {*manifest.files, MODEL_CARD}
     facts = {"bundle": published, "size": size_text(size), "files": len(files), "source": bundle}
@@ -85,23 +88,24 @@ def publish(bundle: str, store: str, version: str = "", evaluation: str = "") ->
     return PublishedModel(bundle=reference, version=version, record=record, report=report)
 
 
-def _put(bundle: Bundle, output: str, version: str, card: str, numbers: dict[str, dict[str, float | None]]) -> str:
+def _put(bundle: Bundle, output: str, version: str, card: str, numbers: dict[str, Any]) -> str:
     """Publish a bundle with its card, unless its networks are published there, and return the URI."""
     if open_store(output).uri == bundle.uri:
         return bundle.uri
+    metrics = {name: value for name, value in bundle.manifest.metrics.items() if name == EXTENDED} | numbers
     with temporary_folder("publish") as folder:
         path = folder / MODEL_CARD
         path.write_text(card, encoding="utf-8")
         if not _has_networks(output, bundle, version):
             try:
-                return bundle.derive(output, {MODEL_CARD: path}, replace=False, metrics=numbers)
+                return bundle.derive(output, {MODEL_CARD: path}, replace=False, metrics=metrics)
             except VersionTaken:
                 # Another process has published in the meantime.
                 if not _has_networks(output, bundle, version):
                     raise
         files = {name: bundle.path(name) for name in bundle.manifest.files} | {MODEL_CARD: path}
         if not _is_whole(output, files, bundle.manifest):
-            return bundle.derive(output, {MODEL_CARD: path}, metrics=numbers)
+            return bundle.derive(output, {MODEL_CARD: path}, metrics=metrics)
     return open_store(output).uri
 
 

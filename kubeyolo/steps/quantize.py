@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from kubeyolo.bundle import ONNX, ONNX_INT8, Bundle
 from kubeyolo.config.schema import Config, QuantizeConfig
 from kubeyolo.evaluation.results import EvaluationResult
+from kubeyolo.steps.conditions import conditions_of, finished_under
 from kubeyolo.steps.derived import derive_once
-from kubeyolo.steps.record import Stopwatch, finished, write_record, write_report
+from kubeyolo.steps.record import Stopwatch, write_record, write_report
 from kubeyolo.storage.uri import join_uri
 from kubeyolo.storage.workspace import temporary_folder
 
@@ -53,7 +54,8 @@ def quantize(bundle: str, dataset: str, output: str, config: Config) -> Quantize
     from kubeyolo.steps.detection import evaluate_predictor, kept_result
 
     watch = Stopwatch()
-    known = finished(output, STEP)
+    conditions = conditions_of(STEP, bundle, dataset, config)
+    known = finished_under(output, STEP, conditions)
     if known is not None:
         return QuantizedModel(bundle=known.record.outputs["bundle"], record=known.reference)
     opened, images = open_bundle(bundle), open_dataset(dataset)
@@ -79,7 +81,7 @@ def quantize(bundle: str, dataset: str, output: str, config: Config) -> Quantize
         "size_ratio": round(facts.size_ratio, 4),
         "int8_bytes": facts.int8_bytes,
     }
-    record = write_record(output, STEP, watch.seconds, {"bundle": published}, metrics, report)
+    record = write_record(output, STEP, watch.seconds, {"bundle": published}, metrics, report, conditions)
     return QuantizedModel(bundle=published, record=record)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubeyolo.bundle import MANIFEST_NAME as BUNDLE_NAME
 from kubeyolo.catalogue import STEPS
+from kubeyolo.data.manifest import MANIFEST_NAME as DATASET_NAME
 from kubeyolo.errors import InputError
 from kubeyolo.events import RECORD_NAME, REPORT_NAME, StepRecord, parse_record
 from kubeyolo.storage.base import NotFound, Store
@@ -15,6 +17,9 @@ from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.reference import check_pinned, pin, split_reference
 from kubeyolo.storage.uri import join_uri, open_store, read_document, write_document
 from kubeyolo.whole import is_whole
+
+_OTHERS = {DATASET_NAME: "a data set", BUNDLE_NAME: "a bundle"}
+"""What a folder holds by the name of its manifest."""
 
 
 class Stopwatch:
@@ -45,13 +50,26 @@ def write_report(output: str, html: str) -> str:
 
 
 def write_record(
-    output: str, step: str, seconds: float, outputs: Mapping[str, str], metrics: Mapping[str, Any], report: str = ""
+    output: str,
+    step: str,
+    seconds: float,
+    outputs: Mapping[str, str],
+    metrics: Mapping[str, Any],
+    report: str = "",
+    conditions: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a step's record, after everything else of the step, and return its reference.
 
     Where another process has written one of the same outputs in the meantime, that one stays: others may refer to it.
     """
-    record = StepRecord(step=step, seconds=seconds, outputs=dict(outputs), metrics=dict(metrics), report=report)
+    record = StepRecord(
+        step=step,
+        seconds=seconds,
+        outputs=dict(outputs),
+        metrics=dict(metrics),
+        report=report,
+        conditions=dict(conditions or {}),
+    )
     document = record.model_dump_json(indent=1).encode()
     store, uri = open_store(output), join_uri(output, RECORD_NAME)
     while not store.create_bytes(RECORD_NAME, document):
@@ -78,13 +96,19 @@ def read_record(reference: str) -> StepRecord:
     return parse_record(document, uri)
 
 
-def finished(output: str, step: str) -> Finished | None:
+def finished(output: str, step: str, is_same: Callable[[StepRecord], bool] | None = None) -> Finished | None:
     """Return the record of a step whose result lies whole at its output, or None when it has to work.
 
     Whole means: the record is there, and the report, and all that its outputs refer to with all of its files.
 
+    Args:
+        output: URI of the output.
+        step: Name of the step.
+        is_same: Tells whether a whole result is that of the work that is asked for; refuses what must stay.
+
     Raises:
-        InputError: The store cannot be used, or it has to work and the output cannot be written.
+        InputError: The store cannot be used, the output holds something else, or it has to work and the output cannot
+            be written.
     """
     store = open_store(output)
     try:
@@ -92,11 +116,21 @@ def finished(output: str, step: str) -> Finished | None:
         record = _read(document)
     except NotFound:
         record = None
-    if record is None or not _is_complete(record, step, store):
+    _refuse_others(store, step, record)
+    if record is None or not _is_complete(record, step, store) or not (is_same is None or is_same(record)):
         store.check_writable()
         return None
     print(f"{step}: the result of the same work is at {store.uri}, nothing to do", flush=True)
     return Finished(record, pin(store.uri_of(RECORD_NAME), sha256_bytes(document)))
+
+
+def _refuse_others(store: Store, step: str, record: StepRecord | None) -> None:
+    """Refuse an output that is the place of something else, which the step would write over."""
+    held = f"the result of {record.step}" if record is not None and record.step in STEPS and record.step != step else ""
+    for name, what in _OTHERS.items():
+        held = what if store.exists(name) else held
+    if held:
+        raise InputError(f"{store.uri}: holds {held}; choose another output with --output")
 
 
 def _is_complete(record: StepRecord, step: str, store: Store) -> bool:

@@ -6,7 +6,6 @@ Events go to standard output, where a run on this machine reads them. A failure 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError, one_line
 from kubeyolo.events import FAILURE_NAME, REPORT_NAME, Event, StepRecord
+from kubeyolo.output_streams import patient_streams
 from kubeyolo.steps.guard import stops_with_its_run
 from kubeyolo.steps.record import read_record
 from kubeyolo.storage.base import Store
@@ -166,6 +166,12 @@ def _write_artifact(path: str, data: bytes) -> None:
 @contextmanager
 def reported(step: str) -> Iterator[StepReporter]:
     """Say when a step starts, ends or fails; a failure ends the process with its exit code."""
+    # Whoever reads these lines may be gone: a training still writes its checkpoint.
+    with patient_streams():
+        yield from _reported(step)
+
+
+def _reported(step: str) -> Iterator[StepReporter]:
     reporter = StepReporter(step)
     settle_folders()
     reporter.say(Event("started", step))
@@ -190,11 +196,9 @@ def _fail(reporter: StepReporter, message: str, exit_code: int) -> None:
     report = ""
     if reporter.output:
         report = _write_failure(reporter, message, exit_code, stack)
-    # Whoever reads these lines may be gone, when the step was told to end.
-    with contextlib.suppress(BrokenPipeError):
-        fields = {"message": message, "exit_code": exit_code, "report": report, "stack": stack}
-        reporter.say(Event("failed", reporter.step, fields))
-        print(f"error: {message}", file=sys.stderr, flush=True)
+    fields = {"message": message, "exit_code": exit_code, "report": report, "stack": stack}
+    reporter.say(Event("failed", reporter.step, fields))
+    print(f"error: {message}", file=sys.stderr, flush=True)
     raise SystemExit(exit_code)
 
 

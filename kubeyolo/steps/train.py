@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kubeyolo.bundle import bundle_reference
 from kubeyolo.config.schema import Config
 from kubeyolo.source import weights_source
-from kubeyolo.steps.record import finished, write_record, write_report
-from kubeyolo.storage.claim import claimed
+from kubeyolo.steps.record import Finished, write_record, write_report
 from kubeyolo.storage.uri import join_uri, read_document
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ def train(
     begin: Callable[[], None] | None = None,
     launch: Launch | None = None,
     writer: str = "",
+    command: Callable[[str], str] | None = None,
 ) -> TrainedDetector:
     """Train a detector; a training that was interrupted in ``output`` is continued.
 
@@ -49,18 +49,23 @@ def train(
         begin: Called once no other process works in ``output``, before anything is changed there.
         launch: Starts the processes; on this machine by default.
         writer: Name of the job that trains in ``output``, when it outlives this process and is taken up again.
+        command: Gives the command line that trains at another output; by default it is made of the settings.
 
     Raises:
         InputError: The data set or the backbone cannot be used, or ``output`` holds another training.
         WorkError: A training process failed; the message ends with what it said last.
     """
-    with claimed(output, writer) as claim:
-        if begin is not None:
-            begin()
-        known = finished(output, STEP)
-        if known is not None:
-            return TrainedDetector(bundle=known.record.outputs["bundle"], record=known.reference)
-        return _train(dataset, output, config, backbone, launch, claim.writer)
+    from kubeyolo.steps.earlier_trainings import name_earlier_trainings, refuse_extension
+    from kubeyolo.steps.same_training import claimed_unless_finished
+    from kubeyolo.training.spec import TrainingSpec
+
+    spec = TrainingSpec(dataset=dataset, output=output, config=config, backbone=backbone or None)
+    with claimed_unless_finished(spec, STEP, begin, writer) as held:
+        if isinstance(held, Finished):
+            return TrainedDetector(bundle=held.record.outputs["bundle"], record=held.reference)
+        refuse_extension(spec)
+        name_earlier_trainings(spec, STEP, dataset, command)
+        return _train(dataset, output, config, backbone, launch, held.writer)
 
 
 def _train(
@@ -83,8 +88,8 @@ def _train(
         writer=writer,
     )
     (launch or launch_training)(spec)
-    history = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME)))
     result = read_result(output)
+    history = TrainingHistory.from_bytes(read_document(join_uri(output, FILE_NAME))).until(result.steps)
     seconds = result.seconds
     facts = {
         "data set": manifest.name,
@@ -93,10 +98,12 @@ def _train(
         "seconds": seconds,
         "resumed_at": result.resumed_at,
     }
+    if result.extended:
+        facts["extended"] = "; ".join(result.extended)
     if result.anchor_recall is not None:
         facts["boxes that an anchor fits"] = f"{100 * result.anchor_recall:.1f} %"
     if result.warnings:
-        facts["warnings"] = " ".join(result.warnings)
+        facts["warnings"] = result.warnings
     report = write_report(output, training_report(history, config.model_dump(mode="json"), facts))
     bundle = bundle_reference(join_uri(output, "bundle"))
     rows = history.of("train")
@@ -108,6 +115,7 @@ def _train(
         speeds = sorted(row.images_per_second for row in rows if row.images_per_second)
         metrics |= {"images_per_second": speeds[len(speeds) // 2]} if speeds else {}
     metrics |= {} if result.anchor_recall is None else {"anchor_recall": result.anchor_recall}
+    metrics |= {"extended": "; ".join(result.extended)} if result.extended else {}
     metrics["warnings"] = list(result.warnings)
     record = write_record(output, STEP, seconds, {"bundle": bundle}, metrics, report)
     return TrainedDetector(bundle=bundle, record=record)

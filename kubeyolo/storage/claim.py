@@ -1,9 +1,9 @@
 """A claim on a place in a store: one process at a time works there, whatever the machine, the user or the path.
 
 The claim is an object of the store with the name of its owner and a number that the owner raises every few seconds, the
-beat. Whoever finds a claim waits. It is taken over when its owner is known to have ended, being a process of the same
-machine, or when the beat has stood still for :data:`GONE_SECONDS` on the clock of the one who waits: the clocks of
-machines are never compared.
+beat. Whoever finds a claim waits until the owner has marked it as ended; the object stays. It is taken over when its
+owner is known to be gone, being a process of the same machine, or when the beat has stood still for
+:data:`GONE_SECONDS` on the clock of the process that waits: the clocks of machines are never compared.
 
 An owner that was away for so long, such as a computer that slept, may wake after its claim was taken over. So what it
 started looks at the claim before each write that another would lose by (:func:`check_claim`).
@@ -56,6 +56,7 @@ class Claim(BaseModel):
         machine: What tells its process ids from those of other machines and containers; empty if that is not known.
         started: When the process was started, in ticks since its machine was; tells it from a later one of this id.
         beat: Raised as long as the owner works.
+        ended: Whether the owner has ended its work.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -67,6 +68,7 @@ class Claim(BaseModel):
     machine: str = ""
     started: str = ""
     beat: int = 0
+    ended: bool = False
 
     @property
     def words(self) -> str:
@@ -102,14 +104,17 @@ def claimed(place: str, writer: str = "", say_seconds: float = SAY_SECONDS) -> I
     finally:
         ended.set()
         beats.join()
-        # The one who comes next takes it over in any case.
+        # Whoever comes next takes it over in any case.
         with suppress(KubeyoloError):
-            if _held(store)[0].owner == claim.owner:
-                store.delete(CLAIM_NAME)
+            held, _, etag = _held(store)
+            if held.owner == claim.owner:
+                store.replace_bytes(CLAIM_NAME, held.model_copy(update={"ended": True}).document(), etag)
 
 
 def check_claim(store: Store, writer: str) -> None:
     """Look whether the claim on a store's root still is that of a writer; an empty name stands for work without one.
+
+    Where the claim was removed, so was the whole place: what is written makes it anew.
 
     Raises:
         WorkError: Another process has taken the place over.
@@ -119,10 +124,7 @@ def check_claim(store: Store, writer: str) -> None:
     try:
         claim = _held(store)[0]
     except NotFound:
-        raise WorkError(
-            f"{store.uri_of(CLAIM_NAME)}: was removed, or another process has taken this work over and has ended; "
-            "nothing more is written here; run the same command again"
-        ) from None
+        return
     if claim.writer != writer:
         raise WorkError(
             f"{store.uri}: {claim.words} has taken this work over, as this process gave no sign for "
@@ -154,11 +156,12 @@ def _acquire(store: Store, claim: Claim, say_seconds: float) -> None:
         if data != seen:
             seen, since = data, now
         lives = _lives(holder)
-        if lives is False or (lives is None and now - since > GONE_SECONDS):
-            if store.replace_bytes(CLAIM_NAME, claim.document(), etag):
+        if holder.ended or lives is False or (lives is None and now - since > GONE_SECONDS):
+            if not store.replace_bytes(CLAIM_NAME, claim.document(), etag):
+                continue
+            if not holder.ended:
                 print(f"taking over {store.uri}: {holder.words} has gone without ending its work", flush=True)
-                return
-            continue
+            return
         if now >= say_at:
             print(f"waiting for {holder.words}, which works at {store.uri}", flush=True)
             say_at = now + say_seconds
@@ -182,14 +185,16 @@ def _beat(place: str, claim: Claim, ended: threading.Event) -> None:
         # A store that does not answer now is tried again with the next beat.
         with suppress(KubeyoloError):
             store = open_store(place, hasty=True)
+            beat += 1
+            document = claim.model_copy(update={"beat": beat}).document()
             try:
                 held, _, etag = _held(store)
             except NotFound:
-                return
+                store.create_bytes(CLAIM_NAME, document)
+                continue
             if held.owner != claim.owner:
                 return
-            beat += 1
-            store.replace_bytes(CLAIM_NAME, claim.model_copy(update={"beat": beat}).document(), etag)
+            store.replace_bytes(CLAIM_NAME, document, etag)
 
 
 def _lives(holder: Claim) -> bool | None:

@@ -12,12 +12,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kubeyolo.errors import InputError, KubeyoloError, WorkError
+from kubeyolo.memory import is_lack_of_memory
 from kubeyolo.storage.base import PART_SUFFIX, NotFound
 from kubeyolo.storage.cache import CACHE, cache_root
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM}
-_LIMITS = {errno.EMFILE, errno.ENFILE, errno.EFBIG}
+_LIMITS = {errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.ENOMEM}
 _MACHINE = {*_FULL, *_NO_PERMISSION, *_LIMITS, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE}
 
 _LARGEST_FILE = 4 << 30
@@ -87,9 +88,9 @@ def machine_errors(folder: Path, work: Path | None = None) -> Iterator[None]:
         yield
     except Exception as raised:
         error = system_error(raised)
-        if error is None or (
-            error.errno == errno.ENOSPC and not error.filename and not _is_full(folder, _LARGEST_FILE)
-        ):
+        if error is None or error.errno == errno.ENOMEM:
+            raise  # Whoever started the work knows what to lower.
+        if error.errno == errno.ENOSPC and not error.filename and not _is_full(folder, _LARGEST_FILE):
             raise  # The disk of something else.
         written = None
         if work is not None:
@@ -106,11 +107,14 @@ def system_error(error: Exception) -> OSError | None:
     """Return an error of the system: itself, or what a library that is not written in Python says of one."""
     if isinstance(error, OSError):
         return error
+    if isinstance(error, KubeyoloError):
+        return None  # It has said it already.
+    if is_lack_of_memory(f"{type(error).__name__}: {error}"):
+        return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     number = _RUST_NUMBER.search(str(error))
     if number:
         return OSError(int(number[1]), os.strerror(int(number[1])))
-    # Not of our own, which has said it already.
-    if not isinstance(error, KubeyoloError) and os.strerror(errno.ENOSPC) in str(error):
+    if os.strerror(errno.ENOSPC) in str(error):
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return None
 
@@ -250,10 +254,24 @@ def _limit_line(error: OSError, where: str) -> str:
     if error.errno == errno.EMFILE:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return f"{where or 'files'}: more than {limit} open files; raise the limit ('ulimit -n') and run it again"
+    if error.errno == errno.ENOMEM:
+        return _memory_line()
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if limit == resource.RLIM_INFINITY:
         return f"{where or 'a file'}: larger than a file may be on this file system; choose another folder"
     size = f"{limit} bytes" if limit < _NEXT_TO_NOTHING else megabytes(limit)
     return (
         f"{where or 'a file'}: larger than a file may be here, {size}; raise the limit ('ulimit -f') and run it again"
+    )
+
+
+def _memory_line() -> str:
+    """Say that memory was refused, and by which limit where it is that of addresses, as batch systems set it."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    addresses = (
+        "" if limit == resource.RLIM_INFINITY else f" (addresses are limited to {megabytes(limit)}: 'ulimit -v')"
+    )
+    return (
+        f"no more memory is to be had{addresses}; allow it more, or lower the batch, the image size, data.workers or "
+        "data.cache_limit_mb"
     )

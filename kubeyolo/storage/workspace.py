@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
+import stat
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,6 +48,8 @@ def work_folder(parent: Path) -> Iterator[Path]:
 def temporary_folder(kind: str) -> Iterator[Path]:
     """Yield an empty folder below ``$TMPDIR``, which is removed after the block.
 
+    Those that processes of this machine have left there when they were killed are removed first.
+
     Args:
         kind: What it is for: a part of its name.
 
@@ -60,9 +65,12 @@ def temporary_folder(kind: str) -> Iterator[Path]:
             f"no temporary folder: {os.environ.get('TMPDIR') or '/tmp'} cannot be written, or its disk is full; "
             "set TMPDIR to a folder that can be written"
         ) from error
+    host = re.sub(r"[^\w.]+", "_", platform.node())
+    _remove_unlocked(place.glob(f"kubeyolo-*-{host}-*"))
     with (
         machine_errors(place),
-        tempfile.TemporaryDirectory(prefix=f"kubeyolo-{kind}-") as name,
+        tempfile.TemporaryDirectory(prefix=f"kubeyolo-{kind}-{host}-", ignore_cleanup_errors=True) as name,
+        _locked(Path(name)),
         machine_errors(place, Path(name)),
     ):
         yield Path(name)
@@ -70,10 +78,15 @@ def temporary_folder(kind: str) -> Iterator[Path]:
 
 def remove_remains(parent: Path) -> None:
     """Remove the folders of unfinished work below ``parent`` that no process holds any more."""
-    for folder in parent.glob(f".*{PART_SUFFIX}"):
+    _remove_unlocked(parent.glob(f".*{PART_SUFFIX}"))
+
+
+def _remove_unlocked(folders: Iterable[Path]) -> None:
+    for folder in folders:
         with suppress(OSError):
             # One that is being made is not locked yet. The clock may have been set back since.
-            if not folder.is_dir() or abs(time.time() - folder.stat().st_mtime) < _YOUNG_SECONDS:
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or abs(time.time() - found.st_mtime) < _YOUNG_SECONDS:
                 continue
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -82,6 +95,17 @@ def remove_remains(parent: Path) -> None:
                     shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder while this process lives: so remains are told from the work of others."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        lock_file(lock)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _own_folder(parent: Path) -> tuple[Path, int]:

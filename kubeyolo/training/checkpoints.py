@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,6 +142,30 @@ def newest_checkpoint(store: Store, warn: Warn) -> TrainingState | None:
     return None
 
 
+def newest_step(store: Store) -> int | None:
+    """Return the step of the newest checkpoint that is complete; None when there is none. Its content is not read."""
+    keys = {stored.key for stored in store.list(FOLDER)}
+    return max((step for step in _steps(store) if f"{checkpoint_key(step)}/{MANIFEST_NAME}" in keys), default=None)
+
+
+def newest_manifest(store: Store) -> CheckpointManifest | None:
+    """Return what the newest checkpoint says of itself, or None without one; none of its files is looked at."""
+    for step in sorted(_steps(store), reverse=True):
+        with suppress(NotFound, ValidationError, orjson.JSONDecodeError):
+            return read_manifest(store, checkpoint_key(step))
+    return None
+
+
+def read_manifest(store: Store, key: str) -> CheckpointManifest:
+    """Return the manifest of the checkpoint in a folder of a store.
+
+    Raises:
+        NotFound: It was not written.
+        ValueError: It is damaged.
+    """
+    return CheckpointManifest.model_validate(orjson.loads(store.read_bytes(f"{key}/{MANIFEST_NAME}")))
+
+
 def remove_checkpoints(store: Store) -> None:
     """Remove all checkpoints, so that training starts anew."""
     for step in sorted(_steps(store)):
@@ -149,7 +174,7 @@ def remove_checkpoints(store: Store) -> None:
 
 def _read(store: Store, key: str) -> TrainingState:
     try:
-        manifest = CheckpointManifest.model_validate(orjson.loads(store.read_bytes(f"{key}/{MANIFEST_NAME}")))
+        manifest = read_manifest(store, key)
     except NotFound:
         raise _Damaged(f"it is incomplete, {MANIFEST_NAME} was not written") from None
     except (ValidationError, orjson.JSONDecodeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import load_file
@@ -18,15 +19,19 @@ from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
 from kubeyolo.errors import InputError
 from kubeyolo.finite_arrays import check_finite
-from kubeyolo.models.registry import build_model, check_batch_norm, check_image_size, model_facts
+from kubeyolo.models.anchors import trained_facts
+from kubeyolo.models.registry import build_model, check_batch_norm, check_image_size
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.uri import open_store
 from kubeyolo.training.distribution import Distribution, Meeting, check_world, join, threads_for
 from kubeyolo.training.finite import Guard, remedy_for, remembered
+from kubeyolo.training.growth import growth_warnings, usual_sizes, weight_sizes
 from kubeyolo.training.learnable import look_at_training, loss_warnings
 from kubeyolo.training.loop import LoopSettings, Print, StopRequest, run_loop
+from kubeyolo.training.memory import detector_memory_warnings, worker_warnings
 from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
+from kubeyolo.training.reach import reach_warnings
 from kubeyolo.training.schedules import build_schedule
 from kubeyolo.training.spec import TrainingSpec, training_identity
 from kubeyolo.training.validation import Validation
@@ -47,7 +52,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     check_world(spec.processes, distribution)
     check_image_size(spec.config)
     check_batch_norm(spec.config, "train")
-    facts = model_facts(spec.config.model)
+    facts = trained_facts(spec.config)
     dataset = open_dataset(spec.dataset, spec.cache)
     backbone = _open_backbone(spec)
     identity = training_identity(spec, dataset.manifest.digest, _digest(backbone), distribution.world)
@@ -55,6 +60,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     if is_complete(store, identity, spec, show):
         return
     state = state_to_continue(store, identity, spec, distribution.is_first, show)
+    identity = identity if state is None else state.identity
     train = spec.config.train
     split = dataset.split("train")
     loader = Loader(
@@ -72,12 +78,21 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     with loader, remembered(store):
         found = None
         if distribution.is_first:
-            found = look_at_training(split.index, facts, spec.config, loader.steps_per_epoch)
+            found = look_at_training(split.index, facts, spec.config, loader.steps_per_epoch, spec.dataset)
+            found = replace(found, warnings=(*found.warnings, *reach_warnings(train, loader.steps_per_epoch)))
             found.show(show)
+            images, classes = len(split.index.width), len(dataset.classes)
+            world = distribution.world
+            for line in (
+                *detector_memory_warnings(facts, spec.config, images, classes, world),
+                *worker_warnings(spec.config, world),
+            ):
+                show(f"warning: {line}")
         configure_mindspore(train.device_target, threads_for(distribution.world))
         if distribution.world > 1:
             join(distribution)
         engine = _build_engine(spec, facts, len(dataset.classes), loader.steps_per_epoch, distribution, backbone)
+        sizes = usual_sizes(engine.network)
         settings = LoopSettings(
             total_steps=train.max_epoch * loader.steps_per_epoch,
             images_per_step=train.per_batch_size * distribution.world,
@@ -93,10 +108,17 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
         meet = Meeting(distribution)
         loop = run_loop(engine, loader, output, settings, identity, spec, state, stop, show, validate, meet, guard)
     if found is not None:
-        unmoved = loss_warnings(loop.history.of("train"))
-        for line in unmoved:
+        outcome = [
+            *loss_warnings(loop.history.of("train")),
+            *loader.warnings(),
+            *growth_warnings(sizes, weight_sizes(engine.network), train),
+        ]
+        for line in outcome:
             show(f"warning: {line}")
-        warnings = (*found.warnings, *unmoved)
+        warnings = (*found.warnings, *outcome)
+        if warnings:
+            # Whatever is made of the bundle takes them along, to the model card.
+            manifest = manifest.model_copy(update={"metrics": {"train": {"warnings": warnings}}})
         with remembered(store):
             publish_weights(
                 store,
@@ -127,7 +149,7 @@ def _build_engine(
     from kubeyolo.training.optimizers import group_parameters
 
     train = spec.config.train
-    network = build_model(spec.config.model, num_classes, seed=train.seed)
+    network = build_model(spec.config.model, num_classes, facts.anchors, seed=train.seed)
     if backbone is not None:
         own = {p.name: p for p in network.get_parameters() if p.name.startswith("backbone.")}
         arrays = load_file(backbone.path(WEIGHTS))

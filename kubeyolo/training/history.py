@@ -17,7 +17,8 @@ class HistoryRow(BaseModel):
     """Means over the steps since the row before.
 
     Attributes:
-        kind: "train" for the detector, "val" for a validation, "pretrain" for a backbone.
+        kind: "train" for the detector, "val" for a validation, "pretrain" for a backbone, "extended" where a
+            training was made longer.
         step: Number of optimizer steps done.
         epoch: Epoch of the last of them, from 0.
         loss: Total loss of an image.
@@ -25,11 +26,12 @@ class HistoryRow(BaseModel):
         images_per_second: Images of all processes.
         accuracy: Share of right classes on held-out crops (backbone only).
         ap: COCO AP (validation only).
+        length: How much longer, such as "from 10 to 20 epochs" (extension only).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["train", "val", "pretrain"] = "train"
+    kind: Literal["train", "val", "pretrain", "extended"] = "train"
     step: int
     epoch: int
     loss: float | None = None
@@ -41,6 +43,7 @@ class HistoryRow(BaseModel):
     accuracy: float | None = None
     ap: float | None = None
     ap50: float | None = None
+    length: str | None = None
 
 
 class TrainingHistory:
@@ -56,6 +59,12 @@ class TrainingHistory:
     def of(self, kind: str) -> list[HistoryRow]:
         """Return the rows of one kind."""
         return [row for row in self.rows if row.kind == kind]
+
+    def until(self, step: int) -> TrainingHistory:
+        """Return the history of a training that ended at a step, without what an extension of it has added."""
+        return TrainingHistory(
+            row for row in self.rows if row.step < step or (row.step == step and row.kind != "extended")
+        )
 
     def to_bytes(self) -> bytes:
         """Return the JSON lines."""

@@ -7,6 +7,7 @@ and after the last one, and keeps it with the result.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -59,7 +60,9 @@ class Learnable:
             show(f"warning: {line}")
 
 
-def look_at_training(index: SplitIndex, facts: ModelFacts, config: Config, steps_per_epoch: int) -> Learnable:
+def look_at_training(
+    index: SplitIndex, facts: ModelFacts, config: Config, steps_per_epoch: int, dataset: str = "DATASET"
+) -> Learnable:
     """Look at a training before its first step.
 
     Args:
@@ -67,11 +70,12 @@ def look_at_training(index: SplitIndex, facts: ModelFacts, config: Config, steps
         facts: The model, with the anchors it is trained with.
         config: The configuration.
         steps_per_epoch: Steps of an epoch.
+        dataset: URI of the data set, for the command that computes anchors from it.
     """
     train, table = config.train, BoxTable(index)
     sides = box_sides(index, table, train.image_size)
     kept = kept_boxes(sides)
-    recall, line, of_anchors = _anchors(sides, kept, facts, train)
+    recall, line, of_anchors = _anchors(sides, kept, facts, train, anchors_command(dataset, config))
     warnings = [
         *empty_warnings(table.counts),
         *size_warnings(sides, train.image_size, facts.strides[-1]),
@@ -79,6 +83,15 @@ def look_at_training(index: SplitIndex, facts: ModelFacts, config: Config, steps
         *schedule_warnings(train, config.augment, steps_per_epoch),
     ]
     return Learnable(recall, (line,) if line else (), tuple(warnings))
+
+
+def anchors_command(dataset: str, config: Config) -> str:
+    """Return the command that computes anchors for a training."""
+    words = ["kubeyolo", "anchors", dataset, "--model", config.model]
+    words += ["--set", f"train.image_size={config.train.image_size}"]
+    if config.train.anchor_t != TrainConfig().anchor_t:
+        words += ["--set", f"train.anchor_t={config.train.anchor_t:g}"]
+    return shlex.join(words)
 
 
 def box_sides(index: SplitIndex, table: BoxTable, image_size: int) -> Sides:
@@ -176,8 +189,9 @@ def schedule_warnings(train: TrainConfig, augment: AugmentConfig, steps_per_epoc
         warnings.append(
             f"the warm-up of {warmup} steps (train.warmup_epochs = {train.warmup_epochs:g}, at least "
             f"train.warmup_steps = {train.warmup_steps}) does not end within the training of {_steps(steps)}: the "
-            f"learning rate rises to {reached:.3g} of train.lr = {train.lr:g}; train for more epochs, or lower both "
-            "keys."
+            f"learning rate rises to {reached:.3g} of train.lr = {train.lr:g}; train for more epochs (from "
+            f"train.max_epoch = {warmup // steps_per_epoch + 1} on), lower both keys, or leave the warm-up out by "
+            "train.warmup_epochs = 0."
         )
     missed = [epoch for epoch in train.lr_epochs if epoch >= epochs]
     if train.lr_scheduler == "exponential" and missed:
@@ -188,9 +202,10 @@ def schedule_warnings(train: TrainConfig, augment: AugmentConfig, steps_per_epoc
             f"{epochs}."
         )
     if augment.close_mosaic >= epochs and (augment.mosaic or augment.mixup):
+        off = " and ".join(f"augment.{name} = 0" for name in ("mosaic", "mixup") if getattr(augment, name))
         warnings.append(
             f"augment.close_mosaic = {augment.close_mosaic} leaves mosaic and mixup out of all {epochs} epochs "
-            f"(train.max_epoch); set it below {epochs}, or augment.mosaic = 0 if that is meant."
+            f"(train.max_epoch); set it below {epochs}, or {off} if that is meant."
         )
     return warnings
 
@@ -216,33 +231,38 @@ def loss_warnings(rows: Sequence[HistoryRow]) -> list[str]:
     return warnings
 
 
-def _anchors(sides: Sides, kept: Mask, facts: ModelFacts, train: TrainConfig) -> tuple[float | None, str, list[str]]:
+def _anchors(
+    sides: Sides, kept: Mask, facts: ModelFacts, train: TrainConfig, command: str
+) -> tuple[float | None, str, list[str]]:
     """Return the best possible recall, the line for the log, and warnings."""
     # With no box left, the anchors are judged by all: they are what is asked about then.
     judged = sides[kept] if kept.any() else sides
     boxes = len(judged)
     if not boxes:
         return None, "", []
+    which = " of train.anchors" if train.anchors else ""
     if facts.loss in ("yolov3", "yolov4"):
         mean = float(nearest_overlaps(judged, facts.anchors).mean())
         return (
             1.0,
-            f"anchors: {_part(boxes, boxes)} boxes are answered by the anchor nearest in size, whatever its sides "
-            f"(mean overlap {mean:.3f} at train.image_size = {train.image_size})",
+            f"anchors: {_part(boxes, boxes)} boxes are answered by the anchor{which} nearest in size, whatever its "
+            f"sides (mean overlap {mean:.3f} at train.image_size = {train.image_size})",
             [],
         )
     ratios = anchor_ratios(judged, facts.anchors)
     fitting = int((ratios < train.anchor_t).sum())
     recall = fitting / boxes
     at = f"train.anchor_t = {train.anchor_t:g} at train.image_size = {train.image_size}"
-    line = f"anchors: {_part(fitting, boxes)} boxes fit an anchor (best possible recall {recall:.3f}, {at})"
+    line = f"anchors: {_part(fitting, boxes)} boxes fit an anchor{which} (best possible recall {recall:.3f}, {at})"
     if recall >= LEAST_RECALL:
         return recall, line, []
     harm = "the box loss stays 0 and no box is learned" if not fitting else "the network does not learn them"
+    # Of fewer boxes than anchors, and of boxes that are left out, none can be computed.
+    computed = f"'{command}' computes anchors that fit; " if kept.sum() >= facts.anchor_count else ""
     warning = (
         f"no anchor fits {_part(boxes - fitting, boxes)} training boxes within {at}: a side differs from that of every "
         f"anchor by that factor or more, so {harm} (best possible recall {recall:.3f}); "
-        f"{_size_remedy(sides, facts, train)}train.anchor_t = {_least_ratio(ratios):g} would "
+        f"{computed}{_size_remedy(sides, facts, train)}train.anchor_t = {_least_ratio(ratios):g} would "
         f"count {100 * LEAST_RECALL:g} % of them in, and with the losses of yolov3 and yolov4 an anchor answers for "
         "every box."
     )

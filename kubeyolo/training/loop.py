@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 
+from kubeyolo.errors import WorkError
 from kubeyolo.progress import Progress
+from kubeyolo.stop_signals import StopOrder, StopSignal, install
 from kubeyolo.storage.base import Store
 from kubeyolo.storage.claim import check_claim
 from kubeyolo.training import history
@@ -25,6 +27,9 @@ from kubeyolo.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
+
+_ORDER_SECONDS = 0.2
+"""How much later than its children a process may hear of a signal that goes to all of them."""
 
 Print = Callable[[str], None]
 
@@ -48,19 +53,20 @@ class Batches(Protocol):
 
 
 class StopRequest:
-    """Remembers that the process was sent SIGTERM or SIGINT; the first one only, a second SIGINT ends it."""
+    """Remembers that the process was told to end; a second SIGINT ends it at once."""
 
     def __init__(self) -> None:
         self.requested = False
+        self._order = StopOrder()
 
     def install(self, listen: bool = True) -> None:
         """Take over the signals; a process that does not ``listen`` leaves the decision to rank 0."""
-        signal.signal(signal.SIGTERM, self._set if listen else signal.SIG_IGN)
-        signal.signal(signal.SIGINT, self._set if listen else signal.SIG_IGN)
+        install(self._set if listen else signal.SIG_IGN)
 
     def _set(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._order.is_second(number):
+            raise StopSignal(number)
 
 
 @dataclass(frozen=True)
@@ -209,7 +215,10 @@ class TrainingLoop:
         per_epoch, engine = self._batches.steps_per_epoch, self._engine
         while engine.step < self._settings.total_steps:
             epoch, offset = divmod(engine.step, per_epoch)
-            for batch in self._batches.epoch(epoch, offset):
+            if self._stop.requested:
+                # Compiling takes minutes, and there is nothing to lose.
+                self._end_early()
+            for batch in self._batches_of(epoch, offset):
                 images = [int(image) for image in getattr(batch, "indices", ())]
                 self._record.add(engine.step + 1, engine.train(batch.images, batch.labels), images)
                 self._count_step()
@@ -217,6 +226,29 @@ class TrainingLoop:
                 self._after_step(epoch, engine.step)
                 if engine.step == self._settings.total_steps:
                     break
+
+    def _batches_of(self, epoch: int, offset: int) -> Iterator[Any]:
+        """Yield batches; where whoever ends a service has ended the loader's workers too, end in order."""
+        try:
+            yield from self._batches.epoch(epoch, offset)
+        except WorkError:
+            if not self._stop.requested:
+                time.sleep(_ORDER_SECONDS)
+            if not self._stop.requested:
+                raise
+            self._end_early()
+
+    def _end_early(self) -> NoReturn:
+        """End between two steps, as told.
+
+        Raises:
+            Interrupted: After a checkpoint, if a step is done that has none.
+        """
+        step = self._engine.step
+        if step == 0:
+            raise Interrupted("told to stop before its first step")
+        self._checkpoint(step)
+        raise Interrupted(f"told to stop at step {step}")
 
     def _count_step(self) -> None:
         if self._since is None:
@@ -249,8 +281,7 @@ class TrainingLoop:
         if writes or epoch_ends:
             self._meet(step)
         if self._stop.requested and not last:
-            self._checkpoint(step)
-            raise Interrupted(f"told to stop at step {step}")
+            self._end_early()
 
     def _log(self, epoch: int, step: int) -> None:
         rows = np.asarray(self._record.rows(), np.float64)

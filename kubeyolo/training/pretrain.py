@@ -27,9 +27,12 @@ from kubeyolo.training.crops import (
     object_crops,
     validation_batches,
 )
+from kubeyolo.training.extension import EXTENDED, pair_option
 from kubeyolo.training.finite import Guard, remedy_for, remembered
+from kubeyolo.training.growth import growth_warnings, usual_sizes, weight_sizes
 from kubeyolo.training.history import HistoryRow
 from kubeyolo.training.loop import LoopSettings, Print, StopRequest, run_loop
+from kubeyolo.training.memory import backbone_memory_warnings
 from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
 from kubeyolo.training.schedules import Schedule, cosine_factor
 from kubeyolo.training.spec import TrainingSpec, training_identity
@@ -98,9 +101,13 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
     if is_complete(store, identity, spec, show):
         return
     state = state_to_continue(store, identity, spec, True, show)
+    identity = identity if state is None else state.identity
     crops, held_out = source.crops()
     show(f"pretraining on {len(crops)} crops of {len(source.classes)} classes, {len(held_out)} held out")
     config = spec.config
+    crops_size = (len(crops) + len(held_out)) * crop_bytes(config.pretrain.image_size)
+    for line in backbone_memory_warnings(model_facts(config.model), config, crops_size):
+        show(f"warning: {line}")
     configure_mindspore(config.train.device_target)
     # Only here: MindSpore must be configured before it is imported.
     from kubeyolo.training.classifier import Classifier
@@ -109,7 +116,9 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
     batches = CropBatches(crops, config.pretrain, config.augment, config.train.seed)
     network = Classifier(config.model, source.outputs, config.train.seed)
     steps = _total_steps(config, batches.steps_per_epoch)
+    _say_if_no_longer(identity, config, steps, batches.steps_per_epoch, show)
     engine = _build_engine(Engine, network, source.outputs, config, steps)
+    sizes = usual_sizes(network)
     accuracy = _Accuracy(network, held_out, config, show)
     settings = LoopSettings(
         total_steps=steps,
@@ -123,7 +132,13 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
     with remembered(store):
         loop = run_loop(engine, batches, store, settings, identity, spec, state, stop, show, accuracy.row, guard=guard)
         manifest = _manifest(spec, source, accuracy.last if accuracy.last is not None else accuracy.measure())
-        uri = publish_weights(store, engine, loop.sessions, manifest, identity, spec, guard, prefix="backbone.")
+        warnings = growth_warnings(sizes, weight_sizes(network), config.pretrain)
+        for line in warnings:
+            show(f"warning: {line}")
+        sessions = loop.sessions
+        uri = publish_weights(
+            store, engine, sessions, manifest, identity, spec, guard, prefix="backbone.", warnings=warnings
+        )
     show(f"published {uri}")
 
 
@@ -182,6 +197,22 @@ def _build_engine(engine: type, network: Classifier, num_classes: int, config: C
 
 def _total_steps(config: Config, steps_per_epoch: int) -> int:
     return min(config.pretrain.max_epoch * steps_per_epoch, config.pretrain.max_steps)
+
+
+def _say_if_no_longer(identity: dict[str, Any], config: Config, steps: int, steps_per_epoch: int, show: Print) -> None:
+    """Say what to raise where an extension adds no step because the other length ends the training."""
+    last = identity.get(EXTENDED, [{"step": -1}])[-1]
+    if last["step"] == steps:
+        epochs, longest = config.pretrain.max_epoch, config.pretrain.max_steps
+        other = (
+            pair_option("pretrain.max_steps", epochs * steps_per_epoch)
+            if longest == steps
+            else pair_option("pretrain.max_epoch", -(-longest // steps_per_epoch))
+        )
+        show(
+            f"warning: no step is added: of pretrain.max_epoch = {epochs} ({steps_per_epoch} steps each) and "
+            f"pretrain.max_steps = {longest} the shorter one counts; add {other}"
+        )
 
 
 def _manifest(spec: TrainingSpec, source: _Source, accuracy: float) -> BundleManifest:

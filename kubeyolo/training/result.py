@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kubeyolo.errors import InputError
 from kubeyolo.storage.uri import join_uri, read_document
+from kubeyolo.training.extension import extension_lines
 
 RESULT_NAME = "training.json"
 """Its presence says that the training is complete."""
@@ -22,7 +23,7 @@ class TrainingResult(BaseModel):
         steps: Optimizer steps.
         bundle: URI of the published weights.
         seconds: Time of all stretches of training together.
-        resumed_at: Steps at which it was continued after an interruption.
+        resumed_at: Steps at which it was continued, after an interruption or to extend it.
         warnings: What it could not learn from, and whether it learned; empty in the usual case.
         anchor_recall: Share of the boxes that an anchor answers for, 0..1; None of a backbone.
     """
@@ -39,6 +40,11 @@ class TrainingResult(BaseModel):
     warnings: tuple[str, ...] = ()
     anchor_recall: float | None = None
 
+    @property
+    def extended(self) -> list[str]:
+        """A line for each time the training was extended: ``from 10 to 20 epochs at step 60``."""
+        return extension_lines(self.identity)
+
 
 def parse_result(document: bytes, uri: str) -> TrainingResult:
     """Read the text of a ``training.json``; ``uri`` is its place, for errors.
@@ -51,7 +57,9 @@ def parse_result(document: bytes, uri: str) -> TrainingResult:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise InputError(f"{uri}: not the result of a training ({what}); choose another output") from error
+        raise InputError(
+            f"{uri}: not the result of a training ({what}); choose another output with --output"
+        ) from error
 
 
 def read_result(output: str) -> TrainingResult:

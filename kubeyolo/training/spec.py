@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kubeyolo.catalogue import READING_KEYS, STEPS
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
+from kubeyolo.models.anchors import other_anchors
+from kubeyolo.training.extension import LENGTHS, as_pairs, changed_keys, is_shorter, pair_option
 
 OUTCOME_FOLDER = "KUBEYOLO_OUTCOME"
 """Environment variable: folder in which each rank leaves ``rank-<n>.json`` when it ends."""
@@ -35,6 +37,9 @@ _WITHOUT_EFFECT = {
     "train.keep_checkpoints",
     "train.val_interval",
 }
+
+_ANCHORS = "train.anchors"
+"""Counts where the anchors are not the model's own, however they are written: without them it was no key."""
 
 _OF_BACKBONES = tuple(key for key in STEPS["pretrain_backbone"].reads if "." in key)
 """What a pretraining depends on beside its own section."""
@@ -108,6 +113,7 @@ def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: 
         for key, value in getattr(spec.config, section).model_dump(mode="json").items():
             if f"{section}.{key}" not in _WITHOUT_EFFECT:
                 values[f"{section}.{key}"] = value
+    values.pop(_ANCHORS, None)
     if spec.task == "backbone":
         for key in _OF_BACKBONES:
             section, _, name = key.partition(".")
@@ -115,6 +121,9 @@ def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: 
     else:
         values["backbone"] = backbone_digest
         values["train.processes"] = world
+        anchors = other_anchors(spec.config)
+        if anchors is not None:
+            values[_ANCHORS] = [[list(pair) for pair in level] for level in anchors]
     return values
 
 
@@ -124,9 +133,28 @@ def refuse_changes(saved: dict[str, Any], now: dict[str, Any], place: str) -> No
     Raises:
         InputError: Names the first key that changed, both values and the remedy.
     """
-    for key in sorted(saved.keys() | now.keys()):
-        if saved.get(key) != now.get(key):
-            raise InputError(
-                f"{place}: training was begun with {key} = {saved.get(key)!r}, now it is {now.get(key)!r}; "
-                "set it back to resume, or choose another output"
-            )
+    if (task := saved.get("task")) != now.get("task"):
+        what = "the pretraining of a backbone" if task == "backbone" else "the training of a detector"
+        raise InputError(f"{place}: holds {what}; choose another output with --output")
+    if is_shorter(saved, now):
+        shorter = [key for key in changed_keys(saved, now) if now[key] < saved[key]]
+        was = " and ".join(f"{key} = {saved[key]}" for key in shorter)
+        raise InputError(
+            f"{place}: holds a training with {was}, now it is {' and '.join(str(now[key]) for key in shorter)}: "
+            f"it cannot be made shorter; use {as_pairs(saved, shorter)}, or choose another output with --output"
+        )
+    # A length may grow, so what may not change is named first.
+    changed = sorted(changed_keys(saved, now), key=lambda key: key in LENGTHS)
+    for key in changed:
+        remedy = f"set it back{_typed(key, saved)} to resume" if key in saved else "leave it out to resume"
+        raise InputError(
+            f"{place}: training was begun with {key} = {saved.get(key)!r}, now it is {now.get(key)!r}; "
+            f"{remedy}, or choose another output with --output"
+        )
+
+
+def _typed(key: str, saved: dict[str, Any]) -> str:
+    """Return in parentheses what to type to give a key its saved value; empty for a digest, which is not typed."""
+    if "." in key:
+        return f" ({pair_option(key, saved[key])})"
+    return f" (--model {saved[key]})" if key == "model" else ""

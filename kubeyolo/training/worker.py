@@ -9,12 +9,15 @@ import sys
 import traceback
 from pathlib import Path
 
-from kubeyolo.errors import KubeyoloError
+from kubeyolo.errors import KubeyoloError, WorkError
 from kubeyolo.launch.guard import die_with_parent
+from kubeyolo.memory import is_lack_of_memory
+from kubeyolo.output_streams import patient_streams, raw_stream, why_lost
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.storage.file_errors import machine_error, system_error
 from kubeyolo.training.detector import train_detector
 from kubeyolo.training.distribution import Distribution, distribution_from_environment, is_scheduler, join
+from kubeyolo.training.lack_of_memory import memory_remedy
 from kubeyolo.training.loop import Interrupted, StopRequest
 from kubeyolo.training.spec import EXIT_INTERRUPTED, OUTCOME_FOLDER, TrainingSpec
 
@@ -57,36 +60,58 @@ def run_training(spec: TrainingSpec, distribution: Distribution, stop: StopReque
 
 
 def _run(path: Path, distribution: Distribution, stop: StopRequest) -> tuple[int, str]:
+    """Do the work, and return the exit code and the one line that says why it is not done."""
+    spec = None
     try:
-        run_training(TrainingSpec.read(path), distribution, stop)
+        spec = TrainingSpec.read(path)
+        run_training(spec, distribution, stop)
     except Interrupted as interrupted:
         return EXIT_INTERRUPTED, f"interrupted: {interrupted}; the same command continues"
     except KubeyoloError as error:
         logger.debug("training failed", exc_info=True)
+        if spec is not None and error.exit_code == WorkError.exit_code and is_lack_of_memory(str(error)):
+            return error.exit_code, f"{error}; {memory_remedy(spec.config, spec.task)}"
         return error.exit_code, str(error)
     except Exception as error:  # noqa: BLE001 - the last resort: one line for the user, the rest for the log
+        name, lacks_memory = type(error).__name__, is_lack_of_memory(f"{type(error).__name__}: {error}")
         system = system_error(error)
-        known = machine_error(system) if system else None
+        known = machine_error(system) if system and not lacks_memory else None
         if known is not None:
             logger.debug("training failed", exc_info=True)
             return known.exit_code, str(known)
         traceback.print_exc()
-        lines = str(error).strip().splitlines()
-        return 1, f"training failed: {type(error).__name__}: {lines[0] if lines else ''}"
+        what = f"{name}: {_telling_line(str(error), lacks_memory)}".removesuffix(": ")
+        if spec is not None and lacks_memory:
+            return 1, f"out of memory ({what}); {memory_remedy(spec.config, spec.task)}"
+        return 1, f"training failed: {what}"
     return 0, ""
+
+
+def _telling_line(text: str, of_memory: bool) -> str:
+    """Return the line of an error that says most: MindSpore begins with rules and headings."""
+    lines = [line.strip() for line in text.splitlines() if any(map(str.isalnum, line))]
+    telling = [line for line in lines if of_memory and is_lack_of_memory(line)]
+    return next(iter([*telling, *lines]), "")
 
 
 def _leave_outcome(distribution: Distribution, code: int, message: str) -> bool:
     """Tell the launcher, if there is one, what happened: msrun does not pass exit codes on."""
     folder = os.environ.get(OUTCOME_FOLDER)
     if folder:
-        document = json.dumps({"rank": distribution.rank, "exit_code": code, "message": message})
+        raw = raw_stream(sys.stdout)
+        lost = why_lost(raw.lost) if raw is not None and raw.lost is not None else ""
+        document = {"rank": distribution.rank, "exit_code": code, "message": message, "lost": lost}
         path = Path(folder) / f"rank-{distribution.rank}.json"
         part = path.with_suffix(".part")
-        part.write_text(document)
-        part.rename(path)
+        try:
+            part.write_text(json.dumps(document))
+            part.rename(path)
+        except OSError:
+            return False  # The disk is full, as it may be when the work itself is done.
     return bool(folder)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with patient_streams():
+        exit_code = main()
+    sys.exit(exit_code)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kubeyolo.bundle import WEIGHTS, BundleManifest, open_bundle
+from kubeyolo.config.anchor_forms import anchors_text
 from kubeyolo.errors import InputError
 from kubeyolo.finite_arrays import check_finite
 from kubeyolo.models.registry import model_facts
@@ -24,12 +25,13 @@ from kubeyolo.weights.stored_array import StoredArray, WeightArray, as_float32
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedWeights:
-    """The file, its format and whose names its arrays have, and the number of arrays."""
+    """The file, its format and whose names its arrays have, the number of arrays, and what the format cannot hold."""
 
     file: Path
     format: str
     layout: str
     arrays: int
+    notes: tuple[str, ...] = ()
 
 
 def export_weights(bundle: str, file: Path, layout: str = OWN) -> ExportedWeights:
@@ -91,7 +93,10 @@ def _darknet(file: Path, manifest: BundleManifest, arrays: Mapping[str, StoredAr
         theirs |= move_eps(variances, manifest.bn_eps, facts.bn_eps)
     with appearing(file) as path:
         write_darknet(path, network.darknet_convolutions(), theirs.__getitem__)
-    return ExportedWeights(file=file, format="darknet", layout="darknet", arrays=len(arrays))
+    notes: tuple[str, ...] = ()
+    if manifest.kind == "detector" and manifest.anchors != facts.anchors:
+        notes = (f"the format has no place for anchors: the cfg file needs {anchors_text(manifest.anchors)}",)
+    return ExportedWeights(file=file, format="darknet", layout="darknet", arrays=len(arrays), notes=notes)
 
 
 _Writer = Callable[[Path, BundleManifest, Mapping[str, StoredArray], str], ExportedWeights]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +11,11 @@ import numpy as np
 from kubeyolo.bundle import WEIGHTS, BundleManifest, publish_bundle
 from kubeyolo.config.class_names import clean_names
 from kubeyolo.errors import InputError
+from kubeyolo.models.anchors import given_anchors
 from kubeyolo.models.facts import Anchors, ModelFacts
+from kubeyolo.models.registry import model_facts
 from kubeyolo.storage.integrity import sha256_file
+from kubeyolo.storage.workspace import temporary_folder
 from kubeyolo.weights.batch_norm import move_eps
 from kubeyolo.weights.class_file import ClassFile
 from kubeyolo.weights.darknet import darknet_classes, float_count, read_darknet
@@ -81,6 +83,7 @@ def import_weights(
     num_classes: int | None = None,
     classes: Sequence[str] | ClassFile | None = None,
     backbone: bool = False,
+    anchors: Sequence[Sequence[float]] = (),
 ) -> ImportedWeights:
     """Make a bundle of a darknet ``.weights``, PyTorch, MindSpore or safetensors file.
 
@@ -94,11 +97,17 @@ def import_weights(
         classes: Names of the classes, or a file of them; by default those in the file of weights, else ``class_0`` and
             so on.
         backbone: Take the backbone alone, for training to start from; the file need not hold more.
+        anchors: Widths and heights in pixels that the weights were trained with, a list for each level or one list;
+            by default those in the file, else the published ones.
 
     Raises:
-        InputError: The file is refused, damaged or of another model, or the numbers of classes differ.
+        InputError: The file is refused, damaged or of another model, the numbers of classes differ, or the anchors do
+            not fit the model.
         WeightsMismatch: Names or shapes are not those of the model.
     """
+    if anchors and backbone:
+        raise InputError("anchors are of a whole detector, and the backbone alone is taken: give one of both")
+    given = given_anchors(model_facts(model), anchors, "anchors") if anchors else None
     weights = read_weights(file)
     wanted = _Wanted(num_classes, classes)
     network = network_parameters(model)
@@ -109,19 +118,19 @@ def import_weights(
         # A training adds what its model adds, whatever its backbone is from.
         fitted, bn_eps = _with_eps_of_model(fitted, bn_eps), None
     names, notes = ((), ()) if backbone else _class_names(fitted, wanted)
-    anchors = facts.anchors if backbone else _anchors(fitted)
+    levels = facts.anchors if backbone else given or _anchors(fitted)
     manifest = BundleManifest(
         kind="backbone" if backbone else "detector",
         model=model,
         classes=names,
         image_size=(facts.image_size, facts.image_size),
         strides=facts.strides,
-        anchors=anchors,
+        anchors=levels,
         bn_eps=bn_eps,
         config={"imported": {"file": file.name, "sha256": sha256_file(file), "layout": fitted.layout}},
     )
-    with tempfile.TemporaryDirectory(prefix="kubeyolo-weights-") as folder:
-        path = Path(folder) / WEIGHTS
+    with temporary_folder("weights") as folder:
+        path = folder / WEIGHTS
         write_safetensors(path, _finite(fitted), {})
         bundle = publish_bundle(output, manifest, {WEIGHTS: path})
     return ImportedWeights(

@@ -15,7 +15,7 @@ import yaml
 
 from kubeyolo.bundle import BundleManifest, publish_bundle
 from kubeyolo.cli import errors
-from kubeyolo.cli.app import app, main
+from kubeyolo.cli.app import app, main, with_homes
 from kubeyolo.cli.forms import training_form
 from kubeyolo.compiled.read import fields_of, pipeline_text
 from kubeyolo.data.sample import generate_sample_dataset
@@ -27,6 +27,7 @@ COMMANDS = [
     "run",
     "configure",
     "validate",
+    "anchors",
     "pretrain",
     "train",
     "evaluate",
@@ -55,7 +56,7 @@ COMMANDS = [
     "weights import",
 ]
 CONFIGURED = ["run", "configure", "validate", "pretrain", "train", "evaluate", "export", "quantize", "publish"]
-CONFIGURED += ["predict", "pipeline show", "pipeline submit", "pipeline gate"]
+CONFIGURED += ["anchors", "predict", "pipeline show", "pipeline submit", "pipeline gate"]
 
 
 class Result:
@@ -135,6 +136,11 @@ def test_help_loads_nothing_heavy() -> None:
         ("run --data shapes --set export.formats=[]", ["export.formats"]),
         ("run --data shapes --set export.formats=[mindir]", ["export.formats", "add onnx to them"]),
         ("run --data shapes --set pretrain.data=absent", ["absent"]),
+        ("run --data shapes --set train.anchors=[10,13]", ["train.anchors = [10, 13]", "3 levels of 3 anchors"]),
+        ("run --data shapes --set train.anchors=7", ["train.anchors = 7", "from --set", "widths and heights"]),
+        ("configure --data shapes --set train.anchors=[[1,2],[3]]", ["train.anchors = [[1, 2], [3]]", "2 lists"]),
+        ("anchors shapes", ["shapes: no data set there", "validated"]),
+        ("anchors shapes --model yolov4-p7 --set train.image_size=672", ["no data set there"]),
         ("run --data shapes --set train.lr=", ["train.lr = None", "--set"]),
         ("configure", ["--data"]),
         ("configure --data absent", ["absent"]),
@@ -553,3 +559,35 @@ def test_settings_are_checked_before_sample_data_is_made(kubeyolo: Any, tmp_path
 def test_examples_name_the_folders_that_steps_write_to(kubeyolo: Any) -> None:
     for command, folder in (("quantize", "export_model"), ("publish", "quantize")):
         assert f"store/results/{folder}/yolov5n-r7-8a395f92b1a0/bundle" in kubeyolo(command, "--help").out
+
+
+@pytest.mark.parametrize(
+    ("argument", "expanded"),
+    [
+        ("~/set", "HOME/set"),
+        ("--config=~/my.yaml", "--config=HOME/my.yaml"),
+        ("-c~/my.yaml", "-cHOME/my.yaml"),
+        ("~", "HOME"),
+        ("./~/set", "./~/set"),
+        ("train.lr=~/x", "train.lr=~/x"),
+        ("~nobody-of-this-name/x", "~nobody-of-this-name/x"),
+        ("minio://a/~b", "minio://a/~b"),
+        ("--set=augment.mosaic=0", "--set=augment.mosaic=0"),
+    ],
+)
+def test_an_argument_that_begins_with_the_home_is_expanded(
+    argument: str, expanded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert with_homes([argument]) == [expanded.replace("HOME", str(tmp_path))]
+
+
+@pytest.mark.parametrize("option", ["--config=~/my.yaml", "--cluster=~/my.yaml", "--images=~/my.yaml"])
+def test_a_file_of_an_option_is_looked_for_in_the_home(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    command = ["pipeline", "show"] if "images" in option else ["train", "none", "--launcher", "volcano"]
+    with pytest.raises(SystemExit) as end:
+        main([*command, option])
+    assert end.value.code == 2 and str(tmp_path / "my.yaml") in capsys.readouterr().err

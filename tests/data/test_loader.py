@@ -120,13 +120,28 @@ def test_boxes_beyond_the_capacity_are_counted_and_reported_once(caplog):
         assert all((batch.labels[:, 0] >= 0).all() for batch in batches)
         assert loader.truncated_boxes == sum(batch.truncated for batch in batches) > 0
     assert len([record for record in caplog.records if "label_capacity" in record.message]) == 1
+    (line,) = loader.warnings()
+    assert line.startswith(f"{loader.truncated_boxes} boxes were left out of 4 of 4 batches, whose labels have 8 rows")
+    assert "set data.label_capacity to 0" in line
+
+
+def test_a_few_boxes_beyond_a_derived_capacity_are_no_warning_and_more_of_them_name_a_number():
+    with loader_of(RenderedSplit(images=8), workers=0) as loader:
+        list(loader.epoch(0))
+        capacity = loader.label_capacity
+        assert loader.warnings() == []
+        # More than a hundredth of all rows.
+        for boxes, warns in ((1, False), (capacity, True)):
+            loader._count_truncated(boxes)
+            assert bool(loader.warnings()) is warns
+        assert f"set data.label_capacity to {2 * capacity} and" in loader.warnings()[0]
 
 
 def test_the_derived_capacity_is_not_exceeded():
     split = RenderedSplit(images=40, most_boxes=30)
     with loader_of(split, per_batch_size=8) as loader:
         fullest = max((batch.labels[:, 0] >= 0).sum() for epoch in range(6) for batch in loader.epoch(epoch))
-        assert loader.truncated_boxes == 0
+        assert loader.truncated_boxes == 0 and loader.warnings() == []
         assert fullest < loader.label_capacity < 4 * fullest + 64
 
 
@@ -180,7 +195,10 @@ def test_an_error_in_a_worker_reaches_the_parent():
 def test_a_killed_worker_reaches_the_parent():
     with (
         loader_of(FailingSplit("kill"), workers=2) as loader,
-        pytest.raises(WorkError, match=r"ended \(killed by SIGKILL\)$"),
+        pytest.raises(
+            WorkError,
+            match=r"\(killed by SIGKILL\), most likely .* memory: lower data\.cache_limit_mb or data\.workers \(2\)$",
+        ),
     ):
         list(loader.epoch(0))
 

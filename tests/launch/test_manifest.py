@@ -73,6 +73,22 @@ def test_no_secret_value_and_no_token_is_in_it(preset: str) -> None:
     assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
 
 
+def variables_of(made: dict[str, Any]) -> dict[str, str]:
+    variables = pod_of(made)["containers"][0]["env"]
+    return {variable["name"]: variable["value"] for variable in variables if "value" in variable}
+
+
+@pytest.mark.parametrize("image", ["registry/kubeyolo-train@sha256:00", "elsewhere/mindspore:2.7"])
+def test_a_pod_runs_the_installed_code_whatever_its_image_sets(image: str) -> None:
+    assert variables_of(manifest(*CASES["cpu"], image=image))["PYTHONSAFEPATH"] == "1"
+
+
+def test_the_settings_of_a_cluster_win_over_the_variables_of_a_pod() -> None:
+    made = manifest(2, {"preset": "cpu", "environment": {"PYTHONSAFEPATH": "", "HCCL_CONNECT_TIMEOUT": "600"}})
+    assert variables_of(made)["PYTHONSAFEPATH"] == ""
+    assert variables_of(made)["HCCL_CONNECT_TIMEOUT"] == "600"
+
+
 def test_the_gang_has_as_many_pods_as_the_processes_need() -> None:
     made = manifest(*CASES["ascend910b"])
     assert made["spec"]["minAvailable"] == made["spec"]["tasks"][0]["replicas"] == 2
@@ -151,3 +167,11 @@ def test_pairs_go_over_the_file_and_the_file_over_the_preset(tmp_path: Path) -> 
 def test_every_setting_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text(encoding="utf-8")
     assert [name for name in ClusterSettings.model_fields if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [("4Gi", 2**32), ("512Mi", 2**29), ("1.5G", 1.5e9), ("1000000k", 1e9), ("8192", 8192), ("5000m", 5)],
+)
+def test_the_memory_of_a_pod_is_a_number_of_bytes(written: str, size: float) -> None:
+    assert ClusterSettings(memory=written).memory_bytes == pytest.approx(size)

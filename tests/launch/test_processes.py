@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from kubeyolo.config.schema import Config
+from kubeyolo.errors import WorkError
 from kubeyolo.launch import local
 from kubeyolo.training.spec import TrainingSpec
 
@@ -92,7 +93,7 @@ def test_a_rank_that_fails_ends_all_and_is_named(tmp_path: Path, monkeypatch: py
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(local.__file__).parents[2])]))
     monkeypatch.setattr(local, "WORKER_MODULE", "failing")
-    with pytest.raises(local.WorkError, match="rank one broke"):
+    with pytest.raises(WorkError, match="rank one broke"):
         local.launch_training(TrainingSpec(dataset="none", output="none", config=Config()), 2, print)
 
 

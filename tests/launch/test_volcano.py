@@ -457,7 +457,7 @@ def test_the_job_of_an_earlier_workflow_of_the_same_name_is_replaced(
         # As a step of a pipeline, and as a command of a terminal.
         ("stops_with_its_run()", signal.SIGTERM, 143),
         ("contextlib.nullcontext()", signal.SIGTERM, 1),
-        ("contextlib.nullcontext()", signal.SIGINT, -signal.SIGINT),
+        ("contextlib.nullcontext()", signal.SIGINT, 1),
     ],
 )
 def test_who_is_told_to_end_deletes_the_job_at_once(

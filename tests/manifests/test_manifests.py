@@ -44,6 +44,27 @@ def kubectl(*arguments: str, config: Path | None = None) -> str:
     return done.stdout
 
 
+def containers(value: Any) -> list[JSON]:
+    """Return all containers of a manifest."""
+    if isinstance(value, dict):
+        return [*value.get("containers", ()), *(one for part in value.values() for one in containers(part))]
+    return [one for part in value for one in containers(part)] if isinstance(value, list) else []
+
+
+def test_every_container_runs_the_installed_code() -> None:
+    texts = [path.read_text() for path in sorted(MANIFESTS.rglob("*.yaml"))]
+    python = [
+        container
+        for text in texts
+        for document in yaml.safe_load_all(text)
+        for container in containers(document)
+        if "python3" in container.get("command", ())
+    ]
+    assert sorted(container["name"] for container in python) == ["prepare", "watch"]
+    for container in python:
+        assert {"name": "PYTHONSAFEPATH", "value": "1"} in container["env"], container["name"]
+
+
 def documents(overlay: str) -> list[JSON]:
     text = kubectl("kustomize", str(MANIFESTS / "overlays" / overlay))
     return [document for document in yaml.safe_load_all(text) if document]

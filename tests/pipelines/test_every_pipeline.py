@@ -255,6 +255,15 @@ def test_pods_get_the_store_and_its_keys_and_no_more_rights_than_they_need(name:
 
 
 @every_pipeline
+def test_every_step_runs_the_installed_code_whatever_its_image_sets(name: str) -> None:
+    executors = document(name)["deploymentSpec"]["executors"]
+    assert len(executors) == len(TASKS[name])
+    for executor, facts in executors.items():
+        variables = {variable["name"]: variable["value"] for variable in facts["container"]["env"]}
+        assert variables["PYTHONSAFEPATH"] == "1", executor
+
+
+@every_pipeline
 def test_training_alone_is_tried_again(name: str) -> None:
     retried = {task: facts["retryPolicy"] for task, facts in tasks(name).items() if "retryPolicy" in facts}
     assert set(retried) == {"train"} & TASKS[name]

@@ -63,6 +63,18 @@ def test_gate_passes_at_its_bounds() -> None:
     assert "passes the gate" in text and text.count("passed") == 3
 
 
+def test_warnings_of_a_training_stand_above_all_on_its_page_and_on_that_of_the_run() -> None:
+    line = "12 of 20 (60.0 %) training images have no boxes."
+    facts = {"seconds": 3.0, "warnings": (line,)}
+    for html in (
+        training_report(TrainingHistory(), {}, facts),
+        pretraining_report([], facts),
+        index_page("run", [], {"warnings": [f"train: {line}"]}),
+    ):
+        assert html.count(line) == 1 and re.search(rf'<p class="warning" role="note">(train: )?{re.escape(line)}', html)
+    assert 'class="warning"' not in index_page("run", [], {"warnings": []})
+
+
 def test_reports_of_nothing_are_pages() -> None:
     empty = result(None, 0)
     manifest = DatasetManifest(name="n", source="s", digest="d", classes=(), category_ids=(), splits={})
@@ -97,6 +109,15 @@ def test_training_counts_epochs_from_one_and_names_its_best() -> None:
     text = text_of(training_report(TrainingHistory(rows), {"model": "m"}, {"resumed_at": 8}))
     assert "Steps 16 2 epochs" in text and "Best AP 0.250 on validation, epoch 1" in text
     assert "resumed 1 time." in text
+
+
+def test_anchors_are_in_the_card_and_those_of_a_training_in_its_report() -> None:
+    config = {"train": {"lr": 0.01, "anchors": [[10.0, 13.5, 16.0, 30.0]]}}
+    assert "Main settings lr 0.01 anchors 10, 13.5, 16, 30" in text_of(training_report(TrainingHistory(), config, {}))
+    own = {"train": {"lr": 0.01, "anchors": []}}
+    assert "Main settings lr 0.01 Configuration" in text_of(training_report(TrainingHistory(), own, {}))
+    card = model_card({"model": "m", "strides": (8, 16), "anchors": (((10.0, 13.5),), ((16.0, 30.0),))}, {})
+    assert "by stride: 8: 10 × 13.5; 16: 16 × 30." in card
 
 
 @pytest.mark.parametrize("link", ["javascript:alert(1)", "https://example.org/x.html", "/etc/passwd"])

@@ -203,14 +203,15 @@ run_local(run, Path({runs!r}), Watched())
 """
 
 
-def started_run(fake_runs: Any, tmp_path: Path) -> subprocess.Popen[str]:
+def started_run(fake_runs: Any, tmp_path: Path, how: str = "sleep", **streams: Any) -> subprocess.Popen[str]:
     """Start a run in a process of its own whose training sleeps, and return when it does."""
-    fake_runs.let("train", "sleep")
+    fake_runs.let("train", how)
     pipeline = tmp_path / "pipeline.yaml"
     pipeline.write_text(fake_runs.pipeline)
     places = {"tests": str(Path(__file__).parent), "store": str(fake_runs.store), "runs": str(fake_runs.runs)}
     code = SCRIPT.format(pipeline=str(pipeline), **places)
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    given = {"stderr": subprocess.PIPE, "start_new_session": True, **streams}
+    process = subprocess.Popen([sys.executable, "-c", code], text=True, **given)
     log = fake_runs.store / "calls.log"
     deadline = time.monotonic() + 120
     while not (log.exists() and "train" in log.read_text().split()):
@@ -263,14 +264,47 @@ def test_a_killed_run_takes_its_step_along_and_can_be_continued(fake_runs: Any, 
     assert outcome.summary["model"] == "yolov5n-r7"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_ends_its_step_first(fake_runs: Any, tmp_path: Path, number: int) -> None:
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a TMPDIR of the run's own."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_ends_its_step_first(
+    fake_runs: Any, tmp_path: Path, temporary: Path, number: signal.Signals
+) -> None:
     process = started_run(fake_runs, tmp_path)
     os.kill(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert not step_lives(fake_runs)
+    assert errors.splitlines()[0].startswith("stopping: the running step ends first")
     assert "KeyboardInterrupt" in errors
+    assert list(temporary.iterdir()) == []
     assert "interrupted" in (fake_runs.runs / "fake-run" / "index.html").read_text()
+
+
+def test_no_step_begins_once_the_run_was_interrupted(fake_runs: Any, tmp_path: Path) -> None:
+    process = started_run(fake_runs, tmp_path, "finish")
+    time.sleep(1)
+    os.kill(process.pid, signal.SIGHUP)
+    _, errors = process.communicate(timeout=60)
+    assert errors.rstrip().endswith("KeyboardInterrupt: interrupted; the same command continues")
+    assert fake_runs.calls()[-1] == "train"
+
+
+def test_a_second_ctrl_c_ends_a_step_that_hears_no_signal(fake_runs: Any, tmp_path: Path, temporary: Path) -> None:
+    process = started_run(fake_runs, tmp_path, "compile")
+    for _ in range(2):
+        time.sleep(0.6)
+        os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=8)
+    assert not step_lives(fake_runs)
+    assert errors.rstrip().endswith("KeyboardInterrupt: interrupted; the same command continues")
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_store_that_cannot_be_used_is_refused_before_any_step(

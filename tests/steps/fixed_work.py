@@ -12,6 +12,7 @@ from kubeyolo.bundle import MINDIR, ONNX, WEIGHTS, BundleManifest, publish_bundl
 from kubeyolo.data import shards
 from kubeyolo.quantization.int8 import QuantizationFacts
 from kubeyolo.steps import detection, export
+from kubeyolo.steps.same_training import identity_of
 from kubeyolo.storage.uri import join_uri, open_store, write_document
 from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory
 from kubeyolo.training.result import RESULT_NAME, TrainingResult
@@ -39,7 +40,8 @@ def fix_work(monkeypatch: pytest.MonkeyPatch, folder: Path, network: Path) -> li
         write_document(join_uri(spec.output, FILE_NAME), TrainingHistory(rows).to_bytes())
         weights = written(folder / WEIGHTS, spec.config.train.model_dump_json().encode())
         uri = publish_bundle(join_uri(spec.output, "bundle"), manifest(spec), {WEIGHTS: weights})
-        result = TrainingResult(identity={}, code_digest="", steps=3, bundle=uri, seconds=1.5, resumed_at=[])
+        identity = identity_of(spec)
+        result = TrainingResult(identity=identity, code_digest="", steps=3, bundle=uri, seconds=1.5, resumed_at=[])
         write_document(join_uri(spec.output, RESULT_NAME), result.model_dump_json().encode())
 
     def exported(bundle: Any, config: Any, temporary: Path) -> dict[str, Path]:

@@ -27,6 +27,7 @@ from kubeyolo.pointers import ModelPointer, read_model_version, write_model_poin
 from kubeyolo.report.model_card import escape
 from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps import component
+from kubeyolo.steps import configure as steps_configure
 from kubeyolo.steps.checked_form import check_form, check_settings, parse_cluster
 from kubeyolo.steps.configure import ConfiguredRun, bundle_config, configure
 from kubeyolo.steps.record import read_record
@@ -363,6 +364,16 @@ def test_equal_settings_make_one_run_whoever_gives_them(bucket: str, tmp_path: P
     assert len({*(one.name for one in seeds), runs[0].name}) == 3
 
 
+def test_anchors_name_a_run_however_they_are_written(train: Callable[..., ConfiguredRun]) -> None:
+    flat, own = list(range(2, 20)), model_facts(MODEL).anchors
+    plain = train()
+    forms = [flat, [flat[:6], flat[6:12], flat[12:]], ", ".join(map(str, flat))]
+    (name,) = {train(**nested({"train": {"anchors": form}})).name for form in forms}
+    assert name != plain.name == train(**nested({"train": {"anchors": own}})).name
+    with pytest.raises(InputError, match=r"train\.anchors = \[2, 3\]: these are 2 numbers"):
+        train(**nested({"train": {"anchors": flat[:2]}}))
+
+
 def test_a_store_that_was_emptied_gives_every_step_other_settings(data: Path, store: str) -> None:
     def run(mark_store: bool) -> ConfiguredRun:
         return configure(DETECTOR_TRAINING, {"data": str(data), "store": store}, mark_store=mark_store)
@@ -534,6 +545,29 @@ def test_where_training_runs_concerns_the_training_alone(train: Callable[..., Co
     as_json = train(launcher="volcano", cluster='{"preset": "cpu"}')
     as_yaml = train(launcher="volcano", cluster="preset: cpu")
     assert structs(as_text) == structs(as_json) == structs(as_yaml)
+
+
+def test_the_plan_says_where_the_training_takes_more_memory_than_there_is(
+    train: Callable[..., ConfiguredRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(RUN_ID, raising=False)
+    monkeypatch.setattr(steps_configure, "usable_memory", lambda: 10**9)
+    (line,) = [line for line in train().notes if "of memory" in line]
+    assert line.startswith("this machine, or its container, allows 1.0 GB of memory, less than the ")
+    for enough in (10**12, None):
+        monkeypatch.setattr(steps_configure, "usable_memory", lambda found=enough: found)
+        assert not any("of memory" in line for line in train().notes)
+
+    # Of a training in pods those count, whatever this machine has.
+    monkeypatch.setattr(steps_configure, "usable_memory", lambda: 10**9)
+    pods = {"preset": "cpu", "memory": "64Gi"}
+    assert not any("of memory" in line for line in train(launcher="volcano", cluster=json.dumps(pods)).notes)
+    (line,) = [
+        line
+        for line in train(launcher="volcano", cluster=json.dumps({**pods, "memory": "1500M"})).notes
+        if "of memory" in line
+    ]
+    assert line.startswith("a pod has (cluster setting memory = 1500M) 1.5 GB of memory, less than the ")
 
 
 def test_the_plan_says_what_differs_and_what_it_will_take(train: Callable[..., ConfiguredRun]) -> None:

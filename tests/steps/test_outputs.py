@@ -8,14 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.struct_pb2 import Struct
 
 from kubeyolo import source
 from kubeyolo.config.load import load_config
 from kubeyolo.index import run_output
 from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps.outputs import backbone_output, result_output, training_output
-from kubeyolo.steps.settings import read_sections
+from kubeyolo.steps.settings import StepSettings, read_sections
 from kubeyolo.storage.reference import pin
+from kubeyolo.training.spec import TrainingSpec, training_identity
 
 STORE = "minio://bucket/prefix"
 
@@ -48,6 +51,35 @@ def test_a_backbone_is_in_the_name_by_its_content() -> None:
 @pytest.mark.parametrize("pair", ["data.workers=0", "train.log_interval=7", "quantize.max_drop=9", "evaluate.min_ap=1"])
 def test_what_the_weights_do_not_depend_on_is_not(pair: str) -> None:
     assert training(pair) == training()
+
+
+OWN = "[[10,13, 16,30, 33,23], [30,61, 62,45, 59,119], [116,90, 156,198, 373,326]]"
+OTHER = list(range(2, 20))
+
+
+def test_other_anchors_are_in_the_name_however_they_are_written() -> None:
+    named = training(f"train.anchors={OTHER}")
+    assert named == training(f"train.anchors={[OTHER[:6], OTHER[6:12], OTHER[12:]]}") != training()
+    assert training(f"train.anchors={OWN}") == training("train.anchors=[]") == training()
+    assert backbone_output(STORE, load_config(sets=[f"train.anchors={OTHER}"]), "i", "c") == backbone_output(
+        STORE, load_config(), "i", "c"
+    )
+
+
+def test_a_training_without_anchors_of_its_own_has_the_identity_it_had_before_the_key() -> None:
+    identity = training_identity(TrainingSpec(dataset="", output="", config=load_config()), "d", "", 1)
+    assert "train.anchors" not in identity and identity["train.anchor_t"] == 4.0
+    spec = TrainingSpec(dataset="", output="", config=load_config(sets=[f"train.anchors={OTHER}"]))
+    changed = training_identity(spec, "d", "", 1)
+    assert changed.pop("train.anchors")[0][0] == [2.0, 3.0] and changed == identity
+
+
+def test_anchors_travel_to_the_step_that_trains() -> None:
+    for text in ("[]", f"{OTHER}", OWN):
+        config = load_config(sets=[f"train.anchors={text}"])
+        given = StepSettings(model=config.model, store=STORE, code="c", config=read_sections(config, "train"))
+        struct = MessageToDict(ParseDict(given.struct(), Struct()))
+        assert StepSettings.parse(struct, "train").configuration().train == config.train
 
 
 def test_a_backbone_follows_its_settings_and_images() -> None:

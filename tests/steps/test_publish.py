@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from kubeyolo.storage.reference import pin, split_reference
 NUMBERS = {key: 0.5 for key in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")}
 
 
-def make_bundle(folder: Path, content: bytes = b"weights") -> str:
+def make_bundle(folder: Path, content: bytes = b"weights", warnings: Sequence[str] = ()) -> str:
     (folder / "files").mkdir(parents=True, exist_ok=True)
     path = folder / "files" / "weights.safetensors"
     path.write_bytes(content)
@@ -34,7 +35,10 @@ def make_bundle(folder: Path, content: bytes = b"weights") -> str:
         image_size=(64, 64),
         strides=(8, 16, 32),
         anchors=(((1.0, 2.0),),) * 3,
-        metrics={"int8": {"numbers": {**NUMBERS, "AP": 0.25}}},
+        metrics={
+            "int8": {"numbers": {**NUMBERS, "AP": 0.25}},
+            **({"train": {"warnings": warnings}} if warnings else {}),
+        },
     )
     return publish_bundle(str(folder / "bundle"), manifest, {path.name: path})
 
@@ -57,6 +61,20 @@ def test_a_bundle_is_published_with_a_card_that_has_all_numbers(tmp_path: Path) 
     assert split_reference(published.record)[0].startswith(
         f"{(tmp_path / 'store').as_uri()}/results/publish/yolov5n-r7-"
     )
+
+
+def test_what_the_training_warned_of_is_on_the_card_and_stays_with_the_bundle(tmp_path: Path) -> None:
+    lines = ["12 of 20 (60.0 %) training images have no boxes.", "no anchor fits 3 * 3 boxes."]
+    published = publish(make_bundle(tmp_path, warnings=lines), str(tmp_path / "store"), "1.0.0")
+    opened = open_bundle(published.bundle)
+    card = opened.path(MODEL_CARD).read_text()
+    assert "## Training\n\n**Warning: 12 of 20 (60.0 %) training images have no boxes.**" in card
+    assert r"**Warning: no anchor fits 3 \* 3 boxes.**" in card
+    assert opened.manifest.metrics["train"] == {"warnings": lines}
+    again = publish(published.bundle, str(tmp_path / "other"), "1.0.0")
+    assert lines[0] in open_bundle(again.bundle).path(MODEL_CARD).read_text()
+    without = publish(make_bundle(tmp_path / "b"), str(tmp_path / "store"), "2.0.0")
+    assert "Warning" not in open_bundle(without.bundle).path(MODEL_CARD).read_text()
 
 
 def test_without_a_version_the_content_gives_one(tmp_path: Path) -> None:

@@ -63,7 +63,9 @@ def test_a_held_place_is_waited_for_and_taken_over_as_soon_as_its_holder_has_die
     who = f"process {holder.pid} on {os.uname().nodename}"
     assert {first, *others} == {f"waiting for {who}, which works at {store.uri}"} and 2 <= len(others) <= 7
     assert last == f"taking over {store.uri}: {who} has gone without ending its work"
-    assert not store.exists(CLAIM_NAME)
+    with claimed(store_uri):
+        pass
+    assert capsys.readouterr().out == ""
 
 
 def test_nothing_of_a_step_is_touched_before_the_place_is_free(holder: subprocess.Popen[str], store_uri: str) -> None:
@@ -189,9 +191,17 @@ def test_an_owner_that_lost_its_claim_is_told_and_leaves_it_to_the_other(store: 
         with pytest.raises(WorkError, match="process 7 on far has taken this work over.*nothing more is written"):
             check_claim(store, claim.writer)
     assert json.loads(store.read_bytes(CLAIM_NAME)) == FAR
-    store.delete(CLAIM_NAME)
-    with pytest.raises(WorkError, match=f"{CLAIM_NAME}: was removed, or another process"):
+    held_by(store, ended=True)
+    with pytest.raises(WorkError, match="has taken this work over"):
         check_claim(store, claim.writer)
+
+
+def test_a_place_that_is_removed_stays_with_its_owner(store: Store, store_uri: str) -> None:
+    with claimed(store_uri) as claim:
+        store.delete(CLAIM_NAME)
+        check_claim(store, claim.writer)
+        time.sleep(0.5)
+        assert json.loads(store.read_bytes(CLAIM_NAME))["owner"] == claim.owner
 
 
 def test_a_job_that_outlives_its_owner_may_write_for_the_next_one(store: Store, store_uri: str) -> None:

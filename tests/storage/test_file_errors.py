@@ -14,7 +14,7 @@ import pytest
 
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.storage import file_errors as module
-from kubeyolo.storage.file_errors import file_errors, machine_error, machine_errors
+from kubeyolo.storage.file_errors import file_errors, machine_error, machine_errors, system_error
 from kubeyolo.storage.local import LocalStore
 from kubeyolo.storage.uri import open_store
 from kubeyolo.storage.workspace import temporary_folder, work_folder
@@ -77,6 +77,27 @@ def test_a_library_that_quotes_the_system_is_understood(monkeypatch: pytest.Monk
 def test_what_a_machine_lacks_has_a_remedy_and_an_exit_code(number: int, kind: type[Exception], words: str) -> None:
     known = machine_error(error(number, "/data/store/.0a1b.kubeyolo-part/train.tar"))
     assert isinstance(known, kind) and str(known).startswith("/data/store: ") and words in str(known)
+
+
+@pytest.mark.parametrize(
+    "raised", [MemoryError(), MemoryError("Unable to allocate 3 GiB"), RuntimeError("std::bad_alloc")]
+)
+def test_memory_that_is_refused_is_named_whoever_says_so(raised: Exception) -> None:
+    system = system_error(raised)
+    assert system is not None
+    known = machine_error(system)
+    assert isinstance(known, WorkError) and str(known).startswith("no more memory is to be had")
+    assert "lower the batch, the image size, data.workers or data.cache_limit_mb" in str(known)
+
+
+def test_a_limit_of_addresses_is_named() -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "from kubeyolo.storage.file_errors import machine_error, system_error\n"
+        "try:\n    bytearray(2 << 30)\nexcept MemoryError as error:\n    print(machine_error(system_error(error)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "addresses are limited to 1073.7 MB: 'ulimit -v'" in done.stdout
 
 
 def test_a_name_that_is_too_long_is_bad_input(tmp_path: Path) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from kubeyolo.errors import InputError
-from kubeyolo.storage.workspace import remove_remains, work_folder
+from kubeyolo.storage.workspace import remove_remains, temporary_folder, work_folder
 
 
 def test_a_work_folder_is_gone_after_its_block_unless_it_was_renamed(tmp_path: Path) -> None:
@@ -65,3 +69,34 @@ def test_a_folder_that_is_taken_for_remains_before_it_is_locked_is_made_again(
     monkeypatch.setattr(fcntl, "flock", late)
     with work_folder(tmp_path) as folder:
         assert folder.is_dir() and folder != removed[0]
+
+
+KILLED = """
+import sys, time
+from kubeyolo.storage.workspace import temporary_folder
+with temporary_folder("launch") as folder:
+    (folder / "half").write_bytes(b"1")
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_has_left_among_temporary_folders_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    (tmp_path / "target").mkdir()
+    (tmp_path / f"kubeyolo-launch-{platform.node()}-link").symlink_to("target")
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        left = Path(process.stdout.readline().strip())
+        os.utime(left, (0, 0))
+        with temporary_folder("other"):
+            assert left.is_dir()
+        process.kill()
+    with temporary_folder("other") as folder:
+        assert not left.exists() and folder.is_dir()
+    assert (tmp_path / "target").is_dir() and len(list(tmp_path.iterdir())) == 2

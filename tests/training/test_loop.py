@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from kubeyolo.errors import WorkError
+from kubeyolo.stop_signals import stop_signals
 from kubeyolo.storage.claim import CLAIM_NAME, claimed
 from kubeyolo.storage.uri import open_store
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint
@@ -123,19 +124,72 @@ def test_a_loss_that_is_not_finite_stops_before_a_checkpoint_and_names_the_step(
     assert steps_in(tmp_path) == [5]
 
 
-def test_sigterm_writes_a_checkpoint_at_the_next_step(tmp_path: Path) -> None:
-    old = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Restore who takes the signals."""
+    before = {number: signal.getsignal(number) for number in stop_signals()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class TellingEngine(CountingEngine):
+    """Is sent a signal in the middle of its third step."""
+
+    number = signal.SIGTERM
+
+    def train(self, images: Any, labels: Any) -> Any:
+        if self.step == 2:
+            os.kill(os.getpid(), self.number)
+        return super().train(images, labels)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_writes_a_checkpoint_after_the_step(tmp_path: Path, signals: None, number: signal.Signals) -> None:
+    stop, engine = StopRequest(), TellingEngine()
+    engine.number = number
+    stop.install()
+    with pytest.raises(Interrupted, match="step 3"):
+        loop_on(tmp_path, engine, [], stop=stop).run()
+    assert steps_in(tmp_path) == [3]
+
+
+def test_nothing_is_compiled_once_the_training_was_told_to_stop(tmp_path: Path, signals: None) -> None:
     stop, engine = StopRequest(), CountingEngine()
-    try:
-        stop.install()
-        loop = loop_on(tmp_path, engine, [], stop=stop)
-        os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(Interrupted, match="step 1"):
-            loop.run()
-    finally:
-        signal.signal(signal.SIGTERM, old[0])
-        signal.signal(signal.SIGINT, old[1])
-    assert steps_in(tmp_path) == [1]
+    stop.install()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Interrupted, match="before its first step"):
+        loop_on(tmp_path, engine, [], stop=stop).run()
+    assert engine.seen == [] and not (tmp_path / "checkpoints").exists()
+
+
+def test_a_sighup_that_was_ignored_stays_ignored(tmp_path: Path, signals: None) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = StopRequest()
+    stop.install()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert not stop.requested and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+class EndedBatches:
+    """Batches whose workers are ended with the training, as by a service manager that signals all processes."""
+
+    steps_per_epoch = 5
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Any]:
+        yield from Numbered().epoch(epoch, start_step) if epoch == 0 else ()
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        raise WorkError("a worker of the loader ended (killed by SIGTERM)")
+
+
+def test_workers_that_are_ended_with_the_training_cost_no_step(tmp_path: Path, signals: None) -> None:
+    stop, engine = StopRequest(), CountingEngine()
+    stop.install()
+    loop = loop_on(tmp_path, engine, [], stop=stop, checkpoint_interval=100)
+    loop._batches = EndedBatches()
+    with pytest.raises(Interrupted, match="step 5"):
+        loop.run()
+    assert steps_in(tmp_path) == [5]
 
 
 def test_nothing_is_written_once_another_process_has_taken_the_output_over(tmp_path: Path) -> None:

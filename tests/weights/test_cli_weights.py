@@ -85,3 +85,15 @@ def test_a_wrong_model_is_suggested(tmp_path: Path, capsys: pytest.CaptureFixtur
     path = good_file(tmp_path / "a.pt")
     assert call("weights", "import", path, "--model", "yolov5n-r8", "-o", tmp_path / "bundle") == 2
     assert "did you mean 'yolov5n-r7'" in capsys.readouterr().err
+
+
+def test_anchors_are_given_as_people_write_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = good_file(tmp_path / "a.pt"), tmp_path / "bundle"
+    text = "2,3, 4,5, 6,7,  8,9, 10,11, 12,13,  14,15, 16,17, 18,19"
+    assert call("weights", "import", path, "--model", MODEL, "-o", out, "--anchors", text) == 0
+    assert text in capsys.readouterr().out
+    assert open_bundle(str(out)).manifest.anchors[1][2] == (12.0, 13.0)
+    for wrong, words in (("2,3", "anchors = [2, 3]: these are 2 numbers"), ("[2, x]", "(from --anchors)")):
+        assert call("weights", "import", path, "--model", MODEL, "-o", tmp_path / "b", "--anchors", wrong) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert words in line

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kubeyolo.bundle import WEIGHTS, open_bundle
+from kubeyolo.errors import InputError
 from kubeyolo.evaluation.network import load_network
 from kubeyolo.models.registry import model_facts, model_names
 from kubeyolo.weights.darknet import write_darknet
@@ -78,3 +79,24 @@ def test_import_predict_export_import_keeps_every_array(model: str, tmp_path: Pa
         second.path(WEIGHTS).unlink()
     file.unlink()
     first.path(WEIGHTS).unlink()
+
+
+def test_anchors_that_a_weights_file_cannot_hold_are_printed_and_given_again(tmp_path: Path) -> None:
+    model, own = "yolov4-tiny", [[9, 11, 14, 22, 25, 20], [34, 40, 52, 61, 80, 75]]
+    file = published_file(tmp_path / "published", model)
+    first = import_weights(file, model, str(tmp_path / "first"), anchors=own)
+    anchors = open_bundle(first.bundle).manifest.anchors
+    assert anchors == (((9.0, 11.0), (14.0, 22.0), (25.0, 20.0)), ((34.0, 40.0), (52.0, 61.0), (80.0, 75.0)))
+    (note,) = export_weights(first.bundle, tmp_path / "again.weights").notes
+    assert note.endswith("[[9,11, 14,22, 25,20], [34,40, 52,61, 80,75]]")
+    assert (tmp_path / "again.weights").read_bytes() == file.read_bytes()
+    assert export_weights(first.bundle, tmp_path / "again.safetensors").notes == ()
+    again = import_weights(tmp_path / "again.safetensors", model, str(tmp_path / "again"))
+    assert open_bundle(again.bundle).manifest.anchors == anchors
+    plain = import_weights(file, model, str(tmp_path / "plain"))
+    assert open_bundle(plain.bundle).manifest.anchors == model_facts(model).anchors
+    assert export_weights(plain.bundle, tmp_path / "plain.weights").notes == ()
+    with pytest.raises(InputError, match=r"anchors = \[9, 11\]: these are 2 numbers; yolov4-tiny has 2 levels"):
+        import_weights(file, model, str(tmp_path / "wrong"), anchors=[[9, 11]])
+    with pytest.raises(InputError, match="backbone alone"):
+        import_weights(file, model, str(tmp_path / "wrong"), backbone=True, anchors=own)

@@ -1,0 +1,75 @@
+"""The forms in which people write anchors, and the one form in which the configuration keeps them.
+
+Known are the levels of YOLOv5's YAML files (``[[10,13, 16,30, 33,23], …]``), levels or a list of pairs
+(``[[10,13], [16,30], …]``), and the single list of darknet's cfg files (``10,13, 16,30, …``), as lists or as text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+_BRACKETS = str.maketrans("()", "[]")
+_BETWEEN = re.compile(r"[\s,;]+")
+_EXPECTED = (
+    "expected widths and heights, such as [[10,13, 16,30, 33,23], …] with a list for each level, or one list of them"
+)
+
+
+def anchor_lists(value: Any) -> list[list[Any]]:
+    """Return anchors as lists of numbers: one list for each level where levels are written, else a single list.
+
+    The numbers are left as they are, to be checked where their type is known.
+
+    Raises:
+        ValueError: The value is not a list, or one that mixes numbers and lists.
+    """
+    value = _without_text(value)
+    if value is None or (isinstance(value, list | tuple) and not value):
+        return []
+    if not isinstance(value, list | tuple):
+        raise ValueError(_EXPECTED)
+    if not any(isinstance(each, list | tuple) for each in value):
+        return [list(value)]
+    if not all(isinstance(each, list | tuple) and each for each in value):
+        raise ValueError(_EXPECTED)
+    if all(_is_pair(each) for each in value):
+        return [[side for pair in value for side in pair]] if len(value) > 1 else [list(value[0])]
+    return [_level(each) for each in value]
+
+
+def anchors_text(levels: Sequence[Sequence[Sequence[float]]]) -> str:
+    """Return anchors (level, anchor, 2) as people write them: ``[[10,13, 16,30], [33,23, 30,61]]``."""
+    lists = (", ".join(f"{width:g},{height:g}" for width, height in level) for level in levels)
+    return f"[{', '.join(f'[{each}]' for each in lists)}]"
+
+
+def _level(value: Sequence[Any]) -> list[Any]:
+    if all(_is_pair(each) for each in value):
+        return [side for pair in value for side in pair]
+    if any(isinstance(each, list | tuple) for each in value):
+        raise ValueError(_EXPECTED)
+    return list(value)
+
+
+def _is_pair(value: Any) -> bool:
+    is_list = isinstance(value, list | tuple) and len(value) == 2
+    return is_list and not any(isinstance(each, list | tuple) for each in value)
+
+
+def _without_text(value: Any) -> Any:
+    """Return what a text says; parentheses around a number are what is left of a pair that YAML has cut."""
+    if isinstance(value, list | tuple):
+        return [_without_text(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    text = value.strip().translate(_BRACKETS)
+    if text.startswith("[") and text.endswith("]") and "," in text:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ValueError(_EXPECTED) from error
+    words = [word for word in _BETWEEN.split(text.strip("[] ")) if word]
+    return words[0] if len(words) == 1 else words

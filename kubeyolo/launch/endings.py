@@ -1,0 +1,114 @@
+"""How training processes have ended, as an error in one line."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kubeyolo import exits
+from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
+from kubeyolo.memory import is_lack_of_memory, killed_by_somebody, killed_for_memory
+from kubeyolo.storage.uri import open_store
+from kubeyolo.training.checkpoints import newest_step
+from kubeyolo.training.lack_of_memory import memory_remedy
+from kubeyolo.training.spec import EXIT_INTERRUPTED, TrainingSpec
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How processes ended.
+
+    Attributes:
+        lines: Their last lines; None where they have printed for themselves.
+        code: The exit code of the launched process, or of the first one that failed of several.
+        told: Whether they were told to stop.
+        killed: Whether they were ended at once because of a second order.
+        lost: Whether another pod of the gang was lost.
+    """
+
+    lines: list[str] | None
+    code: int
+    told: bool
+    killed: bool = False
+    lost: bool = False
+
+
+def outcomes(folder: Path) -> list[dict[str, Any]]:
+    """Return what the ranks have left in the folder of a launch."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("rank-*.json"))]
+
+
+def raise_failure(folder: Path, ended: Ended, spec: TrainingSpec, memory_kills: int) -> None:
+    """Raise the error of processes that have not done their work.
+
+    Args:
+        folder: Of the launch.
+        ended: How the processes ended.
+        spec: The training run.
+        memory_kills: What the kernel had counted before.
+
+    Raises:
+        InputError: A process refused its input; the message is that of the process.
+        InterruptedWork: The processes were told to stop, and did.
+        WorkError: A process failed; with its message, or else why it has ended and its last lines.
+    """
+    found = outcomes(folder)
+    failed = [outcome for outcome in found if outcome["exit_code"] != 0]
+    if ended.code == 0 and not failed:
+        return
+    # A process that was killed because another failed has nothing to say.
+    kinds: dict[int, type[KubeyoloError]] = {
+        InputError.exit_code: InputError,
+        WorkError.exit_code: WorkError,
+        EXIT_INTERRUPTED: InterruptedWork,
+    }
+    for kind, error in kinds.items():
+        for outcome in failed:
+            if outcome["exit_code"] == kind:
+                raise error(outcome["message"])
+    if ended.lost:
+        raise WorkError("another pod of the gang has ended before its time")
+    if ended.killed:
+        raise InterruptedWork(f"interrupted: ended at once; {_where_it_continues(spec)}")
+    # Told before it could take signals, or ended by msrun with another one that was.
+    if ended.told and (ended.code == -signal.SIGTERM or (ended.code >= 0 and not exits.is_killed(ended.code))):
+        raise InterruptedWork("interrupted: told to stop before its first step; the same command continues")
+    raise WorkError(_crash(ended, spec, memory_kills))
+
+
+def warn_of_lost_lines(folder: Path, show: Callable[[str], None]) -> None:
+    """Say that processes could not print all of their lines: they go on without."""
+    for outcome in outcomes(folder):
+        if outcome.get("lost"):
+            show(f"warning: lines of training process {outcome['rank']} could not be printed: {outcome['lost']}")
+
+
+def _crash(ended: Ended, spec: TrainingSpec, memory_kills: int) -> str:
+    tail = " | ".join(line for line in ended.lines or () if line.strip())
+    how, remedy = exits.ending(ended.code), ""
+    if exits.is_killed(ended.code):
+        how += killed_by_somebody(memory_kills)
+        remedy = memory_remedy(spec.config, spec.task)
+    elif is_lack_of_memory(tail):
+        how += f", for lack of memory{killed_for_memory(memory_kills)}"
+        remedy = memory_remedy(spec.config, spec.task)
+    else:
+        how += killed_for_memory(memory_kills)
+    parts = [f"a training process failed ({how})"]
+    parts += [remedy] if remedy else []
+    parts += [f"it printed last: {tail or 'nothing'}"] if ended.lines is not None else []
+    return "; ".join(parts)
+
+
+def _where_it_continues(spec: TrainingSpec) -> str:
+    try:
+        step = newest_step(open_store(spec.output, hasty=True))
+    except KubeyoloError:
+        return "the same command continues at the newest checkpoint"
+    if step is None:
+        return "there is no checkpoint yet, so the same command begins anew"
+    return f"the same command continues at the checkpoint of step {step}"

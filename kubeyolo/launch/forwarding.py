@@ -1,0 +1,71 @@
+"""Signals to a launcher, passed on to its processes: the first lets them end in order, a second kills them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from kubeyolo.stop_signals import StopOrder, announcing, handling
+
+STOPPING = (
+    "stopping after this step, with a checkpoint (the first step is compiled before, which may take minutes); "
+    "Ctrl-C again ends it at once"
+)
+"""What is said at once at the first signal: compiling holds the main thread of a process, which cannot answer."""
+
+Processes = Callable[[], Sequence[int]]
+
+
+class Forwarding:
+    """What has come, and to whom it goes.
+
+    Attributes:
+        killed: Whether the processes were ended at once, at a second order.
+    """
+
+    def __init__(self, announce: Callable[[str], None]) -> None:
+        self.killed = False
+        self._order = StopOrder()
+        self._announce = announce
+        self._workers: Processes = tuple
+        self._all: Processes = tuple
+
+    @property
+    def told(self) -> bool:
+        """Whether this process was told to end."""
+        return self._order.given
+
+    def attach(self, workers: Processes, everything: Processes) -> None:
+        """Name the processes that are told to end, and those that are killed; pass on what has come already."""
+        self._workers, self._all = workers, everything
+        if self.told:
+            self._send(workers, signal.SIGTERM)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        first = not self.told
+        if self._order.is_second(number):
+            self.killed = True
+            self._send(self._all, signal.SIGKILL)
+            return
+        if first:
+            self._announce(STOPPING)
+        self._send(self._workers, signal.SIGTERM)
+
+    @staticmethod
+    def _send(processes: Processes, number: signal.Signals) -> None:
+        for pid in processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+@contextmanager
+def forwarding(show: Callable[[str], None]) -> Iterator[Forwarding]:
+    """Pass on the signals that come within the block, when this is the main thread, which alone can take signals."""
+    with announcing(show) as announce:
+        forward = Forwarding(announce)
+        with handling(forward.handle):
+            yield forward

@@ -1,0 +1,133 @@
+"""The signals that tell a process to end, and how one order is told from two."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+SECOND_SECONDS = 0.5
+"""Least time between a first signal and the Ctrl-C that ends a process at once."""
+
+_SAME_ORDER_SECONDS = 2.0
+
+_ALWAYS = (signal.SIGINT, signal.SIGTERM)
+# The last three are what batch systems announce the end of a job's time with; left alone they kill the process.
+_UNLESS_IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+
+Handler = Callable[[int, FrameType | None], Any]
+
+
+class StopSignal(KeyboardInterrupt):
+    """A signal has told this process to end; what was begun is cleaned up on the way out.
+
+    It is a ``KeyboardInterrupt``: what handles Ctrl-C, handles the other signals too.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that tell this process to end: SIGINT, SIGTERM, and of the others those it does not ignore.
+
+    ``nohup`` starts a program with SIGHUP ignored, so that it outlives its terminal.
+    """
+    return _ALWAYS + tuple(number for number in _UNLESS_IGNORED if signal.getsignal(number) != signal.SIG_IGN)
+
+
+def install(handler: Handler | signal.Handlers) -> dict[signal.Signals, Any]:
+    """Let a handler take the signals that tell this process to end; return what took them before."""
+    return {number: signal.signal(number, handler) for number in stop_signals()}
+
+
+@contextmanager
+def handling(handler: Handler) -> Iterator[None]:
+    """Let a handler take the signals within the block, when this is the main thread, which alone can take signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = install(handler)
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            # None: set by a library that is not written in Python, which nobody can restore.
+            signal.signal(number, signal.SIG_DFL if previous is None else previous)
+
+
+class StopOrder:
+    """Tells the first signal from the Ctrl-C that is to end everything at once.
+
+    Several signals are one order: a terminal that closes sends SIGHUP twice, a service manager SIGTERM and SIGHUP, and
+    within a pipeline Ctrl-C comes from the terminal and from the run. So only a SIGINT that comes half a second after
+    the first signal, or later, is a second order.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._at = 0.0
+
+    @property
+    def given(self) -> bool:
+        """Whether a signal has come."""
+        return self.number is not None
+
+    def is_second(self, number: int) -> bool:
+        """Note a signal, and tell whether it is to end everything at once."""
+        now = time.monotonic()
+        if self.number is None:
+            self.number, self._at = number, now
+            return False
+        return number == signal.SIGINT and now - self._at >= SECOND_SECONDS
+
+
+class RaisingHandler:
+    """A handler that raises an error, so that what was begun is cleaned up on the way out.
+
+    Signals that follow within two seconds are part of the same order: they do not interrupt the cleaning up. A Ctrl-C
+    does after half a second.
+
+    Args:
+        error: Makes the error of the number of a signal.
+    """
+
+    def __init__(self, error: Callable[[int], BaseException] = StopSignal) -> None:
+        self.order = StopOrder()
+        self.raises = error
+        self._raised_at = 0.0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        first, now = not self.order.given, time.monotonic()
+        if self.order.is_second(number) or first or now - self._raised_at >= _SAME_ORDER_SECONDS:
+            self._raised_at = now
+            raise self.raises(number)
+
+
+@contextmanager
+def announcing(show: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows a line, and that a signal handler may call.
+
+    The main thread may be in the middle of a line when a signal comes: another thread shows it.
+    """
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        for line in iter(lines.get, None):
+            with suppress(OSError, ValueError):  # The stream is closed, or takes no more.
+                show(line)
+
+    thread = threading.Thread(target=work, daemon=True, name="announcer")
+    thread.start()
+    try:
+        yield lines.put
+    finally:
+        lines.put(None)
+        thread.join(_SAME_ORDER_SECONDS)

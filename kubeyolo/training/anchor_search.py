@@ -1,0 +1,219 @@
+"""Anchors computed from the boxes of a data set, and how well anchors fit boxes.
+
+Clusters of the logarithms of widths and heights are the start; each anchor in turn then moves to the best of some
+random places near it, by what the loss of the model asks for: that a box is within ``anchor_t`` of an anchor, and
+close to it, or that it overlaps one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kubeyolo.config.schema import Config
+from kubeyolo.data.index import SplitIndex
+from kubeyolo.data.labels import BoxTable
+from kubeyolo.errors import InputError
+from kubeyolo.models.anchors import cut_into_levels, trained_facts
+from kubeyolo.models.facts import Anchors, ModelFacts
+from kubeyolo.models.registry import check_image_size, model_facts
+from kubeyolo.training.learnable import LEAST_RECALL, Sides, anchor_ratios, box_sides, kept_boxes, nearest_overlaps
+
+BOXES_PER_ANCHOR = 10
+"""With fewer boxes for each anchor the computed ones follow single boxes."""
+RECALL_MARGIN, OVERLAP_MARGIN = 0.005, 0.03
+"""Other anchors than the model's own have to fit better than these by one of the two."""
+
+_BOXES_USED = 8000
+_ATTEMPTS = 5
+_ROUNDS, _PLACES = 40, 8
+_FIRST_STEP, _LAST_STEP = 0.25, 0.01
+_WHOLE_FROM = 20.0
+
+Scores = NDArray[np.float64]
+Score = Callable[[Sides, Sides], Scores]
+"""From boxes (boxes, 2) and anchors (anchors, 2) to how good each anchor is for each box, (boxes, anchors)."""
+
+
+@dataclass(frozen=True)
+class AnchorFit:
+    """How well anchors fit boxes.
+
+    Attributes:
+        anchors: (level, anchor, 2) widths and heights in pixels.
+        recall: Share of the boxes with an anchor within ``anchor_t``, 0..1: the best possible recall.
+        overlap: Mean overlap (IoU, 0..1) of a box with the nearest anchor, both with one centre.
+        per_box: Mean number of anchors within ``anchor_t`` of a box.
+    """
+
+    anchors: Anchors
+    recall: float
+    overlap: float
+    per_box: float
+
+
+@dataclass(frozen=True)
+class FoundAnchors:
+    """Anchors computed from a data set, next to those that a model has.
+
+    Attributes:
+        boxes: Number of boxes that count.
+        left_out: Number of boxes that the augmentation leaves out at this training size.
+        own: The model's own anchors.
+        given: Those of ``train.anchors``; None where it is empty.
+        computed: The computed ones.
+        by_overlap: Whether an anchor answers for every box, and the overlap alone counts.
+        warnings: Sentences about the boxes.
+    """
+
+    boxes: int
+    left_out: int
+    own: AnchorFit
+    given: AnchorFit | None
+    computed: AnchorFit
+    by_overlap: bool
+    warnings: tuple[str, ...]
+
+    @property
+    def own_are_as_good(self) -> bool:
+        """Whether the model's own anchors fit as well as the computed ones, but for a small margin."""
+        by_recall = self.computed.recall - self.own.recall < RECALL_MARGIN or self.by_overlap
+        return by_recall and self.computed.overlap - self.own.overlap < OVERLAP_MARGIN
+
+    @property
+    def own_are_enough(self) -> bool:
+        """Whether a training does not warn of the model's own anchors, and the computed ones match no more boxes."""
+        enough = self.own.recall >= LEAST_RECALL and self.computed.recall - self.own.recall < RECALL_MARGIN
+        return self.own_are_as_good or (enough and not self.by_overlap)
+
+
+def find_anchors(index: SplitIndex, config: Config) -> FoundAnchors:
+    """Compute anchors for a training from its boxes; the same boxes and ``train.seed`` give the same anchors.
+
+    Boxes are those of the letterboxed images, without crowds and without those that the augmentation leaves out.
+
+    Args:
+        index: The images and boxes that it is trained on.
+        config: Model, and ``train.image_size``, ``anchor_t``, ``anchors`` and ``seed``.
+
+    Raises:
+        InputError: There are fewer boxes than anchors, or the model cannot be trained at this size.
+    """
+    check_image_size(config)
+    train, own = config.train, model_facts(config.model)
+    every = box_sides(index, BoxTable(index), train.image_size)
+    sides = every[kept_boxes(every)]
+    warnings = _warnings(sides, len(every), own, train.image_size)
+    by_overlap = own.loss in ("yolov3", "yolov4")
+    score = _overlaps if by_overlap else _closeness(train.anchor_t)
+    computed = cut_into_levels(own, _search(sides, own, score, train.seed).tolist())
+    return FoundAnchors(
+        boxes=len(sides),
+        left_out=len(every) - len(sides),
+        own=fit_of(sides, own.anchors, train.anchor_t),
+        given=fit_of(sides, trained_facts(config).anchors, train.anchor_t) if train.anchors else None,
+        computed=fit_of(sides, computed, train.anchor_t),
+        by_overlap=by_overlap,
+        warnings=tuple(warnings),
+    )
+
+
+def fit_of(sides: Sides, anchors: Anchors, anchor_t: float) -> AnchorFit:
+    """Return how well anchors fit boxes (boxes, 2), of which there is at least one."""
+    within = [anchor_ratios(sides, ((pair,),)) < anchor_t for level in anchors for pair in level]
+    counts = np.sum(within, axis=0)
+    return AnchorFit(
+        anchors, float((counts > 0).mean()), float(nearest_overlaps(sides, anchors).mean()), float(counts.mean())
+    )
+
+
+def _warnings(sides: Sides, every: int, facts: ModelFacts, image_size: int) -> list[str]:
+    """Return what is to be said about the boxes.
+
+    Raises:
+        InputError: There are fewer than anchors.
+    """
+    boxes, anchors = len(sides), facts.anchor_count
+    left_out = f" ({every - boxes} more are left out, too small or too long)" if every > boxes else ""
+    if boxes < anchors:
+        raise InputError(
+            f"there are {boxes} training boxes at train.image_size = {image_size}{left_out}, and {facts.name} has "
+            f"{anchors} anchors: too few to compute anchors from; keep the model's own"
+        )
+    sizes = len(np.unique(np.round(sides, 1), axis=0))
+    if sizes < anchors:
+        return [
+            f"the {boxes} boxes have {sizes} different sizes, and {facts.name} has {anchors} anchors: some are alike"
+        ]
+    if boxes < BOXES_PER_ANCHOR * anchors:
+        return [
+            f"there are {boxes} training boxes{left_out} for {anchors} anchors, fewer than {BOXES_PER_ANCHOR} for "
+            "each: the computed anchors follow single boxes and may not fit other images"
+        ]
+    return []
+
+
+def _search(sides: Sides, facts: ModelFacts, score: Score, seed: int) -> Sides:
+    """Return anchors (anchors, 2) from small to large."""
+    random = np.random.default_rng(seed)
+    if len(sides) > _BOXES_USED:
+        sides = sides[random.choice(len(sides), _BOXES_USED, replace=False)]
+    # From the model's own anchors too, so that the computed ones are not worse.
+    starts = (_clusters(sides, facts.anchor_count, seed), np.array(facts.anchors).reshape(-1, 2))
+    found = [_rounded(_improved(sides, start, score, random)) for start in starts]
+    return max(found, key=lambda anchors: float(score(sides, anchors).max(axis=1).mean()))
+
+
+def _clusters(sides: Sides, count: int, seed: int) -> Sides:
+    cv2.setRNGSeed(seed % 2**31)
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_MAX_ITER, 100, 1e-4)
+    points = np.log(sides).astype(np.float32)
+    _, _, centres = cv2.kmeans(points, count, None, criteria, _ATTEMPTS, cv2.KMEANS_PP_CENTERS)
+    return np.exp(centres.astype(np.float64))
+
+
+def _improved(sides: Sides, anchors: Sides, score: Score, random: np.random.Generator) -> Sides:
+    """Return anchors after each of them has moved to the best of random places near it, again and again."""
+    anchors = anchors.copy()
+    scores = score(sides, anchors)
+    for step in np.geomspace(_FIRST_STEP, _LAST_STEP, _ROUNDS):
+        for number in random.permutation(len(anchors)):
+            moves = np.exp(step * random.standard_normal((_PLACES, 2)))
+            # Not to move comes first: it is the best of equals.
+            places = np.concatenate([anchors[number : number + 1], anchors[number] * moves])
+            others = np.delete(scores, number, axis=1).max(axis=1)
+            there = score(sides, places)
+            best = int(np.maximum(there, others[:, None]).mean(axis=0).argmax())
+            anchors[number], scores[:, number] = places[best], there[:, best]
+    return anchors
+
+
+def _rounded(anchors: Sides) -> Sides:
+    """Return anchors in whole pixels, small sides in tenths, from small to large."""
+    rounded = np.where(anchors < _WHOLE_FROM, anchors.round(1), anchors.round())
+    return rounded[np.lexsort((rounded[:, 0], rounded.prod(axis=1)))]
+
+
+def _closeness(anchor_t: float) -> Score:
+    """Return the score of YOLOv5's loss: 0 from a factor of ``anchor_t`` on, below it 1 and more, the closer the more.
+
+    A box that is within is worth more than any closeness of others.
+    """
+
+    def score(sides: Sides, anchors: Sides) -> Scores:
+        ratio = np.abs(np.log(sides)[:, None] - np.log(anchors)[None]).max(axis=2)
+        closeness: Scores = np.where(ratio < np.log(anchor_t), 1 + np.exp(-ratio), 0.0)
+        return closeness
+
+    return score
+
+
+def _overlaps(sides: Sides, anchors: Sides) -> Scores:
+    """Return the overlap (IoU) of each box with each anchor around one centre."""
+    common = np.minimum(sides[:, None], anchors[None]).prod(axis=2)
+    overlap: Scores = common / (sides.prod(axis=1)[:, None] + anchors.prod(axis=1)[None] - common)
+    return overlap

@@ -1,0 +1,101 @@
+"""A training that goes on beyond the length that it had: when the settings ask for it, and how it is recorded.
+
+The steps that are done stay as they are; those that remain follow the schedule of the new length. So the weights
+depend on where the training was extended and from which length: its identity has both under ``extended``, a key that
+the identity of any other training lacks.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kubeyolo.config.schema import Config, Section
+from kubeyolo.config.text import read_text
+from kubeyolo.errors import InputError
+
+EXTENDED = "extended"
+"""Key of an identity: a list with ``step`` and the former lengths by key for each time the training was extended."""
+
+LENGTHS = {"train.max_epoch": "epochs", "pretrain.max_epoch": "epochs", "pretrain.max_steps": "steps"}
+"""Settings that say how long a training is, and what they count."""
+
+Identity = Mapping[str, Any]
+
+
+def changed_keys(saved: Identity, now: Identity) -> list[str]:
+    """Return the keys whose values differ between two identities, sorted.
+
+    Where a training was extended does not count. A setting that is in one of them only is new, or gone: the training
+    without it was one with its default.
+    """
+    keys = (saved.keys() | now.keys()) - {EXTENDED}
+    return sorted(key for key in keys if _value(saved, key) != _value(now, key))
+
+
+def is_longer(saved: Identity, now: Identity) -> bool:
+    """Tell whether a training differs from the saved one in its length alone, and is longer."""
+    changed = changed_keys(saved, now)
+    return bool(changed) and all(key in LENGTHS and now[key] > saved[key] for key in changed)
+
+
+def is_shorter(saved: Identity, now: Identity) -> bool:
+    """Tell whether a training differs from the saved one in its length alone, and is not longer in every respect."""
+    changed = changed_keys(saved, now)
+    return bool(changed) and LENGTHS.keys() >= {*changed} and not is_longer(saved, now)
+
+
+def extended_identity(saved: Identity, now: Identity, step: int) -> dict[str, Any]:
+    """Return the identity of a training that goes on from a saved one at a step, with the length it has now."""
+    entries = list(saved.get(EXTENDED, ()))
+    if is_longer(saved, now):
+        entries.append({"step": step, **{key: saved[key] for key in changed_keys(saved, now)}})
+    return {**now, EXTENDED: entries} if entries else dict(now)
+
+
+def lengths(before: Identity, after: Identity) -> str:
+    """Return the lengths that differ in words: ``from 10 to 20 epochs``."""
+    keys = [key for key in before if key in LENGTHS and before[key] != after.get(key)]
+    return " and ".join(f"from {before[key]} to {after[key]} {LENGTHS[key]}" for key in keys)
+
+
+def extension_lines(identity: Identity) -> list[str]:
+    """Return a line for each time a training was extended: ``from 10 to 20 epochs at step 60``."""
+    entries: Sequence[Identity] = identity.get(EXTENDED, ())
+    lines = []
+    for number, entry in enumerate(entries):
+        after = dict(identity)
+        for later in reversed(entries[number + 1 :]):
+            after |= later
+        lines.append(f"{lengths(entry, after)} at step {entry['step']}")
+    return lines
+
+
+def as_pairs(identity: Identity, keys: Sequence[str]) -> str:
+    """Return what to type for the values that settings have in an identity: ``--set train.max_epoch=20``."""
+    return " ".join(pair_option(key, identity[key]) for key in keys)
+
+
+def pair_option(key: str, value: Any) -> str:
+    """Return the option that gives a setting a value, as a shell takes it."""
+    text = value if isinstance(value, str) and _reads_as(value, value) else json.dumps(value)
+    return f"--set {shlex.quote(f'{key}={text}')}"
+
+
+def _reads_as(text: str, value: Any) -> bool:
+    try:
+        return bool(read_text(text, "") == value)
+    except InputError:
+        return False
+
+
+def _value(identity: Identity, key: str) -> Any:
+    if key in identity:
+        return identity[key]
+    name, _, key_in_section = key.partition(".")
+    section = Config.model_fields[name].annotation if name in Config.model_fields else None
+    if isinstance(section, type) and issubclass(section, Section) and key_in_section in section.model_fields:
+        return section().model_dump(mode="json")[key_in_section]
+    return None

@@ -1,0 +1,85 @@
+"""Weights that a training made far larger than they were at its start: it has diverged, even if its loss looks well."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kubeyolo.config.schema import PretrainConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from mindspore import Parameter, nn
+
+FACTOR = 30.0
+"""Growth that is warned of."""
+
+
+def weight_sizes(network: nn.Cell) -> dict[str, float]:
+    """Return the root mean square of each trained parameter by its name; that of a network without them is empty."""
+    return {name: _size(parameter.asnumpy()) for name, parameter in _trained(network)}
+
+
+def usual_sizes(network: nn.Cell) -> dict[str, float]:
+    """Return what :func:`weight_sizes` is compared with: the sizes of a network before its first step, none too small.
+
+    Weights of a pretrained backbone may be next to 0, and may grow to where fresh ones begin. Biases and batch
+    normalisations begin at 0 and 1; nothing is unusual about either of 1.
+    """
+    fresh = {
+        # Fresh weights are drawn from U(-b, b) with b = 1/√(inputs of an output).
+        name: 1 / math.sqrt(3 * math.prod(parameter.shape[1:])) if len(parameter.shape) > 1 else 1.0
+        for name, parameter in _trained(network)
+    }
+    return {name: max(size, fresh[name]) for name, size in weight_sizes(network).items()}
+
+
+def growth_warnings(
+    before: Mapping[str, float], after: Mapping[str, float], section: TrainConfig | PretrainConfig
+) -> list[str]:
+    """Warn of parameters that have grown by :data:`FACTOR` or more: of the one that has grown most, and how many.
+
+    Args:
+        before: Sizes before the first step by name, as of :func:`usual_sizes`.
+        after: Sizes at the end, as of :func:`weight_sizes`.
+        section: Settings of the training.
+    """
+    grown = {name: after[name] / size for name, size in before.items() if after[name] >= FACTOR * size}
+    if not grown:
+        return []
+    name = max(grown, key=lambda each: grown[each])
+    others = f", and {len(grown)} of {len(before)} parameters {FACTOR:g} times or more" if len(grown) > 1 else ""
+    return [
+        f"the weights are far larger than at the start: {name} {grown[name]:.3g} times (root mean square "
+        f"{after[name]:.3g}, at the start {before[name]:.3g}){others}. The training has diverged, whatever its loss "
+        f"is; {_remedy(section)}"
+    ]
+
+
+def _remedy(section: TrainConfig | PretrainConfig) -> str:
+    """Return the likeliest cause, and what to type."""
+    key = "train" if isinstance(section, TrainConfig) else "pretrain"
+    fields = type(section).model_fields
+    usual, decay = float(fields["lr"].default), float(fields["weight_decay"].default)
+    if isinstance(section, TrainConfig) and section.optimizer == "adamw":
+        usual = float(PretrainConfig.model_fields["lr"].default)
+    again = "train again into another output"
+    if section.lr <= usual and section.weight_decay < decay:
+        return (
+            f"the likeliest cause is {key}.weight_decay = {section.weight_decay:g}: {again} with "
+            f"--set {key}.weight_decay={decay:g}"
+        )
+    lower = min(section.lr / 10, usual)
+    return f"the likeliest cause is {key}.lr = {section.lr:g}: {again} with --set {key}.lr={lower:.3g}"
+
+
+def _trained(network: nn.Cell) -> Iterator[tuple[str, Parameter]]:
+    """Give trained parameters with the names of their places: an optimizer puts its own before those they have."""
+    return ((name, parameter) for name, parameter in network.parameters_and_names() if parameter.requires_grad)
+
+
+def _size(array: NDArray[np.float32]) -> float:
+    return math.sqrt(float(np.mean(np.square(array, dtype=np.float64))))

@@ -1,0 +1,94 @@
+"""Whether a training fits into the memory and onto the processors that it may use, in a container those it is given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+from kubeyolo.config.schema import Config, DataConfig
+from kubeyolo.estimate import backbone_memory, detector_memory, size_words
+from kubeyolo.launch.gang import DEVICES
+from kubeyolo.memory import usable_memory
+from kubeyolo.models.facts import ModelFacts
+from kubeyolo.processors import usable_processors
+
+_END = "it may be killed on the way"
+
+
+def detector_memory_warnings(facts: ModelFacts, config: Config, images: int, classes: int, world: int) -> list[str]:
+    """Warn of a training of a detector that takes more memory than its processes may use here.
+
+    Args:
+        facts: Of the model.
+        config: Of the training.
+        images: Number of training images.
+        classes: Number of classes.
+        world: Number of all training processes.
+    """
+    available, here = usable_memory(), _processes_here(world)
+
+    def needed(changes: Mapping[str, Mapping[str, int]]) -> int:
+        sections = {name: getattr(config, name).model_copy(update=values) for name, values in changes.items()}
+        return here * detector_memory(facts, config.model_copy(update=sections), images, classes)
+
+    now = needed({})
+    if available is None or now <= available:
+        return []
+    of = f" for its {here} processes here" if here > 1 else ""
+    return [
+        f"the training takes about {size_words(now)} of memory{of}, and may use {size_words(available)}: {_END}; "
+        f"{_remedy(config, available, here, needed)}"
+    ]
+
+
+def backbone_memory_warnings(facts: ModelFacts, config: Config, crops: int) -> list[str]:
+    """Warn of a pretraining that takes more memory than its process may use; ``crops`` is the size of all in bytes."""
+    available, needed = usable_memory(), backbone_memory(facts, config) + crops
+    if available is None or needed <= available:
+        return []
+    return [
+        f"the pretraining takes about {size_words(needed)} of memory, and may use {size_words(available)}: {_END}; "
+        f"lower pretrain.per_batch_size = {config.pretrain.per_batch_size} or pretrain.image_size = "
+        f"{config.pretrain.image_size}, or allow it more memory"
+    ]
+
+
+def worker_warnings(config: Config, world: int) -> list[str]:
+    """Warn of data workers that are more than twice the processors they may use, and more than is usual."""
+    here, processors = _processes_here(world), usable_processors()
+    workers, usual = config.data.workers, int(DataConfig.model_fields["workers"].default)
+    fewer = max(usual, processors // here)
+    if workers <= usual or workers * here <= 2 * processors or workers <= fewer:
+        return []
+    return [
+        f"data.workers = {workers} starts {workers * here} processes besides the training, and they may use "
+        f"{processors} processor{'s' * (processors > 1)}: each takes memory, and they wait for each other; with "
+        f"--set data.workers={fewer} the batches are the same"
+    ]
+
+
+def _remedy(config: Config, available: int, here: int, needed: Callable[[Mapping[str, Mapping[str, int]]], int]) -> str:
+    """Return what to lower, with values that fit by the same estimate; first what leaves the weights as they are."""
+    no_cache = {"cache_limit_mb": 0}
+    room = available - needed({"data": no_cache})
+    if room >= 0:
+        return f"with --set data.cache_limit_mb={room // here >> 20} it fits, and has the same weights"
+    for workers in reversed(range(config.data.workers)):
+        if needed({"data": {**no_cache, "workers": workers}}) <= available:
+            return f"with --set data.workers={workers} --set data.cache_limit_mb=0 it fits, and has the same weights"
+    per_batch_size = config.train.per_batch_size // 2
+    while per_batch_size and needed({"data": no_cache, "train": {"per_batch_size": per_batch_size}}) > available:
+        per_batch_size //= 2
+    if per_batch_size:
+        cache = " --set data.cache_limit_mb=0" if needed({}) != needed({"data": no_cache}) else ""
+        return f"with --set train.per_batch_size={per_batch_size}{cache} it fits, or allow it more memory"
+    fewer = "train fewer processes, " if here > 1 else ""
+    return (
+        f"allow it more memory, {fewer}lower train.image_size = {config.train.image_size} or data.workers = "
+        f"{config.data.workers}, or take a smaller model"
+    )
+
+
+def _processes_here(world: int) -> int:
+    """Return how many of the training processes are on this machine, or in this pod."""
+    return int(os.environ.get(DEVICES, world))

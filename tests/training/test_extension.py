@@ -1,0 +1,110 @@
+"""A training is made longer in its output, and nothing that is done is lost or taken for something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kubeyolo.config.schema import Config
+from kubeyolo.errors import InputError
+from kubeyolo.storage.uri import open_store
+from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, write_checkpoint
+from kubeyolo.training.extension import changed_keys, extended_identity, extension_lines, is_longer, is_shorter
+from kubeyolo.training.output import is_complete, state_to_continue
+from kubeyolo.training.result import RESULT_NAME, TrainingResult
+from kubeyolo.training.spec import TrainingSpec, refuse_changes
+
+SPEC = TrainingSpec(dataset="d", output="o", config=Config(model="yolov5n-r7"))
+TEN = {"dataset": "d", "train.lr": 0.1, "train.max_epoch": 10}
+TWENTY = {**TEN, "train.max_epoch": 20}
+FORTY = {**TEN, "train.max_epoch": 40}
+
+
+def test_a_length_that_grows_alone_is_an_extension() -> None:
+    assert is_longer(TEN, TWENTY) and not is_longer(TWENTY, TEN) and not is_longer(TEN, TEN)
+    assert is_shorter(TWENTY, TEN) and not is_shorter(TEN, TWENTY)
+    assert not is_longer(TEN, {**TWENTY, "train.lr": 0.2}) and not is_shorter(TWENTY, {**TEN, "train.lr": 0.2})
+    two = {"pretrain.max_epoch": 20, "pretrain.max_steps": 1000}
+    assert is_longer(two, {**two, "pretrain.max_steps": 2000})
+    mixed = {"pretrain.max_epoch": 40, "pretrain.max_steps": 500}
+    assert not is_longer(two, mixed) and is_shorter(two, mixed)
+
+
+def test_a_setting_that_a_saved_identity_lacks_had_its_default() -> None:
+    usual, other = {**TEN, "train.nesterov": True}, {**TEN, "train.nesterov": False}
+    assert changed_keys(TEN, usual) == [] and changed_keys(TEN, other) == ["train.nesterov"]
+    assert changed_keys({**TEN, "train.lr_epochs": [220, 250]}, TEN) == []
+    assert changed_keys(TEN, {**TEN, "dataset": "e"}) == ["dataset"]
+
+
+def test_each_extension_is_told_with_both_lengths() -> None:
+    once = extended_identity(TEN, TWENTY, 60)
+    twice = extended_identity(once, FORTY, 100)
+    assert changed_keys(once, TWENTY) == [] and extended_identity(once, TWENTY, 80) == once
+    assert extension_lines(twice) == ["from 10 to 20 epochs at step 60", "from 20 to 40 epochs at step 100"]
+    assert extended_identity(TEN, TEN, 3) == TEN and extension_lines(TEN) == []
+
+
+def checkpoint(folder: Path, identity: dict[str, Any], step: int = 60) -> Any:
+    store = open_store(str(folder))
+    write_checkpoint(store, TrainingState(step=step, identity=identity, weights={"w": np.ones(1, np.float32)}))
+    return store
+
+
+def test_an_unfinished_training_is_extended_and_resumed_with_one_command(tmp_path: Path) -> None:
+    store, lines = checkpoint(tmp_path, TEN, 31), list[str]()
+    state = state_to_continue(store, TWENTY, SPEC, True, lines.append)
+    assert state is not None and extension_lines(state.identity) == ["from 10 to 20 epochs at step 31"]
+    assert [line for line in lines if line.startswith("extending from 10 to 20 epochs at step 31")]
+    assert b'"kind":"extended"' in state.history
+    state.step = 45
+    write_checkpoint(store, state)
+    lines.clear()
+    again = state_to_continue(store, TWENTY, SPEC, True, lines.append)
+    assert again is not None and again.identity == state.identity and again.history == state.history
+    assert not [line for line in lines if "extending" in line]
+    # The first command says what is there, and destroys nothing.
+    with pytest.raises(InputError, match=r"train\.max_epoch = 20, now it is 10: .*use --set train\.max_epoch=20, or"):
+        state_to_continue(store, TEN, SPEC, True, print)
+    back = newest_checkpoint(store, print)
+    assert back is not None and back.step == 45
+
+
+def test_a_shorter_training_is_refused(tmp_path: Path) -> None:
+    store = checkpoint(tmp_path, TWENTY, 31)
+    with pytest.raises(InputError, match=r"now it is 10: it cannot be made shorter"):
+        state_to_continue(store, TEN, SPEC, True, print)
+
+
+def test_what_changed_besides_the_length_is_named_with_what_to_type() -> None:
+    with pytest.raises(InputError, match=r"begun with train\.lr = 0\.1, now it is 0\.2; .*--set train\.lr=0\.1\)"):
+        refuse_changes(TEN, {**TWENTY, "train.lr": 0.2}, "place")
+
+
+def finished(folder: Path, identity: dict[str, Any]) -> Any:
+    store = open_store(str(folder))
+    result = TrainingResult(identity=identity, code_digest="", steps=60, bundle="", seconds=1.0, resumed_at=[])
+    store.write_bytes(RESULT_NAME, result.model_dump_json().encode())
+    store.write_bytes("bundle/bundle.json", b"{}")
+    return store
+
+
+def test_a_bundle_without_a_checkpoint_is_not_extended(tmp_path: Path) -> None:
+    store = finished(tmp_path, TEN)
+    assert not is_complete(store, TWENTY, SPEC, print)
+    with pytest.raises(InputError, match=r"cannot be extended from 10 to 20 epochs: it has no checkpoint"):
+        state_to_continue(store, TWENTY, SPEC, True, print)
+
+
+def test_an_extension_that_ended_not_finite_begins_anew_and_keeps_the_bundle(tmp_path: Path) -> None:
+    store = finished(tmp_path, TEN)
+    checkpoint(tmp_path, extended_identity(TEN, TWENTY, 60), 70)
+    store.write_bytes("not-finite.json", b"{}")
+    lower = {**TWENTY, "train.lr": 0.01}
+    assert not is_complete(store, lower, SPEC, print)
+    assert state_to_continue(store, lower, SPEC, True, print) is None
+    assert store.exists("bundle/bundle.json") and not store.exists(RESULT_NAME)
+    assert newest_checkpoint(store, print) is None
