@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kubeyolo.bundle import LATEST
 from kubeyolo.config.text_file import decode_text
-from kubeyolo.errors import InputError, WorkError, suggest
+from kubeyolo.errors import InputError, WorkError, problem_of, suggest
 from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.location import parse
 from kubeyolo.storage.uri import join_uri, open_store, read_document, split_uri
@@ -190,10 +190,10 @@ def _parse(document: bytes, uri: str, kind: type[_Pointer], example: str) -> _Po
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        wrong = error.errors(include_url=False)[0]
-        key = str(wrong["loc"][0])
+        wrong = problem_of(error)
+        key = wrong.key.partition(".")[0]
         if key in content:
-            raise InputError(f"{uri}: {key} = {content[key]!r}: {wrong['msg']}; expected {example}") from error
+            raise InputError(f"{uri}: {key} = {content[key]!r}: {wrong.reason}; expected {example}") from error
         raise InputError(
             f"{uri}: this pointer has no {key!r}{suggest(key, content) if content else ''}; expected {example}"
         ) from error

@@ -38,6 +38,7 @@ WEIGHTS = ("config/schema.py", "data", "losses", "models", "runtime.py", "traini
 
 NO_WEIGHTS = (
     "__init__.py",  # the version, and settings of protobuf
+    "arrays.py",  # names types
     "catalogue.py",  # names settings that a pretraining reads; they are part of its identity
     "config/anchor_forms.py",  # as config/text.py
     "config/class_names.py",  # compares names of classes; weights do not depend on them
@@ -96,6 +97,7 @@ NO_WEIGHTS = (
 
 NO_RESULTS = (
     "__init__.py",
+    "arrays.py",
     "catalogue.py",
     "cli",
     "compiled",

@@ -21,7 +21,7 @@ from kubeyolo.config.foreign_words import ABSENT, meant_keys, plain_word
 from kubeyolo.config.schema import Config
 from kubeyolo.config.text import read_text
 from kubeyolo.config.text_file import read_text_file
-from kubeyolo.errors import InputError, one_line, split_pair, suggest
+from kubeyolo.errors import InputError, one_line, problem_of, split_pair, suggest
 
 DEFAULT_MODEL = "yolov5n-r7"
 
@@ -302,9 +302,8 @@ def _validate(layers: Sequence[Layer], model: str) -> ResolvedConfig:
     try:
         return ResolvedConfig(Config.model_validate(nest(merged)), origins)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        key = key if key in merged else ".".join(str(part) for part in first["loc"][:2])
+        key = problem_of(error).key
+        key = key if key in merged else ".".join(key.split(".")[:2])
         value = merged.get(key)
         origin = origins.get(key, "the defaults")
         raise InputError(f"{key} = {value!r} (from {origin}) is not allowed: {_allowed(key)}") from error

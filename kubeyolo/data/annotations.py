@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Int64Array
 from kubeyolo.data.box_forms import FORMS
 from kubeyolo.data.boxes import Boxes, ImagesOfBoxes, read_boxes
 from kubeyolo.data.categories import Categories, join_categories
@@ -216,11 +216,11 @@ def _note_texts(raw: RawSplit, findings: Findings) -> None:
 class _Images:
     """The images of a split, in file order; ``record`` maps each record of the file to its image."""
 
-    ids: NDArray[np.int64]
+    ids: Int64Array
     keys: list[str] | None
     names: list[str]
-    size: NDArray[np.int64]
-    record: NDArray[np.int64]
+    size: Int64Array
+    record: Int64Array
 
 
 def _read_split(
@@ -299,9 +299,7 @@ def _file_names(raw: RawSplit, files: FileNames, findings: Findings) -> list[str
     return [match.path for match in matches]
 
 
-def _merged(
-    raw: RawSplit, numbers: NDArray[np.int64], names: list[str], findings: Findings
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _merged(raw: RawSplit, numbers: Int64Array, names: list[str], findings: Findings) -> tuple[Int64Array, Int64Array]:
     """Join records of the same file; return the record that stands for each image, and the image of each record."""
     ids = raw.images.ids
     order: dict[str, int] = {}
@@ -330,9 +328,7 @@ def _pair(raw: RawSplit, i: int, j: int) -> str:
     return f"images {plain(ids[i])} and {plain(ids[j])} have the same file_name {raw.images.names[j]!r}"
 
 
-def _sizes(
-    raw: RawSplit, images: _Images, files: FileNames, findings: Findings, apply_orientation: bool
-) -> NDArray[np.int64]:
+def _sizes(raw: RawSplit, images: _Images, files: FileNames, findings: Findings, apply_orientation: bool) -> Int64Array:
     """Return width and height (I, 2): of the annotations, or of the file where these do not say it."""
     columns = (raw.images.widths, raw.images.heights)
     numbers = [whole_numbers(column) for column in columns]

@@ -12,15 +12,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float32Array, Int64Array, Pixels
 from kubeyolo.config.schema import AugmentConfig
-from kubeyolo.data.labels import BoxTable, Floats
-from kubeyolo.data.letterbox import Image, letterbox_geometry
+from kubeyolo.data.labels import BoxTable
+from kubeyolo.data.letterbox import letterbox_geometry
 from kubeyolo.data.mosaic import Paste, Placement, Window, compose, mosaic_placements, visible_boxes, visible_pastes
 
 MIXUP_BETA = 32.0
 HUES = 180
 
-TileReader = Callable[[int], Image]
+TileReader = Callable[[int], Pixels]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class SamplePlan:
     keep_all: bool = False
 
 
-def jitter_hsv(image: Image, gains: tuple[float, float, float]) -> None:
+def jitter_hsv(image: Pixels, gains: tuple[float, float, float]) -> None:
     """Multiply hue (which wraps), saturation and value of an RGB image (height, width, 3) in place."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     hue, saturation, value = cv2.split(hsv)
@@ -59,7 +60,7 @@ def jitter_hsv(image: Image, gains: tuple[float, float, float]) -> None:
     cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=image)
 
 
-def flip_boxes(boxes: Floats, fliplr: bool, flipud: bool) -> Floats:
+def flip_boxes(boxes: Float32Array, fliplr: bool, flipud: bool) -> Float32Array:
     """Mirror boxes (boxes, 5) of class, cx, cy, w, h in 0..1 in place and return them."""
     if fliplr:
         boxes[:, 1] = 1.0 - boxes[:, 1]
@@ -88,7 +89,7 @@ class Augmenter:
         self.boxes = boxes
         self.image_size = image_size
         places = [letterbox_geometry(int(w), int(h), image_size) for w, h in zip(widths, heights, strict=True)]
-        self.sizes: NDArray[np.int64] = np.array([(place.width, place.height) for place in places], np.int64)
+        self.sizes: Int64Array = np.array([(place.width, place.height) for place in places], np.int64)
         self._corners = np.array([(place.left, place.top) for place in places], np.int64)
         self._canvas = np.empty((2, image_size, image_size, 3), np.uint8)
 
@@ -123,14 +124,14 @@ class Augmenter:
             flipud=bool(rng.random() < config.flipud),
         )
 
-    def labels(self, plan: SamplePlan) -> Floats:
+    def labels(self, plan: SamplePlan) -> Float32Array:
         """Return the boxes of a sample, float32 (boxes, 5): class, cx, cy, w, h in 0..1."""
         boxes = visible_boxes(plan.scene, self.boxes, self.image_size, plan.keep_all)
         if plan.blended is not None:
             boxes = np.concatenate([boxes, visible_boxes(plan.blended, self.boxes, self.image_size, plan.keep_all)])
         return flip_boxes(boxes, plan.fliplr, plan.flipud)
 
-    def paint(self, plan: SamplePlan, read_tile: TileReader, out: NDArray[np.uint8]) -> None:
+    def paint(self, plan: SamplePlan, read_tile: TileReader, out: Pixels) -> None:
         """Paint a sample into ``out``, uint8 (3, size, size) RGB.
 
         Args:

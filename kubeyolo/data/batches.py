@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float32Array, Int64Array, Pixels
 from kubeyolo.config.schema import AugmentConfig, DataConfig
 from kubeyolo.data.augment import Augmenter, SamplePlan
 from kubeyolo.data.cache import MEGABYTE, ImageCache, cache_bytes, cached_images
 from kubeyolo.data.index import SplitIndex
-from kubeyolo.data.labels import LABEL_COLUMNS, BoxTable, Floats, pack_labels, round_capacity, training_capacity
-from kubeyolo.data.letterbox import FILL, Image
+from kubeyolo.data.labels import LABEL_COLUMNS, BoxTable, pack_labels, round_capacity, training_capacity
+from kubeyolo.data.letterbox import FILL
 from kubeyolo.data.sampler import NO_IMAGE, Sampler
 from kubeyolo.data.shared_memory import SharedMemory
 
@@ -27,7 +27,7 @@ class ImageSource(Protocol):
     def index(self) -> SplitIndex:
         """The images and boxes of the split."""
 
-    def read_image(self, i: int, /) -> Image:
+    def read_image(self, i: int, /) -> Pixels:
         """Return an image, uint8 RGB (height, width, 3)."""
 
 
@@ -44,9 +44,9 @@ class Batch:
         truncated: Boxes that did not fit into the labels.
     """
 
-    images: NDArray[np.uint8]
-    labels: Floats
-    indices: NDArray[np.int64]
+    images: Pixels
+    labels: Float32Array
+    indices: Int64Array
     truncated: int = 0
 
 
@@ -111,7 +111,7 @@ def derive_label_capacity(augmenter: Augmenter, sampler: Sampler, mosaic_epochs:
     )
 
 
-def _sample_counts(augmenter: Augmenter, rng: np.random.Generator, mosaic: bool) -> NDArray[np.int64]:
+def _sample_counts(augmenter: Augmenter, rng: np.random.Generator, mosaic: bool) -> Int64Array:
     images = rng.integers(len(augmenter.sizes), size=STATISTICS_SAMPLES)
     return np.array([len(augmenter.labels(augmenter.draw(rng, int(image), mosaic))) for image in images], np.int64)
 

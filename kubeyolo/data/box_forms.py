@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import BoolArray, Float64Array
 from kubeyolo.data.findings import Findings
 
 TOLERANCE = 1.0
@@ -36,13 +36,15 @@ _ODD_LEAST, _ODD_SHARE = 10, 0.02
 FORMS = ("box_corners", "box_centres")
 """Codes of forms that the configuration may choose, in the order in which they are looked for."""
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-
 
 def in_pixels(
-    xywh: Floats, size: Floats, area: Floats, name: Callable[[int], str], findings: Findings, assumed: str = ""
-) -> Floats:
+    xywh: Float64Array,
+    size: Float64Array,
+    area: Float64Array,
+    name: Callable[[int], str],
+    findings: Findings,
+    assumed: str = "",
+) -> Float64Array:
     """Return boxes (B, 4) as [left, top, width, height] in pixels, whatever the file has.
 
     Args:
@@ -71,14 +73,14 @@ def in_pixels(
     return xywh
 
 
-def _are_fractions(xywh: Floats, size: Floats) -> Bools:
+def _are_fractions(xywh: Float64Array, size: Float64Array) -> BoolArray:
     """Tell which boxes lie within 0 to 1 and would be less than a pixel of an image of many."""
     inside = ((xywh >= -1e-6) & (xywh <= 1 + 1e-6)).all(1) & (xywh[:, 2:] > 0).all(1)
-    result: Bools = inside & (size > 4).all(1)
+    result: BoolArray = inside & (size > 4).all(1)
     return result
 
 
-def _is_file_of_fractions(xywh: Floats, fractions: Bools) -> bool:
+def _is_file_of_fractions(xywh: Float64Array, fractions: BoolArray) -> bool:
     """Tell whether all boxes are fractions: those that are not within 0 to 1 are empty, or leave their image."""
     filled = (xywh[:, 2:] != 0).any(1)
     if not fractions.any() or (np.abs(xywh) > _FRACTION_FARTHEST).any():
@@ -87,26 +89,26 @@ def _is_file_of_fractions(xywh: Floats, fractions: Bools) -> bool:
     return odd <= max(1.0, _FRACTION_ODD * len(xywh)) and odd < fractions.sum()
 
 
-def _are_nearly_all(fits: Bools) -> bool:
+def _are_nearly_all(fits: BoolArray) -> bool:
     odd = int((~fits).sum())
     return odd <= (max(1.0, _ODD_SHARE * len(fits)) if len(fits) >= _ODD_LEAST else 0)
 
 
-def _are_far_beyond(xywh: Floats, size: Floats) -> Bools:
+def _are_far_beyond(xywh: Float64Array, size: Float64Array) -> BoolArray:
     beyond = xywh[:, :2] + xywh[:, 2:] - size
-    result: Bools = (beyond > np.maximum(TOLERANCE, _FAR_SHARE * size)).any(1)
+    result: BoolArray = (beyond > np.maximum(TOLERANCE, _FAR_SHARE * size)).any(1)
     return result
 
 
-def _from_corners(xywh: Floats) -> Floats:
+def _from_corners(xywh: Float64Array) -> Float64Array:
     return np.concatenate([xywh[:, :2], xywh[:, 2:] - xywh[:, :2]], 1)
 
 
-def _from_centres(xywh: Floats) -> Floats:
+def _from_centres(xywh: Float64Array) -> Float64Array:
     return np.concatenate([xywh[:, :2] - xywh[:, 2:] / 2, xywh[:, 2:]], 1)
 
 
-def _area_says(xywh: Floats, area: Floats) -> tuple[float, float, float]:
+def _area_says(xywh: Float64Array, area: Float64Array) -> tuple[float, float, float]:
     """Return the shares of areas that are those of corners, those of widths and heights, and too large for corners."""
     known = np.isfinite(area) & (area > 1)
     if not known.any():
@@ -122,13 +124,13 @@ def _area_says(xywh: Floats, area: Floats) -> tuple[float, float, float]:
     )
 
 
-def _have_corners(xywh: Floats, size: Floats) -> bool:
+def _have_corners(xywh: Float64Array, size: Float64Array) -> bool:
     """Tell whether nearly all boxes are in their images when they are read as [x1, y1, x2, y2]."""
     fits = (xywh[:, 2:] > xywh[:, :2]).all(1) & (xywh[:, 2:] <= size + TOLERANCE).all(1)
     return _are_nearly_all(fits & (xywh[:, :2] >= -TOLERANCE).all(1))
 
 
-def _look_like_corners(xywh: Floats, size: Floats, area: Floats) -> bool:
+def _look_like_corners(xywh: Float64Array, size: Float64Array, area: Float64Array) -> bool:
     """Tell whether boxes read as [x1, y1, x2, y2] fit their images and areas, and read as they should be do not."""
     if not _have_corners(xywh, size):
         return False
@@ -144,17 +146,17 @@ def _look_like_corners(xywh: Floats, size: Floats, area: Floats) -> bool:
     return bool(beyond.mean() > _BEYOND and too_large <= 0.1)
 
 
-def _fit_corners(xywh: Floats, size: Floats, area: Floats) -> bool:
+def _fit_corners(xywh: Float64Array, size: Float64Array, area: Float64Array) -> bool:
     return _have_corners(xywh, size) and _area_says(xywh, area)[1] <= 0.9
 
 
-def _look_like_centres(xywh: Floats, size: Floats, area: Floats) -> bool:
+def _look_like_centres(xywh: Float64Array, size: Float64Array, area: Float64Array) -> bool:
     """Tell whether boxes fit as [x centre, y centre, width, height], and many do not as they should be read."""
     beyond = (xywh[:, :2] + xywh[:, 2:] > size + TOLERANCE).any(1)
     return _fit_centres(xywh, size, area) and bool(beyond.mean() > _BEYOND and beyond.sum() >= SYSTEMATIC_LEAST)
 
 
-def _fit_centres(xywh: Floats, size: Floats, area: Floats) -> bool:
+def _fit_centres(xywh: Float64Array, size: Float64Array, area: Float64Array) -> bool:
     half = xywh[:, 2:] / 2
     fits = (xywh[:, :2] - half >= -TOLERANCE).all(1) & (xywh[:, :2] + half <= size + TOLERANCE).all(1)
     return _are_nearly_all(fits)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import BoolArray, Float64Array, Int64Array
 from kubeyolo.data.box_forms import SYSTEMATIC_LEAST, TOLERANCE, in_pixels
 from kubeyolo.data.columns import duplicates, plain, read_keys, real_number, refuse, shown, whole_number
 from kubeyolo.data.findings import Findings
@@ -55,15 +55,15 @@ class Boxes:
         has_ids: Whether the ids are those of the file.
     """
 
-    ids: NDArray[np.int64]
-    image: NDArray[np.int64]
-    classes: NDArray[np.int64]
-    xywh: NDArray[np.float64]
-    area: NDArray[np.float64]
-    crowd: NDArray[np.bool_]
+    ids: Int64Array
+    image: Int64Array
+    classes: Int64Array
+    xywh: Float64Array
+    area: Float64Array
+    crowd: BoolArray
     has_ids: bool = True
 
-    def kept(self, mask: NDArray[np.bool_]) -> Boxes:
+    def kept(self, mask: BoolArray) -> Boxes:
         """Return the boxes where the mask (B,) is true."""
         if mask.all():
             return self
@@ -77,13 +77,13 @@ class ImagesOfBoxes:
 
     where: str
     names: Sequence[str]
-    size: NDArray[np.int64]
+    size: Int64Array
 
 
 def read_boxes(
     raw: RawBoxes,
-    image: NDArray[np.int64],
-    classes: NDArray[np.int64],
+    image: Int64Array,
+    classes: Int64Array,
     images: ImagesOfBoxes,
     findings: Findings,
     assumed: str = "",
@@ -145,7 +145,7 @@ def _box_text(value: Any) -> str:
     return shown(value)
 
 
-def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.int64] | None:
+def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> Int64Array | None:
     """Return the ids of the file where they are unique numbers; None where they are to be numbered anew."""
 
     def describe(i: int) -> str:
@@ -167,7 +167,7 @@ def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.int64
 
 def _read_xywh(
     raw: RawBoxes, name: Callable[[int], str], label: Callable[[int], str], masked: set[int], findings: Findings
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+) -> tuple[Float64Array, BoolArray]:
     """Return the boxes (B, 4) and which of them there are: four finite numbers; fill ``masked`` with those of masks."""
     xywh = None if raw.masks else _numbers(raw.boxes)
     has_box = np.ones(len(raw.boxes), bool)
@@ -191,7 +191,7 @@ def _read_xywh(
     return np.where(has_box[:, None], xywh, 0.0), has_box
 
 
-def _numbers(rows: Sequence[Any]) -> NDArray[np.float64] | None:
+def _numbers(rows: Sequence[Any]) -> Float64Array | None:
     """Return rows of four numbers as an array, or None where one of them is something else."""
     if not len(rows):
         return np.zeros((0, 4))
@@ -241,7 +241,7 @@ def _box_of(value: Any, mask: Any) -> tuple[Sequence[float] | None, str]:
     return [float(each) for each in numbers if each is not None], "form"
 
 
-def _read_areas(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.float64]:
+def _read_areas(raw: RawBoxes, where: str, findings: Findings) -> Float64Array:
     """Return the areas, NaN where there is none."""
     try:
         area = np.array([np.nan if value is None else value for value in raw.areas])
@@ -259,7 +259,7 @@ def _read_areas(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.flo
     return area.astype(np.float64)
 
 
-def _read_crowd(raw: RawBoxes, where: str, findings: Findings) -> NDArray[np.bool_]:
+def _read_crowd(raw: RawBoxes, where: str, findings: Findings) -> BoolArray:
     def describe(i: int) -> str:
         return f"{where}: annotation {plain(raw.ids[i])} has iscrowd {shown(raw.crowds[i])}"
 
@@ -292,7 +292,7 @@ def _in_order(boxes: Boxes, name: Callable[[int], str], findings: Findings) -> B
 
 def _within_images(
     boxes: Boxes, images: ImagesOfBoxes, name: Callable[[int], str], findings: Findings
-) -> tuple[Boxes, NDArray[np.bool_]]:
+) -> tuple[Boxes, BoolArray]:
     """Return the boxes cut at the border of their image, without those of which nothing is left; and which are left."""
     size = images.size[boxes.image].astype(np.float64)
     xywh = boxes.xywh
@@ -326,13 +326,13 @@ def _within_images(
 
 
 def _areas(
-    area: NDArray[np.float64],
-    cut: NDArray[np.float64],
-    uncut: NDArray[np.float64],
-    beyond: NDArray[np.bool_],
+    area: Float64Array,
+    cut: Float64Array,
+    uncut: Float64Array,
+    beyond: BoolArray,
     name: Callable[[int], str],
     findings: Findings,
-) -> NDArray[np.float64]:
+) -> Float64Array:
     """Return the areas: that of the box where there is none, or where the box says otherwise."""
     box = cut[:, 2] * cut[:, 3]
     whole = np.maximum(uncut[:, 2] * uncut[:, 3], box)
@@ -345,7 +345,7 @@ def _areas(
     return np.where(beyond, np.minimum(result, box), np.maximum(result, 0)) + 0.0
 
 
-def _once(boxes: Boxes, name: Callable[[int], str], findings: Findings) -> tuple[Boxes, NDArray[np.bool_]]:
+def _once(boxes: Boxes, name: Callable[[int], str], findings: Findings) -> tuple[Boxes, BoolArray]:
     """Return the boxes without exact doubles (same image, class, box and crowd flag), and which of them are kept."""
     rows = np.empty((len(boxes.ids), 6), np.float64)
     rows[:, 0] = boxes.image

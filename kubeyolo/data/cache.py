@@ -9,22 +9,22 @@ import fcntl
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kubeyolo.data.letterbox import Image, resize
+from kubeyolo.arrays import Int64Array, Pixels
+from kubeyolo.data.letterbox import resize
 from kubeyolo.data.shared_memory import SharedMemory
 
 CHANNELS = 3
 MEGABYTE = 1 << 20
 
 
-def cached_images(sizes: NDArray[np.int64], limit_bytes: int) -> int:
+def cached_images(sizes: Int64Array, limit_bytes: int) -> int:
     """Return how many images from the front fit into ``limit_bytes``, their flags included."""
     needed = np.cumsum(sizes.prod(axis=1) * CHANNELS + 1)
     return int(np.searchsorted(needed, limit_bytes, side="right"))
 
 
-def cache_bytes(sizes: NDArray[np.int64], images: int) -> int:
+def cache_bytes(sizes: Int64Array, images: int) -> int:
     """Return the size of a cache of the first ``images`` images."""
     return images + int(sizes[:images].prod(axis=1).sum()) * CHANNELS
 
@@ -36,7 +36,7 @@ class ImageCache:
     """
 
     def __init__(
-        self, read_image: Callable[[int], Image], sizes: NDArray[np.int64], images: int, memory: SharedMemory | None
+        self, read_image: Callable[[int], Pixels], sizes: Int64Array, images: int, memory: SharedMemory | None
     ) -> None:
         """Make the view of one process.
 
@@ -56,7 +56,7 @@ class ImageCache:
             lengths = sizes[: self._kept].prod(axis=1) * CHANNELS
             self._offsets = self._kept + np.concatenate([[0], np.cumsum(lengths)])
 
-    def read(self, image: int) -> Image:
+    def read(self, image: int) -> Pixels:
         """Return an image in its size, uint8 RGB (height, width, 3); do not write to it."""
         if image >= self._kept:
             return self._decode(image)
@@ -69,7 +69,7 @@ class ImageCache:
         self._set_ready(image)
         return stored
 
-    def _decode(self, image: int) -> Image:
+    def _decode(self, image: int) -> Pixels:
         # Resized as the letterbox does: training sees what evaluation sees.
         return resize(self._read_image(image), int(self._sizes[image, 0]), int(self._sizes[image, 1]))
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Int64Array
 from kubeyolo.config.class_names import clean_name
 from kubeyolo.data.columns import canonical, duplicates, is_text, places_of, read_keys, refuse, shown
 from kubeyolo.data.findings import Findings
@@ -42,7 +42,7 @@ class Categories:
             return None
         return tuple(str(key) for key in self.keys)
 
-    def classes_of(self, column: Sequence[Any]) -> NDArray[np.int64]:
+    def classes_of(self, column: Sequence[Any]) -> Int64Array:
         """Return for each category id of a column its class number, -1 for an unknown one."""
         return places_of(column, self.keys)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kubeyolo.arrays import Int64Array
 from kubeyolo.errors import InputError
 
 EXACT = 1 << 53
@@ -25,9 +26,9 @@ class WholeNumbers:
         mended: Positions of numbers that were written as text or with a point.
     """
 
-    values: NDArray[np.int64]
-    absent: NDArray[np.int64]
-    mended: NDArray[np.int64]
+    values: Int64Array
+    absent: Int64Array
+    mended: Int64Array
 
 
 def whole_numbers(column: Sequence[Any]) -> WholeNumbers:
@@ -91,9 +92,9 @@ class Keys:
         mended: Positions of numbers that were written as text or with a point.
     """
 
-    numbers: NDArray[np.int64]
+    numbers: Int64Array
     texts: list[str] | None
-    mended: NDArray[np.int64]
+    mended: Int64Array
 
 
 def read_keys(column: Sequence[Any], describe: Callable[[int], str]) -> Keys:
@@ -122,7 +123,7 @@ def canonical(value: object) -> object:
     return value if number is None else number
 
 
-def places_of(column: Sequence[Any], keys: Sequence[Any]) -> NDArray[np.int64]:
+def places_of(column: Sequence[Any], keys: Sequence[Any]) -> Int64Array:
     """Return for each id of a column its position among the (unique) ids ``keys``, -1 for none."""
     wanted, known = _int64(column), _int64(keys)
     if wanted is not None and known is not None and len(known):
@@ -139,7 +140,7 @@ def _is_key(value: object) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
-def duplicates(values: NDArray[Any]) -> NDArray[np.int64]:
+def duplicates(values: NDArray[Any]) -> Int64Array:
     """Return the positions of all but the first occurrence of each value, in order."""
     first = np.unique(values, return_index=True)[1]
     repeated = np.ones(len(values), bool)
@@ -176,7 +177,7 @@ def refuse(bad: NDArray[Any] | Sequence[int], describe: Callable[[int], str], re
     raise InputError(f"{describe(int(bad[0]))}{more}; {remedy}")
 
 
-def _int64(column: Sequence[Any]) -> NDArray[np.int64] | None:
+def _int64(column: Sequence[Any]) -> Int64Array | None:
     """Return a column as an array where all values are whole numbers already, else None."""
     if isinstance(column, np.ndarray):
         return column if column.dtype == np.int64 and column.ndim == 1 else None

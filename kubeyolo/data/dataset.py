@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from kubeyolo.data.decode import Image, ImageFault, Levels, decode_image
+from kubeyolo.arrays import Pixels
+from kubeyolo.data.decode import ImageFault, Levels, decode_image
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import (
     MANIFEST_NAME,
@@ -127,7 +128,7 @@ class Split:
             raise InputError(f"{self.shards[shard]}: cut short before {self.index.file_name[i]!r}; {_REMEDY}")
         return data
 
-    def read_image(self, i: int) -> Image:
+    def read_image(self, i: int) -> Pixels:
         """Return image ``i`` (H, W, 3) RGB, turned as its annotations see it.
 
         Raises:

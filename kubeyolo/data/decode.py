@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from kubeyolo.arrays import Pixels
 from kubeyolo.data import png, tiff
 from kubeyolo.data.headers import Header, ImageFault, read_header
 from kubeyolo.data.jpeg import decode_jpeg, light_of_inks, look_at_jpeg
 from kubeyolo.data.letterbox import FILL
 
-__all__ = ["Decoded", "Image", "ImageFault", "Note", "decode_file", "decode_image", "decode_stored", "turned"]
+__all__ = ["Decoded", "ImageFault", "Note", "decode_file", "decode_image", "decode_stored", "turned"]
 
-Image = NDArray[np.uint8]
 Levels = tuple[float, float]
 """The least and the largest value of deep samples, which become 0 and 255."""
 
@@ -59,7 +59,7 @@ class Note:
 class Decoded:
     """An image: pixels (H, W, 3) uint8 RGB, and notes on it."""
 
-    pixels: Image
+    pixels: Pixels
     notes: tuple[Note, ...]
 
 
@@ -81,7 +81,7 @@ def decode_file(data: bytes, levels: Levels | None = None) -> Decoded:
     return Decoded(turned(pixels, header.orientation), tuple(notes))
 
 
-def decode_image(data: bytes, orientation: int = 1, levels: Levels | None = None) -> Image:
+def decode_image(data: bytes, orientation: int = 1, levels: Levels | None = None) -> Pixels:
     """Return the image (H, W, 3) RGB uint8 of a file that was checked before, turned by ``orientation``.
 
     Args:
@@ -97,7 +97,7 @@ def decode_image(data: bytes, orientation: int = 1, levels: Levels | None = None
     return turned(_of_size(pixels, header), orientation)
 
 
-def decode_stored(data: bytes, header: Header, levels: Levels | None = None) -> tuple[Image, list[Note]]:
+def decode_stored(data: bytes, header: Header, levels: Levels | None = None) -> tuple[Pixels, list[Note]]:
     """Decode an image as stored, without applying its orientation, and note everything unusual about it.
 
     Raises:
@@ -116,7 +116,7 @@ def decode_stored(data: bytes, header: Header, levels: Levels | None = None) -> 
     return pixels, notes
 
 
-def turned(pixels: Image, orientation: int) -> Image:
+def turned(pixels: Pixels, orientation: int) -> Pixels:
     """Turn pixels (H, W, 3) as an EXIF orientation (1 to 8) says; 5 to 8 exchange height and width."""
     if orientation == 1:
         return pixels
@@ -129,14 +129,14 @@ def turned(pixels: Image, orientation: int) -> Image:
     return np.asarray(result, np.uint8)
 
 
-def _of_size(pixels: Image, header: Header) -> Image:
+def _of_size(pixels: Pixels, header: Header) -> Pixels:
     if pixels.shape != (header.height, header.width, 3):
         found = f"{pixels.shape[1]} x {pixels.shape[0]}"
         raise ImageFault(f"is a damaged {header.kind} ({found} pixels where it says {header.width} x {header.height})")
     return pixels
 
 
-def _looks(pixels: Image) -> list[Note]:
+def _looks(pixels: Pixels) -> list[Note]:
     """Return notes on images that show little: dark, of one colour, tiny."""
     notes = []
     height, width = pixels.shape[:2]
@@ -153,7 +153,7 @@ def _looks(pixels: Image) -> list[Note]:
     return notes
 
 
-def _decode(data: bytes, header: Header, levels: Levels | None, notes: list[Note], check: bool) -> Image:
+def _decode(data: bytes, header: Header, levels: Levels | None, notes: list[Note], check: bool) -> Pixels:
     """Decode a PNG, WebP, TIFF or BMP as stored; what is found is added to ``notes``."""
     try:
         if header.kind == "PNG":
@@ -171,7 +171,7 @@ def _decode(data: bytes, header: Header, levels: Levels | None, notes: list[Note
         raise ImageFault(f"is a damaged {header.kind} (its pixels cannot be decoded)") from error
 
 
-def _by_pillow(data: bytes, kind: str, notes: list[Note]) -> Image:
+def _by_pillow(data: bytes, kind: str, notes: list[Note]) -> Pixels:
     """Decode 8-bit pixels, transparency over grey."""
     with Pillow.open(io.BytesIO(data), formats=(kind,)) as image:
         if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
@@ -180,7 +180,7 @@ def _by_pillow(data: bytes, kind: str, notes: list[Note]) -> Image:
         return np.array(image.convert("RGB"))
 
 
-def over_grey(rgb: Image, alpha: Image, is_associated: bool, notes: list[Note]) -> Image:
+def over_grey(rgb: Pixels, alpha: Pixels, is_associated: bool, notes: list[Note]) -> Pixels:
     """Lay an image over the grey of the letterbox.
 
     Args:
@@ -199,13 +199,13 @@ def over_grey(rgb: Image, alpha: Image, is_associated: bool, notes: list[Note]) 
     return np.minimum((blended + 127) // 255, 255).astype(np.uint8)
 
 
-def _decode_webp(data: bytes, header: Header, notes: list[Note]) -> Image:
+def _decode_webp(data: bytes, header: Header, notes: list[Note]) -> Pixels:
     if len(data) < 8 + struct.unpack_from("<I", data, 4)[0]:
         raise ImageFault("is a truncated WebP")
     return _by_pillow(data, "WEBP", notes)
 
 
-def _decode_bmp(data: bytes, header: Header, notes: list[Note]) -> Image:
+def _decode_bmp(data: bytes, header: Header, notes: list[Note]) -> Pixels:
     stated, offset, size = struct.unpack_from("<I4xII", data, 2)
     compression = struct.unpack_from("<I", data, 30)[0] if size >= 40 else 0
     bits = struct.unpack_from("<H", data, 24 if size == 12 else 28)[0]
@@ -221,7 +221,7 @@ def _decode_bmp(data: bytes, header: Header, notes: list[Note]) -> Image:
         return np.array(image.convert("RGB"))
 
 
-def _decode_png(data: bytes, header: Header, levels: Levels | None, notes: list[Note], check: bool) -> Image:
+def _decode_png(data: bytes, header: Header, levels: Levels | None, notes: list[Note], check: bool) -> Pixels:
     is_deep = header.bits == 16
     fault = png.damage(data) if check or is_deep else ""
     if fault:
@@ -239,11 +239,11 @@ def _decode_png(data: bytes, header: Header, levels: Levels | None, notes: list[
     return shown
 
 
-def _three_bands(pixels: Image) -> Image:
+def _three_bands(pixels: Pixels) -> Pixels:
     return np.asarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels), np.uint8)
 
 
-def _decode_tiff(data: bytes, levels: Levels | None, notes: list[Note]) -> Image:
+def _decode_tiff(data: bytes, levels: Levels | None, notes: list[Note]) -> Pixels:
     page = tiff.first_page(data)
     color = page.number(tiff.PHOTOMETRIC, tiff.BLACK_IS_ZERO)
     if 50706 in page.tags or data[8:10] == b"CR":
@@ -289,7 +289,7 @@ def _unturned(data: bytes, page: tiff.Directory) -> bytes:
     return data[: page.place] + one + data[page.place + len(one) :]
 
 
-def _colored(eight: Image, color: int) -> Image:
+def _colored(eight: Pixels, color: int) -> Pixels:
     """Return RGB of samples (H, W, 1, 3 or 4) with a TIFF's photometric interpretation."""
     if color == tiff.WHITE_IS_ZERO:
         eight = ~eight
@@ -301,7 +301,7 @@ def _colored(eight: Image, color: int) -> Image:
     return _three_bands(eight)
 
 
-def _alpha_to_eight_bits(alpha: NDArray[Any], page: tiff.Directory) -> Image:
+def _alpha_to_eight_bits(alpha: NDArray[Any], page: tiff.Directory) -> Pixels:
     if alpha.dtype.kind == "f":
         return (np.nan_to_num(alpha).clip(0, 1) * 255).round().astype(np.uint8)
     return (alpha.astype(np.float64) * (255 / ((1 << page.bits) - 1))).clip(0, 255).round().astype(np.uint8)
@@ -309,7 +309,7 @@ def _alpha_to_eight_bits(alpha: NDArray[Any], page: tiff.Directory) -> Image:
 
 def _to_eight_bits(
     deep: NDArray[Any], bits: int, levels: Levels | None, notes: list[Note], rounds: bool = False
-) -> Image:
+) -> Pixels:
     """Scale samples (H, W, bands) of any type to 0..255.
 
     Unsigned integers of up to 16 bits are scaled from the whole range of their type: the upper 8 bits are taken, or

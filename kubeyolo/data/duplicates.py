@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kubeyolo.arrays import BoolArray, Float32Array, Int64Array, Pixels
 from kubeyolo.data.findings import Findings
 
 Hashes = NDArray[np.uint64]
-Grey = NDArray[np.uint8]
 
 DISTANCE = 8
 """Hashes of near copies differ in at most so many of 64 bits."""
@@ -39,7 +39,7 @@ _MOST_COMPARED = 1000
 _ONES = np.array([bin(value).count("1") for value in range(1 << 16)], np.uint8)
 
 
-def small_grey(pixels: NDArray[np.uint8]) -> Grey | None:
+def small_grey(pixels: Pixels) -> Pixels | None:
     """Return a grey copy (32, 32) of an image (H, W, 3) RGB, None where it shows too little to be compared."""
     # Averages over a part of the pixels are as good, and take a tenth of the time.
     few = cv2.resize(pixels, (_SAMPLED, _SAMPLED), interpolation=cv2.INTER_NEAREST)
@@ -47,20 +47,20 @@ def small_grey(pixels: NDArray[np.uint8]) -> Grey | None:
     return np.asarray(small, np.uint8) if cv2.meanStdDev(small)[1][0, 0] >= _FLAT else None
 
 
-def perceptual_hash(small: Grey) -> int:
+def perceptual_hash(small: Pixels) -> int:
     """Return 64 bits of a grey copy (32, 32)."""
     waves = cv2.dct(small.astype(np.float32))[:9, :9].ravel()[1:65]
     return int.from_bytes(np.packbits(waves > 0).tobytes(), "big")
 
 
-def thumbnail(small: Grey) -> bytes:
+def thumbnail(small: Pixels) -> bytes:
     """Return the 256 bytes of a grey copy (32, 32) that confirm a likeness."""
     return bytes(cv2.resize(small, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA).tobytes())
 
 
 def near_pairs(
-    hashes_a: Hashes, hashes_b: Hashes, distance: int = DISTANCE, wanted: NDArray[np.bool_] | None = None
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    hashes_a: Hashes, hashes_b: Hashes, distance: int = DISTANCE, wanted: BoolArray | None = None
+) -> Iterator[tuple[Int64Array, Int64Array]]:
     """Yield the pairs whose hashes differ in at most ``distance`` bits, in blocks: positions in a, positions in b.
 
     Of two such hashes at least one of ``distance`` + 1 parts is equal (Manku, Jain and Das Sarma, "Detecting
@@ -94,7 +94,7 @@ def near_pairs(
                 yield a[near], b[near]
 
 
-def _differing_bits(a: Hashes, b: Hashes) -> NDArray[np.uint8]:
+def _differing_bits(a: Hashes, b: Hashes) -> Pixels:
     parts = np.ascontiguousarray(a ^ b).view(np.uint16).reshape(-1, 4)
     return np.asarray(_ONES[parts].sum(axis=1, dtype=np.uint8))
 
@@ -163,16 +163,16 @@ class Copies:
                 wanted[other] = False
         return near
 
-    def _comparable(self, split: str, without: set[int]) -> NDArray[np.int64]:
+    def _comparable(self, split: str, without: set[int]) -> Int64Array:
         return np.array([i for i, grey in enumerate(self._thumbnails[split]) if grey and i not in without], np.int64)
 
 
-def _greys(thumbnails: list[bytes], rows: NDArray[np.int64]) -> Grey:
+def _greys(thumbnails: list[bytes], rows: Int64Array) -> Pixels:
     joined = b"".join(thumbnails[i] for i in rows.tolist())
     return np.frombuffer(joined, np.uint8).reshape(len(rows), -1)
 
 
-def _look_alike(one: Grey, other: Grey) -> NDArray[np.bool_]:
+def _look_alike(one: Pixels, other: Pixels) -> BoolArray:
     """Return which rows differ little from each other, compared with how much they differ from plain grey."""
     same = np.empty(len(one), np.bool_)
     for start in range(0, len(one), _BLOCK >> 8):
@@ -181,7 +181,7 @@ def _look_alike(one: Grey, other: Grey) -> NDArray[np.bool_]:
     return same
 
 
-def _differ_little(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _differ_little(one: Float32Array, other: Float32Array) -> BoolArray:
     one -= one.mean(axis=1, keepdims=True)
     other -= other.mean(axis=1, keepdims=True)
     contrast = np.maximum(one.std(axis=1), other.std(axis=1))

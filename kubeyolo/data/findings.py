@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from kubeyolo.arrays import Int64Array
 from kubeyolo.data.finding_kinds import KINDS, Action
 from kubeyolo.errors import InputError, suggest
 
@@ -103,7 +102,7 @@ class Findings:
             update = {"count": before.count + count, "note": before.note or note}
             self._found[code] = before.model_copy(update=update)
 
-    def add_cases(self, code: str, cases: Sequence[int] | NDArray[np.int64], describe: Callable[[int], str]) -> None:
+    def add_cases(self, code: str, cases: Sequence[int] | Int64Array, describe: Callable[[int], str]) -> None:
         """Count cases of a kind, given by their positions in a table; ``describe`` names the first of them."""
         if len(cases):
             self.add(code, describe(int(cases[0])), len(cases))

@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from kubeyolo.arrays import BoolArray, Float64Array, Int64Array, Pixels
 from kubeyolo.errors import InputError
 
 _DTYPES: dict[str, Any] = {
@@ -46,21 +47,21 @@ class SplitIndex:
     ``image_key`` holds the ids of the images where the annotations have texts for them; ``image_id`` numbers these.
     """
 
-    image_id: NDArray[np.int64]
+    image_id: Int64Array
     file_name: list[str]
     width: NDArray[np.int32]
     height: NDArray[np.int32]
-    box_start: NDArray[np.int64]
-    box_id: NDArray[np.int64]
+    box_start: Int64Array
+    box_id: Int64Array
     box_class: NDArray[np.int32]
-    box_xywh: NDArray[np.float64]
-    box_area: NDArray[np.float64]
-    box_crowd: NDArray[np.bool_]
+    box_xywh: Float64Array
+    box_area: Float64Array
+    box_crowd: BoolArray
     shard: NDArray[np.int32] | None = None
-    offset: NDArray[np.int64] | None = None
-    length: NDArray[np.int64] | None = None
+    offset: Int64Array | None = None
+    length: Int64Array | None = None
     image_key: list[str] | None = None
-    orientation: NDArray[np.uint8] | None = None
+    orientation: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.file_name)
@@ -74,11 +75,11 @@ class SplitIndex:
         """Return the range of the boxes of image ``i`` in the box arrays."""
         return slice(int(self.box_start[i]), int(self.box_start[i + 1]))
 
-    def box_image(self) -> NDArray[np.int64]:
+    def box_image(self) -> Int64Array:
         """Return for each box (B,) the position of its image."""
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.box_start))
 
-    def with_images(self, size: NDArray[np.int64], orientation: NDArray[np.uint8]) -> SplitIndex:
+    def with_images(self, size: Int64Array, orientation: Pixels) -> SplitIndex:
         """Return the index for images of these sizes (I, 2) as width and height, turned by EXIF orientations (I,).
 
         Boxes of an image that is of another size than before are scaled with it.
@@ -98,7 +99,7 @@ class SplitIndex:
             box_area=self.box_area * ratio.prod(1),
         )
 
-    def kept(self, images: NDArray[np.bool_]) -> SplitIndex:
+    def kept(self, images: BoolArray) -> SplitIndex:
         """Return the index of those images where the mask (I,) is true, with their boxes."""
         if images.all():
             return self
@@ -210,10 +211,10 @@ class SplitIndex:
             raise ValueError("box_start does not count the boxes")
 
 
-def _packed(texts: Sequence[str]) -> NDArray[np.uint8]:
+def _packed(texts: Sequence[str]) -> Pixels:
     return np.frombuffer("\0".join(texts).encode(), np.uint8)
 
 
-def _unpacked(array: NDArray[np.uint8]) -> list[str]:
+def _unpacked(array: Pixels) -> list[str]:
     text = array.tobytes().decode()
     return text.split("\0") if text else []

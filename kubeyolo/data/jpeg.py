@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import BoolArray, Pixels
 from kubeyolo.data.headers import Header, ImageFault, jpeg_segments
 
-Pixels = NDArray[np.uint8]
 SMALL_PART = 0.05
 """Below this part of an image, damage is a warning."""
 
@@ -166,7 +165,7 @@ def _is_clean(data: bytes, header: Header) -> bool:
     return True
 
 
-def _filled(pixels: Pixels, header: Header) -> NDArray[np.bool_]:
+def _filled(pixels: Pixels, header: Header) -> BoolArray:
     """Return which pixels (H, W) have the grey that libjpeg fills in where there is no data."""
     if header.bands != 4:
         return np.asarray((pixels == _GREY).all(axis=2))

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from kubeyolo.arrays import Float32Array, Float64Array, Int64Array
 
 if TYPE_CHECKING:
     from kubeyolo.data.index import SplitIndex
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 LABEL_COLUMNS = 6
 CAPACITY_STEP = 64
 UNUSED = -1.0
-
-Floats = NDArray[np.float32]
 
 
 class BoxTable:
@@ -36,13 +35,13 @@ class BoxTable:
         corners = np.concatenate([index.box_xywh[:, :2], index.box_xywh[:, :2] + index.box_xywh[:, 2:]], axis=1)
         corners = np.clip(corners / extent[owner], 0.0, 1.0)
         kept = ~index.box_crowd & (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
-        self.start: NDArray[np.int64] = np.zeros(len(counts) + 1, np.int64)
+        self.start: Int64Array = np.zeros(len(counts) + 1, np.int64)
         np.cumsum(np.bincount(owner[kept], minlength=len(counts)), out=self.start[1:])
-        self.corners: NDArray[np.float64] = corners[kept]
-        self.classes: NDArray[np.float64] = index.box_class[kept].astype(np.float64)
+        self.corners: Float64Array = corners[kept]
+        self.classes: Float64Array = index.box_class[kept].astype(np.float64)
 
     @property
-    def counts(self) -> NDArray[np.int64]:
+    def counts(self) -> Int64Array:
         """Boxes of each image, int64 (images,)."""
         return np.diff(self.start)
 
@@ -52,7 +51,7 @@ def round_capacity(boxes: float) -> int:
     return max(int(np.ceil(boxes / CAPACITY_STEP)), 1) * CAPACITY_STEP
 
 
-def training_capacity(sample_counts: NDArray[np.int64], per_batch_size: int) -> int:
+def training_capacity(sample_counts: Int64Array, per_batch_size: int) -> int:
     """Return label rows that a batch of random samples practically never exceeds.
 
     A batch sums independent samples, so its count is near normal: six standard deviations above the mean, or
@@ -67,7 +66,7 @@ def training_capacity(sample_counts: NDArray[np.int64], per_batch_size: int) -> 
     return round_capacity(max(likely, float(sample_counts.max()) + (per_batch_size - 1) * mean))
 
 
-def pack_labels(samples: Sequence[Floats], out: Floats) -> int:
+def pack_labels(samples: Sequence[Float32Array], out: Float32Array) -> int:
     """Write the boxes of a batch into its padded label array.
 
     When they do not fit, the smallest boxes are left out; of equal ones the later.

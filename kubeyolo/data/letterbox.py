@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from kubeyolo.arrays import Float64Array, Pixels
 
 FILL = 114
-
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class LetterboxGeometry:
         """Resized over original height."""
         return self.height / self.image_height
 
-    def forward(self, points: ArrayLike) -> NDArray[np.float64]:
+    def forward(self, points: ArrayLike) -> Float64Array:
         """Map points (..., 2) of x, y or boxes (..., 4) of x1, y1, x2, y2 from the image to the network's input."""
         image = np.asarray(points, np.float64)
         times = image.shape[-1] // 2
         return image * self._ratios(times) + self._corner(times)
 
-    def back(self, points: ArrayLike) -> NDArray[np.float64]:
+    def back(self, points: ArrayLike) -> Float64Array:
         """Map points (..., 2) of x, y or boxes (..., 4) of x1, y1, x2, y2 from the network's input to the image.
 
         What lies in the padding comes out beyond the edges of the image.
@@ -80,10 +80,10 @@ class LetterboxGeometry:
         times = network.shape[-1] // 2
         return (network - self._corner(times)) / self._ratios(times)
 
-    def _ratios(self, times: int) -> NDArray[np.float64]:
+    def _ratios(self, times: int) -> Float64Array:
         return np.array((self.ratio_x, self.ratio_y) * times)
 
-    def _corner(self, times: int) -> NDArray[np.float64]:
+    def _corner(self, times: int) -> Float64Array:
         return np.array((self.left, self.top) * times, np.float64)
 
 
@@ -105,7 +105,7 @@ def letterbox_geometry(width: int, height: int, size: int | tuple[int, int]) -> 
     )
 
 
-def resize(image: Image, width: int, height: int) -> Image:
+def resize(image: Pixels, width: int, height: int) -> Pixels:
     """Resize an image (height, width, channel) as the letterbox does; one that has the size is returned as it is.
 
     Linear interpolation between pixel centres scales edges linearly: an edge at x comes to lie at x times the ratio of
@@ -113,11 +113,11 @@ def resize(image: Image, width: int, height: int) -> Image:
     """
     if image.shape[:2] == (height, width):
         return image
-    resized: Image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    resized: Pixels = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return resized
 
 
-def letterbox(image: Image, size: int | tuple[int, int], fill: int = FILL) -> tuple[Image, LetterboxGeometry]:
+def letterbox(image: Pixels, size: int | tuple[int, int], fill: int = FILL) -> tuple[Pixels, LetterboxGeometry]:
     """Resize an image to fit ``size``, keep its aspect ratio, and pad the rest on both sides.
 
     Args:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Int64Array
 from kubeyolo.data.columns import whole_number
 
 _BITS, _MORE, _SIGN, _FIRST = 5, 0x20, 0x10, 48
@@ -58,7 +58,7 @@ def _run_box(runs: dict[str, Any]) -> tuple[float, float, float, float] | None:
     return _box_of_runs(ends, height)
 
 
-def _box_of_runs(ends: NDArray[np.int64], height: int) -> tuple[float, float, float, float] | None:
+def _box_of_runs(ends: Int64Array, height: int) -> tuple[float, float, float, float] | None:
     """Return the box of runs by their ends, every second of which is inside."""
     first, last = ends[0::2][: len(ends) // 2], ends[1::2] - 1
     inside = last >= first

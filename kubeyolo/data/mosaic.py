@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from kubeyolo.data.labels import BoxTable, Floats
-from kubeyolo.data.letterbox import FILL, Image
+from kubeyolo.arrays import Float32Array, Int64Array, Pixels
+from kubeyolo.data.labels import BoxTable
+from kubeyolo.data.letterbox import FILL
 
 MIN_SIDE = 2.0
 MAX_ASPECT = 100.0
@@ -78,9 +78,7 @@ class Paste:
         return (self.target[3] - self.target[1]) / (self.source[3] - self.source[1])
 
 
-def mosaic_placements(
-    images: Sequence[int], sizes: NDArray[np.int64], center: tuple[int, int]
-) -> tuple[Placement, ...]:
+def mosaic_placements(images: Sequence[int], sizes: Int64Array, center: tuple[int, int]) -> tuple[Placement, ...]:
     """Place four images so that each touches the center with one corner.
 
     Args:
@@ -129,7 +127,7 @@ def visible_pastes(placements: Sequence[Placement], window: Window) -> tuple[Pas
     return tuple(pastes)
 
 
-def compose(pastes: Sequence[Paste], read_tile: Callable[[int], Image], out: Image) -> None:
+def compose(pastes: Sequence[Paste], read_tile: Callable[[int], Pixels], out: Pixels) -> None:
     """Paint the images into ``out``, uint8 (size, size, channel); what they leave free becomes grey 114.
 
     Args:
@@ -147,7 +145,7 @@ def compose(pastes: Sequence[Paste], read_tile: Callable[[int], Image], out: Ima
         )
 
 
-def visible_boxes(pastes: Sequence[Paste], boxes: BoxTable, size: int, keep_all: bool = False) -> Floats:
+def visible_boxes(pastes: Sequence[Paste], boxes: BoxTable, size: int, keep_all: bool = False) -> Float32Array:
     """Return the boxes that are seen, clipped to what is seen of their image.
 
     A box is kept when it is wider and higher than 2 px, its sides differ by less than a factor of 100, and more than
@@ -187,5 +185,5 @@ def visible_boxes(pastes: Sequence[Paste], boxes: BoxTable, size: int, keep_all:
     else:
         kept = (shorter > MIN_SIDE) & (longer < MAX_ASPECT * shorter) & (side.prod(axis=1) > MIN_AREA_LEFT * whole)
     rows = np.concatenate([classes[:, None], (low + high) / (2 * size), side / size], axis=1)
-    seen: Floats = rows[kept].astype(np.float32)
+    seen: Float32Array = rows[kept].astype(np.float32)
     return seen

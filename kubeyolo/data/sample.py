@@ -15,8 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import BoolArray, Float64Array, Pixels
 from kubeyolo.data.texture import background, contrasting_colour, fill
 from kubeyolo.errors import InputError
 from kubeyolo.storage.file_errors import file_errors
@@ -42,7 +42,7 @@ class SceneObject:
 
     label: int
     xywh: tuple[int, int, int, int]
-    visible: NDArray[np.bool_]  # (height, width) of the box
+    visible: BoolArray  # (height, width) of the box
     hidden: float
     crowd: bool
 
@@ -51,7 +51,7 @@ class SceneObject:
 class Scene:
     """An image (H, W, 3) RGB and its annotated objects."""
 
-    image: NDArray[np.uint8]
+    image: Pixels
     objects: list[SceneObject]
 
 
@@ -183,14 +183,14 @@ class _Canvas:
         self.visible.append(0)
         return len(self.labels) - 1
 
-    def window(self, mask: NDArray[np.uint8], left: int, top: int) -> tuple[tuple[slice, slice], NDArray[np.uint8]]:
+    def window(self, mask: Pixels, left: int, top: int) -> tuple[tuple[slice, slice], Pixels]:
         """Return the part of the canvas under a mask placed there, and the part of the mask on the canvas."""
         width, height = self.size
         x0, y0 = max(left, 0), max(top, 0)
         x1, y1 = min(left + mask.shape[1], width), min(top + mask.shape[0], height)
         return (slice(y0, y1), slice(x0, x1)), mask[y0 - top : y1 - top, x0 - left : x1 - left]
 
-    def most_hidden(self, mask: NDArray[np.uint8], left: int, top: int) -> float:
+    def most_hidden(self, mask: Pixels, left: int, top: int) -> float:
         """Return the largest hidden share of any object if a mask was drawn there, the new one included."""
         where, part = self.window(mask, left, top)
         solid = part > 127
@@ -200,12 +200,12 @@ class _Canvas:
             shares.append(1.0 if number in self.crowds else gone)
         return max(shares)
 
-    def _covered(self, where: tuple[slice, slice], solid: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    def _covered(self, where: tuple[slice, slice], solid: BoolArray) -> list[tuple[int, int]]:
         """Return the objects under solid pixels, and how many of their pixels those are."""
         counts = np.bincount(self.owner[where][solid] + 1, minlength=1)[1:]
         return [(int(number), int(counts[number])) for number in np.flatnonzero(counts)]
 
-    def draw(self, mask: NDArray[np.uint8], left: int, top: int, number: int, colour: NDArray[np.float64]) -> None:
+    def draw(self, mask: Pixels, left: int, top: int, number: int, colour: Float64Array) -> None:
         """Paint a mask (0..255) at a place, for the object ``number``."""
         where, part = self.window(mask, left, top)
         paint = fill(self.rng, colour, mask.shape[1], mask.shape[0])
@@ -218,7 +218,7 @@ class _Canvas:
         self.owner[where][solid] = number
         self.visible[number] += int(np.count_nonzero(solid))
 
-    def colour_for(self, mask: NDArray[np.uint8], left: int, top: int) -> NDArray[np.float64]:
+    def colour_for(self, mask: Pixels, left: int, top: int) -> Float64Array:
         """Return a colour that stands out from what is under a mask."""
         where, part = self.window(mask, left, top)
         under = self.image[where][part > 127]
@@ -283,7 +283,7 @@ def _place_crowd(canvas: _Canvas, label: int) -> None:
         return
 
 
-def shape_mask(rng: np.random.Generator, label: int, size: float) -> NDArray[np.uint8]:
+def shape_mask(rng: np.random.Generator, label: int, size: float) -> Pixels:
     """Return the mask (H, W) 0..255 of a rotated shape whose longer side is ``size`` pixels, cut to its extent."""
     outline = _outline(rng, label)
     angle = rng.uniform(0, 2 * np.pi)
@@ -300,7 +300,7 @@ def shape_mask(rng: np.random.Generator, label: int, size: float) -> NDArray[np.
     return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _outline(rng: np.random.Generator, label: int) -> NDArray[np.float64]:
+def _outline(rng: np.random.Generator, label: int) -> Float64Array:
     """Return the corners (K, 2) of a shape of about unit radius."""
     if CLASSES[label] == "disc":
         turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)

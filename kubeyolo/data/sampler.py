@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from kubeyolo.arrays import Int64Array
 
 NO_IMAGE = -1
 
@@ -45,18 +46,18 @@ class Sampler:
         """Global batches of an epoch."""
         return -(-self.images // (self.world * self.per_batch_size))
 
-    def order(self, epoch: int) -> NDArray[np.int64]:
+    def order(self, epoch: int) -> Int64Array:
         """Return the images of an epoch in order, int64 (images,)."""
         if not self.train:
             return np.arange(self.images, dtype=np.int64)
         return np.random.default_rng([_ORDER_STREAM, self.seed, epoch]).permutation(self.images)
 
-    def positions(self, step: int) -> NDArray[np.int64]:
+    def positions(self, step: int) -> Int64Array:
         """Return the positions in the epoch of this rank's batch, int64 (per_batch_size,)."""
         first = (step * self.world + self.rank) * self.per_batch_size
         return np.arange(first, first + self.per_batch_size, dtype=np.int64)
 
-    def images_at(self, order: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    def images_at(self, order: Int64Array, positions: Int64Array) -> Int64Array:
         """Return the images at positions, int64; ``NO_IMAGE`` behind the end out of training."""
         images = order[positions % self.images]
         return images if self.train else np.where(positions < self.images, images, NO_IMAGE)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+
+from kubeyolo.arrays import Float32Array, Float64Array
 
 _LEAST_CONTRAST = 80.0  # Euclidean distance in RGB, 0..255 each
 
 
-def random_colour(rng: np.random.Generator) -> NDArray[np.float64]:
+def random_colour(rng: np.random.Generator) -> Float64Array:
     """Return an RGB colour: any brightness, mostly of moderate saturation."""
     return np.clip(rng.uniform(30, 225) + rng.normal(0, 38, 3), 10, 245)
 
 
-def contrasting_colour(rng: np.random.Generator, other: NDArray[np.float64]) -> NDArray[np.float64]:
+def contrasting_colour(rng: np.random.Generator, other: Float64Array) -> Float64Array:
     """Return a random colour that can be told from ``other``."""
     while True:
         colour = random_colour(rng)
@@ -22,7 +23,7 @@ def contrasting_colour(rng: np.random.Generator, other: NDArray[np.float64]) -> 
             return colour
 
 
-def fill(rng: np.random.Generator, colour: NDArray[np.float64], width: int, height: int) -> NDArray[np.float32]:
+def fill(rng: np.random.Generator, colour: Float64Array, width: int, height: int) -> Float32Array:
     """Return a texture (H, W, 3) around a colour: plain, a gradient, stripes or noise."""
     change = rng.normal(0, 14, 3).astype(np.float32)
     kind = rng.integers(4)
@@ -37,7 +38,7 @@ def fill(rng: np.random.Generator, colour: NDArray[np.float64], width: int, heig
     return np.asarray(colour.astype(np.float32) + weight[:, :, None] * change, np.float32)
 
 
-def background(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
+def background(rng: np.random.Generator, width: int, height: int) -> Float32Array:
     """Return a background (H, W, 3): a texture over a broad change of colour, with thin clutter on it."""
     first = random_colour(rng)
     change = np.asarray(np.clip(first + rng.normal(0, 35, 3), 0, 255) - first, np.float32)
@@ -52,7 +53,7 @@ def background(rng: np.random.Generator, width: int, height: int) -> NDArray[np.
     return np.clip(image, 0, 255)
 
 
-def gradient(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
+def gradient(rng: np.random.Generator, width: int, height: int) -> Float32Array:
     """Return a ramp (H, W) from 0 to 1 in a random direction."""
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.ogrid[:height, :width]
@@ -61,7 +62,7 @@ def gradient(rng: np.random.Generator, width: int, height: int) -> NDArray[np.fl
     return np.asarray(ramp / max(ramp.max(), 1.0), np.float32)
 
 
-def stripes(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
+def stripes(rng: np.random.Generator, width: int, height: int) -> Float32Array:
     """Return waves (H, W) from 0 to 1 in a random direction, 5 to 24 pixels long."""
     angle, period = rng.uniform(0, np.pi), rng.uniform(5, 24)
     y, x = np.ogrid[:height, :width]
@@ -69,7 +70,7 @@ def stripes(rng: np.random.Generator, width: int, height: int) -> NDArray[np.flo
     return np.asarray(0.5 + 0.5 * np.sin(phase + rng.uniform(0, 2 * np.pi)), np.float32)
 
 
-def noise(rng: np.random.Generator, width: int, height: int, cells: int) -> NDArray[np.float32]:
+def noise(rng: np.random.Generator, width: int, height: int, cells: int) -> Float32Array:
     """Return smooth noise (H, W) in 0..1 with about ``cells`` hills across, and a finer octave."""
     total = np.zeros((height, width), np.float32)
     for octave, share in ((1, 0.7), (3, 0.3)):
@@ -78,7 +79,7 @@ def noise(rng: np.random.Generator, width: int, height: int, cells: int) -> NDAr
     return total
 
 
-def _clutter(rng: np.random.Generator, image: NDArray[np.float32]) -> None:
+def _clutter(rng: np.random.Generator, image: Float32Array) -> None:
     """Draw a thin line, an arc or a few specks that are no object."""
     height, width = image.shape[:2]
     x, y = int(rng.integers(width)), int(rng.integers(height))

@@ -23,6 +23,8 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+from kubeyolo.arrays import Pixels
+
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 ORIENTATION, BANDS, ROWS_PER_STRIP, PLANAR, PREDICTOR = 274, 277, 278, 284, 317
 COLORS, EXTRA_SAMPLES, SAMPLE_FORMAT = 320, 338, 339
@@ -377,7 +379,7 @@ def _numbers(raw: bytes, page: Directory, rows: int, width: int, bands: int, row
     return numbers
 
 
-def _unpacked(rows: NDArray[np.uint8], bits: int, count: int) -> NDArray[Any]:
+def _unpacked(rows: Pixels, bits: int, count: int) -> NDArray[Any]:
     """Return ``count`` numbers of each row of packed bits, highest bit first."""
     kind: Any = np.uint8 if bits < 8 else np.uint16 if bits < 16 else np.uint32 if bits < 32 else np.uint64
     result = np.empty((len(rows), count), kind)

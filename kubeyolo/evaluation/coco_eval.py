@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float64Array
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, EvaluationResult
 
@@ -123,7 +123,7 @@ def _results_document(ground_truth: dict[str, Any], detections: Sequence[Detecti
 
 
 def _class_results(
-    names: list[str], category_ids: Sequence[int], precision: NDArray[np.float64], regular: list[dict[str, Any]]
+    names: list[str], category_ids: Sequence[int], precision: Float64Array, regular: list[dict[str, Any]]
 ) -> list[ClassResult]:
     """Return each class's AP and AP50 from precision (IoU, recall, class, area, max detections)."""
     images: dict[int, set[int]] = {category_id: set() for category_id in category_ids}
@@ -143,7 +143,7 @@ def _class_results(
     ]
 
 
-def _curves(names: list[str], precision: NDArray[np.float64]) -> dict[str, list[float]]:
+def _curves(names: list[str], precision: Float64Array) -> dict[str, list[float]]:
     """Return precision at the 101 recall points, IoU .50, of each class that has ground truth."""
     curves = {}
     for column, name in enumerate(names):
@@ -158,7 +158,7 @@ def _present(value: float) -> float | None:
     return None if value < 0 else float(value)
 
 
-def _mean_present(values: NDArray[np.float64]) -> float | None:
+def _mean_present(values: Float64Array) -> float | None:
     """Return the mean of the values that are there, or None."""
     there = values[values > -1]
     return float(there.mean()) if there.size else None

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float64Array, Int64Array
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.evaluation.coco_eval import Detection
 
@@ -18,7 +18,7 @@ MATCH_SCORE = 0.25
 
 def confusion_matrix(
     index: SplitIndex, category_ids: Sequence[int], detections: Sequence[Detection], score: float = MATCH_SCORE
-) -> NDArray[np.int64]:
+) -> Int64Array:
     """Return counts (classes + 1, classes + 1): rows are what is there, columns what was detected; last: background.
 
     Detections of at least ``score`` are matched with boxes of any class at an IoU of .5, the largest overlaps first,
@@ -52,7 +52,7 @@ def confusion_matrix(
     return matrix
 
 
-def match(truth: NDArray[np.float64], boxes: NDArray[np.float64]) -> list[tuple[int, int]]:
+def match(truth: Float64Array, boxes: Float64Array) -> list[tuple[int, int]]:
     """Return pairs of positions in truth (T, 4) and boxes (D, 4), both x, y, width, height, the best overlaps first."""
     shared = overlap(truth, boxes)
     iou = shared / np.maximum(area(truth)[:, None] + area(boxes)[None] - shared, 1e-9)
@@ -66,14 +66,14 @@ def match(truth: NDArray[np.float64], boxes: NDArray[np.float64]) -> list[tuple[
     return pairs
 
 
-def overlap(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+def overlap(one: Float64Array, other: Float64Array) -> Float64Array:
     """Return the shared area (A, B) of boxes x, y, width, height in square pixels."""
     low = np.maximum(one[:, None, :2], other[None, :, :2])
     high = np.minimum(one[:, None, :2] + one[:, None, 2:], other[None, :, :2] + other[None, :, 2:])
-    sides: NDArray[np.float64] = np.clip(high - low, 0, None)
+    sides: Float64Array = np.clip(high - low, 0, None)
     return sides[..., 0] * sides[..., 1]
 
 
-def area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+def area(boxes: Float64Array) -> Float64Array:
     """Return the areas (A,) of boxes x, y, width, height."""
     return boxes[:, 2] * boxes[:, 3]

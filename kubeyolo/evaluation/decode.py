@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32Array = NDArray[np.float32]
+from kubeyolo.arrays import Float32Array
+
 DecodeKind = Literal["yolov5", "darknet"]
 Anchors = Sequence[Sequence[Sequence[float]]]
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32Array = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
+from kubeyolo.arrays import BoolArray, Float32Array, Int64Array
 
 MAX_CANDIDATES = 30_000
 BLOCK = 256
@@ -52,7 +50,7 @@ def non_max_suppression(
 
 def candidates(
     predictions: Float32Array, conf_threshold: float, multi_label: bool, max_candidates: int
-) -> tuple[Float32Array, Float32Array, NDArray[np.int64]]:
+) -> tuple[Float32Array, Float32Array, Int64Array]:
     """Return corners (k, 4), scores (k,) and classes (k,) above the threshold, best first; one image (boxes, 5+nc)."""
     boxes = predictions[predictions[:, 4] > conf_threshold]
     scores = boxes[:, 5:] * boxes[:, 4:5]
@@ -77,7 +75,7 @@ def corners(boxes: Float32Array) -> Float32Array:
 def suppress(
     boxes: Float32Array,
     scores: Float32Array,
-    classes: NDArray[np.int64],
+    classes: Int64Array,
     *,
     iou_threshold: float,
     max_det: int,
@@ -116,9 +114,9 @@ def greedy(overlaps: BoolArray) -> BoolArray:
 
 def overlapping(
     first: Float32Array,
-    first_groups: NDArray[np.int64],
+    first_groups: Int64Array,
     second: Float32Array,
-    second_groups: NDArray[np.int64],
+    second_groups: Int64Array,
     iou_threshold: float,
 ) -> BoolArray:
     """Return the (k, m) matrix of pairs of one group with an IoU above the threshold, in float32 arithmetic."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float32Array, Pixels
 from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, BundleManifest
 from kubeyolo.config.class_names import same_names
 from kubeyolo.config.schema import EvaluateConfig
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from kubeyolo.bundle import Bundle
     from kubeyolo.data.dataset import Split
 
-Float32Array = NDArray[np.float32]
-Image = NDArray[np.uint8]
 T = TypeVar("T")
 
 BATCHES_AHEAD = 3
@@ -148,7 +146,7 @@ def load_predictor(
 
 def detect(
     predictor: Predictor,
-    images: Sequence[Image],
+    images: Sequence[Pixels],
     conf_threshold: float = 0.25,
     iou_threshold: float = 0.45,
     max_det: int = 300,

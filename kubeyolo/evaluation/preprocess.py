@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float32Array, Pixels
 from kubeyolo.bundle import Preprocessing
 from kubeyolo.data.letterbox import LetterboxGeometry, letterbox
-
-Float32Array = NDArray[np.float32]
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -24,11 +21,11 @@ class Prepared:
         place: Where the original lies in it.
     """
 
-    image: Image
+    image: Pixels
     place: LetterboxGeometry
 
 
-def prepare(image: Image, size: tuple[int, int], preprocessing: Preprocessing) -> Prepared:
+def prepare(image: Pixels, size: tuple[int, int], preprocessing: Preprocessing) -> Prepared:
     """Letterbox one RGB image (h, w, 3) to ``size`` (height, width)."""
     return Prepared(*letterbox(image, size, fill=preprocessing.fill))
 

@@ -6,14 +6,10 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from kubeyolo.arrays import Float32Array
 from kubeyolo.bundle import BundleManifest
 from kubeyolo.errors import InputError
 from kubeyolo.processors import usable_processors
-
-Float32Array = NDArray[np.float32]
 
 INPUT_NAME = "images"
 PREDICTIONS_NAME = "predictions"

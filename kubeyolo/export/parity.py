@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float32Array
 from kubeyolo.errors import WorkError
 
-Float32Array = NDArray[np.float32]
 DEFAULT_RTOL = 1e-4
 
 

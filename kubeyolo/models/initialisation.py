@@ -7,8 +7,8 @@ import zlib
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float32Array
 from kubeyolo.models.detector import Detector
 
 
@@ -45,10 +45,10 @@ def initialise_detector(detector: Detector, seed: int) -> None:
         _set(convolution.bias, bias.reshape(-1))
 
 
-def _uniform(name: str, shape: tuple[int, ...], bound: float, seed: int) -> NDArray[np.float32]:
+def _uniform(name: str, shape: tuple[int, ...], bound: float, seed: int) -> Float32Array:
     generator = np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))
     return (generator.random(shape, dtype=np.float32) * np.float32(2 * bound) - np.float32(bound)).astype(np.float32)
 
 
-def _set(parameter: Parameter, values: NDArray[np.float32]) -> None:
+def _set(parameter: Parameter, values: Float32Array) -> None:
     parameter.set_data(Tensor(values))

@@ -8,10 +8,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from kubeyolo.arrays import Float32Array, Pixels
 from kubeyolo.prediction.fonts import Fonts, Run, clusters_of
 from kubeyolo.report.samples import BOX_COLORS
 
@@ -29,8 +28,6 @@ _ELLIPSIS = "…"
 # Letters are at least an eighth as wide as they are high.
 _NARROWEST = 8
 
-Pixels = NDArray[np.uint8]
-Rows = NDArray[np.float32]
 Rectangle = tuple[int, int, int, int]
 
 
@@ -48,7 +45,7 @@ class Painter:
     fonts: Fonts
     without_font: set[int] = field(default_factory=set)
 
-    def draw(self, pixels: Pixels, rows: Rows) -> Image.Image:
+    def draw(self, pixels: Pixels, rows: Float32Array) -> Image.Image:
         """Return a picture with boxes.
 
         A small picture is enlarged by a whole factor, so that labels are legible on it.
@@ -172,7 +169,7 @@ def _draw_run(run: Run, size: int, color: str) -> tuple[Image.Image, int]:
     return resized, round(above * scale)
 
 
-def _inside(box: Rows, width: int, height: int) -> Rectangle:
+def _inside(box: Float32Array, width: int, height: int) -> Rectangle:
     """Return first and last column and row of a box in whole pixels of the picture."""
     x1, y1, x2, y2 = (float(value) for value in box)
     left, top = min(max(round(x1), 0), width - 1), min(max(round(y1), 0), height - 1)

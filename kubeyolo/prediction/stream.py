@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from kubeyolo.arrays import Float32Array, Pixels
 from kubeyolo.bundle import Preprocessing
 from kubeyolo.data.decode import ImageFault, Note, decode_file
 from kubeyolo.errors import KubeyoloError, one_line
@@ -21,9 +19,6 @@ from kubeyolo.prediction.drawing import Painter
 from kubeyolo.prediction.sources import Source, SourceFault
 from kubeyolo.prediction.targets import write_picture
 from kubeyolo.processors import usable_processors
-
-Pixels = NDArray[np.uint8]
-Rows = NDArray[np.float32]
 
 _LONGEST = 200
 NOT_DRAWN, DRAWN_AS_PNG = "not_drawn", "drawn_as_png"
@@ -54,7 +49,7 @@ class Prediction:
     source: Source
     width: int
     height: int
-    rows: Rows
+    rows: Float32Array
     notes: tuple[Note, ...] = ()
     drawn: str | None = None
 

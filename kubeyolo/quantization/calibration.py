@@ -6,15 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float32Array
 from kubeyolo.bundle import BundleManifest
 from kubeyolo.evaluation.preprocess import network_input, prepare
 
 if TYPE_CHECKING:
     from kubeyolo.data.dataset import Split
-
-Float32Array = NDArray[np.float32]
 
 
 class CalibrationImages(Sequence[Float32Array]):

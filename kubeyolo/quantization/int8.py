@@ -9,17 +9,15 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import helper
 
+from kubeyolo.arrays import Float32Array
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.evaluation.runtimes import INPUT_NAME, PREDICTIONS_NAME
 from kubeyolo.progress import Progress
 from kubeyolo.storage.integrity import appearing
 
-Float32Array = NDArray[np.float32]
 Calibration = Literal["minmax", "entropy", "percentile"]
 
 # SiLU is x·σ(x): with its Mul quantized too, values stay int8 from one convolution to the next.

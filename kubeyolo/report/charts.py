@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float64Array
 from kubeyolo.report.formats import compact
 from kubeyolo.report.svg import ACCENT, INK, LINE, MUTED, SERIES, inline_svg, series_variable
 
@@ -28,16 +28,14 @@ SMALLEST_SIDE = 0.004
 LARGEST_SERIES = 400
 """Points of a curve; a longer one is averaged over equal spans of its rows."""
 
-Array = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Series:
     """One curve: y over x, both (points,); the row of a colour, and whether it is drawn thin, in the background."""
 
     name: str
-    x: Sequence[float] | Array
-    y: Sequence[float] | Array
+    x: Sequence[float] | Float64Array
+    y: Sequence[float] | Float64Array
     color: int | None = 0
     faint: bool = False
     smooth: bool = False
@@ -92,7 +90,7 @@ def line_chart(
         note: A sentence under the chart.
     """
     figure, axes = _axes(x_label)
-    shown: list[tuple[Series, Array, Array]] = []
+    shown: list[tuple[Series, Float64Array, Float64Array]] = []
     for row in series:
         x, y = _finite(row.x, row.y)
         if not len(x):
@@ -119,8 +117,8 @@ def line_chart(
 def histogram(
     name: str,
     title: str,
-    groups: Sequence[tuple[str, Array]],
-    edges: Array,
+    groups: Sequence[tuple[str, Float64Array]],
+    edges: Float64Array,
     *,
     x_label: str,
     label: str,
@@ -216,7 +214,7 @@ def bar_chart(
 
 
 def density_chart(
-    name: str, title: str, width: Array, height: Array, *, label: str, bins: int = 36, note: str = ""
+    name: str, title: str, width: Float64Array, height: Float64Array, *, label: str, bins: int = 36, note: str = ""
 ) -> Chart:
     """Draw how boxes are spread over relative width and height, both in (0, 1], on logarithmic axes.
 
@@ -247,7 +245,7 @@ def density_chart(
     return Chart(name, title, inline_svg(figure, name, label), (), "", note)
 
 
-def averaged(x: Array, y: Array, limit: int = LARGEST_SERIES) -> tuple[Array, Array]:
+def averaged(x: Float64Array, y: Float64Array, limit: int = LARGEST_SERIES) -> tuple[Float64Array, Float64Array]:
     """Return the curve with at most ``limit`` points: means over equal spans of rows, the ends kept."""
     if len(x) <= limit:
         return x, y
@@ -259,13 +257,13 @@ def averaged(x: Array, y: Array, limit: int = LARGEST_SERIES) -> tuple[Array, Ar
     return mean_x, mean_y
 
 
-def smoothed(y: Array) -> Array:
+def smoothed(y: Float64Array) -> Float64Array:
     """Return the moving average of y over a fifteenth of its points, centred, shorter windows at the ends."""
     half = max(1, len(y) // 30)
-    total: Array = np.concatenate([[0.0], np.cumsum(y)])
+    total: Float64Array = np.concatenate([[0.0], np.cumsum(y)])
     reach = np.minimum(half, np.minimum(np.arange(len(y)), np.arange(len(y))[::-1]))
     places = np.arange(len(y))
-    mean: Array = (total[places + reach + 1] - total[places - reach]) / (2 * reach + 1)
+    mean: Float64Array = (total[places + reach + 1] - total[places - reach]) / (2 * reach + 1)
     return mean
 
 
@@ -321,7 +319,7 @@ def _note(axes: Any, text: str, x: float, offset: tuple[float, float], align: st
     )
 
 
-def _draw_values(axes: Any, places: Array, values: Array, start: float, decimals: int | None) -> None:
+def _draw_values(axes: Any, places: Float64Array, values: Float64Array, start: float, decimals: int | None) -> None:
     """Write the values behind the ends of their bars."""
     for place, value in zip(places, values, strict=True):
         axes.annotate(
@@ -349,7 +347,7 @@ def _scale_bars(axes: Any, largest: float, start: float) -> None:
 
 def _limits(
     axes: Any,
-    shown: Sequence[tuple[Series, Array, Array]],
+    shown: Sequence[tuple[Series, Float64Array, Float64Array]],
     y_limits: tuple[float, float] | None,
     x_limits: tuple[float, float] | None,
     log_y: bool,
@@ -370,7 +368,7 @@ def _limits(
         axes.set_xlim(low - pad, high + pad)
 
 
-def _hover(figure: Figure, axes: Any, shown: Sequence[tuple[Series, Array, Array]], x_label: str) -> str:
+def _hover(figure: Figure, axes: Any, shown: Sequence[tuple[Series, Float64Array, Float64Array]], x_label: str) -> str:
     """Return what the page needs to show values under the pointer: the plot's box (fractions) and its points."""
     if not shown:
         return ""
@@ -400,13 +398,13 @@ def _css(row: Series) -> str:
     return "var(--muted)" if row.color is None else series_variable(row.color)
 
 
-def _finite(x: Sequence[float] | Array, y: Sequence[float] | Array) -> tuple[Array, Array]:
+def _finite(x: Sequence[float] | Float64Array, y: Sequence[float] | Float64Array) -> tuple[Float64Array, Float64Array]:
     left, right = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     keep = np.isfinite(left) & np.isfinite(right)
     return left[keep], right[keep]
 
 
-def _cell(edges: Array, i: int, j: int) -> Path:
+def _cell(edges: Float64Array, i: int, j: int) -> Path:
     corners = [(edges[i], edges[j]), (edges[i + 1], edges[j]), (edges[i + 1], edges[j + 1]), (edges[i], edges[j + 1])]
     return Path([*corners, corners[0]], closed=True)
 

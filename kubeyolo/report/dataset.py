@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float64Array
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.report.charts import Chart, bar_chart, density_chart, histogram
@@ -100,7 +100,7 @@ def _counts(index: SplitIndex) -> list[str]:
     ]
 
 
-def _bands(area: NDArray[np.float64]) -> tuple[int, int, int]:
+def _bands(area: Float64Array) -> tuple[int, int, int]:
     small = int((area < SMALL_AREA).sum())
     large = int((area >= MEDIUM_AREA).sum())
     return small, len(area) - small - large, large

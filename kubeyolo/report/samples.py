@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+
+from kubeyolo.arrays import Pixels
 
 LONGEST_SIDE = 480
 JPEG_QUALITY = 80
@@ -48,7 +49,7 @@ class Box:
 class SampleImage:
     """An image, uint8 RGB (height, width, 3), its boxes and a line under it."""
 
-    image: NDArray[np.uint8]
+    image: Pixels
     boxes: Sequence[Box]
     caption: str = ""
 

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from kubeyolo.arrays import Float32Array
 from kubeyolo.bundle import Preprocessing
 from kubeyolo.config.load import config_digest
 from kubeyolo.config.schema import Config
@@ -60,7 +58,7 @@ def evaluate_predictor(predictor: Predictor, dataset: Dataset, config: Config) -
     return EvaluatedSplit(result, detections, evaluation_samples(split, dataset.manifest, detections))
 
 
-def real_images(predictor: Predictor, split: Split, wanted: int) -> NDArray[np.float32]:
+def real_images(predictor: Predictor, split: Split, wanted: int) -> Float32Array:
     """Return images of a split, spread evenly, as the network takes them: (N, 3, H, W) in 0..1."""
     from kubeyolo.evaluation.preprocess import network_input, prepare
 

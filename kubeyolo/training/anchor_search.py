@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float64Array
 from kubeyolo.config.schema import Config
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.labels import BoxTable
@@ -21,7 +21,7 @@ from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import cut_into_levels, trained_facts
 from kubeyolo.models.facts import Anchors, ModelFacts
 from kubeyolo.models.registry import check_image_size, model_facts
-from kubeyolo.training.learnable import LEAST_RECALL, Sides, anchor_ratios, box_sides, kept_boxes, nearest_overlaps
+from kubeyolo.training.learnable import LEAST_RECALL, anchor_ratios, box_sides, kept_boxes, nearest_overlaps
 
 BOXES_PER_ANCHOR = 10
 """With fewer boxes for each anchor the computed ones follow single boxes."""
@@ -34,8 +34,7 @@ _ROUNDS, _PLACES = 40, 8
 _FIRST_STEP, _LAST_STEP = 0.25, 0.01
 _WHOLE_FROM = 20.0
 
-Scores = NDArray[np.float64]
-Score = Callable[[Sides, Sides], Scores]
+Score = Callable[[Float64Array, Float64Array], Float64Array]
 """From boxes (boxes, 2) and anchors (anchors, 2) to how good each anchor is for each box, (boxes, anchors)."""
 
 
@@ -122,7 +121,7 @@ def find_anchors(index: SplitIndex, config: Config) -> FoundAnchors:
     )
 
 
-def fit_of(sides: Sides, anchors: Anchors, anchor_t: float) -> AnchorFit:
+def fit_of(sides: Float64Array, anchors: Anchors, anchor_t: float) -> AnchorFit:
     """Return how well anchors fit boxes (boxes, 2), of which there is at least one."""
     within = [anchor_ratios(sides, ((pair,),)) < anchor_t for level in anchors for pair in level]
     counts = np.sum(within, axis=0)
@@ -131,7 +130,7 @@ def fit_of(sides: Sides, anchors: Anchors, anchor_t: float) -> AnchorFit:
     )
 
 
-def _warnings(sides: Sides, every: int, facts: ModelFacts, image_size: int) -> list[str]:
+def _warnings(sides: Float64Array, every: int, facts: ModelFacts, image_size: int) -> list[str]:
     """Return what is to be said about the boxes.
 
     Raises:
@@ -157,7 +156,7 @@ def _warnings(sides: Sides, every: int, facts: ModelFacts, image_size: int) -> l
     return []
 
 
-def _search(sides: Sides, facts: ModelFacts, score: Score, seed: int) -> Sides:
+def _search(sides: Float64Array, facts: ModelFacts, score: Score, seed: int) -> Float64Array:
     """Return anchors (anchors, 2) from small to large."""
     random = np.random.default_rng(seed)
     if len(sides) > _BOXES_USED:
@@ -168,7 +167,7 @@ def _search(sides: Sides, facts: ModelFacts, score: Score, seed: int) -> Sides:
     return max(found, key=lambda anchors: float(score(sides, anchors).max(axis=1).mean()))
 
 
-def _clusters(sides: Sides, count: int, seed: int) -> Sides:
+def _clusters(sides: Float64Array, count: int, seed: int) -> Float64Array:
     cv2.setRNGSeed(seed % 2**31)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_MAX_ITER, 100, 1e-4)
     points = np.log(sides).astype(np.float32)
@@ -176,7 +175,7 @@ def _clusters(sides: Sides, count: int, seed: int) -> Sides:
     return np.exp(centres.astype(np.float64))
 
 
-def _improved(sides: Sides, anchors: Sides, score: Score, random: np.random.Generator) -> Sides:
+def _improved(sides: Float64Array, anchors: Float64Array, score: Score, random: np.random.Generator) -> Float64Array:
     """Return anchors after each of them has moved to the best of random places near it, again and again."""
     anchors = anchors.copy()
     scores = score(sides, anchors)
@@ -192,7 +191,7 @@ def _improved(sides: Sides, anchors: Sides, score: Score, random: np.random.Gene
     return anchors
 
 
-def _rounded(anchors: Sides) -> Sides:
+def _rounded(anchors: Float64Array) -> Float64Array:
     """Return anchors in whole pixels, small sides in tenths, from small to large."""
     rounded = np.where(anchors < _WHOLE_FROM, anchors.round(1), anchors.round())
     return rounded[np.lexsort((rounded[:, 0], rounded.prod(axis=1)))]
@@ -204,16 +203,16 @@ def _closeness(anchor_t: float) -> Score:
     A box that is within is worth more than any closeness of others.
     """
 
-    def score(sides: Sides, anchors: Sides) -> Scores:
+    def score(sides: Float64Array, anchors: Float64Array) -> Float64Array:
         ratio = np.abs(np.log(sides)[:, None] - np.log(anchors)[None]).max(axis=2)
-        closeness: Scores = np.where(ratio < np.log(anchor_t), 1 + np.exp(-ratio), 0.0)
+        closeness: Float64Array = np.where(ratio < np.log(anchor_t), 1 + np.exp(-ratio), 0.0)
         return closeness
 
     return score
 
 
-def _overlaps(sides: Sides, anchors: Sides) -> Scores:
+def _overlaps(sides: Float64Array, anchors: Float64Array) -> Float64Array:
     """Return the overlap (IoU) of each box with each anchor around one centre."""
     common = np.minimum(sides[:, None], anchors[None]).prod(axis=2)
-    overlap: Scores = common / (sides.prod(axis=1)[:, None] + anchors.prod(axis=1)[None] - common)
+    overlap: Float64Array = common / (sides.prod(axis=1)[:, None] + anchors.prod(axis=1)[None] - common)
     return overlap

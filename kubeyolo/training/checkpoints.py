@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
+from kubeyolo.arrays import Float32Array
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.integrity import sha256_bytes, sha256_file
 from kubeyolo.storage.workspace import temporary_folder
@@ -27,7 +27,7 @@ FOLDER = "checkpoints"
 MANIFEST_NAME = "checkpoint.json"
 SCHEMA_VERSION = 1
 
-Arrays = dict[str, NDArray[np.float32]]
+Arrays = dict[str, Float32Array]
 Warn = Callable[[str], None]
 
 _PARTS = ("weights", "ema", "moments")

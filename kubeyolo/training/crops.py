@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float64Array, Int64Array, Pixels
 from kubeyolo.config.schema import AugmentConfig, PretrainConfig
 from kubeyolo.data.augment import jitter_hsv
 from kubeyolo.data.dataset import Split
@@ -35,8 +36,6 @@ BACKGROUND_TRIES = 20
 BACKGROUND_COVER = 0.1
 HELD_OUT = 8
 """Of a folder of classes, one image in so many is held out for validation."""
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -101,15 +100,15 @@ def object_crops(split: Split, num_classes: int, config: PretrainConfig, limit: 
     return Crops(images, labels)
 
 
-def large_objects(index: SplitIndex, config: PretrainConfig) -> NDArray[np.int64]:
+def large_objects(index: SplitIndex, config: PretrainConfig) -> Int64Array:
     """Return the positions of the boxes that give a crop: no crowds, and at least ``min_object_size`` pixels."""
     large = np.minimum(index.box_xywh[:, 2], index.box_xywh[:, 3]) >= config.min_object_size
     return np.flatnonzero(large & ~index.box_crowd)
 
 
 def background_squares(
-    index: SplitIndex, objects: NDArray[np.int64], count: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    index: SplitIndex, objects: Int64Array, count: int, rng: np.random.Generator
+) -> tuple[Int64Array, Float64Array]:
     """Draw squares that no box covers by more than a tenth, of the sizes that the objects have.
 
     Args:
@@ -140,7 +139,7 @@ def background_squares(
     return np.array(owners, np.int64), np.array(squares, np.float64).reshape(-1, 4)
 
 
-def square_crop(image: Pixels, xywh: NDArray[np.float64], context: float, side: int) -> Pixels:
+def square_crop(image: Pixels, xywh: Float64Array, context: float, side: int) -> Pixels:
     """Cut a square around a box of an image (H, W, 3) and resize it to ``side``; grey where the image ends."""
     x, y, w, h = (float(value) for value in xywh)
     scale = side / (max(w, h, 1.0) * context)
@@ -241,7 +240,7 @@ class CropBatches:
                     ahead = pool.submit(self._make, order, epoch, step + 1)
                 yield batch
 
-    def _make(self, order: NDArray[np.int64], epoch: int, step: int) -> CropBatch:
+    def _make(self, order: Int64Array, epoch: int, step: int) -> CropBatch:
         positions = self._sampler.positions(step)
         chosen = self._sampler.images_at(order, positions)
         images = np.empty((len(chosen), 3, self._size, self._size), np.uint8)

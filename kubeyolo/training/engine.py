@@ -9,6 +9,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 from numpy.typing import NDArray
 
+from kubeyolo.arrays import Pixels
 from kubeyolo.config.schema import TrainConfig
 from kubeyolo.errors import InputError
 from kubeyolo.training.checkpoints import Arrays, TrainingState
@@ -54,7 +55,7 @@ class Engine:
         self._train = TrainStep(forward, groups, self._optimizer, config.grad_clip, reduce)
         self._train.set_train(True)
 
-    def train(self, images: NDArray[np.uint8], labels: NDArray[Any]) -> Tensor:
+    def train(self, images: Pixels, labels: NDArray[Any]) -> Tensor:
         """Train on one batch and return (total, parts, gradient norm), which may not be computed yet."""
         rates = self.schedule.at(self.step)
         scalars = scalar_tensors(self._optimizer.scalars(rates, self.step + 1))

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float32Array
 from kubeyolo.config.schema import PretrainConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -81,5 +81,5 @@ def _trained(network: nn.Cell) -> Iterator[tuple[str, Parameter]]:
     return ((name, parameter) for name, parameter in network.parameters_and_names() if parameter.requires_grad)
 
 
-def _size(array: NDArray[np.float32]) -> float:
+def _size(array: Float32Array) -> float:
     return math.sqrt(float(np.mean(np.square(array, dtype=np.float64))))

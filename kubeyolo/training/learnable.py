@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import BoolArray, Float64Array, Int64Array
 from kubeyolo.config.schema import MOST_PIXELS, AugmentConfig, Config, TrainConfig
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.labels import BoxTable
@@ -33,9 +33,6 @@ _LARGEST_TRIED = 1536
 _BOXES_TRIED = 20_000
 # Fewer rows than these may be equal by chance.
 _LEAST_ROWS = 3
-
-Sides = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -94,23 +91,23 @@ def anchors_command(dataset: str, config: Config) -> str:
     return shlex.join(words)
 
 
-def box_sides(index: SplitIndex, table: BoxTable, image_size: int) -> Sides:
+def box_sides(index: SplitIndex, table: BoxTable, image_size: int) -> Float64Array:
     """Return width and height of the trained boxes in pixels of the letterboxed image, float64 (boxes, 2)."""
     images = zip(index.width.tolist(), index.height.tolist(), strict=True)
     places = [letterbox_geometry(width, height, image_size) for width, height in images]
-    sizes: Sides = np.array([(place.width, place.height) for place in places], np.float64).reshape(-1, 2)
-    fractions: Sides = np.subtract(table.corners[:, 2:], table.corners[:, :2])
+    sizes: Float64Array = np.array([(place.width, place.height) for place in places], np.float64).reshape(-1, 2)
+    fractions: Float64Array = np.subtract(table.corners[:, 2:], table.corners[:, :2])
     return fractions * np.repeat(sizes, table.counts, axis=0)
 
 
-def kept_boxes(sides: Sides) -> Mask:
+def kept_boxes(sides: Float64Array) -> BoolArray:
     """Tell which boxes (boxes, 2) the augmentation keeps when it neither scales nor cuts them."""
     shorter, longer = sides.min(axis=1), sides.max(axis=1)
-    kept: Mask = (shorter > MIN_SIDE) & (longer < MAX_ASPECT * shorter)
+    kept: BoolArray = (shorter > MIN_SIDE) & (longer < MAX_ASPECT * shorter)
     return kept
 
 
-def anchor_ratios(sides: Sides, anchors: Anchors) -> NDArray[np.float64]:
+def anchor_ratios(sides: Float64Array, anchors: Anchors) -> Float64Array:
     """Return how far each box (boxes, 2) is from the anchor that fits it best, from 1 on.
 
     It is the larger of the factors by which width and height differ; YOLOv5 matches a box and an anchor when it is
@@ -123,7 +120,7 @@ def anchor_ratios(sides: Sides, anchors: Anchors) -> NDArray[np.float64]:
     return best
 
 
-def nearest_overlaps(sides: Sides, anchors: Anchors) -> NDArray[np.float64]:
+def nearest_overlaps(sides: Float64Array, anchors: Anchors) -> Float64Array:
     """Return for each box (boxes, 2) the largest overlap (IoU, 0..1) with an anchor that has the same centre."""
     best = np.zeros(len(sides))
     for anchor in (np.asarray(pair, np.float64) for level in anchors for pair in level):
@@ -132,7 +129,7 @@ def nearest_overlaps(sides: Sides, anchors: Anchors) -> NDArray[np.float64]:
     return best
 
 
-def empty_warnings(counts: NDArray[np.int64]) -> list[str]:
+def empty_warnings(counts: Int64Array) -> list[str]:
     """Warn of images without boxes, from half of them on; ``counts`` (images,) are the boxes of each image."""
     empty, images = int((counts == 0).sum()), len(counts)
     if not images or empty < EMPTY_SHARE * images:
@@ -143,7 +140,7 @@ def empty_warnings(counts: NDArray[np.int64]) -> list[str]:
     ]
 
 
-def size_warnings(sides: Sides, image_size: int, stride: int = 32) -> list[str]:
+def size_warnings(sides: Float64Array, image_size: int, stride: int = 32) -> list[str]:
     """Warn of boxes that are too small or too long at the training size, from a tenth of them on.
 
     Args:
@@ -232,7 +229,7 @@ def loss_warnings(rows: Sequence[HistoryRow]) -> list[str]:
 
 
 def _anchors(
-    sides: Sides, kept: Mask, facts: ModelFacts, train: TrainConfig, command: str
+    sides: Float64Array, kept: BoolArray, facts: ModelFacts, train: TrainConfig, command: str
 ) -> tuple[float | None, str, list[str]]:
     """Return the best possible recall, the line for the log, and warnings."""
     # With no box left, the anchors are judged by all: they are what is asked about then.
@@ -269,7 +266,7 @@ def _anchors(
     return recall, line, [warning]
 
 
-def _size_remedy(sides: Sides, facts: ModelFacts, train: TrainConfig) -> str:
+def _size_remedy(sides: Float64Array, facts: ModelFacts, train: TrainConfig) -> str:
     """Return the training size at which more boxes fit, tried out on the boxes themselves; empty if there is none."""
     some = sides[:: max(1, len(sides) // _BOXES_TRIED)]
 
@@ -288,13 +285,13 @@ def _size_remedy(sides: Sides, facts: ModelFacts, train: TrainConfig) -> str:
     return f"with train.image_size = {size} {100 * tried[size]:.1f} % of all boxes fit; "
 
 
-def _least_ratio(ratios: NDArray[np.float64]) -> float:
+def _least_ratio(ratios: Float64Array) -> float:
     """Return the least ``anchor_t``, in tenths, at which the share of the boxes is reached that is not warned of."""
     needed = np.sort(ratios)[math.ceil(LEAST_RECALL * len(ratios)) - 1]
     return (math.floor(float(needed) * 10) + 1) / 10
 
 
-def _least_size(sides: Sides, image_size: int, stride: int) -> int:
+def _least_size(sides: Float64Array, image_size: int, stride: int) -> int:
     """Return the least training size at which less than a tenth of the boxes is too small."""
     shorter = np.sort(np.maximum(sides.min(axis=1), 1e-9))
     # The first box that has to be kept, counted from the smallest.

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, first_problem
 from kubeyolo.storage.uri import join_uri, read_document
 from kubeyolo.training.extension import extension_lines
 
@@ -55,10 +55,8 @@ def parse_result(document: bytes, uri: str) -> TrainingResult:
     try:
         return TrainingResult.model_validate_json(document)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise InputError(
-            f"{uri}: not the result of a training ({what}); choose another output with --output"
+            f"{uri}: not the result of a training ({first_problem(error)}); choose another output with --output"
         ) from error
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kubeyolo.catalogue import READING_KEYS, STEPS
 from kubeyolo.config.schema import Config
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, first_problem
 from kubeyolo.models.anchors import other_anchors
 from kubeyolo.training.extension import LENGTHS, as_pairs, changed_keys, is_shorter, pair_option
 
@@ -93,9 +93,7 @@ class TrainingSpec(BaseModel):
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"{path}: is no training spec: {place}: {first['msg']}") from error
+            raise InputError(f"{path}: is no training spec: {first_problem(error)}") from error
 
 
 def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: str, world: int) -> dict[str, Any]:

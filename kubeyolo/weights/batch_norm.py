@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float32Array
 from kubeyolo.weights.stored_array import WeightArray, as_float32
 
 
-def move_eps(variances: Mapping[str, WeightArray], added: float, to_be_added: float) -> dict[str, NDArray[np.float32]]:
+def move_eps(variances: Mapping[str, WeightArray], added: float, to_be_added: float) -> dict[str, Float32Array]:
     """Return variances that give the same with another constant: σ² + added = (σ² + added − to be added) + to be added.
 
     Args:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kubeyolo.arrays import Float32Array
 from kubeyolo.errors import InputError
 
 ITEM_SIZES: Mapping[str, int] = {
@@ -103,7 +104,7 @@ class StoredArray:
             return self.size
         return 1 + sum((length - 1) * stride for length, stride in zip(self.shape, self.strides, strict=True))
 
-    def float32(self) -> NDArray[np.float32]:
+    def float32(self) -> Float32Array:
         """Read the array as float32 in C order.
 
         Raises:
@@ -131,6 +132,6 @@ WeightArray = StoredArray | NDArray[Any]
 """An array in a file, or one in memory."""
 
 
-def as_float32(array: WeightArray) -> NDArray[np.float32]:
+def as_float32(array: WeightArray) -> Float32Array:
     """Return an array of either kind as float32 in C order."""
     return array.float32() if isinstance(array, StoredArray) else np.ascontiguousarray(array, dtype=np.float32)
