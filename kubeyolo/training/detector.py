@@ -20,6 +20,7 @@ from kubeyolo.data.loader import Loader
 from kubeyolo.errors import InputError
 from kubeyolo.finite_arrays import check_finite
 from kubeyolo.models.anchors import trained_facts
+from kubeyolo.models.facts import ModelFacts
 from kubeyolo.models.registry import build_model, check_batch_norm, check_image_size
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.storage.integrity import sha256_bytes
@@ -27,8 +28,9 @@ from kubeyolo.storage.uri import open_store
 from kubeyolo.training.distribution import Distribution, Meeting, check_world, join, threads_for
 from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.growth import growth_warnings, usual_sizes, weight_sizes
-from kubeyolo.training.learnable import look_at_training, loss_warnings
-from kubeyolo.training.loop import LoopSettings, Print, StopRequest, run_loop
+from kubeyolo.training.learnable import Learnable, look_at_training, loss_warnings, show_warnings
+from kubeyolo.training.loop import Hooks, StopRequest, TrainingLoop
+from kubeyolo.training.loop_parts import LoopSettings, Output, Print
 from kubeyolo.training.memory import detector_memory_warnings, worker_warnings
 from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
 from kubeyolo.training.reach import reach_warnings
@@ -62,9 +64,40 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     state = state_to_continue(store, identity, spec, distribution.is_first, show)
     identity = identity if state is None else state.identity
     train = spec.config.train
-    split = dataset.split("train")
-    loader = Loader(
-        split,
+    output = Output(store, identity, spec.code_digest, spec.writer, is_written=distribution.is_first)
+    guard = Guard(remedy_for(spec.config, spec.task), dataset.split("train").index.file_name)
+    manifest = _manifest(spec, facts, dataset, backbone)
+    with remembered(store):
+        with _loader(spec, dataset, distribution) as loader:
+            found = _first_look(spec, facts, dataset, loader, distribution, show) if output.is_written else None
+            configure_mindspore(train.device_target, threads_for(distribution.world))
+            if distribution.world > 1:
+                join(distribution)
+            engine = _build_engine(spec, facts, len(dataset.classes), loader.steps_per_epoch, distribution, backbone)
+            sizes = usual_sizes(engine.network)
+            validate = None
+            if output.is_written and train.val_interval:
+                validate = Validation(engine, dataset, manifest, spec.config.evaluate, train.val_interval, show).row
+            hooks = Hooks(stop, show, validate, Meeting(distribution), guard)
+            loop = TrainingLoop(engine, loader, _loop_settings(spec, loader, distribution), output, hooks)
+            loop.run(state)
+        if found is None:
+            return
+        last = [
+            *loss_warnings(loop.history.of("train")),
+            *loader.warnings(),
+            *growth_warnings(sizes, weight_sizes(engine.network), train),
+        ]
+        show_warnings(last, show)
+        warnings = (*found.warnings, *last)
+        publish_weights(output, engine, loop.sessions, manifest, guard, warnings=warnings, anchor_recall=found.recall)
+    show(f"published {store.uri_of('bundle')}")
+
+
+def _loader(spec: TrainingSpec, dataset: Dataset, distribution: Distribution) -> Loader:
+    train = spec.config.train
+    return Loader(
+        dataset.split("train"),
         spec.config.data,
         spec.config.augment,
         train.image_size,
@@ -74,64 +107,30 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
         distribution.world,
         max_epoch=train.max_epoch,
     )
-    guard = Guard(remedy_for(spec.config, spec.task), split.index.file_name)
-    with loader, remembered(store):
-        found = None
-        if distribution.is_first:
-            found = look_at_training(split.index, facts, spec.config, loader.steps_per_epoch, spec.dataset)
-            found = replace(found, warnings=(*found.warnings, *reach_warnings(train, loader.steps_per_epoch)))
-            found.show(show)
-            images, classes = len(split.index.width), len(dataset.classes)
-            world = distribution.world
-            for line in (
-                *detector_memory_warnings(facts, spec.config, images, classes, world),
-                *worker_warnings(spec.config, world),
-            ):
-                show(f"warning: {line}")
-        configure_mindspore(train.device_target, threads_for(distribution.world))
-        if distribution.world > 1:
-            join(distribution)
-        engine = _build_engine(spec, facts, len(dataset.classes), loader.steps_per_epoch, distribution, backbone)
-        sizes = usual_sizes(engine.network)
-        settings = LoopSettings(
-            total_steps=train.max_epoch * loader.steps_per_epoch,
-            images_per_step=train.per_batch_size * distribution.world,
-            log_interval=train.log_interval,
-            checkpoint_interval=train.ckpt_interval,
-            keep_checkpoints=train.keep_checkpoints,
-        )
-        output = store if distribution.is_first else None
-        manifest = _manifest(spec, facts, dataset, backbone)
-        validate = None
-        if distribution.is_first and train.val_interval:
-            validate = Validation(engine, dataset, manifest, spec.config.evaluate, train.val_interval, show).row
-        meet = Meeting(distribution)
-        loop = run_loop(engine, loader, output, settings, identity, spec, state, stop, show, validate, meet, guard)
-    if found is not None:
-        outcome = [
-            *loss_warnings(loop.history.of("train")),
-            *loader.warnings(),
-            *growth_warnings(sizes, weight_sizes(engine.network), train),
-        ]
-        for line in outcome:
-            show(f"warning: {line}")
-        warnings = (*found.warnings, *outcome)
-        if warnings:
-            # Whatever is made of the bundle takes them along, to the model card.
-            manifest = manifest.model_copy(update={"metrics": {"train": {"warnings": warnings}}})
-        with remembered(store):
-            publish_weights(
-                store,
-                engine,
-                loop.sessions,
-                manifest,
-                identity,
-                spec,
-                guard,
-                warnings=warnings,
-                anchor_recall=found.recall,
-            )
-        show(f"published {store.uri_of('bundle')}")
+
+
+def _loop_settings(spec: TrainingSpec, loader: Loader, distribution: Distribution) -> LoopSettings:
+    train = spec.config.train
+    return LoopSettings(
+        total_steps=train.max_epoch * loader.steps_per_epoch,
+        images_per_step=train.per_batch_size * distribution.world,
+        log_interval=train.log_interval,
+        checkpoint_interval=train.ckpt_interval,
+        keep_checkpoints=train.keep_checkpoints,
+    )
+
+
+def _first_look(
+    spec: TrainingSpec, facts: ModelFacts, dataset: Dataset, loader: Loader, distribution: Distribution, show: Print
+) -> Learnable:
+    """Say what there is to learn from, and whether the machine has room for it; return what stays with the result."""
+    config, world, index = spec.config, distribution.world, dataset.split("train").index
+    found = look_at_training(index, facts, config, loader.steps_per_epoch, spec.dataset)
+    found = replace(found, warnings=(*found.warnings, *reach_warnings(config.train, loader.steps_per_epoch)))
+    found.show(show)
+    show_warnings(detector_memory_warnings(facts, config, len(index.width), len(dataset.classes), world), show)
+    show_warnings(worker_warnings(config, world), show)
+    return found
 
 
 def _build_engine(

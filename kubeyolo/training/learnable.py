@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,8 +53,13 @@ class Learnable:
         """Print everything, one line each."""
         for line in self.lines:
             show(line)
-        for line in self.warnings:
-            show(f"warning: {line}")
+        show_warnings(self.warnings, show)
+
+
+def show_warnings(warnings: Iterable[str], show: Callable[[str], None]) -> None:
+    """Print warnings, one line each."""
+    for line in warnings:
+        show(f"warning: {line}")
 
 
 def look_at_training(

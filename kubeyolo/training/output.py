@@ -24,6 +24,7 @@ from kubeyolo.training.extension import (
     lengths,
 )
 from kubeyolo.training.finite import Guard
+from kubeyolo.training.loop_parts import Output
 from kubeyolo.training.result import RESULT_NAME, TrainingResult, parse_result
 from kubeyolo.training.spec import TrainingSpec, refuse_changes
 
@@ -200,39 +201,46 @@ def _refuse_without_checkpoint(store: Store, identity: dict[str, Any], was_not_f
 
 
 def publish_weights(
-    store: Store,
+    output: Output,
     engine: Engine,
-    sessions: list[tuple[int, float]],
+    sessions: Sequence[tuple[int, float]],
     manifest: BundleManifest,
-    identity: dict[str, Any],
-    spec: TrainingSpec,
     guard: Guard,
+    *,
     prefix: str = "",
     warnings: Sequence[str] = (),
     anchor_recall: float | None = None,
 ) -> str:
     """Publish the averaged weights as a bundle, mark the run as complete, and return the URI of the bundle.
 
-    Only weights whose names begin with ``prefix`` are published; ``sessions`` are those of the loop;
-    ``warnings`` and ``anchor_recall`` go into the result.
+    Args:
+        output: Where, and what the weights depend on.
+        engine: Of the training.
+        sessions: First step and seconds of each stretch of training.
+        manifest: Of the bundle. Whatever is made of the bundle takes the warnings along, to the model card.
+        guard: Looks whether the weights are finite.
+        prefix: Only weights whose names begin with it are published.
+        warnings: What the training warned of.
+        anchor_recall: Share of the boxes that an anchor answers for, 0..1; None of a backbone.
 
     Raises:
         NotFiniteError: A weight or a statistic is not finite.
         WorkError: Another process has taken the output over.
     """
-    extensions = extension_lines(identity)
-    if extensions:
-        manifest = manifest.model_copy(update={"metrics": {**manifest.metrics, EXTENDED: extensions}})
+    store, extensions = output.store, extension_lines(output.identity)
+    told: dict[str, Any] = {"train": {"warnings": list(warnings)}} if warnings else {}
+    told |= {EXTENDED: extensions} if extensions else {}
     arrays = {key: array for key, array in engine.averaged().items() if key.startswith(prefix)}
     guard.check(engine.step, {"weights": arrays})
-    check_claim(store, spec.writer)
+    check_claim(store, output.writer)
     with temporary_folder("bundle") as folder:
         path = folder / WEIGHTS
         save_file(arrays, path)
-        uri = publish_bundle(store.uri_of("bundle"), manifest, {WEIGHTS: path})
+        told_manifest = manifest.model_copy(update={"metrics": {**manifest.metrics, **told}})
+        uri = publish_bundle(store.uri_of("bundle"), told_manifest, {WEIGHTS: path})
     result = TrainingResult(
-        identity=identity,
-        code_digest=spec.code_digest,
+        identity=output.identity,
+        code_digest=output.code_digest,
         steps=engine.step,
         bundle=uri,
         seconds=round(sum(seconds for _, seconds in sessions), 2),

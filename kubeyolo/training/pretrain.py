@@ -31,7 +31,9 @@ from kubeyolo.training.extension import EXTENDED, pair_option
 from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.growth import growth_warnings, usual_sizes, weight_sizes
 from kubeyolo.training.history import HistoryRow
-from kubeyolo.training.loop import LoopSettings, Print, StopRequest, run_loop
+from kubeyolo.training.learnable import show_warnings
+from kubeyolo.training.loop import Hooks, StopRequest, TrainingLoop
+from kubeyolo.training.loop_parts import LoopSettings, Output, Print
 from kubeyolo.training.memory import backbone_memory_warnings
 from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
 from kubeyolo.training.schedules import Schedule, cosine_factor
@@ -106,8 +108,7 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
     show(f"pretraining on {len(crops)} crops of {len(source.classes)} classes, {len(held_out)} held out")
     config = spec.config
     crops_size = (len(crops) + len(held_out)) * crop_bytes(config.pretrain.image_size)
-    for line in backbone_memory_warnings(model_facts(config.model), config, crops_size):
-        show(f"warning: {line}")
+    show_warnings(backbone_memory_warnings(model_facts(config.model), config, crops_size), show)
     configure_mindspore(config.train.device_target)
     # Only here: MindSpore must be configured before it is imported.
     from kubeyolo.training.classifier import Classifier
@@ -130,15 +131,13 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Print = print
     )
     guard = Guard(remedy_for(config, spec.task))
     with remembered(store):
-        loop = run_loop(engine, batches, store, settings, identity, spec, state, stop, show, accuracy.row, guard=guard)
+        output = Output(store, identity, spec.code_digest, spec.writer)
+        loop = TrainingLoop(engine, batches, settings, output, Hooks(stop, show, accuracy.row, guard=guard))
+        loop.run(state)
         manifest = _manifest(spec, source, accuracy.last if accuracy.last is not None else accuracy.measure())
         warnings = growth_warnings(sizes, weight_sizes(network), config.pretrain)
-        for line in warnings:
-            show(f"warning: {line}")
-        sessions = loop.sessions
-        uri = publish_weights(
-            store, engine, sessions, manifest, identity, spec, guard, prefix="backbone.", warnings=warnings
-        )
+        show_warnings(warnings, show)
+        uri = publish_weights(output, engine, loop.sessions, manifest, guard, prefix="backbone.", warnings=warnings)
     show(f"published {uri}")
 
 

@@ -34,6 +34,7 @@ from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, writ
 from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory
 from kubeyolo.training.learnable import schedule_warnings
+from kubeyolo.training.loop_parts import Output
 from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
 from kubeyolo.training.pretrain import _say_if_no_longer
 from kubeyolo.training.spec import TrainingSpec
@@ -87,7 +88,8 @@ class Trainings:
             if end < section.max_epoch:
                 raise InterruptedWork(f"interrupted: told to stop at step {end}; the same command continues")
             engine: Any = SimpleNamespace(step=end, averaged=lambda: {"w": np.full(1, end, np.float32)})
-            publish_weights(store, engine, state.sessions, manifest(spec), state.identity, spec, guard)
+            output = Output(store, state.identity, spec.code_digest, spec.writer)
+            publish_weights(output, engine, state.sessions, manifest(spec), guard)
 
 
 @dataclass

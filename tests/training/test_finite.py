@@ -20,7 +20,8 @@ from kubeyolo.storage.uri import open_store
 from kubeyolo.training import finite
 from kubeyolo.training.checkpoints import CheckpointManifest, TrainingState, newest_checkpoint, write_checkpoint
 from kubeyolo.training.finite import Guard, NotFiniteError, first_not_finite, remedy_for, remembered
-from kubeyolo.training.loop import LoopSettings, StopRequest, TrainingLoop
+from kubeyolo.training.loop import Hooks, StopRequest, TrainingLoop
+from kubeyolo.training.loop_parts import LoopSettings, Output
 from kubeyolo.training.output import publish_weights, state_to_continue
 from kubeyolo.training.pretrain import pretrain_backbone
 from kubeyolo.training.spec import TrainingSpec
@@ -53,9 +54,8 @@ def steps_in(folder: Path) -> list[int]:
 def test_a_running_statistic_that_is_no_number_stops_before_the_checkpoint(tmp_path: Path) -> None:
     engine, store = small_engine(), open_store(str(tmp_path))
     guard = Guard("lower it", NAMES)
-    loop = TrainingLoop(
-        engine, OneValueLater(), store, LoopSettings(total_steps=3, images_per_step=2, log_interval=1), {}, guard=guard
-    )
+    settings = LoopSettings(total_steps=3, images_per_step=2, log_interval=1)
+    loop = TrainingLoop(engine, OneValueLater(), settings, Output(store, {}), Hooks(guard=guard))
     with pytest.raises(NotFiniteError) as caught, remembered(store):
         loop.run()
     assert str(caught.value) == (
@@ -68,13 +68,13 @@ def test_a_running_statistic_that_is_no_number_stops_before_the_checkpoint(tmp_p
     manifest = BundleManifest(model="yolov5n-r7", classes=("a",), image_size=(64, 64), strides=(8,), anchors=())
     engine._average = None
     with pytest.raises(NotFiniteError, match="moving_variance"):
-        publish_weights(store, engine, [], manifest, {}, SPEC, guard)
+        publish_weights(Output(store, {}), engine, [], manifest, guard)
     assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.usefixtures("mindspore_ready")
 @pytest.mark.parametrize("part", ["weights", "moments"])
-def test_a_process_that_writes_nothing_stops_at_what_all_processes_share(part: str) -> None:
+def test_a_process_that_writes_nothing_stops_at_what_all_processes_share(tmp_path: Path, part: str) -> None:
     from mindspore import Tensor
 
     engine = small_engine()
@@ -84,7 +84,8 @@ def test_a_process_that_writes_nothing_stops_at_what_all_processes_share(part: s
     values.flat[1] = np.inf
     parameters[name].set_data(Tensor(values))
     engine.train = lambda images, labels: step_of(engine)
-    loop = TrainingLoop(engine, OneValueLater(), None, LoopSettings(total_steps=2, images_per_step=2), {})
+    output = Output(open_store(str(tmp_path)), {}, is_written=False)
+    loop = TrainingLoop(engine, OneValueLater(), LoopSettings(total_steps=2, images_per_step=2), output)
     with pytest.raises(NotFiniteError, match=rf"step 1: 1 of the 4 values of the {part[:-1]}.*2\.weight'"):
         loop.run()
 

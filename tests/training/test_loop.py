@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,8 @@ from kubeyolo.storage.uri import open_store
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint
 from kubeyolo.training.distribution import Distribution, Meeting
 from kubeyolo.training.history import TrainingHistory
-from kubeyolo.training.loop import AfterEpoch, Interrupted, LoopSettings, StopRequest, TrainingLoop
+from kubeyolo.training.loop import Hooks, Interrupted, StopRequest, TrainingLoop
+from kubeyolo.training.loop_parts import LoopSettings, Output
 
 
 @dataclass
@@ -57,23 +58,13 @@ def loop_on(
     tmp_path: Path,
     engine: Any,
     lines: list[str],
-    stop: StopRequest | None = None,
-    after_epoch: AfterEpoch | None = None,
+    hooks: Hooks | None = None,
     writer: str = "",
     **settings: Any,
 ) -> TrainingLoop:
     values = LoopSettings(**{"total_steps": 12, "images_per_step": 4, "log_interval": 4, **settings})
-    return TrainingLoop(
-        engine,
-        Numbered(),
-        open_store(str(tmp_path)),
-        values,
-        {"a": 1},
-        after_epoch=after_epoch,
-        stop=stop,
-        show=lines.append,
-        writer=writer,
-    )
+    output = Output(open_store(str(tmp_path)), {"a": 1}, writer=writer)
+    return TrainingLoop(engine, Numbered(), values, output, replace(hooks or Hooks(), show=lines.append))
 
 
 def steps_in(tmp_path: Path) -> list[int]:
@@ -150,7 +141,7 @@ def test_a_signal_writes_a_checkpoint_after_the_step(tmp_path: Path, signals: No
     engine.number = number
     stop.install()
     with pytest.raises(Interrupted, match="step 3"):
-        loop_on(tmp_path, engine, [], stop=stop).run()
+        loop_on(tmp_path, engine, [], Hooks(stop)).run()
     assert steps_in(tmp_path) == [3]
 
 
@@ -159,7 +150,7 @@ def test_nothing_is_compiled_once_the_training_was_told_to_stop(tmp_path: Path, 
     stop.install()
     os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(Interrupted, match="before its first step"):
-        loop_on(tmp_path, engine, [], stop=stop).run()
+        loop_on(tmp_path, engine, [], Hooks(stop)).run()
     assert engine.seen == [] and not (tmp_path / "checkpoints").exists()
 
 
@@ -185,7 +176,7 @@ class EndedBatches:
 def test_workers_that_are_ended_with_the_training_cost_no_step(tmp_path: Path, signals: None) -> None:
     stop, engine = StopRequest(), CountingEngine()
     stop.install()
-    loop = loop_on(tmp_path, engine, [], stop=stop, checkpoint_interval=100)
+    loop = loop_on(tmp_path, engine, [], Hooks(stop), checkpoint_interval=100)
     loop._batches = EndedBatches()
     with pytest.raises(Interrupted, match="step 5"):
         loop.run()
@@ -200,7 +191,7 @@ def test_nothing_is_written_once_another_process_has_taken_the_output_over(tmp_p
             if epoch == 1:
                 store.write_bytes(CLAIM_NAME, claim.model_copy(update={"owner": "b", "writer": "b"}).document())
 
-        loop = loop_on(tmp_path, engine, [], after_epoch=take_over, writer=claim.writer)
+        loop = loop_on(tmp_path, engine, [], Hooks(after_epoch=take_over), writer=claim.writer)
         with pytest.raises(WorkError, match=f"process {claim.process} on .* has taken this work over"):
             loop.run()
     assert steps_in(tmp_path) == [5] and engine.step == 10
@@ -210,17 +201,17 @@ def test_nothing_is_written_once_another_process_has_taken_the_output_over(tmp_p
 def test_rows_of_validations_are_in_the_history(tmp_path: Path) -> None:
     from kubeyolo.training.history import HistoryRow
 
-    loop = loop_on(tmp_path, CountingEngine(), [])
-    loop._after_epoch = lambda epoch, step: HistoryRow(kind="val", step=step, epoch=epoch, ap=0.5)
+    def validate(epoch: int, step: int) -> HistoryRow:
+        return HistoryRow(kind="val", step=step, epoch=epoch, ap=0.5)
+
+    loop = loop_on(tmp_path, CountingEngine(), [], Hooks(after_epoch=validate))
     loop.run()
     assert [(row.step, row.ap) for row in loop.history.of("val")] == [(5, 0.5), (10, 0.5), (12, 0.5)]
 
 
 def test_processes_meet_after_checkpoints_and_epochs(tmp_path: Path) -> None:
     met: list[int] = []
-    loop = loop_on(tmp_path, CountingEngine(), [], checkpoint_interval=4)
-    loop._meet = met.append
-    loop.run()
+    loop_on(tmp_path, CountingEngine(), [], Hooks(meet=met.append), checkpoint_interval=4).run()
     assert met == [4, 5, 8, 10, 12]
 
 

@@ -1,0 +1,325 @@
+"""The parts of the training loop, each of which knows after which steps it acts.
+
+The loop calls them in this order after every step: the bar, the log lines, the rows of the history that are made after
+an epoch (a validation), the checkpoints, and the barrier at which the other processes wait.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from kubeyolo.storage.base import Store
+from kubeyolo.storage.claim import check_claim
+from kubeyolo.training import history
+from kubeyolo.training.checkpoints import TrainingState, write_checkpoint
+from kubeyolo.training.finite import Guard
+from kubeyolo.training.history import HistoryRow, TrainingHistory
+
+if TYPE_CHECKING:
+    from kubeyolo.training.engine import Engine
+
+Print = Callable[[str], None]
+
+AfterEpoch = Callable[[int, int], HistoryRow | None]
+"""From the epoch and the steps done to a row of the history."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long to train and what to leave behind on the way.
+
+    Attributes:
+        total_steps: Steps of the whole run.
+        images_per_step: Images of all processes.
+        log_interval: Steps between two log lines.
+        checkpoint_interval: Steps between two checkpoints; 0 writes one an epoch.
+        keep_checkpoints: Checkpoints that are kept.
+        kind: Kind of the rows in the history.
+        parts: Names of the history's columns that hold the parts of the loss, "" for a part that has none.
+    """
+
+    total_steps: int
+    images_per_step: int
+    log_interval: int = 20
+    checkpoint_interval: int = 0
+    keep_checkpoints: int = 3
+    kind: Any = "train"
+    parts: tuple[str, ...] = ("box", "obj", "cls")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The end of a step.
+
+    Attributes:
+        step: Steps that are done.
+        epoch: The epoch of the step, from 0.
+        ends_epoch: Whether it is the last step of its epoch.
+        is_last: Whether it is the last step of the training.
+    """
+
+    step: int
+    epoch: int
+    ends_epoch: bool
+    is_last: bool
+
+
+class Part(Protocol):
+    """What acts after some of the steps."""
+
+    def after_step(self, moment: Moment) -> None:
+        """Act, if this is one of them."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where checkpoints are written, and what is written into each.
+
+    Attributes:
+        store: Output of the run.
+        identity: What the weights depend on.
+        code_digest: Digest of the library.
+        writer: Who may write in the store, by the claim there; empty without a claim.
+        is_written: Whether this process writes there.
+    """
+
+    store: Store
+    identity: dict[str, Any]
+    code_digest: str = ""
+    writer: str = ""
+    is_written: bool = True
+
+
+class LossRecord:
+    """Losses of the steps since the last row; fetched from the device only when a row is made."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.images: list[int] = []
+        self._guard = guard
+        self._fetched: list[list[float]] = []
+        self._waiting: list[tuple[int, Any, list[int]]] = []
+
+    def add(self, step: int, losses: Any, images: list[int]) -> None:
+        """Keep the losses of a step, without waiting for them, and the images of its batch."""
+        self.images = images
+        self._waiting.append((step, losses, images))
+
+    def rows(self) -> list[list[float]]:
+        """Return the losses of all steps since ``clear``.
+
+        Raises:
+            NotFiniteError: A loss or the gradients' norm is not; names the step and the last finite losses.
+        """
+        for step, losses, images in self._waiting:
+            values = [float(value) for value in losses.asnumpy()]
+            if not all(math.isfinite(value) for value in values):
+                last = self._fetched[-1] if self._fetched else None
+                raise self._guard.loss(step, _brief(values), _brief(last) if last else "not known", images)
+            self._fetched.append(values)
+        self._waiting.clear()
+        return self._fetched
+
+    def restore(self, rows: Sequence[Sequence[float]]) -> None:
+        """Start with the losses of a checkpoint."""
+        self._fetched = [list(row) for row in rows]
+
+    def clear(self) -> None:
+        """Forget the losses: a row was made of them."""
+        self._fetched = []
+
+
+class Journal:
+    """The history of a training, and its stretches from a start of the process to its end.
+
+    Attributes:
+        history: The rows so far.
+    """
+
+    def __init__(self, total_steps: int) -> None:
+        self.history = TrainingHistory()
+        self._total_steps = total_steps
+        self._former: list[tuple[int, float]] = []
+        self._first_step, self._begun = 0, time.monotonic()
+
+    def restore(self, state: TrainingState) -> None:
+        """Continue the journal of a checkpoint."""
+        self.history = TrainingHistory.from_bytes(state.history)
+        self._former, self._first_step = list(state.sessions), state.step
+
+    @property
+    def sessions(self) -> list[tuple[int, float]]:
+        """First step and seconds of each stretch of training until now."""
+        if self._first_step == self._total_steps:
+            return self._former
+        return [*self._former, (self._first_step, round(time.monotonic() - self._begun, 2))]
+
+
+class Speed:
+    """Steps per second since the last log line, without the first step, which compiles the graph."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._steps = 0
+
+    def count_step(self) -> None:
+        """Note that a step is done."""
+        if self._since is None:
+            # What is there now stays: the garbage collector need not look through MindSpore's modules again and again.
+            gc.collect()
+            gc.freeze()
+            self._since = time.perf_counter()
+        else:
+            self._steps += 1
+
+    def leave_out(self, seconds: float) -> None:
+        """Leave out time in which something else was done."""
+        if self._since is not None:
+            self._since += seconds
+
+    def take(self) -> float:
+        """Return the steps per second until now, and begin anew."""
+        now = time.perf_counter()
+        rate = self._steps / max(now - (self._since or now), 1e-9)
+        self._since, self._steps = now, 0
+        return rate
+
+
+class LogLines:
+    """Writes a line, and a row of the history, every ``log_interval`` steps and after the last one."""
+
+    def __init__(
+        self, engine: Engine, losses: LossRecord, journal: Journal, speed: Speed, settings: LoopSettings, show: Print
+    ) -> None:
+        self._engine, self._losses, self._journal, self._speed = engine, losses, journal, speed
+        self._settings, self._show = settings, show
+
+    def after_step(self, moment: Moment) -> None:
+        """Write the means of the losses since the last line."""
+        self._speed.count_step()
+        if moment.step % self._settings.log_interval and not moment.is_last:
+            return
+        mean = np.asarray(self._losses.rows(), np.float64).mean(0)
+        self._losses.clear()
+        names = self._settings.parts
+        rate = self._speed.take() * self._settings.images_per_step
+        row = HistoryRow(
+            kind=self._settings.kind,
+            step=moment.step,
+            epoch=moment.epoch,
+            loss=float(mean[1 : 1 + len(names)].sum()),
+            lr=self._engine.learning_rate,
+            images_per_second=round(rate, 2),
+            **{name: float(mean[1 + i]) for i, name in enumerate(names) if name},
+        )
+        self._journal.history.append(row)
+        self._show(
+            f"epoch[{moment.epoch}], iter[{moment.step}], loss:{row.loss:.6f}, {rate:.2f} imgs/sec, lr:{row.lr:.6g}"
+        )
+
+
+class EpochRows:
+    """Adds the row that is made after each epoch, such as that of a validation, to the history."""
+
+    def __init__(self, make: AfterEpoch, journal: Journal, speed: Speed) -> None:
+        self._make, self._journal, self._speed = make, journal, speed
+
+    def after_step(self, moment: Moment) -> None:
+        """Make the row, if an epoch ends."""
+        if not moment.ends_epoch:
+            return
+        before = time.perf_counter()
+        row = self._make(moment.epoch, moment.step)
+        self._speed.leave_out(time.perf_counter() - before)
+        if row is not None:
+            self._journal.history.append(row)
+
+
+class Checkpoints:
+    """Writes a checkpoint every ``checkpoint_interval`` steps, or after each epoch, and after the last step."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        losses: LossRecord,
+        journal: Journal,
+        output: Output,
+        settings: LoopSettings,
+        guard: Guard,
+    ) -> None:
+        self._engine, self._losses, self._journal = engine, losses, journal
+        self._output, self._settings, self._guard = output, settings, guard
+        self._saved_step = -1
+
+    def restore(self, state: TrainingState) -> None:
+        """Continue from a checkpoint; what was written after it will be written again."""
+        self._saved_step = state.step
+        if self._output.is_written:
+            self._output.store.write_bytes(history.FILE_NAME, state.history)
+
+    def after_step(self, moment: Moment) -> None:
+        """Write one, if it is time."""
+        if self.is_due(moment):
+            self.write(moment.step)
+
+    def is_due(self, moment: Moment) -> bool:
+        """Tell whether one is written after a step."""
+        interval = self._settings.checkpoint_interval
+        return moment.is_last or (moment.step % interval == 0 if interval else moment.ends_epoch)
+
+    def write(self, step: int) -> None:
+        """Look whether all values are finite, also where nothing is written, and write a checkpoint.
+
+        Raises:
+            NotFiniteError: A loss, a weight or what belongs to it is not finite; all processes stop at the same step.
+            WorkError: Another process has taken the output over.
+        """
+        pending = [list(row) for row in self._losses.rows()]
+        if self._saved_step == step:
+            return
+        output, images = self._output, self._losses.images
+        if not output.is_written:
+            self._guard.check(step, self._engine.common(), images)
+            return
+        state = self._engine.capture(output.identity, output.code_digest)
+        self._guard.check(step, {"weights": state.weights, "moments": state.moments, "ema": state.ema}, images)
+        state.pending = pending
+        state.history = self._journal.history.to_bytes()
+        state.sessions = self._journal.sessions
+        check_claim(output.store, output.writer)
+        write_checkpoint(output.store, state, self._settings.keep_checkpoints)
+        output.store.write_bytes(history.FILE_NAME, state.history)
+        self._saved_step = step
+
+
+class Barrier:
+    """Lets all processes meet after what the first one alone does between two steps."""
+
+    def __init__(self, meet: Callable[[int], None], checkpoints: Checkpoints) -> None:
+        self._meet, self._checkpoints = meet, checkpoints
+
+    def after_step(self, moment: Moment) -> None:
+        """Meet, if the first process has validated or written a checkpoint."""
+        if moment.ends_epoch or self._checkpoints.is_due(moment):
+            self._meet(moment.step)
+
+
+class Bar:
+    """Moves the bar of a terminal."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self._advance = advance
+
+    def after_step(self, moment: Moment) -> None:
+        """Move it by one step."""
+        self._advance(1)
+
+
+def _brief(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
