@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kubeyolo.control_groups import group_folders, text_of
 
-LIKELY_CAUSE = "most likely for lack of memory"
+_LIKELY_CAUSE = "most likely for lack of memory"
 """Why a process is killed by SIGKILL which nobody has sent knowingly."""
 
 _NO_LIMIT = 1 << 60
@@ -54,8 +54,8 @@ def killed_for_memory(before: int, root: Path = Path("/")) -> str:
     return f"; meanwhile the kernel has killed {count} process{'' if count == 1 else 'es'} here for lack of memory"
 
 
-def killed_by_somebody(before: int, root: Path = Path("/")) -> str:
-    """Return in words why a process was killed by SIGKILL that this program has not sent.
+def sigkill_cause(before: int, root: Path = Path("/")) -> str:
+    """Return the likely cause of a SIGKILL that something else than this program has sent, with the memory limit.
 
     Args:
         before: What ``memory_kills`` has counted before.
@@ -63,7 +63,7 @@ def killed_by_somebody(before: int, root: Path = Path("/")) -> str:
     """
     counted, limit = killed_for_memory(before, root), memory_limit(root)
     limited = "" if limit is None else f"; the limit of the container or control group is {limit / 1e6:.0f} MB"
-    return (counted or f", {LIKELY_CAUSE}") + limited
+    return (counted or f", {_LIKELY_CAUSE}") + limited
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:

@@ -111,5 +111,6 @@ def patient_streams() -> Iterator[None]:
         yield
     finally:
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            if stream is not None:
+                stream.flush()
         sys.stdout, sys.stderr = before

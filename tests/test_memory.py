@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kubeyolo.config.schema import Config
-from kubeyolo.memory import is_lack_of_memory, killed_by_somebody, killed_for_memory, memory_kills, memory_limit
+from kubeyolo.memory import is_lack_of_memory, killed_for_memory, memory_kills, memory_limit, sigkill_cause
 from kubeyolo.training.lack_of_memory import memory_remedy
 
 
@@ -44,7 +44,7 @@ def test_the_machine_counts_where_the_control_group_does_not(tmp_path: Path) -> 
     before = memory_kills(tmp_path)
     assert killed_for_memory(before, tmp_path) == ""
     write(tmp_path, **{"proc/vmstat": "nr_free_pages 7\noom_kill 4\n"})
-    assert "has killed 1 process here for lack of memory" in killed_by_somebody(before, tmp_path)
+    assert "has killed 1 process here for lack of memory" in sigkill_cause(before, tmp_path)
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -54,10 +54,10 @@ def test_the_least_limit_from_the_group_upwards_counts(tmp_path: Path, version: 
     top = MOUNT[version] if version == 2 else f"{MOUNT[version]}/docker"
     write(tmp_path, **{"proc/self/cgroup": GROUPS[version], f"{top}/{inner}/{name}": none})
     assert memory_limit(tmp_path) is None
-    assert killed_by_somebody(0, tmp_path) == ", most likely for lack of memory"
+    assert sigkill_cause(0, tmp_path) == ", most likely for lack of memory"
     write(tmp_path, **{f"{top}/{name}": "2000000000\n"})
     assert memory_limit(tmp_path) == 2_000_000_000
-    assert killed_by_somebody(0, tmp_path).endswith("the limit of the container or control group is 2000 MB")
+    assert sigkill_cause(0, tmp_path).endswith("the limit of the container or control group is 2000 MB")
 
 
 @pytest.mark.parametrize(

@@ -128,19 +128,20 @@ def train(
       --launcher volcano --cluster-set image=registry/kubeyolo-train@sha256:0a1b…
     """
     from kubeyolo.config.load import load_config
-    from kubeyolo.launch.launcher import training_launcher, training_writer
+    from kubeyolo.launch.launcher import checked_settings, training_launcher, training_writer
     from kubeyolo.source import weights_source
     from kubeyolo.steps import train as step
     from kubeyolo.steps.outputs import training_output
 
     config = load_config(model, config_file, sets_of(sets))
+    settings = checked_settings(launcher, None, cluster, sets_of(cluster_sets))
     launch = training_launcher(launcher, None, cluster, sets_of(cluster_sets))
     output = output or training_output(store, config, _dataset_digest(dataset), _pinned(backbone), weights_source())
     options = {"--model": model, "--backbone": backbone, "--config": config_file, "--set": sets}
     options |= {"--launcher": "" if launcher == "local" else launcher}
     command = typed_again("train", dataset, options | {"--cluster": cluster, "--cluster-set": cluster_sets})
     with stored_work(as_json):
-        writer = training_writer(launcher)
+        writer = training_writer(launcher, namespace=settings.namespace)
         outcome = step.train(dataset, output, config, backbone, launch=launch, writer=writer, command=command)
     print_record(outcome.record, as_json, with_warnings=False)
 

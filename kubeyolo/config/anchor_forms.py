@@ -36,7 +36,7 @@ def anchor_lists(value: Any) -> list[list[Any]]:
     if not all(isinstance(each, list | tuple) and each for each in value):
         raise ValueError(_EXPECTED)
     if all(_is_pair(each) for each in value):
-        return [[side for pair in value for side in pair]] if len(value) > 1 else [list(value[0])]
+        return [[side for pair in value for side in pair]]
     return [_level(each) for each in value]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from kubeyolo import exits
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
-from kubeyolo.memory import is_lack_of_memory, killed_by_somebody, killed_for_memory
+from kubeyolo.memory import is_lack_of_memory, killed_for_memory, sigkill_cause
 from kubeyolo.storage.uri import open_store
 from kubeyolo.training.checkpoints import newest_step
 from kubeyolo.training.lack_of_memory import memory_remedy
@@ -76,7 +76,7 @@ def raise_failure(folder: Path, ended: Ended, spec: TrainingSpec, memory_kills: 
         raise InterruptedWork(f"interrupted: ended at once; {_where_it_continues(spec)}")
     # Told before it could take signals, or ended by msrun with another one that was.
     if ended.told and (ended.code == -signal.SIGTERM or (ended.code >= 0 and not exits.is_killed(ended.code))):
-        raise InterruptedWork("interrupted: told to stop before its first step; the same command continues")
+        raise InterruptedWork(f"interrupted: told to stop before a step was done; {_where_it_continues(spec)}")
     raise WorkError(_crash(ended, spec, memory_kills))
 
 
@@ -91,7 +91,7 @@ def _crash(ended: Ended, spec: TrainingSpec, memory_kills: int) -> str:
     tail = " | ".join(line for line in ended.lines or () if line.strip())
     how, remedy = exits.ending(ended.code), ""
     if exits.is_killed(ended.code):
-        how += killed_by_somebody(memory_kills)
+        how += sigkill_cause(memory_kills)
         remedy = memory_remedy(spec.config, spec.task)
     elif is_lack_of_memory(tail):
         how += f", for lack of memory{killed_for_memory(memory_kills)}"

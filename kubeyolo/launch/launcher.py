@@ -51,7 +51,7 @@ def training_launcher(
     return _on_volcano(settings)
 
 
-def training_writer(name: str, run: str = "") -> str:
+def training_writer(name: str, run: str = "", namespace: str = "") -> str:
     """Return who writes where a training goes, by the claim there; empty for the process that starts it alone.
 
     A job on a cluster goes on when the process that started it is gone, and the next try takes it up.
@@ -59,8 +59,9 @@ def training_writer(name: str, run: str = "") -> str:
     Args:
         name: Of the launcher.
         run: Id of the run that the training is a step of; empty outside of a pipeline.
+        namespace: Of the job, where the command names one.
     """
-    return "" if name == LOCAL else f"{name} {run}".strip()
+    return "" if name == LOCAL else " ".join(part for part in (name, run, namespace) if part)
 
 
 def _check(name: str) -> None:

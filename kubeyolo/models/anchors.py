@@ -33,8 +33,8 @@ def given_anchors(facts: ModelFacts, given: Sequence[Sequence[float]], key: str 
     levels = _levels(facts, given, value)
     if max(side for level in levels for pair in level for side in pair) <= _LEAST_SIDE:
         raise InputError(
-            f"{value}: no side is longer than {_LEAST_SIDE:g} pixel; give pixels at train.image_size, not fractions of "
-            "the image"
+            f"{value}: no side is longer than {_LEAST_SIDE:g} pixel; give pixels of the images that the network is "
+            "trained with, not fractions of the image"
         )
     if len(given) == 1:
         _check_sorted(levels, value)

@@ -11,8 +11,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from kubeyolo.exits import INSTALLED_CODE, UTF8_OUTPUT, ending, is_killed
-from kubeyolo.memory import killed_by_somebody, killed_for_memory, memory_kills
+from kubeyolo.memory import killed_for_memory, memory_kills, sigkill_cause
 from kubeyolo.runs.interrupt import CONTINUES, Interruption, end_step_processes
+from kubeyolo.storage.cache import cache_root
 from kubeyolo.storage.workspace import temporary_folder
 
 _TAIL_LINES = 20
@@ -61,6 +62,8 @@ def _run(command: Sequence[str], variables: Mapping[str, str], end: StepEnd) -> 
     end.how = ""
     end.lines.clear()
     before = memory_kills()
+    # Where there is no home, the folder of copies is made here: that of the step goes with the step.
+    cache_root()
     # What a step leaves that is killed goes with the folder.
     with (
         temporary_folder("step") as temporary,
@@ -92,7 +95,7 @@ def _run(command: Sequence[str], variables: Mapping[str, str], end: StepEnd) -> 
         except BaseException:
             end_step_processes()
             raise
-    end.how = ending(code) + (killed_by_somebody if is_killed(code) else killed_for_memory)(before)
+    end.how = ending(code) + (sigkill_cause if is_killed(code) else killed_for_memory)(before)
     return code
 
 

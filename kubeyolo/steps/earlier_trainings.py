@@ -21,6 +21,7 @@ from kubeyolo.steps.outputs import is_named_after_training
 from kubeyolo.steps.same_training import identity_of
 from kubeyolo.steps.settings import sections_of
 from kubeyolo.storage.base import Store, StoredObject
+from kubeyolo.storage.claim import present_owner
 from kubeyolo.storage.uri import open_store, split_uri
 from kubeyolo.training import checkpoints
 from kubeyolo.training.extension import changed_keys, is_longer, lengths, pair_option
@@ -65,7 +66,7 @@ def name_earlier_trainings(spec: TrainingSpec, step: str, dataset: str, command:
         dataset: The stored data set as the command takes it.
         command: Gives the command line for another output; by default it is made of the specification.
     """
-    with suppress(KubeyoloError, OSError, ValueError):
+    with suppress(KubeyoloError, OSError, ValueError, LookupError):
         typed = command or (lambda output: command_of(spec, step, dataset, output))
         found = earlier_trainings(spec)
         if not found:
@@ -76,16 +77,16 @@ def name_earlier_trainings(spec: TrainingSpec, step: str, dataset: str, command:
         for each in _furthest(same):
             print(
                 f"{step}: another version of the library or of its packages has left a training with the same settings "
-                f"unfinished at step {each.step}{_of_total(spec)}; this one begins anew. To go on with that one: "
-                f"{typed(each.uri)}",
+                f"unfinished at step {each.step}{_of_total(spec)}{_unless_running(each)}; this training starts from "
+                f"step 0. To continue the earlier one: {typed(each.uri)}",
                 flush=True,
             )
         for each in _furthest(shorter):
             state = "finished" if each.is_finished else "unfinished"
             print(
-                f"{step}: a training with the same settings but its length is {state} at step {each.step}; this one "
-                f"begins anew. To extend a copy of that one {lengths(each.identity, identity)}: "
-                f"{copy_command(each)} && {typed(each.copy)}",
+                f"{step}: a shorter training with otherwise the same settings is {state} at step {each.step}"
+                f"{_unless_running(each)}; this training starts from step 0. To extend a copy of the shorter one "
+                f"{lengths(each.identity, identity)}: {copy_command(each)} && {typed(each.copy)}",
                 flush=True,
             )
 
@@ -154,8 +155,8 @@ def refuse_extension(spec: TrainingSpec) -> None:
     identity = identity_of(spec)
     if is_longer(found.identity, identity):
         raise InputError(
-            f"{store.uri}: has the name of a training of its present length, which pipelines find by it; to extend it "
-            f"{lengths(found.identity, identity)}, copy it first: {copy_command(found)}; then run the same command "
+            f"{store.uri}: its name stands for the present length, and pipelines look it up by this name; to extend "
+            f"it {lengths(found.identity, identity)}, copy it first: {copy_command(found)}; then run the same command "
             f"with {shlex.join(['--output', found.copy])}"
         )
 
@@ -177,6 +178,11 @@ def _read(store: Store, newest: int | None, is_finished: bool) -> Iterable[Earli
 
 def _furthest(found: Iterable[EarlierTraining]) -> list[EarlierTraining]:
     return sorted(found, key=lambda each: each.step)[-1:]
+
+
+def _unless_running(training: EarlierTraining) -> str:
+    owner = "" if training.is_finished else present_owner(open_store(training.uri))
+    return f", unless {owner} is still training it" if owner else ""
 
 
 def _of_total(spec: TrainingSpec) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -182,8 +182,15 @@ class Store(ABC):
             get(stored)
         for_each(get, small, self.threads)
 
-    def put_tree(self, folder: Path, prefix: str, last: str | None = None, on_bytes: OnBytes | None = None) -> None:
-        """Store every file below ``folder`` under the folder ``prefix``.
+    def put_tree(
+        self,
+        folder: Path,
+        prefix: str,
+        last: str | None = None,
+        on_bytes: OnBytes | None = None,
+        left_out: Collection[str] = (),
+    ) -> None:
+        """Store every file below ``folder`` under the folder ``prefix``, but those whose names are left out.
 
         ``last`` names the file that tells readers that the others are complete. It is written after all others, and
         an older one is removed before any of them is replaced.
@@ -191,7 +198,7 @@ class Store(ABC):
         if not folder.is_dir():
             raise InputError(f"{folder}: there is no such folder")
         check_key(prefix, allow_empty=True)
-        names = [name for name in files_below(folder) if name != last]
+        names = [name for name in files_below(folder) if name != last and name not in left_out]
         if last is not None:
             if not (folder / last).is_file():
                 raise InputError(f"{folder}: there is no {last}, which must be written last")

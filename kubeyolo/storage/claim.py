@@ -1,12 +1,12 @@
 """A claim on a place in a store: one process at a time works there, whatever the machine, the user or the path.
 
 The claim is an object of the store with the name of its owner and a number that the owner raises every few seconds, the
-beat. Whoever finds a claim waits until the owner has marked it as ended; the object stays. It is taken over when its
-owner is known to be gone, being a process of the same machine, or when the beat has stood still for
-:data:`GONE_SECONDS` on the clock of the process that waits: the clocks of machines are never compared.
+heartbeat. A process that finds a claim waits until the owner has marked it as ended; the object stays. It takes the
+claim over when the owner is known to be gone, being a process of the same machine, or when the heartbeat has stood
+still for :data:`GONE_SECONDS` on the clock of the process that waits: the clocks of machines are never compared.
 
 An owner that was away for so long, such as a computer that slept, may wake after its claim was taken over. So what it
-started looks at the claim before each write that another would lose by (:func:`check_claim`).
+started looks at the claim before each write that could replace the work of another process (:func:`check_claim`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from kubeyolo.storage.uri import open_store
 CLAIM_NAME = "claim.json"
 """Name of the object at the place that is claimed."""
 
-BEAT_SECONDS = 10.0
-"""Time between two beats of an owner."""
+HEARTBEAT_SECONDS = 10.0
+"""Time between two heartbeats of an owner."""
 
 GONE_SECONDS = 60.0
-"""An owner whose beat stands still for so long is taken for gone."""
+"""An owner whose heartbeat stands still for so long is taken for gone."""
 
 SAY_SECONDS = 30.0
 """Time between two lines that say for whom this process waits."""
@@ -55,7 +55,7 @@ class Claim(BaseModel):
         host: Name of its machine.
         machine: What tells its process ids from those of other machines and containers; empty if that is not known.
         started: When the process was started, in ticks since its machine was; tells it from a later one of this id.
-        beat: Raised as long as the owner works.
+        heartbeat: Raised as long as the owner works.
         ended: Whether the owner has ended its work.
     """
 
@@ -67,7 +67,7 @@ class Claim(BaseModel):
     host: str
     machine: str = ""
     started: str = ""
-    beat: int = 0
+    heartbeat: int = 0
     ended: bool = False
 
     @property
@@ -127,8 +127,8 @@ def check_claim(store: Store, writer: str) -> None:
         return
     if claim.writer != writer:
         raise WorkError(
-            f"{store.uri}: {claim.words} has taken this work over, as this process gave no sign for "
-            f"{GONE_SECONDS:.0f} s; nothing more is written here; the same command waits for it"
+            f"{store.uri}: {claim.words} took over this output because no heartbeat arrived for {GONE_SECONDS:.0f} s; "
+            "nothing more is written here; the same command waits for that process"
         )
 
 
@@ -140,7 +140,7 @@ def _own_claim(writer: str) -> Claim:
         process=process,
         host=platform.node() or "this machine",
         machine=_machine(),
-        started=_start_of(process),
+        started=_start_of(process) or "",
     )
 
 
@@ -148,19 +148,21 @@ def _acquire(store: Store, claim: Claim, say_seconds: float) -> None:
     seen, since = b"", time.monotonic()
     say_at = since
     while not store.create_bytes(CLAIM_NAME, claim.document()):
+        asked = time.monotonic()
         try:
             holder, data, etag = _held(store)
         except NotFound:
             continue
         now = time.monotonic()
-        if data != seen:
+        # A store that was away was so for the owner too, who could not raise the heartbeat.
+        if data != seen or now - asked > HEARTBEAT_SECONDS:
             seen, since = data, now
         lives = _lives(holder)
         if holder.ended or lives is False or (lives is None and now - since > GONE_SECONDS):
             if not store.replace_bytes(CLAIM_NAME, claim.document(), etag):
                 continue
             if not holder.ended:
-                print(f"taking over {store.uri}: {holder.words} has gone without ending its work", flush=True)
+                print(f"taking over {store.uri}: {holder.words} ended without releasing its claim", flush=True)
             return
         if now >= say_at:
             print(f"waiting for {holder.words}, which works at {store.uri}", flush=True)
@@ -179,14 +181,14 @@ def _held(store: Store) -> tuple[Claim, bytes, str]:
 
 
 def _beat(place: str, claim: Claim, ended: threading.Event) -> None:
-    """Raise the beat until the work has ended, or the claim is another's."""
-    beat = claim.beat
-    while not ended.wait(BEAT_SECONDS):
-        # A store that does not answer now is tried again with the next beat.
+    """Raise the heartbeat until the work has ended, or another process has the claim."""
+    beat = claim.heartbeat
+    while not ended.wait(HEARTBEAT_SECONDS):
+        # A store that does not answer now is tried again with the next heartbeat.
         with suppress(KubeyoloError):
             store = open_store(place, hasty=True)
             beat += 1
-            document = claim.model_copy(update={"beat": beat}).document()
+            document = claim.model_copy(update={"heartbeat": beat}).document()
             try:
                 held, _, etag = _held(store)
             except NotFound:
@@ -197,11 +199,28 @@ def _beat(place: str, claim: Claim, ended: threading.Event) -> None:
             store.replace_bytes(CLAIM_NAME, document, etag)
 
 
+def present_owner(store: Store) -> str:
+    """Return the owner of a store's root in words, unless it has ended or is known to be gone; else an empty text."""
+    try:
+        holder = _held(store)[0]
+    except NotFound:
+        return ""
+    return "" if holder.ended or _lives(holder) is False else holder.words
+
+
 def _lives(holder: Claim) -> bool | None:
     """Tell whether the owner of a claim is still there; None where that cannot be seen from here."""
     if not holder.machine or holder.machine != _machine():
         return None
-    return _start_of(holder.process) == holder.started
+    try:
+        os.kill(holder.process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # It is another user's.
+    started = _start_of(holder.process)
+    # The processes of other users may be hidden.
+    return None if started is None else started == holder.started
 
 
 def _machine() -> str:
@@ -212,10 +231,10 @@ def _machine() -> str:
     return ""
 
 
-def _start_of(process: int) -> str:
-    """Return when a process was started; empty when there is none of this id, or nothing but its exit code is left."""
+def _start_of(process: int) -> str | None:
+    """Return when a process was started; empty when nothing but its exit code is left, None where that is hidden."""
     with suppress(OSError, IndexError):
         state = (_PROCESSES / str(process) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
         fields = state.split()
         return "" if fields[0] in ("Z", "X") else fields[_START_FIELD]
-    return ""
+    return None

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from kubeyolo.errors import InputError
 from kubeyolo.progress import Progress
+from kubeyolo.storage.claim import CLAIM_NAME
 from kubeyolo.storage.location import FileLocation, parse
 from kubeyolo.storage.uri import join_uri, open_store, split_uri
 from kubeyolo.storage.workspace import temporary_folder
 
 
 def copy_tree(source: str, target: str, last: Sequence[str] = ()) -> tuple[int, int]:
-    """Copy every file below a folder.
+    """Copy every file below a folder; the claim on it is not one of the copy.
 
     Args:
         source: Folder or URI.
@@ -28,7 +29,7 @@ def copy_tree(source: str, target: str, last: Sequence[str] = ()) -> tuple[int, 
     from_store, to_store = open_store(source), open_store(target)
     if from_store.uri == to_store.uri:
         raise InputError(f"{source}: the target is the source")
-    objects = from_store.list()
+    objects = [stored for stored in from_store.list() if stored.key != CLAIM_NAME]
     if not objects:
         raise InputError(f"{source}: there is nothing to copy")
     final = next((name for name in last if any(stored.key == name for stored in objects)), None)
@@ -40,7 +41,7 @@ def copy_tree(source: str, target: str, last: Sequence[str] = ()) -> tuple[int, 
             with Progress("reading", size, "bytes") as progress:
                 from_store.get_tree("", here, progress.advance)
         with Progress("writing", size, "bytes") as progress:
-            to_store.put_tree(here, "", last=final, on_bytes=progress.advance)
+            to_store.put_tree(here, "", final, progress.advance, left_out=(CLAIM_NAME,))
     return len(objects), size
 
 

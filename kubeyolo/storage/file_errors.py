@@ -269,9 +269,8 @@ def _memory_line() -> str:
     """Say that memory was refused, and by which limit where it is that of addresses, as batch systems set it."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     addresses = (
-        "" if limit == resource.RLIM_INFINITY else f" (addresses are limited to {megabytes(limit)}: 'ulimit -v')"
+        "" if limit == resource.RLIM_INFINITY else f" (address space limited to {megabytes(limit)} by 'ulimit -v')"
     )
     return (
-        f"no more memory is to be had{addresses}; allow it more, or lower the batch, the image size, data.workers or "
-        "data.cache_limit_mb"
+        f"out of memory{addresses}: allow more, or lower the batch, the image size, data.workers or data.cache_limit_mb"
     )

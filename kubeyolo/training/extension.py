@@ -38,7 +38,7 @@ def changed_keys(saved: Identity, now: Identity) -> list[str]:
 def is_longer(saved: Identity, now: Identity) -> bool:
     """Tell whether a training differs from the saved one in its length alone, and is longer."""
     changed = changed_keys(saved, now)
-    return bool(changed) and all(key in LENGTHS and now[key] > saved[key] for key in changed)
+    return bool(changed) and all(key in LENGTHS and _value(now, key) > _value(saved, key) for key in changed)
 
 
 def is_shorter(saved: Identity, now: Identity) -> bool:

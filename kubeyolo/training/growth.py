@@ -27,7 +27,7 @@ def usual_sizes(network: nn.Cell) -> dict[str, float]:
     """Return what :func:`weight_sizes` is compared with: the sizes of a network before its first step, none too small.
 
     Weights of a pretrained backbone may be next to 0, and may grow to where fresh ones begin. Biases and batch
-    normalisations begin at 0 and 1; nothing is unusual about either of 1.
+    normalisations begin at 0 and 1; a size of 1 is normal for both.
     """
     fresh = {
         # Fresh weights are drawn from U(-b, b) with b = 1/√(inputs of an output).
@@ -54,8 +54,8 @@ def growth_warnings(
     others = f", and {len(grown)} of {len(before)} parameters {FACTOR:g} times or more" if len(grown) > 1 else ""
     return [
         f"the weights are far larger than at the start: {name} {grown[name]:.3g} times (root mean square "
-        f"{after[name]:.3g}, at the start {before[name]:.3g}){others}. The training has diverged, whatever its loss "
-        f"is; {_remedy(section)}"
+        f"{after[name]:.3g}, at the start {before[name]:.3g}){others}. The training has most likely diverged, "
+        f"even if its loss looks normal; {_remedy(section)}"
     ]
 
 

@@ -12,7 +12,7 @@ from kubeyolo.memory import usable_memory
 from kubeyolo.models.facts import ModelFacts
 from kubeyolo.processors import usable_processors
 
-_END = "it may be killed on the way"
+_END = "the kernel may kill it"
 
 
 def detector_memory_warnings(facts: ModelFacts, config: Config, images: int, classes: int, world: int) -> list[str]:
@@ -72,10 +72,10 @@ def _remedy(config: Config, available: int, here: int, needed: Callable[[Mapping
     no_cache = {"cache_limit_mb": 0}
     room = available - needed({"data": no_cache})
     if room >= 0:
-        return f"with --set data.cache_limit_mb={room // here >> 20} it fits, and has the same weights"
+        return f"with --set data.cache_limit_mb={room // here >> 20} it fits, with the same weights"
     for workers in reversed(range(config.data.workers)):
         if needed({"data": {**no_cache, "workers": workers}}) <= available:
-            return f"with --set data.workers={workers} --set data.cache_limit_mb=0 it fits, and has the same weights"
+            return f"with --set data.workers={workers} --set data.cache_limit_mb=0 it fits, with the same weights"
     per_batch_size = config.train.per_batch_size // 2
     while per_batch_size and needed({"data": no_cache, "train": {"per_batch_size": per_batch_size}}) > available:
         per_batch_size //= 2

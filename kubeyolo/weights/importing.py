@@ -106,8 +106,10 @@ def import_weights(
         WeightsMismatch: Names or shapes are not those of the model.
     """
     if anchors and backbone:
-        raise InputError("anchors are of a whole detector, and the backbone alone is taken: give one of both")
-    given = given_anchors(model_facts(model), anchors, "anchors") if anchors else None
+        raise InputError(
+            f"{file}: --anchors belongs to a whole detector, --backbone takes a part: leave one of them out"
+        )
+    given = given_anchors(model_facts(model), anchors, "--anchors") if anchors else None
     weights = read_weights(file)
     wanted = _Wanted(num_classes, classes)
     network = network_parameters(model)

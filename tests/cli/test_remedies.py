@@ -278,14 +278,14 @@ def test_an_unfinished_training_of_another_version_is_named_and_goes_on_as_typed
     broken = open_store(f"{place.rpartition('-')[0]}-0123456789ab")
     broken.write_bytes("checkpoints/step-00000009/checkpoint.json", b"{")
     asked = terminal.type(line)
-    said = re.search(r"unfinished at step 4 of .*; this one begins anew\. To go on with that one: (.+)", asked.text)
+    said = re.search(r"unfinished at step 4 of .*; this training .* To continue the earlier one: (.+)", asked.text)
     assert asked.code == 0 and said, asked.text
     assert terminal.trainings.started[-1].output != place
     outcome = terminal.type(said[1])
     assert outcome.code == 0 and "resuming at step 4" in outcome.text and "another version" in outcome.text
     assert terminal.trainings.started[-1].output == place and len(terminal.trainings.started) == 3
     # The new place holds something now: nothing more is said.
-    assert "To go on" not in terminal.type(line).text
+    assert "To continue the earlier" not in terminal.type(line).text
 
 
 @pytest.mark.parametrize("stops_at", [None, 4])
@@ -296,7 +296,7 @@ def test_a_shorter_training_is_named_and_extended_as_typed(terminal: Terminal, s
     terminal.trainings.stops_at = None
     asked = terminal.type(f"{line}20")
     state = "unfinished at step 4" if stops_at else "finished at step 10"
-    said = re.search(rf"{state}; .* To extend a copy of that one from 10 to 20 epochs: (.+) && (.+)", asked.text)
+    said = re.search(rf"{state}; .* To extend a copy of the shorter one from 10 to 20 epochs: (.+) && (.+)", asked.text)
     assert asked.code == 0 and said, asked.text
     assert terminal.type(said[1]).code == 0
     outcome = terminal.type(said[2])

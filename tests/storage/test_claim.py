@@ -19,6 +19,8 @@ from kubeyolo.errors import InputError, WorkError
 from kubeyolo.storage import claim as module
 from kubeyolo.storage.base import Store
 from kubeyolo.storage.claim import CLAIM_NAME, check_claim, claimed
+from kubeyolo.storage.copy import copy_tree
+from kubeyolo.storage.uri import open_store
 
 HOLDER = """
 import sys, time
@@ -33,7 +35,7 @@ FAR = {"owner": "a", "writer": "a", "process": 7, "host": "far", "machine": "ano
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(module, "GONE_SECONDS", 1.0)
     monkeypatch.setattr(module, "_POLL_SECONDS", 0.05)
 
@@ -62,7 +64,7 @@ def test_a_held_place_is_waited_for_and_taken_over_as_soon_as_its_holder_has_die
     first, *others, last = capsys.readouterr().out.splitlines()
     who = f"process {holder.pid} on {os.uname().nodename}"
     assert {first, *others} == {f"waiting for {who}, which works at {store.uri}"} and 2 <= len(others) <= 7
-    assert last == f"taking over {store.uri}: {who} has gone without ending its work"
+    assert last == f"taking over {store.uri}: {who} ended without releasing its claim"
     with claimed(store_uri):
         pass
     assert capsys.readouterr().out == ""
@@ -125,7 +127,7 @@ def test_an_owner_on_another_machine_is_waited_for_while_it_beats(store: Store, 
     def beat() -> None:
         for number in range(1, 9):
             time.sleep(0.3)
-            held_by(store, beat=number)
+            held_by(store, heartbeat=number)
             last.append(time.monotonic())
 
     thread = threading.Thread(target=beat)
@@ -154,7 +156,7 @@ def test_a_damaged_claim_is_one_without_a_beat(
     store.write_bytes(CLAIM_NAME, document)
     with claimed(store_uri):
         pass
-    assert "a machine that is not known has gone" in capsys.readouterr().out
+    assert "a machine that is not known ended" in capsys.readouterr().out
 
 
 def test_of_many_that_want_a_place_one_works_there_at_a_time(store_uri: str, store: Store) -> None:
@@ -184,15 +186,15 @@ def test_an_owner_that_lost_its_claim_is_told_and_leaves_it_to_the_other(store: 
     with claimed(store_uri) as claim:
         before = store.read_bytes(CLAIM_NAME)
         time.sleep(0.5)
-        assert json.loads(store.read_bytes(CLAIM_NAME))["beat"] > json.loads(before)["beat"]
+        assert json.loads(store.read_bytes(CLAIM_NAME))["heartbeat"] > json.loads(before)["heartbeat"]
         check_claim(store, claim.writer)
         held_by(store)
         time.sleep(0.3)
-        with pytest.raises(WorkError, match="process 7 on far has taken this work over.*nothing more is written"):
+        with pytest.raises(WorkError, match="process 7 on far took over this output.*nothing more is written"):
             check_claim(store, claim.writer)
     assert json.loads(store.read_bytes(CLAIM_NAME)) == FAR
     held_by(store, ended=True)
-    with pytest.raises(WorkError, match="has taken this work over"):
+    with pytest.raises(WorkError, match="took over this output"):
         check_claim(store, claim.writer)
 
 
@@ -211,3 +213,41 @@ def test_a_job_that_outlives_its_owner_may_write_for_the_next_one(store: Store, 
         with pytest.raises(WorkError):
             check_claim(store, "volcano run-2")
     check_claim(store, "")
+
+
+def test_of_a_process_that_is_hidden_the_heartbeat_decides(
+    store: Store, store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As with /proc mounted with hidepid, for the processes of other users.
+    held_by(store, process=os.getpid(), machine=module._machine(), started=module._start_of(os.getpid()))
+    monkeypatch.setattr(module, "_start_of", lambda process: None)
+    begun = time.monotonic()
+    with claimed(store_uri):
+        assert 0.9 < time.monotonic() - begun < 10
+
+
+def test_time_in_which_the_store_was_away_does_not_count(
+    store: Store, store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_by(store)
+    times = []
+
+    def slow(store: Store) -> Any:
+        times.append(time.monotonic())
+        if len(times) == 2:
+            time.sleep(1.5)
+        return held(store)
+
+    held = module._held
+    monkeypatch.setattr(module, "_held", slow)
+    with claimed(store_uri):
+        assert time.monotonic() - times[1] > 2.4
+
+
+def test_a_copy_has_no_claim(store: Store, store_uri: str, tmp_path: Path) -> None:
+    store.write_bytes("a", b"1")
+    held_by(store)
+    copy_tree(store_uri, str(tmp_path / "copy"))
+    copy_tree(str(tmp_path / "copy"), f"{store_uri}/b")
+    assert [stored.key for stored in open_store(str(tmp_path / "copy")).list()] == ["a"]
+    assert store.exists(CLAIM_NAME) and not store.exists(f"b/{CLAIM_NAME}")

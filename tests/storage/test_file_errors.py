@@ -86,7 +86,7 @@ def test_memory_that_is_refused_is_named_whoever_says_so(raised: Exception) -> N
     system = system_error(raised)
     assert system is not None
     known = machine_error(system)
-    assert isinstance(known, WorkError) and str(known).startswith("no more memory is to be had")
+    assert isinstance(known, WorkError) and str(known).startswith("out of memory: allow more")
     assert "lower the batch, the image size, data.workers or data.cache_limit_mb" in str(known)
 
 
@@ -97,7 +97,7 @@ def test_a_limit_of_addresses_is_named() -> None:
         "try:\n    bytearray(2 << 30)\nexcept MemoryError as error:\n    print(machine_error(system_error(error)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "addresses are limited to 1073.7 MB: 'ulimit -v'" in done.stdout
+    assert "address space limited to 1073.7 MB by 'ulimit -v'" in done.stdout
 
 
 def test_a_name_that_is_too_long_is_bad_input(tmp_path: Path) -> None:

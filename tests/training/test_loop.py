@@ -192,7 +192,7 @@ def test_nothing_is_written_once_another_process_has_taken_the_output_over(tmp_p
                 store.write_bytes(CLAIM_NAME, claim.model_copy(update={"owner": "b", "writer": "b"}).document())
 
         loop = loop_on(tmp_path, engine, [], Hooks(after_epoch=take_over), writer=claim.writer)
-        with pytest.raises(WorkError, match=f"process {claim.process} on .* has taken this work over"):
+        with pytest.raises(WorkError, match=f"process {claim.process} on .* took over this output"):
             loop.run()
     assert steps_in(tmp_path) == [5] and engine.step == 10
     assert loop.history.of("train")[-1].step == 8
