@@ -85,8 +85,8 @@ class RunObserver(Protocol):
     def finished(self, step: str, seconds: float) -> None:
         """A step has ended well."""
 
-    def failed(self, step: str, message: str) -> None:
-        """A step has failed."""
+    def failed(self, step: str, message: str, interrupted: bool = False) -> None:
+        """A step has failed, or was interrupted as it was told to end."""
 
 
 def parse_event(line: str) -> Event | None:

@@ -20,7 +20,8 @@ RUN_ID = "KUBEYOLO_RUN_ID"
 STORE = "KUBEYOLO_STORE"
 """Environment variable with the store that an empty field stands for; in pods it is from a ConfigMap."""
 
-_STORE_ID = "store.json"
+STORE_NAME = "store.json"
+"""Name of the document with the id of a store."""
 
 
 def store_id(store: str, create: bool = False) -> str:
@@ -34,14 +35,14 @@ def store_id(store: str, create: bool = False) -> str:
         create: Whether to create the id where there is none.
     """
     opened = open_store(store)
-    if create and not opened.exists(_STORE_ID):
-        opened.create_bytes(_STORE_ID, json.dumps({"id": uuid.uuid4().hex}).encode())
+    if create and not opened.exists(STORE_NAME):
+        opened.create_bytes(STORE_NAME, json.dumps({"id": uuid.uuid4().hex}).encode())
     try:
-        return str(json.loads(opened.read_bytes(_STORE_ID))["id"])
+        return str(json.loads(opened.read_bytes(STORE_NAME))["id"])
     except NotFound:
         return ""
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{opened.uri_of(_STORE_ID)}: not the id of a store; remove it") from error
+        raise InputError(f"{opened.uri_of(STORE_NAME)}: not the id of a store; remove it") from error
 
 
 def run_output(store: str, run: str, *names: str) -> str:

@@ -36,10 +36,11 @@ class RunDisplay:
         """Say how long a step took."""
         self._print(("✓ ", "green"), (step, "bold"), (f" {duration(seconds)}", "dim"))
 
-    def failed(self, step: str, message: str) -> None:
-        """Say that a step has failed; the message is told at the end."""
+    def failed(self, step: str, message: str, interrupted: bool = False) -> None:
+        """Say that a step has failed, or was interrupted; the message is told at the end."""
         seconds = time.monotonic() - self._since.get(step, time.monotonic())
-        self._print(("✗ ", "red"), (step, "bold"), (f" failed after {duration(seconds)}", "red"))
+        how = "interrupted" if interrupted else "failed"
+        self._print(("✗ ", "red"), (step, "bold"), (f" {how} after {duration(seconds)}", "red"))
 
     def _print(self, *parts: tuple[str, str]) -> None:
         self._console.print(Text.assemble(*parts))
@@ -60,5 +61,5 @@ class Silent:
     def finished(self, step: str, seconds: float) -> None:
         """Show nothing."""
 
-    def failed(self, step: str, message: str) -> None:
+    def failed(self, step: str, message: str, interrupted: bool = False) -> None:
         """Show nothing."""

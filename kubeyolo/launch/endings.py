@@ -66,6 +66,9 @@ def raise_failure(folder: Path, ended: Ended, spec: TrainingSpec, memory_kills: 
         WorkError.exit_code: WorkError,
         EXIT_INTERRUPTED: InterruptedWork,
     }
+    if ended.told:
+        # Rank 0 has stopped at its checkpoint, and the others have lost it.
+        kinds = {EXIT_INTERRUPTED: InterruptedWork, **kinds}
     for kind, error in kinds.items():
         for outcome in failed:
             if outcome["exit_code"] == kind:
@@ -75,8 +78,9 @@ def raise_failure(folder: Path, ended: Ended, spec: TrainingSpec, memory_kills: 
     if ended.killed:
         raise InterruptedWork(f"interrupted: ended at once; {_where_it_continues(spec)}")
     # Told before it could take signals, or ended by msrun with another one that was.
-    if ended.told and (ended.code == -signal.SIGTERM or (ended.code >= 0 and not exits.is_killed(ended.code))):
-        raise InterruptedWork(f"interrupted: told to stop before a step was done; {_where_it_continues(spec)}")
+    stopped = ended.code >= 0 or ended.code in (-signal.SIGTERM, -signal.SIGKILL)
+    if ended.told and stopped and not killed_for_memory(memory_kills):
+        raise InterruptedWork(f"interrupted: told to stop, no checkpoint written since; {_where_it_continues(spec)}")
     raise WorkError(_crash(ended, spec, memory_kills))
 
 

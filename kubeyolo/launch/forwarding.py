@@ -32,6 +32,7 @@ class Forwarding:
         self._announce = announce
         self._workers: Processes = tuple
         self._all: Processes = tuple
+        self._reached: set[int] = set()
 
     @property
     def told(self) -> bool:
@@ -41,25 +42,31 @@ class Forwarding:
     def attach(self, workers: Processes, everything: Processes) -> None:
         """Name the processes that are told to end, and those that are killed; pass on what has come already."""
         self._workers, self._all = workers, everything
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Tell processes to end that have begun since this one was told."""
         if self.told:
-            self._send(workers, signal.SIGTERM)
+            self._send(self._workers, signal.SIGTERM, self._reached)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Take a signal."""
         first = not self.told
         if self._order.is_second(number):
             self.killed = True
-            self._send(self._all, signal.SIGKILL)
+            self._send(self._all, signal.SIGKILL, set())
             return
         if first:
             self._announce(STOPPING)
-        self._send(self._workers, signal.SIGTERM)
+        self.pass_on()
 
     @staticmethod
-    def _send(processes: Processes, number: signal.Signals) -> None:
+    def _send(processes: Processes, number: signal.Signals, reached: set[int]) -> None:
         for pid in processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+            if pid not in reached:
+                reached.add(pid)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
 
 @contextmanager

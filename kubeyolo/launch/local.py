@@ -17,7 +17,7 @@ from typing import Any
 
 from kubeyolo import exits
 from kubeyolo.launch.endings import Ended, outcomes, raise_failure, warn_of_lost_lines
-from kubeyolo.launch.forwarding import forwarding
+from kubeyolo.launch.forwarding import Forwarding, forwarding
 from kubeyolo.launch.gang import Gang, Relay, relay
 from kubeyolo.memory import memory_kills
 from kubeyolo.storage.workspace import temporary_folder
@@ -121,7 +121,7 @@ def _run_many(worker: list[str], folder: Path, gang: Gang, show: Show) -> Ended:
         follower = _Follower(folder / "logs" / f"worker_{first}.log", show)
         with _ended(process):
             stop.attach(lambda: _children(process.pid), lambda: [*_children(process.pid), process.pid])
-            failed = _wait_idly(process, folder, ranks, follower, peers)
+            failed = _wait_idly(process, folder, ranks, follower, peers, stop)
             follower.poll()
         lost = peers.lost.is_set()
         # msrun ends the others itself, which is no failure where it has ended well.
@@ -159,17 +159,20 @@ def _path() -> str:
 
 
 def _wait_idly(
-    process: subprocess.Popen[Any], folder: Path, ranks: range, follower: _Follower, peers: Relay
+    process: subprocess.Popen[Any], folder: Path, ranks: range, follower: _Follower, peers: Relay, stop: Forwarding
 ) -> int | None:
     """Wait for msrun, and let it sleep meanwhile: it waits for its processes in a loop without a pause.
 
     Of a pod with a limit of processors it would take half. Returns with msrun still running when a worker has failed
-    and msrun does not end within the grace, and when another pod is lost. Returns the exit code of the first process
+    and msrun does not end within the grace, when rank 0 has stopped as told, without which the others cannot go on, and
+    when another pod is lost. Returns the exit code of the first process
     that has failed, as far as it was seen: msrun does not say it.
     """
     # Node 0 has the scheduler beside its workers.
     started, asleep, failed_at, code = len(ranks) + (ranks.start == 0), False, None, None
     while process.poll() is None:
+        # msrun takes seconds until it starts its processes, one after another.
+        stop.pass_on()
         children = _children(process.pid)
         if code is None:
             code = next(filter(None, map(_exit_code, children)), None)
@@ -182,7 +185,7 @@ def _wait_idly(
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > _GRACE_SECONDS:
             return code
-        if failed_at is None and peers.lost.is_set():
+        if failed_at is None and (peers.lost.is_set() or _is_interrupted(folder)):
             return code
         time.sleep(_POLL_SECONDS)
     return code
@@ -199,6 +202,11 @@ def _worker_failed(launcher: int, folder: Path) -> bool:
     ended = sum(_has_ended(pid) for pid in _children(launcher))
     # Those that were told to stop are writing a checkpoint, however long it takes.
     return any(outcome["exit_code"] not in (0, EXIT_INTERRUPTED) for outcome in found) or ended > len(found)
+
+
+def _is_interrupted(folder: Path) -> bool:
+    """Tell whether rank 0, which alone is told to stop, has done so."""
+    return any(outcome["exit_code"] == EXIT_INTERRUPTED for outcome in outcomes(folder))
 
 
 def _has_ended(pid: int) -> bool:

@@ -14,6 +14,7 @@ from kubeyolo.models.named_facts import model_facts
 
 Pair = tuple[float, float]
 
+_SMALLEST_SIDE = 0.1
 _LEAST_SIDE = 1.0
 """In pixels; anchors whose every side is at most this long are fractions of the image."""
 
@@ -36,6 +37,9 @@ def given_anchors(facts: ModelFacts, given: Sequence[Sequence[float]], key: str 
             f"{value}: no side is longer than {_LEAST_SIDE:g} pixel; give pixels of the images that the network is "
             "trained with, not fractions of the image"
         )
+    least = min(side for level in levels for pair in level for side in pair)
+    if least < _SMALLEST_SIDE:
+        raise InputError(f"{value}: a side of {least:g} pixels is below {_SMALLEST_SIDE:g}; give the sides of boxes")
     if len(given) == 1:
         _check_sorted(levels, value)
     else:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from kubeyolo.compiled.bind import without_retries
 from kubeyolo.compiled.read import pipeline_text
-from kubeyolo.errors import InputError, KubeyoloError, WorkError, one_line
+from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError, one_line
 from kubeyolo.events import RUN_PID, Event, RunObserver, StepRecord, parse_record
 from kubeyolo.runs.cache import cached_outputs, forget_dangling
 from kubeyolo.runs.folder import LOG_NAME, RunFolder, RunState, summary
@@ -135,7 +135,7 @@ class _Watcher:
             self.failure = event
             known.status, known.message = "failed", event.fields["message"]
             known.report = event.fields.get("report", "")
-            self._observer.failed(step, known.message)
+            self._observer.failed(step, known.message, event.fields["exit_code"] == InterruptedWork.exit_code)
 
     def on_line(self, text: str) -> None:
         """Take a line that a step has printed."""

@@ -12,13 +12,14 @@ from kubeyolo.catalogue import STEPS
 from kubeyolo.data.manifest import MANIFEST_NAME as DATASET_NAME
 from kubeyolo.errors import InputError
 from kubeyolo.events import RECORD_NAME, REPORT_NAME, StepRecord, parse_record
+from kubeyolo.index import STORE_NAME
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.reference import check_pinned, pin, split_reference
 from kubeyolo.storage.uri import join_uri, open_store, read_document, write_document
 from kubeyolo.whole import is_whole
 
-_OTHERS = {DATASET_NAME: "a data set", BUNDLE_NAME: "a bundle"}
+_OTHERS = {DATASET_NAME: "a data set", BUNDLE_NAME: "a bundle", STORE_NAME: "a store"}
 """What a folder holds by the name of its manifest."""
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kubeyolo.errors import KubeyoloError, WorkError
+from kubeyolo.errors import InputError, KubeyoloError, WorkError
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.uri import open_store
 
@@ -73,7 +73,7 @@ class Claim(BaseModel):
     @property
     def words(self) -> str:
         """The owner, in words."""
-        return f"process {self.process} on {self.host}"
+        return f"process {self.process} on {self.host}" if self.owner else "a process that is not known"
 
     def document(self) -> bytes:
         """Return the content of the object."""
@@ -106,9 +106,10 @@ def claimed(place: str, writer: str = "", say_seconds: float = SAY_SECONDS) -> I
         beats.join()
         # Whoever comes next takes it over in any case.
         with suppress(KubeyoloError):
+            store = open_store(place, hasty=True)
             held, _, etag = _held(store)
-            if held.owner == claim.owner:
-                store.replace_bytes(CLAIM_NAME, held.model_copy(update={"ended": True}).document(), etag)
+            if held.owner in ("", claim.owner):
+                store.replace_bytes(CLAIM_NAME, claim.model_copy(update={"ended": True}).document(), etag)
 
 
 def check_claim(store: Store, writer: str) -> None:
@@ -125,7 +126,8 @@ def check_claim(store: Store, writer: str) -> None:
         claim = _held(store)[0]
     except NotFound:
         return
-    if claim.writer != writer:
+    # A claim that cannot be read names no new owner; the present one writes it anew.
+    if claim.owner and claim.writer != writer:
         raise WorkError(
             f"{store.uri}: {claim.words} took over this output because no heartbeat arrived for {GONE_SECONDS:.0f} s; "
             "nothing more is written here; the same command waits for that process"
@@ -152,6 +154,11 @@ def _acquire(store: Store, claim: Claim, say_seconds: float) -> None:
         try:
             holder, data, etag = _held(store)
         except NotFound:
+            if asked - since > GONE_SECONDS:
+                raise InputError(
+                    f"{store.uri_of(CLAIM_NAME)}: can neither be read nor made; remove it, whatever it is"
+                ) from None
+            time.sleep(_POLL_SECONDS)
             continue
         now = time.monotonic()
         # A store that was away was so for the owner too, who could not raise the heartbeat.
@@ -176,8 +183,8 @@ def _held(store: Store) -> tuple[Claim, bytes, str]:
     try:
         return Claim.model_validate_json(data), data, etag
     except ValidationError:
-        # Of another version, or damaged: it has an owner that is not known, and no beat.
-        return Claim(owner="", writer="", process=0, host="a machine that is not known"), data, etag
+        # Of another version, or damaged: it has an owner that is not known, and no heartbeat.
+        return Claim(owner="", writer="", process=0, host=""), data, etag
 
 
 def _beat(place: str, claim: Claim, ended: threading.Event) -> None:
@@ -194,7 +201,7 @@ def _beat(place: str, claim: Claim, ended: threading.Event) -> None:
             except NotFound:
                 store.create_bytes(CLAIM_NAME, document)
                 continue
-            if held.owner != claim.owner:
+            if held.owner not in ("", claim.owner):
                 return
             store.replace_bytes(CLAIM_NAME, document, etag)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -14,6 +15,7 @@ from kubeyolo.launch.guard import die_with_parent
 from kubeyolo.memory import is_lack_of_memory
 from kubeyolo.output_streams import patient_streams, raw_stream, why_lost
 from kubeyolo.runtime import configure_mindspore
+from kubeyolo.stop_signals import install
 from kubeyolo.storage.file_errors import machine_error, system_error
 from kubeyolo.training.detector import train_detector
 from kubeyolo.training.distribution import Distribution, distribution_from_environment, is_scheduler, join
@@ -33,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     die_with_parent()
     distribution = distribution_from_environment()
     if is_scheduler():
+        # It stays until the others are gone: without it they fail in the step that they are told to finish.
+        install(signal.SIG_IGN)
         configure_mindspore("CPU", 1)
         join(distribution)
         return 0

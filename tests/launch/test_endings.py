@@ -141,6 +141,10 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_at_a_checkpoint(launch: Launch, number: signal.Signals) -> None:
     process = launch.start("train(2000)")
@@ -220,6 +224,37 @@ def test_a_process_that_aborts_for_lack_of_memory_is_known_by_its_words(launch: 
     launch.start("print(\"terminate called after throwing an instance of 'std::bad_alloc'\", flush=True); os.abort()")
     code, lines = launch.end()
     assert code == 1 and "killed by SIGABRT, for lack of memory); lower" in lines[-1]
+
+
+def test_processes_that_have_lost_rank_0_to_a_signal_do_not_hold_up_the_end(launch: Launch) -> None:
+    # As they wait for it in an exchange, or fail in one.
+    process = launch.start(
+        """
+        if rank == 1:
+            print("in an exchange", flush=True)
+            while not list(Path(os.environ["KUBEYOLO_OUTCOME"]).glob("rank-0.json")): time.sleep(0.01)
+            Path(os.environ["KUBEYOLO_OUTCOME"], "rank-1.json").write_text(
+                json.dumps({"rank": 1, "exit_code": 1, "message": "training failed: the meta server has exited"}))
+            time.sleep(60)
+        train(1000)
+        """,
+        processes=2,
+    )
+    launch.hear("iter 3")
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    code, lines = launch.end()
+    assert code == 130 and lines[-1].startswith("error: interrupted: told to stop at step")
+    assert len(launch.checkpoints()) == 1 and time.monotonic() - begun < 15
+
+
+def test_a_signal_reaches_processes_that_begin_after_it(launch: Launch) -> None:
+    process = launch.start("print('iter 0', flush=True); time.sleep(60)", processes=2)
+    # msrun is there, and has started nothing yet.
+    wait_until(lambda: children_of(process.pid) != [])
+    process.send_signal(signal.SIGTERM)
+    code, lines = launch.end()
+    assert code == 130 and "there is no checkpoint yet" in lines[-1]
 
 
 def test_a_crash_after_a_signal_is_not_called_an_interruption(launch: Launch) -> None:

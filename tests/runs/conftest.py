@@ -31,8 +31,8 @@ class Watched:
     def finished(self, step: str, seconds: float) -> None:
         self.said.append(f"finished {step}")
 
-    def failed(self, step: str, message: str) -> None:
-        self.said.append(f"failed {step}: {message}")
+    def failed(self, step: str, message: str, interrupted: bool = False) -> None:
+        self.said.append(f"{'interrupted' if interrupted else 'failed'} {step}: {message}")
 
 
 class FakeRuns:

@@ -156,7 +156,7 @@ def test_a_damaged_claim_is_one_without_a_beat(
     store.write_bytes(CLAIM_NAME, document)
     with claimed(store_uri):
         pass
-    assert "a machine that is not known ended" in capsys.readouterr().out
+    assert "a process that is not known ended" in capsys.readouterr().out
 
 
 def test_of_many_that_want_a_place_one_works_there_at_a_time(store_uri: str, store: Store) -> None:
@@ -251,3 +251,20 @@ def test_a_copy_has_no_claim(store: Store, store_uri: str, tmp_path: Path) -> No
     copy_tree(str(tmp_path / "copy"), f"{store_uri}/b")
     assert [stored.key for stored in open_store(str(tmp_path / "copy")).list()] == ["a"]
     assert store.exists(CLAIM_NAME) and not store.exists(f"b/{CLAIM_NAME}")
+
+
+def test_a_claim_that_is_damaged_stays_with_its_owner(store: Store, store_uri: str) -> None:
+    with claimed(store_uri) as claim:
+        store.write_bytes(CLAIM_NAME, b'{"x')
+        check_claim(store, claim.writer)
+        time.sleep(0.5)
+        assert json.loads(store.read_bytes(CLAIM_NAME))["owner"] == claim.owner
+
+
+def test_a_claim_that_can_neither_be_read_nor_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / CLAIM_NAME).symlink_to("nowhere")
+    with (
+        pytest.raises(InputError, match=f"{CLAIM_NAME}: can neither be read nor made; remove it"),
+        claimed(str(tmp_path)),
+    ):
+        pass

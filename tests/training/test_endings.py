@@ -95,3 +95,24 @@ def test_an_outcome_that_a_full_disk_does_not_take_does_not_undo_the_work(
     (tmp_path / "rank-0.part").unlink()
     assert worker._leave_outcome(Distribution(), 0, "")
     assert json.loads((tmp_path / "rank-0.json").read_text())["exit_code"] == 0
+
+
+SCHEDULER = """
+import time
+from kubeyolo.training import worker
+worker.configure_mindspore = lambda *_: None
+def join(distribution):
+    print("joined", flush=True)
+    time.sleep(1)
+worker.join = join
+raise SystemExit(worker.main(["spec"]))
+"""
+
+
+def test_the_scheduler_stays_until_the_processes_that_need_it_are_gone() -> None:
+    environment = {**os.environ, "MS_ROLE": "MS_SCHED"}
+    with subprocess.Popen([sys.executable, "-c", SCHEDULER], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"joined\n"
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            process.send_signal(number)
+        assert process.wait(20) == 0
