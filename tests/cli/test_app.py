@@ -218,7 +218,7 @@ def test_help_loads_nothing_heavy() -> None:
             ["--min-ap", "less than or"],
         ),
         ("pipeline gate --bundle b --data minio://d/x --store minio://s --min AP5=0.3", ["did you mean 'AP50'"]),
-        ("pipeline gate --bundle b --data minio://d/x --store minio://s --min AP50", ["such as AP50=0.8"]),
+        ("pipeline gate --bundle b --data minio://d/x --store minio://s --min AP50", ["such as --min AP50=0.8"]),
         ("pipeline gate --bundle b --data minio://d/x --store minio://s --max-drop 1", ["give --baseline"]),
         ("pipeline gate --bundle b --data d --store s --min-ap 0.5 --junit absent/x.xml", ["absent/x.xml: cannot be"]),
         (
