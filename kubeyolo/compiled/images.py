@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from kubeyolo.errors import InputError, split_pair, suggest
 IMAGE_NAMES = tuple(f"kubeyolo-{name}" for name in IMAGES)
 IMAGE_USER = 10001
 """The user, and group, that the images run as."""
-
-_FIXED = re.compile(r".+(@sha256:[0-9a-f]{64}|:[\w.-]+-[0-9a-f]{12})")
 
 
 def image_references(
@@ -50,8 +47,3 @@ def bind_image_file(pipeline: str, file: Path | None, pairs: Sequence[str] = (),
     """Return a compiled pipeline with the references of :func:`image_references` in place of names."""
     references = image_references(pipeline, file, pairs, complete=complete)
     return bind_images(pipeline, references) if references else pipeline
-
-
-def is_fixed(reference: str) -> bool:
-    """Tell whether a reference stands for one content: a digest, or a tag of ``make images`` with the image's id."""
-    return _FIXED.fullmatch(reference) is not None

@@ -180,14 +180,6 @@ def _add_initializer(graph: onnx.GraphProto, name: str, value: Any, kind: Any) -
     graph.initializer.append(numpy_helper.from_array(np.asarray(value, kind), name))
 
 
-def output_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int | str, ...]]:
-    """Return the shape of each output; a symbolic dimension is its name."""
-    return {
-        value.name: tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
-        for value in graph.output
-    }
-
-
 def check_graph(model: onnx.ModelProto, where: str) -> None:
     """Run ONNX's own checker with shape inference.
 

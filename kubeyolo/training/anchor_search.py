@@ -140,8 +140,8 @@ def _warnings(sides: Float64Array, every: int, facts: ModelFacts, image_size: in
     left_out = f" ({every - boxes} more are left out, too small or too long)" if every > boxes else ""
     if boxes < anchors:
         raise InputError(
-            f"there are {boxes} training boxes at train.image_size = {image_size}{left_out}, and {facts.name} has "
-            f"{anchors} anchors: too few to compute anchors from; keep the model's own"
+            f"{facts.name} has {anchors} anchors, and the training boxes at train.image_size = {image_size} number "
+            f"{boxes}{left_out}: too few to compute anchors from; keep the model's own"
         )
     sizes = len(np.unique(np.round(sides, 1), axis=0))
     if sizes < anchors:

@@ -80,11 +80,6 @@ def from_layout(name: str, facts: ModelFacts, layout: str) -> str | None:
     return ".".join([places[int(words[1])], *words[2:]])
 
 
-def from_yolov5(name: str, facts: ModelFacts) -> str | None:
-    """Translate a name of the YOLOv5 program; see :func:`from_layout`."""
-    return from_layout(name, facts, "yolov5")
-
-
 def to_layout(ours: str, facts: ModelFacts, layout: str) -> str:
     """Translate ``backbone.stage2.cv1.bn.gamma`` to ``model.2.cv1.bn.weight``: the reverse of :func:`from_layout`.
 

@@ -18,7 +18,7 @@ from kubeyolo.compiled.bind import (
     without_literals,
     without_retries,
 )
-from kubeyolo.compiled.images import IMAGE_NAMES, bind_image_file, image_references, is_fixed
+from kubeyolo.compiled.images import IMAGE_NAMES, bind_image_file, image_references
 from kubeyolo.compiled.read import fields_of, pipeline_names, pipeline_text, tasks_of
 from kubeyolo.config.text import read_text
 from kubeyolo.errors import InputError
@@ -138,11 +138,6 @@ def test_missing_and_unknown_images_are_named(tmp_path: Path) -> None:
         image_references(pipeline_text(), None, [f"kubeyolo-trian={DIGEST}"])
     with pytest.raises(InputError, match="--image 'kubeyolo-train': expected name=reference"):
         image_references(pipeline_text(), None, ["kubeyolo-train"])
-
-
-def test_a_reference_is_fixed_by_a_digest_or_by_the_id_in_its_tag() -> None:
-    assert is_fixed(DIGEST) and is_fixed("registry/kubeyolo-train:0.1.0-0123456789ab")
-    assert not is_fixed("registry/kubeyolo-train:0.1.0") and not is_fixed("kubeyolo-train")
 
 
 YAML_1_2_OR_GO = ("1e-3", "1E5", "0o17", "0b1", "0x1F", ".5", "1.", "+.inf", ".NaN", "y", "N")
