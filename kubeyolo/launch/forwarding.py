@@ -11,7 +11,7 @@ from types import FrameType
 from kubeyolo.stop_signals import StopOrder, announcing, handling
 
 STOPPING = (
-    "stopping after this step, with a checkpoint (the first step is compiled before, which may take minutes); "
+    "stopping after the present step, with a checkpoint (while the network is compiled, that may take minutes); "
     "Ctrl-C again ends it at once"
 )
 """What is said at once at the first signal: compiling holds the main thread of a process, which cannot answer."""

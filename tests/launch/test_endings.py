@@ -153,7 +153,7 @@ def test_a_signal_ends_it_at_a_checkpoint(launch: Launch, number: signal.Signals
     code, lines = launch.end()
     (step,) = launch.checkpoints()
     assert code == 130
-    assert [line for line in lines if line.startswith("stopping after this step")]
+    assert [line for line in lines if line.startswith("stopping after the present step")]
     assert lines[-1] == f"error: interrupted: told to stop at step {int(step[5:])}; the same command continues"
 
 
