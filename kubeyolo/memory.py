@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from kubeyolo.control_groups import group_folders, text_of
+from kubeyolo.exits import is_killed
 
 _LIKELY_CAUSE = "most likely for lack of memory"
 """Why a process is killed by SIGKILL which nobody has sent knowingly."""
@@ -64,6 +65,16 @@ def sigkill_cause(before: int, root: Path = Path("/")) -> str:
     counted, limit = killed_for_memory(before, root), memory_limit(root)
     limited = "" if limit is None else f"; the limit of the container or control group is {limit / 1e6:.0f} MB"
     return (counted or f", {_LIKELY_CAUSE}") + limited
+
+
+def death_cause(code: int, before: int) -> str:
+    """Return in words what the kernel says, or SIGKILL suggests, of the end of a process; empty where that is nothing.
+
+    Args:
+        code: Exit code of the process.
+        before: What ``memory_kills`` has counted before.
+    """
+    return sigkill_cause(before) if is_killed(code) else killed_for_memory(before)
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:

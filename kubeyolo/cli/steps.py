@@ -135,7 +135,7 @@ def train(
 
     config = load_config(model, config_file, sets_of(sets))
     settings = checked_settings(launcher, None, cluster, sets_of(cluster_sets))
-    launch = training_launcher(launcher, None, cluster, sets_of(cluster_sets))
+    launch = training_launcher(launcher, settings)
     output = output or training_output(store, config, _dataset_digest(dataset), _pinned(backbone), weights_source())
     options = {"--model": model, "--backbone": backbone, "--config": config_file, "--set": sets}
     options |= {"--launcher": "" if launcher == "local" else launcher}

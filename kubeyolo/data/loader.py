@@ -28,8 +28,8 @@ from kubeyolo.data.sampler import Sampler
 from kubeyolo.data.shared_memory import SharedMemory
 from kubeyolo.data.worker import SlotLayout, WorkerSetup, slot_arrays
 from kubeyolo.errors import InputError, KubeyoloError, WorkError, one_line
-from kubeyolo.exits import INSTALLED_CODE, UTF8_OUTPUT, ending, is_killed
-from kubeyolo.memory import killed_for_memory, memory_kills, sigkill_cause
+from kubeyolo.exits import INSTALLED_CODE, UTF8_OUTPUT, ending
+from kubeyolo.memory import death_cause, memory_kills
 
 logger = logging.getLogger(__name__)
 
@@ -352,7 +352,7 @@ class _Pool:
             code = worker.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             return WorkError(f"a worker of the loader (process {worker.process.pid}) closed its connection")
-        memory = (sigkill_cause if is_killed(code) else killed_for_memory)(self._memory_kills)
+        memory = death_cause(code, self._memory_kills)
         if memory:
             memory += f": lower data.cache_limit_mb or data.workers ({len(self._workers)})"
         last = worker.errors.last()

@@ -11,7 +11,7 @@ from typing import Any
 
 from kubeyolo import exits
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
-from kubeyolo.memory import is_lack_of_memory, killed_for_memory, sigkill_cause
+from kubeyolo.memory import death_cause, is_lack_of_memory, killed_for_memory
 from kubeyolo.storage.uri import open_store
 from kubeyolo.training.checkpoints import newest_step
 from kubeyolo.training.lack_of_memory import memory_remedy
@@ -93,17 +93,10 @@ def warn_of_lost_lines(folder: Path, show: Callable[[str], None]) -> None:
 
 def _crash(ended: Ended, spec: TrainingSpec, memory_kills: int) -> str:
     tail = " | ".join(line for line in ended.lines or () if line.strip())
-    how, remedy = exits.ending(ended.code), ""
-    if exits.is_killed(ended.code):
-        how += sigkill_cause(memory_kills)
-        remedy = memory_remedy(spec.config, spec.task)
-    elif is_lack_of_memory(tail):
-        how += f", for lack of memory{killed_for_memory(memory_kills)}"
-        remedy = memory_remedy(spec.config, spec.task)
-    else:
-        how += killed_for_memory(memory_kills)
-    parts = [f"a training process failed ({how})"]
-    parts += [remedy] if remedy else []
+    is_killed, lacked = exits.is_killed(ended.code), is_lack_of_memory(tail)
+    said = ", for lack of memory" if lacked and not is_killed else ""
+    parts = [f"a training process failed ({exits.ending(ended.code)}{said}{death_cause(ended.code, memory_kills)})"]
+    parts += [memory_remedy(spec.config, spec.task)] if is_killed or lacked else []
     parts += [f"it printed last: {tail or 'nothing'}"] if ended.lines is not None else []
     return "; ".join(parts)
 

@@ -17,7 +17,13 @@ LAUNCHERS = (LOCAL, VOLCANO)
 def checked_settings(
     name: str, values: Mapping[str, Any] | None = None, file: Path | None = None, sets: Sequence[str] = ()
 ) -> ClusterSettings:
-    """Return the settings of a launcher; the arguments are those of :func:`training_launcher`.
+    """Return the settings of a launcher.
+
+    Args:
+        name: ``local`` for this machine, ``volcano`` for a cluster.
+        values: Settings of the cluster by key, over those of their preset.
+        file: YAML file of such settings.
+        sets: ``key=value`` pairs over those of the file.
 
     Raises:
         InputError: Unknown launcher, or settings that are not allowed.
@@ -29,21 +35,17 @@ def checked_settings(
     return settings
 
 
-def training_launcher(
-    name: str, values: Mapping[str, Any] | None = None, file: Path | None = None, sets: Sequence[str] = ()
-) -> Callable[[TrainingSpec], None]:
+def training_launcher(name: str, settings: ClusterSettings) -> Callable[[TrainingSpec], None]:
     """Return what starts training processes and waits for them.
 
     Args:
-        name: ``local`` for this machine, ``volcano`` for a cluster.
-        values: Settings of the cluster by key, over those of their preset.
-        file: YAML file of such settings.
-        sets: ``key=value`` pairs over those of the file.
+        name: Of the launcher.
+        settings: Of the cluster, as :func:`checked_settings` returns them.
 
     Raises:
-        InputError: Unknown launcher, settings that are not allowed, or the package kubernetes is not installed.
+        InputError: Unknown launcher, or the package kubernetes is not installed.
     """
-    settings = checked_settings(name, values, file, sets)
+    _check(name)
     if name == LOCAL:
         from kubeyolo.launch.local import launch_training
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from kubeyolo.exits import INSTALLED_CODE, UTF8_OUTPUT, ending, is_killed
-from kubeyolo.memory import killed_for_memory, memory_kills, sigkill_cause
+from kubeyolo.exits import INSTALLED_CODE, UTF8_OUTPUT, ending
+from kubeyolo.memory import death_cause, memory_kills
 from kubeyolo.runs.interrupt import CONTINUES, Interruption, end_step_processes
 from kubeyolo.storage.cache import cache_root
 from kubeyolo.storage.workspace import temporary_folder
@@ -95,7 +95,7 @@ def _run(command: Sequence[str], variables: Mapping[str, str], end: StepEnd) -> 
         except BaseException:
             end_step_processes()
             raise
-    end.how = ending(code) + (sigkill_cause if is_killed(code) else killed_for_memory)(before)
+    end.how = ending(code) + death_cause(code, before)
     return code
 
 

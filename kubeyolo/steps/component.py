@@ -95,12 +95,12 @@ def train(
     *, settings: Struct, dataset: str, backbone: str, trained_detector: HandleArtifact, training_curves: FileArtifact
 ) -> tuple[str, str]:
     """Train the detector, from its newest checkpoint where there is one; return references of bundle and record."""
-    from kubeyolo.launch.launcher import training_launcher, training_writer
+    from kubeyolo.launch.launcher import checked_settings, training_launcher, training_writer
     from kubeyolo.steps import train as step
 
     with _step(step.STEP, settings) as (reporter, given):
         config = given.configuration()
-        launch = training_launcher(given.launcher, given.cluster)
+        launch = training_launcher(given.launcher, checked_settings(given.launcher, given.cluster))
         output = training_output(given.store, config, split_reference(dataset)[1], backbone, given.code)
         writer = training_writer(given.launcher, os.environ.get(RUN_ID, ""))
         begin = partial(reporter.write_to, output)

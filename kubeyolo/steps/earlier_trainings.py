@@ -107,15 +107,13 @@ def earlier_trainings(spec: TrainingSpec) -> list[EarlierTraining]:
     written: dict[str, float] = {}
     for stored in room.list():
         folder = stored.key.partition("/")[0]
-        if not is_named_after_training(room.uri_of(folder), model):
+        match, is_result = _CHECKPOINT.fullmatch(stored.key), stored.key == f"{folder}/{RESULT_NAME}"
+        if not (match or is_result) or not is_named_after_training(room.uri_of(folder), model):
             continue
-        match = _CHECKPOINT.fullmatch(stored.key)
         if match:
             newest[folder] = max(newest.get(folder, 0), int(match[2]))
-        elif stored.key == f"{folder}/{RESULT_NAME}":
-            finished.add(folder)
         else:
-            continue
+            finished.add(folder)
         written[folder] = max(written.get(folder, 0.0), _seconds(stored))
     if name in written:
         return []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -208,11 +209,16 @@ class Store(ABC):
             self.put_file(folder / name, join_key(prefix, name), on_bytes)
 
         large, small = _split_by_size(names, self._large_size(), lambda name: (folder / name).stat().st_size)
-        for name in large:
-            put(name)
-        for_each(put, small, self.threads)
-        if last is not None:
-            put(last)
+        with self._undone_on_failure(prefix, names if last is None else [*names, last]):
+            for name in large:
+                put(name)
+            for_each(put, small, self.threads)
+            if last is not None:
+                put(last)
+
+    def _undone_on_failure(self, prefix: str, names: Sequence[str]) -> AbstractContextManager[None]:
+        """Remove the files that a block has added below ``prefix``, when it fails; by default they stay."""
+        return nullcontext()
 
     def _large_size(self) -> int | None:
         """Size in bytes from which one file is moved by several threads; such files go one after another."""

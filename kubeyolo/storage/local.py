@@ -6,8 +6,8 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -126,19 +126,12 @@ class LocalStore(Store):
         with file_errors(target, size), appearing(target) as part:
             return copy_with_sha256(path, part, on_bytes)
 
-    def put_tree(
-        self,
-        folder: Path,
-        prefix: str,
-        last: str | None = None,
-        on_bytes: OnBytes | None = None,
-        left_out: Collection[str] = (),
-    ) -> None:
-        """Store every file below ``folder``; where that fails, the files that were not there before are removed."""
+    @contextmanager
+    def _undone_on_failure(self, prefix: str, names: Sequence[str]) -> Iterator[None]:
         top = self.local_path(prefix)
-        new = [name for name in files_below(folder) if not (top / name).exists()]
+        new = [name for name in names if not (top / name).exists()]
         try:
-            super().put_tree(folder, prefix, last, on_bytes, left_out)
+            yield
         except BaseException:
             self._remove_files(top, new)
             raise

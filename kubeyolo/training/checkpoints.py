@@ -144,8 +144,7 @@ def newest_checkpoint(store: Store, warn: Warn) -> TrainingState | None:
 
 def newest_step(store: Store) -> int | None:
     """Return the step of the newest checkpoint that is complete; None when there is none. Its content is not read."""
-    keys = {stored.key for stored in store.list(FOLDER)}
-    return max((step for step in _steps(store) if f"{checkpoint_key(step)}/{MANIFEST_NAME}" in keys), default=None)
+    return max(_steps(store, MANIFEST_NAME), default=None)
 
 
 def newest_manifest(store: Store) -> CheckpointManifest | None:
@@ -214,17 +213,16 @@ def _checked(store: Store, key: str, name: str, file: CheckpointFile) -> bytes:
     return data
 
 
-def _steps(store: Store) -> set[int]:
-    matches = (_NAME.match(stored.key.split("/")[1]) for stored in store.list(FOLDER) if stored.key.count("/") >= 2)
+def _steps(store: Store, name: str = "") -> set[int]:
+    """Return the steps with a folder in the store, or those whose folder has a file of this name."""
+    parts = (stored.key.split("/", 2) for stored in store.list(FOLDER) if stored.key.count("/") >= 2)
+    matches = (_NAME.match(folder) for _, folder, rest in parts if not name or rest == name)
     return {int(match[1]) for match in matches if match}
 
 
 def _remove_old(store: Store, newest: int, keep: int) -> None:
     """Remove complete checkpoints beyond ``keep``, and what is left of interrupted ones before the newest."""
-    keys = {stored.key for stored in store.list(FOLDER)}
-    complete = sorted(
-        step for step in _steps(store) if f"{checkpoint_key(step)}/{MANIFEST_NAME}" in keys and step <= newest
-    )
+    complete = sorted(step for step in _steps(store, MANIFEST_NAME) if step <= newest)
     kept = set(complete[-keep:])
     for step in _steps(store):
         if step < newest and step not in kept:

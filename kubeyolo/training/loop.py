@@ -132,7 +132,7 @@ class TrainingLoop:
         """First step and seconds of each stretch of training until now."""
         return self._journal.sessions
 
-    def restore(self, state: TrainingState) -> None:
+    def _restore(self, state: TrainingState) -> None:
         """Continue from a checkpoint, history and all."""
         self._engine.restore(state)
         self._losses.restore(state.pending)
@@ -148,7 +148,7 @@ class TrainingLoop:
             WorkError: Another process has taken the output over.
         """
         if state is not None:
-            self.restore(state)
+            self._restore(state)
             self._show(f"resuming at step {state.step} of {self._settings.total_steps}")
         with self._bar or nullcontext():
             if self._bar:

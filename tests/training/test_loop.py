@@ -101,8 +101,7 @@ def test_a_resumed_loop_sees_the_same_batches_and_writes_the_same_history(tmp_pa
     assert state is not None and state.step == 6 and len(state.pending) == 2
     second = CountingEngine()
     loop = loop_on(tmp_path / "b", second, [], checkpoint_interval=6)
-    loop.restore(state)
-    loop.run()
+    loop.run(state)
     assert second.seen == whole.seen[6:]
     histories = [TrainingHistory.from_bytes((tmp_path / name / "history.jsonl").read_bytes()) for name in "ab"]
     assert [(row.step, row.loss) for row in histories[0].rows] == [(row.step, row.loss) for row in histories[1].rows]
