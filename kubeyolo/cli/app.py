@@ -27,7 +27,7 @@ from kubeyolo.cli import (
     streams,
     weights,
 )
-from kubeyolo.stop_signals import RaisingHandler, install
+from kubeyolo.stop_signals import RaisingHandler, install, stop_signals
 from kubeyolo.storage.cache import expand_homes, settle_folders
 
 _WITH_HOME = re.compile(r"(--?[a-z][a-z-]*=|-[a-z])?(~.*)", re.IGNORECASE | re.DOTALL)
@@ -110,8 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     code = errors.exit_code_of(work, given, stop.order)
     if stop.order.given:
         # The interpreter, which takes a moment to end, would put back what kills it.
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        for number in stop_signals():
+            if number != signal.SIGINT:
+                signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 
