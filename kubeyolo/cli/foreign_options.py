@@ -94,11 +94,11 @@ def remedy_for_pairs(command: str, arguments: Sequence[str], options: Container[
     ]
     if command not in (*_STEP_OF, *_WHOLE, "predict"):
         return ""
-    remedies = dict.fromkeys(remedy for pair in pairs if (remedy := _remedy_for_pair(pair, command, options)))
-    typed = [
-        remedy.removeprefix("; use ") for remedy in remedies if remedy.startswith("; use --") and ";" not in remedy[1:]
-    ]
-    others = [remedy for remedy in remedies if remedy.removeprefix("; use ") not in typed]
+    found = dict.fromkeys(_remedy_for_pair(pair, command, options) for pair in pairs)
+    # Options alone are typed in one go.
+    options_alone = [each for each in found if each.startswith("; use --") and ";" not in each[1:]]
+    typed = [each.removeprefix("; use ") for each in options_alone]
+    others = [each for each in found if each not in options_alone]
     return (f"; use {' '.join(typed)}" if typed else "") + "".join(others)
 
 

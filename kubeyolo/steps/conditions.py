@@ -63,12 +63,19 @@ def finished_under(output: str, step: str, conditions: dict[str, Any]) -> Finish
 
 def _refuse(place: str, step: str, key: str, saved: dict[str, Any], now: dict[str, Any]) -> None:
     was, is_now = (_shown(key, values.get(key)) for values in (saved, now))
-    back = f"set it back ({pair_option(key, saved[key])}) to get that result" if "." in key and key in saved else ""
-    back = f"set it back (--runtime {saved[key]}) to get that result" if key == "runtime" and key in saved else back
+    option = _typed(key, saved[key]) if key in saved else ""
+    back = f"set it back ({option}) to get that result, or " if option else ""
     raise InputError(
         f"{place}: holds the result of {step} with {key} = {was}, now it is {is_now}; "
-        f"{back}{', or ' if back else ''}choose another output with --output"
+        f"{back}choose another output with --output"
     )
+
+
+def _typed(key: str, value: Any) -> str:
+    """Return the option that gives a condition a value; empty for a digest, which is not typed."""
+    if key == "runtime":
+        return f"--runtime {value}"
+    return pair_option(key, value) if "." in key else ""
 
 
 def _shown(key: str, value: Any) -> str:
