@@ -16,24 +16,25 @@ BASE_IMAGE ?=
 DEVICE ?= cpu
 BUILD_FLAGS ?=
 ONLY ?=
-# One file per worker at a time, and one thread per worker: tests share what a file has built, and cores are few.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+# Each worker runs one file at a time, with one thread: the tests of a file share what it has built, and cores are few.
+# tests/conftest.py sets the order: the longest files first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system tools demo test test-all test-cluster test-images ci lint types format manifests-check bench pipelines images lock clean
 
-help: ## List the targets.
+help: ## List all targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "kubeyolo needs Python 3.11; $(PYTHON) is another: make PYTHON=/path/to/python3.11 ..."; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "kubeyolo needs Python 3.11; $(PYTHON) is another version: make PYTHON=/path/to/python3.11 ..."; exit 2; }
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-setup: $(READY) ## Make the virtual environment with the locked dependencies.
+setup: $(READY) ## Create the virtual environment with the locked dependencies.
 
-system: ## Install the browser of the report tests (Debian, as root); elsewhere say what is missing.
+system: ## Install Chromium for the report tests (on Debian, as root); elsewhere say that it is missing.
 	@if command -v chromium >/dev/null || [ -n "$$CHROMIUM_BIN" ]; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
@@ -53,22 +54,22 @@ tools: ## Build the servers that tests start: MinIO and a Kubernetes API server 
 	  done; \
 	else echo "no Kubernetes API server and no Go to build one: the tests that need it are skipped; set KUBEYOLO_KUBERNETES_BIN"; fi
 
-demo: $(READY) ## Run the whole pipeline here: on generated sample data, or on DATA=dir (STORE=uri).
+demo: $(READY) ## Run the whole pipeline on this machine: on generated sample data, or on DATA=dir (STORE=uri).
 	$(BIN)/kubeyolo run --config examples/demo.yaml --store "$(STORE)" $(if $(DATA),--data "$(DATA)",--sample)
 
-test: $(READY) system tools ## Run all tests but the large models.
+test: $(READY) system tools ## Run all tests except those of the large models.
 	$(PYTEST) -m "not large"
 
-test-all: $(READY) system tools ## Run all tests, the large models too.
+test-all: $(READY) system tools ## Run all tests, including those of the large models.
 	$(PYTEST)
 
-test-cluster: $(READY) tools ## Run the tests of a cluster on the one that KUBECONFIG and KUBEYOLO_KFP_HOST name.
+test-cluster: $(READY) tools ## Run tests/cluster on the cluster that KUBECONFIG and KUBEYOLO_KFP_HOST name.
 	$(BIN)/python -m pytest tests/cluster
 
-test-images: $(READY) ## Run the tests of the images that `make images` has built: ENGINE=docker|podman.
+test-images: $(READY) ## Test the images that `make images` has built: ENGINE=docker|podman.
 	ENGINE=$(ENGINE) $(BIN)/python -m pytest tests/images
 
-lint: $(READY) ## Check style and who imports whom.
+lint: $(READY) ## Check style, imports between rooms, and that compiled pipelines and made tables are up to date.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -82,7 +83,7 @@ types: $(READY) ## Check types.
 format: $(READY) ## Format the code.
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-ci: lint types test ## What CI runs.
+ci: lint types test ## Run what CI runs.
 
 manifests-check: $(READY) tools ## Apply the manifests to a real API server; check rights and levels.
 	$(BIN)/python -m pytest tests/manifests -q
@@ -91,17 +92,17 @@ bench: $(READY) ## Measure training and loading speed.
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.loader
 
-pipelines: $(READY) ## Compile the pipelines to kubeyolo/compiled.
+pipelines: $(READY) ## Compile the pipelines to kubeyolo/compiled, and write the made tables of docs and READMEs.
 	$(BIN)/python -m pipelines.compile
 
-images: ## Build the images of the steps: ENGINE=docker|podman BASE_IMAGE=… DEVICE=cpu|ascend ONLY=…; push them to REGISTRY=….
+images: ## Build the images of the steps: ENGINE=docker|podman BASE_IMAGE=… DEVICE=cpu|ascend ONLY=…; REGISTRY=… pushes them.
 	$(PYTHON) docker/build.py --engine $(ENGINE) --registry "$(REGISTRY)" --base-image "$(BASE_IMAGE)" --device $(DEVICE) --flags="$(BUILD_FLAGS)" $(ONLY)
 
-lock: ## Write constraints.txt anew from pyproject.toml.
+lock: ## Write constraints.txt from pyproject.toml again, with the newest versions.
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet -U pip
 	build/lock/bin/pip install --quiet 'mindspore==2.7.0' -e '.[dev]'
 	{ echo "# The versions that are tested together; made by \`make lock\`."; build/lock/bin/pip freeze --exclude-editable; } > constraints.txt
 
-clean: ## Remove runs, the folder store and caches of tools; the environment stays.
+clean: ## Remove the folders runs, store and build, and caches of tools; keep the environment.
 	rm -rf runs store build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,9 +1,10 @@
-"""Time and memory of reading COCO annotations, against pycocotools, each in a process of its own.
+"""Time and memory of reading COCO annotations, compared with pycocotools, each in its own process.
 
     python -m benchmarks.annotations [--images 118287] [--boxes 860001] [--repeat 3] [--file instances.json]
 
-Without a file one of the size of COCO's instances_train2017.json is made (about 490 MB, segmentations included). Ours
-reads, checks and sorts; pycocotools reads and indexes. Printed are medians, and ours as a ratio of pycocotools'.
+Without a file it generates annotations of the size of COCO's instances_train2017.json (about 490 MB with
+segmentations). kubeyolo reads, checks and sorts; pycocotools reads and indexes. The output has the medians of both, and
+the ratios of kubeyolo to pycocotools.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ print(seconds, (peak - before) / 1024, len(coco.imgs), len(coco.anns))
 
 
 def main() -> None:
-    """Make the file, measure both in turn, and print the medians and the ratios."""
+    """Generate the file, measure both in turn, and print the medians and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=118_287)
     parser.add_argument("--boxes", type=int, default=860_001)
@@ -83,7 +84,7 @@ def _measure(program: str, path: Path) -> tuple[float, float]:
 
 
 def _write(path: Path, images: int, boxes: int) -> Path:
-    """Write annotations in the form of COCO's: boxes with two decimals, and polygons of some twenty points."""
+    """Write annotations like those of COCO: boxes with two decimals, and polygons of about twenty points."""
     rng = np.random.default_rng(0)
     with path.open("w") as file:
         file.write('{"info": {}, "licenses": [], "images": [')

@@ -1,8 +1,8 @@
-"""How far off is the estimate of a run: ``python benchmarks/estimate.py --model yolov5n-r7 --size 256``.
+"""Compare the estimate of a run with measurements: ``python -m benchmarks.estimate --model yolov5n-r7 --size 256``.
 
-Runs the steps of the pipeline on a generated data set, each as the command of its own that a user would type, and
-prints seconds and peak memory next to what :mod:`kubeyolo.estimate` says. Load of other programs counts as slowness
-of this one: the column "busy" is processor seconds over (seconds x cores), and is low when others took the cores.
+It runs the steps of the pipeline on a generated data set, each by its command, and prints seconds and peak memory next
+to the estimates of :mod:`kubeyolo.estimate`. The load of other programs makes the steps slower: the column "busy" is
+processor seconds over (seconds x cores), and is low if other programs used the cores.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import Config
 from kubeyolo.data.sample import CLASSES
 from kubeyolo.estimate import estimate_run
-from kubeyolo.models.registry import model_facts
-from kubeyolo.processors import usable_processors
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.resources import usable_processors
 
 PROGRAM = "import sys; from kubeyolo.cli.app import main; sys.exit(main())"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one command took: seconds, processor seconds, bytes of its largest process, and its record."""
+    """The cost of a command: seconds, processor seconds, bytes of its largest process; and its record."""
 
     seconds: float
     busy_seconds: float
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--pretrain-steps", type=int, default=20)
-    parser.add_argument("--train-only", action="store_true", help="leave the other steps out")
+    parser.add_argument("--train-only", action="store_true", help="run only the step train")
     options = parser.parse_args()
     sets = [f"train.image_size={options.size}", f"train.per_batch_size={options.batch}"]
     sets += [f"train.max_epoch={options.epochs}", f"train.processes={options.processes}", "train.log_interval=2"]
@@ -66,14 +66,14 @@ def main() -> int:
 
 
 def stored_sample(folder: Path, store: Path, images: dict[str, int]) -> tuple[str, int]:
-    """Generate and store a data set; return its URI and its bytes."""
+    """Generate and store a data set; return its URI and its size in bytes."""
     run("sample", str(folder), "--train", str(images["train"]), "--val", str(images["val"]), as_json=False)
     dataset = run("validate", str(folder), "--store", str(store)).record["outputs"]["dataset"]
     return dataset, sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
 
 
 def measure(dataset: str, store: Path, model: str, sets: list[str], train_only: bool) -> dict[str, Measured]:
-    """Run the steps one after the other and return what each took."""
+    """Run the steps one after the other and return the measurements of each."""
     settings = ["--store", str(store), *(word for value in sets for word in ("--set", value))]
     steps: dict[str, Measured] = {}
     backbone: list[str] = []
@@ -91,14 +91,14 @@ def measure(dataset: str, store: Path, model: str, sets: list[str], train_only: 
 
 
 def run(*words: str, as_json: bool = True) -> Measured:
-    """Run one command; the memory is that of its largest process, which for training is a training process."""
+    """Run a command; the memory is that of its largest process, which for a training is a training process."""
     before = time.perf_counter()
     command = [sys.executable, "-c", PROGRAM, *words, *(["--json"] if as_json else [])]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         assert process.stdout is not None
         output = process.stdout.read()
-        # Unlike wait() it tells what the command and the processes that it started have used.
+        # Unlike wait() it returns the resources of the command and of the processes that it started.
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         errors.seek(0)
@@ -121,15 +121,13 @@ def compare(
     measured: dict[str, Measured],
     stored: int,
 ) -> None:
-    """Print what was measured next to what is estimated."""
+    """Print the measurements next to the estimates."""
     estimate = estimate_run(
         model_facts(config.model),
         config,
         images,
         data_bytes=data_bytes,
         classes=len(CLASSES),
-        processes=config.train.processes,
-        device="CPU",
         cores=cores,
     )
     print("\n".join(estimate.words()))

@@ -1,9 +1,9 @@
-"""Time the loader: milliseconds of processor and of clock per batch, with and without cache and workers.
+"""Time the loader: milliseconds of processor and clock for a batch, with and without cache and workers.
 
-    python benchmarks/loader.py DATASET_FOLDER [--image-size 320] [--batch 8] [--workers 0,1,2] [--epochs 4]
+    python -m benchmarks.loader [DATASET_FOLDER] [--image-size 320] [--batch 8] [--workers 0,1,2] [--epochs 4]
 
-The folder is in COCO layout; without one, noise images of 640 x 480 pixels are used. The first epoch, which fills the
-cache and starts the workers, is not counted.
+The folder is a data set in COCO layout; the default is noise images of 640 x 480 pixels. The first epoch, which fills
+the cache and starts the workers, is not counted.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import cv2
 import numpy as np
 
 from kubeyolo.config.schema import AugmentConfig, DataConfig
-from kubeyolo.data.dataset import Split, open_dataset
+from kubeyolo.data.dataset import Split
 from kubeyolo.data.loader import Loader
 from kubeyolo.data.shards import write_dataset
+from kubeyolo.storage.place import Place
 
 
 def noise_folder(folder: Path, images: int = 128, boxes: int = 13) -> Path:
@@ -44,7 +45,7 @@ def noise_folder(folder: Path, images: int = 128, boxes: int = 13) -> Path:
 
 
 def measure(source: Split, workers: int, cache: bool, size: int, batch: int, epochs: int) -> tuple[float, float]:
-    """Return the median clock and processor milliseconds of a batch; the latter only without workers."""
+    """Return the median clock and processor milliseconds of a batch; processor time is NaN with workers."""
     clock, processor = [], []
     data = DataConfig(workers=workers, cache=cache)
     with Loader(source, data, AugmentConfig(), size, batch, seed=0) as loader:
@@ -69,8 +70,7 @@ def main() -> None:
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as name:
         folder = options.folder or noise_folder(Path(name) / "noise")
-        _, uri = write_dataset(folder, f"{name}/store")
-        compare(open_dataset(uri).split("train"), options)
+        compare(write_dataset(folder, Place.of(f"{name}/store")).split("train"), options)
 
 
 def compare(source: Split, options: argparse.Namespace) -> None:

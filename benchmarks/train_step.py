@@ -1,12 +1,12 @@
-"""How fast is training, how much of it is the network: ``python benchmarks/train_step.py``.
+"""Measure the speed of training, and the share of the network in it: ``python -m benchmarks.train_step``.
 
-Three numbers, measured in turns in one process, medians over the turns:
+It measures a and b in turns in one process, and prints medians over the turns:
 
 a. the whole training program: loader with mosaic and worker processes, loss, optimizer, average, log;
 b. the same network and optimizer with a trivial loss, the sum of the outputs, on one fixed batch, without an average;
-c. a in images per second over b: what everything but the network leaves of the speed.
+c. images per second of a divided by those of b: the speed that remains of the bare network.
 
-And the share of a step that is spent inside oneDNN, from its verbose log in a process of its own.
+It also prints the share of a step that is spent inside oneDNN, from its verbose log in a separate process.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from typing import Any
 
 from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import Config
-from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.loader import Loader
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.data.shards import write_dataset
-from kubeyolo.models.registry import build_model, model_facts
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.models.registry import build_model
 from kubeyolo.runtime import configure_mindspore
+from kubeyolo.storage.place import Place
 from kubeyolo.training.distribution import threads_for
 
 BOUND = 0.88
@@ -71,7 +72,7 @@ def measure(config: Config, steps: int, rounds: int) -> float:
             times["b"].append(bound.turn(steps))
     batch = config.train.per_batch_size
     a, b = statistics.median(times["a"]), statistics.median(times["b"])
-    # Of neighbours in time, so that a machine that is slow for a while does not count against one of the two.
+    # Ratios of adjacent turns, so that a temporary slowdown of the machine affects both.
     ratios = [bound / program for program, bound in zip(times["a"], times["b"], strict=True)]
     ratio = statistics.median(ratios)
     print(
@@ -79,27 +80,27 @@ def measure(config: Config, steps: int, rounds: int) -> float:
     )
     print(f"a  training program          {a * 1e3:8.1f} ms a step  {batch / a:6.2f} images/s")
     print(f"b  network and trivial loss  {b * 1e3:8.1f} ms a step  {batch / b:6.2f} images/s")
-    print(f"c  a over b                  {ratio:8.3f}  ({min(ratios):.3f} to {max(ratios):.3f}; wanted: {BOUND})")
+    print(f"c  a over b                  {ratio:8.3f}  ({min(ratios):.3f} to {max(ratios):.3f}; --check: {BOUND})")
     return ratio
 
 
 class Turns:
-    """Something that trains, a few steps at a time."""
+    """A training that runs a few steps at a time."""
 
     def __init__(self, engine: Any, batches: Iterator[Any], resources: list[Any], log_interval: int = 20) -> None:
         self._engine, self._batches, self._resources = engine, batches, resources
         self._log_interval = log_interval
 
     def turn(self, steps: int) -> float:
-        """Train some steps, until the last one's loss is there, and return the seconds of one."""
-        begun = time.perf_counter()
+        """Train some steps, wait for the loss of the last step, and return the seconds of one step."""
+        start = time.perf_counter()
         for _ in range(steps):
             batch = next(self._batches)
             losses = self._engine.train(batch.images, batch.labels)
             if self._engine.step % self._log_interval == 0:
                 print(f"iter[{self._engine.step}], loss:{losses.asnumpy()[0]:.4f}", file=sys.stderr)
         losses.asnumpy()
-        return (time.perf_counter() - begun) / steps
+        return (time.perf_counter() - start) / steps
 
     def __enter__(self) -> Turns:
         return self
@@ -110,11 +111,10 @@ class Turns:
 
 
 def training(config: Config) -> Turns:
-    """Return the training program, as the worker runs it."""
+    """Return the whole training program, as a training process runs it."""
     folder = tempfile.TemporaryDirectory(prefix="kubeyolo-bench-")
     source = generate_sample_dataset(Path(folder.name) / "source", train=64, val=1)
-    _, uri = write_dataset(source, str(Path(folder.name) / "store"))
-    dataset, train = open_dataset(uri), config.train
+    dataset, train = write_dataset(source, Place.of(Path(folder.name) / "store")), config.train
     loader = Loader(
         dataset.split("train"), config.data, config.augment, train.image_size, train.per_batch_size, train.seed
     )
@@ -128,7 +128,7 @@ def training(config: Config) -> Turns:
 
 
 def trivial(config: Config) -> Turns:
-    """Return the same network and optimizer with the sum of the outputs as loss, on one batch."""
+    """Return the same network and optimizer with the sum of the outputs as loss, on one fixed batch."""
     import numpy as np
     from mindspore import Tensor, nn, ops
 
@@ -155,7 +155,7 @@ def build_engine(config: Config, loss: Any, num_classes: int, steps_per_epoch: i
 
 
 def verbose_run(config: Config, steps: int) -> int:
-    """Train a few steps and print the seconds of one, without the first, which compiles."""
+    """Train a few steps and print the seconds of one step, without the first step, which compiles."""
     with training(config) as program:
         program.turn(1)
         print("steps begin", flush=True)
@@ -164,7 +164,7 @@ def verbose_run(config: Config, steps: int) -> int:
 
 
 def measure_onednn(options: argparse.Namespace) -> None:
-    """Print the share of oneDNN, from a process with its log switched on."""
+    """Print the share of oneDNN in a step, measured in a process with its verbose log."""
     command = [sys.executable, __file__, "--verbose-run", "--model", options.model, "--size", str(options.size)]
     command += ["--batch", str(options.batch), "--steps", str(options.steps), "--workers", str(options.workers)]
     environment = os.environ | {"ONEDNN_VERBOSE": "1", "DNNL_VERBOSE": "1", "PYTHONUNBUFFERED": "1"}
@@ -173,7 +173,7 @@ def measure_onednn(options: argparse.Namespace) -> None:
     spent = sum(float(match[1]) for match in map(EXEC.match, lines) if match) / 1e3
     step = next(float(line.split()[1]) for line in lines if line.startswith("seconds "))
     share = spent / options.steps / step
-    print(f"oneDNN                       {share:8.1%}  of {step * 1e3:.1f} ms a step, its log switched on")
+    print(f"oneDNN                       {share:8.1%}  of {step * 1e3:.1f} ms a step, with its verbose log")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Compare the validation of images with their mere decoding: images per second, and the ratio of the two.
+"""Compare the validation of images with only decoding them: images per second, and the ratio of both.
 
-    python benchmarks/validation.py [FOLDER] [--images 2000] [--rounds 3] [--quality 92] [--threads 2]
+    python -m benchmarks.validation [FOLDER] [--images 2000] [--rounds 3] [--quality 92] [--threads 2]
 
-The images are cuts of 640 x 480 pixels out of the JPEG files below the folder, compressed again; without one, noise.
-Decoding is that of OpenCV in one thread, times the number of threads. Validation reads the files, takes their sha256,
-reads their headers, decodes them, and looks for damage and for all else that it tells; with and without the
-fingerprints that find near copies. The medians of several rounds are printed, which take turns. On a machine that
-does other work too the time of the processor tells more than that of the clock.
+The images are crops of 640 x 480 pixels from the JPEG files below the folder, compressed again; the default is noise.
+Decoding is the speed of OpenCV in one thread, times the number of threads. Validation reads the files, computes their
+sha256, reads their headers, decodes them, and looks for findings; with and without the hashes that find near copies.
+The rounds alternate, and their medians are printed. On a machine with other load, processor time is more reliable than
+clock time.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kubeyolo.data.checks import look_at_images
-from kubeyolo.processors import usable_processors
+from kubeyolo.data.checks import check_images
+from kubeyolo.resources import usable_processors
 
 WIDTH, HEIGHT = 640, 480
 
@@ -36,7 +36,7 @@ def noise(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def cuts(folder: Path | None, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
-    """Yield images of 640 x 480 pixels without end."""
+    """Yield images of 640 x 480 pixels endlessly."""
     paths = sorted(folder.rglob("*.jpg")) if folder else []
     while True:
         for path in paths or [None]:
@@ -60,7 +60,7 @@ def write_images(target: Path, folder: Path | None, count: int, quality: int) ->
 
 
 def decode_all(paths: list[Path]) -> tuple[float, float]:
-    """Return seconds of clock and of processor for an image decoded in one thread; reading files is not counted."""
+    """Return clock and processor seconds for decoding an image in one thread, without reading its file."""
     seconds = spent = 0.0
     for path in paths:
         data = np.frombuffer(path.read_bytes(), np.uint8)
@@ -72,7 +72,7 @@ def decode_all(paths: list[Path]) -> tuple[float, float]:
 
 
 def decode_in_threads(paths: list[Path], threads: int) -> tuple[float, float]:
-    """Return seconds of clock and of processor for an image decoded in threads, reading files included."""
+    """Return clock and processor seconds for reading and decoding an image in several threads."""
     started, before = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(lambda path: cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), 1) is None, paths):
@@ -81,9 +81,9 @@ def decode_in_threads(paths: list[Path], threads: int) -> tuple[float, float]:
 
 
 def validate_all(paths: list[Path], threads: int, compare: bool) -> tuple[float, float]:
-    """Return seconds of clock and of processor for an image validated."""
+    """Return clock and processor seconds for validating an image."""
     started, before = time.perf_counter(), time.process_time()
-    looked = look_at_images(paths, [(WIDTH, HEIGHT)] * len(paths), threads=threads, compare=compare)
+    looked = check_images(paths, [(WIDTH, HEIGHT)] * len(paths), threads=threads, compare=compare)
     assert not any(image.fault or image.notes for image in looked)
     return (time.perf_counter() - started) / len(paths), (time.process_time() - before) / len(paths)
 
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def compare(seconds: NDArray[np.float64], threads: int) -> None:
-    """Print the medians (4, 2) by clock and by processor: decoding alone and in threads, validation of two kinds."""
+    """Print the medians (4, 2) of clock and processor seconds: decoding in one and more threads, both validations."""
     rate = threads / seconds[0, 0]
     print("                                images/s  of decoding  processor ms  of decoding")
     print(f"decoding, one thread x {threads}        {rate:8.0f}               {seconds[0, 1] * 1e3:12.2f}")

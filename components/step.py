@@ -1,4 +1,4 @@
-"""Components made of functions and of what the catalogue says of their step."""
+"""Makes components from functions and from the catalogue's entry of their step."""
 
 from __future__ import annotations
 

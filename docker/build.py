@@ -1,8 +1,8 @@
 """Build the images of the steps, push them where a registry is given, and write their references to a file.
 
-``make images`` calls it. The file is what ``kubeyolo pipeline show --images FILE`` binds into a compiled pipeline: each
-reference stands for one content, so that Kubeflow's cache, which goes by the reference, is right. A pushed image is
-referred to by its digest, one that stays on this machine by a tag with its id.
+``make images`` calls it. ``kubeyolo pipeline show --images FILE`` binds the references of the file into a compiled
+pipeline. Each reference stands for one content, since it is part of the key of Kubeflow's cache: the digest of a pushed
+image, or for an image that stays on this machine a tag with its id.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ ENGINES = ("docker", "podman")
 REFERENCES = Path("build/images.yaml")
 
 IMAGES: tuple[str, ...] = runpy.run_path(str(ROOT / "kubeyolo" / "catalogue.py"))["IMAGES"]
-"""Names of the images, from the catalogue of the steps; the target of the build has the name of the image."""
+"""Names of the images, from the catalogue of the steps; each is also the name of its build target."""
 
-# What the images are made of: the revision in their labels is the last one that changed any of it.
+# The files that images are made from: the revision in their labels is the last commit that changed one of them.
 _CONTENT = ("docker", "kubeyolo", "pyproject.toml", "constraints.txt", ".dockerignore", "LICENSE", "README.md")
 
-# What a build needs of the configuration of pip. Certificates are passed as a file of their own.
+# The settings of pip that a build needs. Certificates are passed as a separate file.
 _PIP_KEYS = frozenset(
     {"index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout", "retries"}
 )
@@ -41,7 +41,7 @@ _PIP_LINE = re.compile(r"(?P<section>[^.=]+)\.(?P<key>[\w-]+)='(?P<value>.*)'")
 
 @dataclass(frozen=True)
 class Built:
-    """An image that was built: its name, its reference and the bytes it takes unpacked."""
+    """A built image: its name, its reference and its unpacked size in bytes."""
 
     name: str
     reference: str
@@ -54,8 +54,8 @@ class Builder:
 
     Attributes:
         engine: docker or podman.
-        registry: Host and path before the names, empty for images that stay here.
-        base_image: Image with Python 3.11 to build on; empty takes the one of the Dockerfiles.
+        registry: Host and path before the names, empty for images that stay on this machine.
+        base_image: Image with Python 3.11 to build on; empty for the default of the Dockerfiles.
         device: cpu or ascend.
         flags: More flags for every build, such as ``--network=host``.
     """
@@ -68,7 +68,7 @@ class Builder:
 
     def repository(self, name: str) -> str:
         """Return the name of an image without tag or digest."""
-        # Podman gives images without a host this one; Docker takes it for the name of a registry.
+        # Podman names images without a host this way; Docker would take localhost for a registry.
         prefix = self.registry.rstrip("/") or ("localhost" if self.engine == "podman" else "")
         return f"{prefix}/kubeyolo-{name}".lstrip("/")
 
@@ -162,7 +162,7 @@ def version() -> str:
 
 
 def revision() -> str:
-    """Return the commit that last changed what the images are made of, with ``-dirty`` when the tree differs."""
+    """Return the last commit that changed the content of the images, with ``-dirty`` for uncommitted changes."""
     log = ["git", "-C", str(ROOT), "log", "-1", "--format=%H", "--", *_CONTENT]
     status = ["git", "-C", str(ROOT), "status", "--porcelain", "--", *_CONTENT]
     try:
@@ -180,7 +180,7 @@ def table(images: Sequence[Built]) -> str:
 
 
 def write_references(file: Path, images: Sequence[Built], made: str) -> None:
-    """Write the references by name; those of images that were not built now stay in the file."""
+    """Write the references by name; references of images that were not built now stay in the file."""
     known = {}
     if file.is_file():
         known = dict(re.findall(r"^(kubeyolo-[\w-]+): (\S+)$", file.read_text(encoding="utf-8"), re.MULTILINE))
@@ -203,11 +203,11 @@ def _output(command: Sequence[str]) -> str:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="IMAGE", help=f"images to build: {', '.join(IMAGES)}; all without")
+    parser.add_argument("names", nargs="*", metavar="IMAGE", help=f"images to build: {', '.join(IMAGES)}; default: all")
     parser.add_argument("--engine", choices=ENGINES, default="docker")
-    parser.add_argument("--registry", default="", help="host and path before the names; the images are pushed there")
-    parser.add_argument("--no-push", action="store_true", help="build under the registry's name and push nothing")
-    parser.add_argument("--base-image", default="", help="image with Python 3.11; the Dockerfiles name a slim one")
+    parser.add_argument("--registry", default="", help="host and path before the names, to push the images to")
+    parser.add_argument("--no-push", action="store_true", help="use the names of the registry, but do not push")
+    parser.add_argument("--base-image", default="", help="image with Python 3.11; default: the one in the Dockerfiles")
     parser.add_argument("--device", choices=("cpu", "ascend"), default="cpu")
     parser.add_argument("--flags", default="", help="more flags for every build, such as '--network=host'")
     parser.add_argument("--output", type=Path, default=ROOT / REFERENCES, help="file for the references")
@@ -216,12 +216,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if unknown:
         parser.error(f"unknown image {unknown[0]!r}; there are {', '.join(IMAGES)}")
     if not shutil.which(given.engine):
-        parser.error(f"{given.engine} is not installed; ENGINE=docker or ENGINE=podman")
+        parser.error(f"{given.engine} is not installed; install it, or choose ENGINE=docker or ENGINE=podman")
     return given
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build, push and write down; return the exit code."""
+    """Build the images, push them, write their references; return the exit code."""
     given = parse(arguments)
     builder = Builder(given.engine, given.registry, given.base_image, given.device, tuple(given.flags.split()))
     tag, commit = version(), revision()

@@ -1,5 +1,5 @@
-# evaluate and evaluate_current, in two targets: evaluate has MindSpore for a trained network, evaluate-onnx is for ONNX
-# bundles alone.
+# evaluate and evaluate_current, in two targets: evaluate has MindSpore for trained networks; evaluate-onnx evaluates
+# ONNX and int8 networks only.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS source

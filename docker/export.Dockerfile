@@ -1,4 +1,4 @@
-# export_model. DEVICE=ascend, on an Ascend BASE_IMAGE, can write AIR.
+# export_model. DEVICE=ascend with an Ascend BASE_IMAGE can write AIR.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS dependencies

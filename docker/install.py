@@ -1,7 +1,7 @@
-"""What the build stages of the images run: dependencies of one extra, then the library, each into its own folder.
+"""The build stages of the images: install the dependencies of one extra, then the library, each in its own folder.
 
-It needs the Python of the base image and its pip, no compiler. An index, its credentials and certificates come from
-/etc/pip.conf and CERTIFICATES, which the builder mounts: neither is in a layer.
+It needs Python and pip of the base image, and no compiler. The package index, its credentials and certificates come
+from /etc/pip.conf and CERTIFICATES, which the builder mounts, so they are not in a layer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ENVIRONMENT = Path("/opt/kubeyolo")
 LIBRARY = Path("/opt/library")
 CERTIFICATES = Path("/run/secrets/certificates.pem")
 
-# Parts of the MindSpore wheel for devices that the image is not for, in lib/plugin.
+# Files in lib/plugin of the MindSpore wheel for other devices than that of the image.
 _OTHER_DEVICES = {
     "cpu": ("gpu*", "ascend*", "libmindspore_gpu*", "libmindspore_ascend*", "libmindspore_ops_ascend*"),
     "ascend": ("gpu*", "libmindspore_gpu*"),
@@ -26,10 +26,10 @@ _OTHER_DEVICES = {
 
 
 def requirements(project: Path, extra: str) -> list[str]:
-    """Return what the project needs with one of its extras.
+    """Return the requirements of the project with one of its extras.
 
     Raises:
-        SystemExit: It has no such extra.
+        SystemExit: The project does not have this extra.
     """
     table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
     extras = table["optional-dependencies"]
@@ -39,7 +39,7 @@ def requirements(project: Path, extra: str) -> list[str]:
 
 
 def install_dependencies(source: Path, extra: str, device: str) -> None:
-    """Make the environment with the locked dependencies of an extra, for one kind of device."""
+    """Create the environment with the locked dependencies of an extra, for one kind of device."""
     _run(sys.executable, "-m", "venv", "--without-pip", str(ENVIRONMENT))
     wanted = requirements(source / "pyproject.toml", extra)
     _pip("install", "--constraint", str(source / "constraints.txt"), *wanted)
@@ -50,7 +50,7 @@ def install_dependencies(source: Path, extra: str, device: str) -> None:
 
 
 def install_library(source: Path) -> None:
-    """Build the wheel and install it, without its dependencies, into a folder that is laid over the environment."""
+    """Build the wheel and install it without dependencies in a folder that is later copied over the environment."""
     wheels = source / "wheels"
     _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(source))
     (wheel,) = wheels.glob("kubeyolo-*.whl")
@@ -60,28 +60,28 @@ def install_library(source: Path) -> None:
 
 
 def remove_other_devices(site: Path, device: str) -> None:
-    """Remove MindSpore's plugins for devices other than the one of the image; there may be no MindSpore at all."""
+    """Remove MindSpore's plugins for other devices, if MindSpore is installed."""
     for pattern in _OTHER_DEVICES[device]:
         for path in (site / "mindspore" / "lib" / "plugin").glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def remove_tests(site: Path) -> None:
-    """Remove the tests that packages bring along; no package imports its own."""
+    """Remove the tests in packages; no package imports its own tests."""
     for path in sorted(site.rglob("tests")):
         if path.is_dir():
             shutil.rmtree(path)
 
 
 def _pip(*arguments: str) -> None:
-    # The environment has no pip of its own: that of the base image works on it from outside.
+    # The environment has no pip: the pip of the base image installs into it.
     pip = [sys.executable, "-m", "pip", "--python", str(ENVIRONMENT / "bin" / "python"), "--no-cache-dir"]
     command = [*pip, "--disable-pip-version-check", *arguments]
     _run(*command, *(["--no-compile"] if arguments[0] == "install" else []))
 
 
 def _compile(site: Path) -> None:
-    """Write bytecode that goes by no time stamp, since copying layers may change those; bad files do not matter."""
+    """Write bytecode without time stamps, which copying layers may change; ignore files that do not compile."""
     command = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(site)]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
 

@@ -1,4 +1,4 @@
-# pretrain_backbone and train. DEVICE=ascend keeps what the cards need; give it an Ascend BASE_IMAGE. msrun calls ip.
+# pretrain_backbone and train. DEVICE=ascend keeps the plugin for Ascend and needs an Ascend BASE_IMAGE. msrun calls ip.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS dependencies

@@ -9,11 +9,11 @@ __version__ = "0.1.0"
 
 
 def _leave_present_folder() -> None:
-    """Take away the folder that ``python -m kubeyolo.…`` puts before the standard library.
+    """Remove the current folder from ``sys.path``, where ``python -m kubeyolo.…`` puts it before the standard library.
 
-    A random.py there would be imported by everything.
+    A file random.py there would replace the module of the standard library.
     """
-    # The first argument is "-m" while the module is looked for, and never later.
+    # The first argument is "-m" only while Python looks for the module.
     if sys.flags.safe_path or sys.argv[:1] != ["-m"]:
         return
     if not any(option == "-m" and name.startswith("kubeyolo.") for option, name in itertools.pairwise(sys.orig_argv)):
@@ -25,9 +25,9 @@ def _leave_present_folder() -> None:
 
 _leave_present_folder()
 
-# MindSpore's generated code works with protobuf's Python implementation alone, and protobuf chooses one when it is
-# first imported, which may be by kfp or onnx. Child processes inherit the choice.
+# MindSpore's generated code needs protobuf's Python implementation. Protobuf chooses an implementation at its first
+# import, which may be in kfp or onnx. Child processes inherit the choice.
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
-# onnxruntime keeps an id of the machine in the home folder, and warns in every process where there is none.
+# onnxruntime keeps an id of the machine in the home folder; without a home folder it warns in every process.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,14 +1,49 @@
-"""Types of arrays by what they hold; docstrings give the shapes."""
+"""Types of numpy arrays, and refusing arrays with infinite values or NaN."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kubeyolo.errors import InputError
+
+AnyArray = NDArray[Any]
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 Int64Array = NDArray[np.int64]
+Int32Array = NDArray[np.int32]
 BoolArray = NDArray[np.bool_]
 
 Pixels = NDArray[np.uint8]
 """An image (height, width, 3), or one channel of it (height, width)."""
+
+
+def not_finite(arrays: Iterable[tuple[str, AnyArray]]) -> Iterator[tuple[str, int, int]]:
+    """Yield arrays with values that are not finite: name, number of these values, and number of all values."""
+    for name, values in arrays:
+        finite = np.isfinite(values)
+        if not finite.all():
+            yield name, int(np.count_nonzero(~finite)), values.size
+
+
+def check_finite(uri: str, arrays: Iterable[tuple[str, AnyArray]]) -> None:
+    """Refuse a bundle with weights that are not finite.
+
+    Args:
+        uri: URI of the bundle.
+        arrays: Names and arrays of its weights, checked one after another.
+
+    Raises:
+        InputError: A value is not finite; the message has the first such array and the counts.
+    """
+    bad = list(not_finite(arrays))
+    if bad:
+        (name, count, size), others = bad[0], len(bad) - 1
+        more = "" if not others else f", and {others} more {'array is' if others == 1 else 'arrays are'} like it"
+        raise InputError(
+            f"{uri}: its weights cannot be used: {count} of the {size} values of {name!r} are infinite or no "
+            f"numbers{more}; train with a lower learning rate, or import the weights of an earlier checkpoint"
+        )

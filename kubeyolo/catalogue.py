@@ -51,7 +51,7 @@ class Step:
         inputs: Values that it takes from other steps, with what they are; ``settings`` come from ``configure``.
         outputs: Values that it hands on.
         artifacts: What it leaves in Kubeflow.
-        has_job: Whether it may run in a job of its own under Volcano.
+        has_job: Whether a launcher starts its processes, which may be in a job of their own under Volcano.
         cached: Whether Kubeflow may take its result from the cache.
         cards: Values on its card of the run's page: words, and the dotted path in the metrics of the record.
         networks: Networks whose COCO numbers it measures: label, and the path of the numbers in the metrics.
@@ -136,6 +136,7 @@ _ALL = (
             "record": _RECORD,
         },
         artifacts=(Artifact("backbone_curves", "HTML", "Loss and accuracy of the pretraining."),),
+        has_job=True,
         cards={"steps": "steps", "accuracy, held out": "accuracy"},
     ),
     Step(
@@ -258,7 +259,8 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "model": "Name of the detector.",
         "weights": "Weights of a detector to start from; not possible yet, leave it empty.",
         "start_from": "What a retraining starts from; not possible yet, leave it empty.",
-        "launcher": "Where training runs: local, in the pod of its step; volcano, in pods of its own.",
+        "launcher": "Where training and pretraining run: local, in the pod of their step; volcano, in pods of their "
+        "own.",
         "cluster": "Preset of the cluster for the launcher volcano, such as cpu, or its settings as JSON; empty for "
         "the defaults.",
         "version": "Version to publish under; empty makes one from the content.",

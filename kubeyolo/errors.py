@@ -1,13 +1,13 @@
-"""The few errors of kubeyolo, and the exit codes they stand for."""
+"""The error classes of kubeyolo with their exit codes, and parts of their messages."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 _MOST = 6
-"""Names that are suggested at most."""
+"""Most names that are suggested."""
 
 
 class KubeyoloError(Exception):
@@ -19,11 +19,9 @@ class KubeyoloError(Exception):
 class WorkError(KubeyoloError):
     """The input was good, the work failed: a gate, a crash of a worker, a broken peer."""
 
-    exit_code = 1
-
 
 class InterruptedWork(WorkError):
-    """The work was told to stop, and has left what the same command continues from."""
+    """The work was interrupted; the same command continues it."""
 
     exit_code = 130
 
@@ -34,9 +32,9 @@ class InputError(KubeyoloError):
     exit_code = 2
 
 
-def one_line(said: object, longest: int | None = None) -> str:
-    """Return what somebody else has said in one line, cut to this many characters where they are given."""
-    return " ".join(str(said).split())[:longest]
+def one_line(text: object, longest: int | None = None) -> str:
+    """Return a text of another program as one line, cut to ``longest`` characters."""
+    return " ".join(str(text).split())[:longest]
 
 
 class _Validation(Protocol):
@@ -44,7 +42,7 @@ class _Validation(Protocol):
 
 
 class Problem(NamedTuple):
-    """What is wrong with a document: the dotted key, the value there, pydantic's kind of the error, and the reason."""
+    """A fault of a document: the dotted key, its value, pydantic's name for the kind of error, and the reason."""
 
     key: str
     value: Any
@@ -66,16 +64,16 @@ def first_problem(error: _Validation) -> str:
 
 
 def split_pair(pair: str, option: str, example: str, form: str = "key=value") -> tuple[str, str]:
-    """Return the key, without spaces around it, and the text of a ``key=value`` argument.
+    """Return the key, without spaces around it, and the value of a ``key=value`` argument.
 
     Args:
         pair: The argument.
-        option: The option it was given to.
-        example: An argument that is right.
-        form: What is expected, in the words of the option's help.
+        option: The option of the argument.
+        example: A valid argument.
+        form: The expected form, as in the help of the option.
 
     Raises:
-        InputError: It has no ``=`` or no key.
+        InputError: The argument has no ``=`` or no key.
     """
     key, equals, text = pair.partition("=")
     if not equals or not key.strip():
@@ -83,8 +81,25 @@ def split_pair(pair: str, option: str, example: str, form: str = "key=value") ->
     return key.strip(), text
 
 
+def check_known(kind: str, name: object, known: Collection[str], origin: str = "") -> None:
+    """Refuse a name that is not among the known names.
+
+    Args:
+        kind: What the name stands for, such as "model".
+        name: The name.
+        known: All names that are allowed.
+        origin: Where the name comes from, for the error.
+
+    Raises:
+        InputError: The name is not known; the message suggests the nearest known name.
+    """
+    if name not in known:
+        where = f" (from {origin})" if origin else ""
+        raise InputError(f"unknown {kind} {name!r}{where}{suggest(str(name), known)}")
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest known name, else the known names."""
+    """Return ``"; did you mean 'x'?"`` for the nearest known name, or a list of all known names."""
     names = sorted(known)
     longer = [other for other in names if name and other.startswith(name)]
     if longer:

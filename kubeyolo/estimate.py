@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kubeyolo.config.schema import Config
+from kubeyolo.formats import about_duration, about_size, counted
 from kubeyolo.models.facts import ModelFacts
 
 Device = Literal["CPU", "GPU", "Ascend"]
@@ -88,16 +89,16 @@ class RunEstimate:
     @property
     def span(self) -> str:
         """Between which times all steps together lie, in words."""
-        return f"{_duration(self.total / self.factor)} to {_duration(self.total * self.factor)}"
+        return f"{about_duration(self.total / self.factor)} to {about_duration(self.total * self.factor)}"
 
     def words(self) -> tuple[str, ...]:
         """Return the estimate as plain lines, with no more digits than it is good for."""
-        steps = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in self.seconds.items() if seconds)
-        memory, loader = size_words(self.memory), size_words(self.loader_memory)
+        steps = ", ".join(f"{name} {about_duration(seconds)}" for name, seconds in self.seconds.items() if seconds)
+        memory, loader = about_size(self.memory), about_size(self.loader_memory)
         return (
             f"about {self.span} on {self.hardware} with no other load: {steps}",
             f"about {memory} of memory per training process, and {loader} for its data workers",
-            f"about {size_words(self.disk)} in the store",
+            f"about {about_size(self.disk)} in the store",
             *self.caveats,
         )
 
@@ -109,27 +110,23 @@ def estimate_run(
     *,
     data_bytes: int | None = None,
     classes: int = 80,
-    processes: int | None = None,
-    device: Device | None = None,
     cores: int | None = None,
     nodes: int = 1,
 ) -> RunEstimate:
     """Estimate a run of all steps before anything is started.
 
     Args:
-        facts: Of the model; its multiply-adds are scaled with the area of the images.
-        config: Of the run.
+        facts: Facts of the model; its multiply-adds are scaled with the area of the images.
+        config: The configuration.
         images: Number of images by split; a split that is missing counts :data:`UNKNOWN_IMAGES`.
         data_bytes: Size of the stored data set; None leaves it out.
         classes: Number of classes.
-        processes: Training processes, one for each card of an accelerator; by default those of the configuration.
-        device: Device that trains; by default that of the configuration.
         cores: Cores of one machine, shared by its training processes; None assumes one for each.
         nodes: Machines that the training processes are spread over.
     """
     known = images or {}
     names = dict.fromkeys(("train", "val", config.evaluate.split))
-    processes, device = processes or config.train.processes, device or config.train.device_target
+    processes, device = config.train.processes, config.train.device_target
     run = _Run(
         facts=facts,
         config=config,
@@ -153,7 +150,7 @@ def estimate_run(
         loader_memory=run.loader_memory(),
         disk=(data_bytes or 0) + run.store_bytes(),
         factor=FACTOR[device],
-        hardware=_count(run.cores * nodes, "core") if device == "CPU" else _count(processes, f"{device} card"),
+        hardware=counted(run.cores * nodes, "core") if device == "CPU" else counted(processes, f"{device} card"),
         caveats=tuple(line for line, applies in caveats.items() if applies),
     )
 
@@ -164,21 +161,24 @@ def detector_memory(facts: ModelFacts, config: Config, images: int, classes: int
     The memory of an accelerator's card is not counted.
 
     Args:
-        facts: Of the model.
-        config: Of the training.
+        facts: Facts of the model.
+        config: The configuration.
         images: Number of training images.
         classes: Number of classes.
     """
-    device = config.train.device_target
-    run = _Run(facts=facts, config=config, images={"train": images}, processes=1, device=device, cores=1, nodes=1)
-    return round(run.detector_memory(classes) if device == "CPU" else PROCESS_BYTES) + run.loader_memory()
+    run = _one_process(facts, config, images)
+    return round(run.detector_peak(classes) if run.device == "CPU" else PROCESS_BYTES) + run.loader_memory()
 
 
 def backbone_memory(facts: ModelFacts, config: Config) -> int:
     """Return the peak bytes that a process which pretrains a backbone takes, without its crops; see above."""
+    run = _one_process(facts, config)
+    return round(run.backbone_peak() if run.device == "CPU" else PROCESS_BYTES)
+
+
+def _one_process(facts: ModelFacts, config: Config, images: int = 0) -> _Run:
     device = config.train.device_target
-    run = _Run(facts=facts, config=config, images={}, processes=1, device=device, cores=1, nodes=1)
-    return round(run.backbone_memory() if device == "CPU" else PROCESS_BYTES)
+    return _Run(facts=facts, config=config, images={"train": images}, processes=1, device=device, cores=1, nodes=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,17 +272,17 @@ class _Run:
 
         Activations grow with width, multiply-adds with its square.
         """
-        detector, backbone = self.detector_memory(classes), self.backbone_memory()
+        detector, backbone = self.detector_peak(classes), self.backbone_peak()
         return max(detector, backbone) if self.config.pretrain.enabled else detector
 
-    def detector_memory(self, classes: int) -> int:
+    def detector_peak(self, classes: int) -> int:
         facts, train = self.facts, self.config.train
         # About ten float32 values of the loss for each one of the head.
         head = sum(40 * facts.anchors_per_level * (5 + classes) / stride**2 for stride in facts.strides)
         pixels = train.per_batch_size * train.image_size**2
         return round(PROCESS_BYTES + PARAMETER_BYTES * facts.parameters + (self._activations() + head) * pixels)
 
-    def backbone_memory(self) -> int:
+    def backbone_peak(self) -> int:
         pretrain = self.config.pretrain
         parameters = BACKBONE_SHARE * PARAMETER_BYTES * self.facts.parameters
         pixels = pretrain.per_batch_size * pretrain.image_size**2
@@ -308,28 +308,3 @@ class _Run:
         exported = (1 + len(config.export.formats)) * weights
         # One byte more for each parameter in int8; publishing stores the bundle again.
         return round(pretrained + trained + exported + 2 * (exported + weights / 4))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _duration(seconds: float) -> str:
-    for limit, unit, name in ((90, 1, "s"), (90 * 60, 60, "min"), (36 * 3600, 3600, "h")):
-        if seconds < limit:
-            return f"{_rounded(seconds / unit)} {name}"
-    return f"{_rounded(seconds / 86400)} days"
-
-
-def size_words(count: float) -> str:
-    """Return a number of bytes in MB or GB, with two digits."""
-    if count < 1e9:
-        return f"{_rounded(count / 1e6)} MB"
-    return f"{count / 1e9:.1f} GB" if count < 9.95e9 else f"{_rounded(count / 1e9)} GB"
-
-
-def _rounded(value: float) -> int:
-    """Return a whole number of at least 1: up to 10 any, up to 100 a multiple of 5, above with two digits."""
-    if value < 10:
-        return max(1, round(value))
-    return round(value / 5) * 5 if value < 100 else int(float(f"{value:.2g}"))

@@ -1,4 +1,4 @@
-"""What a step tells those who watch it: events between its output lines while it works, a record when it has ended."""
+"""What a step reports: events between the lines of its output while it works, a record when it has ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REPORT_NAME = "report.html"
 FAILURE_NAME = "failure.json"
 
 RUN_PID = "KUBEYOLO_RUN_PID"
-"""Environment variable with the process id of the run that a step belongs to; the step ends when that one has died."""
+"""Environment variable with the process id of the run of a step; the step ends when this process has died."""
 
 EventKind = Literal["started", "finished", "failed"]
 
@@ -40,7 +40,7 @@ class StepRecord(BaseModel):
 
 
 def parse_record(document: bytes, uri: str) -> StepRecord:
-    """Return the record that a document holds; ``uri`` is its place, for the error.
+    """Return the record in a document; ``uri`` names the document in the error.
 
     Raises:
         InputError: It is not the record of a step.
@@ -71,13 +71,13 @@ class Event:
 
 
 class RunObserver(Protocol):
-    """Shows a run while it goes on."""
+    """Shows a run while it works."""
 
     def started(self, step: str) -> None:
         """A step has started."""
 
     def cached(self, step: str) -> None:
-        """A step has not been run, since its result is known."""
+        """A step was not run, since its result is in the cache."""
 
     def line(self, step: str, text: str) -> None:
         """A step has printed a line."""
@@ -86,7 +86,7 @@ class RunObserver(Protocol):
         """A step has ended well."""
 
     def failed(self, step: str, message: str, interrupted: bool = False) -> None:
-        """A step has failed, or was interrupted as it was told to end."""
+        """A step has failed, or was interrupted."""
 
 
 def parse_event(line: str) -> Event | None:

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: to name what was given in place of weights, of an image or of text."""
+"""The kind of a file by its first bytes, for errors about files that are not weights, images or text; suffixes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _SVG = re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!DOCTYPE svg[^>]*>\s
 
 
 def kind_of(data: bytes) -> str | None:
-    """Return what a file is, with its article, or None when it is not known.
+    """Return the kind of a file, with its article, or None if it is not known.
 
     Args:
         data: The first 1024 bytes of the file, or more.
@@ -94,8 +94,8 @@ def kind_of(data: bytes) -> str | None:
     return next((name for start, name in _HEADS if text.startswith(start)), None) or _network(head)
 
 
-def stands_in(data: bytes) -> str | None:
-    """Return what a file of text stands in for another file as: a pointer, or a web page; None where it does not.
+def placeholder_kind(data: bytes) -> str | None:
+    """Return the kind of a text file that took the place of another file: a pointer or a web page; else None.
 
     Args:
         data: The first 1024 bytes of the file, or more.
@@ -105,7 +105,7 @@ def stands_in(data: bytes) -> str | None:
 
 
 def _network(head: bytes) -> str | None:
-    """Return what network in the form of a runtime a file holds, or None."""
+    """Return the kind of an exported network, or None."""
     if head[4:8] == b"TFL3":
         return "a TensorFlow Lite network"
     if head[4:5] == b"{" and b'"author": "Ultralytics"' in head:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from kubeyolo.errors import InputError
 from kubeyolo.events import StepRecord, parse_record
 from kubeyolo.storage.base import NotFound
-from kubeyolo.storage.uri import join_uri, open_store, read_document, write_document
+from kubeyolo.storage.place import Place
 
 RESULT = "result.json"
 """Name of the index of a run's results: a copy of the record of its last step."""
@@ -24,17 +24,17 @@ STORE_NAME = "store.json"
 """Name of the document with the id of a store."""
 
 
-def store_id(store: str, create: bool = False) -> str:
+def store_id(store: Place, create: bool = False) -> str:
     """Return the id of a store, or an empty text if it has none. A store that is emptied or recreated gets a new id.
 
     It is part of the settings of every step, so that results that were deleted with their store are never taken from a
     cache.
 
     Args:
-        store: URI of the store.
+        store: The store.
         create: Whether to create the id where there is none.
     """
-    opened = open_store(store)
+    opened = store.store
     if create and not opened.exists(STORE_NAME):
         opened.create_bytes(STORE_NAME, json.dumps({"id": uuid.uuid4().hex}).encode())
     try:
@@ -45,39 +45,39 @@ def store_id(store: str, create: bool = False) -> str:
         raise InputError(f"{opened.uri_of(STORE_NAME)}: not the id of a store; remove it") from error
 
 
-def run_output(store: str, run: str, *names: str) -> str:
-    """Return the URI of something that belongs to a run: its plan, or the index of its results."""
-    return join_uri(store, "runs", run, *names)
+def run_output(store: Place, run: str, name: str) -> Place:
+    """Return the place of a file or folder of a run: its plan, or the index of its results."""
+    return store / "runs" / run / name
 
 
-def write_note(store: str, run_id: str, note: Mapping[str, str]) -> None:
-    """Note what the run with this id of Kubeflow's is: its name, and where the index of its results will be."""
-    write_document(_note(store, run_id), (json.dumps(dict(note), indent=1) + "\n").encode())
+def write_note(store: Place, run_id: str, note: Mapping[str, str]) -> None:
+    """Note facts of the run that has this id on Kubeflow: its name, and the URI of the index of its results."""
+    _note(store, run_id).write((json.dumps(dict(note), indent=1) + "\n").encode())
 
 
-def read_note(store: str, run_id: str) -> dict[str, str]:
+def read_note(store: Place, run_id: str) -> dict[str, str]:
     """Return the note of a run.
 
     Raises:
-        NotFound: There is none: its first step has not come that far.
+        NotFound: There is none: the first step of the run has not written it yet.
         InputError: It is not a note.
     """
-    uri = _note(store, run_id)
+    place = _note(store, run_id)
     try:
-        return {str(key): str(value) for key, value in json.loads(read_document(uri)).items()}
+        return {str(key): str(value) for key, value in json.loads(place.read()).items()}
     except (ValueError, AttributeError) as error:
-        raise InputError(f"{uri}: not the note of a run ({error})") from error
+        raise InputError(f"{place}: not the note of a run ({error})") from error
 
 
-def read_index(uri: str) -> StepRecord:
+def read_index(place: Place) -> StepRecord:
     """Return the record that an index holds.
 
     Raises:
         NotFound: There is none.
         InputError: It is not a record.
     """
-    return parse_record(read_document(uri), uri)
+    return parse_record(place.read(), place.uri)
 
 
-def _note(store: str, run_id: str) -> str:
+def _note(store: Place, run_id: str) -> Place:
     return run_output(store, "ids", f"{run_id}.json")

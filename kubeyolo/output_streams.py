@@ -1,4 +1,4 @@
-"""Streams for standard output and standard error whose errors have a name, and of which work need not die."""
+"""Standard output and standard error as streams that name themselves in errors, and may drop output instead."""
 
 from __future__ import annotations
 
@@ -7,57 +7,59 @@ import io
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+Show = Callable[[str], None]
+"""Shows a line."""
+
 OUTPUT, ERRORS = "standard output", "standard error"
-"""What an error of writing has in place of the name of a file."""
+"""Names of the streams in errors."""
 
 
 class OutputStream(io.FileIO):
-    """A standard stream whose errors have its name.
+    """A standard stream that names itself in its errors.
 
-    A stream that is ``patient`` takes what cannot be written, which is lost: the work that writes goes on. Where room
-    comes back on a full disk, later lines are written again.
+    A ``patient`` stream drops output that cannot be written, so that the work continues. Once a full disk has room
+    again, later lines are written.
 
     Attributes:
-        patient: Whether it is.
-        lost: Why something was lost first; None while nothing is.
+        patient: Whether output that cannot be written is dropped.
+        lost: The first error for which output was dropped; None if there was no such error.
     """
 
-    def __init__(self, descriptor: int, words: str, patient: bool = False) -> None:
+    def __init__(self, descriptor: int, name: str, patient: bool = False) -> None:
         super().__init__(descriptor, "w", closefd=False)
-        self._words = words
+        self._label = name
         self.patient = patient
         self.lost: OSError | None = None
 
     def write(self, data: Any, /) -> int:
-        """Write all, some or, where a patient stream cannot, nothing of the data; return how much is done with.
+        """Write all or some of the data; return how many bytes are written, or dropped by a patient stream.
 
         Raises:
-            OSError: It cannot be written, and the stream is not patient.
+            OSError: The data cannot be written, and the stream is not patient.
         """
         try:
             while (count := super().write(data)) is None:
-                # Another program has made the terminal or the pipe, which it shares, non-blocking.
+                # Another program that shares the terminal or the pipe has made it non-blocking.
                 select.select([], [self.fileno()], [])
             return count
         except OSError as error:
             if not self.patient:
-                raise OSError(error.errno, error.strerror, self._words) from None
+                raise OSError(error.errno, error.strerror, self._label) from None
             if self.lost is None:
                 self.lost = error
-                self._tell(error)
+                if self._label != ERRORS:
+                    lost = "the work continues, and output that is not printed is lost"
+                    print(f"warning: {self._label}: {why_lost(error)}; {lost}", file=sys.stderr, flush=True)
             return len(data)
 
-    def _tell(self, error: OSError) -> None:
-        if self._words != ERRORS:
-            print(
-                f"warning: {self._words}: {why_lost(error)}; the work goes on, and what is not printed is lost",
-                file=sys.stderr,
-                flush=True,
-            )
+
+def print_line(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
 
 
 def why_lost(error: OSError) -> str:
@@ -70,37 +72,37 @@ def why_lost(error: OSError) -> str:
 
 
 def text_stream(
-    descriptor: int, words: str, present: TextIO | None, errors: str | None = None, patient: bool = False
+    descriptor: int, name: str, present: TextIO | None, errors: str | None = None, patient: bool = False
 ) -> TextIO:
-    """Return a stream of text in place of the present one, with the encoding that it has.
+    """Return a text stream that replaces the present one and has its encoding.
 
     Args:
         descriptor: 1 or 2.
-        words: ``OUTPUT`` or ``ERRORS``.
-        present: The present stream; None where it is closed.
-        errors: How characters are written that the encoding does not have; as the present one does by default.
-        patient: Whether what cannot be written is lost, in place of an error.
+        name: ``OUTPUT`` or ``ERRORS``.
+        present: The present stream; None if it is closed.
+        errors: How to write characters that the encoding lacks; as the present stream does by default.
+        patient: Whether to drop output that cannot be written instead of raising an error.
     """
     if present is not None:
         present.flush()
     encoding = getattr(present, "encoding", None) or "utf-8"
     errors = errors or getattr(present, "errors", None) or "backslashreplace"
     at_once = descriptor == 2 or os.isatty(descriptor) or bool(getattr(present, "write_through", False))
-    raw = io.BufferedWriter(OutputStream(descriptor, words, patient))
+    raw = io.BufferedWriter(OutputStream(descriptor, name, patient))
     return io.TextIOWrapper(raw, encoding=encoding, errors=errors, line_buffering=at_once, write_through=at_once)
 
 
 def raw_stream(stream: TextIO | None) -> OutputStream | None:
-    """Return the stream of this module below a stream of text; None where there is none."""
+    """Return the stream of this module below a text stream; None if there is none."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     return raw if isinstance(raw, OutputStream) else None
 
 
 @contextmanager
 def patient_streams() -> Iterator[None]:
-    """Let the work within the block go on when its output cannot be written.
+    """Let the work within the block continue when its output cannot be written.
 
-    Streams that somebody else has put in the place of those of this process are left alone.
+    Streams with which somebody has replaced those of this process stay as they are.
     """
     before = sys.stdout, sys.stderr
     if sys.stdout is not None and sys.stdout is sys.__stdout__:

@@ -1,7 +1,8 @@
-"""Pointers: small documents in a store that say which data set, or which model, is the present one.
+"""Pointers: small documents in a store that name the current data set or the current model.
 
-A pointer is moved by writing it anew, which a store does whole or not at all. What it names is complete by then. The
-pointer to a model moves only from what its mover has seen: of several who move it at once, one does.
+A pointer is moved by writing it anew, which a store does completely or not at all. It never names an incomplete bundle.
+The pointer to a model moves only from the content that was read before: of several processes that move it at once, one
+succeeds.
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ from kubeyolo.bundle import LATEST
 from kubeyolo.config.text_file import decode_text
 from kubeyolo.errors import InputError, WorkError, problem_of, suggest
 from kubeyolo.storage.base import NotFound
-from kubeyolo.storage.location import parse
-from kubeyolo.storage.uri import join_uri, open_store, read_document, split_uri
+from kubeyolo.storage.place import Place
 
 ENDING = ".json"
 
 
 class DataPointer(BaseModel):
-    """The data set to train on; other keys are notes of whoever moves the pointer.
+    """The data set to train on; other keys are notes for people.
 
     Attributes:
         data: Its URI, or a path relative to the folder of the pointer.
@@ -39,8 +39,8 @@ class ModelPointer(BaseModel):
     Attributes:
         bundle: URI of the published bundle.
         version: Its version.
-        data: Where the data set lay that the last retraining has used.
-        fingerprint: Fingerprint of it: while the data has this one, there is nothing to train.
+        data: URI of the data set of the last retraining.
+        fingerprint: Fingerprint of this data: while it stays the same, there is nothing to train.
         dataset_digest: Digest of the content of the data set that the bundle was trained on.
     """
 
@@ -69,9 +69,9 @@ _Pointer = TypeVar("_Pointer", bound=BaseModel)
 _MODEL_EXAMPLE = '{"bundle": "minio://kubeyolo/models/yolov5n-r7/1.0.0"}'
 
 
-def latest_model(store: str, model: str) -> str:
-    """Return the URI of the pointer to the current model, where no other is named."""
-    return join_uri(store, "models", model, LATEST)
+def latest_model(store: Place, model: str) -> Place:
+    """Return the pointer to the current model where the configuration names none."""
+    return store / "models" / model / LATEST
 
 
 def check_pointer_name(uri: str) -> None:
@@ -84,7 +84,7 @@ def check_pointer_name(uri: str) -> None:
         raise InputError(f"{uri}: the name of a pointer ends in {ENDING}, as in models/yolov5n-r7/{LATEST}")
 
 
-def read_data_pointer(uri: str) -> str:
+def read_data_pointer(place: Place) -> str:
     """Return the URI of the data set that a pointer names.
 
     Raises:
@@ -92,108 +92,104 @@ def read_data_pointer(uri: str) -> str:
     """
     example = '{"data": "minio://kubeyolo/data/bccd-2026-11-20"}'
     try:
-        pointed = _parse(read_document(uri), uri, DataPointer, example).data
+        pointed = _parse(place.read(), place, DataPointer, example).data
     except NotFound as error:
-        raise InputError(f"{uri}: there is no such pointer to a data set; write {example} there") from error
+        raise InputError(f"{place}: there is no such pointer to a data set; write {example} there") from error
     if "://" in pointed or pointed.startswith(("/", "~")):
         return pointed
     try:
-        return join_uri(split_uri(uri)[0], pointed)
+        return (place.parent / pointed).uri
     except InputError as error:
-        raise InputError(f"{uri}: data = {pointed!r}: {error}; expected {example}") from error
+        raise InputError(f"{place}: data = {pointed!r}: {error}; expected {example}") from error
 
 
-def read_model_pointer(uri: str) -> ModelPointer | None:
-    """Return what a pointer to the current model says, or None when there is none yet.
-
-    Raises:
-        InputError: It is not a pointer to a model.
-    """
-    return read_model_version(uri).pointer
-
-
-def read_model_version(uri: str) -> SeenPointer:
-    """Return what a pointer to the current model says, with the etag that ``write_model_pointer`` needs to move it.
+def read_model_pointer(place: Place) -> ModelPointer | None:
+    """Return the content of a pointer to the current model, or None where there is no pointer yet.
 
     Raises:
         InputError: It is not a pointer to a model.
     """
-    parent, name = split_uri(uri)
+    return read_model_version(place).pointer
+
+
+def read_model_version(place: Place) -> SeenPointer:
+    """Return the content of a pointer to the current model, with the etag that ``write_model_pointer`` takes.
+
+    Raises:
+        InputError: It is not a pointer to a model.
+    """
     try:
-        document, etag = open_store(parent).read_version(name)
+        document, etag = place.parent.store.read_version(place.name)
     except NotFound:
         return SeenPointer(None, None)
-    pointer = _parse(document, uri, ModelPointer, _MODEL_EXAMPLE)
+    pointer = _parse(document, place, ModelPointer, _MODEL_EXAMPLE)
     if not pointer.bundle:
-        raise InputError(f"{uri}: bundle is empty; expected {_MODEL_EXAMPLE}")
+        raise InputError(f"{place}: bundle is empty; expected {_MODEL_EXAMPLE}")
     # People write paths, and slashes at the end.
-    bundle = parse(pointer.bundle).uri
+    bundle = place.at(pointer.bundle).uri
     return SeenPointer(pointer.model_copy(update={"bundle": bundle}), etag)
 
 
-def no_current_model(latest: str) -> str:
-    """Return what is said of a new model where there is no pointer to a current one yet."""
+def no_current_model(latest: Place | str) -> str:
+    """Return the message for a new model where there is no pointer to a current model yet."""
     return f"no current model at {latest} to compare with: the new model becomes current"
 
 
-def write_model_pointer(uri: str, pointer: ModelPointer, etag: str | None = None) -> None:
-    """Move a pointer to a bundle, which is published by then, unless it was moved since it was read.
+def write_model_pointer(place: Place, pointer: ModelPointer, etag: str | None = None) -> None:
+    """Move a pointer to a published bundle, unless the pointer was moved since it was read.
 
     Args:
-        uri: Of the pointer.
-        pointer: What it says from now on.
-        etag: Of the content that is replaced, from ``read_model_version``; None where there was no pointer.
+        place: The pointer.
+        pointer: Its new content.
+        etag: Etag of the content that is replaced, from ``read_model_version``; None where there was no pointer.
 
     Raises:
-        WorkError: The pointer was moved, made or removed since it was read, and says something else.
+        WorkError: The pointer was moved, made or removed since it was read, and has other content.
     """
-    parent, name = split_uri(uri)
-    store = open_store(parent)
+    store, name = place.parent.store, place.name
     document = orjson.dumps(pointer.model_dump(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     moved = store.create_bytes(name, document) if etag is None else store.replace_bytes(name, document, etag)
     if moved:
         return
-    now = read_model_version(uri)
+    now = read_model_version(place)
     if now.pointer != pointer:
         raise WorkError(
-            f"{uri} names {now.bundle or 'no model any more'}, moved while it was to name {pointer.bundle}; "
+            f"{place} names {now.bundle or 'no model any more'}, moved while it was to name {pointer.bundle}; "
             "look at what it names, and run it again"
         )
 
 
-def pointed_bundle(uri: str) -> str:
-    """Return the URI of the bundle that a pointer (its name ends in .json) names, or that of a bundle as it is.
-
-    A reference to a bundle is returned as it is, too.
+def pointed_bundle(place: Place) -> Place:
+    """Return the bundle that a pointer (its name ends in .json) names; any other place is returned as it is.
 
     Raises:
         InputError: The pointer is not there, or names none.
     """
-    if not uri.endswith(ENDING):
-        return uri
-    pointer = read_model_pointer(uri)
+    if not place.uri.endswith(ENDING):
+        return place
+    pointer = read_model_pointer(place)
     if pointer is None:
         raise InputError(
-            f"{uri}: there is no such pointer to a model; give the URI of a bundle, or make one current: "
-            f"kubeyolo publish BUNDLE --store URI --latest {uri}"
+            f"{place}: there is no such pointer to a model; give the URI of a bundle, or make one current: "
+            f"kubeyolo publish BUNDLE --store URI --latest {place}"
         )
-    return pointer.bundle
+    return place.at(pointer.bundle)
 
 
-def _parse(document: bytes, uri: str, kind: type[_Pointer], example: str) -> _Pointer:
+def _parse(document: bytes, place: Place, kind: type[_Pointer], example: str) -> _Pointer:
     try:
-        content = orjson.loads(decode_text(document, uri))
+        content = orjson.loads(decode_text(document, place.uri))
     except ValueError as error:
-        raise InputError(f"{uri}: this pointer is not JSON ({error}); expected {example}") from error
+        raise InputError(f"{place}: this pointer is not JSON ({error}); expected {example}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{uri}: this pointer is not a JSON object; expected {example}")
+        raise InputError(f"{place}: this pointer is not a JSON object; expected {example}")
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         wrong = problem_of(error)
         key = wrong.key.partition(".")[0]
         if key in content:
-            raise InputError(f"{uri}: {key} = {content[key]!r}: {wrong.reason}; expected {example}") from error
+            raise InputError(f"{place}: {key} = {content[key]!r}: {wrong.reason}; expected {example}") from error
         raise InputError(
-            f"{uri}: this pointer has no {key!r}{suggest(key, content) if content else ''}; expected {example}"
+            f"{place}: this pointer has no {key!r}{suggest(key, content) if content else ''}; expected {example}"
         ) from error

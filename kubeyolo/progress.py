@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import IO, Any, Literal, Self, TypeVar
 
+from kubeyolo.formats import duration, share_text, size_text
+
 _T = TypeVar("_T")
 
 _LINE_SECONDS = 10.0
@@ -22,11 +24,11 @@ class Progress:
     for work that is done sooner. ``advance`` may be called from several threads.
 
     Args:
-        description: What is being done, as "uploading model.onnx".
-        total: How many steps or bytes there are, when that is known.
+        description: What is being done, such as "uploading model.onnx".
+        total: Number of all steps or bytes, if it is known.
         unit: What is counted.
         stream: Where to write; standard error by default.
-        line_seconds: Least time between two plain lines.
+        line_seconds: Shortest time between two plain lines.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class Progress:
         self._stack = ExitStack()
         self._bar: Any = None
         self._task: Any = None
-        self._begun = self._line_at = time.monotonic()
+        self._start = self._line_at = time.monotonic()
         self._lines = 0
 
     @property
@@ -56,7 +58,7 @@ class Progress:
         return self._done
 
     def __enter__(self) -> Self:
-        self._begun = self._line_at = time.monotonic()
+        self._start = self._line_at = time.monotonic()
         if self._stream.isatty():
             self._bar = self._stack.enter_context(_make_bar(self._unit, self._stream))
             self._task = self._bar.add_task(self._description, total=self._total)
@@ -83,24 +85,20 @@ class Progress:
     def _print_line(self, now: float) -> None:
         self._line_at = now
         self._lines += 1
-        seconds = max(now - self._begun, 1e-9)
+        seconds = max(now - self._start, 1e-9)
         rate = self._done / seconds
-        line = f"{self._description}: {self._count(self._done)}"
+        count = size_text if self._unit == "bytes" else str
+        line = f"{self._description}: {count(self._done)}"
         if self._total:
-            line += f" of {self._count(self._total)} ({self._done / self._total:.0%})"
-        line += f", {self._count(rate) if self._unit == 'bytes' or rate >= 100 else f'{rate:.1f}'}/s"
+            line += f" of {count(self._total)} ({share_text(self._done / self._total, 0)})"
+        line += f", {size_text(rate) if self._unit == 'bytes' else f'{rate:.{int(rate < 100)}f}'}/s"
         if self._total and 0 < self._done < self._total:
-            line += f", {_duration((self._total - self._done) / rate)} left"
+            line += f", {duration((self._total - self._done) / rate)} left"
         print(line, file=self._stream, flush=True)
-
-    def _count(self, number: float) -> str:
-        if self._unit == "bytes":
-            return f"{number / 1e6:.1f} MB"
-        return f"{number:.0f}"
 
 
 def track(iterable: Iterable[_T], description: str, total: int | None = None) -> Iterator[_T]:
-    """Yield the items of ``iterable`` while showing how many there have been."""
+    """Yield the items of ``iterable`` and show how many were yielded."""
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     with Progress(description, total) as progress:
@@ -109,17 +107,8 @@ def track(iterable: Iterable[_T], description: str, total: int | None = None) ->
             progress.advance()
 
 
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
 def _make_bar(unit: str, stream: IO[str]) -> Any:
-    # Only here: in a pod no bar is drawn, and rich need not be loaded.
+    # Only here: a pod draws no bar, and need not load rich.
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -1,4 +1,4 @@
-"""The one place that sets MindSpore up, before it is imported anywhere else."""
+"""The setup of MindSpore, before it is imported anywhere else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from kubeyolo.errors import InputError
 
 CAPPED_FROM = (2, 9)
-"""From this version on oneDNN takes a reference convolution on AVX-512 machines, a hundred times slower."""
+"""From this version on oneDNN uses a reference convolution on AVX-512 machines, which is a hundred times slower."""
 
 
 def mindspore_version() -> tuple[int, int]:
@@ -33,7 +33,7 @@ def mindspore_environment(device_target: str = "CPU", threads: int | None = None
 
     Args:
         device_target: CPU, GPU or Ascend.
-        threads: Threads of one process for its kernels; None leaves all cores to it.
+        threads: Threads of one process for its kernels; None for as many as there are cores.
     """
     # MindSpore prints its warnings about missing accelerators for every process; errors are raised anyway.
     values = {"GLOG_v": "3", "MS_OM_PATH": str(Path(tempfile.gettempdir()) / f"kubeyolo-mindspore-{os.getuid()}")}
@@ -45,10 +45,10 @@ def mindspore_environment(device_target: str = "CPU", threads: int | None = None
 
 
 def configure_mindspore(device_target: str = "CPU", threads: int | None = None) -> None:
-    """Import MindSpore in graph mode for a device. What the user has set in the environment is kept.
+    """Import MindSpore in graph mode for a device. Variables that the user has set in the environment stay.
 
     Raises:
-        InputError: MindSpore is not installed, or cannot work on this device.
+        InputError: MindSpore is not installed, or cannot use this device.
     """
     imported = "mindspore" in sys.modules
     for name, value in mindspore_environment(device_target, threads).items():
@@ -57,7 +57,7 @@ def configure_mindspore(device_target: str = "CPU", threads: int | None = None) 
     import mindspore
 
     try:
-        # Once a kernel has run the device cannot be set any more, not even to what it is.
+        # After its first kernel MindSpore refuses to set the device, even to the present one.
         if mindspore.get_context("device_target") != device_target:
             mindspore.set_device(device_target)
     except (RuntimeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Two digests of the library's source, so that stored weights and cached results never come from other code.
+"""Two digests of the library's code, by which stored weights and results of other code are recognized.
 
 ==============================================================  =======  =======
 code                                                            weights  results
@@ -8,16 +8,16 @@ config/schema: sections that training reads                     yes      yes
 config/schema: the other sections                               no       yes
 reading, checks and digest of a data set, sample data           no       yes
 validation while training, history and result of a training     no       yes
-weights, bundle, pointers                                       no       yes
+weights, bundle, publishing, pointers                           no       yes
 evaluation, export, quantization, steps, report                 no       yes
 configure, presets, estimates                                   no       no
 cli, compiled, runs, launch, kubeflow, catalogue                no       no
-storage, errors, events, processors, progress, source, version  no       no
-memory, control_groups, stop_signals, output_streams            no       no
+storage, errors, events, progress, source, version              no       no
+memory, processes, resources, stop_signals, output_streams      no       no
 ==============================================================  =======  =======
 
 A new module counts for results unless ``NO_RESULTS`` names it, and in a folder of ``WEIGHTS`` also for weights unless
-``NO_WEIGHTS`` names it. A test finds modules that training imports and that neither of the last two names.
+``NO_WEIGHTS`` names it. A test finds modules that training imports and that are in neither of the two lists.
 
 A Python module counts by its syntax tree without its wording: docstrings, comments, layout, texts of errors and log
 lines, descriptions of settings. Every other file counts by its bytes.
@@ -37,14 +37,13 @@ WEIGHTS = ("config/schema.py", "data", "losses", "models", "runtime.py", "traini
 """Folders and modules that decide which weights a training ends with."""
 
 NO_WEIGHTS = (
-    "__init__.py",  # the version, and settings of protobuf
-    "arrays.py",  # names types
+    "__init__.py",  # has the version, and settings of protobuf
+    "arrays.py",  # names types, and refuses weights that are not finite
     "catalogue.py",  # names settings that a pretraining reads; they are part of its identity
     "config/anchor_forms.py",  # as config/text.py
     "config/class_names.py",  # compares names of classes; weights do not depend on them
     "config/text.py",  # reads settings; their values are part of a training's identity
     "config/text_file.py",  # as config/text.py
-    "control_groups.py",  # what the container limits, which is no part of any identity
     "bundle.py",  # stores weights and reads them as they are; their digest is part of a training's identity
     # What reads and checks a data set acts through the stored data set, whose digest is part of a training's identity.
     "data/annotations.py",
@@ -71,47 +70,43 @@ NO_WEIGHTS = (
     "errors.py",
     "estimate.py",  # says how much memory a training takes
     "evaluation",  # imported for validation while training
-    "exits.py",  # says how a process has ended
-    "finite_arrays.py",  # refuses weights, and changes none
     "file_kinds.py",  # names files that are refused, and tells which files of a folder are images
-    "launch/gang.py",  # names the variable that says how many processes a pod has
-    "launch/guard.py",  # ends the process when its parent is gone
+    "formats.py",  # writes numbers for people
     "memory.py",  # says why a process has ended
     "output_streams.py",  # prints
-    "processors.py",  # what the machine has, which is no part of any identity
+    "processes.py",  # says how a process has ended, and ends one whose parent is gone
     "progress.py",
+    "publishing.py",  # as bundle.py
+    "resources.py",  # measures the machine, which is not part of any identity
+    "source.py",  # names the code and the versions of packages
     "stop_signals.py",  # ends a training, or lets it be
     "storage",  # moves bytes
     "training/anchor_search.py",  # computes anchors for the command line; those that are set are in the identity
     "training/finite.py",  # ends a training, or lets it be
-    "training/growth.py",  # looks at weights, and changes none
+    "training/growth.py",  # reads weights, and changes none
     "training/history.py",
-    "training/lack_of_memory.py",  # says what to lower
-    "training/memory.py",  # warns of what a machine lacks
+    "training/memory_advice.py",  # warns of what a machine lacks
     "training/reach.py",  # warns of settings
     "training/result.py",
     "training/validation.py",  # reads the weights, in a network of its own
     "weights",  # imported by evaluation
+    "whole.py",  # tells which bundle is stored whole
 )
 """Modules that training imports, or that lie in a folder of ``WEIGHTS``, and that have no effect on weights."""
 
 NO_RESULTS = (
     "__init__.py",
-    "arrays.py",
     "catalogue.py",
     "cli",
     "compiled",
-    # What configure reads and says: the values that it hands on are part of what each result is named after.
+    # Read by configure: the resulting values are part of the name of each output.
     "config/anchor_forms.py",
-    "config/bands.py",
     "config/foreign_words.py",
     "config/form.py",
     "config/load.py",
     "config/presets",
-    "config/reference.py",
     "config/text.py",
     "config/text_file.py",
-    "control_groups.py",
     "errors.py",
     "estimate.py",
     "events.py",
@@ -121,17 +116,20 @@ NO_RESULTS = (
     "launch",
     "memory.py",
     "output_streams.py",
-    "processors.py",
+    "processes.py",
     "progress.py",
     "report/configuration.py",
     "report/templates/configuration.html",
+    "resources.py",
     "runs",
     "source.py",
     "steps/checked_form.py",
     "steps/conditions.py",
     "steps/configure.py",
+    "steps/configured_run.py",
     "steps/earlier_trainings.py",
     "steps/naming.py",
+    "steps/plan_estimate.py",
     "steps/same_training.py",
     "stop_signals.py",
     "storage",
@@ -141,7 +139,7 @@ NO_RESULTS = (
 """Folders and modules that start, show, describe or store work, and do not change its outcome."""
 
 OTHER_SECTIONS = frozenset({"EvaluateConfig", "PredictConfig", "ExportConfig", "QuantizeConfig", "RetrainConfig"})
-"""Classes of config/schema.py that no weights depend on; every other class of it counts."""
+"""Classes of config/schema.py that no weights depend on; all its other classes count."""
 
 _ROOT = Path(__file__).parent
 _SCHEMA = "config/schema.py"
@@ -162,19 +160,28 @@ def weights_source(root: Path = _ROOT) -> str:
 
 
 def results_source(root: Path = _ROOT) -> str:
-    """Return 16 hexadecimal digits over the code at ``root`` that any result depends on, that of weights included."""
+    """Return 16 hexadecimal digits over the code at ``root`` that any result depends on, including weights."""
     digests = f"{weights_source(root)} {_digest(root, _counts_for_results_alone)}"
     return hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those of the packages that are installed; none of the packages is imported."""
+    versions = {}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
+
+
 def weights_versions() -> dict[str, str]:
     """Return the versions of the installed packages that weights depend on; none of the packages is imported."""
-    return _versions(_WEIGHTS_PACKAGES)
+    return installed_versions(_WEIGHTS_PACKAGES)
 
 
 def results_versions() -> dict[str, str]:
     """Return the versions of the installed packages that any result depends on; none of the packages is imported."""
-    return _versions(_RESULTS_PACKAGES)
+    return installed_versions(_RESULTS_PACKAGES)
 
 
 def versions_digest() -> str:
@@ -197,7 +204,7 @@ def tree_text(source: bytes | str, without: frozenset[str] = frozenset()) -> str
 
     Args:
         source: The text of the module.
-        without: Names of classes that do not count, nor do fields of these types.
+        without: Names of classes that do not count; fields of these types do not count either.
     """
     tree = ast.parse(source)
     for node in ast.walk(tree):
@@ -295,11 +302,3 @@ def _digest(root: Path, counts: Callable[[str], bool], without: frozenset[str] =
             content = tree_text(content, without if name == _SCHEMA else frozenset()).encode()
         digest.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _versions(packages: Iterable[str]) -> dict[str, str]:
-    versions = {}
-    for package in packages:
-        with suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return versions

@@ -1,4 +1,4 @@
-"""The signals that tell a process to end, and how one order is told from two."""
+"""The signals that tell a process to stop: their handlers, and how a second order differs from the first."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from types import FrameType
 from typing import Any
 
 SECOND_SECONDS = 0.5
-"""Least time between a first signal and the Ctrl-C that ends a process at once."""
+"""Shortest time between a first signal and the Ctrl-C that ends a process at once."""
 
 _SAME_ORDER_SECONDS = 2.0
 
 _ALWAYS = (signal.SIGINT, signal.SIGTERM)
-# The last three are what batch systems announce the end of a job's time with; left alone they kill the process.
+# Batch systems announce the end of a job's time by one of the last three; without a handler they kill the process.
 _UNLESS_IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
 Handler = Callable[[int, FrameType | None], Any]
 
 
 class StopSignal(KeyboardInterrupt):
-    """A signal has told this process to end; what was begun is cleaned up on the way out.
+    """A signal has told this process to stop; the code that handles the error cleans up.
 
-    It is a ``KeyboardInterrupt``: what handles Ctrl-C, handles the other signals too.
+    It is a ``KeyboardInterrupt``: code that handles Ctrl-C handles the other signals too.
     """
 
     def __init__(self, number: int) -> None:
@@ -35,7 +35,7 @@ class StopSignal(KeyboardInterrupt):
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals that tell this process to end: SIGINT, SIGTERM, and of the others those it does not ignore.
+    """Return the signals that tell this process to stop: SIGINT, SIGTERM, and the others that it does not ignore.
 
     ``nohup`` starts a program with SIGHUP ignored, so that it outlives its terminal.
     """
@@ -43,13 +43,13 @@ def stop_signals() -> tuple[signal.Signals, ...]:
 
 
 def install(handler: Handler | signal.Handlers) -> dict[signal.Signals, Any]:
-    """Let a handler take the signals that tell this process to end; return what took them before."""
+    """Set a handler for the signals that tell this process to stop; return the previous handlers."""
     return {number: signal.signal(number, handler) for number in stop_signals()}
 
 
 @contextmanager
 def handling(handler: Handler) -> Iterator[None]:
-    """Let a handler take the signals within the block, when this is the main thread, which alone can take signals."""
+    """Set a handler for the signals within the block, if this is the main thread: only it can handle signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -58,16 +58,16 @@ def handling(handler: Handler) -> Iterator[None]:
         yield
     finally:
         for number, previous in before.items():
-            # None: set by a library that is not written in Python, which nobody can restore.
+            # None: the handler was not set by Python code, and cannot be restored.
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
 
 
 class StopOrder:
-    """Tells the first signal from the Ctrl-C that is to end everything at once.
+    """Distinguishes the first signal from the Ctrl-C that ends everything at once.
 
-    Several signals are one order: a terminal that closes sends SIGHUP twice, a service manager SIGTERM and SIGHUP, and
-    within a pipeline Ctrl-C comes from the terminal and from the run. So only a SIGINT that comes half a second after
-    the first signal, or later, is a second order.
+    Several signals may be one order: a terminal that closes sends SIGHUP twice, a service manager SIGTERM and SIGHUP,
+    and in a pipeline Ctrl-C comes from the terminal and from the run. So only a SIGINT at least half a second after the
+    first signal is a second order.
     """
 
     def __init__(self) -> None:
@@ -76,11 +76,11 @@ class StopOrder:
 
     @property
     def given(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal was received."""
         return self.number is not None
 
     def is_second(self, number: int) -> bool:
-        """Note a signal, and tell whether it is to end everything at once."""
+        """Record a signal, and tell whether it ends everything at once."""
         now = time.monotonic()
         if self.number is None:
             self.number, self._at = number, now
@@ -89,13 +89,13 @@ class StopOrder:
 
 
 class RaisingHandler:
-    """A handler that raises an error, so that what was begun is cleaned up on the way out.
+    """A handler that raises an error, so that unfinished work is cleaned up.
 
-    Signals that follow within two seconds are part of the same order: they do not interrupt the cleaning up. A Ctrl-C
-    does after half a second.
+    Signals that follow within two seconds belong to the same order: they do not interrupt the cleanup. A Ctrl-C
+    interrupts it after half a second.
 
     Args:
-        error: Makes the error of the number of a signal.
+        error: Makes the error from the number of a signal.
     """
 
     def __init__(self, error: Callable[[int], BaseException] = StopSignal) -> None:
@@ -104,7 +104,7 @@ class RaisingHandler:
         self._raised_at = 0.0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal."""
+        """Handle a signal."""
         first, now = not self.order.given, time.monotonic()
         if self.order.is_second(number) or first or now - self._raised_at >= _SAME_ORDER_SECONDS:
             self._raised_at = now
@@ -115,13 +115,13 @@ class RaisingHandler:
 def announcing(show: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
     """Yield a function that shows a line, and that a signal handler may call.
 
-    The main thread may be in the middle of a line when a signal comes: another thread shows it.
+    The main thread may be in the middle of a line when a signal arrives, so another thread shows the line.
     """
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def work() -> None:
         for line in iter(lines.get, None):
-            with suppress(OSError, ValueError):  # The stream is closed, or takes no more.
+            with suppress(OSError, ValueError):  # The stream is closed, or cannot be written.
                 show(line)
 
     thread = threading.Thread(target=work, daemon=True, name="announcer")

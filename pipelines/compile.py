@@ -1,4 +1,4 @@
-"""Compile every pipeline to kubeyolo/compiled, and write the tables that are made of the catalogue.
+"""Compile every pipeline to kubeyolo/compiled, and write the tables that are made from the catalogue.
 
 ``python -m pipelines.compile``, or ``--check`` that nothing is stale.
 """
@@ -16,10 +16,10 @@ import yaml
 from kfp import compiler
 
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION, PIPELINES
-from kubeyolo.compiled.bind import dump_pipeline
+from kubeyolo.compiled.pipeline import dump_pipeline
 from kubeyolo.config.form import describe_field
 from kubeyolo.config.load import preset_names
-from kubeyolo.evaluation.names import RUNTIMES
+from kubeyolo.evaluation.results import RUNTIMES
 from kubeyolo.launch.launcher import LAUNCHERS
 from pipelines.detector_retraining import detector_retraining
 from pipelines.detector_training import detector_training
@@ -34,7 +34,7 @@ FUNCTIONS = {
 COMPILED = Path(__file__).resolve().parent.parent / "kubeyolo" / "compiled"
 
 CHOICES = {"model": preset_names(), "launcher": LAUNCHERS, "runtime": RUNTIMES}
-"""Values of a field, from which the pages make a drop-down; the SDK has no way to say them."""
+"""Values of a field, from which the pages make a drop-down; the SDK has no option for them."""
 
 
 def compile_all(folder: Path) -> list[Path]:

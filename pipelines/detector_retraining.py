@@ -9,7 +9,7 @@ from components.evaluate_current.component import evaluate_current
 from components.promote.component import promote
 from components.validate_dataset.component import validate_dataset
 from kubeyolo.catalogue import DETECTOR_RETRAINING
-from pipelines.detector_tasks import detector_tasks
+from pipelines.detector_training import detector_tasks
 from pipelines.form import form_of
 from pipelines.pod import prepare
 

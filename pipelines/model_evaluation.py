@@ -1,4 +1,4 @@
-"""A bundle evaluated on a data set, next to the one it is compared with: what a CI decides by."""
+"""Evaluates a bundle, and the bundle that it is compared with, on a data set: the basis of the gate in CI."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
 from kubeyolo.catalogue import STEPS
-from kubeyolo.exits import INSTALLED_CODE
 from kubeyolo.index import RUN_ID, STORE
+from kubeyolo.processes import INSTALLED_CODE
 
 STORE_SECRET = "mlpipeline-minio-artifact"
 """Secret of Kubeflow with the keys of the object store."""

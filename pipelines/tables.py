@@ -1,18 +1,23 @@
-"""Tables in READMEs and docs that are made of the catalogue, between marks; the rest of a file is written by hand."""
+"""Writes tables into READMEs and docs, between marks; the rest of these files is written by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kubeyolo.catalogue import DETECTOR_TRAINING, PIPELINES, STEPS, Step, steps_of
-from kubeyolo.compiled.read import fields_of, pipeline_text, task_names
-from kubeyolo.config.reference import reference_table
-from kubeyolo.report.findings import kinds_table
+from kubeyolo.compiled.pipeline import CompiledPipeline
+from kubeyolo.config.schema import Config
+from kubeyolo.data.finding_kinds import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- made by: make pipelines ({}) -->", "<!-- end of what is made -->"
+
+_TYPES = {"integer": "int", "number": "float", "boolean": "bool", "string": "text"}
+_BOUNDS = (("exclusiveMinimum", "> "), ("minimum", "≥ "), ("exclusiveMaximum", "< "), ("maximum", "≤ "))
 
 
 def component_tables(step: Step) -> str:
@@ -32,7 +37,7 @@ def component_tables(step: Step) -> str:
 
 def step_table() -> str:
     """Return the table of the steps of the training pipeline."""
-    steps = steps_of(task_names(pipeline_text(DETECTOR_TRAINING)))
+    steps = steps_of(CompiledPipeline.named(DETECTOR_TRAINING).tasks)
     return _table(("step", "what", "image"), [(f"`{s.name}`", s.title, f"`kubeyolo-{s.image}`") for s in steps])
 
 
@@ -46,10 +51,34 @@ def form_tables() -> str:
                 f"`{facts['defaultValue']}`" if facts.get("defaultValue") else "",
                 str(facts.get("description", "")),
             )
-            for field, facts in sorted(fields_of(pipeline_text(name)).items())
+            for field, facts in sorted(CompiledPipeline.named(name).fields.items())
         ]
         parts += [f"### {name}", title, _table(("field", "default", "what"), rows)]
     return "\n\n".join(parts)
+
+
+def setting_table() -> str:
+    """Return the table of every key of the configuration: type and range, default, meaning."""
+    rows = (
+        (f"`{key}`", _type(schema), f"`{json.dumps(default)}`", schema["description"])
+        for key, schema, default in _settings()
+    )
+    return _table(("key", "type", "default", "meaning"), rows)
+
+
+def finding_table() -> str:
+    """Return the table of every kind of finding in a data set: code, actions, texts, remedy."""
+    rows = (
+        (
+            f"`{kind.code}`",
+            f"**{kind.actions[0]}**, {', '.join(kind.actions[1:])}",
+            kind.about,
+            kind.done,
+            kind.advice(next(action for action in kind.actions if action != "refuse")),
+        )
+        for kind in KINDS.values()
+    )
+    return _table(("code", "**default**, other", "finding", "when mended or warned about", "remedy"), rows)
 
 
 def made_files() -> dict[Path, str]:
@@ -60,8 +89,8 @@ def made_files() -> dict[Path, str]:
     }
     makers[ROOT / "README.md"] = ("steps", step_table)
     makers[ROOT / "docs" / "runs.md"] = ("forms", form_tables)
-    makers[ROOT / "docs" / "data.md"] = ("findings", lambda: kinds_table().strip())
-    makers[ROOT / "docs" / "configuration.md"] = ("settings", lambda: reference_table().strip())
+    makers[ROOT / "docs" / "data.md"] = ("findings", finding_table)
+    makers[ROOT / "docs" / "configuration.md"] = ("settings", setting_table)
     return {path: _replaced(path, what, make()) for path, (what, make) in makers.items()}
 
 
@@ -76,6 +105,31 @@ def write_tables() -> list[Path]:
     for path, text in changed.items():
         path.write_text(text, encoding="utf-8")
     return list(changed)
+
+
+def _settings() -> Iterator[tuple[str, Mapping[str, Any], Any]]:
+    """Yield each dotted key with its JSON schema and its default."""
+    document = Config.model_json_schema()
+    for name, default in Config().model_dump(mode="json").items():
+        if not isinstance(default, dict):
+            yield name, document["properties"][name], default
+            continue
+        section = document["$defs"][type(getattr(Config(), name)).__name__]["properties"]
+        for key, value in default.items():
+            yield f"{name}.{key}", section[key], value
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return ", ".join(str(value) for value in schema["enum"])
+    if schema["type"] == "object":
+        return f"{_type(schema['additionalProperties'])}, by name"
+    if schema["type"] == "array":
+        return f"list of {_type(schema['items'])}"
+    bounds = [f"{sign}{schema[bound]}" for bound, sign in _BOUNDS if bound in schema]
+    if "multipleOf" in schema:
+        bounds.append(f"multiple of {schema['multipleOf']}")
+    return " ".join([_TYPES[schema["type"]], ", ".join(bounds)]).strip()
 
 
 def _replaced(path: Path, what: str, made: str) -> str:

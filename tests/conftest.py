@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import kubeyolo  # noqa: F401  before any test imports kfp or onnx: it chooses protobuf's implementation
 from tests import golden
@@ -17,6 +18,10 @@ from tests import golden
 pytest_plugins = ["tests.minio_server", "tests.browser", "tests.kubernetes_server"]
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# An example that takes long says that the machine is busy, not that the code is wrong.
+settings.register_profile("kubeyolo", settings(), deadline=None)
+settings.load_profile("kubeyolo")
 
 
 def shared_folder() -> Path:
@@ -84,6 +89,16 @@ def allowed_skips() -> list[tuple[str, str]]:
     lines = (ROOT / "tests" / "allowed_skips.txt").read_text().splitlines()
     pairs = [line.split("|", 1) for line in lines if line.strip() and not line.startswith("#")]
     return [(pattern.strip(), reason.strip()) for pattern, reason in pairs]
+
+
+LONGEST = ("e2e", "training", "export", "models", "pipelines", "launch", "runs")
+"""Rooms of the files that take longest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no worker is left with one of them when the others have ended."""
+    places = {room: place for place, room in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.parent.name, len(places)))
 
 
 class SkipGuard:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kubeyolo.models.registry import model_facts, model_names
+from kubeyolo.models.named_facts import model_facts, model_names
 
 # Another wiring of yolov4-csp, which is not in the registry.
 SKIPPED = "scaledyolov4_csp_yaml"

@@ -11,7 +11,7 @@ import pytest
 
 from kubeyolo.config.load import load_config
 from kubeyolo.estimate import UNKNOWN_IMAGES, RunEstimate, estimate_run
-from kubeyolo.models.registry import model_facts, model_names
+from kubeyolo.models.named_facts import model_facts, model_names
 
 IMAGES = {"train": 240, "val": 60}
 
@@ -23,6 +23,10 @@ def estimate(
     return estimate_run(
         model_facts(model), load_config(model, sets=["train.image_size=256", *sets]), images, **settings
     )
+
+
+def on_cards(device: str, count: int) -> tuple[str, str]:
+    return f"train.device_target={device}", f"train.processes={count}"
 
 
 def test_more_epochs_take_longer_in_proportion() -> None:
@@ -54,19 +58,20 @@ def test_larger_models_take_longer_more_memory_and_more_of_the_store() -> None:
 
 def test_more_cores_nodes_or_cards_take_less_time() -> None:
     assert estimate(cores=8).total < estimate(cores=2).total < estimate(cores=1).total
-    assert estimate(processes=4, nodes=4).seconds["train"] < estimate(processes=2, nodes=2).seconds["train"]
-    cards = [estimate(processes=count, device="Ascend", cores=64).seconds["train"] for count in (1, 2, 4, 8)]
+    four, two = (estimate(f"train.processes={count}", nodes=count).seconds["train"] for count in (4, 2))
+    assert four < two
+    cards = [estimate(*on_cards("Ascend", count), cores=64).seconds["train"] for count in (1, 2, 4, 8)]
     assert cards == sorted(cards, reverse=True)
 
 
 def test_more_processes_on_the_same_cores_are_not_faster() -> None:
-    seconds = [estimate(processes=count).seconds["train"] for count in (1, 2, 4, 8)]
+    seconds = [estimate(f"train.processes={count}").seconds["train"] for count in (1, 2, 4, 8)]
     assert seconds == sorted(seconds)
 
 
 def test_cards_wait_for_slow_data_workers() -> None:
     few, many = (
-        estimate(f"data.workers={workers}", model="yolov5n-r7", device="Ascend", cores=64) for workers in (1, 16)
+        estimate(f"data.workers={workers}", *on_cards("Ascend", 1), model="yolov5n-r7", cores=64) for workers in (1, 16)
     )
     assert few.seconds["train"] > many.seconds["train"]
 
@@ -127,8 +132,12 @@ def test_words_name_time_memory_and_store_with_few_digits() -> None:
 
 
 def test_words_use_days_for_long_runs_and_the_singular_for_one_core() -> None:
-    line = estimate(images={"train": 118_287, "val": 5000}, model="yolov5x-r7", cores=1).words()[0]
-    assert "days on 1 core with" in line
+    expected = estimate(images={"train": 118_287, "val": 5000}, model="yolov5x-r7", cores=1)
+    found = re.match(r"about (\d+) days to (\d+) days on 1 core with .* train (\d+) days,", expected.words()[0])
+    assert found is not None
+    whole, train = sum(expected.seconds.values()), expected.seconds["train"]
+    wanted = [whole / expected.factor, whole * expected.factor, train]
+    assert [86400 * int(days) for days in found.groups()] == pytest.approx(wanted, rel=0.1)
 
 
 def test_unknown_images_are_counted_by_the_thousand_and_said_to_be_unknown() -> None:
@@ -144,14 +153,15 @@ def test_only_the_splits_that_are_unknown_are_named() -> None:
 
 
 def test_unknown_size_and_cores_are_said() -> None:
-    caveats = " ".join(estimate(data_bytes=None, cores=None).caveats)
-    assert "size of the data set unknown" in caveats
-    assert "number of cores unknown" in caveats
+    assert estimate(data_bytes=None, cores=None).caveats == (
+        "size of the data set unknown: the store needs that much more",
+        "number of cores unknown: one for each training process is assumed",
+    )
 
 
 @pytest.mark.parametrize("device", ["GPU", "Ascend"])
-def test_cards_are_said_not_to_be_measured(device: Any) -> None:
-    cards = estimate(processes=8, device=device, cores=64)
+def test_cards_are_said_not_to_be_measured(device: str) -> None:
+    cards = estimate(*on_cards(device, 8), cores=64)
     assert f"on 8 {device} cards" in cards.words()[0]
     assert any(line.startswith(f"not measured on {device}") for line in cards.words())
     assert cards.factor > estimate().factor

@@ -39,7 +39,7 @@ IMPORTED = {"ml-dtypes": "ml_dtypes"}
 
 # Reached by reading alone: runtimes and measurements that the step does not call.
 NEVER_CALLED = {
-    "validate": {"pycocotools", "kubeyolo.launch.volcano", "mindspore"},
+    "validate": {"pycocotools", "kubeyolo.launch.volcano", "mindspore", "onnxruntime"},
     "evaluate-onnx": {"kubeyolo.evaluation.network", "mindspore"},
     "train": {"onnxruntime"},
     "quantize": {"kubeyolo.evaluation.network", "mindspore"},

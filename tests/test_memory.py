@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from kubeyolo.config.schema import Config
-from kubeyolo.memory import is_lack_of_memory, killed_for_memory, memory_kills, memory_limit, sigkill_cause
-from kubeyolo.training.lack_of_memory import memory_remedy
+from kubeyolo.memory import death_cause, is_lack_of_memory, killed_for_memory, memory_kills
+from kubeyolo.resources import memory_limit
+from kubeyolo.training.memory_advice import memory_remedy
 
 
 def write(root: Path, **files: str) -> None:
@@ -44,7 +46,7 @@ def test_the_machine_counts_where_the_control_group_does_not(tmp_path: Path) -> 
     before = memory_kills(tmp_path)
     assert killed_for_memory(before, tmp_path) == ""
     write(tmp_path, **{"proc/vmstat": "nr_free_pages 7\noom_kill 4\n"})
-    assert "has killed 1 process here for lack of memory" in sigkill_cause(before, tmp_path)
+    assert "has killed 1 process here for lack of memory" in death_cause(-signal.SIGKILL, before, tmp_path)
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -54,10 +56,10 @@ def test_the_least_limit_from_the_group_upwards_counts(tmp_path: Path, version: 
     top = MOUNT[version] if version == 2 else f"{MOUNT[version]}/docker"
     write(tmp_path, **{"proc/self/cgroup": GROUPS[version], f"{top}/{inner}/{name}": none})
     assert memory_limit(tmp_path) is None
-    assert sigkill_cause(0, tmp_path) == ", most likely for lack of memory"
+    assert death_cause(-signal.SIGKILL, 0, tmp_path) == ", most likely for lack of memory"
     write(tmp_path, **{f"{top}/{name}": "2000000000\n"})
     assert memory_limit(tmp_path) == 2_000_000_000
-    assert sigkill_cause(0, tmp_path).endswith("the limit of the container or control group is 2000 MB")
+    assert death_cause(-signal.SIGKILL, 0, tmp_path).endswith("the limit of the container or control group is 2.00 GB")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_the_remedy_has_the_present_values_and_first_what_changes_no_weight() ->
     remedy = memory_remedy(config, "detector")
     first, _, then = remedy.partition("; or ")
     assert first.startswith("lower data.workers (3) or data.cache_limit_mb (2048), and the same command continues")
-    assert "train.per_batch_size (24) or train.image_size (640) or train.processes (2)" in then
+    assert "train.per_batch_size (24), train.image_size (640) or train.processes (2)" in then
     without = Config.model_validate({"data": {"workers": 0, "cache": False}})
     assert memory_remedy(without, "detector").startswith("lower train.per_batch_size")
     assert memory_remedy(config, "backbone").startswith("lower pretrain.per_batch_size (32)")

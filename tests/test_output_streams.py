@@ -31,7 +31,7 @@ def test_a_patient_stream_says_once_that_lines_are_lost(capsys: pytest.CaptureFi
     assert raw is not None and raw.lost is not None and raw.lost.errno == errno.ENOSPC
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        "warning: standard output: No space left on device; the work goes on, and what is not printed is lost"
+        "warning: standard output: No space left on device; the work continues, and output that is not printed is lost"
     )
 
 

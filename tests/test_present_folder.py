@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.config.schema import Config
+from kubeyolo.config.schema import Config, TrainConfig
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.launch.local import launch_training
+from kubeyolo.storage.place import Place
 from kubeyolo.training.spec import TrainingSpec
 
 ROOT = Path(__file__).parents[1]
@@ -70,9 +71,10 @@ def test_a_training_runs_the_installed_code(trap: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(trap)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
-    spec = TrainingSpec(dataset=str(trap / "absent"), output=str(trap / "output"), config=Config())
-    with pytest.raises(InputError, match="absent"):
-        launch_training(spec, processes, lambda line: None)
+    config = Config(train=TrainConfig(processes=processes))
+    spec = TrainingSpec(dataset=str(trap / "absent"), output=str(trap / "output"), config=config)
+    with pytest.raises(InputError, match=f"^{Place.of(trap / 'absent')}: "):
+        launch_training(spec, lambda line: None)
 
 
 @pytest.mark.parametrize("first", ['[""]', "[os.getcwd()]", "[]"])

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+import shlex
+from dataclasses import asdict
+from typing import Any
 
 from kubeyolo.cli.options import ConfigOption, DatasetArgument, JsonOption, ModelOption, SetOption, sets_of
-
-if TYPE_CHECKING:
-    from kubeyolo.config.schema import Config
-    from kubeyolo.training.anchor_search import AnchorFit, FoundAnchors
+from kubeyolo.cli.tables import new_table, wide_console
+from kubeyolo.config.anchor_forms import anchors_text
+from kubeyolo.config.load import load_config
+from kubeyolo.config.schema import Config
+from kubeyolo.data.dataset import open_dataset
+from kubeyolo.formats import counted, share_text
+from kubeyolo.storage.place import Place
+from kubeyolo.training.anchor_search import AnchorFit, FoundAnchors, find_anchors
 
 
 def anchors(
@@ -20,8 +27,8 @@ def anchors(
 ) -> None:
     """Compute anchors from the boxes of a data set, and compare them with those of the model.
 
-    The boxes are those of the split train at train.image_size. Printed is what to type to train with the computed
-    anchors; nothing is written.
+    The boxes are those of the split train at train.image_size. The setting for a training with the computed anchors is
+    printed; nothing is written.
 
     [bold]Examples[/bold]
 
@@ -29,14 +36,8 @@ def anchors(
 
       kubeyolo anchors store/datasets/bccd-3f0c9a1b22d4 --model yolov4 --set train.image_size=320 --json
     """
-    import json
-
-    from kubeyolo.config.load import load_config
-    from kubeyolo.data.dataset import open_dataset
-    from kubeyolo.training.anchor_search import find_anchors
-
     config = load_config(model, config_file, sets_of(sets))
-    found = find_anchors(open_dataset(dataset).index("train"), config)
+    found = find_anchors(open_dataset(Place.of(dataset)).index("train"), config)
     if as_json:
         print(json.dumps(_document(dataset, config, found), indent=1))
         return
@@ -44,8 +45,6 @@ def anchors(
 
 
 def _document(dataset: str, config: Config, found: FoundAnchors) -> dict[str, Any]:
-    from dataclasses import asdict
-
     return {
         "dataset": dataset,
         "model": config.model,
@@ -53,6 +52,7 @@ def _document(dataset: str, config: Config, found: FoundAnchors) -> dict[str, An
         "anchor_t": config.train.anchor_t,
         "boxes": found.boxes,
         "left_out": found.left_out,
+        "crowds": found.crowds,
         "own": asdict(found.own),
         "given": None if found.given is None else asdict(found.given),
         "computed": asdict(found.computed),
@@ -64,20 +64,13 @@ def _document(dataset: str, config: Config, found: FoundAnchors) -> dict[str, An
 
 
 def _print(config: Config, found: FoundAnchors) -> None:
-    import shlex
-
-    from rich import box
-    from rich.table import Table
-
-    from kubeyolo.cli.tables import wide_console
-    from kubeyolo.config.anchor_forms import anchors_text
-
     train = config.train
     title = f"anchors of {config.model} for {found.boxes:,} boxes at {train.image_size} px"
-    if found.left_out:
-        title += f" ({found.left_out:,} too small or too long ones are left out)"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    table.add_column("", no_wrap=True)
+    left_out = [f"{found.left_out:,} too small or too long ones"] if found.left_out else []
+    left_out += [counted(found.crowds, "crowd")] if found.crowds else []
+    if left_out:
+        title += f" ({' and '.join(left_out)} are left out)"
+    table = new_table("", title=title)
     for column in ("best possible recall", "mean overlap", "anchors a box"):
         table.add_column(column, justify="right")
     rows = {"the model's own": found.own, "train.anchors": found.given, "computed": found.computed}
@@ -100,7 +93,7 @@ def _verdict(config: Config, found: FoundAnchors) -> str:
     overlap = f"the mean overlap is {found.computed.overlap:.3f} in place of {found.own.overlap:.3f}"
     if found.by_overlap:
         return f"the computed anchors fit better: {overlap}"
-    own, computed = (f"{100 * fit.recall:.1f} %" for fit in (found.own, found.computed))
+    own, computed = (share_text(fit.recall) for fit in (found.own, found.computed))
     within = f"within train.anchor_t = {config.train.anchor_t:g}"
     if found.own_are_enough:
         fit = f"the model's own anchors will do: they fit {own} of the boxes {within}"
@@ -109,6 +102,4 @@ def _verdict(config: Config, found: FoundAnchors) -> str:
 
 
 def _setting(fit: AnchorFit) -> str:
-    from kubeyolo.config.anchor_forms import anchors_text
-
     return f"train.anchors={anchors_text(fit.anchors)}"

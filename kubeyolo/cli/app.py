@@ -1,64 +1,117 @@
-"""The command line: ``kubeyolo``. Commands import what they need when they are called, so that help is quick."""
+"""The command line: ``kubeyolo``. The module of a command is imported when the command is called: help is quick."""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import signal
 import sys
 from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from kubeyolo import __version__
-from kubeyolo.cli import (
-    anchors,
-    convert,
-    copy,
-    errors,
-    forms,
-    models,
-    pipeline,
-    predict,
-    run,
-    sample,
-    steps,
-    streams,
-    weights,
-)
+from kubeyolo.cli import errors, streams
 from kubeyolo.stop_signals import RaisingHandler, install, stop_signals
-from kubeyolo.storage.cache import expand_homes, settle_folders
+from kubeyolo.storage.cache import expand_homes, set_matplotlib_folder
+
+COMMANDS = {
+    "run": "run:run",
+    "configure": "forms:configure",
+    "validate": "steps:validate",
+    "anchors": "anchors:anchors",
+    "pretrain": "steps:pretrain",
+    "train": "steps:train",
+    "evaluate": "steps:evaluate",
+    "export": "steps:export",
+    "quantize": "steps:quantize",
+    "publish": "steps:publish",
+    "predict": "predict:predict",
+    "sample": "data:sample",
+    "copy": "data:copy",
+    "convert": "data:convert",
+    "models": "The detectors that can be trained.",
+    "models list": "models:list_models",
+    "models show": "models:show_model",
+    "pipeline": "The pipelines as Kubeflow reads them, and their runs there.",
+    "pipeline submit": "pipeline:submit",
+    "pipeline status": "cluster:status",
+    "pipeline logs": "cluster:logs",
+    "pipeline cancel": "cluster:cancel",
+    "pipeline list": "cluster:list_runs",
+    "pipeline gate": "gate:gate",
+    "pipeline show": "pipeline:show",
+    "pipeline schedule": "Recurring runs on Kubeflow that are as the files in git say.",
+    "pipeline schedule apply": "schedule:apply",
+    "pipeline schedule diff": "schedule:diff",
+    "pipeline schedule list": "schedule:list_schedules",
+    "pipeline schedule run": "schedule:run_now",
+    "pipeline schedule delete": "schedule:delete",
+    "weights": "Published weights in, and weights out again.",
+    "weights import": "weights:import_",
+    "weights export": "weights:export",
+}
+"""Commands and groups in the order of the help: the module and the function of a command, the help of a group."""
 
 _WITH_HOME = re.compile(r"(--?[a-z][a-z-]*=|-[a-z])?(~.*)", re.IGNORECASE | re.DOTALL)
 """A path that begins with ``~``, by itself or as the value of an option."""
 
+
+@cache
+def _docstrings(module: str) -> dict[str, str]:
+    """Return the docstrings of a module of commands, from its source: importing takes longer."""
+    tree = ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
+    return {node.name: ast.get_docstring(node) or "" for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+class LazyCommand(TyperCommand):
+    """Stands for a command in lists, and imports it to call it, to show its help or to complete its arguments."""
+
+    def __init__(self, name: str, place: str) -> None:
+        self._module, _, self._function = place.partition(":")
+        super().__init__(name, help=_docstrings(self._module)[self._function])
+
+    def load(self) -> Any:
+        """Import the module of the command and return the command itself."""
+        alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        alone.command(self.name)(getattr(import_module(f"kubeyolo.cli.{self._module}"), self._function))
+        return typer.main.get_command(alone)
+
+    def make_context(self, *given: Any, **options: Any) -> Any:
+        """Return the context of the command itself, which is called in it."""
+        return self.load().make_context(*given, **options)
+
+
+class LazyGroup(TyperGroup):
+    """The group of all commands."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        groups: dict[str, TyperGroup] = {"": self}
+        for path, text in COMMANDS.items():
+            parent, _, name = path.rpartition(" ")
+            if ":" in text:
+                groups[parent].add_command(LazyCommand(name, text))
+            else:
+                groups[path] = TyperGroup(name=name, help=text, no_args_is_help=True, rich_markup_mode="rich")
+                groups[parent].add_command(groups[path])
+
+
 app = typer.Typer(
     name="kubeyolo",
+    cls=LazyGroup,
     help="Annotated images in; a checked, evaluated, exported and quantized YOLO detector out.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-app.command("run")(run.run)
-app.command("configure")(forms.configure)
-app.command("validate")(steps.validate)
-app.command("anchors")(anchors.anchors)
-app.command("pretrain")(steps.pretrain)
-app.command("train")(steps.train)
-app.command("evaluate")(steps.evaluate)
-app.command("export")(steps.export)
-app.command("quantize")(steps.quantize)
-app.command("publish")(steps.publish)
-app.command("predict")(predict.predict)
-app.command("sample")(sample.sample)
-app.command("copy")(copy.copy)
-app.command("convert")(convert.convert)
-app.add_typer(models.group, name="models")
-app.add_typer(pipeline.group, name="pipeline")
-app.add_typer(weights.group, name="weights")
 
 
 def _print_version(wanted: bool) -> None:
@@ -83,7 +136,7 @@ def common(
 
 
 def with_homes(arguments: Sequence[str]) -> list[str]:
-    """Return arguments with the home for ``~`` where one begins with it: shells leave it in ``--config=~/my.yaml``."""
+    """Return arguments with the home folder for a leading ``~``: shells leave it in ``--config=~/my.yaml``."""
     found = ((_WITH_HOME.fullmatch(argument), argument) for argument in arguments)
     return [
         f"{match[1] or ''}{os.path.expanduser(match[2])}" if match is not None else argument
@@ -104,12 +157,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def work() -> Any:
         if given and not {*given} & {"-h", "--help", "--version"}:
             expand_homes()
-            settle_folders()
+            set_matplotlib_folder()
         return command.main(given, prog_name="kubeyolo", standalone_mode=False)
 
     code = errors.exit_code_of(work, given, stop.order)
     if stop.order.given:
-        # The interpreter, which takes a moment to end, would put back what kills it.
+        # The interpreter takes a moment to end, and would restore the handlers that kill it.
         for number in stop_signals():
             if number != signal.SIGINT:
                 signal.signal(number, signal.SIG_IGN)

@@ -1,110 +1,40 @@
-"""``kubeyolo pipeline submit | status | logs | cancel | list``: runs on Kubeflow."""
+"""``kubeyolo pipeline status | logs | cancel | list``: runs on Kubeflow."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from itertools import islice
+from typing import Annotated, Any
 
 import typer
 
-from kubeyolo.cli.options import (
-    DEFAULT_IMAGES,
-    ConfigOption,
-    FieldOption,
-    ImagesOption,
-    JsonOption,
-    ModelOption,
-    SetOption,
-)
-
-if TYPE_CHECKING:
-    from kubeyolo.kubeflow.client import Kubeflow
-    from kubeyolo.kubeflow.remote import RemoteRun, RemoteStep
-    from kubeyolo.kubeflow.result import RemoteResult
+from kubeyolo.cli.options import JsonOption
+from kubeyolo.cli.tables import RunDisplay, coco_table, new_table, wide_console
+from kubeyolo.errors import InputError, suggest
+from kubeyolo.formats import duration
+from kubeyolo.kubeflow.client import Kubeflow
+from kubeyolo.kubeflow.follow import check_end, follow, own_lines, seconds_of
+from kubeyolo.kubeflow.remote import RemoteRun, RemoteStep
+from kubeyolo.kubeflow.result import RemoteResult, remote_result
+from kubeyolo.source import results_source
 
 HostOption = Annotated[
     str, typer.Option("--host", envvar="KUBEYOLO_KFP_HOST", metavar="URL", help="Address of Kubeflow's API.")
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id or name of a run; by default the newest one.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait for the end, and show the steps.")]
 LATEST = "latest"
 
 _COMMIT_VARIABLES = ("KUBEYOLO_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA")
 _COMMIT_DIGITS = 8
 
 
-def submit(
-    data: Annotated[str, typer.Option("--data", metavar="URI", help="Data set in the object store.")],
-    store: Annotated[
-        str,
-        typer.Option(
-            "--store",
-            envvar="KUBEYOLO_STORE",
-            metavar="URI",
-            help="Store, as minio://bucket/prefix; without it that of the cluster's ConfigMap.",
-        ),
-    ] = "",
-    model: ModelOption = None,
-    version: Annotated[
-        str, typer.Option("--version", metavar="NAME", help="Version to publish under; by default from the content.")
-    ] = "",
-    config_file: ConfigOption = None,
-    sets: SetOption = None,
-    params: FieldOption = None,
-    images: ImagesOption = DEFAULT_IMAGES,
-    experiment: Annotated[
-        str, typer.Option("--experiment", metavar="NAME", help="Experiment; by default <model>-<data set>.")
-    ] = "",
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the run; by default made here.")] = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end, and show the steps.")] = False,
-    host: HostOption = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Submit a run of the detector training pipeline to Kubeflow.
-
-    Exit codes: 0 submitted, or with --wait succeeded; 1 failed; 2 could not be submitted; 3 terminated.
-
-    [bold]Examples[/bold]
-
-      kubeyolo pipeline submit --data minio://kubeyolo/data/bccd --store minio://kubeyolo --wait
-
-      kubeyolo pipeline submit --data minio://kubeyolo/data/bccd --store minio://kubeyolo --param max_epoch=100
-    """
-    from kubeyolo.catalogue import DETECTOR_TRAINING
-    from kubeyolo.cli.forms import training_form
-    from kubeyolo.compiled.images import bind_image_file
-    from kubeyolo.compiled.read import pipeline_text
-    from kubeyolo.errors import InputError, WorkError
-    from kubeyolo.kubeflow.client import Kubeflow
-    from kubeyolo.steps.checked_form import check_form
-    from kubeyolo.steps.configure import configure
-    from kubeyolo.steps.naming import dataset_label
-
-    form = training_form(data, store, model, version, config_file, sets, params)
-    checked = check_form(DETECTOR_TRAINING, form, is_remote=True)
-    try:
-        # Without a store that is known here, the first step on the cluster makes the same checks.
-        configured = configure(DETECTOR_TRAINING, form, is_remote=True) if checked.store else None
-    except WorkError as error:
-        raise InputError(f"could not be submitted: {error}") from error
-    text = bind_image_file(pipeline_text(), images)
-    kubeflow = Kubeflow(host)
-    versions = kubeflow.pipeline_version(DETECTOR_TRAINING, text)
-    label = f"{checked.resolved.config.model}-{dataset_label(data)}"
-    group = kubeflow.make_experiment(experiment or label)
-    run_name = name or f"{configured.name if configured else label}-{commit_label()}"
-    run = kubeflow.submit(run_name, group, versions, form)
-    _print_submitted(kubeflow, run, as_json and not wait)
-    if wait:
-        _wait(kubeflow, run, as_json)
-
-
 def status(
-    run: RunArgument = LATEST,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end, and show the steps.")] = False,
-    host: HostOption = "",
-    as_json: JsonOption = False,
+    run: RunArgument = LATEST, wait: WaitOption = False, host: HostOption = "", as_json: JsonOption = False
 ) -> None:
     """Show a run on Kubeflow and its steps.
 
@@ -118,28 +48,23 @@ def status(
 
       kubeyolo pipeline status 3f0c9a1b-22d4-4c55-9a0e-0a1b2c3d4e5f --json
     """
-    from kubeyolo.kubeflow.client import Kubeflow
-    from kubeyolo.kubeflow.follow import check_end
-
     kubeflow = Kubeflow(host)
-    found = kubeflow.find(run)
-    if wait and not found.is_over:
-        _wait(kubeflow, found, as_json)
+    remote = kubeflow.find(run)
+    if wait and not remote.is_over:
+        wait_for(kubeflow, remote, as_json)
         return
-    print_run(found, as_json)
-    if found.is_over:
-        check_end(kubeflow, found)
+    _print_run(remote, as_json)
+    if remote.is_over:
+        check_end(kubeflow, remote)
 
 
 def logs(
     run: RunArgument = LATEST,
     step: Annotated[str, typer.Option("--step", metavar="NAME", help="One step; by default all of them.")] = "",
-    everything: Annotated[
-        bool, typer.Option("--all", help="The lines of Argo and of Kubeflow between those of the steps too.")
-    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also print the lines of Argo and of Kubeflow.")] = False,
     host: HostOption = "",
 ) -> None:
-    """Print what the steps of a run on Kubeflow have printed, as far as they have begun.
+    """Print the logs of the steps of a run on Kubeflow that have started.
 
     [bold]Examples[/bold]
 
@@ -147,52 +72,46 @@ def logs(
 
       kubeyolo pipeline logs yolov5n-r7-bccd-1f3a9c07-0a1b2c3d --step train
     """
-    from kubeyolo.errors import InputError, suggest
-    from kubeyolo.kubeflow.client import Kubeflow
-    from kubeyolo.kubeflow.step_log import own_lines
-
     kubeflow = Kubeflow(host)
-    found = kubeflow.find(run)
-    begun = [one for one in found.steps if one.node and one.state != "SKIPPED"]
-    names = [one.name for one in begun]
+    remote = kubeflow.find(run)
+    started = [each for each in remote.steps if each.node and each.state != "SKIPPED"]
+    names = [each.name for each in started]
     if step and step not in names:
-        raise InputError(f"run {found.name}: no step {step!r} has begun{suggest(step, names)}")
-    for one in begun:
-        if step not in ("", one.name):
+        raise InputError(f"run {remote.name}: no step {step!r} has started{suggest(step, names)}")
+    for each in started:
+        if step not in ("", each.name):
             continue
-        print(f"=== {one.name} {_state_of(one)}")
-        if one.is_cached:
+        print(f"=== {each.name} {_state_of(each)}")
+        if each.is_cached:
             print("(from the cache: it has not run)")
             continue
-        lines = kubeflow.log(found.id, one).splitlines() or ["(nothing of its log is kept)"]
+        lines = kubeflow.log(remote.id, each).splitlines() or ["(its log is not stored)"]
         print(*(lines if everything else own_lines(lines)), sep="\n")
 
 
 def cancel(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id or name of a run.")], host: HostOption = ""
 ) -> None:
-    """Terminate a run on Kubeflow; nothing happens to one that has ended.
+    """Terminate a run on Kubeflow; a run that has ended stays as it is.
 
-    The run has to be named: the newest one may be somebody else's.
+    The run has to be named: the newest run may be somebody else's.
 
     [bold]Examples[/bold]
 
       kubeyolo pipeline cancel yolov5n-r7-bccd-1f3a9c07-0a1b2c3d
     """
-    from kubeyolo.kubeflow.client import Kubeflow
-
     kubeflow = Kubeflow(host)
-    found = kubeflow.find(run)
-    if found.is_over:
-        print(f"{found.name} has ended: {found.state.lower()}")
+    remote = kubeflow.find(run)
+    if remote.is_over:
+        print(f"{remote.name} has ended: {remote.state.lower()}")
         return
-    kubeflow.terminate(found.id)
-    print(f"{found.name} ({found.id}) is being terminated")
+    kubeflow.terminate(remote.id)
+    print(f"{remote.name} ({remote.id}) is being terminated")
 
 
 def list_runs(
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 20,
-    experiment: Annotated[str, typer.Option("--experiment", metavar="NAME", help="Of one experiment alone.")] = "",
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of runs.")] = 20,
+    experiment: Annotated[str, typer.Option("--experiment", metavar="NAME", help="Only runs of this experiment.")] = "",
     host: HostOption = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -204,32 +123,19 @@ def list_runs(
 
       kubeyolo pipeline list --experiment yolov5n-r7-bccd -n 5 --json
     """
-    import json
-    from itertools import islice
-
-    from rich import box
-    from rich.table import Table
-
-    from kubeyolo.cli.tables import wide_console
-    from kubeyolo.kubeflow.client import Kubeflow
-
     kubeflow = Kubeflow(host)
-    found = list(islice(kubeflow.runs(kubeflow.experiment(experiment) if experiment else ""), count))
+    runs = list(islice(kubeflow.runs(kubeflow.experiment(experiment) if experiment else ""), count))
     if as_json:
-        print(json.dumps([_facts(run) for run in found], indent=1))
+        print(json.dumps([_facts(run) for run in runs], indent=1))
         return
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for column in ("run", "state", "submitted", "id"):
-        table.add_column(column, no_wrap=True)
-    for run in found:
+    table = new_table("run", "state", "submitted", "id")
+    for run in runs:
         table.add_row(run.name, run.state.lower(), _local(run.created), run.id)
     wide_console().print(table)
 
 
 def commit_label() -> str:
-    """Return the short commit of what is submitted from: of a CI's environment, of git here, or of the library."""
-    from kubeyolo.source import results_source
-
+    """Return a short commit: from the environment of a CI, from git in this folder, or the digest of the library."""
     commit = next((os.environ[name] for name in _COMMIT_VARIABLES if os.environ.get(name)), "")
     if not commit:
         command = ["git", "rev-parse", "HEAD"]
@@ -240,46 +146,24 @@ def commit_label() -> str:
     return commit[:_COMMIT_DIGITS]
 
 
-def _wait(kubeflow: Kubeflow, run: RemoteRun, as_json: bool) -> None:
-    from kubeyolo.cli.display import RunDisplay, Silent
-    from kubeyolo.kubeflow.follow import follow
+def wait_for(kubeflow: Kubeflow, run: RemoteRun, as_json: bool = False) -> None:
+    """Wait for the end of a run, and print its steps.
 
-    ended = follow(kubeflow, run.id, Silent() if as_json else RunDisplay())
-    print_run(ended, as_json)
-
-
-def _print_submitted(kubeflow: Kubeflow, run: RemoteRun, as_json: bool) -> None:
-    import json
-    import sys
-
-    address = f"{kubeflow.host}/#/runs/details/{run.id}"
-    if as_json:
-        print(json.dumps({"id": run.id, "name": run.name, "address": address}, indent=1))
-    else:
-        print(f"run {run.name}\nid {run.id}\npage {address}", file=sys.stdout, flush=True)
+    Raises:
+        WorkError: The run has failed.
+        TerminatedRun: Somebody has terminated the run.
+    """
+    _print_run(follow(kubeflow, run.id, RunDisplay(quiet=as_json)), as_json)
 
 
-def print_run(run: RemoteRun, as_json: bool = False) -> None:
-    """Print the steps of a run, and what it has made."""
-    import json
-    from dataclasses import asdict
-
-    from rich import box
-    from rich.table import Table
-
-    from kubeyolo.cli.tables import wide_console
-    from kubeyolo.kubeflow.follow import seconds_of
-    from kubeyolo.kubeflow.result import remote_result
-    from kubeyolo.report.formats import duration
-
+def _print_run(run: RemoteRun, as_json: bool) -> None:
+    """Print the steps of a run and its results."""
     if as_json:
         result = remote_result(run)
         facts = {"arguments": dict(run.arguments), "result": asdict(result) if result else None}
         print(json.dumps(_facts(run) | facts, indent=1))
         return
-    table = Table(title=f"{run.name} {run.state.lower()}", title_justify="left", box=box.SIMPLE, pad_edge=False)
-    for column in ("step", "state", "started", "time"):
-        table.add_column(column, no_wrap=True)
+    table = new_table("step", "state", "started", "time", title=f"{run.name} {run.state.lower()}")
     for step in run.steps:
         time = duration(seconds_of(step)) if step.started and not step.is_cached else ""
         table.add_row(step.name, _state_of(step), _local(step.started), time)
@@ -294,8 +178,6 @@ def print_run(run: RemoteRun, as_json: bool = False) -> None:
 
 
 def _print_result(result: RemoteResult) -> None:
-    from kubeyolo.cli.tables import coco_table, wide_console
-
     console = wide_console()
     if result.numbers:
         console.print(coco_table("", result.numbers))

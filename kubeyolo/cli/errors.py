@@ -14,7 +14,6 @@ from typing import Any
 
 import typer
 
-from kubeyolo.cli.foreign_options import remedy, remedy_for_pairs
 from kubeyolo.cli.streams import CLOSED_OUTPUT, discard, lost_output
 from kubeyolo.errors import InterruptedWork, KubeyoloError, WorkError, one_line
 from kubeyolo.output_streams import OUTPUT
@@ -27,17 +26,17 @@ DEBUG = "KUBEYOLO_DEBUG"
 
 UNEXPECTED, BAD_USAGE, INTERRUPTED = 1, 2, 130
 
-# typer has its own copy of click; this is its base class of wrong usage, wherever it lies.
+# typer has its own copy of click; this is its base class of wrong usage.
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 def exit_code_of(command: Callable[[], Any], arguments: Sequence[str], order: StopOrder | None = None) -> int:
-    """Call a command and return its exit code, after its error, if it has one, is told in one line.
+    """Call a command and return its exit code; its error, if it has one, is printed as one line.
 
     Args:
         command: Does the work.
-        arguments: Of the command line, for the log.
-        order: Has the signal that has told this process to end.
+        arguments: The command line, for the log.
+        order: Has the signal that has asked this process to stop.
     """
     try:
         result = command()
@@ -46,9 +45,7 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str], order: St
         _say(str(error))
         return INTERRUPTED
     except KubeyoloError as error:
-        _log(arguments)
-        _say(str(error))
-        return error.exit_code
+        return _failed(error, error, arguments)
     except _UsageError as error:
         return _usage(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
@@ -57,10 +54,8 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str], order: St
     except (OSError, SystemExit) as error:
         return _system(error, arguments)
     except Exception as error:
-        log, system = _log(arguments), system_error(error)
-        known = machine_error(system) if system else None
-        _say(str(known) if known else f"unexpected {type(error).__name__}: {error}; the stack is in {log}")
-        return known.exit_code if known else UNEXPECTED
+        system = system_error(error)
+        return _failed(error, machine_error(system) if system else None, arguments)
     if result == INTERRUPTED:
         _say(_interrupted(order))
     lost = lost_output() if not result else ""
@@ -92,7 +87,7 @@ def _say(message: str) -> None:
 
 
 def _system(error: OSError | SystemExit, arguments: Sequence[str]) -> int:
-    """Say what the system has refused a command, and return the exit code."""
+    """Print the error of a system call, and return the exit code."""
     if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
         raise error
     known: KubeyoloError | None
@@ -105,6 +100,11 @@ def _system(error: OSError | SystemExit, arguments: Sequence[str]) -> int:
         known = machine_error(error) or missing_current_folder(error)
     if isinstance(error, SystemExit) or error.filename == OUTPUT:
         discard(1)
+    return _failed(error, known, arguments)
+
+
+def _failed(error: BaseException, known: KubeyoloError | None, arguments: Sequence[str]) -> int:
+    """Log the stack of an error, print its line, and return the exit code."""
     log = _log(arguments)
     _say(str(known) if known else f"unexpected {type(error).__name__}: {error}; the stack is in {log}")
     return known.exit_code if known else UNEXPECTED
@@ -115,6 +115,9 @@ def _usage(error: Any, arguments: Sequence[str]) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return BAD_USAGE
+    # It reads the configuration, which help does not need.
+    from kubeyolo.cli.foreign_options import remedy, remedy_for_pairs
+
     path = context.command_path if context is not None else "kubeyolo"
     what = error.format_message().rstrip(".")
     if type(error).__name__ == "NoSuchOption":
@@ -128,7 +131,7 @@ def _usage(error: Any, arguments: Sequence[str]) -> int:
 
 
 def _log(arguments: Sequence[str]) -> str:
-    """Append the stack of the present error to the log and return its path, or words when it cannot be written."""
+    """Append the stack of the present error to the log and return its path, or why it cannot be written."""
     stack = traceback.format_exc()
     if os.environ.get(DEBUG):
         print(stack.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr)

@@ -1,10 +1,15 @@
-"""What to type instead of an option that another program has: a setting, an option or an argument of the command."""
+"""What to type instead of an option of another program: a setting, an option or an argument of the command."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Container, Sequence
+
+from kubeyolo.catalogue import STEPS
+from kubeyolo.config.foreign_words import ABSENT, KEYS, MEANINGS, plain_word
+from kubeyolo.config.load import known_keys, load_config, preset_names
+from kubeyolo.errors import InputError
 
 _WHOLE = ("run", "configure", "pipeline show", "pipeline submit")
 """Commands that take the settings of all steps."""
@@ -38,7 +43,7 @@ _PLACES = {
     },
     ("run", "output"): "--runs {}",
 }
-"""What is typed, by command and by what the option of the other program names."""
+"""What to type, by command and by the meaning of the other program's option."""
 
 _WEIGHTS_FILE = re.compile(r"\.(pt|pth|ckpt|weights|safetensors)$")
 """Files that 'kubeyolo weights import' makes a bundle of."""
@@ -51,15 +56,13 @@ _DEVICES = {"cpu": "CPU", "gpu": "GPU", "cuda": "GPU", "npu": "Ascend", "ascend"
 def remedy(option: str, command: str, arguments: Sequence[str]) -> str | None:
     """Return what belongs in the place of an unknown option, as the end of a message.
 
-    It is empty for a word of another program that the command has nothing for, and None for any other word.
+    It is empty for a word of another program that means nothing to the command, and None for any other word.
 
     Args:
         option: The option as the parser names it: of ``-img`` it is ``-i``.
         command: The command without the name of the program.
         arguments: The command line, from which the value of the option is taken.
     """
-    from kubeyolo.config.foreign_words import ABSENT, KEYS, MEANINGS, plain_word
-
     option = _whole_option(option, arguments)
     word = plain_word(option)
     value = _value_of(option, arguments)
@@ -103,8 +106,6 @@ def remedy_for_pairs(command: str, arguments: Sequence[str], options: Container[
 
 
 def _remedy_for_pair(pair: str, command: str, options: Container[str]) -> str:
-    from kubeyolo.config.load import known_keys
-
     name, _, value = pair.partition("=")
     option = f"--{name.replace('_', '-')}"
     if name in known_keys() and "." in name:
@@ -166,18 +167,12 @@ def _name_of(command: str, meaning: str) -> str:
 
 def _preset_of(value: str) -> str:
     """Return the model that a file of another program is named after, such as models/yolov5s.yaml; empty for none."""
-    from kubeyolo.config.load import preset_names
-
     stem = re.split(r"[/\\]", value)[-1].rpartition(".")[0] or value
     return next((name for name in (stem, f"{stem}-r7") if name in preset_names()), "")
 
 
 def _key_of(word: str, command: str) -> str:
     """Return the key that a word means among those that the command reads, empty for none."""
-    from kubeyolo.catalogue import STEPS
-    from kubeyolo.config.foreign_words import KEYS
-    from kubeyolo.config.load import known_keys
-
     keys = KEYS.get(word) or [key for key in known_keys() if key.rpartition(".")[2] == word]
     if command == "predict":
         reads: tuple[str, ...] = ("predict",)
@@ -190,9 +185,6 @@ def _key_of(word: str, command: str) -> str:
 
 def _as_setting(key: str, word: str, value: str | None) -> str:
     """Return the pair that sets a key to the value that was given; with what is allowed, if that value is not."""
-    from kubeyolo.config.load import load_config
-    from kubeyolo.errors import InputError
-
     text = _translated(key, word, value)
     if text is None:
         return f"; use --set {key}=VALUE"

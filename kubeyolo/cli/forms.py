@@ -1,12 +1,14 @@
-"""The form that a command line fills in, and ``kubeyolo configure``, which shows what becomes of it."""
+"""The form that a command line fills in, and ``kubeyolo configure``, which shows the run that it makes."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from kubeyolo.catalogue import DETECTOR_TRAINING
 from kubeyolo.cli.options import (
     DEFAULT_STORE,
     ConfigOption,
@@ -15,12 +17,15 @@ from kubeyolo.cli.options import (
     ModelOption,
     SetOption,
     StoreOption,
-    fields_of_pairs,
     sets_of,
 )
-
-if TYPE_CHECKING:
-    from kubeyolo.steps.configure import ConfiguredRun
+from kubeyolo.compiled.pipeline import CompiledPipeline
+from kubeyolo.config.form import check_fields, fill_form, says_the_same
+from kubeyolo.config.load import load_config, sparse_values
+from kubeyolo.errors import InputError, split_pair
+from kubeyolo.steps import configure as step
+from kubeyolo.steps.configured_run import ConfiguredRun
+from kubeyolo.storage.location import absolute
 
 PLACES = ("data", "store")
 
@@ -36,29 +41,25 @@ def training_form(
 ) -> dict[str, str]:
     """Return the filled-in form of the training pipeline.
 
-    What has a field goes by that field, so that Kubeflow's comparison page shows it; places are absolute. An empty
-    value of a pair leaves the field as it is.
+    A setting that has a field is given by this field, so that Kubeflow's comparison page shows it. URIs are absolute.
+    An empty value of a pair leaves the field as it is.
 
     Raises:
         InputError: The configuration is wrong, or a field is unknown or given twice.
     """
-    from kubeyolo.compiled.read import fields_of, pipeline_text
-    from kubeyolo.config.form import check_fields, fill_form, says_the_same
-    from kubeyolo.config.load import load_config, sparse_values
-    from kubeyolo.errors import InputError
-    from kubeyolo.storage.location import absolute
 
     def text_of(name: str, value: str) -> str:
         value = value.strip()
         return absolute(value) if name in PLACES and value else value
 
-    # Here first: the message names the file or the option.
+    # Checked here first, where the message can name the file or the option.
     load_config(model, config_file, sets_of(sets))
-    names = list(fields_of(pipeline_text()))
+    names = list(CompiledPipeline.named().fields)
     form = fill_form(names, model, config_file, sets_of(sets), data=data, store=store, version=version)
     is_default_model = not model and "model" not in sparse_values(config_file, sets_of(sets))
     form = {name: text_of(name, value) for name, value in form.items()}
-    for name, text in check_fields(fields_of_pairs(pairs), names).items():
+    fields = dict(split_pair(pair, "--param", "max_epoch=10", "FIELD=VALUE") for pair in pairs or ())
+    for name, text in check_fields(fields, names).items():
         value = text_of(name, text)
         if not value:
             continue
@@ -91,11 +92,6 @@ def configure(
 
       kubeyolo configure --data minio://kubeyolo/data/coco --store minio://kubeyolo --json
     """
-    import json
-
-    from kubeyolo.catalogue import DETECTOR_TRAINING
-    from kubeyolo.steps import configure as step
-
     run = step.configure(DETECTOR_TRAINING, training_form(data, store, model, version, config_file, sets, params))
     if as_json:
         print(json.dumps(_facts(run), indent=1))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from kubeyolo.cli.options import ConfigOption, JsonOption, SetOption, sets_of
+from kubeyolo.cli.tables import figure, flat, new_table, pairs_table, wide_console
+from kubeyolo.config.load import load_config, preset_bands
+from kubeyolo.models.named_facts import model_facts, model_names
 
-group = typer.Typer(help="The detectors that can be trained.", no_args_is_help=True)
 
-
-@group.command("list")
 def list_models(as_json: JsonOption = False) -> None:
     """List the models: size, work for an image of native size, and what was published for them on COCO.
 
@@ -21,32 +23,13 @@ def list_models(as_json: JsonOption = False) -> None:
 
       kubeyolo models list --json
     """
-    import json
-
-    from rich import box
-    from rich.table import Table
-
-    from kubeyolo.cli.tables import wide_console
-    from kubeyolo.models.registry import model_facts, model_names
-
     facts = [model_facts(name) for name in model_names()]
     if as_json:
-        rows = [
-            {
-                "name": one.name,
-                "family": one.family,
-                "parameters": one.parameters,
-                "multiply_adds": one.multiply_adds,
-                "image_size": one.image_size,
-                "strides": one.strides,
-            }
-            for one in facts
-        ]
-        print(json.dumps(rows, indent=1))
+        keys = ("name", "family", "parameters", "multiply_adds", "image_size", "strides")
+        print(json.dumps([{key: getattr(each, key) for key in keys} for each in facts], indent=1))
         return
-    table = Table(box=box.SIMPLE, pad_edge=False)
     # Without the family, all of it fits into 80 columns.
-    table.add_column("model", no_wrap=True)
+    table = new_table("model")
     for column in ("parameters", "multiply-adds", "size", "strides", "COCO AP"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in facts:
@@ -62,14 +45,13 @@ def list_models(as_json: JsonOption = False) -> None:
     wide_console().print(table)
 
 
-@group.command("show")
 def show_model(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")],
     config_file: ConfigOption = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is known of a model, and the configuration it would be trained with, by the bands of its preset.
+    """Show the facts of a model, and the configuration it would be trained with, by the bands of its preset.
 
     [bold]Examples[/bold]
 
@@ -77,25 +59,11 @@ def show_model(
 
       kubeyolo models show yolov5s --config my.yaml --set train.lr=0.02 --json
     """
-    import json
-    from dataclasses import asdict
-
-    from kubeyolo.cli.tables import figure, flat, pairs_table, wide_console
-    from kubeyolo.config.bands import preset_bands
-    from kubeyolo.config.load import load_config
-    from kubeyolo.models.registry import model_facts
-
     facts = model_facts(name)
     config = load_config(name, config_file, sets_of(sets)).model_dump(mode="json")
     published, bands = [asdict(result) for result in facts.published], preset_bands(name)
-    about = {
-        "paper": facts.paper,
-        "parameters": facts.parameters,
-        "multiply_adds": facts.multiply_adds,
-        "image_size": facts.image_size,
-        "strides": facts.strides,
-        "anchors": facts.anchors,
-    }
+    of_facts = ("paper", "parameters", "multiply_adds", "image_size", "strides", "anchors")
+    about = {key: getattr(facts, key) for key in of_facts}
     if as_json:
         print(json.dumps({"model": name, **about, "published": published, "config": config, "bands": bands}, indent=1))
         return

@@ -1,7 +1,8 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from kubeyolo.errors import split_pair
 from kubeyolo.storage.cache import RUNS
 
 StoreOption = Annotated[
@@ -53,6 +53,20 @@ FieldOption = Annotated[
         help="A field of the pipeline's form that has no option here, such as launcher=volcano.",
     ),
 ]
+LauncherOption = Annotated[
+    str,
+    typer.Option(
+        "--launcher", metavar="NAME", help="local: on this machine; volcano: on a cluster.", show_default="local"
+    ),
+]
+ClusterOption = Annotated[
+    Path | None,
+    typer.Option("--cluster", metavar="FILE", help="YAML file of settings of the cluster; see docs/cluster.md."),
+]
+ClusterSetOption = Annotated[
+    list[str] | None,
+    typer.Option("--cluster-set", metavar="KEY=VALUE", help="A setting of the cluster over all others."),
+]
 OutputOption = Annotated[
     str, typer.Option("--output", "-o", metavar="URI", help="Where to write; by default below the store.")
 ]
@@ -70,27 +84,18 @@ DatasetArgument = Annotated[
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="URI of a bundle.")]
 
 
-def fields_of_pairs(pairs: list[str] | None) -> dict[str, str]:
-    """Return the texts of ``FIELD=VALUE`` pairs.
-
-    Raises:
-        InputError: A pair has no ``=``.
-    """
-    return dict(split_pair(pair, "--param", "max_epoch=10", "FIELD=VALUE") for pair in pairs or ())
-
-
 def sets_of(sets: list[str] | None) -> tuple[str, ...]:
     """Return the pairs of ``--set``, none when it was not given."""
     return tuple(sets or ())
 
 
 def typed_again(name: str, argument: str, options: Mapping[str, object]) -> Callable[[str], str]:
-    """Return what gives the command line of a command for another output, quoted as a shell takes it.
+    """Return a function that gives the same command line with another output, quoted for a shell.
 
     Args:
         name: The command.
         argument: Its argument.
-        options: Values by option, lists for those that are repeated; what is empty is left out.
+        options: Values by option; a list for a repeated option; empty values are left out.
     """
     parts = ["kubeyolo", name, argument]
     for option, value in options.items():
@@ -101,7 +106,5 @@ def typed_again(name: str, argument: str, options: Mapping[str, object]) -> Call
 
 def data_pairs(data_format: str, strict: bool) -> tuple[str, ...]:
     """Return the pairs of ``--set`` that ``--format`` and ``--strict`` stand for."""
-    import json
-
     pairs = (f"data.format={json.dumps(data_format)}",) if data_format else ()
     return (*pairs, "data.strict=true") if strict else pairs

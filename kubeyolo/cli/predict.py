@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from kubeyolo.bundle import ONNX, Bundle, open_bundle
 from kubeyolo.cli.options import DEFAULT_RUNS, ConfigOption, RunsOption, SetOption, sets_of
-
-if TYPE_CHECKING:
-    from kubeyolo.bundle import Bundle
-    from kubeyolo.evaluation.names import RuntimeName
-    from kubeyolo.prediction.sources import Sources
+from kubeyolo.cli.predictions import printable, summarise, write_results
+from kubeyolo.cli.streams import only_result
+from kubeyolo.config.load import load_config
+from kubeyolo.errors import InputError
+from kubeyolo.evaluation.predictor import Thresholds, load_predictor
+from kubeyolo.evaluation.results import RuntimeName, check_runtime
+from kubeyolo.prediction.drawing import Painter
+from kubeyolo.prediction.fonts import Fonts
+from kubeyolo.prediction.lists import expand_lists, read_list
+from kubeyolo.prediction.sources import Sources, find_sources
+from kubeyolo.prediction.stream import predict_images
+from kubeyolo.prediction.targets import plan_targets
+from kubeyolo.storage.place import Place
 
 _NONE_GIVEN = "no images are given; name files, folders or patterns, or a list of them (--list FILE)"
 
@@ -68,23 +78,12 @@ def predict(
 
       find data -name '*.jpg' | kubeyolo predict - --conf 0.5 --set predict.iou_threshold=0.6
     """
-    from kubeyolo.bundle import open_bundle
-    from kubeyolo.cli.predictions import summarise, write_results
-    from kubeyolo.cli.streams import only_result
-    from kubeyolo.config.load import load_config
-    from kubeyolo.errors import InputError
-    from kubeyolo.evaluation.predictor import load_predictor
-    from kubeyolo.prediction.drawing import Painter
-    from kubeyolo.prediction.fonts import Fonts
-    from kubeyolo.prediction.stream import Thresholds, predict_images
-    from kubeyolo.prediction.targets import plan_targets
-
     if not images and not lists:
         raise InputError(_NONE_GIVEN)
     if font and not output:
         raise InputError(f"--font {font}: is for drawn pictures; give --output FOLDER too")
     config = load_config(None, config_file, sets_of(sets)).predict
-    opened = open_bundle(bundle or _newest_bundle(runs))
+    opened = open_bundle(Place.of(bundle or _newest_bundle(runs)))
     sources = _sources(images or [], lists or [], output)
     targets = plan_targets(sources.images, output) if output else []
     classes = opened.manifest.classes
@@ -103,11 +102,6 @@ def _sources(images: list[str], lists: list[str], output: Path | None) -> Source
     Raises:
         InputError: Nothing was given, or the one thing that was given cannot be used.
     """
-    from kubeyolo.cli.predictions import printable
-    from kubeyolo.errors import InputError
-    from kubeyolo.prediction.lists import expand_lists, read_list
-    from kubeyolo.prediction.sources import find_sources
-
     if "-" in images and sys.stdin.isatty():
         print("reading names of images from the terminal; an empty line with Ctrl-D ends them", file=sys.stderr)
     names = [*expand_lists(images, sys.stdin.buffer), *(name for file in lists for name in read_list(file))]
@@ -121,10 +115,6 @@ def _sources(images: list[str], lists: list[str], output: Path | None) -> Source
 
 
 def _newest_bundle(runs: Path) -> str:
-    import json
-
-    from kubeyolo.errors import InputError
-
     summary = runs / "latest" / "summary.json"
     try:
         return str(json.loads(summary.read_text())["bundle"])
@@ -133,8 +123,5 @@ def _newest_bundle(runs: Path) -> str:
 
 
 def _runtime(bundle: Bundle, name: str) -> RuntimeName:
-    from kubeyolo.bundle import ONNX
-    from kubeyolo.evaluation.names import check_runtime
-
     # onnxruntime starts in a moment; MindSpore takes seconds.
     return check_runtime(name or ("onnx" if ONNX in bundle.manifest.files else "mindspore"))

@@ -1,9 +1,8 @@
-"""Predictions on standard output, each as soon as it is known, and a summary on standard error."""
+"""Predictions on standard output, each as soon as it is made, and a summary on standard error."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import unicodedata
 from collections import Counter
@@ -12,20 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.cells import cell_len
 
-from kubeyolo.cli.streams import only_result
+from kubeyolo.cli.streams import discard, only_result
 from kubeyolo.data.finding_kinds import KINDS
 from kubeyolo.errors import InputError, InterruptedWork, WorkError
+from kubeyolo.prediction.drawing import Painter
 from kubeyolo.prediction.sources import Sources, counted_endings
 from kubeyolo.prediction.stream import DRAWN_AS_PNG, NOT_DRAWN, Failure, Prediction
 from kubeyolo.progress import Progress
 from kubeyolo.stop_signals import StopOrder, handling
-
-if TYPE_CHECKING:
-    from kubeyolo.prediction.drawing import Painter
 
 _MOST_LISTED = 20
 _WIDEST_NAME = 60
@@ -64,10 +61,10 @@ class Summary:
 def write_results(
     outcomes: Iterator[Prediction | Failure], sources: Sources, classes: Sequence[str], as_json: bool
 ) -> Summary:
-    """Print each result as soon as it is there, in whole lines, and return a summary.
+    """Print each result as soon as it is made, in whole lines, and return a summary.
 
     Raises:
-        InterruptedWork: A signal has told this process to end; what was printed is whole.
+        InterruptedWork: A signal has asked this process to stop; only whole lines were printed.
         WorkError: Standard output cannot be written.
     """
     summary, total = Summary(), len(sources.images)
@@ -88,8 +85,8 @@ def write_results(
     except KeyboardInterrupt as error:
         raise InterruptedWork(f"interrupted; {summary.done} of {total} images are done and printed") from error
     except OSError as error:
-        # What is still in the buffer would fail again, with a stack, when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # The rest of the buffer would fail again, with a stack, when Python ends.
+        discard(1)
         what = (
             "was closed by its reader" if isinstance(error, BrokenPipeError) else f"cannot be written: {error.strerror}"
         )
@@ -192,7 +189,7 @@ class _JsonLines:
 
 
 class _Table:
-    """A row for each box; columns are as wide as the names that may come, since rows are printed as they come."""
+    """A row for each box; columns are as wide as all possible names, since each row is printed at once."""
 
     def __init__(self, sources: Sources, classes: Sequence[str]) -> None:
         self._classes = [printable(name) for name in classes]
@@ -239,7 +236,7 @@ def _write(text: str) -> None:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Progress]:
-    """Show progress on standard error, but for a terminal where the rows themselves come."""
+    """Show progress on standard error, unless the rows themselves are printed on the terminal."""
     if sys.stdout.isatty():
         yield Progress("predicting", total, line_seconds=float("inf"))
         return
@@ -248,7 +245,7 @@ def _progress(total: int) -> Iterator[Progress]:
 
 
 class _Whole:
-    """A block that an interrupt does not divide: it comes when the block ends, and at once at a second Ctrl-C."""
+    """A block that an interrupt does not divide: it is raised at the end, or at once by a second Ctrl-C."""
 
     def __init__(self) -> None:
         self._inside = False
@@ -271,7 +268,7 @@ class _Whole:
 
 @contextmanager
 def _interruptible() -> Iterator[_Whole]:
-    """Raise KeyboardInterrupt when this process is told to end, outside of blocks that are to be whole."""
+    """Raise KeyboardInterrupt when a signal asks this process to stop, outside of blocks that are not divided."""
     whole = _Whole()
     with handling(whole.handle):
         yield whole

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from kubeyolo.catalogue import DETECTOR_TRAINING
+from kubeyolo.cli.forms import training_form
 from kubeyolo.cli.options import (
     DEFAULT_IMAGES,
     DEFAULT_RUNS,
@@ -19,9 +22,20 @@ from kubeyolo.cli.options import (
     SetOption,
     StoreOption,
 )
-
-if TYPE_CHECKING:
-    from kubeyolo.runs.local import RunOutcome
+from kubeyolo.cli.streams import stored_work
+from kubeyolo.cli.tables import RunDisplay, coco_table, wide_console
+from kubeyolo.compiled.images import bind_image_file
+from kubeyolo.compiled.pipeline import CompiledPipeline
+from kubeyolo.data.sample import generate_sample_dataset
+from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError
+from kubeyolo.formats import duration
+from kubeyolo.runs.container import ContainerRunner
+from kubeyolo.runs.folder import RunFolder
+from kubeyolo.runs.interrupt import interruption_words
+from kubeyolo.runs.local import LocalRun, RunOutcome, run_local
+from kubeyolo.source import versions_digest
+from kubeyolo.steps.checked_form import check_form
+from kubeyolo.steps.configure import configure
 
 SAMPLE_FOLDER = "sample-data"
 
@@ -68,22 +82,6 @@ def run(
 
       kubeyolo run --data data/bccd --store minio://kubeyolo --runner docker
     """
-    from kubeyolo.catalogue import DETECTOR_TRAINING
-    from kubeyolo.cli.display import RunDisplay, Silent
-    from kubeyolo.cli.forms import training_form
-    from kubeyolo.cli.streams import stored_work
-    from kubeyolo.compiled.images import bind_image_file
-    from kubeyolo.compiled.read import pipeline_text
-    from kubeyolo.data.sample import generate_sample_dataset
-    from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError
-    from kubeyolo.runs.container import ContainerRunner
-    from kubeyolo.runs.folder import RunFolder
-    from kubeyolo.runs.interrupt import interruption_words
-    from kubeyolo.runs.local import LocalRun, run_local
-    from kubeyolo.source import versions_digest
-    from kubeyolo.steps.checked_form import check_form
-    from kubeyolo.steps.configure import configure
-
     if bool(data) == sample:
         raise InputError("give either --data with a data set, or --sample; see 'kubeyolo run --help'")
     form = training_form(data or str(runs / SAMPLE_FOLDER), store, model, version, config_file, sets)
@@ -97,8 +95,8 @@ def run(
         model=configured.config.model,
         store=configured.store,
         form=form,
-        pipeline=bind_image_file(pipeline_text(), images) if in_containers else pipeline_text(),
-        places=(configured.data, configured.config.pretrain.data),
+        pipeline=bind_image_file(CompiledPipeline.named(), images) if in_containers else CompiledPipeline.named(),
+        sources=(configured.data, configured.config.pretrain.data),
         environment="" if in_containers else versions_digest(),
     )
     step_runner = ContainerRunner(local) if in_containers else None
@@ -107,7 +105,7 @@ def run(
         with stored_work(as_json):
             if not as_json:
                 print(f"run {local.name}\nstore {local.store}", *configured.view().estimate, sep="\n", flush=True)
-            outcome = run_local(local, runs, Silent() if as_json else RunDisplay(), step_runner)
+            outcome = run_local(local, runs, RunDisplay(quiet=as_json), step_runner)
     except (KubeyoloError, KeyboardInterrupt) as error:
         if not as_json and folder.index.is_file():
             print(f"report {folder.index}", flush=True)
@@ -115,18 +113,13 @@ def run(
             raise InterruptedWork(interruption_words(error)) from error
         raise
     if as_json:
-        import json
-
         print(json.dumps(outcome.summary, indent=1))
         return
     _print_outcome(outcome)
 
 
 def _print_outcome(outcome: RunOutcome) -> None:
-    """Print the numbers of float, ONNX and int8 side by side, and where everything is."""
-    from kubeyolo.cli.tables import coco_table, wide_console
-    from kubeyolo.report.formats import duration
-
+    """Print the numbers of float, ONNX and int8 side by side, and the paths of bundle and report."""
     console = wide_console()
     console.print(coco_table(outcome.folder.name, outcome.state.numbers()))
     findings = outcome.summary["dataset"]["findings"] or ()

@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from kubeyolo.cli.cluster import HostOption, commit_label, print_run
+from kubeyolo.cli.cluster import HostOption, WaitOption, commit_label, wait_for
 from kubeyolo.cli.options import DEFAULT_IMAGES, ImagesOption, JsonOption
-
-if TYPE_CHECKING:
-    from kubeyolo.kubeflow.client import Kubeflow
-    from kubeyolo.kubeflow.schedules import Change, Wanted
-
-group = typer.Typer(help="Recurring runs on Kubeflow that are as the files in git say.", no_args_is_help=True)
+from kubeyolo.cli.tables import new_table, wide_console
+from kubeyolo.compiled.images import bind_image_file
+from kubeyolo.compiled.pipeline import CompiledPipeline
+from kubeyolo.errors import InputError, suggest
+from kubeyolo.kubeflow.client import Kubeflow
+from kubeyolo.kubeflow.schedules import (
+    DEFAULT_OWNER,
+    Change,
+    Wanted,
+    check_owner,
+    plan,
+    read_schedules,
+    wanted_schedule,
+)
+from kubeyolo.steps.checked_form import check_form
 
 DEFAULT_FOLDER = Path("schedules")
 FilesArgument = Annotated[
     list[Path] | None,
     typer.Argument(metavar="FILE...", help="Schedule files, or folders of them; by default schedules."),
 ]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.")]
 OwnerOption = Annotated[
     str,
     typer.Option(
         "--owner",
         envvar="KUBEYOLO_SCHEDULE_OWNER",
         metavar="NAME",
-        help="Whose files these are, 'default' if nothing is said: a name for each repository on one Kubeflow.",
+        help="Owner of the files, by default 'default': a name for each repository that uses this Kubeflow.",
     ),
 ]
 
 
-@group.command("apply")
 def apply(
     files: FilesArgument = None,
     owner: OwnerOption = "",
@@ -41,8 +53,8 @@ def apply(
 ) -> None:
     """Create, update, enable and disable recurring runs so that they are as the files say.
 
-    A folder stands for all files of the owner: schedules of theirs whose file is gone are disabled. Files that are
-    named alone disable nothing. What other owners, or others, have made in Kubeflow is left alone.
+    A folder stands for all files of the owner: the owner's schedules without a file are disabled. Files that are named
+    one by one disable nothing. Recurring runs of other owners, and those made by hand, stay as they are.
 
     [bold]Examples[/bold]
 
@@ -52,15 +64,12 @@ def apply(
 
       kubeyolo pipeline schedule apply schedules/retrain-bccd.yaml
     """
-    from kubeyolo.kubeflow.client import Kubeflow
-
     kubeflow = Kubeflow(host)
     for change in _plan(kubeflow, files, owner, images):
         kubeflow.apply(change)
         _print(change)
 
 
-@group.command("diff")
 def diff(
     files: FilesArgument = None,
     owner: OwnerOption = "",
@@ -73,8 +82,6 @@ def diff(
 
       kubeyolo pipeline schedule diff
     """
-    from kubeyolo.kubeflow.client import Kubeflow
-
     changes = _plan(Kubeflow(host), files, owner, images)
     for change in changes:
         _print(change)
@@ -82,7 +89,6 @@ def diff(
         raise typer.Exit(1)
 
 
-@group.command("list")
 def list_schedules(host: HostOption = "", as_json: JsonOption = False) -> None:
     """List the recurring runs that schedule files have made.
 
@@ -90,36 +96,24 @@ def list_schedules(host: HostOption = "", as_json: JsonOption = False) -> None:
 
       kubeyolo pipeline schedule list
     """
-    import json
-    from dataclasses import asdict
-
-    from rich import box
-    from rich.table import Table
-
-    from kubeyolo.cli.tables import wide_console
-    from kubeyolo.kubeflow.client import Kubeflow
-
-    found = sorted(Kubeflow(host).recurring(), key=lambda one: one.name)
+    recurring = sorted(Kubeflow(host).recurring(), key=lambda each: each.name)
     if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=1))
+        print(json.dumps([asdict(each) for each in recurring], indent=1))
         return
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for column in ("schedule", "owner", "state", "cron", "id"):
-        table.add_column(column, no_wrap=True)
-    for one in found:
-        table.add_row(one.name, one.owner, "enabled" if one.enabled else "disabled", one.cron, one.id)
+    table = new_table("schedule", "owner", "state", "cron", "id")
+    for each in recurring:
+        table.add_row(each.name, each.owner, "enabled" if each.enabled else "disabled", each.cron, each.id)
     wide_console().print(table)
 
 
-@group.command("run")
 def run_now(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.")],
+    name: NameArgument,
     files: FilesArgument = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end, and show the steps.")] = False,
+    wait: WaitOption = False,
     images: ImagesOption = DEFAULT_IMAGES,
     host: HostOption = "",
 ) -> None:
-    """Start now what a schedule file says, once; the recurring run stays as it is.
+    """Start a run of a schedule file now, once; the recurring run stays as it is.
 
     Refused while a run of the schedule is under way.
 
@@ -131,71 +125,52 @@ def run_now(
 
       kubeyolo pipeline schedule run retrain-bccd schedules --images build/images.yaml
     """
-    from kubeyolo.cli.display import RunDisplay
-    from kubeyolo.errors import InputError, suggest
-    from kubeyolo.kubeflow.client import Kubeflow
-    from kubeyolo.kubeflow.follow import follow
-
-    wanted = {one.schedule.name: one for one in _wanted(files, images)}
-    if name not in wanted:
-        raise InputError(f"schedule {name!r}: no file has this name{suggest(name, wanted) if wanted else ''}")
-    one, kubeflow = wanted[name], Kubeflow(host)
-    version = kubeflow.pipeline_version(one.schedule.pipeline, one.text)
+    by_name = {each.schedule.name: each for each in _wanted(files, images)}
+    if name not in by_name:
+        raise InputError(f"schedule {name!r}: no file has this name{suggest(name, by_name) if by_name else ''}")
+    wanted, kubeflow = by_name[name], Kubeflow(host)
+    version = kubeflow.pipeline_version(wanted.schedule.pipeline, wanted.pipeline)
     group = kubeflow.make_experiment(name)
-    going = next((run for run in kubeflow.runs(group) if not run.is_over), None)
-    if going is not None:
+    present = next((run for run in kubeflow.runs(group) if not run.is_over), None)
+    if present is not None:
         raise InputError(
-            f"schedule {name!r}: a run of it is under way, {going.name} ({going.id}), and would train the same; "
-            f"wait for its end, or end it: kubeyolo pipeline cancel {going.id}"
+            f"schedule {name!r}: a run of it is under way, {present.name} ({present.id}), and would train the same; "
+            f"wait for its end, or end it: kubeyolo pipeline cancel {present.id}"
         )
-    run = kubeflow.submit(f"{name}-{commit_label()}", group, version, one.arguments)
+    run = kubeflow.submit(f"{name}-{commit_label()}", group, version, wanted.arguments)
     print(f"run {run.name}\nid {run.id}", flush=True)
     if wait:
-        print_run(follow(kubeflow, run.id, RunDisplay()))
+        wait_for(kubeflow, run)
 
 
-@group.command("delete")
-def delete(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.")], host: HostOption = ""
-) -> None:
+def delete(name: NameArgument, host: HostOption = "") -> None:
     """Delete a recurring run that a schedule file has made; its runs stay.
 
     [bold]Examples[/bold]
 
       kubeyolo pipeline schedule delete retrain-bccd
     """
-    from kubeyolo.errors import InputError, suggest
-    from kubeyolo.kubeflow.client import Kubeflow
-
     kubeflow = Kubeflow(host)
-    known = kubeflow.recurring()
-    ours = [one for one in known if one.name == name]
-    if not ours:
-        names = {one.name for one in known}
+    recurring = kubeflow.recurring()
+    names = {each.name for each in recurring}
+    if name not in names:
         raise InputError(f"schedule {name!r}: not known at {kubeflow.host}{suggest(name, names) if names else ''}")
-    for one in ours:
-        kubeflow.delete(one)
-        print(f"deleted {one.name} ({one.id})")
+    for each in recurring:
+        if each.name == name:
+            kubeflow.delete(each)
+            print(f"deleted {each.name} ({each.id})")
 
 
 def _wanted(files: list[Path] | None, images: Path, owner: str = "") -> list[Wanted]:
     """Return the schedules of files, with the images bound into their pipelines."""
-    from functools import partial
-
-    from kubeyolo.compiled.images import bind_image_file
-    from kubeyolo.compiled.read import pipeline_text
-    from kubeyolo.kubeflow.schedules import DEFAULT_OWNER, check_owner, read_schedules, wanted_schedule
-    from kubeyolo.steps.checked_form import check_form
-
     owner = check_owner(owner or DEFAULT_OWNER)
     schedules = read_schedules(files or [DEFAULT_FOLDER], partial(check_form, is_remote=True))
-    texts = {name: bind_image_file(pipeline_text(name), images) for name in {each.pipeline for each in schedules}}
-    return [wanted_schedule(schedule, texts[schedule.pipeline], owner) for schedule in schedules]
+    names = {each.pipeline for each in schedules}
+    bound = {name: bind_image_file(CompiledPipeline.named(name), images) for name in names}
+    return [wanted_schedule(schedule, bound[schedule.pipeline], owner) for schedule in schedules]
 
 
 def _plan(kubeflow: Kubeflow, files: list[Path] | None, owner: str, images: Path) -> list[Change]:
-    from kubeyolo.kubeflow.schedules import DEFAULT_OWNER, plan
-
     wanted = _wanted(files, images, owner)
     has_folder = any(place.is_dir() for place in files or [DEFAULT_FOLDER])
     return plan(wanted, kubeflow.recurring(), all_of=(owner or DEFAULT_OWNER) if has_folder else "")

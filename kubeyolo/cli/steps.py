@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from kubeyolo.bundle import Bundle, read_bundle
 from kubeyolo.cli.options import (
     DEFAULT_STORE,
     BundleArgument,
+    ClusterOption,
+    ClusterSetOption,
     ConfigOption,
     DatasetArgument,
     FormatOption,
     JsonOption,
+    LauncherOption,
     ModelOption,
     OutputOption,
     SetOption,
@@ -25,9 +29,19 @@ from kubeyolo.cli.options import (
 )
 from kubeyolo.cli.streams import stored_work
 from kubeyolo.cli.tables import print_record
-
-if TYPE_CHECKING:
-    from kubeyolo.config.schema import Config
+from kubeyolo.config.form import fill_form
+from kubeyolo.config.load import load_config
+from kubeyolo.config.schema import Config
+from kubeyolo.evaluation.results import EvaluationResult, check_runtime
+from kubeyolo.launch.launcher import ready_launcher
+from kubeyolo.pointers import check_pointer_name
+from kubeyolo.source import results_source, weights_source
+from kubeyolo.steps import facade
+from kubeyolo.steps.configure import bundle_config
+from kubeyolo.steps.evaluate import RESULT_NAME
+from kubeyolo.steps.facade import StepCall
+from kubeyolo.steps.promote import make_current
+from kubeyolo.storage.place import Place
 
 
 def validate(
@@ -52,13 +66,10 @@ def validate(
 
       kubeyolo validate data/export --strict --set data.findings.crowd_many=warn
     """
-    from kubeyolo.config.load import load_config
-    from kubeyolo.steps.validate import validate_dataset
-
     config = load_config(None, config_file, [*sets_of(sets), *data_pairs(data_format, strict)])
     with stored_work(as_json):
-        record = validate_dataset(data, store, config=config).record
-    print_record(record, as_json)
+        stored = facade.validate_dataset(_call(Place.of(store), config), data)
+    print_record(stored.record, as_json)
 
 
 def pretrain(
@@ -66,6 +77,9 @@ def pretrain(
     model: ModelOption = None,
     store: StoreOption = DEFAULT_STORE,
     output: OutputOption = "",
+    launcher: LauncherOption = "",
+    cluster: ClusterOption = None,
+    cluster_sets: ClusterSetOption = None,
     config_file: ConfigOption = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
@@ -78,19 +92,15 @@ def pretrain(
 
       kubeyolo pretrain store/datasets/bccd-3f0c9a1b22d4 --set pretrain.data=data/cells --set pretrain.max_epoch=10
     """
-    from kubeyolo.config.load import load_config
-    from kubeyolo.source import weights_source
-    from kubeyolo.steps.outputs import backbone_output
-    from kubeyolo.steps.pretrain import pretrain_backbone
-    from kubeyolo.training.class_images import class_fingerprint
-
     config = load_config(model, config_file, sets_of(sets))
-    images = class_fingerprint(config.pretrain.data) if config.pretrain.data else _dataset_digest(dataset)
-    output = output or backbone_output(store, config, images, weights_source())
-    command = typed_again("pretrain", dataset, {"--model": model, "--config": config_file, "--set": sets})
+    started_by = ready_launcher(launcher, None, cluster, sets_of(cluster_sets))
+    options = {"--model": model, "--config": config_file, "--set": sets}
+    options |= {"--launcher": launcher, "--cluster": cluster, "--cluster-set": cluster_sets}
+    command = typed_again("pretrain", dataset, options)
+    call = _call(Place.of(store), config, output, weights_source())
     with stored_work(as_json):
-        record = pretrain_backbone(dataset, output, config, command=command).record
-    print_record(record, as_json, with_warnings=False)
+        stored = facade.pretrain_backbone(call, call.dataset(dataset), started_by, command=command)
+    print_record(stored.record, as_json, with_warnings=False)
 
 
 def train(
@@ -101,17 +111,9 @@ def train(
     ] = "",
     store: StoreOption = DEFAULT_STORE,
     output: OutputOption = "",
-    launcher: Annotated[
-        str, typer.Option("--launcher", metavar="NAME", help="local: on this machine; volcano: on a cluster.")
-    ] = "local",
-    cluster: Annotated[
-        Path | None,
-        typer.Option("--cluster", metavar="FILE", help="YAML file of settings of the cluster; see docs/cluster.md."),
-    ] = None,
-    cluster_sets: Annotated[
-        list[str] | None,
-        typer.Option("--cluster-set", metavar="KEY=VALUE", help="A setting of the cluster over all others."),
-    ] = None,
+    launcher: LauncherOption = "",
+    cluster: ClusterOption = None,
+    cluster_sets: ClusterSetOption = None,
     config_file: ConfigOption = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
@@ -127,23 +129,15 @@ def train(
       kubeyolo train minio://kubeyolo/datasets/coco-52d41a7c9e10 --store minio://kubeyolo --set train.processes=2
       --launcher volcano --cluster-set image=registry/kubeyolo-train@sha256:0a1b…
     """
-    from kubeyolo.config.load import load_config
-    from kubeyolo.launch.launcher import checked_settings, training_launcher, training_writer
-    from kubeyolo.source import weights_source
-    from kubeyolo.steps import train as step
-    from kubeyolo.steps.outputs import training_output
-
     config = load_config(model, config_file, sets_of(sets))
-    settings = checked_settings(launcher, None, cluster, sets_of(cluster_sets))
-    launch = training_launcher(launcher, settings)
-    output = output or training_output(store, config, _dataset_digest(dataset), _pinned(backbone), weights_source())
+    started_by = ready_launcher(launcher, None, cluster, sets_of(cluster_sets))
     options = {"--model": model, "--backbone": backbone, "--config": config_file, "--set": sets}
-    options |= {"--launcher": "" if launcher == "local" else launcher}
-    command = typed_again("train", dataset, options | {"--cluster": cluster, "--cluster-set": cluster_sets})
+    options |= {"--launcher": launcher, "--cluster": cluster, "--cluster-set": cluster_sets}
+    command = typed_again("train", dataset, options)
+    call = _call(Place.of(store), config, output, weights_source())
     with stored_work(as_json):
-        writer = training_writer(launcher, namespace=settings.namespace)
-        outcome = step.train(dataset, output, config, backbone, launch=launch, writer=writer, command=command)
-    print_record(outcome.record, as_json, with_warnings=False)
+        stored = facade.train(call, call.dataset(dataset), started_by, backbone, command)
+    print_record(stored.record, as_json, with_warnings=False)
 
 
 def evaluate(
@@ -164,17 +158,13 @@ def evaluate(
 
       kubeyolo evaluate BUNDLE DATASET --runtime int8 --set evaluate.min_ap=0.5
     """
-    from kubeyolo.evaluation.names import check_runtime
-    from kubeyolo.steps import evaluate as step
-
     checked = check_runtime(runtime)
-    config = _config_of(bundle, config_file, sets)
-    output = output or _output(store, step.STEP, bundle, dataset, config, runtime)
+    call, opened = _call_on(bundle, store, output, config_file, sets)
     with stored_work(as_json):
-        outcome = step.evaluate(bundle, dataset, output, config, checked)
+        stored = facade.evaluate(call, opened, call.dataset(dataset), checked)
     if not as_json:
-        print(outcome.result.words())
-    print_record(outcome.record, as_json)
+        print(EvaluationResult.from_json(stored.document(RESULT_NAME)).words())
+    print_record(stored.record, as_json)
 
 
 def export(
@@ -194,13 +184,10 @@ def export(
 
       kubeyolo export BUNDLE DATASET --set 'export.formats=\[onnx]'
     """
-    from kubeyolo.steps import export as step
-
-    config = _config_of(bundle, config_file, sets)
-    output = output or _output(store, step.STEP, bundle, dataset, config)
+    call, opened = _call_on(bundle, store, output, config_file, sets)
     with stored_work(as_json):
-        record = step.export_model(bundle, dataset, output, config).record
-    print_record(record, as_json)
+        stored = facade.export_model(call, opened, call.dataset(dataset))
+    print_record(stored.record, as_json)
 
 
 def quantize(
@@ -220,13 +207,10 @@ def quantize(
 
       kubeyolo quantize BUNDLE DATASET --set quantize.max_drop=0.5 --set quantize.calibration_images=128
     """
-    from kubeyolo.steps import quantize as step
-
-    config = _config_of(bundle, config_file, sets)
-    output = output or _output(store, step.STEP, bundle, dataset, config)
+    call, opened = _call_on(bundle, store, output, config_file, sets)
     with stored_work(as_json):
-        record = step.quantize(bundle, dataset, output, config).record
-    print_record(record, as_json)
+        stored = facade.quantize(call, opened, call.dataset(dataset))
+    print_record(stored.record, as_json)
 
 
 def publish(
@@ -253,52 +237,30 @@ def publish(
 
       kubeyolo publish BUNDLE --store minio://kubeyolo --latest minio://kubeyolo/models/yolov5n-r7/latest.json
     """
-    from kubeyolo.config.load import load_config
-    from kubeyolo.pointers import check_pointer_name
-    from kubeyolo.steps import publish as step
-    from kubeyolo.steps.promote import make_current
-
-    load_config(None, config_file, sets_of(sets))
+    config = load_config(None, config_file, sets_of(sets))
     check_pointer_name(latest)
+    call = _call(Place.of(store), config)
     with stored_work(as_json):
-        published = step.publish(bundle, store, version, evaluation)
+        stored = facade.publish(call, call.bundle(bundle), version, evaluation)
         if latest:
-            make_current(latest, published.bundle)
-    print_record(published.record, as_json)
+            make_current(call.store.at(latest), stored.bundle())
+    print_record(stored.record, as_json)
 
 
-def _dataset_digest(dataset: str) -> str:
-    from kubeyolo.data.dataset import open_dataset
-
-    return open_dataset(dataset).manifest.digest
-
-
-def _pinned(bundle: str) -> str:
-    from kubeyolo.bundle import bundle_reference
-
-    return bundle_reference(bundle) if bundle else ""
+def _call(store: Place, config: Config, output: str = "", code: str = "") -> StepCall:
+    """Return how a step is called: with the digest of the code that results depend on, unless another is given."""
+    target = store.at(output) if output else None
+    return StepCall(store=store, config=config, code=code or results_source(), output=target)
 
 
-def _config_of(bundle: str, config_file: Path | None, sets: list[str] | None) -> Config:
-    """Return the configuration a bundle was trained with, under the file and the pairs that were given."""
-    from kubeyolo.bundle import bundle_reference, open_manifest
-    from kubeyolo.config.form import fill_form
-    from kubeyolo.config.load import load_config
-    from kubeyolo.steps.configure import bundle_config
+def _call_on(
+    bundle: str, store: str, output: str, config_file: Path | None, sets: list[str] | None
+) -> tuple[StepCall, Bundle]:
+    """Return how a step is called on a bundle, and the bundle.
 
+    The configuration is that of the bundle, with the file and the pairs over it.
+    """
     load_config(None, config_file, sets_of(sets))
-    form = fill_form((), None, config_file, sets_of(sets))
-    return bundle_config(open_manifest(bundle_reference(bundle)), form).config
-
-
-def _output(store: str, step: str, bundle: str, dataset: str, config: Config, runtime: str = "") -> str:
-    """Return where a step writes: the place that the same step of a pipeline has, whose result it takes or leaves."""
-    from kubeyolo.bundle import bundle_reference
-    from kubeyolo.source import results_source
-    from kubeyolo.steps.outputs import result_output
-    from kubeyolo.steps.settings import read_sections
-    from kubeyolo.storage.reference import split_reference
-
-    digests = {"bundle": split_reference(bundle_reference(bundle))[1], "dataset": _dataset_digest(dataset)}
-    digests |= {"runtime": runtime} if runtime else {}
-    return result_output(store, step, config.model, digests, read_sections(config, step), results_source())
+    form, place = fill_form((), None, config_file, sets_of(sets)), Place.of(store)
+    opened = read_bundle(place.at(bundle))
+    return _call(place, bundle_config(opened.manifest, form).config, output), opened

@@ -1,4 +1,4 @@
-"""The standard streams of a command: made fit for any text, whatever the console can show, and kept for a result."""
+"""The standard streams of a command: they take any text on any console, and can be kept for a result."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CLOSED_OUTPUT = f"{OUTPUT}: closed by the program that reads it; what was not pr
 _UTF8 = "utf-8"
 _HANDLER = "kubeyolo-console"
 
-# What our own lines are drawn with, for consoles that do not have it.
+# Characters of our own lines, and their replacements on consoles without them.
 _INSTEAD = {"▶": ">", "•": "*", "✓": "+", "✗": "x", "–": "-", "—": "-", "…": "...", "×": "x", "→": "->", "·": "."}
 
 
 def run_in_utf8() -> None:
-    """Begin this process again in Python's UTF-8 mode where the locale has another encoding; the console keeps its own.
+    """Start this process again in Python's UTF-8 mode where the locale has another encoding; the console keeps its own.
 
     Names in data sets and stores are UTF-8. Python would look for them in the encoding of the locale, and read and
     write files in it, its own and those of libraries.
@@ -35,9 +35,9 @@ def run_in_utf8() -> None:
 def prepare_streams() -> None:
     """Let the standard streams take any text, also where they are closed.
 
-    A character that the console does not have is written as another one, or as its number in Unicode. Closed streams
-    lead to nowhere, so that no file that is opened later takes their number. An error of writing to standard output has
-    its name; what standard error does not take is lost.
+    A character that the console does not have is replaced by another one, or by its number in Unicode. Closed streams
+    lead to the null device, so that no file that is opened later takes their number. An error of writing to standard
+    output has its name; text that standard error does not take is lost.
     """
     codecs.register_error(_HANDLER, _written_otherwise)
     for number in (0, 1, 2):
@@ -51,7 +51,7 @@ def prepare_streams() -> None:
 
 
 def discard(descriptor: int) -> None:
-    """Let a stream that takes no more lead to nowhere: the interpreter writes what the stream holds when it ends."""
+    """Redirect a stream that takes no more to the null device: the interpreter writes its rest at the end."""
     with contextlib.suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)
@@ -60,7 +60,7 @@ def discard(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def only_result(as_json: bool) -> Iterator[None]:
-    """Send to standard error, within the block, what this process and its children print, if JSON is to follow it."""
+    """Send everything that this process and its children print within the block to standard error, if JSON follows."""
     if not as_json:
         yield
         return
@@ -77,10 +77,10 @@ def only_result(as_json: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stored_work(as_json: bool) -> Iterator[None]:
-    """Do work within the block whose result is stored: it goes on when standard output cannot be written.
+    """Do work within the block whose result is stored: it continues when standard output cannot be written.
 
-    From here on, to the end of the command, what cannot be printed is lost; :func:`lost_output` says so at the end.
-    Within the block nothing comes on standard output if JSON is to follow, as :func:`only_result` has it.
+    From here to the end of the command, text that cannot be printed is lost; :func:`lost_output` says so at the end.
+    Within the block nothing is printed to standard output if JSON is to follow, see :func:`only_result`.
     """
     raw = raw_stream(sys.stdout)
     if raw is not None:

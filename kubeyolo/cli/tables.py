@@ -1,47 +1,83 @@
-"""How results are printed."""
+"""How runs and results are printed."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from textwrap import TextWrapper
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from kubeyolo.errors import one_line
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+from kubeyolo.events import StepRecord
+from kubeyolo.formats import duration
+from kubeyolo.report.formats import number3
 
 _ENDLESS = 10_000
 _ACTION_WIDTH = len("refuse ")
 
 
+class RunDisplay:
+    """Prints a line when a step of a run starts and ends, and the lines of the step between them; nothing if quiet."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        # The stream is named now: while kfp runs, sys.stdout is another one.
+        self._console = Console(file=sys.stdout, soft_wrap=True, highlight=False, quiet=quiet)
+        self._since: dict[str, float] = {}
+
+    def started(self, step: str) -> None:
+        """Say that a step has started."""
+        self._since[step] = time.monotonic()
+        self._print(("▶ ", "cyan"), (step, "bold"))
+
+    def cached(self, step: str) -> None:
+        """Say that a step's result is from the cache."""
+        self._print(("• ", "green"), (step, "bold"), (" from the cache", "dim"))
+
+    def line(self, step: str, text: str) -> None:
+        """Show a line that a step has printed."""
+        self._print((f"    {text}", "dim"))
+
+    def finished(self, step: str, seconds: float) -> None:
+        """Say how long a step took."""
+        self._print(("✓ ", "green"), (step, "bold"), (f" {duration(seconds)}", "dim"))
+
+    def failed(self, step: str, message: str, interrupted: bool = False) -> None:
+        """Say that a step has failed, or was interrupted; the message is printed at the end."""
+        seconds = time.monotonic() - self._since.get(step, time.monotonic())
+        how = "interrupted" if interrupted else "failed"
+        self._print(("✗ ", "red"), (step, "bold"), (f" {how} after {duration(seconds)}", "red"))
+
+    def _print(self, *parts: tuple[str, str]) -> None:
+        self._console.print(Text.assemble(*parts))
+
+
 def wide_console() -> Console:
     """Return the console for tables: as wide as the terminal; in a pipe or file, lines of any length."""
-    from rich.console import Console
-
     console = Console(soft_wrap=True, highlight=False)
     return console if console.is_terminal else Console(soft_wrap=True, highlight=False, width=_ENDLESS)
 
 
-def print_record(uri: str, as_json: bool = False, with_warnings: bool = True) -> None:
+def print_record(record: StepRecord, as_json: bool = False, with_warnings: bool = True) -> None:
     """Print the record of a step: its outputs and figures as a table, or all of it as JSON.
 
     Args:
-        uri: URI or reference of the record.
+        record: The record.
         as_json: Whether to print JSON.
         with_warnings: Whether its warnings follow the table; those of a training are in its log.
     """
-    from kubeyolo.steps.record import read_record
-
-    record = read_record(uri)
     if as_json:
         print(record.model_dump_json(indent=1))
         return
     rows = [(name, value) for name, value in record.outputs.items() if value]
     rows += [("report", record.report)] if record.report else []
     # Some outputs are among the metrics too, so that Kubeflow shows them.
-    printed_below = ("findings", "findings_count", "warnings")
+    printed_below = ("findings", "findings_count", "warnings", "checks")
     metrics = {
         name: value
         for name, value in flat(record.metrics).items()
@@ -52,6 +88,8 @@ def print_record(uri: str, as_json: bool = False, with_warnings: bool = True) ->
     wide_console().print(pairs_table(record.step, rows))
     if "findings" in record.metrics:
         print_findings(record.metrics["findings"])
+    for check in record.metrics.get("checks", ()):
+        print(f"{'✓' if check['passed'] else '✗'} {check['name']}: {check['message']}")
     for line in record.metrics.get("warnings", ()) if with_warnings else ():
         print(f"warning: {line}")
 
@@ -59,7 +97,7 @@ def print_record(uri: str, as_json: bool = False, with_warnings: bool = True) ->
 def print_findings(findings: Sequence[Mapping[str, Any]]) -> None:
     """Print the findings of a data set: each with its count, action, first case and remedy, wrapped on a terminal."""
     print(f"findings: {len(findings) or 'none'}")
-    # Paths are copied from the terminal: they are not broken.
+    # People copy paths from the terminal, so paths are not broken.
     wrapper = TextWrapper(wide_console().width, break_long_words=False, break_on_hyphens=False)
     wrapper.subsequent_indent = indent = " " * (2 + _ACTION_WIDTH)
     for each in findings:
@@ -96,15 +134,17 @@ def figure(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def new_table(*columns: str, title: str | None = None) -> Table:
+    """Return a table with columns of texts that are not wrapped."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
+
+
 def coco_table(title: str, numbers: Mapping[str, Mapping[str, float | None]]) -> Table:
     """Return a table of COCO numbers, a column for each network."""
-    from rich import box
-    from rich.table import Table
-
-    from kubeyolo.report.formats import number3
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    table.add_column("COCO", no_wrap=True)
+    table = new_table("COCO", title=title)
     for name in numbers:
         table.add_column(name, justify="right")
     for key in next(iter(numbers.values())):
@@ -114,9 +154,6 @@ def coco_table(title: str, numbers: Mapping[str, Mapping[str, float | None]]) ->
 
 def pairs_table(title: str, rows: Sequence[tuple[str, str]]) -> Table:
     """Return a table of names and values."""
-    from rich import box
-    from rich.table import Table
-
     table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from kubeyolo.cli.options import BundleArgument, JsonOption
-
-if TYPE_CHECKING:
-    from kubeyolo.weights.fit import Mismatch
-
-group = typer.Typer(help="Published weights in, and weights out again.", no_args_is_help=True)
+from kubeyolo.cli.tables import new_table, pairs_table
+from kubeyolo.config.load import resolve_layers
+from kubeyolo.config.text import read_text
+from kubeyolo.weights.class_file import read_class_file
+from kubeyolo.weights.exporting import export_weights
+from kubeyolo.weights.fit import Mismatch, WeightsMismatch
+from kubeyolo.weights.importing import ImportedWeights, import_weights
 
 _MOST_ROWS = 40
 _TABLE_WIDTH = 200
 
 
-@group.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help=".weights, .pt, .pth, .ckpt or .safetensors.")],
-    model: Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="The model the file is of.")],
+    model: Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="Model that the weights belong to.")],
     output: Annotated[str, typer.Option("--output", "-o", metavar="URI", help="Where to write the bundle.")],
     classes: Annotated[
         Path | None,
@@ -49,7 +54,7 @@ def import_(
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    r"""Make a bundle of a file of weights. Nothing that is pickled in the file is run.
+    r"""Make a bundle from a file of weights. Pickled code in the file is not run.
 
     [bold]Examples[/bold]
 
@@ -62,16 +67,6 @@ def import_(
       kubeyolo weights import cells.weights --model yolov4-tiny -o models/cells --anchors
       '\[[9,11, 14,22, 25,20], [34,40, 52,61, 80,75]]'
     """
-    from dataclasses import asdict
-    from json import dumps
-
-    from rich.console import Console
-
-    from kubeyolo.cli.tables import pairs_table
-    from kubeyolo.weights.class_file import read_class_file
-    from kubeyolo.weights.fit import WeightsMismatch
-    from kubeyolo.weights.importing import import_weights
-
     names = read_class_file(classes) if classes else None
     try:
         imported = import_weights(file, model, output, num_classes, names, backbone, _anchors_of(model, anchors))
@@ -81,6 +76,10 @@ def import_(
     if as_json:
         print(dumps(asdict(imported), indent=1))
         return
+    Console(soft_wrap=True).print(pairs_table("imported weights", _rows_of(imported, anchors)))
+
+
+def _rows_of(imported: ImportedWeights, anchors: str) -> list[tuple[str, str]]:
     rows = [
         ("bundle", imported.bundle),
         ("kind", imported.kind),
@@ -91,11 +90,9 @@ def import_(
     rows += [("not used", f"{imported.unused} arrays beyond the backbone")] if imported.unused else []
     rows += [("classes", _shortened(imported.classes))] if imported.classes else []
     rows += [("names", note) for note in imported.notes]
-    rows += [("anchors", anchors)] if anchors else []
-    Console(soft_wrap=True).print(pairs_table("imported weights", rows))
+    return rows + ([("anchors", anchors)] if anchors else [])
 
 
-@group.command("export")
 def export(
     bundle: BundleArgument,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write: .safetensors, or .weights of darknet.")],
@@ -113,13 +110,6 @@ def export(
 
       kubeyolo weights export models/yolov5n yolov5n.safetensors --names yolov5
     """
-    from json import dumps
-
-    from rich.console import Console
-
-    from kubeyolo.cli.tables import pairs_table
-    from kubeyolo.weights.exporting import export_weights
-
     exported = export_weights(bundle, file, names)
     about = {"file": str(exported.file), "format": exported.format, "names": exported.layout, "arrays": exported.arrays}
     if as_json:
@@ -130,9 +120,6 @@ def export(
 
 
 def _anchors_of(model: str, text: str) -> tuple[tuple[float, ...], ...]:
-    from kubeyolo.config.load import resolve_layers
-    from kubeyolo.config.text import read_text
-
     if not text:
         return ()
     layers = [("--anchors", {"train.anchors": read_text(text, "--anchors")})]
@@ -144,13 +131,8 @@ def _shortened(names: tuple[str, ...]) -> str:
 
 
 def _print_mismatches(rows: tuple[Mismatch, ...]) -> None:
-    """Print to standard error what does not fit, one row a parameter."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE, pad_edge=False)
+    """Print to standard error the parameters that do not fit, one in each row."""
+    table = new_table()
     for column in ("parameter", "in the file", "expected", "found"):
         table.add_column(column, overflow="fold")
     for row in rows[:_MOST_ROWS]:
@@ -159,7 +141,7 @@ def _print_mismatches(rows: tuple[Mismatch, ...]) -> None:
         ]
         name = "–" if row.expected is None else row.name
         table.add_row(*(Text(cell.encode("utf-8", "replace").decode()) for cell in (name, row.in_file or "–", *shapes)))
-    # Names and shapes are not folded on a narrow terminal: they are there to be copied and searched.
+    # Names and shapes are not folded on a narrow terminal, so that they can be copied and searched.
     console = Console(stderr=True, width=_TABLE_WIDTH)
     console.print(table, crop=False, soft_wrap=True)
     if len(rows) > _MOST_ROWS:

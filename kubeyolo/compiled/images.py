@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from kubeyolo.catalogue import IMAGES
-from kubeyolo.compiled.bind import bind_images, image_names, read_images
-from kubeyolo.errors import InputError, split_pair, suggest
+from kubeyolo.compiled.pipeline import CompiledPipeline
+from kubeyolo.config.text_file import decode_text
+from kubeyolo.errors import InputError, check_known, one_line, split_pair
 
 IMAGE_NAMES = tuple(f"kubeyolo-{name}" for name in IMAGES)
 IMAGE_USER = 10001
@@ -15,12 +18,12 @@ IMAGE_USER = 10001
 
 
 def image_references(
-    pipeline: str, file: Path | None, pairs: Sequence[str] = (), *, complete: bool = True
+    pipeline: CompiledPipeline, file: Path | None, pairs: Sequence[str] = (), *, complete: bool = True
 ) -> dict[str, str]:
     """Return the references of the images of a compiled pipeline.
 
     Args:
-        pipeline: The compiled pipeline as YAML.
+        pipeline: The compiled pipeline.
         file: File of references by name, such as ``make images`` writes; it may have those of other pipelines too.
         pairs: ``name=reference``, over what the file says.
         complete: Whether every image must have a reference.
@@ -31,11 +34,10 @@ def image_references(
     references = read_images(file) if file else {}
     example = "kubeyolo-train=registry/kubeyolo-train:1.0"
     references |= dict(split_pair(pair, "--image", example, "name=reference") for pair in pairs)
-    wanted = image_names(pipeline)
+    wanted = pipeline.image_names
     known = {*wanted, *IMAGE_NAMES}
     for name in references:
-        if name not in known:
-            raise InputError(f"unknown image {name!r}{suggest(name, known)}")
+        check_known("image", name, known)
     missing = [name for name in wanted if name not in references]
     if complete and missing:
         place = f"image list {file}" if file else "--image"
@@ -43,7 +45,28 @@ def image_references(
     return {name: reference for name, reference in references.items() if name in wanted}
 
 
-def bind_image_file(pipeline: str, file: Path | None, pairs: Sequence[str] = (), *, complete: bool = True) -> str:
+def bind_image_file(
+    pipeline: CompiledPipeline, file: Path | None, pairs: Sequence[str] = (), *, complete: bool = True
+) -> CompiledPipeline:
     """Return a compiled pipeline with the references of :func:`image_references` in place of names."""
     references = image_references(pipeline, file, pairs, complete=complete)
-    return bind_images(pipeline, references) if references else pipeline
+    return pipeline.bind_images(references) if references else pipeline
+
+
+def read_images(file: Path) -> dict[str, str]:
+    """Read a YAML or JSON file of image references by name.
+
+    Raises:
+        InputError: It cannot be read, or is not a mapping of names to references.
+    """
+    try:
+        content = yaml.safe_load(decode_text(file.read_bytes(), f"image list {file}"))
+    except OSError as error:
+        raise InputError(
+            f"image list {file}: cannot be read: {error.strerror}; 'make images' writes it, or give --images FILE"
+        ) from error
+    except yaml.YAMLError as error:
+        raise InputError(f"image list {file}: not YAML or JSON: {one_line(error, 200)}") from error
+    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+        raise InputError(f"image list {file}: expected image references by name, such as kubeyolo-train: registry/…")
+    return {str(name): reference for name, reference in content.items()}

@@ -1,6 +1,6 @@
-"""The forms in which people write anchors, and the one form in which the configuration keeps them.
+"""The forms in which people write anchors, and their form in the configuration.
 
-Known are the levels of YOLOv5's YAML files (``[[10,13, 16,30, 33,23], …]``), levels or a list of pairs
+Accepted are the levels of YOLOv5's YAML files (``[[10,13, 16,30, 33,23], …]``), levels or a list of pairs
 (``[[10,13], [16,30], …]``), and the single list of darknet's cfg files (``10,13, 16,30, …``), as lists or as text.
 """
 
@@ -21,10 +21,10 @@ _EXPECTED = (
 def anchor_lists(value: Any) -> list[list[Any]]:
     """Return anchors as lists of numbers: one list for each level where levels are written, else a single list.
 
-    The numbers are left as they are, to be checked where their type is known.
+    The numbers are returned as they are; the schema checks them.
 
     Raises:
-        ValueError: The value is not a list, or one that mixes numbers and lists.
+        ValueError: The value is not a list, or a list that mixes numbers and lists.
     """
     value = _without_text(value)
     if value is None or (isinstance(value, list | tuple) and not value):
@@ -60,7 +60,7 @@ def _is_pair(value: Any) -> bool:
 
 
 def _without_text(value: Any) -> Any:
-    """Return what a text says; parentheses around a number are what is left of a pair that YAML has cut."""
+    """Return the value of a text; YAML splits a pair in parentheses, and leaves a parenthesis at each number."""
     if isinstance(value, list | tuple):
         return [_without_text(each) for each in value]
     if not isinstance(value, str):

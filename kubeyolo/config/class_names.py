@@ -1,4 +1,4 @@
-"""Names of classes: cleaned where they come in, and compared cleaned."""
+"""Cleaning and comparing names of classes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 
 _MARKS = "\ufeff\u200b\u2060"
-"""Byte order mark, zero-width space, word joiner: nobody sees them."""
+"""Byte order mark, zero-width space, word joiner: invisible characters."""
 
 
 def clean_name(name: str) -> str:

@@ -1,7 +1,7 @@
-"""Words of other programs for detectors, and the keys and options of kubeyolo that are meant by them.
+"""Words of other programs for detectors, and the keys and options of kubeyolo that they correspond to.
 
 The words are those of Ultralytics YOLO, YOLOv5, Scaled-YOLOv4, darknet, mindyolo, mmyolo, detectron2 and keras-yolo.
-A word is listed where its value means the same here; a word without a counterpart here is listed with what holds here.
+A word is listed if its value means the same here; a word without a counterpart is listed with what to do instead.
 """
 
 from __future__ import annotations
@@ -45,10 +45,7 @@ _KEYS_AND_WORDS = (
     (("augment.mixup",), "mixup_prob"),
     (("augment.fliplr",), "flip_lr horizontal_flip"),
     (("augment.flipud",), "flip_ud vertical_flip"),
-    (
-        ("data.workers",),
-        "worker num_workers nw n_workers num_parallel_workers train_num_workers workers_per_gpu",
-    ),
+    (("data.workers",), "worker num_workers nw n_workers num_parallel_workers train_num_workers workers_per_gpu"),
     (("data.cache",), "cache_images"),
     (
         ("predict.conf_threshold", "evaluate.conf_threshold"),
@@ -66,7 +63,7 @@ _KEYS_AND_WORDS = (
 KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {word: keys for keys, words in _KEYS_AND_WORDS for word in words.split()}
 )
-"""Dotted keys that are meant, by word; that of the training first."""
+"""Dotted keys by word; the key of the training comes first."""
 
 _ABSENT_AND_WORDS = (
     ("there is no early stopping: leave it out", "patience early_stop early_stopping"),
@@ -90,7 +87,7 @@ _ABSENT_AND_WORDS = (
 ABSENT: Mapping[str, str] = MappingProxyType(
     {word: text for text, words in _ABSENT_AND_WORDS for word in words.split()}
 )
-"""What holds here, by word of what does not exist here."""
+"""What to do instead, by words for what does not exist here."""
 
 _MEANINGS_AND_WORDS = (
     ("bundle", "weights weight ckpt checkpoint ckpt_path weights_path model_path model pretrained load_from"),
@@ -105,21 +102,21 @@ _MEANINGS_AND_WORDS = (
 MEANINGS: Mapping[str, str] = MappingProxyType(
     {word: meaning for meaning, words in _MEANINGS_AND_WORDS for word in words.split()}
 )
-"""What an option of another program names, by word: bundle, images, data, model, config, output or name."""
+"""The kind of value of another program's option, by word: bundle, images, data, model, config, output or name."""
 
 _OF_TRAINING = ("train", "data", "augment")
 
 
 def plain_word(name: str) -> str:
-    """Return the last word of a key or an option as the tables have it: ``--Conf-Thres`` is ``conf_thres``."""
+    """Return the last word of a key or an option in the form of the tables: ``--Conf-Thres`` is ``conf_thres``."""
     return name.strip("-").replace("-", "_").lower().rpartition(".")[2]
 
 
 def meant_keys(name: str, sections: Iterable[str]) -> tuple[str, ...]:
-    """Return the keys that another program's key means; none where that is not known.
+    """Return the keys that correspond to the key of another program; an empty tuple if it is not known.
 
     Args:
-        name: The key, with a section or without.
+        name: The key, with or without a section.
         sections: Sections of the configuration.
     """
     keys = KEYS.get(plain_word(name), ())

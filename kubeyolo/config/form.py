@@ -12,12 +12,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic.fields import FieldInfo
-
 from kubeyolo.catalogue import FIELDS
 from kubeyolo.config.foreign_words import ABSENT, meant_keys, plain_word
-from kubeyolo.config.load import DEFAULT_MODEL, Layer, ResolvedConfig, flatten, nest, resolve_layers, sparse_values
-from kubeyolo.config.schema import Config
+from kubeyolo.config.load import (
+    DEFAULT_MODEL,
+    Layer,
+    ResolvedConfig,
+    flatten,
+    nest,
+    resolve_layers,
+    section_fields,
+    sparse_values,
+)
 from kubeyolo.config.text import read_text
 from kubeyolo.errors import InputError, one_line, suggest
 
@@ -31,9 +37,9 @@ def setting_fields() -> Mapping[str, str]:
     """Return the dotted key of each setting that has a field of its own, by the name of the field."""
     return {
         name: f"{section}.{name}"
-        for section, owner in Config.model_fields.items()
-        for name, field in getattr(owner.annotation, "model_fields", {}).items()
-        if _extra(field).get("in_form")
+        for section, fields in section_fields().items()
+        for name, field in fields.items()
+        if isinstance(extra := field.json_schema_extra, dict) and extra.get("in_form")
     }
 
 
@@ -43,20 +49,19 @@ def describe_field(name: str) -> str:
     if key is None:
         return FIELDS[name]
     section, _, setting = key.partition(".")
-    owner = Config.model_fields[section].annotation
-    description = getattr(owner, "model_fields", {})[setting].description or ""
+    description = section_fields()[section][setting].description or ""
     return f"{description.rstrip('.')}; empty takes the preset's value of {key}."
 
 
 def resolve_form(
     form: Mapping[str, str], model: str = "", kept: Mapping[str, Mapping[str, Any]] | None = None
 ) -> ResolvedConfig:
-    """Return the configuration that a filled-in form stands for.
+    """Return the configuration of a filled-in form.
 
     Args:
-        form: Text by field; fields that are no settings are left alone.
-        model: Name of the model where the form has no field for it.
-        kept: Values by section that lie over the preset and under the form, such as those of a bundle.
+        form: Text by field; fields that are not settings are ignored.
+        model: Name of the model if the form has no field for it.
+        kept: Values by section that override the preset, such as those of a bundle; the form overrides them.
 
     Raises:
         InputError: A key or a value is wrong, or a setting is given both by its field and in ``settings``.
@@ -78,17 +83,17 @@ def resolve_form(
     if MODEL in nested:
         raise InputError(
             f"model = {nested[MODEL]!r} in the field {SETTINGS}: choose it by the field {MODEL}; an evaluation takes "
-            "that of its bundle"
+            "the model of its bundle"
         )
     chosen = str(form.get(MODEL, "")).strip()
     return resolve_layers(chosen or model or None, layers)
 
 
 def read_settings(text: str) -> dict[str, Any]:
-    """Return the nested values of the text of the field ``settings``; none of an empty one.
+    """Return the nested values in the text of the field ``settings``.
 
     Raises:
-        InputError: It is not JSON or YAML, or not a mapping.
+        InputError: The text is not JSON or YAML, or not a mapping.
     """
     values = read_text(text, f"the field {SETTINGS}")
     if values is None:
@@ -108,14 +113,14 @@ def fill_form(
     sets: Sequence[str] = (),
     **fields: str,
 ) -> dict[str, str]:
-    """Return the form that says what a command line says: what has a field by that field, the rest in ``settings``.
+    """Return the form for a command line: a key with a field fills its field, all other keys go into ``settings``.
 
     Args:
         names: Names of the fields of the form.
         model: Name of the model; a form without a field for it leaves it out.
         file: YAML file of settings.
         sets: ``key=value`` pairs over those of the file.
-        **fields: Fields that are no settings.
+        **fields: Fields that are not settings.
 
     Raises:
         InputError: The file cannot be read, or a key is unknown.
@@ -137,7 +142,7 @@ def check_fields(form: Mapping[str, Any], known: Sequence[str], required: Sequen
     Args:
         form: Value by field: texts, or numbers and mappings as people write them into files.
         known: Names of the fields of the pipeline.
-        required: Those that must not be empty.
+        required: Names of fields that must not be empty.
 
     Raises:
         InputError: A field is unknown, a text is written as a number, or a required field is empty.
@@ -152,10 +157,10 @@ def check_fields(form: Mapping[str, Any], known: Sequence[str], required: Sequen
 
 
 def says_the_same(name: str, one: str, other: str) -> bool:
-    """Return whether two texts of a field stand for one value: ``0.020`` and ``0.02`` of a setting.
+    """Tell whether two texts of a field are the same value, such as ``0.020`` and ``0.02`` of a setting.
 
     Raises:
-        InputError: One of them differs and cannot be read.
+        InputError: The texts differ, and one of them cannot be read.
     """
     if one.strip() == other.strip():
         return True
@@ -165,10 +170,10 @@ def says_the_same(name: str, one: str, other: str) -> bool:
 
 
 def check_filled(form: Mapping[str, Any], required: Sequence[str]) -> None:
-    """Refuse a form one of whose required fields is empty.
+    """Refuse a form with an empty required field.
 
     Raises:
-        InputError: It is; the message says what belongs there.
+        InputError: A required field is empty; the message describes the field.
     """
     for name in required:
         if form.get(name) in (None, ""):
@@ -176,8 +181,8 @@ def check_filled(form: Mapping[str, Any], required: Sequence[str]) -> None:
 
 
 def _nearest_field(name: str, known: Sequence[str]) -> str:
-    """Suggest a field, or say where a setting that has no field goes."""
-    by_section = _keys_by_section()
+    """Suggest a field, or how to write a key without a field into ``settings``."""
+    by_section = section_fields()
     meant = meant_keys(name, by_section)
     fields = [field for field, key in setting_fields().items() if key in meant and field in known]
     if fields:
@@ -193,15 +198,5 @@ def _nearest_field(name: str, known: Sequence[str]) -> str:
     return suggest(name, known)
 
 
-def _keys_by_section() -> dict[str, tuple[str, ...]]:
-    return {
-        section: tuple(getattr(owner.annotation, "model_fields", {})) for section, owner in Config.model_fields.items()
-    }
-
-
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
-
-
-def _extra(field: FieldInfo) -> Mapping[str, Any]:
-    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}

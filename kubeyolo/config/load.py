@@ -1,6 +1,6 @@
-"""Configuration from a model's preset, a file, ``key=value`` pairs and overrides, each layer over the one before.
+"""Configuration from layers: the preset of a model, a file and ``key=value`` pairs; later layers override earlier ones.
 
-Every value remembers where it came from, so that an error names the key, the value, what is allowed, and the place.
+The origin of each value is kept, so that an error has the key, the value, its origin, and what is allowed.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -16,48 +17,47 @@ from typing import Any, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from kubeyolo.config.foreign_words import ABSENT, meant_keys, plain_word
 from kubeyolo.config.schema import Config
 from kubeyolo.config.text import read_text
 from kubeyolo.config.text_file import read_text_file
-from kubeyolo.errors import InputError, one_line, problem_of, split_pair, suggest
+from kubeyolo.errors import InputError, check_known, one_line, problem_of, split_pair, suggest
 
 DEFAULT_MODEL = "yolov5n-r7"
 
+BANDS = ("often changed", "sometimes changed", "leave alone")
+"""Bands of the keys in a preset."""
+
 _PRESETS = resources.files("kubeyolo.config") / "presets"
 _BASE_KEY = "extends"
+_BAND = re.compile(r"# ---- (.+) ----")
 
 Layer = tuple[str, dict[str, Any]]
-"""Where values are from, and the values by dotted key."""
+"""Origin of values, and the values by dotted key."""
 
 
 @dataclass(frozen=True)
 class ResolvedConfig:
-    """A configuration and where its values are from.
+    """A configuration and the origins of its values.
 
     Attributes:
         config: The configuration.
-        origins: Origin by dotted key; of keys that are not in it the value is the schema's default.
+        origins: Origin by dotted key; keys without an origin have the default of the schema.
     """
 
     config: Config
     origins: Mapping[str, str]
 
 
-def load_config(
-    model: str | None = None,
-    file: Path | str | None = None,
-    sets: Sequence[str] = (),
-    overrides: Mapping[str, Any] | None = None,
-) -> Config:
+def load_config(model: str | None = None, file: Path | str | None = None, sets: Sequence[str] = ()) -> Config:
     """Return the configuration of a model.
 
     Args:
         model: Name of the model; without it the file or a ``model=`` pair names it, else :data:`DEFAULT_MODEL`.
         file: YAML file of values over those of the preset.
         sets: ``key=value`` pairs with dotted keys and JSON or YAML values, over those of the file.
-        overrides: Nested values over all others, as a pipeline passes them.
 
     Raises:
         InputError: An unknown model or key, a value of the wrong type or out of its range, an unreadable file, or two
@@ -70,12 +70,11 @@ def load_config(
     if file is not None:
         layers.append((str(file), flatten(read_mapping(Path(file)), str(file))))
     layers.append(("--set", pairs))
-    layers.append(("the overrides", flatten(overrides or {}, "the overrides")))
     return resolve_layers(model, layers).config
 
 
 def resolve_layers(model: str | None, layers: Sequence[Layer]) -> ResolvedConfig:
-    """Return the configuration of layers, each over the one before, and all of them over the preset of the model.
+    """Return the configuration of layers: each layer overrides earlier layers, all override the preset of the model.
 
     Args:
         model: Name of the model; without it the last layer that has ``model`` names it, else :data:`DEFAULT_MODEL`.
@@ -92,7 +91,7 @@ def resolve_layers(model: str | None, layers: Sequence[Layer]) -> ResolvedConfig
 
 
 def sparse_values(file: Path | str | None = None, sets: Sequence[str] = ()) -> dict[str, Any]:
-    """Return only what the file and the pairs say, nested by section: what a pipeline passes to its steps.
+    """Return only the values of the file and the pairs, nested by section.
 
     Raises:
         InputError: An unreadable file or a pair without ``=``.
@@ -114,10 +113,19 @@ def preset(model: str, origin: str = "") -> dict[str, Any]:
     Raises:
         InputError: No preset has this name; the message suggests the nearest one.
     """
-    if not isinstance(model, str) or model not in preset_names():
-        where = f" (from {origin})" if origin else ""
-        raise InputError(f"unknown model {model!r}{where}{suggest(str(model), preset_names())}")
+    check_known("model", model, preset_names(), origin)
     return {**_preset_values(model), "model": model}
+
+
+def preset_bands(model: str) -> dict[str, tuple[str, ...]]:
+    """Return the keys of a model's preset by band, in the order of the files.
+
+    Raises:
+        InputError: No preset has this name; the message suggests the nearest one.
+    """
+    preset(model)
+    band_of = _bands_of_keys(model)
+    return {band: tuple(key for key, its in band_of.items() if its == band) for band in BANDS}
 
 
 def config_digest(value: BaseModel | Mapping[str, Any]) -> str:
@@ -126,23 +134,27 @@ def config_digest(value: BaseModel | Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def section_fields() -> dict[str, dict[str, FieldInfo]]:
+    """Return the fields of each section of the configuration by its name; no fields for a key that is not a section."""
+    sections = {name: _section_of(field.annotation) for name, field in Config.model_fields.items()}
+    return {name: dict(section.model_fields) if section else {} for name, section in sections.items()}
+
+
 def known_keys() -> tuple[str, ...]:
     """Return every dotted key of the configuration."""
-    keys: list[str] = []
-    for name, field in Config.model_fields.items():
-        section = _section_of(field.annotation)
-        keys += [name] if section is None else [f"{name}.{key}" for key in section.model_fields]
-    return tuple(keys)
+    return tuple(
+        f"{name}.{key}" if key else name for name, fields in section_fields().items() for key in fields or ("",)
+    )
 
 
 def mapping_keys() -> tuple[str, ...]:
     """Return the dotted keys whose value is a mapping; its entries have a dotted key each."""
-    keys = []
-    for name, field in Config.model_fields.items():
-        section = _section_of(field.annotation)
-        fields = section.model_fields.items() if section else ()
-        keys += [f"{name}.{key}" for key, each in fields if get_origin(each.annotation) is dict]
-    return tuple(keys)
+    return tuple(
+        f"{name}.{key}"
+        for name, fields in section_fields().items()
+        for key, field in fields.items()
+        if get_origin(field.annotation) is dict
+    )
 
 
 def parse_sets(sets: Iterable[str]) -> dict[str, Any]:
@@ -165,11 +177,25 @@ def _preset_values(name: str) -> dict[str, Any]:
     return values | flatten(content, f"preset {name}")
 
 
+def _bands_of_keys(name: str) -> dict[str, str]:
+    """Return the band of each key of a preset, from its own file and from the file that it extends."""
+    text = (_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
+    base = yaml.safe_load(text).get(_BASE_KEY)
+    found = _bands_of_keys(base) if base else {}
+    band = ""
+    for line in text.splitlines():
+        if heading := _BAND.fullmatch(line.strip()):
+            band = heading[1]
+        elif band and (key := re.match(r"[a-z_]+\.[a-z_]+", line)):
+            found[key[0]] = band
+    return found
+
+
 def read_mapping(path: Path, what: str = "configuration") -> dict[str, Any]:
     """Read a JSON or YAML file of keys and values.
 
     Raises:
-        InputError: It cannot be read, is not JSON or YAML, or is not a mapping; the message begins with ``what`` it is.
+        InputError: The file cannot be read, is not JSON or YAML, or is not a mapping; the message begins with ``what``.
     """
     text = read_text_file(path, what)
     content = read_text(text, f"{what} {path}")
@@ -198,19 +224,16 @@ def flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
                 continue
             if not isinstance(value, Mapping):
                 raise InputError(f"{name} (from {origin}) is {value!r}: it is a section, expected keys below it")
-            inner_values = flatten({f"{name}.{inner}": each for inner, each in value.items()}, origin)
-            _refuse_twice(flat, inner_values, origin)
-            flat |= inner_values
+            found = flatten({f"{name}.{inner}": each for inner, each in value.items()}, origin)
         elif mapping in mappings:
-            inner_values = _entries(name, mapping, value, origin)
-            _refuse_twice(flat, inner_values, origin)
-            flat |= inner_values
+            found = _entries(name, mapping, value, origin)
         elif name in known:
-            _refuse_twice(flat, (name,), origin)
-            flat[name] = value
+            found = {name: value}
         else:
             name = _named_inside(name, value, sections)
             raise InputError(f"unknown configuration key {name!r} (from {origin}){_nearest_key(name, known)}")
+        _refuse_twice(flat, found, origin)
+        flat |= found
     return flat
 
 
@@ -235,7 +258,7 @@ def _entries(name: str, mapping: str, value: Any, origin: str) -> dict[str, Any]
 
 
 def allowed_values(values: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
-    """Return those values of sections that this version knows and allows, and the dotted keys of all others.
+    """Return the values of sections that this version knows and allows, and the dotted keys of all other values.
 
     Args:
         values: Values by section, as another version may have written them.
@@ -264,7 +287,7 @@ def _refuse_twice(flat: Mapping[str, Any], names: Iterable[str], origin: str) ->
 
 
 def _nearest_key(name: str, known: Sequence[str]) -> str:
-    """Suggest a key: that which another program calls so, the same last word elsewhere, else the nearest spelling."""
+    """Suggest a key: by the words of other programs, by the same last word, else by the nearest spelling."""
     last = plain_word(name)
     same = list(meant_keys(name, {key.partition(".")[0] for key in known if "." in key}))
     same = same or [key for key in known if key.rsplit(".", 1)[-1] == last]
@@ -310,7 +333,7 @@ def _validate(layers: Sequence[Layer], model: str) -> ResolvedConfig:
 
 
 def _allowed(key: str) -> str:
-    """Say in words what a key accepts: its type and range from the JSON schema, and what it is for."""
+    """Return what a key accepts: type and range from the JSON schema, and its description."""
     section, name, *_ = [*key.split("."), ""]
     field = Config.model_fields[section]
     owner = _section_of(field.annotation) if name else Config

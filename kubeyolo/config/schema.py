@@ -24,7 +24,7 @@ MOST = 1_000_000_000
 _WRITTEN_AS_ANCHORS: dict[str, Any] = {
     "written": f"widths and heights, each > 0 and <= {MOST_PIXELS}, such as [[10,13, 16,30, 33,23], …]"
 }
-"""What is said of a list whose forms are more than its type tells."""
+"""The text for errors about anchors, which have more forms than their type tells."""
 
 
 class Section(BaseModel):
@@ -40,10 +40,10 @@ class Section(BaseModel):
 
 
 def _plain_value(value: Any, annotation: Any) -> Any:
-    """Return the value of a setting of this type; the type and the range are checked later.
+    """Return a value for a setting of this type; pydantic checks type and range later.
 
     Raises:
-        ValueError: It is a boolean where a number belongs, or the other way round.
+        ValueError: The value is a boolean and the type a number, or the other way round.
     """
     if get_origin(annotation) is tuple and isinstance(value, list | tuple):
         return [_plain_value(each, get_args(annotation)[0]) for each in value]
@@ -78,10 +78,7 @@ class DataConfig(Section):
         default="", description="Format of the data set: coco, yolo, voc, cvat or labelme; empty recognizes it."
     )
     split: float = Field(
-        default=0.2,
-        gt=0,
-        le=0.9,
-        description="Share of the images for val, if the data set has no splits.",
+        default=0.2, gt=0, le=0.9, description="Share of the images for val, if the data set has no splits."
     )
     split_seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of the division into train and val.")
     split_group: str = Field(
@@ -286,7 +283,7 @@ class ExportConfig(Section):
     @field_validator("formats")
     @classmethod
     def _in_one_order(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
-        """Return each format once, in the order of the names that are known: the order says nothing."""
+        """Return each format once, in the order of the schema: their order has no meaning."""
         return tuple(name for name in get_args(get_args(cls.model_fields["formats"].annotation)[0]) if name in formats)
 
 

@@ -1,4 +1,4 @@
-"""JSON and YAML as people write it, read by one set of rules: the types of JSON, and nothing that surprises.
+"""JSON and YAML as people write them, read by one strict set of rules into the types of JSON.
 
 A text is read as JSON, else as YAML with the scalars of the core schema of YAML 1.2: ``1e-3`` is a number, ``010`` is
 10, ``yes``, ``1:30`` and ``2024-01-01`` are texts. Tags, anchors and aliases, keys that are given twice, and several
@@ -17,10 +17,10 @@ import yaml
 from kubeyolo.errors import InputError, one_line
 
 LONGEST = 100_000
-"""Characters of a text at most."""
+"""Most characters of a text."""
 
 DEEPEST = 50
-"""Sections within sections at most."""
+"""Deepest nesting of sections."""
 
 _SHOWN = 200
 _INT = re.compile(r"[-+]?[0-9]+")
@@ -40,11 +40,11 @@ def read_text(text: str, what: str) -> Any:
     """Return the value of a JSON or YAML text: mappings with texts as keys, lists, texts, numbers, booleans or None.
 
     Args:
-        text: The text; an empty one is None.
-        what: What it is, for an error.
+        text: The text; an empty text is None.
+        what: Origin of the text, for errors.
 
     Raises:
-        InputError: It is not JSON or YAML, or has what is refused here.
+        InputError: The text is not JSON or YAML, or has a part that is refused.
     """
     if len(text) > LONGEST:
         raise InputError(f"{what}: not JSON or YAML: {len(text)} characters, at most {LONGEST} are read")
@@ -58,7 +58,7 @@ def plain_scalar(text: str) -> Any:
     """Return the value of a scalar without quotes: None, a boolean, a number, or the text itself.
 
     Raises:
-        ValueError: It is infinite, not a number, or beyond the largest number.
+        ValueError: The scalar is infinite, NaN, or beyond the largest number.
     """
     if text in _NAMES:
         return _NAMES[text]
@@ -70,7 +70,7 @@ def plain_scalar(text: str) -> Any:
 
 
 class _Refused(ValueError):
-    """A text is JSON or YAML, and has what is not read here."""
+    """A text is JSON or YAML, and has a part that is refused."""
 
 
 def _read(text: str) -> Any:
@@ -115,7 +115,7 @@ def _finite(text: str) -> float:
 
 
 def _checked(value: Any, depth: int = 0) -> Any:
-    """Return a value whose texts can be written as UTF-8: pairs of surrogates as the characters they stand for."""
+    """Return a value whose texts can be written as UTF-8: a pair of surrogates becomes its character."""
     if isinstance(value, str):
         return _characters(value)
     if depth > DEEPEST:
@@ -148,7 +148,7 @@ class _Loader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Return a node; its event is looked at before anything is made of it."""
+        """Return a node, after checking its event."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise _Refused(f"anchors and aliases (& and *) are not read{_place(event)}; text goes in quotes")

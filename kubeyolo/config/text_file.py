@@ -1,4 +1,4 @@
-"""Files of text as people save them: UTF-8 with or without a byte order mark, UTF-16 by its mark, any ends of lines."""
+"""Text files as people save them: UTF-8 with or without a byte order mark, UTF-16 by its mark, any line ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import codecs
 from pathlib import Path
 
 from kubeyolo.errors import InputError, one_line
-from kubeyolo.file_kinds import kind_of, stands_in
+from kubeyolo.file_kinds import kind_of, placeholder_kind
 
 # The mark of UTF-32 begins like that of UTF-16.
 _MARKS = (
@@ -16,7 +16,6 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_NAMES = {"utf-8": "UTF-8", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "utf-32-le": "UTF-32", "utf-32-be": "UTF-32"}
 _UNMARKED = "UTF-16 text without its byte order mark; save it as UTF-8"
 _SHOWN = 40
 _HEAD = 1024
@@ -27,10 +26,10 @@ def read_text_file(path: Path, what: str = "") -> str:
 
     Args:
         path: The file.
-        what: What it is, such as "configuration", for an error.
+        what: Its kind, such as "configuration", for errors.
 
     Raises:
-        InputError: It cannot be read, is not text, or is text in another encoding: the message says in which line.
+        InputError: It cannot be read, is not text, or has another encoding; the message has the line.
     """
     name = f"{what} {path}".strip()
     try:
@@ -48,12 +47,12 @@ def decode_text(data: bytes, what: str) -> str:
         what: Beginning of an error, which names the file.
 
     Raises:
-        InputError: They are not text, or text in another encoding.
+        InputError: They are not text, or have another encoding.
     """
-    other = stands_in(data)
+    other = placeholder_kind(data)
     if other is not None:
         raise InputError(f"{what}: is {other}; give the file itself")
-    mark, encoding = next(((mark, name) for mark, name in _MARKS if data.startswith(mark)), (b"", "utf-8"))
+    mark, encoding = mark_of(data) or (b"", "utf-8")
     try:
         text = data[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
@@ -63,11 +62,18 @@ def decode_text(data: bytes, what: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def mark_of(data: bytes) -> tuple[bytes, str] | None:
+    """Return the byte order mark at the beginning of bytes and its encoding, or None."""
+    return next(((mark, encoding) for mark, encoding in _MARKS if data.startswith(mark)), None)
+
+
 def _reason(data: bytes, start: int, encoding: str, error: UnicodeDecodeError) -> str:
-    """Return why bytes are not text of an encoding, where, and what to do."""
+    """Return why bytes cannot be decoded, where, and what to do."""
     place = start + error.start
     if encoding != "utf-8":
-        return f"not {_NAMES[encoding]} text, as which it begins (byte {place + 1} of {len(data)}); save it as UTF-8"
+        return (
+            f"not {encoding[:6].upper()} text, as which it begins (byte {place + 1} of {len(data)}); save it as UTF-8"
+        )
     kind = kind_of(data)
     before = data[start:place]
     if kind is None and _is_utf_16(data):
@@ -83,7 +89,7 @@ def _reason(data: bytes, start: int, encoding: str, error: UnicodeDecodeError) -
 
 
 def _as_windows(data: bytes, start: int) -> str:
-    """Return how a line reads in the encoding that Windows of Western Europe saves in, where it is text in it."""
+    """Return a line decoded as Windows-1252, in parentheses, or an empty text if that gives no readable text."""
     line = data[start:].replace(b"\r", b"\n").split(b"\n", 1)[0]
     try:
         shown = line.decode("cp1252")
@@ -93,7 +99,7 @@ def _as_windows(data: bytes, start: int) -> str:
 
 
 def _with_zeros(data: bytes, text: str) -> str:
-    """Return what a text with zero bytes is."""
+    """Return why a text with zero bytes is refused."""
     kind = kind_of(data)
     if kind is None and _is_utf_16(data):
         return _UNMARKED
@@ -102,6 +108,6 @@ def _with_zeros(data: bytes, text: str) -> str:
 
 
 def _is_utf_16(data: bytes) -> bool:
-    """Tell whether bytes are UTF-16 without its mark: of Latin letters every second byte is zero."""
+    """Tell whether bytes are UTF-16 without its mark: every second byte of Latin letters is zero."""
     halves = (data[0::2].count(0), data[1::2].count(0))
     return max(halves) > len(data) // 4 and min(halves) <= len(data) // 40

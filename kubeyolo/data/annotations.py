@@ -1,4 +1,4 @@
-"""The annotations of a data set: tables of any reader, checked, mended where that is right, and made into indices."""
+"""Checks the annotations of a data set, corrects what can safely be corrected, and makes the index of each split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kubeyolo.arrays import Int64Array
 from kubeyolo.data.box_forms import FORMS
 from kubeyolo.data.boxes import Boxes, ImagesOfBoxes, read_boxes
 from kubeyolo.data.categories import Categories, join_categories
-from kubeyolo.data.columns import places_of, plain, read_keys, refuse, shown, whole_numbers
+from kubeyolo.data.columns import plain, positions_of, read_keys, refuse, shown, whole_numbers
 from kubeyolo.data.file_names import FileNames, NameMatch, is_file_name
 from kubeyolo.data.findings import Findings
 from kubeyolo.data.headers import size_of_file
@@ -41,7 +41,7 @@ class Sources:
     Attributes:
         raws: The tables of each split.
         images: The files in the image folder of each split.
-        required: Splits that must be right; a fault in another one leaves that out.
+        required: Splits that must be usable; another split with a fault is left out.
         with_boxes: Splits that must have boxes.
     """
 
@@ -56,46 +56,48 @@ def check_annotations(sources: Sources, findings: Findings, apply_orientation: b
 
     Args:
         sources: Tables and image folders.
-        findings: Receives what was found; it is not asked here whether it refuses.
-        apply_orientation: Whether a size that is read from an image file is that of the turned image.
+        findings: Receives the findings; the caller checks whether they refuse the data set.
+        apply_orientation: Whether a size that is read from an image file is the size after rotation.
 
     Raises:
         InputError: A table is wrong in a way that cannot be mended, a required split has no boxes, or the splits give a
             class different ids.
     """
     for split, raw in sources.raws.items():
-        if not raw.has_annotations:
-            _note_without_annotations(split, raw, sources, findings)
+        if raw.has_annotations:
+            continue
+        if split in sources.required:
+            raise InputError(f"{raw.where}: not COCO: key 'annotations' is missing; export COCO instances annotations")
+        findings.add("split_without_annotations", raw.where, len(raw.images.ids))
     raws = sources.raws
     while True:
-        own = findings.apart()
+        own = findings.empty_copy()
         raws = _with_equal_classes(raws, sources, findings)
         categories = join_categories(raws, own)
         read = {}
         for split in sorted(raws):
-            found = _read_sound_split(split, raws[split], sources, categories, findings, apply_orientation)
-            if found is not None:
-                read[split] = found
+            result = _read_usable_split(split, raws[split], sources, categories, findings, apply_orientation)
+            if result is not None:
+                read[split] = result
         if len(read) == len(raws):
             break
-        # Classes that only a split had which is left out are no classes.
+        # Classes that only a left-out split has are no classes of the data set.
         raws = {split: raw for split, raw in raws.items() if split in read}
     read = _in_one_form(read, raws, sources, categories, apply_orientation)
-    for noted in (noted for raw in raws.values() for noted in raw.noted):
-        findings.add(noted.code, noted.first, noted.count, noted.note)
-    findings.join(own.found())
+    findings.extend(finding for raw in raws.values() for finding in raw.findings)
+    findings.extend(own.all())
     for _, others in read.values():
-        findings.join(others.found())
+        findings.extend(others.all())
     splits = {split: index for split, (index, _) in read.items()}
     return Annotations(categories.names, categories.ids, splits, categories.texts)
 
 
 def _with_equal_classes(raws: Mapping[str, RawSplit], sources: Sources, findings: Findings) -> dict[str, RawSplit]:
-    """Return the splits without optional ones whose categories are at fault or have other ids."""
+    """Return the splits, without optional splits whose categories have a fault or other ids."""
     kept = {split: raw for split, raw in raws.items() if split in sources.required}
     for split in sorted(set(raws) - set(kept)):
         try:
-            join_categories({**kept, split: raws[split]}, findings.apart())
+            join_categories({**kept, split: raws[split]}, findings.empty_copy())
         except InputError as error:
             if not kept:
                 raise
@@ -108,7 +110,7 @@ def _with_equal_classes(raws: Mapping[str, RawSplit], sources: Sources, findings
 _Read = tuple[SplitIndex, Findings]
 
 
-def _read_sound_split(
+def _read_usable_split(
     split: str,
     raw: RawSplit,
     sources: Sources,
@@ -117,8 +119,8 @@ def _read_sound_split(
     apply_orientation: bool,
     assumed: str = "",
 ) -> _Read | None:
-    """Return the index of a split and what was found in it; None for an optional one that is left out for a fault."""
-    own = findings.apart()
+    """Return the index and the findings of a split; None for an optional split that is left out because of a fault."""
+    own = findings.empty_copy()
     try:
         index = _read_split(raw, sources.images[split], categories, own, apply_orientation, assumed)
         if split in sources.with_boxes:
@@ -140,22 +142,24 @@ def _in_one_form(
     categories: Categories,
     apply_orientation: bool,
 ) -> dict[str, _Read]:
-    """Read splits again that are too small to tell the form of their boxes, as the form that another split has.
+    """Read splits that are too small to show the form of their boxes again, in the form of another split.
 
-    It is only done where the configuration says that boxes of this form are read so.
+    This is done only for a form that the configuration allows to be read (action mend).
     """
-    codes = {split: {each.code for each in own.found() if each.action == "mend"} for split, (_, own) in read.items()}
+    codes = {split: {each.code for each in own.all() if each.action == "mend"} for split, (_, own) in read.items()}
     assumed = next((form for form in FORMS if any(form in found for found in codes.values())), "")
     result = dict(read)
     for split, (_, own) in read.items():
         if assumed and not codes[split].intersection(FORMS):
-            again = _read_sound_split(split, raws[split], sources, categories, own.apart(), apply_orientation, assumed)
+            again = _read_usable_split(
+                split, raws[split], sources, categories, own.empty_copy(), apply_orientation, assumed
+            )
             result[split] = again or read[split]
     return result
 
 
 def note_classes(classes: Sequence[str], splits: Mapping[str, SplitIndex], findings: Findings) -> None:
-    """Note classes without boxes, and those of only one of train and val; crowds are not counted."""
+    """Add findings about classes without boxes, or with boxes in only one of train and val; crowds do not count."""
     counts = {
         split: np.bincount(index.box_class[~index.box_crowd], minlength=len(classes)) for split, index in splits.items()
     }
@@ -169,25 +173,18 @@ def note_classes(classes: Sequence[str], splits: Mapping[str, SplitIndex], findi
         findings.add("class_in_one_split", f"class {classes[number]!r} is in {split} alone")
 
 
-def _note_without_annotations(split: str, raw: RawSplit, sources: Sources, findings: Findings) -> None:
-    """Refuse a split without a table of annotations, or note it where it is optional."""
-    if split in sources.required:
-        raise InputError(f"{raw.where}: not COCO: key 'annotations' is missing; export COCO instances annotations")
-    findings.add("split_without_annotations", raw.where, len(raw.images.ids))
-
-
 def refuse_no_boxes(where: str, split: str, index: SplitIndex, findings: Findings | None = None) -> None:
-    """Refuse a split in which no box is an object to train on: no boxes, or crowds alone.
+    """Refuse a split without a box to train on: it has no boxes, or only crowds.
 
     Args:
-        where: Where the split is from, for the message.
+        where: The file or folder of the split, for the message.
         split: Its name.
         index: Its boxes.
-        findings: What was found in it: a finding that is refused is raised, and boxes that were left out are named,
-            because they say why none remains.
+        findings: The findings of the split: a finding that refuses is raised, and findings that leave boxes out are
+            named in the message.
 
     Raises:
-        InputError: It has none; the message says why where that is known.
+        InputError: The split has no box to train on; the message says why where that is known.
     """
     if index.boxes and not index.box_crowd.all():
         return
@@ -197,13 +194,13 @@ def refuse_no_boxes(where: str, split: str, index: SplitIndex, findings: Finding
     if index.boxes:
         why = f": all {index.boxes} have iscrowd 1, as masks of a brush tool are exported; write iscrowd 0 for objects"
     elif findings is not None:
-        left_out = [each.words() for each in findings.found() if each.code in _LEAVE_OUT]
+        left_out = [each.words() for each in findings.all() if each.code in _LEAVE_OUT]
         why = f"; {', '.join(left_out)}" if left_out else why
     raise InputError(f"{where}: split {split!r} has no boxes (crowds not counted){why}")
 
 
 def _note_texts(raw: RawSplit, findings: Findings) -> None:
-    """Note ids of images and categories that annotations write as texts or fractions though they are numbers."""
+    """Add findings about image and category ids of annotations that are numbers written as text or with a point."""
     for key, column in (("image_id", raw.boxes.image_ids), ("category_id", raw.boxes.category_ids)):
         mended = whole_numbers(column).mended
         if len(mended):
@@ -224,17 +221,12 @@ class _Images:
 
 
 def _read_split(
-    raw: RawSplit,
-    files: FileNames,
-    categories: Categories,
-    findings: Findings,
-    apply_orientation: bool,
-    assumed: str,
+    raw: RawSplit, files: FileNames, categories: Categories, findings: Findings, apply_orientation: bool, assumed: str
 ) -> SplitIndex:
     images = _read_images(raw, files, findings, apply_orientation)
     boxes = raw.boxes
-    place = places_of(boxes.image_ids, raw.images.ids)
-    bad = [i for i, value in enumerate(boxes.image_ids) if place[i] < 0 and not isinstance(value, str | int | float)]
+    position = positions_of(boxes.image_ids, raw.images.ids)
+    bad = [i for i, value in enumerate(boxes.image_ids) if position[i] < 0 and not isinstance(value, str | int | float)]
     refuse(
         bad,
         lambda i: (
@@ -244,7 +236,7 @@ def _read_split(
         "name an image",
     )
     classes = categories.classes_of(boxes.category_ids)
-    known = (
+    remedy = (
         f"the categories are {', '.join(map(str, categories.keys[:10]))}{' ...' if len(categories.keys) > 10 else ''}"
     )
     refuse(
@@ -252,9 +244,9 @@ def _read_split(
         lambda i: (
             f"{raw.where}: annotation {plain(boxes.ids[i])} has the unknown category_id {shown(boxes.category_ids[i])}"
         ),
-        known,
+        remedy,
     )
-    image = np.where(place >= 0, images.record[place], -1) if len(place) else place
+    image = np.where(position >= 0, images.record[position], -1) if len(position) else position
     _note_texts(raw, findings)
     checked = read_boxes(boxes, image, classes, ImagesOfBoxes(raw.where, images.names, images.size), findings, assumed)
     return _sorted_index(images, checked)
@@ -277,7 +269,7 @@ def _read_images(raw: RawSplit, files: FileNames, findings: Findings, apply_orie
 
 
 def _file_names(raw: RawSplit, files: FileNames, findings: Findings) -> list[str]:
-    """Return for each record the path of its file; one that is missing keeps its name."""
+    """Return for each record the path of its file, or the name as written where the file is missing."""
     ids, names = raw.images.ids, raw.images.names
     refuse(
         [i for i, name in enumerate(names) if not is_file_name(name)],
@@ -308,11 +300,7 @@ def _merged(raw: RawSplit, numbers: Int64Array, names: list[str], findings: Find
     by_id = np.lexsort((numbers, record))
     first = by_id[np.unique(record[by_id], return_index=True)[1]]
     repeated = np.setdiff1d(np.arange(len(record)), first)
-    findings.add_cases(
-        "image_listed_twice",
-        repeated,
-        lambda i: f"{raw.where}: {_pair(raw, first[record[i]], i)}",
-    )
+    findings.add_cases("image_listed_twice", repeated, lambda i: f"{raw.where}: {_pair(raw, first[record[i]], i)}")
     # An id stands for one file.
     _, firsts, inverse = np.unique(numbers, return_index=True, return_inverse=True)
     refuse(
@@ -329,7 +317,7 @@ def _pair(raw: RawSplit, i: int, j: int) -> str:
 
 
 def _sizes(raw: RawSplit, images: _Images, files: FileNames, findings: Findings, apply_orientation: bool) -> Int64Array:
-    """Return width and height (I, 2): of the annotations, or of the file where these do not say it."""
+    """Return width and height (I, 2) from the annotations, or from the image file where they are absent there."""
     columns = (raw.images.widths, raw.images.heights)
     numbers = [whole_numbers(column) for column in columns]
     listed = np.stack([found.values for found in numbers], 1)
@@ -360,7 +348,7 @@ def _sizes(raw: RawSplit, images: _Images, files: FileNames, findings: Findings,
 
 
 def _sorted_index(images: _Images, boxes: Boxes) -> SplitIndex:
-    """Order images by file name, and boxes by image, then id; ids that are made follow what the boxes are."""
+    """Order images by file name, and boxes by image, then id; boxes without ids by class, position, crowd and area."""
     order = np.array(sorted(range(len(images.names)), key=images.names.__getitem__), np.int64)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))

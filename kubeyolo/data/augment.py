@@ -1,6 +1,6 @@
-"""Draw, label and paint augmented training samples.
+"""Plan, label and paint augmented training samples.
 
-A sample is drawn first (:class:`SamplePlan`), from which its boxes and its pixels follow without further chance.
+All random numbers of a sample are drawn for its :class:`SamplePlan`; its boxes and its pixels follow from the plan.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from kubeyolo.arrays import Float32Array, Int64Array, Pixels
+from kubeyolo.arrays import Float32Array, Int32Array, Int64Array, Pixels
 from kubeyolo.config.schema import AugmentConfig
 from kubeyolo.data.labels import BoxTable
 from kubeyolo.data.letterbox import letterbox_geometry
@@ -26,16 +25,15 @@ TileReader = Callable[[int], Pixels]
 
 @dataclass(frozen=True)
 class SamplePlan:
-    """Everything that makes a sample.
+    """How a sample is made.
 
     Attributes:
-        scene: What of which image goes where.
+        scene: Which part of which image is resized into which rectangle.
         blended: A second scene for mixup, or None.
         blend: Weight of the first scene, 0..1.
         hsv: Factors of hue, saturation and value, or None.
-        fliplr: Whether left and right change places.
-        flipud: Whether top and bottom change places.
-        keep_all: Whether small remains of boxes are kept too.
+        fliplr: Whether left and right are exchanged.
+        flipud: Whether top and bottom are exchanged.
     """
 
     scene: tuple[Paste, ...]
@@ -44,14 +42,13 @@ class SamplePlan:
     hsv: tuple[float, float, float] | None = None
     fliplr: bool = False
     flipud: bool = False
-    keep_all: bool = False
 
 
 def jitter_hsv(image: Pixels, gains: tuple[float, float, float]) -> None:
     """Multiply hue (which wraps), saturation and value of an RGB image (height, width, 3) in place."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     hue, saturation, value = cv2.split(hsv)
-    # A look-up table for hue alone: it wraps, while the others are scaled and saturated by vector instructions.
+    # A look-up table for hue alone, because hue wraps: OpenCV scales and clips the others by vector instructions.
     table = (np.arange(256) * gains[0] % HUES).astype(np.uint8)
     cv2.LUT(hue, table, dst=hue)
     cv2.convertScaleAbs(saturation, dst=saturation, alpha=gains[1])
@@ -70,41 +67,31 @@ def flip_boxes(boxes: Float32Array, fliplr: bool, flipud: bool) -> Float32Array:
 
 
 class Augmenter:
-    """Draws samples of ``image_size`` pixels from the images of a split.
+    """Plans, labels and paints samples of ``image_size`` pixels from the images of a split.
 
     Attributes:
-        sizes: int64 (images, 2): width and height of the tiles, the images resized so that the longer side has
+        sizes: int64 (images, 2): width and height of the tiles, which are images whose longer side is resized to
             ``image_size`` pixels.
     """
 
     def __init__(
-        self,
-        config: AugmentConfig,
-        boxes: BoxTable,
-        widths: NDArray[np.int32],
-        heights: NDArray[np.int32],
-        image_size: int,
+        self, config: AugmentConfig, boxes: BoxTable, widths: Int32Array, heights: Int32Array, image_size: int
     ) -> None:
         self.config = config
         self.boxes = boxes
         self.image_size = image_size
-        places = [letterbox_geometry(int(w), int(h), image_size) for w, h in zip(widths, heights, strict=True)]
-        self.sizes: Int64Array = np.array([(place.width, place.height) for place in places], np.int64)
-        self._corners = np.array([(place.left, place.top) for place in places], np.int64)
+        tiles = [letterbox_geometry(int(w), int(h), image_size) for w, h in zip(widths, heights, strict=True)]
+        self.sizes: Int64Array = np.array([(tile.width, tile.height) for tile in tiles], np.int64)
+        self._corners = np.array([(tile.left, tile.top) for tile in tiles], np.int64)
         self._canvas = np.empty((2, image_size, image_size, 3), np.uint8)
 
-    def plain(self, image: int) -> SamplePlan:
-        """Return the letterboxed image without any augmentation, with all its boxes."""
-        window = Window(self.image_size, self.image_size, 1.0, self.image_size / 2, self.image_size / 2)
-        return SamplePlan(visible_pastes([self._letterboxed(image)], window), keep_all=True)
-
     def draw(self, rng: np.random.Generator, image: int, mosaic: bool = True) -> SamplePlan:
-        """Draw a sample around an image.
+        """Draw the plan of a sample.
 
         Args:
             rng: The random numbers of the sample.
-            image: Its first image.
-            mosaic: False leaves mosaic and mixup out, whatever their probabilities.
+            image: The first image of the sample.
+            mosaic: Whether mosaic and mixup are drawn at all; if so, by their probabilities.
         """
         config = self.config
         joined = mosaic and rng.random() < config.mosaic
@@ -126,9 +113,9 @@ class Augmenter:
 
     def labels(self, plan: SamplePlan) -> Float32Array:
         """Return the boxes of a sample, float32 (boxes, 5): class, cx, cy, w, h in 0..1."""
-        boxes = visible_boxes(plan.scene, self.boxes, self.image_size, plan.keep_all)
+        boxes = visible_boxes(plan.scene, self.boxes, self.image_size)
         if plan.blended is not None:
-            boxes = np.concatenate([boxes, visible_boxes(plan.blended, self.boxes, self.image_size, plan.keep_all)])
+            boxes = np.concatenate([boxes, visible_boxes(plan.blended, self.boxes, self.image_size)])
         return flip_boxes(boxes, plan.fliplr, plan.flipud)
 
     def paint(self, plan: SamplePlan, read_tile: TileReader, out: Pixels) -> None:
@@ -136,8 +123,8 @@ class Augmenter:
 
         Args:
             plan: The sample.
-            read_tile: Gives an image by its number, uint8 RGB (height, width, 3) of the size in ``sizes``.
-            out: C-contiguous; may lie in shared memory.
+            read_tile: Returns a tile by the number of its image, uint8 RGB (height, width, 3) of the size in ``sizes``.
+            out: C-contiguous; may be in shared memory.
         """
         canvas = self._canvas[0]
         compose(plan.scene, read_tile, canvas)

@@ -1,4 +1,4 @@
-"""Make one batch of a split, given its epoch and step."""
+"""Make the batch of a split for an epoch and a step."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import numpy as np
 
 from kubeyolo.arrays import Float32Array, Int64Array, Pixels
 from kubeyolo.config.schema import AugmentConfig, DataConfig
-from kubeyolo.data.augment import Augmenter, SamplePlan
+from kubeyolo.data.augment import Augmenter
 from kubeyolo.data.cache import MEGABYTE, ImageCache, cache_bytes, cached_images
 from kubeyolo.data.index import SplitIndex
-from kubeyolo.data.labels import LABEL_COLUMNS, BoxTable, pack_labels, round_capacity, training_capacity
-from kubeyolo.data.letterbox import FILL
-from kubeyolo.data.sampler import NO_IMAGE, Sampler
+from kubeyolo.data.labels import LABEL_COLUMNS, BoxTable, pack_labels, training_capacity
+from kubeyolo.data.sampler import Sampler
 from kubeyolo.data.shared_memory import SharedMemory
 
 STATISTICS_SAMPLES = 512
 
 
 class ImageSource(Protocol):
-    """What a loader needs of a split; must be picklable."""
+    """What a loader needs from a split; must be picklable."""
 
     @property
     def index(self) -> SplitIndex:
@@ -39,8 +38,7 @@ class Batch:
         images: uint8 (batch, 3, height, width) RGB.
         labels: float32 (rows, 6): image in the batch, class, cx, cy, w, h as fractions of the image; unused rows
             have image -1. The number of rows is the same for all batches.
-        indices: int64 (batch,): the number in the split of the image that each sample is drawn around; -1 where a
-            batch out of training has no image left, which is grey then.
+        indices: int64 (batch,): the number in the split of the first image of each sample.
         truncated: Boxes that did not fit into the labels.
     """
 
@@ -52,7 +50,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """What all processes that make batches of one loader agree on."""
+    """What all processes that make batches for a loader agree on."""
 
     source: ImageSource
     augment: AugmentConfig
@@ -81,7 +79,7 @@ def plan_batches(
     sampler: Sampler,
     mosaic_epochs: int | None,
 ) -> tuple[BatchSpec, int]:
-    """Fix label capacity and cache of a loader.
+    """Choose the label capacity and the size of the cache of a loader.
 
     Returns:
         What the processes agree on, and the bytes of the cache.
@@ -89,21 +87,16 @@ def plan_batches(
     boxes = BoxTable(source.index)
     augmenter = Augmenter(augment, boxes, source.index.width, source.index.height, image_size)
     capacity = data.label_capacity or derive_label_capacity(augmenter, sampler, mosaic_epochs)
-    kept = cached_images(augmenter.sizes, data.cache_limit_mb * MEGABYTE) if data.cache else 0
-    spec = BatchSpec(source, augment, image_size, sampler, mosaic_epochs, capacity, kept)
-    return spec, cache_bytes(augmenter.sizes, kept)
+    cached = cached_images(augmenter.sizes, data.cache_limit_mb * MEGABYTE) if data.cache else 0
+    spec = BatchSpec(source, augment, image_size, sampler, mosaic_epochs, capacity, cached)
+    return spec, cache_bytes(augmenter.sizes, cached)
 
 
 def derive_label_capacity(augmenter: Augmenter, sampler: Sampler, mosaic_epochs: int | None) -> int:
-    """Return the label rows of a batch, the same on all ranks.
+    """Return the number of label rows of a batch, the same on all ranks.
 
-    In training the boxes of a few hundred samples are drawn (their pixels are not) and a batch of them estimated;
-    out of training the fullest batch is counted.
+    It is estimated from the boxes of a few hundred samples, which are planned and labelled but not painted.
     """
-    counts = augmenter.boxes.counts
-    if not sampler.train:
-        starts = np.arange(0, len(counts), sampler.per_batch_size)
-        return round_capacity(float(np.add.reduceat(counts, starts).max()))
     rng = sampler.statistics_generator()
     modes = {mosaic_epochs != 0, mosaic_epochs is None}
     return max(
@@ -117,10 +110,10 @@ def _sample_counts(augmenter: Augmenter, rng: np.random.Generator, mosaic: bool)
 
 
 class BatchMaker:
-    """Makes the batches of one loader in one process."""
+    """Makes the batches of a loader in one process."""
 
     def __init__(self, spec: BatchSpec, memory: SharedMemory | None) -> None:
-        """Prepare for ``spec``; ``memory`` is the shared cache, None for none."""
+        """Prepare for the batches of ``spec``; ``memory`` is the shared cache, or None where nothing is cached."""
         index = spec.source.index
         self.spec = spec
         self._augmenter = Augmenter(spec.augment, BoxTable(index), index.width, index.height, spec.image_size)
@@ -136,19 +129,10 @@ class BatchMaker:
         positions = sampler.positions(step)
         batch.indices[:] = sampler.images_at(self._order, positions)
         labels = []
+        mosaic = self.spec.mosaic_epochs is None or epoch < self.spec.mosaic_epochs
         for slot, (position, image) in enumerate(zip(positions, batch.indices, strict=True)):
-            if image == NO_IMAGE:
-                batch.images[slot] = FILL
-                labels.append(np.zeros((0, 5), np.float32))
-                continue
-            plan = self._plan(epoch, int(position), int(image))
+            generator = sampler.generator(epoch, int(position))
+            plan = self._augmenter.draw(generator, int(image), mosaic)
             self._augmenter.paint(plan, self._cache.read, batch.images[slot])
             labels.append(self._augmenter.labels(plan))
         return pack_labels(labels, batch.labels)
-
-    def _plan(self, epoch: int, position: int, image: int) -> SamplePlan:
-        sampler, mosaic_epochs = self.spec.sampler, self.spec.mosaic_epochs
-        if not sampler.train:
-            return self._augmenter.plain(image)
-        mosaic = mosaic_epochs is None or epoch < mosaic_epochs
-        return self._augmenter.draw(sampler.generator(epoch, position), image, mosaic)

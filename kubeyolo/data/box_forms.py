@@ -1,6 +1,6 @@
-"""What the numbers of boxes are: [left, top, width, height] in pixels, or something else that their values give away.
+"""Recognizes by their values boxes that are not [left, top, width, height] in pixels.
 
-A split is judged as a whole. A few odd rows (a box without width, one far outside) do not hide what all others say.
+A split is judged as a whole: a few odd rows (a box without width, a box far outside) do not change the result.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from kubeyolo.arrays import BoolArray, Float64Array
 from kubeyolo.data.findings import Findings
 
 TOLERANCE = 1.0
-"""Pixels by which a box may leave its image without a finding; it is cut. Published COCO has boxes that do."""
+"""Pixels by which a box may leave its image and is clipped without a finding, as some boxes of published COCO do."""
 
 SYSTEMATIC_LEAST = 3
-"""Boxes that it takes for anything to be systematic."""
+"""Number of boxes from which on a fault counts as systematic."""
 
 _MIXED_SHARE = 0.005
-"""Share of boxes within 0 to 1 above which a file of pixels is taken for mixed; below they are slivers."""
+"""Share of boxes within 0 to 1 above which a file in pixels is taken for mixed; fewer are very small boxes."""
 
 _FRACTION_ODD, _FRACTION_FARTHEST = 0.1, 2.0
 """Share of boxes that may leave 0 to 1 in a file of fractions, and a value that no fraction of an image has."""
 
 _FAR_SHARE = 0.05
-"""Share of a side by which a box leaves its image farther than a slip of the hand."""
+"""Share of a side: a box that leaves its image by more is not explained by careless drawing."""
 
 _BEYOND, _BEYOND_SURELY = 0.1, 1 / 3
-"""Shares of boxes far beyond their image from which on another form is likely, and likely against the areas."""
+"""Shares of boxes far beyond their image above which another form is likely, and likely even against the areas."""
 
 _ODD_LEAST, _ODD_SHARE = 10, 0.02
-"""Number of boxes from which on one may be odd, and the share that may be in large files."""
+"""Number of boxes from which on one box may be odd, and the share of odd boxes in large files."""
 
 FORMS = ("box_corners", "box_centres")
-"""Codes of forms that the configuration may choose, in the order in which they are looked for."""
+"""Codes of the forms that the configuration can choose, in the order in which they are tried."""
 
 
 def in_pixels(
@@ -45,15 +45,15 @@ def in_pixels(
     findings: Findings,
     assumed: str = "",
 ) -> Float64Array:
-    """Return boxes (B, 4) as [left, top, width, height] in pixels, whatever the file has.
+    """Return boxes (B, 4) as [left, top, width, height] in pixels, whatever form the file has.
 
     Args:
         xywh: The numbers of the file, finite.
         size: Width and height in pixels of the image of each box (B, 2).
-        area: Areas (B,) in square pixels, NaN where there is none.
+        area: Areas (B,) in square pixels, NaN where they are absent.
         name: Names a box by its position, for messages.
-        findings: Receives the form that was found; its action "warn" leaves the numbers as they are.
-        assumed: The code of the form that another split of the data set has; it is taken where it fits.
+        findings: Receives a finding about the form; with its action "warn" the numbers stay as they are.
+        assumed: The code of the form of another split of the data set; used where it fits.
     """
     if not len(xywh):
         return xywh
@@ -74,14 +74,14 @@ def in_pixels(
 
 
 def _are_fractions(xywh: Float64Array, size: Float64Array) -> BoolArray:
-    """Tell which boxes lie within 0 to 1 and would be less than a pixel of an image of many."""
+    """Tell which boxes lie within 0 to 1, less than a pixel, though their image has more than 4 x 4 pixels."""
     inside = ((xywh >= -1e-6) & (xywh <= 1 + 1e-6)).all(1) & (xywh[:, 2:] > 0).all(1)
     result: BoolArray = inside & (size > 4).all(1)
     return result
 
 
 def _is_file_of_fractions(xywh: Float64Array, fractions: BoolArray) -> bool:
-    """Tell whether all boxes are fractions: those that are not within 0 to 1 are empty, or leave their image."""
+    """Tell whether all boxes are fractions: boxes beyond 0 to 1 are empty, or few and leave their image."""
     filled = (xywh[:, 2:] != 0).any(1)
     if not fractions.any() or (np.abs(xywh) > _FRACTION_FARTHEST).any():
         return False
@@ -109,7 +109,7 @@ def _from_centres(xywh: Float64Array) -> Float64Array:
 
 
 def _area_says(xywh: Float64Array, area: Float64Array) -> tuple[float, float, float]:
-    """Return the shares of areas that are those of corners, those of widths and heights, and too large for corners."""
+    """Return the shares of areas that fit corners, that fit widths and heights, and that are too large for corners."""
     known = np.isfinite(area) & (area > 1)
     if not known.any():
         return 0.0, 0.0, 0.0
@@ -125,13 +125,13 @@ def _area_says(xywh: Float64Array, area: Float64Array) -> tuple[float, float, fl
 
 
 def _have_corners(xywh: Float64Array, size: Float64Array) -> bool:
-    """Tell whether nearly all boxes are in their images when they are read as [x1, y1, x2, y2]."""
+    """Tell whether nearly all boxes lie in their images when they are read as [x1, y1, x2, y2]."""
     fits = (xywh[:, 2:] > xywh[:, :2]).all(1) & (xywh[:, 2:] <= size + TOLERANCE).all(1)
     return _are_nearly_all(fits & (xywh[:, :2] >= -TOLERANCE).all(1))
 
 
 def _look_like_corners(xywh: Float64Array, size: Float64Array, area: Float64Array) -> bool:
-    """Tell whether boxes read as [x1, y1, x2, y2] fit their images and areas, and read as they should be do not."""
+    """Tell whether boxes fit their images and areas as [x1, y1, x2, y2], and do not as [left, top, width, height]."""
     if not _have_corners(xywh, size):
         return False
     as_corners, as_usual, too_large = _area_says(xywh, area)
@@ -151,7 +151,7 @@ def _fit_corners(xywh: Float64Array, size: Float64Array, area: Float64Array) -> 
 
 
 def _look_like_centres(xywh: Float64Array, size: Float64Array, area: Float64Array) -> bool:
-    """Tell whether boxes fit as [x centre, y centre, width, height], and many do not as they should be read."""
+    """Tell whether boxes fit as [x centre, y centre, width, height], and many do not as [left, top, width, height]."""
     beyond = (xywh[:, :2] + xywh[:, 2:] > size + TOLERANCE).any(1)
     return _fit_centres(xywh, size, area) and bool(beyond.mean() > _BEYOND and beyond.sum() >= SYSTEMATIC_LEAST)
 

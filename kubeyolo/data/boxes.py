@@ -1,4 +1,4 @@
-"""The boxes of one split to arrays: in whatever form they are written, within their images, each once."""
+"""Makes arrays from the boxes of one split: in pixels, clipped to their images, without duplicates."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from kubeyolo.data.columns import duplicates, plain, read_keys, real_number, ref
 from kubeyolo.data.findings import Findings
 from kubeyolo.data.masks import mask_box
 from kubeyolo.data.raw import RawBoxes
+from kubeyolo.formats import share_text
 
 _SYSTEMATIC_BEYOND, _SYSTEMATIC_OFF = 1 / 3, 0.1
-"""Shares of boxes far beyond their image, and wholly off it, from which on they are no slips."""
+"""Shares of boxes far beyond their image, and entirely outside it, above which the cause is systematic."""
 
 _FAR_PIXELS, _FAR_SHARE = 3.0, 0.03
-"""Pixels, and share of a side, by which a box leaves its image farther than by rounding or a slip of the hand."""
+"""Pixels, and share of a side: a box that leaves its image by more is not explained by rounding or careless drawing."""
 
 _LARGEST = 2.0**31
 """Pixels beyond which a number cannot be a coordinate."""
@@ -28,7 +29,7 @@ _LARGEST = 2.0**31
 _CROWD_SHARE = 0.05
 _WHOLE_SHARE, _WHOLE_LEAST, _WHOLE_COVER = 0.5, 10, 0.98
 _ROUNDING = 0.5
-"""Pixels of a negative width or height up to which it is a rounding error, not swapped sides."""
+"""Pixels: a negative width or height down to this is a rounding error, not a pair of swapped corners."""
 
 _FORMS = (
     ("x", "y", "width", "height"),
@@ -46,13 +47,13 @@ class Boxes:
     """The annotations of a split (B) in file order.
 
     Attributes:
-        ids: int64, unique; positions in the file where the file has no ids that can be kept.
-        image: int64: position of the image.
+        ids: int64, unique; positions in the file where its ids cannot be used.
+        image: int64: position of the image in the table of images.
         classes: int64: class number.
         xywh: float64 (B, 4): left, top, width, height in pixels.
         area: float64: square pixels.
         crowd: bool.
-        has_ids: Whether the ids are those of the file.
+        has_ids: Whether the ids come from the file.
     """
 
     ids: Int64Array
@@ -63,7 +64,7 @@ class Boxes:
     crowd: BoolArray
     has_ids: bool = True
 
-    def kept(self, mask: BoolArray) -> Boxes:
+    def select(self, mask: BoolArray) -> Boxes:
         """Return the boxes where the mask (B,) is true."""
         if mask.all():
             return self
@@ -73,7 +74,7 @@ class Boxes:
 
 @dataclass(frozen=True, eq=False)
 class ImagesOfBoxes:
-    """What the boxes are checked against: file names, sizes (I, 2) as width and height, and the annotation file."""
+    """The images that boxes are checked against: annotation file, file names, and sizes (I, 2) as width and height."""
 
     where: str
     names: Sequence[str]
@@ -81,22 +82,17 @@ class ImagesOfBoxes:
 
 
 def read_boxes(
-    raw: RawBoxes,
-    image: Int64Array,
-    classes: Int64Array,
-    images: ImagesOfBoxes,
-    findings: Findings,
-    assumed: str = "",
+    raw: RawBoxes, image: Int64Array, classes: Int64Array, images: ImagesOfBoxes, findings: Findings, assumed: str = ""
 ) -> Boxes:
-    """Return the boxes of a split, mended where that is right.
+    """Return the boxes of a split, corrected where the findings allow it.
 
     Args:
         raw: The annotations as they were read.
         image: Position of the image of each annotation, -1 where the images do not list it.
         classes: Class number of each annotation; all are known.
         images: The images.
-        findings: Receives what was mended and what is to be refused.
-        assumed: The form that the boxes of another split have; see :func:`kubeyolo.data.box_forms.in_pixels`.
+        findings: Receives the findings.
+        assumed: The form of the boxes of another split; see :func:`kubeyolo.data.box_forms.in_pixels`.
 
     Raises:
         InputError: A box is not four numbers, or a crowd flag is not 0 or 1.
@@ -121,7 +117,7 @@ def read_boxes(
     at = np.flatnonzero(kept)
     has_ids = ids is not None
     numbers = np.arange(1, len(raw.ids) + 1, dtype=np.int64) if ids is None else ids
-    boxes = Boxes(numbers, image, classes, xywh, _read_areas(raw, where, findings), crowd, has_ids).kept(kept)
+    boxes = Boxes(numbers, image, classes, xywh, _read_areas(raw, where, findings), crowd, has_ids).select(kept)
 
     def name_kept(i: int) -> str:
         return name(int(at[i]))
@@ -138,7 +134,7 @@ def read_boxes(
 
 
 def _box_text(value: Any) -> str:
-    """Return a box for a message: numbers as people write them, anything else as it is."""
+    """Return a box for a message, its numbers without needless digits."""
     if isinstance(value, list | tuple) and all(type(each) in (int, float) for each in value):
         text = f"[{', '.join(f'{each:.10g}' if isinstance(each, float) else str(each)[:40] for each in value[:6])}"
         return f"{text}]" if len(value) <= 6 else f"{text}, ...]"
@@ -146,7 +142,7 @@ def _box_text(value: Any) -> str:
 
 
 def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> Int64Array | None:
-    """Return the ids of the file where they are unique numbers; None where they are to be numbered anew."""
+    """Return the ids of the file where they are unique numbers; None where boxes must be renumbered."""
 
     def describe(i: int) -> str:
         return f"{where}: annotations[{i}] has id {shown(raw.ids[i])}"
@@ -168,7 +164,7 @@ def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> Int64Array | Non
 def _read_xywh(
     raw: RawBoxes, name: Callable[[int], str], label: Callable[[int], str], masked: set[int], findings: Findings
 ) -> tuple[Float64Array, BoolArray]:
-    """Return the boxes (B, 4) and which of them there are: four finite numbers; fill ``masked`` with those of masks."""
+    """Return the boxes (B, 4), and which rows have finite numbers; add rows with a box from a mask to ``masked``."""
     xywh = None if raw.masks else _numbers(raw.boxes)
     has_box = np.ones(len(raw.boxes), bool)
     if xywh is None:
@@ -192,7 +188,7 @@ def _read_xywh(
 
 
 def _numbers(rows: Sequence[Any]) -> Float64Array | None:
-    """Return rows of four numbers as an array, or None where one of them is something else."""
+    """Return rows of four numbers as an array, or None where a row is anything else."""
     if not len(rows):
         return np.zeros((0, 4))
     try:
@@ -205,7 +201,7 @@ def _numbers(rows: Sequence[Any]) -> Float64Array | None:
 
 
 def is_without_box(value: Any) -> bool:
-    """Tell whether there is nothing where a box should be: no value, an empty one, or four zeros or nulls."""
+    """Tell whether a value stands for a missing box: null, an empty value, or four zeros or nulls."""
     if isinstance(value, list | tuple):
         return len(value) in (0, 4) and all(
             each is None or (type(each) in (int, float) and each == 0) for each in value
@@ -214,35 +210,32 @@ def is_without_box(value: Any) -> bool:
 
 
 def _box_of(value: Any, mask: Any) -> tuple[Sequence[float] | None, str]:
-    """Return a box and the form that it had: "", "form", "mask", "absent" or "bad"."""
+    """Return a box, and how it was written: "" as it should be, "form", "mask", "absent" or "bad"."""
     if is_without_box(value):
         box = mask_box(mask) if mask else None
         if box:
             return box, "mask"
         return (value, "") if value and None not in value else (None, "absent")
+    keys: tuple[str, ...] = ()
+    parts: Sequence[Any] = ()
+    form = "form"
     if isinstance(value, list | tuple):
-        numbers = [real_number(each) for each in value]
-        if len(numbers) == 4 and None not in numbers:
-            form = "form" if any(isinstance(each, str) for each in value) else ""
-            return [float(each) for each in numbers if each is not None], form
-        return None, "bad"
-    if isinstance(value, str):
-        numbers = [real_number(part) for part in value.strip().strip("[]()").replace(",", " ").split()]
+        parts = value
+        form = "form" if any(isinstance(each, str) for each in value) else ""
+    elif isinstance(value, str):
+        parts = value.strip().strip("[]()").replace(",", " ").split()
     elif isinstance(value, dict):
-        form_keys = next((keys for keys in _FORMS if all(key in value for key in keys)), ())
-        numbers = [real_number(value[key]) for key in form_keys]
-        if form_keys and form_keys[2] in _FAR_CORNERS and None not in numbers:
-            left, top, right, bottom = (float(each) for each in numbers if each is not None)
-            return [left, top, right - left, bottom - top], "form"
-    else:
+        keys = next((keys for keys in _FORMS if all(key in value for key in keys)), ())
+        parts = [value[key] for key in keys]
+    numbers = [number for part in parts if (number := real_number(part)) is not None]
+    if len(parts) != 4 or len(numbers) != 4:
         return None, "bad"
-    if len(numbers) != 4 or None in numbers:
-        return None, "bad"
-    return [float(each) for each in numbers if each is not None], "form"
+    left, top, third, fourth = numbers
+    return ([left, top, third - left, fourth - top] if _FAR_CORNERS.intersection(keys) else numbers), form
 
 
 def _read_areas(raw: RawBoxes, where: str, findings: Findings) -> Float64Array:
-    """Return the areas, NaN where there is none."""
+    """Return the areas, NaN where they are absent."""
     try:
         area = np.array([np.nan if value is None else value for value in raw.areas])
     except (TypeError, ValueError, OverflowError):
@@ -279,7 +272,7 @@ def _read_crowd(raw: RawBoxes, where: str, findings: Findings) -> BoolArray:
 
 
 def _in_order(boxes: Boxes, name: Callable[[int], str], findings: Findings) -> Boxes:
-    """Return boxes whose widths and heights are not negative, but for slips of arithmetic."""
+    """Return boxes without negative widths and heights, rounding errors aside."""
     xywh = boxes.xywh
     swapped = (xywh[:, 2:] <= -_ROUNDING).any(1)
     if not swapped.any():
@@ -293,16 +286,16 @@ def _in_order(boxes: Boxes, name: Callable[[int], str], findings: Findings) -> B
 def _within_images(
     boxes: Boxes, images: ImagesOfBoxes, name: Callable[[int], str], findings: Findings
 ) -> tuple[Boxes, BoolArray]:
-    """Return the boxes cut at the border of their image, without those of which nothing is left; and which are left."""
+    """Return the boxes clipped to their image, without empty boxes; and a mask of the rows that remain."""
     size = images.size[boxes.image].astype(np.float64)
     xywh = boxes.xywh
     low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]
     cut_low, cut_high = np.clip(low, 0, size), np.clip(high, 0, size)
     beyond = ((low < -TOLERANCE) | (high > size + TOLERANCE)).any(1) & (xywh[:, 2:] > 0).all(1)
-    left = cut_high - cut_low
-    empty = (left <= 0).any(1) | (beyond & (left < 1).any(1))
+    sides = cut_high - cut_low
+    empty = (sides <= 0).any(1) | (beyond & (sides < 1).any(1))
     off = empty & beyond
-    # A cut of a few pixels does no harm, however many boxes it meets.
+    # Clipping a few pixels does no harm, however many boxes are affected.
     slip = np.maximum(_FAR_PIXELS, _FAR_SHARE * size)
     far = beyond & ((low < -slip) | (high > size + slip)).any(1)
 
@@ -320,9 +313,9 @@ def _within_images(
     findings.add_cases("box_empty", np.flatnonzero(empty), name)
     # Boxes that lie inside keep their exact numbers.
     moved = ((cut_low != low) | (cut_high != high)).any(1)
-    cut = np.where(moved[:, None], np.concatenate([cut_low, left], 1), xywh) + 0.0
+    cut = np.where(moved[:, None], np.concatenate([cut_low, sides], 1), xywh) + 0.0
     area = _areas(boxes.area, cut, xywh, beyond & ~empty, name, findings)
-    return replace(boxes, xywh=cut, area=area).kept(~empty), ~empty
+    return replace(boxes, xywh=cut, area=area).select(~empty), ~empty
 
 
 def _areas(
@@ -333,7 +326,7 @@ def _areas(
     name: Callable[[int], str],
     findings: Findings,
 ) -> Float64Array:
-    """Return the areas: that of the box where there is none, or where the box says otherwise."""
+    """Return the areas, with the area of the box where the area is absent or does not fit the box."""
     box = cut[:, 2] * cut[:, 3]
     whole = np.maximum(uncut[:, 2] * uncut[:, 3], box)
     absent = np.isnan(area)
@@ -346,34 +339,32 @@ def _areas(
 
 
 def _once(boxes: Boxes, name: Callable[[int], str], findings: Findings) -> tuple[Boxes, BoolArray]:
-    """Return the boxes without exact doubles (same image, class, box and crowd flag), and which of them are kept."""
+    """Return the boxes without duplicates (same image, class, box and crowd), and a mask of the rows that remain."""
     rows = np.empty((len(boxes.ids), 6), np.float64)
     rows[:, 0] = boxes.image
     rows[:, 1] = 2 * boxes.classes + boxes.crowd
     rows[:, 2:] = boxes.xywh
-    # Of doubles the one with the lowest id stays, or the smallest area where ids are made: not the first in the file.
+    # Of duplicates the lowest id stays, or without ids the smallest area: the order of the file does not matter.
     order = np.lexsort((boxes.ids if boxes.has_ids else boxes.area, *rows.T[::-1]))
     ordered = rows[order]
     repeated = np.zeros(len(rows), bool)
     repeated[order[1:]] = (ordered[1:] == ordered[:-1]).all(1)
     findings.add_cases("box_double", np.flatnonzero(repeated), name)
-    return boxes.kept(~repeated), ~repeated
+    return boxes.select(~repeated), ~repeated
 
 
 def _note_habits(boxes: Boxes, images: ImagesOfBoxes, label: Callable[[int], str], findings: Findings) -> None:
-    """Note what is possible and seldom meant: mostly crowds, mostly boxes of whole images."""
+    """Add findings about what is valid but rarely intended: many crowds, and mostly boxes of whole images."""
     count = len(boxes.ids)
     crowds = int(boxes.crowd.sum())
     if crowds > _CROWD_SHARE * count:
-        first = int(np.flatnonzero(boxes.crowd)[0])
-        share = f"{100 * crowds / count:.0f} % of those of {posixpath.basename(images.where)}"
-        findings.add("crowd_many", label(first), crowds, share)
+        share = f"{share_text(crowds / count, 0)} of those of {posixpath.basename(images.where)}"
+        findings.add_cases("crowd_many", np.flatnonzero(boxes.crowd), label, share)
     size = images.size[boxes.image].astype(np.float64)
     whole = (boxes.xywh[:, 2:] >= _WHOLE_COVER * size).all(1)
     if whole.sum() >= max(_WHOLE_LEAST, _WHOLE_SHARE * count):
-        first = int(np.flatnonzero(whole)[0])
-        findings.add(
+        findings.add_cases(
             "box_whole_image",
-            f"{label(first)} in image {images.names[boxes.image[first]]!r}",
-            int(whole.sum()),
+            np.flatnonzero(whole),
+            lambda i: f"{label(i)} in image {images.names[boxes.image[i]]!r}",
         )

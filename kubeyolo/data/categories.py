@@ -1,4 +1,4 @@
-"""The classes of a data set: the categories of its splits, joined where their ids agree."""
+"""The classes of a data set: the union of the categories of its splits, which must agree in their ids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from kubeyolo.arrays import Int64Array
 from kubeyolo.config.class_names import clean_name
-from kubeyolo.data.columns import canonical, duplicates, is_text, places_of, read_keys, refuse, shown
+from kubeyolo.data.columns import canonical, duplicates, is_text, positions_of, read_keys, refuse, shown
 from kubeyolo.data.findings import Findings
 from kubeyolo.data.raw import RawSplit
 from kubeyolo.errors import InputError
@@ -23,12 +23,12 @@ _WORD = re.compile(r"[\W_]+")
 
 @dataclass(frozen=True)
 class Categories:
-    """The classes of a data set in class order, which is that of their ids.
+    """The classes of a data set, ordered by their ids.
 
     Attributes:
         ids: Ids as whole numbers.
         names: Names, cleaned: without spaces at the ends, accents composed.
-        keys: The ids as they stand in the files, by which annotations name them; numbers or texts.
+        keys: The ids as the files and their annotations write them; numbers or texts.
     """
 
     ids: tuple[int, ...]
@@ -44,7 +44,7 @@ class Categories:
 
     def classes_of(self, column: Sequence[Any]) -> Int64Array:
         """Return for each category id of a column its class number, -1 for an unknown one."""
-        return places_of(column, self.keys)
+        return positions_of(column, self.keys)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class _Category:
 
 
 def join_categories(splits: Mapping[str, RawSplit], findings: Findings) -> Categories:
-    """Return the categories of all splits: their union, without those that only stand above others.
+    """Return the categories of all splits: their union, without categories that only group others.
 
     Raises:
         InputError: A name or an id means different things in two splits or in one.
@@ -64,7 +64,7 @@ def join_categories(splits: Mapping[str, RawSplit], findings: Findings) -> Categ
     origin: dict[object, str] = {}
     keys: dict[str, object] = {}
     missing: list[str] = []
-    # A list of images without annotations may be without categories.
+    # A list of images without annotations may have no categories.
     lists = {split: _read(raw, findings) for split, raw in splits.items() if raw.has_annotations or raw.categories.ids}
     used = {key for raw in splits.values() for key in _used_keys(raw)}
     for split, categories in lists.items():
@@ -76,26 +76,27 @@ def join_categories(splits: Mapping[str, RawSplit], findings: Findings) -> Categ
             other = keys.setdefault(each.name, each.key)
             if other != each.key:
                 raise InputError(
-                    f"{where}: {shown(each.name)} is {shown(each.key)} there and {shown(other)} in {origin[other]}; "
+                    f"{where}: {shown(each.name)} has id {shown(each.key)}, but id {shown(other)} in {origin[other]}; "
                     "give a class the same id in every split"
                 )
             if known is not None and known.name != each.name:
                 raise InputError(
-                    f"{where}: category id {shown(each.key)} is {shown(each.name)} there and {shown(known.name)} in "
+                    f"{where}: category id {shown(each.key)} is {shown(each.name)}, but {shown(known.name)} in "
                     f"{origin[each.key]}; give a class the same id in every split"
                 )
             joined.setdefault(each.key, each)
             origin.setdefault(each.key, where)
+    source = next(iter(splits.values())).where
     parents = {category.name for categories in lists.values() for category in categories if category.key not in joined}
     for name in sorted(parents):
-        findings.add("category_parent", f"{next(iter(splits.values())).where}: category {name!r}")
+        findings.add("category_parent", f"{source}: category {name!r}")
     for split, categories in lists.items():
         listed = {each.key for each in categories}
         absent = [each.name for key, each in joined.items() if key not in listed]
-        missing += [f"{splits[split].where}: {absent[0]!r} is not listed there"] * len(absent) if absent else []
+        missing += [f"{splits[split].where}: {absent[0]!r} is not listed"] * len(absent) if absent else []
     findings.add("categories_joined", missing[0] if missing else "", len(missing))
-    result = _ordered(list(joined.values()), next(iter(splits.values())).where, findings)
-    _note_alike(result, next(iter(splits.values())).where, findings)
+    result = _ordered(list(joined.values()), source, findings)
+    _note_alike(result, source, findings)
     return result
 
 
@@ -104,18 +105,17 @@ def _read(raw: RawSplit, findings: Findings) -> list[_Category]:
     table, where = raw.categories, raw.where
     if not len(table.ids):
         raise InputError(f"{where}: 'categories' is empty; list the classes with id and name")
-    bad = [i for i, name in enumerate(table.names) if not _is_name(name)]
     refuse(
-        bad,
+        [i for i, name in enumerate(table.names) if not _is_name(name)],
         lambda i: f"{where}: category {shown(table.ids[i])} has the name {shown(table.names[i])}",
         "give every class a name, in quotation marks",
     )
-    keys = read_keys(table.ids, lambda i: f"{where}: categories[{i}] has id {shown(table.ids[i])}")
-    if len(keys.mended):
-        first = int(keys.mended[0])
-        findings.add(
-            "number_as_text", f"{where}: categories[{first}] has id {shown(table.ids[first])}", len(keys.mended)
-        )
+
+    def describe(i: int) -> str:
+        return f"{where}: categories[{i}] has id {shown(table.ids[i])}"
+
+    keys = read_keys(table.ids, describe)
+    findings.add_cases("number_as_text", keys.mended, describe)
     parents = [clean_name(parent) if isinstance(parent, str) else "" for parent in table.parents]
     names = [clean_name(str(name)) for name in table.names]
     return [
@@ -132,7 +132,7 @@ def _used_keys(raw: RawSplit) -> set[object]:
 
 
 def _without_parents(categories: list[_Category], used: set[object]) -> list[_Category]:
-    """Leave out categories without boxes that are the supercategory of others, or the background, and exact repeats."""
+    """Leave out exact repeats, and categories without boxes that are a supercategory or the background."""
     kept: dict[_Category, None] = {}
     parents = Counter(category.parent for category in categories)
     for category in categories:
@@ -160,16 +160,16 @@ def _refuse_other_ids(where: str, categories: list[_Category]) -> None:
 
 def _ordered(categories: list[_Category], where: str, findings: Findings) -> Categories:
     keys = [category.key for category in categories]
-    found = read_keys(keys, lambda i: f"{where}: category id {shown(keys[i])}")
-    repeated = duplicates(found.numbers)
+    numbered = read_keys(keys, lambda i: f"{where}: category id {shown(keys[i])}")
+    repeated = duplicates(numbered.numbers)
     refuse(
         repeated, lambda i: f"{where}: category id {keys[i]} is used twice ({categories[i].name!r})", "make ids unique"
     )
-    if found.texts is not None:
+    if numbered.texts is not None:
         findings.add("id_as_text", f"{where}: category id {shown(keys[0])}", len(keys))
-    order = np.argsort(found.numbers)
+    order = np.argsort(numbered.numbers)
     return Categories(
-        ids=tuple(int(found.numbers[i]) for i in order),
+        ids=tuple(int(numbered.numbers[i]) for i in order),
         names=tuple(categories[i].name for i in order),
         keys=tuple(keys[i] for i in order),
     )

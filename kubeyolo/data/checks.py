@@ -1,4 +1,4 @@
-"""Every image of a split read and decoded once, in parallel, and compared with its annotations."""
+"""Reads and decodes every image of a split once, in parallel, and compares its size with the annotations."""
 
 from __future__ import annotations
 
@@ -8,41 +8,40 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Literal
 
 from kubeyolo.data.decode import Levels, Note, decode_stored
 from kubeyolo.data.duplicates import perceptual_hash, small_grey, thumbnail
 from kubeyolo.data.headers import Header, ImageFault, read_header
-from kubeyolo.processors import usable_processors
+from kubeyolo.resources import usable_processors
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with the current work, the number of images that are done, and the number of all images."""
+"""Called with a description of the work, the number of images that are done, and the number of all images."""
 
 FaultCode = Literal["", "image_missing", "image_damaged", "size_differs", "size_scaled"]
 Size = tuple[int, int]
 _SAME_SHAPE = 0.01
-"""Sides whose ratio differs by less belong to a copy of another size."""
+"""Ratios of sides that differ by less belong to a resized copy of the image."""
 
 _CUT = 0.05
-"""A side that differs by less was cut off, not scaled."""
+"""A side that differs by a smaller share was cropped, not resized."""
 
 
 @dataclass(frozen=True)
-class LookedImage:
-    """What was found in an image file.
+class CheckedImage:
+    """An image file and the result of its check.
 
     Attributes:
         data: The file; empty when it cannot be read.
-        sha256: Of the file.
-        width: Pixels of a row of the image as it is used, that is turned by ``orientation``; 0 when unknown.
-        height: Its rows.
-        orientation: How the stored pixels are to be turned, 1 to 8 as EXIF counts; 1 leaves them.
-        notes: Notes on it, such as "page 1 of 3".
+        sha256: The sha256 of the file.
+        width: Pixels of a row of the image as it is used, rotated by ``orientation``; 0 when unknown.
+        height: Rows of that image.
+        orientation: How the stored pixels are to be rotated or mirrored, 1 to 8 as in EXIF; 1 leaves them as they are.
+        notes: Notes on the image, such as "page 1 of 3".
         hash: 64 bits that are nearly the same for images that look the same; 0 for images that show little.
         thumbnail: Grey values that confirm such a match; empty for images that show little.
-        fault: Why it cannot be used, to be put after its name; empty when it can.
+        fault: Why the image cannot be used, as words after its name; empty when it can be used.
         fault_code: The kind of the fault, one of :data:`kubeyolo.data.finding_kinds.KINDS`.
     """
 
@@ -58,7 +57,7 @@ class LookedImage:
     fault_code: FaultCode = ""
 
 
-def look_at_images(
+def check_images(
     paths: Sequence[Path],
     sizes: Sequence[Size | None],
     *,
@@ -66,9 +65,8 @@ def look_at_images(
     levels: Levels | None = None,
     compare: bool = True,
     threads: int | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[LookedImage]:
-    """Read and decode images in threads, and yield what was found in the order of ``paths``.
+) -> Iterator[CheckedImage]:
+    """Read and decode images in threads, and yield the results in the order of ``paths``.
 
     A bounded number of files is in memory at a time.
 
@@ -78,95 +76,70 @@ def look_at_images(
         apply_orientation: Whether to apply EXIF orientations, unless the annotated size is that of the stored pixels.
         levels: Values of samples of more than 8 bits that become 0 and 255.
         compare: Whether to make the hash and the thumbnail that find near copies.
-        threads: How many; by default as many as there are processors, and no more than 8.
-        progress: Called with the number of images that are done.
+        threads: Number of threads; by default as many as processors, and at most 8.
     """
     number = threads or min(8, usable_processors())
-    pending: deque[Future[LookedImage]] = deque()
-    done = count(1)
+    pending: deque[Future[CheckedImage]] = deque()
     with ThreadPoolExecutor(number, thread_name_prefix="kubeyolo-check") as pool:
         try:
             for path, size in zip(paths, sizes, strict=True):
-                pending.append(pool.submit(_look, path, size, apply_orientation, levels, compare))
+                pending.append(pool.submit(_read, path, size, apply_orientation, levels, compare))
                 if len(pending) > 4 * number:
-                    yield _next(pending, done, progress)
+                    yield pending.popleft().result()
             while pending:
-                yield _next(pending, done, progress)
+                yield pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()
 
 
-def _next(
-    pending: deque[Future[LookedImage]], done: Iterator[int], progress: Callable[[int], None] | None
-) -> LookedImage:
-    looked = pending.popleft().result()
-    if progress is not None:
-        progress(next(done))
-    return looked
-
-
-def _look(path: Path, size: Size | None, apply_orientation: bool, levels: Levels | None, compare: bool) -> LookedImage:
+def _read(path: Path, size: Size | None, apply_orientation: bool, levels: Levels | None, compare: bool) -> CheckedImage:
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             # Reading a pipe or a device may never end.
-            return LookedImage(b"", "", fault="is not a regular file", fault_code="image_missing")
+            return CheckedImage(b"", "", fault="is not a regular file", fault_code="image_missing")
         data = path.read_bytes()
     except FileNotFoundError:
-        return LookedImage(b"", "", fault="is missing", fault_code="image_missing")
+        return CheckedImage(b"", "", fault="is missing", fault_code="image_missing")
     except OSError as error:
-        return LookedImage(b"", "", fault=f"cannot be read ({error.strerror})", fault_code="image_missing")
-    return look_at_image(data, size, apply_orientation, levels, compare)
+        return CheckedImage(b"", "", fault=f"cannot be read ({error.strerror})", fault_code="image_missing")
+    return check_image(data, size, apply_orientation, levels, compare)
 
 
-def look_at_image(
-    data: bytes,
-    size: Size | None,
-    apply_orientation: bool = True,
-    levels: Levels | None = None,
-    compare: bool = True,
-) -> LookedImage:
-    """Look at the bytes of one image; see :func:`look_at_images`."""
+def check_image(
+    data: bytes, size: Size | None, apply_orientation: bool = True, levels: Levels | None = None, compare: bool = True
+) -> CheckedImage:
+    """Decode and compare the bytes of one image; see :func:`check_images`."""
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         header = read_header(data)
         pixels, notes = decode_stored(data, header, levels)
     except ImageFault as error:
-        return LookedImage(data, sha256, fault=str(error), fault_code="image_damaged")
+        return CheckedImage(data, sha256, fault=str(error), fault_code="image_damaged")
     except MemoryError:
         words = f"does not fit in memory ({header.width} x {header.height} pixels); divide it into tiles"
-        return LookedImage(data, sha256, fault=words, fault_code="image_damaged")
+        return CheckedImage(data, sha256, fault=words, fault_code="image_damaged")
     orientation, note = _orientation(header, size, apply_orientation)
     if note is not None:
         notes.append(note)
-    used = header.size(orientation)
-    fault, code = _size_fault(header, orientation, size)
-    # Copies are compared as stored: a copy that is turned by its tag alone is hardly ever made.
+    # Images are compared as stored: copies that differ only in their EXIF orientation are very rare.
     small = small_grey(pixels) if compare else None
-    return LookedImage(
-        data,
-        sha256,
-        *used,
-        orientation,
-        tuple(notes),
-        perceptual_hash(small) if small is not None else 0,
-        thumbnail(small) if small is not None else b"",
-        fault,
-        code,
-    )
+    looks = (0, b"") if small is None else (perceptual_hash(small), thumbnail(small))
+    fault = _size_fault(header, orientation, size)
+    return CheckedImage(data, sha256, *header.size(orientation), orientation, tuple(notes), *looks, *fault)
 
 
 def _orientation(header: Header, annotated: Size | None, apply: bool) -> tuple[int, Note | None]:
-    """Return the orientation to apply: that of the EXIF tag, unless the annotated size is that of the stored pixels."""
+    """Return the orientation to apply: the EXIF tag, unless the annotated size is the size of the stored pixels."""
     tag = header.orientation
     if tag == 1:
         return 1, None
     if not apply:
         return 1, Note("orientation", f"EXIF orientation {tag}, ignored as data.orientation says")
-    stored, turned = header.size(1), header.size(tag)
-    if annotated is not None and turned != stored and turned != annotated:
-        is_stored = annotated == stored or (_same_shape(annotated, stored) and not _same_shape(annotated, turned))
+    stored, rotated = header.size(1), header.size(tag)
+    if annotated is not None and rotated != stored and rotated != annotated:
+        is_stored = annotated == stored or (_same_shape(annotated, stored) and not _same_shape(annotated, rotated))
         if is_stored:
             return 1, Note("orientation", f"EXIF orientation {tag}, not applied: annotated is the size as stored")
     return tag, Note("orientation", f"EXIF orientation {tag}, applied")
@@ -183,7 +156,7 @@ def _same_shape(a: Size, b: Size) -> bool:
 
 
 def _size_fault(header: Header, orientation: int, annotated: Size | None) -> tuple[str, FaultCode]:
-    """Return how the size of an image as used differs from the annotated one."""
+    """Return how the size of an image as used differs from the annotated size, in words, and the code of the fault."""
     used = header.size(orientation)
     if annotated is None or annotated == used:
         return "", ""

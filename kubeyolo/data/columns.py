@@ -1,4 +1,4 @@
-"""Columns of a table as people have them to arrays: numbers written as text or with a point, ids that are text."""
+"""Makes arrays from columns of a table: numbers that may be written as text or with a point, ids that may be texts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kubeyolo.arrays import Int64Array
+from kubeyolo.arrays import AnyArray, Int64Array
 from kubeyolo.errors import InputError
 
 EXACT = 1 << 53
-"""Whole numbers below it are exact as floats."""
+"""Whole numbers below this are exact as floats."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +20,7 @@ class WholeNumbers:
     """A column of whole numbers.
 
     Attributes:
-        values: int64; 0 where there is none.
+        values: int64; 0 where there is no whole number.
         absent: Positions without a whole number.
         mended: Positions of numbers that were written as text or with a point.
     """
@@ -37,17 +36,11 @@ def whole_numbers(column: Sequence[Any]) -> WholeNumbers:
     array = _int64(column)
     if array is not None:
         return WholeNumbers(array, none, none)
-    values = np.zeros(len(column), np.int64)
-    absent, mended = [], []
-    for i, value in enumerate(column):
-        number = whole_number(value)
-        if number is None:
-            absent.append(i)
-            continue
-        values[i] = number
-        if type(value) is not int:
-            mended.append(i)
-    return WholeNumbers(values, np.array(absent, np.int64), np.array(mended, np.int64))
+    numbers = [whole_number(value) for value in column]
+    absent = np.array([number is None for number in numbers], bool)
+    mended = np.array([type(value) is not int for value in column], bool) & ~absent
+    values = np.array([number or 0 for number in numbers], np.int64)
+    return WholeNumbers(values, np.flatnonzero(absent), np.flatnonzero(mended))
 
 
 def whole_number(value: object) -> int | None:
@@ -84,11 +77,11 @@ def real_number(value: object) -> float | None:
 
 @dataclass(frozen=True, eq=False)
 class Keys:
-    """Ids of a table: numbers, or texts that stand for them.
+    """Ids of a table as numbers.
 
     Attributes:
         numbers: int64, unique where the ids are.
-        texts: The ids as they were, where one of them is a text; None where all are numbers.
+        texts: The original ids, where one of them is a text; None where all are numbers.
         mended: Positions of numbers that were written as text or with a point.
     """
 
@@ -98,49 +91,49 @@ class Keys:
 
 
 def read_keys(column: Sequence[Any], describe: Callable[[int], str]) -> Keys:
-    """Return ids as numbers; where some are texts all are numbered from 1 on, in the order of the texts.
+    """Return ids as numbers; where an id is a text, all are numbered from 1 on, in the order of the texts.
 
     Args:
         column: The ids.
-        describe: Names an id by its position, for messages.
+        describe: Names an id by its position, for messages: "images[0] has id 'a'".
 
     Raises:
         InputError: An id is neither a whole number nor a text.
     """
-    found = whole_numbers(column)
-    bad = [int(i) for i in found.absent if not isinstance(column[i], str) or not is_text(column[i]) or not column[i]]
+    whole = whole_numbers(column)
+    bad = [int(i) for i in whole.absent if not isinstance(column[i], str) or not is_text(column[i]) or not column[i]]
     refuse(bad, lambda i: f"{describe(i)}, which is neither a 64-bit integer nor a text", "give each an id of its own")
-    if not len(found.absent):
-        return Keys(found.values, None, found.mended)
+    if not len(whole.absent):
+        return Keys(whole.values, None, whole.mended)
     texts = [str(canonical(value)) for value in column]
     number = {text: n for n, text in enumerate(sorted(set(texts)), start=1)}
     return Keys(np.array([number[text] for text in texts], np.int64), texts, np.zeros(0, np.int64))
 
 
 def canonical(value: object) -> object:
-    """Return an id in one form: a whole number where it is or spells one, else as it is."""
+    """Return an id as a whole number where it is or spells one; else unchanged."""
     number = whole_number(value)
     return value if number is None else number
 
 
-def places_of(column: Sequence[Any], keys: Sequence[Any]) -> Int64Array:
-    """Return for each id of a column its position among the (unique) ids ``keys``, -1 for none."""
-    wanted, known = _int64(column), _int64(keys)
-    if wanted is not None and known is not None and len(known):
-        order = np.argsort(known, kind="stable")
-        place = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)]
-        return np.where(known[place] == wanted, place, -1)
-    where: dict[object, int] = {}
+def positions_of(column: Sequence[Any], keys: Sequence[Any]) -> Int64Array:
+    """Return for each id of a column its position in ``keys``, which are unique; -1 where it is not among them."""
+    values, numbers = _int64(column), _int64(keys)
+    if values is not None and numbers is not None and len(numbers):
+        order = np.argsort(numbers, kind="stable")
+        position = order[np.minimum(np.searchsorted(numbers, values, sorter=order), len(numbers) - 1)]
+        return np.where(numbers[position] == values, position, -1)
+    first: dict[object, int] = {}
     for i, key in enumerate(keys):
-        where.setdefault(canonical(key), i)
-    return np.array([where.get(canonical(value), -1) if _is_key(value) else -1 for value in column], np.int64)
+        first.setdefault(canonical(key), i)
+    return np.array([first.get(canonical(value), -1) if _is_key(value) else -1 for value in column], np.int64)
 
 
 def _is_key(value: object) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
-def duplicates(values: NDArray[Any]) -> Int64Array:
+def duplicates(values: AnyArray) -> Int64Array:
     """Return the positions of all but the first occurrence of each value, in order."""
     first = np.unique(values, return_index=True)[1]
     repeated = np.ones(len(values), bool)
@@ -149,7 +142,7 @@ def duplicates(values: NDArray[Any]) -> Int64Array:
 
 
 def is_text(name: str) -> bool:
-    """Tell whether a string can be written: JSON may hold halves of surrogate pairs."""
+    """Tell whether a string can be encoded: JSON may hold halves of surrogate pairs."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -164,13 +157,13 @@ def shown(value: object) -> str:
 
 
 def plain(value: object) -> str:
-    """Return an id for a message: as it is, or as :func:`shown` where it is long or would break the line."""
+    """Return an id for a message, without quotation marks unless it is long or would break the line."""
     text = str(value)
     return text if len(text) <= 80 and text.isprintable() else shown(value)
 
 
-def refuse(bad: NDArray[Any] | Sequence[int], describe: Callable[[int], str], remedy: str) -> None:
-    """Raise an InputError for the first of the positions ``bad``, with the number of the others; none is fine."""
+def refuse(bad: AnyArray | Sequence[int], describe: Callable[[int], str], remedy: str) -> None:
+    """Raise an InputError if there are positions in ``bad``: about the first, with the number of the others."""
     if len(bad) == 0:
         return
     more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
@@ -178,7 +171,7 @@ def refuse(bad: NDArray[Any] | Sequence[int], describe: Callable[[int], str], re
 
 
 def _int64(column: Sequence[Any]) -> Int64Array | None:
-    """Return a column as an array where all values are whole numbers already, else None."""
+    """Return a column as an array where all its values are integers; else None."""
     if isinstance(column, np.ndarray):
         return column if column.dtype == np.int64 and column.ndim == 1 else None
     if not len(column):

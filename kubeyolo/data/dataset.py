@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from kubeyolo.arrays import Pixels
-from kubeyolo.data.decode import ImageFault, Levels, decode_image
+from kubeyolo.data.decode import Levels, decode_image
+from kubeyolo.data.headers import ImageFault
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import (
     MANIFEST_NAME,
@@ -24,28 +25,42 @@ from kubeyolo.data.manifest import (
     StoredFile,
 )
 from kubeyolo.errors import InputError, first_problem, suggest
-from kubeyolo.storage.base import NotFound, Store
+from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.integrity import appearing, check_sha256, sha256_bytes, sha256_file
-from kubeyolo.storage.reference import check_pinned, pin, split_reference
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 
 _REMEDY = "validate the data set again"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A stored data set: its manifest, and its splits on demand."""
+    """A stored data set: its manifest, and its splits on demand.
 
-    uri: str
+    Attributes:
+        manifest: Its ``dataset.json``.
+        place: Its folder in a store, with the digest of its content.
+        cache: Folder for copies of the shards of object stores.
+    """
+
     manifest: DatasetManifest
-    store: Store
+    place: Place
     cache: Path
+
+    @property
+    def uri(self) -> str:
+        """The URI of its folder, without a digest."""
+        return self.place.uri
+
+    @property
+    def digest(self) -> str:
+        """The digest of the content."""
+        return self.place.digest
 
     @property
     def reference(self) -> str:
         """The URI with the digest of the content."""
-        return pin(self.uri, self.manifest.digest)
+        return self.place.reference
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -56,13 +71,15 @@ class Dataset:
         """Open a split; shards in an object store are downloaded once and compared with their checksums.
 
         Raises:
-            InputError: There is no such split, or a file of it is missing or damaged.
+            InputError: There is no such split, or one of its files is missing or damaged.
         """
         index = self.index(name)
-        return Split(name, index, tuple(self._paths(self.manifest.splits[name].shards)), self.manifest.levels)
+        with ThreadPoolExecutor(4, thread_name_prefix="kubeyolo-dataset") as pool:
+            shards = tuple(pool.map(self._path, self.manifest.splits[name].shards))
+        return Split(name, index, shards, self.manifest.levels)
 
     def index(self, name: str) -> SplitIndex:
-        """Return the images and boxes of a split; of an object store, no shard is downloaded for it.
+        """Return the images and boxes of a split, without downloading shards.
 
         Raises:
             InputError: There is no such split, or its index is missing or damaged.
@@ -75,29 +92,15 @@ class Dataset:
         _check_index(path, index, split, len(self.classes))
         return index
 
-    def verify(self) -> None:
-        """Compare every file of the data set with its checksum; opening a local one compares sizes only.
-
-        Raises:
-            InputError: Naming the first file that is damaged.
-        """
-        files = [file for split in self.manifest.splits.values() for file in (split.index, *split.shards)]
-        for file, path in zip(files, self._paths(files), strict=True):
-            check_sha256(str(path), file.sha256, sha256_file(path))
-
-    def _paths(self, files: Sequence[StoredFile]) -> list[Path]:
-        with ThreadPoolExecutor(4, thread_name_prefix="kubeyolo-dataset") as pool:
-            return list(pool.map(self._path, files))
-
     def _path(self, file: StoredFile) -> Path:
-        path = self.store.local_path(file.name)
+        path = self.place.store.local_path(file.name)
         if path is not None:
             return _check_size(path, file)
         path = self.cache / file.name
         if not path.exists() or path.stat().st_size != file.size:
             with appearing(path) as part:
-                self.store.get_file(file.name, part)
-                check_sha256(self.store.uri_of(file.name), file.sha256, sha256_file(part))
+                sha256 = self.place.store.get_file(file.name, part) or sha256_file(part)
+                check_sha256(self.place.store.uri_of(file.name), file.sha256, sha256)
         return path
 
 
@@ -129,10 +132,10 @@ class Split:
         return data
 
     def read_image(self, i: int) -> Pixels:
-        """Return image ``i`` (H, W, 3) RGB, turned as its annotations see it.
+        """Return image ``i`` (H, W, 3) RGB, rotated as its annotations expect it.
 
         Raises:
-            InputError: The shard is damaged: no image of the annotated size is where the index says.
+            InputError: The shard is damaged: it has no image of the annotated size where the index says.
         """
         try:
             image = decode_image(self.read_bytes(i), self.index.orientation_of(i), self.levels)
@@ -172,25 +175,24 @@ class Split:
             self.close()
 
 
-def open_dataset(uri: str | Path, cache: Path | None = None) -> Dataset:
-    """Open a stored data set by the URI of its folder.
+def open_dataset(place: Place, cache: Path | None = None) -> Dataset:
+    """Open a stored data set; only its manifest is read.
 
     Args:
-        uri: As returned by :func:`kubeyolo.data.shards.write_dataset`, or a reference with the digest of the content.
-        cache: Where shards of an object store are kept, by default ``~/.cache/kubeyolo/datasets``.
+        place: Its folder, as :func:`kubeyolo.data.shards.write_dataset` returns it. If it has a digest, the content
+            must have the same.
+        cache: Folder for copies of the shards of object stores, by default ``~/.cache/kubeyolo/datasets``.
 
     Raises:
-        InputError: There is no data set, its manifest is damaged or of another version, or its content is not that of
-            the reference.
+        InputError: There is no data set, its manifest is damaged or has another version, or its content does not have
+            the digest of the reference.
     """
-    uri, digest = split_reference(str(uri))
-    store = open_store(uri)
-    where = store.uri_of(MANIFEST_NAME)
+    where = place.store.uri_of(MANIFEST_NAME)
     try:
-        data = store.read_bytes(MANIFEST_NAME)
+        data = place.store.read_bytes(MANIFEST_NAME)
     except NotFound:
         raise InputError(
-            f"{uri}: no data set there ({MANIFEST_NAME} is missing); give the URI of a validated one"
+            f"{place}: no data set there ({MANIFEST_NAME} is missing); give the URI of a validated data set"
         ) from None
     try:
         manifest = DatasetManifest.model_validate_json(data)
@@ -198,10 +200,10 @@ def open_dataset(uri: str | Path, cache: Path | None = None) -> Dataset:
         raise InputError(f"{where}: not a data set manifest ({first_problem(error)}); {_REMEDY}") from error
     if manifest.schema_version not in READABLE_VERSIONS:
         raise InputError(f"{where}: schema version {manifest.schema_version}, this is {SCHEMA_VERSION}; {_REMEDY}")
-    check_pinned(store.uri, digest, manifest.digest)
+    place.check_digest(manifest.digest)
     root = cache if cache is not None else cache_folder("datasets")
     # Two manifests with the same digest may have cut their shards differently.
-    return Dataset(store.uri, manifest, store, root / f"{manifest.name}-{sha256_bytes(data)[:16]}")
+    return Dataset(manifest, place.pinned(manifest.digest), root / f"{manifest.name}-{sha256_bytes(data)[:16]}")
 
 
 def _check_size(path: Path, file: StoredFile) -> Path:
@@ -215,7 +217,7 @@ def _check_size(path: Path, file: StoredFile) -> Path:
 
 
 def _check_index(path: Path, index: SplitIndex, split: SplitManifest, classes: int) -> None:
-    """Refuse an index that does not fit its manifest; a read outside of a shard would be found too late."""
+    """Refuse an index that does not fit its manifest: a read outside a shard would only fail during training."""
     if index.shard is None or index.offset is None or index.length is None:
         raise InputError(f"{path}: does not say where the images lie; {_REMEDY}")
     sizes = np.array([file.size for file in split.shards], np.int64)

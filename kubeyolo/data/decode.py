@@ -8,20 +8,16 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from kubeyolo.arrays import Pixels
+from kubeyolo.arrays import AnyArray, Pixels
 from kubeyolo.data import png, tiff
 from kubeyolo.data.headers import Header, ImageFault, read_header
 from kubeyolo.data.jpeg import decode_jpeg, light_of_inks, look_at_jpeg
 from kubeyolo.data.letterbox import FILL
-
-__all__ = ["Decoded", "ImageFault", "Note", "decode_file", "decode_image", "decode_stored", "turned"]
 
 Levels = tuple[float, float]
 """The least and the largest value of deep samples, which become 0 and 255."""
@@ -44,7 +40,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 @dataclass(frozen=True)
 class Note:
-    """A note on an image that was decoded.
+    """A note on a decoded image.
 
     Attributes:
         code: One of :data:`kubeyolo.data.finding_kinds.KINDS`.
@@ -64,7 +60,7 @@ class Decoded:
 
 
 def decode_file(data: bytes, levels: Levels | None = None) -> Decoded:
-    """Decode an image file as a viewer shows it: its EXIF orientation is applied.
+    """Decode an image file as a viewer shows it, with its EXIF orientation applied.
 
     Args:
         data: The file.
@@ -82,15 +78,15 @@ def decode_file(data: bytes, levels: Levels | None = None) -> Decoded:
 
 
 def decode_image(data: bytes, orientation: int = 1, levels: Levels | None = None) -> Pixels:
-    """Return the image (H, W, 3) RGB uint8 of a file that was checked before, turned by ``orientation``.
+    """Return the image (H, W, 3) RGB uint8 of a file that was checked before, rotated or mirrored by ``orientation``.
 
     Args:
         data: The file.
-        orientation: How to turn the pixels as stored, 1 to 8 as EXIF counts; 1 leaves them.
+        orientation: How to rotate or mirror the stored pixels, 1 to 8 as in EXIF; 1 leaves them as they are.
         levels: As :func:`decode_file`.
 
     Raises:
-        ImageFault: As :func:`decode_file`; damage within a JPEG raises only where nothing can be decoded.
+        ImageFault: As :func:`decode_file`; for a damaged JPEG only where nothing can be decoded.
     """
     header = read_header(data)
     pixels = decode_jpeg(data, header) if header.kind == "JPEG" else _decode(data, header, levels, [], check=False)
@@ -117,7 +113,7 @@ def decode_stored(data: bytes, header: Header, levels: Levels | None = None) -> 
 
 
 def turned(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn pixels (H, W, 3) as an EXIF orientation (1 to 8) says; 5 to 8 exchange height and width."""
+    """Rotate or mirror pixels (H, W, 3) by an EXIF orientation (1 to 8); 5 to 8 exchange height and width."""
     if orientation == 1:
         return pixels
     if orientation in (2, 3, 4):
@@ -131,8 +127,8 @@ def turned(pixels: Pixels, orientation: int) -> Pixels:
 
 def _of_size(pixels: Pixels, header: Header) -> Pixels:
     if pixels.shape != (header.height, header.width, 3):
-        found = f"{pixels.shape[1]} x {pixels.shape[0]}"
-        raise ImageFault(f"is a damaged {header.kind} ({found} pixels where it says {header.width} x {header.height})")
+        size = f"{pixels.shape[1]} x {pixels.shape[0]}"
+        raise ImageFault(f"is a damaged {header.kind} ({size} pixels where it says {header.width} x {header.height})")
     return pixels
 
 
@@ -142,7 +138,7 @@ def _looks(pixels: Pixels) -> list[Note]:
     height, width = pixels.shape[:2]
     if min(height, width) < TINY:
         notes.append(Note("image_tiny", f"{width} x {height} pixels"))
-    # A few pixels tell for nearly every image that it is neither dark nor of one colour.
+    # For nearly every image a few pixels are enough to see that it is neither dark nor of one colour.
     few = pixels[:: max(1, height // 16), :: max(1, width // 16)]
     if (few == few[0, 0]).all() and all((row == pixels[0, 0]).all() for row in pixels):
         notes.append(Note("image_constant", f"all pixels are {tuple(pixels[0, 0].tolist())}"))
@@ -154,12 +150,14 @@ def _looks(pixels: Pixels) -> list[Note]:
 
 
 def _decode(data: bytes, header: Header, levels: Levels | None, notes: list[Note], check: bool) -> Pixels:
-    """Decode a PNG, WebP, TIFF or BMP as stored; what is found is added to ``notes``."""
+    """Decode a PNG, WebP, TIFF or BMP as stored, and add notes on it to ``notes``."""
     try:
         if header.kind == "PNG":
             return _decode_png(data, header, levels, notes, check)
         if header.kind == "WebP":
-            return _decode_webp(data, header, notes)
+            if len(data) < 8 + struct.unpack_from("<I", data, 4)[0]:
+                raise ImageFault("is a truncated WebP")
+            return _by_pillow(data, "WEBP", notes)
         if header.kind == "TIFF":
             return _decode_tiff(data, levels, notes)
         return _decode_bmp(data, header, notes)
@@ -172,7 +170,7 @@ def _decode(data: bytes, header: Header, levels: Levels | None, notes: list[Note
 
 
 def _by_pillow(data: bytes, kind: str, notes: list[Note]) -> Pixels:
-    """Decode 8-bit pixels, transparency over grey."""
+    """Decode 8-bit pixels; where they are transparent, the grey of the letterbox shows through."""
     with Pillow.open(io.BytesIO(data), formats=(kind,)) as image:
         if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
             rgba = np.asarray(image.convert("RGBA"))
@@ -186,7 +184,7 @@ def over_grey(rgb: Pixels, alpha: Pixels, is_associated: bool, notes: list[Note]
     Args:
         rgb: (H, W, 3).
         alpha: (H, W), 255 for opaque.
-        is_associated: Whether colours are multiplied by alpha already.
+        is_associated: Whether the colours are already multiplied by alpha.
         notes: Gets a note unless all pixels are opaque.
     """
     clear = ~alpha
@@ -197,12 +195,6 @@ def over_grey(rgb: Pixels, alpha: Pixels, is_associated: bool, notes: list[Note]
     weight = np.full_like(alpha, 255) if is_associated else alpha
     blended = rgb.astype(np.uint32) * weight[:, :, None] + np.uint32(FILL) * clear[:, :, None].astype(np.uint32)
     return np.minimum((blended + 127) // 255, 255).astype(np.uint8)
-
-
-def _decode_webp(data: bytes, header: Header, notes: list[Note]) -> Pixels:
-    if len(data) < 8 + struct.unpack_from("<I", data, 4)[0]:
-        raise ImageFault("is a truncated WebP")
-    return _by_pillow(data, "WEBP", notes)
 
 
 def _decode_bmp(data: bytes, header: Header, notes: list[Note]) -> Pixels:
@@ -216,7 +208,7 @@ def _decode_bmp(data: bytes, header: Header, notes: list[Note]) -> Pixels:
     with Pillow.open(io.BytesIO(data), formats=("BMP",)) as image:
         if header.alpha:
             rgba = np.asarray(image.convert("RGBA"))
-            if rgba[:, :, 3].any():  # all of it clear: its writer left the fourth byte unused
+            if rgba[:, :, 3].any():  # otherwise the program that wrote the file left the fourth byte unused
                 return over_grey(rgba[:, :, :3], rgba[:, :, 3], False, notes)
         return np.array(image.convert("RGB"))
 
@@ -285,8 +277,10 @@ def _unturned(data: bytes, page: tiff.Directory) -> bytes:
     if page.orientation == 1:
         return data
     short = struct.pack(page.order + "H", page.orientation)
-    one = struct.pack(page.order + ("H" if data[page.place : page.place + 2] == short else "I"), 1)
-    return data[: page.place] + one + data[page.place + len(one) :]
+    one = struct.pack(
+        page.order + ("H" if data[page.orientation_offset : page.orientation_offset + 2] == short else "I"), 1
+    )
+    return data[: page.orientation_offset] + one + data[page.orientation_offset + len(one) :]
 
 
 def _colored(eight: Pixels, color: int) -> Pixels:
@@ -301,46 +295,43 @@ def _colored(eight: Pixels, color: int) -> Pixels:
     return _three_bands(eight)
 
 
-def _alpha_to_eight_bits(alpha: NDArray[Any], page: tiff.Directory) -> Pixels:
+def _alpha_to_eight_bits(alpha: AnyArray, page: tiff.Directory) -> Pixels:
     if alpha.dtype.kind == "f":
         return (np.nan_to_num(alpha).clip(0, 1) * 255).round().astype(np.uint8)
     return (alpha.astype(np.float64) * (255 / ((1 << page.bits) - 1))).clip(0, 255).round().astype(np.uint8)
 
 
-def _to_eight_bits(
-    deep: NDArray[Any], bits: int, levels: Levels | None, notes: list[Note], rounds: bool = False
-) -> Pixels:
+def _to_eight_bits(deep: AnyArray, bits: int, levels: Levels | None, notes: list[Note], rounds: bool = False) -> Pixels:
     """Scale samples (H, W, bands) of any type to 0..255.
 
     Unsigned integers of up to 16 bits are scaled from the whole range of their type: the upper 8 bits are taken, or
     with ``rounds`` the nearest value, as libtiff does for colours. Floats within 0 to 1 are
-    multiplied by 255. Others are taken as they are where they lie within 0 to 255.
+    multiplied by 255. Other values are taken as they are where all are within 0 to 255.
 
     Raises:
-        ImageFault: They lie beyond, and ``levels`` is absent.
+        ImageFault: Values are below 0 or above 255, and ``levels`` is None.
     """
-    is_unsigned = deep.dtype.kind == "u"
+    is_unsigned, is_float = deep.dtype.kind == "u", deep.dtype.kind == "f"
     if is_unsigned and bits <= 8:
         return deep if bits == 8 else (deep.astype(np.uint16) * 255 // ((1 << bits) - 1)).astype(np.uint8)
     if levels is not None:
         least, largest = levels
         scaled = (deep.astype(np.float64) - least) * (255 / (largest - least))
         return np.nan_to_num(scaled.clip(0, 255)).round().astype(np.uint8)
-    known = deep[np.isfinite(deep)] if deep.dtype.kind == "f" else deep
+    known = deep[np.isfinite(deep)] if is_float else deep
     if not known.size:
         raise ImageFault("has no finite values")
     least, largest = known.min(), known.max()
-    kind = "bits" if is_unsigned else "-bit floats" if deep.dtype.kind == "f" else "-bit signed integers"
-    words = f"values {least:g} to {largest:g} of {bits}{' ' if is_unsigned else ''}{kind}"
+    kind = " bits" if is_unsigned else "-bit floats" if is_float else "-bit signed integers"
+    words = f"values {least:g} to {largest:g} of {bits}{kind}"
     is_part = is_unsigned and bits <= 16 and largest < 1 << (bits - 2)
     notes.append(Note("deep_samples", f"{words}, less than a quarter of their range" if is_part else words))
     if rounds and is_unsigned and bits == 16:
         return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if is_unsigned and bits <= 16:
         return (deep >> (bits - 8)).astype(np.uint8)
-    is_float = deep.dtype.kind == "f"
     deep = np.where(np.isfinite(deep), deep, 0) if is_float else deep
-    # Resampling and rounding leave floats a little beyond; what becomes 0 or 255 all the same is no fault.
+    # Resampling and rounding leave floats a little beyond the range; they become 0 or 255, which is not a fault.
     slack = _SLACK if is_float else 0
     if is_float and least >= -slack / 255 and largest <= 1 + slack / 255:
         return (deep * 255).round().clip(0, 255).astype(np.uint8)

@@ -1,7 +1,7 @@
 """What identifies a data set: the digest of its content, and the fingerprint of its source.
 
-The digest knows images and annotations, not where they are stored nor how the JSON is written. The fingerprint is
-cheaper to get and changes whenever a file does; it is the parameter that makes the cache of a step right.
+The digest depends on images and annotations, not on where they are stored or how the JSON is written. The fingerprint
+is cheaper to compute and changes whenever a file changes; as a parameter it keeps the cache of a step correct.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 from kubeyolo.config.schema import DataConfig
 from kubeyolo.data.folder import belongs_to, listing_digest, open_data, stored_layout
 from kubeyolo.data.index import SplitIndex
-from kubeyolo.data.layout import SINGLE, Layout, local_layout
+from kubeyolo.data.layout import local_layout
 from kubeyolo.data.layouts.names import is_image_name
-from kubeyolo.data.layouts.tree import list_files
+from kubeyolo.data.layouts.tree import list_files, read_errors
+from kubeyolo.data.layouts.types import SINGLE, Layout
 from kubeyolo.errors import InputError
-from kubeyolo.processors import usable_processors
+from kubeyolo.resources import usable_processors
 from kubeyolo.storage.checksums import remembered
 from kubeyolo.storage.integrity import sha256_file
 
 _FORMAT = b"kubeyolo data set 1\n"
+_COLUMNS = ("image_id", "width", "height", "box_start", "box_id", "box_class", "box_xywh", "box_area", "box_crowd")
 
 
 def content_digest(
@@ -38,7 +40,7 @@ def content_digest(
 ) -> str:
     """Return the sha256 of a data set.
 
-    Orientations and levels are part of it only where there are some.
+    Orientations and levels are part of it only where they are set.
 
     Args:
         classes: Class names by category id.
@@ -58,22 +60,15 @@ def content_digest(
 
     add("classes", orjson.dumps(list(classes)))
     add("category_ids", orjson.dumps(list(category_ids)))
-    # What says how pixels are made is added where it is not as usual, so that other digests stay.
+    # Only values other than the default are added, so that digests of data sets without them stay the same.
     if levels is not None:
         add("levels", orjson.dumps(list(levels)))
     for name in sorted(splits):
         index, image_digests = splits[name]
         add("split", name.encode())
         add("files", orjson.dumps(list(zip(index.file_name, image_digests, strict=True))))
-        column("image_id", index.image_id)
-        column("width", index.width)
-        column("height", index.height)
-        column("box_start", index.box_start)
-        column("box_id", index.box_id)
-        column("box_class", index.box_class)
-        column("box_xywh", index.box_xywh)
-        column("box_area", index.box_area)
-        column("box_crowd", index.box_crowd)
+        for label in _COLUMNS:
+            column(label, getattr(index, label))
         if index.orientation is not None and (index.orientation != 1).any():
             column("orientation", index.orientation)
         if index.image_key is not None:
@@ -83,13 +78,13 @@ def content_digest(
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What is known of a data set before it is validated.
+    """What is known about a data set before it is validated.
 
     Attributes:
         fingerprint: A sha256 that changes when any annotation or image file does.
-        images: Files in the image folder, by split.
-        size: Bytes of all of them and of the annotations.
-        is_listed: Whether it was listed, not read: an object store has checksums of its own.
+        images: Number of files in the image folder, by split.
+        size: Bytes of images and annotations.
+        is_listed: Whether the files were only listed, not read: an object store has checksums of its own.
     """
 
     fingerprint: str
@@ -98,20 +93,15 @@ class SourceFacts:
     is_listed: bool
 
 
-def fingerprint(source: str | Path) -> str:
-    """Return the fingerprint of a data set; see :func:`source_facts`."""
-    return source_facts(source).fingerprint
-
-
 def source_facts(source: str | Path, data: DataConfig | None = None) -> SourceFacts:
-    """Look at a data set as it comes in.
+    """Return the fingerprint and the sizes of a data set that is not validated yet.
 
-    The fingerprint of a folder is taken over names and contents, wherever the folder lies, and remembered while none of
-    its files is written; that of an object store over names, sizes and etags, so that nothing is downloaded.
+    The fingerprint of a folder covers names and contents, independent of the folder's path, and is remembered until one
+    of its files is written; in an object store it covers names, sizes and etags, so that nothing is downloaded.
 
     Args:
         source: Folder or URI.
-        data: Its format, and the share of val where the data set is to be divided; None takes the schema's defaults.
+        data: Its format, and the share of val if the data set must be divided; None takes the defaults of the schema.
 
     Raises:
         InputError: There is no data set, or it is incomplete or ambiguous.
@@ -141,10 +131,10 @@ def _folder_facts(root: Path, layout: Layout, share: float) -> SourceFacts:
 
 
 def _is_file(path: Path) -> bool:
-    """Tell whether a path is a file; a link that leads nowhere is an image that is missing, if annotations name it.
+    """Tell whether a path is a file; a broken link is reported as a missing image later, if annotations name it.
 
     Raises:
-        InputError: It is a pipe, a socket or a device: reading it may never end.
+        InputError: The path is a pipe, a socket or a device: reading it may never end.
     """
     if path.is_file():
         return True
@@ -154,12 +144,12 @@ def _is_file(path: Path) -> bool:
 
 
 def _count_images(layout: Layout, names: Sequence[str], share: float) -> dict[str, int]:
-    """Return about how many images each split has; splits that share a folder are taken to be alike."""
+    """Return about how many images each split has; splits that share a folder are assumed to be equally large."""
     images = [name for name in names if is_image_name(name)]
-    places = [files.images for files in layout.splits.values()]
+    folders = [files.images for files in layout.splits.values()]
     counts = {
         split: sum(1 for name in images if not files.images or name.startswith(f"{files.images}/"))
-        // places.count(files.images)
+        // folders.count(files.images)
         for split, files in layout.splits.items()
     }
     if not layout.is_single:
@@ -176,7 +166,5 @@ def _contents_digest(root: Path, names: Sequence[str]) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    try:
+    with read_errors(path):
         return sha256_file(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions") from error

@@ -1,13 +1,13 @@
-"""Dividing a data set without splits into train and val: by share and seed, groups whole, every class on both sides.
+"""Divides a data set without splits into train and val, by share and seed, with every class in both and groups intact.
 
-Images that belong together (a video, a patient) are a group and go to one side; without groups each image is one. The
-groups are put into an order by a hash of the seed and their names, so that neither the order of the file nor the
-machine matters, and an image that is added leaves most others where they are. Then
+Images that belong together (a video, a patient) are a group and go to the same split; without groups each image is a
+group. The groups are ordered by a hash of the seed and their names, so that neither the order of the file nor the
+machine matters, and an added image leaves most other images in their split. Then
 
-1. each class, the rarest first, gets a group into val, the first that fits or else the smallest, if another group
-   keeps it in train, and as long as val stays below half of the images;
-2. val is filled in that order up to its share, leaving out groups that are too large or hold the last of a class;
-3. a last group is added where that brings val nearer to its share.
+1. for each class, the rarest first, a group goes to val: the first that fits, else the smallest; but only if another
+   group keeps the class in train, and val stays below half of the images;
+2. val is filled in that order up to its share, without groups that are too large or have the last boxes of a class;
+3. one more group is added if that brings val nearer to its share.
 """
 
 from __future__ import annotations
@@ -15,26 +15,25 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from kubeyolo.data.columns import plain
 from kubeyolo.data.raw import RawBoxes, RawImages, RawSplit
 from kubeyolo.errors import InputError
-
-T = TypeVar("T")
+from kubeyolo.formats import counted
 
 
 @dataclass
 class _Group:
-    """Images that go to one side: their positions, and the classes of their boxes."""
+    """Images that go to the same split: their positions, and the classes of their boxes."""
 
     images: list[int] = field(default_factory=list)
     classes: set[Hashable] = field(default_factory=set)
 
 
 def divide(raw: RawSplit, share: float, seed: int) -> dict[str, RawSplit]:
-    """Return the splits ``train`` and ``val`` of a data set that has none.
+    """Return the splits ``train`` and ``val`` of a data set without splits.
 
     Args:
         raw: All images and annotations.
@@ -51,20 +50,20 @@ def divide(raw: RawSplit, share: float, seed: int) -> dict[str, RawSplit]:
     if len(groups) < 2:
         what = "group" if raw.images.groups is not None and len(raw.images.ids) > 1 else "image"
         raise InputError(
-            f"{raw.where}: {len(groups)} {what}{'' if len(groups) == 1 else 's'} cannot be divided into train and val; "
+            f"{raw.where}: {counted(len(groups), what)} cannot be divided into train and val; "
             "add images, or export train and val apart"
         )
     chosen = _choose(groups, share * len(raw.images.ids))
     val = {image for number in chosen for image in groups[number].images}
-    count = len(raw.images.ids)
+    train = [i for i in range(len(raw.images.ids)) if i not in val]
     return {
-        "train": _part(raw, [i for i in range(count) if i not in val], with_unlisted=True),
-        "val": _part(raw, [i for i in range(count) if i in val], with_unlisted=False),
+        "train": _part(raw, train, with_unlisted=True),
+        "val": _part(raw, sorted(val), with_unlisted=False),
     }
 
 
 def _refuse_shared_ids(raw: RawSplit) -> None:
-    """Refuse an id of two images: once they are in two splits, nothing would tell that it is used twice."""
+    """Refuse an id of two images: after the division nobody would notice that it is used twice."""
     names: dict[str, Any] = {}
     for i, (number, name) in enumerate(zip(raw.images.ids, raw.images.names, strict=True)):
         if names.setdefault(_key(number), name) != name:
@@ -92,14 +91,14 @@ def _groups(raw: RawSplit, seed: int) -> list[_Group]:
         if _key(image) in group_of_image and _key(crowd) not in ("1", "True"):
             group_of_image[_key(image)].classes.add(_key(label))
 
-    def place(name: str) -> tuple[bytes, str]:
+    def order(name: str) -> tuple[bytes, str]:
         return hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogatepass")).digest(), name
 
-    return [by_name[name] for name in sorted(by_name, key=place)]
+    return [by_name[name] for name in sorted(by_name, key=order)]
 
 
 class _Val:
-    """The groups chosen for val, and what is left in train."""
+    """The groups that are chosen for val, and how many groups with each class remain in train."""
 
     def __init__(self, groups: Sequence[_Group]) -> None:
         self.groups = groups
@@ -109,7 +108,7 @@ class _Val:
         self.left = Counter(label for group in groups for label in group.classes)
 
     def is_free(self, number: int) -> bool:
-        """Tell whether a group is in train and all of its classes are in another group there."""
+        """Tell whether a group is in train, and other groups there have all of its classes too."""
         return number not in self.chosen and all(self.left[label] > 1 for label in self.groups[number].classes)
 
     def take(self, number: int) -> None:
@@ -119,14 +118,14 @@ class _Val:
         self.left.subtract(self.groups[number].classes)
 
 
-def _choose(groups: Sequence[_Group], wanted: float) -> set[int]:
-    """Return the positions of the groups that go to val, about ``wanted`` images in all."""
+def _choose(groups: Sequence[_Group], target: float) -> set[int]:
+    """Return the positions of the groups that go to val, about ``target`` images in all."""
     val = _Val(groups)
-    _cover_classes(val, wanted)
+    _cover_classes(val, target)
     for number, size in enumerate(val.sizes):
-        if val.size + size <= wanted and val.is_free(number):
+        if val.size + size <= target and val.is_free(number):
             val.take(number)
-    gap = wanted - val.size
+    gap = target - val.size
     over = [
         (abs(size - gap), number)
         for number, size in enumerate(val.sizes)
@@ -135,12 +134,12 @@ def _choose(groups: Sequence[_Group], wanted: float) -> set[int]:
     if over:
         val.take(min(over)[1])
     elif not val.chosen:
-        # Every group holds the last of a class: one has to go, the smallest.
+        # Every group has the last boxes of a class, but val may not stay empty: the smallest group goes there.
         val.take(min(range(len(groups)), key=lambda number: (val.sizes[number], number)))
     return val.chosen
 
 
-def _cover_classes(val: _Val, wanted: float) -> None:
+def _cover_classes(val: _Val, target: float) -> None:
     """Take a group for each class, the rarest class first: one that fits, else the smallest."""
     having: dict[Hashable, list[int]] = defaultdict(list)
     for number, group in enumerate(val.groups):
@@ -151,46 +150,32 @@ def _cover_classes(val: _Val, wanted: float) -> None:
         if not val.chosen.isdisjoint(having[label]):
             continue
         free = [number for number in having[label] if val.is_free(number)]
-        fitting = (number for number in free if val.size + val.sizes[number] <= wanted)
+        fitting = (number for number in free if val.size + val.sizes[number] <= target)
         best = next(fitting, min(free, key=lambda each: (val.sizes[each], each), default=None))
         if best is not None and val.size + val.sizes[best] <= max(half, 1):
             val.take(best)
 
 
-def _pick(values: Sequence[T], places: Sequence[int]) -> list[T]:
-    return [values[i] for i in places]
+def _pick(values: Sequence[Any] | None, positions: Sequence[int]) -> Any:
+    return None if values is None else [values[i] for i in positions]
 
 
-def _part(raw: RawSplit, places: list[int], with_unlisted: bool) -> RawSplit:
-    """Return the images at some positions with their annotations, and perhaps those of images that are not listed."""
+def _part(raw: RawSplit, positions: list[int], with_unlisted: bool) -> RawSplit:
+    """Return the images at some positions with their annotations, and on request annotations of unlisted images."""
     images, boxes = raw.images, raw.boxes
     listed = {_key(number) for number in images.ids}
-    ours = {_key(images.ids[i]) for i in places}
+    ours = {_key(images.ids[i]) for i in positions}
     chosen = [
         i
         for i, image in enumerate(map(_key, boxes.image_ids))
         if image in ours or (with_unlisted and image not in listed)
     ]
     position = {old: new for new, old in enumerate(chosen)}
-    return RawSplit(
-        raw.where,
-        raw.categories,
-        RawImages(
-            _pick(images.ids, places),
-            _pick(images.names, places),
-            _pick(images.widths, places),
-            _pick(images.heights, places),
-            None if images.groups is None else _pick(images.groups, places),
-        ),
-        RawBoxes(
-            _pick(boxes.ids, chosen),
-            _pick(boxes.image_ids, chosen),
-            _pick(boxes.category_ids, chosen),
-            _pick(boxes.boxes, chosen),
-            _pick(boxes.areas, chosen),
-            _pick(boxes.crowds, chosen),
-            {position[i]: mask for i, mask in boxes.masks.items() if i in position},
-        ),
-        raw.has_annotations,
-        raw.noted if with_unlisted else (),
+    names = [column.name for column in fields(boxes) if column.name != "masks"]
+    masks = {position[i]: mask for i, mask in boxes.masks.items() if i in position}
+    return replace(
+        raw,
+        images=RawImages(*(_pick(getattr(images, column.name), positions) for column in fields(images))),
+        boxes=RawBoxes(**{name: _pick(getattr(boxes, name), chosen) for name in names}, masks=masks),
+        findings=raw.findings if with_unlisted else (),
     )

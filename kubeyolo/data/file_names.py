@@ -1,4 +1,4 @@
-"""Names of image files in annotations to the files of a folder, also where a person would see through a difference."""
+"""Matches names of image files in annotations with files of a folder, also where they differ in an obvious way."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -16,7 +17,7 @@ from kubeyolo.data.columns import is_text
 from kubeyolo.data.layouts.names import is_image_name
 
 _LONGEST = 255
-"""Bytes of a name of a file or folder; no usual file system has longer ones."""
+"""Bytes of the name of a file or folder; usual file systems have no longer names."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -24,13 +25,13 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 @dataclass(frozen=True)
 class NameMatch:
-    """What a name in the annotations was found to mean.
+    """The file that a name in the annotations means.
 
     Attributes:
-        path: Relative path of the file, or the name itself where there is none.
+        path: Relative path of the file; the name itself where no file matches.
         is_near: Whether the name differs from the path.
-        hint: What is there instead of a file that is missing, as words; may be empty.
-        leaves: Whether a name that matches nothing leads out of the folder.
+        hint: A similar file that exists instead of a missing file, in words; may be empty.
+        leaves: Whether a name without a match leads out of the folder.
     """
 
     path: str
@@ -46,71 +47,68 @@ class FileNames:
         """Take the paths of the files, relative to ``folder``."""
         self.folder = folder
         self._paths = set(paths)
-        self._by_key: dict[str, list[str]] | None = None
-        self._by_stem: dict[str, list[str]] = {}
-        self._is_folder: dict[str, bool] = {}
+        self._is_folder = cache(Path.is_dir)
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def match(self, name: str) -> NameMatch:
-        """Return the one file that a name means: its own, or the only one that differs in form or leading folders."""
+        """Return the file with this name, or the only file whose name differs in form or leading folders."""
         normal = posixpath.normpath(name)
         if normal in self._paths:
             return NameMatch(normal)
         written = _plain(name).split("/")
         parts = [_folded(part) for part in written]
-        index = self._index()
+        by_ending, by_stem = self._index
         for start in range(len(parts)):
-            there = index.get("/".join(parts[start:]), [])
+            there = by_ending.get("/".join(parts[start:]), [])
             if len(there) == 1:
                 other = self._of_another_folder(written[:start], there[0])
-                if other:
-                    return NameMatch(normal, hint=f"{other!r} is in another folder", leaves=_leaves(name))
-                return NameMatch(there[0], is_near=True)
+                if not other:
+                    return NameMatch(there[0], is_near=True)
+                hint = f"{other!r} is in another folder"
+                break
             if there:
-                return NameMatch(normal, hint=f"it may be {there[0]!r} or {there[1]!r}", leaves=_leaves(name))
-        similar = self._by_stem.get(posixpath.splitext(parts[-1])[0], [])
-        hint = f"there is {similar[0]!r}" if similar else ""
+                hint = f"it may be {there[0]!r} or {there[1]!r}"
+                break
+        else:
+            similar = by_stem.get(posixpath.splitext(parts[-1])[0], [])
+            hint = f"there is {similar[0]!r}" if similar else ""
         return NameMatch(normal, hint=hint, leaves=_leaves(name))
 
     def _of_another_folder(self, dropped: list[str], path: str) -> str:
-        """Return the file next to this folder that a name with leading folders means, or '' where none is there.
+        """Return the file in a neighbouring folder that a name with leading folders means, or '' where there is none.
 
         Two splits often have files of the same name: ``val/1.jpg`` is not the ``1.jpg`` of train.
         """
         for start in range(len(dropped)):
             above = "/".join(dropped[start:])
-            if above not in self._is_folder:
-                is_inside = ".." not in dropped[start:]
-                self._is_folder[above] = is_inside and (self.folder.parent / above).is_dir()
-            if not self._is_folder[above]:
+            if ".." in dropped[start:] or not self._is_folder(self.folder.parent / above):
                 continue
             other = self.folder.parent / above / path
             if other.is_file() and os.path.realpath(other) != os.path.realpath(self.folder / path):
                 return f"{above}/{path}"
         return ""
 
-    def _index(self) -> dict[str, list[str]]:
-        """Return the files by every ending of their path, in the form in which names are compared."""
-        if self._by_key is None:
-            by_key: dict[str, list[str]] = defaultdict(list)
-            by_stem: dict[str, list[str]] = defaultdict(list)
-            for path in sorted(self._paths):
-                parts = _folded(_plain(path)).split("/")
-                for start in range(len(parts)):
-                    by_key["/".join(parts[start:])].append(path)
-                if is_image_name(path):
-                    by_stem[posixpath.splitext(parts[-1])[0]].append(path)
-            self._by_key, self._by_stem = dict(by_key), dict(by_stem)
-        return self._by_key
+    @cached_property
+    def _index(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """The files by each ending of their path, and images by their stem, in the form in which names are compared."""
+        by_ending: dict[str, list[str]] = defaultdict(list)
+        by_stem: dict[str, list[str]] = defaultdict(list)
+        for path in sorted(self._paths):
+            parts = _folded(_plain(path)).split("/")
+            for start in range(len(parts)):
+                by_ending["/".join(parts[start:])].append(path)
+            if is_image_name(path):
+                by_stem[posixpath.splitext(parts[-1])[0]].append(path)
+        return by_ending, by_stem
 
 
 def is_file_name(name: object) -> bool:
     """Tell whether a value can be the name of a file."""
     if not isinstance(name, str) or not name.strip() or posixpath.normpath(name) == ".":
         return False
-    # Names with line ends and the like are never meant, and would break messages.
+    # Names with control characters are mistakes, and would break messages.
     return (
         is_text(name) and not _CONTROL.search(name) and all(len(part.encode()) <= _LONGEST for part in name.split("/"))
     )

@@ -78,10 +78,7 @@ _KINDS = (
         "annotate the split if it is to be evaluated; otherwise remove it",
     ),
     _mended(
-        "split_left_out",
-        "optional splits that cannot be used",
-        "left out",
-        "correct the error, or remove the split",
+        "split_left_out", "optional splits that cannot be used", "left out", "correct the error, or remove the split"
     ),
     # Annotations: ids, numbers and names
     _corrected(
@@ -166,10 +163,7 @@ _KINDS = (
     ),
     # Boxes
     _corrected(
-        "box_outside",
-        "boxes that reach beyond their image",
-        "clipped to the image",
-        "clip them in the annotation tool",
+        "box_outside", "boxes that reach beyond their image", "clipped to the image", "clip them in the annotation tool"
     ),
     _refused(
         "boxes_outside",
@@ -180,22 +174,11 @@ _KINDS = (
         "data.findings.boxes_outside=mend",
     ),
     _corrected(
-        "box_empty",
-        "boxes without width or height, or entirely outside their image",
-        "left out",
-        "remove them",
+        "box_empty", "boxes without width or height, or entirely outside their image", "left out", "remove them"
     ),
+    _corrected("box_swapped", "boxes with a negative width or height", "the corners are swapped", _FORM),
     _corrected(
-        "box_swapped",
-        "boxes with a negative width or height",
-        "the corners are swapped",
-        _FORM,
-    ),
-    _corrected(
-        "box_fractions",
-        "boxes in fractions of the image (0 to 1)",
-        "scaled to pixels",
-        "export boxes in pixels",
+        "box_fractions", "boxes in fractions of the image (0 to 1)", "scaled to pixels", "export boxes in pixels"
     ),
     _refused_as("box_corners", "boxes that look like [x1, y1, x2, y2]", "corners"),
     _refused_as("box_centres", "boxes that look like [x centre, y centre, width, height]", "centres and sizes"),
@@ -213,35 +196,17 @@ _KINDS = (
         "export a list of four numbers",
     ),
     _corrected(
-        "box_from_mask",
-        "annotations with a mask but without a box",
-        "the box around the mask is used",
-        "export bbox",
+        "box_from_mask", "annotations with a mask but without a box", "the box around the mask is used", "export bbox"
     ),
-    _mended(
-        "box_absent",
-        "annotations without a box or a mask",
-        "left out",
-        "draw boxes, or remove the annotations",
-    ),
+    _mended("box_absent", "annotations without a box or a mask", "left out", "draw boxes, or remove the annotations"),
     _corrected(
         "shape_without_box",
         "points, lines and other shapes without an area",
         "left out",
         "draw boxes if they are objects to detect",
     ),
-    _mended(
-        "box_not_finite",
-        "boxes with NaN or infinity",
-        "left out",
-        "correct the boxes, or remove them",
-    ),
-    _corrected(
-        "box_double",
-        "exact duplicates of boxes",
-        "left out",
-        "remove them",
-    ),
+    _mended("box_not_finite", "boxes with NaN or infinity", "left out", "correct the boxes, or remove them"),
+    _corrected("box_double", "exact duplicates of boxes", "left out", "remove them"),
     _warned(
         "box_whole_image",
         "boxes that cover their whole image; most boxes do",
@@ -283,12 +248,7 @@ _KINDS = (
         "rotated as viewers show them, unless the annotated size is that of the stored pixels",
         "data.orientation=ignore uses the pixels as stored",
     ),
-    _corrected(
-        "transparency",
-        "images with transparency",
-        "blended over grey",
-        "save them without an alpha channel",
-    ),
+    _corrected("transparency", "images with transparency", "blended over grey", "save them without an alpha channel"),
     _corrected(
         "more_bands",
         "images with more than three bands",

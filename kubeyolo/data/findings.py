@@ -1,23 +1,26 @@
-"""Findings: faults of a data set that were mended, warnings, and faults for which it is refused.
+"""Counts the findings of a data set: corrected faults, warnings, and faults for which the data set is refused.
 
 :data:`KINDS` lists each kind once, with its default action. ``data.findings`` of the configuration changes the action
-of single kinds, ``data.strict`` refuses all of them.
+of single kinds; ``data.strict`` refuses them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kubeyolo.arrays import Int64Array
 from kubeyolo.data.finding_kinds import KINDS, Action
+from kubeyolo.data.raw import RawFinding
 from kubeyolo.errors import InputError, suggest
 
+if TYPE_CHECKING:
+    from kubeyolo.arrays import Int64Array
+
 _EXPLAINED_BY_EXAMPLE = frozenset({"image_missing", "image_damaged", "size_differs", "split_left_out"})
-"""Kinds whose example already says what is wrong, so that a refusal does not repeat it."""
+"""Kinds whose first case already says what is wrong, so that a refusal does not repeat it."""
 
 
 class Finding(BaseModel):
@@ -41,12 +44,12 @@ class Finding(BaseModel):
 
     @property
     def about(self) -> str:
-        """What was found, in the plural."""
+        """What is wrong, in the plural."""
         return KINDS[self.code].about if self.code in KINDS else self.code.replace("_", " ")
 
     @property
     def done(self) -> str:
-        """What was done about it."""
+        """What was done about the finding."""
         if self.code not in KINDS:
             return self.action
         kind = KINDS[self.code]
@@ -54,7 +57,7 @@ class Finding(BaseModel):
 
     @property
     def remedy(self) -> str:
-        """What to do about it."""
+        """What the user can do about the finding."""
         return KINDS[self.code].advice(self.action) if self.code in KINDS else ""
 
     def words(self) -> str:
@@ -74,13 +77,13 @@ class Finding(BaseModel):
 class Findings:
     """Collects the findings of a data set, and refuses the data set where an action says so.
 
-    Findings of one kind are added up; the first case is kept as the example.
+    Findings of the same kind are added up; the first case is the example.
     """
 
     def __init__(self, actions: Mapping[str, str] = MappingProxyType({}), strict: bool = False) -> None:
         """Take the configured actions by code, where they are not the default; ``strict`` refuses every finding."""
         check_actions(actions)
-        self._actions = dict(actions)
+        self._actions = cast(dict[str, Action], dict(actions))
         self._strict = strict
         self._found: dict[str, Finding] = {}
 
@@ -88,8 +91,7 @@ class Findings:
         """Return the action for findings of a kind."""
         if self._strict:
             return "refuse"
-        chosen = self._actions.get(code, KINDS[code].actions[0])
-        return next(action for action in KINDS[code].actions if action == chosen)
+        return self._actions.get(code, KINDS[code].actions[0])
 
     def add(self, code: str, first: str, count: int = 1, note: str = "") -> None:
         """Add ``count`` findings of a kind; with a count of 0 nothing changes."""
@@ -102,33 +104,35 @@ class Findings:
             update = {"count": before.count + count, "note": before.note or note}
             self._found[code] = before.model_copy(update=update)
 
-    def add_cases(self, code: str, cases: Sequence[int] | Int64Array, describe: Callable[[int], str]) -> None:
+    def add_cases(
+        self, code: str, cases: Sequence[int] | Int64Array, describe: Callable[[int], str], note: str = ""
+    ) -> None:
         """Count cases of a kind, given by their positions in a table; ``describe`` names the first of them."""
         if len(cases):
-            self.add(code, describe(int(cases[0])), len(cases))
+            self.add(code, describe(int(cases[0])), len(cases), note)
 
-    def apart(self) -> Findings:
+    def empty_copy(self) -> Findings:
         """Return an empty collector with the same actions."""
         return Findings(self._actions, self._strict)
 
-    def join(self, others: Iterable[Finding]) -> None:
-        """Add findings that another collector holds."""
+    def extend(self, others: Iterable[Finding | RawFinding]) -> None:
+        """Add the findings of another collector or of a reader."""
         for other in others:
             self.add(other.code, other.first, other.count, other.note)
 
-    def found(self) -> tuple[Finding, ...]:
+    def all(self) -> tuple[Finding, ...]:
         """Return the findings in the order of their kinds."""
         return tuple(self._found[code] for code in KINDS if code in self._found)
 
     def refused(self) -> tuple[Finding, ...]:
         """Return the findings whose action is to refuse the data set."""
-        return tuple(finding for finding in self.found() if finding.action == "refuse")
+        return tuple(finding for finding in self.all() if finding.action == "refuse")
 
     def check(self) -> None:
         """Raise an error if there are findings whose action is to refuse the data set.
 
         Raises:
-            InputError: There are; the message has the first of them, the number of cases, and the other refused kinds.
+            InputError: There are such findings; the message has the first, its number of cases, and the other kinds.
         """
         refused = self.refused()
         if not refused:

@@ -1,6 +1,6 @@
-"""A data set as it comes in: a folder, or the same under a prefix of an object store.
+"""Opens, downloads and reads a data set from a folder or from a prefix of an object store.
 
-How it is laid out is found out by :mod:`kubeyolo.data.layout`; here it is opened, downloaded and read.
+:mod:`kubeyolo.data.layout` recognizes its layout.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from kubeyolo.config.schema import DataConfig
@@ -16,17 +15,20 @@ from kubeyolo.data.annotations import Annotations, Sources, check_annotations
 from kubeyolo.data.dividing import divide
 from kubeyolo.data.file_names import FileNames
 from kubeyolo.data.findings import Findings
-from kubeyolo.data.layout import REQUIRED_SPLITS, SINGLE, Layout, SplitFiles, find_layout, local_layout
+from kubeyolo.data.layout import find_layout, local_layout
 from kubeyolo.data.layouts.tree import list_files
+from kubeyolo.data.layouts.types import REQUIRED_SPLITS, SINGLE, Layout, SplitFiles
 from kubeyolo.data.raw import RawSplit
+from kubeyolo.data.readers import cvat, yolo
 from kubeyolo.data.readers.coco_json import read_coco_json
-from kubeyolo.data.readers.reading import split_reader
+from kubeyolo.data.readers.labelme import LabelmeReader
+from kubeyolo.data.readers.voc import VocReader
 from kubeyolo.errors import InputError
 from kubeyolo.storage.base import Listing, Store
 from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.integrity import appearing_folder, sha256_bytes
 from kubeyolo.storage.location import FileLocation, parse
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class DataFolder:
     layout: Layout
 
     def files(self, split: str) -> SplitFiles:
-        """Return where a split lies; one that is to be divided lies where the whole does."""
+        """Return the files of a split; of a data set without splits, all its files."""
         return self.layout.splits[SINGLE if self.layout.is_single else split]
 
     def images(self, split: str) -> Path:
@@ -47,13 +49,12 @@ class DataFolder:
         return self.root / self.files(split).images
 
 
-def open_source(source: str | Path, cache: Path | None = None, data_format: str = "") -> DataFolder:
-    """Find the splits of a data set; one in an object store is downloaded to ``cache`` first, once for each state.
+def open_source(source: str | Path, data_format: str = "") -> DataFolder:
+    """Find the splits of a data set; from an object store it is downloaded to the cache first, once for each state.
 
     Args:
         source: Folder or URI.
-        cache: Where downloads are kept.
-        data_format: The one format to look for; empty for all.
+        data_format: The only format to look for; empty for all.
 
     Raises:
         InputError: There is no data set, or it is incomplete or ambiguous.
@@ -65,20 +66,20 @@ def open_source(source: str | Path, cache: Path | None = None, data_format: str 
         return DataFolder(dataset_name(uri), uri, local, local_layout(local, data_format))
     objects = store.list()
     layout = stored_layout(store, objects, data_format)
-    folder = _download(store, objects, layout, cache if cache is not None else cache_folder("sources"))
+    folder = _download(store, objects, layout, cache_folder("sources"))
     return DataFolder(dataset_name(uri), uri, folder, layout)
 
 
 def open_data(uri: str, data_format: str = "") -> Store:
-    """Open the store that a data set lies in.
+    """Open the store of a data set.
 
     Raises:
-        InputError: The place is an archive or a file of a data set; the message says what to give.
+        InputError: The URI is an archive or a file of a data set; the message says what to give instead.
     """
     location = parse(uri)
     if isinstance(location, FileLocation) and location.path.is_file():
         local_layout(location.path, data_format)
-    return open_store(uri)
+    return Place.of(uri).store
 
 
 def dataset_name(uri: str) -> str:
@@ -92,8 +93,8 @@ def dataset_name(uri: str) -> str:
 
 
 def stored_layout(store: Store, objects: Listing, data_format: str = "") -> Layout:
-    """Return how the data set in an object store is laid out, from its listing; only small files are read."""
-    return find_layout([stored.key for stored in objects], store.uri, data_format, store.read_bytes)
+    """Return the layout of a data set in an object store from its listing; only small files are read."""
+    return find_layout([stored.key for stored in objects], store.uri, store.read_bytes, data_format)
 
 
 def read_annotations(
@@ -103,9 +104,9 @@ def read_annotations(
 
     Args:
         folder: The data set.
-        data: How it is read; None takes the schema's defaults.
-        evaluated: The split that is evaluated; it must have boxes, as train must.
-        findings: Receives what was found; None refuses what the defaults refuse.
+        data: How it is read; None takes the defaults of the schema.
+        evaluated: The split that is evaluated; like train it must have boxes.
+        findings: Receives the findings; with None, findings that refuse are raised.
 
     Raises:
         InputError: An annotation file is wrong, the splits give a class different ids, or a required split has no
@@ -119,12 +120,11 @@ def read_annotations(
     raws = _divided(folder, data, own) if folder.layout.is_single else _read_splits(folder, required, own)
     names: dict[str, FileNames] = {}
     for split in raws:
-        place = folder.images(split)
-        if not place.is_dir():
-            raise InputError(f"{place}: no such folder; split {split!r} needs its images there")
-        names[split] = next((known for known in names.values() if known.folder == place), None) or FileNames(
-            place, list_files(place)
-        )
+        images = folder.images(split)
+        if not images.is_dir():
+            raise InputError(f"{images}: no such folder; split {split!r} needs its images there")
+        same = next((each for each in names.values() if each.folder == images), None)
+        names[split] = same or FileNames(images, list_files(images))
     sources = Sources(raws, names, required, {"train", evaluated})
     annotations = check_annotations(sources, own, data.orientation == "auto")
     if findings is None:
@@ -132,9 +132,28 @@ def read_annotations(
     return annotations
 
 
+def split_reader(root: Path, layout: Layout, group_key: str = "") -> Callable[[SplitFiles], RawSplit]:
+    """Return a function that reads a split of a data set.
+
+    Args:
+        root: The folder of the data set.
+        layout: Its layout.
+        group_key: Key of the images in a COCO JSON file whose value groups them; empty for none.
+    """
+    if layout.format == "voc":
+        return VocReader(root, layout).read
+    if layout.format == "labelme":
+        return LabelmeReader(root, layout).read
+    if layout.format == "yolo":
+        return lambda files: yolo.read(root, files, layout)
+    if layout.format == "cvat":
+        return lambda files: cvat.read(root, files, layout)
+    return lambda files: read_coco_json(root / files.annotations, group_key)
+
+
 def _read_splits(folder: DataFolder, required: Collection[str], findings: Findings) -> dict[str, RawSplit]:
-    """Read the tables of each split; an optional one that cannot be read is left out."""
-    read = split_reader(folder.root, folder.layout, read_coco_json)
+    """Read the tables of each split; an optional split that cannot be read is left out."""
+    read = split_reader(folder.root, folder.layout)
     raws: dict[str, RawSplit] = {}
     for split in sorted(folder.layout.splits):
         try:
@@ -147,9 +166,8 @@ def _read_splits(folder: DataFolder, required: Collection[str], findings: Findin
 
 
 def _divided(folder: DataFolder, data: DataConfig, findings: Findings) -> dict[str, RawSplit]:
-    """Read the one annotation source of a data set and divide it into train and val."""
-    read_coco = partial(read_coco_json, group_key=data.split_group)
-    raw = split_reader(folder.root, folder.layout, read_coco)(folder.files(SINGLE))
+    """Read the annotations of a data set without splits and divide them into train and val."""
+    raw = split_reader(folder.root, folder.layout, data.split_group)(folder.files(SINGLE))
     if data.split_group and not any(label is not None for label in raw.images.groups or ()):
         raise InputError(
             f"{raw.where}: no image has the key {data.split_group!r} that data.split_group names; correct it"
@@ -170,45 +188,46 @@ def listing_digest(objects: Listing) -> str:
 
 
 def belongs_to(layout: Layout) -> Callable[[str], bool]:
-    """Return what tells whether a file, by its path relative to the root, belongs to the content of a data set."""
-    places = _places(layout)
-    if "" in places:
+    """Return a function that tells whether a path relative to the root belongs to the content of a data set."""
+    content = _content(layout)
+    if "" in content:
         return lambda path: True
-    folders = tuple(f"{place}/" for place in places)
-    return lambda path: path in places or path.startswith(folders)
+    folders = tuple(f"{path}/" for path in content)
+    return lambda path: path in content or path.startswith(folders)
 
 
-def _places(layout: Layout) -> set[str]:
+def _content(layout: Layout) -> set[str]:
     """Return the files and folders that hold the content of a data set; '' is its root."""
-    places = {place for files in layout.splits.values() for place in (files.annotations, files.images, *files.members)}
-    return places | set(layout.extra)
+    paths = {path for files in layout.splits.values() for path in (files.annotations, files.images, *files.members)}
+    return paths | set(layout.extra)
 
 
 def _download(store: Store, objects: Listing, layout: Layout, cache: Path) -> Path:
-    """Return a folder with the files of a stored data set, whole or not at all."""
+    """Download a data set and return its folder, which appears complete or not at all."""
     belongs = belongs_to(layout)
     ours = [stored for stored in objects if belongs(stored.key)]
     target = cache / listing_digest(ours)[:16]
     if target.is_dir():
         return target
     with appearing_folder(target) as part:
-        for place, is_folder in _roots(ours, _places(layout)).items():
+        for path, is_folder in _roots(ours, _content(layout)).items():
             if is_folder:
-                store.get_tree(place, part / place)
+                store.get_tree(path, part / path)
             else:
-                store.get_file(place, part / place)
+                store.get_file(path, part / path)
     return target
 
 
-def _roots(objects: Listing, places: Collection[str]) -> Mapping[str, bool]:
+def _roots(objects: Listing, content: Collection[str]) -> Mapping[str, bool]:
     """Return the topmost folders and files to download, and whether each is a folder.
 
-    A place inside another one comes with it. Where the root is a place, these are its folders and files.
+    Paths inside another path are downloaded with it. Where the content is the whole root, these are its folders and
+    files.
     """
     roots: dict[str, bool] = {}
     for stored in objects:
         parts = stored.key.split("/")
         above = ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
-        root = parts[0] if "" in places else next(path for path in above if path in places)
+        root = parts[0] if "" in content else next(path for path in above if path in content)
         roots[root] = root != stored.key
     return roots

@@ -21,8 +21,7 @@ FRONT_BYTES = 1 << 16
 JPEG_MAGIC = b"\xff\xd8\xff"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _EXIF = b"Exif\0\0"
-_FRAMES = range(0xC0, 0xD0)
-_NO_FRAMES = (0xC4, 0xC8, 0xCC)
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_KINDS = {0xC3: "lossless", 0xC7: "lossless", 0xCB: "lossless", 0xCF: "lossless", 0xF7: "JPEG-LS"}
 _TGA_FOOTER = b"TRUEVISION-XFILE.\0"
 _AS_TEXT = (b"data:image/", b"/9j/", b"iVBORw0KGgo")
@@ -32,11 +31,11 @@ _PNM = re.compile(rb"P[1-7F][ \t\r\n#]")
 
 
 class ImageFault(ValueError):
-    """Why an image file cannot be used, to be put after its name: "is a GIF image; JPEG, ... are read"."""
+    """Why an image file cannot be used, as words that follow its name: "is a GIF image; JPEG, ... are read"."""
 
 
 class Incomplete(ImageFault):
-    """The data ends before the header does."""
+    """The data ends within the header."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,10 @@ class Header:
         width: Pixels of a row as stored.
         height: Rows as stored.
         orientation: EXIF orientation, 1 to 8; 1 when absent or invalid.
-        pages: Pages or frames; of the front of a file as many as are seen.
-        bands: Samples of a pixel as decoded, an alpha channel among them.
+        pages: Pages or frames; where only the front of a file was read, at least as many as in that front.
+        bands: Samples of a decoded pixel, including alpha.
         bits: Bits of a sample.
-        alpha: Whether there may be transparency.
+        alpha: Whether pixels may be transparent.
         is_float: Whether samples are floating-point numbers.
     """
 
@@ -77,11 +76,11 @@ def read_header(data: bytes) -> Header:
         data: The file, or its first 64 KB, which are nearly always enough.
 
     Raises:
-        ImageFault: It is not an image that is read, or larger than can be read; :class:`Incomplete` when more of the
-            file is needed.
+        ImageFault: The format is not supported, or the image is too large; :class:`Incomplete` when more of the file is
+            needed.
     """
     try:
-        header = _read(data)
+        header = _READERS[kind_of_image(data)](data)
     except (struct.error, IndexError) as error:
         raise Incomplete("is cut short within its header") from error
     except tiff.TiffDamage as error:
@@ -99,7 +98,7 @@ def read_header(data: bytes) -> Header:
 
 
 def read_file_header(path: Path) -> Header:
-    """Return the header of a file; more than its front is read only where that is needed.
+    """Return the header of a file; the rest of the file is read only where its front is not enough.
 
     Raises:
         ImageFault: As :func:`read_header`.
@@ -117,7 +116,7 @@ def read_file_header(path: Path) -> Header:
 
 
 def _orientation_after_pixels(file: BinaryIO, kind: str) -> int:
-    """Return the orientation in a chunk after the pixels, where WebP has it always and PNG may have it; 1 elsewhere."""
+    """Return the orientation in a chunk after the pixels, as in every WebP and some PNGs; 1 for other formats."""
     if kind not in ("PNG", "WebP"):
         return 1
     position, wanted = (len(PNG_MAGIC), b"eXIf") if kind == "PNG" else (12, b"EXIF")
@@ -130,7 +129,7 @@ def _orientation_after_pixels(file: BinaryIO, kind: str) -> int:
 
 
 def size_of_file(path: Path, apply_orientation: bool = True) -> tuple[int, int] | None:
-    """Return width and height of an image file, as a viewer shows it or as stored; None where it cannot be read."""
+    """Return width and height of an image file, as a viewer shows it or as stored; None when it cannot be read."""
     try:
         header = read_file_header(path)
     except (OSError, ImageFault):
@@ -142,7 +141,7 @@ def kind_of_image(data: bytes) -> str:
     """Return the format of a file by its first bytes.
 
     Raises:
-        ImageFault: It is in a format that is not read; the message names the format where it is known.
+        ImageFault: The format is not supported; the message names it where it is known.
     """
     if data.startswith(JPEG_MAGIC):
         return "JPEG"
@@ -164,7 +163,7 @@ def kind_of_image(data: bytes) -> str:
 def _other_kind(data: bytes) -> str:
     if not data:
         return "empty (zero bytes)"
-    if data[:2] != b"BM":  # of a BMP image only the letters are there
+    if data[:2] != b"BM":  # a file with these two letters that is not a valid BMP
         known = kind_of(data)
         if known:
             return known
@@ -181,7 +180,7 @@ def _other_kind(data: bytes) -> str:
     if data.startswith(_CHANGED):
         return "an image that was changed as if it were text (copied in text mode, or stored as UTF-8)"
     if data.count(0) == len(data):
-        return f"not an image, but {len(data)} zero bytes (a copy that broke)"
+        return f"not an image, but {len(data)} zero bytes (a copy that was interrupted)"
     front = data[:_TEXT_BYTES].decode("utf-8", "ignore")
     if front and all(part.isprintable() for part in front.split()):
         return f"not an image, but text ({' '.join(front.split())[:40]!r})"
@@ -198,23 +197,10 @@ def _is_old_tga(data: bytes) -> bool:
     return bool(sound and bits in (8, 15, 16, 24, 32) and map_bits in ((15, 16, 24, 32) if color_mapped else (0,)))
 
 
-def _read(data: bytes) -> Header:
-    kind = kind_of_image(data)
-    if kind == "JPEG":
-        return _jpeg_header(data)
-    if kind == "PNG":
-        return _png_header(data)
-    if kind == "WebP":
-        return _webp_header(data)
-    if kind == "TIFF":
-        return _tiff_header(data)
-    return _bmp_header(data)
-
-
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, start and end of the content of the segments of a JPEG before its first scan, that included.
+    """Yield marker, start and end of the content of the segments of a JPEG up to its first scan, which is included.
 
-    ITU-T T.81, annex B. The last of them may end beyond the data.
+    ITU-T T.81, annex B. The last segment may end beyond the data.
 
     Raises:
         Incomplete: The data ends before a scan begins.
@@ -244,7 +230,7 @@ def _jpeg_header(data: bytes) -> Header:
             orientation = tiff.orientation_of_exif(data[start:end])
         elif marker == 0xE2 and data.startswith(b"MPF\0", start):
             pictures = start + 4
-        elif (marker in _FRAMES and marker not in _NO_FRAMES) or marker == 0xF7:
+        elif marker in _FRAMES or marker == 0xF7:
             bits, height, width, bands = struct.unpack_from(">BHHB", data, start)
             if marker in _JPEG_KINDS or bits != 8:
                 what = _JPEG_KINDS.get(marker, "")
@@ -258,32 +244,32 @@ def _jpeg_header(data: bytes) -> Header:
 
 
 def _pictures_of_mpf(data: bytes, start: int, size: tuple[int, int]) -> int:
-    """Return the number of pictures of equal rank in a multi-picture file (CIPA DC-007); no previews, no gain maps.
+    """Return the number of pictures in a multi-picture file (CIPA DC-007), without previews and gain maps.
 
     Args:
         data: The file.
-        start: Where the index of the pictures begins, which is a TIFF.
+        start: Offset of the index of the pictures, which is a TIFF.
         size: Height and width of the first picture.
     """
     block = data[start:]
     try:
         index = next(tiff.directories(block))
         count = index.number(0xB001, 1)
-        place = block.index(struct.pack(index.order + "HHI", 0xB002, 7, 16 * count)) + 8
-        (place,) = struct.unpack_from(index.order + "I", block, place)
-        entries = [struct.unpack_from(index.order + "III", block, place + 16 * i) for i in range(count)]
+        at = block.index(struct.pack(index.order + "HHI", 0xB002, 7, 16 * count)) + 8
+        (at,) = struct.unpack_from(index.order + "I", block, at)
+        entries = [struct.unpack_from(index.order + "III", block, at + 16 * i) for i in range(count)]
     except (ValueError, StopIteration, struct.error):
         return 1
-    # The type 0x02.... is a panorama, disparity or angles, 0x01.... a preview; without a type the size tells.
+    # The type 0x02.... is a panorama, disparity or angles, 0x01.... a preview; without a type the size decides.
     kinds = [(kind & 0xFFFFFF, offset) for kind, _, offset in entries[1:]]
     return 1 + sum(kind >> 16 == 2 or (kind == 0 and _jpeg_size(block[offset:]) == size) for kind, offset in kinds)
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Return height and width of a JPEG, None when it is none or ends too early."""
+    """Return height and width of a JPEG; None when the data is not a JPEG or ends within its header."""
     try:
         for marker, start, _ in jpeg_segments(data) if data.startswith(JPEG_MAGIC) else ():
-            if marker in _FRAMES and marker not in _NO_FRAMES:
+            if marker in _FRAMES:
                 height, width = struct.unpack_from(">HH", data, start + 1)
                 return height, width
     except (ImageFault, struct.error):
@@ -365,8 +351,8 @@ def _tiff_header(data: bytes) -> Header:
 
 def _bmp_header(data: bytes) -> Header:
     (size,) = struct.unpack_from("<I", data, 14)
-    if size in (12,):
-        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
+    if size == 12:
+        width, height = struct.unpack_from("<HH", data, 18)
         return Header("BMP", width, height)
     width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
     mask = 0
@@ -375,3 +361,6 @@ def _bmp_header(data: bytes) -> Header:
     if compression in (4, 5):
         raise ImageFault("is a BMP that holds a JPEG or PNG, which is not read; save it as PNG")
     return Header("BMP", width, abs(height), bands=4 if mask else 3, alpha=bool(mask))
+
+
+_READERS = {"JPEG": _jpeg_header, "PNG": _png_header, "WebP": _webp_header, "TIFF": _tiff_header, "BMP": _bmp_header}

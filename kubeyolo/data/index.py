@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kubeyolo.arrays import BoolArray, Float64Array, Int64Array, Pixels
+from kubeyolo.arrays import BoolArray, Float64Array, Int32Array, Int64Array, Pixels
 from kubeyolo.errors import InputError
 
 _DTYPES: dict[str, Any] = {
@@ -37,27 +37,27 @@ _TEXTS = ("file_name", "image_key")
 class SplitIndex:
     """Images (I) and boxes (B) of a split.
 
-    Images are ordered by file name and the boxes of an image by their id, so that two annotation files with the
+    Images are ordered by file name, and the boxes of an image by their id, so that two annotation files with the
     same content give the same index. The boxes of image ``i`` are ``box_start[i]:box_start[i + 1]``.
 
-    ``width``, ``height`` and ``box_xywh`` (left, top, width, height) are in pixels of the image as it is used: turned
-    by ``orientation``, 1 to 8 as EXIF counts. 1, or no such array, means as stored. ``box_class`` counts the
-    categories, ordered by their id, from 0; ``box_area`` is COCO's area in square pixels.
-    ``shard``, ``offset`` and ``length`` (bytes) say where the image file lies once the split is stored.
-    ``image_key`` holds the ids of the images where the annotations have texts for them; ``image_id`` numbers these.
+    ``width``, ``height`` and ``box_xywh`` (left, top, width, height) are in pixels of the image as it is used: rotated
+    by ``orientation``, 1 to 8 as in EXIF; 1, or no such array, means as stored. ``box_class`` numbers the categories
+    from 0 in the order of their ids; ``box_area`` is COCO's area in square pixels.
+    ``shard``, ``offset`` and ``length`` (bytes) locate the image file once the split is stored.
+    ``image_key`` has the ids of the images where they are texts in the annotations; ``image_id`` then numbers them.
     """
 
     image_id: Int64Array
     file_name: list[str]
-    width: NDArray[np.int32]
-    height: NDArray[np.int32]
+    width: Int32Array
+    height: Int32Array
     box_start: Int64Array
     box_id: Int64Array
-    box_class: NDArray[np.int32]
+    box_class: Int32Array
     box_xywh: Float64Array
     box_area: Float64Array
     box_crowd: BoolArray
-    shard: NDArray[np.int32] | None = None
+    shard: Int32Array | None = None
     offset: Int64Array | None = None
     length: Int64Array | None = None
     image_key: list[str] | None = None
@@ -80,27 +80,27 @@ class SplitIndex:
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.box_start))
 
     def with_images(self, size: Int64Array, orientation: Pixels) -> SplitIndex:
-        """Return the index for images of these sizes (I, 2) as width and height, turned by EXIF orientations (I,).
+        """Return the index with sizes (I, 2), as width and height, and EXIF orientations (I,) of the images.
 
-        Boxes of an image that is of another size than before are scaled with it.
+        Boxes of an image whose size changes are scaled with it.
         """
         before = np.stack([self.width, self.height], 1)
         if (size <= 0).any():
             size = np.where(size > 0, size, before)
-        turned = self.turned(orientation.tolist())
+        rotated = self.with_orientation(orientation.tolist())
         if (size == before).all():
-            return turned
+            return rotated
         ratio = (size / before)[self.box_image()]
         return replace(
-            turned,
+            rotated,
             width=size[:, 0].astype(np.int32),
             height=size[:, 1].astype(np.int32),
             box_xywh=self.box_xywh * np.concatenate([ratio, ratio], 1),
             box_area=self.box_area * ratio.prod(1),
         )
 
-    def kept(self, images: BoolArray) -> SplitIndex:
-        """Return the index of those images where the mask (I,) is true, with their boxes."""
+    def select(self, images: BoolArray) -> SplitIndex:
+        """Return the index of the images where the mask (I,) is true, with their boxes."""
         if images.all():
             return self
         boxes = images[self.box_image()]
@@ -109,7 +109,7 @@ class SplitIndex:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in _TEXTS and value is not None:
-                chosen[field.name] = [text for text, is_kept in zip(value, images, strict=True) if is_kept]
+                chosen[field.name] = list(compress(value, images))
             elif field.name == "box_start":
                 chosen[field.name] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
             elif value is not None:
@@ -117,25 +117,22 @@ class SplitIndex:
         return replace(self, **chosen)
 
     def orientation_of(self, i: int) -> int:
-        """Return how the stored pixels of image ``i`` are turned, 1 to 8 as EXIF counts; 1 leaves them."""
+        """Return how the stored pixels of image ``i`` are rotated, 1 to 8 as in EXIF; 1 leaves them as they are."""
         return 1 if self.orientation is None else int(self.orientation[i])
 
-    def turned(self, orientation: Sequence[int]) -> SplitIndex:
-        """Return the same index with the orientation of each image (I,), none where all are used as stored."""
+    def with_orientation(self, orientation: Sequence[int]) -> SplitIndex:
+        """Return the same index with the orientation of each image (I,); without the array where all are 1."""
         array = np.array(orientation, np.uint8)
         return replace(self, orientation=array if (array != 1).any() else None)
 
-    def stored(self, shard: Sequence[int], offset: Sequence[int], length: Sequence[int]) -> SplitIndex:
-        """Return the same index with the place of each image file (I,) in the shards."""
+    def with_locations(self, shard: Sequence[int], offset: Sequence[int], length: Sequence[int]) -> SplitIndex:
+        """Return the same index with the shard, offset and length of each image file (I,)."""
         return replace(
-            self,
-            shard=np.array(shard, np.int32),
-            offset=np.array(offset, np.int64),
-            length=np.array(length, np.int64),
+            self, shard=np.array(shard, np.int32), offset=np.array(offset, np.int64), length=np.array(length, np.int64)
         )
 
     def to_coco(self, classes: Sequence[str], category_ids: Sequence[int]) -> dict[str, Any]:
-        """Return COCO ground truth with the original ids, as pycocotools wants it (no segmentations)."""
+        """Return COCO ground truth with the original ids, as pycocotools expects it (no segmentations)."""
         image_of_box = self.image_id[self.box_image()].tolist()
         images = [
             {"id": image_id, "file_name": name, "width": width, "height": height}
@@ -200,10 +197,8 @@ class SplitIndex:
             lengths["image_key"] = len(self.image_key)
         if set(lengths.values()) != {images} or len(self.box_start) != images + 1:
             raise ValueError(f"arrays of {images} images have other lengths: {lengths}")
-        if {len(self.box_class), len(self.box_area), len(self.box_crowd)} != {boxes} or self.box_xywh.shape != (
-            boxes,
-            4,
-        ):
+        box_lengths = {len(self.box_class), len(self.box_area), len(self.box_crowd)}
+        if box_lengths != {boxes} or self.box_xywh.shape != (boxes, 4):
             raise ValueError(f"arrays of {boxes} boxes have other lengths")
         if self.orientation is not None and not ((self.orientation >= 1) & (self.orientation <= 8)).all():
             raise ValueError("an orientation is none of 1 to 8")

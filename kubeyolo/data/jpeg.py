@@ -1,4 +1,4 @@
-"""JPEG pixels by libjpeg-turbo, which tells its warnings here, and how much of a damaged JPEG is lost."""
+"""JPEG pixels and warnings from libjpeg-turbo, and how much of a damaged JPEG is lost."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import simplejpeg
 
 from kubeyolo.arrays import BoolArray, Pixels
 from kubeyolo.data.headers import Header, ImageFault, jpeg_segments
+from kubeyolo.formats import share_text
 
 SMALL_PART = 0.05
 """Below this part of an image, damage is a warning."""
@@ -20,11 +21,11 @@ SMALL_PART = 0.05
 _END = b"\xff\xd9"
 _GREY = 128
 _GREY_OF_INKS = 64
-"""What libjpeg's grey in cyan, magenta, yellow and black becomes, within 1."""
+"""libjpeg's grey in cyan, magenta, yellow and black, converted to RGB, within 1."""
 
 _VISIBLE = 30
-"""Grey levels by which a scan of finer detail hardly changes a pixel."""
-# In a healthy scan no byte stands so often in a row, except in images that are nearly of one colour.
+"""Grey levels: the largest change of a pixel by a scan of finer detail that does not count as a loss."""
+# In an undamaged scan no byte is repeated so often, except in images that are nearly of one colour.
 _RUN = 48
 _RUNS = re.compile(rb"(.)\1{%d,}" % (_RUN - 1), re.DOTALL)
 _ZEROS = bytes(_RUN)
@@ -35,7 +36,7 @@ _HEADER_WARNINGS = ("progression", "SOS parameters")
 
 
 def decode_jpeg(data: bytes, header: Header) -> Pixels:
-    """Return the pixels (H, W, 3) RGB of a JPEG; what is damaged in it is filled in silence.
+    """Return the pixels (H, W, 3) RGB of a JPEG; damaged parts are filled without a warning.
 
     Raises:
         ImageFault: Nothing can be decoded.
@@ -47,7 +48,7 @@ def decode_jpeg(data: bytes, header: Header) -> Pixels:
 
 
 def look_at_jpeg(data: bytes, header: Header) -> tuple[Pixels, str, str]:
-    """Return the pixels of a JPEG, and code and words of what is damaged in it; both are empty for a whole one.
+    """Return the pixels of a JPEG, and the code and the words of a note on its damage, both empty if it has none.
 
     Raises:
         ImageFault: A large part cannot be decoded.
@@ -66,15 +67,15 @@ def look_at_jpeg(data: bytes, header: Header) -> tuple[Pixels, str, str]:
         return pixels, *_ends_early(data, header)
     lost = _lost_part(data, header, pixels, warning)
     if lost >= SMALL_PART:
-        part = f"; about {100 * lost:.0f} % of the image is lost" if lost < 1 else ""
+        part = f"; about {share_text(lost, 0)} of the image is lost" if lost < 1 else ""
         raise ImageFault(f"is a damaged JPEG ({warning}{part})")
     return pixels, "image_warning", warning
 
 
 def _mended_header(data: bytes, header: Header) -> tuple[bytes, str]:
-    """Return a JPEG without the faults of its header that cost no pixel, and what they are; empty for a sound header.
+    """Return a JPEG without the faults of its header that affect no pixel, and words for them, empty if there are none.
 
-    libjpeg only warns of them, but simplejpeg refuses the file.
+    libjpeg only warns of such faults, but simplejpeg refuses the file.
     """
     parts, faults, position = [data[:2]], [], 2
     for marker, start, end in jpeg_segments(data):
@@ -95,13 +96,13 @@ def _mended_header(data: bytes, header: Header) -> tuple[bytes, str]:
 
 def _decode(data: bytes, header: Header, strict: bool) -> Pixels:
     is_rgb = header.bands != 4
-    # Where libjpeg gives up it leaves the rest of the buffer as it was.
+    # Where libjpeg stops decoding, it leaves the rest of the buffer as it was.
     buffer = np.full((header.height, header.width, 3 if is_rgb else 4), _GREY, np.uint8)
     if is_rgb:
         rgb: Pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=buffer, strict=strict)
         return rgb
     inks = simplejpeg.decode_jpeg(data, "CMYK", buffer=buffer, strict=strict)
-    # Adobe's programs store what is left of the light in place of the ink.
+    # Adobe's programs store the light that the inks let through instead of the inks.
     return light_of_inks(inks if _is_adobe(data) else 255 - inks)
 
 
@@ -116,10 +117,10 @@ def _is_adobe(data: bytes) -> bool:
 
 
 def _check_length(data: bytes, header: Header) -> None:
-    """Refuse a file that is too short for its size before it takes the memory and the time of that size.
+    """Refuse a file that is too short for its pixels, before memory and time are spent on them.
 
     Raises:
-        ImageFault: Not even one bit for each block of 8 x 8 pixels and kind of Huffman code is there.
+        ImageFault: The file has less than one bit for each block of 8 x 8 pixels and kind of Huffman code.
     """
     frame, _ = _frame(data)
     bits = {0xC0: 2, 0xC1: 2, 0xC2: 1}.get(frame, 0)  # arithmetic coding has no least length
@@ -132,29 +133,29 @@ def _check_length(data: bytes, header: Header) -> None:
 
 
 def _plain(error: ValueError) -> str:
-    """Return the words of libjpeg without the prefix that every warning of it has."""
+    """Return a warning of libjpeg without its usual prefix."""
     return str(error).removeprefix("Corrupt JPEG data: ")
 
 
 def _ends_early(data: bytes, header: Header) -> tuple[str, str]:
-    """Return code and words of a file without an end marker.
+    """Return the code and the words of the note on a file without an end marker.
 
     Raises:
         ImageFault: A large part of the image is missing too.
     """
     has_all_scans = _scans_are_complete(data)
-    # Zeros at the end may be the filling of a file that was cut, or stand for blocks of one colour.
+    # Zeros at the end may have been added to a truncated file, or may be blocks of one colour.
     content = data.rstrip(b"\0")
     if has_all_scans and (_is_clean(data + _END, header) or _is_clean(content + _END, header)):
         return "jpeg_without_end", "no end marker; all pixels are there"
     lost = grey_part(decode_jpeg(content if len(data) - len(content) >= _RUN else data, header), header)
     if lost >= SMALL_PART:
-        raise ImageFault(f"is a truncated JPEG (the lower {100 * lost:.0f} % of the image is missing)")
+        raise ImageFault(f"is a truncated JPEG (the lower {share_text(lost, 0)} of the image is missing)")
     if not has_all_scans:
         raise ImageFault("is a truncated JPEG (scans with the detail of the image are missing)")
     if _is_progressive(data):
         return "image_warning", "cut short in its last scan, which holds the finest detail"
-    return "image_warning", f"cut short, {100 * lost:.1f} % of the image is missing"
+    return "image_warning", f"cut short, {share_text(lost)} of the image is missing"
 
 
 def _is_clean(data: bytes, header: Header) -> bool:
@@ -166,7 +167,7 @@ def _is_clean(data: bytes, header: Header) -> bool:
 
 
 def _filled(pixels: Pixels, header: Header) -> BoolArray:
-    """Return which pixels (H, W) have the grey that libjpeg fills in where there is no data."""
+    """Return which pixels (H, W) have the grey with which libjpeg fills missing data."""
     if header.bands != 4:
         return np.asarray((pixels == _GREY).all(axis=2))
     return np.asarray((np.abs(pixels.astype(np.int16) - _GREY_OF_INKS) <= 1).all(axis=2))
@@ -185,10 +186,10 @@ def grey_part(pixels: Pixels, header: Header) -> float:
 
 
 def _lost_part(data: bytes, header: Header, pixels: Pixels, warning: str) -> float:
-    """Return which part of the image is damaged, 1 when that cannot be told.
+    """Return the part of the image that is damaged, 1 when it cannot be determined.
 
-    After damage in a sequential JPEG the rest of the image is shifted and of other colours, unless restart markers
-    bring the decoder back.
+    After damage in a sequential JPEG the rest of the image is shifted and has wrong colours, up to the next restart
+    marker, if there is one.
     """
     if any(word in warning for word in _HEADER_WARNINGS):
         return 0.0
@@ -208,20 +209,20 @@ def _lost_part(data: bytes, header: Header, pixels: Pixels, warning: str) -> flo
         if lost is not None:
             return max(in_runs, grey_part(pixels, header), lost)
     if runs:
-        # Decoded up to the damage alone, the rest of the image is grey.
+        # When only the data before the damage is decoded, the rest of the image is grey.
         return grey_part(decode_jpeg(data[: runs[0][0]] + _END, header), header)
     return 0.0 if extraneous and count <= _FEW_BYTES else 1.0
 
 
 def lost_intervals(markers: Sequence[int], intervals: int) -> float | None:
-    """Return the part of the intervals between restart markers that is lost, None where the rest is shifted.
+    """Return the part of the intervals between restart markers that is lost; None when the rest is shifted.
 
-    Follows libjpeg (``jpeg_resync_to_restart``): a marker one or two ahead of the one that is due is kept for its own
-    interval, one or two behind is skipped, and any other is taken for the one that is due.
+    Follows libjpeg (``jpeg_resync_to_restart``): a marker one or two ahead of the expected number is kept for its own
+    interval, a marker one or two behind is skipped, and any other is taken as the expected marker.
 
     Args:
         markers: Numbers (0 to 7) of the markers in the scan, in order.
-        intervals: How many intervals there are; a marker stands before each but the first.
+        intervals: Number of intervals; a marker is before each of them except the first.
     """
     at, lost, placed = 0, 0, -1
     for due in range(intervals - 1):
@@ -231,18 +232,18 @@ def lost_intervals(markers: Sequence[int], intervals: int) -> float | None:
         lost += ahead != 0
         if ahead not in (1, 2):
             at, placed = at + 1, due
-    # The last marker falls to the last interval, and none is left, only where the decoder has found its place again.
+    # Only if the decoder is in step again does the last marker belong to the last interval, with no marker left over.
     is_shifted = at != len(markers) or placed != intervals - 2
     return None if is_shifted else lost / intervals
 
 
 def _check_hole(data: bytes, header: Header, pixels: Pixels) -> None:
-    """Refuse a sequential JPEG with zeros in place of a piece, which by chance stand for as many blocks as were there.
+    """Refuse a sequential JPEG with a part overwritten by zeros that happen to decode to the right number of blocks.
 
-    Where zeros are right, they stand for blocks that repeat the one before.
+    Where zeros are the true data, they are blocks that repeat the block before.
 
     Raises:
-        ImageFault: There is such a hole, and it is not near the end.
+        ImageFault: There is such a hole, and it is not at the end.
     """
     hole = data.find(_ZEROS)
     if hole < 0:
@@ -258,7 +259,8 @@ def _check_hole(data: bytes, header: Header, pixels: Pixels) -> None:
         return
     differs = np.abs(filled - np.median(filled, axis=0)).max(axis=1) > 2
     if differs.mean() > SMALL_PART:
-        raise ImageFault(f"is a damaged JPEG (a hole of {stop - hole} zeros; about {100 * lost:.0f} % of it is lost)")
+        part = share_text(lost, 0)
+        raise ImageFault(f"is a damaged JPEG (a hole of {stop - hole} zeros; about {part} of it is lost)")
 
 
 def _scan_start(data: bytes) -> int:
@@ -266,7 +268,7 @@ def _scan_start(data: bytes) -> int:
 
 
 def _frame(data: bytes) -> tuple[int, int]:
-    """Return the marker of the frame and where its content begins."""
+    """Return the marker of the frame and the offset of its content."""
     return next((marker, start) for marker, start, _ in jpeg_segments(data) if marker in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA))
 
 
@@ -290,7 +292,7 @@ def _blocks(data: bytes) -> int:
 
 @dataclass(frozen=True)
 class _Scan:
-    """A scan of a progressive JPEG: where it begins, its components, coefficients and bits (T.81, B.2.3)."""
+    """A scan of a progressive JPEG: its offset, components, coefficients and bits (T.81, B.2.3)."""
 
     start: int
     components: bytes
@@ -314,7 +316,7 @@ def _scans(data: bytes) -> list[_Scan]:
 
 
 def _scans_are_complete(data: bytes) -> bool:
-    """Whether scans to the lowest bit of every coefficient have at least begun."""
+    """Whether the file has at least the beginning of the scans with the lowest bit of every coefficient."""
     if not _is_progressive(data):
         return True
     _, frame = _frame(data)
@@ -324,9 +326,9 @@ def _scans_are_complete(data: bytes) -> bool:
 
 
 def _lost_in_scans(data: bytes, header: Header, pixels: Pixels) -> float:
-    """Return how much of a progressive JPEG is lost: 1 where a scan is damaged that the eye sees.
+    """Return the part of a progressive JPEG that is lost: 1 when a scan with coarse detail is damaged.
 
-    A finer scan changes pixels little, so those that it and the scans after it change much are lost.
+    A scan of fine detail changes pixels little, so pixels that it and later scans change much are lost.
     """
     scans = _scans(data)
     brightness = data[_frame(data)[1] + 6]

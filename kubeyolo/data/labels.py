@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kubeyolo.arrays import Float32Array, Float64Array, Int64Array
+from kubeyolo.data.overlaps import corners
 
 if TYPE_CHECKING:
     from kubeyolo.data.index import SplitIndex
@@ -23,21 +24,19 @@ class BoxTable:
     Crowd boxes are left out; boxes are clipped to their image, and those without area are left out too.
 
     Attributes:
-        start: int64 (images + 1,): the rows of image i are start[i] to start[i + 1].
+        start: int64 (images + 1,): the rows of image i are start[i] to start[i + 1] - 1.
         corners: float64 (boxes, 4): x1, y1, x2, y2 in 0..1.
         classes: float64 (boxes,): contiguous class numbers.
     """
 
     def __init__(self, index: SplitIndex) -> None:
-        counts = np.diff(index.box_start)
-        owner = np.repeat(np.arange(len(counts)), counts)
+        owner = index.box_image()
         extent = np.stack([index.width, index.height, index.width, index.height], axis=1).astype(np.float64)
-        corners = np.concatenate([index.box_xywh[:, :2], index.box_xywh[:, :2] + index.box_xywh[:, 2:]], axis=1)
-        corners = np.clip(corners / extent[owner], 0.0, 1.0)
-        kept = ~index.box_crowd & (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
-        self.start: Int64Array = np.zeros(len(counts) + 1, np.int64)
-        np.cumsum(np.bincount(owner[kept], minlength=len(counts)), out=self.start[1:])
-        self.corners: Float64Array = corners[kept]
+        boxes = np.clip(corners(index.box_xywh) / extent[owner], 0.0, 1.0)
+        kept = ~index.box_crowd & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        self.start: Int64Array = np.zeros(len(index) + 1, np.int64)
+        np.cumsum(np.bincount(owner[kept], minlength=len(index)), out=self.start[1:])
+        self.corners: Float64Array = boxes[kept]
         self.classes: Float64Array = index.box_class[kept].astype(np.float64)
 
     @property
@@ -69,7 +68,7 @@ def training_capacity(sample_counts: Int64Array, per_batch_size: int) -> int:
 def pack_labels(samples: Sequence[Float32Array], out: Float32Array) -> int:
     """Write the boxes of a batch into its padded label array.
 
-    When they do not fit, the smallest boxes are left out; of equal ones the later.
+    When they do not fit, the smallest boxes are left out; of equally small boxes, the later ones.
 
     Args:
         samples: For each image float32 (boxes, 5): class, cx, cy, w, h as fractions of the image.

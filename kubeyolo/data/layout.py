@@ -1,35 +1,26 @@
-"""The layout of a data set, recognized by the names of its files: format, splits, and inputs that are not a data set.
+"""Recognizes the layout of a data set, format and splits, by the names of its files; says what other inputs are.
 
-Names are all that is needed, so that a data set in an object store is recognized before anything is downloaded; only
-the small files that describe a YOLO data set are read.
+Names are enough, so that a data set in an object store is recognized before anything is downloaded; only the small
+files that describe a YOLO data set are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from kubeyolo.data.layouts.coco import find_coco
-from kubeyolo.data.layouts.labelme import find_labelme
 from kubeyolo.data.layouts.names import KINDS, is_image_name, split_of, words_of
+from kubeyolo.data.layouts.paired import find_labelme
 from kubeyolo.data.layouts.tree import Tree, list_files, read_file
-from kubeyolo.data.layouts.types import REQUIRED_SPLITS, SINGLE, Candidate, Layout, ReadFile, SplitFiles
+from kubeyolo.data.layouts.types import Layout, LayoutProblem, ReadFile
 from kubeyolo.data.layouts.xml import find_cvat, find_voc
 from kubeyolo.data.layouts.yolo import find_yolo
 from kubeyolo.errors import InputError, suggest
 from kubeyolo.file_kinds import kind_of
-
-__all__ = [
-    "FORMATS",
-    "REQUIRED_SPLITS",
-    "SINGLE",
-    "Layout",
-    "ReadFile",
-    "SplitFiles",
-    "find_layout",
-    "list_files",
-    "local_layout",
-]
 
 FORMATS = ("coco", "yolo", "voc", "cvat", "labelme")
 _EXPECTED = (
@@ -38,21 +29,35 @@ _EXPECTED = (
 )
 _DEEPEST = 3
 _MOST_SHOWN = 5
-# A folder with more files is not looked through only to word a message.
+# A folder with more files is not searched only to word a message.
 _MOST_FILES = 100_000
 
 
-def find_layout(paths: Collection[str], where: str, format: str = "", read: ReadFile | None = None) -> Layout:
-    """Return how a data set is laid out.
+@dataclass(frozen=True)
+class _Candidate:
+    """The files read as one format.
+
+    Attributes:
+        layout: The layout, where the data set is complete.
+        problem: Otherwise what is missing or ambiguous, and what to do.
+    """
+
+    format: str
+    layout: Layout | None = None
+    problem: str = ""
+
+
+def find_layout(paths: Collection[str], where: str, read: ReadFile, format: str = "") -> Layout:
+    """Return the layout of a data set.
 
     Args:
         paths: The relative paths of all its files, with '/'.
         where: The data set, for messages.
-        format: The one format to look for; '' for all of them.
         read: Returns the content of a small file, such as data.yaml, by its relative path.
+        format: The only format to look for; '' for all formats.
 
     Raises:
-        InputError: There is no data set, it is incomplete, or it is ambiguous; with what was found and what to type.
+        InputError: There is no data set, or it is incomplete or ambiguous; the message says what to give instead.
     """
     if format and format not in FORMATS:
         raise InputError(f"data.format = {format!r} is not a format{suggest(format, FORMATS)}")
@@ -72,21 +77,21 @@ def find_layout(paths: Collection[str], where: str, format: str = "", read: Read
         raise InputError(inside)
     if candidates:
         raise InputError(f"{where}: {candidates[0].problem}")
-    raise InputError(f"{where}: {_what_it_is(tree, format)}")
+    raise InputError(f"{where}: {_describe_folder(tree, format)}")
 
 
 def local_layout(root: Path, format: str = "") -> Layout:
-    """Return how the data set in a folder of this machine is laid out.
+    """Return the layout of a data set in a folder of this machine.
 
     Raises:
-        InputError: As :func:`find_layout`; also where ``root`` is missing, an archive, or a file of a data set.
+        InputError: As :func:`find_layout`; or ``root`` is missing, an archive, or a file of a data set.
     """
     if not root.is_dir():
-        raise InputError(_not_a_folder(root, format))
+        raise InputError(_describe_path(root, format))
     try:
-        return find_layout(list_files(root), str(root), format, _reader(root))
+        return find_layout(list_files(root), str(root), _reader(root), format)
     except InputError:
-        # The folder of the images, or of the annotations, or of one split.
+        # It may be the folder of the images, of the annotations, or of one split.
         above = _data_set_above(root, format) if words_of(root.name) == [] or split_of(root.name) else ""
         if above:
             raise InputError(f"{root}: is part of a data set; give the folder of the data set, {above}") from None
@@ -97,19 +102,26 @@ def _reader(root: Path) -> ReadFile:
     return lambda path: read_file(root / path)
 
 
-def _candidates(tree: Tree, read: ReadFile | None) -> Iterator[Candidate]:
-    for found in (find_coco(tree), find_yolo(tree, read), find_voc(tree), find_cvat(tree), find_labelme(tree)):
-        if found is not None:
-            yield found
+def _candidates(tree: Tree, read: ReadFile) -> Iterator[_Candidate]:
+    finders: tuple[Callable[[Tree], Layout | None], ...] = (
+        find_coco,
+        partial(find_yolo, read=read),
+        find_voc,
+        find_cvat,
+        find_labelme,
+    )
+    for name, find in zip(FORMATS, finders, strict=True):
+        try:
+            layout = find(tree)
+            if layout is not None:
+                yield _Candidate(name, layout)
+        except LayoutProblem as problem:
+            yield _Candidate(name, problem=str(problem))
 
 
-def _inside(tree: Tree, paths: Collection[str], where: str, format: str, read: ReadFile | None) -> str:
-    """Return a message that names the folders in this one that are data sets themselves, or ''."""
-    found = []
-    for name, layout in _data_sets_inside(tree, paths, format, read, _DEEPEST):
-        found.append((name, layout))
-        if len(found) > _MOST_SHOWN:
-            break
+def _inside(tree: Tree, paths: Collection[str], where: str, format: str, read: ReadFile) -> str:
+    """Return a message that names data sets in folders of this folder, or '' where there are none."""
+    found = list(islice(_data_sets_inside(tree, paths, format, read, _DEEPEST), _MOST_SHOWN + 1))
     if not found:
         return ""
     base = where.rstrip("/")
@@ -122,20 +134,14 @@ def _inside(tree: Tree, paths: Collection[str], where: str, format: str, read: R
 
 
 def _data_sets_inside(
-    tree: Tree, paths: Collection[str], format: str, read: ReadFile | None, depth: int
+    tree: Tree, paths: Collection[str], format: str, read: ReadFile, depth: int
 ) -> Iterator[tuple[str, Layout]]:
     for child in tree.children(""):
         if split_of(child) or not any(tree.folders[child].below[kind] for kind in ("json", "txt", "xml", "yaml")):
             continue
         prefix = f"{child}/"
         inside = [path[len(prefix) :] for path in paths if path.startswith(prefix)]
-        lower = Tree(inside)
-
-        def read_inside(path: str, prefix: str = prefix) -> bytes:
-            assert read is not None
-            return read(prefix + path)
-
-        reader = read_inside if read is not None else None
+        lower, reader = Tree(inside), _read_below(read, prefix)
         whole = [each.layout for each in _candidates(lower, reader) if each.layout and format in ("", each.format)]
         if whole:
             yield child, whole[0]
@@ -144,8 +150,12 @@ def _data_sets_inside(
                 yield prefix + name, layout
 
 
-def _what_it_is(tree: Tree, format: str) -> str:
-    """Return why a folder without annotations in a known format is not a data set, and what to do."""
+def _read_below(read: ReadFile, prefix: str) -> ReadFile:
+    return lambda path: read(prefix + path)
+
+
+def _describe_folder(tree: Tree, format: str) -> str:
+    """Return what a folder without annotations in a known format is, and what to do."""
     root = tree.folders[""]
     images = tree.images("")
     archives = tree.files["archive"]
@@ -181,7 +191,7 @@ def _what_it_is(tree: Tree, format: str) -> str:
 
 
 def _class_folders(tree: Tree) -> list[str]:
-    """Return the folders of classes of a classification set: one folder of images for each, perhaps below splits."""
+    """Return the names of the classes if there is a folder of images for each class, possibly within splits."""
     if any(tree.files[kind] for kind in ("json", "xml", "txt")):
         return []
     top = [child for child in tree.children("") if tree.images(child)]
@@ -193,8 +203,8 @@ def _class_folders(tree: Tree) -> list[str]:
     return classes if len(classes) > 1 and classes != ["images", "labels"] else []
 
 
-def _not_a_folder(path: Path, format: str) -> str:
-    """Return what a path is that is not a folder, and what to give instead."""
+def _describe_path(path: Path, format: str) -> str:
+    """Return what a path other than a folder is, and what to give instead."""
     if not path.exists():
         return f"{path}: no such folder; {_EXPECTED}"
     kind = KINDS.get(path.suffix[1:].lower(), "")
@@ -217,13 +227,13 @@ def _not_a_folder(path: Path, format: str) -> str:
 
 
 def _data_set_above(path: Path, format: str) -> str:
-    """Return the data set that a file or folder belongs to, in words, or ''."""
+    """Return the data set that a file or folder belongs to, in words; '' for none."""
     for folder in list(path.absolute().parents)[:2]:
         try:
             files = list_files(folder, _MOST_FILES)
             if len(files) == _MOST_FILES:
                 break
-            layout = find_layout(files, str(folder), format, _reader(folder))
+            layout = find_layout(files, str(folder), _reader(folder), format)
         except InputError:
             continue
         return f"{folder} ({layout.words})"

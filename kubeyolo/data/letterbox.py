@@ -1,7 +1,6 @@
 """Fit an image into a network's input without changing its aspect ratio, and pad the rest with grey.
 
-This is the only place that says where an image lies in a network's input: training, evaluation, detection, calibration
-and export all take it from here.
+Training, evaluation, prediction, calibration and export all use this module to position an image in a network's input.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ FILL = 114
 
 @dataclass(frozen=True)
 class LetterboxGeometry:
-    """Where a letterboxed image lies in the network's input, and the way of boxes there and back.
+    """Position of an image in the network's input; maps boxes from the image to the input and back.
 
     Coordinates count from pixel edges: pixel i covers [i, i + 1), so the edges of a whole image are 0 and its length.
-    The resized sides are whole pixels, so each axis has its own ratio, which differs from the other's by that rounding.
-    The padding is whole pixels too.
+    The resized sides are rounded to whole pixels, so the ratios of the two axes differ by that rounding. The padding is
+    in whole pixels too.
 
     Attributes:
         image_width: Width of the image in pixels.
@@ -47,12 +46,12 @@ class LetterboxGeometry:
 
     @property
     def right(self) -> int:
-        """Padding on the right in pixels of the input: that of the left, or one more."""
+        """Padding on the right in pixels of the input: as on the left, or one more."""
         return self.input_width - self.width - self.left
 
     @property
     def bottom(self) -> int:
-        """Padding at the bottom in pixels of the input: that of the top, or one more."""
+        """Padding at the bottom in pixels of the input: as at the top, or one more."""
         return self.input_height - self.height - self.top
 
     @property
@@ -74,7 +73,7 @@ class LetterboxGeometry:
     def back(self, points: ArrayLike) -> Float64Array:
         """Map points (..., 2) of x, y or boxes (..., 4) of x1, y1, x2, y2 from the network's input to the image.
 
-        What lies in the padding comes out beyond the edges of the image.
+        Points in the padding are mapped beyond the edges of the image.
         """
         network = np.asarray(points, np.float64)
         times = network.shape[-1] // 2
@@ -88,7 +87,7 @@ class LetterboxGeometry:
 
 
 def letterbox_geometry(width: int, height: int, size: int | tuple[int, int]) -> LetterboxGeometry:
-    """Return where an image of ``width`` x ``height`` pixels lies after :func:`letterbox` to ``size``."""
+    """Return the position of an image of ``width`` x ``height`` pixels after :func:`letterbox` to ``size``."""
     input_height, input_width = (size, size) if isinstance(size, int) else size
     ratio = min(input_height / height, input_width / width)
     resized_width, resized_height = max(round(width * ratio), 1), max(round(height * ratio), 1)
@@ -106,10 +105,10 @@ def letterbox_geometry(width: int, height: int, size: int | tuple[int, int]) -> 
 
 
 def resize(image: Pixels, width: int, height: int) -> Pixels:
-    """Resize an image (height, width, channel) as the letterbox does; one that has the size is returned as it is.
+    """Resize an image (height, width, channel) as the letterbox does; an image of that size is returned as it is.
 
-    Linear interpolation between pixel centres scales edges linearly: an edge at x comes to lie at x times the ratio of
-    the widths.
+    Linear interpolation between pixel centres scales edges linearly: an edge at x moves to x times the ratio of the
+    widths.
     """
     if image.shape[:2] == (height, width):
         return image
@@ -126,12 +125,18 @@ def letterbox(image: Pixels, size: int | tuple[int, int], fill: int = FILL) -> t
         fill: Grey value of the padding, 0..255.
 
     Returns:
-        The padded image, and where the original lies in it.
+        The padded image, and the position of the original in it.
     """
-    place = letterbox_geometry(image.shape[1], image.shape[0], size)
-    image = resize(image, place.width, place.height)
-    if image.shape[:2] != (place.input_height, place.input_width):
+    geometry = letterbox_geometry(image.shape[1], image.shape[0], size)
+    image = resize(image, geometry.width, geometry.height)
+    if image.shape[:2] != (geometry.input_height, geometry.input_width):
         image = cv2.copyMakeBorder(
-            image, place.top, place.bottom, place.left, place.right, cv2.BORDER_CONSTANT, value=(fill, fill, fill)
+            image,
+            geometry.top,
+            geometry.bottom,
+            geometry.left,
+            geometry.right,
+            cv2.BORDER_CONSTANT,
+            value=(fill, fill, fill),
         )
-    return image, place
+    return image, geometry

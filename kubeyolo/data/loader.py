@@ -14,10 +14,9 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 import numpy as np
@@ -28,22 +27,22 @@ from kubeyolo.data.sampler import Sampler
 from kubeyolo.data.shared_memory import SharedMemory
 from kubeyolo.data.worker import SlotLayout, WorkerSetup, slot_arrays
 from kubeyolo.errors import InputError, KubeyoloError, WorkError, one_line
-from kubeyolo.exits import INSTALLED_CODE, UTF8_OUTPUT, ending
-from kubeyolo.memory import death_cause, memory_kills
+from kubeyolo.memory import death_cause, lower, memory_kills
+from kubeyolo.processes import INSTALLED_CODE, UTF8_OUTPUT, ending
 
 logger = logging.getLogger(__name__)
 
-# Batches that wait ready beside those being made, and batches a consumer may hold without a copy being made.
+# Batches that are ready in addition to the batches being made, and batches that a consumer may keep without a copy.
 AHEAD = 2
 LEASES = 2
 LOST_SHARE = 0.01
-"""Share of the boxes that may be left out of the batches without a warning."""
+"""Share of the boxes that may be missing in the batches without a warning."""
 STOP_SECONDS = 2.0
 _LONGEST_LINE = 300
 
 
 class _ErrorLines:
-    """The standard error of a worker: passed on as it comes, and its last line kept."""
+    """Passes the standard error of a worker on line by line, and remembers the last line."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._last = b""
@@ -51,12 +50,12 @@ class _ErrorLines:
         self._thread.start()
 
     def last(self) -> str:
-        """Return the last line of a worker that has ended; empty when there is none."""
+        """Return the last line that a worker wrote before it ended; empty if it wrote nothing."""
         self.end()
         return one_line(self._last.decode(errors="backslashreplace"), _LONGEST_LINE)
 
     def end(self) -> None:
-        """Wait until all is passed on that a worker which has ended has written."""
+        """Wait until all output of a worker that has ended is passed on."""
         self._thread.join(STOP_SECONDS)
 
     def _pass_on(self, stream: IO[bytes]) -> None:
@@ -85,8 +84,8 @@ class _Task:
 class Loader:
     """Batches of a split.
 
-    The batches are a function of the split, the configuration and (seed, epoch, step); neither the number of workers
-    nor the cache nor the step at which an epoch is entered changes a bit of them.
+    The batches are a function of the split, the configuration and (seed, epoch, step). They do not depend on the number
+    of workers, the cache, or the step at which an epoch is entered.
 
     Use it as a context manager, or call :meth:`close`.
     """
@@ -101,7 +100,6 @@ class Loader:
         seed: int,
         rank: int = 0,
         world: int = 1,
-        train: bool = True,
         max_epoch: int | None = None,
     ) -> None:
         """Prepare the batches and start the workers.
@@ -109,13 +107,12 @@ class Loader:
         Args:
             split: The images; pickled once for each worker.
             config: Workers, cache and label capacity.
-            augment: Augmentation; used in training only.
+            augment: Augmentation.
             image_size: Side of the images of a batch in pixels.
             per_batch_size: Images of a batch of this rank.
-            seed: Start of all random numbers.
+            seed: Seed of all random numbers.
             rank: Number of this training process, 0..world - 1.
             world: Number of training processes.
-            train: Shuffle, augment, and fill the last batch; otherwise letterbox in order.
             max_epoch: Epochs of the whole training; needed when ``augment.close_mosaic`` is set.
 
         Raises:
@@ -124,11 +121,11 @@ class Loader:
         if len(split.index.width) == 0:
             raise InputError("the split has no images: there is nothing to make batches of")
         mosaic_epochs = None
-        if train and augment.close_mosaic:
+        if augment.close_mosaic:
             if max_epoch is None:
                 raise ValueError("close_mosaic counts from the end: max_epoch is needed")
             mosaic_epochs = max(max_epoch - augment.close_mosaic, 0)
-        sampler = Sampler(len(split.index.width), per_batch_size, seed, rank, world, train)
+        sampler = Sampler(len(split.index.width), per_batch_size, seed, rank, world)
         self._spec, cache_size = plan_batches(split, config, augment, image_size, sampler, mosaic_epochs)
         self.truncated_boxes = 0
         self._batches = self._truncated_batches = 0
@@ -158,8 +155,8 @@ class Loader:
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from ``start_step`` on.
 
-        With workers the arrays of a batch lie in memory shared with them. It is used again once the arrays are gone;
-        when more than two batches are kept, the further ones are copies. So batches may be kept as long as needed.
+        With workers the arrays of a batch are in memory shared with them, which is used again after the arrays are
+        deleted. A caller may keep batches as long as it needs them; from the third kept batch on they are copies.
 
         Raises:
             WorkError: A worker failed or died; the loader is closed then.
@@ -167,26 +164,26 @@ class Loader:
         for step in range(start_step, self.steps_per_epoch):
             if self._closed:
                 raise WorkError("the loader is closed")
-            batch = self._made_here(epoch, step) if self._pool is None else self._made_by(self._pool, epoch, step)
+            batch = self._make_here(epoch, step) if self._pool is None else self._make_by(self._pool, epoch, step)
             self._count_truncated(batch.truncated)
             yield batch
             del batch
 
     def warnings(self) -> list[str]:
-        """Say how many boxes were left out of the batches until now, where they are more than a few."""
-        # At most: not every batch was full.
+        """Return a warning if more than a few boxes were left out of the batches so far."""
+        # An upper bound, as not every batch was full.
         boxes = self.truncated_boxes + self.label_capacity * self._batches
         if self.truncated_boxes <= LOST_SHARE * boxes:
             return []
         remedy = "0, which derives it," if self._is_capacity_given else str(self._capacity_needed)
         return [
             f"{self.truncated_boxes} boxes were left out of {self._truncated_batches} of {self._batches} batches, "
-            f"whose labels have {self.label_capacity} rows (data.label_capacity): the network learns that nothing is "
-            f"there; set data.label_capacity to {remedy} and train again."
+            f"whose labels have {self.label_capacity} rows (data.label_capacity): the network learns them as "
+            f"background; set data.label_capacity to {remedy} and train again."
         ]
 
     def close(self) -> None:
-        """End the workers and give back the memory; batches that are still held stay readable."""
+        """Stop the workers and release the memory; batches that a caller keeps stay readable."""
         if self._closed:
             return
         self._closed = True
@@ -200,12 +197,10 @@ class Loader:
     def __enter__(self) -> Loader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
-    def _made_here(self, epoch: int, step: int) -> Batch:
+    def _make_here(self, epoch: int, step: int) -> Batch:
         assert self._maker is not None
         spec = self._spec
         batch = Batch(
@@ -213,24 +208,23 @@ class Loader:
             np.empty(spec.label_shape, np.float32),
             np.empty(spec.sampler.per_batch_size, np.int64),
         )
-        truncated = self._maker.make(epoch, step, batch)
-        return Batch(batch.images, batch.labels, batch.indices, truncated)
+        return replace(batch, truncated=self._maker.make(epoch, step, batch))
 
-    def _made_by(self, pool: _Pool, epoch: int, step: int) -> Batch:
+    def _make_by(self, pool: _Pool, epoch: int, step: int) -> Batch:
         try:
             self._drop_others(pool, epoch, step)
-            self._hand_out(pool, epoch, step)
+            self._begin_ahead(pool, epoch, step)
             return pool.receive(self._pending.popleft())
         except KubeyoloError:
             self.close()
             raise
 
     def _drop_others(self, pool: _Pool, epoch: int, step: int) -> None:
-        """Wait for batches that were begun for another place than the one now asked for."""
+        """Drop the batches that were begun and are not requested."""
         while self._pending and (self._pending[0].epoch, self._pending[0].step) != (epoch, step):
             pool.discard(self._pending.popleft())
 
-    def _hand_out(self, pool: _Pool, epoch: int, step: int) -> None:
+    def _begin_ahead(self, pool: _Pool, epoch: int, step: int) -> None:
         """Keep the workers busy with the batches from (epoch, step) on, into the next epoch."""
         if self._pending:
             epoch, step = self._pending[-1].epoch, self._pending[-1].step + 1
@@ -270,16 +264,10 @@ class _Pool:
         self._leased: set[int] = set()
         self._begun = 0
         self._memory_kills = memory_kills()
-        setup = WorkerSetup(
-            os.getpid(),
-            spec,
-            self._ring.fd,
-            self._ring.size,
-            cache.fd if cache else None,
-            cache_size,
-        )
+        cache_fd = cache.fd if cache else None
+        setup = WorkerSetup(os.getpid(), spec, self._ring.fd, self._ring.size, cache_fd, cache_size)
         self._workers: list[_Worker] = []
-        # Also when the loader is dropped without close, or the interpreter ends.
+        # Stops the workers also when the loader is deleted without close, or the interpreter ends.
         self._stop = weakref.finalize(self, _stop_workers, self._workers)
         pickled = pickle.dumps(setup, pickle.HIGHEST_PROTOCOL)
         memory = SharedMemory(len(pickled))
@@ -301,21 +289,21 @@ class _Pool:
         return task
 
     def receive(self, task: _Task) -> Batch:
-        """Wait for a batch and return it, in its slot or, when too many slots are held, as a copy."""
+        """Wait for a batch and return it in its slot or, when the caller keeps too many slots, as a copy."""
         truncated = self._wait(task)
         start = task.slot * self._layout.stride
         if len(self._leased) >= LEASES:
             shared = slot_arrays(self._ring.map, self._spec, self._layout, start)
             self._free.append(task.slot)
             return Batch(shared.images.copy(), shared.labels.copy(), shared.indices.copy(), truncated)
-        # The arrays keep this object alive, and its end is the end of the last of them.
+        # The arrays keep this object alive: it is deleted with the last of them.
         lease = (ctypes.c_ubyte * self._layout.stride).from_buffer(self._ring.map, start)
         self._leased.add(task.slot)
         weakref.finalize(lease, self._give_back, self._leased, self._free, task.slot).atexit = False
         return slot_arrays(memoryview(lease), self._spec, self._layout, truncated=truncated)
 
     def discard(self, task: _Task) -> None:
-        """Wait for a batch that nobody wants."""
+        """Wait for a batch and drop it."""
         self._wait(task)
         self._free.append(task.slot)
 
@@ -340,7 +328,7 @@ class _Pool:
         return int(answer[1])
 
     def _failure(self, worker: _Worker) -> WorkError:
-        """Return why a worker does not answer: it may have left a message before it ended."""
+        """Return why a worker does not answer, from its last message if it sent one before it ended."""
         try:
             while worker.connection.poll(0):
                 answer = worker.connection.recv()
@@ -354,7 +342,7 @@ class _Pool:
             return WorkError(f"a worker of the loader (process {worker.process.pid}) closed its connection")
         memory = death_cause(code, self._memory_kills)
         if memory:
-            memory += f": lower data.cache_limit_mb or data.workers ({len(self._workers)})"
+            memory += f": {lower({'data.cache_limit_mb': None, 'data.workers': len(self._workers)})}"
         last = worker.errors.last()
         printed = f"; the last line of its standard error: {last}" if last else ""
         return WorkError(f"a worker of the loader ended ({ending(code)}){memory}{printed}")
@@ -363,7 +351,7 @@ class _Pool:
 def _start_worker(setup: SharedMemory, passed: Sequence[int]) -> _Worker:
     ours, theirs = socket.socketpair()
     with theirs:
-        # The pools of threads in numpy's libraries would only take memory: a worker is one thread.
+        # A worker is one thread: thread pools in numpy's libraries would only take memory.
         environment = os.environ | UTF8_OUTPUT | INSTALLED_CODE | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(_import_path())
         arguments = [str(theirs.fileno()), str(setup.fd), str(setup.size)]
@@ -380,23 +368,23 @@ def _start_worker(setup: SharedMemory, passed: Sequence[int]) -> _Worker:
 
 
 def _import_path() -> list[str]:
-    """Return where a worker imports from: as this process, with the present folder last where nobody asked for it."""
-    asked = {os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path}
-    present = ""
-    with contextlib.suppress(FileNotFoundError):  # It was removed.
-        present = os.getcwd()
-    found = [path for path in sys.path if path and (path != present or path in asked)]
-    # The library may be found by a hook, which is asked after all folders.
-    found.append(str(Path(__file__).parents[2]))
-    if present and not {"", present}.isdisjoint(sys.path):
-        found.append(present)
-    return found
+    """Return the import path of a worker: as here, but the current folder last unless PYTHONPATH names it."""
+    named = {os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path}
+    current = ""
+    with contextlib.suppress(FileNotFoundError):  # The folder may have been removed.
+        current = os.getcwd()
+    paths = [path for path in sys.path if path and (path != current or path in named)]
+    # This process may import the library by a hook, which comes after all folders of sys.path.
+    paths.append(str(Path(__file__).parents[2]))
+    if current and not {"", current}.isdisjoint(sys.path):
+        paths.append(current)
+    return paths
 
 
 def _stop_workers(workers: list[_Worker]) -> None:
     for worker in workers:
         worker.connection.close()
-        # Nothing is lost with the batch it is making.
+        # The batch that it is making is not needed.
         worker.process.terminate()
     for worker in workers:
         try:

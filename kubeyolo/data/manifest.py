@@ -1,4 +1,4 @@
-"""The data set manifest: what validate_dataset writes and every later step reads."""
+"""The manifest of a data set, which validate_dataset writes and every later step reads."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from kubeyolo.data.findings import Finding
 MANIFEST_NAME = "dataset.json"
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)
-"""Version 1 has no findings, layout, levels and text ids; its images are used as they are stored."""
+"""Version 1 has no findings, layout, levels or text ids; its images are used as stored."""
 
 
 class StoredFile(BaseModel):
-    """A file beside the manifest."""
+    """A file next to the manifest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,7 +23,7 @@ class StoredFile(BaseModel):
 
 
 class SplitManifest(BaseModel):
-    """One split: its counts, its index and its shards."""
+    """A split: its counts, its index and its shards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,11 +35,7 @@ class SplitManifest(BaseModel):
 
 
 class DatasetManifest(BaseModel):
-    """A validated data set; ``digest`` is a sha256 over its images and annotations, wherever they are stored.
-
-    ``levels`` are the values of samples of more than 8 bits that become 0 and 255; None takes the whole range of their
-    type.
-    """
+    """A validated data set; ``digest`` is a sha256 over its images and annotations, independent of where they are."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

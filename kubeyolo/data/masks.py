@@ -18,7 +18,7 @@ def mask_box(segmentation: Any) -> tuple[float, float, float, float] | None:
 
     Args:
         segmentation: A list of polygons [x1, y1, x2, y2, ...], or ``{"size": [height, width], "counts": ...}`` with run
-            lengths that begin with zeros and go down the columns, as a list or in COCO's compressed text.
+            lengths down the columns, the first of zeros, as a list or as COCO's compressed text.
     """
     if isinstance(segmentation, dict):
         return _run_box(segmentation)
@@ -49,17 +49,17 @@ def _run_box(runs: dict[str, Any]) -> tuple[float, float, float, float] | None:
     lengths = _uncompressed(counts) if isinstance(counts, str) else counts
     if not isinstance(lengths, Sequence):
         return None
-    runs_found = [run if type(run) is int else whole_number(run) for run in lengths]
-    if not all(run is not None and 0 <= run <= height * width for run in runs_found):
+    numbers = [run if type(run) is int else whole_number(run) for run in lengths]
+    if not all(run is not None and 0 <= run <= height * width for run in numbers):
         return None
-    ends = np.cumsum(np.array(runs_found, np.int64))
+    ends = np.cumsum(np.array(numbers, np.int64))
     if not len(ends) or ends[-1] > height * width:
         return None
     return _box_of_runs(ends, height)
 
 
 def _box_of_runs(ends: Int64Array, height: int) -> tuple[float, float, float, float] | None:
-    """Return the box of runs by their ends, every second of which is inside."""
+    """Return the box of runs from their ends; every second run is inside the mask."""
     first, last = ends[0::2][: len(ends) // 2], ends[1::2] - 1
     inside = last >= first
     first, last = first[inside], last[inside]
@@ -67,7 +67,7 @@ def _box_of_runs(ends: Int64Array, height: int) -> tuple[float, float, float, fl
         return None
     left, right = first // height, last // height
     top, bottom = first % height, last % height
-    # A run that goes on in the next column touches the last row of the one and the first row of the other.
+    # A run that continues in the next column touches the last row of its column and the first row of the next.
     wraps = right > left
     y1 = 0 if wraps.any() else int(top.min())
     y2 = height - 1 if wraps.any() else int(bottom.max())

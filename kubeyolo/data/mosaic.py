@@ -1,4 +1,4 @@
-"""Place images on a canvas, look at it through a scaled and shifted window, and carry their boxes along.
+"""Place images on a canvas, look at it through a scaled and shifted window, and map their boxes into the window.
 
 The mosaic of YOLOv4 (Bochkovskiy et al. 2020, section 3.4) joins four images on a canvas of twice the training size
 and then scales, shifts and crops it. The canvas is never made: scale and shift keep edges parallel to the axes, so
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from kubeyolo.arrays import Float32Array, Int64Array, Pixels
+from kubeyolo.arrays import Float32Array, Float64Array, Int64Array, Pixels
 from kubeyolo.data.labels import BoxTable
 from kubeyolo.data.letterbox import FILL
 
@@ -27,7 +27,7 @@ MIN_AREA_LEFT = 0.1
 
 @dataclass(frozen=True)
 class Placement:
-    """One image on the canvas: its number, size and upper left corner in whole canvas pixels."""
+    """An image on the canvas: its number, size and upper left corner in whole pixels of the canvas."""
 
     image: int
     width: int
@@ -38,13 +38,13 @@ class Placement:
 
 @dataclass(frozen=True)
 class Window:
-    """How the canvas is seen: see the module's formula.
+    """Scale and shift of the canvas in the result, by the formula of the module.
 
     Attributes:
         size: Side of the result in pixels.
-        canvas: Side of the canvas in pixels; what lies outside of it is not seen.
+        canvas: Side of the canvas in pixels; parts of images outside of the canvas are not visible.
         scale: Result pixels per canvas pixel.
-        origin_x: Where the centre of the canvas lies in the result, in pixels.
+        origin_x: Position of the centre of the canvas in the result, in pixels.
         origin_y: The same for y.
     """
 
@@ -59,7 +59,7 @@ class Window:
 class Paste:
     """A rectangle of an image that is resized into a rectangle of the result.
 
-    Both are (x1, y1, x2, y2) in whole pixels, so a point x of the image lies at
+    Both rectangles are (x1, y1, x2, y2) in whole pixels, so a point x of the image is mapped to
     ``target x1 + gain_x * (x - source x1)``.
     """
 
@@ -96,7 +96,7 @@ def mosaic_placements(images: Sequence[int], sizes: Int64Array, center: tuple[in
 
 
 def _visible(start: int, length: int, origin: float, window: Window) -> tuple[int, int, int, int] | None:
-    """Return the source and target interval of an image on one axis, or None when nothing of it is seen."""
+    """Return the source and target interval of an image on one axis, or None when no part of it is visible."""
     half = window.canvas / 2
     first = round(window.scale * (max(start, 0) - half) + origin)
     last = round(window.scale * (min(start + length, window.canvas) - half) + origin)
@@ -110,11 +110,11 @@ def _visible(start: int, length: int, origin: float, window: Window) -> tuple[in
 
 
 def visible_pastes(placements: Sequence[Placement], window: Window) -> tuple[Paste, ...]:
-    """Return what of each image is seen; images out of sight are left out.
+    """Return the visible part of each image; images without a visible part are left out.
 
     Target rectangles are rounded to whole pixels of the result and source rectangles to whole pixels of the image,
-    so the gain of an image differs from the window's scale by at most one pixel over the rectangle. Boxes use that
-    very gain: they stay exact. Neighbours that touch on the canvas touch in the result.
+    so the gain of an image differs from the window's scale by at most one pixel over the rectangle. Boxes are mapped
+    by the same gain, so they stay exact. Images that touch on the canvas touch in the result.
     """
     pastes = []
     for placed in placements:
@@ -128,11 +128,11 @@ def visible_pastes(placements: Sequence[Placement], window: Window) -> tuple[Pas
 
 
 def compose(pastes: Sequence[Paste], read_tile: Callable[[int], Pixels], out: Pixels) -> None:
-    """Paint the images into ``out``, uint8 (size, size, channel); what they leave free becomes grey 114.
+    """Paint the images into ``out``, uint8 (size, size, channel), on a ground of grey 114.
 
     Args:
-        pastes: What of which image goes where.
-        read_tile: Gives the image of a number, uint8 (height, width, channel) of the placement's size.
+        pastes: Which part of which image is resized into which rectangle.
+        read_tile: Returns the image of a number, uint8 (height, width, channel) of the placement's size.
         out: The result.
     """
     out.fill(FILL)
@@ -145,17 +145,16 @@ def compose(pastes: Sequence[Paste], read_tile: Callable[[int], Pixels], out: Pi
         )
 
 
-def visible_boxes(pastes: Sequence[Paste], boxes: BoxTable, size: int, keep_all: bool = False) -> Float32Array:
-    """Return the boxes that are seen, clipped to what is seen of their image.
+def visible_boxes(pastes: Sequence[Paste], boxes: BoxTable, size: int) -> Float32Array:
+    """Return the visible boxes, clipped to the visible part of their image.
 
-    A box is kept when it is wider and higher than 2 px, its sides differ by less than a factor of 100, and more than
+    A box is visible when it is wider and higher than 2 px, its sides differ by less than a factor of 100, and more than
     a tenth of its area is left.
 
     Args:
-        pastes: What of which image goes where.
+        pastes: Which part of which image is resized into which rectangle.
         boxes: The boxes of all images.
         size: Side of the result in pixels.
-        keep_all: Keep every box that has any area left.
 
     Returns:
         float32 (boxes, 5): class, cx, cy, w, h as fractions of the result.
@@ -166,24 +165,19 @@ def visible_boxes(pastes: Sequence[Paste], boxes: BoxTable, size: int, keep_all:
         return np.zeros((0, 5), np.float32)
     fractions = np.concatenate([boxes.corners[span] for span in spans])
     classes = np.concatenate([boxes.classes[span] for span in spans])
-    gains, corners, limits = [], [], []
-    for paste in pastes:
-        gains.append((paste.gain_x * paste.placement.width, paste.gain_y * paste.placement.height))
-        x, y = paste.target[0] - paste.gain_x * paste.source[0], paste.target[1] - paste.gain_y * paste.source[1]
-        corners.append((x, y))
-        limits.append(paste.target)
-    gain = np.repeat(np.array(gains), counts, axis=0)
-    corner = np.repeat(np.array(corners), counts, axis=0)
-    limit = np.repeat(np.array(limits, np.float64), counts, axis=0)
+
+    def for_boxes(values: list[tuple[float, ...]]) -> Float64Array:
+        return np.repeat(np.array(values, np.float64), counts, axis=0)
+
+    gain = for_boxes([(p.gain_x * p.placement.width, p.gain_y * p.placement.height) for p in pastes])
+    corner = for_boxes([(p.target[0] - p.gain_x * p.source[0], p.target[1] - p.gain_y * p.source[1]) for p in pastes])
+    limit = for_boxes([p.target for p in pastes])
     low, high = fractions[:, :2] * gain + corner, fractions[:, 2:] * gain + corner
     whole = (high - low).prod(axis=1)
     low, high = np.maximum(low, limit[:, :2]), np.minimum(high, limit[:, 2:])
     side = high - low
     shorter, longer = side.min(axis=1), side.max(axis=1)
-    if keep_all:
-        kept = shorter > 0
-    else:
-        kept = (shorter > MIN_SIDE) & (longer < MAX_ASPECT * shorter) & (side.prod(axis=1) > MIN_AREA_LEFT * whole)
+    visible = (shorter > MIN_SIDE) & (longer < MAX_ASPECT * shorter) & (side.prod(axis=1) > MIN_AREA_LEFT * whole)
     rows = np.concatenate([classes[:, None], (low + high) / (2 * size), side / size], axis=1)
-    seen: Float32Array = rows[kept].astype(np.float32)
-    return seen
+    result: Float32Array = rows[visible].astype(np.float32)
+    return result

@@ -1,4 +1,4 @@
-"""PNG files: their checksums, and their samples of 16 bits (PNG specification, third edition)."""
+"""PNG files: checksums, and samples of 16 bits (PNG specification, third edition)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from kubeyolo.data.headers import PNG_MAGIC, Header, ImageFault, png_chunks
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _UNDECODABLE = "is a damaged PNG (its pixels cannot be decoded)"
 
-# Of the seven passes of an interlaced image: first column and row, and steps to the next.
+# First column, first row, and steps to the next column and row, of the seven passes of an interlaced image.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _LAST_FILTER = 4
 
 
 def damage(data: bytes) -> str:
-    """Compare the checksums of the chunks up to the end.
+    """Check the checksums of all chunks.
 
     Returns:
-        What is damaged beside the pixels; empty for a whole file.
+        The damage that does not affect the pixels, in words; empty if there is none.
 
     Raises:
-        ImageFault: A chunk that pixels need is damaged.
+        ImageFault: A chunk that is needed for the pixels is damaged.
     """
     fault = ""
     view = memoryview(data)
@@ -44,9 +44,9 @@ def damage(data: bytes) -> str:
 
 
 def pixels_alone(data: bytes) -> bytes:
-    """Return a PNG without what stands beside the pixels: colour profiles, texts, further frames.
+    """Return a PNG with the chunks for its pixels alone, without colour profiles, texts and further frames.
 
-    Decoders complain of faults in these on the terminal.
+    Decoders print faults in the other chunks to the terminal.
     """
     needed = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
     parts = [data[start - 8 : end + 4] for kind, start, end in png_chunks(data) if kind in needed]
@@ -54,15 +54,16 @@ def pixels_alone(data: bytes) -> bytes:
 
 
 def color_key(data: bytes) -> NDArray[np.uint16]:
-    """Return the values (1,) or (3,) of the colour that is transparent in an image of 16 bits, or none."""
-    found = next((data[start:end] for kind, start, end in png_chunks(data) if kind == b"tRNS"), b"")
-    return np.frombuffer(found[: len(found) // 2 * 2], ">u2").astype(np.uint16)
+    """Return the values (1,) or (3,) of the transparent colour of an image of 16 bits; no values if it has none."""
+    content = next((data[start:end] for kind, start, end in png_chunks(data) if kind == b"tRNS"), b"")
+    return np.frombuffer(content[: len(content) // 2 * 2], ">u2").astype(np.uint16)
 
 
 def deep_samples(data: bytes, header: Header) -> NDArray[np.uint16]:
-    """Return samples of 16 bits (H, W, bands): grey, RGB, or RGBA, which grey with alpha becomes too.
+    """Return samples of 16 bits (H, W, bands): grey, RGB or RGBA; grey with alpha is returned as RGBA.
 
-    Pillow has no RGB of 16 bits. OpenCV has, and complains on the terminal, so that it gets whole files alone.
+    Pillow cannot decode RGB of 16 bits. OpenCV can, but prints faults to the terminal, so damaged files are refused
+    before it sees them.
 
     Raises:
         ImageFault: The pixels are damaged.
@@ -70,7 +71,7 @@ def deep_samples(data: bytes, header: Header) -> NDArray[np.uint16]:
     packed = b"".join(data[start:end] for kind, start, end in png_chunks(data) if kind == b"IDAT")
     unpacker = zlib.decompressobj()
     blocks = _blocks_of_rows(header, data[26:29])
-    # One more byte than is needed tells that there are too many; a file of blanks may unpack to a thousand times more.
+    # One byte more than needed is enough to see that there are too many; blanks may unpack to a thousand times more.
     _check_rows(unpacker.decompress(packed, sum(rows * row for rows, row in blocks) + 1), blocks)
     if not unpacker.eof:
         raise ImageFault(_UNDECODABLE)
@@ -83,7 +84,7 @@ def deep_samples(data: bytes, header: Header) -> NDArray[np.uint16]:
 
 
 def _blocks_of_rows(header: Header, methods: bytes) -> list[tuple[int, int]]:
-    """Return the number of rows and the bytes of a row, its filter included, of each pass."""
+    """Return the number of rows of each pass, and the bytes of a row including its filter."""
     if methods not in (bytes(3), b"\0\0\1"):
         raise ImageFault(_UNDECODABLE)
     blocks = []
@@ -95,7 +96,7 @@ def _blocks_of_rows(header: Header, methods: bytes) -> list[tuple[int, int]]:
 
 
 def _check_rows(pixels: bytes, blocks: list[tuple[int, int]]) -> None:
-    """Refuse rows that are too few or too many, or filtered in a way that does not exist."""
+    """Refuse too few rows, too many rows, and rows with an unknown filter."""
     position = 0
     for rows, row in blocks:
         filters = pixels[position : position + rows * row : row]

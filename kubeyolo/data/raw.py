@@ -1,4 +1,4 @@
-"""The tables of a data set as a reader found them: columns in file order, before any check.
+"""The tables of a data set as a reader returns them: columns in file order, unchecked.
 
 Every reader (COCO, YOLO, Pascal VOC, ...) fills these; :mod:`kubeyolo.data.annotations` checks them.
 """
@@ -15,11 +15,12 @@ class RawImages:
     """The images of a split.
 
     Attributes:
-        ids: Anything that tells images apart: whole numbers or texts.
-        names: Names of files, relative to the image folder of the split.
-        widths: Width in pixels, or what stands in its place (None, -1, "96").
-        heights: Height, alike.
-        groups: What images belong together when they are divided (a video, a patient); None where no key names it.
+        ids: Whole numbers or texts.
+        names: File names, relative to the image folder of the split.
+        widths: Width in pixels, or whatever the file has instead (None, -1, "96").
+        heights: Height, likewise.
+        groups: Names of groups of images that stay together when the data set is divided (a video, a patient); None
+            where no key is configured.
     """
 
     ids: Sequence[Any]
@@ -31,7 +32,7 @@ class RawImages:
 
 @dataclass(eq=False)
 class RawCategories:
-    """The classes: id, name, and the name of the category above, or None."""
+    """The classes: id, name, and the name of the supercategory, or None."""
 
     ids: Sequence[Any]
     names: Sequence[Any]
@@ -44,12 +45,12 @@ class RawBoxes:
 
     Attributes:
         ids: Ids, or None.
-        image_ids: Each an id of an image.
-        category_ids: Each an id of a category.
-        boxes: [left, top, width, height] in pixels, or what stands in its place (None, []).
+        image_ids: Ids of images.
+        category_ids: Ids of categories.
+        boxes: [left, top, width, height] in pixels, or whatever the file has instead (None, []).
         areas: Area in square pixels, or None.
-        crowds: 0 or 1 or what stands in its place; None for 0.
-        masks: COCO's ``segmentation`` (polygons or RLE) by position, for those annotations that have no box.
+        crowds: 0, 1, or whatever the file has instead; None for 0.
+        masks: COCO's ``segmentation`` (polygons or RLE) by position, for annotations without a box.
     """
 
     ids: Sequence[Any]
@@ -62,8 +63,8 @@ class RawBoxes:
 
 
 @dataclass(frozen=True)
-class Noted:
-    """A finding of a reader: its code, the first example, the number, and what else is to be said."""
+class RawFinding:
+    """A finding of a reader: code, first case, number of cases, and a note."""
 
     code: str
     first: str
@@ -73,12 +74,12 @@ class Noted:
 
 @dataclass(eq=False)
 class RawSplit:
-    """The annotations of one split, or of a whole data set that is not divided yet.
+    """The annotations of a split, or of a whole data set that is not divided yet.
 
     Attributes:
-        where: The file or folder that they were read from, for messages.
-        has_annotations: Whether there is a table of annotations at all.
-        noted: What the reader has found.
+        where: The file or folder that they come from, for messages.
+        has_annotations: Whether the file has a table of annotations at all.
+        findings: The findings of the reader.
     """
 
     where: str
@@ -86,4 +87,4 @@ class RawSplit:
     images: RawImages
     boxes: RawBoxes
     has_annotations: bool = True
-    noted: tuple[Noted, ...] = ()
+    findings: tuple[RawFinding, ...] = ()

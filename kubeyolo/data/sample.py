@@ -1,8 +1,8 @@
 """A generated data set for first runs: rendered objects on textured backgrounds, in COCO layout.
 
-The classes differ in shape alone: all draw colours and textures from the same distribution, at any rotation. A box
-is tight around the visible pixels of its object, and ``area`` is their number, as in COCO; objects of which more
-than 70 % is hidden are not annotated. Some images hold a tight group of small objects under one crowd box.
+The classes differ only in shape: colours, textures and rotations have the same distribution for all. A box is tight
+around the visible pixels of its object, and ``area`` is their number, as in COCO; objects of which more than 70 % is
+hidden are not annotated. Some images have a tight group of small objects with one crowd box.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _OBJECTS = (3, 8)
 _CROWD_SHARE = 0.1
 _TRIES = 30
 _HIDES = 0.55
-_BURY_SHARE = 0.04
+_COVER_SHARE = 0.04
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One annotated object: class number, left, top, width, height of its visible part, and its visible pixels."""
+    """An annotated object: class number; left, top, width and height of its visible part; its visible pixels."""
 
     label: int
     xywh: tuple[int, int, int, int]
@@ -61,8 +61,8 @@ def generate_sample_dataset(
     """Write a data set of rendered objects; the same arguments give the same bytes.
 
     Args:
-        folder: Where to write; made whole or not at all. One that already holds the same data set is left as it is.
-        seed: Each image has a random stream of its own, made of seed, split and number.
+        folder: The output folder, which appears complete or not at all. If it has this data set already, it stays.
+        seed: Each image has its own random stream, from seed, split and number.
         train: Number of training images.
         val: Number of validation images.
         image_size: Mean width and height; each side varies by 15 %.
@@ -71,7 +71,7 @@ def generate_sample_dataset(
         The folder.
 
     Raises:
-        InputError: The folder holds something else, or an argument is out of range.
+        InputError: The folder has other content, or an argument is out of range.
     """
     if train < 1 or val < 1 or min(image_size) < 64 or seed < 0:
         raise InputError(f"sample data set of {train} + {val} images of {image_size}: 1 image and 64 px are the least")
@@ -99,12 +99,12 @@ def generate_sample_dataset(
 
 
 def _is_written(folder: Path, info: dict[str, Any]) -> bool:
-    """Tell whether the folder holds this data set; it may be empty, but hold nothing else."""
+    """Tell whether the folder has this data set; refuse a folder with anything else."""
     try:
-        found = orjson.loads((folder / "annotations" / "val.json").read_bytes())["info"]
+        written = orjson.loads((folder / "annotations" / "val.json").read_bytes())["info"]
     except (OSError, ValueError, KeyError, TypeError):
-        found = None
-    if found == info:
+        written = None
+    if written == info:
         return True
     if not folder.is_dir() or any(folder.iterdir()):
         raise InputError(f"{folder}: holds something else than this sample data set; choose another folder")
@@ -161,7 +161,7 @@ def _rle(item: SceneObject, width: int, height: int) -> dict[str, Any]:
 
 
 class _Canvas:
-    """The picture so far, and which object owns each pixel (-1: background)."""
+    """The image while it is drawn, and the object that owns each pixel (-1: background)."""
 
     def __init__(self, rng: np.random.Generator, width: int, height: int) -> None:
         self.rng = rng
@@ -184,14 +184,14 @@ class _Canvas:
         return len(self.labels) - 1
 
     def window(self, mask: Pixels, left: int, top: int) -> tuple[tuple[slice, slice], Pixels]:
-        """Return the part of the canvas under a mask placed there, and the part of the mask on the canvas."""
+        """Return the part of the canvas under a mask at a position, and the part of the mask on the canvas."""
         width, height = self.size
         x0, y0 = max(left, 0), max(top, 0)
         x1, y1 = min(left + mask.shape[1], width), min(top + mask.shape[0], height)
         return (slice(y0, y1), slice(x0, x1)), mask[y0 - top : y1 - top, x0 - left : x1 - left]
 
     def most_hidden(self, mask: Pixels, left: int, top: int) -> float:
-        """Return the largest hidden share of any object if a mask was drawn there, the new one included."""
+        """Return the largest hidden share of any object, the new one included, if a mask were drawn at a position."""
         where, part = self.window(mask, left, top)
         solid = part > 127
         shares = [1 - np.count_nonzero(solid) / np.count_nonzero(mask > 127)]
@@ -201,12 +201,12 @@ class _Canvas:
         return max(shares)
 
     def _covered(self, where: tuple[slice, slice], solid: BoolArray) -> list[tuple[int, int]]:
-        """Return the objects under solid pixels, and how many of their pixels those are."""
+        """Return the objects under solid pixels, and the number of pixels of each that these cover."""
         counts = np.bincount(self.owner[where][solid] + 1, minlength=1)[1:]
         return [(int(number), int(counts[number])) for number in np.flatnonzero(counts)]
 
     def draw(self, mask: Pixels, left: int, top: int, number: int, colour: Float64Array) -> None:
-        """Paint a mask (0..255) at a place, for the object ``number``."""
+        """Paint a mask (0..255) at a position, for the object ``number``."""
         where, part = self.window(mask, left, top)
         paint = fill(self.rng, colour, mask.shape[1], mask.shape[0])
         paint = paint[where[0].start - top :, where[1].start - left :][: part.shape[0], : part.shape[1]]
@@ -219,20 +219,20 @@ class _Canvas:
         self.visible[number] += int(np.count_nonzero(solid))
 
     def colour_for(self, mask: Pixels, left: int, top: int) -> Float64Array:
-        """Return a colour that stands out from what is under a mask."""
+        """Return a colour that stands out from the pixels under a mask."""
         where, part = self.window(mask, left, top)
         under = self.image[where][part > 127]
         return contrasting_colour(self.rng, under.mean(0) if len(under) else self.image.mean((0, 1)))
 
 
 def render_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
-    """Render one image of ``width`` x ``height`` pixels with 3 to 8 objects, and now and then a crowd."""
+    """Render an image of ``width`` x ``height`` pixels with 3 to 8 objects and sometimes a crowd."""
     canvas = _Canvas(rng, width, height)
     largest = min(width, height) / 2
     count = int(rng.integers(_OBJECTS[0], _OBJECTS[1] + 1))
-    # Spread over the logarithm with fewer of the very small ones, the ends of the range included.
+    # Spread over the logarithm of the size, with fewer very small objects, and including both ends of the range.
     sizes = SMALLEST * (largest / SMALLEST) ** np.clip(1.06 * rng.beta(1.6, 1.2, count) - 0.03, 0, 1)
-    # Small objects mostly lie above large ones, or they would seldom be seen.
+    # Small objects mostly lie above large objects: otherwise they would rarely be visible.
     for i in np.argsort(-sizes * rng.uniform(0.6, 1.6, count)):
         _place(canvas, int(rng.integers(len(CLASSES))), float(sizes[i]))
     if rng.random() < _CROWD_SHARE:
@@ -243,21 +243,21 @@ def render_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
 
 
 def _place(canvas: _Canvas, label: int, size: float) -> None:
-    """Draw an object where it hides no other too much; when there is no such place, it is left out."""
+    """Draw an object where it does not hide too much of another; leave it out if there is no such position."""
     rng = canvas.rng
     mask = shape_mask(rng, label, size)
     height, width = mask.shape
-    # Some objects are cut by the border, and a few bury another one, which then is not annotated.
+    # Some objects are cut by the border, and a few cover another object, which is not annotated then.
     over = 0.25 if rng.random() < 0.1 else 0.0
-    buries = rng.random() < _BURY_SHARE and canvas.labels != [] and canvas.visible[-1] > 0
+    covers = rng.random() < _COVER_SHARE and canvas.labels != [] and canvas.visible[-1] > 0
     for _ in range(_TRIES):
         left = int(rng.integers(-int(over * width), canvas.size[0] - width + int(over * width) + 1))
         top = int(rng.integers(-int(over * height), canvas.size[1] - height + int(over * height) + 1))
-        if buries:
+        if covers:
             y, x = np.argwhere(canvas.owner == len(canvas.labels) - 1).mean(0)
             left = int(np.clip(x - width // 2, 0, canvas.size[0] - width))
             top = int(np.clip(y - height // 2, 0, canvas.size[1] - height))
-        if buries or canvas.most_hidden(mask, left, top) <= _HIDES:
+        if covers or canvas.most_hidden(mask, left, top) <= _HIDES:
             number = canvas.begin(label)
             canvas.drawn[number] = int((mask > 127).sum())
             canvas.draw(mask, left, top, number, canvas.colour_for(mask, left, top))
@@ -265,7 +265,7 @@ def _place(canvas: _Canvas, label: int, size: float) -> None:
 
 
 def _place_crowd(canvas: _Canvas, label: int) -> None:
-    """Draw a tight group of objects smaller than any that has a box of its own, on free background."""
+    """Draw a tight group of objects, smaller than all objects with their own box, on free background."""
     rng = canvas.rng
     side = int(rng.integers(28, 48))
     for _ in range(_TRIES):
@@ -315,7 +315,7 @@ def _outline(rng: np.random.Generator, label: int) -> Float64Array:
 
 
 def _annotated(canvas: _Canvas) -> list[SceneObject]:
-    """Return the objects that are visible enough, with boxes tight around what is visible."""
+    """Return the objects that are visible enough, with tight boxes around their visible pixels."""
     objects = []
     for number, label in enumerate(canvas.labels):
         hidden = 1 - canvas.visible[number] / canvas.drawn[number]

@@ -1,4 +1,4 @@
-"""A checked data set into storage: images in tar shards, boxes in one index for each split, the manifest last."""
+"""Stores a checked data set: images in tar shards, boxes in an index for each split, the manifest last."""
 
 from __future__ import annotations
 
@@ -15,32 +15,30 @@ from pydantic import ValidationError
 
 from kubeyolo.config.schema import DataConfig
 from kubeyolo.data.annotations import Annotations, note_classes, refuse_no_boxes
-from kubeyolo.data.checks import LookedImage, OnProgress, look_at_images
+from kubeyolo.data.checks import CheckedImage, OnProgress, check_images
+from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.digest import content_digest
-from kubeyolo.data.duplicates import Copies
+from kubeyolo.data.duplicates import ComparedImage, find_copies
 from kubeyolo.data.file_names import FileNames
 from kubeyolo.data.findings import Findings
 from kubeyolo.data.folder import DataFolder, open_source, read_annotations
 from kubeyolo.data.index import SplitIndex
-from kubeyolo.data.layout import REQUIRED_SPLITS
 from kubeyolo.data.layouts.tree import list_files
+from kubeyolo.data.layouts.types import REQUIRED_SPLITS
 from kubeyolo.data.manifest import MANIFEST_NAME, DatasetManifest, SplitManifest, StoredFile
 from kubeyolo.errors import InputError
 from kubeyolo.progress import track
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.integrity import sha256_file, sync_folder
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 from kubeyolo.storage.workspace import work_folder
 
 SHARD_BYTES = 256_000_000
 """Largest size of a shard, unless one image is larger."""
 
 _MOST_FAULTS = 100
-"""Refused images after which no further ones are looked at."""
-
-_Compared = tuple[str, str, int, bytes]
-"""File name, sha256, perceptual hash and thumbnail of an image."""
+"""Refused images after which the check of a split ends."""
 
 _Content = tuple[SplitIndex, list[str]]
 """The index of a split, and the sha256 of each of its images."""
@@ -55,8 +53,8 @@ class Reading:
 
     Attributes:
         data: The section ``data`` of the configuration.
-        evaluated: The split that is evaluated; it must have boxes, as train must.
-        progress: Told how many images are looked at; without it a bar is shown.
+        evaluated: The split that is evaluated; like train it must have boxes.
+        progress: Called with the number of checked images; None shows a bar.
     """
 
     data: DataConfig = DataConfig()
@@ -65,43 +63,34 @@ class Reading:
 
     @property
     def levels(self) -> tuple[float, float] | None:
-        """The samples that become 0 and 255, of images with more than 8 bits; None for the whole range."""
+        """The values that become 0 and 255 in images of more than 8 bits; None for the whole range."""
         return (self.data.levels[0], self.data.levels[1]) if self.data.levels else None
 
 
-def write_dataset(
-    source: str | Path,
-    store_uri: str,
-    cache: Path | None = None,
-    shard_bytes: int = SHARD_BYTES,
-    reading: Reading | None = None,
-) -> tuple[DatasetManifest, str]:
+def write_dataset(source: str | Path, store: Place, reading: Reading | None = None) -> Dataset:
     """Check a data set and store it under ``datasets/<name>-<digest>/``.
 
-    Every image is read once. The files of a data set that is already stored whole are left as they are.
+    Every image is read once. The files of a data set that is already complete in the store are not written again.
 
     Args:
         source: Folder or URI in a layout of :mod:`kubeyolo.data.layout`.
-        store_uri: The store to write to.
-        cache: Where a source in an object store is downloaded to.
-        shard_bytes: Largest size of a shard.
-        reading: How it is read; by default as the schema's defaults say.
+        store: The store to write to.
+        reading: How the data set is read; by default with the defaults of the schema.
 
     Returns:
-        The manifest, which has the findings, and the URI of the folder it lies in.
+        The stored data set; its manifest has the findings.
 
     Raises:
         InputError: Annotations or images are wrong, or a finding is refused; then nothing is stored.
     """
     reading = reading or Reading()
     findings = Findings(reading.data.findings, reading.data.strict)
-    store = open_store(store_uri)
-    folder = open_source(source, cache, reading.data.format)
+    folder = open_source(source, data_format=reading.data.format)
     annotations = read_annotations(folder, reading.data, reading.evaluated, findings)
     findings.check()
-    # In the store where that is a folder, so that publishing is a change of name.
-    with work_folder(store.local_path("datasets") or cache_folder("work")) as work:
-        splits, contents = _write_splits(work, folder, annotations, shard_bytes, reading, findings)
+    # Inside the store where that is a folder, so that publishing is a rename.
+    with work_folder(store.store.local_path("datasets") or cache_folder("work")) as work:
+        splits, contents = _write_splits(work, folder, annotations, reading, findings)
         findings.check()
         manifest = DatasetManifest(
             name=folder.name,
@@ -113,29 +102,24 @@ def write_dataset(
             category_keys=annotations.category_keys,
             levels=reading.levels,
             splits=splits,
-            findings=findings.found(),
+            findings=findings.all(),
         )
         (work / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1))
-        return _publish(store, work, manifest)
+        return open_dataset(_publish(store, work, manifest))
 
 
 def _write_splits(
-    work: Path,
-    folder: DataFolder,
-    annotations: Annotations,
-    shard_bytes: int,
-    reading: Reading,
-    findings: Findings,
+    work: Path, folder: DataFolder, annotations: Annotations, reading: Reading, findings: Findings
 ) -> tuple[dict[str, SplitManifest], dict[str, _Content]]:
-    """Look at the images of all splits and write them; an optional split with a fault is left out."""
+    """Check the images of all splits and write them; an optional split with a fault is left out."""
     splits: dict[str, SplitManifest] = {}
     contents: dict[str, _Content] = {}
-    copies = Copies()
+    compared: dict[str, list[ComparedImage]] = {}
     required = {*REQUIRED_SPLITS, reading.evaluated}
     for split, index in annotations.splits.items():
-        own = findings.apart()
+        own = findings.empty_copy()
         try:
-            written, content, images = _SplitWriter(work, split, index, folder, own).write(shard_bytes, reading)
+            written = _SplitWriter(work, split, index, folder, own).write(reading)
             if split not in required:
                 own.check()
         except InputError as error:
@@ -144,30 +128,28 @@ def _write_splits(
             _remove_files(work, split)
             findings.add("split_left_out", f"split {split!r}: {error}")
             continue
-        splits[split], contents[split] = written, content
-        findings.join(own.found())
-        for image in images:
-            copies.add(split, *image)
+        splits[split], contents[split], compared[split] = written
+        findings.extend(own.all())
     indices = {split: index for split, (index, _) in contents.items()}
     for split in ("train", reading.evaluated):
         if split in indices:
             refuse_no_boxes(folder.source, split, indices[split])
     note_classes(annotations.classes, indices, findings)
-    copies.findings(findings)
+    find_copies(compared, findings)
     return splits, contents
 
 
 def _remove_files(work: Path, split: str) -> None:
-    """Remove what was written of a split."""
+    """Remove the files of a split."""
     for ending in ("-index.npz", "-[0-9]*.tar"):
         for path in work.glob(glob.escape(split) + ending):
             path.unlink()
 
 
 class ShardWriter:
-    """Writes files into numbered, uncompressed tar archives that hold no time, owner or other accident."""
+    """Writes files into numbered, uncompressed tar archives without times and owners, so that they are reproducible."""
 
-    def __init__(self, folder: Path, split: str, limit: int = SHARD_BYTES) -> None:
+    def __init__(self, folder: Path, split: str, limit: int) -> None:
         self._folder = folder
         self._split = split
         self._limit = limit
@@ -192,7 +174,7 @@ class ShardWriter:
         return len(self.files), offset
 
     def close(self) -> None:
-        """End the open shard, if there is one."""
+        """Finish the open shard, if there is one."""
         if self._path is None:
             return
         self._write(_END)
@@ -215,7 +197,7 @@ class ShardWriter:
 
 
 class _SplitWriter:
-    """Looks at the images of a split and writes those that are kept."""
+    """Checks the images of a split and writes the images that are not refused or left out."""
 
     def __init__(self, work: Path, split: str, index: SplitIndex, folder: DataFolder, findings: Findings) -> None:
         self._work = work
@@ -227,13 +209,13 @@ class _SplitWriter:
         self._faults = 0
         self._names: FileNames | None = None
 
-    def write(self, limit: int, reading: Reading) -> tuple[SplitManifest, _Content, list[_Compared]]:
-        """Write shards and index; return the manifest of the split, its index with checksums, and what is compared."""
-        writer = ShardWriter(self._work, self._split, limit)
-        places: list[tuple[int, int]] = []
+    def write(self, reading: Reading) -> tuple[SplitManifest, _Content, list[ComparedImage]]:
+        """Write shards and index; return the manifest of the split, its content, and data to find copies of images."""
+        writer = ShardWriter(self._work, self._split, SHARD_BYTES)
+        offsets: list[tuple[int, int]] = []
         lengths: list[int] = []
         digests: list[str] = []
-        compared: list[_Compared] = []
+        compared: list[ComparedImage] = []
         kept = np.zeros(len(self._index), bool)
         used = np.zeros((len(self._index), 2), np.int64)
         orientation = np.ones(len(self._index), np.uint8)
@@ -243,18 +225,18 @@ class _SplitWriter:
             kept[i] = True
             used[i] = image.width, image.height
             orientation[i] = image.orientation
-            compared.append((self._index.file_name[i], image.sha256, image.hash, image.thumbnail))
-            places.append(writer.add(self._index.file_name[i], image.data))
+            compared.append(ComparedImage(self._index.file_name[i], image.sha256, image.hash, image.thumbnail))
+            offsets.append(writer.add(self._index.file_name[i], image.data))
             lengths.append(len(image.data))
             digests.append(image.sha256)
         writer.close()
         if self._faults:
-            # What is refused is told by its first example; nothing of this is stored.
+            # Raises with the first case of the refused finding; nothing is stored.
             self._findings.check()
-        index = self._index.with_images(used, orientation).kept(kept)
+        index = self._index.with_images(used, orientation).select(kept)
         if not len(index):
             raise InputError(f"{self._images}: no image of split {self._split!r} is left; look at the findings before")
-        stored = index.stored([shard for shard, _ in places], [offset for _, offset in places], lengths)
+        stored = index.with_locations([shard for shard, _ in offsets], [offset for _, offset in offsets], lengths)
         path = self._work / f"{self._split}-index.npz"
         stored.save(path)
         entry = StoredFile(name=path.name, size=path.stat().st_size, sha256=sha256_file(path))
@@ -267,10 +249,10 @@ class _SplitWriter:
         )
         return manifest, (index, digests), compared
 
-    def _looked(self, reading: Reading) -> Iterator[LookedImage]:
-        """Look at the images in the order of the index; end early where too many are refused."""
+    def _looked(self, reading: Reading) -> Iterator[CheckedImage]:
+        """Check the images in the order of the index; end early when too many are refused."""
         index = self._index
-        looked = look_at_images(
+        looked = check_images(
             [self._images / name for name in index.file_name],
             list(zip(index.width.tolist(), index.height.tolist(), strict=True)),
             apply_orientation=reading.data.orientation == "auto",
@@ -285,14 +267,14 @@ class _SplitWriter:
                 return
 
     def _hint(self, i: int) -> str:
-        """Return what is there in the place of a missing file, or ''."""
+        """Return a hint at a file with a name like that of a missing file; empty if there is none."""
         if self._names is None:
             self._names = FileNames(self._images, list_files(self._images))
         hint = self._names.match(self._index.file_name[i]).hint
         return f"; {hint}" if hint else ""
 
-    def _is_left_out(self, i: int, image: LookedImage) -> bool:
-        """Count what was found in an image; tell whether it is left out."""
+    def _is_left_out(self, i: int, image: CheckedImage) -> bool:
+        """Add the findings of an image; return whether it is left out."""
         path = self._images / self._index.file_name[i]
         for note in image.notes:
             self._findings.add(note.code, f"{path} {note.words}".strip())
@@ -306,46 +288,44 @@ class _SplitWriter:
         return is_refused or image.fault_code != "size_scaled"
 
 
-def _publish(store: Store, work: Path, manifest: DatasetManifest) -> tuple[DatasetManifest, str]:
-    """Make the finished folder visible; a complete data set of the same content stays as it is."""
+def _publish(place: Place, work: Path, manifest: DatasetManifest) -> Place:
+    """Move the finished folder into the store, unless the same data set is complete there; return where it is."""
     key = f"datasets/{manifest.name}-{manifest.digest[:12]}"
-    uri = store.uri_of(key)
-    existing = _stored_whole(store, key, manifest.digest)
-    if existing:
-        return _with_findings(store, key, existing, manifest), uri
+    store, published = place.store, place / key
+    if _is_stored(store, key, manifest):
+        return published
     target = store.local_path(key)
     if target is None:
         store.put_tree(work, key, last=MANIFEST_NAME)
-        return manifest, uri
+        return published
     sync_folder(work)
     try:
         os.replace(work, target)
     except OSError:
-        # Another process may have published the same content in this moment; else these are remains of a broken one.
-        existing = _stored_whole(store, key, manifest.digest)
-        if existing:
-            return _with_findings(store, key, existing, manifest), uri
+        # Another process may have published the same content just now; otherwise this is an incomplete data set.
+        if _is_stored(store, key, manifest):
+            return published
         store.delete_tree(key, first=MANIFEST_NAME)
         os.replace(work, target)
     sync_folder(target.parent)
-    return manifest, uri
+    return published
 
 
-def _with_findings(store: Store, key: str, existing: DatasetManifest, manifest: DatasetManifest) -> DatasetManifest:
-    """Return the manifest of a stored data set with what was found this time: the same content may come otherwise."""
-    if existing.findings == manifest.findings:
-        return existing
-    # A manifest of an earlier version becomes one of this: that one has no findings.
-    renewing = ("schema_version", "findings", "source", "layout")
-    renewed = existing.model_copy(update={name: getattr(manifest, name) for name in renewing})
-    store.write_bytes(f"{key}/{MANIFEST_NAME}", renewed.model_dump_json(indent=1).encode())
-    return renewed
+def _is_stored(store: Store, key: str, manifest: DatasetManifest) -> bool:
+    """Whether the data set is complete in the store; its findings are replaced, as other files can have its content."""
+    existing = _stored_whole(store, key, manifest.digest)
+    if existing and existing.findings != manifest.findings:
+        # A manifest of an earlier version, which has no findings, becomes a manifest of this version.
+        renewing = ("schema_version", "findings", "source", "layout")
+        renewed = existing.model_copy(update={name: getattr(manifest, name) for name in renewing})
+        store.write_bytes(f"{key}/{MANIFEST_NAME}", renewed.model_dump_json(indent=1).encode())
+    return existing is not None
 
 
 def _stored_whole(store: Store, key: str, digest: str) -> DatasetManifest | None:
-    """Return the manifest under ``key`` when it has this digest and all of its files are whole.
+    """Return the manifest under ``key`` if it has this digest and all of its files are complete and undamaged.
 
-    Files in a folder are read for that; of objects, which cannot be changed in their place, the size tells.
+    Files in a folder are read; for objects, which cannot be changed, the size is enough.
     """
     try:
         manifest = DatasetManifest.model_validate_json(store.read_bytes(f"{key}/{MANIFEST_NAME}"))

@@ -1,8 +1,8 @@
-"""Memory shared between a process and the workers it starts, without a name.
+"""Memory without a name, shared by a process and the workers that it starts.
 
-The memory belongs to an open file that has no name in any folder: the kernel frees it when the last process that
-has it open ends, however it ends, so nothing is ever left behind. It does not count against the size of /dev/shm
-either, which is 64 MB in a container by default.
+The memory belongs to an open file that has no name in any folder: the kernel frees it when the last process that has it
+open ends, even if that process is killed. It does not count against the size of /dev/shm, which is 64 MB in a container
+by default.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
+
+from kubeyolo.arrays import AnyArray
 
 Buffer: TypeAlias = mmap.mmap | memoryview
 
@@ -35,7 +37,7 @@ class SharedMemory:
     """
 
     def __init__(self, size: int, fd: int | None = None) -> None:
-        """Make memory of ``size`` bytes, or map that of ``fd``, which is closed with this object."""
+        """Make memory of ``size`` bytes, or map the memory of ``fd``, which is closed with this object."""
         self.size = size
         if fd is None:
             fd = _open_nameless()
@@ -44,12 +46,12 @@ class SharedMemory:
         self.map = mmap.mmap(fd, size)
         self._closed = False
 
-    def array(self, shape: tuple[int, ...], dtype: DTypeLike, offset: int = 0) -> NDArray[Any]:
+    def array(self, shape: tuple[int, ...], dtype: DTypeLike, offset: int = 0) -> AnyArray:
         """Return an array in the memory, which it keeps alive."""
         return np.ndarray(shape, dtype, buffer=self.map, offset=offset)
 
     def close(self) -> None:
-        """Give up the file descriptor; the mapping goes with the last array that lies in it."""
+        """Close the file descriptor; the mapping is released with the last array in it."""
         if not self._closed:
             self._closed = True
             os.close(self.fd)

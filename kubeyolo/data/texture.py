@@ -1,4 +1,4 @@
-"""Colours and textures of the generated data set; objects and backgrounds draw from the same ones."""
+"""Colours and textures of the generated data set, the same for objects and backgrounds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def random_colour(rng: np.random.Generator) -> Float64Array:
 
 
 def contrasting_colour(rng: np.random.Generator, other: Float64Array) -> Float64Array:
-    """Return a random colour that can be told from ``other``."""
+    """Return a random colour that differs visibly from ``other``."""
     while True:
         colour = random_colour(rng)
         if np.linalg.norm(colour - other) >= _LEAST_CONTRAST:
@@ -80,7 +80,7 @@ def noise(rng: np.random.Generator, width: int, height: int, cells: int) -> Floa
 
 
 def _clutter(rng: np.random.Generator, image: Float32Array) -> None:
-    """Draw a thin line, an arc or a few specks that are no object."""
+    """Draw a thin line, an arc or a few specks that are not objects."""
     height, width = image.shape[:2]
     x, y = int(rng.integers(width)), int(rng.integers(height))
     under = image[y, x].astype(np.float64)

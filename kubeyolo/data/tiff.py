@@ -1,7 +1,7 @@
-"""TIFF files: their directories, and their samples as numbers, whatever the number of bands and bits.
+"""TIFF files: directories, and samples as numbers, for any number of bands and bits.
 
 TIFF 6.0 (Adobe, 1992), BigTIFF (libtiff), and the tags of Adobe's supplements 1 and 2. Pillow decompresses strips; the
-layout of bands, bits and predictors is undone here, because image libraries read few of the combinations.
+layout of bands, bits and predictors is decoded here, because image libraries read few of the combinations.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from typing import Any
 
 import numpy as np
 import PIL
-from numpy.typing import NDArray
 from PIL import Image
 
-from kubeyolo.arrays import Pixels
+from kubeyolo.arrays import AnyArray, Pixels
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 ORIENTATION, BANDS, ROWS_PER_STRIP, PLANAR, PREDICTOR = 274, 277, 278, 284, 317
@@ -43,7 +42,7 @@ _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 _NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
 _PLAIN = (_NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD)
 _MOST_EXPANDED = {_LZW: 1500, _PACKBITS: 64, _ZSTD: 1 << 15}
-"""A byte becomes no more than so many, even in a blank image; a larger size is damage."""
+"""Most bytes that a compressed byte can become, even in a blank image; a larger size is damage."""
 
 _COMPRESSIONS = {
     2: "CCITT modified Huffman",
@@ -64,7 +63,7 @@ _OTHERS_DECODE = (2, 3, 4, 7, 32771)
 
 
 class TiffFault(ValueError):
-    """What is wrong with a TIFF file, as words that follow its name."""
+    """Why a TIFF file cannot be used, as words that follow its name."""
 
 
 class TiffDamage(TiffFault):
@@ -76,14 +75,14 @@ class Directory:
     """One image file directory: the tags of a page.
 
     Attributes:
-        order: "<" or ">", of all numbers.
-        tags: The values of each tag that is numbers.
-        place: Offset in bytes of the orientation's value, 0 where there is none.
+        order: Byte order of all numbers, "<" or ">".
+        tags: The values of each tag whose values are numbers.
+        orientation_offset: Offset in bytes of the value of the orientation; 0 when there is none.
     """
 
     order: str
     tags: Mapping[int, tuple[Any, ...]]
-    place: int = 0
+    orientation_offset: int = 0
 
     def number(self, tag: int, default: int = 0) -> int:
         """Return the first value of a tag."""
@@ -107,14 +106,14 @@ class Directory:
 
     @property
     def bits(self) -> int:
-        """Bits of a sample, the most of all bands."""
+        """Bits of a sample; the largest number where bands differ."""
         return max(int(bits) if math.isfinite(bits) else 0 for bits in self.tags.get(BITS) or (1,))
 
     @property
     def sample_format(self) -> int:
         """How numbers are stored: UNSIGNED, SIGNED or FLOAT."""
-        found = self.number(SAMPLE_FORMAT, UNSIGNED)
-        return UNSIGNED if found == 4 else found
+        number = self.number(SAMPLE_FORMAT, UNSIGNED)
+        return UNSIGNED if number == 4 else number
 
     @property
     def compression(self) -> int:
@@ -123,14 +122,14 @@ class Directory:
 
     @property
     def is_page(self) -> bool:
-        """Whether it is an image of its own: no smaller copy and no mask of another."""
+        """Whether it is an image of its own, not a smaller copy or a mask of another image."""
         return not self.number(_KIND) & 0b101
 
     @property
     def orientation(self) -> int:
-        """The orientation as EXIF counts it, 1 where it is absent or invalid."""
-        found = self.number(ORIENTATION, 1)
-        return found if 1 <= found <= 8 else 1
+        """The orientation, 1 to 8 as in EXIF; 1 when it is missing or invalid."""
+        number = self.number(ORIENTATION, 1)
+        return number if 1 <= number <= 8 else 1
 
 
 def is_tiff(data: bytes) -> bool:
@@ -142,7 +141,7 @@ def directories(data: bytes) -> Iterator[Directory]:
     """Yield the directories of a file in order.
 
     Raises:
-        TiffDamage: A directory lies beyond the end of the data.
+        TiffDamage: A directory is beyond the end of the data.
     """
     order = "<" if data[:2] == b"II" else ">"
     is_big = data[2:4] in (b"+\0", b"\0+")
@@ -164,7 +163,7 @@ def _directory(data: bytes, order: str, is_big: bool, offset: int) -> tuple[Dire
     if position + count * entry_size > len(data):
         raise TiffDamage("is a truncated TIFF (a directory is missing)")
     tags: dict[int, tuple[Any, ...]] = {}
-    place = 0
+    orientation_offset = 0
     for _ in range(count):
         tag, kind, length = struct.unpack_from(order + entry_format, data, position)
         at = position + entry_size - inline
@@ -175,19 +174,19 @@ def _directory(data: bytes, order: str, is_big: bool, offset: int) -> tuple[Dire
                 (at,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, at)
             if kind not in (2, 7) and at + struct.calcsize(form) <= len(data):
                 tags.setdefault(tag, struct.unpack_from(form, data, at))
-                place = at if tag == ORIENTATION else place
+                orientation_offset = at if tag == ORIENTATION else orientation_offset
             elif tag in (_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES, BITS):
                 raise TiffDamage("is a truncated TIFF (the list of its strips is missing)")
         position += entry_size
     (following,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, position)
-    return Directory(order, tags, place), following
+    return Directory(order, tags, orientation_offset), following
 
 
 def first_page(data: bytes) -> Directory:
     """Return the directory of the first page.
 
     Raises:
-        TiffFault: There is none, or it has no size.
+        TiffDamage: There is no page, or it has no size.
     """
     page = next(directories(data), None)
     if page is None or min(page.width, page.height, page.bands, page.bits) < 1:
@@ -196,7 +195,7 @@ def first_page(data: bytes) -> Directory:
 
 
 def pages(data: bytes) -> int:
-    """Return the number of pages, smaller copies and masks left aside; those that can be found in ``data``."""
+    """Return the number of pages in ``data``, without smaller copies and masks; at least 1."""
     count = 0
     try:
         for page in directories(data):
@@ -220,7 +219,7 @@ def check_strips(data: bytes, page: Directory) -> None:
     """Refuse a file that lacks strips or tiles.
 
     Raises:
-        TiffDamage: Telling how many are missing.
+        TiffDamage: The message has the number of missing strips.
     """
     starts, sizes, _ = _segments(page)
     beyond = sum(int(start) + int(size) > len(data) for start, size in zip(starts, sizes, strict=True))
@@ -245,17 +244,17 @@ def _segments(page: Directory) -> tuple[tuple[int, ...], tuple[int, ...], tuple[
     if not sizes and len(starts) == 1 and needed == 1 and page.compression == _NONE:
         sizes = (-(-page.width * page.bands * page.bits // 8) * page.height,)
     if any(isinstance(number, float) or number < 0 for number in (*starts, *sizes)):
-        raise TiffDamage("is a damaged TIFF (places or sizes of strips that are not whole numbers)")
+        raise TiffDamage("is a damaged TIFF (offsets or sizes of strips that are not whole numbers)")
     if len(starts) < needed or len(sizes) < needed:
         raise TiffDamage(f"is a damaged TIFF (it lists {len(starts)} of {needed} strips)")
     return starts[:needed], sizes[:needed], size
 
 
 def is_packed_by_others(page: Directory) -> bool:
-    """Whether the compression makes pixels of its own, so that :func:`samples` cannot read it.
+    """Whether a compression for pictures is used, such as JPEG, which Pillow decodes and :func:`samples` cannot.
 
     Raises:
-        TiffFault: The compression is not read at all; it is named.
+        TiffFault: The compression is not supported; the message names it.
     """
     if page.compression in _PLAIN:
         return page.number(PHOTOMETRIC, BLACK_IS_ZERO) == YCBCR
@@ -265,14 +264,14 @@ def is_packed_by_others(page: Directory) -> bool:
     raise TiffFault(f"is a TIFF with {name} compression, which is not read; save it without compression or with LZW")
 
 
-def samples(data: bytes, page: Directory) -> NDArray[Any]:
+def samples(data: bytes, page: Directory) -> AnyArray:
     """Return the samples (H, W, bands) of a page as stored: uint8 to uint64, int8 to int64, or float16 to float64.
 
     Samples of 1 to 7 bits are uint8, of 9 to 15 bits uint16, of 17 to 31 uint32, of 33 to 63 uint64.
 
     Raises:
         TiffDamage: The file is cut short or damaged.
-        TiffFault: It is of a kind that is not read; it is named.
+        TiffFault: The samples are of a kind that is not supported; the message names it.
     """
     bits = page.bits
     if len(set(page.tags.get(BITS) or (1,))) != 1:
@@ -291,7 +290,7 @@ def samples(data: bytes, page: Directory) -> NDArray[Any]:
     bands = 1 if is_planar else page.bands
     is_tiled = _TILES in page.tags
     across, down = -(-page.width // width), -(-page.height // height)
-    result: NDArray[Any] | None = None
+    result: AnyArray | None = None
     for i, (start, size) in enumerate(zip(starts, sizes, strict=True)):
         plane, rest = divmod(i, across * down)
         top, left = rest // across * height, rest % across * width
@@ -360,7 +359,7 @@ def _decompressed_by_pillow(packed: bytes, compression: int, row_bytes: int, row
         return image.tobytes()
 
 
-def _numbers(raw: bytes, page: Directory, rows: int, width: int, bands: int, row_bytes: int) -> NDArray[Any]:
+def _numbers(raw: bytes, page: Directory, rows: int, width: int, bands: int, row_bytes: int) -> AnyArray:
     """Return the samples (rows, width, bands) of a decompressed strip."""
     bits, predictor = page.bits, page.number(PREDICTOR, 1)
     if bits not in (8, 16, 32, 64):
@@ -379,7 +378,7 @@ def _numbers(raw: bytes, page: Directory, rows: int, width: int, bands: int, row
     return numbers
 
 
-def _unpacked(rows: Pixels, bits: int, count: int) -> NDArray[Any]:
+def _unpacked(rows: Pixels, bits: int, count: int) -> AnyArray:
     """Return ``count`` numbers of each row of packed bits, highest bit first."""
     kind: Any = np.uint8 if bits < 8 else np.uint16 if bits < 16 else np.uint32 if bits < 32 else np.uint64
     result = np.empty((len(rows), count), kind)
@@ -389,7 +388,7 @@ def _unpacked(rows: Pixels, bits: int, count: int) -> NDArray[Any]:
     return result
 
 
-def _undo_float_predictor(raw: bytes, rows: int, width: int, bands: int, size: int) -> NDArray[Any]:
+def _undo_float_predictor(raw: bytes, rows: int, width: int, bands: int, size: int) -> AnyArray:
     """Undo differences of the bytes of floats, which lie in planes from high to low (Adobe, technical note 3)."""
     planes = np.frombuffer(raw, np.uint8).reshape(rows, -1, bands)
     planes = np.cumsum(planes, axis=1, dtype=np.uint8).reshape(rows, size, width * bands)

@@ -1,11 +1,11 @@
 """The process that makes batches: ``python -m kubeyolo.data.worker CONNECTION_FD SETUP_FD SETUP_BYTES``.
 
-It is a fresh interpreter and not a fork, because the training process has threads of MindSpore; and it is not
-started by multiprocessing, which would import the main module of the training process, MindSpore with it.
+It is a fresh interpreter and not a fork, because MindSpore has threads in the training process. It is not started by
+multiprocessing either, which would import the main module of the training process, and MindSpore with it.
 
-All workers read one pickled :class:`WorkerSetup` from memory that they inherit. On the connection tasks
-``(epoch, step, slot)`` come in, each answered by ``("batch", truncated boxes)``; the first failure is answered by
-``("failed", message, traceback)`` and ends the process, and so does the end of the parent.
+All workers read the same pickled :class:`WorkerSetup` from memory that they inherit. A worker receives tasks ``(epoch,
+step, slot)`` on its connection, and answers each with ``("batch", truncated boxes)``. At the first failure it answers
+``("failed", message, traceback)`` and ends. It also ends with its parent.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import numpy as np
 from kubeyolo.data.batches import Batch, BatchMaker, BatchSpec
 from kubeyolo.data.shared_memory import Buffer, SharedMemory
 
-# Below the training process in priority: on a machine with few cores a worker that takes a core away from one thread
-# of an operator holds up all of them, while the batches made ahead bridge a worker's wait.
+# A lower priority than the training process: on a machine with few cores, a worker that takes the core of one thread of
+# an operator delays all threads of it, while a worker can wait, as batches are made ahead.
 NICENESS = 15
 ALIGNMENT = 64
 PARENT_CHECK_SECONDS = 2.0
@@ -50,7 +50,7 @@ class SlotLayout:
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a worker needs once: the plan, and the shared memory it has inherited as file descriptors."""
+    """What a worker needs at its start: the plan, and the file descriptors of the shared memory that it inherits."""
 
     parent: int
     spec: BatchSpec
@@ -100,7 +100,7 @@ def _serve(connection: Connection, setup: WorkerSetup) -> None:
     maker = BatchMaker(setup.spec, cache)
     while True:
         while not connection.poll(PARENT_CHECK_SECONDS):
-            # The connection outlives the parent if some process the parent forked has inherited it.
+            # The connection stays open after the parent has ended if another child of the parent has inherited it.
             if os.getppid() != setup.parent:
                 return
         epoch, step, slot = connection.recv()

@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
 from kubeyolo.arrays import Float64Array
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, EvaluationResult
-
-if TYPE_CHECKING:
-    from kubeyolo.data.index import SplitIndex
 
 AREA_ALL = 0
 IOU_50 = 0
@@ -30,28 +27,10 @@ class Detection(TypedDict):
     score: float
 
 
-def evaluate_detections(
-    index: SplitIndex, classes: Sequence[str], category_ids: Sequence[int], detections: Sequence[Detection]
-) -> EvaluationResult:
-    """Evaluate detections on a split.
-
-    Args:
-        index: The split's images and boxes.
-        classes: Names, in the order of the contiguous class numbers.
-        category_ids: The data set's own category ids, in the same order.
-        detections: COCO results rows, with the data set's own image and category ids.
-
-    Raises:
-        InputError: A detection names an image or category that the split does not have.
-    """
-    return evaluate_ground_truth(index.to_coco(classes, category_ids), detections)
-
-
-def evaluate_ground_truth(ground_truth: dict[str, Any], detections: Sequence[Detection]) -> EvaluationResult:
+def evaluate_detections(ground_truth: dict[str, Any], detections: Sequence[Detection]) -> EvaluationResult:
     """Evaluate detections against a COCO document (``images``, ``annotations``, ``categories``).
 
-    An empty split and a detector that finds nothing are evaluated like any other: the numbers are then None (no ground
-    truth of that kind) and 0.
+    Without ground truth of a kind its numbers are None; without detections they are 0.
 
     Raises:
         InputError: A detection names an image or category that the document does not have.
@@ -62,14 +41,14 @@ def evaluate_ground_truth(ground_truth: dict[str, Any], detections: Sequence[Det
     _check_ids(ground_truth, detections)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and its summary
         truth = COCO()
-        # pycocotools marks a match by the id of the box, and takes 0 for none.
+        # pycocotools marks a match by the id of the box, where 0 means no match.
         boxes = [{**box, "id": number} for number, box in enumerate(ground_truth["annotations"], 1)]
         truth.dataset = {**ground_truth, "annotations": boxes}
         truth.createIndex()
-        found = COCO()
-        found.dataset = _results_document(ground_truth, detections)
-        found.createIndex()
-        evaluation = COCOeval(truth, found, iouType="bbox")
+        results = COCO()
+        results.dataset = _results_document(ground_truth, detections)
+        results.createIndex()
+        evaluation = COCOeval(truth, results, iouType="bbox")
         if ground_truth["images"]:
             evaluation.evaluate()
             evaluation.accumulate()
@@ -93,7 +72,7 @@ def evaluate_ground_truth(ground_truth: dict[str, Any], detections: Sequence[Det
 
 
 def _check_ids(ground_truth: dict[str, Any], detections: Sequence[Detection]) -> None:
-    """Refuse detections of unknown images or categories, which pycocotools would drop without a word."""
+    """Refuse detections of unknown images or categories, which pycocotools would drop without a message."""
     images = {image["id"] for image in ground_truth["images"]}
     categories = {category["id"] for category in ground_truth["categories"]}
     for number, detection in enumerate(detections):
@@ -115,11 +94,7 @@ def _results_document(ground_truth: dict[str, Any], detections: Sequence[Detecti
         {**detection, "id": number, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
         for number, detection in enumerate(detections, 1)
     ]
-    return {
-        "images": ground_truth["images"],
-        "categories": ground_truth["categories"],
-        "annotations": annotations,
-    }
+    return {**ground_truth, "annotations": annotations}
 
 
 def _class_results(
@@ -145,20 +120,16 @@ def _class_results(
 
 def _curves(names: list[str], precision: Float64Array) -> dict[str, list[float]]:
     """Return precision at the 101 recall points, IoU .50, of each class that has ground truth."""
-    curves = {}
-    for column, name in enumerate(names):
-        values = precision[IOU_50, :, column, AREA_ALL, MAX_DETS_100]
-        if (values > -1).all():
-            curves[name] = [float(value) for value in values]
-    return curves
+    values = precision[IOU_50, :, :, AREA_ALL, MAX_DETS_100].T
+    return {name: curve.tolist() for name, curve in zip(names, values, strict=True) if (curve > -1).all()}
 
 
 def _present(value: float) -> float | None:
-    """Return None for pycocotools' -1, which means: no ground truth of this kind."""
+    """Return None for pycocotools' -1, which means that there is no ground truth of this kind."""
     return None if value < 0 else float(value)
 
 
 def _mean_present(values: Float64Array) -> float | None:
-    """Return the mean of the values that are there, or None."""
-    there = values[values > -1]
-    return float(there.mean()) if there.size else None
+    """Return the mean of the values that are not missing (-1), or None."""
+    present = values[values > -1]
+    return float(present.mean()) if present.size else None

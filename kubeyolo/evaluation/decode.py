@@ -1,4 +1,4 @@
-"""From the raw outputs of a network to boxes in pixels of its input and scores in 0..1."""
+"""Decodes the raw outputs of a network to boxes in pixels of its input and scores in 0..1."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from kubeyolo.arrays import Float32Array
 DecodeKind = Literal["yolov5", "darknet"]
 Anchors = Sequence[Sequence[Sequence[float]]]
 
-YOLOV5_SCALE_XY = 2.0
-DARKNET_SCALE_XY = 1.0
-
 
 def decode(
     raws: Sequence[Float32Array],
     anchors: Anchors,
     strides: Sequence[int],
-    decode: DecodeKind = "yolov5",
-    scale_xy: float | Sequence[float] | None = None,
+    decode: DecodeKind,
+    scale_xy: Sequence[float],
 ) -> Float32Array:
     """Decode all levels.
 
@@ -30,11 +27,11 @@ def decode(
     and exp(t)·anchor for ``darknet`` (YOLOv3 and YOLOv4 papers).
 
     Args:
-        raws: One (N, na, ny, nx, 5+nc) array a level, before any sigmoid.
+        raws: One (N, na, ny, nx, 5+nc) array for each level, before any sigmoid.
         anchors: (level, anchor, 2) width and height in pixels.
-        strides: Pixels a cell, one a level.
+        strides: Pixels of a cell, for each level.
         decode: The formula of the sizes.
-        scale_xy: s, one for all levels or one a level; by default 2 for ``yolov5`` and 1 for ``darknet``.
+        scale_xy: s, for each level.
 
     Returns:
         (N, boxes, 5+nc) float32: centre x, centre y, width, height in input pixels, objectness and class scores in
@@ -43,29 +40,14 @@ def decode(
     Raises:
         ValueError: The numbers of levels or anchors differ.
     """
-    if not len(raws) == len(anchors) == len(strides):
-        raise ValueError(f"{len(raws)} raw levels, {len(anchors)} anchor levels and {len(strides)} strides")
-    scales = level_scales(decode, scale_xy, len(raws))
+    if not len(raws) == len(anchors) == len(strides) == len(scale_xy):
+        counts = f"{len(raws)} raw levels, {len(anchors)} anchor levels, {len(strides)} strides"
+        raise ValueError(f"{counts} and {len(scale_xy)} values of scale_xy")
     levels = [
         decode_level(raw, np.asarray(level_anchors, np.float32), stride, decode, scale)
-        for raw, level_anchors, stride, scale in zip(raws, anchors, strides, scales, strict=True)
+        for raw, level_anchors, stride, scale in zip(raws, anchors, strides, scale_xy, strict=True)
     ]
     return np.concatenate(levels, axis=1)
-
-
-def level_scales(decode: DecodeKind, scale_xy: float | Sequence[float] | None, levels: int) -> tuple[float, ...]:
-    """Return the centre scale s of every level.
-
-    Raises:
-        ValueError: ``scale_xy`` is a sequence of another length than ``levels``.
-    """
-    if scale_xy is None:
-        scale_xy = YOLOV5_SCALE_XY if decode == "yolov5" else DARKNET_SCALE_XY
-    if isinstance(scale_xy, int | float):
-        return (float(scale_xy),) * levels
-    if len(scale_xy) != levels:
-        raise ValueError(f"{len(scale_xy)} values of scale_xy for {levels} levels")
-    return tuple(float(scale) for scale in scale_xy)
 
 
 def decode_level(
@@ -77,17 +59,14 @@ def decode_level(
         raise ValueError(f"anchors of shape {anchors.shape} for {per_cell} anchors a cell")
     out = sigmoid(raw)
     shift = np.float32((scale - 1.0) / 2.0)
-    out[..., 0] = (np.float32(scale) * out[..., 0] - shift + np.arange(columns, dtype=np.float32)) * np.float32(stride)
-    out[..., 1] = (np.float32(scale) * out[..., 1] - shift + np.arange(rows, dtype=np.float32)[:, None]) * np.float32(
-        stride
-    )
+    for axis, cell in enumerate((np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32)[:, None])):
+        out[..., axis] = (np.float32(scale) * out[..., axis] - shift + cell) * np.float32(stride)
     sizes = anchors[None, :, None, None, :]
     if decode == "yolov5":
         out[..., 2:4] = np.square(np.float32(2) * out[..., 2:4]) * sizes
     else:
-        with np.errstate(
-            over="ignore"
-        ):  # an untrained or diverged network may give any size: infinite is clipped later
+        # An untrained or diverged network may give any size; boxes of infinite size are clipped later.
+        with np.errstate(over="ignore"):
             out[..., 2:4] = np.exp(raw[..., 2:4]) * sizes
     return out.reshape(batch, per_cell * rows * columns, attributes)
 

@@ -1,15 +1,24 @@
-"""Limits on the COCO numbers of a model, and on what it loses against another one."""
+"""Limits on the figures of a model: this module alone decides whether a figure is good enough.
+
+One rule for all limits. A figure at its limit passes. A figure beyond its limit by half a millionth at most passes too,
+as floating point is not exact: half a millionth of 1 for AP, shares and ratios, of 100 for points of AP, of the limit
+itself for parity. A figure that is missing, NaN or infinite fails.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from kubeyolo.errors import InputError, suggest
-from kubeyolo.evaluation.results import COCO_NUMBERS
+from kubeyolo.errors import InputError, WorkError, check_known
+from kubeyolo.evaluation.results import COCO_KEYS
 
-_KEYS = tuple(number.key for number in COCO_NUMBERS)
+POINTS = 100
+"""Points of AP: AP 0.5 is 50 points."""
+
+_SLACK = 5e-7
 
 Numbers = Mapping[str, float | None]
 
@@ -21,7 +30,7 @@ class Check:
     Attributes:
         name: What is compared, such as ``AP >= 0.5``.
         passed: Whether it holds.
-        message: The numbers in words.
+        message: The numbers in words; for a limit that does not hold also what to do, where that is known.
     """
 
     name: str
@@ -29,12 +38,63 @@ class Check:
     message: str
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """The checks of a step; the verdict passes when all of them pass."""
+
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit holds."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def failures(self) -> str:
+        """The messages of the limits that do not hold."""
+        return "; ".join(check.message for check in self.checks if not check.passed)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The checks in the form of a record."""
+        return [asdict(check) for check in self.checks]
+
+    def enforce(self, subject: str = "") -> None:
+        """End the work of a step whose figures are not good enough.
+
+        Raises:
+            WorkError: A limit does not hold; the message has the subject and all limits that do not hold.
+        """
+        if not self.passed:
+            raise WorkError(f"{subject}: {self.failures}" if subject else self.failures)
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """The least or the largest value of a figure; the noise of floating point is relative to ``unit``."""
+
+    bound: float
+    is_least: bool = False
+    unit: float = 1.0
+
+    def holds(self, value: float | None) -> bool:
+        value = _finite(value)
+        if value is None:
+            return False
+        return (self.bound - value if self.is_least else value - self.bound) <= _SLACK * self.unit
+
+    def text(self, value: float, form: str) -> str:
+        """Return the figure rounded, with more digits where the rounded figure would get another verdict."""
+        short = format(value, form)
+        return short if self.holds(float(short)) == self.holds(value) else f"{value:.9g}"
+
+
 def number_warnings(numbers: Numbers) -> list[str]:
-    """Return what anyone who reads the numbers should know first, in sentences; nothing in the usual case."""
-    ap = numbers.get("AP")
+    """Return warnings that a reader of the numbers should see first; none in the usual case."""
+    ap = _finite(numbers.get("AP"))
     if ap is not None and ap <= 0:
         return [
-            "AP is 0: no detection matches an annotated object. Look whether training has converged, whether the "
+            "AP is 0: no detection matches an annotated object. Check whether training has converged, whether the "
             "classes are those of the data set, and whether boxes and images belong together."
         ]
     if "AP" in numbers and ap is None:
@@ -47,63 +107,133 @@ def check_numbers(
     baseline: Numbers | None = None,
     least: Mapping[str, float] | None = None,
     max_drop: float = math.inf,
-) -> list[Check]:
+) -> Verdict:
     """Compare the numbers of a model with limits.
 
     Args:
         numbers: COCO numbers of the model, 0 to 1; None where there is no ground truth.
-        baseline: Those of the model it is compared with, on the same data.
+        baseline: COCO numbers of the baseline on the same data.
         least: Least value by key, such as ``{"AP": 0.5}``.
         max_drop: Most points of AP (AP × 100) that the model may lose against the baseline.
 
-    Returns:
-        A check for each limit.
-
     Raises:
-        InputError: A key is unknown, there is no limit at all, or a drop without a baseline.
+        InputError: A key is unknown, no limit is given, or a largest drop is given without a baseline.
     """
     checks = []
     for key, limit in (least or {}).items():
-        if key not in _KEYS:
-            raise InputError(f"unknown COCO number {key!r}{suggest(key, _KEYS)}")
-        value = numbers.get(key)
-        passed = value is not None and value >= limit
-        message = f"{key} is {number_text(value)}, at least {limit:g} is asked for"
-        checks.append(Check(f"{key} >= {limit:g}", passed, message))
-    if math.isfinite(max_drop):
+        check_known("COCO number", key, COCO_KEYS)
+        checks.append(check_least(numbers, key, limit))
+    if max_drop != math.inf:
+        if not math.isfinite(max_drop):
+            raise InputError(f"largest drop {max_drop}: expected a number of points, such as 0.5")
         if baseline is None:
             raise InputError("a largest drop is given, but no baseline that it is measured against; give --baseline")
         checks.append(check_drop(numbers.get("AP"), baseline.get("AP"), max_drop))
     if not checks:
         raise InputError("no limit is given: give --min-ap, --min, or --baseline with --max-drop")
-    return checks
+    return Verdict(tuple(checks))
+
+
+def check_least(numbers: Numbers, key: str, least: float, gate: str = "") -> Check:
+    """Compare a COCO number with its least value; ``gate`` is the setting with the limit, for the message."""
+    value, limit = numbers.get(key), _Limit(least, is_least=True)
+    passed = limit.holds(value)
+    required = f"at least {least:g} is required{f' ({gate})' if gate else ''}"
+    if gate and not passed:
+        required = f"below the gate {gate} = {least:g}; train longer or lower the gate"
+    return Check(f"{key} >= {least:g}", passed, f"{key} is {_ap_text(value, limit)}, {required}")
+
+
+def check_drop(
+    ap: float | None,
+    baseline: float | None,
+    max_drop: float,
+    setting: str = "",
+    against: str = "the baseline",
+    network: str = "",
+    remedy: str = "",
+) -> Check:
+    """Compare the drop of AP against a baseline, in points, with the largest that is allowed.
+
+    Args:
+        ap: AP of the model, 0 to 1.
+        baseline: AP of the baseline.
+        max_drop: Most points that the model may lose.
+        setting: The setting with the limit, for the message.
+        against: Name of the baseline.
+        network: Name of the network, where a verdict has several.
+        remedy: What to do when the model loses more.
+    """
+    prefix, limit = f"{network}: " if network else "", _Limit(max_drop, unit=POINTS)
+    name = f"{prefix}drop of AP <= {max_drop:g} points"
+    compared = f"{prefix}AP is {_ap_text(ap)}, of {against} {_ap_text(baseline)}: "
+    drop = points_lost(ap, baseline)
+    if drop is None:
+        return Check(name, False, f"{compared}there is nothing to compare; evaluate on a split with annotated objects")
+    digits = limit.text(drop, ".2f")
+    words = f"loses {digits}" if drop > 0 else f"gains {digits.removeprefix('-')}"
+    passed = limit.holds(drop)
+    allowed = f"{max_drop:g} are allowed{f' ({setting})' if setting else ''}"
+    return Check(name, passed, f"{compared}it {words} points, {allowed}{'' if passed or not remedy else f'; {remedy}'}")
+
+
+def check_parity(network: str, level: str, difference: float, rtol: float, images: int) -> Check:
+    """Compare the relative difference of a level of an exported network with the largest that is allowed.
+
+    Args:
+        network: Name of the exported network.
+        level: Name of the level.
+        difference: Difference from the trained network, relative to the largest value of the level.
+        rtol: The largest difference that is allowed.
+        images: Number of images on which the difference was measured.
+    """
+    limit = _Limit(rtol, unit=rtol)
+    passed = limit.holds(difference)
+    message = (
+        f"{network}: level of {level} differs from the trained network by {limit.text(difference, '.3g')} of its "
+        f"largest value on {images} images, allowed are {rtol:g} (export.parity_rtol)"
+    )
+    return Check(
+        f"{network}, {level}: difference <= {rtol:g}", passed, message + "; the file was not published" * (not passed)
+    )
+
+
+def check_int8_share(quantized: int, convs: int, least: float) -> Check:
+    """Compare the share of the convolutions that are int8 with the least share, 0 to 1."""
+    share, limit = 100 * quantized / convs if convs else 0.0, _Limit(100 * least, is_least=True, unit=100)
+    message = (
+        f"{quantized} of {convs} convolutions are quantized ({limit.text(share, '.1f')} %), "
+        f"required are {limit.bound:g} % (quantize.min_quantized_convs)"
+    )
+    return Check(f"convolutions in int8 >= {limit.bound:g} %", limit.holds(share), message)
+
+
+def check_size(int8_bytes: int, float_bytes: int, largest: float) -> Check:
+    """Compare the ratio of the sizes of the int8 file and the float file with the largest that is allowed."""
+    ratio, limit = int8_bytes / float_bytes, _Limit(largest)
+    message = (
+        f"the file has {limit.text(ratio, '.3f')} of the float file's size ({int8_bytes} of {float_bytes} bytes), "
+        f"allowed are {largest:g} (quantize.max_size_ratio)"
+    )
+    return Check(f"size, int8 to float <= {largest:g}", limit.holds(ratio), message)
+
+
+def points_lost(ap: float | None, baseline: float | None) -> float | None:
+    """Return how many points of AP a network loses against a baseline; None when one AP is not defined."""
+    return None if ap is None or baseline is None else _finite((baseline - ap) * POINTS)
 
 
 def number_text(value: float | None) -> str:
-    """Return a COCO number with four decimals, or a dash where there is none."""
+    """Return a COCO number with four decimals, or a dash when it is None."""
     return "–" if value is None else f"{value:.4f}"
 
 
-def check_regression(points: float) -> None:
-    """Refuse a largest loss of AP that is no number of points.
-
-    Raises:
-        InputError: It is not finite.
-    """
-    if not math.isfinite(points):
-        raise InputError(f"max_regression = {points}: expected a number of points, such as 0.5")
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
-def check_drop(ap: float | None, baseline: float | None, max_drop: float) -> Check:
-    """Compare AP (0 to 1) with that of a baseline; ``max_drop`` is in points."""
-    name = f"drop of AP <= {max_drop:g} points"
-    if ap is None or baseline is None:
-        return Check(
-            name,
-            False,
-            f"AP is {number_text(ap)}, of the baseline {number_text(baseline)}: there is nothing to compare",
-        )
-    # Ten-thousandths of a point are noise of floating point.
-    drop = round((baseline - ap) * 100, 4)
-    words = f"loses {drop:.2f}" if drop > 0 else f"gains {abs(drop):.2f}"
-    return Check(name, drop <= max_drop, f"AP is {ap:.4f}, of the baseline {baseline:.4f}: it {words} points")
+def _ap_text(value: float | None, limit: _Limit | None = None) -> str:
+    value = _finite(value)
+    if value is None:
+        return "not defined (no ground truth)"
+    return limit.text(value, ".4f") if limit else number_text(value)

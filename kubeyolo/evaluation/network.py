@@ -1,43 +1,76 @@
-"""The MindSpore network of a bundle."""
+"""The networks of a bundle that MindSpore runs: the trained network and the MINDIR file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from kubeyolo.arrays import check_finite
 from kubeyolo.bundle import BundleManifest
-from kubeyolo.finite_arrays import check_finite
+from kubeyolo.errors import InputError
+from kubeyolo.evaluation.runtimes import CellRuntime
 from kubeyolo.models.registry import build_model
 from kubeyolo.runtime import configure_mindspore
-from kubeyolo.weights.arrays import load_named
-from kubeyolo.weights.fit import NamedArray
+from kubeyolo.weights.fit import NamedArray, load_named
 from kubeyolo.weights.safetensors_file import read_safetensors
 
 
-def load_network(manifest: BundleManifest, weights: Path, device_target: str = "CPU", place: str = "") -> Any:
+class MindirRuntime(CellRuntime):
+    """A MINDIR file, which takes only the shape that it was exported with."""
+
+    def __init__(self, path: Path, device_target: str = "CPU") -> None:
+        configure_mindspore(device_target)
+        import mindspore
+        from mindspore import nn
+
+        self.batch_size, _, *size = mindir_input_shape(path)
+        self.image_size = (size[0], size[1])
+        super().__init__(nn.GraphCell(mindspore.load(str(path))))
+
+
+def load_network(manifest: BundleManifest, weights: Path, device_target: str = "CPU", uri: str = "") -> Any:
     """Build the detector of a bundle with its trained weights, for inference.
 
-    Every call builds a fresh ``mindspore.nn.Cell``: exporting one instance twice is broken.
+    Every call builds a fresh ``mindspore.nn.Cell``, since MindSpore cannot export the same instance twice.
 
     Args:
         manifest: Names the model, its classes and its anchors.
         weights: A safetensors file with every parameter under its name in the network.
         device_target: CPU, GPU or Ascend.
-        place: URI of the bundle, for messages; by default the file.
+        uri: URI of the bundle, for messages; by default the path of the file.
 
     Raises:
-        InputError: The file is no safetensors file, its names or shapes are not those of the model, or a weight is
-            infinite or no number.
+        InputError: The file is not a safetensors file, its names or shapes do not fit the model, or a weight is not
+            finite.
     """
     configure_mindspore(device_target)
     network = build_model(manifest.model, len(manifest.classes), manifest.anchors, bn_eps=manifest.bn_eps)
-    # One array at a time: all of them beside the network would take as much memory again.
+    # One array at a time: all arrays in addition to the network would double the memory.
     arrays, _ = read_safetensors(weights)
     what = f"{weights}: not the weights of {manifest.model} with {len(manifest.classes)} classes"
     load_named(network, {name: NamedArray(name, array) for name, array in arrays.items()}, what)
-    # By name, as they lie in the file: the same array is named wherever the bundle is refused.
+    # By name, as in the file, so that every refusal of the bundle names the same array.
     parameters = sorted(network.get_parameters(), key=lambda parameter: str(parameter.name))
     loaded = ((parameter.name, parameter.asnumpy()) for parameter in parameters)
-    check_finite(place or str(weights), loaded)
+    check_finite(uri or str(weights), loaded)
     network.set_train(False)
     return network
+
+
+def mindir_input_shape(path: Path) -> tuple[int, ...]:
+    """Return the shape (N, 3, H, W) that a MINDIR file was exported with.
+
+    Raises:
+        InputError: The file is not MINDIR, or does not have a single image input.
+    """
+    from mindspore.train import mind_ir_pb2
+
+    model = mind_ir_pb2.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+        shapes = [tuple(tensor.dims) for value in model.graph.input for tensor in value.tensor]
+    except Exception as error:  # protobuf's errors have no public base class
+        raise InputError(f"{path}: not a readable MINDIR file ({error}); export the model again") from error
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise InputError(f"{path}: inputs of shapes {shapes}, expected one (N, 3, H, W); export the model again")
+    return shapes[0]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from kubeyolo.arrays import BoolArray, Float32Array, Int64Array
+from kubeyolo.data.overlaps import pairwise_iou
 
 MAX_CANDIDATES = 30_000
+"""Candidates of an image that are compared, the best first."""
+
 BLOCK = 256
 
 
@@ -16,40 +19,28 @@ def non_max_suppression(
     iou_threshold: float = 0.65,
     max_det: int = 300,
     multi_label: bool = True,
-    agnostic: bool = False,
-    max_candidates: int = MAX_CANDIDATES,
 ) -> list[Float32Array]:
     """Keep the best of boxes that overlap.
 
     A candidate's score is objectness · class score. Candidates are taken in descending order of score (ties in the
-    order of boxes and classes); one is dropped when its IoU with a kept box of the same class exceeds
+    order of boxes and classes); a candidate is dropped when its IoU with a kept box of the same class exceeds
     ``iou_threshold``. Classes are compared by number: no coordinates are shifted by class, which would round them.
 
     Args:
         predictions: (N, boxes, 5+nc) float32: centre x, centre y, width, height, objectness, class scores.
         conf_threshold: Objectness and score must exceed this; NaN never does.
         iou_threshold: In (0, 1].
-        max_det: Boxes kept an image.
+        max_det: Most boxes of an image.
         multi_label: Each class above the threshold makes a candidate of a box, not only the best; no effect for nc = 1.
-        agnostic: Boxes of different classes suppress each other.
-        max_candidates: Candidates an image that are looked at, the best first.
 
     Returns:
         For each image (k, 6) float32 rows x1, y1, x2, y2, score, class in descending order of score.
     """
-    return [
-        suppress(
-            *candidates(image, conf_threshold, multi_label, max_candidates),
-            iou_threshold=iou_threshold,
-            max_det=max_det,
-            agnostic=agnostic,
-        )
-        for image in predictions
-    ]
+    return [suppress(*candidates(image, conf_threshold, multi_label), iou_threshold, max_det) for image in predictions]
 
 
 def candidates(
-    predictions: Float32Array, conf_threshold: float, multi_label: bool, max_candidates: int
+    predictions: Float32Array, conf_threshold: float, multi_label: bool
 ) -> tuple[Float32Array, Float32Array, Int64Array]:
     """Return corners (k, 4), scores (k,) and classes (k,) above the threshold, best first; one image (boxes, 5+nc)."""
     boxes = predictions[predictions[:, 4] > conf_threshold]
@@ -62,7 +53,7 @@ def candidates(
         score = scores[np.arange(len(scores)), label]
         box = np.nonzero(score > conf_threshold)[0]
         label, score = label[box], score[box]
-    order = np.argsort(-score, kind="stable")[:max_candidates]
+    order = np.argsort(-score, kind="stable")[:MAX_CANDIDATES]
     return corners(boxes[box[order], :4]), score[order], label[order].astype(np.int64)
 
 
@@ -73,28 +64,21 @@ def corners(boxes: Float32Array) -> Float32Array:
 
 
 def suppress(
-    boxes: Float32Array,
-    scores: Float32Array,
-    classes: Int64Array,
-    *,
-    iou_threshold: float,
-    max_det: int,
-    agnostic: bool = False,
+    boxes: Float32Array, scores: Float32Array, classes: Int64Array, iou_threshold: float, max_det: int
 ) -> Float32Array:
     """Greedy suppression of candidates sorted by descending score; rows as in :func:`non_max_suppression`.
 
-    Candidates are taken a block at a time, and the loop ends with the ``max_det``-th kept one: the many candidates of
-    an early network with tiny scores are never compared with each other.
+    Candidates are taken a block at a time, and the loop ends with the ``max_det``-th kept candidate: the many
+    candidates with tiny scores of a network that has hardly been trained are never compared with each other.
     """
-    groups = np.zeros_like(classes) if agnostic else classes
     kept = np.zeros(0, np.int64)
     for start in range(0, len(boxes), BLOCK):
         block = np.arange(start, min(start + BLOCK, len(boxes)))
         if len(kept):
-            covered = overlapping(boxes[kept], groups[kept], boxes[block], groups[block], iou_threshold)
+            covered = overlapping(boxes[kept], classes[kept], boxes[block], classes[block], iou_threshold)
             block = block[~covered.any(axis=0)]
         if len(block):
-            among = overlapping(boxes[block], groups[block], boxes[block], groups[block], iou_threshold)
+            among = overlapping(boxes[block], classes[block], boxes[block], classes[block], iou_threshold)
             kept = np.concatenate([kept, block[greedy(among)]])
         if len(kept) >= max_det:
             kept = kept[:max_det]
@@ -103,7 +87,7 @@ def suppress(
 
 
 def greedy(overlaps: BoolArray) -> BoolArray:
-    """Return which of k sorted candidates stay, given the (k, k) matrix of who overlaps whom."""
+    """Return which of k sorted candidates stay, from the (k, k) matrix of the pairs that overlap."""
     later = np.triu(overlaps, 1)
     alive = np.ones(len(later), bool)
     for index in np.nonzero(later.any(axis=1))[0]:
@@ -114,22 +98,11 @@ def greedy(overlaps: BoolArray) -> BoolArray:
 
 def overlapping(
     first: Float32Array,
-    first_groups: Int64Array,
+    first_classes: Int64Array,
     second: Float32Array,
-    second_groups: Int64Array,
+    second_classes: Int64Array,
     iou_threshold: float,
 ) -> BoolArray:
-    """Return the (k, m) matrix of pairs of one group with an IoU above the threshold, in float32 arithmetic."""
-    left_top = np.maximum(first[:, None, :2], second[None, :, :2])
-    right_bottom = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # infinite and empty boxes overlap nothing
-        inter = np.clip(right_bottom - left_top, 0, None).prod(axis=2)
-        union = area(first)[:, None] + area(second)[None, :] - inter
-        above: BoolArray = inter / union > iou_threshold
-    return above & (first_groups[:, None] == second_groups[None, :])
-
-
-def area(boxes: Float32Array) -> Float32Array:
-    """Return the (k,) areas of (k, 4) corners."""
-    sides = boxes[:, 2:] - boxes[:, :2]
-    return sides[:, 0] * sides[:, 1]
+    """Return the (k, m) matrix of pairs of one class with an IoU above the threshold, in float32 arithmetic."""
+    above: BoolArray = pairwise_iou(first, second) > iou_threshold
+    return above & (first_classes[:, None] == second_classes[None, :])

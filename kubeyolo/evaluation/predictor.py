@@ -1,54 +1,101 @@
-"""Detection: images in, boxes in their own pixels out, with any runtime."""
+"""Detection: images in, boxes in pixels of the images out, by any runtime."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kubeyolo.arrays import Float32Array, Pixels
-from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, BundleManifest
+from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, BundleManifest, Preprocessing
 from kubeyolo.config.class_names import same_names
 from kubeyolo.config.schema import EvaluateConfig
+from kubeyolo.data.letterbox import LetterboxGeometry, letterbox
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.coco_eval import Detection, evaluate_detections
 from kubeyolo.evaluation.decode import decode
-from kubeyolo.evaluation.names import RuntimeName, check_runtime
 from kubeyolo.evaluation.nms import non_max_suppression
-from kubeyolo.evaluation.preprocess import Prepared, network_input, original_pixels, prepare
-from kubeyolo.evaluation.results import EvaluationResult
-from kubeyolo.evaluation.runtimes import CellRuntime, MindirRuntime, OnnxRuntime, Runtime
-from kubeyolo.models.registry import model_facts
-from kubeyolo.processors import usable_processors
+from kubeyolo.evaluation.results import EvaluationResult, RuntimeName, check_runtime
+from kubeyolo.evaluation.runtimes import CellRuntime, OnnxRuntime, Runtime
+from kubeyolo.models.named_facts import model_facts
 from kubeyolo.progress import track
+from kubeyolo.resources import usable_processors
 
 if TYPE_CHECKING:
     from kubeyolo.bundle import Bundle
     from kubeyolo.data.dataset import Split
-
-T = TypeVar("T")
 
 BATCHES_AHEAD = 3
 BOX_DECIMALS = 3
 SCORE_DECIMALS = 6
 
 
+@dataclass(frozen=True)
+class Thresholds:
+    """Limits on the boxes of an image.
+
+    Attributes:
+        conf: Lowest score of a box.
+        iou: IoU above which the box of the lower score is dropped.
+        max_det: Most boxes of an image.
+        multi_label: Whether a box may have several classes.
+    """
+
+    conf: float = 0.25
+    iou: float = 0.45
+    max_det: int = 300
+    multi_label: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A letterboxed image and the position of the original in it.
+
+    Attributes:
+        image: uint8 RGB (H, W, 3), in the size of the network's input.
+        geometry: Position of the original in it.
+    """
+
+    image: Pixels
+    geometry: LetterboxGeometry
+
+
+def prepare(image: Pixels, size: tuple[int, int], preprocessing: Preprocessing) -> Prepared:
+    """Letterbox one RGB image (h, w, 3) to ``size`` (height, width)."""
+    return Prepared(*letterbox(image, size, fill=preprocessing.fill))
+
+
+def network_input(prepared: Sequence[Prepared], preprocessing: Preprocessing) -> Float32Array:
+    """Return (N, 3, H, W) float32 in 0..1, contiguous."""
+    stacked = np.stack([each.image for each in prepared]).transpose(0, 3, 1, 2)
+    return np.divide(stacked, np.float32(preprocessing.divisor), dtype=np.float32, order="C")
+
+
+def original_pixels(rows: Float32Array, prepared: Prepared) -> Float32Array:
+    """Return rows x1, y1, x2, y2, score, class with corners moved to the original image and clipped to it."""
+    geometry = prepared.geometry
+    width, height = geometry.image_width, geometry.image_height
+    moved = rows.copy()
+    moved[:, :4] = np.clip(geometry.back(rows[:, :4]), 0, (width, height, width, height))
+    return moved
+
+
 class Predictor:
     """A model of a bundle on a runtime.
 
     Args:
-        manifest: What the model is and how its images are prepared.
-        runtime: What runs it.
+        manifest: Manifest of the bundle.
+        runtime: Runs the network.
         name: Name of the runtime.
-        batch_size: Images a forward pass; a runtime with a fixed batch size has its own.
-        image_size: Height and width of the network's input; None takes the manifest's.
+        batch_size: Images of a forward pass; a runtime with a fixed batch size uses its own.
+        image_size: Height and width of the network's input; None takes the size in the manifest.
 
     Raises:
-        InputError: The runtime takes images of another size, or the size is no multiple of the largest stride.
+        InputError: The runtime takes images of another size, or the size is not a multiple of the largest stride.
     """
 
     def __init__(
@@ -76,17 +123,17 @@ class Predictor:
                 f"{fixed[0]} x {fixed[1]}; use that size or the mindspore runtime"
             )
         if height % largest or width % largest:
-            raise InputError(f"image size {height} x {width} is no multiple of the largest stride, {largest}")
+            raise InputError(f"image size {height} x {width} is not a multiple of the largest stride, {largest}")
 
     def raw(self, images: Float32Array) -> list[Float32Array]:
-        """Map any number of images (N, 3, H, W) in 0..1 to one raw (N, na, ny, nx, 5+nc) array a level."""
+        """Map any number of images (N, 3, H, W) in 0..1 to a raw (N, na, ny, nx, 5+nc) array for each level."""
         parts = list(self._in_batches(images, self._runtime.raw))
         return [np.concatenate(level) for level in zip(*parts, strict=True)]
 
     def predictions(self, images: Float32Array) -> Float32Array:
         """Map any number of images to (N, boxes, 5+nc): centre, size in input pixels, scores in 0..1.
 
-        Decoded by the network where it does that (exported ONNX), else here.
+        An exported ONNX network decodes its outputs itself; otherwise they are decoded here.
         """
         return np.concatenate([part[0] for part in self._in_batches(images, self._forward)])
 
@@ -98,14 +145,14 @@ class Predictor:
                 self.manifest.anchors,
                 self.manifest.strides,
                 self._facts.decode,
-                self._facts.scale_xy or None,
+                self._facts.scale_xy,
             )
         return [decoded]
 
     def _in_batches(
         self, images: Float32Array, forward: Callable[[Float32Array], list[Float32Array]]
     ) -> Iterator[list[Float32Array]]:
-        """Run whole batches: the last one is padded with zeros, for one compiled shape, and its padding dropped."""
+        """Run full batches, so that one shape is compiled: zeros fill the last batch, and their results are dropped."""
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]
             count = len(batch)
@@ -122,68 +169,45 @@ def load_predictor(
     image_size: tuple[int, int] | None = None,
     device_target: str = "CPU",
 ) -> Predictor:
-    """Open a bundle's model on a runtime; MindSpore is imported for ``mindspore`` and ``mindir`` alone.
+    """Open the model of a bundle on a runtime; MindSpore is imported for ``mindspore`` and ``mindir`` alone.
 
     Raises:
-        InputError: Unknown runtime, the bundle is not a detector or has no file for the runtime, or the file does not
-            fit.
+        InputError: The runtime is unknown, the bundle is not a detector, it has no file for the runtime, or the file
+            does not fit.
     """
     manifest = bundle.manifest
     if manifest.kind != "detector":
         raise InputError(f"{bundle.uri}: a {manifest.kind}, not a detector; give the bundle of a trained detector")
     model: Runtime
-    if runtime == "mindspore":
-        from kubeyolo.evaluation.network import load_network
+    if check_runtime(runtime) in ("mindspore", "mindir"):
+        from kubeyolo.evaluation.network import MindirRuntime, load_network
 
-        model = CellRuntime(load_network(manifest, bundle.path(WEIGHTS), device_target, bundle.uri))
-    elif runtime == "mindir":
-        model = MindirRuntime(bundle.path(MINDIR), manifest, device_target)
+        if runtime == "mindspore":
+            model = CellRuntime(load_network(manifest, bundle.path(WEIGHTS), device_target, bundle.uri))
+        else:
+            model = MindirRuntime(bundle.path(MINDIR), device_target)
     else:
-        name = ONNX if check_runtime(runtime) == "onnx" else ONNX_INT8
-        model = OnnxRuntime(bundle.path(name), manifest)
+        model = OnnxRuntime(bundle.path(ONNX if runtime == "onnx" else ONNX_INT8), manifest)
     return Predictor(manifest, model, runtime, batch_size, image_size)
 
 
-def detect(
-    predictor: Predictor,
-    images: Sequence[Pixels],
-    conf_threshold: float = 0.25,
-    iou_threshold: float = 0.45,
-    max_det: int = 300,
-    multi_label: bool = False,
-) -> list[Float32Array]:
-    """Find objects in RGB images (h, w, 3) of any size.
+def detect_prepared(predictor: Predictor, prepared: Sequence[Prepared], thresholds: Thresholds) -> list[Float32Array]:
+    """Find objects in letterboxed images.
 
     Returns:
-        For each image (k, 6) rows x1, y1, x2, y2 in its own pixels, score, class number, best first.
+        For each image (k, 6) rows x1, y1, x2, y2 in pixels of the original, score, class number, best first.
     """
-    preprocessing = predictor.manifest.preprocessing
-    prepared = [prepare(image, predictor.image_size, preprocessing) for image in images]
-    return detect_prepared(predictor, prepared, conf_threshold, iou_threshold, max_det, multi_label)
-
-
-def detect_prepared(
-    predictor: Predictor,
-    prepared: Sequence[Prepared],
-    conf_threshold: float = 0.25,
-    iou_threshold: float = 0.45,
-    max_det: int = 300,
-    multi_label: bool = False,
-) -> list[Float32Array]:
-    """Find objects in images that are letterboxed already; see :func:`detect`."""
-    settings = _Settings(conf_threshold, iou_threshold, max_det, multi_label)
-    found: list[Float32Array] = []
+    rows: list[Float32Array] = []
     for start in range(0, len(prepared), predictor.batch_size):
-        found += _detect_batch(predictor, prepared[start : start + predictor.batch_size], settings)
-    return found
+        batch = prepared[start : start + predictor.batch_size]
+        decoded = predictor.predictions(network_input(batch, predictor.manifest.preprocessing))
+        kept = non_max_suppression(decoded, thresholds.conf, thresholds.iou, thresholds.max_det, thresholds.multi_label)
+        rows += map(original_pixels, kept, batch)
+    return rows
 
 
 def evaluate_split(
-    predictor: Predictor,
-    split: Split,
-    manifest: DatasetManifest,
-    config: EvaluateConfig,
-    progress: bool = True,
+    predictor: Predictor, split: Split, manifest: DatasetManifest, config: EvaluateConfig, progress: bool = True
 ) -> tuple[EvaluationResult, list[Detection]]:
     """Detect on every image of a split and compute the COCO numbers.
 
@@ -193,8 +217,8 @@ def evaluate_split(
         predictor: The model.
         split: Images and boxes.
         manifest: Of the split's data set: class names and category ids.
-        config: Thresholds; its batch and image size are the predictor's own.
-        progress: Whether to show how far it is.
+        config: Thresholds; batch size and image size come from the predictor.
+        progress: Whether to show a bar.
 
     Returns:
         The numbers, and the detections as rows of a COCO results file.
@@ -203,17 +227,17 @@ def evaluate_split(
         InputError: The model was trained on other classes, or an image cannot be read.
     """
     _check_classes(predictor.manifest, manifest)
-    settings = _Settings(config.conf_threshold, config.iou_threshold, config.max_det, config.multi_label)
+    thresholds = Thresholds(config.conf_threshold, config.iou_threshold, config.max_det, config.multi_label)
     detections: list[Detection] = []
     batches = _prepared_batches(predictor, split)
     per_image: Iterable[Float32Array] = (
-        rows for prepared in batches for rows in _detect_batch(predictor, prepared, settings)
+        rows for prepared in batches for rows in detect_prepared(predictor, prepared, thresholds)
     )
     if progress:
         per_image = track(per_image, f"evaluating {split.name} ({predictor.name})", len(split.index))
     for image_id, rows in zip(split.index.image_id.tolist(), per_image, strict=True):
         detections += coco_rows(rows, image_id, manifest.category_ids)
-    result = evaluate_detections(split.index, manifest.classes, manifest.category_ids, detections)
+    result = evaluate_detections(split.index.to_coco(manifest.classes, manifest.category_ids), detections)
     about = {"split": split.name, "runtime": predictor.name, "image_size": predictor.image_size}
     return result.model_copy(update=about), detections
 
@@ -232,24 +256,8 @@ def coco_rows(rows: Float32Array, image_id: int, category_ids: Sequence[int]) ->
     ]
 
 
-@dataclass(frozen=True)
-class _Settings:
-    conf_threshold: float
-    iou_threshold: float
-    max_det: int
-    multi_label: bool
-
-
-def _detect_batch(predictor: Predictor, prepared: Sequence[Prepared], settings: _Settings) -> list[Float32Array]:
-    decoded = predictor.predictions(network_input(prepared, predictor.manifest.preprocessing))
-    found = non_max_suppression(
-        decoded, settings.conf_threshold, settings.iou_threshold, settings.max_det, settings.multi_label
-    )
-    return [original_pixels(rows, one) for rows, one in zip(found, prepared, strict=True)]
-
-
 def _prepared_batches(predictor: Predictor, split: Split) -> Iterator[list[Prepared]]:
-    """Yield the split's images in order, a batch at a time, read a few batches ahead."""
+    """Yield the images of a split in order, batch by batch, and read a few batches ahead."""
     preprocessing = predictor.manifest.preprocessing
 
     def read(number: int) -> Prepared:
@@ -274,6 +282,6 @@ def _prepared_batches(predictor: Predictor, split: Split) -> Iterator[list[Prepa
 def _check_classes(model: BundleManifest, dataset: DatasetManifest) -> None:
     if not same_names(model.classes, dataset.classes):
         raise InputError(
-            f"the model knows the classes {', '.join(model.classes)}; data set {dataset.name!r} has "
+            f"the model has the classes {', '.join(model.classes)}; data set {dataset.name!r} has "
             f"{', '.join(dataset.classes)}; evaluate on a data set with the same classes in the same order"
         )

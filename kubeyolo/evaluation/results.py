@@ -1,19 +1,23 @@
-"""What an evaluation yields: the 12 COCO numbers, each class, and precision-recall curves."""
+"""The results of an evaluation: the 12 COCO numbers, the numbers of each class, and precision-recall curves."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kubeyolo.errors import InputError, first_problem
+from kubeyolo.errors import InputError, first_problem, suggest
 
-RECALL_POINTS = 101
-NO_GROUND_TRUTH = "–"
+RuntimeName = Literal["mindspore", "onnx", "int8", "mindir"]
+"""What runs a network of a bundle."""
+
+RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
+MEASURED: tuple[RuntimeName, ...] = ("mindspore", "onnx", "int8")
+"""Runtimes whose COCO numbers are kept in a bundle."""
 
 
 class CocoNumber(NamedTuple):
-    """One of the 12 COCO numbers: our key and how pycocotools words it."""
+    """One of the 12 COCO numbers: its key here, and its words in pycocotools."""
 
     key: str
     kind: str
@@ -44,7 +48,7 @@ _KINDS = {"AP": "Average Precision", "AR": "Average Recall"}
 
 
 class ClassResult(BaseModel):
-    """One class. ``AP`` and ``AP50`` are in 0..1, or None where the split has no ground truth of the class."""
+    """Numbers of a class. ``AP`` and ``AP50`` are in 0..1, or None when the split has no ground truth of the class."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,10 +60,10 @@ class ClassResult(BaseModel):
 
 
 class EvaluationResult(BaseModel):
-    """Numbers of one evaluation.
+    """Numbers of an evaluation.
 
-    ``numbers`` has the 12 keys of :data:`COCO_NUMBERS`, values in 0..1; a value is None where the split has no ground
-    truth of that kind (pycocotools says -1 there). ``curves`` maps a class name to precision at the 101 recall points
+    ``numbers`` has the 12 keys of :data:`COCO_NUMBERS`, values in 0..1; a value is None when the split has no ground
+    truth of that kind (-1 in pycocotools). ``curves`` maps a class name to precision at the 101 recall points
     0, .01, ..., 1, at IoU .50; classes without ground truth have no curve.
     """
 
@@ -76,7 +80,7 @@ class EvaluationResult(BaseModel):
     image_size: tuple[int, int] | None = Field(default=None, description="Height and width of the network's input.")
 
     def words(self) -> str:
-        """Return the 12 lines in pycocotools' words."""
+        """Return the 12 lines of pycocotools' summary."""
         return "\n".join(number_line(number, self.numbers.get(number.key)) for number in COCO_NUMBERS)
 
     def to_json(self) -> str:
@@ -85,7 +89,7 @@ class EvaluationResult(BaseModel):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> EvaluationResult:
-        """Read what :meth:`to_json` wrote.
+        """Read a result that :meth:`to_json` wrote.
 
         Raises:
             InputError: The text is not an evaluation result.
@@ -97,7 +101,7 @@ class EvaluationResult(BaseModel):
 
 
 def number_line(number: CocoNumber, value: float | None) -> str:
-    """Return one summary line, worded and aligned as pycocotools prints it; -1.000 stands for no ground truth."""
+    """Return a line of the summary as pycocotools prints it; -1.000 means that there is no ground truth."""
     shown = -1.0 if value is None else value
     return (
         f" {_KINDS[number.kind]:<18} ({number.kind}) @[ IoU={number.iou:<9} | area={number.area:>6s} "
@@ -105,6 +109,13 @@ def number_line(number: CocoNumber, value: float | None) -> str:
     )
 
 
-def points(value: float | None) -> str:
-    """Return a number of 0..1 as three decimals, or a dash where there is no ground truth of the kind."""
-    return NO_GROUND_TRUTH if value is None else f"{value:.3f}"
+def check_runtime(name: str) -> RuntimeName:
+    """Return a runtime by its name.
+
+    Raises:
+        InputError: There is no runtime of this name.
+    """
+    for runtime in RUNTIMES:
+        if name == runtime:
+            return runtime
+    raise InputError(f"unknown runtime {name!r}{suggest(name, RUNTIMES)}")

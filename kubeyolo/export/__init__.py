@@ -1,1 +1,1 @@
-"""MINDIR, AIR, ONNX, and the parity check."""
+"""Export to MINDIR, AIR and ONNX, and the parity check."""

@@ -1,4 +1,4 @@
-"""What all exports of a MindSpore network have in common."""
+"""Export by MindSpore: to MINDIR, its own format, and to AIR, which only an Ascend machine can write."""
 
 from __future__ import annotations
 
@@ -7,9 +7,25 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from kubeyolo.errors import WorkError
+import numpy as np
+
+from kubeyolo.errors import InputError, WorkError
 
 FILE_MODE = 0o644
+
+
+def check_air_possible(device_target: str) -> None:
+    """Refuse AIR on other devices than Ascend; to be called before any work is done.
+
+    Raises:
+        InputError: ``device_target`` is not Ascend.
+    """
+    if device_target != "Ascend":
+        raise InputError(
+            f"export.formats: air can be written on an Ascend device only, and train.device_target is "
+            f"{device_target}; drop air from export.formats, or run this step on an Ascend machine "
+            "(from MINDIR the Ascend tool atc makes the same model)"
+        )
 
 
 def export_cell(
@@ -18,16 +34,15 @@ def export_cell(
     """Write a network for images of one shape (N, 3, H, W), in inference mode.
 
     Args:
-        network: A fresh ``mindspore.nn.Cell``: exporting the same instance a second time is broken in MindSpore.
-        shape: Of the input.
-        path: Where the file is put, with mode 0644 and all at once.
+        network: A fresh ``mindspore.nn.Cell``, since MindSpore cannot export the same instance twice.
+        shape: Shape of the input.
+        path: The file, written in one step with mode 0644.
         file_format: MindSpore's name of the format.
 
     Raises:
         WorkError: MindSpore cannot export the network.
     """
     import mindspore
-    import numpy as np
 
     network.set_train(False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +51,7 @@ def export_cell(
         try:
             example = mindspore.Tensor(np.zeros(shape, np.float32))
             mindspore.export(network, example, file_name=str(written), file_format=file_format)
-        except Exception as error:  # MindSpore raises whatever its compiler raises
+        except Exception as error:  # MindSpore passes on all errors of its compiler
             line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise WorkError(f"{path}: MindSpore cannot export to {file_format}: {line}") from error
         if file_format == "MINDIR" and not written.exists():
@@ -46,22 +61,22 @@ def export_cell(
 
 
 def join_mindir(path: Path) -> None:
-    """Make one file of what MindSpore writes when the parameters of a network take more than 1 GiB.
+    """Make one file of the parts that MindSpore writes when the parameters of a network take more than 1 GiB.
 
-    A bundle has one file for a format, and MindSpore reads one of up to 2 GiB. The parts are
+    A bundle has one file for each format, and MindSpore reads files of up to 2 GiB. The parts are
     ``<name>_graph.mindir`` and, in ``<name>_variables``, the parameters one after another.
 
     Args:
-        path: The file as it would be if it had not been parted.
+        path: The file to write, ``<name>.mindir``.
     """
     from mindspore.train import mind_ir_pb2
 
     model = mind_ir_pb2.ModelProto()
     model.ParseFromString(path.with_name(f"{path.stem}_graph.mindir").read_bytes())
     for parameter in model.graph.parameter:
-        place = parameter.external_data
-        with (path.parent / place.location).open("rb") as file:
-            file.seek(place.offset)
-            parameter.raw_data = file.read(place.length)
+        data = parameter.external_data
+        with (path.parent / data.location).open("rb") as file:
+            file.seek(data.offset)
+            parameter.raw_data = file.read(data.length)
         parameter.ClearField("external_data")
     path.write_bytes(model.SerializeToString())

@@ -16,7 +16,7 @@ from kubeyolo.errors import WorkError
 from kubeyolo.evaluation.runtimes import INPUT_NAME, PREDICTIONS_NAME, OnnxRuntime
 from kubeyolo.export import onnx_graph
 from kubeyolo.export.mindspore_export import FILE_MODE, export_cell
-from kubeyolo.models.registry import model_facts
+from kubeyolo.models.named_facts import model_facts
 from kubeyolo.storage.integrity import appearing
 from kubeyolo.storage.workspace import temporary_folder
 
@@ -26,46 +26,38 @@ EXPORTED_BATCH = 2
 BATCH_RTOL = 1e-5
 
 
-def export_onnx(
-    manifest: BundleManifest,
-    build_network: Callable[[], Any],
-    path: Path,
-    batch_size: int = 1,
-    symbolic_batch: bool = True,
-) -> None:
-    """Write a detector as ONNX (opset 17).
+def export_onnx(manifest: BundleManifest, build_network: Callable[[], Any], path: Path) -> None:
+    """Write a detector as ONNX (opset 17) for any number of images.
 
-    Input ``images`` (N, 3, H, W) float32 in 0..1. Outputs ``raw_<stride>`` (N, na, ny, nx, 5+nc), one a level, before
+    The file is run with three images at once and one by one; the results must agree.
+
+    Input ``images`` (N, 3, H, W) float32 in 0..1. Outputs ``raw_<stride>`` (N, na, ny, nx, 5+nc) for each level, before
     the sigmoid, and ``predictions`` (N, boxes, 5+nc): centre x, centre y, width, height in input pixels, objectness
     and class scores. Model name, classes, strides, anchors and image size are in the file's metadata.
 
     Args:
-        manifest: What the network is.
+        manifest: Manifest of the bundle.
         build_network: Builds a fresh network with its weights, as
             :func:`kubeyolo.evaluation.network.load_network` does.
         path: The file to write.
-        batch_size: N, when it is not symbolic.
-        symbolic_batch: Leave N open. The file is then run with one and three images, and must give each image the same.
 
     Raises:
-        WorkError: MindSpore or ONNX cannot express the network, or a symbolic batch changes results.
+        WorkError: MindSpore or ONNX cannot express the network, or its results depend on the number of images.
     """
-    batch = EXPORTED_BATCH if symbolic_batch else batch_size
     with temporary_folder("onnx") as folder:
         written = folder / "written.onnx"
-        export_cell(build_network(), (batch, 3, *manifest.image_size), written, "ONNX")
+        export_cell(build_network(), (EXPORTED_BATCH, 3, *manifest.image_size), written, "ONNX")
         model = onnx.load(str(written))
-    model = _clean(model, manifest, batch, symbolic_batch)
+    model = _clean(model, manifest)
     onnx_graph.check_graph(model, str(path))
     with appearing(path) as part:
         onnx.save(model, str(part))
-        if symbolic_batch:
-            _verify_symbolic_batch(part, manifest)
+        _verify_symbolic_batch(part, manifest)
         part.chmod(FILE_MODE)
 
 
-def _clean(model: onnx.ModelProto, manifest: BundleManifest, batch: int, symbolic_batch: bool) -> onnx.ModelProto:
-    """Turn what MindSpore writes (opset 11, numbers for names) into what :func:`export_onnx` promises."""
+def _clean(model: onnx.ModelProto, manifest: BundleManifest) -> onnx.ModelProto:
+    """Change a file of MindSpore (opset 11, numbers for names) into the file that :func:`export_onnx` describes."""
     onnx_graph.constants_to_initializers(model.graph)
     onnx_graph.fold_batch_norms(model.graph)
     onnx_graph.drop_unused_initializers(model.graph)
@@ -73,19 +65,11 @@ def _clean(model: onnx.ModelProto, manifest: BundleManifest, batch: int, symboli
     names = {value.name: level for value, level in zip(model.graph.output, levels, strict=True)}
     names[model.graph.input[0].name] = INPUT_NAME
     onnx_graph.rename_values(model.graph, names)
-    if symbolic_batch:
-        onnx_graph.make_batch_symbolic(model.graph, batch)
+    onnx_graph.make_batch_symbolic(model.graph, EXPORTED_BATCH)
     model = version_converter.convert_version(model, OPSET)
     facts = model_facts(manifest.model)
-    onnx_graph.append_decode(
-        model.graph,
-        levels,
-        PREDICTIONS_NAME,
-        manifest.anchors,
-        manifest.strides,
-        facts.decode,
-        facts.scale_xy or None,
-    )
+    anchors, strides = manifest.anchors, manifest.strides
+    onnx_graph.append_decode(model.graph, levels, PREDICTIONS_NAME, anchors, strides, facts.decode, facts.scale_xy)
     model.ir_version = IR_VERSION
     model.graph.name = manifest.model
     del model.metadata_props[:]
@@ -94,7 +78,7 @@ def _clean(model: onnx.ModelProto, manifest: BundleManifest, batch: int, symboli
 
 
 def onnx_metadata(manifest: BundleManifest) -> dict[str, str]:
-    """Return what a user of the file needs to know, as strings; lists are JSON."""
+    """Return the metadata that a user of the file needs, as strings; lists are JSON."""
     return {
         "model": manifest.model,
         "classes": json.dumps(manifest.classes, ensure_ascii=False),
@@ -108,7 +92,7 @@ def onnx_metadata(manifest: BundleManifest) -> dict[str, str]:
 
 
 def _verify_symbolic_batch(path: Path, manifest: BundleManifest) -> None:
-    """Run three images at once and one by one; each must come out the same."""
+    """Run three images at once and one by one; the results must agree."""
     runtime = OnnxRuntime(path, manifest)
     images = np.random.default_rng(0).uniform(0, 1, (3, 3, *manifest.image_size)).astype(np.float32)
     together = [*runtime.raw(images), runtime.predictions(images)]
@@ -120,5 +104,5 @@ def _verify_symbolic_batch(path: Path, manifest: BundleManifest) -> None:
             if not error <= BATCH_RTOL * max(float(np.abs(alone).max()), 1e-6):
                 raise WorkError(
                     f"{path.name}: image {number} of a batch of 3 differs by {error:.3g} from the same image alone; "
-                    "the network mixes images: export it with a fixed batch size"
+                    "the network mixes images, which ONNX for any number of images cannot express"
                 )

@@ -1,4 +1,4 @@
-"""Surgery on ONNX graphs: batch norm folding, renaming, symbolic batch, decode nodes."""
+"""Changes to ONNX graphs: folding batch norms, renaming, symbolic batch, decode nodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from kubeyolo.errors import WorkError
-from kubeyolo.evaluation.decode import Anchors, DecodeKind, level_scales
+from kubeyolo.evaluation.decode import Anchors, DecodeKind
 
 BATCH = "N"
 DECODE_PREFIX = "decode/"
@@ -27,16 +27,16 @@ def constants_to_initializers(graph: onnx.GraphProto) -> None:
         graph.node.remove(node)
 
 
-def fold_batch_norms(graph: onnx.GraphProto) -> int:
-    """Fold each BatchNormalization that follows a Conv of its own into that Conv's weights; return how many.
+def fold_batch_norms(graph: onnx.GraphProto) -> None:
+    """Fold each BatchNormalization that is the only reader of a Conv into the weights of the Conv.
 
-    With scale γ/√(σ² + ε) an output channel, weights become w·scale and the bias (b − μ)·scale + β; in float64.
+    With the scale γ/√(σ² + ε) of an output channel, weights become w·scale and the bias (b − μ)·scale + β, computed in
+    float64.
     """
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     makers = {output: node for node in graph.node for output in node.output}
     readers = Counter(name for node in graph.node for name in node.input)
     readers.update(output.name for output in graph.output)
-    folded = 0
     for norm in [node for node in graph.node if node.op_type == "BatchNormalization"]:
         conv = makers.get(norm.input[0])
         if conv is None or conv.op_type != "Conv" or readers[norm.input[0]] != 1 or conv.input[1] not in arrays:
@@ -53,8 +53,6 @@ def fold_batch_norms(graph: onnx.GraphProto) -> int:
         conv.input[1:] = [new_weight, new_bias]
         conv.output[0] = norm.output[0]
         graph.node.remove(norm)
-        folded += 1
-    return folded
 
 
 def drop_unused_initializers(graph: onnx.GraphProto) -> None:
@@ -65,20 +63,20 @@ def drop_unused_initializers(graph: onnx.GraphProto) -> None:
 
 
 def rename_values(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    """Rename inputs, outputs and all that lies between; intermediate values get readable names of their nodes."""
+    """Rename inputs, outputs, nodes and intermediate values, which get readable names from their nodes."""
     counts: Counter[str] = Counter()
-    kept = {tensor.name for tensor in graph.initializer}
+    constants = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
         counts[node.op_type] += 1
         node.name = f"{node.op_type}_{counts[node.op_type]}"
         for output in node.output:
             names.setdefault(output, f"{node.name}_output")
     shapes = {
-        name: f"{name_of.name}_shape"
-        for name_of in graph.node
-        if name_of.op_type in ("Reshape", "Tile")
-        for name in name_of.input[1:2]
-        if name in kept
+        name: f"{node.name}_shape"
+        for node in graph.node
+        if node.op_type in ("Reshape", "Tile")
+        for name in node.input[1:2]
+        if name in constants
     }
     for node in graph.node:
         node.input[:] = [names.get(name, shapes.get(name, name)) for name in node.input]
@@ -92,8 +90,8 @@ def rename_values(graph: onnx.GraphProto, names: dict[str, str]) -> None:
 def make_batch_symbolic(graph: onnx.GraphProto, batch: int) -> None:
     """Let the graph take any number of images.
 
-    Reshapes that name the exported batch size as their first dimension copy it from their input instead (0 in ONNX).
-    Whether that is sound for the graph at hand is for the caller to verify by running it.
+    A Reshape whose first dimension is the exported batch size copies it from its input instead (0 in ONNX). The caller
+    must verify that the changed graph is right by running it.
     """
     shapes = {node.input[1] for node in graph.node if node.op_type == "Reshape"}
     for tensor in graph.initializer:
@@ -114,17 +112,16 @@ def append_decode(
     anchors: Anchors,
     strides: Sequence[int],
     decode: DecodeKind,
-    scale_xy: float | Sequence[float] | None,
+    scale_xy: Sequence[float],
 ) -> None:
     """Add nodes that decode the raw outputs ``levels`` into ``output`` (N, boxes, 5+nc).
 
     The formulas are those of :func:`kubeyolo.evaluation.decode.decode`; all new names begin with ``decode/``.
     """
-    scales = level_scales(decode, scale_xy, len(levels))
     infos = {value.name: value for value in graph.output}
     decoded = []
     boxes = 0
-    for name, level_anchors, stride, scale in zip(levels, anchors, strides, scales, strict=True):
+    for name, level_anchors, stride, scale in zip(levels, anchors, strides, scale_xy, strict=True):
         shape = [dim.dim_value for dim in infos[name].type.tensor_type.shape.dim]
         decoded.append(_append_level(graph, name, shape, np.asarray(level_anchors), stride, decode, scale))
         boxes += shape[1] * shape[2] * shape[3]

@@ -1,4 +1,4 @@
-"""Whether an exported file computes what the trained network computes."""
+"""Differences between the outputs of an exported file and of the trained network."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ import numpy as np
 from kubeyolo.arrays import Float32Array
 from kubeyolo.errors import WorkError
 
-DEFAULT_RTOL = 1e-4
-
 
 class RawNetwork(Protocol):
-    """Anything that maps images to raw levels, as a predictor does."""
+    """Maps images to raw levels, like a predictor."""
 
     def raw(self, images: Float32Array) -> list[Float32Array]:
-        """Map images (N, 3, H, W) in 0..1 to one raw (N, na, ny, nx, 5+nc) array a level."""
+        """Map images (N, 3, H, W) in 0..1 to a raw (N, na, ny, nx, 5+nc) array for each level."""
 
 
 @dataclass(frozen=True)
 class LevelParity:
-    """How far two raw outputs of one level are apart.
+    """Difference between two raw outputs of a level.
 
     Attributes:
-        stride: Of the level.
+        stride: Stride of the level.
         max_difference: max |exported − trained| over all images.
         max_value: max |trained|.
     """
@@ -41,36 +39,28 @@ class LevelParity:
         return self.max_difference / self.max_value if self.max_value else self.max_difference
 
 
-def check_parity(
+def compare_levels(
     trained: RawNetwork,
     exported: RawNetwork,
     images: Float32Array,
     strides: Sequence[int],
-    rtol: float = DEFAULT_RTOL,
     name: str = "the exported file",
 ) -> list[LevelParity]:
-    """Run both on the same images and compare every level: max |a − b| / max |b| must not exceed ``rtol``.
+    """Run both networks on the same images and compare every level: max |a − b| / max |b|.
 
     Args:
         trained: The reference b.
-        exported: What is checked, a.
-        images: (N, 3, H, W) in 0..1: real, letterboxed ones.
-        strides: One a level, for messages.
-        rtol: Largest difference relative to the level's largest value.
-        name: Of the exported file, for messages.
+        exported: The network a that is checked.
+        images: (N, 3, H, W) in 0..1: real images, letterboxed.
+        strides: Stride of each level, for messages.
+        name: Name of the exported file, for messages.
 
     Raises:
-        WorkError: A level differs by more, or in shape, or is not finite; the message has the level and the figure.
+        WorkError: A level differs in shape.
     """
     levels = []
     for stride, expected, got in zip(strides, trained.raw(images), exported.raw(images), strict=True):
         if expected.shape != got.shape:
             raise WorkError(f"{name}: level of stride {stride} has shape {got.shape}, the network {expected.shape}")
-        level = LevelParity(stride, float(np.abs(got - expected).max()), float(np.abs(expected).max()))
-        if not level.relative <= rtol:  # also when it is not a number
-            raise WorkError(
-                f"{name}: level of stride {stride} differs from the trained network by {level.relative:.3g} of its "
-                f"largest value on {len(images)} images, allowed are {rtol:g}; the file was not published"
-            )
-        levels.append(level)
+        levels.append(LevelParity(stride, float(np.abs(got - expected).max()), float(np.abs(expected).max())))
     return levels

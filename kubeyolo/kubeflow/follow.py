@@ -1,27 +1,36 @@
-"""A run on the cluster, watched to its end: its steps are shown as those of a run on this machine are."""
+"""Watches a run on the cluster to its end, and shows its steps like those of a run on this machine.
+
+The log of a step has lines of Argo and of Kubeflow as well; :func:`own_lines` leaves them out.
+"""
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from kubeyolo.errors import InputError, KubeyoloError, WorkError
-from kubeyolo.events import RunObserver
-from kubeyolo.kubeflow.client import Kubeflow, NoApi, Unreachable
+from kubeyolo.events import RunObserver, parse_event
+from kubeyolo.kubeflow.client import Kubeflow
+from kubeyolo.kubeflow.connection import NoApi, Unreachable
 from kubeyolo.kubeflow.remote import TERMINATED, RemoteRun, RemoteStep
-from kubeyolo.kubeflow.step_log import own_lines
 
 POLL_SECONDS = 5.0
 STUCK_SECONDS = 180.0
 """How long the pod of a step may be unable to start: an image may be pulled at the next try."""
 
 PATIENCE_SECONDS = 900.0
-"""How long a Kubeflow that does not answer is waited for: its API server may be restarted."""
+"""How long to wait for a Kubeflow that does not answer: its API server may be restarting."""
 
 LAST_LINES = 15
 _LOOKS = 6
 
 _BEGUN = frozenset({"RUNNING", "SUCCEEDED", "FAILED", "CANCELED", "CANCELING"})
+
+
+# Argo's emissary, Kubeflow's launcher (klog), and the executor of kfp.
+_MACHINERY = re.compile(r"time=\S+ level=\w+ |[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ |\[KFP Executor ")
 
 
 class TerminatedRun(KubeyoloError):
@@ -31,7 +40,7 @@ class TerminatedRun(KubeyoloError):
 
 
 class _Seen:
-    """Tells an observer what is new since the last look."""
+    """Reports to an observer what is new since the last look."""
 
     def __init__(self, observer: RunObserver) -> None:
         self._observer = observer
@@ -57,7 +66,7 @@ class _Seen:
 
 
 class _Stuck:
-    """Ends a run one of whose pods can never start: Kubeflow would call it running for ever."""
+    """Ends a run with a pod that can never start: Kubeflow would call the run running for ever."""
 
     def __init__(self, kubeflow: Kubeflow, limit: float) -> None:
         self._kubeflow, self._limit = kubeflow, limit
@@ -92,22 +101,22 @@ def follow(
     """Wait for the end of a run.
 
     Args:
-        kubeflow: Where it is.
-        run_id: Its id.
-        observer: Told what happens to its steps.
+        kubeflow: The client.
+        run_id: Id of the run.
+        observer: Receives what happens to its steps.
         poll_seconds: Time between two looks.
-        patience_seconds: How long a Kubeflow that does not answer is waited for.
+        patience_seconds: How long to wait for a Kubeflow that does not answer.
         stuck_seconds: How long the pod of a step may be unable to start.
 
     Returns:
         The run, which has succeeded.
 
     Raises:
-        WorkError: It has failed; the message has the failing step and its last lines.
-        InputError: A pod of it can never start; the run was terminated.
-        TerminatedRun: Somebody has terminated it.
-        Unreachable: Kubeflow has not answered for too long. The run goes on.
-        NoApi: The login has expired meanwhile. The run goes on.
+        WorkError: The run has failed; the message has the failing step and its last lines.
+        InputError: One of its pods can never start; the run was terminated.
+        TerminatedRun: Somebody has terminated the run.
+        Unreachable: Kubeflow has not answered for too long. The run continues.
+        NoApi: The login has expired meanwhile. The run continues.
     """
     seen, silent_since, stuck = _Seen(observer), 0.0, _Stuck(kubeflow, stuck_seconds)
     while True:
@@ -117,11 +126,13 @@ def follow(
         except Unreachable as error:
             silent_since = silent_since or time.monotonic()
             if time.monotonic() - silent_since > patience_seconds:
-                raise Unreachable(f"{error}; the run {run_id} goes on: 'kubeyolo pipeline status {run_id}'") from error
+                raise Unreachable(
+                    f"{error}; the run {run_id} continues: 'kubeyolo pipeline status {run_id}'"
+                ) from error
             time.sleep(poll_seconds)
             continue
         except NoApi as error:
-            raise NoApi(f"{error}; the run {run_id} goes on: 'kubeyolo pipeline status {run_id}'") from error
+            raise NoApi(f"{error}; the run {run_id} continues: 'kubeyolo pipeline status {run_id}'") from error
         seen.look(run)
         if run.is_over:
             return check_end(kubeflow, run)
@@ -145,18 +156,40 @@ def check_end(kubeflow: Kubeflow, run: RemoteRun) -> RemoteRun:
         raise WorkError(f"run {run.name} ({run.id}) failed: {run.message or kubeflow.why(run)}")
     step = failed[-1]
     lines = last_lines(kubeflow, run, step)
-    said = " | ".join(lines) or step.message or run.message or "nothing of its log is kept"
-    raise WorkError(f"run {run.name} ({run.id}): {step.name} failed: {said}")
+    why = " | ".join(lines) or step.message or run.message or "its log is not stored"
+    raise WorkError(f"run {run.name} ({run.id}): {step.name} failed: {why}")
 
 
-def last_lines(kubeflow: Kubeflow, run: RemoteRun, step: RemoteStep, count: int = LAST_LINES) -> list[str]:
-    """Return the last lines that a step has printed itself, or only that of its error when there is one."""
+def last_lines(kubeflow: Kubeflow, run: RemoteRun, step: RemoteStep) -> list[str]:
+    """Return the last lines that a step itself has printed, or only its error where there is one."""
     try:
         lines = [line.strip() for line in own_lines(kubeflow.log(run.id, step).splitlines()) if line.strip()]
     except KubeyoloError:
         return []
     errors = [line for line in lines if line.startswith("error: ")]
-    return [errors[-1].removeprefix("error: ")] if errors else lines[-count:]
+    return [errors[-1].removeprefix("error: ")] if errors else lines[-LAST_LINES:]
+
+
+def own_lines(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a log that the step itself has printed; the event of its end in words.
+
+    Argo and Kubeflow write documents too: JSON of several lines, which begins in one of their lines or right after it.
+    """
+    in_document = after_machinery = False
+    for line in lines:
+        is_machinery, event = _MACHINERY.match(line) is not None, parse_event(line)
+        # A document without an end must not hide the lines after it.
+        if in_document and not (is_machinery or event or line.startswith("error: ")):
+            in_document = line != "}"
+            continue
+        in_document = (is_machinery and line.endswith("{")) or (after_machinery and line == "{")
+        after_machinery = is_machinery
+        if is_machinery or in_document:
+            continue
+        if event is None:
+            yield line
+        elif event.kind == "finished":
+            yield f"finished after {event.fields['seconds']:.1f} s: {event.fields['record']}"
 
 
 def seconds_of(step: RemoteStep) -> float:

@@ -1,27 +1,28 @@
-"""What is written about a gate: JUnit XML and Markdown."""
+"""The reports of a gate: JUnit XML and Markdown."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from xml.etree import ElementTree
 
-from kubeyolo.evaluation.limits import Check, Numbers, number_text
+from kubeyolo.evaluation.limits import Numbers, Verdict, number_text, points_lost
 from kubeyolo.evaluation.results import COCO_KEYS
 
 # XML has no way to write the other characters, such as the colours of a log.
 _NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit_xml(name: str, checks: Sequence[Check], seconds: float, error: str = "") -> str:
+def junit_xml(name: str, verdict: Verdict, seconds: float, error: str = "") -> str:
     """Return the checks as JUnit XML: a test case each.
 
     Args:
-        name: Of the suite.
-        checks: What was checked.
-        seconds: How long it took.
-        error: Why nothing could be checked: a test case too, which is neither passed nor failed.
+        name: Name of the suite.
+        verdict: The checks.
+        seconds: Seconds of the evaluation.
+        error: Why nothing could be checked: one more test case, neither passed nor failed.
     """
+    checks = verdict.checks
     failures = sum(not check.passed for check in checks)
     counts = {
         "tests": str(len(checks) + bool(error)),
@@ -31,27 +32,26 @@ def junit_xml(name: str, checks: Sequence[Check], seconds: float, error: str = "
     }
     suites = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(suites, "testsuite", {"name": name, "skipped": "0", **counts})
-    told = [(check.name, "" if check.passed else "failure", check.message) for check in checks]
-    for case_name, kind, message in [*told, *([("evaluation", "error", error)] if error else [])]:
+    cases = [(check.name, "" if check.passed else "failure", check.message) for check in checks]
+    for case_name, kind, message in [*cases, *([("evaluation", "error", error)] if error else [])]:
         case = ElementTree.SubElement(suite, "testcase", {"classname": name, "name": case_name, "time": "0"})
         if kind:
-            said = _NOT_IN_XML.sub("", message)
-            ElementTree.SubElement(case, kind, {"message": said}).text = said
+            text = _NOT_IN_XML.sub("", message)
+            ElementTree.SubElement(case, kind, {"message": text}).text = text
     ElementTree.indent(suites)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(suites, encoding="unicode")}\n'
 
 
 def markdown_summary(
     name: str,
-    checks: Sequence[Check],
+    verdict: Verdict,
     numbers: Numbers,
     baseline: Numbers | None = None,
     links: Mapping[str, str] | None = None,
 ) -> str:
     """Return the checks and the 12 numbers as Markdown, with links to what was compared."""
-    passed = all(check.passed for check in checks)
-    lines = [f"## {'✅' if passed else '❌'} {name}", "", "| check | | |", "|---|---|---|"]
-    lines += [f"| `{check.name}` | {'✅' if check.passed else '❌'} | {check.message} |" for check in checks]
+    lines = [f"## {'✅' if verdict.passed else '❌'} {name}", "", "| check | | |", "|---|---|---|"]
+    lines += [f"| `{check.name}` | {'✅' if check.passed else '❌'} | {check.message} |" for check in verdict.checks]
     head, rule = "| | model |", "|---|---:|"
     if baseline is not None:
         head, rule = head + " baseline | points |", rule + "---:|---:|"
@@ -81,4 +81,5 @@ def _link_lines(links: Mapping[str, str] | None) -> list[str]:
 
 
 def _points(value: float | None, baseline: float | None) -> str:
-    return "–" if value is None or baseline is None else f"{(value - baseline) * 100:+.2f}"
+    gained = points_lost(baseline, value)
+    return "–" if gained is None else f"{gained:+.2f}"

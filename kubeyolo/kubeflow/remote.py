@@ -1,4 +1,4 @@
-"""Runs, steps and schedules on Kubeflow, as its REST interface tells of them."""
+"""Runs, steps and schedules on Kubeflow, as its REST interface describes them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TEMPLATES = ("system-container-impl", "retry-system-container-impl")
 """Kubeflow's templates of the pods of steps: without and with tries of their own."""
 
 MARK = "kubeyolo schedule "
-"""Begins the line of a description that says which schedule has made a recurring run."""
+"""Begins the line of a description that names the schedule of a recurring run."""
 
 LONGEST = 300
-"""Characters of what Kubeflow says that are shown."""
+"""Most characters of a message of Kubeflow that are shown."""
 
 TERMINATED = "TERMINATED"
 """A run whose end was asked for. Kubeflow calls it FAILED in the end."""
@@ -29,7 +29,7 @@ _TERMINATING = "CANCELING"
 _POD_TIME = timedelta(seconds=2)
 _MOST_TRIES = 100
 _FNV_PRIME = 16777619
-# A task that is tried again has its tries beside it: train, train(0), train(1).
+# A task that is tried again has its tries next to it: train, train(0), train(1).
 _MACHINERY = re.compile(
     r".*-driver|root|executor|(condition|condition-branches|exit-handler|for-loop)-\d+(\.onExit)?|.*\(\d+\)"
 )
@@ -41,13 +41,13 @@ class RemoteStep:
 
     Attributes:
         name: Its name in the pipeline, such as ``validate_dataset``.
-        state: Kubeflow's word, such as RUNNING; TERMINATED for what ended with a run that was terminated, SKIPPED for
-            what a run that has ended did not come to.
-        node: Argo's node of its pod, that of the newest try; empty when there is none yet.
+        state: Kubeflow's word, such as RUNNING; TERMINATED for a step that ended because its run was terminated,
+            SKIPPED for a step that did not start before the end of its run.
+        node: Argo's node of the pod of its newest try; empty when there is none yet.
         is_cached: Whether its results were in Kubeflow's cache.
-        started: When, or None.
-        ended: When, or None.
-        message: What Kubeflow says of its failure.
+        started: Time of its start, or None.
+        ended: Time of its end, or None.
+        message: Kubeflow's reason for its failure.
     """
 
     name: str
@@ -60,7 +60,7 @@ class RemoteStep:
 
     @property
     def workflow(self) -> str:
-        """Argo's workflow that it is of."""
+        """Name of its Argo workflow."""
         return self.node.rpartition("-")[0]
 
     @property
@@ -79,12 +79,12 @@ class RemoteRun:
         name: Its name.
         state: PENDING, RUNNING, SUCCEEDED, FAILED or TERMINATED.
         experiment: Id of its experiment.
-        created: When it was submitted.
-        ended: When it ended, or None.
+        created: Time of its submission.
+        ended: Time of its end, or None.
         steps: Its steps in the order of their start.
         arguments: Values of its parameters.
-        message: What Kubeflow says of its failure.
-        workflow: Argo's workflow of it, empty as long as there is none.
+        message: Kubeflow's reason for its failure.
+        workflow: Name of its Argo workflow; empty as long as there is none.
     """
 
     id: str
@@ -100,7 +100,7 @@ class RemoteRun:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, however that may be."""
+        """Whether it has ended, in any state."""
         return self.state in ENDED or (self.state == TERMINATED and self.ended is not None)
 
     def step(self, name: str) -> RemoteStep | None:
@@ -108,46 +108,46 @@ class RemoteRun:
         return next((step for step in self.steps if step.name == name), None)
 
 
-def recurring_of(found: Any) -> Recurring | None:
-    """Return a recurring run of ours; None for those of others."""
-    for line in (found.description or "").splitlines():
+def recurring_of(raw: Any) -> Recurring | None:
+    """Return a recurring run that a schedule file has made; None for any other."""
+    for line in (raw.description or "").splitlines():
         if line.startswith(MARK):
             try:
                 name, owner, digest = map(str, json.loads(line.removeprefix(MARK)))
             except ValueError:
                 return None
-            cron = found.trigger.cron_schedule.cron if found.trigger and found.trigger.cron_schedule else ""
-            enabled = (found.status or "ENABLED") == "ENABLED"
-            return Recurring(str(found.recurring_run_id), name, owner, digest, enabled, cron)
+            cron = raw.trigger.cron_schedule.cron if raw.trigger and raw.trigger.cron_schedule else ""
+            enabled = (raw.status or "ENABLED") == "ENABLED"
+            return Recurring(str(raw.recurring_run_id), name, owner, digest, enabled, cron)
     return None
 
 
-def run_of(found: Any) -> RemoteRun:
-    """Return a run in our words."""
-    config, state, ended = found.runtime_config, _state(found), _moment(found.finished_at)
+def run_of(raw: Any) -> RemoteRun:
+    """Return a run from Kubeflow's description."""
+    config, state, ended = raw.runtime_config, _state(raw), _moment(raw.finished_at)
     return RemoteRun(
-        id=found.run_id,
-        name=found.display_name,
+        id=raw.run_id,
+        name=raw.display_name,
         state=state,
-        experiment=found.experiment_id,
-        created=found.created_at,
+        experiment=raw.experiment_id,
+        created=raw.created_at,
         ended=ended,
-        steps=_steps(found, over=ended is not None),
+        steps=_steps(raw, over=ended is not None),
         arguments=(config.parameters or {}) if config else {},
-        message=one_line(found.error.message, LONGEST) if found.error and found.error.message else "",
-        workflow=next((node.rpartition("-")[0] for task in _tasks(found) for node in _nodes(task)), ""),
+        message=one_line(raw.error.message, LONGEST) if raw.error and raw.error.message else "",
+        workflow=next((node.rpartition("-")[0] for task in _tasks(raw) for node in _nodes(task)), ""),
     )
 
 
-def _tasks(found: Any) -> list[Any]:
-    return list((found.run_details.task_details if found.run_details else None) or ())
+def _tasks(raw: Any) -> list[Any]:
+    return list((raw.run_details.task_details if raw.run_details else None) or ())
 
 
 def _nodes(task: Any) -> list[str]:
     return [child.pod_name for child in task.child_tasks or () if child.pod_name]
 
 
-def _pod_node(node: str, known: Collection[str]) -> str:
+def _pod_node(node: str, nodes_of_run: Collection[str]) -> str:
     """Return the node of the pod of a step's newest try, below a node of the step.
 
     A node's number is the FNV-1a digest of its name, so that the numbers of nodes whose names begin like its own follow
@@ -155,11 +155,11 @@ def _pod_node(node: str, known: Collection[str]) -> str:
 
     Args:
         node: Node below that of the step.
-        known: Every node of the run.
+        nodes_of_run: Every node of the run.
     """
     below = [_longer(node, ".executor"), *(_longer(node, f"({number})") for number in range(_MOST_TRIES))]
-    newest = next((one for one in reversed(below) if one in known), "")
-    return _pod_node(newest, known) if newest else node
+    newest = next((one for one in reversed(below) if one in nodes_of_run), "")
+    return _pod_node(newest, nodes_of_run) if newest else node
 
 
 def _longer(node: str, more: str) -> str:
@@ -171,24 +171,24 @@ def _longer(node: str, more: str) -> str:
     return f"{workflow}-{digest}"
 
 
-def _state(found: Any) -> str:
-    states = [entry.state for entry in found.state_history or ()]
-    state = found.state or "PENDING"
+def _state(raw: Any) -> str:
+    states = [entry.state for entry in raw.state_history or ()]
+    state = raw.state or "PENDING"
     asked = _TERMINATING in (*states, state) or state == "CANCELED"
     return TERMINATED if asked and state != "SUCCEEDED" else state
 
 
-def _steps(found: Any, over: bool) -> tuple[RemoteStep, ...]:
-    asked = next((entry.update_time for entry in found.state_history or () if entry.state == _TERMINATING), None)
+def _steps(raw: Any, over: bool) -> tuple[RemoteStep, ...]:
+    asked = next((entry.update_time for entry in raw.state_history or () if entry.state == _TERMINATING), None)
     steps = []
-    known = {node for task in _tasks(found) for node in _nodes(task)}
-    for task in _tasks(found):
+    nodes_of_run = {node for task in _tasks(raw) for node in _nodes(task)}
+    for task in _tasks(raw):
         nodes = _nodes(task)
-        name, node = task.display_name or "", _pod_node(nodes[-1], known) if nodes else ""
-        # Beside the steps there are their drivers, the graphs they lie in, and the workflow itself.
+        name, node = task.display_name or "", _pod_node(nodes[-1], nodes_of_run) if nodes else ""
+        # Besides the steps there are their drivers, their graphs, and the workflow itself.
         if not name or _MACHINERY.fullmatch(name) or (node and name == node.rpartition("-")[0]):
             continue
-        # What a run that is over has not come to has no state, but the time of the run's end.
+        # A step that did not start before the end of its run has no state, but the time of this end.
         state = task.state or ("SKIPPED" if over else "PENDING")
         if state == "FAILED" and _is_after(_moment(task.end_time), asked):
             state = TERMINATED
@@ -213,10 +213,10 @@ def _is_after(moment: datetime | None, asked: datetime | None) -> bool:
 
 
 def _is_at_once(started: datetime, ended: datetime | None) -> bool:
-    """Tell whether nothing has run: a step from the cache has ended when it starts, and a pod takes longer."""
+    """Tell whether no pod has run: a step from the cache ends when it starts, and a pod takes longer."""
     return ended is not None and ended - started < _POD_TIME
 
 
 def _moment(moment: datetime | None) -> datetime | None:
-    # What has not happened yet happened in 1970.
+    # Kubeflow writes 1970 for a time that has not come yet.
     return moment if moment and moment.year > 1970 else None

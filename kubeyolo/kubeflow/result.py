@@ -14,11 +14,10 @@ from kubeyolo.events import StepRecord
 from kubeyolo.index import STORE, read_index, read_note
 from kubeyolo.kubeflow.remote import RemoteRun
 from kubeyolo.pointers import pointed_bundle
-from kubeyolo.storage.reference import split_reference
-from kubeyolo.storage.uri import open_store, split_uri
+from kubeyolo.storage.place import Place, Stores
 
 NETWORKS = {"trained": "mindspore", "ONNX": "onnx", "int8": "int8"}
-"""Networks of a bundle as tables call them, and what runs them."""
+"""Runtime of each network of a bundle, by the name of the network in tables."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,9 @@ class RemoteResult:
 
     Attributes:
         bundle: URI of the published bundle.
-        current: Of a retraining: URI of the bundle that is the current model now.
+        current: URI of the current model after a retraining.
         numbers: COCO numbers by network.
-        note: What else is to be said.
+        note: A remark on them, or why there are none.
     """
 
     bundle: str = ""
@@ -46,15 +45,16 @@ def remote_result(run: RemoteRun) -> RemoteResult | None:
     is_retraining = "pointer" in run.arguments
     if not is_retraining and "publish" not in ended:
         return None
-    store = str(run.arguments.get("store") or os.environ.get(STORE, ""))
-    if not store:
+    named = str(run.arguments.get("store") or os.environ.get(STORE, ""))
+    if not named:
         return RemoteResult(note=f"the run uses the store of the cluster; set {STORE} to its URI to see the results")
     try:
+        store = Place.of(named)
         note = read_note(store, run.id)
         if is_retraining and "promote" not in ended:
-            current = pointed_bundle(note["latest"]) if note.get("latest") else ""
+            current = pointed_bundle(store.at(note["latest"])).uri if note.get("latest") else ""
             return RemoteResult(current=current, note="unchanged: the current model was trained on this data")
-        index = note["index"]
+        index = store.at(note["index"])
         if _is_later(index, run.ended):
             return RemoteResult(note=f"a later run of its name has written its results in place of these: {index}")
         return _made(read_index(index), is_retraining)
@@ -64,15 +64,27 @@ def remote_result(run: RemoteRun) -> RemoteResult | None:
         return RemoteResult(note=f"cannot read its results from here: {one_line(error, 300)}")
 
 
-def _is_later(index: str, ended: datetime | None) -> bool:
-    """Tell whether an index was written after the end of a run: by another one with the same settings and data."""
-    folder, name = split_uri(index)
-    written = next((stored.modified for stored in open_store(folder).list() if stored.key == name), None)
+def evaluation_numbers(indexes: Mapping[str, str]) -> dict[str, dict[str, float | None]]:
+    """Return the COCO numbers of each evaluation of a run of the evaluation pipeline.
+
+    Args:
+        indexes: URI of the copy of the record, by task: ``evaluate``, and ``evaluate_baseline`` with a baseline.
+
+    Raises:
+        InputError: They are not there, or not records.
+    """
+    stores = Stores()
+    return {task: _numbers(read_index(stores.place(uri)).metrics) for task, uri in indexes.items()}
+
+
+def _is_later(index: Place, ended: datetime | None) -> bool:
+    """Tell whether an index was written after the end of a run: by another run with the same settings and data."""
+    written = next((stored.modified for stored in index.parent.store.list() if stored.key == index.name), None)
     return written is not None and ended is not None and written > ended
 
 
 def _made(record: StepRecord, is_retraining: bool) -> RemoteResult:
-    bundle = split_reference(record.outputs["bundle"])[0]
+    bundle = Place.of(record.outputs["bundle"]).uri
     found = {name: _numbers(record.metrics.get(runtime)) for name, runtime in NETWORKS.items()}
     numbers = {name: each for name, each in found.items() if each}
     if is_retraining:

@@ -1,4 +1,4 @@
-"""Schedules as files: what recurring runs there are to be on Kubeflow, and what is to be done so that it is so."""
+"""Schedules as files: the recurring runs that Kubeflow should have, and the changes that this needs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kubeyolo.compiled.read import fields_of, pipeline_names, pipeline_text
+from kubeyolo.compiled.pipeline import CompiledPipeline, pipeline_names
 from kubeyolo.config.form import check_fields
 from kubeyolo.config.text import read_text
 from kubeyolo.config.text_file import read_text_file
 from kubeyolo.errors import InputError, WorkError, problem_of, suggest
 
 DEFAULT_OWNER = "default"
-"""Owner of schedules for whom none is named."""
+"""Owner of schedules where none is given."""
 
 _CRON_FIELDS = 6
 _CRON_FIELD = re.compile(r"[\w*/,?#-]+")
@@ -41,7 +41,7 @@ class Schedule(BaseModel):
         pipeline: Name of a compiled pipeline.
         parameters: Values of the fields of its form; ``settings`` may be nested as in a configuration file.
         concurrency: How many of its runs may be under way at once.
-        catch_up: Whether runs are made up for that were due while Kubeflow or the schedule was off.
+        catch_up: Whether runs that were due while Kubeflow or the schedule was off are started later.
         enabled: Whether it is on.
         description: For the people who see it in Kubeflow.
     """
@@ -60,19 +60,19 @@ class Schedule(BaseModel):
 
 @dataclass(frozen=True)
 class Wanted:
-    """A schedule as it is to be on Kubeflow.
+    """A schedule as it should be on Kubeflow.
 
     Attributes:
         schedule: What its file says.
         arguments: Text by field of the form.
-        text: Its pipeline.
-        owner: Who has the file.
-        digest: Of what it is on Kubeflow.
+        pipeline: Its pipeline.
+        owner: Owner of the file.
+        digest: Digest of everything that it is on Kubeflow.
     """
 
     schedule: Schedule
     arguments: Mapping[str, str]
-    text: str
+    pipeline: CompiledPipeline
     owner: str
     digest: str
 
@@ -91,14 +91,14 @@ class Recurring:
 
 @dataclass(frozen=True)
 class Change:
-    """What is to be done to one schedule.
+    """A change of one schedule.
 
     Attributes:
         kind: create, update, enable, disable, delete or keep.
         name: Name of the schedule.
-        why: In words.
-        wanted: What it is to be, for create and update.
-        found: What is there.
+        why: The reason, in words.
+        wanted: The schedule as it should be, for create and update.
+        found: Its recurring run on Kubeflow.
     """
 
     kind: Kind
@@ -116,7 +116,7 @@ def read_schedules(places: Sequence[Path], check: Check) -> list[Schedule]:
         check: Refuses a form whose settings make no sense.
 
     Raises:
-        InputError: A file cannot be read or is no schedule, or two have one name.
+        InputError: A file cannot be read or is not a schedule, or two have the same name.
     """
     files: list[Path] = []
     for place in places:
@@ -144,47 +144,47 @@ def check_owner(owner: str) -> str:
     """Return the name of an owner of schedules, such as that of a repository.
 
     Raises:
-        InputError: It has other characters than such a name has.
+        InputError: It has characters that a name cannot have.
     """
     if not _OWNER.fullmatch(owner):
         raise InputError(f"owner {owner!r}: expected letters, digits and . _ - /, such as team/cells")
     return owner
 
 
-def wanted_schedule(schedule: Schedule, text: str, owner: str = DEFAULT_OWNER) -> Wanted:
+def wanted_schedule(schedule: Schedule, pipeline: CompiledPipeline, owner: str = DEFAULT_OWNER) -> Wanted:
     """Return a schedule with its form checked against the pipeline.
 
     Args:
         schedule: The schedule.
-        text: Its pipeline, with images bound.
-        owner: Who has the file.
+        pipeline: Its pipeline, with images bound.
+        owner: Owner of the file.
 
     Raises:
         InputError: A field is unknown, or a required one is missing.
     """
     try:
-        arguments = _form(text, schedule.parameters)
+        arguments = _form(pipeline, schedule.parameters)
     except InputError as error:
         raise InputError(f"schedule {schedule.name}: {error}") from error
     content = {
         **schedule.model_dump(mode="json", exclude={"enabled", "parameters"}),
         "arguments": arguments,
-        "pipeline": hashlib.sha256(text.encode()).hexdigest(),
+        "pipeline": hashlib.sha256(pipeline.text.encode()).hexdigest(),
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    return Wanted(schedule, arguments, text, owner, digest)
+    return Wanted(schedule, arguments, pipeline, owner, digest)
 
 
 def plan(wanted: Iterable[Wanted], found: Iterable[Recurring], all_of: str = "") -> list[Change]:
-    """Return what is to be done so that the recurring runs are as the files say, in the order of the names.
+    """Return the changes that make the recurring runs as the files say, in the order of the names.
 
-    Of two with one name, as an interrupted update leaves them, one is deleted.
+    Where an interrupted update has left two of the same name, one is deleted.
 
     Args:
-        wanted: What the files say.
-        found: What is there.
-        all_of: The owner all of whose files these are: recurring runs of theirs without a file are disabled, not
-            deleted. Empty leaves those without a file as they are.
+        wanted: The schedules of the files.
+        found: The recurring runs on Kubeflow.
+        all_of: The owner whose files are complete: the owner's recurring runs without a file are disabled, not deleted.
+            Empty leaves recurring runs without a file as they are.
 
     Raises:
         InputError: A schedule of the same name has another owner.
@@ -208,11 +208,8 @@ def plan(wanted: Iterable[Wanted], found: Iterable[Recurring], all_of: str = "")
     return changes
 
 
-def _form(text: str, parameters: Mapping[str, Any]) -> dict[str, str]:
-    fields = fields_of(text)
-    return check_fields(
-        parameters, list(fields), [name for name, facts in fields.items() if not facts.get("isOptional")]
-    )
+def _form(pipeline: CompiledPipeline, parameters: Mapping[str, Any]) -> dict[str, str]:
+    return check_fields(parameters, list(pipeline.fields), list(pipeline.required_fields))
 
 
 def _check_same_owner(wanted: Wanted, found: Recurring) -> None:
@@ -260,7 +257,7 @@ def _read(file: Path, check: Check) -> Schedule:
         )
     _check_cron(file, schedule.cron)
     try:
-        check(schedule.pipeline, _form(pipeline_text(schedule.pipeline), schedule.parameters))
+        check(schedule.pipeline, _form(CompiledPipeline.named(schedule.pipeline), schedule.parameters))
     except (InputError, WorkError) as error:
         raise InputError(f"schedule {file}: {error}") from error
     return schedule

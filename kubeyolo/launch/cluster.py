@@ -1,13 +1,14 @@
-"""The few requests to Kubernetes that a launch needs, each of whose failures is one line."""
+"""The few requests to Kubernetes that a launch needs; each failure is an error of one line."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from kubernetes import client, config
@@ -16,31 +17,73 @@ from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
 from kubeyolo.errors import InputError, KubeyoloError, one_line
 from kubeyolo.launch.manifest import GROUP, PLURAL, VERSION
+from kubeyolo.output_streams import Show
 
 POD_NAME = "KFP_POD_NAME"
 """Environment variable with the name of this pod, which Kubeflow sets."""
 
 Document = dict[str, Any]
+T = TypeVar("T")
 
 _SCHEDULING = "scheduling.volcano.sh/v1beta1"
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
 _DELETE_SECONDS = 5.0
-# A connection that says nothing for so long may be dead; those who read it begin another one.
+# A connection that is silent for so long may be dead; its reader opens another one.
 _SILENT_SECONDS = 60.0
 _PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class Unreachable(InputError):
-    """The API server does not answer, or not now; the same request may succeed later."""
+    """The API server does not answer, or cannot at the moment; the same request may succeed later."""
 
 
 class AlreadyExists(KubeyoloError):
-    """There is an object of this name."""
+    """An object of this name exists."""
+
+
+class Outage:
+    """Measures how long the API server is unreachable; reports once when that begins and once when it ends.
+
+    Args:
+        limit: How long the API server may be unreachable, in seconds.
+        show: Shows a line.
+    """
+
+    def __init__(self, limit: float, show: Show) -> None:
+        self._limit, self._show = limit, show
+        self._since: float | None = None
+
+    def failed(self, error: KubeyoloError) -> None:
+        """Record a failed request; raise its error if requests have failed for too long."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            self._show(f"warning: {error}; trying again for {self._limit:.0f} s")
+        elif now - self._since > self._limit:
+            raise error
+
+    def answered(self) -> None:
+        """Record a request that was answered."""
+        if self._since is not None:
+            self._since = None
+            self._show("the API server is back")
+
+    def retry(self, call: Callable[[], T], pause: float) -> T:
+        """Return what ``call`` returns once the API server answers."""
+        while True:
+            try:
+                result = call()
+            except Unreachable as error:
+                self.failed(error)
+                time.sleep(pause)
+                continue
+            self.answered()
+            return result
 
 
 class Cluster:
-    """One namespace of a Kubernetes cluster; ``home`` is that of this pod, or of the kubeconfig.
+    """One namespace of a Kubernetes cluster; ``home`` is the namespace of this pod, or of the kubeconfig.
 
     All methods raise :class:`Unreachable` when the API server does not answer, and ``InputError`` when it refuses the
     credentials or the request.
@@ -52,14 +95,14 @@ class Cluster:
 
     @classmethod
     def connect(cls, namespace: str = "", context: str | None = None) -> Cluster:
-        """Take the cluster of this pod, or that of the kubeconfig.
+        """Return the cluster of this pod, or of the kubeconfig.
 
         Args:
-            namespace: Empty takes that of the pod or of the context.
-            context: Of the kubeconfig; its current one by default.
+            namespace: Name of the namespace; empty takes that of the pod or of the context.
+            context: Name of a context of the kubeconfig; the current context by default.
 
         Raises:
-            InputError: There is neither, or it cannot be read.
+            InputError: There is no pod and no kubeconfig, or the kubeconfig cannot be read.
         """
         settings = client.Configuration()
         try:
@@ -67,7 +110,7 @@ class Cluster:
                 config.load_incluster_config(settings)
                 own = (_SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
             else:
-                # The package looks at the variable when it is imported, and never again.
+                # The package reads the variable when it is imported, and never again.
                 file = os.environ.get("KUBECONFIG") or None
                 config.load_kube_config(file, context=context, client_configuration=settings)
                 contexts, current = config.list_kube_config_contexts(file)
@@ -79,7 +122,7 @@ class Cluster:
             ) from error
         settings.retries = False
         if not settings.verify_ssl:
-            # The kubeconfig says so; it need not be told again with every request.
+            # The kubeconfig says so; a warning with every request does not help.
             disable_warnings(InsecureRequestWarning)
         home = own or "default"
         return cls(client.ApiClient(settings), namespace or home, home)
@@ -93,13 +136,13 @@ class Cluster:
         """Create a job and return it.
 
         Raises:
-            AlreadyExists: There is one of this name.
+            AlreadyExists: A job of this name exists.
             InputError: Volcano is not installed, or the job is refused.
         """
         return self._request("POST", self._jobs(), body=dict(manifest), doing="create Volcano jobs")
 
     def job(self, name: str) -> Document | None:
-        """Return a job, or None when there is none."""
+        """Return a job, or None if it does not exist."""
         return self._get(self._jobs(name), "read Volcano jobs")
 
     def jobs(self, selector: str) -> list[Document]:
@@ -108,46 +151,42 @@ class Cluster:
         Raises:
             InputError: Volcano is not installed.
         """
-        query = {"labelSelector": selector}
-        return list(self._request("GET", self._jobs(), query, doing="list Volcano jobs").get("items", ()))
+        return self._list(self._jobs(), "list Volcano jobs", {"labelSelector": selector})
 
     def delete_job(self, name: str, uid: str = "") -> bool:
-        """Delete a job, if it is there and has this uid, with its pods; one short request. Tell whether it was."""
+        """Delete a job with this uid, and its pods, by one short request; tell whether the job existed."""
         body: Document = {"propagationPolicy": "Background"}
         if uid:
             body["preconditions"] = {"uid": uid}
         try:
             self._request("DELETE", self._jobs(name), body=body, doing="delete Volcano jobs", seconds=_DELETE_SECONDS)
-        except (_Missing, AlreadyExists):  # Another one has its name by now: a conflict, as for one that exists.
+        except (_Missing, AlreadyExists):  # Another job has its name: the same conflict as in create_job.
             return False
         return True
 
     def queue(self, name: str) -> Document | None:
-        """Return a queue, or None when there is none."""
+        """Return a queue, or None if it does not exist."""
         return self._get(f"/apis/{_SCHEDULING}/queues/{name}", "read Volcano queues")
 
     def queues(self) -> list[Document]:
         """Return all queues."""
-        path = f"/apis/{_SCHEDULING}/queues"
-        return list(self._request("GET", path, doing="list Volcano queues").get("items", ()))
+        return self._list(f"/apis/{_SCHEDULING}/queues", "list Volcano queues")
 
     def pod_groups(self) -> list[Document]:
         """Return the pod groups of the namespace: what waits in the queues."""
-        path = f"/apis/{_SCHEDULING}/namespaces/{self.namespace}/podgroups"
-        return list(self._request("GET", path, doing="list Volcano pod groups").get("items", ()))
+        return self._list(f"/apis/{_SCHEDULING}/namespaces/{self.namespace}/podgroups", "list Volcano pod groups")
 
     def events(self, kind: str, name: str) -> list[Document]:
         """Return the events of an object of the namespace."""
-        selector = {"fieldSelector": f"involvedObject.kind={kind},involvedObject.name={name}"}
-        return list(self._request("GET", self._core("events"), selector, doing="list events").get("items", ()))
+        query = {"fieldSelector": f"involvedObject.kind={kind},involvedObject.name={name}"}
+        return self._list(self._core("events"), "list events", query)
 
     def workflows(self, selector: str) -> list[Document]:
         """Return the workflows of Argo with these labels."""
-        query = {"labelSelector": selector}
-        return list(self._request("GET", self._workflows(), query, doing="list workflows").get("items", ()))
+        return self._list(self._workflows(), "list workflows", {"labelSelector": selector})
 
     def workflow(self, name: str) -> Document | None:
-        """Return a workflow of Argo, or None when there is none.
+        """Return a workflow of Argo, or None if it does not exist.
 
         Raises:
             InputError: Argo is not installed.
@@ -155,7 +194,7 @@ class Cluster:
         return self._get(self._workflows(name), "read workflows")
 
     def own_pod(self, name: str, seconds: float = _READ_SECONDS) -> Document | None:
-        """Return a pod of the namespace of this process, or None when there is none; wait no longer than this."""
+        """Return a pod of this process's namespace, or None if it does not exist; wait at most these seconds."""
         return self._get(f"/api/v1/namespaces/{self.home}/pods/{name}", "read pods", seconds)
 
     def pods(self, selector: str) -> tuple[list[Document], str]:
@@ -164,11 +203,11 @@ class Cluster:
         return list(answer.get("items", ())), str(answer["metadata"].get("resourceVersion", ""))
 
     def pod(self, name: str) -> Document | None:
-        """Return a pod, or None when there is none."""
+        """Return a pod, or None if it does not exist."""
         return self._get(self._core(f"pods/{name}"), "read pods")
 
     def pod_changes(self, selector: str, version: str, seconds: int) -> Iterator[tuple[str, Document]]:
-        """Yield what happens to the pods with these labels after a version of the list: the kind and the pod."""
+        """Yield the changes of the pods with these labels after a version of the list: kind of change and pod."""
         query = {
             "labelSelector": selector,
             "resourceVersion": version,
@@ -180,7 +219,7 @@ class Cluster:
             yield change["type"], change["object"]
 
     def log_lines(self, pod: str, container: str, since: str = "") -> Iterator[str]:
-        """Yield the lines of a container as they come, each with its time before it, from this time on."""
+        """Yield the lines of a container as they are printed, each after its time, from a time on."""
         query = {"container": container, "follow": "true", "timestamps": "true"}
         if since:
             query["sinceTime"] = since
@@ -192,15 +231,16 @@ class Cluster:
         return "\n".join(lines)
 
     def _jobs(self, name: str = "") -> str:
-        path = f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}"
-        return f"{path}/{name}" if name else path
+        return f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}/{name}".rstrip("/")
 
     def _workflows(self, name: str = "") -> str:
-        path = f"/apis/argoproj.io/v1alpha1/namespaces/{self.namespace}/workflows"
-        return f"{path}/{name}" if name else path
+        return f"/apis/argoproj.io/v1alpha1/namespaces/{self.namespace}/workflows/{name}".rstrip("/")
 
     def _core(self, rest: str) -> str:
         return f"/api/v1/namespaces/{self.namespace}/{rest}"
+
+    def _list(self, path: str, doing: str, query: Mapping[str, str] | None = None) -> list[Document]:
+        return list(self._request("GET", path, query, doing=doing).get("items", ()))
 
     def _get(self, path: str, doing: str, seconds: float = _READ_SECONDS) -> Document | None:
         try:
@@ -229,7 +269,7 @@ class Cluster:
         with self._errors(doing):
             response = self._call("GET", path, query, None, (_CONNECT_SECONDS, _SILENT_SECONDS))
             try:
-                # One read returns what is there: whole chunks would hold lines back.
+                # One read returns the bytes that have arrived: reading whole chunks would delay lines.
                 while data := response.read1(65536):
                     *lines, rest = (rest + data).split(b"\n")
                     for line in lines:
@@ -272,34 +312,35 @@ class Cluster:
             ) from error
 
     def _refusal(self, error: client.ApiException, doing: str) -> KubeyoloError:
-        said = _message(error)
+        message = _message(error)
         if error.status == 404:
-            return _Missing(said, doing)
+            return _Missing(message, doing)
         if error.status == 409:
-            return AlreadyExists(said)
+            return AlreadyExists(message)
         if error.status == 401:
             return InputError(
                 f"Kubernetes API server {self.host}: refuses the credentials; they may have expired: "
                 "log in again, or renew the token of the kubeconfig"
             )
-        if error.status == 403 and "quota" not in said and "violates PodSecurity" not in said:
+        if error.status == 403 and "quota" not in message and "violates PodSecurity" not in message:
             return InputError(
-                f"may not {doing} in namespace {self.namespace}: {said}; "
+                f"may not {doing} in namespace {self.namespace}: {message}; "
                 "a cluster administrator gives these rights with the manifests of kubeyolo"
             )
         if error.status in _PASSING_STATUS:
-            return Unreachable(f"Kubernetes API server {self.host}: answers with status {error.status}: {said}")
-        return InputError(f"Kubernetes refuses to {doing} in namespace {self.namespace}: {said}")
+            return Unreachable(f"Kubernetes API server {self.host}: answers with status {error.status}: {message}")
+        return InputError(f"Kubernetes refuses to {doing} in namespace {self.namespace}: {message}")
 
 
 class _Missing(InputError):
-    """There is no such object, or, when the server does not know its kind, no such kind."""
+    """The object does not exist, or the server does not know its kind."""
 
-    def __init__(self, said: str, doing: str) -> None:
-        self.kind = not said or "the server could not find the requested resource" in said or "page not found" in said
+    def __init__(self, message: str, doing: str) -> None:
+        unknown_kind = ("the server could not find the requested resource", "page not found")
+        self.kind = not message or any(words in message for words in unknown_kind)
         program = "Argo Workflows" if "workflows" in doing else "Volcano"
-        what = f"{program} is not installed on this cluster; install it, all its CRDs included" if self.kind else said
-        super().__init__(what)
+        missing = f"{program} is not installed on this cluster; install it, all its CRDs included"
+        super().__init__(missing if self.kind else message)
 
 
 def _message(error: client.ApiException) -> str:

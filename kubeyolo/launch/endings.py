@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubeyolo import exits
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
 from kubeyolo.memory import death_cause, is_lack_of_memory, killed_for_memory
-from kubeyolo.storage.uri import open_store
+from kubeyolo.output_streams import Show
+from kubeyolo.processes import ending, is_killed
+from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import newest_step
-from kubeyolo.training.lack_of_memory import memory_remedy
+from kubeyolo.training.memory_advice import memory_remedy
 from kubeyolo.training.spec import EXIT_INTERRUPTED, TrainingSpec
 
 
@@ -23,51 +23,50 @@ class Ended:
     """How processes ended.
 
     Attributes:
-        lines: Their last lines; None where they have printed for themselves.
-        code: The exit code of the launched process, or of the first one that failed of several.
-        told: Whether they were told to stop.
-        killed: Whether they were ended at once because of a second order.
+        lines: Their last lines; None if they have printed by themselves.
+        code: Exit code of the process, or of the first of several processes that failed.
+        stop_requested: Whether they were told to stop.
+        killed: Whether they were killed at a second signal.
         lost: Whether another pod of the gang was lost.
     """
 
     lines: list[str] | None
     code: int
-    told: bool
+    stop_requested: bool
     killed: bool = False
     lost: bool = False
 
 
 def outcomes(folder: Path) -> list[dict[str, Any]]:
-    """Return what the ranks have left in the folder of a launch."""
+    """Return the outcomes that the ranks have written into the folder of a launch."""
     return [json.loads(path.read_text()) for path in sorted(folder.glob("rank-*.json"))]
 
 
 def raise_failure(folder: Path, ended: Ended, spec: TrainingSpec, memory_kills: int) -> None:
-    """Raise the error of processes that have not done their work.
+    """Raise the error of processes that have not finished their work.
 
     Args:
-        folder: Of the launch.
+        folder: Folder of the launch.
         ended: How the processes ended.
         spec: The training run.
-        memory_kills: What the kernel had counted before.
+        memory_kills: Count of the killed processes before the launch.
 
     Raises:
         InputError: A process refused its input; the message is that of the process.
         InterruptedWork: The processes were told to stop, and did.
         WorkError: A process failed; with its message, or else why it has ended and its last lines.
     """
-    found = outcomes(folder)
-    failed = [outcome for outcome in found if outcome["exit_code"] != 0]
+    failed = [outcome for outcome in outcomes(folder) if outcome["exit_code"] != 0]
     if ended.code == 0 and not failed:
         return
-    # A process that was killed because another failed has nothing to say.
+    # A process that was killed because another failed has no message.
     kinds: dict[int, type[KubeyoloError]] = {
         InputError.exit_code: InputError,
         WorkError.exit_code: WorkError,
         EXIT_INTERRUPTED: InterruptedWork,
     }
-    if ended.told:
-        # Rank 0 has stopped at its checkpoint, and the others have lost it.
+    if ended.stop_requested:
+        # Rank 0 has stopped at its checkpoint, and the others fail without it.
         kinds = {EXIT_INTERRUPTED: InterruptedWork, **kinds}
     for kind, error in kinds.items():
         for outcome in failed:
@@ -77,15 +76,15 @@ def raise_failure(folder: Path, ended: Ended, spec: TrainingSpec, memory_kills: 
         raise WorkError("another pod of the gang has ended before its time")
     if ended.killed:
         raise InterruptedWork(f"interrupted: ended at once; {_where_it_continues(spec)}")
-    # Told before it could take signals, or ended by msrun with another one that was.
+    # It was told to stop before it could handle signals, or msrun ended it together with a process that was told so.
     stopped = ended.code >= 0 or ended.code in (-signal.SIGTERM, -signal.SIGKILL)
-    if ended.told and stopped and not killed_for_memory(memory_kills):
+    if ended.stop_requested and stopped and not killed_for_memory(memory_kills):
         raise InterruptedWork(f"interrupted: told to stop, no checkpoint written since; {_where_it_continues(spec)}")
     raise WorkError(_crash(ended, spec, memory_kills))
 
 
-def warn_of_lost_lines(folder: Path, show: Callable[[str], None]) -> None:
-    """Say that processes could not print all of their lines: they go on without."""
+def warn_of_lost_lines(folder: Path, show: Show) -> None:
+    """Warn of processes that could not print all of their lines; they have continued without."""
     for outcome in outcomes(folder):
         if outcome.get("lost"):
             show(f"warning: lines of training process {outcome['rank']} could not be printed: {outcome['lost']}")
@@ -93,17 +92,17 @@ def warn_of_lost_lines(folder: Path, show: Callable[[str], None]) -> None:
 
 def _crash(ended: Ended, spec: TrainingSpec, memory_kills: int) -> str:
     tail = " | ".join(line for line in ended.lines or () if line.strip())
-    is_killed, lacked = exits.is_killed(ended.code), is_lack_of_memory(tail)
-    said = ", for lack of memory" if lacked and not is_killed else ""
-    parts = [f"a training process failed ({exits.ending(ended.code)}{said}{death_cause(ended.code, memory_kills)})"]
-    parts += [memory_remedy(spec.config, spec.task)] if is_killed or lacked else []
+    killed, lacked = is_killed(ended.code), is_lack_of_memory(tail)
+    lack = ", for lack of memory" if lacked and not killed else ""
+    parts = [f"a training process failed ({ending(ended.code)}{lack}{death_cause(ended.code, memory_kills)})"]
+    parts += [memory_remedy(spec.config, spec.task)] if killed or lacked else []
     parts += [f"it printed last: {tail or 'nothing'}"] if ended.lines is not None else []
     return "; ".join(parts)
 
 
 def _where_it_continues(spec: TrainingSpec) -> str:
     try:
-        step = newest_step(open_store(spec.output, hasty=True))
+        step = newest_step(Place.of(spec.output).impatient().store)
     except KubeyoloError:
         return "the same command continues at the newest checkpoint"
     if step is None:

@@ -1,26 +1,27 @@
-"""Signals to a launcher, passed on to its processes: the first lets them end in order, a second kills them."""
+"""Passes signals of a launcher on to its processes: the first lets them stop in order, a second kills them."""
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 
+from kubeyolo.output_streams import Show
+from kubeyolo.processes import send_signal
 from kubeyolo.stop_signals import StopOrder, announcing, handling
 
 STOPPING = (
     "stopping after the present step, with a checkpoint (while the network is compiled, that may take minutes); "
     "Ctrl-C again ends it at once"
 )
-"""What is said at once at the first signal: compiling holds the main thread of a process, which cannot answer."""
+"""Shown at once at the first signal: a process cannot answer while its main thread compiles."""
 
 Processes = Callable[[], Sequence[int]]
 
 
 class Forwarding:
-    """What has come, and to whom it goes.
+    """Receives signals, and sends them to processes.
 
     Attributes:
         killed: Whether the processes were ended at once, at a second order.
@@ -35,43 +36,37 @@ class Forwarding:
         self._reached: set[int] = set()
 
     @property
-    def told(self) -> bool:
-        """Whether this process was told to end."""
+    def stop_requested(self) -> bool:
+        """Whether this process was told to stop."""
         return self._order.given
 
     def attach(self, workers: Processes, everything: Processes) -> None:
-        """Name the processes that are told to end, and those that are killed; pass on what has come already."""
+        """Set the processes that are told to stop, and those that are killed; pass on a signal that has arrived."""
         self._workers, self._all = workers, everything
         self.pass_on()
 
     def pass_on(self) -> None:
-        """Tell processes to end that have begun since this one was told."""
-        if self.told:
-            self._send(self._workers, signal.SIGTERM, self._reached)
+        """Tell processes to stop that were started after this process was told to stop."""
+        if self.stop_requested:
+            new = [pid for pid in self._workers() if pid not in self._reached]
+            self._reached.update(new)
+            send_signal(new, signal.SIGTERM)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal."""
-        first = not self.told
+        """Handle a signal."""
+        first = not self.stop_requested
         if self._order.is_second(number):
             self.killed = True
-            self._send(self._all, signal.SIGKILL, set())
+            send_signal(self._all(), signal.SIGKILL)
             return
         if first:
             self._announce(STOPPING)
         self.pass_on()
 
-    @staticmethod
-    def _send(processes: Processes, number: signal.Signals, reached: set[int]) -> None:
-        for pid in processes():
-            if pid not in reached:
-                reached.add(pid)
-                with suppress(ProcessLookupError):
-                    os.kill(pid, number)
-
 
 @contextmanager
-def forwarding(show: Callable[[str], None]) -> Iterator[Forwarding]:
-    """Pass on the signals that come within the block, when this is the main thread, which alone can take signals."""
+def forwarding(show: Show) -> Iterator[Forwarding]:
+    """Pass on the signals that arrive within the block, if this is the main thread: only it can handle signals."""
     with announcing(show) as announce:
         forward = Forwarding(announce)
         with handling(forward.handle):

@@ -1,81 +1,196 @@
-"""The launchers by name: on this machine, or on a cluster under Volcano."""
+"""The launchers by name: they start training processes, and check before whether they can.
+
+Another launcher is another class with the methods of :class:`Launcher`, and an entry in :data:`LAUNCHERS`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self
 
-from kubeyolo.errors import InputError, suggest
-from kubeyolo.launch.settings import ClusterSettings, cluster_settings
+from kubeyolo.config.schema import Config
+from kubeyolo.errors import InputError, check_known
+from kubeyolo.index import RUN_ID
+from kubeyolo.launch import local
+from kubeyolo.launch.settings import ClusterSettings, check_reachable, cluster_settings
+from kubeyolo.resources import usable_memory, usable_processors
 from kubeyolo.training.spec import TrainingSpec
 
-LOCAL, VOLCANO = "local", "volcano"
-LAUNCHERS = (LOCAL, VOLCANO)
+
+@dataclass(frozen=True, kw_only=True)
+class Machines:
+    """The machines, or pods, that the processes of a training are spread over.
+
+    Attributes:
+        nodes: Number of machines or pods.
+        cores: Processors of each; None if that is not known.
+        memory: Memory of each in bytes; None if that is not known.
+        allowance: What limits the memory: the beginning of a sentence that ends with a size.
+    """
+
+    nodes: int
+    cores: int | None
+    memory: float | None
+    allowance: str
 
 
-def checked_settings(
-    name: str, values: Mapping[str, Any] | None = None, file: Path | None = None, sets: Sequence[str] = ()
-) -> ClusterSettings:
-    """Return the settings of a launcher.
+class Launcher(Protocol):
+    """Starts training processes and waits for them."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    def configured(cls, values: Mapping[str, Any] | None, file: Path | None, sets: Sequence[str]) -> Self:
+        """Return the launcher with settings of the cluster: see :func:`find_launcher`."""
+
+    @property
+    def writer(self) -> str:
+        """Name under which a training claims its output; empty if the process that starts it claims it alone."""
+
+    def check(self, config: Config) -> None:
+        """Refuse a configuration that this launcher cannot train.
+
+        Raises:
+            InputError: Names the setting that does not fit the settings of the cluster.
+        """
+
+    def check_installed(self) -> None:
+        """Check that the packages that this launcher needs are installed.
+
+        Raises:
+            InputError: A package is not installed.
+        """
+
+    def machines(self, processes: int, is_remote: bool) -> Machines:
+        """Return the machines of so many training processes; ``is_remote``: the steps are pods on a cluster."""
+
+    def launch(self, spec: TrainingSpec) -> None:
+        """Start the processes of a training and wait for them.
+
+        Raises:
+            InputError: The input of the training cannot be used.
+            InterruptedWork: This process was told to stop.
+            WorkError: A process failed.
+        """
+
+
+class LocalLauncher:
+    """Trains on this machine: in a pipeline, in the pod or the process of the step."""
+
+    name: ClassVar[str] = "local"
+    writer = ""
+
+    @classmethod
+    def configured(cls, values: Mapping[str, Any] | None, file: Path | None, sets: Sequence[str]) -> Self:
+        """Return the launcher; refuse settings of a cluster."""
+        if values or file is not None or sets:
+            raise InputError("cluster is set, but launcher is local; set launcher to volcano, or leave cluster empty")
+        return cls()
+
+    def check(self, config: Config) -> None:
+        """Accept every configuration."""
+
+    def check_installed(self) -> None:
+        """Check nothing: a training process itself reports a missing package."""
+
+    def machines(self, processes: int, is_remote: bool) -> Machines:
+        """Return this machine; nothing is known of the pod of a step that does not exist yet."""
+        in_pod = bool(os.environ.get(RUN_ID))
+        return Machines(
+            nodes=1,
+            cores=None if is_remote and not in_pod else usable_processors(),
+            memory=None if is_remote or in_pod else usable_memory(),
+            allowance="this machine, or its container, allows",
+        )
+
+    def launch(self, spec: TrainingSpec) -> None:
+        """Train in processes on this machine."""
+        local.launch_training(spec)
+
+
+@dataclass(frozen=True)
+class VolcanoLauncher:
+    """Trains in pods of a Volcano job, which outlives the process that submits it and is adopted by the next one."""
+
+    name: ClassVar[str] = "volcano"
+
+    settings: ClusterSettings
+
+    @classmethod
+    def configured(cls, values: Mapping[str, Any] | None, file: Path | None, sets: Sequence[str]) -> Self:
+        """Return the launcher with the settings of a preset, and with these over them."""
+        return cls(cluster_settings(values, file, sets))
+
+    @property
+    def writer(self) -> str:
+        """Name of the launcher with the id of the run, or else with the namespace of the job if one is set."""
+        return f"{self.name} {os.environ.get(RUN_ID) or self.settings.namespace}".strip()
+
+    def check(self, config: Config) -> None:
+        """Refuse a training that does not fit the pods, and pretraining images that the pods cannot read."""
+        self.settings.check_processes(config.train, config.train.processes)
+        if config.pretrain.enabled:
+            check_reachable("pretrain.data", config.pretrain.data)
+
+    def check_installed(self) -> None:
+        """Check that the package kubernetes is installed."""
+        try:
+            from kubeyolo.launch import volcano  # noqa: F401
+        except ImportError as error:
+            raise InputError(
+                f"the launcher volcano needs the package {error.name}: pip install 'kubeyolo[launch]'"
+            ) from error
+
+    def machines(self, processes: int, is_remote: bool) -> Machines:
+        """Return the pods of the job."""
+        return Machines(
+            nodes=self.settings.nodes_for(processes),
+            cores=max(1, round(self.settings.processors)),
+            memory=self.settings.memory_bytes,
+            allowance=f"a pod has (cluster setting memory = {self.settings.memory})",
+        )
+
+    def launch(self, spec: TrainingSpec) -> None:
+        """Submit the job, or adopt it if it is running, and follow it to its end."""
+        from kubeyolo.launch.volcano import launch_on_volcano
+
+        launch_on_volcano(spec, self.settings)
+
+
+LAUNCHERS: Mapping[str, type[Launcher]] = {each.name: each for each in (LocalLauncher, VolcanoLauncher)}
+"""Every launcher by its name, the default first."""
+
+
+def find_launcher(
+    name: str = "", values: Mapping[str, Any] | None = None, file: Path | None = None, sets: Sequence[str] = ()
+) -> Launcher:
+    """Return the launcher of a name.
 
     Args:
-        name: ``local`` for this machine, ``volcano`` for a cluster.
+        name: ``local`` for this machine, which is the default, or ``volcano`` for a cluster.
         values: Settings of the cluster by key, over those of their preset.
-        file: YAML file of such settings.
+        file: YAML file with such settings.
         sets: ``key=value`` pairs over those of the file.
 
     Raises:
         InputError: Unknown launcher, or settings that are not allowed.
     """
-    _check(name)
-    settings = cluster_settings(values, file, sets)
-    if name == LOCAL and (values or file is not None or sets):
-        raise InputError("cluster is set, but launcher is local; set launcher to volcano, or leave cluster empty")
-    return settings
+    name = name or next(iter(LAUNCHERS))
+    check_known("launcher", name, LAUNCHERS)
+    return LAUNCHERS[name].configured(values, file, sets)
 
 
-def training_launcher(name: str, settings: ClusterSettings) -> Callable[[TrainingSpec], None]:
-    """Return what starts training processes and waits for them.
-
-    Args:
-        name: Of the launcher.
-        settings: Of the cluster, as :func:`checked_settings` returns them.
+def ready_launcher(
+    name: str = "", values: Mapping[str, Any] | None = None, file: Path | None = None, sets: Sequence[str] = ()
+) -> Launcher:
+    """Return the launcher of a name if its packages are installed; see :func:`find_launcher`.
 
     Raises:
-        InputError: Unknown launcher, or the package kubernetes is not installed.
+        InputError: Also when a package that it needs is not installed.
     """
-    _check(name)
-    if name == LOCAL:
-        from kubeyolo.launch.local import launch_training
-
-        return launch_training
-    return _on_volcano(settings)
-
-
-def training_writer(name: str, run: str = "", namespace: str = "") -> str:
-    """Return who writes where a training goes, by the claim there; empty for the process that starts it alone.
-
-    A job on a cluster goes on when the process that started it is gone, and the next try takes it up.
-
-    Args:
-        name: Of the launcher.
-        run: Id of the run that the training is a step of; empty outside of a pipeline.
-        namespace: Of the job, where the command names one.
-    """
-    return "" if name == LOCAL else " ".join(part for part in (name, run, namespace) if part)
-
-
-def _check(name: str) -> None:
-    if name not in LAUNCHERS:
-        raise InputError(f"unknown launcher {name!r}{suggest(name, LAUNCHERS)}")
-
-
-def _on_volcano(settings: ClusterSettings) -> Callable[[TrainingSpec], None]:
-    try:
-        from kubeyolo.launch.volcano import launch_on_volcano
-    except ImportError as error:
-        raise InputError(
-            f"the launcher volcano needs the package {error.name}: pip install 'kubeyolo[launch]'"
-        ) from error
-    return lambda spec: launch_on_volcano(spec, settings)
+    launcher = find_launcher(name, values, file, sets)
+    launcher.check_installed()
+    return launcher

@@ -1,4 +1,4 @@
-"""Training processes on this machine: one alone, or several that msrun starts, alone or with those of other pods."""
+"""Training processes on this machine: one process, or several by msrun, which may train with those of other pods."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from kubeyolo import exits
 from kubeyolo.launch.endings import Ended, outcomes, raise_failure, warn_of_lost_lines
 from kubeyolo.launch.forwarding import Forwarding, forwarding
-from kubeyolo.launch.gang import Gang, Relay, relay
+from kubeyolo.launch.rendezvous import Relay, Rendezvous, relay
 from kubeyolo.memory import memory_kills
+from kubeyolo.output_streams import Show, print_line
+from kubeyolo.processes import INSTALLED_CODE, UTF8_OUTPUT, children, exit_code, guarded, send_signal
 from kubeyolo.storage.workspace import temporary_folder
 from kubeyolo.training.spec import EXIT_INTERRUPTED, OUTCOME_FOLDER, TrainingSpec
 
@@ -28,155 +29,126 @@ LAST_LINES = 8
 
 _POLL_SECONDS = 0.2
 
-# What msrun has to end the other processes when one failed. It can wait for ever for its scheduler when a worker ends
-# before it has joined the cluster.
+# Time for msrun to end the other processes after one has failed. It can wait forever for its scheduler when a worker
+# ends before it has joined the others.
 _GRACE_SECONDS = 20.0
 
 # MindSpore's parameter server ignores the log level.
 _NOISE = re.compile(r"\[INFO\] \w+\(")
 
-Show = Callable[[str], None]
 
+def launch_training(spec: TrainingSpec, show: Show | None = None, rendezvous: Rendezvous | None = None) -> None:
+    """Train in child processes and wait for them; this process does not import MindSpore.
 
-def launch_training(
-    spec: TrainingSpec, processes: int | None = None, show: Show | None = None, gang: Gang | None = None
-) -> None:
-    """Train in processes of their own and wait for them; no MindSpore is imported here.
-
-    What rank 0 prints is passed on. The processes are killed when this one dies, and told to write a checkpoint and
-    stop when it is sent one of :func:`kubeyolo.stop_signals.stop_signals`. A Ctrl-C after that kills them.
+    The lines of rank 0 are passed on. The children are killed when this process dies. At one of
+    :func:`kubeyolo.stop_signals.stop_signals` they write a checkpoint and stop; a Ctrl-C after that kills them.
 
     Args:
         spec: The training run.
-        processes: Number of data-parallel processes; the configured one by default.
-        show: Takes each line; prints it by default.
-        gang: Of which these are the processes of one pod; all of them are here without it.
+        show: Shows a line; prints it by default.
+        rendezvous: How this pod finds the others; without it all processes are on this machine.
 
     Raises:
         InputError: A process refused its input; the message is that of the process.
         InterruptedWork: The processes were told to stop, and did.
         WorkError: A process failed; with its message, or else its last lines.
     """
-    count = spec.processes if processes is None else processes
-    if spec.task == "detector" and count != spec.config.train.processes:
-        train = spec.config.train.model_copy(update={"processes": count})
-        spec = spec.model_copy(update={"config": spec.config.model_copy(update={"train": train})})
     kills = memory_kills()
     with temporary_folder("launch") as folder:
         spec.write(folder / "spec.json")
         worker = [sys.executable, "-m", WORKER_MODULE, str(folder / "spec.json")]
-        show = show or _print_line
-        if count == 1:
-            ended = _run_one(worker, folder, show, inherit=show is _print_line and sys.stdout.isatty())
+        show = show or print_line
+        if spec.processes == 1:
+            ended = _run_one(worker, folder, show, inherit=show is print_line and sys.stdout.isatty())
         else:
-            ended = _run_many(worker, folder, gang or _alone(count), show)
+            here = "127.0.0.1"
+            rendezvous = rendezvous or Rendezvous("", 1, 0, spec.processes, here, _free_port(), here)
+            ended = _run_many(worker, folder, rendezvous, show)
         raise_failure(folder, ended, spec, kills)
         warn_of_lost_lines(folder, show)
 
 
 def _run_one(worker: list[str], folder: Path, show: Show, inherit: bool) -> Ended:
-    """Run one process; on a terminal it prints for itself, so that it can draw a bar."""
+    """Run one process; on a terminal it prints by itself, so that it can draw a bar."""
     last: deque[str] = deque(maxlen=LAST_LINES)
-    pipe = None if inherit else subprocess.PIPE
-    with forwarding(_over_bar if inherit else show) as stop:
-        process = subprocess.Popen(
-            _guarded(worker),
-            stdin=subprocess.DEVNULL,
-            stdout=pipe,
-            stderr=None if inherit else subprocess.STDOUT,
-            env=_environment(folder, inherit),
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        )
-        with _ended(process):
-            stop.attach(lambda: [process.pid], lambda: [process.pid])
-            if process.stdout is not None:
-                for line in process.stdout:
-                    last.append(line.rstrip("\n"))
-                    show(line.rstrip("\n"))
-            code = process.wait()
-    return Ended(None if inherit else list(last), code, stop.told, stop.killed)
+    output, environment = None if inherit else subprocess.PIPE, _environment(folder, inherit)
+    with forwarding(_over_bar if inherit else show) as stop, _running(worker, output, environment) as process:
+        stop.attach(lambda: [process.pid], lambda: [process.pid])
+        for line in process.stdout or ():
+            last.append(line.rstrip("\n"))
+            show(line.rstrip("\n"))
+        code = process.wait()
+    return Ended(None if inherit else list(last), code, stop.stop_requested, stop.killed)
 
 
-def _alone(count: int) -> Gang:
-    """Return the gang of processes that are all on this machine."""
-    return Gang("", 1, 0, count, "127.0.0.1", _free_port(), "127.0.0.1")
-
-
-def _run_many(worker: list[str], folder: Path, gang: Gang, show: Show) -> Ended:
+def _run_many(worker: list[str], folder: Path, rendezvous: Rendezvous, show: Show) -> Ended:
     """Run several processes by msrun, which keeps a log file for each."""
-    first = gang.node * gang.devices
-    ranks = range(first, first + gang.devices)
-    with relay(gang, folder) as peers, forwarding(show) as stop:
-        with (folder / "msrun.log").open("w") as log:
-            process = subprocess.Popen(
-                _guarded(_msrun(worker, folder, gang, peers)),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=_environment(folder) | {"GLOG_v": "3", "PATH": _path()},
-                start_new_session=True,
-            )
+    first = rendezvous.node * rendezvous.devices
+    ranks = range(first, first + rendezvous.devices)
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    environment = _environment(folder) | {"GLOG_v": "3", "PATH": path}
+    with (
+        relay(rendezvous, folder) as peers,
+        forwarding(show) as stop,
+        (folder / "msrun.log").open("w") as log,
+    ):
         follower = _Follower(folder / "logs" / f"worker_{first}.log", show)
-        with _ended(process):
-            stop.attach(lambda: _children(process.pid), lambda: [*_children(process.pid), process.pid])
+        with _running(_msrun(worker, folder, rendezvous, peers), log, environment) as process:
+            stop.attach(lambda: children(process.pid), lambda: [*children(process.pid), process.pid])
             failed = _wait_idly(process, folder, ranks, follower, peers, stop)
             follower.poll()
         lost = peers.lost.is_set()
-        # msrun ends the others itself, which is no failure where it has ended well.
+        # msrun ends the other processes itself, which is not a failure if msrun succeeds.
         code = failed if failed is not None and process.returncode != 0 else process.returncode
-        ended = Ended(_last_lines(folder, follower), code, stop.told, stop.killed, lost)
-        peers.complete = not lost and _all_done(folder, ranks)
+        ended = Ended(_last_lines(folder, follower), code, stop.stop_requested, stop.killed, lost)
+        peers.complete = not lost and [outcome["exit_code"] for outcome in outcomes(folder)] == [0] * len(ranks)
     return ended
 
 
-def _msrun(worker: list[str], folder: Path, gang: Gang, peers: Relay) -> list[str]:
+def _msrun(worker: list[str], folder: Path, rendezvous: Rendezvous, peers: Relay) -> list[str]:
     """Return the command that starts this machine's processes."""
     interpreter = Path(sys.executable)
     return [
         sys.executable,
         "-m",
         "mindspore.parallel.cluster.run",
-        f"--worker_num={gang.world}",
-        f"--local_worker_num={gang.devices}",
+        f"--worker_num={rendezvous.world}",
+        f"--local_worker_num={rendezvous.devices}",
         f"--master_addr={peers.master}",
-        f"--master_port={gang.port}",
-        f"--node_rank={gang.node}",
-        f"--cluster_time_out={int(gang.limit)}",
+        f"--master_port={rendezvous.port}",
+        f"--node_rank={rendezvous.node}",
+        f"--cluster_time_out={int(rendezvous.limit)}",
         "--join=True",
-        # Of no worker: it would start a tail for each, which outlives it.
-        f"--tail_worker_log={gang.world}",
+        # The rank of no worker: msrun would start a tail for a worker, which outlives it.
+        f"--tail_worker_log={rendezvous.world}",
         f"--log_dir={folder / 'logs'}",
-        # msrun knows a program only by these names, and would start any other one as a script of python.
+        # msrun recognizes python only by these names, and would start any other program as a script of python.
         "python" if interpreter.with_name("python").exists() else "python3",
         *worker[1:],
     ]
 
 
-def _path() -> str:
-    return os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-
-
 def _wait_idly(
     process: subprocess.Popen[Any], folder: Path, ranks: range, follower: _Follower, peers: Relay, stop: Forwarding
 ) -> int | None:
-    """Wait for msrun, and let it sleep meanwhile: it waits for its processes in a loop without a pause.
+    """Wait for msrun, and suspend it meanwhile: it waits for its processes in a loop without a pause.
 
-    Of a pod with a limit of processors it would take half. Returns with msrun still running when a worker has failed
-    and msrun does not end within the grace, when rank 0 has stopped as told, without which the others cannot go on, and
-    when another pod is lost. Returns the exit code of the first process
-    that has failed, as far as it was seen: msrun does not say it.
+    The loop would take half of a pod with a limit of processors. The function returns before msrun has ended when a
+    worker has failed and msrun does not end within the grace time, when rank 0 has stopped as it was told, because the
+    others cannot continue without it, and when another pod is lost.
+
+    Returns:
+        The exit code of the first process that has failed, if it was seen: msrun does not report it.
     """
-    # Node 0 has the scheduler beside its workers.
+    # Node 0 has the scheduler besides its workers.
     started, asleep, failed_at, code = len(ranks) + (ranks.start == 0), False, None, None
     while process.poll() is None:
-        # msrun takes seconds until it starts its processes, one after another.
+        # msrun starts its processes one after another, which takes seconds.
         stop.pass_on()
-        children = _children(process.pid)
+        present = children(process.pid)
         if code is None:
-            code = next(filter(None, map(_exit_code, children)), None)
-        busy = len(children) == started and not any(map(_has_ended, children))
+            code = next(filter(None, map(exit_code, present)), None)
+        busy = len(present) == started and not any(exit_code(pid) is not None for pid in present)
         if busy != asleep:
             process.send_signal(signal.SIGSTOP if busy else signal.SIGCONT)
             asleep = busy
@@ -191,35 +163,17 @@ def _wait_idly(
     return code
 
 
-def _all_done(folder: Path, ranks: range) -> bool:
-    found = outcomes(folder)
-    return len(found) == len(ranks) and all(outcome["exit_code"] == 0 for outcome in found)
-
-
 def _worker_failed(launcher: int, folder: Path) -> bool:
-    """Tell whether a worker has said that it failed, or has ended without saying anything."""
-    found = outcomes(folder)
-    ended = sum(_has_ended(pid) for pid in _children(launcher))
-    # Those that were told to stop are writing a checkpoint, however long it takes.
-    return any(outcome["exit_code"] not in (0, EXIT_INTERRUPTED) for outcome in found) or ended > len(found)
+    """Tell whether a worker has reported a failure, or has ended without a report."""
+    reports = outcomes(folder)
+    ended = sum(exit_code(pid) is not None for pid in children(launcher))
+    # Workers that were told to stop may write a checkpoint for as long as that takes.
+    return any(outcome["exit_code"] not in (0, EXIT_INTERRUPTED) for outcome in reports) or ended > len(reports)
 
 
 def _is_interrupted(folder: Path) -> bool:
-    """Tell whether rank 0, which alone is told to stop, has done so."""
+    """Tell whether rank 0, the only rank that is told to stop, has stopped."""
     return any(outcome["exit_code"] == EXIT_INTERRUPTED for outcome in outcomes(folder))
-
-
-def _has_ended(pid: int) -> bool:
-    return _exit_code(pid) is not None
-
-
-def _exit_code(pid: int) -> int | None:
-    """Return the exit code of a process that has ended and was not waited for, negative after a signal; else None."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return os.waitstatus_to_exitcode(int(fields[-1])) if fields[0] == "Z" else None
 
 
 class _Follower:
@@ -232,7 +186,7 @@ class _Follower:
         self._rest = ""
 
     def poll(self) -> None:
-        """Pass on the lines that are complete by now."""
+        """Pass on the lines that are complete."""
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
@@ -248,60 +202,64 @@ class _Follower:
 
 
 def _last_lines(folder: Path, follower: _Follower) -> list[str]:
-    """Return the last lines of the ranks that ended without an outcome: the one that failed is among them."""
-    found: list[str] = []
+    """Return the last lines of the ranks that ended without an outcome: the rank that failed is among them.
+
+    If msrun ended before it started a process, they are the lines of msrun.
+    """
+    last: list[str] = []
     for path in sorted((folder / "logs").glob("worker_*.log")):
         rank = path.stem.removeprefix("worker_")
         if not (folder / f"rank-{rank}.json").exists():
-            lines = [line for line in path.read_text("utf-8", errors="replace").splitlines() if not _NOISE.match(line)]
-            found += [f"rank {rank}:", *lines[-LAST_LINES:]] if lines else []
-    return found or list(follower.last) or _lines_of_msrun(folder)
+            lines = _end_of(path)
+            last += [f"rank {rank}:", *lines] if lines else []
+    return last or list(follower.last) or _end_of(folder / "msrun.log")
 
 
-def _lines_of_msrun(folder: Path) -> list[str]:
-    """Return the last lines of msrun, which has the word when it ended before it started a process."""
-    path = folder / "msrun.log"
-    lines = path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []
+def _end_of(log: Path) -> list[str]:
+    lines = log.read_text("utf-8", errors="replace").splitlines() if log.exists() else []
     return [line for line in lines if not _NOISE.match(line)][-LAST_LINES:]
 
 
-def _guarded(command: list[str]) -> list[str]:
-    return [sys.executable, "-m", "kubeyolo.launch.guard", *command]
-
-
 def _environment(folder: Path, inherit: bool = False) -> dict[str, str]:
-    """Return the environment of the processes; what a killed one leaves in its TMPDIR goes with the folder.
+    """Return the environment of the processes; files that a killed process leaves in TMPDIR are in the folder.
 
     Args:
-        folder: Of this launch.
-        inherit: They print to the console of this process, in its encoding, and not to this process.
+        folder: Folder of this launch, which is removed at its end.
+        inherit: Whether the processes print to the console of this process, in its encoding.
     """
     temporary = folder / "tmp"
     temporary.mkdir()
-    output = exits.UTF8_OUTPUT | exits.INSTALLED_CODE
+    output = UTF8_OUTPUT | INSTALLED_CODE
     if inherit:
         output = output | {"PYTHONIOENCODING": f"{sys.stdout.encoding}:backslashreplace"}
     return os.environ | output | {OUTCOME_FOLDER: str(folder), "PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)}
 
 
 @contextlib.contextmanager
-def _ended(process: subprocess.Popen[Any]) -> Iterator[None]:
-    """Leave no process behind, whatever happens here."""
+def _running(command: list[str], output: int | IO[str] | None, env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Start a process; kill it and its children at the end of the block, or when this process dies.
+
+    Args:
+        command: The program and its arguments.
+        output: Receives standard output and standard error; None leaves both as they are in this process.
+        env: Environment variables.
+    """
+    process = subprocess.Popen(
+        guarded(command),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=None if output is None else subprocess.STDOUT,
+        env=env,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
     try:
-        yield
+        yield process
     finally:
         if process.poll() is None:
-            for pid in (*_children(process.pid), process.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            send_signal((*children(process.pid), process.pid), signal.SIGKILL)
             process.wait()
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 def _free_port() -> int:
@@ -311,9 +269,5 @@ def _free_port() -> int:
 
 
 def _over_bar(line: str) -> None:
-    """Print a line on a terminal where a process may be drawing a bar, in the place of the bar."""
+    """Print a line over the bar that a process may be drawing on the terminal."""
     print(f"\r\x1b[K{line}", flush=True)
-
-
-def _print_line(line: str) -> None:
-    print(line, flush=True)

@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubernetes.utils.quantity import parse_quantity
-
-from kubeyolo.exits import INSTALLED_CODE
-from kubeyolo.launch.gang import ADDRESS, ATTEMPT, DEVICES, GANG_NAME, MASTER, MEETING_LIMIT, NODES, PORT
+from kubeyolo.launch.rendezvous import ADDRESS, ATTEMPT, GANG_NAME, MASTER, NODES, PORT, RENDEZVOUS_LIMIT
 from kubeyolo.launch.settings import ClusterSettings
-from kubeyolo.training.spec import SPEC, TrainingSpec
+from kubeyolo.processes import INSTALLED_CODE
+from kubeyolo.training.spec import DEVICES, SPEC, TrainingSpec
 
 GROUP, VERSION, PLURAL = "batch.volcano.sh", "v1alpha1", "jobs"
 TASK = "worker"
@@ -28,7 +26,7 @@ WORKFLOW_ANNOTATION = "kubeyolo.io/workflow-uid"
 POD_LABELS = {"app.kubernetes.io/part-of": "kubeyolo", "app.kubernetes.io/component": "trainer"}
 
 BAD_INPUT = 2
-"""Exit code of a pod that refuses its input: the same would happen again."""
+"""Exit code of a pod that refuses its input; a restart would not help."""
 
 _MASTER_PORT = 8118
 _SECRET_KEYS = {"MINIO_ACCESS_KEY": "accesskey", "MINIO_SECRET_KEY": "secretkey"}
@@ -36,32 +34,19 @@ _NAME_LENGTH = 40
 
 
 @dataclass(frozen=True)
-class Owner:
-    """The workflow that a job belongs to."""
-
-    api_version: str
-    kind: str
-    name: str
-    uid: str
-
-    def reference(self) -> dict[str, Any]:
-        """Return the owner reference, with which Kubernetes removes the job when the workflow is removed."""
-        return {"apiVersion": self.api_version, "kind": self.kind, "name": self.name, "uid": self.uid}
-
-
-@dataclass(frozen=True)
 class Run:
     """The run of a pipeline that a job belongs to.
 
     Attributes:
-        name: Of its workflow.
-        namespace: Of its workflow, which may be another one than that of the job.
-        workflow: What the pods of its steps are owned by; None where they have no owner.
+        name: Name of its workflow.
+        namespace: Namespace of its workflow, which may differ from that of the job.
+        workflow: Owner reference of the pods of its steps: ``apiVersion``, ``kind``, ``name`` and ``uid``; None if
+            they have no owner. With it Kubernetes removes a job when its workflow is removed.
     """
 
     name: str
     namespace: str
-    workflow: Owner | None = None
+    workflow: Mapping[str, str] | None = None
 
 
 def digest_of(text: str, digits: int = 12) -> str:
@@ -90,22 +75,20 @@ def job_manifest(
 ) -> dict[str, Any]:
     """Return the ``batch.volcano.sh/v1alpha1`` Job that trains as a gang of pods.
 
-    Every pod runs under the restricted PodSecurity level, but for the mount of a driver; it has a read-only root and no
+    Every pod runs under the restricted PodSecurity level, except for a driver mount; it has a read-only root and no
     token of a service account. Secrets are referred to by name.
 
     Args:
         spec: The training run; its number of processes is that of all devices.
-        settings: Of the cluster.
-        name: Of the job.
-        namespace: Where it runs.
-        image: Of the trainer.
-        run: What the job belongs to. Its workflow owns the job when both are in the same namespace.
+        settings: Cluster settings.
+        name: Name of the job.
+        namespace: Namespace of the job.
+        image: Image of the trainer.
+        run: The run that the job belongs to. Its workflow owns the job when both are in the same namespace.
 
     Raises:
         InputError: The number of processes does not fit the pods.
     """
-    nodes = settings.nodes_for(spec.processes)
-    document = spec.model_dump_json()
     # The settings cannot replace these labels: the network policy and the watch select by them.
     labels = {
         **settings.labels,
@@ -113,19 +96,25 @@ def job_manifest(
         OUTPUT_LABEL: digest_of(spec.output),
         **({RUN_LABEL: run.name} if run else {}),
     }
-    metadata: dict[str, Any] = {
-        "name": name,
-        "namespace": namespace,
-        "labels": labels,
-    }
-    # Kubernetes removes at once what is owned from another namespace.
-    if run and run.workflow and run.namespace == namespace:
-        metadata["ownerReferences"] = [run.workflow.reference()]
+    nodes = settings.nodes_for(spec.processes)
+    pod = _pod(spec.model_dump_json(), settings, name, nodes, image)
+    job = _job(settings, nodes, {"metadata": {"labels": labels}, "spec": pod})
+    annotations = {SPEC_ANNOTATION: digest_of(json.dumps(job, sort_keys=True))}
+    metadata: dict[str, Any] = {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations}
+    if run and run.workflow:
+        annotations |= {RUN_NAMESPACE_ANNOTATION: run.namespace, WORKFLOW_ANNOTATION: run.workflow["uid"]}
+        # Kubernetes removes an object at once if its owner is in another namespace.
+        if run.namespace == namespace:
+            metadata["ownerReferences"] = [dict(run.workflow)]
+    return {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Job", "metadata": metadata, "spec": job}
+
+
+def _job(settings: ClusterSettings, nodes: int, template: dict[str, Any]) -> dict[str, Any]:
     job: dict[str, Any] = {
         "schedulerName": "volcano",
         "queue": settings.queue,
         "minAvailable": nodes,
-        # Volcano counts a restart before it looks whether there may be one.
+        # Volcano counts a restart before it compares with the limit.
         "maxRetry": settings.max_retry + 1,
         "ttlSecondsAfterFinished": settings.ttl,
         "plugins": {"svc": ["--publish-not-ready-addresses=true"], "env": []},
@@ -134,22 +123,18 @@ def job_manifest(
             {
                 "name": TASK,
                 "replicas": nodes,
-                # A task's own policies go first: bad input stays bad.
+                # The policies of a task go first: with bad input a restart does not help.
                 "policies": [
                     {"exitCode": BAD_INPUT, "action": "TerminateJob"},
                     {"event": "TaskCompleted", "action": "CompleteJob"},
                 ],
-                "template": {"metadata": {"labels": labels}, "spec": _pod(document, settings, name, nodes, image)},
+                "template": template,
             }
         ],
     }
     if settings.priority_class:
         job["priorityClassName"] = settings.priority_class
-    annotations = {SPEC_ANNOTATION: digest_of(json.dumps(job, sort_keys=True))}
-    if run and run.workflow:
-        annotations |= {RUN_NAMESPACE_ANNOTATION: run.namespace, WORKFLOW_ANNOTATION: run.workflow.uid}
-    metadata["annotations"] = annotations
-    return {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Job", "metadata": metadata, "spec": job}
+    return job
 
 
 def _pod(document: str, settings: ClusterSettings, name: str, nodes: int, image: str) -> dict[str, Any]:
@@ -174,7 +159,7 @@ def _pod(document: str, settings: ClusterSettings, name: str, nodes: int, image:
         "command": ["python3", "-m", "kubeyolo.launch.pod"],
         "env": _environment(document, settings, name, nodes),
         "envFrom": [{"configMapRef": {"name": settings.store_config}}],
-        # Without a limit of processors: one would hold a training back while they are idle.
+        # Without a limit of processors, which would slow down a training while processors are idle.
         "resources": {"requests": {"cpu": settings.cpu, **limits}, "limits": limits},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -193,7 +178,7 @@ def _pod(document: str, settings: ClusterSettings, name: str, nodes: int, image:
     }
     if settings.supplemental_groups:
         security["supplementalGroups"] = list(settings.supplemental_groups)
-    pod: dict[str, Any] = {
+    return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -201,8 +186,8 @@ def _pod(document: str, settings: ClusterSettings, name: str, nodes: int, image:
         "securityContext": security,
         "containers": [container],
         "volumes": volumes,
+        **_placement(settings, name),
     }
-    return pod | _placement(settings, name)
 
 
 def _placement(settings: ClusterSettings, name: str) -> dict[str, Any]:
@@ -236,10 +221,10 @@ def _environment(document: str, settings: ClusterSettings, name: str, nodes: int
         DEVICES: str(settings.devices_per_node),
         MASTER: f"{name}-{TASK}-0.{name}",
         PORT: str(_MASTER_PORT),
-        MEETING_LIMIT: str(settings.meeting_limit),
+        RENDEZVOUS_LIMIT: str(settings.rendezvous_limit),
         # A pod sees all processors of its node, and would use as many threads.
-        "OMP_NUM_THREADS": str(max(1, int(parse_quantity(settings.cpu)) // settings.devices_per_node)),
-        # Images of others do not set it, and a pod starts in whatever folder its image says.
+        "OMP_NUM_THREADS": str(max(1, int(settings.processors) // settings.devices_per_node)),
+        # Other images do not set it, and the working folder of a pod is that of its image.
         **INSTALLED_CODE,
         **settings.environment,
     }

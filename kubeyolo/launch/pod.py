@@ -1,7 +1,7 @@
-"""What runs in each pod of a training on a cluster: ``python -m kubeyolo.launch.pod``.
+"""The program in each pod of a training on a cluster: ``python -m kubeyolo.launch.pod``.
 
-Starts the training processes of this pod, prints what they print, and writes it to the store too: when a gang is
-restarted its pods are removed, and their logs with them.
+Starts the training processes of this pod, prints their lines, and also writes the lines to the store: when a gang is
+restarted, its pods are deleted, and their logs with them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, first_problem, one_line
-from kubeyolo.launch.gang import Gang
-from kubeyolo.launch.local import Show, launch_training
-from kubeyolo.output_streams import patient_streams
+from kubeyolo.launch.local import launch_training
+from kubeyolo.launch.rendezvous import Rendezvous
+from kubeyolo.output_streams import Show, patient_streams
 from kubeyolo.stop_signals import RaisingHandler, install
 from kubeyolo.storage.base import Store, join_key
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 from kubeyolo.training.spec import EXIT_INTERRUPTED, SPEC, TrainingSpec
 
 LOG_FOLDER = "logs"
@@ -38,10 +38,11 @@ def main() -> int:
     """Run the pod and return its exit code: 0 done, 1 failed, 2 bad input, 143 told to stop."""
     install(RaisingHandler(_end))
     try:
-        spec, gang = _spec(), Gang.from_environment()
-        open_store(spec.output)  # It is waited for here, and a log must not hold up the end of a pod for as long.
-        with _kept(open_store(spec.output, hasty=True), gang) as show:
-            launch_training(spec, gang.world, show, gang)
+        spec, rendezvous = _spec(), Rendezvous.from_environment()
+        output = Place.of(spec.output)
+        output.contact()  # Waits for the store; a log must not delay the end of a pod for as long.
+        with _stored_lines(output.impatient().store, rendezvous) as show:
+            launch_training(spec, show, rendezvous)
     except InterruptedWork as error:
         return _leave(EXIT_INTERRUPTED, str(error))
     except KubeyoloError as error:
@@ -56,7 +57,7 @@ def _spec() -> TrainingSpec:
     try:
         return TrainingSpec.model_validate_json(os.environ.get(SPEC, ""))
     except ValidationError as error:
-        raise InputError(f"the environment variable {SPEC} is no training spec: {first_problem(error)}") from error
+        raise InputError(f"the environment variable {SPEC} is not a training spec: {first_problem(error)}") from error
 
 
 def _end(number: int) -> SystemExit:
@@ -64,7 +65,7 @@ def _end(number: int) -> SystemExit:
 
 
 def _leave(code: int, message: str) -> int:
-    """Leave the message where Kubernetes keeps it with the state of the container."""
+    """Print the message, and write it to the file from which Kubernetes reads the state of the container."""
     print(f"error: {message}", flush=True)
     with contextlib.suppress(OSError):
         _TERMINATION_LOG.write_text(message[-_LONGEST_MESSAGE:], encoding="utf-8")
@@ -72,7 +73,7 @@ def _leave(code: int, message: str) -> int:
 
 
 class _Log:
-    """The lines of this pod, as an object of the store that is replaced now and then."""
+    """The lines of this pod, in an object of the store that is rewritten from time to time."""
 
     def __init__(self, store: Store, key: str) -> None:
         self._store, self._key = store, key
@@ -81,16 +82,16 @@ class _Log:
         self._writing = threading.Lock()
 
     def show(self, line: str) -> None:
-        """Print a line and keep it."""
+        """Print a line and add it to the log."""
         print(line, flush=True)
-        self.keep(line)
+        self.add(line)
 
-    def keep(self, line: str) -> None:
-        """Keep a line that somebody else prints."""
+    def add(self, line: str) -> None:
+        """Add a line that is printed elsewhere."""
         self._lines.append(line)
 
     def write(self) -> None:
-        """Write the lines when there are new ones; a store that cannot be reached is no reason to end."""
+        """Write the log if it has new lines; an unreachable store does not end the pod."""
         with self._writing:
             count = len(self._lines)
             if count == self._written:
@@ -101,20 +102,21 @@ class _Log:
 
 
 @contextlib.contextmanager
-def _kept(store: Store, gang: Gang) -> Iterator[Show]:
-    """Give a function that prints lines; they are in the store at the end, and every now and then before."""
+def _stored_lines(store: Store, rendezvous: Rendezvous) -> Iterator[Show]:
+    """Yield a function that prints lines; they are stored from time to time, and at the end."""
     started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    log, done = _Log(store, join_key(LOG_FOLDER, f"{started}-{gang.name}-{gang.node}.log")), threading.Event()
+    log = _Log(store, join_key(LOG_FOLDER, f"{started}-{rendezvous.name}-{rendezvous.node}.log"))
+    done = threading.Event()
 
-    def write_now_and_then() -> None:
+    def write_from_time_to_time() -> None:
         while not done.wait(LOG_SECONDS):
             log.write()
 
-    threading.Thread(target=write_now_and_then, daemon=True, name="log").start()
+    threading.Thread(target=write_from_time_to_time, daemon=True, name="log").start()
     try:
         yield log.show
     except KubeyoloError as error:
-        log.keep(f"error: {error}")
+        log.add(f"error: {error}")
         raise
     finally:
         done.set()

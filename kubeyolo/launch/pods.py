@@ -1,6 +1,6 @@
-"""What the pods of a job do: their states as they change, and their logs as they are written.
+"""Follows the pods of a job: their states as they change, and their logs as they are written.
 
-When Volcano restarts a gang it removes the failed pods at once: what is not noticed while it happens is lost.
+When Volcano restarts a gang, it deletes the failed pods at once: states and lines that were not read by then are lost.
 """
 
 from __future__ import annotations
@@ -8,26 +8,24 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from kubeyolo.errors import KubeyoloError, one_line
 from kubeyolo.launch.cluster import Cluster, Document
 from kubeyolo.launch.manifest import CONTAINER
+from kubeyolo.output_streams import Show
 
 LAST_LINES = 8
 
 _WATCH_SECONDS = 60
 _PAUSE_SECONDS = 1.0
 
-# Why a container waits that will wait for ever, however long one waits for it.
+# Reasons why a container waits forever.
 _HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull"})
-# The kubelet tries again, and a busy runtime or a secret that it has not seen yet may pass.
+# The kubelet tries again: the runtime may be busy, or the kubelet may not have seen a secret yet.
 _TRIED_AGAIN = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _PULLING = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"})
-
-Show = Callable[[str], None]
 
 
 @dataclass
@@ -35,17 +33,17 @@ class PodFacts:
     """What is known of one pod.
 
     Attributes:
-        name: Of the pod.
-        uid: Of this pod, and of no other with its name.
+        name: Name of the pod.
+        uid: Differs from the uid of an earlier pod of the same name.
         index: Number in the gang.
         attempt: Version of the job that it was made for.
         phase: Pending, Running, Succeeded, Failed.
-        node: Where it was placed, empty while it waits.
-        waiting: Why it does not start, if so.
-        hopeless: Whether it never will.
-        failure: Why it failed, if so.
-        exit_code: Of its container, when it has ended.
-        gone: Whether it was removed.
+        node: Node of the pod; empty before it is placed.
+        waiting: Why it does not start; empty if it does.
+        hopeless: Whether it will never start.
+        failure: Why it failed; empty if it has not.
+        exit_code: Exit code of its container; None before its end.
+        gone: Whether it was deleted.
         last: Last lines of its log.
     """
 
@@ -64,13 +62,13 @@ class PodFacts:
 
     @classmethod
     def of(cls, pod: Document) -> PodFacts:
-        """Return the facts of a pod that is in no gang, or of one seen once."""
+        """Return the facts of a pod as it is now, without a number in a gang."""
         facts = cls(pod["metadata"]["name"], pod["metadata"]["uid"], 0)
         facts.update(pod)
         return facts
 
     def update(self, pod: Document) -> None:
-        """Take the state of the pod as Kubernetes has it."""
+        """Update the facts from the pod as Kubernetes describes it."""
         status = pod.get("status", {})
         self.phase = status.get("phase", "Pending")
         self.node = pod["spec"].get("nodeName", "")
@@ -79,7 +77,7 @@ class PodFacts:
             self.exit_code, self.failure = _failure(pod)
 
     def report(self) -> str:
-        """Return in one line why it failed, and what it said last where the reason does not say it."""
+        """Return in one line why it failed, with those of its last lines that the reason does not contain."""
         words = f"pod {self.index}: {self.failure}"
         lines = [line for line in self.last if line.strip() and line.removeprefix("error: ") not in self.failure]
         return f"{words}; it printed last: {' | '.join(lines)}" if lines else words
@@ -89,9 +87,9 @@ class PodWatch:
     """Follows the pods of a job from threads of its own.
 
     Args:
-        cluster: Where the job is.
+        cluster: Cluster of the job.
         selector: Labels of the pods.
-        show: Takes each line of the first pod's log.
+        show: Shows a line of the first pod's log.
         history: Whether lines from before the start are shown too.
     """
 
@@ -104,11 +102,11 @@ class PodWatch:
         self._stop = threading.Event()
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Start to follow the pods."""
         threading.Thread(target=self._watch, daemon=True, name="pods").start()
 
     def stop(self) -> None:
-        """Let the threads end by themselves; none is waited for."""
+        """Tell the threads to end, without waiting for them."""
         self._stop.set()
 
     def settle(self, seconds: float) -> None:
@@ -123,11 +121,11 @@ class PodWatch:
             return sorted(self._known.values(), key=lambda facts: facts.index)
 
     def present(self) -> list[PodFacts]:
-        """Return the pods that are there."""
+        """Return the pods that exist."""
         return [facts for facts in self.pods() if not facts.gone]
 
     def failed(self) -> list[PodFacts]:
-        """Return the pods that failed, those of all tries."""
+        """Return the pods that failed, of all attempts."""
         return [facts for facts in self.pods() if facts.failure]
 
     def _watch(self) -> None:
@@ -171,16 +169,16 @@ class PodWatch:
         newest, again = self._since, False
         while not self._stop.is_set():
             ended = facts.gone or facts.phase in ("Succeeded", "Failed")
-            sure = not again
+            checked = not again
             try:
                 for line in self._cluster.log_lines(facts.name, CONTAINER, newest[:19] + "Z" if newest else ""):
-                    # The next pod of a restarted gang has the same name: over a new connection its lines may come.
-                    # The lines are this pod's if the name still is, now that the connection is there.
-                    if not sure and not self._there(facts):
+                    # The next pod of a restarted gang has the same name: a new connection may return its lines. They
+                    # are lines of this pod if it still has the name after the connection was opened.
+                    if not checked and not self._exists(facts):
                         return
-                    sure = True
+                    checked = True
                     moment, _, text = line.partition(" ")
-                    # A connection begins with all lines of the second that the last one ended in.
+                    # A connection begins with all lines of the second in which the previous one ended.
                     if newest and _sortable(moment) <= _sortable(newest):
                         continue
                     newest = moment
@@ -198,7 +196,7 @@ class PodWatch:
             again = True
             self._stop.wait(_PAUSE_SECONDS / 4)
 
-    def _there(self, facts: PodFacts) -> bool:
+    def _exists(self, facts: PodFacts) -> bool:
         pod = self._cluster.pod(facts.name)
         return pod is not None and pod["metadata"]["uid"] == facts.uid
 
@@ -210,14 +208,14 @@ def _sortable(moment: str) -> str:
 
 
 def _waiting(status: Document) -> tuple[str, bool]:
-    """Return why a pod waits, and whether it will for ever."""
+    """Return why a pod waits, and whether it will wait forever."""
     for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
         state = container.get("state", {}).get("waiting") or {}
         reason = state.get("reason", "")
         if reason in _HOPELESS | _TRIED_AGAIN | _PULLING:
-            said = one_line(state.get("message") or "", 300)
+            message = one_line(state.get("message") or "", 300)
             what = f"image {container.get('image', '')} cannot be pulled" if reason in _PULLING else reason
-            return f"{what} ({said})" if said else what, reason in _HOPELESS
+            return f"{what} ({message})" if message else what, reason in _HOPELESS
     for condition in status.get("conditions", ()):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return one_line(condition.get("message") or condition.get("reason") or "", 300), False
@@ -225,7 +223,7 @@ def _waiting(status: Document) -> tuple[str, bool]:
 
 
 def _failure(pod: Document) -> tuple[int | None, str]:
-    """Return the exit code of a failed pod, where there is one, and in words why it failed."""
+    """Return the exit code of a failed pod, if it has one, and in words why it failed."""
     status: dict[str, Any] = pod["status"]
     for container in status.get("containerStatuses", ()):
         ended = container.get("state", {}).get("terminated")
@@ -237,12 +235,12 @@ def _failure(pod: Document) -> tuple[int | None, str]:
             return code, f"out of memory (OOMKilled at {limit}); give the pods more, or smaller batches"
         if status.get("reason"):
             break
-        # Of a container that has left no message Kubernetes gives the end of its log: its last line says why.
+        # If a container leaves no message, Kubernetes returns the end of its log, whose last line has the reason.
         lines = [line for line in str(ended.get("message") or "").splitlines() if line.strip()]
-        said = one_line(lines[-1]).removeprefix("error: ") if lines else ""
+        message = one_line(lines[-1]).removeprefix("error: ") if lines else ""
         reason = f"killed by signal {code - 128}" if code > 128 else f"exit code {code}"
-        return code, f"{said} ({reason})" if said else reason
+        return code, f"{message} ({reason})" if message else reason
     if status.get("reason"):
-        said = one_line(status.get("message") or "")
-        return None, f"{status['reason'].lower()}: {said}" if said else status["reason"].lower()
-    return None, "failed without a word"
+        message = one_line(status.get("message") or "")
+        return None, f"{status['reason'].lower()}: {message}" if message else status["reason"].lower()
+    return None, "failed without a message"

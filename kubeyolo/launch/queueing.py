@@ -1,4 +1,4 @@
-"""Why a job waits: its queue, its place in it, and what is missing."""
+"""Why a job waits: its queue, its position in it, and what is missing."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _WAITING = frozenset({"Pending", "Inqueue"})
 
 
 def check_queue(cluster: Cluster, job: Mapping[str, Any]) -> None:
-    """Refuse a job whose queue is not there, takes no jobs or never has so much room: it would wait for ever.
+    """Refuse a job whose queue does not exist, takes no jobs or is too small: the job would wait forever.
 
     Args:
-        cluster: Where to.
-        job: Its manifest.
+        cluster: Cluster of the queue.
+        job: Manifest of the job.
 
     Raises:
-        InputError: Names the queue, and the nearest that there is, or what the job asks for beyond its capability.
+        InputError: Names the queue and the nearest existing one, or what the job asks for beyond its capability.
     """
     name = job["spec"]["queue"]
     queue = cluster.queue(name)
@@ -48,7 +48,7 @@ def check_queue(cluster: Cluster, job: Mapping[str, Any]) -> None:
 
 
 def queue_report(cluster: Cluster, job: Document, pods: Sequence[PodFacts]) -> str:
-    """Return in one line what a job has asked of its queue, its place among the waiting, and what is missing."""
+    """Return in one line what a job asks its queue for, its position among the waiting jobs, and what is missing."""
     name, replicas = job["spec"]["queue"], job["spec"]["tasks"][0]["replicas"]
     parts = [f"queue {name}, {_request(job)}"]
     groups = cluster.pod_groups()
@@ -69,9 +69,9 @@ def queue_report(cluster: Cluster, job: Document, pods: Sequence[PodFacts]) -> s
     placed = sum(bool(facts.node) for facts in pods)
     parts.append(f"{placed} of {replicas} pods placed")
     missing = _missing(own, pods)
-    # Why a queue does not let a job in, the scheduler says in an event alone.
+    # Only an event of the scheduler has the reason why a queue does not admit a job.
     if not missing and phase == "Pending":
-        # A remark: whoever may not read it waits all the same.
+        # Without the right to read events, the report lacks this part.
         with suppress(InputError):
             missing = " / ".join(filter(None, (_last_event(cluster, own), _in_use(cluster, job))))
     return "; ".join([*parts, missing] if missing else parts)
@@ -100,12 +100,12 @@ def _asked(job: Mapping[str, Any]) -> dict[str, Decimal]:
 
 
 def _capability(queue: Document) -> dict[str, Decimal]:
-    """Return what the jobs of a queue may take together; a resource that is not named has no bound."""
+    """Return what the jobs of a queue may take together; a resource that is not named has no limit."""
     return {name: parse_quantity(value) for name, value in (queue["spec"].get("capability") or {}).items()}
 
 
 def _in_use(cluster: Cluster, job: Document) -> str:
-    """Return what other jobs have of the queue, of those resources of which this one finds too little."""
+    """Return how much of the queue other jobs use, for the resources that do not suffice for this job."""
     queue = cluster.queue(job["spec"]["queue"]) or {"spec": {}}
     allocated = queue.get("status", {}).get("allocated") or {}
     capability, parts = _capability(queue), []
@@ -127,9 +127,9 @@ def _owners(group: Document) -> set[str]:
 
 
 def _missing(group: Document, pods: Sequence[PodFacts]) -> str:
-    """Return what the scheduler says that is missing: of a pod, which is nearer to the point, or of the gang."""
+    """Return what is missing according to the scheduler: for the gang, and for a pod, which says more."""
     waiting = next((facts.waiting for facts in pods if facts.waiting), "")
     conditions = group.get("status", {}).get("conditions", ())
-    said = [each for each in conditions if each.get("type") == "Unschedulable" and each.get("status") == "True"]
-    gang = one_line(said[-1].get("message", "")) if said else ""
+    messages = [each for each in conditions if each.get("type") == "Unschedulable" and each.get("status") == "True"]
+    gang = one_line(messages[-1].get("message", "")) if messages else ""
     return " / ".join(dict.fromkeys(part for part in (gang, waiting) if part))

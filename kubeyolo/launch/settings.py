@@ -1,4 +1,4 @@
-"""How a training runs on a cluster: presets as YAML, and values over those of the preset."""
+"""Cluster settings, how a training runs on a cluster: presets as YAML, and values over those of the preset."""
 
 from __future__ import annotations
 
@@ -14,31 +14,21 @@ from kubeyolo.config.load import read_mapping
 from kubeyolo.config.schema import MOST, MOST_PROCESSES, Section, TrainConfig
 from kubeyolo.config.text import read_text
 from kubeyolo.errors import InputError, one_line, problem_of, split_pair, suggest
+from kubeyolo.storage.location import FileLocation, parse
 
 DEFAULT_PRESET = "cpu"
 
 _PRESETS = resources.files("kubeyolo.launch") / "presets"
 _MOST_ID = 2**31 - 1
-"""Of a user or a group, as Kubernetes takes them."""
+"""Largest id of a user or a group in Kubernetes."""
 
 _PROCESSORS = r"^[0-9]+(\.[0-9]+)?m?$"
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
-_UNITS = {
-    "": 1.0,
-    "m": 1e-3,
-    "k": 1e3,
-    "M": 1e6,
-    "G": 1e9,
-    "T": 1e12,
-    "Ki": 2.0**10,
-    "Mi": 2.0**20,
-    "Gi": 2.0**30,
-    "Ti": 2.0**40,
-}
+_UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 class Toleration(Section):
-    """A taint of nodes that the pods may be placed on in spite of it."""
+    """A taint that does not keep the pods from a node."""
 
     key: str = ""
     operator: Literal["Equal", "Exists"] = "Equal"
@@ -83,7 +73,7 @@ class ClusterSettings(Section):
     labels: dict[str, str] = Field(default={}, description="More labels of the job and its pods.")
     node_selector: dict[str, str] = Field(default={}, description="Labels that nodes must have.")
     tolerations: tuple[Toleration, ...] = Field(
-        default=(), description="Taints of nodes to put up with: key, operator, value, effect."
+        default=(), description="Taints of nodes to tolerate: key, operator, value, effect."
     )
     one_pod_per_host: bool = Field(default=False, description="Whether each pod must have a host of its own.")
     driver_mount: str = Field(
@@ -106,8 +96,8 @@ class ClusterSettings(Section):
     )
     queue_limit: int = Field(default=3600, ge=1, le=MOST, description="Longest wait for room, in seconds.")
     run_limit: int = Field(default=0, ge=0, le=MOST, description="Longest time of running, in seconds; 0 for none.")
-    meeting_limit: int = Field(
-        default=600, ge=1, le=MOST, description="Longest time in which the pods must meet, in seconds."
+    rendezvous_limit: int = Field(
+        default=600, ge=1, le=MOST, description="Longest time in which the pods must find each other, in seconds."
     )
     max_retry: int = Field(
         default=3, ge=0, le=1000, description="Restarts of the gang by Volcano after a pod was lost."
@@ -129,16 +119,15 @@ class ClusterSettings(Section):
     @property
     def processors(self) -> float:
         """Processors that a pod asks for, as a number: 0.5 of 500m."""
-        return float(self.cpu[:-1]) / 1000 if self.cpu.endswith("m") else float(self.cpu)
+        return _number(self.cpu)
 
     @property
     def memory_bytes(self) -> float:
         """Memory of a pod in bytes: 4294967296 of 4Gi."""
-        number = self.memory.rstrip("mkKMGTi")
-        return float(number) * _UNITS[self.memory.removeprefix(number)]
+        return _number(self.memory)
 
-    def check_train(self, train: TrainConfig) -> None:
-        """Refuse a training that these pods are not for.
+    def check_processes(self, train: TrainConfig, processes: int) -> None:
+        """Refuse a training that does not fit these pods, or that has so many processes.
 
         Raises:
             InputError: It needs another device, or another number of processes.
@@ -148,13 +137,21 @@ class ClusterSettings(Section):
                 f"train.device_target is {train.device_target}, but these nodes are for {self.device_target}; "
                 f"set train.device_target={self.device_target}, or choose another preset of the cluster"
             )
-        self.nodes_for(train.processes)
+        self.nodes_for(processes)
+
+    def for_one_process(self) -> ClusterSettings:
+        """Return the settings of a pod with one process, which gets its share of processors and memory of a pod."""
+        count = self.devices_per_node
+        values: dict[str, Any] = {"nodes": 1, "devices_per_node": 1}
+        if count > 1:
+            values |= {"cpu": f"{1000 * self.processors / count:.0f}m", "memory": f"{self.memory_bytes / count:.0f}"}
+        return self.model_copy(update=values)
 
     def nodes_for(self, processes: int) -> int:
         """Return the number of pods for this many training processes.
 
         Raises:
-            InputError: They do not fit.
+            InputError: The processes do not fit the pods.
         """
         nodes, rest = divmod(processes, self.devices_per_node)
         if rest:
@@ -169,6 +166,30 @@ class ClusterSettings(Section):
                 f"but train.processes is {processes}; set train.processes to {total}"
             )
         return nodes
+
+
+def _number(quantity: str) -> float:
+    """Return a quantity of Kubernetes as a number."""
+    number = quantity.rstrip("mkKMGTi")
+    unit = quantity.removeprefix(number)
+    return float(number) / 1000 if unit == "m" else float(number) * _UNITS.get(unit, 1)
+
+
+def check_reachable(what: str, uri: str) -> None:
+    """Refuse a URI that pods cannot read; an empty one is allowed.
+
+    Args:
+        what: What the URI points at, for the error.
+        uri: The URI.
+
+    Raises:
+        InputError: It is a folder of this machine.
+    """
+    if uri and isinstance(parse(uri), FileLocation):
+        raise InputError(
+            f"{what} {uri}: pods do not see folders of this machine; store it in minio://bucket/prefix, "
+            "which --store names"
+        )
 
 
 def cluster_presets() -> tuple[str, ...]:
@@ -189,20 +210,20 @@ def cluster_settings(
     Raises:
         InputError: An unknown preset or key, or a value that is not allowed.
     """
-    given: dict[str, Any] = {**(values or {})}
+    chosen: dict[str, Any] = {**(values or {})}
     if file is not None:
-        given |= read_mapping(file, "cluster settings")
-    given |= _pairs(sets)
-    name = given.pop("preset", None) or DEFAULT_PRESET
+        chosen |= read_mapping(file, "cluster settings")
+    chosen |= _pairs(sets)
+    name = chosen.pop("preset", None) or DEFAULT_PRESET
     if name not in cluster_presets():
         raise InputError(f"unknown preset {name!r} of the cluster{suggest(str(name), cluster_presets())}")
     known = tuple(ClusterSettings.model_fields)
-    for key in given:
+    for key in chosen:
         if key not in known:
             raise InputError(f"unknown key {key!r} of the cluster settings{suggest(str(key), (*known, 'preset'))}")
     preset = yaml.safe_load((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
     try:
-        return ClusterSettings.model_validate({**preset, **given})
+        return ClusterSettings.model_validate({**preset, **chosen})
     except ValidationError as error:
         wrong = problem_of(error)
         meaning = ClusterSettings.model_fields[wrong.key.partition(".")[0]].description

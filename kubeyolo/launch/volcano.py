@@ -1,4 +1,4 @@
-"""Training as a Volcano Job: from this machine, or from the step of a pipeline on the cluster."""
+"""Trains as a Volcano job: from this machine, or from the step of a pipeline on the cluster."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError
-from kubeyolo.launch.cluster import POD_NAME, Cluster, Document
-from kubeyolo.launch.manifest import Owner, Run, digest_of, job_manifest, job_name
-from kubeyolo.launch.patience import Patience
-from kubeyolo.launch.pods import Show
-from kubeyolo.launch.settings import ClusterSettings
-from kubeyolo.launch.shepherd import Pace, Shepherd
+from kubeyolo.launch.cluster import POD_NAME, Cluster, Document, Outage
+from kubeyolo.launch.job_lifecycle import JobLifecycle, Timing
+from kubeyolo.launch.manifest import Run, digest_of, job_manifest, job_name
+from kubeyolo.launch.settings import ClusterSettings, check_reachable
+from kubeyolo.output_streams import Show, print_line
 from kubeyolo.stop_signals import RaisingHandler, StopSignal, handling
-from kubeyolo.storage.location import FileLocation, parse
 from kubeyolo.training.spec import TrainingSpec
 
-_TASK = "train"
+_TASKS = {"detector": "train", "backbone": "pretrain"}
+"""End of the name of a job, by the task of its training: a run may have a job for each task."""
+
 _WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
 _STEP_CONTAINER = "main"
 _LAST_LOOK_SECONDS = 0.4
@@ -28,7 +28,7 @@ _LAST_LOOK_SECONDS = 0.4
 
 @dataclass(frozen=True)
 class Step:
-    """The step of a pipeline that this process is: its run, and its image."""
+    """The step of a pipeline that this process runs: its run, and its image."""
 
     run: Run
     image: str
@@ -40,28 +40,32 @@ def launch_on_volcano(
     show: Show | None = None,
     *,
     cluster: Cluster | None = None,
-    pace: Pace | None = None,
+    timing: Timing | None = None,
 ) -> None:
     """Train as a gang of pods and wait for them.
 
-    The job has the name of the run and the task, or outside of a pipeline that of the output: the same command adopts
-    the job when it is under way.
+    The job is named after the run and the task, or outside of a pipeline after the output: the same command adopts the
+    job while it is running.
 
     Args:
         spec: The training run; its data and its output are in an object store.
-        settings: Of the cluster.
-        show: Takes each line; prints it by default.
-        cluster: Where; that of this pod or of the kubeconfig by default.
-        pace: How often the job is looked at.
+        settings: Cluster settings. A backbone, which one process pretrains, gets one pod with a share of the resources.
+        show: Shows a line; prints it by default.
+        cluster: Cluster of the job; that of this pod or of the kubeconfig by default.
+        timing: How often to poll the job.
 
     Raises:
         InputError: The settings, the cluster, or the trainer's input cannot be used.
         WorkError: Training failed, or a limit has passed.
-        InterruptedWork: A signal has told this process to end.
+        InterruptedWork: A signal has told this process to stop.
     """
-    check_spec(spec, settings)
-    cluster, show, pace = cluster or Cluster.connect(settings.namespace), show or _print_line, pace or Pace()
-    step = Patience(pace.patience, show).repeat(partial(this_step, cluster), pace.poll)
+    for what, uri in (("data set", spec.dataset), ("output", spec.output), ("backbone", spec.backbone or "")):
+        check_reachable(what, uri)
+    if spec.task == "backbone":
+        settings = settings.for_one_process()
+    settings.check_processes(spec.config.train, spec.processes)
+    cluster, show, timing = cluster or Cluster.connect(settings.namespace), show or print_line, timing or Timing()
+    step = Outage(timing.outage, show).retry(partial(this_step, cluster), timing.poll)
     image = settings.image or (step.image if step else "")
     if not image:
         raise InputError("the image of the trainer is not set; give it with --cluster-set image=REFERENCE")
@@ -69,50 +73,36 @@ def launch_on_volcano(
     manifest = job_manifest(
         spec,
         settings,
-        name=job_name(run, _TASK),
+        name=job_name(run, _TASKS[spec.task]),
         namespace=cluster.namespace,
         image=image,
         run=step.run if step else None,
     )
-    # Where the next try never comes, the owner of the job removes it, and in another namespace the watch.
+    # If there is no next attempt, the owner of the job deletes it, or in another namespace the watch.
     replaced = partial(_is_deleted, cluster) if step is not None else lambda: False
-    with _ending_when_told():
-        Shepherd(cluster, manifest, settings, show, pace, is_replaced=replaced, patient=step is not None).run()
+    with _ending_at_signals():
+        waits = step is not None
+        JobLifecycle(cluster, manifest, settings, show, timing, is_replaced=replaced, waits_from_start=waits).run()
 
 
 @contextlib.contextmanager
-def _ending_when_told() -> Iterator[None]:
-    """Let signals end the wait, so that the job is deleted; a step, which has a handler of its own, keeps it."""
+def _ending_at_signals() -> Iterator[None]:
+    """Let signals end the wait, so that the job is deleted; a step keeps its own handler."""
     present = signal.getsignal(signal.SIGTERM)
     is_command = isinstance(present, RaisingHandler) and present.raises is StopSignal
     if not is_command and present != signal.SIG_DFL:
         yield
         return
 
-    def told(number: int) -> InterruptedWork:
+    def interrupted(number: int) -> InterruptedWork:
         return InterruptedWork("interrupted: told to stop; the same command continues at the newest checkpoint")
 
-    with handling(RaisingHandler(told)):
+    with handling(RaisingHandler(interrupted)):
         yield
 
 
-def check_spec(spec: TrainingSpec, settings: ClusterSettings) -> None:
-    """Refuse a training that pods could not do.
-
-    Raises:
-        InputError: It needs a folder of this machine, another device, or another number of processes.
-    """
-    for what, uri in (("data set", spec.dataset), ("output", spec.output), ("backbone", spec.backbone or "")):
-        if uri and isinstance(parse(uri), FileLocation):
-            raise InputError(
-                f"{what} {uri}: pods do not see folders of this machine; store it in minio://bucket/prefix, "
-                "which --store names"
-            )
-    settings.check_train(spec.config.train)
-
-
 def this_step(cluster: Cluster) -> Step | None:
-    """Return the step that this process is, None outside of a pipeline on a cluster."""
+    """Return the step that this process runs; None outside of a pipeline on a cluster."""
     name = os.environ.get(POD_NAME, "")
     pod = cluster.own_pod(name) if name else None
     if pod is None:
@@ -120,13 +110,14 @@ def this_step(cluster: Cluster) -> Step | None:
     meta = pod["metadata"]
     owner = next(iter(meta.get("ownerReferences", ())), None)
     run = (meta.get("labels") or {}).get(_WORKFLOW_LABEL) or (owner or {}).get("name") or name
-    return Step(Run(run, cluster.home, _owner(owner)), _image(pod))
+    workflow = {key: owner[key] for key in ("apiVersion", "kind", "name", "uid")} if owner else None
+    return Step(Run(run, cluster.home, workflow), _image(pod))
 
 
 def _is_deleted(cluster: Cluster) -> bool:
-    """Tell whether somebody deletes the pod of this step, or drains its node: the step is then tried again.
+    """Tell whether the pod of this step is being deleted, as when its node is drained: the step is then retried.
 
-    When a run is terminated its containers are ended, and the pods stay.
+    When a run is terminated, its containers end, and its pods stay.
     """
     try:
         pod = cluster.own_pod(os.environ.get(POD_NAME, ""), _LAST_LOOK_SECONDS)
@@ -137,17 +128,7 @@ def _is_deleted(cluster: Cluster) -> bool:
     return pod is not None and bool(pod["metadata"].get("deletionTimestamp"))
 
 
-def _owner(reference: Document | None) -> Owner | None:
-    if reference is None:
-        return None
-    return Owner(reference["apiVersion"], reference["kind"], reference["name"], reference["uid"])
-
-
 def _image(pod: Document) -> str:
     containers = pod["spec"]["containers"]
     step = next((each for each in containers if each["name"] == _STEP_CONTAINER), containers[0])
     return str(step["image"])
-
-
-def _print_line(line: str) -> None:
-    print(line, flush=True)

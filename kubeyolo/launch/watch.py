@@ -20,6 +20,7 @@ from types import FrameType
 from kubeyolo.errors import KubeyoloError, one_line
 from kubeyolo.launch.cluster import Cluster, Document, Unreachable
 from kubeyolo.launch.manifest import POD_LABELS, RUN_LABEL, RUN_NAMESPACE_ANNOTATION, WORKFLOW_ANNOTATION
+from kubeyolo.output_streams import Show, print_line
 from kubeyolo.stop_signals import install
 
 _PART_OF = "app.kubernetes.io/part-of"
@@ -49,7 +50,7 @@ class RunJob:
 
     @classmethod
     def of(cls, job: Document) -> RunJob | None:
-        """Return what a Volcano job says of itself; None when it does not say which workflow submitted it."""
+        """Read a Volcano job; None if it does not name the workflow that submitted it."""
         meta = job["metadata"]
         notes = meta.get("annotations") or {}
         run = (meta.get("labels") or {}).get(RUN_LABEL)
@@ -60,7 +61,7 @@ class RunJob:
 
 
 def how_ended(workflow: Document) -> str:
-    """Return how the run of a workflow has ended, such as ``has ended (Failed)``; empty while it goes on.
+    """Return how the run of a workflow has ended, such as ``has ended (Failed)``; empty while it runs.
 
     Kubeflow terminates a run by a deadline of zero seconds, Argo by ``shutdown``. The phase becomes Failed only when
     all pods have ended.
@@ -79,7 +80,7 @@ class Watch:
     Args:
         runs: Namespaces of the runs. Jobs of runs in other namespaces are not touched.
         jobs: Namespaces of the jobs.
-        show: Takes each line.
+        show: Shows a line.
         alive: Called after each request, whether it succeeded or not.
         connect: Returns the cluster for a namespace. It is called again at each look, so that renewed tokens and
             certificates are read.
@@ -90,7 +91,7 @@ class Watch:
         self,
         runs: Sequence[str],
         jobs: Sequence[str],
-        show: Callable[[str], None],
+        show: Show,
         alive: Callable[[], None] = lambda: None,
         connect: Callable[[str], Cluster] = Cluster.connect,
         clock: Callable[[], float] = time.monotonic,
@@ -127,16 +128,16 @@ class Watch:
                 with self._note_failure(f"deleting {job}"):
                     if self._cluster(job.namespace).delete_job(job.name, job.uid):
                         self._show(f"deleted {job}: run {job.run_namespace}/{job.run} {how}")
-        self._tell(failures_before)
+        self._report(failures_before)
         return not self._failures
 
     def _jobs_of_runs(self) -> list[RunJob]:
-        found: list[RunJob] = []
+        jobs: list[RunJob] = []
         for namespace in self._jobs:
             with self._note_failure(f"listing jobs in namespace {namespace}"):
                 present = [job for job in self._cluster(namespace).jobs(_SELECTOR) if not _is_being_deleted(job)]
-                found += [job for job in map(RunJob.of, present) if job and job.run_namespace in self._runs]
-        return found
+                jobs += [job for job in map(RunJob.of, present) if job and job.run_namespace in self._runs]
+        return jobs
 
     def _how_ended(self, job: RunJob, missing_since: float | None) -> str:
         workflow = self._cluster(job.run_namespace).workflow(job.run)
@@ -163,12 +164,12 @@ class Watch:
             self._failures[doing] = str(error)
         self._alive()
 
-    def _tell(self, before: dict[str, str]) -> None:
-        """Say once what has begun to fail, and what succeeds again."""
+    def _report(self, before: dict[str, str]) -> None:
+        """Report once what has begun to fail, and what succeeds again."""
         for error in dict.fromkeys(error for doing, error in self._failures.items() if doing not in before):
             self._show(f"warning: {error}; trying again")
         if _API_SERVER in self._failures:
-            # What failed before was not tried.
+            # Requests that failed before were not tried.
             self._failures = {**before, **self._failures}
         for doing in before:
             if doing not in self._failures:
@@ -179,11 +180,7 @@ def _is_being_deleted(job: Document) -> bool:
     return bool(job["metadata"].get("deletionTimestamp"))
 
 
-def _print_line(line: str) -> None:
-    print(line, flush=True)
-
-
-def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     what = "Deletes the training jobs that ended runs have left."
     parser = argparse.ArgumentParser(prog="python -m kubeyolo.launch.watch", description=what)
     for name, which in (
@@ -194,13 +191,13 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(name, action="append", default=[], metavar="NAMESPACE", help=text)
     parser.add_argument("--poll", type=float, default=_POLL_SECONDS, metavar="SECONDS", help="between two looks")
     parser.add_argument("--alive", type=Path, metavar="FILE", help="file that is touched after each request")
-    chosen = parser.parse_args(given)
+    chosen = parser.parse_args(argv)
     if not 1.0 <= chosen.poll <= _LONGEST_POLL:
         parser.error(f"--poll {chosen.poll:g}: expected 1 to {_LONGEST_POLL:g} seconds")
     return chosen
 
 
-def main(given: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Watch until a signal tells this process to end."""
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -208,21 +205,21 @@ def main(given: Sequence[str] | None = None) -> None:
 
     # The first process of a container ignores a signal that it has no handler for.
     install(end)
-    chosen = _arguments(given)
+    chosen = _arguments(argv)
     try:
         runs = chosen.runs or [Cluster.connect().home]
     except KubeyoloError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     jobs = [*runs, *chosen.jobs]
-    _print_line(f"watching jobs in {', '.join(dict.fromkeys(jobs))} of runs in {', '.join(runs)}")
+    print_line(f"watching jobs in {', '.join(dict.fromkeys(jobs))} of runs in {', '.join(runs)}")
     file: Path | None = chosen.alive
 
     def touch() -> None:
         if file is not None:
             file.touch()
 
-    Watch(runs, jobs, _print_line, touch).run(chosen.poll)
+    Watch(runs, jobs, print_line, touch).run(chosen.poll)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the losses over anchors share: from raw predictions and labels to a total and its parts."""
+"""The common part of all losses over anchors: from raw predictions and labels to a total and its parts."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.ops.primitive import constexpr
 
-from kubeyolo.losses.assign import LevelAnchors, Shapes
+from kubeyolo.losses.assign import Shapes
+from kubeyolo.models.facts import Anchors
 
 
 class AnchorLoss(nn.Cell):
-    """A loss over all levels at once; its kinds say in ``loss_and_target`` which anchors answer for which labels.
+    """A loss over all levels at once; subclasses assign labels to anchors in ``loss_and_target``.
 
     Args:
         anchors: (level, anchor, 2) widths and heights in pixels.
         strides: Stride of each level in pixels, finest first.
         num_classes: Number of classes.
         gains: Coefficients of box, objectness and class loss.
-        targets: Target of the class of a label, and of the other classes.
+        targets: Target of the score of a label's class, and of the scores of the other classes.
     """
 
     def __init__(
         self,
-        anchors: LevelAnchors,
+        anchors: Anchors,
         strides: tuple[int, ...],
         num_classes: int,
         gains: tuple[float, float, float],
@@ -55,15 +56,38 @@ class AnchorLoss(nn.Cell):
         return total, parts
 
     def loss_and_target(self, raws: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the loss, and return the objectness target of each row (level, image, anchor, y, x) beside it."""
+        """Compute the loss, and return with it the objectness target of each row (level, image, anchor, y, x)."""
         raise NotImplementedError
+
+    def largest_numbers(
+        self, numbers: Tensor, mask: Tensor, row: Tensor, shapes: Shapes, batch: int
+    ) -> tuple[Tensor, Tensor]:
+        """Find the largest number of the candidates of each row, whatever the order in which threads work.
+
+        Args:
+            numbers: (K,) int32, larger than zero.
+            mask: (K,) bool; masked candidates do not count.
+            row: (K,) int32, rows of the candidates in the predictions of their level.
+            shapes: (ny, nx) of each level.
+            batch: Number of images.
+
+        Returns:
+            The largest number (rows,) of the rows of all levels, zero where there is no candidate; and the row (K,) of
+            each candidate among these rows.
+        """
+        per_level, rows = len(self.anchors[0]), 0
+        for ny, nx in shapes:
+            rows += batch * per_level * ny * nx
+        row = (row.reshape(len(self.anchors), -1) + _first_rows(shapes, batch, per_level)).reshape(-1)
+        numbers = ops.where(mask, numbers, ops.zeros_like(numbers))
+        return self.scatter_max(ops.zeros((rows,), mstype.int32), row.reshape(-1, 1), numbers), row
 
     def pick_candidates(
         self, raws: tuple[Tensor, ...], row: Tensor, label_class: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the raw boxes (K, 4), the objectness of all rows and the class entropy (K,), summed over classes.
 
-        Level by level, as to join the levels first would copy all predictions, forward and backward.
+        Works level by level: joining the levels first would copy all predictions, forward and backward.
         """
         rows = ops.unstack(row.reshape(len(self.anchors), -1), 0)
         classes = ops.unstack(label_class.reshape(len(self.anchors), -1), 0)
@@ -80,7 +104,7 @@ class AnchorLoss(nn.Cell):
 
 
 class Pick(nn.Cell):
-    """Takes from the predictions of a level what the loss reads, with a gradient of two passes over them."""
+    """Picks the values that the loss reads from the predictions of a level; its gradient takes two passes over them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +123,7 @@ class Pick(nn.Cell):
         rows, outputs = predictions.shape
         count = row.shape[0]
         candidates = ops.gather(predictions, row, 0)
-        # Not predictions[:, 4], which graph mode takes as two slices with two gradients of the whole size.
+        # Not predictions[:, 4], which graph mode compiles to two slices, each with a gradient of the full size.
         confidence = ops.slice(predictions, (0, 4), (rows, 1)).reshape(-1)
         boxes = ops.slice(candidates, (0, 0), (count, 4))
         return boxes, confidence, ops.slice(candidates, (0, 5), (count, outputs - 5))
@@ -117,7 +141,7 @@ class CrossEntropy(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__()
-        # One kernel where softplus takes eight. Its own gradient is a scalar loop on a CPU, five times slower than σ.
+        # One kernel instead of softplus's eight. Its own gradient is a scalar loop on a CPU, five times slower than σ.
         self.entropy = ops.SigmoidCrossEntropyWithLogits()
         self.sigmoid = ops.Sigmoid()
 
@@ -130,20 +154,20 @@ class CrossEntropy(nn.Cell):
         return (self.sigmoid(logits) - target) * dout, ops.zeros_like(target)
 
 
-def row_count(shapes: Shapes, batch: int, anchors_per_level: int) -> int:
-    """Return the number of predictions of all levels of a batch."""
-    count = 0
-    for ny, nx in shapes:
-        count += batch * anchors_per_level * ny * nx
-    return count
+def grid_shapes(raws: tuple[Tensor, ...]) -> Shapes:
+    """Return (ny, nx) of each level."""
+    shapes: Shapes = ()
+    for raw in raws:
+        shapes += ((raw.shape[2], raw.shape[3]),)
+    return shapes
 
 
 # The constants below are made while a graph is compiled.
 
 
 @constexpr
-def first_rows(shapes: Shapes, batch: int, anchors_per_level: int) -> Tensor:
-    """Return (level, 1) int32, where the predictions of each level begin among those of all."""
+def _first_rows(shapes: Shapes, batch: int, anchors_per_level: int) -> Tensor:
+    """Return (level, 1) int32, the first row of each level among the rows of all levels."""
     rows = np.asarray([batch * anchors_per_level * ny * nx for ny, nx in shapes])
     return Tensor((np.cumsum(rows) - rows).astype(np.int32).reshape(-1, 1))
 

@@ -35,10 +35,10 @@ def build_loss(
         facts: Facts of the model, with the anchors it is trained with.
         num_classes: Number of classes.
         image_size: Side of the training images in pixels; the gain of YOLOv5's objectness grows with its square.
-        box_gain: Gain of the box loss before it is scaled to the model; None is the published one.
-        obj_gain: Gain of the objectness loss before it is scaled to the model; None is the published one.
-        cls_gain: Gain of the class loss before it is scaled to the model; None is the published one.
-        anchor_t: Largest ratio of a label's and an anchor's sides, exclusive; of no effect in the darknet family.
+        box_gain: Gain of the box loss before it is scaled to the model; None takes the published gain.
+        obj_gain: Gain of the objectness loss before it is scaled to the model; None takes the published gain.
+        cls_gain: Gain of the class loss before it is scaled to the model; None takes the published gain.
+        anchor_t: Largest ratio of a label's and an anchor's sides, exclusive; without effect in the darknet family.
         label_smooth_factor: With factor f the class targets are 1 − f/2 and f/2, in the darknet family 1 − f and
             f / (classes − 1).
 
@@ -47,12 +47,12 @@ def build_loss(
         :class:`kubeyolo.losses.darknet.DarknetLoss`.
 
     Raises:
-        InputError: There is no such loss, or the image size is no multiple of the largest stride.
+        InputError: There is no such loss, or the image size is not a multiple of the largest stride.
     """
     largest = facts.strides[-1]
     if image_size % largest:
         raise InputError(
-            f"model {facts.name!r}: the image size {image_size} is no multiple of its largest stride, {largest}"
+            f"model {facts.name!r}: the image size {image_size} is not a multiple of its largest stride, {largest}"
         )
     if facts.loss not in _GAINS:
         raise InputError(f"model {facts.name!r}: there is no loss {facts.loss!r}; known: {', '.join(_GAINS)}")

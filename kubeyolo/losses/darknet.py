@@ -1,8 +1,8 @@
 """The losses of YOLOv3 and YOLOv4, from their papers (https://arxiv.org/abs/1804.02767, 2004.10934).
 
 All parts are sums over cells, divided by the batch size. Such a loss is some thousand times a mean, and published
-learning rates expect a further divisor: the MindSpore model zoo hides 64 (YOLOv4) and 1024 (YOLOv3 for quantization)
-in the loss scale of its optimizer, darknet has none. Here it is an argument, and the loss is divided by it.
+learning rates expect a further divisor: the MindSpore model zoo has 64 (YOLOv4) and 1024 (YOLOv3 for quantization) in
+the loss scale of its optimizer, darknet has none. Here the divisor is an argument.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 from mindspore.ops.primitive import constexpr
 
-from kubeyolo.losses.anchor_loss import AnchorLoss, first_rows, row_count
-from kubeyolo.losses.assign import LevelAnchors, Shapes
-from kubeyolo.losses.darknet_assign import NO_THRESHOLD, claim_anchors
+from kubeyolo.losses.anchor_loss import AnchorLoss, grid_shapes
+from kubeyolo.losses.assign import Shapes
+from kubeyolo.losses.darknet_assign import NO_THRESHOLD, claim_anchors, image_pixels
 from kubeyolo.losses.iou import centred_iou
+from kubeyolo.models.facts import Anchors
 
 BoxLoss = Literal["squares", "ciou"]
 
 YOLOV4_THRESHOLD = 0.213
-"""Overlap of sizes above which an anchor answers beside the best one, in YOLOv4."""
+"""Overlap of sizes above which an anchor is responsible besides the best anchor, in YOLOv4."""
 
 _LARGEST_EXPONENT = 10.0
-"""A box 22,026 times its anchor: far beyond any image, and exp() stays finite."""
+"""exp() stays finite, and a box 22,026 times its anchor is far larger than any image."""
 
 _FAR_BELOW = 1e30
 
@@ -35,8 +36,8 @@ class DarknetLoss(AnchorLoss):
 
     "squares" is YOLOv3: cross entropy of the centre within its cell, half the squared error of the logarithms of the
     sides. "ciou" is YOLOv4: 1 − CIoU. Both weigh a box by 2 − w·h, with its sides as fractions of the image.
-    An anchor without label does not count in the objectness where its box overlaps a label of the image by more than
-    ``ignore_threshold``. The assignment is that of :mod:`kubeyolo.losses.darknet_assign`.
+    An anchor without label does not count in the objectness if its box overlaps a label of the image by more than
+    ``ignore_threshold``. :mod:`kubeyolo.losses.darknet_assign` assigns the labels.
 
     Args:
         anchors: (level, anchor, 2) widths and heights in pixels.
@@ -45,15 +46,15 @@ class DarknetLoss(AnchorLoss):
         scale_xy: Growth of the centre offset around the cell, for each level.
         box_loss: "squares" or "ciou".
         gains: Coefficients of box, objectness and class loss.
-        anchor_threshold: Overlap of sizes above which an anchor answers beside the best one.
+        anchor_threshold: Overlap of sizes above which an anchor is responsible besides the best anchor.
         ignore_threshold: IoU above which an anchor without label does not count.
         label_smooth_factor: With factor f the class targets are 1 − f and f / (classes − 1).
-        divisor: What the loss is divided by.
+        divisor: Divisor of the loss.
     """
 
     def __init__(
         self,
-        anchors: LevelAnchors,
+        anchors: Anchors,
         strides: tuple[int, ...],
         num_classes: int,
         scale_xy: tuple[float, ...],
@@ -73,43 +74,35 @@ class DarknetLoss(AnchorLoss):
         self.ignore_threshold = ignore_threshold
 
     def loss_and_target(self, raws: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the loss, and return the objectness target of each row (level, image, anchor, y, x) beside it.
+        """Compute the loss, and return with it the objectness target of each row (level, image, anchor, y, x).
 
-        The target is 1 for an answer, 0 for background, −1 for what does not count.
+        The target is 1 for a responsible anchor, 0 for background, −1 for an anchor that does not count.
         """
-        shapes: Shapes = ()
-        for raw in raws:
-            shapes += ((raw.shape[2], raw.shape[3]),)
-        batch = raws[0].shape[0]
+        shapes, batch = grid_shapes(raws), raws[0].shape[0]
         mask, rank, row, centre, size, anchor, label = claim_anchors(
             labels, self.anchors, self.strides, shapes, self.anchor_threshold
         )
-        won, answers = self._settle(mask, rank, row, shapes, batch)
+        won, responsible = self._settle(mask, rank, row, shapes, batch)
         _, label_class, _, _, width, height = ops.unstack(labels, 1)
         label_class = ops.gather(label_class.astype(mstype.int32), label, 0)
         boxes, objectness, entropy = self.pick_candidates(raws, row, label_class)
         weight = won * (2 - ops.gather(width * height, label, 0))
         box = (self._box_errors(boxes, centre, size, anchor, won) * weight).sum() * self.box_gain / batch
-        counted = ops.maximum(answers, self._background(raws, labels, shapes, batch))
-        obj = (self.cross_entropy(objectness, answers) * counted).sum() * self.obj_gain / batch
+        counted = ops.maximum(responsible, self._background(raws, labels, shapes, batch))
+        obj = (self.cross_entropy(objectness, responsible) * counted).sum() * self.obj_gain / batch
         cls = (entropy * won).sum() * self.cls_gain / batch
-        return box + obj + cls, ops.stack((box, obj, cls)), answers + counted - 1
+        return box + obj + cls, ops.stack((box, obj, cls)), responsible + counted - 1
 
     def _settle(self, mask: Tensor, rank: Tensor, row: Tensor, shapes: Shapes, batch: int) -> tuple[Tensor, Tensor]:
-        """Return which claims (K,) win, and which rows of all levels answer, both as 0 and 1."""
-        per_level = len(self.anchors[0])
-        # Masked claims have the rank zero, which stands for no claim, and so change no row.
-        rank = ops.where(mask, rank, ops.zeros_like(rank))
-        row = (row.reshape(len(self.anchors), -1) + first_rows(shapes, batch, per_level)).reshape(-1)
-        rows = row_count(shapes, batch, per_level)
-        largest = self.scatter_max(ops.zeros((rows,), mstype.int32), row.reshape(-1, 1), rank)
+        """Return which claims (K,) win, and which rows of all levels are responsible for a label, both as 0 and 1."""
+        largest, row = self.largest_numbers(rank, mask, row, shapes, batch)
         won = ops.logical_and(mask, ops.gather(largest, row, 0) == rank)
         return won.astype(mstype.float32), (largest > 0).astype(mstype.float32)
 
     def _box_errors(self, raw_boxes: Tensor, centre: Tensor, size: Tensor, anchor: Tensor, won: Tensor) -> Tensor:
-        """Return the error (K,) of each claim; it is some finite number where a claim has not won."""
+        """Return the error (K,) of each claim; for a claim that has not won it is finite, but meaningless."""
         shift, exponent = ops.split(ops.transpose(raw_boxes, (1, 0)), 2, 0)
-        # An unused label has no area: neither its logarithm nor its gradient may enter, even times zero.
+        # An unused label has no area: its logarithm and gradient are not finite, and would spoil a sum even times zero.
         size = ops.where(won > 0, size, anchor)
         if self.by_squares:
             difference = exponent - ops.log(size / anchor)
@@ -117,20 +110,20 @@ class DarknetLoss(AnchorLoss):
         scale = _claim_scales(self.scale_xy, raw_boxes.shape[0])
         centres = ops.sigmoid(shift) * scale - (scale - 1) * 0.5
         sides = ops.exp(ops.minimum(exponent, ops.full_like(exponent, _LARGEST_EXPONENT))) * anchor
-        return 1 - centred_iou(centres, sides, centre, size, "ciou", 1e-7)
+        return 1 - centred_iou(centres, sides, centre, size)
 
     def _background(self, raws: tuple[Tensor, ...], labels: Tensor, shapes: Shapes, batch: int) -> Tensor:
-        """Return 0 for the rows of all levels whose box overlaps a label of its image by much, else 1; no gradient.
+        """Return 0 for rows whose box overlaps a label of its image by more than the threshold, else 1; no gradient.
 
-        Image by image, so that the largest array is (boxes of an image, labels).
+        Works image by image, so that the largest array is (boxes of an image, labels).
         """
         low, high, area = self._boxes_of_images(raws, shapes, batch)
         columns = ops.transpose(labels, (1, 0))
-        sides = columns[4:6] * _image_pixels(shapes, self.strides)
-        centres = columns[2:4] * _image_pixels(shapes, self.strides)
+        pixels = image_pixels(shapes, self.strides)
+        sides, centres = columns[4:6] * pixels, columns[2:4] * pixels
         label_low, label_high = centres - sides * 0.5, centres + sides * 0.5
         threshold = self.ignore_threshold
-        # IoU > t is shared·(1 + t) − t·area of the label > t·area of the box. Labels of other images are far below.
+        # IoU > t is shared·(1 + t) − t·area of the label > t·area of the box. A large number excludes others' labels.
         own = columns[0].astype(mstype.int32).reshape(1, -1) == _images(batch)
         lost = ops.broadcast_to((sides[0] * sides[1] * threshold).reshape(1, -1), own.shape)
         lost = ops.unstack(ops.where(own, lost, ops.full_like(lost, _FAR_BELOW)), 0)
@@ -184,18 +177,13 @@ def _claim_scales(scale_xy: tuple[float, ...], claims: int) -> Tensor:
 
 
 @constexpr
-def _image_pixels(shapes: Shapes, strides: tuple[int, ...]) -> Tensor:
-    return Tensor((np.asarray(shapes[0], np.float32)[::-1] * strides[0]).reshape(2, 1))
-
-
-@constexpr
 def _images(batch: int) -> Tensor:
     return Tensor(np.arange(batch, dtype=np.int32).reshape(-1, 1))
 
 
 @constexpr
 def _cells_of_boxes(
-    anchors: LevelAnchors, strides: tuple[int, ...], scale_xy: tuple[float, ...], shapes: Shapes
+    anchors: Anchors, strides: tuple[int, ...], scale_xy: tuple[float, ...], shapes: Shapes
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return cell (2, 1, R), stride (R,), scale (R,) and anchor in pixels (2, 1, R) of the boxes of an image."""
     cells, sides, counts = [], [], []

@@ -1,10 +1,10 @@
-"""Label assignment of the darknet family, in static shapes: which cell and anchor answers for which label.
+"""Label assignment of the darknet family, in static shapes: which cell and anchors are responsible for a label.
 
-Labels and anchors are compared by their sizes alone, both centred on one point. The anchor of the largest overlap
-answers for the label, in the one cell that the label's centre is in; YOLOv4 adds every anchor above a threshold.
+Labels and anchors are compared by their sizes alone, both centred on one point. The anchor with the largest overlap is
+responsible for the label, in the cell of the label's centre; YOLOv4 adds every anchor above a threshold.
 
-When labels claim one anchor of one cell, a label whose best anchor it is comes before one that only passes the
-threshold, and among equals the one in the later row of the labels comes first. The others lose this anchor.
+When several labels claim the same anchor of a cell, one label wins it: a label whose best anchor it is before a label
+that only passes the threshold, and among equals the label in the later row.
 """
 
 from __future__ import annotations
@@ -14,18 +14,27 @@ from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 from mindspore.ops.primitive import constexpr
 
-from kubeyolo.losses.assign import LevelAnchors, Shapes
+from kubeyolo.losses.assign import (
+    Shapes,
+    anchors_in_cells,
+    cell_counts,
+    grid_sides,
+    rows_of_anchors,
+    rows_per_image,
+    rows_per_line,
+)
+from kubeyolo.models.facts import Anchors
 
 NO_THRESHOLD = 2.0
-"""A threshold that no overlap passes: only best anchors answer."""
+"""A threshold that no overlap passes: only the best anchor is responsible."""
 
 Claims = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def claim_anchors(
-    labels: Tensor, anchors: LevelAnchors, strides: tuple[int, ...], shapes: Shapes, threshold: float
+    labels: Tensor, anchors: Anchors, strides: tuple[int, ...], shapes: Shapes, threshold: float
 ) -> Claims:
-    """Try every label with every anchor of every level.
+    """Compare every label with every anchor of every level.
 
     Args:
         labels: (T, 6) image, class, centre x, centre y, width, height; boxes as fractions of the image; unused rows
@@ -33,15 +42,14 @@ def claim_anchors(
         anchors: (level, anchor, 2) widths and heights in pixels.
         strides: Stride of each level in pixels.
         shapes: (ny, nx) of each level.
-        threshold: Overlap above which an anchor answers beside the best one.
+        threshold: Overlap above which an anchor is responsible besides the best anchor.
 
     Returns:
         The claims, flattened from (level, anchor, label) to K:
-        mask (K,) bool, whether the anchor may answer for the label; a label without area has no anchor. An anchor
-        that two levels share is the best one of both;
-        rank (K,) int32, larger than zero, of which the largest wins a row;
-        row (K,) int32, the row in the predictions of its level (image, anchor, y, x), where a masked claim has some
-        row too;
+        mask (K,) bool, whether the label claims the anchor; a label without area claims none. When two levels have the
+        same anchor, it is the best anchor in both;
+        rank (K,) int32, larger than zero; the largest rank wins a row;
+        row (K,) int32, the row in the predictions of its level (image, anchor, y, x); a masked claim has a row too;
         centre (2, K) of the label from the corner of the cell, in cells;
         size (2, K) of the label in cells;
         anchor (2, K), its width and height in cells;
@@ -50,12 +58,13 @@ def claim_anchors(
     columns = ops.transpose(labels, (1, 0))
     image = columns[0].astype(mstype.int32)
     count, per_level = labels.shape[0], len(anchors[0])
-    grid, cells = _grid(shapes), _cells(shapes)
+    grid, cells = grid_sides(shapes, 2), cell_counts(shapes, 2)
     centre = columns[2:4].reshape(2, 1, 1, -1) * cells
     size = columns[4:6].reshape(2, 1, 1, -1) * cells
-    anchor = _anchors_in_cells(anchors, strides)
+    anchor = anchors_in_cells(anchors, strides, 2)
 
-    overlap = _size_overlap(columns[4:6].reshape(2, 1, 1, -1) * _pixels(shapes, strides), _anchors_in_pixels(anchors))
+    sides = columns[4:6] * image_pixels(shapes, strides)
+    overlap = _size_overlap(sides.reshape(2, 1, 1, -1), _anchors_in_pixels(anchors))
     real = ops.logical_and(overlap > 0, image >= 0)
     best = ops.logical_and(real, overlap >= ops.amax(overlap, (0, 1), keepdims=True))
     mask = ops.logical_or(best, ops.logical_and(real, overlap > threshold))
@@ -64,8 +73,8 @@ def claim_anchors(
 
     cell = ops.maximum(ops.minimum(ops.floor(centre).astype(mstype.int32), grid - 1), ops.zeros_like(grid))
     column, line = ops.unstack(cell, 0)
-    row = ops.maximum(image, ops.zeros_like(image)) * _rows_per_image(shapes, per_level)
-    row = row + line * _rows_per_line(shapes) + column + _rows_of_anchors(shapes, per_level)
+    row = ops.maximum(image, ops.zeros_like(image)) * rows_per_image(shapes, per_level, 2)
+    row = row + line * rows_per_line(shapes, 2) + column + rows_of_anchors(shapes, per_level, 2)
 
     shape = mask.shape
     return (
@@ -91,34 +100,19 @@ def _size_overlap(size: Tensor, anchor: Tensor) -> Tensor:
 
 
 @constexpr
-def _grid(shapes: Shapes) -> Tensor:
-    return Tensor(np.asarray(shapes, np.int32)[:, ::-1].T.reshape(2, -1, 1, 1).copy())
+def image_pixels(shapes: Shapes, strides: tuple[int, ...]) -> Tensor:
+    """Return (2, 1) float32, width and height of the images in pixels."""
+    return Tensor((np.asarray(shapes[0], np.float32)[::-1] * strides[0]).reshape(2, 1))
 
 
 @constexpr
-def _cells(shapes: Shapes) -> Tensor:
-    return Tensor(np.asarray(shapes, np.float32)[:, ::-1].T.reshape(2, -1, 1, 1).copy())
-
-
-@constexpr
-def _pixels(shapes: Shapes, strides: tuple[int, ...]) -> Tensor:
-    return Tensor((np.asarray(shapes[0], np.float32)[::-1] * strides[0]).reshape(2, 1, 1, 1))
-
-
-@constexpr
-def _anchors_in_pixels(anchors: LevelAnchors) -> Tensor:
+def _anchors_in_pixels(anchors: Anchors) -> Tensor:
     return Tensor(np.asarray(anchors, np.float32).transpose(2, 0, 1)[:, :, :, None].copy())
 
 
 @constexpr
-def _anchors_in_cells(anchors: LevelAnchors, strides: tuple[int, ...]) -> Tensor:
-    sides = np.asarray(anchors, np.float32) / np.asarray(strides, np.float32).reshape(-1, 1, 1)
-    return Tensor(sides.transpose(2, 0, 1)[:, :, :, None].copy())
-
-
-@constexpr
 def _ranks(anchors: int, labels: int) -> tuple[Tensor, Tensor]:
-    """Return the ranks of claims of best anchors, and of those that pass the threshold."""
+    """Return the ranks of claims by best anchors, and of claims by anchors above the threshold."""
     numbers = np.tile(np.arange(1, labels + 1, dtype=np.int32), anchors)
     return Tensor(numbers + labels), Tensor(numbers)
 
@@ -126,19 +120,3 @@ def _ranks(anchors: int, labels: int) -> tuple[Tensor, Tensor]:
 @constexpr
 def _numbers(count: int) -> Tensor:
     return Tensor(np.arange(count, dtype=np.int32))
-
-
-@constexpr
-def _rows_per_image(shapes: Shapes, anchors_per_level: int) -> Tensor:
-    return Tensor(np.asarray([anchors_per_level * ny * nx for ny, nx in shapes], np.int32).reshape(-1, 1, 1))
-
-
-@constexpr
-def _rows_per_line(shapes: Shapes) -> Tensor:
-    return Tensor(np.asarray([nx for _, nx in shapes], np.int32).reshape(-1, 1, 1))
-
-
-@constexpr
-def _rows_of_anchors(shapes: Shapes, anchors_per_level: int) -> Tensor:
-    cells = np.asarray([ny * nx for ny, nx in shapes], np.int32).reshape(-1, 1, 1)
-    return Tensor(cells * np.arange(anchors_per_level, dtype=np.int32).reshape(1, -1, 1))

@@ -1,7 +1,7 @@
-"""IoU of paired boxes and its generalisations, differentiable, for graph mode and PyNative.
+"""IoU of pairs of boxes and its generalisations, differentiable, in graph mode and PyNative.
 
 IoU; GIoU (https://arxiv.org/abs/1902.09630); DIoU and CIoU (https://arxiv.org/abs/1911.08287).
-Boxes are columns: (4, K) of centre x, centre y, width, height, or of left, top, right, bottom, in any one unit.
+Boxes are columns, (2, K) of x and y, all in the same unit.
 """
 
 from __future__ import annotations
@@ -14,46 +14,34 @@ from mindspore import Tensor, ops
 IouKind = Literal["iou", "giou", "diou", "ciou"]
 
 
-def paired_iou(boxes: Tensor, others: Tensor, kind: IouKind = "ciou", eps: float = 1e-7) -> Tensor:
+def centred_iou(
+    centre: Tensor, size: Tensor, centre2: Tensor, size2: Tensor, kind: IouKind = "ciou", eps: float = 1e-7
+) -> Tensor:
     """Compare each box with the other box of the same column.
 
     Args:
-        boxes: (4, K) centre x, centre y, width, height.
-        others: (4, K) in the same unit.
+        centre: (2, K) x and y of the centres.
+        size: (2, K) widths and heights.
+        centre2: Centres of the other boxes.
+        size2: Widths and heights of the other boxes.
         kind: "iou" in [0, 1]; "giou", "diou" and "ciou" in about [-1, 1].
-        eps: Added to each denominator, so that boxes without area give numbers.
+        eps: Added to each denominator, so that boxes without area give finite numbers.
 
     Returns:
         (K,) overlap. The weight of CIoU's aspect term is a constant to the gradient, as its paper asks.
     """
-    return centred_iou(boxes[:2], boxes[2:], others[:2], others[2:], kind, eps)
-
-
-def corner_iou(corners: Tensor, others: Tensor, kind: IouKind = "ciou", eps: float = 1e-7) -> Tensor:
-    """Compare boxes given as (4, K) left, top, right, bottom; see :func:`paired_iou`."""
-    low, high, low2, high2 = corners[:2], corners[2:], others[:2], others[2:]
-    return _overlap(low, high, high - low, low2, high2, high2 - low2, kind, eps)
-
-
-def centred_iou(centre: Tensor, size: Tensor, centre2: Tensor, size2: Tensor, kind: IouKind, eps: float) -> Tensor:
-    """Compare boxes given as centres (2, K) and sizes (2, K); see :func:`paired_iou`."""
     half, half2 = size * 0.5, size2 * 0.5
-    return _overlap(centre - half, centre + half, size, centre2 - half2, centre2 + half2, size2, kind, eps)
+    return box_iou(centre - half, centre + half, size, centre2 - half2, centre2 + half2, size2, kind, eps)
 
 
-def corners_of(boxes: Tensor) -> Tensor:
-    """Turn (4, K) centre x, centre y, width, height into left, top, right, bottom."""
-    half = boxes[2:] * 0.5
-    return ops.concat((boxes[:2] - half, boxes[:2] + half), 0)
-
-
-def _overlap(
+def box_iou(
     low: Tensor, high: Tensor, size: Tensor, low2: Tensor, high2: Tensor, size2: Tensor, kind: IouKind, eps: float
 ) -> Tensor:
-    # Rows are taken apart by unstack: on a CPU slices cost more than all the arithmetic here.
+    """Compare boxes given by their corners and sizes, each (2, K); see :func:`centred_iou`."""
+    # Rows are separated by unstack: on a CPU slices cost more than all the arithmetic here.
     width, height = ops.unstack(size, 0)
     width2, height2 = ops.unstack(size2, 0)
-    # The clamp at zero keeps disjoint boxes from overlapping by the product of two negative sides.
+    # Without the clamp at zero, disjoint boxes would overlap by the product of two negative sides.
     shared_x, shared_y = ops.unstack(ops.relu(ops.minimum(high, high2) - ops.maximum(low, low2)), 0)
     intersection = shared_x * shared_y
     union = width * height + width2 * height2 - intersection + eps
@@ -71,6 +59,6 @@ def _overlap(
         return iou - distance
     turn = ops.atan(width2 / (height2 + eps)) - ops.atan(width / (height + eps))
     aspect = (4 / math.pi**2) * (turn * turn)
-    # Rounding may take the IoU above one: without the clamp identical boxes could divide by zero.
+    # Rounding may make the IoU larger than one: without the clamp identical boxes could divide by zero.
     weight = ops.stop_gradient(aspect / (ops.relu(1 - iou) + aspect + eps))
     return iou - (distance + aspect * weight)

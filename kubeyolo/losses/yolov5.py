@@ -9,9 +9,10 @@ from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 from mindspore.ops.primitive import constexpr
 
-from kubeyolo.losses.anchor_loss import AnchorLoss, first_rows, row_count
-from kubeyolo.losses.assign import LevelAnchors, Shapes, assign
+from kubeyolo.losses.anchor_loss import AnchorLoss, grid_shapes
+from kubeyolo.losses.assign import Shapes, assign
 from kubeyolo.losses.iou import centred_iou
+from kubeyolo.models.facts import Anchors
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class YoloV5Loss(AnchorLoss):
 
     def __init__(
         self,
-        anchors: LevelAnchors,
+        anchors: Anchors,
         strides: tuple[int, ...],
         num_classes: int,
         gains: LossGains,
@@ -84,11 +85,8 @@ class YoloV5Loss(AnchorLoss):
         self.balance = gains.balance
 
     def loss_and_target(self, raws: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the loss, and return the objectness target of each row (level, image, anchor, y, x) beside it."""
-        shapes: Shapes = ()
-        for raw in raws:
-            shapes += ((raw.shape[2], raw.shape[3]),)
-        batch = raws[0].shape[0]
+        """Compute the loss, and return with it the objectness target of each row (level, image, anchor, y, x)."""
+        shapes, batch = grid_shapes(raws), raws[0].shape[0]
         mask, row, centre, size, anchor, label_class = assign(labels, self.anchors, self.strides, shapes, self.anchor_t)
         boxes, objectness, entropy = self.pick_candidates(raws, row, label_class)
         weight = self._mean_weights(mask)
@@ -116,15 +114,8 @@ class YoloV5Loss(AnchorLoss):
         return centred_iou(centres - 0.5, sides * sides * anchor, centre, size, "ciou", self.eps)
 
     def _objectness_target(self, ciou: Tensor, mask: Tensor, row: Tensor, shapes: Shapes, batch: int) -> Tensor:
-        """Give each row the CIoU of its last candidate, which is the one of the largest number.
-
-        The largest number is found whatever the order in which threads work; a plain scatter would depend on it.
-        Masked candidates have the number zero, which stands for no candidate.
-        """
-        numbers = ops.where(mask, _ordinals(mask.shape[0]), ops.zeros_like(row))
-        rows = row_count(shapes, batch, len(self.anchors[0]))
-        row = (row.reshape(len(self.anchors), -1) + first_rows(shapes, batch, len(self.anchors[0]))).reshape(-1, 1)
-        last = self.scatter_max(ops.zeros((rows,), mstype.int32), row, numbers)
+        """Give each row the CIoU of its last candidate; a plain scatter would depend on the order of threads."""
+        last, _ = self.largest_numbers(_ordinals(mask.shape[0]), mask, row, shapes, batch)
         values = ops.concat((ops.zeros((1,), mstype.float32), ops.relu(ciou)), 0)
         return ops.gather(values, last, 0)
 

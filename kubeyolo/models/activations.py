@@ -1,4 +1,4 @@
-"""Activation functions that export to ONNX and MINDIR from a CPU, by name."""
+"""Activation functions by name; all can be exported to ONNX and MINDIR on a CPU."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Mish(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__()
-        # Not nn.Mish, which has no ONNX form, and not ops.Tanh, which on a CPU is wrong by 1e-4 near 5: deep networks
-        # show that in their third digit.
+        # Not nn.Mish, which cannot be exported to ONNX, and not ops.Tanh, which on a CPU is wrong by 1e-4 near 5: that
+        # changes the third digit of the outputs of deep networks.
         self.sigmoid = ops.Sigmoid()
 
     def construct(self, x: Tensor) -> Tensor:
@@ -45,13 +45,9 @@ class Mish(nn.Cell):
 class LeakyReLU(nn.Cell):
     """x above zero, a tenth of x below: darknet's "leaky"."""
 
-    def __init__(self, slope: float = 0.1) -> None:
-        super().__init__()
-        self.slope = slope
-
     def construct(self, x: Tensor) -> Tensor:
         """Map each element."""
-        return ops.maximum(x, x * self.slope)
+        return ops.maximum(x, x * 0.1)
 
 
 _ACTIVATIONS: dict[ActivationName, Callable[[], nn.Cell]] = {

@@ -1,4 +1,4 @@
-"""Anchors that take the place of a model's own."""
+"""Anchors that replace the anchors of a model."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ def given_anchors(facts: ModelFacts, given: Sequence[Sequence[float]], key: str 
 
     Args:
         facts: The model.
-        given: One list for each level, or a single list of all, which is cut into as many levels.
-        key: What holds them, for the message.
+        given: One list for each level, or a single list, which is cut into levels.
+        key: The key or option that the anchors come from, for the message.
 
     Raises:
-        InputError: They are more or fewer than the model's, fractions of the image, or not in the order of its levels.
+        InputError: The number of anchors does not fit the model, anchors are fractions of the image, or they are not in
+            the order of its levels.
     """
     value = f"{key} = {one_line(_as_written(given), 200)}"
     levels = _levels(facts, given, value)
@@ -58,9 +59,9 @@ def trained_facts(config: Config) -> ModelFacts:
 
 
 def other_anchors(config: Config) -> Anchors | None:
-    """Return the anchors that a configuration trains with; None where they are the model's own.
+    """Return the anchors that a configuration trains with; None when they are those of the model.
 
-    However they are written, this is what weights depend on.
+    Weights depend on these values, not on the form in which the anchors are written.
 
     Raises:
         InputError: As :func:`trained_facts`.
@@ -70,7 +71,7 @@ def other_anchors(config: Config) -> Anchors | None:
 
 
 def cut_into_levels(facts: ModelFacts, pairs: Sequence[Sequence[float]]) -> Anchors:
-    """Return pairs of width and height, as many as the model has, in their order as anchors of its levels."""
+    """Return the anchors of each level from a list of (width, height) with as many anchors as the model has."""
     count = facts.anchors_per_level
     plain = [(float(width), float(height)) for width, height in pairs]
     return tuple(tuple(plain[start : start + count]) for start in range(0, len(plain), count))
@@ -80,7 +81,7 @@ def _levels(facts: ModelFacts, given: Sequence[Sequence[float]], value: str) -> 
     """Return the pairs of each level.
 
     Raises:
-        InputError: There are more or fewer than the model has.
+        InputError: The number of anchors does not fit the model.
     """
     levels, count = len(facts.strides), facts.anchors_per_level
     need = f"{facts.name} has {levels} levels of {count} anchors, {2 * levels * count} numbers"
@@ -97,7 +98,7 @@ def _levels(facts: ModelFacts, given: Sequence[Sequence[float]], value: str) -> 
 
 
 def _check_sorted(levels: Anchors, value: str) -> None:
-    """Refuse a list in which an anchor of one level is larger than one of the next."""
+    """Refuse a list in which an anchor of a level is larger than an anchor of the next level."""
     areas = [[width * height for width, height in level] for level in levels]
     if any(max(fine) > min(coarse) for fine, coarse in zip(areas, areas[1:], strict=False)):
         pairs = sorted((pair for level in levels for pair in level), key=math.prod)
@@ -106,7 +107,7 @@ def _check_sorted(levels: Anchors, value: str) -> None:
 
 
 def _check_order(facts: ModelFacts, levels: Anchors, value: str) -> None:
-    """Refuse levels whose anchors are smaller than those of a finer level."""
+    """Refuse levels with smaller anchors than a finer level."""
     means = [sum(math.log(math.prod(pair)) for pair in level) for level in levels]
     if all(fine <= coarse for fine, coarse in zip(means, means[1:], strict=False)):
         return

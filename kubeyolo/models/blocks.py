@@ -1,6 +1,6 @@
 """The blocks that the networks are built from.
 
-All of them can be exported to ONNX and MINDIR from a CPU. Feature maps are (N, C, H, W).
+All blocks can be exported to ONNX and MINDIR on a CPU. Feature maps are (N, C, H, W).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from kubeyolo.models.activations import ActivationName, activation
 class Conv(nn.Cell):
     """Convolution without bias, batch normalisation, activation.
 
-    Padding is symmetric: "same" would pad strided convolutions on the bottom and right only, which is not how
-    published weights were trained.
+    Padding is symmetric, as published weights were trained: "same" would pad strided convolutions at the bottom and on
+    the right only.
 
     Args:
         in_channels: Channels of the input.
@@ -74,13 +74,13 @@ class Focus(nn.Cell):
         self.conv = Conv(4 * in_channels, out_channels, 3)
 
     def construct(self, x: Tensor) -> Tensor:
-        """Halve the image, with every pixel kept in a channel."""
+        """Halve the sides of the image; its pixels become channels."""
         parts = (x[:, :, ::2, ::2], x[:, :, 1::2, ::2], x[:, :, ::2, 1::2], x[:, :, 1::2, 1::2])
         return self.conv(ops.concat(parts, 1))
 
 
 class Bottleneck(nn.Cell):
-    """1x1 and 3x3 convolution, added to the input when ``shortcut``.
+    """1x1 and 3x3 convolution, added to the input if ``shortcut`` is set.
 
     Args:
         channels: Channels of input and output.
@@ -91,12 +91,7 @@ class Bottleneck(nn.Cell):
     """
 
     def __init__(
-        self,
-        channels: int,
-        shortcut: bool,
-        hidden: int | None = None,
-        eps: float = 1e-3,
-        act: ActivationName = "silu",
+        self, channels: int, shortcut: bool, hidden: int | None = None, eps: float = 1e-3, act: ActivationName = "silu"
     ) -> None:
         super().__init__()
         between = channels if hidden is None else hidden
@@ -134,7 +129,10 @@ class C3(nn.Cell):
 
 
 class CspStage(nn.Cell):
-    """A stage of the CSPDarknet of YOLOv4: halve the map, then residuals on one of two branches.
+    """A stage of the CSPDarknet of YOLOv4, with Mish: halve the map, then residuals on one of two branches.
+
+    down -+-> main -> m: residuals -> tail -> concat -> fuse
+          +-> route ----------------------------^
 
     Args:
         in_channels: Channels of the input.
@@ -143,25 +141,15 @@ class CspStage(nn.Cell):
         hidden: Channels inside a residual.
         depth: Number of residuals.
         eps: Added to the variance by the batch normalisations.
-        act: Name of the activation function.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        branch: int,
-        hidden: int,
-        depth: int,
-        eps: float,
-        act: ActivationName,
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, branch: int, hidden: int, depth: int, eps: float) -> None:
         super().__init__()
-        conv = partial(Conv, eps=eps, act=act)
+        conv = partial(Conv, eps=eps, act="mish")
         self.down = conv(in_channels, out_channels, 3, 2)
         self.route = conv(out_channels, branch)
         self.main = conv(out_channels, branch)
-        self.m = nn.SequentialCell([Bottleneck(branch, True, hidden, eps, act) for _ in range(depth)])
+        self.m = nn.SequentialCell([Bottleneck(branch, True, hidden, eps, "mish") for _ in range(depth)])
         self.tail = conv(branch, branch)
         self.fuse = conv(2 * branch, out_channels)
 
@@ -171,62 +159,61 @@ class CspStage(nn.Cell):
         return self.fuse(ops.concat((self.tail(self.m(self.main(x))), self.route(x)), 1))
 
 
-def alternating_convs(
-    in_channels: int, channels: int, count: int, eps: float, act: ActivationName = "leaky"
-) -> nn.SequentialCell:
-    """Build convolutions that alternate between 1x1 to ``channels`` and 3x3 to twice as many, the first of them 1x1."""
+def alternating_convs(in_channels: int, channels: int, count: int, eps: float) -> nn.SequentialCell:
+    """Build convolutions: 1x1 to ``channels``, 3x3 to twice as many, in turn, beginning with 1x1."""
     cells = []
     for number in range(count):
         kernel, out_channels = (3, 2 * channels) if number % 2 else (1, channels)
-        cells.append(Conv(in_channels, out_channels, kernel, eps=eps, act=act))
+        cells.append(Conv(in_channels, out_channels, kernel, eps=eps, act="leaky"))
         in_channels = out_channels
     return nn.SequentialCell(cells)
 
 
 class PyramidPool(nn.Cell):
-    """Maxima over 13, 9 and 5 pixels beside the input, in this order (https://arxiv.org/abs/1406.4729)."""
+    """The input joined with its maxima over 5, 9 and 13 pixels (https://arxiv.org/abs/1406.4729).
 
-    def __init__(self) -> None:
+    Args:
+        input_first: Whether the input comes first and the largest pool last, or the other way round as in darknet.
+    """
+
+    def __init__(self, input_first: bool = False) -> None:
         super().__init__()
-        self.m = nn.CellList([nn.MaxPool2d(kernel, 1, pad_mode="same") for kernel in (13, 9, 5)])
+        # With stride 1 and an odd kernel "same" is symmetric, and unlike "pad" it can be exported to ONNX.
+        self.m = nn.CellList([nn.MaxPool2d(kernel, 1, pad_mode="same") for kernel in (5, 9, 13)])
+        self.input_first = input_first
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, 4C, H, W)."""
-        parts: tuple[Tensor, ...] = ()
+        parts: tuple[Tensor, ...] = (x,)
         for pool in self.m:
-            parts += (pool(x),)
-        return ops.concat(parts + (x,), 1)
+            parts = parts + (pool(x),) if self.input_first else (pool(x),) + parts
+        return ops.concat(parts, 1)
 
 
 class SPP(nn.Cell):
-    """Spatial pyramid pooling: the input beside its maxima over 5, 9 and 13 pixels (https://arxiv.org/abs/1406.4729)."""
+    """Spatial pyramid pooling between two 1x1 convolutions."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernels: tuple[int, ...] = (5, 9, 13)) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         hidden = in_channels // 2
         self.cv1 = Conv(in_channels, hidden, 1)
-        self.cv2 = Conv(hidden * (len(kernels) + 1), out_channels, 1)
-        # With stride 1 and an odd kernel "same" is symmetric, and unlike "pad" it can be exported to ONNX.
-        self.m = nn.CellList([nn.MaxPool2d(kernel, 1, pad_mode="same") for kernel in kernels])
+        self.cv2 = Conv(4 * hidden, out_channels, 1)
+        self.m = PyramidPool(input_first=True)
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (N, in, H, W) to (N, out, H, W)."""
-        x = self.cv1(x)
-        parts = [x]
-        for pool in self.m:
-            parts.append(pool(x))
-        return self.cv2(ops.concat(parts, 1))
+        return self.cv2(self.m(self.cv1(x)))
 
 
 class SPPF(nn.Cell):
     """SPP(5, 9, 13) by three chained pools of 5 pixels, which give the same maxima with less work."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 5) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         hidden = in_channels // 2
         self.cv1 = Conv(in_channels, hidden, 1)
         self.cv2 = Conv(4 * hidden, out_channels, 1)
-        self.m = nn.MaxPool2d(kernel, 1, pad_mode="same")
+        self.m = nn.MaxPool2d(5, 1, pad_mode="same")
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (N, in, H, W) to (N, out, H, W)."""
@@ -251,10 +238,10 @@ class Upsample(nn.Cell):
 
 
 class StagedBackbone(nn.Cell):
-    """A stem and stages, each after a convolution that halves the map; from the third on they feed the levels.
+    """A stem and stages, each after a convolution that halves the map; the third and later stages feed the levels.
 
     Args:
-        stem: Keeps the size of the image.
+        stem: First layers, which keep the size of the image.
 
     Attributes:
         out_channels: Channels of the feature maps of the levels, finest first.
@@ -268,7 +255,7 @@ class StagedBackbone(nn.Cell):
         self.out_channels: tuple[int, ...] = ()
 
     def add_stage(self, down: nn.Cell, stage: nn.Cell, channels: int) -> None:
-        """Add a stage of so many channels, and what halves the map before it."""
+        """Add a stage with its number of channels, and the convolution that halves the map before it."""
         self.down.append(down)
         self.stage.append(stage)
         if len(self.stage) > 2:

@@ -22,16 +22,10 @@ class AnchorHead(nn.Cell):
         super().__init__()
         self.num_anchors = anchors_per_level
         self.num_outputs = 5 + num_classes
+        out_channels = anchors_per_level * self.num_outputs
         self.m = nn.CellList(
             [
-                nn.Conv2d(
-                    channels,
-                    anchors_per_level * self.num_outputs,
-                    1,
-                    has_bias=True,
-                    weight_init="zeros",
-                    bias_init="zeros",
-                )
+                nn.Conv2d(channels, out_channels, 1, has_bias=True, weight_init="zeros", bias_init="zeros")
                 for channels in in_channels
             ]
         )
@@ -51,20 +45,22 @@ class Detector(nn.Cell):
     """Images to raw predictions of each level.
 
     Args:
-        facts: Facts of the model, with the anchors it is used with.
+        facts: Facts of the model, with the anchors in use.
         num_classes: Number of classes.
         backbone: Maps images to a feature map for each level.
-        neck: Maps these feature maps to those that the head reads.
-        head: Maps each of them to raw predictions.
+        neck: Maps these feature maps to the feature maps that the head reads.
+        head_channels: Channels of the feature maps that the head reads, finest level first.
     """
 
-    def __init__(self, facts: ModelFacts, num_classes: int, backbone: nn.Cell, neck: nn.Cell, head: nn.Cell) -> None:
+    def __init__(
+        self, facts: ModelFacts, num_classes: int, backbone: nn.Cell, neck: nn.Cell, head_channels: Sequence[int]
+    ) -> None:
         super().__init__()
         self.facts = facts
         self.num_classes = num_classes
         self.backbone = backbone
         self.neck = neck
-        self.head = head
+        self.head = AnchorHead(head_channels, facts.anchors_per_level, num_classes)
 
     def construct(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map images (N, 3, H, W) in [0, 1] to (N, anchor, ny, nx, 5 + classes) of each level, finest first."""

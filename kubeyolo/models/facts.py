@@ -1,4 +1,4 @@
-"""What is known about a detector without building it; importable without MindSpore."""
+"""Facts of a detector that are known without building it; can be imported without MindSpore."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ModelFacts:
 
     Attributes:
         name: Name in the registry.
-        family: Name of the family, which shares a network module and published training settings.
+        family: Name of the family; its models share a network module and published training settings.
         network: Module that builds the network: it has ``build_detector(facts, num_classes)`` and
             ``build_backbone(facts)``. Imported only when a network is built.
         strides: Stride of each level in pixels, finest first.
@@ -38,13 +38,12 @@ class ModelFacts:
         parameters: Number of trainable parameters with 80 classes.
         multiply_adds: Multiplications, each with its addition, of all convolutions for one square image of
             ``image_size`` with 80 classes. Published tables count both operations, which is twice as many.
-        paper: Document the network is from.
+        paper: Document that describes the network.
         decode: How raw outputs become boxes: "yolov5" is ``(2σ)²·anchor``, "darknet" is ``exp(t)·anchor``.
         scale_xy: Growth of the centre offset around the cell, for each level: ``s·σ(t) − (s − 1)/2``.
         loss: Name of the published loss settings.
-        loss_divisor: What the published learning rate expects the loss to be divided by; see
-            :mod:`kubeyolo.losses.darknet`.
-        bn_eps: Added to the variance by the batch normalisations; published weights are of one value.
+        loss_divisor: Divisor of the loss that the published learning rate expects; see :mod:`kubeyolo.losses.darknet`.
+        bn_eps: Added to the variance by the batch normalisations; published weights were trained with this value.
         class_prior_offset: The offset ``o`` in the class bias of a fresh head, ``log(0.6 / (classes − o))``.
         published: COCO results.
         shape: Multiples and other numbers that only the network module reads.
@@ -59,8 +58,8 @@ class ModelFacts:
     parameters: int
     multiply_adds: int
     paper: str
+    scale_xy: tuple[float, ...]
     decode: Literal["yolov5", "darknet"] = "yolov5"
-    scale_xy: tuple[float, ...] = ()
     loss: Literal["yolov5", "scaledyolov4", "yolov3", "yolov4"] = "yolov5"
     loss_divisor: float = 1.0
     bn_eps: float = 1e-3
@@ -72,6 +71,11 @@ class ModelFacts:
     def anchors_per_level(self) -> int:
         """Number of anchors of one level."""
         return len(self.anchors[0])
+
+    @property
+    def most_of_anchor(self) -> float | None:
+        """The largest ratio of a decoded side and its anchor; None when there is no limit."""
+        return 4.0 if self.decode == "yolov5" else None
 
     @property
     def anchor_count(self) -> int:

@@ -1,4 +1,4 @@
-"""Fresh weights that depend on the seed and a parameter's name only, so that all processes start equal."""
+"""Fresh weights that depend on the seed and the name of a parameter only, so all processes start with equal weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def initialise(network: nn.Cell, seed: int, prefix: str = "") -> None:
     Args:
         network: Network of :mod:`kubeyolo.models.blocks`.
         seed: Seed of all weights.
-        prefix: Put before each name, so that a part draws the weights it has within the whole.
+        prefix: Added before each name, so that a backbone gets the weights that it has in its detector.
     """
     for _, cell in network.cells_and_names():
         if not isinstance(cell, (nn.Conv2d, nn.Dense)):
@@ -32,9 +32,9 @@ def initialise(network: nn.Cell, seed: int, prefix: str = "") -> None:
 
 
 def initialise_detector(detector: Detector, seed: int) -> None:
-    """Initialise all weights, and add to the head's biases the expected frequencies (RetinaNet, arXiv 1708.02002).
+    """Initialise all weights, and add the expected frequencies to the biases of the head (RetinaNet, arXiv 1708.02002).
 
-    Objectness starts at 8 objects in a 640 pixel image, classes at 0.6 over the number of classes.
+    Objectness starts at 8 objects in an image of 640 pixels, each class at 0.6 divided by the number of classes.
     """
     initialise(detector, seed)
     facts, classes = detector.facts, detector.num_classes

@@ -1,6 +1,6 @@
-"""The networks of all detectors by name, what they can be trained with, and their facts.
+"""Builds the networks of all detectors by name.
 
-Importing this module does not import MindSpore: a network's module is imported when it is built.
+Importing this module does not import MindSpore: the module of a network is imported when the network is built.
 """
 
 from __future__ import annotations
@@ -8,51 +8,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
-from kubeyolo.models import yolov5_facts
 from kubeyolo.models.facts import Anchors, ModelFacts
-from kubeyolo.models.named_facts import model_facts as model_facts
-from kubeyolo.models.named_facts import model_names as model_names
-
-
-def check_image_size(config: Config) -> None:
-    """Refuse training images that the coarsest level of the model does not divide.
-
-    Raises:
-        InputError: It does not.
-    """
-    stride, size = max(model_facts(config.model).strides), config.train.image_size
-    if size % stride:
-        raise InputError(
-            f"train.image_size = {size}: {config.model} needs a multiple of {stride}, "
-            f"such as {max(stride, round(size / stride) * stride)}"
-        )
-
-
-def check_batch_norm(config: Config, section: Literal["train", "pretrain"]) -> None:
-    """Refuse batches that leave batch normalisation one value for each channel: one value has no variance.
-
-    Args:
-        config: The configuration.
-        section: Whether the detector is trained, or its backbone pretrained.
-
-    Raises:
-        InputError: The batch is one image, and the coarsest feature map one cell.
-    """
-    part = config.train if section == "train" else config.pretrain
-    stride = max(model_facts(config.model).strides)
-    if part.per_batch_size > 1 or part.image_size > stride:
-        return
-    # A map of two cells a side: training images are multiples of the stride, crops of 32.
-    larger = 2 * stride if section == "train" else stride + 32
-    raise InputError(
-        f"{section}.per_batch_size = 1 with {section}.image_size = {part.image_size}: the coarsest feature map of "
-        f"{config.model} is then one cell of one image, and batch normalisation has no variance of one value; "
-        f"set {section}.per_batch_size to 2 or more, or {section}.image_size to {larger} or more"
-    )
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.models.pytorch_facts import YOLOV5_NETWORK
 
 
 def build_model(
@@ -62,21 +23,21 @@ def build_model(
     seed: int = 0,
     bn_eps: float | None = None,
 ) -> Any:
-    """Build a detector with fresh weights, which depend on nothing but the name, the classes and the seed.
+    """Build a detector with fresh weights, which depend only on the name, the classes and the seed.
 
     Args:
         name: A registered name.
         num_classes: Number of classes, at least 1.
-        anchors: (level, anchor, 2) widths and heights in pixels, in place of the published ones.
+        anchors: (level, anchor, 2) widths and heights in pixels, instead of the published anchors.
         seed: Seed of the weights.
-        bn_eps: Added to the variance by the batch normalisations, in place of what the model's own program adds:
-            the same weights have been used, and trained, with others.
+        bn_eps: Added to the variance by the batch normalisations, instead of the value in the facts of the model: some
+            programs use and train the same weights with another value.
 
     Returns:
         A :class:`kubeyolo.models.detector.Detector` (``mindspore.nn.Cell``).
 
     Raises:
-        InputError: Unknown name, no classes, anchors of another shape than the model's, or ``bn_eps`` is none.
+        InputError: Unknown name, no classes, anchors that do not fit the model, or an impossible ``bn_eps``.
     """
     facts = model_facts(name)
     if num_classes < 1:
@@ -106,7 +67,7 @@ def build_backbone(name: str, seed: int = 0) -> Any:
     from kubeyolo.models.initialisation import initialise
 
     backbone = importlib.import_module(facts.network).build_backbone(facts)
-    # The parameters of cells that were appended to a list lack its name until the whole is named anew.
+    # The parameters of cells that were appended to a list lack the name of the list until all names are updated.
     backbone.update_parameters_name()
     initialise(backbone, seed, prefix="backbone.")
     return backbone
@@ -115,7 +76,7 @@ def build_backbone(name: str, seed: int = 0) -> Any:
 def _checked_eps(facts: ModelFacts, bn_eps: float) -> float:
     if not 0 < bn_eps < 1:
         raise InputError(f"model {facts.name!r}: bn_eps is {bn_eps}, must be between 0 and 1")
-    if bn_eps != facts.bn_eps and facts.network == yolov5_facts.NETWORK:
+    if bn_eps != facts.bn_eps and facts.network == YOLOV5_NETWORK:
         raise InputError(f"model {facts.name!r}: bn_eps is {bn_eps}; all programs use {facts.bn_eps} for this family")
     return bn_eps
 

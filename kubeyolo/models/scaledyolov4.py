@@ -1,4 +1,36 @@
-"""The large Scaled-YOLOv4 networks P5, P6 and P7: three, four and five levels (https://arxiv.org/abs/2011.08036)."""
+"""The large Scaled-YOLOv4 networks P5, P6 and P7: three, four and five levels (https://arxiv.org/abs/2011.08036).
+
+stride  backbone              neck, top-down              neck, bottom-up
+
+  32    stage.4 > pool ---------+----------------------------------------> concat > bottom.1 > out.2
+        b5  ^     w5            |                                            ^      w5
+            |                  reduce.1 w4                                   |
+           down.4               |                                           down.1 w5
+            |                  up                                            |
+            |                   v                                            |
+  16    stage.3 > lateral.1 > concat > top.1 -+---------> concat > bottom.0 -+---------------> out.1
+        b4  ^     w4                   w4     |             ^      w4
+            |                                reduce.0 w3    |
+           down.3                             |            down.0 w4
+            |                                up             |
+            |                                 v             |
+   8    stage.2 > lateral.0 --------------> concat > top.0 -+--------------------------------> out.0
+        b3  ^     w3                                 w3
+            |
+           down.2
+            |
+   4    stage.1
+        b2
+           ^ down.1
+   2    stage.0
+        b1
+           ^ down.0
+   1    stem
+
+This is P5. P6 and P7 have one and two coarser levels (strides 64 and 128) wired like that of stride 16; ``pool`` is at
+the coarsest level. Below each block are its output channels: ``b`` of the stages, ``w`` within the neck; ``out`` has
+twice as many and feeds the head. ``up`` doubles height and width, ``down`` halves them, ``concat`` joins channels.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +40,8 @@ from functools import partial
 from mindspore import Tensor, nn, ops
 
 from kubeyolo.models.activations import Mish
-from kubeyolo.models.blocks import Bottleneck, Conv, StagedBackbone, Upsample, batch_norm
-from kubeyolo.models.detector import AnchorHead, Detector
+from kubeyolo.models.blocks import Bottleneck, Conv, PyramidPool, StagedBackbone, Upsample, batch_norm
+from kubeyolo.models.detector import Detector
 from kubeyolo.models.facts import ModelFacts
 
 # Channels and bottlenecks of the stages of strides 2 to 128.
@@ -26,8 +58,8 @@ def _plain(in_channels: int, out_channels: int) -> nn.Cell:
 class CspShortcuts(nn.Cell):
     """Bottlenecks with shortcut on one of two branches of half the channels; keeps the shape.
 
-    Here and below the branches are normalised and activated after they are joined, and the layers that end them are
-    neither. Layers have the numbers of the published weights.
+    Here and below the branches are normalised and activated after they are joined; the last layers of the branches have
+    neither. Layers are numbered as in the published weights.
     """
 
     def __init__(self, channels: int, depth: int, eps: float) -> None:
@@ -75,7 +107,7 @@ class CspPool(nn.Cell):
         self.cv2 = _plain(in_channels, out_channels)
         self.cv3 = conv(out_channels, out_channels, 3)
         self.cv4 = conv(out_channels, out_channels)
-        self.m = nn.CellList([nn.MaxPool2d(kernel, 1, pad_mode="same") for kernel in (5, 9, 13)])
+        self.m = PyramidPool(input_first=True)
         self.cv5 = conv(4 * out_channels, out_channels)
         self.cv6 = conv(out_channels, out_channels, 3)
         self.bn = batch_norm(2 * out_channels, eps)
@@ -84,11 +116,7 @@ class CspPool(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (N, in, H, W) to (N, out, H, W)."""
-        y = self.cv4(self.cv3(self.cv1(x)))
-        parts: tuple[Tensor, ...] = (y,)
-        for pool in self.m:
-            parts += (pool(y),)
-        pooled = self.cv6(self.cv5(ops.concat(parts, 1)))
+        pooled = self.cv6(self.cv5(self.m(self.cv4(self.cv3(self.cv1(x))))))
         return self.cv7(self.act(self.bn(ops.concat((pooled, self.cv2(x)), 1))))
 
 
@@ -107,7 +135,7 @@ class ScaledBackbone(StagedBackbone):
 class ScaledNeck(nn.Cell):
     """Pyramid pooling, then top-down and bottom-up aggregation over any number of levels.
 
-    Its cells are numbered by level, finest first: ``top.0`` gives the finest level, ``bottom.0`` the one above it.
+    Its cells are numbered by level, finest first: ``top.0`` makes the finest level, ``bottom.0`` the next one.
 
     Attributes:
         out_channels: Channels of each level.
@@ -154,8 +182,7 @@ def build_detector(facts: ModelFacts, num_classes: int) -> Detector:
     """Build the whole detector; convolution weights are zero until they are initialised."""
     backbone = ScaledBackbone(facts)
     neck = ScaledNeck(facts, backbone.out_channels)
-    head = AnchorHead(neck.out_channels, facts.anchors_per_level, num_classes)
-    return Detector(facts, num_classes, backbone, neck, head)
+    return Detector(facts, num_classes, backbone, neck, neck.out_channels)
 
 
 def _width(facts: ModelFacts, channels: int) -> int:

@@ -1,4 +1,36 @@
-"""YOLOv3: DarkNet53, a top-down neck (https://arxiv.org/abs/1804.02767), anchor head."""
+"""YOLOv3: DarkNet53, a top-down neck (https://arxiv.org/abs/1804.02767), anchor head.
+
+stride  backbone      neck, top-down                      head
+
+  32    stage.4 > top5 -+------------------------> out5 > m.2
+        32c ^     16c   |                          32c
+            |          reduce5 8c
+           down.4       |
+            |          up
+            |           v
+  16    stage.3 ----> concat > top4 -+-----------> out4 > m.1
+        16c ^                  8c    |             16c
+            |                       reduce4 4c
+           down.3                    |
+            |                       up
+            |                        v
+   8    stage.2 -----------------> concat > top3 > out3 > m.0
+        8c  ^                               4c     8c
+            |
+           down.2
+            |
+   4    stage.1
+        4c
+           ^ down.1
+   2    stage.0
+        2c
+           ^ down.0
+   1    stem
+        c
+
+Below each block are its output channels, with c = 32. ``up`` doubles height and width, ``down`` halves them, ``concat``
+joins channels; ``m`` is the head, finest level first. ``top`` are five convolutions each.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +38,9 @@ from mindspore import Tensor, nn, ops
 
 from kubeyolo.models.activations import ActivationName
 from kubeyolo.models.blocks import Bottleneck, Conv, StagedBackbone, Upsample, alternating_convs
-from kubeyolo.models.detector import AnchorHead, Detector
+from kubeyolo.models.darknet_facts import DARKNET53_DEPTHS
+from kubeyolo.models.detector import Detector
 from kubeyolo.models.facts import ModelFacts
-
-DEPTHS = (1, 2, 8, 8, 4)
-"""Residuals of the five stages."""
 
 
 class DarkNet53(StagedBackbone):
@@ -18,7 +48,7 @@ class DarkNet53(StagedBackbone):
 
     def __init__(self, eps: float, act: ActivationName) -> None:
         super().__init__(Conv(3, 32, 3, eps=eps, act=act))
-        for number, depth in enumerate(DEPTHS):
+        for number, depth in enumerate(DARKNET53_DEPTHS):
             channels = 64 * 2**number
             residuals = [Bottleneck(channels, True, channels // 2, eps, act) for _ in range(depth)]
             down = Conv(channels // 2, channels, 3, 2, eps=eps, act=act)
@@ -26,7 +56,7 @@ class DarkNet53(StagedBackbone):
 
 
 class YoloV3Neck(nn.Cell):
-    """Top-down: each level reads its feature map beside the enlarged level above."""
+    """Top-down: each level joins its feature map with the enlarged map of the coarser level."""
 
     def __init__(self, eps: float) -> None:
         super().__init__()
@@ -55,5 +85,4 @@ def build_backbone(facts: ModelFacts) -> DarkNet53:
 
 def build_detector(facts: ModelFacts, num_classes: int) -> Detector:
     """Build the whole detector; convolution weights are zero until they are initialised."""
-    head = AnchorHead((256, 512, 1024), facts.anchors_per_level, num_classes)
-    return Detector(facts, num_classes, build_backbone(facts), YoloV3Neck(facts.bn_eps), head)
+    return Detector(facts, num_classes, build_backbone(facts), YoloV3Neck(facts.bn_eps), (256, 512, 1024))

@@ -1,6 +1,35 @@
 """YOLOv4-CSP, the network of darknet's ``yolov4-csp.cfg`` (https://arxiv.org/abs/2011.08036).
 
 Scaled-YOLOv4's ``yolov4-csp.yaml`` is wired in another way: its weights are not those of this network.
+
+stride backbone             neck, top-down            neck, bottom-up                           head
+
+  32   stage.3 > pyramid -----+-------------------------------------> concat > bottom5 > out5 > m.2
+       32c ^     16c          |                                         ^      16c       32c
+           |                 reduce5 8c                                 |
+           |                  |                                        down4 16c
+           |                 up                                         |
+           |                  v                                         |
+  16   stage.2 > lateral4 > concat > top4 -+--------> concat > bottom4 -+--------------> out4 > m.1
+       16c ^     8c                  8c    |            ^      8c                        16c
+           |                              reduce4 4c    |
+           |                               |           down3 8c
+           |                              up            |
+           |                               v            |
+   8   stage.1 > lateral3 -------------> concat > top3 -+------------------------------> out3 > m.0
+       8c  ^     4c                               4c                                     8c
+           |
+   4   stage.0
+       4c
+           ^
+   2   down, residual
+       2c
+           ^
+   1   stem
+       c
+
+Below each block are its output channels, with c = 32. ``up`` doubles height and width; each stage and ``down`` halve
+them; ``concat`` joins channels; ``m`` is the head, finest level first. ``top`` and ``bottom`` are CSP blocks.
 """
 
 from __future__ import annotations
@@ -9,12 +38,11 @@ from functools import partial
 
 from mindspore import Tensor, nn, ops
 
-from kubeyolo.models.blocks import Bottleneck, Conv, CspStage, PyramidPool, Upsample
-from kubeyolo.models.detector import AnchorHead, Detector
+from kubeyolo.models.blocks import Bottleneck, Conv, CspStage, PyramidPool
+from kubeyolo.models.darknet_facts import DARKNET53_DEPTHS
+from kubeyolo.models.detector import Detector
 from kubeyolo.models.facts import ModelFacts
-
-DEPTHS = (2, 8, 8, 4)
-"""Residuals of the stages of strides 4 to 32."""
+from kubeyolo.models.yolov4 import PathAggregation
 
 
 class YoloV4CspBackbone(nn.Cell):
@@ -31,9 +59,9 @@ class YoloV4CspBackbone(nn.Cell):
         self.down = Conv(32, 64, 3, 2, eps=eps, act="mish")
         self.residual = Bottleneck(64, True, 32, eps, "mish")
         self.stage = nn.CellList()
-        for number, depth in enumerate(DEPTHS):
+        for number, depth in enumerate(DARKNET53_DEPTHS[1:]):
             half = 64 * 2**number
-            self.stage.append(CspStage(half, 2 * half, half, half, depth, eps, "mish"))
+            self.stage.append(CspStage(half, 2 * half, half, half, depth, eps))
 
     def construct(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map images (N, 3, H, W) to the feature maps of strides 8, 16 and 32."""
@@ -47,7 +75,11 @@ class YoloV4CspBackbone(nn.Cell):
 
 
 class CspBlock(nn.Cell):
-    """Narrow, then four convolutions on one of two branches; (N, 2C, H, W) to (N, C, H, W)."""
+    """Narrow, then four convolutions on one of two branches; (N, 2C, H, W) to (N, C, H, W).
+
+    reduce -+-> main: 1x1, 3x3, 1x1, 3x3 -> concat -> fuse
+            +-> route -----------------------^
+    """
 
     def __init__(self, channels: int, eps: float) -> None:
         super().__init__()
@@ -64,7 +96,11 @@ class CspBlock(nn.Cell):
 
 
 class CspPyramid(nn.Cell):
-    """Pyramid pooling on one of two branches; (N, 1024, H, W) to (N, 512, H, W)."""
+    """Pyramid pooling on one of two branches; (N, 1024, H, W) to (N, 512, H, W).
+
+    -+-> before: 1x1, 3x3, 1x1 -> pool -> after: 1x1, 3x3 -> concat -> fuse
+     +-> route ------------------------------------------------^
+    """
 
     def __init__(self, eps: float) -> None:
         super().__init__()
@@ -80,36 +116,17 @@ class CspPyramid(nn.Cell):
         return self.fuse(ops.concat((self.after(self.pool(self.before(x))), self.route(x)), 1))
 
 
-class YoloV4CspNeck(nn.Cell):
-    """Pyramid pooling, then top-down and bottom-up aggregation (https://arxiv.org/abs/1803.01534)."""
+class YoloV4CspNeck(PathAggregation):
+    """The neck of YOLOv4 with CSP blocks instead of rows of convolutions."""
 
     def __init__(self, eps: float) -> None:
         super().__init__()
-        conv = partial(Conv, eps=eps, act="mish")
-        self.up = Upsample()
         self.pyramid = CspPyramid(eps)
-        self.reduce5 = conv(512, 256)
-        self.lateral4 = conv(512, 256)
-        self.top4 = CspBlock(256, eps)
-        self.reduce4 = conv(256, 128)
-        self.lateral3 = conv(256, 128)
-        self.top3 = CspBlock(128, eps)
-        self.out3 = conv(128, 256, 3)
-        self.down3 = conv(128, 256, 3, 2)
-        self.bottom4 = CspBlock(256, eps)
-        self.out4 = conv(256, 512, 3)
-        self.down4 = conv(256, 512, 3, 2)
-        self.bottom5 = CspBlock(512, eps)
-        self.out5 = conv(512, 1024, 3)
+        self.add_levels(partial(Conv, eps=eps, act="mish"), partial(CspBlock, eps=eps))
 
-    def construct(self, p3: Tensor, p4: Tensor, p5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map the feature maps of the three levels to 256, 512 and 1024 channels."""
-        t5 = self.pyramid(p5)
-        t4 = self.top4(ops.concat((self.lateral4(p4), self.up(self.reduce5(t5))), 1))
-        n3 = self.top3(ops.concat((self.lateral3(p3), self.up(self.reduce4(t4))), 1))
-        n4 = self.bottom4(ops.concat((self.down3(n3), t4), 1))
-        n5 = self.bottom5(ops.concat((self.down4(n4), t5), 1))
-        return self.out3(n3), self.out4(n4), self.out5(n5)
+    def pooled(self, p5: Tensor) -> Tensor:
+        """Map (N, 1024, H, W) to (N, 512, H, W)."""
+        return self.pyramid(p5)
 
 
 def build_backbone(facts: ModelFacts) -> YoloV4CspBackbone:
@@ -119,5 +136,4 @@ def build_backbone(facts: ModelFacts) -> YoloV4CspBackbone:
 
 def build_detector(facts: ModelFacts, num_classes: int) -> Detector:
     """Build the whole detector; convolution weights are zero until they are initialised."""
-    head = AnchorHead((256, 512, 1024), facts.anchors_per_level, num_classes)
-    return Detector(facts, num_classes, build_backbone(facts), YoloV4CspNeck(facts.bn_eps), head)
+    return Detector(facts, num_classes, build_backbone(facts), YoloV4CspNeck(facts.bn_eps), (256, 512, 1024))

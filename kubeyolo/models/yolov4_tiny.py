@@ -1,4 +1,32 @@
-"""YOLOv4-tiny: a small CSP backbone, two levels (https://arxiv.org/abs/2011.08036)."""
+"""YOLOv4-tiny: a small CSP backbone, two levels (https://arxiv.org/abs/2011.08036).
+
+stride  backbone       neck, top-down  head
+
+  32    last > top5 -----+----> out5 > m.1
+        16c ^  8c        |      16c
+            |           reduce5 4c
+            |            |
+           pool 16c     up
+            |            v
+  16    stage3 ------> concat > out4 > m.0
+            ^    8c             8c
+           pool 8c
+            |
+   8    stage2
+            ^
+           pool 4c
+            |
+   4    stage1
+            ^
+           down 2c
+            |
+   2    stem
+        c
+
+Below each block are its output channels, with c = 32. ``up`` doubles height and width, ``down`` and the ``pool`` at the
+end of each stage halve them, ``concat`` joins channels; ``m`` is the head, finest level first. The neck reads the map
+of ``stage3`` before its pool.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +35,12 @@ from functools import partial
 from mindspore import Tensor, nn, ops
 
 from kubeyolo.models.blocks import Conv, Upsample
-from kubeyolo.models.detector import AnchorHead, Detector
+from kubeyolo.models.detector import Detector
 from kubeyolo.models.facts import ModelFacts
 
 
 class TinyBlock(nn.Cell):
-    """A 3x3 convolution whose second half of channels passes two more; (N, C, H, W) to two maps.
+    """A 3x3 convolution, two more on the second half of its channels; (N, C, H, W) to two maps.
 
     Args:
         channels: Channels of the input.
@@ -88,5 +116,4 @@ def build_backbone(facts: ModelFacts) -> TinyBackbone:
 
 def build_detector(facts: ModelFacts, num_classes: int) -> Detector:
     """Build the whole detector; convolution weights are zero until they are initialised."""
-    head = AnchorHead((256, 512), facts.anchors_per_level, num_classes)
-    return Detector(facts, num_classes, build_backbone(facts), TinyNeck(facts.bn_eps), head)
+    return Detector(facts, num_classes, build_backbone(facts), TinyNeck(facts.bn_eps), (256, 512))

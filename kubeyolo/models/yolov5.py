@@ -1,4 +1,36 @@
-"""The YOLOv5 networks: CSP backbone, path aggregation neck (https://arxiv.org/abs/1803.01534), anchor head."""
+"""The YOLOv5 networks: CSP backbone, path aggregation neck (https://arxiv.org/abs/1803.01534), anchor head.
+
+stride  backbone         neck, top-down                      neck, bottom-up                    head
+
+  32    stage5* > reduce5 -+-----------------------------------------------> concat > bottom5 > m.2
+        c5  ^     c4       |                                                   ^      c5
+            |              |                                                   |
+           down5 c5       up                                                  down4 c4
+            |              |                                                   |
+            |              v                                                   |
+  16    stage4 --------> concat > top4 > reduce4 -+--------> concat > bottom4 -+--------------> m.1
+        c4  ^                     c4     c3       |            ^      c4
+            |                                     |            |
+           down4 c4                              up           down3 c3
+            |                                     |            |
+            |                                     v            |
+   8    stage3 -------------------------------> concat > top3 -+------------------------------> m.0
+        c3  ^                                            c3
+            |
+           down3 c3
+            |
+   4    stage2
+        c2
+           ^ down2 c2
+   2    stem
+        c1
+
+Below each block are its output channels: c1 to c5 are 64, 128, 256, 512 and 1024 times the width of the model, rounded
+up to a multiple of 8. ``up`` doubles height and width, ``down`` halves them, ``concat`` joins channels; ``m`` is the
+head, finest level first. Stages and the blocks of the neck are C3 blocks.
+
+(*) Release 5.0 pools before ``stage5``, release 7 after it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +39,7 @@ import math
 from mindspore import Tensor, nn, ops
 
 from kubeyolo.models.blocks import C3, SPP, SPPF, Conv, Focus, Upsample
-from kubeyolo.models.detector import AnchorHead, Detector
+from kubeyolo.models.detector import Detector
 from kubeyolo.models.facts import ModelFacts
 
 _CHANNELS = (64, 128, 256, 512, 1024)
@@ -83,8 +115,7 @@ def build_backbone(facts: ModelFacts) -> YoloV5Backbone:
 def build_detector(facts: ModelFacts, num_classes: int) -> Detector:
     """Build the whole detector; convolution weights are zero until they are initialised."""
     backbone = YoloV5Backbone(facts)
-    head = AnchorHead(backbone.out_channels, facts.anchors_per_level, num_classes)
-    return Detector(facts, num_classes, backbone, YoloV5Neck(facts), head)
+    return Detector(facts, num_classes, backbone, YoloV5Neck(facts), backbone.out_channels)
 
 
 def _widths(facts: ModelFacts) -> tuple[int, ...]:

@@ -1,1 +1,1 @@
-"""Objects in people's pictures: what is read, in which order, and how it is drawn."""
+"""Prediction on images of users: which images are read, in which order, and how boxes are drawn."""

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from kubeyolo.arrays import Float32Array, Pixels
 from kubeyolo.prediction.fonts import Fonts, Run, clusters_of
-from kubeyolo.report.samples import BOX_COLORS
+from kubeyolo.report.samples import BOX_COLORS, overlap
 
 INK = (16, 16, 16)
 HALO = (0, 0, 0)
@@ -37,8 +37,8 @@ class Painter:
 
     Attributes:
         classes: Names by class number.
-        fonts: What finds fonts for them.
-        without_font: Class numbers drawn as ``#17``, because a glyph of their name is in no font.
+        fonts: Finds fonts for the names.
+        without_font: Numbers of classes that are drawn as ``#17``, because no font has a glyph of their name.
     """
 
     classes: Sequence[str]
@@ -69,34 +69,34 @@ class Painter:
         taken: list[Rectangle] = []
         for box, row in zip(boxes, rows, strict=True):
             label = self._label(int(row[5]), float(row[4]), size, picture.width)
-            place = label and _place(box, label.size, (picture.width, picture.height), taken)
-            if label and place:
-                picture.paste(label, place[:2])
-                taken.append(place)
+            area = label and _label_area(box, label.size, (picture.width, picture.height), taken)
+            if label and area:
+                picture.paste(label, area[:2])
+                taken.append(area)
         return picture
 
     def _label(self, number: int, score: float, size: int, widest: int) -> Image.Image | None:
-        """Return the label of a box, no wider than the picture, or None where not even a letter of it fits."""
+        """Return the label of a box, not wider than the picture; None when not even one letter fits."""
         color = color_of(number)
         name = self._name(number)
         ending = f" {score:.2f}"
         clusters = list(clusters_of(name))
         for letters in range(size, LEAST_LETTERS - 1, -max(1, size // 8)):
             if len(clusters) * letters > _NARROWEST * widest:
-                continue  # not even narrow letters fit, and drawing thousands of them takes seconds
+                continue  # not even narrow letters fit, and drawing thousands of letters takes seconds
             label = self._chip(name + ending, letters, color)
             if label.width <= widest:
                 return label
 
-        def shortened(kept: int, last: str) -> Image.Image:
-            return self._chip("".join(clusters[:kept]) + _ELLIPSIS + last, LEAST_LETTERS, color)
+        def shortened(count: int, last: str) -> Image.Image:
+            return self._chip("".join(clusters[:count]) + _ELLIPSIS + last, LEAST_LETTERS, color)
 
         most = min(len(clusters) - 1, widest // 4)
-        kept = bisect_right(range(1, most + 1), widest, key=lambda number: shortened(number, "").width)
-        if kept < 1:
+        count = bisect_right(range(1, most + 1), widest, key=lambda letters: shortened(letters, "").width)
+        if count < 1:
             return None
-        label = shortened(kept, ending)
-        return label if label.width <= widest else shortened(kept, "")
+        label = shortened(count, ending)
+        return label if label.width <= widest else shortened(count, "")
 
     def _name(self, number: int) -> str:
         """Return the name of a class in a form that can be drawn."""
@@ -107,7 +107,7 @@ class Painter:
         return f"#{number}"
 
     def _chip(self, text: str, size: int, color: str) -> Image.Image:
-        """Return a text on a ground of its class's colour."""
+        """Return a text on a ground in the colour of its class."""
         runs = self.fonts.runs(text) or ()
         drawn = [_draw_run(run, size, color) for run in runs]
         margin = max(2, size // 4)
@@ -123,7 +123,7 @@ class Painter:
 
 
 def enlargement(width: int, height: int) -> int:
-    """Return the whole factor by which a picture is enlarged before it is drawn on; 1 for all but small ones."""
+    """Return the whole factor by which a picture is enlarged before it is drawn on; 1 unless it is small."""
     short, long = sorted((width, height))
     if short >= SMALL_SIDE:
         return 1
@@ -131,7 +131,7 @@ def enlargement(width: int, height: int) -> int:
 
 
 def letter_size(width: int, height: int) -> int:
-    """Return the height of letters, in pixels, that is read easily when a picture is seen as a whole."""
+    """Return the height of letters, in pixels, that can be read easily when the whole picture is shown."""
     by_area = round(math.sqrt(width * height) / _LETTERS_PER_SIDE)
     return max(LEAST_LETTERS, min(by_area, min(width, height) // 4))
 
@@ -142,18 +142,17 @@ def color_of(number: int) -> str:
 
 
 def drawable(name: str) -> str:
-    """Return a name as it is drawn: composed letters, one line, no signs that steer terminals or directions."""
-    composed = unicodedata.normalize("NFC", name)
-    shown = "".join(" " if one.isspace() else one for one in composed)
-    kept = (one for one in shown if unicodedata.category(one) not in ("Cc", "Cs") and one not in _DIRECTIONS)
-    return " ".join("".join(kept).split())
+    """Return a name as it is drawn: composed letters, one line, no control characters or marks of direction."""
+    spaced = "".join(" " if sign.isspace() else sign for sign in unicodedata.normalize("NFC", name))
+    shown = (sign for sign in spaced if unicodedata.category(sign) not in ("Cc", "Cs") and sign not in _DIRECTIONS)
+    return " ".join("".join(shown).split())
 
 
 _DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 
 
 def _draw_run(run: Run, size: int, color: str) -> tuple[Image.Image, int]:
-    """Return a drawn part of a text, and how many of its rows are above the base line."""
+    """Return the picture of a part of a text, and the number of its rows above the base line."""
     font = run.face.at(size)
     ascent, descent = font.getmetrics()
     left, top, right, bottom = font.getbbox(run.text, anchor="ls")
@@ -170,24 +169,20 @@ def _draw_run(run: Run, size: int, color: str) -> tuple[Image.Image, int]:
 
 
 def _inside(box: Float32Array, width: int, height: int) -> Rectangle:
-    """Return first and last column and row of a box in whole pixels of the picture."""
+    """Return the first column and row and the last column and row of a box in the picture."""
     x1, y1, x2, y2 = (float(value) for value in box)
     left, top = min(max(round(x1), 0), width - 1), min(max(round(y1), 0), height - 1)
     return left, top, min(max(round(x2) - 1, left), width - 1), min(max(round(y2) - 1, top), height - 1)
 
 
-def _place(
+def _label_area(
     box: Rectangle, label: tuple[int, int], picture: tuple[int, int], taken: Sequence[Rectangle]
 ) -> Rectangle | None:
-    """Return where a label lies: above its box, else in it or below it; None where it would cover another one."""
+    """Return the area of a label: above its box, else in it or below it; None when it would cover another label."""
     width, height = label
     left = min(max(box[0], 0), picture[0] - width)
     for top in (box[1] - height, box[1], box[3] + 1 - height, box[3] + 1):
-        place = (left, top, left + width, top + height)
-        if top >= 0 and place[3] <= picture[1] and not any(_overlap(place, other) for other in taken):
-            return place
+        area = (left, top, left + width, top + height)
+        if top >= 0 and area[3] <= picture[1] and not any(overlap(area, other) for other in taken):
+            return area
     return None
-
-
-def _overlap(one: Rectangle, other: Rectangle) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

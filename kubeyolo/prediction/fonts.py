@@ -1,4 +1,4 @@
-"""Fonts that have the glyphs of a text: that of matplotlib, one that is given, and those of the machine."""
+"""Fonts that have the glyphs of a text: the font of --font, the font of matplotlib, fonts of the machine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from fontTools.ttLib import TTCollection, TTFont, TTLibError
 from PIL import ImageFont, features
 
 from kubeyolo.errors import InputError, one_line
@@ -20,7 +21,7 @@ from kubeyolo.errors import InputError, one_line
 Font = ImageFont.FreeTypeFont
 
 _SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
-# Sizes of which fonts of coloured pictures (emoji) have exactly one or a few: Noto's, Apple's.
+# Fonts of coloured pictures (emoji) have one or a few of these sizes: Noto's, Apple's.
 _PICTURE_SIZES = (109, 136, 160, 96, 64)
 _FC_SECONDS = 20
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
@@ -29,13 +30,13 @@ _JOINER = "\u200d"
 
 @dataclass(frozen=True)
 class Face:
-    """A font of a file, which may hold several."""
+    """A font in a file, which may have several fonts."""
 
     path: str
     number: int = 0
 
     def at(self, size: int) -> Font:
-        """Return the font with letters of ``size`` pixels, or of the size it has where it has only one.
+        """Return the font with letters of ``size`` pixels, or in a size of its own if it cannot be scaled.
 
         Raises:
             OSError: The file cannot be loaded.
@@ -52,46 +53,39 @@ class Run:
 
 
 class Fonts:
-    """Finds fonts for texts; fonts of the machine are looked at when no nearer one has a glyph.
+    """Finds fonts for texts; fonts of the machine are searched when no other font has a glyph.
 
     Args:
-        given: A font file to prefer.
+        preferred: A font file that is tried first.
 
     Raises:
-        InputError: The given file is not a font.
+        InputError: The file is not a font.
     """
 
-    def __init__(self, given: Path | None = None) -> None:
-        self._near = [*_faces_given(given), *_faces_shipped()]
-        self._found: dict[str, tuple[Run, ...] | None] = {}
+    def __init__(self, preferred: Path | None = None) -> None:
+        self._near = [*_preferred_faces(preferred), *_faces_shipped()]
+        self._runs: dict[str, tuple[Run, ...] | None] = {}
 
     def runs(self, text: str) -> tuple[Run, ...] | None:
-        """Return the text as parts with a font for each, or None where a glyph is in no font.
+        """Return the parts of a text with a font for each; None when a glyph is in no font.
 
         One font for the whole text is preferred to several.
         """
-        if text not in self._found:
-            self._found[text] = self._search(text)
-        return self._found[text]
+        if text not in self._runs:
+            self._runs[text] = self._search(text)
+        return self._runs[text]
 
     def _search(self, text: str) -> tuple[Run, ...] | None:
         clusters = list(clusters_of(text))
         if not all(map(_is_laid_out, clusters)):
             return None
-        for face in self._near:
-            if all(can_draw(face, cluster) for cluster in clusters):
-                return (Run(text, face),)
-        for path in machine_fonts(frozenset("".join(clusters))):
-            for face in _faces_of(path):
-                if all(can_draw(face, cluster) for cluster in clusters):
-                    self._near.append(face)
-                    return (Run(text, face),)
-        return self._in_parts(clusters)
+        face = self._face_of(clusters)
+        return (Run(text, face),) if face else self._in_parts(clusters)
 
     def _in_parts(self, clusters: list[str]) -> tuple[Run, ...] | None:
         runs: list[Run] = []
         for cluster in clusters:
-            face = self._face_of(cluster)
+            face = self._face_of([cluster])
             if face is None:
                 return None
             if runs and runs[-1].face == face:
@@ -100,23 +94,24 @@ class Fonts:
                 runs.append(Run(cluster, face))
         return tuple(runs)
 
-    def _face_of(self, cluster: str) -> Face | None:
+    def _face_of(self, clusters: list[str]) -> Face | None:
+        """Return a font that has the glyphs of all these signs."""
         for face in self._near:
-            if can_draw(face, cluster):
+            if all(can_draw(face, cluster) for cluster in clusters):
                 return face
-        for path in machine_fonts(frozenset(cluster)):
+        for path in machine_fonts(frozenset("".join(clusters))):
             for face in _faces_of(path):
-                if can_draw(face, cluster):
+                if all(can_draw(face, cluster) for cluster in clusters):
                     self._near.append(face)
                     return face
         return None
 
 
 def clusters_of(text: str) -> Iterator[str]:
-    """Yield what is drawn as one sign: a character with its accents, or an emoji of several."""
+    """Yield the signs of a text: each is a character with its accents, or an emoji of one or more characters."""
     cluster = ""
     for character in text:
-        joined = cluster.endswith(_JOINER) or _follows(character)
+        joined = cluster.endswith(_JOINER) or _modifies_previous(character)
         if cluster and not joined:
             yield cluster
             cluster = ""
@@ -127,14 +122,14 @@ def clusters_of(text: str) -> Iterator[str]:
 
 @lru_cache(maxsize=4096)
 def can_draw(face: Face, cluster: str) -> bool:
-    """Tell whether a font has the glyphs of a sign, and draws something for them."""
-    known = _characters(face.path, face.number)
-    if not all(ord(character) in known for character in cluster if not _is_invisible(character)):
+    """Whether a font has the glyphs of a sign, and draws something for them."""
+    covered = _characters(face.path, face.number)
+    if not all(ord(character) in covered for character in cluster if not _is_invisible(character)):
         return False
     if cluster.isspace():
         return True
     try:
-        # A font of coloured outlines may have the glyph, and FreeType draw nothing.
+        # For a glyph of coloured outlines FreeType may draw nothing.
         mask = face.at(32).getmask(cluster, mode="L")
     except (OSError, ValueError):
         return False
@@ -143,8 +138,8 @@ def can_draw(face: Face, cluster: str) -> bool:
 
 def machine_fonts(characters: frozenset[str]) -> tuple[str, ...]:
     """Return font files of this machine that may have all of these characters, plain ones first."""
-    wanted = frozenset(character for character in characters if not _is_invisible(character) and character != " ")
-    return _fonts_of_fontconfig(wanted) or _fonts_of_folders()
+    visible = frozenset(character for character in characters if not _is_invisible(character) and character != " ")
+    return _fonts_of_fontconfig(visible) or _fonts_of_folders()
 
 
 @lru_cache(maxsize=256)
@@ -165,14 +160,14 @@ def _fonts_of_fontconfig(characters: frozenset[str]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _fonts_of_folders() -> tuple[str, ...]:
-    found = [
+    paths = [
         os.path.join(parent, name)
         for folder in _font_folders()
         for parent, _, names in os.walk(folder)
         for name in names
         if name.lower().endswith(_SUFFIXES)
     ]
-    return tuple(sorted(found, key=_plainness))
+    return tuple(sorted(paths, key=_plainness))
 
 
 def _font_folders() -> Iterator[str]:
@@ -193,7 +188,7 @@ def _plainness(path: str) -> tuple[int, str]:
     return ornate - ("regular" in name) - 2 * ("sans" in name), name
 
 
-def _faces_given(path: Path | None) -> list[Face]:
+def _preferred_faces(path: Path | None) -> list[Face]:
     if path is None:
         return []
     try:
@@ -208,7 +203,7 @@ def _faces_given(path: Path | None) -> list[Face]:
 
 
 def _faces_shipped() -> list[Face]:
-    """Return the fonts that come with matplotlib, which is not imported for it: that takes a second."""
+    """Return the fonts of matplotlib without importing it, which takes a second."""
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or not spec.submodule_search_locations:
         return []
@@ -230,8 +225,6 @@ def _loaded(path: str, number: int, size: int) -> Font:
 
 @lru_cache(maxsize=256)
 def _faces_of(path: str) -> list[Face]:
-    from fontTools.ttLib import TTCollection, TTLibError
-
     if not path.lower().endswith((".ttc", ".otc")):
         return [Face(path)]
     try:
@@ -243,17 +236,15 @@ def _faces_of(path: str) -> list[Face]:
 
 @lru_cache(maxsize=256)
 def _characters(path: str, number: int) -> frozenset[int]:
-    from fontTools.ttLib import TTFont
-
     try:
         with TTFont(path, fontNumber=number, lazy=True) as font:
             return frozenset(font.getBestCmap() or ())
-    except Exception:  # fontTools raises many kinds for fonts that are damaged; such a font has no glyphs for us
+    except Exception:  # fontTools raises many kinds of errors for damaged fonts; such a font counts as empty
         return frozenset()
 
 
-def _follows(character: str) -> bool:
-    """Tell whether a character changes the one before it: accents, joiners, skin tones."""
+def _modifies_previous(character: str) -> bool:
+    """Whether a character changes the character before it: accents, joiners, skin tones."""
     return (
         unicodedata.category(character) in ("Mn", "Mc", "Me")
         or _is_invisible(character)
@@ -262,13 +253,13 @@ def _follows(character: str) -> bool:
 
 
 def _is_invisible(character: str) -> bool:
-    """Tell whether a character steers how others are drawn and has no glyph: joiners, directions, selectors, tags."""
+    """Whether a character has no glyph and changes how others are drawn: joiners, directions, selectors, tags."""
     code = ord(character)
     return unicodedata.category(character) == "Cf" or 0xFE00 <= code <= 0xFE0F or 0xE0100 <= code <= 0xE01EF
 
 
 def _is_laid_out(cluster: str) -> bool:
-    """Tell whether Pillow can place the signs: right to left and joined letters need its layout library."""
+    """Whether Pillow can lay out the characters: right-to-left and joined letters need its layout library, Raqm."""
     if features.check("raqm"):
         return True
     return not any(

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from kubeyolo.config.text_file import mark_of
 from kubeyolo.errors import InputError
 from kubeyolo.file_kinds import kind_of
 
 STDIN = "-"
 
-_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _QUOTES = ('"', "'")
-# A list whose first name is BMW.jpg begins as a BMP file does; what tells them apart is that it is text.
+# A list whose first name is BMW.jpg begins like a BMP file, but has no bytes that text does not have.
 _BINARY = re.compile(rb"[\x01-\x08\x0e-\x1f]")
 _TEXTS = ("a web page", "an SVG", "a pointer")
 
 
 def expand_lists(arguments: Iterable[str], stdin: BinaryIO) -> Iterator[str]:
-    """Yield names, with ``-`` replaced by the names that standard input holds and ``@FILE`` by those of a file.
+    """Yield names, with ``-`` replaced by the names in standard input and ``@FILE`` by the names in a file.
 
-    A file whose own name begins with ``@`` is itself.
+    An argument with ``@`` that is the name of a file stays as it is.
 
     Raises:
-        InputError: A list cannot be read, or is an image instead of a list of names.
+        InputError: A list cannot be read, or is not a list of names.
     """
     for argument in arguments:
         if argument == STDIN:
@@ -39,10 +38,10 @@ def expand_lists(arguments: Iterable[str], stdin: BinaryIO) -> Iterator[str]:
 
 
 def read_list(name: str) -> list[str]:
-    """Return the names in a file; one that is not found here is looked for beside the file.
+    """Return the names in a file; a name that does not exist here is tried relative to the folder of the file.
 
     Raises:
-        InputError: The file cannot be read, or holds no names.
+        InputError: The file cannot be read, or has no names.
     """
     path = Path(name)
     try:
@@ -50,16 +49,16 @@ def read_list(name: str) -> list[str]:
     except (OSError, ValueError) as error:
         what = getattr(error, "strerror", None) or error
         raise InputError(f"{name}: the list of images cannot be read: {what}") from error
-    return [_beside(entry, path.parent) for entry in names_in(data, name, path.parent)]
+    return [_in_folder(entry, path.parent) for entry in names_in(data, name, path.parent)]
 
 
 def names_in(data: bytes, where: str, folder: Path = Path()) -> list[str]:
     """Return the names in a list: separated by line ends, or by NUL as ``find -print0`` writes them.
 
-    Lines that begin with ``#`` are comments, where no file has this name here or in ``folder``.
+    Lines that begin with ``#`` are comments, unless a file has this name here or in ``folder``.
 
     Raises:
-        InputError: It is empty, or is not a list of names.
+        InputError: The list is empty, or is not a list of names.
     """
     kind = kind_of(data)
     if kind and (kind.startswith(_TEXTS) or _BINARY.search(data[:1024])):
@@ -67,26 +66,27 @@ def names_in(data: bytes, where: str, folder: Path = Path()) -> list[str]:
             f"{where}: is {kind}, not a list of names; give an image by the name of its file (store it first where a "
             "program writes it)"
         )
-    encoding = next((encoding for bom, encoding in _BOMS if data.startswith(bom)), "")
-    if encoding:
+    marked = mark_of(data)
+    if marked:
+        mark, encoding = marked
         try:
-            text = data.decode(encoding).removeprefix("\ufeff")
+            text = data[len(mark) :].decode(encoding)
         except UnicodeDecodeError as error:
             raise InputError(f"{where}: is not {encoding.upper()} text as it begins; save it as UTF-8") from error
     else:
         text = os.fsdecode(data)
     separated = text.split("\0") if "\0" in text else text.split("\n")
-    if _BINARY.search(data[:1024]) and not encoding:
+    if _BINARY.search(data[:1024]) and not marked:
         raise InputError(f"{where}: is not text; write the names of images, one on each line")
     names = [_unquoted(name.strip("\r")) for name in separated if name.strip()]
-    names = [name for name in names if not name.startswith("#") or os.path.lexists(_beside(name, folder))]
+    names = [name for name in names if not name.startswith("#") or os.path.lexists(_in_folder(name, folder))]
     if not names:
         raise InputError(f"{where}: has no names of images; write one name on each line")
     return names
 
 
 def _unquoted(name: str) -> str:
-    """Return a name without quotes and spaces around it, unless a file is named with them."""
+    """Return a name without quotes and spaces around it, unless a file has this name with them."""
     if os.path.lexists(name):
         return name
     bare = name.strip()
@@ -95,8 +95,9 @@ def _unquoted(name: str) -> str:
     return bare
 
 
-def _beside(name: str, folder: Path) -> str:
+def _in_folder(name: str, folder: Path) -> str:
+    """Return a name as it is if it exists, else relative to a folder if it exists there."""
     if os.path.isabs(name) or "://" in name or os.path.lexists(name):
         return name
-    beside = os.path.join(folder, name)
-    return beside if os.path.lexists(beside) else name
+    inside = os.path.join(folder, name)
+    return inside if os.path.lexists(inside) else name

@@ -11,28 +11,42 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from kubeyolo.data.layouts.names import is_leftover_folder
 from kubeyolo.errors import InputError
 from kubeyolo.file_kinds import IMAGE_SUFFIXES, UNREAD_IMAGE_SUFFIXES, kind_of
-from kubeyolo.prediction.foreign import foreign_source, is_video
-from kubeyolo.prediction.mark import is_drawn
+from kubeyolo.storage.location import FileLocation, parse
+from kubeyolo.storage.place import Place
 
 STORES = ("minio://", "s3://")
 
-# Images that are not read are taken too: each is refused by its name, so that nobody misses it in silence.
+MARK = b"drawn by kubeyolo predict"
+"""The comment in drawn pictures: a file with it may be overwritten, and is not read as an image of a folder."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_DATA = re.compile(r"data:[\w.+-]+/[\w.+-]+[;,]", re.IGNORECASE)
+_CAMERAS = re.compile(r"\d{1,3}|/dev/video\d+|(screen|webcam|camera)(\s*\d+)*", re.IGNORECASE)
+_STREAMS = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "mms", "hls"})
+_VIDEOS = frozenset(
+    {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m3u8", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv"}
+    | {".ts", ".vob", ".webm", ".wmv"}
+)
+
+# Images in formats that are not read are included: each is refused by name, so that none is skipped silently.
 _SUFFIXES = IMAGE_SUFFIXES | UNREAD_IMAGE_SUFFIXES
+_MARK_WITHIN = 4096
 _PATTERN = re.compile(r"[*?\[]")
 _DIGITS = re.compile(r"(\d+)")
-# Names of a folder that are compared with one that is missing, and how alike they are to be named.
+# Most names of a folder that are compared with a missing name, and the least similarity for a suggestion.
 _MOST_COMPARED = 1000
 _NEARNESS = 0.8
-# Missing files to name a near name for: looking for it takes milliseconds, and a list may have thousands.
+# Missing files that get a suggestion: each search takes milliseconds, and a list may have thousands.
 _MOST_SUGGESTED = 20
 
 
 class SourceFault(ValueError):
-    """Why an image cannot be read, to be put after its name and a colon."""
+    """Why an image cannot be read, as words that follow its name and a colon."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +54,10 @@ class Source:
     """An image to read.
 
     Attributes:
-        name: Its path or URI as given; for an image of a folder or pattern, the given part and its path below.
-        folder: Its folder, or the given folder it lies below: drawn pictures keep their paths relative to it.
-        inner: Its path below ``folder``.
-        fault: Why it cannot be read, if that is known before reading; otherwise empty.
+        name: Path or URI as in the argument; for an image of a folder or pattern, that part and the path below it.
+        folder: Folder of the image, or the folder in the argument: drawn pictures keep their paths relative to it.
+        inner: Path below ``folder``.
+        fault: Why the image cannot be read, if that is known before reading; otherwise empty.
     """
 
     name: str
@@ -53,14 +67,14 @@ class Source:
 
     @property
     def stored(self) -> bool:
-        """Whether it lies in an object store."""
+        """Whether the image is in an object store."""
         return self.name.startswith(STORES)
 
     def read(self) -> bytes:
         """Return the content of the file.
 
         Raises:
-            SourceFault: There is none, or it cannot be read.
+            SourceFault: The file does not exist or cannot be read.
             WorkError: An object store does not answer.
         """
         if self.fault:
@@ -77,12 +91,12 @@ class Source:
 
 @dataclass
 class Sources:
-    """Images in the order in which they were given.
+    """Images in the order of the arguments.
 
     Attributes:
-        images: The images, including images with a known fault.
+        images: The images, including images that are known to have a fault.
         left_out: Number of files in folders and patterns that are not images, by suffix.
-        named: How many arguments there were.
+        named: Number of arguments.
     """
 
     images: list[Source] = field(default_factory=list)
@@ -90,7 +104,7 @@ class Sources:
     named: int = 0
 
     def only_fault(self) -> str | None:
-        """Return name and fault of the only argument, if it cannot be used at all."""
+        """Return name and fault of the argument if it is the only one and cannot be used at all."""
         if self.named == 1 and len(self.images) == 1 and self.images[0].fault:
             return f"{self.images[0].name}: {self.images[0].fault}"
         return None
@@ -99,44 +113,90 @@ class Sources:
 def find_sources(arguments: Iterable[str], without: Path | None = None) -> Sources:
     """Return the images that arguments name.
 
-    An argument is the name of a file or a folder, a pattern such as ``photos/**/*.jpg``, or a URI of a store. What
-    exists under the name is taken before the name is read in another way. A folder stands for the images in it and
-    in its folders, in natural order, without hidden files.
+    An argument is the name of a file or a folder, a pattern such as ``photos/**/*.jpg``, or a URI of a store. A file or
+    folder of that name comes before any other meaning. A folder stands for the images in it and below it, in natural
+    order, without hidden files.
 
     Args:
-        arguments: Names.
+        arguments: The arguments.
         without: The folder of drawn pictures: pictures that an earlier call drew there are not read again.
     """
-    found = Sources()
+    result = Sources()
     missing = 0
     for argument in arguments:
-        found.named += 1
-        sources = _sources_of(argument, _real(without) if without else None, found.left_out, missing < _MOST_SUGGESTED)
+        result.named += 1
+        ignored: Counter[str] = Counter()
+        sources = _sources_of(argument, _real(without) if without else None, ignored, missing < _MOST_SUGGESTED)
+        result.left_out.update(ignored)
         missing += bool(sources[0].fault)
-        found.images += sources
-    return found
+        result.images += sources
+    return result
+
+
+def is_drawn(path: Path | str) -> bool:
+    """Whether a file was drawn by this command."""
+    try:
+        with open(path, "rb") as file:
+            return MARK in file.read(_MARK_WITHIN)
+    except OSError:
+        return False
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Return the sort key of natural order: ``a2`` before ``a10``."""
     parts = _DIGITS.split(name.casefold())
-    return [(int(part), "") if place % 2 else (-1, part) for place, part in enumerate(parts)] + [(-2, name)]
+    return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)] + [(-2, name)]
 
 
-def _sources_of(argument: str, without: str | None, left_out: Counter[str], suggests: bool) -> list[Source]:
+def _sources_of(argument: str, without: str | None, ignored: Counter[str], suggests: bool) -> list[Source]:
     name = _local(argument)
     if name is not None:
-        return _of_folder(name, without, left_out) if os.path.isdir(name) else [_of_file(name)]
+        return _of_folder(name, without, ignored) if os.path.isdir(name) else [_of_file(name)]
     if argument.startswith(STORES):
-        return _of_store(argument, left_out)
-    foreign = foreign_source(argument)
+        return _of_store(argument, ignored)
+    foreign = _foreign(argument)
     if foreign:
         return [_faulty(argument, foreign)]
     if _PATTERN.search(argument):
-        return _of_pattern(argument, without, left_out)
+        return _of_pattern(argument, without, ignored)
     if not argument.strip():
         return [_faulty(repr(argument), "is an empty name")]
     return [_faulty(argument, _missing(argument, suggests))]
+
+
+def _is_video(name: str) -> bool:
+    """Whether a name has the suffix of a video."""
+    return os.path.splitext(name)[1].lower() in _VIDEOS
+
+
+def _foreign(argument: str) -> str:
+    """Return what an argument is other than the name of a file, and what to do; empty if it may be a file.
+
+    The text follows the argument and a colon.
+    """
+    scheme = _SCHEME.match(argument)
+    if scheme and scheme[1].lower() in _STREAMS:
+        return f"is a stream, which is not read; {_record(argument)}"
+    if scheme and _is_video(urlsplit(argument).path):
+        return f"is a video, which is not read; {_record(argument)}"
+    if scheme and scheme[1].lower() in ("http", "https", "ftp", "ftps"):
+        return "is a web address, which is not read; download the image (curl -LO ADDRESS) and give the file"
+    if scheme and scheme[1].lower() != "file":
+        return f"{scheme[1]}:// is not read; give files, folders, minio:// or s3://"
+    if _DATA.match(argument):
+        return "is an image as text (a data URI), which is not read; store it as a file"
+    if _CAMERAS.fullmatch(argument):
+        return (
+            "is a camera or a screen, which is not read; store its pictures first "
+            "(ffmpeg -f v4l2 -i /dev/video0 -vf fps=1 frames/%06d.jpg), and give their folder"
+        )
+    if _is_video(argument):
+        return f"is a video, which is not read; {_record(os.path.basename(argument))}"
+    return ""
+
+
+def _record(source: str) -> str:
+    return f"store its pictures first (ffmpeg -i {source} -vf fps=1 frames/%06d.jpg), and give their folder"
 
 
 def _local(argument: str) -> str | None:
@@ -147,8 +207,6 @@ def _local(argument: str) -> str | None:
     if argument.startswith("~"):
         names.append(os.path.expanduser(argument))
     if argument.startswith("file://"):
-        from kubeyolo.storage.location import FileLocation, parse
-
         location = parse(argument)
         names = [str(location.path)] if isinstance(location, FileLocation) else []
     return next((name for name in names if os.path.lexists(name)), None)
@@ -163,20 +221,22 @@ def _faulty(name: str, fault: str) -> Source:
     return Source(name, "", PurePosixPath("image"), fault)
 
 
+def _no_images(name: str, where: str, others: Counter[str]) -> Source:
+    counts = f" ({counted_endings(others)})" if others else ""
+    return _faulty(name, f"there are no images {where}{counts}")
+
+
 def _fault_of_file(name: str) -> str:
     try:
         mode = os.stat(name).st_mode
     except FileNotFoundError:
-        return (
-            f"is a link to {os.readlink(name)}, which does not exist"
-            if os.path.islink(name)
-            else "does not exist any more"
-        )
+        is_link = os.path.islink(name)
+        return f"is a link to {os.readlink(name)}, which does not exist" if is_link else "does not exist any more"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
-        return foreign_source(name) or "is a device, not an image file"
-    return foreign_source(name) if is_video(name) else ""
+        return _foreign(name) or "is a device, not an image file"
+    return _foreign(name) if _is_video(name) else ""
 
 
 def _missing(argument: str, suggests: bool) -> str:
@@ -191,15 +251,12 @@ def _missing(argument: str, suggests: bool) -> str:
     return f"there is no such file{f'; did you mean {near[0]!r}?' if near else ''}"
 
 
-def _of_folder(folder: str, without: str | None, left_out: Counter[str]) -> list[Source]:
-    ignored: Counter[str] = Counter()
+def _of_folder(folder: str, without: str | None, ignored: Counter[str]) -> list[Source]:
     closed: list[Source] = []
     paths = ((name, os.path.join(folder, name)) for name in _walk(folder, closed))
     names = [name for name, path in paths if not _is_output(path, without) and _is_image(path, ignored)]
-    left_out.update(ignored)
     if not names and not closed:
-        found = f" ({counted_endings(ignored)})" if ignored else ""
-        return [_faulty(folder, f"there are no images in this folder or below it{found}")]
+        return [_no_images(folder, "in this folder or below it", ignored)]
     return _sorted(folder, names) + closed
 
 
@@ -212,7 +269,7 @@ def _sorted(folder: str, names: list[str]) -> list[Source]:
 
 
 def _walk(folder: str, closed: list[Source]) -> Iterator[str]:
-    """Yield the files below a folder, links followed, hidden ones left out; a folder is entered once.
+    """Yield the files below a folder except hidden files; links are followed, and each folder is entered once.
 
     Folders that cannot be read are added to ``closed``.
     """
@@ -231,8 +288,8 @@ def _walk(folder: str, closed: list[Source]) -> Iterator[str]:
         yield from (os.path.relpath(os.path.join(parent, name), folder) for name in files if not name.startswith("."))
 
 
-def _is_image(path: str, left_out: Counter[str]) -> bool:
-    """Tell whether a file of a folder is to be read: by its ending, and by its content where it has none."""
+def _is_image(path: str, ignored: Counter[str]) -> bool:
+    """Whether a file of a folder is an image: by its suffix, or by its content if it has no suffix."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix in _SUFFIXES:
         return not os.path.exists(path) or os.path.isfile(path)
@@ -243,32 +300,30 @@ def _is_image(path: str, left_out: Counter[str]) -> bool:
                     return True
         except OSError:
             return True
-    left_out[suffix or "without an ending"] += 1
+    ignored[suffix or "without an ending"] += 1
     return False
 
 
-def _of_pattern(pattern: str, without: str | None, left_out: Counter[str]) -> list[Source]:
+def _of_pattern(pattern: str, without: str | None, ignored: Counter[str]) -> list[Source]:
     folder, rest = _fixed_part(pattern)
-    ignored: Counter[str] = Counter()
     names = []
     seen: set[tuple[str, str]] = set()
     for name in glob.iglob(rest, root_dir=folder or None, recursive=True):
         path = os.path.join(folder, name)
-        # Links may lead into a folder again and again.
-        place = (_real(os.path.dirname(path)), os.path.basename(path))
-        if place in seen:
+        # Links may lead into the same folder again and again.
+        real = (_real(os.path.dirname(path)), os.path.basename(path))
+        if real in seen:
             continue
-        seen.add(place)
+        seen.add(real)
         if not os.path.isdir(path) and not _is_output(path, without) and _is_image(path, ignored):
             names.append(name)
-    left_out.update(ignored)
     if not names:
         return [_faulty(pattern, _nothing_matched(folder, rest, ignored))]
     return _sorted(folder, names)
 
 
 def _fixed_part(pattern: str) -> tuple[str, str]:
-    """Split a pattern into its leading folders that exist, brackets in their names and all, and the rest."""
+    """Split a pattern into its leading folders that exist, whose names may have brackets, and the rest."""
     folder, rest = "", os.path.expanduser(pattern)
     while (cut := rest.find(os.sep)) >= 0:
         longer = f"{folder}{rest[: cut + 1]}"
@@ -281,7 +336,7 @@ def _fixed_part(pattern: str) -> tuple[str, str]:
 def _nothing_matched(folder: str, rest: str, ignored: Counter[str]) -> str:
     if ignored:
         return f"the files that match are not images ({counted_endings(ignored)})"
-    loose = "".join(f"[{one.lower()}{one.upper()}]" if one.isalpha() else one for one in rest)
+    loose = "".join(f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else letter for letter in rest)
     if "[" not in rest:
         count = sum(1 for _ in glob.iglob(loose, root_dir=folder or None, recursive=True))
         if count:
@@ -290,7 +345,7 @@ def _nothing_matched(folder: str, rest: str, ignored: Counter[str]) -> str:
 
 
 def _is_output(path: str, folder: str | None) -> bool:
-    """Tell whether a file lies in the folder of drawn pictures, and is one."""
+    """Whether a file is a drawn picture in the folder of drawn pictures."""
     return folder is not None and _real(path).startswith(f"{folder}{os.sep}") and is_drawn(path)
 
 
@@ -299,22 +354,18 @@ def _real(path: str | Path) -> str:
 
 
 def counted_endings(counts: Counter[str]) -> str:
-    """Return endings of files with how many there are, the most frequent first."""
+    """Return suffixes with the number of files, the most frequent first."""
     shown = [f"{count} {ending}" for ending, count in counts.most_common(5)]
     rest = sum(counts.values()) - sum(count for _, count in counts.most_common(5))
     return ", ".join(shown + ([f"{rest} others"] if rest else []))
 
 
-def _of_store(uri: str, left_out: Counter[str]) -> list[Source]:
+def _of_store(uri: str, ignored: Counter[str]) -> list[Source]:
     """Return the image of a URI, or the images below it where it is a prefix."""
-    from kubeyolo.storage.uri import open_store, split_uri
-
-    if len(PurePosixPath(uri.split("://", 1)[1]).parts) > 1:
-        parent, name = split_uri(uri)
-        if open_store(parent).exists(name):
-            return [Source(uri, parent, PurePosixPath(name))]
-    store = open_store(uri)
-    ignored: Counter[str] = Counter()
+    place = Place.of(uri)
+    if len(PurePosixPath(uri.split("://", 1)[1]).parts) > 1 and place.exists():
+        return [Source(uri, place.parent.uri, PurePosixPath(place.name))]
+    store = place.store
     keys = []
     for entry in store.list():
         parts = PurePosixPath(entry.key).parts
@@ -325,18 +376,13 @@ def _of_store(uri: str, left_out: Counter[str]) -> list[Source]:
             keys.append(entry.key)
         else:
             ignored[suffix or "without an ending"] += 1
-    left_out.update(ignored)
     if not keys:
-        others = f" ({counted_endings(ignored)})" if ignored else ""
-        return [_faulty(uri, f"there are no images at or below this URI{others}")]
+        return [_no_images(uri, "at or below this URI", ignored)]
     return [Source(store.uri_of(key), store.uri, PurePosixPath(key)) for key in sorted(keys, key=natural_key)]
 
 
 def _read_stored(uri: str) -> bytes:
-    from kubeyolo.storage.uri import open_store, split_uri
-
-    parent, name = split_uri(uri)
     try:
-        return open_store(parent).read_bytes(name)
+        return Place.of(uri).read()
     except InputError as error:
         raise SourceFault(str(error).removeprefix(f"{uri}: ")) from error

@@ -1,4 +1,4 @@
-"""Predictions as a stream: threads read and draw images while the network runs."""
+"""Predictions as a stream: threads read images and draw pictures while the network runs."""
 
 from __future__ import annotations
 
@@ -11,39 +11,30 @@ from pathlib import Path
 
 from kubeyolo.arrays import Float32Array, Pixels
 from kubeyolo.bundle import Preprocessing
-from kubeyolo.data.decode import ImageFault, Note, decode_file
+from kubeyolo.data.decode import Note, decode_file
+from kubeyolo.data.headers import ImageFault
 from kubeyolo.errors import KubeyoloError, one_line
-from kubeyolo.evaluation.predictor import Predictor, detect_prepared
-from kubeyolo.evaluation.preprocess import Prepared, prepare
+from kubeyolo.evaluation.predictor import Predictor, Prepared, Thresholds, detect_prepared, prepare
 from kubeyolo.prediction.drawing import Painter
 from kubeyolo.prediction.sources import Source, SourceFault
 from kubeyolo.prediction.targets import write_picture
-from kubeyolo.processors import usable_processors
+from kubeyolo.resources import usable_processors
 
 _LONGEST = 200
 NOT_DRAWN, DRAWN_AS_PNG = "not_drawn", "drawn_as_png"
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """Lowest score of a box, IoU above which the lower of two boxes is dropped, and most boxes of an image."""
-
-    conf: float
-    iou: float
-    max_det: int
-
-
-@dataclass(frozen=True)
 class Prediction:
-    """What was found in an image.
+    """The boxes of an image.
 
     Attributes:
         source: The image.
-        width: Of the image as a viewer shows it, in pixels.
-        height: Of the image.
+        width: Width of the image as a viewer shows it, in pixels.
+        height: Height of the image.
         rows: (k, 6) of x1, y1, x2, y2 in pixels, score and class number, best first.
-        notes: Notes of its decoding, and why it was not drawn.
-        drawn: Path of the drawn picture; None where there is none.
+        notes: Notes from its decoding, and why its picture was not drawn.
+        drawn: Path of the drawn picture; None when there is none.
     """
 
     source: Source
@@ -77,23 +68,23 @@ def predict_images(
     painter: Painter | None = None,
     targets: Sequence[Path] = (),
 ) -> Iterator[Prediction | Failure]:
-    """Yield what is found in images, in their order, each as soon as it is known.
+    """Yield the boxes of images in their order, each image as soon as it is done.
 
-    A bounded number of images is in memory: those being read ahead of the network, and those being drawn.
+    A limited number of images is in memory: images read ahead of the network, and images being drawn.
 
     Args:
         predictor: The model.
         sources: Images.
-        thresholds: Of the boxes.
-        painter: Draws pictures with boxes; None draws none.
-        targets: Where the picture of each source is written; for a painter.
+        thresholds: Limits on the boxes.
+        painter: Draws pictures with boxes; None draws no pictures.
+        targets: Path of the picture of each source, if there is a painter.
 
     Raises:
         WorkError: An object store does not answer.
     """
     threads = usable_processors()
     ahead = max(threads + 1, 2 * predictor.batch_size)
-    places = iter(targets)
+    paths = iter(targets)
     waiting: deque[Future[Prediction | Failure]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="kubeyolo-predict")
     try:
@@ -105,7 +96,7 @@ def predict_images(
         reads = _in_order(pool, read, sources, ahead)
         while batch := list(islice(reads, predictor.batch_size)):
             for outcome, pixels in _detect(predictor, batch, thresholds):
-                target = next(places, None)
+                target = next(paths, None)
                 if painter and target and pixels is not None and isinstance(outcome, Prediction):
                     waiting.append(pool.submit(_draw, painter, outcome, pixels, target))
                 else:
@@ -121,7 +112,7 @@ def predict_images(
 def _in_order(
     pool: ThreadPoolExecutor, read: Callable[[Source], _Read | Failure], sources: Sequence[Source], ahead: int
 ) -> Iterator[_Read | Failure]:
-    """Yield what is read of each source, and have as many as ``ahead`` read or being read."""
+    """Yield the sources as they were read, in order, and keep reading up to ``ahead`` of them."""
     asked: deque[Future[_Read | Failure]] = deque()
     for source in sources:
         asked.append(pool.submit(read, source))
@@ -132,7 +123,7 @@ def _in_order(
 
 
 def _read(source: Source, size: tuple[int, int], preprocessing: Preprocessing, keep: bool) -> _Read | Failure:
-    """Read and letterbox an image; its own pixels are kept where they are to be drawn on."""
+    """Read and letterbox an image; with ``keep`` its own pixels are kept, to be drawn on."""
     try:
         decoded = decode_file(source.read(), preprocessing.levels)
         prepared = prepare(decoded.pixels, size, preprocessing)
@@ -142,7 +133,7 @@ def _read(source: Source, size: tuple[int, int], preprocessing: Preprocessing, k
         return Failure(source, "does not fit in memory")
     except KubeyoloError:
         raise
-    except Exception as error:  # one odd file among thousands must not cost the results of the others
+    except Exception as error:  # an odd file must not end the prediction on thousands of others
         return Failure(source, f"cannot be decoded ({type(error).__name__}: {one_line(error, _LONGEST)})")
     return _Read(source, prepared, decoded.notes, decoded.pixels if keep else None)
 
@@ -150,26 +141,26 @@ def _read(source: Source, size: tuple[int, int], preprocessing: Preprocessing, k
 def _detect(
     predictor: Predictor, batch: Sequence[_Read | Failure], thresholds: Thresholds
 ) -> Iterator[tuple[Prediction | Failure, Pixels | None]]:
-    """Yield what is found in each image of a batch, in their order, with the pixels that were kept."""
+    """Yield the boxes of each image of a batch, in order, with its pixels if they were kept."""
     prepared = [read.prepared for read in batch if isinstance(read, _Read)]
-    rows = iter(detect_prepared(predictor, prepared, thresholds.conf, thresholds.iou, thresholds.max_det))
+    rows = iter(detect_prepared(predictor, prepared, thresholds))
     for read in batch:
         if isinstance(read, Failure):
             yield read, None
         else:
-            width, height = read.prepared.place.image_width, read.prepared.place.image_height
+            width, height = read.prepared.geometry.image_width, read.prepared.geometry.image_height
             yield Prediction(read.source, width, height, next(rows), read.notes), read.pixels
 
 
-def _draw(painter: Painter, found: Prediction, pixels: Pixels, target: Path) -> Prediction:
-    """Write the drawn picture; an error becomes a note of the prediction, which is kept."""
+def _draw(painter: Painter, prediction: Prediction, pixels: Pixels, target: Path) -> Prediction:
+    """Draw and write a picture; an error becomes a note on the prediction."""
     try:
-        written = write_picture(painter.draw(pixels, found.rows), target)
-    except Exception as error:  # of drawing and of writing, whatever it is: the boxes are there
+        written = write_picture(painter.draw(pixels, prediction.rows), target)
+    except Exception as error:  # of any kind, from drawing or writing: the boxes are still valid
         reason = getattr(error, "strerror", None) or one_line(error, _LONGEST) or type(error).__name__
-        return replace(found, notes=(*found.notes, Note(NOT_DRAWN, f"not drawn: {target}: {reason}")))
+        return replace(prediction, notes=(*prediction.notes, Note(NOT_DRAWN, f"not drawn: {target}: {reason}")))
     notes = (Note(DRAWN_AS_PNG, written.note),) if written.note else ()
-    return replace(found, notes=found.notes + notes, drawn=written.path)
+    return replace(prediction, notes=prediction.notes + notes, drawn=written.path)
 
 
 def _done(outcome: Prediction | Failure) -> Future[Prediction | Failure]:

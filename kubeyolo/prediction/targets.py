@@ -1,4 +1,4 @@
-"""Drawn pictures as files: their paths, and writing them, never over a picture that this command has not drawn."""
+"""Files of drawn pictures: plans their paths and writes them, never over a file that this command has not drawn."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from pathlib import Path, PurePosixPath
 from PIL import Image, PngImagePlugin
 
 from kubeyolo.errors import InputError
-from kubeyolo.prediction.mark import MARK, is_drawn
-from kubeyolo.prediction.sources import Source
+from kubeyolo.prediction.sources import MARK, Source, is_drawn
 from kubeyolo.storage.integrity import appearing
 
 JPEG_SIDE = 65500
-"""Pixels: the longest side that is written as JPEG; the format ends at 65535."""
+"""Pixels: the longest side that is written as JPEG; the limit of the format is 65535."""
 JPEG_QUALITY = 92
 
 _JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
@@ -26,7 +25,7 @@ _LOSSLESS_SUFFIXES = frozenset({".tif", ".tiff", ".bmp", ".dib"})
 
 @dataclass(frozen=True)
 class Written:
-    """The path of a drawn picture, and a note if its format is not the one of its name; otherwise empty."""
+    """The path of a drawn picture, and a note if its format differs from the format in its name; otherwise empty."""
 
     path: str
     note: str = ""
@@ -35,21 +34,23 @@ class Written:
 def plan_targets(sources: Sequence[Source], folder: Path) -> list[Path]:
     """Return the path of the drawn picture of each source, below ``folder``.
 
-    Of one folder it is the path below it; of several, the path below what they have in common. JPEG and PNG keep
-    their names; others get a suffix after it, so that ``a.tif`` and ``a.png`` stay different.
+    For images of one folder it is the path below that folder; for several folders, the path below their common folder.
+    JPEG and PNG keep their names; other images get another suffix after the name, so that ``a.tif`` and ``a.png`` stay
+    different.
 
     Raises:
-        InputError: A picture would be written over an image that is read, or over one that was not drawn by this
-            command, or into the folder of the images; or the folder cannot be written.
+        InputError: A picture would replace an image that is read or a file that was not drawn by this command, the
+            folder is the folder of the images, or the folder cannot be written.
     """
-    common = _common_folder(sources)
+    folders = {source.folder: _parts(source) for source in sources if not source.fault}
+    common = len(os.path.commonprefix(sorted(folders.values()))) if folders else 0
     targets: list[Path] = []
     owners: dict[str, str] = {}
     for source in sources:
         if source.fault:  # it is not drawn
             targets.append(folder / target_name(source.inner.name))
             continue
-        inner = PurePosixPath(*_below(source, common), *source.inner.parts)
+        inner = PurePosixPath(*_parts(source)[common:], *source.inner.parts)
         path = _free(folder / inner.with_name(target_name(inner.name)), source.name, owners)
         targets.append(path)
     _check_inputs(sources, folder, [path for path, source in zip(targets, sources, strict=True) if not source.fault])
@@ -63,7 +64,7 @@ def plan_targets(sources: Sequence[Source], folder: Path) -> list[Path]:
     except OSError as error:
         raise InputError(f"--output {folder}: the folder cannot be made: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"--output {folder}: the folder is not writable; give another one")
+        raise InputError(f"--output {folder}: the folder is not writable; give another folder")
     return targets
 
 
@@ -76,10 +77,10 @@ def target_name(name: str) -> str:
 
 
 def write_picture(picture: Image.Image, path: Path) -> Written:
-    """Write a picture, whole or not at all, as its suffix says; as PNG where it is too large for JPEG.
+    """Write a picture in one step, in the format of its suffix, or as PNG when it is too large for JPEG.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The picture cannot be written.
     """
     note = ""
     as_png = path.suffix.lower() == ".png"
@@ -100,24 +101,15 @@ def write_picture(picture: Image.Image, path: Path) -> Written:
     return Written(str(path), note)
 
 
-def _common_folder(sources: Sequence[Source]) -> tuple[str, ...]:
-    folders = {source.folder: _parts(source) for source in sources if not source.fault}
-    return tuple(os.path.commonprefix(sorted(folders.values()))) if folders else ()
-
-
-def _below(source: Source, common: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the parts of a source's folder below the common one; none if the source has a fault."""
-    return () if source.fault else _parts(source)[len(common) :]
-
-
 def _parts(source: Source) -> tuple[str, ...]:
+    """Return the names of the folders from the root to the folder of a source."""
     if source.stored:
         return tuple(part for part in source.folder.split("/") if part and not part.endswith(":"))
     return tuple(part for part in os.path.abspath(source.folder or ".").split(os.sep) if part)
 
 
 def _free(path: Path, source: str, owners: dict[str, str]) -> Path:
-    """Return the path, numbered where another source has it already (``photo.jpg`` and ``photo``)."""
+    """Return the path, with a number if another source has this path already (``photo.jpg`` and ``photo``)."""
     number, free = 1, path
     # Names that differ by case are one file on many machines.
     while owners.setdefault(str(free).casefold(), source) != source:
@@ -133,7 +125,9 @@ def _check_inputs(sources: Sequence[Source], folder: Path, targets: Sequence[Pat
         os.path.realpath(source.folder or ".") for source in sources if not source.stored and not source.fault
     }
     if here in folders:
-        raise InputError(f"--output {folder}: the images lie in this folder; give another one for the drawn pictures")
+        raise InputError(
+            f"--output {folder}: the images are in this folder; give another folder for the drawn pictures"
+        )
     for target in targets:
         if os.path.realpath(target) in read:
             raise InputError(f"--output {folder}: {target} is an image that is read; give another folder")

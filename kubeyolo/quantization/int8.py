@@ -2,43 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import onnx
 from onnx import helper
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from kubeyolo.arrays import Float32Array
+from kubeyolo.bundle import BundleManifest
 from kubeyolo.errors import InputError, WorkError
+from kubeyolo.evaluation.predictor import network_input, prepare
 from kubeyolo.evaluation.runtimes import INPUT_NAME, PREDICTIONS_NAME
+from kubeyolo.export.mindspore_export import FILE_MODE
+from kubeyolo.export.onnx_graph import drop_unused_initializers
 from kubeyolo.progress import Progress
 from kubeyolo.storage.integrity import appearing
 
+if TYPE_CHECKING:
+    from kubeyolo.data.dataset import Split
+
 Calibration = Literal["minmax", "entropy", "percentile"]
+_METHODS = {
+    "minmax": CalibrationMethod.MinMax,
+    "entropy": CalibrationMethod.Entropy,
+    "percentile": CalibrationMethod.Percentile,
+}
 
 # SiLU is x·σ(x): with its Mul quantized too, values stay int8 from one convolution to the next.
 QUANTIZED_OPERATORS = ("Conv", "MaxPool", "Concat", "Mul", "Add")
 PERCENTILE = 99.999
 CHUNK = 4
 _PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
-_FILE_MODE = 0o644
 
 
 @dataclass(frozen=True)
 class QuantizationFacts:
-    """What was quantized.
+    """Figures of a quantization.
 
     Attributes:
-        convs: Convolutions of the network.
-        quantized_convs: Those with both data and weights in int8.
+        convs: Number of convolutions of the network.
+        quantized_convs: Number of convolutions with both data and weights in int8.
         float_bytes: Size of the float file.
         int8_bytes: Size of the int8 file.
-        calibration_images: Images that were looked at.
-        calibration: How ranges were chosen from them.
+        calibration_images: Number of calibration images.
+        calibration: How ranges were chosen from the images.
     """
 
     convs: int
@@ -55,68 +68,71 @@ class QuantizationFacts:
 
     @property
     def size_ratio(self) -> float:
-        """Size of the int8 file relative to the float one."""
+        """Size of the int8 file relative to the float file."""
         return self.int8_bytes / self.float_bytes
 
 
+class CalibrationImages(Sequence[Float32Array]):
+    """Images of a split, drawn without replacement, letterboxed as for detection, and read on access.
+
+    Items are (1, 3, H, W) float32 in 0..1. Of a split with fewer images than ``count`` all are taken.
+
+    Args:
+        split: The training images.
+        manifest: Manifest of the bundle, with image size and preprocessing.
+        count: Number of images.
+        seed: Seed of the draw.
+    """
+
+    def __init__(self, split: Split, manifest: BundleManifest, count: int, seed: int = 0) -> None:
+        total = len(split.index)
+        drawn = np.random.default_rng(seed).choice(total, min(count, total), replace=False)
+        self._numbers: list[int] = sorted(drawn.tolist())
+        self._split = split
+        self._manifest = manifest
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, item: int) -> Float32Array:  # type: ignore[override]  # slices are not needed
+        image = self._split.read_image(self._numbers[item])
+        preprocessing = self._manifest.preprocessing
+        return network_input([prepare(image, self._manifest.image_size, preprocessing)], preprocessing)
+
+    def __iter__(self) -> Iterator[Float32Array]:
+        return (self[number] for number in range(len(self)))
+
+
 def quantize_onnx(
-    float_path: Path,
-    out_path: Path,
-    images: Sequence[Float32Array],
-    calibration: Calibration = "minmax",
-    operators: Sequence[str] = QUANTIZED_OPERATORS,
-    reduce_range: bool = False,
+    float_path: Path, out_path: Path, images: Sequence[Float32Array], calibration: Calibration = "minmax"
 ) -> QuantizationFacts:
     """Quantize a file of :func:`kubeyolo.export.onnx.export_onnx`.
 
     Weights are symmetric int8 per output channel, activations asymmetric uint8 per tensor. The outputs of the last
-    convolutions and the decoding after them stay float: one scale cannot hold pixels and scores.
+    convolutions and the decoding after them stay float: one scale cannot represent both pixels and scores.
 
     Args:
         float_path: The float model.
         out_path: The file to write.
-        images: (1, 3, H, W) float32 in 0..1, one each: letterboxed training images.
-        calibration: Range of activations: their extremes, that of least KL divergence, or their 99.999th percentile.
-        operators: ONNX operators whose values are quantized; must hold Conv.
-        reduce_range: 7-bit weights, for x86 processors without VNNI, whose 16-bit sums of int8 products saturate.
+        images: Letterboxed training images, each (1, 3, H, W) float32 in 0..1.
+        calibration: Range of activations: their extremes, the range of least KL divergence, or their 99.999th
+            percentile.
 
     Raises:
-        InputError: No images, an unknown way of calibration, or the file is not one of ours.
+        InputError: No images, an unknown calibration, or the file was not exported by kubeyolo.
         WorkError: onnxruntime cannot quantize the model.
     """
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-
     if not len(images):
         raise InputError("no calibration images; quantize.calibration_images and the train split must not be empty")
-    method = _calibration_method(calibration)
+    if calibration not in _METHODS:
+        raise InputError(f"unknown calibration {calibration!r}; known: {', '.join(_METHODS)}")
     model = _read_model(float_path)
-    properties = {one.key: one.value for one in model.metadata_props}
-    heads = head_convolutions(model.graph, float_path)
-    helper.set_model_props(model, {**properties, **_PREPARED})
     try:
         with appearing(out_path) as part:
-            # The histogram calibrators print what they do.
-            with Progress(f"calibrating {float_path.name}", len(images)) as progress, redirect_stdout(StringIO()):
-                quantize_static(
-                    model,
-                    str(part),
-                    _reader(images, progress),
-                    quant_format=QuantFormat.QDQ,
-                    op_types_to_quantize=list(operators),
-                    nodes_to_exclude=_behind(model.graph, [node.output[0] for node in heads]),
-                    per_channel=True,
-                    reduce_range=reduce_range,
-                    weight_type=QuantType.QInt8,
-                    activation_type=QuantType.QUInt8,
-                    calibrate_method=method,
-                    extra_options={"CalibStridedMinMax": _divisor(len(images), CHUNK), "CalibPercentile": PERCENTILE},
-                )
-            quantized = onnx.load(str(part))
-            keep_float(quantized.graph, [node.output[0] for node in heads])
-            helper.set_model_props(quantized, {**properties, "quantization": f"int8 QDQ, {calibration}"})
+            quantized = _quantized(model, float_path, part, images, calibration)
             onnx.checker.check_model(quantized, full_check=True)
             onnx.save(quantized, str(part))
-            part.chmod(_FILE_MODE)
+            part.chmod(FILE_MODE)
     except (ValueError, RuntimeError, TypeError, onnx.checker.ValidationError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         message = f"{float_path}: onnxruntime cannot quantize it ({line}); try another quantize.calibration"
@@ -132,8 +148,36 @@ def quantize_onnx(
     )
 
 
+def _quantized(
+    model: onnx.ModelProto, float_path: Path, path: Path, images: Sequence[Float32Array], calibration: Calibration
+) -> onnx.ModelProto:
+    """Return the quantized model; onnxruntime writes it to a file first."""
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    heads = [node.output[0] for node in head_convolutions(model.graph, float_path)]
+    helper.set_model_props(model, {**properties, **_PREPARED})
+    # The histogram calibrators print their progress.
+    with Progress(f"calibrating {float_path.name}", len(images)) as progress, redirect_stdout(StringIO()):
+        quantize_static(
+            model,
+            str(path),
+            _Reader(images, progress),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTIZED_OPERATORS),
+            nodes_to_exclude=_behind(model.graph, heads),
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+            calibrate_method=_METHODS[calibration],
+            extra_options={"CalibStridedMinMax": _divisor(len(images), CHUNK), "CalibPercentile": PERCENTILE},
+        )
+    quantized = onnx.load(str(path))
+    keep_float(quantized.graph, heads)
+    helper.set_model_props(quantized, {**properties, "quantization": f"int8 QDQ, {calibration}"})
+    return quantized
+
+
 def count_quantized_convolutions(graph: onnx.GraphProto) -> tuple[int, int]:
-    """Return how many Conv nodes there are, and how many read data and weights from DequantizeLinear."""
+    """Return the number of Conv nodes, and the number of those that read data and weights from DequantizeLinear."""
     makers = {output: node.op_type for node in graph.node for output in node.output}
     convs = [node for node in graph.node if node.op_type == "Conv"]
     quantized = [node for node in convs if all(makers.get(name) == "DequantizeLinear" for name in node.input[:2])]
@@ -144,7 +188,7 @@ def head_convolutions(graph: onnx.GraphProto, path: Path) -> list[onnx.NodeProto
     """Return the convolutions whose reshaped outputs are the ``raw_*`` outputs.
 
     Raises:
-        InputError: An output has no such convolution.
+        InputError: An output is not made by such a convolution.
     """
     makers = {output: node for node in graph.node for output in node.output}
     heads = []
@@ -161,7 +205,7 @@ def head_convolutions(graph: onnx.GraphProto, path: Path) -> list[onnx.NodeProto
 
 
 def keep_float(graph: onnx.GraphProto, values: Sequence[str]) -> None:
-    """Remove the QuantizeLinear/DequantizeLinear pair behind each of these values."""
+    """Remove the QuantizeLinear/DequantizeLinear pair that reads each of these values."""
     for value in values:
         pair = [node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == value]
         pair += [
@@ -176,9 +220,7 @@ def keep_float(graph: onnx.GraphProto, values: Sequence[str]) -> None:
             graph.node.remove(node)
         for node in graph.node:
             node.input[:] = [back.get(name, name) for name in node.input]
-    used = {name for node in graph.node for name in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
-        graph.initializer.remove(tensor)
+    drop_unused_initializers(graph)
     del graph.value_info[:]
 
 
@@ -196,7 +238,7 @@ def _behind(graph: onnx.GraphProto, values: Sequence[str]) -> list[str]:
 def _read_model(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(str(path))
-    except Exception as error:  # protobuf's own error has no base that is public
+    except Exception as error:  # protobuf's errors have no public base class
         raise InputError(f"{path}: not a readable ONNX file ({error}); export the model again") from error
     if [value.name for value in model.graph.input] != [INPUT_NAME]:
         raise InputError(f"{path}: its input is not {INPUT_NAME!r}; export the model again")
@@ -206,43 +248,30 @@ def _read_model(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _calibration_method(calibration: str) -> Any:
-    from onnxruntime.quantization import CalibrationMethod
-
-    methods = {
-        "minmax": CalibrationMethod.MinMax,
-        "entropy": CalibrationMethod.Entropy,
-        "percentile": CalibrationMethod.Percentile,
-    }
-    if calibration not in methods:
-        raise InputError(f"unknown calibration {calibration!r}; known: {', '.join(methods)}")
-    return methods[calibration]
-
-
 def _divisor(total: int, most: int) -> int:
-    """Return the largest divisor of ``total`` up to ``most``: onnxruntime collects in equal chunks only."""
+    """Return the largest divisor of ``total`` up to ``most``: onnxruntime needs chunks of equal size."""
     return next(size for size in range(min(most, total), 0, -1) if total % size == 0)
 
 
-def _reader(images: Sequence[Float32Array], progress: Progress) -> Any:
-    """Return onnxruntime's reader over the images; chunks bound the memory that histograms need."""
-    from onnxruntime.quantization import CalibrationDataReader
+class _Reader(CalibrationDataReader):
+    """Passes the images to onnxruntime in chunks, which limit the memory for histograms."""
 
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.set_range(0, len(images))
+    def __init__(self, images: Sequence[Float32Array], progress: Progress) -> None:
+        self._images = images
+        self._progress = progress
+        self.set_range(0, len(images))
 
-        def __len__(self) -> int:
-            return len(images)
+    def __len__(self) -> int:
+        return len(self._images)
 
-        def set_range(self, start_index: int, end_index: int) -> None:
-            self._rest = iter(range(start_index, end_index))
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Start again at an image, and end before another."""
+        self._rest = iter(range(start_index, end_index))
 
-        def get_next(self) -> dict[str, Float32Array] | None:
-            number = next(self._rest, None)
-            if number is None:
-                return None
-            progress.advance()
-            return {INPUT_NAME: images[number]}
-
-    return Reader()
+    def get_next(self) -> dict[str, Float32Array] | None:
+        """Return the next image by the name of the network's input, or None after the last image."""
+        number = next(self._rest, None)
+        if number is None:
+            return None
+        self._progress.advance()
+        return {INPUT_NAME: self._images[number]}

@@ -13,25 +13,31 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from kubeyolo.arrays import Float64Array
 from kubeyolo.report.formats import compact
 from kubeyolo.report.svg import ACCENT, INK, LINE, MUTED, SERIES, inline_svg, series_variable
 
 WIDTH, HEIGHT = 380.0, 218.0
-"""Size of a chart in points, near the size at which it is shown, so that its text keeps its size."""
+"""Size of a chart in points, close to its size on the page, so that its text is not scaled."""
 
 SMALLEST_SIDE = 0.004
 """Least relative width or height of the density chart; smaller boxes are counted there."""
+
+DENSITY_BINS = 36
+"""Cells of the density chart along each axis."""
 
 LARGEST_SERIES = 400
 """Points of a curve; a longer one is averaged over equal spans of its rows."""
 
 
+_LONGEST_NAME = 22
+
+
 @dataclass(frozen=True)
 class Series:
-    """One curve: y over x, both (points,); the row of a colour, and whether it is drawn thin, in the background."""
+    """One curve: y over x, both (points,); the index of its colour, and how it is drawn (faint: thin, in the back)."""
 
     name: str
     x: Sequence[float] | Float64Array
@@ -44,7 +50,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """A vertical line in a chart: where, and what it says."""
+    """A vertical line in a chart: its position and its label."""
 
     x: float
     label: str
@@ -52,7 +58,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawn chart with its heading, legend rows (name, CSS colour) and values for the pointer (JSON or empty)."""
+    """A drawn chart with its heading, legend rows (name, CSS colour) and values to show on hover (JSON or empty)."""
 
     name: str
     title: str
@@ -69,7 +75,6 @@ def line_chart(
     *,
     x_label: str,
     label: str,
-    log_y: bool = False,
     y_limits: tuple[float, float] | None = None,
     x_limits: tuple[float, float] | None = None,
     marks: Sequence[Mark] = (),
@@ -82,8 +87,7 @@ def line_chart(
         title: Heading above the chart; says the unit.
         series: The curves; rows that are not finite are left out.
         x_label: What x is.
-        label: The chart in words, for readers who do not see it.
-        log_y: Logarithmic y axis, used only where all values are positive.
+        label: A description of the chart for screen readers.
         y_limits: Fixed y range; derived from the values by default.
         x_limits: Fixed x range.
         marks: Vertical lines.
@@ -104,10 +108,7 @@ def line_chart(
         marker = {"marker": "o", "markersize": 3.5} if row.dots or len(x) == 1 else {}
         axes.plot(x, y, color=color, linewidth=width, alpha=alpha, gid=f"data-{len(shown)}", **marker)
         shown.append((row, x, y))
-    if log_y and all((y > 0).all() for _, _, y in shown):
-        axes.set_yscale("log")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    _limits(axes, shown, y_limits, x_limits, log_y, headroom=1.16 if marks else 1.06)
+    _limits(axes, shown, y_limits, x_limits, headroom=1.16 if marks else 1.06)
     _draw_marks(axes, marks)
     svg = inline_svg(figure, name, label)
     legend = tuple((row.name, _css(row)) for row, _, _ in shown if not row.faint) if len(shown) > 1 else ()
@@ -125,7 +126,6 @@ def histogram(
     log_x: bool = False,
     ticks: Sequence[tuple[float, str]] = (),
     bands: Sequence[tuple[float, float, str]] = (),
-    note: str = "",
 ) -> Chart:
     """Draw the share of values in bins, one stepped outline per group.
 
@@ -139,7 +139,6 @@ def histogram(
         log_x: Logarithmic x axis.
         ticks: Positions and texts of the x ticks; derived by default.
         bands: Ranges of x with a name, shaded in turn.
-        note: A sentence under the chart.
     """
     figure, axes = _axes(x_label)
     if log_x:
@@ -159,10 +158,7 @@ def histogram(
     if ticks:
         axes.set_xticks([position for position, _ in ticks], [text for _, text in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
-    legend = (
-        tuple((group, series_variable(index)) for index, (group, _) in enumerate(groups)) if len(groups) > 1 else ()
-    )
-    return Chart(name, title, inline_svg(figure, name, label), legend, "", note)
+    return Chart(name, title, inline_svg(figure, name, label), _legend([group for group, _ in groups]))
 
 
 def bar_chart(
@@ -176,16 +172,16 @@ def bar_chart(
     decimals: int | None = None,
     note: str = "",
 ) -> Chart:
-    """Draw horizontal bars: one row per name, one bar in it per group; the scale is logarithmic over a wide range.
+    """Draw horizontal bars: a row for each name with a bar for each group; the scale is logarithmic for a wide range.
 
     Args:
         name: Unique on the page.
         title: Heading above the chart.
         rows: Names of the rows, top to bottom.
-        groups: Name and one value per row, of each group.
+        groups: Name and values of each group, one value for each row.
         x_label: What the values are.
         label: The chart in words.
-        decimals: Digits behind the point of the values beside the bars; shortened by default.
+        decimals: Decimals of the values next to the bars; shortened by default.
         note: A sentence under the chart.
     """
     pitch = max(20.0, 10.0 * len(groups) + 6.0)
@@ -207,22 +203,20 @@ def bar_chart(
     _scale_bars(axes, float(positive.max()) if positive.size else 1.0, start)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), [_short(row) for row in rows], fontsize=10, color=INK)
-    legend = (
-        tuple((group, series_variable(index)) for index, (group, _) in enumerate(groups)) if len(groups) > 1 else ()
-    )
-    return Chart(name, title, inline_svg(figure, name, label), legend, "", note)
+    legend = _legend([group for group, _ in groups])
+    return Chart(name, title, inline_svg(figure, name, label), legend, note=note)
 
 
 def density_chart(
-    name: str, title: str, width: Float64Array, height: Float64Array, *, label: str, bins: int = 36, note: str = ""
+    name: str, title: str, width: Float64Array, height: Float64Array, *, label: str, note: str = ""
 ) -> Chart:
-    """Draw how boxes are spread over relative width and height, both in (0, 1], on logarithmic axes.
+    """Draw the distribution of boxes over relative width and height, both in (0, 1], on logarithmic axes.
 
     Cells are drawn in five strengths, one path each: the drawing stays small whatever the number of boxes.
     """
     figure, axes = _axes("width ÷ image width", height=250.0)
     low = SMALLEST_SIDE
-    edges: Any = np.geomspace(low, 1.0, bins + 1)
+    edges: Any = np.geomspace(low, 1.0, DENSITY_BINS + 1)
     counts, _, _ = np.histogram2d(np.clip(width, low, 1.0), np.clip(height, low, 1.0), bins=edges)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -242,14 +236,14 @@ def density_chart(
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
         axis.set_ticks(ticks, [f"{value:g}" for value in ticks])
-    return Chart(name, title, inline_svg(figure, name, label), (), "", note)
+    return Chart(name, title, inline_svg(figure, name, label), note=note)
 
 
-def averaged(x: Float64Array, y: Float64Array, limit: int = LARGEST_SERIES) -> tuple[Float64Array, Float64Array]:
-    """Return the curve with at most ``limit`` points: means over equal spans of rows, the ends kept."""
-    if len(x) <= limit:
+def averaged(x: Float64Array, y: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Return the curve with at most :data:`LARGEST_SERIES` points: means over equal spans of rows, and both ends."""
+    if len(x) <= LARGEST_SERIES:
         return x, y
-    edges = np.linspace(0, len(x), limit + 1).astype(np.int64)
+    edges = np.linspace(0, len(x), LARGEST_SERIES + 1).astype(np.int64)
     counts = np.diff(edges)
     mean_x = np.add.reduceat(x, edges[:-1]) / counts
     mean_y = np.add.reduceat(y, edges[:-1]) / counts
@@ -268,7 +262,7 @@ def smoothed(y: Float64Array) -> Float64Array:
 
 
 def _axes(x_label: str, height: float = HEIGHT) -> tuple[Figure, Any]:
-    """Return an empty figure with one quiet pair of axes: no frame, horizontal grid lines, small grey ticks."""
+    """Return an empty figure with one pair of axes: no frame, horizontal grid lines, small grey ticks."""
     figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, facecolor="none", layout="constrained")
     axes = figure.add_subplot()
     axes.patch.set_visible(False)
@@ -281,8 +275,8 @@ def _axes(x_label: str, height: float = HEIGHT) -> tuple[Figure, Any]:
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
     axes.set_xlabel(x_label, fontsize=10.5, color=MUTED, loc="right")
     return figure, axes
 
@@ -306,31 +300,16 @@ def _draw_bands(
 
 def _note(axes: Any, text: str, x: float, offset: tuple[float, float], align: str) -> None:
     """Write a small text at the top of the plot, at x."""
-    axes.annotate(
-        text,
-        (x, 1.0),
-        xycoords=("data", "axes fraction"),
-        xytext=offset,
-        textcoords="offset points",
-        ha=align,
-        va="top",
-        fontsize=9.5,
-        color=MUTED,
-    )
+    where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": align, "va": "top"}
+    axes.annotate(text, (x, 1.0), xytext=offset, fontsize=9.5, color=MUTED, **where)
 
 
 def _draw_values(axes: Any, places: Float64Array, values: Float64Array, start: float, decimals: int | None) -> None:
-    """Write the values behind the ends of their bars."""
+    """Write the values next to the ends of their bars."""
     for place, value in zip(places, values, strict=True):
-        axes.annotate(
-            compact(value) if decimals is None else f"{value:.{decimals}f}",
-            (max(value, start), place),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-            color=MUTED,
-        )
+        text = compact(value) if decimals is None else f"{value:.{decimals}f}"
+        where = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(text, (max(value, start), place), fontsize=9, color=MUTED, **where)
 
 
 def _scale_bars(axes: Any, largest: float, start: float) -> None:
@@ -350,12 +329,11 @@ def _limits(
     shown: Sequence[tuple[Series, Float64Array, Float64Array]],
     y_limits: tuple[float, float] | None,
     x_limits: tuple[float, float] | None,
-    log_y: bool,
     headroom: float,
 ) -> None:
     if y_limits is not None:
         axes.set_ylim(*y_limits)
-    elif shown and not log_y:
+    elif shown:
         top = max(float(y.max()) for _, _, y in shown)
         bottom = min(float(y.min()) for _, _, y in shown)
         axes.set_ylim(min(0.0, bottom * 1.05), top * headroom if top > 0 else 1.0)
@@ -369,7 +347,7 @@ def _limits(
 
 
 def _hover(figure: Figure, axes: Any, shown: Sequence[tuple[Series, Float64Array, Float64Array]], x_label: str) -> str:
-    """Return what the page needs to show values under the pointer: the plot's box (fractions) and its points."""
+    """Return what the page needs to show values on hover: the plot's box (fractions) and its points."""
     if not shown:
         return ""
     box = axes.get_position()
@@ -394,6 +372,11 @@ def _hover(figure: Figure, axes: Any, shown: Sequence[tuple[Series, Float64Array
     )
 
 
+def _legend(groups: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return the names of groups with their colours; nothing for a single group."""
+    return tuple((group, series_variable(index)) for index, group in enumerate(groups)) if len(groups) > 1 else ()
+
+
 def _css(row: Series) -> str:
     return "var(--muted)" if row.color is None else series_variable(row.color)
 
@@ -409,5 +392,5 @@ def _cell(edges: Float64Array, i: int, j: int) -> Path:
     return Path([*corners, corners[0]], closed=True)
 
 
-def _short(text: str, limit: int = 22) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"

@@ -1,4 +1,4 @@
-"""The plan of a run: what is done on what, what differs from the preset, and every setting with its origin."""
+"""The plan of a run: what it does with which data, what differs from the preset, and every setting with its origin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kubeyolo.report.page import fact_rows, render
 
 @dataclass(frozen=True)
 class SettingRow:
-    """One setting: its dotted key, its value, that of the preset, and where the value is from."""
+    """One setting: its dotted key, its value, the value of the preset, and the origin of the value."""
 
     key: str
     value: object
@@ -22,15 +22,15 @@ class SettingRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanView:
-    """What the plan of a run says.
+    """The content of the plan of a run.
 
     Attributes:
         name: Name of the run.
-        lead: What is done, in a sentence.
-        facts: What it is about: data, fingerprint, store and the like.
+        lead: What the run does, in a sentence.
+        facts: Data, fingerprint, store and other facts.
         images: Images by split.
         settings: Every setting.
-        estimate: What it will take, in lines.
+        estimate: Time, memory and disk, in lines.
         notes: Remarks for the person who starts the run.
     """
 
@@ -44,12 +44,12 @@ class PlanView:
 
     @property
     def changed(self) -> list[SettingRow]:
-        """The settings whose value is not that of the preset."""
+        """The settings whose value differs from the preset."""
         return [row for row in self.settings if row.value != row.preset]
 
 
 def plan_text(view: PlanView) -> str:
-    """Return the plan of a run as Markdown, as Kubeflow's pages show it."""
+    """Return the plan of a run as Markdown, for Kubeflow's pages."""
     parts = [f"# {escape(view.name)}", escape(view.lead)]
     if view.estimate:
         parts += ["## Estimate", _lines(view.estimate)]

@@ -1,19 +1,21 @@
-"""The report of validate_dataset: counts, classes, box sizes, samples."""
+"""The report of validate_dataset: findings, counts, classes, box sizes, samples."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from kubeyolo.arrays import Float64Array
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import DatasetManifest
+from kubeyolo.formats import share_text
 from kubeyolo.report.charts import Chart, bar_chart, density_chart, histogram
-from kubeyolo.report.findings import NONE
 from kubeyolo.report.formats import integer
+from kubeyolo.report.model_card import markdown_table
 from kubeyolo.report.page import Stat, fact_rows, render
 from kubeyolo.report.samples import SampleImage, class_colors, draw_within_budget
 
@@ -21,9 +23,11 @@ SMALL_AREA, MEDIUM_AREA = 32.0**2, 96.0**2
 """COCO's bounds of small, medium and large boxes, in square pixels of the annotated area."""
 
 LARGEST_BAR_CHART = 18
-"""Classes with a bar of their own; the table beside the chart has all of them."""
+"""Classes with a bar; the table next to the chart has all classes."""
 
 COUNT_NAMES = ("Images", "Boxes", "Crowd boxes", "Images without boxes", "Boxes per image", "Small", "Medium", "Large")
+
+NO_FINDINGS = "No findings: every annotation and every image is as it should be."
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,15 @@ def dataset_report(
             Stat("Digest", manifest.digest[:12], "sha256 of images and annotations"),
         ],
         findings=manifest.findings,
-        no_findings=NONE,
+        no_findings=NO_FINDINGS,
         count_names=COUNT_NAMES,
         splits=[(name, _counts(index)) for name, index in splits.items()],
         split_names=list(splits),
         class_hint=_class_hint(rows),
         class_chart=_class_chart(rows, list(splits)),
         class_rows=rows,
-        box_hint="Small, medium and large are COCO's bands of the annotated area: below 32², below 96² pixels, above.",
-        charts=_box_charts(splits),
+        box_hint="Small, medium and large as in COCO: an annotated area below 32² pixels, below 96² pixels, or larger.",
+        charts=[_size_chart(splits), _density(splits), _aspect_chart(splits), _crowding_chart(splits)],
         samples=draw_within_budget([(sample,) for sample in samples], colors),
         colors=colors,
         crowd=any(box.crowd for sample in samples for box in sample.boxes),
@@ -86,10 +90,32 @@ def dataset_report(
     )
 
 
+def findings_table(findings: Sequence[Mapping[str, Any]]) -> str:
+    """Return the findings of a data set as Markdown.
+
+    Args:
+        findings: The findings in the record of the validation: code, count, about, done, first, remedy.
+    """
+    if not findings:
+        return f"{NO_FINDINGS}\n"
+    rows = [
+        [
+            integer(each["count"]),
+            f"{each['about']}{_note(each)}",
+            each["done"],
+            each["first"],
+            each["remedy"],
+            each["code"],
+        ]
+        for each in findings
+    ]
+    return markdown_table(["Count", "Finding", "Action", "First", "Remedy", "Code"], rows) + "\n"
+
+
 def _counts(index: SplitIndex) -> list[str]:
     boxes_per_image = np.diff(index.box_start)
     bands = _bands(index.box_area)
-    share = [f"{100 * count / max(1, index.boxes):.1f} %" for count in bands]
+    share = [share_text(count / max(1, index.boxes)) for count in bands]
     return [
         integer(len(index)),
         integer(index.boxes),
@@ -130,7 +156,7 @@ def _class_hint(rows: Sequence[ClassRow]) -> str:
     if len(filled) == 1:
         return f"All boxes are {most.name}."
     ratio = sum(most.counts) / sum(least.counts)
-    return f"The most frequent class, {most.name}, has {ratio:.3g} times the boxes of the rarest, {least.name}."
+    return f"The most frequent class, {most.name}, has {ratio:.3g} times as many boxes as the rarest, {least.name}."
 
 
 def _class_chart(rows: Sequence[ClassRow], split_names: Sequence[str]) -> Chart:
@@ -147,15 +173,6 @@ def _class_chart(rows: Sequence[ClassRow], split_names: Sequence[str]) -> Chart:
         label=f"Boxes per class in {', '.join(split_names)}: {'; '.join(parts)}",
         note=note,
     )
-
-
-def _box_charts(splits: Mapping[str, SplitIndex]) -> list[Chart]:
-    return [
-        _size_chart(splits),
-        _density(splits),
-        _aspect_chart(splits),
-        _crowding_chart(splits),
-    ]
 
 
 def _size_chart(splits: Mapping[str, SplitIndex]) -> Chart:
@@ -196,16 +213,15 @@ def _density(splits: Mapping[str, SplitIndex]) -> Chart:
         width,
         height,
         label=f"Density of relative box width and height; medians {middle[0]:.3f} and {middle[1]:.3f}",
-        note="The stronger a cell, the more boxes; on the dashed line both fractions are equal.",
+        note="Stronger colour: more boxes. Dashed line: both fractions are equal.",
     )
 
 
 def _aspect_chart(splits: Mapping[str, SplitIndex]) -> Chart:
-    ratios = []
-    for name, index in splits.items():
-        ratios.append((name, index.box_xywh[:, 2] / np.maximum(index.box_xywh[:, 3], 1e-6)))
+    ratios = [(name, index.box_xywh[:, 2] / np.maximum(index.box_xywh[:, 3], 1e-6)) for name, index in splits.items()]
     texts = {1 / 8: "1:8", 1 / 4: "1:4", 1 / 2: "1:2", 1.0: "1:1", 2.0: "2:1", 4.0: "4:1", 8.0: "8:1"}
-    middle = float(np.median(np.concatenate([ratio for _, ratio in ratios]))) if _any_boxes(splits) else 1.0
+    every = np.concatenate([np.zeros(0), *(ratio for _, ratio in ratios)])
+    middle = float(np.median(every)) if len(every) else 1.0
     return histogram(
         "aspect-ratios",
         "Aspect ratio: width to height",
@@ -233,5 +249,5 @@ def _crowding_chart(splits: Mapping[str, SplitIndex]) -> Chart:
     )
 
 
-def _any_boxes(splits: Mapping[str, SplitIndex]) -> bool:
-    return any(index.boxes for index in splits.values())
+def _note(finding: Mapping[str, Any]) -> str:
+    return f" ({finding['note']})" if finding.get("note") else ""

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from kubeyolo.evaluation.limits import number_warnings
-from kubeyolo.evaluation.results import COCO_NUMBERS, NO_GROUND_TRUTH, ClassResult, EvaluationResult, number_line
+from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, EvaluationResult, number_line
 from kubeyolo.report.charts import Chart, Series, bar_chart, histogram, line_chart
 from kubeyolo.report.formats import integer, number3
 from kubeyolo.report.page import Stat, render
 from kubeyolo.report.samples import SampleImage, class_colors, draw_within_budget
 
 COLORED_CURVES = 8
-"""Up to this many classes each curve has a colour; with more, all are thin behind their mean."""
+"""Up to this many classes each curve has a colour; with more, all are thin lines behind their mean."""
 
 LARGEST_BAR_CHART = 24
 
 
 @dataclass(frozen=True)
 class NumberRow:
-    """One of the 12 numbers: its key, pycocotools' words, its value."""
+    """One of the 12 numbers: its key, its description by pycocotools, its value."""
 
     key: str
     words: str
@@ -37,8 +37,8 @@ def evaluation_report(
     """Return the report of an evaluation as one HTML page.
 
     Args:
-        result: What the evaluation yielded.
-        samples: Pairs of the same image: with its annotated boxes, and with the detected ones.
+        result: The numbers of the evaluation.
+        samples: Each image twice: with its annotated boxes, and with the detected boxes.
         title: Heading of the page.
     """
     colors = class_colors([row.name for row in result.per_class], [sample for pair in samples for sample in pair])
@@ -64,7 +64,7 @@ def evaluation_report(
 
 
 def number_rows(result: EvaluationResult) -> list[NumberRow]:
-    """Return the 12 numbers in pycocotools' order, with its words up to the equals sign."""
+    """Return the 12 numbers in pycocotools' order, each with the line that it prints up to the equals sign."""
     rows = []
     for number in COCO_NUMBERS:
         value = result.numbers.get(number.key)
@@ -73,15 +73,10 @@ def number_rows(result: EvaluationResult) -> list[NumberRow]:
 
 
 def _lead(result: EvaluationResult) -> str:
-    parts = [f"{integer(result.images)} images"]
-    if result.split:
-        parts.append(f"of split {result.split}")
-    parts.append(f"with {integer(result.boxes)} boxes, {integer(result.detections)} detections scored")
-    if result.image_size:
-        parts.append(f"at {result.image_size[1]} × {result.image_size[0]} pixels")
-    if result.runtime:
-        parts.append(f"by {result.runtime}")
-    return " ".join(parts) + "."
+    images = f"{integer(result.images)} images" + (f" of the split {result.split}" if result.split else "")
+    size = f" at {result.image_size[1]} × {result.image_size[0]} pixels" if result.image_size else ""
+    runtime = f" by {result.runtime}" if result.runtime else ""
+    return f"{images} with {integer(result.boxes)} boxes; {integer(result.detections)} detections{size}{runtime}."
 
 
 def _charts(result: EvaluationResult) -> list[Chart]:
@@ -106,11 +101,11 @@ def _class_chart(rated: Sequence[ClassResult]) -> Chart:
 
 
 def _spread_chart(rated: Sequence[ClassResult]) -> Chart:
-    """Draw how AP is spread over the classes, where they are too many for a bar each."""
+    """Draw the distribution of AP over the classes, where they are too many for one bar each."""
     ap, ap50 = np.array([row.AP or 0.0 for row in rated]), np.array([row.AP50 or 0.0 for row in rated])
     return histogram(
         "class-ap",
-        "AP and AP50 over the classes: share of classes",
+        "Share of classes by AP and AP50",
         [("AP", ap), ("AP50", ap50)],
         np.linspace(0.0, 1.0, 21),
         x_label="average precision",
@@ -119,7 +114,7 @@ def _spread_chart(rated: Sequence[ClassResult]) -> Chart:
 
 
 def _curve_chart(result: EvaluationResult) -> Chart:
-    """Draw precision over recall at IoU .50: each class, and the mean over classes where there are several."""
+    """Draw precision over recall at IoU .50: a curve for each class, and with many classes their mean."""
     recall = np.linspace(0.0, 1.0, len(next(iter(result.curves.values()))))
     colored = len(result.curves) <= COLORED_CURVES
     series = [
@@ -129,15 +124,13 @@ def _curve_chart(result: EvaluationResult) -> Chart:
     if not colored:
         mean = np.mean([list(curve) for curve in result.curves.values()], axis=0)
         series.append(Series(f"mean of {len(result.curves)} classes", recall, mean, 0))
-    value = result.numbers.get("AP50")
-    note = "" if colored else "Thin lines are the classes, the strong one is their mean."
+    note = "" if colored else "Thin lines: classes. Thick line: mean over the classes."
     return line_chart(
         "precision-recall",
         "Precision over recall at IoU .50",
         series,
         x_label="recall",
-        label=f"Precision over recall of {len(result.curves)} classes; "
-        f"AP50 {NO_GROUND_TRUTH if value is None else f'{value:.3f}'}",
+        label=f"Precision over recall of {len(result.curves)} classes; AP50 {number3(result.numbers.get('AP50'))}",
         y_limits=(0.0, 1.03),
         x_limits=(0.0, 1.01),
         note=note,

@@ -1,20 +1,20 @@
-"""How numbers, sizes, times and settings are written in reports."""
+"""How numbers and settings are written in reports; :mod:`kubeyolo.formats` has sizes, shares and times."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-DASH = "–"
+from kubeyolo.formats import DASH
 
 
 def integer(value: float) -> str:
-    """Return a count with a thin space between thousands, which a line break cannot part."""
+    """Return a count with a thin space between thousands, at which lines do not break."""
     return f"{round(value):,}".replace(",", "\u202f")
 
 
 def compact(value: float) -> str:
-    """Return an axis number: ``0.02``, ``5``, ``12k``, ``1.5M``; tiny ones with an exponent."""
+    """Return a number for an axis: ``0.02``, ``5``, ``12k``, ``1.5M``; tiny numbers with an exponent."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else DASH
     size = abs(value)
@@ -40,30 +40,8 @@ def signed_points(value: float | None) -> str:
     return ("±0.00" if float(text) == 0 else text).replace("-", "−")
 
 
-def size_text(value: float) -> str:
-    """Return a file size in kB or MB (powers of ten)."""
-    if value < 1e3:
-        return f"{value:.0f} B"
-    return f"{value / 1e3:.0f} kB" if value < 1e6 else f"{value / 1e6:.2f} MB"
-
-
-def duration(seconds: float | None) -> str:
-    """Return a span of time: ``0.4 s``, ``48 s``, ``12 min 05 s``, ``3 h 20 min``."""
-    if seconds is None or not math.isfinite(seconds):
-        return DASH
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def setting(value: object) -> str:
-    """Return any value of a configuration or of facts as text: lists with commas, no quotes, floats kept short."""
+    """Return any value of a configuration or of facts as text: lists with commas, no quotes, short floats."""
     if value is None or value == "":
         return DASH
     if isinstance(value, bool):
@@ -80,5 +58,5 @@ def setting(value: object) -> str:
 
 
 def label_of(key: str) -> str:
-    """Return the words of a key: ``float_bytes`` is shown as ``float bytes``."""
+    """Return a key as words: ``float bytes`` for ``float_bytes``."""
     return key.replace("_", " ")

@@ -1,4 +1,4 @@
-"""The index page of a run: the pipeline as it ran, its headline numbers, and links to all reports."""
+"""The index page of a run: a drawing of its pipeline, its main numbers, and links to all reports."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from kubeyolo.errors import InputError, suggest
+from kubeyolo.formats import DASH, duration
 from kubeyolo.report.dag import Edges, draw_tall, draw_wide
-from kubeyolo.report.formats import DASH, duration, number3, setting, signed_points
+from kubeyolo.report.formats import number3, setting, signed_points
 from kubeyolo.report.page import Stat, fact_groups, render
 
 Status = Literal["succeeded", "cached", "running", "failed", "skipped", "pending"]
@@ -25,7 +26,7 @@ _TONES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class StepCard:
-    """One step of a run: its status, how long it took (seconds), its report (relative link), some values of it."""
+    """One step of a run: its status, its time in seconds, its report (a relative link), and its main values."""
 
     step: str
     status: Status
@@ -55,11 +56,6 @@ class StepCard:
         return duration(self.seconds)
 
     @property
-    def link(self) -> str | None:
-        """Return the relative link of the report."""
-        return self.report
-
-    @property
     def rows(self) -> list[tuple[str, str]]:
         """Return the values as they are shown."""
         return [(key, _value(value)) for key, value in self.values.items()]
@@ -72,8 +68,8 @@ def index_page(run_name: str, cards: Sequence[StepCard], facts: Mapping[str, Any
         run_name: Name of the run.
         cards: The steps, in the order of the pipeline.
         facts: The run's summary. ``evaluate`` (with AP, AP50), ``export.onnx.AP``, ``quantize.int8.AP`` and ``seconds``
-            are shown as large numbers where they are; ``model``, ``dataset`` (with digest), ``bundle`` and any other
-            key are listed. ``warnings`` stand above all.
+            are shown as large numbers where they are present; ``model``, ``dataset`` (with digest), ``bundle`` and any
+            other key are listed. ``warnings`` are at the top.
         edges: Which step waits for which, as pairs.
     """
     status = _overall(cards)
@@ -100,19 +96,15 @@ def index_page(run_name: str, cards: Sequence[StepCard], facts: Mapping[str, Any
 
 
 def _overall(cards: Sequence[StepCard]) -> str:
-    """Return the status of the run: the most urgent one of its steps."""
-    found = {card.status for card in cards}
-    for status in ("failed", "running", "pending"):
-        if status in found:
-            return status
-    return "succeeded" if found else "pending"
+    """Return the status of the run: the most urgent status of its steps."""
+    statuses = {card.status for card in cards}
+    urgent = [status for status in ("failed", "running", "pending") if status in statuses]
+    return next(iter(urgent), "succeeded" if statuses else "pending")
 
 
 def _lead(facts: Mapping[str, Any]) -> str:
-    dataset = facts.get("dataset", {})
-    name = dataset.get("name") if isinstance(dataset, Mapping) else None
-    parts = [str(facts["model"])] if facts.get("model") else []
-    return " ".join([*parts, f"on {name}"] if name else parts)
+    name = facts.get("dataset", {}).get("name")
+    return " ".join([str(facts.get("model") or ""), f"on {name}" if name else ""]).strip()
 
 
 def _stats(cards: Sequence[StepCard], facts: Mapping[str, Any]) -> list[Stat]:
@@ -122,8 +114,8 @@ def _stats(cards: Sequence[StepCard], facts: Mapping[str, Any]) -> list[Stat]:
         Stat("AP50", number3(evaluate.get("AP50")), "IoU .50"),
     ]
     for label, value in (
-        ("AP in ONNX", _nested(facts, "export", "onnx", "AP")),
-        ("AP in int8", _nested(facts, "quantize", "int8", "AP")),
+        ("AP in ONNX", facts.get("export", {}).get("onnx", {}).get("AP")),
+        ("AP in int8", facts.get("quantize", {}).get("int8", {}).get("AP")),
     ):
         if value is not None:
             change = "" if evaluate.get("AP") is None else f"{signed_points(value - evaluate['AP'])} points"
@@ -136,15 +128,6 @@ def _stats(cards: Sequence[StepCard], facts: Mapping[str, Any]) -> list[Stat]:
 def _count_note(cards: Sequence[StepCard]) -> str:
     cached = sum(1 for card in cards if card.status == "cached")
     return f"{len(cards)} steps, {cached} from the cache" if cached else f"{len(cards)} steps"
-
-
-def _nested(facts: Mapping[str, Any], *keys: str) -> float | None:
-    value: Any = facts
-    for key in keys:
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(key)
-    return None if value is None else float(value)
 
 
 def _value(value: object) -> str:

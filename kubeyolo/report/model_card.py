@@ -8,7 +8,8 @@ from typing import Any
 
 from kubeyolo.evaluation.limits import number_warnings
 from kubeyolo.evaluation.results import COCO_NUMBERS
-from kubeyolo.report.formats import number3, setting, size_text
+from kubeyolo.formats import size_text
+from kubeyolo.report.formats import number3, setting
 from kubeyolo.report.page import fact_rows, render
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
@@ -33,7 +34,7 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, f
         f"An object detector for {len(classes)} class{'es' * (len(classes) != 1)}{trained_on}. "
         "Trained, evaluated, exported and quantized by kubeyolo.",
         "## Numbers",
-        _number_table(metrics) if metrics else "No evaluation is part of this bundle.",
+        _number_table(metrics) if metrics else "This bundle has no evaluation results.",
         "## Data",
         _data(dataset),
         "## Classes",
@@ -46,20 +47,20 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, f
         "## Files",
         _file_table(manifest.get("files", {})),
         "## Limits",
-        "The numbers hold for images like those of the data set: other cameras, scales or scenes have to be measured "
-        "anew. Objects of other classes are not reported, or reported as one of these. Scores are not calibrated "
+        "The numbers hold for images like those of the data set: evaluate again for other cameras, scales or scenes. "
+        "Objects of other classes are not reported, or are reported as one of these classes. Scores are not calibrated "
         "probabilities; choose the threshold on data of your own.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def publish_report(model: str, version: str, card: str, facts: Mapping[str, object]) -> str:
-    """Return the report of publish as one HTML page: where the bundle is, and its model card word for word."""
+    """Return the report of publish as one HTML page: where the bundle is, and its model card."""
     return render(
         "publish.html",
         kind="published",
         title=f"{model} {version}",
-        lead="A checked, evaluated, exported and quantized detector, published as a whole.",
+        lead="A published detector: checked, evaluated, exported and quantized.",
         card=card,
         facts=fact_rows(facts),
     )
@@ -77,14 +78,12 @@ def _number_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
 
 
 def _data(dataset: Mapping[str, Any]) -> str:
-    """Say what the validation of the data set found."""
+    """List the findings of the validation of the data set."""
     if not dataset:
         return "The data set is not known."
-    findings = dataset.get("findings") or ()
-    if not findings:
-        return f"{escape(dataset.get('name', 'The data set'))}: its validation noted nothing."
-    lines = "\n".join(f"- {escape(line)}" for line in findings)
-    return f"What the validation of {escape(dataset.get('name', 'the data set'))} found:\n\n{lines}"
+    name = escape(dataset.get("name", "the data set"))
+    lines = "\n".join(f"- {escape(line)}" for line in dataset.get("findings") or ())
+    return f"Findings in {name}:\n\n{lines}" if lines else f"Validation reported no findings in {name}."
 
 
 def _interface(manifest: Mapping[str, Any], height: int, width: int) -> str:
@@ -101,13 +100,13 @@ def _interface(manifest: Mapping[str, Any], height: int, width: int) -> str:
 
 
 def _training_warnings(manifest: Mapping[str, Any]) -> str:
-    """Say what the training warned of; empty where that was nothing, or is not known."""
+    """Return the warnings of the training; empty where there were none, or the bundle does not say."""
     lines = ((manifest.get("metrics") or {}).get("train") or {}).get("warnings") or ()
     return "\n\n".join(f"**Warning: {escape(line)}**" for line in lines)
 
 
 def _anchors(manifest: Mapping[str, Any]) -> str:
-    """Say which anchors the outputs are decoded with."""
+    """Return a sentence with the anchors that the outputs are decoded with."""
     levels = zip(manifest.get("strides", ()), manifest.get("anchors", ()), strict=False)
     texts = [f"{stride}: {', '.join(f'{width:g} × {height:g}' for width, height in level)}" for stride, level in levels]
     return f"Anchors, width × height in pixels by stride: {'; '.join(texts)}. " if texts else ""
@@ -134,15 +133,11 @@ def _file_table(files: Mapping[str, Any]) -> str:
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0) -> str:
     """Return a Markdown table, its cells escaped; the last ``right`` columns are numbers."""
+    first, *rest = [f"| {' | '.join(map(escape, line))} |" for line in [head, *rows]]
     rule = ["---"] * (len(head) - right) + ["---:"] * right
-    lines = [head, rule, *rows]
-    out = []
-    for index, line in enumerate(lines):
-        cells = line if index == 1 else [escape(cell) for cell in line]
-        out.append(f"| {' | '.join(cells)} |")
-    return "\n".join(out)
+    return "\n".join([first, f"| {' | '.join(rule)} |", *rest])
 
 
 def escape(value: object) -> str:
-    """Return text with the marks of Markdown and HTML escaped, on one line."""
+    """Return text on one line, with the special characters of Markdown and HTML escaped."""
     return _SPECIAL.sub(r"\\\1", " ".join(str(value).split()))

@@ -8,13 +8,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kubeyolo import __version__
+from kubeyolo.evaluation.limits import Verdict
 from kubeyolo.report.formats import integer, label_of, number3, setting, signed_points
 
+_CHECKS = re.compile(r"<!-- checks -->.*?<!-- /checks -->", re.DOTALL)
 _ADDRESS = re.compile(r"^(?:[a-z0-9]+://|/|[0-9a-f]{12,}$|sha256:)")
 
 
@@ -35,7 +38,7 @@ def render(template: str, *, kind: str, title: str, lead: str = "", **context: o
         kind: What the page is about, shown above the title.
         title: Heading of the page.
         lead: A sentence under the heading.
-        context: What the template names.
+        context: The other variables of the template.
     """
     environment = _environment()
     script = _source("script.js")
@@ -50,6 +53,13 @@ def render(template: str, *, kind: str, title: str, lead: str = "", **context: o
         script_digest=digest,
         **context,
     )
+
+
+def with_verdict(html: str, verdict: Verdict) -> str:
+    """Return a page of evaluate with its checks replaced by those of a verdict; pages of old versions do not change."""
+    parts: Any = _environment().get_template("parts.html").module
+    checks = str(parts.checks(verdict.checks)).strip()
+    return _CHECKS.sub(lambda _: checks, html, count=1)
 
 
 def fact_rows(facts: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -68,7 +78,7 @@ def fact_groups(facts: Mapping[str, object], first: str) -> list[tuple[str, list
     return groups
 
 
-def tone(difference: float | None) -> str:
+def _tone(difference: float | None) -> str:
     """Return the CSS class of a difference: ``up``, ``down``, or nothing within a hundredth of a point."""
     if difference is None or abs(difference) < 5e-5:
         return ""
@@ -77,10 +87,6 @@ def tone(difference: float | None) -> str:
 
 def _share(value: float | None) -> str:
     return f"{min(1.0, max(0.0, value or 0.0)):.4f}"
-
-
-def _is_address(value: object) -> bool:
-    return bool(_ADDRESS.match(str(value)))
 
 
 @cache
@@ -92,8 +98,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"integer": integer, "number3": number3, "share": _share, "signed_points": signed_points}
-    environment.tests["mono"] = _is_address
+    filters = {"integer": integer, "number3": number3, "share": _share, "signed_points": signed_points, "tone": _tone}
+    environment.filters |= filters
+    environment.tests["mono"] = lambda value: bool(_ADDRESS.match(str(value)))
     return environment
 
 

@@ -15,7 +15,7 @@ from kubeyolo.arrays import Pixels
 LONGEST_SIDE = 480
 JPEG_QUALITY = 80
 BYTE_BUDGET = 2_000_000
-"""Base64 characters that the images of one report may take together; further samples are left out."""
+"""Most base64 characters of the images of one report together; further samples are left out."""
 
 # Light enough for dark text on them (contrast above 7), and drawn over a dark halo on the image.
 BOX_COLORS = (
@@ -37,7 +37,7 @@ _CHARACTER = 7.6
 
 @dataclass(frozen=True)
 class Box:
-    """A box in pixels of its image (x1, y1, x2, y2), what it shows, and a score where it was detected."""
+    """A box in pixels of its image (x1, y1, x2, y2), its label, and its score if it was detected."""
 
     xyxy: tuple[float, float, float, float]
     label: str
@@ -56,7 +56,7 @@ class SampleImage:
 
 @dataclass(frozen=True)
 class DrawnBox:
-    """A box as it is drawn: pixels of the scaled image, with the place of its label."""
+    """A box as it is drawn, in pixels of the scaled image, with the position of its label."""
 
     x: float
     y: float
@@ -74,7 +74,7 @@ class DrawnBox:
 
 @dataclass(frozen=True)
 class DrawnSample:
-    """A sample as the page needs it: a data URI, its size in pixels, its boxes, and words for the alt text."""
+    """A sample for the page: a data URI, its size in pixels, its boxes, and its alt text."""
 
     source: str
     width: int
@@ -87,7 +87,7 @@ class DrawnSample:
 def class_colors(classes: Sequence[str], samples: Iterable[SampleImage]) -> dict[str, str]:
     """Return a colour for each label of the samples, for their legend.
 
-    Up to ten classes have the same colour in every report; of more, the most frequent ones of the samples differ.
+    Up to ten classes have the same colours in every report; with more, the most frequent labels of the samples differ.
     """
     counts = Counter(box.label for sample in samples for box in sample.boxes)
     if len(classes) <= len(BOX_COLORS) and counts.keys() <= set(classes):
@@ -97,7 +97,7 @@ def class_colors(classes: Sequence[str], samples: Iterable[SampleImage]) -> dict
 
 
 def draw(sample: SampleImage, colors: dict[str, str]) -> DrawnSample:
-    """Scale an image to at most 480 px, encode it, and place its boxes and their labels."""
+    """Scale an image to at most 480 px, encode it, and lay out its boxes and their labels."""
     height, width = sample.image.shape[:2]
     scale = min(1.0, LONGEST_SIDE / max(height, width))
     new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
@@ -115,7 +115,7 @@ def draw(sample: SampleImage, colors: dict[str, str]) -> DrawnSample:
 def draw_within_budget(
     samples: Sequence[tuple[SampleImage, ...]], colors: dict[str, str], budget: int = BYTE_BUDGET
 ) -> list[tuple[DrawnSample, ...]]:
-    """Draw groups of samples (an image, or a pair) until their bytes reach the budget; at least the first."""
+    """Draw groups of samples (an image, or a pair) up to the budget in bytes; at least the first group."""
     drawn: list[tuple[DrawnSample, ...]] = []
     used = 0
     for group in samples:
@@ -130,7 +130,7 @@ def draw_within_budget(
 def _place(
     boxes: Sequence[Box], ratios: tuple[float, float], size: tuple[int, int], colors: dict[str, str]
 ) -> tuple[DrawnBox, ...]:
-    """Scale and clip boxes, large ones first so that small ones stay reachable, and lay out labels without overlap."""
+    """Scale and clip boxes, and lay out labels without overlap; small boxes last, so that they are on top."""
     placed: list[DrawnBox] = []
     taken: list[tuple[float, float, float, float]] = []
     scaled = [(box, *_clip(box.xyxy, ratios, size)) for box in boxes]
@@ -141,8 +141,8 @@ def _place(
         chip_x = min(max(0.0, x), max(0.0, size[0] - chip_width))
         chip_y = y - _TEXT_HEIGHT if y >= _TEXT_HEIGHT else y
         chip = (chip_x, chip_y, chip_x + chip_width, chip_y + _TEXT_HEIGHT)
-        # A label that would cover another, or most of a small image, appears only under the pointer.
-        shown = chip_width < 0.6 * size[0] and not any(_overlap(chip, other) for other in taken)
+        # A label that would cover another one, or most of a small image, appears on hover only.
+        shown = chip_width < 0.6 * size[0] and not any(overlap(chip, other) for other in taken)
         if shown:
             taken.append(chip)
         title = f"{text} (crowd)" if box.crowd else text
@@ -156,7 +156,7 @@ def _place(
 def _clip(
     xyxy: tuple[float, float, float, float], ratios: tuple[float, float], size: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """Return x, y, width, height in pixels of the scaled image, inside of it and at least one pixel large."""
+    """Return x, y, width, height in pixels of the scaled image, inside it and at least one pixel large."""
     left, right = sorted((xyxy[0] * ratios[0], xyxy[2] * ratios[0]))
     top, bottom = sorted((xyxy[1] * ratios[1], xyxy[3] * ratios[1]))
     left, top = min(max(left, 0.0), size[0] - 1.0), min(max(top, 0.0), size[1] - 1.0)
@@ -164,13 +164,12 @@ def _clip(
     return round(left, 1), round(top, 1), round(right - left, 1), round(bottom - top, 1)
 
 
-def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+def overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    """Tell whether two rectangles x1, y1, x2, y2 have an area in common."""
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _alt(sample: SampleImage) -> str:
-    counts: dict[str, int] = {}
-    for box in sample.boxes:
-        counts[box.label] = counts.get(box.label, 0) + 1
+    counts = Counter(box.label for box in sample.boxes)
     boxes = ", ".join(f"{count} {label}" for label, count in counts.items()) or "no boxes"
     return f"{sample.caption}: {boxes}" if sample.caption else boxes

@@ -1,4 +1,4 @@
-"""From a matplotlib figure to a small piece of inline SVG whose colours follow the page."""
+"""Makes a matplotlib figure a small piece of inline SVG with the colours of the page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MUTED = "#000002"
 LINE = "#000003"
 ACCENT = "#000004"
 SERIES = tuple(f"#0001{index:02x}" for index in range(8))
-"""Stand-ins given to matplotlib; each becomes a CSS variable of the page, so one SVG serves light and dark."""
+"""Stand-ins for matplotlib; each becomes a CSS variable of the page, so that one SVG serves light and dark."""
 
 VARIABLES = {
     INK: "var(--ink)",
@@ -43,7 +43,7 @@ def inline_svg(figure: Figure, name: str, label: str) -> Markup:
     Args:
         figure: A figure made with the object interface at 72 dpi.
         name: Prefix of the ids inside, unique on the page.
-        label: What a reader who does not see the chart should know.
+        label: A description of the chart for screen readers.
     """
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         text = io.StringIO()
@@ -58,14 +58,14 @@ def inline_svg(figure: Figure, name: str, label: str) -> Markup:
 
 
 def _referenced(root: ElementTree.Element) -> set[str]:
-    """Return the ids that something in the drawing points at."""
-    found: set[str] = set()
+    """Return the ids that elements of the drawing refer to."""
+    ids: set[str] = set()
     for element in root.iter():
         for value in element.attrib.values():
-            found.update(_REFERENCE.findall(value))
+            ids.update(_REFERENCE.findall(value))
         if _XLINK in element.attrib:
-            found.add(element.attrib[_XLINK].lstrip("#"))
-    return found
+            ids.add(element.attrib[_XLINK].lstrip("#"))
+    return ids
 
 
 def _clean(element: ElementTree.Element, name: str, referenced: set[str]) -> None:
@@ -78,7 +78,7 @@ def _clean(element: ElementTree.Element, name: str, referenced: set[str]) -> Non
     element.attrib.clear()
     for key, value in attributes.items():
         if key == "id":
-            # Our own marks (gid "data-...") are kept as classes: tests and scripts find the data by them.
+            # Our own ids (gid "data-...") become classes, by which tests and scripts find the data.
             if value.startswith("data-"):
                 element.set("class", value)
             elif value in referenced:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kubeyolo.formats import duration
 from kubeyolo.report.charts import Chart, Mark, Series, line_chart
-from kubeyolo.report.formats import compact, duration, integer, number3, setting
+from kubeyolo.report.formats import compact, integer, number3, setting
 from kubeyolo.report.page import Stat, fact_groups, render
 from kubeyolo.training.history import HistoryRow, TrainingHistory
 
 Row = Mapping[str, Any]
+
+CURVE_HINT = "Thin line: logged value. Thick line: moving average. Hover for values."
 
 MAIN_SETTINGS = (
     "image_size",
@@ -30,19 +33,19 @@ def training_report(history: TrainingHistory, config: Mapping[str, Any], facts: 
     """Return the report of a training as one HTML page.
 
     Args:
-        history: Rows of kind "train", "val" and "extended"; the last are marked in the curves.
+        history: Rows of kind "train", "val" and "extended"; rows of kind "extended" are marked in the curves.
         config: The configuration, as nested mappings.
         facts: Facts of the model and the run, shown as they are; ``resumed_at`` (steps) is marked in the curves,
-            ``seconds`` stands among the large numbers, ``warnings`` above all.
+            ``seconds`` is one of the large numbers, ``warnings`` are at the top.
     """
     rows, validations = _mappings(history.of("train")), _mappings(history.of("val"))
     extended = {row.step: str(row.length) for row in history.of("extended")}
-    resumed = [step for step in _resumed(facts) if step not in extended]
+    resumed = [step for step in facts.get("resumed_at", ()) if step not in extended]
     marks = [Mark(float(step), f"resumed at {integer(step)}") for step in resumed]
     marks += [Mark(float(step), f"extended at {integer(step)}") for step in extended]
-    train = config.get("train", {})
-    main = {key: train[key] for key in MAIN_SETTINGS if isinstance(train, Mapping) and key in train}
-    if isinstance(train, Mapping) and train.get("anchors"):
+    train: Mapping[str, Any] = config.get("train", {})
+    main = {key: train[key] for key in MAIN_SETTINGS if key in train}
+    if train.get("anchors"):
         main["anchors"] = setting(train["anchors"])
     shown = {key: value for key, value in facts.items() if key not in {"seconds", "warnings"}}
     groups = ([("Main settings", fact_groups(main, "")[0][1])] if main else []) + fact_groups(shown, "Facts")
@@ -53,7 +56,7 @@ def training_report(history: TrainingHistory, config: Mapping[str, Any], facts: 
         lead=_lead(rows, resumed, extended),
         warnings=facts.get("warnings", ()),
         stats=_stats(rows, validations, facts),
-        curve_hint="Thin is what was logged, strong its moving average. The pointer shows values.",
+        curve_hint=CURVE_HINT,
         charts=_training_charts(rows, validations, marks),
         facts_heading="Settings and facts",
         fact_groups=groups,
@@ -61,12 +64,12 @@ def training_report(history: TrainingHistory, config: Mapping[str, Any], facts: 
     )
 
 
-def pretraining_report(rows: Iterable[HistoryRow | Row], facts: Mapping[str, Any]) -> str:
+def pretraining_report(rows: Iterable[HistoryRow], facts: Mapping[str, Any]) -> str:
     """Return the report of a pretraining as one HTML page.
 
     Args:
         rows: Logged steps with step, epoch, and loss or accuracy (0..1) or both.
-        facts: Facts of the run, shown as they are; ``model`` is the heading, ``warnings`` stand above all.
+        facts: Facts of the run, shown as they are; ``model`` is in the heading, ``warnings`` are at the top.
     """
     logged = _mappings(rows)
     accuracy = _curve(logged, "accuracy", "accuracy", 2, dots=True)
@@ -76,7 +79,7 @@ def pretraining_report(rows: Iterable[HistoryRow | Row], facts: Mapping[str, Any
         charts.append(
             line_chart(
                 "pretraining-accuracy",
-                "Accuracy on crops held out",
+                "Accuracy on held-out images",
                 [accuracy],
                 x_label="step",
                 label=f"Accuracy over steps; highest {best:.3f}",
@@ -87,17 +90,17 @@ def pretraining_report(rows: Iterable[HistoryRow | Row], facts: Mapping[str, Any
         charts.append(_rate_chart(logged, ()))
     stats = [_steps_stat(logged), *_loss_stat(logged)]
     if len(accuracy.y):
-        stats.append(Stat("Accuracy", number3(accuracy.y[-1]), "on crops held out"))
+        stats.append(Stat("Accuracy", number3(accuracy.y[-1]), "on held-out images"))
     if "seconds" in facts:
         stats.append(Stat("Time", duration(facts["seconds"])))
     return render(
         "training.html",
         kind="pretraining",
         title=f"{facts.get('model', 'Backbone')}: pretrained backbone",
-        lead="The backbone learned to classify before it learned to detect; its weights start the training.",
+        lead="The backbone was trained as a classifier; the training of the detector starts from its weights.",
         warnings=facts.get("warnings", ()),
         stats=stats,
-        curve_hint="Thin is what was logged, strong its moving average. The pointer shows values.",
+        curve_hint=CURVE_HINT,
         charts=charts,
         facts_heading="Facts",
         fact_groups=fact_groups({k: v for k, v in facts.items() if k not in {"seconds", "warnings"}}, "Pretraining"),
@@ -193,14 +196,6 @@ def _lead(rows: Sequence[Row], resumed: Sequence[int], extended: Mapping[int, st
     return f"Trained for {integer(rows[-1]['step'])} steps.{again}{longer}"
 
 
-def _resumed(facts: Mapping[str, Any]) -> list[int]:
-    value = facts.get("resumed_at")
-    if value is None:
-        return []
-    return [int(step) for step in value] if isinstance(value, Sequence) else [int(value)]
-
-
-def _mappings(rows: Iterable[HistoryRow | Row]) -> list[Row]:
-    """Return rows as mappings, with epochs counted from 1 as people do."""
-    plain = [row.model_dump() if isinstance(row, HistoryRow) else dict(row) for row in rows]
-    return [{**row, "epoch": int(row["epoch"]) + 1} for row in plain]
+def _mappings(rows: Iterable[HistoryRow]) -> list[Row]:
+    """Return rows as mappings, with epochs counted from 1."""
+    return [{**row.model_dump(), "epoch": row.epoch + 1} for row in rows]

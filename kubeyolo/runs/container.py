@@ -1,4 +1,4 @@
-"""The steps of a run on this machine in containers, by kfp's DockerRunner and the socket of Docker or Podman."""
+"""Runs the steps on this machine in containers, by kfp's DockerRunner and the socket of Docker or Podman."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.compiled.bind import image_references_in
 from kubeyolo.compiled.images import IMAGE_USER
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.errors import InputError, one_line
-from kubeyolo.exits import INSTALLED_CODE
+from kubeyolo.processes import INSTALLED_CODE
 from kubeyolo.runs.interrupt import Interruption, interruptible
 from kubeyolo.runs.local import LocalRun
-from kubeyolo.runs.step_process import StepEnd
+from kubeyolo.runs.runner import StepEnd
 from kubeyolo.storage.file_errors import make_folder
 from kubeyolo.storage.location import BucketLocation, FileLocation, parse
 from kubeyolo.storage.minio_settings import VARIABLES, MinioSettings, is_loopback
@@ -26,7 +26,7 @@ _CERTIFICATES = "SSL_CERT_FILE"
 _SOCKETS = ("/var/run/docker.sock", "{runtime}/docker.sock", "{runtime}/podman/podman.sock", "/run/podman/podman.sock")
 _PASSED_ON = (*VARIABLES, "OMP_NUM_THREADS", "KUBEYOLO_DEBUG")
 
-# The step is the child of the shell that kfp starts it with; where the shell has become the step, it is process 1.
+# The step is the child of the shell in which kfp starts it; if the shell has become the step, it is process 1.
 _END_STEP = """
 read -r name < /proc/1/comm
 pid=1
@@ -36,14 +36,14 @@ kill -TERM $pid
 
 
 class ContainerRunner:
-    """Each step in a container of its image: read-only but for /tmp, without capabilities, as an ordinary user.
+    """Runs each step in a container of its image: read-only except /tmp, without capabilities, as an ordinary user.
 
-    What a step stores goes to the object store, with the credentials of this process's environment; they are in the
-    environment of the containers and nowhere else.
+    Steps write to the object store with the credentials from this process's environment, which are in the environment
+    of the containers and nowhere else.
     """
 
     def __init__(self, run: LocalRun) -> None:
-        """Look at what can be known before the run.
+        """Check what can be checked before the run.
 
         Raises:
             InputError: The store is a folder, which containers do not share, or its settings are missing; the package
@@ -56,8 +56,8 @@ class ContainerRunner:
                 "and MINIO_ENDPOINT, MINIO_ACCESS_KEY and MINIO_SECRET_KEY in the environment"
             )
         self._settings = MinioSettings.from_environment(run.store)
-        self._label = {RUN_LABEL: run.name}
-        sources = (parse(place) for place in run.places if place)
+        self._run_name = run.name
+        sources = (parse(uri) for uri in run.sources if uri)
         self._shared = [source.path for source in sources if isinstance(source, FileLocation)]
         self._arguments: dict[str, Any] = {}
         try:
@@ -66,16 +66,16 @@ class ContainerRunner:
             raise InputError("--runner docker needs the package docker: pip install 'kubeyolo[docker]'") from error
 
     @contextmanager
-    def session(self, folder: Path, pipeline: str) -> Iterator[Interruption]:
-        """Find the engine and the images, give containers folders of their own, and leave no container behind.
+    def session(self, folder: Path, pipeline: CompiledPipeline) -> Iterator[Interruption]:
+        """Find the engine and the images, make folders for the containers, and remove all containers at the end.
 
         Raises:
-            InputError: No engine answers, or an image is nowhere.
+            InputError: No engine answers, or an image is neither on this machine nor can be pulled.
         """
         temporary = folder / "tmp"
         with _engine() as client:
             self._remove_containers(client)
-            for reference in image_references_in(pipeline):
+            for reference in pipeline.image_references:
                 _find_image(client, reference)
             user = _user(client)
             for path in (temporary, folder / "kfp"):
@@ -97,15 +97,15 @@ class ContainerRunner:
         return local.DockerRunner(**self._arguments)
 
     def end_of_step(self) -> StepEnd:
-        """Return that nothing is known of how a container ended: kfp does not say it."""
+        """Return an empty end: kfp does not report how a container ended."""
         return StepEnd()
 
     def _container_arguments(self, temporary: Path) -> dict[str, Any]:
-        """Return what the containers are run with, in the words of the package docker."""
+        """Return the arguments of the containers, by their names in the package docker."""
         from docker.types import Mount
 
         environment = {name: os.environ[name] for name in _PASSED_ON if os.environ.get(name)}
-        # On a disk and not in memory: copies of data sets go there.
+        # On a disk and not in memory: copies of data sets are stored there.
         mounts = [Mount("/tmp", str(temporary), type="bind")]
         mounts += [Mount(str(path), str(path), type="bind", read_only=True) for path in self._shared]
         certificates = os.path.expanduser(os.environ.get(_CERTIFICATES, ""))
@@ -116,7 +116,7 @@ class ContainerRunner:
         arguments = {
             "environment": environment | INSTALLED_CODE | {"PYTHONWARNINGS": "ignore"},
             "mounts": mounts,
-            "labels": self._label,
+            "labels": {RUN_LABEL: self._run_name},
             "read_only": True,
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
@@ -126,11 +126,10 @@ class ContainerRunner:
         return arguments
 
     def _containers(self, client: Any) -> list[Any]:
-        ((name, value),) = self._label.items()
-        return list(client.containers.list(all=True, filters={"label": f"{name}={value}"}))
+        return list(client.containers.list(all=True, filters={"label": f"{RUN_LABEL}={self._run_name}"}))
 
     def _end_step(self, client: Any) -> bool:
-        """Send the running step SIGTERM; tell whether there is one."""
+        """Send SIGTERM to the running step; tell whether a step is running."""
         ended = False
         for container in self._containers(client):
             with suppress(OSError):
@@ -138,7 +137,7 @@ class ContainerRunner:
         return ended
 
     def _remove_containers(self, client: Any) -> None:
-        """Remove the containers of this run: of a step that was cut off, or of a run that was killed."""
+        """Remove the containers of this run: of an interrupted step, or of a run that was killed."""
         for container in self._containers(client):
             with suppress(OSError):
                 container.remove(force=True)
@@ -146,24 +145,24 @@ class ContainerRunner:
 
 @contextmanager
 def _engine() -> Iterator[Any]:
-    """Give a client of Docker or Podman; within, kfp finds the same engine.
+    """Yield a client of Docker or Podman; within the block kfp uses the same engine.
 
     Raises:
-        InputError: None answers.
+        InputError: No engine answers.
     """
     import docker
 
     before = os.environ.get(_HOST)
     if before is None:
         runtime = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
-        sockets = [Path(place.format(runtime=runtime)) for place in _SOCKETS]
-        found = next((socket for socket in sockets if socket.is_socket()), None)
-        if found is None:
+        sockets = [Path(path.format(runtime=runtime)) for path in _SOCKETS]
+        socket = next((socket for socket in sockets if socket.is_socket()), None)
+        if socket is None:
             raise InputError(
                 "no container engine: start Docker, or start 'podman system service --time=0' "
                 "and set DOCKER_HOST to its socket"
             )
-        os.environ[_HOST] = f"unix://{found}"
+        os.environ[_HOST] = f"unix://{socket}"
     try:
         try:
             client = docker.from_env()
@@ -181,10 +180,10 @@ def _engine() -> Iterator[Any]:
 
 
 def _find_image(client: Any, reference: str) -> None:
-    """Look whether an image is here, and pull it when it is not.
+    """Pull an image if it is not on this machine.
 
     Raises:
-        InputError: It is nowhere.
+        InputError: It cannot be pulled.
     """
     import docker
 
@@ -201,9 +200,9 @@ def _find_image(client: Any, reference: str) -> None:
 
 
 def _user(client: Any) -> Mapping[str, str]:
-    """Return as whom containers run, so that they can write into the folder of the run; empty: as their image says.
+    """Return the user of the containers, who can write into the folder of the run; empty for the user of the image.
 
-    root of a rootless engine's container is the user outside.
+    In a container of a rootless engine, root is the user who runs the engine.
     """
     if any("rootless" in option for option in client.info().get("SecurityOptions") or ()):
         return {"user": "0:0"}

@@ -1,4 +1,4 @@
-"""The folder of a run on this machine: its reports, index page, summary and log."""
+"""The folder of a run on this machine: its reports, index page, summary, log and lock."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kubeyolo.catalogue import STEPS, steps_of
-from kubeyolo.compiled.read import edges_of, pipeline_text, task_names
-from kubeyolo.errors import KubeyoloError
+from kubeyolo.compiled.pipeline import CompiledPipeline
+from kubeyolo.errors import InputError, KubeyoloError
 from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.events import StepRecord
 from kubeyolo.report.index import Status, StepCard, index_page
 from kubeyolo.storage.file_errors import file_errors, make_folder
+from kubeyolo.storage.file_lock import locked
 from kubeyolo.storage.integrity import appearing
-from kubeyolo.storage.reference import split_reference
-from kubeyolo.storage.uri import read_document
+from kubeyolo.storage.place import Place
 
 LATEST = "latest"
 LOG_NAME = "run.log"
@@ -28,7 +28,7 @@ LOG_NAME = "run.log"
 
 @dataclass
 class StepState:
-    """What is known of a step of a run."""
+    """The state of a step of a run."""
 
     status: Status = "pending"
     record: StepRecord | None = None
@@ -38,26 +38,26 @@ class StepState:
 
 @dataclass
 class RunState:
-    """What is known of a run: how it was started, and its steps by name, in the order of the catalogue.
+    """The state of a run: how it was started, and its steps by name, in the order of the catalogue.
 
     Attributes:
-        name: Its name.
+        name: Name of the run.
         model: Name of the detector.
-        data: Where the data lies.
+        data: URI of the data set.
         pipeline: The compiled pipeline.
     """
 
     name: str
     model: str
     data: str
-    pipeline: str = field(default_factory=pipeline_text, repr=False)
+    pipeline: CompiledPipeline = field(default_factory=CompiledPipeline.named, repr=False)
     steps: dict[str, StepState] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.steps = {step.name: StepState() for step in steps_of(task_names(self.pipeline))}
+        self.steps = {step.name: StepState() for step in steps_of(self.pipeline.tasks)}
 
     def metric(self, step: str, name: str) -> Any:
-        """Return a value of a step's metrics by its dotted place, or None."""
+        """Return a value of a step's metrics by its dotted name, or None."""
         record = self.steps[step].record
         value: Any = record.metrics if record else None
         for part in name.split("."):
@@ -67,15 +67,16 @@ class RunState:
     def numbers(self) -> dict[str, dict[str, float | None]]:
         """Return the COCO numbers of each network that a step of the run measures."""
         return {
-            network: {key: self.metric(step, f"{place}.{key}".lstrip(".")) for key in COCO_KEYS}
+            network: {key: self.metric(step, f"{prefix}.{key}".lstrip(".")) for key in COCO_KEYS}
             for step in self.steps
-            for network, place in STEPS[step].networks.items()
+            for network, prefix in STEPS[step].networks.items()
         }
 
     def output(self, step: str, name: str) -> str:
-        """Return an output of a step, a reference without its digest; empty where it is not known."""
+        """Return an output of a step, a reference without its digest; empty if it is not known."""
         record = self.steps[step].record
-        return split_reference(record.outputs.get(name, ""))[0] if record else ""
+        text = record.outputs.get(name, "") if record else ""
+        return Place.of(text).uri if "://" in text else text
 
 
 class RunFolder:
@@ -92,7 +93,7 @@ class RunFolder:
 
     @property
     def summary(self) -> Path:
-        """Path of the summary, there only after a run that succeeded."""
+        """Path of the summary, which exists only after a successful run."""
         return self.path / "summary.json"
 
     def open(self) -> None:
@@ -104,17 +105,17 @@ class RunFolder:
             os.replace(link, self._runs / LATEST)
 
     def write(self, state: RunState) -> None:
-        """Copy the reports that there are and write the index page, and the summary when every step has ended well."""
-        for step, known in state.steps.items():
-            uri = known.record.report if known.record else known.report
-            # A store that does not answer any more is told by the step that found it so, not by a missing report.
+        """Copy the existing reports, write the index page, and write the summary if every step has succeeded."""
+        for step, entry in state.steps.items():
+            uri = entry.record.report if entry.record else entry.report
+            # A store that does not answer is reported by the step that needed it, not by a missing report.
             with contextlib.suppress(KubeyoloError):
                 if uri:
-                    _replace(self._report(step), read_document(uri))
+                    _replace(self._report(step), Place.of(uri).read())
         facts = index_facts(state)
         cards = [self._card(state, step) for step in state.steps]
-        _replace(self.index, index_page(state.name, cards, facts, edges_of(state.pipeline)).encode())
-        if all(known.record for known in state.steps.values()):
+        _replace(self.index, index_page(state.name, cards, facts, state.pipeline.edges).encode())
+        if all(entry.record for entry in state.steps.values()):
             _replace(self.summary, (json.dumps(summary(state), indent=1) + "\n").encode())
         else:
             self.summary.unlink(missing_ok=True)
@@ -123,21 +124,55 @@ class RunFolder:
         return self.path / "reports" / f"{step}.html"
 
     def _card(self, state: RunState, step: str) -> StepCard:
-        known = state.steps[step]
-        has_report = bool(known.report or (known.record and known.record.report)) and self._report(step).is_file()
-        values = {words: _shown(state.metric(step, place)) for words, place in STEPS[step].cards.items()}
+        entry = state.steps[step]
+        has_report = bool(entry.report or (entry.record and entry.record.report)) and self._report(step).is_file()
+        values = {words: _shown(state.metric(step, metric)) for words, metric in STEPS[step].cards.items()}
         return StepCard(
             step=step,
-            status=known.status,
-            seconds=known.record.seconds if known.record else None,
+            status=entry.status,
+            seconds=entry.record.seconds if entry.record else None,
             report=f"reports/{step}.html" if has_report else None,
             values={name: value for name, value in values.items() if value is not None},
-            note=known.message,
+            note=entry.message,
         )
 
 
+@contextlib.contextmanager
+def run_lock(path: Path) -> Iterator[None]:
+    """Hold the lock file of a run, which contains the process id of its holder.
+
+    The kernel releases the lock when its holder dies, so a stale file never blocks a run. On a file system without
+    locks, a second file next to it is the lock.
+
+    Raises:
+        InputError: Another process holds it; the message has its process id.
+    """
+    make_folder(path.parent)
+    # Opened for appending: until the lock is held, the content belongs to another process.
+    with file_errors(path):
+        file = path.open("a+")
+    with file, contextlib.ExitStack() as locks:
+        try:
+            locks.enter_context(locked(file.fileno(), path, wait=False))
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise InputError(
+                f"{path.parent.name}: this run is already under way here (process {holder}); wait for it or end it"
+            ) from None
+        # For processes that wait. On a full disk the id cannot be written, but the lock is held.
+        with contextlib.suppress(OSError):
+            file.truncate(0)
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                file.truncate(0)
+
+
 def summary(state: RunState) -> dict[str, Any]:
-    """Return what ``summary.json`` says of a run that succeeded; numbers without ground truth are null."""
+    """Return the content of ``summary.json`` for a successful run; numbers without ground truth are null."""
     return {
         "model": state.model,
         "dataset": {
@@ -149,17 +184,17 @@ def summary(state: RunState) -> dict[str, Any]:
         "export": {"onnx": {"AP": state.metric("export_model", "onnx.AP")}},
         "quantize": {"int8": {"AP": state.metric("quantize", "int8.AP")}},
         "bundle": state.output("publish", "bundle"),
-        "seconds": {step: known.record.seconds for step, known in state.steps.items() if known.record},
+        "seconds": {step: entry.record.seconds for step, entry in state.steps.items() if entry.record},
     }
 
 
 def _warnings(state: RunState) -> list[str]:
-    """Return what the steps warn of, with the step in front."""
+    """Return the warnings of all steps, each after the name of its step."""
     return [f"{step}: {line}" for step in state.steps for line in state.metric(step, "warnings") or ()]
 
 
 def index_facts(state: RunState) -> dict[str, Any]:
-    """Return the facts of the index page: the summary, as far as it goes, with names."""
+    """Return the facts of the index page: the summary, as far as it is known, and names."""
     facts = summary(state)
     facts["dataset"] = {
         "name": state.metric("validate_dataset", "name"),
@@ -172,7 +207,7 @@ def index_facts(state: RunState) -> dict[str, Any]:
 
 
 def _shown(value: object) -> object:
-    """Return tiny numbers as text with an exponent, where three decimals would show nothing; the rest as it is."""
+    """Return tiny numbers, of which three decimals show nothing, as text with an exponent; other values unchanged."""
     return f"{value:.1e}" if isinstance(value, float) and 0 < abs(value) < 5e-4 else value
 
 

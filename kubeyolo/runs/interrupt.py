@@ -6,11 +6,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from kubeyolo.processes import children, send_signal
 from kubeyolo.stop_signals import StopOrder, StopSignal, announcing, handling
 
 _SHELLS = frozenset({"sh", "dash", "bash"})
@@ -22,7 +23,12 @@ CONTINUES = "interrupted; the same command continues"
 
 
 class Interruption:
-    """Whether the run was interrupted; ``end_steps`` tells the running steps to end, and whether there are any."""
+    """Handles the signals to a run.
+
+    Args:
+        end_steps: Tells the running steps to stop; returns whether there are any.
+        announce: Shows a line.
+    """
 
     def __init__(self, end_steps: Callable[[], bool], announce: Callable[[str], None]) -> None:
         self._order = StopOrder()
@@ -30,39 +36,34 @@ class Interruption:
 
     @property
     def happened(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal was received."""
         return self._order.given
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Tell the running step to end; at a second Ctrl-C, or when none is running, end at once."""
+        """Tell the running step to stop; at a second Ctrl-C, or without a running step, end at once."""
         first = not self.happened
-        if self._order.is_second(number):
+        if self._order.is_second(number) or (first and not self._end_steps()):
             raise KeyboardInterrupt(CONTINUES)
-        if not first:
-            return
-        if not self._end_steps():
-            raise KeyboardInterrupt(CONTINUES)
-        self._announce(STOPPING)
+        if first:
+            self._announce(STOPPING)
 
 
 def interruption_words(error: KeyboardInterrupt) -> str:
-    """Return what is said of a run that was interrupted."""
+    """Return the message for a run that was interrupted."""
     return CONTINUES if isinstance(error, StopSignal) or not error.args else str(error)
 
 
 def end_step_processes(number: signal.Signals = signal.SIGTERM) -> bool:
     """Send a signal to the processes of the steps; tell whether there are any."""
     steps = step_processes(os.getpid())
-    for pid in steps:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
+    send_signal(steps, number)
     return bool(steps)
 
 
 @contextmanager
 def interruptible(end_steps: Callable[[], bool] = end_step_processes) -> Iterator[Interruption]:
-    """Tell the running step to end, by SIGTERM, when this process is told to, in place of ending at once."""
-    # The stream is named now: while kfp runs, sys.stdout is another one.
+    """At a signal to this process, tell the running step to stop, by SIGTERM, instead of ending at once."""
+    # The stream is chosen now: while kfp runs, another one may be in its place.
     with announcing(partial(print, file=sys.stderr, flush=True)) as announce:
         interruption = Interruption(end_steps, announce)
         with handling(interruption.handle):
@@ -70,22 +71,15 @@ def interruptible(end_steps: Callable[[], bool] = end_step_processes) -> Iterato
 
 
 def step_processes(pid: int) -> list[int]:
-    """Return the processes of the steps of a run, and not what a step itself has started.
+    """Return the processes of the steps of a run, without the processes that a step itself has started.
 
-    A shell that waits for a step is left alone: it ends with it, and without it nobody would find the step again.
+    A shell that waits for a step is left out: it ends with the step, and without it the step cannot be found again.
     """
-    found = []
-    for child in _children(pid):
+    steps = []
+    for child in children(pid):
         below = step_processes(child) if _name(child) in _SHELLS else []
-        found += below or [child]
-    return found
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+        steps += below or [child]
+    return steps
 
 
 def _name(pid: int) -> str:

@@ -1,4 +1,4 @@
-"""What kfp prints while it runs a pipeline on this machine, read back into what happens to the steps."""
+"""Reads what happens to the steps from the output of kfp, while it runs a pipeline on this machine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from kubeyolo.events import Event, parse_event
 
 _TAIL_LINES = 20
 
-# From here to the end of a step its lines are the stack of an error, which is for the log.
+# From such a line to the end of a step its lines are the stack of an error, which is only for the log.
 _STACK = re.compile(r"Traceback \(most recent call last\)|\[(ERROR|CRITICAL)\] ")
 
-# Lines of the machinery between those of a step: MindSpore's and kfp's own log lines, warnings of libraries.
+# Lines of libraries between those of a step: MindSpore's and kfp's own log lines, warnings of libraries.
 _MACHINERY = re.compile(
     r"-{40,}$|\[KFP Executor |\d\d:\d\d:\d\d\.\d{3} - |\[(WARNING|INFO|DEBUG)\] |.*Warning: |\s*warnings\.warn\("
 )
@@ -26,13 +26,13 @@ _CACHE_HIT = re.compile(r"Task (?P<task>\S+) cache hit \(key=(?P<key>[0-9a-f]+)\
 
 
 def last_line(lines: Iterable[str]) -> str:
-    """Return the last line of a step that is its own, without those of the machinery and of a stack; else empty."""
+    """Return the last line that a step itself has printed, not kfp or a library; empty if there is none."""
     own = [line.strip() for line in lines if line.strip() and not _MACHINERY.match(line.strip())]
     return own[-1] if own else ""
 
 
 class StepLines(io.TextIOBase):
-    """Stands in for standard output while kfp runs: writes all to a log, and passes on events and the steps' lines."""
+    """Replaces standard output while kfp runs: writes all to a log, and passes on events and lines of the steps."""
 
     def __init__(self, log: TextIO, on_event: Callable[[Event], None], on_line: Callable[[str], None]) -> None:
         self._log = log
@@ -44,11 +44,11 @@ class StepLines(io.TextIOBase):
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
     def writable(self) -> bool:
-        """Return True: it is written to."""
+        """Return True: print writes to this stream."""
         return True
 
     def write(self, text: str) -> int:
-        """Take output in pieces of any size."""
+        """Write output in pieces of any size."""
         # kfp writes its indentation before each piece of a container's output, which may begin within a line.
         if text == _INDENTATION and self._rest.strip():
             return len(text)
@@ -58,7 +58,7 @@ class StepLines(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Write what the log holds back."""
+        """Flush the log."""
         self._log.flush()
 
     def _take(self, line: str) -> None:
@@ -72,7 +72,7 @@ class StepLines(io.TextIOBase):
             self._on_event(event)
             return
         text = line.removeprefix(_INDENTATION).rstrip()
-        # A step that was killed has not said that it has ended.
+        # A step that was killed prints no event at its end.
         self._in_step = self._in_step and not _NEXT_TASK.match(text)
         if not self._in_step or not text or _MACHINERY.match(text):
             return
@@ -83,7 +83,7 @@ class StepLines(io.TextIOBase):
 
 
 class CacheHits(logging.Handler):
-    """Hears of the steps whose results kfp takes from its cache: the task's name, and the first digits of the key."""
+    """Reports steps whose results kfp takes from its cache: name of the task, and first digits of the key."""
 
     def __init__(self, log: TextIO, on_hit: Callable[[str, str], None]) -> None:
         super().__init__(logging.INFO)
@@ -91,7 +91,7 @@ class CacheHits(logging.Handler):
         self._on_hit = on_hit
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Look at one line of kfp's log."""
+        """Read one line of kfp's log."""
         message = record.getMessage()
         self._log.write(message + "\n")
         hit = _CACHE_HIT.match(message)

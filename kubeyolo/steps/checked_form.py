@@ -1,4 +1,4 @@
-"""What a filled-in form says by itself: its settings, names and places, without a look at what they name."""
+"""Checks of a filled-in form by itself: settings, names and URIs, without reading what they name."""
 
 from __future__ import annotations
 
@@ -9,47 +9,54 @@ from typing import Any
 
 from kubeyolo.bundle import check_version
 from kubeyolo.catalogue import MODEL_EVALUATION, PIPELINES
-from kubeyolo.compiled.read import pipeline_text, required_fields
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.config.form import check_filled, resolve_form
 from kubeyolo.config.load import ResolvedConfig
 from kubeyolo.config.schema import Config
 from kubeyolo.config.text import read_text
-from kubeyolo.errors import InputError, one_line, suggest
-from kubeyolo.evaluation.names import RuntimeName, check_runtime
+from kubeyolo.errors import InputError, check_known, one_line
+from kubeyolo.evaluation.results import RuntimeName, check_runtime
 from kubeyolo.index import RUN_ID, STORE
-from kubeyolo.launch.launcher import LOCAL, VOLCANO, checked_settings
+from kubeyolo.launch.launcher import Launcher, find_launcher
 from kubeyolo.models.anchors import trained_facts
-from kubeyolo.models.registry import check_batch_norm, check_image_size
+from kubeyolo.models.named_facts import check_batch_norm, check_image_size
 from kubeyolo.pointers import check_pointer_name
 from kubeyolo.storage.location import FileLocation, absolute, parse
+from kubeyolo.storage.place import Place, Stores
 
 Form = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedForm:
-    """A form whose settings make sense by themselves; nothing was looked at but the form.
+    """A form that was checked by itself: nothing that it names was read.
 
     Attributes:
         form: Text by field.
         resolved: The configuration.
         store: URI of the store; empty where neither the form nor the environment names one.
-        launcher: Where training runs.
-        cluster: What the form says of the cluster, by key.
-        runtime: What runs the networks of an evaluation.
-        is_remote: Whether the run is one of pods, which see no folder of this machine.
+        launcher: The launcher, which starts training processes.
+        cluster: The cluster settings of the form, by key.
+        runtime: Runtime of the networks of an evaluation.
+        is_remote: Whether the steps run in pods, which see no folder of this machine.
+        stores: Open stores of the URIs in the form.
     """
 
     form: Form
     resolved: ResolvedConfig
     store: str
-    launcher: str = ""
+    launcher: Launcher = field(default_factory=find_launcher)
     cluster: Mapping[str, Any] = field(default_factory=dict)
     runtime: RuntimeName = "mindspore"
     is_remote: bool = False
+    stores: Stores = field(default_factory=Stores, repr=False, compare=False)
+
+    def at(self, text: str) -> Place:
+        """Return the place of a URI or a reference, by the open stores of this form."""
+        return self.stores.place(text)
 
     def place(self, field_name: str) -> str:
-        """Return the URI that a field names, absolute; empty for an empty one.
+        """Return the URI in a field, made absolute; empty for an empty field.
 
         Raises:
             InputError: Pods cannot reach it.
@@ -58,15 +65,14 @@ class CheckedForm:
 
 
 def check_form(pipeline: str, form: Form, is_remote: bool = False) -> CheckedForm:
-    """Check what a form says by itself, without a look at the store or at the data.
+    """Check a form by itself, without a look at the store or at the data.
 
     Raises:
-        InputError: A setting is unknown, not allowed or given twice, or does not go with another one; a place is one
-            that pods do not reach; a name is not possible.
+        InputError: A setting is unknown, not allowed, given twice, or contradicts another one; pods cannot reach a
+            URI; a name is not possible.
     """
-    _check_pipeline(pipeline)
-    form = {name: str(value).strip() for name, value in form.items()}
-    check_filled(form, required_fields(pipeline_text(pipeline)))
+    form = _stripped(pipeline, form)
+    check_filled(form, CompiledPipeline.named(pipeline).required_fields)
     resolved = resolve_form(form)
     store = checked_place("the field store", form.get("store", ""), is_remote) or _default_store(is_remote)
     checked = CheckedForm(form=form, resolved=resolved, store=store, is_remote=is_remote)
@@ -76,19 +82,18 @@ def check_form(pipeline: str, form: Form, is_remote: bool = False) -> CheckedFor
 
 
 def check_settings(pipeline: str, form: Form) -> None:
-    """Check what a form without its places says: of one that is filled in later.
+    """Check the settings of a form whose URIs are filled in later.
 
     Raises:
-        InputError: A setting is unknown, not allowed or given twice, or does not go with another one.
+        InputError: A setting is unknown, not allowed, given twice, or contradicts another one.
     """
-    _check_pipeline(pipeline)
-    form = {name: str(value).strip() for name, value in form.items()}
+    form = _stripped(pipeline, form)
     _check_settings(pipeline, CheckedForm(form=form, resolved=resolve_form(form), store=""))
 
 
-def _check_pipeline(pipeline: str) -> None:
-    if pipeline not in PIPELINES:
-        raise InputError(f"unknown pipeline {pipeline!r}{suggest(pipeline, PIPELINES)}")
+def _stripped(pipeline: str, form: Form) -> Form:
+    check_known("pipeline", pipeline, PIPELINES)
+    return {name: str(value).strip() for name, value in form.items()}
 
 
 def _check_settings(pipeline: str, checked: CheckedForm) -> CheckedForm:
@@ -98,7 +103,7 @@ def _check_settings(pipeline: str, checked: CheckedForm) -> CheckedForm:
 
 
 def _default_store(is_remote: bool) -> str:
-    """Return the store that an empty field stands for; that of a cluster is known in its pods alone."""
+    """Return the store that an empty field stands for; only pods know the store of their cluster."""
     if is_remote and not os.environ.get(RUN_ID):
         return ""
     return checked_place(f"the store of the environment ({STORE})", os.environ.get(STORE, ""), is_remote)
@@ -125,11 +130,9 @@ def _check_training(checked: CheckedForm) -> CheckedForm:
     }
     sections = {name: getattr(config, name).model_copy(update=values) for name, values in places.items()}
     config = config.model_copy(update=sections)
-    launcher = form.get("launcher") or LOCAL
     cluster = parse_cluster(form.get("cluster", ""))
-    settings = checked_settings(launcher, cluster)
-    if launcher == VOLCANO:
-        settings.check_train(config.train)
+    launcher = find_launcher(form.get("launcher", ""), cluster)
+    launcher.check(config)
     resolved = ResolvedConfig(config, checked.resolved.origins)
     return replace(checked, resolved=resolved, launcher=launcher, cluster=cluster)
 
@@ -138,7 +141,7 @@ def check_formats(config: Config) -> None:
     """Refuse formats of the export with which a later step of a pipeline would fail.
 
     Raises:
-        InputError: There is no ONNX network to be quantized, or AIR is wanted off Ascend.
+        InputError: ONNX, which is quantized later, is not among the formats, or AIR is and the device is not Ascend.
     """
     if "onnx" not in config.export.formats:
         raise InputError(
@@ -152,10 +155,10 @@ def check_formats(config: Config) -> None:
 
 
 def parse_cluster(text: str) -> dict[str, Any]:
-    """Return the settings of the cluster that a text gives: the name of a preset, or a mapping as JSON or YAML.
+    """Return the cluster settings in a text: the name of a preset, or a mapping as JSON or YAML.
 
     Raises:
-        InputError: It is neither.
+        InputError: The text is neither.
     """
     value = read_text(text, "the field cluster")
     if value is None:
@@ -171,15 +174,15 @@ def parse_cluster(text: str) -> dict[str, Any]:
 
 
 def checked_place(what: str, place: str, is_remote: bool) -> str:
-    """Return an absolute path or URI; empty for an empty one.
+    """Return a path or URI, made absolute; empty for an empty text.
 
     Args:
-        what: What names the place, for the error.
+        what: Where the path or URI was given, for the error.
         place: Path or URI.
-        is_remote: Whether it is for pods.
+        is_remote: Whether pods have to reach it.
 
     Raises:
-        InputError: It is not a place, or one that pods do not reach.
+        InputError: It is neither a path nor a URI, or pods cannot reach it.
     """
     place = place.strip()
     if not place:

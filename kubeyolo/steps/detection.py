@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kubeyolo.arrays import Float32Array
-from kubeyolo.bundle import Preprocessing
+from kubeyolo.bundle import Bundle, Preprocessing
 from kubeyolo.config.load import config_digest
 from kubeyolo.config.schema import Config
+from kubeyolo.data.dataset import Dataset, Split
 from kubeyolo.evaluation.coco_eval import Detection
-from kubeyolo.evaluation.names import RuntimeName
-from kubeyolo.evaluation.results import EvaluationResult
+from kubeyolo.evaluation.predictor import Predictor, evaluate_split, load_predictor, network_input, prepare
+from kubeyolo.evaluation.results import EvaluationResult, RuntimeName
 from kubeyolo.report.samples import SampleImage
 from kubeyolo.steps.samples import chosen_images, evaluation_samples
-
-if TYPE_CHECKING:
-    from kubeyolo.bundle import Bundle
-    from kubeyolo.data.dataset import Dataset, Split
-    from kubeyolo.evaluation.predictor import Predictor
 
 _SETTINGS_KEY = "settings_digest"
 
 
 @dataclass(frozen=True)
 class EvaluatedSplit:
-    """The numbers of a split, its detections, and some of its images, ground truth beside detections."""
+    """The numbers of a split, its detections, and some of its images, ground truth next to detections."""
 
     result: EvaluationResult
     detections: list[Detection]
@@ -39,8 +35,6 @@ def evaluate_bundle(bundle: Bundle, dataset: Dataset, config: Config, runtime: R
     Raises:
         InputError: The bundle has no network for the runtime, or the data set has other classes or no such split.
     """
-    from kubeyolo.evaluation.predictor import load_predictor
-
     settings = config.evaluate
     # Exported files take images of the size they were exported for; the trained network takes any.
     free = runtime == "mindspore" and settings.image_size > 0
@@ -51,8 +45,6 @@ def evaluate_bundle(bundle: Bundle, dataset: Dataset, config: Config, runtime: R
 
 def evaluate_predictor(predictor: Predictor, dataset: Dataset, config: Config) -> EvaluatedSplit:
     """Evaluate a network that is ready to run on the split that the configuration names."""
-    from kubeyolo.evaluation.predictor import evaluate_split
-
     split = dataset.split(config.evaluate.split)
     result, detections = evaluate_split(predictor, split, dataset.manifest, config.evaluate)
     return EvaluatedSplit(result, detections, evaluation_samples(split, dataset.manifest, detections))
@@ -60,8 +52,6 @@ def evaluate_predictor(predictor: Predictor, dataset: Dataset, config: Config) -
 
 def real_images(predictor: Predictor, split: Split, wanted: int) -> Float32Array:
     """Return images of a split, spread evenly, as the network takes them: (N, 3, H, W) in 0..1."""
-    from kubeyolo.evaluation.preprocess import network_input, prepare
-
     preprocessing = predictor.manifest.preprocessing
     chosen = chosen_images(split, wanted)
     prepared = [prepare(split.read_image(i), predictor.image_size, preprocessing) for i in chosen]
@@ -69,9 +59,9 @@ def real_images(predictor: Predictor, split: Split, wanted: int) -> Float32Array
 
 
 def settings_digest(dataset_digest: str, config: Config) -> str:
-    """Return a digest of what an evaluation's numbers depend on besides the network; a gate does not change them.
+    """Return a digest of what the numbers of an evaluation depend on besides the network; a gate does not change them.
 
-    The preprocessing is among it, so that numbers kept by versions that moved boxes otherwise are computed again.
+    It includes the preprocessing: numbers from versions that moved boxes in another way are computed again.
     """
     settings = config.evaluate.model_dump(mode="json", exclude={"min_ap"})
     preprocessing = Preprocessing().model_dump(mode="json")

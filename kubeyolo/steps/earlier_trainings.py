@@ -1,7 +1,7 @@
-"""Trainings of a store that a new one could go on with: of another version of the library, or shorter ones.
+"""Earlier trainings in a store that a new training could continue: by another version of the library, or shorter ones.
 
-The place of a training is named after its settings, the code and the packages, so that an update of the library or
-another length leads to a new place. What lies in the old one is named, with the command that goes on with it.
+The output of a training is named after its settings, the code and the packages, so that an update of the library or
+another length leads to a new output. A training in an old output is named, with the command that continues it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from kubeyolo.errors import InputError, KubeyoloError
 from kubeyolo.steps.outputs import is_named_after_training
 from kubeyolo.steps.same_training import identity_of
 from kubeyolo.steps.settings import sections_of
-from kubeyolo.storage.base import Store, StoredObject
+from kubeyolo.storage.base import StoredObject
 from kubeyolo.storage.claim import present_owner
-from kubeyolo.storage.uri import open_store, split_uri
+from kubeyolo.storage.place import Place
 from kubeyolo.training import checkpoints
 from kubeyolo.training.extension import changed_keys, is_longer, lengths, pair_option
-from kubeyolo.training.result import RESULT_NAME, parse_result
+from kubeyolo.training.result import RESULT_NAME, read_result
 from kubeyolo.training.spec import TrainingSpec
 
 Command = Callable[[str], str]
-"""From the URI of an output to the command line that works there."""
+"""Returns the command line that trains in the output of a URI."""
 
 _MOST_READ = 32
 _CHECKPOINT = re.compile(rf"([^/]+)/{checkpoints.FOLDER}/step-(\d{{8}})/{re.escape(checkpoints.MANIFEST_NAME)}")
@@ -37,48 +37,51 @@ _CHECKPOINT = re.compile(rf"([^/]+)/{checkpoints.FOLDER}/step-(\d{{8}})/{re.esca
 
 @dataclass(frozen=True)
 class EarlierTraining:
-    """A training that a new one could go on with.
+    """A training that a new one could continue.
 
     Attributes:
-        uri: Its output.
-        identity: What its weights depend on.
+        output: Its output.
+        identity: Everything that its weights depend on.
         step: Steps that are done.
         is_finished: Whether its bundle is published.
     """
 
-    uri: str
+    output: Place
     identity: Mapping[str, Any]
     step: int
     is_finished: bool
 
     @property
     def copy(self) -> str:
-        """URI of a copy that may be extended: the place itself has the name of its length."""
-        return f"{self.uri}-from-step-{self.step}"
+        """URI of a copy that may be extended: the output itself has the name of its length."""
+        return f"{self.output}-from-step-{self.step}"
 
 
-def name_earlier_trainings(spec: TrainingSpec, step: str, dataset: str, command: Command | None = None) -> None:
-    """Print a line for a training that a new one, in a place named after it, could go on with; it never fails.
+def name_earlier_trainings(
+    spec: TrainingSpec, output: Place, step: str, dataset: str, command: Command | None = None
+) -> None:
+    """Print a line for a training that a new one, in an output named after it, could continue; it never fails.
 
     Args:
         spec: The new training.
+        output: Its output.
         step: ``train`` or ``pretrain_backbone``.
         dataset: The stored data set as the command takes it.
         command: Gives the command line for another output; by default it is made of the specification.
     """
     with suppress(KubeyoloError, OSError, ValueError, LookupError):
-        typed = command or (lambda output: command_of(spec, step, dataset, output))
-        found = earlier_trainings(spec)
-        if not found:
+        typed = command or (lambda other: command_of(spec, step, dataset, other))
+        trainings = earlier_trainings(spec, output)
+        if not trainings:
             return
-        identity = identity_of(spec)
-        same = [each for each in found if not changed_keys(each.identity, identity) and not each.is_finished]
-        shorter = [each for each in found if is_longer(each.identity, identity)]
+        identity = identity_of(spec, output)
+        same = [each for each in trainings if not changed_keys(each.identity, identity) and not each.is_finished]
+        shorter = [each for each in trainings if is_longer(each.identity, identity)]
         for each in _furthest(same):
             print(
                 f"{step}: another version of the library or of its packages has left a training with the same settings "
-                f"unfinished at step {each.step}{_of_total(spec)}{_unless_running(each)}; this training starts from "
-                f"step 0. To continue the earlier one: {typed(each.uri)}",
+                f"unfinished at step {each.step}{_of_total(spec, output)}{_unless_running(each)}; this training starts "
+                f"from step 0. To continue the earlier one: {typed(each.output.uri)}",
                 flush=True,
             )
         for each in _furthest(shorter):
@@ -91,24 +94,23 @@ def name_earlier_trainings(spec: TrainingSpec, step: str, dataset: str, command:
             )
 
 
-def earlier_trainings(spec: TrainingSpec) -> list[EarlierTraining]:
-    """Return the trainings of the model next to the place of a new one, the newest first.
+def earlier_trainings(spec: TrainingSpec, output: Place) -> list[EarlierTraining]:
+    """Return the trainings of the model next to the output of a new one, the newest first.
 
-    The store is listed once. None are returned where the place is not one that is named after the training, or holds
-    something already. What cannot be read is left out.
+    The store is listed once. There are none where the output is not named after the training, or holds something
+    already. Trainings that cannot be read are left out.
     """
     model = spec.config.model
-    if not is_named_after_training(spec.output, model):
+    if not is_named_after_training(output, model):
         return []
-    parent, name = split_uri(spec.output)
-    room = open_store(parent)
+    name, room = output.name, output.parent
     newest: dict[str, int] = {}
     finished: set[str] = set()
     written: dict[str, float] = {}
-    for stored in room.list():
+    for stored in room.store.list():
         folder = stored.key.partition("/")[0]
         match, is_result = _CHECKPOINT.fullmatch(stored.key), stored.key == f"{folder}/{RESULT_NAME}"
-        if not (match or is_result) or not is_named_after_training(room.uri_of(folder), model):
+        if not (match or is_result) or not is_named_after_training(room / folder, model):
             continue
         if match:
             newest[folder] = max(newest.get(folder, 0), int(match[2]))
@@ -118,7 +120,7 @@ def earlier_trainings(spec: TrainingSpec) -> list[EarlierTraining]:
     if name in written:
         return []
     latest = sorted(written, key=lambda folder: written[folder], reverse=True)[:_MOST_READ]
-    return [each for folder in latest for each in _read(room.child(folder), newest.get(folder), folder in finished)]
+    return [each for folder in latest for each in _read(room / folder, newest.get(folder), folder in finished)]
 
 
 def command_of(spec: TrainingSpec, step: str, dataset: str, output: str) -> str:
@@ -137,57 +139,57 @@ def command_of(spec: TrainingSpec, step: str, dataset: str, output: str) -> str:
     return " ".join([shlex.join(parts), *pairs, shlex.join(["--output", output])])
 
 
-def refuse_extension(spec: TrainingSpec) -> None:
-    """Refuse to extend a training whose place has the name of its settings: whatever asks for those finds it there.
+def refuse_extension(spec: TrainingSpec, output: Place) -> None:
+    """Refuse to extend a training in an output that is named after its settings: other runs look it up by this name.
 
     Raises:
-        InputError: The output is such a place, and holds a shorter training of otherwise the same settings.
+        InputError: The output has such a name, and holds a shorter training of otherwise the same settings.
     """
-    if not is_named_after_training(spec.output, spec.config.model):
+    if not is_named_after_training(output, spec.config.model):
         return
-    store = open_store(spec.output)
-    newest = checkpoints.newest_manifest(store)
+    newest = checkpoints.newest_manifest(output.store)
     if newest is None:
         return
-    found = EarlierTraining(store.uri, newest.identity, newest.step, False)
-    identity = identity_of(spec)
-    if is_longer(found.identity, identity):
+    training = EarlierTraining(output, newest.identity, newest.step, False)
+    identity = identity_of(spec, output)
+    if is_longer(training.identity, identity):
         raise InputError(
-            f"{store.uri}: its name stands for the present length, and pipelines look it up by this name; to extend "
-            f"it {lengths(found.identity, identity)}, copy it first: {copy_command(found)}; then run the same command "
-            f"with {shlex.join(['--output', found.copy])}"
+            f"{output}: its name stands for the present length, and pipelines look it up by this name; to extend "
+            f"it {lengths(training.identity, identity)}, copy it first: {copy_command(training)}; then run the same "
+            f"command with {shlex.join(['--output', training.copy])}"
         )
 
 
-def copy_command(found: EarlierTraining) -> str:
+def copy_command(training: EarlierTraining) -> str:
     """Return the command line that copies a training to where it may be extended."""
-    return shlex.join(["kubeyolo", "copy", found.uri, found.copy])
+    return shlex.join(["kubeyolo", "copy", training.output.uri, training.copy])
 
 
-def _read(store: Store, newest: int | None, is_finished: bool) -> Iterable[EarlierTraining]:
+def _read(output: Place, newest: int | None, is_finished: bool) -> Iterable[EarlierTraining]:
+    store = output.store
     with suppress(KubeyoloError, OSError, ValueError):
-        result = parse_result(store.read_bytes(RESULT_NAME), store.uri_of(RESULT_NAME)) if is_finished else None
+        result = read_result(output.store) if is_finished else None
         if newest is not None:
             manifest = checkpoints.read_manifest(store, checkpoints.checkpoint_key(newest))
             # The newest checkpoint of a finished training may be that of its extension.
             done = result is not None and not changed_keys(result.identity, manifest.identity)
-            yield EarlierTraining(store.uri, manifest.identity, manifest.step, done)
+            yield EarlierTraining(output, manifest.identity, manifest.step, done)
 
 
-def _furthest(found: Iterable[EarlierTraining]) -> list[EarlierTraining]:
-    return sorted(found, key=lambda each: each.step)[-1:]
+def _furthest(trainings: Iterable[EarlierTraining]) -> list[EarlierTraining]:
+    return sorted(trainings, key=lambda each: each.step)[-1:]
 
 
 def _unless_running(training: EarlierTraining) -> str:
-    owner = "" if training.is_finished else present_owner(open_store(training.uri))
+    owner = "" if training.is_finished else present_owner(training.output.store)
     return f", unless {owner} is still training it" if owner else ""
 
 
-def _of_total(spec: TrainingSpec) -> str:
+def _of_total(spec: TrainingSpec, output: Place) -> str:
     if spec.task == "backbone":
         return f" of at most {spec.config.pretrain.max_steps}"
     train = spec.config.train
-    images = open_dataset(spec.dataset, spec.cache).manifest.splits["train"].images
+    images = open_dataset(output.at(spec.dataset), spec.cache).manifest.splits["train"].images
     return f" of {train.max_epoch * -(-images // (train.per_batch_size * spec.processes))}"
 
 

@@ -1,4 +1,4 @@
-"""A step that runs as a process of its own ends when it is told to, and when the run that started it is gone."""
+"""Ends the process of a step on a signal, and when the run that started it has died."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kubeyolo.events import RUN_PID
+from kubeyolo.processes import is_running
 from kubeyolo.stop_signals import RaisingHandler, handling
 
 _POLL_SECONDS = 0.5
@@ -18,21 +19,21 @@ _GRACE_SECONDS = 10.0
 
 @contextmanager
 def stops_with_its_run() -> Iterator[threading.Event]:
-    """Turn a signal to end into SystemExit, so that worker processes are ended; send one when the run has died.
+    """Turn a signal that ends the process into SystemExit, so that worker processes end too.
 
-    A run that is killed leaves its step behind; two trainings would then write the same checkpoints. The event is set
-    once the step was told to end.
+    The process sends itself such a signal when its run has died: the step of a killed run would continue, and two
+    trainings would write the same checkpoints. The event is set once the step has been asked to stop.
     """
-    told = threading.Event()
+    stop_requested = threading.Event()
 
     def ended(number: int) -> SystemExit:
-        told.set()
+        stop_requested.set()
         return SystemExit(128 + number)
 
     with handling(RaisingHandler(ended)):
         watcher = _watch_run()
         try:
-            yield told
+            yield stop_requested
         finally:
             watcher.set()
 
@@ -47,11 +48,7 @@ def _watch_run() -> threading.Event:
 
 def _end_without_run(pid: int, finished: threading.Event) -> None:
     while not finished.wait(_POLL_SECONDS):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
+        if not is_running(pid):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(_GRACE_SECONDS)
             os.kill(os.getpid(), signal.SIGKILL)
-        except PermissionError:
-            continue

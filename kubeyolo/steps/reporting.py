@@ -1,7 +1,7 @@
-"""How a step in a process of its own says what it does, and how it ends when it fails.
+"""How a step that is a process of its own reports what it does, and how it ends when it fails.
 
 Events go to standard output, where a run on this machine reads them. A failure is one line on standard error, a
-``failure.json`` beside the step's output, and the exit code (1 failed work, 2 bad input).
+``failure.json`` in the step's output, and the exit code (1 failed work, 2 bad input).
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError, one_line
-from kubeyolo.events import FAILURE_NAME, REPORT_NAME, Event, StepRecord
+from kubeyolo.events import FAILURE_NAME, REPORT_NAME, Event
 from kubeyolo.output_streams import patient_streams
 from kubeyolo.steps.guard import stops_with_its_run
-from kubeyolo.steps.record import read_record
+from kubeyolo.steps.outcome import StoredOutcome
 from kubeyolo.storage.base import Store
-from kubeyolo.storage.cache import settle_folders
+from kubeyolo.storage.cache import set_matplotlib_folder
 from kubeyolo.storage.file_errors import machine_error, system_error
-from kubeyolo.storage.reference import split_reference
-from kubeyolo.storage.uri import open_store, read_document, write_document
+from kubeyolo.storage.place import Place
 
 # Kubeflow sets them: the number of the try, where a step is tried again, and the name of the pod.
 _RETRY_INDEX, _POD_NAME = "KFP_RETRY_INDEX", "KFP_POD_NAME"
@@ -67,54 +66,49 @@ class ConfusionArtifact(Protocol):
 
 @dataclass
 class StepReporter:
-    """Says what a step does; ``output`` is where a failure is written down, once it is known."""
+    """Reports what a step does. A failure is written to ``output``, once the step has one."""
 
     step: str
-    output: str = ""
+    output: Place | None = None
     record: str = ""
-    told_to_end: threading.Event = field(default_factory=threading.Event)
+    stop_requested: threading.Event = field(default_factory=threading.Event)
 
-    def write_to(self, output: str) -> None:
-        """Name where the step writes, and remove what says that a former try failed there.
+    def write_to(self, output: Place) -> None:
+        """Set the output of the step, and remove the failure.json of an earlier try.
 
-        Record and report stay until there are others: the output is one that other runs of the same work share.
+        Record and report stay until they are replaced: other runs of the same work share the output.
         """
-        store = open_store(output)
-        _check_try(store)
+        _check_try(output.store)
         self.output = output
-        store.delete(FAILURE_NAME)
+        output.store.delete(FAILURE_NAME)
 
-    def publish(self, record: str, report: FileArtifact, index: str = "") -> StepRecord:
-        """Fill the artifact of the report from the step's record, and return the record.
+    def publish(self, stored: StoredOutcome, report: FileArtifact, index: str = "") -> None:
+        """Note the record of the step, and fill the artifact of its report.
 
         Args:
-            record: Reference of the record.
+            stored: What the step has stored.
             report: Receives the HTML; empty where the step has made none.
             index: URI that receives a copy of the record; empty for none.
         """
-        content = self.keep(record, index)
-        _write_artifact(report.path, read_document(content.report) if content.report else b"")
-        return content
+        self.keep(stored, index)
+        _write_artifact(report.path, stored.report())
 
-    def keep(self, record: str, index: str = "") -> StepRecord:
-        """Note the record of the step, copy it to the index where one is named, and return it."""
-        self.record = record
-        content = read_record(record)
+    def keep(self, stored: StoredOutcome, index: str = "") -> None:
+        """Note the record of the step, and copy it to the index where one is named."""
+        self.record = stored.reference
         if index:
-            write_document(index, content.model_dump_json(indent=1).encode())
-        return content
+            stored.place.at(index).write(stored.record.model_dump_json(indent=1).encode())
 
     def publish_text(self, text: str, artifact: FileArtifact) -> None:
         """Fill an artifact of Markdown."""
         _write_artifact(artifact.path, text.encode())
 
-    def publish_handle(self, reference: str, artifact: HandleArtifact, **figures: Any) -> None:
+    def publish_handle(self, place: Place, artifact: HandleArtifact, **figures: Any) -> None:
         """Fill an artifact that stands for a data set or a bundle: its URI, its digest, and figures as metadata.
 
-        No times are among them: a result that is made again is to be the same artifact.
+        There are no times among them, so that the same result is the same artifact.
         """
-        uri, digest = split_reference(reference)
-        facts = {"store_uri": uri, "digest": digest, **figures}
+        facts = {"store_uri": place.uri, "digest": place.digest, **figures}
         facts = {name: value for name, value in facts.items() if value is not None}
         artifact.metadata.update(facts)
         _write_artifact(artifact.path, json.dumps(facts, indent=1).encode())
@@ -127,9 +121,9 @@ class StepReporter:
         # kfp's local cache takes a step as not done when the file of one of its artifacts is missing.
         _write_artifact(artifact.path, b"")
 
-    def publish_confusion(self, document: str, artifact: ConfusionArtifact) -> None:
+    def publish_confusion(self, document: bytes, artifact: ConfusionArtifact) -> None:
         """Fill the artifact that Kubeflow draws as a confusion matrix."""
-        content = json.loads(read_document(document))
+        content = json.loads(document)
         artifact.log_confusion_matrix(content["categories"], content["matrix"])
         _write_artifact(artifact.path, b"")
 
@@ -139,11 +133,11 @@ class StepReporter:
 
 
 def _check_try(store: Store) -> None:
-    """Fail again, at once, where the try before this one failed by itself: a step is tried again for lost pods.
+    """Fail at once where the try before this one failed by itself: only lost pods are a reason to try again.
 
     Raises:
-        InputError: It was given bad input.
-        WorkError: It could not do its work.
+        InputError: The earlier try had bad input.
+        WorkError: The work of the earlier try failed.
     """
     index, run = os.environ.get(_RETRY_INDEX, ""), _run()
     if index in ("", "0") or not run or not store.exists(FAILURE_NAME):
@@ -165,19 +159,19 @@ def _write_artifact(path: str, data: bytes) -> None:
 
 @contextmanager
 def reported(step: str) -> Iterator[StepReporter]:
-    """Say when a step starts, ends or fails; a failure ends the process with its exit code."""
-    # Whoever reads these lines may be gone: a training still writes its checkpoint.
+    """Report when a step starts, ends or fails; a failure ends the process with its exit code."""
+    # The program that reads these lines may have ended; a training must still write its checkpoint.
     with patient_streams():
         yield from _reported(step)
 
 
 def _reported(step: str) -> Iterator[StepReporter]:
     reporter = StepReporter(step)
-    settle_folders()
+    set_matplotlib_folder()
     reporter.say(Event("started", step))
     start = time.monotonic()
     try:
-        with stops_with_its_run() as reporter.told_to_end:
+        with stops_with_its_run() as reporter.stop_requested:
             yield reporter
     except KubeyoloError as error:
         _fail(reporter, str(error), error.exit_code)
@@ -193,9 +187,7 @@ def _reported(step: str) -> Iterator[StepReporter]:
 
 def _fail(reporter: StepReporter, message: str, exit_code: int) -> None:
     stack = traceback.format_exc()
-    report = ""
-    if reporter.output:
-        report = _write_failure(reporter, message, exit_code, stack)
+    report = _write_failure(reporter, message, exit_code, stack)
     fields = {"message": message, "exit_code": exit_code, "report": report, "stack": stack}
     reporter.say(Event("failed", reporter.step, fields))
     print(f"error: {message}", file=sys.stderr, flush=True)
@@ -204,13 +196,14 @@ def _fail(reporter: StepReporter, message: str, exit_code: int) -> None:
 
 def _write_failure(reporter: StepReporter, message: str, exit_code: int, stack: str) -> str:
     """Write failure.json; return the URI of the report when the step wrote one before it failed."""
-    # Who was told to end has not failed, whatever breaks on the way: a pod that is drained is one that is lost, and
-    # the step is tried again.
-    told = reporter.told_to_end.is_set() or exit_code == InterruptedWork.exit_code
-    run = "" if told else _run()
+    if reporter.output is None:
+        return ""
+    # A step that was asked to stop has not failed, whatever error follows: its pod was drained, and it is tried again.
+    is_stopped = reporter.stop_requested.is_set() or exit_code == InterruptedWork.exit_code
+    run = "" if is_stopped else _run()
     failure = {"step": reporter.step, "message": message, "exit_code": exit_code, "stack": stack, "run": run}
     try:
-        store = open_store(reporter.output, hasty=True)
+        store = reporter.output.impatient().store
         store.write_bytes(FAILURE_NAME, json.dumps(failure, indent=1).encode())
         return store.uri_of(REPORT_NAME) if store.exists(REPORT_NAME) else ""
     except KubeyoloError:

@@ -1,4 +1,4 @@
-"""Whether the training that lies finished at an output is the one that is asked for."""
+"""Whether the finished training in an output is the requested one."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kubeyolo.bundle import WEIGHTS, BundleManifest, open_manifest
+from kubeyolo.bundle import WEIGHTS, BundleManifest, read_bundle
+from kubeyolo.data.class_images import ClassFolder
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.manifest import MANIFEST_NAME
 from kubeyolo.errors import InputError
 from kubeyolo.events import StepRecord
-from kubeyolo.steps.record import Finished, finished
+from kubeyolo.steps.outcome import StoredOutcome, finished
 from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.claim import Claim, claimed
 from kubeyolo.storage.integrity import sha256_bytes
-from kubeyolo.storage.reference import split_reference
-from kubeyolo.storage.uri import join_uri, open_store
+from kubeyolo.storage.place import Place
 from kubeyolo.training import finite
-from kubeyolo.training.crops import ClassFolder
 from kubeyolo.training.output import is_result_of, unfinished_extension
 from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec, training_identity
 
 
-def finished_training(spec: TrainingSpec, step: str) -> Finished | None:
-    """Return the record of this training where it lies whole at its output, or None where there is work to do.
+def finished_training(spec: TrainingSpec, output: Place, step: str) -> StoredOutcome | None:
+    """Return the outcome of this training where it is whole in its output, or None where there is work to do.
 
-    There is work to do too when the training there is a shorter one of the same settings, which is to be extended.
+    A shorter training of the same settings in the output is work to do: it is extended.
 
     Args:
         spec: The training run.
+        output: Its output.
         step: ``train`` or ``pretrain_backbone``.
 
     Raises:
@@ -41,11 +41,11 @@ def finished_training(spec: TrainingSpec, step: str) -> Finished | None:
         if record.outputs.get("backbone") == "":
             return not spec.config.pretrain.enabled
         try:
-            saved = read_result(spec.output).identity
+            saved = read_result(output.store).identity
         except NotFound:
             return False
-        now = identity_of(spec, open_manifest(join_uri(spec.output, "bundle")), saved)
-        store = open_store(spec.output)
+        now = identity_of(spec, output, read_bundle(output / "bundle").manifest, saved)
+        store = output.store
         if not is_result_of(saved, now, store.exists(finite.FILE_NAME), store.uri):
             return False
         if words := unfinished_extension(store, saved):
@@ -54,78 +54,78 @@ def finished_training(spec: TrainingSpec, step: str) -> Finished | None:
             print(f"warning: {line}", flush=True)
         return True
 
-    return finished(spec.output, step, is_same)
+    return finished(output, step, is_same)
 
 
 @contextmanager
 def claimed_unless_finished(
-    spec: TrainingSpec, step: str, begin: Callable[[], None] | None = None, writer: str = ""
-) -> Iterator[Finished | Claim]:
-    """Hold the output of a training for the block, and give the claim, or else the record of the finished training.
+    spec: TrainingSpec, output: Place, step: str, begin: Callable[[], None], writer: str = ""
+) -> Iterator[StoredOutcome | Claim]:
+    """Claim the output of a training for the block, and yield the claim, or else the outcome of the finished training.
 
-    Where it is finished nothing is claimed, as nothing is written: the store may be read-only.
+    The output of a finished training is not claimed, since nothing is written: the store may be read-only.
 
     Args:
         spec: The training run.
+        output: Its output.
         step: ``train`` or ``pretrain_backbone``.
         begin: Called once no other process works in the output, before anything is changed there.
-        writer: Name of the job that trains, when it outlives this process and is taken up again.
+        writer: Name of the job that trains, when the job outlives this process and a later process adopts it.
 
     Raises:
         InputError: The output holds something else, or cannot be written.
     """
-    begin = begin or (lambda: None)
-    known = finished_training(spec, step)
-    if known is not None:
+    outcome = finished_training(spec, output, step)
+    if outcome is not None:
         begin()
-        yield known
+        yield outcome
         return
-    with claimed(spec.output, writer) as claim:
+    with claimed(output, writer) as claim:
         begin()
-        yield finished_training(spec, step) or claim
+        yield finished_training(spec, output, step) or claim
 
 
 def identity_of(
-    spec: TrainingSpec, bundle: BundleManifest | None = None, saved: dict[str, Any] | None = None
+    spec: TrainingSpec, output: Place, bundle: BundleManifest | None = None, saved: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return all that the weights of a training depend on, as its own processes find it.
+    """Return everything that the weights of a training depend on, as the training process computes it.
 
     Args:
         spec: The training run.
-        bundle: What a training has published, with ``saved``, its identity. Where its backbone is gone, or where images
-            by class lie in an object store, of which there is no digest without a copy of them, their URI decides.
-        saved: See ``bundle``.
+        output: Its output.
+        bundle: The bundle that a finished training has published. Where its backbone is gone, or where images by class
+            are in an object store, which has no digest of them, their URI decides.
+        saved: The identity of this finished training.
 
     Raises:
         InputError: The data set or the backbone cannot be read.
     """
-    saved = saved or {}
+    saved, data = saved or {}, output.at(spec.dataset)
     if spec.task == "backbone":
-        return training_identity(spec, _images_digest(spec, bundle, saved), "", spec.processes)
-    dataset = split_reference(spec.dataset)[1] or open_dataset(spec.dataset, spec.cache).manifest.digest
-    return training_identity(spec, dataset, _backbone_digest(spec, bundle, saved), spec.processes)
+        return training_identity(spec, _images_digest(spec, data, bundle, saved), "", spec.processes)
+    dataset = data.digest or open_dataset(data, spec.cache).digest
+    return training_identity(spec, dataset, _backbone_digest(spec, output, bundle, saved), spec.processes)
 
 
-def _backbone_digest(spec: TrainingSpec, bundle: BundleManifest | None, saved: dict[str, Any]) -> str:
+def _backbone_digest(spec: TrainingSpec, output: Place, bundle: BundleManifest | None, saved: dict[str, Any]) -> str:
     if not spec.backbone:
         return ""
+    backbone = output.at(spec.backbone)
     try:
-        return sha256_bytes(open_manifest(spec.backbone).files[WEIGHTS].sha256.encode())
+        return sha256_bytes(read_bundle(backbone).manifest.files[WEIGHTS].sha256.encode())
     except InputError:
-        if bundle is not None and bundle.parent == open_store(split_reference(spec.backbone)[0]).uri:
+        if bundle is not None and bundle.parent == backbone.uri:
             return str(saved.get("backbone", ""))
         raise
 
 
-def _images_digest(spec: TrainingSpec, bundle: BundleManifest | None, saved: dict[str, Any]) -> str:
-    uri, digest = split_reference(spec.dataset)
-    if digest:
-        return digest
-    store = open_store(uri)
-    if store.exists(MANIFEST_NAME):
-        return open_dataset(spec.dataset, spec.cache).manifest.digest
-    folder = store.local_path()
+def _images_digest(spec: TrainingSpec, data: Place, bundle: BundleManifest | None, saved: dict[str, Any]) -> str:
+    if data.digest:
+        return data.digest
+    if data.store.exists(MANIFEST_NAME):
+        return open_dataset(data, spec.cache).digest
+    folder = data.store.local_path()
     if folder is not None:
         return ClassFolder.open(folder).digest
-    is_same = bundle is not None and bundle.dataset is not None and bundle.dataset.uri == store.uri
-    return str(saved.get("dataset", "")) if is_same else store.uri
+    is_same = bundle is not None and bundle.dataset is not None and bundle.dataset.uri == data.uri
+    return str(saved.get("dataset", "")) if is_same else data.uri

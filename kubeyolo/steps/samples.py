@@ -1,18 +1,15 @@
-"""Images with their boxes for the reports: ground truth, and detections beside it."""
+"""Images with their boxes for the reports: ground truth, and detections next to it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kubeyolo.data.dataset import Split
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.evaluation.coco_eval import Detection
 from kubeyolo.report.samples import Box, SampleImage
-
-if TYPE_CHECKING:
-    from kubeyolo.data.dataset import Split
 
 REPORT_SAMPLES = 12
 SHOWN_SCORE = 0.25
@@ -20,7 +17,7 @@ SHOWN_SCORE = 0.25
 
 
 def chosen_images(split: Split, wanted: int = REPORT_SAMPLES) -> list[int]:
-    """Return the positions of images spread evenly over a split, with boxes where there are such."""
+    """Return the positions of images spread evenly over a split, images with boxes if there are any."""
     counts = np.diff(split.index.box_start)
     images = np.flatnonzero(counts > 0)
     if not len(images):
@@ -56,15 +53,15 @@ def evaluation_samples(
     names = dict(zip(manifest.category_ids, manifest.classes, strict=True))
     chosen = chosen_images(split)
     position = {int(split.index.image_id[i]): i for i in chosen}
-    found: dict[int, list[Box]] = {i: [] for i in chosen}
+    boxes: dict[int, list[Box]] = {i: [] for i in chosen}
     for row in detections:
         if row["image_id"] in position and row["score"] >= SHOWN_SCORE:
             x, y, width, height = row["bbox"]
             box = Box((x, y, x + width, y + height), names[row["category_id"]], score=row["score"])
-            found[position[row["image_id"]]].append(box)
+            boxes[position[row["image_id"]]].append(box)
     pairs = []
     for i in chosen:
         image, name = split.read_image(i), split.index.file_name[i]
         truth = SampleImage(image, truth_boxes(split, i, manifest.classes), f"{name}: ground truth")
-        pairs.append((truth, SampleImage(image, found[i], f"{name}: detections")))
+        pairs.append((truth, SampleImage(image, boxes[i], f"{name}: detections")))
     return pairs

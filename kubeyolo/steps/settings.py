@@ -20,16 +20,16 @@ class StepSettings(BaseModel):
     Attributes:
         model: Name of the detector.
         store: URI of the store.
-        store_id: What tells the store from one that was emptied since.
+        store_id: Id of the store, which changes when the store is emptied.
         code: Digest of the source that the result depends on.
         config: Values by section, complete for what the step reads.
-        data: URI of what is read: the data set, or images by class.
-        fingerprint: Fingerprint of what lies there.
+        data: URI of the data set, or of images by class.
+        fingerprint: Fingerprint of the data at this URI.
         version: Version to publish under; empty makes one from the content.
         index: URI that receives a copy of the step's record, by which results are found from the name of the run.
-        launcher: Where training runs.
-        cluster: Settings of the launcher volcano.
-        runtime: What runs the network that is evaluated.
+        launcher: Name of the launcher, which starts training processes.
+        cluster: Settings of the cluster, where the launcher has any.
+        runtime: Runtime of the network that is evaluated.
         current: Reference of the bundle that is the current model; empty for none.
         latest: URI of the pointer to the current model.
     """
@@ -56,7 +56,7 @@ class StepSettings(BaseModel):
         """Return the settings that a pipeline has passed.
 
         Raises:
-            InputError: They are not those of a step.
+            InputError: They are not the settings of a step.
         """
         try:
             return cls.model_validate(dict(values))
@@ -85,15 +85,15 @@ class StepSettings(BaseModel):
 
 
 def read_sections(config: Config, step: str) -> dict[str, dict[str, Any]]:
-    """Return those values of a configuration that a step reads, by section."""
+    """Return the values of a configuration that a step reads, by section."""
     return sections_of(config, STEPS[step].reads)
 
 
 def sections_of(config: Config, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return sections of a configuration, or single keys of them (``train.seed``), as JSON values by section."""
-    found: dict[str, dict[str, Any]] = {}
+    sections: dict[str, dict[str, Any]] = {}
     for key in keys:
         section, _, name = key.partition(".")
         values = getattr(config, section).model_dump(mode="json")
-        found.setdefault(section, {}).update({name: values[name]} if name else values)
-    return found
+        sections.setdefault(section, {}).update({name: values[name]} if name else values)
+    return sections

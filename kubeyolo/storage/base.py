@@ -54,16 +54,16 @@ def check_key(key: str, allow_empty: bool = False) -> str:
         return key
     parts = key.split("/")
     if any(part in ("", ".", "..") for part in parts):
-        raise InputError(f"{key!r} is no key of a store: its parts must not be empty, '.' or '..'")
+        raise InputError(f"{key!r} is not a key of a store: its parts must not be empty, '.' or '..'")
     if any(ord(character) < 32 or 0xD800 <= ord(character) < 0xE000 for character in key):
-        raise InputError(f"{key!r} is no key of a store: it has control characters")
+        raise InputError(f"{key!r} is not a key of a store: it has control characters")
     if len(key.encode()) > _MAX_KEY_BYTES or any(len(part.encode()) > _MAX_SEGMENT_BYTES for part in parts):
         raise InputError(
-            f"{key[:60]!r}… is no key of a store: longer than {_MAX_KEY_BYTES} bytes, "
+            f"{key[:60]!r}… is not a key of a store: longer than {_MAX_KEY_BYTES} bytes, "
             f"or a part of it longer than {_MAX_SEGMENT_BYTES}"
         )
     if any(part.endswith(PART_SUFFIX) for part in parts):
-        raise InputError(f"{key!r} is no key of a store: names ending in {PART_SUFFIX} are reserved")
+        raise InputError(f"{key!r} is not a key of a store: names ending in {PART_SUFFIX} are reserved")
     return key
 
 
@@ -97,11 +97,11 @@ class Store(ABC):
 
     @abstractmethod
     def exists(self, key: str) -> bool:
-        """Tell whether there is an object under ``key`` (a folder is none)."""
+        """Tell whether there is an object under ``key`` (a folder is not an object)."""
 
     @abstractmethod
     def list(self, prefix: str = "") -> Listing:
-        """Return all objects below the folder ``prefix``, at any depth, sorted by key; none when it is not there."""
+        """Return all objects below the folder ``prefix``, at any depth, sorted by key."""
 
     @abstractmethod
     def read_bytes(self, key: str) -> bytes:
@@ -115,27 +115,31 @@ class Store(ABC):
     def create_bytes(self, key: str, data: bytes) -> bool:
         """Write an object unless there is one, and return whether this call wrote it.
 
-        Of several threads, processes and machines that create the same object, one writes it. The others find its
-        content, which may be the same as theirs: compare it.
+        If several threads, processes or machines create the same object, one of them writes it. The other callers
+        may have had the same content: they compare it.
         """
 
     @abstractmethod
     def read_version(self, key: str) -> tuple[bytes, str]:
         """Return the content of an object and the etag of that content; raise ``NotFound`` when there is none.
 
-        The etag is for ``replace_bytes``, not to be compared with that of a listing.
+        The etag is for ``replace_bytes``; the etag of a listing may differ.
         """
 
     @abstractmethod
     def replace_bytes(self, key: str, data: bytes, etag: str) -> bool:
         """Replace an object that still has the content of this etag, and return whether this call replaced it.
 
-        Of several that replace the same content, one writes. Nothing is written where there is no object.
+        If several callers replace the same content, one of them writes. If there is no object, nothing is written.
         """
 
     @abstractmethod
-    def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
-        """Write the content of an object to the file ``path``, which appears whole or not at all."""
+    def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> str:
+        """Write the content of an object to the file ``path``, which appears whole or not at all.
+
+        Returns:
+            The sha256 of the file if the transfer computed it, else an empty text.
+        """
 
     @abstractmethod
     def put_file(self, path: Path, key: str, on_bytes: OnBytes | None = None) -> str:
@@ -149,39 +153,36 @@ class Store(ABC):
     def delete_tree(self, prefix: str, first: str | None = None) -> None:
         """Remove every object below the folder ``prefix``.
 
-        ``first`` is removed before all others: give the manifest, so that no reader finds one with files missing.
+        ``first`` is removed before all others: give the manifest, so that no reader finds a manifest without files.
         """
 
     @abstractmethod
     def checksum(self, key: str) -> str:
-        """Return the sha256 of an object without a transfer of its content; empty when the store does not know it."""
+        """Return the sha256 of an object without reading all of it; an empty text if the store does not know it."""
 
     def local_path(self, key: str = "") -> Path | None:
-        """Return the path of an object where it is a file of this machine, so that it need not be copied."""
+        """Return the path of an object that is a file on this machine and need not be copied; else None."""
         check_key(key, allow_empty=True)
         return None
 
-    def check_writable(self) -> None:  # noqa: B027 - a store that knows nothing before a write looks at nothing
-        """Look, before long work, whether the store can be written, as far as that is known without a write.
+    def check_writable(self) -> None:  # noqa: B027 - by default only a write can tell
+        """Check before long work that the store can be written, as far as this is known without writing.
 
         Raises:
-            InputError: It cannot.
+            InputError: The store cannot be written.
         """
 
     def get_tree(self, prefix: str, folder: Path, on_bytes: OnBytes | None = None) -> None:
         """Write every object below the folder ``prefix`` to ``folder``; raise ``NotFound`` when there is none."""
         objects = self.list(prefix)
         if not objects:
-            raise NotFound(f"{self.uri_of(prefix)}: there is nothing there")
+            raise NotFound(f"{self.uri_of(prefix)}: there is no object in this folder; correct the URI")
         skip = len(prefix) + 1 if prefix else 0
 
         def get(stored: StoredObject) -> None:
             self.get_file(stored.key, folder / stored.key[skip:], on_bytes)
 
-        large, small = _split_by_size(objects, self._large_size(), lambda stored: stored.size)
-        for stored in large:
-            get(stored)
-        for_each(get, small, self.threads)
+        self._move_all(get, objects, lambda stored: stored.size)
 
     def put_tree(
         self,
@@ -191,7 +192,7 @@ class Store(ABC):
         on_bytes: OnBytes | None = None,
         left_out: Collection[str] = (),
     ) -> None:
-        """Store every file below ``folder`` under the folder ``prefix``, but those whose names are left out.
+        """Store every file below ``folder`` under the folder ``prefix``, except those named in ``left_out``.
 
         ``last`` names the file that tells readers that the others are complete. It is written after all others, and
         an older one is removed before any of them is replaced.
@@ -208,11 +209,8 @@ class Store(ABC):
         def put(name: str) -> None:
             self.put_file(folder / name, join_key(prefix, name), on_bytes)
 
-        large, small = _split_by_size(names, self._large_size(), lambda name: (folder / name).stat().st_size)
         with self._undone_on_failure(prefix, names if last is None else [*names, last]):
-            for name in large:
-                put(name)
-            for_each(put, small, self.threads)
+            self._move_all(put, names, lambda name: (folder / name).stat().st_size)
             if last is not None:
                 put(last)
 
@@ -220,13 +218,24 @@ class Store(ABC):
         """Remove the files that a block has added below ``prefix``, when it fails; by default they stay."""
         return nullcontext()
 
+    def _move_all(self, move: Callable[[_T], None], items: Iterable[_T], size: Callable[[_T], int]) -> None:
+        """Move large files one after another, each of them by several threads, then several small files at a time."""
+        limit = self._large_size()
+        small = []
+        for item in items:
+            if limit is not None and size(item) > limit:
+                move(item)
+            else:
+                small.append(item)
+        for_each(move, small, self.threads)
+
     def _large_size(self) -> int | None:
-        """Size in bytes from which one file is moved by several threads; such files go one after another."""
+        """Return the size in bytes above which several threads move one file; None if one thread moves any file."""
         return None
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Yield the names, relative to ``folder`` with ``/``, of all complete files below it, in no promised order."""
+    """Yield the names, relative to ``folder`` with ``/``, of all complete files below it, in any order."""
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.endswith(PART_SUFFIX)]
         for name in names:
@@ -235,16 +244,8 @@ def files_below(folder: Path) -> Iterator[str]:
                 yield path.relative_to(folder).as_posix()
 
 
-def _split_by_size(items: Iterable[_T], limit: int | None, size: Callable[[_T], int]) -> tuple[list[_T], list[_T]]:
-    large: list[_T] = []
-    small: list[_T] = []
-    for item in items:
-        (large if limit is not None and size(item) > limit else small).append(item)
-    return large, small
-
-
 def for_each(work: Callable[[_T], None], items: list[_T], threads: int) -> None:
-    """Call ``work`` for every item from a few threads; the first error stops what has not begun and is raised."""
+    """Call ``work`` for every item from a few threads; the first error cancels calls that wait, and is raised."""
     if len(items) < 2:
         for item in items:
             work(item)

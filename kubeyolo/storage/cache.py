@@ -1,4 +1,4 @@
-"""Where copies of stored things are kept on this machine."""
+"""The folder of this machine for copies of stored files, checksums and logs; paths in environment variables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUNS = "KUBEYOLO_RUNS"
 """Environment variable that names the folder of the runs on this machine."""
 
 _MATPLOTLIB = "MPLCONFIGDIR"
-# Read here or by the libraries, which take "~" for the name of a folder.
+# Variables that are read here, or by libraries that do not expand "~".
 _PATHS = (
     *(CACHE, RUNS, _MATPLOTLIB, "TMPDIR"),
     *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"),
@@ -28,18 +28,18 @@ _PRIVATE = 0o700
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder of this name below that of copies, checksums and logs; it may not exist yet."""
+    """Return the folder ``name`` for copies, checksums or logs; it may not exist yet."""
     return cache_root() / name
 
 
 def cache_root() -> Path:
     """Return ``$KUBEYOLO_CACHE``, by default ``$XDG_CACHE_HOME/kubeyolo`` or ``~/.cache/kubeyolo``.
 
-    Where there is no home folder, or none that can be written, it is a private folder below the temporary one, which
-    is made, said once, and named in the environment for this process and those it starts.
+    Without a home folder that can be written, make a private folder below the temporary folder, print its name once,
+    and set it in the environment for this process and its children.
 
     Raises:
-        InputError: The variable begins with the home of a user who has none.
+        InputError: The variable begins with the home folder of a user who has none.
     """
     given = os.environ.get(CACHE)
     if given:
@@ -49,7 +49,7 @@ def cache_root() -> Path:
         return usual
     folder = _private_folder()
     if folder is None:
-        # There is no place at all: who writes to this one says so.
+        # No folder can be written; an error names this folder when something is written to it.
         return usual or Path(os.environ.get("TMPDIR") or "/tmp") / _private_name()
     os.environ[CACHE] = str(folder)
     why = f"{usual} cannot be written" if usual is not None else "there is no home folder"
@@ -60,10 +60,10 @@ def cache_root() -> Path:
 
 
 def expand_homes() -> None:
-    """Write the home for ``~`` in every variable that names a path: who starts commands by a table expands none.
+    """Expand ``~`` in every variable that names a path: cron and service managers do not expand it.
 
     Raises:
-        InputError: A variable of ours begins with the home of a user who has none.
+        InputError: A variable of kubeyolo begins with the home folder of a user who has none.
     """
     for name in _PATHS:
         value = os.environ.get(name, "")
@@ -71,8 +71,8 @@ def expand_homes() -> None:
             os.environ[name] = _expanded(name, value)
 
 
-def settle_folders() -> None:
-    """Choose a folder for matplotlib, for this process and those it starts, where it would find none: it warns then."""
+def set_matplotlib_folder() -> None:
+    """Give matplotlib, here and in child processes, a folder if its usual one cannot be written: else it warns."""
     if _MATPLOTLIB in os.environ:
         return
     given, home = os.environ.get("XDG_CONFIG_HOME", ""), _home()
@@ -102,13 +102,13 @@ def _usual_root() -> Path | None:
 
 
 def _home() -> Path | None:
-    # Of a user whose id has no name it is "~" where HOME is not set, and "/" in many containers.
+    # For a user id without a name it is "~" if HOME is not set, and "/" in many containers.
     home = Path(os.path.expanduser("~"))
     return home if home.is_absolute() and os.path.isdir(home) else None
 
 
 def _can_be_written(folder: Path) -> bool:
-    """Tell whether a folder, with what is in it, can be written, or be made."""
+    """Tell whether a folder and its subfolders can be written, or the folder can be made."""
     with suppress(OSError):
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         below = [path for path in folder.iterdir() if path.is_dir()] if existing == folder else []
@@ -121,14 +121,14 @@ def _private_name() -> str:
 
 
 def _private_folder() -> Path | None:
-    """Return a folder below the temporary one that nobody else can write; None where none can be made."""
+    """Return a folder below the temporary folder that no other user can write; None if none can be made."""
     try:
         folder = Path(tempfile.gettempdir()) / _private_name()
         with suppress(FileExistsError):
             folder.mkdir(_PRIVATE)
-        found = folder.lstat()
-        # Another user may have made it, or a link to a folder of theirs, in the hope that it is used.
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+        status = folder.lstat()
+        # Another user may have made this folder, or a link to a folder of their own, to read what is written.
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077:
             return folder
         return Path(tempfile.mkdtemp(prefix=f"{_private_name()}-"))
     except OSError:

@@ -1,4 +1,4 @@
-"""Checksums of files that are remembered: files are read again when a size, a time or an inode has changed."""
+"""Remembered checksums of files: a file is read again when its size, a time or its inode has changed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from kubeyolo.errors import KubeyoloError
 from kubeyolo.storage.cache import cache_folder
-from kubeyolo.storage.integrity import sha256_file
+from kubeyolo.storage.integrity import appearing, sha256_file
 
 _SMALL = 1 << 20
 """Bytes up to which a single file is simply read."""
@@ -22,7 +22,7 @@ _SETTLED_SECONDS = 2.0
 
 
 def remembered_sha256(path: Path) -> str:
-    """Return the sha256 of a file, from memory where the file has not been written since.
+    """Return the sha256 of a file; the remembered one if the file was not written since.
 
     Raises:
         OSError: It cannot be read.
@@ -34,11 +34,11 @@ def remembered_sha256(path: Path) -> str:
 
 
 def remembered(what: str, files: Iterable[tuple[str, os.stat_result]], compute: Callable[[], str]) -> str:
-    """Return what was computed from files, from memory where none of them has been written since.
+    """Return a result computed from files; the remembered one if none of the files was written since.
 
     Args:
-        what: What is computed, of which place.
-        files: Each file that it is computed from, by name.
+        what: What is computed, and for which path.
+        files: Name and status of each file that the result is computed from.
         compute: Reads the files.
     """
     state, newest = hashlib.sha256(), 0
@@ -54,14 +54,7 @@ def remembered(what: str, files: Iterable[tuple[str, os.stat_result]], compute: 
             return str(known["result"])
     result = compute()
     if newest < now - _SETTLED_SECONDS * 1e9:
-        _write(note, {"state": state.hexdigest(), "result": result})
+        # A cache that cannot be written costs time, not a result.
+        with suppress(OSError, KubeyoloError), appearing(note, durable=False) as part:
+            part.write_text(json.dumps({"state": state.hexdigest(), "result": result}))
     return result
-
-
-def _write(note: Path, content: dict[str, str]) -> None:
-    """Write a note; a cache that cannot be written costs time, not a result."""
-    with suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        part = note.with_name(f".{uuid.uuid4().hex}")
-        part.write_text(json.dumps(content))
-        os.replace(part, note)

@@ -1,12 +1,12 @@
-"""A claim on a place in a store: one process at a time works there, whatever the machine, the user or the path.
+"""A claim on an output: one process at a time works there, whatever its machine, its user or its path.
 
-The claim is an object of the store with the name of its owner and a number that the owner raises every few seconds, the
-heartbeat. A process that finds a claim waits until the owner has marked it as ended; the object stays. It takes the
-claim over when the owner is known to be gone, being a process of the same machine, or when the heartbeat has stood
-still for :data:`GONE_SECONDS` on the clock of the process that waits: the clocks of machines are never compared.
+The claim is an object in the output. It names its owner and has a heartbeat, a number that the owner raises every few
+seconds. A process that finds a claim waits until the owner has marked the claim as ended; the object stays. The process
+takes the claim over at once if the owner was a process on the same machine and has ended, else when the heartbeat has
+not changed for :data:`GONE_SECONDS`. The waiting process measures this time: clocks of machines are never compared.
 
-An owner that was away for so long, such as a computer that slept, may wake after its claim was taken over. So what it
-started looks at the claim before each write that could replace the work of another process (:func:`check_claim`).
+An owner that paused for that long, such as a laptop that slept, may continue after its claim was taken over. So the
+owner checks its claim before each write that could replace the work of another process (:func:`check_claim`).
 """
 
 from __future__ import annotations
@@ -23,21 +23,20 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kubeyolo.errors import InputError, KubeyoloError, WorkError
+from kubeyolo.processes import is_running
 from kubeyolo.storage.base import NotFound, Store
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 
 CLAIM_NAME = "claim.json"
-"""Name of the object at the place that is claimed."""
+"""Name of the object in a claimed output."""
 
 HEARTBEAT_SECONDS = 10.0
 """Time between two heartbeats of an owner."""
 
 GONE_SECONDS = 60.0
-"""An owner whose heartbeat stands still for so long is taken for gone."""
+"""An owner whose heartbeat has not changed for this time counts as gone."""
 
-SAY_SECONDS = 30.0
-"""Time between two lines that say for whom this process waits."""
-
+_SAY_SECONDS = 30.0
 _POLL_SECONDS = 0.5
 _PROCESSES = Path("/proc")
 _START_FIELD = 19
@@ -48,14 +47,15 @@ class Claim(BaseModel):
     """``claim.json``.
 
     Attributes:
-        owner: Name of this claim: that of no other one.
-        writer: Name of those who may write at the place. It is that of a job that outlives the process which started
-            it, and is taken up again by another one; else it is ``owner``.
+        owner: Unique name of this claim.
+        writer: Name of the job or process that may write in the output. A job outlives the process that started it,
+            and another process may adopt the job; without a job the writer is ``owner``.
         process: Process id of the owner.
         host: Name of its machine.
-        machine: What tells its process ids from those of other machines and containers; empty if that is not known.
-        started: When the process was started, in ticks since its machine was; tells it from a later one of this id.
-        heartbeat: Raised as long as the owner works.
+        machine: Identifies the machine or container whose process ids include ``process``; empty if unknown.
+        started: When the process started, in ticks since the start of its machine: a later process with the same id
+            has another value.
+        heartbeat: Raised while the owner works.
         ended: Whether the owner has ended its work.
     """
 
@@ -73,7 +73,7 @@ class Claim(BaseModel):
     @property
     def words(self) -> str:
         """The owner, in words."""
-        return f"process {self.process} on {self.host}" if self.owner else "a process that is not known"
+        return f"process {self.process} on {self.host}" if self.owner else "an unknown process"
 
     def document(self) -> bytes:
         """Return the content of the object."""
@@ -81,21 +81,20 @@ class Claim(BaseModel):
 
 
 @contextmanager
-def claimed(place: str, writer: str = "", say_seconds: float = SAY_SECONDS) -> Iterator[Claim]:
-    """Hold a place of a store for the block, once those that hold it are done or gone.
+def claimed(place: Place, writer: str = "") -> Iterator[Claim]:
+    """Claim an output for the block, as soon as no other process has a claim on it.
 
     Args:
-        place: URI of the place.
-        writer: Name of those who may write there; by default of this claim alone.
-        say_seconds: Time between two lines that say for whom this process waits.
+        place: The output.
+        writer: Name of the job that may write there; by default only the owner of this claim may.
 
     Raises:
         InputError: The store cannot be used or written.
         WorkError: The store fails.
     """
-    store = open_store(place)
+    store = place.store
     claim = _own_claim(writer)
-    _acquire(store, claim, say_seconds)
+    _acquire(store, claim)
     ended = threading.Event()
     beats = threading.Thread(target=_beat, args=(place, claim, ended), daemon=True, name="claim")
     beats.start()
@@ -104,29 +103,29 @@ def claimed(place: str, writer: str = "", say_seconds: float = SAY_SECONDS) -> I
     finally:
         ended.set()
         beats.join()
-        # Whoever comes next takes it over in any case.
+        # If this fails, the next process takes the claim over later.
         with suppress(KubeyoloError):
-            store = open_store(place, hasty=True)
-            held, _, etag = _held(store)
-            if held.owner in ("", claim.owner):
+            store = place.impatient().store
+            present, _, etag = _read_claim(store)
+            if present.owner in ("", claim.owner):
                 store.replace_bytes(CLAIM_NAME, claim.model_copy(update={"ended": True}).document(), etag)
 
 
 def check_claim(store: Store, writer: str) -> None:
-    """Look whether the claim on a store's root still is that of a writer; an empty name stands for work without one.
+    """Check that the claim on a store's root still belongs to a writer; an empty name means work without a claim.
 
-    Where the claim was removed, so was the whole place: what is written makes it anew.
+    A missing claim is allowed: the whole output was removed, and the next write makes it anew.
 
     Raises:
-        WorkError: Another process has taken the place over.
+        WorkError: Another process has taken over the output.
     """
     if not writer:
         return
     try:
-        claim = _held(store)[0]
+        claim = _read_claim(store)[0]
     except NotFound:
         return
-    # A claim that cannot be read names no new owner; the present one writes it anew.
+    # An unreadable claim names no new owner; the present owner writes it anew.
     if claim.owner and claim.writer != writer:
         raise WorkError(
             f"{store.uri}: {claim.words} took over this output because no heartbeat arrived for {GONE_SECONDS:.0f} s; "
@@ -146,22 +145,20 @@ def _own_claim(writer: str) -> Claim:
     )
 
 
-def _acquire(store: Store, claim: Claim, say_seconds: float) -> None:
+def _acquire(store: Store, claim: Claim) -> None:
     seen, since = b"", time.monotonic()
     say_at = since
     while not store.create_bytes(CLAIM_NAME, claim.document()):
         asked = time.monotonic()
         try:
-            holder, data, etag = _held(store)
+            holder, data, etag = _read_claim(store)
         except NotFound:
             if asked - since > GONE_SECONDS:
-                raise InputError(
-                    f"{store.uri_of(CLAIM_NAME)}: can neither be read nor made; remove it, whatever it is"
-                ) from None
+                raise InputError(f"{store.uri_of(CLAIM_NAME)}: can neither be read nor written; remove it") from None
             time.sleep(_POLL_SECONDS)
             continue
         now = time.monotonic()
-        # A store that was away was so for the owner too, who could not raise the heartbeat.
+        # While the store was unreachable, the owner could not raise its heartbeat either.
         if data != seen or now - asked > HEARTBEAT_SECONDS:
             seen, since = data, now
         lives = _lives(holder)
@@ -172,44 +169,44 @@ def _acquire(store: Store, claim: Claim, say_seconds: float) -> None:
                 print(f"taking over {store.uri}: {holder.words} ended without releasing its claim", flush=True)
             return
         if now >= say_at:
-            print(f"waiting for {holder.words}, which works at {store.uri}", flush=True)
-            say_at = now + say_seconds
+            print(f"waiting for {holder.words}, which is working in {store.uri}", flush=True)
+            say_at = now + _SAY_SECONDS
         time.sleep(_POLL_SECONDS)
 
 
-def _held(store: Store) -> tuple[Claim, bytes, str]:
-    """Return the present claim, the content of its object, and the etag of that."""
+def _read_claim(store: Store) -> tuple[Claim, bytes, str]:
+    """Return the present claim, the content of its object, and the etag of this content."""
     data, etag = store.read_version(CLAIM_NAME)
     try:
         return Claim.model_validate_json(data), data, etag
     except ValidationError:
-        # Of another version, or damaged: it has an owner that is not known, and no heartbeat.
+        # Damaged, or written by another version: the owner is unknown, and there is no heartbeat.
         return Claim(owner="", writer="", process=0, host=""), data, etag
 
 
-def _beat(place: str, claim: Claim, ended: threading.Event) -> None:
+def _beat(place: Place, claim: Claim, ended: threading.Event) -> None:
     """Raise the heartbeat until the work has ended, or another process has the claim."""
     beat = claim.heartbeat
     while not ended.wait(HEARTBEAT_SECONDS):
         # A store that does not answer now is tried again with the next heartbeat.
         with suppress(KubeyoloError):
-            store = open_store(place, hasty=True)
+            store = place.impatient().store
             beat += 1
             document = claim.model_copy(update={"heartbeat": beat}).document()
             try:
-                held, _, etag = _held(store)
+                present, _, etag = _read_claim(store)
             except NotFound:
                 store.create_bytes(CLAIM_NAME, document)
                 continue
-            if held.owner not in ("", claim.owner):
+            if present.owner not in ("", claim.owner):
                 return
             store.replace_bytes(CLAIM_NAME, document, etag)
 
 
 def present_owner(store: Store) -> str:
-    """Return the owner of a store's root in words, unless it has ended or is known to be gone; else an empty text."""
+    """Return the owner of the claim on a store's root in words; an empty text if there is none, or it has ended."""
     try:
-        holder = _held(store)[0]
+        holder = _read_claim(store)[0]
     except NotFound:
         return ""
     return "" if holder.ended or _lives(holder) is False else holder.words
@@ -219,19 +216,15 @@ def _lives(holder: Claim) -> bool | None:
     """Tell whether the owner of a claim is still there; None where that cannot be seen from here."""
     if not holder.machine or holder.machine != _machine():
         return None
-    try:
-        os.kill(holder.process, 0)
-    except ProcessLookupError:
+    if not is_running(holder.process):
         return False
-    except OSError:
-        pass  # It is another user's.
     started = _start_of(holder.process)
     # The processes of other users may be hidden.
     return None if started is None else started == holder.started
 
 
 def _machine() -> str:
-    """Return what all processes share that see the same process ids, until the machine starts again."""
+    """Return a text that is the same in all processes that see the same process ids; a reboot changes it."""
     with suppress(OSError):
         boot = (_PROCESSES / "sys" / "kernel" / "random" / "boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink(_PROCESSES / 'self' / 'ns' / 'pid')}"
@@ -239,7 +232,7 @@ def _machine() -> str:
 
 
 def _start_of(process: int) -> str | None:
-    """Return when a process was started; empty when nothing but its exit code is left, None where that is hidden."""
+    """Return when a process started; an empty text if it has ended and only its exit code is left, None if unknown."""
     with suppress(OSError, IndexError):
         state = (_PROCESSES / str(process) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
         fields = state.split()

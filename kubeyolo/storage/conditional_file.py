@@ -1,4 +1,4 @@
-"""Files that are written only where there is none yet, or only over a certain content.
+"""Files that are written only if they do not exist yet, or only over a certain content.
 
 Processes that write the same file through these functions exclude each other; other writers do not take part.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kubeyolo.storage.base import PART_SUFFIX
 from kubeyolo.storage.file_errors import make_folder
-from kubeyolo.storage.file_lock import held_file
+from kubeyolo.storage.file_lock import locked
 from kubeyolo.storage.integrity import appearing, sha256_file, sync_folder
 
 LOCK_NAME = f".lock{PART_SUFFIX}"
@@ -82,17 +82,17 @@ def _give_name(part: Path, path: Path) -> bool:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder against the other threads and processes that write conditionally in it."""
+    """Lock a folder against other threads and processes that write conditionally in it."""
     path = folder / LOCK_NAME
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, _WRITE_BITS)
         try:
-            with held_file(descriptor, path):
-                held = os.fstat(descriptor)
+            with locked(descriptor, path):
+                opened = os.fstat(descriptor)
                 # The folder may have been removed and made again since the lock file was opened.
-                if path.exists() and os.path.samestat(held, path.stat()):
-                    if held.st_uid == os.geteuid():
-                        # Who may write in the folder may lock it.
+                if path.exists() and os.path.samestat(opened, path.stat()):
+                    if opened.st_uid == os.geteuid():
+                        # Every user who may write in the folder may lock it.
                         os.fchmod(descriptor, folder.stat().st_mode & _WRITE_BITS)
                     yield
                     return

@@ -1,4 +1,4 @@
-"""Objects that are written only where there is none yet, or only over a certain one: the conditional PUT of S3."""
+"""Objects that are written only if they do not exist yet, or only over a certain version: conditional PUT of S3."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WRITER_HEADER = "x-amz-meta-writer"
 
 
 def if_etag(etag: str) -> dict[str, str]:
-    """Return the condition that an object still is the one with this etag."""
+    """Return the condition that an object still has this etag."""
     return {"If-Match": f'"{etag}"'}
 
 
@@ -34,16 +34,16 @@ def put_if(
     """Write an object under a condition, and return whether this call wrote it.
 
     A request whose answer was lost is repeated, and is then refused because of the object that it wrote itself. So
-    each call writes a name of its own into the metadata, by which it knows its object again.
+    each call writes a name of its own into the metadata, by which it recognizes its object.
 
     Args:
-        client: Of the server.
+        client: Client of the server.
         bucket: Name of the bucket.
         name: Name of the object.
         data: Its content.
         condition: ``IF_ABSENT``, or what :func:`if_etag` returns.
         metadata: Headers of the object.
-        seconds: How long a request is repeated that the server asks to repeat because of a simultaneous one.
+        seconds: How long to repeat a request that the server refuses because of a simultaneous request.
 
     Raises:
         S3Error: The server refuses for another reason than the condition.

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from kubeyolo.errors import InputError
 from kubeyolo.progress import Progress
 from kubeyolo.storage.claim import CLAIM_NAME
-from kubeyolo.storage.location import FileLocation, parse
-from kubeyolo.storage.uri import join_uri, open_store, split_uri
+from kubeyolo.storage.location import FileLocation
+from kubeyolo.storage.place import Place
 from kubeyolo.storage.workspace import temporary_folder
 
 
 def copy_tree(source: str, target: str, last: Sequence[str] = ()) -> tuple[int, int]:
-    """Copy every file below a folder; the claim on it is not one of the copy.
+    """Copy every file below a folder, except the claim on the folder.
 
     Args:
         source: Folder or URI.
         target: Folder or URI.
-        last: Names of files that tell readers that all is there; one that the source has is written last.
+        last: Names of manifests; the first of them that the source has is written last.
 
     Returns:
         How many files there are, and their bytes.
@@ -26,7 +26,8 @@ def copy_tree(source: str, target: str, last: Sequence[str] = ()) -> tuple[int, 
     Raises:
         InputError: There is nothing to copy, or a store cannot be used.
     """
-    from_store, to_store = open_store(source), open_store(target)
+    from_place = Place.of(source)
+    from_store, to_store = from_place.store, from_place.at(target).store
     if from_store.uri == to_store.uri:
         raise InputError(f"{source}: the target is the source")
     objects = [stored for stored in from_store.list() if stored.key != CLAIM_NAME]
@@ -51,13 +52,10 @@ def is_file(uri: str) -> bool:
     Raises:
         InputError: The store cannot be used.
     """
-    location = parse(uri)
-    if isinstance(location, FileLocation):
-        return location.path.is_file()
-    if not location.prefix:
-        return False
-    parent, name = split_uri(uri)
-    return open_store(parent).exists(name)
+    place = Place.of(uri)
+    if isinstance(place.location, FileLocation):
+        return place.location.path.is_file()
+    return bool(place.location.prefix) and place.exists()
 
 
 def copy_file(source: str, target: str) -> tuple[int, int]:
@@ -73,27 +71,27 @@ def copy_file(source: str, target: str) -> tuple[int, int]:
     Raises:
         InputError: The target is a folder, or a store cannot be used.
     """
-    (from_uri, from_name), (to_uri, to_name) = split_uri(source), _file_target(target, split_uri(source)[1])
-    from_store, to_store = open_store(from_uri), open_store(to_uri)
-    if from_store.uri_of(from_name) == to_store.uri_of(to_name):
+    from_place = Place.of(source)
+    to_place = _file_target(from_place.at(target), target, from_place.name)
+    if from_place.uri == to_place.uri:
         raise InputError(f"{source}: the target is the source")
     with temporary_folder("copy") as folder:
-        here = from_store.local_path(from_name)
+        from_store = from_place.parent.store
+        here = from_store.local_path(from_place.name)
         if here is None:
-            here = folder / from_name
-            from_store.get_file(from_name, here)
+            here = folder / from_place.name
+            from_store.get_file(from_place.name, here)
         size = here.stat().st_size
         with Progress("writing", size, "bytes") as progress:
-            to_store.put_file(here, to_name, progress.advance)
+            to_place.parent.store.put_file(here, to_place.name, progress.advance)
     return 1, size
 
 
-def _file_target(target: str, name: str) -> tuple[str, str]:
-    location = parse(target)
-    if isinstance(location, FileLocation):
-        is_folder = location.path.is_dir()
+def _file_target(place: Place, target: str, name: str) -> Place:
+    if isinstance(place.location, FileLocation):
+        is_folder = place.location.path.is_dir()
     else:
-        is_folder = not location.prefix or bool(open_store(target).list())
+        is_folder = not place.location.prefix or bool(place.store.list())
     if is_folder or target.endswith("/"):
-        raise InputError(f"{target}: this is a folder; name the file too: {join_uri(target, name)}")
-    return split_uri(target)
+        raise InputError(f"{target}: this is a folder; name the file too: {place / name}")
+    return place

@@ -1,4 +1,4 @@
-"""What the file system says, turned into one line for the person at the terminal: what, where, and what to do."""
+"""Errors of the file system as one line: what, where, and what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kubeyolo.errors import InputError, KubeyoloError, WorkError
-from kubeyolo.memory import is_lack_of_memory
+from kubeyolo.formats import size_text
+from kubeyolo.memory import is_lack_of_memory, lower
 from kubeyolo.storage.base import PART_SUFFIX, NotFound
 from kubeyolo.storage.cache import CACHE, cache_root
 
@@ -22,33 +23,32 @@ _LIMITS = {errno.EMFILE, errno.ENFILE, errno.EFBIG, errno.ENOMEM}
 _MACHINE = {*_FULL, *_NO_PERMISSION, *_LIMITS, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE}
 
 _LARGEST_FILE = 4 << 30
-"""Bytes: a file system with more than this takes any file that is written here."""
+"""Bytes: a file system with more free space than this has room for any file that kubeyolo writes."""
 
 _NEXT_TO_NOTHING = 1 << 20
 """Bytes: a file system with less than this is full."""
 
 _BLOCKS = 1 << 16
-"""Bytes: where more than this is free, it is not for want of a block that no file can be made."""
+"""Bytes: where more than this is free, a new file does not fail for lack of a free block."""
 
-_TENTH_OF_A_MEGABYTE = 1e5
 _MOST_CHARACTERS = 120
 
 _RUST_NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder, and those it lies in, unless it is there; return it.
+    """Make a folder and its parents, unless they exist; return the folder.
 
     Raises:
-        InputError: There is a file in the way, or no folder can be made there.
+        InputError: A file is in the way, or no folder can be made there.
         WorkError: The disk is full.
     """
     with file_errors(path):
         try:
             path.mkdir(parents=True, exist_ok=True)
         except FileNotFoundError as error:
-            # In a file system that the kernel makes up.
-            raise InputError(f"{path}: no folder can be made there; choose another place") from error
+            # In a virtual file system, such as /proc.
+            raise InputError(f"{path}: no folder can be made there; choose another folder") from error
     return path
 
 
@@ -57,8 +57,8 @@ def file_errors(path: Path, needed: int | None = None) -> Iterator[None]:
     """Turn every ``OSError`` of work on ``path`` into one of our errors.
 
     Args:
-        path: Of the file or folder.
-        needed: Bytes to be written, where they are known.
+        path: The file or folder.
+        needed: Bytes to be written, if known.
     """
     try:
         yield
@@ -78,10 +78,10 @@ def file_errors(path: Path, needed: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def machine_errors(folder: Path, work: Path | None = None) -> Iterator[None]:
-    """Turn an ``OSError`` within the block that the machine causes into one of our errors; let others pass.
+    """Turn an ``OSError`` in the block that the machine causes into one of our errors; let other errors pass.
 
     Args:
-        folder: Where the block writes: it is named where the system names no file.
+        folder: Folder that the block writes in; the error names it if the system names no file.
         work: The temporary folder there that the block fills; it is not named, but measured when the disk is full.
     """
     try:
@@ -89,9 +89,9 @@ def machine_errors(folder: Path, work: Path | None = None) -> Iterator[None]:
     except Exception as raised:
         error = system_error(raised)
         if error is None or error.errno == errno.ENOMEM:
-            raise  # Whoever started the work knows what to lower.
+            raise  # The caller knows which setting to lower.
         if error.errno == errno.ENOSPC and not error.filename and not _is_full(folder, _LARGEST_FILE):
-            raise  # The disk of something else.
+            raise  # Another disk is full.
         written = None
         if work is not None:
             written = _bytes_below(work)
@@ -104,11 +104,11 @@ def machine_errors(folder: Path, work: Path | None = None) -> Iterator[None]:
 
 
 def system_error(error: Exception) -> OSError | None:
-    """Return an error of the system: itself, or what a library that is not written in Python says of one."""
+    """Return an error as an ``OSError``, also if a library of another language has put it into words; else None."""
     if isinstance(error, OSError):
         return error
     if isinstance(error, KubeyoloError):
-        return None  # It has said it already.
+        return None  # Its message is complete.
     if is_lack_of_memory(f"{type(error).__name__}: {error}"):
         return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     number = _RUST_NUMBER.search(str(error))
@@ -122,13 +122,13 @@ def system_error(error: Exception) -> OSError | None:
 def machine_error(
     error: OSError, path: Path | None = None, needed: int | None = None, written: int | None = None
 ) -> KubeyoloError | None:
-    """Return the error for what a machine lacks: space, permission, a limit. None for all else.
+    """Return the error for a lack of space or permission, or for a limit; None for any other error.
 
     Args:
-        error: What the system has said.
-        path: What was worked on, for systems that do not say it.
-        needed: Bytes to be written, where they are known.
-        written: Bytes that were written before the disk was full, where they are known.
+        error: Error of the system.
+        path: File or folder of the work, for errors that name none.
+        needed: Bytes to be written, if known.
+        written: Bytes that were written before the disk was full, if known.
     """
     number = error.errno
     if number not in _MACHINE or (path is None and not error.filename and number not in _FULL | _LIMITS):
@@ -150,7 +150,7 @@ def machine_error(
 
 
 def missing_current_folder(error: OSError) -> InputError | None:
-    """Return the error for a current folder that was removed, where that is what the system has not found."""
+    """Return the error for a current folder that was removed, if this is what the system has not found."""
     if not isinstance(error, FileNotFoundError) or error.filename:
         return None
     with suppress(OSError):
@@ -160,17 +160,12 @@ def missing_current_folder(error: OSError) -> InputError | None:
 
 
 def available_bytes(path: Path) -> int | None:
-    """Return the bytes that may still be written where a path lies or would lie; None where nobody knows."""
+    """Return how many bytes can still be written at a path, which need not exist; None if unknown."""
     for folder in (path, *path.absolute().parents):
         with suppress(OSError):
-            found = os.statvfs(folder)
-            return found.f_bavail * found.f_frsize
+            status = os.statvfs(folder)
+            return status.f_bavail * status.f_frsize
     return None
-
-
-def megabytes(count: float) -> str:
-    """Return a number of bytes as text."""
-    return f"{count / 1e6:.1f} MB" if count >= _TENTH_OF_A_MEGABYTE else f"{count / 1e3:.1f} kB"
 
 
 def _bytes_below(folder: Path) -> int:
@@ -181,25 +176,25 @@ def _bytes_below(folder: Path) -> int:
 
 def _is_full(folder: Path, limit: int = _NEXT_TO_NOTHING) -> bool:
     with suppress(OSError):
-        found = os.statvfs(folder)
-        return found.f_bavail * found.f_frsize < limit or (found.f_files > 0 and found.f_favail == 0)
+        status = os.statvfs(folder)
+        return status.f_bavail * status.f_frsize < limit or (status.f_files > 0 and status.f_favail == 0)
     return False
 
 
 def _where(error: OSError, path: Path | None) -> str:
-    """Return the place of an error, without the temporary name of what is being written there."""
+    """Return the path of an error, without the temporary names of files that are being written."""
     named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) and error.filename else ""
     if named.endswith(PART_SUFFIX) or not named:
         named = str(path) if path is not None else str(Path(named).parent) if named else ""
-    place = Path(named)
-    for part in [place, *place.parents]:
+    path = Path(named)
+    for part in [path, *path.parents]:
         if part.name.endswith(PART_SUFFIX):
-            place = part.parent
-    return str(place) if named else ""
+            path = part.parent
+    return str(path) if named else ""
 
 
 def _other_folder(where: str) -> str:
-    """Return how another folder is chosen in place of this one."""
+    """Return what to do to use another folder."""
     path = Path(where).absolute()
     if path.is_relative_to(cache_root().absolute()):
         return f"set {CACHE} to a folder that can be written"
@@ -224,24 +219,19 @@ def _full_line(error: OSError, where: str, needed: int | None, written: int | No
     available = available_bytes(place)
     if error.errno == errno.EDQUOT:
         what = "your quota of the disk is used up"
-    elif available is not None and available >= max(_BLOCKS, needed or 0) and _has_no_inode(place):
+    elif available is not None and available >= max(_BLOCKS, needed or 0) and _is_full(place, 0):
         what = "the disk takes no more files ('df -i' shows how many there are)"
     else:
         what = "the disk is full"
-    figures = [] if needed is None else [f"{megabytes(needed)} needed"]
+    figures = [] if needed is None else [f"{size_text(needed)} needed"]
     if available is not None and error.errno != errno.EDQUOT:
         if written is not None:
             # What was written is removed, and then free again.
             available += written
-            figures = [f"more than {megabytes(available)} needed"]
-        figures += [f"{megabytes(available)} free"]
+            figures = [f"more than {size_text(available)} needed"]
+        figures += [f"{size_text(available)} free"]
     known = f" ({', '.join(figures)})" if figures else ""
     return f"{where}: {what}{known}; free some space, or {_other_folder(where)}, and run the same command again"
-
-
-def _has_no_inode(folder: Path) -> bool:
-    found = os.statvfs(folder)
-    return found.f_files > 0 and found.f_favail == 0
 
 
 def _existing(path: Path) -> Path:
@@ -259,18 +249,17 @@ def _limit_line(error: OSError, where: str) -> str:
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if limit == resource.RLIM_INFINITY:
         return f"{where or 'a file'}: larger than a file may be on this file system; choose another folder"
-    size = f"{limit} bytes" if limit < _NEXT_TO_NOTHING else megabytes(limit)
+    size = f"{limit} bytes" if limit < _NEXT_TO_NOTHING else size_text(limit)
     return (
         f"{where or 'a file'}: larger than a file may be here, {size}; raise the limit ('ulimit -f') and run it again"
     )
 
 
 def _memory_line() -> str:
-    """Say that memory was refused, and by which limit where it is that of addresses, as batch systems set it."""
+    """Return the line for a lack of memory, with the limit of the address space, which batch systems set."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     addresses = (
-        "" if limit == resource.RLIM_INFINITY else f" (address space limited to {megabytes(limit)} by 'ulimit -v')"
+        "" if limit == resource.RLIM_INFINITY else f" (address space limited to {size_text(limit)} by 'ulimit -v')"
     )
-    return (
-        f"out of memory{addresses}: allow more, or lower the batch, the image size, data.workers or data.cache_limit_mb"
-    )
+    settings = dict.fromkeys(("the batch", "the image size", "data.workers", "data.cache_limit_mb"))
+    return f"out of memory{addresses}: allow more, or {lower(settings)}"

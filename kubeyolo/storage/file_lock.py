@@ -20,7 +20,7 @@ def lock_file(descriptor: int, wait: bool = True) -> bool:
     """Lock an open file or folder, until it is closed; return False where the file system has no locks.
 
     Raises:
-        BlockingIOError: Another process holds it, and this one does not wait.
+        BlockingIOError: Another process has locked it, and this process does not wait.
         OSError: It cannot be locked.
     """
     try:
@@ -33,29 +33,29 @@ def lock_file(descriptor: int, wait: bool = True) -> bool:
 
 
 @contextmanager
-def held_file(descriptor: int, path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold an open file for the block; where its file system has no locks, by another file beside it.
+def locked(descriptor: int, path: Path, wait: bool = True) -> Iterator[None]:
+    """Lock an open file for the block; by another file next to it if its file system has no locks.
 
-    What a killed process leaves does not stand in the way: at once where it was one of this machine, else after 30 s.
+    The lock of a killed process ends at once if the process was on this machine, else after 30 s.
 
     Args:
-        descriptor: Of the file.
-        path: Its path.
-        wait: Whether to wait for the process that holds it.
+        descriptor: Descriptor of the file.
+        path: Path of the file.
+        wait: Whether to wait for another process that has locked the file.
 
     Raises:
-        BlockingIOError: Another process holds it, and this one does not wait.
-        OSError: It cannot be held.
+        BlockingIOError: Another process has locked the file, and this process does not wait.
+        OSError: The file cannot be locked.
     """
     if lock_file(descriptor, wait):
         yield
         return
-    beside = path.with_name(f".{path.name.removeprefix('.')}.held{PART_SUFFIX}")
-    lock = SoftFileLease(beside, lease_duration=_LEASE_SECONDS, timeout=-1 if wait else 0, thread_local=False)
+    neighbour = path.with_name(f".{path.name.removeprefix('.')}.held{PART_SUFFIX}")
+    lock = SoftFileLease(neighbour, lease_duration=_LEASE_SECONDS, timeout=-1 if wait else 0, thread_local=False)
     try:
         lock.acquire()
     except Timeout:
-        raise BlockingIOError(errno.EWOULDBLOCK, "held by another process", str(beside)) from None
+        raise BlockingIOError(errno.EWOULDBLOCK, "locked by another process", str(neighbour)) from None
     try:
         yield
     finally:

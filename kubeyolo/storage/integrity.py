@@ -44,12 +44,12 @@ def check_sha256(what: str, expected: str, found: str) -> None:
 
 @contextmanager
 def appearing(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; after the block its file has its name.
+    """Yield a temporary path next to ``path``; after the block, rename its file to ``path``.
 
     When the block raises, the temporary file is removed and ``path`` is as it was.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         durable: Whether to wait until the file is on the disk, so that it survives a power failure.
     """
     make_folder(path.parent)
@@ -69,10 +69,9 @@ def appearing(path: Path, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def appearing_folder(path: Path) -> Iterator[Path]:
-    """Yield the path of a folder to make beside ``path``; after the block it has its name, unless there is one.
+    """Yield the path of a folder to make next to ``path``; after the block, rename it to ``path`` unless that exists.
 
-    Of several processes that make the same folder the first one's stays. When the block raises, what it made is
-    removed.
+    If several processes make the same folder, the first one stays. When the block raises, its folder is removed.
     """
     part = path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
     try:
@@ -107,7 +106,7 @@ def copy_with_sha256(source: Path, target: Path, on_bytes: OnBytes | None = None
     """Copy the content of a file and return the sha256 of what was written.
 
     Raises:
-        OSError: One of the files fails; where reading does, the error has the name of the source.
+        OSError: A file cannot be read or written; an error of reading has the name of the source.
     """
     digest = hashlib.sha256()
     with source.open("rb") as reader, target.open("wb") as writer:

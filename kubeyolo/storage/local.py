@@ -23,7 +23,7 @@ from kubeyolo.storage.location import FileLocation
 class LocalStore(Store):
     """Objects are files below one folder, which is made by the first write.
 
-    Keys cannot leave the folder. Symbolic links that lie in it are followed: who may write there is trusted.
+    Keys cannot leave the folder. Symbolic links in it are followed: users who may write there are trusted.
     """
 
     def __init__(self, root: Path) -> None:
@@ -63,7 +63,7 @@ class LocalStore(Store):
         found = []
         with file_errors(folder):
             for name in files_below(folder):
-                # A file may be removed by another process between its listing and this look at it.
+                # Another process may have removed the file since it was listed.
                 with suppress(FileNotFoundError):
                     facts = (folder / name).stat()
                     etag = f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
@@ -100,18 +100,18 @@ class LocalStore(Store):
         with file_errors(path, len(data)):
             return replace_file(path, data, etag)
 
-    def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
-        """Copy an object to ``path``, which appears whole or not at all."""
+    def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> str:
+        """Copy an object to ``path``, which appears whole or not at all, and return its sha256."""
         source = self._existing(key)
         with file_errors(source):
             if path.exists() and source.samefile(path):
-                return
+                return ""
             size = source.stat().st_size
         with file_errors(path, size), appearing(path) as part:
-            copy_with_sha256(source, part, on_bytes)
+            return copy_with_sha256(source, part, on_bytes)
 
     def checksum(self, key: str) -> str:
-        """Return the sha256 of a file, which is read unless it was not written since the last time."""
+        """Return the sha256 of a file, which is read only if it was written since the last time."""
         path = self._existing(key)
         with file_errors(path):
             return remembered_sha256(path)
@@ -137,10 +137,10 @@ class LocalStore(Store):
             raise
 
     def check_writable(self) -> None:
-        """Look whether the folder can be written, or made.
+        """Check that the folder can be written, or made.
 
         Raises:
-            InputError: It cannot.
+            InputError: It can be neither written nor made.
         """
         existing = next(path for path in (self._root, *self._root.absolute().parents) if path.exists())
         if not os.access(existing, os.W_OK | os.X_OK):
@@ -168,7 +168,7 @@ class LocalStore(Store):
             sync_folder(path.parent)
 
     def delete_tree(self, prefix: str, first: str | None = None) -> None:
-        """Remove a folder: it loses its name at once, its files after that."""
+        """Remove a folder: rename it, so that it disappears at once, then remove its files."""
         folder = self.local_path(prefix)
         grave = folder.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
         with file_errors(folder):

@@ -1,9 +1,10 @@
-"""What an object store says, turned into one line for the person at the terminal."""
+"""Errors of an object store as one line: what, where, and what to do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from xml.etree.ElementTree import ParseError
 
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from urllib3.exceptions import HTTPError, SSLError
@@ -19,17 +20,25 @@ _FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"}
 
 
 @contextmanager
-def told(settings: MinioSettings, bucket: str, uri: str, known: bool = True) -> Iterator[None]:
-    """Turn every error of the client while working on ``uri`` into one of ours.
+def translate_errors(settings: MinioSettings, bucket: str, uri: str, known: bool = True) -> Iterator[None]:
+    """Turn every error of the client about ``uri`` into one of our errors.
 
-    A store that does not answer is bad input, unless it is ``known``, as one that has answered before is.
+    A store that does not answer is bad input, unless it is ``known``: it has answered before.
     """
     try:
         yield
     except S3Error as error:
         raise _from_code(error, settings, bucket, uri) from error
-    except (MinioException, HTTPError, OSError) as error:
+    except (MinioException, HTTPError, OSError, ParseError) as error:
         raise _from_connection(error, settings, bucket, uri, known) from error
+
+
+def missing_bucket(settings: MinioSettings, bucket: str, uri: str) -> InputError:
+    """Return the error for a bucket that does not exist."""
+    return InputError(
+        f"{uri}: there is no bucket {bucket!r} at {settings.endpoint}; create it (mc mb ALIAS/{bucket}) or correct "
+        "the URI"
+    )
 
 
 def _from_code(error: S3Error, settings: MinioSettings, bucket: str, uri: str) -> KubeyoloError:
@@ -37,9 +46,7 @@ def _from_code(error: S3Error, settings: MinioSettings, bucket: str, uri: str) -
     if code in _MISSING:
         return NotFound(f"{uri}: there is no such object at {endpoint}")
     if code == "NoSuchBucket":
-        return InputError(
-            f"{uri}: there is no bucket {bucket!r} at {endpoint}; create it (mc mb ALIAS/{bucket}) or correct the URI"
-        )
+        return missing_bucket(settings, bucket, uri)
     if code in _WRONG_KEY:
         return InputError(
             f"{uri}: the store at {endpoint} refuses the credentials for bucket {bucket!r} ({code}); "
@@ -67,7 +74,7 @@ def _from_connection(error: Exception, settings: MinioSettings, bucket: str, uri
         if "WRONG_VERSION_NUMBER" in str(error):
             return InputError(f"{where} does not speak TLS; set MINIO_SECURE=0")
         return InputError(f"{where} has no TLS that can be trusted: {error}; check MINIO_ENDPOINT or SSL_CERT_FILE")
-    if isinstance(error, InvalidResponseError):
+    if isinstance(error, InvalidResponseError | ParseError):
         if "HTTPS server" in str(error):
             return InputError(f"{where} speaks TLS only; set MINIO_SECURE=1")
         return InputError(f"{where} does not answer as an object store does; check MINIO_ENDPOINT")

@@ -1,4 +1,4 @@
-"""Where an object store is and who asks: read from the environment."""
+"""Address and credentials of an object store, from the environment."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 
 from kubeyolo.errors import InputError
 
-_YES = {"1", "true", "yes", "on"}
-_NO = {"0", "false", "no", "off"}
-
+_FLAGS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
 
 VARIABLES = (
     *("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SECURE", "MINIO_REGION", "MINIO_PATIENCE"),
@@ -23,9 +21,10 @@ VARIABLES = (
 
 @dataclass(frozen=True, slots=True)
 class MinioSettings:
-    """Endpoint as ``host:port`` and credentials; ``region`` is asked from the server when it is empty.
+    """Endpoint as ``host:port`` and credentials; the server is asked for an empty ``region``.
 
-    ``patience`` is given where the store is known to be right: for how many seconds it is waited for when it is away.
+    ``patience`` is for how many seconds to wait while the store is unreachable; set it if the endpoint is known to be
+    right.
     """
 
     endpoint: str
@@ -37,14 +36,14 @@ class MinioSettings:
     patience: float = 0.0
 
     @staticmethod
-    def from_environment(wanted_by: str, environment: Mapping[str, str] | None = None) -> MinioSettings:
-        """Read ``MINIO_ENDPOINT`` and what else :data:`VARIABLES` names.
+    def from_environment(uri: str, environment: Mapping[str, str] | None = None) -> MinioSettings:
+        """Read the variables that :data:`VARIABLES` names.
 
         The usual ``AWS_*`` variables stand in for those that are not set. Connections are encrypted unless the
         endpoint is this machine, begins with ``http://``, or ``MINIO_SECURE`` is 0.
 
         Args:
-            wanted_by: The URI for which the settings are needed; errors name it.
+            uri: The URI for which the settings are needed; errors name it.
             environment: The variables; those of this process by default.
 
         Raises:
@@ -55,7 +54,7 @@ class MinioSettings:
         def read(name: str, fallback: str, remedy: str) -> str:
             value = (variables.get(name) or variables.get(fallback) or "").strip()
             if not value:
-                raise InputError(f"{wanted_by}: the environment variable {name} is not set; {remedy}")
+                raise InputError(f"{uri}: the environment variable {name} is not set; {remedy}")
             return value
 
         endpoint = read("MINIO_ENDPOINT", "AWS_ENDPOINT_URL", "set it to host:port of the store")
@@ -64,39 +63,35 @@ class MinioSettings:
         scheme, separator, address = endpoint.rpartition("://")
         address = address.rstrip("/")
         if scheme not in ("", "http", "https") or not address or "/" in address:
-            raise InputError(f"{wanted_by}: MINIO_ENDPOINT is {endpoint!r}; it must be host:port, without a path")
+            raise InputError(f"{uri}: MINIO_ENDPOINT is {endpoint!r}; it must be host:port, without a path")
         secure = scheme == "https" if separator else not is_loopback(address)
-        # With an AWS key comes its token; a token of other credentials would spoil the MinIO ones.
+        # An AWS key may need its token, which does not belong to a MinIO key.
         token = "" if variables.get("MINIO_ACCESS_KEY") else variables.get("AWS_SESSION_TOKEN", "")
         return MinioSettings(
             endpoint=address,
             access_key=access_key,
             secret_key=secret_key,
             session_token=token,
-            secure=_flag(wanted_by, variables.get("MINIO_SECURE", ""), secure),
+            secure=_flag(uri, variables.get("MINIO_SECURE", ""), secure),
             region=variables.get("MINIO_REGION") or variables.get("AWS_REGION") or "",
-            patience=_seconds(wanted_by, variables.get("MINIO_PATIENCE", "")),
+            patience=_seconds(uri, variables.get("MINIO_PATIENCE", "")),
         )
 
 
-def _flag(wanted_by: str, value: str, default: bool) -> bool:
+def _flag(uri: str, value: str, default: bool) -> bool:
     word = value.strip().lower()
-    if word in _YES:
-        return True
-    if word in _NO:
-        return False
-    if word:
-        raise InputError(f"{wanted_by}: MINIO_SECURE is {value!r}; it must be 0 or 1")
-    return default
+    if word and word not in _FLAGS:
+        raise InputError(f"{uri}: MINIO_SECURE is {value!r}; it must be 0 or 1")
+    return _FLAGS.get(word, default)
 
 
-def _seconds(wanted_by: str, value: str) -> float:
+def _seconds(uri: str, value: str) -> float:
     try:
         seconds = float(value.strip() or 0.0)
     except ValueError:
         seconds = -1.0
     if not 0.0 <= seconds < math.inf:
-        raise InputError(f"{wanted_by}: MINIO_PATIENCE is {value!r}; it must be a number of seconds, such as 300")
+        raise InputError(f"{uri}: MINIO_PATIENCE is {value!r}; it must be a number of seconds, such as 300")
     return seconds
 
 

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, Protocol
-from xml.etree.ElementTree import ParseError
+from typing import BinaryIO, Protocol, TypeVar
 
 import certifi
 from minio import Minio
@@ -25,15 +25,15 @@ from kubeyolo.storage.conditional_put import IF_ABSENT, if_etag, put_if
 from kubeyolo.storage.file_errors import file_errors
 from kubeyolo.storage.integrity import appearing, check_sha256, sha256_bytes, sha256_file
 from kubeyolo.storage.location import BucketLocation
-from kubeyolo.storage.minio_errors import told
+from kubeyolo.storage.minio_errors import missing_bucket, translate_errors
 from kubeyolo.storage.minio_settings import MinioSettings
 from kubeyolo.storage.patient_pool import Backoff, PatientPool, is_passing
 
 CONTACT_SECONDS = 8.0
-"""How long a store that has not answered yet is tried: a wrong endpoint should be known soon."""
+"""How long to try a store that has not answered yet: a wrong endpoint should be reported soon."""
 
 WORK_SECONDS = 60.0
-"""How long a store that has answered before may be away: as long as a server takes to be started again."""
+"""How long a store that has answered before may be unreachable: as long as a server takes to restart."""
 
 _MEBIBYTE = 1 << 20
 _CHUNK = _MEBIBYTE
@@ -43,6 +43,7 @@ _SHA256_HEADER = "x-amz-meta-sha256"
 _CHANGED_WHILE_READ = "PreconditionFailed"
 _READINGS = 3
 
+_T = TypeVar("_T")
 _Write = Callable[[bytes, int], object]
 """Takes bytes and their position in the object."""
 
@@ -102,7 +103,7 @@ class MinioStore(Store):
         part_size: int = 16 * _MEBIBYTE,
         parallel_parts: int = 4,
     ) -> None:
-        """Take a prefix of a bucket as a store, without asking whether it is there.
+        """Make a store of a prefix of a bucket, without contacting the server.
 
         Args:
             connection: The server.
@@ -117,29 +118,22 @@ class MinioStore(Store):
 
     @staticmethod
     def connect(settings: MinioSettings, location: BucketLocation, work_seconds: float = WORK_SECONDS) -> MinioStore:
-        """Open a store after a look at its bucket.
+        """Open a store after checking that its bucket exists.
 
         Raises:
             InputError: Within some 10 seconds, when the endpoint does not answer, refuses the credentials, or has no
                 such bucket; buckets are never created here.
-            WorkError: It did not answer for as long as the settings are patient.
+            WorkError: It did not answer within the patience of the settings.
         """
         patience = settings.patience
         probe = MinioConnection(settings, max(patience, CONTACT_SECONDS), connections=1)
-        with told(settings, location.bucket, location.uri, known=patience > 0.0):
+        with translate_errors(settings, location.bucket, location.uri, known=patience > 0.0):
             try:
                 there = probe.client.bucket_exists(location.bucket)
-            except ParseError as error:
-                raise InputError(
-                    f"{location.uri}: {settings.endpoint} does not answer as an object store does; check MINIO_ENDPOINT"
-                ) from error
             except ValueError as error:
                 raise InputError(f"{location.uri}: {error} (MINIO_ENDPOINT is {settings.endpoint!r})") from error
         if not there:
-            raise InputError(
-                f"{location.uri}: there is no bucket {location.bucket!r} at {settings.endpoint}; "
-                f"create it (mc mb ALIAS/{location.bucket}) or correct the URI"
-            )
+            raise missing_bucket(settings, location.bucket, location.uri)
         return MinioStore(MinioConnection(settings, max(patience, work_seconds)), location)
 
     @property
@@ -149,8 +143,12 @@ class MinioStore(Store):
 
     def child(self, prefix: str) -> MinioStore:
         """Return the store whose root is the folder ``prefix`` of this one."""
-        below = BucketLocation(self._location.scheme, self._location.bucket, self._folder(prefix))
-        return MinioStore(self._connection, below, self._part_size, self._parallel_parts)
+        return self.at(self._folder(prefix))
+
+    def at(self, prefix: str) -> MinioStore:
+        """Return the store of a prefix of the same bucket, over the same connection."""
+        location = replace(self._location, prefix=prefix)
+        return MinioStore(self._connection, location, self._part_size, self._parallel_parts)
 
     def uri_of(self, key: str) -> str:
         """Return the URI of an object; its key stands in it as it is."""
@@ -158,7 +156,7 @@ class MinioStore(Store):
 
     def exists(self, key: str) -> bool:
         """Tell whether there is an object under ``key``."""
-        with self._told(key):
+        with self._translate_errors(key):
             try:
                 self._stat(self._object(key))
             except S3Error as error:
@@ -172,7 +170,7 @@ class MinioStore(Store):
         root = self._location.prefix
         folder = self._folder(prefix)
         skip = len(root) + 1 if root else 0
-        with self._told(prefix):
+        with self._translate_errors(prefix):
             found = self._client.list_objects(self._bucket, prefix=folder and f"{folder}/", recursive=True)
             return sorted(
                 StoredObject(str(entry.object_name)[skip:], int(entry.size or 0), str(entry.etag), entry.last_modified)
@@ -188,7 +186,7 @@ class MinioStore(Store):
         """Return the content of an object, checked, and its etag; raise ``NotFound`` when there is none."""
         name = self._object(key)
         backoff = Backoff(self._connection.seconds)
-        with self._told(key):
+        with self._translate_errors(key):
             while True:
                 # One request gives content and metadata of the same version, however often it is replaced.
                 response = self._client.get_object(self._bucket, name)
@@ -218,22 +216,23 @@ class MinioStore(Store):
         """Replace an object that still has this etag, and return whether this call replaced it."""
         return self._put_if(key, data, if_etag(etag))
 
-    def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> None:
-        """Write an object to ``path``, which appears when it is complete and its checksum is right."""
+    def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> str:
+        """Write an object to ``path``, which appears when it is complete and its checksum is right; return it."""
 
-        def get(facts: Object) -> None:
+        def get(facts: Object) -> str:
             with appearing(path) as part:
                 self._download(facts, part, on_bytes)
                 expected = self._sha256(facts)
                 if expected:
                     check_sha256(self.uri_of(key), expected, sha256_file(part))
+                return expected
 
-        with self._told(key), file_errors(path):
-            self._while_unchanged(key, get)
+        with self._translate_errors(key), file_errors(path):
+            return self._while_unchanged(key, get)
 
     def checksum(self, key: str) -> str:
         """Return the sha256 that an object carries."""
-        with self._told(key):
+        with self._translate_errors(key):
             return self._sha256(self._stat(self._object(key)))
 
     def put_file(self, path: Path, key: str, on_bytes: OnBytes | None = None) -> str:
@@ -242,8 +241,8 @@ class MinioStore(Store):
             sha256 = sha256_file(path)
             size = os.fstat(file.fileno()).st_size
             reader = _StoppableReader(file, on_bytes)
-            # The client gives up the parts already sent when reading fails, but not when Ctrl-C strikes in its own
-            # code. So it works in a thread of its own, and Ctrl-C here makes the reading there fail.
+            # The client removes the parts already sent when reading fails, but not when Ctrl-C interrupts its own
+            # code. So the client runs in a thread of its own, and Ctrl-C in this thread makes its reading fail.
             with ThreadPoolExecutor(1, thread_name_prefix="kubeyolo-put") as pool:
                 upload = pool.submit(self._put, key, reader, size, sha256)
                 try:
@@ -255,7 +254,7 @@ class MinioStore(Store):
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none."""
-        with self._told(key):
+        with self._translate_errors(key):
             self._client.remove_object(self._bucket, self._object(key))
 
     def delete_tree(self, prefix: str, first: str | None = None) -> None:
@@ -263,14 +262,14 @@ class MinioStore(Store):
         if first is not None:
             self.delete(join_key(prefix, first))
         names = [DeleteObject(self._object(stored.key)) for stored in self.list(prefix)]
-        with self._told(prefix):
+        with self._translate_errors(prefix):
             for problem in self._client.remove_objects(self._bucket, names):
                 raise WorkError(f"{self.uri_of(prefix)}: {problem.name} was not removed: {problem.message}")
 
     def _put(self, key: str, stream: _Readable, size: int, sha256: str) -> None:
         name = self._object(key)
         part_size = max(self._part_size, -(-size // _MAX_PARTS))
-        with self._told(key):
+        with self._translate_errors(key):
             try:
                 self._client.put_object(
                     self._bucket,
@@ -293,17 +292,18 @@ class MinioStore(Store):
     def _put_if(self, key: str, data: bytes, condition: dict[str, str]) -> bool:
         metadata = {_SHA256_HEADER: sha256_bytes(data)}
         name, seconds = self._object(key), self._connection.seconds
-        with self._told(key):
+        with self._translate_errors(key):
             return put_if(self._client, self._bucket, name, data, condition, metadata, seconds)
 
-    def _while_unchanged(self, key: str, read: Callable[[Object], None]) -> None:
-        """Read an object; when it is replaced in the middle of that, read the new one from its beginning."""
+    def _while_unchanged(self, key: str, read: Callable[[Object], _T]) -> _T:
+        """Read an object; if it is replaced meanwhile, read the new object from its beginning."""
         for final in (False,) * (_READINGS - 1) + (True,):
             try:
                 return read(self._stat(self._object(key)))
             except S3Error as error:
                 if error.code != _CHANGED_WHILE_READ or final:
                     raise
+        raise AssertionError
 
     def _stat(self, name: str) -> Object:
         return self._client.stat_object(self._bucket, name)
@@ -322,15 +322,13 @@ class MinioStore(Store):
                 if on_bytes is not None:
                     on_bytes(len(data))
 
-            starts = [*range(0, size, self._part_size)]
-            for_each(
-                lambda start: self._fetch(facts, start, min(start + self._part_size, size), write),
-                starts,
-                self._parallel_parts,
-            )
+            def fetch(start: int) -> None:
+                self._fetch(facts, start, min(start + self._part_size, size), write)
+
+            for_each(fetch, [*range(0, size, self._part_size)], self._parallel_parts)
 
     def _fetch(self, facts: Object, start: int, end: int, write: _Write) -> None:
-        """Hand the bytes from ``start`` to ``end`` of an object to ``write``; go on where a connection broke."""
+        """Pass the bytes from ``start`` to ``end`` of an object to ``write``; continue where a connection broke."""
         position = start
         backoff = Backoff(self._connection.seconds)
         while position < end:
@@ -340,7 +338,7 @@ class MinioStore(Store):
                 str(facts.object_name),
                 offset=position,
                 length=end - position,
-                request_headers={"If-Match": f'"{facts.etag}"'},
+                request_headers=if_etag(str(facts.etag)),
             )
             try:
                 for data in response.stream(_CHUNK):
@@ -370,8 +368,8 @@ class MinioStore(Store):
     def _folder(self, prefix: str) -> str:
         return join_key(self._location.prefix, check_key(prefix, allow_empty=True))
 
-    def _told(self, key: str) -> AbstractContextManager[None]:
-        return told(self._connection.settings, self._bucket, self.uri_of(key))
+    def _translate_errors(self, key: str) -> AbstractContextManager[None]:
+        return translate_errors(self._connection.settings, self._bucket, self.uri_of(key))
 
     @property
     def _bucket(self) -> str:
@@ -387,7 +385,7 @@ class _Readable(Protocol):
 
 
 class _StoppableReader:
-    """A file that counts what is read from it, and that fails when it has been stopped."""
+    """A file that reports how much is read, and that cannot be read after :meth:`stop`."""
 
     def __init__(self, file: BinaryIO, on_bytes: OnBytes | None) -> None:
         self._file = file

@@ -26,8 +26,8 @@ def owned_folder(store: Store, name: str, is_used: Callable[[str], bool]) -> Ite
     """Own a folder for the block and yield its name; after it, remove the folder unless it is used.
 
     Args:
-        store: The store it lies in.
-        name: Its name. Where another process owns that folder, or one that was killed has left it, an ending is added.
+        store: The store of the folder.
+        name: Name of the folder. If another process owns it, or a killed process has left it, an ending is added.
         is_used: Tells whether a document names a folder.
 
     Raises:
@@ -40,33 +40,33 @@ def owned_folder(store: Store, name: str, is_used: Callable[[str], bool]) -> Ite
     try:
         yield folder
     except BaseException:
-        # What went wrong in the block is the error to report, also where the store has failed.
+        # The error of the block is reported, even if the store fails too.
         with suppress(KubeyoloError):
-            _end(store, folder, is_used)
+            _release(store, folder, is_used)
         raise
-    _end(store, folder, is_used)
+    _release(store, folder, is_used)
 
 
 def remove_unused(store: Store, folder: str, is_used: Callable[[str], bool]) -> None:
-    """Remove a folder that no document names any more; one that another process owns is left to it.
+    """Remove a folder that no document names any more, unless another process owns it.
 
     Raises:
         InputError: The store cannot be used.
         WorkError: The store fails.
     """
     if not is_used(folder) and _own(store, folder):
-        _end(store, folder, is_used)
+        _release(store, folder, is_used)
 
 
 def _own(store: Store, folder: str) -> bool:
     return store.create_bytes(f"{folder}{OWNER_SUFFIX}", f"{socket.gethostname()} {os.getpid()}\n".encode())
 
 
-def _end(store: Store, folder: str, is_used: Callable[[str], bool]) -> None:
-    """Remove an owned folder unless it is used, and give up the ownership."""
+def _release(store: Store, folder: str, is_used: Callable[[str], bool]) -> None:
+    """Remove an owned folder unless it is used, and release it."""
     while is_used(folder):
         store.delete(f"{folder}{OWNER_SUFFIX}")
-        # A process that has replaced the document before that has left the folder to its owner.
+        # A process that replaced the document before this deletion has left the folder to its owner.
         if is_used(folder) or not _own(store, folder):
             return
     store.delete_tree(folder)

@@ -18,7 +18,7 @@ _PASSING_STATUS = {408, 429, 500, 502, 503, 504}
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 3.0
 _READ_TIMEOUT = 60.0
-_SAY_SECONDS = 10.0
+_WARN_SECONDS = 10.0
 _CONNECT_TIMEOUT = 5.0
 _BLOCK = 256 * 1024
 
@@ -36,7 +36,7 @@ def is_passing(error: Exception) -> bool:
 
 
 class Backoff:
-    """Pauses that double and vary, until ``seconds`` have passed since the first failure's request was sent."""
+    """Pauses that double and vary at random, until ``seconds`` have passed since this object was made."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -45,7 +45,7 @@ class Backoff:
 
     def sleep(self) -> bool:
         """Wait for the next attempt; return False at once when there is no time for one."""
-        # Many threads fail at the same moment; without chance in the pause they would come back at the same moment.
+        # Many threads fail at the same moment; random pauses keep them from trying again at the same moment.
         pause = self._pause * random.uniform(0.5, 1.0)
         if self._clock() + pause >= self._end:
             return False
@@ -62,19 +62,19 @@ class PatientPool(urllib3.PoolManager):
 
     def __init__(self, seconds: float, connections: int, **settings: Any) -> None:
         self.seconds = seconds
-        self._say_at = 0.0
+        self._warn_at = 0.0
         super().__init__(maxsize=connections, retries=False, blocksize=_BLOCK, **settings)
 
     def urlopen(  # type: ignore[override]
         self, method: str, url: str, redirect: bool = True, **request: Any
     ) -> urllib3.BaseHTTPResponse:
-        """Send a request, again and again while its failure may pass, for at most ``seconds``."""
+        """Send a request, and repeat it while its failure may pass, for at most ``seconds``."""
         body = request.pop("body", None)
-        # Half of the time, so that a connection that has gone silent leaves some for another one.
+        # Half of the time, so that a silent connection leaves time for another attempt.
         half = self.seconds / 2
         request["timeout"] = urllib3.Timeout(connect=min(_CONNECT_TIMEOUT, half), read=min(_READ_TIMEOUT, half))
         backoff = Backoff(self.seconds)
-        begun = time.monotonic()
+        start = time.monotonic()
         while True:
             # A body given as bytes would have to be sent within one time-out, however large; a stream is sent in
             # blocks, each with its own. The client has set Content-Length.
@@ -84,18 +84,18 @@ class PatientPool(urllib3.PoolManager):
             except (HTTPError, OSError) as error:
                 if not is_passing(error) or not backoff.sleep():
                     raise
-                self._say(begun, urlsplit(url).netloc, "does not answer")
+                self._warn(start, urlsplit(url).netloc, "does not answer")
                 continue
             if response.status not in _PASSING_STATUS or not backoff.sleep():
                 return response
-            self._say(begun, urlsplit(url).netloc, f"answers with status {response.status}")
+            self._warn(start, urlsplit(url).netloc, f"answers with status {response.status}")
             response.drain_conn()
             response.release_conn()
 
-    def _say(self, begun: float, server: str, trouble: str) -> None:
-        """Say now and then why nothing gets on, once for all threads that wait."""
+    def _warn(self, start: float, server: str, trouble: str) -> None:
+        """Warn from time to time that the store fails, once for all waiting threads."""
         now = time.monotonic()
-        if now - begun < _SAY_SECONDS or now < self._say_at:
+        if now - start < _WARN_SECONDS or now < self._warn_at:
             return
-        self._say_at = now + _SAY_SECONDS
-        _log.warning("the store at %s %s; trying again for %.0f s", server, trouble, begun + self.seconds - now)
+        self._warn_at = now + _WARN_SECONDS
+        _log.warning("the store at %s %s; trying again for %.0f s", server, trouble, start + self.seconds - now)

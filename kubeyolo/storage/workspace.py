@@ -26,7 +26,7 @@ _YOUNG_SECONDS = 60.0
 def work_folder(parent: Path) -> Iterator[Path]:
     """Yield an empty folder below ``parent``, which is renamed within the block or removed after it.
 
-    Folders that were left there by processes that were killed are removed first.
+    Folders that killed processes have left there are removed first.
 
     Raises:
         InputError: No folder can be made there, or nothing can be written in it.
@@ -48,49 +48,49 @@ def work_folder(parent: Path) -> Iterator[Path]:
 def temporary_folder(kind: str) -> Iterator[Path]:
     """Yield an empty folder below ``$TMPDIR``, which is removed after the block.
 
-    Those that processes of this machine have left there when they were killed are removed first.
+    Folders that killed processes of this machine have left there are removed first.
 
     Args:
-        kind: What it is for: a part of its name.
+        kind: Purpose of the folder, a part of its name.
 
     Raises:
         InputError: No folder can be made there, or nothing can be written in it.
         WorkError: The disk is full.
     """
     try:
-        place = Path(tempfile.gettempdir())
+        parent = Path(tempfile.gettempdir())
     except FileNotFoundError as error:
-        # Its words are a list of the folders that were tried.
+        # The message of the error is a list of folders.
         raise WorkError(
             f"no temporary folder: {os.environ.get('TMPDIR') or '/tmp'} cannot be written, or its disk is full; "
             "set TMPDIR to a folder that can be written"
         ) from error
     host = re.sub(r"[^\w.]+", "_", platform.node())
-    _remove_unlocked(place.glob(f"kubeyolo-*-{host}-*"))
+    _remove_unlocked(parent.glob(f"kubeyolo-*-{host}-*"))
     with (
-        machine_errors(place),
+        machine_errors(parent),
         tempfile.TemporaryDirectory(prefix=f"kubeyolo-{kind}-{host}-", ignore_cleanup_errors=True) as name,
         _locked(Path(name)),
-        machine_errors(place, Path(name)),
+        machine_errors(parent, Path(name)),
     ):
         yield Path(name)
 
 
 def remove_remains(parent: Path) -> None:
-    """Remove the folders of unfinished work below ``parent`` that no process holds any more."""
+    """Remove the folders of unfinished work below ``parent`` that no process has locked."""
     _remove_unlocked(parent.glob(f".*{PART_SUFFIX}"))
 
 
 def _remove_unlocked(folders: Iterable[Path]) -> None:
     for folder in folders:
         with suppress(OSError):
-            # One that is being made is not locked yet. The clock may have been set back since.
-            found = folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or abs(time.time() - found.st_mtime) < _YOUNG_SECONDS:
+            # A new folder may not be locked yet. The clock may have been set back.
+            status = folder.lstat()
+            if not stat.S_ISDIR(status.st_mode) or abs(time.time() - status.st_mtime) < _YOUNG_SECONDS:
                 continue
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                # Without locks, nobody knows whose it is.
+                # Without locks, the folder may belong to a running process.
                 if lock_file(lock, wait=False):
                     shutil.rmtree(folder, ignore_errors=True)
             finally:
@@ -99,7 +99,7 @@ def _remove_unlocked(folders: Iterable[Path]) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder while this process lives: so remains are told from the work of others."""
+    """Lock a folder for the block, so that no other process takes it for unfinished work."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         lock_file(lock)
@@ -111,11 +111,11 @@ def _locked(folder: Path) -> Iterator[None]:
 def _own_folder(parent: Path) -> tuple[Path, int]:
     """Make a folder below ``parent`` and return it with the descriptor of its lock.
 
-    The lock is held while this process lives: so remains are told from the work of others.
+    The lock lasts as long as this process, so that no other process takes the folder for unfinished work.
     """
     while True:
         folder = make_folder(parent / f".{uuid.uuid4().hex}{PART_SUFFIX}")
-        # Where the clock leaps another process may take it for remains before it is locked: then another one is made.
+        # If the clock jumps, another process may remove the folder before it is locked: then make another folder.
         with suppress(FileNotFoundError):
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:

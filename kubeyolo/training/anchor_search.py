@@ -1,8 +1,8 @@
 """Anchors computed from the boxes of a data set, and how well anchors fit boxes.
 
-Clusters of the logarithms of widths and heights are the start; each anchor in turn then moves to the best of some
-random places near it, by what the loss of the model asks for: that a box is within ``anchor_t`` of an anchor, and
-close to it, or that it overlaps one.
+The search starts with clusters of the logarithms of widths and heights. Then each anchor in turn moves to the best of
+some random positions near it. The score is what the loss of the model needs: that a box is within ``anchor_t`` of an
+anchor and close to it, or that it overlaps an anchor.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from kubeyolo.arrays import Float64Array
 from kubeyolo.config.schema import Config
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.labels import BoxTable
+from kubeyolo.data.overlaps import concentric_iou
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import cut_into_levels, trained_facts
 from kubeyolo.models.facts import Anchors, ModelFacts
-from kubeyolo.models.registry import check_image_size, model_facts
+from kubeyolo.models.named_facts import check_image_size, model_facts
 from kubeyolo.training.learnable import LEAST_RECALL, anchor_ratios, box_sides, kept_boxes, nearest_overlaps
 
 BOXES_PER_ANCHOR = 10
 """With fewer boxes for each anchor the computed ones follow single boxes."""
 RECALL_MARGIN, OVERLAP_MARGIN = 0.005, 0.03
-"""Other anchors than the model's own have to fit better than these by one of the two."""
+"""Computed anchors count as better than the model's own if they are better by one of these margins."""
 
 _BOXES_USED = 8000
 _ATTEMPTS = 5
-_ROUNDS, _PLACES = 40, 8
+_ROUNDS, _POSITIONS = 40, 8
 _FIRST_STEP, _LAST_STEP = 0.25, 0.01
 _WHOLE_FROM = 20.0
 
@@ -62,15 +63,17 @@ class FoundAnchors:
     Attributes:
         boxes: Number of boxes that count.
         left_out: Number of boxes that the augmentation leaves out at this training size.
+        crowds: Number of crowds, which are left out too.
         own: The model's own anchors.
-        given: Those of ``train.anchors``; None where it is empty.
-        computed: The computed ones.
-        by_overlap: Whether an anchor answers for every box, and the overlap alone counts.
+        given: The anchors of ``train.anchors``; None if it is empty.
+        computed: The computed anchors.
+        by_overlap: Whether the loss assigns every box to an anchor, so that only the overlap counts.
         warnings: Sentences about the boxes.
     """
 
     boxes: int
     left_out: int
+    crowds: int
     own: AnchorFit
     given: AnchorFit | None
     computed: AnchorFit
@@ -108,11 +111,12 @@ def find_anchors(index: SplitIndex, config: Config) -> FoundAnchors:
     sides = every[kept_boxes(every)]
     warnings = _warnings(sides, len(every), own, train.image_size)
     by_overlap = own.loss in ("yolov3", "yolov4")
-    score = _overlaps if by_overlap else _closeness(train.anchor_t)
+    score = concentric_iou if by_overlap else _closeness(train.anchor_t)
     computed = cut_into_levels(own, _search(sides, own, score, train.seed).tolist())
     return FoundAnchors(
         boxes=len(sides),
         left_out=len(every) - len(sides),
+        crowds=int(index.box_crowd.sum()),
         own=fit_of(sides, own.anchors, train.anchor_t),
         given=fit_of(sides, trained_facts(config).anchors, train.anchor_t) if train.anchors else None,
         computed=fit_of(sides, computed, train.anchor_t),
@@ -131,10 +135,10 @@ def fit_of(sides: Float64Array, anchors: Anchors, anchor_t: float) -> AnchorFit:
 
 
 def _warnings(sides: Float64Array, every: int, facts: ModelFacts, image_size: int) -> list[str]:
-    """Return what is to be said about the boxes.
+    """Return warnings about the boxes.
 
     Raises:
-        InputError: There are fewer than anchors.
+        InputError: There are fewer boxes than anchors.
     """
     boxes, anchors = len(sides), facts.anchor_count
     left_out = f" ({every - boxes} more are left out, too small or too long)" if every > boxes else ""
@@ -163,8 +167,8 @@ def _search(sides: Float64Array, facts: ModelFacts, score: Score, seed: int) -> 
         sides = sides[random.choice(len(sides), _BOXES_USED, replace=False)]
     # From the model's own anchors too, so that the computed ones are not worse.
     starts = (_clusters(sides, facts.anchor_count, seed), np.array(facts.anchors).reshape(-1, 2))
-    found = [_rounded(_improved(sides, start, score, random)) for start in starts]
-    return max(found, key=lambda anchors: float(score(sides, anchors).max(axis=1).mean()))
+    candidates = [_rounded(_improved(sides, start, score, random)) for start in starts]
+    return max(candidates, key=lambda anchors: float(score(sides, anchors).max(axis=1).mean()))
 
 
 def _clusters(sides: Float64Array, count: int, seed: int) -> Float64Array:
@@ -176,18 +180,18 @@ def _clusters(sides: Float64Array, count: int, seed: int) -> Float64Array:
 
 
 def _improved(sides: Float64Array, anchors: Float64Array, score: Score, random: np.random.Generator) -> Float64Array:
-    """Return anchors after each of them has moved to the best of random places near it, again and again."""
+    """Return anchors after each of them has moved to the best of random positions near it, again and again."""
     anchors = anchors.copy()
     scores = score(sides, anchors)
     for step in np.geomspace(_FIRST_STEP, _LAST_STEP, _ROUNDS):
         for number in random.permutation(len(anchors)):
-            moves = np.exp(step * random.standard_normal((_PLACES, 2)))
-            # Not to move comes first: it is the best of equals.
-            places = np.concatenate([anchors[number : number + 1], anchors[number] * moves])
+            moves = np.exp(step * random.standard_normal((_POSITIONS, 2)))
+            # The present position comes first: it is chosen among equals.
+            positions = np.concatenate([anchors[number : number + 1], anchors[number] * moves])
             others = np.delete(scores, number, axis=1).max(axis=1)
-            there = score(sides, places)
+            there = score(sides, positions)
             best = int(np.maximum(there, others[:, None]).mean(axis=0).argmax())
-            anchors[number], scores[:, number] = places[best], there[:, best]
+            anchors[number], scores[:, number] = positions[best], there[:, best]
     return anchors
 
 
@@ -200,7 +204,7 @@ def _rounded(anchors: Float64Array) -> Float64Array:
 def _closeness(anchor_t: float) -> Score:
     """Return the score of YOLOv5's loss: 0 from a factor of ``anchor_t`` on, below it 1 and more, the closer the more.
 
-    A box that is within is worth more than any closeness of others.
+    One more box within the factor is worth more than any closeness of others.
     """
 
     def score(sides: Float64Array, anchors: Float64Array) -> Float64Array:
@@ -209,10 +213,3 @@ def _closeness(anchor_t: float) -> Score:
         return closeness
 
     return score
-
-
-def _overlaps(sides: Float64Array, anchors: Float64Array) -> Float64Array:
-    """Return the overlap (IoU) of each box with each anchor around one centre."""
-    common = np.minimum(sides[:, None], anchors[None]).prod(axis=2)
-    overlap: Float64Array = common / (sides.prod(axis=1)[:, None] + anchors.prod(axis=1)[None] - common)
-    return overlap

@@ -6,7 +6,7 @@ A folder counts only when its ``checkpoint.json``, written last, is there and ev
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
 from kubeyolo.arrays import Float32Array
+from kubeyolo.output_streams import Show
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.integrity import sha256_bytes, sha256_file
 from kubeyolo.storage.workspace import temporary_folder
@@ -28,10 +29,12 @@ MANIFEST_NAME = "checkpoint.json"
 SCHEMA_VERSION = 1
 
 Arrays = dict[str, Float32Array]
-Warn = Callable[[str], None]
 
 _PARTS = ("weights", "ema", "moments")
 _HISTORY = "history.jsonl"
+_IN_MANIFEST = ("step", "identity", "ema_updates", "optimizer_steps", "pending", "code_digest", "sessions")
+"""Attributes of the state that the manifest of a checkpoint stores."""
+
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -50,7 +53,7 @@ class TrainingState:
         pending: Losses of the steps since the last row of the history.
         history: The history so far, as JSON lines.
         code_digest: Digest of the library that wrote the state.
-        sessions: First step and seconds of each stretch of training, the first one and each that continued it.
+        sessions: First step and seconds of each session of the training: the first one and each that continued it.
     """
 
     step: int
@@ -105,29 +108,22 @@ def write_checkpoint(store: Store, state: TrainingState, keep: int = 3) -> str:
     key = checkpoint_key(state.step)
     with temporary_folder("checkpoint") as folder:
         for part in _PARTS:
-            save_file(_contiguous(getattr(state, part)), folder / f"{part}.safetensors")
+            # safetensors writes the buffer as it lies in memory, whatever the strides say.
+            arrays = {name: np.ascontiguousarray(array) for name, array in getattr(state, part).items()}
+            save_file(arrays, folder / f"{part}.safetensors")
         (folder / _HISTORY).write_bytes(state.history)
         files = {
             path.name: CheckpointFile(size=path.stat().st_size, sha256=sha256_file(path))
             for path in sorted(folder.iterdir())
         }
-        manifest = CheckpointManifest(
-            step=state.step,
-            ema_updates=state.ema_updates,
-            optimizer_steps=state.optimizer_steps,
-            identity=state.identity,
-            pending=state.pending,
-            code_digest=state.code_digest,
-            sessions=state.sessions,
-            files=files,
-        )
+        manifest = CheckpointManifest(files=files, **{name: getattr(state, name) for name in _IN_MANIFEST})
         (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1))
         store.put_tree(folder, key, last=MANIFEST_NAME)
     _remove_old(store, state.step, keep)
     return store.uri_of(key)
 
 
-def newest_checkpoint(store: Store, warn: Warn) -> TrainingState | None:
+def newest_checkpoint(store: Store, warn: Show) -> TrainingState | None:
     """Return the newest complete checkpoint, or None.
 
     Args:
@@ -143,12 +139,12 @@ def newest_checkpoint(store: Store, warn: Warn) -> TrainingState | None:
 
 
 def newest_step(store: Store) -> int | None:
-    """Return the step of the newest checkpoint that is complete; None when there is none. Its content is not read."""
+    """Return the step of the newest checkpoint that is complete; None if there is none. Its content is not read."""
     return max(_steps(store, MANIFEST_NAME), default=None)
 
 
 def newest_manifest(store: Store) -> CheckpointManifest | None:
-    """Return what the newest checkpoint says of itself, or None without one; none of its files is looked at."""
+    """Return the manifest of the newest checkpoint, or None if there is none; its files are not checked."""
     for step in sorted(_steps(store), reverse=True):
         with suppress(NotFound, ValidationError, orjson.JSONDecodeError):
             return read_manifest(store, checkpoint_key(step))
@@ -187,20 +183,10 @@ def _read(store: Store, key: str) -> TrainingState:
     except (KeyError, SafetensorError) as error:
         raise _Damaged(f"its files cannot be read ({error})") from None
     for part, arrays in parts.items():
-        found = first_not_finite(arrays)
-        if found is not None:
-            raise _Damaged(f"{part}.safetensors: {found[1]} values of {found[0]!r} are infinite or no numbers")
-    return TrainingState(
-        step=manifest.step,
-        identity=manifest.identity,
-        ema_updates=manifest.ema_updates,
-        optimizer_steps=manifest.optimizer_steps,
-        pending=manifest.pending,
-        history=history,
-        code_digest=manifest.code_digest,
-        sessions=manifest.sessions,
-        **parts,
-    )
+        if (bad := first_not_finite(arrays)) is not None:
+            raise _Damaged(f"{part}.safetensors: {bad[1]} values of {bad[0]!r} are infinite or no numbers")
+    values: dict[str, Any] = {name: getattr(manifest, name) for name in _IN_MANIFEST}
+    return TrainingState(history=history, **{**values, **parts})
 
 
 def _checked(store: Store, key: str, name: str, file: CheckpointFile) -> bytes:
@@ -221,14 +207,9 @@ def _steps(store: Store, name: str = "") -> set[int]:
 
 
 def _remove_old(store: Store, newest: int, keep: int) -> None:
-    """Remove complete checkpoints beyond ``keep``, and what is left of interrupted ones before the newest."""
+    """Remove complete checkpoints beyond ``keep``, and the remains of interrupted ones before the newest."""
     complete = sorted(step for step in _steps(store, MANIFEST_NAME) if step <= newest)
     kept = set(complete[-keep:])
     for step in _steps(store):
         if step < newest and step not in kept:
             store.delete_tree(checkpoint_key(step), first=MANIFEST_NAME)
-
-
-def _contiguous(arrays: Arrays) -> Arrays:
-    # safetensors writes the buffer as it lies in memory, whatever the strides say.
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

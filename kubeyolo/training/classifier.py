@@ -1,12 +1,23 @@
-"""The classifier that a backbone is pretrained as."""
+"""The classifier that a backbone is pretrained as: network, loss, engine, accuracy."""
 
 from __future__ import annotations
+
+import functools
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from kubeyolo.config.schema import Config, PretrainConfig, TrainConfig
+from kubeyolo.data.crops import Crops, validation_batches
 from kubeyolo.models.registry import build_backbone
+from kubeyolo.output_streams import Show
+from kubeyolo.training.engine import Engine
+from kubeyolo.training.history import HistoryRow
+from kubeyolo.training.schedules import Schedule, cosine_factor
+
+FINAL_LR = 0.01
+"""Last learning rate as a fraction of the peak."""
 
 
 class Classifier(nn.Cell):
@@ -59,3 +70,56 @@ class Scorer(nn.Cell):
     def construct(self, images: Tensor) -> Tensor:
         """Map uint8 (N, 3, H, W) to (N, classes)."""
         return self.network(images.astype(ms.float32) * (1.0 / 255.0))
+
+
+class Accuracy:
+    """Measures the share of held-out crops that are classified correctly.
+
+    Attributes:
+        last: The newest accuracy, 0..1; None before the first measurement.
+    """
+
+    def __init__(self, network: Classifier, crops: Crops, config: PretrainConfig, show: Show) -> None:
+        self.last: float | None = None
+        self._network, self._crops, self._config, self._show = network, crops, config, show
+        self._scorer = Scorer(network)
+
+    def row(self, epoch: int, step: int) -> HistoryRow:
+        """Return the row of the history after an epoch, counted from 0."""
+        accuracy = self.measure()
+        self._show(f"epoch[{epoch}], held-out accuracy:{accuracy:.4f}")
+        return HistoryRow(kind="pretrain", step=step, epoch=epoch, accuracy=accuracy)
+
+    def measure(self) -> float:
+        """Return the accuracy of the present weights, 0..1."""
+        self._scorer.set_train(False)
+        right = 0
+        for batch in validation_batches(self._crops, self._config):
+            logits = self._scorer(Tensor(batch.images)).asnumpy()
+            right += int(np.count_nonzero(logits.argmax(1) == batch.labels))
+        self._network.set_train(True)
+        self.last = right / len(self._crops)
+        return self.last
+
+
+def build_engine(network: Classifier, num_classes: int, config: Config, steps: int) -> Engine:
+    """Return the engine: AdamW with a cosine over the steps, a tenth of them warm-up."""
+    pretrain = config.pretrain
+    train = TrainConfig(
+        optimizer="adamw",
+        lr=pretrain.lr,
+        momentum=0.9,
+        weight_decay=pretrain.weight_decay,
+        grad_clip=config.train.grad_clip,
+    )
+    schedule = Schedule(
+        # The factor falls with every step: there are too few epochs for one step down at each.
+        steps_per_epoch=1,
+        lr=pretrain.lr,
+        factor=functools.partial(cosine_factor, epochs=steps, final=FINAL_LR),
+        warmup=steps // 10,
+        momentum=train.momentum,
+        warmup_momentum=train.momentum,
+        lag=0,
+    )
+    return Engine(network, ClassificationLoss(num_classes), train, schedule, average=False)

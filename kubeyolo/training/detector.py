@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors.numpy import load_file
 
-from kubeyolo.bundle import (
-    WEIGHTS,
-    Bundle,
-    BundleManifest,
-    DatasetReference,
-    Preprocessing,
-    open_bundle,
-)
+from kubeyolo.arrays import check_finite
+from kubeyolo.bundle import WEIGHTS, Bundle, BundleManifest, DatasetReference, Preprocessing, open_bundle
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
 from kubeyolo.errors import InputError
-from kubeyolo.finite_arrays import check_finite
 from kubeyolo.models.anchors import trained_facts
 from kubeyolo.models.facts import ModelFacts
-from kubeyolo.models.registry import build_model, check_batch_norm, check_image_size
+from kubeyolo.models.named_facts import check_batch_norm, check_image_size
+from kubeyolo.models.registry import build_model
+from kubeyolo.output_streams import Show
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.storage.integrity import sha256_bytes
-from kubeyolo.storage.uri import open_store
-from kubeyolo.training.distribution import Distribution, Meeting, check_world, join, threads_for
+from kubeyolo.storage.place import Place
+from kubeyolo.training.distribution import Distribution, check_world, join, threads_for
 from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.growth import growth_warnings, usual_sizes, weight_sizes
 from kubeyolo.training.learnable import Learnable, look_at_training, loss_warnings, show_warnings
 from kubeyolo.training.loop import Hooks, StopRequest, TrainingLoop
-from kubeyolo.training.loop_parts import LoopSettings, Output, Print
-from kubeyolo.training.memory import detector_memory_warnings, worker_warnings
+from kubeyolo.training.loop_parts import LoopSettings, Output
+from kubeyolo.training.memory_advice import detector_memory_warnings, worker_warnings
 from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
-from kubeyolo.training.reach import reach_warnings
 from kubeyolo.training.schedules import build_schedule
 from kubeyolo.training.spec import TrainingSpec, training_identity
 from kubeyolo.training.validation import Validation
@@ -42,12 +35,12 @@ if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
 
 
-def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopRequest, show: Print = print) -> None:
+def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopRequest, show: Show = print) -> None:
     """Train, or continue to train, and publish the bundle at ``<output>/bundle``.
 
     Raises:
-        InputError: The data set, the backbone, the configuration or the store cannot be used, or the output holds a
-            run under other conditions.
+        InputError: The data set, the backbone, the configuration or the store cannot be used, or the output has a
+            training with other settings.
         WorkError: The loss is not finite, or a worker failed.
         Interrupted: Stopped on request, after a checkpoint.
     """
@@ -55,21 +48,21 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     check_image_size(spec.config)
     check_batch_norm(spec.config, "train")
     facts = trained_facts(spec.config)
-    dataset = open_dataset(spec.dataset, spec.cache)
+    dataset = open_dataset(Place.of(spec.dataset), spec.cache)
     backbone = _open_backbone(spec)
     identity = training_identity(spec, dataset.manifest.digest, _digest(backbone), distribution.world)
-    store = open_store(spec.output)
-    if is_complete(store, identity, spec, show):
+    place = Place.of(spec.output)
+    if is_complete(place, identity, spec, show):
         return
-    state = state_to_continue(store, identity, spec, distribution.is_first, show)
+    state = state_to_continue(place.store, identity, spec, distribution.is_first, show)
     identity = identity if state is None else state.identity
     train = spec.config.train
-    output = Output(store, identity, spec.code_digest, spec.writer, is_written=distribution.is_first)
+    output = Output(place, identity, spec.code_digest, spec.writer, is_written=distribution.is_first)
     guard = Guard(remedy_for(spec.config, spec.task), dataset.split("train").index.file_name)
     manifest = _manifest(spec, facts, dataset, backbone)
-    with remembered(store):
+    with remembered(place.store):
         with _loader(spec, dataset, distribution) as loader:
-            found = _first_look(spec, facts, dataset, loader, distribution, show) if output.is_written else None
+            learnable = _first_look(spec, facts, dataset, loader, distribution, show) if output.is_written else None
             configure_mindspore(train.device_target, threads_for(distribution.world))
             if distribution.world > 1:
                 join(distribution)
@@ -78,20 +71,22 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             validate = None
             if output.is_written and train.val_interval:
                 validate = Validation(engine, dataset, manifest, spec.config.evaluate, train.val_interval, show).row
-            hooks = Hooks(stop, show, validate, Meeting(distribution), guard)
+            hooks = Hooks(stop, show, validate, distribution.synchronize, guard)
             loop = TrainingLoop(engine, loader, _loop_settings(spec, loader, distribution), output, hooks)
             loop.run(state)
-        if found is None:
+        if learnable is None:
             return
         last = [
-            *loss_warnings(loop.history.of("train")),
+            *loss_warnings(loop.journal.history.of("train")),
             *loader.warnings(),
             *growth_warnings(sizes, weight_sizes(engine.network), train),
         ]
         show_warnings(last, show)
-        warnings = (*found.warnings, *last)
-        publish_weights(output, engine, loop.sessions, manifest, guard, warnings=warnings, anchor_recall=found.recall)
-    show(f"published {store.uri_of('bundle')}")
+        warnings = (*learnable.warnings, *last)
+        uri = publish_weights(
+            output, engine, loop.journal.sessions, manifest, guard, warnings=warnings, anchor_recall=learnable.recall
+        )
+    show(f"published {uri}")
 
 
 def _loader(spec: TrainingSpec, dataset: Dataset, distribution: Distribution) -> Loader:
@@ -121,21 +116,20 @@ def _loop_settings(spec: TrainingSpec, loader: Loader, distribution: Distributio
 
 
 def _first_look(
-    spec: TrainingSpec, facts: ModelFacts, dataset: Dataset, loader: Loader, distribution: Distribution, show: Print
+    spec: TrainingSpec, facts: ModelFacts, dataset: Dataset, loader: Loader, distribution: Distribution, show: Show
 ) -> Learnable:
-    """Say what there is to learn from, and whether the machine has room for it; return what stays with the result."""
+    """Report what the training can learn from, and whether it fits this machine; return what the result records."""
     config, world, index = spec.config, distribution.world, dataset.split("train").index
-    found = look_at_training(index, facts, config, loader.steps_per_epoch, spec.dataset)
-    found = replace(found, warnings=(*found.warnings, *reach_warnings(config.train, loader.steps_per_epoch)))
-    found.show(show)
+    learnable = look_at_training(index, facts, config, loader.steps_per_epoch, spec.dataset)
+    learnable.show(show)
     show_warnings(detector_memory_warnings(facts, config, len(index.width), len(dataset.classes), world), show)
     show_warnings(worker_warnings(config, world), show)
-    return found
+    return learnable
 
 
 def _build_engine(
     spec: TrainingSpec,
-    facts: Any,
+    facts: ModelFacts,
     num_classes: int,
     steps_per_epoch: int,
     distribution: Distribution,
@@ -143,9 +137,9 @@ def _build_engine(
 ) -> Engine:
     # Only here: MindSpore must be configured before it is imported.
     from kubeyolo.losses.build import build_loss
-    from kubeyolo.training.allreduce import GradientSum
     from kubeyolo.training.engine import Engine, load_parameters
     from kubeyolo.training.optimizers import group_parameters
+    from kubeyolo.training.step import GradientSum
 
     train = spec.config.train
     network = build_model(spec.config.model, num_classes, facts.anchors, seed=train.seed)
@@ -172,7 +166,7 @@ def _build_engine(
 def _open_backbone(spec: TrainingSpec) -> Bundle | None:
     if spec.backbone is None:
         return None
-    bundle = open_bundle(spec.backbone, spec.cache)
+    bundle = open_bundle(Place.of(spec.backbone), spec.cache)
     if bundle.manifest.kind != "backbone" or bundle.manifest.model != spec.config.model:
         raise InputError(
             f"{spec.backbone}: is a {bundle.manifest.kind} of {bundle.manifest.model}, "
@@ -185,7 +179,7 @@ def _digest(backbone: Bundle | None) -> str:
     return "" if backbone is None else sha256_bytes(backbone.manifest.files[WEIGHTS].sha256.encode())
 
 
-def _manifest(spec: TrainingSpec, facts: Any, dataset: Dataset, backbone: Bundle | None) -> BundleManifest:
+def _manifest(spec: TrainingSpec, facts: ModelFacts, dataset: Dataset, backbone: Bundle | None) -> BundleManifest:
     size = spec.config.train.image_size
     manifest = dataset.manifest
     return BundleManifest(

@@ -1,8 +1,8 @@
-"""Data-parallel training: who we are, and the sum of gradients over all processes.
+"""Data-parallel training: the rank of a process, joining the other processes, and waiting for rank 0.
 
-The loss of a process is already times its batch size, so the sum over processes is the gradient of the global batch.
-Batch normalisation takes its statistics from the images of one process; the averages that are kept are those of
-rank 0.
+The loss of a process is already multiplied by its batch size, so the sum of the gradients over all processes is the
+gradient of the global batch. Batch normalisation takes its statistics from the images of one process; the averages that
+are published are those of rank 0.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kubeyolo.errors import InputError, WorkError
-from kubeyolo.processors import usable_processors
-from kubeyolo.training.spec import MET_PREFIX, OUTCOME_FOLDER
+from kubeyolo.resources import usable_processors
+from kubeyolo.training.spec import BARRIER_PREFIX, OUTCOME_FOLDER
 
 _POLL_SECONDS = 0.02
 
@@ -31,32 +31,25 @@ class Distribution:
         """Whether this is the process that logs and writes."""
         return self.rank == 0
 
+    def synchronize(self, step: int) -> None:
+        """Report as rank 0 that its work after a step is done; wait for this report as any other rank.
 
-class Meeting:
-    """Where the other processes wait while rank 0 validates or writes a checkpoint.
-
-    A collective gives up after a minute, and such work may take longer. Rank 0 leaves a file in the launcher's folder,
-    which :mod:`kubeyolo.launch.gang` passes on to other machines; without that folder nobody waits here.
-    """
-
-    def __init__(self, distribution: Distribution, folder: str | None = None) -> None:
-        folder = os.environ.get(OUTCOME_FOLDER) if folder is None else folder
-        self._folder = Path(folder) if folder and distribution.world > 1 else None
-        self._is_first = distribution.is_first
-
-    def __call__(self, step: int) -> None:
-        """Say as rank 0 that the work after a step is done, or wait until rank 0 has said so."""
-        if self._folder is None:
+        A collective fails after a minute, and a validation or a checkpoint may take longer. Rank 0 writes a file into
+        the launcher's folder, which :mod:`kubeyolo.launch.rendezvous` passes on to other machines; a process without
+        such a folder does not wait.
+        """
+        folder = os.environ.get(OUTCOME_FOLDER)
+        if not folder or self.world == 1:
             return
-        path = self._folder / f"{MET_PREFIX}{step}"
-        if self._is_first:
+        path = Path(folder) / f"{BARRIER_PREFIX}{step}"
+        if self.is_first:
             path.touch()
         while not path.exists():
             time.sleep(_POLL_SECONDS)
 
 
 def distribution_from_environment() -> Distribution:
-    """Read what msrun tells its processes; without msrun there is one process."""
+    """Read the environment variables of msrun; without msrun there is one process."""
     if "MS_ROLE" not in os.environ:
         return Distribution()
     world = int(os.environ.get("MS_WORKER_NUM", os.environ.get("RANK_SIZE", "1")))
@@ -65,15 +58,15 @@ def distribution_from_environment() -> Distribution:
 
 
 def is_scheduler() -> bool:
-    """Tell whether msrun started this process to introduce the others to each other."""
+    """Tell whether msrun started this process as the scheduler, by which the others find each other."""
     return os.environ.get("MS_ROLE") == "MS_SCHED"
 
 
 def join(distribution: Distribution) -> None:
-    """Meet the other processes; returns when all are there. A scheduler stays until they are gone.
+    """Join the other processes; return when all have joined, in the scheduler when all have ended.
 
     Raises:
-        WorkError: The processes did not meet, or disagree about their numbers.
+        WorkError: The processes could not join, or disagree about their numbers.
     """
     from mindspore import communication
 
@@ -81,13 +74,13 @@ def join(distribution: Distribution) -> None:
         communication.init()
         if is_scheduler():
             return
-        found = (communication.get_rank(), communication.get_group_size())
+        rank, world = communication.get_rank(), communication.get_group_size()
     except RuntimeError as error:
         line = str(error).strip().splitlines()[0]
         raise WorkError(f"training process {distribution.rank} could not join the others: {line}") from error
-    if found != (distribution.rank, distribution.world):
+    if (rank, world) != (distribution.rank, distribution.world):
         raise WorkError(
-            f"training process {distribution.rank} of {distribution.world} was given rank {found[0]} of {found[1]}"
+            f"training process {distribution.rank} of {distribution.world} was given rank {rank} of {world}"
         )
 
 

@@ -1,22 +1,61 @@
-"""The state of a training run: network, optimizer and average, stepped, captured and restored together."""
+"""The state of a training run: network, optimizer and average of weights, stepped, captured and restored together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn
-from numpy.typing import NDArray
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from kubeyolo.arrays import Pixels
+from kubeyolo.arrays import AnyArray, Pixels
 from kubeyolo.config.schema import TrainConfig
 from kubeyolo.errors import InputError
 from kubeyolo.training.checkpoints import Arrays, TrainingState
-from kubeyolo.training.ema import WeightAverage
 from kubeyolo.training.optimizers import build_optimizer, group_parameters, moment_parameters, scalar_tensors
 from kubeyolo.training.schedules import Schedule, ema_decay
 from kubeyolo.training.step import ForwardLoss, TrainStep
+
+
+class WeightAverage(nn.Cell):
+    """``average = decay · average + (1 − decay) · value`` for every floating-point parameter of a network.
+
+    The averages are one vector, and its update a graph of its own: three kernels for each of some three hundred
+    parameters, ordered behind the optimizer in the graph of the step, took an eighth of a step on a CPU.
+
+    Args:
+        parameters: Weights and running statistics; the average starts at their values.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
+        super().__init__()
+        # A cell that contains this one puts its own name before the names of the parameters.
+        self._shapes = {parameter.name: parameter.shape for parameter in parameters}
+        self.values = ParameterTuple(parameters)
+        flat = np.concatenate([parameter.asnumpy().reshape(-1) for parameter in parameters])
+        self.average = Parameter(Tensor(flat), name="ema", requires_grad=False)
+        self.subtract = ops.AssignSub()
+
+    def construct(self, share: Tensor) -> Tensor:
+        """Move the average towards the values by ``share``, which is 1 − decay."""
+        parts: tuple[Tensor, ...] = ()
+        for value in self.values:
+            parts += (value.reshape(-1),)
+        return self.subtract(self.average, (self.average - ops.concat(parts, 0)) * share)
+
+    def arrays(self) -> Arrays:
+        """Return copies of the averages by the names of the parameters they belong to."""
+        flat, arrays, start = self.average.asnumpy(), {}, 0
+        for name, shape in self._shapes.items():
+            end = start + int(np.prod(shape))
+            arrays[name] = np.array(flat[start:end]).reshape(shape)
+            start = end
+        return arrays
+
+    def load(self, arrays: Arrays) -> None:
+        """Set the averages, given by the names and of the shapes of :meth:`arrays`."""
+        flat = np.concatenate([arrays[name].reshape(-1) for name in self._shapes])
+        self.average.set_data(Tensor(flat.astype(np.float32)))
 
 
 class Engine:
@@ -55,7 +94,7 @@ class Engine:
         self._train = TrainStep(forward, groups, self._optimizer, config.grad_clip, reduce)
         self._train.set_train(True)
 
-    def train(self, images: Pixels, labels: NDArray[Any]) -> Tensor:
+    def train(self, images: Pixels, labels: AnyArray) -> Tensor:
         """Train on one batch and return (total, parts, gradient norm), which may not be computed yet."""
         rates = self.schedule.at(self.step)
         scalars = scalar_tensors(self._optimizer.scalars(rates, self.step + 1))
@@ -77,7 +116,7 @@ class Engine:
         return self._average.arrays() if self._average else _arrays(self._weights)
 
     def capture(self, identity: dict[str, Any], code_digest: str = "") -> TrainingState:
-        """Return all that training continues from, but the history."""
+        """Return all that training continues from, except the history."""
         return TrainingState(
             step=self.step,
             identity=identity,
@@ -90,7 +129,7 @@ class Engine:
         )
 
     def common(self) -> dict[str, Arrays]:
-        """Return what is the same in all processes, as "weights" and "moments": all but running statistics."""
+        """Return the arrays that are equal in all processes, as "weights" and "moments": not the running statistics."""
         trained = {name: parameter for name, parameter in self._weights.items() if parameter.requires_grad}
         return {"weights": _arrays(trained), "moments": _arrays(moment_parameters(self._optimizer))}
 
@@ -98,7 +137,7 @@ class Engine:
         """Continue from a captured state.
 
         Raises:
-            InputError: The state is of another network or optimizer.
+            InputError: The state belongs to another network or optimizer.
         """
         check_arrays(self._weights if self._average else {}, state.ema, "averages")
         load_parameters(self._weights, state.weights, "weights")

@@ -1,8 +1,8 @@
-"""A training that goes on beyond the length that it had: when the settings ask for it, and how it is recorded.
+"""Making a training longer: which settings extend it, and how an extension is recorded.
 
-The steps that are done stay as they are; those that remain follow the schedule of the new length. So the weights
-depend on where the training was extended and from which length: its identity has both under ``extended``, a key that
-the identity of any other training lacks.
+The steps that are done stay as they are; the remaining ones follow the schedule of the new length. So the weights
+depend on the step at which the training was extended, and on its former length: its identity has both under
+``extended``, a key that the identity of any other training lacks.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Identity = Mapping[str, Any]
 def changed_keys(saved: Identity, now: Identity) -> list[str]:
     """Return the keys whose values differ between two identities, sorted.
 
-    Where a training was extended does not count. A setting that is in one of them only is new, or gone: the training
-    without it was one with its default.
+    Extensions do not count. A setting that only one of them has is new, or was removed: the training without it had the
+    default.
     """
     keys = (saved.keys() | now.keys()) - {EXTENDED}
     return sorted(key for key in keys if _value(saved, key) != _value(now, key))
@@ -48,7 +48,7 @@ def is_shorter(saved: Identity, now: Identity) -> bool:
 
 
 def extended_identity(saved: Identity, now: Identity, step: int) -> dict[str, Any]:
-    """Return the identity of a training that goes on from a saved one at a step, with the length it has now."""
+    """Return the identity of a training that continues a saved one at a step, with its present length."""
     entries = list(saved.get(EXTENDED, ()))
     if is_longer(saved, now):
         entries.append({"step": step, **{key: saved[key] for key in changed_keys(saved, now)}})
@@ -74,12 +74,12 @@ def extension_lines(identity: Identity) -> list[str]:
 
 
 def as_pairs(identity: Identity, keys: Sequence[str]) -> str:
-    """Return what to type for the values that settings have in an identity: ``--set train.max_epoch=20``."""
+    """Return the options for the values that settings have in an identity: ``--set train.max_epoch=20``."""
     return " ".join(pair_option(key, identity[key]) for key in keys)
 
 
 def pair_option(key: str, value: Any) -> str:
-    """Return the option that gives a setting a value, as a shell takes it."""
+    """Return the option that gives a setting a value, as it is typed in a shell."""
     text = value if isinstance(value, str) and _reads_as(value, value) else json.dumps(value)
     return f"--set {shlex.quote(f'{key}={text}')}"
 

@@ -1,17 +1,15 @@
-"""A training whose values are no longer finite: how that is found, said, and remembered in its output."""
+"""Values that are not finite end a training: the check, the error, and the note in the output."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import orjson
-from numpy.typing import NDArray
 
+from kubeyolo.arrays import AnyArray, not_finite
 from kubeyolo.config.schema import Config, PretrainConfig, TrainConfig
 from kubeyolo.errors import KubeyoloError, WorkError
-from kubeyolo.finite_arrays import not_finite
 from kubeyolo.storage.base import Store
 
 FILE_NAME = "not-finite.json"
@@ -28,17 +26,17 @@ REMEDIES = frozenset(
         "train.warmup_steps",
     }
 )
-"""What may be changed after such an end: the training begins anew with it in the same output."""
+"""Settings that may be changed after such an end: the training then starts anew in the same output."""
 
 _MOST_NAMES = 16
 _KINDS = {"weights": "weight", "moments": "moment of the optimizer", "ema": "moving average"}
 _STATISTICS = ("moving_mean", "moving_variance", "running_mean", "running_var")
 
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, AnyArray]
 
 
 class NotFiniteError(WorkError):
-    """A loss, a weight or what belongs to it is infinite or no number."""
+    """A loss, a weight, a moment or an average is infinite or not a number."""
 
 
 def first_not_finite(arrays: Arrays) -> tuple[str, int] | None:
@@ -47,11 +45,11 @@ def first_not_finite(arrays: Arrays) -> tuple[str, int] | None:
 
 
 class Guard:
-    """Ends a training whose values are not finite, with words that help.
+    """Ends a training whose values are not finite, with an error that says what to do.
 
     Args:
-        remedy: What to type.
-        image_names: File name of each image that the indices of a batch count; none where batches have no indices.
+        remedy: What to do, with what to type.
+        image_names: File names of the images by the indices of a batch; empty if batches have no indices.
     """
 
     def __init__(self, remedy: str = "lower the learning rate", image_names: Sequence[str] = ()) -> None:
@@ -62,10 +60,10 @@ class Guard:
         """Return the error of a step whose loss is not finite.
 
         Args:
-            step: Its number.
-            losses: What it returned, as text.
-            before: What the step before it returned, as text.
-            images: Images of its batch.
+            step: Number of the step.
+            losses: Losses of the step, as text.
+            before: Losses of the previous step, as text.
+            images: Images of the batch.
         """
         return NotFiniteError(
             f"training step {step}: the loss is not finite: (total, parts, gradient norm) = {losses}, "
@@ -81,12 +79,11 @@ class Guard:
             images: Images of the last batch.
 
         Raises:
-            NotFiniteError: One is not finite; names the step, the array, the images and the remedy.
+            NotFiniteError: A value is not finite; names the step, the array, the images and the remedy.
         """
         for part, arrays in parts.items():
-            found = first_not_finite(arrays)
-            if found is not None:
-                name, count = found
+            if (bad := first_not_finite(arrays)) is not None:
+                name, count = bad
                 kind = "running statistic" if name.endswith(_STATISTICS) and part == "weights" else _KINDS[part]
                 raise NotFiniteError(
                     f"training step {step}: {count} of the {arrays[name].size} values of the {kind} {name!r} are "
@@ -94,11 +91,11 @@ class Guard:
                 )
 
     def _images(self, images: Sequence[int]) -> str:
-        known = [self._image_names[i] for i in dict.fromkeys(images) if 0 <= i < len(self._image_names)]
-        if not known:
+        names = [self._image_names[i] for i in dict.fromkeys(images) if 0 <= i < len(self._image_names)]
+        if not names:
             return ""
-        more = f" and {len(known) - _MOST_NAMES} more" if len(known) > _MOST_NAMES else ""
-        return f"images of its batch: {', '.join(known[:_MOST_NAMES])}{more}; "
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        return f"images of its batch: {', '.join(names[:_MOST_NAMES])}{more}; "
 
 
 def remedy_for(config: Config, task: str) -> str:
@@ -120,11 +117,11 @@ def remedy_for(config: Config, task: str) -> str:
 
 @contextmanager
 def remembered(store: Store) -> Iterator[None]:
-    """Leave a note in the output when the training in this block ends at values that are not finite."""
+    """Write a note into the output if the training in this block ends at values that are not finite."""
     try:
         yield
     except NotFiniteError as error:
-        # Without the note, other values are refused in this output: that is no reason to hide the error.
+        # Without the note this output refuses other settings, but the error matters more.
         with suppress(KubeyoloError, OSError):
             store.write_bytes(FILE_NAME, orjson.dumps({"message": str(error)}))
         raise

@@ -1,4 +1,4 @@
-"""Weights that a training made far larger than they were at its start: it has diverged, even if its loss looks well."""
+"""Warns of weights that are far larger than at the start: the training has diverged, even if its loss looks normal."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ FACTOR = 30.0
 
 
 def weight_sizes(network: nn.Cell) -> dict[str, float]:
-    """Return the root mean square of each trained parameter by its name; that of a network without them is empty."""
+    """Return the root mean square of each trained parameter by its name; empty without trained parameters."""
     return {name: _size(parameter.asnumpy()) for name, parameter in _trained(network)}
 
 
 def usual_sizes(network: nn.Cell) -> dict[str, float]:
-    """Return what :func:`weight_sizes` is compared with: the sizes of a network before its first step, none too small.
+    """Return the sizes to compare :func:`weight_sizes` with: those before the first step, but at least fresh ones.
 
-    Weights of a pretrained backbone may be next to 0, and may grow to where fresh ones begin. Biases and batch
-    normalisations begin at 0 and 1; a size of 1 is normal for both.
+    Weights of a pretrained backbone may be close to 0, and may grow to the size of fresh ones. Biases and batch
+    normalisations start at 0 and 1; a size of 1 is normal for both.
     """
     fresh = {
         # Fresh weights are drawn from U(-b, b) with b = 1/√(inputs of an output).
@@ -77,7 +77,7 @@ def _remedy(section: TrainConfig | PretrainConfig) -> str:
 
 
 def _trained(network: nn.Cell) -> Iterator[tuple[str, Parameter]]:
-    """Give trained parameters with the names of their places: an optimizer puts its own before those they have."""
+    """Yield trained parameters by their names in the network: an optimizer changes the names that they have."""
     return ((name, parameter) for name, parameter in network.parameters_and_names() if parameter.requires_grad)
 
 

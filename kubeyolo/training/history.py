@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -14,7 +14,7 @@ FILE_NAME = "history.jsonl"
 
 
 class HistoryRow(BaseModel):
-    """Means over the steps since the row before.
+    """Means over the steps since the previous row.
 
     Attributes:
         kind: "train" for the detector, "val" for a validation, "pretrain" for a backbone, "extended" where a
@@ -68,23 +68,19 @@ class TrainingHistory:
 
     def to_bytes(self) -> bytes:
         """Return the JSON lines."""
-        return b"".join(orjson.dumps(_without_none(row.model_dump())) + b"\n" for row in self.rows)
+        return b"".join(orjson.dumps(row.model_dump(exclude_none=True)) + b"\n" for row in self.rows)
 
     @classmethod
-    def from_bytes(cls, data: bytes, place: str = FILE_NAME) -> TrainingHistory:
+    def from_bytes(cls, data: bytes) -> TrainingHistory:
         """Read JSON lines.
 
         Raises:
-            InputError: A line is no row; names ``place`` and the line.
+            InputError: A line is not a row; names the line.
         """
         rows = []
         for number, line in enumerate(data.splitlines(), 1):
             try:
                 rows.append(HistoryRow.model_validate(orjson.loads(line)))
             except (ValidationError, orjson.JSONDecodeError) as error:
-                raise InputError(f"{place}, line {number}: is no row of a training history") from error
+                raise InputError(f"{FILE_NAME}, line {number}: is not a row of a training history") from error
         return cls(rows)
-
-
-def _without_none(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if value is not None}

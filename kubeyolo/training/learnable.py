@@ -1,27 +1,30 @@
-"""What a training can learn from: its boxes at the training size, its anchors, its schedule; and whether it did.
+"""Warnings of boxes, anchors, schedules and losses from which a training learns little.
 
-Nothing here refuses a training or changes a number of it: the first process prints what it finds before the first step
-and after the last one, and keeps it with the result.
+Nothing here refuses a training or changes its numbers: the first process prints the warnings before the first step and
+after the last one, and stores them with the result.
 """
 
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from kubeyolo.arrays import BoolArray, Float64Array, Int64Array
-from kubeyolo.config.schema import MOST_PIXELS, AugmentConfig, Config, TrainConfig
+from kubeyolo.config.schema import MOST_PIXELS, Config, TrainConfig
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.labels import BoxTable
 from kubeyolo.data.letterbox import letterbox_geometry
 from kubeyolo.data.mosaic import MAX_ASPECT, MIN_SIDE
+from kubeyolo.data.overlaps import concentric_iou
+from kubeyolo.formats import counted, share_of, share_text
 from kubeyolo.models.facts import Anchors, ModelFacts
+from kubeyolo.output_streams import Show
 from kubeyolo.training.history import HistoryRow
-from kubeyolo.training.schedules import build_schedule, warmup_steps
+from kubeyolo.training.reach import reach_warnings, schedule_warnings
 
 LOST_SHARE = 0.1
 NEARLY_ALL = 0.9
@@ -37,26 +40,26 @@ _LEAST_ROWS = 3
 
 @dataclass(frozen=True)
 class Learnable:
-    """What is found before the first step.
+    """What a look at a training before its first step shows.
 
     Attributes:
-        recall: Share of the boxes that an anchor answers for, 0..1: the best possible recall; None without boxes.
+        recall: Share of the boxes that fit an anchor, 0..1: the best possible recall; None without boxes.
         lines: Sentences for the log.
-        warnings: Sentences that anyone who starts the training should know.
+        warnings: Sentences for the person who starts the training.
     """
 
     recall: float | None
     lines: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    def show(self, show: Callable[[str], None]) -> None:
+    def show(self, show: Show) -> None:
         """Print everything, one line each."""
         for line in self.lines:
             show(line)
         show_warnings(self.warnings, show)
 
 
-def show_warnings(warnings: Iterable[str], show: Callable[[str], None]) -> None:
+def show_warnings(warnings: Iterable[str], show: Show) -> None:
     """Print warnings, one line each."""
     for line in warnings:
         show(f"warning: {line}")
@@ -69,7 +72,7 @@ def look_at_training(
 
     Args:
         index: The images and boxes that it is trained on.
-        facts: The model, with the anchors it is trained with.
+        facts: The model, with the anchors of the training.
         config: The configuration.
         steps_per_epoch: Steps of an epoch.
         dataset: URI of the data set, for the command that computes anchors from it.
@@ -83,6 +86,7 @@ def look_at_training(
         *size_warnings(sides, train.image_size, facts.strides[-1]),
         *of_anchors,
         *schedule_warnings(train, config.augment, steps_per_epoch),
+        *reach_warnings(train, steps_per_epoch),
     ]
     return Learnable(recall, (line,) if line else (), tuple(warnings))
 
@@ -99,8 +103,8 @@ def anchors_command(dataset: str, config: Config) -> str:
 def box_sides(index: SplitIndex, table: BoxTable, image_size: int) -> Float64Array:
     """Return width and height of the trained boxes in pixels of the letterboxed image, float64 (boxes, 2)."""
     images = zip(index.width.tolist(), index.height.tolist(), strict=True)
-    places = [letterbox_geometry(width, height, image_size) for width, height in images]
-    sizes: Float64Array = np.array([(place.width, place.height) for place in places], np.float64).reshape(-1, 2)
+    geometries = [letterbox_geometry(width, height, image_size) for width, height in images]
+    sizes: Float64Array = np.array([(each.width, each.height) for each in geometries], np.float64).reshape(-1, 2)
     fractions: Float64Array = np.subtract(table.corners[:, 2:], table.corners[:, :2])
     return fractions * np.repeat(sizes, table.counts, axis=0)
 
@@ -129,8 +133,7 @@ def nearest_overlaps(sides: Float64Array, anchors: Anchors) -> Float64Array:
     """Return for each box (boxes, 2) the largest overlap (IoU, 0..1) with an anchor that has the same centre."""
     best = np.zeros(len(sides))
     for anchor in (np.asarray(pair, np.float64) for level in anchors for pair in level):
-        common = np.minimum(sides, anchor).prod(axis=1)
-        best = np.maximum(best, common / (sides.prod(axis=1) + anchor.prod() - common))
+        best = np.maximum(best, concentric_iou(sides, anchor[None])[:, 0])
     return best
 
 
@@ -140,8 +143,8 @@ def empty_warnings(counts: Int64Array) -> list[str]:
     if not images or empty < EMPTY_SHARE * images:
         return []
     return [
-        f"{_part(empty, images)} training images have no boxes: the network learns that there is nothing on them. "
-        "If there should be boxes, look whether their annotations were read; if not, fewer such images do."
+        f"{share_of(empty, images)} training images have no boxes: the network learns that there is nothing on them. "
+        "If there should be boxes, look whether their annotations were read; if not, fewer of them suffice."
     ]
 
 
@@ -151,7 +154,7 @@ def size_warnings(sides: Float64Array, image_size: int, stride: int = 32) -> lis
     Args:
         sides: Width and height of the boxes in pixels at the training size, (boxes, 2).
         image_size: Side of the training images in pixels.
-        stride: Of which sides of training images are multiples.
+        stride: Number of which the sides of training images are multiples.
     """
     boxes = len(sides)
     if not boxes:
@@ -169,45 +172,14 @@ def size_warnings(sides: Float64Array, image_size: int, stride: int = 32) -> lis
             "next to nothing is left to learn from" if small >= NEARLY_ALL * boxes else "the network does not see them"
         )
         warnings.append(
-            f"{_part(small, boxes)} training boxes are {MIN_SIDE:g} pixels or less wide or high at train.image_size = "
-            f"{image_size}, and such boxes are left out: {harm}; {remedy}."
+            f"{share_of(small, boxes)} training boxes are {MIN_SIDE:g} pixels or less wide or high at train.image_size "
+            f"= {image_size}, and such boxes are left out: {harm}; {remedy}."
         )
     long = int(((sides.min(axis=1) > MIN_SIDE) & ~kept_boxes(sides)).sum())
     if long >= LOST_SHARE * boxes:
         warnings.append(
-            f"{_part(long, boxes)} training boxes are {MAX_ASPECT:g} times as long as wide or longer, and such boxes "
-            "are left out."
-        )
-    return warnings
-
-
-def schedule_warnings(train: TrainConfig, augment: AugmentConfig, steps_per_epoch: int) -> list[str]:
-    """Warn of a warm-up, milestones and an end of mosaic that do not fit the length of the training."""
-    warnings = []
-    epochs, steps = train.max_epoch, train.max_epoch * steps_per_epoch
-    warmup = warmup_steps(steps_per_epoch, train.warmup_epochs, train.warmup_steps)
-    if warmup >= steps:
-        reached = build_schedule(train, steps_per_epoch).at(steps - 1).weight
-        warnings.append(
-            f"the warm-up of {warmup} steps (train.warmup_epochs = {train.warmup_epochs:g}, at least "
-            f"train.warmup_steps = {train.warmup_steps}) does not end within the training of {_steps(steps)}: the "
-            f"learning rate rises to {reached:.3g} of train.lr = {train.lr:g}; train for more epochs (from "
-            f"train.max_epoch = {warmup // steps_per_epoch + 1} on), lower both keys, or leave the warm-up out by "
-            "train.warmup_epochs = 0."
-        )
-    missed = [epoch for epoch in train.lr_epochs if epoch >= epochs]
-    if train.lr_scheduler == "exponential" and missed:
-        never = "never falls" if len(missed) == len(train.lr_epochs) else "does not fall there"
-        warnings.append(
-            f"train.lr_epochs has {', '.join(map(str, missed))}, but the last of the {epochs} epochs (train.max_epoch) "
-            f"is {epochs - 1}, counted from 0: the learning rate {never}; set train.lr_epochs below "
-            f"{epochs}."
-        )
-    if augment.close_mosaic >= epochs and (augment.mosaic or augment.mixup):
-        off = " and ".join(f"augment.{name} = 0" for name in ("mosaic", "mixup") if getattr(augment, name))
-        warnings.append(
-            f"augment.close_mosaic = {augment.close_mosaic} leaves mosaic and mixup out of all {epochs} epochs "
-            f"(train.max_epoch); set it below {epochs}, or {off} if that is meant."
+            f"{share_of(long, boxes)} training boxes are {MAX_ASPECT:g} times as long as wide or longer, and such "
+            "boxes are left out."
         )
     return warnings
 
@@ -218,7 +190,7 @@ def loss_warnings(rows: Sequence[HistoryRow]) -> list[str]:
     boxes = [row.box for row in rows if row.box is not None]
     if boxes and not any(boxes):
         warnings.append(
-            f"the box loss was 0 in all of {_steps(rows[-1].step)}: no box was answered by an anchor, and the "
+            f"the box loss was 0 in all of {counted(rows[-1].step, 'step')}: no box was answered by an anchor, and the "
             "network has not learned where objects are."
         )
     losses = [row.loss for row in rows if row.loss is not None]
@@ -226,9 +198,9 @@ def loss_warnings(rows: Sequence[HistoryRow]) -> list[str]:
         low, high = min(losses), max(losses)
         if high - low <= LEAST_CHANGE * max(abs(low), abs(high)):
             warnings.append(
-                f"the loss did not change by more than {100 * LEAST_CHANGE:g} % in {_steps(rows[-1].step)} (from "
-                f"{losses[0]:.6g} to {losses[-1]:.6g}): the network has learned nothing; look at train.lr and at the "
-                "warnings of the start."
+                f"the loss did not change by more than {100 * LEAST_CHANGE:g} % in {counted(rows[-1].step, 'step')} "
+                f"(from {losses[0]:.6g} to {losses[-1]:.6g}): the network has learned nothing; look at train.lr and at "
+                "the warnings of the start."
             )
     return warnings
 
@@ -237,7 +209,7 @@ def _anchors(
     sides: Float64Array, kept: BoolArray, facts: ModelFacts, train: TrainConfig, command: str
 ) -> tuple[float | None, str, list[str]]:
     """Return the best possible recall, the line for the log, and warnings."""
-    # With no box left, the anchors are judged by all: they are what is asked about then.
+    # If no box is kept, the anchors are judged by all boxes.
     judged = sides[kept] if kept.any() else sides
     boxes = len(judged)
     if not boxes:
@@ -247,7 +219,7 @@ def _anchors(
         mean = float(nearest_overlaps(judged, facts.anchors).mean())
         return (
             1.0,
-            f"anchors: {_part(boxes, boxes)} boxes are answered by the anchor{which} nearest in size, whatever its "
+            f"anchors: {share_of(boxes, boxes)} boxes are answered by the anchor{which} nearest in size, whatever its "
             f"sides (mean overlap {mean:.3f} at train.image_size = {train.image_size})",
             [],
         )
@@ -255,24 +227,26 @@ def _anchors(
     fitting = int((ratios < train.anchor_t).sum())
     recall = fitting / boxes
     at = f"train.anchor_t = {train.anchor_t:g} at train.image_size = {train.image_size}"
-    line = f"anchors: {_part(fitting, boxes)} boxes fit an anchor{which} (best possible recall {recall:.3f}, {at})"
+    line = f"anchors: {share_of(fitting, boxes)} boxes fit an anchor{which} (best possible recall {recall:.3f}, {at})"
     if recall >= LEAST_RECALL:
         return recall, line, []
     harm = "the box loss stays 0 and no box is learned" if not fitting else "the network does not learn them"
-    # Of fewer boxes than anchors, and of boxes that are left out, none can be computed.
+    # Anchors cannot be computed from fewer boxes than anchors, nor from boxes that are left out.
+    needed, most = _least_ratio(ratios), facts.most_of_anchor
+    limit = f" (but a decoded side is at most {most:g} times its anchor)" if most is not None and needed > most else ""
     computed = f"'{command}' computes anchors that fit; " if kept.sum() >= facts.anchor_count else ""
     warning = (
-        f"no anchor fits {_part(boxes - fitting, boxes)} training boxes within {at}: a side differs from that of every "
-        f"anchor by that factor or more, so {harm} (best possible recall {recall:.3f}); "
-        f"{computed}{_size_remedy(sides, facts, train)}train.anchor_t = {_least_ratio(ratios):g} would "
-        f"count {100 * LEAST_RECALL:g} % of them in, and with the losses of yolov3 and yolov4 an anchor answers for "
-        "every box."
+        f"no anchor fits {share_of(boxes - fitting, boxes)} training boxes within {at}: a side differs from that of "
+        f"every anchor by that factor or more, so {harm} (best possible recall {recall:.3f}); "
+        f"{computed}{_size_remedy(sides, facts, train)}train.anchor_t = {needed:g} would "
+        f"count {100 * LEAST_RECALL:g} % of them in{limit}, and with the losses of yolov3 and yolov4 an anchor "
+        "answers for every box."
     )
     return recall, line, [warning]
 
 
 def _size_remedy(sides: Float64Array, facts: ModelFacts, train: TrainConfig) -> str:
-    """Return the training size at which more boxes fit, tried out on the boxes themselves; empty if there is none."""
+    """Return the training size at which more boxes fit, found by trying sizes; empty if there is none."""
     some = sides[:: max(1, len(sides) // _BOXES_TRIED)]
 
     def share(image_size: int) -> float:
@@ -285,13 +259,13 @@ def _size_remedy(sides: Float64Array, facts: ModelFacts, train: TrainConfig) -> 
     best = max(tried.values())
     if best < min(LEAST_RECALL, now + 0.05):
         return ""
-    # The least size that is as good as the best one, for it is the cheapest.
+    # The smallest size that is as good as the best one, because it is the cheapest.
     size = next(size for size, value in tried.items() if value >= min(best, LEAST_RECALL))
-    return f"with train.image_size = {size} {100 * tried[size]:.1f} % of all boxes fit; "
+    return f"with train.image_size = {size} {share_text(tried[size])} of all boxes fit; "
 
 
 def _least_ratio(ratios: Float64Array) -> float:
-    """Return the least ``anchor_t``, in tenths, at which the share of the boxes is reached that is not warned of."""
+    """Return the least ``anchor_t``, in tenths, with which so many boxes fit that there is no warning."""
     needed = np.sort(ratios)[math.ceil(LEAST_RECALL * len(ratios)) - 1]
     return (math.floor(float(needed) * 10) + 1) / 10
 
@@ -299,16 +273,8 @@ def _least_ratio(ratios: Float64Array) -> float:
 def _least_size(sides: Float64Array, image_size: int, stride: int) -> int:
     """Return the least training size at which less than a tenth of the boxes is too small."""
     shorter = np.sort(np.maximum(sides.min(axis=1), 1e-9))
-    # The first box that has to be kept, counted from the smallest.
+    # The smallest box that must be kept.
     allowed = math.ceil(LOST_SHARE * len(shorter)) - 1
     exact = MIN_SIDE * image_size / float(shorter[max(allowed, 0)])
     # Sides must exceed the limit; letterboxing rounds to whole pixels.
     return (math.floor(exact / stride) + 1) * stride
-
-
-def _part(some: int, whole: int) -> str:
-    return f"{some} of {whole} ({100 * some / whole:.1f} %)"
-
-
-def _steps(number: int) -> str:
-    return f"{number} step{'s' * (number != 1)}"

@@ -12,11 +12,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from kubeyolo.errors import WorkError
+from kubeyolo.output_streams import Show
 from kubeyolo.progress import Progress
 from kubeyolo.stop_signals import StopOrder, StopSignal, install
 from kubeyolo.training.checkpoints import TrainingState
 from kubeyolo.training.finite import Guard
-from kubeyolo.training.history import TrainingHistory
 from kubeyolo.training.loop_parts import (
     AfterEpoch,
     Bar,
@@ -30,7 +30,6 @@ from kubeyolo.training.loop_parts import (
     Moment,
     Output,
     Part,
-    Print,
     Speed,
 )
 
@@ -38,15 +37,15 @@ if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
 
 _ORDER_SECONDS = 0.2
-"""How much later than its children a process may hear of a signal that goes to all of them."""
+"""How much later than its children a process may receive a signal that is sent to all of them."""
 
 
-class Interrupted(Exception):  # noqa: N818 - an order that was followed, no error
+class Interrupted(Exception):  # noqa: N818 - an order that was followed, not an error
     """Training stopped at a checkpoint because the process was told to."""
 
 
 class Batches(Protocol):
-    """Where batches come from."""
+    """A source of batches."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -57,14 +56,14 @@ class Batches(Protocol):
 
 
 class StopRequest:
-    """Remembers that the process was told to end; a second SIGINT ends it at once."""
+    """Remembers that the process was told to stop; a second SIGINT ends it at once."""
 
     def __init__(self) -> None:
         self.requested = False
         self._order = StopOrder()
 
     def install(self, listen: bool = True) -> None:
-        """Take over the signals; a process that does not ``listen`` leaves the decision to rank 0."""
+        """Handle the signals; a process that does not ``listen`` ignores them, because rank 0 decides."""
         install(self._set if listen else signal.SIG_IGN)
 
     def _set(self, number: int, frame: FrameType | None) -> None:
@@ -75,32 +74,35 @@ class StopRequest:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a training does beside its steps.
+    """What a training does besides its steps.
 
     Attributes:
         stop: Request to stop after the present step.
-        show: Prints one line.
+        show: Shows one line.
         after_epoch: Makes a row of the history after each epoch.
-        meet: Called in every process, with the step, after what one process alone does between two steps.
+        synchronize: Called in every process, with the step, after the work that rank 0 does alone between two steps.
         guard: Ends the training at values that are not finite.
     """
 
     stop: StopRequest = field(default_factory=StopRequest)
-    show: Print = print
+    show: Show = print
     after_epoch: AfterEpoch | None = None
-    meet: Callable[[int], None] | None = None
+    synchronize: Callable[[int], None] | None = None
     guard: Guard = field(default_factory=Guard)
 
 
 class TrainingLoop:
-    """Steps an engine from where it is to the last step.
+    """Trains an engine from its present step to the last one.
 
     Args:
-        engine: Trained here.
-        batches: Of this process.
+        engine: The engine to train.
+        batches: Batches of this process.
         settings: Lengths and intervals.
-        output: Where checkpoints are written.
+        output: Output of the training, for checkpoints.
         hooks: What else happens after some of the steps.
+
+    Attributes:
+        journal: The history of the training until now, and its sessions.
     """
 
     def __init__(
@@ -109,46 +111,32 @@ class TrainingLoop:
         hooks = hooks or Hooks()
         self._engine, self._batches, self._settings = engine, batches, settings
         self._stop, self._show = hooks.stop, hooks.show
-        self._losses, self._journal, speed = LossRecord(hooks.guard), Journal(settings.total_steps), Speed()
-        self._checkpoints = Checkpoints(engine, self._losses, self._journal, output, settings, hooks.guard)
+        self._losses, self.journal, speed = LossRecord(hooks.guard), Journal(settings.total_steps), Speed()
+        self._checkpoints = Checkpoints(engine, self._losses, self.journal, output, settings, hooks.guard)
         draws = output.is_written and sys.stderr.isatty()
         self._bar = Progress("training", settings.total_steps) if draws else None
         parts: list[Part | None] = [
             Bar(self._bar.advance) if self._bar else None,
-            LogLines(engine, self._losses, self._journal, speed, settings, hooks.show),
-            EpochRows(hooks.after_epoch, self._journal, speed) if hooks.after_epoch else None,
+            LogLines(engine, self._losses, self.journal, speed, settings, hooks.show),
+            EpochRows(hooks.after_epoch, self.journal, speed) if hooks.after_epoch else None,
             self._checkpoints,
-            Barrier(hooks.meet, self._checkpoints) if hooks.meet else None,
+            Barrier(hooks.synchronize, self._checkpoints) if hooks.synchronize else None,
         ]
         self._parts = [part for part in parts if part is not None]
 
-    @property
-    def history(self) -> TrainingHistory:
-        """The rows so far."""
-        return self._journal.history
-
-    @property
-    def sessions(self) -> list[tuple[int, float]]:
-        """First step and seconds of each stretch of training until now."""
-        return self._journal.sessions
-
-    def _restore(self, state: TrainingState) -> None:
-        """Continue from a checkpoint, history and all."""
-        self._engine.restore(state)
-        self._losses.restore(state.pending)
-        self._journal.restore(state)
-        self._checkpoints.restore(state)
-
     def run(self, state: TrainingState | None = None) -> None:
-        """Train to the last step, from a checkpoint where one is given; with a bar on a terminal.
+        """Train to the last step, from a checkpoint if there is one; with a bar on a terminal.
 
         Raises:
             Interrupted: Stopped on request, after a checkpoint.
-            NotFiniteError: The loss is not finite, or what a checkpoint would hold.
-            WorkError: Another process has taken the output over.
+            NotFiniteError: The loss, or a value for a checkpoint, is not finite.
+            WorkError: Another process has taken over the output.
         """
         if state is not None:
-            self._restore(state)
+            self._engine.restore(state)
+            self._losses.restore(state.pending)
+            self.journal.restore(state)
+            self._checkpoints.restore(state)
             self._show(f"resuming at step {state.step} of {self._settings.total_steps}")
         with self._bar or nullcontext():
             if self._bar:
@@ -157,11 +145,11 @@ class TrainingLoop:
                 self._epoch()
 
     def _epoch(self) -> None:
-        """Do the steps of an epoch that are not done."""
+        """Do the remaining steps of an epoch."""
         engine = self._engine
         epoch, offset = divmod(engine.step, self._batches.steps_per_epoch)
         if self._stop.requested:
-            # Compiling takes minutes, and there is nothing to lose.
+            # The first step compiles for minutes, and nothing is lost before it.
             self._end_early()
         for batch in self._batches_of(epoch, offset):
             images = [int(image) for image in getattr(batch, "indices", ())]
@@ -180,7 +168,7 @@ class TrainingLoop:
         return Moment(step, epoch, is_last or step % self._batches.steps_per_epoch == 0, is_last)
 
     def _batches_of(self, epoch: int, offset: int) -> Iterator[Any]:
-        """Yield batches; where whoever ends a service has ended the loader's workers too, end in order."""
+        """Yield batches; end in order if the signal to this process has ended the workers of the loader too."""
         try:
             yield from self._batches.epoch(epoch, offset)
         except WorkError:
@@ -191,10 +179,10 @@ class TrainingLoop:
             self._end_early()
 
     def _end_early(self) -> NoReturn:
-        """End between two steps, as told.
+        """End between two steps, as requested.
 
         Raises:
-            Interrupted: After a checkpoint, if a step is done that has none.
+            Interrupted: Always; after a checkpoint, unless the last step has one or no step is done.
         """
         step = self._engine.step
         if step == 0:

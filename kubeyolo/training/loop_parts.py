@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from kubeyolo.storage.base import Store
+from kubeyolo.output_streams import Show
 from kubeyolo.storage.claim import check_claim
+from kubeyolo.storage.place import Place
 from kubeyolo.training import history
 from kubeyolo.training.checkpoints import TrainingState, write_checkpoint
 from kubeyolo.training.finite import Guard
@@ -25,15 +26,13 @@ from kubeyolo.training.history import HistoryRow, TrainingHistory
 if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
 
-Print = Callable[[str], None]
-
 AfterEpoch = Callable[[int, int], HistoryRow | None]
-"""From the epoch and the steps done to a row of the history."""
+"""Makes a row of the history from the epoch and the number of steps done."""
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How long to train and what to leave behind on the way.
+    """How long to train, and how often to log and to write checkpoints.
 
     Attributes:
         total_steps: Steps of the whole run.
@@ -42,7 +41,7 @@ class LoopSettings:
         checkpoint_interval: Steps between two checkpoints; 0 writes one an epoch.
         keep_checkpoints: Checkpoints that are kept.
         kind: Kind of the rows in the history.
-        parts: Names of the history's columns that hold the parts of the loss, "" for a part that has none.
+        parts: Names of the history's columns that hold the parts of the loss, "" for a part without a column.
     """
 
     total_steps: int
@@ -72,25 +71,25 @@ class Moment:
 
 
 class Part(Protocol):
-    """What acts after some of the steps."""
+    """A part of the loop, which acts after some of the steps."""
 
     def after_step(self, moment: Moment) -> None:
-        """Act, if this is one of them."""
+        """Act, if it is time after this step."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where checkpoints are written, and what is written into each.
+    """Where checkpoints are written, and what each checkpoint records.
 
     Attributes:
-        store: Output of the run.
+        place: The folder of the output.
         identity: What the weights depend on.
         code_digest: Digest of the library.
-        writer: Who may write in the store, by the claim there; empty without a claim.
-        is_written: Whether this process writes there.
+        writer: Writer in the claim on the output; empty without a claim.
+        is_written: Whether this process writes into the output.
     """
 
-    store: Store
+    place: Place
     identity: dict[str, Any]
     code_digest: str = ""
     writer: str = ""
@@ -115,7 +114,7 @@ class LossRecord:
         """Return the losses of all steps since ``clear``.
 
         Raises:
-            NotFiniteError: A loss or the gradients' norm is not; names the step and the last finite losses.
+            NotFiniteError: A loss or the gradients' norm is not finite; names the step and the last finite losses.
         """
         for step, losses, images in self._waiting:
             values = [float(value) for value in losses.asnumpy()]
@@ -131,12 +130,12 @@ class LossRecord:
         self._fetched = [list(row) for row in rows]
 
     def clear(self) -> None:
-        """Forget the losses: a row was made of them."""
+        """Forget the losses: a row was made from them."""
         self._fetched = []
 
 
 class Journal:
-    """The history of a training, and its stretches from a start of the process to its end.
+    """The history of a training, and its sessions, each from a start of the process to its end.
 
     Attributes:
         history: The rows so far.
@@ -146,7 +145,7 @@ class Journal:
         self.history = TrainingHistory()
         self._total_steps = total_steps
         self._former: list[tuple[int, float]] = []
-        self._first_step, self._begun = 0, time.monotonic()
+        self._first_step, self._start = 0, time.monotonic()
 
     def restore(self, state: TrainingState) -> None:
         """Continue the journal of a checkpoint."""
@@ -155,10 +154,10 @@ class Journal:
 
     @property
     def sessions(self) -> list[tuple[int, float]]:
-        """First step and seconds of each stretch of training until now."""
+        """First step and seconds of each session of the training until now."""
         if self._first_step == self._total_steps:
             return self._former
-        return [*self._former, (self._first_step, round(time.monotonic() - self._begun, 2))]
+        return [*self._former, (self._first_step, round(time.monotonic() - self._start, 2))]
 
 
 class Speed:
@@ -169,9 +168,9 @@ class Speed:
         self._steps = 0
 
     def count_step(self) -> None:
-        """Note that a step is done."""
+        """Count a step that is done."""
         if self._since is None:
-            # What is there now stays: the garbage collector need not look through MindSpore's modules again and again.
+            # All present objects stay: the garbage collector need not search MindSpore's modules again and again.
             gc.collect()
             gc.freeze()
             self._since = time.perf_counter()
@@ -179,12 +178,12 @@ class Speed:
             self._steps += 1
 
     def leave_out(self, seconds: float) -> None:
-        """Leave out time in which something else was done."""
+        """Leave out time that was not spent on steps."""
         if self._since is not None:
             self._since += seconds
 
     def take(self) -> float:
-        """Return the steps per second until now, and begin anew."""
+        """Return the steps per second until now, and start a new count."""
         now = time.perf_counter()
         rate = self._steps / max(now - (self._since or now), 1e-9)
         self._since, self._steps = now, 0
@@ -195,7 +194,7 @@ class LogLines:
     """Writes a line, and a row of the history, every ``log_interval`` steps and after the last one."""
 
     def __init__(
-        self, engine: Engine, losses: LossRecord, journal: Journal, speed: Speed, settings: LoopSettings, show: Print
+        self, engine: Engine, losses: LossRecord, journal: Journal, speed: Speed, settings: LoopSettings, show: Show
     ) -> None:
         self._engine, self._losses, self._journal, self._speed = engine, losses, journal, speed
         self._settings, self._show = settings, show
@@ -258,27 +257,27 @@ class Checkpoints:
         self._saved_step = -1
 
     def restore(self, state: TrainingState) -> None:
-        """Continue from a checkpoint; what was written after it will be written again."""
+        """Continue from a checkpoint; later rows and checkpoints will be written again."""
         self._saved_step = state.step
         if self._output.is_written:
-            self._output.store.write_bytes(history.FILE_NAME, state.history)
+            self._output.place.store.write_bytes(history.FILE_NAME, state.history)
 
     def after_step(self, moment: Moment) -> None:
-        """Write one, if it is time."""
+        """Write a checkpoint, if it is due."""
         if self.is_due(moment):
             self.write(moment.step)
 
     def is_due(self, moment: Moment) -> bool:
-        """Tell whether one is written after a step."""
+        """Tell whether a checkpoint is written after a step."""
         interval = self._settings.checkpoint_interval
         return moment.is_last or (moment.step % interval == 0 if interval else moment.ends_epoch)
 
     def write(self, step: int) -> None:
-        """Look whether all values are finite, also where nothing is written, and write a checkpoint.
+        """Check that all values are finite, also in a process that does not write, and write a checkpoint.
 
         Raises:
-            NotFiniteError: A loss, a weight or what belongs to it is not finite; all processes stop at the same step.
-            WorkError: Another process has taken the output over.
+            NotFiniteError: A loss, a weight, a moment or an average is not finite; all processes stop at the same step.
+            WorkError: Another process has taken over the output.
         """
         pending = [list(row) for row in self._losses.rows()]
         if self._saved_step == step:
@@ -292,32 +291,33 @@ class Checkpoints:
         state.pending = pending
         state.history = self._journal.history.to_bytes()
         state.sessions = self._journal.sessions
-        check_claim(output.store, output.writer)
-        write_checkpoint(output.store, state, self._settings.keep_checkpoints)
-        output.store.write_bytes(history.FILE_NAME, state.history)
+        store = output.place.store
+        check_claim(store, output.writer)
+        write_checkpoint(store, state, self._settings.keep_checkpoints)
+        store.write_bytes(history.FILE_NAME, state.history)
         self._saved_step = step
 
 
 class Barrier:
-    """Lets all processes meet after what the first one alone does between two steps."""
+    """Lets the other processes wait for the work that the first one does alone between two steps."""
 
-    def __init__(self, meet: Callable[[int], None], checkpoints: Checkpoints) -> None:
-        self._meet, self._checkpoints = meet, checkpoints
+    def __init__(self, synchronize: Callable[[int], None], checkpoints: Checkpoints) -> None:
+        self._synchronize, self._checkpoints = synchronize, checkpoints
 
     def after_step(self, moment: Moment) -> None:
-        """Meet, if the first process has validated or written a checkpoint."""
+        """Wait, if the first process validates or writes a checkpoint after this step."""
         if moment.ends_epoch or self._checkpoints.is_due(moment):
-            self._meet(moment.step)
+            self._synchronize(moment.step)
 
 
 class Bar:
-    """Moves the bar of a terminal."""
+    """Advances the bar on a terminal."""
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self._advance = advance
 
     def after_step(self, moment: Moment) -> None:
-        """Move it by one step."""
+        """Advance it by one step."""
         self._advance(1)
 
 

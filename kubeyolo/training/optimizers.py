@@ -1,6 +1,6 @@
 """SGD and AdamW inside the compiled step: rates are inputs, so that no change of them compiles anew.
 
-A kernel of MindSpore costs some 20 µs beside its work, and a detector has two hundred parameters: what can be one
+A kernel of MindSpore costs some 20 µs besides its work, and a detector has two hundred parameters: what can be one
 primitive is one.
 """
 
@@ -114,7 +114,19 @@ class GradientClip(nn.Cell):
         return self.map(ops.partial(_scaled, scale), gradients), norm
 
 
-class Sgd(nn.Cell):
+class _ByGroup(nn.Cell):
+    """An optimizer that treats the groups of parameters apart; moments ``[:first]`` are those of the biases."""
+
+    def __init__(self, groups: ParameterGroups) -> None:
+        super().__init__()
+        self.bias = ParameterTuple(groups.bias)
+        self.weight = ParameterTuple(groups.weight)
+        self.norm = ParameterTuple(groups.norm)
+        self.first, self.last = len(groups.bias), len(groups.bias) + len(groups.weight)
+        self.map = ops.HyperMap()
+
+
+class Sgd(_ByGroup):
     """Stochastic gradient descent with momentum, optionally Nesterov's (https://arxiv.org/abs/1212.0901).
 
     ``velocity = momentum · velocity + gradient + decay · weight``, the decay in the weight group alone. This is
@@ -124,17 +136,12 @@ class Sgd(nn.Cell):
     moments: tuple[str, ...] = ("velocity",)
 
     def __init__(self, groups: ParameterGroups, config: TrainConfig) -> None:
-        super().__init__()
-        self.bias = ParameterTuple(groups.bias)
-        self.weight = ParameterTuple(groups.weight)
-        self.norm = ParameterTuple(groups.norm)
-        self.first, self.last = len(groups.bias), len(groups.bias) + len(groups.weight)
+        super().__init__(groups)
         self.velocity = _zeros_like(groups, "velocity")
-        # Zero tells the primitive that a velocity is there already; the first one is zero, which is right.
+        # Zero tells the primitive that a velocity exists already; the first velocity is zero, which is right.
         self.started = _zeros_like(groups, "started")
         self.sgd = ops.SGD(dampening=0.0, weight_decay=0.0, nesterov=config.nesterov)
         self.sgd_decaying = ops.SGD(dampening=0.0, weight_decay=config.weight_decay, nesterov=config.nesterov)
-        self.map = ops.HyperMap()
 
     def scalars(self, rates: Rates, step: int) -> tuple[float, ...]:
         """Return what ``construct`` reads at a step, counted from 1."""
@@ -155,7 +162,7 @@ class Sgd(nn.Cell):
         )
 
 
-class AdamW(nn.Cell):
+class AdamW(_ByGroup):
     """Adam with decoupled weight decay (https://arxiv.org/abs/1711.05101), beta1 is the configured momentum.
 
     The fused primitive has no bias correction: it is folded into the learning rate, eps and the decay it is given.
@@ -164,11 +171,7 @@ class AdamW(nn.Cell):
     moments: tuple[str, ...] = ("mean", "variance")
 
     def __init__(self, groups: ParameterGroups, config: TrainConfig) -> None:
-        super().__init__()
-        self.bias = ParameterTuple(groups.bias)
-        self.weight = ParameterTuple(groups.weight)
-        self.norm = ParameterTuple(groups.norm)
-        self.first, self.last = len(groups.bias), len(groups.bias) + len(groups.weight)
+        super().__init__(groups)
         self.mean = _zeros_like(groups, "mean")
         self.variance = _zeros_like(groups, "variance")
         self.beta1 = Tensor(config.momentum, ms.float32)
@@ -176,7 +179,6 @@ class AdamW(nn.Cell):
         self.no_decay = Tensor(0.0, ms.float32)
         self.decay_rate = config.weight_decay
         self.momentum = config.momentum
-        self.map = ops.HyperMap()
 
     def scalars(self, rates: Rates, step: int) -> tuple[float, ...]:
         """Return what ``construct`` reads at a step, counted from 1."""
@@ -215,14 +217,8 @@ def moment_parameters(optimizer: Optimizer) -> dict[str, Parameter]:
 
 
 def _zeros_like(groups: ParameterGroups, prefix: str) -> ParameterTuple:
-    return ParameterTuple(
-        [
-            Parameter(
-                Tensor(np.zeros(parameter.shape, np.float32)), name=f"{prefix}.{parameter.name}", requires_grad=False
-            )
-            for parameter in groups.all
-        ]
-    )
+    zeros = {f"{prefix}.{parameter.name}": Tensor(np.zeros(parameter.shape, np.float32)) for parameter in groups.all}
+    return ParameterTuple([Parameter(tensor, name=name, requires_grad=False) for name, tensor in zeros.items()])
 
 
 def scalar_tensors(values: Sequence[float]) -> tuple[Tensor, ...]:

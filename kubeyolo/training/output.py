@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import save_file
 
-from kubeyolo.bundle import MANIFEST_NAME, WEIGHTS, BundleManifest, open_bundle, publish_bundle
+from kubeyolo.bundle import MANIFEST_NAME, WEIGHTS, BundleManifest, open_bundle
 from kubeyolo.errors import InputError
+from kubeyolo.output_streams import Show
+from kubeyolo.publishing import publish_bundle
 from kubeyolo.storage.base import Store
 from kubeyolo.storage.claim import check_claim
+from kubeyolo.storage.place import Place
 from kubeyolo.storage.workspace import temporary_folder
 from kubeyolo.training import finite, history
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, newest_manifest, remove_checkpoints
@@ -25,32 +28,33 @@ from kubeyolo.training.extension import (
 )
 from kubeyolo.training.finite import Guard
 from kubeyolo.training.loop_parts import Output
-from kubeyolo.training.result import RESULT_NAME, TrainingResult, parse_result
+from kubeyolo.training.result import RESULT_NAME, TrainingResult, read_result
 from kubeyolo.training.spec import TrainingSpec, refuse_changes
 
 if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
 
 
-def is_complete(store: Store, identity: dict[str, Any], spec: TrainingSpec, show: Callable[[str], None]) -> bool:
-    """Tell whether the output holds the finished run of this spec, and show it if so.
+def is_complete(place: Place, identity: dict[str, Any], spec: TrainingSpec, show: Show) -> bool:
+    """Tell whether the output has the finished training of this spec, and report it if so.
 
-    One of another version of the library counts: its bundle says by which it was made. One whose bundle is damaged
-    does not: its weights are published again from its last checkpoint. Nor does one that is to be extended, or whose
-    extension ended at values that are not finite and is run again with other settings.
+    A training by another version of the library counts: its bundle names that version. A training with a damaged bundle
+    does not count: its weights are published again from its last checkpoint. Nor does a training that is to be
+    extended, or whose extension ended at values that are not finite and is repeated with other settings.
 
     Raises:
-        InputError: It holds a finished run under other conditions.
+        InputError: The output has a finished training with other settings.
     """
-    # Looked at first: another process that begins anew removes it after the result.
+    store = place.store
+    # Checked first: another process that starts anew removes it after the result.
     was_not_finite = store.exists(finite.FILE_NAME)
     if not spec.resume or not store.exists(RESULT_NAME) or not store.exists(f"bundle/{MANIFEST_NAME}"):
         return False
-    result = parse_result(store.read_bytes(RESULT_NAME), store.uri_of(RESULT_NAME))
+    result = read_result(store)
     if not is_result_of(result.identity, identity, was_not_finite, store.uri):
         return False
     try:
-        open_bundle(store.uri_of("bundle"))
+        open_bundle(place / "bundle")
     except InputError as error:
         show(f"warning: {error}; publishing again from the newest checkpoint")
         return False
@@ -67,14 +71,14 @@ def is_complete(store: Store, identity: dict[str, Any], spec: TrainingSpec, show
     return True
 
 
-def is_result_of(saved: dict[str, Any], identity: dict[str, Any], was_not_finite: bool, place: str) -> bool:
-    """Tell whether a finished training is the one that is asked for, and not one to be extended or begun anew.
+def is_result_of(saved: dict[str, Any], identity: dict[str, Any], was_not_finite: bool, uri: str) -> bool:
+    """Tell whether a finished training is the requested one, and is neither to be extended nor to start anew.
 
     Args:
         saved: Identity of the finished training.
-        identity: What the weights depend on that are asked for.
+        identity: Identity of the requested training.
         was_not_finite: Whether an extension of it ended at values that are not finite.
-        place: URI of the output.
+        uri: URI of the output.
 
     Raises:
         InputError: It is another training.
@@ -82,16 +86,16 @@ def is_result_of(saved: dict[str, Any], identity: dict[str, Any], was_not_finite
     if not changed_keys(saved, identity):
         return True
     if not is_longer(saved, identity) and not was_not_finite:
-        refuse_changes(saved, identity, place)
+        refuse_changes(saved, identity, uri)
     return False
 
 
 def unfinished_extension(store: Store, identity: dict[str, Any]) -> str:
-    """Return what to type to go on with the extension of a finished training, empty where none was begun.
+    """Return how to continue the extension of a finished training; empty if no extension was started.
 
     Args:
         store: The output.
-        identity: Of the finished training.
+        identity: Identity of the finished training.
     """
     newest = newest_manifest(store)
     if newest is None or not is_longer(identity, newest.identity):
@@ -103,46 +107,46 @@ def unfinished_extension(store: Store, identity: dict[str, Any]) -> str:
 
 
 def clear_output(store: Store, keep_bundle: bool = False) -> None:
-    """Remove what an earlier run left, so that training starts anew.
+    """Remove the files of an earlier training, so that the training starts anew.
 
     Args:
         store: The output.
-        keep_bundle: Whether to leave the bundle of a finished training, until the next one takes its place.
+        keep_bundle: Whether to keep the bundle of a finished training until the next one replaces it.
     """
     store.delete(RESULT_NAME)
     if not keep_bundle:
         store.delete_tree("bundle", first=MANIFEST_NAME)
     remove_checkpoints(store)
     store.delete(history.FILE_NAME)
-    # Last: another process that does not find it finds no checkpoint either.
+    # Last: another process that does not see it sees no checkpoint either.
     store.delete(finite.FILE_NAME)
 
 
 def state_to_continue(
-    store: Store, identity: dict[str, Any], spec: TrainingSpec, is_first: bool, show: Callable[[str], None]
+    store: Store, identity: dict[str, Any], spec: TrainingSpec, is_first: bool, show: Show
 ) -> TrainingState | None:
-    """Return what the output holds to continue from; None where training starts anew.
+    """Return the state of the output that the training continues from; None if the training starts anew.
 
-    Its identity is the one that the training has from now on. A training that differs from that of the output in
-    nothing but a larger length extends it. Training starts anew without ``resume``, without a checkpoint, and when one
-    that ended at values that are not finite is run again with another learning rate, warm-up or clipping: what it had
-    learned came of the old ones.
+    The identity of the state is that of the training from now on. A training that differs from that of the output only
+    by a larger length extends it. A training starts anew without ``resume``, without a checkpoint, and when it ended at
+    values that are not finite and is repeated with another learning rate, warm-up or clipping, because its weights come
+    from the old ones.
 
     Args:
         store: The output.
         identity: What the final weights depend on.
         spec: The training run.
-        is_first: Whether this is the process that removes what is no longer used.
-        show: Prints one line.
+        is_first: Whether this process removes files that are no longer used.
+        show: Shows a line.
 
     Raises:
-        InputError: The output holds a run under other conditions.
+        InputError: The output has a training with other settings.
     """
     if not spec.resume:
         if is_first:
             clear_output(store)
         return None
-    # Before the checkpoints are looked at: the first process removes it after them.
+    # Checked before the checkpoints: the first process removes it after them.
     was_not_finite = store.exists(finite.FILE_NAME)
     state = newest_checkpoint(store, lambda line: show(f"warning: {line}"))
     if state is None:
@@ -170,12 +174,12 @@ def state_to_continue(
     return state
 
 
-def _continue_as(state: TrainingState, identity: dict[str, Any], show: Callable[[str], None]) -> None:
-    """Give a checkpoint the identity that the training has from now on; say and note it where that extends it."""
+def _continue_as(state: TrainingState, identity: dict[str, Any], show: Show) -> None:
+    """Set the identity of a checkpoint to that of the training from now on; report and record an extension."""
     saved, state.identity = state.identity, extended_identity(state.identity, identity, state.step)
     if not is_longer(saved, identity):
         return
-    show(f"extending {lengths(saved, identity)} at step {state.step}: it goes on by the schedule of the new length")
+    show(f"extending {lengths(saved, identity)} at step {state.step}: it continues by the schedule of the new length")
     rows = history.TrainingHistory.from_bytes(state.history)
     last = rows.rows[-1].epoch if rows.rows else 0
     rows.append(history.HistoryRow(kind="extended", step=state.step, epoch=last, length=lengths(saved, identity)))
@@ -183,14 +187,14 @@ def _continue_as(state: TrainingState, identity: dict[str, Any], show: Callable[
 
 
 def _refuse_without_checkpoint(store: Store, identity: dict[str, Any], was_not_finite: bool) -> None:
-    """Refuse to put another training in the place of a finished one of which the bundle alone is left.
+    """Refuse to replace a finished training of which only the bundle is left.
 
     Raises:
-        InputError: It is longer, or of other settings.
+        InputError: The new training is longer, or has other settings.
     """
     if not store.exists(RESULT_NAME):
         return
-    saved = parse_result(store.read_bytes(RESULT_NAME), store.uri_of(RESULT_NAME)).identity
+    saved = read_result(store).identity
     if is_longer(saved, identity):
         raise InputError(
             f"{store.uri}: the training cannot be extended {lengths(saved, identity)}: it has no checkpoint that can "
@@ -214,30 +218,30 @@ def publish_weights(
     """Publish the averaged weights as a bundle, mark the run as complete, and return the URI of the bundle.
 
     Args:
-        output: Where, and what the weights depend on.
-        engine: Of the training.
-        sessions: First step and seconds of each stretch of training.
-        manifest: Of the bundle. Whatever is made of the bundle takes the warnings along, to the model card.
-        guard: Looks whether the weights are finite.
+        output: The output of the training, with what the weights depend on.
+        engine: Engine of the training.
+        sessions: First step and seconds of each session of the training.
+        manifest: Manifest of the bundle. All that is made from the bundle gets the warnings, up to the model card.
+        guard: Checks that the weights are finite.
         prefix: Only weights whose names begin with it are published.
-        warnings: What the training warned of.
-        anchor_recall: Share of the boxes that an anchor answers for, 0..1; None of a backbone.
+        warnings: Warnings of the training.
+        anchor_recall: Share of the boxes that fit an anchor, 0..1; None for a backbone.
 
     Raises:
         NotFiniteError: A weight or a statistic is not finite.
-        WorkError: Another process has taken the output over.
+        WorkError: Another process has taken over the output.
     """
-    store, extensions = output.store, extension_lines(output.identity)
-    told: dict[str, Any] = {"train": {"warnings": list(warnings)}} if warnings else {}
-    told |= {EXTENDED: extensions} if extensions else {}
+    store, extensions = output.place.store, extension_lines(output.identity)
+    metrics: dict[str, Any] = {"train": {"warnings": list(warnings)}} if warnings else {}
+    metrics |= {EXTENDED: extensions} if extensions else {}
     arrays = {key: array for key, array in engine.averaged().items() if key.startswith(prefix)}
     guard.check(engine.step, {"weights": arrays})
     check_claim(store, output.writer)
     with temporary_folder("bundle") as folder:
         path = folder / WEIGHTS
         save_file(arrays, path)
-        told_manifest = manifest.model_copy(update={"metrics": {**manifest.metrics, **told}})
-        uri = publish_bundle(store.uri_of("bundle"), told_manifest, {WEIGHTS: path})
+        manifest = manifest.model_copy(update={"metrics": {**manifest.metrics, **metrics}})
+        uri = publish_bundle(output.place / "bundle", manifest, {WEIGHTS: path}).uri
     result = TrainingResult(
         identity=output.identity,
         code_digest=output.code_digest,

@@ -1,15 +1,48 @@
-"""Settings that a training is too short for: the average of its weights, its validations and its checkpoints."""
+"""Settings that do not fit the length of a training: schedule, average of the weights, validations, checkpoints."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.schema import AugmentConfig, TrainConfig
+from kubeyolo.formats import counted, share_text
+from kubeyolo.training.schedules import build_schedule, warmup_steps
 
 MOST_FRESH = 0.1
 """Share of fresh weights in the published average that is warned of."""
 
 _UPDATES_ADDED = 1_000_000
+
+
+def schedule_warnings(train: TrainConfig, augment: AugmentConfig, steps_per_epoch: int) -> list[str]:
+    """Warn of a warm-up, milestones and an end of mosaic that do not fit the length of the training."""
+    warnings = []
+    epochs, steps = train.max_epoch, train.max_epoch * steps_per_epoch
+    warmup = warmup_steps(steps_per_epoch, train.warmup_epochs, train.warmup_steps)
+    if warmup >= steps:
+        reached = build_schedule(train, steps_per_epoch).at(steps - 1).weight
+        warnings.append(
+            f"the warm-up of {warmup} steps (train.warmup_epochs = {train.warmup_epochs:g}, at least "
+            f"train.warmup_steps = {train.warmup_steps}) does not end within the training of {counted(steps, 'step')}: "
+            f"the learning rate rises to {reached:.3g} of train.lr = {train.lr:g}; train for more epochs (from "
+            f"train.max_epoch = {warmup // steps_per_epoch + 1} on), lower both keys, or leave the warm-up out by "
+            "train.warmup_epochs = 0."
+        )
+    missed = [epoch for epoch in train.lr_epochs if epoch >= epochs]
+    if train.lr_scheduler == "exponential" and missed:
+        never = "never falls" if len(missed) == len(train.lr_epochs) else "does not fall there"
+        warnings.append(
+            f"train.lr_epochs has {', '.join(map(str, missed))}, but the last of the {epochs} epochs (train.max_epoch) "
+            f"is {epochs - 1}, counted from 0: the learning rate {never}; set train.lr_epochs below "
+            f"{epochs}."
+        )
+    if augment.close_mosaic >= epochs and (augment.mosaic or augment.mixup):
+        off = " and ".join(f"augment.{name} = 0" for name in ("mosaic", "mixup") if getattr(augment, name))
+        warnings.append(
+            f"augment.close_mosaic = {augment.close_mosaic} leaves mosaic and mixup out of all {epochs} epochs "
+            f"(train.max_epoch); set it below {epochs}, or {off} if that is meant."
+        )
+    return warnings
 
 
 def reach_warnings(train: TrainConfig, steps_per_epoch: int) -> list[str]:
@@ -25,8 +58,8 @@ def reach_warnings(train: TrainConfig, steps_per_epoch: int) -> list[str]:
     if fresh >= MOST_FRESH:
         tau = float(TrainConfig.model_fields["ema_tau"].default)
         warnings.append(
-            f"{100 * fresh:.0f} % of the average of the weights, which is what is published, are still the weights of "
-            f"the start after all {steps} steps (train.ema_decay = {train.ema_decay:g}, train.ema_tau = "
+            f"{share_text(fresh, 0)} of the average of the weights, which is what is published, are still the weights "
+            f"of the start after all {steps} steps (train.ema_decay = {train.ema_decay:g}, train.ema_tau = "
             f"{train.ema_tau:g}): with --set train.ema_tau={tau:g} it follows the training from its beginning."
         )
     if train.val_interval > epochs:

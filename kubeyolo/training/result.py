@@ -1,4 +1,4 @@
-"""What a finished training leaves last of all in its output: ``training.json``."""
+"""``training.json``, the last file that a finished training writes into its output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kubeyolo.errors import InputError, first_problem
-from kubeyolo.storage.uri import join_uri, read_document
+from kubeyolo.storage.base import Store
 from kubeyolo.training.extension import extension_lines
 
 RESULT_NAME = "training.json"
@@ -22,10 +22,10 @@ class TrainingResult(BaseModel):
         code_digest: Digest of the library that finished it.
         steps: Optimizer steps.
         bundle: URI of the published weights.
-        seconds: Time of all stretches of training together.
+        seconds: Time of all sessions together.
         resumed_at: Steps at which it was continued, after an interruption or to extend it.
-        warnings: What it could not learn from, and whether it learned; empty in the usual case.
-        anchor_recall: Share of the boxes that an anchor answers for, 0..1; None of a backbone.
+        warnings: Warnings of the training; usually empty.
+        anchor_recall: Share of the boxes that fit an anchor, 0..1; None for a backbone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,25 +46,18 @@ class TrainingResult(BaseModel):
         return extension_lines(self.identity)
 
 
-def parse_result(document: bytes, uri: str) -> TrainingResult:
-    """Read the text of a ``training.json``; ``uri`` is its place, for errors.
+def read_result(store: Store) -> TrainingResult:
+    """Read the result of a finished training from its output.
 
     Raises:
-        InputError: It is not one.
+        NotFound: There is no result.
+        InputError: It is damaged, or the file is something else.
     """
+    document = store.read_bytes(RESULT_NAME)
     try:
         return TrainingResult.model_validate_json(document)
     except ValidationError as error:
         raise InputError(
-            f"{uri}: not the result of a training ({first_problem(error)}); choose another output with --output"
+            f"{store.uri_of(RESULT_NAME)}: not the result of a training ({first_problem(error)}); choose another "
+            "output with --output"
         ) from error
-
-
-def read_result(output: str) -> TrainingResult:
-    """Read what a finished training has left in its output.
-
-    Raises:
-        InputError: There is none, or it is damaged.
-    """
-    uri = join_uri(output, RESULT_NAME)
-    return parse_result(read_document(uri), uri)

@@ -100,13 +100,6 @@ class Schedule:
         lr = self.lr * self.factor(epoch if ended_here else max(epoch - self.lag, 0))
         return Rates(bias=lr, weight=lr, norm=lr, momentum=self.momentum)
 
-    def accumulate(self, step: int, batch: int, nominal_batch: int = 64) -> int:
-        """Return how many batches make one optimizer step: 1 at first, ``nominal_batch / batch`` after the warm-up."""
-        target = nominal_batch / batch
-        if self.warmup and step <= self.warmup:
-            return max(1, round(interpolate(step, self.warmup, 1.0, target)))
-        return max(1, round(target))
-
 
 def build_schedule(config: TrainConfig, steps_per_epoch: int) -> Schedule:
     """Return the schedule of a training configuration.

@@ -1,4 +1,4 @@
-"""What a training process is told: one JSON document, read by ``python -m kubeyolo.training.worker``."""
+"""The document for a training process, JSON that ``python -m kubeyolo.training.worker`` reads."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from kubeyolo.models.anchors import other_anchors
 from kubeyolo.training.extension import LENGTHS, as_pairs, changed_keys, is_shorter, pair_option
 
 OUTCOME_FOLDER = "KUBEYOLO_OUTCOME"
-"""Environment variable: folder in which each rank leaves ``rank-<n>.json`` when it ends."""
+"""Environment variable: folder into which each rank writes ``rank-<n>.json`` at its end."""
 
-MET_PREFIX = "met-"
-"""Beginning of the names of files in that folder by which rank 0 tells the others that they need wait no longer."""
+BARRIER_PREFIX = "barrier-"
+"""Beginning of the names of files in that folder; each ends the wait of the other ranks at the barrier of a step."""
 
 SPEC = "KUBEYOLO_SPEC"
 """Environment variable that holds the document of a pod on a cluster."""
+
+DEVICES = "KUBEYOLO_GANG_DEVICES"
+"""Environment variable: number of training processes of a pod, one for each device."""
 
 EXIT_INTERRUPTED = 143
 """Exit code of a process that wrote a checkpoint and stopped because it was told to (128 + SIGTERM)."""
@@ -39,10 +42,10 @@ _WITHOUT_EFFECT = {
 }
 
 _ANCHORS = "train.anchors"
-"""Counts where the anchors are not the model's own, however they are written: without them it was no key."""
+"""Part of an identity only if the anchors are not the model's own, in whatever form they are written."""
 
 _OF_BACKBONES = tuple(key for key in STEPS["pretrain_backbone"].reads if "." in key)
-"""What a pretraining depends on beside its own section."""
+"""What a pretraining depends on besides its own section."""
 
 
 class TrainingSpec(BaseModel):
@@ -57,7 +60,7 @@ class TrainingSpec(BaseModel):
         code_digest: Digest of the library's sources, kept in the bundle.
         resume: Whether to continue from the newest checkpoint in ``output``; without it training starts anew.
         cache: Folder for what is downloaded; None takes the user's cache folder.
-        writer: Who may write in ``output`` by the claim there; empty for a training without a claim.
+        writer: Writer in the claim on ``output``; empty for a training without a claim.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -86,14 +89,14 @@ class TrainingSpec(BaseModel):
         """Read the document.
 
         Raises:
-            InputError: The file is missing or is no training spec.
+            InputError: The file is missing or is not a training spec.
         """
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         except ValidationError as error:
-            raise InputError(f"{path}: is no training spec: {first_problem(error)}") from error
+            raise InputError(f"{path}: is not a training spec: {first_problem(error)}") from error
 
 
 def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: str, world: int) -> dict[str, Any]:
@@ -125,20 +128,20 @@ def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: 
     return values
 
 
-def refuse_changes(saved: dict[str, Any], now: dict[str, Any], place: str) -> None:
-    """Refuse to continue training under other conditions than it was begun.
+def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None:
+    """Refuse to continue a training with other settings than it was started with.
 
     Raises:
         InputError: Names the first key that changed, both values and the remedy.
     """
     if (task := saved.get("task")) != now.get("task"):
         what = "the pretraining of a backbone" if task == "backbone" else "the training of a detector"
-        raise InputError(f"{place}: holds {what}; choose another output with --output")
+        raise InputError(f"{uri}: holds {what}; choose another output with --output")
     if is_shorter(saved, now):
         shorter = [key for key in changed_keys(saved, now) if now[key] < saved[key]]
         was = " and ".join(f"{key} = {saved[key]}" for key in shorter)
         raise InputError(
-            f"{place}: holds a training with {was}, now it is {' and '.join(str(now[key]) for key in shorter)}: "
+            f"{uri}: holds a training with {was}, now it is {' and '.join(str(now[key]) for key in shorter)}: "
             f"it cannot be made shorter; use {as_pairs(saved, shorter)}, or choose another output with --output"
         )
     # A length may grow, so what may not change is named first.
@@ -146,13 +149,13 @@ def refuse_changes(saved: dict[str, Any], now: dict[str, Any], place: str) -> No
     for key in changed:
         remedy = f"set it back{_typed(key, saved)} to resume" if key in saved else "leave it out to resume"
         raise InputError(
-            f"{place}: training was begun with {key} = {saved.get(key)!r}, now it is {now.get(key)!r}; "
+            f"{uri}: training was begun with {key} = {saved.get(key)!r}, now it is {now.get(key)!r}; "
             f"{remedy}, or choose another output with --output"
         )
 
 
 def _typed(key: str, saved: dict[str, Any]) -> str:
-    """Return in parentheses what to type to give a key its saved value; empty for a digest, which is not typed."""
+    """Return in parentheses what to type for the saved value of a key; empty for a digest, which nobody types."""
     if "." in key:
         return f" ({pair_option(key, saved[key])})"
     return f" (--model {saved[key]})" if key == "model" else ""

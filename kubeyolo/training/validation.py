@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 from kubeyolo.bundle import BundleManifest
 from kubeyolo.config.schema import EvaluateConfig
 from kubeyolo.data.dataset import Dataset
+from kubeyolo.evaluation.predictor import Predictor, evaluate_split
+from kubeyolo.evaluation.runtimes import CellRuntime
+from kubeyolo.models.registry import build_model
+from kubeyolo.output_streams import Show
 from kubeyolo.training.history import HistoryRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kubeyolo.training.engine import Engine
 
 SPLIT = "val"
@@ -21,15 +23,15 @@ class Validation:
     """Computes the COCO numbers of the average of an engine's weights every so many epochs.
 
     The weights are copied into a second network, which is compiled once: the one that is trained keeps its graph, its
-    mode and its values, so that training goes on as if nothing had been looked at.
+    mode and its values, so that a validation does not change the training.
 
     Args:
-        engine: Being trained.
-        dataset: Its split ``val`` counts.
-        manifest: What the detector is: model, classes, image size.
+        engine: Engine of the training.
+        dataset: Data set with the split ``val``.
+        manifest: Model, classes and image size of the detector.
         config: Thresholds and batch size.
         interval: Epochs between two validations.
-        show: Prints one line.
+        show: Shows a line.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class Validation:
         manifest: BundleManifest,
         config: EvaluateConfig,
         interval: int,
-        show: Callable[[str], None] = print,
+        show: Show = print,
     ) -> None:
         self._engine = engine
         self._dataset = dataset
@@ -50,12 +52,9 @@ class Validation:
         self._network: Any = None
 
     def row(self, epoch: int, step: int) -> HistoryRow | None:
-        """Return AP and AP50 after an epoch, counted from 0; None when none is due."""
+        """Return AP and AP50 after an epoch, counted from 0; None if no validation is due."""
         if (epoch + 1) % self._interval:
             return None
-        from kubeyolo.evaluation.predictor import Predictor, evaluate_split
-        from kubeyolo.evaluation.runtimes import CellRuntime
-
         runtime = CellRuntime(self._averaged_network())
         predictor = Predictor(self._manifest, runtime, "mindspore", self._config.per_batch_size)
         split = self._dataset.split(SPLIT)
@@ -65,7 +64,7 @@ class Validation:
         return HistoryRow(kind="val", step=step, epoch=epoch, ap=ap, ap50=ap50)
 
     def _averaged_network(self) -> Any:
-        from kubeyolo.models.registry import build_model
+        # Only here: MindSpore must be configured before it is imported.
         from kubeyolo.training.engine import load_parameters
 
         if self._network is None:

@@ -11,16 +11,17 @@ import traceback
 from pathlib import Path
 
 from kubeyolo.errors import KubeyoloError, WorkError
-from kubeyolo.launch.guard import die_with_parent
 from kubeyolo.memory import is_lack_of_memory
 from kubeyolo.output_streams import patient_streams, raw_stream, why_lost
+from kubeyolo.processes import die_with_parent
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.stop_signals import install
 from kubeyolo.storage.file_errors import machine_error, system_error
 from kubeyolo.training.detector import train_detector
 from kubeyolo.training.distribution import Distribution, distribution_from_environment, is_scheduler, join
-from kubeyolo.training.lack_of_memory import memory_remedy
 from kubeyolo.training.loop import Interrupted, StopRequest
+from kubeyolo.training.memory_advice import memory_remedy
+from kubeyolo.training.pretrain import pretrain_backbone
 from kubeyolo.training.spec import EXIT_INTERRUPTED, OUTCOME_FOLDER, TrainingSpec
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     die_with_parent()
     distribution = distribution_from_environment()
     if is_scheduler():
-        # It stays until the others are gone: without it they fail in the step that they are told to finish.
+        # It stays until the others have ended: without it they fail in the step that they are told to finish.
         install(signal.SIG_IGN)
         configure_mindspore("CPU", 1)
         join(distribution)
@@ -56,15 +57,13 @@ def run_training(spec: TrainingSpec, distribution: Distribution, stop: StopReque
             print(line, flush=True)
 
     if spec.task == "backbone":
-        from kubeyolo.training.pretrain import pretrain_backbone
-
         pretrain_backbone(spec, stop, show)
     else:
         train_detector(spec, distribution, stop, show)
 
 
 def _run(path: Path, distribution: Distribution, stop: StopRequest) -> tuple[int, str]:
-    """Do the work, and return the exit code and the one line that says why it is not done."""
+    """Train, and return the exit code and the line that says why the training is not done."""
     spec = None
     try:
         spec = TrainingSpec.read(path)
@@ -99,7 +98,7 @@ def _telling_line(text: str, of_memory: bool) -> str:
 
 
 def _leave_outcome(distribution: Distribution, code: int, message: str) -> bool:
-    """Tell the launcher, if there is one, what happened: msrun does not pass exit codes on."""
+    """Write the outcome for the launcher, if there is one: msrun does not pass exit codes on."""
     folder = os.environ.get(OUTCOME_FOLDER)
     if folder:
         raw = raw_stream(sys.stdout)
@@ -111,7 +110,7 @@ def _leave_outcome(distribution: Distribution, code: int, message: str) -> bool:
             part.write_text(json.dumps(document))
             part.rename(path)
         except OSError:
-            return False  # The disk is full, as it may be when the work itself is done.
+            return False  # The disk may be full even if the training itself is done.
     return bool(folder)
 
 

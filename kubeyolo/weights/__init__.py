@@ -1,5 +1,1 @@
-"""Published weights in: arrays under the names of other programs."""
-
-from kubeyolo.weights.arrays import load_arrays
-
-__all__ = ["load_arrays"]
+"""Files of weights, from other programs and for them."""

@@ -42,7 +42,7 @@ _LIST_KEYS = ("names", "categories", "classes", "labels", "id2label", "label2id"
 
 @dataclass(frozen=True)
 class ClassName:
-    """A name, and the line of the file that it is on; 0 where the file has no lines to speak of."""
+    """A name and its line in the file; 0 if the format has no line for each name."""
 
     name: str
     line: int = 0
@@ -55,7 +55,7 @@ class ClassFile:
     Attributes:
         path: The file.
         names: The names.
-        notes: What was left out or worked out, for people.
+        notes: Names and numbers that were left out, and other remarks for people.
         empty_lines: Numbers of the empty lines between names, which were left out.
     """
 
@@ -69,29 +69,29 @@ class ClassFile:
         """The names alone."""
         return tuple(name.name for name in self.names)
 
-    def check_number(self, wanted: int, network: str) -> None:
-        """Refuse another number of names than the network has classes.
+    def check_number(self, expected: int, network: str) -> None:
+        """Refuse a number of names that differs from the number of classes of a network.
 
         Args:
-            wanted: The network's number of classes.
-            network: What has them, such as the name of a file of weights.
+            expected: The network's number of classes.
+            network: Name of the network or of its file, for the error.
 
         Raises:
             InputError: The numbers differ.
         """
         have = len(self.names)
-        if have == wanted:
+        if have == expected:
             return
         hint = ""
         if self.empty_lines:
             hint = f" (line {self.empty_lines[0]} is empty)"
-        elif have > wanted and self.names[wanted].line:
-            first = self.names[wanted]
+        elif have > expected and self.names[expected].line:
+            first = self.names[expected]
             hint = f" (the first too many is {first.name!r} in line {first.line})"
         elif self.names[-1].line:
             hint = f" (the last is {self.names[-1].name!r} in line {self.names[-1].line})"
         raise InputError(
-            f"{self.path}: {have} class names{hint}, but {network} has {wanted} classes; "
+            f"{self.path}: {have} class names{hint}, but {network} has {expected} classes; "
             "give one name for each class, in the order of the training"
         )
 
@@ -113,11 +113,14 @@ def read_class_file(path: Path) -> ClassFile:
 
 
 def _read(path: Path, text: str) -> ClassFile:
-    start = text.lstrip()[:1]
-    if start in ("{", "[") and (document := _json(text)) is not None:
-        return _from_document(path, document, "JSON")
+    start, reason = text.lstrip()[:1], "neither a list nor keys and values"
+    if start in ("{", "["):
+        try:
+            return _from_document(path, orjson.loads(text))
+        except orjson.JSONDecodeError as error:
+            reason = one_line(error, 120)
     if path.suffix.lower() == ".json":
-        raise InputError(f"{path}: not JSON ({_json_reason(text)}); correct it, or give one name on each line")
+        raise InputError(f"{path}: not JSON ({reason}); correct it, or give one name on each line")
     if _DARKNET_KEY.search(text):
         return _from_darknet_data(path, text)
     if _LABEL_MAP.match(text):
@@ -162,9 +165,9 @@ def _from_lines(path: Path, text: str) -> ClassFile:
 
 
 def _without_numbers(lines: Sequence[ClassName]) -> tuple[list[ClassName], int] | None:
-    """Return names without the numbers before them, and the first number; None unless all count on from 0 or 1."""
+    """Return names without the numbers before them, and the first number; None unless numbered from 0 or 1 on."""
     marked = [_MARKED.fullmatch(line.name) for line in lines]
-    # "1 euro" alone is rather a name, "0: person" alone a number and a name.
+    # A single line "1 euro" is a name; a single line "0: person" is a number and a name.
     is_marked = all(match is not None for match in marked)
     matches = marked if is_marked or len(lines) < 2 else [_NUMBERED.fullmatch(line.name) for line in lines]
     found = [
@@ -192,7 +195,7 @@ def _yaml_node(path: Path, text: str) -> yaml.Node | None:
     if len(text) > _LONGEST_YAML:
         raise InputError(f"{path}: {len(text)} characters of YAML, at most {_LONGEST_YAML} are read; give names alone")
     try:
-        # Nodes, not values: a class may be called 010, no or null. Nothing is made of tags.
+        # Nodes, not values: a class may be called 010, no or null. Tags make no objects.
         node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -251,7 +254,7 @@ def _yaml_name(path: Path, node: yaml.Node, key: yaml.Node | None = None) -> Cla
 
 
 def _by_number(path: Path, pairs: Sequence[tuple[str, ClassName]]) -> list[ClassName]:
-    """Return names by their numbers, which begin at 0 or 1 and leave none out; or numbers that stand by their names."""
+    """Return names in the order of their numbers, which begin at 0 or 1 without gaps; accept numbers by name too."""
     if pairs and all(re.fullmatch(r"\d+", each.name) for _, each in pairs) and not pairs[0][0].isdecimal():
         pairs = [(each.name, ClassName(name, each.line)) for name, each in pairs]
     for number, each in pairs:
@@ -272,22 +275,7 @@ def _by_number(path: Path, pairs: Sequence[tuple[str, ClassName]]) -> list[Class
     return [each for _, each in sorted(pairs, key=lambda pair: int(pair[0]))]
 
 
-def _json(text: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _json_reason(text: str) -> str:
-    try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        return one_line(error, 120)
-    return "neither a list nor keys and values"
-
-
-def _from_document(path: Path, document: Any, what: str) -> ClassFile:
+def _from_document(path: Path, document: Any) -> ClassFile:
     """Return the names of a JSON document: a list, names by number, or one of these under a known key."""
     notes: tuple[str, ...] = ()
     if isinstance(document, Mapping):
@@ -307,7 +295,7 @@ def _from_document(path: Path, document: Any, what: str) -> ClassFile:
             return ClassFile(path, tuple(_by_number(path, pairs)), notes)
         shown = ", ".join(list(document)[:6])
         raise InputError(f"{path}: has neither 'names' nor 'categories' (its keys: {shown}); give a list of names")
-    raise InputError(f"{path}: this {what} has no class names; give a list of names")
+    raise InputError(f"{path}: this JSON has no class names; give a list of names")
 
 
 def _text(path: Path, value: Any, at: int) -> str:
@@ -350,7 +338,7 @@ def _root_category(categories: Sequence[Mapping[str, Any]], annotations: Any) ->
 
 
 def _from_darknet_data(path: Path, text: str) -> ClassFile:
-    """Return the names in the file that darknet's ``.data`` names: next to it, or from where it is used."""
+    """Return the names in the file that darknet's ``.data`` names, relative to the ``.data`` or the current folder."""
     match = _DARKNET_KEY.search(text)
     named = Path(clean_name(match[1]).replace("\\", "/")) if match else Path()
     line = text[: match.start(1)].count("\n") + 1 if match else 0
@@ -374,7 +362,7 @@ def _from_label_map(path: Path, text: str) -> ClassFile:
     for item in _ITEM.finditer(text):
         line = text[: item.start()].count("\n") + 1
         fields = {match[1]: match[2] or match[3] or match[4] or "" for match in _FIELD.finditer(item[1])}
-        # Names of Open Images are codes such as /m/01g317; what people read is beside them.
+        # Names of Open Images are codes such as /m/01g317; display_name is for people.
         name = fields.get("display_name") or fields.get("name")
         if name is None or not fields.get("id", "").isdecimal():
             raise InputError(f"{path}: line {line}: an item without an id or a name; write both")

@@ -69,7 +69,7 @@ def is_darknet(head: bytes, size: int) -> bool:
 
 
 def darknet_classes(path: Path, convolutions: Sequence[DarknetConvolution]) -> int:
-    """Return the number of classes with which a network has exactly as many numbers as the file.
+    """Return the number of classes for which a network has exactly as many numbers as the file.
 
     Raises:
         InputError: No number of classes fits.
@@ -78,8 +78,8 @@ def darknet_classes(path: Path, convolutions: Sequence[DarknetConvolution]) -> i
     without = sum(convolution.with_classes(0).size for convolution in convolutions)
     each = sum(convolution.with_classes(1).size for convolution in convolutions) - without
     if each == 0 or have <= without or (have - without) % each:
-        wanted = sum(convolution.size for convolution in convolutions)
-        shown = f"{wanted} with {_classes_of(convolutions)} classes" if each else str(wanted)
+        expected = sum(convolution.size for convolution in convolutions)
+        shown = f"{expected} with {_classes_of(convolutions)} classes" if each else str(expected)
         cut = "it is cut off, or of a smaller network; give the whole file" if have <= without else "give the file"
         raise InputError(
             f"{path}: has {have} numbers, which fits no number of classes: the network has {shown}; "
@@ -94,14 +94,14 @@ def read_darknet(path: Path, convolutions: Sequence[DarknetConvolution], more: b
     Args:
         path: The file.
         convolutions: All convolutions in the order of the cfg file.
-        more: Whether the file may go on after the last of them, as that of a whole detector does after its backbone.
+        more: Whether the file may have numbers after them, as a file of a whole detector has after its backbone.
 
     Raises:
         InputError: The file has another number of floats than the convolutions.
     """
-    have, wanted = float_count(path), sum(convolution.size for convolution in convolutions)
-    if have < wanted or (have > wanted and not more):
-        raise InputError(f"{path}: has {have} numbers, the network {wanted}; give the file of this model")
+    have, expected = float_count(path), sum(convolution.size for convolution in convolutions)
+    if have < expected or (have > expected and not more):
+        raise InputError(f"{path}: has {have} numbers, the network {expected}; give the file of this model")
     arrays, offset = {}, _header_length(path)
     for convolution in convolutions:
         for name, shape in convolution.arrays():
@@ -112,18 +112,17 @@ def read_darknet(path: Path, convolutions: Sequence[DarknetConvolution], more: b
 
 
 def write_darknet(
-    path: Path, convolutions: Sequence[DarknetConvolution], array_of: Callable[[str], WeightArray], seen: int = 0
+    path: Path, convolutions: Sequence[DarknetConvolution], array_of: Callable[[str], WeightArray]
 ) -> None:
     """Write a ``.weights`` file.
 
     Args:
         path: The file.
         convolutions: All convolutions in the order of the cfg file.
-        array_of: Gives the array of a name such as ``layer000.conv.weight``.
-        seen: Number of images the network was trained on, for the header.
+        array_of: Returns the array for a name such as ``layer000.conv.weight``.
     """
     with path.open("wb") as file:
-        file.write(struct.pack("<3iq", *_VERSION, seen))
+        file.write(struct.pack("<3iq", *_VERSION, 0))
         for convolution in convolutions:
             for name, _ in convolution.arrays():
                 file.write(as_float32(array_of(name)).data)
@@ -136,7 +135,7 @@ def _header_length(path: Path) -> int:
         raise InputError(f"{path}: has {len(head)} bytes, which is less than the header of a .weights file")
     major, minor, _ = struct.unpack("<3i", head)
     if not (0 <= major < 1000 and 0 <= minor < 1000):
-        raise InputError(f"{path}: version {major}.{minor} is none of darknet; give a .weights file")
+        raise InputError(f"{path}: version {major}.{minor} is not a version of darknet; give a .weights file")
     return 20 if 10 * major + minor >= 2 else 16
 
 
@@ -144,7 +143,7 @@ def float_count(path: Path) -> int:
     """Return the count of numbers in a ``.weights`` file.
 
     Raises:
-        InputError: It does not begin as one, or does not hold whole numbers.
+        InputError: The file has no header of darknet, or is cut off within a number.
     """
     length = path.stat().st_size - _header_length(path)
     if length < 0 or length % _ITEM:

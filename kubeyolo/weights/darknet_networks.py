@@ -1,7 +1,7 @@
-"""The networks of darknet that are published as ``.weights``, told by the count of their numbers.
+"""The networks of darknet that are published as ``.weights``, recognized by the count of their numbers.
 
-A file has no names and no shapes. The count of its numbers is that of the network without classes, and a fixed count
-for each class; of all pairs that people have, no two agree.
+A file has no names and no shapes. The count of its numbers is a count for the network without classes and a count for
+each class; no two usual pairs of network and classes have the same count.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kubeyolo.errors import InputError
 from kubeyolo.models.facts import ModelFacts
-from kubeyolo.models.registry import model_names
+from kubeyolo.models.named_facts import model_names
 
 _MOST_CLASSES = 2000
 
@@ -21,8 +21,8 @@ class DarknetNetwork(NamedTuple):
 
     Attributes:
         name: Name of its cfg file.
-        base: Count of its numbers with no class.
-        each: Count that each class adds.
+        base: Count of its numbers without classes.
+        each: Count for each class.
         backbone: Name of its backbone.
     """
 
@@ -45,9 +45,9 @@ NETWORKS = (
 
 
 def darknet_network(count: int) -> tuple[DarknetNetwork, int] | None:
-    """Return the network that has this count of numbers, and its number of classes; None where none has.
+    """Return the network with this count of numbers, and its number of classes; None if there is no such network.
 
-    Published numbers of classes, 80 and 20, go before others.
+    The numbers of classes of published weights, 80 and 20, come first.
     """
     found = [
         (network, (count - network.base) // network.each)
@@ -64,11 +64,11 @@ def refuse_other_darknet(path: Path, count: int, facts: ModelFacts, backbone: bo
     Args:
         path: The file.
         count: Count of the numbers in it.
-        facts: Facts of the model that it is taken for.
-        backbone: Whether the backbone alone is taken, which several networks share.
+        facts: Facts of the requested model.
+        backbone: Whether only the backbone is imported, which several networks share.
 
     Raises:
-        InputError: It is of another network; the message names it, and the model to give where it is known here.
+        InputError: The file has another network; the message names it, and the model to give if there is one.
     """
     ours = next((network for network in NETWORKS if network.name == facts.family), None)
     found = darknet_network(count)

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kubeyolo.arrays import check_finite
 from kubeyolo.bundle import WEIGHTS, BundleManifest, open_bundle
 from kubeyolo.config.anchor_forms import anchors_text
 from kubeyolo.errors import InputError
-from kubeyolo.finite_arrays import check_finite
-from kubeyolo.models.registry import model_facts
+from kubeyolo.models.named_facts import model_facts
 from kubeyolo.storage.integrity import appearing
-from kubeyolo.weights.batch_norm import move_eps
+from kubeyolo.storage.place import Place
 from kubeyolo.weights.darknet import write_darknet
-from kubeyolo.weights.fit import NamedArray, check_fit
+from kubeyolo.weights.fit import NamedArray, check_fit, move_eps
 from kubeyolo.weights.layout_of_names import OWN
 from kubeyolo.weights.names import LAYOUTS, layouts_of, to_layout
 from kubeyolo.weights.network_parameters import network_parameters
@@ -25,7 +25,7 @@ from kubeyolo.weights.stored_array import StoredArray, WeightArray, as_float32
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedWeights:
-    """The file, its format and whose names its arrays have, the number of arrays, and what the format cannot hold."""
+    """The file, its format, the layout of its names, the number of arrays, and notes on what the format cannot hold."""
 
     file: Path
     format: str
@@ -40,18 +40,18 @@ def export_weights(bundle: str, file: Path, layout: str = OWN) -> ExportedWeight
     Args:
         bundle: URI of the bundle.
         file: The file; its suffix is its format.
-        layout: Whose names the arrays of a safetensors file get: ours, or a layout of the model.
+        layout: Layout of the names in a safetensors file: :data:`OWN`, or a layout of the model.
 
     Raises:
-        InputError: The suffix is none of these, the model has no such form, or the bundle cannot be used, also because
-            a weight is infinite or no number.
+        InputError: The suffix is unknown, the model has no such form, or the bundle cannot be used, for example
+            because a weight is not finite.
     """
     write = _WRITERS.get(file.suffix.lower())
     if write is None:
         raise InputError(f"{file}: unknown format; give a name that ends in {' or '.join(_WRITERS)}")
     if not file.parent.is_dir():
         raise InputError(f"{file}: there is no folder {file.parent}; make it first")
-    opened = open_bundle(bundle)
+    opened = open_bundle(Place.of(bundle))
     arrays, _ = read_safetensors(opened.path(WEIGHTS))
     check_finite(opened.uri, ((name, as_float32(array)) for name, array in arrays.items()))
     return write(file, opened.manifest, arrays, layout)

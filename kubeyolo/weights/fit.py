@@ -1,12 +1,18 @@
-"""Whether arrays are those of a network: every name, every shape."""
+"""Compares arrays with the parameters of a network, and sets all parameters or none."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from kubeyolo.arrays import Float32Array
 from kubeyolo.errors import InputError
-from kubeyolo.weights.stored_array import WeightArray
+from kubeyolo.weights.names import Layout, from_layout
+from kubeyolo.weights.stored_array import WeightArray, as_float32
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -15,7 +21,7 @@ Shapes = Mapping[str, Shape]
 
 @dataclass(frozen=True)
 class NamedArray:
-    """An array under the name it has in its file."""
+    """An array with its name in the file."""
 
     name: str
     array: WeightArray
@@ -23,13 +29,13 @@ class NamedArray:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One parameter that is missing, not known, or of another shape.
+    """A parameter that is missing, unknown, or has another shape.
 
     Attributes:
         name: Name in the network, or in the file when the network has no such parameter.
         expected: Shape in the network; None when it has no such parameter.
         found: Shape in the file; None when it is missing there.
-        in_file: Name in the file, or the one it would have there.
+        in_file: Name in the file; for a missing parameter, the name that it would have there.
     """
 
     name: str
@@ -46,10 +52,10 @@ class Mismatch:
 
 
 class WeightsMismatch(InputError):
-    """Weights of another network.
+    """The weights are those of another network.
 
     Attributes:
-        rows: Everything that does not fit.
+        rows: All parameters that do not fit.
     """
 
     def __init__(self, message: str, rows: Sequence[Mismatch]) -> None:
@@ -58,15 +64,15 @@ class WeightsMismatch(InputError):
 
 
 def check_fit(arrays: Mapping[str, NamedArray], shapes: Shapes, what: str) -> None:
-    """Hold arrays, by their names in the network, against its parameters.
+    """Compare arrays with the parameters of a network.
 
     Args:
-        arrays: What there is.
-        shapes: What the network has.
+        arrays: Arrays by their names in the network.
+        shapes: Shapes of the network's parameters.
         what: Beginning of the message, which names the weights and the network.
 
     Raises:
-        WeightsMismatch: A parameter is missing, not known, or of another shape.
+        WeightsMismatch: A parameter is missing, unknown, or has another shape.
     """
     rows = [Mismatch(name, shape, None) for name, shape in shapes.items() if name not in arrays]
     for name, found in arrays.items():
@@ -94,3 +100,52 @@ def name_arrays(pairs: Sequence[tuple[str, NamedArray]]) -> dict[str, NamedArray
             raise InputError(f"arrays {named[ours].name!r} and {found.name!r} are both {ours!r}; keep one of them")
         named[ours] = found
     return named
+
+
+def move_eps(variances: Mapping[str, WeightArray], old: float, new: float) -> dict[str, Float32Array]:
+    """Return variances that have the same effect with another constant: σ² + old = (σ² + old − new) + new.
+
+    Args:
+        variances: Running variances by name.
+        old: Constant that batch normalisation adds to ``variances``.
+        new: Constant that it adds to the returned variances.
+    """
+    return {name: as_float32(array) + np.float32(old - new) for name, array in variances.items()}
+
+
+def load_arrays(network: Any, arrays: Mapping[str, NDArray[Any]], layout: Layout = "yolov5") -> None:
+    """Set every weight of a detector from arrays with the names of another program.
+
+    Args:
+        network: A detector of :func:`kubeyolo.models.registry.build_model`.
+        arrays: Arrays by name, convolution weights as (out, in, kernel height, kernel width).
+        layout: Layout of the names.
+
+    Raises:
+        InputError: A name is missing or unknown, or a shape differs; the network is then unchanged.
+    """
+    pairs = [
+        (ours, NamedArray(name, array))
+        for name, array in arrays.items()
+        if (ours := from_layout(name, network.facts, layout)) is not None
+    ]
+    load_named(network, name_arrays(pairs), f"weights do not fit model {network.facts.name!r}")
+
+
+def load_named(network: Any, arrays: Mapping[str, NamedArray], what: str) -> None:
+    """Set every parameter of a network from arrays under its own names, one at a time.
+
+    Args:
+        network: A MindSpore cell.
+        arrays: Arrays in memory or in a file; arrays in a file are read one at a time.
+        what: Beginning of the message of an error.
+
+    Raises:
+        WeightsMismatch: A name is missing or unknown, or a shape differs; the network is then unchanged.
+    """
+    parameters = {parameter.name: parameter for parameter in network.get_parameters()}
+    check_fit(arrays, {name: tuple(parameter.shape) for name, parameter in parameters.items()}, what)
+    from mindspore import Tensor
+
+    for name, parameter in parameters.items():
+        parameter.set_data(Tensor(as_float32(arrays[name].array)))

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from kubeyolo.bundle import WEIGHTS, BundleManifest, publish_bundle
+from kubeyolo.bundle import WEIGHTS, BundleManifest
 from kubeyolo.config.class_names import clean_names
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import given_anchors
 from kubeyolo.models.facts import Anchors, ModelFacts
-from kubeyolo.models.registry import model_facts
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.publishing import publish_bundle
 from kubeyolo.storage.integrity import sha256_file
+from kubeyolo.storage.place import Place
 from kubeyolo.storage.workspace import temporary_folder
-from kubeyolo.weights.batch_norm import move_eps
 from kubeyolo.weights.class_file import ClassFile
 from kubeyolo.weights.darknet import darknet_classes, float_count, read_darknet
 from kubeyolo.weights.darknet_networks import refuse_other_darknet
-from kubeyolo.weights.fit import Mismatch, NamedArray, WeightsMismatch, check_fit
+from kubeyolo.weights.fit import Mismatch, NamedArray, WeightsMismatch, check_fit, move_eps
 from kubeyolo.weights.layout_of_names import NameScheme, find_scheme, translate_arrays
 from kubeyolo.weights.model_zoo import ZOO, take_in_normalisation
 from kubeyolo.weights.names import layouts_of, to_layout
@@ -30,27 +31,27 @@ from kubeyolo.weights.safetensors_file import write_safetensors
 from kubeyolo.weights.stored_array import WeightArray, as_float32
 from kubeyolo.weights.weights_file import WeightsFile, read_weights
 
-# Half precision keeps three digits; anchors that differ by less are the published ones.
+# Half precision keeps three digits; anchors that differ by less are the published anchors.
 _SAME_ANCHOR = 2e-3
-# The PyTorch programs that read cfg files, and name their modules by them, add this where darknet adds 1e-5.
+# PyTorch programs that read cfg files add this to the variance; darknet adds 1e-5.
 _CFG_READERS_EPS = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedWeights:
-    """What was imported.
+    """Facts about an import.
 
     Attributes:
         bundle: URI of the bundle.
         kind: "detector" or "backbone".
         format: Format of the file.
-        layout: Whose names its arrays have.
+        layout: Layout of the names in the file.
         part: Which part of a training checkpoint was taken, such as "ema".
         classes: Names of the classes; none for a backbone.
         arrays: Number of arrays taken.
         values: Number of values in them.
-        unused: Number of weights in the file that are not of the backbone.
-        notes: What was left out or worked out of names of classes, for people.
+        unused: Number of weights in the file that do not belong to the backbone.
+        notes: Remarks on the names of classes, for people.
     """
 
     bundle: str
@@ -67,7 +68,7 @@ class ImportedWeights:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """Arrays that fit a network, and what the file says about it."""
+    """Arrays that fit a network, with their file."""
 
     file: WeightsFile
     network: NetworkParameters
@@ -91,14 +92,14 @@ def import_weights(
 
     Args:
         file: The file.
-        model: Name of the model it is of.
+        model: Name of the model.
         output: URI of the bundle.
-        num_classes: Number of classes; by default that of ``classes``, or what the file has.
-        classes: Names of the classes, or a file of them; by default those in the file of weights, else ``class_0`` and
-            so on.
-        backbone: Take the backbone alone, for training to start from; the file need not hold more.
+        num_classes: Number of classes; by default the number of ``classes``, or the number in the file.
+        classes: Names of the classes, or a file of them; by default the names in the file of weights, else ``class_0``
+            and so on.
+        backbone: Import only the backbone, for training to start from; the file need not hold more.
         anchors: Widths and heights in pixels that the weights were trained with, a list for each level or one list;
-            by default those in the file, else the published ones.
+            by default the anchors in the file, else the published anchors.
 
     Raises:
         InputError: The file is refused, damaged or of another model, the numbers of classes differ, or the anchors do
@@ -111,15 +112,10 @@ def import_weights(
         )
     given = given_anchors(model_facts(model), anchors, "--anchors") if anchors else None
     weights = read_weights(file)
-    wanted = _Wanted(num_classes, classes)
-    network = network_parameters(model)
-    fitted = _fit_darknet(weights, network, wanted, backbone) if weights.format == "darknet" else None
-    fitted = fitted or _fit_named(weights, network, wanted, backbone)
-    facts, bn_eps = fitted.network.facts, _bn_eps(fitted)
-    if backbone and bn_eps is not None:
-        # A training adds what its model adds, whatever its backbone is from.
-        fitted, bn_eps = _with_eps_of_model(fitted, bn_eps), None
-    names, notes = ((), ()) if backbone else _class_names(fitted, wanted)
+    requested = _GivenClasses(num_classes, classes)
+    fitted, bn_eps = _fit(weights, network_parameters(model), requested, backbone)
+    facts = fitted.network.facts
+    names, notes = ((), ()) if backbone else _class_names(fitted, requested)
     levels = facts.anchors if backbone else given or _anchors(fitted)
     manifest = BundleManifest(
         kind="backbone" if backbone else "detector",
@@ -134,7 +130,7 @@ def import_weights(
     with temporary_folder("weights") as folder:
         path = folder / WEIGHTS
         write_safetensors(path, _finite(fitted), {})
-        bundle = publish_bundle(output, manifest, {WEIGHTS: path})
+        bundle = publish_bundle(Place.of(output), manifest, {WEIGHTS: path}).uri
     return ImportedWeights(
         bundle=bundle,
         kind=manifest.kind,
@@ -149,20 +145,20 @@ def import_weights(
     )
 
 
-class _Wanted:
-    """The classes that people ask for.
+class _GivenClasses:
+    """The classes that the caller gives.
 
     Attributes:
-        names: Their names, cleaned; None where nobody gives them.
-        number: Their number; None where nobody gives it.
-        notes: What was worked out of a file of names.
+        names: Their names, cleaned; None if not given.
+        number: Their number; None if not given.
+        notes: Remarks on a file of names.
     """
 
     def __init__(self, number: int | None, classes: Sequence[str] | ClassFile | None) -> None:
         """Take a number, names or both.
 
         Raises:
-            InputError: There are no names, one of them is there twice, or they are not as many as the number.
+            InputError: There are no names, a name is given twice, or their number differs from ``number``.
         """
         self._file = classes if isinstance(classes, ClassFile) else None
         self.notes = self._file.notes if self._file else ()
@@ -173,7 +169,7 @@ class _Wanted:
             self._check_names(self.names, number)
 
     def check(self, found: int, file: Path) -> None:
-        """Refuse another number of classes than a file of weights has.
+        """Refuse a file of weights with another number of classes.
 
         Raises:
             InputError: The numbers differ.
@@ -199,7 +195,20 @@ class _Wanted:
             raise InputError(f"num_classes is {number}, but {len(names)} class names are given; give one of both")
 
 
-def _fit_darknet(weights: WeightsFile, network: NetworkParameters, wanted: _Wanted, backbone: bool) -> _Fitted:
+def _fit(
+    weights: WeightsFile, network: NetworkParameters, requested: _GivenClasses, backbone: bool
+) -> tuple[_Fitted, float | None]:
+    """Return the arrays of a file that fit a network, and its ``bn_eps`` if it differs from that of the model."""
+    fit_file = _fit_darknet if weights.format == "darknet" else _fit_named
+    fitted = fit_file(weights, network, requested, backbone)
+    bn_eps = _bn_eps(fitted)
+    if backbone and bn_eps is not None:
+        # A training uses the constant of its model, whatever the origin of the backbone.
+        return _with_eps_of_model(fitted, bn_eps), None
+    return fitted, bn_eps
+
+
+def _fit_darknet(weights: WeightsFile, network: NetworkParameters, requested: _GivenClasses, backbone: bool) -> _Fitted:
     if "darknet" not in layouts_of(network.facts):
         raise InputError(
             f"{weights.path}: there is no darknet form of model {network.facts.name!r}; give a PyTorch, MindSpore or "
@@ -210,7 +219,7 @@ def _fit_darknet(weights: WeightsFile, network: NetworkParameters, wanted: _Want
         network = network.backbone()
     else:
         found = darknet_classes(weights.path, network.darknet_convolutions())
-        wanted.check(found, weights.path)
+        requested.check(found, weights.path)
         network = network.with_classes(found)
     arrays = read_darknet(weights.path, network.darknet_convolutions(), more=backbone)
     named = translate_arrays(arrays, NameScheme("darknet"), network)
@@ -218,7 +227,7 @@ def _fit_darknet(weights: WeightsFile, network: NetworkParameters, wanted: _Want
     return _Fitted(weights, network, named, "darknet", 0)
 
 
-def _fit_named(weights: WeightsFile, network: NetworkParameters, wanted: _Wanted, backbone: bool) -> _Fitted:
+def _fit_named(weights: WeightsFile, network: NetworkParameters, requested: _GivenClasses, backbone: bool) -> _Fitted:
     try:
         scheme = find_scheme(weights.arrays, network, str(weights.path))
         named = translate_arrays(weights.arrays, scheme, network)
@@ -238,13 +247,13 @@ def _fit_named(weights: WeightsFile, network: NetworkParameters, wanted: _Wanted
         unused = len(every) - len(named)
     else:
         found = _classes_found(named, network)
-        # The network's outputs tell nothing about a file of another network.
-        other = None if wanted.number in (None, found) else _named(weights, network, every, backbone)
+        # If this is a file of another network, its number of outputs has another meaning.
+        other = None if requested.number in (None, found) else _named(weights, network, every, backbone)
         if other is not None:
             raise other
         if found is not None:
-            wanted.check(found, weights.path)
-        network = network.with_classes(wanted.number or found or network.num_classes)
+            requested.check(found, weights.path)
+        network = network.with_classes(requested.number or found or network.num_classes)
     try:
         check_fit(named, network.shapes, _misfit(weights, network))
     except WeightsMismatch as error:
@@ -257,12 +266,12 @@ def _fit_named(weights: WeightsFile, network: NetworkParameters, wanted: _Wanted
 def _named(
     weights: WeightsFile, network: NetworkParameters, named: Mapping[str, NamedArray], backbone: bool
 ) -> InputError | None:
-    """Return an error that says which other network a file holds, or None where its arrays do not tell."""
+    """Return an error that names the other network of a file, or None if its arrays do not tell."""
     shapes = {name: tuple(array.shape) for name, array in weights.arrays.items()}
-    wanted = network.backbone().shapes
-    has_backbone = all(name in named and tuple(named[name].array.shape) == shape for name, shape in wanted.items())
-    said = other_weights(shapes, network.facts.name, weights.model, has_backbone and not backbone)
-    return None if said is None else InputError(f"{weights.path}: {said}")
+    expected = network.backbone().shapes
+    has_backbone = all(name in named and tuple(named[name].array.shape) == shape for name, shape in expected.items())
+    fault = other_weights(shapes, network.facts.name, weights.model, has_backbone and not backbone)
+    return None if fault is None else InputError(f"{weights.path}: {fault}")
 
 
 def _misfit(weights: WeightsFile, network: NetworkParameters) -> str:
@@ -270,7 +279,7 @@ def _misfit(weights: WeightsFile, network: NetworkParameters) -> str:
 
 
 def _with_file_name(row: Mismatch, scheme: NameScheme, network: NetworkParameters) -> Mismatch:
-    """Say under which name a missing array was looked for."""
+    """Return a mismatch with the name that a missing array would have in the file."""
     if row.in_file or scheme.layout not in layouts_of(network.facts):
         return row
     name = scheme.prefix + to_layout(row.name, network.facts, scheme.layout)
@@ -278,17 +287,17 @@ def _with_file_name(row: Mismatch, scheme: NameScheme, network: NetworkParameter
 
 
 def _classes_found(arrays: Mapping[str, NamedArray], network: NetworkParameters) -> int | None:
-    """Return the number of classes that all output convolutions of the file agree on, or None."""
+    """Return the number of classes of the output convolutions in the file, or None if they differ."""
     shapes = [tuple(arrays[name].array.shape) for name in network.output_biases if name in arrays]
     found = {network.classes_of_outputs(shape[0]) if len(shape) == 1 else None for shape in shapes}
     return found.pop() if len(found) == 1 else None
 
 
-def _class_names(fitted: _Fitted, wanted: _Wanted) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names of the classes, and what is to be said about them."""
+def _class_names(fitted: _Fitted, requested: _GivenClasses) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the classes, and notes about them."""
     count, found = fitted.network.num_classes, fitted.file.classes
-    if wanted.names is not None:
-        return wanted.names, wanted.notes
+    if requested.names is not None:
+        return requested.names, requested.notes
     numbered = tuple(f"class_{number}" for number in range(count))
     if found is None:
         return numbered, ()
@@ -300,7 +309,7 @@ def _class_names(fitted: _Fitted, wanted: _Wanted) -> tuple[tuple[str, ...], tup
 
 
 def _bn_eps(fitted: _Fitted) -> float | None:
-    """Return what the program of a file adds to the variance, where it is not what the model's own program adds."""
+    """Return the constant that the program of a file adds to the variance, if it is not the constant of the model."""
     if fitted.file.format != "darknet" and any(".BatchNorm2d." in found.name for found in fitted.arrays.values()):
         return _CFG_READERS_EPS
     eps = fitted.file.bn_eps
@@ -315,7 +324,7 @@ def _with_eps_of_model(fitted: _Fitted, bn_eps: float) -> _Fitted:
 
 
 def _anchors(fitted: _Fitted) -> Anchors:
-    """Return the anchors in the file, which are its own after training on other data, else the published ones."""
+    """Return the anchors in the file, else the published anchors."""
     facts = fitted.network.facts
     if fitted.file.anchors is not None:
         levels = fitted.file.anchors
@@ -328,7 +337,7 @@ def _anchors(fitted: _Fitted) -> Anchors:
 
 
 def _anchors_in_cells(arrays: Mapping[str, WeightArray], facts: ModelFacts) -> Anchors | None:
-    """Return the anchors of the buffer that PyTorch programs keep them in, in units of the level's stride."""
+    """Return the anchors in the buffer of PyTorch programs, which holds them in units of the level's stride."""
     shape = (len(facts.strides), facts.anchors_per_level, 2)
     for name, array in arrays.items():
         if name.endswith(".anchors") and tuple(array.shape) == shape:

@@ -1,16 +1,17 @@
-"""The place in our networks of the layers that other programs number: one map for each family.
+"""The cells of our networks for the numbered layers of other programs: one map for each family.
 
-A darknet cfg file numbers shortcuts, routes, pools and outputs as well: the numbers that are left out here.
+A darknet cfg file also numbers shortcuts, routes, pools and outputs; the maps leave them out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+from kubeyolo.models.darknet_facts import DARKNET53_DEPTHS
 from kubeyolo.models.facts import ModelFacts
 
 Layers = dict[int, str]
-"""Number of a layer to the cell in its place."""
+"""The cell in our network by the number of a layer."""
 
 _YOLOV5: Layers = {
     0: "backbone.stem",
@@ -33,8 +34,6 @@ _YOLOV5: Layers = {
     23: "neck.bottom5",
     24: "head",
 }
-DARKNET53_DEPTHS = (1, 2, 8, 8, 4)
-"""Residuals of the stages of DarkNet53 and CSPDarknet53."""
 
 
 def yolov5_layers(facts: ModelFacts) -> Layers:
@@ -137,13 +136,8 @@ def _row(place: str, numbers: Sequence[int]) -> Layers:
 
 def _residuals(place: str, depth: int, first: int) -> Layers:
     """Number the convolutions of residuals; each is followed by a shortcut."""
-    return dict(_numbered_residuals(place, depth, first))
-
-
-def _numbered_residuals(place: str, depth: int, first: int) -> Iterator[tuple[int, str]]:
-    for residual in range(depth):
-        yield first + 3 * residual, f"{place}.{residual}.cv1"
-        yield first + 3 * residual + 1, f"{place}.{residual}.cv2"
+    pairs = [(residual, cell) for residual in range(depth) for cell in (0, 1)]
+    return {first + 3 * residual + cell: f"{place}.{residual}.cv{cell + 1}" for residual, cell in pairs}
 
 
 def _csp_stage(place: str, depth: int, first: int) -> Layers:

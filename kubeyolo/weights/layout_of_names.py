@@ -1,4 +1,4 @@
-"""Finding out whose names the arrays of a file have."""
+"""Finds the layout of the names in a file."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from kubeyolo.errors import InputError
 from kubeyolo.weights.fit import NamedArray, name_arrays
 from kubeyolo.weights.model_zoo import ZOO, from_zoo, is_in_zoo
-from kubeyolo.weights.names import from_layout, is_no_weight, layouts_of
+from kubeyolo.weights.names import from_layout, is_weight, layouts_of
 from kubeyolo.weights.network_parameters import NetworkParameters
 from kubeyolo.weights.stored_array import WeightArray
 
 OWN = "kubeyolo"
-"""The layout whose names are those of our networks."""
+"""The layout with the names of our networks."""
 
-# What other programs put before all names, and what a backbone that was saved alone lacks.
+# Prefixes that other programs put before all names, and a prefix that a backbone saved alone lacks.
 _PREFIXES = ("", "module.", "model.", "module.model.", "ema.", "network.")
 _MISSING_PREFIXES = ("", "backbone.")
 
@@ -27,8 +27,8 @@ class NameScheme:
     Attributes:
         layout: :data:`OWN`, a layout of :mod:`kubeyolo.weights.names`, or
             :data:`~kubeyolo.weights.model_zoo.ZOO`.
-        prefix: Taken from the beginning of the names that have it.
-        added: Put before each name.
+        prefix: Prefix that is removed from the names that have it.
+        added: Prefix that is added to each name.
     """
 
     layout: str
@@ -36,17 +36,19 @@ class NameScheme:
     added: str = ""
 
     def translate(self, name: str, network: NetworkParameters) -> str | None:
-        """Return the name in the network; None for an array that is no weights."""
+        """Return the name in the network; None for an array that is not a weight."""
         name = self.added + name.removeprefix(self.prefix)
+        if not is_weight(name):
+            return None
         if self.layout == OWN:
-            return None if is_no_weight(name) else name
+            return name
         if self.layout == ZOO:
-            return None if is_no_weight(name) else from_zoo(name, network.facts)
+            return from_zoo(name, network.facts)
         return from_layout(name, network.facts, self.layout)
 
 
 def find_scheme(names: Iterable[str], network: NetworkParameters, what: str) -> NameScheme:
-    """Return the scheme under which most parameters of a network are found.
+    """Return the scheme by which most names are names of the network.
 
     Args:
         names: Names in the file.
@@ -54,7 +56,7 @@ def find_scheme(names: Iterable[str], network: NetworkParameters, what: str) -> 
         what: The file, for errors.
 
     Raises:
-        InputError: No name is one of the network under any scheme.
+        InputError: No scheme makes any name a name of the network.
     """
     known = list(names)
     best, most = None, 0
@@ -70,7 +72,7 @@ def find_scheme(names: Iterable[str], network: NetworkParameters, what: str) -> 
         shown = ", ".join(repr(name) for name in known[:3])
         raise InputError(
             f"{what}: none of its {len(known)} arrays ({shown}{', ...' if len(known) > 3 else ''}) has a name of "
-            f"model {network.facts.name!r}; give the model the file is of"
+            f"model {network.facts.name!r}; give the model of the file"
         )
     return best
 
@@ -78,7 +80,7 @@ def find_scheme(names: Iterable[str], network: NetworkParameters, what: str) -> 
 def translate_arrays(
     arrays: Mapping[str, WeightArray], scheme: NameScheme, network: NetworkParameters
 ) -> dict[str, NamedArray]:
-    """Return arrays by their names in the network, without those that are no weights.
+    """Return arrays by their names in the network, without arrays that are not weights.
 
     Raises:
         InputError: Two arrays have the same name there.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +19,6 @@ from kubeyolo.weights.stored_array import ITEM_SIZES, Content, StoredArray
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _CRC_NAME, _CRC_DIGITS = b"crc_num", 10
 _MAX_TEXT = 4096
-_CHUNK = 1 << 20
 # A value, its length, a tag, and its length: names of parameters have less than 128 bytes.
 _FIRST_VALUE = re.compile(rb"\x0a[\x80-\xff]{0,9}[\x00-\x7f]\x0a([\x01-\x7f])", re.DOTALL)
 
@@ -33,7 +31,7 @@ class _Tensor:
 
 
 def is_mindspore_checkpoint(head: bytes) -> bool:
-    """Tell by its first bytes whether a file is a MindSpore checkpoint: a value that begins with its tag, a text."""
+    """Tell by its first bytes whether a file is a MindSpore checkpoint: it begins with a value whose tag is a text."""
     match = _FIRST_VALUE.match(head)
     if match is None:
         return False
@@ -44,7 +42,7 @@ def is_mindspore_checkpoint(head: bytes) -> bool:
 def read_mindspore_checkpoint(path: Path) -> dict[str, StoredArray]:
     """Return the arrays of a MindSpore checkpoint by parameter name, unread.
 
-    Values that are no arrays of numbers, such as text, are left out.
+    Values that are not arrays of numbers, such as text, are left out.
 
     Raises:
         InputError: The file is damaged or encrypted, has a wrong checksum, or a tensor's size is not that of its shape.
@@ -52,7 +50,7 @@ def read_mindspore_checkpoint(path: Path) -> dict[str, StoredArray]:
     tensors: dict[str, _Tensor] = {}
     try:
         with path.open("rb") as file:
-            end = _checked_end(file, path.stat().st_size)
+            end = _checked_end(path, file)
             file.seek(0)
             while file.tell() < end:
                 _read_value(file, end, tensors)
@@ -62,20 +60,14 @@ def read_mindspore_checkpoint(path: Path) -> dict[str, StoredArray]:
     return arrays
 
 
-def _checked_end(file: BinaryIO, size: int) -> int:
-    """Return where the values end, after the checksum behind them, when there is one, is checked."""
-    tail = len(_CRC_NAME) + _CRC_DIGITS
+def _checked_end(path: Path, file: BinaryIO) -> int:
+    """Return where the values end, after checking the checksum behind them, if there is one."""
+    size, tail = path.stat().st_size, len(_CRC_NAME) + _CRC_DIGITS
     file.seek(max(size - tail, 0))
     end = file.read(tail)
     if not end.startswith(_CRC_NAME) or len(end) < tail:
         return size
-    file.seek(0)
-    checksum, left = 0, size - tail
-    while left:
-        chunk = file.read(min(left, _CHUNK))
-        checksum = zlib.crc32(chunk, checksum)
-        left -= len(chunk)
-    if checksum != int.from_bytes(end[len(_CRC_NAME) :], "big"):
+    if Content(path, ((0, size - tail),)).checksum() != int.from_bytes(end[len(_CRC_NAME) :], "big"):
         raise ValueError("it does not have its checksum")
     return size - tail
 

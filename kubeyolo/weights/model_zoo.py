@@ -2,21 +2,21 @@
 
 The zoo's YOLOv3, YOLOv4 and YOLOv5 have the backbones of ours, with two differences: their images are normalised by
 the mean and deviation of ImageNet, and those of YOLOv3 and YOLOv4 pad convolutions of stride 2 on the bottom and
-right only. The first is taken into the weights here. The second shifts what the layers see by a part of a pixel: a
-backbone is trained on from there, but a whole detector would find other boxes. The zoo's YOLOv5 also decodes boxes in
-another way. So whole detectors of the zoo are not imported.
+right only. The first difference is moved into the weights here. The second shifts the input of layers by a part of a
+pixel: training can continue from such a backbone, but a whole detector would find other boxes. The zoo's YOLOv5 also
+decodes boxes in another way. So whole detectors of the zoo are not imported.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
+from kubeyolo.models.darknet_facts import DARKNET53_DEPTHS
 from kubeyolo.models.facts import ModelFacts
 from kubeyolo.weights.fit import NamedArray
-from kubeyolo.weights.layers import DARKNET53_DEPTHS
 from kubeyolo.weights.stored_array import as_float32
 
 ZOO = "mindspore model zoo"
@@ -30,17 +30,17 @@ _BACKBONE = re.compile(r"(?:\w+\.)*?backbone\.(.+)")
 _STEM = "backbone.stem."
 
 Places = dict[str, str]
-"""Cell of the zoo's backbone to the cell of ours in its place."""
+"""The cell of our backbone by the cell of the zoo's backbone."""
 
 
-def _yolov3_places(_facts: ModelFacts) -> Places:
+def _yolov3_places() -> Places:
     places = {"conv0": "stem"}
     for stage in range(len(DARKNET53_DEPTHS)):
         places |= {f"conv{stage + 1}": f"down.{stage}", f"layer{stage + 1}": f"stage.{stage}"}
     return places
 
 
-def _yolov4_places(_facts: ModelFacts) -> Places:
+def _yolov4_places() -> Places:
     # The first stage has one residual, whose convolutions are numbered with the others.
     first_stage = ("down", "main", "m.0.cv1", "m.0.cv2", "tail", "route", "fuse")
     places = {"conv0": "stem"}
@@ -53,18 +53,15 @@ def _yolov4_places(_facts: ModelFacts) -> Places:
     return places
 
 
-def _yolov5_places(_facts: ModelFacts) -> Places:
+def _yolov5_places() -> Places:
     places = {"focus": "stem", "spp": "pool"}
     for stage in range(1, 5):
         places |= {f"conv{stage}": f"down{stage + 1}", f"CSP{stage}": f"stage{stage + 1}"}
     return places
 
 
-_PLACES: Mapping[str, Callable[[ModelFacts], Places]] = {
-    "yolov3": _yolov3_places,
-    "yolov4": _yolov4_places,
-    "yolov5": _yolov5_places,
-}
+_PLACES = {"yolov3": _yolov3_places(), "yolov4": _yolov4_places(), "yolov5": _yolov5_places()}
+"""Places by family."""
 
 
 def is_in_zoo(facts: ModelFacts) -> bool:
@@ -76,13 +73,13 @@ def from_zoo(name: str, facts: ModelFacts) -> str:
     """Translate ``feature_map.backbone.conv0.1.gamma`` to ``backbone.stem.bn.gamma``.
 
     Returns:
-        Our name; the name itself where it is none of the zoo's backbone.
+        Our name; the name itself if it is not a name of the zoo's backbone.
     """
     found = _BACKBONE.fullmatch(name)
     if found is None:
         return name
     cell, _, rest = found[1].partition(".")
-    place = _PLACES[facts.family](facts).get(cell)
+    place = _PLACES[facts.family].get(cell)
     if place is None:
         return name
     # Convolution and batch normalisation are numbered in YOLOv3 and YOLOv4, and have names in YOLOv5.
@@ -104,7 +101,7 @@ def take_in_normalisation(arrays: Mapping[str, NamedArray]) -> dict[str, NamedAr
     if not kernel or not mean:
         return changed
     weights = as_float32(arrays[kernel].array).astype(np.float64)
-    # The four pixels that a Focus stem puts beside each other have three colours each.
+    # The four pixels that a Focus stem stacks have three colours each.
     colour = np.arange(weights.shape[1]) % 3
     weights /= np.asarray(_DEVIATION)[colour][:, None, None]
     shift = (weights * np.asarray(_MEAN)[colour][:, None, None]).sum((1, 2, 3))

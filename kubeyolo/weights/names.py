@@ -1,7 +1,7 @@
 """Names of parameters in other programs, and the names they have here.
 
-Other programs number the layers of a network and name the parameters within a layer. A layout is such a program's
-way; the place of each of its layers in our network is all that has to be said about a family.
+Other programs number the layers of a network and name the parameters within a layer. A layout is the scheme of such a
+program; for a family it needs only a map from the numbers to the cells of our network.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
-from kubeyolo.errors import InputError, suggest
+from kubeyolo.errors import InputError, check_known
 from kubeyolo.models.facts import ModelFacts
 from kubeyolo.weights import layers
 
@@ -30,7 +30,7 @@ _OUTPUT_CONVOLUTION = re.compile(r"head\.m\.\d+")
 
 # For each family of :class:`ModelFacts` and each layout that its weights are published in: number of a layer -> cell.
 # In the layout "darknet" the cell is that of a convolution with its batch normalisation, or ``head.m.<level>``.
-_LAYERS: Mapping[tuple[str, Layout], Callable[[ModelFacts], Mapping[int, str]]] = {
+_LAYERS: Mapping[tuple[str, str], Callable[[ModelFacts], Mapping[int, str]]] = {
     ("yolov5", "yolov5"): layers.yolov5_layers,
     ("yolov5-r7", "yolov5"): layers.yolov5_layers,
     ("scaledyolov4", "scaledyolov4"): layers.scaledyolov4_layers,
@@ -47,28 +47,27 @@ def layouts_of(facts: ModelFacts) -> tuple[Layout, ...]:
 
 
 def layers_of(facts: ModelFacts, layout: str) -> Mapping[int, str]:
-    """Return the place in our network of each numbered layer of another program.
+    """Return the cell of our network for each numbered layer of another program.
 
     Raises:
-        InputError: There is no such layout, or the model has none of it.
+        InputError: There is no such layout, or no weights of the model have it.
     """
-    for known in LAYOUTS:
-        if known == layout and (facts.family, known) in _LAYERS:
-            return _LAYERS[facts.family, known](facts)
-    if layout not in LAYOUTS:
-        raise InputError(f"unknown weight layout {layout!r}{suggest(layout, LAYOUTS)}")
-    has = ", ".join(layouts_of(facts)) or "none"
-    raise InputError(f"model {facts.name!r} has no weights in layout {layout!r}; it has: {has}")
+    check_known("weight layout", layout, LAYOUTS)
+    layers_in = _LAYERS.get((facts.family, layout))
+    if layers_in is None:
+        has = ", ".join(layouts_of(facts)) or "none"
+        raise InputError(f"model {facts.name!r} has no weights in layout {layout!r}; it has: {has}")
+    return layers_in(facts)
 
 
 def from_layout(name: str, facts: ModelFacts, layout: str) -> str | None:
     """Translate ``model.2.cv1.bn.weight`` to ``backbone.stage2.cv1.bn.gamma``.
 
     Returns:
-        Our name; the name itself where it is not of this layout; None for buffers that are no weights.
+        Our name; the name itself if it is not of this layout; None for buffers that are not weights.
     """
     places = layers_of(facts, layout)
-    if is_no_weight(name):
+    if not is_weight(name):
         return None
     if layout == "darknet":
         return _from_darknet(name, places)
@@ -84,7 +83,7 @@ def to_layout(ours: str, facts: ModelFacts, layout: str) -> str:
     """Translate ``backbone.stage2.cv1.bn.gamma`` to ``model.2.cv1.bn.weight``: the reverse of :func:`from_layout`.
 
     Returns:
-        Their name; the name itself where no layer of theirs is in its place.
+        Their name; the name itself if it belongs to none of their layers.
     """
     found = [(place, number) for number, place in layers_of(facts, layout).items() if ours.startswith(f"{place}.")]
     if not found:
@@ -98,13 +97,13 @@ def to_layout(ours: str, facts: ModelFacts, layout: str) -> str:
     return ".".join(["model", str(number), *rest])
 
 
-def is_no_weight(name: str) -> bool:
-    """Tell whether a name is that of a counter, of anchors, or of the optimizer's state."""
-    return name.rsplit(".", 1)[-1] in _NOT_WEIGHTS or _OPTIMIZER.match(name) is not None
+def is_weight(name: str) -> bool:
+    """Tell whether a name is not the name of a counter, of anchors, or of a part of the optimizer's state."""
+    return name.rsplit(".", 1)[-1] not in _NOT_WEIGHTS and _OPTIMIZER.match(name) is None
 
 
 def _from_darknet(name: str, places: Mapping[int, str]) -> str:
-    """Translate the names of cfg layers, and those that PyTorch programs which read cfg files give them."""
+    """Translate a name of a cfg layer, as darknet or a PyTorch program that reads cfg files writes it."""
     if match := _CFG_MODULE.fullmatch(name):
         number, kind, leaf = int(match[1]), "bn" if match[2] == "BatchNorm2d" else "conv", match[3]
     elif match := _CFG_LAYER.fullmatch(name):

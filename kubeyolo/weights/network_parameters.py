@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kubeyolo.models.facts import ModelFacts
-from kubeyolo.models.registry import build_model, model_facts
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.models.registry import build_model
+from kubeyolo.runtime import configure_mindspore
 from kubeyolo.weights.darknet import DarknetConvolution
 from kubeyolo.weights.fit import Shape
 from kubeyolo.weights.names import layers_of, to_layout
@@ -32,7 +34,7 @@ class NetworkParameters:
 
     @property
     def output_biases(self) -> tuple[str, ...]:
-        """Names of the biases of the convolutions that give the predictions; no other convolution has a bias."""
+        """Names of the biases of the output convolutions; no other convolution has a bias."""
         return tuple(name for name, shape in self.shapes.items() if name.endswith(".bias") and shape == self._outputs)
 
     @property
@@ -65,7 +67,7 @@ class NetworkParameters:
         return per_anchor - 5 if rest == 0 and per_anchor > 5 else None
 
     def darknet_convolutions(self) -> list[DarknetConvolution]:
-        """Return the convolutions in the order of the model's cfg file.
+        """Return the convolutions in the order of the cfg file of the model.
 
         Raises:
             InputError: The model has no cfg file.
@@ -83,16 +85,14 @@ class NetworkParameters:
 
 
 def network_parameters(model: str, num_classes: int = 80) -> NetworkParameters:
-    """Return names and shapes of a detector's parameters; MindSpore builds it for that and lets it go.
+    """Return names and shapes of a detector's parameters, by building it with MindSpore.
 
     Raises:
         InputError: No detector has this name, or MindSpore is not installed.
     """
-    from kubeyolo.runtime import configure_mindspore
-
     facts = model_facts(model)
     if "mindspore" not in sys.modules:
-        # Shapes are the same on every device and in every mode: what is set up already stays.
+        # Shapes are the same on every device and in every mode: an existing setup stays.
         configure_mindspore()
     network = build_model(model, num_classes)
     shapes = {parameter.name: tuple(parameter.shape) for parameter in network.get_parameters()}

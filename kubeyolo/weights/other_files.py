@@ -1,4 +1,4 @@
-"""Files that are given as weights and are something else: what they are, and what to do."""
+"""Names the kind of a file that is given as weights by mistake, and the remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kubeyolo.errors import InputError, one_line
 from kubeyolo.file_kinds import kind_of
 
 HEAD = 1024
-"""Bytes of a file that are looked at."""
+"""Bytes that are read from the beginning of a file."""
 
 _OURS = (".weights", ".pt", ".pth", ".ckpt", ".safetensors")
 _MOST_NAMES = 4
@@ -22,7 +22,7 @@ _LFS_SIZE = re.compile(rb"^size (\d+)\r?$", re.MULTILINE)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _PYTORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
-# What to do, by words of what the file is.
+# The remedy by words in the kind of the file.
 _REMEDIES = (
     ("pointer of git-lfs", "run 'git lfs pull' in its repository, or download the file itself"),
     ("pointer of git-annex", "run 'git annex get' on it, or download the file itself"),
@@ -41,7 +41,7 @@ def read_head(path: Path) -> bytes:
     """Return the first bytes of a file.
 
     Raises:
-        InputError: It is not there, empty, a folder, a dead link, or an address; the message says what it is.
+        InputError: It does not exist, or is empty, a folder, a dead link, or an address; the message says which.
     """
     try:
         with path.open("rb") as file:
@@ -56,7 +56,7 @@ def read_head(path: Path) -> bytes:
 
 
 def is_torch_archive(path: Path) -> bool:
-    """Tell whether a file that begins as a ZIP archive is one that PyTorch has written.
+    """Tell whether a file that begins as a ZIP archive is a PyTorch checkpoint.
 
     Raises:
         InputError: The archive is cut off, or holds something else; the message says what.
@@ -72,14 +72,14 @@ def is_torch_archive(path: Path) -> bool:
 
 
 def refuse_other(path: Path, head: bytes) -> None:
-    """Refuse a file whose first bytes say that it is something else than weights.
+    """Refuse a file whose first bytes show that it does not hold weights.
 
     Args:
         path: The file.
         head: Its first bytes, :data:`HEAD` of them at most.
 
     Raises:
-        InputError: They do; the message says what the file is, and what to do.
+        InputError: The file is of another kind; the message has the kind and the remedy.
     """
     if head.startswith(_PYTORCH_BEFORE_1_6):
         raise InputError(
@@ -103,7 +103,7 @@ def refuse_other(path: Path, head: bytes) -> None:
 
 
 def _absent(path: Path) -> str | None:
-    """Return why a file is not there, where that is known: a link of git-annex, an address."""
+    """Return why a file does not exist, if it is a dead link or an address; else None."""
     if path.is_symlink() and not path.exists():
         target = str(path.readlink())
         if "annex/objects" in target:
@@ -140,7 +140,7 @@ def _cut_archive(path: Path) -> str:
 
 
 def _archive_of(names: list[str]) -> str:
-    """Return what a ZIP archive is by the names in it, and what to do."""
+    """Return the kind of a ZIP archive by the names in it, and the remedy."""
     files = [name for name in names if not name.endswith("/") and not name.startswith("__MACOSX/")]
     if files and all(name.endswith(".npy") for name in files):
         return f"an archive of NumPy arrays (.npz); {_OTHERWISE}"
@@ -169,14 +169,14 @@ def _members_of_tar(path: Path) -> str:
 
 
 def _is_old_tar(path: Path, head: bytes) -> bool:
-    """Tell whether a file is a tar archive of the form before POSIX, which has a checksum and no mark."""
+    """Tell whether a file is a tar archive of the old format, which has a checksum and no magic bytes."""
     if len(head) < 512 or head[:1] == b"\0" or not re.fullmatch(rb"[0-7 ]{1,7}\0? ?", head[148:156].strip(b"\0 ")):
         return False
     return tarfile.is_tarfile(path)
 
 
 def _text_kind(head: bytes) -> str | None:
-    """Return what text is, or None for bytes that are not text."""
+    """Return the kind of a text, or None for bytes that are not text."""
     try:
         text = head.decode("utf-8-sig")
     except UnicodeDecodeError as error:

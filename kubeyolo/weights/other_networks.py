@@ -1,7 +1,7 @@
-"""Networks that are not among the models here, and models under another name than the one given: told by their arrays.
+"""Recognizes networks that are not among the models here, and other models than the given one, by their arrays.
 
-Programs number or name their layers in ways of their own, so that a few names say whose network a file holds. All this
-is looked at after the arrays did not fit, and never decides whether they do.
+Programs number or name their layers in different ways, so that a few names identify the network of a file. This is used
+for messages, after the arrays did not fit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from kubeyolo.models.registry import model_names
+from kubeyolo.models.named_facts import model_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -19,13 +19,13 @@ _HEAD_LAYER = re.compile(r"model\.(\d+)\.m\.(\d+)\.weight")
 
 
 class _Family(NamedTuple):
-    """A family, and patterns of names of which each is found in its files."""
+    """A family, and patterns of names; its files have a name for each pattern."""
 
     name: str
     patterns: tuple[str, ...]
 
 
-# From the particular to the general: the first that fits is taken.
+# From the particular to the general: the first family that fits is used.
 _FAMILIES = (
     _Family("YOLOv10", (r"model\.\d+\.one2one_cv2\.",)),
     _Family("RT-DETR", (r"(model\.\d+|decoder|module\.decoder)\.(dec_bbox_head|enc_score_head)\.",)),
@@ -73,16 +73,16 @@ _YOLOV5_SIZES = {(16, 1): "n", (32, 1): "s", (48, 2): "m", (64, 3): "l", (80, 4)
 _SCALEDYOLOV4_HEADS = {31: "yolov4-p5", 42: "yolov4-p6", 53: "yolov4-p7"}
 
 
-def other_weights(shapes: Shapes, model: str, said: str | None, has_backbone: bool) -> str | None:
-    """Return what a file holds that is not of a model, and what to do; None where its arrays do not tell.
+def other_weights(shapes: Shapes, model: str, named: str | None, has_backbone: bool) -> str | None:
+    """Return what a file holds instead of a model, and the remedy; None if its arrays do not tell.
 
     Args:
         shapes: Shapes of the arrays of the file by their names there.
-        model: Name of the model that they are not of.
-        said: Name of the model that the file says it is of.
+        model: Name of the requested model.
+        named: Name of the model in the file.
         has_backbone: Whether the backbone of the model is in the file.
     """
-    own = said if said in model_names() else model_here(shapes)
+    own = named if named in model_names() else model_here(shapes)
     if own is not None and own != model:
         return f"holds the weights of {own}, not of {model}; give --model {own}"
     other = other_network(shapes)
@@ -100,16 +100,20 @@ def other_weights(shapes: Shapes, model: str, said: str | None, has_backbone: bo
 
 
 def other_network(shapes: Shapes) -> str | None:
-    """Return the name of a network that is not among the models here, or None where the arrays do not tell.
+    """Return the name of a network that is not among the models here, or None if the arrays do not tell.
 
     Args:
         shapes: Shapes of the arrays of a file by their names there.
     """
     names = [_bare(name) for name in shapes]
-    has = _finder(names)
+
+    def has(pattern: str) -> bool:
+        match = re.compile(pattern).match
+        return any(match(name) for name in names)
+
     for family in _FAMILIES:
         if all(has(pattern) for pattern in family.patterns):
-            task = next((said for said, pattern in _TASKS if has(pattern)), None) if "YOLO" in family.name else None
+            task = next((task for task, pattern in _TASKS if has(pattern)), None) if "YOLO" in family.name else None
             return f"{family.name} {task}" if task else family.name
     return _other_yolov5(names, has)
 
@@ -132,14 +136,14 @@ def model_here(shapes: Shapes) -> str | None:
 
 
 def is_fused(names: Iterable[str]) -> bool:
-    """Tell whether batch normalisation is part of the convolutions already, as programs save for inference alone."""
+    """Tell whether batch normalisation is fused into the convolutions, as programs save them for inference."""
     known = list(names)
     biases = any(re.search(r"\bconv\d?\.bias$", name) for name in known)
     return biases and not any(re.search(r"\b(bn\d?|norm\d?)\.|BatchNorm|running_(mean|var)", name) for name in known)
 
 
 def _other_yolov5(names: list[str], has: Callable[[str], bool]) -> str | None:
-    """Return which network of the YOLOv5 program a file holds, of those that are not among the models here."""
+    """Return the network of the YOLOv5 program in a file, if it is not among the models here."""
     if not has(r"model\.0\.(conv\.)?conv\.weight") or not has(r"model\.2\.(cv1|m\.0|0)\."):
         return _by_head(names)
     if has(r"model\.\d+\.proto\."):
@@ -153,29 +157,21 @@ def _other_yolov5(names: list[str], has: Callable[[str], bool]) -> str | None:
 
 def _by_head(names: list[str]) -> str | None:
     """Return the network by the number of the layer that predicts, and its levels."""
-    heads = {int(match[1]): 0 for name in names if (match := _HEAD_LAYER.fullmatch(name))}
-    levels = {int(match[2]) for name in names if (match := _HEAD_LAYER.fullmatch(name))}
-    if heads.keys() == {33}:
+    outputs = [match.groups() for name in names if (match := _HEAD_LAYER.fullmatch(name))]
+    heads, levels = {int(layer) for layer, _ in outputs}, {level for _, level in outputs}
+    if heads == {33}:
         return "YOLOv5 with four levels for large images (P6, such as yolov5n6)"
-    if heads.keys() == {28}:
+    if heads == {28}:
         return "YOLOv3 of the YOLOv5 program, whose layers are not darknet's"
-    if heads.keys() == {20}:
+    if heads == {20}:
         return "YOLOv3-tiny of the YOLOv5 program"
-    if heads.keys() == {24} and len(levels) not in (0, 3):
+    if heads == {24} and len(levels) not in (0, 3):
         return f"YOLOv5 with {len(levels)} levels"
     return None
 
 
-def _finder(names: list[str]) -> Callable[[str], bool]:
-    def has(pattern: str) -> bool:
-        match = re.compile(pattern).match
-        return any(match(name) for name in names)
-
-    return has
-
-
 def _bare(name: str) -> str:
-    """Return a name without what wrappers put before all names; ``model.model.0.`` is that of a whole module."""
+    """Return a name without the prefixes of wrappers; ``model.model.0.`` is a name of a whole module."""
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     return name.removeprefix("model.") if name.startswith("model.model.") else name

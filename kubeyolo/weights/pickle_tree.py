@@ -2,7 +2,7 @@
 
 The opcodes of a pickle are a program for a stack machine. Here each of them makes plain nodes only: a call of a
 function becomes a record of the function's name and arguments. Functions that are not known to belong to
-checkpoints, and names from Python's own library that are no plain data, are refused by name.
+checkpoints, and names of Python's own library that are not plain data, are refused by name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Pairs:
 
 @dataclass(eq=False, slots=True)
 class Record(Pairs):
-    """What a call of a function or the making of an object would have given.
+    """The result that a call of a function or of a class would have.
 
     Attributes:
         maker: The function or class.
@@ -71,7 +71,7 @@ class PickleTree:
     calls: list[Record]
 
 
-# Written by protocol 2 under the names of Python 2.
+# Protocol 2 writes the names of Python 2.
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 _DATA = {
@@ -108,7 +108,7 @@ _KNOWN_CALLS = frozenset(
 
 
 class _Damaged(Exception):
-    """Why the bytes are no pickle."""
+    """Why the bytes are not a pickle."""
 
 
 _MARK = object()
@@ -119,7 +119,7 @@ def read_pickle(data: bytes, place: str) -> PickleTree:
 
     Args:
         data: The pickle, protocol 0 to 5.
-        place: What it is the pickle of, for errors.
+        place: Name of its file, for errors.
 
     Raises:
         InputError: The pickle is damaged, or names a function that is not known to belong to checkpoints.
@@ -162,7 +162,7 @@ def attribute(node: Any, name: str) -> Any:
     """Return an attribute of an object, or None."""
     if not isinstance(node, Record):
         return None
-    # Objects with slots have a tuple of the attributes' dictionary and that of the slots.
+    # The state of an object with slots is a tuple: a dictionary of attributes, and a dictionary of slots.
     states = node.state if isinstance(node.state, tuple) else (node.state,)
     return next((value for value in (get(state, name) for state in states) if value is not None), None)
 
@@ -212,7 +212,7 @@ class _Machine:
 
     def push_global(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise _Damaged("a name that is no text")
+            raise _Damaged("a name that is not a text")
         found = Global(_RENAMED.get(module, module), name)
         if found.module.split(".")[0] in sys.stdlib_module_names and str(found) not in _KNOWN_CALLS:
             self.refused[str(found)] = None
@@ -239,7 +239,7 @@ class _Machine:
     def put_pairs(self, values: list[Any]) -> None:
         target = self.top()
         if not isinstance(target, Pairs) or len(values) % 2:
-            raise _Damaged("items of something that is no dictionary")
+            raise _Damaged("items of something that is not a dictionary")
         target.pairs.extend(zip(values[::2], values[1::2], strict=True))
 
     def put_members(self, values: list[Any]) -> None:
@@ -249,12 +249,12 @@ class _Machine:
         elif isinstance(target, list):
             target.extend(values)
         else:
-            raise _Damaged("elements of something that is no list")
+            raise _Damaged("elements of something that is not a list")
 
     def build(self) -> None:
         state, target = self.pop(), self.top()
         if not isinstance(target, Record):
-            raise _Damaged("state of something that is no object")
+            raise _Damaged("state of something that is not an object")
         target.state = state
 
 
@@ -321,8 +321,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     "POP": lambda m, _: m.stack.pop(),
     "POP_MARK": lambda m, _: m.pop_to_mark(),
     "DUP": lambda m, _: m.stack.append(m.top()),
-    "EMPTY_LIST": lambda m, _: m.stack.append([]),
-    "EMPTY_SET": lambda m, _: m.stack.append([]),
+    **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), lambda m, _: m.stack.append([])),
     "EMPTY_DICT": lambda m, _: m.stack.append(Pairs()),
     "EMPTY_TUPLE": lambda m, _: m.stack.append(()),
     "TUPLE1": lambda m, _: _tuple(m, 1),
@@ -335,19 +334,14 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     "SETITEM": lambda m, _: m.put_pairs([m.pop(), m.pop()][::-1]),
     "SETITEMS": lambda m, _: m.put_pairs(m.pop_to_mark()),
     "APPEND": lambda m, _: m.put_members([m.pop()]),
-    "APPENDS": lambda m, _: m.put_members(m.pop_to_mark()),
-    "ADDITEMS": lambda m, _: m.put_members(m.pop_to_mark()),
-    "PUT": lambda m, key: m.remember(key),
-    "BINPUT": lambda m, key: m.remember(key),
-    "LONG_BINPUT": lambda m, key: m.remember(key),
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda m, _: m.put_members(m.pop_to_mark())),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.remember),
     "MEMOIZE": lambda m, _: m.remember(len(m.memo)),
-    "GET": lambda m, key: m.recall(key),
-    "BINGET": lambda m, key: m.recall(key),
-    "LONG_BINGET": lambda m, key: m.recall(key),
-    "GLOBAL": lambda m, names: _split_names(m, names),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.recall),
+    "GLOBAL": _split_names,
     "STACK_GLOBAL": lambda m, _: _two_names(m),
     "REDUCE": lambda m, _: _reduce(m),
-    "INST": lambda m, names: _instance(m, names),
+    "INST": _instance,
     "OBJ": lambda m, _: _object(m),
     "NEWOBJ": lambda m, _: _new_object(m, named=False),
     "NEWOBJ_EX": lambda m, _: _new_object(m, named=True),

@@ -85,7 +85,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
             raise ValueError(f"its header claims {length} bytes, the file has {path.stat().st_size}: it is cut off")
         header = json.loads(file.read(length))
     if not isinstance(header, dict):
-        raise ValueError("its header is no dictionary")
+        raise ValueError("its header is not a dictionary")
     return header, _LENGTH.size + length
 
 
@@ -95,7 +95,7 @@ def _array(path: Path, entry: Any, start: int) -> StoredArray:
     if dtype is None:
         raise ValueError(f"type {entry['dtype']} is not known")
     if not all(type(value) is int and value >= 0 for value in (*shape, begin, end)):
-        raise ValueError("a shape or an offset is no count")
+        raise ValueError("a shape or an offset is not a count")
     if end - begin != math.prod(shape) * ITEM_SIZES[dtype]:
         raise ValueError(f"an array {shape} of {dtype} claims {end - begin} bytes")
     return StoredArray(Content(path, ((start + begin, end - begin),)), dtype, shape)

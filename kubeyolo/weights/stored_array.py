@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kubeyolo.arrays import Float32Array
+from kubeyolo.arrays import AnyArray, Float32Array
 from kubeyolo.errors import InputError
 
 ITEM_SIZES: Mapping[str, int] = {
@@ -28,6 +27,7 @@ ITEM_SIZES: Mapping[str, int] = {
 }
 """Bytes of one element of each type that weights files hold."""
 
+_PIECE = 1 << 20
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
@@ -58,23 +58,30 @@ class Content:
         """
         if self.path is None:
             return self.memory[start : start + length]
-        pieces, wanted = [], length
+        pieces, missing = [], length
         with self.path.open("rb") as file:
             for offset, size in self.parts:
-                if start < size and wanted:
-                    count = min(size - start, wanted)
+                if start < size and missing:
+                    count = min(size - start, missing)
                     file.seek(offset + start)
                     pieces.append(file.read(count))
-                    wanted -= count
+                    missing -= count
                 start = max(start - size, 0)
         if sum(map(len, pieces)) != length:
             raise InputError(f"{self.path}: the file became shorter while it was read; run it again")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def checksum(self) -> int:
+        """Return the CRC-32 of the bytes, read in pieces."""
+        checksum = 0
+        for start in range(0, self.length, _PIECE):
+            checksum = zlib.crc32(self.read(start, min(_PIECE, self.length - start)), checksum)
+        return checksum
+
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array within a content; its elements lie ``strides`` apart from element ``first`` on.
+    """An array in a file or in memory; its elements are ``strides`` apart, from element ``first`` on.
 
     Attributes:
         content: Little-endian elements.
@@ -108,10 +115,10 @@ class StoredArray:
         """Read the array as float32 in C order.
 
         Raises:
-            InputError: The elements are no floating point numbers.
+            InputError: The elements are not floating point numbers.
         """
         if self.dtype not in _FLOATS:
-            raise InputError(f"an array of {self.dtype} is no weights; export the model without quantization")
+            raise InputError(f"an array of {self.dtype} does not hold weights; export the model without quantization")
         item = ITEM_SIZES[self.dtype]
         data = self.content.read(self.first * item, self.span * item)
         if self.dtype == "bfloat16":
@@ -128,7 +135,7 @@ class StoredArray:
             return np.ascontiguousarray(values, dtype=np.float32)
 
 
-WeightArray = StoredArray | NDArray[Any]
+WeightArray = StoredArray | AnyArray
 """An array in a file, or one in memory."""
 
 

@@ -39,7 +39,9 @@ class TorchArchive:
             InputError: There is none, or it is too large.
         """
         if "data.pkl" not in self.entries:
-            raise InputError(f"{self.path}: a zip archive without data.pkl is no PyTorch checkpoint; give another file")
+            raise InputError(
+                f"{self.path}: a zip archive without data.pkl, not a PyTorch checkpoint; give another file"
+            )
         content = self.entries["data.pkl"]
         if content.length > MAX_PICKLE:
             raise InputError(
@@ -57,7 +59,7 @@ def open_archive(path: Path) -> TorchArchive:
     """Open a checkpoint in PyTorch's zip format and check where its entries lie and that they are undamaged.
 
     Raises:
-        InputError: It is no such archive; an entry has a path outside the archive, lies outside the file or within
+        InputError: It is not such an archive; an entry has a path outside the archive, lies outside the file or within
             another one, has a wrong checksum, is encrypted, or is compressed beyond what weights can be.
     """
     try:
@@ -90,7 +92,7 @@ def _check_names(path: Path, infos: list[zipfile.ZipInfo]) -> None:
 
 
 def _stored(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, Content]:
-    """Return where uncompressed entries lie; each byte of the file belongs to one of them at most."""
+    """Return where uncompressed entries lie; each byte of the file belongs to at most one entry."""
     entries, end = {}, 0
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -104,22 +106,15 @@ def _stored(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, Content]:
             end = start + info.file_size
             if info.file_size != info.compress_size or end > size:
                 raise zipfile.BadZipFile(f"entry {info.filename!r} claims {info.file_size} bytes, the file has {size}")
-            file.seek(start)
-            checksum, left = 0, info.file_size
-            while left:
-                chunk = file.read(min(left, _CHUNK))
-                if not chunk:
-                    raise zipfile.BadZipFile(f"entry {info.filename!r} is cut off")
-                checksum = zlib.crc32(chunk, checksum)
-                left -= len(chunk)
-            if checksum != info.CRC:
+            content = Content(path, ((start, info.file_size),))
+            if content.checksum() != info.CRC:
                 raise zipfile.BadZipFile(f"entry {info.filename!r} does not have its checksum")
-            entries[info.filename] = Content(path, ((start, info.file_size),))
+            entries[info.filename] = content
     return entries
 
 
 def _inflated(path: Path, archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> dict[str, Content]:
-    """Return compressed entries inflated, within bounds that are checked before any of them is."""
+    """Inflate compressed entries, after checking the bounds of all of them."""
     for info in infos:
         if info.file_size > max(_CHUNK, MAX_RATIO * info.compress_size):
             raise InputError(
@@ -132,7 +127,7 @@ def _inflated(path: Path, archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo]
             f"{path}: the compressed entries would become {total} bytes, at most {MAX_INFLATED} are read; "
             "save the checkpoint without compression"
         )
-    # zipfile stops at the size that the directory says, so these are the bounds of what is inflated.
+    # zipfile stops at the size in the directory, so no entry exceeds these bounds.
     return {info.filename: Content(None, memory=archive.read(info)) for info in infos}
 
 

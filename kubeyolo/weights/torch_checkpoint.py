@@ -1,8 +1,7 @@
-"""Weights out of PyTorch checkpoints, without PyTorch and without running what is pickled in them."""
+"""Weights from PyTorch checkpoints, read without PyTorch and without running pickled code."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,18 +30,18 @@ _MAX_MODULES = 20_000
 _MAX_ARRAYS = 100_000
 _MAX_RANK = 16
 _MAX_CLASSES = 100_000
-# Grids and the like are expanded without memory; nothing real is expanded to more than this.
+# Grids may be expanded without memory; no real tensor is expanded to more than this.
 _LARGEST_EXPANDED = 1 << 30
 
 
 @dataclass(frozen=True)
 class TorchCheckpoint:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
-        part: Which part of the checkpoint was taken, such as "ema"; "" when it is the weights itself.
+        part: The part of the checkpoint that was used, such as "ema"; "" if the weights have no parts.
         arrays: Parameters and buffers by name.
-        classes: Names of the classes, when the checkpoint carries them.
+        classes: Names of the classes, if the checkpoint has them.
     """
 
     part: str
@@ -137,7 +136,7 @@ class _Tensors:
         return self._checked(call) if _is_tensor(call) else None
 
     def _checked(self, call: Record) -> StoredArray:
-        """Return the array of a call that rebuilds a tensor; everything it claims is held against its storage."""
+        """Return the array of a call that rebuilds a tensor; everything it claims is compared with its storage."""
         path = self._archive.path
         try:
             storage, first, shape, strides = call.arguments[:4]
@@ -172,21 +171,21 @@ class _Tensors:
     def _check_bounds(self, key: str, array: StoredArray) -> None:
         item = ITEM_SIZES[array.dtype]
         shape, strides = array.shape, array.strides or ()
+        length, size = array.content.length, array.size * item
         if len(shape) != len(strides) or len(shape) > _MAX_RANK:
             raise InputError(
                 f"{self._archive.path}: a tensor of storage {key!r} has shape {shape[:_MAX_RANK]} and "
                 f"{len(strides)} strides; get the file again"
             )
-        if (array.first + array.span) * item > array.content.length:
+        if (array.first + array.span) * item > length:
             raise InputError(
                 f"{self._archive.path}: a tensor {shape} with strides {strides} from element {array.first} on reaches "
-                f"beyond its storage {key!r} of {array.content.length} bytes; do not trust this file"
+                f"beyond its storage {key!r} of {length} bytes; do not trust this file"
             )
-        size = math.prod(shape) * item
-        if size > max(_LARGEST_EXPANDED, array.content.length):
+        if size > max(_LARGEST_EXPANDED, length):
             raise InputError(
-                f"{self._archive.path}: a tensor {shape} claims {size} bytes, its storage {key!r} has "
-                f"{array.content.length}; do not trust this file"
+                f"{self._archive.path}: a tensor {shape} claims {size} bytes, its storage {key!r} has {length}; "
+                "do not trust this file"
             )
 
 

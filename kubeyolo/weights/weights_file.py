@@ -1,4 +1,4 @@
-"""Files of weights, told apart by what is in them."""
+"""Opens a file of weights of any format, which its content tells."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _ZIP = b"PK\x03\x04"
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a file holds.
+    """The content of a file of weights.
 
     Attributes:
         path: The file.
         format: Its format.
         arrays: Arrays by the names in the file; none for darknet, whose files have no names.
-        classes: Names of the classes, when the file carries them.
-        anchors: (level, anchor, 2) in pixels, when the file says it in pixels.
-        bn_eps: What batch normalisation adds to the variance, when the file says it.
-        model: Name of the model, when the file says it.
-        part: Which part of a training checkpoint was taken.
+        classes: Names of the classes, if the file has them.
+        anchors: (level, anchor, 2) in pixels, if the file has them in pixels.
+        bn_eps: Constant that batch normalisation adds to the variance, if the file has it.
+        model: Name of the model, if the file has it.
+        part: The part of a training checkpoint that was used.
     """
 
     path: Path
@@ -75,10 +75,10 @@ def read_weights(path: Path) -> WeightsFile:
 
 
 def format_of(path: Path) -> Format:
-    """Return the format of a file by what is in it, whatever its name; by its ending where the content does not tell.
+    """Return the format of a file by its content, or by its suffix if the content does not tell.
 
     Raises:
-        InputError: There is no such file, it is something else than weights, or its format is not known.
+        InputError: There is no such file, it does not hold weights, or its format is not known.
     """
     head = read_head(path)
     size = path.stat().st_size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +12,17 @@ import pytest
 import typer
 import yaml
 
-from kubeyolo.bundle import BundleManifest, publish_bundle
+from kubeyolo.bundle import BundleManifest
 from kubeyolo.cli import errors
-from kubeyolo.cli.app import app, main, with_homes
+from kubeyolo.cli.app import main, with_homes
 from kubeyolo.cli.forms import training_form
-from kubeyolo.compiled.read import fields_of, pipeline_text
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import model_facts
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.publishing import publish_bundle
+from kubeyolo.storage.place import Place
+from tests.commands import COMMAND, all_commands
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
@@ -55,8 +57,6 @@ COMMANDS = [
     "weights export",
     "weights import",
 ]
-CONFIGURED = ["run", "configure", "validate", "pretrain", "train", "evaluate", "export", "quantize", "publish"]
-CONFIGURED += ["anchors", "predict", "pipeline show", "pipeline submit", "pipeline gate"]
 
 
 class Result:
@@ -84,38 +84,44 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_all_commands_are_there() -> None:
-    def names(group: Any, prefix: str = "") -> set[str]:
-        found: set[str] = set()
-        for name, command in group.commands.items():
-            found |= names(command, f"{prefix}{name} ") if hasattr(command, "commands") else {f"{prefix}{name}"}
-        return found
-
-    assert names(typer.main.get_command(app)) == set(COMMANDS)
+    assert {name for name, command in all_commands().items() if not hasattr(command, "commands")} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_examples(kubeyolo: Any, command: str) -> None:
-    result = kubeyolo(*command.split(), "--help")
-    assert result.code == 0
-    assert "Examples" in result.out
-    assert result.out.count(f"kubeyolo {command}") >= 2
-
-
-@pytest.mark.parametrize("command", CONFIGURED)
-def test_commands_take_a_configuration(kubeyolo: Any, command: str) -> None:
-    result = kubeyolo(*command.split(), "--help")
-    assert "--config" in result.out and "--set" in result.out
-
-
-def test_help_loads_nothing_heavy() -> None:
-    code = (
-        "import sys\nfrom kubeyolo.cli.app import main\n"
-        "try:\n    main(['run', '--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'mindspore', 'kfp', 'onnx', 'onnxruntime', 'cv2', 'numpy', 'matplotlib', 'minio', 'yaml'}\n"
-        "print('HEAVY', sorted(heavy & set(sys.modules)))"
-    )
+def modules_after(code: str) -> set[str]:
+    """Return the outer packages and the modules that a new process has after some code."""
+    code = f"import sys, typer\nfrom kubeyolo.cli.app import app, main\n{code}\nprint('MODULES', *sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert "HEAVY []" in done.stdout, done.stdout[-500:] + done.stderr
+    names = done.stdout.rpartition("MODULES ")[2].split()
+    assert "kubeyolo.cli.app" in names, done.stdout[-500:] + done.stderr
+    return {*names} | {name.partition(".")[0] for name in names}
+
+
+SLOW_OR_ABSENT = {"mindspore", "kfp", "onnx", "onnxruntime", "kubernetes", "docker", "pycocotools", "matplotlib"}
+"""Packages that images lack, or that take seconds: only the work of a command imports them."""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["pipeline", "--help"], ["models"], ["--version"]])
+def test_a_list_of_commands_imports_none_of_them(arguments: list[str]) -> None:
+    found = modules_after(f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass")
+    heavy = {*SLOW_OR_ABSENT, "kubeyolo.config", "cv2", "numpy", "PIL", "minio", "yaml"}
+    assert not found & heavy
+    assert not found & {f"kubeyolo.cli.{path.stem}" for path in (ROOT / "kubeyolo/cli").glob("*.py")} - {
+        f"kubeyolo.cli.{name}" for name in ("__init__", "app", "errors", "streams")
+    }
+
+
+def test_help_of_a_command_imports_no_slow_package() -> None:
+    found = modules_after("from tests.commands import all_commands\nall_commands()")
+    assert "kubeyolo.cli.steps" in found and not found & SLOW_OR_ABSENT
+
+
+def test_a_command_is_listed_by_the_line_of_its_function() -> None:
+    for name, command in all_commands().items():
+        group: Any = COMMAND
+        for word in name.split()[:-1]:
+            group = group.commands[word]
+        listed = group.commands[name.split()[-1]]
+        assert listed.help == command.help and listed.get_short_help_str() and listed.name == command.name, name
 
 
 @pytest.mark.parametrize(
@@ -260,7 +266,7 @@ def broken_bundle(folder: Path) -> Path:
         model=facts.name, classes=("a",), image_size=(64, 64), strides=facts.strides, anchors=facts.anchors
     )
     bundle = folder / "bundle"
-    publish_bundle(str(bundle), manifest, files)
+    publish_bundle(Place.of(bundle), manifest, files)
     (stored,) = bundle.rglob("weights.safetensors")
     stored.write_bytes(b"WEIGHTS")
     return bundle
@@ -412,7 +418,7 @@ def test_pipeline_show_binds_images_and_values(kubeyolo: Any, tmp_path: Path) ->
     assert executors["exec-validate-dataset"]["container"]["image"] == "r/v@sha256:2"
     fields = bound["root"]["inputDefinitions"]["parameters"]
     assert fields["max_epoch"]["defaultValue"] == "3"
-    assert fields["data"] == fields_of(pipeline_text())["data"]
+    assert fields["data"] == CompiledPipeline.named().fields["data"]
 
 
 def test_pipeline_show_fills_in_what_has_no_field_as_settings(kubeyolo: Any, tmp_path: Path) -> None:
@@ -422,8 +428,8 @@ def test_pipeline_show_fills_in_what_has_no_field_as_settings(kubeyolo: Any, tmp
     for name in ("detector-training", "detector-retraining", "model-evaluation"):
         if name == "model-evaluation":
             file.write_text(file.read_text().removeprefix("model: yolov5s\n"))
-        fields = fields_of(kubeyolo("pipeline", "show", name, "--config", file).out)
-        assert set(fields) == set(fields_of(pipeline_text(name)))
+        fields = CompiledPipeline(kubeyolo("pipeline", "show", name, "--config", file).out).fields
+        assert set(fields) == set(CompiledPipeline.named(name).fields)
         filled[name] = {field: fields[field].get("defaultValue") for field in fields}
     training, retraining, evaluation = filled.values()
     assert (
@@ -435,10 +441,10 @@ def test_pipeline_show_fills_in_what_has_no_field_as_settings(kubeyolo: Any, tmp
 
 
 def test_pipeline_show_is_what_the_wheel_holds(kubeyolo: Any) -> None:
-    assert kubeyolo("pipeline", "show").out == pipeline_text()
+    assert kubeyolo("pipeline", "show").out == CompiledPipeline.named().text
     plain = kubeyolo("pipeline", "show", "--without-literals").out
-    assert "literals" in pipeline_text() and "literals" not in plain
-    assert set(fields_of(plain)) == set(fields_of(pipeline_text()))
+    assert "literals" in CompiledPipeline.named().text and "literals" not in plain
+    assert set(CompiledPipeline(plain).fields) == set(CompiledPipeline.named().fields)
 
 
 def test_configure_says_what_a_run_would_do_and_writes_nothing(kubeyolo: Any, data: Path, tmp_path: Path) -> None:
@@ -464,18 +470,6 @@ def test_configure_says_what_a_run_would_do_and_writes_nothing(kubeyolo: Any, da
 def test_a_field_takes_the_place_of_the_default_model(kubeyolo: Any, data: Path) -> None:
     facts = json.loads(kubeyolo("configure", "--data", data, "-p", "model=yolov5s", "--json").out)
     assert facts["config"]["model"] == "yolov5s" and facts["name"].startswith("yolov5s-shapes-")
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_shows_all_of_an_example_and_names_files_that_there_are(kubeyolo: Any, command: str) -> None:
-    text = kubeyolo(*command.split(), "--help").out
-    assert "=''" not in text and "='\n" not in text
-    for name in re.findall(r"examples/[\w.-]+", text):
-        assert (ROOT / name).is_file(), name
-
-
-def test_help_of_export_has_its_list(kubeyolo: Any) -> None:
-    assert "'export.formats=[onnx]'" in kubeyolo("export", "--help").out
 
 
 def test_tables_in_a_pipe_do_not_fold(kubeyolo: Any, data: Path) -> None:
@@ -528,7 +522,7 @@ def test_pipeline_show_refuses_what_a_run_would_refuse(kubeyolo: Any, arguments:
 
 def test_texts_of_the_form_stay_texts_for_every_yaml_parser(kubeyolo: Any) -> None:
     text = kubeyolo("pipeline", "show", "--set", "train.lr=1e-5").out
-    assert fields_of(text)["lr"]["defaultValue"] == "1e-05"
+    assert CompiledPipeline(text).fields["lr"]["defaultValue"] == "1e-05"
     assert "defaultValue: '1e-05'" in text
 
 

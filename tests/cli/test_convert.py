@@ -86,7 +86,7 @@ def test_the_place_must_be_new_or_empty(tmp_path: Path, convert: Convert) -> Non
     (tmp_path / "file").write_text("x")
     cases = {
         "full": "full: is not empty (mine.txt); give a new folder",
-        "file": "file: is there already, and not a folder",
+        "file": "file: exists and is not a folder",
         "in/out": "in/out: lies in the data set",
     }
     for name, message in cases.items():

@@ -103,7 +103,7 @@ def test_stored_work_is_done_whatever_becomes_of_the_output(start: Any, tmp_path
         return
     assert process.returncode == 1
     first, last = errors.splitlines()
-    assert first.startswith("warning: standard output: ") and "the work goes on" in first
+    assert first.startswith("warning: standard output: ") and "the work continues" in first
     assert last.startswith("error: standard output: ") and "the work is done and stored" in last
 
 

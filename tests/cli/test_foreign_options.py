@@ -7,14 +7,12 @@ import shlex
 from typing import Any
 
 import pytest
-import typer
 
-from kubeyolo.cli.app import app
 from kubeyolo.cli.errors import exit_code_of
 from kubeyolo.config.foreign_words import ABSENT, KEYS, MEANINGS
 from kubeyolo.config.load import load_config
+from tests.commands import COMMAND, all_commands
 
-COMMAND: Any = typer.main.get_command(app)
 ARGUMENTS = {
     "run": ["--data", "d"],
     "validate": ["d"],
@@ -72,7 +70,7 @@ def check_remedy(message: str, command: str, option: str) -> bool:
 
 @pytest.mark.parametrize("command", ARGUMENTS)
 def test_what_is_said_of_each_word_is_taken_by_the_command(error_of: Any, command: str) -> None:
-    options = {parameter for each in COMMAND.commands[command].params for parameter in each.opts}
+    options = {parameter for each in all_commands()[command].params for parameter in each.opts}
     helped = set()
     for word in {**KEYS, **MEANINGS, **ABSENT}:
         option = f"--{word.replace('_', '-')}"

@@ -106,7 +106,7 @@ def test_images_are_never_written_over(predict: Any) -> None:
     before = Path("photos/x.png").read_bytes()
     for output in ("photos", "photos/../photos"):
         done = predict("photos/x.png", "-o", output)
-        assert done.code == 2 and "the images lie in this folder" in done.err
+        assert done.code == 2 and "the images are in this folder" in done.err
     assert Path("photos/x.png").read_bytes() == before
 
 

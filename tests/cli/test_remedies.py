@@ -16,32 +16,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 
 from kubeyolo.bundle import open_bundle
-from kubeyolo.cli.app import app, main
+from kubeyolo.cli.app import main
 from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError, InterruptedWork, WorkError
-from kubeyolo.evaluation.results import EvaluationResult
 from kubeyolo.launch.settings import cluster_settings
-from kubeyolo.models.registry import check_batch_norm
+from kubeyolo.models.named_facts import check_batch_norm
 from kubeyolo.steps.earlier_trainings import command_of
-from kubeyolo.steps.evaluate import check_gate
+from kubeyolo.steps.evaluate import judge
 from kubeyolo.steps.same_training import identity_of
-from kubeyolo.steps.validate import validate_dataset
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, write_checkpoint
 from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory
-from kubeyolo.training.learnable import schedule_warnings
 from kubeyolo.training.loop_parts import Output
 from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
-from kubeyolo.training.pretrain import _say_if_no_longer
+from kubeyolo.training.pretrain import _warn_if_no_longer
+from kubeyolo.training.reach import schedule_warnings
 from kubeyolo.training.spec import TrainingSpec
+from tests.steps.called import validate_dataset
 from tests.steps.fixed_detector import fixed_bundle, write_data
 from tests.steps.fixed_work import fix_work, manifest
-
-COMMAND: Any = typer.main.get_command(app)
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +61,9 @@ class Trainings:
 
     def __call__(self, spec: TrainingSpec) -> None:
         self.started.append(spec)
-        store, identity = open_store(spec.output), identity_of(spec)
-        if is_complete(store, identity, spec, print):
+        place = Place.of(spec.output)
+        store, identity = place.store, identity_of(spec, place)
+        if is_complete(place, identity, spec, print):
             return
         state = state_to_continue(store, identity, spec, True, print)
         if state is None:
@@ -88,7 +85,7 @@ class Trainings:
             if end < section.max_epoch:
                 raise InterruptedWork(f"interrupted: told to stop at step {end}; the same command continues")
             engine: Any = SimpleNamespace(step=end, averaged=lambda: {"w": np.full(1, end, np.float32)})
-            output = Output(store, state.identity, spec.code_digest, spec.writer)
+            output = Output(place, state.identity, spec.code_digest, spec.writer)
             publish_weights(output, engine, state.sessions, manifest(spec), guard)
 
 
@@ -113,7 +110,7 @@ def terminal(
     monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path / "cache"))
     (tmp_path / "a place").mkdir()
     monkeypatch.chdir(tmp_path / "a place")
-    fix_work(monkeypatch, tmp_path, open_bundle(shlex.split(places["B"])[0]).path("model.onnx"))
+    fix_work(monkeypatch, tmp_path, open_bundle(Place.of(shlex.split(places["B"])[0])).path("model.onnx"))
     trainings = Trainings()
     monkeypatch.setattr("kubeyolo.launch.local.launch_training", trainings)
 
@@ -259,7 +256,7 @@ def test_more_epochs_extend_and_fewer_say_how_to_go_on(terminal: Terminal) -> No
     terminal.trainings.stops_at = None
     after = terminal.type(f"{TEN} {said[1]}")
     assert after.code == 0 and "resuming at step 15" in after.text
-    assert open_bundle("X/bundle").manifest.metrics["extended"] == ["from 10 to 20 epochs at step 10"]
+    assert open_bundle(Place.of("X/bundle")).manifest.metrics["extended"] == ["from 10 to 20 epochs at step 10"]
     assert "extended" in after.text and "from 10 to 20 epochs at step 10" in Path("X/report.html").read_text()
 
 
@@ -272,10 +269,10 @@ def test_an_unfinished_training_of_another_version_is_named_and_goes_on_as_typed
     assert terminal.type(line).code == 130
     place = terminal.trainings.started[-1].output
     terminal.trainings.stops_at = None
-    for module in ("kubeyolo.source", f"kubeyolo.steps.{command}"):
+    for module in ("kubeyolo.cli.steps", "kubeyolo.steps.facade"):
         monkeypatch.setattr(f"{module}.weights_source", lambda: "another version")
     # A damaged training of the same model next to it is left out.
-    broken = open_store(f"{place.rpartition('-')[0]}-0123456789ab")
+    broken = Place.of(f"{place.rpartition('-')[0]}-0123456789ab").store
     broken.write_bytes("checkpoints/step-00000009/checkpoint.json", b"{")
     asked = terminal.type(line)
     said = re.search(r"unfinished at step 4 of .*; this training .* To continue the earlier one: (.+)", asked.text)
@@ -311,7 +308,7 @@ def test_a_shorter_training_is_named_and_extended_as_typed(terminal: Terminal, s
     assert refused.code == 2 and said, refused.text
     assert terminal.type(said[1]).code == 0
     assert terminal.type(f"{line}20 {said[2]}").code == 0
-    assert open_bundle(f"{place}/bundle").manifest.metrics.get("extended") is None
+    assert open_bundle(Place.of(f"{place}/bundle")).manifest.metrics.get("extended") is None
 
 
 def test_the_command_of_a_step_of_a_pipeline_is_made_of_its_settings(
@@ -329,7 +326,8 @@ def test_the_command_of_a_step_of_a_pipeline_is_made_of_its_settings(
     outcome = terminal.type(command_of(spec, "train", dataset, "my output"))
     assert outcome.code == 0
     started = terminal.trainings.started[-1]
-    assert identity_of(started) == identity_of(spec) and started.output == "my output"
+    output = Place.of("my output")
+    assert identity_of(started, output) == identity_of(spec, output) and started.output == output.uri
     assert started.config.data == spec.config.data
 
 
@@ -402,21 +400,21 @@ def test_pods_of_another_kind_are_refused_with_what_fits() -> None:
     patterns = {"set it to a multiple of (\\d+)": "train.processes={}", "; (set \\S+ to \\d+)$": "{}"}
     for pattern, template in patterns.items():
         with pytest.raises(InputError) as refused:
-            pods.check_train(config.train)
+            pods.check_processes(config.train, config.train.processes)
         said = re.search(pattern, str(refused.value))
         assert said, str(refused.value)
         pair = template.format(said[1]).removeprefix("set ").replace(" to ", "=")
         config = load_config(sets=[pair])
-    pods.check_train(config.train)
+    pods.check_processes(config.train, config.train.processes)
 
 
 def test_a_gate_names_the_key_that_lowers_it() -> None:
-    result = EvaluationResult(numbers={"AP": 0.5}, curves={}, images=3)
+    numbers = {"AP": 0.5}
     with pytest.raises(WorkError) as refused:
-        check_gate(result, 0.75, "m")
+        judge(numbers, 0.75).enforce("m")
     said = re.search(r"AP is ([\d.]+), below the gate (evaluate\.min_ap) = .*lower the gate", str(refused.value))
     assert said
-    check_gate(result, load_config(sets=[f"{said[2]}={said[1]}"]).evaluate.min_ap, "m")
+    judge(numbers, load_config(sets=[f"{said[2]}={said[1]}"]).evaluate.min_ap).enforce("m")
 
 
 MOSAIC = ("train.max_epoch=40", "augment.close_mosaic=40", "augment.mixup=0.5")
@@ -454,12 +452,12 @@ def test_an_extension_that_adds_no_step_names_the_other_length(epochs: int, step
     per_epoch, lines = 5, list[str]()
     config = load_config(sets=[f"pretrain.max_epoch={epochs}", f"pretrain.max_steps={steps}"])
     identity = {"extended": [{"step": 100, "pretrain.max_epoch": 20}]}
-    _say_if_no_longer(identity, config, min(epochs * per_epoch, steps), per_epoch, lines.append)
+    _warn_if_no_longer(identity, config, min(epochs * per_epoch, steps), per_epoch, lines.append)
     said = re.search(r"add --set (\S+)$", lines[0])
     assert said
     raised = load_config(sets=[f"pretrain.max_epoch={epochs}", f"pretrain.max_steps={steps}", said[1]]).pretrain
     assert min(raised.max_epoch * per_epoch, raised.max_steps) > 100
-    _say_if_no_longer(identity, config, 150, per_epoch, lines.append)
+    _warn_if_no_longer(identity, config, 150, per_epoch, lines.append)
     assert len(lines) == 1
 
 
@@ -476,5 +474,5 @@ def test_checkpoints_of_an_output_are_kept_by_all_that_is_refused(terminal: Term
     assert terminal.type(TEN).code == 130
     for more in ("train.max_epoch=2", "train.max_epoch=5", "train.lr=0.5", "data.split_seed=1 --model yolov5s-r7"):
         assert terminal.type(f"{TEN} --set {more}").code == 2, more
-    state = newest_checkpoint(open_store("X"), print)
+    state = newest_checkpoint(Place.of("X").store, print)
     assert state is not None and state.step == 4

@@ -14,7 +14,7 @@ def findings():
     collected = Findings()
     collected.add("box_outside", f"/data/{'deep/' * 30}train.json: annotation 1 has the bbox [1, 2, 300, 4]", 1234)
     collected.add("leak", "val: 'a.jpg' is the same as train: 'b.jpg'")
-    return [finding.facts() for finding in collected.found()]
+    return [finding.facts() for finding in collected.all()]
 
 
 def test_findings_fit_a_terminal_and_paths_stay_whole(findings, capsys, monkeypatch):

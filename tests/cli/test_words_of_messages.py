@@ -6,17 +6,14 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
 import kubeyolo
-from kubeyolo.cli.app import app
 from kubeyolo.config.load import known_keys, mapping_keys
+from tests.commands import COMMAND, all_commands
 
 ROOT = Path(kubeyolo.__file__).parent
-COMMAND: Any = typer.main.get_command(app)
 SECTIONS = {key.partition(".")[0] for key in known_keys() if "." in key}
 
 OF_OTHER_PROGRAMS = {"--poll", "--time"}
@@ -50,12 +47,6 @@ def said() -> list[tuple[str, str]]:
     return sentences()
 
 
-def commands(group: Any = COMMAND, name: str = "") -> Iterator[tuple[str, Any]]:
-    for key, command in getattr(group, "commands", {}).items():
-        yield f"{name}{key}", command
-        yield from commands(command, f"{name}{key} ")
-
-
 def test_each_key_that_is_named_is_a_key(said: list[tuple[str, str]]) -> None:
     pattern = re.compile(rf"(?<![\w./])((?:{'|'.join(sorted(SECTIONS))})\.[a-z][a-z_]*)(?!\w|\.(?:py|json)|/)")
     named = [(place, key) for place, text in said for key in pattern.findall(text)]
@@ -66,15 +57,19 @@ def test_each_key_that_is_named_is_a_key(said: list[tuple[str, str]]) -> None:
 
 
 def test_each_option_that_is_named_is_one_of_a_command(said: list[tuple[str, str]]) -> None:
-    options = {"--help", *(option for _, command in commands() for each in command.params for option in each.opts)}
-    options |= {option for each in COMMAND.params for option in each.opts}
+    options = {
+        "--help",
+        *(option for command in all_commands().values() for each in command.params for option in each.opts),
+    }
+    for command in (COMMAND, *all_commands().values()):
+        options |= {option for each in command.params for option in each.opts}
     named = [(place, option) for place, text in said for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)]
     assert len(named) > 60
     assert [each for each in named if each[1] not in options | OF_OTHER_PROGRAMS] == []
 
 
 def test_each_command_that_is_named_is_one(said: list[tuple[str, str]]) -> None:
-    names = dict(commands())
+    names = all_commands()
     # In quotation marks, after a colon, or with what a command takes.
     pattern = re.compile(r"(?:'|: )kubeyolo ((?:[a-z]+ ?)+)")
     named = [(place, words.split()) for place, text in said for words in pattern.findall(text)]

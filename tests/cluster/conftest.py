@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kubeyolo.data.sample import generate_sample_dataset
-from kubeyolo.storage.uri import join_uri, open_store
+from kubeyolo.storage.place import Place
 from tests.cluster.site import REQUIRED, Site, Submission
 
 
@@ -35,8 +35,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def upload_sample(site: Site, folder: Path, seed: int) -> str:
     """Generate a small data set, put it into the store and return its URI."""
     generate_sample_dataset(folder / "shapes", train=96, val=32, seed=seed)
-    uri = join_uri(site.place, f"data-{seed}", "shapes")
-    open_store(uri).put_tree(folder / "shapes", "")
+    uri = (Place.of(site.place) / f"data-{seed}" / "shapes").uri
+    Place.of(uri).store.put_tree(folder / "shapes", "")
     return uri
 
 

@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.bundle import open_manifest
+from kubeyolo.bundle import read_bundle
 from kubeyolo.catalogue import DETECTOR_TRAINING
 from kubeyolo.compiled.images import bind_image_file
-from kubeyolo.compiled.read import pipeline_text
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.events import StepRecord
 from kubeyolo.index import read_index, read_note
-from kubeyolo.kubeflow.client import Kubeflow, NoSuchThing
+from kubeyolo.kubeflow.client import Kubeflow
+from kubeyolo.kubeflow.connection import NoSuchThing
 from kubeyolo.kubeflow.remote import RemoteRun
-from kubeyolo.storage.reference import split_reference
-from kubeyolo.storage.uri import join_uri, open_store, read_document, split_uri
+from kubeyolo.storage.place import Place
 from kubeyolo.training.result import RESULT_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,17 +166,17 @@ class Posted:
     @property
     def note(self) -> dict[str, str]:
         """What its first step has noted: the name of the work, and where its results are."""
-        return read_note(self.store, self.id)
+        return read_note(Place.of(self.store), self.id)
 
     @property
     def index(self) -> StepRecord:
         """The record of its last step, found by the id of the run alone."""
-        return read_index(self.note["index"])
+        return read_index(Place.of(self.note["index"]))
 
     @property
     def bundle(self) -> str:
         """URI of what it has published."""
-        return split_reference(self.index.outputs["bundle"])[0]
+        return Place.of(self.index.outputs["bundle"]).uri
 
     @property
     def trained(self) -> str:
@@ -186,7 +186,7 @@ class Posted:
     @property
     def output(self) -> str:
         """URI of its training."""
-        return split_uri(self.trained)[0]
+        return Place.of(self.trained).parent.uri
 
     def stop(self) -> None:
         """Terminate the run if it is still there and under way."""
@@ -217,7 +217,7 @@ class Submission(Posted):
     def checkpoint(self) -> int:
         """Return the step of the newest complete checkpoint, 0 when there is none."""
         pattern = re.compile(r"trainings/[^/]+/checkpoints/step-(\d+)/checkpoint\.json")
-        found = [pattern.fullmatch(one.key) for one in open_store(self.store).list("trainings")]
+        found = [pattern.fullmatch(one.key) for one in Place.of(self.store).store.list("trainings")]
         return max((int(match[1]) for match in found if match), default=0)
 
     def trained_to(self, step: int, seconds: float = 400) -> int:
@@ -232,7 +232,7 @@ class Submission(Posted):
         return found
 
     def result(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(read_document(join_uri(self.output, RESULT_NAME)))
+        found: dict[str, Any] = json.loads((Place.of(self.output) / RESULT_NAME).read())
         return found
 
     def abandon(self) -> None:
@@ -246,7 +246,7 @@ class Submission(Posted):
 
     def losses(self) -> dict[int, float]:
         """Return the losses of the steps that were logged."""
-        rows = map(json.loads, read_document(join_uri(self.output, "history.jsonl")).splitlines())
+        rows = map(json.loads, (Place.of(self.output) / "history.jsonl").read().splitlines())
         return {row["step"]: row["loss"] for row in rows if row["kind"] == "train"}
 
 
@@ -255,7 +255,7 @@ def ancestors(bundle: str) -> Iterator[str]:
     uri: str | None = bundle
     while uri:
         yield uri
-        uri = open_manifest(uri).parent
+        uri = read_bundle(Place.of(uri)).manifest.parent
 
 
 class Site:
@@ -269,7 +269,7 @@ class Site:
         self.folder = folder
         self.namespace = os.environ.get("KUBEYOLO_KFP_NAMESPACE") or "kubeflow"
         self.images = os.environ.get("KUBEYOLO_IMAGES") or str(ROOT / "build" / "images.yaml")
-        self.place = join_uri(os.environ["KUBEYOLO_STORE"], "tests", uuid.uuid4().hex[:8])
+        self.place = (Place.of(os.environ["KUBEYOLO_STORE"]) / "tests" / uuid.uuid4().hex[:8]).uri
         self._commands: list[Command] = []
         self._submissions: list[Submission] = []
         self._posted: list[Posted] = []
@@ -277,7 +277,7 @@ class Site:
 
     def new_store(self) -> str:
         """Return the URI of a store in which nothing was ever trained."""
-        return join_uri(self.place, uuid.uuid4().hex[:8])
+        return (Place.of(self.place) / uuid.uuid4().hex[:8]).uri
 
     def kubeyolo(self, *arguments: str, **environment: str) -> Command:
         command = Command(*arguments, folder=self.folder, **environment)
@@ -302,8 +302,8 @@ class Site:
     def post(self, store: str, **form: str) -> Posted:
         """Start a run as Kubeflow's pages do: by the texts of its form, and nothing else."""
         kubeflow = Kubeflow()
-        text = bind_image_file(pipeline_text(DETECTOR_TRAINING), Path(self.images))
-        version = kubeflow.pipeline_version(DETECTOR_TRAINING, text)
+        compiled = bind_image_file(CompiledPipeline.named(DETECTOR_TRAINING), Path(self.images))
+        version = kubeflow.pipeline_version(DETECTOR_TRAINING, compiled)
         experiment = kubeflow.make_experiment("kubeyolo-tests")
         fields = {"store": store, **form}
         assert all(isinstance(value, str) for value in fields.values())
@@ -379,7 +379,7 @@ class Site:
             posted.stop()
         for command in self._commands:
             command.stop()
-        open_store(self.place).delete_tree("")
+        Place.of(self.place).store.delete_tree("")
 
 
 @functools.cache

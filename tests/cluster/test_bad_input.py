@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from kubeyolo.catalogue import STEPS
-from kubeyolo.kubeflow.client import Kubeflow, NoSuchThing
+from kubeyolo.kubeflow.client import Kubeflow
+from kubeyolo.kubeflow.connection import NoSuchThing
 from tests.cluster.site import Site
 
 EXPERIMENT = "yolov5n-r7-shapes"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS, open_manifest
-from kubeyolo.compiled.read import pipeline_text, task_names
+from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS, read_bundle
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.kubeflow.remote import RemoteRun
-from kubeyolo.storage.uri import join_uri, open_store
+from kubeyolo.storage.place import Place
 from tests.cluster.site import CLUSTER, Posted, Site
 
-TASKS = task_names(pipeline_text())
+TASKS = CompiledPipeline.named().tasks
 SETTINGS = {
     "train": {"warmup_epochs": 0, "optimizer": "adamw", "lr": 0.002, "warmup_bias_lr": 0.0},
     "pretrain": {"enabled": False},
@@ -42,7 +42,7 @@ def worked(run: RemoteRun) -> set[str]:
 
 def networks(posted: Posted) -> dict[str, str]:
     """Return the checksums of the networks that a run has published."""
-    files = open_manifest(posted.bundle).files
+    files = read_bundle(Place.of(posted.bundle)).manifest.files
     return {name: files[name].sha256 for name in (WEIGHTS, ONNX, ONNX_INT8)}
 
 
@@ -63,7 +63,7 @@ def test_forms_that_differ_publish_their_own_networks_and_an_equal_one_is_cached
     for epochs in (1, 2):
         posted = site.post(store, data=data, **FORM, max_epoch=f"{epochs}")
         ended(posted)
-        manifest = open_manifest(posted.bundle)
+        manifest = read_bundle(Place.of(posted.bundle)).manifest
         assert (manifest.config["train"]["max_epoch"], manifest.config["train"]["image_size"]) == (epochs, 96)
         runs.append(posted)
     first, second = runs
@@ -98,19 +98,19 @@ def test_a_form_may_ask_for_pods_and_another_setting_of_a_later_step_trains_noth
 
 
 def test_changed_data_at_the_same_uri_trains_anew(site: Site, tmp_path: Path) -> None:
-    store, uri = site.new_store(), join_uri(site.place, "changing", "shapes")
+    store, uri = site.new_store(), (Place.of(site.place) / "changing" / "shapes").uri
     posted = []
     for seed in (0, 1):
         folder = generate_sample_dataset(tmp_path / f"{seed}" / "shapes", train=24, val=8, seed=seed)
-        open_store(uri).delete_tree("")
-        open_store(uri).put_tree(folder, "")
+        Place.of(uri).store.delete_tree("")
+        Place.of(uri).store.put_tree(folder, "")
         posted.append(site.post(store, data=uri, **FORM, max_epoch="1"))
         # A backbone is not trained here: that there is none may be known.
         assert worked(ended(posted[-1])) | {"pretrain_backbone"} == set(TASKS)
     first, second = posted
     assert first.note["name"] != second.note["name"]
     assert networks(first)[WEIGHTS] != networks(second)[WEIGHTS]
-    datasets = [open_manifest(each.bundle).dataset for each in posted]
+    datasets = [read_bundle(Place.of(each.bundle)).manifest.dataset for each in posted]
     assert datasets[0] and datasets[1] and datasets[0].digest != datasets[1].digest
 
 
@@ -133,6 +133,6 @@ def test_a_form_that_cannot_be_used_fails_in_configure(site: Site, data: str, fo
 
 
 def test_missing_data_fails_in_configure(site: Site) -> None:
-    uri = join_uri(site.place, "is-not-here")
+    uri = (Place.of(site.place) / "is-not-here").uri
     line = error_line(site.post(site.new_store(), data=uri))
     assert uri in line and "there are no files" in line

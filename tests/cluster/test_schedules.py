@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kubeyolo.kubeflow.client import Kubeflow
-from kubeyolo.storage.uri import join_uri, read_document, write_document
+from kubeyolo.storage.place import Place
 from tests.cluster.site import Site, Submission, wait_for
 
 SCHEDULE = """
@@ -44,8 +44,8 @@ class Schedule:
 
     def write(self, data: str, cron: str = "0 0 3 1 1 *", max_regression: float = 0.0) -> Path:
         """Write the file, and the pointer to the data set."""
-        pointer = join_uri(self.store, "pointers", "latest.json")
-        write_document(pointer, json.dumps({"data": data}).encode())
+        pointer = (Place.of(self.store) / "pointers" / "latest.json").uri
+        Place.of(pointer).write(json.dumps({"data": data}).encode())
         file = self.folder / f"{self.name}.yaml"
         text = SCHEDULE.format(name=self.name, cron=cron, store=self.store, max_regression=max_regression)
         file.write_text(text)
@@ -54,11 +54,11 @@ class Schedule:
     @property
     def latest(self) -> str:
         """URI of the pointer to the current model."""
-        return join_uri(self.store, "models", "yolov5n-r7", "latest.json")
+        return (Place.of(self.store) / "models" / "yolov5n-r7" / "latest.json").uri
 
     def current(self) -> str:
         """Return the URI of the bundle that is the current model."""
-        return str(json.loads(read_document(self.latest))["bundle"])
+        return str(json.loads(Place.of(self.latest).read())["bundle"])
 
 
 @pytest.fixture

@@ -10,15 +10,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS, open_bundle, open_manifest
+from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS, open_bundle, read_bundle
 from kubeyolo.catalogue import STEPS
-from kubeyolo.compiled.read import pipeline_text, task_names
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.index import run_output
 from kubeyolo.kubeflow.result import remote_result
-from kubeyolo.storage.uri import join_uri, open_store, read_document
+from kubeyolo.storage.place import Place
 from tests.cluster.site import Site, Submission
 
-TASKS = task_names(pipeline_text())
+TASKS = CompiledPipeline.named().tasks
 
 KUBEFLOW_STORE = "KUBEYOLO_TEST_KUBEFLOW_STORE"
 ARTIFACTS = "minio://mlpipeline/v2/artifacts/detector-training"
@@ -38,10 +38,10 @@ def test_every_step_succeeds_and_nothing_is_left(site: Site, undisturbed: Submis
 def test_the_results_are_found_by_the_id_and_by_the_name_of_the_run(undisturbed: Submission) -> None:
     note, index = undisturbed.note, undisturbed.index
     assert note["pipeline"] == "detector-training"
-    assert note["index"] == run_output(undisturbed.store, note["name"], "result.json")
+    assert note["index"] == run_output(Place.of(undisturbed.store), note["name"], "result.json").uri
     assert undisturbed.run.name.startswith(f"{note['name']}-")
     assert index.step == "publish" and {"mindspore", "onnx", "int8"} <= index.metrics.keys()
-    plan = read_document(run_output(undisturbed.store, note["name"], "configure", "report.html"))
+    plan = (run_output(Place.of(undisturbed.store), note["name"], "configure") / "report.html").read()
     assert plan.lstrip().lower().startswith(b"<!doctype html")
     made = remote_result(undisturbed.run)
     assert made is not None and made.bundle == undisturbed.bundle
@@ -49,10 +49,10 @@ def test_the_results_are_found_by_the_id_and_by_the_name_of_the_run(undisturbed:
 
 
 def test_the_bundle_is_complete_and_predicts(site: Site, undisturbed: Submission, data: str, tmp_path: Path) -> None:
-    bundle = open_bundle(undisturbed.bundle)
+    bundle = open_bundle(Place.of(undisturbed.bundle))
     for name in (WEIGHTS, ONNX, ONNX_INT8):
         assert bundle.path(name).stat().st_size > 0
-    store = open_store(data)
+    store = Place.of(data).store
     key = next(one.key for one in store.list("val"))
     image = tmp_path / Path(key).name
     store.get_file(key, image)
@@ -68,7 +68,7 @@ def test_reports_and_handles_are_artifacts_of_kubeflow(
     undisturbed: Submission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINIO_ENDPOINT", os.environ[KUBEFLOW_STORE])
-    store = open_store(join_uri(ARTIFACTS, undisturbed.id))
+    store = (Place.of(ARTIFACTS) / undisturbed.id).store
     found: dict[str, dict[str, str]] = {}
     for one in store.list():
         step, _, name = one.key.split("/")
@@ -104,7 +104,7 @@ def test_pods_train_as_processes_of_one_machine_do(
 ) -> None:
     # The threads of a pod: the order of sums depends on their number.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    trained = open_manifest(undisturbed.trained)
+    trained = read_bundle(Place.of(undisturbed.trained)).manifest
     assert trained.dataset is not None and trained.parent is not None
     dataset = trained.dataset.uri
     places = (dataset, "--store", str(tmp_path), "--backbone", trained.parent)

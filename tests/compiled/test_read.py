@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION
-from kubeyolo.compiled.read import edges_of, fields_of, pipeline_names, pipeline_text, task_names
+from kubeyolo.compiled.pipeline import CompiledPipeline, pipeline_names
 from kubeyolo.errors import InputError
 
 
@@ -33,34 +33,35 @@ def compiled(root: dict[str, Any], groups: dict[str, dict[str, Any]] | None = No
 
 def test_every_pipeline_can_be_read_by_its_name_and_no_other() -> None:
     assert pipeline_names() == (DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION)
-    assert pipeline_text() == pipeline_text(DETECTOR_TRAINING)
+    assert CompiledPipeline.named().text == CompiledPipeline.named(DETECTOR_TRAINING).text
     with pytest.raises(InputError, match="unknown pipeline 'detector-trainin'; did you mean 'detector-training'"):
-        pipeline_text("detector-trainin")
+        CompiledPipeline.named("detector-trainin")
 
 
 def test_fields_have_type_description_default_and_choices() -> None:
     parameters = {"model": {"parameterType": "STRING", "defaultValue": "a", "literals": ["a", "b"]}, "data": {}}
     text = compiled({"one": []}, inputDefinitions={"parameters": parameters})
-    assert fields_of(text) == parameters
-    assert fields_of(compiled({"one": []})) == {}
+    assert CompiledPipeline(text).fields == parameters
+    assert CompiledPipeline(compiled({"one": []})).fields == {}
     # Who changes what is returned changes nothing for the next who reads.
-    fields_of(text)["data"]["defaultValue"] = "x"
-    assert fields_of(text) == parameters
+    pipeline = CompiledPipeline(text)
+    pipeline.fields["data"]["defaultValue"] = "x"
+    assert pipeline.fields == parameters
 
 
 def test_tasks_are_named_as_steps_without_groups() -> None:
     text = compiled({"first-step": [], "condition-1": ["first-step"]}, {"condition-1": {"second-step": []}})
-    assert task_names(text) == ("first_step", "second_step")
+    assert CompiledPipeline(text).tasks == ("first_step", "second_step")
 
 
 def test_a_way_by_a_third_task_is_left_out() -> None:
     text = compiled({"a": [], "b": ["a"], "c": ["a", "b"], "d": ["a", "c", "b"]})
-    assert edges_of(text) == (("a", "b"), ("b", "c"), ("c", "d"))
+    assert CompiledPipeline(text).edges == (("a", "b"), ("b", "c"), ("c", "d"))
 
 
 def test_two_ways_of_equal_length_both_stay() -> None:
     text = compiled({"a": [], "b": ["a"], "c": ["a"], "d": ["a", "b", "c"]})
-    assert set(edges_of(text)) == {("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")}
+    assert set(CompiledPipeline(text).edges) == {("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")}
 
 
 def test_tasks_of_a_condition_wait_for_what_the_condition_waits_for() -> None:
@@ -68,12 +69,12 @@ def test_tasks_of_a_condition_wait_for_what_the_condition_waits_for() -> None:
         {"a": [], "condition-1": ["a"], "last": ["condition-1"]},
         {"condition-1": {"b": [], "condition-2": ["b"], "c": []}, "condition-2": {"d": []}},
     )
-    assert set(edges_of(text)) == {("a", "b"), ("a", "c"), ("b", "d"), ("d", "last"), ("c", "last")}
+    assert set(CompiledPipeline(text).edges) == {("a", "b"), ("a", "c"), ("b", "d"), ("d", "last"), ("c", "last")}
 
 
 @pytest.mark.parametrize("name", pipeline_names())
 def test_one_task_waits_for_nothing_and_every_other_for_a_task_of_the_pipeline(name: str) -> None:
-    names, edges = task_names(pipeline_text(name)), edges_of(pipeline_text(name))
+    names, edges = CompiledPipeline.named(name).tasks, CompiledPipeline.named(name).edges
     assert {before for before, _ in edges} | {after for _, after in edges} == set(names)
     assert {task for task in names if task not in {after for _, after in edges}} == {"configure"}
     assert len(set(edges)) == len(edges)

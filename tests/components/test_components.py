@@ -5,20 +5,26 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
-from kubeyolo.bundle import BundleManifest, publish_bundle
+from kubeyolo.bundle import BundleManifest
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION, STEPS
 from kubeyolo.config.form import describe_field
 from kubeyolo.data.sample import generate_sample_dataset
+from kubeyolo.publishing import publish_bundle
 from kubeyolo.steps import component as library
+from kubeyolo.steps import facade
 from kubeyolo.steps.configure import configure
-from kubeyolo.steps.record import read_record
+from kubeyolo.steps.outcome import read_record
+from kubeyolo.storage.place import Place
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {"README.md", "__init__.py", "component.py"}
@@ -170,7 +176,7 @@ def forms(tmp_path: Path) -> dict[str, dict[str, str]]:
         strides=(8, 16, 32),
         anchors=(((1.0, 2.0),),) * 3,
     )
-    bundle = publish_bundle(str(tmp_path / "bundle"), manifest, {weights.name: weights})
+    bundle = publish_bundle(Place.of(tmp_path / "bundle"), manifest, {weights.name: weights}).uri
     places = {
         "configure_training": {"data": str(data)},
         "configure_retraining": {"pointer": str(tmp_path / "pointer.json")},
@@ -188,8 +194,11 @@ def test_the_outputs_of_configure_are_in_the_order_of_their_names(
     outputs = dict(zip(outputs_of(function_of("configure", name)), results, strict=True))
     run = configure(pipeline, forms[name])
     assert outputs.pop("run") == run.struct()
-    assert read_record(outputs.pop("record")).step == "configure"
-    others = {"data": run.data, "bundle": run.bundle, "baseline": run.baseline}
+    assert read_record(Place.of(outputs.pop("record"))).step == "configure"
+    references = {
+        name: bundle.reference for name, bundle in (("bundle", run.bundle), ("baseline", run.baseline)) if bundle
+    }
+    others = {"data": run.data, **references}
     for output in {"configure_retraining": ["data"], "configure_evaluation": ["bundle", "baseline"]}.get(name, []):
         assert outputs.pop(output) == others[output] != "", output
     assert outputs == {task: settings.struct() for task, settings in run.settings.items()}
@@ -253,16 +262,24 @@ def test_the_command_of_a_readme_is_one_that_there_is() -> None:
 
     from kubeyolo.cli.app import app
 
-    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for folder in folders():
-        command = (folder / "README.md").read_text().split("```sh\nkubeyolo ")[1].split()[0]
-        assert command in known, folder.name
+        name, *words = shlex.split((folder / "README.md").read_text().split("```sh\nkubeyolo ")[1].split("```")[0])
+        assert name in known, folder.name
+        known[name].make_context(name, words)
+
+
+def names_its_output(function: Callable[..., Any]) -> bool:
+    """Tell whether a function of the facade names its output before it works, by itself or by one that it calls."""
+    code = inspect.getsource(function)
+    below = [getattr(facade, name) for name in re.findall(r"\b(_[a-z_]+)\(call", code) if name != function.__name__]
+    return "call.begin(" in code or "call.begun_output(" in code or any(map(names_its_output, below))
 
 
 @pytest.mark.parametrize("step", sorted({*STEPS} - {"configure"}))
 def test_a_readme_speaks_of_a_failure_document_where_one_is_left(step: str) -> None:
     text = (ROOT / "components" / step / "README.md").read_text()
-    assert ("failure.json" in text) == ("write_to" in inspect.getsource(getattr(library, step)))
+    assert ("failure.json" in text) == names_its_output(getattr(facade, step))
 
 
 def test_components_run_alone(tmp_path: Path) -> None:

@@ -77,9 +77,14 @@ def test_what_is_no_list_of_sizes_is_refused_with_its_value(text: str) -> None:
 
 
 def test_numbers_that_are_not_finite_are_refused() -> None:
-    for text in ("[10, .nan]", "[10, .inf]", "[1e400, 1]"):
-        with pytest.raises(InputError, match="number"):
+    for text, reason in {
+        "[10, .nan]": ".nan is not a number that can be used",
+        "[10, .inf]": ".inf is not a number that can be used",
+        "[1e400, 1]": "1e400 is beyond the largest number",
+    }.items():
+        with pytest.raises(InputError) as refused:
             anchors_of(text)
+        assert str(refused.value) == f"--set 'train.anchors={text}': not JSON or YAML: {reason}"
 
 
 def test_the_text_of_anchors_is_read_back() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kubeyolo.config.bands import BANDS, preset_bands
-from kubeyolo.config.load import preset, preset_names
+from kubeyolo.config.load import BANDS, preset, preset_bands, preset_names
 from kubeyolo.errors import InputError
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from kubeyolo.compiled.read import fields_of, pipeline_text
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.config.foreign_words import ABSENT, KEYS, MEANINGS
 from kubeyolo.config.form import check_fields, resolve_form
 from kubeyolo.config.load import known_keys, load_config
@@ -20,7 +21,7 @@ LAST_WORDS = {key.rpartition(".")[2] for key in known_keys()}
 
 @cache
 def fields(pipeline: str) -> tuple[str, ...]:
-    return tuple(fields_of(pipeline_text(pipeline)))
+    return tuple(CompiledPipeline.named(pipeline).fields)
 
 
 def refusal(pair: str, file: Path | None = None) -> str:
@@ -56,7 +57,7 @@ def test_the_key_that_is_suggested_for_a_word_is_accepted(name: str, word: str) 
     for key in keys:
         value = default_of(key)
         section, _, last = key.partition(".")
-        accepted = load_config(overrides={section: {last: value}})
+        accepted = load_config(sets=[f"{key}={json.dumps(value)}"])
         assert getattr(getattr(accepted, section), last) == value
 
 

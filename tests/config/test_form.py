@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubeyolo.catalogue import FIELDS, PIPELINES
-from kubeyolo.compiled.read import fields_of, pipeline_text
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.config.form import check_fields, describe_field, fill_form, read_settings, resolve_form, setting_fields
 from kubeyolo.config.load import known_keys, load_config, nest, preset
 from kubeyolo.errors import InputError
@@ -51,7 +51,7 @@ TRIED_LISTS = ((3, 5), ("onnx",))
 
 
 def names(pipeline: str) -> list[str]:
-    return list(fields_of(pipeline_text(pipeline)))
+    return list(CompiledPipeline.named(pipeline).fields)
 
 
 def value_of(config: Any, key: str) -> Any:
@@ -66,7 +66,7 @@ def other_value(key: str) -> Any:
     before = value_of(load_config(MODEL), key)
     for value in (*TRIED, *map(list, TRIED_LISTS), {"box_outside": "refuse"}):
         try:
-            after = value_of(load_config(MODEL, overrides=nest({key: value})), key)
+            after = value_of(load_config(MODEL, sets=[f"{key}={json.dumps(value)}"]), key)
         except InputError:
             continue
         if after != before and type(after) is type(before) and not (isinstance(value, bool) and after is not value):
@@ -80,7 +80,7 @@ def test_fields_of_settings_have_the_name_of_their_key() -> None:
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_every_field_of_a_form_is_described_and_takes_text(pipeline: str) -> None:
-    found = fields_of(pipeline_text(pipeline))
+    found = CompiledPipeline.named(pipeline).fields
     assert set(found) <= {*FIELDS, *SETTING_FIELDS}
     for name, facts in found.items():
         assert facts["parameterType"] == "STRING", name
@@ -291,7 +291,7 @@ def test_every_key_reaches_the_configuration_by_the_form(key: str, pipeline: str
     assert resolve_form(form).config == expected
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     in_file=st.lists(st.sampled_from(KEYS), unique=True, max_size=12),
     in_sets=st.lists(st.sampled_from(KEYS), unique=True, max_size=12),

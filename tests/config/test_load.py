@@ -10,16 +10,18 @@ import pytest
 from kubeyolo.config.load import (
     allowed_values,
     config_digest,
+    flatten,
     known_keys,
     load_config,
     parse_sets,
     preset_names,
+    read_mapping,
     sparse_values,
 )
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
 from kubeyolo.launch.settings import ClusterSettings, cluster_settings
-from kubeyolo.models.registry import model_facts, model_names
+from kubeyolo.models.named_facts import model_facts, model_names
 
 
 def test_every_registered_model_has_a_preset() -> None:
@@ -57,7 +59,7 @@ def test_published_rates_of_the_darknet_family() -> None:
 def test_later_layers_win(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("train:\n  max_epoch: 7\n  lr: 0.5\naugment.mosaic: 0.25\n")
-    config = load_config("yolov5s", file, ["train.lr=0.25"], {"train": {"max_epoch": 9.0}})
+    config = load_config("yolov5s", file, ["train.lr=0.25", "train.max_epoch=9.0"])
     assert (config.train.max_epoch, config.train.lr, config.augment.mosaic) == (9, 0.25, 0.25)
 
 
@@ -148,7 +150,16 @@ def test_known_keys_are_dotted() -> None:
     "example", sorted((Path(__file__).parents[2] / "examples").glob("*.yaml")), ids=lambda p: p.name
 )
 def test_every_example_is_a_configuration(example: Path) -> None:
-    assert load_config(file=example).model in preset_names()
+    given = flatten(read_mapping(example), str(example))
+    config = load_config(file=example).model_dump()
+    assert given
+    assert {key: value_at(config, key) for key in given} == given
+
+
+def value_at(values: Any, key: str) -> Any:
+    for name in key.split("."):
+        values = values[name]
+    return list(values) if isinstance(values, tuple) else values
 
 
 @pytest.mark.parametrize("owner", [*(type(getattr(Config(), name)) for name in Config.model_fields), ClusterSettings])
@@ -171,6 +182,12 @@ def test_values_of_another_version_are_told_apart() -> None:
 def test_values_of_the_cluster_are_read_as_others_are() -> None:
     settings = cluster_settings(sets=["nodes=010", "cpu=010", "one_pod_per_host=true", "environment={A: '1'}"])
     assert (settings.nodes, settings.cpu, settings.one_pod_per_host) == (10, "010", True)
-    for pair in ("nodes=true", "nodes=1:30", "one_pod_per_host=1", "max_retry=1001", "environment={A: &a b}"):
-        with pytest.raises(InputError):
+    for pair, reason in {
+        "nodes=true": "nodes = True: expected a number",
+        "nodes=1:30": "nodes = '1:30': expected a number",
+        "one_pod_per_host=1": "one_pod_per_host = 1: expected true or false",
+        "max_retry=1001": "max_retry = 1001: .*less than or equal to 1000",
+        "environment={A: &a b}": "--cluster-set 'environment={A: &a b}': not JSON or YAML: anchors and aliases",
+    }.items():
+        with pytest.raises(InputError, match=reason):
             cluster_settings(sets=[pair])

@@ -20,7 +20,7 @@ def read(folder, **data):
     config = DataConfig(**data)
     findings = Findings(config.findings, config.strict)
     annotations = read_annotations(open_source(folder), config, findings=findings)
-    return annotations, {finding.code: finding for finding in findings.found()}
+    return annotations, {finding.code: finding for finding in findings.all()}
 
 
 def read_train(folder):
@@ -450,15 +450,15 @@ def test_splits_that_list_a_subset_are_joined(small, tmp_path):
     annotations, found = read(small.write(tmp_path))
     assert annotations.classes == ("bolt", "nut")
     assert annotations.splits["val"].box_class.tolist() == [1, 1]
-    assert "'bolt' is not listed there" in found["categories_joined"].first
+    assert "'bolt' is not listed" in found["categories_joined"].first
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda c: c[0].update(name="screw"), r"category id 7 is 'screw' there and 'nut' in .*train\.json"),
-        (lambda c: (c[0].update(id=3), c[1].update(id=7)), r"'nut' is 3 there and 7 in .*train\.json"),
-        (lambda c: (c[0].update(id=1), c[1].update(id=2)), r"'nut' is 1 there and 7 in .*train\.json"),
+        (lambda c: c[0].update(name="screw"), r"category id 7 is 'screw', but 'nut' in .*train\.json"),
+        (lambda c: (c[0].update(id=3), c[1].update(id=7)), r"'nut' has id 3, but id 7 in .*train\.json"),
+        (lambda c: (c[0].update(id=1), c[1].update(id=2)), r"'nut' has id 1, but id 7 in .*train\.json"),
     ],
 )
 def test_splits_that_disagree_on_a_class_are_refused(small, tmp_path, change, expected):
@@ -664,7 +664,7 @@ def _with_test_split(small, folder):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda d: d.update(categories=[{"id": 7, "name": "bolt"}, {"id": 3, "name": "nut"}]), "'bolt' is 7 there"),
+        (lambda d: d.update(categories=[{"id": 7, "name": "bolt"}, {"id": 3, "name": "nut"}]), "'bolt' has id 7, but"),
         (lambda d: d.update(categories=[]), "'categories' is empty"),
         (lambda d: d.update(annotations=[{**a, "bbox": [0.1, 30, 90, 9]} for a in d["annotations"]]), "boxes_outside"),
     ],

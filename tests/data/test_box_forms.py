@@ -55,7 +55,7 @@ def check(tmp_path, findings: Findings, **raws: RawSplit) -> Annotations:
 
 
 def codes(findings: Findings) -> dict[str, int]:
-    return {found.code: found.count for found in findings.found()}
+    return {found.code: found.count for found in findings.all()}
 
 
 @pytest.mark.parametrize(("code", "form"), [("box_corners", corners), ("box_centres", centres)])
@@ -99,7 +99,7 @@ def test_boxes_that_look_like_corners_can_be_kept(tmp_path):
     boxes = corners(usual_boxes(30))
     kept = check(tmp_path, findings, train=split("train", boxes)).splits["train"].box_xywh
     np.testing.assert_array_equal(kept[:, :2], boxes[:, :2])
-    found = next(each for each in findings.found() if each.code == "box_corners")
+    found = next(each for each in findings.all() if each.code == "box_corners")
     assert found.done == "kept as they are" and not findings.refused()
 
 

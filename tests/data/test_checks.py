@@ -8,38 +8,37 @@ import cv2
 import numpy as np
 import pytest
 
-from kubeyolo.data.checks import look_at_image, look_at_images
+from kubeyolo.data.checks import check_image, check_images
 from kubeyolo.data.shards import write_dataset
 from kubeyolo.errors import InputError
+from kubeyolo.storage.place import Place
 from tests.data.image_files import saved, smooth_image, stored_turned
 from tests.data.small_dataset import encoded_image
 
 
-def codes(looked):
-    return [note.code for note in looked.notes]
+def codes(checked):
+    return [note.code for note in checked.notes]
 
 
-def test_images_are_yielded_in_order_and_progress_is_told(tmp_path):
+def test_images_are_yielded_in_order(tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(30)]
     for i, path in enumerate(paths):
         path.write_bytes(saved(smooth_image(20 + i, 30, i), "PNG"))
-    done = []
-    looked = list(look_at_images(paths, [None] * 30, threads=3, progress=done.append))
-    assert [(image.width, image.height) for image in looked] == [(20 + i, 30) for i in range(30)]
-    assert [image.data for image in looked] == [path.read_bytes() for path in paths]
-    assert len({image.hash for image in looked}) == 30
-    assert done == list(range(1, 31))
+    checked = list(check_images(paths, [None] * 30, threads=3))
+    assert [(image.width, image.height) for image in checked] == [(20 + i, 30) for i in range(30)]
+    assert [image.data for image in checked] == [path.read_bytes() for path in paths]
+    assert len({image.hash for image in checked}) == 30
 
 
 def test_few_files_are_in_memory_at_a_time(tmp_path, monkeypatch):
     started = threading.Semaphore(0)
-    monkeypatch.setattr("kubeyolo.data.checks.look_at_image", lambda *_: started.release())
+    monkeypatch.setattr("kubeyolo.data.checks.check_image", lambda *_: started.release())
     path = tmp_path / "a.png"
     path.write_bytes(b"")
-    looked = look_at_images([path] * 500, [None] * 500, threads=2)
+    checked = check_images([path] * 500, [None] * 500, threads=2)
     for _ in range(3):
-        next(looked)
-    looked.close()
+        next(checked)
+    checked.close()
     count = 0
     while started.acquire(blocking=False):
         count += 1
@@ -48,30 +47,30 @@ def test_few_files_are_in_memory_at_a_time(tmp_path, monkeypatch):
 
 def test_real_images_pass(shared):
     paths = sorted((shared / "data/coco_cc/val").iterdir())
-    looked = list(look_at_images(paths, [None] * len(paths)))
-    assert len(looked) == 57
-    assert not any(image.fault for image in looked)
-    assert sum(len(image.data) for image in looked) == sum(path.stat().st_size for path in paths)
+    checked = list(check_images(paths, [None] * len(paths)))
+    assert len(checked) == 57
+    assert not any(image.fault for image in checked)
+    assert sum(len(image.data) for image in checked) == sum(path.stat().st_size for path in paths)
 
 
 def test_missing_files_are_told_apart_from_damaged_ones(tmp_path):
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "folder.jpg").mkdir()
     paths = [tmp_path / name for name in ("absent.jpg", "empty.jpg", "folder.jpg")]
-    looked = list(look_at_images(paths, [(4, 5)] * 3))
-    assert [image.fault_code for image in looked] == ["image_missing", "image_damaged", "image_missing"]
-    assert looked[0].fault == "is missing"
-    assert looked[1].fault.startswith("is empty (zero bytes)")
-    assert looked[2].fault == "cannot be read (Is a directory)"
+    checked = list(check_images(paths, [(4, 5)] * 3))
+    assert [image.fault_code for image in checked] == ["image_missing", "image_damaged", "image_missing"]
+    assert checked[0].fault == "is missing"
+    assert checked[1].fault.startswith("is empty (zero bytes)")
+    assert checked[2].fault == "cannot be read (Is a directory)"
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".bmp", ".webp", ".tiff"])
 def test_whole_files_of_every_kind_pass_even_with_bytes_after_them(extension):
     data = encoded_image(31, 47, 5, extension)
     for file in (data, data + b"\0" * 100):
-        looked = look_at_image(file, (31, 47))
-        assert (looked.fault, looked.fault_code, looked.notes) == ("", "", ())
-        assert (looked.width, looked.height, looked.orientation) == (31, 47, 1)
+        checked = check_image(file, (31, 47))
+        assert (checked.fault, checked.fault_code, checked.notes) == ("", "", ())
+        assert (checked.width, checked.height, checked.orientation) == (31, 47, 1)
 
 
 # What is annotated, of an image of 90 x 40 pixels as stored, and what is done about its tag.
@@ -93,31 +92,31 @@ ANNOTATED = [
 @pytest.mark.parametrize(("tag", "annotated", "orientation", "size", "code"), ANNOTATED)
 def test_the_annotated_size_decides_whether_an_image_is_turned(tag, annotated, orientation, size, code):
     data = saved(smooth_image(90, 40), "PNG", tag)
-    looked = look_at_image(data, annotated)
-    assert (looked.orientation, (looked.width, looked.height), looked.fault_code) == (orientation, size, code)
-    assert codes(looked) == ["orientation"] * (tag != 1)
+    checked = check_image(data, annotated)
+    assert (checked.orientation, (checked.width, checked.height), checked.fault_code) == (orientation, size, code)
+    assert codes(checked) == ["orientation"] * (tag != 1)
     if code:
-        assert looked.fault.startswith(f"has {size[0]} x {size[1]} pixels where the annotations say {annotated[0]} x ")
+        assert checked.fault.startswith(f"has {size[0]} x {size[1]} pixels where the annotations say {annotated[0]} x ")
 
 
 def test_square_images_are_turned():
-    looked = look_at_image(saved(smooth_image(40, 40), "PNG", 5), (40, 40))
-    assert (looked.orientation, looked.notes[0].words) == (5, "EXIF orientation 5, applied")
+    checked = check_image(saved(smooth_image(40, 40), "PNG", 5), (40, 40))
+    assert (checked.orientation, checked.notes[0].words) == (5, "EXIF orientation 5, applied")
 
 
 def test_orientation_can_be_ignored():
-    looked = look_at_image(saved(smooth_image(90, 40), "PNG", 6), (90, 40), apply_orientation=False)
-    assert (looked.orientation, looked.width, looked.fault) == (1, 90, "")
-    looked = look_at_image(saved(smooth_image(90, 40), "PNG", 6), (40, 90), apply_orientation=False)
-    assert looked.fault == "has 90 x 40 pixels where the annotations say 40 x 90; the sides are exchanged"
+    checked = check_image(saved(smooth_image(90, 40), "PNG", 6), (90, 40), apply_orientation=False)
+    assert (checked.orientation, checked.width, checked.fault) == (1, 90, "")
+    checked = check_image(saved(smooth_image(90, 40), "PNG", 6), (40, 90), apply_orientation=False)
+    assert checked.fault == "has 90 x 40 pixels where the annotations say 40 x 90; the sides are exchanged"
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.73, 1.5, 3.2])
 def test_a_copy_of_another_size_is_told_from_another_image(scale):
     scaled = (round(640 * scale), round(427 * scale))
     data = saved(smooth_image(640, 427), "BMP")
-    assert look_at_image(data, scaled).fault_code == "size_scaled"
-    assert look_at_image(data, (scaled[0], scaled[1] + 40)).fault_code == "size_differs"
+    assert check_image(data, scaled).fault_code == "size_scaled"
+    assert check_image(data, (scaled[0], scaled[1] + 40)).fault_code == "size_differs"
 
 
 BAD_FILES = {
@@ -140,7 +139,7 @@ def test_bad_image_is_one_clear_line(small_folder, tmp_path, case):
     path = small_folder / "train/002.jpg"
     path.unlink() if data is None else path.write_bytes(data)
     with pytest.raises(InputError) as caught:
-        write_dataset(small_folder, str(tmp_path / "store"))
+        write_dataset(small_folder, Place.of(tmp_path / "store"))
     message = str(caught.value)
     assert message.startswith(f"{path} (image 2 of train.json) {expected}")
     assert re.search(
@@ -154,7 +153,7 @@ def test_other_bad_images_are_counted(small_folder, tmp_path):
     for name in ("001", "003"):
         (small_folder / f"train/{name}.jpg").write_bytes(b"")
     with pytest.raises(InputError, match=r"001\.jpg \(image 1 of train\.json\) is empty .* \(and 1 more\)"):
-        write_dataset(small_folder, str(tmp_path / "store"))
+        write_dataset(small_folder, Place.of(tmp_path / "store"))
 
 
 def test_decoders_write_nothing_to_the_terminal(capfd):
@@ -162,14 +161,14 @@ def test_decoders_write_nothing_to_the_terminal(capfd):
     for extension in (".jpg", ".png", ".tiff", ".webp", ".bmp"):
         data = cv2.imencode(extension, noise)[1].tobytes()
         for place in range(40, len(data), len(data) // 7):
-            look_at_image(data[:place], None)
-            look_at_image(data[:place] + bytes(30) + data[place + 30 :], None)
+            check_image(data[:place], None)
+            check_image(data[:place] + bytes(30) + data[place + 30 :], None)
     profile = saved(stored_turned(noise, 1), "PNG", icc_profile=b"not a profile")
-    assert look_at_image(profile, None).fault == ""
+    assert check_image(profile, None).fault == ""
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_pipe_in_place_of_an_image_is_named_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
-    (looked,) = look_at_images([tmp_path / "pipe.jpg"], [(4, 4)])
-    assert (looked.fault, looked.fault_code) == ("is not a regular file", "image_missing")
+    (checked,) = check_images([tmp_path / "pipe.jpg"], [(4, 4)])
+    assert (checked.fault, checked.fault_code) == ("is not a regular file", "image_missing")

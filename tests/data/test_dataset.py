@@ -14,7 +14,8 @@ import pytest
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.shards import write_dataset
 from kubeyolo.errors import InputError
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
+from kubeyolo.whole import is_whole
 from tests.data.small_dataset import SmallDataset
 
 
@@ -22,7 +23,7 @@ from tests.data.small_dataset import SmallDataset
 def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("written")
     source = SmallDataset().write(root / "small")
-    write_dataset(source, str(root / "store"))
+    write_dataset(source, Place.of(root / "store"))
     return source, next((root / "store/datasets").iterdir())
 
 
@@ -34,7 +35,7 @@ def stored(written, tmp_path):
 
 def test_images_are_read_as_rgb(written):
     source, uri = written
-    split = open_dataset(uri).split("train")
+    split = open_dataset(Place.of(uri)).split("train")
     assert len(split) == 3
     for i, name in enumerate(split.index.file_name):
         expected = cv2.cvtColor(cv2.imread(str(source / "train" / name)), cv2.COLOR_BGR2RGB)
@@ -43,7 +44,7 @@ def test_images_are_read_as_rgb(written):
 
 
 def test_data_set_knows_its_classes_and_uri(written):
-    dataset = open_dataset(written[1])
+    dataset = open_dataset(Place.of(written[1]))
     assert dataset.classes == ("bolt", "nut")
     assert dataset.uri == written[1].as_uri()
     assert sorted(dataset.manifest.splits) == ["train", "val"]
@@ -51,11 +52,11 @@ def test_data_set_knows_its_classes_and_uri(written):
 
 def test_unknown_split_suggests_the_nearest(written):
     with pytest.raises(InputError, match="no split 'vall'; did you mean 'val'"):
-        open_dataset(written[1]).split("vall")
+        open_dataset(Place.of(written[1])).split("vall")
 
 
 def test_split_survives_pickling_and_closing(written):
-    split = open_dataset(written[1]).split("val")
+    split = open_dataset(Place.of(written[1])).split("val")
     expected = split.read_image(0)
     copy = pickle.loads(pickle.dumps(split))
     split.close()
@@ -69,14 +70,14 @@ def image_sum(split, i):
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_split_is_read_by_worker_processes(written, method):
-    split = open_dataset(written[1]).split("train")
+    split = open_dataset(Place.of(written[1])).split("train")
     expected = [image_sum(split, i) for i in range(3)]
     with ProcessPoolExecutor(2, mp_context=get_context(method)) as pool:
         assert list(pool.map(image_sum, [split] * 12, [0, 1, 2] * 4)) == expected * 4
 
 
 def test_split_is_read_by_threads(written):
-    split = open_dataset(written[1]).split("train")
+    split = open_dataset(Place.of(written[1])).split("train")
     expected = [image_sum(split, i) for i in range(3)]
     split.close()
     with ThreadPoolExecutor(8) as pool:
@@ -85,7 +86,7 @@ def test_split_is_read_by_threads(written):
 
 def test_folder_without_manifest_is_bad_input(tmp_path):
     with pytest.raises(InputError, match=r"no data set there \(dataset\.json is missing\)"):
-        open_dataset(tmp_path)
+        open_dataset(Place.of(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_corrupt_manifest_is_one_clear_line(stored, change, expected):
     assert change(text) != text
     path.write_text(change(text))
     with pytest.raises(InputError) as caught:
-        open_dataset(stored).split("train")
+        open_dataset(Place.of(stored)).split("train")
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
@@ -116,55 +117,56 @@ def test_missing_or_cut_shard_is_found_at_opening(stored):
     content = path.read_bytes()
     path.write_bytes(content[:-1])
     with pytest.raises(InputError, match=rf"train-00000\.tar: damaged, it has {len(content) - 1} bytes"):
-        open_dataset(stored).split("train")
+        open_dataset(Place.of(stored)).split("train")
     path.unlink()
     with pytest.raises(InputError, match=r"train-00000\.tar: missing from the data set"):
-        open_dataset(stored).split("train")
-    assert len(open_dataset(stored).split("val")) == 3
+        open_dataset(Place.of(stored)).split("train")
+    assert len(open_dataset(Place.of(stored)).split("val")) == 3
 
 
-def test_changed_shard_is_found_by_reading_and_by_verifying(stored):
+def test_changed_shard_is_found_by_reading_and_by_its_checksum(stored):
+    assert is_whole("dataset", open_dataset(Place.of(stored)).place)
     path = stored / "train-00000.tar"
     content = bytearray(path.read_bytes())
     content[512:700] = bytes(188)
     path.write_bytes(content)
-    split = open_dataset(stored).split("train")
+    split = open_dataset(Place.of(stored)).split("train")
     with pytest.raises(InputError, match=r"train-00000\.tar: damaged, '001\.jpg' cannot be decoded from it"):
         split.read_image(0)
     assert split.read_image(1).shape == (48, 32, 3)
-    with pytest.raises(InputError, match=r"train-00000\.tar: the content does not have its checksum"):
-        open_dataset(stored).verify()
+    assert not is_whole("dataset", open_dataset(Place.of(stored)).place)
 
 
 def test_shard_cut_while_open_is_bad_input(stored):
-    split = open_dataset(stored).split("train")
+    split = open_dataset(Place.of(stored)).split("train")
     (stored / "train-00000.tar").write_bytes(b"short")
     with pytest.raises(InputError, match=r"cut short before '001\.jpg'"):
         split.read_bytes(0)
 
 
 @pytest.fixture
-def bucket_uri(written, minio_bucket):
-    open_store(f"minio://{minio_bucket}").put_tree(written[1], "set")
-    return f"minio://{minio_bucket}/set"
+def in_bucket(written, minio_bucket):
+    bucket = Place.of(f"minio://{minio_bucket}")
+    bucket.store.put_tree(written[1], "set")
+    return bucket / "set"
 
 
-def test_bucket_is_downloaded_once_for_each_split(bucket_uri, written, tmp_path):
-    split = open_dataset(bucket_uri, tmp_path / "cache").split("val")
+def test_bucket_is_downloaded_once_for_each_split(in_bucket, written, tmp_path):
+    split = open_dataset(in_bucket, tmp_path / "cache").split("val")
     assert split.read_bytes(2) == (written[0] / "val/013.jpg").read_bytes()
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.*") if path.is_file()}
     assert sorted(kept) == ["val-00000.tar", "val-index.npz"]
-    open_dataset(bucket_uri, tmp_path / "cache").split("val")
+    open_dataset(in_bucket, tmp_path / "cache").split("val")
     assert kept == {path.name: path.stat().st_mtime_ns for path in split.shards[0].parent.iterdir()}
 
 
-def test_damaged_object_is_not_kept(bucket_uri, tmp_path):
-    store = open_store(bucket_uri)
+def test_damaged_object_is_not_kept(in_bucket, tmp_path):
+    store = in_bucket.store
     content = bytearray(store.read_bytes("val-00000.tar"))
     content[600] ^= 1
     store.write_bytes("val-00000.tar", bytes(content))
     with pytest.raises(InputError, match=r"set/val-00000\.tar: the content does not have its checksum"):
-        open_dataset(bucket_uri, tmp_path / "cache").split("val")
+        open_dataset(in_bucket, tmp_path / "cache").split("val")
     assert list((tmp_path / "cache").rglob("*.tar")) == []
 
 
@@ -172,8 +174,7 @@ def test_levels_of_the_manifest_scale_deep_samples(small, tmp_path):
     folder = small.write(tmp_path / "small")
     grey = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
     (folder / "train/003.jpg").write_bytes(cv2.imencode(".png", grey)[1].tobytes())
-    _, uri = write_dataset(folder, str(tmp_path / "store"))
-    stored = open_dataset(uri)
+    stored = write_dataset(folder, Place.of(tmp_path / "store"))
     assert stored.manifest.levels is None
     np.testing.assert_array_equal(stored.split("train").read_image(2)[:, :, 0], grey >> 8)
     manifest = stored.manifest.model_copy(update={"levels": (0.0, 4095.0)})

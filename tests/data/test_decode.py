@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from kubeyolo.data import tiff
-from kubeyolo.data.decode import ImageFault, decode_file, decode_image, turned
-from kubeyolo.data.headers import read_file_header, read_header
+from kubeyolo.data.decode import decode_file, decode_image, turned
+from kubeyolo.data.headers import ImageFault, read_file_header, read_header
 from tests.data.image_files import bmp_with_alpha, saved, smooth_image, stored_turned, tiff_file
 
 RGB = smooth_image(37, 23)

@@ -12,14 +12,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubeyolo.data import digest
-from kubeyolo.data.digest import content_digest, fingerprint
+from kubeyolo.data.digest import content_digest, source_facts
 from kubeyolo.data.folder import open_source, read_annotations
 from kubeyolo.data.shards import write_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.storage import checksums
 from kubeyolo.storage.integrity import sha256_file
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 from tests.data.small_dataset import SmallDataset
+
+
+def fingerprint(source):
+    return source_facts(source).fingerprint
 
 
 def digest_of(folder):
@@ -57,7 +61,7 @@ def written(tmp_path_factory):
     extra=st.dictionaries(st.text(max_size=8).map(lambda key: f"x{key}"), st.integers(), max_size=3),
     dot=st.booleans(),
 )
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 def test_digest_does_not_know_how_the_json_is_written(written, seed, indent, as_float, extra, dot):
     folder, expected = written
     shuffle = random.Random(seed).shuffle
@@ -134,16 +138,16 @@ def test_fingerprint_of_a_missing_source_is_bad_input(tmp_path):
 
 def test_bucket_and_folder_have_the_same_digest(small_folder, tmp_path, minio_bucket):
     source = f"minio://{minio_bucket}/sets/small"
-    open_store(f"minio://{minio_bucket}").put_tree(small_folder, "sets/small")
-    here, uri = write_dataset(small_folder, str(tmp_path / "store"))
-    there, same = write_dataset(source, str(tmp_path / "store"))
+    Place.of(f"minio://{minio_bucket}").store.put_tree(small_folder, "sets/small")
+    here = write_dataset(small_folder, Place.of(tmp_path / "store"))
+    there = write_dataset(source, Place.of(tmp_path / "store"))
     assert here.digest == there.digest == digest_of(small_folder)
-    assert uri == same
+    assert here.uri == there.uri
 
 
 def test_fingerprint_of_a_bucket_changes_with_an_object(small_folder, minio_bucket):
     source = f"minio://{minio_bucket}/small"
-    store = open_store(source)
+    store = Place.of(source).store
     store.put_tree(small_folder, "")
     before = fingerprint(source)
     store.write_bytes("README", b"note")
@@ -154,7 +158,7 @@ def test_fingerprint_of_a_bucket_changes_with_an_object(small_folder, minio_buck
 
 def test_changed_bucket_is_downloaded_again(small, tmp_path, minio_bucket):
     source = f"minio://{minio_bucket}/small"
-    store = open_store(source)
+    store = Place.of(source).store
     store.put_tree(small.write(tmp_path / "a"), "")
     first = open_source(source)
     assert first.root == open_source(source).root
@@ -168,7 +172,7 @@ def test_changed_bucket_is_downloaded_again(small, tmp_path, minio_bucket):
 
 def test_only_what_belongs_to_the_data_set_is_downloaded(small, tmp_path, minio_bucket):
     source = f"minio://{minio_bucket}/small"
-    store = open_store(source)
+    store = Place.of(source).store
     store.put_tree(small.write(tmp_path / "a"), "")
     store.write_bytes("annotations/captions_train.json", b"{}")
     store.write_bytes("masks/001.png", b"x")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kubeyolo.data.dividing import divide
-from kubeyolo.data.raw import Noted, RawBoxes, RawCategories, RawImages, RawSplit
+from kubeyolo.data.raw import RawBoxes, RawCategories, RawFinding, RawImages, RawSplit
 from kubeyolo.errors import InputError
 
 
@@ -158,6 +158,6 @@ def test_an_id_of_two_images_is_refused_before_it_is_divided() -> None:
 
 
 def test_findings_of_the_reader_are_kept_once() -> None:
-    whole = replace(raw([[1]] * 10), noted=(Noted("shape_without_box", "a", 3),))
+    whole = replace(raw([[1]] * 10), findings=(RawFinding("shape_without_box", "a", 3),))
     parts = divide(whole, 0.2, 0)
-    assert sum(noted.count for part in parts.values() for noted in part.noted) == 3
+    assert sum(finding.count for part in parts.values() for finding in part.findings) == 3

@@ -1,26 +1,27 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 
 import cv2
 import numpy as np
 import pytest
 
-from kubeyolo.data.checks import look_at_image
+from kubeyolo.data.checks import check_image
 from kubeyolo.data.decode import decode_image
-from kubeyolo.data.duplicates import Copies, near_pairs
+from kubeyolo.data.duplicates import ComparedImage, find_copies, near_pairs
 from kubeyolo.data.findings import Findings
 from tests.data.image_files import saved, smooth_image
 
 
 def found_in(images):
     """Return the findings in images (split, name, file) by code."""
-    copies, findings = Copies(), Findings()
+    splits, findings = defaultdict(list), Findings()
     for split, name, data in images:
-        looked = look_at_image(data, None)
-        copies.add(split, name, looked.sha256, looked.hash, looked.thumbnail)
-    copies.findings(findings)
-    return {finding.code: finding for finding in findings.found()}
+        checked = check_image(data, None)
+        splits[split].append(ComparedImage(name, checked.sha256, checked.hash, checked.thumbnail))
+    find_copies(splits, findings)
+    return {finding.code: finding for finding in findings.all()}
 
 
 def test_the_same_bytes_are_found_within_and_between_splits():
@@ -83,7 +84,11 @@ def test_pairs_within_a_distance_are_all_found(distance):
     for i in range(40):
         for bit in rng.choice(64, i % (distance + 4), replace=False):
             b[i] ^= np.uint64(1 << int(bit))
-    found = {pair for x, y in near_pairs(a, b, distance) for pair in zip(x.tolist(), y.tolist(), strict=True)}
+    found = {
+        pair
+        for x, y in near_pairs(a, b, np.ones(len(b), bool), distance)
+        for pair in zip(x.tolist(), y.tolist(), strict=True)
+    }
     assert found == brute_pairs(a, b, distance)
 
 
@@ -92,21 +97,21 @@ def test_many_images_are_compared_in_seconds():
     train, val = (rng.integers(0, 2**63, count, np.uint64) for count in (30_000, 2_000))
     val[:50] = train[:50] ^ np.uint64(0b1011)
     started = time.process_time()
-    found = {int(y) for _, b in near_pairs(train, val) for y in b}
+    found = {int(y) for _, b in near_pairs(train, val, np.ones(len(val), bool)) for y in b}
     assert found >= set(range(50))
     assert time.process_time() - started < 5
 
 
 def test_many_frames_of_one_scene_end_in_seconds():
-    copies, findings = Copies(), Findings()
+    findings = Findings()
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, 256).astype(np.uint8).tobytes()
     other = rng.integers(0, 256, 256).astype(np.uint8).tobytes()
-    for i in range(5000):
-        copies.add("train", str(i), f"t{i}", 12345 ^ 1 << i % 60, grey)
-    for i in range(200):
-        copies.add("val", str(i), f"v{i}", 12345 ^ 1 << i % 50, grey if i % 2 else other)
+    splits = {
+        "train": [ComparedImage(str(i), f"t{i}", 12345 ^ 1 << i % 60, grey) for i in range(5000)],
+        "val": [ComparedImage(str(i), f"v{i}", 12345 ^ 1 << i % 50, grey if i % 2 else other) for i in range(200)],
+    }
     started = time.process_time()
-    copies.findings(findings)
-    assert [(finding.code, finding.count) for finding in findings.found()] == [("near_leak", 100)]
+    find_copies(splits, findings)
+    assert [(finding.code, finding.count) for finding in findings.all()] == [("near_leak", 100)]
     assert time.process_time() - started < 10

@@ -11,7 +11,8 @@ import kubeyolo
 from kubeyolo.data.finding_kinds import KINDS
 from kubeyolo.data.findings import Findings
 from kubeyolo.errors import InputError
-from kubeyolo.report.findings import findings_table, kinds_table
+from kubeyolo.report.dataset import findings_table
+from pipelines.tables import finding_table
 
 ROOT = Path(kubeyolo.__file__).parent
 
@@ -30,8 +31,8 @@ def test_findings_of_a_kind_add_up_and_the_first_stays():
     findings.add("box_outside", "b.json: annotation 7", 3, "note")
     findings.add("box_empty", "never", 0)
     findings.add("id_twice", "c.json")
-    assert [finding.code for finding in findings.found()] == ["id_twice", "box_outside"]
-    outside = findings.found()[1]
+    assert [finding.code for finding in findings.all()] == ["id_twice", "box_outside"]
+    outside = findings.all()[1]
     assert (outside.count, outside.first, outside.note, outside.action) == (5, "a.json: annotation 1", "note", "mend")
     assert outside.words() == (
         "boxes that reach beyond their image: 5 (note); clipped to the image; first: a.json: annotation 1 [box_outside]"
@@ -77,7 +78,7 @@ def test_codes_and_actions_that_do_not_exist_are_named(actions, words):
 def test_tables_have_every_finding_and_no_markup_of_files():
     findings = Findings()
     findings.add("name_near", "<b>*a|b*</b>", 3)
-    table = findings_table([finding.facts() for finding in findings.found()])
+    table = findings_table([finding.facts() for finding in findings.all()])
     assert "| 3 | file names that differ" in table and "<b>" not in table and r"\|" in table
     assert findings_table([]).startswith("No findings: ")
-    assert kinds_table().count("\n| `") == len(KINDS)
+    assert finding_table().count("\n| `") == len(KINDS)

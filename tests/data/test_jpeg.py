@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kubeyolo.data.decode import ImageFault, decode_file, decode_image
+from kubeyolo.data.decode import decode_file, decode_image
+from kubeyolo.data.headers import ImageFault
 from kubeyolo.data.jpeg import lost_intervals
 from tests.data.image_files import saved
 

@@ -8,9 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.data.layout import Layout, find_layout, list_files, local_layout
+from kubeyolo.data.layout import find_layout, local_layout
 from kubeyolo.data.layouts.names import split_of
+from kubeyolo.data.layouts.tree import list_files
+from kubeyolo.data.layouts.types import Layout
 from kubeyolo.errors import InputError
+
+
+def laid_out(paths: list[str], described: bytes = b"", format: str = "") -> Layout:
+    """Return the layout of a data set in which every small file has the content ``described``."""
+    return find_layout(paths, "x", lambda path: described, format)
 
 
 def images(folder: str, count: int = 2, suffix: str = "jpg") -> list[str]:
@@ -98,31 +105,31 @@ COCO = {
 
 @pytest.mark.parametrize(("paths", "places"), COCO.values(), ids=COCO)
 def test_coco(paths: list[str], places: list[tuple[str, str]]) -> None:
-    layout = find_layout(paths, "x")
+    layout = laid_out(paths)
     assert summary(layout) == ("coco", dict(zip(("train", "val", "test"), places, strict=False)))
     assert not layout.is_single
     assert layout.words.endswith(": train, val, test" if len(places) == 3 else ": train, val")
 
 
 def test_optional_splits_without_images_are_named() -> None:
-    layout = find_layout([*JSON, "annotations/test.json", *images("train"), *images("val")], "x")
+    layout = laid_out([*JSON, "annotations/test.json", *images("train"), *images("val")])
     assert (list(layout.splits), layout.left_out) == (
         ["train", "val"],
         ("annotations/test.json has no image folder test/",),
     )
     paths, described, _, _ = YOLO["roboflow"]
-    layout = find_layout(paths, "x", read=lambda path: described)
+    layout = laid_out(paths, described)
     assert layout.left_out == ("data.yaml names ../test/images for 'test', where no images are",)
 
 
 def test_files_of_classes_and_images_of_odd_names_do_not_mislead() -> None:
     paths = [*JSON, "data.yaml", "classes.txt", "train/train.jpg", *images("train"), *images("val")]
-    assert find_layout(paths, "x", read=lambda path: b"train: train\nval: val\nnames: [a]").format == "coco"
+    assert laid_out(paths, b"train: train\nval: val\nnames: [a]").format == "coco"
 
 
 def test_other_splits_of_coco_keep_their_names() -> None:
     paths = [*JSON, "annotations/night.json", "annotations/stray.json", *images("train"), *images("val")]
-    assert list(find_layout([*paths, *images("night")], "x").splits) == ["train", "val", "night"]
+    assert list(laid_out([*paths, *images("night")]).splits) == ["train", "val", "night"]
 
 
 SINGLE = {
@@ -138,7 +145,7 @@ SINGLE = {
 
 @pytest.mark.parametrize(("paths", "folder"), SINGLE.values(), ids=SINGLE)
 def test_coco_that_is_to_be_divided(paths: list[str], folder: str) -> None:
-    layout = find_layout(paths, "x")
+    layout = laid_out(paths)
     assert summary(layout) == ("coco", {"all": (paths[0], folder)})
     assert layout.is_single
 
@@ -217,7 +224,7 @@ YOLO = {
 def test_yolo(
     paths: list[str], described: bytes, places: dict[str, tuple[str, str, tuple[str, ...]]], extra: tuple[str, ...]
 ) -> None:
-    layout = find_layout(paths, "x", read=lambda path: described)
+    layout = laid_out(paths, described)
     found = {name: (files.annotations, files.images, files.members) for name, files in layout.splits.items()}
     assert (layout.format, found, layout.extra) == ("yolo", places, extra)
     assert layout.is_single == ("all" in places)
@@ -271,7 +278,7 @@ OTHER = {
 
 @pytest.mark.parametrize(("paths", "name", "places"), OTHER.values(), ids=OTHER)
 def test_other_formats(paths: list[str], name: str, places: dict[str, tuple[str, str, tuple[str, ...]]]) -> None:
-    layout = find_layout(paths, "x")
+    layout = laid_out(paths)
     found = {split: (files.annotations, files.images, files.members) for split, files in layout.splits.items()}
     assert (layout.format, found) == (name, places)
 
@@ -344,7 +351,7 @@ REFUSED = {
 @pytest.mark.parametrize(("paths", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_is_not_a_data_set_is_named(paths: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        find_layout(paths, "x")
+        laid_out(paths)
 
 
 @pytest.mark.parametrize(
@@ -362,30 +369,30 @@ def test_what_is_not_a_data_set_is_named(paths: list[str], message: str) -> None
 def test_faults_of_data_yaml_are_named(described: bytes, message: str) -> None:
     paths = ["data.yaml", *images("images/one_more"), *images("images/val"), *labels("labels/val")]
     with pytest.raises(InputError, match=message):
-        find_layout(paths, "x", read=lambda path: described)
+        laid_out(paths, described)
 
 
 def test_train_alone_in_data_yaml_is_divided() -> None:
     paths = ["data.yaml", *images("train/images"), *labels("train/labels")]
     with pytest.raises(InputError, match="names ../valid/images for 'val', .* or remove val from data.yaml"):
-        find_layout(paths, "x", read=lambda path: ROBOFLOW_YOLO)
-    layout = find_layout(paths, "x", read=lambda path: b"train: ../train/images\nnames: [a]\n")
+        laid_out(paths, ROBOFLOW_YOLO)
+    layout = laid_out(paths, b"train: ../train/images\nnames: [a]\n")
     assert summary(layout) == ("yolo", {"all": ("train/labels", "train/images")})
 
 
 def test_the_format_may_be_said() -> None:
     paths = [*JSON, *TWO]
-    assert find_layout(paths, "x", "yolo").splits["val"].annotations == "labels/val"
-    assert find_layout(paths, "x", "coco").splits["val"].annotations == "annotations/val.json"
+    assert laid_out(paths, format="yolo").splits["val"].annotations == "labels/val"
+    assert laid_out(paths, format="coco").splits["val"].annotations == "annotations/val.json"
     with pytest.raises(InputError, match="data.format = 'yool' is not a format; did you mean 'yolo'"):
-        find_layout(paths, "x", "yool")
+        laid_out(paths, format="yool")
     with pytest.raises(InputError, match="has no data set in voc format"):
-        find_layout(paths, "x", "voc")
+        laid_out(paths, format="voc")
 
 
 def test_an_incomplete_format_does_not_hide_a_complete_one() -> None:
     paths = ["annotations/instances_val2017.json", *images("images/train"), *images("images/val")]
-    assert find_layout([*paths, *labels("labels/train"), *labels("labels/val")], "x").format == "yolo"
+    assert laid_out([*paths, *labels("labels/train"), *labels("labels/val")]).format == "yolo"
 
 
 @pytest.mark.parametrize(
@@ -449,5 +456,5 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
 def test_many_files_take_about_a_second(tmp_path: Path) -> None:
     paths = [*YEARS, *images("train2017", 115_000), *images("val2017", 5_000)]
     began = time.process_time()
-    find_layout(paths, "x")
+    laid_out(paths)
     assert time.process_time() - began < 2

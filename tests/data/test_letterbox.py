@@ -122,7 +122,7 @@ def test_each_axis_has_the_ratio_of_its_whole_pixels():
 
 
 @given(width=sides, height=sides, size=st.one_of(input_sides, st.tuples(input_sides, input_sides)), data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_boxes_go_there_and_come_back(width, height, size, data):
     place = letterbox_geometry(width, height, size)
     input_height, input_width = (size, size) if isinstance(size, int) else size
@@ -184,3 +184,41 @@ def test_painted_edges_lie_where_the_geometry_puts_them(width, height, size):
     assert np.abs(error).max() < 1
     assert np.abs(error.mean((0, 1))).max() < 0.12
     assert (result[0] == 114).all() or (result[:, 0] == 114).all()
+
+
+@given(
+    width=st.integers(1, 90),
+    height=st.integers(1, 90),
+    size=st.tuples(st.integers(1, 80), st.integers(1, 80)),
+    fill=st.integers(0, 255),
+)
+@settings(max_examples=150)
+def test_the_picture_lies_exactly_where_the_geometry_says_and_all_else_is_padding(width, height, size, fill):
+    # Every value of the picture differs from that of the padding, and interpolation stays between the values.
+    value = 200 if fill < 128 else 50
+    image = np.full((height, width, 3), value, np.uint8)
+    before = image.copy()
+    result, place = letterbox(image, size, fill)
+    assert result.shape == (*size, 3) and result.dtype == np.uint8
+    expected = np.full((*size, 3), fill, np.uint8)
+    expected[place.top : place.top + place.height, place.left : place.left + place.width] = value
+    np.testing.assert_array_equal(result, expected)
+    np.testing.assert_array_equal(image, before)
+
+
+@given(width=sides, height=sides, size=st.tuples(st.integers(1, 2048), st.integers(1, 2048)))
+@settings(max_examples=200)
+def test_an_image_is_as_large_as_fits_and_keeps_its_shape_to_half_a_pixel(width, height, size):
+    place = letterbox_geometry(width, height, size)
+    ratio = min(size[0] / height, size[1] / width)
+    assert 1 <= place.width <= size[1] and 1 <= place.height <= size[0]
+    assert min(place.left, place.top, place.right, place.bottom) >= 0
+    for resized, side in ((place.width, width), (place.height, height)):
+        assert abs(resized - side * ratio) <= 0.5 + 1e-9 or (resized == 1 and side * ratio < 0.5)
+    turned = letterbox_geometry(height, width, size[::-1])
+    assert (turned.width, turned.height, turned.left, turned.top) == (
+        place.height,
+        place.width,
+        place.top,
+        place.left,
+    )

@@ -104,15 +104,6 @@ def test_a_batch_has_the_agreed_arrays():
         assert (batch.images[first] != batch.images[again]).any()
 
 
-def test_out_of_training_the_last_batch_is_padded_with_grey():
-    with loader_of(RenderedSplit(images=5), workers=1, train=False) as loader:
-        batches = list(loader.epoch(0))
-        assert [list(batch.indices) for batch in batches] == [[0, 1, 2, 3], [4, -1, -1, -1]]
-        assert (batches[1].images[1:] == 114).all()
-        assert set(batches[1].labels[:, 0]) <= {0.0, -1.0}
-        assert digests(loader.epoch(1)) == digests(batches)
-
-
 def test_boxes_beyond_the_capacity_are_counted_and_reported_once(caplog):
     split = RenderedSplit(images=8, most_boxes=20)
     with Loader(split, DataConfig(workers=1, label_capacity=8), AUGMENT, 96, 4, 0) as loader:
@@ -148,8 +139,9 @@ def test_the_derived_capacity_is_not_exceeded():
 def test_close_mosaic_ends_it_in_the_last_epochs():
     split = RenderedSplit(images=8)
     still = AugmentConfig(hsv_h=0, hsv_s=0, hsv_v=0, translate=0, scale=0, fliplr=0, close_mosaic=1)
-    with loader_of(split, augment=still, max_epoch=3) as loader, loader_of(split, train=False) as plain:
-        expected = {int(i): b.images[slot].copy() for b in plain.epoch(0) for slot, i in enumerate(b.indices)}
+    plain = still.model_copy(update={"mosaic": 0.0, "close_mosaic": 0})
+    with loader_of(split, augment=still, max_epoch=3) as loader, loader_of(split, augment=plain) as letterboxed:
+        expected = {int(i): b.images[slot].copy() for b in letterboxed.epoch(0) for slot, i in enumerate(b.indices)}
         equal = [
             [
                 np.array_equal(b.images[slot], expected[int(i)])
@@ -159,7 +151,7 @@ def test_close_mosaic_ends_it_in_the_last_epochs():
             for e in (1, 2)
         ]
     assert not any(equal[0]) and all(equal[1])
-    with pytest.raises(ValueError, match="max_epoch"):
+    with pytest.raises(ValueError, match="^close_mosaic counts from the end: max_epoch is needed$"):
         loader_of(split, augment=still)
 
 
@@ -188,7 +180,7 @@ def test_an_error_in_a_worker_reaches_the_parent():
         with pytest.raises(WorkError, match="ValueError: image 2 cannot be read"):
             list(loader.epoch(0))
         assert worker_pids(os.getpid()) == []
-        with pytest.raises(WorkError, match="closed"):
+        with pytest.raises(WorkError, match="^the loader is closed$"):
             next(loader.epoch(1))
 
 
@@ -217,7 +209,7 @@ def test_a_worker_killed_between_batches_reaches_the_parent():
         batches = loader.epoch(0)
         next(batches)
         os.kill(loader._pool._workers[0].process.pid, signal.SIGTERM)
-        with pytest.raises(WorkError, match="SIGTERM"):
+        with pytest.raises(WorkError, match=r"^a worker of the loader ended \(.*SIGTERM.*\)"):
             list(batches)
 
 
@@ -261,5 +253,5 @@ def test_workers_end_with_their_parent(ending):
 
 
 def test_a_split_without_images_is_refused():
-    with pytest.raises(InputError, match="no images"):
+    with pytest.raises(InputError, match="^the split has no images: there is nothing to make batches of$"):
         loader_of(RenderedSplit(images=0))

@@ -14,12 +14,10 @@ from globox.boundingbox import BoxFormat
 
 from kubeyolo.data.digest import content_digest
 from kubeyolo.data.findings import Findings
-from kubeyolo.data.folder import open_source, read_annotations
+from kubeyolo.data.folder import open_source, read_annotations, split_reader
 from kubeyolo.data.layout import local_layout
 from kubeyolo.data.raw import RawSplit
-from kubeyolo.data.readers.coco_json import read_coco_json
-from kubeyolo.data.readers.reading import split_reader
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 from tests.data.formats import CLASSES, FORMATS, SPLITS, documented_coco
 from tests.data.small_dataset import encoded_image
 
@@ -46,7 +44,7 @@ def test_every_format_gives_the_same_boxes(tmp_path: Path, write: Callable[[Path
     write(tmp_path)
     layout = local_layout(tmp_path)
     assert list(layout.splits) == ["train", "val"]
-    read = split_reader(tmp_path, layout, read_coco_json)
+    read = split_reader(tmp_path, layout)
     for split, files in layout.splits.items():
         raw = read(files)
         assert tuple(raw.categories.names) == CLASSES and list(raw.categories.ids) == [0, 1]
@@ -63,12 +61,13 @@ def test_every_format_gives_the_same_boxes(tmp_path: Path, write: Callable[[Path
 
 @pytest.mark.parametrize("write", FORMATS.values(), ids=FORMATS)
 def test_every_format_is_downloaded_with_all_that_is_read_of_it(
-    tmp_path: Path, write: Callable[[Path], None], minio_bucket: str
+    tmp_path: Path, write: Callable[[Path], None], minio_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path / "cache"))
     write(tmp_path / "set")
     source = f"minio://{minio_bucket}/set"
-    open_store(source).put_tree(tmp_path / "set", "")
-    here, there = (read_annotations(open_source(place, tmp_path / "cache")) for place in (tmp_path / "set", source))
+    Place.of(source).store.put_tree(tmp_path / "set", "")
+    here, there = (read_annotations(open_source(place)) for place in (tmp_path / "set", source))
     assert there.classes == here.classes
     for split, index in here.splits.items():
         assert there.splits[split].file_name == index.file_name
@@ -82,7 +81,7 @@ def test_every_format_gives_the_same_content(tmp_path: Path, write: Callable[[Pa
     findings = Findings()
     found = read_annotations(open_source(tmp_path), findings=findings)
     # Roboflow's data.yaml names test images that an export without a test split does not have.
-    assert {finding.code for finding in findings.found()} <= {"split_left_out"}
+    assert {finding.code for finding in findings.all()} <= {"split_left_out"}
     assert (found.classes, found.category_ids) == (reference.classes, reference.category_ids)
     contents = []
     for each in (found, reference):
@@ -138,7 +137,7 @@ def test_boxes_are_those_of_another_converter(tmp_path: Path, drawn: AnnotationS
     CONVERTERS[name](drawn, tmp_path)
     layout = local_layout(tmp_path)
     assert (layout.format, layout.is_single) == (name, True)
-    found = rows_of(split_reader(tmp_path, layout, read_coco_json)(layout.splits["all"]))
+    found = rows_of(split_reader(tmp_path, layout)(layout.splits["all"]))
     assert sorted(found) == sorted(drawn.image_ids)
     for annotation in drawn:
         wanted = sorted((box.label, list(box.ltwh)) for box in annotation.boxes)

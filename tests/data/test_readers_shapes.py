@@ -55,7 +55,7 @@ def test_shapes_of_cvat_without_a_box_are_left_out_and_counted(tmp_path: Path) -
     shapes = '<points label="nut" points="1,2" /><polyline label="nut" points="1,2;3,4" /><points points="1,2" />'
     raw = cvat_set(tmp_path, f'{shapes}<tag label="nut" /><box label="nut" xtl="1" ytl="2" xbr="3" ybr="4" />')
     assert list(raw.boxes.boxes) == [[1, 2, 2, 2]]
-    assert [(noted.code, noted.count, noted.note) for noted in raw.noted] == [
+    assert [(finding.code, finding.count, finding.note) for finding in raw.findings] == [
         ("shape_without_box", 3, "2 points, 1 polyline")
     ]
 
@@ -143,4 +143,4 @@ def test_points_of_labelme_are_left_out_and_counted(tmp_path: Path) -> None:
     shapes.append({"label": "nut", "points": [[1, 2], [3, 4]], "shape_type": "rectangle"})
     raw = labelme_set(tmp_path, *shapes)
     assert list(raw.categories.names) == ["nut"]
-    assert [(noted.code, noted.count, noted.note) for noted in raw.noted] == [("shape_without_box", 1, "1 point")]
+    assert [(each.code, each.count, each.note) for each in raw.findings] == [("shape_without_box", 1, "1 point")]

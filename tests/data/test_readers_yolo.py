@@ -118,7 +118,7 @@ def test_lists_of_classes_that_differ_are_refused(tmp_path: Path) -> None:
         (tmp_path / split / "a.jpg").write_bytes(encoded_image(40, 20, 1))
         (tmp_path / split / "a.txt").write_text("0 0.5 0.5 0.5 0.5")
         (tmp_path / split / "_darknet.labels").write_text(names)
-    with pytest.raises(InputError, match="train/_darknet.labels and valid/_darknet.labels name other classes"):
+    with pytest.raises(InputError, match="train/_darknet.labels and valid/_darknet.labels have different names"):
         read(tmp_path, "train")
 
 
@@ -160,7 +160,7 @@ def test_label_files_of_other_case_or_with_the_suffix_of_the_image_are_near(fold
     (folder / "labels" / name).write_text("0 0.5 0.5 0.5 0.5\n")
     raw = read(folder)
     assert raw.boxes.category_ids == [0, 1]
-    assert [(noted.code, noted.count) for noted in raw.noted] == [("name_near", 1)]
+    assert [(finding.code, finding.count) for finding in raw.findings] == [("name_near", 1)]
 
 
 def test_label_files_without_image_are_counted_and_notes_are_not(folder: Path) -> None:
@@ -168,8 +168,8 @@ def test_label_files_without_image_are_counted_and_notes_are_not(folder: Path) -
     (folder / "labels" / "other.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     (folder / "labels" / "notes.txt").write_text("drawn on a Friday\n")
     raw = read(folder)
-    assert [(noted.code, noted.count) for noted in raw.noted] == [("image_unknown", 1)]
-    assert "labels/other.txt" in raw.noted[0].first
+    assert [(finding.code, finding.count) for finding in raw.findings] == [("image_unknown", 1)]
+    assert "labels/other.txt" in raw.findings[0].first
 
 
 def test_names_of_classes_in_yaml_are_read_as_written(folder: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from kubeyolo.data.sample import CLASSES, MOST_HIDDEN, SMALLEST, generate_sample_dataset, render_scene, shape_mask
 from kubeyolo.data.shards import write_dataset
 from kubeyolo.errors import InputError
+from kubeyolo.storage.place import Place
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_more_images_leave_the_first_ones_as_they_are(tmp_path, sample):
 
 
 def test_it_is_a_valid_data_set(sample, documents, tmp_path):
-    manifest, _ = write_dataset(sample, str(tmp_path / "store"))
+    manifest = write_dataset(sample, Place.of(tmp_path / "store")).manifest
     assert manifest.classes == CLASSES == ("disc", "triangle", "cross")
     train = manifest.splits["train"]
     assert (train.images, train.boxes) == (80, len(documents["train"]["annotations"]))

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from kubeyolo.data.sampler import NO_IMAGE, Sampler
+from kubeyolo.data.sampler import Sampler
 
 
 def epoch_images(sampler, epoch):
@@ -38,11 +40,6 @@ def test_fewer_images_than_a_batch_are_repeated():
     assert sorted(batch[:3]) == [0, 1, 2]
 
 
-def test_out_of_training_images_come_in_order_and_are_not_repeated():
-    batches = epoch_images(Sampler(5, 4, 0, train=False), 7)
-    assert [list(batch) for batch in batches] == [[0, 1, 2, 3], [4, NO_IMAGE, NO_IMAGE, NO_IMAGE]]
-
-
 def test_random_numbers_depend_on_seed_epoch_and_position_alone():
     draws = {
         (seed, epoch, position): Sampler(9, 2, seed).generator(epoch, position).random()
@@ -55,5 +52,67 @@ def test_random_numbers_depend_on_seed_epoch_and_position_alone():
 
 
 def test_impossible_slices_are_refused():
-    with pytest.raises(ValueError, match="no batches"):
+    with pytest.raises(
+        ValueError, match=r"no batches can be made by Sampler\(images=10, per_batch_size=4, seed=0, rank=2, world=2"
+    ):
         Sampler(10, 4, 0, rank=2, world=2)
+
+
+samplers = st.builds(
+    dict,
+    images=st.integers(1, 120),
+    per_batch_size=st.integers(1, 12),
+    seed=st.integers(0, 2**32 - 1),
+    world=st.integers(1, 6),
+)
+epochs = st.integers(0, 1000)
+
+
+def epoch_of_ranks(facts, epoch, start=0, **options):
+    """Return the images of an epoch from a step on, (step, rank, position in the batch), by samplers made anew."""
+    ranks = [Sampler(**facts, rank=rank, **options) for rank in range(facts["world"])]
+    steps = range(start, ranks[0].steps_per_epoch)
+    return [[each.images_at(each.order(epoch), each.positions(step)).tolist() for each in ranks] for step in steps]
+
+
+@given(facts=samplers, epoch=epochs)
+@settings(max_examples=60)
+def test_processes_share_an_epoch_without_a_gap_or_an_overlap(facts, epoch):
+    ranks = [Sampler(**facts, rank=rank) for rank in range(facts["world"])]
+    steps, images = ranks[0].steps_per_epoch, facts["images"]
+    positions = np.concatenate([each.positions(step) for step in range(steps) for each in ranks])
+    whole = facts["world"] * facts["per_batch_size"]
+    assert positions.tolist() == list(range(steps * whole)) and (steps - 1) * whole < images <= steps * whole
+    seen = np.ravel(epoch_of_ranks(facts, epoch))
+    assert sorted(seen[:images]) == list(range(images))
+    assert seen[images:].tolist() == np.resize(seen[:images], len(seen) - images).tolist()
+
+
+@given(facts=samplers, epoch=epochs, share=st.floats(0, 1))
+@settings(max_examples=60)
+def test_an_epoch_that_is_entered_at_any_step_goes_on_as_the_whole_one(facts, epoch, share):
+    whole = epoch_of_ranks(facts, epoch)
+    start = round(share * len(whole))
+    assert epoch_of_ranks(facts, epoch, start) == whole[start:]
+
+
+@given(facts=samplers, epoch=epochs, other=st.tuples(st.integers(1, 12), st.integers(1, 6)))
+@settings(max_examples=60)
+def test_the_order_depends_on_seed_and_epoch_alone(facts, epoch, other):
+    order = Sampler(**facts).order(epoch).tolist()
+    per_batch_size, world = other
+    elsewhere = Sampler(facts["images"], per_batch_size, facts["seed"], rank=world - 1, world=world)
+    assert elsewhere.order(epoch).tolist() == order
+    if facts["images"] > 30:
+        assert Sampler(**facts).order(epoch + 1).tolist() != order
+        assert Sampler(**facts | {"seed": facts["seed"] + 1}).order(epoch).tolist() != order
+
+
+@given(facts=samplers, epoch=epochs)
+@settings(max_examples=40)
+def test_every_sample_of_an_epoch_has_random_numbers_of_its_own(facts, epoch):
+    ranks = [Sampler(**facts, rank=rank) for rank in range(facts["world"])]
+    positions = [p for each in ranks for step in range(each.steps_per_epoch) for p in each.positions(step).tolist()]
+    draws = [ranks[-1].generator(epoch, position).bit_generator.random_raw() for position in positions]
+    assert len(set(draws)) == len(draws) == ranks[0].steps_per_epoch * facts["world"] * facts["per_batch_size"]
+    assert draws == [ranks[0].generator(epoch, position).bit_generator.random_raw() for position in positions]

@@ -9,10 +9,10 @@ import pytest
 
 from kubeyolo.bundle import Preprocessing
 from kubeyolo.config.schema import AugmentConfig, DataConfig
-from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.loader import Loader
 from kubeyolo.data.shards import write_dataset
-from kubeyolo.evaluation.preprocess import network_input, prepare
+from kubeyolo.evaluation.predictor import network_input, prepare
+from kubeyolo.storage.place import Place
 from tests.data.image_files import saved, smooth_image, stored_turned
 from tests.data.rendered_split import RenderedSplit
 
@@ -53,8 +53,7 @@ def stored(tmp_path):
         splits = []
         for name, turn in (("upright", lambda _: 1), ("turned", third_turned)):
             folder = write_folder(tmp_path / name, kind, turn, options)
-            _, uri = write_dataset(folder, str(tmp_path / "store"))
-            splits.append(open_dataset(uri).split("train"))
+            splits.append(write_dataset(folder, Place.of(tmp_path / "store")).split("train"))
         return splits
 
     return store
@@ -88,6 +87,6 @@ def test_the_digest_knows_how_images_are_turned(tmp_path):
     digests = set()
     for orientation in (1, 2, 3):
         folder = write_folder(tmp_path / f"set-{orientation}", "PNG", lambda _, tag=orientation: tag, {})
-        manifest, _ = write_dataset(folder, str(tmp_path / "store"))
+        manifest = write_dataset(folder, Place.of(tmp_path / "store")).manifest
         digests.add(manifest.digest)
     assert len(digests) == 3

@@ -1,16 +1,15 @@
-"""What the documentation tells to type and to open exists."""
+"""The commands, options, keys, make targets and links of the documentation exist."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
-from kubeyolo.cli.app import app
 from kubeyolo.config.load import known_keys
+from tests.commands import COMMAND as KUBEYOLO
+from tests.commands import all_commands
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -29,20 +28,20 @@ def text(page: Path) -> str:
 
 
 def code(text: str) -> str:
-    """Return the shell blocks and the inline code of a page, one piece a line."""
+    """Return the shell blocks and the inline code of a page, one piece on each line."""
     blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.DOTALL)
     plain = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     return "\n".join([*blocks, *re.findall(r"`([^`\n]+)`", plain)]).replace("\\\n", " ")
 
 
 def test_commands_and_options_exist(text: str) -> None:
-    group: Any = typer.main.get_command(app)
     for line in COMMAND.findall(code(text)):
         words = line.partition("#")[0].split()
-        command = group
-        while words and getattr(command, "commands", None):
-            assert words[0] in command.commands, line
-            command = command.commands[words.pop(0)]
+        command, name = KUBEYOLO, ""
+        while words and hasattr(command, "commands"):
+            name = f"{name} {words.pop(0)}".strip()
+            assert name in all_commands(), line
+            command = all_commands()[name]
         known = {name for parameter in command.params for name in parameter.opts} | {"--help", "-h"}
         assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, line
 
@@ -50,7 +49,8 @@ def test_commands_and_options_exist(text: str) -> None:
 def test_keys_exist(text: str) -> None:
     known = known_keys()
     sections = {key.split(".")[0] for key in known if "." in key}
-    found = [key for key in re.findall(r"(?<![\w./-])([a-z]+\.[a-z_0-9]+)\b(?![./(-])", code(text))]
+    # A module such as evaluate.py has the name of a section.
+    found = re.findall(r"(?<![\w./-])([a-z]+\.(?!py\b)[a-z_0-9]+)\b(?![./(-])", code(text))
     unknown = {key for key in found if key.split(".")[0] in sections and key not in known}
     assert unknown <= {"train.json", "train.txt", "data.yaml", "train.max_epochs"}  # files, and an example of an error
 
@@ -61,6 +61,15 @@ def test_make_targets_exist(text: str) -> None:
         assert set(line.split()) <= targets, line
 
 
-def test_links_lead_somewhere(page: Path, text: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert "://" in target or (page.parent / target).exists(), target
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub makes from the headings of a page."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_files_and_headings_of_links_exist(page: Path, text: str) -> None:
+    for file, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", text):
+        if "://" not in file:
+            target = page.parent / file if file else page
+            assert target.exists() and (not anchor or anchor in anchors(target)), f"{file}#{anchor}"

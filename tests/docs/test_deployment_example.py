@@ -13,8 +13,9 @@ import pytest
 
 from kubeyolo.data.decode import decode_image
 from kubeyolo.data.letterbox import letterbox
-from kubeyolo.evaluation.predictor import Predictor, detect
+from kubeyolo.evaluation.predictor import Predictor
 from kubeyolo.evaluation.runtimes import OnnxRuntime
+from tests.evaluation.rectangles import detect
 from tests.export.tiny_detector import ExportedDetector, exported_detector
 
 PAGE = Path(__file__).parents[2] / "docs" / "deployment.md"
@@ -56,7 +57,7 @@ def test_example_finds_the_boxes_of_kubeyolo(
     assert (*ratios, *corner) == (place.ratio_x, place.ratio_y, place.left, place.top)
 
     predictor = Predictor(detector.manifest, OnnxRuntime(detector.onnx, detector.manifest), "onnx", 1)
-    [expected] = detect(predictor, [image], conf_threshold=0.25, iou_threshold=0.45)
+    [expected] = detect(predictor, [image], conf=0.25, iou=0.45)
     boxes, scores, labels = example["detect"](image)
     assert len(expected) > 5
     np.testing.assert_allclose(boxes, expected[:, :4], atol=1e-2)

@@ -1,10 +1,10 @@
-"""The catalogue in docs/models.md is that of the registry."""
+"""The catalogue in docs/models.md has the facts of the models."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from kubeyolo.models.registry import model_facts, model_names
+from kubeyolo.models.named_facts import model_facts, model_names
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 BEGIN, END = "<!-- begin of the table -->\n", "<!-- end of the table -->"

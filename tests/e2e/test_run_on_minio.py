@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.compiled.read import pipeline_text, task_names
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.data.sample import generate_sample_dataset
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 
 pytestmark = pytest.mark.e2e
 
@@ -45,7 +45,7 @@ def test_a_run_on_minio_ends_in_a_bundle_that_predicts_the_same_when_read_back(
     store = f"minio://{minio_bucket}/team/models"
     sets = [argument for key, value in SETTINGS.items() for argument in ("--set", f"{key}={value}")]
     said = kubeyolo(tmp_path, "run", "--data", "shapes", "--store", store, *sets)
-    for step in task_names(pipeline_text()):
+    for step in CompiledPipeline.named().tasks:
         assert f"✓ {step}" in said
     summary = json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
     assert summary["bundle"].startswith(f"{store}/models/yolov5n-r7/")
@@ -53,7 +53,7 @@ def test_a_run_on_minio_ends_in_a_bundle_that_predicts_the_same_when_read_back(
 
     images = [str(path) for path in sorted((data / "val").iterdir())]
     local = tmp_path / "copy"
-    open_store(summary["bundle"]).get_tree("", local)
+    Place.of(summary["bundle"]).store.get_tree("", local)
     for runtime in ("onnx", "int8"):
         options = ["--runtime", runtime, "--conf", "0.001", "--json"]
         remote, here = (

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from kubeyolo.arrays import Float32Array, Pixels
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import DatasetManifest
+from kubeyolo.evaluation.predictor import Predictor, Thresholds, detect_prepared, prepare
 from kubeyolo.evaluation.runtimes import Runtime
 from tests.export.tiny_detector import CLASSES, SIZE, manifest
 
@@ -85,3 +89,9 @@ class RectangleRuntime(Runtime):
 
 
 __all__ = ["CATEGORY_IDS", "SIZE", "RectangleRuntime", "RectangleSplit", "dataset_manifest", "manifest"]
+
+
+def detect(predictor: Predictor, images: Sequence[Pixels], **thresholds: float) -> list[Float32Array]:
+    """Find objects in RGB images (h, w, 3) of any size."""
+    prepared = [prepare(image, predictor.image_size, predictor.manifest.preprocessing) for image in images]
+    return detect_prepared(predictor, prepared, Thresholds(**thresholds))

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kubeyolo.bundle import MINDIR, ONNX, WEIGHTS, open_bundle, publish_bundle
+from kubeyolo.bundle import MINDIR, ONNX, WEIGHTS
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.network import load_network
-from kubeyolo.evaluation.predictor import detect, load_predictor
-from tests.evaluation.rectangles import RectangleSplit
+from kubeyolo.evaluation.predictor import load_predictor
+from kubeyolo.publishing import publish_bundle
+from kubeyolo.storage.place import Place
+from tests.evaluation.rectangles import RectangleSplit, detect
 from tests.export.tiny_detector import manifest
 
 WITHOUT_MINDSPORE = """
@@ -26,13 +28,14 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 from kubeyolo.bundle import open_bundle
 from kubeyolo.config.schema import EvaluateConfig
-from kubeyolo.evaluation.predictor import detect, evaluate_split, load_predictor
-from tests.evaluation.rectangles import RectangleSplit, dataset_manifest
+from kubeyolo.evaluation.predictor import Thresholds, evaluate_split, load_predictor
+from kubeyolo.storage.place import Place
+from tests.evaluation.rectangles import RectangleSplit, dataset_manifest, detect
 
-predictor = load_predictor(open_bundle(sys.argv[1]), "onnx", batch_size=2)
+predictor = load_predictor(open_bundle(Place.of(sys.argv[1])), "onnx", batch_size=2)
 split = RectangleSplit(3)
 result, rows = evaluate_split(predictor, split, dataset_manifest(), EvaluateConfig())
-boxes = detect(predictor, [split.read_image(0)], conf_threshold=0.05)
+boxes = detect(predictor, [split.read_image(0)], conf=0.05)
 print(json.dumps({"images": result.images, "AP": result.numbers["AP"], "boxes": boxes[0].tolist()}))
 """
 
@@ -41,14 +44,14 @@ print(json.dumps({"images": result.images, "AP": result.numbers["AP"], "boxes": 
 def bundle(detector, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")
     files = {WEIGHTS: detector.weights, ONNX: detector.onnx, MINDIR: detector.mindir}
-    return open_bundle(publish_bundle(str(folder / "detector"), detector.manifest, files))
+    return publish_bundle(Place.of(folder / "detector"), detector.manifest, files)
 
 
 def test_all_runtimes_find_the_same_boxes(bundle):
     split = RectangleSplit(3)
     images = [split.read_image(i) for i in range(3)]
     found = {
-        name: detect(load_predictor(bundle, name, batch_size=2), images, conf_threshold=0.05, multi_label=True)
+        name: detect(load_predictor(bundle, name, batch_size=2), images, conf=0.05, multi_label=True)
         for name in ("mindspore", "onnx", "mindir")
     }
     assert sum(len(rows) for rows in found["mindspore"]) > 20
@@ -68,7 +71,7 @@ def test_onnx_bundles_are_evaluated_without_mindspore(bundle):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["images"] == 3 and 0 <= found["AP"] <= 1
-    here = detect(load_predictor(bundle, "onnx", batch_size=2), [RectangleSplit(3).read_image(0)], conf_threshold=0.05)
+    here = detect(load_predictor(bundle, "onnx", batch_size=2), [RectangleSplit(3).read_image(0)], conf=0.05)
     np.testing.assert_allclose(found["boxes"], here[0], atol=1e-3)
 
 
@@ -86,23 +89,23 @@ def test_onnx_keeps_its_image_size(bundle):
 
 def test_a_broken_onnx_file_is_one_line(detector, tmp_path):
     (tmp_path / "broken.onnx").write_bytes(detector.onnx.read_bytes()[:5000])
-    uri = publish_bundle(str(tmp_path / "bundle"), detector.manifest, {ONNX: tmp_path / "broken.onnx"})
+    bundle = publish_bundle(Place.of(tmp_path / "bundle"), detector.manifest, {ONNX: tmp_path / "broken.onnx"})
     with pytest.raises(InputError, match="model.onnx: onnxruntime cannot load it") as raised:
-        load_predictor(open_bundle(uri), "onnx")
+        load_predictor(bundle, "onnx")
     assert "\n" not in str(raised.value)
 
 
 def test_onnx_of_another_model_is_refused(detector, tmp_path):
     other = manifest(strides=(8, 16, 64))
-    uri = publish_bundle(str(tmp_path / "bundle"), other, {ONNX: detector.onnx})
+    bundle = publish_bundle(Place.of(tmp_path / "bundle"), other, {ONNX: detector.onnx})
     with pytest.raises(InputError, match="expected .*raw_64"):
-        load_predictor(open_bundle(uri), "onnx")
+        load_predictor(bundle, "onnx")
 
 
 def test_backbones_do_not_detect(tmp_path, detector):
-    uri = publish_bundle(str(tmp_path / "bundle"), manifest(kind="backbone"), {WEIGHTS: detector.weights})
+    bundle = publish_bundle(Place.of(tmp_path / "bundle"), manifest(kind="backbone"), {WEIGHTS: detector.weights})
     with pytest.raises(InputError, match="a backbone, not a detector"):
-        load_predictor(open_bundle(uri))
+        load_predictor(bundle)
 
 
 def test_weights_that_do_not_fit_are_refused(detector, tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kubeyolo.errors import InputError
-from kubeyolo.evaluation.coco_eval import evaluate_ground_truth
+from kubeyolo.evaluation.coco_eval import evaluate_detections
 from kubeyolo.evaluation.results import COCO_NUMBERS
 
 CASES = {
@@ -34,7 +34,7 @@ def expected_of(shared, case):
 def test_reference_numbers(shared, case, capsys):
     truth, detections = case_files(shared, case)
     expected = expected_of(shared, case)
-    result = evaluate_ground_truth(truth, detections)
+    result = evaluate_detections(truth, detections)
     for key, value in expected["stats"].items():
         assert result.numbers[key] == pytest.approx(value, abs=1e-6), key
     for entry in result.per_class:
@@ -75,7 +75,7 @@ def test_perfect_detections_have_ap_1_and_absent_kinds_are_none():
     detections = [
         {"image_id": 7, "category_id": 3, "bbox": box, "score": 0.9} for box in ([10, 10, 20, 20], [50, 50, 40, 40])
     ]
-    result = evaluate_ground_truth(truth, detections)
+    result = evaluate_detections(truth, detections)
     assert list(result.numbers) == [number.key for number in COCO_NUMBERS]
     assert result.numbers["AP"] == pytest.approx(1)
     assert result.numbers["AR1"] == pytest.approx(0.5)
@@ -94,12 +94,12 @@ def test_ids_of_annotations_may_be_zero():
     detections = [
         {"image_id": 7, "category_id": 3, "bbox": box, "score": 0.9} for box in ([10, 10, 20, 20], [50, 50, 40, 40])
     ]
-    assert evaluate_ground_truth(truth, detections).numbers["AP"] == pytest.approx(1)
+    assert evaluate_detections(truth, detections).numbers["AP"] == pytest.approx(1)
     assert [annotation["id"] for annotation in truth["annotations"]] == [0, 1]
 
 
 def test_no_detections_give_zero():
-    result = evaluate_ground_truth(ground_truth([(3, [10, 10, 20, 20], 0)]), [])
+    result = evaluate_detections(ground_truth([(3, [10, 10, 20, 20], 0)]), [])
     assert result.numbers["AP"] == 0 and result.numbers["AR100"] == 0
     assert result.per_class[0].AP == 0 and result.curves["disc"] == [0.0] * 101
     assert result.detections == 0
@@ -107,7 +107,7 @@ def test_no_detections_give_zero():
 
 @pytest.mark.parametrize("images", [0, 2])
 def test_no_ground_truth_gives_none(images):
-    result = evaluate_ground_truth(ground_truth([], images), [])
+    result = evaluate_detections(ground_truth([], images), [])
     assert set(result.numbers.values()) == {None}
     assert [entry.AP for entry in result.per_class] == [None, None]
     assert result.curves == {} and result.images == images
@@ -119,7 +119,7 @@ def test_crowds_are_neither_counted_nor_punished():
         {"image_id": 7, "category_id": 3, "bbox": [45, 45, 20, 20], "score": 0.95},
         {"image_id": 7, "category_id": 3, "bbox": [10, 10, 20, 20], "score": 0.9},
     ]
-    result = evaluate_ground_truth(truth, detections)
+    result = evaluate_detections(truth, detections)
     assert result.numbers["AP"] == pytest.approx(1)
     assert result.boxes == 1
 
@@ -127,6 +127,6 @@ def test_crowds_are_neither_counted_nor_punished():
 def test_detections_of_unknown_images_or_categories_are_refused():
     truth = ground_truth([(3, [10, 10, 20, 20], 0)])
     with pytest.raises(InputError, match="detection 0: image id 8 "):
-        evaluate_ground_truth(truth, [{"image_id": 8, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 0.5}])
+        evaluate_detections(truth, [{"image_id": 8, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 0.5}])
     with pytest.raises(InputError, match="detection 0: category id 1 "):
-        evaluate_ground_truth(truth, [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5}])
+        evaluate_detections(truth, [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5}])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from kubeyolo.data.index import SplitIndex
+from kubeyolo.data.overlaps import corners, shared_areas
 from kubeyolo.evaluation.coco_eval import Detection
-from kubeyolo.evaluation.confusion import confusion_matrix, match, overlap
+from kubeyolo.evaluation.confusion import confusion_matrix, match
 
 CATEGORIES = (3, 7)
 
@@ -59,8 +60,8 @@ def test_detections_inside_a_crowd_do_not_count() -> None:
 
 
 def test_the_best_overlap_is_matched_first() -> None:
-    truth = np.array([[0, 0, 10, 10], [2, 0, 10, 10]], np.float64)
-    boxes = np.array([[2, 0, 10, 10]], np.float64)
-    assert overlap(truth, boxes).tolist() == [[80.0], [100.0]]
+    truth = corners(np.array([[0, 0, 10, 10], [2, 0, 10, 10]], np.float64))
+    boxes = corners(np.array([[2, 0, 10, 10]], np.float64))
+    assert shared_areas(truth, boxes).tolist() == [[80.0], [100.0]]
     assert match(truth, boxes) == [(1, 0)]
     assert match(truth[:0], boxes) == match(truth, boxes[:0]) == []

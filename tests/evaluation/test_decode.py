@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kubeyolo.evaluation.decode import decode, level_scales, sigmoid
-from kubeyolo.models.registry import model_facts
+from kubeyolo.evaluation.decode import decode, sigmoid
+from kubeyolo.models.named_facts import model_facts
 from tests import golden
 
 
@@ -26,7 +26,7 @@ def test_golden_decoded_boxes(case):
 
 def test_zero_raw_is_the_middle_of_the_cell_and_the_anchor_itself():
     raw = np.zeros((1, 2, 3, 4, 6), np.float32)
-    boxes = decode([raw], [[(10.0, 20.0), (30.0, 40.0)]], [8])
+    boxes = decode([raw], [[(10.0, 20.0), (30.0, 40.0)]], [8], "yolov5", [2.0])
     assert boxes.shape == (1, 24, 6)
     second_anchor_row_1_column_2 = boxes[0, 12 + 1 * 4 + 2]
     np.testing.assert_allclose(second_anchor_row_1_column_2, [20, 12, 30, 40, 0.5, 0.5])
@@ -36,7 +36,7 @@ def test_darknet_sizes_are_exponential_and_centres_scaled():
     raw = np.zeros((1, 1, 1, 1, 6), np.float32)
     raw[..., 0] = 100.0
     raw[..., 2] = np.log(3.0)
-    box = decode([raw], [[(10.0, 20.0)]], [16], "darknet", 1.2)[0, 0]
+    box = decode([raw], [[(10.0, 20.0)]], [16], "darknet", [1.2])[0, 0]
     np.testing.assert_allclose(box[:4], [16 * 1.1, 8, 30, 20], rtol=1e-6)
 
 
@@ -48,15 +48,20 @@ def test_extreme_values_stay_quiet_and_ordered():
 
 def test_raw_input_is_not_changed():
     raw = np.ones((1, 1, 2, 2, 6), np.float32)
-    decode([raw], [[(1.0, 1.0)]], [8])
+    boxes = decode([raw], [[(1.0, 1.0)]], [8], "yolov5", [2.0])
     assert (raw == 1).all()
+    share = 1 / (1 + np.exp(-1))
+    centres = [8 * (2 * share - 0.5), 8 * (2 * share + 0.5)]
+    expected = [[x, y, (2 * share) ** 2, (2 * share) ** 2, share, share] for y in centres for x in centres]
+    np.testing.assert_allclose(boxes, [expected], rtol=1e-6)
+    np.testing.assert_array_equal(decode([raw], [[(1.0, 1.0)]], [8], "yolov5", [2.0]), boxes)
 
 
 def test_mismatched_levels_are_refused():
     raw = np.zeros((1, 1, 1, 1, 6), np.float32)
     with pytest.raises(ValueError, match="1 raw levels, 2 anchor levels"):
-        decode([raw], [[(1.0, 1.0)], [(2.0, 2.0)]], [8])
-    with pytest.raises(ValueError, match="2 values of scale_xy for 3 levels"):
-        level_scales("darknet", [1.0, 1.1], 3)
+        decode([raw], [[(1.0, 1.0)], [(2.0, 2.0)]], [8], "yolov5", [2.0])
+    with pytest.raises(ValueError, match="1 strides and 2 values of scale_xy"):
+        decode([raw], [[(1.0, 1.0)]], [8], "darknet", [1.0, 1.1])
     with pytest.raises(ValueError, match="1 anchors a cell"):
-        decode([raw], [[(1.0, 1.0), (2.0, 2.0)]], [8])
+        decode([raw], [[(1.0, 1.0), (2.0, 2.0)]], [8], "yolov5", [2.0])

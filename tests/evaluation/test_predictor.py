@@ -5,8 +5,8 @@ import pytest
 
 from kubeyolo.config.schema import EvaluateConfig
 from kubeyolo.errors import InputError
-from kubeyolo.evaluation.predictor import Predictor, coco_rows, detect, evaluate_split
-from tests.evaluation.rectangles import RectangleRuntime, RectangleSplit, dataset_manifest
+from kubeyolo.evaluation.predictor import Predictor, coco_rows, evaluate_split
+from tests.evaluation.rectangles import RectangleRuntime, RectangleSplit, dataset_manifest, detect
 from tests.export.tiny_detector import manifest
 
 
@@ -99,7 +99,7 @@ def test_an_image_that_cannot_be_read_ends_the_evaluation():
 def test_other_image_sizes():
     larger = predictor(image_size=(128, 160))
     assert larger.predictions(np.zeros((1, 3, 128, 160), np.float32)).shape[1] == 3 * 320 + 3 * 80 + 3 * 20
-    with pytest.raises(InputError, match="image size 100 x 96 is no multiple of the largest stride, 32"):
+    with pytest.raises(InputError, match="image size 100 x 96 is not a multiple of the largest stride, 32"):
         predictor(image_size=(100, 96))
     runtime = RectangleRuntime()
     runtime.image_size = (96, 128)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kubeyolo.errors import InputError
-from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, EvaluationResult, points
+from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, EvaluationResult
 
 
 def result(**numbers):
@@ -36,7 +36,3 @@ def test_json_round_trip_keeps_missing_numbers():
 def test_other_json_is_refused():
     with pytest.raises(InputError, match="not an evaluation result: numbers: Field required"):
         EvaluationResult.from_json('{"AP": 1}')
-
-
-def test_missing_points_are_a_dash():
-    assert (points(None), points(0.12345)) == ("–", "0.123")

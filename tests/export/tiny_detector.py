@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from kubeyolo.bundle import BundleManifest
-from kubeyolo.models.registry import build_model, model_facts
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.models.registry import build_model
 
 MODEL = "yolov5n-r7"
 SIZE = (96, 128)
@@ -99,7 +100,7 @@ def write_detector(described: BundleManifest, folder: Path) -> None:
 
     from kubeyolo.evaluation.network import load_network
     from kubeyolo.evaluation.runtimes import CellRuntime
-    from kubeyolo.export.mindir import export_mindir
+    from kubeyolo.export.mindspore_export import export_cell
     from kubeyolo.export.onnx import export_onnx
 
     part = folder.with_name("exported-detector.part")
@@ -111,5 +112,5 @@ def write_detector(described: BundleManifest, folder: Path) -> None:
 
     np.savez(part / "raws.npz", *CellRuntime(build()).raw(images(2)))
     export_onnx(described, build, part / "model.onnx")
-    export_mindir(described, build, part / "model.mindir")
+    export_cell(build(), (1, 3, *described.image_size), part / "model.mindir", "MINDIR")
     part.rename(folder)

@@ -11,7 +11,7 @@ import pytest
 
 from kubeyolo.bundle import MINDIR, MODEL_CARD, ONNX, ONNX_INT8, WEIGHTS, open_bundle
 from kubeyolo.catalogue import IMAGES, STEPS
-from kubeyolo.storage.reference import split_reference
+from kubeyolo.storage.place import Place
 
 WITH_MINDSPORE = {"train", "evaluate", "export"}
 LARGEST = {"validate": 600e6, "train": 1600e6}
@@ -144,9 +144,10 @@ def test_the_steps_of_a_run_work_in_their_images(engine: str, references: dict[s
     quantized, _ = call("quantize", settings=quantization, bundle=exported, dataset=dataset)
     records = {"evaluation": evaluated, "training": trained_record}
     published, _ = call("publish", settings=publication, bundle=quantized, **records)
-    uri, digest = split_reference(published)
+    reference = Place.of(published)
+    uri, digest = reference.uri, reference.digest
     assert uri == f"file://{STORE}/models/yolov5n-r7/1.0.0"
-    opened = open_bundle(str(tmp_path / "models" / "yolov5n-r7" / "1.0.0"))
+    opened = open_bundle(Place.of(tmp_path / "models" / "yolov5n-r7" / "1.0.0"))
     assert opened.digest == digest
     assert {WEIGHTS, ONNX, MINDIR, ONNX_INT8, MODEL_CARD} <= opened.manifest.files.keys()
 
@@ -162,7 +163,7 @@ def test_the_steps_of_a_run_work_in_their_images(engine: str, references: dict[s
     (current,) = call("evaluate_current", settings=measuring, dataset=dataset)
     promoted, _ = call("promote", settings=promotion, bundle=quantized, current=current, dataset=dataset, **records)
     pointer = json.loads((tmp_path / "models" / "yolov5n-r7" / "latest.json").read_text())
-    assert pointer["bundle"] == split_reference(promoted)[0] != uri
+    assert pointer["bundle"] == Place.of(promoted).uri != uri
     assert called == set(STEPS)
 
     # By hand, too, ONNX bundles are evaluated without MindSpore.

@@ -8,30 +8,33 @@ from typing import Any
 
 import pytest
 
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.errors import InputError, WorkError
-from kubeyolo.kubeflow.client import Kubeflow, NoApi, NoSuchThing, Unreachable
+from kubeyolo.kubeflow.client import Kubeflow
+from kubeyolo.kubeflow.connection import NoApi, NoSuchThing, Unreachable
 from kubeyolo.kubeflow.follow import TerminatedRun, follow
 from kubeyolo.kubeflow.remote import TERMINATED
-from kubeyolo.launch.steps import StepPods
+from kubeyolo.launch.step_pods import StepPods
 from tests.kubeflow.kubeflow_double import BEGIN, CACHED, END, WORKFLOW, KubeflowDouble, node_of, nodes, task
 from tests.runs.conftest import Watched
 
 TEXT = "# PIPELINE\nroot: {}\n"
+PIPELINE = CompiledPipeline(TEXT)
 
 
 def submitted(double: KubeflowDouble, *states: tuple[str, list[dict[str, Any]]], name: str = "one") -> str:
     double.next_states = list(states)
     kubeflow = Kubeflow()
-    version = kubeflow.pipeline_version("detector-training", TEXT)
+    version = kubeflow.pipeline_version("detector-training", PIPELINE)
     return kubeflow.submit(name, kubeflow.make_experiment("group"), version, {"data": "minio://d"}).id
 
 
 def test_a_pipeline_is_uploaded_once_for_each_content(double: KubeflowDouble) -> None:
     kubeflow = Kubeflow()
-    first = kubeflow.pipeline_version("detector-training", TEXT)
+    first = kubeflow.pipeline_version("detector-training", PIPELINE)
     for number in range(4):
-        kubeflow.pipeline_version("detector-training", f"{TEXT}# {number}\n")
-    assert kubeflow.pipeline_version("detector-training", TEXT) == first
+        kubeflow.pipeline_version("detector-training", CompiledPipeline(f"{TEXT}# {number}\n"))
+    assert kubeflow.pipeline_version("detector-training", PIPELINE) == first
     assert len(double.uploads) == 5 and TEXT.encode() in double.uploads[0]
     assert len(double.pipelines) == 1
 
@@ -214,7 +217,7 @@ def test_logs_behind_a_login_that_has_expired_are_those_of_the_pods(
 def test_steps_after_a_failed_one_are_not_from_the_cache(double: KubeflowDouble) -> None:
     run_id = submitted(double, ("FAILED", [*task("train", "FAILED", 3), *task("evaluate", "SKIPPED", 4)]))
     watched = Watched()
-    with pytest.raises(WorkError):
+    with pytest.raises(WorkError, match=rf"\({run_id}\): train failed: "):
         follow(Kubeflow(), run_id, watched, poll_seconds=0)
     assert [step.is_cached for step in Kubeflow().run(run_id).steps] == [False, False]
     assert watched.said == ["started train", "failed train: "]
@@ -252,7 +255,7 @@ def test_a_terminated_run_is_not_a_failed_one(double: KubeflowDouble) -> None:
     kubeflow = Kubeflow()
     kubeflow.terminate(run_id)
     assert kubeflow.run(run_id).state == TERMINATED
-    with pytest.raises(TerminatedRun, match="was terminated") as ended:
+    with pytest.raises(TerminatedRun, match=rf"\({run_id}\).* was terminated") as ended:
         follow(kubeflow, run_id, Watched(), poll_seconds=0)
     assert ended.value.exit_code == 3
 
@@ -282,7 +285,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(double: KubeflowDouble)
     double.failures = [503, 500, 503]
     assert follow(Kubeflow(), run_id, Watched(), poll_seconds=0).state == "SUCCEEDED"
     double.failures = [503] * 1000
-    with pytest.raises(Unreachable, match=f"the run {run_id} goes on"):
+    with pytest.raises(Unreachable, match=f"the run {run_id} continues"):
         follow(Kubeflow(), run_id, Watched(), poll_seconds=0.01, patience_seconds=0.05)
 
 
@@ -341,7 +344,7 @@ def test_the_page_of_a_login_is_no_empty_kubeflow(double: KubeflowDouble, capsys
     [
         lambda kubeflow: list(kubeflow.runs()),
         lambda kubeflow: kubeflow.recurring(),
-        lambda kubeflow: kubeflow.pipeline_version("detector-training", TEXT),
+        lambda kubeflow: kubeflow.pipeline_version("detector-training", PIPELINE),
         lambda kubeflow: kubeflow.submit("one", "group", ("p", "v"), {}),
         lambda kubeflow: kubeflow.terminate("one"),
         lambda kubeflow: kubeflow._read_log("one", "node"),
@@ -359,6 +362,6 @@ def test_a_session_that_expires_while_a_run_is_followed_ends_the_wait(double: Ku
     run_id = submitted(double, ("RUNNING", task("train", "RUNNING", 3)))
     kubeflow, watched = Kubeflow(), Watched()
     double.answers_left = 3
-    with pytest.raises(NoApi, match=f"has expired.*the run {run_id} goes on: .*pipeline status {run_id}"):
+    with pytest.raises(NoApi, match=f"has expired.*the run {run_id} continues: .*pipeline status {run_id}"):
         follow(kubeflow, run_id, watched, poll_seconds=0)
     assert watched.said == ["started train"]

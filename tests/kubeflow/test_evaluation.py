@@ -9,20 +9,22 @@ from typing import Any
 
 import pytest
 
-from kubeyolo.bundle import ONNX, WEIGHTS, BundleManifest, bundle_reference, publish_bundle
+from kubeyolo.bundle import ONNX, WEIGHTS, BundleManifest, read_bundle
 from kubeyolo.catalogue import MODEL_EVALUATION
 from kubeyolo.cli.app import main
 from kubeyolo.compiled.images import IMAGE_NAMES
-from kubeyolo.compiled.read import fields_of, pipeline_text
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.events import StepRecord
-from kubeyolo.kubeflow.evaluation import evaluation_numbers
-from kubeyolo.models.registry import model_facts
+from kubeyolo.kubeflow.result import evaluation_numbers
+from kubeyolo.models.named_facts import model_facts
 from kubeyolo.pointers import ModelPointer, write_model_pointer
-from kubeyolo.steps.configure import ConfiguredRun, configure
+from kubeyolo.publishing import publish_bundle
+from kubeyolo.steps.configure import configure
+from kubeyolo.steps.configured_run import ConfiguredRun
 from kubeyolo.storage.base import NotFound
-from kubeyolo.storage.uri import open_store, write_document
+from kubeyolo.storage.place import Place
 from tests.kubeflow.kubeflow_double import KubeflowDouble, task
 
 MODEL = "yolov5n-r7"
@@ -31,7 +33,7 @@ MODEL = "yolov5n-r7"
 def write_numbers(uri: str, ap: float) -> None:
     """Write a record as the step evaluate does: with more in it than the COCO numbers."""
     record = StepRecord(step="evaluate", seconds=1.0, metrics={"AP": ap, "AP50": ap, "classes": {}})
-    write_document(uri, record.model_dump_json().encode())
+    Place.of(uri).write(record.model_dump_json().encode())
 
 
 def test_numbers_are_read_by_the_place_that_configure_gave(tmp_path: Path) -> None:
@@ -52,7 +54,7 @@ def test_numbers_are_read_by_the_place_that_configure_gave(tmp_path: Path) -> No
 def bucket(minio_bucket: str, tmp_path: Path) -> str:
     """A data set, two bundles, and a pointer to one of them, in a bucket."""
     data = generate_sample_dataset(tmp_path / "shapes", train=2, val=1, image_size=(64, 64))
-    open_store(f"minio://{minio_bucket}/data/shapes").put_tree(data, "")
+    Place.of(f"minio://{minio_bucket}/data/shapes").store.put_tree(data, "")
     facts = model_facts(MODEL)
     for name in ("new", "old"):
         files = {network: tmp_path / network for network in (WEIGHTS, ONNX)}
@@ -61,9 +63,9 @@ def bucket(minio_bucket: str, tmp_path: Path) -> str:
         manifest = BundleManifest(
             model=MODEL, classes=("a",), image_size=(64, 64), strides=facts.strides, anchors=facts.anchors
         )
-        publish_bundle(f"minio://{minio_bucket}/models/{name}", manifest, files)
+        publish_bundle(Place.of(f"minio://{minio_bucket}/models/{name}"), manifest, files)
     latest = f"minio://{minio_bucket}/models/latest.json"
-    write_model_pointer(latest, ModelPointer(bundle=f"minio://{minio_bucket}/models/old"))
+    write_model_pointer(Place.of(latest), ModelPointer(bundle=f"minio://{minio_bucket}/models/old"))
     return minio_bucket
 
 
@@ -101,7 +103,7 @@ def test_the_gate_finds_the_numbers_of_the_run_that_it_has_submitted(
     (run,) = double.runs.values()
     form = run.body["runtime_config"]["parameters"]
     # Kubeflow refuses parameters that the pipeline does not have.
-    assert set(form) <= set(fields_of(pipeline_text(MODEL_EVALUATION)))
+    assert set(form) <= set(CompiledPipeline.named(MODEL_EVALUATION).fields)
     assert {type(value) for value in form.values()} == {str}
     there = configured(form)
     assert run.body["display_name"].startswith(f"{there.name}-")
@@ -120,8 +122,8 @@ def test_a_pointer_that_moves_on_is_compared_as_it_was(
     gate("--baseline", f"minio://{bucket}/models/latest.json")
     (run,) = double.runs.values()
     form = run.body["runtime_config"]["parameters"]
-    assert form["baseline"] == bundle_reference(f"minio://{bucket}/models/old")
-    assert form["bundle"] == bundle_reference(f"minio://{bucket}/models/new")
+    assert form["baseline"] == read_bundle(Place.of(f"minio://{bucket}/models/old")).reference
+    assert form["bundle"] == read_bundle(Place.of(f"minio://{bucket}/models/new")).reference
 
 
 def test_a_pointer_that_is_not_there_is_named_with_the_remedy(gate: Callable[..., Any], bucket: str) -> None:

@@ -20,8 +20,8 @@ NUMBERS = dict(zip(COCO_KEYS, [0.512, 0.83, 0.6, None, 0.5, 0.7, 0.3, 0.6, 0.65,
 
 
 def test_junit_has_a_case_for_each_check() -> None:
-    checks = check_numbers(NUMBERS, {"AP": 0.6}, {"AP": 0.5}, 1.0)
-    suites = ElementTree.fromstring(junit_xml("gate <1>", checks, 12.34))
+    verdict = check_numbers(NUMBERS, {"AP": 0.6}, {"AP": 0.5}, 1.0)
+    suites = ElementTree.fromstring(junit_xml("gate <1>", verdict, 12.34))
     (suite,) = suites
     assert suite.attrib["name"] == "gate <1>"
     assert {key: suite.attrib[key] for key in ("tests", "failures", "errors", "time")} == {
@@ -37,10 +37,10 @@ def test_junit_has_a_case_for_each_check() -> None:
 
 
 def test_the_summary_has_all_numbers_side_by_side() -> None:
-    checks = check_numbers(NUMBERS, {"AP": 0.5, "AP50": None}, {"AP": 0.6}, 1.0)
-    text = markdown_summary("gate", checks, NUMBERS, {"AP": 0.5, "AP50": None}, {"bundle": "minio://m/b"})
+    verdict = check_numbers(NUMBERS, {"AP": 0.5, "AP50": None}, {"AP": 0.6}, 1.0)
+    text = markdown_summary("gate", verdict, NUMBERS, {"AP": 0.5, "AP50": None}, {"bundle": "minio://m/b"})
     assert text.startswith("## ❌ gate\n")
-    assert "| `AP >= 0.6` | ❌ | AP is 0.5120, at least 0.6 is asked for |" in text
+    assert "| `AP >= 0.6` | ❌ | AP is 0.5120, at least 0.6 is required |" in text
     assert "| AP | 0.5120 | 0.5000 | +1.20 |" in text
     assert "| AP50 | 0.8300 | – | – |" in text
     assert "- bundle: `minio://m/b`" in text
@@ -55,6 +55,7 @@ class Gate:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.junit, self.summary = folder / "gate.xml", folder / "gate.md"
         self.end: BaseException | dict[str, float | None] = NUMBERS
+        self.baseline: dict[str, float | None] = {}
         self.seen: list[str] = []
         monkeypatch.setattr(command, "_evaluate", self._evaluate)
 
@@ -62,7 +63,8 @@ class Gate:
         self.seen.append(self.junit.read_text())
         if isinstance(self.end, BaseException):
             raise self.end
-        return {"run": "evaluation-1", "evaluate": self.end}
+        found = {"run": "evaluation-1", "evaluate": self.end}
+        return found | ({"evaluate_baseline": self.baseline} if self.baseline else {})
 
     def call(self, *limits: str) -> int:
         places = ("--bundle", "minio://m/new", "--data", "minio://d/x", "--store", "minio://s")
@@ -126,6 +128,31 @@ def test_a_gate_that_has_compared_leaves_the_checks_alone(gate: Gate, least: str
     assert [suite.attrib[key] for key in ("tests", "failures", "errors")] == ["1", failures, "0"]
     assert gate.summary.read_text().count("kubeyolo gate") == 1
     assert "- run: `evaluation-1`" in gate.summary.read_text()
+
+
+NOISE, BEYOND = 4e-7, 6e-7
+
+
+@pytest.mark.parametrize("kind", ["least", "drop"])
+@pytest.mark.parametrize(
+    ("out", "passes"),
+    [(-0.01, True), (-BEYOND, True), (0.0, True), (NOISE, True), (BEYOND, False), (0.01, False), (None, False)],
+)
+def test_files_and_exit_code_say_the_same_at_each_bound(
+    gate: Gate, capsys: pytest.CaptureFixture[str], kind: str, out: float | None, passes: bool
+) -> None:
+    """AP is ``out`` beyond its limit of 0.5."""
+    gate.end, gate.baseline = NUMBERS | {"AP": None if out is None else 0.5 - out}, NUMBERS | {"AP": 0.51}
+    limits = ("--min-ap", "0.5") if kind == "least" else ("--baseline", "minio://m/old", "--max-drop", "1")
+    assert gate.call(*limits) == (0 if passes else 1)
+    suite = gate.suite()
+    assert (suite.attrib["tests"], suite.attrib["failures"]) == ("1", "0" if passes else "1")
+    mark = "✅" if passes else "❌"
+    summary = gate.summary.read_text()
+    assert summary.startswith(f"## {mark} kubeyolo gate") and f"` | {mark} | " in summary
+    assert f"{'✓' if passes else '✗'} {suite[0].attrib['name']}: " in capsys.readouterr().out
+    gate.call(*limits, "--json")
+    assert f'"passed": {str(passes).lower()}' in capsys.readouterr().out
 
 
 def test_a_file_that_cannot_be_written_is_known_before_anything_is_submitted(

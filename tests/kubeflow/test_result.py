@@ -13,12 +13,11 @@ import pytest
 
 from kubeyolo.errors import InputError
 from kubeyolo.events import StepRecord
-from kubeyolo.index import RESULT, read_index, read_note, run_output, write_note
+from kubeyolo.index import RESULT, STORE, read_index, read_note, run_output, write_note
 from kubeyolo.kubeflow.remote import RemoteRun, RemoteStep
-from kubeyolo.kubeflow.result import STORE, RemoteResult, remote_result
+from kubeyolo.kubeflow.result import RemoteResult, remote_result
 from kubeyolo.storage.base import NotFound
-from kubeyolo.storage.reference import pin
-from kubeyolo.storage.uri import write_document
+from kubeyolo.storage.place import Place
 
 TRAINING = ("configure", "validate_dataset", "train", "evaluate", "export_model", "quantize", "publish")
 RUN_ID = "0f6d5a1e-1111-4222-8333-444455556666"
@@ -34,27 +33,28 @@ def ended(*steps: str, state: str = "SUCCEEDED", run_id: str = RUN_ID, **argumen
 def store(tmp_path: Path) -> str:
     """A store with the note of a run, and the record of its last step."""
     uri = tmp_path.as_uri()
-    bundle = pin(f"{uri}/models/yolov5n-r7/1.0.0", "0" * 64)
-    write_note(uri, RUN_ID, {"name": "one", "pipeline": "p", "index": run_output(uri, "one", RESULT)})
+    place = Place.of(uri)
+    bundle = Place.of(f"{uri}/models/yolov5n-r7/1.0.0").pinned("0" * 64).reference
+    write_note(place, RUN_ID, {"name": "one", "pipeline": "p", "index": run_output(place, "one", RESULT).uri})
     record = StepRecord(step="publish", seconds=1.0, outputs={"bundle": bundle}, metrics=METRICS)
-    write_document(run_output(uri, "one", RESULT), record.model_dump_json().encode())
+    run_output(place, "one", RESULT).write(record.model_dump_json().encode())
     return uri
 
 
 def test_a_run_is_found_by_its_id_and_by_its_name(store: str, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "runs" / "ids" / f"{RUN_ID}.json").read_text())["name"] == "one"
-    assert read_note(store, RUN_ID)["index"] == f"{store}/runs/one/result.json"
-    assert read_index(f"{store}/runs/one/result.json").metrics == METRICS
+    assert read_note(Place.of(store), RUN_ID)["index"] == f"{store}/runs/one/result.json"
+    assert read_index(Place.of(f"{store}/runs/one/result.json")).metrics == METRICS
     with pytest.raises(NotFound):
-        read_note(store, "another")
+        read_note(Place.of(store), "another")
     with pytest.raises(NotFound):
-        read_index(run_output(store, "two", RESULT))
+        read_index(run_output(Place.of(store), "two", RESULT))
     (tmp_path / "runs" / "ids" / "odd.json").write_text("[]")
     with pytest.raises(InputError, match="odd.json: not the note of a run"):
-        read_note(store, "odd")
+        read_note(Place.of(store), "odd")
     (tmp_path / "runs" / "one" / "result.json").write_text('{"step": 7}')
     with pytest.raises(InputError, match="result.json: not the record of a step"):
-        read_index(run_output(store, "one", RESULT))
+        read_index(run_output(Place.of(store), "one", RESULT))
 
 
 def test_a_training_has_numbers_and_a_bundle(store: str) -> None:
@@ -110,7 +110,7 @@ def test_a_store_that_cannot_be_read_is_told(store: str, tmp_path: Path, missing
 
 
 def test_a_note_that_names_no_index_is_told(store: str) -> None:
-    write_note(store, RUN_ID, {"name": "one"})
+    write_note(Place.of(store), RUN_ID, {"name": "one"})
     result = remote_result(ended(*TRAINING, store=store, data="minio://d"))
     assert result is not None and "cannot read its results from here" in result.note
 
@@ -125,8 +125,8 @@ def test_a_retraining_says_which_model_is_the_current_one(store: str) -> None:
 
 def test_a_retraining_on_unchanged_data_says_which_model_stays(store: str) -> None:
     current, latest = f"{store}/models/yolov5n-r7/0.9", f"{store}/models/yolov5n-r7/latest.json"
-    write_document(latest, json.dumps({"bundle": current}).encode())
-    write_note(store, RUN_ID, {"name": "one", "index": "", "latest": latest})
+    Place.of(latest).write(json.dumps({"bundle": current}).encode())
+    write_note(Place.of(store), RUN_ID, {"name": "one", "index": "", "latest": latest})
     result = remote_result(ended("configure", store=store, pointer="minio://d/latest.json"))
     assert result is not None and (result.bundle, result.current) == ("", current)
     assert result.note == "unchanged: the current model was trained on this data"

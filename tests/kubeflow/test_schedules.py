@@ -12,7 +12,7 @@ import yaml
 
 from kubeyolo.catalogue import PIPELINES
 from kubeyolo.compiled.images import IMAGE_NAMES
-from kubeyolo.compiled.read import fields_of, pipeline_text, task_names
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.config.form import resolve_form
 from kubeyolo.errors import InputError
 from kubeyolo.kubeflow.client import Kubeflow
@@ -50,13 +50,13 @@ def read(*places: Path) -> list[Schedule]:
     return read_schedules(places, partial(check_form, is_remote=True))
 
 
-def changes(folder: Path, text: str = "", owner: str = DEFAULT_OWNER) -> list[Change]:
-    wanted = [wanted_schedule(one, text or pipeline_text(one.pipeline), owner) for one in read(folder)]
+def changes(folder: Path, pipeline: CompiledPipeline | None = None, owner: str = DEFAULT_OWNER) -> list[Change]:
+    wanted = [wanted_schedule(one, pipeline or CompiledPipeline.named(one.pipeline), owner) for one in read(folder)]
     return plan(wanted, Kubeflow().recurring(), all_of=owner)
 
 
-def applied(folder: Path, text: str = "", owner: str = DEFAULT_OWNER) -> list[str]:
-    done = changes(folder, text, owner)
+def applied(folder: Path, pipeline: CompiledPipeline | None = None, owner: str = DEFAULT_OWNER) -> list[str]:
+    done = changes(folder, pipeline, owner)
     for change in done:
         Kubeflow().apply(change)
     return [f"{change.kind} {change.name}" for change in done]
@@ -99,7 +99,9 @@ def test_a_changed_file_takes_the_place_of_the_old_one(
 def test_a_changed_pipeline_is_taken_up(double: KubeflowDouble, tmp_path: Path) -> None:
     folder = write(tmp_path / "schedules")
     applied(folder)
-    assert applied(folder, pipeline_text() + "# other images\n") == ["update retrain-bccd"]
+    assert applied(folder, CompiledPipeline(CompiledPipeline.named().text + "# other images\n")) == [
+        "update retrain-bccd"
+    ]
     assert len(double.uploads) == 2
 
 
@@ -233,7 +235,7 @@ def test_parameters_are_sent_as_texts_with_nested_settings(double: KubeflowDoubl
     (made,) = double.recurring.values()
     sent = made["runtime_config"]["parameters"]
     # Kubeflow takes nothing but text for these fields, and refuses those that it does not know.
-    assert {type(value) for value in sent.values()} == {str} and set(sent) <= set(fields_of(pipeline_text()))
+    assert {type(value) for value in sent.values()} == {str} and set(sent) <= set(CompiledPipeline.named().fields)
     assert sent == FORM | {
         "min_ap": "0",
         "lr": "0.02",
@@ -251,7 +253,7 @@ def test_parameters_are_sent_as_texts_with_nested_settings(double: KubeflowDoubl
 def test_settings_may_be_a_text_as_in_the_form(tmp_path: Path) -> None:
     parameters = {**BASE["parameters"], "settings": "train: {seed: 1}"}
     (schedule,) = read(write(tmp_path / "schedules", parameters=parameters))
-    assert wanted_schedule(schedule, pipeline_text()).arguments == FORM | {"settings": "train: {seed: 1}"}
+    assert wanted_schedule(schedule, CompiledPipeline.named()).arguments == FORM | {"settings": "train: {seed: 1}"}
 
 
 def test_a_schedule_may_leave_its_store_to_the_cluster(
@@ -293,12 +295,12 @@ def test_every_run_of_a_schedule_looks_at_its_data_and_takes_the_rest_from_the_c
     folder = write(tmp_path / "schedules", pipeline=pipeline, parameters=parameters)
     (change,) = changes(folder)
     assert change.wanted is not None
-    assert never_cached(change.wanted.text) == {
-        name for name in ("configure", "promote") if name in task_names(change.wanted.text)
+    assert never_cached(change.wanted.pipeline.text) == {
+        name for name in ("configure", "promote") if name in change.wanted.pipeline.tasks
     }
     assert applied(folder) == ["create retrain-bccd"]
     # What is uploaded is what was looked at, and the digest of the recurring run is of it.
-    assert change.wanted.text.encode() in double.uploads[0]
+    assert change.wanted.pipeline.text.encode() in double.uploads[0]
     assert applied(folder) == ["keep retrain-bccd"] and len(double.uploads) == 1
 
 
@@ -393,7 +395,7 @@ def test_texts_in_quotes_and_numbers_of_a_file_stay_what_they_are(tmp_path: Path
         "parameters: {data: minio://data, version: '1.10', lr: 1e-3, max_epoch: 010}\n"
     )
     (schedule,) = read(file)
-    arguments = wanted_schedule(schedule, pipeline_text()).arguments
+    arguments = wanted_schedule(schedule, CompiledPipeline.named()).arguments
     assert arguments == {"data": "minio://data", "version": "1.10", "lr": "0.001", "max_epoch": "10"}
     file.write_text("name: one\ncron: '@daily'\npipeline: detector-training\ndescription: 1.10\n")
     with pytest.raises(InputError, match="description = 1.1: .*write it in quotes"):

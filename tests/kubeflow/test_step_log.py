@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubeyolo.events import Event
-from kubeyolo.kubeflow.step_log import own_lines
+from kubeyolo.kubeflow.follow import own_lines
 
 LOG = f"""\
 time=2026-11-21T13:13:07.888Z level=INFO msg="waiting for signals" argo=true signalPath=/var/run/argo/signal

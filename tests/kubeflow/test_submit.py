@@ -12,11 +12,11 @@ import pytest
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING
 from kubeyolo.cli.app import main
 from kubeyolo.compiled.images import IMAGE_NAMES
-from kubeyolo.compiled.read import fields_of, pipeline_text
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.index import run_output
 from kubeyolo.steps.configure import configure
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 from tests.kubeflow.kubeflow_double import WORKFLOW, KubeflowDouble, task
 
 COMMIT = "0a1b2c3d"
@@ -26,7 +26,7 @@ COMMIT = "0a1b2c3d"
 def bucket(minio_bucket: str, tmp_path: Path) -> str:
     """A data set in a bucket."""
     data = generate_sample_dataset(tmp_path / "shapes", train=2, val=1, image_size=(64, 64))
-    open_store(f"minio://{minio_bucket}/data/shapes").put_tree(data, "")
+    Place.of(f"minio://{minio_bucket}/data/shapes").store.put_tree(data, "")
     return minio_bucket
 
 
@@ -121,7 +121,6 @@ def test_the_result_of_a_run_is_found_by_its_id(
 ) -> None:
     from kubeyolo.events import StepRecord
     from kubeyolo.index import write_note
-    from kubeyolo.storage.uri import write_document
 
     double.next_states = [("SUCCEEDED", [*task("configure", "SUCCEEDED", 1), *task("publish", "SUCCEEDED", 2)])]
     store = f"minio://{bucket}/store"
@@ -129,23 +128,23 @@ def test_the_result_of_a_run_is_found_by_its_id(
     assert code == 0, err
     assert "cannot read its results from here" in out
     (run_id,) = double.runs
-    index = run_output(store, "one", "result.json")
-    write_note(store, run_id, {"name": "one", "index": index})
+    index = run_output(Place.of(store), "one", "result.json")
+    write_note(Place.of(store), run_id, {"name": "one", "index": index.uri})
     record = StepRecord(
         step="publish",
         seconds=1.0,
-        outputs={"bundle": "minio://m/1@sha256:" + "0" * 64},
+        outputs={"bundle": "minio://models/1@sha256:" + "0" * 64},
         metrics={"onnx": {"AP": 0.25}},
     )
-    write_document(index, record.model_dump_json().encode())
+    index.write(record.model_dump_json().encode())
     # It was written after the end that the double gives its runs.
     code, out, err = pipeline("status", run_id)
     assert code == 0 and "a later run of its name has written its results" in out
     double.end = "2999-01-01T00:00:00Z"
     code, out, err = pipeline("status", run_id, "--json")
     result = json.loads(out)["result"]
-    assert code == 0 and (result["bundle"], result["numbers"]["ONNX"]["AP"]) == ("minio://m/1", 0.25)
-    assert "minio://m/1" in pipeline("status")[1]
+    assert code == 0 and (result["bundle"], result["numbers"]["ONNX"]["AP"]) == ("minio://models/1", 0.25)
+    assert "minio://models/1" in pipeline("status")[1]
 
 
 @pytest.mark.parametrize("log_page", [0, 200])
@@ -184,4 +183,4 @@ def test_a_schedule_sends_what_submit_sends(
         "max_regression": "0.5",
         "settings": '{"train": {"seed": 3}}',
     }
-    assert set(form) <= set(fields_of(pipeline_text(DETECTOR_RETRAINING)))
+    assert set(form) <= set(CompiledPipeline.named(DETECTOR_RETRAINING).fields)

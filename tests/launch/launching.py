@@ -11,14 +11,14 @@ from typing import Any
 
 from kubeyolo.config.load import load_config
 from kubeyolo.launch.cluster import Cluster
+from kubeyolo.launch.job_lifecycle import Timing
 from kubeyolo.launch.settings import ClusterSettings, cluster_settings
-from kubeyolo.launch.shepherd import Pace
 from kubeyolo.launch.volcano import launch_on_volcano
 from kubeyolo.training.spec import TrainingSpec
 from tests.kubernetes_server import RESTRICTED, KubernetesServer, wait_for
 from tests.launch.volcano_double import Volcano
 
-PACE = Pace(poll=0.05, say=0.3, patience=30.0, stuck=0.5, settle=2.0, vanish=20.0)
+TIMING = Timing(poll=0.05, report=0.3, outage=30.0, stuck=0.5, settle=2.0, deletion=20.0)
 SPEC = TrainingSpec(
     dataset="minio://data/sets/cells-1",
     output="minio://data/trainings/one",
@@ -33,8 +33,8 @@ def settings(**values: Any) -> ClusterSettings:
 class Launch:
     """A launch in a thread of its own: what it says, and how it ends."""
 
-    def __init__(self, cluster: Cluster, spec: TrainingSpec = SPEC, pace: Pace = PACE, **values: Any) -> None:
-        self._pace = pace
+    def __init__(self, cluster: Cluster, spec: TrainingSpec = SPEC, timing: Timing = TIMING, **values: Any) -> None:
+        self._timing = timing
         self.lines: list[str] = []
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(cluster, spec, settings(**values)), daemon=True)
@@ -42,7 +42,7 @@ class Launch:
 
     def _run(self, cluster: Cluster, spec: TrainingSpec, chosen: ClusterSettings) -> None:
         try:
-            launch_on_volcano(spec, chosen, self.lines.append, cluster=cluster, pace=self._pace)
+            launch_on_volcano(spec, chosen, self.lines.append, cluster=cluster, timing=self._timing)
         except (Exception, SystemExit) as error:  # Each of them is for the test to see.
             self.error = error
 

@@ -70,8 +70,7 @@ Path(tempfile.mkdtemp(), "half").touch()
 LAUNCHER = """
 import sys
 from kubeyolo.cli import app, streams
-from kubeyolo.config.schema import Config
-from kubeyolo.config.schema import Config
+from kubeyolo.config.schema import Config, TrainConfig
 from kubeyolo.launch import local
 from kubeyolo.training.spec import TrainingSpec
 local.WORKER_MODULE = "stub_worker"
@@ -80,7 +79,8 @@ local._GRACE_SECONDS = 1.0
 @app.app.command("launch")
 def launch(processes: int) -> None:
     with streams.stored_work(False):
-        local.launch_training(TrainingSpec(dataset="d", output=OUTPUT, config=Config()), processes)
+        config = Config(train=TrainConfig(processes=processes))
+        local.launch_training(TrainingSpec(dataset="d", output=OUTPUT, config=config))
 
 app.main()
 """
@@ -215,8 +215,9 @@ def test_a_process_that_was_killed_has_most_likely_lacked_memory(launch: Launch,
     assert code == 1
     assert lines[-1].startswith("error: a training process failed (killed by SIGKILL, most likely for lack of memory")
     train = Config().train
-    others = f"train.per_batch_size ({train.per_batch_size}) or train.image_size ({train.image_size})"
-    assert REMEDY in lines[-1] and others in lines[-1]
+    size = f"train.image_size ({train.image_size})"
+    more = f", {size} or train.processes (2)" if processes > 1 else f" or {size}"
+    assert REMEDY in lines[-1] and f"train.per_batch_size ({train.per_batch_size}){more}" in lines[-1]
     assert ("train.processes (2)" in lines[-1]) is (processes == 2)
 
 

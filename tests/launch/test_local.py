@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.config.schema import Config
+from kubeyolo.config.schema import Config, TrainConfig
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.launch import local
 from kubeyolo.training.spec import TrainingSpec
@@ -43,14 +43,14 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-un
     return write
 
 
-def spec() -> TrainingSpec:
-    return TrainingSpec(dataset="data", output="there", config=Config())
+def spec(processes: int = 1) -> TrainingSpec:
+    return TrainingSpec(dataset="data", output="there", config=Config(train=TrainConfig(processes=processes)))
 
 
 def test_lines_of_the_process_are_passed_on(stub) -> None:  # type: ignore[no-untyped-def]
     stub("print('epoch[0], iter[1]', flush=True); leave(0)")
     lines: list[str] = []
-    local.launch_training(spec(), 1, lines.append)
+    local.launch_training(spec(), lines.append)
     assert lines == ["spec for there", "epoch[0], iter[1]"]
 
 
@@ -64,8 +64,8 @@ def test_what_a_killed_process_left_in_its_temporary_folder_is_removed(stub) -> 
         """
     )
     lines: list[str] = []
-    with pytest.raises(WorkError, match="SIGKILL"):
-        local.launch_training(spec(), 1, lines.append)
+    with pytest.raises(WorkError, match="killed by SIGKILL"):
+        local.launch_training(spec(), lines.append)
     folder = Path(lines[-1])
     assert folder.is_relative_to(tempfile.gettempdir()) and not folder.exists()
 
@@ -73,19 +73,19 @@ def test_what_a_killed_process_left_in_its_temporary_folder_is_removed(stub) -> 
 def test_bad_input_of_the_process_is_bad_input_here(stub) -> None:  # type: ignore[no-untyped-def]
     stub("leave(2, 'unknown model')")
     with pytest.raises(InputError, match="^unknown model$"):
-        local.launch_training(spec(), 1, lambda line: None)
+        local.launch_training(spec(), lambda line: None)
 
 
 def test_failed_work_keeps_its_message(stub) -> None:  # type: ignore[no-untyped-def]
     stub("leave(1, 'the loss is not finite')")
     with pytest.raises(WorkError, match="^the loss is not finite$"):
-        local.launch_training(spec(), 1, lambda line: None)
+        local.launch_training(spec(), lambda line: None)
 
 
 def test_a_crash_is_reported_with_the_last_lines(stub) -> None:  # type: ignore[no-untyped-def]
     stub("print('the last words', flush=True); os.kill(os.getpid(), signal.SIGSEGV)")
     with pytest.raises(WorkError, match=r"killed by SIGSEGV.*the last words"):
-        local.launch_training(spec(), 1, lambda line: None)
+        local.launch_training(spec(), lambda line: None)
 
 
 def test_the_process_does_not_outlive_the_launcher(stub, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -94,7 +94,7 @@ def test_the_process_does_not_outlive_the_launcher(stub, tmp_path: Path) -> None
         "from kubeyolo.launch import local; from kubeyolo.training.spec import TrainingSpec\n"
         "from kubeyolo.config.schema import Config\n"
         "local.WORKER_MODULE = 'stub_worker'\n"
-        "local.launch_training(TrainingSpec(dataset='d', output='o', config=Config()), 1)"
+        "local.launch_training(TrainingSpec(dataset='d', output='o', config=Config()))"
     )
     launcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
     pid_file = tmp_path / "pid"
@@ -119,7 +119,7 @@ def test_sigterm_is_passed_on_to_the_process(stub, tmp_path: Path) -> None:  # t
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(WorkError, match="told to stop at step 3"):
-        local.launch_training(spec(), 1, show)
+        local.launch_training(spec(), show)
 
 
 def test_workers_that_refuse_end_a_scheduler_that_waits_for_ever(stub, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -133,19 +133,8 @@ def test_workers_that_refuse_end_a_scheduler_that_waits_for_ever(stub, monkeypat
         """
     )
     with pytest.raises(InputError, match="^unknown model$"):
-        local.launch_training(spec(), 2, lambda line: None)
+        local.launch_training(spec(2), lambda line: None)
     assert not running(int((tmp_path / "pid").read_text()))
-
-
-def test_the_number_of_processes_reaches_the_spec(stub) -> None:  # type: ignore[no-untyped-def]
-    stub("print(spec['config']['train']['processes'], flush=True); leave(0)")
-    lines: list[str] = []
-    local.launch_training(
-        TrainingSpec(dataset="d", output="o", config=Config.model_validate({"train": {"processes": 4}})),
-        1,
-        lines.append,
-    )
-    assert lines[-1] == "1"
 
 
 def running(pid: int) -> bool:

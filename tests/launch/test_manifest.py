@@ -11,7 +11,7 @@ import yaml
 
 from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError
-from kubeyolo.launch.manifest import Owner, Run, job_manifest, job_name
+from kubeyolo.launch.manifest import Run, job_manifest, job_name
 from kubeyolo.launch.settings import ClusterSettings, cluster_settings
 from kubeyolo.training.spec import TrainingSpec
 
@@ -43,7 +43,7 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
 @pytest.mark.parametrize("preset", CASES)
 def test_the_job_of_a_preset_is_the_golden_one(preset: str) -> None:
     """With KUBEYOLO_WRITE_GOLDEN=1 the files are written anew."""
-    owner = Owner("argoproj.io/v1alpha1", "Workflow", "run", "0000-1111")
+    owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run", "uid": "0000-1111"}
     made = manifest(*CASES[preset], run=Run("run", "kubeflow", owner))
     environment = made["spec"]["tasks"][0]["template"]["spec"]["containers"][0]["env"]
     # The document has every key of the configuration; its own tests hold it.
@@ -98,7 +98,9 @@ def test_the_gang_has_as_many_pods_as_the_processes_need() -> None:
 
 
 def test_the_workflow_of_another_namespace_is_recorded_and_owns_nothing() -> None:
-    run = Run("run", "kubeflow", Owner("argoproj.io/v1alpha1", "Workflow", "run", "0000-1111"))
+    run = Run(
+        "run", "kubeflow", {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run", "uid": "0000-1111"}
+    )
     made = manifest(*CASES["cpu"], run=run, namespace="kubeyolo-ascend")["metadata"]
     assert "ownerReferences" not in made
     assert made["labels"]["kubeyolo.io/run"] == "run"

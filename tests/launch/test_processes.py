@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kubeyolo.config.schema import Config
+from kubeyolo.config.schema import Config, TrainConfig
 from kubeyolo.errors import WorkError
 from kubeyolo.launch import local
 from kubeyolo.training.spec import TrainingSpec
@@ -35,7 +35,7 @@ if is_scheduler():
 
 from mindspore import Tensor, nn, ops
 from kubeyolo.config.schema import TrainConfig
-from kubeyolo.training.allreduce import GradientSum
+from kubeyolo.training.step import GradientSum
 from kubeyolo.training.engine import Engine
 from kubeyolo.training.optimizers import group_parameters
 from kubeyolo.training.schedules import build_schedule
@@ -69,14 +69,17 @@ Path(os.environ["KUBEYOLO_OUTCOME"], f"rank-{distribution.rank}.json").write_tex
 """
 
 
+def spec(output: str, processes: int) -> TrainingSpec:
+    return TrainingSpec(dataset="none", output=output, config=Config(train=TrainConfig(processes=processes)))
+
+
 def test_two_processes_follow_the_gradient_of_the_global_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "half_batches.py").write_text(WORKER)
     paths = [str(tmp_path), str(Path(local.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     monkeypatch.setattr(local, "WORKER_MODULE", "half_batches")
-    spec = TrainingSpec(dataset="none", output=str(tmp_path), config=Config())
     for processes in (1, 2):
-        local.launch_training(spec, processes, print)
+        local.launch_training(spec(str(tmp_path), processes), print)
     whole, first, second = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("1-0", "2-0", "2-1"))
     assert whole.keys() == first.keys() and whole
     for name, value in whole.items():
@@ -94,7 +97,7 @@ def test_a_rank_that_fails_ends_all_and_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(local.__file__).parents[2])]))
     monkeypatch.setattr(local, "WORKER_MODULE", "failing")
     with pytest.raises(WorkError, match="rank one broke"):
-        local.launch_training(TrainingSpec(dataset="none", output="none", config=Config()), 2, print)
+        local.launch_training(spec("none", 2), print)
 
 
 WATCHING = """
@@ -110,6 +113,7 @@ while time.monotonic() < end:
     if Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[0] == "T":
         outcome = {"rank": rank, "exit_code": 0, "message": ""}
         Path(os.environ["KUBEYOLO_OUTCOME"], f"rank-{rank}.json").write_text(json.dumps(outcome))
+        print(f"rank {rank}: msrun sleeps", flush=True)
         sys.exit(0)
     time.sleep(0.05)
 sys.exit("msrun never slept")
@@ -120,13 +124,15 @@ def test_msrun_sleeps_while_its_processes_work(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "watching.py").write_text(WATCHING)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(local.__file__).parents[2])]))
     monkeypatch.setattr(local, "WORKER_MODULE", "watching")
-    local.launch_training(TrainingSpec(dataset="none", output="none", config=Config()), 2, print)
+    lines: list[str] = []
+    local.launch_training(spec("none", 2), lines.append)
+    assert lines == ["rank 0: msrun sleeps"]
 
 
 SLEEPING = """
 import os, sys, time
 from pathlib import Path
-from kubeyolo.launch.guard import die_with_parent
+from kubeyolo.processes import die_with_parent
 die_with_parent()
 Path(os.environ["SLEEPING_UP"], f"{os.environ['MS_ROLE']}-{os.getpid()}").touch()
 leave = Path(os.environ["SLEEPING_UP"]).with_name("leave")
@@ -136,9 +142,9 @@ while os.environ["MS_ROLE"] == "MS_WORKER" or not leave.exists():
 
 LAUNCH = (
     "from kubeyolo.launch import local; from kubeyolo.training.spec import TrainingSpec\n"
-    "from kubeyolo.config.schema import Config\n"
+    "from kubeyolo.config.schema import Config, TrainConfig\n"
     "local.WORKER_MODULE = 'sleeping'\n"
-    "local.launch_training(TrainingSpec(dataset='d', output='o', config=Config()), 2)"
+    "local.launch_training(TrainingSpec(dataset='d', output='o', config=Config(train=TrainConfig(processes=2))))"
 )
 
 

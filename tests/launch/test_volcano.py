@@ -18,8 +18,9 @@ from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.launch.cluster import Cluster
 from kubeyolo.launch.volcano import launch_on_volcano
+from kubeyolo.training.spec import TrainingSpec
 from tests.kubernetes_server import KubernetesServer, volcano_definitions, wait_for
-from tests.launch.launching import PACE, SPEC, Launch, hear, make_step_pod, nothing_left, settings, start_step
+from tests.launch.launching import SPEC, TIMING, Launch, hear, make_step_pod, nothing_left, settings, start_step
 from tests.launch.volcano_double import Volcano
 
 QUEUES = "/apis/scheduling.volcano.sh/v1beta1/queues"
@@ -199,7 +200,7 @@ def test_resubmissions_are_bounded(launch: Callable[..., Launch], volcano: Volca
             volcano.end_pod(name, 1, "the loss is not finite")
         volcano.phase(job, "Failed")
     error = run.end()
-    assert "gave up after 2 jobs" in str(error) and "the loss is not finite" in str(error)
+    assert "no new job after 2 jobs" in str(error) and "the loss is not finite" in str(error)
     assert nothing_left(volcano)
 
 
@@ -286,7 +287,7 @@ def test_pods_that_cannot_start_end_the_job(
 
 
 def test_a_pod_that_starts_a_little_later_is_waited_for(launch: Callable[..., Launch], volcano: Volcano) -> None:
-    run = launch(pace=replace(PACE, stuck=60.0))
+    run = launch(timing=replace(TIMING, stuck=60.0))
     job = volcano.wait_job()
     names = volcano.create_pods(job)
     volcano.phase(job, "Pending")
@@ -426,6 +427,39 @@ def test_a_run_of_a_pipeline_names_owns_and_labels_its_job(
     assert job["metadata"]["annotations"]["kubeyolo.io/workflow-uid"] == reference["uid"]
     volcano.phase(job, "Completed")
     assert run.end() is None
+
+
+def test_a_pretraining_is_a_job_of_one_pod_next_to_that_of_the_training(
+    launch: Callable[..., Launch], volcano: Volcano, kubernetes: KubernetesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_step_pod(kubernetes, volcano.namespace)
+    monkeypatch.setenv("KFP_POD_NAME", "step")
+    spec = SPEC.model_copy(update={"task": "backbone", "output": "minio://data/backbones/one"})
+    pretraining = launch(spec, devices_per_node=2, cpu="3", memory="6Gi")
+    job = volcano.wait_job()
+    assert job["metadata"]["name"] == "detector-training-x7k2p-pretrain"
+    training = launch(devices_per_node=2, cpu="3", memory="6Gi")
+    training.heard("submitted job detector-training-x7k2p-train")
+    assert {each["metadata"]["labels"]["kubeyolo.io/run"] for each in volcano.jobs()} == {"detector-training-x7k2p"}
+
+    (task,) = job["spec"]["tasks"]
+    container = task["template"]["spec"]["containers"][0]
+    values = {each["name"]: each.get("value", "") for each in container["env"]}
+    assert (task["replicas"], values["KUBEYOLO_GANG_NODES"], values["KUBEYOLO_GANG_DEVICES"]) == (1, "1", "1")
+    assert container["resources"]["requests"] == {"cpu": "1500m", "memory": str(3 * 2**30)}
+    assert TrainingSpec.model_validate_json(values["KUBEYOLO_SPEC"]).task == "backbone"
+
+    (name,) = volcano.run(job)
+    volcano.kubelet.say(name, "step 3 of 10, accuracy 0.5")
+    pretraining.heard("accuracy 0.5")
+    volcano.end_pod(name, 0)
+    volcano.phase(job, "Completed")
+    assert pretraining.end() is None
+    (left,) = volcano.jobs()
+    assert left["metadata"]["name"] == "detector-training-x7k2p-train" and not training.ended()
+    volcano.phase(left, "Completed")
+    assert training.end() is None
+    wait_for(lambda: not volcano.jobs())
 
 
 def test_the_job_of_an_earlier_workflow_of_the_same_name_is_replaced(

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from kubeyolo.launch.cluster import Cluster, Document
-from kubeyolo.launch.manifest import Owner, Run, job_manifest
+from kubeyolo.launch.manifest import Run, job_manifest
 from kubeyolo.launch.watch import Watch
 from tests.kubernetes_server import JSON, KubernetesServer, definition, wait_for
 from tests.launch.launching import SPEC, hear, make_step_pod, settings, start_step
@@ -103,7 +103,9 @@ def make_job(
     kubernetes: KubernetesServer, namespace: str, run_namespace: str, workflow_uid: str, **metadata: Any
 ) -> JSON:
     """Make the job of the run as the launcher does."""
-    run = Run(RUN, run_namespace, Owner("argoproj.io/v1alpha1", "Workflow", RUN, workflow_uid))
+    run = Run(
+        RUN, run_namespace, {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": RUN, "uid": workflow_uid}
+    )
     manifest = job_manifest(SPEC, settings(), name=f"{RUN}-train", namespace=namespace, image="image", run=run)
     manifest["metadata"] |= metadata
     return kubernetes.do("POST", jobs_of(namespace), manifest)

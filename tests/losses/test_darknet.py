@@ -14,7 +14,7 @@ from kubeyolo.losses.build import build_loss
 from kubeyolo.losses.darknet import YOLOV4_THRESHOLD, DarknetLoss
 from kubeyolo.losses.darknet_assign import NO_THRESHOLD
 from kubeyolo.models.facts import ModelFacts
-from kubeyolo.models.registry import model_facts
+from kubeyolo.models.named_facts import model_facts
 from tests.losses.darknet_reference import DarknetReference
 from tests.losses.gradients import LossAndGradients, padded, run
 

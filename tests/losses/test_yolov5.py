@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kubeyolo.errors import InputError
 from kubeyolo.losses.build import build_loss
 from kubeyolo.losses.yolov5 import scaledyolov4_gains, yolov5_gains
-from kubeyolo.models.registry import model_facts
+from kubeyolo.models.named_facts import model_facts
 from tests.losses.gradients import LossAndGradients, padded, run
 
 FACTS = model_facts("yolov5n-r7")
@@ -121,5 +121,5 @@ def test_unknown_family_of_losses_is_refused() -> None:
 
 
 def test_image_sizes_that_do_not_fit_the_strides_are_refused() -> None:
-    with pytest.raises(InputError, match="'yolov4-p7': the image size 672 is no multiple of its largest stride, 128"):
+    with pytest.raises(InputError, match="yolov4-p7': the image size 672 is not a multiple of its largest stride, 128"):
         build_loss(model_facts("yolov4-p7"), 3, 672)

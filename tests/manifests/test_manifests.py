@@ -1,4 +1,4 @@
-"""The manifests on a real API server: accepted, idempotent, restricted, and with no right too many."""
+"""The manifests on a real API server: accepted, idempotent, restricted, and without unneeded rights."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_the_configuration_of_argo_is_one_that_it_reads(applied: Path, kubernete
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_no_secret_is_in_them(overlay: str) -> None:
+def test_overlays_contain_no_secret(overlay: str) -> None:
     assert [each["kind"] for each in documents(overlay) if each["kind"] == "Secret"] == []
 
 
@@ -112,7 +112,7 @@ def templates(overlay: str) -> list[JSON]:
     return [each for each in documents(overlay) if "template" in each.get("spec", {})]
 
 
-def test_every_pod_of_them_is_accepted_at_the_restricted_level(applied: Path, kubernetes: KubernetesServer) -> None:
+def test_every_pod_is_accepted_at_the_restricted_level(applied: Path, kubernetes: KubernetesServer) -> None:
     found = templates("laptop")
     assert {each["metadata"]["name"] for each in found} == {"kubeyolo-minio", "kubeyolo-buckets", "kubeyolo-watch"}
     for each in found:
@@ -243,7 +243,9 @@ def test_the_settings_of_the_store_are_those_the_launcher_refers_to(applied: Pat
         assert cluster_settings().store_config in names
 
 
-def test_the_bucket_is_made_private_and_twice_is_once(minio_server: MinioServer, minio_bucket: str) -> None:
+def test_the_bucket_is_private_and_creating_it_again_changes_nothing(
+    minio_server: MinioServer, minio_bucket: str
+) -> None:
     script = MANIFESTS / "overlays" / "laptop" / "prepare.py"
     environment = {**os.environ, **minio_server.environment}
     bucket = f"{minio_bucket}-runs"
@@ -263,14 +265,12 @@ def test_the_bucket_is_made_private_and_twice_is_once(minio_server: MinioServer,
     assert urllib3.PoolManager().request("GET", f"http://{minio_server.endpoint}/{bucket}/a").status == 403
 
 
-def test_the_policy_of_the_bucket_denies_requests_without_a_key_alone(
-    minio_server: MinioServer, minio_bucket: str
-) -> None:
-    """Beside a statement that allows everybody everything: on MinIO a bucket without a policy is closed anyway."""
+def test_the_policy_of_the_bucket_denies_only_anonymous_requests(minio_server: MinioServer, minio_bucket: str) -> None:
+    """Together with a statement that allows everything to everybody, since MinIO closes buckets without a policy."""
     (policy,) = (MANIFESTS / "overlays" / "laptop").glob("policy.json")
     content = json.loads(policy.read_text().replace("BUCKET", minio_bucket))
     (denied,) = content["Statement"]
-    # Elsewhere than on MinIO a denial for everybody is one for those with keys too.
+    # On stores other than MinIO, denying everybody would include users with keys.
     assert (denied["Effect"], denied["Condition"]) == ("Deny", {"StringEquals": {"aws:principaltype": "Anonymous"}})
     opened = {name: denied[name] for name in ("Principal", "Action", "Resource")} | {"Effect": "Allow"}
     client, pool = minio_server.client, urllib3.PoolManager()

@@ -10,7 +10,7 @@ from kubeyolo.config.anchor_forms import anchors_text
 from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import trained_facts
-from kubeyolo.models.registry import model_facts, model_names
+from kubeyolo.models.named_facts import model_facts, model_names
 
 MODEL = "yolov5n-r7"
 SORTED = list(range(2, 20))

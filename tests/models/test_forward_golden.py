@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kubeyolo.models.registry import build_model
-from kubeyolo.weights import load_arrays
+from kubeyolo.weights.fit import load_arrays
 from kubeyolo.weights.names import layers_of, layouts_of
 from tests import golden
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from kubeyolo.models.initialisation import initialise
-from kubeyolo.models.registry import build_model, model_facts
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.models.registry import build_model
 from tests import golden
 
 LARGE = 50_000_000  # parameters: fresh weights of larger networks are not drawn by `make ci`

@@ -11,7 +11,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from kubeyolo.models.registry import build_backbone, build_model, model_facts, model_names
+from kubeyolo.models.named_facts import model_facts, model_names
+from kubeyolo.models.registry import build_backbone, build_model
 
 LARGE = 10_000_000  # parameters
 

@@ -10,7 +10,8 @@ from mindspore import nn
 
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import build_model, check_batch_norm, model_facts, model_names
+from kubeyolo.models.named_facts import check_batch_norm, model_facts, model_names
+from kubeyolo.models.registry import build_model
 
 
 def test_all_detectors_of_the_catalogue_are_registered() -> None:
@@ -68,7 +69,7 @@ def test_one_value_for_each_channel_is_refused_with_what_to_raise() -> None:
 
 def test_facts_are_read_without_mindspore() -> None:
     code = (
-        "import sys; from kubeyolo.models.registry import model_facts; model_facts('yolov5s');"
+        "import sys; from kubeyolo.models.named_facts import model_facts; model_facts('yolov5s');"
         "import kubeyolo.weights; sys.exit('mindspore' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,8 @@ import pytest
 from mindspore import nn
 
 from kubeyolo.losses.build import build_loss
-from kubeyolo.models.registry import build_model, model_names
+from kubeyolo.models.named_facts import model_names
+from kubeyolo.models.registry import build_model
 from tests.alone import run_alone
 
 QUICK = ("yolov5n-r7", "yolov4-tiny")

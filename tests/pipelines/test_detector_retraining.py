@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,7 @@ import pytest
 import yaml
 
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, STEPS
-from kubeyolo.compiled.bind import image_names
-from kubeyolo.compiled.read import edges_of, pipeline_text, task_names
+from kubeyolo.compiled.pipeline import CompiledPipeline
 
 pytest.importorskip("kfp")
 
@@ -19,7 +19,7 @@ FAKE = Path(__file__).resolve().parents[1] / "runs" / "fake"
 
 @pytest.fixture(scope="module")
 def compiled() -> dict[str, Any]:
-    return dict(next(yaml.safe_load_all(pipeline_text(DETECTOR_RETRAINING))))
+    return dict(next(yaml.safe_load_all(CompiledPipeline.named(DETECTOR_RETRAINING).text)))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_what_moves_the_pointer_is_never_taken_from_the_cache(tasks: dict[str, A
 def test_nothing_is_promoted_before_the_gates_and_the_evaluation_of_the_current_model(tasks: dict[str, Any]) -> None:
     assert {"evaluate", "evaluate-current", "quantize"} <= set(tasks["promote"]["dependentTasks"])
     # A model that cannot be compared is refused before the training begins.
-    assert ("evaluate_current", "pretrain_backbone") in edges_of(pipeline_text(DETECTOR_RETRAINING))
+    assert ("evaluate_current", "pretrain_backbone") in CompiledPipeline.named(DETECTOR_RETRAINING).edges
     sources = {
         name: value["taskOutputParameter"]
         for name, value in parameters(tasks["promote"]).items()
@@ -74,7 +74,7 @@ def test_nothing_is_promoted_before_the_gates_and_the_evaluation_of_the_current_
 
 
 def test_its_steps_are_wired_as_those_of_the_training(tasks: dict[str, Any]) -> None:
-    training = next(yaml.safe_load_all(pipeline_text(DETECTOR_TRAINING)))["root"]["dag"]["tasks"]
+    training = next(yaml.safe_load_all(CompiledPipeline.named(DETECTOR_TRAINING).text))["root"]["dag"]["tasks"]
     for name, task in training.items():
         if name in ("configure", "publish"):
             continue
@@ -84,7 +84,10 @@ def test_its_steps_are_wired_as_those_of_the_training(tasks: dict[str, Any]) -> 
         assert ours.pop("settings") == {"componentInputParameter": channel}
         assert ours == {key: value for key, value in parameters(task).items() if key != "settings"}, name
     # The current model is evaluated by ONNX alone.
-    ours, others = image_names(pipeline_text(DETECTOR_RETRAINING)), image_names(pipeline_text(DETECTOR_TRAINING))
+    ours, others = (
+        CompiledPipeline.named(DETECTOR_RETRAINING).image_names,
+        CompiledPipeline.named(DETECTOR_TRAINING).image_names,
+    )
     assert set(ours) - set(others) == {"kubeyolo-evaluate-onnx"} and set(others) <= set(ours)
 
 
@@ -96,11 +99,11 @@ def test_kfp_runs_the_steps_for_changed_data_alone(
 
     store = tmp_path / "store"
     store.mkdir()
-    monkeypatch.setenv("PYTHONPATH", str(FAKE))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(FAKE), str(FAKE.parents[2]))))
     monkeypatch.setenv("FAKE_DATA", data)
     monkeypatch.setenv("FAKE_STEP", "promote" if end else "")
     monkeypatch.setenv("FAKE_END", end)
-    text = pipeline_text(DETECTOR_RETRAINING).replace("kubeyolo.steps.component", "kubeyolo_fake_steps")
+    text = CompiledPipeline.named(DETECTOR_RETRAINING).text.replace("kubeyolo.steps.component", "kubeyolo_fake_steps")
     # kfp's local runner takes a named output in a condition for a parameter, but knows this spelling of it.
     text = text.replace("pipelinechannel--configure-data", "pipelinechannel--configure--data")
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
@@ -111,6 +114,6 @@ def test_kfp_runs_the_steps_for_changed_data_alone(
     else:
         pipeline(pointer="minio://data/latest.json", store=str(store))
     calls = (store / "calls.log").read_text().split()
-    expected = task_names(text) if data else ("configure",)
+    expected = CompiledPipeline(text).tasks if data else ("configure",)
     assert sorted(calls) == sorted(expected)
     assert calls[:3] == ["configure", "validate_dataset", "evaluate_current"][: len(expected)]

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from kubeyolo.compiled.read import edges_of, pipeline_text
+from kubeyolo.compiled.pipeline import CompiledPipeline
 
 
 @pytest.fixture(scope="module")
 def tasks() -> dict[str, Any]:
-    return dict(next(yaml.safe_load_all(pipeline_text()))["root"]["dag"]["tasks"])
+    return dict(next(yaml.safe_load_all(CompiledPipeline.named().text))["root"]["dag"]["tasks"])
 
 
 def source(task: dict[str, Any], parameter: str) -> str:
@@ -22,7 +22,7 @@ def source(task: dict[str, Any], parameter: str) -> str:
 
 
 def test_what_waits_for_what() -> None:
-    assert set(edges_of(pipeline_text())) == {
+    assert set(CompiledPipeline.named().edges) == {
         ("configure", "validate_dataset"),
         ("validate_dataset", "pretrain_backbone"),
         ("pretrain_backbone", "train"),
@@ -52,5 +52,5 @@ def test_nothing_is_published_before_both_gates(tasks: dict[str, Any]) -> None:
 def test_no_condition_and_no_group_is_used(tasks: dict[str, Any]) -> None:
     # A condition on a named output is skipped without a word by kfp's local runner.
     assert not [name for name, task in tasks.items() if "triggerPolicy" in task]
-    components = next(yaml.safe_load_all(pipeline_text()))["components"].values()
+    components = next(yaml.safe_load_all(CompiledPipeline.named().text))["components"].values()
     assert not [component for component in components if "dag" in component]

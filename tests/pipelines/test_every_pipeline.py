@@ -12,10 +12,10 @@ import yaml
 
 from kubeyolo import __version__
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION, PIPELINES, STEPS, Step
-from kubeyolo.compiled.read import edges_of, fields_of, pipeline_names, pipeline_text, task_names, tasks_of
+from kubeyolo.compiled.pipeline import CompiledPipeline, pipeline_names, tasks_of
 from kubeyolo.config.form import describe_field, setting_fields
 from kubeyolo.config.load import preset_names
-from kubeyolo.evaluation.names import RUNTIMES
+from kubeyolo.evaluation.results import RUNTIMES
 from kubeyolo.launch.launcher import LAUNCHERS
 
 pytest.importorskip("kfp")
@@ -49,19 +49,19 @@ every_pipeline = pytest.mark.parametrize("name", sorted(PIPELINES))
 
 
 def document(name: str) -> dict[str, Any]:
-    return dict(next(yaml.safe_load_all(pipeline_text(name))))
+    return dict(next(yaml.safe_load_all(CompiledPipeline.named(name).text)))
 
 
 def pods(name: str) -> dict[str, dict[str, Any]]:
     """Return what Kubernetes alone knows of the pod of each task."""
-    _, platform = yaml.safe_load_all(pipeline_text(name))
+    _, platform = yaml.safe_load_all(CompiledPipeline.named(name).text)
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     return {executor.removeprefix("exec-").replace("-", "_"): facts for executor, facts in executors.items()}
 
 
 def tasks(name: str) -> dict[str, dict[str, Any]]:
     """Return the tasks of a pipeline without the groups, by name."""
-    known = task_names(pipeline_text(name))
+    known = CompiledPipeline.named(name).tasks
     found = ((task.replace("-", "_"), facts) for task, facts in tasks_of(document(name)))
     return {task: facts for task, facts in found if task in known}
 
@@ -138,8 +138,8 @@ def test_tasks_are_steps_of_the_catalogue_in_their_images(name: str) -> None:
 @every_pipeline
 def test_configure_is_first_and_never_cached_and_everything_waits_for_it(name: str) -> None:
     assert "dependentTasks" not in tasks(name)["configure"]
-    later = {after for before, after in edges_of(pipeline_text(name)) if before == "configure"}
-    while more := {after for before, after in edges_of(pipeline_text(name)) if before in later} - later:
+    later = {after for before, after in CompiledPipeline.named(name).edges if before == "configure"}
+    while more := {after for before, after in CompiledPipeline.named(name).edges if before in later} - later:
         later |= more
     assert later == TASKS[name] - {"configure"}
     for task, facts in tasks(name).items():
@@ -170,7 +170,7 @@ def test_inputs_are_what_the_catalogue_says_and_none_is_the_id_or_the_name_of_th
             assert producer(name, task, parameter)[1] in {"dataset", "backbone", "bundle", "baseline", "record"}, task
         # Neither a constant nor a placeholder, such as that of the id of the run.
         assert all("runtimeValue" not in value for value in parameters.values()), task
-    assert "{{$.pipeline_job" not in pipeline_text(name)
+    assert "{{$.pipeline_job" not in CompiledPipeline.named(name).text
     told = {task: [each["name"] for each in facts.get("fieldPathAsEnv", [])] for task, facts in pods(name).items()}
     assert {task: names for task, names in told.items() if names} == {"configure": ["KUBEYOLO_RUN_ID"]}
 
@@ -203,7 +203,7 @@ def test_artifacts_are_few_and_each_has_a_name_of_its_own(name: str) -> None:
 
 @every_pipeline
 def test_the_form_has_these_fields_each_with_a_description_and_a_text_as_value(name: str) -> None:
-    fields = fields_of(pipeline_text(name))
+    fields = CompiledPipeline.named(name).fields
     assert set(fields) == FIELDS[name]
     for field, facts in fields.items():
         assert facts["parameterType"] == "STRING", field
@@ -223,12 +223,12 @@ def test_the_form_has_these_fields_each_with_a_description_and_a_text_as_value(n
 
 
 def test_the_form_of_a_training_is_short_and_has_every_setting_that_the_schema_marks() -> None:
-    assert len(fields_of(pipeline_text())) <= 14
+    assert len(CompiledPipeline.named().fields) <= 14
     marked = set(setting_fields())
     assert marked <= FIELDS[DETECTOR_RETRAINING]
     assert marked - FIELDS[DETECTOR_TRAINING] == {"max_regression"}
     both = FIELDS[DETECTOR_TRAINING] & FIELDS[DETECTOR_RETRAINING]
-    one, other = fields_of(pipeline_text()), fields_of(pipeline_text(DETECTOR_RETRAINING))
+    one, other = CompiledPipeline.named().fields, CompiledPipeline.named(DETECTOR_RETRAINING).fields
     assert {field: one[field] for field in both} == {field: other[field] for field in both}
 
 
@@ -264,9 +264,9 @@ def test_every_step_runs_the_installed_code_whatever_its_image_sets(name: str) -
 
 
 @every_pipeline
-def test_training_alone_is_tried_again(name: str) -> None:
+def test_training_and_pretraining_alone_are_tried_again(name: str) -> None:
     retried = {task: facts["retryPolicy"] for task, facts in tasks(name).items() if "retryPolicy" in facts}
-    assert set(retried) == {"train"} & TASKS[name]
+    assert set(retried) == {"pretrain_backbone", "train"} & TASKS[name]
     for policy in retried.values():
         # Argo counts the duration from the start of the first try, so it has to be longer than a training.
         assert (policy["maxRetryCount"], policy["backoffMaxDuration"]) == (3, f"{365 * 24 * 3600}s")
@@ -274,5 +274,5 @@ def test_training_alone_is_tried_again(name: str) -> None:
 
 @every_pipeline
 def test_the_compiled_file_is_small(name: str) -> None:
-    assert len(pipeline_text(name)) < 64_000
+    assert len(CompiledPipeline.named(name).text) < 64_000
     assert len(json.dumps(document(name))) < 40_000

@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from kubeyolo.catalogue import MODEL_EVALUATION
-from kubeyolo.compiled.read import pipeline_text
+from kubeyolo.compiled.pipeline import CompiledPipeline
 
 
 @pytest.fixture(scope="module")
 def compiled() -> dict[str, Any]:
-    return dict(next(yaml.safe_load_all(pipeline_text(MODEL_EVALUATION))))
+    return dict(next(yaml.safe_load_all(CompiledPipeline.named(MODEL_EVALUATION).text)))
 
 
 def test_the_baseline_is_evaluated_by_the_same_program_under_a_name_of_its_own(compiled: dict[str, Any]) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kubeyolo.bundle import ONNX, BundleManifest, publish_bundle
-from kubeyolo.models.registry import model_facts
+from kubeyolo.bundle import ONNX, BundleManifest
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.publishing import publish_bundle
+from kubeyolo.storage.place import Place
 
 MODEL = "yolov5n-r7"
 SIZE = (128, 128)
@@ -26,7 +28,7 @@ def colour_bundle(folder: Path, classes: Sequence[str] = ("red", "green", "blue"
     folder.mkdir(parents=True, exist_ok=True)
     network = folder / "network.onnx"
     onnx.save(_network(len(classes)), str(network))
-    return publish_bundle(str(folder / "bundle"), manifest, {ONNX: network})
+    return publish_bundle(Place.of(folder / "bundle"), manifest, {ONNX: network}).uri
 
 
 def _network(classes: int) -> onnx.ModelProto:

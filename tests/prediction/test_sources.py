@@ -9,9 +9,8 @@ import pytest
 
 from kubeyolo.errors import InputError
 from kubeyolo.prediction.lists import expand_lists, names_in, read_list
-from kubeyolo.prediction.mark import MARK
-from kubeyolo.prediction.sources import SourceFault, find_sources, natural_key
-from kubeyolo.storage.uri import open_store
+from kubeyolo.prediction.sources import MARK, SourceFault, find_sources, natural_key
+from kubeyolo.storage.place import Place
 from tests.prediction.pictures import save
 
 
@@ -203,7 +202,7 @@ def test_names_in_a_list_are_looked_for_here_and_beside_the_list() -> None:
 def test_images_of_a_store_are_read_by_object_and_by_prefix(minio_bucket: str) -> None:
     uri = f"minio://{minio_bucket}/photos"
     for key in ("b10.jpg", "b9.jpg", "deep/c.png", "list.txt", ".x.jpg"):
-        open_store(uri).write_bytes(key, key.encode())
+        Place.of(uri).store.write_bytes(key, key.encode())
     found = find_sources([uri, f"{uri}/b9.jpg", f"{uri}/absent"])
     assert [source.name.removeprefix(uri) for source in found.images] == [
         "/b9.jpg",

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from kubeyolo.bundle import Bundle
-from kubeyolo.evaluation.predictor import Predictor, load_predictor
+from kubeyolo.evaluation.predictor import Predictor, Thresholds, load_predictor
 from kubeyolo.prediction.drawing import Painter
 from kubeyolo.prediction.fonts import Fonts
 from kubeyolo.prediction.sources import Source, SourceFault
-from kubeyolo.prediction.stream import Failure, Prediction, Thresholds, predict_images
-from kubeyolo.processors import usable_processors
+from kubeyolo.prediction.stream import Failure, Prediction, predict_images
+from kubeyolo.resources import usable_processors
 from tests.prediction.pictures import picture
 
 THRESHOLDS = Thresholds(0.25, 0.45, 300)

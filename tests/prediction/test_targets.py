@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from kubeyolo.errors import InputError
-from kubeyolo.prediction.mark import is_drawn
-from kubeyolo.prediction.sources import find_sources
+from kubeyolo.prediction.sources import find_sources, is_drawn
 from kubeyolo.prediction.targets import plan_targets, write_picture
 from tests.prediction.pictures import picture, save
 
@@ -51,7 +50,7 @@ def test_two_images_are_never_drawn_into_one_file() -> None:
 
 @pytest.mark.parametrize("output", ["a", "a/../a", "a/sub", "b"])
 def test_the_folder_of_the_images_is_refused(output: str) -> None:
-    with pytest.raises(InputError, match="the images lie in this folder"):
+    with pytest.raises(InputError, match="the images are in this folder"):
         planned("a", "b/x.png", output=output)
 
 

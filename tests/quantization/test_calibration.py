@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from kubeyolo.quantization.calibration import CalibrationImages
+from kubeyolo.quantization.int8 import CalibrationImages
 from tests.export.tiny_detector import manifest
 
 

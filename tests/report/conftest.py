@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from kubeyolo.compiled.read import edges_of, pipeline_text
-from kubeyolo.config.schema import Config
+from kubeyolo.compiled.pipeline import CompiledPipeline
+from kubeyolo.config.schema import Config, ExportConfig, QuantizeConfig
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import DatasetManifest, SplitManifest, StoredFile
 from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, EvaluationResult
+from kubeyolo.quantization.int8 import QuantizationFacts
 from kubeyolo.report.configuration import PlanView, SettingRow, configuration_report
 from kubeyolo.report.dataset import dataset_report
 from kubeyolo.report.evaluation import evaluation_report
@@ -22,6 +24,8 @@ from kubeyolo.report.model_card import publish_report
 from kubeyolo.report.quantization import quantization_report
 from kubeyolo.report.samples import Box, SampleImage
 from kubeyolo.report.training import pretraining_report, training_report
+from kubeyolo.steps.export import judge as judge_export
+from kubeyolo.steps.quantize import judge
 from kubeyolo.training.history import HistoryRow, TrainingHistory
 
 HOSTILE = "<script>alert(1)</script>"
@@ -114,11 +118,16 @@ QUANTIZATION_FACTS = {
     "quantized_convs": 58,
     "float_bytes": 7_000_000,
     "int8_bytes": 2_100_000,
-    "max_drop": 1.0,
-    "min_quantized_convs": 0.95,
-    "max_size_ratio": 0.35,
+    "calibration_images": 64,
     "calibration": "minmax",
 }
+
+
+def quantization_page(before: EvaluationResult, after: EvaluationResult, **facts: Any) -> str:
+    """Return the page of a quantization, with the verdict of the step."""
+    given = QuantizationFacts(**{**QUANTIZATION_FACTS, **facts})
+    verdict = judge(given, before.numbers, after.numbers, QuantizeConfig())
+    return quantization_report(before, after, verdict, given)
 
 
 def step_cards() -> list[StepCard]:
@@ -178,8 +187,8 @@ def dataset_page() -> str:
 def build_pages() -> dict[str, str]:
     """Return every report by the name of its step, and the index page."""
     facts = {"seconds": 812.4, "resumed_at": [100, 200], "model": {"parameters": 1_872_157, "strides": (8, 16, 32)}}
-    pretraining = [{"step": s, "epoch": s // 50, "loss": 2 / s, "accuracy": 1 - 1 / s} for s in range(1, 120)]
-    parity = {name: {f"raw_{s}": {"relative": 1e-6 * s} for s in (8, 16, 32)} for name in ("onnx", "mindir")}
+    pretraining = [HistoryRow(step=s, epoch=s // 50, loss=2 / s, accuracy=1 - 1 / s) for s in range(1, 120)]
+    parity = {name: {f"stride {s}": 1e-6 * s for s in (8, 16, 32)} for name in ("onnx", "mindir")}
     files = {"model.onnx": 7_200_000, "model.mindir": 7_400_000}
     return {
         "configure": configuration_report(plan_view()),
@@ -189,8 +198,11 @@ def build_pages() -> dict[str, str]:
         "evaluate": evaluation_report(
             evaluation_result(), [(sample("a.jpg: ground truth"), sample("a.jpg: detections", 0.87))], "yolov5n-r7"
         ),
-        "export_model": export_report({"model": "yolov5n-r7", "files": files, "parity": parity, "rtol": 1e-4}),
-        "quantize": quantization_report(evaluation_result(), evaluation_result(0.0042), QUANTIZATION_FACTS),
+        "export_model": export_report(
+            {"model": "yolov5n-r7", "files": files, "parity": parity, "rtol": 1e-4},
+            judge_export(parity, ExportConfig()),
+        ),
+        "quantize": quantization_page(evaluation_result(), evaluation_result(0.0042)),
         "publish": publish_report("yolov5n-r7", "1", f"# {HOSTILE}", {"bundle": "minio://models/yolov5n-r7/1"}),
         "index": index_page(
             "yolov5n-r7-shapes-0a1b2c",
@@ -204,7 +216,7 @@ def build_pages() -> dict[str, str]:
                 "bundle": "minio://models/yolov5n-r7/1",
                 "seconds": {"train": 812.0},
             },
-            edges_of(pipeline_text()),
+            CompiledPipeline.named().edges,
         ),
     }
 

@@ -1,4 +1,4 @@
-"""Charts: same bytes for same values, colours of the page, nothing that leaks out of them."""
+"""Charts: same bytes for same values, colours of the page, no ids or style rules that affect the page."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def test_same_values_give_the_same_bytes() -> None:
 def test_colours_are_variables_of_the_page() -> None:
     svg = str(curve_chart().svg)
     assert not re.search(r"#[0-9a-f]{6}", svg)
-    assert "var(--series-0)" in svg and "var(--series-1)" in svg and "var(--muted)" in svg
+    assert set(re.findall(r"var\((--[\w-]+)\)", svg)) == {"--series-0", "--series-1", "--muted", "--line"}
 
 
-def test_ids_are_prefixed_used_and_rules_do_not_reach_the_page() -> None:
+def test_ids_have_a_prefix_and_are_used_and_style_rules_do_not_affect_the_page() -> None:
     svg = str(curve_chart("lossy").svg)
     ids = re.findall(r'\bid="([^"]+)"', svg)
     assert ids and all(name.startswith("lossy-") for name in ids)
@@ -36,7 +36,7 @@ def test_ids_are_prefixed_used_and_rules_do_not_reach_the_page() -> None:
     assert "<style" not in svg and "metadata" not in svg and "font-family" not in svg
 
 
-def test_chart_says_in_words_what_it_shows() -> None:
+def test_chart_has_a_description_for_screen_readers() -> None:
     root = ElementTree.fromstring(str(curve_chart().svg))
     assert root.get("role") == "img" and root.get("aria-label") == "words"
 
@@ -77,12 +77,29 @@ def test_any_values_can_be_drawn(values: list[float]) -> None:
     assert density_chart("d", "T", positive, positive, label="w").svg.startswith("<svg")
 
 
-def test_bars_of_a_wide_range_are_logarithmic_and_show_zero() -> None:
-    chart = bar_chart("b", "T", ["x", "y"], [("train", [5000.0, 0.0])], x_label="boxes", label="w")
-    texts = re.findall(r">([^<>]+)</text>", str(chart.svg))
-    assert "5000" in texts and "0" in texts
+@pytest.mark.parametrize(
+    ("values", "share", "ticks"),
+    [
+        ([5000.0, 2500.0, 0.0], 0.5, ["0", "1000", "2000", "3000", "4000", "5000"]),
+        # On a scale that starts at 0.5: log(50 / 0.5) / log(5000 / 0.5).
+        ([5000.0, 50.0, 0.0], 0.5, ["1", "10", "100", "1000", "10k"]),
+    ],
+)
+def test_bars_of_a_wide_range_are_logarithmic_and_zero_has_none(
+    values: list[float], share: float, ticks: list[str]
+) -> None:
+    svg = str(bar_chart("b", "T", ["x", "y", "z"], [("train", values)], x_label="boxes", label="w").svg)
+    texts = re.findall(r">([^<>]+)</text>", svg)
+    assert texts == [*ticks, "boxes", "x", "y", "z", *(f"{value:.0f}" for value in values)]
+    bars = re.findall(r'class="data-0"><path d="M ([\d.]+) [\d.]+ +L ([\d.]+) ', svg)
+    longest, middle, none = (float(end) - float(start) for start, end in bars)
+    assert middle / longest == pytest.approx(share, abs=0.001) and none == 0
 
 
 def test_names_are_escaped() -> None:
     chart = bar_chart("b", "T", ["<b>&"], [("t", [1.0])], x_label="x", label='"<i>')
-    assert "&lt;b&gt;&amp;" in chart.svg and "<b>" not in chart.svg and "<i>" not in chart.svg
+    root = ElementTree.fromstring(str(chart.svg))
+    assert root.get("aria-label") == '"<i>'
+    texts = [element.text for element in root.iter("text")]
+    assert "<b>&" in texts
+    assert not list(root.iter("b")) and "<i>" not in chart.svg

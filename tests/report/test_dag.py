@@ -1,4 +1,4 @@
-"""The drawing of a pipeline: every node has a place of its own, and every wire leads on."""
+"""The drawing of a pipeline: nodes do not overlap, and every wire leads from a step to a later one."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pytest
 from pytest import approx
 
 from kubeyolo.catalogue import steps_of
-from kubeyolo.compiled.read import edges_of, pipeline_names, pipeline_text, task_names
+from kubeyolo.compiled.pipeline import CompiledPipeline, pipeline_names
 from kubeyolo.report.dag import Edges, Graph, draw_tall, draw_wide, layout
 from kubeyolo.report.index import StepCard
 
 DIAMOND: Edges = (("a", "b"), ("a", "c"), ("b", "d"), ("c", "d"))
 FAN: Edges = tuple(("a", name) for name in "bcdef")
-NAMES = {name: task_names(pipeline_text(name)) for name in pipeline_names()}
+NAMES = {name: CompiledPipeline.named(name).tasks for name in pipeline_names()}
 SKEWED: Edges = (("a", "b"), ("a", "c"), ("b", "d"), ("b", "e"), ("c", "f"), ("c", "g"), ("c", "h"))
-"""Two tasks one row apart, each with followers that want to be around it."""
+"""Two tasks one row apart, each with followers that should be spread around it."""
 
 EVERY_GRAPH = [
     *(
-        pytest.param(task_names(pipeline_text(name)), edges_of(pipeline_text(name)), id=name)
+        pytest.param(CompiledPipeline.named(name).tasks, CompiledPipeline.named(name).edges, id=name)
         for name in pipeline_names()
     ),
     *(
@@ -55,23 +55,23 @@ def test_every_step_is_in_a_later_column_than_what_it_waits_for(names: Sequence[
 @every_graph
 def test_no_two_nodes_overlap_and_all_are_within_the_drawing(names: Sequence[str], edges: Edges, draw: Draw) -> None:
     graph = draw(cards(names), edges)
-    assert sorted(node.step for node in graph.nodes) == sorted(names)
+    assert sorted(node.card.step for node in graph.nodes) == sorted(names)
     for node in graph.nodes:
-        assert node.x >= 0 and node.x + graph.node_width <= graph.width, node.step
-        assert node.y >= 0 and node.y + graph.node_height <= graph.height, node.step
+        assert node.x >= 0 and node.x + graph.node_width <= graph.width, node.card.step
+        assert node.y >= 0 and node.y + graph.node_height <= graph.height, node.card.step
     for one, other in itertools.combinations(graph.nodes, 2):
         apart = abs(one.x - other.x) >= graph.node_width or abs(one.y - other.y) >= graph.node_height
-        assert apart, (one.step, other.step)
+        assert apart, (one.card.step, other.card.step)
 
 
 @every_drawing
 @every_graph
-def test_wires_lead_from_the_end_of_a_step_to_the_begin_of_the_next_and_never_back(
+def test_wires_lead_from_the_end_of_a_step_to_the_start_of_the_next_and_never_back(
     names: Sequence[str], edges: Edges, draw: Draw
 ) -> None:
     graph = draw(cards(names), edges)
     assert len(graph.wires) == len(edges)
-    nodes = {node.step: node for node in graph.nodes}
+    nodes = {node.card.step: node for node in graph.nodes}
     for (tail, head), wire in zip(edges, graph.wires, strict=True):
         x1, y1, turn, *points = (float(number) for number in re.findall(r"-?[\d.]+", wire))
         first, last = nodes[tail], nodes[head]
@@ -97,29 +97,29 @@ def curve(points: Sequence[float]) -> list[float]:
 @pytest.mark.parametrize("name", pipeline_names())
 def test_no_wire_runs_through_a_step(name: str) -> None:
     """A straight wire past a column in which a step has the same row would be hidden by that step."""
-    names, edges = task_names(pipeline_text(name)), edges_of(pipeline_text(name))
+    names, edges = CompiledPipeline.named(name).tasks, CompiledPipeline.named(name).edges
     cells = layout(names, edges)
     for before, after in edges:
         between = [cell for cell in cells.values() if cells[before][0] < cell[0] < cells[after][0]]
         assert [row for _, row in between if abs(row - cells[before][1]) < 0.4] == [], (before, after)
 
 
-def test_steps_that_wait_for_the_same_one_are_spread_around_it() -> None:
+def test_steps_that_wait_for_the_same_step_are_spread_around_it() -> None:
     cells = layout("abcd", DIAMOND)
     assert cells == {"a": (0.0, 0.5), "b": (1.0, 0.0), "c": (1.0, 1.0), "d": (2.0, 0.5)}
 
 
-def test_what_waits_for_a_step_that_is_not_drawn_is_a_first_one() -> None:
+def test_a_step_that_waits_only_for_a_step_that_is_not_drawn_is_in_the_first_column() -> None:
     assert layout(["b", "c"], [("a", "b"), ("b", "c")]) == {"b": (0.0, 0.0), "c": (1.0, 0.0)}
 
 
 @every_drawing
-def test_the_drawing_is_told_in_words(draw: Draw) -> None:
+def test_the_drawing_has_a_description_for_screen_readers(draw: Draw) -> None:
     graph = draw([StepCard("train", "failed"), StepCard("evaluate", "pending")], [("train", "evaluate")])
     assert graph.label == "The pipeline: train failed, evaluate pending"
 
 
 def test_a_pipeline_is_drawn_in_the_order_of_the_catalogue() -> None:
-    steps = [step.name for step in steps_of(task_names(pipeline_text()))]
-    columns = [layout(steps, edges_of(pipeline_text()))[step][0] for step in steps]
+    steps = [step.name for step in steps_of(CompiledPipeline.named().tasks)]
+    columns = [layout(steps, CompiledPipeline.named().edges)[step][0] for step in steps]
     assert columns == sorted(columns) and columns[0] == 0 and columns[-1] == 6

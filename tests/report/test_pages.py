@@ -1,4 +1,4 @@
-"""The reports as a person sees them: in a real browser, light and dark, wide and narrow."""
+"""The reports in a real browser: light and dark, wide and narrow."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from kubeyolo.compiled.read import edges_of, pipeline_text
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.evaluation.results import COCO_NUMBERS
 
 HOSTILE = "<script>alert(1)</script>"
 TRAINED = ("pretrain_backbone", "train", "evaluate", "export_model", "quantize", "publish")
 PAGES = ("index", "configure", "validate_dataset", *TRAINED)
 
-# Least contrast (WCAG 2) of the texts of a page against what is painted behind them, and that text.
+# The least contrast (WCAG 2) between a text of the page and its background, and that text.
 CONTRAST = """() => {
   const rgb = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
   const luminance = (c) => c.slice(0, 3).map((v) => v / 255)
@@ -45,7 +45,7 @@ CONTRAST = """() => {
   return worst;
 }"""
 
-# For each image: its rectangle, and those of the boxes over it.
+# For each image: its rectangle, and the rectangles of its boxes.
 BOXES = """() => [...document.querySelectorAll(".frame")].map((frame) => {
   const edges = (e) => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]; };
   const image = frame.querySelector("img");
@@ -155,7 +155,7 @@ def test_quantization_shows_both_networks_and_the_gate(run_folder: Path, open_pa
         assert cells[3] == ["–", "–", "–"]
         assert page.locator("#gate-table .badge").all_inner_texts() == ["passed"] * 3
         gate = page.locator("#gate-table").inner_text()
-        assert "0.42" in gate and "58 of 60 (96.7 %)" in gate and "0.300" in gate
+        assert "0.42" in gate and "58 of 60 convolutions are quantized (96.7 %)" in gate and "0.300" in gate
         assert "passes the gate" in page.locator(".verdict").inner_text()
 
 
@@ -328,7 +328,7 @@ def test_index_draws_the_run_and_its_links_resolve(run_folder: Path, open_page: 
         "publish": "pending",
     }
     assert strokes["train"] != strokes["quantize"] != strokes["publish"]
-    assert wires == len(edges_of(pipeline_text())) == 8 and fits and run_status == "failed"
+    assert wires == len(CompiledPipeline.named().edges) == 8 and fits and run_status == "failed"
     assert len(links) == 18 and all(Path(link).is_file() for link in links)
     for shown in ("0.900", "0.848", "0.896", "−0.42 points", "13 min 32 s", "ab" * 32, "minio://models/yolov5n-r7/1"):
         assert shown in text, shown

@@ -1,4 +1,4 @@
-"""Samples: scaled, encoded, boxes clipped to the image, labels that do not cover one another."""
+"""Samples: scaled, encoded, boxes clipped to the image, labels that do not cover each other."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_few_classes_keep_their_colours_and_many_share_them_by_frequency() -> No
     assert len(set(list(colors.values())[:10])) == 10
 
 
-def test_samples_end_at_the_budget_but_never_at_none() -> None:
+def test_samples_end_at_the_budget_but_there_is_at_least_one() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (400, 400, 3), np.uint8)
     pairs = [(SampleImage(noise, [], "a"), SampleImage(noise, [], "b"))] * 5
     size = sum(len(sample.source) for sample in draw_within_budget(pairs, {}, 1)[0])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from kubeyolo.compiled.read import pipeline_text
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.runs.local import LocalRun, RunOutcome, run_local
 
-FAKE = Path(__file__).parent / "fake"
+FAKE, ROOT = Path(__file__).parent / "fake", Path(__file__).parents[2]
 
 
 @dataclass
@@ -42,9 +43,10 @@ class FakeRuns:
         self.runs = folder / "runs"
         self.store = folder / "store"
         self.store.mkdir()
-        self.pipeline = pipeline_text().replace("kubeyolo.steps.component", "kubeyolo_fake_steps")
+        text = CompiledPipeline.named().text.replace("kubeyolo.steps.component", "kubeyolo_fake_steps")
+        self.pipeline = CompiledPipeline(text)
         self._monkeypatch = monkeypatch
-        monkeypatch.setenv("PYTHONPATH", str(FAKE))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(FAKE), str(FAKE.parents[2]))))
 
     def described(self, name: str = "fake-run", data: str = "/data", **form: str) -> LocalRun:
         """Return a run of the fake steps with these fields of its form."""

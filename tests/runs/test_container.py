@@ -16,18 +16,17 @@ from typing import Any
 
 import pytest
 
-from kubeyolo.compiled.bind import bind_images, image_names
-from kubeyolo.compiled.read import pipeline_text, task_names
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.runs.container import RUN_LABEL, ContainerRunner
 from kubeyolo.runs.local import LocalRun, RunOutcome, run_local
 from kubeyolo.storage.base import Listing
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 from tests.runs.conftest import Watched
 from tests.runs.container_engine import Container, ContainerEngine
 
 ROOT = Path(__file__).parents[2]
-STEPS = task_names(pipeline_text())
+STEPS = CompiledPipeline.named().tasks
 
 
 class ContainerRuns:
@@ -38,8 +37,8 @@ class ContainerRuns:
         self.data = folder / "data"
         self.data.mkdir()
         self.store = f"minio://{bucket}/team"
-        names = image_names(fake.pipeline)
-        self.pipeline = bind_images(fake.pipeline, {name: f"localhost/{name}:1" for name in names})
+        names = fake.pipeline.image_names
+        self.pipeline = fake.pipeline.bind_images({name: f"localhost/{name}:1" for name in names})
         image = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'runs' / 'fake'}",
@@ -49,8 +48,8 @@ class ContainerRuns:
         self.engine = ContainerEngine(folder / "engine.sock", [f"localhost/{name}:1" for name in names], image)
         self.image = image
 
-    def described(self, store: str = "", places: tuple[str, ...] = ()) -> LocalRun:
-        """Return a run of the fake steps; ``places`` are read from besides the data."""
+    def described(self, store: str = "", sources: tuple[str, ...] = ()) -> LocalRun:
+        """Return a run of the fake steps; ``sources`` are read besides the data."""
         store = store or self.store
         return LocalRun(
             name="contained",
@@ -58,7 +57,7 @@ class ContainerRuns:
             store=store,
             form={"data": str(self.data), "store": store},
             pipeline=self.pipeline,
-            places=(str(self.data), *places),
+            sources=(str(self.data), *sources),
         )
 
     def run(self, run: LocalRun | None = None) -> tuple[RunOutcome, Any]:
@@ -129,9 +128,9 @@ def test_a_container_may_do_no_more_than_it_must(contained: ContainerRuns) -> No
 
 
 def test_containers_see_every_folder_that_is_read_from(contained: ContainerRuns, tmp_path: Path) -> None:
-    run = contained.described(places=(str(tmp_path / "crops"), "minio://bucket/images", ""))
+    run = contained.described(sources=(str(tmp_path / "crops"), "minio://bucket/images", ""))
     contained.let("configure", "work")
-    with pytest.raises(WorkError):
+    with pytest.raises(WorkError, match="configure: the work failed"):
         contained.run(run)
     (container,) = contained.engine.containers
     mounts = {mount["Target"]: mount["ReadOnly"] for mount in container.spec["HostConfig"]["Mounts"]}
@@ -217,7 +216,7 @@ def _interrupt_when(contained: ContainerRuns, number: int) -> None:
 
 
 def _stored(contained: ContainerRuns) -> Listing:
-    return open_store(contained.store).list()
+    return Place.of(contained.store).store.list()
 
 
 def _wait_for(happened: Callable[[], bool]) -> None:

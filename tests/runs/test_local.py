@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from kubeyolo.catalogue import STEPS as CATALOGUE
-from kubeyolo.compiled.read import edges_of, pipeline_text, task_names
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.runs.cache import forget_dangling
 
-STEPS = task_names(pipeline_text())
+STEPS = CompiledPipeline.named().tasks
 CACHED = sorted({*STEPS} - {"configure"})
 """The steps whose results may come from the cache."""
 
@@ -163,7 +163,7 @@ def test_a_failed_step_ends_the_run_with_its_message_and_an_index(
 
 def test_the_same_command_continues_after_a_failure(fake_runs: Any) -> None:
     fake_runs.let("evaluate", "work")
-    with pytest.raises(WorkError):
+    with pytest.raises(WorkError, match="evaluate: the work failed"):
         fake_runs.run()
     fake_runs.calls()
     fake_runs.let("", "")
@@ -175,7 +175,7 @@ def test_the_same_command_continues_after_a_failure(fake_runs: Any) -> None:
 
 def test_a_failed_step_writes_down_why(fake_runs: Any) -> None:
     fake_runs.let("train", "work")
-    with pytest.raises(WorkError):
+    with pytest.raises(WorkError, match="train: the work failed"):
         fake_runs.run()
     (document,) = (fake_runs.store / "fake").glob("train-*/failure.json")
     failure = json.loads(document.read_text())
@@ -190,13 +190,14 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from conftest import Watched
+from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.runs.local import LocalRun, run_local
 run = LocalRun(
     name="fake-run",
     model="yolov5n-r7",
     store={store!r},
     form={{"data": "/data", "store": {store!r}}},
-    pipeline=Path({pipeline!r}).read_text(),
+    pipeline=CompiledPipeline(Path({pipeline!r}).read_text()),
     environment="packages",
 )
 run_local(run, Path({runs!r}), Watched())
@@ -207,9 +208,9 @@ def started_run(fake_runs: Any, tmp_path: Path, how: str = "sleep", **streams: A
     """Start a run in a process of its own whose training sleeps, and return when it does."""
     fake_runs.let("train", how)
     pipeline = tmp_path / "pipeline.yaml"
-    pipeline.write_text(fake_runs.pipeline)
-    places = {"tests": str(Path(__file__).parent), "store": str(fake_runs.store), "runs": str(fake_runs.runs)}
-    code = SCRIPT.format(pipeline=str(pipeline), **places)
+    pipeline.write_text(fake_runs.pipeline.text)
+    texts = {"tests": str(Path(__file__).parent), "store": str(fake_runs.store), "runs": str(fake_runs.runs)}
+    code = SCRIPT.format(pipeline=str(pipeline), **texts)
     given = {"stderr": subprocess.PIPE, "start_new_session": True, **streams}
     process = subprocess.Popen([sys.executable, "-c", code], text=True, **given)
     log = fake_runs.store / "calls.log"
@@ -320,7 +321,7 @@ def test_a_store_that_cannot_be_used_is_refused_before_any_step(
 
 def test_the_log_of_a_continued_run_keeps_what_was_said_before(fake_runs: Any) -> None:
     fake_runs.let("evaluate", "work")
-    with pytest.raises(WorkError):
+    with pytest.raises(WorkError, match="evaluate: the work failed"):
         fake_runs.run()
     fake_runs.let("", "")
     fake_runs.run()
@@ -351,5 +352,5 @@ def test_entries_without_results_are_removed(tmp_path: Path) -> None:
 def test_the_page_of_a_run_draws_what_waits_for_what(fake_runs: Any) -> None:
     outcome, _ = fake_runs.run()
     page = outcome.index.read_text()
-    assert page.count('class="wire"') == 2 * len(edges_of(pipeline_text()))
+    assert page.count('class="wire"') == 2 * len(CompiledPipeline.named().edges)
     assert [f'<li class="panel card" data-step="{step}">' in page for step in STEPS] == [True] * len(STEPS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kubeyolo.errors import InputError
-from kubeyolo.runs.lock import run_lock
+from kubeyolo.runs.folder import run_lock
 
 
 def test_a_held_lock_is_refused_with_the_name_and_the_process(tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS, BundleManifest, open_bundle, publish_bundle
+from kubeyolo.bundle import ONNX, ONNX_INT8, WEIGHTS, BundleManifest, open_bundle
 from kubeyolo.data.dataset import open_dataset
-from kubeyolo.models.registry import model_facts
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.publishing import derive_bundle, publish_bundle
 from kubeyolo.steps.configure import bundle_config
 from kubeyolo.steps.current import NETWORKS
 from kubeyolo.steps.detection import evaluate_bundle, kept_result
+from kubeyolo.storage.place import Place
 
 MODEL = "yolov5n-r7"
 CLASSES = ("disc", "ring")
@@ -79,17 +81,17 @@ def fixed_bundle(
         name = {"onnx": ONNX, "int8": ONNX_INT8}[runtime]
         files[name] = folder / "files" / name
         onnx.save(_network(shift, manifest), files[name])
-    bundle = publish_bundle(str(folder / "plain"), manifest, files)
+    bundle = publish_bundle(Place.of(folder / "plain"), manifest, files).uri
     if not dataset:
         return bundle
-    opened, images = open_bundle(bundle), open_dataset(dataset)
+    opened, images = open_bundle(Place.of(bundle)), open_dataset(Place.of(dataset))
     config = bundle_config(opened.manifest, {"settings": json.dumps({"evaluate": dict(overrides)})}).config
     metrics = {
         runtime: kept_result(evaluate_bundle(opened, images, config, runtime).result, images.manifest.digest, config)
         for runtime in NETWORKS
         if runtime in shifts
     }
-    return opened.derive(str(folder / "bundle"), {}, metrics=metrics)
+    return derive_bundle(opened, Place.of(folder / "bundle"), {}, metrics=metrics).uri
 
 
 def _network(shift: int, manifest: BundleManifest) -> onnx.ModelProto:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kubeyolo.bundle import MINDIR, ONNX, WEIGHTS, BundleManifest, publish_bundle
+from kubeyolo.bundle import MINDIR, ONNX, WEIGHTS, BundleManifest
 from kubeyolo.data import shards
+from kubeyolo.publishing import publish_bundle
 from kubeyolo.quantization.int8 import QuantizationFacts
 from kubeyolo.steps import detection, export
 from kubeyolo.steps.same_training import identity_of
-from kubeyolo.storage.uri import join_uri, open_store, write_document
+from kubeyolo.storage.place import Place
 from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory
 from kubeyolo.training.result import RESULT_NAME, TrainingResult
 from kubeyolo.training.spec import TrainingSpec
@@ -37,12 +40,12 @@ def fix_work(monkeypatch: pytest.MonkeyPatch, folder: Path, network: Path) -> li
         worked.append(spec.task)
         kind = "pretrain" if spec.task == "backbone" else "train"
         rows = [HistoryRow(kind=kind, step=3, epoch=0, loss=0.5, images_per_second=7.0)]
-        write_document(join_uri(spec.output, FILE_NAME), TrainingHistory(rows).to_bytes())
+        Place.of((Place.of(spec.output) / FILE_NAME).uri).write(TrainingHistory(rows).to_bytes())
         weights = written(folder / WEIGHTS, spec.config.train.model_dump_json().encode())
-        uri = publish_bundle(join_uri(spec.output, "bundle"), manifest(spec), {WEIGHTS: weights})
-        identity = identity_of(spec)
+        uri = publish_bundle(Place.of((Place.of(spec.output) / "bundle").uri), manifest(spec), {WEIGHTS: weights}).uri
+        identity = identity_of(spec, Place.of(spec.output))
         result = TrainingResult(identity=identity, code_digest="", steps=3, bundle=uri, seconds=1.5, resumed_at=[])
-        write_document(join_uri(spec.output, RESULT_NAME), result.model_dump_json().encode())
+        Place.of((Place.of(spec.output) / RESULT_NAME).uri).write(result.model_dump_json().encode())
 
     def exported(bundle: Any, config: Any, temporary: Path) -> dict[str, Path]:
         worked.append("export")
@@ -101,6 +104,13 @@ def written(path: Path, content: bytes) -> Path:
 def file_of(uri: str) -> Path:
     """Return the path of a file of this machine by its URI."""
     folder, _, name = uri.rpartition("/")
-    path = open_store(folder).local_path(name)
+    path = Place.of(folder).store.local_path(name)
     assert path is not None
     return path
+
+
+def checks_of(report: str) -> list[tuple[str, str, str]]:
+    """Return the checks that a page shows: name, verdict, message."""
+    cells = (r'<th scope="row">([^<]*)</th>', r'<td><span class="badge \w+">(\w+)</span></td>', "<td[^>]*>([^<]*)</td>")
+    rows = re.findall(f"<tr>{''.join(cells)}</tr>", Place.of(report).read().decode())
+    return [(unescape(name), verdict, unescape(message)) for name, verdict, message in rows]

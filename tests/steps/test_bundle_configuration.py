@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from kubeyolo.bundle import BundleManifest, open_manifest, publish_bundle
-from kubeyolo.cli.steps import _config_of
+from kubeyolo.bundle import BundleManifest, read_bundle
+from kubeyolo.cli.steps import _call_on
 from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
+from kubeyolo.publishing import publish_bundle
 from kubeyolo.steps.configure import bundle_config
+from kubeyolo.storage.place import Place
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.yaml"
 
@@ -31,11 +33,11 @@ def bundle(tmp_path: Path) -> str:
         anchors=(((1.0, 2.0),),) * 3,
         config=config.model_dump(mode="json"),
     )
-    return publish_bundle(str(tmp_path / "bundle"), manifest, {weights.name: weights})
+    return publish_bundle(Place.of(tmp_path / "bundle"), manifest, {weights.name: weights}).uri
 
 
 def config_of(bundle: str, **settings: dict[str, Any]) -> Config:
-    return bundle_config(open_manifest(bundle), {"settings": json.dumps(settings)}).config
+    return bundle_config(read_bundle(Place.of(bundle)).manifest, {"settings": json.dumps(settings)}).config
 
 
 def test_a_bundle_keeps_what_it_was_trained_with(bundle: str) -> None:
@@ -45,7 +47,7 @@ def test_a_bundle_keeps_what_it_was_trained_with(bundle: str) -> None:
 
 
 def test_sections_that_no_weights_depend_on_are_not_those_of_the_bundle(bundle: str) -> None:
-    manifest = open_manifest(bundle)
+    manifest = read_bundle(Place.of(bundle)).manifest
     judged = manifest.config | {"evaluate": {"min_ap": 0.9}, "quantize": {"max_drop": 0.25}}
     config = bundle_config(manifest.model_copy(update={"config": judged}), {}).config
     assert config.train.seed == 7
@@ -59,7 +61,7 @@ def test_values_of_trained_sections_are_taken_over_those_of_the_bundle(bundle: s
 
 
 def test_each_value_says_where_it_is_from(bundle: str) -> None:
-    resolved = bundle_config(open_manifest(bundle), {"settings": "{train: {seed: 3}}"})
+    resolved = bundle_config(read_bundle(Place.of(bundle)).manifest, {"settings": "{train: {seed: 3}}"})
     assert resolved.origins["train.image_size"] == "the bundle"
     assert resolved.origins["train.seed"] == "the field settings"
 
@@ -70,6 +72,8 @@ def test_an_unknown_setting_is_refused(bundle: str) -> None:
 
 
 def test_a_configuration_file_of_a_training_is_accepted(bundle: str) -> None:
-    config = _config_of(bundle, DEMO, ["data.workers=0", "train.device_target=CPU"])
+    call, opened = _call_on(bundle, bundle, "", DEMO, ["data.workers=0", "train.device_target=CPU"])
+    config = call.config
+    assert opened.uri == bundle and call.output is None
     assert (config.model, config.train.seed) == ("yolov5s-r7", 7)
     assert config.train.max_epoch == load_config(file=DEMO).train.max_epoch

@@ -10,21 +10,23 @@ from typing import Any, cast
 
 import pytest
 
-from kubeyolo.bundle import ONNX, bundle_reference, open_bundle
+from kubeyolo.bundle import ONNX, open_bundle, read_bundle
 from kubeyolo.catalogue import STEPS
 from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import Config
-from kubeyolo.data.dataset import open_dataset
+from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.events import parse_event
 from kubeyolo.index import read_index, read_note, run_output
 from kubeyolo.pointers import read_model_pointer
 from kubeyolo.source import results_source
 from kubeyolo.steps import component, pretrain
-from kubeyolo.steps.record import read_record, write_record
+from kubeyolo.steps.facade import StepCall
+from kubeyolo.steps.outcome import read_record
 from kubeyolo.steps.settings import StepSettings, read_sections
-from kubeyolo.storage.reference import pin, split_reference
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
+from kubeyolo.training.spec import TrainingSpec
+from tests.steps.called import validate_dataset, write_record
 from tests.steps.fixed_detector import CLASSES, MODEL, fixed_bundle, write_data
 from tests.steps.fixed_work import file_of, fix_work
 
@@ -98,7 +100,7 @@ class Tasks:
 def make_tasks(folder: Path, patch: pytest.MonkeyPatch) -> Tasks:
     patch.setenv("KUBEYOLO_CACHE", str(folder / "cache"))
     patch.delenv(component.RUN_ID, raising=False)
-    network = open_bundle(fixed_bundle(folder / "fixed", {"onnx": 4})).path(ONNX)
+    network = open_bundle(Place.of(fixed_bundle(folder / "fixed", {"onnx": 4}))).path(ONNX)
     form = {"data": str(write_data(folder / "data")), "store": str(folder / "store")}
     fix_work(patch, folder, network)
     return Tasks(folder / "artifacts", form | {"settings": "{quantize: {max_drop: 100}}"})
@@ -139,7 +141,7 @@ def test_every_artifact_is_filled_from_what_the_step_has_made(whole_run: tuple[T
         if kinds[name] in ("Dataset", "Model"):
             assert json.loads(artifact.text) == artifact.metadata, name
     assert "| quantize.max\\_drop | 100 |" in artifacts["plan"].text
-    assert artifacts["model_card"].text == open_bundle(made["published"]).path("MODEL_CARD.md").read_text()
+    assert artifacts["model_card"].text == open_bundle(Place.of(made["published"])).path("MODEL_CARD.md").read_text()
     confusion = artifacts["confusion_matrix"]
     assert confusion.categories == [*CLASSES, "background"]
     assert len(confusion.matrix) == 3 and sum(map(sum, confusion.matrix)) >= 3
@@ -159,8 +161,8 @@ def test_a_handle_has_uri_digest_classes_and_figures_and_no_times(tasks: Tasks) 
     }
     metadata = {name: dict(tasks.artifacts[name].metadata) for name in handles}
     for name, (output, figures) in handles.items():
-        uri, digest = split_reference(made[output])
-        assert (metadata[name]["store_uri"], metadata[name]["digest"]) == (uri, digest), name
+        stored = Place.of(made[output])
+        assert (metadata[name]["store_uri"], metadata[name]["digest"]) == (stored.uri, stored.digest), name
         assert {key: metadata[name][key] for key in figures} == figures, name
         assert not [key for key in metadata[name] if any(word in key.lower() for word in TIMES)], name
     # The same work, done again at another time in another store, is the same artifact but for its place.
@@ -188,15 +190,15 @@ def test_the_summary_has_at_most_ten_rows(whole_run: tuple[Tasks, dict[str, str]
 def test_the_same_tasks_again_return_the_same_references(tasks: Tasks) -> None:
     first = tasks.run()
     assert tasks.run() == first
-    assert all(split_reference(first[name])[1] for name in first if name != "index")
+    assert all(Place.of(first[name]).digest for name in first if name != "index")
 
 
 def test_the_record_of_the_last_step_is_copied_to_the_index(whole_run: tuple[Tasks, dict[str, str]]) -> None:
     made = whole_run[1]
-    index = read_index(made["index"])
-    assert index == read_record(made["record"])
+    index = read_index(Place.of(made["index"]))
+    assert index == read_record(Place.of(made["record"]))
     assert (index.step, index.outputs["bundle"]) == ("publish", made["published"])
-    assert made["published"] == bundle_reference(split_reference(made["published"])[0])
+    assert made["published"] == read_bundle(Place.of(Place.of(made["published"]).uri)).reference
 
 
 @pytest.mark.parametrize("min_ap", ["0.5", "0.9"])
@@ -219,7 +221,7 @@ def test_the_gate_of_another_run_judges_known_numbers(
     assert line == (
         f"{MODEL} on data: AP is 0.6000, below the gate evaluate.min_ap = 0.9; train longer or lower the gate"
     )
-    output = split_reference(made["evaluation"])[0].removesuffix("/metrics.json")
+    output = Place.of(made["evaluation"]).uri.removesuffix("/metrics.json")
     assert json.loads(file_of(f"{output}/failure.json").read_text())["message"] == line
     # Where it passes again, nothing says any more that it has failed.
     assert tasks.call("evaluate", **inputs | {"settings": tasks.configure()["evaluate"]}) == (made["evaluation"],)
@@ -278,7 +280,8 @@ def test_the_folder_of_a_result_does_not_depend_on_how_numbers_travelled(step: s
 
         values = {name: {key: each(value) for key, value in section.items()} for name, section in sections.items()}
         given = StepSettings(store="file:///s", code="c", model=config.model, config=values)
-        return component._derived_output(step, given, pin("file:///b", "1" * 64), pin("file:///d", "2" * 64))
+        call = StepCall(store=Place.of(given.store), config=given.configuration(), code=given.code)
+        return call.begun_output(step, config.model, bundle="1" * 64, dataset="2" * 64).uri
 
     def as_whole(value: float) -> float:
         return int(value) if value == int(value) else value
@@ -319,8 +322,9 @@ def test_a_reference_with_another_digest_is_refused_in_one_line(
     monkeypatch.setattr("kubeyolo.launch.local.launch_training", open_inputs)
     inputs = {name: made[name] for name in ("dataset", "backbone", "evaluation", "training")}
     inputs |= {"bundle": made["quantized" if step in ("publish", "promote") else "exported"]}
-    uri, digest = split_reference(inputs[wrong])
-    inputs[wrong] = pin(uri, "0" * 64)
+    right = Place.of(inputs[wrong])
+    uri, digest = right.uri, right.digest
+    inputs[wrong] = Place.of(uri).pinned("0" * 64).reference
     # In another store nothing is known yet.
     settings = {"store": str(tmp_path / "store"), "code": results_source(), "model": MODEL, "launcher": "local"}
     settings |= {"current": made["quantized"]} if step == "evaluate_current" else {}
@@ -341,59 +345,72 @@ def test_promote_refuses_references_with_another_digest(
     current = write_record(str(tmp_path / "current"), "evaluate_current", 1.0, {"bundle": ""}, {})
     inputs = {"bundle": made["quantized"], "evaluation": made["evaluation"], "training": made["training"]}
     inputs |= {"current": current, "dataset": made["dataset"]}
-    uri, digest = split_reference(inputs[wrong])
+    right = Place.of(inputs[wrong])
+    uri, digest = right.uri, right.digest
     settings = {"store": store, "code": "c", "model": MODEL, "latest": f"{store}/models/{MODEL}/latest.json"}
     tasks = Tasks(tmp_path / "artifacts", {})
-    code, line = failure(called(tasks, "promote", settings, **inputs | {wrong: pin(uri, "0" * 64)}), capsys)
+    code, line = failure(
+        called(tasks, "promote", settings, **inputs | {wrong: Place.of(uri).pinned("0" * 64).reference}), capsys
+    )
     assert code == InputError.exit_code
     assert line.startswith(f"{uri}: its content has changed: expected sha256 {'0' * 12}…, found {digest[:12]}…")
-    assert read_model_pointer(settings["latest"]) is None
+    assert read_model_pointer(Place.of(settings["latest"])) is None
     # With the right ones it is published and current, and the summary is that of a training.
     published, record = cast(tuple[str, str], called(tasks, "promote", settings, **inputs)())
-    assert published == bundle_reference(f"{store}/models/{MODEL}/{read_record(record).metrics['version']}")
-    pointer = read_model_pointer(settings["latest"])
-    assert pointer is not None and pointer.bundle == split_reference(published)[0]
+    assert (
+        published
+        == read_bundle(Place.of(f"{store}/models/{MODEL}/{read_record(Place.of(record)).metrics['version']}")).reference
+    )
+    pointer = read_model_pointer(Place.of(settings["latest"]))
+    assert pointer is not None and pointer.bundle == Place.of(published).uri
     assert tasks.artifacts["summary"].metrics == whole_run[0].artifacts["summary"].metrics
 
 
 def open_inputs(spec: Any) -> None:
-    open_dataset(spec.dataset)
-    open_bundle(spec.backbone)
+    open_dataset(Place.of(spec.dataset))
+    open_bundle(Place.of(spec.backbone))
 
 
 def test_a_reference_to_what_was_made_anew_is_refused(tasks: Tasks, capsys: pytest.CaptureFixture[str]) -> None:
     made = tasks.run()
-    manifest = file_of(f"{split_reference(made['trained'])[0]}/bundle.json")
+    manifest = file_of(f"{Place.of(made['trained']).uri}/bundle.json")
     manifest.write_bytes(manifest.read_bytes() + b"\n")
     given = {"bundle": made["trained"], "dataset": made["dataset"]}
     settings = tasks.configure(settings="{evaluate: {max_det: 7}}")["evaluate"]
     code, line = failure(lambda: tasks.call("evaluate", settings=settings, **given), capsys)
-    assert code == InputError.exit_code and f"{split_reference(made['trained'])[0]}: its content has changed" in line
+    assert code == InputError.exit_code and f"{Place.of(made['trained']).uri}: its content has changed" in line
 
 
-def test_settings_of_other_sections_reach_the_pretraining(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_other_sections_reach_the_pretraining(
+    tasks: Tasks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[str, str, Config]] = []
 
-    def take(dataset: str, output: str, config: Config, *others: Any) -> None:
-        seen.append((dataset, output, config))
+    def take(spec: TrainingSpec, dataset: Dataset, output: Place, *others: Any) -> None:
+        seen.append((dataset.uri, output.uri, spec.config))
         raise WorkError("seen")
 
+    def written(name: str, seed: int) -> str:
+        return validate_dataset(str(write_data(tmp_path / name / "d", seed)), str(tmp_path / name)).dataset
+
     monkeypatch.setattr(pretrain, "pretrain_backbone", take)
-    dataset = pin("file:///data", "1" * 64)
+    dataset, elsewhere, other = written("one", 1), written("elsewhere", 1), written("other", 2)
 
     def call(config: dict[str, Any], dataset: str = dataset, fingerprint: str = "") -> None:
-        struct = StepSettings(store="file:///s", code="c", model=MODEL, config=config, fingerprint=fingerprint).struct()
+        struct = StepSettings(
+            store=(tmp_path / "s").as_uri(), code="c", model=MODEL, config=config, fingerprint=fingerprint
+        ).struct()
         with pytest.raises(SystemExit):
             tasks.call("pretrain_backbone", settings=struct, dataset=dataset)
 
     call({})
     call({"train": {"seed": 4.0, "grad_clip": 1.0, "device_target": "GPU"}, "augment": {"hsv_s": 0.25}})
     call({"train": {"seed": 9}})
-    call({}, dataset=pin("file:///elsewhere", "1" * 64))
-    call({}, dataset=pin("file:///data", "2" * 64))
+    call({}, dataset=elsewhere)
+    call({}, dataset=other)
     # Images by class are known by their fingerprint; then the data set does not count.
     call({"pretrain": {"data": "file:///images"}}, fingerprint="3")
-    call({"pretrain": {"data": "file:///images"}}, dataset=pin("file:///data", "2" * 64), fingerprint="3")
+    call({"pretrain": {"data": "file:///images"}}, dataset=other, fingerprint="3")
     call({"pretrain": {"data": "file:///images"}}, fingerprint="4")
     outputs = [output for _, output, _ in seen]
     assert outputs[3] == outputs[0] and outputs[6] == outputs[5]
@@ -410,7 +427,7 @@ def test_configure_leaves_a_plan_a_record_and_a_note(
     given = tasks.configure(max_epoch="7")
     run, store = given["run"], tasks.form["store"]
     assert (run["store"], run["model"], run["data"]) == (store, MODEL, tasks.form["data"])
-    record = read_record(cast(str, given["record"]))
+    record = read_record(Place.of(cast(str, given["record"])))
     assert record.step == "configure" and record.metrics["name"] == run["name"]
     assert record.report == Path(store, "runs", run["name"], "configure", "report.html").as_uri()
     assert record.metrics["changed"] == 2  # max_epoch and max_drop
@@ -426,15 +443,15 @@ def test_configure_leaves_a_plan_a_record_and_a_note(
 def test_configure_notes_a_run_of_kubeflow_under_its_id(
     tasks: Tasks, minio_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_store(f"minio://{minio_bucket}/data/cells").put_tree(Path(tasks.form["data"]), "")
+    Place.of(f"minio://{minio_bucket}/data/cells").store.put_tree(Path(tasks.form["data"]), "")
     store = f"minio://{minio_bucket}/store"
     tasks.form |= {"data": f"minio://{minio_bucket}/data/cells", "store": store}
     monkeypatch.setenv(component.RUN_ID, RUN_ID)
     name = tasks.configure()["run"]["name"]
-    assert read_note(store, RUN_ID) == {
+    assert read_note(Place.of(store), RUN_ID) == {
         "name": name,
         "pipeline": "detector-training",
-        "index": run_output(store, name, "result.json"),
+        "index": run_output(Place.of(store), name, "result.json").uri,
     }
 
 

@@ -11,29 +11,31 @@ from typing import Any
 import pytest
 import yaml
 
-from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, BundleManifest, bundle_reference, publish_bundle
+from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, BundleManifest, read_bundle
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, FIELDS, MODEL_EVALUATION, STEPS
 from kubeyolo.cli.forms import training_form
-from kubeyolo.compiled.read import fields_of, pipeline_text, required_fields, task_names
-from kubeyolo.config.load import load_config
+from kubeyolo.compiled.pipeline import CompiledPipeline
+from kubeyolo.config.load import flatten, load_config, resolve_layers
 from kubeyolo.config.schema import Config
-from kubeyolo.data.digest import fingerprint
+from kubeyolo.data.class_images import class_fingerprint
+from kubeyolo.data.digest import source_facts
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.index import RUN_ID, STORE, read_note, run_output, store_id
 from kubeyolo.kubeflow.schedules import read_schedules, wanted_schedule
-from kubeyolo.models.registry import model_facts
+from kubeyolo.launch import launcher
+from kubeyolo.models.named_facts import model_facts
 from kubeyolo.pointers import ModelPointer, read_model_version, write_model_pointer
+from kubeyolo.publishing import publish_bundle
 from kubeyolo.report.model_card import escape
 from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps import component
-from kubeyolo.steps import configure as steps_configure
 from kubeyolo.steps.checked_form import check_form, check_settings, parse_cluster
-from kubeyolo.steps.configure import ConfiguredRun, bundle_config, configure
-from kubeyolo.steps.record import read_record
+from kubeyolo.steps.configure import bundle_config, configure
+from kubeyolo.steps.configured_run import ConfiguredRun
+from kubeyolo.steps.outcome import read_record
 from kubeyolo.steps.settings import StepSettings
-from kubeyolo.storage.uri import open_store, write_document
-from kubeyolo.training.class_images import class_fingerprint
+from kubeyolo.storage.place import Place
 
 MODEL = "yolov5n-r7"
 NEEDED = {"data": "minio://data/x", "store": "minio://kubeyolo"}
@@ -158,7 +160,7 @@ def test_forms_of_the_other_pipelines_are_checked_too(pipeline: str, values: dic
 
 @pytest.mark.parametrize("pipeline", SOME)
 def test_fields_that_must_not_be_empty_are_named(pipeline: str) -> None:
-    for name in required_fields(pipeline_text(pipeline)):
+    for name in CompiledPipeline.named(pipeline).required_fields:
         for empty in ("", "  "):
             with pytest.raises(InputError, match=f"^the field '{name}' is empty .{FIELDS[name][:20]}"):
                 check_form(pipeline, SOME[pipeline] | {name: empty})
@@ -309,7 +311,7 @@ def test_images_to_pretrain_on_are_in_the_name_by_their_content(
             (images / label / f"{number}.png").write_bytes(f"{label} {number}".encode())
     first, without = train(**nested({"pretrain": {"data": str(images)}})), train()
     given = first.settings["pretrain_backbone"]
-    assert given.fingerprint == class_fingerprint(str(images))
+    assert given.fingerprint == class_fingerprint(Place.of(images))
     assert given.config["pretrain"]["data"] == str(images)
     assert without.settings["pretrain_backbone"].fingerprint == ""
     images.rename(moved)
@@ -321,7 +323,7 @@ def test_images_to_pretrain_on_are_in_the_name_by_their_content(
 @pytest.fixture
 def bucket(minio_bucket: str, data: Path) -> Iterator[str]:
     """The data in a bucket."""
-    open_store(f"minio://{minio_bucket}/data/shapes").put_tree(data, "")
+    Place.of(f"minio://{minio_bucket}/data/shapes").store.put_tree(data, "")
     yield minio_bucket
 
 
@@ -347,9 +349,9 @@ def test_equal_settings_make_one_run_whoever_gives_them(bucket: str, tmp_path: P
         yaml.safe_dump(schedule | {"parameters": parameters | {"settings": settings}})
     )
     (read,) = read_schedules([tmp_path / "nightly.yaml"], check_form)
-    scheduled = wanted_schedule(read, pipeline_text()).arguments
+    scheduled = wanted_schedule(read, CompiledPipeline.named()).arguments
     # As the pages of Kubeflow send it, and a plain POST: every field, most of them empty.
-    fields = fields_of(pipeline_text())
+    fields = CompiledPipeline.named().fields
     posted = {name: facts.get("defaultValue", "") for name, facts in fields.items()}
     posted |= {name: str(value) for name, value in parameters.items()}
     posted["settings"] = yaml.safe_dump(settings)
@@ -405,7 +407,7 @@ def make_bundle(folder: Path, name: str, model: str = MODEL, **config: dict[str,
     for path in files.values():
         path.write_text(name)
     facts = model_facts(model)
-    trained = load_config(model, overrides=config).model_dump(mode="json")
+    trained = resolve_layers(model, [("the test", flatten(config, "the test"))]).config.model_dump(mode="json")
     manifest = BundleManifest(
         model=model,
         classes=("a",),
@@ -414,7 +416,7 @@ def make_bundle(folder: Path, name: str, model: str = MODEL, **config: dict[str,
         anchors=facts.anchors,
         config=trained,
     )
-    return publish_bundle((folder / name).as_uri(), manifest, files)
+    return publish_bundle(Place.of((folder / name).as_uri()), manifest, files).uri
 
 
 @pytest.fixture
@@ -443,7 +445,7 @@ def every_run(
 
 def test_every_task_has_its_settings_with_the_sections_that_its_step_reads(every_run: dict[str, ConfiguredRun]) -> None:
     for pipeline, run in every_run.items():
-        tasks = {name for name in task_names(pipeline_text(pipeline)) if name != "configure"}
+        tasks = {name for name in CompiledPipeline.named(pipeline).tasks if name != "configure"}
         assert set(run.settings) == tasks, pipeline
         for task, given in run.settings.items():
             step = STEPS[task if task in STEPS else "evaluate"]
@@ -500,9 +502,10 @@ def test_code_data_and_places_are_handed_to_the_steps_that_need_them(
     assert weights == {"pretrain_backbone", "train"}
     assert {given.code for name, given in run.settings.items() if name not in weights} == {results_source()}
     validated = run.settings["validate_dataset"]
-    assert (validated.data, validated.fingerprint) == (str(data), fingerprint(data))
-    assert (run.settings["train"].launcher, run.settings["train"].cluster) == ("volcano", {"preset": "cpu"})
-    assert run.index == run.settings["publish"].index == run_output(store, run.name, "result.json")
+    assert (validated.data, validated.fingerprint) == (str(data), source_facts(data).fingerprint)
+    for step in ("pretrain_backbone", "train"):
+        assert (run.settings[step].launcher, run.settings[step].cluster) == ("volcano", {"preset": "cpu"})
+    assert run.index == run.settings["publish"].index == run_output(Place.of(store), run.name, "result.json").uri
     assert every_run[DETECTOR_RETRAINING].settings["promote"].index == every_run[DETECTOR_RETRAINING].index
     # Only steps that are about the run as a whole are told its name: others may come from the cache.
     named = {name for name, given in run.settings.items() if run.name in json.dumps(given.struct())}
@@ -538,28 +541,33 @@ def test_a_setting_changes_only_the_structs_of_the_steps_that_it_concerns(data: 
     assert {name for name in before if before[name] != after[name]} == CONCERNS[pair]
 
 
-def test_where_training_runs_concerns_the_training_alone(train: Callable[..., ConfiguredRun]) -> None:
+def test_where_training_runs_concerns_training_and_pretraining_alone(train: Callable[..., ConfiguredRun]) -> None:
     here, there = structs(train()), structs(train(launcher="volcano"))
-    assert {name for name in here if here[name] != there[name]} == {"train"}
+    assert {name for name in here if here[name] != there[name]} == {"pretrain_backbone", "train"}
     as_text = train(launcher="volcano", cluster="cpu")
     as_json = train(launcher="volcano", cluster='{"preset": "cpu"}')
     as_yaml = train(launcher="volcano", cluster="preset: cpu")
     assert structs(as_text) == structs(as_json) == structs(as_yaml)
 
 
+def test_images_that_the_pods_of_a_pretraining_cannot_reach_are_refused(train: Callable[..., ConfiguredRun]) -> None:
+    with pytest.raises(InputError, match="pretrain.data .*/images: pods do not see folders of this machine"):
+        train(launcher="volcano", settings="pretrain: {data: images}")
+
+
 def test_the_plan_says_where_the_training_takes_more_memory_than_there_is(
     train: Callable[..., ConfiguredRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(RUN_ID, raising=False)
-    monkeypatch.setattr(steps_configure, "usable_memory", lambda: 10**9)
+    monkeypatch.setattr(launcher, "usable_memory", lambda: 10**9)
     (line,) = [line for line in train().notes if "of memory" in line]
     assert line.startswith("this machine, or its container, allows 1.0 GB of memory, less than the ")
     for enough in (10**12, None):
-        monkeypatch.setattr(steps_configure, "usable_memory", lambda found=enough: found)
+        monkeypatch.setattr(launcher, "usable_memory", lambda found=enough: found)
         assert not any("of memory" in line for line in train().notes)
 
     # Of a training in pods those count, whatever this machine has.
-    monkeypatch.setattr(steps_configure, "usable_memory", lambda: 10**9)
+    monkeypatch.setattr(launcher, "usable_memory", lambda: 10**9)
     pods = {"preset": "cpu", "memory": "64Gi"}
     assert not any("of memory" in line for line in train(launcher="volcano", cluster=json.dumps(pods)).notes)
     (line,) = [
@@ -609,8 +617,9 @@ class Retraining:
         bundle = make_bundle(self.folder, f"store/models/{MODEL}/{name}")
         place = run.settings["promote"]
         pointer = ModelPointer(bundle=bundle, version=name, data=place.data, fingerprint=place.fingerprint)
-        write_model_pointer(place.latest, pointer, read_model_version(place.latest).etag)
-        return bundle_reference(bundle)
+        latest = Place.of(place.latest)
+        write_model_pointer(latest, pointer, read_model_version(latest).etag)
+        return read_bundle(Place.of(bundle)).reference
 
 
 @pytest.fixture
@@ -628,7 +637,7 @@ def test_without_a_current_model_there_is_something_to_train(retraining: Retrain
     assert run.name.startswith(f"{MODEL}-monday-")
     assert any(retraining.latest in note for note in run.notes)
     promote = run.settings["promote"]
-    assert (promote.data, promote.fingerprint) == (str(monday), fingerprint(monday))
+    assert (promote.data, promote.fingerprint) == (str(monday), source_facts(monday).fingerprint)
     assert (promote.latest, promote.current) == (retraining.latest, "")
     assert run.settings["evaluate_current"].current == ""
     assert run.facts["pointer"] == str(retraining.pointer) and run.struct()["latest"] == retraining.latest
@@ -663,7 +672,7 @@ def test_other_data_is_compared_with_the_current_model(retraining: Retraining) -
     weights = retraining.folder / "weights.safetensors"
     weights.write_text("other weights")
     manifest = BundleManifest(model=MODEL, classes=("b",), image_size=(64, 64), strides=(8,), anchors=(((1.0, 1.0),),))
-    publish_bundle(reference.partition("@")[0], manifest, {weights.name: weights})
+    publish_bundle(Place.of(reference.partition("@")[0]), manifest, {weights.name: weights})
     assert retraining.look().settings["evaluate_current"] != before
 
 
@@ -671,7 +680,9 @@ def test_another_pointer_to_the_current_model_may_be_named(retraining: Retrainin
     retraining.make_current(retraining.look())
     mine = str(retraining.folder / "mine.json")
     run = retraining.look(**nested({"retrain": {"latest": mine}}))
-    assert run.has_work and run.settings["promote"].latest == mine and run.settings["promote"].current == ""
+    assert (
+        run.has_work and run.settings["promote"].latest == Place.of(mine).uri and run.settings["promote"].current == ""
+    )
 
 
 def test_the_loss_that_is_allowed_is_in_the_settings_of_promote(retraining: Retraining) -> None:
@@ -707,7 +718,7 @@ def test_a_bad_pointer_to_data_is_named(retraining: Retraining, document: str | 
 
 def test_a_bad_pointer_to_the_current_model_is_named(retraining: Retraining) -> None:
     absent = (retraining.folder / "absent").as_uri()
-    write_model_pointer(retraining.latest, ModelPointer(bundle=absent))
+    write_model_pointer(Place.of(retraining.latest), ModelPointer(bundle=absent))
     with pytest.raises(InputError, match=rf"latest.json points at {absent}, where there is no bundle; correct it"):
         retraining.look()
     other = retraining.folder / "in-use.json"
@@ -721,10 +732,10 @@ def test_a_bad_pointer_to_the_current_model_is_named(retraining: Retraining) -> 
 def test_the_data_that_a_pointer_of_pods_names_is_no_folder(bucket: str, data: Path) -> None:
     pointer = f"minio://{bucket}/data/latest.json"
     form = {"pointer": pointer, "store": f"minio://{bucket}/store"}
-    write_document(pointer, json.dumps({"data": str(data)}).encode())
+    Place.of(pointer).write(json.dumps({"data": str(data)}).encode())
     with pytest.raises(InputError, match=f"the data that {pointer} names = {data}: pods see no folder"):
         configure(DETECTOR_RETRAINING, form, is_remote=True)
-    write_document(pointer, b'{"data": "shapes"}')
+    Place.of(pointer).write(b'{"data": "shapes"}')
     run = configure(DETECTOR_RETRAINING, form, is_remote=True)
     assert run.data == f"minio://{bucket}/data/shapes" and run.has_work
     for pipeline, place in ((DETECTOR_TRAINING, {"data": run.data}), (DETECTOR_RETRAINING, {"pointer": pointer})):
@@ -744,13 +755,14 @@ def test_bundles_are_pinned_and_evaluated_without_their_gate(
     evaluate: Callable[..., ConfiguredRun], tmp_path: Path
 ) -> None:
     run = evaluate(settings="evaluate: {max_det: 7}", runtime="onnx")
-    assert run.bundle == bundle_reference(str(tmp_path / "new")) and run.baseline.startswith(f"file://{tmp_path}/old@")
+    assert run.bundle == read_bundle(Place.of(tmp_path / "new"))
+    assert run.baseline == read_bundle(Place.of(tmp_path / "old"))
     assert run.name.startswith("evaluation-new-shapes-")
     new, old = run.settings["evaluate"], run.settings["evaluate_baseline"]
     assert new.config == old.config
     assert (new.config["evaluate"]["max_det"], new.config["evaluate"]["min_ap"], new.runtime) == (7, 0.0, "onnx")
     assert (new.index, old.index) == tuple(
-        run_output(run.store, run.name, f"{task}.json") for task in ("evaluate", "evaluate_baseline")
+        run_output(Place.of(run.store), run.name, f"{task}.json").uri for task in ("evaluate", "evaluate_baseline")
     )
     # The training's own settings are those of the bundle.
     assert run.config.train.image_size == 320
@@ -760,10 +772,10 @@ def test_bundles_are_pinned_and_evaluated_without_their_gate(
 def test_a_pointer_stands_for_the_bundle_that_it_names(evaluate: Callable[..., ConfiguredRun], tmp_path: Path) -> None:
     run = evaluate()
     latest = str(tmp_path / "latest.json")
-    write_model_pointer(latest, ModelPointer(bundle=(tmp_path / "old").as_uri()))
+    write_model_pointer(Place.of(latest), ModelPointer(bundle=(tmp_path / "old").as_uri()))
     by_pointer = evaluate(baseline=latest)
     assert (by_pointer.name, structs(by_pointer)) == (run.name, structs(run))
-    by_reference = evaluate(bundle=run.bundle, baseline=run.baseline)
+    by_reference = evaluate(bundle=run.bundle.reference, baseline=run.baseline.reference)
     assert (by_reference.name, structs(by_reference)) == (run.name, structs(run))
     with pytest.raises(InputError, match="absent.json: there is no such pointer to a model"):
         evaluate(bundle=str(tmp_path / "absent.json"))
@@ -774,7 +786,7 @@ def test_a_pointer_stands_for_the_bundle_that_it_names(evaluate: Callable[..., C
 def test_the_bundle_that_a_pointer_of_pods_names_is_no_folder(bucket: str, tmp_path: Path) -> None:
     latest = f"minio://{bucket}/models/latest.json"
     bundle = make_bundle(tmp_path, "new")
-    write_model_pointer(latest, ModelPointer(bundle=bundle))
+    write_model_pointer(Place.of(latest), ModelPointer(bundle=bundle))
     form = {"data": f"minio://{bucket}/data/shapes", "store": f"minio://{bucket}/store", "bundle": latest}
     with pytest.raises(InputError, match=f"the bundle that {latest} names = {bundle}: pods see no folder"):
         configure(MODEL_EVALUATION, form, is_remote=True)
@@ -782,9 +794,8 @@ def test_the_bundle_that_a_pointer_of_pods_names_is_no_folder(bucket: str, tmp_p
 
 def test_a_bundle_whose_content_has_changed_is_refused(evaluate: Callable[..., ConfiguredRun]) -> None:
     run = evaluate()
-    digest = run.bundle.rpartition(":")[2]
     with pytest.raises(InputError, match="its content has changed"):
-        evaluate(bundle=run.bundle.replace(digest, "0" * 64))
+        evaluate(bundle=run.bundle.place.pinned("0" * 64).reference)
 
 
 def test_the_name_of_an_evaluation_follows_all_that_its_numbers_depend_on(
@@ -802,7 +813,7 @@ def test_the_name_of_an_evaluation_follows_all_that_its_numbers_depend_on(
     assert len({first.name, *(other.name for other in others)}) == 1 + len(others)
     alone = evaluate(baseline="")
     assert alone.settings["evaluate_baseline"].config == {} and alone.settings["evaluate_baseline"].index == ""
-    assert alone.baseline == ""
+    assert alone.baseline is None
     assert "baseline" not in alone.struct()
     # The limits of a gate are compared with the numbers, which do not depend on them.
     assert evaluate(settings="evaluate: {min_ap: 0.5}").name == first.name
@@ -849,18 +860,18 @@ def test_the_step_hands_each_task_its_settings(
     for pipeline, run in every_run.items():
         plan = Plan(tmp_path / pipeline)
         made = outputs(pipeline, calls[pipeline](plan=plan, store=store, **forms[pipeline]))
-        mark = store_id(store)
+        mark = store_id(Place.of(store))
         assert mark and {name: made[name] for name in run.settings} == {
             name: {**struct, "store_id": mark} for name, struct in structs(run).items()
         }
         assert made["run"] == run.struct() and made["run"]["data"] == run.data
         assert Path(plan.path).read_text().splitlines()[0] == f"# {escape(run.name)}"
-        record = read_record(made["record"])
+        record = read_record(Place.of(made["record"]))
         assert record.metrics["name"] == run.name and record.report
         assert not (tmp_path / "store" / "runs" / "ids").exists()
     assert (made["bundle"], made["baseline"]) == (
-        every_run[MODEL_EVALUATION].bundle,
-        every_run[MODEL_EVALUATION].baseline,
+        every_run[MODEL_EVALUATION].bundle.reference,
+        every_run[MODEL_EVALUATION].baseline.reference,
     )
     alone = outputs(
         MODEL_EVALUATION,
@@ -892,12 +903,12 @@ def test_a_run_of_pods_is_noted_by_its_id(
     store = f"minio://{bucket}/store"
     monkeypatch.setenv(component.RUN_ID, "0f6d-17")
     monkeypatch.setenv(STORE, store)
-    write_document(f"minio://{bucket}/data/latest.json", b'{"data": "shapes"}')
+    Place.of(f"minio://{bucket}/data/latest.json").write(b'{"data": "shapes"}')
     pointer = f"minio://{bucket}/data/latest.json"
     values = component.configure_retraining(plan=Plan(tmp_path), pointer=pointer, store="", max_epoch="3")
     run = configure(DETECTOR_RETRAINING, {"pointer": pointer, "store": store, "max_epoch": "3"}, is_remote=True)
     assert outputs(DETECTOR_RETRAINING, values)["run"]["name"] == run.name
-    assert read_note(store, "0f6d-17") == {
+    assert read_note(Place.of(store), "0f6d-17") == {
         "name": run.name,
         "pipeline": DETECTOR_RETRAINING,
         "index": run.index,

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.bundle import ONNX, WEIGHTS, BundleManifest, publish_bundle
+from kubeyolo.bundle import ONNX, WEIGHTS, BundleManifest
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.errors import InputError
+from kubeyolo.publishing import publish_bundle
 from kubeyolo.steps.configure import configure
+from kubeyolo.storage.place import Place
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def bundle(folder: Path, *files: str, kind: str = "detector") -> str:
         strides=(8, 16, 32),
         anchors=(((1.0, 2.0),),) * 3,
     )
-    return publish_bundle(str(folder / "bundle"), manifest, {name: folder / name for name in files})
+    return publish_bundle(Place.of(folder / "bundle"), manifest, {name: folder / name for name in files}).uri
 
 
 @pytest.mark.parametrize("folder", ["train", "val/store"])

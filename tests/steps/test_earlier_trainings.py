@@ -9,7 +9,7 @@ import numpy as np
 
 from kubeyolo.config.schema import Config
 from kubeyolo.steps.earlier_trainings import earlier_trainings
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import TrainingState, write_checkpoint
 from kubeyolo.training.result import RESULT_NAME, TrainingResult
 from kubeyolo.training.spec import TrainingSpec
@@ -19,7 +19,7 @@ TEN, TWENTY = {"train.max_epoch": 10}, {"train.max_epoch": 20}
 
 
 def leave(store: str, digits: str, identity: dict[str, Any], steps: tuple[int, ...], result: Any = None) -> None:
-    place = open_store(f"{store}/trainings/{MODEL}-{digits:0>12}")
+    place = Place.of(f"{store}/trainings/{MODEL}-{digits:0>12}").store
     for step in steps:
         write_checkpoint(place, TrainingState(step=step, identity=identity, weights={"w": np.ones(1, np.float32)}))
     if result is not None:
@@ -30,7 +30,9 @@ def leave(store: str, digits: str, identity: dict[str, Any], steps: tuple[int, .
 def found(store: str, digits: str) -> set[tuple[str, int, bool]]:
     output = f"{store}/trainings/{MODEL}-{digits:0>12}"
     spec = TrainingSpec(dataset="d", output=output, config=Config(model=MODEL))
-    return {(each.uri[-1], each.step, each.is_finished) for each in earlier_trainings(spec)}
+    return {
+        (each.output.uri[-1], each.step, each.is_finished) for each in earlier_trainings(spec, Place.of(spec.output))
+    }
 
 
 def check(store: str) -> None:
@@ -39,7 +41,7 @@ def check(store: str) -> None:
     leave(store, "2", TEN, (9,), TEN)
     # Finished, and an extension of it is not.
     leave(store, "3", TWENTY, (12,), TEN)
-    room = open_store(f"{store}/trainings")
+    room = Place.of(f"{store}/trainings").store
     room.write_bytes(f"{MODEL}-00000000000d/checkpoints/step-00000009/checkpoint.json", b"{")
     room.write_bytes(f"{MODEL}-00000000000e/{RESULT_NAME}", b"[]")
     room.write_bytes("other-000000000001/checkpoints/step-00000009/checkpoint.json", b"{}")
@@ -61,4 +63,4 @@ def test_an_output_of_ones_own_is_looked_at_by_nobody(tmp_path: Path) -> None:
     leave(str(tmp_path), "1", TEN, (3,))
     for output in (tmp_path / "mine", tmp_path / "trainings" / "mine"):
         spec = TrainingSpec(dataset="d", output=str(output), config=Config(model=MODEL))
-        assert earlier_trainings(spec) == []
+        assert earlier_trainings(spec, Place.of(spec.output)) == []

@@ -9,9 +9,9 @@ from kubeyolo.config.load import load_config
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.steps.evaluate import own_ids
-from kubeyolo.steps.pretrain import pretrain_backbone
-from kubeyolo.steps.record import read_record
-from kubeyolo.steps.validate import validate_dataset
+from kubeyolo.steps.outcome import read_record
+from kubeyolo.storage.place import Place
+from tests.steps.called import pretrain_backbone, validate_dataset
 
 
 def test_ids_that_are_texts_come_back(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_ids_that_are_texts_come_back(tmp_path: Path) -> None:
         for box in document["annotations"]:
             box.update(image_id=f"frame {box['image_id']}", category_id=names[box["category_id"]])
         path.write_text(json.dumps(document))
-    dataset = open_dataset(validate_dataset(str(data), str(tmp_path / "store")).dataset)
+    dataset = open_dataset(Place.of(validate_dataset(str(data), str(tmp_path / "store")).dataset))
     index = dataset.split("val").index
     truth = {(row["image_id"], row["category_id"]) for row in document["annotations"]}
     rows = [
@@ -50,5 +50,5 @@ def test_objects_too_small_to_pretrain_on_are_said_and_the_run_goes_on(tmp_path:
     config = load_config(sets=["pretrain.min_object_size=8192"])
     outcome = pretrain_backbone(dataset, (tmp_path / "out").as_uri(), config)
     assert outcome.backbone == ""
-    (warning,) = read_record(outcome.record).metrics["warnings"]
-    assert "goes on without pretraining: no object of split 'train' is at least 8192 pixels" in warning
+    (warning,) = read_record(Place.of(outcome.record)).metrics["warnings"]
+    assert "continues without pretraining: no object of split 'train' is at least 8192 pixels" in warning

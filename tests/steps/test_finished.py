@@ -15,22 +15,24 @@ from kubeyolo.bundle import MANIFEST_NAME, MINDIR, ONNX, ONNX_INT8, WEIGHTS, ope
 from kubeyolo.config.load import load_config
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.errors import InputError, WorkError
-from kubeyolo.evaluation.names import RuntimeName
-from kubeyolo.steps.current import evaluate_current
-from kubeyolo.steps.derived import derive_once
-from kubeyolo.steps.evaluate import evaluate
-from kubeyolo.steps.export import export_model
-from kubeyolo.steps.pretrain import pretrain_backbone
-from kubeyolo.steps.quantize import quantize
-from kubeyolo.steps.record import finished, read_record, write_record, write_report
-from kubeyolo.steps.train import train
-from kubeyolo.steps.validate import validate_dataset
+from kubeyolo.publishing import derive_once
+from kubeyolo.steps.outcome import finished, read_record
 from kubeyolo.storage.integrity import sha256_bytes
-from kubeyolo.storage.reference import pin, split_reference
-from kubeyolo.storage.uri import join_uri, open_store, read_document, write_document
+from kubeyolo.storage.place import Place
 from kubeyolo.whole import is_whole
+from tests.steps.called import (
+    evaluate,
+    evaluate_current,
+    export_model,
+    pretrain_backbone,
+    quantize,
+    train,
+    validate_dataset,
+    write_record,
+    write_report,
+)
 from tests.steps.fixed_detector import MODEL, fixed_bundle, write_data
-from tests.steps.fixed_work import file_of, fix_work, written
+from tests.steps.fixed_work import checks_of, file_of, fix_work, written
 
 CONFIG = load_config(MODEL, sets=["quantize.max_drop=100"])
 
@@ -59,7 +61,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     dataset = validate_dataset(str(write_data(folder / "data")), str(folder / "store")).dataset
     trained = fixed_bundle(folder / "trained", {})
     exported = fixed_bundle(folder / "exported", {"onnx": 4}, dataset)
-    bundles = {"trained": open_bundle(trained).reference, "exported": open_bundle(exported).reference}
+    bundles = {
+        "trained": open_bundle(Place.of(trained)).reference,
+        "exported": open_bundle(Place.of(exported)).reference,
+    }
     return {"data": str(folder / "data"), "store": str(folder / "store"), "dataset": dataset, **bundles}
 
 
@@ -67,7 +72,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def steps(inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Step]:
     """The steps by name."""
     monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path / "cache"))
-    worked = fix_work(monkeypatch, tmp_path, open_bundle(inputs["exported"]).path(ONNX))
+    worked = fix_work(monkeypatch, tmp_path, open_bundle(Place.of(inputs["exported"])).path(ONNX))
     data, store, dataset = inputs["data"], str(tmp_path / "store"), inputs["dataset"]
     trained, exported = inputs["trained"], inputs["exported"]
     made = {
@@ -88,7 +93,7 @@ def steps(inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def documents(output: str) -> dict[str, bytes]:
     """Return the contents of the files of an output, by name."""
-    store = open_store(output)
+    store = Place.of(output).store
     return {stored.key: store.read_bytes(stored.key) for stored in store.list()}
 
 
@@ -107,15 +112,17 @@ def test_a_whole_result_is_returned_without_work(
     assert step.run(output) == first
     assert len(step.worked) == 1 and documents(output) == before
     assert f"{name}: the result of the same work is at {output}, nothing to do" in capsys.readouterr().out
-    record = read_record(first.record)
-    assert record.step == name and split_reference(first.record) == (f"{output}/metrics.json", record_digest(output))
-    assert is_whole(step.result, record.outputs[step.result])
+    record = read_record(Place.of(first.record))
+    assert record.step == name and Place.of(first.record) == Place.of(f"{output}/metrics.json").pinned(
+        record_digest(output)
+    )
+    assert is_whole(step.result, Place.of(record.outputs[step.result]))
 
 
 def record_digest(output: str) -> str:
-    known = finished(output, read_record(join_uri(output, "metrics.json")).step)
+    known = finished(Place.of(output), read_record(Place.of(output) / "metrics.json").step)
     assert known is not None
-    return split_reference(known.reference)[1]
+    return Place.of(known.reference).digest
 
 
 def remove_the_record(output: str, step: Step) -> None:
@@ -160,7 +167,7 @@ def remove_the_manifest(output: str, step: Step) -> None:
 
 
 def result_uri(output: str, step: Step) -> str:
-    return split_reference(read_record(f"{output}/metrics.json").outputs[step.result])[0]
+    return Place.of(read_record(Place.of(f"{output}/metrics.json")).outputs[step.result]).uri
 
 
 def result_file(output: str, step: Step) -> Path:
@@ -192,8 +199,8 @@ def test_what_is_not_whole_is_made_again(
     assert len(step.worked) == 2
     # What is whole by then is not made a third time, and is the same unless the bytes of MINDIR had to be written anew.
     assert step.run(output) == again and len(step.worked) == 2
-    record = read_record(again.record)
-    assert is_whole(step.result, record.outputs[step.result])
+    record = read_record(Place.of(again.record))
+    assert is_whole(step.result, Place.of(record.outputs[step.result]))
     is_written_anew = name == "export_model" and damage in (
         remove_a_file,
         cut_a_file_off,
@@ -214,24 +221,24 @@ def test_another_bundle_at_the_place_is_not_the_result(steps: Callable[[str], St
     again = step.run(output)
     assert len(step.worked) == 2
     bundle = again.backbone if name == "pretrain_backbone" else again.bundle
-    assert open_bundle(bundle).reference == bundle
+    assert open_bundle(Place.of(bundle)).reference == bundle
     assert step.run(output) == again and len(step.worked) == 2
 
 
 def test_a_changed_data_set_at_the_place_is_not_the_result(steps: Callable[[str], Step], tmp_path: Path) -> None:
     step, output = steps("validate_dataset"), (tmp_path / "output").as_uri()
     first = step.run(output)
-    path = file_of(f"{split_reference(first.dataset)[0]}/dataset.json")
+    path = file_of(f"{Place.of(first.dataset).uri}/dataset.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"digest": "0" * 64}))
-    assert not is_whole("dataset", first.dataset)
-    with pytest.raises(InputError, match=f"{split_reference(first.dataset)[0]}: its content has changed: expected"):
-        open_dataset(first.dataset)
+    assert not is_whole("dataset", Place.of(first.dataset))
+    with pytest.raises(InputError, match=f"{Place.of(first.dataset).uri}: its content has changed: expected"):
+        open_dataset(Place.of(first.dataset))
 
 
 def test_no_backbone_is_a_result_too(inputs: dict[str, str], tmp_path: Path) -> None:
     config, output = load_config(MODEL, sets=["pretrain.enabled=false"]), (tmp_path / "output").as_uri()
     first = pretrain_backbone(inputs["dataset"], output, config)
-    assert first.backbone == "" and read_record(first.record).metrics == {"enabled": False}
+    assert first.backbone == "" and read_record(Place.of(first.record)).metrics == {"enabled": False}
     assert pretrain_backbone(inputs["dataset"], output, config) == first
 
 
@@ -258,23 +265,25 @@ def test_two_exports_at_the_same_moment_return_the_same_bundle(
     # The files of MINDIR have other bytes; what refers to the first one stays true.
     assert len(step.worked) == 2
     assert slower == faster
-    assert open_bundle(faster.bundle).path(MINDIR).read_bytes() == b"exported 002 times"
-    assert read_record(faster.record).outputs["bundle"] == faster.bundle
+    assert open_bundle(Place.of(faster.bundle)).path(MINDIR).read_bytes() == b"exported 002 times"
+    assert read_record(Place.of(faster.record)).outputs["bundle"] == faster.bundle
 
 
 def test_the_first_of_two_derived_bundles_stays_unless_it_is_damaged(inputs: dict[str, str], tmp_path: Path) -> None:
-    bundle, place = open_bundle(inputs["trained"]), (tmp_path / "bundle").as_uri()
+    bundle, place = open_bundle(Place.of(inputs["trained"])), (tmp_path / "bundle").as_uri()
 
     def derive(content: bytes) -> str:
-        return derive_once(bundle, place, {MINDIR: written(tmp_path / "file", content)}, metrics={"AP": 1})
+        return derive_once(
+            bundle, Place.of(place), {MINDIR: written(tmp_path / "file", content)}, metrics={"AP": 1}
+        ).reference
 
     first = derive(b"one")
     assert derive(b"two") == derive(b"one") == first
-    opened = open_bundle(first)
+    opened = open_bundle(Place.of(first))
     assert opened.path(MINDIR).read_bytes() == b"one" and opened.manifest.metrics == {"AP": 1}
     opened.path(MINDIR).unlink()
     second = derive(b"two")
-    assert second != first and open_bundle(second).path(MINDIR).read_bytes() == b"two"
+    assert second != first and open_bundle(Place.of(second)).path(MINDIR).read_bytes() == b"two"
 
 
 # Records.
@@ -285,10 +294,10 @@ METRICS = {"AP": 0.5, "onnx": {"AP": None, "AP50": 0.1 + 0.2}, "strides": (8, 16
 
 def test_of_two_equal_records_the_first_stays(tmp_path: Path) -> None:
     output, outputs = tmp_path.as_uri(), {"bundle": "minio://b/x"}
-    first = write_record(output, "train", 60.0, outputs, METRICS, "minio://b/report.html")
+    first = write_record(output, "train", 60.0, outputs, METRICS, "<p>")
     # The other one has taken another time, on a faster machine.
-    again = write_record(output, "train", 30.0, outputs, METRICS | {"images_per_second": 60.0}, "minio://b/report.html")
-    assert again == first and read_record(first).seconds == 60.0
+    again = write_record(output, "train", 30.0, outputs, METRICS | {"images_per_second": 60.0}, "<p>")
+    assert again == first and read_record(Place.of(first)).seconds == 60.0
 
 
 @pytest.mark.parametrize("change", [{"metrics": METRICS | {"AP": 0.25}}, {"outputs": {"bundle": "minio://b/y"}}])
@@ -296,36 +305,36 @@ def test_a_record_of_other_numbers_or_outputs_takes_the_place(tmp_path: Path, ch
     given: dict[str, Any] = {"outputs": {"bundle": "minio://b/x"}, "metrics": METRICS}
     first = write_record(tmp_path.as_uri(), "train", 60.0, **given)
     second = write_record(tmp_path.as_uri(), "train", 60.0, **given | change)
-    assert split_reference(second)[0] == split_reference(first)[0] and second != first
-    assert read_record(second).outputs == (given | change)["outputs"]
+    assert Place.of(second).uri == Place.of(first).uri and second != first
+    assert read_record(Place.of(second)).outputs == (given | change)["outputs"]
     with pytest.raises(InputError, match=r"metrics\.json: its content has changed: .*; run the step that made it"):
-        read_record(first)
+        read_record(Place.of(first))
 
 
 def test_a_damaged_record_is_written_anew(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("[]")
     record = write_record(tmp_path.as_uri(), "train", 1.0, {}, {"AP": 0.5})
-    assert read_record(record).metrics == {"AP": 0.5}
+    assert read_record(Place.of(record)).metrics == {"AP": 0.5}
 
 
 def test_an_output_is_whole_when_all_of_it_is_there(inputs: dict[str, str], tmp_path: Path) -> None:
     report = write_report(tmp_path.as_uri(), "<p>")
-    document = pin(report, sha256_bytes(b"<p>"))
+    document = Place.of(report).pinned(sha256_bytes(b"<p>")).reference
     whole = {
         "dataset": inputs["dataset"],
         "bundle": inputs["trained"],
         "backbone": inputs["trained"],
         "report": document,
     }
-    for name, there in (*whole.items(), ("digest", "0123abcd"), ("backbone", "")):
-        assert is_whole(name, there), there
+    for name, there in (*whole.items(), ("bundle", tmp_path.as_uri())):
+        assert is_whole(name, Place.of(there)), there
     for name, there in whole.items():
-        assert not is_whole(name, pin(split_reference(there)[0], "0" * 64)), there
+        assert not is_whole(name, Place.of(there).pinned("0" * 64)), there
     elsewhere = tmp_path.as_uri()
     for name in whole:
-        assert not is_whole(name, pin(f"{elsewhere}/absent", "0" * 64)), name
-    write_document(f"{elsewhere}/{MANIFEST_NAME}", b"{}")
-    assert not is_whole("bundle", pin(elsewhere, "0" * 64))
+        assert not is_whole(name, Place.of(f"{elsewhere}/absent").pinned("0" * 64)), name
+    Place.of(f"{elsewhere}/{MANIFEST_NAME}").write(b"{}")
+    assert not is_whole("bundle", Place.of(elsewhere).pinned("0" * 64))
 
 
 def test_a_result_that_was_copied_to_another_store_is_made_again_there(
@@ -335,8 +344,8 @@ def test_a_result_that_was_copied_to_another_store_is_made_again_there(
     step, output = steps("quantize"), tmp_path / "results" / "quantize"
     step.run(output.as_uri())
     shutil.copytree(output, tmp_path / "copy")
-    assert finished(output.as_uri(), "quantize") is not None
-    assert finished((tmp_path / "copy").as_uri(), "quantize") is None
+    assert finished(Place.of(output), "quantize") is not None
+    assert finished(Place.of((tmp_path / "copy").as_uri()), "quantize") is None
 
 
 # Gates, which judge a result and do not change it.
@@ -347,24 +356,33 @@ def test_another_gate_judges_the_same_numbers(
 ) -> None:
     step, output = steps("evaluate"), (tmp_path / "output").as_uri()
     first = step.run(output)
-    report = read_document(first.report)
+    report = Place.of(first.report).read()
 
     def judged(min_ap: float) -> Any:
         config = CONFIG.model_copy(update={"evaluate": replace_min_ap(min_ap)})
         return evaluate(inputs["exported"], inputs["dataset"], output, config, "onnx")
 
     assert judged(0.5) == first
+    assert checks_of(first.report) == [
+        ("AP >= 0.5", "passed", "AP is 0.6000, at least 0.5 is required (evaluate.min_ap)")
+    ]
     for _ in range(2):
         with pytest.raises(WorkError, match=rf"{MODEL} on data: AP is 0\.6000, below the gate evaluate\.min_ap = 0\.9"):
             judged(0.9)
-    assert len(step.worked) == 1 and read_document(first.report) == report
+        ((name, verdict, _),) = checks_of(first.report)
+        assert (name, verdict) == ("AP >= 0.9", "failed")
+    # Without a gate the page is what it was.
+    assert judged(0.0) == first
+    assert len(step.worked) == 1 and Place.of(first.report).read() == report
     # Where the first one fails, its numbers are there for the next one all the same.
     other = (tmp_path / "other").as_uri()
     config = CONFIG.model_copy(update={"evaluate": replace_min_ap(0.9)})
     with pytest.raises(WorkError, match="below the gate"):
         evaluate(inputs["exported"], inputs["dataset"], other, config, "onnx")
     assert len(step.worked) == 2
+    assert [verdict for _, verdict, _ in checks_of((Place.of(other) / "report.html").uri)] == ["failed"]
     assert step.run(other).result == first.result and len(step.worked) == 2
+    assert checks_of((Place.of(other) / "report.html").uri) == []
 
 
 def replace_min_ap(min_ap: float) -> Any:
@@ -374,20 +392,16 @@ def replace_min_ap(min_ap: float) -> Any:
 def test_the_current_model_is_evaluated_once_by_each_network(
     steps: Callable[[str], Step], inputs: dict[str, str], tmp_path: Path
 ) -> None:
-    step = steps("evaluate")
-
-    def place(runtime: RuntimeName) -> str:
-        return (tmp_path / runtime).as_uri()
-
+    step, store = steps("evaluate"), str(tmp_path / "store")
     config = CONFIG.model_copy(update={"evaluate": replace_min_ap(0.9)})
     outcomes = [
-        evaluate_current(inputs["exported"], inputs["dataset"], (tmp_path / f"{number}").as_uri(), config, place)
+        evaluate_current(inputs["exported"], inputs["dataset"], (tmp_path / f"{number}").as_uri(), config, store)
         for number in range(2)
     ]
     assert len(step.worked) == 1
-    assert outcomes[0] == replace(outcomes[1], record=outcomes[0].record)
-    record = read_record(outcomes[0].record)
+    assert outcomes[0] == replace(outcomes[1], record=outcomes[0].record, report=outcomes[0].report)
+    record = read_record(Place.of(outcomes[0].record))
     assert record.outputs == {"bundle": inputs["exported"]}
     assert record.metrics["onnx"]["AP"] == pytest.approx(0.6) and "int8" not in record.metrics
-    none = evaluate_current("", inputs["dataset"], (tmp_path / "none").as_uri(), config, place)
-    assert none.numbers == {} and read_record(none.record).outputs == {"bundle": ""}
+    none = evaluate_current("", inputs["dataset"], (tmp_path / "none").as_uri(), config, store)
+    assert none.metrics == {} and read_record(Place.of(none.record)).outputs == {"bundle": ""}

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from kubeyolo.bundle import ONNX, open_bundle
 from kubeyolo.config.load import load_config
-from kubeyolo.errors import WorkError
+from kubeyolo.config.schema import Config, QuantizeConfig
+from kubeyolo.errors import InputError, WorkError
+from kubeyolo.evaluation.limits import Verdict
 from kubeyolo.evaluation.results import EvaluationResult
+from kubeyolo.publishing import derive_bundle
+from kubeyolo.quantization.int8 import QuantizationFacts
+from kubeyolo.steps import evaluate, export, facade, promote, quantize
 from kubeyolo.steps.detection import kept_result, recalled_result, settings_digest
-from kubeyolo.steps.evaluate import check_gate
+from kubeyolo.steps.outcome import read_record
+from kubeyolo.storage.place import Place
+from tests.steps import called
+from tests.steps.called import validate_dataset, write_record
+from tests.steps.fixed_detector import MODEL, fixed_bundle, write_data
+from tests.steps.fixed_work import checks_of, fix_work
+from tests.steps.test_publish import make_bundle
 
 
 def result(ap: float | None) -> EvaluationResult:
@@ -16,15 +34,203 @@ def result(ap: float | None) -> EvaluationResult:
 
 
 def test_the_gate_lets_good_networks_through() -> None:
-    check_gate(result(0.5), 0.5, "m")
-    check_gate(result(0.0), 0.0, "m")
-    check_gate(result(None), 0.0, "m")
+    for ap, min_ap in ((0.5, 0.5), (0.0, 0.0), (None, 0.0)):
+        evaluate.judge({"AP": ap}, min_ap).enforce("m")
 
 
 @pytest.mark.parametrize(("ap", "words"), [(0.4321, "AP is 0.4321"), (None, "AP is not defined")])
 def test_the_gate_names_both_numbers(ap: float | None, words: str) -> None:
     with pytest.raises(WorkError, match=rf"m: {words}.*evaluate\.min_ap = 0\.5"):
-        check_gate(result(ap), 0.5, "m")
+        evaluate.judge({"AP": ap}, 0.5).enforce("m")
+
+
+def judge_int8(
+    before: float | None = 0.5, after: float | None = 0.49, quantized: int = 57, int8_bytes: int = 350
+) -> Verdict:
+    facts = QuantizationFacts(60, quantized, 1000, int8_bytes, 8, "minmax")
+    return quantize.judge(facts, {"AP": before}, {"AP": after}, QuantizeConfig())
+
+
+def test_limits_of_int8_themselves_are_allowed() -> None:
+    verdict = judge_int8()
+    assert len(verdict.checks) == 3 and verdict.passed and verdict.failures == ""
+    verdict.enforce("int8")
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        (
+            {"quantized": 56},
+            "56 of 60 convolutions are quantized (93.3 %), required are 95 % (quantize.min_quantized_convs)",
+        ),
+        (
+            {"int8_bytes": 351},
+            "the file has 0.351 of the float file's size (351 of 1000 bytes), allowed are 0.35 "
+            "(quantize.max_size_ratio)",
+        ),
+        (
+            {"after": 0.488},
+            "AP is 0.4880, of the float network 0.5000: it loses 1.20 points, 1 are allowed (quantize.max_drop); "
+            "use more calibration images or another quantize.calibration",
+        ),
+        (
+            {"before": None, "after": None},
+            "AP is not defined (no ground truth), of the float network not defined (no ground truth): there is nothing "
+            "to compare; evaluate on a split with annotated objects",
+        ),
+    ],
+)
+def test_a_limit_of_int8_that_is_missed_is_the_message(figures: dict[str, Any], words: str) -> None:
+    with pytest.raises(WorkError) as refused:
+        judge_int8(**figures).enforce("int8")
+    assert str(refused.value) == f"int8: {words}"
+
+
+NOISE, BEYOND = 4e-7, 6e-7
+BOUNDS = [(-0.01, True), (-BEYOND, True), (0.0, True), (NOISE, True), (BEYOND, False), (0.01, False)]
+"""How far a limit is beyond AP, which is 0 where the limit is AP itself, and whether AP passes."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where steps with fixed networks work, and on what; AP of the networks is 0.6."""
+
+    folder: Path
+    dataset: str
+    bundle: str
+
+    def config(self, *sets: str) -> Config:
+        return load_config(MODEL, sets=["evaluate.per_batch_size=1", *sets])
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inputs:
+    monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path / "cache"))
+    dataset = validate_dataset(str(write_data(tmp_path / "data")), str(tmp_path / "store")).dataset
+    bundle = open_bundle(Place.of(fixed_bundle(tmp_path / "exported", {"onnx": 4}, dataset))).reference
+    fix_work(monkeypatch, tmp_path, open_bundle(Place.of(bundle)).path(ONNX))
+    return Inputs(tmp_path, dataset, bundle)
+
+
+def ends(work: Callable[[], object]) -> str:
+    """Return the message with which work ends, empty when it succeeds."""
+    try:
+        work()
+    except WorkError as error:
+        return str(error)
+    return ""
+
+
+def test_the_page_of_evaluate_says_what_its_exit_code_says_at_each_bound(inputs: Inputs) -> None:
+    output = (inputs.folder / "evaluated").as_uri()
+    first = called.evaluate(inputs.bundle, inputs.dataset, output, inputs.config(), "onnx")
+    ap = first.result.numbers["AP"]
+    assert ap == pytest.approx(0.6) and checks_of(first.report) == []
+    for place in (output, (inputs.folder / "anew").as_uri()):
+        for out, passes in BOUNDS:
+            config = inputs.config(f"evaluate.min_ap={ap + out}")
+            message = ends(partial(called.evaluate, inputs.bundle, inputs.dataset, place, config, "onnx"))
+            ((_, verdict, shown),) = checks_of((Place.of(place) / "report.html").uri)
+            assert (message == "", verdict) == (passes, "passed" if passes else "failed"), out
+            assert shown in (message.partition(": ")[2], shown if passes else ""), message
+    # The record is that of the numbers, whatever the gate.
+    assert "checks" not in read_record(Place.of(first.record)).metrics
+
+
+def test_numbers_in_a_store_that_is_only_read_are_judged(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = (inputs.folder / "evaluated").as_uri()
+    called.evaluate(inputs.bundle, inputs.dataset, output, inputs.config(), "onnx")
+
+    def refuse(*arguments: Any) -> str:
+        raise InputError("the file system is read-only")
+
+    monkeypatch.setattr(facade, "store_report", refuse)
+    for min_ap, words in ((0.5, ""), (0.7, "below the gate evaluate.min_ap = 0.7")):
+        config = inputs.config(f"evaluate.min_ap={min_ap}")
+        message = ends(partial(called.evaluate, inputs.bundle, inputs.dataset, output, config, "onnx"))
+        assert bool(message) == bool(words) and words in message
+        assert "the report keeps the gate that it was written with: the file system" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("facts", "sets", "missed"),
+    [
+        ({}, ["min_quantized_convs=0.95", "max_size_ratio=0.25", "max_drop=0"], None),
+        ({"quantized_convs": 19}, ["min_quantized_convs=0.95", "max_size_ratio=0.25", "max_drop=0"], None),
+        ({"quantized_convs": 19}, ["min_quantized_convs=0.950001", "max_size_ratio=0.25"], "min_quantized_convs"),
+        ({"quantized_convs": 18}, ["min_quantized_convs=0.95", "max_size_ratio=0.25"], "min_quantized_convs"),
+        ({}, ["max_size_ratio=0.249999"], "max_size_ratio"),
+        ({"int8_bytes": 101}, ["max_size_ratio=0.25"], "max_size_ratio"),
+    ],
+)
+def test_the_page_of_quantize_says_what_its_exit_code_says(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch, facts: dict[str, int], sets: list[str], missed: str | None
+) -> None:
+    given = replace(QuantizationFacts(20, 20, 400, 100, 4, "minmax"), **facts)
+    write = quantize._quantize
+
+    def quantized(*arguments: Any) -> QuantizationFacts:
+        write(*arguments)
+        return given
+
+    monkeypatch.setattr(quantize, "_quantize", quantized)
+    config, output = inputs.config(*(f"quantize.{pair}" for pair in sets)), (inputs.folder / "int8").as_uri()
+    message = ends(partial(called.quantize, inputs.bundle, inputs.dataset, output, config))
+    checks = checks_of((Place.of(output) / "report.html").uri)
+    failed = [shown for _, verdict, shown in checks if verdict == "failed"]
+    assert len(checks) == 3 and (f"int8: {'; '.join(failed)}" if failed else "") == message
+    assert (missed is None) == (message == "") and (missed or "") in message
+    # Nothing is stored but the page when a limit is missed.
+    stored = {item.key for item in Place.of(output).store.list()}
+    assert ("metrics.json" in stored) == (missed is None) and (stored == {"report.html"}) == (missed is not None)
+    if missed is None:
+        rows = read_record(Place.of(output) / "metrics.json").metrics["checks"]
+        assert [(row["name"], row["passed"], row["message"]) for row in rows] == [
+            (name, verdict == "passed", shown) for name, verdict, shown in checks
+        ]
+
+
+@pytest.mark.parametrize(("difference", "passes"), [(1e-4, True), (1.0000004e-4, True), (1.000001e-4, False)])
+def test_an_export_that_differs_stores_nothing_and_another_shows_its_parity(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch, difference: float, passes: bool
+) -> None:
+    monkeypatch.setattr(export, "_parity", lambda *arguments: {"onnx": {"stride 8": 0.0, "stride 16": difference}})
+    output = (inputs.folder / "onnx").as_uri()
+    message = ends(partial(called.export_model, inputs.bundle, inputs.dataset, output, inputs.config()))
+    assert (message == "") == passes and ("level of stride 16 differs" in message) == (not passes)
+    assert bool(Place.of(output).store.list()) == passes
+    if passes:
+        checks = checks_of((Place.of(output) / "report.html").uri)
+        assert [verdict for _, verdict, _ in checks] == ["passed", "passed"]
+        assert [row["passed"] for row in read_record(Place.of(output) / "metrics.json").metrics["checks"]] == [True] * 2
+
+
+def test_promotion_says_what_its_exit_code_says_at_each_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path / "cache"))
+    made = open_bundle(Place.of(make_bundle(tmp_path)))
+    store = (tmp_path / "store").as_uri()
+    for number, (out, passes) in enumerate(BOUNDS):
+        # It loses 1 point at the limit.
+        config = load_config(MODEL, sets=[f"retrain.max_regression={1.0 - out * 100}"])
+        kept = {"onnx": kept_result(result(0.59), "d" * 64, config)}
+        bundle = derive_bundle(made, Place.of((tmp_path / f"bundle {number}").as_uri()), {}, metrics=kept).uri
+        verdict = promote.compare(open_bundle(Place.of(bundle)), {"onnx": {"AP": 0.6}}, "d" * 64, config)
+        assert [check.passed for check in verdict.checks] == [passes], out
+        record = write_record(str(tmp_path / f"{number}"), "evaluate_current", 1, {"bundle": ""}, {"onnx": {"AP": 0.6}})
+        dataset = Place.of(tmp_path).pinned("d" * 64).reference
+        output, latest = (tmp_path / f"out {number}").as_uri(), (tmp_path / f"latest {number}.json").as_uri()
+        message = ends(partial(called.promote, bundle, "", record, latest, store, output, config, dataset))
+        assert (message == "") == passes and verdict.failures in message
+        if passes:
+            assert read_record(Place.of(output) / "metrics.json").metrics["checks"] == verdict.rows
+
+
+def test_all_limits_of_int8_that_are_missed_are_in_one_message() -> None:
+    failures = judge_int8(after=0.4, quantized=1, int8_bytes=999).failures
+    assert all(key in failures for key in ("max_drop", "min_quantized_convs", "max_size_ratio"))
 
 
 def test_a_kept_result_is_recalled_for_the_same_settings_alone() -> None:

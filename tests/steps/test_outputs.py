@@ -17,14 +17,15 @@ from kubeyolo.index import run_output
 from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps.outputs import backbone_output, result_output, training_output
 from kubeyolo.steps.settings import StepSettings, read_sections
-from kubeyolo.storage.reference import pin
+from kubeyolo.storage.place import Place
 from kubeyolo.training.spec import TrainingSpec, training_identity
 
 STORE = "minio://bucket/prefix"
 
 
 def training(*sets: str, dataset: str = "d", backbone: str = "", code: str = "c") -> str:
-    return training_output(STORE, load_config("yolov5n-r7", sets=sets), dataset, backbone, code)
+    start = Place.of(backbone) if backbone else None
+    return training_output(Place.of(STORE), load_config("yolov5n-r7", sets=sets), dataset, start, code).uri
 
 
 def test_a_training_is_named_in_its_store() -> None:
@@ -38,14 +39,14 @@ def test_what_the_weights_depend_on_is_in_the_name(pair: str) -> None:
 
 
 def test_data_backbone_and_code_are_in_the_name() -> None:
-    assert len({training(), training(dataset="e"), training(backbone="b"), training(code="x")}) == 4
+    assert len({training(), training(dataset="e"), training(backbone="minio://bucket/b"), training(code="x")}) == 4
 
 
 def test_a_backbone_is_in_the_name_by_its_content() -> None:
     one, other = "1" * 64, "2" * 64
-    there = training(backbone=pin("minio://bucket/there", one))
-    assert there == training(backbone=pin("minio://bucket/elsewhere", one)) != training()
-    assert there != training(backbone=pin("minio://bucket/there", other))
+    there = training(backbone=Place.of("minio://bucket/there").pinned(one).reference)
+    assert there == training(backbone=Place.of("minio://bucket/elsewhere").pinned(one).reference) != training()
+    assert there != training(backbone=Place.of("minio://bucket/there").pinned(other).reference)
 
 
 @pytest.mark.parametrize("pair", ["data.workers=0", "train.log_interval=7", "quantize.max_drop=9", "evaluate.min_ap=1"])
@@ -61,9 +62,7 @@ def test_other_anchors_are_in_the_name_however_they_are_written() -> None:
     named = training(f"train.anchors={OTHER}")
     assert named == training(f"train.anchors={[OTHER[:6], OTHER[6:12], OTHER[12:]]}") != training()
     assert training(f"train.anchors={OWN}") == training("train.anchors=[]") == training()
-    assert backbone_output(STORE, load_config(sets=[f"train.anchors={OTHER}"]), "i", "c") == backbone_output(
-        STORE, load_config(), "i", "c"
-    )
+    assert backbone(f"train.anchors={OTHER}") == backbone()
 
 
 def test_a_training_without_anchors_of_its_own_has_the_identity_it_had_before_the_key() -> None:
@@ -82,10 +81,11 @@ def test_anchors_travel_to_the_step_that_trains() -> None:
         assert StepSettings.parse(struct, "train").configuration().train == config.train
 
 
-def test_a_backbone_follows_its_settings_and_images() -> None:
-    def backbone(*sets: str, images: str = "i", code: str = "c") -> str:
-        return backbone_output(STORE, load_config(sets=sets), images, code)
+def backbone(*sets: str, images: str = "i", code: str = "c") -> str:
+    return backbone_output(Place.of(STORE), load_config(sets=sets), images, code).uri
 
+
+def test_a_backbone_follows_its_settings_and_images() -> None:
     assert backbone() == backbone("train.lr=0.5") == backbone("augment.mosaic=0") == backbone("train.log_interval=7")
     changed = ["pretrain.lr=0.5", "train.seed=3", "train.grad_clip=1", "train.device_target=GPU", "augment.hsv_h=0.1"]
     assert len({backbone(), backbone(images="j"), backbone(code="x"), *map(backbone, changed)}) == 3 + len(changed)
@@ -93,7 +93,8 @@ def test_a_backbone_follows_its_settings_and_images() -> None:
 
 def result(step: str, *sets: str, model: str = "yolov5n-r7", code: str = "c", **digests: str) -> str:
     sections = read_sections(load_config("yolov5n-r7", sets=sets), step)
-    return result_output(STORE, step, model, {"bundle": "b", "dataset": "d", **digests}, sections, code)
+    digests = {"bundle": "b", "dataset": "d", **digests}
+    return result_output(Place.of(STORE), step, model, digests, sections, code).uri
 
 
 def test_a_result_is_named_after_its_step_what_it_reads_its_settings_and_the_code() -> None:
@@ -116,9 +117,9 @@ def test_a_gate_on_ap_and_settings_that_a_step_does_not_read_are_not_in_the_name
 
 
 def test_versions_of_the_packages_that_compute_are_in_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = (training(), backbone_output(STORE, load_config(), "i", "c"), result("evaluate"))
+    before = (training(), backbone(), result("evaluate"))
     monkeypatch.setattr("kubeyolo.steps.outputs.weights_versions", lambda: {"mindspore": "9"})
-    after = (training(), backbone_output(STORE, load_config(), "i", "c"), result("evaluate"))
+    after = (training(), backbone(), result("evaluate"))
     assert after[0] != before[0] and after[1] != before[1] and after[2] == before[2]
     monkeypatch.setattr("kubeyolo.steps.outputs.results_versions", lambda: {"onnxruntime": "9"})
     assert result("evaluate") != before[2] and training() == after[0]
@@ -163,5 +164,4 @@ def test_a_rebuilt_library_finds_its_trainings_unless_a_loss_has_changed(
 
 
 def test_what_belongs_to_a_run_is_found_by_its_name() -> None:
-    assert run_output(STORE, "my-run", "result.json") == f"{STORE}/runs/my-run/result.json"
-    assert run_output(STORE, "my-run") == f"{STORE}/runs/my-run"
+    assert run_output(Place.of(STORE), "my-run", "result.json").uri == f"{STORE}/runs/my-run/result.json"

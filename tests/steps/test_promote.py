@@ -8,31 +8,35 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.bundle import bundle_reference, open_bundle
+from kubeyolo.bundle import open_bundle, read_bundle
 from kubeyolo.errors import WorkError
 from kubeyolo.pointers import ModelPointer, latest_model, read_model_pointer, read_model_version, write_model_pointer
-from kubeyolo.steps.record import write_record
-from kubeyolo.storage.reference import split_reference
+from kubeyolo.storage.place import Place
+from tests.steps.called import write_record
 from tests.steps.test_publish import make_bundle
 
 MODEL = "yolov5n-r7"
 
 PROMOTER = """
 import sys
-import kubeyolo.steps.promote as step
 from kubeyolo.config.load import load_config
 from kubeyolo.errors import WorkError
+from kubeyolo.steps import facade
+from kubeyolo.steps.facade import StepCall
+from kubeyolo.storage.place import Place
 bundle, current, latest, store, output = sys.argv[1:]
-publish = step.publish
+publish = facade.publish
 def publish_together(*given):
     published = publish(*given)
     print("published", flush=True)
     sys.stdin.readline()
     return published
-step.publish = publish_together
-candidate = step.Candidate(bundle=bundle, evaluation="", data="", fingerprint="f", dataset_digest="d")
+facade.publish = publish_together
+place = Place.of(store)
+call = StepCall(store=place, config=load_config("yolov5n-r7"), code="c", output=place.at(output))
+dataset = place.pinned("d" * 64).reference
 try:
-    print(step.promote(candidate, current, latest, store, output, load_config("yolov5n-r7")).bundle)
+    print(facade.promote(call, call.bundle(bundle), "", current, latest, dataset, "", "f").record.outputs["bundle"])
 except WorkError as error:
     sys.exit(f"refused: {error}")
 """
@@ -49,10 +53,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("has_current", [False, True])
 def test_of_two_promotions_at_once_one_moves_the_pointer(tmp_path: Path, store: str, has_current: bool) -> None:
-    latest, current = latest_model(store, MODEL), ""
+    latest, current = latest_model(Place.of(store), MODEL).uri, ""
     if has_current:
-        current = bundle_reference(make_bundle(tmp_path / "current", b"current"))
-        write_model_pointer(latest, ModelPointer(bundle=split_reference(current)[0]))
+        current = read_bundle(Place.of(make_bundle(tmp_path / "current", b"current"))).reference
+        write_model_pointer(Place.of(latest), ModelPointer(bundle=Place.of(current).uri))
     record = write_record(str(tmp_path / "e"), "evaluate_current", 1, {"bundle": current}, {})
     processes = []
     for name in ("one", "two"):
@@ -69,29 +73,30 @@ def test_of_two_promotions_at_once_one_moves_the_pointer(tmp_path: Path, store: 
     results = [process.communicate(timeout=60) for process in processes]
     codes = [process.returncode for process in processes]
     assert sorted(codes) == [0, 1], results
-    winner, digest = split_reference(results[codes.index(0)][0].splitlines()[-1])
-    pointer = read_model_pointer(latest)
+    reference = Place.of(results[codes.index(0)][0].splitlines()[-1])
+    winner, digest = reference.uri, reference.digest
+    pointer = read_model_pointer(Place.of(latest))
     assert pointer and pointer.bundle == winner and pointer.fingerprint == "f"
-    assert open_bundle(winner).digest == digest
-    assert open_bundle(winner).path("weights.safetensors").read_bytes() == (b"one", b"two")[codes.index(0)]
+    assert open_bundle(Place.of(winner)).digest == digest
+    assert open_bundle(Place.of(winner)).path("weights.safetensors").read_bytes() == (b"one", b"two")[codes.index(0)]
     error = results[codes.index(1)][1]
     assert f"refused: {latest} names {winner}, moved while it was to name " in error
     assert error.endswith("; look at what it names, and run it again\n")
 
 
 def test_a_pointer_moves_only_from_what_was_seen(store: str) -> None:
-    latest = latest_model(store, MODEL)
+    latest = latest_model(Place.of(store), MODEL).uri
     first, second = ModelPointer(bundle=f"{store}/1", version="1"), ModelPointer(bundle=f"{store}/2", version="2")
-    assert read_model_version(latest) == (None, None)
-    write_model_pointer(latest, first)
+    assert read_model_version(Place.of(latest)) == (None, None)
+    write_model_pointer(Place.of(latest), first)
     with pytest.raises(WorkError, match=f"{latest} names {store}/1, moved while it was to name {store}/2; look"):
-        write_model_pointer(latest, second)
-    pointer, etag = read_model_version(latest)
+        write_model_pointer(Place.of(latest), second)
+    pointer, etag = read_model_version(Place.of(latest))
     assert pointer == first
-    write_model_pointer(latest, second, etag)
+    write_model_pointer(Place.of(latest), second, etag)
     # What it says already needs no move: the answer to the first attempt may have been lost.
-    write_model_pointer(latest, second, etag)
-    write_model_pointer(latest, second)
-    with pytest.raises(WorkError, match="moved while"):
-        write_model_pointer(latest, first, etag)
-    assert read_model_pointer(latest) == second
+    write_model_pointer(Place.of(latest), second, etag)
+    write_model_pointer(Place.of(latest), second)
+    with pytest.raises(WorkError, match=f"{latest} names {store}/2, moved while it was to name {store}/1; look"):
+        write_model_pointer(Place.of(latest), first, etag)
+    assert read_model_pointer(Place.of(latest)) == second

@@ -7,20 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.bundle import (
-    MANIFEST_NAME,
-    MODEL_CARD,
-    BundleManifest,
-    VersionTaken,
-    bundle_reference,
-    open_bundle,
-    publish_bundle,
-)
+from kubeyolo.bundle import MANIFEST_NAME, MODEL_CARD, BundleManifest, open_bundle, read_bundle
 from kubeyolo.errors import InputError
-from kubeyolo.steps.publish import publish
-from kubeyolo.steps.record import read_record, write_record
+from kubeyolo.publishing import VersionTaken, derive_bundle, publish_bundle
+from kubeyolo.steps.outcome import read_record
 from kubeyolo.storage.local import LocalStore
-from kubeyolo.storage.reference import pin, split_reference
+from kubeyolo.storage.place import Place
+from tests.steps.called import publish, write_record
 
 NUMBERS = {key: 0.5 for key in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")}
 
@@ -40,14 +33,14 @@ def make_bundle(folder: Path, content: bytes = b"weights", warnings: Sequence[st
             **({"train": {"warnings": warnings}} if warnings else {}),
         },
     )
-    return publish_bundle(str(folder / "bundle"), manifest, {path.name: path})
+    return publish_bundle(Place.of(folder / "bundle"), manifest, {path.name: path}).uri
 
 
 def test_a_bundle_is_published_with_a_card_that_has_all_numbers(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     evaluation = write_record(str(tmp_path / "e"), "evaluate", 1, {}, {**NUMBERS, "runtime": "mindspore"})
     published = publish(bundle, str(tmp_path / "store"), "1.0.0", evaluation)
-    opened = open_bundle(published.bundle)
+    opened = open_bundle(Place.of(published.bundle))
     assert opened.uri == (tmp_path / "store" / "models" / "yolov5n-r7" / "1.0.0").as_uri()
     assert published.bundle == opened.reference
     assert set(opened.manifest.files) == {"weights.safetensors", MODEL_CARD}
@@ -56,25 +49,23 @@ def test_a_bundle_is_published_with_a_card_that_has_all_numbers(tmp_path: Path) 
     assert opened.manifest.metrics["int8"]["AP"] == 0.25
     card = opened.path(MODEL_CARD).read_text()
     assert "0.500" in card and "0.250" in card and "cat, dog" in card
-    assert read_record(published.record).metrics["version"] == "1.0.0"
+    assert read_record(Place.of(published.record)).metrics["version"] == "1.0.0"
     # Others may publish the same networks with numbers of their own.
-    assert split_reference(published.record)[0].startswith(
-        f"{(tmp_path / 'store').as_uri()}/results/publish/yolov5n-r7-"
-    )
+    assert Place.of(published.record).uri.startswith(f"{(tmp_path / 'store').as_uri()}/results/publish/yolov5n-r7-")
 
 
 def test_what_the_training_warned_of_is_on_the_card_and_stays_with_the_bundle(tmp_path: Path) -> None:
     lines = ["12 of 20 (60.0 %) training images have no boxes.", "no anchor fits 3 * 3 boxes."]
     published = publish(make_bundle(tmp_path, warnings=lines), str(tmp_path / "store"), "1.0.0")
-    opened = open_bundle(published.bundle)
+    opened = open_bundle(Place.of(published.bundle))
     card = opened.path(MODEL_CARD).read_text()
     assert "## Training\n\n**Warning: 12 of 20 (60.0 %) training images have no boxes.**" in card
     assert r"**Warning: no anchor fits 3 \* 3 boxes.**" in card
     assert opened.manifest.metrics["train"] == {"warnings": lines}
     again = publish(published.bundle, str(tmp_path / "other"), "1.0.0")
-    assert lines[0] in open_bundle(again.bundle).path(MODEL_CARD).read_text()
+    assert lines[0] in open_bundle(Place.of(again.bundle)).path(MODEL_CARD).read_text()
     without = publish(make_bundle(tmp_path / "b"), str(tmp_path / "store"), "2.0.0")
-    assert "Warning" not in open_bundle(without.bundle).path(MODEL_CARD).read_text()
+    assert "Warning" not in open_bundle(Place.of(without.bundle)).path(MODEL_CARD).read_text()
 
 
 def test_without_a_version_the_content_gives_one(tmp_path: Path) -> None:
@@ -90,7 +81,7 @@ def test_a_taken_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     first = publish(make_bundle(tmp_path / "a"), store, "1")
     with pytest.raises(InputError, match=r"models/yolov5n-r7/1: version 1 is taken by other content"):
         publish(make_bundle(tmp_path / "b", b"others"), store, "1")
-    assert open_bundle(first.bundle).path("weights.safetensors").read_bytes() == b"weights"
+    assert open_bundle(Place.of(first.bundle)).path("weights.safetensors").read_bytes() == b"weights"
 
 
 def test_a_version_is_not_the_name_of_the_pointer(tmp_path: Path) -> None:
@@ -108,20 +99,20 @@ def test_a_version_is_a_name(tmp_path: Path, version: str) -> None:
 
 def test_what_was_published_is_published_again_without_change(tmp_path: Path) -> None:
     first = publish(make_bundle(tmp_path / "a"), str(tmp_path / "store"))
-    before = open_bundle(first.bundle).manifest
+    before = open_bundle(Place.of(first.bundle)).manifest
     again = publish(first.bundle, str(tmp_path / "store"))
     assert (again.bundle, again.version) == (first.bundle, first.version)
-    assert open_bundle(first.bundle).manifest == before
+    assert open_bundle(Place.of(first.bundle)).manifest == before
 
 
 def test_what_was_published_goes_to_another_store_with_its_numbers(tmp_path: Path) -> None:
     first = publish(make_bundle(tmp_path / "a"), str(tmp_path / "store"))
     copied = publish(first.bundle, str(tmp_path / "other"))
     assert copied.version == first.version
-    assert open_bundle(copied.bundle).manifest.metrics["int8"]["AP"] == 0.25
+    assert open_bundle(Place.of(copied.bundle)).manifest.metrics["int8"]["AP"] == 0.25
     assert publish(first.bundle, str(tmp_path / "other")).bundle == copied.bundle
     renamed = publish(first.bundle, str(tmp_path / "store"), "2.0")
-    assert split_reference(renamed.bundle)[0].endswith("/2.0")
+    assert Place.of(renamed.bundle).uri.endswith("/2.0")
 
 
 def test_the_same_network_exported_again_is_the_same_version(tmp_path: Path) -> None:
@@ -131,19 +122,19 @@ def test_the_same_network_exported_again_is_the_same_version(tmp_path: Path) -> 
         path = tmp_path / f"{number}" / "model.mindir"
         path.parent.mkdir()
         path.write_bytes(b"exported at %d" % number)
-        bundle = open_bundle(make_bundle(tmp_path / f"b{number}"))
-        bundles.append(bundle.derive(str(tmp_path / f"e{number}"), {"model.mindir": path}))
+        bundle = open_bundle(Place.of(make_bundle(tmp_path / f"b{number}")))
+        bundles.append(derive_bundle(bundle, Place.of(tmp_path / f"e{number}"), {"model.mindir": path}).uri)
     first = publish(bundles[0], store)
-    before = open_bundle(first.bundle).manifest
+    before = open_bundle(Place.of(first.bundle)).manifest
     assert publish(bundles[1], store).version == first.version
     assert publish(bundles[1], store, first.version).bundle == first.bundle
-    assert open_bundle(first.bundle).manifest == before
+    assert open_bundle(Place.of(first.bundle)).manifest == before
 
 
 def test_a_published_bundle_that_was_damaged_is_mended(tmp_path: Path) -> None:
     bundle, store = make_bundle(tmp_path), str(tmp_path / "store")
     published = publish(bundle, store, "1")
-    path = open_bundle(published.bundle).path("weights.safetensors")
+    path = open_bundle(Place.of(published.bundle)).path("weights.safetensors")
     path.write_bytes(b"broken")
     assert publish(bundle, store, "1").bundle == published.bundle
     assert path.read_bytes() == b"weights"
@@ -153,23 +144,23 @@ def test_a_damaged_card_is_written_anew_and_the_networks_stay(tmp_path: Path) ->
     bundle, store = make_bundle(tmp_path), str(tmp_path / "store")
     evaluation = write_record(str(tmp_path / "e"), "evaluate", 1, {}, {**NUMBERS, "runtime": "mindspore"})
     published = publish(bundle, store, "1", evaluation)
-    path = open_bundle(published.bundle).path(MODEL_CARD)
+    path = open_bundle(Place.of(published.bundle)).path(MODEL_CARD)
     path.write_bytes(b"broken")
     # Without the numbers of the evaluation it is another card, and so other content.
     again = publish(bundle, store, "1").bundle
-    assert split_reference(again)[0] == split_reference(published.bundle)[0]
-    opened = open_bundle(again)
+    assert Place.of(again).uri == Place.of(published.bundle).uri
+    opened = open_bundle(Place.of(again))
     with pytest.raises(InputError, match="its content has changed"):
-        open_bundle(published.bundle)
+        open_bundle(Place.of(published.bundle))
     assert opened.path(MODEL_CARD).read_text().startswith("#")
     assert opened.path("weights.safetensors").read_bytes() == b"weights"
 
 
 def test_a_bundle_is_published_by_its_reference(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
-    reference = bundle_reference(bundle)
+    reference = read_bundle(Place.of(bundle)).reference
     published = publish(reference, str(tmp_path / "store"), "1")
-    assert open_bundle(published.bundle).manifest.parent == bundle
+    assert open_bundle(Place.of(published.bundle)).manifest.parent == bundle
     make_bundle(tmp_path, b"others")
     with pytest.raises(InputError, match="its content has changed"):
         publish(reference, str(tmp_path / "store"), "2")
@@ -200,7 +191,7 @@ def test_a_publisher_that_is_slower_by_a_moment_writes_nothing_into_a_taken_vers
     if content == b"others":
         with pytest.raises(VersionTaken, match=r"yolov5n-r7/1: version 1 is taken by other content; choose another"):
             publish(slower, store, "1")
-        folder = open_bundle(f"{store}/models/yolov5n-r7/1").manifest.folder
+        folder = open_bundle(Place.of(f"{store}/models/yolov5n-r7/1")).manifest.folder
         names = {
             MANIFEST_NAME,
             f"{folder}/{MODEL_CARD}",
@@ -209,7 +200,7 @@ def test_a_publisher_that_is_slower_by_a_moment_writes_nothing_into_a_taken_vers
         assert version_folder(tmp_path, "1") == {name: before[name] for name in names}
     else:
         published = publish(slower, store, "1")
-        assert open_bundle(published.bundle).manifest.parent == faster
+        assert open_bundle(Place.of(published.bundle)).manifest.parent == faster
         assert version_folder(tmp_path, "1")[MANIFEST_NAME] == before[MANIFEST_NAME]
 
 
@@ -223,8 +214,8 @@ def test_the_record_of_the_evaluation_is_that_of_its_reference(tmp_path: Path) -
     bundle, store = make_bundle(tmp_path), str(tmp_path / "store")
     evaluation = write_record(str(tmp_path / "e"), "evaluate", 1, {}, {**NUMBERS, "runtime": "mindspore"})
     with pytest.raises(InputError, match=r"e/metrics\.json: its content has changed: expected sha256 0{12}…"):
-        publish(bundle, store, "1", pin(split_reference(evaluation)[0], "0" * 64))
+        publish(bundle, store, "1", Place.of(Place.of(evaluation).uri).pinned("0" * 64).reference)
     assert not (tmp_path / "store").exists()
-    record = read_record(publish(bundle, store, "1", evaluation).record)
+    record = read_record(Place.of(publish(bundle, store, "1", evaluation).record))
     assert record.metrics["mindspore"] == NUMBERS
-    assert record.outputs == {"bundle": bundle_reference(f"{store}/models/yolov5n-r7/1")}
+    assert record.outputs == {"bundle": read_bundle(Place.of(f"{store}/models/yolov5n-r7/1")).reference}

@@ -16,9 +16,10 @@ import pytest
 from kubeyolo.errors import InputError, InterruptedWork, WorkError
 from kubeyolo.events import Event, StepRecord, parse_event
 from kubeyolo.index import read_index
-from kubeyolo.steps.record import read_record, write_record, write_report
+from kubeyolo.steps.outcome import StepOutcome, read_record, store_outcome
 from kubeyolo.steps.reporting import StepReporter, reported
-from kubeyolo.storage.reference import pin, split_reference
+from kubeyolo.storage.place import Place
+from tests.steps.called import write_report
 
 
 class Artifact:
@@ -45,48 +46,42 @@ def test_a_step_says_that_it_started_and_finished(tmp_path: Path, capsys: pytest
     output, metrics = f"file://{tmp_path}/out", {"AP": 0.5, "onnx": {"AP": 0.25}, "n": None}
     report = Artifact(tmp_path / "a" / "report")
     with reported("train") as reporter:
-        reporter.write_to(output)
-        html = write_report(output, "<p>seen</p>")
-        record = write_record(output, "train", 2.5, {"bundle": "x"}, metrics, html)
-        content = reporter.publish(record, report, f"{output}/index.json")
+        reporter.write_to(Place.of(output))
+        outcome = StepOutcome(step="train", seconds=2.5, outputs={"bundle": "x"}, metrics=metrics, html="<p>seen</p>")
+        stored = store_outcome(outcome, Place.of(output))
+        reporter.publish(stored, report, f"{output}/index.json")
+        record = stored.reference
     started, finished = events_of(capsys.readouterr().out)
     assert (started.kind, finished.kind, finished.fields["record"]) == ("started", "finished", record)
     assert Path(report.path).read_text() == "<p>seen</p>"
-    expected = StepRecord(step="train", seconds=2.5, outputs={"bundle": "x"}, metrics=metrics, report=html)
-    assert content == read_record(record) == read_index(f"{output}/index.json") == expected
+    expected = StepRecord(
+        step="train", seconds=2.5, outputs={"bundle": "x"}, metrics=metrics, report=f"{output}/report.html"
+    )
+    assert stored.record == read_record(Place.of(record)) == read_index(Place.of(f"{output}/index.json")) == expected
 
 
 def test_a_step_without_a_report_leaves_an_empty_one(tmp_path: Path) -> None:
     report = Artifact(tmp_path / "a" / "report")
-    record = write_record(f"file://{tmp_path}/out", "pretrain_backbone", 0.1, {"backbone": ""}, {})
+    outcome = StepOutcome(step="pretrain_backbone", seconds=0.1, outputs={"backbone": ""})
     with reported("pretrain_backbone") as reporter:
-        reporter.publish(record, report)
+        reporter.publish(store_outcome(outcome, Place.of(tmp_path / "out")), report)
     # Without a file kfp's local cache would take the step as not done.
     assert Path(report.path).read_bytes() == b""
     assert [path.name for path in (tmp_path / "out").glob("*.json")].count("metrics.json") == 1
 
 
-def test_a_record_that_is_not_that_of_the_reference_is_not_published(tmp_path: Path) -> None:
-    record = write_record(f"file://{tmp_path}", "train", 0.1, {}, {})
-    reporter = StepReporter("train")
-    with pytest.raises(InputError, match=r"metrics\.json: its content has changed"):
-        reporter.keep(pin(split_reference(record)[0], "0" * 64), f"file://{tmp_path}/index.json")
-    assert not (tmp_path / "index.json").exists()
-
-
 def test_artifacts_are_filled_with_what_they_stand_for(tmp_path: Path) -> None:
     reporter = StepReporter("publish")
     handle, text, summary, confusion = (Artifact(tmp_path / "a" / name) for name in ("h", "t", "s", "c"))
-    reporter.publish_handle(pin("minio://b/x", "1" * 64), handle, model="m", AP=0.5, AP_int8=None)
-    facts = {"store_uri": "minio://b/x", "digest": "1" * 64, "model": "m", "AP": 0.5}
+    reporter.publish_handle(Place.of("minio://bucket/x").pinned("1" * 64), handle, model="m", AP=0.5, AP_int8=None)
+    facts = {"store_uri": "minio://bucket/x", "digest": "1" * 64, "model": "m", "AP": 0.5}
     assert json.loads(Path(handle.path).read_text()) == facts
     assert handle.metadata == {"kept": "there before"} | facts
     reporter.publish_text("# Bär", text)
     assert Path(text.path).read_text(encoding="utf-8") == "# Bär"
     reporter.publish_summary({"AP": 0.123456, "AP_int8": None, "steps": 7}, summary)
     assert summary.logged == {"AP": 0.1235, "steps": 7.0}
-    (tmp_path / "confusion.json").write_text('{"categories": ["a", "background"], "matrix": [[1, 0], [2, 3]]}')
-    reporter.publish_confusion(f"file://{tmp_path}/confusion.json", confusion)
+    reporter.publish_confusion(b'{"categories": ["a", "background"], "matrix": [[1, 0], [2, 3]]}', confusion)
     assert confusion.confusion == (["a", "background"], [[1, 0], [2, 3]])
     assert Path(summary.path).exists() and Path(confusion.path).exists()
 
@@ -103,7 +98,7 @@ def test_a_failure_is_one_line_an_exit_code_and_a_document(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception, code: int, message: str
 ) -> None:
     with pytest.raises(SystemExit) as ended, reported("train") as reporter:
-        reporter.write_to(f"file://{tmp_path}")
+        reporter.write_to(Place.of(tmp_path))
         raise error
     assert ended.value.code == code
     captured = capsys.readouterr()
@@ -120,7 +115,7 @@ def test_a_new_try_removes_the_failure_and_leaves_what_other_runs_find(tmp_path:
     for name in names:
         (tmp_path / name).write_text("old")
     with reported("train") as reporter:
-        reporter.write_to(f"file://{tmp_path}")
+        reporter.write_to(Place.of(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir() if path.name in names) == sorted({*names} - {"failure.json"})
     assert (tmp_path / "metrics.json").read_text() == "old"
 
@@ -129,28 +124,28 @@ def test_the_record_of_an_equal_run_stays_while_another_one_works(tmp_path: Path
     output, index = (tmp_path / "out").as_uri(), (tmp_path / "index.json").as_uri()
 
     def end(reporter: StepReporter, ap: float) -> str:
-        html = write_report(output, "<p>seen</p>")
-        record = write_record(output, "evaluate", 1.0, {}, {"AP": ap}, html)
-        reporter.publish(record, Artifact(tmp_path / "report"), index)
-        return record
+        outcome = StepOutcome(step="evaluate", seconds=1.0, metrics={"AP": ap}, html="<p>seen</p>")
+        stored = store_outcome(outcome, Place.of(output))
+        reporter.publish(stored, Artifact(tmp_path / "report"), index)
+        return stored.reference
 
     with reported("evaluate") as first, reported("evaluate") as second:
-        first.write_to(output)
-        second.write_to(output)
+        first.write_to(Place.of(output))
+        second.write_to(Place.of(output))
         record = end(first, 0.5)
         with reported("evaluate") as third:
-            third.write_to(output)
-            assert read_record(record).metrics["AP"] == read_index(index).metrics["AP"] == 0.5
+            third.write_to(Place.of(output))
+            assert read_record(Place.of(record)).metrics["AP"] == read_index(Place.of(index)).metrics["AP"] == 0.5
             assert end(third, 0.5) == record
         assert end(second, 0.5) == record
-    assert read_record(record).metrics["AP"] == 0.5
+    assert read_record(Place.of(record)).metrics["AP"] == 0.5
 
 
 def test_a_failure_names_the_report_that_was_written_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for has_report in (False, True):
         capsys.readouterr()
         with pytest.raises(SystemExit), reported("quantize") as reporter:
-            reporter.write_to(f"file://{tmp_path}/out")
+            reporter.write_to(Place.of(tmp_path / "out"))
             if has_report:
                 write_report(f"file://{tmp_path}/out", "<p>seen</p>")
             raise WorkError("too much is lost")
@@ -166,7 +161,7 @@ def fail_on_a_cluster(output: Path, monkeypatch: pytest.MonkeyPatch, pod: str, i
     monkeypatch.setenv("KFP_POD_NAME", pod)
     monkeypatch.setenv("KFP_RETRY_INDEX", index)
     with pytest.raises(SystemExit) as ended, reported("train") as reporter:
-        reporter.write_to(f"file://{output}")
+        reporter.write_to(Place.of(output))
         raise error
     assert ended.value.code == (2 if isinstance(error, InputError) else 1)
     return str(json.loads((output / "failure.json").read_text())["message"])
@@ -191,11 +186,11 @@ def test_a_lost_pod_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("KFP_POD_NAME", POD.format("retry-", 1))
     monkeypatch.setenv("KFP_RETRY_INDEX", "0")
     with pytest.raises(SystemExit) as ended, reported("train") as reporter:
-        reporter.write_to(f"file://{tmp_path}")
+        reporter.write_to(Place.of(tmp_path))
         raise InterruptedWork("told to stop")
     assert ended.value.code == 130
     with pytest.raises(SystemExit), reported("train") as reporter:
-        reporter.write_to(f"file://{tmp_path}")
+        reporter.write_to(Place.of(tmp_path))
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         finally:
@@ -205,13 +200,13 @@ def test_a_lost_pod_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("KFP_POD_NAME", POD.format("retry-", 2))
     monkeypatch.setenv("KFP_RETRY_INDEX", "1")
     with reported("train") as reporter:
-        reporter.write_to(f"file://{tmp_path}")
+        reporter.write_to(Place.of(tmp_path))
 
 
 def test_a_broken_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("[]")
     with pytest.raises(InputError, match=r"metrics\.json: not the record of a step"):
-        read_record(str(tmp_path / "metrics.json"))
+        read_record(Place.of(tmp_path / "metrics.json"))
 
 
 STEP = """

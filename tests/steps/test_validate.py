@@ -17,9 +17,9 @@ from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.digest import source_facts
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.errors import InputError, WorkError
-from kubeyolo.steps.record import read_record
-from kubeyolo.steps.validate import validate_dataset
-from kubeyolo.storage.reference import split_reference
+from kubeyolo.steps.outcome import read_record
+from kubeyolo.storage.place import Place
+from tests.steps.called import validate_dataset
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def data(tmp_path: Path) -> Path:
 def test_a_data_set_is_stored_with_record_and_report(data: Path, tmp_path: Path) -> None:
     outcome = validate_dataset(str(data), str(tmp_path / "store"))
     folder = tmp_path / "store" / "datasets" / f"shapes-{outcome.digest[:12]}"
-    assert split_reference(outcome.dataset) == (folder.as_uri(), outcome.digest)
-    record = read_record(outcome.record)
+    assert Place.of(outcome.dataset) == Place.of(folder).pinned(outcome.digest)
+    record = read_record(Place.of(outcome.record))
     assert record.outputs == {"dataset": outcome.dataset, "digest": outcome.digest}
-    manifest = open_dataset(outcome.dataset).manifest
+    manifest = open_dataset(Place.of(outcome.dataset)).manifest
     assert (record.metrics["train_images"], record.metrics["val_images"]) == (4, 2)
     assert record.metrics["train_boxes"] == manifest.splits["train"].boxes > 0
     assert record.metrics["classes"] == len(manifest.classes)
@@ -99,10 +99,10 @@ def double_first_box(document: dict[str, Any]) -> None:
 def test_findings_are_in_record_manifest_and_report(data: Path, tmp_path: Path) -> None:
     change_train(data, double_first_box)
     outcome = validate_dataset(str(data), str(tmp_path / "store"))
-    (finding,) = open_dataset(outcome.dataset).manifest.findings
+    (finding,) = open_dataset(Place.of(outcome.dataset)).manifest.findings
     assert (finding.code, finding.action, finding.count) == ("box_double", "mend", 1)
     assert "annotation 999" in finding.first
-    record = read_record(outcome.record)
+    record = read_record(Place.of(outcome.record))
     assert record.metrics["findings_count"] == 1
     assert record.metrics["findings"][0] | finding.model_dump() == record.metrics["findings"][0]
     report = (tmp_path / "store/datasets" / f"shapes-{outcome.digest[:12]}" / "report.html").read_text()
@@ -113,11 +113,11 @@ def test_findings_are_in_record_manifest_and_report(data: Path, tmp_path: Path) 
 def test_what_is_mended_gives_the_same_content_and_the_last_findings(data: Path, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     clean = validate_dataset(str(data), store)
-    assert open_dataset(clean.dataset).manifest.findings == ()
+    assert open_dataset(Place.of(clean.dataset)).manifest.findings == ()
     change_train(data, double_first_box)
     mended = validate_dataset(str(data), store)
     assert mended.dataset == clean.dataset
-    assert [finding.code for finding in open_dataset(clean.dataset).manifest.findings] == ["box_double"]
+    assert [finding.code for finding in open_dataset(Place.of(clean.dataset)).manifest.findings] == ["box_double"]
 
 
 @pytest.mark.parametrize("pair", ["data.strict=true", "data.findings.box_double=refuse"])
@@ -135,7 +135,7 @@ def test_images_are_left_out_on_request_with_their_boxes(data: Path, tmp_path: P
     with pytest.raises(InputError, match=rf"{gone['file_name']} \(image {gone['id']} of train.json\) is missing"):
         validate_dataset(str(data), str(tmp_path / "store"))
     config = load_config(sets=["data.findings.image_missing=mend"])
-    dataset = open_dataset(validate_dataset(str(data), str(tmp_path / "store"), config=config).dataset)
+    dataset = open_dataset(Place.of(validate_dataset(str(data), str(tmp_path / "store"), config=config).dataset))
     index = dataset.split("train").index
     assert gone["file_name"] not in index.file_name and len(index) == len(document["images"]) - 1
     kept = [box for box in document["annotations"] if box["image_id"] != gone["id"]]
@@ -152,12 +152,16 @@ def test_boxes_of_images_of_another_scale_are_scaled_on_request(data: Path, tmp_
         for box in document["annotations"]:
             box.update(bbox=[2 * value for value in box["bbox"]], area=4 * box["area"])
 
-    expected = open_dataset(validate_dataset(str(data), str(tmp_path / "a")).dataset).split("train").index
+    expected = open_dataset(Place.of(validate_dataset(str(data), str(tmp_path / "a")).dataset)).split("train").index
     change_train(data, double)
     with pytest.raises(InputError, match=r"pixels where the annotations say .*\[size_scaled\]"):
         validate_dataset(str(data), str(tmp_path / "b"))
     config = load_config(sets=["data.findings.size_scaled=mend"])
-    index = open_dataset(validate_dataset(str(data), str(tmp_path / "b"), config=config).dataset).split("train").index
+    index = (
+        open_dataset(Place.of(validate_dataset(str(data), str(tmp_path / "b"), config=config).dataset))
+        .split("train")
+        .index
+    )
     np.testing.assert_allclose(index.box_xywh, expected.box_xywh, atol=1e-9)
     np.testing.assert_allclose(index.box_area, expected.box_area, atol=1e-9)
     assert index.width.tolist() == expected.width.tolist()

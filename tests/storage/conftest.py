@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kubeyolo.storage.base import Store
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 
 
 @pytest.fixture(params=["file", "minio"])
@@ -20,4 +20,4 @@ def store_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def store(store_uri: str) -> Store:
-    return open_store(store_uri)
+    return Place.of(store_uri).store

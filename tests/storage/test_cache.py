@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kubeyolo.errors import InputError
-from kubeyolo.storage.cache import cache_folder, cache_root, expand_homes, settle_folders
+from kubeyolo.storage.cache import cache_folder, cache_root, expand_homes, set_matplotlib_folder
 
 
 @pytest.fixture
@@ -39,12 +39,12 @@ def test_a_home_has_it_below_its_cache(homeless: Path, monkeypatch: pytest.Monke
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     assert cache_root() == home / ".cache" / "kubeyolo"
-    settle_folders()
+    set_matplotlib_folder()
     assert "MPLCONFIGDIR" not in os.environ and list(home.iterdir()) == []
 
 
 def test_without_a_home_it_is_private_and_said_once(homeless: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settle_folders()
+    set_matplotlib_folder()
     folder = cache_root()
     assert folder == homeless / f"kubeyolo-{os.getuid()}"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -104,5 +104,7 @@ def test_the_home_of_a_user_who_has_none_is_refused(homeless: Path, monkeypatch:
 
 def test_a_tilde_in_the_cache_needs_a_home_in_a_step_too(homeless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBEYOLO_CACHE", "~no-such-user/x")
-    with pytest.raises(InputError, match="KUBEYOLO_CACHE"):
+    with pytest.raises(
+        InputError, match="^KUBEYOLO_CACHE is ~no-such-user/x: there is no home folder for '~no-such-us"
+    ):
         cache_root()

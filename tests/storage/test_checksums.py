@@ -10,7 +10,7 @@ import pytest
 from kubeyolo.storage import checksums
 from kubeyolo.storage.checksums import remembered_sha256
 from kubeyolo.storage.integrity import sha256_bytes
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 
 LARGE = b"x" * (checksums._SMALL + 1)
 
@@ -73,6 +73,6 @@ def test_garbage_in_the_memory_costs_time_alone(tmp_path: Path, reads: list[Path
 
 def test_every_store_knows_the_checksum_of_what_it_has(tmp_path: Path, minio_bucket: str) -> None:
     for uri in (tmp_path.as_uri(), f"minio://{minio_bucket}/checksums"):
-        store = open_store(uri)
+        store = Place.of(uri).store
         store.write_bytes("a", b"content")
         assert store.checksum("a") == sha256_bytes(b"content"), uri

@@ -1,4 +1,4 @@
-"""One process at a time works at a place of a store."""
+"""One process at a time works in a claimed output."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from kubeyolo.storage import claim as module
 from kubeyolo.storage.base import Store
 from kubeyolo.storage.claim import CLAIM_NAME, check_claim, claimed
 from kubeyolo.storage.copy import copy_tree
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 
 HOLDER = """
 import sys, time
 from kubeyolo.storage.claim import claimed
-with claimed(sys.argv[1]):
+from kubeyolo.storage.place import Place
+with claimed(Place.of(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -53,53 +54,73 @@ def held_by(store: Store, **changes: Any) -> None:
 
 
 def test_a_held_place_is_waited_for_and_taken_over_as_soon_as_its_holder_has_died(
-    holder: subprocess.Popen[str], store: Store, store_uri: str, capsys: pytest.CaptureFixture[str]
+    holder: subprocess.Popen[str],
+    store: Store,
+    store_uri: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(module, "_SAY_SECONDS", 0.3)
     # Of a process of this machine it is known that it lives, however long it takes.
     threading.Timer(2.0, holder.kill).start()
     begun = time.monotonic()
-    with claimed(store_uri, say_seconds=0.3):
+    with claimed(Place.of(store_uri)):
         assert 1.9 < time.monotonic() - begun < 10
         assert holder.wait(10) < 0
     first, *others, last = capsys.readouterr().out.splitlines()
     who = f"process {holder.pid} on {os.uname().nodename}"
-    assert {first, *others} == {f"waiting for {who}, which works at {store.uri}"} and 2 <= len(others) <= 7
+    assert {first, *others} == {f"waiting for {who}, which is working in {store.uri}"} and 2 <= len(others) <= 7
     assert last == f"taking over {store.uri}: {who} ended without releasing its claim"
-    with claimed(store_uri):
+    with claimed(Place.of(store_uri)):
         pass
     assert capsys.readouterr().out == ""
 
 
 def test_nothing_of_a_step_is_touched_before_the_place_is_free(holder: subprocess.Popen[str], store_uri: str) -> None:
-    from kubeyolo.steps import pretrain, train
+    from kubeyolo.data.dataset import Dataset
+    from kubeyolo.data.manifest import DatasetManifest
+    from kubeyolo.launch.launcher import find_launcher
+    from kubeyolo.steps import facade
 
-    def refuse() -> None:
+    def refuse(output: Place) -> None:
         raise InputError("begun")
 
-    for step in (pretrain.pretrain_backbone, train.train):
+    output = Place.of(store_uri)
+    manifest = DatasetManifest(name="a", source="a", digest="0" * 64, classes=("a",), category_ids=(1,), splits={})
+    absent = Dataset(manifest, (output / "absent").pinned(manifest.digest), Path("absent"))
+    how = facade.StepCall(store=output, config=load_config(), code="1", output=output, begin=refuse)
+    for step in (facade.pretrain_backbone, facade.train):
         done: list[str] = []
 
         def call(step: Any = step, done: list[str] = done) -> None:
             try:
-                step("absent", store_uri, load_config(), begin=refuse)
+                step(how, absent, find_launcher())
             except InputError as error:
                 done.append(str(error))
 
         thread = threading.Thread(target=call)
         thread.start()
         thread.join(1.0)
-        if step is pretrain.pretrain_backbone:
+        if step is facade.pretrain_backbone:
             assert done == []
             holder.kill()
         thread.join(20)
         assert done == ["begun"]
 
 
-def test_other_places_and_later_ones_are_free(store_uri: str) -> None:
-    with claimed(store_uri), claimed(f"{store_uri}/b"):
-        pass
-    with claimed(store_uri):
-        pass
+def test_other_places_and_later_ones_are_free(store: Store, store_uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def present(place: str) -> tuple[str, bool]:
+        claim = json.loads(store.read_bytes(place))
+        return claim["owner"], claim["ended"]
+
+    below = f"b/{CLAIM_NAME}"
+    with claimed(Place.of(store_uri)) as one, claimed(Place.of(f"{store_uri}/b")) as other:
+        assert one.owner != other.owner
+        assert (present(CLAIM_NAME), present(below)) == ((one.owner, False), (other.owner, False))
+    assert (present(CLAIM_NAME), present(below)) == ((one.owner, True), (other.owner, True))
+    with claimed(Place.of(store_uri)) as later:
+        assert present(CLAIM_NAME) == (later.owner, False) and later.owner != one.owner
+    assert capsys.readouterr().out == ""
 
 
 def test_a_place_is_the_same_by_every_name_of_it(tmp_path: Path) -> None:
@@ -108,10 +129,10 @@ def test_a_place_is_the_same_by_every_name_of_it(tmp_path: Path) -> None:
     order: list[str] = []
 
     def wait() -> None:
-        with claimed(str(tmp_path / "link" / "o")):
+        with claimed(Place.of(tmp_path / "link" / "o")):
             order.append("second")
 
-    with claimed(str(tmp_path / "real" / "o")):
+    with claimed(Place.of(tmp_path / "real" / "o")):
         thread = threading.Thread(target=wait)
         thread.start()
         time.sleep(0.5)
@@ -132,7 +153,7 @@ def test_an_owner_on_another_machine_is_waited_for_while_it_beats(store: Store, 
 
     thread = threading.Thread(target=beat)
     thread.start()
-    with claimed(store_uri):
+    with claimed(Place.of(store_uri)):
         taken = time.monotonic()
     thread.join()
     assert len(last) == 8
@@ -145,7 +166,7 @@ def test_a_later_process_with_the_id_of_the_owner_is_not_the_owner(
     monkeypatch.setattr(module, "GONE_SECONDS", 60.0)
     held_by(store, process=os.getpid(), machine=module._machine(), started="1")
     begun = time.monotonic()
-    with claimed(store_uri):
+    with claimed(Place.of(store_uri)):
         assert time.monotonic() - begun < 10
 
 
@@ -154,9 +175,13 @@ def test_a_damaged_claim_is_one_without_a_beat(
     store: Store, store_uri: str, document: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store.write_bytes(CLAIM_NAME, document)
-    with claimed(store_uri):
-        pass
-    assert "a process that is not known ended" in capsys.readouterr().out
+    with claimed(Place.of(store_uri)) as claim:
+        assert json.loads(store.read_bytes(CLAIM_NAME))["owner"] == claim.owner
+    who = "an unknown process"
+    assert capsys.readouterr().out.splitlines() == [
+        f"waiting for {who}, which is working in {store.uri}",
+        f"taking over {store.uri}: {who} ended without releasing its claim",
+    ]
 
 
 def test_of_many_that_want_a_place_one_works_there_at_a_time(store_uri: str, store: Store) -> None:
@@ -165,7 +190,7 @@ def test_of_many_that_want_a_place_one_works_there_at_a_time(store_uri: str, sto
 
     def work() -> None:
         nonlocal at_work, most, worked
-        with claimed(store_uri):
+        with claimed(Place.of(store_uri)):
             with lock:
                 at_work += 1
                 most, worked = max(most, at_work), worked + 1
@@ -183,7 +208,7 @@ def test_of_many_that_want_a_place_one_works_there_at_a_time(store_uri: str, sto
 
 
 def test_an_owner_that_lost_its_claim_is_told_and_leaves_it_to_the_other(store: Store, store_uri: str) -> None:
-    with claimed(store_uri) as claim:
+    with claimed(Place.of(store_uri)) as claim:
         before = store.read_bytes(CLAIM_NAME)
         time.sleep(0.5)
         assert json.loads(store.read_bytes(CLAIM_NAME))["heartbeat"] > json.loads(before)["heartbeat"]
@@ -199,7 +224,7 @@ def test_an_owner_that_lost_its_claim_is_told_and_leaves_it_to_the_other(store: 
 
 
 def test_a_place_that_is_removed_stays_with_its_owner(store: Store, store_uri: str) -> None:
-    with claimed(store_uri) as claim:
+    with claimed(Place.of(store_uri)) as claim:
         store.delete(CLAIM_NAME)
         check_claim(store, claim.writer)
         time.sleep(0.5)
@@ -208,9 +233,9 @@ def test_a_place_that_is_removed_stays_with_its_owner(store: Store, store_uri: s
 
 def test_a_job_that_outlives_its_owner_may_write_for_the_next_one(store: Store, store_uri: str) -> None:
     held_by(store, writer="volcano run-1")
-    with claimed(store_uri, "volcano run-1"):
+    with claimed(Place.of(store_uri), "volcano run-1"):
         check_claim(store, "volcano run-1")
-        with pytest.raises(WorkError):
+        with pytest.raises(WorkError, match=rf"process {os.getpid()} on .* took over this output"):
             check_claim(store, "volcano run-2")
     check_claim(store, "")
 
@@ -222,7 +247,7 @@ def test_of_a_process_that_is_hidden_the_heartbeat_decides(
     held_by(store, process=os.getpid(), machine=module._machine(), started=module._start_of(os.getpid()))
     monkeypatch.setattr(module, "_start_of", lambda process: None)
     begun = time.monotonic()
-    with claimed(store_uri):
+    with claimed(Place.of(store_uri)):
         assert 0.9 < time.monotonic() - begun < 10
 
 
@@ -236,11 +261,11 @@ def test_time_in_which_the_store_was_away_does_not_count(
         times.append(time.monotonic())
         if len(times) == 2:
             time.sleep(1.5)
-        return held(store)
+        return read_claim(store)
 
-    held = module._held
-    monkeypatch.setattr(module, "_held", slow)
-    with claimed(store_uri):
+    read_claim = module._read_claim
+    monkeypatch.setattr(module, "_read_claim", slow)
+    with claimed(Place.of(store_uri)):
         assert time.monotonic() - times[1] > 2.4
 
 
@@ -249,22 +274,22 @@ def test_a_copy_has_no_claim(store: Store, store_uri: str, tmp_path: Path) -> No
     held_by(store)
     copy_tree(store_uri, str(tmp_path / "copy"))
     copy_tree(str(tmp_path / "copy"), f"{store_uri}/b")
-    assert [stored.key for stored in open_store(str(tmp_path / "copy")).list()] == ["a"]
+    assert [stored.key for stored in Place.of(tmp_path / "copy").store.list()] == ["a"]
     assert store.exists(CLAIM_NAME) and not store.exists(f"b/{CLAIM_NAME}")
 
 
 def test_a_claim_that_is_damaged_stays_with_its_owner(store: Store, store_uri: str) -> None:
-    with claimed(store_uri) as claim:
+    with claimed(Place.of(store_uri)) as claim:
         store.write_bytes(CLAIM_NAME, b'{"x')
         check_claim(store, claim.writer)
         time.sleep(0.5)
         assert json.loads(store.read_bytes(CLAIM_NAME))["owner"] == claim.owner
 
 
-def test_a_claim_that_can_neither_be_read_nor_made_is_named(tmp_path: Path) -> None:
+def test_a_claim_that_can_neither_be_read_nor_written_is_named(tmp_path: Path) -> None:
     (tmp_path / CLAIM_NAME).symlink_to("nowhere")
     with (
-        pytest.raises(InputError, match=f"{CLAIM_NAME}: can neither be read nor made; remove it"),
-        claimed(str(tmp_path)),
+        pytest.raises(InputError, match=f"{CLAIM_NAME}: can neither be read nor written; remove it"),
+        claimed(Place.of(tmp_path)),
     ):
         pass

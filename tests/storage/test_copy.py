@@ -10,7 +10,7 @@ from kubeyolo.errors import InputError
 from kubeyolo.storage.base import Store
 from kubeyolo.storage.copy import copy_file, copy_tree, is_file
 from kubeyolo.storage.local import LocalStore
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 
 FILES = {"a/1.bin": b"1" * 1000, "a/b/2.bin": b"2" * 2000, "done.json": b"{}"}
 
@@ -32,7 +32,7 @@ def test_a_folder_goes_into_a_bucket_to_another_one_and_back(folder: Path, tmp_p
     assert copy_tree(str(folder), first) == (3, 3002)
     assert copy_tree(first, second) == (3, 3002)
     assert copy_tree(second, str(tmp_path / "back")) == (3, 3002)
-    assert content(open_store(second)) == content(LocalStore(tmp_path / "back")) == FILES
+    assert content(Place.of(second).store) == content(LocalStore(tmp_path / "back")) == FILES
 
 
 def test_the_file_that_says_all_is_there_is_written_last(
@@ -64,7 +64,7 @@ def test_a_file_goes_under_the_name_that_is_given(folder: Path, tmp_path: Path, 
     assert is_file(target) and not is_file(f"{store_uri}/data")
     (folder / "done.json").write_bytes(b"[1]")
     assert copy_file(str(folder / "done.json"), target) == (1, 3)
-    assert content(open_store(store_uri)) == {"data/latest.json": b"[1]"}
+    assert content(Place.of(store_uri).store) == {"data/latest.json": b"[1]"}
     other = f"{store_uri}/other.json"
     assert copy_file(target, other) == (1, 3)
     assert copy_file(other, str(tmp_path / "back" / "latest.json")) == (1, 3)
@@ -79,7 +79,7 @@ def test_a_file_does_not_take_the_place_of_a_folder_or_itself(folder: Path, stor
             copy_file(source, target)
     with pytest.raises(InputError, match="the target is the source"):
         copy_file(f"{store_uri}/data/done.json", f"{store_uri}/data/done.json")
-    assert list(content(open_store(store_uri))) == ["data/done.json"]
+    assert list(content(Place.of(store_uri).store)) == ["data/done.json"]
 
 
 def test_a_file_that_is_cut_off_leaves_the_old_one(

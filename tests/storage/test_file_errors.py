@@ -16,7 +16,7 @@ from kubeyolo.errors import InputError, WorkError
 from kubeyolo.storage import file_errors as module
 from kubeyolo.storage.file_errors import file_errors, machine_error, machine_errors, system_error
 from kubeyolo.storage.local import LocalStore
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 from kubeyolo.storage.workspace import temporary_folder, work_folder
 
 
@@ -33,8 +33,8 @@ def error(number: int, path: str | None = None) -> OSError:
 def test_a_full_disk_is_named_with_what_is_needed_and_free(tmp_path: Path) -> None:
     with pytest.raises(WorkError) as raised, file_errors(tmp_path / "a" / "b", needed=5_300_000):
         fill()
-    assert f"{tmp_path}/a/b: the disk is full (5.3 MB needed, " in str(raised.value)
-    assert " MB free); free some space" in str(raised.value)
+    assert f"{tmp_path}/a/b: the disk is full (5.30 MB needed, " in str(raised.value)
+    assert "B free); free some space" in str(raised.value)
 
 
 def test_work_on_a_full_disk_is_named_by_its_place_and_leaves_nothing(
@@ -42,7 +42,7 @@ def test_work_on_a_full_disk_is_named_by_its_place_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(module, "_LARGEST_FILE", 1 << 62)
     monkeypatch.setattr(module, "available_bytes", lambda path: 500_000)
-    full = pytest.raises(WorkError, match=rf"^{tmp_path}: the disk is full \(more than 0\.8 MB needed, 0\.8 MB free\)")
+    full = pytest.raises(WorkError, match=rf"^{tmp_path}: the disk is full \(more than 800 kB needed, 800 kB free\)")
     with full, work_folder(tmp_path) as folder:
         (folder / "a").write_bytes(bytes(300_000))
         fill()
@@ -97,7 +97,7 @@ def test_a_limit_of_addresses_is_named() -> None:
         "try:\n    bytearray(2 << 30)\nexcept MemoryError as error:\n    print(machine_error(system_error(error)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "address space limited to 1073.7 MB by 'ulimit -v'" in done.stdout
+    assert "address space limited to 1.07 GB by 'ulimit -v'" in done.stdout
 
 
 def test_a_name_that_is_too_long_is_bad_input(tmp_path: Path) -> None:
@@ -107,8 +107,12 @@ def test_a_name_that_is_too_long_is_bad_input(tmp_path: Path) -> None:
 
 def test_the_remedy_is_the_variable_that_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path / "cache"))
-    assert "set KUBEYOLO_CACHE to" in str(machine_error(error(errno.EROFS, str(tmp_path / "cache" / "locks"))))
-    assert "set TMPDIR to" in str(machine_error(error(errno.EROFS, tempfile.gettempdir())))
+    for folder, remedy in {
+        str(tmp_path / "cache" / "locks"): "set KUBEYOLO_CACHE to a folder that can be written",
+        tempfile.gettempdir(): "set TMPDIR to a folder that can be written",
+        "/data": "choose another folder",
+    }.items():
+        assert str(machine_error(error(errno.EROFS, folder))) == f"{folder}: the file system is read-only; {remedy}"
 
 
 def test_other_errors_are_not_the_machines() -> None:
@@ -121,11 +125,11 @@ def test_other_errors_are_not_the_machines() -> None:
 LIMITED = """
 import resource, sys
 from kubeyolo.errors import WorkError
-from kubeyolo.storage.uri import open_store
 from pathlib import Path
+from kubeyolo.storage.place import Place
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 try:
-    open_store(sys.argv[1]).put_tree(Path(sys.argv[2]), sys.argv[3], last=sys.argv[4] or None)
+    Place.of(sys.argv[1]).store.put_tree(Path(sys.argv[2]), sys.argv[3], last=sys.argv[4] or None)
 except WorkError as error:
     print(error)
 """
@@ -137,7 +141,7 @@ def test_of_a_tree_that_cannot_be_written_nothing_stays(tmp_path: Path, last: st
     (source / "below").mkdir(parents=True)
     for name, size in {"a": 10, "below/large": 5000, "manifest.json": 2}.items():
         (source / name).write_bytes(bytes(size))
-    open_store(str(store)).write_bytes("kept/a", b"1")
+    Place.of(store).store.write_bytes("kept/a", b"1")
     arguments = [str(store), str(source), "new", last]
     done = subprocess.run([sys.executable, "-c", LIMITED, *arguments], capture_output=True, text=True, timeout=60)
     assert f"{store}/new/below/large: larger than a file may be here, 4000 bytes" in done.stdout, done.stderr
@@ -157,4 +161,5 @@ def test_an_output_that_cannot_be_written_is_known_before_the_work(
 
 def test_without_a_limit_of_the_shell_it_is_the_file_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    assert "larger than a file may be on this file system" in str(machine_error(error(errno.EFBIG, "/x/a")))
+    said = "/x/a: larger than a file may be on this file system; choose another folder"
+    assert str(machine_error(error(errno.EFBIG, "/x/a"))) == said

@@ -17,18 +17,19 @@ import pytest
 from filelock import SoftFileLease
 
 from kubeyolo.errors import InputError
-from kubeyolo.runs.lock import run_lock
+from kubeyolo.runs.folder import run_lock
 from kubeyolo.storage import workspace
 from kubeyolo.storage.base import PART_SUFFIX
 from kubeyolo.storage.claim import claimed
 from kubeyolo.storage.conditional_file import LOCK_NAME
 from kubeyolo.storage.local import LocalStore
+from kubeyolo.storage.place import Place
 from kubeyolo.storage.workspace import work_folder
 
 LOCKED = """
 import sys, time
 from pathlib import Path
-from kubeyolo.runs.lock import run_lock
+from kubeyolo.runs.folder import run_lock
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -78,10 +79,10 @@ def test_what_another_machine_has_left_does_not_stand_in_the_way_for_ever(
     store = LocalStore(tmp_path)
     store.write_bytes("a", b"1")
     etag = store.read_version("a")[1]
-    beside = tmp_path / f".{LOCK_NAME.removeprefix('.')}.held{PART_SUFFIX}"
-    with SoftFileLease(beside, lease_duration=1.0):
-        left = beside.read_text().replace(platform.node(), "far")
-    beside.write_text(left)
+    neighbour = tmp_path / f".{LOCK_NAME.removeprefix('.')}.held{PART_SUFFIX}"
+    with SoftFileLease(neighbour, lease_duration=1.0):
+        left = neighbour.read_text().replace(platform.node(), "far")
+    neighbour.write_text(left)
     begun = time.monotonic()
     assert store.replace_bytes("a", b"2", etag)
     assert 0.9 < time.monotonic() - begun < 10
@@ -101,7 +102,7 @@ def test_a_run_that_is_under_way_is_refused_until_its_process_is_gone(tmp_path: 
 
 def test_claims_and_work_folders_do_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace, "_YOUNG_SECONDS", -1.0)
-    with claimed(str(tmp_path / "o")), work_folder(tmp_path / "work") as folder, work_folder(tmp_path / "work"):
+    with claimed(Place.of(tmp_path / "o")), work_folder(tmp_path / "work") as folder, work_folder(tmp_path / "work"):
         # Nobody knows whose it is, so nobody removes it.
         assert folder.is_dir()
     assert list((tmp_path / "work").iterdir()) == []

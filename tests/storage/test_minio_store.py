@@ -20,7 +20,7 @@ from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.location import BucketLocation
 from kubeyolo.storage.minio_settings import MinioSettings
 from kubeyolo.storage.minio_store import MinioConnection, MinioStore
-from kubeyolo.storage.uri import open_store, read_document
+from kubeyolo.storage.place import Place
 from tests.minio_server import MinioServer, free_port, start_minio
 from tests.storage.flaky_proxy import flaky_proxy
 
@@ -255,7 +255,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for(minio_bucket: str, monk
         with pytest.raises(
             InputError, match=rf"minio://{minio_bucket}/x: the store at {endpoint}.*check MINIO_ENDPOINT"
         ):
-            open_store(f"minio://{minio_bucket}/x")
+            Place.of(f"minio://{minio_bucket}/x").contact()
 
 
 def test_a_store_that_is_known_to_be_right_is_waited_for_from_the_start(
@@ -266,12 +266,12 @@ def test_a_store_that_is_known_to_be_right_is_waited_for_from_the_start(
         monkeypatch.setenv(name, value)
     own_server.stop()
     monkeypatch.setattr(minio_store, "CONTACT_SECONDS", 0.5)
-    monkeypatch.setattr(patient_pool, "_SAY_SECONDS", 0.5)
+    monkeypatch.setattr(patient_pool, "_WARN_SECONDS", 0.5)
     with pytest.raises(InputError, match="does not answer"):
-        open_store("minio://bucket/x")
+        Place.of("minio://bucket/x").contact()
     monkeypatch.setenv("MINIO_PATIENCE", "2")
     with pytest.raises(WorkError, match="does not answer.*whether the store is running") as caught:
-        open_store("minio://bucket/x")
+        Place.of("minio://bucket/x").contact()
     assert caught.value.exit_code == 1
     words = f"the store at {own_server.endpoint} does not answer; trying again for "
     assert any(message.startswith(words) for message in caplog.messages)
@@ -279,7 +279,7 @@ def test_a_store_that_is_known_to_be_right_is_waited_for_from_the_start(
     monkeypatch.setenv("MINIO_PATIENCE", "60")
     again = threading.Timer(2.0, own_server.start)
     again.start()
-    assert not open_store("minio://bucket/x").exists("y")
+    assert not Place.of("minio://bucket/x").store.exists("y")
     again.join()
 
 
@@ -306,7 +306,7 @@ def test_a_wrong_setting_is_one_line_with_the_variable_to_look_at(
     monkeypatch.setenv("MINIO_SECURE", "0")
     monkeypatch.setenv(variable, value.format(free=port))
     with pytest.raises(InputError, match=says.format(free=port, bucket=minio_bucket)) as caught:
-        open_store(f"s3://{minio_bucket}/x")
+        Place.of(f"s3://{minio_bucket}/x").contact()
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
     assert os.environ["MINIO_SECRET_KEY"] not in str(caught.value)
@@ -314,7 +314,7 @@ def test_a_wrong_setting_is_one_line_with_the_variable_to_look_at(
 
 def test_a_missing_bucket_is_told_and_not_made(minio_bucket: str, minio_server: MinioServer) -> None:
     with pytest.raises(InputError, match=f"there is no bucket 'absent-{minio_bucket}' at .*create it"):
-        read_document(f"minio://absent-{minio_bucket}/x")
+        Place.of(f"minio://absent-{minio_bucket}/x").read()
     assert not minio_server.client.bucket_exists(f"absent-{minio_bucket}")
 
 
@@ -332,5 +332,7 @@ def test_something_else_behind_the_endpoint_is_told(
 
         threading.Thread(target=serve, daemon=True).start()
         monkeypatch.setenv("MINIO_ENDPOINT", f"127.0.0.1:{listener.getsockname()[1]}")
-        with pytest.raises(InputError, match="check MINIO_ENDPOINT"):
-            open_store(f"minio://{minio_bucket}")
+        with pytest.raises(
+            InputError, match=r"127\.0\.0\.1:\d+ \(bucket .*\) does not answer as an object store does; check MINIO_E"
+        ):
+            Place.of(f"minio://{minio_bucket}").contact()

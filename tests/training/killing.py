@@ -14,6 +14,7 @@ import orjson
 from kubeyolo.bundle import open_bundle
 from kubeyolo.errors import WorkError
 from kubeyolo.launch.local import launch_training
+from kubeyolo.storage.place import Place
 from kubeyolo.training.spec import TrainingSpec
 
 Condition = Callable[[Path, list[str]], bool]
@@ -42,7 +43,7 @@ def launch_until(spec: TrainingSpec, condition: Condition | None = None) -> list
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        launch_training(spec, 1, lines.append)
+        launch_training(spec, lines.append)
         assert condition is None, f"training ended before it was killed {errors}"
     except WorkError as error:
         assert "SIGKILL" in str(error)
@@ -91,7 +92,7 @@ def printed(text: str) -> Condition:
 
 def weights_of(output: Path) -> bytes:
     """Return the file of the published weights."""
-    return open_bundle(str(output / "bundle")).path("weights.safetensors").read_bytes()
+    return open_bundle(Place.of(output / "bundle")).path("weights.safetensors").read_bytes()
 
 
 def history_of(output: Path) -> list[dict[str, object]]:

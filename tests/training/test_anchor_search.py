@@ -9,7 +9,7 @@ from kubeyolo.config.anchor_forms import anchors_text
 from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import trained_facts
-from kubeyolo.models.registry import model_facts, model_names
+from kubeyolo.models.named_facts import model_facts, model_names
 from kubeyolo.training.anchor_search import FoundAnchors, find_anchors, fit_of
 from tests.training.test_learnable import index_of, look
 
@@ -85,6 +85,10 @@ def test_boxes_count_as_they_are_trained() -> None:
     sides = [*drawn(100), (1.0, 40.0), (500.0, 2.0), (3.0, 620.0)]
     found = find(sides)
     assert (found.boxes, found.left_out) == (100, 3)
+    index = index_of([sides])
+    index.box_crowd[:2] = True
+    crowded = find_anchors(index, load_config(sets=["train.image_size=640"]))
+    assert (crowded.boxes, crowded.left_out, crowded.crowds, found.crowds) == (98, 3, 2, 0)
     half = find_anchors(index_of([drawn(100, ((80.0, 80.0),))]), load_config(sets=["train.image_size=320"]))
     assert 30 < np.mean(half.computed.anchors) < 50
 

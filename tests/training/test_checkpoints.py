@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kubeyolo.errors import InputError
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import TrainingState, checkpoint_key, newest_checkpoint, write_checkpoint
 from kubeyolo.training.history import HistoryRow, TrainingHistory
 from kubeyolo.training.spec import refuse_changes
@@ -37,7 +37,7 @@ def silent(line: str) -> None:
 
 
 def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    store = open_store(str(tmp_path))
+    store = Place.of(tmp_path).store
     assert newest_checkpoint(store, silent) is None
     state = state_at(7)
     write_checkpoint(store, state)
@@ -51,7 +51,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
-    store = open_store(str(tmp_path))
+    store = Place.of(tmp_path).store
     for step in (5, 10, 15, 20):
         write_checkpoint(store, state_at(step), keep=2)
     assert steps_in(tmp_path) == ["step-00000015", "step-00000020"]
@@ -60,7 +60,7 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["checkpoint.json", "weights.safetensors", "moments.safetensors", "history.jsonl"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "changed"])
 def test_a_damaged_checkpoint_is_skipped_aloud(tmp_path: Path, name: str, damage: str) -> None:
-    store = open_store(str(tmp_path))
+    store = Place.of(tmp_path).store
     write_checkpoint(store, state_at(3))
     write_checkpoint(store, state_at(6))
     path = tmp_path / checkpoint_key(6) / name
@@ -77,7 +77,7 @@ def test_a_damaged_checkpoint_is_skipped_aloud(tmp_path: Path, name: str, damage
 
 
 def test_what_an_interrupted_write_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
-    store = open_store(str(tmp_path))
+    store = Place.of(tmp_path).store
     store.write_bytes(f"{checkpoint_key(4)}/weights.safetensors", b"half")
     write_checkpoint(store, state_at(8))
     assert steps_in(tmp_path) == ["step-00000008"]

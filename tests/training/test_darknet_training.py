@@ -12,6 +12,7 @@ from kubeyolo.config.load import load_config
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.data.shards import write_dataset
 from kubeyolo.launch.local import launch_training
+from kubeyolo.storage.place import Place
 from kubeyolo.training.spec import TrainingSpec
 
 SETTINGS = {
@@ -29,7 +30,7 @@ SETTINGS = {
 
 def test_training_of_yolov4_tiny_lowers_the_loss(tmp_path: Path) -> None:
     source = generate_sample_dataset(tmp_path / "source", train=40, val=4, image_size=(96, 96))
-    dataset = write_dataset(source, str(tmp_path / "store"))[1]
+    dataset = write_dataset(source, Place.of(tmp_path / "store")).uri
     config = load_config("yolov4-tiny", sets=[f"{key}={value}" for key, value in SETTINGS.items()])
     assert (config.train.optimizer, config.train.lr_scheduler, config.train.box_gain) == ("sgd", "exponential", 10.0)
     output = tmp_path / "train"
@@ -41,4 +42,4 @@ def test_training_of_yolov4_tiny_lowers_the_loss(tmp_path: Path) -> None:
     assert np.isfinite(list(losses.values())).all()
     fallen = {part: np.mean(values[-2:]) / np.mean(values[:2]) for part, values in losses.items()}
     assert fallen["loss"] < 0.9 and fallen["box"] < 0.95 and fallen["obj"] < 0.8 and fallen["cls"] < 1
-    assert open_bundle(str(output / "bundle")).manifest.model == "yolov4-tiny"
+    assert open_bundle(Place.of(output / "bundle")).manifest.model == "yolov4-tiny"

@@ -16,6 +16,7 @@ import pytest
 from kubeyolo.config.schema import Config
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.data.shards import write_dataset
+from kubeyolo.storage.place import Place
 from kubeyolo.training import worker
 from kubeyolo.training.distribution import Distribution
 from kubeyolo.training.loop import StopRequest
@@ -25,7 +26,9 @@ from tests.training.killing import history_of
 
 def test_a_training_outlives_the_terminal_it_draws_on(tmp_path: Path) -> None:
     """As under nohup: no signal comes, and process, bar and launcher write to a terminal that is gone."""
-    _, dataset = write_dataset(generate_sample_dataset(tmp_path / "source", train=16, val=4), str(tmp_path / "store"))
+    dataset = write_dataset(
+        generate_sample_dataset(tmp_path / "source", train=16, val=4), Place.of(tmp_path / "store")
+    ).uri
     sets = ["train.image_size=64", "train.per_batch_size=4", "train.max_epoch=2", "train.log_interval=1"]
     command = [sys.executable, "-m", "kubeyolo.cli.app", "train", dataset, "-o", str(tmp_path / "out")]
     command += ["--model", "yolov5n-r7", *(word for pair in sets for word in ("--set", pair))]

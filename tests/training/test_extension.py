@@ -10,7 +10,7 @@ import pytest
 
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, write_checkpoint
 from kubeyolo.training.extension import changed_keys, extended_identity, extension_lines, is_longer, is_shorter
 from kubeyolo.training.output import is_complete, state_to_continue
@@ -49,7 +49,7 @@ def test_each_extension_is_told_with_both_lengths() -> None:
 
 
 def checkpoint(folder: Path, identity: dict[str, Any], step: int = 60) -> Any:
-    store = open_store(str(folder))
+    store = Place.of(folder).store
     write_checkpoint(store, TrainingState(step=step, identity=identity, weights={"w": np.ones(1, np.float32)}))
     return store
 
@@ -85,7 +85,7 @@ def test_what_changed_besides_the_length_is_named_with_what_to_type() -> None:
 
 
 def finished(folder: Path, identity: dict[str, Any]) -> Any:
-    store = open_store(str(folder))
+    store = Place.of(folder).store
     result = TrainingResult(identity=identity, code_digest="", steps=60, bundle="", seconds=1.0, resumed_at=[])
     store.write_bytes(RESULT_NAME, result.model_dump_json().encode())
     store.write_bytes("bundle/bundle.json", b"{}")
@@ -94,7 +94,7 @@ def finished(folder: Path, identity: dict[str, Any]) -> Any:
 
 def test_a_bundle_without_a_checkpoint_is_not_extended(tmp_path: Path) -> None:
     store = finished(tmp_path, TEN)
-    assert not is_complete(store, TWENTY, SPEC, print)
+    assert not is_complete(Place.of(tmp_path), TWENTY, SPEC, print)
     with pytest.raises(InputError, match=r"cannot be extended from 10 to 20 epochs: it has no checkpoint"):
         state_to_continue(store, TWENTY, SPEC, True, print)
 
@@ -104,7 +104,7 @@ def test_an_extension_that_ended_not_finite_begins_anew_and_keeps_the_bundle(tmp
     checkpoint(tmp_path, extended_identity(TEN, TWENTY, 60), 70)
     store.write_bytes("not-finite.json", b"{}")
     lower = {**TWENTY, "train.lr": 0.01}
-    assert not is_complete(store, lower, SPEC, print)
+    assert not is_complete(Place.of(tmp_path), lower, SPEC, print)
     assert state_to_continue(store, lower, SPEC, True, print) is None
     assert store.exists("bundle/bundle.json") and not store.exists(RESULT_NAME)
     assert newest_checkpoint(store, print) is None

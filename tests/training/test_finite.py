@@ -16,7 +16,7 @@ from kubeyolo.bundle import BundleManifest
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
 from kubeyolo.storage.integrity import sha256_file
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 from kubeyolo.training import finite
 from kubeyolo.training.checkpoints import CheckpointManifest, TrainingState, newest_checkpoint, write_checkpoint
 from kubeyolo.training.finite import Guard, NotFiniteError, first_not_finite, remedy_for, remembered
@@ -52,23 +52,25 @@ def steps_in(folder: Path) -> list[int]:
 
 @pytest.mark.usefixtures("mindspore_ready")
 def test_a_running_statistic_that_is_no_number_stops_before_the_checkpoint(tmp_path: Path) -> None:
-    engine, store = small_engine(), open_store(str(tmp_path))
+    engine, place = small_engine(), Place.of(tmp_path)
     guard = Guard("lower it", NAMES)
     settings = LoopSettings(total_steps=3, images_per_step=2, log_interval=1)
-    loop = TrainingLoop(engine, OneValueLater(), settings, Output(store, {}), Hooks(guard=guard))
-    with pytest.raises(NotFiniteError) as caught, remembered(store):
+    loop = TrainingLoop(engine, OneValueLater(), settings, Output(place, {}), Hooks(guard=guard))
+    with pytest.raises(NotFiniteError) as caught, remembered(place.store):
         loop.run()
     assert str(caught.value) == (
         "training step 3: 4 of the 4 values of the running statistic '1.moving_variance' are infinite or no numbers, "
         "so no checkpoint was written; images of its batch: 2.png, 12.png; lower it"
     )
-    assert all(np.isfinite(row.loss or 0.0) for row in loop.history.rows) and len(loop.history.rows) == 3
+    assert (
+        all(np.isfinite(row.loss or 0.0) for row in loop.journal.history.rows) and len(loop.journal.history.rows) == 3
+    )
     assert steps_in(tmp_path) == [1, 2] and (tmp_path / finite.FILE_NAME).is_file()
     # Nor is it published.
     manifest = BundleManifest(model="yolov5n-r7", classes=("a",), image_size=(64, 64), strides=(8,), anchors=())
     engine._average = None
-    with pytest.raises(NotFiniteError, match="moving_variance"):
-        publish_weights(Output(store, {}), engine, [], manifest, guard)
+    with pytest.raises(NotFiniteError, match="4 of the 4 values of the running statistic '1.moving_variance'"):
+        publish_weights(Output(place, {}), engine, [], manifest, guard)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -84,7 +86,7 @@ def test_a_process_that_writes_nothing_stops_at_what_all_processes_share(tmp_pat
     values.flat[1] = np.inf
     parameters[name].set_data(Tensor(values))
     engine.train = lambda images, labels: step_of(engine)
-    output = Output(open_store(str(tmp_path)), {}, is_written=False)
+    output = Output(Place.of(tmp_path), {}, is_written=False)
     loop = TrainingLoop(engine, OneValueLater(), LoopSettings(total_steps=2, images_per_step=2), output)
     with pytest.raises(NotFiniteError, match=rf"step 1: 1 of the 4 values of the {part[:-1]}.*2\.weight'"):
         loop.run()
@@ -109,7 +111,7 @@ def test_the_first_array_that_is_not_finite_is_found_also_where_sums_overflow() 
 
 
 def test_an_old_checkpoint_with_values_that_are_no_numbers_is_skipped(tmp_path: Path) -> None:
-    store = open_store(str(tmp_path))
+    store = Place.of(tmp_path).store
     state = TrainingState(step=3, identity={}, weights={"w": np.float32([1, 2])})
     write_checkpoint(store, state)
     key = write_checkpoint(store, replace(state, step=6)).removeprefix("file://")
@@ -127,7 +129,7 @@ def test_an_old_checkpoint_with_values_that_are_no_numbers_is_skipped(tmp_path: 
 
 
 def output_with_checkpoint(folder: Path, not_finite: bool) -> Any:
-    store = open_store(str(folder))
+    store = Place.of(folder).store
     identity = {"train.lr": 1.0, "train.seed": 0}
     write_checkpoint(store, TrainingState(step=3, identity=identity, weights={"w": np.float32([1])}))
     if not_finite:

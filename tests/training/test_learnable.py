@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from kubeyolo.config.load import load_config, preset_names
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.labels import BoxTable
-from kubeyolo.models.registry import model_facts
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.storage.place import Place
 from kubeyolo.training.history import HistoryRow
 from kubeyolo.training.learnable import (
     Learnable,
@@ -22,10 +24,10 @@ from kubeyolo.training.learnable import (
     look_at_training,
     loss_warnings,
     nearest_overlaps,
-    schedule_warnings,
     size_warnings,
 )
-from kubeyolo.training.result import parse_result
+from kubeyolo.training.reach import schedule_warnings
+from kubeyolo.training.result import RESULT_NAME, read_result
 
 LONG = 1000
 
@@ -153,6 +155,8 @@ def test_the_anchor_t_that_is_named_works() -> None:
     named = float(warning.split("train.anchor_t = ")[2].split()[0])
     assert look(index, f"train.anchor_t={named}").warnings == ()
     assert look(index, f"train.anchor_t={named - 0.1:g}").warnings != ()
+    # (2σ)²·anchor is at most four times the anchor.
+    assert named > 4 and "a decoded side is at most 4 times its anchor" in warning
 
 
 def test_a_training_size_at_which_the_anchors_fit_is_named_and_works() -> None:
@@ -233,6 +237,7 @@ OLD: dict[str, Any] = {
 }
 
 
-def test_results_of_earlier_versions_are_read() -> None:
-    result = parse_result(json.dumps(OLD).encode(), "here")
+def test_results_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    (tmp_path / RESULT_NAME).write_text(json.dumps(OLD))
+    result = read_result(Place.of(tmp_path).store)
     assert result.warnings == () and result.anchor_recall is None

@@ -15,12 +15,13 @@ import pytest
 from kubeyolo.errors import WorkError
 from kubeyolo.stop_signals import stop_signals
 from kubeyolo.storage.claim import CLAIM_NAME, claimed
-from kubeyolo.storage.uri import open_store
+from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint
-from kubeyolo.training.distribution import Distribution, Meeting
+from kubeyolo.training.distribution import Distribution
 from kubeyolo.training.history import TrainingHistory
 from kubeyolo.training.loop import Hooks, Interrupted, StopRequest, TrainingLoop
 from kubeyolo.training.loop_parts import LoopSettings, Output
+from kubeyolo.training.spec import OUTCOME_FOLDER
 
 
 @dataclass
@@ -63,7 +64,7 @@ def loop_on(
     **settings: Any,
 ) -> TrainingLoop:
     values = LoopSettings(**{"total_steps": 12, "images_per_step": 4, "log_interval": 4, **settings})
-    output = Output(open_store(str(tmp_path)), {"a": 1}, writer=writer)
+    output = Output(Place.of(tmp_path), {"a": 1}, writer=writer)
     return TrainingLoop(engine, Numbered(), values, output, replace(hooks or Hooks(), show=lines.append))
 
 
@@ -95,9 +96,9 @@ def test_a_resumed_loop_sees_the_same_batches_and_writes_the_same_history(tmp_pa
     whole = CountingEngine()
     loop_on(tmp_path / "a", whole, [], checkpoint_interval=6).run()
     first = CountingEngine(losses={9: float("nan")})
-    with pytest.raises(WorkError):
+    with pytest.raises(WorkError, match="step 9"):
         loop_on(tmp_path / "b", first, [], checkpoint_interval=6).run()
-    state = newest_checkpoint(open_store(str(tmp_path / "b")), print)
+    state = newest_checkpoint(Place.of(tmp_path / "b").store, print)
     assert state is not None and state.step == 6 and len(state.pending) == 2
     second = CountingEngine()
     loop = loop_on(tmp_path / "b", second, [], checkpoint_interval=6)
@@ -183,8 +184,8 @@ def test_workers_that_are_ended_with_the_training_cost_no_step(tmp_path: Path, s
 
 
 def test_nothing_is_written_once_another_process_has_taken_the_output_over(tmp_path: Path) -> None:
-    store, engine = open_store(str(tmp_path)), CountingEngine()
-    with claimed(str(tmp_path)) as claim:
+    store, engine = Place.of(tmp_path).store, CountingEngine()
+    with claimed(Place.of(tmp_path)) as claim:
 
         def take_over(epoch: int, step: int) -> None:
             if epoch == 1:
@@ -194,7 +195,7 @@ def test_nothing_is_written_once_another_process_has_taken_the_output_over(tmp_p
         with pytest.raises(WorkError, match=f"process {claim.process} on .* took over this output"):
             loop.run()
     assert steps_in(tmp_path) == [5] and engine.step == 10
-    assert loop.history.of("train")[-1].step == 8
+    assert loop.journal.history.of("train")[-1].step == 8
 
 
 def test_rows_of_validations_are_in_the_history(tmp_path: Path) -> None:
@@ -205,25 +206,28 @@ def test_rows_of_validations_are_in_the_history(tmp_path: Path) -> None:
 
     loop = loop_on(tmp_path, CountingEngine(), [], Hooks(after_epoch=validate))
     loop.run()
-    assert [(row.step, row.ap) for row in loop.history.of("val")] == [(5, 0.5), (10, 0.5), (12, 0.5)]
+    assert [(row.step, row.ap) for row in loop.journal.history.of("val")] == [(5, 0.5), (10, 0.5), (12, 0.5)]
 
 
-def test_processes_meet_after_checkpoints_and_epochs(tmp_path: Path) -> None:
-    met: list[int] = []
-    loop_on(tmp_path, CountingEngine(), [], Hooks(meet=met.append), checkpoint_interval=4).run()
-    assert met == [4, 5, 8, 10, 12]
+def test_processes_synchronize_after_checkpoints_and_epochs(tmp_path: Path) -> None:
+    steps: list[int] = []
+    loop_on(tmp_path, CountingEngine(), [], Hooks(synchronize=steps.append), checkpoint_interval=4).run()
+    assert steps == [4, 5, 8, 10, 12]
 
 
-def test_the_other_processes_wait_until_the_first_has_come(tmp_path: Path) -> None:
-    first, other = (Meeting(Distribution(rank, 2), str(tmp_path)) for rank in (0, 1))
-    came: list[int] = []
-    thread = threading.Thread(target=lambda: (other(7), came.append(7)))
+def test_the_other_processes_wait_at_the_barrier_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(OUTCOME_FOLDER, str(tmp_path))
+    first, other = Distribution(0, 2), Distribution(1, 2)
+    passed: list[int] = []
+    thread = threading.Thread(target=lambda: (other.synchronize(7), passed.append(7)))
     thread.start()
     thread.join(0.2)
-    assert came == []
-    first(7)
+    assert passed == []
+    first.synchronize(7)
     thread.join(20)
-    assert came == [7]
-    other(7)
-    Meeting(Distribution(1, 2), "")(8)
-    Meeting(Distribution(0, 1), str(tmp_path))(8)
+    assert passed == [7]
+    other.synchronize(7)
+    Distribution(0, 1).synchronize(8)
+    assert [path.name for path in tmp_path.iterdir()] == ["barrier-7"]
+    monkeypatch.delenv(OUTCOME_FOLDER)
+    other.synchronize(8)

@@ -121,7 +121,7 @@ def test_gradients_are_clipped_by_their_global_norm(max_norm: float, scale: floa
 def test_golden_trace_of_the_average_is_matched(case: str) -> None:
     from mindspore import Tensor, nn
 
-    from kubeyolo.training.ema import WeightAverage
+    from kubeyolo.training.engine import WeightAverage
 
     assert case, f"{golden.golden_folder()} holds no schedule"
     rows = golden.read_json("schedule", f"{case}.json")["ema_trace"]["rows"]

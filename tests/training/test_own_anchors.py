@@ -25,7 +25,9 @@ from kubeyolo.evaluation.predictor import evaluate_split, load_predictor
 from kubeyolo.export.onnx import export_onnx
 from kubeyolo.launch.local import launch_training
 from kubeyolo.models.anchors import trained_facts
-from kubeyolo.models.registry import model_facts
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.publishing import derive_bundle
+from kubeyolo.storage.place import Place
 from kubeyolo.training.anchor_search import find_anchors
 from kubeyolo.training.detector import train_detector
 from kubeyolo.training.distribution import Distribution
@@ -76,7 +78,7 @@ def draw(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("bars with a space")
-    return write_dataset(draw(folder / "source"), str(folder / "store"))[1]
+    return write_dataset(draw(folder / "source"), Place.of(folder / "store")).uri
 
 
 def spec_for(dataset: str, output: Path, *sets: str) -> TrainingSpec:
@@ -89,7 +91,7 @@ def rows_of(output: Path, kind: str) -> list[HistoryRow]:
 
 def looked_at(dataset: str, config: Config) -> Learnable:
     """Return what a training says of its boxes before the first step."""
-    return look_at_training(open_dataset(dataset).index("train"), trained_facts(config), config, 3, dataset)
+    return look_at_training(open_dataset(Place.of(dataset)).index("train"), trained_facts(config), config, 3, dataset)
 
 
 def typed(line: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -108,7 +110,7 @@ def trained(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a training with anchors that are computed for it."""
     output = tmp_path_factory.mktemp("trained")
     spec = spec_for(dataset, output)
-    found = find_anchors(open_dataset(dataset).index("train"), spec.config)
+    found = find_anchors(open_dataset(Place.of(dataset)).index("train"), spec.config)
     launch_training(spec_for(dataset, output, f"train.anchors={anchors_text(found.computed.anchors)}"))
     return output
 
@@ -131,10 +133,10 @@ def test_the_command_that_the_warning_names_prints_the_setting_that_fits(
 
 
 def test_a_training_with_them_learns_boxes_and_says_which_they_are(trained: Path) -> None:
-    result = read_result(str(trained))
+    result = read_result(Place.of(trained).store)
     assert result.anchor_recall == 1.0 and not any("no anchor fits" in line for line in result.warnings)
     assert all(row.box is not None and row.box > 0.01 for row in rows_of(trained, "train"))
-    anchors = open_bundle(str(trained / "bundle")).manifest.anchors
+    anchors = open_bundle(Place.of(trained / "bundle")).manifest.anchors
     assert anchors != model_facts(MODEL).anchors and anchors[0][0] == pytest.approx((3, 3), abs=0.6)
     assert result.identity["train.anchors"] == [[list(pair) for pair in level] for level in anchors]
 
@@ -148,7 +150,7 @@ def test_a_training_is_not_continued_with_other_anchors(dataset: str, trained: P
 def test_every_network_of_the_bundle_gives_the_boxes_of_the_trained_one(
     dataset: str, trained: Path, tmp_path: Path, mindspore_ready: None
 ) -> None:
-    bundle, opened = open_bundle(str(trained / "bundle")), open_dataset(dataset)
+    bundle, opened = open_bundle(Place.of(trained / "bundle")), open_dataset(Place.of(dataset))
     # What the training saw with its own network, before anything was stored.
     validated = rows_of(trained, "val")[-1]
     config = load_config(MODEL, sets=SETTINGS).evaluate
@@ -159,13 +161,15 @@ def test_every_network_of_the_bundle_gives_the_boxes_of_the_trained_one(
     images = np.random.default_rng(0).random((2, 3, SIZE, SIZE), np.float32)
     raws, wanted = reloaded.raw(images), reloaded.predictions(images)
     manifest, facts = bundle.manifest, model_facts(MODEL)
-    np.testing.assert_array_equal(wanted, decode(raws, manifest.anchors, manifest.strides, facts.decode))
-    with_builtin = decode(raws, facts.anchors, manifest.strides, facts.decode)
+    np.testing.assert_array_equal(
+        wanted, decode(raws, manifest.anchors, manifest.strides, facts.decode, facts.scale_xy)
+    )
+    with_builtin = decode(raws, facts.anchors, manifest.strides, facts.decode, facts.scale_xy)
     assert np.abs(with_builtin[..., 2:4] - wanted[..., 2:4]).max() > 5
 
     path = tmp_path / ONNX
     export_onnx(manifest, lambda: load_network(manifest, bundle.path(WEIGHTS)), path)
-    derived = open_bundle(bundle.derive(str(tmp_path / "derived"), {ONNX: path}))
+    derived = derive_bundle(bundle, Place.of(tmp_path / "derived"), {ONNX: path})
     assert derived.manifest.anchors == manifest.anchors
     found = load_predictor(derived, "onnx").predictions(images)
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=2e-3)

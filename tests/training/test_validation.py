@@ -12,6 +12,7 @@ from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.data.shards import write_dataset
 from kubeyolo.launch.local import launch_training
+from kubeyolo.storage.place import Place
 from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory
 from kubeyolo.training.spec import TrainingSpec
 
@@ -22,7 +23,7 @@ THRESHOLDS = {"conf_threshold": 0.0, "max_det": 50}
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("validation")
     source = generate_sample_dataset(folder / "source", train=8, val=3)
-    return write_dataset(source, str(folder / "store"))[1]
+    return write_dataset(source, Place.of(folder / "store")).uri
 
 
 def train(dataset: str, output: Path, processes: int = 1, **settings: int) -> list[str]:
@@ -39,7 +40,7 @@ def rows_of(output: Path, kind: str) -> list[HistoryRow]:
 
 
 def weights_of(output: Path) -> bytes:
-    return open_bundle(str(output / "bundle")).path("weights.safetensors").read_bytes()
+    return open_bundle(Place.of(output / "bundle")).path("weights.safetensors").read_bytes()
 
 
 def test_validation_is_in_the_history_and_leaves_the_weights_as_they_are(dataset: str, tmp_path: Path) -> None:
@@ -56,8 +57,8 @@ def test_validation_is_in_the_history_and_leaves_the_weights_as_they_are(dataset
     # The last row is of the weights that are published: the second network takes new weights each time.
     from kubeyolo.evaluation.predictor import evaluate_split, load_predictor
 
-    predictor = load_predictor(open_bundle(str(tmp_path / "with" / "bundle")))
-    opened = open_dataset(dataset)
+    predictor = load_predictor(open_bundle(Place.of(tmp_path / "with" / "bundle")))
+    opened = open_dataset(Place.of(dataset))
     config = EvaluateConfig.model_validate(THRESHOLDS)
     result, _ = evaluate_split(predictor, opened.split("val"), opened.manifest, config)
     assert (rows[-1].ap, rows[-1].ap50) == (result.numbers["AP"], result.numbers["AP50"])
@@ -74,7 +75,8 @@ def test_the_second_network_takes_the_weights_of_each_validation(dataset: str, m
     from mindspore import Tensor
 
     from kubeyolo.bundle import BundleManifest
-    from kubeyolo.models.registry import build_model, model_facts
+    from kubeyolo.models.named_facts import model_facts
+    from kubeyolo.models.registry import build_model
     from kubeyolo.training.validation import Validation
 
     class Engine:
@@ -87,7 +89,7 @@ def test_the_second_network_takes_the_weights_of_each_validation(dataset: str, m
     manifest = BundleManifest(
         model="yolov5n-r7", classes=("a", "b"), image_size=(64, 64), strides=facts.strides, anchors=facts.anchors
     )
-    validation = Validation(engine, open_dataset(dataset), manifest, EvaluateConfig(), 1)  # type: ignore[arg-type]
+    validation = Validation(engine, open_dataset(Place.of(dataset)), manifest, EvaluateConfig(), 1)  # type: ignore[arg-type]
     images = Tensor(np.random.default_rng(0).random((1, 3, 64, 64), np.float32))
     seen = []
     for engine.seed in (1, 2, 1):

@@ -7,7 +7,7 @@ import pytest
 
 from kubeyolo.errors import InputError
 from kubeyolo.models.registry import build_model
-from kubeyolo.weights import load_arrays
+from kubeyolo.weights.fit import load_arrays
 from kubeyolo.weights.names import to_layout
 
 

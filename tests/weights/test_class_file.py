@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from kubeyolo.bundle import open_bundle
 from kubeyolo.cli.app import main
 from kubeyolo.errors import InputError
+from kubeyolo.storage.place import Place
 from kubeyolo.weights.class_file import read_class_file
 from kubeyolo.weights.importing import import_weights
 from tests.weights.arrays_of_yolov5n import MODEL, upstream_arrays
@@ -175,4 +176,4 @@ def test_names_are_stored_clean_and_what_was_left_out_is_said(
         "1 empty line between names left out: line 2",
         "the numbers 0 to 2 before the names left out",
     ]
-    assert open_bundle(printed["bundle"]).manifest.classes == ("a", "café", "c")
+    assert open_bundle(Place.of(printed["bundle"])).manifest.classes == ("a", "café", "c")

@@ -10,6 +10,7 @@ import pytest
 
 from kubeyolo.bundle import WEIGHTS, open_bundle
 from kubeyolo.cli.app import main
+from kubeyolo.storage.place import Place
 from tests.weights.arrays_of_yolov5n import MODEL, upstream_arrays
 from tests.weights.torch_writer import Call, Name, TorchFile, ordered, rebuilt
 
@@ -42,7 +43,7 @@ def test_import_and_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     again = tmp_path / "again"
     assert call("weights", "import", tmp_path / "b.safetensors", "-m", MODEL, "-o", again, "--json") == 0
     assert json.loads(capsys.readouterr().out)["classes"] == ["cell", "platelet", "other"]
-    files = [open_bundle(str(folder)).manifest.files[WEIGHTS] for folder in (out, again)]
+    files = [open_bundle(Place.of(folder)).manifest.files[WEIGHTS] for folder in (out, again)]
     assert files[0] == files[1]
 
 
@@ -92,7 +93,7 @@ def test_anchors_are_given_as_people_write_them(tmp_path: Path, capsys: pytest.C
     text = "2,3, 4,5, 6,7,  8,9, 10,11, 12,13,  14,15, 16,17, 18,19"
     assert call("weights", "import", path, "--model", MODEL, "-o", out, "--anchors", text) == 0
     assert text in capsys.readouterr().out
-    assert open_bundle(str(out)).manifest.anchors[1][2] == (12.0, 13.0)
+    assert open_bundle(Place.of(out)).manifest.anchors[1][2] == (12.0, 13.0)
     for wrong, words in (("2,3", "anchors = [2, 3]: these are 2 numbers"), ("[2, x]", "(from --anchors)")):
         assert call("weights", "import", path, "--model", MODEL, "-o", tmp_path / "b", "--anchors", wrong) == 2
         (line,) = capsys.readouterr().err.splitlines()

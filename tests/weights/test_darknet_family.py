@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kubeyolo.bundle import WEIGHTS, open_bundle, publish_bundle
+from kubeyolo.bundle import WEIGHTS, open_bundle
 from kubeyolo.evaluation.network import load_network
 from kubeyolo.evaluation.runtimes import CellRuntime
+from kubeyolo.publishing import publish_bundle
+from kubeyolo.storage.place import Place
 from kubeyolo.weights.darknet import write_darknet
 from kubeyolo.weights.exporting import export_weights
 from kubeyolo.weights.importing import import_weights
@@ -30,7 +32,7 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, shape in one.arrays()
     }
     path = tmp_path_factory.mktemp("darknet") / "tiny.weights"
-    write_darknet(path, convolutions, arrays.__getitem__, seen=7)
+    write_darknet(path, convolutions, arrays.__getitem__)
     return path
 
 
@@ -45,7 +47,7 @@ def test_a_weights_file_goes_into_a_bundle_and_comes_out_the_same(tmp_path: Path
         "darknet",
         ("class_0", "class_1", "class_2"),
     )
-    bundle = open_bundle(imported.bundle)
+    bundle = open_bundle(Place.of(imported.bundle))
     assert bundle.manifest.bn_eps is None
     network = load_network(bundle.manifest, bundle.path(WEIGHTS))
     assert network.facts.bn_eps == 1e-5
@@ -82,16 +84,16 @@ def test_files_of_the_pytorch_programs_that_read_cfg_files_record_their_eps(tmp_
     path = file.write(tmp_path / "a.pt", ordered(tree))
     imported = import_weights(path, MODEL, str(tmp_path / "second"))
     assert imported.layout == "darknet"
-    manifest = open_bundle(imported.bundle).manifest
+    manifest = open_bundle(Place.of(imported.bundle)).manifest
     assert manifest.bn_eps == 1e-4
-    network = load_network(manifest, open_bundle(imported.bundle).path(WEIGHTS))
+    network = load_network(manifest, open_bundle(Place.of(imported.bundle)).path(WEIGHTS))
     assert network.backbone.stem.bn.eps == 1e-4
-    first = open_bundle(bundle).path(WEIGHTS).read_bytes()
-    assert open_bundle(imported.bundle).path(WEIGHTS).read_bytes() == first
+    first = open_bundle(Place.of(bundle)).path(WEIGHTS).read_bytes()
+    assert open_bundle(Place.of(imported.bundle)).path(WEIGHTS).read_bytes() == first
     # A backbone is trained on by a network that adds 1e-5: the rest goes into the variances.
-    backbone = open_bundle(import_weights(path, MODEL, str(tmp_path / "backbone"), backbone=True).bundle)
+    backbone = open_bundle(Place.of(import_weights(path, MODEL, str(tmp_path / "backbone"), backbone=True).bundle))
     assert backbone.manifest.bn_eps is None
-    whole, part = (load_file(one.path(WEIGHTS)) for one in (open_bundle(bundle), backbone))
+    whole, part = (load_file(one.path(WEIGHTS)) for one in (open_bundle(Place.of(bundle)), backbone))
     assert part.keys() == {name for name in whole if name.startswith("backbone.")}
     for name, array in part.items():
         wanted = whole[name] + (9e-5 if name.endswith("moving_variance") else 0)
@@ -100,12 +102,12 @@ def test_files_of_the_pytorch_programs_that_read_cfg_files_record_their_eps(tmp_
 
 def test_what_batch_normalisation_adds_goes_with_the_weights(tmp_path: Path, weights_file: Path) -> None:
     imported = import_weights(weights_file, MODEL, str(tmp_path / "first"))
-    bundle = open_bundle(imported.bundle)
+    bundle = open_bundle(Place.of(imported.bundle))
     manifest = bundle.manifest.model_copy(update={"bn_eps": 1e-4, "files": {}})
-    other = publish_bundle(str(tmp_path / "other"), manifest, {WEIGHTS: bundle.path(WEIGHTS)})
+    other = publish_bundle(Place.of(tmp_path / "other"), manifest, {WEIGHTS: bundle.path(WEIGHTS)}).uri
     for name, names in (("own.safetensors", "kubeyolo"), ("theirs.safetensors", "darknet")):
         export_weights(other, tmp_path / name, names)
-        again = open_bundle(import_weights(tmp_path / name, MODEL, str(tmp_path / f"{names}-again")).bundle)
+        again = open_bundle(Place.of(import_weights(tmp_path / name, MODEL, str(tmp_path / f"{names}-again")).bundle))
         assert again.manifest.bn_eps == 1e-4
         assert again.manifest.files[WEIGHTS] == bundle.manifest.files[WEIGHTS]
     # A .weights file has no place for it: darknet adds 1e-5, and finds the rest in the variances.
@@ -113,7 +115,7 @@ def test_what_batch_normalisation_adds_goes_with_the_weights(tmp_path: Path, wei
     numbers, moved = floats(weights_file), floats(tmp_path / "moved.weights")
     np.testing.assert_array_equal(moved[:96], numbers[:96])
     np.testing.assert_allclose(moved[96:128], numbers[96:128] + 9e-5, rtol=0, atol=1e-7)
-    again = open_bundle(import_weights(tmp_path / "moved.weights", MODEL, str(tmp_path / "moved")).bundle)
+    again = open_bundle(Place.of(import_weights(tmp_path / "moved.weights", MODEL, str(tmp_path / "moved")).bundle))
     assert again.manifest.bn_eps is None
     image = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
     found = CellRuntime(load_network(again.manifest, again.path(WEIGHTS))).raw(image)

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kubeyolo.bundle import WEIGHTS, BundleManifest, open_bundle, open_manifest, publish_bundle
+from kubeyolo.bundle import WEIGHTS, BundleManifest, open_bundle, read_bundle
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.predictor import load_predictor
-from kubeyolo.models.registry import model_facts
-from kubeyolo.steps.export import _network_builder
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.publishing import publish_bundle
+from kubeyolo.steps.export import _export
+from kubeyolo.storage.place import Place
 from kubeyolo.training.detector import _build_engine
 from kubeyolo.training.distribution import Distribution
 from kubeyolo.training.spec import TrainingSpec
@@ -42,7 +44,7 @@ def published(folder: Path, kind: str, bad: dict[str, list[float]]) -> str:
         strides=facts.strides,
         anchors=facts.anchors,
     )
-    return publish_bundle(str(folder / kind), manifest, {WEIGHTS: folder / WEIGHTS})
+    return publish_bundle(Place.of(folder / kind), manifest, {WEIGHTS: folder / WEIGHTS}).uri
 
 
 BAD = {"first": [float("nan"), float("inf"), 1.0], "second": [-float("inf")]}
@@ -54,13 +56,13 @@ WORDS = (
 
 def test_a_detector_is_refused_by_evaluation_and_by_exports(tmp_path: Path) -> None:
     uri = published(tmp_path, "detector", BAD)
-    assert open_manifest(uri).model == MODEL
-    bundle = open_bundle(uri)
+    assert read_bundle(Place.of(uri)).manifest.model == MODEL
+    bundle = open_bundle(Place.of(uri))
     with pytest.raises(InputError, match=WORDS) as caught:
         load_predictor(bundle, "mindspore")
     assert str(caught.value).startswith(uri)
     with pytest.raises(InputError, match=WORDS) as caught:
-        _network_builder(bundle, CONFIG)()
+        _export(bundle, CONFIG, tmp_path)
     assert str(caught.value).startswith(uri)
     with pytest.raises(InputError, match=WORDS):
         export_weights(uri, tmp_path / "w.safetensors")
@@ -70,7 +72,7 @@ def test_a_detector_is_refused_by_evaluation_and_by_exports(tmp_path: Path) -> N
 @pytest.mark.usefixtures("pynative")
 def test_a_backbone_is_refused_by_a_training(tmp_path: Path) -> None:
     spec, facts = TrainingSpec(dataset="d", output="o", config=CONFIG), model_facts(MODEL)
-    bundle = open_bundle(published(tmp_path, "backbone", {"first": [float("nan")]}))
+    bundle = open_bundle(Place.of(published(tmp_path, "backbone", {"first": [float("nan")]})))
     with pytest.raises(InputError, match=r"backbone: its weights cannot be used: 1 of the \d+ values of 'backbone\."):
         _build_engine(spec, facts, 2, 5, Distribution(), bundle)
 

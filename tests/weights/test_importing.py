@@ -13,10 +13,12 @@ from safetensors.numpy import load_file, save_file
 
 from kubeyolo.bundle import WEIGHTS, open_bundle
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import build_model, model_facts
-from kubeyolo.weights import load_arrays, names
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.models.registry import build_model
+from kubeyolo.storage.place import Place
+from kubeyolo.weights import names
 from kubeyolo.weights.exporting import export_weights
-from kubeyolo.weights.fit import WeightsMismatch
+from kubeyolo.weights.fit import WeightsMismatch, load_arrays
 from kubeyolo.weights.importing import import_weights
 from kubeyolo.weights.names import from_layout, to_layout
 from tests.weights.arrays_of_yolov5n import MODEL, network, upstream_arrays
@@ -32,7 +34,7 @@ def state_dict(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Path:
 
 
 def bundle_arrays(uri: str) -> dict[str, NDArray[np.float32]]:
-    return load_file(open_bundle(uri).path(WEIGHTS))
+    return load_file(open_bundle(Place.of(uri)).path(WEIGHTS))
 
 
 def ours(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -64,7 +66,7 @@ def test_import_predict_export_import_keeps_every_value(tmp_path: Path) -> None:
     for name, layout in (("own", "kubeyolo"), ("theirs", "yolov5")):
         second = import_weights(tmp_path / f"{name}.safetensors", MODEL, str(tmp_path / f"second-{name}"))
         assert second.layout == layout
-        files = [open_bundle(uri).manifest.files[WEIGHTS] for uri in (first.bundle, second.bundle)]
+        files = [open_bundle(Place.of(uri)).manifest.files[WEIGHTS] for uri in (first.bundle, second.bundle)]
         assert files[0] == files[1]
 
 
@@ -79,7 +81,7 @@ def test_a_training_checkpoint_gives_its_classes_and_half_precision_weights(tmp_
     imported = import_weights(file.write(tmp_path / "best.pt", tree), MODEL, str(tmp_path / "bundle"))
     assert imported.classes == ("a", "b", "c")
     assert imported.part == "ema"
-    manifest = open_bundle(imported.bundle).manifest
+    manifest = open_bundle(Place.of(imported.bundle)).manifest
     assert manifest.classes == ("a", "b", "c")
     assert manifest.anchors == model_facts(MODEL).anchors
     assert manifest.image_size == (640, 640)
@@ -91,11 +93,11 @@ def test_a_training_checkpoint_gives_its_classes_and_half_precision_weights(tmp_
 def test_anchors_of_the_file_are_kept_when_they_are_not_the_published_ones(tmp_path: Path) -> None:
     arrays = {**upstream_arrays(), "model.24.anchors": (HALF_ANCHORS * 1.5).astype(np.float32)}
     imported = import_weights(state_dict(tmp_path / "a.pt", arrays), MODEL, str(tmp_path / "bundle"))
-    anchors = np.array(open_bundle(imported.bundle).manifest.anchors)
+    anchors = np.array(open_bundle(Place.of(imported.bundle)).manifest.anchors)
     np.testing.assert_allclose(anchors, np.array(model_facts(MODEL).anchors) * 1.5)
     export_weights(imported.bundle, tmp_path / "b.safetensors")
     again = import_weights(tmp_path / "b.safetensors", MODEL, str(tmp_path / "again"))
-    np.testing.assert_array_equal(open_bundle(again.bundle).manifest.anchors, anchors)
+    np.testing.assert_array_equal(open_bundle(Place.of(again.bundle)).manifest.anchors, anchors)
 
 
 def test_class_names_are_numbered_when_nobody_gives_them(tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_a_backbone_alone_becomes_a_backbone_bundle(tmp_path: Path, strip: str) 
     with pytest.raises(WeightsMismatch):
         import_weights(path, MODEL, str(tmp_path / "bundle"))
     imported = import_weights(path, MODEL, str(tmp_path / "bundle"), backbone=True)
-    manifest = open_bundle(imported.bundle).manifest
+    manifest = open_bundle(Place.of(imported.bundle)).manifest
     assert (manifest.kind, manifest.classes, imported.unused) == ("backbone", (), 0)
     same(bundle_arrays(imported.bundle), arrays)
 

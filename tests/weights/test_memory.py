@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kubeyolo.models.registry import model_facts, model_names
+from kubeyolo.models.named_facts import model_facts, model_names
 from kubeyolo.weights.names import layouts_of, to_layout
 from kubeyolo.weights.network_parameters import network_parameters
 from tests.alone import run_alone
@@ -26,7 +26,8 @@ import mindspore
 from kubeyolo.bundle import WEIGHTS, open_bundle
 from kubeyolo.evaluation.network import load_network
 from kubeyolo.models.registry import build_model
-from kubeyolo.weights.arrays import load_named
+from kubeyolo.storage.place import Place
+from kubeyolo.weights.fit import load_named
 from kubeyolo.weights.importing import import_weights
 from kubeyolo.weights.layout_of_names import NameScheme, translate_arrays
 from kubeyolo.weights.network_parameters import NetworkParameters
@@ -43,7 +44,7 @@ arrays = translate_arrays(read_weights(Path(file)).arrays, NameScheme(layout), a
 load_named(network, arrays, "weights")
 """
 LOAD_BUNDLE = """
-opened = open_bundle(bundle)
+opened = open_bundle(Place.of(bundle))
 network = load_network(opened.manifest, opened.path(WEIGHTS))
 """
 

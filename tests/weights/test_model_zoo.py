@@ -11,7 +11,9 @@ import pytest
 
 from kubeyolo.bundle import WEIGHTS, open_bundle
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import build_backbone, model_facts
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.models.registry import build_backbone
+from kubeyolo.storage.place import Place
 from kubeyolo.weights.importing import import_weights
 from kubeyolo.weights.model_zoo import from_zoo, take_in_normalisation
 from kubeyolo.weights.network_parameters import network_parameters
@@ -96,7 +98,7 @@ def test_the_backbone_of_a_detector_is_taken(tmp_path: Path, checkpoint: tuple[P
     assert (imported.kind, imported.layout, imported.unused) == ("backbone", "mindspore model zoo", 1)
     from safetensors.numpy import load_file
 
-    found = load_file(open_bundle(imported.bundle).path(WEIGHTS))
+    found = load_file(open_bundle(Place.of(imported.bundle)).path(WEIGHTS))
     assert found.keys() == arrays.keys()
     changed = {name for name in arrays if not np.array_equal(found[name], arrays[name])}
     assert changed == {"backbone.stem.conv.conv.weight", "backbone.stem.conv.bn.moving_mean"}

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from kubeyolo.errors import InputError
-from kubeyolo.models.registry import model_facts
-from kubeyolo.weights.names import from_layout, is_no_weight, layers_of, layouts_of, to_layout
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.weights.names import from_layout, is_weight, layers_of, layouts_of, to_layout
 from kubeyolo.weights.network_parameters import NetworkParameters
 from tests import golden
 
@@ -64,11 +64,11 @@ def test_names_of_other_programs_stay_as_they_are() -> None:
     assert to_layout("classifier.weight", facts, "yolov5") == "classifier.weight"
 
 
-def test_counters_anchors_and_optimizer_state_are_no_weights() -> None:
+def test_counters_anchors_and_optimizer_state_are_not_weights() -> None:
     for name in ("model.0.bn.num_batches_tracked", "model.24.anchors", "moments.head.m.0.bias", "learning_rate"):
-        assert is_no_weight(name)
+        assert not is_weight(name)
         assert from_layout(name, model_facts("yolov5n-r7"), "yolov5") is None
-    assert not is_no_weight("model.0.bn.weight")
+    assert is_weight("model.0.bn.weight")
 
 
 def test_unknown_layouts_are_refused() -> None:

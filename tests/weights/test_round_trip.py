@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from kubeyolo.bundle import WEIGHTS, open_bundle
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.network import load_network
-from kubeyolo.models.registry import model_facts, model_names
+from kubeyolo.models.named_facts import model_facts, model_names
+from kubeyolo.storage.place import Place
 from kubeyolo.weights.darknet import write_darknet
 from kubeyolo.weights.exporting import export_weights
 from kubeyolo.weights.importing import import_weights
@@ -56,7 +57,7 @@ def published_file(path: Path, model: str) -> Path:
 def test_import_predict_export_import_keeps_every_array(model: str, tmp_path: Path) -> None:
     facts, file = model_facts(model), published_file(tmp_path / "published", model)
     (layout,) = layouts_of(facts)
-    first = open_bundle(import_weights(file, model, str(tmp_path / "first")).bundle)
+    first = open_bundle(Place.of(import_weights(file, model, str(tmp_path / "first")).bundle))
     step = facts.strides[-1]
     network = load_network(first.manifest, first.path(WEIGHTS))
     ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -69,7 +70,7 @@ def test_import_predict_export_import_keeps_every_array(model: str, tmp_path: Pa
         export_weights(first.uri, tmp_path / name, names)
         again = import_weights(tmp_path / name, model, str(tmp_path / f"again{number}"))
         assert again.layout == names
-        second = open_bundle(again.bundle)
+        second = open_bundle(Place.of(again.bundle))
         assert second.manifest.files[WEIGHTS] == first.manifest.files[WEIGHTS]
         assert (second.manifest.anchors, second.manifest.bn_eps) == (facts.anchors, None)
         if name == "again.weights":
@@ -85,16 +86,16 @@ def test_anchors_that_a_weights_file_cannot_hold_are_printed_and_given_again(tmp
     model, own = "yolov4-tiny", [[9, 11, 14, 22, 25, 20], [34, 40, 52, 61, 80, 75]]
     file = published_file(tmp_path / "published", model)
     first = import_weights(file, model, str(tmp_path / "first"), anchors=own)
-    anchors = open_bundle(first.bundle).manifest.anchors
+    anchors = open_bundle(Place.of(first.bundle)).manifest.anchors
     assert anchors == (((9.0, 11.0), (14.0, 22.0), (25.0, 20.0)), ((34.0, 40.0), (52.0, 61.0), (80.0, 75.0)))
     (note,) = export_weights(first.bundle, tmp_path / "again.weights").notes
     assert note.endswith("[[9,11, 14,22, 25,20], [34,40, 52,61, 80,75]]")
     assert (tmp_path / "again.weights").read_bytes() == file.read_bytes()
     assert export_weights(first.bundle, tmp_path / "again.safetensors").notes == ()
     again = import_weights(tmp_path / "again.safetensors", model, str(tmp_path / "again"))
-    assert open_bundle(again.bundle).manifest.anchors == anchors
+    assert open_bundle(Place.of(again.bundle)).manifest.anchors == anchors
     plain = import_weights(file, model, str(tmp_path / "plain"))
-    assert open_bundle(plain.bundle).manifest.anchors == model_facts(model).anchors
+    assert open_bundle(Place.of(plain.bundle)).manifest.anchors == model_facts(model).anchors
     assert export_weights(plain.bundle, tmp_path / "plain.weights").notes == ()
     with pytest.raises(InputError, match=r"--anchors = \[9, 11\]: these are 2 numbers; yolov4-tiny has 2 levels"):
         import_weights(file, model, str(tmp_path / "wrong"), anchors=[[9, 11]])

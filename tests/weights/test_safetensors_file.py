@@ -32,7 +32,7 @@ def test_what_the_safetensors_package_writes_is_read(tmp_path: Path, dtype: str)
     if dtype.startswith("float"):
         np.testing.assert_array_equal(arrays["x"].float32(), array.astype(np.float32))
     else:
-        with pytest.raises(InputError, match=f"an array of {dtype} is no weights"):
+        with pytest.raises(InputError, match=f"an array of {dtype} does not hold weights"):
             arrays["x"].float32()
 
 

@@ -1,1 +1,1 @@
-"""How data sets of each format are laid out, told by the names of their files."""
+"""How data sets of each format are laid out, recognized by the names of their files."""

@@ -1,7 +1,7 @@
-"""COCO JSON, as COCO itself, this project, Roboflow, CVAT, FiftyOne, Label Studio and Azure ML lay it out.
+"""Layouts of COCO JSON: of COCO itself, this project, Roboflow, CVAT, FiftyOne, Label Studio and Azure ML.
 
-An annotation file lies at the root, in ``annotations/``, or in the folder of a split. Its name, without words such as
-``instances`` or ``annotations``, says its split; where nothing is left, its folder does.
+An annotation file lies at the root, in ``annotations/``, or in the folder of a split. Its split is what remains of its
+name without words such as ``instances`` or ``annotations``; where nothing remains, the split of its folder.
 """
 
 from __future__ import annotations
@@ -13,32 +13,16 @@ from dataclasses import dataclass, replace
 from kubeyolo.data.layouts.names import is_image_name, split_of, words_of
 from kubeyolo.data.layouts.paired import unlabelled_val
 from kubeyolo.data.layouts.tree import Tree, join
-from kubeyolo.data.layouts.types import REQUIRED_SPLITS, Candidate, LayoutProblem, SplitFiles, settle
+from kubeyolo.data.layouts.types import REQUIRED_SPLITS, Layout, LayoutProblem, SplitFiles, make_layout
 
 _ANNOTATION_FOLDERS = frozenset({"annotations", "annotation", "ann", "anns", "labels", "coco", "json"})
-# COCO's files of other tasks, and what tools store next to annotations.
+# COCO's files for other tasks, and files that tools store next to annotations.
 _OTHER_TASKS = ("captions_", "person_keypoints_", "image_info_", "panoptic_", "stuff_")
-_NOT_ANNOTATIONS = frozenset(
-    {
-        "categories",
-        "class_names",
-        "classes",
-        "config",
-        "dataset_info",
-        "dataset_infos",
-        "frames",
-        "info",
-        "license",
-        "licenses",
-        "manifest",
-        "meta",
-        "metadata",
-        "notes",
-        "package",
-        "samples",
-        "settings",
-    }
-)
+_OTHER_STEMS = """
+categories class_names classes config dataset_info dataset_infos frames info license licenses manifest meta
+metadata notes package samples settings
+"""
+_NOT_ANNOTATIONS = frozenset(_OTHER_STEMS.split())
 _YEAR = re.compile(r"(train|val|test)\d{4}")
 _MOST_SHOWN = 5
 
@@ -49,9 +33,9 @@ class _File:
 
     Attributes:
         base: The folder that its images lie in or below.
-        token: What its name says beyond fillers, as written; '' where it says nothing.
-        split: The split that its name or else its folder means, or ''.
-        is_named: Whether it is its name that says the split.
+        token: Its name as written, without ``instances_``; '' where the name has only filler words.
+        split: The split that its name, or else its folder, means; '' for none.
+        is_named: Whether its name means the split.
     """
 
     path: str
@@ -61,21 +45,16 @@ class _File:
     is_named: bool
 
 
-def find_coco(tree: Tree) -> Candidate | None:
-    """Return the COCO data set that the files make, what is wrong with it, or None where no file looks like COCO."""
+def find_coco(tree: Tree) -> Layout | None:
+    """Return the COCO data set that the files make, or None where no file looks like COCO."""
     files = list(_annotation_files(tree))
     if not files:
         return None
-    try:
-        left_out: list[str] = []
-        splits = _splits(tree, files, left_out)
-        single = None if splits else _single(tree, files)
-        if not splits and single is None:
-            return None
-        unlabelled = unlabelled_val(tree, splits)
-        return settle("coco", _tool(files), splits, single, (), unlabelled, tuple(left_out))
-    except LayoutProblem as problem:
-        return Candidate("coco", problem=str(problem))
+    left_out: list[str] = []
+    splits = _splits(tree, files, left_out)
+    single = None if splits else _single(tree, files)
+    unlabelled = unlabelled_val(tree, splits)
+    return make_layout("coco", _tool(files), splits, single, (), unlabelled, tuple(left_out))
 
 
 def _annotation_files(tree: Tree) -> Iterator[_File]:
@@ -89,19 +68,19 @@ def _annotation_files(tree: Tree) -> Iterator[_File]:
         parent, _, last = folder.rpartition("/")
         base = parent if last.lower() in _ANNOTATION_FOLDERS else folder
         token = stem.removeprefix("instances_") if words_of(stem) else ""
-        # Deeper folders that mean no split are data sets of their own, one level too low.
+        # Deeper folders that mean no split are data sets of their own.
         if base and (not split_of(base) or words_of(base.rpartition("/")[0])):
             continue
         yield _File(path, base, token, split_of(stem) or split_of(base), bool(split_of(stem)))
 
 
 def _is_of_an_image(tree: Tree, stem: str) -> bool:
-    """Tell whether a file has the name of an image, and not only because an image is called ``train``."""
+    """Tell whether a file is named after an image, unless that name means a split (an image called ``train``)."""
     return stem in tree.image_stems and bool(words_of(stem)) and not split_of(stem)
 
 
 def _splits(tree: Tree, files: list[_File], left_out: list[str]) -> dict[str, SplitFiles]:
-    """Return the splits of those files that name one and have images; name the optional ones that have none."""
+    """Return the splits that files mean and that have images; add optional splits without images to ``left_out``."""
     splits: dict[str, SplitFiles] = {}
     for file in files:
         split, images = file.split, None
@@ -133,20 +112,20 @@ def _splits(tree: Tree, files: list[_File], left_out: list[str]) -> dict[str, Sp
 
 
 def _own_folder(tree: Tree, base: str) -> str | None:
-    """Return the image folder of annotations that lie in the folder of their split, or next to all images."""
+    """Return the image folder for annotations in the folder of their split, or next to all images."""
     if tree.has_images(base):
         return base
-    found = tree.image_folder(base)
-    if found is None:
+    folder = tree.image_folder(base)
+    if folder is None:
         return None
-    inside = next((child for child in tree.children(found) if child.rpartition("/")[2].lower() == "default"), None)
-    if inside and not tree.has_images(found) and len(tree.children(found)) == 1:
+    inside = next((child for child in tree.children(folder) if child.rpartition("/")[2].lower() == "default"), None)
+    if inside and not tree.has_images(folder) and len(tree.children(folder)) == 1:
         return inside
-    return found
+    return folder
 
 
 def _folder_named(tree: Tree, base: str, name: str) -> str | None:
-    """Return the folder of images ``name`` in ``base``, in ``images/``, or the like."""
+    """Return the image folder ``name`` in ``base``, or in its ``images/`` or a similar folder."""
     parents = [base] + [child for child in tree.children(base) if not split_of(child)]
     shared = tree.image_folder(base)
     for parent in parents:
@@ -154,9 +133,9 @@ def _folder_named(tree: Tree, base: str, name: str) -> str | None:
             continue
         exact = join(parent, name)
         alike = [child for child in tree.children(parent) if child.rpartition("/")[2].lower() == name.lower()]
-        found = exact if exact in tree else alike[0] if len(alike) == 1 else None
-        if found is not None and (parent == base or tree.images(found)):
-            return found if tree.has_images(found) else tree.image_folder(found) or found
+        folder = exact if exact in tree else alike[0] if len(alike) == 1 else None
+        if folder is not None and (parent == base or tree.images(folder)):
+            return folder if tree.has_images(folder) else tree.image_folder(folder) or folder
     return None
 
 
@@ -185,7 +164,7 @@ def _split_folders(tree: Tree, parent: str) -> list[str]:
 
 
 def _single(tree: Tree, files: list[_File]) -> SplitFiles | None:
-    """Return the one file of all images; a file whose name says nothing comes before one of any other name."""
+    """Return the only annotation file of all images; a file with only filler words in its name is preferred."""
     plain = [file for file in files if not file.base and not file.token]
     chosen = plain or [file for file in files if not file.base and not file.split]
     if not chosen or not tree.images(""):
@@ -208,7 +187,7 @@ def _single(tree: Tree, files: list[_File]) -> SplitFiles | None:
 
 
 def _tool(files: list[_File]) -> str:
-    """Return the layout in words, after the tool that writes such names."""
+    """Return the layout in words, with the tool that writes files of such names."""
     names = {file.path.rpartition("/")[2] for file in files}
     if "_annotations.coco.json" in names:
         return "COCO as Roboflow exports it"

@@ -1,7 +1,7 @@
-"""Formats that have a label file for each image: YOLO's text, the XML of Pascal VOC, the JSON of LabelMe.
+"""Layouts with a label file for each image: YOLO's text, the XML of Pascal VOC, the JSON of LabelMe.
 
-The label files lie next to the images, or in a folder of their own whose path has ``labels`` where that of the images
-has ``images``. A folder in the path, or a list of images, says the split.
+The label files lie next to the images, or in a folder whose path has ``labels`` where the path of the images has
+``images``. The split is the meaning of a folder in the path, or a list of images.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 
 from kubeyolo.data.layouts.names import split_of
 from kubeyolo.data.layouts.tree import Tree
-from kubeyolo.data.layouts.types import LayoutProblem, SplitFiles
+from kubeyolo.data.layouts.types import Layout, LayoutProblem, SplitFiles, make_layout
 
 
 @dataclass(frozen=True)
 class PairedFormat:
-    """How label files of a format are told.
+    """How label files of a format are recognized.
 
     Attributes:
         kind: Their kind (:data:`kubeyolo.data.layouts.names.KINDS`).
         folders: Names of folders of label files, in lower case.
-        others: Stems of files of that kind that are no label files.
+        others: Stems of files of that kind that are not label files.
     """
 
     kind: str
@@ -31,7 +31,7 @@ class PairedFormat:
 
 @dataclass
 class Pairs:
-    """What was found: splits by name, and label files that belong to no split."""
+    """Label files with their images: the splits by name, and label files that belong to no split."""
 
     splits: dict[str, SplitFiles] = field(default_factory=dict)
     single: SplitFiles | None = None
@@ -40,10 +40,13 @@ class Pairs:
         return bool(self.splits) or self.single is not None
 
 
-def find_pairs(tree: Tree, form: PairedFormat) -> Pairs:
-    """Return the folders of label files and those of their images.
+_LABELME = PairedFormat("json", frozenset())
 
-    Folders below a folder that means neither labels nor a split are data sets of their own, one level too low.
+
+def find_pairs(tree: Tree, form: PairedFormat) -> Pairs:
+    """Return the folders of label files and of their images.
+
+    Folders below a folder that means neither labels nor a split are data sets of their own.
 
     Raises:
         LayoutProblem: Two folders claim the same split.
@@ -53,10 +56,10 @@ def find_pairs(tree: Tree, form: PairedFormat) -> Pairs:
         stems = tree.folders[path].stems.get(form.kind, set()) - form.others
         if not stems:
             continue
-        found = _pair_of(tree, form, path, stems)
-        if found is None:
+        pair = _pair_of(tree, form, path, stems)
+        if pair is None:
             continue
-        split, files = found
+        split, files = pair
         if not split:
             pairs.single = pairs.single or files
         elif pairs.splits.setdefault(split, files) != files:
@@ -66,13 +69,11 @@ def find_pairs(tree: Tree, form: PairedFormat) -> Pairs:
 
 
 def _pair_of(tree: Tree, form: PairedFormat, path: str, stems: set[str]) -> tuple[str, SplitFiles] | None:
-    """Return the split of a folder of label files, '' for none, and where labels and images lie; None for no pair."""
+    """Return the split of a folder of label files ('' for none) and its files; None where no images belong to it."""
     names = path.split("/") if path else []
     labels = next((i for i in reversed(range(len(names))) if names[i].lower() in form.folders), None)
     means = next((i for i, name in enumerate(names) if i != labels and split_of(name)), None)
     first = min((i for i in (labels, means) if i is not None), default=len(names))
-    if first and labels is None and means is None and not _is_flat(tree, path, stems):
-        return None
     if first and (labels is not None or means is not None):
         return None
     split = split_of(names[means]) if means is not None else ""
@@ -86,19 +87,19 @@ def _pair_of(tree: Tree, form: PairedFormat, path: str, stems: set[str]) -> tupl
         return ("", SplitFiles(folder, folder)) if _is_inside(path, folder) and len(names) <= 1 else None
     end = max(labels, means if means is not None else 0) + 1
     base, rest = "/".join(names[:labels]), names[labels + 1 : end]
-    images = images_beside(tree, base, rest)
+    images = images_next_to(tree, base, rest)
     return None if images is None else (split, SplitFiles("/".join(names[:end]), images))
 
 
-def images_beside(tree: Tree, base: str, rest: list[str]) -> str | None:
+def images_next_to(tree: Tree, base: str, rest: list[str]) -> str | None:
     """Return the image folder for the label folder ``base/labels/rest``."""
     parent = tree.image_folder(base)
     for folder in (parent, base):
         if folder is None:
             continue
-        found = "/".join(filter(None, [folder, *rest]))
-        if rest and tree.images(found):
-            return found
+        images = "/".join(filter(None, [folder, *rest]))
+        if rest and tree.images(images):
+            return images
         if rest:
             meant = [child for child in tree.children(folder) if split_of(child) == split_of(rest[-1])]
             if len(meant) == 1 and split_of(rest[-1]) and tree.images(meant[0]):
@@ -118,7 +119,7 @@ def _is_flat(tree: Tree, path: str, stems: set[str]) -> bool:
 
 
 def with_members(pairs: Pairs, lists: Mapping[str, str], tree: Tree) -> dict[str, SplitFiles]:
-    """Return the splits that lists of images make of label files that lie in one folder, or in one for each split.
+    """Return the splits that lists of images define, for label files in one folder or in a folder for each split.
 
     Args:
         pairs: The label files.
@@ -136,7 +137,7 @@ def with_members(pairs: Pairs, lists: Mapping[str, str], tree: Tree) -> dict[str
 
 
 def unlabelled_val(tree: Tree, splits: Mapping[str, SplitFiles]) -> str:
-    """Return a folder that means the validation split and has images that no split has, or ''."""
+    """Return a folder that means the validation split and whose images belong to no split, or ''."""
     taken = [split.images for split in splits.values()]
     parents = dict.fromkeys(("", tree.image_folder("") or ""))
     for child in (child for parent in parents for child in tree.children(parent)):
@@ -146,9 +147,9 @@ def unlabelled_val(tree: Tree, splits: Mapping[str, SplitFiles]) -> str:
 
 
 def nearest(tree: Tree, entry: str, base: str = "") -> str | None:
-    """Return the file or folder that a path means which was written on another machine, or None.
+    """Return the file or folder that a path from another machine means, or None.
 
-    Leading folders are dropped until the rest is there: ``/home/me/cells/images/train`` may be ``images/train``.
+    Leading folders are dropped until the rest exists: ``/home/me/cells/images/train`` may be ``images/train``.
     """
     parts = [part for part in f"{base}/{entry}".replace("\\", "/").split("/") if part not in ("", ".")]
     clean: list[str] = []
@@ -167,8 +168,14 @@ def nearest(tree: Tree, entry: str, base: str = "") -> str | None:
 
 
 def is_file(tree: Tree, path: str) -> bool:
-    """Tell whether a path is that of a text file of the data set."""
+    """Tell whether a path is a text file of the data set."""
     parent, _, name = path.rpartition("/")
     stem, _, suffix = name.rpartition(".")
     folder = tree.folders.get(parent)
     return folder is not None and stem in folder.stems.get(suffix.lower(), ())
+
+
+def find_labelme(tree: Tree) -> Layout | None:
+    """Return the layout of a LabelMe data set, or None where no file looks like LabelMe."""
+    pairs = find_pairs(tree, _LABELME)
+    return make_layout("labelme", "LabelMe", pairs.splits, pairs.single, (), unlabelled_val(tree, pairs.splits))

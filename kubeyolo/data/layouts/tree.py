@@ -1,10 +1,11 @@
-"""The files of a data set as a tree of folders, without looking into any of them."""
+"""The files of a data set as a tree of folders, from their names alone."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -16,11 +17,11 @@ from kubeyolo.errors import InputError
 
 @dataclass(eq=False, slots=True)
 class Folder:
-    """A folder: its direct files by kind, and how many there are of each kind in it and below.
+    """A folder: its direct files by kind, and the number of files of each kind in it and below.
 
     Attributes:
         stems: Names without suffix of the direct files, by kind (:data:`kubeyolo.data.layouts.names.KINDS`).
-        below: Number of files by kind, those of folders below included.
+        below: Number of files by kind, including files of folders below.
         children: Names of the folders in it.
     """
 
@@ -33,7 +34,7 @@ class Tree:
     """The folders of a data set by their path relative to its root, which is ''."""
 
     def __init__(self, paths: Collection[str]) -> None:
-        """Take the relative paths of all files; leftovers of machines and tools are dropped."""
+        """Take the relative paths of all files; leftovers of systems and tools are dropped."""
         self.folders: dict[str, Folder] = {"": Folder()}
         self.files: dict[str, list[str]] = defaultdict(list)
         self._common: dict[str, str] = {}
@@ -66,37 +67,33 @@ class Tree:
 
     def images(self, folder: str) -> int:
         """Return the number of images in a folder and below it; 0 where there is no such folder."""
-        found = self.folders.get(folder)
-        return found.below["image"] if found else 0
+        node = self.folders.get(folder)
+        return node.below["image"] if node else 0
 
     def has_images(self, folder: str) -> bool:
         """Tell whether images lie in a folder itself."""
-        found = self.folders.get(folder)
-        return found is not None and bool(found.stems.get("image"))
+        node = self.folders.get(folder)
+        return node is not None and bool(node.stems.get("image"))
 
     def children(self, folder: str) -> list[str]:
         """Return the paths of the folders in a folder, sorted; none where there is no such folder."""
-        found = self.folders.get(folder)
-        return [join(folder, name) for name in sorted(found.children)] if found else []
+        node = self.folders.get(folder)
+        return [join(folder, name) for name in sorted(node.children)] if node else []
 
     def image_folder(self, parent: str) -> str | None:
-        """Return the folder in ``parent`` that is named as folders of images are, the usual names first."""
+        """Return the folder in ``parent`` that has images and a usual name of image folders, or None."""
         named = {path.rpartition("/")[2].lower(): path for path in self.children(parent)}
         return next((named[name] for name in IMAGE_FOLDERS if name in named and self.images(named[name])), None)
 
     def common_image_folder(self, parent: str = "") -> str:
-        """Return the deepest folder below ``parent`` that holds all images below it."""
+        """Return the deepest folder below ``parent`` that holds all of its images."""
         if parent not in self._common:
-            self._common[parent] = self._find_common(parent)
+            folder, inside = parent, [""]
+            while not self.has_images(folder) and len(inside) == 1:
+                inside = [child for child in self.children(folder) if self.images(child)]
+                folder = inside[0] if len(inside) == 1 else folder
+            self._common[parent] = folder
         return self._common[parent]
-
-    def _find_common(self, parent: str) -> str:
-        while not self.has_images(parent):
-            inside = [child for child in self.children(parent) if self.images(child)]
-            if len(inside) != 1:
-                break
-            parent = inside[0]
-        return parent
 
     @cached_property
     def image_stems(self) -> frozenset[str]:
@@ -105,7 +102,7 @@ class Tree:
 
 
 def join(folder: str, name: str) -> str:
-    """Return the path of a file or folder in a folder, of which '' is the root."""
+    """Return the path of a file or folder in a folder; '' is the root."""
     return f"{folder}/{name}" if folder else name
 
 
@@ -114,7 +111,7 @@ def list_files(root: Path, most: int | None = None) -> list[str]:
 
     Args:
         root: The folder.
-        most: After so many files the others are left out.
+        most: The largest number of files that are listed.
 
     Raises:
         InputError: ``root`` is not a folder, or a folder in it cannot be read.
@@ -123,21 +120,18 @@ def list_files(root: Path, most: int | None = None) -> list[str]:
 
 
 def data_files(root: Path) -> list[str]:
-    """Return the files below ``root`` as :func:`list_files`, without what machines and tools leave."""
+    """Return the files below ``root`` as :func:`list_files`, without leftovers of systems and tools."""
     return [path for path in list_files(root) if not is_leftover(path.rpartition("/")[2])]
 
 
 def _walk(path: str, prefix: str, above: frozenset[str]) -> Iterator[str]:
-    try:
-        with os.scandir(path) as entries:
-            folders = []
-            for entry in entries:
-                if entry.is_dir():
-                    folders.append(entry)
-                else:
-                    yield prefix + entry.name
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    folders = []
+    with read_errors(path), os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                folders.append(entry)
+            else:
+                yield prefix + entry.name
     for entry in folders:
         if is_leftover_folder(entry.name):
             continue
@@ -157,7 +151,14 @@ def read_file(path: Path) -> bytes:
     Raises:
         InputError: The file cannot be read.
     """
-    try:
+    with read_errors(path):
         return path.read_bytes()
+
+
+@contextmanager
+def read_errors(path: Path | str) -> Iterator[None]:
+    """Turn an ``OSError`` that reading ``path`` raises into an ``InputError``."""
+    try:
+        yield
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error

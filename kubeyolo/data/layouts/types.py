@@ -1,4 +1,4 @@
-"""Where the annotations and the images of a data set lie."""
+"""What a layout says: where the annotations and the images of a data set lie."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 REQUIRED_SPLITS = ("train", "val")
 SINGLE = "all"
-"""The name of the one split of a data set that is to be divided."""
+"""The name of the only split of a data set that must be divided."""
 
 ReadFile = Callable[[str], bytes]
 """Returns the content of a small file by its path relative to the root of the data set."""
@@ -20,8 +20,8 @@ class SplitFiles:
     Attributes:
         annotations: The annotation file, or the folder of label files.
         images: The folder that names of images are relative to.
-        members: Files that list the images of the split, or folders of them, where ``images`` holds more than the
-            split; empty where all of ``images`` is meant.
+        members: Lists or folders of the images of the split, where ``images`` holds more than the split; otherwise
+            empty.
     """
 
     annotations: str
@@ -31,15 +31,15 @@ class SplitFiles:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a data set is laid out.
+    """How the files of a data set are arranged.
 
     Attributes:
         format: The name of the reader: ``coco``, ``yolo``, ``voc``, ``cvat`` or ``labelme``.
-        splits: Where each split lies; the one entry ``all`` where the data set is to be divided.
-        is_single: Whether there is one source of annotations, to be divided into train and val.
+        splits: The files of each split; the only entry ``all`` where the data set must be divided.
+        is_single: Whether the data set has no splits and must be divided into train and val.
         extra: Other files that belong to the content: names of classes, lists of images.
-        words: The layout in a line, for people.
-        left_out: Optional splits that are named and have no images, each in words.
+        words: The layout in one line, for people.
+        left_out: Optional splits without images, each in words.
     """
 
     format: str
@@ -51,24 +51,10 @@ class Layout:
 
 
 class LayoutProblem(Exception):
-    """Why files that look like a format are not a data set in it, and what to do; without the place."""
+    """Why files that look like a format are not a data set in that format, and what to do; the path is added later."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """What the files would be in one format.
-
-    Attributes:
-        layout: The layout, where the files make a whole data set.
-        problem: What is missing or ambiguous, and what to do, where they do not.
-    """
-
-    format: str
-    layout: Layout | None = None
-    problem: str = ""
-
-
-def settle(
+def make_layout(
     name: str,
     tool: str,
     splits: dict[str, SplitFiles],
@@ -76,8 +62,8 @@ def settle(
     extra: tuple[str, ...] = (),
     unlabelled: str = "",
     left_out: tuple[str, ...] = (),
-) -> Candidate:
-    """Return what the splits that were found make: a data set with splits, one to be divided, or a problem.
+) -> Layout | None:
+    """Return the layout of a data set with splits, or of one to be divided; None where there are no annotations.
 
     Args:
         name: The format.
@@ -85,29 +71,29 @@ def settle(
         splits: The splits by name.
         single: Annotations that belong to no split.
         extra: Other files of the content.
-        unlabelled: A folder of images that is named after the validation split and has no annotations.
+        unlabelled: An image folder that is named after the validation split and has no annotations.
         left_out: Optional splits without images, in words.
+
+    Raises:
+        LayoutProblem: A split is missing.
     """
-    if all(split in splits for split in REQUIRED_SPLITS):
-        words = f"{tool}: {', '.join(_ordered(splits))}"
-        return Candidate(name, Layout(name, _ordered(splits), False, extra, words, left_out))
+    first = ("train", "val", "test")
+    order = sorted(splits, key=lambda split: (first.index(split) if split in first else len(first), split))
+    splits = {split: splits[split] for split in order}
+    missing = next((split for split in REQUIRED_SPLITS if split not in splits), None)
+    if missing is None:
+        return Layout(name, splits, False, extra, f"{tool}: {', '.join(splits)}", left_out)
     if single is None and set(splits) == {"train"} and not unlabelled:
         single, splits = splits["train"], {}
     if single is not None and not splits:
         words = f"{tool}, without splits: to be divided into train and val"
-        return Candidate(name, Layout(name, {SINGLE: single}, True, extra, words, left_out))
-    missing = next(split for split in REQUIRED_SPLITS if split not in splits)
-    found = ", ".join(_ordered(splits)) or "none"
+        return Layout(name, {SINGLE: single}, True, extra, words, left_out)
+    if not splits:
+        return None
     if missing == "val" and unlabelled:
         remedy = f"{unlabelled}/ has images and no annotations: export them too, or remove the folder"
     elif missing == "val" and "test" in splits:
-        remedy = "rename test to val if it is to be validated on, or remove it: train is divided then"
+        remedy = "rename test to val to validate on it, or remove it: train is then divided"
     else:
-        remedy = "export both train and val, or one set without splits, which is divided by data.split"
-    return Candidate(name, problem=f"{tool}, but no split {missing!r} (found: {found}); {remedy}")
-
-
-def _ordered(splits: dict[str, SplitFiles]) -> dict[str, SplitFiles]:
-    first = ("train", "val", "test")
-    order = sorted(splits, key=lambda split: (first.index(split) if split in first else len(first), split))
-    return {split: splits[split] for split in order}
+        remedy = "export both train and val, or one data set without splits, which data.split divides"
+    raise LayoutProblem(f"{tool}, but no split {missing!r} (found: {', '.join(splits)}); {remedy}")

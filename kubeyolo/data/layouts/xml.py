@@ -1,11 +1,11 @@
-"""Pascal VOC, an XML file for each image; and CVAT for images, one XML file for all of them."""
+"""Layouts of Pascal VOC, an XML file for each image, and of CVAT for images, one XML file for all images."""
 
 from __future__ import annotations
 
 from kubeyolo.data.layouts.names import split_of
 from kubeyolo.data.layouts.paired import PairedFormat, find_pairs, unlabelled_val, with_members
 from kubeyolo.data.layouts.tree import Tree, join
-from kubeyolo.data.layouts.types import Candidate, LayoutProblem, SplitFiles, settle
+from kubeyolo.data.layouts.types import Layout, LayoutProblem, SplitFiles, make_layout
 
 LABELS = PairedFormat(
     "xml",
@@ -16,37 +16,33 @@ _LIST_FOLDERS = ("imagesets/main", "imagesets")
 _CVAT = "CVAT for images"
 
 
-def find_voc(tree: Tree) -> Candidate | None:
-    """Return the Pascal VOC data set that the files make, what is wrong with it, or None where none looks like it."""
-    try:
-        pairs = find_pairs(tree, LABELS)
-        if not pairs:
-            return None
-        lists = _lists(tree)
-        whole = lists.pop("trainval", None) or lists.pop("", None)
-        splits, single = pairs.splits, pairs.single
-        if single is not None and ("train" in lists or "val" in lists):
-            splits = with_members(pairs, lists, tree)
-        elif single is not None and whole is not None and not splits:
-            splits = with_members(pairs, {"train": whole, **lists}, tree)
-        single = None if splits else single
-        members = tuple(member for files in splits.values() for member in files.members)
-        return settle("voc", "Pascal VOC", splits, single, members, unlabelled_val(tree, splits))
-    except LayoutProblem as problem:
-        return Candidate("voc", problem=str(problem))
+def find_voc(tree: Tree) -> Layout | None:
+    """Return the layout of a Pascal VOC data set, or None where no file looks like Pascal VOC."""
+    pairs = find_pairs(tree, LABELS)
+    lists = _lists(tree) if pairs else {}
+    whole = lists.pop("trainval", None) or lists.pop("", None)
+    splits, single = pairs.splits, pairs.single
+    if single is not None and ("train" in lists or "val" in lists):
+        splits = with_members(pairs, lists, tree)
+    elif single is not None and whole is not None and not splits:
+        splits = with_members(pairs, {"train": whole, **lists}, tree)
+    single = None if splits else single
+    members = tuple(member for files in splits.values() for member in files.members)
+    return make_layout("voc", "Pascal VOC", splits, single, members, unlabelled_val(tree, splits))
 
 
 def _lists(tree: Tree) -> dict[str, str]:
-    """Return the lists of images by split; ``trainval`` and '' (of no split, as CVAT's ``default.txt``) too."""
+    """Return the lists of images by split; ``trainval`` is a key too, and '' for all images (CVAT's ``default``)."""
     folders = {path.lower(): path for path in tree.folders}
     for name in _LIST_FOLDERS:
         folder = folders.get(name)
         stems = sorted(tree.folders[folder].stems.get("txt", ())) if folder is not None else []
         lists: dict[str, str] = {}
         for stem in stems:
-            # Lists of single classes (aeroplane_train.txt) are no splits.
-            split = stem.lower() if stem.lower() == "trainval" else "" if stem.lower() == "default" else split_of(stem)
-            if not split and stem.lower() != "default":
+            # Lists for single classes (aeroplane_train.txt) are not splits.
+            word = stem.lower()
+            split = {"trainval": "trainval", "default": ""}.get(word, split_of(stem))
+            if not split and word != "default":
                 continue
             if split in lists:
                 raise LayoutProblem(f"{lists[split]} and {folder}/{stem}.txt both list {split!r}; remove one of them")
@@ -56,8 +52,8 @@ def _lists(tree: Tree) -> dict[str, str]:
     return {}
 
 
-def find_cvat(tree: Tree) -> Candidate | None:
-    """Return the data set in CVAT's own XML that the files make, what is wrong, or None where none looks like it."""
+def find_cvat(tree: Tree) -> Layout | None:
+    """Return the layout of a data set in CVAT's own XML, or None where no file looks like it."""
     splits: dict[str, SplitFiles] = {}
     single = None
     for path in tree.files["xml"]:
@@ -68,7 +64,7 @@ def find_cvat(tree: Tree) -> Candidate | None:
         if images is None:
             images = folder if tree.has_images(folder) else tree.common_image_folder(folder)
         if not tree.images(images):
-            return Candidate("cvat", problem=f"{path} is CVAT's, but there are no images: export it with images")
+            raise LayoutProblem(f"{path} is CVAT's, but there are no images: export it with images")
         if folder:
             splits[split_of(folder)] = SplitFiles(path, images)
             continue
@@ -79,6 +75,4 @@ def find_cvat(tree: Tree) -> Candidate | None:
         else:
             inside = join(images, "default")
             single = SplitFiles(path, inside if inside in tree and not tree.has_images(images) else images)
-    if not splits and single is None:
-        return None
-    return settle("cvat", _CVAT, splits, single, (), unlabelled_val(tree, splits))
+    return make_layout("cvat", _CVAT, splits, single, (), unlabelled_val(tree, splits))

@@ -1,7 +1,8 @@
-"""YOLO: a text file of boxes for each image, splits and classes in ``data.yaml``, in darknet's files, or by folders."""
+"""Layouts of YOLO: a text file for each image; splits and classes in ``data.yaml``, darknet's files, or folders."""
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,25 +15,25 @@ from kubeyolo.data.layouts.paired import (
     PairedFormat,
     Pairs,
     find_pairs,
-    images_beside,
+    images_next_to,
     is_file,
     nearest,
     unlabelled_val,
     with_members,
 )
 from kubeyolo.data.layouts.tree import Tree, join
-from kubeyolo.data.layouts.types import REQUIRED_SPLITS, Candidate, LayoutProblem, ReadFile, SplitFiles, settle
+from kubeyolo.data.layouts.types import REQUIRED_SPLITS, Layout, LayoutProblem, ReadFile, SplitFiles, make_layout
 from kubeyolo.errors import InputError
 
 NAME_FILES = frozenset({"classes", "obj", "coco", "voc", "names", "class_names", "predefined_classes", "_darknet"})
-"""Stems of files that list the names of classes, one on a line."""
+"""Stems of files that list the names of classes, one on each line."""
 
 LABELS = PairedFormat("txt", frozenset({"labels", "label"}), NAME_FILES | {"train", "val", "valid", "test"})
 _SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 class _TextLoader(yaml.SafeLoader):
-    """Reads YAML with all values as they are written: a class ``no`` is not False, and ``007`` not 7."""
+    """Reads all values of YAML as text: a class ``no`` is not False, and ``007`` is not 7."""
 
 
 _TextLoader.yaml_implicit_resolvers = {
@@ -43,52 +44,47 @@ _TextLoader.yaml_implicit_resolvers = {
 
 @dataclass
 class Description:
-    """What ``data.yaml`` or darknet's ``obj.data`` says.
+    """The content of ``data.yaml`` or of darknet's ``obj.data``.
 
     Attributes:
         path: The file.
-        base: The folder that its places are relative to, as written.
-        places: Folders and lists of images by split, as written.
-        names: Class names, or None where it has none.
-        names_file: The file of class names that it names, as written, or ''.
+        base: The folder that its paths are relative to, as written.
+        paths: Folders and lists of images by split, as written.
+        names: Class names, or None where the file has none.
+        names_file: The path of a file with class names, as written, or ''.
         has_keypoints: Whether keypoints follow the boxes in label files.
     """
 
     path: str
     base: str = ""
-    places: dict[str, list[str]] = field(default_factory=dict)
+    paths: dict[str, list[str]] = field(default_factory=dict)
     names: list[str] | None = None
     names_file: str = ""
     has_keypoints: bool = False
 
 
-def find_yolo(tree: Tree, read: ReadFile | None) -> Candidate | None:
-    """Return the YOLO data set that the files make, what is wrong with it, or None where nothing looks like YOLO.
+def find_yolo(tree: Tree, read: ReadFile) -> Layout | None:
+    """Return the layout of a YOLO data set, or None where no file looks like YOLO.
 
     Args:
         tree: The files.
-        read: Reads ``data.yaml`` and darknet's files; without it folders alone say the splits.
+        read: Reads ``data.yaml`` and darknet's files.
     """
-    try:
-        pairs = find_pairs(tree, LABELS)
-        description = find_description(tree, read) if read else None
-        if not pairs and not _has_labels(tree):
-            return None
-        extra, left_out = _extra(tree, description), list[str]()
-        if description is not None and description.places:
-            splits = _described(tree, description, pairs, left_out)
-        else:
-            lists = _list_files(tree)
-            splits = with_members(pairs, lists, tree) if lists else pairs.splits
-        single = None if splits else pairs.single
-        if not splits and single is None:
-            return None
-        members = [each for files in splits.values() for each in files.members if is_file(tree, each)]
-        extra = tuple(dict.fromkeys([*extra, *members]))
-        unlabelled = unlabelled_val(tree, splits)
-        return settle("yolo", _tool(tree, description), splits, single, extra, unlabelled, tuple(left_out))
-    except LayoutProblem as problem:
-        return Candidate("yolo", problem=str(problem))
+    pairs = find_pairs(tree, LABELS)
+    description = find_description(tree, read)
+    if not pairs and not _has_labels(tree):
+        return None
+    extra, left_out = _extra(tree, description), list[str]()
+    if description is not None and description.paths:
+        splits = _described(tree, description, pairs, left_out)
+    else:
+        lists = _list_files(tree)
+        splits = with_members(pairs, lists, tree) if lists else pairs.splits
+    single = None if splits else pairs.single
+    members = [each for files in splits.values() for each in files.members if is_file(tree, each)]
+    extra = tuple(dict.fromkeys([*extra, *members]))
+    unlabelled = unlabelled_val(tree, splits)
+    return make_layout("yolo", _tool(tree, description), splits, single, extra, unlabelled, tuple(left_out))
 
 
 def _has_labels(tree: Tree) -> bool:
@@ -97,31 +93,27 @@ def _has_labels(tree: Tree) -> bool:
 
 
 def find_description(tree: Tree, read: ReadFile) -> Description | None:
-    """Return what the file at the root says that describes the data set, or None where there is no such file.
+    """Return the content of the file at the root that describes the data set, or None where there is no such file.
 
     Raises:
-        LayoutProblem: There are several.
+        LayoutProblem: There are several such files.
     """
-    found = []
-    for path in tree.files["yaml"]:
-        if "/" not in path:
-            described = describe_yaml(path, read(path))
-            if described is not None:
-                found.append(described)
-    if not found:
-        found = [describe_darknet(path, read(path)) for path in tree.files["data"] if "/" not in path]
-    usual = [each for each in found if each.path.rpartition(".")[0].lower() in ("data", "dataset", "obj")]
-    if len(found) > 1 and len(usual) != 1:
-        names = " and ".join(each.path for each in found[:3])
+    described = (describe_yaml(path, read(path)) for path in tree.files["yaml"] if "/" not in path)
+    descriptions = [each for each in described if each is not None]
+    if not descriptions:
+        descriptions = [describe_darknet(path, read(path)) for path in tree.files["data"] if "/" not in path]
+    usual = [each for each in descriptions if each.path.rpartition(".")[0].lower() in ("data", "dataset", "obj")]
+    if len(descriptions) > 1 and len(usual) != 1:
+        names = " and ".join(each.path for each in descriptions[:3])
         raise LayoutProblem(f"{names} both describe a data set; keep one")
-    return next(iter(usual or found), None)
+    return next(iter(usual or descriptions), None)
 
 
 def describe_yaml(path: str, data: bytes) -> Description | None:
-    """Return what a ``data.yaml`` says, or None where it does not describe a data set.
+    """Return the content of a ``data.yaml``, or None where it does not describe a data set.
 
     Raises:
-        LayoutProblem: It is not YAML, or a value has the wrong form.
+        LayoutProblem: The file is not YAML, or a value has the wrong form.
     """
     try:
         # S506: the loader is a SafeLoader that knows fewer types.
@@ -130,21 +122,21 @@ def describe_yaml(path: str, data: bytes) -> Description | None:
         raise LayoutProblem(f"{path} cannot be read as YAML ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(document, dict) or not ({"train", "val", "names"} & set(document)):
         return None
-    found = Description(path, base=str(document.get("path") or ""))
+    description = Description(path, base=str(document.get("path") or ""))
     for key, split in _SPLIT_KEYS.items():
         value = document.get(key)
         entries = value if isinstance(value, list) else [value] if value else []
         if not all(isinstance(entry, str) for entry in entries):
             raise LayoutProblem(f"{path}: {key} is {value!r}; write a folder, a list of images, or several of them")
         if entries:
-            found.places.setdefault(split, [entry.strip() for entry in entries])
-    found.names = _names(path, document.get("names"))
-    found.has_keypoints = bool(document.get("kpt_shape"))
-    return found
+            description.paths.setdefault(split, [entry.strip() for entry in entries])
+    description.names = _names(path, document.get("names"))
+    description.has_keypoints = bool(document.get("kpt_shape"))
+    return description
 
 
 def _names(path: str, value: Any) -> list[str] | None:
-    """Return class names that are written as a list or as a mapping from numbers."""
+    """Return class names from a list or from a mapping of numbers to names."""
     if value is None:
         return None
     if isinstance(value, list):
@@ -160,37 +152,37 @@ def _names(path: str, value: Any) -> list[str] | None:
 
 
 def describe_darknet(path: str, data: bytes) -> Description:
-    """Return what darknet's ``obj.data`` says: lines such as ``train = data/train.txt``.
+    """Return the content of darknet's ``obj.data``: lines such as ``train = data/train.txt``.
 
     Raises:
-        LayoutProblem: It is not text.
+        LayoutProblem: The file is not text.
     """
     try:
         lines = decode_text(data, str(path)).splitlines()
     except InputError as error:
         raise LayoutProblem(str(error)) from None
-    found = Description(path)
+    description = Description(path)
     for line in lines:
         key, equals, value = (part.strip() for part in line.partition("="))
         if equals and value and key in _SPLIT_KEYS:
-            found.places.setdefault(_SPLIT_KEYS[key], [value])
+            description.paths.setdefault(_SPLIT_KEYS[key], [value])
         elif key == "names" and value:
-            found.names_file = value
-    return found
+            description.names_file = value
+    return description
 
 
-def places_of(tree: Tree, description: Description, entry: str) -> str | None:
+def path_of(tree: Tree, description: Description, entry: str) -> str | None:
     """Return the folder or list of images that an entry of a description means, or None.
 
-    Paths of other machines are found by their end, a pattern (``images/*.jpg``) by its folder.
+    A path from another machine is matched by its last parts, a pattern (``images/*.jpg``) by its folder.
     """
     entry = entry.replace("\\", "/")
     if "*" in entry:
         entry = entry[: entry.index("*")].rpartition("/")[0]
-    found = nearest(tree, entry, description.base)
-    if found == "" and entry.strip("./"):
+    path = nearest(tree, entry, description.base)
+    if path == "" and entry.strip("./"):
         return None
-    return found
+    return path
 
 
 def label_folder(tree: Tree, images: str) -> str:
@@ -199,9 +191,9 @@ def label_folder(tree: Tree, images: str) -> str:
     for i in reversed(range(len(parts))):
         if parts[i].lower() in ("images", "image"):
             for name in ("labels", "label", "Labels"):
-                found = "/".join([*parts[:i], name, *parts[i + 1 :]])
-                if found in tree:
-                    return found
+                folder = "/".join([*parts[:i], name, *parts[i + 1 :]])
+                if folder in tree:
+                    return folder
     inside = next((join(images, name) for name in ("labels", "label") if join(images, name) in tree), None)
     if inside is None and images == "" and "labels" in tree:
         inside = "labels"
@@ -209,57 +201,47 @@ def label_folder(tree: Tree, images: str) -> str:
 
 
 def _described(tree: Tree, description: Description, pairs: Pairs, left_out: list[str]) -> dict[str, SplitFiles]:
-    """Return the splits that a description names; folders named after splits take the place of what is not found."""
+    """Return the splits that a description names; folders named after splits replace paths that do not exist."""
     splits: dict[str, SplitFiles] = {}
-    for split, entries in description.places.items():
-        found = [places_of(tree, description, entry) for entry in entries]
-        places = [place for place in found if place is not None and (place not in tree or tree.images(place))]
-        if len(places) < len(entries):
+    for split, entries in description.paths.items():
+        candidates = [path_of(tree, description, entry) for entry in entries]
+        paths = [path for path in candidates if path is not None and (path not in tree or tree.images(path))]
+        if len(paths) < len(entries):
             if split in pairs.splits:
                 splits[split] = pairs.splits[split]
                 continue
-            missing = next(entry for entry, place in zip(entries, found, strict=True) if place not in places)
+            missing = next(entry for entry, path in zip(entries, candidates, strict=True) if path not in paths)
             fault = f"{description.path} names {missing} for {split!r}, where no images are"
-            if split in REQUIRED_SPLITS and (places or not pairs.single):
+            if split in REQUIRED_SPLITS and (paths or not pairs.single):
                 without = f", or remove val from {description.path}: train is divided then" if split == "val" else ""
                 raise LayoutProblem(f"{fault}; correct the path, or put the images there{without}")
             if split not in REQUIRED_SPLITS:
                 left_out.append(fault)
             continue
-        splits[split] = _files_of(tree, places, pairs)
+        splits[split] = _files_of(tree, paths, pairs)
     for split in REQUIRED_SPLITS:
         if split not in splits and split in pairs.splits:
             splits[split] = pairs.splits[split]
     return splits
 
 
-def _files_of(tree: Tree, places: list[str], pairs: Pairs) -> SplitFiles:
-    """Return a split of one folder, or of several folders and lists."""
-    if len(places) == 1 and places[0] in tree:
-        folder = places[0]
+def _files_of(tree: Tree, paths: list[str], pairs: Pairs) -> SplitFiles:
+    """Return the files of a split that consists of one folder, or of several folders and lists."""
+    if len(paths) == 1 and paths[0] in tree:
+        folder = paths[0]
         if not tree.has_images(folder):
-            # Some name the folder of the split, which has images/ and labels/ in it.
-            inside = images_beside(tree, folder, [])
+            # Some data sets name the folder of the split, which contains images/ and labels/.
+            inside = images_next_to(tree, folder, [])
             folder = folder if inside is None or inside == folder else inside
-        known = [pair for pair in (*pairs.splits.values(), pairs.single) if pair is not None and pair.images == folder]
-        return known[0] if known else SplitFiles(label_folder(tree, folder), folder)
+        same = [pair for pair in (*pairs.splits.values(), pairs.single) if pair is not None and pair.images == folder]
+        return same[0] if same else SplitFiles(label_folder(tree, folder), folder)
     images = tree.common_image_folder()
-    folders = [place for place in places if place in tree]
-    if len(folders) == len(places):
-        shared = _common(folders)
+    folders = [path for path in paths if path in tree]
+    if len(folders) == len(paths):
+        shared = posixpath.commonpath(folders)
         images = shared if tree.images(shared) else images
     labels = pairs.single.annotations if pairs.single is not None else label_folder(tree, images)
-    return SplitFiles(labels, images, tuple(places))
-
-
-def _common(folders: list[str]) -> str:
-    parts = [folder.split("/") for folder in folders]
-    shared = []
-    for names in zip(*parts, strict=False):
-        if len(set(names)) > 1:
-            break
-        shared.append(names[0])
-    return "/".join(shared)
+    return SplitFiles(labels, images, tuple(paths))
 
 
 def _list_files(tree: Tree) -> dict[str, str]:
@@ -276,15 +258,15 @@ def _list_files(tree: Tree) -> dict[str, str]:
 
 
 def _extra(tree: Tree, description: Description | None) -> tuple[str, ...]:
-    """Return the files that describe the data set and name its classes, the one to be believed first."""
-    found = [description.path] if description is not None else []
+    """Return the files that describe the data set and name its classes, the most reliable first."""
+    files = [description.path] if description is not None else []
     if description is not None and description.names is None and description.names_file:
         named = nearest(tree, description.names_file)
-        found += [named] if named and is_file(tree, named) else []
+        files += [named] if named and is_file(tree, named) else []
     candidates = [*tree.files["names"], *tree.files["labels"]]
     candidates += [path for path in tree.files["txt"] if path.rpartition("/")[2][: -len(".txt")] in NAME_FILES]
-    found += sorted(candidates, key=lambda path: (path.count("/"), path))
-    return tuple(dict.fromkeys(found))
+    files += sorted(candidates, key=lambda path: (path.count("/"), path))
+    return tuple(dict.fromkeys(files))
 
 
 def _tool(tree: Tree, description: Description | None) -> str:
@@ -296,16 +278,16 @@ def _tool(tree: Tree, description: Description | None) -> str:
 
 
 def class_names(extra: Mapping[str, bytes], where: str) -> list[str]:
-    """Return the names of classes from the files that describe a data set, the first that has some.
+    """Return the names of classes from the first file that has some.
 
     Lists of names in several folders must agree.
 
     Args:
-        extra: The content of each such file by its path, in order.
+        extra: The content of each file that may name classes by its path, in order.
         where: The data set, for messages.
 
     Raises:
-        InputError: There are none, or lists that differ.
+        InputError: There are no names of classes, or lists of names differ.
     """
     lists: dict[str, list[str]] = {}
     for path, data in extra.items():
@@ -317,15 +299,13 @@ def class_names(extra: Mapping[str, bytes], where: str) -> list[str]:
             if described is not None and described.names:
                 return described.names
         elif not path.endswith(".data"):
-            names = [line.strip() for line in decode_text(data, f"{where}/{path}").splitlines()]
-            while names and not names[-1]:
-                names.pop()
+            names = [line.strip() for line in decode_text(data, f"{where}/{path}").rstrip().splitlines()]
             if names:
                 lists[path] = names
     for path, names in lists.items():
         first = next(iter(lists))
         if path.rpartition("/")[2] == first.rpartition("/")[2] and names != lists[first]:
-            raise InputError(f"{where}: {first} and {path} name other classes; keep the one that is right")
+            raise InputError(f"{where}: {first} and {path} have different names of classes; keep the correct one")
     if lists:
         return next(iter(lists.values()))
     raise InputError(

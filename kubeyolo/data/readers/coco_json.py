@@ -1,7 +1,7 @@
-"""COCO JSON to tables: only the fields that are used are built, so that large files take little time and memory.
+"""Reads COCO JSON: only fields that are used are decoded, so that large files take little time and memory.
 
-A file as the format says is decoded into typed records. One that is not (ids as text, absent sizes, NaN) is decoded
-again without types; :mod:`kubeyolo.data.annotations` says what becomes of such values.
+A file that follows the format is decoded into typed records. Any other file (ids as text, absent sizes, NaN) is
+decoded again without types; :mod:`kubeyolo.data.annotations` then corrects or refuses such values.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import msgspec
 
 from kubeyolo.config.text_file import decode_text
 from kubeyolo.data.boxes import is_without_box
+from kubeyolo.data.columns import refuse
+from kubeyolo.data.layouts.tree import read_errors
 from kubeyolo.data.raw import RawBoxes, RawCategories, RawImages, RawSplit
 from kubeyolo.errors import InputError
 from kubeyolo.file_kinds import kind_of
@@ -67,16 +69,16 @@ def read_coco_json(path: Path, group_key: str = "") -> RawSplit:
 
     Args:
         path: The file; UTF-8, or UTF-16 and UTF-32 with a byte order mark.
-        group_key: Key of the images that tells which belong together; empty for none.
+        group_key: Key of the images whose value groups them; empty for none.
 
     Raises:
-        InputError: It cannot be read, is not text, not JSON, or not COCO.
+        InputError: The file cannot be read, or is not text, not JSON, or not COCO.
     """
     data = _utf8(path)
     if not group_key:
         try:
             document = msgspec.json.decode(data, type=_Document)
-            # A box of zeros may have a mask, which the typed records leave out.
+            # A box of zeros may have a mask, which typed records do not have.
             if not any(not any(each.bbox) for each in document.annotations):
                 return _typed(str(path), document)
         except msgspec.ValidationError:
@@ -87,30 +89,15 @@ def read_coco_json(path: Path, group_key: str = "") -> RawSplit:
         loose = msgspec.json.decode(data, type=_AnyDocument)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _untyped(path, data, group_key)
-    annotations = [] if loose.annotations is msgspec.UNSET else loose.annotations
-    _require(path, "images", loose.images, "file_name", "id")
-    _require(path, "categories", loose.categories, "id", "name")
-    for key in ("image_id", "category_id"):
-        absent = [i for i, each in enumerate(annotations) if getattr(each, key) is msgspec.UNSET]
-        _refuse_absent(path, "annotations", absent, key)
-    masks = {
-        i: _decoded(path, each.segmentation)
-        for i, each in enumerate(annotations)
-        if is_without_box(each.bbox) and len(memoryview(each.segmentation))
-    }
-    boxes = _boxes(annotations, masks)
-    has_annotations = loose.annotations is not msgspec.UNSET
-    return RawSplit(str(path), _categories(loose.categories), _images(loose.images, group_key), boxes, has_annotations)
+    return _loose(path, loose, group_key)
 
 
 def _utf8(path: Path) -> bytes:
     """Return the text of a file as UTF-8 without a byte order mark."""
-    try:
+    with read_errors(path):
+        if not path.exists():
+            raise InputError(f"{path}: no such annotation file; expected annotations/<split>.json")
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such annotation file; expected annotations/<split>.json") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
         return decode_text(data, str(path)).encode()
     return data.removeprefix(codecs.BOM_UTF8)
@@ -145,7 +132,7 @@ def _boxes(annotations: Sequence[_Annotation] | Sequence[_AnyAnnotation], masks:
 
 
 def _untyped(path: Path, data: bytes, group_key: str) -> RawSplit:
-    """Read what the decoder refuses: say why, or take NaN and Infinity, which Python writes and JSON does not have."""
+    """Read a file that the decoder refuses: accept NaN and Infinity, which Python writes; else say what is wrong."""
     kind = kind_of(data)
     if kind:
         raise InputError(f"{path}: is {kind}; export the annotations as COCO JSON")
@@ -168,35 +155,39 @@ def _untyped(path: Path, data: bytes, group_key: str) -> RawSplit:
                 raise InputError(
                     f"{path}: not COCO: {key}[{position}] is {_kind(record)}, not an object; export COCO instances"
                 )
-    annotations = document.get("annotations", [])
-    _require(path, "images", document["images"], "file_name", "id")
-    _require(path, "categories", document["categories"], "id", "name")
-    _require(path, "annotations", annotations, "image_id", "category_id")
-    boxes = RawBoxes(
-        ids=[each.get("id") for each in annotations],
-        image_ids=[each["image_id"] for each in annotations],
-        category_ids=[each["category_id"] for each in annotations],
-        boxes=[each.get("bbox") for each in annotations],
-        areas=[each.get("area") for each in annotations],
-        crowds=[each.get("iscrowd") for each in annotations],
-        masks={
-            i: each["segmentation"]
-            for i, each in enumerate(annotations)
-            if is_without_box(each.get("bbox")) and each.get("segmentation")
-        },
-    )
+    loose = _AnyDocument(document["images"], document["categories"])
+    if "annotations" in document:
+        fields = _AnyAnnotation.__struct_fields__
+        rows = ({key: each[key] for key in fields if key in each} for each in document["annotations"])
+        loose.annotations = [_AnyAnnotation(**row) for row in rows]
+    return _loose(path, loose, group_key)
+
+
+def _loose(path: Path, document: _AnyDocument, group_key: str) -> RawSplit:
+    annotations = [] if document.annotations is msgspec.UNSET else document.annotations
+    _require(path, "images", document.images, "file_name", "id")
+    _require(path, "categories", document.categories, "id", "name")
+    for key in ("image_id", "category_id"):
+        absent = [i for i, each in enumerate(annotations) if getattr(each, key) is msgspec.UNSET]
+        _refuse_absent(path, "annotations", absent, key)
+    masks = {i: _mask(path, each.segmentation) for i, each in enumerate(annotations) if is_without_box(each.bbox)}
     return RawSplit(
         str(path),
-        _categories(document["categories"]),
-        _images(document["images"], group_key),
-        boxes,
-        "annotations" in document,
+        _categories(document.categories),
+        _images(document.images, group_key),
+        _boxes(annotations, {i: mask for i, mask in masks.items() if mask}),
+        document.annotations is not msgspec.UNSET,
     )
 
 
-def _decoded(path: Path, raw: msgspec.Raw) -> Any:
+def _mask(path: Path, segmentation: Any) -> Any:
+    """Return a segmentation, decoded if it is still JSON; None for an absent one."""
+    if not isinstance(segmentation, msgspec.Raw):
+        return segmentation
+    if not len(memoryview(segmentation)):
+        return None
     try:
-        return msgspec.json.decode(raw)
+        return msgspec.json.decode(segmentation)
     except msgspec.DecodeError as error:
         raise InputError(f"{path}: not JSON ({error}); export the annotations as COCO JSON again") from error
 
@@ -225,9 +216,7 @@ def _require(path: Path, table: str, records: list[dict[str, Any]], *keys: str) 
 
 
 def _refuse_absent(path: Path, table: str, absent: list[int], key: str) -> None:
-    if absent:
-        more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
-        raise InputError(f"{path}: not COCO: {table}[{absent[0]}] has no {key!r}{more}; {_EXPORT}")
+    refuse(absent, lambda i: f"{path}: not COCO: {table}[{i}] has no {key!r}", _EXPORT)
 
 
 def _kind(value: object) -> str:

@@ -1,4 +1,4 @@
-"""CVAT for images 1.1: one XML file with the boxes of all images."""
+"""Reads CVAT for images 1.1: one XML file with the boxes of all images."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _WITHOUT_BOX = frozenset({"points", "polyline", "skeleton", "tag", "attribute"})
 
 
 def read(root: Path, files: SplitFiles, layout: Layout) -> RawSplit:
-    """Return a split: its images are those of its subset, or those that lie in its folder.
+    """Return a split: the images of its subset, or the images in its folder.
 
-    Boxes that are turned, polygons, ellipses and masks give the box around them. Points, lines and skeletons have no
-    box: they are left out, with a warning that counts them.
+    Rotated boxes, polygons, ellipses and masks become the box around them. Points, lines and skeletons have no box:
+    they are left out and counted in a finding.
 
     Raises:
         InputError: The file is not CVAT's, or a shape is wrong.
@@ -36,7 +36,7 @@ def read(root: Path, files: SplitFiles, layout: Layout) -> RawSplit:
         if element.tag == "track":
             raise InputError(f"{path}: is CVAT for video; export CVAT for images or COCO")
         if element.tag == "label":
-            # Labels of the parts of a skeleton name the label they belong to.
+            # Labels with a parent are parts of a skeleton.
             if element.find("name") is not None and not text_at(element, "parent"):
                 classes.setdefault(text_at(element, "name"))
             continue
@@ -66,7 +66,7 @@ def _image(path: Path, element: Element, folder: str, there: set[str]) -> Labell
 
 
 def _name_in(folder: str, written: str, subset: str, there: set[str]) -> str:
-    """Return the name of an image relative to the image folder, which may be that of its subset."""
+    """Return the name of an image relative to the image folder, which may be the folder of its subset."""
     last = folder.rpartition("/")[2]
     for name in (written, written.removeprefix(f"{last}/"), f"{subset}/{written}"):
         if name in there:
@@ -83,7 +83,7 @@ def _box(where: str, shape: Element) -> Box | None:
     if shape.tag == "box":
         left, top, right, bottom = (number(name) for name in ("xtl", "ytl", "xbr", "ybr"))
         box = (left, top, right - left, bottom - top)
-        return _turned(box, number("rotation")) if shape.get("rotation") else box
+        return _rotated(box, number("rotation")) if shape.get("rotation") else box
     if shape.tag == "polygon":
         return box_around(_points(where, shape.get("points") or ""))
     if shape.tag == "ellipse":
@@ -103,8 +103,8 @@ def _box(where: str, shape: Element) -> Box | None:
 _CUBOID = tuple(f"{side}{number}" for number in (1, 2) for side in ("tl", "bl", "tr", "br"))
 
 
-def _turned(box: Box, degrees: float) -> Box:
-    """Return the box around a box that is turned about its centre."""
+def _rotated(box: Box, degrees: float) -> Box:
+    """Return the box around a box that is rotated about its centre."""
     left, top, width, height = box
     angle = math.radians(degrees)
     half_x = (abs(width * math.cos(angle)) + abs(height * math.sin(angle))) / 2

@@ -1,4 +1,4 @@
-"""LabelMe: a JSON file next to each image."""
+"""Reads LabelMe: a JSON file next to each image."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from kubeyolo.data.layouts.names import is_image_name
 from kubeyolo.data.layouts.tree import data_files
 from kubeyolo.data.layouts.types import Layout, SplitFiles
 from kubeyolo.data.raw import RawSplit
-from kubeyolo.data.readers.every_split import EverySplit
-from kubeyolo.data.readers.tables import Box, LabelledImage, box_around, raw_split, with_orphans
+from kubeyolo.data.readers.tables import Box, LabelledImage, SplitLabels, box_around, labels_without_image, raw_split
 from kubeyolo.errors import InputError
 
 _WITHOUT_BOX = frozenset({"point", "points", "line", "linestrip"})
@@ -24,40 +23,40 @@ _Read = tuple[list[LabelledImage], list[str]]
 
 
 class LabelmeReader:
-    """Reads the splits of a LabelMe data set; names of classes are those of all splits."""
+    """Reads the splits of a LabelMe data set; the classes are those of all splits together."""
 
     def __init__(self, root: Path, layout: Layout) -> None:
         """Take the folder of the data set and its layout."""
         self._root = root
-        self._splits = EverySplit(layout, lambda files: _read_files(root / files.annotations))
+        self._splits = SplitLabels(layout, lambda files: _read_files(root / files.annotations))
 
     def read(self, files: SplitFiles) -> RawSplit:
-        """Return a split; polygons and circles give the box around them, points and lines are left out, with a warning.
+        """Return a split; polygons and circles become the box around them; points and lines are left out and counted.
 
         Raises:
-            InputError: A file is not LabelMe's, or a shape is wrong.
+            InputError: A file is not from LabelMe, or a shape is wrong.
         """
         images, without_image = self._splits.of(files)
         everything = (image for each, _ in self._splits.readable() for image in each)
         names = {label for image in everything for label, _, _ in image.boxes}
         where = str(self._root / files.annotations)
-        return with_orphans(raw_split(where, images, sorted(names), by_name=True), without_image)
+        return raw_split(where, images, sorted(names), True, labels_without_image(where, without_image))
 
 
 def _read_files(folder: Path) -> _Read:
-    """Return the images with label files, and the names of label files without image."""
+    """Return the images that have a label file, and the names of label files without an image."""
     names = data_files(folder)
     images = {name.rpartition(".")[0]: name for name in names if is_image_name(name)}
-    found, without_image = [], []
+    labelled, without_image = [], []
     for name in names:
         stem = name.rpartition(".")[0]
         if not name.lower().endswith(".json"):
             continue
         if stem in images:
-            found.append(_read_file(folder / name, images[stem]))
+            labelled.append(_read_file(folder / name, images[stem]))
         elif _is_labelme(folder / name):
             without_image.append(name)
-    return found, without_image
+    return labelled, without_image
 
 
 def _document(path: Path) -> Any:
@@ -80,7 +79,7 @@ def _read_file(path: Path, image: str) -> LabelledImage:
     shapes = document.get("shapes") if isinstance(document, dict) else None
     if not isinstance(shapes, list):
         raise InputError(f"{path}: not LabelMe: it has no list of shapes; export the data set as COCO")
-    found = LabelledImage(image, document.get("imageWidth"), document.get("imageHeight"))
+    labelled = LabelledImage(image, document.get("imageWidth"), document.get("imageHeight"))
     for number, shape in enumerate(shapes):
         where = f"{path}: shapes[{number}]"
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
@@ -89,10 +88,10 @@ def _read_file(path: Path, image: str) -> LabelledImage:
             raise InputError(f"{where} has {what}; write the name of its class")
         kind = shape.get("shape_type") or "polygon"
         if kind in _WITHOUT_BOX:
-            found.without_box.append(str(kind))
+            labelled.without_box.append(str(kind))
             continue
-        found.boxes.append((shape["label"].strip(), _box(where, kind, shape.get("points")), 0))
-    return found
+        labelled.boxes.append((shape["label"].strip(), _box(where, kind, shape.get("points")), 0))
+    return labelled
 
 
 def _box(where: str, kind: str, points: Any) -> Box:

@@ -1,14 +1,20 @@
-"""Filling the tables of a split for formats that have no ids of their own."""
+"""What readers of formats without ids share: tables from images and boxes, and classes from all splits."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Generic, TypeVar
 
-from kubeyolo.data.raw import Noted, RawBoxes, RawCategories, RawImages, RawSplit
+from kubeyolo.data.layouts.types import Layout, SplitFiles
+from kubeyolo.data.raw import RawBoxes, RawCategories, RawFinding, RawImages, RawSplit
+from kubeyolo.errors import InputError
+
+T = TypeVar("T")
 
 Box = tuple[float, float, float, float]
 """Left, top, width and height in pixels."""
@@ -20,10 +26,10 @@ class LabelledImage:
 
     Attributes:
         name: Its path relative to the image folder.
-        width: Pixels of a row, or what stands in its place.
-        height: Rows, alike.
-        boxes: For each its class (a number or a name), [left, top, width, height] in pixels, and whether it is a crowd.
-        without_box: Kinds of shapes that were left out, such as points and lines.
+        width: Pixels of a row, or whatever the file has instead.
+        height: Rows, likewise.
+        boxes: Class (a number or a name), [left, top, width, height] in pixels, and 1 for a crowd, of each box.
+        without_box: Kinds of the shapes that were left out, such as points and lines.
     """
 
     name: str
@@ -33,26 +39,33 @@ class LabelledImage:
     without_box: list[str] = field(default_factory=list)
 
 
-def raw_split(where: str, images: Iterable[LabelledImage], classes: Sequence[str], by_name: bool) -> RawSplit:
+def raw_split(
+    where: str,
+    images: Iterable[LabelledImage],
+    classes: Sequence[str],
+    by_name: bool,
+    findings: Iterable[RawFinding] = (),
+) -> RawSplit:
     """Return the tables of a split: images numbered from 1 by their names, boxes from 1, classes from 0.
 
     Args:
-        where: The file or folder that was read.
+        where: The file or folder of the annotations.
         images: The images with their boxes.
         classes: Names of classes in the order of their numbers.
-        by_name: Whether the class of a box is a name; else it is a number.
+        by_name: Whether the class of a box is a name; otherwise it is a number.
+        findings: Findings of the reader, besides those about shapes without a box.
     """
     number = {name: i for i, name in enumerate(classes)}
     rows = sorted(images, key=lambda image: image.name)
-    found = [(i, *box) for i, image in enumerate(rows, 1) for box in image.boxes]
-    count = len(found)
+    labelled = [(i, *box) for i, image in enumerate(rows, 1) for box in image.boxes]
+    count = len(labelled)
     boxes = RawBoxes(
         ids=list(range(1, count + 1)),
-        image_ids=[i for i, _, _, _ in found],
-        category_ids=[number[label] if by_name else label for _, label, _, _ in found],
-        boxes=[list(box) for _, _, box, _ in found],
+        image_ids=[i for i, _, _, _ in labelled],
+        category_ids=[number[label] if by_name else label for _, label, _, _ in labelled],
+        boxes=[list(box) for _, _, box, _ in labelled],
         areas=[None] * count,
-        crowds=[crowd for _, _, _, crowd in found],
+        crowds=[crowd for _, _, _, crowd in labelled],
     )
     return RawSplit(
         where,
@@ -64,30 +77,49 @@ def raw_split(where: str, images: Iterable[LabelledImage], classes: Sequence[str
             [image.height for image in rows],
         ),
         boxes,
-        noted=_shapes_without_box(where, rows),
+        findings=(*_shapes_without_box(where, rows), *findings),
     )
 
 
-def _shapes_without_box(where: str, images: Sequence[LabelledImage]) -> tuple[Noted, ...]:
+def _shapes_without_box(where: str, images: Sequence[LabelledImage]) -> tuple[RawFinding, ...]:
     kinds = Counter(kind for image in images for kind in image.without_box)
     if not kinds:
         return ()
     first = next(image.name for image in images if image.without_box)
     note = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    return (Noted("shape_without_box", f"{where}: image {first!r}", kinds.total(), note),)
+    return (RawFinding("shape_without_box", f"{where}: image {first!r}", kinds.total(), note),)
 
 
-def with_orphans(split: RawSplit, label_files: Sequence[str]) -> RawSplit:
-    """Return a split with the finding that label files have no image; they are left out."""
-    if not label_files:
-        return split
-    noted = Noted("image_unknown", f"{split.where}: no image for the label file {label_files[0]!r}", len(label_files))
-    return replace(split, noted=(*split.noted, noted))
+def labels_without_image(where: str, label_files: Sequence[str]) -> list[RawFinding]:
+    """Return the finding that label files have no image and are left out; an empty list without such files."""
+    cases = [f"{where}: no image for the label file {name!r}" for name in label_files]
+    return [RawFinding("image_unknown", cases[0], len(cases))] if cases else []
 
 
 def box_around(points: Sequence[tuple[float, float]]) -> Box:
-    """Return the box around points; of points that are not numbers all four are NaN."""
+    """Return the box around points; four NaN if there are no points or a coordinate is not finite."""
     xs, ys = [x for x, _ in points], [y for _, y in points]
     if not points or not all(map(math.isfinite, [*xs, *ys])):
         return (math.nan,) * 4
     return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+
+
+class SplitLabels(Generic[T]):
+    """The content of the label files of each split, read once, when it is first needed.
+
+    Attributes:
+        of: Returns the content of a split; raises an ``InputError`` where one of its files is wrong.
+    """
+
+    def __init__(self, layout: Layout, read: Callable[[SplitFiles], T]) -> None:
+        """Take the layout, and the function that reads a split."""
+        self._layout = layout
+        self.of: Callable[[SplitFiles], T] = cache(read)
+
+    def readable(self) -> list[T]:
+        """Return the content of all splits without a fault; a fault is raised when its split is read itself."""
+        contents = []
+        for files in self._layout.splits.values():
+            with suppress(InputError):
+                contents.append(self.of(files))
+        return contents

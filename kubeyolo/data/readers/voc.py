@@ -1,14 +1,14 @@
-"""Pascal VOC: an XML file for each image.
+"""Reads Pascal VOC: an XML file for each image.
 
-Boxes are the first and the last column and row of an object. In Pascal VOC they count from 1 and the last belongs to
-the box; annotation tools write the same elements with coordinates that count from 0. Which of both a data set does is
-told by its coordinates, for all of its files alike.
+Boxes are the first and the last column and row of an object. In Pascal VOC these count from 1 and the last belongs to
+the box; annotation tools write the same elements with coordinates that count from 0. The coordinates of all files
+together show which of the two a data set uses.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -17,14 +17,13 @@ from kubeyolo.data.layouts.names import is_image_name
 from kubeyolo.data.layouts.tree import data_files
 from kubeyolo.data.layouts.types import Layout, SplitFiles
 from kubeyolo.data.raw import RawSplit
-from kubeyolo.data.readers.every_split import EverySplit
 from kubeyolo.data.readers.members import list_entries
-from kubeyolo.data.readers.tables import Box, LabelledImage, box_around, raw_split
+from kubeyolo.data.readers.tables import Box, LabelledImage, SplitLabels, box_around, raw_split
 from kubeyolo.data.readers.xml import number_of, read_small, text_at, whole_or_text
 from kubeyolo.errors import InputError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-# Tools that say so in <source> and whose coordinates count from 0.
+# Tools that write their name into <source> and coordinates that count from 0.
 _FROM_ZERO = ("roboflow", "cvat", "label studio", "labelstudio", "label-studio")
 
 
@@ -39,30 +38,30 @@ class _Object:
 
 @dataclass
 class _File:
-    """What an XML file says of its image."""
+    """The content of an XML file about its image."""
 
     image: str
     width: int | str | None
     height: int | str | None
     source: str
-    objects: list[_Object] = field(default_factory=list)
+    objects: list[_Object]
 
 
 class VocReader:
-    """Reads the splits of a Pascal VOC data set; names of classes and the way of counting are those of all splits."""
+    """Reads the splits of a Pascal VOC data set; classes and the way of counting come from all splits."""
 
     def __init__(self, root: Path, layout: Layout) -> None:
         """Take the folder of the data set and its layout."""
         self._root = root
-        self._splits = EverySplit(layout, partial(_read_files, root))
+        self._splits = SplitLabels(layout, partial(_read_files, root))
 
     def read(self, files: SplitFiles) -> RawSplit:
-        """Return a split; objects marked as difficult are crowds: neither trained on nor counted as missed.
+        """Return a split; difficult objects become crowds: neither trained on nor counted as missed.
 
         Raises:
             InputError: A file is not XML, an object has no name or box, or a listed image has no file.
         """
-        found = self._splits.of(files)
+        own = self._splits.of(files)
         everything = [file for each in self._splits.readable() for file in each]
         classes = sorted({item.name for file in everything for item in file.objects})
         first = 0 if _counts_from_zero(everything) else 1
@@ -73,7 +72,7 @@ class VocReader:
                 file.height,
                 [(item.name, _box(item.corners, first), int(item.is_difficult)) for item in file.objects],
             )
-            for file in found
+            for file in own
         ]
         return raw_split(str(self._root / files.annotations), images, classes, by_name=True)
 
@@ -93,7 +92,7 @@ def _listed(root: Path, files: SplitFiles, labels: dict[str, str]) -> list[str]:
     stems = []
     for member in files.members:
         for number, entry in enumerate(list_entries(root / member), 1):
-            # Lists of single classes have a second column, of -1, 0 or 1.
+            # Lists for single classes have a second column with -1, 0 or 1.
             stem = entry if entry in labels else entry.split()[0]
             if stem not in labels and is_image_name(stem):
                 stem = stem.rpartition(".")[0]
@@ -115,12 +114,10 @@ def _read_file(path: Path, stem: str, images: dict[str, list[str]]) -> _File:
     named = images.get(stem) or images.get(written.rpartition(".")[0]) or [written or f"{stem}.jpg"]
     image = next((name for name in named if name.rpartition("/")[2] == written), named[0])
     source = " ".join(text_at(root, f"source/{tag}") for tag in ("database", "annotation")).lower()
-    found = _File(
-        image, whole_or_text(text_at(root, "size/width")), whole_or_text(text_at(root, "size/height")), source
-    )
-    for number, element in enumerate(root.findall("object"), 1):
-        found.objects.append(_read_object(f"{path}: object {number}", element))
-    return found
+    width, height = (whole_or_text(text_at(root, f"size/{side}")) for side in ("width", "height"))
+    elements = enumerate(root.findall("object"), 1)
+    objects = [_read_object(f"{path}: object {number}", element) for number, element in elements]
+    return _File(image, width, height, source, objects)
 
 
 def _read_object(where: str, element: Element) -> _Object:
@@ -152,7 +149,7 @@ def _points(where: str, element: Element) -> list[tuple[float, float]]:
 
 
 def _counts_from_zero(files: list[_File]) -> bool:
-    """Tell whether coordinates count from 0: one is below 1 or between pixels, or a tool is named that does so."""
+    """Tell whether coordinates count from 0: one is below 1 or a fraction, or a tool that counts so is named."""
     if any(tool in file.source for tool in _FROM_ZERO for file in files):
         return True
     corners = (value for file in files for item in file.objects for value in item.corners)

@@ -1,4 +1,4 @@
-"""XML of annotation tools: without entities or document types, and with messages that name the line."""
+"""Reads XML of annotation tools, without entities or document types, with messages that name the line."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring, iterparse
 
 from kubeyolo.config.text_file import decode_text
-from kubeyolo.data.layouts.tree import read_file
+from kubeyolo.data.layouts.tree import read_errors, read_file
 from kubeyolo.errors import InputError
 
 _LARGEST = 16 << 20
-"""Bytes of a file that is read at once; those of one image have a few thousand."""
+"""Largest size in bytes of the file of one image; usual files have a few thousand."""
 
 _UNSAFE = re.compile(rb"<!(?!--)|\0")
-"""A document type, or text of two bytes a letter, in which it would not be seen."""
+"""A document type, or text in UTF-16, in which this pattern would not match it."""
 
 _FAULTS = (ParseError, DefusedXmlException, ValueError, LookupError)
 
@@ -35,7 +35,7 @@ def read_small(path: Path) -> Element:
     if len(data) > _LARGEST:
         raise InputError(f"{path}: {len(data)} bytes, too many for the annotations of one image; check the file")
     try:
-        # Entities need a document type: without one the parser in C, five times as fast, is as safe.
+        # Entities need a document type: without it, the parser in C is equally safe and five times as fast.
         root: Element = fromstring(data, forbid_dtd=True) if _UNSAFE.search(data) else quick_fromstring(data)
     except _FAULTS as error:
         _refuse(path, error)
@@ -43,34 +43,32 @@ def read_small(path: Path) -> Element:
 
 
 def read_large(path: Path, tags: frozenset[str]) -> Iterator[Element]:
-    """Yield the elements that have one of ``tags``, whole; each is dropped when the next is asked for.
+    """Yield the complete elements that have one of ``tags``; each is cleared before the next.
 
     Raises:
         InputError: As :func:`read_small`.
     """
     try:
-        with path.open("rb") as file:
+        with read_errors(path), path.open("rb") as file:
             for _, element in iterparse(file, events=("end",), forbid_dtd=True):
                 if element.tag in tags:
                     yield element
                     element.clear()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
     except _FAULTS as error:
         _refuse(path, error)
 
 
 def text_at(element: Element, path: str) -> str:
-    """Return the text of an element below another, without spaces at its ends; '' where there is none."""
-    found = element.find(path)
-    return (found.text or "").strip() if found is not None else ""
+    """Return the text of an element below another, without spaces at its ends; '' where it is absent."""
+    child = element.find(path)
+    return (child.text or "").strip() if child is not None else ""
 
 
 def number_of(where: str, name: str, text: str | None) -> float:
-    """Return a number.
+    """Return a text as a number.
 
     Raises:
-        InputError: It is absent, or not a number.
+        InputError: The text is absent, or not a number.
     """
     try:
         return float(text or "")
@@ -80,7 +78,7 @@ def number_of(where: str, name: str, text: str | None) -> float:
 
 
 def whole_or_text(text: str) -> int | str | None:
-    """Return a size as a whole number where it is one, else as it is written, for the checks to name."""
+    """Return a size as a whole number where it is one; else as written, so that the checks can name it."""
     try:
         return int(text)
     except ValueError:

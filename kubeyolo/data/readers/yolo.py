@@ -1,27 +1,29 @@
-"""YOLO's label files: a line for each box, its class and centre, width and height as fractions of the image.
+"""Reads YOLO's label files: a line for each box, with class and centre, width and height as fractions of the image.
 
-Lines of polygons (segmentation, oriented boxes) give the box around the polygon.
+Lines of polygons (segmentation, oriented boxes) become the box around the polygon.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kubeyolo.config.text_file import read_text_file
+from kubeyolo.data.columns import shown
+from kubeyolo.data.headers import size_of_file
 from kubeyolo.data.layouts.tree import data_files, read_file
 from kubeyolo.data.layouts.types import Layout, LayoutProblem, SplitFiles
 from kubeyolo.data.layouts.yolo import LABELS, class_names, describe_yaml
-from kubeyolo.data.raw import Noted, RawSplit
+from kubeyolo.data.raw import RawFinding, RawSplit
 from kubeyolo.data.readers.members import images_of
-from kubeyolo.data.readers.sizes import shown_sizes
-from kubeyolo.data.readers.tables import Box, LabelledImage, box_around, raw_split, with_orphans
+from kubeyolo.data.readers.tables import Box, LabelledImage, box_around, labels_without_image, raw_split
 from kubeyolo.errors import InputError
+from kubeyolo.resources import usable_processors
 
 _FARTHEST = 2.0
-"""Fractions beyond it, either side, are not fractions of an image: boxes that leave it do so by less."""
+"""A number with a larger absolute value is not a fraction of an image: boxes beyond their image stay below it."""
 
 
 def read(root: Path, files: SplitFiles, layout: Layout) -> RawSplit:
@@ -29,11 +31,11 @@ def read(root: Path, files: SplitFiles, layout: Layout) -> RawSplit:
 
     Args:
         root: The folder of the data set.
-        files: Where the split lies.
+        files: The files of the split.
         layout: The layout, whose ``extra`` files name the classes.
 
     Raises:
-        InputError: There are no names of classes, no label file, or a label file is wrong.
+        InputError: There are no names of classes, no label files, or a label file is wrong.
     """
     lists = {member for split in layout.splits.values() for member in split.members}
     described = {path: read_file(root / path) for path in layout.extra if path not in lists}
@@ -48,16 +50,19 @@ def read(root: Path, files: SplitFiles, layout: Layout) -> RawSplit:
         )
     has_keypoints = any(_has_keypoints(path, data) for path, data in described.items())
     images = []
-    for name, size, label in zip(names, shown_sizes(root / files.images, names), labels, strict=True):
+    for name, size, label in zip(names, _shown_sizes(root / files.images, names), labels, strict=True):
         image = LabelledImage(name, *(size or (None, None)))
         if label is not None and size is not None:
-            found = _boxes(root / label, len(classes), has_keypoints)
-            image.boxes = [(number, _scaled(box, *size), 0) for number, box in found]
+            width, height = size
+            for number, (x, y, w, h) in _boxes(root / label, len(classes), has_keypoints):
+                image.boxes.append((number, (x * width, y * height, w * width, h * height), 0))
         images.append(image)
-    split = finder.noted(raw_split(str(root / files.annotations), images, classes, by_name=False))
-    shares = [each for each in layout.splits.values() if each.annotations == files.annotations]
-    # Label files of a folder that several splits share may belong to images of another one.
-    return with_orphans(split, finder.without_image() if len(shares) == 1 and not files.members else [])
+    where = str(root / files.annotations)
+    findings = finder.near_names()
+    # Label files of a folder that several splits share may belong to images of another split.
+    if not files.members and [each.annotations for each in layout.splits.values()].count(files.annotations) == 1:
+        findings += labels_without_image(where, finder.without_image())
+    return raw_split(where, images, classes, by_name=False, findings=findings)
 
 
 def _has_keypoints(path: str, data: bytes) -> bool:
@@ -98,16 +103,16 @@ class _LabelFinder:
         self._near: list[tuple[str, str]] = []
 
     def find(self, image: str) -> str | None:
-        """Return the label file of an image, relative to the root; None where it has none."""
+        """Return the label file of an image, relative to the root, or None."""
         stem = image.rpartition(".")[0]
-        found = next((path for path in _label_paths(stem, self._labels, self._images) if path in self._known), None)
-        if found is None:
-            found = self._nearest(stem) or self._nearest(image)
-            if found is not None:
-                self._near.append((image, found))
-        if found is not None:
-            self._used.add(found)
-        return found
+        label = next((path for path in _label_paths(stem, self._labels, self._images) if path in self._known), None)
+        if label is None:
+            label = self._nearest(stem) or self._nearest(image)
+            if label is not None:
+                self._near.append((image, label))
+        if label is not None:
+            self._used.add(label)
+        return label
 
     def _nearest(self, stem: str) -> str | None:
         for path in _label_paths(stem, self._labels, self._images):
@@ -116,23 +121,20 @@ class _LabelFinder:
                 return alike[0]
         return None
 
-    def noted(self, split: RawSplit) -> RawSplit:
-        """Return a split with the finding that names of label files differ from those of their images."""
-        if not self._near:
-            return split
-        image, label = self._near[0]
-        noted = Noted("name_near", f"{self._where}: the label file of {image!r} is {label!r}", len(self._near))
-        return replace(split, noted=(*split.noted, noted))
+    def near_names(self) -> list[RawFinding]:
+        """Return the finding that names of label files differ from those of their images."""
+        cases = [f"{self._where}: the label file of {image!r} is {label!r}" for image, label in self._near]
+        return [RawFinding("name_near", cases[0], len(cases))] if cases else []
 
     def without_image(self) -> list[str]:
-        """Return the label files in the folder of labels that belong to no image that was asked for."""
-        left = (path for path in self._known - self._used if path.startswith(self._labels))
-        named = (path for path in left if path.rpartition("/")[2][: -len(".txt")].lower() not in LABELS.others)
+        """Return the label files in the label folder that :meth:`find` has not returned."""
+        unused = (path for path in self._known - self._used if path.startswith(self._labels))
+        named = (path for path in unused if path.rpartition("/")[2][: -len(".txt")].lower() not in LABELS.others)
         return sorted(path for path in named if _has_boxes(self._root / path))
 
 
 def _has_boxes(path: Path) -> bool:
-    """Tell whether a text file begins with a line of numbers: others are notes, or without boxes."""
+    """Tell whether a text file begins with a line of numbers: other files are notes, or have no boxes."""
     try:
         words = next(iter(read_text_file(path).splitlines()), "").split()
         return len([float(word) for word in words]) >= 5
@@ -141,7 +143,7 @@ def _has_boxes(path: Path) -> bool:
 
 
 def _label_paths(stem: str, labels: str, images: str) -> Iterator[str]:
-    """Yield where the label file of an image may lie: its own folder, ``labels`` for ``images``, next to the image."""
+    """Yield the possible paths of a label file: in the label folder, ``labels`` for ``images``, next to the image."""
     yield f"{labels}{stem}.txt"
     parts = f"{images}{stem}".split("/")
     for i in reversed(range(len(parts) - 1)):
@@ -152,7 +154,7 @@ def _label_paths(stem: str, labels: str, images: str) -> Iterator[str]:
 
 def _boxes(path: Path, classes: int, has_keypoints: bool) -> list[tuple[int, Box]]:
     """Return class and [left, top, width, height] as fractions for each line of a label file."""
-    found = []
+    boxes = []
     for number, line in enumerate(read_text_file(path).splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -162,15 +164,15 @@ def _boxes(path: Path, classes: int, has_keypoints: bool) -> list[tuple[int, Box
             label, *values = [float(word) for word in words]
         except ValueError:
             raise InputError(
-                f"{where} is {_shown(line)!r}; expected numbers: class, centre x, centre y, width, height"
+                f"{where} is {shown(line)}; expected numbers: class, centre x, centre y, width, height"
             ) from None
         if label != int(label if math.isfinite(label) else -1) or not 0 <= label < classes:
             raise InputError(
                 f"{where} has the class {words[0]}, the data set names {classes}, counted from 0; "
                 "correct the label file, or name the class"
             )
-        found.append((int(label), _box_of(where, line, values, has_keypoints)))
-    return found
+        boxes.append((int(label), _box_of(where, line, values, has_keypoints)))
+    return boxes
 
 
 def _box_of(where: str, line: str, values: list[float], has_keypoints: bool) -> Box:
@@ -187,14 +189,15 @@ def _box_of(where: str, line: str, values: list[float], has_keypoints: bool) -> 
         )
     if any(abs(value) > _FARTHEST for value in values[:4] if math.isfinite(value)):
         raise InputError(
-            f"{where} is {_shown(line)!r}; expected fractions of the image, from 0 to 1: divide pixels by its size"
+            f"{where} is {shown(line)}; expected fractions of the image, from 0 to 1: divide pixels by its size"
         )
     return box
 
 
-def _shown(line: str) -> str:
-    return line if len(line) <= 80 else f"{line[:76]} ..."
+def _shown_sizes(folder: Path, names: Sequence[str]) -> list[tuple[int, int] | None]:
+    """Return width and height of images with their EXIF orientation applied; None where an image cannot be read.
 
-
-def _scaled(box: Box, width: int, height: int) -> Box:
-    return box[0] * width, box[1] * height, box[2] * width, box[3] * height
+    Missing and damaged files are reported when the images are checked.
+    """
+    with ThreadPoolExecutor(min(8, usable_processors()), thread_name_prefix="kubeyolo-sizes") as pool:
+        return list(pool.map(lambda name: size_of_file(folder / name), names))

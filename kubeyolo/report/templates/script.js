@@ -1,5 +1,5 @@
 "use strict";
-// Tables: a click on a heading sorts by that column; a second click turns the order round.
+// Tables: a click on a heading sorts by that column; a second click reverses the order.
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {

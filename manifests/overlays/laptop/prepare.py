@@ -1,4 +1,4 @@
-"""Make a bucket, private, in which uploads that were never finished are removed: ``prepare.py BUCKET``."""
+"""Create a private bucket from which incomplete uploads are removed: ``prepare.py BUCKET``."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ DAYS = 2
 
 
 def main(bucket: str) -> None:
-    """Bring the bucket into the state that is wanted; nothing in it is touched."""
+    """Create the bucket if it does not exist, and set its policy and lifecycle; objects in it are not touched."""
     client = Minio(
         os.environ["MINIO_ENDPOINT"],
         os.environ["MINIO_ACCESS_KEY"],
@@ -22,7 +22,7 @@ def main(bucket: str) -> None:
     )
     if not client.bucket_exists(bucket):
         client.make_bucket(bucket)
-    # It denies anonymous requests alone: a denial for everybody would be one for those with keys too, but on MinIO.
+    # It denies only anonymous requests: on stores other than MinIO, denying everybody would include users with keys.
     policy = Path(__file__).with_name("policy.json").read_text(encoding="utf-8")
     client.set_bucket_policy(bucket, policy.replace("BUCKET", bucket))
     abort = AbortIncompleteMultipartUpload(days_after_initiation=DAYS)
@@ -30,8 +30,8 @@ def main(bucket: str) -> None:
     try:
         client.set_bucket_lifecycle(bucket, LifecycleConfig([rule]))
     except S3Error as error:
-        # MinIO knows no such rule: the server itself removes them, after MINIO_API_STALE_UPLOADS_EXPIRY.
-        print(f"no rule for unfinished uploads in {bucket}: the store does not know it ({error.code})")
+        # MinIO has no such rule: the server itself removes them, after MINIO_API_STALE_UPLOADS_EXPIRY.
+        print(f"no lifecycle rule for incomplete uploads in {bucket}: the store does not support it ({error.code})")
     print(f"bucket {bucket} is ready")
 
 

@@ -21,12 +21,10 @@ from kubeyolo.catalogue import STEPS
 from kubeyolo.config.form import resolve_form
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.errors import InputError, WorkError
-from kubeyolo.steps.record import write_record, write_report
+from kubeyolo.steps.outcome import StepOutcome, store_outcome, store_report
 from kubeyolo.steps.reporting import StepReporter, reported
 from kubeyolo.steps.settings import StepSettings, read_sections
-from kubeyolo.storage.integrity import sha256_bytes
-from kubeyolo.storage.reference import pin
-from kubeyolo.storage.uri import join_uri, open_store, write_document
+from kubeyolo.storage.place import Place
 
 NUMBERS = {key: 0.5 for key in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")}
 DATASET_DIGEST = "d" * 64
@@ -43,7 +41,7 @@ def _step(step: str, given: Mapping[str, Any], outputs: dict[str, str], metrics:
 
 
 def _begin(reporter: StepReporter, store: str, place: str) -> None:
-    reporter.write_to(join_uri(store, "fake", place))
+    reporter.write_to(Place.of(store) / "fake" / place)
     if "://" not in store:
         with (Path(store) / "calls.log").open("a") as calls:
             calls.write(f"{reporter.step}\n")
@@ -57,27 +55,29 @@ def _end(
     metrics: dict[str, Any],
     seconds: float = 1.5,
 ) -> str:
-    step = reporter.step
-    html = write_report(reporter.output, f"<h1>{step}</h1>")
+    step, output = reporter.step, reporter.output
+    assert output is not None
+    html = f"<h1>{step}</h1>"
+    store_report(html, output)
     if os.environ.get("FAKE_STEP") == step:
         _fail(os.environ["FAKE_END"], step)
-    record = write_record(reporter.output, step, seconds, outputs, metrics, html)
-    reporter.keep(record)
+    stored = store_outcome(StepOutcome(step=step, seconds=seconds, outputs=outputs, metrics=metrics, html=html), output)
+    reporter.keep(stored)
     for artifact in STEPS[step].artifacts:
         handle = given[artifact.name]
         if artifact.kind == "HTML":
-            reporter.publish(record, handle)
+            reporter.publish(stored, handle)
         elif artifact.kind == "Markdown":
             reporter.publish_text(f"# {step}", handle)
         elif artifact.kind == "Metrics":
             reporter.publish_summary({"AP": 0.5}, handle)
         elif artifact.kind == "ClassificationMetrics":
             matrix = {"categories": ["cat", "background"], "matrix": [[1, 2], [3, 0]]}
-            write_document(join_uri(reporter.output, "confusion.json"), json.dumps(matrix).encode())
-            reporter.publish_confusion(join_uri(reporter.output, "confusion.json"), handle)
+            reporter.publish_confusion(json.dumps(matrix).encode(), handle)
         else:
-            reporter.publish_handle(outputs.get("bundle") or outputs["dataset"], handle, model="yolov5n-r7")
-    return record
+            made = output.at(outputs.get("bundle") or outputs["dataset"])
+            reporter.publish_handle(made, handle, model="yolov5n-r7")
+    return stored.reference
 
 
 def _fail(how: str, step: str) -> None:
@@ -111,18 +111,17 @@ def _place(step: str, given: Mapping[str, Any]) -> str:
 
 
 def _bundle(step: str, given: Mapping[str, Any]) -> str:
-    uri = join_uri(given["settings"]["store"], "fake", _place(step, given), "bundle")
+    place = Place.of(given["settings"]["store"]) / "fake" / _place(step, given) / "bundle"
     manifest = BundleManifest(
         model="fake",
         classes=("cat",),
         image_size=(64, 64),
         strides=(8,),
         anchors=(((1.0, 1.0),),),
-        config={"made by": uri},
+        config={"made by": place.uri},
     )
-    document = manifest.model_dump_json().encode()
-    open_store(uri).write_bytes("bundle.json", document)
-    return pin(open_store(uri).uri, sha256_bytes(document))
+    written = (place / "bundle.json").write(manifest.model_dump_json().encode())
+    return place.pinned(written.digest).reference
 
 
 def _configure(steps: tuple[str, ...], given: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -161,12 +160,12 @@ def configure_retraining(**given: Any) -> tuple[Any, ...]:
 
 
 def validate_dataset(**given: Any) -> tuple[str, str]:
-    uri = join_uri(given["settings"]["store"], "fake", "dataset")
+    place = Place.of(given["settings"]["store"]) / "fake" / "dataset"
     manifest = DatasetManifest(
         name="fake", source="nowhere", digest=DATASET_DIGEST, classes=("cat",), category_ids=(1,), splits={}
     )
-    write_document(join_uri(uri, "dataset.json"), manifest.model_dump_json().encode())
-    dataset = pin(open_store(uri).uri, DATASET_DIGEST)
+    (place / "dataset.json").write(manifest.model_dump_json().encode())
+    dataset = place.pinned(DATASET_DIGEST).reference
     outputs = {"dataset": dataset, "digest": DATASET_DIGEST}
     return dataset, _step("validate_dataset", given, outputs, {"name": "fake", "train_images": 3})
 

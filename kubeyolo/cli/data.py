@@ -1,0 +1,89 @@
+"""``kubeyolo sample | copy | convert``: data sets made, copied into a store and back, and written as COCO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kubeyolo import bundle
+from kubeyolo.cli.options import ConfigOption, FormatOption, SetOption, StrictOption, data_pairs, sets_of
+from kubeyolo.cli.tables import print_findings
+from kubeyolo.config.load import load_config
+from kubeyolo.data import manifest
+from kubeyolo.data.convert import convert_dataset
+from kubeyolo.data.sample import generate_sample_dataset
+from kubeyolo.data.shards import Reading
+from kubeyolo.formats import counted, size_text
+from kubeyolo.storage.copy import copy_file, copy_tree, is_file
+
+
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write; made whole or not at all.")],
+    train: Annotated[int, typer.Option("--train", min=1, help="Training images.")] = 240,
+    val: Annotated[int, typer.Option("--val", min=1, help="Validation images.")] = 60,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same images.")] = 0,
+) -> None:
+    """Generate a small COCO data set: shapes on textured backgrounds, which a detector can learn in minutes.
+
+    [bold]Examples[/bold]
+
+      kubeyolo sample data/sample
+
+      kubeyolo sample data/larger --train 1000 --val 200 --seed 7
+    """
+    print(generate_sample_dataset(folder, seed=seed, train=train, val=val))
+
+
+def copy(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or file, or URI of one in a store.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Folder, file or URI to write to.")],
+) -> None:
+    """Copy a folder into an object store, such as a data set that a cluster is to see, or out of it; or one file.
+
+    Files that are there under the same name are replaced, others stay. The target of a file is a file, which is
+    replaced at once.
+
+    [bold]Examples[/bold]
+
+      kubeyolo copy data/bccd minio://kubeyolo/data/bccd
+
+      kubeyolo copy latest.json minio://kubeyolo/data/latest.json
+
+      kubeyolo copy minio://kubeyolo/models/yolov5n-r7/1.0.0 bundle
+    """
+    if is_file(source):
+        count, size = copy_file(source, target)
+    else:
+        count, size = copy_tree(source, target, last=(bundle.MANIFEST_NAME, manifest.MANIFEST_NAME))
+    print(f"{counted(count, 'file')}, {size_text(size)}: {target}")
+
+
+def convert(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder or URI of a data set.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write: a new folder, made whole or not at all.")],
+    data_format: FormatOption = "",
+    strict: StrictOption = False,
+    link: Annotated[bool, typer.Option("--link", help="Make hard links to the images where possible.")] = False,
+    config_file: ConfigOption = None,
+    sets: SetOption = None,
+) -> None:
+    """Check a data set and write it as COCO: annotations/<split>.json and a folder of images for each split.
+
+    COCO, YOLO, Pascal VOC, CVAT and LabelMe are read as annotation tools export them (docs/data.md). The data set is
+    checked as by 'kubeyolo validate', and written with the corrections.
+
+    [bold]Examples[/bold]
+
+      kubeyolo convert data/roboflow data/cells
+
+      kubeyolo convert data/voc data/cells --format voc --set data.split=0.1 --link
+    """
+    config = load_config(None, config_file, [*sets_of(sets), *data_pairs(data_format, strict)])
+    made = convert_dataset(data, out, Reading(config.data, config.evaluate.split), link)
+    print(made.manifest.layout)
+    for name, split in made.manifest.splits.items():
+        print(f"{name}: {split.images:,} images, {split.boxes:,} boxes")
+    print_findings([finding.facts() for finding in made.manifest.findings])
+    print(made.folder)

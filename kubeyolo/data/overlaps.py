@@ -1,0 +1,44 @@
+"""Overlaps of boxes: shared areas and intersection over union (IoU), in the precision of the boxes."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+
+from kubeyolo.arrays import Float32Array, Float64Array
+
+Boxes = TypeVar("Boxes", Float32Array, Float64Array)
+
+
+def corners(boxes: Float64Array) -> Float64Array:
+    """Return (A, 4) left, top, right, bottom of boxes (A, 4) x, y, width, height."""
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def areas(boxes: Boxes) -> Boxes:
+    """Return the areas (A,) of boxes (A, 4) left, top, right, bottom."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return sides[:, 0] * sides[:, 1]
+
+
+def shared_areas(boxes: Boxes, others: Boxes) -> Boxes:
+    """Return the areas (A, B) that boxes (A, 4) share with others (B, 4), all left, top, right, bottom."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    sides = np.clip(high - low, 0, None)
+    return sides[..., 0] * sides[..., 1]
+
+
+def pairwise_iou(boxes: Boxes, others: Boxes) -> Boxes:
+    """Return the IoU (A, B) of boxes with others as in :func:`shared_areas`; NaN where both have no area."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        shared = shared_areas(boxes, others)
+        return shared / (areas(boxes)[:, None] + areas(others)[None] - shared)
+
+
+def concentric_iou(sides: Float64Array, others: Float64Array) -> Float64Array:
+    """Return the IoU (A, B) of boxes with widths and heights (A, 2) and others (B, 2), all around one centre."""
+    shared = np.minimum(sides[:, None], others[None]).prod(axis=2)
+    iou: Float64Array = shared / (sides.prod(axis=1)[:, None] + others.prod(axis=1)[None] - shared)
+    return iou

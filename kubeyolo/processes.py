@@ -1,0 +1,103 @@
+"""Processes: environment variables for Python children, how a process has ended, children that end with this one.
+
+``python -m kubeyolo.processes COMMAND ARGUMENT…`` runs a command that is killed when the process that started it ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+UTF8_OUTPUT = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+"""Environment of a Python process whose output this process reads, whatever the console and the locale are."""
+
+INSTALLED_CODE = {"PYTHONSAFEPATH": "1"}
+"""Environment of a Python process that imports nothing from its working folder."""
+
+_PR_SET_PDEATHSIG = 1
+_SIGNALED = 128
+
+
+def ending(code: int) -> str:
+    """Return how a process ended: its exit code, or the name of the signal that killed it."""
+    if code < 0:
+        return f"killed by {_name(-code) or f'signal {-code}'}"
+    # A shell exits with this code when its command was killed.
+    name = _name(code - _SIGNALED) if code > _SIGNALED else ""
+    return f"exit code {code}" + (f", as after {name}" if name else "")
+
+
+def is_killed(code: int) -> bool:
+    """Tell whether SIGKILL has ended a process, by its exit code or by that of the shell or msrun that started it."""
+    return code in (-signal.SIGKILL, _SIGNALED + signal.SIGKILL)
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process with this id exists, of any user; it may have ended if nobody has waited for it."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def exit_code(pid: int) -> int | None:
+    """Return the exit code of a process that has ended and was not waited for, negative after a signal; else None."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return os.waitstatus_to_exitcode(int(fields[-1])) if fields[0] == "Z" else None
+
+
+def children(pid: int) -> list[int]:
+    """Return the ids of the children of a process, also of those that have ended and were not waited for."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def send_signal(pids: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to the processes that still exist."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def guarded(command: Sequence[str]) -> list[str]:
+    """Return a command that runs another command and is killed when this process ends, in whatever way."""
+    return [sys.executable, "-m", "kubeyolo.processes", *command]
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when the process that started it ends. Does nothing off Linux."""
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    # The parent may have ended before the call.
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return ""
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    # exec keeps the setting.
+    os.execvp(sys.argv[1], sys.argv[1:])

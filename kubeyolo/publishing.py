@@ -1,0 +1,295 @@
+"""Publishing bundles by compare-and-swap, from files or from another bundle; repairing damaged files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from pydantic import ValidationError
+
+from kubeyolo.bundle import (
+    MANIFEST_NAME,
+    Bundle,
+    BundleFile,
+    BundleManifest,
+    is_right,
+    open_bundle,
+    read_bundle,
+    read_manifest,
+)
+from kubeyolo.errors import InputError, WorkError, first_problem
+from kubeyolo.progress import Progress
+from kubeyolo.source import installed_versions
+from kubeyolo.storage.base import NotFound, Store, check_key
+from kubeyolo.storage.integrity import DamagedContent, sha256_bytes, sha256_file
+from kubeyolo.storage.owned_folder import owned_folder, remove_unused
+from kubeyolo.storage.place import Place
+from kubeyolo.whole import is_whole_bundle
+
+_MOST_PUBLISHERS = 100
+_PACKAGES = (
+    "kubeyolo",
+    "mindspore",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "opencv-python-headless",
+    "pillow",
+    "pycocotools",
+    "simplejpeg",
+)
+
+
+class VersionTaken(InputError):
+    """Another bundle is published in this folder."""
+
+
+def publish_bundle(
+    place: Place,
+    manifest: BundleManifest,
+    files: Mapping[str, Path],
+    *,
+    replace: bool = True,
+    checked: Mapping[str, BundleFile] | None = None,
+) -> Bundle:
+    """Store files as a bundle and return it.
+
+    The files are stored in a folder of their own, then the manifest is written by compare-and-swap: a reader finds a
+    whole bundle or none, and a publisher replaces only the manifest that it has read. Publishing the same bundle again
+    changes nothing, except that it repairs damaged files.
+
+    Args:
+        place: The folder of the bundle.
+        manifest: The manifest; sizes, checksums and versions of the packages installed here are filled in.
+        files: Files by their name in the bundle.
+        replace: Whether to replace another bundle that is published there; its files are then removed.
+        checked: Sizes and checksums of files that are checked already.
+
+    Raises:
+        InputError: A file is missing, a name is not possible, or the store cannot be used.
+        VersionTaken: Another bundle is published there, perhaps in the meantime, and ``replace`` is off.
+        WorkError: A file changed while it was copied, or other processes replaced the bundle again and again.
+    """
+    for name, path in files.items():
+        if check_key(name) == MANIFEST_NAME:
+            raise InputError(f"{place}: {MANIFEST_NAME} is the manifest of the bundle, not one of its files")
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file to be put into the bundle {place}")
+    store, known = place.store, checked or {}
+    facts = {
+        name: known.get(name) or BundleFile(size=path.stat().st_size, sha256=sha256_file(path))
+        for name, path in sorted(files.items())
+    }
+    packages = dict(sorted({**manifest.packages, **package_versions()}.items()))
+    complete = manifest.model_copy(update={"files": facts, "packages": packages, "folder": ""})
+    current = _published(store, replace)
+    if _is_same(current, complete):
+        if _repair_files(store, current.manifest, files):
+            return Bundle(current.manifest, place.pinned(current.digest))
+        current = _published(store, replace)
+    if current is not None and not replace:
+        raise _taken(store)
+    with owned_folder(store, complete.content_folder, lambda name: _is_used(store, name)) as folder:
+        new = complete.model_copy(update={"folder": folder})
+        _put_files(store, new, files, new.files)
+        published, replaced = _swap(store, new, current, replace)
+    if replaced is not None:
+        _remove_files(store, replaced)
+    return Bundle(published.manifest, place.pinned(published.digest))
+
+
+def derive_bundle(
+    bundle: Bundle, place: Place, files: Mapping[str, Path], *, replace: bool = True, **updates: Any
+) -> Bundle:
+    """Publish a bundle with all files of another bundle and new files, and return it.
+
+    Args:
+        bundle: The bundle that the new bundle is derived from.
+        place: The folder of the new bundle; it must be another folder.
+        files: Files by their name in the bundle; they replace files of the same name.
+        replace: Whether to replace another bundle that is published there.
+        **updates: New values of fields of the manifest; the other fields stay.
+
+    Raises:
+        InputError: The folder is that of the other bundle, or a value does not fit the manifest.
+        VersionTaken: Another bundle is published there, and ``replace`` is off.
+    """
+    if place.store.uri == bundle.uri:
+        raise InputError(f"{bundle.uri}: a bundle cannot be derived into its own folder; give another folder")
+    parent = bundle.manifest
+    # Versions of packages that are not installed here stay those of the parent.
+    values = {**parent.model_dump(), **updates, "parent": bundle.uri, "folder": "", "files": {}}
+    try:
+        manifest = BundleManifest.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{place}: {first_problem(error)}") from error
+    kept = {name: fact for name, fact in parent.files.items() if name not in files}
+    paths = {name: bundle.path(name) for name in parent.files} | {**files}
+    return publish_bundle(place, manifest, paths, replace=replace, checked=kept)
+
+
+def derive_once(bundle: Bundle, place: Place, files: Mapping[str, Path], **updates: Any) -> Bundle:
+    """Publish a derived bundle where several runs may do the same work, and return it; the first bundle stays.
+
+    A whole bundle in the folder is returned as it is, so that references to it stay valid: exporting a network again
+    gives a MINDIR file with other bytes.
+
+    Args:
+        bundle: The bundle that the new bundle is derived from.
+        place: The folder of the new bundle, whose name is a digest of everything that the bundle depends on.
+        files: Files that are added, by name.
+        **updates: New values of fields of the manifest.
+
+    Raises:
+        InputError: The store cannot be used.
+    """
+    try:
+        return derive_bundle(bundle, place, files, replace=False, **updates)
+    except VersionTaken:
+        published = read_bundle(place)
+        if is_whole_bundle(published.place):
+            return published
+        return derive_bundle(bundle, place, files, replace=True, **updates)
+
+
+def repair_bundle(place: Place, files: Mapping[str, Path]) -> Bundle:
+    """Replace damaged files of a published bundle and return it; its manifest stays as it is.
+
+    Args:
+        place: The folder of the bundle.
+        files: Files by their name in the bundle; files with other content than the published files are not used.
+
+    Raises:
+        InputError: There is no bundle, or a damaged file is not among ``files``.
+    """
+    manifest = read_bundle(place).manifest
+    same = {
+        name: path for name, path in files.items() if name in manifest.files and is_right(path, manifest.files[name])
+    }
+    _repair_files(place.store, manifest, same)
+    return open_bundle(place)
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the installed packages that a model depends on; none of the packages is imported."""
+    return installed_versions(_PACKAGES)
+
+
+@dataclass(frozen=True)
+class _Published:
+    """A published manifest, with the sha256 and the etag of ``bundle.json``."""
+
+    manifest: BundleManifest
+    digest: str
+    etag: str
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """A ``bundle.json`` that cannot be read, by its etag."""
+
+    etag: str
+
+
+def _published(store: Store, replace: bool) -> _Published | _Unreadable | None:
+    try:
+        document, etag = store.read_version(MANIFEST_NAME)
+    except NotFound:
+        return None
+    except DamagedContent:
+        if not replace:
+            raise
+        store.delete(MANIFEST_NAME)
+        return None
+    try:
+        return _Published(read_manifest(document, store.uri_of(MANIFEST_NAME)), sha256_bytes(document), etag)
+    except InputError:
+        return _Unreadable(etag)
+
+
+def _is_same(current: _Published | _Unreadable | None, manifest: BundleManifest) -> TypeGuard[_Published]:
+    """Tell whether the bundle that is published now has the given manifest."""
+    return isinstance(current, _Published) and current.manifest.is_same_bundle(manifest)
+
+
+def _swap(
+    store: Store, new: BundleManifest, current: _Published | _Unreadable | None, replace: bool
+) -> tuple[_Published, _Published | None]:
+    """Replace the current manifest, and return the manifest published now and the replaced manifest.
+
+    If another process has published the same bundle meanwhile, nothing is replaced.
+    """
+    document = new.document
+    for _ in range(_MOST_PUBLISHERS):
+        if current is None:
+            done = store.create_bytes(MANIFEST_NAME, document)
+        else:
+            done = store.replace_bytes(MANIFEST_NAME, document, current.etag)
+        if done:
+            replaced = current if isinstance(current, _Published) else None
+            return _Published(new, sha256_bytes(document), ""), replaced
+        current = _published(store, replace)
+        if _is_same(current, new):
+            return current, None
+        if current is not None and not replace:
+            raise _taken(store)
+    raise WorkError(f"{store.uri}: other processes publish here again and again; stop them, then run it again")
+
+
+def _taken(store: Store) -> VersionTaken:
+    return VersionTaken(f"{store.uri}: another bundle is published there; choose another folder")
+
+
+def _is_used(store: Store, folder: str) -> bool:
+    """Tell whether the current manifest names this folder; an unreadable manifest may name it."""
+    try:
+        return read_manifest(store.read_bytes(MANIFEST_NAME), store.uri_of(MANIFEST_NAME)).folder == folder
+    except NotFound:
+        return False
+    except InputError:
+        return True
+
+
+def _remove_files(store: Store, replaced: _Published) -> None:
+    manifest = replaced.manifest
+    if manifest.folder:
+        remove_unused(store, manifest.folder, lambda name: _is_used(store, name))
+        return
+    for name in manifest.files:
+        store.delete(name)
+
+
+def _repair_files(store: Store, manifest: BundleManifest, files: Mapping[str, Path]) -> bool:
+    """Replace the damaged files of a published bundle: in a folder, only these; in an object store, all.
+
+    Returns:
+        Whether the bundle is still published. If it was replaced in the meantime, its files are removed.
+    """
+    here = store.local_path()
+    damaged = {
+        name: fact
+        for name, fact in manifest.files.items()
+        if name in files and (here is None or not is_right(here / manifest.key(name), fact))
+    }
+    try:
+        _put_files(store, manifest, files, damaged)
+    except NotFound:
+        # The folder was removed while a file was written into it.
+        if _is_used(store, manifest.folder):
+            raise
+    if _is_used(store, manifest.folder):
+        return True
+    if manifest.folder:
+        remove_unused(store, manifest.folder, lambda name: _is_used(store, name))
+    return False
+
+
+def _put_files(
+    store: Store, manifest: BundleManifest, files: Mapping[str, Path], facts: Mapping[str, BundleFile]
+) -> None:
+    with Progress(f"publishing {store.uri}", sum(fact.size for fact in facts.values()), "bytes") as progress:
+        for name, fact in facts.items():
+            if store.put_file(files[name], manifest.key(name), progress.advance) != fact.sha256:
+                raise WorkError(f"{files[name]}: the file changed while it was being published; run it again")

@@ -1,0 +1,334 @@
+"""The steps as components and the command line call them.
+
+Where the output has the whole result of the same work, that result is returned. Otherwise the step is called, and its
+outcome is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from kubeyolo.bundle import Bundle, read_bundle
+from kubeyolo.config.schema import Config
+from kubeyolo.data.class_images import class_fingerprint
+from kubeyolo.data.dataset import Dataset, open_dataset
+from kubeyolo.data.folder import dataset_name
+from kubeyolo.errors import InputError
+from kubeyolo.evaluation.limits import Verdict
+from kubeyolo.evaluation.results import RuntimeName
+from kubeyolo.index import run_output, write_note
+from kubeyolo.launch.launcher import Launcher
+from kubeyolo.report.page import with_verdict
+from kubeyolo.source import weights_source
+from kubeyolo.steps import configure as configure_step
+from kubeyolo.steps import current as current_step
+from kubeyolo.steps import evaluate as evaluate_step
+from kubeyolo.steps import export as export_step
+from kubeyolo.steps import pretrain as pretrain_step
+from kubeyolo.steps import promote as promote_step
+from kubeyolo.steps import publish as publish_step
+from kubeyolo.steps import quantize as quantize_step
+from kubeyolo.steps import train as train_step
+from kubeyolo.steps import validate as validate_step
+from kubeyolo.steps.checked_form import Form
+from kubeyolo.steps.conditions import conditions_of, finished_under
+from kubeyolo.steps.configured_run import ConfiguredRun
+from kubeyolo.steps.earlier_trainings import Command, name_earlier_trainings, refuse_extension
+from kubeyolo.steps.outcome import StepOutcome, Stopwatch, StoredOutcome, finished, store_outcome, store_report
+from kubeyolo.steps.outputs import backbone_output, result_output, training_output
+from kubeyolo.steps.same_training import claimed_unless_finished
+from kubeyolo.steps.settings import read_sections
+from kubeyolo.storage.place import Place
+from kubeyolo.training.spec import TrainingSpec
+
+
+def _nothing(output: Place) -> None:
+    """Do nothing before a step begins to write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCall:
+    """What every step is called with, besides its inputs.
+
+    Attributes:
+        store: The store of results.
+        config: The configuration.
+        code: Digest of the source, a part of the name of the output.
+        output: Where the step writes; None takes the folder that is named after all that the result depends on.
+        begin: Called with the output before anything is changed there.
+    """
+
+    store: Place
+    config: Config
+    code: str
+    output: Place | None = None
+    begin: Callable[[Place], None] = _nothing
+
+    def bundle(self, text: str) -> Bundle:
+        """Return the bundle of a URI or a reference."""
+        return read_bundle(self.store.at(text))
+
+    def dataset(self, text: str) -> Dataset:
+        """Return the stored data set of a URI or a reference."""
+        return open_dataset(self.store.at(text))
+
+    def begun_output(self, step: str, model: str, reads: str = "", **digests: str) -> Place:
+        """Return the output of a step that begins to write there.
+
+        Args:
+            step: Name of the step.
+            model: First part of the name of the folder.
+            reads: Name of the step whose settings count; by default the step itself.
+            **digests: Digests of the step's inputs.
+        """
+        sections = read_sections(self.config, reads or step)
+        output = self.output or result_output(self.store, step, model, digests, sections, self.code)
+        self.begin(output)
+        return output
+
+
+def configure(
+    pipeline: str, form: Form, run_id: str = "", begin: Callable[[Place], None] = _nothing
+) -> tuple[ConfiguredRun, StoredOutcome]:
+    """Configure a run and store its plan; see :func:`kubeyolo.steps.configure.configure`.
+
+    Args:
+        pipeline: Name of the pipeline.
+        form: Text by field.
+        run_id: The id that Kubeflow gave the run, under which its name is noted in the store; empty elsewhere.
+        begin: Called with the output before anything is changed there.
+    """
+    watch = Stopwatch()
+    run = configure_step.configure(pipeline, form, is_remote=bool(run_id), mark_store=True)
+    print(*run.lines(), sep="\n", flush=True)
+    store = Place.of(run.store)
+    output = run_output(store, run.name, configure_step.STEP)
+    begin(output)
+    if run_id:
+        latest = {name: run.facts[name] for name in ("latest",) if name in run.facts}
+        write_note(store, run_id, {"name": run.name, "pipeline": pipeline, "index": run.index, **latest})
+    return run, store_outcome(configure_step.plan_outcome(run, watch.seconds), output)
+
+
+def validate_dataset(call: StepCall, data: str, fingerprint: str = "") -> StoredOutcome:
+    """Check and store a data set; see :func:`kubeyolo.steps.validate.validate_dataset`.
+
+    Without a fingerprint and without an output the data is always read, and the record lies next to what is stored.
+    """
+    step = validate_step.STEP
+
+    def work() -> StepOutcome:
+        return validate_step.validate_dataset(data, call.store, call.config, fingerprint)
+
+    if call.output is None and not fingerprint:
+        outcome = work()
+        dataset = outcome.outputs["dataset"]
+        assert isinstance(dataset, Dataset)
+        return store_outcome(outcome, dataset.place.pinned(""))
+    output = call.begun_output(step, dataset_name(data), fingerprint=fingerprint)
+    return finished(output, step) or store_outcome(work(), output)
+
+
+def pretrain_backbone(
+    call: StepCall, dataset: Dataset, launcher: Launcher, fingerprint: str = "", command: Command | None = None
+) -> StoredOutcome:
+    """Pretrain a backbone; see :func:`kubeyolo.steps.pretrain.pretrain_backbone`.
+
+    Args:
+        call: How the step is called.
+        dataset: The stored detection data set.
+        launcher: Starts the process.
+        fingerprint: Fingerprint that the images of ``pretrain.data`` had when the run began; empty if not known.
+        command: Gives the command line that pretrains at another output; by default it is made from the settings.
+    """
+    images = call.config.pretrain.data
+    digest = fingerprint or (class_fingerprint(call.store.at(images)) if images else dataset.digest)
+    output = call.output or backbone_output(call.store, call.config, digest, call.code)
+    spec = TrainingSpec(task="backbone", dataset=images or dataset.reference, output=output.uri, config=call.config)
+
+    def work(started: TrainingSpec) -> StepOutcome:
+        return pretrain_step.pretrain_backbone(started, dataset, output, launcher, fingerprint)
+
+    return _trained(call, pretrain_step.STEP, spec, output, dataset, launcher, command, work)
+
+
+def train(
+    call: StepCall, dataset: Dataset, launcher: Launcher, backbone: str = "", command: Command | None = None
+) -> StoredOutcome:
+    """Train a detector; see :func:`kubeyolo.steps.train.train`.
+
+    Args:
+        call: How the step is called.
+        dataset: The stored data set.
+        launcher: Starts the processes.
+        backbone: URI or reference of the bundle of a pretrained backbone to start from; empty for none.
+        command: Gives the command line that trains at another output; by default it is made from the settings.
+    """
+    start = call.store.at(backbone) if backbone else None
+    if start is not None and not start.digest:
+        start = read_bundle(start).place
+    output = call.output or training_output(call.store, call.config, dataset.digest, start, call.code)
+    spec = TrainingSpec(
+        dataset=dataset.reference,
+        output=output.uri,
+        config=call.config,
+        backbone=start.reference if start is not None else None,
+    )
+
+    def work(started: TrainingSpec) -> StepOutcome:
+        return train_step.train(started, dataset, output, launcher)
+
+    return _trained(call, train_step.STEP, spec, output, dataset, launcher, command, work)
+
+
+def _trained(
+    call: StepCall,
+    step: str,
+    spec: TrainingSpec,
+    output: Place,
+    dataset: Dataset,
+    launcher: Launcher,
+    command: Command | None,
+    work: Callable[[TrainingSpec], StepOutcome],
+) -> StoredOutcome:
+    """Return the finished training in an output, or claim the output and train."""
+    with claimed_unless_finished(spec, output, step, lambda: call.begin(output), launcher.writer) as claim:
+        if isinstance(claim, StoredOutcome):
+            return claim
+        if spec.task == "detector" or spec.config.pretrain.enabled:
+            refuse_extension(spec, output)
+            name_earlier_trainings(spec, output, step, dataset.uri, command)
+        started = spec.model_copy(update={"code_digest": weights_source(), "writer": claim.writer})
+        return store_outcome(work(started), output)
+
+
+def evaluate(call: StepCall, bundle: Bundle, dataset: Dataset, runtime: RuntimeName = "mindspore") -> StoredOutcome:
+    """Evaluate a network of a bundle; see :func:`kubeyolo.steps.evaluate.evaluate`.
+
+    Raises:
+        WorkError: AP is below ``evaluate.min_ap``; everything is stored before.
+    """
+    step, model = evaluate_step.STEP, bundle.manifest.model
+    output = call.begun_output(step, model, bundle=bundle.digest, dataset=dataset.digest, runtime=runtime)
+    conditions = conditions_of(step, bundle, dataset, call.config, runtime=runtime)
+    stored = finished_under(output, step, conditions)
+    min_ap = call.config.evaluate.min_ap
+    # The record holds no verdict, since all gates share it. The page shows the verdict of the last gate.
+    if stored is None:
+        outcome = evaluate_step.evaluate(bundle, dataset, call.config, runtime)
+        verdict = evaluate_step.judge(outcome.metrics, min_ap)
+        html = with_verdict(outcome.html, verdict)
+        stored = store_outcome(replace(outcome, html=html, conditions=conditions), output)
+    else:
+        verdict = evaluate_step.judge(stored.record.metrics, min_ap)
+        _show_verdict(stored, verdict)
+    verdict.enforce(str(stored.record.metrics.get("title", step)))
+    return stored
+
+
+def _show_verdict(stored: StoredOutcome, verdict: Verdict) -> None:
+    """Write a verdict into the stored page of an evaluation, unless the page shows it already."""
+    page = stored.report().decode()
+    judged = with_verdict(page, verdict)
+    if judged == page:
+        return
+    try:
+        store_report(judged, stored.output)
+    except InputError as error:  # The store is read-only.
+        print(f"{stored.record.step}: the report keeps the gate that it was written with: {error}", flush=True)
+
+
+def export_model(call: StepCall, bundle: Bundle, dataset: Dataset) -> StoredOutcome:
+    """Export a trained network; see :func:`kubeyolo.steps.export.export_model`."""
+    export_step.check_formats(call.config)
+    return _derived(call, export_step.STEP, export_step.export_model, bundle, dataset)
+
+
+def quantize(call: StepCall, bundle: Bundle, dataset: Dataset) -> StoredOutcome:
+    """Quantize an exported network; see :func:`kubeyolo.steps.quantize.quantize`."""
+    return _derived(call, quantize_step.STEP, quantize_step.quantize, bundle, dataset)
+
+
+def _derived(
+    call: StepCall,
+    step: str,
+    work: Callable[[Bundle, Dataset, Place, Config], StepOutcome],
+    bundle: Bundle,
+    dataset: Dataset,
+) -> StoredOutcome:
+    output = call.begun_output(step, bundle.manifest.model, bundle=bundle.digest, dataset=dataset.digest)
+    conditions = conditions_of(step, bundle, dataset, call.config)
+    found = finished_under(output, step, conditions)
+    return found or store_outcome(replace(work(bundle, dataset, output, call.config), conditions=conditions), output)
+
+
+def publish(call: StepCall, bundle: Bundle, version: str = "", evaluation: str = "") -> StoredOutcome:
+    """Publish a bundle under its version; see :func:`kubeyolo.steps.publish.publish`.
+
+    Args:
+        call: How the step is called.
+        bundle: The bundle.
+        version: Version to publish under; empty makes one from the content.
+        evaluation: URI or reference of the record of the trained network's evaluation; empty for none.
+    """
+    record = call.store.at(evaluation) if evaluation else None
+    outcome = publish_step.publish(bundle, call.store, version, record)
+    return store_outcome(outcome, publish_step.publish_output(call.store, bundle, version, record))
+
+
+def evaluate_current(call: StepCall, bundle: Bundle | None, dataset: Dataset) -> StoredOutcome:
+    """Evaluate the current model; see :func:`kubeyolo.steps.current.evaluate_current`.
+
+    Args:
+        call: How the step is called.
+        bundle: The current bundle; None for none.
+        dataset: The stored data set.
+    """
+    step = current_step.STEP
+    digests = {"bundle": bundle.digest if bundle else "", "dataset": dataset.digest, "runtime": "onnx"}
+    output = call.begun_output(step, call.config.model, evaluate_step.STEP, **digests)
+    # The model is current, whether it passes the gate of this run or not.
+    evaluation = call.config.evaluate.model_copy(update={"min_ap": 0.0})
+    ungated = replace(call, config=call.config.model_copy(update={"evaluate": evaluation}), output=None, begin=_nothing)
+
+    def measured(runtime: RuntimeName) -> StoredOutcome:
+        assert bundle is not None
+        return evaluate(ungated, bundle, dataset, runtime)
+
+    return store_outcome(current_step.evaluate_current(bundle, dataset, measured), output)
+
+
+def promote(
+    call: StepCall,
+    bundle: Bundle,
+    evaluation: str,
+    current: str,
+    latest: str,
+    dataset: str,
+    data: str,
+    fingerprint: str,
+) -> StoredOutcome:
+    """Publish a bundle and make it current; see :func:`kubeyolo.steps.promote.promote`.
+
+    Args:
+        call: How the step is called.
+        bundle: The bundle.
+        evaluation: URI or reference of the record of the trained network's evaluation.
+        current: URI or reference of the record of the evaluation of the current model.
+        latest: URI of the pointer to the current model.
+        dataset: Reference of the stored data set.
+        data: URI of the data set before it was checked and stored.
+        fingerprint: Fingerprint of the data at this URI.
+    """
+    step, digest = promote_step.STEP, call.store.at(dataset).digest
+    output = call.begun_output(step, call.config.model, bundle=bundle.digest, dataset=digest)
+    outcome = promote_step.promote(
+        promote_step.Candidate(bundle=bundle, data=data, fingerprint=fingerprint, dataset_digest=digest),
+        call.store.at(current),
+        call.store.at(latest),
+        call.store,
+        call.config,
+        lambda: publish(call, bundle, "", evaluation),
+    )
+    return store_outcome(outcome, output)

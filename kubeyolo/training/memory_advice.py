@@ -1,0 +1,116 @@
+"""Whether a training fits into the memory and onto the processors that it may use, and what to lower if not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+from kubeyolo.config.schema import Config, DataConfig
+from kubeyolo.estimate import backbone_memory, detector_memory
+from kubeyolo.formats import about_size, counted
+from kubeyolo.memory import lower
+from kubeyolo.models.facts import ModelFacts
+from kubeyolo.resources import usable_memory, usable_processors
+from kubeyolo.training.spec import DEVICES
+
+_END = "the kernel may kill it"
+
+
+def detector_memory_warnings(facts: ModelFacts, config: Config, images: int, classes: int, world: int) -> list[str]:
+    """Warn of a training of a detector that takes more memory than its processes may use here.
+
+    Args:
+        facts: Of the model.
+        config: Of the training.
+        images: Number of training images.
+        classes: Number of classes.
+        world: Number of all training processes.
+    """
+    available, here = usable_memory(), _processes_here(world)
+
+    def needed(changes: Mapping[str, Mapping[str, int]]) -> int:
+        sections = {name: getattr(config, name).model_copy(update=values) for name, values in changes.items()}
+        return here * detector_memory(facts, config.model_copy(update=sections), images, classes)
+
+    now = needed({})
+    if available is None or now <= available:
+        return []
+    of = f" for its {here} processes here" if here > 1 else ""
+    return [
+        f"the training takes about {about_size(now)} of memory{of}, and may use {about_size(available)}: {_END}; "
+        f"{_remedy(config, available, here, needed)}"
+    ]
+
+
+def backbone_memory_warnings(facts: ModelFacts, config: Config, crops: int) -> list[str]:
+    """Warn of a pretraining that takes more memory than its process may use; ``crops`` is the size of all in bytes."""
+    available, needed = usable_memory(), backbone_memory(facts, config) + crops
+    if available is None or needed <= available:
+        return []
+    return [
+        f"the pretraining takes about {about_size(needed)} of memory, and may use {about_size(available)}: {_END}; "
+        f"{_lower_pretraining(config)}, or allow it more memory"
+    ]
+
+
+def worker_warnings(config: Config, world: int) -> list[str]:
+    """Warn of data workers that are more than twice the processors they may use, and more than is usual."""
+    here, processors = _processes_here(world), usable_processors()
+    workers, usual = config.data.workers, int(DataConfig.model_fields["workers"].default)
+    fewer = max(usual, processors // here)
+    if workers <= usual or workers * here <= 2 * processors or workers <= fewer:
+        return []
+    return [
+        f"data.workers = {workers} starts {workers * here} processes besides the training, and they may use "
+        f"{counted(processors, 'processor')}: each takes memory, and they wait for each other; with "
+        f"--set data.workers={fewer} the batches are the same"
+    ]
+
+
+def memory_remedy(config: Config, task: str) -> str:
+    """Return what to lower where memory was lacking; first what changes no weight, so that the training continues.
+
+    Args:
+        config: Of the training.
+        task: ``detector`` or ``backbone``.
+    """
+    data, train = config.data, config.train
+    if task == "backbone":
+        return f"{_lower_pretraining(config)}, which is another pretraining"
+    same = {"data.workers": data.workers, "data.cache_limit_mb": data.cache_limit_mb if data.cache else 0}
+    same = {key: value for key, value in same.items() if value}
+    other = {"train.per_batch_size": train.per_batch_size, "train.image_size": train.image_size}
+    if train.processes > 1:
+        other["train.processes"] = train.processes
+    first = f"{lower(same)}, and the same command continues at its newest checkpoint; or " if same else ""
+    return f"{first}{lower(other)}, which is another training"
+
+
+def _lower_pretraining(config: Config) -> str:
+    pretrain = config.pretrain
+    return lower({"pretrain.per_batch_size": pretrain.per_batch_size, "pretrain.image_size": pretrain.image_size})
+
+
+def _remedy(config: Config, available: int, here: int, needed: Callable[[Mapping[str, Mapping[str, int]]], int]) -> str:
+    """Return what to lower, with values that fit by the same estimate; first what leaves the weights as they are."""
+    no_cache = {"cache_limit_mb": 0}
+    room = available - needed({"data": no_cache})
+    if room >= 0:
+        return f"with --set data.cache_limit_mb={room // here >> 20} it fits, with the same weights"
+    for workers in reversed(range(config.data.workers)):
+        if needed({"data": {**no_cache, "workers": workers}}) <= available:
+            return f"with --set data.workers={workers} --set data.cache_limit_mb=0 it fits, with the same weights"
+    per_batch_size = config.train.per_batch_size // 2
+    while per_batch_size and needed({"data": no_cache, "train": {"per_batch_size": per_batch_size}}) > available:
+        per_batch_size //= 2
+    if per_batch_size:
+        cache = " --set data.cache_limit_mb=0" if needed({}) != needed({"data": no_cache}) else ""
+        return f"with --set train.per_batch_size={per_batch_size}{cache} it fits, or allow it more memory"
+    fewer = "train fewer processes, " if here > 1 else ""
+    sizes = {"train.image_size": config.train.image_size, "data.workers": config.data.workers}
+    return f"allow it more memory, {fewer}{lower(sizes)}, or take a smaller model"
+
+
+def _processes_here(world: int) -> int:
+    """Return how many of the training processes are on this machine, or in this pod."""
+    return int(os.environ.get(DEVICES, world))
