@@ -16,7 +16,7 @@ BASE_IMAGE ?=
 DEVICE ?= cpu
 BUILD_FLAGS ?=
 ONLY ?=
-# Each worker runs one file at a time, with one thread: the tests of a file share what it has built, and cores are few.
+# Each worker runs one file at a time, with one thread: the tests of a file share its fixtures, and cores are few.
 # tests/conftest.py sets the order: the longest files first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -34,7 +34,7 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY) ## Create the virtual environment with the locked dependencies.
 
-system: ## Install Chromium for the report tests (on Debian, as root); elsewhere say that it is missing.
+system: ## Install Chromium for the report tests (on Debian, as root); elsewhere print a hint.
 	@if command -v chromium >/dev/null || [ -n "$$CHROMIUM_BIN" ]; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
@@ -57,10 +57,10 @@ tools: ## Build the servers that tests start: MinIO and a Kubernetes API server 
 demo: $(READY) ## Run the whole pipeline on this machine: on generated sample data, or on DATA=dir (STORE=uri).
 	$(BIN)/kubeyolo run --config examples/demo.yaml --store "$(STORE)" $(if $(DATA),--data "$(DATA)",--sample)
 
-test: $(READY) system tools ## Run all tests except those of the large models.
+test: $(READY) system tools ## Run all tests except tests of the large models.
 	$(PYTEST) -m "not large"
 
-test-all: $(READY) system tools ## Run all tests, including those of the large models.
+test-all: $(READY) system tools ## Run all tests, including tests of the large models.
 	$(PYTEST)
 
 test-cluster: $(READY) tools ## Run tests/cluster on the cluster that KUBECONFIG and KUBEYOLO_KFP_HOST name.
@@ -69,7 +69,7 @@ test-cluster: $(READY) tools ## Run tests/cluster on the cluster that KUBECONFIG
 test-images: $(READY) ## Test the images that `make images` has built: ENGINE=docker|podman.
 	ENGINE=$(ENGINE) $(BIN)/python -m pytest tests/images
 
-lint: $(READY) ## Check style, imports between rooms, and that compiled pipelines and made tables are up to date.
+lint: $(READY) ## Check style, imports between rooms, and that compiled pipelines and generated tables are up to date.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -83,7 +83,7 @@ types: $(READY) ## Check types.
 format: $(READY) ## Format the code.
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-ci: lint types test ## Run what CI runs.
+ci: lint types test ## Run the checks of CI: lint, types, test.
 
 manifests-check: $(READY) tools ## Apply the manifests to a real API server; check rights and levels.
 	$(BIN)/python -m pytest tests/manifests -q
@@ -92,7 +92,7 @@ bench: $(READY) ## Measure training and loading speed.
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.loader
 
-pipelines: $(READY) ## Compile the pipelines to kubeyolo/compiled, and write the made tables of docs and READMEs.
+pipelines: $(READY) ## Compile the pipelines to kubeyolo/compiled, and write the generated tables of docs and READMEs.
 	$(BIN)/python -m pipelines.compile
 
 images: ## Build the images of the steps: ENGINE=docker|podman BASE_IMAGE=… DEVICE=cpu|ascend ONLY=…; REGISTRY=… pushes them.

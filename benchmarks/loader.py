@@ -1,4 +1,4 @@
-"""Time the loader: milliseconds of processor and clock for a batch, with and without cache and workers.
+"""Time the loader: milliseconds of processor and clock time per batch, with and without cache and workers.
 
     python -m benchmarks.loader [DATASET_FOLDER] [--image-size 320] [--batch 8] [--workers 0,1,2] [--epochs 4]
 

@@ -2,9 +2,9 @@
 
 It measures a and b in turns in one process, and prints medians over the turns:
 
-a. the whole training program: loader with mosaic and worker processes, loss, optimizer, average, log;
-b. the same network and optimizer with a trivial loss, the sum of the outputs, on one fixed batch, without an average;
-c. images per second of a divided by those of b: the speed that remains of the bare network.
+a. the whole training program: loader with mosaic and worker processes, loss, optimizer, EMA, log;
+b. the same network and optimizer with a trivial loss, the sum of the outputs, on one fixed batch, without EMA;
+c. images per second of a divided by images per second of b: the share of the bare network's speed.
 
 It also prints the share of a step that is spent inside oneDNN, from its verbose log in a separate process.
 """
@@ -49,11 +49,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help=f"fail when c is below {BOUND}")
     parser.add_argument("--verbose-run", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    overrides = {
-        "train": {"image_size": options.size, "per_batch_size": options.batch, "max_epoch": 1000},
-        "data": {"workers": options.workers},
-    }
-    config = load_config(options.model, overrides=overrides)
+    train = f"train.image_size={options.size} train.per_batch_size={options.batch} train.max_epoch=1000"
+    config = load_config(options.model, sets=[*train.split(), f"data.workers={options.workers}"])
     if options.verbose_run:
         return verbose_run(config, options.steps)
     ratio = measure(config, options.steps, options.rounds)

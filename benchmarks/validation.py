@@ -1,12 +1,12 @@
-"""Compare the validation of images with only decoding them: images per second, and the ratio of both.
+"""Compare the validation of images with decoding alone: images per second, and the ratio of both.
 
     python -m benchmarks.validation [FOLDER] [--images 2000] [--rounds 3] [--quality 92] [--threads 2]
 
 The images are crops of 640 x 480 pixels from the JPEG files below the folder, compressed again; the default is noise.
 Decoding is the speed of OpenCV in one thread, times the number of threads. Validation reads the files, computes their
-sha256, reads their headers, decodes them, and looks for findings; with and without the hashes that find near copies.
-The rounds alternate, and their medians are printed. On a machine with other load, processor time is more reliable than
-clock time.
+sha256, reads their headers, decodes them, and checks them for findings. It is measured with and without the hashes that
+find near copies. The rounds alternate, and their medians are printed. On a machine with other load, processor time is
+more reliable than clock time.
 """
 
 from __future__ import annotations

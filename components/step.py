@@ -1,4 +1,4 @@
-"""Makes components from functions and from the catalogue's entry of their step."""
+"""Makes components from functions and the catalogue entries of their steps."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from kubeyolo import __version__
 from kubeyolo.catalogue import STEPS, Step
 from kubeyolo.config.form import describe_field
 
-SETTINGS = "What the step configure hands to this step."
+SETTINGS = "The settings of this step, from the step configure."
 _OUTPUTS_OF_CONFIGURE = {
-    "run": "What is known of the run: name, model, store, data and the like.",
-    "data": "URI of the data set; empty when there is nothing to do.",
+    "run": "Information about the run, such as its name, model, store and data.",
+    "data": "URI of the data set; empty if no training is needed.",
     "bundle": "Reference of the bundle to evaluate.",
-    "baseline": "Reference of the bundle to compare with; empty for none.",
+    "baseline": "Reference of the bundle to compare with; empty if there is none.",
     "record": "Reference of metrics.json, the record of the step.",
 }
 
 
 def image(name: str) -> str:
-    """Return the reference of a step's image as it stands in a compiled pipeline; a run binds it to a digest."""
+    """Return the reference of a step's image in a compiled pipeline; a run binds it to a digest."""
     return f"kubeyolo-{name}:{__version__}"
 
 
 def step(name: str) -> Callable[[Callable[..., Any]], Any]:
-    """Return a decorator that makes a Kubeflow component of the function of a step.
+    """Return a decorator that makes a Kubeflow component from the function of a step.
 
     Image, descriptions of inputs and outputs, and the name of the task are from the catalogue.
 
@@ -49,7 +49,7 @@ def step(name: str) -> Callable[[Callable[..., Any]], Any]:
 
 
 def renamed(component: Any, name: str) -> Any:
-    """Return a component whose tasks have another name: Kubeflow calls a second one of a component evaluate-2."""
+    """Return a component with a different task name: Kubeflow would call a second task of evaluate "evaluate-2"."""
     component.component_spec = dataclasses.replace(component.component_spec, name=name)
     return component
 

@@ -1,8 +1,8 @@
-"""Build the images of the steps, push them where a registry is given, and write their references to a file.
+"""Build the images of the steps, push them if a registry is given, and write their references to a file.
 
 ``make images`` calls it. ``kubeyolo pipeline show --images FILE`` binds the references of the file into a compiled
-pipeline. Each reference stands for one content, since it is part of the key of Kubeflow's cache: the digest of a pushed
-image, or for an image that stays on this machine a tag with its id.
+pipeline. Each reference identifies the content of an image, since it is part of the key of Kubeflow's cache: the digest
+of a pushed image, or a tag with the id of an image that stays on this machine.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Builder:
 
     Attributes:
         engine: docker or podman.
-        registry: Host and path before the names, empty for images that stay on this machine.
-        base_image: Image with Python 3.11 to build on; empty for the default of the Dockerfiles.
+        registry: Host and path before the names, empty if the images stay on this machine.
+        base_image: Image with Python 3.11 to build on; if empty, the default of the Dockerfiles is used.
         device: cpu or ascend.
         flags: More flags for every build, such as ``--network=host``.
     """
@@ -115,7 +115,7 @@ def dockerfile_of(name: str) -> Path:
     """Return the Dockerfile that has the target of an image.
 
     Raises:
-        SystemExit: None has it.
+        SystemExit: No Dockerfile has this target.
     """
     target = re.compile(rf"^FROM \S+ AS {re.escape(name)}$", re.MULTILINE)
     for path in sorted((ROOT / "docker").glob("*.Dockerfile")):
@@ -125,7 +125,7 @@ def dockerfile_of(name: str) -> Path:
 
 
 def pip_configuration(listing: str) -> str:
-    """Return a pip.conf with what a build needs of what ``pip config list`` prints; the environment goes first."""
+    """Return a pip.conf with settings from ``pip config list`` that a build needs; the environment overrides files."""
     values: dict[str, str] = {}
     for line in sorted(listing.splitlines(), key=lambda text: text.startswith(":env:")):
         match = _PIP_LINE.fullmatch(line)
@@ -138,7 +138,7 @@ def pip_configuration(listing: str) -> str:
 
 @contextmanager
 def secrets_of_builds() -> Iterator[list[str]]:
-    """Give the build secrets: this machine's configuration of pip and its certificates; neither gets into a layer."""
+    """Give the build secrets: this machine's configuration of pip and its certificates; no layer contains them."""
     listing = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     ).stdout
@@ -180,7 +180,7 @@ def table(images: Sequence[Built]) -> str:
 
 
 def write_references(file: Path, images: Sequence[Built], made: str) -> None:
-    """Write the references by name; references of images that were not built now stay in the file."""
+    """Write the references by name; references of images that were not built in this run stay in the file."""
     known = {}
     if file.is_file():
         known = dict(re.findall(r"^(kubeyolo-[\w-]+): (\S+)$", file.read_text(encoding="utf-8"), re.MULTILINE))
@@ -207,7 +207,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--engine", choices=ENGINES, default="docker")
     parser.add_argument("--registry", default="", help="host and path before the names, to push the images to")
     parser.add_argument("--no-push", action="store_true", help="use the names of the registry, but do not push")
-    parser.add_argument("--base-image", default="", help="image with Python 3.11; default: the one in the Dockerfiles")
+    parser.add_argument(
+        "--base-image", default="", help="image with Python 3.11; default: the base image in the Dockerfiles"
+    )
     parser.add_argument("--device", choices=("cpu", "ascend"), default="cpu")
     parser.add_argument("--flags", default="", help="more flags for every build, such as '--network=host'")
     parser.add_argument("--output", type=Path, default=ROOT / REFERENCES, help="file for the references")

@@ -18,7 +18,7 @@ ENVIRONMENT = Path("/opt/kubeyolo")
 LIBRARY = Path("/opt/library")
 CERTIFICATES = Path("/run/secrets/certificates.pem")
 
-# Files in lib/plugin of the MindSpore wheel for other devices than that of the image.
+# Files in lib/plugin of the MindSpore wheel for devices other than the device of the image.
 _OTHER_DEVICES = {
     "cpu": ("gpu*", "ascend*", "libmindspore_gpu*", "libmindspore_ascend*", "libmindspore_ops_ascend*"),
     "ascend": ("gpu*", "libmindspore_gpu*"),

@@ -18,7 +18,7 @@ from kubeyolo.progress import Progress
 from kubeyolo.storage.base import NotFound, Store, check_key, join_key
 from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.integrity import check_sha256, sha256_bytes, sha256_file
-from kubeyolo.storage.place import Place
+from kubeyolo.storage.place import Place, Stored
 
 MANIFEST_NAME = "bundle.json"
 LATEST = "latest.json"
@@ -41,7 +41,7 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class UnreadableManifest(InputError):
-    """A ``bundle.json`` that is not JSON, has another version, or does not follow the schema."""
+    """A ``bundle.json`` that is not JSON, has a different version, or does not follow the schema."""
 
 
 class BundleFile(BaseModel):
@@ -64,7 +64,7 @@ class Preprocessing(BaseModel):
 
     resize: Literal["letterbox"] = "letterbox"
     levels: tuple[float, float] | None = Field(
-        None, description="Samples that become 0 and 255 in images with more than 8 bits; null for the whole range."
+        None, description="Sample values mapped to 0 and 255 in images with more than 8 bits; null: the whole range."
     )
     padding: Literal["left = floor(total / 2), top = floor(total / 2)"] = (
         "left = floor(total / 2), top = floor(total / 2)"
@@ -89,7 +89,7 @@ class DatasetReference(BaseModel):
 
 
 class BundleManifest(BaseModel):
-    """``bundle.json``: everything needed to load, preprocess for, and decode a model."""
+    """``bundle.json``: everything needed to load a model, prepare its input, and decode its output."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -102,7 +102,10 @@ class BundleManifest(BaseModel):
     strides: tuple[int, ...]
     anchors: tuple[tuple[tuple[float, float], ...], ...] = Field(description="(level, anchor, 2): width, height in px.")
     bn_eps: float | None = Field(
-        None, gt=0, lt=1, description="What batch normalisation adds to the variance; None is the model's own value."
+        None,
+        gt=0,
+        lt=1,
+        description="Number that batch normalization adds to the variance; null: the model's own value.",
     )
     preprocessing: Preprocessing = Preprocessing()
     config: dict[str, Any] = {}
@@ -111,7 +114,9 @@ class BundleManifest(BaseModel):
     code_digest: str = ""
     packages: dict[str, str] = {}
     metrics: dict[str, Any] = {}
-    folder: str = Field("", pattern=f"^{_FOLDER}$", description="Where the files are; empty: next to bundle.json.")
+    folder: str = Field(
+        "", pattern=f"^{_FOLDER}$", description="Folder of the files; if empty, they are next to bundle.json."
+    )
     files: dict[str, BundleFile] = {}
 
     @property
@@ -126,12 +131,12 @@ class BundleManifest(BaseModel):
 
     @property
     def content_version(self) -> str:
-        """A version made from the networks: the same networks have the same version."""
+        """A version derived from the networks: the same networks have the same version."""
         return _digest_of(self.networks)[:_VERSION_DIGITS]
 
     @property
     def content_folder(self) -> str:
-        """The name of the folder for a new bundle with these files: other files have another folder."""
+        """The name of the folder for a new bundle with these files: different files have a different folder."""
         return _digest_of(self.files)[:_FOLDER_DIGITS]
 
     @property
@@ -149,10 +154,10 @@ class BundleManifest(BaseModel):
 
 
 @dataclass(frozen=True)
-class Bundle:
+class Bundle(Stored):
     """A published bundle, whose manifest is read once.
 
-    All its other files are fetched and compared with their checksums once, when the first of them is needed.
+    All other files are fetched and compared with their checksums once, when the first of them is needed.
 
     Attributes:
         manifest: Its ``bundle.json``.
@@ -164,27 +169,12 @@ class Bundle:
     place: Place
     cache: Path | None = None
 
-    @property
-    def uri(self) -> str:
-        """The URI of its folder, without a digest."""
-        return self.place.uri
-
-    @property
-    def digest(self) -> str:
-        """The sha256 of ``bundle.json``."""
-        return self.place.digest
-
-    @property
-    def reference(self) -> str:
-        """The URI with the digest; opening it gives this content or an error."""
-        return self.place.reference
-
     @cached_property
     def folder(self) -> Path:
         """The folder on this machine with all files of the bundle, checked.
 
         Raises:
-            InputError: A file is missing or has another checksum.
+            InputError: A file is missing or has a different checksum.
         """
         return _checked_files(self.place.store, self.manifest, self.digest, self.cache)
 
@@ -192,7 +182,7 @@ class Bundle:
         """Return this bundle after fetching and checking its files.
 
         Raises:
-            InputError: A file is missing or has another checksum.
+            InputError: A file is missing or has a different checksum.
         """
         self.folder  # noqa: B018 - the first access fetches and checks the files
         return self
@@ -201,7 +191,7 @@ class Bundle:
         """Return the path of a file of the bundle.
 
         Raises:
-            InputError: The bundle has no such file, or a file is missing or has another checksum.
+            InputError: The bundle has no such file, or a file is missing or has a different checksum.
         """
         if name not in self.manifest.files:
             raise InputError(f"{self.uri}: this bundle has no file {name!r}{suggest(name, self.manifest.files)}")
@@ -221,7 +211,7 @@ def read_bundle(place: Place, cache: Path | None = None) -> Bundle:
             the right checksum is used again.
 
     Raises:
-        InputError: There is no bundle, its manifest cannot be read, or it has another digest.
+        InputError: There is no bundle, its manifest cannot be read, or it has a different digest.
     """
     try:
         document = place.store.read_bytes(MANIFEST_NAME)
@@ -242,8 +232,8 @@ def open_bundle(place: Place, cache: Path | None = None) -> Bundle:
         cache: See :func:`read_bundle`.
 
     Raises:
-        InputError: There is no bundle, its manifest cannot be read or has another digest, or a file is missing or has
-            another checksum.
+        InputError: There is no bundle, its manifest cannot be read or has a different digest, or a file is missing or
+            has a different checksum.
     """
     failed = ""
     for attempt in range(_MOST_READINGS):
@@ -261,12 +251,14 @@ def check_version(version: str) -> None:
     """Refuse a text that cannot be a version.
 
     Raises:
-        InputError: The text has other characters or is too long, or it is the name of the pointer.
+        InputError: The text has characters that are not allowed, is too long, or is the name of the pointer.
     """
     if not _VERSION.fullmatch(version):
         raise InputError(f"version {version!r}: expected letters, digits, '.', '_' and '-', such as 1.0.0")
     if version == LATEST:
-        raise InputError(f"version {version!r}: this is the name of the pointer to the current model; choose another")
+        raise InputError(
+            f"version {version!r}: this is the name of the pointer to the current model; choose a different version"
+        )
 
 
 def read_manifest(document: bytes, uri: str) -> BundleManifest:
@@ -278,12 +270,12 @@ def read_manifest(document: bytes, uri: str) -> BundleManifest:
     try:
         values = json.loads(document)
     except ValueError as error:
-        raise UnreadableManifest(f"{uri}: this is not JSON ({error}); publish the bundle again") from error
+        raise UnreadableManifest(f"{uri}: this file is not JSON ({error}); publish the bundle again") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION:
         raise UnreadableManifest(
             f"{uri}: schema version {version!r} of bundles is not known here (known: {SCHEMA_VERSION}); "
-            "use the version of kubeyolo that wrote it, or publish it again"
+            "use the version of kubeyolo that wrote this bundle, or publish the bundle again"
         )
     try:
         manifest = BundleManifest.model_validate_json(document)
@@ -318,7 +310,7 @@ def _checked_files(store: Store, manifest: BundleManifest, digest: str, cache: P
 
 
 def is_right(path: Path, fact: BundleFile) -> bool:
-    """Tell whether a file on this machine has the size and the checksum of a file of a bundle."""
+    """Tell whether a file on this machine has the size and the checksum of a file in a bundle."""
     with suppress(FileNotFoundError):
         return path.is_file() and path.stat().st_size == fact.size and sha256_file(path) == fact.sha256
     return False
@@ -331,5 +323,5 @@ def _check_file(path: Path, fact: BundleFile, uri: str, sha256: str = "") -> Non
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise InputError(f"{uri}: this file of the bundle is missing; publish the bundle again") from error
     if size != fact.size:
-        raise InputError(f"{uri}: this file has {size} bytes, its bundle says {fact.size}; publish the bundle again")
+        raise InputError(f"{uri}: this file has {size} bytes, expected {fact.size} bytes; publish the bundle again")
     check_sha256(uri, fact.sha256, sha256)

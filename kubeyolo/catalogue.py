@@ -24,7 +24,7 @@ READING_KEYS = (
     "data.findings",
     "data.strict",
 )
-"""Keys of the configuration that say how a data set is read; they act only through the stored data set."""
+"""Keys of the configuration that decide how a data set is read; they affect only the stored data set."""
 
 _DATASET = "Reference of the stored data set: its URI and the digest of its content."
 _RECORD = "Reference of metrics.json, the record of the step."
@@ -32,7 +32,7 @@ _RECORD = "Reference of metrics.json, the record of the step."
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact that a step leaves in Kubeflow: its name, unique in a run, its kind, and what it is."""
+    """An artifact of a step in Kubeflow: its name, unique in a run, its kind, and a description."""
 
     name: str
     kind: Kind
@@ -44,17 +44,17 @@ class Step:
     """A step of a pipeline.
 
     Attributes:
-        name: Its name, and that of its function in ``kubeyolo.steps.component``.
+        name: Its name, also the name of its function in ``kubeyolo.steps.component``.
         title: What it does, in a line.
         image: Image that it runs in, without the prefix ``kubeyolo-``.
         reads: Sections of the configuration that it reads, or single keys of them (``train.seed``).
-        inputs: Values that it takes from other steps, with what they are; ``settings`` come from ``configure``.
-        outputs: Values that it hands on.
-        artifacts: What it leaves in Kubeflow.
-        has_job: Whether a launcher starts its processes, which may be in a job of their own under Volcano.
+        inputs: Values from other steps, with their descriptions; ``settings`` come from ``configure``.
+        outputs: Values that it passes on, with their descriptions.
+        artifacts: Its artifacts in Kubeflow.
+        has_job: Whether a launcher starts its processes; with Volcano they run in a separate job.
         cached: Whether Kubeflow may take its result from the cache.
-        cards: Values on its card of the run's page: words, and the dotted path in the metrics of the record.
-        networks: Networks whose COCO numbers it measures: label, and the path of the numbers in the metrics.
+        cards: Values on its card of the run's page: label, and the dotted path in the metrics of the record.
+        networks: Networks that it evaluates: label, and the path of their COCO metrics in the metrics of the record.
     """
 
     name: str
@@ -73,30 +73,32 @@ class Step:
 _PUBLISHED = (
     Artifact("published_detector", "Model", "The published bundle: URI, digest, version and AP."),
     Artifact("model_card", "Markdown", "What the model is, how good it is, and how to use it."),
-    Artifact("summary", "Metrics", "The figures of the whole run, for the comparison page."),
+    Artifact("summary", "Metrics", "The metrics of the whole run, for the comparison page."),
 )
 
 _ALL = (
     Step(
         name="configure",
-        title="Resolves and checks every setting, looks at the data, and says what the run will do and cost.",
+        title="Resolves and checks every setting, reads the data, and shows the plan of the run with an estimate.",
         image="validate",
         artifacts=(
-            Artifact("plan", "Markdown", "What is done on what, an estimate, and every setting with its origin."),
+            Artifact("plan", "Markdown", "Model, data and steps, an estimate, and every setting with its origin."),
         ),
         cached=False,
         cards={"changed settings": "changed", "estimate": "estimate"},
     ),
     Step(
         name="validate_dataset",
-        title="Checks every annotation and every image, and stores the data set as shards under its content's digest.",
+        title="Checks every annotation and every image, and stores the data set as shards, named after its content.",
         image="validate",
         reads=(*READING_KEYS, "evaluate.split"),
         outputs={"dataset": _DATASET, "record": _RECORD},
         artifacts=(
             Artifact("validated_dataset", "Dataset", "The stored data set: URI, digest, classes and counts."),
             Artifact("data_report", "HTML", "Findings, counts, distributions and sample images."),
-            Artifact("data_findings", "Markdown", "What was mended, left out or is to be looked at, with counts."),
+            Artifact(
+                "data_findings", "Markdown", "Findings that were corrected, left out or need a check, with counts."
+            ),
         ),
         cards={
             "training images": "train_images",
@@ -114,7 +116,7 @@ _ALL = (
         reads=("evaluate",),
         inputs={"dataset": _DATASET},
         outputs={"record": _RECORD},
-        artifacts=(Artifact("current_model_report", "HTML", "COCO numbers and sample images of the current model."),),
+        artifacts=(Artifact("current_model_report", "HTML", "COCO metrics and sample images of the current model."),),
         cards={"AP of the current model in ONNX": "onnx.AP", "in int8": "int8.AP"},
     ),
     Step(
@@ -132,7 +134,7 @@ _ALL = (
         ),
         inputs={"dataset": _DATASET},
         outputs={
-            "backbone": "Reference of the bundle of the backbone; empty when pretraining is off.",
+            "backbone": "Reference of the bundle of the backbone; empty if pretraining is off.",
             "record": _RECORD,
         },
         artifacts=(Artifact("backbone_curves", "HTML", "Loss and accuracy of the pretraining."),),
@@ -141,12 +143,12 @@ _ALL = (
     ),
     Step(
         name="train",
-        title="Trains the detector, in processes of this step or in a job of its own, with checkpoints in the store.",
+        title="Trains the detector, in processes of this step or in a separate job, with checkpoints in the store.",
         image="train",
         reads=("data.workers", "data.cache", "data.cache_limit_mb", "data.label_capacity", "augment", "train"),
         inputs={
             "dataset": _DATASET,
-            "backbone": "Reference of the bundle of a pretrained backbone to start from; empty for none.",
+            "backbone": "Reference of the bundle of a pretrained backbone to start from; empty if there is none.",
         },
         outputs={"bundle": "Reference of the bundle with the trained weights.", "record": _RECORD},
         artifacts=(
@@ -158,14 +160,14 @@ _ALL = (
     ),
     Step(
         name="evaluate",
-        title="Computes the 12 COCO numbers, per class too; fails when AP is below evaluate.min_ap.",
+        title="Computes the 12 COCO metrics, also per class; fails if AP is below evaluate.min_ap.",
         image="evaluate",
         reads=("evaluate", "train.device_target"),
         inputs={"bundle": "Reference of the bundle.", "dataset": _DATASET},
         outputs={"record": _RECORD},
         artifacts=(
-            Artifact("evaluation_report", "HTML", "COCO numbers, numbers of each class, curves and sample images."),
-            Artifact("confusion_matrix", "ClassificationMetrics", "Which class is taken for which."),
+            Artifact("evaluation_report", "HTML", "COCO metrics, metrics of each class, curves and sample images."),
+            Artifact("confusion_matrix", "ClassificationMetrics", "Annotated classes against detected classes."),
         ),
         cards={"AP": "AP", "AP50": "AP50", "AP75": "AP75"},
         networks={"trained": ""},
@@ -179,21 +181,21 @@ _ALL = (
         outputs={"bundle": "Reference of the bundle with the exported files.", "record": _RECORD},
         artifacts=(
             Artifact("exported_detector", "Model", "The bundle with the exported files: URI, digest and AP in ONNX."),
-            Artifact("export_report", "HTML", "Files and their largest differences to the trained network."),
+            Artifact("export_report", "HTML", "Files and their largest differences from the trained network."),
         ),
         cards={"AP in ONNX": "onnx.AP", "largest difference": "largest_difference"},
         networks={"ONNX": "onnx"},
     ),
     Step(
         name="quantize",
-        title="Writes int8 ONNX after training, with calibration images, and fails when too much of AP is lost.",
+        title="Writes int8 ONNX after training, with calibration images, and fails if too much AP is lost.",
         image="quantize",
         reads=("quantize", "evaluate", "train.seed"),
         inputs={"bundle": "Reference of the exported bundle.", "dataset": _DATASET},
         outputs={"bundle": "Reference of the bundle with the int8 network.", "record": _RECORD},
         artifacts=(
             Artifact("quantized_detector", "Model", "The bundle with the int8 network: URI, digest, AP and drop."),
-            Artifact("quantization_report", "HTML", "COCO numbers of float and int8, and the size of both."),
+            Artifact("quantization_report", "HTML", "COCO metrics of float and int8, and the size of both."),
         ),
         cards={"AP in int8": "int8.AP", "loss of AP, points": "drop", "size, int8 to float": "size_ratio"},
         networks={"int8": "int8"},
@@ -204,8 +206,8 @@ _ALL = (
         image="launch",
         inputs={
             "bundle": "Reference of the bundle to publish.",
-            "evaluation": "Reference of the record of its evaluation, so that nothing is published before its gate.",
-            "training": "Reference of the record of its training; empty where it is not known.",
+            "evaluation": "Reference of the record of its evaluation: the bundle is published only after its gate.",
+            "training": "Reference of the record of its training; empty if unknown.",
         },
         outputs={"bundle": "Reference of the published bundle.", "record": _RECORD},
         artifacts=_PUBLISHED,
@@ -231,7 +233,7 @@ _ALL = (
 )
 
 STEPS: Mapping[str, Step] = MappingProxyType({step.name: step for step in _ALL})
-"""Every step by name, in the order in which pipelines come to them."""
+"""Every step by name, in the order in which pipelines run them."""
 
 IMAGES = tuple(sorted({step.image for step in _ALL}))
 """Names of the images of the steps, without the prefix ``kubeyolo-``."""
@@ -243,9 +245,9 @@ MODEL_EVALUATION = "model-evaluation"
 PIPELINES: Mapping[str, str] = MappingProxyType(
     {
         DETECTOR_TRAINING: "A data set goes in; a checked, evaluated, exported and quantized detector comes out.",
-        DETECTOR_RETRAINING: "When the data set has changed, a detector is trained on it; it becomes the current model "
-        "unless it is worse than the one before.",
-        MODEL_EVALUATION: "The COCO numbers of a bundle, and of a baseline, on a data set.",
+        DETECTOR_RETRAINING: "If the data set has changed, a detector is trained on it; it becomes the current model "
+        "unless it is worse than the previous model.",
+        MODEL_EVALUATION: "The COCO metrics of a bundle, and of a baseline, on a data set.",
     }
 )
 """Every pipeline by name: what goes in and what comes out, in a line."""
@@ -254,27 +256,26 @@ FIELDS: Mapping[str, str] = MappingProxyType(
     {
         "data": "URI of the data set, in COCO or in the layout of an annotation tool; see docs/data.md.",
         "pointer": 'URI of a document {"data": URI} that names the data set to train on.',
-        "store": "URI of the store for data sets, checkpoints and models, such as minio://bucket/prefix; empty takes "
-        "KUBEYOLO_STORE of the ConfigMap kubeyolo-store.",
+        "store": "URI of the store for data sets, checkpoints and models, such as minio://bucket/prefix; if empty, "
+        "KUBEYOLO_STORE in the ConfigMap kubeyolo-store is used.",
         "model": "Name of the detector.",
         "weights": "Weights of a detector to start from; not possible yet, leave it empty.",
         "start_from": "What a retraining starts from; not possible yet, leave it empty.",
-        "launcher": "Where training and pretraining run: local, in the pod of their step; volcano, in pods of their "
-        "own.",
-        "cluster": "Preset of the cluster for the launcher volcano, such as cpu, or its settings as JSON; empty for "
-        "the defaults.",
-        "version": "Version to publish under; empty makes one from the content.",
+        "launcher": "Where training and pretraining run: local, in the pod of their step; volcano, in separate pods.",
+        "cluster": "Preset of the cluster for the launcher volcano, such as cpu, or its settings as JSON; if empty, "
+        "the defaults are used.",
+        "version": "Version to publish under; if empty, it is made from the content.",
         "bundle": "URI of the bundle to evaluate, or of a pointer to it.",
-        "baseline": "URI of the bundle to compare with, or of a pointer to it; empty for none.",
+        "baseline": "URI of the bundle to compare with, or of a pointer to it; empty if there is none.",
         "runtime": "What runs the networks: mindspore, onnx, int8 or mindir.",
         "settings": "All other settings, nested as in a configuration file, as JSON or YAML text; such as "
         "{train: {seed: 1}, pretrain: {enabled: false}}.",
     }
 )
-"""What the fields of the forms are. Those that are a setting are described by the schema of the configuration."""
+"""Descriptions of the fields of the forms; fields that are settings are described by the configuration's schema."""
 
 
 def steps_of(names: Iterable[str]) -> tuple[Step, ...]:
-    """Return the steps of these names, in the order of the catalogue; names of tasks may have dashes."""
+    """Return the steps with these names, in the order of the catalogue; names of tasks may have dashes."""
     step_names = {name.replace("-", "_") for name in names}
     return tuple(step for step in STEPS.values() if step.name in step_names)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 _MOST = 6
-"""Most names that are suggested."""
+"""Largest number of suggested names."""
 
 
 class KubeyoloError(Exception):
@@ -17,11 +17,11 @@ class KubeyoloError(Exception):
 
 
 class WorkError(KubeyoloError):
-    """The input was good, the work failed: a gate, a crash of a worker, a broken peer."""
+    """The input was valid, but the work failed: a metric missed its gate, or a process crashed."""
 
 
 class InterruptedWork(WorkError):
-    """The work was interrupted; the same command continues it."""
+    """The work was interrupted; the same command, run again, continues it."""
 
     exit_code = 130
 
@@ -33,7 +33,7 @@ class InputError(KubeyoloError):
 
 
 def one_line(text: object, longest: int | None = None) -> str:
-    """Return a text of another program as one line, cut to ``longest`` characters."""
+    """Return a text from another program as one line, cut to ``longest`` characters."""
     return " ".join(str(text).split())[:longest]
 
 
@@ -42,7 +42,7 @@ class _Validation(Protocol):
 
 
 class Problem(NamedTuple):
-    """A fault of a document: the dotted key, its value, pydantic's name for the kind of error, and the reason."""
+    """A problem in a document: the dotted key, its value, pydantic's name for the kind of error, and the reason."""
 
     key: str
     value: Any

@@ -1,7 +1,7 @@
 """Estimate of a run before it starts: seconds of each step, memory of a training process, bytes in the store.
 
-Every number is a simple formula of the model's facts and the configuration, with constants from short runs on one
-machine; see the table in ``docs/training.md`` for how far off they were. ``benchmarks/estimate.py`` compares anew.
+Every value is a simple formula of the model's facts and the configuration, with constants from short runs on one
+machine. A table in ``docs/training.md`` has their errors; ``benchmarks/estimate.py`` measures the errors again.
 """
 
 from __future__ import annotations
@@ -18,59 +18,59 @@ from kubeyolo.models.facts import ModelFacts
 Device = Literal["CPU", "GPU", "Ascend"]
 
 UNKNOWN_IMAGES = 1000
-"""Images that a split of unknown size is counted with."""
+"""Assumed number of images of a split of unknown size."""
 
 # Set in November 2026 with steps on 2 cores of a shared x86-64 machine (Xeon with AVX-512, 2.6 GHz), MindSpore 2.7.0
 # and onnxruntime 1.31, generated images: yolov5n-r7, yolov5s-r7, yolov4-tiny and yolov3 at 128 to 512 pixels. The load
-# was 6 to 12, so times are those that an idle machine should take: between half the processor seconds and all of them,
-# and about the 7.5 minutes that README.md has for examples/demo.yaml on two cores. Memory was measured as it is.
+# was 6 to 12, so the constants are times of an idle machine: between half of the measured processor seconds and all of
+# them; the estimate for examples/demo.yaml on two cores is about the 7.5 minutes of README.md. Memory was measured.
 CORE_SPEED, CORE_POWER = 20e9, 0.9
-"""Multiply-adds a second of one core, and how speed grows with cores: a power, assumed above 2 cores."""
+"""Multiply-adds per second of one core, and the exponent of the speed by cores, assumed above 2 cores."""
 IMAGE_SECONDS = 0.005
 """Processor seconds of a training image outside the network: loader, loss, average of the weights."""
 DETECT_SECONDS = 0.015
-"""Seconds of an evaluated image outside the network: decoding, NMS, its part of the COCO numbers."""
+"""Seconds of an evaluated image outside the network: decoding, NMS, its share of the COCO metrics."""
 START_SECONDS = {"pretrain_backbone": 8.0, "train": 16.0, "evaluate": 4.0, "export_model": 9.0, "quantize": 2.0}
 """Seconds of a step before its first image: Python, MindSpore, compiling; for the parameters of yolov5n-r7."""
 START_PARAMETERS, START_POWER = 1.87e6, 0.1
-"""How these seconds grow with parameters: slowly, since compiling goes with layers, and larger ones are wider."""
+"""Exponent of these seconds by parameters: small, since compiling depends on layers, and larger models are wider."""
 CALIBRATION_FORWARDS = 2
-"""Forward passes of MindSpore that an image of calibration in onnxruntime costs."""
+"""Cost of a calibration image in onnxruntime, in forward passes of MindSpore."""
 PROCESS_BYTES, PARAMETER_BYTES, ACTIVATION_BYTES, WORKER_BYTES = 1.1e9, 45, 9.3, 80e6
-"""Memory of a training process with its compiled graph; of a parameter (weight, gradient, average, moments, layouts of
-oneDNN, copies for a checkpoint); of a pixel, times the root of its multiply-adds; of a process that makes batches."""
+"""Memory of a training process with its compiled graph; per parameter (weight, gradient, average, moments, layouts
+of oneDNN, copies for a checkpoint); per pixel, times the root of its multiply-adds; of a data worker."""
 
-# Not measured: no card was at hand.
+# Not measured: no accelerator was available.
 CARD_SPEED, CARD_POWER = {"Ascend": 2.6e12, "GPU": 4e12}, 0.96
-"""Multiply-adds a second of one card, and how speed grows with cards. Ascend: between what MindSpore's model zoo
+"""Multiply-adds per second of one card, and the exponent of the speed by cards. Ascend: between what MindSpore's zoo
 published for the 910, 1.4e12 (yolov5s, 640 pixels: 450 images/s on 8 cards) and 4.8e12 (yolov4, 416 pixels: 53 images/s
 on 1 card, 390 on 8); 2 % of the data sheet (256 TFLOPS, half precision). GPU: 5 % of an A100's (156 TFLOPS, TF32)."""
 COMPILE_SECONDS = {"Ascend": 600.0, "GPU": 60.0}
-"""To compile a training graph: mindyolo published 275 to 1050 on Ascend. A forward graph: a quarter, assumed."""
+"""Seconds to compile a training graph: mindyolo published 275 to 1050 on Ascend. Forward graph: a quarter, assumed."""
 LOADER_SECONDS = 0.010
-"""Processor seconds to make a training image of four that are not cached (640 x 480), measured on the machine above."""
+"""Processor seconds to make a training image from four uncached images (640 x 480), measured on the machine above."""
 STORE_SPEED = 200e6
-"""Bytes of a checkpoint that are hashed and stored in a second: assumed."""
+"""Bytes of a checkpoint that are hashed and stored per second: assumed."""
 
 OBJECTS, HELD_OUT_CROPS, BACKBONE_SHARE = 7, 1024, 0.6
-"""Objects of an image (COCO train2017: 860,001 in 118,287), most crops that measure pretraining, and the part of
-parameters and multiply-adds that is in the backbone (about, over all models)."""
+"""Objects per image (COCO train2017: 860,001 in 118,287), most crops in a validation of the pretraining, and the
+share of parameters and multiply-adds in the backbone (about, for all models)."""
 FACTOR = {"CPU": 2.0, "GPU": 5.0, "Ascend": 4.0}
 """The time lies between the estimate divided by this and the estimate times this, on machines with no other load."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunEstimate:
-    """What a run takes.
+    """Time, memory and disk that a run takes.
 
     Attributes:
-        seconds: Seconds by name of the step; 0 for a step that is off.
+        seconds: Seconds by name of the step; 0 if the step is off.
         memory: Peak bytes of one training process.
-        loader_memory: More bytes for each training process: its data workers, their batches and cached images.
+        loader_memory: Additional bytes of each training process: its data workers, their batches and cached images.
         disk: Bytes in the store: data set, checkpoints, bundles.
         factor: The time lies between ``total / factor`` and ``total * factor``.
-        hardware: What trains, such as "2 cores".
-        caveats: What was unknown or not measured, a sentence each.
+        hardware: The hardware of the training, such as "2 cores".
+        caveats: Unknown or unmeasured facts, one sentence each.
     """
 
     seconds: Mapping[str, float]
@@ -88,11 +88,11 @@ class RunEstimate:
 
     @property
     def span(self) -> str:
-        """Between which times all steps together lie, in words."""
+        """The range of the total time, in words."""
         return f"{about_duration(self.total / self.factor)} to {about_duration(self.total * self.factor)}"
 
     def words(self) -> tuple[str, ...]:
-        """Return the estimate as plain lines, with no more digits than it is good for."""
+        """Return the estimate as lines of text, with as many digits as are meaningful."""
         steps = ", ".join(f"{name} {about_duration(seconds)}" for name, seconds in self.seconds.items() if seconds)
         memory, loader = about_size(self.memory), about_size(self.loader_memory)
         return (
@@ -118,10 +118,10 @@ def estimate_run(
     Args:
         facts: Facts of the model; its multiply-adds are scaled with the area of the images.
         config: The configuration.
-        images: Number of images by split; a split that is missing counts :data:`UNKNOWN_IMAGES`.
-        data_bytes: Size of the stored data set; None leaves it out.
+        images: Number of images by split; a missing split counts as :data:`UNKNOWN_IMAGES` images.
+        data_bytes: Size of the stored data set; None if unknown.
         classes: Number of classes.
-        cores: Cores of one machine, shared by its training processes; None assumes one for each.
+        cores: Cores of one machine, shared by its training processes; if None, one core for each process is assumed.
         nodes: Machines that the training processes are spread over.
     """
     known = images or {}
@@ -139,10 +139,10 @@ def estimate_run(
     caveats = {
         f"number of images unknown ({', '.join(name for name in names if name not in known)}): "
         f"times are for {UNKNOWN_IMAGES} images of each": not known.keys() >= names.keys(),
-        "size of the data set unknown: the store needs that much more": data_bytes is None,
-        "number of cores unknown: one for each training process is assumed": cores is None,
-        f"not measured on {device}: speeds are those of publications and data sheets, and most of the memory is that "
-        "of the card": device != "CPU",
+        "size of the data set unknown: the store needs its size in addition": data_bytes is None,
+        "number of cores unknown: one core for each training process is assumed": cores is None,
+        f"not measured on {device}: speeds are from publications and data sheets, and most of the memory is on the "
+        "card": device != "CPU",
     }
     return RunEstimate(
         seconds=run.seconds(),
@@ -171,7 +171,7 @@ def detector_memory(facts: ModelFacts, config: Config, images: int, classes: int
 
 
 def backbone_memory(facts: ModelFacts, config: Config) -> int:
-    """Return the peak bytes that a process which pretrains a backbone takes, without its crops; see above."""
+    """Return the peak bytes that a process which pretrains a backbone takes, without its crops."""
     run = _one_process(facts, config)
     return round(run.backbone_peak() if run.device == "CPU" else PROCESS_BYTES)
 
@@ -183,7 +183,7 @@ def _one_process(facts: ModelFacts, config: Config, images: int = 0) -> _Run:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """A run whose unknowns are filled in: training on all ``nodes``, each other step on one machine."""
+    """A run with assumptions for unknown facts: training on all ``nodes``, every other step on one machine."""
 
     facts: ModelFacts
     config: Config
@@ -196,7 +196,7 @@ class _Run:
     def seconds(self) -> dict[str, float]:
         config, images = self.config, self.images[self.config.evaluate.split]
         size = config.train.image_size
-        # onnxruntime works on the processor, whatever the device is.
+        # onnxruntime runs on the processor, whatever the device is.
         onnx_image = self._detect_seconds(size, "CPU")
         calibrated = min(config.quantize.calibration_images, self.images["train"])
         calibration = calibrated * CALIBRATION_FORWARDS * self._multiply_adds(size) / self._speed("CPU")
@@ -213,7 +213,7 @@ class _Run:
         return self.facts.multiply_adds * (size / self.facts.image_size) ** 2
 
     def _speed(self, device: Device) -> float:
-        """Return multiply-adds a second of one machine's cores, or of one card."""
+        """Return multiply-adds per second of one machine's cores, or of one card."""
         return CORE_SPEED * math.pow(self.cores, CORE_POWER) if device == "CPU" else CARD_SPEED[device]
 
     def _start(self, step: str) -> float:
@@ -248,12 +248,12 @@ class _Run:
         if self.device == "CPU":
             image += IMAGE_SECONDS / cores
         else:
-            # Cards wait for batches where the processes that make them are slower.
+            # Cards wait for batches if the data workers are slower.
             image = max(image, LOADER_SECONDS / min(max(1, self.config.data.workers) * self.processes, cores))
         validations = train.max_epoch // train.val_interval if train.val_interval else 0
         validated = validations * self.images["val"] * self._detect_seconds(train.image_size, self.device)
         stored = self._checkpoints() * self._checkpoint_bytes() / STORE_SPEED
-        # Each process compiles, and several have a scheduler besides: with few cores they wait for each other.
+        # Each process compiles, and several processes also have a scheduler: with few cores they wait for each other.
         starting = self.processes + (self.processes > 1)
         start = self._start("train") * max(1.0, starting / cores)
         return start + trained * image + stored + validated
@@ -277,7 +277,7 @@ class _Run:
 
     def detector_peak(self, classes: int) -> int:
         facts, train = self.facts, self.config.train
-        # About ten float32 values of the loss for each one of the head.
+        # About ten float32 values of the loss for each value of the head.
         head = sum(40 * facts.anchors_per_level * (5 + classes) / stride**2 for stride in facts.strides)
         pixels = train.per_batch_size * train.image_size**2
         return round(PROCESS_BYTES + PARAMETER_BYTES * facts.parameters + (self._activations() + head) * pixels)
@@ -289,7 +289,7 @@ class _Run:
         return round(PROCESS_BYTES + parameters + self._activations() * pixels)
 
     def _activations(self) -> float:
-        """Return the bytes of activations for each pixel."""
+        """Return the bytes of activations per pixel."""
         return ACTIVATION_BYTES * math.sqrt(self.facts.multiply_adds) / self.facts.image_size
 
     def loader_memory(self) -> int:
@@ -306,5 +306,5 @@ class _Run:
         pretrained = 4 * BACKBONE_SHARE * weights if config.pretrain.enabled else 0
         trained = min(config.train.keep_checkpoints, self._checkpoints()) * self._checkpoint_bytes() + weights
         exported = (1 + len(config.export.formats)) * weights
-        # One byte more for each parameter in int8; publishing stores the bundle again.
+        # One additional byte per parameter for int8; publishing stores the bundle again.
         return round(pretrained + trained + exported + 2 * (exported + weights / 4))

@@ -1,4 +1,4 @@
-"""What a step reports: events between the lines of its output while it works, a record when it has ended."""
+"""What a step reports: events between the lines of its output while it runs, and a record at its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REPORT_NAME = "report.html"
 FAILURE_NAME = "failure.json"
 
 RUN_PID = "KUBEYOLO_RUN_PID"
-"""Environment variable with the process id of the run of a step; the step ends when this process has died."""
+"""Environment variable with the process id of the run of a step; the step ends if this process has died."""
 
 EventKind = Literal["started", "finished", "failed"]
 
@@ -23,10 +23,10 @@ _MARK = "::kubeyolo:: "
 
 
 class StepRecord(BaseModel):
-    """``metrics.json``: what a step made, its figures and how long it took; written last.
+    """``metrics.json``: outputs, metrics and duration of a step; written last.
 
-    ``conditions`` is what the result depends on, by key; steps that train keep it elsewhere, and records of earlier
-    versions have none.
+    ``conditions`` is what the result depends on, by key; steps that train store it elsewhere, and records of earlier
+    versions have no conditions.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,7 +53,7 @@ def parse_record(document: bytes, uri: str) -> StepRecord:
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened in a step that runs in another process or container.
+    """An event in a step that runs in a different process or container.
 
     Attributes:
         kind: What happened.
@@ -71,26 +71,26 @@ class Event:
 
 
 class RunObserver(Protocol):
-    """Shows a run while it works."""
+    """Shows a run in progress."""
 
     def started(self, step: str) -> None:
         """A step has started."""
 
     def cached(self, step: str) -> None:
-        """A step was not run, since its result is in the cache."""
+        """A step was not run, because its result is in the cache."""
 
     def line(self, step: str, text: str) -> None:
         """A step has printed a line."""
 
     def finished(self, step: str, seconds: float) -> None:
-        """A step has ended well."""
+        """A step has succeeded."""
 
     def failed(self, step: str, message: str, interrupted: bool = False) -> None:
         """A step has failed, or was interrupted."""
 
 
 def parse_event(line: str) -> Event | None:
-    """Return the event that a line of output holds, or None when it is an ordinary line."""
+    """Return the event that a line of output holds, or None if it is an ordinary line."""
     text = line.strip()
     if not text.startswith(_MARK):
         return None

@@ -11,7 +11,7 @@ UNREAD_IMAGE_SUFFIXES = frozenset(
     {".gif", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".tga", ".psd", ".exr", ".hdr", ".dcm"}
     | {".pbm", ".pgm", ".ppm", ".pnm"}
 )
-"""Suffixes of image files in other formats: they count as images, and are refused by name when they are read."""
+"""Suffixes of image files in formats that are not read: a message that names the format refuses such a file."""
 
 _ISO_BRANDS = {
     b"heic": "a HEIC image",
@@ -80,7 +80,7 @@ def kind_of(data: bytes) -> str | None:
     head = data[:1024]
     text = head.removeprefix(b"\xef\xbb\xbf")
     if _PAGE.match(text):
-        return "a web page (HTML), such as one that a download site shows instead of the file"
+        return "a web page (HTML), which a download site may send instead of the file"
     if _DVC.match(text):
         return "a pointer of DVC, not the file itself"
     if _SVG.match(text):
@@ -95,7 +95,7 @@ def kind_of(data: bytes) -> str | None:
 
 
 def placeholder_kind(data: bytes) -> str | None:
-    """Return the kind of a text file that took the place of another file: a pointer or a web page; else None.
+    """Return the kind of a text file that replaces the actual file, such as a pointer or a web page; else None.
 
     Args:
         data: The first 1024 bytes of the file, or more.

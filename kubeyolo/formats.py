@@ -31,7 +31,7 @@ def size_text(count: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time: ``0.4 s``, ``48 s``, ``12 min 05 s``, ``3 h 20 min``; a dash for none."""
+    """Return a time: ``0.4 s``, ``48 s``, ``12 min 05 s``, ``3 h 20 min``; a dash if it is None or infinite."""
     if seconds is None or not math.isfinite(seconds):
         return DASH
     if seconds < 9.95:
@@ -61,7 +61,7 @@ def about_duration(seconds: float) -> str:
 
 
 def _about(value: float) -> int:
-    """Round to a whole number of at least 1: below 20 to any, below 100 to a multiple of 5, above to two digits."""
+    """Round to a whole number of at least 1; from 20 to a multiple of 5, from 100 to two digits."""
     if value < 20:
         return max(1, round(value))
     return round(value / 5) * 5 if value < 100 else int(float(f"{value:.2g}"))

@@ -1,4 +1,4 @@
-"""Where in a store the notes and results of a run are found by its name, or its id on a cluster; the id of a store."""
+"""Finds notes and results of a run in a store by the run's name or its id on a cluster; the id of a store."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ RESULT = "result.json"
 """Name of the index of a run's results: a copy of the record of its last step."""
 
 RUN_ID = "KUBEYOLO_RUN_ID"
-"""Environment variable of a pod with the id that Kubeflow has given to the run."""
+"""Environment variable of a pod: the id of the run on Kubeflow."""
 
 STORE = "KUBEYOLO_STORE"
-"""Environment variable with the store that an empty field stands for; in pods it is from a ConfigMap."""
+"""Environment variable with the store that is used if the field is empty; in pods it comes from a ConfigMap."""
 
 STORE_NAME = "store.json"
 """Name of the document with the id of a store."""
@@ -32,7 +32,7 @@ def store_id(store: Place, create: bool = False) -> str:
 
     Args:
         store: The store.
-        create: Whether to create the id where there is none.
+        create: Whether to create the id if there is none.
     """
     opened = store.store
     if create and not opened.exists(STORE_NAME):
@@ -46,7 +46,7 @@ def store_id(store: Place, create: bool = False) -> str:
 
 
 def run_output(store: Place, run: str, name: str) -> Place:
-    """Return the place of a file or folder of a run: its plan, or the index of its results."""
+    """Return the place of a file or folder of a run, such as its plan or the index of its results."""
     return store / "runs" / run / name
 
 
@@ -59,8 +59,8 @@ def read_note(store: Place, run_id: str) -> dict[str, str]:
     """Return the note of a run.
 
     Raises:
-        NotFound: There is none: the first step of the run has not written it yet.
-        InputError: It is not a note.
+        NotFound: There is no note: the first step of the run has not written it yet.
+        InputError: The document is not a note.
     """
     place = _note(store, run_id)
     try:
@@ -73,8 +73,8 @@ def read_index(place: Place) -> StepRecord:
     """Return the record that an index holds.
 
     Raises:
-        NotFound: There is none.
-        InputError: It is not a record.
+        NotFound: There is no index.
+        InputError: The document is not a record.
     """
     return parse_record(place.read(), place.uri)
 

@@ -1,4 +1,4 @@
-"""Lack of memory: how many processes the kernel has killed for it, and how errors name it."""
+"""Lack of memory: how many processes the kernel has killed because of it, and how to recognize it in errors."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _WORDS = re.compile(
 def memory_kills(root: Path = Path("/")) -> int:
     """Return how many processes the kernel has killed for lack of memory, in the control group of this process.
 
-    If the group has no such count, it is that of the whole machine, and 0 without any. Only the difference between two
-    counts has a meaning.
+    If the group has no such count, the count of the whole machine is returned, or 0 if there is none. Only the
+    difference between two counts has a meaning.
 
     Args:
         root: The folder with ``proc`` and ``sys``.
@@ -33,12 +33,12 @@ def memory_kills(root: Path = Path("/")) -> int:
         for version, folder in group_folders("memory", root)
     )
     counts = [count for count in map(_count, files) if count is not None]
-    # The count of a group includes the groups below it, so the largest count is that of the top group.
+    # The count of a group includes the groups below it, so the largest count is the count of the top group.
     return max(counts) if counts else _count(root / "proc" / "vmstat") or 0
 
 
 def killed_for_memory(before: int, root: Path = Path("/")) -> str:
-    """Return in words how many processes the kernel has killed for lack of memory; empty when there were none.
+    """Return a phrase with the number of processes that the kernel has killed for lack of memory; empty if none.
 
     Args:
         before: An earlier count of ``memory_kills``.
@@ -51,7 +51,7 @@ def killed_for_memory(before: int, root: Path = Path("/")) -> str:
 
 
 def death_cause(code: int, before: int, root: Path = Path("/")) -> str:
-    """Return in words why a process most likely died, after SIGKILL with the memory limit; empty if nothing is known.
+    """Return a phrase with the likely cause of a death by SIGKILL, and with the memory limit; empty if unknown.
 
     Args:
         code: Exit code of the process.
@@ -67,13 +67,13 @@ def death_cause(code: int, before: int, root: Path = Path("/")) -> str:
 
 
 def lower(settings: Mapping[str, int | None]) -> str:
-    """Return which settings to lower for less memory, with their values if these are known."""
+    """Return which settings to lower to use less memory, with their values if known."""
     *first, last = (key if value is None else f"{key} ({value})" for key, value in settings.items())
     return f"lower {', '.join(first)}{' or ' if first else ''}{last}"
 
 
 def is_lack_of_memory(text: str) -> bool:
-    """Tell whether an error or the output of a process says that memory could not be allocated."""
+    """Tell whether an error or the output of a process reports that memory could not be allocated."""
     return _WORDS.search(text) is not None
 
 

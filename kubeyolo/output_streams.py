@@ -1,4 +1,4 @@
-"""Standard output and standard error as streams that name themselves in errors, and may drop output instead."""
+"""Standard output and standard error as streams whose errors name the stream; they can also discard output instead."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ OUTPUT, ERRORS = "standard output", "standard error"
 
 
 class OutputStream(io.FileIO):
-    """A standard stream that names itself in its errors.
+    """A standard stream whose errors name the stream.
 
-    A ``patient`` stream drops output that cannot be written, so that the work continues. Once a full disk has room
-    again, later lines are written.
+    A ``patient`` stream discards output that cannot be written, so that the work continues. As soon as a full disk has
+    free space again, later lines are written.
 
     Attributes:
-        patient: Whether output that cannot be written is dropped.
-        lost: The first error for which output was dropped; None if there was no such error.
+        patient: Whether output that cannot be written is discarded.
+        lost: The first error after which output was discarded; None if there was no such error.
     """
 
     def __init__(self, descriptor: int, name: str, patient: bool = False) -> None:
@@ -36,14 +36,14 @@ class OutputStream(io.FileIO):
         self.lost: OSError | None = None
 
     def write(self, data: Any, /) -> int:
-        """Write all or some of the data; return how many bytes are written, or dropped by a patient stream.
+        """Write all or some of the data; return how many bytes were written, or discarded by a patient stream.
 
         Raises:
             OSError: The data cannot be written, and the stream is not patient.
         """
         try:
             while (count := super().write(data)) is None:
-                # Another program that shares the terminal or the pipe has made it non-blocking.
+                # A different program that shares the terminal or the pipe has made it non-blocking.
                 select.select([], [self.fileno()], [])
             return count
         except OSError as error:
@@ -63,7 +63,7 @@ def print_line(line: str) -> None:
 
 
 def why_lost(error: OSError) -> str:
-    """Return in words why a stream cannot be written."""
+    """Return the reason why a stream cannot be written, as a phrase."""
     if error.errno == errno.EPIPE:
         return "closed by the program that reads it"
     if error.errno == errno.EIO:
@@ -74,14 +74,14 @@ def why_lost(error: OSError) -> str:
 def text_stream(
     descriptor: int, name: str, present: TextIO | None, errors: str | None = None, patient: bool = False
 ) -> TextIO:
-    """Return a text stream that replaces the present one and has its encoding.
+    """Return a text stream that replaces the current stream and has its encoding.
 
     Args:
         descriptor: 1 or 2.
         name: ``OUTPUT`` or ``ERRORS``.
-        present: The present stream; None if it is closed.
-        errors: How to write characters that the encoding lacks; as the present stream does by default.
-        patient: Whether to drop output that cannot be written instead of raising an error.
+        present: The current stream; None if it is closed.
+        errors: How to write characters that the encoding lacks; by default as the current stream does.
+        patient: Whether to discard output that cannot be written instead of raising an error.
     """
     if present is not None:
         present.flush()
@@ -93,7 +93,7 @@ def text_stream(
 
 
 def raw_stream(stream: TextIO | None) -> OutputStream | None:
-    """Return the stream of this module below a text stream; None if there is none."""
+    """Return the :class:`OutputStream` below a text stream; None if there is none."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     return raw if isinstance(raw, OutputStream) else None
 
@@ -102,7 +102,7 @@ def raw_stream(stream: TextIO | None) -> OutputStream | None:
 def patient_streams() -> Iterator[None]:
     """Let the work within the block continue when its output cannot be written.
 
-    Streams with which somebody has replaced those of this process stay as they are.
+    Streams of this process that were replaced by other streams are not changed.
     """
     before = sys.stdout, sys.stderr
     if sys.stdout is not None and sys.stdout is sys.__stdout__:

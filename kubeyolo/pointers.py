@@ -1,8 +1,7 @@
 """Pointers: small documents in a store that name the current data set or the current model.
 
-A pointer is moved by writing it anew, which a store does completely or not at all. It never names an incomplete bundle.
-The pointer to a model moves only from the content that was read before: of several processes that move it at once, one
-succeeds.
+A pointer is moved by overwriting it, which is atomic in every store. It never names an incomplete bundle. The pointer
+to a model moves only if it has not changed since it was read: if several processes move it at once, one succeeds.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class ModelPointer(BaseModel):
         bundle: URI of the published bundle.
         version: Its version.
         data: URI of the data set of the last retraining.
-        fingerprint: Fingerprint of this data: while it stays the same, there is nothing to train.
+        fingerprint: Fingerprint of this data: no retraining is needed until it changes.
         dataset_digest: Digest of the content of the data set that the bundle was trained on.
     """
 
@@ -54,14 +53,14 @@ class ModelPointer(BaseModel):
 
 
 class SeenPointer(NamedTuple):
-    """A pointer to a model as it was read, and the etag of that content; both None where there was no pointer."""
+    """A pointer to a model as it was read, and the etag of that content; both None if there was no pointer."""
 
     pointer: ModelPointer | None
     etag: str | None
 
     @property
     def bundle(self) -> str:
-        """URI of the bundle that the pointer names; empty where there is no pointer."""
+        """URI of the bundle that the pointer names; empty if there is no pointer."""
         return self.pointer.bundle if self.pointer else ""
 
 
@@ -70,15 +69,15 @@ _MODEL_EXAMPLE = '{"bundle": "minio://kubeyolo/models/yolov5n-r7/1.0.0"}'
 
 
 def latest_model(store: Place, model: str) -> Place:
-    """Return the pointer to the current model where the configuration names none."""
+    """Return the pointer to the current model that is used if the configuration names none."""
     return store / "models" / model / LATEST
 
 
 def check_pointer_name(uri: str) -> None:
-    """Refuse a pointer whose name does not tell it from a folder.
+    """Refuse a pointer whose name could be that of a folder.
 
     Raises:
-        InputError: Its name does not end in .json.
+        InputError: The name does not end in .json.
     """
     if uri and not uri.endswith(ENDING):
         raise InputError(f"{uri}: the name of a pointer ends in {ENDING}, as in models/yolov5n-r7/{LATEST}")
@@ -88,7 +87,7 @@ def read_data_pointer(place: Place) -> str:
     """Return the URI of the data set that a pointer names.
 
     Raises:
-        InputError: There is no pointer, or it names none.
+        InputError: There is no pointer, or it names no data set.
     """
     example = '{"data": "minio://kubeyolo/data/bccd-2026-11-20"}'
     try:
@@ -104,10 +103,10 @@ def read_data_pointer(place: Place) -> str:
 
 
 def read_model_pointer(place: Place) -> ModelPointer | None:
-    """Return the content of a pointer to the current model, or None where there is no pointer yet.
+    """Return the content of a pointer to the current model, or None if there is no pointer yet.
 
     Raises:
-        InputError: It is not a pointer to a model.
+        InputError: The document is not a pointer to a model.
     """
     return read_model_version(place).pointer
 
@@ -116,7 +115,7 @@ def read_model_version(place: Place) -> SeenPointer:
     """Return the content of a pointer to the current model, with the etag that ``write_model_pointer`` takes.
 
     Raises:
-        InputError: It is not a pointer to a model.
+        InputError: The document is not a pointer to a model.
     """
     try:
         document, etag = place.parent.store.read_version(place.name)
@@ -131,7 +130,7 @@ def read_model_version(place: Place) -> SeenPointer:
 
 
 def no_current_model(latest: Place | str) -> str:
-    """Return the message for a new model where there is no pointer to a current model yet."""
+    """Return the message for a new model if there is no pointer to a current model yet."""
     return f"no current model at {latest} to compare with: the new model becomes current"
 
 
@@ -141,10 +140,10 @@ def write_model_pointer(place: Place, pointer: ModelPointer, etag: str | None = 
     Args:
         place: The pointer.
         pointer: Its new content.
-        etag: Etag of the content that is replaced, from ``read_model_version``; None where there was no pointer.
+        etag: Etag of the content that is replaced, from ``read_model_version``; None if there was no pointer.
 
     Raises:
-        WorkError: The pointer was moved, made or removed since it was read, and has other content.
+        WorkError: The pointer was moved, created or removed since it was read, and has different content.
     """
     store, name = place.parent.store, place.name
     document = orjson.dumps(pointer.model_dump(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -154,16 +153,16 @@ def write_model_pointer(place: Place, pointer: ModelPointer, etag: str | None = 
     now = read_model_version(place)
     if now.pointer != pointer:
         raise WorkError(
-            f"{place} names {now.bundle or 'no model any more'}, moved while it was to name {pointer.bundle}; "
-            "look at what it names, and run it again"
+            f"{place} was moved meanwhile: it names {now.bundle or 'no model'}, not {pointer.bundle}; check this "
+            "model, and run the command again"
         )
 
 
 def pointed_bundle(place: Place) -> Place:
-    """Return the bundle that a pointer (its name ends in .json) names; any other place is returned as it is.
+    """Return the bundle that a pointer (its name ends in .json) names; any other place is returned unchanged.
 
     Raises:
-        InputError: The pointer is not there, or names none.
+        InputError: The pointer does not exist, or names no bundle.
     """
     if not place.uri.endswith(ENDING):
         return place

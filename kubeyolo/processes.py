@@ -1,4 +1,4 @@
-"""Processes: environment variables for Python children, how a process has ended, children that end with this one.
+"""Processes: environment variables for Python children, how a process has ended, children that end with their parent.
 
 ``python -m kubeyolo.processes COMMAND ARGUMENT…`` runs a command that is killed when the process that started it ends.
 """
@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 UTF8_OUTPUT = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
-"""Environment of a Python process whose output this process reads, whatever the console and the locale are."""
+"""Environment variables of a Python process whose output this process reads, for any console and locale."""
 
 INSTALLED_CODE = {"PYTHONSAFEPATH": "1"}
-"""Environment of a Python process that imports nothing from its working folder."""
+"""Environment variables of a Python process that imports nothing from its working folder."""
 
 _PR_SET_PDEATHSIG = 1
 _SIGNALED = 128
@@ -27,7 +27,7 @@ def ending(code: int) -> str:
     """Return how a process ended: its exit code, or the name of the signal that killed it."""
     if code < 0:
         return f"killed by {_name(-code) or f'signal {-code}'}"
-    # A shell exits with this code when its command was killed.
+    # A shell exits with such a code when its command was killed by a signal.
     name = _name(code - _SIGNALED) if code > _SIGNALED else ""
     return f"exit code {code}" + (f", as after {name}" if name else "")
 
@@ -38,7 +38,7 @@ def is_killed(code: int) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process with this id exists, of any user; it may have ended if nobody has waited for it."""
+    """Tell whether a process with this id exists, of any user, also if it has ended and was not waited for."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -58,7 +58,7 @@ def exit_code(pid: int) -> int | None:
 
 
 def children(pid: int) -> list[int]:
-    """Return the ids of the children of a process, also of those that have ended and were not waited for."""
+    """Return the ids of the children of a process, including children that have ended and were not waited for."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -73,7 +73,7 @@ def send_signal(pids: Iterable[int], number: signal.Signals) -> None:
 
 
 def guarded(command: Sequence[str]) -> list[str]:
-    """Return a command that runs another command and is killed when this process ends, in whatever way."""
+    """Return a command that runs another command and is killed when this process ends for any reason."""
     return [sys.executable, "-m", "kubeyolo.processes", *command]
 
 
@@ -99,5 +99,5 @@ def _name(number: int) -> str:
 
 if __name__ == "__main__":
     die_with_parent()
-    # exec keeps the setting.
+    # exec does not reset this setting.
     os.execvp(sys.argv[1], sys.argv[1:])

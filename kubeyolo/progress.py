@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, now and then a plain line elsewhere."""
+"""Progress of long work: a bar on a terminal, a plain line at intervals elsewhere."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _LINE_SECONDS = 10.0
 
 
 class Progress:
-    """Shows how far work has come, on standard error.
+    """Shows the progress of work on standard error.
 
     On a terminal it is a bar. Elsewhere, as in the log of a pod, it is a line every 10 seconds at most, and nothing
-    for work that is done sooner. ``advance`` may be called from several threads.
+    for work that takes less time. ``advance`` may be called from several threads.
 
     Args:
         description: What is being done, such as "uploading model.onnx".
-        total: Number of all steps or bytes, if it is known.
-        unit: What is counted.
+        total: Number of all steps or bytes, if known.
+        unit: Unit of the counts.
         stream: Where to write; standard error by default.
         line_seconds: Shortest time between two plain lines.
     """
@@ -108,7 +108,7 @@ def track(iterable: Iterable[_T], description: str, total: int | None = None) ->
 
 
 def _make_bar(unit: str, stream: IO[str]) -> Any:
-    # Only here: a pod draws no bar, and need not load rich.
+    # Imported here: a pod draws no bar and need not load rich.
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -1,4 +1,4 @@
-"""Publishing bundles by compare-and-swap, from files or from another bundle; repairing damaged files."""
+"""Publishes bundles by compare-and-swap, from files or from an existing bundle, and repairs damaged files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PACKAGES = (
 
 
 class VersionTaken(InputError):
-    """Another bundle is published in this folder."""
+    """A different bundle is published in this folder."""
 
 
 def publish_bundle(
@@ -57,26 +57,26 @@ def publish_bundle(
     """Store files as a bundle and return it.
 
     The files are stored in a folder of their own, then the manifest is written by compare-and-swap: a reader finds a
-    whole bundle or none, and a publisher replaces only the manifest that it has read. Publishing the same bundle again
-    changes nothing, except that it repairs damaged files.
+    complete bundle or no bundle, and a publisher replaces only the manifest that it has read. Publishing the same
+    bundle again changes nothing, except that it repairs damaged files.
 
     Args:
         place: The folder of the bundle.
         manifest: The manifest; sizes, checksums and versions of the packages installed here are filled in.
         files: Files by their name in the bundle.
-        replace: Whether to replace another bundle that is published there; its files are then removed.
-        checked: Sizes and checksums of files that are checked already.
+        replace: Whether to replace a different bundle that is published there; its files are then removed.
+        checked: Sizes and checksums of files that have been checked before.
 
     Raises:
-        InputError: A file is missing, a name is not possible, or the store cannot be used.
-        VersionTaken: Another bundle is published there, perhaps in the meantime, and ``replace`` is off.
-        WorkError: A file changed while it was copied, or other processes replaced the bundle again and again.
+        InputError: A file is missing, a name is not allowed, or the store cannot be used.
+        VersionTaken: A different bundle is published there, perhaps since this call started, and ``replace`` is off.
+        WorkError: A file changed while it was copied, or other processes kept replacing the bundle.
     """
     for name, path in files.items():
         if check_key(name) == MANIFEST_NAME:
             raise InputError(f"{place}: {MANIFEST_NAME} is the manifest of the bundle, not one of its files")
         if not path.is_file():
-            raise InputError(f"{path}: there is no such file to be put into the bundle {place}")
+            raise InputError(f"{path}: there is no such file, which the bundle {place} needs")
     store, known = place.store, checked or {}
     facts = {
         name: known.get(name) or BundleFile(size=path.stat().st_size, sha256=sha256_file(path))
@@ -103,23 +103,23 @@ def publish_bundle(
 def derive_bundle(
     bundle: Bundle, place: Place, files: Mapping[str, Path], *, replace: bool = True, **updates: Any
 ) -> Bundle:
-    """Publish a bundle with all files of another bundle and new files, and return it.
+    """Publish a bundle with new files and all other files of an existing bundle, and return it.
 
     Args:
         bundle: The bundle that the new bundle is derived from.
-        place: The folder of the new bundle; it must be another folder.
+        place: The folder of the new bundle; it must differ from the folder of ``bundle``.
         files: Files by their name in the bundle; they replace files of the same name.
-        replace: Whether to replace another bundle that is published there.
+        replace: Whether to replace a different bundle that is published there.
         **updates: New values of fields of the manifest; the other fields stay.
 
     Raises:
-        InputError: The folder is that of the other bundle, or a value does not fit the manifest.
-        VersionTaken: Another bundle is published there, and ``replace`` is off.
+        InputError: The folder is that of ``bundle``, or a value does not fit the manifest.
+        VersionTaken: A different bundle is published there, and ``replace`` is off.
     """
     if place.store.uri == bundle.uri:
-        raise InputError(f"{bundle.uri}: a bundle cannot be derived into its own folder; give another folder")
+        raise InputError(f"{bundle.uri}: a bundle cannot be derived into its own folder; choose a different folder")
     parent = bundle.manifest
-    # Versions of packages that are not installed here stay those of the parent.
+    # Packages that are not installed here keep the versions from the parent.
     values = {**parent.model_dump(), **updates, "parent": bundle.uri, "folder": "", "files": {}}
     try:
         manifest = BundleManifest.model_validate(values)
@@ -131,10 +131,10 @@ def derive_bundle(
 
 
 def derive_once(bundle: Bundle, place: Place, files: Mapping[str, Path], **updates: Any) -> Bundle:
-    """Publish a derived bundle where several runs may do the same work, and return it; the first bundle stays.
+    """Publish a derived bundle and return it; if several runs do the same work, the first bundle stays.
 
-    A whole bundle in the folder is returned as it is, so that references to it stay valid: exporting a network again
-    gives a MINDIR file with other bytes.
+    A complete bundle in the folder is returned unchanged, so that references to it stay valid: exporting a network
+    again gives a MINDIR file with different bytes.
 
     Args:
         bundle: The bundle that the new bundle is derived from.
@@ -155,11 +155,11 @@ def derive_once(bundle: Bundle, place: Place, files: Mapping[str, Path], **updat
 
 
 def repair_bundle(place: Place, files: Mapping[str, Path]) -> Bundle:
-    """Replace damaged files of a published bundle and return it; its manifest stays as it is.
+    """Replace damaged files of a published bundle and return it; its manifest does not change.
 
     Args:
         place: The folder of the bundle.
-        files: Files by their name in the bundle; files with other content than the published files are not used.
+        files: Files by their name in the bundle; files whose content differs from the published files are not used.
 
     Raises:
         InputError: There is no bundle, or a damaged file is not among ``files``.
@@ -235,11 +235,11 @@ def _swap(
             return current, None
         if current is not None and not replace:
             raise _taken(store)
-    raise WorkError(f"{store.uri}: other processes publish here again and again; stop them, then run it again")
+    raise WorkError(f"{store.uri}: other processes keep publishing here; stop them, then publish again")
 
 
 def _taken(store: Store) -> VersionTaken:
-    return VersionTaken(f"{store.uri}: another bundle is published there; choose another folder")
+    return VersionTaken(f"{store.uri}: a different bundle is published there; choose a different folder")
 
 
 def _is_used(store: Store, folder: str) -> bool:
@@ -262,7 +262,7 @@ def _remove_files(store: Store, replaced: _Published) -> None:
 
 
 def _repair_files(store: Store, manifest: BundleManifest, files: Mapping[str, Path]) -> bool:
-    """Replace the damaged files of a published bundle: in a folder, only these; in an object store, all.
+    """Replace damaged files of a published bundle: in a folder only the damaged files, in an object store all files.
 
     Returns:
         Whether the bundle is still published. If it was replaced in the meantime, its files are removed.
@@ -292,4 +292,4 @@ def _put_files(
     with Progress(f"publishing {store.uri}", sum(fact.size for fact in facts.values()), "bytes") as progress:
         for name, fact in facts.items():
             if store.put_file(files[name], manifest.key(name), progress.advance) != fact.sha256:
-                raise WorkError(f"{files[name]}: the file changed while it was being published; run it again")
+                raise WorkError(f"{files[name]}: the file changed while it was being published; publish again")

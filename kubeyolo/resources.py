@@ -15,8 +15,8 @@ _NO_LIMIT = 1 << 60
 def usable_processors(root: Path = Path("/")) -> int:
     """Return how many processors this process may use, at least 1.
 
-    This is the number of processors that it may run on, or a lower quota of its control group or of a group above it. A
-    part of a processor counts as one.
+    This is the number of processors that it may run on, or a lower quota of its control group or of a group above it.
+    A fraction is rounded up.
 
     Args:
         root: The folder with ``proc`` and ``sys``.
@@ -26,7 +26,7 @@ def usable_processors(root: Path = Path("/")) -> int:
 
 
 def usable_memory(root: Path = Path("/")) -> int | None:
-    """Return how many bytes of memory this process may use; None if that is not known.
+    """Return how many bytes of memory this process may use; None if unknown.
 
     This is the memory of the machine, or a lower limit of its control group or of a group above it. Other processes of
     the group use the same memory.
@@ -39,14 +39,14 @@ def usable_memory(root: Path = Path("/")) -> int | None:
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:
-    """Return the lowest memory limit, in bytes, of the control group of this process and of those above it, or None."""
+    """Return the lowest memory limit in bytes of this process's control group and of the groups above it, or None."""
     names = {1: "memory.limit_in_bytes", 2: "memory.max"}
     texts = [text_of(folder / names[version]).strip() for version, folder in group_folders("memory", root)]
     return min((int(text) for text in texts if text.isdigit() and int(text) < _NO_LIMIT), default=None)
 
 
 def group_folders(controller: str, root: Path = Path("/")) -> Iterator[tuple[int, Path]]:
-    """Yield version and folder of each control group with a controller, from the group of this process upwards.
+    """Yield version and folder of each control group with a controller, upwards from the group of this process.
 
     Some of the folders may not exist: in a container a group may have the name that it has on the host.
 
@@ -100,8 +100,8 @@ def _memory_of_machine(root: Path) -> int | None:
 def _upwards(mount: Path, group: str) -> Iterator[Path]:
     """Yield the folders of a group and of the groups above it.
 
-    In a container the name may be the one on the host, for which no folders exist; the container's own group is at the
-    top.
+    In a container the name may be the name on the host, for which no folders exist; the container's own group is at
+    the top.
     """
     inside = PurePosixPath(group.lstrip("/"))
     if ".." in inside.parts:  # The container does not see the folder of the group.

@@ -1,4 +1,4 @@
-"""The setup of MindSpore, before it is imported anywhere else."""
+"""The setup of MindSpore, before any other module imports it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from kubeyolo.errors import InputError
 
 CAPPED_FROM = (2, 9)
-"""From this version on oneDNN uses a reference convolution on AVX-512 machines, which is a hundred times slower."""
+"""Starting with this version, oneDNN runs a reference convolution on AVX-512 machines, a hundred times slower."""
 
 
 def mindspore_version() -> tuple[int, int]:
@@ -33,7 +33,7 @@ def mindspore_environment(device_target: str = "CPU", threads: int | None = None
 
     Args:
         device_target: CPU, GPU or Ascend.
-        threads: Threads of one process for its kernels; None for as many as there are cores.
+        threads: Threads of one process for its kernels; None for one thread per core.
     """
     # MindSpore prints its warnings about missing accelerators for every process; errors are raised anyway.
     values = {"GLOG_v": "3", "MS_OM_PATH": str(Path(tempfile.gettempdir()) / f"kubeyolo-mindspore-{os.getuid()}")}
@@ -45,7 +45,7 @@ def mindspore_environment(device_target: str = "CPU", threads: int | None = None
 
 
 def configure_mindspore(device_target: str = "CPU", threads: int | None = None) -> None:
-    """Import MindSpore in graph mode for a device. Variables that the user has set in the environment stay.
+    """Import MindSpore in graph mode for a device. Environment variables that the user has set are kept.
 
     Raises:
         InputError: MindSpore is not installed, or cannot use this device.
@@ -57,13 +57,13 @@ def configure_mindspore(device_target: str = "CPU", threads: int | None = None) 
     import mindspore
 
     try:
-        # After its first kernel MindSpore refuses to set the device, even to the present one.
+        # After its first kernel MindSpore refuses to set the device, even to the current device.
         if mindspore.get_context("device_target") != device_target:
             mindspore.set_device(device_target)
     except (RuntimeError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
         raise InputError(
             f"device_target {device_target!r} cannot be used on this machine ({line}); "
-            "set train.device_target to CPU, or install the MindSpore build of that device"
+            "set train.device_target to CPU, or install the MindSpore build for that device"
         ) from error
     mindspore.set_context(mode=mindspore.GRAPH_MODE)

@@ -1,4 +1,4 @@
-"""Two digests of the library's code, by which stored weights and results of other code are recognized.
+"""Two digests of the library's code, to recognize stored weights and results of different code.
 
 ==============================================================  =======  =======
 code                                                            weights  results
@@ -34,7 +34,7 @@ from importlib import metadata
 from pathlib import Path
 
 WEIGHTS = ("config/schema.py", "data", "losses", "models", "runtime.py", "training")
-"""Folders and modules that decide which weights a training ends with."""
+"""Folders and modules that determine the weights from a training."""
 
 NO_WEIGHTS = (
     "__init__.py",  # has the version, and settings of protobuf
@@ -68,24 +68,24 @@ NO_WEIGHTS = (
     "data/sample.py",  # generates a data set, which has a digest of its own
     "data/texture.py",  # as data/sample.py
     "errors.py",
-    "estimate.py",  # says how much memory a training takes
+    "estimate.py",  # estimates the memory of a training
     "evaluation",  # imported for validation while training
     "file_kinds.py",  # names files that are refused, and tells which files of a folder are images
     "formats.py",  # writes numbers for people
-    "memory.py",  # says why a process has ended
+    "memory.py",  # explains why a process has ended
     "output_streams.py",  # prints
-    "processes.py",  # says how a process has ended, and ends one whose parent is gone
+    "processes.py",  # explains how a process has ended, and ends a process whose parent is gone
     "progress.py",
     "publishing.py",  # as bundle.py
     "resources.py",  # measures the machine, which is not part of any identity
     "source.py",  # names the code and the versions of packages
-    "stop_signals.py",  # ends a training, or lets it be
+    "stop_signals.py",  # only stops a training
     "storage",  # moves bytes
-    "training/anchor_search.py",  # computes anchors for the command line; those that are set are in the identity
-    "training/finite.py",  # ends a training, or lets it be
-    "training/growth.py",  # reads weights, and changes none
+    "training/anchor_search.py",  # computes anchors for the command line; train.anchors is part of the identity
+    "training/finite.py",  # only stops a training
+    "training/growth.py",  # reads weights without changing them
     "training/history.py",
-    "training/memory_advice.py",  # warns of what a machine lacks
+    "training/memory_advice.py",  # warns if a machine has too little memory
     "training/reach.py",  # warns of settings
     "training/result.py",
     "training/validation.py",  # reads the weights, in a network of its own
@@ -139,7 +139,7 @@ NO_RESULTS = (
 """Folders and modules that start, show, describe or store work, and do not change its outcome."""
 
 OTHER_SECTIONS = frozenset({"EvaluateConfig", "PredictConfig", "ExportConfig", "QuantizeConfig", "RetrainConfig"})
-"""Classes of config/schema.py that no weights depend on; all its other classes count."""
+"""Classes of config/schema.py that weights do not depend on; weights depend on all its other classes."""
 
 _ROOT = Path(__file__).parent
 _SCHEMA = "config/schema.py"
@@ -166,7 +166,7 @@ def results_source(root: Path = _ROOT) -> str:
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Return the versions of those of the packages that are installed; none of the packages is imported."""
+    """Return the versions of the packages that are installed; none of the packages is imported."""
     versions = {}
     for package in packages:
         with suppress(metadata.PackageNotFoundError):
@@ -204,7 +204,7 @@ def tree_text(source: bytes | str, without: frozenset[str] = frozenset()) -> str
 
     Args:
         source: The text of the module.
-        without: Names of classes that do not count; fields of these types do not count either.
+        without: Names of classes that are left out, together with fields of these types.
     """
     tree = ast.parse(source)
     for node in ast.walk(tree):
@@ -294,7 +294,7 @@ def _is_in(name: str, places: Iterable[str]) -> bool:
 
 @cache
 def _digest(root: Path, counts: Callable[[str], bool], without: frozenset[str] = frozenset()) -> str:
-    """Return 16 digits over the files that count; classes named in ``without`` do not count in the schema."""
+    """Return 16 digits over the files that count; the classes ``without`` are ignored in the schema."""
     digest = hashlib.sha256()
     for name in filter(counts, _files(root)):
         content = (root / name).read_bytes()

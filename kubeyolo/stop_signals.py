@@ -1,4 +1,4 @@
-"""The signals that tell a process to stop: their handlers, and how a second order differs from the first."""
+"""Stop signals: their handlers, and how a second stop request differs from the first."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SECOND_SECONDS = 0.5
 _SAME_ORDER_SECONDS = 2.0
 
 _ALWAYS = (signal.SIGINT, signal.SIGTERM)
-# Batch systems announce the end of a job's time by one of the last three; without a handler they kill the process.
+# Batch systems announce the end of a job's time by one of the last three signals, which kill a process by default.
 _UNLESS_IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
 Handler = Callable[[int, FrameType | None], Any]
 
 
 class StopSignal(KeyboardInterrupt):
-    """A signal has told this process to stop; the code that handles the error cleans up.
+    """This process received a stop signal; the code that handles the error cleans up.
 
     It is a ``KeyboardInterrupt``: code that handles Ctrl-C handles the other signals too.
     """
@@ -35,7 +35,7 @@ class StopSignal(KeyboardInterrupt):
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals that tell this process to stop: SIGINT, SIGTERM, and the others that it does not ignore.
+    """Return the stop signals of this process: SIGINT, SIGTERM, and the other stop signals that it does not ignore.
 
     ``nohup`` starts a program with SIGHUP ignored, so that it outlives its terminal.
     """
@@ -43,13 +43,13 @@ def stop_signals() -> tuple[signal.Signals, ...]:
 
 
 def install(handler: Handler | signal.Handlers) -> dict[signal.Signals, Any]:
-    """Set a handler for the signals that tell this process to stop; return the previous handlers."""
+    """Set a handler for the stop signals of this process; return the previous handlers."""
     return {number: signal.signal(number, handler) for number in stop_signals()}
 
 
 @contextmanager
 def handling(handler: Handler) -> Iterator[None]:
-    """Set a handler for the signals within the block, if this is the main thread: only it can handle signals."""
+    """Set a handler for the stop signals within the block, if this is the main thread: only it can handle signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -63,11 +63,11 @@ def handling(handler: Handler) -> Iterator[None]:
 
 
 class StopOrder:
-    """Distinguishes the first signal from the Ctrl-C that ends everything at once.
+    """Distinguishes the first signal from the Ctrl-C that ends the process immediately.
 
-    Several signals may be one order: a terminal that closes sends SIGHUP twice, a service manager SIGTERM and SIGHUP,
-    and in a pipeline Ctrl-C comes from the terminal and from the run. So only a SIGINT at least half a second after the
-    first signal is a second order.
+    Several signals may belong to one stop request: a terminal that closes sends SIGHUP twice, a service manager SIGTERM
+    and SIGHUP, and in a pipeline Ctrl-C comes from the terminal and from the run. So only a SIGINT at least half a
+    second after the first signal is a second stop request.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class StopOrder:
         return self.number is not None
 
     def is_second(self, number: int) -> bool:
-        """Record a signal, and tell whether it ends everything at once."""
+        """Record a signal; return whether the process must exit immediately."""
         now = time.monotonic()
         if self.number is None:
             self.number, self._at = number, now
@@ -91,11 +91,11 @@ class StopOrder:
 class RaisingHandler:
     """A handler that raises an error, so that unfinished work is cleaned up.
 
-    Signals that follow within two seconds belong to the same order: they do not interrupt the cleanup. A Ctrl-C
+    Signals within the next two seconds belong to the same stop request: they do not interrupt the cleanup. A Ctrl-C
     interrupts it after half a second.
 
     Args:
-        error: Makes the error from the number of a signal.
+        error: Returns the error for the number of a signal.
     """
 
     def __init__(self, error: Callable[[int], BaseException] = StopSignal) -> None:

@@ -1,4 +1,4 @@
-"""Whether the content of a reference is whole in its store: a bundle, a data set, or a document."""
+"""Whether the content of a reference is complete in its store: a bundle, a data set, or a document."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _DATASET = "dataset"
 def is_whole(name: str, place: Place) -> bool:
     """Tell whether an output of a step is in its store, complete and unchanged.
 
-    The checksums of all files are compared. Files in a folder are read, unless they were not written since the last
-    time; objects of a bucket carry their checksums.
+    The checksums of all files are compared. Files in a folder are read, unless they have not changed since the last
+    check; objects in a bucket have stored checksums.
 
     Args:
-        name: Name of the output, which tells whether it is a bundle, a data set, or a document.
-        place: Place of the output; without a digest the output counts as whole.
+        name: Name of the output, which decides whether it is a bundle, a data set, or a document.
+        place: Place of the output; without a digest the output is taken as complete.
 
     Raises:
         InputError: The store cannot be used.

@@ -1,6 +1,6 @@
-"""Compile every pipeline to kubeyolo/compiled, and write the tables that are made from the catalogue.
+"""Compile every pipeline to kubeyolo/compiled, and write the tables that are generated from the catalogue.
 
-``python -m pipelines.compile``, or ``--check`` that nothing is stale.
+``python -m pipelines.compile`` writes them; ``--check`` only checks that none of them is stale.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FUNCTIONS = {
 COMPILED = Path(__file__).resolve().parent.parent / "kubeyolo" / "compiled"
 
 CHOICES = {"model": preset_names(), "launcher": LAUNCHERS, "runtime": RUNTIMES}
-"""Values of a field, from which the pages make a drop-down; the SDK has no option for them."""
+"""Values of a field; Kubeflow's pages show them as a drop-down list. The SDK has no option for them."""
 
 
 def compile_all(folder: Path) -> list[Path]:
@@ -75,7 +75,7 @@ def _with_form(name: str, text: str) -> str:
 def main() -> int:
     """Compile, or check; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say what is stale")
+    parser.add_argument("--check", action="store_true", help="only list the stale files")
     if parser.parse_args().check:
         names = [f"kubeyolo/compiled/{name}" for name in stale()] + stale_tables()
         for name in names:

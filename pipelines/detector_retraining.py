@@ -1,4 +1,4 @@
-"""A detector trained again when its data set has changed, and published when it is not worse than the current one."""
+"""Trains a detector again if its data set has changed, and publishes it if it is not worse than the current model."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pipelines.pod import prepare
 @dsl.pipeline(name=DETECTOR_RETRAINING)
 @form_of(configure_retraining)
 def detector_retraining(**form: str) -> None:
-    """Train on the data set that a pointer names, when it has changed; a model that is not worse becomes current."""
+    """Train on the data set that a pointer names if it has changed; a model that is not worse becomes current."""
     configured = configure_retraining(**form)
     prepare(configured)
-    # No data: it has not changed, and the run succeeds without another step.
+    # An empty URI: the data set has not changed, and the run succeeds without further steps.
     with dsl.If(configured.outputs["data"] != "", name="changed-data"):
         validated = validate_dataset(settings=configured.outputs["validate_dataset"])
         dataset = validated.outputs["dataset"]
         current = evaluate_current(settings=configured.outputs["evaluate_current"], dataset=dataset)
         tasks = detector_tasks(configured, validated)
-        # A model that cannot be compared is refused before the training begins.
+        # A model that cannot be compared is refused before the training starts.
         tasks.pretrained.after(current)
         promoted = promote(
             settings=configured.outputs["promote"],

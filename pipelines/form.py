@@ -12,8 +12,8 @@ from kubeyolo.catalogue import STEPS
 def form_of(configure: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that gives a pipeline the fields of its first step as parameters, with their defaults.
 
-    The pipeline takes them as keywords and passes them on. kfp reads names, types and defaults from the signature, and
-    the descriptions from the docstring.
+    The pipeline takes the fields as keywords and passes them to its first step. kfp reads names, types and defaults
+    from the signature, and the descriptions from the docstring.
 
     Args:
         configure: The component that is the first step.

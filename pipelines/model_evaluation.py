@@ -1,4 +1,4 @@
-"""Evaluates a bundle, and the bundle that it is compared with, on a data set: the basis of the gate in CI."""
+"""Evaluates a bundle, and a second bundle to compare it with, on a data set: the basis of the gate in CI."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ evaluate_baseline = renamed(copy.copy(evaluate), "evaluate-baseline")
 @dsl.pipeline(name=MODEL_EVALUATION)
 @form_of(configure_evaluation)
 def model_evaluation(**form: str) -> None:
-    """Evaluate a bundle, and a baseline where one is given, on the same images."""
+    """Evaluate a bundle, and a baseline if it is given, on the same images."""
     configured = configure_evaluation(**form)
     settings = configured.outputs
     validated = validate_dataset(settings=settings["validate_dataset"])

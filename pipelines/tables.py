@@ -1,4 +1,4 @@
-"""Writes tables into READMEs and docs, between marks; the rest of these files is written by hand."""
+"""Writes tables into READMEs and docs, between marks; all other text of these files is written by hand."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _BOUNDS = (("exclusiveMinimum", "> "), ("minimum", "≥ "), ("exclusiveMaximum",
 
 def component_tables(step: Step) -> str:
     """Return the tables of the inputs, outputs and artifacts of a component."""
-    inputs = {"settings": "what configure hands to this step"} | dict(step.inputs)
+    inputs = {"settings": "the settings of this step, from configure"} | dict(step.inputs)
     if step.name == "configure":
         inputs = {"*": "the fields of the form; see docs/runs.md"}
     parts = ["## Inputs", _table(("name", "what"), inputs.items())]
-    outputs = step.outputs or {"*": "the settings of each later step, what is known of the run, and the record"}
+    outputs = step.outputs or {"*": "the settings of each later step, information about the run, and the record"}
     parts += ["## Outputs", _table(("name", "what"), outputs.items())]
     rows = [(each.name, each.kind, each.about) for each in step.artifacts]
     parts += ["## Artifacts", _table(("name", "kind", "what"), rows)]
@@ -82,7 +82,7 @@ def finding_table() -> str:
 
 
 def made_files() -> dict[Path, str]:
-    """Return the text that every file with a made table should have."""
+    """Return the text that every file with a generated table should have."""
     makers: dict[Path, tuple[str, Callable[[], str]]] = {
         ROOT / "components" / name / "README.md": ("tables", partial(component_tables, step))
         for name, step in STEPS.items()
@@ -95,12 +95,12 @@ def made_files() -> dict[Path, str]:
 
 
 def stale_tables() -> list[str]:
-    """Return the names of files whose made tables differ from the catalogue."""
+    """Return the names of files whose generated tables differ from the catalogue."""
     return [str(path.relative_to(ROOT)) for path, text in made_files().items() if path.read_text("utf-8") != text]
 
 
 def write_tables() -> list[Path]:
-    """Write the made tables anew and return the files that have changed."""
+    """Write the generated tables again and return the files that have changed."""
     changed = {path: text for path, text in made_files().items() if path.read_text("utf-8") != text}
     for path, text in changed.items():
         path.write_text(text, encoding="utf-8")
@@ -123,7 +123,7 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(str(value) for value in schema["enum"])
     if schema["type"] == "object":
-        return f"{_type(schema['additionalProperties'])}, by name"
+        return f"mapping of names to {_type(schema['additionalProperties'])}"
     if schema["type"] == "array":
         return f"list of {_type(schema['items'])}"
     bounds = [f"{sign}{schema[bound]}" for bound, sign in _BOUNDS if bound in schema]

@@ -241,7 +241,7 @@ def test_another_bundle_is_not_replaced_where_it_must_not_be(
     assert publish_bundle(Place.of(store_uri), MANIFEST, files, replace=False).uri == uri
     opened, content = open_bundle(Place.of(uri), cache), files[WEIGHTS].read_bytes()
     files[WEIGHTS].write_bytes(b"other weights")
-    with pytest.raises(VersionTaken, match=rf"{uri}: another bundle is published there"):
+    with pytest.raises(VersionTaken, match=rf"{uri}: a different bundle is published there"):
         publish_bundle(Place.of(uri), MANIFEST, files, replace=False)
     assert [(stored.key, stored.size) for stored in Place.of(uri).store.list()] == before
     assert open_bundle(Place.of(uri), cache).path(WEIGHTS).read_bytes() == content
@@ -428,8 +428,8 @@ def _changed(**changes: object) -> bytes:
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        (b"{not json", "this is not JSON"),
-        (b"\xff\xfe\x00", "this is not JSON"),
+        (b"{not json", "this file is not JSON"),
+        (b"\xff\xfe\x00", "this file is not JSON"),
         (b"[]", "schema version None of bundles is not known here"),
         (_changed(schema_version=7), r"schema version 7 of bundles is not known here \(known: 1\)"),
         (_changed(model=3), "model: Input should be a valid string"),
@@ -515,7 +515,7 @@ def test_a_bundle_is_not_derived_into_itself_nor_with_unknown_fields(tmp_path: P
 def test_a_file_needs_a_possible_name(tmp_path: Path, files: dict[str, Path], name: str, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         publish_bundle(Place.of(tmp_path / "b"), MANIFEST, {**files, name: files[ONNX]})
-    with pytest.raises(InputError, match="there is no such file to be put into the bundle"):
+    with pytest.raises(InputError, match="there is no such file, which the bundle"):
         publish_bundle(Place.of(tmp_path / "b"), MANIFEST, {**files, "y": tmp_path / "absent"})
     assert not (tmp_path / "b").exists()
 

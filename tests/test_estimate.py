@@ -154,8 +154,8 @@ def test_only_the_splits_that_are_unknown_are_named() -> None:
 
 def test_unknown_size_and_cores_are_said() -> None:
     assert estimate(data_bytes=None, cores=None).caveats == (
-        "size of the data set unknown: the store needs that much more",
-        "number of cores unknown: one for each training process is assumed",
+        "size of the data set unknown: the store needs its size in addition",
+        "number of cores unknown: one core for each training process is assumed",
     )
 
 

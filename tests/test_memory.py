@@ -86,7 +86,8 @@ def test_the_remedy_has_the_present_values_and_first_what_changes_no_weight() ->
     config = Config.model_validate({"train": {"processes": 2, "per_batch_size": 24}, "data": {"workers": 3}})
     remedy = memory_remedy(config, "detector")
     first, _, then = remedy.partition("; or ")
-    assert first.startswith("lower data.workers (3) or data.cache_limit_mb (2048), and the same command continues")
+    again = "and run the same command again to continue"
+    assert first.startswith(f"lower data.workers (3) or data.cache_limit_mb (2048) {again}")
     assert "train.per_batch_size (24), train.image_size (640) or train.processes (2)" in then
     without = Config.model_validate({"data": {"workers": 0, "cache": False}})
     assert memory_remedy(without, "detector").startswith("lower train.per_batch_size")

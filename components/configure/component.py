@@ -1,4 +1,4 @@
-"""configure as Kubeflow sees it: the first step of every pipeline, whose inputs are the fields of the form."""
+"""The step configure as a Kubeflow component: the first step of every pipeline; its inputs are the form's fields."""
 
 from typing import NamedTuple
 
@@ -94,7 +94,7 @@ def configure_retraining(
         ("record", str),
     ],
 ):
-    """Resolve and check every setting of a retraining, and whether there is something to do."""
+    """Resolve and check every setting of a retraining, and decide whether it must train."""
     from kubeyolo.steps.component import configure_retraining as run
 
     return run(

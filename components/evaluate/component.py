@@ -1,4 +1,4 @@
-"""evaluate as Kubeflow sees it."""
+"""The step evaluate as a Kubeflow component."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ def evaluate(
     evaluation_report: dsl.Output[dsl.HTML],
     confusion_matrix: dsl.Output[dsl.ClassificationMetrics],
 ) -> NamedTuple("Outputs", [("record", str)]):
-    """Compute the COCO numbers of a network of a bundle."""
+    """Compute the COCO metrics of a network in a bundle."""
     from kubeyolo.steps.component import evaluate as run
 
     return run(

@@ -1,4 +1,4 @@
-"""evaluate_current as Kubeflow sees it."""
+"""The step evaluate_current as a Kubeflow component."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""export_model as Kubeflow sees it."""
+"""The step export_model as a Kubeflow component."""
 
 from typing import NamedTuple
 

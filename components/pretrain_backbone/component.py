@@ -1,4 +1,4 @@
-"""pretrain_backbone as Kubeflow sees it."""
+"""The step pretrain_backbone as a Kubeflow component."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""promote as Kubeflow sees it."""
+"""The step promote as a Kubeflow component."""
 
 from typing import NamedTuple
 

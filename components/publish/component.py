@@ -1,4 +1,4 @@
-"""publish as Kubeflow sees it."""
+"""The step publish as a Kubeflow component."""
 
 from typing import NamedTuple
 

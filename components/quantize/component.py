@@ -1,4 +1,4 @@
-"""quantize as Kubeflow sees it."""
+"""The step quantize as a Kubeflow component."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""train as Kubeflow sees it."""
+"""The step train as a Kubeflow component."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ def train(
     trained_detector: dsl.Output[dsl.Model],
     training_curves: dsl.Output[dsl.HTML],
 ) -> NamedTuple("Outputs", [("bundle", str), ("record", str)]):
-    """Train the detector; checkpoints go to the store while it runs, and the newest one is continued."""
+    """Train the detector; checkpoints go to the store, and training continues from the newest checkpoint."""
     from kubeyolo.steps.component import train as run
 
     return run(

@@ -1,4 +1,4 @@
-"""validate_dataset as Kubeflow sees it."""
+"""The step validate_dataset as a Kubeflow component."""
 
 from typing import NamedTuple
 

@@ -25,10 +25,10 @@ def anchors(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compute anchors from the boxes of a data set, and compare them with those of the model.
+    """Compute anchors from the boxes of a data set, and compare them with the anchors of the model.
 
-    The boxes are those of the split train at train.image_size. The setting for a training with the computed anchors is
-    printed; nothing is written.
+    Uses the boxes of the split train at train.image_size. Prints the setting for a training with the computed anchors;
+    writes nothing.
 
     [bold]Examples[/bold]
 
@@ -66,7 +66,7 @@ def _document(dataset: str, config: Config, found: FoundAnchors) -> dict[str, An
 def _print(config: Config, found: FoundAnchors) -> None:
     train = config.train
     title = f"anchors of {config.model} for {found.boxes:,} boxes at {train.image_size} px"
-    left_out = [f"{found.left_out:,} too small or too long ones"] if found.left_out else []
+    left_out = [f"{found.left_out:,} too small or too long boxes"] if found.left_out else []
     left_out += [counted(found.crowds, "crowd")] if found.crowds else []
     if left_out:
         title += f" ({' and '.join(left_out)} are left out)"
@@ -84,21 +84,21 @@ def _print(config: Config, found: FoundAnchors) -> None:
     for line in found.warnings:
         print(f"warning: {line}")
     print(_verdict(config, found))
-    print(f"to train with the computed ones: --set {shlex.quote(_setting(found.computed))}")
+    print(f"to train with the computed anchors: --set {shlex.quote(_setting(found.computed))}")
 
 
 def _verdict(config: Config, found: FoundAnchors) -> str:
     if found.own_are_as_good:
-        return "the model's own anchors are as good: keep them (leave train.anchors empty)"
-    overlap = f"the mean overlap is {found.computed.overlap:.3f} in place of {found.own.overlap:.3f}"
+        return "the model's own anchors fit as well: keep them (leave train.anchors empty)"
+    overlap = f"the mean overlap is {found.computed.overlap:.3f} instead of {found.own.overlap:.3f}"
     if found.by_overlap:
         return f"the computed anchors fit better: {overlap}"
     own, computed = (share_text(fit.recall) for fit in (found.own, found.computed))
     within = f"within train.anchor_t = {config.train.anchor_t:g}"
     if found.own_are_enough:
-        fit = f"the model's own anchors will do: they fit {own} of the boxes {within}"
-        return f"{fit}; the computed ones lie closer: {overlap}"
-    return f"the computed anchors fit better: {computed} of the boxes {within} in place of {own}, and {overlap}"
+        fit = f"keep the model's own anchors: they fit {own} of the boxes {within}"
+        return f"{fit}; the computed anchors are closer to the boxes: {overlap}"
+    return f"the computed anchors fit better: {computed} of the boxes {within} instead of {own}, and {overlap}"
 
 
 def _setting(fit: AnchorFit) -> str:

@@ -47,13 +47,13 @@ COMMANDS = {
     "pipeline list": "cluster:list_runs",
     "pipeline gate": "gate:gate",
     "pipeline show": "pipeline:show",
-    "pipeline schedule": "Recurring runs on Kubeflow that are as the files in git say.",
+    "pipeline schedule": "Recurring runs on Kubeflow, as defined by files in git.",
     "pipeline schedule apply": "schedule:apply",
     "pipeline schedule diff": "schedule:diff",
     "pipeline schedule list": "schedule:list_schedules",
     "pipeline schedule run": "schedule:run_now",
     "pipeline schedule delete": "schedule:delete",
-    "weights": "Published weights in, and weights out again.",
+    "weights": "Import published weights, export weights.",
     "weights import": "weights:import_",
     "weights export": "weights:export",
 }
@@ -71,20 +71,20 @@ def _docstrings(module: str) -> dict[str, str]:
 
 
 class LazyCommand(TyperCommand):
-    """Stands for a command in lists, and imports it to call it, to show its help or to complete its arguments."""
+    """Stands for a command in lists; imports the command to call it, to show its help or to complete its arguments."""
 
     def __init__(self, name: str, place: str) -> None:
         self._module, _, self._function = place.partition(":")
         super().__init__(name, help=_docstrings(self._module)[self._function])
 
     def load(self) -> Any:
-        """Import the module of the command and return the command itself."""
+        """Import the module of the command and return the real command."""
         alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
         alone.command(self.name)(getattr(import_module(f"kubeyolo.cli.{self._module}"), self._function))
         return typer.main.get_command(alone)
 
     def make_context(self, *given: Any, **options: Any) -> Any:
-        """Return the context of the command itself, which is called in it."""
+        """Return a context of the real command, so that the real command is called."""
         return self.load().make_context(*given, **options)
 
 
@@ -136,7 +136,7 @@ def common(
 
 
 def with_homes(arguments: Sequence[str]) -> list[str]:
-    """Return arguments with the home folder for a leading ``~``: shells leave it in ``--config=~/my.yaml``."""
+    """Return arguments with the home folder for a leading ``~``: shells do not expand it in ``--config=~/my.yaml``."""
     found = ((_WITH_HOME.fullmatch(argument), argument) for argument in arguments)
     return [
         f"{match[1] or ''}{os.path.expanduser(match[2])}" if match is not None else argument
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     code = errors.exit_code_of(work, given, stop.order)
     if stop.order.given:
-        # The interpreter takes a moment to end, and would restore the handlers that kill it.
+        # Python takes a moment to exit, and would restore the default handlers, which kill the process.
         for number in stop_signals():
             if number != signal.SIGINT:
                 signal.signal(number, signal.SIG_IGN)

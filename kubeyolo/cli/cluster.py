@@ -26,7 +26,7 @@ HostOption = Annotated[
     str, typer.Option("--host", envvar="KUBEYOLO_KFP_HOST", metavar="URL", help="Address of Kubeflow's API.")
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id or name of a run; by default the newest one.")]
-WaitOption = Annotated[bool, typer.Option("--wait", help="Wait for the end, and show the steps.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait for the run to end, and show the steps.")]
 LATEST = "latest"
 
 _COMMIT_VARIABLES = ("KUBEYOLO_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA")
@@ -38,7 +38,7 @@ def status(
 ) -> None:
     """Show a run on Kubeflow and its steps.
 
-    Exit codes: 0 under way or succeeded, 1 failed, 2 not known, 3 terminated.
+    Exit codes: 0 running or succeeded, 1 failed, 2 no such run, 3 terminated.
 
     [bold]Examples[/bold]
 
@@ -60,8 +60,8 @@ def status(
 
 def logs(
     run: RunArgument = LATEST,
-    step: Annotated[str, typer.Option("--step", metavar="NAME", help="One step; by default all of them.")] = "",
-    everything: Annotated[bool, typer.Option("--all", help="Also print the lines of Argo and of Kubeflow.")] = False,
+    step: Annotated[str, typer.Option("--step", metavar="NAME", help="Only this step; by default all steps.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Also print log lines from Argo and Kubeflow.")] = False,
     host: HostOption = "",
 ) -> None:
     """Print the logs of the steps of a run on Kubeflow that have started.
@@ -83,18 +83,18 @@ def logs(
             continue
         print(f"=== {each.name} {_state_of(each)}")
         if each.is_cached:
-            print("(from the cache: it has not run)")
+            print("(result from the cache, the step did not run)")
             continue
-        lines = kubeflow.log(remote.id, each).splitlines() or ["(its log is not stored)"]
+        lines = kubeflow.log(remote.id, each).splitlines() or ["(no stored log)"]
         print(*(lines if everything else own_lines(lines)), sep="\n")
 
 
 def cancel(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id or name of a run.")], host: HostOption = ""
 ) -> None:
-    """Terminate a run on Kubeflow; a run that has ended stays as it is.
+    """Terminate a run on Kubeflow; a run that has ended is not changed.
 
-    The run has to be named: the newest run may be somebody else's.
+    RUN is required: the newest run may be somebody else's.
 
     [bold]Examples[/bold]
 
@@ -135,7 +135,7 @@ def list_runs(
 
 
 def commit_label() -> str:
-    """Return a short commit: from the environment of a CI, from git in this folder, or the digest of the library."""
+    """Return a short commit, from the environment of the CI or git in this folder, or the digest of the library."""
     commit = next((os.environ[name] for name in _COMMIT_VARIABLES if os.environ.get(name)), "")
     if not commit:
         command = ["git", "rev-parse", "HEAD"]
@@ -151,7 +151,7 @@ def wait_for(kubeflow: Kubeflow, run: RemoteRun, as_json: bool = False) -> None:
 
     Raises:
         WorkError: The run has failed.
-        TerminatedRun: Somebody has terminated the run.
+        TerminatedRun: The run was terminated.
     """
     _print_run(follow(kubeflow, run.id, RunDisplay(quiet=as_json)), as_json)
 
@@ -171,7 +171,7 @@ def _print_run(run: RemoteRun, as_json: bool) -> None:
         wide_console().print(table)
     else:
         print(f"{run.name} {run.state.lower()}, before any step")
-    # The store is asked last: it may not answer.
+    # The store is read last: it may be unreachable.
     result = remote_result(run)
     if result is not None:
         _print_result(result)

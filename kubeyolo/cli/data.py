@@ -1,4 +1,4 @@
-"""``kubeyolo sample | copy | convert``: data sets made, copied into a store and back, and written as COCO."""
+"""``kubeyolo sample | copy | convert``: generate a data set, copy it into or out of a store, write it as COCO."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kubeyolo.storage.copy import copy_file, copy_tree, is_file
 
 
 def sample(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write; made whole or not at all.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New folder; not created if an error occurs.")],
     train: Annotated[int, typer.Option("--train", min=1, help="Training images.")] = 240,
     val: Annotated[int, typer.Option("--val", min=1, help="Validation images.")] = 60,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same images.")] = 0,
@@ -37,13 +37,13 @@ def sample(
 
 
 def copy(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or file, or URI of one in a store.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or file, or its URI in a store.")],
     target: Annotated[str, typer.Argument(metavar="TARGET", help="Folder, file or URI to write to.")],
 ) -> None:
-    """Copy a folder into an object store, such as a data set that a cluster is to see, or out of it; or one file.
+    """Copy a folder or a file into or out of an object store, such as a data set for a cluster.
 
-    Files that are there under the same name are replaced, others stay. The target of a file is a file, which is
-    replaced at once.
+    Files of the target with the same name are replaced, all other files stay. If SOURCE is a file, TARGET is a file,
+    which is replaced in one step.
 
     [bold]Examples[/bold]
 
@@ -62,7 +62,7 @@ def copy(
 
 def convert(
     data: Annotated[str, typer.Argument(metavar="DATA", help="Folder or URI of a data set.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write: a new folder, made whole or not at all.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder; not created if an error occurs.")],
     data_format: FormatOption = "",
     strict: StrictOption = False,
     link: Annotated[bool, typer.Option("--link", help="Make hard links to the images where possible.")] = False,
@@ -72,7 +72,7 @@ def convert(
     """Check a data set and write it as COCO: annotations/<split>.json and a folder of images for each split.
 
     COCO, YOLO, Pascal VOC, CVAT and LabelMe are read as annotation tools export them (docs/data.md). The data set is
-    checked as by 'kubeyolo validate', and written with the corrections.
+    checked as by 'kubeyolo validate', and its corrections are written too.
 
     [bold]Examples[/bold]
 

@@ -1,4 +1,4 @@
-"""How a command ends: one line on standard error, the stack in a log, and an exit code."""
+"""How a command ends after an error: one line on standard error, the stack in a log, and an exit code."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.file_errors import machine_error, missing_current_folder, system_error
 
 DEBUG = "KUBEYOLO_DEBUG"
-"""Environment variable that prints the stack of an error."""
+"""Environment variable that makes commands print the stack of an error."""
 
 UNEXPECTED, BAD_USAGE, INTERRUPTED = 1, 2, 130
 
-# typer has its own copy of click; this is its base class of wrong usage.
+# typer has its own copy of click; this is its base class for usage errors.
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 def exit_code_of(command: Callable[[], Any], arguments: Sequence[str], order: StopOrder | None = None) -> int:
-    """Call a command and return its exit code; its error, if it has one, is printed as one line.
+    """Call a command and return its exit code; an error is printed as one line.
 
     Args:
-        command: Does the work.
+        command: The command to call.
         arguments: The command line, for the log.
-        order: Has the signal that has asked this process to stop.
+        order: Has the stop signal that this process has received.
     """
     try:
         result = command()
@@ -66,20 +66,20 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str], order: St
 
 
 def debug_log() -> Path:
-    """Return the path of the log of stacks, in the folder of copies and logs."""
+    """Return the path of the log of stacks, in the cache folder."""
     return cache_folder("logs") / "debug.log"
 
 
 def _interrupted(order: StopOrder | None) -> str:
     number = None if order is None else order.number
     by = "" if number is None else f" by {signal.Signals(number).name}"
-    return f"interrupted{by}; nothing unfinished is left, and the same command can be run again"
+    return f"interrupted{by}; no incomplete output is left, and the same command can be run again"
 
 
 def _say(message: str) -> None:
     # An argument may have bytes that are not UTF-8, which Python keeps as lone surrogates.
     text = one_line(message).encode("utf-8", "backslashreplace").decode("utf-8")
-    # Standard error may be closed, or on a full disk too: the exit code is left.
+    # Standard error may be closed, or on a full disk too: the exit code still tells of the error.
     try:
         print(f"error: {text}", file=sys.stderr, flush=True)
     except OSError:
@@ -91,7 +91,7 @@ def _system(error: OSError | SystemExit, arguments: Sequence[str]) -> int:
     if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
         raise error
     known: KubeyoloError | None
-    # rich ends the process when a pipe is closed by its reader.
+    # rich exits when the reader of a pipe closes it.
     if isinstance(error, SystemExit) or (isinstance(error, BrokenPipeError) and error.filename == OUTPUT):
         known = WorkError(CLOSED_OUTPUT)
     elif error.filename == OUTPUT:
@@ -115,7 +115,7 @@ def _usage(error: Any, arguments: Sequence[str]) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return BAD_USAGE
-    # It reads the configuration, which help does not need.
+    # Imported here: the module reads the configuration, which help does not need.
     from kubeyolo.cli.foreign_options import remedy, remedy_for_pairs
 
     path = context.command_path if context is not None else "kubeyolo"
@@ -131,7 +131,7 @@ def _usage(error: Any, arguments: Sequence[str]) -> int:
 
 
 def _log(arguments: Sequence[str]) -> str:
-    """Append the stack of the present error to the log and return its path, or why it cannot be written."""
+    """Append the stack of the current error to the log; return the path of the log, or why it cannot be written."""
     stack = traceback.format_exc()
     if os.environ.get(DEBUG):
         print(stack.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr)

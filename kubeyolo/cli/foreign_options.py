@@ -43,10 +43,10 @@ _PLACES = {
     },
     ("run", "output"): "--runs {}",
 }
-"""What to type, by command and by the meaning of the other program's option."""
+"""What to type, by command and by the meaning of the option of another program."""
 
 _WEIGHTS_FILE = re.compile(r"\.(pt|pth|ckpt|weights|safetensors)$")
-"""Files that 'kubeyolo weights import' makes a bundle of."""
+"""Files from which 'kubeyolo weights import' makes a bundle."""
 
 _PAIR = re.compile(r"[A-Za-z][\w.-]*=")
 
@@ -54,12 +54,12 @@ _DEVICES = {"cpu": "CPU", "gpu": "GPU", "cuda": "GPU", "npu": "Ascend", "ascend"
 
 
 def remedy(option: str, command: str, arguments: Sequence[str]) -> str | None:
-    """Return what belongs in the place of an unknown option, as the end of a message.
+    """Return a hint what to type instead of an unknown option, as the end of an error message.
 
-    It is empty for a word of another program that means nothing to the command, and None for any other word.
+    Return an empty text if the command has nothing like this option of another program, and None for an unknown word.
 
     Args:
-        option: The option as the parser names it: of ``-img`` it is ``-i``.
+        option: The option as the parser reports it: ``-i`` for ``-img``.
         command: The command without the name of the program.
         arguments: The command line, from which the value of the option is taken.
     """
@@ -82,7 +82,7 @@ def remedy(option: str, command: str, arguments: Sequence[str]) -> str | None:
 
 
 def remedy_for_pairs(command: str, arguments: Sequence[str], options: Container[str]) -> str:
-    """Return what belongs in the place of arguments such as ``epochs=50``, as the end of a message; empty for none.
+    """Return a hint what to type instead of arguments such as ``epochs=50``; empty if there are no such arguments.
 
     Args:
         command: The command without the name of the program.
@@ -98,7 +98,7 @@ def remedy_for_pairs(command: str, arguments: Sequence[str], options: Container[
     if command not in (*_STEP_OF, *_WHOLE, "predict"):
         return ""
     found = dict.fromkeys(_remedy_for_pair(pair, command, options) for pair in pairs)
-    # Options alone are typed in one go.
+    # Options without a further remark are joined into one hint.
     options_alone = [each for each in found if each.startswith("; use --") and ";" not in each[1:]]
     typed = [each.removeprefix("; use ") for each in options_alone]
     others = [each for each in found if each not in options_alone]
@@ -117,14 +117,14 @@ def _remedy_for_pair(pair: str, command: str, options: Container[str]) -> str:
 
 
 def _whole_option(option: str, arguments: Sequence[str]) -> str:
-    """Return an option as it was typed: the parser reads one dash as the sign of options of one letter."""
+    """Return an option as it was typed: after a single dash the parser reads options of one letter."""
     if option.startswith("--"):
         return option
     return next((each.partition("=")[0] for each in arguments if each.startswith(option)), option)
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """Return the value that was typed for an option, None without one."""
+    """Return the value that was typed for an option, or None if it has no value."""
     for at, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name != option:
@@ -135,7 +135,7 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
 
 
 def _on_start(command: str, value: str | None) -> str:
-    """Say what a training starts from instead of the weights of a detector."""
+    """Return a hint what a training can start from instead of the weights of a detector."""
     if command != "train":
         return "; it cannot start from the weights of a detector: leave it out"
     if not _WEIGHTS_FILE.search(value or ""):
@@ -147,7 +147,7 @@ def _on_start(command: str, value: str | None) -> str:
 
 
 def _placed(command: str, meaning: str, value: str | None) -> str:
-    """Return the option or the argument of the command that is meant, with the value that was given if it fits."""
+    """Return a hint with the matching option or argument of the command, and the typed value if it is valid there."""
     text, note = shlex.quote(value) if value else "", ""
     if meaning == "model":
         text = _preset_of(value or "")
@@ -166,13 +166,13 @@ def _name_of(command: str, meaning: str) -> str:
 
 
 def _preset_of(value: str) -> str:
-    """Return the model that a file of another program is named after, such as models/yolov5s.yaml; empty for none."""
+    """Return the model in the name of a file of another program (models/yolov5s.yaml); empty if there is none."""
     stem = re.split(r"[/\\]", value)[-1].rpartition(".")[0] or value
     return next((name for name in (stem, f"{stem}-r7") if name in preset_names()), "")
 
 
 def _key_of(word: str, command: str) -> str:
-    """Return the key that a word means among those that the command reads, empty for none."""
+    """Return the configuration key for an option of another program, if the command reads that key; otherwise empty."""
     keys = KEYS.get(word) or [key for key in known_keys() if key.rpartition(".")[2] == word]
     if command == "predict":
         reads: tuple[str, ...] = ("predict",)
@@ -184,7 +184,7 @@ def _key_of(word: str, command: str) -> str:
 
 
 def _as_setting(key: str, word: str, value: str | None) -> str:
-    """Return the pair that sets a key to the value that was given; with what is allowed, if that value is not."""
+    """Return a hint with the pair that sets a key to the typed value, or with the allowed values of the key."""
     text = _translated(key, word, value)
     if text is None:
         return f"; use --set {key}=VALUE"
@@ -199,7 +199,7 @@ def _as_setting(key: str, word: str, value: str | None) -> str:
 
 
 def _translated(key: str, word: str, value: str | None) -> str | None:
-    """Return a value of another program as the key takes it."""
+    """Convert a value for another program to a value of the key."""
     if word == "cos_lr":
         return "cosine_annealing"
     if key in ("data.cache", "train.nesterov"):

@@ -1,4 +1,4 @@
-"""The form that a command line fills in, and ``kubeyolo configure``, which shows the run that it makes."""
+"""The form that a command line fills in, and ``kubeyolo configure``, which shows the resulting run."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def training_form(
 ) -> dict[str, str]:
     """Return the filled-in form of the training pipeline.
 
-    A setting that has a field is given by this field, so that Kubeflow's comparison page shows it. URIs are absolute.
-    An empty value of a pair leaves the field as it is.
+    A setting that has a field is put into this field, so that Kubeflow's comparison page shows it. URIs are absolute.
+    A pair with an empty value does not change its field.
 
     Raises:
         InputError: The configuration is wrong, or a field is unknown or given twice.
@@ -52,7 +52,7 @@ def training_form(
         value = value.strip()
         return absolute(value) if name in PLACES and value else value
 
-    # Checked here first, where the message can name the file or the option.
+    # Checked here first, so that the message can name the file or the option.
     load_config(model, config_file, sets_of(sets))
     names = list(CompiledPipeline.named().fields)
     form = fill_form(names, model, config_file, sets_of(sets), data=data, store=store, version=version)

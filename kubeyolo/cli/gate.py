@@ -1,4 +1,4 @@
-"""``kubeyolo pipeline gate``: a model evaluated on Kubeflow, and refused when it is worse than it must be."""
+"""``kubeyolo pipeline gate``: evaluates a model on Kubeflow, and fails if it is worse than a limit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NAME = "kubeyolo gate"
 
 
 def gate(
-    bundle: Annotated[str, typer.Option("--bundle", metavar="URI", help="The bundle that is to pass.")],
+    bundle: Annotated[str, typer.Option("--bundle", metavar="URI", help="The bundle to evaluate.")],
     data: Annotated[str, typer.Option("--data", metavar="URI", help="Data set in the object store.")],
     store: Annotated[
         str, typer.Option("--store", envvar="KUBEYOLO_STORE", metavar="URI", help="Store, as minio://bucket/prefix.")
@@ -45,7 +45,7 @@ def gate(
     ] = "",
     min_ap: Annotated[float | None, typer.Option("--min-ap", min=0, max=1, help="Least AP, 0 to 1.")] = None,
     least: Annotated[
-        list[str] | None, typer.Option("--min", metavar="KEY=VALUE", help="Least value of a COCO number: AP50=0.8.")
+        list[str] | None, typer.Option("--min", metavar="KEY=VALUE", help="Least value of a COCO metric: AP50=0.8.")
     ] = None,
     max_drop: Annotated[
         float | None,
@@ -62,10 +62,10 @@ def gate(
     host: HostOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate a bundle on Kubeflow and compare its COCO numbers with limits.
+    """Evaluate a bundle on Kubeflow and compare its COCO metrics with limits.
 
     Exit codes: 0 it passes; 1 it is worse than a limit; 2 it could not be evaluated; 3 the run was terminated. The
-    reports say so in each of these cases.
+    reports are written in all these cases.
 
     [bold]Examples[/bold]
 
@@ -80,14 +80,14 @@ def gate(
     try:
         limits = _limits(min_ap, least or [])
         drop = math.inf if not baseline and max_drop is None else 1.0 if max_drop is None else max_drop
-        check_numbers({}, {} if baseline else None, limits, drop)  # that the limits make sense
+        check_numbers({}, {} if baseline else None, limits, drop)  # refuses unknown or missing limits
         result = _evaluate(fields, images, config_file, sets_of(sets), host, as_json)
         numbers, compared = result["evaluate"], result.get("evaluate_baseline")
         verdict = check_numbers(numbers, compared, limits, drop)
     except BaseException as error:
         reports.failed(error)
         if isinstance(error, Exception) and not isinstance(error, InputError | InterruptedWork | TerminatedRun):
-            # A store that fails, or a fault of the program, says nothing about the model.
+            # A failed store, or a bug, says nothing about the quality of the model.
             raise InputError(f"the model could not be evaluated: {one_line(error)}") from error
         raise
     reports.checked(verdict, numbers, compared, result["run"])
@@ -103,7 +103,7 @@ def gate(
 
 @dataclass
 class _Reports:
-    """The files that a CI reads: they have the result, or why there is none, however the evaluation ends."""
+    """The files that a CI reads: they have the result, or the reason why there is none, however the evaluation ends."""
 
     junit: Path | None
     summary: Path | None
@@ -118,17 +118,17 @@ class _Reports:
         self._write(junit_xml(_NAME, Verdict(), 0.0, "the evaluation has not ended"), "")
 
     def checked(self, verdict: Verdict, numbers: Numbers, baseline: Numbers | None, run: str) -> None:
-        """Write what was checked."""
+        """Write the checked limits and the metrics."""
         self._write(
             junit_xml(_NAME, verdict, self._seconds),
             markdown_summary(_NAME, verdict, numbers, baseline, {**self.links, "run": run}),
         )
 
     def failed(self, error: BaseException) -> None:
-        """Write why nothing could be checked."""
+        """Write why no limit could be checked."""
         message = one_line(error) if isinstance(error, KubeyoloError) else ""
         why = message or ("interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}")
-        # A disk that is full by now is not the cause of the failure.
+        # The disk may have become full since: report the original failure.
         with suppress(InputError):
             self._write(junit_xml(_NAME, Verdict(), self._seconds, why), markdown_error(_NAME, why, self.links))
 
@@ -137,7 +137,7 @@ class _Reports:
         return time.monotonic() - self.start
 
     def _write(self, junit: str, summary: str) -> None:
-        """Replace the one file, and append to the other: a CI gathers the summaries of several tools in one."""
+        """Replace the JUnit file, and append to the summary: a CI collects summaries of several tools in one file."""
         for path, mode, text in ((self.junit, "w", junit), (self.summary, "a", summary)):
             try:
                 if path is not None:
@@ -150,12 +150,12 @@ class _Reports:
 def _evaluate(
     fields: Mapping[str, str], images: Path, config_file: Path | None, sets: tuple[str, ...], host: str, quiet: bool
 ) -> dict[str, Any]:
-    """Run the evaluation pipeline and return the COCO numbers by task, and the name of the run."""
+    """Run the evaluation pipeline and return the COCO metrics by task, and the name of the run."""
     load_config(None, config_file, sets)
     compiled = CompiledPipeline.named(MODEL_EVALUATION)
     form = fill_form(list(compiled.fields), None, config_file, sets, **fields)
     configured = configure(MODEL_EVALUATION, form, is_remote=True)
-    # A pointer may be moved before the run begins: compared is what it names now.
+    # A pointer may be moved before the run starts: the bundle that it names now is the baseline.
     form |= {name: getattr(configured, name).reference for name in ("bundle", "baseline") if getattr(configured, name)}
     bound = bind_image_file(compiled, images)
     kubeflow = Kubeflow(host)
@@ -181,5 +181,5 @@ def _limits(min_ap: float | None, pairs: Sequence[str]) -> dict[str, float]:
         except ValueError:
             limits[key] = math.nan
         if not 0 <= limits[key] <= 1:
-            raise InputError(f"--min {pair!r}: expected a COCO number and a value from 0 to 1, such as AP50=0.8")
+            raise InputError(f"--min {pair!r}: expected a COCO metric and a value from 0 to 1, such as AP50=0.8")
     return limits

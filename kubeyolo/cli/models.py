@@ -15,7 +15,7 @@ from kubeyolo.models.named_facts import model_facts, model_names
 
 
 def list_models(as_json: JsonOption = False) -> None:
-    """List the models: size, work for an image of native size, and what was published for them on COCO.
+    """List the models: size, multiply-adds for an image of native size, and published AP on COCO.
 
     [bold]Examples[/bold]
 
@@ -28,7 +28,7 @@ def list_models(as_json: JsonOption = False) -> None:
         keys = ("name", "family", "parameters", "multiply_adds", "image_size", "strides")
         print(json.dumps([{key: getattr(each, key) for key in keys} for each in facts], indent=1))
         return
-    # Without the family, all of it fits into 80 columns.
+    # Without the family, the table fits into 80 columns.
     table = new_table("model")
     for column in ("parameters", "multiply-adds", "size", "strides", "COCO AP"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -51,7 +51,7 @@ def show_model(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the facts of a model, and the configuration it would be trained with, by the bands of its preset.
+    """Show the facts of a model, and its training configuration, grouped as in its preset.
 
     [bold]Examples[/bold]
 

@@ -18,7 +18,7 @@ StoreOption = Annotated[
         "--store",
         envvar="KUBEYOLO_STORE",
         metavar="URI",
-        help="Where data sets, checkpoints and models are kept: a folder, or minio://bucket/prefix.",
+        help="Store of data sets, checkpoints and models: a folder, or minio://bucket/prefix.",
     ),
 ]
 DEFAULT_STORE = "store"
@@ -38,11 +38,11 @@ ModelOption = Annotated[
 ]
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", metavar="FILE", help="YAML file of values over those of the model's preset."),
+    typer.Option("--config", "-c", metavar="FILE", help="YAML file of values that override the model's preset."),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="A value over all others, such as train.max_epoch=10."),
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Overrides preset and file, such as train.max_epoch=10."),
 ]
 FieldOption = Annotated[
     list[str] | None,
@@ -65,7 +65,7 @@ ClusterOption = Annotated[
 ]
 ClusterSetOption = Annotated[
     list[str] | None,
-    typer.Option("--cluster-set", metavar="KEY=VALUE", help="A setting of the cluster over all others."),
+    typer.Option("--cluster-set", metavar="KEY=VALUE", help="A setting of the cluster that overrides preset and file."),
 ]
 OutputOption = Annotated[
     str, typer.Option("--output", "-o", metavar="URI", help="Where to write; by default below the store.")
@@ -85,12 +85,12 @@ BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="URI of a 
 
 
 def sets_of(sets: list[str] | None) -> tuple[str, ...]:
-    """Return the pairs of ``--set``, none when it was not given."""
+    """Return the pairs of ``--set``; empty if the option was not used."""
     return tuple(sets or ())
 
 
 def typed_again(name: str, argument: str, options: Mapping[str, object]) -> Callable[[str], str]:
-    """Return a function that gives the same command line with another output, quoted for a shell.
+    """Return a function that returns the same command line with a different output, quoted for a shell.
 
     Args:
         name: The command.

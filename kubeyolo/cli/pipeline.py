@@ -1,4 +1,4 @@
-"""``kubeyolo pipeline show | submit``: a pipeline as Kubeflow reads it, written out or submitted."""
+"""``kubeyolo pipeline show | submit``: prints or submits a pipeline as Kubeflow reads it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from kubeyolo.storage.file_errors import file_errors
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the pipeline.")] = "detector-training",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; standard output without it.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write; by default standard output.")
     ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", metavar="FILE", help="YAML file of image references by image name.")
@@ -48,12 +48,12 @@ def show(
     config_file: ConfigOption = None,
     sets: SetOption = None,
     without_literals: Annotated[
-        bool, typer.Option("--without-literals", help="Without drop-downs, for servers of Kubeflow before 2.17.")
+        bool, typer.Option("--without-literals", help="No drop-downs, for Kubeflow before 2.17.")
     ] = False,
 ) -> None:
     """Write out a compiled pipeline, with image references bound and the configuration as defaults of its form.
 
-    Bind digests, not tags: Kubeflow's cache goes by the reference.
+    Bind digests, not tags: Kubeflow's cache keys contain the reference.
 
     [bold]Examples[/bold]
 
@@ -79,7 +79,9 @@ def show(
         print(compiled.text, end="")
         return
     if not output.parent.is_dir():
-        raise InputError(f"{output}: cannot be written: there is no folder {output.parent}; make it, or choose another")
+        raise InputError(
+            f"{output}: cannot be written: there is no folder {output.parent}; create it, or choose a different folder"
+        )
     with file_errors(output):
         output.write_text(compiled.text, encoding="utf-8")
     print(output)
@@ -93,7 +95,7 @@ def submit(
             "--store",
             envvar="KUBEYOLO_STORE",
             metavar="URI",
-            help="Store, as minio://bucket/prefix; without it that of the cluster's ConfigMap.",
+            help="Store, as minio://bucket/prefix; by default from the cluster's ConfigMap.",
         ),
     ] = "",
     model: ModelOption = None,
@@ -107,7 +109,7 @@ def submit(
     experiment: Annotated[
         str, typer.Option("--experiment", metavar="NAME", help="Experiment; by default <model>-<data set>.")
     ] = "",
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the run; by default made here.")] = "",
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the run; by default generated.")] = "",
     wait: WaitOption = False,
     host: HostOption = "",
     as_json: JsonOption = False,
@@ -125,7 +127,7 @@ def submit(
     form = training_form(data, store, model, version, config_file, sets, params)
     checked = check_form(DETECTOR_TRAINING, form, is_remote=True)
     try:
-        # Where the store is not known here, the first step on the cluster makes the same checks.
+        # If the store is not known here, the first step on the cluster makes the same checks.
         configured = configure(DETECTOR_TRAINING, form, is_remote=True) if checked.store else None
     except WorkError as error:
         raise InputError(f"could not be submitted: {error}") from error

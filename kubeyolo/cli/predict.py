@@ -43,16 +43,18 @@ def predict(
         typer.Option("--list", "-l", metavar="FILE", help="File with the name of an image on each line."),
     ] = None,
     bundle: Annotated[
-        str, typer.Option("--bundle", "-b", metavar="URI", help="Bundle; by default that of the newest run here.")
+        str,
+        typer.Option("--bundle", "-b", metavar="URI", help="Bundle; by default from the newest run in --runs."),
     ] = "",
     runtime: Annotated[
-        str, typer.Option("--runtime", help="mindspore, onnx, int8 or mindir; by default onnx where the bundle has it.")
+        str, typer.Option("--runtime", help="mindspore, onnx, int8 or mindir; by default onnx if the bundle has it.")
     ] = "",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where images with drawn boxes are written.")
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for images with drawn boxes.")
     ] = None,
     font: Annotated[
-        Path | None, typer.Option("--font", metavar="FILE", help="Font of the drawn names, where it has their letters.")
+        Path | None,
+        typer.Option("--font", metavar="FILE", help="Font of drawn names; other fonts for missing letters."),
     ] = None,
     conf: Annotated[
         float | None,
@@ -68,7 +70,7 @@ def predict(
     """Find objects in images with a bundle: a table or JSON lines, and images with boxes.
 
     Boxes are x1, y1, x2, y2 in pixels of the image as a viewer shows it. A folder stands for all images in it and
-    below it. Images that cannot be read are listed at the end, exit code 1; the others are done.
+    below it. Images that cannot be read are skipped and listed at the end, and the exit code is 1.
 
     [bold]Examples[/bold]
 
@@ -81,7 +83,7 @@ def predict(
     if not images and not lists:
         raise InputError(_NONE_GIVEN)
     if font and not output:
-        raise InputError(f"--font {font}: is for drawn pictures; give --output FOLDER too")
+        raise InputError(f"--font {font}: is used for drawn pictures only; give --output FOLDER too")
     config = load_config(None, config_file, sets_of(sets)).predict
     opened = open_bundle(Place.of(bundle or _newest_bundle(runs)))
     sources = _sources(images or [], lists or [], output)
@@ -97,10 +99,10 @@ def predict(
 
 
 def _sources(images: list[str], lists: list[str], output: Path | None) -> Sources:
-    """Return what is to be read.
+    """Return the images to read.
 
     Raises:
-        InputError: Nothing was given, or the one thing that was given cannot be used.
+        InputError: There is no argument, or the only argument cannot be used.
     """
     if "-" in images and sys.stdin.isatty():
         print("reading names of images from the terminal; an empty line with Ctrl-D ends them", file=sys.stderr)
@@ -119,9 +121,9 @@ def _newest_bundle(runs: Path) -> str:
     try:
         return str(json.loads(summary.read_text())["bundle"])
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{summary}: no finished run there; give --bundle") from error
+        raise InputError(f"{summary}: no finished run in this folder; give --bundle") from error
 
 
 def _runtime(bundle: Bundle, name: str) -> RuntimeName:
-    # onnxruntime starts in a moment; MindSpore takes seconds.
+    # onnxruntime starts faster than MindSpore, which takes seconds.
     return check_runtime(name or ("onnx" if ONNX in bundle.manifest.files else "mindspore"))

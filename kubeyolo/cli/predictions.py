@@ -1,4 +1,4 @@
-"""Predictions on standard output, each as soon as it is made, and a summary on standard error."""
+"""Prints predictions to standard output as soon as they are computed, and a summary to standard error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DONE = {
     DRAWN_AS_PNG: "pictures too large for JPEG: drawn as PNG",
     NOT_DRAWN: "pictures that were not drawn",
 }
-"""Texts of notes that are not findings of data sets, or whose text there is about annotations."""
+"""Texts of notes that are not findings of data sets, or for which the text of the finding is about annotations."""
 _ORDER = {code: place for place, code in enumerate(KINDS)}
 
 
@@ -61,10 +61,10 @@ class Summary:
 def write_results(
     outcomes: Iterator[Prediction | Failure], sources: Sources, classes: Sequence[str], as_json: bool
 ) -> Summary:
-    """Print each result as soon as it is made, in whole lines, and return a summary.
+    """Print each result as soon as it is computed, in whole lines, and return a summary.
 
     Raises:
-        InterruptedWork: A signal has asked this process to stop; only whole lines were printed.
+        InterruptedWork: This process received a stop signal; only whole lines were printed.
         WorkError: Standard output cannot be written.
     """
     summary, total = Summary(), len(sources.images)
@@ -72,7 +72,7 @@ def write_results(
     try:
         with _interruptible() as whole, _progress(total) as progress:
             while True:
-                # What libraries print must not come between lines of JSON.
+                # Output of libraries must not be mixed with lines of JSON.
                 with only_result(as_json):
                     outcome = next(outcomes, None)
                 if outcome is None:
@@ -85,7 +85,7 @@ def write_results(
     except KeyboardInterrupt as error:
         raise InterruptedWork(f"interrupted; {summary.done} of {total} images are done and printed") from error
     except OSError as error:
-        # The rest of the buffer would fail again, with a stack, when Python ends.
+        # Python would fail again to write the buffer at exit, and print a stack.
         discard(1)
         what = (
             "was closed by its reader" if isinstance(error, BrokenPipeError) else f"cannot be written: {error.strerror}"
@@ -115,8 +115,8 @@ def summarise(
         named = ", ".join(f"#{number} {printable(classes[number])}" for number in numbers[:5])
         more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
         _say(
-            f"drawn by number, because no font here has their letters: {named}{more}; install one (such as Noto Sans "
-            "of their script), or give --font FILE"
+            f"drawn by number, because no font on this machine has their letters: {named}{more}; install a font of "
+            "their script (such as Noto Sans), or give --font FILE"
         )
     if output and summary.drawn:
         _say(f"pictures with boxes: {summary.drawn}, in {printable(str(output))}")
@@ -131,7 +131,7 @@ def printable(text: str) -> str:
 
 
 def _is_control(character: str) -> bool:
-    # Joiners are part of emoji and of Indian and Persian words; directions, surrogates and controls are not text.
+    # Joiners are part of emoji and of Indian and Persian words; marks of direction and surrogates are escaped.
     kind = unicodedata.category(character)
     return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and character not in "\u200c\u200d")
 
@@ -145,7 +145,7 @@ def _refuse_failures(summary: Summary, total: int) -> None:
     if len(failures) > _MOST_LISTED:
         _say(f"not read: {len(failures) - _MOST_LISTED} more")
     if failures:
-        rest = "; the others are done" if summary.done else ""
+        rest = "; all other images are processed" if summary.done else ""
         raise WorkError(f"{len(failures)} of {total} images cannot be read{rest}")
     if summary.notes[NOT_DRAWN]:
         raise WorkError(f"{summary.notes[NOT_DRAWN]} of {total} pictures are not drawn; all results are printed")
@@ -183,7 +183,7 @@ class _JsonLines:
         try:
             line.encode(sys.stdout.encoding or "utf-8")
         except UnicodeEncodeError:
-            # A name with bytes that are not text, or an output that is not UTF-8.
+            # The name has bytes that are not text, or the output is not UTF-8.
             line = json.dumps(about)
         return f"{line}\n"
 
@@ -245,7 +245,7 @@ def _progress(total: int) -> Iterator[Progress]:
 
 
 class _Whole:
-    """A block that an interrupt does not divide: it is raised at the end, or at once by a second Ctrl-C."""
+    """A block that Ctrl-C does not interrupt: KeyboardInterrupt is raised at its end, or at once on a second Ctrl-C."""
 
     def __init__(self) -> None:
         self._inside = False
@@ -260,7 +260,7 @@ class _Whole:
             raise KeyboardInterrupt
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal."""
+        """Handle a stop signal."""
         first = not self._order.given
         if self._order.is_second(number) or (first and not self._inside):
             raise KeyboardInterrupt
@@ -268,7 +268,7 @@ class _Whole:
 
 @contextmanager
 def _interruptible() -> Iterator[_Whole]:
-    """Raise KeyboardInterrupt when a signal asks this process to stop, outside of blocks that are not divided."""
+    """Raise KeyboardInterrupt on a stop signal, but not within a block of :class:`_Whole`."""
     whole = _Whole()
     with handling(whole.handle):
         yield whole

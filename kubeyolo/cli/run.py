@@ -41,7 +41,7 @@ SAMPLE_FOLDER = "sample-data"
 
 
 class Runner(StrEnum):
-    """What a step runs in."""
+    """How a step runs: in a process, or in a container."""
 
     PROCESS = "process"
     DOCKER = "docker"
@@ -58,7 +58,7 @@ def run(
     config_file: ConfigOption = None,
     sets: SetOption = None,
     runner: Annotated[
-        Runner, typer.Option("--runner", help="Steps in processes, or in containers of Docker or Podman.")
+        Runner, typer.Option("--runner", help="Run steps as processes, or in containers of Docker or Podman.")
     ] = Runner.PROCESS,
     images: ImagesOption = DEFAULT_IMAGES,
     runs: RunsOption = DEFAULT_RUNS,
@@ -68,8 +68,8 @@ def run(
 
     It runs the compiled Kubeflow pipeline, each step in a process of its own.
     With --runner docker each step runs in the container of its image, as 'make images' has built it.
-    Those need a store in MinIO or S3.
-    The same command continues a run that was interrupted.
+    Containers need a store in MinIO or S3.
+    Run the same command again to continue an interrupted run.
     Reports are in runs/latest/index.html.
 
     [bold]Examples[/bold]
@@ -119,7 +119,7 @@ def run(
 
 
 def _print_outcome(outcome: RunOutcome) -> None:
-    """Print the numbers of float, ONNX and int8 side by side, and the paths of bundle and report."""
+    """Print the metrics of float, ONNX and int8 side by side, and the paths of bundle and report."""
     console = wide_console()
     console.print(coco_table(outcome.folder.name, outcome.state.numbers()))
     findings = outcome.summary["dataset"]["findings"] or ()

@@ -1,4 +1,4 @@
-"""``kubeyolo pipeline schedule``: recurring runs on Kubeflow that are as the files in git say."""
+"""``kubeyolo pipeline schedule``: recurring runs on Kubeflow, as defined by files in git."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OwnerOption = Annotated[
         "--owner",
         envvar="KUBEYOLO_SCHEDULE_OWNER",
         metavar="NAME",
-        help="Owner of the files, by default 'default': a name for each repository that uses this Kubeflow.",
+        help="Owner of the files, by default 'default'; use one name for each repository that uses this Kubeflow.",
     ),
 ]
 
@@ -51,10 +51,10 @@ def apply(
     images: ImagesOption = DEFAULT_IMAGES,
     host: HostOption = "",
 ) -> None:
-    """Create, update, enable and disable recurring runs so that they are as the files say.
+    """Create, update, enable and disable recurring runs so that they match the files.
 
-    A folder stands for all files of the owner: the owner's schedules without a file are disabled. Files that are named
-    one by one disable nothing. Recurring runs of other owners, and those made by hand, stay as they are.
+    A folder stands for all files of the owner: the owner's schedules without a file are disabled. If single files
+    are given, no schedule is disabled. Recurring runs of other owners, or created by hand, are not changed.
 
     [bold]Examples[/bold]
 
@@ -76,7 +76,7 @@ def diff(
     images: ImagesOption = DEFAULT_IMAGES,
     host: HostOption = "",
 ) -> None:
-    """Show what 'apply' would do. Exit codes: 0 nothing, 1 something.
+    """Show what 'apply' would do. Exit codes: 0 no changes, 1 changes.
 
     [bold]Examples[/bold]
 
@@ -90,7 +90,7 @@ def diff(
 
 
 def list_schedules(host: HostOption = "", as_json: JsonOption = False) -> None:
-    """List the recurring runs that schedule files have made.
+    """List the recurring runs that were created from schedule files.
 
     [bold]Examples[/bold]
 
@@ -113,9 +113,9 @@ def run_now(
     images: ImagesOption = DEFAULT_IMAGES,
     host: HostOption = "",
 ) -> None:
-    """Start a run of a schedule file now, once; the recurring run stays as it is.
+    """Start one run of a schedule file now; the recurring run is not changed.
 
-    Refused while a run of the schedule is under way.
+    Refused while another run of the schedule is not finished.
 
     Exit codes: 0 submitted, or with --wait succeeded; 1 failed; 2 could not be submitted; 3 terminated.
 
@@ -134,8 +134,8 @@ def run_now(
     present = next((run for run in kubeflow.runs(group) if not run.is_over), None)
     if present is not None:
         raise InputError(
-            f"schedule {name!r}: a run of it is under way, {present.name} ({present.id}), and would train the same; "
-            f"wait for its end, or end it: kubeyolo pipeline cancel {present.id}"
+            f"schedule {name!r}: a run of it is not finished, {present.name} ({present.id}), and trains the same; "
+            f"wait for its end, or terminate it: kubeyolo pipeline cancel {present.id}"
         )
     run = kubeflow.submit(f"{name}-{commit_label()}", group, version, wanted.arguments)
     print(f"run {run.name}\nid {run.id}", flush=True)
@@ -144,7 +144,7 @@ def run_now(
 
 
 def delete(name: NameArgument, host: HostOption = "") -> None:
-    """Delete a recurring run that a schedule file has made; its runs stay.
+    """Delete a recurring run that was created from a schedule file; its runs stay.
 
     [bold]Examples[/bold]
 

@@ -1,4 +1,4 @@
-"""The commands that do one step each."""
+"""The commands that run a single step."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def validate(
     """Check a data set and store it: every annotation, every image.
 
     COCO, YOLO, Pascal VOC, CVAT and LabelMe are read as annotation tools export them (docs/data.md). Faults that can be
-    corrected are corrected and counted; --strict refuses the data set instead.
+    corrected are corrected and counted; with --strict the data set is refused instead.
 
     [bold]Examples[/bold]
 
@@ -118,7 +118,7 @@ def train(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a detector. The same command continues a training that was interrupted.
+    """Train a detector. Run the same command again to continue an interrupted training.
 
     [bold]Examples[/bold]
 
@@ -150,7 +150,7 @@ def evaluate(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compute the 12 COCO numbers of a bundle on a data set.
+    """Compute the 12 COCO metrics of a bundle on a data set.
 
     [bold]Examples[/bold]
 
@@ -176,7 +176,7 @@ def export(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Export a trained bundle to MINDIR and ONNX, compare both with it, and evaluate the ONNX network.
+    r"""Export a trained bundle to MINDIR and ONNX, compare both with the trained network, evaluate the ONNX network.
 
     [bold]Examples[/bold]
 
@@ -199,7 +199,7 @@ def quantize(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Quantize the ONNX network of a bundle to int8, evaluate it, and refuse it when it lost too much.
+    """Quantize the ONNX network of a bundle to int8, evaluate it, and fail if it loses too much AP.
 
     [bold]Examples[/bold]
 
@@ -248,7 +248,7 @@ def publish(
 
 
 def _call(store: Place, config: Config, output: str = "", code: str = "") -> StepCall:
-    """Return how a step is called: with the digest of the code that results depend on, unless another is given."""
+    """Return the arguments that all steps have in common; by default the code is this version's digest."""
     target = store.at(output) if output else None
     return StepCall(store=store, config=config, code=code or results_source(), output=target)
 
@@ -256,9 +256,9 @@ def _call(store: Place, config: Config, output: str = "", code: str = "") -> Ste
 def _call_on(
     bundle: str, store: str, output: str, config_file: Path | None, sets: list[str] | None
 ) -> tuple[StepCall, Bundle]:
-    """Return how a step is called on a bundle, and the bundle.
+    """Return the arguments that all steps have in common, for a step on a bundle, and the bundle.
 
-    The configuration is that of the bundle, with the file and the pairs over it.
+    The configuration is that of the bundle, overridden by the file and the pairs.
     """
     load_config(None, config_file, sets_of(sets))
     form, place = fill_form((), None, config_file, sets_of(sets)), Place.of(store)

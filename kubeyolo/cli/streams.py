@@ -1,4 +1,4 @@
-"""The standard streams of a command: they take any text on any console, and can be kept for a result."""
+"""The standard streams of a command: they accept any text on any console, and can be reserved for a result."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ CLOSED_OUTPUT = f"{OUTPUT}: closed by the program that reads it; what was not pr
 _UTF8 = "utf-8"
 _HANDLER = "kubeyolo-console"
 
-# Characters of our own lines, and their replacements on consoles without them.
+# Characters in our messages, and their replacements on consoles that lack them.
 _INSTEAD = {"▶": ">", "•": "*", "✓": "+", "✗": "x", "–": "-", "—": "-", "…": "...", "×": "x", "→": "->", "·": "."}
 
 
 def run_in_utf8() -> None:
-    """Start this process again in Python's UTF-8 mode where the locale has another encoding; the console keeps its own.
+    """Start this process again in Python's UTF-8 mode if the locale is not UTF-8; the console keeps its encoding.
 
-    Names in data sets and stores are UTF-8. Python would look for them in the encoding of the locale, and read and
-    write files in it, its own and those of libraries.
+    Names in data sets and stores are UTF-8. Otherwise Python and libraries would use the encoding of the locale for
+    names and contents of files.
     """
     if sys.flags.utf8_mode or not sys.executable or _is_utf8(sys.getfilesystemencoding()):
         return
@@ -33,11 +33,11 @@ def run_in_utf8() -> None:
 
 
 def prepare_streams() -> None:
-    """Let the standard streams take any text, also where they are closed.
+    """Let the standard streams accept any text, even if they are closed.
 
-    A character that the console does not have is replaced by another one, or by its number in Unicode. Closed streams
-    lead to the null device, so that no file that is opened later takes their number. An error of writing to standard
-    output has its name; text that standard error does not take is lost.
+    A character that the console lacks is replaced by a similar character, or by its number in Unicode. Closed streams
+    are redirected to the null device, so that no file that is opened later gets their descriptor. Errors of writing
+    name standard output; text that cannot be written to standard error is lost.
     """
     codecs.register_error(_HANDLER, _written_otherwise)
     for number in (0, 1, 2):
@@ -51,7 +51,7 @@ def prepare_streams() -> None:
 
 
 def discard(descriptor: int) -> None:
-    """Redirect a stream that takes no more to the null device: the interpreter writes its rest at the end."""
+    """Redirect a closed stream to the null device, because Python flushes its buffer at exit."""
     with contextlib.suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)
@@ -77,9 +77,9 @@ def only_result(as_json: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stored_work(as_json: bool) -> Iterator[None]:
-    """Do work within the block whose result is stored: it continues when standard output cannot be written.
+    """Run a block whose result is stored: it continues even if standard output cannot be written.
 
-    From here to the end of the command, text that cannot be printed is lost; :func:`lost_output` says so at the end.
+    From here to the end of the command, text that cannot be printed is lost; :func:`lost_output` returns the reason.
     Within the block nothing is printed to standard output if JSON is to follow, see :func:`only_result`.
     """
     raw = raw_stream(sys.stdout)
@@ -90,7 +90,7 @@ def stored_work(as_json: bool) -> Iterator[None]:
 
 
 def lost_output() -> str:
-    """Return in words why lines of stored work could not be printed; empty when all of them were."""
+    """Return a message why lines of stored work could not be printed; empty if all lines were printed."""
     raw = raw_stream(sys.stdout)
     if raw is None or raw.lost is None:
         return ""
@@ -102,7 +102,7 @@ def _is_utf8(encoding: str) -> bool:
 
 
 def _written_otherwise(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return what is written in place of characters that an encoding does not have; a handler of ``codecs``."""
+    """Return replacements for characters that an encoding lacks (an error handler for ``codecs``)."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     rest = error.object[error.start : error.end]

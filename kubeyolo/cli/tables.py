@@ -26,17 +26,17 @@ class RunDisplay:
     """Prints a line when a step of a run starts and ends, and the lines of the step between them; nothing if quiet."""
 
     def __init__(self, quiet: bool = False) -> None:
-        # The stream is named now: while kfp runs, sys.stdout is another one.
+        # The stream is named now: while kfp runs, sys.stdout is a different stream.
         self._console = Console(file=sys.stdout, soft_wrap=True, highlight=False, quiet=quiet)
         self._since: dict[str, float] = {}
 
     def started(self, step: str) -> None:
-        """Say that a step has started."""
+        """Print that a step has started."""
         self._since[step] = time.monotonic()
         self._print(("▶ ", "cyan"), (step, "bold"))
 
     def cached(self, step: str) -> None:
-        """Say that a step's result is from the cache."""
+        """Print that a step's result is from the cache."""
         self._print(("• ", "green"), (step, "bold"), (" from the cache", "dim"))
 
     def line(self, step: str, text: str) -> None:
@@ -44,11 +44,11 @@ class RunDisplay:
         self._print((f"    {text}", "dim"))
 
     def finished(self, step: str, seconds: float) -> None:
-        """Say how long a step took."""
+        """Print how long a step took."""
         self._print(("✓ ", "green"), (step, "bold"), (f" {duration(seconds)}", "dim"))
 
     def failed(self, step: str, message: str, interrupted: bool = False) -> None:
-        """Say that a step has failed, or was interrupted; the message is printed at the end."""
+        """Print that a step has failed, or was interrupted; the message is printed at the end."""
         seconds = time.monotonic() - self._since.get(step, time.monotonic())
         how = "interrupted" if interrupted else "failed"
         self._print(("✗ ", "red"), (step, "bold"), (f" {how} after {duration(seconds)}", "red"))
@@ -64,12 +64,12 @@ def wide_console() -> Console:
 
 
 def print_record(record: StepRecord, as_json: bool = False, with_warnings: bool = True) -> None:
-    """Print the record of a step: its outputs and figures as a table, or all of it as JSON.
+    """Print the record of a step: its outputs and metrics as a table, or the whole record as JSON.
 
     Args:
         record: The record.
         as_json: Whether to print JSON.
-        with_warnings: Whether its warnings follow the table; those of a training are in its log.
+        with_warnings: Whether its warnings follow the table; the warnings of a training are in its log.
     """
     if as_json:
         print(record.model_dump_json(indent=1))
@@ -97,7 +97,7 @@ def print_record(record: StepRecord, as_json: bool = False, with_warnings: bool 
 def print_findings(findings: Sequence[Mapping[str, Any]]) -> None:
     """Print the findings of a data set: each with its count, action, first case and remedy, wrapped on a terminal."""
     print(f"findings: {len(findings) or 'none'}")
-    # People copy paths from the terminal, so paths are not broken.
+    # Paths are not wrapped, so that they can be copied from the terminal.
     wrapper = TextWrapper(wide_console().width, break_long_words=False, break_on_hyphens=False)
     wrapper.subsequent_indent = indent = " " * (2 + _ACTION_WIDTH)
     for each in findings:
@@ -115,7 +115,7 @@ def print_findings(findings: Sequence[Mapping[str, Any]]) -> None:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values under dotted names."""
+    """Return nested values by dotted name."""
     result: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -126,7 +126,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def figure(value: object) -> str:
-    """Return a value as text: short numbers, a dash for none."""
+    """Return a value as text: numbers are rounded, None is a dash."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -143,7 +143,7 @@ def new_table(*columns: str, title: str | None = None) -> Table:
 
 
 def coco_table(title: str, numbers: Mapping[str, Mapping[str, float | None]]) -> Table:
-    """Return a table of COCO numbers, a column for each network."""
+    """Return a table of COCO metrics, a column for each network."""
     table = new_table("COCO", title=title)
     for name in numbers:
         table.add_column(name, justify="right")

@@ -1,4 +1,4 @@
-"""``kubeyolo weights``: published weights in, and weights out again."""
+"""``kubeyolo weights``: import published weights, export weights."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ def import_(
         ),
     ] = None,
     num_classes: Annotated[
-        int | None, typer.Option("--num-classes", min=1, help="Number of classes; by default what the file has.")
+        int | None, typer.Option("--num-classes", min=1, help="Number of classes; by default from the file.")
     ] = None,
     backbone: Annotated[
         bool,
-        typer.Option("--backbone", "--pretrained_backbone", help="Take the backbone alone, to start training from."),
+        typer.Option("--backbone", "--pretrained_backbone", help="Import only the backbone, to start a training from."),
     ] = False,
     anchors: Annotated[
         str,
         typer.Option(
             "--anchors",
             metavar="LIST",
-            help="Anchors the weights were trained with, in pixels, as in train.anchors; by default those in the file, "
-            "else the model's own.",
+            help="Anchors the weights were trained with, in pixels, as in train.anchors; by default the anchors in "
+            "the file, else the model's own.",
         ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    r"""Make a bundle from a file of weights. Pickled code in the file is not run.
+    r"""Make a bundle from a file of weights. Pickled code in the file is not executed.
 
     [bold]Examples[/bold]
 
@@ -87,7 +87,7 @@ def _rows_of(imported: ImportedWeights, anchors: str) -> list[tuple[str, str]]:
         ("arrays", f"{imported.arrays} with {imported.values} values"),
     ]
     rows += [("taken from", imported.part)] if imported.part else []
-    rows += [("not used", f"{imported.unused} arrays beyond the backbone")] if imported.unused else []
+    rows += [("not used", f"{imported.unused} arrays outside the backbone")] if imported.unused else []
     rows += [("classes", _shortened(imported.classes))] if imported.classes else []
     rows += [("names", note) for note in imported.notes]
     return rows + ([("anchors", anchors)] if anchors else [])
@@ -131,7 +131,7 @@ def _shortened(names: tuple[str, ...]) -> str:
 
 
 def _print_mismatches(rows: tuple[Mismatch, ...]) -> None:
-    """Print to standard error the parameters that do not fit, one in each row."""
+    """Print to standard error the parameters that do not fit, one per row."""
     table = new_table()
     for column in ("parameter", "in the file", "expected", "found"):
         table.add_column(column, overflow="fold")

@@ -24,12 +24,12 @@ def image_references(
 
     Args:
         pipeline: The compiled pipeline.
-        file: File of references by name, such as ``make images`` writes; it may have those of other pipelines too.
-        pairs: ``name=reference``, over what the file says.
+        file: File of references by name, as written by ``make images``; references for other pipelines are ignored.
+        pairs: ``name=reference``; they override the file.
         complete: Whether every image must have a reference.
 
     Raises:
-        InputError: The file cannot be read, a name is unknown, or one is missing.
+        InputError: The file cannot be read, a name is unknown, or a reference is missing.
     """
     references = read_images(file) if file else {}
     example = "kubeyolo-train=registry/kubeyolo-train:1.0"
@@ -41,14 +41,14 @@ def image_references(
     missing = [name for name in wanted if name not in references]
     if complete and missing:
         place = f"image list {file}" if file else "--image"
-        raise InputError(f"{place}: no reference of {', '.join(missing)}; build the images with 'make images'")
+        raise InputError(f"{place}: no image reference for {', '.join(missing)}; build the images with 'make images'")
     return {name: reference for name, reference in references.items() if name in wanted}
 
 
 def bind_image_file(
     pipeline: CompiledPipeline, file: Path | None, pairs: Sequence[str] = (), *, complete: bool = True
 ) -> CompiledPipeline:
-    """Return a compiled pipeline with the references of :func:`image_references` in place of names."""
+    """Return a compiled pipeline with the references from :func:`image_references` instead of names."""
     references = image_references(pipeline, file, pairs, complete=complete)
     return pipeline.bind_images(references) if references else pipeline
 
@@ -57,7 +57,7 @@ def read_images(file: Path) -> dict[str, str]:
     """Read a YAML or JSON file of image references by name.
 
     Raises:
-        InputError: It cannot be read, or is not a mapping of names to references.
+        InputError: The file cannot be read, or is not a mapping of names to references.
     """
     try:
         content = yaml.safe_load(decode_text(file.read_bytes(), f"image list {file}"))

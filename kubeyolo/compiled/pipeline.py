@@ -1,4 +1,4 @@
-"""A compiled pipeline: the fields of its form, its tasks and images, and how it is bound to images and defaults."""
+"""A compiled pipeline: the fields of its form, its tasks and images, and the binding of references and defaults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OTHER_KIND = re.compile(
     |[-+]?\.(inf|nan)|y|n|yes|no|on|off|true|false|null|~|<<|=|""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""Texts that YAML 1.1 or 1.2 takes for a number, a date, a boolean or null when they are not quoted."""
+"""Texts that YAML 1.1 or 1.2 reads as a number, a date, a boolean or null when they are not quoted."""
 
 Document = dict[str, Any]
 
@@ -36,13 +36,13 @@ def pipeline_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class CompiledPipeline:
-    """A pipeline as Kubeflow reads it. Its YAML is parsed once, when something of it is first asked for."""
+    """A pipeline as Kubeflow reads it. Its YAML is parsed once, on first use."""
 
     text: str
 
     @staticmethod
     def named(name: str = DETECTOR_TRAINING) -> CompiledPipeline:
-        """Return a pipeline of the wheel, with image names as they were compiled.
+        """Return a pipeline from the wheel, with image names instead of references.
 
         Raises:
             InputError: No pipeline has this name.
@@ -68,15 +68,15 @@ class CompiledPipeline:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The names of the tasks, also of those within conditions: ``validate_dataset``."""
+        """The names of the tasks, including tasks within conditions, such as ``validate_dataset``."""
         return tuple(name.replace("-", "_") for name, task in tasks_of(self._pipeline) if not self._graph(task))
 
     @property
     def edges(self) -> tuple[tuple[str, str], ...]:
-        """Which task waits for which, as pairs of (earlier, later) names.
+        """The dependencies between tasks, as pairs of (earlier, later) names.
 
-        The tasks within a condition wait for what the condition waits for. A task that waits for another one by way of
-        a third is left out: only direct dependencies are drawn.
+        Tasks within a condition depend on everything that the condition depends on. Indirect dependencies are left out:
+        only direct dependencies are drawn.
         """
         waits = dict(self._waits(self._pipeline["root"], frozenset()))
         reach = {name: _all_before(name, waits) for name in waits}
@@ -98,9 +98,9 @@ class CompiledPipeline:
         return tuple(sorted({_image_name(reference) for reference in self.image_references}))
 
     def bind_images(self, images: Mapping[str, str]) -> CompiledPipeline:
-        """Return the pipeline with image references in place of names.
+        """Return the pipeline with image references instead of names.
 
-        A name that is not given stays as it is. Kubeflow's cache keys hold the reference, so bind digests and not tags.
+        Other names are not changed. Kubeflow's cache keys hold the reference, so bind digests and not tags.
 
         Args:
             images: Reference by name, such as ``{"kubeyolo-train": "registry/kubeyolo-train@sha256:…"}``.
@@ -139,7 +139,7 @@ class CompiledPipeline:
         return CompiledPipeline(dump_pipeline(documents))
 
     def without_retries(self) -> CompiledPipeline:
-        """Return the pipeline without retries of its tasks: on one machine there are no pods to lose."""
+        """Return the pipeline without retries of its tasks: on a single machine no pod can be lost."""
         documents = self._copy()
         for _, task in tasks_of(documents[0]):
             task.pop("retryPolicy", None)
@@ -151,7 +151,7 @@ class CompiledPipeline:
 
     @property
     def _pipeline(self) -> Document:
-        # A second document has what only Kubernetes knows.
+        # A second document has settings for Kubernetes only.
         return self._documents[0]
 
     def _copy(self) -> list[Document]:
@@ -163,7 +163,7 @@ class CompiledPipeline:
         return component if "dag" in component else None
 
     def _waits(self, graph: Document, outer: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
-        """Yield each task of a graph, and of its groups, with the tasks it waits for; all wait for ``outer``."""
+        """Yield each task of a graph, and of its groups, with the tasks that it depends on; all depend on ``outer``."""
         tasks = graph["dag"]["tasks"]
         for name, task in tasks.items():
             before = outer.union(*(self._members(tasks, other) for other in task.get("dependentTasks", ())))
@@ -174,7 +174,7 @@ class CompiledPipeline:
                 yield name, before
 
     def _members(self, tasks: Document, name: str) -> frozenset[str]:
-        """Return the name of a task, or those of all tasks of a group."""
+        """Return the name of a task, or the names of all tasks of a group."""
         group = self._graph(tasks[name])
         if group is None:
             return frozenset({name})
@@ -194,12 +194,12 @@ def tasks_of(document: Document) -> Iterator[tuple[str, Document]]:
 
 
 def dump_pipeline(documents: Iterable[Any]) -> str:
-    """Return the documents of a pipeline as YAML that every parser reads alike: texts like ``1e-3`` are quoted."""
+    """Return the documents of a pipeline as YAML that all parsers read alike: texts like ``1e-3`` are quoted."""
     return str(yaml.dump_all(documents, Dumper=_Dumper, sort_keys=True))
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes each text that some version of YAML takes for a number, a boolean, a date or null."""
+    """Quotes each text that some version of YAML reads as a number, a boolean, a date or null."""
 
     def text(self, value: str) -> yaml.ScalarNode:
         """Return a text as a node."""

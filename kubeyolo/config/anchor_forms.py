@@ -14,14 +14,14 @@ from typing import Any
 _BRACKETS = str.maketrans("()", "[]")
 _BETWEEN = re.compile(r"[\s,;]+")
 _EXPECTED = (
-    "expected widths and heights, such as [[10,13, 16,30, 33,23], …] with a list for each level, or one list of them"
+    "expected widths and heights, such as [[10,13, 16,30, 33,23], …] with a list for each level, or a single list"
 )
 
 
 def anchor_lists(value: Any) -> list[list[Any]]:
-    """Return anchors as lists of numbers: one list for each level where levels are written, else a single list.
+    """Return anchors as lists of numbers: one list for each level if the value has levels, else a single list.
 
-    The numbers are returned as they are; the schema checks them.
+    The numbers are not checked here; the schema checks them.
 
     Raises:
         ValueError: The value is not a list, or a list that mixes numbers and lists.
@@ -60,7 +60,7 @@ def _is_pair(value: Any) -> bool:
 
 
 def _without_text(value: Any) -> Any:
-    """Return the value of a text; YAML splits a pair in parentheses, and leaves a parenthesis at each number."""
+    """Return the value of a text; YAML splits a pair in parentheses into two texts with one parenthesis each."""
     if isinstance(value, list | tuple):
         return [_without_text(each) for each in value]
     if not isinstance(value, str):

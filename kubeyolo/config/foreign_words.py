@@ -1,7 +1,7 @@
 """Words of other programs for detectors, and the keys and options of kubeyolo that they correspond to.
 
 The words are those of Ultralytics YOLO, YOLOv5, Scaled-YOLOv4, darknet, mindyolo, mmyolo, detectron2 and keras-yolo.
-A word is listed if its value means the same here; a word without a counterpart is listed with what to do instead.
+A word is listed if its value means the same here; a word without a counterpart is listed with advice.
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ _KEYS_AND_WORDS = (
 KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {word: keys for keys, words in _KEYS_AND_WORDS for word in words.split()}
 )
-"""Dotted keys by word; the key of the training comes first."""
+"""Dotted keys by word; the key of the section train comes first."""
 
 _ABSENT_AND_WORDS = (
     ("there is no early stopping: leave it out", "patience early_stop early_stopping"),
-    ("a training computes in float32 only: leave it out", "amp ms_amp_level fp16 mixed_precision half"),
+    ("training uses float32 only: leave it out", "amp ms_amp_level fp16 mixed_precision half"),
     ("the classes are those of the data set: leave it out", "nc num_classes names class_names classes_path"),
-    ("the same command continues an interrupted training: leave it out", "resume"),
+    ("run the same command again to continue an interrupted training: leave it out", "resume"),
     (
         "the length of a training is set in epochs, by train.max_epoch",
         "max_iter max_iters max_batches total_steps num_steps",
     ),
     (
-        "'kubeyolo anchors' computes anchors, and train.anchors takes them: leave it out",
+        "compute anchors with 'kubeyolo anchors', and set them in train.anchors: leave it out",
         "autoanchor noautoanchor auto_anchor recompute_anchors",
     ),
     (
@@ -87,7 +87,7 @@ _ABSENT_AND_WORDS = (
 ABSENT: Mapping[str, str] = MappingProxyType(
     {word: text for text, words in _ABSENT_AND_WORDS for word in words.split()}
 )
-"""What to do instead, by words for what does not exist here."""
+"""What to do instead, by words for features that do not exist here."""
 
 _MEANINGS_AND_WORDS = (
     ("bundle", "weights weight ckpt checkpoint ckpt_path weights_path model_path model pretrained load_from"),
@@ -113,7 +113,7 @@ def plain_word(name: str) -> str:
 
 
 def meant_keys(name: str, sections: Iterable[str]) -> tuple[str, ...]:
-    """Return the keys that correspond to the key of another program; an empty tuple if it is not known.
+    """Return the keys that correspond to the key of another program; an empty tuple if that key is not known.
 
     Args:
         name: The key, with or without a section.

@@ -1,7 +1,7 @@
-"""The form of a run: the fields that people fill in, all of them texts, and the configuration that they make.
+"""The form of a run: the fields that people fill in, all of them texts, and the resulting configuration.
 
-Some settings have a field under the name of their key (the schema marks them); the field ``settings`` takes all others,
-nested as in a configuration file, as JSON or YAML text. An empty field leaves the preset's value.
+Some settings have a field under the name of their key (the schema marks them); the field ``settings`` has all other
+settings, nested as in a configuration file, as JSON or YAML text. If a field is empty, the preset's value is used.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def setting_fields() -> Mapping[str, str]:
 
 
 def describe_field(name: str) -> str:
-    """Return what a field of a form is, in a sentence or two."""
+    """Return a description of a field of a form."""
     key = setting_fields().get(name)
     if key is None:
         return FIELDS[name]
     section, _, setting = key.partition(".")
     description = section_fields()[section][setting].description or ""
-    return f"{description.rstrip('.')}; empty takes the preset's value of {key}."
+    return f"{description.rstrip('.')}; if empty, the preset's value of {key} is used."
 
 
 def resolve_form(
@@ -61,7 +61,7 @@ def resolve_form(
     Args:
         form: Text by field; fields that are not settings are ignored.
         model: Name of the model if the form has no field for it.
-        kept: Values by section that override the preset, such as those of a bundle; the form overrides them.
+        kept: Values by section that override the preset, such as the settings in a bundle; the form overrides them.
 
     Raises:
         InputError: A key or a value is wrong, or a setting is given both by its field and in ``settings``.
@@ -82,7 +82,7 @@ def resolve_form(
         layers.append((f"the field {field}", {key: value}))
     if MODEL in nested:
         raise InputError(
-            f"model = {nested[MODEL]!r} in the field {SETTINGS}: choose it by the field {MODEL}; an evaluation takes "
+            f"model = {nested[MODEL]!r} in the field {SETTINGS}: choose it with the field {MODEL}; an evaluation uses "
             "the model of its bundle"
         )
     chosen = str(form.get(MODEL, "")).strip()
@@ -117,9 +117,9 @@ def fill_form(
 
     Args:
         names: Names of the fields of the form.
-        model: Name of the model; a form without a field for it leaves it out.
+        model: Name of the model; ignored if the form has no field for it.
         file: YAML file of settings.
-        sets: ``key=value`` pairs over those of the file.
+        sets: ``key=value`` pairs, which override the file's values.
         **fields: Fields that are not settings.
 
     Raises:
@@ -157,7 +157,7 @@ def check_fields(form: Mapping[str, Any], known: Sequence[str], required: Sequen
 
 
 def says_the_same(name: str, one: str, other: str) -> bool:
-    """Tell whether two texts of a field are the same value, such as ``0.020`` and ``0.02`` of a setting.
+    """Tell whether two texts of a field have the same value, such as ``0.020`` and ``0.02`` of a setting.
 
     Raises:
         InputError: The texts differ, and one of them cannot be read.

@@ -1,6 +1,6 @@
-"""Configuration from layers: the preset of a model, a file and ``key=value`` pairs; later layers override earlier ones.
+"""Configuration from layers: the preset of a model, a file, ``key=value`` pairs; later layers override earlier layers.
 
-The origin of each value is kept, so that an error has the key, the value, its origin, and what is allowed.
+The origin of each value is kept, so that an error shows the key, the value, its origin, and the allowed values.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def load_config(model: str | None = None, file: Path | str | None = None, sets: 
 
     Args:
         model: Name of the model; without it the file or a ``model=`` pair names it, else :data:`DEFAULT_MODEL`.
-        file: YAML file of values over those of the preset.
-        sets: ``key=value`` pairs with dotted keys and JSON or YAML values, over those of the file.
+        file: YAML file of values, which override the preset's values.
+        sets: ``key=value`` pairs with dotted keys and JSON or YAML values; they override the file's values.
 
     Raises:
         InputError: An unknown model or key, a value of the wrong type or out of its range, an unreadable file, or two
@@ -111,7 +111,7 @@ def preset(model: str, origin: str = "") -> dict[str, Any]:
     """Return the values of a model's preset by dotted key.
 
     Raises:
-        InputError: No preset has this name; the message suggests the nearest one.
+        InputError: No preset has this name; the message suggests the nearest name.
     """
     check_known("model", model, preset_names(), origin)
     return {**_preset_values(model), "model": model}
@@ -121,7 +121,7 @@ def preset_bands(model: str) -> dict[str, tuple[str, ...]]:
     """Return the keys of a model's preset by band, in the order of the files.
 
     Raises:
-        InputError: No preset has this name; the message suggests the nearest one.
+        InputError: No preset has this name; the message suggests the nearest name.
     """
     preset(model)
     band_of = _bands_of_keys(model)
@@ -135,7 +135,7 @@ def config_digest(value: BaseModel | Mapping[str, Any]) -> str:
 
 
 def section_fields() -> dict[str, dict[str, FieldInfo]]:
-    """Return the fields of each section of the configuration by its name; no fields for a key that is not a section."""
+    """Return the fields of each section by its name; a top-level key that is not a section has no fields."""
     sections = {name: _section_of(field.annotation) for name, field in Config.model_fields.items()}
     return {name: dict(section.model_fields) if section else {} for name, section in sections.items()}
 
@@ -148,7 +148,7 @@ def known_keys() -> tuple[str, ...]:
 
 
 def mapping_keys() -> tuple[str, ...]:
-    """Return the dotted keys whose value is a mapping; its entries have a dotted key each."""
+    """Return the dotted keys whose value is a mapping; each entry of the mapping has its own dotted key."""
     return tuple(
         f"{name}.{key}"
         for name, fields in section_fields().items()
@@ -195,7 +195,7 @@ def read_mapping(path: Path, what: str = "configuration") -> dict[str, Any]:
     """Read a JSON or YAML file of keys and values.
 
     Raises:
-        InputError: The file cannot be read, is not JSON or YAML, or is not a mapping; the message begins with ``what``.
+        InputError: The file cannot be read, is not JSON or YAML, or is not a mapping; the message starts with ``what``.
     """
     text = read_text_file(path, what)
     content = read_text(text, f"{what} {path}")
@@ -247,7 +247,7 @@ def _named_inside(name: str, value: Any, sections: Iterable[str]) -> str:
 
 
 def _entries(name: str, mapping: str, value: Any, origin: str) -> dict[str, Any]:
-    """Return the entries of a key that is a mapping, by dotted key: all of them, or the one that ``name`` names."""
+    """Return the entries of a key that is a mapping, by dotted key: all entries, or the entry that ``name`` names."""
     if name != mapping:
         return {name: value}
     if value is None:
@@ -261,7 +261,7 @@ def allowed_values(values: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]]
     """Return the values of sections that this version knows and allows, and the dotted keys of all other values.
 
     Args:
-        values: Values by section, as another version may have written them.
+        values: Values by section, possibly written by a different version.
     """
     allowed: dict[str, dict[str, Any]] = {}
     gone: list[str] = []
@@ -287,7 +287,7 @@ def _refuse_twice(flat: Mapping[str, Any], names: Iterable[str], origin: str) ->
 
 
 def _nearest_key(name: str, known: Sequence[str]) -> str:
-    """Suggest a key: by the words of other programs, by the same last word, else by the nearest spelling."""
+    """Suggest a key: by the words of other programs, else by the same last word, else by the nearest spelling."""
     last = plain_word(name)
     same = list(meant_keys(name, {key.partition(".")[0] for key in known if "." in key}))
     same = same or [key for key in known if key.rsplit(".", 1)[-1] == last]
@@ -361,7 +361,7 @@ def _type_in_words(schema: Mapping[str, Any]) -> str:
         return str(schema["const"])
     kind = schema.get("type")
     if kind == "object":
-        return f"{_type_in_words(schema['additionalProperties'])}, by name"
+        return f"a mapping of names to {_type_in_words(schema['additionalProperties'])}"
     if kind == "array":
         items = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
         return f"a list, each {_type_in_words(items)}"

@@ -1,7 +1,7 @@
 """The schema of a configuration: every key, its type, its range and its default.
 
-Names are those that users of the field know (``per_batch_size``, ``max_epoch``, ``lr_scheduler`` ...).
-Unknown keys are refused with the nearest known one; see :func:`kubeyolo.config.load.load_config`.
+The names are usual in this field (``per_batch_size``, ``max_epoch``, ``lr_scheduler`` ...).
+The error for an unknown key suggests the nearest known key; see :func:`kubeyolo.config.load.load_config`.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ MOST = 1_000_000_000
 _WRITTEN_AS_ANCHORS: dict[str, Any] = {
     "written": f"widths and heights, each > 0 and <= {MOST_PIXELS}, such as [[10,13, 16,30, 33,23], …]"
 }
-"""The text for errors about anchors, which have more forms than their type tells."""
+"""The accepted values of anchors, for error messages; the type alone does not show all accepted forms."""
 
 
 class Section(BaseModel):
-    """A part of the configuration: frozen, without unknown keys; a text is a number where it reads as one."""
+    """A section of the configuration: frozen, without unknown keys; a text that is a number becomes the number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _of_one_kind(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse numbers as booleans and booleans as numbers; read the texts of forms as the reader of files does."""
+        """Refuse numbers for booleans and booleans for numbers; read texts from forms by the rules for files."""
         return _plain_value(value, cls.model_fields[str(info.field_name)].annotation)
 
 
@@ -54,7 +54,7 @@ def _plain_value(value: Any, annotation: Any) -> Any:
         value = plain_scalar(value.strip())
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, int | float):
         raise ValueError("expected true or false" if kind is bool else "expected a number")
-    # Zero has one sign, so that equal settings are written alike.
+    # -0.0 becomes 0.0, so that equal settings are written the same.
     return value + 0.0 if isinstance(value, float) else value
 
 
@@ -69,13 +69,20 @@ class DataConfig(Section):
     )
     cache: bool = Field(default=True, description="Keep decoded, resized images in memory shared by the workers.")
     cache_limit_mb: int = Field(
-        default=2048, ge=0, le=MOST, description="Largest size of that cache; above it images are decoded anew."
+        default=2048,
+        ge=0,
+        le=MOST,
+        description="Largest size of this cache; images that do not fit are decoded again whenever they are used.",
     )
     label_capacity: int = Field(
-        default=0, ge=0, le=1_000_000, description="Rows of the padded label array of a batch; 0 derives it."
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Rows of the padded label array of a batch; 0 derives the number from the data set.",
     )
     format: str = Field(
-        default="", description="Format of the data set: coco, yolo, voc, cvat or labelme; empty recognizes it."
+        default="",
+        description="Format of the data set: coco, yolo, voc, cvat or labelme; if empty, the format is detected.",
     )
     split: float = Field(
         default=0.2, gt=0, le=0.9, description="Share of the images for val, if the data set has no splits."
@@ -84,7 +91,7 @@ class DataConfig(Section):
     split_group: str = Field(
         default="",
         description="Key of the images in COCO JSON, such as video_id: images with the same value stay in one split. "
-        "Empty for none.",
+        "If empty, images are not grouped.",
     )
     orientation: Literal["auto", "ignore"] = Field(
         default="auto",
@@ -93,11 +100,11 @@ class DataConfig(Section):
     )
     levels: tuple[float, ...] = Field(
         default=(),
-        description="[lowest, highest] value of images with more than 8 bits, mapped to 0..255. Empty for the full "
-        "range of their type.",
+        description="[lowest, highest] value of images with more than 8 bits, mapped to 0..255. If empty, the full "
+        "range of the pixel type is used.",
     )
     findings: dict[str, Literal["mend", "warn", "refuse"]] = Field(
-        default={}, description="Action for single kinds of findings, by code; docs/data.md lists them."
+        default={}, description="Actions for kinds of findings, by code; docs/data.md lists the codes."
     )
     strict: bool = Field(default=False, description="Refuse the data set if there is any finding.")
 
@@ -105,7 +112,7 @@ class DataConfig(Section):
     @classmethod
     def _are_levels(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if value and (len(value) != 2 or value[0] >= value[1]):
-            raise ValueError("expected [least, largest], or an empty list")
+            raise ValueError("expected [lowest, highest], or an empty list")
         return value
 
 
@@ -132,22 +139,22 @@ class PretrainConfig(Section):
     enabled: bool = Field(default=True, description="Whether the backbone is pretrained.")
     data: str = Field(
         default="",
-        description="Folder or URI of images to pretrain on, one folder for each class; empty takes crops of the data "
-        "set's objects.",
+        description="Folder or URI of images to pretrain on, one folder for each class; if empty, crops of the "
+        "data set's objects are used.",
     )
     image_size: int = Field(
         default=96, ge=32, le=MOST_PIXELS, multiple_of=32, description="Side of the square crops, in pixels."
     )
-    per_batch_size: int = Field(default=32, ge=1, le=MOST_IMAGES, description="Crops of a step.")
-    max_epoch: int = Field(default=20, ge=1, le=MOST_EPOCHS, description="Upper bound of the epochs.")
-    max_steps: int = Field(default=1000, ge=1, le=MOST, description="Upper bound of the optimizer steps.")
+    per_batch_size: int = Field(default=32, ge=1, le=MOST_IMAGES, description="Crops per step.")
+    max_epoch: int = Field(default=20, ge=1, le=MOST_EPOCHS, description="Largest number of epochs.")
+    max_steps: int = Field(default=1000, ge=1, le=MOST, description="Largest number of optimizer steps.")
     lr: float = Field(default=0.001, gt=0, description="Peak learning rate of AdamW with a cosine schedule.")
     weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay of AdamW.")
     background: float = Field(
-        default=0.3, ge=0, le=10, description="Crops without objects for each crop of an object; a class of their own."
+        default=0.3, ge=0, le=10, description="Crops without objects per crop of an object; they form a separate class."
     )
     min_object_size: int = Field(
-        default=8, ge=1, le=MOST_PIXELS, description="Objects smaller than this many pixels give no crop."
+        default=8, ge=1, le=MOST_PIXELS, description="Smallest size in pixels of an object that is cropped."
     )
 
 
@@ -155,7 +162,10 @@ class TrainConfig(Section):
     """Training of the detector."""
 
     seed: int = Field(
-        default=0, ge=0, le=2**32 - 1, description="Seed of fresh weights, order, augmentation and calibration images."
+        default=0,
+        ge=0,
+        le=2**32 - 1,
+        description="Seed of initial weights, image order, augmentation and choice of calibration images.",
     )
     image_size: int = Field(
         default=640,
@@ -168,7 +178,9 @@ class TrainConfig(Section):
     per_batch_size: int = Field(
         default=8, ge=1, le=MOST_IMAGES, json_schema_extra=_IN_FORM, description="Images per process and step."
     )
-    max_epoch: int = Field(default=300, ge=1, le=MOST_EPOCHS, json_schema_extra=_IN_FORM, description="Epochs.")
+    max_epoch: int = Field(
+        default=300, ge=1, le=MOST_EPOCHS, json_schema_extra=_IN_FORM, description="Number of epochs."
+    )
     processes: int = Field(
         default=1, ge=1, le=MOST_PROCESSES, description="Data-parallel training processes on this machine."
     )
@@ -178,14 +190,16 @@ class TrainConfig(Section):
         default="linear", description="How the learning rate falls after the warm-up."
     )
     lr_final: float = Field(
-        default=0.01, ge=0, le=1, description="Last learning rate as a fraction of lr (cosine, linear)."
+        default=0.01, ge=0, le=1, description="Final learning rate as a fraction of lr (cosine_annealing, linear)."
     )
     lr_epochs: tuple[Annotated[int, Field(ge=0, le=MOST_EPOCHS)], ...] = Field(
-        default=(220, 250), description="Epochs at which exponential multiplies by lr_gamma."
+        default=(220, 250), description="Epochs at which the learning rate is multiplied by lr_gamma (exponential)."
     )
-    lr_gamma: float = Field(default=0.1, gt=0, le=1, description="Factor of exponential at each of lr_epochs.")
-    warmup_epochs: float = Field(default=3.0, ge=0, description="Length of the warm-up; 0 for none.")
-    warmup_steps: int = Field(default=100, ge=0, le=MOST, description="Least number of warm-up steps.")
+    lr_gamma: float = Field(
+        default=0.1, gt=0, le=1, description="Factor of the learning rate at each of lr_epochs (exponential)."
+    )
+    warmup_epochs: float = Field(default=3.0, ge=0, description="Length of the warm-up in epochs; 0 turns it off.")
+    warmup_steps: int = Field(default=100, ge=0, le=MOST, description="Smallest number of warm-up steps.")
     warmup_bias_lr: float = Field(default=0.1, ge=0, description="Learning rate of biases at the start of the warm-up.")
     warmup_momentum: float = Field(default=0.8, ge=0, lt=1, description="Momentum at the start of the warm-up (SGD).")
     momentum: float = Field(default=0.937, ge=0, lt=1, description="Momentum of SGD; beta1 of AdamW.")
@@ -193,35 +207,41 @@ class TrainConfig(Section):
     weight_decay: float = Field(
         default=0.0005,
         ge=0,
-        description="Decay of weights of convolutions; biases and batch normalisation do not decay.",
+        description="Weight decay of convolutions; biases and batch normalization are not decayed.",
     )
-    grad_clip: float = Field(default=10.0, ge=0, description="Largest global norm of the gradients; 0 does not clip.")
+    grad_clip: float = Field(
+        default=10.0, ge=0, description="Largest global norm of the gradients; 0 turns clipping off."
+    )
     ema_decay: float = Field(
-        default=0.9999, ge=0, lt=1, description="Decay of the average of the weights, reached in the limit."
+        default=0.9999,
+        ge=0,
+        lt=1,
+        description="Decay of the moving average (EMA) of the weights; it rises to this value.",
     )
-    ema_tau: float = Field(default=2000.0, gt=0, description="Updates over which the EMA decay rises.")
+    ema_tau: float = Field(default=2000.0, gt=0, description="Time constant, in updates, of the rise of the EMA decay.")
     label_smooth_factor: float = Field(
         default=0.0, ge=0, lt=1, description="With factor f the class targets are 1 - f/2 and f/2."
     )
     box_gain: float = Field(default=0.05, gt=0, description="Weight of the box loss.")
     cls_gain: float = Field(default=0.5, gt=0, description="Weight of the class loss.")
     obj_gain: float = Field(default=1.0, gt=0, description="Weight of the objectness loss.")
-    anchor_t: float = Field(default=4.0, gt=1, description="Largest ratio of box to anchor that makes a positive.")
+    anchor_t: float = Field(default=4.0, gt=1, description="Largest ratio of the sides of box and anchor in a match.")
     anchors: tuple[tuple[Annotated[float, Field(gt=0, le=MOST_PIXELS)], ...], ...] = Field(
         default=(),
         json_schema_extra=_WRITTEN_AS_ANCHORS,
         description="Widths and heights of the anchors in pixels at train.image_size: a list for each level, finest "
-        "first, or one list from small to large. Empty takes those of the model; 'kubeyolo anchors' computes some.",
+        "first, or one list from small to large. If empty, the model's anchors are used; 'kubeyolo anchors' computes "
+        "anchors for a data set.",
     )
     log_interval: int = Field(default=20, ge=1, le=MOST, description="Steps between two log lines.")
     ckpt_interval: int = Field(
-        default=0, ge=0, le=MOST, description="Steps between two checkpoints; 0 writes one an epoch."
+        default=0, ge=0, le=MOST, description="Steps between two checkpoints; 0 writes a checkpoint after each epoch."
     )
-    keep_checkpoints: int = Field(default=3, ge=1, le=1_000_000, description="Newest checkpoints that are kept.")
+    keep_checkpoints: int = Field(default=3, ge=1, le=1_000_000, description="Number of newest checkpoints to keep.")
     val_interval: int = Field(
-        default=0, ge=0, le=MOST_EPOCHS, description="Epochs between validations while training; 0 for none."
+        default=0, ge=0, le=MOST_EPOCHS, description="Epochs between validations while training; 0 turns them off."
     )
-    device_target: Literal["CPU", "GPU", "Ascend"] = Field(default="CPU", description="Device that MindSpore works on.")
+    device_target: Literal["CPU", "GPU", "Ascend"] = Field(default="CPU", description="Device that MindSpore runs on.")
 
     @field_validator("anchors", mode="before")
     @classmethod
@@ -234,16 +254,23 @@ class EvaluateConfig(Section):
 
     split: str = Field(default="val", description="Split of the data set.")
     image_size: int = Field(
-        default=0, ge=0, le=MOST_PIXELS, multiple_of=32, description="Side in pixels; 0 takes the training size."
+        default=0,
+        ge=0,
+        le=MOST_PIXELS,
+        multiple_of=32,
+        description="Side of the images in pixels; 0 uses the training size.",
     )
-    per_batch_size: int = Field(default=8, ge=1, le=MOST_IMAGES, description="Images of a forward pass.")
+    per_batch_size: int = Field(default=8, ge=1, le=MOST_IMAGES, description="Images per forward pass.")
     conf_threshold: float = Field(
         default=0.001, ge=0, lt=1, description="Objectness and score of a candidate must exceed this."
     )
     iou_threshold: float = Field(
-        default=0.65, gt=0, le=1, description="Overlap above which the lower of two boxes of a class is dropped."
+        default=0.65,
+        gt=0,
+        le=1,
+        description="IoU of two boxes of a class above which the box with the lower score is dropped.",
     )
-    max_det: int = Field(default=300, ge=1, le=1_000_000, description="Most boxes of an image.")
+    max_det: int = Field(default=300, ge=1, le=1_000_000, description="Largest number of boxes per image.")
     multi_label: bool = Field(default=True, description="Whether one box may be a candidate for several classes.")
     min_ap: float = Field(
         default=0.0,
@@ -257,33 +284,42 @@ class EvaluateConfig(Section):
 class PredictConfig(Section):
     """Boxes on single images."""
 
-    conf_threshold: float = Field(default=0.25, ge=0, lt=1, description="Least score of a box.")
+    conf_threshold: float = Field(default=0.25, ge=0, lt=1, description="Smallest score of a box.")
     iou_threshold: float = Field(
-        default=0.45, gt=0, le=1, description="Overlap above which the lower of two boxes of a class is dropped."
+        default=0.45,
+        gt=0,
+        le=1,
+        description="IoU of two boxes of a class above which the box with the lower score is dropped.",
     )
-    max_det: int = Field(default=300, ge=1, le=1_000_000, description="Most boxes of an image.")
+    max_det: int = Field(default=300, ge=1, le=1_000_000, description="Largest number of boxes per image.")
 
 
 class ExportConfig(Section):
     """Export of the trained network."""
 
     formats: tuple[Literal["mindir", "onnx", "air"], ...] = Field(
-        default=("mindir", "onnx"), min_length=1, description="Formats that are written; a run needs onnx."
+        default=("mindir", "onnx"), min_length=1, description="Formats to export; a pipeline run needs onnx."
     )
     batch_size: int = Field(
-        default=1, ge=1, le=MOST_IMAGES, description="Images the MINDIR and AIR files take; ONNX takes any number."
+        default=1,
+        ge=1,
+        le=MOST_IMAGES,
+        description="Batch size of the MINDIR and AIR files; ONNX accepts any batch size.",
     )
     parity_images: int = Field(
-        default=8, ge=1, le=1_000_000, description="Real images on which the exported network is compared."
+        default=8,
+        ge=1,
+        le=1_000_000,
+        description="Images on which the exported and the trained network are compared.",
     )
     parity_rtol: float = Field(
-        default=1e-4, gt=0, description="Largest difference relative to the largest value of a level."
+        default=1e-4, gt=0, description="Largest difference of the outputs, relative to the largest value of a level."
     )
 
     @field_validator("formats")
     @classmethod
     def _in_one_order(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
-        """Return each format once, in the order of the schema: their order has no meaning."""
+        """Return each format once, in the order of the schema: the order is irrelevant."""
         return tuple(name for name in get_args(get_args(cls.model_fields["formats"].annotation)[0]) if name in formats)
 
 
@@ -291,7 +327,10 @@ class QuantizeConfig(Section):
     """Post-training quantization to int8 ONNX."""
 
     calibration_images: int = Field(
-        default=64, ge=1, le=1_000_000, description="Images of the split train that the ranges are taken from."
+        default=64,
+        ge=1,
+        le=1_000_000,
+        description="Images of the split train that determine the ranges of activations.",
     )
     calibration: Literal["minmax", "entropy", "percentile"] = Field(
         default="minmax", description="How the ranges of activations are chosen."
@@ -314,16 +353,16 @@ class QuantizeConfig(Section):
 
 
 class RetrainConfig(Section):
-    """When a retraining trains, and when its model becomes the current one."""
+    """When a retraining starts to train, and when its model becomes current."""
 
     latest: str = Field(
-        default="", description="URI of the pointer to the current model; empty takes models/<model>/latest.json."
+        default="", description="URI of the pointer to the current model; if empty, models/<model>/latest.json is used."
     )
-    force: bool = Field(default=False, description="Train although the data set has not changed.")
+    force: bool = Field(default=False, description="Train even if the data set has not changed.")
     max_regression: float = Field(
         default=0.0,
         json_schema_extra=_IN_FORM,
-        description="Points of AP (AP x 100) that a network may lose against that of the current model.",
+        description="Largest loss of AP against the network of the current model, in points (AP x 100).",
     )
 
 

@@ -1,7 +1,7 @@
 """JSON and YAML as people write them, read by one strict set of rules into the types of JSON.
 
 A text is read as JSON, else as YAML with the scalars of the core schema of YAML 1.2: ``1e-3`` is a number, ``010`` is
-10, ``yes``, ``1:30`` and ``2024-01-01`` are texts. Tags, anchors and aliases, keys that are given twice, and several
+10, ``yes``, ``1:30`` and ``2024-01-01`` are texts. Tags, anchors and aliases, duplicate keys, and several
 documents are refused.
 """
 
@@ -17,7 +17,7 @@ import yaml
 from kubeyolo.errors import InputError, one_line
 
 LONGEST = 100_000
-"""Most characters of a text."""
+"""Largest number of characters in a text."""
 
 DEEPEST = 50
 """Deepest nesting of sections."""
@@ -27,7 +27,7 @@ _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?(Infinity|\.inf|\.Inf|\.INF)|NaN|\.nan|\.NaN|\.NAN")
 _MOST_DIGITS = 400
-"""More than the largest double has."""
+"""More digits than the largest double has."""
 
 _NAMES: dict[str, bool | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
@@ -44,10 +44,10 @@ def read_text(text: str, what: str) -> Any:
         what: Origin of the text, for errors.
 
     Raises:
-        InputError: The text is not JSON or YAML, or has a part that is refused.
+        InputError: The text is not JSON or YAML, is too long, or contains something that is refused.
     """
     if len(text) > LONGEST:
-        raise InputError(f"{what}: not JSON or YAML: {len(text)} characters, at most {LONGEST} are read")
+        raise InputError(f"{what}: too long: {len(text)} characters, the limit is {LONGEST}")
     try:
         return _checked(_read(text))
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
@@ -58,7 +58,7 @@ def plain_scalar(text: str) -> Any:
     """Return the value of a scalar without quotes: None, a boolean, a number, or the text itself.
 
     Raises:
-        ValueError: The scalar is infinite, NaN, or beyond the largest number.
+        ValueError: The scalar is infinite, NaN, or too large.
     """
     if text in _NAMES:
         return _NAMES[text]
@@ -70,7 +70,7 @@ def plain_scalar(text: str) -> Any:
 
 
 class _Refused(ValueError):
-    """A text is JSON or YAML, and has a part that is refused."""
+    """The text is JSON or YAML, but contains something that is refused, such as a tag."""
 
 
 def _read(text: str) -> Any:
@@ -103,19 +103,19 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _whole(text: str) -> int:
     if len(text) > _MOST_DIGITS:
-        raise _Refused(f"{text[:20]}… is beyond the largest number")
+        raise _Refused(f"{text[:20]}… is too large")
     return int(text)
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise _Refused(f"{one_line(text, 80)} is beyond the largest number")
+        raise _Refused(f"{one_line(text, 80)} is too large")
     return value
 
 
 def _checked(value: Any, depth: int = 0) -> Any:
-    """Return a value whose texts can be written as UTF-8: a pair of surrogates becomes its character."""
+    """Return a value whose texts can be written as UTF-8: each pair of surrogates is replaced by its character."""
     if isinstance(value, str):
         return _characters(value)
     if depth > DEEPEST:
@@ -141,7 +141,7 @@ def _too_deep() -> _Refused:
 class _Loader(yaml.SafeLoader):
     """Reads YAML without tags, anchors and aliases; scalars by :func:`plain_scalar`."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's way to say: none
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - this turns off PyYAML's resolvers
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -151,9 +151,9 @@ class _Loader(yaml.SafeLoader):
         """Return a node, after checking its event."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise _Refused(f"anchors and aliases (& and *) are not read{_place(event)}; text goes in quotes")
+            raise _Refused(f"anchors and aliases (& and *) are not supported{_place(event)}; put text in quotes")
         if event.tag is not None:
-            raise _Refused(f"tags such as {event.tag[:40]!r} are not read{_place(event)}; text goes in quotes")
+            raise _Refused(f"tags such as {event.tag[:40]!r} are not supported{_place(event)}; put text in quotes")
         if self._depth > DEEPEST + 1:
             raise _too_deep()
         self._depth += 1
@@ -166,11 +166,11 @@ class _Loader(yaml.SafeLoader):
         return plain_scalar(node.value) if node.style is None else node.value
 
     def mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
-        """Return a mapping; keys are texts, as they are written."""
+        """Return a mapping; its keys are texts and are not converted to other types."""
         pairs = []
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise _Refused(f"a key is a text, not a list or mapping{_place(key)}")
+                raise _Refused(f"a key must be a text, not a list or a mapping{_place(key)}")
             pairs.append((key.value, self.construct_object(value, deep=True)))
         return _without_twins(pairs)
 

@@ -1,4 +1,4 @@
-"""Text files as people save them: UTF-8 with or without a byte order mark, UTF-16 by its mark, any line ends."""
+"""Text files as people save them: UTF-8 with or without a byte order mark, or UTF-16 with it; any line endings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from kubeyolo.errors import InputError, one_line
 from kubeyolo.file_kinds import kind_of, placeholder_kind
 
-# The mark of UTF-32 begins like that of UTF-16.
+# The mark of UTF-32-LE starts with that of UTF-16-LE, so it is tested first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -22,14 +22,14 @@ _HEAD = 1024
 
 
 def read_text_file(path: Path, what: str = "") -> str:
-    r"""Return the text of a file, its lines ended by ``\n``, without a byte order mark.
+    r"""Return the text of a file, with the line ending ``\n`` and without a byte order mark.
 
     Args:
         path: The file.
-        what: Its kind, such as "configuration", for errors.
+        what: Kind of the file, such as "configuration", for error messages.
 
     Raises:
-        InputError: It cannot be read, is not text, or has another encoding; the message has the line.
+        InputError: The file cannot be read, is not text, or has a different encoding; the message has the line.
     """
     name = f"{what} {path}".strip()
     try:
@@ -40,14 +40,14 @@ def read_text_file(path: Path, what: str = "") -> str:
 
 
 def decode_text(data: bytes, what: str) -> str:
-    r"""Return bytes as text, its lines ended by ``\n``, without a byte order mark.
+    r"""Return bytes as text, with the line ending ``\n`` and without a byte order mark.
 
     Args:
-        data: UTF-8, or UTF-16 or UTF-32 with their byte order mark.
-        what: Beginning of an error, which names the file.
+        data: UTF-8, or UTF-16 or UTF-32 with a byte order mark.
+        what: Start of the error message, which names the file.
 
     Raises:
-        InputError: They are not text, or have another encoding.
+        InputError: The bytes are not text, or have a different encoding.
     """
     other = placeholder_kind(data)
     if other is not None:
@@ -63,27 +63,26 @@ def decode_text(data: bytes, what: str) -> str:
 
 
 def mark_of(data: bytes) -> tuple[bytes, str] | None:
-    """Return the byte order mark at the beginning of bytes and its encoding, or None."""
+    """Return the byte order mark at the start of bytes and its encoding; None if there is no mark."""
     return next(((mark, encoding) for mark, encoding in _MARKS if data.startswith(mark)), None)
 
 
 def _reason(data: bytes, start: int, encoding: str, error: UnicodeDecodeError) -> str:
-    """Return why bytes cannot be decoded, where, and what to do."""
+    """Return why bytes cannot be decoded, the position, and what to do."""
     place = start + error.start
     if encoding != "utf-8":
-        return (
-            f"not {encoding[:6].upper()} text, as which it begins (byte {place + 1} of {len(data)}); save it as UTF-8"
-        )
+        name = encoding[:6].upper()
+        return f"starts with the mark of {name}, but is not {name} (byte {place + 1} of {len(data)}); save it as UTF-8"
     kind = kind_of(data)
     before = data[start:place]
     if kind is None and _is_utf_16(data):
         return _UNMARKED
     if b"\0" in data[:_HEAD] or kind is not None:
-        return f"not text: it is {kind or f'a binary file of {len(data)} bytes'}; give a file of text"
+        return f"not text: it is {kind or f'a binary file of {len(data)} bytes'}; give a text file"
     line_start = max(before.rfind(b"\n"), before.rfind(b"\r")) + 1
     line = len(before.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
     return (
-        f"not UTF-8 text: byte 0x{data[place]:02x} in line {line}, at byte {len(before) - line_start + 1} of it"
+        f"not UTF-8 text: byte 0x{data[place]:02x} in line {line}, at byte {len(before) - line_start + 1} of the line"
         f"{_as_windows(data, start + line_start)}; save it as UTF-8"
     )
 
@@ -104,10 +103,10 @@ def _with_zeros(data: bytes, text: str) -> str:
     if kind is None and _is_utf_16(data):
         return _UNMARKED
     line = text[: text.index("\0")].count("\n") + 1
-    return f"not text: it is {kind or f'a file with zero bytes, the first in line {line}'}; give a file of text"
+    return f"not text: it is {kind or f'a file with zero bytes, the first in line {line}'}; give a text file"
 
 
 def _is_utf_16(data: bytes) -> bool:
-    """Tell whether bytes are UTF-16 without its mark: every second byte of Latin letters is zero."""
+    """Tell whether bytes are UTF-16 without a byte order mark: every second byte of Latin letters is zero."""
     halves = (data[0::2].count(0), data[1::2].count(0))
     return max(halves) > len(data) // 4 and min(halves) <= len(data) // 40

@@ -1,4 +1,4 @@
-"""Checks the annotations of a data set, corrects what can safely be corrected, and makes the index of each split."""
+"""Checks the annotations of a data set, corrects faults that are safe to correct, and makes the index of each split."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kubeyolo.errors import InputError
 
 _LARGEST_SIDE = 1 << 30
 _LEAVE_OUT = frozenset({"image_unknown", "box_empty", "box_absent", "box_not_finite", "shape_without_box"})
-"""Codes of findings that say why boxes are left out."""
+"""Codes of findings for which boxes are left out."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Sources:
-    """What a data set is read from.
+    """The inputs from which a data set is read.
 
     Attributes:
         raws: The tables of each split.
         images: The files in the image folder of each split.
-        required: Splits that must be usable; another split with a fault is left out.
+        required: Splits that must be usable; any other split with a fault is left out.
         with_boxes: Splits that must have boxes.
     """
 
@@ -52,7 +52,7 @@ class Sources:
 
 
 def check_annotations(sources: Sources, findings: Findings, apply_orientation: bool = True) -> Annotations:
-    """Check the annotations of all splits; image files are opened only where their size is not in the annotations.
+    """Check the annotations of all splits; an image file is opened only if the annotations do not have its size.
 
     Args:
         sources: Tables and image folders.
@@ -60,8 +60,8 @@ def check_annotations(sources: Sources, findings: Findings, apply_orientation: b
         apply_orientation: Whether a size that is read from an image file is the size after rotation.
 
     Raises:
-        InputError: A table is wrong in a way that cannot be mended, a required split has no boxes, or the splits give a
-            class different ids.
+        InputError: A table has a fault that cannot be corrected, a required split has no boxes, or a class has
+            different ids in different splits.
     """
     for split, raw in sources.raws.items():
         if raw.has_annotations:
@@ -81,7 +81,7 @@ def check_annotations(sources: Sources, findings: Findings, apply_orientation: b
                 read[split] = result
         if len(read) == len(raws):
             break
-        # Classes that only a left-out split has are no classes of the data set.
+        # Classes that appear only in a left-out split do not belong to the data set.
         raws = {split: raw for split, raw in raws.items() if split in read}
     read = _in_one_form(read, raws, sources, categories, apply_orientation)
     findings.extend(finding for raw in raws.values() for finding in raw.findings)
@@ -93,7 +93,7 @@ def check_annotations(sources: Sources, findings: Findings, apply_orientation: b
 
 
 def _with_equal_classes(raws: Mapping[str, RawSplit], sources: Sources, findings: Findings) -> dict[str, RawSplit]:
-    """Return the splits, without optional splits whose categories have a fault or other ids."""
+    """Return the splits, without optional splits whose categories have a fault or different ids."""
     kept = {split: raw for split, raw in raws.items() if split in sources.required}
     for split in sorted(set(raws) - set(kept)):
         try:
@@ -142,9 +142,9 @@ def _in_one_form(
     categories: Categories,
     apply_orientation: bool,
 ) -> dict[str, _Read]:
-    """Read splits that are too small to show the form of their boxes again, in the form of another split.
+    """Read small splits again in the form of a larger split, if they have too few boxes to recognize the form.
 
-    This is done only for a form that the configuration allows to be read (action mend).
+    The form of the other split is used only if its action in the configuration is ``mend``.
     """
     codes = {split: {each.code for each in own.all() if each.action == "mend"} for split, (_, own) in read.items()}
     assumed = next((form for form in FORMS if any(form in found for found in codes.values())), "")
@@ -159,7 +159,7 @@ def _in_one_form(
 
 
 def note_classes(classes: Sequence[str], splits: Mapping[str, SplitIndex], findings: Findings) -> None:
-    """Add findings about classes without boxes, or with boxes in only one of train and val; crowds do not count."""
+    """Add findings about classes without boxes, or with boxes in only one of train and val; crowds are ignored."""
     counts = {
         split: np.bincount(index.box_class[~index.box_crowd], minlength=len(classes)) for split, index in splits.items()
     }
@@ -170,21 +170,21 @@ def note_classes(classes: Sequence[str], splits: Mapping[str, SplitIndex], findi
         return
     for number in np.flatnonzero((total > 0) & ((counts["train"] == 0) != (counts["val"] == 0))):
         split = "train" if counts["train"][number] else "val"
-        findings.add("class_in_one_split", f"class {classes[number]!r} is in {split} alone")
+        findings.add("class_in_one_split", f"class {classes[number]!r} is only in {split}")
 
 
 def refuse_no_boxes(where: str, split: str, index: SplitIndex, findings: Findings | None = None) -> None:
-    """Refuse a split without a box to train on: it has no boxes, or only crowds.
+    """Refuse a split that has no boxes, or only crowds: there is nothing to train on.
 
     Args:
         where: The file or folder of the split, for the message.
         split: Its name.
         index: Its boxes.
-        findings: The findings of the split: a finding that refuses is raised, and findings that leave boxes out are
-            named in the message.
+        findings: The findings of the split. A finding with the action ``refuse`` is raised, and the message names the
+            findings that left boxes out.
 
     Raises:
-        InputError: The split has no box to train on; the message says why where that is known.
+        InputError: The split has no box to train on; the message has the reason if it is known.
     """
     if index.boxes and not index.box_crowd.all():
         return
@@ -200,7 +200,7 @@ def refuse_no_boxes(where: str, split: str, index: SplitIndex, findings: Finding
 
 
 def _note_texts(raw: RawSplit, findings: Findings) -> None:
-    """Add findings about image and category ids of annotations that are numbers written as text or with a point."""
+    """Add findings about image and category ids in annotations that are written as text or as floats (7.0)."""
     for key, column in (("image_id", raw.boxes.image_ids), ("category_id", raw.boxes.category_ids)):
         mended = whole_numbers(column).mended
         if len(mended):
@@ -269,7 +269,7 @@ def _read_images(raw: RawSplit, files: FileNames, findings: Findings, apply_orie
 
 
 def _file_names(raw: RawSplit, files: FileNames, findings: Findings) -> list[str]:
-    """Return for each record the path of its file, or the name as written where the file is missing."""
+    """Return for each record the path of its file, or the name as written if the file is missing."""
     ids, names = raw.images.ids, raw.images.names
     refuse(
         [i for i, name in enumerate(names) if not is_file_name(name)],
@@ -279,8 +279,8 @@ def _file_names(raw: RawSplit, files: FileNames, findings: Findings) -> list[str
     matches: list[NameMatch] = [files.match(name) for name in names]
     refuse(
         [i for i, match in enumerate(matches) if match.leaves],
-        lambda i: f"{raw.where}: image {plain(ids[i])} has the file_name {names[i]!r}, which leaves the folder",
-        f"file names must be relative to {files.folder} and stay in it",
+        lambda i: f"{raw.where}: image {plain(ids[i])} has the file_name {names[i]!r}, which is outside the folder",
+        f"file names must be relative to {files.folder}, without '..'",
     )
     near = [i for i, match in enumerate(matches) if match.is_near]
     findings.add_cases(
@@ -292,16 +292,16 @@ def _file_names(raw: RawSplit, files: FileNames, findings: Findings) -> list[str
 
 
 def _merged(raw: RawSplit, numbers: Int64Array, names: list[str], findings: Findings) -> tuple[Int64Array, Int64Array]:
-    """Join records of the same file; return the record that stands for each image, and the image of each record."""
+    """Merge records of the same file; return the record that is kept for each image, and the image of each record."""
     ids = raw.images.ids
     order: dict[str, int] = {}
     record = np.array([order.setdefault(name, len(order)) for name in names], np.int64)
-    # The lowest id stays, in whatever order the file lists them.
+    # The record with the lowest id is kept, whatever the order in the file.
     by_id = np.lexsort((numbers, record))
     first = by_id[np.unique(record[by_id], return_index=True)[1]]
     repeated = np.setdiff1d(np.arange(len(record)), first)
     findings.add_cases("image_listed_twice", repeated, lambda i: f"{raw.where}: {_pair(raw, first[record[i]], i)}")
-    # An id stands for one file.
+    # An id may belong to only one file.
     _, firsts, inverse = np.unique(numbers, return_index=True, return_inverse=True)
     refuse(
         np.flatnonzero(record != record[firsts[inverse]]),
@@ -317,7 +317,7 @@ def _pair(raw: RawSplit, i: int, j: int) -> str:
 
 
 def _sizes(raw: RawSplit, images: _Images, files: FileNames, findings: Findings, apply_orientation: bool) -> Int64Array:
-    """Return width and height (I, 2) from the annotations, or from the image file where they are absent there."""
+    """Return width and height (I, 2) from the annotations, or from the image file if the annotations have no size."""
     columns = (raw.images.widths, raw.images.heights)
     numbers = [whole_numbers(column) for column in columns]
     listed = np.stack([found.values for found in numbers], 1)
@@ -334,7 +334,7 @@ def _sizes(raw: RawSplit, images: _Images, files: FileNames, findings: Findings,
     other = np.flatnonzero(is_known & (listed != size[images.record]).any(1))
     refuse(
         other,
-        lambda i: f"{raw.where}: {_pair(raw, int(best[images.record[i]]), i)} and other sizes",
+        lambda i: f"{raw.where}: {_pair(raw, int(best[images.record[i]]), i)} but different sizes",
         "list each file once",
     )
     unknown = np.flatnonzero(~is_known[best])
@@ -348,7 +348,7 @@ def _sizes(raw: RawSplit, images: _Images, files: FileNames, findings: Findings,
 
 
 def _sorted_index(images: _Images, boxes: Boxes) -> SplitIndex:
-    """Order images by file name, and boxes by image, then id; boxes without ids by class, position, crowd and area."""
+    """Sort images by file name, and boxes by image and id; boxes without ids by class, position, crowd and area."""
     order = np.array(sorted(range(len(images.names)), key=images.names.__getitem__), np.int64)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))

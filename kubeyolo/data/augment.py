@@ -25,10 +25,10 @@ TileReader = Callable[[int], Pixels]
 
 @dataclass(frozen=True)
 class SamplePlan:
-    """How a sample is made.
+    """The random choices from which a sample is made.
 
     Attributes:
-        scene: Which part of which image is resized into which rectangle.
+        scene: The parts of images, and the rectangles of the sample into which they are resized.
         blended: A second scene for mixup, or None.
         blend: Weight of the first scene, 0..1.
         hsv: Factors of hue, saturation and value, or None.
@@ -48,7 +48,7 @@ def jitter_hsv(image: Pixels, gains: tuple[float, float, float]) -> None:
     """Multiply hue (which wraps), saturation and value of an RGB image (height, width, 3) in place."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     hue, saturation, value = cv2.split(hsv)
-    # A look-up table for hue alone, because hue wraps: OpenCV scales and clips the others by vector instructions.
+    # Only hue needs a look-up table, because it wraps: OpenCV scales and clips the other channels with SIMD.
     table = (np.arange(256) * gains[0] % HUES).astype(np.uint8)
     cv2.LUT(hue, table, dst=hue)
     cv2.convertScaleAbs(saturation, dst=saturation, alpha=gains[1])
@@ -91,7 +91,7 @@ class Augmenter:
         Args:
             rng: The random numbers of the sample.
             image: The first image of the sample.
-            mosaic: Whether mosaic and mixup are drawn at all; if so, by their probabilities.
+            mosaic: Whether mosaic and mixup may be used, each with its probability.
         """
         config = self.config
         joined = mosaic and rng.random() < config.mosaic
@@ -123,7 +123,7 @@ class Augmenter:
 
         Args:
             plan: The sample.
-            read_tile: Returns a tile by the number of its image, uint8 RGB (height, width, 3) of the size in ``sizes``.
+            read_tile: Returns the tile of an image number, uint8 RGB (height, width, 3) of the size in ``sizes``.
             out: C-contiguous; may be in shared memory.
         """
         canvas = self._canvas[0]

@@ -20,7 +20,7 @@ STATISTICS_SAMPLES = 512
 
 
 class ImageSource(Protocol):
-    """What a loader needs from a split; must be picklable."""
+    """The interface of a split that a loader uses; the object must be picklable."""
 
     @property
     def index(self) -> SplitIndex:
@@ -39,7 +39,7 @@ class Batch:
         labels: float32 (rows, 6): image in the batch, class, cx, cy, w, h as fractions of the image; unused rows
             have image -1. The number of rows is the same for all batches.
         indices: int64 (batch,): the number in the split of the first image of each sample.
-        truncated: Boxes that did not fit into the labels.
+        truncated: Number of boxes that did not fit into the labels.
     """
 
     images: Pixels
@@ -50,7 +50,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """What all processes that make batches for a loader agree on."""
+    """The settings that all processes that make batches for a loader share."""
 
     source: ImageSource
     augment: AugmentConfig
@@ -82,7 +82,7 @@ def plan_batches(
     """Choose the label capacity and the size of the cache of a loader.
 
     Returns:
-        What the processes agree on, and the bytes of the cache.
+        The settings that the processes share, and the size of the cache in bytes.
     """
     boxes = BoxTable(source.index)
     augmenter = Augmenter(augment, boxes, source.index.width, source.index.height, image_size)
@@ -113,7 +113,7 @@ class BatchMaker:
     """Makes the batches of a loader in one process."""
 
     def __init__(self, spec: BatchSpec, memory: SharedMemory | None) -> None:
-        """Prepare for the batches of ``spec``; ``memory`` is the shared cache, or None where nothing is cached."""
+        """Prepare for the batches of ``spec``; ``memory`` is the shared cache, or None if nothing is cached."""
         index = spec.source.index
         self.spec = spec
         self._augmenter = Augmenter(spec.augment, BoxTable(index), index.width, index.height, spec.image_size)

@@ -1,4 +1,4 @@
-"""Recognizes by their values boxes that are not [left, top, width, height] in pixels.
+"""Recognizes from their values boxes that are not [left, top, width, height] in pixels.
 
 A split is judged as a whole: a few odd rows (a box without width, a box far outside) do not change the result.
 """
@@ -13,25 +13,25 @@ from kubeyolo.arrays import BoolArray, Float64Array
 from kubeyolo.data.findings import Findings
 
 TOLERANCE = 1.0
-"""Pixels by which a box may leave its image and is clipped without a finding, as some boxes of published COCO do."""
+"""Pixels by which a box may extend beyond its image: it is clipped without a finding. COCO itself has such boxes."""
 
 SYSTEMATIC_LEAST = 3
-"""Number of boxes from which on a fault counts as systematic."""
+"""Least number of boxes with a fault for the fault to be systematic."""
 
 _MIXED_SHARE = 0.005
-"""Share of boxes within 0 to 1 above which a file in pixels is taken for mixed; fewer are very small boxes."""
+"""Share of boxes within 0 to 1 above which a file in pixels is mixed; fewer are just very small boxes."""
 
 _FRACTION_ODD, _FRACTION_FARTHEST = 0.1, 2.0
-"""Share of boxes that may leave 0 to 1 in a file of fractions, and a value that no fraction of an image has."""
+"""Share of boxes that may be outside 0 to 1 in a file of fractions, and a value too large for a fraction."""
 
 _FAR_SHARE = 0.05
-"""Share of a side: a box that leaves its image by more is not explained by careless drawing."""
+"""Share of a side: a box that extends further beyond its image is not explained by careless drawing."""
 
 _BEYOND, _BEYOND_SURELY = 0.1, 1 / 3
-"""Shares of boxes far beyond their image above which another form is likely, and likely even against the areas."""
+"""Shares of boxes far beyond their image above which a different form is likely, without and with contrary areas."""
 
 _ODD_LEAST, _ODD_SHARE = 10, 0.02
-"""Number of boxes from which on one box may be odd, and the share of odd boxes in large files."""
+"""Least number of boxes for one odd box to be tolerated, and the tolerated share of odd boxes in large files."""
 
 FORMS = ("box_corners", "box_centres")
 """Codes of the forms that the configuration can choose, in the order in which they are tried."""
@@ -48,12 +48,12 @@ def in_pixels(
     """Return boxes (B, 4) as [left, top, width, height] in pixels, whatever form the file has.
 
     Args:
-        xywh: The numbers of the file, finite.
+        xywh: The boxes as the file has them; all values are finite.
         size: Width and height in pixels of the image of each box (B, 2).
-        area: Areas (B,) in square pixels, NaN where they are absent.
-        name: Names a box by its position, for messages.
-        findings: Receives a finding about the form; with its action "warn" the numbers stay as they are.
-        assumed: The code of the form of another split of the data set; used where it fits.
+        area: Areas (B,) in square pixels, NaN if absent.
+        name: Returns the words for a box at a position, for messages.
+        findings: Receives a finding about the form; if its action is "warn", the boxes are not changed.
+        assumed: The code of the form of another split of the data set; used if the boxes fit it.
     """
     if not len(xywh):
         return xywh
@@ -74,14 +74,14 @@ def in_pixels(
 
 
 def _are_fractions(xywh: Float64Array, size: Float64Array) -> BoolArray:
-    """Tell which boxes lie within 0 to 1, less than a pixel, though their image has more than 4 x 4 pixels."""
+    """Tell which boxes lie within 0 to 1 in images of more than 4 x 4 pixels: in pixels they would be tiny."""
     inside = ((xywh >= -1e-6) & (xywh <= 1 + 1e-6)).all(1) & (xywh[:, 2:] > 0).all(1)
     result: BoolArray = inside & (size > 4).all(1)
     return result
 
 
 def _is_file_of_fractions(xywh: Float64Array, fractions: BoolArray) -> bool:
-    """Tell whether all boxes are fractions: boxes beyond 0 to 1 are empty, or few and leave their image."""
+    """Tell whether all boxes are fractions: the boxes outside 0 to 1 are empty, or are few and not far outside."""
     filled = (xywh[:, 2:] != 0).any(1)
     if not fractions.any() or (np.abs(xywh) > _FRACTION_FARTHEST).any():
         return False
@@ -125,13 +125,13 @@ def _area_says(xywh: Float64Array, area: Float64Array) -> tuple[float, float, fl
 
 
 def _have_corners(xywh: Float64Array, size: Float64Array) -> bool:
-    """Tell whether nearly all boxes lie in their images when they are read as [x1, y1, x2, y2]."""
+    """Tell whether nearly all boxes lie in their images if they are read as [x1, y1, x2, y2]."""
     fits = (xywh[:, 2:] > xywh[:, :2]).all(1) & (xywh[:, 2:] <= size + TOLERANCE).all(1)
     return _are_nearly_all(fits & (xywh[:, :2] >= -TOLERANCE).all(1))
 
 
 def _look_like_corners(xywh: Float64Array, size: Float64Array, area: Float64Array) -> bool:
-    """Tell whether boxes fit their images and areas as [x1, y1, x2, y2], and do not as [left, top, width, height]."""
+    """Tell whether boxes fit their images and areas as [x1, y1, x2, y2] but not as [left, top, width, height]."""
     if not _have_corners(xywh, size):
         return False
     as_corners, as_usual, too_large = _area_says(xywh, area)
@@ -140,7 +140,7 @@ def _look_like_corners(xywh: Float64Array, size: Float64Array, area: Float64Arra
     beyond = _are_far_beyond(xywh, size)
     if len(xywh) < SYSTEMATIC_LEAST or (len(xywh) >= _ODD_LEAST and beyond.sum() < SYSTEMATIC_LEAST):
         return False
-    # Scripts write x2 * y2 as the area: that alone does not make the boxes fit.
+    # Some scripts write x2 * y2 as the area, so fitting areas alone do not prove [left, top, width, height].
     if as_usual > 0.9:
         return bool(beyond.mean() > _BEYOND_SURELY)
     return bool(beyond.mean() > _BEYOND and too_large <= 0.1)
@@ -151,7 +151,7 @@ def _fit_corners(xywh: Float64Array, size: Float64Array, area: Float64Array) -> 
 
 
 def _look_like_centres(xywh: Float64Array, size: Float64Array, area: Float64Array) -> bool:
-    """Tell whether boxes fit as [x centre, y centre, width, height], and many do not as [left, top, width, height]."""
+    """Tell whether boxes fit as [x centre, y centre, width, height], and many not as [left, top, width, height]."""
     beyond = (xywh[:, :2] + xywh[:, 2:] > size + TOLERANCE).any(1)
     return _fit_centres(xywh, size, area) and bool(beyond.mean() > _BEYOND and beyond.sum() >= SYSTEMATIC_LEAST)
 

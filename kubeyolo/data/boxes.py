@@ -1,4 +1,4 @@
-"""Makes arrays from the boxes of one split: in pixels, clipped to their images, without duplicates."""
+"""Converts the boxes of one split to arrays: in pixels, clipped to their images, without duplicates."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SYSTEMATIC_BEYOND, _SYSTEMATIC_OFF = 1 / 3, 0.1
 """Shares of boxes far beyond their image, and entirely outside it, above which the cause is systematic."""
 
 _FAR_PIXELS, _FAR_SHARE = 3.0, 0.03
-"""Pixels, and share of a side: a box that leaves its image by more is not explained by rounding or careless drawing."""
+"""Pixels, and share of a side: rounding or careless drawing explains boxes that extend up to this beyond the image."""
 
 _LARGEST = 2.0**31
-"""Pixels beyond which a number cannot be a coordinate."""
+"""A larger absolute value cannot be a coordinate in pixels."""
 
 _CROWD_SHARE = 0.05
 _WHOLE_SHARE, _WHOLE_LEAST, _WHOLE_COVER = 0.5, 10, 0.98
@@ -47,7 +47,7 @@ class Boxes:
     """The annotations of a split (B) in file order.
 
     Attributes:
-        ids: int64, unique; positions in the file where its ids cannot be used.
+        ids: int64, unique; numbered from 1 in file order if the ids of the file cannot be used.
         image: int64: position of the image in the table of images.
         classes: int64: class number.
         xywh: float64 (B, 4): left, top, width, height in pixels.
@@ -65,7 +65,7 @@ class Boxes:
     has_ids: bool = True
 
     def select(self, mask: BoolArray) -> Boxes:
-        """Return the boxes where the mask (B,) is true."""
+        """Return the boxes for which the mask (B,) is true."""
         if mask.all():
             return self
         columns = {name: getattr(self, name)[mask] for name in ("ids", "image", "classes", "xywh", "area", "crowd")}
@@ -74,7 +74,7 @@ class Boxes:
 
 @dataclass(frozen=True, eq=False)
 class ImagesOfBoxes:
-    """The images that boxes are checked against: annotation file, file names, and sizes (I, 2) as width and height."""
+    """The images to which boxes belong: annotation file, file names, and sizes (I, 2) as width and height."""
 
     where: str
     names: Sequence[str]
@@ -84,12 +84,12 @@ class ImagesOfBoxes:
 def read_boxes(
     raw: RawBoxes, image: Int64Array, classes: Int64Array, images: ImagesOfBoxes, findings: Findings, assumed: str = ""
 ) -> Boxes:
-    """Return the boxes of a split, corrected where the findings allow it.
+    """Return the boxes of a split, corrected if the actions of the findings allow it.
 
     Args:
         raw: The annotations as they were read.
-        image: Position of the image of each annotation, -1 where the images do not list it.
-        classes: Class number of each annotation; all are known.
+        image: Position of the image of each annotation, -1 if the file does not list the image.
+        classes: Class number of each annotation; no class is unknown.
         images: The images.
         findings: Receives the findings.
         assumed: The form of the boxes of another split; see :func:`kubeyolo.data.box_forms.in_pixels`.
@@ -134,7 +134,7 @@ def read_boxes(
 
 
 def _box_text(value: Any) -> str:
-    """Return a box for a message, its numbers without needless digits."""
+    """Return a box for a message, with at most 10 digits for each number."""
     if isinstance(value, list | tuple) and all(type(each) in (int, float) for each in value):
         text = f"[{', '.join(f'{each:.10g}' if isinstance(each, float) else str(each)[:40] for each in value[:6])}"
         return f"{text}]" if len(value) <= 6 else f"{text}, ...]"
@@ -142,7 +142,7 @@ def _box_text(value: Any) -> str:
 
 
 def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> Int64Array | None:
-    """Return the ids of the file where they are unique numbers; None where boxes must be renumbered."""
+    """Return the ids of the file if they are unique numbers; None if the boxes must be renumbered."""
 
     def describe(i: int) -> str:
         return f"{where}: annotations[{i}] has id {shown(raw.ids[i])}"
@@ -164,7 +164,7 @@ def _read_ids(raw: RawBoxes, where: str, findings: Findings) -> Int64Array | Non
 def _read_xywh(
     raw: RawBoxes, name: Callable[[int], str], label: Callable[[int], str], masked: set[int], findings: Findings
 ) -> tuple[Float64Array, BoolArray]:
-    """Return the boxes (B, 4), and which rows have finite numbers; add rows with a box from a mask to ``masked``."""
+    """Return the boxes (B, 4), and whether each row has finite values; add rows with boxes from masks to ``masked``."""
     xywh = None if raw.masks else _numbers(raw.boxes)
     has_box = np.ones(len(raw.boxes), bool)
     if xywh is None:
@@ -188,7 +188,7 @@ def _read_xywh(
 
 
 def _numbers(rows: Sequence[Any]) -> Float64Array | None:
-    """Return rows of four numbers as an array, or None where a row is anything else."""
+    """Return rows of four numbers as an array, or None if a row is not four numbers."""
     if not len(rows):
         return np.zeros((0, 4))
     try:
@@ -210,7 +210,7 @@ def is_without_box(value: Any) -> bool:
 
 
 def _box_of(value: Any, mask: Any) -> tuple[Sequence[float] | None, str]:
-    """Return a box, and how it was written: "" as it should be, "form", "mask", "absent" or "bad"."""
+    """Return a box, and how it was written: "" for a list of four numbers, "form", "mask", "absent" or "bad"."""
     if is_without_box(value):
         box = mask_box(mask) if mask else None
         if box:
@@ -235,7 +235,7 @@ def _box_of(value: Any, mask: Any) -> tuple[Sequence[float] | None, str]:
 
 
 def _read_areas(raw: RawBoxes, where: str, findings: Findings) -> Float64Array:
-    """Return the areas, NaN where they are absent."""
+    """Return the areas, NaN for absent areas."""
     try:
         area = np.array([np.nan if value is None else value for value in raw.areas])
     except (TypeError, ValueError, OverflowError):
@@ -272,7 +272,7 @@ def _read_crowd(raw: RawBoxes, where: str, findings: Findings) -> BoolArray:
 
 
 def _in_order(boxes: Boxes, name: Callable[[int], str], findings: Findings) -> Boxes:
-    """Return boxes without negative widths and heights, rounding errors aside."""
+    """Return the boxes with their corners swapped if a width or height is negative beyond rounding."""
     xywh = boxes.xywh
     swapped = (xywh[:, 2:] <= -_ROUNDING).any(1)
     if not swapped.any():
@@ -326,7 +326,7 @@ def _areas(
     name: Callable[[int], str],
     findings: Findings,
 ) -> Float64Array:
-    """Return the areas, with the area of the box where the area is absent or does not fit the box."""
+    """Return the areas; an area that is absent or does not fit its box is replaced by the area of the box."""
     box = cut[:, 2] * cut[:, 3]
     whole = np.maximum(uncut[:, 2] * uncut[:, 3], box)
     absent = np.isnan(area)
@@ -344,7 +344,7 @@ def _once(boxes: Boxes, name: Callable[[int], str], findings: Findings) -> tuple
     rows[:, 0] = boxes.image
     rows[:, 1] = 2 * boxes.classes + boxes.crowd
     rows[:, 2:] = boxes.xywh
-    # Of duplicates the lowest id stays, or without ids the smallest area: the order of the file does not matter.
+    # The duplicate with the lowest id is kept, or without ids the smallest area: file order does not matter.
     order = np.lexsort((boxes.ids if boxes.has_ids else boxes.area, *rows.T[::-1]))
     ordered = rows[order]
     repeated = np.zeros(len(rows), bool)
@@ -354,11 +354,11 @@ def _once(boxes: Boxes, name: Callable[[int], str], findings: Findings) -> tuple
 
 
 def _note_habits(boxes: Boxes, images: ImagesOfBoxes, label: Callable[[int], str], findings: Findings) -> None:
-    """Add findings about what is valid but rarely intended: many crowds, and mostly boxes of whole images."""
+    """Add findings about boxes that are valid but rarely intended: many crowds, or many boxes of whole images."""
     count = len(boxes.ids)
     crowds = int(boxes.crowd.sum())
     if crowds > _CROWD_SHARE * count:
-        share = f"{share_text(crowds / count, 0)} of those of {posixpath.basename(images.where)}"
+        share = f"{share_text(crowds / count, 0)} of the boxes in {posixpath.basename(images.where)}"
         findings.add_cases("crowd_many", np.flatnonzero(boxes.crowd), label, share)
     size = images.size[boxes.image].astype(np.float64)
     whole = (boxes.xywh[:, 2:] >= _WHOLE_COVER * size).all(1)

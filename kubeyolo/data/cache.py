@@ -1,6 +1,6 @@
 """Decoded images, resized to the training size, in memory that all workers share.
 
-A resized image is the same whether it comes from the cache or not, so the cache has no effect on the numbers.
+A resized image is the same whether it comes from the cache or not, so the cache does not change the training.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MEGABYTE = 1 << 20
 
 
 def cached_images(sizes: Int64Array, limit_bytes: int) -> int:
-    """Return how many of the first images fit into ``limit_bytes``, their flags included."""
+    """Return the number of images, counted from the first, that fit into ``limit_bytes`` together with their flags."""
     needed = np.cumsum(sizes.prod(axis=1) * CHANNELS + 1)
     return int(np.searchsorted(needed, limit_bytes, side="right"))
 
@@ -30,7 +30,7 @@ def cache_bytes(sizes: Int64Array, images: int) -> int:
 
 
 class ImageCache:
-    """Reads images, each in a fixed size; the worker that first needs an image stores it for all workers.
+    """Reads images resized to a fixed size each; the first worker that needs an image stores it for all workers.
 
     The memory has a flag for each image, then the pixels of one image after the other.
     """
@@ -43,7 +43,7 @@ class ImageCache:
         Args:
             read_image: Decodes an image, uint8 RGB (height, width, 3).
             sizes: int64 (all images, 2): width and height to which each image is resized.
-            images: How many of the first images are cached.
+            images: Number of images to cache, counted from the first.
             memory: At least :func:`cache_bytes` of shared memory, or None to cache nothing.
         """
         self._read_image = read_image
@@ -70,14 +70,14 @@ class ImageCache:
         return stored
 
     def _decode(self, image: int) -> Pixels:
-        # Resized as by the letterbox, so that training sees what evaluation sees.
+        # Resized as in the letterbox, so that training and evaluation use the same pixels.
         return resize(self._read_image(image), int(self._sizes[image, 0]), int(self._sizes[image, 1]))
 
     def _is_ready(self, image: int, now: bool = False) -> bool:
-        """Return whether an image is stored; ``now`` says to all workers that it is."""
+        """Return whether an image is stored; ``now`` sets its flag, which all workers read."""
         # A file lock also orders the memory: on processors that reorder stores (ARM), a reader could otherwise see the
-        # flag before the pixels. It is taken twice at most for each image and worker, and the kernel releases it when
-        # a worker dies.
+        # flag before the pixels. Each worker takes the lock at most twice for each image, and the kernel releases it
+        # when a worker dies.
         fcntl.lockf(self._memory.fd, fcntl.LOCK_EX)
         try:
             if now:

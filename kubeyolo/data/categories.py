@@ -27,7 +27,7 @@ class Categories:
 
     Attributes:
         ids: Ids as whole numbers.
-        names: Names, cleaned: without spaces at the ends, accents composed.
+        names: Cleaned names: without leading and trailing spaces, in Unicode NFC.
         keys: The ids as the files and their annotations write them; numbers or texts.
     """
 
@@ -37,13 +37,13 @@ class Categories:
 
     @property
     def texts(self) -> tuple[str, ...] | None:
-        """The ids as texts where one of them is a text, else None."""
+        """The ids as texts if at least one id is a text; None if all ids are numbers."""
         if not any(isinstance(key, str) for key in self.keys):
             return None
         return tuple(str(key) for key in self.keys)
 
     def classes_of(self, column: Sequence[Any]) -> Int64Array:
-        """Return for each category id of a column its class number, -1 for an unknown one."""
+        """Return the class number of each category id of a column, -1 for an unknown id."""
         return positions_of(column, self.keys)
 
 
@@ -58,7 +58,7 @@ def join_categories(splits: Mapping[str, RawSplit], findings: Findings) -> Categ
     """Return the categories of all splits: their union, without categories that only group others.
 
     Raises:
-        InputError: A name or an id means different things in two splits or in one.
+        InputError: An id has two names or a name has two ids, within a split or in different splits.
     """
     joined: dict[object, _Category] = {}
     origin: dict[object, str] = {}
@@ -101,7 +101,7 @@ def join_categories(splits: Mapping[str, RawSplit], findings: Findings) -> Categ
 
 
 def _read(raw: RawSplit, findings: Findings) -> list[_Category]:
-    """Return the categories of a file, checked."""
+    """Check the categories of a file and return them."""
     table, where = raw.categories, raw.where
     if not len(table.ids):
         raise InputError(f"{where}: 'categories' is empty; list the classes with id and name")
@@ -127,12 +127,12 @@ def _used_keys(raw: RawSplit) -> set[object]:
     column = raw.boxes.category_ids
     try:
         return {canonical(key) for key in set(column)}
-    except TypeError:  # an id that is a list or an object; refused where annotations are read
+    except TypeError:  # an id that is a list or an object; it is refused when the annotations are checked
         return set()
 
 
 def _without_parents(categories: list[_Category], used: set[object]) -> list[_Category]:
-    """Leave out exact repeats, and categories without boxes that are a supercategory or the background."""
+    """Leave out exact duplicates, and categories without boxes that are a supercategory or the background."""
     kept: dict[_Category, None] = {}
     parents = Counter(category.parent for category in categories)
     for category in categories:

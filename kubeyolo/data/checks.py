@@ -17,15 +17,15 @@ from kubeyolo.data.headers import Header, ImageFault, read_header
 from kubeyolo.resources import usable_processors
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with a description of the work, the number of images that are done, and the number of all images."""
+"""Called with a description of the work, the number of images done so far, and the total number of images."""
 
 FaultCode = Literal["", "image_missing", "image_damaged", "size_differs", "size_scaled"]
 Size = tuple[int, int]
 _SAME_SHAPE = 0.01
-"""Ratios of sides that differ by less belong to a resized copy of the image."""
+"""If the ratios of widths and of heights differ by less, one image is a resized copy of the other."""
 
 _CUT = 0.05
-"""A side that differs by a smaller share was cropped, not resized."""
+"""If a side differs by a smaller share, the image was cropped, not resized."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class CheckedImage:
     """An image file and the result of its check.
 
     Attributes:
-        data: The file; empty when it cannot be read.
+        data: The content of the file; empty if it cannot be read.
         sha256: The sha256 of the file.
-        width: Pixels of a row of the image as it is used, rotated by ``orientation``; 0 when unknown.
-        height: Rows of that image.
-        orientation: How the stored pixels are to be rotated or mirrored, 1 to 8 as in EXIF; 1 leaves them as they are.
+        width: Width in pixels after ``orientation`` is applied; 0 if unknown.
+        height: Height in pixels after ``orientation`` is applied; 0 if unknown.
+        orientation: How the stored pixels must be rotated or mirrored, 1 to 8 as in EXIF; 1 does not change them.
         notes: Notes on the image, such as "page 1 of 3".
-        hash: 64 bits that are nearly the same for images that look the same; 0 for images that show little.
-        thumbnail: Grey values that confirm such a match; empty for images that show little.
-        fault: Why the image cannot be used, as words after its name; empty when it can be used.
-        fault_code: The kind of the fault, one of :data:`kubeyolo.data.finding_kinds.KINDS`.
+        hash: 64 bits that are nearly the same for images that look the same; 0 for images with too little contrast.
+        thumbnail: Grey values that confirm a match of hashes; empty for images with too little contrast.
+        fault: Why the image cannot be used, as words that follow its name; empty if it can be used.
+        fault_code: The code of the fault, a key of :data:`kubeyolo.data.finding_kinds.KINDS`; empty without a fault.
     """
 
     data: bytes
@@ -68,15 +68,15 @@ def check_images(
 ) -> Iterator[CheckedImage]:
     """Read and decode images in threads, and yield the results in the order of ``paths``.
 
-    A bounded number of files is in memory at a time.
+    Only a limited number of files is in memory at a time.
 
     Args:
         paths: The image files.
-        sizes: Annotated width and height of each image, None where they are absent.
-        apply_orientation: Whether to apply EXIF orientations, unless the annotated size is that of the stored pixels.
-        levels: Values of samples of more than 8 bits that become 0 and 255.
-        compare: Whether to make the hash and the thumbnail that find near copies.
-        threads: Number of threads; by default as many as processors, and at most 8.
+        sizes: Annotated width and height of each image; None if the annotations have no size.
+        apply_orientation: Whether to apply EXIF orientations, unless the annotated size is the size before rotation.
+        levels: The values that become 0 and 255, for samples of more than 8 bits.
+        compare: Whether to compute the hash and the thumbnail, with which near copies are found.
+        threads: Number of threads; by default the number of processors, at most 8.
     """
     number = threads or min(8, usable_processors())
     pending: deque[Future[CheckedImage]] = deque()
@@ -136,12 +136,12 @@ def _orientation(header: Header, annotated: Size | None, apply: bool) -> tuple[i
     if tag == 1:
         return 1, None
     if not apply:
-        return 1, Note("orientation", f"EXIF orientation {tag}, ignored as data.orientation says")
+        return 1, Note("orientation", f"EXIF orientation {tag}, ignored because of data.orientation=ignore")
     stored, rotated = header.size(1), header.size(tag)
     if annotated is not None and rotated != stored and rotated != annotated:
         is_stored = annotated == stored or (_same_shape(annotated, stored) and not _same_shape(annotated, rotated))
         if is_stored:
-            return 1, Note("orientation", f"EXIF orientation {tag}, not applied: annotated is the size as stored")
+            return 1, Note("orientation", f"EXIF orientation {tag}, not applied: the annotated size is the stored size")
     return tag, Note("orientation", f"EXIF orientation {tag}, applied")
 
 
@@ -156,12 +156,12 @@ def _same_shape(a: Size, b: Size) -> bool:
 
 
 def _size_fault(header: Header, orientation: int, annotated: Size | None) -> tuple[str, FaultCode]:
-    """Return how the size of an image as used differs from the annotated size, in words, and the code of the fault."""
+    """Return in words how the size after rotation differs from the annotated size, and the code of the fault."""
     used = header.size(orientation)
     if annotated is None or annotated == used:
         return "", ""
     note = ""
     if annotated == used[::-1]:
-        note = f"; EXIF orientation {orientation} is applied" if orientation >= 5 else "; the sides are exchanged"
-    words = f"has {used[0]} x {used[1]} pixels where the annotations say {annotated[0]} x {annotated[1]}{note}"
+        note = f"; EXIF orientation {orientation} is applied" if orientation >= 5 else "; width and height are swapped"
+    words = f"has {used[0]} x {used[1]} pixels, but the annotations have {annotated[0]} x {annotated[1]}{note}"
     return words, "size_scaled" if _same_shape(annotated, used) else "size_differs"

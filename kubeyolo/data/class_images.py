@@ -25,7 +25,7 @@ from kubeyolo.storage.integrity import appearing_folder, sha256_file
 from kubeyolo.storage.place import Place
 
 HELD_OUT = 8
-"""One of this many images is held out for validation."""
+"""Every eighth image is held out for validation."""
 
 _DIGITS = 16
 
@@ -46,14 +46,14 @@ class ClassFolder:
             InputError: There is no such folder, there are no classes, or a class has too few images.
         """
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; give a folder with a folder of images for each class")
+            raise InputError(f"{folder}: no such folder; give a folder that has a folder of images for each class")
         classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."))
         if len(classes) < 2:
             raise InputError(f"{folder}: pretraining needs a folder of images for each of at least 2 classes")
         files = tuple(tuple(sorted(path for path in (folder / name).iterdir() if _is_image(path))) for name in classes)
         for name, paths in zip(classes, files, strict=True):
             if len(paths) < 2:
-                raise InputError(f"{folder / name}: a class needs at least 2 images, this one has {len(paths)}")
+                raise InputError(f"{folder / name}: a class needs at least 2 images, {name!r} has {len(paths)}")
         digest = hashlib.sha256()
         for path in chain(*files):
             with file_errors(path):
@@ -89,7 +89,7 @@ class ClassFolder:
 
 
 def class_images(place: Place, cache: Path | None = None) -> Path:
-    """Return the folder of a classification set; from an object store it is downloaded once for each state.
+    """Return the folder of a classification set; a set in an object store is downloaded again only if it has changed.
 
     Raises:
         InputError: There are no files, or the store cannot be used.
@@ -106,12 +106,12 @@ def class_images(place: Place, cache: Path | None = None) -> Path:
 
 
 def class_fingerprint(place: Place) -> str:
-    """Return a digest that changes when the images of a classification set do.
+    """Return a digest that changes when the images of a classification set change.
 
-    In a folder it covers names and contents; in an object store names, sizes and etags, so that nothing is downloaded.
+    For a folder it covers names and contents; for an object store names, sizes and etags, so nothing is downloaded.
 
     Raises:
-        InputError: There are no files, or they are not a classification set.
+        InputError: There are no files, or the folder is not a classification set.
     """
     store = place.store
     folder = store.local_path()
@@ -122,7 +122,7 @@ def _stored_digest(store: Store) -> str:
     objects = store.list()
     if not objects:
         raise InputError(
-            f"{store.uri}: there are no files; give the URI of a folder with a folder of images for each class"
+            f"{store.uri}: there are no files; give the URI of a folder that has a folder of images for each class"
         )
     return listing_digest(objects)
 

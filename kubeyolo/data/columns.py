@@ -1,4 +1,4 @@
-"""Makes arrays from columns of a table: numbers that may be written as text or with a point, ids that may be texts."""
+"""Converts columns of a table to arrays: numbers that may be written as text or as floats (7.0), and ids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kubeyolo.arrays import AnyArray, Int64Array
 from kubeyolo.errors import InputError
 
 EXACT = 1 << 53
-"""Whole numbers below this are exact as floats."""
+"""Smaller whole numbers are exact as floats."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +20,9 @@ class WholeNumbers:
     """A column of whole numbers.
 
     Attributes:
-        values: int64; 0 where there is no whole number.
+        values: int64; 0 at the positions in ``absent``.
         absent: Positions without a whole number.
-        mended: Positions of numbers that were written as text or with a point.
+        mended: Positions of numbers that were written as text or as floats (7.0).
     """
 
     values: Int64Array
@@ -44,7 +44,7 @@ def whole_numbers(column: Sequence[Any]) -> WholeNumbers:
 
 
 def whole_number(value: object) -> int | None:
-    """Return the whole number of 64 bits that a value is or spells ("96", 96.0), or None."""
+    """Return a value as a whole number of 64 bits, also from text ("96") or a float (96.0); None for other values."""
     if isinstance(value, str):
         text = value.strip()
         if len(text) > 40:
@@ -64,7 +64,7 @@ def whole_number(value: object) -> int | None:
 
 
 def real_number(value: object) -> float | None:
-    """Return the number that a value is or spells, which may be NaN or infinite, or None."""
+    """Return a value as a float, also from text; it may be NaN or infinite. None for other values."""
     if isinstance(value, str) and len(value) <= 40:
         try:
             return float(value)
@@ -80,9 +80,9 @@ class Keys:
     """Ids of a table as numbers.
 
     Attributes:
-        numbers: int64, unique where the ids are.
-        texts: The original ids, where one of them is a text; None where all are numbers.
-        mended: Positions of numbers that were written as text or with a point.
+        numbers: int64; equal ids have equal numbers.
+        texts: The original ids as texts if at least one id is a text; None if all ids are numbers.
+        mended: Positions of numbers that were written as text or as floats (7.0).
     """
 
     numbers: Int64Array
@@ -91,18 +91,18 @@ class Keys:
 
 
 def read_keys(column: Sequence[Any], describe: Callable[[int], str]) -> Keys:
-    """Return ids as numbers; where an id is a text, all are numbered from 1 on, in the order of the texts.
+    """Return ids as numbers; if an id is a text, all ids are numbered from 1 in alphabetical order.
 
     Args:
         column: The ids.
-        describe: Names an id by its position, for messages: "images[0] has id 'a'".
+        describe: Returns the words for the id at a position, for messages: "images[0] has id 'a'".
 
     Raises:
         InputError: An id is neither a whole number nor a text.
     """
     whole = whole_numbers(column)
     bad = [int(i) for i in whole.absent if not isinstance(column[i], str) or not is_text(column[i]) or not column[i]]
-    refuse(bad, lambda i: f"{describe(i)}, which is neither a 64-bit integer nor a text", "give each an id of its own")
+    refuse(bad, lambda i: f"{describe(i)}, which is neither a 64-bit integer nor a text", "write an integer or a text")
     if not len(whole.absent):
         return Keys(whole.values, None, whole.mended)
     texts = [str(canonical(value)) for value in column]
@@ -111,13 +111,13 @@ def read_keys(column: Sequence[Any], describe: Callable[[int], str]) -> Keys:
 
 
 def canonical(value: object) -> object:
-    """Return an id as a whole number where it is or spells one; else unchanged."""
+    """Return an id as a whole number if :func:`whole_number` can read it; otherwise unchanged."""
     number = whole_number(value)
     return value if number is None else number
 
 
 def positions_of(column: Sequence[Any], keys: Sequence[Any]) -> Int64Array:
-    """Return for each id of a column its position in ``keys``, which are unique; -1 where it is not among them."""
+    """Return the position of each id of a column in ``keys``, which are unique; -1 for an id that is not a key."""
     values, numbers = _int64(column), _int64(keys)
     if values is not None and numbers is not None and len(numbers):
         order = np.argsort(numbers, kind="stable")
@@ -134,7 +134,7 @@ def _is_key(value: object) -> bool:
 
 
 def duplicates(values: AnyArray) -> Int64Array:
-    """Return the positions of all but the first occurrence of each value, in order."""
+    """Return in ascending order the positions of values that occur earlier too."""
     first = np.unique(values, return_index=True)[1]
     repeated = np.ones(len(values), bool)
     repeated[first] = False
@@ -142,7 +142,7 @@ def duplicates(values: AnyArray) -> Int64Array:
 
 
 def is_text(name: str) -> bool:
-    """Tell whether a string can be encoded: JSON may hold halves of surrogate pairs."""
+    """Tell whether a string can be encoded as UTF-8: a string from JSON may have lone surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -163,7 +163,7 @@ def plain(value: object) -> str:
 
 
 def refuse(bad: AnyArray | Sequence[int], describe: Callable[[int], str], remedy: str) -> None:
-    """Raise an InputError if there are positions in ``bad``: about the first, with the number of the others."""
+    """Raise an InputError if ``bad`` has positions: it describes the first case and counts the other cases."""
     if len(bad) == 0:
         return
     more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
@@ -171,7 +171,7 @@ def refuse(bad: AnyArray | Sequence[int], describe: Callable[[int], str], remedy
 
 
 def _int64(column: Sequence[Any]) -> Int64Array | None:
-    """Return a column as an array where all its values are integers; else None."""
+    """Return a column as an array if all its values are integers; otherwise None."""
     if isinstance(column, np.ndarray):
         return column if column.dtype == np.int64 and column.ndim == 1 else None
     if not len(column):

@@ -1,4 +1,4 @@
-"""Converts a data set from any layout that can be read to COCO, in the layout of docs/data.md."""
+"""Converts a data set from any supported layout to COCO, in the layout of docs/data.md."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Converted:
 
 
 def convert_dataset(source: str | Path, out: Path, reading: Reading | None = None, link: bool = False) -> Converted:
-    """Check a data set as validation does, and write the images and boxes that pass as COCO.
+    """Check a data set as validation does, and write the images and boxes that pass the checks as COCO.
 
-    Each split gets ``annotations/<split>.json`` and a folder ``<split>`` with the unchanged image files. Ids are those
-    of the source; for formats without ids, images and boxes are numbered from 1 and classes from 0. ``out`` appears
-    complete or not at all.
+    Each split gets ``annotations/<split>.json`` and a folder ``<split>`` with the unchanged image files. The ids of the
+    source are kept; for formats without ids, images and boxes are numbered from 1 and classes from 0. ``out`` is
+    written completely or not at all.
 
     Args:
         source: Folder or URI of the data set.
-        out: A new or empty folder. While it is written, all images are on its disk twice.
-        reading: How the source is read.
-        link: Whether to make hard links to the image files, where the disk allows it, instead of copies.
+        out: A new or empty folder. While it is written, its disk holds all images twice.
+        reading: The settings for reading the source; if None, the schema's defaults are used.
+        link: Whether to make hard links to the image files instead of copies, if the disk supports hard links.
 
     Raises:
         InputError: ``out`` is not empty or lies in the source, or validation refuses the data set; nothing is written.
@@ -75,7 +75,7 @@ def _check_out(source: str, out: Path) -> None:
 
 
 def _write_split(dataset: Dataset, split: Split, folder: Path, linked: Path | None) -> None:
-    """Write annotations and images of a split; images are links to the files in ``linked`` where that is possible."""
+    """Write annotations and images of a split; images are hard links to the files in ``linked`` if possible."""
     document = split.index.to_coco(dataset.classes, dataset.manifest.category_ids)
     path = folder / "annotations" / f"{split.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Square crops of images for pretraining: objects of a data set, and background without objects; batches of them."""
+"""Square crops of images for pretraining, and their batches: objects of a data set, and background without objects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kubeyolo.data.overlaps import corners, shared_areas
 from kubeyolo.data.sampler import Sampler
 
 CONTEXT = 1.5
-"""Side of a stored crop divided by the longer side of its object; training cuts smaller squares out of it."""
+"""Side of a stored crop divided by the longer side of its object; training cuts smaller squares out of the crop."""
 
 VALIDATION_CONTEXT = 1.2
 BACKGROUND_TRIES = 20
@@ -34,7 +34,7 @@ class Crops:
 
     Attributes:
         images: uint8 (crops, side, side, 3) RGB.
-        labels: int32 (crops,) class of each.
+        labels: int32 (crops,): class of each crop.
     """
 
     images: Pixels
@@ -58,11 +58,11 @@ def object_crops(split: Split, num_classes: int, config: PretrainConfig, limit: 
         split: The images; crowds and objects smaller than ``min_object_size`` pixels are left out.
         num_classes: Number of classes of the objects.
         config: Size of the crops, and number of background crops for each object.
-        limit: Largest number of crops; a random choice when there are more objects.
+        limit: Largest number of crops; if there are more objects, a random choice of them is used.
         seed: Seed of all random choices.
 
     Returns:
-        Crops by image; the class of background is ``num_classes``.
+        The object crops, then the background crops, whose class is ``num_classes``.
     """
     index = split.index
     chosen = large_objects(index, config)
@@ -91,7 +91,7 @@ def object_crops(split: Split, num_classes: int, config: PretrainConfig, limit: 
 
 
 def large_objects(index: SplitIndex, config: PretrainConfig) -> Int64Array:
-    """Return the positions of the boxes that are cropped: of at least ``min_object_size`` pixels, without crowds."""
+    """Return the positions of the boxes to crop: both sides at least ``min_object_size`` pixels, no crowds."""
     large = np.minimum(index.box_xywh[:, 2], index.box_xywh[:, 3]) >= config.min_object_size
     return np.flatnonzero(large & ~index.box_crowd)
 
@@ -99,16 +99,16 @@ def large_objects(index: SplitIndex, config: PretrainConfig) -> Int64Array:
 def background_squares(
     index: SplitIndex, objects: Int64Array, count: int, rng: np.random.Generator
 ) -> tuple[Int64Array, Float64Array]:
-    """Draw random squares of the sizes of objects, of which boxes cover at most a tenth.
+    """Draw random squares as large as objects, with at most a tenth of their area covered by boxes.
 
     Args:
-        index: Images and boxes; crowds and small boxes count too.
+        index: Images and boxes; crowds and small boxes also cover area.
         objects: (objects,) positions of the boxes whose sizes are used.
-        count: Number of squares; fewer are returned where images are full of objects.
+        count: Number of squares; fewer are returned if the images are full of objects.
         rng: The random numbers.
 
     Returns:
-        Image (squares,), and x, y, width, height (squares, 4) in pixels, of each square.
+        The image of each square (squares,), and its x, y, width, height (squares, 4) in pixels.
     """
     owners: list[int] = []
     squares: list[tuple[float, float, float, float]] = []
@@ -129,7 +129,7 @@ def background_squares(
 
 
 def square_crop(image: Pixels, xywh: Float64Array, context: float, side: int) -> Pixels:
-    """Cut a square around a box out of an image (H, W, 3) and resize it to ``side``; grey beyond the image."""
+    """Cut a square around a box out of an image (H, W, 3) and resize it to ``side``; outside the image it is grey."""
     x, y, w, h = (float(value) for value in xywh)
     scale = side / (max(w, h, 1.0) * context)
     shift = (side / 2 - (x + w / 2) * scale, side / 2 - (y + h / 2) * scale)
@@ -139,9 +139,9 @@ def square_crop(image: Pixels, xywh: Float64Array, context: float, side: int) ->
 
 
 class CropBatches:
-    """Batches of augmented crops; a function of (seed, epoch, step) alone.
+    """Batches of augmented crops; each depends only on (seed, epoch, step).
 
-    The next batch is made by a thread while the current one is trained on.
+    A thread makes the next batch while the network is trained on the current batch.
     """
 
     def __init__(self, crops: Crops, config: PretrainConfig, augment: AugmentConfig, seed: int) -> None:
@@ -152,7 +152,7 @@ class CropBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         return self._sampler.steps_per_epoch
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[CropBatch]:
@@ -190,7 +190,7 @@ class CropBatches:
 
 
 def validation_batches(crops: Crops, config: PretrainConfig) -> Iterator[CropBatch]:
-    """Yield the middle of each crop in order; the last batch is filled with its last crop, with the label −1."""
+    """Yield the middle of each crop in order; the last batch is padded with copies of its last crop, labelled -1."""
     size, batch, side = config.image_size, config.per_batch_size, crops.images.shape[1]
     window = round(side * VALIDATION_CONTEXT / CONTEXT)
     start = (side - window) // 2
@@ -207,11 +207,11 @@ def validation_batches(crops: Crops, config: PretrainConfig) -> Iterator[CropBat
 
 
 def crop_bytes(image_size: int) -> int:
-    """Return the bytes of a stored crop in memory."""
+    """Return the size of a stored crop in memory, in bytes."""
     return 3 * stored_side(image_size) ** 2
 
 
 def stored_side(image_size: int) -> int:
-    """Return the side of a stored crop for networks of an image size."""
-    # Training cuts out at least 0.65 of the side, so that it enlarges the part only a little.
+    """Return the side in pixels of a stored crop, for a network with inputs of ``image_size`` pixels."""
+    # Training cuts out at least 0.65 of the side, so it enlarges the cut-out only a little.
     return round(image_size * CONTEXT / VALIDATION_CONTEXT)

@@ -1,4 +1,4 @@
-"""A stored data set, read by every step after its validation."""
+"""A stored data set, which every step after validation reads."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from kubeyolo.errors import InputError, first_problem, suggest
 from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.integrity import appearing, check_sha256, sha256_bytes, sha256_file
-from kubeyolo.storage.place import Place
+from kubeyolo.storage.place import Place, Stored
 
 _REMEDY = "validate the data set again"
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """A stored data set: its manifest, and its splits on demand.
+class Dataset(Stored):
+    """A stored data set: its manifest, and its splits, which are opened on demand.
 
     Attributes:
         manifest: Its ``dataset.json``.
@@ -46,21 +46,6 @@ class Dataset:
     manifest: DatasetManifest
     place: Place
     cache: Path
-
-    @property
-    def uri(self) -> str:
-        """The URI of its folder, without a digest."""
-        return self.place.uri
-
-    @property
-    def digest(self) -> str:
-        """The digest of the content."""
-        return self.place.digest
-
-    @property
-    def reference(self) -> str:
-        """The URI with the digest of the content."""
-        return self.place.reference
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -121,21 +106,21 @@ class Split:
         """Return the file of image ``i``.
 
         Raises:
-            InputError: The shard is missing or cut short.
+            InputError: The shard is missing or truncated.
         """
         assert self.index.shard is not None and self.index.offset is not None and self.index.length is not None
         shard, length = int(self.index.shard[i]), int(self.index.length[i])
         # pread moves no file position, so the descriptor may be shared with forked workers and threads.
         data = os.pread(self._descriptor(shard), length, int(self.index.offset[i]))
         if len(data) != length:
-            raise InputError(f"{self.shards[shard]}: cut short before {self.index.file_name[i]!r}; {_REMEDY}")
+            raise InputError(f"{self.shards[shard]}: ends before {self.index.file_name[i]!r} is complete; {_REMEDY}")
         return data
 
     def read_image(self, i: int) -> Pixels:
-        """Return image ``i`` (H, W, 3) RGB, rotated as its annotations expect it.
+        """Return image ``i`` (H, W, 3) RGB, rotated as its annotations require.
 
         Raises:
-            InputError: The shard is damaged: it has no image of the annotated size where the index says.
+            InputError: The shard is damaged: at the offset in the index there is no image of the annotated size.
         """
         try:
             image = decode_image(self.read_bytes(i), self.index.orientation_of(i), self.levels)
@@ -180,12 +165,12 @@ def open_dataset(place: Place, cache: Path | None = None) -> Dataset:
 
     Args:
         place: Its folder, as :func:`kubeyolo.data.shards.write_dataset` returns it. If it has a digest, the content
-            must have the same.
+            must have the same digest.
         cache: Folder for copies of the shards of object stores, by default ``~/.cache/kubeyolo/datasets``.
 
     Raises:
-        InputError: There is no data set, its manifest is damaged or has another version, or its content does not have
-            the digest of the reference.
+        InputError: There is no data set, its manifest is damaged or has an unsupported version, or its content does not
+            have the digest of the reference.
     """
     where = place.store.uri_of(MANIFEST_NAME)
     try:
@@ -199,10 +184,11 @@ def open_dataset(place: Place, cache: Path | None = None) -> Dataset:
     except ValidationError as error:
         raise InputError(f"{where}: not a data set manifest ({first_problem(error)}); {_REMEDY}") from error
     if manifest.schema_version not in READABLE_VERSIONS:
-        raise InputError(f"{where}: schema version {manifest.schema_version}, this is {SCHEMA_VERSION}; {_REMEDY}")
+        version = manifest.schema_version
+        raise InputError(f"{where}: schema version {version}, this program reads {SCHEMA_VERSION}; {_REMEDY}")
     place.check_digest(manifest.digest)
     root = cache if cache is not None else cache_folder("datasets")
-    # Two manifests with the same digest may have cut their shards differently.
+    # Two manifests with the same digest may have different shards.
     return Dataset(manifest, place.pinned(manifest.digest), root / f"{manifest.name}-{sha256_bytes(data)[:16]}")
 
 
@@ -217,9 +203,9 @@ def _check_size(path: Path, file: StoredFile) -> Path:
 
 
 def _check_index(path: Path, index: SplitIndex, split: SplitManifest, classes: int) -> None:
-    """Refuse an index that does not fit its manifest: a read outside a shard would only fail during training."""
+    """Refuse an index that does not fit its manifest; otherwise reading outside a shard would fail during training."""
     if index.shard is None or index.offset is None or index.length is None:
-        raise InputError(f"{path}: does not say where the images lie; {_REMEDY}")
+        raise InputError(f"{path}: does not have the positions of the images in the shards; {_REMEDY}")
     sizes = np.array([file.size for file in split.shards], np.int64)
     good = (len(index), index.boxes) == (split.images, split.boxes)
     good = good and not ((index.box_class < 0) | (index.box_class >= classes)).any()

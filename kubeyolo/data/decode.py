@@ -1,4 +1,4 @@
-"""Image files to pixels: 8-bit RGB, whatever their format, bits, bands and transparency."""
+"""Decodes image files to 8-bit RGB pixels, whatever their format, bits, bands and transparency."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from kubeyolo.data.jpeg import decode_jpeg, light_of_inks, look_at_jpeg
 from kubeyolo.data.letterbox import FILL
 
 Levels = tuple[float, float]
-"""The least and the largest value of deep samples, which become 0 and 255."""
+"""The values that become 0 and 255, for samples of more than 8 bits."""
 
 DARK = 16
-"""An image of which 99.9 % of all values are below this is nearly black."""
+"""An image is nearly black if 99.9 % of its values are smaller."""
 
 _SLACK = 0.49
-"""Grey levels by which floats may lie beyond black and white."""
+"""Grey levels by which floats may be below black or above white."""
 
 TINY = 16
-"""A side below so many pixels is a finding."""
+"""An image with a side of fewer pixels is a finding."""
 
-# The size is read from the header, and limited, before Pillow sees a file.
+# The size in the header is checked before Pillow opens a file.
 Pillow.MAX_IMAGE_PIXELS = None
-# Its warnings are noted here too, or raised by it later.
+# Faults that Pillow warns of are noted in this module too, or Pillow raises them later.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -43,7 +43,7 @@ class Note:
     """A note on a decoded image.
 
     Attributes:
-        code: One of :data:`kubeyolo.data.finding_kinds.KINDS`.
+        code: A key of :data:`kubeyolo.data.finding_kinds.KINDS`.
         words: The details: "page 1 of 3", "values 0 to 4095 of 16 bits".
     """
 
@@ -63,12 +63,12 @@ def decode_file(data: bytes, levels: Levels | None = None) -> Decoded:
     """Decode an image file as a viewer shows it, with its EXIF orientation applied.
 
     Args:
-        data: The file.
-        levels: Values of samples of more than 8 bits that become 0 and 255.
+        data: The content of the file.
+        levels: The values that become 0 and 255, for samples of more than 8 bits.
 
     Raises:
-        ImageFault: Its format is not read, a large part of it cannot be decoded, or its samples have a range that needs
-            ``levels``.
+        ImageFault: The format is not supported, a large part of the image cannot be decoded, or the range of its
+            samples makes ``levels`` necessary.
     """
     header = read_header(data)
     pixels, notes = decode_stored(data, header, levels)
@@ -78,15 +78,15 @@ def decode_file(data: bytes, levels: Levels | None = None) -> Decoded:
 
 
 def decode_image(data: bytes, orientation: int = 1, levels: Levels | None = None) -> Pixels:
-    """Return the image (H, W, 3) RGB uint8 of a file that was checked before, rotated or mirrored by ``orientation``.
+    """Return the image (H, W, 3) RGB uint8 in a file that was checked before, rotated or mirrored by ``orientation``.
 
     Args:
-        data: The file.
-        orientation: How to rotate or mirror the stored pixels, 1 to 8 as in EXIF; 1 leaves them as they are.
+        data: The content of the file.
+        orientation: How to rotate or mirror the stored pixels, 1 to 8 as in EXIF; 1 does not change them.
         levels: As :func:`decode_file`.
 
     Raises:
-        ImageFault: As :func:`decode_file`; for a damaged JPEG only where nothing can be decoded.
+        ImageFault: As :func:`decode_file`; for a damaged JPEG only if nothing can be decoded.
     """
     header = read_header(data)
     pixels = decode_jpeg(data, header) if header.kind == "JPEG" else _decode(data, header, levels, [], check=False)
@@ -94,7 +94,7 @@ def decode_image(data: bytes, orientation: int = 1, levels: Levels | None = None
 
 
 def decode_stored(data: bytes, header: Header, levels: Levels | None = None) -> tuple[Pixels, list[Note]]:
-    """Decode an image as stored, without applying its orientation, and note everything unusual about it.
+    """Decode an image without applying its orientation, and return notes on everything unusual about it.
 
     Raises:
         ImageFault: As :func:`decode_file`.
@@ -128,12 +128,12 @@ def turned(pixels: Pixels, orientation: int) -> Pixels:
 def _of_size(pixels: Pixels, header: Header) -> Pixels:
     if pixels.shape != (header.height, header.width, 3):
         size = f"{pixels.shape[1]} x {pixels.shape[0]}"
-        raise ImageFault(f"is a damaged {header.kind} ({size} pixels where it says {header.width} x {header.height})")
+        raise ImageFault(f"is a damaged {header.kind} (decoded {size}, header says {header.width} x {header.height})")
     return pixels
 
 
 def _looks(pixels: Pixels) -> list[Note]:
-    """Return notes on images that show little: dark, of one colour, tiny."""
+    """Return notes on an image that is tiny, nearly black, or of a single colour."""
     notes = []
     height, width = pixels.shape[:2]
     if min(height, width) < TINY:
@@ -150,7 +150,7 @@ def _looks(pixels: Pixels) -> list[Note]:
 
 
 def _decode(data: bytes, header: Header, levels: Levels | None, notes: list[Note], check: bool) -> Pixels:
-    """Decode a PNG, WebP, TIFF or BMP as stored, and add notes on it to ``notes``."""
+    """Decode a PNG, WebP, TIFF or BMP without applying its orientation, and add notes on it to ``notes``."""
     try:
         if header.kind == "PNG":
             return _decode_png(data, header, levels, notes, check)
@@ -170,7 +170,7 @@ def _decode(data: bytes, header: Header, levels: Levels | None, notes: list[Note
 
 
 def _by_pillow(data: bytes, kind: str, notes: list[Note]) -> Pixels:
-    """Decode 8-bit pixels; where they are transparent, the grey of the letterbox shows through."""
+    """Decode 8-bit pixels; transparent pixels are blended over the grey of the letterbox."""
     with Pillow.open(io.BytesIO(data), formats=(kind,)) as image:
         if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
             rgba = np.asarray(image.convert("RGBA"))
@@ -179,13 +179,13 @@ def _by_pillow(data: bytes, kind: str, notes: list[Note]) -> Pixels:
 
 
 def over_grey(rgb: Pixels, alpha: Pixels, is_associated: bool, notes: list[Note]) -> Pixels:
-    """Lay an image over the grey of the letterbox.
+    """Blend an image over the grey of the letterbox.
 
     Args:
         rgb: (H, W, 3).
         alpha: (H, W), 255 for opaque.
         is_associated: Whether the colours are already multiplied by alpha.
-        notes: Gets a note unless all pixels are opaque.
+        notes: Receives a note unless all pixels are opaque.
     """
     clear = ~alpha
     if not clear.any():
@@ -208,7 +208,7 @@ def _decode_bmp(data: bytes, header: Header, notes: list[Note]) -> Pixels:
     with Pillow.open(io.BytesIO(data), formats=("BMP",)) as image:
         if header.alpha:
             rgba = np.asarray(image.convert("RGBA"))
-            if rgba[:, :, 3].any():  # otherwise the program that wrote the file left the fourth byte unused
+            if rgba[:, :, 3].any():  # otherwise the program that wrote the file did not use the fourth byte
                 return over_grey(rgba[:, :, :3], rgba[:, :, 3], False, notes)
         return np.array(image.convert("RGB"))
 
@@ -241,11 +241,11 @@ def _decode_tiff(data: bytes, levels: Levels | None, notes: list[Note]) -> Pixel
     if 50706 in page.tags or data[8:10] == b"CR":
         raise ImageFault("is a camera raw file; develop it to JPEG, PNG or TIFF")
     if color > tiff.CIELAB:
-        raise ImageFault(f"is a TIFF of unusual colours (photometric interpretation {color}); save it as RGB")
+        raise ImageFault(f"is a TIFF with unusual colours (photometric interpretation {color}); save it as RGB")
     if tiff.is_packed_by_others(page):
         tiff.check_strips(data, page)
         if page.bands > 4:
-            raise ImageFault(f"is a TIFF of {page.bands} bands with a compression for pictures; save it with LZW")
+            raise ImageFault(f"is a TIFF of {page.bands} bands with a compression for photos; save it with LZW")
         tiff.quiet_libtiff()
         return _by_pillow(_unturned(data, page), "TIFF", notes)
     deep = tiff.samples(data, page)
@@ -273,7 +273,7 @@ def _decode_tiff(data: bytes, levels: Levels | None, notes: list[Note]) -> Pixel
 
 
 def _unturned(data: bytes, page: tiff.Directory) -> bytes:
-    """Return a TIFF without its orientation, which Pillow would apply."""
+    """Return a TIFF with orientation 1, because Pillow would apply the orientation."""
     if page.orientation == 1:
         return data
     short = struct.pack(page.order + "H", page.orientation)
@@ -284,7 +284,7 @@ def _unturned(data: bytes, page: tiff.Directory) -> bytes:
 
 
 def _colored(eight: Pixels, color: int) -> Pixels:
-    """Return RGB of samples (H, W, 1, 3 or 4) with a TIFF's photometric interpretation."""
+    """Convert samples (H, W, 1, 3 or 4) to RGB by the photometric interpretation of their TIFF."""
     if color == tiff.WHITE_IS_ZERO:
         eight = ~eight
     if color == tiff.CMYK:
@@ -304,9 +304,9 @@ def _alpha_to_eight_bits(alpha: AnyArray, page: tiff.Directory) -> Pixels:
 def _to_eight_bits(deep: AnyArray, bits: int, levels: Levels | None, notes: list[Note], rounds: bool = False) -> Pixels:
     """Scale samples (H, W, bands) of any type to 0..255.
 
-    Unsigned integers of up to 16 bits are scaled from the whole range of their type: the upper 8 bits are taken, or
-    with ``rounds`` the nearest value, as libtiff does for colours. Floats within 0 to 1 are
-    multiplied by 255. Other values are taken as they are where all are within 0 to 255.
+    Unsigned integers of up to 16 bits are scaled from the whole range of their type: the result is the upper 8 bits, or
+    with ``rounds`` the nearest value, as libtiff does for colours. Floats within 0 to 1 are multiplied by 255. Other
+    values are not scaled if all of them are within 0 to 255.
 
     Raises:
         ImageFault: Values are below 0 or above 255, and ``levels`` is None.
@@ -331,10 +331,10 @@ def _to_eight_bits(deep: AnyArray, bits: int, levels: Levels | None, notes: list
     if is_unsigned and bits <= 16:
         return (deep >> (bits - 8)).astype(np.uint8)
     deep = np.where(np.isfinite(deep), deep, 0) if is_float else deep
-    # Resampling and rounding leave floats a little beyond the range; they become 0 or 255, which is not a fault.
+    # Resampling and rounding can move floats slightly out of the range; they become 0 or 255, which is not a fault.
     slack = _SLACK if is_float else 0
     if is_float and least >= -slack / 255 and largest <= 1 + slack / 255:
         return (deep * 255).round().clip(0, 255).astype(np.uint8)
     if least >= -slack and largest <= 255 + slack:
         return deep.round().clip(0, 255).astype(np.uint8)
-    raise ImageFault(f"has {words}, which do not say what is black and white; set data.levels=[least, largest]")
+    raise ImageFault(f"has {words}: which values are black and white is unknown; set data.levels=[least, largest]")

@@ -1,7 +1,7 @@
-"""What identifies a data set: the digest of its content, and the fingerprint of its source.
+"""Identifies a data set: by the digest of its content, and by the fingerprint of its source.
 
-The digest depends on images and annotations, not on where they are stored or how the JSON is written. The fingerprint
-is cheaper to compute and changes whenever a file changes; as a parameter it keeps the cache of a step correct.
+The digest depends on images and annotations, not on where they are stored or how the JSON is formatted. The fingerprint
+is cheaper to compute and changes whenever a file changes; as a parameter of a step it keeps the step's cache correct.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def content_digest(
 ) -> str:
     """Return the sha256 of a data set.
 
-    Orientations and levels are part of it only where they are set.
+    Orientations and levels are included only if they are set.
 
     Args:
-        classes: Class names by category id.
-        category_ids: Their ids, ascending.
+        classes: Class names in the order of their category ids.
+        category_ids: The category ids, ascending.
         splits: For each split its index and the sha256 of each image file (I,).
-        levels: Samples that become 0 and 255 in images with more than 8 bits; None for the whole range.
+        levels: The values that become 0 and 255, for samples of more than 8 bits; None for the whole range.
     """
     digest = hashlib.sha256(_FORMAT)
 
@@ -60,7 +60,7 @@ def content_digest(
 
     add("classes", orjson.dumps(list(classes)))
     add("category_ids", orjson.dumps(list(category_ids)))
-    # Only values other than the default are added, so that digests of data sets without them stay the same.
+    # Default values are not added, so that digests of data sets with default values do not change.
     if levels is not None:
         add("levels", orjson.dumps(list(levels)))
     for name in sorted(splits):
@@ -78,13 +78,13 @@ def content_digest(
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What is known about a data set before it is validated.
+    """The fingerprint and the sizes of a data set that is not validated yet.
 
     Attributes:
-        fingerprint: A sha256 that changes when any annotation or image file does.
+        fingerprint: A sha256 that changes when any annotation or image file changes.
         images: Number of files in the image folder, by split.
-        size: Bytes of images and annotations.
-        is_listed: Whether the files were only listed, not read: an object store has checksums of its own.
+        size: Size of images and annotations in bytes.
+        is_listed: Whether the files were only listed, not read, because an object store has its own checksums.
     """
 
     fingerprint: str
@@ -96,12 +96,12 @@ class SourceFacts:
 def source_facts(source: str | Path, data: DataConfig | None = None) -> SourceFacts:
     """Return the fingerprint and the sizes of a data set that is not validated yet.
 
-    The fingerprint of a folder covers names and contents, independent of the folder's path, and is remembered until one
-    of its files is written; in an object store it covers names, sizes and etags, so that nothing is downloaded.
+    The fingerprint of a folder covers names and contents, but not the folder's path, and is stored until a file in the
+    folder is written; for an object store it covers names, sizes and etags, so nothing is downloaded.
 
     Args:
         source: Folder or URI.
-        data: Its format, and the share of val if the data set must be divided; None takes the defaults of the schema.
+        data: Its format, and the share of val if the data set must be divided; if None, the schema's defaults are used.
 
     Raises:
         InputError: There is no data set, or it is incomplete or ambiguous.
@@ -131,7 +131,7 @@ def _folder_facts(root: Path, layout: Layout, share: float) -> SourceFacts:
 
 
 def _is_file(path: Path) -> bool:
-    """Tell whether a path is a file; a broken link is reported as a missing image later, if annotations name it.
+    """Tell whether a path is a file; a broken link that annotations name is reported later as a missing image.
 
     Raises:
         InputError: The path is a pipe, a socket or a device: reading it may never end.
@@ -144,7 +144,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _count_images(layout: Layout, names: Sequence[str], share: float) -> dict[str, int]:
-    """Return about how many images each split has; splits that share a folder are assumed to be equally large."""
+    """Return the approximate number of images of each split; splits with the same folder are assumed equally large."""
     images = [name for name in names if is_image_name(name)]
     folders = [files.images for files in layout.splits.values()]
     counts = {

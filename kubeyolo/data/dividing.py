@@ -1,13 +1,14 @@
 """Divides a data set without splits into train and val, by share and seed, with every class in both and groups intact.
 
 Images that belong together (a video, a patient) are a group and go to the same split; without groups each image is a
-group. The groups are ordered by a hash of the seed and their names, so that neither the order of the file nor the
-machine matters, and an added image leaves most other images in their split. Then
+group. The groups are ordered by a hash of the seed and their names, so the result does not depend on the order of the
+file or on the machine, and most images stay in their split when an image is added. Then
 
-1. for each class, the rarest first, a group goes to val: the first that fits, else the smallest; but only if another
-   group keeps the class in train, and val stays below half of the images;
-2. val is filled in that order up to its share, without groups that are too large or have the last boxes of a class;
-3. one more group is added if that brings val nearer to its share.
+1. for each class, the rarest first, a group goes to val: the first group that fits, otherwise the smallest. This is
+   done only if another group with the class remains in train, and val has at most half of the images;
+2. groups are added to val in the same order up to its share, except groups that are too large or have the last boxes of
+   a class;
+3. one more group is added if the size of val is then closer to its share.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def divide(raw: RawSplit, share: float, seed: int) -> dict[str, RawSplit]:
     Args:
         raw: All images and annotations.
         share: The share of images that go to val, between 0 and 1.
-        seed: Another seed gives another division.
+        seed: A different seed divides the images differently.
 
     Raises:
         InputError: There are fewer than two images or groups.
@@ -63,7 +64,7 @@ def divide(raw: RawSplit, share: float, seed: int) -> dict[str, RawSplit]:
 
 
 def _refuse_shared_ids(raw: RawSplit) -> None:
-    """Refuse an id of two images: after the division nobody would notice that it is used twice."""
+    """Refuse an id that two images share: after the split the duplicate could not be detected."""
     names: dict[str, Any] = {}
     for i, (number, name) in enumerate(zip(raw.images.ids, raw.images.names, strict=True)):
         if names.setdefault(_key(number), name) != name:
@@ -71,7 +72,7 @@ def _refuse_shared_ids(raw: RawSplit) -> None:
 
 
 def _key(value: Any) -> str:
-    """Return a value as text; ids such as 7, 7.0 and "7" are the same."""
+    """Return an id as text; 7, 7.0 and "7" give the same text."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value)
@@ -108,7 +109,7 @@ class _Val:
         self.left = Counter(label for group in groups for label in group.classes)
 
     def is_free(self, number: int) -> bool:
-        """Tell whether a group is in train, and other groups there have all of its classes too."""
+        """Tell whether a group is in train, and each of its classes is in other groups of train too."""
         return number not in self.chosen and all(self.left[label] > 1 for label in self.groups[number].classes)
 
     def take(self, number: int) -> None:
@@ -119,7 +120,7 @@ class _Val:
 
 
 def _choose(groups: Sequence[_Group], target: float) -> set[int]:
-    """Return the positions of the groups that go to val, about ``target`` images in all."""
+    """Return the positions of the groups that go to val, which have about ``target`` images together."""
     val = _Val(groups)
     _cover_classes(val, target)
     for number, size in enumerate(val.sizes):
@@ -134,13 +135,13 @@ def _choose(groups: Sequence[_Group], target: float) -> set[int]:
     if over:
         val.take(min(over)[1])
     elif not val.chosen:
-        # Every group has the last boxes of a class, but val may not stay empty: the smallest group goes there.
+        # Every group has the last boxes of a class, but val must not be empty: it gets the smallest group.
         val.take(min(range(len(groups)), key=lambda number: (val.sizes[number], number)))
     return val.chosen
 
 
 def _cover_classes(val: _Val, target: float) -> None:
-    """Take a group for each class, the rarest class first: one that fits, else the smallest."""
+    """Move a group for each class to val, the rarest class first: a group that fits, otherwise the smallest group."""
     having: dict[Hashable, list[int]] = defaultdict(list)
     for number, group in enumerate(val.groups):
         for label in group.classes:
@@ -161,7 +162,7 @@ def _pick(values: Sequence[Any] | None, positions: Sequence[int]) -> Any:
 
 
 def _part(raw: RawSplit, positions: list[int], with_unlisted: bool) -> RawSplit:
-    """Return the images at some positions with their annotations, and on request annotations of unlisted images."""
+    """Return the images at ``positions`` with their annotations, on request also annotations of unlisted images."""
     images, boxes = raw.images, raw.boxes
     listed = {_key(number) for number in images.ids}
     ours = {_key(images.ids[i]) for i in positions}

@@ -29,10 +29,10 @@ _SIDE = 32
 _THUMBNAIL = 16
 _SAMPLED = 128
 _FLAT = 4.0
-"""Below this standard deviation of its grey values an image shows too little to be compared."""
+"""An image whose grey values have a smaller standard deviation has too little contrast to be compared."""
 
 # Measured on photographs, microscope images and drawings: copies that were compressed, resized or brightened by 10 %
-# stay mostly below 0.12, copies cropped by 2 % on each side below 0.22; different images are above 0.25.
+# are mostly below 0.12, copies cropped by 2 % on each side below 0.22; different images are above 0.25.
 _SAME = 0.22
 """Largest mean difference of the grey values of near copies, divided by the standard deviation of the image."""
 
@@ -42,15 +42,15 @@ _ONES = np.array([bin(value).count("1") for value in range(1 << 16)], np.uint8)
 
 
 def small_grey(pixels: Pixels) -> Pixels | None:
-    """Return a grey copy (32, 32) of an image (H, W, 3) RGB, None where it shows too little to be compared."""
-    # Averages over some of the pixels are good enough, and take a tenth of the time.
+    """Return a grey copy (32, 32) of an image (H, W, 3) RGB, None if it has too little contrast to be compared."""
+    # Averages over a sample of the pixels are good enough, and take a tenth of the time.
     few = cv2.resize(pixels, (_SAMPLED, _SAMPLED), interpolation=cv2.INTER_NEAREST)
     small = cv2.resize(cv2.cvtColor(few, cv2.COLOR_RGB2GRAY), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.uint8) if cv2.meanStdDev(small)[1][0, 0] >= _FLAT else None
 
 
 def perceptual_hash(small: Pixels) -> int:
-    """Return 64 bits of a grey copy (32, 32)."""
+    """Return the hash of a grey copy (32, 32), 64 bits."""
     waves = cv2.dct(small.astype(np.float32))[:9, :9].ravel()[1:65]
     return int.from_bytes(np.packbits(waves > 0).tobytes(), "big")
 
@@ -65,15 +65,15 @@ def near_pairs(
 ) -> Iterator[tuple[Int64Array, Int64Array]]:
     """Yield the pairs whose hashes differ in at most ``distance`` bits, in blocks: positions in a, positions in b.
 
-    Two such hashes are equal in at least one of ``distance`` + 1 parts (Manku, Jain and Das Sarma, "Detecting
-    near-duplicates for web crawling", 2007), so only pairs with an equal part are compared. A pair may be yielded more
-    than once.
+    Two such hashes agree in at least one of ``distance`` + 1 parts (Manku, Jain and Das Sarma, "Detecting
+    near-duplicates for web crawling", 2007), so only pairs that agree in a part are compared. A pair may be yielded
+    more than once.
 
     Args:
         hashes_a: (A,) hashes.
         hashes_b: (B,) hashes.
-        wanted: (B,) for which b pairs are still wanted; the caller may change it between blocks.
-        distance: Most bits that differ.
+        wanted: (B,) whether pairs of each b are still needed; the caller may change it between blocks.
+        distance: The largest number of bits in which the hashes of a pair may differ.
     """
     edges = np.linspace(0, 64, distance + 2).astype(np.uint64)
     for low, high in pairwise(edges):
@@ -102,9 +102,9 @@ def _differing_bits(a: Hashes, b: Hashes) -> Pixels:
 
 
 class ComparedImage(NamedTuple):
-    """An image as it is compared with others: file name, sha256, perceptual hash, thumbnail.
+    """The data of an image for comparisons: file name, sha256, perceptual hash, thumbnail.
 
-    The thumbnail is empty where the image shows too little to be compared.
+    The thumbnail is empty if the image has too little contrast to be compared.
     """
 
     name: str
@@ -114,7 +114,7 @@ class ComparedImage(NamedTuple):
 
 
 def find_copies(splits: Mapping[str, Sequence[ComparedImage]], findings: Findings) -> None:
-    """Add findings about copies within a split, and about images that train and another split share or nearly share."""
+    """Add findings about copies within a split, and about images of other splits that equal or nearly equal train's."""
     train = splits.get(TRAIN, ())
     trained = _by_sha256(train)
     for split, images in splits.items():
@@ -141,7 +141,7 @@ def _find_twice(split: str, images: Sequence[ComparedImage], findings: Findings)
 
 
 def _find_near(split: str, images: Sequence[ComparedImage], train: Sequence[ComparedImage], findings: Findings) -> None:
-    """Count the images of a split that nearly equal an image of train."""
+    """Add a finding about the images of a split that nearly equal an image of train."""
     images, train = ([image for image in each if image.thumbnail] for each in (images, train))
     if not images or not train:
         return
@@ -151,7 +151,7 @@ def _find_near(split: str, images: Sequence[ComparedImage], train: Sequence[Comp
     near: dict[int, int] = {}
     for a, b in near_pairs(hashes[0], hashes[1], wanted):
         compared = np.arange(len(b)) - np.searchsorted(b, b) < _MOST_COMPARED
-        # So many alike images would take minutes: the first ones are enough.
+        # Comparing an image with thousands of similar images would take minutes: the first of them are enough.
         wanted[b[~compared]] = False
         a, b = a[compared], b[compared]
         alike = _look_alike(trained[a], others[b])
@@ -170,7 +170,7 @@ def _greys(images: Sequence[ComparedImage]) -> Pixels:
 
 
 def _look_alike(one: Pixels, other: Pixels) -> BoolArray:
-    """Return which rows differ little from each other, compared with how much they differ from plain grey."""
+    """Return for each row whether the two thumbnails differ little, relative to their contrast."""
     same = np.empty(len(one), np.bool_)
     for start in range(0, len(one), _BLOCK >> 8):
         part = slice(start, start + (_BLOCK >> 8))

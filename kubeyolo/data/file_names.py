@@ -1,4 +1,4 @@
-"""Matches names of image files in annotations with files of a folder, also where they differ in an obvious way."""
+"""Matches image file names in annotations with the files of a folder, even if they differ in an obvious way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kubeyolo.data.columns import is_text
 from kubeyolo.data.layouts.names import is_image_name
 
 _LONGEST = 255
-"""Bytes of the name of a file or folder; usual file systems have no longer names."""
+"""The longest name of a file or folder that usual file systems allow, in bytes."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -28,10 +28,10 @@ class NameMatch:
     """The file that a name in the annotations means.
 
     Attributes:
-        path: Relative path of the file; the name itself where no file matches.
+        path: Relative path of the file; the normalized name if no file matches.
         is_near: Whether the name differs from the path.
-        hint: A similar file that exists instead of a missing file, in words; may be empty.
-        leaves: Whether a name without a match leads out of the folder.
+        hint: Words about a similar file, if no file matches; may be empty.
+        leaves: Whether a name without a match is an absolute path or has '..'.
     """
 
     path: str
@@ -77,7 +77,7 @@ class FileNames:
         return NameMatch(normal, hint=hint, leaves=_leaves(name))
 
     def _of_another_folder(self, dropped: list[str], path: str) -> str:
-        """Return the file in a neighbouring folder that a name with leading folders means, or '' where there is none.
+        """Return the file in a neighbouring folder that a name with leading folders means, or '' if there is none.
 
         Two splits often have files of the same name: ``val/1.jpg`` is not the ``1.jpg`` of train.
         """
@@ -92,7 +92,7 @@ class FileNames:
 
     @cached_property
     def _index(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """The files by each ending of their path, and images by their stem, in the form in which names are compared."""
+        """The files by each ending of their path, and images by their stem, both normalized for comparison."""
         by_ending: dict[str, list[str]] = defaultdict(list)
         by_stem: dict[str, list[str]] = defaultdict(list)
         for path in sorted(self._paths):
@@ -123,7 +123,7 @@ def _folded(path: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """Return a name without scheme, percent codes, spaces at its ends, and with '/' between its parts."""
+    """Return a name without scheme, percent codes and outer spaces, with '/' between its parts."""
     if _SCHEME.match(name):
         parts = urlsplit(name)
         name = f"{parts.netloc}{parts.path}"

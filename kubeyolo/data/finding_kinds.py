@@ -1,6 +1,6 @@
 """The kinds of findings in a data set: what is wrong, what is done about it, and what a user can do.
 
-``docs/data.md`` has the table of them.
+``docs/data.md`` has a table of all kinds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Literal
 
 Action = Literal["mend", "warn", "refuse"]
-"""mend: correct it or leave it out, and count it; warn: keep it, and count it; refuse: store nothing."""
+"""mend: correct or leave out each case, and count the cases; warn: keep and count the cases; refuse: store nothing."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Kind:
 
     Attributes:
         code: Its name in the configuration.
-        actions: The actions that it allows; the first is the default.
+        actions: The actions that can be configured; the first is the default.
         about: What is wrong, as a plural noun phrase ("boxes that ...").
-        done: What happens when it is mended or warned about, as a short clause.
-        remedy: What the user does about it, as an imperative.
+        done: What is done with the cases if the action is mend or warn, as a short clause.
+        remedy: What the user should do, as an imperative.
         is_optional: Whether the mended data set is as good without the remedy.
     """
 
@@ -35,7 +35,7 @@ class Kind:
     is_optional: bool = False
 
     def advice(self, action: Action) -> str:
-        """Return the remedy, marked as optional where the finding needs none."""
+        """Return the remedy, marked as optional if the data set is as good without it."""
         return f"optional: {self.remedy}" if self.is_optional and action != "refuse" else self.remedy
 
 
@@ -56,8 +56,8 @@ def _refused(code: str, about: str, otherwise: Action, done: str, remedy: str) -
 
 
 def _refused_as(code: str, about: str, form: str) -> Kind:
-    """Return the kind of boxes that look like another form: refused, read as that form, or kept as they are."""
-    remedy = f"{_FORM}, or set data.findings.{code}=mend to read them as {form}, or =warn if they are right as they are"
+    """Return the kind for boxes that look like ``form``: refused, read as ``form``, or kept without a change."""
+    remedy = f"{_FORM}, or set data.findings.{code}=mend to read them as {form}, or =warn to keep them unchanged"
     return Kind(code, ("refuse", "mend", "warn"), about, f"read as {form}", remedy)
 
 
@@ -68,14 +68,14 @@ _KINDS = (
     _corrected(
         "split_made",
         "images without splits",
-        "divided into train and val as data.split, data.split_seed and data.split_group say",
-        "change these three settings, or export train and val separately, to divide them differently",
+        "divided into train and val by data.split, data.split_seed and data.split_group",
+        "to divide the images differently, change these three settings, or export train and val separately",
     ),
     _mended(
         "split_without_annotations",
         "images of an optional split without annotations",
         "kept without boxes",
-        "annotate the split if it is to be evaluated; otherwise remove it",
+        "annotate the split to evaluate on it; otherwise remove it",
     ),
     _mended(
         "split_left_out", "optional splits that cannot be used", "left out", "correct the error, or remove the split"
@@ -83,9 +83,9 @@ _KINDS = (
     # Annotations: ids, numbers and names
     _corrected(
         "number_as_text",
-        "numbers written as text, or whole numbers written as fractions (7.0)",
+        "numbers written as text, or integers written as floats (7.0)",
         "read as numbers",
-        "export them as numbers",
+        "export numbers, not text",
     ),
     _corrected(
         "id_as_text",
@@ -122,13 +122,13 @@ _KINDS = (
         "images that were resized after they were annotated",
         "mend",
         "boxes are scaled to the image file",
-        "export the annotations for the images at their present size; if the annotations belong to the larger or "
+        "export the annotations for the images at their current size; if the annotations belong to the larger or "
         "smaller originals, set data.findings.size_scaled=mend to scale the boxes",
     ),
     _corrected(
         "name_near",
         "file names that differ from the file only in case, accents, separators, percent codes or leading folders",
-        "the one file that matches is used",
+        "the only file that matches is used",
         "write file_name exactly as the file is named",
     ),
     _corrected(
@@ -152,7 +152,7 @@ _KINDS = (
     _warned(
         "class_in_one_split",
         "classes with boxes in only one of train and val",
-        "kept; a class that is only in train is not evaluated, one that is only in val cannot be learned",
+        "kept; a class that is only in train is not evaluated, a class that is only in val cannot be learned",
         "annotate objects of these classes in both splits, or divide the images differently",
     ),
     _warned(
@@ -169,8 +169,8 @@ _KINDS = (
         "boxes_outside",
         "boxes outside their image, too many to be accidental",
         "mend",
-        "clipped to the image, or left out where nothing remains",
-        "check that width and height, and the image files, are the annotated ones; if the boxes are right, set "
+        "clipped to the image, or left out if entirely outside",
+        "check that the image files, and width and height, are those that were annotated; if the boxes are right, set "
         "data.findings.boxes_outside=mend",
     ),
     _corrected(
@@ -211,7 +211,7 @@ _KINDS = (
         "box_whole_image",
         "boxes that cover their whole image; most boxes do",
         "kept; a detector trained on them learns to classify images",
-        "check whether the annotations are labels of images rather than of objects",
+        "check whether the annotations label whole images rather than objects",
     ),
     _warned(
         "crowd_many",
@@ -245,21 +245,21 @@ _KINDS = (
     _corrected(
         "orientation",
         "images with an EXIF orientation",
-        "rotated as viewers show them, unless the annotated size is that of the stored pixels",
-        "data.orientation=ignore uses the pixels as stored",
+        "rotated as image viewers do, unless the annotated size is the size before rotation",
+        "set data.orientation=ignore to use the pixels without rotation",
     ),
     _corrected("transparency", "images with transparency", "blended over grey", "save them without an alpha channel"),
     _corrected(
         "more_bands",
         "images with more than three bands",
         "the first three bands are used",
-        "save them as RGB if other bands are needed",
+        "save them as RGB if different bands are needed",
     ),
     _corrected(
         "more_pages",
         "image files with more than one page or frame",
-        "the first is used",
-        "save each page as an image if the others are needed",
+        "the first page is used",
+        "save each page as an image if the other pages are needed",
     ),
     _warned(
         "deep_samples",
@@ -271,27 +271,27 @@ _KINDS = (
         "image_dark",
         "images that are nearly black",
         "kept",
-        "look at them; for images with more than 8 bits set data.levels=[lowest, highest]",
+        "view them; for images with more than 8 bits set data.levels=[lowest, highest]",
     ),
-    _warned("image_constant", "images of a single colour", "kept", "look at them, and remove them if they are empty"),
-    _warned("image_tiny", "images with a side below 16 pixels", "kept", "look at them, and remove thumbnails"),
+    _warned("image_constant", "images of a single colour", "kept", "view them, and remove them if they are empty"),
+    _warned("image_tiny", "images with a side below 16 pixels", "kept", "view them, and remove thumbnails"),
     # Copies
     _warned(
         "image_twice",
-        "images that are copies of another image of the same split",
-        "kept; they count twice",
+        "images that are copies of another image in the same split",
+        "kept; each copy counts as a separate image",
         "remove the copies",
     ),
     _warned(
         "leak",
         "images of val or another split that are in train too (identical files)",
-        "kept; the numbers measured on that split are too good",
+        "kept; the metrics on that split are too good",
         "remove the images from train, or from the other split",
     ),
     _warned(
         "near_leak",
         "images of val or another split that look nearly the same as an image of train",
-        "kept; the numbers measured on that split may be too good",
+        "kept; the metrics on that split may be too good",
         "divide the images so that frames of the same scene stay together (data.split_group)",
     ),
 )

@@ -1,7 +1,7 @@
 """Counts the findings of a data set: corrected faults, warnings, and faults for which the data set is refused.
 
 :data:`KINDS` lists each kind once, with its default action. ``data.findings`` of the configuration changes the action
-of single kinds; ``data.strict`` refuses them all.
+of individual kinds; ``data.strict`` refuses all kinds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kubeyolo.arrays import Int64Array
 
 _EXPLAINED_BY_EXAMPLE = frozenset({"image_missing", "image_damaged", "size_differs", "split_left_out"})
-"""Kinds whose first case already says what is wrong, so that a refusal does not repeat it."""
+"""Kinds whose first case already describes what is wrong, so the error message does not repeat it."""
 
 
 class Finding(BaseModel):
@@ -70,18 +70,18 @@ class Finding(BaseModel):
         return f"{self.about}: {self.count:,}{note}; {self.done}"
 
     def facts(self) -> dict[str, Any]:
-        """Return the finding as JSON values together with its texts, for records and summaries."""
+        """Return the finding as JSON values, with the texts of its kind, for records and summaries."""
         return {**self.model_dump(mode="json"), "about": self.about, "done": self.done, "remedy": self.remedy}
 
 
 class Findings:
-    """Collects the findings of a data set, and refuses the data set where an action says so.
+    """Collects the findings of a data set, and refuses the data set if the action of a finding is ``refuse``.
 
-    Findings of the same kind are added up; the first case is the example.
+    Findings of the same kind are added up; the first case is kept as the example.
     """
 
     def __init__(self, actions: Mapping[str, str] = MappingProxyType({}), strict: bool = False) -> None:
-        """Take the configured actions by code, where they are not the default; ``strict`` refuses every finding."""
+        """Take the configured actions by code, for kinds with a different default; ``strict`` refuses all findings."""
         check_actions(actions)
         self._actions = cast(dict[str, Action], dict(actions))
         self._strict = strict
@@ -94,7 +94,7 @@ class Findings:
         return self._actions.get(code, KINDS[code].actions[0])
 
     def add(self, code: str, first: str, count: int = 1, note: str = "") -> None:
-        """Add ``count`` findings of a kind; with a count of 0 nothing changes."""
+        """Add ``count`` cases of a kind; a count of 0 changes nothing."""
         if count <= 0:
             return
         before = self._found.get(code)
@@ -107,7 +107,7 @@ class Findings:
     def add_cases(
         self, code: str, cases: Sequence[int] | Int64Array, describe: Callable[[int], str], note: str = ""
     ) -> None:
-        """Count cases of a kind, given by their positions in a table; ``describe`` names the first of them."""
+        """Add cases of a kind by their positions in a table; ``describe`` returns the words for the first case."""
         if len(cases):
             self.add(code, describe(int(cases[0])), len(cases), note)
 
@@ -132,7 +132,8 @@ class Findings:
         """Raise an error if there are findings whose action is to refuse the data set.
 
         Raises:
-            InputError: There are such findings; the message has the first, its number of cases, and the other kinds.
+            InputError: There are such findings; the message has the first finding, its number of cases, and the other
+                refused kinds.
         """
         refused = self.refused()
         if not refused:
@@ -150,13 +151,11 @@ def check_actions(actions: Mapping[str, str]) -> None:
     """Refuse codes and actions that do not exist.
 
     Raises:
-        InputError: A code or action does not exist; the message has the allowed ones.
+        InputError: A code or action does not exist; the message suggests a code or lists the allowed actions.
     """
     for code, action in actions.items():
         if code not in KINDS:
-            raise InputError(
-                f"data.findings: unknown code {code!r}{suggest(code, KINDS) or '; docs/data.md lists them'}"
-            )
+            raise InputError(f"data.findings: unknown code {code!r}{suggest(code, KINDS) or '; see docs/data.md'}")
         if action not in KINDS[code].actions:
             possible = " or ".join(KINDS[code].actions)
             raise InputError(f"data.findings.{code} = {action!r}: use {possible}")

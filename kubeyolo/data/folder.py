@@ -41,7 +41,7 @@ class DataFolder:
     layout: Layout
 
     def files(self, split: str) -> SplitFiles:
-        """Return the files of a split; of a data set without splits, all its files."""
+        """Return the files of a split; for a data set without splits, all files."""
         return self.layout.splits[SINGLE if self.layout.is_single else split]
 
     def images(self, split: str) -> Path:
@@ -50,11 +50,11 @@ class DataFolder:
 
 
 def open_source(source: str | Path, data_format: str = "") -> DataFolder:
-    """Find the splits of a data set; from an object store it is downloaded to the cache first, once for each state.
+    """Find the splits of a data set; a data set in an object store is downloaded to the cache first, unless unchanged.
 
     Args:
         source: Folder or URI.
-        data_format: The only format to look for; empty for all.
+        data_format: The format of the data set; if empty, it is recognized.
 
     Raises:
         InputError: There is no data set, or it is incomplete or ambiguous.
@@ -74,7 +74,7 @@ def open_data(uri: str, data_format: str = "") -> Store:
     """Open the store of a data set.
 
     Raises:
-        InputError: The URI is an archive or a file of a data set; the message says what to give instead.
+        InputError: The URI is an archive or a file of a data set; the message has what to give instead.
     """
     location = parse(uri)
     if isinstance(location, FileLocation) and location.path.is_file():
@@ -93,7 +93,7 @@ def dataset_name(uri: str) -> str:
 
 
 def stored_layout(store: Store, objects: Listing, data_format: str = "") -> Layout:
-    """Return the layout of a data set in an object store from its listing; only small files are read."""
+    """Return the layout of a data set in an object store from its listing; only small description files are read."""
     return find_layout([stored.key for stored in objects], store.uri, store.read_bytes, data_format)
 
 
@@ -104,13 +104,13 @@ def read_annotations(
 
     Args:
         folder: The data set.
-        data: How it is read; None takes the defaults of the schema.
+        data: The settings for reading it; if None, the schema's defaults are used.
         evaluated: The split that is evaluated; like train it must have boxes.
-        findings: Receives the findings; with None, findings that refuse are raised.
+        findings: Receives the findings; if None, a finding with the action ``refuse`` is raised.
 
     Raises:
-        InputError: An annotation file is wrong, the splits give a class different ids, or a required split has no
-            boxes.
+        InputError: An annotation file is wrong, a class has different ids in different splits, or a required split has
+            no boxes.
     """
     data = data or DataConfig()
     own = findings if findings is not None else Findings(data.findings, data.strict)
@@ -122,7 +122,7 @@ def read_annotations(
     for split in raws:
         images = folder.images(split)
         if not images.is_dir():
-            raise InputError(f"{images}: no such folder; split {split!r} needs its images there")
+            raise InputError(f"{images}: no such folder; put the images of split {split!r} there")
         same = next((each for each in names.values() if each.folder == images), None)
         names[split] = same or FileNames(images, list_files(images))
     sources = Sources(raws, names, required, {"train", evaluated})
@@ -138,7 +138,7 @@ def split_reader(root: Path, layout: Layout, group_key: str = "") -> Callable[[S
     Args:
         root: The folder of the data set.
         layout: Its layout.
-        group_key: Key of the images in a COCO JSON file whose value groups them; empty for none.
+        group_key: The key whose value groups the images of a COCO JSON file; empty for no groups.
     """
     if layout.format == "voc":
         return VocReader(root, layout).read
@@ -170,7 +170,7 @@ def _divided(folder: DataFolder, data: DataConfig, findings: Findings) -> dict[s
     raw = split_reader(folder.root, folder.layout, data.split_group)(folder.files(SINGLE))
     if data.split_group and not any(label is not None for label in raw.images.groups or ()):
         raise InputError(
-            f"{raw.where}: no image has the key {data.split_group!r} that data.split_group names; correct it"
+            f"{raw.where}: no image has the key {data.split_group!r} (data.split_group); correct data.split_group"
         )
     raws = divide(raw, data.split, data.split_seed)
     counts = " and ".join(f"{len(part.images.ids)} {split}" for split, part in raws.items())
@@ -188,7 +188,7 @@ def listing_digest(objects: Listing) -> str:
 
 
 def belongs_to(layout: Layout) -> Callable[[str], bool]:
-    """Return a function that tells whether a path relative to the root belongs to the content of a data set."""
+    """Return a function that tells whether a path relative to the root belongs to the data set."""
     content = _content(layout)
     if "" in content:
         return lambda path: True
@@ -197,13 +197,13 @@ def belongs_to(layout: Layout) -> Callable[[str], bool]:
 
 
 def _content(layout: Layout) -> set[str]:
-    """Return the files and folders that hold the content of a data set; '' is its root."""
+    """Return the files and folders of a data set; '' is its root."""
     paths = {path for files in layout.splits.values() for path in (files.annotations, files.images, *files.members)}
     return paths | set(layout.extra)
 
 
 def _download(store: Store, objects: Listing, layout: Layout, cache: Path) -> Path:
-    """Download a data set and return its folder, which appears complete or not at all."""
+    """Download a data set and return its folder, which is created only if the download is complete."""
     belongs = belongs_to(layout)
     ours = [stored for stored in objects if belongs(stored.key)]
     target = cache / listing_digest(ours)[:16]
@@ -221,8 +221,8 @@ def _download(store: Store, objects: Listing, layout: Layout, cache: Path) -> Pa
 def _roots(objects: Listing, content: Collection[str]) -> Mapping[str, bool]:
     """Return the topmost folders and files to download, and whether each is a folder.
 
-    Paths inside another path are downloaded with it. Where the content is the whole root, these are its folders and
-    files.
+    A folder is downloaded with everything inside it. If the content is the whole root, the result is the root's
+    folders and files.
     """
     roots: dict[str, bool] = {}
     for stored in objects:

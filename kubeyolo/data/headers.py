@@ -1,4 +1,4 @@
-"""Headers of image files: format, size, orientation, bands and bits. No pixels are decoded."""
+"""Reads headers of image files: format, size, orientation, bands and bits. No pixels are decoded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMATS = "JPEG, PNG, BMP, WebP and TIFF"
 MOST_PIXELS = 1 << 30
 MOST_SIDE = 1 << 20
 FRONT_BYTES = 1 << 16
-"""Bytes at the start of a file that nearly always hold its whole header."""
+"""Number of bytes at the start of a file that nearly always contain its whole header."""
 
 JPEG_MAGIC = b"\xff\xd8\xff"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -40,16 +40,16 @@ class Incomplete(ImageFault):
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of an image before it is decoded.
+    """The properties of an image that are known before it is decoded.
 
     Attributes:
         kind: "JPEG", "PNG", "BMP", "WebP" or "TIFF".
-        width: Pixels of a row as stored.
-        height: Rows as stored.
-        orientation: EXIF orientation, 1 to 8; 1 when absent or invalid.
-        pages: Pages or frames; where only the front of a file was read, at least as many as in that front.
-        bands: Samples of a decoded pixel, including alpha.
-        bits: Bits of a sample.
+        width: Width in pixels, before ``orientation`` is applied.
+        height: Height in pixels, before ``orientation`` is applied.
+        orientation: EXIF orientation, 1 to 8; 1 if absent or invalid.
+        pages: Number of pages or frames; if only the start of the file was read, only pages found there.
+        bands: Number of samples in a decoded pixel, including alpha.
+        bits: Number of bits in a sample.
         alpha: Whether pixels may be transparent.
         is_float: Whether samples are floating-point numbers.
     """
@@ -65,7 +65,7 @@ class Header:
     is_float: bool = False
 
     def size(self, orientation: int) -> tuple[int, int]:
-        """Return width and height of the image turned by an EXIF orientation (1 to 8); 5 to 8 exchange them."""
+        """Return width and height of the image after an EXIF orientation (1 to 8) is applied; 5 to 8 swap them."""
         return (self.height, self.width) if orientation >= 5 else (self.width, self.height)
 
 
@@ -73,16 +73,16 @@ def read_header(data: bytes) -> Header:
     """Return the header of an image file.
 
     Args:
-        data: The file, or its first 64 KB, which are nearly always enough.
+        data: The content of the file, or its first 64 KB, which are nearly always enough.
 
     Raises:
-        ImageFault: The format is not supported, or the image is too large; :class:`Incomplete` when more of the file is
-            needed.
+        Incomplete: The header continues after the end of ``data``.
+        ImageFault: The format is not supported, or the image is too large.
     """
     try:
         header = _READERS[kind_of_image(data)](data)
     except (struct.error, IndexError) as error:
-        raise Incomplete("is cut short within its header") from error
+        raise Incomplete("ends within its header") from error
     except tiff.TiffDamage as error:
         raise Incomplete(str(error)) from error
     except tiff.TiffFault as error:
@@ -91,14 +91,14 @@ def read_header(data: bytes) -> Header:
         raise ImageFault(f"is a damaged {header.kind} (its size is {header.width} x {header.height})")
     if header.width * header.height > MOST_PIXELS or max(header.width, header.height) > MOST_SIDE:
         raise ImageFault(
-            f"has {header.width} x {header.height} pixels; up to 2^30 pixels and 2^20 on a side are read: "
+            f"has {header.width} x {header.height} pixels; at most 2^30 pixels and 2^20 pixels per side are supported: "
             "divide it into tiles"
         )
     return header
 
 
 def read_file_header(path: Path) -> Header:
-    """Return the header of a file; the rest of the file is read only where its front is not enough.
+    """Return the header of a file; the whole file is read only if its first 64 KB are not enough.
 
     Raises:
         ImageFault: As :func:`read_header`.
@@ -116,7 +116,7 @@ def read_file_header(path: Path) -> Header:
 
 
 def _orientation_after_pixels(file: BinaryIO, kind: str) -> int:
-    """Return the orientation in a chunk after the pixels, as in every WebP and some PNGs; 1 for other formats."""
+    """Return the orientation from a chunk after the pixels, as in every WebP and some PNGs; 1 for other formats."""
     if kind not in ("PNG", "WebP"):
         return 1
     position, wanted = (len(PNG_MAGIC), b"eXIf") if kind == "PNG" else (12, b"EXIF")
@@ -129,7 +129,7 @@ def _orientation_after_pixels(file: BinaryIO, kind: str) -> int:
 
 
 def size_of_file(path: Path, apply_orientation: bool = True) -> tuple[int, int] | None:
-    """Return width and height of an image file, as a viewer shows it or as stored; None when it cannot be read."""
+    """Return width and height of an image file, with or without its orientation applied; None if it cannot be read."""
     try:
         header = read_file_header(path)
     except (OSError, ImageFault):
@@ -138,10 +138,10 @@ def size_of_file(path: Path, apply_orientation: bool = True) -> tuple[int, int] 
 
 
 def kind_of_image(data: bytes) -> str:
-    """Return the format of a file by its first bytes.
+    """Return the format of a file, recognized from its first bytes.
 
     Raises:
-        ImageFault: The format is not supported; the message names it where it is known.
+        ImageFault: The format is not supported; the message names the format if it is recognized.
     """
     if data.startswith(JPEG_MAGIC):
         return "JPEG"
@@ -163,7 +163,7 @@ def kind_of_image(data: bytes) -> str:
 def _other_kind(data: bytes) -> str:
     if not data:
         return "empty (zero bytes)"
-    if data[:2] != b"BM":  # a file with these two letters that is not a valid BMP
+    if data[:2] != b"BM":  # otherwise the file starts like a BMP but is not a valid BMP
         known = kind_of(data)
         if known:
             return known
@@ -176,11 +176,11 @@ def _other_kind(data: bytes) -> str:
     if data[128:132] == b"DICM":
         return "a DICOM image"
     if data.startswith(_AS_TEXT):
-        return "an image as text (base64), to be decoded first"
+        return "an image as text (base64), which must be decoded first"
     if data.startswith(_CHANGED):
         return "an image that was changed as if it were text (copied in text mode, or stored as UTF-8)"
     if data.count(0) == len(data):
-        return f"not an image, but {len(data)} zero bytes (a copy that was interrupted)"
+        return f"not an image, but {len(data)} zero bytes (from an interrupted copy)"
     front = data[:_TEXT_BYTES].decode("utf-8", "ignore")
     if front and all(part.isprintable() for part in front.split()):
         return f"not an image, but text ({' '.join(front.split())[:40]!r})"
@@ -188,7 +188,7 @@ def _other_kind(data: bytes) -> str:
 
 
 def _is_old_tga(data: bytes) -> bool:
-    """Whether the first 18 bytes make sense as the header of TGA version 1, which has no magic number."""
+    """Tell whether the first 18 bytes are valid as the header of TGA version 1, which has no magic number."""
     if len(data) < 32:
         return False
     has_map, kind, map_bits, width, height, bits = struct.unpack_from("<xBB4xB4xHHB", data)
@@ -198,12 +198,12 @@ def _is_old_tga(data: bytes) -> bool:
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, start and end of the content of the segments of a JPEG up to its first scan, which is included.
+    """Yield marker, start and end of each segment of a JPEG, up to and including the first scan.
 
     ITU-T T.81, annex B. The last segment may end beyond the data.
 
     Raises:
-        Incomplete: The data ends before a scan begins.
+        Incomplete: The data ends before the first scan.
     """
     position, size = 2, len(data)
     while True:
@@ -215,7 +215,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             position += 1 if marker == 0xFF else 2
             continue
         if marker == 0xD9:
-            raise ImageFault("is a damaged JPEG (it ends before its pixels begin)")
+            raise ImageFault("is a damaged JPEG (it ends before its pixels)")
         end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
         yield marker, position + 4, end
         if marker == 0xDA:
@@ -235,9 +235,9 @@ def _jpeg_header(data: bytes) -> Header:
             if marker in _JPEG_KINDS or bits != 8:
                 what = _JPEG_KINDS.get(marker, "")
                 kind = "a JPEG-LS image" if marker == 0xF7 else f"a {what} JPEG of {bits} bits".replace("  ", " ")
-                raise ImageFault(f"is {kind}, which is not read; save it as PNG or as a JPEG of 8 bits")
+                raise ImageFault(f"is {kind}, which is not supported; save it as PNG or as a JPEG of 8 bits")
             if not height:
-                raise ImageFault("is a JPEG that does not say its height; save it again")
+                raise ImageFault("is a JPEG without a height in its header; save it again")
             pages = _pictures_of_mpf(data, pictures, (height, width)) if pictures else 1
             return Header("JPEG", width, height, orientation or 1, pages, bands)
     raise ImageFault("is a damaged JPEG (no frame before its pixels)")
@@ -247,7 +247,7 @@ def _pictures_of_mpf(data: bytes, start: int, size: tuple[int, int]) -> int:
     """Return the number of pictures in a multi-picture file (CIPA DC-007), without previews and gain maps.
 
     Args:
-        data: The file.
+        data: The content of the file.
         start: Offset of the index of the pictures, which is a TIFF.
         size: Height and width of the first picture.
     """
@@ -266,7 +266,7 @@ def _pictures_of_mpf(data: bytes, start: int, size: tuple[int, int]) -> int:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Return height and width of a JPEG; None when the data is not a JPEG or ends within its header."""
+    """Return height and width of a JPEG; None if the data is not a JPEG or ends within its header."""
     try:
         for marker, start, _ in jpeg_segments(data) if data.startswith(JPEG_MAGIC) else ():
             if marker in _FRAMES:
@@ -278,7 +278,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, start and end of the content of the chunks of a PNG; the last may end beyond the data."""
+    """Yield the kind of each chunk of a PNG, and start and end of its content; the last may end beyond the data."""
     position = len(PNG_MAGIC)
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -289,7 +289,7 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 def _png_header(data: bytes) -> Header:
     width, height, bits, color = struct.unpack_from(">IIBB", data, 16)
     if data[12:16] != b"IHDR" or color not in (0, 2, 3, 4, 6):
-        raise ImageFault("is a damaged PNG (it does not begin with its header)")
+        raise ImageFault("is a damaged PNG (it does not start with its header)")
     orientation, pages, alpha, before_pixels = 1, 1, color in (4, 6), True
     for kind, start, end in png_chunks(data):
         if kind == b"IDAT":
@@ -305,7 +305,7 @@ def _png_header(data: bytes) -> Header:
 
 
 def webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, start and end of the content of the chunks of a WebP; the last may end beyond the data."""
+    """Yield the kind of each chunk of a WebP, and start and end of its content; the last may end beyond the data."""
     position = 12
     while position + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, position)
@@ -359,7 +359,7 @@ def _bmp_header(data: bytes) -> Header:
     if bits == 32 and size >= 56 and compression in (3, 6):
         (mask,) = struct.unpack_from("<I", data, 14 + 52)
     if compression in (4, 5):
-        raise ImageFault("is a BMP that holds a JPEG or PNG, which is not read; save it as PNG")
+        raise ImageFault("is a BMP that contains a JPEG or PNG, which is not supported; save it as PNG")
     return Header("BMP", width, abs(height), bands=4 if mask else 3, alpha=bool(mask))
 
 

@@ -40,11 +40,11 @@ class SplitIndex:
     Images are ordered by file name, and the boxes of an image by their id, so that two annotation files with the
     same content give the same index. The boxes of image ``i`` are ``box_start[i]:box_start[i + 1]``.
 
-    ``width``, ``height`` and ``box_xywh`` (left, top, width, height) are in pixels of the image as it is used: rotated
-    by ``orientation``, 1 to 8 as in EXIF; 1, or no such array, means as stored. ``box_class`` numbers the categories
-    from 0 in the order of their ids; ``box_area`` is COCO's area in square pixels.
+    ``width``, ``height`` and ``box_xywh`` (left, top, width, height) are in pixels after ``orientation`` is applied,
+    which is 1 to 8 as in EXIF; 1, or no array, means no rotation. ``box_class`` numbers the categories from 0 in the
+    order of their ids; ``box_area`` is COCO's area in square pixels.
     ``shard``, ``offset`` and ``length`` (bytes) locate the image file once the split is stored.
-    ``image_key`` has the ids of the images where they are texts in the annotations; ``image_id`` then numbers them.
+    ``image_key`` has the ids of the images if they are texts in the annotations; ``image_id`` then numbers the images.
     """
 
     image_id: Int64Array
@@ -76,7 +76,7 @@ class SplitIndex:
         return slice(int(self.box_start[i]), int(self.box_start[i + 1]))
 
     def box_image(self) -> Int64Array:
-        """Return for each box (B,) the position of its image."""
+        """Return the position of the image of each box (B,)."""
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.box_start))
 
     def with_images(self, size: Int64Array, orientation: Pixels) -> SplitIndex:
@@ -100,7 +100,7 @@ class SplitIndex:
         )
 
     def select(self, images: BoolArray) -> SplitIndex:
-        """Return the index of the images where the mask (I,) is true, with their boxes."""
+        """Return the index of the images for which the mask (I,) is true, with their boxes."""
         if images.all():
             return self
         boxes = images[self.box_image()]
@@ -117,11 +117,11 @@ class SplitIndex:
         return replace(self, **chosen)
 
     def orientation_of(self, i: int) -> int:
-        """Return how the stored pixels of image ``i`` are rotated, 1 to 8 as in EXIF; 1 leaves them as they are."""
+        """Return how the stored pixels of image ``i`` must be rotated, 1 to 8 as in EXIF; 1 does not change them."""
         return 1 if self.orientation is None else int(self.orientation[i])
 
     def with_orientation(self, orientation: Sequence[int]) -> SplitIndex:
-        """Return the same index with the orientation of each image (I,); without the array where all are 1."""
+        """Return the same index with the orientation of each image (I,); without the array if all are 1."""
         array = np.array(orientation, np.uint8)
         return replace(self, orientation=array if (array != 1).any() else None)
 
@@ -158,7 +158,7 @@ class SplitIndex:
     def save(self, path: Path) -> None:
         """Write the index as npz; equal indices give equal bytes."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _DTYPES if getattr(self, name) is not None}
-        # Fixed-width unicode arrays would pad every name to the longest one.
+        # Fixed-width unicode arrays would pad every name to the length of the longest name.
         arrays["file_name"] = _packed(self.file_name)
         if self.image_key is not None:
             arrays["image_key"] = _packed(self.image_key)
@@ -170,7 +170,7 @@ class SplitIndex:
         """Read an index written by :meth:`save`.
 
         Raises:
-            InputError: The file is missing or not such an index.
+            InputError: The file is missing or is not an index.
         """
         try:
             with np.load(path, allow_pickle=False) as archive:
@@ -196,14 +196,14 @@ class SplitIndex:
         if self.image_key is not None:
             lengths["image_key"] = len(self.image_key)
         if set(lengths.values()) != {images} or len(self.box_start) != images + 1:
-            raise ValueError(f"arrays of {images} images have other lengths: {lengths}")
+            raise ValueError(f"arrays of {images} images have different lengths: {lengths}")
         box_lengths = {len(self.box_class), len(self.box_area), len(self.box_crowd)}
         if box_lengths != {boxes} or self.box_xywh.shape != (boxes, 4):
-            raise ValueError(f"arrays of {boxes} boxes have other lengths")
+            raise ValueError(f"arrays of {boxes} boxes have different lengths")
         if self.orientation is not None and not ((self.orientation >= 1) & (self.orientation <= 8)).all():
-            raise ValueError("an orientation is none of 1 to 8")
+            raise ValueError("an orientation is not 1 to 8")
         if self.box_start[0] != 0 or self.box_start[-1] != boxes or (np.diff(self.box_start) < 0).any():
-            raise ValueError("box_start does not count the boxes")
+            raise ValueError("box_start does not fit the number of boxes")
 
 
 def _packed(texts: Sequence[str]) -> Pixels:

@@ -1,4 +1,4 @@
-"""JPEG pixels and warnings from libjpeg-turbo, and how much of a damaged JPEG is lost."""
+"""Decodes JPEGs with libjpeg-turbo, and determines how much of a damaged JPEG is lost."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from kubeyolo.data.headers import Header, ImageFault, jpeg_segments
 from kubeyolo.formats import share_text
 
 SMALL_PART = 0.05
-"""Below this part of an image, damage is a warning."""
+"""Damage to a smaller fraction of an image is only a warning."""
 
 _END = b"\xff\xd9"
 _GREY = 128
 _GREY_OF_INKS = 64
-"""libjpeg's grey in cyan, magenta, yellow and black, converted to RGB, within 1."""
+"""RGB value, within 1, of the grey with which libjpeg fills missing data of a CMYK image."""
 
 _VISIBLE = 30
-"""Grey levels: the largest change of a pixel by a scan of finer detail that does not count as a loss."""
-# In an undamaged scan no byte is repeated so often, except in images that are nearly of one colour.
+"""Grey levels: a pixel counts as lost if scans of finer detail change it by more."""
+# In an undamaged scan no byte is repeated this often, except in images that are nearly of one colour.
 _RUN = 48
 _RUNS = re.compile(rb"(.)\1{%d,}" % (_RUN - 1), re.DOTALL)
 _ZEROS = bytes(_RUN)
@@ -36,7 +36,7 @@ _HEADER_WARNINGS = ("progression", "SOS parameters")
 
 
 def decode_jpeg(data: bytes, header: Header) -> Pixels:
-    """Return the pixels (H, W, 3) RGB of a JPEG; damaged parts are filled without a warning.
+    """Return the pixels (H, W, 3) RGB of a JPEG; libjpeg fills damaged parts, and no warning is raised.
 
     Raises:
         ImageFault: Nothing can be decoded.
@@ -48,7 +48,7 @@ def decode_jpeg(data: bytes, header: Header) -> Pixels:
 
 
 def look_at_jpeg(data: bytes, header: Header) -> tuple[Pixels, str, str]:
-    """Return the pixels of a JPEG, and the code and the words of a note on its damage, both empty if it has none.
+    """Return the pixels of a JPEG, and the code and the words of a note on its damage; both are empty without damage.
 
     Raises:
         ImageFault: A large part cannot be decoded.
@@ -73,9 +73,9 @@ def look_at_jpeg(data: bytes, header: Header) -> tuple[Pixels, str, str]:
 
 
 def _mended_header(data: bytes, header: Header) -> tuple[bytes, str]:
-    """Return a JPEG without the faults of its header that affect no pixel, and words for them, empty if there are none.
+    """Correct header faults of a JPEG that do not affect pixels; return the data, and the faults in words, if any.
 
-    libjpeg only warns of such faults, but simplejpeg refuses the file.
+    libjpeg only warns of these faults, but simplejpeg refuses the file.
     """
     parts, faults, position = [data[:2]], [], 2
     for marker, start, end in jpeg_segments(data):
@@ -96,18 +96,18 @@ def _mended_header(data: bytes, header: Header) -> tuple[bytes, str]:
 
 def _decode(data: bytes, header: Header, strict: bool) -> Pixels:
     is_rgb = header.bands != 4
-    # Where libjpeg stops decoding, it leaves the rest of the buffer as it was.
+    # If libjpeg stops decoding early, it does not write the rest of the buffer.
     buffer = np.full((header.height, header.width, 3 if is_rgb else 4), _GREY, np.uint8)
     if is_rgb:
         rgb: Pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=buffer, strict=strict)
         return rgb
     inks = simplejpeg.decode_jpeg(data, "CMYK", buffer=buffer, strict=strict)
-    # Adobe's programs store the light that the inks let through instead of the inks.
+    # Adobe's programs store inverted CMYK.
     return light_of_inks(inks if _is_adobe(data) else 255 - inks)
 
 
 def light_of_inks(light: Pixels) -> Pixels:
-    """Return RGB (H, W, 3) of (H, W, 4) light that cyan, magenta, yellow and black let through, 255 for no ink."""
+    """Convert inverted CMYK (H, W, 4), in which 255 means no ink, to RGB (H, W, 3)."""
     black = light[:, :, 3:].astype(np.uint16)
     return ((light[:, :, :3] * black + 127) // 255).astype(np.uint8)
 
@@ -117,10 +117,10 @@ def _is_adobe(data: bytes) -> bool:
 
 
 def _check_length(data: bytes, header: Header) -> None:
-    """Refuse a file that is too short for its pixels, before memory and time are spent on them.
+    """Refuse a file that is too short for its pixels, before memory and time are spent on decoding.
 
     Raises:
-        ImageFault: The file has less than one bit for each block of 8 x 8 pixels and kind of Huffman code.
+        ImageFault: The file has less than one bit for each Huffman code that each block of 8 x 8 pixels needs.
     """
     frame, _ = _frame(data)
     bits = {0xC0: 2, 0xC1: 2, 0xC2: 1}.get(frame, 0)  # arithmetic coding has no least length
@@ -144,7 +144,7 @@ def _ends_early(data: bytes, header: Header) -> tuple[str, str]:
         ImageFault: A large part of the image is missing too.
     """
     has_all_scans = _scans_are_complete(data)
-    # Zeros at the end may have been added to a truncated file, or may be blocks of one colour.
+    # Zeros at the end may be padding of a truncated file, or blocks of one colour.
     content = data.rstrip(b"\0")
     if has_all_scans and (_is_clean(data + _END, header) or _is_clean(content + _END, header)):
         return "jpeg_without_end", "no end marker; all pixels are there"
@@ -152,10 +152,10 @@ def _ends_early(data: bytes, header: Header) -> tuple[str, str]:
     if lost >= SMALL_PART:
         raise ImageFault(f"is a truncated JPEG (the lower {share_text(lost, 0)} of the image is missing)")
     if not has_all_scans:
-        raise ImageFault("is a truncated JPEG (scans with the detail of the image are missing)")
+        raise ImageFault("is a truncated JPEG (scans with details of the image are missing)")
     if _is_progressive(data):
-        return "image_warning", "cut short in its last scan, which holds the finest detail"
-    return "image_warning", f"cut short, {share_text(lost)} of the image is missing"
+        return "image_warning", "truncated in its last scan, which has the finest detail"
+    return "image_warning", f"truncated, {share_text(lost)} of the image is missing"
 
 
 def _is_clean(data: bytes, header: Header) -> bool:
@@ -167,14 +167,14 @@ def _is_clean(data: bytes, header: Header) -> bool:
 
 
 def _filled(pixels: Pixels, header: Header) -> BoolArray:
-    """Return which pixels (H, W) have the grey with which libjpeg fills missing data."""
+    """Return whether each pixel (H, W) has the grey with which libjpeg fills missing data."""
     if header.bands != 4:
         return np.asarray((pixels == _GREY).all(axis=2))
     return np.asarray((np.abs(pixels.astype(np.int16) - _GREY_OF_INKS) <= 1).all(axis=2))
 
 
 def grey_part(pixels: Pixels, header: Header) -> float:
-    """Return the part of an image at its end that libjpeg filled with grey because the data ended."""
+    """Return the fraction of an image, at its end, that libjpeg filled with grey because the data ended."""
     height, width = pixels.shape[:2]
     is_grey = _filled(pixels, header)
     other = np.flatnonzero(~is_grey.all(axis=1))
@@ -186,10 +186,10 @@ def grey_part(pixels: Pixels, header: Header) -> float:
 
 
 def _lost_part(data: bytes, header: Header, pixels: Pixels, warning: str) -> float:
-    """Return the part of the image that is damaged, 1 when it cannot be determined.
+    """Return the fraction of the image that is damaged, 1 if it cannot be determined.
 
-    After damage in a sequential JPEG the rest of the image is shifted and has wrong colours, up to the next restart
-    marker, if there is one.
+    After damage in a sequential JPEG the image is shifted and has wrong colours up to the next restart marker, or up to
+    its end without restart markers.
     """
     if any(word in warning for word in _HEADER_WARNINGS):
         return 0.0
@@ -209,20 +209,20 @@ def _lost_part(data: bytes, header: Header, pixels: Pixels, warning: str) -> flo
         if lost is not None:
             return max(in_runs, grey_part(pixels, header), lost)
     if runs:
-        # When only the data before the damage is decoded, the rest of the image is grey.
+        # If only the data before the damage is decoded, the rest of the image is grey.
         return grey_part(decode_jpeg(data[: runs[0][0]] + _END, header), header)
     return 0.0 if extraneous and count <= _FEW_BYTES else 1.0
 
 
 def lost_intervals(markers: Sequence[int], intervals: int) -> float | None:
-    """Return the part of the intervals between restart markers that is lost; None when the rest is shifted.
+    """Return the fraction of restart intervals that is lost; None if the rest of the image is shifted.
 
     Follows libjpeg (``jpeg_resync_to_restart``): a marker one or two ahead of the expected number is kept for its own
-    interval, a marker one or two behind is skipped, and any other is taken as the expected marker.
+    interval, a marker one or two behind is skipped, and any other marker is used as the expected marker.
 
     Args:
-        markers: Numbers (0 to 7) of the markers in the scan, in order.
-        intervals: Number of intervals; a marker is before each of them except the first.
+        markers: Numbers (0 to 7) of the restart markers in the scan, in order.
+        intervals: Number of restart intervals; each except the first starts with a marker.
     """
     at, lost, placed = 0, 0, -1
     for due in range(intervals - 1):
@@ -232,7 +232,7 @@ def lost_intervals(markers: Sequence[int], intervals: int) -> float | None:
         lost += ahead != 0
         if ahead not in (1, 2):
             at, placed = at + 1, due
-    # Only if the decoder is in step again does the last marker belong to the last interval, with no marker left over.
+    # The decoder is synchronized again only if the last marker belongs to the last interval and no marker is left over.
     is_shifted = at != len(markers) or placed != intervals - 2
     return None if is_shifted else lost / intervals
 
@@ -240,10 +240,10 @@ def lost_intervals(markers: Sequence[int], intervals: int) -> float | None:
 def _check_hole(data: bytes, header: Header, pixels: Pixels) -> None:
     """Refuse a sequential JPEG with a part overwritten by zeros that happen to decode to the right number of blocks.
 
-    Where zeros are the true data, they are blocks that repeat the block before.
+    If the zeros belong to the image, each of their blocks repeats the block before it.
 
     Raises:
-        ImageFault: There is such a hole, and it is not at the end.
+        ImageFault: A part before the end of the data is overwritten by zeros.
     """
     hole = data.find(_ZEROS)
     if hole < 0:
@@ -282,7 +282,7 @@ def _restart_interval(data: bytes) -> int:
 
 
 def _blocks(data: bytes) -> int:
-    """Return the number of units (MCU) in the scan of all components."""
+    """Return the number of minimum coded units (MCU) in a scan of all components."""
     _, start = _frame(data)
     _, height, width, count = struct.unpack_from(">BHHB", data, start)
     factors = [data[start + 7 + 3 * i] for i in range(count)] if count > 1 else [0x11]
@@ -316,7 +316,7 @@ def _scans(data: bytes) -> list[_Scan]:
 
 
 def _scans_are_complete(data: bytes) -> bool:
-    """Whether the file has at least the beginning of the scans with the lowest bit of every coefficient."""
+    """Tell whether the file has at least the start of the scans with the lowest bit of every coefficient."""
     if not _is_progressive(data):
         return True
     _, frame = _frame(data)
@@ -326,9 +326,10 @@ def _scans_are_complete(data: bytes) -> bool:
 
 
 def _lost_in_scans(data: bytes, header: Header, pixels: Pixels) -> float:
-    """Return the part of a progressive JPEG that is lost: 1 when a scan with coarse detail is damaged.
+    """Return the fraction of a progressive JPEG that is lost: 1 if a scan with coarse detail is damaged.
 
-    A scan of fine detail changes pixels little, so pixels that it and later scans change much are lost.
+    An undamaged scan of fine detail changes pixels little. So if it is damaged, the pixels that it and later scans
+    change much count as lost.
     """
     scans = _scans(data)
     brightness = data[_frame(data)[1] + 6]

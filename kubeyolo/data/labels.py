@@ -1,4 +1,4 @@
-"""The boxes a detector is trained on, and the padded label array of a batch."""
+"""The boxes that a detector is trained on, and the padded label array of a batch."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ UNUSED = -1.0
 
 
 class BoxTable:
-    """All boxes of a split that are trained on, as fractions of their image.
+    """All boxes of a split that are used in training, as fractions of their image.
 
-    Crowd boxes are left out; boxes are clipped to their image, and those without area are left out too.
+    Boxes are clipped to their image. Crowd boxes, and boxes without area, are left out.
 
     Attributes:
         start: int64 (images + 1,): the rows of image i are start[i] to start[i + 1] - 1.
@@ -41,24 +41,24 @@ class BoxTable:
 
     @property
     def counts(self) -> Int64Array:
-        """Boxes of each image, int64 (images,)."""
+        """Number of boxes of each image, int64 (images,)."""
         return np.diff(self.start)
 
 
 def round_capacity(boxes: float) -> int:
-    """Return the number of label rows for this many boxes: the next multiple of 64, and at least 64."""
+    """Return the number of label rows for a number of boxes: the next multiple of 64, at least 64."""
     return max(int(np.ceil(boxes / CAPACITY_STEP)), 1) * CAPACITY_STEP
 
 
 def training_capacity(sample_counts: Int64Array, per_batch_size: int) -> int:
-    """Return label rows that a batch of random samples practically never exceeds.
+    """Return a number of label rows that a batch of random samples practically never exceeds.
 
-    A batch sums independent samples, so its count is near normal: six standard deviations above the mean, or
-    the largest sample seen together with average ones, whichever is more.
+    The number of boxes in a batch is a sum over independent samples, so it is nearly normally distributed. The result
+    is six standard deviations above the mean, or the largest sample together with average samples, whichever is more.
 
     Args:
-        sample_counts: int64 (samples,): boxes of augmented samples, drawn as training draws them.
-        per_batch_size: Samples of a batch.
+        sample_counts: int64 (samples,): number of boxes of augmented samples, drawn as in training.
+        per_batch_size: Number of samples in a batch.
     """
     mean, deviation = float(sample_counts.mean()), float(sample_counts.std())
     likely = per_batch_size * mean + 6.0 * np.sqrt(per_batch_size) * deviation
@@ -68,7 +68,7 @@ def training_capacity(sample_counts: Int64Array, per_batch_size: int) -> int:
 def pack_labels(samples: Sequence[Float32Array], out: Float32Array) -> int:
     """Write the boxes of a batch into its padded label array.
 
-    When they do not fit, the smallest boxes are left out; of equally small boxes, the later ones.
+    If they do not fit, the smallest boxes are left out; among equally small boxes, the later boxes.
 
     Args:
         samples: For each image float32 (boxes, 5): class, cx, cy, w, h as fractions of the image.

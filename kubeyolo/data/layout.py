@@ -1,7 +1,7 @@
-"""Recognizes the layout of a data set, format and splits, by the names of its files; says what other inputs are.
+"""Recognizes the layout of a data set (format and splits) from its file names, and explains why inputs are unusable.
 
-Names are enough, so that a data set in an object store is recognized before anything is downloaded; only the small
-files that describe a YOLO data set are read.
+File names are enough, so a data set in an object store is recognized before it is downloaded; only the small files that
+describe a YOLO data set are read.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _EXPECTED = (
 )
 _DEEPEST = 3
 _MOST_SHOWN = 5
-# A folder with more files is not searched only to word a message.
+# A folder with more files is not searched just for a better message.
 _MOST_FILES = 100_000
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """The files read as one format.
+    """The result of recognizing the files as one format.
 
     Attributes:
-        layout: The layout, where the data set is complete.
+        layout: The layout if the data set is complete.
         problem: Otherwise what is missing or ambiguous, and what to do.
     """
 
@@ -54,10 +54,10 @@ def find_layout(paths: Collection[str], where: str, read: ReadFile, format: str 
         paths: The relative paths of all its files, with '/'.
         where: The data set, for messages.
         read: Returns the content of a small file, such as data.yaml, by its relative path.
-        format: The only format to look for; '' for all formats.
+        format: The format of the data set; if '', it is recognized.
 
     Raises:
-        InputError: There is no data set, or it is incomplete or ambiguous; the message says what to give instead.
+        InputError: There is no data set, or it is incomplete or ambiguous; the message has what to give instead.
     """
     if format and format not in FORMATS:
         raise InputError(f"data.format = {format!r} is not a format{suggest(format, FORMATS)}")
@@ -120,17 +120,17 @@ def _candidates(tree: Tree, read: ReadFile) -> Iterator[_Candidate]:
 
 
 def _inside(tree: Tree, paths: Collection[str], where: str, format: str, read: ReadFile) -> str:
-    """Return a message that names data sets in folders of this folder, or '' where there are none."""
+    """Return a message that names data sets in subfolders, or '' if there are none."""
     found = list(islice(_data_sets_inside(tree, paths, format, read, _DEEPEST), _MOST_SHOWN + 1))
     if not found:
         return ""
     base = where.rstrip("/")
     if len(found) == 1:
         name, layout = found[0]
-        return f"{where}: is not a data set, but {name}/ in it is ({layout.words}); give {base}/{name}"
+        return f"{where}: is not a data set, but its folder {name}/ is ({layout.words}); give {base}/{name}"
     more = " and more" if len(found) > _MOST_SHOWN else ""
     names = ", ".join(f"{name}/" for name, _ in found[:_MOST_SHOWN])
-    return f"{where}: has several data sets in it: {names}{more}; give one of them, such as {base}/{found[0][0]}"
+    return f"{where}: has several data sets in it: {names}{more}; give one data set, such as {base}/{found[0][0]}"
 
 
 def _data_sets_inside(
@@ -155,7 +155,7 @@ def _read_below(read: ReadFile, prefix: str) -> ReadFile:
 
 
 def _describe_folder(tree: Tree, format: str) -> str:
-    """Return what a folder without annotations in a known format is, and what to do."""
+    """Return words that explain a folder without annotations in a known format, and what to do."""
     root = tree.folders[""]
     images = tree.images("")
     archives = tree.files["archive"]
@@ -163,15 +163,15 @@ def _describe_folder(tree: Tree, format: str) -> str:
         return f"has an archive in it, {archives[0]}; unpack it and give the folder"
     unread = [path for kind in ("tfrecord", "parquet", "csv", "jsonl") for path in tree.files[kind]]
     if unread:
-        return f"{unread[0]} is in a format that is not read; export the data set as COCO"
+        return f"{unread[0]} is in a format that is not supported; export the data set as COCO"
     if any(is_image_name(path[: -len(".json")]) for path in tree.files["json"]):
-        return "Supervisely's JSON, a file for each image, is not read; export the data set as COCO"
+        return "Supervisely's JSON, a file for each image, is not supported; export the data set as COCO"
     if any(".createml." in path for path in tree.files["json"]):
-        return "CreateML's JSON is not read; export the data set as COCO"
+        return "CreateML's JSON is not supported; export the data set as COCO"
     if any(path.rpartition("/")[2] in ("samples.json", "frames.json") for path in tree.files["json"]):
-        return "FiftyOne's own format is not read; export it with dataset_type=fiftyone.types.COCODetectionDataset"
+        return "FiftyOne's own format is not supported; export it with dataset_type=fiftyone.types.COCODetectionDataset"
     if format:
-        return f"has no data set in {format} format; leave data.format out, or see docs/data.md for the layout"
+        return f"has no data set in {format} format; omit data.format, or see docs/data.md for the layout"
     if not images:
         shown = ", ".join(sorted(path for paths in tree.files.values() for path in paths)[:_MOST_SHOWN])
         return f"has no images{f' (found: {shown})' if shown else ''}; {_EXPECTED}"
@@ -179,7 +179,7 @@ def _describe_folder(tree: Tree, format: str) -> str:
     if classes:
         shown = ", ".join(f"{name}/" for name in classes[:_MOST_SHOWN])
         return (
-            f"{images} images in folders of classes ({shown}) and no boxes: use it to pretrain a backbone "
+            f"{images} images in folders of classes ({shown}) and no boxes: use them to pretrain a backbone "
             "(pretrain.data); to train a detector, annotate the images with boxes and export COCO"
         )
     others = sorted(path for kind in ("json", "xml", "txt", "yaml") for path in tree.files[kind])
@@ -204,7 +204,7 @@ def _class_folders(tree: Tree) -> list[str]:
 
 
 def _describe_path(path: Path, format: str) -> str:
-    """Return what a path other than a folder is, and what to give instead."""
+    """Return words that explain a path that is not a folder, and what to give instead."""
     if not path.exists():
         return f"{path}: no such folder; {_EXPECTED}"
     kind = KINDS.get(path.suffix[1:].lower(), "")
@@ -227,7 +227,7 @@ def _describe_path(path: Path, format: str) -> str:
 
 
 def _data_set_above(path: Path, format: str) -> str:
-    """Return the data set that a file or folder belongs to, in words; '' for none."""
+    """Return the data set that a file or folder belongs to, in words; '' if there is none."""
     for folder in list(path.absolute().parents)[:2]:
         try:
             files = list_files(folder, _MOST_FILES)

@@ -1,4 +1,4 @@
-"""Fit an image into a network's input without changing its aspect ratio, and pad the rest with grey.
+"""Fits an image into a network's input without changing its aspect ratio, and pads the rest with grey.
 
 Training, evaluation, prediction, calibration and export all use this module to position an image in a network's input.
 """
@@ -20,9 +20,9 @@ FILL = 114
 class LetterboxGeometry:
     """Position of an image in the network's input; maps boxes from the image to the input and back.
 
-    Coordinates count from pixel edges: pixel i covers [i, i + 1), so the edges of a whole image are 0 and its length.
-    The resized sides are rounded to whole pixels, so the ratios of the two axes differ by that rounding. The padding is
-    in whole pixels too.
+    Coordinates are continuous: pixel i covers [i, i + 1), so a whole image covers 0 to its width or height.
+    The resized sides are rounded to whole pixels, so the ratios of the two axes differ slightly. The padding is in
+    whole pixels too.
 
     Attributes:
         image_width: Width of the image in pixels.
@@ -56,12 +56,12 @@ class LetterboxGeometry:
 
     @property
     def ratio_x(self) -> float:
-        """Resized over original width."""
+        """Resized width divided by original width."""
         return self.width / self.image_width
 
     @property
     def ratio_y(self) -> float:
-        """Resized over original height."""
+        """Resized height divided by original height."""
         return self.height / self.image_height
 
     def forward(self, points: ArrayLike) -> Float64Array:
@@ -105,10 +105,9 @@ def letterbox_geometry(width: int, height: int, size: int | tuple[int, int]) -> 
 
 
 def resize(image: Pixels, width: int, height: int) -> Pixels:
-    """Resize an image (height, width, channel) as the letterbox does; an image of that size is returned as it is.
+    """Resize an image (height, width, channel) as the letterbox does; an image of this size is returned unchanged.
 
-    Linear interpolation between pixel centres scales edges linearly: an edge at x moves to x times the ratio of the
-    widths.
+    Linear interpolation between pixel centres maps an edge at x to x times the ratio of the widths.
     """
     if image.shape[:2] == (height, width):
         return image

@@ -32,17 +32,17 @@ from kubeyolo.processes import INSTALLED_CODE, UTF8_OUTPUT, ending
 
 logger = logging.getLogger(__name__)
 
-# Batches that are ready in addition to the batches being made, and batches that a consumer may keep without a copy.
+# Batches that are ready besides the batches being made, and batches that a consumer may keep without a copy.
 AHEAD = 2
 LEASES = 2
 LOST_SHARE = 0.01
-"""Share of the boxes that may be missing in the batches without a warning."""
+"""Share of the boxes that may be left out of the batches without a warning."""
 STOP_SECONDS = 2.0
 _LONGEST_LINE = 300
 
 
 class _ErrorLines:
-    """Passes the standard error of a worker on line by line, and remembers the last line."""
+    """Forwards the standard error of a worker line by line, and stores the last line."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._last = b""
@@ -50,12 +50,12 @@ class _ErrorLines:
         self._thread.start()
 
     def last(self) -> str:
-        """Return the last line that a worker wrote before it ended; empty if it wrote nothing."""
+        """Return the last line that the worker wrote before it ended; empty if it wrote nothing."""
         self.end()
         return one_line(self._last.decode(errors="backslashreplace"), _LONGEST_LINE)
 
     def end(self) -> None:
-        """Wait until all output of a worker that has ended is passed on."""
+        """Wait until all output of the worker, which has ended, is forwarded."""
         self._thread.join(STOP_SECONDS)
 
     def _pass_on(self, stream: IO[bytes]) -> None:
@@ -84,8 +84,8 @@ class _Task:
 class Loader:
     """Batches of a split.
 
-    The batches are a function of the split, the configuration and (seed, epoch, step). They do not depend on the number
-    of workers, the cache, or the step at which an epoch is entered.
+    The batches depend only on the split, the configuration and (seed, epoch, step). They do not depend on the number of
+    workers, the cache, or the first step that is requested in an epoch.
 
     Use it as a context manager, or call :meth:`close`.
     """
@@ -107,23 +107,23 @@ class Loader:
         Args:
             split: The images; pickled once for each worker.
             config: Workers, cache and label capacity.
-            augment: Augmentation.
-            image_size: Side of the images of a batch in pixels.
-            per_batch_size: Images of a batch of this rank.
+            augment: The settings of the augmentation.
+            image_size: Side of the images in a batch, in pixels.
+            per_batch_size: Number of images in a batch of this rank.
             seed: Seed of all random numbers.
             rank: Number of this training process, 0..world - 1.
             world: Number of training processes.
-            max_epoch: Epochs of the whole training; needed when ``augment.close_mosaic`` is set.
+            max_epoch: Number of epochs of the training; needed if ``augment.close_mosaic`` is set.
 
         Raises:
             InputError: The split has no images.
         """
         if len(split.index.width) == 0:
-            raise InputError("the split has no images: there is nothing to make batches of")
+            raise InputError("the split has no images, so no batches can be made")
         mosaic_epochs = None
         if augment.close_mosaic:
             if max_epoch is None:
-                raise ValueError("close_mosaic counts from the end: max_epoch is needed")
+                raise ValueError("close_mosaic counts from the last epoch: max_epoch is needed")
             mosaic_epochs = max(max_epoch - augment.close_mosaic, 0)
         sampler = Sampler(len(split.index.width), per_batch_size, seed, rank, world)
         self._spec, cache_size = plan_batches(split, config, augment, image_size, sampler, mosaic_epochs)
@@ -144,22 +144,22 @@ class Loader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         return self._spec.sampler.steps_per_epoch
 
     @property
     def label_capacity(self) -> int:
-        """Rows of the labels of every batch."""
+        """Number of label rows in each batch."""
         return self._spec.label_capacity
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from ``start_step`` on.
 
-        With workers the arrays of a batch are in memory shared with them, which is used again after the arrays are
-        deleted. A caller may keep batches as long as it needs them; from the third kept batch on they are copies.
+        With workers the arrays of a batch are in memory shared with the workers, which is reused after the arrays are
+        deleted. A caller may keep any number of batches; from the third kept batch on, batches are copies.
 
         Raises:
-            WorkError: A worker failed or died; the loader is closed then.
+            WorkError: A worker failed or ended unexpectedly; the loader is then closed.
         """
         for step in range(start_step, self.steps_per_epoch):
             if self._closed:
@@ -170,20 +170,20 @@ class Loader:
             del batch
 
     def warnings(self) -> list[str]:
-        """Return a warning if more than a few boxes were left out of the batches so far."""
-        # An upper bound, as not every batch was full.
+        """Return a warning if more than 1 % of the boxes were left out of the batches so far."""
+        # An upper bound, because not every batch was full.
         boxes = self.truncated_boxes + self.label_capacity * self._batches
         if self.truncated_boxes <= LOST_SHARE * boxes:
             return []
         remedy = "0, which derives it," if self._is_capacity_given else str(self._capacity_needed)
         return [
             f"{self.truncated_boxes} boxes were left out of {self._truncated_batches} of {self._batches} batches, "
-            f"whose labels have {self.label_capacity} rows (data.label_capacity): the network learns them as "
+            f"whose labels have {self.label_capacity} rows (data.label_capacity): the network learns these boxes as "
             f"background; set data.label_capacity to {remedy} and train again."
         ]
 
     def close(self) -> None:
-        """Stop the workers and release the memory; batches that a caller keeps stay readable."""
+        """Stop the workers and release the memory; batches that a caller keeps remain readable."""
         if self._closed:
             return
         self._closed = True
@@ -220,12 +220,12 @@ class Loader:
             raise
 
     def _drop_others(self, pool: _Pool, epoch: int, step: int) -> None:
-        """Drop the batches that were begun and are not requested."""
+        """Drop the batches that were started ahead but are not requested."""
         while self._pending and (self._pending[0].epoch, self._pending[0].step) != (epoch, step):
             pool.discard(self._pending.popleft())
 
     def _begin_ahead(self, pool: _Pool, epoch: int, step: int) -> None:
-        """Keep the workers busy with the batches from (epoch, step) on, into the next epoch."""
+        """Start the batches from (epoch, step) on, also of the next epoch, so that all workers are busy."""
         if self._pending:
             epoch, step = self._pending[-1].epoch, self._pending[-1].step + 1
         while len(self._pending) < pool.depth:
@@ -237,7 +237,7 @@ class Loader:
     def _count_truncated(self, boxes: int) -> None:
         if boxes and not self.truncated_boxes:
             logger.warning(
-                "a batch has %d boxes more than the %d rows of its labels: the smallest are left out; "
+                "a batch has %d boxes more than the %d rows of its labels: the smallest boxes are left out; "
                 "raise data.label_capacity",
                 boxes,
                 self.label_capacity,
@@ -252,7 +252,8 @@ class Loader:
 class _Pool:
     """Worker processes and the ring of slots into which they write batches.
 
-    Tasks go to the workers in turn and each worker works in order, so results are read from a known worker.
+    Tasks are assigned to the workers in turn, and each worker processes them in order, so it is known which worker
+    sends the next batch.
     """
 
     def __init__(self, spec: BatchSpec, workers: int, cache: SharedMemory | None, cache_size: int) -> None:
@@ -267,7 +268,7 @@ class _Pool:
         cache_fd = cache.fd if cache else None
         setup = WorkerSetup(os.getpid(), spec, self._ring.fd, self._ring.size, cache_fd, cache_size)
         self._workers: list[_Worker] = []
-        # Stops the workers also when the loader is deleted without close, or the interpreter ends.
+        # Stops the workers also if the loader is deleted without a call of close, or when the interpreter ends.
         self._stop = weakref.finalize(self, _stop_workers, self._workers)
         pickled = pickle.dumps(setup, pickle.HIGHEST_PROTOCOL)
         memory = SharedMemory(len(pickled))
@@ -278,7 +279,7 @@ class _Pool:
         memory.close()
 
     def begin(self, epoch: int, step: int) -> _Task:
-        """Let the next worker make a batch."""
+        """Send the task for a batch to the next worker."""
         worker = self._workers[self._begun % len(self._workers)]
         task = _Task(epoch, step, self._free.popleft(), worker)
         self._begun += 1
@@ -289,14 +290,14 @@ class _Pool:
         return task
 
     def receive(self, task: _Task) -> Batch:
-        """Wait for a batch and return it in its slot or, when the caller keeps too many slots, as a copy."""
+        """Wait for a batch and return it in its slot, or as a copy if the caller keeps too many slots."""
         truncated = self._wait(task)
         start = task.slot * self._layout.stride
         if len(self._leased) >= LEASES:
             shared = slot_arrays(self._ring.map, self._spec, self._layout, start)
             self._free.append(task.slot)
             return Batch(shared.images.copy(), shared.labels.copy(), shared.indices.copy(), truncated)
-        # The arrays keep this object alive: it is deleted with the last of them.
+        # The arrays keep the lease alive: it is deleted with the last array.
         lease = (ctypes.c_ubyte * self._layout.stride).from_buffer(self._ring.map, start)
         self._leased.add(task.slot)
         weakref.finalize(lease, self._give_back, self._leased, self._free, task.slot).atexit = False
@@ -308,7 +309,7 @@ class _Pool:
         self._free.append(task.slot)
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         self._stop()
         self._ring.close()
 
@@ -328,7 +329,7 @@ class _Pool:
         return int(answer[1])
 
     def _failure(self, worker: _Worker) -> WorkError:
-        """Return why a worker does not answer, from its last message if it sent one before it ended."""
+        """Return the error for a worker that does not answer, with the message that it sent before it ended, if any."""
         try:
             while worker.connection.poll(0):
                 answer = worker.connection.recv()
@@ -351,7 +352,7 @@ class _Pool:
 def _start_worker(setup: SharedMemory, passed: Sequence[int]) -> _Worker:
     ours, theirs = socket.socketpair()
     with theirs:
-        # A worker is one thread: thread pools in numpy's libraries would only take memory.
+        # A worker has one thread: thread pools in numpy's libraries would only take memory.
         environment = os.environ | UTF8_OUTPUT | INSTALLED_CODE | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(_import_path())
         arguments = [str(theirs.fileno()), str(setup.fd), str(setup.size)]
@@ -368,13 +369,13 @@ def _start_worker(setup: SharedMemory, passed: Sequence[int]) -> _Worker:
 
 
 def _import_path() -> list[str]:
-    """Return the import path of a worker: as here, but the current folder last unless PYTHONPATH names it."""
+    """Return this process's import path for a worker, with the current folder last unless it is in PYTHONPATH."""
     named = {os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path}
     current = ""
     with contextlib.suppress(FileNotFoundError):  # The folder may have been removed.
         current = os.getcwd()
     paths = [path for path in sys.path if path and (path != current or path in named)]
-    # This process may import the library by a hook, which comes after all folders of sys.path.
+    # This process may import the library through an import hook, which is tried after all folders of sys.path.
     paths.append(str(Path(__file__).parents[2]))
     if current and not {"", current}.isdisjoint(sys.path):
         paths.append(current)
@@ -384,7 +385,7 @@ def _import_path() -> list[str]:
 def _stop_workers(workers: list[_Worker]) -> None:
     for worker in workers:
         worker.connection.close()
-        # The batch that it is making is not needed.
+        # The batch that the worker is making is not needed.
         worker.process.terminate()
     for worker in workers:
         try:

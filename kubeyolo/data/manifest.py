@@ -9,7 +9,7 @@ from kubeyolo.data.findings import Finding
 MANIFEST_NAME = "dataset.json"
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)
-"""Version 1 has no findings, layout, levels or text ids; its images are used as stored."""
+"""Version 1 has no findings, layout, levels or text ids; its images are used without rotation."""
 
 
 class StoredFile(BaseModel):
@@ -35,7 +35,7 @@ class SplitManifest(BaseModel):
 
 
 class DatasetManifest(BaseModel):
-    """A validated data set; ``digest`` is a sha256 over its images and annotations, independent of where they are."""
+    """A validated data set; ``digest`` is a sha256 of its images and annotations that does not depend on their URI."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,9 +46,9 @@ class DatasetManifest(BaseModel):
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     splits: dict[str, SplitManifest]
-    layout: str = Field("", description="How the data set was laid out, in words.")
-    category_keys: tuple[str, ...] | None = Field(None, description="Ids of the categories where they are texts.")
+    layout: str = Field("", description="The layout of the data set, in words.")
+    category_keys: tuple[str, ...] | None = Field(None, description="Ids of the categories if they are texts.")
     levels: tuple[float, float] | None = Field(
-        None, description="Samples that become 0 and 255 in images with more than 8 bits; null for the whole range."
+        None, description="Values that become 0 and 255, for samples of more than 8 bits; null for the whole range."
     )
     findings: tuple[Finding, ...] = ()

@@ -1,4 +1,4 @@
-"""The box around a mask of COCO: polygons, or run lengths plain and compressed."""
+"""The box around a COCO mask: polygons, or plain or compressed run lengths."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _BITS, _MORE, _SIGN, _FIRST = 5, 0x20, 0x10, 48
 
 
 def mask_box(segmentation: Any) -> tuple[float, float, float, float] | None:
-    """Return left, top, width, height in pixels of the box around a mask, or None when it is not a mask.
+    """Return left, top, width, height in pixels of the box around a mask, or None if it is not a mask.
 
     Args:
         segmentation: A list of polygons [x1, y1, x2, y2, ...], or ``{"size": [height, width], "counts": ...}`` with run
-            lengths down the columns, the first of zeros, as a list or as COCO's compressed text.
+            lengths as a list or as COCO's compressed text; runs go down the columns, and the first run is background.
     """
     if isinstance(segmentation, dict):
         return _run_box(segmentation)
@@ -59,7 +59,7 @@ def _run_box(runs: dict[str, Any]) -> tuple[float, float, float, float] | None:
 
 
 def _box_of_runs(ends: Int64Array, height: int) -> tuple[float, float, float, float] | None:
-    """Return the box of runs from their ends; every second run is inside the mask."""
+    """Return the box around runs, given their ends; every second run is inside the mask."""
     first, last = ends[0::2][: len(ends) // 2], ends[1::2] - 1
     inside = last >= first
     first, last = first[inside], last[inside]
@@ -76,7 +76,10 @@ def _box_of_runs(ends: Int64Array, height: int) -> tuple[float, float, float, fl
 
 
 def _uncompressed(text: str) -> list[int] | None:
-    """Return the run lengths of COCO's text: five bits a character, lowest first, differences from the third run on."""
+    """Return the run lengths of COCO's text, which has five bits per character, lowest first.
+
+    From the fourth run on, the text has the difference from the run two before.
+    """
     runs: list[int] = []
     value, shift = 0, 0
     for character in text:

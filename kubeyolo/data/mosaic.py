@@ -1,11 +1,11 @@
-"""Place images on a canvas, look at it through a scaled and shifted window, and map their boxes into the window.
+"""Places images on a canvas, crops a scaled and shifted window from it, and maps the boxes into the window.
 
 The mosaic of YOLOv4 (Bochkovskiy et al. 2020, section 3.4) joins four images on a canvas of twice the training size
-and then scales, shifts and crops it. The canvas is never made: scale and shift keep edges parallel to the axes, so
-each image is resized straight into its rectangle of the result.
+and then scales, shifts and crops it. The canvas is never painted: scale and shift keep edges parallel to the axes, so
+each image is resized directly into its rectangle of the result.
 
-Coordinates are continuous: pixel i covers [i, i + 1). A point X of the canvas is seen at
-``scale * (X - canvas / 2) + origin`` of the result, on each axis.
+Coordinates are continuous: pixel i covers [i, i + 1). On each axis, a point X of the canvas is mapped to
+``scale * (X - canvas / 2) + origin`` in the result.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Window:
         size: Side of the result in pixels.
         canvas: Side of the canvas in pixels; parts of images outside of the canvas are not visible.
         scale: Result pixels per canvas pixel.
-        origin_x: Position of the centre of the canvas in the result, in pixels.
-        origin_y: The same for y.
+        origin_x: Horizontal position of the centre of the canvas in the result, in pixels.
+        origin_y: Vertical position of the centre of the canvas in the result, in pixels.
     """
 
     size: int
@@ -69,12 +69,12 @@ class Paste:
 
     @property
     def gain_x(self) -> float:
-        """Result pixels per image pixel on x."""
+        """Horizontal scale: output pixels per source pixel."""
         return (self.target[2] - self.target[0]) / (self.source[2] - self.source[0])
 
     @property
     def gain_y(self) -> float:
-        """Result pixels per image pixel on y."""
+        """Vertical scale: output pixels per source pixel."""
         return (self.target[3] - self.target[1]) / (self.source[3] - self.source[1])
 
 
@@ -84,7 +84,7 @@ def mosaic_placements(images: Sequence[int], sizes: Int64Array, center: tuple[in
     Args:
         images: Four image numbers: upper left, upper right, lower left, lower right.
         sizes: int64 (all images, 2): width and height in pixels.
-        center: Point (x, y) of the canvas where the four meet.
+        center: Point (x, y) of the canvas at which the four images meet.
     """
     placed = []
     for quarter, image in enumerate(images):
@@ -96,7 +96,7 @@ def mosaic_placements(images: Sequence[int], sizes: Int64Array, center: tuple[in
 
 
 def _visible(start: int, length: int, origin: float, window: Window) -> tuple[int, int, int, int] | None:
-    """Return the source and target interval of an image on one axis, or None when no part of it is visible."""
+    """Return the source and target interval of an image on one axis, or None if no part of it is visible."""
     half = window.canvas / 2
     first = round(window.scale * (max(start, 0) - half) + origin)
     last = round(window.scale * (min(start + length, window.canvas) - half) + origin)
@@ -114,7 +114,7 @@ def visible_pastes(placements: Sequence[Placement], window: Window) -> tuple[Pas
 
     Target rectangles are rounded to whole pixels of the result and source rectangles to whole pixels of the image,
     so the gain of an image differs from the window's scale by at most one pixel over the rectangle. Boxes are mapped
-    by the same gain, so they stay exact. Images that touch on the canvas touch in the result.
+    with the same gain, so they still fit exactly. Images that touch on the canvas touch in the result.
     """
     pastes = []
     for placed in placements:
@@ -128,11 +128,11 @@ def visible_pastes(placements: Sequence[Placement], window: Window) -> tuple[Pas
 
 
 def compose(pastes: Sequence[Paste], read_tile: Callable[[int], Pixels], out: Pixels) -> None:
-    """Paint the images into ``out``, uint8 (size, size, channel), on a ground of grey 114.
+    """Paint the images into ``out``, uint8 (size, size, channel), on a background of grey 114.
 
     Args:
-        pastes: Which part of which image is resized into which rectangle.
-        read_tile: Returns the image of a number, uint8 (height, width, channel) of the placement's size.
+        pastes: The parts of images, and the rectangles into which they are resized.
+        read_tile: Returns the image with a number, uint8 (height, width, channel) of the placement's size.
         out: The result.
     """
     out.fill(FILL)
@@ -148,11 +148,11 @@ def compose(pastes: Sequence[Paste], read_tile: Callable[[int], Pixels], out: Pi
 def visible_boxes(pastes: Sequence[Paste], boxes: BoxTable, size: int) -> Float32Array:
     """Return the visible boxes, clipped to the visible part of their image.
 
-    A box is visible when it is wider and higher than 2 px, its sides differ by less than a factor of 100, and more than
-    a tenth of its area is left.
+    A box is visible if it is wider and higher than 2 px, its sides differ by less than a factor of 100, and more than a
+    tenth of its area is left.
 
     Args:
-        pastes: Which part of which image is resized into which rectangle.
+        pastes: The parts of images, and the rectangles into which they are resized.
         boxes: The boxes of all images.
         size: Side of the result in pixels.
 

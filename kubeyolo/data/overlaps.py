@@ -23,7 +23,7 @@ def areas(boxes: Boxes) -> Boxes:
 
 
 def shared_areas(boxes: Boxes, others: Boxes) -> Boxes:
-    """Return the areas (A, B) that boxes (A, 4) share with others (B, 4), all left, top, right, bottom."""
+    """Return the areas (A, B) shared by ``boxes`` (A, 4) and ``others`` (B, 4), all left, top, right, bottom."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     sides = np.clip(high - low, 0, None)
@@ -31,14 +31,14 @@ def shared_areas(boxes: Boxes, others: Boxes) -> Boxes:
 
 
 def pairwise_iou(boxes: Boxes, others: Boxes) -> Boxes:
-    """Return the IoU (A, B) of boxes with others as in :func:`shared_areas`; NaN where both have no area."""
+    """Return the IoU (A, B) of ``boxes`` and ``others`` as in :func:`shared_areas`; NaN if neither has an area."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         shared = shared_areas(boxes, others)
         return shared / (areas(boxes)[:, None] + areas(others)[None] - shared)
 
 
 def concentric_iou(sides: Float64Array, others: Float64Array) -> Float64Array:
-    """Return the IoU (A, B) of boxes with widths and heights (A, 2) and others (B, 2), all around one centre."""
+    """Return the IoU (A, B) of boxes around the same centre with the widths and heights (A, 2) and (B, 2)."""
     shared = np.minimum(sides[:, None], others[None]).prod(axis=2)
     iou: Float64Array = shared / (sides.prod(axis=1)[:, None] + others.prod(axis=1)[None] - shared)
     return iou

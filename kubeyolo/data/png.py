@@ -1,4 +1,4 @@
-"""PNG files: checksums, and samples of 16 bits (PNG specification, third edition)."""
+"""Reads PNG files: checksums, and samples of 16 bits (PNG specification, third edition)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def damage(data: bytes) -> str:
     """Check the checksums of all chunks.
 
     Returns:
-        The damage that does not affect the pixels, in words; empty if there is none.
+        Damage that does not affect the pixels, in words; empty if there is none.
 
     Raises:
         ImageFault: A chunk that is needed for the pixels is damaged.
@@ -40,13 +40,13 @@ def damage(data: bytes) -> str:
             fault = words
         if kind == b"IEND":
             return fault
-    return "cut short after its pixels (no IEND chunk)"
+    return "truncated after its pixels (no IEND chunk)"
 
 
 def pixels_alone(data: bytes) -> bytes:
-    """Return a PNG with the chunks for its pixels alone, without colour profiles, texts and further frames.
+    """Return a PNG that has only the chunks for its pixels: no colour profiles, texts or further frames.
 
-    Decoders print faults in the other chunks to the terminal.
+    Decoders print faults in the removed chunks to the terminal.
     """
     needed = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
     parts = [data[start - 8 : end + 4] for kind, start, end in png_chunks(data) if kind in needed]
@@ -54,7 +54,7 @@ def pixels_alone(data: bytes) -> bytes:
 
 
 def color_key(data: bytes) -> NDArray[np.uint16]:
-    """Return the values (1,) or (3,) of the transparent colour of an image of 16 bits; no values if it has none."""
+    """Return the values (1,) or (3,) of the transparent colour of a 16-bit image; an empty array if there is none."""
     content = next((data[start:end] for kind, start, end in png_chunks(data) if kind == b"tRNS"), b"")
     return np.frombuffer(content[: len(content) // 2 * 2], ">u2").astype(np.uint16)
 
@@ -63,7 +63,7 @@ def deep_samples(data: bytes, header: Header) -> NDArray[np.uint16]:
     """Return samples of 16 bits (H, W, bands): grey, RGB or RGBA; grey with alpha is returned as RGBA.
 
     Pillow cannot decode RGB of 16 bits. OpenCV can, but prints faults to the terminal, so damaged files are refused
-    before it sees them.
+    before OpenCV decodes them.
 
     Raises:
         ImageFault: The pixels are damaged.
@@ -71,7 +71,7 @@ def deep_samples(data: bytes, header: Header) -> NDArray[np.uint16]:
     packed = b"".join(data[start:end] for kind, start, end in png_chunks(data) if kind == b"IDAT")
     unpacker = zlib.decompressobj()
     blocks = _blocks_of_rows(header, data[26:29])
-    # One byte more than needed is enough to see that there are too many; blanks may unpack to a thousand times more.
+    # One byte more than needed shows that there are too many bytes; blank data may unpack to a thousand times its size.
     _check_rows(unpacker.decompress(packed, sum(rows * row for rows, row in blocks) + 1), blocks)
     if not unpacker.eof:
         raise ImageFault(_UNDECODABLE)
@@ -84,7 +84,7 @@ def deep_samples(data: bytes, header: Header) -> NDArray[np.uint16]:
 
 
 def _blocks_of_rows(header: Header, methods: bytes) -> list[tuple[int, int]]:
-    """Return the number of rows of each pass, and the bytes of a row including its filter."""
+    """Return for each pass the number of rows, and the number of bytes in a row including its filter."""
     if methods not in (bytes(3), b"\0\0\1"):
         raise ImageFault(_UNDECODABLE)
     blocks = []

@@ -1,6 +1,6 @@
 """The tables of a data set as a reader returns them: columns in file order, unchecked.
 
-Every reader (COCO, YOLO, Pascal VOC, ...) fills these; :mod:`kubeyolo.data.annotations` checks them.
+Every reader (COCO, YOLO, Pascal VOC, ...) fills these tables; :mod:`kubeyolo.data.annotations` checks them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class RawImages:
         ids: Whole numbers or texts.
         names: File names, relative to the image folder of the split.
         widths: Width in pixels, or whatever the file has instead (None, -1, "96").
-        heights: Height, likewise.
-        groups: Names of groups of images that stay together when the data set is divided (a video, a patient); None
-            where no key is configured.
+        heights: Height in pixels, or whatever the file has instead.
+        groups: The group of each image (a video, a patient), which is kept together when the data set is divided; None
+            if no key is configured.
     """
 
     ids: Sequence[Any]
@@ -49,7 +49,7 @@ class RawBoxes:
         category_ids: Ids of categories.
         boxes: [left, top, width, height] in pixels, or whatever the file has instead (None, []).
         areas: Area in square pixels, or None.
-        crowds: 0, 1, or whatever the file has instead; None for 0.
+        crowds: 0, 1, or whatever the file has instead; None means 0.
         masks: COCO's ``segmentation`` (polygons or RLE) by position, for annotations without a box.
     """
 
@@ -64,7 +64,7 @@ class RawBoxes:
 
 @dataclass(frozen=True)
 class RawFinding:
-    """A finding of a reader: code, first case, number of cases, and a note."""
+    """A finding from a reader: code, first case, number of cases, and a note."""
 
     code: str
     first: str
@@ -77,9 +77,9 @@ class RawSplit:
     """The annotations of a split, or of a whole data set that is not divided yet.
 
     Attributes:
-        where: The file or folder that they come from, for messages.
-        has_annotations: Whether the file has a table of annotations at all.
-        findings: The findings of the reader.
+        where: The file or folder of the annotations, for messages.
+        has_annotations: Whether the file has a table of annotations.
+        findings: The findings from the reader.
     """
 
     where: str

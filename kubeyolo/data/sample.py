@@ -1,8 +1,8 @@
 """A generated data set for first runs: rendered objects on textured backgrounds, in COCO layout.
 
 The classes differ only in shape: colours, textures and rotations have the same distribution for all. A box is tight
-around the visible pixels of its object, and ``area`` is their number, as in COCO; objects of which more than 70 % is
-hidden are not annotated. Some images have a tight group of small objects with one crowd box.
+around the visible pixels of its object, and ``area`` is the number of these pixels, as in COCO; objects of which more
+than 70 % is hidden are not annotated. Some images have a tight group of small objects with one crowd box.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kubeyolo.storage.workspace import work_folder
 
 CLASSES = ("disc", "triangle", "cross")
 SMALLEST = 10
-"""Longer side of the smallest object, in pixels; the largest takes half of the shorter side of its image."""
+"""Longer side of the smallest object, in pixels; the largest object takes half of the shorter side of its image."""
 MOST_HIDDEN = 0.7
 
 _JPEG_QUALITY = 90
@@ -61,8 +61,9 @@ def generate_sample_dataset(
     """Write a data set of rendered objects; the same arguments give the same bytes.
 
     Args:
-        folder: The output folder, which appears complete or not at all. If it has this data set already, it stays.
-        seed: Each image has its own random stream, from seed, split and number.
+        folder: The output folder, which is written completely or not at all. If it has this data set already, it is not
+            written again.
+        seed: Seed of all random choices; each image has a random stream that depends on seed, split and number.
         train: Number of training images.
         val: Number of validation images.
         image_size: Mean width and height; each side varies by 15 %.
@@ -71,10 +72,13 @@ def generate_sample_dataset(
         The folder.
 
     Raises:
-        InputError: The folder has other content, or an argument is out of range.
+        InputError: The folder has different content, or an argument is out of range.
     """
     if train < 1 or val < 1 or min(image_size) < 64 or seed < 0:
-        raise InputError(f"sample data set of {train} + {val} images of {image_size}: 1 image and 64 px are the least")
+        raise InputError(
+            f"sample data set of {train} + {val} images of {image_size}: "
+            "give at least 1 image for each split and 64 px for each side"
+        )
     info = {
         "description": "kubeyolo sample data set",
         "version": _VERSION,
@@ -99,7 +103,7 @@ def generate_sample_dataset(
 
 
 def _is_written(folder: Path, info: dict[str, Any]) -> bool:
-    """Tell whether the folder has this data set; refuse a folder with anything else."""
+    """Tell whether the folder has this data set; refuse a folder with different content."""
     try:
         written = orjson.loads((folder / "annotations" / "val.json").read_bytes())["info"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -107,7 +111,7 @@ def _is_written(folder: Path, info: dict[str, Any]) -> bool:
     if written == info:
         return True
     if not folder.is_dir() or any(folder.iterdir()):
-        raise InputError(f"{folder}: holds something else than this sample data set; choose another folder")
+        raise InputError(f"{folder}: does not contain this sample data set and is not empty; choose a different folder")
     return False
 
 
@@ -201,12 +205,12 @@ class _Canvas:
         return max(shares)
 
     def _covered(self, where: tuple[slice, slice], solid: BoolArray) -> list[tuple[int, int]]:
-        """Return the objects under solid pixels, and the number of pixels of each that these cover."""
+        """Return the objects under solid pixels, and how many pixels of each object they cover."""
         counts = np.bincount(self.owner[where][solid] + 1, minlength=1)[1:]
         return [(int(number), int(counts[number])) for number in np.flatnonzero(counts)]
 
     def draw(self, mask: Pixels, left: int, top: int, number: int, colour: Float64Array) -> None:
-        """Paint a mask (0..255) at a position, for the object ``number``."""
+        """Paint a mask (0..255) at a position, as the object ``number``."""
         where, part = self.window(mask, left, top)
         paint = fill(self.rng, colour, mask.shape[1], mask.shape[0])
         paint = paint[where[0].start - top :, where[1].start - left :][: part.shape[0], : part.shape[1]]
@@ -230,7 +234,7 @@ def render_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
     canvas = _Canvas(rng, width, height)
     largest = min(width, height) / 2
     count = int(rng.integers(_OBJECTS[0], _OBJECTS[1] + 1))
-    # Spread over the logarithm of the size, with fewer very small objects, and including both ends of the range.
+    # Spread over the logarithm of the size, with fewer very small objects, and with both ends of the range included.
     sizes = SMALLEST * (largest / SMALLEST) ** np.clip(1.06 * rng.beta(1.6, 1.2, count) - 0.03, 0, 1)
     # Small objects mostly lie above large objects: otherwise they would rarely be visible.
     for i in np.argsort(-sizes * rng.uniform(0.6, 1.6, count)):
@@ -243,11 +247,11 @@ def render_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
 
 
 def _place(canvas: _Canvas, label: int, size: float) -> None:
-    """Draw an object where it does not hide too much of another; leave it out if there is no such position."""
+    """Draw an object at a position where it hides little of other objects; draw nothing without such a position."""
     rng = canvas.rng
     mask = shape_mask(rng, label, size)
     height, width = mask.shape
-    # Some objects are cut by the border, and a few cover another object, which is not annotated then.
+    # Some objects are cut by the border, and a few cover a different object, which is then not annotated.
     over = 0.25 if rng.random() < 0.1 else 0.0
     covers = rng.random() < _COVER_SHARE and canvas.labels != [] and canvas.visible[-1] > 0
     for _ in range(_TRIES):
@@ -284,7 +288,7 @@ def _place_crowd(canvas: _Canvas, label: int) -> None:
 
 
 def shape_mask(rng: np.random.Generator, label: int, size: float) -> Pixels:
-    """Return the mask (H, W) 0..255 of a rotated shape whose longer side is ``size`` pixels, cut to its extent."""
+    """Return the mask (H, W) 0..255 of a rotated shape whose longer side is ``size`` pixels, cropped to its extent."""
     outline = _outline(rng, label)
     angle = rng.uniform(0, 2 * np.pi)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

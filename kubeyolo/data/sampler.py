@@ -1,7 +1,7 @@
 """Chooses the images of each batch, and the random numbers of each sample.
 
-Everything is a function of (seed, epoch, position): it depends neither on the number of worker processes nor on the
-step at which an epoch was entered.
+The choice depends only on (seed, epoch, position): neither on the number of worker processes nor on the first step that
+is requested in an epoch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import numpy as np
 
 from kubeyolo.arrays import Int64Array
 
-# Kinds of random numbers; they lead the entropy so that (seed, epoch) and (seed, epoch, 0) are different streams.
+# Kinds of random numbers; they are the first entropy value, so that (seed, epoch) and (seed, epoch, 0) are different
+# streams.
 _ORDER_STREAM = 1
 _SAMPLE_STREAM = 2
 _STATISTICS_STREAM = 3
@@ -23,8 +24,8 @@ class Sampler:
     """Divides an epoch into global batches, and each global batch into one slice for each rank.
 
     A global batch has ``world * per_batch_size`` positions; rank r takes the r-th slice. The images are shuffled in
-    every epoch. The last global batch is filled with the first images of the same order, several times when there are
-    fewer images than positions; repeated images get random numbers of their own.
+    every epoch. The last global batch is filled with the first images in the order of the epoch, repeatedly if there
+    are fewer images than positions; repeated images get different random numbers.
     """
 
     images: int
@@ -39,7 +40,7 @@ class Sampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Global batches of an epoch."""
+        """Number of global batches in an epoch."""
         return -(-self.images // (self.world * self.per_batch_size))
 
     def order(self, epoch: int) -> Int64Array:
@@ -47,12 +48,12 @@ class Sampler:
         return np.random.default_rng([_ORDER_STREAM, self.seed, epoch]).permutation(self.images)
 
     def positions(self, step: int) -> Int64Array:
-        """Return the positions in the epoch of this rank's batch, int64 (per_batch_size,)."""
+        """Return the positions of this rank's batch in the epoch, int64 (per_batch_size,)."""
         first = (step * self.world + self.rank) * self.per_batch_size
         return np.arange(first, first + self.per_batch_size, dtype=np.int64)
 
     def images_at(self, order: Int64Array, positions: Int64Array) -> Int64Array:
-        """Return the images at positions, int64."""
+        """Return the images at ``positions`` of ``order``, int64."""
         return order[positions % self.images]
 
     def generator(self, epoch: int, position: int) -> np.random.Generator:
@@ -60,5 +61,5 @@ class Sampler:
         return np.random.default_rng([_SAMPLE_STREAM, self.seed, epoch, position])
 
     def statistics_generator(self) -> np.random.Generator:
-        """Return the generator for statistics before the training; the same on all ranks."""
+        """Return the random generator for statistics before the training; all ranks get the same numbers."""
         return np.random.default_rng([_STATISTICS_STREAM, self.seed])

@@ -38,7 +38,7 @@ SHARD_BYTES = 256_000_000
 """Largest size of a shard, unless one image is larger."""
 
 _MOST_FAULTS = 100
-"""Refused images after which the check of a split ends."""
+"""The check of a split stops after this many refused images."""
 
 _Content = tuple[SplitIndex, list[str]]
 """The index of a split, and the sha256 of each of its images."""
@@ -49,12 +49,12 @@ _END = bytes(2 * _BLOCK)
 
 @dataclass(frozen=True)
 class Reading:
-    """How a data set is read.
+    """The settings for reading a data set.
 
     Attributes:
         data: The section ``data`` of the configuration.
         evaluated: The split that is evaluated; like train it must have boxes.
-        progress: Called with the number of checked images; None shows a bar.
+        progress: Called with the number of checked images; if None, a progress bar is shown.
     """
 
     data: DataConfig = DataConfig()
@@ -63,32 +63,32 @@ class Reading:
 
     @property
     def levels(self) -> tuple[float, float] | None:
-        """The values that become 0 and 255 in images of more than 8 bits; None for the whole range."""
+        """The values that become 0 and 255, for samples of more than 8 bits; None for the whole range."""
         return (self.data.levels[0], self.data.levels[1]) if self.data.levels else None
 
 
 def write_dataset(source: str | Path, store: Place, reading: Reading | None = None) -> Dataset:
     """Check a data set and store it under ``datasets/<name>-<digest>/``.
 
-    Every image is read once. The files of a data set that is already complete in the store are not written again.
+    Every image is read once. If the same data set is already complete in the store, its files are not written again.
 
     Args:
-        source: Folder or URI in a layout of :mod:`kubeyolo.data.layout`.
+        source: Folder or URI in a layout that :mod:`kubeyolo.data.layout` recognizes.
         store: The store to write to.
-        reading: How the data set is read; by default with the defaults of the schema.
+        reading: The settings for reading the data set; if None, the schema's defaults are used.
 
     Returns:
         The stored data set; its manifest has the findings.
 
     Raises:
-        InputError: Annotations or images are wrong, or a finding is refused; then nothing is stored.
+        InputError: Annotations or images are wrong, or a finding refuses the data set; then nothing is stored.
     """
     reading = reading or Reading()
     findings = Findings(reading.data.findings, reading.data.strict)
     folder = open_source(source, data_format=reading.data.format)
     annotations = read_annotations(folder, reading.data, reading.evaluated, findings)
     findings.check()
-    # Inside the store where that is a folder, so that publishing is a rename.
+    # The work folder lies inside the store if that is a folder, so that publishing is a rename.
     with work_folder(store.store.local_path("datasets") or cache_folder("work")) as work:
         splits, contents = _write_splits(work, folder, annotations, reading, findings)
         findings.check()
@@ -147,7 +147,7 @@ def _remove_files(work: Path, split: str) -> None:
 
 
 class ShardWriter:
-    """Writes files into numbered, uncompressed tar archives without times and owners, so that they are reproducible."""
+    """Writes files into numbered, uncompressed tar archives, without times and owners to make them reproducible."""
 
     def __init__(self, folder: Path, split: str, limit: int) -> None:
         self._folder = folder
@@ -159,7 +159,7 @@ class ShardWriter:
         self.files: list[StoredFile] = []
 
     def add(self, name: str, data: bytes) -> tuple[int, int]:
-        """Append a file; return the number of its shard and the offset in bytes of its content there."""
+        """Append a file; return the number of its shard and the offset of its content in the shard, in bytes."""
         header = self._header(name, len(data))
         padding = bytes(-len(data) % _BLOCK)
         if self._path and self._size + len(header) + len(data) + len(padding) + len(_END) > self._limit:
@@ -210,7 +210,7 @@ class _SplitWriter:
         self._names: FileNames | None = None
 
     def write(self, reading: Reading) -> tuple[SplitManifest, _Content, list[ComparedImage]]:
-        """Write shards and index; return the manifest of the split, its content, and data to find copies of images."""
+        """Write shards and index; return the split's manifest and content, and the data for finding copies."""
         writer = ShardWriter(self._work, self._split, SHARD_BYTES)
         offsets: list[tuple[int, int]] = []
         lengths: list[int] = []
@@ -235,7 +235,7 @@ class _SplitWriter:
             self._findings.check()
         index = self._index.with_images(used, orientation).select(kept)
         if not len(index):
-            raise InputError(f"{self._images}: no image of split {self._split!r} is left; look at the findings before")
+            raise InputError(f"{self._images}: no image of split {self._split!r} is left; correct the image files")
         stored = index.with_locations([shard for shard, _ in offsets], [offset for _, offset in offsets], lengths)
         path = self._work / f"{self._split}-index.npz"
         stored.save(path)
@@ -250,7 +250,7 @@ class _SplitWriter:
         return manifest, (index, digests), compared
 
     def _looked(self, reading: Reading) -> Iterator[CheckedImage]:
-        """Check the images in the order of the index; end early when too many are refused."""
+        """Check the images in the order of the index; stop early if too many are refused."""
         index = self._index
         looked = check_images(
             [self._images / name for name in index.file_name],
@@ -267,7 +267,7 @@ class _SplitWriter:
                 return
 
     def _hint(self, i: int) -> str:
-        """Return a hint at a file with a name like that of a missing file; empty if there is none."""
+        """Return a hint that names a file with a similar name to a missing file; empty if there is none."""
         if self._names is None:
             self._names = FileNames(self._images, list_files(self._images))
         hint = self._names.match(self._index.file_name[i]).hint
@@ -289,7 +289,7 @@ class _SplitWriter:
 
 
 def _publish(place: Place, work: Path, manifest: DatasetManifest) -> Place:
-    """Move the finished folder into the store, unless the same data set is complete there; return where it is."""
+    """Move the finished folder into the store, unless the store has the same data set; return its folder there."""
     key = f"datasets/{manifest.name}-{manifest.digest[:12]}"
     store, published = place.store, place / key
     if _is_stored(store, key, manifest):
@@ -302,7 +302,7 @@ def _publish(place: Place, work: Path, manifest: DatasetManifest) -> Place:
     try:
         os.replace(work, target)
     except OSError:
-        # Another process may have published the same content just now; otherwise this is an incomplete data set.
+        # Another process may have just published the same content; otherwise the target is an incomplete data set.
         if _is_stored(store, key, manifest):
             return published
         store.delete_tree(key, first=MANIFEST_NAME)
@@ -312,10 +312,10 @@ def _publish(place: Place, work: Path, manifest: DatasetManifest) -> Place:
 
 
 def _is_stored(store: Store, key: str, manifest: DatasetManifest) -> bool:
-    """Whether the data set is complete in the store; its findings are replaced, as other files can have its content."""
+    """Tell whether the data set is complete in the store; if so, update its findings, which depend on the source."""
     existing = _stored_whole(store, key, manifest.digest)
     if existing and existing.findings != manifest.findings:
-        # A manifest of an earlier version, which has no findings, becomes a manifest of this version.
+        # A manifest with schema version 1, which has no findings, gets the current version.
         renewing = ("schema_version", "findings", "source", "layout")
         renewed = existing.model_copy(update={name: getattr(manifest, name) for name in renewing})
         store.write_bytes(f"{key}/{MANIFEST_NAME}", renewed.model_dump_json(indent=1).encode())
@@ -323,9 +323,9 @@ def _is_stored(store: Store, key: str, manifest: DatasetManifest) -> bool:
 
 
 def _stored_whole(store: Store, key: str, digest: str) -> DatasetManifest | None:
-    """Return the manifest under ``key`` if it has this digest and all of its files are complete and undamaged.
+    """Return the manifest under ``key`` if it has ``digest`` and all its files are complete and undamaged.
 
-    Files in a folder are read; for objects, which cannot be changed, the size is enough.
+    The contents of local files are checked; for objects, which cannot be modified, checking the size is enough.
     """
     try:
         manifest = DatasetManifest.model_validate_json(store.read_bytes(f"{key}/{MANIFEST_NAME}"))

@@ -1,8 +1,8 @@
-"""Memory without a name, shared by a process and the workers that it starts.
+"""Anonymous memory, shared by a process and the workers that it starts.
 
-The memory belongs to an open file that has no name in any folder: the kernel frees it when the last process that has it
-open ends, even if that process is killed. It does not count against the size of /dev/shm, which is 64 MB in a container
-by default.
+The memory belongs to an open file that has no name in any folder: the kernel frees it when the last process that has
+the file open ends, even if that process is killed. It is not limited by the size of /dev/shm, which is 64 MB in a
+container by default.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SharedMemory:
     """
 
     def __init__(self, size: int, fd: int | None = None) -> None:
-        """Make memory of ``size`` bytes, or map the memory of ``fd``, which is closed with this object."""
+        """Allocate ``size`` bytes, or map the memory of the file descriptor ``fd``, which this object then closes."""
         self.size = size
         if fd is None:
             fd = _open_nameless()
@@ -47,7 +47,7 @@ class SharedMemory:
         self._closed = False
 
     def array(self, shape: tuple[int, ...], dtype: DTypeLike, offset: int = 0) -> AnyArray:
-        """Return an array in the memory, which it keeps alive."""
+        """Return an array in the memory; the array keeps the memory alive."""
         return np.ndarray(shape, dtype, buffer=self.map, offset=offset)
 
     def close(self) -> None:

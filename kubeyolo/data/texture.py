@@ -11,7 +11,7 @@ _LEAST_CONTRAST = 80.0  # Euclidean distance in RGB, 0..255 each
 
 
 def random_colour(rng: np.random.Generator) -> Float64Array:
-    """Return an RGB colour: any brightness, mostly of moderate saturation."""
+    """Return an RGB colour of any brightness, mostly with moderate saturation."""
     return np.clip(rng.uniform(30, 225) + rng.normal(0, 38, 3), 10, 245)
 
 
@@ -24,7 +24,7 @@ def contrasting_colour(rng: np.random.Generator, other: Float64Array) -> Float64
 
 
 def fill(rng: np.random.Generator, colour: Float64Array, width: int, height: int) -> Float32Array:
-    """Return a texture (H, W, 3) around a colour: plain, a gradient, stripes or noise."""
+    """Return a texture (H, W, 3) with a mean colour: plain, a gradient, stripes or noise."""
     change = rng.normal(0, 14, 3).astype(np.float32)
     kind = rng.integers(4)
     if kind == 0:
@@ -39,7 +39,7 @@ def fill(rng: np.random.Generator, colour: Float64Array, width: int, height: int
 
 
 def background(rng: np.random.Generator, width: int, height: int) -> Float32Array:
-    """Return a background (H, W, 3): a texture over a broad change of colour, with thin clutter on it."""
+    """Return a background (H, W, 3): a texture over a gradual change of colour, with thin clutter on it."""
     first = random_colour(rng)
     change = np.asarray(np.clip(first + rng.normal(0, 35, 3), 0, 255) - first, np.float32)
     weight = gradient(rng, width, height) if rng.random() < 0.4 else noise(rng, width, height, cells=3)
@@ -63,7 +63,7 @@ def gradient(rng: np.random.Generator, width: int, height: int) -> Float32Array:
 
 
 def stripes(rng: np.random.Generator, width: int, height: int) -> Float32Array:
-    """Return waves (H, W) from 0 to 1 in a random direction, 5 to 24 pixels long."""
+    """Return waves (H, W) from 0 to 1 in a random direction, with wavelengths of 5 to 24 pixels."""
     angle, period = rng.uniform(0, np.pi), rng.uniform(5, 24)
     y, x = np.ogrid[:height, :width]
     phase = (np.cos(angle) * x + np.sin(angle) * y) * (2 * np.pi / period)

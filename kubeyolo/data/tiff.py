@@ -1,7 +1,7 @@
-"""TIFF files: directories, and samples as numbers, for any number of bands and bits.
+"""Reads TIFF files: directories, and samples as numbers, for any number of bands and bits.
 
 TIFF 6.0 (Adobe, 1992), BigTIFF (libtiff), and the tags of Adobe's supplements 1 and 2. Pillow decompresses strips; the
-layout of bands, bits and predictors is decoded here, because image libraries read few of the combinations.
+layout of bands, bits and predictors is decoded here, because image libraries support few of the combinations.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 _NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
 _PLAIN = (_NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTD)
 _MOST_EXPANDED = {_LZW: 1500, _PACKBITS: 64, _ZSTD: 1 << 15}
-"""Most bytes that a compressed byte can become, even in a blank image; a larger size is damage."""
+"""The largest number of bytes into which a byte can be decompressed, even in a blank image."""
 
 _COMPRESSIONS = {
     2: "CCITT modified Huffman",
@@ -67,7 +67,7 @@ class TiffFault(ValueError):
 
 
 class TiffDamage(TiffFault):
-    """The file is cut short or damaged."""
+    """The file is truncated or damaged."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Directory:
     Attributes:
         order: Byte order of all numbers, "<" or ">".
         tags: The values of each tag whose values are numbers.
-        orientation_offset: Offset in bytes of the value of the orientation; 0 when there is none.
+        orientation_offset: Offset in bytes of the value of the orientation; 0 if there is none.
     """
 
     order: str
@@ -91,22 +91,22 @@ class Directory:
 
     @property
     def width(self) -> int:
-        """Pixels of a row."""
+        """Width in pixels."""
         return self.number(WIDTH)
 
     @property
     def height(self) -> int:
-        """Rows."""
+        """Height in pixels."""
         return self.number(HEIGHT)
 
     @property
     def bands(self) -> int:
-        """Samples of a pixel."""
+        """Number of samples in a pixel."""
         return self.number(BANDS, 1)
 
     @property
     def bits(self) -> int:
-        """Bits of a sample; the largest number where bands differ."""
+        """Number of bits in a sample; the largest number if the bands differ."""
         return max(int(bits) if math.isfinite(bits) else 0 for bits in self.tags.get(BITS) or (1,))
 
     @property
@@ -117,23 +117,23 @@ class Directory:
 
     @property
     def compression(self) -> int:
-        """The scheme of compression."""
+        """The number of the compression scheme."""
         return self.number(COMPRESSION, _NONE)
 
     @property
     def is_page(self) -> bool:
-        """Whether it is an image of its own, not a smaller copy or a mask of another image."""
+        """Whether the page is a separate image, not a smaller copy or a mask of another page."""
         return not self.number(_KIND) & 0b101
 
     @property
     def orientation(self) -> int:
-        """The orientation, 1 to 8 as in EXIF; 1 when it is missing or invalid."""
+        """The orientation, 1 to 8 as in EXIF; 1 if it is missing or invalid."""
         number = self.number(ORIENTATION, 1)
         return number if 1 <= number <= 8 else 1
 
 
 def is_tiff(data: bytes) -> bool:
-    """Whether a file begins as TIFF or BigTIFF."""
+    """Tell whether a file starts like a TIFF or BigTIFF."""
     return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -206,7 +206,7 @@ def pages(data: bytes) -> int:
 
 
 def orientation_of_exif(exif: bytes) -> int:
-    """Return the orientation (1 to 8) of an EXIF block, which is a TIFF; 1 where it is absent or invalid."""
+    """Return the orientation (1 to 8) of an EXIF block, which is a TIFF; 1 if it is absent or invalid."""
     exif = exif.removeprefix(b"Exif\0\0")
     try:
         page = next(directories(exif), None) if is_tiff(exif) else None
@@ -229,7 +229,7 @@ def check_strips(data: bytes, page: Directory) -> None:
 
 
 def _segments(page: Directory) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, int]]:
-    """Return offsets and bytes of strips or tiles, and their width and height in pixels."""
+    """Return offsets and sizes in bytes of strips or tiles, and their width and height in pixels."""
     if _TILES in page.tags:
         size = page.number(_TILE_WIDTH), page.number(_TILE_HEIGHT)
         starts, sizes = page.tags[_TILES], page.tags.get(_TILE_BYTES, ())
@@ -251,7 +251,7 @@ def _segments(page: Directory) -> tuple[tuple[int, ...], tuple[int, ...], tuple[
 
 
 def is_packed_by_others(page: Directory) -> bool:
-    """Whether a compression for pictures is used, such as JPEG, which Pillow decodes and :func:`samples` cannot.
+    """Tell whether a page has a compression for photos, such as JPEG, which only Pillow decodes, not :func:`samples`.
 
     Raises:
         TiffFault: The compression is not supported; the message names it.
@@ -261,7 +261,7 @@ def is_packed_by_others(page: Directory) -> bool:
     if page.compression in _OTHERS_DECODE:
         return True
     name = _COMPRESSIONS.get(page.compression, f"number {page.compression}")
-    raise TiffFault(f"is a TIFF with {name} compression, which is not read; save it without compression or with LZW")
+    raise TiffFault(f"is a TIFF with {name} compression, which is not supported; save it uncompressed or with LZW")
 
 
 def samples(data: bytes, page: Directory) -> AnyArray:
@@ -270,8 +270,8 @@ def samples(data: bytes, page: Directory) -> AnyArray:
     Samples of 1 to 7 bits are uint8, of 9 to 15 bits uint16, of 17 to 31 uint32, of 33 to 63 uint64.
 
     Raises:
-        TiffDamage: The file is cut short or damaged.
-        TiffFault: The samples are of a kind that is not supported; the message names it.
+        TiffDamage: The file is truncated or damaged.
+        TiffFault: The type of the samples is not supported; the message names it.
     """
     bits = page.bits
     if len(set(page.tags.get(BITS) or (1,))) != 1:
@@ -281,7 +281,7 @@ def samples(data: bytes, page: Directory) -> AnyArray:
         or bits > 64
         or (page.sample_format != UNSIGNED and bits % 8)
     ):
-        raise TiffFault("is a TIFF of complex numbers or of another unusual type of samples; save it as 8-bit RGB")
+        raise TiffFault("is a TIFF of complex numbers or with an unusual type of samples; save it as 8-bit RGB")
     if page.sample_format == FLOAT and bits not in (16, 32, 64):
         raise TiffFault(f"is a TIFF of {bits}-bit floats; save it as 8-bit RGB or 32-bit floats")
     check_strips(data, page)
@@ -329,16 +329,16 @@ def _decompressed(packed: bytes, compression: int, row_bytes: int, rows: int) ->
             raw = b""
     except (zlib.error, lzma.LZMAError, OSError, SyntaxError, ValueError, EOFError) as error:
         if compression == _ZSTD:
-            raise TiffFault("is a TIFF with Zstandard compression, which is not read; save it with LZW") from error
+            raise TiffFault("is a TIFF with Zstandard compression, which is not supported; save it with LZW") from error
         raise TiffDamage("is a damaged TIFF (a strip cannot be decompressed)") from error
     if len(raw) < needed:
-        raise TiffDamage("is a truncated TIFF (a strip is cut short)")
+        raise TiffDamage("is a truncated TIFF (a strip is incomplete)")
     return raw[:needed]
 
 
 @cache
 def quiet_libtiff() -> None:
-    """Keep the libtiff of Pillow's wheels from writing to the terminal; Pillow raises for the same faults."""
+    """Stop the libtiff in Pillow's wheels from writing to the terminal; Pillow raises errors for the same faults."""
     for path in (Path(PIL.__file__).parents[1] / "pillow.libs").glob("libtiff*"):
         library = ctypes.CDLL(str(path))
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
@@ -348,7 +348,7 @@ def quiet_libtiff() -> None:
 
 
 def _decompressed_by_pillow(packed: bytes, compression: int, row_bytes: int, rows: int) -> bytes:
-    """Decompress a strip as if it were a grey image of 8 bits whose width is the bytes of a row."""
+    """Decompress a strip as if it were an 8-bit grey image whose width is the number of bytes in a row."""
     quiet_libtiff()
     strip = ((256, row_bytes), (257, rows), (258, 8), (259, compression), (262, 1), (273, 0), (277, 1))
     entries = (*strip, (278, rows), (279, len(packed)))
@@ -383,13 +383,13 @@ def _unpacked(rows: Pixels, bits: int, count: int) -> AnyArray:
     kind: Any = np.uint8 if bits < 8 else np.uint16 if bits < 16 else np.uint32 if bits < 32 else np.uint64
     result = np.empty((len(rows), count), kind)
     weights = (1 << np.arange(bits - 1, -1, -1, dtype=np.uint64)).astype(kind)
-    for i, row in enumerate(rows):  # by row, because the unpacked bits take eight times the memory
+    for i, row in enumerate(rows):  # row by row, because the unpacked bits take eight times the memory
         result[i] = np.unpackbits(row, count=count * bits).reshape(count, bits).astype(kind) @ weights
     return result
 
 
 def _undo_float_predictor(raw: bytes, rows: int, width: int, bands: int, size: int) -> AnyArray:
-    """Undo differences of the bytes of floats, which lie in planes from high to low (Adobe, technical note 3)."""
+    """Undo the differences of the bytes of floats, stored in planes from high to low (Adobe, technical note 3)."""
     planes = np.frombuffer(raw, np.uint8).reshape(rows, -1, bands)
     planes = np.cumsum(planes, axis=1, dtype=np.uint8).reshape(rows, size, width * bands)
     numbers = np.ascontiguousarray(planes.transpose(0, 2, 1)).view(f">f{size}")

@@ -1,11 +1,11 @@
 """The process that makes batches: ``python -m kubeyolo.data.worker CONNECTION_FD SETUP_FD SETUP_BYTES``.
 
-It is a fresh interpreter and not a fork, because MindSpore has threads in the training process. It is not started by
+It is a new interpreter and not a fork, because MindSpore has threads in the training process. It is not started by
 multiprocessing either, which would import the main module of the training process, and MindSpore with it.
 
 All workers read the same pickled :class:`WorkerSetup` from memory that they inherit. A worker receives tasks ``(epoch,
-step, slot)`` on its connection, and answers each with ``("batch", truncated boxes)``. At the first failure it answers
-``("failed", message, traceback)`` and ends. It also ends with its parent.
+step, slot)`` on its connection, and answers each task with ``("batch", truncated boxes)``. At the first failure it
+answers ``("failed", message, traceback)`` and ends. It also ends when its parent process ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kubeyolo.data.batches import Batch, BatchMaker, BatchSpec
 from kubeyolo.data.shared_memory import Buffer, SharedMemory
 
 # A lower priority than the training process: on a machine with few cores, a worker that takes the core of one thread of
-# an operator delays all threads of it, while a worker can wait, as batches are made ahead.
+# an operator delays all threads of the operator. A worker can wait, because batches are made ahead.
 NICENESS = 15
 ALIGNMENT = 64
 PARENT_CHECK_SECONDS = 2.0
@@ -33,7 +33,7 @@ PARENT_CHECK_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class SlotLayout:
-    """Byte offsets of a batch in its slot of the ring, and the bytes of a slot."""
+    """Byte offsets of a batch in its slot of the ring, and the size of a slot in bytes."""
 
     labels: int
     indices: int
@@ -50,7 +50,7 @@ class SlotLayout:
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What a worker needs at its start: the plan, and the file descriptors of the shared memory that it inherits."""
+    """The data for the start of a worker: the plan, and the file descriptors of the shared memory that it inherits."""
 
     parent: int
     spec: BatchSpec
@@ -61,7 +61,7 @@ class WorkerSetup:
 
 
 def slot_arrays(buffer: Buffer, spec: BatchSpec, layout: SlotLayout, start: int = 0, truncated: int = 0) -> Batch:
-    """Return the arrays of a slot that begins at byte ``start`` of ``buffer``."""
+    """Return the arrays of a slot that starts at byte ``start`` of ``buffer``."""
     return Batch(
         np.ndarray(spec.image_shape, np.uint8, buffer, start),
         np.ndarray(spec.label_shape, np.float32, buffer, start + layout.labels),

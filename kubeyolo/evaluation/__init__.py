@@ -1,1 +1,1 @@
-"""Decode, NMS, COCO numbers, predictors."""
+"""Decode, NMS, COCO metrics, predictors."""

@@ -1,4 +1,4 @@
-"""COCO numbers of detections, computed by pycocotools."""
+"""COCO metrics of detections, computed by pycocotools."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Detection(TypedDict):
 def evaluate_detections(ground_truth: dict[str, Any], detections: Sequence[Detection]) -> EvaluationResult:
     """Evaluate detections against a COCO document (``images``, ``annotations``, ``categories``).
 
-    Without ground truth of a kind its numbers are None; without detections they are 0.
+    A metric without ground truth of its kind is None; without detections the metrics are 0.
 
     Raises:
         InputError: A detection names an image or category that the document does not have.
@@ -72,14 +72,14 @@ def evaluate_detections(ground_truth: dict[str, Any], detections: Sequence[Detec
 
 
 def _check_ids(ground_truth: dict[str, Any], detections: Sequence[Detection]) -> None:
-    """Refuse detections of unknown images or categories, which pycocotools would drop without a message."""
+    """Refuse detections with unknown images or categories, which pycocotools would drop without a message."""
     images = {image["id"] for image in ground_truth["images"]}
     categories = {category["id"] for category in ground_truth["categories"]}
     for number, detection in enumerate(detections):
         if detection["image_id"] not in images:
             raise InputError(
                 f"detection {number}: image id {detection['image_id']} is not in the ground truth; "
-                "evaluate detections on the split they were made on"
+                "evaluate detections on the split on which they were computed"
             )
         if detection["category_id"] not in categories:
             raise InputError(

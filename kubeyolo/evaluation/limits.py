@@ -1,8 +1,8 @@
-"""Limits on the figures of a model: this module alone decides whether a figure is good enough.
+"""Limits on the metrics of a model: only this module decides whether a metric is good enough.
 
-One rule for all limits. A figure at its limit passes. A figure beyond its limit by half a millionth at most passes too,
-as floating point is not exact: half a millionth of 1 for AP, shares and ratios, of 100 for points of AP, of the limit
-itself for parity. A figure that is missing, NaN or infinite fails.
+All limits follow one rule. A metric at its limit passes. Since floating point is not exact, a metric also passes if it
+misses its limit by half a millionth at most: of 1 for AP, shares and ratios, of 100 for points of AP, of the limit
+itself for parity. A missing, NaN or infinite metric fails its limit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Check:
     Attributes:
         name: What is compared, such as ``AP >= 0.5``.
         passed: Whether it holds.
-        message: The numbers in words; for a limit that does not hold also what to do, where that is known.
+        message: The metric and the limit in words; for a failed limit also what to do, if that is known.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Verdict:
         return [asdict(check) for check in self.checks]
 
     def enforce(self, subject: str = "") -> None:
-        """End the work of a step whose figures are not good enough.
+        """Raise an error if a limit does not hold.
 
         Raises:
             WorkError: A limit does not hold; the message has the subject and all limits that do not hold.
@@ -71,7 +71,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Limit:
-    """The least or the largest value of a figure; the noise of floating point is relative to ``unit``."""
+    """The least or the largest value of a metric; the tolerance is relative to ``unit``."""
 
     bound: float
     is_least: bool = False
@@ -84,13 +84,13 @@ class _Limit:
         return (self.bound - value if self.is_least else value - self.bound) <= _SLACK * self.unit
 
     def text(self, value: float, form: str) -> str:
-        """Return the figure rounded, with more digits where the rounded figure would get another verdict."""
+        """Return the metric rounded, with more digits if the rounded metric would get a different verdict."""
         short = format(value, form)
         return short if self.holds(float(short)) == self.holds(value) else f"{value:.9g}"
 
 
 def number_warnings(numbers: Numbers) -> list[str]:
-    """Return warnings that a reader of the numbers should see first; none in the usual case."""
+    """Return warnings that a reader of the metrics should see first; usually there are none."""
     ap = _finite(numbers.get("AP"))
     if ap is not None and ap <= 0:
         return [
@@ -98,7 +98,7 @@ def number_warnings(numbers: Numbers) -> list[str]:
             "classes are those of the data set, and whether boxes and images belong together."
         ]
     if "AP" in numbers and ap is None:
-        return ["AP is not defined: the split has no annotated objects, crowds left aside."]
+        return ["AP is not defined: the split has no annotated objects (crowds are ignored)."]
     return []
 
 
@@ -108,11 +108,11 @@ def check_numbers(
     least: Mapping[str, float] | None = None,
     max_drop: float = math.inf,
 ) -> Verdict:
-    """Compare the numbers of a model with limits.
+    """Compare the metrics of a model with limits.
 
     Args:
-        numbers: COCO numbers of the model, 0 to 1; None where there is no ground truth.
-        baseline: COCO numbers of the baseline on the same data.
+        numbers: COCO metrics of the model, 0 to 1; None if there is no ground truth.
+        baseline: COCO metrics of the baseline on the same data.
         least: Least value by key, such as ``{"AP": 0.5}``.
         max_drop: Most points of AP (AP × 100) that the model may lose against the baseline.
 
@@ -121,13 +121,13 @@ def check_numbers(
     """
     checks = []
     for key, limit in (least or {}).items():
-        check_known("COCO number", key, COCO_KEYS)
+        check_known("COCO metric", key, COCO_KEYS)
         checks.append(check_least(numbers, key, limit))
     if max_drop != math.inf:
         if not math.isfinite(max_drop):
             raise InputError(f"largest drop {max_drop}: expected a number of points, such as 0.5")
         if baseline is None:
-            raise InputError("a largest drop is given, but no baseline that it is measured against; give --baseline")
+            raise InputError("a largest drop is given, but no baseline; give --baseline")
         checks.append(check_drop(numbers.get("AP"), baseline.get("AP"), max_drop))
     if not checks:
         raise InputError("no limit is given: give --min-ap, --min, or --baseline with --max-drop")
@@ -135,7 +135,7 @@ def check_numbers(
 
 
 def check_least(numbers: Numbers, key: str, least: float, gate: str = "") -> Check:
-    """Compare a COCO number with its least value; ``gate`` is the setting with the limit, for the message."""
+    """Compare a COCO metric with its least value; ``gate`` is the setting with the limit, for the message."""
     value, limit = numbers.get(key), _Limit(least, is_least=True)
     passed = limit.holds(value)
     required = f"at least {least:g} is required{f' ({gate})' if gate else ''}"
@@ -153,7 +153,7 @@ def check_drop(
     network: str = "",
     remedy: str = "",
 ) -> Check:
-    """Compare the drop of AP against a baseline, in points, with the largest that is allowed.
+    """Compare the drop of AP against a baseline, in points, with the largest allowed drop.
 
     Args:
         ap: AP of the model, 0 to 1.
@@ -161,8 +161,8 @@ def check_drop(
         max_drop: Most points that the model may lose.
         setting: The setting with the limit, for the message.
         against: Name of the baseline.
-        network: Name of the network, where a verdict has several.
-        remedy: What to do when the model loses more.
+        network: Name of the network, if a verdict has several networks.
+        remedy: What to do if the model loses more.
     """
     prefix, limit = f"{network}: " if network else "", _Limit(max_drop, unit=POINTS)
     name = f"{prefix}drop of AP <= {max_drop:g} points"
@@ -178,7 +178,7 @@ def check_drop(
 
 
 def check_parity(network: str, level: str, difference: float, rtol: float, images: int) -> Check:
-    """Compare the relative difference of a level of an exported network with the largest that is allowed.
+    """Compare the relative difference of a level of an exported network with the largest allowed difference.
 
     Args:
         network: Name of the exported network.
@@ -209,7 +209,7 @@ def check_int8_share(quantized: int, convs: int, least: float) -> Check:
 
 
 def check_size(int8_bytes: int, float_bytes: int, largest: float) -> Check:
-    """Compare the ratio of the sizes of the int8 file and the float file with the largest that is allowed."""
+    """Compare the ratio of the sizes of the int8 file and the float file with the largest allowed ratio."""
     ratio, limit = int8_bytes / float_bytes, _Limit(largest)
     message = (
         f"the file has {limit.text(ratio, '.3f')} of the float file's size ({int8_bytes} of {float_bytes} bytes), "
@@ -219,12 +219,12 @@ def check_size(int8_bytes: int, float_bytes: int, largest: float) -> Check:
 
 
 def points_lost(ap: float | None, baseline: float | None) -> float | None:
-    """Return how many points of AP a network loses against a baseline; None when one AP is not defined."""
+    """Return how many points of AP a network loses against a baseline; None if one AP is not defined."""
     return None if ap is None or baseline is None else _finite((baseline - ap) * POINTS)
 
 
 def number_text(value: float | None) -> str:
-    """Return a COCO number with four decimals, or a dash when it is None."""
+    """Format a COCO metric with four decimals; None becomes a dash."""
     return "–" if value is None else f"{value:.4f}"
 
 

@@ -49,7 +49,7 @@ def load_network(manifest: BundleManifest, weights: Path, device_target: str = "
     arrays, _ = read_safetensors(weights)
     what = f"{weights}: not the weights of {manifest.model} with {len(manifest.classes)} classes"
     load_named(network, {name: NamedArray(name, array) for name, array in arrays.items()}, what)
-    # By name, as in the file, so that every refusal of the bundle names the same array.
+    # Sorted by name, as in the file, so that every error about the bundle names the same array.
     parameters = sorted(network.get_parameters(), key=lambda parameter: str(parameter.name))
     loaded = ((parameter.name, parameter.asnumpy()) for parameter in parameters)
     check_finite(uri or str(weights), loaded)

@@ -8,7 +8,7 @@ from kubeyolo.arrays import BoolArray, Float32Array, Int64Array
 from kubeyolo.data.overlaps import pairwise_iou
 
 MAX_CANDIDATES = 30_000
-"""Candidates of an image that are compared, the best first."""
+"""Largest number of candidates of an image that are compared, best first."""
 
 BLOCK = 256
 
@@ -28,10 +28,10 @@ def non_max_suppression(
 
     Args:
         predictions: (N, boxes, 5+nc) float32: centre x, centre y, width, height, objectness, class scores.
-        conf_threshold: Objectness and score must exceed this; NaN never does.
+        conf_threshold: Objectness and score must exceed this threshold; NaN never does.
         iou_threshold: In (0, 1].
         max_det: Most boxes of an image.
-        multi_label: Each class above the threshold makes a candidate of a box, not only the best; no effect for nc = 1.
+        multi_label: Every class above the threshold becomes a candidate, not only the best class; no effect for nc = 1.
 
     Returns:
         For each image (k, 6) float32 rows x1, y1, x2, y2, score, class in descending order of score.
@@ -87,7 +87,7 @@ def suppress(
 
 
 def greedy(overlaps: BoolArray) -> BoolArray:
-    """Return which of k sorted candidates stay, from the (k, k) matrix of the pairs that overlap."""
+    """Return a mask of the k sorted candidates that are kept, from the (k, k) matrix of overlapping pairs."""
     later = np.triu(overlaps, 1)
     alive = np.ones(len(later), bool)
     for index in np.nonzero(later.any(axis=1))[0]:

@@ -91,11 +91,11 @@ class Predictor:
         manifest: Manifest of the bundle.
         runtime: Runs the network.
         name: Name of the runtime.
-        batch_size: Images of a forward pass; a runtime with a fixed batch size uses its own.
-        image_size: Height and width of the network's input; None takes the size in the manifest.
+        batch_size: Images per forward pass; a runtime with a fixed batch size uses that size.
+        image_size: Height and width of the network's input; if None, the size in the manifest is used.
 
     Raises:
-        InputError: The runtime takes images of another size, or the size is not a multiple of the largest stride.
+        InputError: The runtime requires a different image size, or the size is not a multiple of the largest stride.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Predictor:
     def _in_batches(
         self, images: Float32Array, forward: Callable[[Float32Array], list[Float32Array]]
     ) -> Iterator[list[Float32Array]]:
-        """Run full batches, so that one shape is compiled: zeros fill the last batch, and their results are dropped."""
+        """Run full batches, so that one shape is compiled: zeros fill the last batch; their results are dropped."""
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]
             count = len(batch)
@@ -169,7 +169,7 @@ def load_predictor(
     image_size: tuple[int, int] | None = None,
     device_target: str = "CPU",
 ) -> Predictor:
-    """Open the model of a bundle on a runtime; MindSpore is imported for ``mindspore`` and ``mindir`` alone.
+    """Open the model of a bundle on a runtime; MindSpore is imported only for ``mindspore`` and ``mindir``.
 
     Raises:
         InputError: The runtime is unknown, the bundle is not a detector, it has no file for the runtime, or the file
@@ -209,19 +209,19 @@ def detect_prepared(predictor: Predictor, prepared: Sequence[Prepared], threshol
 def evaluate_split(
     predictor: Predictor, split: Split, manifest: DatasetManifest, config: EvaluateConfig, progress: bool = True
 ) -> tuple[EvaluationResult, list[Detection]]:
-    """Detect on every image of a split and compute the COCO numbers.
+    """Detect on every image of a split and compute the COCO metrics.
 
     Images are read and letterboxed by threads while the network runs.
 
     Args:
         predictor: The model.
         split: Images and boxes.
-        manifest: Of the split's data set: class names and category ids.
+        manifest: Manifest of the split's data set: class names and category ids.
         config: Thresholds; batch size and image size come from the predictor.
         progress: Whether to show a bar.
 
     Returns:
-        The numbers, and the detections as rows of a COCO results file.
+        The metrics, and the detections as rows of a COCO results file.
 
     Raises:
         InputError: The model was trained on other classes, or an image cannot be read.

@@ -1,23 +1,23 @@
-"""The results of an evaluation: the 12 COCO numbers, the numbers of each class, and precision-recall curves."""
+"""The results of an evaluation: the 12 COCO metrics, the metrics of each class, and precision-recall curves."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kubeyolo.errors import InputError, first_problem, suggest
+from kubeyolo.errors import InputError, check_known, first_problem
 
 RuntimeName = Literal["mindspore", "onnx", "int8", "mindir"]
 """What runs a network of a bundle."""
 
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 MEASURED: tuple[RuntimeName, ...] = ("mindspore", "onnx", "int8")
-"""Runtimes whose COCO numbers are kept in a bundle."""
+"""Runtimes whose COCO metrics are kept in a bundle."""
 
 
 class CocoNumber(NamedTuple):
-    """One of the 12 COCO numbers: its key here, and its words in pycocotools."""
+    """One of the 12 COCO metrics: its key, and its description in pycocotools."""
 
     key: str
     kind: str
@@ -48,7 +48,7 @@ _KINDS = {"AP": "Average Precision", "AR": "Average Recall"}
 
 
 class ClassResult(BaseModel):
-    """Numbers of a class. ``AP`` and ``AP50`` are in 0..1, or None when the split has no ground truth of the class."""
+    """Metrics of a class. ``AP`` and ``AP50`` are in 0..1, or None when the split has no ground truth of the class."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,11 +56,11 @@ class ClassResult(BaseModel):
     AP: float | None
     AP50: float | None
     images: int = Field(ge=0, description="Images with at least one ground truth box of the class.")
-    boxes: int = Field(ge=0, description="Ground truth boxes of the class, crowds not counted.")
+    boxes: int = Field(ge=0, description="Ground truth boxes of the class, without crowds.")
 
 
 class EvaluationResult(BaseModel):
-    """Numbers of an evaluation.
+    """Metrics of an evaluation.
 
     ``numbers`` has the 12 keys of :data:`COCO_NUMBERS`, values in 0..1; a value is None when the split has no ground
     truth of that kind (-1 in pycocotools). ``curves`` maps a class name to precision at the 101 recall points
@@ -73,7 +73,7 @@ class EvaluationResult(BaseModel):
     per_class: list[ClassResult] = []
     curves: dict[str, list[float]] = {}
     images: int = Field(default=0, ge=0, description="Images evaluated.")
-    boxes: int = Field(default=0, ge=0, description="Ground truth boxes, crowds not counted.")
+    boxes: int = Field(default=0, ge=0, description="Ground truth boxes, without crowds.")
     detections: int = Field(default=0, ge=0, description="Detections given to the evaluator.")
     split: str = ""
     runtime: str = Field(default="", description="Which backend ran the network: mindspore, onnx, int8, mindir.")
@@ -84,7 +84,7 @@ class EvaluationResult(BaseModel):
         return "\n".join(number_line(number, self.numbers.get(number.key)) for number in COCO_NUMBERS)
 
     def to_json(self) -> str:
-        """Return the result as JSON; missing numbers are null."""
+        """Return the result as JSON; missing metrics are null."""
         return self.model_dump_json(indent=1)
 
     @classmethod
@@ -110,12 +110,10 @@ def number_line(number: CocoNumber, value: float | None) -> str:
 
 
 def check_runtime(name: str) -> RuntimeName:
-    """Return a runtime by its name.
+    """Return the runtime with a name.
 
     Raises:
-        InputError: There is no runtime of this name.
+        InputError: There is no runtime with this name.
     """
-    for runtime in RUNTIMES:
-        if name == runtime:
-            return runtime
-    raise InputError(f"unknown runtime {name!r}{suggest(name, RUNTIMES)}")
+    check_known("runtime", name, RUNTIMES)
+    return cast(RuntimeName, name)

@@ -19,8 +19,8 @@ class Runtime(ABC):
     """A network ready to run on batches of images.
 
     Attributes:
-        batch_size: The only batch size it takes, or None for any.
-        image_size: The only height and width it takes, or None for any multiple of the largest stride.
+        batch_size: The only batch size it accepts, or None if it accepts any.
+        image_size: The only height and width it accepts, or None if it accepts any multiple of the largest stride.
     """
 
     batch_size: int | None = None

@@ -15,7 +15,7 @@ FILE_MODE = 0o644
 
 
 def check_air_possible(device_target: str) -> None:
-    """Refuse AIR on other devices than Ascend; to be called before any work is done.
+    """Refuse AIR on devices other than Ascend; called before any work is done.
 
     Raises:
         InputError: ``device_target`` is not Ascend.
@@ -24,7 +24,7 @@ def check_air_possible(device_target: str) -> None:
         raise InputError(
             f"export.formats: air can be written on an Ascend device only, and train.device_target is "
             f"{device_target}; drop air from export.formats, or run this step on an Ascend machine "
-            "(from MINDIR the Ascend tool atc makes the same model)"
+            "(the Ascend tool atc makes the same model from MINDIR)"
         )
 
 
@@ -51,7 +51,7 @@ def export_cell(
         try:
             example = mindspore.Tensor(np.zeros(shape, np.float32))
             mindspore.export(network, example, file_name=str(written), file_format=file_format)
-        except Exception as error:  # MindSpore passes on all errors of its compiler
+        except Exception as error:  # MindSpore raises all kinds of errors of its compiler
             line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise WorkError(f"{path}: MindSpore cannot export to {file_format}: {line}") from error
         if file_format == "MINDIR" and not written.exists():
@@ -61,7 +61,7 @@ def export_cell(
 
 
 def join_mindir(path: Path) -> None:
-    """Make one file of the parts that MindSpore writes when the parameters of a network take more than 1 GiB.
+    """Join the parts that MindSpore writes if the parameters of a network take more than 1 GiB into one file.
 
     A bundle has one file for each format, and MindSpore reads files of up to 2 GiB. The parts are
     ``<name>_graph.mindir`` and, in ``<name>_variables``, the parameters one after another.

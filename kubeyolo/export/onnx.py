@@ -29,7 +29,7 @@ BATCH_RTOL = 1e-5
 def export_onnx(manifest: BundleManifest, build_network: Callable[[], Any], path: Path) -> None:
     """Write a detector as ONNX (opset 17) for any number of images.
 
-    The file is run with three images at once and one by one; the results must agree.
+    The file is run on a batch of three images and on each image alone; the results must agree.
 
     Input ``images`` (N, 3, H, W) float32 in 0..1. Outputs ``raw_<stride>`` (N, na, ny, nx, 5+nc) for each level, before
     the sigmoid, and ``predictions`` (N, boxes, 5+nc): centre x, centre y, width, height in input pixels, objectness
@@ -42,7 +42,7 @@ def export_onnx(manifest: BundleManifest, build_network: Callable[[], Any], path
         path: The file to write.
 
     Raises:
-        WorkError: MindSpore or ONNX cannot express the network, or its results depend on the number of images.
+        WorkError: MindSpore or ONNX cannot export the network, or its results depend on the batch size.
     """
     with temporary_folder("onnx") as folder:
         written = folder / "written.onnx"
@@ -57,7 +57,7 @@ def export_onnx(manifest: BundleManifest, build_network: Callable[[], Any], path
 
 
 def _clean(model: onnx.ModelProto, manifest: BundleManifest) -> onnx.ModelProto:
-    """Change a file of MindSpore (opset 11, numbers for names) into the file that :func:`export_onnx` describes."""
+    """Convert an ONNX file as MindSpore writes it (opset 11, numeric names) into the format of :func:`export_onnx`."""
     onnx_graph.constants_to_initializers(model.graph)
     onnx_graph.fold_batch_norms(model.graph)
     onnx_graph.drop_unused_initializers(model.graph)
@@ -92,7 +92,7 @@ def onnx_metadata(manifest: BundleManifest) -> dict[str, str]:
 
 
 def _verify_symbolic_batch(path: Path, manifest: BundleManifest) -> None:
-    """Run three images at once and one by one; the results must agree."""
+    """Run a batch of three images, and each image alone; the results must agree."""
     runtime = OnnxRuntime(path, manifest)
     images = np.random.default_rng(0).uniform(0, 1, (3, 3, *manifest.image_size)).astype(np.float32)
     together = [*runtime.raw(images), runtime.predictions(images)]
@@ -104,5 +104,5 @@ def _verify_symbolic_batch(path: Path, manifest: BundleManifest) -> None:
             if not error <= BATCH_RTOL * max(float(np.abs(alone).max()), 1e-6):
                 raise WorkError(
                     f"{path.name}: image {number} of a batch of 3 differs by {error:.3g} from the same image alone; "
-                    "the network mixes images, which ONNX for any number of images cannot express"
+                    "the network mixes images of a batch, so it cannot be exported with a dynamic batch size"
                 )

@@ -28,7 +28,7 @@ def constants_to_initializers(graph: onnx.GraphProto) -> None:
 
 
 def fold_batch_norms(graph: onnx.GraphProto) -> None:
-    """Fold each BatchNormalization that is the only reader of a Conv into the weights of the Conv.
+    """Fold each BatchNormalization that is the only consumer of a Conv into the weights of the Conv.
 
     With the scale γ/√(σ² + ε) of an output channel, weights become w·scale and the bias (b − μ)·scale + β, computed in
     float64.
@@ -88,10 +88,10 @@ def rename_values(graph: onnx.GraphProto, names: dict[str, str]) -> None:
 
 
 def make_batch_symbolic(graph: onnx.GraphProto, batch: int) -> None:
-    """Let the graph take any number of images.
+    """Make the batch size of the graph dynamic.
 
-    A Reshape whose first dimension is the exported batch size copies it from its input instead (0 in ONNX). The caller
-    must verify that the changed graph is right by running it.
+    A Reshape whose first dimension is the exported batch size then copies this dimension from its input (0 in ONNX).
+    The caller must verify the changed graph by running it.
     """
     shapes = {node.input[1] for node in graph.node if node.op_type == "Reshape"}
     for tensor in graph.initializer:
@@ -141,7 +141,7 @@ def _append_level(
     decode: DecodeKind,
     scale: float,
 ) -> str:
-    """Add the decode of one level, opset 13 or newer; return the name of its (N, na·ny·nx, 5+nc) value."""
+    """Add the nodes that decode one level (opset 13 or newer); return the name of its (N, na·ny·nx, 5+nc) value."""
     _, per_cell, rows, columns, attributes = shape
     stem = f"{DECODE_PREFIX}{raw}/"
     cells = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1)[None, None]

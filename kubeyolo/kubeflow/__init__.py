@@ -1,1 +1,1 @@
-"""Compiled pipelines run on Kubeflow: client, runs, schedules, gate."""
+"""Compiled pipelines on Kubeflow: client, runs, schedules, gate."""

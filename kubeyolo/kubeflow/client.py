@@ -25,10 +25,10 @@ class Kubeflow(Connection):
     """A client of Kubeflow Pipelines.
 
     Args:
-        host: Address of the API, such as ``http://127.0.0.1:8888``; without it the environment names it.
+        host: Address of the API, such as ``http://127.0.0.1:8888``; if empty, an environment variable sets it.
 
     Raises:
-        InputError: No host is named, or none answers there.
+        InputError: No host is set, or Kubeflow does not answer at the host.
     """
 
     def __init__(self, host: str = "") -> None:
@@ -89,7 +89,7 @@ class Kubeflow(Connection):
         return str(found.experiments[0].experiment_id)
 
     def make_experiment(self, name: str) -> str:
-        """Return the id of an experiment, which is created unless it exists."""
+        """Return the id of an experiment; create the experiment if it does not exist."""
         try:
             return self.experiment(name)
         except NoSuchThing:
@@ -101,10 +101,10 @@ class Kubeflow(Connection):
         """Start a run.
 
         Args:
-            name: Its name.
+            name: Name of the run.
             experiment: Id of the experiment.
             version: Ids of pipeline and version.
-            arguments: Values of parameters; the others have their default.
+            arguments: Values of parameters; other parameters keep their defaults.
         """
         reference = self._api.V2beta1PipelineVersionReference(pipeline_id=version[0], pipeline_version_id=version[1])
         body = self._api.V2beta1Run(
@@ -124,7 +124,7 @@ class Kubeflow(Connection):
         return run_of(self._call(f"run {run_id}", self._runs.run_service_get_run, run_id))
 
     def runs(self, experiment: str = "") -> Iterator[RemoteRun]:
-        """Yield runs, newest first; of all experiments when none is given."""
+        """Yield the runs of an experiment, newest first; without ``experiment`` the runs of all experiments."""
         options = {"sort_by": "created_at desc", **self._scope()}
         if experiment:
             options["experiment_id"] = experiment
@@ -132,7 +132,7 @@ class Kubeflow(Connection):
             yield run_of(found)
 
     def find(self, wanted: str) -> RemoteRun:
-        """Return a run by its id, or the newest one of a name, or the newest of all for ``latest``.
+        """Return the run with this id, or the newest run with this name, or the newest of all runs for ``latest``.
 
         Raises:
             NoSuchThing: There is none.
@@ -148,18 +148,18 @@ class Kubeflow(Connection):
         raise NoSuchThing(f"run {wanted!r}: not known at {self.host}; see 'kubeyolo pipeline list'")
 
     def terminate(self, run_id: str) -> None:
-        """Ask for the end of a run."""
+        """Request the termination of a run."""
         self._call(f"run {run_id}", self._runs.run_service_terminate_run, run_id)
 
     def recurring(self) -> list[Recurring]:
-        """Return the recurring runs that schedules have made."""
+        """Return the recurring runs that schedule files have created."""
         found = self._pages(
             "schedules", self._recurring.recurring_run_service_list_recurring_runs, "recurring_runs", **self._scope()
         )
         return [ours for ours in map(recurring_of, found) if ours is not None]
 
     def schedule(self, wanted: Wanted) -> str:
-        """Make a recurring run of a schedule and return its id."""
+        """Create a recurring run for a schedule and return its id."""
         schedule, api = wanted.schedule, self._api
         what = f"schedule {schedule.name}"
         pipeline_id, version_id = self.pipeline_version(schedule.pipeline, wanted.pipeline)
@@ -191,12 +191,12 @@ class Kubeflow(Connection):
         self._call(f"schedule {recurring.name}", method, recurring.id)
 
     def delete(self, recurring: Recurring) -> None:
-        """Delete a recurring run; its runs stay."""
+        """Delete a recurring run; the runs that it has started stay."""
         method = self._recurring.recurring_run_service_delete_recurring_run
         self._call(f"schedule {recurring.name}", method, recurring.id)
 
     def apply(self, change: Change) -> None:
-        """Make a change of a plan."""
+        """Apply a change of a plan."""
         if change.kind in ("create", "update") and change.wanted:
             # The old recurring run is deleted last: an interrupted update leaves two, and the next update deletes one.
             self.schedule(change.wanted)
@@ -206,14 +206,14 @@ class Kubeflow(Connection):
             self.enable(change.found, change.kind == "enable")
 
     def log(self, run_id: str, step: RemoteStep) -> str:
-        """Return what a step of a run has printed; empty where its log is not stored."""
+        """Return the output of a step of a run; empty if its log is not stored."""
         if not step.node:
             return ""
-        # Kubeflow's web pages forward the API, except for logs: these have an endpoint of their own.
+        # Kubeflow's web server forwards requests to the API, except for logs, which have a separate endpoint.
         no_api = None
         for read in (self._read_log, self._read_log_of_pages):
             try:
-                # Logs of pods are found by the name of the pod, archived logs by that of the node.
+                # Logs of pods are found by the name of the pod, archived logs by the name of the node.
                 for name in (*step.pods, step.node):
                     text = read(run_id, name)
                     if text:
@@ -224,14 +224,14 @@ class Kubeflow(Connection):
                 pass
             except NoApi as error:
                 no_api = error
-        # Some installations store no log. The pod itself still has it, where this machine may ask Kubernetes.
+        # Some installations store no log. The pod itself still has it, if this machine may read from Kubernetes.
         text = self._pods.log(step.workflow, step.name)
         if no_api and not text:
             raise no_api
         return text
 
     def stuck(self, run: RemoteRun) -> tuple[str, str] | None:
-        """Return the step of a run whose pod cannot start and why, where this machine may ask Kubernetes."""
+        """Return the step whose pod cannot start, and the reason, if this machine may read from Kubernetes."""
         return self._pods.stuck(run.workflow) if run.workflow else None
 
     def why(self, run: RemoteRun) -> str:
@@ -239,10 +239,11 @@ class Kubeflow(Connection):
         reason = self._pods.failure(run.id)
         if not reason:
             namespace = self.namespace or _DEFAULT_NAMESPACE
-            return f"Kubeflow does not say why; look at 'kubectl -n {namespace} get workflows,events'"
+            return f"Kubeflow does not report a reason; check 'kubectl -n {namespace} get workflows,events'"
         if "violates PodSecurity" in reason:
             return (
-                f"{reason}; Argo's own containers must keep to the level of the namespace: see docs/cluster.md, step 1"
+                f"{reason}; Argo's own containers must comply with the PodSecurity level of the namespace: see "
+                "docs/cluster.md, step 1"
             )
         return reason
 
@@ -256,7 +257,7 @@ class Kubeflow(Connection):
         text = self._get_text(
             f"log of {node}", "/apis/v1alpha1/runs/{run}/nodes/{node}/log", {"run": run_id, "node": node}, {}
         )
-        # The server has sent "200 OK" before it finds no log.
+        # The server has sent "200 OK" before it finds that there is no log.
         return "" if text.startswith('{"error_message":') or text.startswith('{"error":') else text
 
     def _read_log_of_pages(self, run_id: str, pod: str) -> str:
@@ -267,7 +268,7 @@ class Kubeflow(Connection):
         except NoSuchThing:
             return ""
         except Unreachable as error:
-            # With status 500 the pages mean that neither the pod nor an archived log exists.
+            # With status 500 the web server reports that neither the pod nor an archived log exists.
             if isinstance(error.__cause__, self._api.ApiException):
                 return ""
             raise

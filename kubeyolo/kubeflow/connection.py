@@ -1,4 +1,4 @@
-"""The connection to Kubeflow Pipelines over its REST interface, each of whose failures is one line."""
+"""The connection to Kubeflow Pipelines over its REST interface; each failure is an error with one line."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from kubeyolo.kubeflow.remote import LONGEST
 
 HOST, TOKEN, NAMESPACE = "KUBEYOLO_KFP_HOST", "KUBEYOLO_KFP_TOKEN", "KUBEYOLO_KFP_NAMESPACE"
 
-# The generated client takes no fraction, and would wait for ever.
+# The generated client does not accept fractions, and by default waits for ever.
 _TIMEOUT_SECONDS = 60
 _RETRIES = 2
 _PAGE = 100
-# With a web page as the body, such a status means that the address is not that of the API.
+# With a web page as the body, such a status means that the address is not the address of the API.
 _NOT_FOR_A_PAGE = frozenset({400, 404, 405})
 
 
 class Unreachable(InputError):
-    """Kubeflow does not answer at present."""
+    """Kubeflow does not answer at the moment."""
 
 
 class NoSuchThing(InputError):
-    """Kubeflow knows nothing under this name or id."""
+    """Kubeflow has no object with this name or id."""
 
 
 class NoApi(InputError):
-    """A web page answers instead of Kubeflow's API: a login, or another address."""
+    """The answer is a web page instead of an answer of Kubeflow's API: a login page, or a wrong address."""
 
 
 class Connection:
     """A connection to Kubeflow Pipelines.
 
     Args:
-        host: Address of the API, such as ``http://127.0.0.1:8888``; without it the environment names it.
+        host: Address of the API, such as ``http://127.0.0.1:8888``; if empty, an environment variable sets it.
 
     Raises:
-        InputError: No host is named, or none answers there.
+        InputError: No host is set, or Kubeflow does not answer at the host.
     """
 
     def __init__(self, host: str = "") -> None:
@@ -93,9 +93,9 @@ class Connection:
                 return
 
     def _answered(self, request: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the request function of the generated client, made to refuse answers that are not from Kubeflow's API.
+        """Return the request function of the generated client, changed to refuse answers that are not from the API.
 
-        The client would make empty objects from the page of a login, which has status 200.
+        The client would build empty objects from a login page, which has status 200.
         """
 
         def checked(*arguments: Any, **options: Any) -> Any:
@@ -108,12 +108,12 @@ class Connection:
 
     def _no_api(self) -> NoApi:
         return NoApi(
-            f"Kubeflow at {self.host}: answers with a web page, not as Kubeflow's API does: a login that has expired, "
-            f"or another address; renew {TOKEN}, and check --host or {HOST}"
+            f"Kubeflow at {self.host}: answers with a web page instead of Kubeflow's API: the login has expired, "
+            f"or the address is wrong; renew {TOKEN}, and check --host or {HOST}"
         )
 
     def _call(self, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call the API and turn each failure into one line."""
+        """Call the API and turn each failure into an error with one line."""
         try:
             return method(*arguments, _request_timeout=_TIMEOUT_SECONDS, **options)
         except self._api.ApiException as error:
@@ -151,7 +151,7 @@ class Connection:
 
 
 def _is_page(response: Any) -> bool:
-    # The generated client wraps the response of urllib3 once it was read.
+    # The generated client wraps the response of urllib3 after reading it.
     headers = getattr(response, "urllib3_response", response).headers
     return "html" in str(headers.get("Content-Type", "")).lower()
 

@@ -1,6 +1,6 @@
-"""Watches a run on the cluster to its end, and shows its steps like those of a run on this machine.
+"""Watches a run on the cluster to its end, and shows its steps like the steps of a run on this machine.
 
-The log of a step has lines of Argo and of Kubeflow as well; :func:`own_lines` leaves them out.
+The log of a step also has lines from Argo and Kubeflow; :func:`own_lines` leaves them out.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from kubeyolo.kubeflow.remote import TERMINATED, RemoteRun, RemoteStep
 
 POLL_SECONDS = 5.0
 STUCK_SECONDS = 180.0
-"""How long the pod of a step may be unable to start: an image may be pulled at the next try."""
+"""How long the pod of a step may be unable to start: an image may be pulled at the next attempt."""
 
 PATIENCE_SECONDS = 900.0
-"""How long to wait for a Kubeflow that does not answer: its API server may be restarting."""
+"""How long to wait if Kubeflow does not answer: its API server may be restarting."""
 
 LAST_LINES = 15
 _LOOKS = 6
@@ -34,13 +34,13 @@ _MACHINERY = re.compile(r"time=\S+ level=\w+ |[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\
 
 
 class TerminatedRun(KubeyoloError):
-    """The run was terminated: by 'kubeyolo pipeline cancel', or in Kubeflow's pages."""
+    """The run was terminated: by 'kubeyolo pipeline cancel', or in Kubeflow's user interface."""
 
     exit_code = 3
 
 
 class _Seen:
-    """Reports to an observer what is new since the last look."""
+    """Reports to an observer the events since the previous poll."""
 
     def __init__(self, observer: RunObserver) -> None:
         self._observer = observer
@@ -73,10 +73,10 @@ class _Stuck:
         self._step, self._since, self._look_at = "", 0.0, 0.0
 
     def look(self, run: RemoteRun) -> None:
-        """Look at the pods of a run, now and then.
+        """Check the pods of a run at intervals.
 
         Raises:
-            InputError: One of them was unable to start for too long; the run is terminated.
+            InputError: A pod was unable to start for too long; the run is terminated.
         """
         now = time.monotonic()
         if now < self._look_at:
@@ -103,9 +103,9 @@ def follow(
     Args:
         kubeflow: The client.
         run_id: Id of the run.
-        observer: Receives what happens to its steps.
-        poll_seconds: Time between two looks.
-        patience_seconds: How long to wait for a Kubeflow that does not answer.
+        observer: Receives the events of its steps.
+        poll_seconds: Time between two polls.
+        patience_seconds: How long to wait if Kubeflow does not answer.
         stuck_seconds: How long the pod of a step may be unable to start.
 
     Returns:
@@ -116,7 +116,7 @@ def follow(
         InputError: One of its pods can never start; the run was terminated.
         TerminatedRun: Somebody has terminated the run.
         Unreachable: Kubeflow has not answered for too long. The run continues.
-        NoApi: The login has expired meanwhile. The run continues.
+        NoApi: The login has expired. The run continues.
     """
     seen, silent_since, stuck = _Seen(observer), 0.0, _Stuck(kubeflow, stuck_seconds)
     while True:
@@ -141,7 +141,7 @@ def follow(
 
 
 def check_end(kubeflow: Kubeflow, run: RemoteRun) -> RemoteRun:
-    """Return a run that has succeeded.
+    """Return the run if it has succeeded.
 
     Raises:
         WorkError: It has failed.
@@ -161,7 +161,7 @@ def check_end(kubeflow: Kubeflow, run: RemoteRun) -> RemoteRun:
 
 
 def last_lines(kubeflow: Kubeflow, run: RemoteRun, step: RemoteStep) -> list[str]:
-    """Return the last lines that a step itself has printed, or only its error where there is one."""
+    """Return the last lines that a step itself has printed, or only its error if there is one."""
     try:
         lines = [line.strip() for line in own_lines(kubeflow.log(run.id, step).splitlines()) if line.strip()]
     except KubeyoloError:
@@ -171,9 +171,10 @@ def last_lines(kubeflow: Kubeflow, run: RemoteRun, step: RemoteStep) -> list[str
 
 
 def own_lines(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a log that the step itself has printed; the event of its end in words.
+    """Yield the lines of a log that were printed by the step; its final event is converted to readable text.
 
-    Argo and Kubeflow write documents too: JSON of several lines, which begins in one of their lines or right after it.
+    Argo and Kubeflow also write JSON documents of several lines. Such a document starts at the end of one of their own
+    log lines, or on the line after it.
     """
     in_document = after_machinery = False
     for line in lines:
@@ -193,7 +194,7 @@ def own_lines(lines: Iterable[str]) -> Iterator[str]:
 
 
 def seconds_of(step: RemoteStep) -> float:
-    """Return how long a step has taken, until now when it has not ended."""
+    """Return how long a step has taken, or until now if it has not ended."""
     if step.started is None:
         return 0.0
     return max(0.0, ((step.ended or datetime.now(UTC)) - step.started).total_seconds())

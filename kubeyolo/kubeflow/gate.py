@@ -9,18 +9,18 @@ from xml.etree import ElementTree
 from kubeyolo.evaluation.limits import Numbers, Verdict, number_text, points_lost
 from kubeyolo.evaluation.results import COCO_KEYS
 
-# XML has no way to write the other characters, such as the colours of a log.
+# XML cannot contain any other character, such as the colour codes of a log.
 _NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit_xml(name: str, verdict: Verdict, seconds: float, error: str = "") -> str:
-    """Return the checks as JUnit XML: a test case each.
+    """Return the checks as JUnit XML, with a test case for each check.
 
     Args:
         name: Name of the suite.
         verdict: The checks.
         seconds: Seconds of the evaluation.
-        error: Why nothing could be checked: one more test case, neither passed nor failed.
+        error: Why nothing could be checked: an additional test case, neither passed nor failed.
     """
     checks = verdict.checks
     failures = sum(not check.passed for check in checks)
@@ -49,7 +49,7 @@ def markdown_summary(
     baseline: Numbers | None = None,
     links: Mapping[str, str] | None = None,
 ) -> str:
-    """Return the checks and the 12 numbers as Markdown, with links to what was compared."""
+    """Return the checks and the 12 COCO metrics as Markdown, with links to the compared results."""
     lines = [f"## {'✅' if verdict.passed else '❌'} {name}", "", "| check | | |", "|---|---|---|"]
     lines += [f"| `{check.name}` | {'✅' if check.passed else '❌'} | {check.message} |" for check in verdict.checks]
     head, rule = "| | model |", "|---|---:|"
@@ -65,7 +65,7 @@ def markdown_summary(
 
 
 def markdown_error(name: str, error: str, links: Mapping[str, str] | None = None) -> str:
-    """Return as Markdown that a model could not be evaluated, and why."""
+    """Return a Markdown report that a model could not be evaluated, with the reason."""
     lines = [
         f"## ❌ {name}",
         "",

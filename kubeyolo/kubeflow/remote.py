@@ -14,22 +14,22 @@ from kubeyolo.kubeflow.schedules import Recurring
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
 _TEMPLATES = ("system-container-impl", "retry-system-container-impl")
-"""Kubeflow's templates of the pods of steps: without and with tries of their own."""
+"""Names of Kubeflow's templates for the pods of steps: without and with retries."""
 
 MARK = "kubeyolo schedule "
-"""Begins the line of a description that names the schedule of a recurring run."""
+"""Prefix of the line of a description that names the schedule of a recurring run."""
 
 LONGEST = 300
-"""Most characters of a message of Kubeflow that are shown."""
+"""Longest message from Kubeflow that is shown, in characters."""
 
 TERMINATED = "TERMINATED"
-"""A run whose end was asked for. Kubeflow calls it FAILED in the end."""
+"""State of a run whose termination was requested. Kubeflow finally reports it as FAILED."""
 
 _TERMINATING = "CANCELING"
 _POD_TIME = timedelta(seconds=2)
 _MOST_TRIES = 100
 _FNV_PRIME = 16777619
-# A task that is tried again has its tries next to it: train, train(0), train(1).
+# A retried task has its attempts next to it: train, train(0), train(1).
 _MACHINERY = re.compile(
     r".*-driver|root|executor|(condition|condition-branches|exit-handler|for-loop)-\d+(\.onExit)?|.*\(\d+\)"
 )
@@ -41,9 +41,9 @@ class RemoteStep:
 
     Attributes:
         name: Its name in the pipeline, such as ``validate_dataset``.
-        state: Kubeflow's word, such as RUNNING; TERMINATED for a step that ended because its run was terminated,
+        state: Kubeflow's state, such as RUNNING; TERMINATED for a step that ended because its run was terminated,
             SKIPPED for a step that did not start before the end of its run.
-        node: Argo's node of the pod of its newest try; empty when there is none yet.
+        node: Argo's node of the pod of its newest attempt; empty before there is a pod.
         is_cached: Whether its results were in Kubeflow's cache.
         started: Time of its start, or None.
         ended: Time of its end, or None.
@@ -65,7 +65,7 @@ class RemoteStep:
 
     @property
     def pods(self) -> tuple[str, ...]:
-        """Names that its pod may have: a template stands between the workflow and the number."""
+        """Possible names of its pod: the name of a template is between the workflow and the number."""
         number = self.node.rpartition("-")[2]
         return tuple(f"{self.workflow}-{template}-{number}" for template in _TEMPLATES) if self.node else ()
 
@@ -84,7 +84,7 @@ class RemoteRun:
         steps: Its steps in the order of their start.
         arguments: Values of its parameters.
         message: Kubeflow's reason for its failure.
-        workflow: Name of its Argo workflow; empty as long as there is none.
+        workflow: Name of its Argo workflow; empty before the workflow exists.
     """
 
     id: str
@@ -104,12 +104,12 @@ class RemoteRun:
         return self.state in ENDED or (self.state == TERMINATED and self.ended is not None)
 
     def step(self, name: str) -> RemoteStep | None:
-        """Return the step of a name."""
+        """Return the step with this name, or None."""
         return next((step for step in self.steps if step.name == name), None)
 
 
 def recurring_of(raw: Any) -> Recurring | None:
-    """Return a recurring run that a schedule file has made; None for any other."""
+    """Return a recurring run that was created from a schedule file; None for any other recurring run."""
     for line in (raw.description or "").splitlines():
         if line.startswith(MARK):
             try:
@@ -148,13 +148,13 @@ def _nodes(task: Any) -> list[str]:
 
 
 def _pod_node(node: str, nodes_of_run: Collection[str]) -> str:
-    """Return the node of the pod of a step's newest try, below a node of the step.
+    """Return the node of the pod of a step's newest attempt, below a node of the step.
 
-    A node's number is the FNV-1a digest of its name, so that the numbers of nodes whose names begin like its own follow
-    from it: those of its tries, ``(0)`` and so on, and that of the executor in a try.
+    A node's number is the FNV-1a digest of its name. So the numbers of nodes whose names start with this name can be
+    computed: of its attempts, ``(0)`` and so on, and of the executor in an attempt.
 
     Args:
-        node: Node below that of the step.
+        node: Node below the node of the step.
         nodes_of_run: Every node of the run.
     """
     below = [_longer(node, ".executor"), *(_longer(node, f"({number})") for number in range(_MOST_TRIES))]
@@ -163,7 +163,7 @@ def _pod_node(node: str, nodes_of_run: Collection[str]) -> str:
 
 
 def _longer(node: str, more: str) -> str:
-    """Return the node whose name is that of another one and more."""
+    """Return the node whose name is the name of a given node and a suffix."""
     workflow, _, number = node.rpartition("-")
     digest = int(number) if number.isdigit() else 0
     for byte in more.encode():
@@ -185,10 +185,10 @@ def _steps(raw: Any, over: bool) -> tuple[RemoteStep, ...]:
     for task in _tasks(raw):
         nodes = _nodes(task)
         name, node = task.display_name or "", _pod_node(nodes[-1], nodes_of_run) if nodes else ""
-        # Besides the steps there are their drivers, their graphs, and the workflow itself.
+        # Besides the steps, Kubeflow lists their drivers, their graphs, and the workflow itself.
         if not name or _MACHINERY.fullmatch(name) or (node and name == node.rpartition("-")[0]):
             continue
-        # A step that did not start before the end of its run has no state, but the time of this end.
+        # A step that did not start before the end of its run has no state, but has the end time of the run.
         state = task.state or ("SKIPPED" if over else "PENDING")
         if state == "FAILED" and _is_after(_moment(task.end_time), asked):
             state = TERMINATED
@@ -213,10 +213,10 @@ def _is_after(moment: datetime | None, asked: datetime | None) -> bool:
 
 
 def _is_at_once(started: datetime, ended: datetime | None) -> bool:
-    """Tell whether no pod has run: a step from the cache ends when it starts, and a pod takes longer."""
+    """Tell whether no pod has run: a step from the cache ends at the moment when it starts."""
     return ended is not None and ended - started < _POD_TIME
 
 
 def _moment(moment: datetime | None) -> datetime | None:
-    # Kubeflow writes 1970 for a time that has not come yet.
+    # Kubeflow writes 1970 for a time that is not set yet.
     return moment if moment and moment.year > 1970 else None

@@ -1,4 +1,4 @@
-"""What a run on the cluster has made, read from the store: the numbers of its networks, and its bundle."""
+"""The results of a run on the cluster, read from the store: the metrics of its networks, and its bundle."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NETWORKS = {"trained": "mindspore", "ONNX": "onnx", "int8": "int8"}
 
 @dataclass(frozen=True)
 class RemoteResult:
-    """What a run has made.
+    """The results of a run.
 
     Attributes:
         bundle: URI of the published bundle.
         current: URI of the current model after a retraining.
-        numbers: COCO numbers by network.
-        note: A remark on them, or why there are none.
+        numbers: COCO metrics by network.
+        note: A remark on the metrics, or the reason why there are none.
     """
 
     bundle: str = ""
@@ -38,7 +38,7 @@ class RemoteResult:
 
 
 def remote_result(run: RemoteRun) -> RemoteResult | None:
-    """Return what a run has made, or None when it has not succeeded, or its pipeline publishes nothing."""
+    """Return the results of a run, or None if it has not succeeded or its pipeline publishes nothing."""
     if run.state != "SUCCEEDED":
         return None
     ended = {step.name for step in run.steps if step.state == "SUCCEEDED"}
@@ -56,29 +56,29 @@ def remote_result(run: RemoteRun) -> RemoteResult | None:
             return RemoteResult(current=current, note="unchanged: the current model was trained on this data")
         index = store.at(note["index"])
         if _is_later(index, run.ended):
-            return RemoteResult(note=f"a later run of its name has written its results in place of these: {index}")
+            return RemoteResult(note=f"a later run with the same name has replaced the results: {index}")
         return _made(read_index(index), is_retraining)
     except KeyError as error:
-        return RemoteResult(note=f"cannot read its results from here: its note in the store has no {error}")
+        return RemoteResult(note=f"cannot read its results on this machine: its record in the store has no {error}")
     except KubeyoloError as error:
-        return RemoteResult(note=f"cannot read its results from here: {one_line(error, 300)}")
+        return RemoteResult(note=f"cannot read its results on this machine: {one_line(error, 300)}")
 
 
 def evaluation_numbers(indexes: Mapping[str, str]) -> dict[str, dict[str, float | None]]:
-    """Return the COCO numbers of each evaluation of a run of the evaluation pipeline.
+    """Return the COCO metrics of each evaluation of a run of the evaluation pipeline.
 
     Args:
-        indexes: URI of the copy of the record, by task: ``evaluate``, and ``evaluate_baseline`` with a baseline.
+        indexes: URI of the copy of the record, by task: ``evaluate``, and ``evaluate_baseline`` if there is a baseline.
 
     Raises:
-        InputError: They are not there, or not records.
+        InputError: A record is missing or damaged.
     """
     stores = Stores()
     return {task: _numbers(read_index(stores.place(uri)).metrics) for task, uri in indexes.items()}
 
 
 def _is_later(index: Place, ended: datetime | None) -> bool:
-    """Tell whether an index was written after the end of a run: by another run with the same settings and data."""
+    """Tell whether an index was written after the end of a run: by a later run with the same settings and data."""
     written = next((stored.modified for stored in index.parent.store.list() if stored.key == index.name), None)
     return written is not None and ended is not None and written > ended
 

@@ -1,4 +1,4 @@
-"""Schedules as files: the recurring runs that Kubeflow should have, and the changes that this needs."""
+"""Schedules as files: the recurring runs that Kubeflow should have, and the changes to get there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kubeyolo.config.text_file import read_text_file
 from kubeyolo.errors import InputError, WorkError, problem_of, suggest
 
 DEFAULT_OWNER = "default"
-"""Owner of schedules where none is given."""
+"""Default owner of schedules."""
 
 _CRON_FIELDS = 6
 _CRON_FIELD = re.compile(r"[\w*/,?#-]+")
@@ -27,7 +27,7 @@ _OWNER = re.compile(r"[\w.-]+(/[\w.-]+)*")
 _MACRO = re.compile(r"@(yearly|annually|monthly|weekly|daily|midnight|hourly|every \S+)")
 
 Check = Callable[[str, Mapping[str, str]], object]
-"""Checks the filled-in form of a pipeline, named first."""
+"""Checks the filled-in form of a pipeline; its arguments are the pipeline's name and the form."""
 
 Kind = Literal["create", "update", "enable", "disable", "delete", "keep"]
 
@@ -37,13 +37,13 @@ class Schedule(BaseModel):
 
     Attributes:
         name: Its name, unique among the files.
-        cron: When, in Kubeflow's six fields, seconds first, in UTC: ``0 0 3 * * 1`` is Mondays at three.
+        cron: Time of the runs in Kubeflow's six fields, seconds first, in UTC: ``0 0 3 * * 1`` is Mondays at three.
         pipeline: Name of a compiled pipeline.
         parameters: Values of the fields of its form; ``settings`` may be nested as in a configuration file.
-        concurrency: How many of its runs may be under way at once.
+        concurrency: How many of its runs may run at the same time.
         catch_up: Whether runs that were due while Kubeflow or the schedule was off are started later.
-        enabled: Whether it is on.
-        description: For the people who see it in Kubeflow.
+        enabled: Whether the schedule is switched on.
+        description: Text that Kubeflow shows with the recurring run.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,11 +63,11 @@ class Wanted:
     """A schedule as it should be on Kubeflow.
 
     Attributes:
-        schedule: What its file says.
+        schedule: Content of its file.
         arguments: Text by field of the form.
         pipeline: Its pipeline.
         owner: Owner of the file.
-        digest: Digest of everything that it is on Kubeflow.
+        digest: Digest of everything that defines it on Kubeflow.
     """
 
     schedule: Schedule
@@ -79,7 +79,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Recurring:
-    """A recurring run on Kubeflow that a schedule file has made: name, owner and digest are in its description."""
+    """A recurring run on Kubeflow that was created from a schedule file; its description has name, owner and digest."""
 
     id: str
     name: str
@@ -96,7 +96,7 @@ class Change:
     Attributes:
         kind: create, update, enable, disable, delete or keep.
         name: Name of the schedule.
-        why: The reason, in words.
+        why: The reason, as a phrase.
         wanted: The schedule as it should be, for create and update.
         found: Its recurring run on Kubeflow.
     """
@@ -109,14 +109,14 @@ class Change:
 
 
 def read_schedules(places: Sequence[Path], check: Check) -> list[Schedule]:
-    """Read schedule files, and those of folders (``*.yaml``), in the order of their names.
+    """Read schedule files, and the files of folders (``*.yaml``), in the order of their names.
 
     Args:
         places: Files and folders.
-        check: Refuses a form whose settings make no sense.
+        check: Refuses a form with invalid settings.
 
     Raises:
-        InputError: A file cannot be read or is not a schedule, or two have the same name.
+        InputError: A file cannot be read or is not a schedule, or two files have the same name.
     """
     files: list[Path] = []
     for place in places:
@@ -124,27 +124,27 @@ def read_schedules(places: Sequence[Path], check: Check) -> list[Schedule]:
             about_git = (
                 ""
                 if place.suffix
-                else "; git keeps no empty folder: after the last file, 'kubeyolo pipeline schedule "
+                else "; git does not store empty folders: after the last file, 'kubeyolo pipeline schedule "
                 f"delete NAME' ends its schedule, and an empty file {place / '.gitkeep'} keeps the folder"
             )
-            raise InputError(f"{place}: there is no such file or folder of schedules{about_git}")
+            raise InputError(f"{place}: no such file or folder of schedules{about_git}")
         files += sorted(place.glob("*.yaml")) if place.is_dir() else [place]
     by_name: dict[str, Path] = {}
     schedules = []
     for file in files:
         schedule = _read(file, check)
         if schedule.name in by_name:
-            raise InputError(f"{file}: the name {schedule.name!r} is that of {by_name[schedule.name]} too")
+            raise InputError(f"{file}: the name {schedule.name!r} is also used in {by_name[schedule.name]}")
         by_name[schedule.name] = file
         schedules.append(schedule)
     return schedules
 
 
 def check_owner(owner: str) -> str:
-    """Return the name of an owner of schedules, such as that of a repository.
+    """Return the name of an owner of schedules, such as the name of a repository.
 
     Raises:
-        InputError: It has characters that a name cannot have.
+        InputError: The name has characters that are not allowed.
     """
     if not _OWNER.fullmatch(owner):
         raise InputError(f"owner {owner!r}: expected letters, digits and . _ - /, such as team/cells")
@@ -176,18 +176,18 @@ def wanted_schedule(schedule: Schedule, pipeline: CompiledPipeline, owner: str =
 
 
 def plan(wanted: Iterable[Wanted], found: Iterable[Recurring], all_of: str = "") -> list[Change]:
-    """Return the changes that make the recurring runs as the files say, in the order of the names.
+    """Return the changes that make the recurring runs match the files, in the order of the names.
 
-    Where an interrupted update has left two of the same name, one is deleted.
+    If an interrupted update has left two recurring runs with the same name, one is deleted.
 
     Args:
         wanted: The schedules of the files.
         found: The recurring runs on Kubeflow.
         all_of: The owner whose files are complete: the owner's recurring runs without a file are disabled, not deleted.
-            Empty leaves recurring runs without a file as they are.
+            If empty, recurring runs without a file are left unchanged.
 
     Raises:
-        InputError: A schedule of the same name has another owner.
+        InputError: A schedule with the same name has a different owner.
     """
     files = {one.schedule.name: one for one in wanted}
     there: dict[str, list[Recurring]] = {}
@@ -203,7 +203,7 @@ def plan(wanted: Iterable[Wanted], found: Iterable[Recurring], all_of: str = "")
         one = files.get(name)
         same = [recurring for recurring in known if one is not None and recurring.digest == one.digest]
         kept = next(iter((*same, *known)), None)
-        changes += [Change("delete", name, "a second one of this name", found=two) for two in known if two != kept]
+        changes += [Change("delete", name, "a second run with this name", found=two) for two in known if two != kept]
         changes.append(_change(name, one, kept))
     return changes
 
@@ -215,9 +215,9 @@ def _form(pipeline: CompiledPipeline, parameters: Mapping[str, Any]) -> dict[str
 def _check_same_owner(wanted: Wanted, found: Recurring) -> None:
     if wanted.owner != found.owner:
         raise InputError(
-            f"schedule {found.name}: there is one of this name whose owner is {found.owner!r}, and these files are of "
-            f"{wanted.owner!r}; give yours another name, or --owner {found.owner} where it is the same one, or end "
-            f"theirs: kubeyolo pipeline schedule delete {found.name}"
+            f"schedule {found.name}: belongs to owner {found.owner!r}, your files to {wanted.owner!r}; rename your "
+            f"schedule, pass --owner {found.owner} if it is the same schedule, or delete it: kubeyolo pipeline "
+            f"schedule delete {found.name}"
         )
 
 
@@ -225,7 +225,7 @@ def _change(name: str, wanted: Wanted | None, found: Recurring | None) -> Change
     if wanted is None:
         assert found is not None
         if found.enabled:
-            return Change("disable", name, "its file is gone", found=found)
+            return Change("disable", name, "its file was removed", found=found)
         return Change("keep", name, "disabled, without a file", found=found)
     if found is None:
         return Change("create", name, "new", wanted)
@@ -234,7 +234,7 @@ def _change(name: str, wanted: Wanted | None, found: Recurring | None) -> Change
     if found.enabled != wanted.schedule.enabled:
         kind: Kind = "enable" if wanted.schedule.enabled else "disable"
         return Change(kind, name, f"enabled is {str(wanted.schedule.enabled).lower()} in its file", wanted, found)
-    return Change("keep", name, "as its file says", wanted, found)
+    return Change("keep", name, "it matches its file", wanted, found)
 
 
 def _read(file: Path, check: Check) -> Schedule:
@@ -267,5 +267,5 @@ def _check_cron(file: Path, cron: str) -> None:
     fields = cron.split()
     if _MACRO.fullmatch(cron) or (len(fields) == _CRON_FIELDS and all(map(_CRON_FIELD.fullmatch, fields))):
         return
-    remedy = f"'0 {cron}' is what you mean" if len(fields) == _CRON_FIELDS - 1 else "such as '0 0 3 * * 1'"
-    raise InputError(f"schedule {file}: cron {cron!r}: Kubeflow's has 6 fields, seconds first; {remedy}")
+    remedy = f"write '0 {cron}'" if len(fields) == _CRON_FIELDS - 1 else "such as '0 0 3 * * 1'"
+    raise InputError(f"schedule {file}: cron {cron!r}: expected Kubeflow's 6 fields, seconds first; {remedy}")

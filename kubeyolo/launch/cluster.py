@@ -1,4 +1,4 @@
-"""The few requests to Kubernetes that a launch needs; each failure is an error of one line."""
+"""The few requests to Kubernetes that a launch needs; each failure is an error with one line."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _SCHEDULING = "scheduling.volcano.sh/v1beta1"
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
 _DELETE_SECONDS = 5.0
-# A connection that is silent for so long may be dead; its reader opens another one.
+# A connection that is silent for this time may be dead; its reader opens a new connection.
 _SILENT_SECONDS = 60.0
 _PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class Unreachable(InputError):
-    """The API server does not answer, or cannot at the moment; the same request may succeed later."""
+    """The API server does not answer, or cannot answer at the moment; the same request may succeed later."""
 
 
 class AlreadyExists(KubeyoloError):
-    """An object of this name exists."""
+    """An object with this name exists."""
 
 
 class Outage:
-    """Measures how long the API server is unreachable; reports once when that begins and once when it ends.
+    """Measures how long the API server is unreachable; reports once at the start of an outage and once at its end.
 
     Args:
         limit: How long the API server may be unreachable, in seconds.
@@ -64,7 +64,7 @@ class Outage:
             raise error
 
     def answered(self) -> None:
-        """Record a request that was answered."""
+        """Record that a request was answered."""
         if self._since is not None:
             self._since = None
             self._show("the API server is back")
@@ -98,11 +98,11 @@ class Cluster:
         """Return the cluster of this pod, or of the kubeconfig.
 
         Args:
-            namespace: Name of the namespace; empty takes that of the pod or of the context.
+            namespace: Name of the namespace; if empty, the namespace of the pod or of the context is used.
             context: Name of a context of the kubeconfig; the current context by default.
 
         Raises:
-            InputError: There is no pod and no kubeconfig, or the kubeconfig cannot be read.
+            InputError: This process is not in a pod and there is no kubeconfig, or the kubeconfig cannot be read.
         """
         settings = client.Configuration()
         try:
@@ -110,7 +110,7 @@ class Cluster:
                 config.load_incluster_config(settings)
                 own = (_SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
             else:
-                # The package reads the variable when it is imported, and never again.
+                # The package reads the variable only when it is imported.
                 file = os.environ.get("KUBECONFIG") or None
                 config.load_kube_config(file, context=context, client_configuration=settings)
                 contexts, current = config.list_kube_config_contexts(file)
@@ -118,11 +118,11 @@ class Cluster:
                 own = chosen["context"].get("namespace", "")
         except (config.ConfigException, OSError, yaml.YAMLError, TypeError, AttributeError, KeyError) as error:
             raise InputError(
-                f"no Kubernetes cluster: {one_line(error, 300)}; set KUBECONFIG to the file that names yours"
+                f"no Kubernetes cluster: {one_line(error, 300)}; set KUBECONFIG to the kubeconfig of your cluster"
             ) from error
         settings.retries = False
         if not settings.verify_ssl:
-            # The kubeconfig says so; a warning with every request does not help.
+            # The kubeconfig turns verification off; a warning with every request does not help.
             disable_warnings(InsecureRequestWarning)
         home = own or "default"
         return cls(client.ApiClient(settings), namespace or home, home)
@@ -136,8 +136,8 @@ class Cluster:
         """Create a job and return it.
 
         Raises:
-            AlreadyExists: A job of this name exists.
-            InputError: Volcano is not installed, or the job is refused.
+            AlreadyExists: A job with this name exists.
+            InputError: Volcano is not installed, or the API server refuses the job.
         """
         return self._request("POST", self._jobs(), body=dict(manifest), doing="create Volcano jobs")
 
@@ -154,13 +154,13 @@ class Cluster:
         return self._list(self._jobs(), "list Volcano jobs", {"labelSelector": selector})
 
     def delete_job(self, name: str, uid: str = "") -> bool:
-        """Delete a job with this uid, and its pods, by one short request; tell whether the job existed."""
+        """Delete the job with this uid and its pods with one short request; tell whether the job existed."""
         body: Document = {"propagationPolicy": "Background"}
         if uid:
             body["preconditions"] = {"uid": uid}
         try:
             self._request("DELETE", self._jobs(name), body=body, doing="delete Volcano jobs", seconds=_DELETE_SECONDS)
-        except (_Missing, AlreadyExists):  # Another job has its name: the same conflict as in create_job.
+        except (_Missing, AlreadyExists):  # A different job has its name: the same conflict as in create_job.
             return False
         return True
 
@@ -173,7 +173,7 @@ class Cluster:
         return self._list(f"/apis/{_SCHEDULING}/queues", "list Volcano queues")
 
     def pod_groups(self) -> list[Document]:
-        """Return the pod groups of the namespace: what waits in the queues."""
+        """Return the pod groups of the namespace, which wait in the queues."""
         return self._list(f"/apis/{_SCHEDULING}/namespaces/{self.namespace}/podgroups", "list Volcano pod groups")
 
     def events(self, kind: str, name: str) -> list[Document]:
@@ -194,7 +194,7 @@ class Cluster:
         return self._get(self._workflows(name), "read workflows")
 
     def own_pod(self, name: str, seconds: float = _READ_SECONDS) -> Document | None:
-        """Return a pod of this process's namespace, or None if it does not exist; wait at most these seconds."""
+        """Return a pod of this process's namespace, or None if it does not exist; wait at most ``seconds``."""
         return self._get(f"/api/v1/namespaces/{self.home}/pods/{name}", "read pods", seconds)
 
     def pods(self, selector: str) -> tuple[list[Document], str]:
@@ -207,7 +207,7 @@ class Cluster:
         return self._get(self._core(f"pods/{name}"), "read pods")
 
     def pod_changes(self, selector: str, version: str, seconds: int) -> Iterator[tuple[str, Document]]:
-        """Yield the changes of the pods with these labels after a version of the list: kind of change and pod."""
+        """Yield kind of change and pod for each change after a version of the list of pods with these labels."""
         query = {
             "labelSelector": selector,
             "resourceVersion": version,
@@ -219,14 +219,14 @@ class Cluster:
             yield change["type"], change["object"]
 
     def log_lines(self, pod: str, container: str, since: str = "") -> Iterator[str]:
-        """Yield the lines of a container as they are printed, each after its time, from a time on."""
+        """Yield the lines of a container as they are printed, each prefixed by its time, starting from a given time."""
         query = {"container": container, "follow": "true", "timestamps": "true"}
         if since:
             query["sinceTime"] = since
         yield from self._lines(self._core(f"pods/{pod}/log"), query, "read logs of pods")
 
     def log_text(self, pod: str, container: str) -> str:
-        """Return what a container has printed so far."""
+        """Return the output of a container so far."""
         lines = self._lines(self._core(f"pods/{pod}/log"), {"container": container}, "read logs of pods")
         return "\n".join(lines)
 
@@ -269,7 +269,7 @@ class Cluster:
         with self._errors(doing):
             response = self._call("GET", path, query, None, (_CONNECT_SECONDS, _SILENT_SECONDS))
             try:
-                # One read returns the bytes that have arrived: reading whole chunks would delay lines.
+                # A read returns the bytes that have arrived: reading full chunks would delay lines.
                 while data := response.read1(65536):
                     *lines, rest = (rest + data).split(b"\n")
                     for line in lines:
@@ -325,7 +325,7 @@ class Cluster:
         if error.status == 403 and "quota" not in message and "violates PodSecurity" not in message:
             return InputError(
                 f"may not {doing} in namespace {self.namespace}: {message}; "
-                "a cluster administrator gives these rights with the manifests of kubeyolo"
+                "a cluster administrator grants these rights with the manifests of kubeyolo"
             )
         if error.status in _PASSING_STATUS:
             return Unreachable(f"Kubernetes API server {self.host}: answers with status {error.status}: {message}")

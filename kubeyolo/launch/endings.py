@@ -20,14 +20,14 @@ from kubeyolo.training.spec import EXIT_INTERRUPTED, TrainingSpec
 
 @dataclass(frozen=True)
 class Ended:
-    """How processes ended.
+    """How the processes of a launch ended.
 
     Attributes:
-        lines: Their last lines; None if they have printed by themselves.
+        lines: The last lines that they printed; None if they print directly to the console.
         code: Exit code of the process, or of the first of several processes that failed.
-        stop_requested: Whether they were told to stop.
+        stop_requested: Whether they received a stop signal.
         killed: Whether they were killed at a second signal.
-        lost: Whether another pod of the gang was lost.
+        lost: Whether a different pod of the gang was lost.
     """
 
     lines: list[str] | None
@@ -53,8 +53,8 @@ def raise_failure(folder: Path, ended: Ended, spec: TrainingSpec, memory_kills: 
 
     Raises:
         InputError: A process refused its input; the message is that of the process.
-        InterruptedWork: The processes were told to stop, and did.
-        WorkError: A process failed; with its message, or else why it has ended and its last lines.
+        InterruptedWork: The processes stopped after a stop signal.
+        WorkError: A process failed; with its message, or without a message with the cause and its last lines.
     """
     failed = [outcome for outcome in outcomes(folder) if outcome["exit_code"] != 0]
     if ended.code == 0 and not failed:
@@ -73,18 +73,19 @@ def raise_failure(folder: Path, ended: Ended, spec: TrainingSpec, memory_kills: 
             if outcome["exit_code"] == kind:
                 raise error(outcome["message"])
     if ended.lost:
-        raise WorkError("another pod of the gang has ended before its time")
+        raise WorkError("a different pod of the gang has ended before this pod was done")
     if ended.killed:
         raise InterruptedWork(f"interrupted: ended at once; {_where_it_continues(spec)}")
-    # It was told to stop before it could handle signals, or msrun ended it together with a process that was told so.
+    # It received the signal before it could handle signals, or msrun ended it with a process that received the signal.
     stopped = ended.code >= 0 or ended.code in (-signal.SIGTERM, -signal.SIGKILL)
     if ended.stop_requested and stopped and not killed_for_memory(memory_kills):
-        raise InterruptedWork(f"interrupted: told to stop, no checkpoint written since; {_where_it_continues(spec)}")
+        where = _where_it_continues(spec)
+        raise InterruptedWork(f"interrupted: stopped by a signal, no checkpoint written since; {where}")
     raise WorkError(_crash(ended, spec, memory_kills))
 
 
 def warn_of_lost_lines(folder: Path, show: Show) -> None:
-    """Warn of processes that could not print all of their lines; they have continued without."""
+    """Warn of processes that could not print all of their lines; they have continued without printing."""
     for outcome in outcomes(folder):
         if outcome.get("lost"):
             show(f"warning: lines of training process {outcome['rank']} could not be printed: {outcome['lost']}")
@@ -104,7 +105,7 @@ def _where_it_continues(spec: TrainingSpec) -> str:
     try:
         step = newest_step(Place.of(spec.output).impatient().store)
     except KubeyoloError:
-        return "the same command continues at the newest checkpoint"
+        return "run the same command again to continue from the newest checkpoint"
     if step is None:
-        return "there is no checkpoint yet, so the same command begins anew"
-    return f"the same command continues at the checkpoint of step {step}"
+        return "there is no checkpoint yet, so the same command starts from step 0"
+    return f"run the same command again to continue from the checkpoint of step {step}"

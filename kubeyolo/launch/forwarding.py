@@ -1,4 +1,4 @@
-"""Passes signals of a launcher on to its processes: the first lets them stop in order, a second kills them."""
+"""Passes signals of a launcher on to its processes: the first asks them to stop, a second kills them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kubeyolo.processes import send_signal
 from kubeyolo.stop_signals import StopOrder, announcing, handling
 
 STOPPING = (
-    "stopping after the present step, with a checkpoint (while the network is compiled, that may take minutes); "
+    "stopping after the current step, with a checkpoint (while the network is compiled, that may take minutes); "
     "Ctrl-C again ends it at once"
 )
 """Shown at once at the first signal: a process cannot answer while its main thread compiles."""
@@ -24,7 +24,7 @@ class Forwarding:
     """Receives signals, and sends them to processes.
 
     Attributes:
-        killed: Whether the processes were ended at once, at a second order.
+        killed: Whether the processes were killed at a second stop request.
     """
 
     def __init__(self, announce: Callable[[str], None]) -> None:
@@ -37,16 +37,16 @@ class Forwarding:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether this process was told to stop."""
+        """Whether this process received a stop signal."""
         return self._order.given
 
     def attach(self, workers: Processes, everything: Processes) -> None:
-        """Set the processes that are told to stop, and those that are killed; pass on a signal that has arrived."""
+        """Register which processes get SIGTERM and which SIGKILL; forward a signal that arrived earlier."""
         self._workers, self._all = workers, everything
         self.pass_on()
 
     def pass_on(self) -> None:
-        """Tell processes to stop that were started after this process was told to stop."""
+        """Send SIGTERM to processes that were started after this process received a stop signal."""
         if self.stop_requested:
             new = [pid for pid in self._workers() if pid not in self._reached]
             self._reached.update(new)
@@ -66,7 +66,7 @@ class Forwarding:
 
 @contextmanager
 def forwarding(show: Show) -> Iterator[Forwarding]:
-    """Pass on the signals that arrive within the block, if this is the main thread: only it can handle signals."""
+    """Forward the signals that arrive within the block, if this is the main thread: only it can handle signals."""
     with announcing(show) as announce:
         forward = Forwarding(announce)
         with handling(forward.handle):

@@ -21,7 +21,7 @@ _OVER = frozenset({"Completed", "Failed", "Aborted", "Terminated"})
 _WAITING = frozenset({"", "Pending", "Inqueue", "Restarting"})
 
 _FEW = 10.0
-"""Longest random pause, in polls, of each of two launchers that have submitted at the same moment."""
+"""Longest random pause, in polls, before each of two launchers submits again after a simultaneous submission."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Timing:
 
     Attributes:
         poll: Time between two polls of the job.
-        report: Time between two lines about what the job waits for.
+        report: Time between two lines about the reason why the job waits.
         outage: How long the API server may be unreachable.
-        stuck: How long a pod may be unable to start for a reason that may pass, such as an image that is not pulled.
+        stuck: How long a pod may be unable to start for a temporary reason, such as an image that is not pulled.
         settle: How long to wait for the last lines of the logs.
         deletion: How long a deleted job may take to disappear.
     """
@@ -51,11 +51,11 @@ class JobLifecycle:
     Args:
         cluster: Cluster of the job.
         manifest: Manifest of the job.
-        settings: Cluster settings; their limits count here.
+        settings: Cluster settings, with the limits of waiting and running.
         show: Shows a line.
         timing: How often to poll.
-        is_replaced: Tells, when this process is told to stop, whether another process will adopt the job.
-        waits_from_start: Whether to wait for an API server that has never answered; else only for one that has.
+        is_replaced: Called after a stop signal; tells whether a different process will adopt the job.
+        waits_from_start: Whether to wait for an API server that has not answered yet, or only after its first answer.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class JobLifecycle:
         self._outage = Outage(timing.outage, show)
 
     def run(self) -> None:
-        """Train, and delete the job at the end, unless another process replaces this one and will adopt the job.
+        """Train, and delete the job at the end, unless a different process will adopt it.
 
-        A running job of this name is adopted. A job that has ended, and a job of an earlier workflow of the same name,
-        are deleted; a running job with another training is an error.
+        A running job with this name is adopted. A job that has ended, and a job of an earlier workflow with the same
+        name, are deleted; a running job of a different training is an error.
 
         Raises:
             InputError: The cluster cannot be used, or the trainer refused its input.
@@ -94,10 +94,10 @@ class JobLifecycle:
                 self._begin(adopt=again == 0)
                 reason = self._follow()
             except (SystemExit, InterruptedWork):
-                # A step that is told to stop has less than a second: two short requests fit.
+                # After its stop signal a step has less than a second: two short requests fit.
                 if self._uid and self._is_replaced():
                     self._uid = ""
-                    # The reader of these lines may be gone already.
+                    # The program that reads these lines may have ended already.
                     with contextlib.suppress(OSError):
                         self._show(f"job {self._name} continues: the next attempt of this step adopts it")
                 raise
@@ -108,11 +108,11 @@ class JobLifecycle:
             if not reason:
                 return
             if again == self._settings.resubmissions:
-                raise WorkError(f"{reason}; no new job after {again + 1} jobs; the same command continues")
+                raise WorkError(f"{reason}; no new job after {again + 1} jobs; run the same command again to continue")
             self._show(f"{reason}; submitting again ({again + 1} of {self._settings.resubmissions})")
 
     def _begin(self, adopt: bool) -> None:
-        """Adopt the job, or submit it once no old job has its name."""
+        """Adopt the job, or submit it as soon as no old job has its name."""
         since, adopted = time.monotonic(), False
         while True:
             try:
@@ -125,7 +125,7 @@ class JobLifecycle:
                     if job is not None and self._stays(job):
                         break
                 elif job["metadata"].get("deletionTimestamp"):
-                    pass  # It will disappear.
+                    pass  # The old job will disappear.
                 elif adopt and _phase(job) not in _OVER and self._is_of_this_workflow(job):
                     self._check_same(job)
                     adopted = not self._submitting
@@ -144,7 +144,7 @@ class JobLifecycle:
                     f"job {self._name}: the old job of this name still exists after {self._timing.deletion:.0f} s"
                 )
             time.sleep(self._timing.poll)
-        # First of all: whatever happens from here on, this process must delete the job.
+        # Set first: whatever happens after this line, this process must delete the job.
         self._uid, self._submitting = job["metadata"]["uid"], False
         self._outage.answered()
         if adopted:
@@ -156,7 +156,7 @@ class JobLifecycle:
         self._watch.start()
 
     def _submit(self) -> Document | None:
-        """Create the job; return None if a job of this name exists."""
+        """Create the job; return None if a job with this name exists."""
         self._submitting = True
         try:
             return self._cluster.create_job(self._manifest)
@@ -170,9 +170,10 @@ class JobLifecycle:
             raise
 
     def _stays(self, job: Document) -> bool:
-        """Tell whether a new job may stay: of two jobs that were created at the same moment, the older one stays.
+        """Tell whether a new job may stay; delete it if a job that is not younger trains into the same output.
 
-        Times of creation are whole seconds. If they are equal, both jobs are deleted and submitted a little later.
+        Creation times are whole seconds. If they are equal, both launchers delete their job and submit it again after a
+        random pause.
         """
         if not self._others(before=job["metadata"]["creationTimestamp"]):
             return True
@@ -182,7 +183,7 @@ class JobLifecycle:
         return False
 
     def _is_taken(self) -> bool:
-        """Tell whether another job trains into the same output; the wait for its end has the limit of the queue."""
+        """Tell whether a different job trains into the same output; the wait for its end has the limit of the queue."""
         others = self._others()
         if not others:
             self._taken_since = None
@@ -208,7 +209,7 @@ class JobLifecycle:
         ]
 
     def _is_of_this_workflow(self, job: Document) -> bool:
-        """Tell whether a job was submitted by this workflow, and not by an earlier one that had the same name."""
+        """Tell whether a job was submitted by this workflow, and not by an earlier workflow with the same name."""
         workflow = (job["metadata"].get("annotations") or {}).get(WORKFLOW_ANNOTATION)
         return workflow in (None, self._manifest["metadata"]["annotations"].get(WORKFLOW_ANNOTATION))
 
@@ -217,12 +218,12 @@ class JobLifecycle:
         if notes.get(SPEC_ANNOTATION) != self._manifest["metadata"]["annotations"][SPEC_ANNOTATION]:
             self._submitting = False  # A job of this process would have the same settings.
             raise InputError(
-                f"job {self._name} exists, and trains with other settings; wait for its end, or delete it: "
+                f"job {self._name} exists, and trains with different settings; wait for its end, or delete it: "
                 f"kubectl -n {self._cluster.namespace} delete vcjob {self._name}"
             )
 
     def _follow(self) -> str:
-        """Follow the job to its end; return empty when it is complete, else why it may be submitted again."""
+        """Follow the job to its end; return an empty string if it is complete, else the reason to submit it again."""
         watch, progress = self._watch, _Progress(self._settings, self._timing, self._show)
         assert watch is not None
         while True:
@@ -235,7 +236,9 @@ class JobLifecycle:
                 self._outage.failed(error)
                 continue
             if job is None or job["metadata"]["uid"] != self._uid:
-                raise WorkError(f"job {self._name} was deleted by somebody else; the same command continues")
+                raise WorkError(
+                    f"job {self._name} was deleted by somebody else; run the same command again to continue"
+                )
             phase = _phase(job)
             if phase in _OVER:
                 watch.settle(self._timing.settle)
@@ -247,7 +250,7 @@ class JobLifecycle:
                 self._outage.failed(error)
 
     def _failure(self, job: Document, phase: str, failed: list[PodFacts]) -> str:
-        """Return why the job failed; raise it when another job would fail in the same way."""
+        """Return why the job failed; raise the reason as an error if a new job would fail in the same way."""
         newest = max((facts.attempt for facts in failed), default="", key=lambda attempt: (len(attempt), attempt))
         failed = [facts for facts in failed if facts.attempt == newest]
         reports = "; ".join(facts.report() for facts in failed) or "no pod has reported a reason"
@@ -259,7 +262,7 @@ class JobLifecycle:
             raise WorkError(summary)
         if _restarts(job) > self._settings.max_retry:
             times = self._settings.max_retry
-            raise WorkError(f"{summary}; the gang was restarted {times} times; the same command continues")
+            raise WorkError(f"{summary}; the gang was restarted {times} times; run the same command again to continue")
         return summary
 
     def _delete(self) -> None:
@@ -269,7 +272,7 @@ class JobLifecycle:
         try:
             self._cluster.delete_job(self._name, self._uid)
         except (InterruptedWork, KeyboardInterrupt, SystemExit):
-            # Told to stop during the request: send it again, since the job must be deleted then too.
+            # A signal interrupted the request: send it again, since the job must be deleted in this case too.
             self._delete()
             raise
         except KubeyoloError as error:
@@ -281,7 +284,7 @@ class JobLifecycle:
 
 
 class _Progress:
-    """Reports the progress of a job, and ends a job that takes too long."""
+    """Reports the progress of a job, and raises an error if the job takes too long."""
 
     def __init__(self, settings: ClusterSettings, timing: Timing, show: Show) -> None:
         self._settings, self._timing, self._show = settings, timing, show
@@ -317,11 +320,11 @@ class _Progress:
             waited = now - self._since
             if waited > self._settings.queue_limit:
                 raise WorkError(
-                    f"job {job['metadata']['name']} found no room within {self._settings.queue_limit} s "
+                    f"job {job['metadata']['name']} was not placed within {self._settings.queue_limit} s "
                     f"(queue_limit): {report}"
                 )
             if now >= self._report_at and (report != self._last_report or waited > self._timing.report):
-                self._show(f"waiting since {waited:.0f} s: {report}")
+                self._show(f"waiting for {waited:.0f} s: {report}")
                 self._last_report, self._report_at = report, now + self._timing.report
         limit = self._settings.run_limit
         if limit and self._running_since is not None and now - self._running_since > limit:
@@ -353,5 +356,5 @@ def _phase(job: Document) -> str:
 
 
 def _restarts(job: Document) -> int:
-    """Return how many restarts of the gang Volcano has counted, including one that exceeds the limit."""
+    """Return how many restarts of the gang Volcano has counted, including a restart that exceeds the limit."""
     return int(job.get("status", {}).get("retryCount", 0))

@@ -1,6 +1,6 @@
-"""The launchers by name: they start training processes, and check before whether they can.
+"""The launchers by name: they start training processes, after checking the configuration and their packages.
 
-Another launcher is another class with the methods of :class:`Launcher`, and an entry in :data:`LAUNCHERS`.
+A new launcher is a class with the methods of :class:`Launcher`, and an entry in :data:`LAUNCHERS`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from kubeyolo.training.spec import TrainingSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Machines:
-    """The machines, or pods, that the processes of a training are spread over.
+    """The machines or pods on which the processes of a training run.
 
     Attributes:
         nodes: Number of machines or pods.
-        cores: Processors of each; None if that is not known.
-        memory: Memory of each in bytes; None if that is not known.
-        allowance: What limits the memory: the beginning of a sentence that ends with a size.
+        cores: Processors of each machine or pod; None if unknown.
+        memory: Memory of each machine or pod in bytes; None if unknown.
+        allowance: What limits the memory: the start of a sentence that ends with a size.
     """
 
     nodes: int
@@ -44,11 +44,11 @@ class Launcher(Protocol):
 
     @classmethod
     def configured(cls, values: Mapping[str, Any] | None, file: Path | None, sets: Sequence[str]) -> Self:
-        """Return the launcher with settings of the cluster: see :func:`find_launcher`."""
+        """Return the launcher with these cluster settings: see :func:`find_launcher`."""
 
     @property
     def writer(self) -> str:
-        """Name under which a training claims its output; empty if the process that starts it claims it alone."""
+        """Name under which a training claims its output; empty if only the process that starts it claims the output."""
 
     def check(self, config: Config) -> None:
         """Refuse a configuration that this launcher cannot train.
@@ -65,27 +65,27 @@ class Launcher(Protocol):
         """
 
     def machines(self, processes: int, is_remote: bool) -> Machines:
-        """Return the machines of so many training processes; ``is_remote``: the steps are pods on a cluster."""
+        """Return the machines for a number of training processes; ``is_remote``: the steps are pods on a cluster."""
 
     def launch(self, spec: TrainingSpec) -> None:
         """Start the processes of a training and wait for them.
 
         Raises:
             InputError: The input of the training cannot be used.
-            InterruptedWork: This process was told to stop.
+            InterruptedWork: This process received a stop signal.
             WorkError: A process failed.
         """
 
 
 class LocalLauncher:
-    """Trains on this machine: in a pipeline, in the pod or the process of the step."""
+    """Trains on this machine: in a pipeline, in the pod or process of the step."""
 
     name: ClassVar[str] = "local"
     writer = ""
 
     @classmethod
     def configured(cls, values: Mapping[str, Any] | None, file: Path | None, sets: Sequence[str]) -> Self:
-        """Return the launcher; refuse settings of a cluster."""
+        """Return the launcher; refuse cluster settings."""
         if values or file is not None or sets:
             raise InputError("cluster is set, but launcher is local; set launcher to volcano, or leave cluster empty")
         return cls()
@@ -97,7 +97,7 @@ class LocalLauncher:
         """Check nothing: a training process itself reports a missing package."""
 
     def machines(self, processes: int, is_remote: bool) -> Machines:
-        """Return this machine; nothing is known of the pod of a step that does not exist yet."""
+        """Return this machine; cores and memory are unknown if the steps run in pods that do not exist yet."""
         in_pod = bool(os.environ.get(RUN_ID))
         return Machines(
             nodes=1,
@@ -113,7 +113,7 @@ class LocalLauncher:
 
 @dataclass(frozen=True)
 class VolcanoLauncher:
-    """Trains in pods of a Volcano job, which outlives the process that submits it and is adopted by the next one."""
+    """Trains in pods of a Volcano job; if the process that submits it is replaced, the next process adopts the job."""
 
     name: ClassVar[str] = "volcano"
 
@@ -121,12 +121,12 @@ class VolcanoLauncher:
 
     @classmethod
     def configured(cls, values: Mapping[str, Any] | None, file: Path | None, sets: Sequence[str]) -> Self:
-        """Return the launcher with the settings of a preset, and with these over them."""
+        """Return the launcher with the settings of a preset, overridden by these settings."""
         return cls(cluster_settings(values, file, sets))
 
     @property
     def writer(self) -> str:
-        """Name of the launcher with the id of the run, or else with the namespace of the job if one is set."""
+        """Name of the launcher with the id of the run, or outside of a run with the namespace of the job, if set."""
         return f"{self.name} {os.environ.get(RUN_ID) or self.settings.namespace}".strip()
 
     def check(self, config: Config) -> None:
@@ -167,13 +167,13 @@ LAUNCHERS: Mapping[str, type[Launcher]] = {each.name: each for each in (LocalLau
 def find_launcher(
     name: str = "", values: Mapping[str, Any] | None = None, file: Path | None = None, sets: Sequence[str] = ()
 ) -> Launcher:
-    """Return the launcher of a name.
+    """Return the launcher with this name.
 
     Args:
         name: ``local`` for this machine, which is the default, or ``volcano`` for a cluster.
-        values: Settings of the cluster by key, over those of their preset.
-        file: YAML file with such settings.
-        sets: ``key=value`` pairs over those of the file.
+        values: Cluster settings by key; they override the preset.
+        file: YAML file with cluster settings.
+        sets: ``key=value`` pairs that override the file.
 
     Raises:
         InputError: Unknown launcher, or settings that are not allowed.
@@ -186,7 +186,7 @@ def find_launcher(
 def ready_launcher(
     name: str = "", values: Mapping[str, Any] | None = None, file: Path | None = None, sets: Sequence[str] = ()
 ) -> Launcher:
-    """Return the launcher of a name if its packages are installed; see :func:`find_launcher`.
+    """Return the launcher with this name if its packages are installed; see :func:`find_launcher`.
 
     Raises:
         InputError: Also when a package that it needs is not installed.

@@ -1,4 +1,4 @@
-"""Training processes on this machine: one process, or several by msrun, which may train with those of other pods."""
+"""Training processes on this machine: one process, or several started by msrun; other pods may run more of them."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ LAST_LINES = 8
 
 _POLL_SECONDS = 0.2
 
-# Time for msrun to end the other processes after one has failed. It can wait forever for its scheduler when a worker
-# ends before it has joined the others.
+# Time for msrun to kill the remaining processes after one process has failed. It can wait forever for its scheduler if
+# a worker ends before it has joined the other processes.
 _GRACE_SECONDS = 20.0
 
-# MindSpore's parameter server ignores the log level.
+# MindSpore's parameter server ignores the configured log level.
 _NOISE = re.compile(r"\[INFO\] \w+\(")
 
 
 def launch_training(spec: TrainingSpec, show: Show | None = None, rendezvous: Rendezvous | None = None) -> None:
     """Train in child processes and wait for them; this process does not import MindSpore.
 
-    The lines of rank 0 are passed on. The children are killed when this process dies. At one of
+    The lines of rank 0 are passed on. The children are killed when this process dies. At a signal from
     :func:`kubeyolo.stop_signals.stop_signals` they write a checkpoint and stop; a Ctrl-C after that kills them.
 
     Args:
         spec: The training run.
         show: Shows a line; prints it by default.
-        rendezvous: How this pod finds the others; without it all processes are on this machine.
+        rendezvous: How this pod finds the other pods; if None, all processes are on this machine.
 
     Raises:
         InputError: A process refused its input; the message is that of the process.
-        InterruptedWork: The processes were told to stop, and did.
-        WorkError: A process failed; with its message, or else its last lines.
+        InterruptedWork: The processes stopped after a stop signal.
+        WorkError: A process failed; with its message, or without a message with its last lines.
     """
     kills = memory_kills()
     with temporary_folder("launch") as folder:
@@ -69,7 +69,7 @@ def launch_training(spec: TrainingSpec, show: Show | None = None, rendezvous: Re
 
 
 def _run_one(worker: list[str], folder: Path, show: Show, inherit: bool) -> Ended:
-    """Run one process; on a terminal it prints by itself, so that it can draw a bar."""
+    """Run one process; on a terminal it prints directly, so that it can draw a bar."""
     last: deque[str] = deque(maxlen=LAST_LINES)
     output, environment = None if inherit else subprocess.PIPE, _environment(folder, inherit)
     with forwarding(_over_bar if inherit else show) as stop, _running(worker, output, environment) as process:
@@ -82,7 +82,7 @@ def _run_one(worker: list[str], folder: Path, show: Show, inherit: bool) -> Ende
 
 
 def _run_many(worker: list[str], folder: Path, rendezvous: Rendezvous, show: Show) -> Ended:
-    """Run several processes by msrun, which keeps a log file for each."""
+    """Run several processes through msrun, which writes a log file for each process."""
     first = rendezvous.node * rendezvous.devices
     ranks = range(first, first + rendezvous.devices)
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
@@ -98,7 +98,7 @@ def _run_many(worker: list[str], folder: Path, rendezvous: Rendezvous, show: Sho
             failed = _wait_idly(process, folder, ranks, follower, peers, stop)
             follower.poll()
         lost = peers.lost.is_set()
-        # msrun ends the other processes itself, which is not a failure if msrun succeeds.
+        # msrun itself kills the remaining processes, which is not a failure if msrun succeeds.
         code = failed if failed is not None and process.returncode != 0 else process.returncode
         ended = Ended(_last_lines(folder, follower), code, stop.stop_requested, stop.killed, lost)
         peers.complete = not lost and [outcome["exit_code"] for outcome in outcomes(folder)] == [0] * len(ranks)
@@ -119,10 +119,10 @@ def _msrun(worker: list[str], folder: Path, rendezvous: Rendezvous, peers: Relay
         f"--node_rank={rendezvous.node}",
         f"--cluster_time_out={int(rendezvous.limit)}",
         "--join=True",
-        # The rank of no worker: msrun would start a tail for a worker, which outlives it.
+        # This rank does not exist: for an existing rank msrun would start a tail that outlives it.
         f"--tail_worker_log={rendezvous.world}",
         f"--log_dir={folder / 'logs'}",
-        # msrun recognizes python only by these names, and would start any other program as a script of python.
+        # msrun recognizes python only by these names, and would run a program with any other name as a Python script.
         "python" if interpreter.with_name("python").exists() else "python3",
         *worker[1:],
     ]
@@ -131,16 +131,16 @@ def _msrun(worker: list[str], folder: Path, rendezvous: Rendezvous, peers: Relay
 def _wait_idly(
     process: subprocess.Popen[Any], folder: Path, ranks: range, follower: _Follower, peers: Relay, stop: Forwarding
 ) -> int | None:
-    """Wait for msrun, and suspend it meanwhile: it waits for its processes in a loop without a pause.
+    """Wait for msrun, and suspend it meanwhile: it waits for its processes in a busy loop.
 
-    The loop would take half of a pod with a limit of processors. The function returns before msrun has ended when a
-    worker has failed and msrun does not end within the grace time, when rank 0 has stopped as it was told, because the
-    others cannot continue without it, and when another pod is lost.
+    The busy loop could use half of the processors of a pod. The function returns before msrun has ended in three cases:
+    a worker has failed and msrun does not end within the grace time; rank 0 has stopped after a stop signal, because
+    the other ranks cannot continue without it; or a different pod is lost.
 
     Returns:
-        The exit code of the first process that has failed, if it was seen: msrun does not report it.
+        The exit code of the first process that failed, if it was observed: msrun does not report it.
     """
-    # Node 0 has the scheduler besides its workers.
+    # Node 0 also runs the scheduler.
     started, asleep, failed_at, code = len(ranks) + (ranks.start == 0), False, None, None
     while process.poll() is None:
         # msrun starts its processes one after another, which takes seconds.
@@ -167,17 +167,17 @@ def _worker_failed(launcher: int, folder: Path) -> bool:
     """Tell whether a worker has reported a failure, or has ended without a report."""
     reports = outcomes(folder)
     ended = sum(exit_code(pid) is not None for pid in children(launcher))
-    # Workers that were told to stop may write a checkpoint for as long as that takes.
+    # After a stop signal, workers may take any time to write their checkpoint.
     return any(outcome["exit_code"] not in (0, EXIT_INTERRUPTED) for outcome in reports) or ended > len(reports)
 
 
 def _is_interrupted(folder: Path) -> bool:
-    """Tell whether rank 0, the only rank that is told to stop, has stopped."""
+    """Tell whether rank 0, the only rank that receives the stop signal, has stopped."""
     return any(outcome["exit_code"] == EXIT_INTERRUPTED for outcome in outcomes(folder))
 
 
 class _Follower:
-    """Passes on the lines of a growing file."""
+    """Forwards the lines of a growing file."""
 
     def __init__(self, path: Path, show: Show) -> None:
         self.last: deque[str] = deque(maxlen=LAST_LINES)
@@ -186,7 +186,7 @@ class _Follower:
         self._rest = ""
 
     def poll(self) -> None:
-        """Pass on the lines that are complete."""
+        """Forward the complete lines."""
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
@@ -202,9 +202,9 @@ class _Follower:
 
 
 def _last_lines(folder: Path, follower: _Follower) -> list[str]:
-    """Return the last lines of the ranks that ended without an outcome: the rank that failed is among them.
+    """Return the last lines of the ranks that ended without an outcome, which include the failed rank.
 
-    If msrun ended before it started a process, they are the lines of msrun.
+    If msrun ended before it started a process, the last lines of msrun are returned.
     """
     last: list[str] = []
     for path in sorted((folder / "logs").glob("worker_*.log")):
@@ -221,7 +221,7 @@ def _end_of(log: Path) -> list[str]:
 
 
 def _environment(folder: Path, inherit: bool = False) -> dict[str, str]:
-    """Return the environment of the processes; files that a killed process leaves in TMPDIR are in the folder.
+    """Return the environment variables of the processes; TMPDIR is in the folder, which is removed with its files.
 
     Args:
         folder: Folder of this launch, which is removed at its end.
@@ -241,7 +241,7 @@ def _running(command: list[str], output: int | IO[str] | None, env: dict[str, st
 
     Args:
         command: The program and its arguments.
-        output: Receives standard output and standard error; None leaves both as they are in this process.
+        output: Receives standard output and standard error; if None, both are inherited from this process.
         env: Environment variables.
     """
     process = subprocess.Popen(

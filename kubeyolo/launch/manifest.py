@@ -41,7 +41,7 @@ class Run:
         name: Name of its workflow.
         namespace: Namespace of its workflow, which may differ from that of the job.
         workflow: Owner reference of the pods of its steps: ``apiVersion``, ``kind``, ``name`` and ``uid``; None if
-            they have no owner. With it Kubernetes removes a job when its workflow is removed.
+            the pods have no owner. With the reference Kubernetes removes a job when its workflow is removed.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Run:
 
 
 def digest_of(text: str, digits: int = 12) -> str:
-    """Return the first digits of the sha256 of a text."""
+    """Return the first digits of the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 def job_name(run: str, task: str) -> str:
-    """Return the name of the job of a task of a run: the same for every try, and short enough for names of hosts."""
+    """Return the name of the job of a task of a run: the same for every attempt, and short enough for host names."""
     plain = re.sub(r"[^a-z0-9-]+", "-", run.lower()).strip("-") or "run"
     if not plain[0].isalpha():
         plain = f"run-{plain}"
@@ -79,7 +79,7 @@ def job_manifest(
     token of a service account. Secrets are referred to by name.
 
     Args:
-        spec: The training run; its number of processes is that of all devices.
+        spec: The training run; its number of processes is the number of devices of all pods.
         settings: Cluster settings.
         name: Name of the job.
         namespace: Namespace of the job.
@@ -89,7 +89,7 @@ def job_manifest(
     Raises:
         InputError: The number of processes does not fit the pods.
     """
-    # The settings cannot replace these labels: the network policy and the watch select by them.
+    # The settings cannot replace these labels: the network policy and the watch select jobs and pods by them.
     labels = {
         **settings.labels,
         **POD_LABELS,
@@ -114,7 +114,7 @@ def _job(settings: ClusterSettings, nodes: int, template: dict[str, Any]) -> dic
         "schedulerName": "volcano",
         "queue": settings.queue,
         "minAvailable": nodes,
-        # Volcano counts a restart before it compares with the limit.
+        # Volcano counts a restart before it compares the count with the limit.
         "maxRetry": settings.max_retry + 1,
         "ttlSecondsAfterFinished": settings.ttl,
         "plugins": {"svc": ["--publish-not-ready-addresses=true"], "env": []},
@@ -123,7 +123,7 @@ def _job(settings: ClusterSettings, nodes: int, template: dict[str, Any]) -> dic
             {
                 "name": TASK,
                 "replicas": nodes,
-                # The policies of a task go first: with bad input a restart does not help.
+                # The policies of a task take precedence: with bad input a restart does not help.
                 "policies": [
                     {"exitCode": BAD_INPUT, "action": "TerminateJob"},
                     {"event": "TaskCompleted", "action": "CompleteJob"},
@@ -159,7 +159,7 @@ def _pod(document: str, settings: ClusterSettings, name: str, nodes: int, image:
         "command": ["python3", "-m", "kubeyolo.launch.pod"],
         "env": _environment(document, settings, name, nodes),
         "envFrom": [{"configMapRef": {"name": settings.store_config}}],
-        # Without a limit of processors, which would slow down a training while processors are idle.
+        # There is no CPU limit: it would slow down a training while processors are idle.
         "resources": {"requests": {"cpu": settings.cpu, **limits}, "limits": limits},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -191,7 +191,7 @@ def _pod(document: str, settings: ClusterSettings, name: str, nodes: int, image:
 
 
 def _placement(settings: ClusterSettings, name: str) -> dict[str, Any]:
-    """Return what decides where a pod may run."""
+    """Return the fields that decide on which nodes a pod may run."""
     pod: dict[str, Any] = {}
     if settings.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret} for secret in settings.image_pull_secrets]
@@ -222,9 +222,9 @@ def _environment(document: str, settings: ClusterSettings, name: str, nodes: int
         MASTER: f"{name}-{TASK}-0.{name}",
         PORT: str(_MASTER_PORT),
         RENDEZVOUS_LIMIT: str(settings.rendezvous_limit),
-        # A pod sees all processors of its node, and would use as many threads.
+        # A pod sees all processors of its node, and would use a thread for each.
         "OMP_NUM_THREADS": str(max(1, int(settings.processors) // settings.devices_per_node)),
-        # Other images do not set it, and the working folder of a pod is that of its image.
+        # Other images do not set it, and a pod starts in the working folder of its image.
         **INSTALLED_CODE,
         **settings.environment,
     }

@@ -1,7 +1,7 @@
 """The program in each pod of a training on a cluster: ``python -m kubeyolo.launch.pod``.
 
 Starts the training processes of this pod, prints their lines, and also writes the lines to the store: when a gang is
-restarted, its pods are deleted, and their logs with them.
+restarted, its pods and their logs are deleted.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _LONGEST_MESSAGE = 3000
 
 
 def main() -> int:
-    """Run the pod and return its exit code: 0 done, 1 failed, 2 bad input, 143 told to stop."""
+    """Run the pod and return its exit code: 0 done, 1 failed, 2 bad input, 143 stopped by a signal."""
     install(RaisingHandler(_end))
     try:
         spec, rendezvous = _spec(), Rendezvous.from_environment()
         output = Place.of(spec.output)
-        output.contact()  # Waits for the store; a log must not delay the end of a pod for as long.
+        output.contact()  # The training waits long for the store; a log must not delay the end of a pod for so long.
         with _stored_lines(output.impatient().store, rendezvous) as show:
             launch_training(spec, show, rendezvous)
     except InterruptedWork as error:
@@ -73,7 +73,7 @@ def _leave(code: int, message: str) -> int:
 
 
 class _Log:
-    """The lines of this pod, in an object of the store that is rewritten from time to time."""
+    """The lines of this pod, in an object of the store that is rewritten at intervals."""
 
     def __init__(self, store: Store, key: str) -> None:
         self._store, self._key = store, key
@@ -87,7 +87,7 @@ class _Log:
         self.add(line)
 
     def add(self, line: str) -> None:
-        """Add a line that is printed elsewhere."""
+        """Add a line without printing it."""
         self._lines.append(line)
 
     def write(self) -> None:
@@ -103,7 +103,7 @@ class _Log:
 
 @contextlib.contextmanager
 def _stored_lines(store: Store, rendezvous: Rendezvous) -> Iterator[Show]:
-    """Yield a function that prints lines; they are stored from time to time, and at the end."""
+    """Yield a function that prints lines; the lines are stored at intervals, and at the end."""
     started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     log = _Log(store, join_key(LOG_FOLDER, f"{started}-{rendezvous.name}-{rendezvous.node}.log"))
     done = threading.Event()

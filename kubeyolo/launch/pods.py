@@ -1,6 +1,6 @@
 """Follows the pods of a job: their states as they change, and their logs as they are written.
 
-When Volcano restarts a gang, it deletes the failed pods at once: states and lines that were not read by then are lost.
+When Volcano restarts a gang, it deletes the failed pods at once: states and lines that were not read before are lost.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LAST_LINES = 8
 _WATCH_SECONDS = 60
 _PAUSE_SECONDS = 1.0
 
-# Reasons why a container waits forever.
+# Reasons for which a container waits forever.
 _HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 # The kubelet tries again: the runtime may be busy, or the kubelet may not have seen a secret yet.
 _TRIED_AGAIN = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
@@ -30,18 +30,18 @@ _PULLING = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"}
 
 @dataclass
 class PodFacts:
-    """What is known of one pod.
+    """The state of a pod, as far as it was read.
 
     Attributes:
         name: Name of the pod.
         uid: Differs from the uid of an earlier pod of the same name.
         index: Number in the gang.
-        attempt: Version of the job that it was made for.
+        attempt: Version of the job that the pod was created for.
         phase: Pending, Running, Succeeded, Failed.
         node: Node of the pod; empty before it is placed.
-        waiting: Why it does not start; empty if it does.
-        hopeless: Whether it will never start.
-        failure: Why it failed; empty if it has not.
+        waiting: Why the pod does not start; empty if it starts.
+        hopeless: Whether the pod will never start.
+        failure: Why the pod failed; empty if it has not failed.
         exit_code: Exit code of its container; None before its end.
         gone: Whether it was deleted.
         last: Last lines of its log.
@@ -62,13 +62,13 @@ class PodFacts:
 
     @classmethod
     def of(cls, pod: Document) -> PodFacts:
-        """Return the facts of a pod as it is now, without a number in a gang."""
+        """Return the current facts of a pod that is not in a gang."""
         facts = cls(pod["metadata"]["name"], pod["metadata"]["uid"], 0)
         facts.update(pod)
         return facts
 
     def update(self, pod: Document) -> None:
-        """Update the facts from the pod as Kubernetes describes it."""
+        """Update the facts from Kubernetes' description of the pod."""
         status = pod.get("status", {})
         self.phase = status.get("phase", "Pending")
         self.node = pod["spec"].get("nodeName", "")
@@ -77,14 +77,14 @@ class PodFacts:
             self.exit_code, self.failure = _failure(pod)
 
     def report(self) -> str:
-        """Return in one line why it failed, with those of its last lines that the reason does not contain."""
+        """Return in one line why the pod failed, with the last lines that the reason does not contain."""
         words = f"pod {self.index}: {self.failure}"
         lines = [line for line in self.last if line.strip() and line.removeprefix("error: ") not in self.failure]
         return f"{words}; it printed last: {' | '.join(lines)}" if lines else words
 
 
 class PodWatch:
-    """Follows the pods of a job from threads of its own.
+    """Follows the pods of a job in separate threads.
 
     Args:
         cluster: Cluster of the job.
@@ -106,7 +106,7 @@ class PodWatch:
         threading.Thread(target=self._watch, daemon=True, name="pods").start()
 
     def stop(self) -> None:
-        """Tell the threads to end, without waiting for them."""
+        """Request the end of the threads, without waiting for them."""
         self._stop.set()
 
     def settle(self, seconds: float) -> None:
@@ -116,7 +116,7 @@ class PodWatch:
             thread.join(max(0.0, end - time.monotonic()))
 
     def pods(self) -> list[PodFacts]:
-        """Return all pods that were ever seen, in the order of their numbers."""
+        """Return all pods that were ever listed, in the order of their numbers."""
         with self._lock:
             return sorted(self._known.values(), key=lambda facts: facts.index)
 
@@ -165,20 +165,20 @@ class PodWatch:
             follower.start()
 
     def _follow(self, facts: PodFacts) -> None:
-        """Read a pod's log to its end, over as many connections as it takes, each line once."""
+        """Read a pod's log to its end, each line once, with a new connection whenever a connection ends early."""
         newest, again = self._since, False
         while not self._stop.is_set():
             ended = facts.gone or facts.phase in ("Succeeded", "Failed")
             checked = not again
             try:
                 for line in self._cluster.log_lines(facts.name, CONTAINER, newest[:19] + "Z" if newest else ""):
-                    # The next pod of a restarted gang has the same name: a new connection may return its lines. They
-                    # are lines of this pod if it still has the name after the connection was opened.
+                    # The next pod of a restarted gang has the same name: a new connection may return its lines. The
+                    # lines are from this pod if it still has the name after the connection was opened.
                     if not checked and not self._exists(facts):
                         return
                     checked = True
                     moment, _, text = line.partition(" ")
-                    # A connection begins with all lines of the second in which the previous one ended.
+                    # A connection starts with all lines of the second in which the previous connection ended.
                     if newest and _sortable(moment) <= _sortable(newest):
                         continue
                     newest = moment
@@ -202,7 +202,7 @@ class PodWatch:
 
 
 def _sortable(moment: str) -> str:
-    """Return a time of Kubernetes with all nine digits of its fraction, so that texts sort as times."""
+    """Return a time of Kubernetes with all nine digits of its fraction, so that the strings sort in time order."""
     whole, _, fraction = moment.removesuffix("Z").partition(".")
     return f"{whole}.{fraction:0<9}"
 
@@ -223,7 +223,7 @@ def _waiting(status: Document) -> tuple[str, bool]:
 
 
 def _failure(pod: Document) -> tuple[int | None, str]:
-    """Return the exit code of a failed pod, if it has one, and in words why it failed."""
+    """Return the exit code of a failed pod, if there is one, and the reason of the failure as a sentence."""
     status: dict[str, Any] = pod["status"]
     for container in status.get("containerStatuses", ()):
         ended = container.get("state", {}).get("terminated")

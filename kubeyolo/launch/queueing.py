@@ -17,14 +17,15 @@ _WAITING = frozenset({"Pending", "Inqueue"})
 
 
 def check_queue(cluster: Cluster, job: Mapping[str, Any]) -> None:
-    """Refuse a job whose queue does not exist, takes no jobs or is too small: the job would wait forever.
+    """Refuse a job whose queue does not exist, takes no jobs or is too small: the job would wait there forever.
 
     Args:
         cluster: Cluster of the queue.
         job: Manifest of the job.
 
     Raises:
-        InputError: Names the queue and the nearest existing one, or what the job asks for beyond its capability.
+        InputError: Names the queue and an existing queue with a similar name, or the resources that exceed the queue's
+            capability.
     """
     name = job["spec"]["queue"]
     queue = cluster.queue(name)
@@ -33,22 +34,22 @@ def check_queue(cluster: Cluster, job: Mapping[str, Any]) -> None:
         raise InputError(f"queue {name!r} is not on this cluster{suggest(name, known) if known else ''}")
     state = queue.get("status", {}).get("state", "")
     if state in ("Closed", "Closing"):
-        raise InputError(f"queue {name!r} is {state.lower()}: it takes no jobs; open it, or choose another one")
+        raise InputError(f"queue {name!r} is {state.lower()}: it takes no jobs; open it, or choose a different queue")
     capability, asked = _capability(queue), _asked(job)
     beyond = [
-        f"{_plain(amount)} {resource} of at most {_plain(capability[resource])}"
+        f"{_plain(amount)} {resource}, the queue's capability is {_plain(capability[resource])}"
         for resource, amount in asked.items()
         if resource in capability and amount > capability[resource]
     ]
     if beyond:
         raise InputError(
-            f"queue {name!r} never has room for this job: {_request(job)} ask for {', '.join(beyond)} (the queue's "
-            "capability); lower train.processes or the size of a pod, or raise the capability of the queue"
+            f"queue {name!r} is too small for this job: {_request(job)} request {'; '.join(beyond)}; lower "
+            "train.processes or the size of a pod, or raise the capability of the queue"
         )
 
 
 def queue_report(cluster: Cluster, job: Document, pods: Sequence[PodFacts]) -> str:
-    """Return in one line what a job asks its queue for, its position among the waiting jobs, and what is missing."""
+    """Return in one line what a job requests, its position among the waiting jobs, and which resources are missing."""
     name, replicas = job["spec"]["queue"], job["spec"]["tasks"][0]["replicas"]
     parts = [f"queue {name}, {_request(job)}"]
     groups = cluster.pod_groups()
@@ -69,7 +70,7 @@ def queue_report(cluster: Cluster, job: Document, pods: Sequence[PodFacts]) -> s
     placed = sum(bool(facts.node) for facts in pods)
     parts.append(f"{placed} of {replicas} pods placed")
     missing = _missing(own, pods)
-    # Only an event of the scheduler has the reason why a queue does not admit a job.
+    # Only an event from the scheduler has the reason why a queue does not admit a job.
     if not missing and phase == "Pending":
         # Without the right to read events, the report lacks this part.
         with suppress(InputError):
@@ -78,12 +79,12 @@ def queue_report(cluster: Cluster, job: Document, pods: Sequence[PodFacts]) -> s
 
 
 def _plain(amount: Decimal) -> str:
-    """Return an amount of processors, devices or bytes in words: 3.8, 16Gi."""
+    """Return an amount of processors, devices or bytes as text: 3.8, 16Gi."""
     return f"{float(amount) / 2**30:.4g}Gi" if amount >= 2**20 else f"{float(amount):g}"
 
 
 def _request(job: Mapping[str, Any]) -> str:
-    """Return in words what the pods of a job ask for."""
+    """Describe what the pods of a job request."""
     asked = ", ".join(f"{value} {name}" for name, value in _each(job).items())
     return f"{job['spec']['tasks'][0]['replicas']} pods of {asked} each"
 
@@ -94,18 +95,18 @@ def _each(job: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def _asked(job: Mapping[str, Any]) -> dict[str, Decimal]:
-    """Return what the gang asks for together, by resource."""
+    """Return the total request of the gang, by resource."""
     replicas = job["spec"]["tasks"][0]["replicas"]
     return {name: replicas * parse_quantity(value) for name, value in _each(job).items()}
 
 
 def _capability(queue: Document) -> dict[str, Decimal]:
-    """Return what the jobs of a queue may take together; a resource that is not named has no limit."""
+    """Return the capability of a queue by resource; a resource without an entry has no limit."""
     return {name: parse_quantity(value) for name, value in (queue["spec"].get("capability") or {}).items()}
 
 
 def _in_use(cluster: Cluster, job: Document) -> str:
-    """Return how much of the queue other jobs use, for the resources that do not suffice for this job."""
+    """Return how much of the queue other jobs use, for resources of which too little is free for this job."""
     queue = cluster.queue(job["spec"]["queue"]) or {"spec": {}}
     allocated = queue.get("status", {}).get("allocated") or {}
     capability, parts = _capability(queue), []
@@ -127,7 +128,7 @@ def _owners(group: Document) -> set[str]:
 
 
 def _missing(group: Document, pods: Sequence[PodFacts]) -> str:
-    """Return what is missing according to the scheduler: for the gang, and for a pod, which says more."""
+    """Return which resources are missing according to the scheduler, for the gang and for a pod (more precise)."""
     waiting = next((facts.waiting for facts in pods if facts.waiting), "")
     conditions = group.get("status", {}).get("conditions", ())
     messages = [each for each in conditions if each.get("type") == "Unschedulable" and each.get("status") == "True"]

@@ -1,9 +1,9 @@
-"""The pods that train together: who they are, how they find each other, and how they wait for each other.
+"""The pods that train together: their numbers and addresses, how they connect, and how they wait for each other.
 
-The first pod listens. The others look up its name until it accepts them, so none of them starts with the address of a
-pod of an earlier try. Later the first pod passes on the names of the files that its rank 0 writes, for which the ranks
-of the other pods wait (:meth:`kubeyolo.training.distribution.Distribution.synchronize`). A pod that loses the
-connection ends: a collective would notice the loss only after a minute, and a wait would not notice it at all.
+The first pod listens. The other pods look up its name until it accepts them, so none of them starts with the address
+of a pod of an earlier attempt. Later the first pod passes on the names of the files that its rank 0 writes, for which
+the ranks of the other pods wait (:meth:`kubeyolo.training.distribution.Distribution.synchronize`). A pod that loses
+the connection ends: a collective would notice the loss only after a minute, and a wait would not notice it at all.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RENDEZVOUS_LIMIT = "KUBEYOLO_GANG_LIMIT"
 ADDRESS = "KUBEYOLO_POD_ADDRESS"
 ATTEMPT = "KUBEYOLO_GANG_ATTEMPT"
 NODE = "VC_TASK_INDEX"
-"""Environment variables of a pod; Volcano sets the last one."""
+"""Environment variables of a pod; Volcano sets the last variable."""
 
 _POLL_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
@@ -38,7 +38,7 @@ _WELCOME, _END = "welcome", "end"
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """One of the pods that train together, and how it finds the others.
+    """One of the pods that train together, and how it finds the other pods.
 
     Attributes:
         name: Name of the job.
@@ -69,7 +69,7 @@ class Rendezvous:
 
     @property
     def greeting(self) -> str:
-        """What a pod sends to the first pod, which accepts only the pods of its own attempt."""
+        """Line that a pod sends to the first pod, which accepts only pods of its own attempt."""
         return f"{self.name} {self.attempt}".strip()
 
     @classmethod
@@ -104,8 +104,8 @@ class Relay:
 
     Attributes:
         master: Address of the first pod.
-        lost: Set when another pod has ended too early.
-        complete: Set by the caller when this pod's work is done, so that the others do not take the pod for lost.
+        lost: Set when a different pod has ended too early.
+        complete: Set by the caller when this pod's work is done, so that the other pods do not treat it as lost.
     """
 
     master: str
@@ -189,7 +189,7 @@ def _serve(
 
 
 def _receive(connection: socket.socket) -> str | None:
-    """Return a word from the other side; empty if it has closed the connection, None if it has sent nothing."""
+    """Return a word from the other pod; empty if it has closed the connection, None if it has sent nothing."""
     try:
         return connection.recv(256).decode(errors="replace").strip()
     except TimeoutError:
@@ -227,7 +227,7 @@ def _accepted_connection(rendezvous: Rendezvous) -> socket.socket:
                 _keep_alive(connection)
                 connection.settimeout(None)
                 return connection
-            reason = "it belongs to another attempt"
+            reason = "it belongs to a different attempt"
         except OSError as error:
             reason = str(error)
         connection.close()
@@ -238,7 +238,7 @@ def _accepted_connection(rendezvous: Rendezvous) -> socket.socket:
 
 
 def _follow(connection: socket.socket, folder: Path, state: Relay) -> None:
-    """Make an empty file in the folder of this pod for each name that the first pod sends."""
+    """Create an empty file in the folder of this pod for each name that the first pod sends."""
     rest = b""
     try:
         while data := connection.recv(4096):

@@ -1,4 +1,4 @@
-"""Cluster settings, how a training runs on a cluster: presets as YAML, and values over those of the preset."""
+"""Cluster settings, which control how a training runs on a cluster: YAML presets, and values that override them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from kubeyolo.config.load import read_mapping
 from kubeyolo.config.schema import MOST, MOST_PROCESSES, Section, TrainConfig
 from kubeyolo.config.text import read_text
-from kubeyolo.errors import InputError, one_line, problem_of, split_pair, suggest
+from kubeyolo.errors import InputError, check_known, one_line, problem_of, split_pair
 from kubeyolo.storage.location import FileLocation, parse
 
 DEFAULT_PRESET = "cpu"
@@ -37,10 +37,10 @@ class Toleration(Section):
 
 
 class ClusterSettings(Section):
-    """Where and how the pods of a training run. Secrets are named, never held."""
+    """Where and how the pods of a training run. Secrets are referred to by name, never stored."""
 
-    namespace: str = Field(default="", description="Namespace of the job; empty takes that of the step or kubeconfig.")
-    image: str = Field(default="", description="Image of the trainer; in a pipeline, empty takes that of the step.")
+    namespace: str = Field(default="", description="Namespace of the job; if empty, that of the step or kubeconfig.")
+    image: str = Field(default="", description="Image of the trainer; in a pipeline, if empty, that of the step.")
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         default="IfNotPresent", description="When nodes pull the image."
     )
@@ -51,39 +51,39 @@ class ClusterSettings(Section):
         default=0,
         ge=0,
         le=MOST_PROCESSES,
-        description="Pods; 0 takes train.processes / devices_per_node, any other must agree with it.",
+        description="Number of pods; 0 for train.processes / devices_per_node, any other number must be equal to it.",
     )
     devices_per_node: int = Field(
         default=1, ge=1, le=MOST_PROCESSES, description="Training processes of a pod, one for each device."
     )
     device_resource: str = Field(
-        default="", description="Resource that a pod asks for, such as huawei.com/Ascend910; empty for processors."
+        default="", description="Resource that a pod requests, such as huawei.com/Ascend910; empty for processors only."
     )
     device_target: Literal["CPU", "GPU", "Ascend"] = Field(
-        default="CPU", description="What train.device_target must be on these nodes."
+        default="CPU", description="Required value of train.device_target on these nodes."
     )
     cpu: str = Field(
-        default="1", pattern=_PROCESSORS, description="Processors that a pod asks for; idle ones it may use as well."
+        default="1", pattern=_PROCESSORS, description="Processors that a pod requests; it may also use idle processors."
     )
     memory: str = Field(default="4Gi", pattern=_QUANTITY, description="Memory of a pod: request and limit.")
     shared_memory: str = Field(
         default="1Gi", pattern=_QUANTITY, description="Size of /dev/shm, which counts as memory of the pod."
     )
-    scratch: str = Field(default="20Gi", pattern=_QUANTITY, description="Size of /tmp, where copies of data sets go.")
-    labels: dict[str, str] = Field(default={}, description="More labels of the job and its pods.")
+    scratch: str = Field(default="20Gi", pattern=_QUANTITY, description="Size of /tmp, which has copies of data sets.")
+    labels: dict[str, str] = Field(default={}, description="Additional labels of the job and its pods.")
     node_selector: dict[str, str] = Field(default={}, description="Labels that nodes must have.")
     tolerations: tuple[Toleration, ...] = Field(
         default=(), description="Taints of nodes to tolerate: key, operator, value, effect."
     )
-    one_pod_per_host: bool = Field(default=False, description="Whether each pod must have a host of its own.")
+    one_pod_per_host: bool = Field(default=False, description="Whether each pod needs a separate host.")
     driver_mount: str = Field(
         default="", pattern="^(/.*)?$", description="Folder of the host with the driver, mounted read only."
     )
     run_as_user: int = Field(default=10001, ge=1, le=_MOST_ID, description="User and group of the pods.")
     supplemental_groups: tuple[Annotated[int, Field(ge=0, le=_MOST_ID)], ...] = Field(
-        default=(), description="More groups, such as that of devices."
+        default=(), description="Additional groups, such as the group of the devices."
     )
-    environment: dict[str, str] = Field(default={}, description="More environment variables; no secrets.")
+    environment: dict[str, str] = Field(default={}, description="Additional environment variables; no secrets.")
     store_secret: str = Field(
         default="mlpipeline-minio-artifact",
         min_length=1,
@@ -92,10 +92,10 @@ class ClusterSettings(Section):
     store_config: str = Field(
         default="kubeyolo-store",
         min_length=1,
-        description="ConfigMap with MINIO_ENDPOINT, MINIO_SECURE, MINIO_REGION, MINIO_PATIENCE as pods need them.",
+        description="ConfigMap with MINIO_ENDPOINT, MINIO_SECURE, MINIO_REGION, MINIO_PATIENCE for the pods.",
     )
-    queue_limit: int = Field(default=3600, ge=1, le=MOST, description="Longest wait for room, in seconds.")
-    run_limit: int = Field(default=0, ge=0, le=MOST, description="Longest time of running, in seconds; 0 for none.")
+    queue_limit: int = Field(default=3600, ge=1, le=MOST, description="Longest wait in the queue, in seconds.")
+    run_limit: int = Field(default=0, ge=0, le=MOST, description="Longest running time, in seconds; 0 for no limit.")
     rendezvous_limit: int = Field(
         default=600, ge=1, le=MOST, description="Longest time in which the pods must find each other, in seconds."
     )
@@ -112,35 +112,35 @@ class ClusterSettings(Section):
         default=600,
         ge=600,
         le=MOST,
-        description="Seconds that a finished job stays when nobody is left to delete it; longer than the API server "
-        "is waited for, so that its end is not missed.",
+        description="Seconds that a finished job is kept if its launcher does not delete it; longer than a launcher "
+        "waits for the API server, so that it does not miss the end of the job.",
     )
 
     @property
     def processors(self) -> float:
-        """Processors that a pod asks for, as a number: 0.5 of 500m."""
+        """Processors that a pod requests, as a number: 0.5 for 500m."""
         return _number(self.cpu)
 
     @property
     def memory_bytes(self) -> float:
-        """Memory of a pod in bytes: 4294967296 of 4Gi."""
+        """Memory of a pod in bytes: 4294967296 for 4Gi."""
         return _number(self.memory)
 
     def check_processes(self, train: TrainConfig, processes: int) -> None:
-        """Refuse a training that does not fit these pods, or that has so many processes.
+        """Refuse a training that does not fit these pods.
 
         Raises:
-            InputError: It needs another device, or another number of processes.
+            InputError: It needs a different device, or a different number of processes.
         """
         if train.device_target != self.device_target:
             raise InputError(
                 f"train.device_target is {train.device_target}, but these nodes are for {self.device_target}; "
-                f"set train.device_target={self.device_target}, or choose another preset of the cluster"
+                f"set train.device_target={self.device_target}, or choose a different preset of the cluster"
             )
         self.nodes_for(processes)
 
     def for_one_process(self) -> ClusterSettings:
-        """Return the settings of a pod with one process, which gets its share of processors and memory of a pod."""
+        """Return the settings of one pod with one process, which gets its share of a pod's processors and memory."""
         count = self.devices_per_node
         values: dict[str, Any] = {"nodes": 1, "devices_per_node": 1}
         if count > 1:
@@ -148,7 +148,7 @@ class ClusterSettings(Section):
         return self.model_copy(update=values)
 
     def nodes_for(self, processes: int) -> int:
-        """Return the number of pods for this many training processes.
+        """Return the number of pods for a number of training processes.
 
         Raises:
             InputError: The processes do not fit the pods.
@@ -169,26 +169,26 @@ class ClusterSettings(Section):
 
 
 def _number(quantity: str) -> float:
-    """Return a quantity of Kubernetes as a number."""
+    """Return a Kubernetes quantity as a number."""
     number = quantity.rstrip("mkKMGTi")
     unit = quantity.removeprefix(number)
     return float(number) / 1000 if unit == "m" else float(number) * _UNITS.get(unit, 1)
 
 
 def check_reachable(what: str, uri: str) -> None:
-    """Refuse a URI that pods cannot read; an empty one is allowed.
+    """Refuse a URI that pods cannot read; an empty URI is allowed.
 
     Args:
-        what: What the URI points at, for the error.
+        what: Name of the data at the URI, for the error.
         uri: The URI.
 
     Raises:
-        InputError: It is a folder of this machine.
+        InputError: The URI is a folder on this machine.
     """
     if uri and isinstance(parse(uri), FileLocation):
         raise InputError(
-            f"{what} {uri}: pods do not see folders of this machine; store it in minio://bucket/prefix, "
-            "which --store names"
+            f"{what} {uri}: pods cannot read folders on this machine; use an object store with "
+            "--store minio://bucket/prefix"
         )
 
 
@@ -200,12 +200,12 @@ def cluster_presets() -> tuple[str, ...]:
 def cluster_settings(
     values: Mapping[str, Any] | None = None, file: Path | None = None, sets: Sequence[str] = ()
 ) -> ClusterSettings:
-    """Return the settings of a preset, with values over them.
+    """Return the settings of a preset, overridden by values.
 
     Args:
         values: Values by key, as a pipeline passes them; ``preset`` names the preset.
-        file: YAML file of such values.
-        sets: ``key=value`` pairs over those of the file.
+        file: YAML file with values by key.
+        sets: ``key=value`` pairs that override the file.
 
     Raises:
         InputError: An unknown preset or key, or a value that is not allowed.
@@ -215,12 +215,9 @@ def cluster_settings(
         chosen |= read_mapping(file, "cluster settings")
     chosen |= _pairs(sets)
     name = chosen.pop("preset", None) or DEFAULT_PRESET
-    if name not in cluster_presets():
-        raise InputError(f"unknown preset {name!r} of the cluster{suggest(str(name), cluster_presets())}")
-    known = tuple(ClusterSettings.model_fields)
+    check_known("cluster preset", name, cluster_presets())
     for key in chosen:
-        if key not in known:
-            raise InputError(f"unknown key {key!r} of the cluster settings{suggest(str(key), (*known, 'preset'))}")
+        check_known("cluster setting", key, (*ClusterSettings.model_fields, "preset"))
     preset = yaml.safe_load((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
     try:
         return ClusterSettings.model_validate({**preset, **chosen})
@@ -234,7 +231,7 @@ def _pairs(sets: Sequence[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for pair in sets:
         key, text = split_pair(pair, "--cluster-set", "queue=training")
-        # Quantities and names are texts, however much they look like numbers.
+        # Quantities and names are strings, even if they look like numbers.
         field = ClusterSettings.model_fields.get(key)
         is_text = field is not None and field.annotation is str
         values[key] = text if is_text else read_text(text, f"--cluster-set {one_line(pair, 80)!r}")

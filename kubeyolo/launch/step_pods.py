@@ -1,4 +1,4 @@
-"""Logs of the pods of pipeline steps, and why a pod cannot start or has failed, as only Kubernetes knows them."""
+"""Logs of the pods of pipeline steps, and why a pod cannot start or has failed, read from Kubernetes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TRY = re.compile(r"\(\d+\)")
 
 
 class StepPods:
-    """The pods of runs in a namespace; without access to Kubernetes all answers are empty.
+    """The pods of runs in a namespace; without access to Kubernetes all results are empty.
 
     Args:
         namespace: Namespace of the runs.
@@ -32,7 +32,7 @@ class StepPods:
         self._cluster: Cluster | None = None
 
     def log(self, workflow: str, step: str) -> str:
-        """Return what the newest pod of a step has printed; empty when it is gone.
+        """Return the log of the newest pod of a step; empty if the pod is gone.
 
         Args:
             workflow: Argo's workflow of the run.
@@ -45,21 +45,21 @@ class StepPods:
         return self._answer(lambda cluster: cluster.log_text(newest["name"], _MAIN), "")
 
     def stuck(self, workflow: str) -> tuple[str, str] | None:
-        """Return the step whose pod cannot start and why, or None; Kubeflow shows such a run as running.
+        """Return the step whose pod cannot start, and the reason, or None; Kubeflow shows such a run as running.
 
-        An image that cannot be pulled may be pulled at the next attempt: ask twice before you rely on the answer.
+        An image that cannot be pulled may be pulled at the next attempt: call twice before relying on the result.
         """
         for pod in self._pods(workflow):
             facts = PodFacts.of(pod)
-            # A pod with a node does not wait for room; it waits for something of its own.
+            # A pod with a node is already scheduled; it waits for something else.
             if facts.phase == "Pending" and facts.node and facts.waiting:
                 return (_step_of(pod["metadata"]) or facts.name).replace("-", "_"), facts.waiting
         return None
 
     def failure(self, run_id: str) -> str:
-        """Return Argo's message about the last pod of a run that failed or could not be created; empty for none.
+        """Return Argo's message about the last pod of a run that failed or could not be created; empty if none did.
 
-        Earlier failures may have been retried. The pod of an exit handler, which comes last, does not count.
+        Earlier failures may have been retried. The pod of an exit handler, which runs last, is ignored.
         """
         workflows: list[Document] = self._answer(lambda cluster: cluster.workflows(f"{_RUN_LABEL}={run_id}"), [])
         failures = [
@@ -78,7 +78,7 @@ class StepPods:
         return self._answer(lambda cluster: cluster.pods(f"{_WORKFLOW_LABEL}={workflow}")[0], [])
 
     def _answer(self, ask: Callable[[Cluster], T], default: T) -> T:
-        """Return the answer of the cluster; ``default`` if it cannot be asked or refuses."""
+        """Return the answer of the cluster; ``default`` if the cluster is unreachable or refuses the request."""
         try:
             self._cluster = self._cluster or Cluster.connect(self._namespace)
             return ask(self._cluster)

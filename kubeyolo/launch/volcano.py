@@ -19,7 +19,7 @@ from kubeyolo.stop_signals import RaisingHandler, StopSignal, handling
 from kubeyolo.training.spec import TrainingSpec
 
 _TASKS = {"detector": "train", "backbone": "pretrain"}
-"""End of the name of a job, by the task of its training: a run may have a job for each task."""
+"""Suffix of the name of a job, by the task of its training: a run may have a job for each task."""
 
 _WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
 _STEP_CONTAINER = "main"
@@ -44,20 +44,20 @@ def launch_on_volcano(
 ) -> None:
     """Train as a gang of pods and wait for them.
 
-    The job is named after the run and the task, or outside of a pipeline after the output: the same command adopts the
-    job while it is running.
+    The job is named after the run and the task, or outside of a pipeline after the output: the same command
+    adopts the job while it is running.
 
     Args:
         spec: The training run; its data and its output are in an object store.
-        settings: Cluster settings. A backbone, which one process pretrains, gets one pod with a share of the resources.
+        settings: Cluster settings. A backbone is pretrained by one process, in one pod with its share of the resources.
         show: Shows a line; prints it by default.
-        cluster: Cluster of the job; that of this pod or of the kubeconfig by default.
+        cluster: Cluster of the job; by default the cluster of this pod or of the kubeconfig.
         timing: How often to poll the job.
 
     Raises:
         InputError: The settings, the cluster, or the trainer's input cannot be used.
         WorkError: Training failed, or a limit has passed.
-        InterruptedWork: A signal has told this process to stop.
+        InterruptedWork: This process received a stop signal.
     """
     for what, uri in (("data set", spec.dataset), ("output", spec.output), ("backbone", spec.backbone or "")):
         check_reachable(what, uri)
@@ -78,7 +78,7 @@ def launch_on_volcano(
         image=image,
         run=step.run if step else None,
     )
-    # If there is no next attempt, the owner of the job deletes it, or in another namespace the watch.
+    # If there is no next attempt, the job is deleted with its owner, or in a different namespace by the watch.
     replaced = partial(_is_deleted, cluster) if step is not None else lambda: False
     with _ending_at_signals():
         waits = step is not None
@@ -95,7 +95,9 @@ def _ending_at_signals() -> Iterator[None]:
         return
 
     def interrupted(number: int) -> InterruptedWork:
-        return InterruptedWork("interrupted: told to stop; the same command continues at the newest checkpoint")
+        return InterruptedWork(
+            "interrupted: stopped by a signal; run the same command again to continue from the newest checkpoint"
+        )
 
     with handling(RaisingHandler(interrupted)):
         yield
@@ -115,9 +117,9 @@ def this_step(cluster: Cluster) -> Step | None:
 
 
 def _is_deleted(cluster: Cluster) -> bool:
-    """Tell whether the pod of this step is being deleted, as when its node is drained: the step is then retried.
+    """Tell whether the pod of this step is being deleted, for example because its node is drained: then it is retried.
 
-    When a run is terminated, its containers end, and its pods stay.
+    When a run is terminated, its containers end but its pods are not deleted.
     """
     try:
         pod = cluster.own_pod(os.environ.get(POD_NAME, ""), _LAST_LOOK_SECONDS)

@@ -1,8 +1,8 @@
-"""Deletes the training jobs that ended runs have left: ``python -m kubeyolo.launch.watch``, a Deployment of its own.
+"""Deletes leftover training jobs of ended runs: ``python -m kubeyolo.launch.watch``, run by a separate Deployment.
 
 The launcher deletes its job, and Kubernetes deletes what a deleted workflow owns. Neither happens when the step was
-killed (out of memory, node lost) or when the job is in another namespace than its run: an owner cannot be. The watch
-deletes these jobs. It keeps no state: after a restart it finds the same jobs.
+killed (out of memory, node lost) or when the job is in a different namespace than its run, because an owner must be in
+the same namespace. The watch deletes these jobs. It keeps no state: after a restart it finds the same jobs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _API_SERVER = "the API server"
 _POLL_SECONDS, _LONGEST_POLL = 20.0, 40.0
 _FIRST_RETRY_SECONDS = 2.0
 _APART_SECONDS = 5.0
-"""Shortest time between the two looks that must find a workflow missing."""
+"""Shortest time between the two rounds that must both find a workflow missing."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,16 @@ def how_ended(workflow: Document) -> str:
 
 
 class Watch:
-    """Looks at the jobs of runs and deletes those whose run has ended.
+    """Checks the jobs of runs and deletes each job whose run has ended.
 
     Args:
         runs: Namespaces of the runs. Jobs of runs in other namespaces are not touched.
         jobs: Namespaces of the jobs.
         show: Shows a line.
         alive: Called after each request, whether it succeeded or not.
-        connect: Returns the cluster for a namespace. It is called again at each look, so that renewed tokens and
+        connect: Returns the cluster for a namespace. It is called again in each round, so that renewed tokens and
             certificates are read.
-        clock: In seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -103,23 +103,23 @@ class Watch:
         self._failures: dict[str, str] = {}
 
     def run(self, poll: float, stop: threading.Event | None = None) -> None:
-        """Look again and again, until stopped; after a failure sooner than after ``poll`` seconds."""
+        """Check all jobs repeatedly, until stopped; after a failure sooner than after ``poll`` seconds."""
         stop, pause = stop or threading.Event(), 0.0
         retry = _FIRST_RETRY_SECONDS
         while not stop.wait(pause):
             try:
                 succeeded = self.look()
             except Exception as error:  # An unexpected answer must not stop the watch.
-                self._show(f"warning: this look failed: {one_line(repr(error), 300)}")
+                self._show(f"warning: this round failed: {one_line(repr(error), 300)}")
                 succeeded = False
             pause, retry = (poll, _FIRST_RETRY_SECONDS) if succeeded else (min(poll, retry), min(poll, 2 * retry))
 
     def look(self) -> bool:
-        """Look at all jobs once; return whether every request succeeded. No request that fails stops the others."""
+        """Check all jobs once; return whether every request succeeded. A failed request does not stop the others."""
         self._clusters.clear()
         failures_before, self._failures = self._failures, {}
         missing_before, self._missing_since = self._missing_since, {}
-        # Jobs first: the workflow of a job that is listed was there when the job was submitted.
+        # Jobs first: the workflow of a listed job existed when the job was submitted.
         for job in self._jobs_of_runs():
             how = ""
             with self._note_failure(f"reading workflows in namespace {job.run_namespace}"):
@@ -147,7 +147,7 @@ class Watch:
         since = self._missing_since[job.uid] = now if missing_since is None else missing_since
         if missing_since is None or now - since < _APART_SECONDS:
             return ""
-        return "does not exist any more" if workflow is None else "was deleted, and another run has its name"
+        return "does not exist any more" if workflow is None else "was deleted, and a different run has its name"
 
     def _cluster(self, namespace: str) -> Cluster:
         if namespace not in self._clusters:
@@ -165,11 +165,11 @@ class Watch:
         self._alive()
 
     def _report(self, before: dict[str, str]) -> None:
-        """Report once what has begun to fail, and what succeeds again."""
+        """Report once each request that starts to fail, and each request that succeeds again."""
         for error in dict.fromkeys(error for doing, error in self._failures.items() if doing not in before):
             self._show(f"warning: {error}; trying again")
         if _API_SERVER in self._failures:
-            # Requests that failed before were not tried.
+            # Requests that failed before may not have been repeated in this round: they count as still failing.
             self._failures = {**before, **self._failures}
         for doing in before:
             if doing not in self._failures:
@@ -181,7 +181,7 @@ def _is_being_deleted(job: Document) -> bool:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    what = "Deletes the training jobs that ended runs have left."
+    what = "Deletes leftover training jobs of ended runs."
     parser = argparse.ArgumentParser(prog="python -m kubeyolo.launch.watch", description=what)
     for name, which in (
         ("--runs", "of the runs, its own by default"),
@@ -189,7 +189,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     ):
         text = f"namespace {which}; may be repeated"
         parser.add_argument(name, action="append", default=[], metavar="NAMESPACE", help=text)
-    parser.add_argument("--poll", type=float, default=_POLL_SECONDS, metavar="SECONDS", help="between two looks")
+    parser.add_argument("--poll", type=float, default=_POLL_SECONDS, metavar="SECONDS", help="between two rounds")
     parser.add_argument("--alive", type=Path, metavar="FILE", help="file that is touched after each request")
     chosen = parser.parse_args(argv)
     if not 1.0 <= chosen.poll <= _LONGEST_POLL:

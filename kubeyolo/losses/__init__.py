@@ -1,1 +1,1 @@
-"""IoU, label assignment and one loss per file."""
+"""The losses, with IoU and label assignment."""

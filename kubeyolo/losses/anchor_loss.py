@@ -50,7 +50,7 @@ class AnchorLoss(nn.Cell):
                 rows have image −1.
 
         Returns:
-            The total, and its parts (3,) box, objectness, class, with gains, per image.
+            The total, and its parts (3,): box, objectness and class loss, each times its gain, per image.
         """
         total, parts, _ = self.loss_and_target(raws, labels)
         return total, parts
@@ -62,17 +62,17 @@ class AnchorLoss(nn.Cell):
     def largest_numbers(
         self, numbers: Tensor, mask: Tensor, row: Tensor, shapes: Shapes, batch: int
     ) -> tuple[Tensor, Tensor]:
-        """Find the largest number of the candidates of each row, whatever the order in which threads work.
+        """Find the largest number among the candidates of each row; the result does not depend on the order of threads.
 
         Args:
             numbers: (K,) int32, larger than zero.
-            mask: (K,) bool; masked candidates do not count.
+            mask: (K,) bool; candidates without it are ignored.
             row: (K,) int32, rows of the candidates in the predictions of their level.
             shapes: (ny, nx) of each level.
             batch: Number of images.
 
         Returns:
-            The largest number (rows,) of the rows of all levels, zero where there is no candidate; and the row (K,) of
+            The largest number (rows,) of the rows of all levels, zero if there is no candidate; and the row (K,) of
             each candidate among these rows.
         """
         per_level, rows = len(self.anchors[0]), 0
@@ -104,7 +104,7 @@ class AnchorLoss(nn.Cell):
 
 
 class Pick(nn.Cell):
-    """Picks the values that the loss reads from the predictions of a level; its gradient takes two passes over them."""
+    """Picks the values that the loss reads from the predictions of a level; its gradient passes over them twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Pick(nn.Cell):
             row: (K,) int32, rows of the candidates.
 
         Returns:
-            Boxes (K, 4) of the candidates, objectness (rows,) of all, class scores (K, classes) of the candidates.
+            Boxes (K, 4) of the candidates, objectness (rows,) of all rows, class scores (K, classes) of the candidates.
         """
         rows, outputs = predictions.shape
         count = row.shape[0]
@@ -146,7 +146,7 @@ class CrossEntropy(nn.Cell):
         self.sigmoid = ops.Sigmoid()
 
     def construct(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Keep the shape."""
+        """Return the entropy of each element."""
         return self.entropy(logits, target)
 
     def bprop(self, logits: Tensor, target: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,7 +162,7 @@ def grid_shapes(raws: tuple[Tensor, ...]) -> Shapes:
     return shapes
 
 
-# The constants below are made while a graph is compiled.
+# The constants below are computed while a graph is compiled.
 
 
 @constexpr

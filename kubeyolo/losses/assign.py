@@ -24,7 +24,7 @@ Assignment = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def assign(labels: Tensor, anchors: Anchors, strides: tuple[int, ...], shapes: Shapes, anchor_t: float) -> Assignment:
-    """Find the candidates of a batch; all arithmetic is float32, as single bits decide at the borders of cells.
+    """Find the candidates of a batch; all arithmetic is float32, because the last bit decides at the borders of cells.
 
     Args:
         labels: (T, 6) image, class, centre x, centre y, width, height; boxes as fractions of the image; unused rows
@@ -59,7 +59,7 @@ def assign(labels: Tensor, anchors: Anchors, strides: tuple[int, ...], shapes: S
     right, down = ops.unstack(ops.logical_and(mirrored - ops.floor(mirrored) < 0.5, mirrored > 1), 0)
     mask = ops.logical_and(matched, ops.concat((ops.ones_like(left), left, up, right, down), 1))
 
-    # A centre at 0 or 1 may step outside of the grid: the clamp brings it back.
+    # The cell of a centre at 0 or 1 may be outside of the grid: the clamp moves it to the border.
     cell = (centre - offsets).astype(mstype.int32)
     cell = ops.maximum(ops.minimum(cell, grid - 1), ops.zeros_like(cell))
     column, line = ops.unstack(cell, 0)
@@ -78,8 +78,8 @@ def assign(labels: Tensor, anchors: Anchors, strides: tuple[int, ...], shapes: S
     )
 
 
-# The constants below are made while a graph is compiled. Their axes: (x and y, level, offset, anchor, label); without
-# offsets two axes follow the level instead of three.
+# The constants below are computed while a graph is compiled. Their axes: (x and y, level, offset, anchor, label);
+# without offsets, two axes follow the level instead of three.
 
 
 @constexpr

@@ -35,15 +35,15 @@ def build_loss(
         facts: Facts of the model, with the anchors it is trained with.
         num_classes: Number of classes.
         image_size: Side of the training images in pixels; the gain of YOLOv5's objectness grows with its square.
-        box_gain: Gain of the box loss before it is scaled to the model; None takes the published gain.
-        obj_gain: Gain of the objectness loss before it is scaled to the model; None takes the published gain.
-        cls_gain: Gain of the class loss before it is scaled to the model; None takes the published gain.
-        anchor_t: Largest ratio of a label's and an anchor's sides, exclusive; without effect in the darknet family.
+        box_gain: Gain of the box loss before it is scaled to the model; if None, the published gain is used.
+        obj_gain: Gain of the objectness loss before it is scaled to the model; if None, the published gain is used.
+        cls_gain: Gain of the class loss before it is scaled to the model; if None, the published gain is used.
+        anchor_t: Largest ratio of a label's and an anchor's sides, exclusive; not used by the darknet family.
         label_smooth_factor: With factor f the class targets are 1 − f/2 and f/2, in the darknet family 1 − f and
             f / (classes − 1).
 
     Returns:
-        A cell from (raws, labels) to (total, parts); see :class:`kubeyolo.losses.yolov5.YoloV5Loss` and
+        A cell that maps (raws, labels) to (total, parts); see :class:`kubeyolo.losses.yolov5.YoloV5Loss` and
         :class:`kubeyolo.losses.darknet.DarknetLoss`.
 
     Raises:

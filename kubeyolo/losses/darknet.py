@@ -1,8 +1,8 @@
 """The losses of YOLOv3 and YOLOv4, from their papers (https://arxiv.org/abs/1804.02767, 2004.10934).
 
-All parts are sums over cells, divided by the batch size. Such a loss is some thousand times a mean, and published
-learning rates expect a further divisor: the MindSpore model zoo has 64 (YOLOv4) and 1024 (YOLOv3 for quantization) in
-the loss scale of its optimizer, darknet has none. Here the divisor is an argument.
+All parts are sums over cells, divided by the batch size. Such a loss is some thousand times as large as a mean, and
+published learning rates expect a further divisor: the MindSpore model zoo has 64 (YOLOv4) and 1024 (YOLOv3 for
+quantization) in the loss scale of its optimizer, darknet has none. Here the divisor is an argument.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kubeyolo.models.facts import Anchors
 BoxLoss = Literal["squares", "ciou"]
 
 YOLOV4_THRESHOLD = 0.213
-"""Overlap of sizes above which an anchor is responsible besides the best anchor, in YOLOv4."""
+"""Overlap of sizes above which an anchor is responsible in addition to the best anchor, in YOLOv4."""
 
 _LARGEST_EXPONENT = 10.0
 """exp() stays finite, and a box 22,026 times its anchor is far larger than any image."""
@@ -36,7 +36,7 @@ class DarknetLoss(AnchorLoss):
 
     "squares" is YOLOv3: cross entropy of the centre within its cell, half the squared error of the logarithms of the
     sides. "ciou" is YOLOv4: 1 − CIoU. Both weigh a box by 2 − w·h, with its sides as fractions of the image.
-    An anchor without label does not count in the objectness if its box overlaps a label of the image by more than
+    An anchor without a label is ignored in the objectness loss if its box overlaps a label of the image by more than
     ``ignore_threshold``. :mod:`kubeyolo.losses.darknet_assign` assigns the labels.
 
     Args:
@@ -46,8 +46,8 @@ class DarknetLoss(AnchorLoss):
         scale_xy: Growth of the centre offset around the cell, for each level.
         box_loss: "squares" or "ciou".
         gains: Coefficients of box, objectness and class loss.
-        anchor_threshold: Overlap of sizes above which an anchor is responsible besides the best anchor.
-        ignore_threshold: IoU above which an anchor without label does not count.
+        anchor_threshold: Overlap of sizes above which an anchor is responsible in addition to the best anchor.
+        ignore_threshold: IoU above which an anchor without a label is ignored in the objectness loss.
         label_smooth_factor: With factor f the class targets are 1 − f and f / (classes − 1).
         divisor: Divisor of the loss.
     """
@@ -76,7 +76,7 @@ class DarknetLoss(AnchorLoss):
     def loss_and_target(self, raws: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the loss, and return with it the objectness target of each row (level, image, anchor, y, x).
 
-        The target is 1 for a responsible anchor, 0 for background, −1 for an anchor that does not count.
+        The target is 1 for a responsible anchor, 0 for background, −1 for an ignored anchor.
         """
         shapes, batch = grid_shapes(raws), raws[0].shape[0]
         mask, rank, row, centre, size, anchor, label = claim_anchors(
@@ -102,7 +102,7 @@ class DarknetLoss(AnchorLoss):
     def _box_errors(self, raw_boxes: Tensor, centre: Tensor, size: Tensor, anchor: Tensor, won: Tensor) -> Tensor:
         """Return the error (K,) of each claim; for a claim that has not won it is finite, but meaningless."""
         shift, exponent = ops.split(ops.transpose(raw_boxes, (1, 0)), 2, 0)
-        # An unused label has no area: its logarithm and gradient are not finite, and would spoil a sum even times zero.
+        # An unused label has no area: its logarithm and gradient are not finite, even when multiplied by zero.
         size = ops.where(won > 0, size, anchor)
         if self.by_squares:
             difference = exponent - ops.log(size / anchor)
@@ -123,7 +123,8 @@ class DarknetLoss(AnchorLoss):
         sides, centres = columns[4:6] * pixels, columns[2:4] * pixels
         label_low, label_high = centres - sides * 0.5, centres + sides * 0.5
         threshold = self.ignore_threshold
-        # IoU > t is shared·(1 + t) − t·area of the label > t·area of the box. A large number excludes others' labels.
+        # IoU > t is shared·(1 + t) − t·area of the label > t·area of the box.
+        # A large number excludes the labels of other images.
         own = columns[0].astype(mstype.int32).reshape(1, -1) == _images(batch)
         lost = ops.broadcast_to((sides[0] * sides[1] * threshold).reshape(1, -1), own.shape)
         lost = ops.unstack(ops.where(own, lost, ops.full_like(lost, _FAR_BELOW)), 0)
@@ -168,7 +169,7 @@ class DarknetLoss(AnchorLoss):
         return ops.concat(parts, 0)
 
 
-# The constants below are made while a graph is compiled.
+# The constants below are computed while a graph is compiled.
 
 
 @constexpr

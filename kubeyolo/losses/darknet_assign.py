@@ -3,8 +3,8 @@
 Labels and anchors are compared by their sizes alone, both centred on one point. The anchor with the largest overlap is
 responsible for the label, in the cell of the label's centre; YOLOv4 adds every anchor above a threshold.
 
-When several labels claim the same anchor of a cell, one label wins it: a label whose best anchor it is before a label
-that only passes the threshold, and among equals the label in the later row.
+When several labels claim the same anchor of a cell, one label wins the anchor. A label for which it is the best anchor
+wins over a label that only passes the threshold. Among equal labels, the label in the later row wins.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def claim_anchors(
         anchors: (level, anchor, 2) widths and heights in pixels.
         strides: Stride of each level in pixels.
         shapes: (ny, nx) of each level.
-        threshold: Overlap above which an anchor is responsible besides the best anchor.
+        threshold: Overlap above which an anchor is responsible in addition to the best anchor.
 
     Returns:
         The claims, flattened from (level, anchor, label) to K:
-        mask (K,) bool, whether the label claims the anchor; a label without area claims none. When two levels have the
-        same anchor, it is the best anchor in both;
+        mask (K,) bool, whether the label claims the anchor; a label without area claims no anchor. If two levels have
+        the same anchor, it is the best anchor in both;
         rank (K,) int32, larger than zero; the largest rank wins a row;
         row (K,) int32, the row in the predictions of its level (image, anchor, y, x); a masked claim has a row too;
         centre (2, K) of the label from the corner of the cell, in cells;
@@ -96,7 +96,7 @@ def _size_overlap(size: Tensor, anchor: Tensor) -> Tensor:
     return shared / (width * height + anchor_width * anchor_height - shared)
 
 
-# The constants below are made while a graph is compiled. Their axes: (x and y, level, anchor, label).
+# The constants below are computed while a graph is compiled. Their axes: (x and y, level, anchor, label).
 
 
 @constexpr
@@ -112,7 +112,7 @@ def _anchors_in_pixels(anchors: Anchors) -> Tensor:
 
 @constexpr
 def _ranks(anchors: int, labels: int) -> tuple[Tensor, Tensor]:
-    """Return the ranks of claims by best anchors, and of claims by anchors above the threshold."""
+    """Return the ranks of claims on best anchors, and of claims on anchors above the threshold."""
     numbers = np.tile(np.arange(1, labels + 1, dtype=np.int32), anchors)
     return Tensor(numbers + labels), Tensor(numbers)
 

@@ -25,10 +25,10 @@ def centred_iou(
         centre2: Centres of the other boxes.
         size2: Widths and heights of the other boxes.
         kind: "iou" in [0, 1]; "giou", "diou" and "ciou" in about [-1, 1].
-        eps: Added to each denominator, so that boxes without area give finite numbers.
+        eps: Added to each denominator, so that boxes without area give finite values.
 
     Returns:
-        (K,) overlap. The weight of CIoU's aspect term is a constant to the gradient, as its paper asks.
+        (K,) overlap. The gradient treats the weight of CIoU's aspect term as a constant, as the paper requires.
     """
     half, half2 = size * 0.5, size2 * 0.5
     return box_iou(centre - half, centre + half, size, centre2 - half2, centre2 + half2, size2, kind, eps)

@@ -56,7 +56,7 @@ def scaledyolov4_gains(
 
 
 class YoloV5Loss(AnchorLoss):
-    """Box, objectness and class loss over all levels at once, in static shapes; the total is times the batch size.
+    """Box, objectness and class loss over all levels at once, in static shapes; the total is scaled by the batch size.
 
     Args:
         anchors: (level, anchor, 2) widths and heights in pixels.
@@ -120,7 +120,7 @@ class YoloV5Loss(AnchorLoss):
         return ops.gather(values, last, 0)
 
 
-# The constants below are made while a graph is compiled.
+# The constants below are computed while a graph is compiled.
 
 
 @constexpr

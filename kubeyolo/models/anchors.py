@@ -35,12 +35,15 @@ def given_anchors(facts: ModelFacts, given: Sequence[Sequence[float]], key: str 
     levels = _levels(facts, given, value)
     if max(side for level in levels for pair in level for side in pair) <= _LEAST_SIDE:
         raise InputError(
-            f"{value}: no side is longer than {_LEAST_SIDE:g} pixel; give pixels of the images that the network is "
-            "trained with, not fractions of the image"
+            f"{value}: no side is longer than {_LEAST_SIDE:g} pixel; give widths and heights in pixels of the "
+            "training images, not fractions of the image"
         )
     least = min(side for level in levels for pair in level for side in pair)
     if least < _SMALLEST_SIDE:
-        raise InputError(f"{value}: a side of {least:g} pixels is below {_SMALLEST_SIDE:g}; give the sides of boxes")
+        raise InputError(
+            f"{value}: an anchor side of {least:g} pixels is below the minimum of {_SMALLEST_SIDE:g}; "
+            "give anchor widths and heights in pixels"
+        )
     if len(given) == 1:
         _check_sorted(levels, value)
     else:
@@ -49,7 +52,7 @@ def given_anchors(facts: ModelFacts, given: Sequence[Sequence[float]], key: str 
 
 
 def trained_facts(config: Config) -> ModelFacts:
-    """Return the facts of the detector that a configuration trains, with ``train.anchors`` where they are set.
+    """Return the facts of the detector that a configuration trains, with ``train.anchors`` if they are set.
 
     Raises:
         InputError: No detector has this name, or the anchors do not fit it.
@@ -59,7 +62,7 @@ def trained_facts(config: Config) -> ModelFacts:
 
 
 def other_anchors(config: Config) -> Anchors | None:
-    """Return the anchors that a configuration trains with; None when they are those of the model.
+    """Return the anchors that a configuration trains with; None if they are the anchors of the model.
 
     Weights depend on these values, not on the form in which the anchors are written.
 
@@ -103,7 +106,7 @@ def _check_sorted(levels: Anchors, value: str) -> None:
     if any(max(fine) > min(coarse) for fine, coarse in zip(areas, areas[1:], strict=False)):
         pairs = sorted((pair for level in levels for pair in level), key=math.prod)
         text = ", ".join(f"{width:g},{height:g}" for width, height in pairs)
-        raise InputError(f"{value}: one list goes from small to large; sorted by area it is [{text}]")
+        raise InputError(f"{value}: a single list must go from small to large; sorted by area it is [{text}]")
 
 
 def _check_order(facts: ModelFacts, levels: Anchors, value: str) -> None:
@@ -113,7 +116,7 @@ def _check_order(facts: ModelFacts, levels: Anchors, value: str) -> None:
         return
     ordered = [level for _, level in sorted(zip(means, levels, strict=True), key=lambda each: each[0])]
     raise InputError(
-        f"{value}: the levels go from the finest (stride {facts.strides[0]}) to the coarsest (stride "
+        f"{value}: the levels must go from the finest (stride {facts.strides[0]}) to the coarsest (stride "
         f"{facts.strides[-1]}), with small anchors first; in this order they are {anchors_text(ordered)}"
     )
 

@@ -23,7 +23,7 @@ class Conv(nn.Cell):
         out_channels: Channels of the output.
         kernel: Side of the kernel in pixels.
         stride: Stride in pixels.
-        padding: Rows and columns added on each side; None is kernel // 2.
+        padding: Rows and columns added on each side; None for kernel // 2.
         eps: Added to the variance by the batch normalisation.
         act: Name of the activation function.
     """
@@ -85,7 +85,7 @@ class Bottleneck(nn.Cell):
     Args:
         channels: Channels of input and output.
         shortcut: Whether the input is added.
-        hidden: Channels between the two convolutions; None is ``channels``.
+        hidden: Channels between the two convolutions; None for ``channels``.
         eps: Added to the variance by the batch normalisations.
         act: Name of the activation function.
     """
@@ -100,7 +100,7 @@ class Bottleneck(nn.Cell):
         self.shortcut = shortcut
 
     def construct(self, x: Tensor) -> Tensor:
-        """Keep the shape."""
+        """Map (N, C, H, W) to the same shape."""
         y = self.cv2(self.cv1(x))
         return x + y if self.shortcut else y
 
@@ -160,7 +160,7 @@ class CspStage(nn.Cell):
 
 
 def alternating_convs(in_channels: int, channels: int, count: int, eps: float) -> nn.SequentialCell:
-    """Build convolutions: 1x1 to ``channels``, 3x3 to twice as many, in turn, beginning with 1x1."""
+    """Build convolutions: 1x1 to ``channels``, 3x3 to twice as many, in turn, starting with 1x1."""
     cells = []
     for number in range(count):
         kernel, out_channels = (3, 2 * channels) if number % 2 else (1, channels)
@@ -224,7 +224,7 @@ class SPPF(nn.Cell):
 
 
 class Upsample(nn.Cell):
-    """Nearest-neighbour enlargement by two, as concatenations: not every resize operator exports to ONNX.
+    """Nearest-neighbour enlargement by two, as concatenations: some resize operators cannot be exported.
 
     On a CPU this takes half the time of a tile, forward and backward.
     """

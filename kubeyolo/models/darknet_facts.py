@@ -1,6 +1,6 @@
-"""Facts of the networks of darknet's cfg files: YOLOv3, YOLOv4, YOLOv4-tiny and YOLOv4-CSP.
+"""Properties of the networks defined in darknet cfg files: YOLOv3, YOLOv4, YOLOv4-tiny and YOLOv4-CSP.
 
-And of the YOLOv3 for quantization-aware training, which has ReLU in its backbone.
+The module also has the YOLOv3 for quantization-aware training, with ReLU in its backbone.
 """
 
 from __future__ import annotations

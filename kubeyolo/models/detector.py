@@ -45,7 +45,7 @@ class Detector(nn.Cell):
     """Images to raw predictions of each level.
 
     Args:
-        facts: Facts of the model, with the anchors in use.
+        facts: Facts of the model, with the anchors that the detector uses.
         num_classes: Number of classes.
         backbone: Maps images to a feature map for each level.
         neck: Maps these feature maps to the feature maps that the head reads.

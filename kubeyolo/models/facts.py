@@ -13,7 +13,7 @@ Anchors = tuple[tuple[tuple[float, float], ...], ...]
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """COCO numbers that the authors of a model published; AP values in 0..1."""
+    """COCO metrics that the authors of a model published; AP values in 0..1."""
 
     source: str
     split: Literal["val", "test-dev"]
@@ -74,7 +74,7 @@ class ModelFacts:
 
     @property
     def most_of_anchor(self) -> float | None:
-        """The largest ratio of a decoded side and its anchor; None when there is no limit."""
+        """The largest ratio of a decoded side and its anchor; None if there is no limit."""
         return 4.0 if self.decode == "yolov5" else None
 
     @property

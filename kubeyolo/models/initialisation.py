@@ -15,7 +15,7 @@ from kubeyolo.models.detector import Detector
 def initialise(network: nn.Cell, seed: int, prefix: str = "") -> None:
     """Draw the convolution weights and biases of a network from U(−b, b) with b = 1/√(inputs of an output).
 
-    This is Kaiming's uniform rule with a = √5. Batch normalisation keeps ones and zeros.
+    This is Kaiming's uniform rule with a = √5. Batch normalisation keeps its ones and zeros.
 
     Args:
         network: Network of :mod:`kubeyolo.models.blocks`.
@@ -32,9 +32,10 @@ def initialise(network: nn.Cell, seed: int, prefix: str = "") -> None:
 
 
 def initialise_detector(detector: Detector, seed: int) -> None:
-    """Initialise all weights, and add the expected frequencies to the biases of the head (RetinaNet, arXiv 1708.02002).
+    """Initialise all weights, and add the logits of the prior probabilities to the biases of the head.
 
-    Objectness starts at 8 objects in an image of 640 pixels, each class at 0.6 divided by the number of classes.
+    As in RetinaNet (https://arxiv.org/abs/1708.02002). Objectness starts at 8 objects in an image of 640 pixels, each
+    class at 0.6 divided by the number of classes.
     """
     initialise(detector, seed)
     facts, classes = detector.facts, detector.num_classes

@@ -32,7 +32,7 @@ def check_image_size(config: Config) -> None:
     """Refuse an image size that is not a multiple of the coarsest stride of the model.
 
     Raises:
-        InputError: It is not a multiple.
+        InputError: The image size is not a multiple of the stride.
     """
     stride, size = max(model_facts(config.model).strides), config.train.image_size
     if size % stride:
@@ -60,6 +60,6 @@ def check_batch_norm(config: Config, section: Literal["train", "pretrain"]) -> N
     larger = 2 * stride if section == "train" else stride + 32
     raise InputError(
         f"{section}.per_batch_size = 1 with {section}.image_size = {part.image_size}: the coarsest feature map of "
-        f"{config.model} is then one cell of one image, and batch normalisation has no variance of one value; "
+        f"{config.model} is then one cell of one image, and batch normalisation needs more than one value; "
         f"set {section}.per_batch_size to 2 or more, or {section}.image_size to {larger} or more"
     )

@@ -1,6 +1,6 @@
-"""Facts of the networks of two PyTorch programs: YOLOv5, and the large Scaled-YOLOv4 detectors P5, P6 and P7.
+"""Properties of the networks from two PyTorch programs: YOLOv5, and the large Scaled-YOLOv4 detectors P5, P6 and P7.
 
-Of YOLOv5 there are release 5.0 (Focus stem) and release 7 (6x6 stem, names that end in -r7).
+YOLOv5 has two forms: release 5.0 (Focus stem) and release 7 (6x6 stem, names that end in -r7).
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def build_model(
         anchors: (level, anchor, 2) widths and heights in pixels, instead of the published anchors.
         seed: Seed of the weights.
         bn_eps: Added to the variance by the batch normalisations, instead of the value in the facts of the model: some
-            programs use and train the same weights with another value.
+            programs use and train the same weights with a different value.
 
     Returns:
         A :class:`kubeyolo.models.detector.Detector` (``mindspore.nn.Cell``).
@@ -87,7 +87,7 @@ def _checked_anchors(facts: ModelFacts, anchors: Sequence[Sequence[Sequence[floa
     if shape != [[2] * count] * levels:
         raise InputError(
             f"model {facts.name!r}: anchors must be {levels} levels of {count} (width, height) pairs, "
-            f"are of shape {shape}"
+            f"but have shape {shape}"
         )
     if min(side for level in anchors for anchor in level for side in anchor) <= 0:
         raise InputError(f"model {facts.name!r}: anchors must be larger than 0 pixels, are {anchors}")

@@ -74,7 +74,7 @@ class CspShortcuts(nn.Cell):
         self.m = nn.SequentialCell([Bottleneck(half, True, eps=eps, act="mish") for _ in range(depth)])
 
     def construct(self, x: Tensor) -> Tensor:
-        """Keep the shape."""
+        """Map (N, C, H, W) to the same shape."""
         branches = ops.concat((self.cv3(self.m(self.cv1(x))), self.cv2(x)), 1)
         return self.cv4(self.act(self.bn(branches)))
 
@@ -135,7 +135,7 @@ class ScaledBackbone(StagedBackbone):
 class ScaledNeck(nn.Cell):
     """Pyramid pooling, then top-down and bottom-up aggregation over any number of levels.
 
-    Its cells are numbered by level, finest first: ``top.0`` makes the finest level, ``bottom.0`` the next one.
+    Its cells are numbered by level, finest first: ``top.0`` makes the finest level, ``bottom.0`` the next level.
 
     Attributes:
         out_channels: Channels of each level.

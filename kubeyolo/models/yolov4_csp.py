@@ -1,6 +1,6 @@
 """YOLOv4-CSP, the network of darknet's ``yolov4-csp.cfg`` (https://arxiv.org/abs/2011.08036).
 
-Scaled-YOLOv4's ``yolov4-csp.yaml`` is wired in another way: its weights are not those of this network.
+Scaled-YOLOv4's ``yolov4-csp.yaml`` connects its layers differently: its weights do not fit this network.
 
 stride backbone             neck, top-down            neck, bottom-up                           head
 

@@ -1,1 +1,1 @@
-"""Prediction on images of users: which images are read, in which order, and how boxes are drawn."""
+"""Prediction on users' images: finds and reads the images, detects objects, draws boxes."""

@@ -33,7 +33,7 @@ Rectangle = tuple[int, int, int, int]
 
 @dataclass
 class Painter:
-    """Draws boxes with the names of their classes, and remembers the names for which there is no font.
+    """Draws boxes with the names of their classes, and records the names for which there is no font.
 
     Attributes:
         classes: Names by class number.
@@ -48,7 +48,7 @@ class Painter:
     def draw(self, pixels: Pixels, rows: Float32Array) -> Image.Image:
         """Return a picture with boxes.
 
-        A small picture is enlarged by a whole factor, so that labels are legible on it.
+        A small picture is enlarged by an integer factor, so that labels are legible on it.
 
         Args:
             pixels: RGB (H, W, 3).
@@ -62,7 +62,7 @@ class Painter:
         line = max(2, round(size / 8))
         canvas = ImageDraw.Draw(picture)
         boxes = [_inside(row[:4] * factor, picture.width, picture.height) for row in rows]
-        # The best last, so that their lines are on top.
+        # The best boxes last, so that their lines are on top.
         for box, row in reversed(list(zip(boxes, rows, strict=True))):
             canvas.rectangle(box, outline=HALO, width=line + max(1, line // 2))
             canvas.rectangle(box, outline=color_of(int(row[5])), width=line)
@@ -76,14 +76,14 @@ class Painter:
         return picture
 
     def _label(self, number: int, score: float, size: int, widest: int) -> Image.Image | None:
-        """Return the label of a box, not wider than the picture; None when not even one letter fits."""
+        """Return the label of a box, not wider than the picture; None if not even one letter fits."""
         color = color_of(number)
         name = self._name(number)
         ending = f" {score:.2f}"
         clusters = list(clusters_of(name))
         for letters in range(size, LEAST_LETTERS - 1, -max(1, size // 8)):
             if len(clusters) * letters > _NARROWEST * widest:
-                continue  # not even narrow letters fit, and drawing thousands of letters takes seconds
+                continue  # not even narrow letters would fit, and drawing thousands of letters takes seconds
             label = self._chip(name + ending, letters, color)
             if label.width <= widest:
                 return label
@@ -107,7 +107,7 @@ class Painter:
         return f"#{number}"
 
     def _chip(self, text: str, size: int, color: str) -> Image.Image:
-        """Return a text on a ground in the colour of its class."""
+        """Return a text on a background in the colour of its class."""
         runs = self.fonts.runs(text) or ()
         drawn = [_draw_run(run, size, color) for run in runs]
         margin = max(2, size // 4)
@@ -123,7 +123,7 @@ class Painter:
 
 
 def enlargement(width: int, height: int) -> int:
-    """Return the whole factor by which a picture is enlarged before it is drawn on; 1 unless it is small."""
+    """Return the integer factor by which a picture is enlarged before boxes are drawn; 1 unless it is small."""
     short, long = sorted((width, height))
     if short >= SMALL_SIDE:
         return 1
@@ -178,7 +178,7 @@ def _inside(box: Float32Array, width: int, height: int) -> Rectangle:
 def _label_area(
     box: Rectangle, label: tuple[int, int], picture: tuple[int, int], taken: Sequence[Rectangle]
 ) -> Rectangle | None:
-    """Return the area of a label: above its box, else in it or below it; None when it would cover another label."""
+    """Return the area of a label: above, in or below its box; None if it would cover another label."""
     width, height = label
     left = min(max(box[0], 0), picture[0] - width)
     for top in (box[1] - height, box[1], box[3] + 1 - height, box[3] + 1):

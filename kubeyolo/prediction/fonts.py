@@ -21,7 +21,7 @@ from kubeyolo.errors import InputError, one_line
 Font = ImageFont.FreeTypeFont
 
 _SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
-# Fonts of coloured pictures (emoji) have one or a few of these sizes: Noto's, Apple's.
+# Fonts of coloured pictures (emoji) have one or a few of these sizes: those of Noto and Apple.
 _PICTURE_SIZES = (109, 136, 160, 96, 64)
 _FC_SECONDS = 20
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
@@ -53,7 +53,7 @@ class Run:
 
 
 class Fonts:
-    """Finds fonts for texts; fonts of the machine are searched when no other font has a glyph.
+    """Finds fonts for texts; fonts of the machine are searched if no other font has a glyph.
 
     Args:
         preferred: A font file that is tried first.
@@ -67,9 +67,9 @@ class Fonts:
         self._runs: dict[str, tuple[Run, ...] | None] = {}
 
     def runs(self, text: str) -> tuple[Run, ...] | None:
-        """Return the parts of a text with a font for each; None when a glyph is in no font.
+        """Return the parts of a text with a font for each; None if no font has one of the glyphs.
 
-        One font for the whole text is preferred to several.
+        A single font for the whole text is preferred.
         """
         if text not in self._runs:
             self._runs[text] = self._search(text)
@@ -129,7 +129,7 @@ def can_draw(face: Face, cluster: str) -> bool:
     if cluster.isspace():
         return True
     try:
-        # For a glyph of coloured outlines FreeType may draw nothing.
+        # FreeType may draw nothing for a glyph with coloured outlines.
         mask = face.at(32).getmask(cluster, mode="L")
     except (OSError, ValueError):
         return False
@@ -137,7 +137,7 @@ def can_draw(face: Face, cluster: str) -> bool:
 
 
 def machine_fonts(characters: frozenset[str]) -> tuple[str, ...]:
-    """Return font files of this machine that may have all of these characters, plain ones first."""
+    """Return font files of this machine that may have all of these characters, regular fonts first."""
     visible = frozenset(character for character in characters if not _is_invisible(character) and character != " ")
     return _fonts_of_fontconfig(visible) or _fonts_of_folders()
 
@@ -253,7 +253,7 @@ def _modifies_previous(character: str) -> bool:
 
 
 def _is_invisible(character: str) -> bool:
-    """Whether a character has no glyph and changes how others are drawn: joiners, directions, selectors, tags."""
+    """Whether a character has no glyph but changes other characters: joiners, directions, selectors, tags."""
     code = ord(character)
     return unicodedata.category(character) == "Cf" or 0xFE00 <= code <= 0xFE0F or 0xE0100 <= code <= 0xE01EF
 

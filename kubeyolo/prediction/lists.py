@@ -15,7 +15,7 @@ from kubeyolo.file_kinds import kind_of
 STDIN = "-"
 
 _QUOTES = ('"', "'")
-# A list whose first name is BMW.jpg begins like a BMP file, but has no bytes that text does not have.
+# A list whose first name is BMW.jpg starts like a BMP file, but is text.
 _BINARY = re.compile(rb"[\x01-\x08\x0e-\x1f]")
 _TEXTS = ("a web page", "an SVG", "a pointer")
 
@@ -23,7 +23,7 @@ _TEXTS = ("a web page", "an SVG", "a pointer")
 def expand_lists(arguments: Iterable[str], stdin: BinaryIO) -> Iterator[str]:
     """Yield names, with ``-`` replaced by the names in standard input and ``@FILE`` by the names in a file.
 
-    An argument with ``@`` that is the name of a file stays as it is.
+    An argument with ``@`` that is the name of a file is not expanded.
 
     Raises:
         InputError: A list cannot be read, or is not a list of names.
@@ -53,7 +53,7 @@ def read_list(name: str) -> list[str]:
 
 
 def names_in(data: bytes, where: str, folder: Path = Path()) -> list[str]:
-    """Return the names in a list: separated by line ends, or by NUL as ``find -print0`` writes them.
+    """Return the names in a list: separated by newlines, or by NUL as from ``find -print0``.
 
     Lines that begin with ``#`` are comments, unless a file has this name here or in ``folder``.
 
@@ -63,8 +63,8 @@ def names_in(data: bytes, where: str, folder: Path = Path()) -> list[str]:
     kind = kind_of(data)
     if kind and (kind.startswith(_TEXTS) or _BINARY.search(data[:1024])):
         raise InputError(
-            f"{where}: is {kind}, not a list of names; give an image by the name of its file (store it first where a "
-            "program writes it)"
+            f"{where}: is {kind}, not a list of names; give the name of the image file (if a program writes the "
+            "image to standard output, store it in a file first)"
         )
     marked = mark_of(data)
     if marked:
@@ -72,7 +72,7 @@ def names_in(data: bytes, where: str, folder: Path = Path()) -> list[str]:
         try:
             text = data[len(mark) :].decode(encoding)
         except UnicodeDecodeError as error:
-            raise InputError(f"{where}: is not {encoding.upper()} text as it begins; save it as UTF-8") from error
+            raise InputError(f"{where}: starts like {encoding.upper()} text, but is not; save it as UTF-8") from error
     else:
         text = os.fsdecode(data)
     separated = text.split("\0") if "\0" in text else text.split("\n")
@@ -96,7 +96,7 @@ def _unquoted(name: str) -> str:
 
 
 def _in_folder(name: str, folder: Path) -> str:
-    """Return a name as it is if it exists, else relative to a folder if it exists there."""
+    """Return a name unchanged if it exists, else relative to a folder if it exists there."""
     if os.path.isabs(name) or "://" in name or os.path.lexists(name):
         return name
     inside = os.path.join(folder, name)

@@ -33,7 +33,7 @@ _VIDEOS = frozenset(
     | {".ts", ".vob", ".webm", ".wmv"}
 )
 
-# Images in formats that are not read are included: each is refused by name, so that none is skipped silently.
+# Images in formats that are not read are included: an error names each of them, so that no image is skipped silently.
 _SUFFIXES = IMAGE_SUFFIXES | UNREAD_IMAGE_SUFFIXES
 _MARK_WITHIN = 4096
 _PATTERN = re.compile(r"[*?\[]")
@@ -46,7 +46,7 @@ _MOST_SUGGESTED = 20
 
 
 class SourceFault(ValueError):
-    """Why an image cannot be read, as words that follow its name and a colon."""
+    """Why an image cannot be read: a text that follows its name and a colon."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Source:
     """An image to read.
 
     Attributes:
-        name: Path or URI as in the argument; for an image of a folder or pattern, that part and the path below it.
+        name: Path or URI as in the argument; for an image of a folder or pattern, the folder (or leading folders)
+            of the argument and the path below them.
         folder: Folder of the image, or the folder in the argument: drawn pictures keep their paths relative to it.
         inner: Path below ``folder``.
         fault: Why the image cannot be read, if that is known before reading; otherwise empty.
@@ -94,7 +95,7 @@ class Sources:
     """Images in the order of the arguments.
 
     Attributes:
-        images: The images, including images that are known to have a fault.
+        images: The images, including images with a known fault.
         left_out: Number of files in folders and patterns that are not images, by suffix.
         named: Number of arguments.
     """
@@ -113,8 +114,8 @@ class Sources:
 def find_sources(arguments: Iterable[str], without: Path | None = None) -> Sources:
     """Return the images that arguments name.
 
-    An argument is the name of a file or a folder, a pattern such as ``photos/**/*.jpg``, or a URI of a store. A file or
-    folder of that name comes before any other meaning. A folder stands for the images in it and below it, in natural
+    An argument is the name of a file or a folder, a pattern such as ``photos/**/*.jpg``, or a URI of a store. If a
+    file or folder has exactly that name, it is used. A folder stands for the images in it and below it, in natural
     order, without hidden files.
 
     Args:
@@ -170,13 +171,13 @@ def _is_video(name: str) -> bool:
 
 
 def _foreign(argument: str) -> str:
-    """Return what an argument is other than the name of a file, and what to do; empty if it may be a file.
+    """Return what an argument is if it cannot name a file, and what to do; empty if it may name a file.
 
     The text follows the argument and a colon.
     """
     scheme = _SCHEME.match(argument)
     if scheme and scheme[1].lower() in _STREAMS:
-        return f"is a stream, which is not read; {_record(argument)}"
+        return f"is a video stream, which is not read; {_record(argument)}"
     if scheme and _is_video(urlsplit(argument).path):
         return f"is a video, which is not read; {_record(argument)}"
     if scheme and scheme[1].lower() in ("http", "https", "ftp", "ftps"):
@@ -184,7 +185,7 @@ def _foreign(argument: str) -> str:
     if scheme and scheme[1].lower() != "file":
         return f"{scheme[1]}:// is not read; give files, folders, minio:// or s3://"
     if _DATA.match(argument):
-        return "is an image as text (a data URI), which is not read; store it as a file"
+        return "is a data URI, which is not read; store the image as a file"
     if _CAMERAS.fullmatch(argument):
         return (
             "is a camera or a screen, which is not read; store its pictures first "
@@ -231,7 +232,7 @@ def _fault_of_file(name: str) -> str:
         mode = os.stat(name).st_mode
     except FileNotFoundError:
         is_link = os.path.islink(name)
-        return f"is a link to {os.readlink(name)}, which does not exist" if is_link else "does not exist any more"
+        return f"is a link to {os.readlink(name)}, which does not exist" if is_link else "no longer exists"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
@@ -323,7 +324,7 @@ def _of_pattern(pattern: str, without: str | None, ignored: Counter[str]) -> lis
 
 
 def _fixed_part(pattern: str) -> tuple[str, str]:
-    """Split a pattern into its leading folders that exist, whose names may have brackets, and the rest."""
+    """Split a pattern into its leading folders that exist, whose names may have brackets, and the remaining pattern."""
     folder, rest = "", os.path.expanduser(pattern)
     while (cut := rest.find(os.sep)) >= 0:
         longer = f"{folder}{rest[: cut + 1]}"
@@ -361,7 +362,7 @@ def counted_endings(counts: Counter[str]) -> str:
 
 
 def _of_store(uri: str, ignored: Counter[str]) -> list[Source]:
-    """Return the image of a URI, or the images below it where it is a prefix."""
+    """Return the image at a URI, or the images below the URI if it is a prefix."""
     place = Place.of(uri)
     if len(PurePosixPath(uri.split("://", 1)[1]).parts) > 1 and place.exists():
         return [Source(uri, place.parent.uri, PurePosixPath(place.name))]

@@ -34,7 +34,7 @@ class Prediction:
         height: Height of the image.
         rows: (k, 6) of x1, y1, x2, y2 in pixels, score and class number, best first.
         notes: Notes from its decoding, and why its picture was not drawn.
-        drawn: Path of the drawn picture; None when there is none.
+        drawn: Path of the drawn picture; None if it was not drawn.
     """
 
     source: Source
@@ -77,7 +77,7 @@ def predict_images(
         sources: Images.
         thresholds: Limits on the boxes.
         painter: Draws pictures with boxes; None draws no pictures.
-        targets: Path of the picture of each source, if there is a painter.
+        targets: Path of the picture for each source; used only with a painter.
 
     Raises:
         WorkError: An object store does not answer.
@@ -123,7 +123,7 @@ def _in_order(
 
 
 def _read(source: Source, size: tuple[int, int], preprocessing: Preprocessing, keep: bool) -> _Read | Failure:
-    """Read and letterbox an image; with ``keep`` its own pixels are kept, to be drawn on."""
+    """Read and letterbox an image; if ``keep`` is true, its original pixels are kept for drawing."""
     try:
         decoded = decode_file(source.read(), preprocessing.levels)
         prepared = prepare(decoded.pixels, size, preprocessing)
@@ -156,7 +156,7 @@ def _draw(painter: Painter, prediction: Prediction, pixels: Pixels, target: Path
     """Draw and write a picture; an error becomes a note on the prediction."""
     try:
         written = write_picture(painter.draw(pixels, prediction.rows), target)
-    except Exception as error:  # of any kind, from drawing or writing: the boxes are still valid
+    except Exception as error:  # whatever fails while drawing or writing, the boxes are still valid
         reason = getattr(error, "strerror", None) or one_line(error, _LONGEST) or type(error).__name__
         return replace(prediction, notes=(*prediction.notes, Note(NOT_DRAWN, f"not drawn: {target}: {reason}")))
     notes = (Note(DRAWN_AS_PNG, written.note),) if written.note else ()

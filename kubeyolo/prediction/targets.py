@@ -25,7 +25,7 @@ _LOSSLESS_SUFFIXES = frozenset({".tif", ".tiff", ".bmp", ".dib"})
 
 @dataclass(frozen=True)
 class Written:
-    """The path of a drawn picture, and a note if its format differs from the format in its name; otherwise empty."""
+    """The path of a drawn picture, and a note (may be empty) if its format differs from the format in its name."""
 
     path: str
     note: str = ""
@@ -35,11 +35,11 @@ def plan_targets(sources: Sequence[Source], folder: Path) -> list[Path]:
     """Return the path of the drawn picture of each source, below ``folder``.
 
     For images of one folder it is the path below that folder; for several folders, the path below their common folder.
-    JPEG and PNG keep their names; other images get another suffix after the name, so that ``a.tif`` and ``a.png`` stay
-    different.
+    JPEG and PNG keep their names; other images get an additional suffix after the name, so that ``a.tif`` and ``a.png``
+    stay different.
 
     Raises:
-        InputError: A picture would replace an image that is read or a file that was not drawn by this command, the
+        InputError: A picture would replace an image to read or a file that was not drawn by this command, the
             folder is the folder of the images, or the folder cannot be written.
     """
     folders = {source.folder: _parts(source) for source in sources if not source.fault}
@@ -57,14 +57,14 @@ def plan_targets(sources: Sequence[Source], folder: Path) -> list[Path]:
     for path, source in zip(targets, sources, strict=True):
         if not source.fault and os.path.lexists(path) and not is_drawn(path):
             raise InputError(
-                f"{path}: exists, and was not drawn by this command; give --output another folder, or remove the file"
+                f"{path}: exists, and was not drawn by this command; give --output a different folder, or remove it"
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--output {folder}: the folder cannot be made: {error.strerror}") from error
+        raise InputError(f"--output {folder}: the folder cannot be created: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"--output {folder}: the folder is not writable; give another folder")
+        raise InputError(f"--output {folder}: the folder is not writable; give a different folder")
     return targets
 
 
@@ -77,7 +77,7 @@ def target_name(name: str) -> str:
 
 
 def write_picture(picture: Image.Image, path: Path) -> Written:
-    """Write a picture in one step, in the format of its suffix, or as PNG when it is too large for JPEG.
+    """Write a picture in one step, in the format of its suffix, or as PNG if it is too large for JPEG.
 
     Raises:
         OSError: The picture cannot be written.
@@ -86,7 +86,7 @@ def write_picture(picture: Image.Image, path: Path) -> Written:
     as_png = path.suffix.lower() == ".png"
     if not as_png and max(picture.size) > JPEG_SIDE:
         path, as_png = path.with_name(f"{path.name}.png"), True
-        note = f"{picture.width} x {picture.height} pixels are more than JPEG holds"
+        note = f"{picture.width} x {picture.height} pixels are too many for JPEG"
         if os.path.lexists(path) and not is_drawn(path):
             raise FileExistsError(errno.EEXIST, "exists, and was not drawn by this command", str(path))
     data = BytesIO()
@@ -126,8 +126,8 @@ def _check_inputs(sources: Sequence[Source], folder: Path, targets: Sequence[Pat
     }
     if here in folders:
         raise InputError(
-            f"--output {folder}: the images are in this folder; give another folder for the drawn pictures"
+            f"--output {folder}: the images are in this folder; give a different folder for the drawn pictures"
         )
     for target in targets:
         if os.path.realpath(target) in read:
-            raise InputError(f"--output {folder}: {target} is an image that is read; give another folder")
+            raise InputError(f"--output {folder}: {target} is an image to read; give a different folder")

@@ -34,7 +34,7 @@ _METHODS = {
     "percentile": CalibrationMethod.Percentile,
 }
 
-# SiLU is x·σ(x): with its Mul quantized too, values stay int8 from one convolution to the next.
+# SiLU is x·σ(x): if its Mul is quantized too, values stay int8 from one convolution to the next.
 QUANTIZED_OPERATORS = ("Conv", "MaxPool", "Concat", "Mul", "Add")
 PERCENTILE = 99.999
 CHUNK = 4
@@ -43,7 +43,7 @@ _PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 
 @dataclass(frozen=True)
 class QuantizationFacts:
-    """Figures of a quantization.
+    """Sizes and counts of a quantization.
 
     Attributes:
         convs: Number of convolutions of the network.
@@ -75,7 +75,7 @@ class QuantizationFacts:
 class CalibrationImages(Sequence[Float32Array]):
     """Images of a split, drawn without replacement, letterboxed as for detection, and read on access.
 
-    Items are (1, 3, H, W) float32 in 0..1. Of a split with fewer images than ``count`` all are taken.
+    Items are (1, 3, H, W) float32 in 0..1. If a split has fewer images than ``count``, all images are used.
 
     Args:
         split: The training images.
@@ -106,7 +106,7 @@ class CalibrationImages(Sequence[Float32Array]):
 def quantize_onnx(
     float_path: Path, out_path: Path, images: Sequence[Float32Array], calibration: Calibration = "minmax"
 ) -> QuantizationFacts:
-    """Quantize a file of :func:`kubeyolo.export.onnx.export_onnx`.
+    """Quantize a file written by :func:`kubeyolo.export.onnx.export_onnx`.
 
     Weights are symmetric int8 per output channel, activations asymmetric uint8 per tensor. The outputs of the last
     convolutions and the decoding after them stay float: one scale cannot represent both pixels and scores.
@@ -119,7 +119,7 @@ def quantize_onnx(
             percentile.
 
     Raises:
-        InputError: No images, an unknown calibration, or the file was not exported by kubeyolo.
+        InputError: There are no images, the calibration is unknown, or the file was not exported by kubeyolo.
         WorkError: onnxruntime cannot quantize the model.
     """
     if not len(images):
@@ -135,7 +135,7 @@ def quantize_onnx(
             part.chmod(FILE_MODE)
     except (ValueError, RuntimeError, TypeError, onnx.checker.ValidationError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
-        message = f"{float_path}: onnxruntime cannot quantize it ({line}); try another quantize.calibration"
+        message = f"{float_path}: onnxruntime cannot quantize it ({line}); try a different quantize.calibration"
         raise WorkError(message) from error
     convs, quantized_convs = count_quantized_convolutions(quantized.graph)
     return QuantizationFacts(
@@ -188,7 +188,7 @@ def head_convolutions(graph: onnx.GraphProto, path: Path) -> list[onnx.NodeProto
     """Return the convolutions whose reshaped outputs are the ``raw_*`` outputs.
 
     Raises:
-        InputError: An output is not made by such a convolution.
+        InputError: An output does not come from such a convolution.
     """
     makers = {output: node for node in graph.node for output in node.output}
     heads = []
@@ -199,7 +199,9 @@ def head_convolutions(graph: onnx.GraphProto, path: Path) -> list[onnx.NodeProto
         while node is not None and node.op_type in ("Reshape", "Transpose"):
             node = makers.get(node.input[0])
         if node is None or node.op_type != "Conv":
-            raise InputError(f"{path}: output {output.name!r} is not that of a detector's head; export the model again")
+            raise InputError(
+                f"{path}: output {output.name!r} does not come from a detector's head; export the model again"
+            )
         heads.append(node)
     return heads
 
@@ -244,7 +246,9 @@ def _read_model(path: Path) -> onnx.ModelProto:
         raise InputError(f"{path}: its input is not {INPUT_NAME!r}; export the model again")
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
     if batch > 1:
-        raise InputError(f"{path}: exported for batches of {batch} images; export it for any number, or for one")
+        raise InputError(
+            f"{path}: exported for batches of {batch} images; export it with a dynamic batch size, or for one image"
+        )
     return model
 
 
@@ -265,7 +269,7 @@ class _Reader(CalibrationDataReader):
         return len(self._images)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """Start again at an image, and end before another."""
+        """Start again at an image, and stop before the image at ``end_index``."""
         self._rest = iter(range(start_index, end_index))
 
     def get_next(self) -> dict[str, Float32Array] | None:

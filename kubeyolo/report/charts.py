@@ -23,13 +23,13 @@ WIDTH, HEIGHT = 380.0, 218.0
 """Size of a chart in points, close to its size on the page, so that its text is not scaled."""
 
 SMALLEST_SIDE = 0.004
-"""Least relative width or height of the density chart; smaller boxes are counted there."""
+"""Smallest relative width or height in the density chart; smaller boxes are counted in its first cells."""
 
 DENSITY_BINS = 36
 """Cells of the density chart along each axis."""
 
 LARGEST_SERIES = 400
-"""Points of a curve; a longer one is averaged over equal spans of its rows."""
+"""Most points of a curve; longer curves are averaged over equal spans of their rows."""
 
 
 _LONGEST_NAME = 22
@@ -84,9 +84,9 @@ def line_chart(
 
     Args:
         name: Unique on the page, letters and dashes.
-        title: Heading above the chart; says the unit.
+        title: Heading above the chart, with the unit.
         series: The curves; rows that are not finite are left out.
-        x_label: What x is.
+        x_label: Label of the x axis.
         label: A description of the chart for screen readers.
         y_limits: Fixed y range; derived from the values by default.
         x_limits: Fixed x range.
@@ -134,11 +134,11 @@ def histogram(
         title: Heading above the chart.
         groups: Name and values (n,) of each group; each is divided by its own n.
         edges: Bin edges, (bins + 1,).
-        x_label: What the values are.
-        label: The chart in words.
+        x_label: Label of the x axis.
+        label: A description of the chart for screen readers.
         log_x: Logarithmic x axis.
-        ticks: Positions and texts of the x ticks; derived by default.
-        bands: Ranges of x with a name, shaded in turn.
+        ticks: Positions and texts of the x ticks; chosen by matplotlib by default.
+        bands: Ranges of x with a name, shaded alternately.
     """
     figure, axes = _axes(x_label)
     if log_x:
@@ -179,9 +179,9 @@ def bar_chart(
         title: Heading above the chart.
         rows: Names of the rows, top to bottom.
         groups: Name and values of each group, one value for each row.
-        x_label: What the values are.
-        label: The chart in words.
-        decimals: Decimals of the values next to the bars; shortened by default.
+        x_label: Label of the x axis.
+        label: A description of the chart for screen readers.
+        decimals: Decimals of the values next to the bars; by default the values are shortened.
         note: A sentence under the chart.
     """
     pitch = max(20.0, 10.0 * len(groups) + 6.0)
@@ -212,7 +212,7 @@ def density_chart(
 ) -> Chart:
     """Draw the distribution of boxes over relative width and height, both in (0, 1], on logarithmic axes.
 
-    Cells are drawn in five strengths, one path each: the drawing stays small whatever the number of boxes.
+    Cells are drawn in five strengths, with one path each, so that the drawing stays small with any number of boxes.
     """
     figure, axes = _axes("width ÷ image width", height=250.0)
     low = SMALLEST_SIDE
@@ -252,7 +252,7 @@ def averaged(x: Float64Array, y: Float64Array) -> tuple[Float64Array, Float64Arr
 
 
 def smoothed(y: Float64Array) -> Float64Array:
-    """Return the moving average of y over a fifteenth of its points, centred, shorter windows at the ends."""
+    """Return the moving average of y over a fifteenth of its points, centred, with shorter windows at the ends."""
     half = max(1, len(y) // 30)
     total: Float64Array = np.concatenate([[0.0], np.cumsum(y)])
     reach = np.minimum(half, np.minimum(np.arange(len(y)), np.arange(len(y))[::-1]))
@@ -347,7 +347,7 @@ def _limits(
 
 
 def _hover(figure: Figure, axes: Any, shown: Sequence[tuple[Series, Float64Array, Float64Array]], x_label: str) -> str:
-    """Return what the page needs to show values on hover: the plot's box (fractions) and its points."""
+    """Return the data that the page needs to show values on hover: the plot's box (fractions) and its points."""
     if not shown:
         return ""
     box = axes.get_position()
@@ -373,7 +373,7 @@ def _hover(figure: Figure, axes: Any, shown: Sequence[tuple[Series, Float64Array
 
 
 def _legend(groups: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Return the names of groups with their colours; nothing for a single group."""
+    """Return the names of groups with their colours; empty for a single group."""
     return tuple((group, series_variable(index)) for index, group in enumerate(groups)) if len(groups) > 1 else ()
 
 

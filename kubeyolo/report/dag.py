@@ -91,7 +91,7 @@ def draw_wide(steps: Sequence[StepCard], edges: Edges) -> Graph:
     for tail, head in _drawn(edges, places):
         x1, y1 = places[tail][0] + NODE_WIDTH, places[tail][1] + NODE_HEIGHT / 2
         x2, y2 = places[head][0] - 2, places[head][1] + NODE_HEIGHT / 2
-        turn = x2 + 2 - gap  # Straight past the steps of other rows, then over to the next step.
+        turn = x2 + 2 - gap  # First straight past the steps of other rows, then to the next step.
         wires.append(f"M{x1:g} {y1:g}H{turn:g}C{turn + gap / 2:g} {y1:g} {x2 - gap / 2:g} {y2:g} {x2:g} {y2:g}")
     return _graph(steps, places, wires)
 

@@ -23,11 +23,11 @@ SMALL_AREA, MEDIUM_AREA = 32.0**2, 96.0**2
 """COCO's bounds of small, medium and large boxes, in square pixels of the annotated area."""
 
 LARGEST_BAR_CHART = 18
-"""Classes with a bar; the table next to the chart has all classes."""
+"""Most classes that have a bar; the table next to the chart has all classes."""
 
 COUNT_NAMES = ("Images", "Boxes", "Crowd boxes", "Images without boxes", "Boxes per image", "Small", "Medium", "Large")
 
-NO_FINDINGS = "No findings: every annotation and every image is as it should be."
+NO_FINDINGS = "No findings: all annotations and images are valid."
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def dataset_report(
 
     Args:
         manifest: The manifest of the stored data set.
-        splits: The index of each split, in the order to be shown.
+        splits: The index of each split, in the order of the page.
         samples: Images with their annotated boxes.
     """
     rows = _class_rows(manifest.classes, splits)

@@ -1,4 +1,4 @@
-"""The report of evaluate: the 12 COCO numbers, classes, precision-recall curves, samples."""
+"""The report of evaluate: the 12 COCO metrics, classes, precision-recall curves, samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGEST_BAR_CHART = 24
 
 @dataclass(frozen=True)
 class NumberRow:
-    """One of the 12 numbers: its key, its description by pycocotools, its value."""
+    """One of the 12 metrics: its key, its description by pycocotools, its value."""
 
     key: str
     words: str
@@ -37,7 +37,7 @@ def evaluation_report(
     """Return the report of an evaluation as one HTML page.
 
     Args:
-        result: The numbers of the evaluation.
+        result: The metrics of the evaluation.
         samples: Each image twice: with its annotated boxes, and with the detected boxes.
         title: Heading of the page.
     """
@@ -64,7 +64,7 @@ def evaluation_report(
 
 
 def number_rows(result: EvaluationResult) -> list[NumberRow]:
-    """Return the 12 numbers in pycocotools' order, each with the line that it prints up to the equals sign."""
+    """Return the 12 metrics in pycocotools' order, each with the text that it prints before the equals sign."""
     rows = []
     for number in COCO_NUMBERS:
         value = result.numbers.get(number.key)
@@ -101,7 +101,7 @@ def _class_chart(rated: Sequence[ClassResult]) -> Chart:
 
 
 def _spread_chart(rated: Sequence[ClassResult]) -> Chart:
-    """Draw the distribution of AP over the classes, where they are too many for one bar each."""
+    """Draw the distribution of AP over the classes, if there are too many for one bar each."""
     ap, ap50 = np.array([row.AP or 0.0 for row in rated]), np.array([row.AP50 or 0.0 for row in rated])
     return histogram(
         "class-ap",

@@ -15,10 +15,10 @@ def export_report(facts: Mapping[str, Any], verdict: Verdict) -> str:
     """Return the report of an export as one HTML page.
 
     Args:
-        facts: ``files`` maps names to bytes. ``parity`` maps a format to its levels, and those to a relative
-            difference. ``rtol`` is the largest relative difference allowed, ``model`` is in the heading. Anything else
-            is shown as it is.
-        verdict: Whether the levels of each format are near enough to those of the trained network.
+        facts: ``files`` maps names to sizes in bytes. ``parity`` maps a format to its levels, and each level to a
+            relative difference. ``rtol`` is the largest relative difference allowed, ``model`` is in the heading. All
+            other facts are listed.
+        verdict: Whether the levels of each format are close enough to the levels of the trained network.
     """
     files: Mapping[str, float] = facts.get("files", {})
     largest = max(files.values(), default=0.0)
@@ -32,7 +32,7 @@ def export_report(facts: Mapping[str, Any], verdict: Verdict) -> str:
         "export.html",
         kind="export",
         title=f"{facts['model']}: exported" if "model" in facts else "Exported network",
-        lead="The trained network in other formats. Each file but AIR was run and compared with the trained network.",
+        lead="The trained network in other formats. Every file except AIR was run and compared with the trained one.",
         verdict=verdict,
         verdict_heading=agree if verdict.passed else "An exported network differs from the trained network",
         verdict_text=f"Largest relative difference {compact(worst)}; allowed {compact(facts.get('rtol', 0.0))}.",

@@ -28,12 +28,12 @@ def compact(value: float) -> str:
 
 
 def number3(value: float | None) -> str:
-    """Return a COCO number of 0..1 with three decimals, as pycocotools prints it; a dash for none."""
+    """Return a COCO metric in 0..1 with three decimals, as pycocotools prints it; a dash if there is no value."""
     return DASH if value is None or not math.isfinite(value) or value < 0 else f"{value:.3f}"
 
 
 def signed_points(value: float | None) -> str:
-    """Return a difference of COCO numbers in points (times 100) with its sign; a dash for none."""
+    """Return a difference of COCO metrics in points (times 100) with its sign; a dash if there is no value."""
     if value is None or not math.isfinite(value):
         return DASH
     text = f"{100 * value:+.2f}"

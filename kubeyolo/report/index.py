@@ -1,4 +1,4 @@
-"""The index page of a run: a drawing of its pipeline, its main numbers, and links to all reports."""
+"""The index page of a run: a drawing of its pipeline, its main metrics, and links to all reports."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def index_page(run_name: str, cards: Sequence[StepCard], facts: Mapping[str, Any
         run_name: Name of the run.
         cards: The steps, in the order of the pipeline.
         facts: The run's summary. ``evaluate`` (with AP, AP50), ``export.onnx.AP``, ``quantize.int8.AP`` and ``seconds``
-            are shown as large numbers where they are present; ``model``, ``dataset`` (with digest), ``bundle`` and any
+            are shown as large numbers if they are present; ``model``, ``dataset`` (with digest), ``bundle`` and any
             other key are listed. ``warnings`` are at the top.
-        edges: Which step waits for which, as pairs.
+        edges: Pairs of steps; the second step waits for the first.
     """
     status = _overall(cards)
     known = {"evaluate", "export", "quantize", "seconds", "warnings"}
@@ -78,7 +78,7 @@ def index_page(run_name: str, cards: Sequence[StepCard], facts: Mapping[str, Any
     evaluate = facts.get("evaluate", {})
     groups = fact_groups(rest, "Run")
     if evaluate:
-        groups.append(("COCO numbers", [(key, _value(value)) for key, value in evaluate.items()]))
+        groups.append(("COCO metrics", [(key, _value(value)) for key, value in evaluate.items()]))
     return render(
         "index.html",
         kind="run",

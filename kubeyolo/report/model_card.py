@@ -22,7 +22,7 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, f
 
     Args:
         manifest: ``bundle.json`` as a mapping.
-        metrics: The 12 COCO numbers (0..1) of each runtime, for instance ``{"mindspore": …, "onnx": …, "int8": …}``.
+        metrics: The 12 COCO metrics (0..1) of each runtime, for instance ``{"mindspore": …, "onnx": …, "int8": …}``.
     """
     name = str(manifest.get("model", "detector"))
     dataset = manifest.get("dataset") or {}
@@ -33,7 +33,7 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, f
         f"# {escape(name)}",
         f"An object detector for {len(classes)} class{'es' * (len(classes) != 1)}{trained_on}. "
         "Trained, evaluated, exported and quantized by kubeyolo.",
-        "## Numbers",
+        "## Metrics",
         _number_table(metrics) if metrics else "This bundle has no evaluation results.",
         "## Data",
         _data(dataset),
@@ -47,15 +47,16 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, f
         "## Files",
         _file_table(manifest.get("files", {})),
         "## Limits",
-        "The numbers hold for images like those of the data set: evaluate again for other cameras, scales or scenes. "
+        "The metrics are valid for images that resemble the data set: evaluate again for other cameras, scales or "
+        "scenes. "
         "Objects of other classes are not reported, or are reported as one of these classes. Scores are not calibrated "
-        "probabilities; choose the threshold on data of your own.",
+        "probabilities; choose the threshold on your own data.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def publish_report(model: str, version: str, card: str, facts: Mapping[str, object]) -> str:
-    """Return the report of publish as one HTML page: where the bundle is, and its model card."""
+    """Return the report of publish as one HTML page: the URI of the bundle, and its model card."""
     return render(
         "publish.html",
         kind="published",
@@ -71,9 +72,9 @@ def _number_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
     for number in COCO_NUMBERS:
         rows.append([number.key, f"{number.iou}, {number.area}, {number.max_det}"])
         rows[-1] += [number3(numbers.get(number.key)) for numbers in metrics.values()]
-    table = markdown_table(["Number", "IoU, area, detections", *metrics], rows, right=len(metrics))
+    table = markdown_table(["Metric", "IoU, area, detections", *metrics], rows, right=len(metrics))
     warnings = [f"**{escape(name)}: {escape(line)}**" for name, of in metrics.items() for line in number_warnings(of)]
-    lead = "COCO numbers on the validation split, computed by pycocotools."
+    lead = "COCO metrics on the validation split, computed by pycocotools."
     return "\n\n".join([lead, *warnings, table])
 
 
@@ -93,14 +94,14 @@ def _interface(manifest: Mapping[str, Any], height: int, width: int) -> str:
         f"Images are resized by {escape(steps.get('resize', 'letterbox'))} to {width} × {height} pixels "
         f"(fill {steps.get('fill', 114)}), {escape(steps.get('channels', 'RGB'))}, divided by "
         f"{setting(steps.get('divisor', 255.0))}, laid out N × 3 × {height} × {width}, float32. "
-        f"The outputs are the raw levels of strides {strides}; the ONNX files also give decoded `predictions`. "
+        f"The outputs are the raw levels of strides {strides}; the ONNX files also output decoded `predictions`. "
         f"{_anchors(manifest)}Anchors, strides and preprocessing are in `bundle.json`.\n\n"
         "```sh\nkubeyolo predict --bundle URI IMAGE\n```"
     )
 
 
 def _training_warnings(manifest: Mapping[str, Any]) -> str:
-    """Return the warnings of the training; empty where there were none, or the bundle does not say."""
+    """Return the warnings of the training; empty if there were none, or the bundle has no record of them."""
     lines = ((manifest.get("metrics") or {}).get("train") or {}).get("warnings") or ()
     return "\n\n".join(f"**Warning: {escape(line)}**" for line in lines)
 

@@ -1,4 +1,4 @@
-"""Rendering of templates: one self-contained page, with a policy that lets the browser load nothing else."""
+"""Renders templates: one self-contained page, with a policy that keeps the browser from loading more."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def render(template: str, *, kind: str, title: str, lead: str = "", **context: o
 
     Args:
         template: File name in the templates folder.
-        kind: What the page is about, shown above the title.
+        kind: Subject of the page, shown above the title.
         title: Heading of the page.
         lead: A sentence under the heading.
         context: The other variables of the template.
@@ -56,7 +56,7 @@ def render(template: str, *, kind: str, title: str, lead: str = "", **context: o
 
 
 def with_verdict(html: str, verdict: Verdict) -> str:
-    """Return a page of evaluate with its checks replaced by those of a verdict; pages of old versions do not change."""
+    """Replace the checks in a page of evaluate with the checks of a verdict; pages of old versions stay unchanged."""
     parts: Any = _environment().get_template("parts.html").module
     checks = str(parts.checks(verdict.checks)).strip()
     return _CHECKS.sub(lambda _: checks, html, count=1)
@@ -79,7 +79,7 @@ def fact_groups(facts: Mapping[str, object], first: str) -> list[tuple[str, list
 
 
 def _tone(difference: float | None) -> str:
-    """Return the CSS class of a difference: ``up``, ``down``, or nothing within a hundredth of a point."""
+    """Return the CSS class of a difference: ``up``, ``down``, or empty if the difference rounds to zero."""
     if difference is None or abs(difference) < 5e-5:
         return ""
     return "up" if difference > 0 else "down"

@@ -21,7 +21,7 @@ LARGEST_BAR_CHART = 18
 
 @dataclass(frozen=True)
 class Comparison:
-    """A number of the float and of the int8 network; None where there is no ground truth."""
+    """A metric of the float and of the int8 network; None if there is no ground truth."""
 
     name: str
     words: str
@@ -83,7 +83,7 @@ def _verdict_text(ap: Comparison, failed: list[str]) -> str:
 
 
 def _class_comparisons(before: EvaluationResult, after: EvaluationResult) -> list[Comparison]:
-    """Return AP of each class by the float and by the int8 network, the largest losses first."""
+    """Return AP of each class for the float and the int8 network, the largest losses first."""
     found = {row.name: row.AP for row in after.per_class}
     rows = [Comparison(row.name, "", row.AP, found.get(row.name)) for row in before.per_class]
     return sorted(rows, key=lambda row: (row.difference is None, row.difference or 0.0))

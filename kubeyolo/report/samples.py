@@ -15,7 +15,7 @@ from kubeyolo.arrays import Pixels
 LONGEST_SIDE = 480
 JPEG_QUALITY = 80
 BYTE_BUDGET = 2_000_000
-"""Most base64 characters of the images of one report together; further samples are left out."""
+"""Largest total of base64 characters of all images in a report; further samples are left out."""
 
 # Light enough for dark text on them (contrast above 7), and drawn over a dark halo on the image.
 BOX_COLORS = (
@@ -87,7 +87,8 @@ class DrawnSample:
 def class_colors(classes: Sequence[str], samples: Iterable[SampleImage]) -> dict[str, str]:
     """Return a colour for each label of the samples, for their legend.
 
-    Up to ten classes have the same colours in every report; with more, the most frequent labels of the samples differ.
+    Up to ten classes have the same colours in every report; with more classes, the most frequent
+    labels of the samples have different colours.
     """
     counts = Counter(box.label for sample in samples for box in sample.boxes)
     if len(classes) <= len(BOX_COLORS) and counts.keys() <= set(classes):
@@ -141,7 +142,7 @@ def _place(
         chip_x = min(max(0.0, x), max(0.0, size[0] - chip_width))
         chip_y = y - _TEXT_HEIGHT if y >= _TEXT_HEIGHT else y
         chip = (chip_x, chip_y, chip_x + chip_width, chip_y + _TEXT_HEIGHT)
-        # A label that would cover another one, or most of a small image, appears on hover only.
+        # A label that would cover another label, or most of a small image, appears only on hover.
         shown = chip_width < 0.6 * size[0] and not any(overlap(chip, other) for other in taken)
         if shown:
             taken.append(chip)

@@ -1,4 +1,4 @@
-"""Makes a matplotlib figure a small piece of inline SVG with the colours of the page."""
+"""Converts a matplotlib figure to a small inline SVG with the colours of the page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MUTED = "#000002"
 LINE = "#000003"
 ACCENT = "#000004"
 SERIES = tuple(f"#0001{index:02x}" for index in range(8))
-"""Stand-ins for matplotlib; each becomes a CSS variable of the page, so that one SVG serves light and dark."""
+"""Placeholder colours for matplotlib; each becomes a CSS variable of the page, so one SVG works in light and dark."""
 
 VARIABLES = {
     INK: "var(--ink)",
@@ -69,7 +69,7 @@ def _referenced(root: ElementTree.Element) -> set[str]:
 
 
 def _clean(element: ElementTree.Element, name: str, referenced: set[str]) -> None:
-    """Drop namespaces, unused ids and matplotlib's style rules, which would reach the whole page; shorten numbers."""
+    """Drop namespaces, unused ids and matplotlib's style rules, which would affect the whole page; shorten numbers."""
     element.tag = element.tag.rpartition("}")[2]
     element.tail = None
     if element.tag not in {"text", "tspan"}:

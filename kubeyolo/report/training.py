@@ -35,7 +35,7 @@ def training_report(history: TrainingHistory, config: Mapping[str, Any], facts: 
     Args:
         history: Rows of kind "train", "val" and "extended"; rows of kind "extended" are marked in the curves.
         config: The configuration, as nested mappings.
-        facts: Facts of the model and the run, shown as they are; ``resumed_at`` (steps) is marked in the curves,
+        facts: Facts of the model and the run, listed on the page; ``resumed_at`` (steps) is marked in the curves,
             ``seconds`` is one of the large numbers, ``warnings`` are at the top.
     """
     rows, validations = _mappings(history.of("train")), _mappings(history.of("val"))
@@ -69,7 +69,7 @@ def pretraining_report(rows: Iterable[HistoryRow], facts: Mapping[str, Any]) -> 
 
     Args:
         rows: Logged steps with step, epoch, and loss or accuracy (0..1) or both.
-        facts: Facts of the run, shown as they are; ``model`` is in the heading, ``warnings`` are at the top.
+        facts: Facts of the run, listed on the page; ``model`` is in the heading, ``warnings`` are at the top.
     """
     logged = _mappings(rows)
     accuracy = _curve(logged, "accuracy", "accuracy", 2, dots=True)
@@ -159,7 +159,7 @@ def _rate_chart(rows: Sequence[Row], marks: Sequence[Mark]) -> Chart:
 
 
 def _curve(rows: Sequence[Row], key: str, name: str, color: int, x: str = "step", **drawn: bool) -> Series:
-    """Return the values of a key over steps or epochs, without the rows that lack it."""
+    """Return the values of a key over steps or epochs, without the rows that lack the key."""
     kept = [row for row in rows if row.get(key) is not None]
     return Series(name, [float(row[x]) for row in kept], [float(row[key]) for row in kept], color, **drawn)
 
@@ -190,7 +190,7 @@ def _loss_stat(rows: Sequence[Row]) -> list[Stat]:
 
 def _lead(rows: Sequence[Row], resumed: Sequence[int], extended: Mapping[int, str]) -> str:
     if not rows:
-        return "Nothing was logged."
+        return "No steps were logged."
     again = f" It was interrupted and resumed {len(resumed)} time{'s' * (len(resumed) > 1)}." if resumed else ""
     longer = "".join(f" It was extended {length} at step {integer(step)}." for step, length in extended.items())
     return f"Trained for {integer(rows[-1]['step'])} steps.{again}{longer}"

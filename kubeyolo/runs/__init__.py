@@ -1,1 +1,1 @@
-"""What is done with a compiled pipeline."""
+"""Runs of a compiled pipeline on this machine."""

@@ -1,4 +1,4 @@
-"""kfp's local cache: a JSON file of a task's outputs for each key, made of its component, image and parameters."""
+"""kfp's local cache: a JSON file of a task's outputs for each key, a digest of component, image and parameters."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _RECORD = "record"
 
 
 def cached_outputs(cache: Path, key: str) -> dict[str, Any]:
-    """Return the outputs of the entry whose key begins with these digits; empty if there is no such entry."""
+    """Return the outputs of the entry whose key starts with these digits; empty if there is no such entry."""
     return next(map(_read, sorted(cache.glob(f"{key}*.json"))), {})
 
 
 def forget_dangling(cache: Path, store_uri: str) -> list[str]:
-    """Remove the entries whose results are missing from the store or have changed, and return the URIs of the results.
+    """Remove the entries whose results are missing from the store or have changed; return the URIs of these results.
 
-    kfp checks whether the files of artifacts exist, not what a URI points at: after the store was emptied it would
-    still report hits, and the next step would find no input. Entries without results are removed too: they come from
-    failed containers that kfp took for a success.
+    kfp checks whether the files of artifacts exist, but not the data at their URIs: after the store was emptied it
+    would still report hits, and the input of the next step would be missing. Entries without results are removed too:
+    they come from failed containers that kfp treated as successful.
     """
     store = Place.of(store_uri)
     root = store.store.uri.rstrip("/")

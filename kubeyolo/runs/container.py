@@ -1,4 +1,4 @@
-"""Runs the steps on this machine in containers, by kfp's DockerRunner and the socket of Docker or Podman."""
+"""Runs the steps on this machine in containers, through kfp's DockerRunner and the socket of Docker or Podman."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CERTIFICATES = "SSL_CERT_FILE"
 _SOCKETS = ("/var/run/docker.sock", "{runtime}/docker.sock", "{runtime}/podman/podman.sock", "/run/podman/podman.sock")
 _PASSED_ON = (*VARIABLES, "OMP_NUM_THREADS", "KUBEYOLO_DEBUG")
 
-# The step is the child of the shell in which kfp starts it; if the shell has become the step, it is process 1.
+# The step is the child of the shell in which kfp starts it; if the shell was replaced by the step, it is process 1.
 _END_STEP = """
 read -r name < /proc/1/comm
 pid=1
@@ -38,21 +38,21 @@ kill -TERM $pid
 class ContainerRunner:
     """Runs each step in a container of its image: read-only except /tmp, without capabilities, as an ordinary user.
 
-    Steps write to the object store with the credentials from this process's environment, which are in the environment
-    of the containers and nowhere else.
+    Steps write to the object store with the credentials from this process's environment variables; the credentials are
+    passed to the containers only as environment variables.
     """
 
     def __init__(self, run: LocalRun) -> None:
-        """Check what can be checked before the run.
+        """Check the store and the packages before the run.
 
         Raises:
-            InputError: The store is a folder, which containers do not share, or its settings are missing; the package
-                docker is not installed.
+            InputError: The store is a folder, which containers do not share, or the settings of the object store are
+                missing, or the package docker is not installed.
         """
         store = parse(run.store)
         if not isinstance(store, BucketLocation):
             raise InputError(
-                f"store {run.store}: containers share no folder; give --store minio://bucket/prefix, "
+                f"store {run.store}: containers do not share folders; give --store minio://bucket/prefix, "
                 "and MINIO_ENDPOINT, MINIO_ACCESS_KEY and MINIO_SECRET_KEY in the environment"
             )
         self._settings = MinioSettings.from_environment(run.store)
@@ -67,7 +67,7 @@ class ContainerRunner:
 
     @contextmanager
     def session(self, folder: Path, pipeline: CompiledPipeline) -> Iterator[Interruption]:
-        """Find the engine and the images, make folders for the containers, and remove all containers at the end.
+        """Find the engine and the images, create folders for the containers, and remove all containers at the end.
 
         Raises:
             InputError: No engine answers, or an image is neither on this machine nor can be pulled.
@@ -97,7 +97,7 @@ class ContainerRunner:
         return local.DockerRunner(**self._arguments)
 
     def end_of_step(self) -> StepEnd:
-        """Return an empty end: kfp does not report how a container ended."""
+        """Return an empty result: kfp does not report how a container ended."""
         return StepEnd()
 
     def _container_arguments(self, temporary: Path) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class ContainerRunner:
         from docker.types import Mount
 
         environment = {name: os.environ[name] for name in _PASSED_ON if os.environ.get(name)}
-        # On a disk and not in memory: copies of data sets are stored there.
+        # The folder is on a disk, not in memory: it has copies of data sets.
         mounts = [Mount("/tmp", str(temporary), type="bind")]
         mounts += [Mount(str(path), str(path), type="bind", read_only=True) for path in self._shared]
         certificates = os.path.expanduser(os.environ.get(_CERTIFICATES, ""))
@@ -137,7 +137,7 @@ class ContainerRunner:
         return ended
 
     def _remove_containers(self, client: Any) -> None:
-        """Remove the containers of this run: of an interrupted step, or of a run that was killed."""
+        """Remove the containers of this run, which an interrupted step or a killed run has left."""
         for container in self._containers(client):
             with suppress(OSError):
                 container.remove(force=True)
@@ -200,9 +200,9 @@ def _find_image(client: Any, reference: str) -> None:
 
 
 def _user(client: Any) -> Mapping[str, str]:
-    """Return the user of the containers, who can write into the folder of the run; empty for the user of the image.
+    """Return the user of the containers, who can write into the folder of the run; empty to use the user of the image.
 
-    In a container of a rootless engine, root is the user who runs the engine.
+    In a container of a rootless engine, root is mapped to the user who runs the engine.
     """
     if any("rootless" in option for option in client.info().get("SecurityOptions") or ()):
         return {"user": "0:0"}

@@ -65,7 +65,7 @@ class RunState:
         return value
 
     def numbers(self) -> dict[str, dict[str, float | None]]:
-        """Return the COCO numbers of each network that a step of the run measures."""
+        """Return the COCO metrics of each network that a step of the run evaluates."""
         return {
             network: {key: self.metric(step, f"{prefix}.{key}".lstrip(".")) for key in COCO_KEYS}
             for step in self.steps
@@ -73,7 +73,7 @@ class RunState:
         }
 
     def output(self, step: str, name: str) -> str:
-        """Return an output of a step, a reference without its digest; empty if it is not known."""
+        """Return an output of a step, without the digest if it is a reference; empty if the output is unknown."""
         record = self.steps[step].record
         text = record.outputs.get(name, "") if record else ""
         return Place.of(text).uri if "://" in text else text
@@ -97,7 +97,7 @@ class RunFolder:
         return self.path / "summary.json"
 
     def open(self) -> None:
-        """Make the folder and let ``latest`` point at it."""
+        """Create the folder and let ``latest`` point at it."""
         make_folder(self.path / "reports")
         with file_errors(self._runs):
             link = self._runs / f".{LATEST}-{uuid.uuid4().hex}"
@@ -108,7 +108,7 @@ class RunFolder:
         """Copy the existing reports, write the index page, and write the summary if every step has succeeded."""
         for step, entry in state.steps.items():
             uri = entry.record.report if entry.record else entry.report
-            # A store that does not answer is reported by the step that needed it, not by a missing report.
+            # An unreachable store is reported by the step that needs the store, not by a missing report.
             with contextlib.suppress(KubeyoloError):
                 if uri:
                     _replace(self._report(step), Place.of(uri).read())
@@ -145,10 +145,10 @@ def run_lock(path: Path) -> Iterator[None]:
     locks, a second file next to it is the lock.
 
     Raises:
-        InputError: Another process holds it; the message has its process id.
+        InputError: A different process has the lock; the message has its process id.
     """
     make_folder(path.parent)
-    # Opened for appending: until the lock is held, the content belongs to another process.
+    # Opened for appending: until this process has the lock, the content belongs to a different process.
     with file_errors(path):
         file = path.open("a+")
     with file, contextlib.ExitStack() as locks:
@@ -158,9 +158,9 @@ def run_lock(path: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise InputError(
-                f"{path.parent.name}: this run is already under way here (process {holder}); wait for it or end it"
+                f"{path.parent.name}: this run is already running here (process {holder}); wait for it or stop it"
             ) from None
-        # For processes that wait. On a full disk the id cannot be written, but the lock is held.
+        # Read by processes that wait. On a full disk the id cannot be written, but this process still has the lock.
         with contextlib.suppress(OSError):
             file.truncate(0)
             os.write(file.fileno(), f"{os.getpid()}\n".encode())
@@ -172,7 +172,7 @@ def run_lock(path: Path) -> Iterator[None]:
 
 
 def summary(state: RunState) -> dict[str, Any]:
-    """Return the content of ``summary.json`` for a successful run; numbers without ground truth are null."""
+    """Return the content of ``summary.json`` for a successful run; metrics without ground truth are null."""
     return {
         "model": state.model,
         "dataset": {
@@ -194,7 +194,7 @@ def _warnings(state: RunState) -> list[str]:
 
 
 def index_facts(state: RunState) -> dict[str, Any]:
-    """Return the facts of the index page: the summary, as far as it is known, and names."""
+    """Return the facts of the index page: names, and the part of the summary that is already known."""
     facts = summary(state)
     facts["dataset"] = {
         "name": state.metric("validate_dataset", "name"),
@@ -207,7 +207,7 @@ def index_facts(state: RunState) -> dict[str, Any]:
 
 
 def _shown(value: object) -> object:
-    """Return tiny numbers, of which three decimals show nothing, as text with an exponent; other values unchanged."""
+    """Return numbers that are too small for three decimals as text with an exponent; return other values unchanged."""
     return f"{value:.1e}" if isinstance(value, float) and 0 < abs(value) < 5e-4 else value
 
 

@@ -1,4 +1,4 @@
-"""An interrupted run ends its step first, so that a training writes a checkpoint before it stops."""
+"""An interrupted run stops its step first, so that a training writes a checkpoint before the run ends."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SHELLS = frozenset({"sh", "dash", "bash"})
 
 STOPPING = "stopping: the running step ends first, a training with a checkpoint; Ctrl-C again ends it at once"
 
-CONTINUES = "interrupted; the same command continues"
+CONTINUES = "interrupted; run the same command again to continue"
 
 
 class Interruption:
     """Handles the signals to a run.
 
     Args:
-        end_steps: Tells the running steps to stop; returns whether there are any.
+        end_steps: Sends a stop signal to the running steps; returns whether a step was running.
         announce: Shows a line.
     """
 
@@ -40,7 +40,7 @@ class Interruption:
         return self._order.given
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Tell the running step to stop; at a second Ctrl-C, or without a running step, end at once."""
+        """Send a stop signal to the running step; at a second Ctrl-C, or without a running step, end at once."""
         first = not self.happened
         if self._order.is_second(number) or (first and not self._end_steps()):
             raise KeyboardInterrupt(CONTINUES)
@@ -54,7 +54,7 @@ def interruption_words(error: KeyboardInterrupt) -> str:
 
 
 def end_step_processes(number: signal.Signals = signal.SIGTERM) -> bool:
-    """Send a signal to the processes of the steps; tell whether there are any."""
+    """Send a signal to the processes of the steps; tell whether there was a process."""
     steps = step_processes(os.getpid())
     send_signal(steps, number)
     return bool(steps)
@@ -62,8 +62,8 @@ def end_step_processes(number: signal.Signals = signal.SIGTERM) -> bool:
 
 @contextmanager
 def interruptible(end_steps: Callable[[], bool] = end_step_processes) -> Iterator[Interruption]:
-    """At a signal to this process, tell the running step to stop, by SIGTERM, instead of ending at once."""
-    # The stream is chosen now: while kfp runs, another one may be in its place.
+    """At a stop signal to this process, send SIGTERM to the running step instead of ending at once."""
+    # The stream is chosen now: while kfp runs, a different stream may replace it.
     with announcing(partial(print, file=sys.stderr, flush=True)) as announce:
         interruption = Interruption(end_steps, announce)
         with handling(interruption.handle):
@@ -71,9 +71,9 @@ def interruptible(end_steps: Callable[[], bool] = end_step_processes) -> Iterato
 
 
 def step_processes(pid: int) -> list[int]:
-    """Return the processes of the steps of a run, without the processes that a step itself has started.
+    """Return the processes of the steps of a run, without the processes that a step has started.
 
-    A shell that waits for a step is left out: it ends with the step, and without it the step cannot be found again.
+    A shell that waits for a step is left out: it ends with the step, and if it ends first the step cannot be found.
     """
     steps = []
     for child in children(pid):

@@ -1,4 +1,4 @@
-"""Runs a compiled pipeline on this machine by kfp, each step in a process or a container of its own."""
+"""Runs a compiled pipeline on this machine through kfp, each step in a separate process or container."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from kubeyolo.storage.place import Place
 
 CACHE = ".cache"
 
-# Errors of kfp: the first for a failed step; the others when the next step needs the results of a container that left
-# none, which kfp takes for a success, and when an engine refuses a container.
+# Errors of kfp: the first error for a failed step; the other errors if the next step needs the results of a container
+# that left none, which kfp treats as successful, and if an engine refuses a container.
 _KFP_ERRORS = (RuntimeError, ValueError, KeyError, OSError)
 
 
@@ -40,10 +40,11 @@ class LocalRun:
         name: Name of the run and of its folder.
         model: Name of the detector.
         store: URI of the store.
-        form: Text by field of the pipeline's form; ``data`` and ``store`` are absolute.
+        form: Values of the pipeline's form as text; ``data`` and ``store`` are absolute.
         pipeline: The compiled pipeline.
-        sources: URIs of the data that is read, so that containers can see the folders among them.
-        environment: Digest of the packages that compute; results of other packages are never taken from the cache.
+        sources: URIs of the input data, so that folders among them can be mounted into containers.
+        environment: Digest of the packages that results depend on; results of different packages are never taken from
+            the cache.
     """
 
     name: str
@@ -73,12 +74,12 @@ def run_local(run: LocalRun, runs: Path, observer: RunObserver, runner: StepRunn
 
     Args:
         run: What to run, on what.
-        runs: Folder of all runs; the run's own folder is made in it.
-        observer: Receives what happens.
+        runs: Folder of all runs; the run's own folder is created in it.
+        observer: Receives the events of the run.
         runner: Runs the steps; by default each in a process.
 
     Raises:
-        InputError: A step refused its input, the same run is under way, or the folder cannot be written.
+        InputError: A step refused its input, the same run is already running, or the folder cannot be written.
         WorkError: A step failed, with the message of the step; or the disk of the folder is full.
     """
     parse(str(runs))
@@ -96,7 +97,7 @@ def run_local(run: LocalRun, runs: Path, observer: RunObserver, runner: StepRunn
             watcher.check()
         except BaseException as error:
             watcher.stop(error)
-            # The error to report is the first one, even if the page cannot be written to a full disk.
+            # The first error is reported, even if the page cannot be written because the disk is full.
             with contextlib.suppress(OSError):
                 folder.write(state)
             raise
@@ -146,7 +147,7 @@ class _Watcher:
             self._observer.cached(task)
 
     def check(self) -> None:
-        """Check that every step has written its record: a runner may call a failed step a success.
+        """Check that every step has written its record: a runner may report a failed step as successful.
 
         Raises:
             WorkError: A step has no record.
@@ -191,7 +192,7 @@ def _execute(
         try:
             pipeline(**arguments)
         except BrokenPipeError:
-            raise  # Nobody reads the output of the observer any more.
+            raise  # The reader of the observer's output has ended.
         except _KFP_ERRORS as error:
             if interruption.happened:
                 raise KeyboardInterrupt(*_interruption_message(watcher)) from error
@@ -199,13 +200,13 @@ def _execute(
 
 
 def _interruption_message(watcher: _Watcher) -> tuple[str, ...]:
-    """Return the message of the step that was told to stop, if there is one."""
+    """Return the message of the step that was stopped by a signal, if there is one."""
     event = watcher.failure
     return () if event is None else (f"{event.step}: {event.fields['message']}",)
 
 
 def _step_error(watcher: _Watcher, lines: StepLines, end: StepEnd, folder: Path, error: Exception) -> KubeyoloError:
-    """Return the error that a step has reported, or one that says how it ended without a report."""
+    """Return the error that a step has reported, or an error that tells how the step ended without a report."""
     if watcher.failure is not None:
         fields = watcher.failure.fields
         return (InputError if fields["exit_code"] == InputError.exit_code else WorkError)(fields["message"])
@@ -221,14 +222,14 @@ def _step_error(watcher: _Watcher, lines: StepLines, end: StepEnd, folder: Path,
         how = f" ({end.how})" if end.how else ""
         printed = f"it printed last: {last}" if last else "it printed nothing"
         return WorkError(f"{step}: ended without a report{how}; {printed}; {where}")
-    # Of a failed step kfp says only that it has failed.
+    # For a failed step kfp reports only that it failed.
     reason = "" if isinstance(error, RuntimeError) else f": {one_line(error, 300)}"
     return WorkError(f"{step}: its results are missing{reason}; {where}")
 
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """Set the environment of the steps: the process of their run, and unbuffered output."""
+    """Set the environment variables of the steps: the process id of the run, unbuffered output, no Python warnings."""
     values = {RUN_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
     before = {name: os.environ[name] for name in values if name in os.environ}
     os.environ.update(values)
@@ -246,12 +247,12 @@ def _kfp_log(handler: logging.Handler) -> Iterator[None]:
     root = logging.getLogger()
     handlers, level, raises = root.handlers[:], root.level, logging.raiseExceptions
     root.handlers[:] = [handler]
-    # On a full disk the next line of a step ends the run; logging would print a stack for each line of kfp.
+    # If the disk is full, the next line of a step ends the run; logging would print a stack for each line of kfp.
     logging.raiseExceptions = False
     root.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():
-            # kfp warns of every image that has no "python" in its name.
+            # kfp warns of every image without "python" in its name.
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -28,7 +28,7 @@ class StepEnd:
     """How the process of a step ended; empty before the first step.
 
     Attributes:
-        how: Exit code or signal, in words.
+        how: Exit code or signal, as text.
         lines: The last lines on standard output or standard error.
     """
 
@@ -40,7 +40,7 @@ class StepRunner(Protocol):
     """Runs the steps of a pipeline."""
 
     def session(self, folder: Path, pipeline: CompiledPipeline) -> AbstractContextManager[Interruption]:
-        """Provide what the steps need while a pipeline runs, and tell them to stop when this process is told to stop.
+        """Prepare the steps' environment while a pipeline runs, and pass a stop signal to this process on to the steps.
 
         Args:
             folder: Folder of the run.
@@ -51,21 +51,21 @@ class StepRunner(Protocol):
         """Return kfp's runner; called within a session."""
 
     def end_of_step(self) -> StepEnd:
-        """Return how the newest step ended, as far as it is known; called within a session."""
+        """Return how the newest step ended, if known; called within a session."""
 
 
 class ProcessRunner:
-    """Runs each step in a process of its own, whose output can always be read and whose end is known."""
+    """Runs each step in a separate process, whose output can always be read and whose exit code is known."""
 
     def __init__(self) -> None:
         self._end = StepEnd()
 
     @contextmanager
     def session(self, folder: Path, pipeline: CompiledPipeline) -> Iterator[Interruption]:
-        """Send SIGTERM to the running step when this process is told to stop, and start no further step.
+        """Send SIGTERM to the running step at a stop signal to this process, and start no further step.
 
-        Within the block kfp starts its processes by this class: kfp itself reports only whether a process succeeded,
-        and fails when the output is not in the encoding of the locale.
+        Within the block kfp starts its processes through this class: kfp itself reports only whether a process
+        succeeded, and fails when the output is not in the encoding of the locale.
         """
         from kfp.local import subprocess_task_handler as kfp_processes
 
@@ -96,7 +96,7 @@ class ProcessRunner:
     def _run(self, command: Sequence[str], variables: Mapping[str, str]) -> int:
         end = self._end = StepEnd()
         before = memory_kills()
-        # Without a home folder the cache folder is made here; one that a step makes is removed with the step.
+        # Without a home folder the cache folder is created here: a folder that a step creates is removed with the step.
         cache_root()
         # The files of a step that is killed are removed with the folder.
         with (
@@ -109,7 +109,7 @@ class ProcessRunner:
                 encoding="utf-8",
                 errors="backslashreplace",
                 bufsize=1,
-                # Ctrl-C and the end of a terminal reach the run alone, which passes them on.
+                # Ctrl-C and the end of a terminal reach only the run, which passes the signals on.
                 start_new_session=True,
             ) as process,
         ):
@@ -119,11 +119,11 @@ class ProcessRunner:
                     end.lines.append(line.rstrip())
                     # kfp has replaced print by a function that indents.
                     print(line, end="")
-                # kfp separates the lines of a process from its own in this way.
+                # In this way kfp separates the lines of a process from its own lines.
                 print("\n")
                 code = process.wait()
             except KeyboardInterrupt:
-                # For a training this is the second order to stop, which ends it at once.
+                # For a training this is the second stop request, which ends it at once.
                 _end_at_once(process)
                 raise
             except BaseException:

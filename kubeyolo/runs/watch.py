@@ -1,4 +1,4 @@
-"""Reads what happens to the steps from the output of kfp, while it runs a pipeline on this machine."""
+"""Reads the events of the steps from the output of kfp while it runs a pipeline on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kubeyolo.events import Event, parse_event
 
 _TAIL_LINES = 20
 
-# From such a line to the end of a step its lines are the stack of an error, which is only for the log.
+# From such a line on, the lines of a step are the stack of an error, which is only for the log.
 _STACK = re.compile(r"Traceback \(most recent call last\)|\[(ERROR|CRITICAL)\] ")
 
 # Lines of libraries between those of a step: MindSpore's and kfp's own log lines, warnings of libraries.
@@ -26,7 +26,7 @@ _CACHE_HIT = re.compile(r"Task (?P<task>\S+) cache hit \(key=(?P<key>[0-9a-f]+)\
 
 
 def last_line(lines: Iterable[str]) -> str:
-    """Return the last line that a step itself has printed, not kfp or a library; empty if there is none."""
+    """Return the last line that was printed by a step, not by kfp or a library; empty if there is none."""
     own = [line.strip() for line in lines if line.strip() and not _MACHINERY.match(line.strip())]
     return own[-1] if own else ""
 
@@ -48,8 +48,8 @@ class StepLines(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Write output in pieces of any size."""
-        # kfp writes its indentation before each piece of a container's output, which may begin within a line.
+        """Write a piece of output of any size."""
+        # kfp writes its indentation before each piece of a container's output, which may start within a line.
         if text == _INDENTATION and self._rest.strip():
             return len(text)
         *lines, self._rest = (self._rest + text).split("\n")

@@ -1,4 +1,4 @@
-"""Checks of a filled-in form by itself: settings, names and URIs, without reading what they name."""
+"""Checks a filled-in form: settings, names and URIs, without reading the content of the URIs."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Form = Mapping[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedForm:
-    """A form that was checked by itself: nothing that it names was read.
+    """A form that was checked without reading the content of its URIs.
 
     Attributes:
         form: Text by field.
         resolved: The configuration.
-        store: URI of the store; empty where neither the form nor the environment names one.
+        store: URI of the store; empty if neither the form nor the environment names a store.
         launcher: The launcher, which starts training processes.
         cluster: The cluster settings of the form, by key.
         runtime: Runtime of the networks of an evaluation.
@@ -52,24 +52,24 @@ class CheckedForm:
     stores: Stores = field(default_factory=Stores, repr=False, compare=False)
 
     def at(self, text: str) -> Place:
-        """Return the place of a URI or a reference, by the open stores of this form."""
+        """Return the place of a URI or a reference in the open stores of this form."""
         return self.stores.place(text)
 
     def place(self, field_name: str) -> str:
-        """Return the URI in a field, made absolute; empty for an empty field.
+        """Return the URI in a field, made absolute; empty if the field is empty.
 
         Raises:
-            InputError: Pods cannot reach it.
+            InputError: Pods cannot reach the URI.
         """
         return checked_place(f"the field {field_name}", self.form.get(field_name, ""), self.is_remote)
 
 
 def check_form(pipeline: str, form: Form, is_remote: bool = False) -> CheckedForm:
-    """Check a form by itself, without a look at the store or at the data.
+    """Check a form without reading the store or the data.
 
     Raises:
-        InputError: A setting is unknown, not allowed, given twice, or contradicts another one; pods cannot reach a
-            URI; a name is not possible.
+        InputError: A setting is unknown, not allowed, given twice, or contradicts another setting; pods cannot reach a
+            URI; a name is invalid.
     """
     form = _stripped(pipeline, form)
     check_filled(form, CompiledPipeline.named(pipeline).required_fields)
@@ -85,7 +85,7 @@ def check_settings(pipeline: str, form: Form) -> None:
     """Check the settings of a form whose URIs are filled in later.
 
     Raises:
-        InputError: A setting is unknown, not allowed, given twice, or contradicts another one.
+        InputError: A setting is unknown, not allowed, given twice, or contradicts another setting.
     """
     form = _stripped(pipeline, form)
     _check_settings(pipeline, CheckedForm(form=form, resolved=resolve_form(form), store=""))
@@ -103,7 +103,7 @@ def _check_settings(pipeline: str, checked: CheckedForm) -> CheckedForm:
 
 
 def _default_store(is_remote: bool) -> str:
-    """Return the store that an empty field stands for; only pods know the store of their cluster."""
+    """Return the store that is used if the field is empty; only pods know the store of their cluster."""
     if is_remote and not os.environ.get(RUN_ID):
         return ""
     return checked_place(f"the store of the environment ({STORE})", os.environ.get(STORE, ""), is_remote)
@@ -115,7 +115,7 @@ def _check_training(checked: CheckedForm) -> CheckedForm:
         if form.get(name):
             raise InputError(
                 f"{name} = {form[name]!r}: a training cannot start from the weights of a detector yet; leave the field "
-                "empty (its backbone is pretrained where pretrain.enabled is true)"
+                "empty (its backbone is pretrained if pretrain.enabled is true)"
             )
     check_formats(config)
     check_image_size(config)
@@ -138,10 +138,10 @@ def _check_training(checked: CheckedForm) -> CheckedForm:
 
 
 def check_formats(config: Config) -> None:
-    """Refuse formats of the export with which a later step of a pipeline would fail.
+    """Refuse export formats with which a later step of a pipeline would fail.
 
     Raises:
-        InputError: ONNX, which is quantized later, is not among the formats, or AIR is and the device is not Ascend.
+        InputError: ONNX, which is quantized later, is missing, or AIR is requested and the device is not Ascend.
     """
     if "onnx" not in config.export.formats:
         raise InputError(
@@ -158,7 +158,7 @@ def parse_cluster(text: str) -> dict[str, Any]:
     """Return the cluster settings in a text: the name of a preset, or a mapping as JSON or YAML.
 
     Raises:
-        InputError: The text is neither.
+        InputError: The text is neither the name of a preset nor a mapping.
     """
     value = read_text(text, "the field cluster")
     if value is None:
@@ -174,7 +174,7 @@ def parse_cluster(text: str) -> dict[str, Any]:
 
 
 def checked_place(what: str, place: str, is_remote: bool) -> str:
-    """Return a path or URI, made absolute; empty for an empty text.
+    """Return a path or URI, made absolute; empty if the text is empty.
 
     Args:
         what: Where the path or URI was given, for the error.
@@ -182,7 +182,7 @@ def checked_place(what: str, place: str, is_remote: bool) -> str:
         is_remote: Whether pods have to reach it.
 
     Raises:
-        InputError: It is neither a path nor a URI, or pods cannot reach it.
+        InputError: The text is neither a path nor a URI, or pods cannot reach it.
     """
     place = place.strip()
     if not place:
@@ -194,6 +194,6 @@ def checked_place(what: str, place: str, is_remote: bool) -> str:
     if is_remote and isinstance(location, FileLocation):
         raise InputError(
             f"{what} = {place}: pods see no folder of this machine; copy it into the object store with "
-            f"'kubeyolo copy {place} minio://bucket/prefix', and give that"
+            f"'kubeyolo copy {place} minio://bucket/prefix', and give that URI"
         )
     return absolute(place)

@@ -49,7 +49,7 @@ def configure_training(*, plan: FileArtifact, **form: str) -> tuple[Struct | str
 
 
 def configure_retraining(*, plan: FileArtifact, **form: str) -> tuple[Struct | str, ...]:
-    """Resolve and check a retraining; the last but one value is the data, or empty when there is nothing to do."""
+    """Resolve and check a retraining; the last but one value is the data, empty if no training is needed."""
     run, record = _configure(DETECTOR_RETRAINING, form, plan)
     return run.struct(), *_structs(run), run.data if run.has_work else "", record
 
@@ -76,7 +76,7 @@ def validate_dataset(
 
 
 def pretrain_backbone(*, settings: Struct, dataset: str, backbone_curves: FileArtifact) -> tuple[str, str]:
-    """Pretrain the backbone; return the references of its bundle, empty when that is off, and of the record."""
+    """Pretrain the backbone; return the references of its bundle (empty if pretraining is off) and of the record."""
     with _step("pretrain_backbone", settings) as (reporter, parsed, call):
         launcher = ready_launcher(parsed.launcher, parsed.cluster)
         stored = facade.pretrain_backbone(call, call.dataset(dataset), launcher, parsed.fingerprint)
@@ -87,7 +87,7 @@ def pretrain_backbone(*, settings: Struct, dataset: str, backbone_curves: FileAr
 def train(
     *, settings: Struct, dataset: str, backbone: str, trained_detector: HandleArtifact, training_curves: FileArtifact
 ) -> tuple[str, str]:
-    """Train the detector, from its newest checkpoint where there is one; return references of bundle and record."""
+    """Train the detector, from its newest checkpoint if there is one; return references of bundle and record."""
     with _step("train", settings) as (reporter, parsed, call):
         launcher = ready_launcher(parsed.launcher, parsed.cluster)
         stored = facade.train(call, call.dataset(dataset), launcher, backbone)
@@ -165,7 +165,7 @@ def publish(
 
 
 def evaluate_current(*, settings: Struct, dataset: str, current_model_report: FileArtifact) -> tuple[str]:
-    """Evaluate the current model, where there is one, as the new one is evaluated; return the record."""
+    """Evaluate the current model, if there is one, with the settings of the new model; return the record."""
     with _step("evaluate_current", settings) as (reporter, parsed, call):
         bundle = call.bundle(parsed.current) if parsed.current else None
         stored = facade.evaluate_current(call, bundle, call.dataset(dataset))
@@ -225,7 +225,7 @@ def _publish_model(
     card: FileArtifact,
     summary: MetricsArtifact,
 ) -> None:
-    """Note the record, and fill the artifacts of a published bundle: handle, model card, figures of the whole run."""
+    """Note the record, and fill the artifacts of a published bundle: handle, model card, metrics of the whole run."""
     reporter.keep(stored, index)
     bundle, numbers = stored.bundle(), stored.record.metrics
     files = bundle.manifest.model_files

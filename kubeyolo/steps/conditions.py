@@ -1,4 +1,4 @@
-"""What the result of a step was made from: kept in its record, so that one result is never taken for another."""
+"""The conditions of a step's result: its inputs and settings, kept in its record so that results are not confused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def conditions_of(step: str, bundle: Bundle, dataset: Dataset, config: Config, *
         step: Name of the step.
         bundle: The bundle.
         dataset: The stored data set.
-        config: The configuration; only the sections that the step reads count.
+        config: The configuration; only the sections that the step reads are used.
         **others: Further conditions, such as ``runtime``.
     """
     values: dict[str, Any] = {"bundle": bundle.digest, "dataset": dataset.digest, **others}
@@ -35,10 +35,10 @@ def conditions_of(step: str, bundle: Bundle, dataset: Dataset, config: Config, *
 
 
 def finished_under(output: Place, step: str, conditions: dict[str, Any]) -> StoredOutcome | None:
-    """Return the outcome of a step whose output has its whole result, or None where the step has to work.
+    """Return the stored outcome if the output is complete, or None if the step must run.
 
     Raises:
-        InputError: The output has a result that was made from something else.
+        InputError: The output has a result of other inputs or settings.
     """
 
     def is_same(record: StepRecord) -> bool:
@@ -64,7 +64,7 @@ def _refuse(output: Place, step: str, key: str, saved: dict[str, Any], now: dict
 
 
 def _typed(key: str, value: Any) -> str:
-    """Return the option that gives a condition a value; empty for a digest, which is not typed."""
+    """Return the option that sets a condition to a value; empty for a digest, which users cannot set."""
     if key == "runtime":
         return f"--runtime {value}"
     return pair_option(key, value) if "." in key else ""

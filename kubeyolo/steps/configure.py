@@ -48,20 +48,20 @@ from kubeyolo.storage.place import Place
 STEP = "configure"
 _WEIGHTS_STEPS = frozenset({"pretrain_backbone", "train"})
 _BY_FINGERPRINT = {"pretrain": {"data"}}
-"""Settings that are URIs: the name of a run depends on the content there instead."""
+"""Settings that are URIs: the name of a run depends on the content of the URI instead."""
 
 
 def configure(pipeline: str, form: Form, is_remote: bool = False, mark_store: bool = False) -> ConfiguredRun:
-    """Resolve and check everything that can be known before a run works, and name the run.
+    """Resolve and check everything that can be checked before a run starts, and name the run.
 
     Args:
         pipeline: Name of the pipeline.
-        form: Text by field; an empty field counts as not given.
+        form: Text by field; an empty field is ignored.
         is_remote: Whether the steps run in pods, which see no folder of this machine.
-        mark_store: Whether to give the store an id where it has none; nothing else is written.
+        mark_store: Whether to give the store an id if it has none; nothing else is written.
 
     Raises:
-        InputError: A setting, a name or a URI is wrong, or the content of a URI is.
+        InputError: A setting, a name, a URI or the content of a URI is wrong.
         WorkError: The store stopped answering.
     """
     checked = check_form(pipeline, form, is_remote)
@@ -89,7 +89,7 @@ def plan_outcome(run: ConfiguredRun, seconds: float) -> StepOutcome:
 
 
 def _check_store_apart(store: str, data: str) -> None:
-    """Refuse a store among the images: its files would be part of the data."""
+    """Refuse a store inside the folder of images: its files would become part of the data."""
     for folder in ("train", "val"):
         if data and (store == f"{data}/{folder}" or store.startswith(f"{data}/{folder}/")):
             raise InputError(f"store {store} lies among the images of {data}; choose a folder next to the data")
@@ -114,7 +114,8 @@ def _configure_retraining(checked: CheckedForm) -> ConfiguredRun:
     current = read_model_pointer(latest)
     if current is not None and not (latest.at(current.bundle) / MANIFEST_NAME).exists():
         raise InputError(
-            f"{latest} points at {current.bundle}, where there is no bundle; correct it, or remove it to start anew"
+            f"{latest} points at {current.bundle}, which is not a bundle; correct the pointer, or remove it to start "
+            "without a current model"
         )
     bundle = read_bundle(latest.at(current.bundle)) if current else None
     is_unchanged = current is not None and current.fingerprint == source.fingerprint and not config.retrain.force
@@ -122,11 +123,11 @@ def _configure_retraining(checked: CheckedForm) -> ConfiguredRun:
         notes += (no_current_model(latest),)
     elif is_unchanged:
         notes += (
-            f"unchanged: the current model was trained on this data; current stays {bundle.uri} "
-            "(retrain.force=true trains all the same)",
+            f"unchanged: the current model was trained on this data; the current model stays {bundle.uri} "
+            "(retrain.force=true trains anyway)",
         )
     else:
-        notes += (f"to train: current is {bundle.uri}",)
+        notes += (f"to train: the current model is {bundle.uri}",)
     pointers = {"current": bundle.reference if bundle else "", "latest": latest.uri}
     run = _trained_run(DETECTOR_RETRAINING, checked, data, source, notes, pointers)
     return replace(run, facts={"pointer": pointer, **run.facts, **pointers}, has_work=not is_unchanged)
@@ -142,7 +143,7 @@ def _configure_evaluation(checked: CheckedForm) -> ConfiguredRun:
     references = {name: bundles[name].reference if name in bundles else "" for name in ("bundle", "baseline")}
     config = resolved["bundle"].config
     source, notes = _look(data, config)
-    # Only numbers are compared: the gate that a bundle was trained with does not count.
+    # Only metrics are compared: the gate that a bundle was trained with is ignored.
     sections = {which: read_sections(_ungated(each.config), "evaluate") for which, each in resolved.items()}
     identity = {**references, **sections["bundle"], "runtime": runtime, "fingerprint": source.fingerprint}
     label = f"evaluation-{bundles['bundle'].place.name}"[:40]
@@ -193,7 +194,7 @@ def _check_network(bundle: Bundle, runtime: RuntimeName) -> None:
 
 
 def bundle_config(manifest: BundleManifest, form: Form) -> ResolvedConfig:
-    """Return the configuration that a bundle was trained with, with the values of a form over it.
+    """Return the configuration that a bundle was trained with, overridden by the values of a form.
 
     Keys and values of the bundle that this version does not know are left out and named on standard error.
 
@@ -207,7 +208,7 @@ def bundle_config(manifest: BundleManifest, form: Form) -> ResolvedConfig:
 
 
 def _bundle_of(checked: CheckedForm, field_name: str) -> Bundle | None:
-    """Return the bundle that a field names, directly or by a pointer; None for an empty field."""
+    """Return the bundle that a field names, directly or by a pointer; None if the field is empty."""
     text = checked.place(field_name)
     if not text:
         return None
@@ -235,10 +236,10 @@ def _trained_run(
 
     Args:
         pipeline: Name of the pipeline.
-        checked: Its form.
+        checked: The checked form.
         data: URI of the data set.
         source: Images and fingerprint of the data set.
-        notes: Remarks so far.
+        notes: Notes collected so far.
         pointers: For a retraining: the current bundle, and the pointer to it.
     """
     config, store, version = checked.resolved.config, checked.store, checked.form.get("version", "")
@@ -289,8 +290,8 @@ def _trained_run(
 def _named_values(config: Config) -> dict[str, Any]:
     """Return the values of a configuration that the name of a run depends on.
 
-    Anchors count by their values, not by their form. The model's own anchors are left out: a run with them keeps the
-    name that it had before the key ``train.anchors`` existed.
+    Anchors enter as numbers, whatever text they were given as. The model's own anchors are left out, so that a run with
+    them keeps the name that it had before the key ``train.anchors`` existed.
     """
     values = config.model_dump(mode="json", exclude={**_BY_FINGERPRINT, "train": {"anchors"}})
     anchors = other_anchors(config)
@@ -330,14 +331,14 @@ def _look(data: str, config: Config) -> tuple[SourceFacts, tuple[str, ...]]:
 
 
 def _version_notes(checked: CheckedForm) -> tuple[str, ...]:
-    """Return a note where the version of the form is published already."""
+    """Return a note if the version of the form is published already."""
     version = checked.form.get("version", "")
     if not version:
         return ()
     place = published_place(checked.at(checked.store), checked.resolved.config.model, version)
     if not (place / MANIFEST_NAME).exists():
         return ()
-    return (f"version {version} is at {place} already: this run fails at the end unless it makes the same networks",)
+    return (f"version {version} is at {place} already: this run fails at the end unless its networks are the same",)
 
 
 def _ungated(config: Config) -> Config:

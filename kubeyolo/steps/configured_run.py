@@ -19,7 +19,7 @@ from kubeyolo.storage.place import Place
 
 @dataclass(frozen=True, kw_only=True)
 class ConfiguredRun:
-    """A run whose every setting is known and checked.
+    """A run whose settings are all resolved and checked.
 
     Attributes:
         pipeline: Name of the pipeline.
@@ -27,13 +27,13 @@ class ConfiguredRun:
         store: URI of its store.
         resolved: The configuration, with the origin of each value.
         settings: Settings of each later step, by the name of its task.
-        facts: Texts by name: data, fingerprint, bundle and the like.
+        facts: Texts by name, such as data, fingerprint and bundle.
         images: Number of images by split.
-        estimate: Time, memory and disk that it will take; None where nothing is trained.
+        estimate: Time, memory and disk that it will take; None if nothing is trained.
         notes: Remarks for the person who starts the run.
-        has_work: Whether there is something to do; false for a retraining on unchanged data.
+        has_work: Whether anything must be done; false for a retraining on unchanged data.
         bundle: The bundle of an evaluation; None for other pipelines.
-        baseline: The bundle that an evaluation compares with; None without one.
+        baseline: The bundle that an evaluation compares with; None if there is no baseline.
         data: URI of the data set.
     """
 
@@ -102,7 +102,7 @@ class ConfiguredRun:
         return [f"run {self.name}", view.lead, *view.estimate, *view.notes, *changed]
 
     def struct(self) -> dict[str, str]:
-        """Return facts of the run as a struct of a pipeline: texts by name, without empty ones."""
+        """Return facts of the run as a struct of a pipeline: texts by name, without empty texts."""
         values = {"name": self.name, "model": self.config.model, "store": self.store, **self.facts}
         return {key: value for key, value in values.items() if value}
 

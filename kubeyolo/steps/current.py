@@ -1,4 +1,4 @@
-"""evaluate_current: the COCO numbers of the current model on the data set that another one is trained on."""
+"""evaluate_current: the COCO metrics of the current model on the data set that the new model is trained on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kubeyolo.steps.outcome import StepOutcome, Stopwatch, StoredOutcome
 STEP = "evaluate_current"
 
 NETWORKS: dict[RuntimeName, str] = {"onnx": ONNX, "int8": ONNX_INT8}
-"""The networks of a bundle that are deployed, by what runs them: each is compared with the one of the same kind."""
+"""Runtimes of the deployed networks of a bundle; networks of the same runtime are compared."""
 
 
 def evaluate_current(
@@ -26,12 +26,12 @@ def evaluate_current(
     It runs before the training, so that a model that cannot be compared is refused early.
 
     Args:
-        bundle: The current bundle; None without one.
+        bundle: The current bundle; None if there is no current model.
         dataset: The stored data set.
         evaluate: Evaluates the network of a runtime, without a gate.
 
     Raises:
-        InputError: The bundle has neither network, or was trained on other classes.
+        InputError: The bundle has no ONNX network, or was trained on other classes.
     """
     watch = Stopwatch()
     if bundle is None:
@@ -50,7 +50,7 @@ def evaluate_current(
 
 
 def _check_comparable(bundle: Bundle, dataset: Dataset) -> None:
-    remedy = "remove its pointer to start without one, or name another pointer by the setting retrain.latest"
+    remedy = "remove its pointer to start without a current model, or set retrain.latest to a different pointer"
     manifest = bundle.manifest
     if not set(NETWORKS.values()) & manifest.files.keys():
         raise InputError(f"{bundle.uri}: the current model has no ONNX network to compare with; {remedy}")
@@ -58,6 +58,6 @@ def _check_comparable(bundle: Bundle, dataset: Dataset) -> None:
         ours, theirs = clean_names(manifest.classes), clean_names(dataset.manifest.classes)
         differ = sorted(set(ours) ^ set(theirs)) or ["their order"]
         raise InputError(
-            f"{bundle.uri}: the current model has other classes than {dataset.uri} "
-            f"({', '.join(map(str, differ[:5]))}), so that they cannot be compared; {remedy}"
+            f"{bundle.uri}: the current model has different classes from {dataset.uri} "
+            f"({', '.join(map(str, differ[:5]))}), so the models cannot be compared; {remedy}"
         )

@@ -1,4 +1,4 @@
-"""A bundle's network run over a split of a data set: COCO numbers, and detections for the report."""
+"""Runs a bundle's network on a split of a data set: COCO metrics, and detections for the report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SETTINGS_KEY = "settings_digest"
 
 @dataclass(frozen=True)
 class EvaluatedSplit:
-    """The numbers of a split, its detections, and some of its images, ground truth next to detections."""
+    """The metrics of a split, its detections, and sample images with ground truth and detections side by side."""
 
     result: EvaluationResult
     detections: list[Detection]
@@ -33,10 +33,10 @@ def evaluate_bundle(bundle: Bundle, dataset: Dataset, config: Config, runtime: R
     """Evaluate a network of a bundle on the split that the configuration names.
 
     Raises:
-        InputError: The bundle has no network for the runtime, or the data set has other classes or no such split.
+        InputError: The bundle has no network for the runtime, or the data set has different classes or no such split.
     """
     settings = config.evaluate
-    # Exported files take images of the size they were exported for; the trained network takes any.
+    # Exported files take images of the size they were exported for; the trained network takes any size.
     free = runtime == "mindspore" and settings.image_size > 0
     size = (settings.image_size, settings.image_size) if free else None
     predictor = load_predictor(bundle, runtime, settings.per_batch_size, size, config.train.device_target)
@@ -59,9 +59,9 @@ def real_images(predictor: Predictor, split: Split, wanted: int) -> Float32Array
 
 
 def settings_digest(dataset_digest: str, config: Config) -> str:
-    """Return a digest of what the numbers of an evaluation depend on besides the network; a gate does not change them.
+    """Return a digest of everything except the network that affects the metrics; limits of gates are excluded.
 
-    It includes the preprocessing: numbers from versions that moved boxes in another way are computed again.
+    It includes the preprocessing: metrics from versions with a different preprocessing are computed again.
     """
     settings = config.evaluate.model_dump(mode="json", exclude={"min_ap"})
     preprocessing = Preprocessing().model_dump(mode="json")
@@ -69,13 +69,13 @@ def settings_digest(dataset_digest: str, config: Config) -> str:
 
 
 def kept_result(result: EvaluationResult, dataset_digest: str, config: Config) -> dict[str, Any]:
-    """Return a result as it is kept in a bundle's metrics: without curves, with the digest of its settings."""
+    """Return a result in the form kept in a bundle's metrics: without curves, with the digest of its settings."""
     kept = result.model_copy(update={"curves": {}}).model_dump(mode="json")
     return {**kept, _SETTINGS_KEY: settings_digest(dataset_digest, config)}
 
 
 def recalled_result(metrics: dict[str, Any], runtime: RuntimeName, digest: str) -> EvaluationResult | None:
-    """Return the result kept in a bundle's metrics, when it was made on the same data with the same settings."""
+    """Return the result kept in a bundle's metrics, if it was computed on the same data with the same settings."""
     kept = dict(metrics.get(runtime) or {})
     if kept.pop(_SETTINGS_KEY, None) != digest:
         return None
@@ -83,5 +83,5 @@ def recalled_result(metrics: dict[str, Any], runtime: RuntimeName, digest: str) 
 
 
 def numbers_of(metrics: dict[str, Any], runtimes: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Return the COCO numbers kept in a bundle's metrics, by runtime: as a step keeps them, or as published."""
+    """Return the COCO metrics kept in a bundle, by runtime: in the form of a step, or of a published bundle."""
     return {name: dict(metrics[name].get("numbers", metrics[name])) for name in runtimes if name in metrics}

@@ -1,7 +1,7 @@
-"""Earlier trainings in a store that a new training could continue: by another version of the library, or shorter ones.
+"""Earlier trainings in a store that a new training could continue: shorter, or by a different version of the library.
 
 The output of a training is named after its settings, the code and the packages, so that an update of the library or
-another length leads to a new output. A training in an old output is named, with the command that continues it.
+a different length leads to a new output. A training in an old output is printed, with the command that continues it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kubeyolo.training.result import RESULT_NAME, read_result
 from kubeyolo.training.spec import TrainingSpec
 
 Command = Callable[[str], str]
-"""Returns the command line that trains in the output of a URI."""
+"""Returns the command line that trains with the output at a URI."""
 
 _MOST_READ = 32
 _CHECKPOINT = re.compile(rf"([^/]+)/{checkpoints.FOLDER}/step-(\d{{8}})/{re.escape(checkpoints.MANIFEST_NAME)}")
@@ -37,12 +37,12 @@ _CHECKPOINT = re.compile(rf"([^/]+)/{checkpoints.FOLDER}/step-(\d{{8}})/{re.esca
 
 @dataclass(frozen=True)
 class EarlierTraining:
-    """A training that a new one could continue.
+    """A training that a new training could continue.
 
     Attributes:
         output: Its output.
         identity: Everything that its weights depend on.
-        step: Steps that are done.
+        step: Number of completed steps.
         is_finished: Whether its bundle is published.
     """
 
@@ -53,21 +53,21 @@ class EarlierTraining:
 
     @property
     def copy(self) -> str:
-        """URI of a copy that may be extended: the output itself has the name of its length."""
+        """URI of a copy that may be extended: the name of the output itself depends on the length."""
         return f"{self.output}-from-step-{self.step}"
 
 
 def name_earlier_trainings(
     spec: TrainingSpec, output: Place, step: str, dataset: str, command: Command | None = None
 ) -> None:
-    """Print a line for a training that a new one, in an output named after it, could continue; it never fails.
+    """Print a line for an earlier training that a new training could continue; it never fails.
 
     Args:
         spec: The new training.
         output: Its output.
         step: ``train`` or ``pretrain_backbone``.
-        dataset: The stored data set as the command takes it.
-        command: Gives the command line for another output; by default it is made of the specification.
+        dataset: The stored data set, as an argument of the command.
+        command: Returns the command line for a different output; by default it is made from the specification.
     """
     with suppress(KubeyoloError, OSError, ValueError, LookupError):
         typed = command or (lambda other: command_of(spec, step, dataset, other))
@@ -79,26 +79,26 @@ def name_earlier_trainings(
         shorter = [each for each in trainings if is_longer(each.identity, identity)]
         for each in _furthest(same):
             print(
-                f"{step}: another version of the library or of its packages has left a training with the same settings "
+                f"{step}: a different version of the library or of its packages left a training with the same settings "
                 f"unfinished at step {each.step}{_of_total(spec, output)}{_unless_running(each)}; this training starts "
-                f"from step 0. To continue the earlier one: {typed(each.output.uri)}",
+                f"from step 0. To continue the earlier training: {typed(each.output.uri)}",
                 flush=True,
             )
         for each in _furthest(shorter):
             state = "finished" if each.is_finished else "unfinished"
             print(
                 f"{step}: a shorter training with otherwise the same settings is {state} at step {each.step}"
-                f"{_unless_running(each)}; this training starts from step 0. To extend a copy of the shorter one "
+                f"{_unless_running(each)}; this training starts from step 0. To extend a copy of the shorter training "
                 f"{lengths(each.identity, identity)}: {copy_command(each)} && {typed(each.copy)}",
                 flush=True,
             )
 
 
 def earlier_trainings(spec: TrainingSpec, output: Place) -> list[EarlierTraining]:
-    """Return the trainings of the model next to the output of a new one, the newest first.
+    """Return the trainings of the model next to the output of a new training, the newest first.
 
-    The store is listed once. There are none where the output is not named after the training, or holds something
-    already. Trainings that cannot be read are left out.
+    The store is listed once. The list is empty if the output is not named after the training, or is not empty.
+    Trainings that cannot be read are left out.
     """
     model = spec.config.model
     if not is_named_after_training(output, model):
@@ -124,7 +124,7 @@ def earlier_trainings(spec: TrainingSpec, output: Place) -> list[EarlierTraining
 
 
 def command_of(spec: TrainingSpec, step: str, dataset: str, output: str) -> str:
-    """Return the command line that does a training at another output: with each setting that is not the default."""
+    """Return the command line that runs a training with a different output and all settings that are not defaults."""
     config = spec.config
     reads = STEPS[step].reads
     usual = sections_of(load_config(config.model), reads)
@@ -140,10 +140,10 @@ def command_of(spec: TrainingSpec, step: str, dataset: str, output: str) -> str:
 
 
 def refuse_extension(spec: TrainingSpec, output: Place) -> None:
-    """Refuse to extend a training in an output that is named after its settings: other runs look it up by this name.
+    """Refuse to extend a training in an output that is named after its settings: other runs look up this name.
 
     Raises:
-        InputError: The output has such a name, and holds a shorter training of otherwise the same settings.
+        InputError: The output has such a name, and holds a shorter training with otherwise the same settings.
     """
     if not is_named_after_training(output, spec.config.model):
         return
@@ -154,14 +154,14 @@ def refuse_extension(spec: TrainingSpec, output: Place) -> None:
     identity = identity_of(spec, output)
     if is_longer(training.identity, identity):
         raise InputError(
-            f"{output}: its name stands for the present length, and pipelines look it up by this name; to extend "
+            f"{output}: its name stands for the current length, and pipelines look up this name; to extend "
             f"it {lengths(training.identity, identity)}, copy it first: {copy_command(training)}; then run the same "
             f"command with {shlex.join(['--output', training.copy])}"
         )
 
 
 def copy_command(training: EarlierTraining) -> str:
-    """Return the command line that copies a training to where it may be extended."""
+    """Return the command line that copies a training to a URI at which it may be extended."""
     return shlex.join(["kubeyolo", "copy", training.output.uri, training.copy])
 
 
@@ -171,7 +171,7 @@ def _read(output: Place, newest: int | None, is_finished: bool) -> Iterable[Earl
         result = read_result(output.store) if is_finished else None
         if newest is not None:
             manifest = checkpoints.read_manifest(store, checkpoints.checkpoint_key(newest))
-            # The newest checkpoint of a finished training may be that of its extension.
+            # The newest checkpoint of a finished training may be from its extension.
             done = result is not None and not changed_keys(result.identity, manifest.identity)
             yield EarlierTraining(output, manifest.identity, manifest.step, done)
 

@@ -1,4 +1,4 @@
-"""evaluate: the COCO numbers of a network of a bundle."""
+"""evaluate: the COCO metrics of a network of a bundle."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def evaluate(bundle: Bundle, dataset: Dataset, config: Config, runtime: RuntimeN
     Args:
         bundle: The bundle.
         dataset: The stored data set.
-        config: Its section ``evaluate`` counts.
-        runtime: Which network of the bundle is run, and by what.
+        config: Its section ``evaluate`` is used.
+        runtime: What runs the network; it decides which file of the bundle is used.
 
     Returns:
         The outcome with the documents result.json, detections.json (a COCO results file) and confusion.json.
 
     Raises:
-        InputError: The bundle, the data set or the split cannot be used, or do not fit.
+        InputError: The bundle, the data set or the split cannot be used, or they do not fit each other.
     """
     from kubeyolo.report.evaluation import evaluation_report
 
@@ -68,7 +68,7 @@ def evaluate(bundle: Bundle, dataset: Dataset, config: Config, runtime: RuntimeN
 def own_ids(
     detections: Sequence[Detection], index: SplitIndex, manifest: DatasetManifest
 ) -> Sequence[Mapping[str, Any]]:
-    """Return detections with the ids of the annotations, where these are texts."""
+    """Return detections with the ids of the annotation file, if these ids are texts."""
     images, categories = index.image_key, manifest.category_keys
     if images is None and categories is None:
         return detections

@@ -43,7 +43,7 @@ def export_model(bundle: Bundle, dataset: Dataset, output: Place, config: Config
         bundle: The bundle with the trained weights.
         dataset: The stored data set, for real images.
         output: The folder that receives the new bundle.
-        config: Its sections ``export`` and ``evaluate`` count.
+        config: Its sections ``export`` and ``evaluate`` are used.
 
     Raises:
         InputError: The bundle or the data set cannot be used.
@@ -89,7 +89,7 @@ def export_model(bundle: Bundle, dataset: Dataset, output: Place, config: Config
 
 
 def judge(parity: Mapping[str, Mapping[str, float]], settings: ExportConfig) -> Verdict:
-    """Compare the relative differences of all levels, by format and level, with the largest one that is allowed."""
+    """Compare the relative differences of all levels, by format and level, with the largest allowed difference."""
     return Verdict(
         tuple(
             check_parity(name, level, difference, settings.parity_rtol, settings.parity_images)
@@ -117,7 +117,7 @@ def _export(bundle: Bundle, config: Config, folder: Path) -> dict[str, Path]:
 
 
 def _exported_predictors(bundle: Bundle, files: dict[str, Path], config: Config) -> dict[str, Predictor]:
-    """Open the exported files that can be run here; AIR is run by Ascend's own tools alone."""
+    """Open the exported files that can be run here; only Ascend's own tools can run AIR."""
     manifest, batch = bundle.manifest, config.evaluate.per_batch_size
     predictors: dict[str, Predictor] = {}
     if MINDIR in files:
@@ -131,7 +131,7 @@ def _exported_predictors(bundle: Bundle, files: dict[str, Path], config: Config)
 def _parity(
     bundle: Bundle, dataset: Dataset, exported: dict[str, Predictor], config: Config
 ) -> dict[str, dict[str, float]]:
-    """Return the relative difference to the trained network for each format and level."""
+    """Return the relative difference from the trained network for each format and level."""
     if not exported:
         return {}
     settings = config.export

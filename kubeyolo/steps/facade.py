@@ -1,6 +1,6 @@
 """The steps as components and the command line call them.
 
-Where the output has the whole result of the same work, that result is returned. Otherwise the step is called, and its
+If the output has the complete result of the same work, that result is returned. Otherwise the step is called, and its
 outcome is stored.
 """
 
@@ -44,18 +44,18 @@ from kubeyolo.training.spec import TrainingSpec
 
 
 def _nothing(output: Place) -> None:
-    """Do nothing before a step begins to write."""
+    """Do nothing before a step starts to write."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepCall:
-    """What every step is called with, besides its inputs.
+    """The arguments that all steps have in common.
 
     Attributes:
         store: The store of results.
         config: The configuration.
         code: Digest of the source, a part of the name of the output.
-        output: Where the step writes; None takes the folder that is named after all that the result depends on.
+        output: Where the step writes; if None, a folder named after everything that the result depends on is used.
         begin: Called with the output before anything is changed there.
     """
 
@@ -74,12 +74,12 @@ class StepCall:
         return open_dataset(self.store.at(text))
 
     def begun_output(self, step: str, model: str, reads: str = "", **digests: str) -> Place:
-        """Return the output of a step that begins to write there.
+        """Return the output of a step that is about to write to it.
 
         Args:
             step: Name of the step.
             model: First part of the name of the folder.
-            reads: Name of the step whose settings count; by default the step itself.
+            reads: Name of the step whose settings are used; by default the step itself.
             **digests: Digests of the step's inputs.
         """
         sections = read_sections(self.config, reads or step)
@@ -96,7 +96,7 @@ def configure(
     Args:
         pipeline: Name of the pipeline.
         form: Text by field.
-        run_id: The id that Kubeflow gave the run, under which its name is noted in the store; empty elsewhere.
+        run_id: The id of the run on Kubeflow, under which its name is noted in the store; empty outside Kubeflow.
         begin: Called with the output before anything is changed there.
     """
     watch = Stopwatch()
@@ -114,7 +114,7 @@ def configure(
 def validate_dataset(call: StepCall, data: str, fingerprint: str = "") -> StoredOutcome:
     """Check and store a data set; see :func:`kubeyolo.steps.validate.validate_dataset`.
 
-    Without a fingerprint and without an output the data is always read, and the record lies next to what is stored.
+    Without a fingerprint and without an output the data is always read, and the record is next to the stored data set.
     """
     step = validate_step.STEP
 
@@ -139,8 +139,8 @@ def pretrain_backbone(
         call: How the step is called.
         dataset: The stored detection data set.
         launcher: Starts the process.
-        fingerprint: Fingerprint that the images of ``pretrain.data`` had when the run began; empty if not known.
-        command: Gives the command line that pretrains at another output; by default it is made from the settings.
+        fingerprint: Fingerprint that the images of ``pretrain.data`` had when the run started; empty if unknown.
+        command: Returns the command line that pretrains with a different output; by default made from the settings.
     """
     images = call.config.pretrain.data
     digest = fingerprint or (class_fingerprint(call.store.at(images)) if images else dataset.digest)
@@ -162,8 +162,8 @@ def train(
         call: How the step is called.
         dataset: The stored data set.
         launcher: Starts the processes.
-        backbone: URI or reference of the bundle of a pretrained backbone to start from; empty for none.
-        command: Gives the command line that trains at another output; by default it is made from the settings.
+        backbone: URI or reference of the bundle of a pretrained backbone to start from; empty if there is none.
+        command: Returns the command line that trains with a different output; by default made from the settings.
     """
     start = call.store.at(backbone) if backbone else None
     if start is not None and not start.digest:
@@ -207,7 +207,7 @@ def evaluate(call: StepCall, bundle: Bundle, dataset: Dataset, runtime: RuntimeN
     """Evaluate a network of a bundle; see :func:`kubeyolo.steps.evaluate.evaluate`.
 
     Raises:
-        WorkError: AP is below ``evaluate.min_ap``; everything is stored before.
+        WorkError: AP is below ``evaluate.min_ap``; everything is stored before the error is raised.
     """
     step, model = evaluate_step.STEP, bundle.manifest.model
     output = call.begun_output(step, model, bundle=bundle.digest, dataset=dataset.digest, runtime=runtime)
@@ -236,7 +236,7 @@ def _show_verdict(stored: StoredOutcome, verdict: Verdict) -> None:
     try:
         store_report(judged, stored.output)
     except InputError as error:  # The store is read-only.
-        print(f"{stored.record.step}: the report keeps the gate that it was written with: {error}", flush=True)
+        print(f"{stored.record.step}: the report still shows the gate of an earlier evaluation: {error}", flush=True)
 
 
 def export_model(call: StepCall, bundle: Bundle, dataset: Dataset) -> StoredOutcome:
@@ -269,8 +269,8 @@ def publish(call: StepCall, bundle: Bundle, version: str = "", evaluation: str =
     Args:
         call: How the step is called.
         bundle: The bundle.
-        version: Version to publish under; empty makes one from the content.
-        evaluation: URI or reference of the record of the trained network's evaluation; empty for none.
+        version: Version to publish under; if empty, it is made from the content.
+        evaluation: URI or reference of the record of the trained network's evaluation; empty if there is none.
     """
     record = call.store.at(evaluation) if evaluation else None
     outcome = publish_step.publish(bundle, call.store, version, record)
@@ -282,13 +282,13 @@ def evaluate_current(call: StepCall, bundle: Bundle | None, dataset: Dataset) ->
 
     Args:
         call: How the step is called.
-        bundle: The current bundle; None for none.
+        bundle: The current bundle; None if there is no current model.
         dataset: The stored data set.
     """
     step = current_step.STEP
     digests = {"bundle": bundle.digest if bundle else "", "dataset": dataset.digest, "runtime": "onnx"}
     output = call.begun_output(step, call.config.model, evaluate_step.STEP, **digests)
-    # The model is current, whether it passes the gate of this run or not.
+    # The current model is evaluated without the gate of this run.
     evaluation = call.config.evaluate.model_copy(update={"min_ap": 0.0})
     ungated = replace(call, config=call.config.model_copy(update={"evaluate": evaluation}), output=None, begin=_nothing)
 
@@ -318,7 +318,7 @@ def promote(
         current: URI or reference of the record of the evaluation of the current model.
         latest: URI of the pointer to the current model.
         dataset: Reference of the stored data set.
-        data: URI of the data set before it was checked and stored.
+        data: URI of the original data set, before it was checked and stored.
         fingerprint: Fingerprint of the data at this URI.
     """
     step, digest = promote_step.STEP, call.store.at(dataset).digest

@@ -1,4 +1,4 @@
-"""Ends the process of a step on a signal, and when the run that started it has died."""
+"""Ends the process of a step on a signal, or when the run that started it has died."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def stops_with_its_run() -> Iterator[threading.Event]:
     """Turn a signal that ends the process into SystemExit, so that worker processes end too.
 
     The process sends itself such a signal when its run has died: the step of a killed run would continue, and two
-    trainings would write the same checkpoints. The event is set once the step has been asked to stop.
+    trainings would write the same checkpoints. The event is set once the step has received a stop signal.
     """
     stop_requested = threading.Event()
 

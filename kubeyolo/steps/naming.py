@@ -1,4 +1,4 @@
-"""The name of a run: model, data set, and a digest of its parameters, so that the same command finds it again."""
+"""The name of a run: model, data set, and a digest of its parameters, so that the same command finds the run again."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def run_name(model: str, data: str, parameters: Mapping[str, Any]) -> str:
 
     Args:
         model: Name of the model.
-        data: Path or URI of the data set; its last part is in the name.
-        parameters: Everything the results depend on; their digest is in the name.
+        data: Path or URI of the data set; its last part is used in the name.
+        parameters: Everything that the results depend on; its digest is used in the name.
     """
     content = json.dumps(parameters, sort_keys=True, separators=(",", ":"), default=str)
     digest = hashlib.sha256(content.encode()).hexdigest()[:_DIGITS]

@@ -21,7 +21,7 @@ from kubeyolo.events import RECORD_NAME, REPORT_NAME, StepRecord, parse_record
 from kubeyolo.index import STORE_NAME
 from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.integrity import sha256_bytes
-from kubeyolo.storage.place import Place
+from kubeyolo.storage.place import Place, Stored
 from kubeyolo.whole import is_whole
 
 _OTHERS = {DATASET_NAME: "a data set", BUNDLE_NAME: "a bundle", STORE_NAME: "a store"}
@@ -42,17 +42,17 @@ class Stopwatch:
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutcome:
-    """What a step returns; nothing but bundles and data sets is stored by then.
+    """What a step returns. Its bundles and data sets are stored at that time; everything else is stored later.
 
     Attributes:
         step: Name of the step.
         seconds: How long it took.
-        outputs: What it made, by the names of the catalogue.
-        metrics: Its figures, JSON values.
-        html: Its report; empty for none.
+        outputs: Its outputs, by their names in the catalogue.
+        metrics: Its metrics, JSON values.
+        html: Its report; empty if there is none.
         documents: Further files by name; the stem of a name is an output, which refers to the file.
         conditions: What the result depends on, by key; the façade fills it in.
-        failure: Why the result is not good enough to be stored; its report is stored all the same. Empty if it is.
+        failure: Why the result is not good enough to be stored (only its report is stored); empty if it is good enough.
     """
 
     step: str
@@ -66,13 +66,13 @@ class StepOutcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredOutcome:
-    """An outcome that is stored: just now, or earlier by the same work.
+class StoredOutcome(Stored):
+    """An outcome that is stored: just now, or by an earlier run of the same work.
 
     Attributes:
         record: ``metrics.json``.
         place: Where the record is, with the digest of its content.
-        outcome: What the step has just returned; None where the result was found.
+        outcome: What the step has just returned; None if an earlier result was found.
     """
 
     record: StepRecord
@@ -80,17 +80,12 @@ class StoredOutcome:
     outcome: StepOutcome | None = None
 
     @property
-    def reference(self) -> str:
-        """The reference of the record."""
-        return self.place.reference
-
-    @property
     def output(self) -> Place:
         """The folder of the step's files."""
         return self.place.parent
 
     def report(self) -> bytes:
-        """Return the report as HTML; empty where the step makes none."""
+        """Return the report as HTML; empty if the step has no report."""
         if self.outcome is not None:
             return self.outcome.html.encode()
         return self.place.at(self.record.report).read() if self.record.report else b""
@@ -106,19 +101,19 @@ class StoredOutcome:
 
 
 def store_report(html: str, output: Place) -> str:
-    """Store the report of a step and return its URI; empty where there is none."""
+    """Store the report of a step and return its URI; empty if there is no report."""
     return (output / REPORT_NAME).write(html.encode()).uri if html else ""
 
 
 def store_outcome(outcome: StepOutcome, output: Place) -> StoredOutcome:
     """Store a report and documents, then the record.
 
-    Where another process has stored a record of the same outputs in the meantime, that one stays: others may refer to
-    it.
+    If another process has stored a record of the same outputs in the meantime, that record stays: other records may
+    refer to it.
 
     Raises:
         InputError: The store cannot be used.
-        WorkError: The result is not good enough; its report alone is stored.
+        WorkError: The result is not good enough; only its report is stored.
     """
     report = store_report(outcome.html, output)
     if outcome.failure:
@@ -153,24 +148,24 @@ def read_record(place: Place) -> StepRecord:
     """Read the record of a step.
 
     Raises:
-        InputError: There is none, it is not a record, or its content is not that of the reference.
+        InputError: The record is missing or not a record, or its digest differs from that of the reference.
     """
     return parse_record(place.read(), place.uri)
 
 
 def finished(output: Place, step: str, is_same: Callable[[StepRecord], bool] | None = None) -> StoredOutcome | None:
-    """Return the outcome of a step whose output has its whole result, or None where the step has to work.
+    """Return the stored outcome if the output is complete, or None if the step must run.
 
-    Whole means: the output has the record and the report, and everything that the record refers to is complete.
+    Complete means: the output has the record and the report, and everything that the record refers to is complete.
 
     Args:
         output: The output.
         step: Name of the step.
-        is_same: Tells whether a whole result is that of the requested work; refuses a result that must stay.
+        is_same: Tells whether a complete result is that of the requested work; refuses a result that must stay.
 
     Raises:
-        InputError: The store cannot be used, the output holds something else, or it has to work and the output cannot
-            be written.
+        InputError: The store cannot be used, the output holds something else, or the step must run and the output
+            cannot be written.
     """
     store = output.store
     try:
@@ -187,7 +182,7 @@ def finished(output: Place, step: str, is_same: Callable[[StepRecord], bool] | N
 
 
 def _refuse_others(output: Place, step: str, record: StepRecord | None) -> None:
-    """Refuse an output that holds something else, which the step would write over."""
+    """Refuse an output with different content, which the step would overwrite."""
     content = ""
     if record is not None and record.step in STEPS and record.step != step:
         content = f"the result of {record.step}"
@@ -198,7 +193,7 @@ def _refuse_others(output: Place, step: str, record: StepRecord | None) -> None:
 
 
 def _is_complete(record: StepRecord, step: str, output: Place) -> bool:
-    """Tell whether a step has written a record in this store, and everything that it refers to is whole.
+    """Tell whether a step has written a record in this store, and everything that the record refers to is complete.
 
     A record that was copied from another store refers to that store.
     """
@@ -218,6 +213,6 @@ def _parsed(document: bytes) -> StepRecord | None:
 
 
 def _without_times(record: StepRecord) -> StepRecord:
-    """Return a record without what differs between machines: speed and seconds."""
+    """Return a record without speed and seconds, which differ between machines."""
     metrics = {name: value for name, value in record.metrics.items() if name != "images_per_second"}
     return record.model_copy(update={"seconds": 0.0, "metrics": metrics})

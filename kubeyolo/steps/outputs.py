@@ -1,7 +1,7 @@
 """Where in a store a step writes: a folder whose name is the digest of everything that its result depends on.
 
-The same work finds its result, or its interrupted training, again; other work has other folders. The digest of the
-code comes from ``configure``, the versions of packages from the machine or image that the step runs in.
+The same work finds its result, or its interrupted training, again; different work has different folders. The digest of
+the code comes from ``configure``, the versions of packages from the machine or image that the step runs in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kubeyolo.training.spec import TrainingSpec, training_identity
 _DIGITS = 12
 _ROOMS = (_BACKBONES, _TRAININGS) = ("backbones", "trainings")
 GATES = {"min_ap"}
-"""Settings that judge a result and do not change it."""
+"""Settings that decide whether a result passes and do not change it."""
 
 
 def backbone_output(store: Place, config: Config, images_digest: str, code: str) -> Place:
@@ -57,7 +57,7 @@ def result_output(
         store: The store.
         step: Name of the step.
         model: Name of the model.
-        digests: Digests of its inputs by name: bundle, data set and the like.
+        digests: Digests of its inputs by name, such as bundle and data set.
         sections: The configuration that it reads, by section.
         code: Digest of the source.
     """

@@ -1,4 +1,4 @@
-"""The estimate of a training, with a note where its store has too little space or its machine too little memory."""
+"""The estimate of a training, with a note if its store has too little space or its machine too little memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kubeyolo.storage.place import Place
 
 
 def estimate_training(checked: CheckedForm, source: SourceFacts) -> tuple[RunEstimate, tuple[str, ...]]:
-    """Return what a training will take, and notes where that is more than its store or its machine has.
+    """Return what a training will take, and notes if that is more than its store or its machine has.
 
     Args:
         checked: The form of the run.
@@ -36,18 +36,21 @@ def estimate_training(checked: CheckedForm, source: SourceFacts) -> tuple[RunEst
 
 
 def _space_notes(store: Place, estimate: RunEstimate) -> tuple[str, ...]:
-    """Return a note where the disk of a store that is a folder has less space than a run is estimated to take."""
+    """Return a note if the disk of a store that is a folder has less space than the estimate of a run."""
     path = store.store.local_path()
     available = None if path is None else available_bytes(path)
     if available is None or available >= estimate.disk:
         return ()
-    return (f"{store} has {size_text(available)} of space left, less than that: free some, or choose another store",)
+    return (
+        f"{store} has {size_text(available)} of space left, less than the estimate: free some space, or choose a "
+        "different store",
+    )
 
 
 def _memory_notes(config: Config, machines: Machines, estimate: RunEstimate) -> tuple[str, ...]:
-    """Return a note where a training takes more memory than its machine or pod has.
+    """Return a note if a training takes more memory than its machine or pod has.
 
-    How much memory a device has is not known, nor how much the pod of a step has.
+    The memory of an accelerator and of the pod of a step is not known.
     """
     processes = config.train.processes // machines.nodes
     needed = processes * ((estimate.memory if config.train.device_target == "CPU" else 0) + estimate.loader_memory)
@@ -60,5 +63,5 @@ def _memory_notes(config: Config, machines: Machines, estimate: RunEstimate) -> 
     }
     return (
         f"{machines.allowance} {about_size(machines.memory)} of memory, less than the {about_size(needed)} that the "
-        f"training takes: {lower(settings)}, or allow it more",
+        f"training takes: {lower(settings)}, or allow more memory",
     )

@@ -28,16 +28,16 @@ def pretrain_backbone(
     Args:
         spec: The training run: on the images of ``pretrain.data``, or on crops of the objects of the data set.
         dataset: The stored detection data set.
-        output: Its output, which receives bundle and history, and is claimed by this process.
+        output: Its output, which this process has claimed; it receives bundle and history.
         launcher: Starts the process.
-        fingerprint: Fingerprint that the images of ``pretrain.data`` had when the run began; empty if not known.
+        fingerprint: Fingerprint that the images of ``pretrain.data`` had when the run started; empty if unknown.
 
     Returns:
-        The outcome; the output ``backbone`` is empty where nothing is pretrained.
+        The outcome; the output ``backbone`` is empty if nothing is pretrained.
 
     Raises:
         InputError: The images cannot be used.
-        WorkError: The training process failed, or the images changed since the run began.
+        WorkError: The training process failed, or the images changed since the run started.
     """
     # Imported here, so that no other command waits for matplotlib.
     from kubeyolo.report.training import pretraining_report
@@ -51,7 +51,7 @@ def pretrain_backbone(
         return StepOutcome(step=STEP, seconds=watch.seconds, outputs={"backbone": ""}, metrics=off)
     launcher.launch(spec)
     if settings.data and fingerprint and class_fingerprint(output.at(settings.data)) != fingerprint:
-        raise WorkError(f"{settings.data}: the images changed after the run began; run it again")
+        raise WorkError(f"{settings.data}: the images changed after the run started; run it again")
     result = read_result(output.store)
     rows = TrainingHistory.from_bytes((output / FILE_NAME).read()).until(result.steps).of("pretrain")
     extended = {"extended": "; ".join(result.extended)} if result.extended else {}
@@ -79,7 +79,7 @@ def pretrain_backbone(
 
 
 def _without_crops(dataset: Dataset, config: Config) -> list[str]:
-    """Return a warning where the objects of a data set give no crops to pretrain on, train or held out."""
+    """Return a warning if the train or the held-out split has no object that is large enough for a crop."""
     for split in ("train", "val"):
         if not len(large_objects(dataset.index(split), config.pretrain)):
             return [

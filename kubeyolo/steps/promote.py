@@ -23,7 +23,7 @@ STEP = "promote"
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A bundle that is to become the current model, and what it was made from.
+    """A bundle that is to become the current model, and its data.
 
     Attributes:
         bundle: The bundle.
@@ -46,13 +46,13 @@ def promote(
     config: Config,
     publish: Callable[[], StoredOutcome],
 ) -> StepOutcome:
-    """Publish a bundle and let the pointer name it, when it is not worse than the one that the pointer names.
+    """Publish a bundle and move the pointer to it, if it is not worse than the current model.
 
-    The pointer is written last: it never names a bundle that is not published as a whole. It moves only if it still
-    names what it named when this function began.
+    The pointer is written last: it never names an incomplete bundle. It moves only if it has not been moved
+    since this function was called.
 
     Args:
-        candidate: What is to be published.
+        candidate: The bundle to publish.
         current: The record of the evaluation of the current model, on the same data and settings.
         latest: The pointer to the current model.
         store: The store of the models.
@@ -62,7 +62,7 @@ def promote(
 
     Raises:
         InputError: A document cannot be read.
-        WorkError: The candidate is worse, or the pointer was moved in the meantime; the pointer stays as it is.
+        WorkError: The candidate is worse, or the pointer was moved in the meantime; the pointer is not changed.
     """
     watch, manifest = Stopwatch(), candidate.bundle.manifest
     record = read_record(current)
@@ -100,17 +100,17 @@ def make_current(
     fingerprint: str | None = None,
     seen: SeenPointer | None = None,
 ) -> None:
-    """Let a pointer name a published bundle as the current model.
+    """Move a pointer to a published bundle, which becomes the current model.
 
-    Without data and fingerprint those of the pointer stay: after a return to an older model, retraining waits for other
-    data.
+    Without data and fingerprint, the pointer keeps its data and fingerprint: after a return to an older model,
+    retraining waits for new data.
 
     Args:
         latest: The pointer.
         bundle: The bundle.
         data: URI of its data set.
         fingerprint: Fingerprint of that data set.
-        seen: The pointer as it was read when the decision was made; it is read now where this is not given.
+        seen: The pointer as it was read when the decision was made; if None, the pointer is read now.
 
     Raises:
         InputError: The pointer cannot be read.
@@ -128,20 +128,20 @@ def make_current(
     )
     write_model_pointer(latest, pointer, seen.etag)
     instead = f" instead of {before.bundle}" if before.bundle not in ("", bundle.uri) else ""
-    print(f"current is {bundle.uri}{instead} ({latest})", flush=True)
+    print(f"the current model is now {bundle.uri}{instead} ({latest})", flush=True)
 
 
 def compare(bundle: Bundle, current: Mapping[str, Any], dataset_digest: str, config: Config) -> Verdict:
     """Compare the networks of a bundle with those of the current model, ONNX with ONNX and int8 with int8.
 
     Args:
-        bundle: The bundle, which has the numbers of its export and its quantization.
-        current: COCO numbers of the current model, by runtime.
+        bundle: The bundle, which has the metrics of its export and its quantization.
+        current: COCO metrics of the current model, by runtime.
         dataset_digest: Digest of the data set of both.
         config: The configuration of its export and quantization, with ``retrain.max_regression``.
 
     Raises:
-        InputError: The numbers of the bundle are for other data or settings.
+        InputError: The metrics of the bundle are for different data or settings.
     """
     digest = settings_digest(dataset_digest, config)
     checks = []
@@ -151,7 +151,7 @@ def compare(bundle: Bundle, current: Mapping[str, Any], dataset_digest: str, con
         if new is None:
             raise InputError(
                 f"{bundle.uri}: its {runtime} network was not evaluated on this data with these settings; "
-                "export and quantize it with them"
+                "export and quantize it with this data and these settings"
             )
         limit = config.retrain.max_regression
         before = current[runtime]["AP"]
@@ -163,7 +163,7 @@ def _check_unmoved(latest: Place, seen: SeenPointer, expected: set[str]) -> None
     """Refuse to replace a model that another run, or a person, has made current in the meantime."""
     if seen.bundle not in expected:
         raise WorkError(
-            f"{latest}: the current model changed during this training, it is now {seen.bundle or 'no model'}; "
+            f"{latest}: the current model changed during this training; it is now {seen.bundle or 'no model'}; "
             "run the retraining again"
         )
 
@@ -171,6 +171,6 @@ def _check_unmoved(latest: Place, seen: SeenPointer, expected: set[str]) -> None
 def _worse(verdict: Verdict, bundle: str, current: str, latest: Place, store: Place) -> str:
     return (
         f"the new model is worse than the current one: {verdict.failures}. "
-        f"New is {bundle}, current stays {current}. Look at the data and at both evaluations; to take the new one all "
-        f"the same: kubeyolo publish {bundle} --store {store} --latest {latest}"
+        f"The new model is {bundle}, the current model stays {current}. Compare the data and both evaluations; to "
+        f"publish the new model anyway: kubeyolo publish {bundle} --store {store} --latest {latest}"
     )

@@ -27,19 +27,19 @@ _DIGITS = 12
 def publish(bundle: Bundle, store: Place, version: str = "", evaluation: Place | None = None) -> StepOutcome:
     """Publish a bundle under ``models/<model>/<version>/`` with a model card.
 
-    A version has one content. Where the same networks are published already, that bundle is returned as it is, or
-    repaired where it is damaged. Other networks are refused, also where another process published a moment earlier, and
-    nothing is written into the version.
+    The content of a version never changes. If the same networks are published already, that bundle is returned, and
+    repaired if it is damaged. Different networks are refused, also if another process published them a moment earlier,
+    and nothing is written into the version.
 
     Args:
         bundle: The bundle.
         store: The store that receives it.
-        version: Version to publish under; empty makes one from the content.
+        version: Version to publish under; if empty, it is made from the content.
         evaluation: The record of the trained network's evaluation, for the model card.
 
     Raises:
         InputError: The version is not a valid name.
-        VersionTaken: The version is taken by other networks.
+        VersionTaken: Different networks are published under this version.
     """
     watch, manifest = Stopwatch(), bundle.manifest
     version = version or manifest.content_version
@@ -67,14 +67,14 @@ def publish(bundle: Bundle, store: Place, version: str = "", evaluation: Place |
 
 
 def published_place(store: Place, model: str, version: str) -> Place:
-    """Return where a version of a model is published."""
+    """Return the folder in which a version of a model is published."""
     return store / "models" / model / version
 
 
 def publish_output(store: Place, bundle: Bundle, version: str, evaluation: Place | None) -> Place:
-    """Return where the record of a publishing is stored.
+    """Return the folder for the record of a publishing.
 
-    It is not in the folder of the version: other runs may publish the same networks there, with numbers of their own.
+    It is not in the folder of the version: other runs may publish the same networks there, with their own metrics.
     """
     made_from = {
         "bundle": bundle.digest,
@@ -85,7 +85,7 @@ def publish_output(store: Place, bundle: Bundle, version: str, evaluation: Place
 
 
 def _put(bundle: Bundle, place: Place, version: str, card: str, metrics: dict[str, Any]) -> Bundle:
-    """Publish a bundle with its card, unless its networks are published there, and return what is published."""
+    """Publish a bundle with its card, unless its networks are published already, and return the published bundle."""
     if place.store.uri == bundle.uri:
         return bundle
     with temporary_folder("publish") as folder:
@@ -104,16 +104,16 @@ def _put(bundle: Bundle, place: Place, version: str, card: str, metrics: dict[st
 
 
 def _has_networks(place: Place, bundle: Bundle, version: str) -> bool:
-    """Tell whether the networks of a bundle are published, whole or damaged; other networks are refused."""
+    """Tell whether the networks of a bundle are published, complete or damaged; different networks are refused."""
     if not place.store.exists(MANIFEST_NAME):
         return False
     if read_bundle(place).manifest.networks != bundle.manifest.networks:
-        raise VersionTaken(f"{place}: version {version} is taken by other content; choose another version")
+        raise VersionTaken(f"{place}: version {version} has different content already; choose a different version")
     return True
 
 
 def _whole(place: Place, files: Mapping[str, Path], manifest: BundleManifest) -> Bundle | None:
-    """Return a published bundle with all files of another one with the same networks, repaired if need be."""
+    """Return a published bundle that has all files of a bundle with the same networks; repair it if it is damaged."""
     published = None
     with suppress(InputError):
         published = open_bundle(place)
@@ -125,12 +125,12 @@ def _whole(place: Place, files: Mapping[str, Path], manifest: BundleManifest) ->
 
 
 def _numbers(manifest: BundleManifest, evaluation: Place | None) -> dict[str, dict[str, float | None]]:
-    """Return the COCO numbers of every runtime that has been evaluated."""
+    """Return the COCO metrics of every runtime that has been evaluated."""
     numbers = numbers_of(manifest.metrics, MEASURED)
     if evaluation is not None:
         record = read_record(evaluation)
         if record.step != "evaluate":
-            raise InputError(f"{evaluation}: this is the record of {record.step}; give that of an evaluation")
+            raise InputError(f"{evaluation}: this is the record of {record.step}; give the record of an evaluation")
         measured = {key: record.metrics.get(key) for key in COCO_KEYS}
         numbers = {str(record.metrics.get("runtime", "mindspore")): measured, **numbers}
     return {name: numbers[name] for name in MEASURED if name in numbers}

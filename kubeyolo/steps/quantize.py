@@ -1,4 +1,4 @@
-"""quantize: the ONNX network in int8, compared with the float one, with a gate on what was lost."""
+"""quantize: the ONNX network in int8, compared with the float network, with a gate on the loss of AP."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ CALIBRATION_SPLIT = "train"
 
 
 def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) -> StepOutcome:
-    """Quantize the ONNX network of a bundle after training, evaluate it, and judge what was lost.
+    """Quantize the ONNX network of a bundle after training, evaluate it, and judge the loss of AP.
 
     Args:
         bundle: A bundle with an ONNX network.
-        dataset: The stored data set: images of train calibrate, the split of ``evaluate`` measures.
+        dataset: The stored data set: split train for the calibration, the split of ``evaluate`` for the metrics.
         output: The folder that receives the new bundle.
-        config: Its sections ``quantize`` and ``evaluate`` count.
+        config: Its sections ``quantize`` and ``evaluate`` are used.
 
     Returns:
-        The outcome; without a bundle, and with the failure, where AP fell by more than ``quantize.max_drop`` points,
+        The outcome; it has a failure and no bundle if AP fell by more than ``quantize.max_drop`` points,
         too few convolutions were quantized, or the file is too large.
 
     Raises:
@@ -75,8 +75,8 @@ def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) ->
 
 
 def judge(facts: QuantizationFacts, before: Numbers, after: Numbers, settings: QuantizeConfig) -> Verdict:
-    """Compare what was quantized, the size of the file, and the loss of AP with their limits."""
-    remedy = "use more calibration images or another quantize.calibration"
+    """Compare the share of int8 convolutions, the size of the file, and the loss of AP with their limits."""
+    remedy = "use more calibration images or a different quantize.calibration"
     ap, ap_before = after.get("AP"), before.get("AP")
     return Verdict(
         (
@@ -98,7 +98,7 @@ def _quantize(bundle: Bundle, dataset: Dataset, path: Path, config: Config) -> Q
 
 
 def _float_result(bundle: Bundle, dataset: Dataset, config: Config) -> EvaluationResult:
-    """Return the numbers of the float ONNX network: those of its export, or measured anew with other settings."""
+    """Return the metrics of the float ONNX network: from its export, or evaluated again if the settings differ."""
     digest = detection.settings_digest(dataset.digest, config)
     known = detection.recalled_result(bundle.manifest.metrics, "onnx", digest)
     return known or detection.evaluate_bundle(bundle, dataset, config, "onnx").result

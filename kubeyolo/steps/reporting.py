@@ -1,4 +1,4 @@
-"""How a step that is a process of its own reports what it does, and how it ends when it fails.
+"""How a step in a process of its own reports its progress, and how it ends after a failure.
 
 Events go to standard output, where a run on this machine reads them. A failure is one line on standard error, a
 ``failure.json`` in the step's output, and the exit code (1 failed work, 2 bad input).
@@ -29,25 +29,25 @@ from kubeyolo.storage.cache import set_matplotlib_folder
 from kubeyolo.storage.file_errors import machine_error, system_error
 from kubeyolo.storage.place import Place
 
-# Kubeflow sets them: the number of the try, where a step is tried again, and the name of the pod.
+# Kubeflow sets them: the number of the try, if the step is retried, and the name of the pod.
 _RETRY_INDEX, _POD_NAME = "KFP_RETRY_INDEX", "KFP_POD_NAME"
 
 
 class FileArtifact(Protocol):
-    """What is needed of kfp's HTML and Markdown."""
+    """The parts of kfp's HTML and Markdown that are used."""
 
     path: str
 
 
 class HandleArtifact(Protocol):
-    """What is needed of kfp's Dataset and Model."""
+    """The parts of kfp's Dataset and Model that are used."""
 
     path: str
     metadata: dict[str, Any]
 
 
 class MetricsArtifact(Protocol):
-    """What is needed of kfp's Metrics."""
+    """The part of kfp's Metrics that is used."""
 
     path: str
 
@@ -56,7 +56,7 @@ class MetricsArtifact(Protocol):
 
 
 class ConfusionArtifact(Protocol):
-    """What is needed of kfp's ClassificationMetrics."""
+    """The part of kfp's ClassificationMetrics that is used."""
 
     path: str
 
@@ -87,14 +87,14 @@ class StepReporter:
 
         Args:
             stored: What the step has stored.
-            report: Receives the HTML; empty where the step has made none.
-            index: URI that receives a copy of the record; empty for none.
+            report: Receives the HTML; empty if the step has no report.
+            index: URI that receives a copy of the record; empty if no copy is needed.
         """
         self.keep(stored, index)
         _write_artifact(report.path, stored.report())
 
     def keep(self, stored: StoredOutcome, index: str = "") -> None:
-        """Note the record of the step, and copy it to the index where one is named."""
+        """Note the record of the step, and copy it to the index if there is one."""
         self.record = stored.reference
         if index:
             stored.place.at(index).write(stored.record.model_dump_json(indent=1).encode())
@@ -104,9 +104,9 @@ class StepReporter:
         _write_artifact(artifact.path, text.encode())
 
     def publish_handle(self, place: Place, artifact: HandleArtifact, **figures: Any) -> None:
-        """Fill an artifact that stands for a data set or a bundle: its URI, its digest, and figures as metadata.
+        """Fill an artifact that stands for a data set or a bundle: its URI, its digest, and metrics as metadata.
 
-        There are no times among them, so that the same result is the same artifact.
+        They contain no times, so that the same result is the same artifact.
         """
         facts = {"store_uri": place.uri, "digest": place.digest, **figures}
         facts = {name: value for name, value in facts.items() if value is not None}
@@ -114,11 +114,11 @@ class StepReporter:
         _write_artifact(artifact.path, json.dumps(facts, indent=1).encode())
 
     def publish_summary(self, figures: Mapping[str, float | None], artifact: MetricsArtifact) -> None:
-        """Fill the table of figures that Kubeflow's comparison page shows."""
+        """Fill the table of metrics that Kubeflow's comparison page shows."""
         for name, value in figures.items():
             if value is not None:
                 artifact.log_metric(name, round(float(value), 4))
-        # kfp's local cache takes a step as not done when the file of one of its artifacts is missing.
+        # kfp's local cache does not take a step as done when the file of one of its artifacts is missing.
         _write_artifact(artifact.path, b"")
 
     def publish_confusion(self, document: bytes, artifact: ConfusionArtifact) -> None:
@@ -133,7 +133,7 @@ class StepReporter:
 
 
 def _check_try(store: Store) -> None:
-    """Fail at once where the try before this one failed by itself: only lost pods are a reason to try again.
+    """Fail at once if the previous try ended with a failure: a step is retried only after its pod was lost.
 
     Raises:
         InputError: The earlier try had bad input.
@@ -148,7 +148,7 @@ def _check_try(store: Store) -> None:
 
 
 def _run() -> str:
-    """Return the workflow of this step on a cluster, whose pods are named after it; empty elsewhere."""
+    """Return the workflow of this step on a cluster, whose pods are named after it; empty outside a cluster."""
     return re.split(r"-(?:retry-)?system-", os.environ.get(_POD_NAME, ""), maxsplit=1)[0]
 
 
@@ -159,7 +159,7 @@ def _write_artifact(path: str, data: bytes) -> None:
 
 @contextmanager
 def reported(step: str) -> Iterator[StepReporter]:
-    """Report when a step starts, ends or fails; a failure ends the process with its exit code."""
+    """Report when a step starts, ends or fails; after a failure the process ends with its exit code."""
     # The program that reads these lines may have ended; a training must still write its checkpoint.
     with patient_streams():
         yield from _reported(step)
@@ -195,10 +195,10 @@ def _fail(reporter: StepReporter, message: str, exit_code: int) -> None:
 
 
 def _write_failure(reporter: StepReporter, message: str, exit_code: int, stack: str) -> str:
-    """Write failure.json; return the URI of the report when the step wrote one before it failed."""
+    """Write failure.json; return the URI of the report if the step wrote a report before it failed."""
     if reporter.output is None:
         return ""
-    # A step that was asked to stop has not failed, whatever error follows: its pod was drained, and it is tried again.
+    # A step that received a stop signal has not failed, whatever error follows: its pod was drained, and it is retried.
     is_stopped = reporter.stop_requested.is_set() or exit_code == InterruptedWork.exit_code
     run = "" if is_stopped else _run()
     failure = {"step": reporter.step, "message": message, "exit_code": exit_code, "stack": stack, "run": run}
@@ -207,4 +207,4 @@ def _write_failure(reporter: StepReporter, message: str, exit_code: int, stack: 
         store.write_bytes(FAILURE_NAME, json.dumps(failure, indent=1).encode())
         return store.uri_of(REPORT_NAME) if store.exists(REPORT_NAME) else ""
     except KubeyoloError:
-        return ""  # The store may be what failed; the line on standard error says so.
+        return ""  # The store may be what failed; the line on standard error names the error.

@@ -24,9 +24,9 @@ from kubeyolo.training.spec import TrainingSpec, training_identity
 
 
 def finished_training(spec: TrainingSpec, output: Place, step: str) -> StoredOutcome | None:
-    """Return the outcome of this training where it is whole in its output, or None where there is work to do.
+    """Return the stored outcome if this training is complete in its output, or None if the step must run.
 
-    A shorter training of the same settings in the output is work to do: it is extended.
+    If the output has a shorter training with the same settings, the step must run: it extends that training.
 
     Args:
         spec: The training run.
@@ -34,7 +34,7 @@ def finished_training(spec: TrainingSpec, output: Place, step: str) -> StoredOut
         step: ``train`` or ``pretrain_backbone``.
 
     Raises:
-        InputError: The output holds the result of another training: of other settings, data or weights.
+        InputError: The output holds the result of a training with different settings, data or weights.
     """
 
     def is_same(record: StepRecord) -> bool:
@@ -70,7 +70,7 @@ def claimed_unless_finished(
         output: Its output.
         step: ``train`` or ``pretrain_backbone``.
         begin: Called once no other process works in the output, before anything is changed there.
-        writer: Name of the job that trains, when the job outlives this process and a later process adopts it.
+        writer: Name of the job that trains, if the job outlives this process and a later process adopts it.
 
     Raises:
         InputError: The output holds something else, or cannot be written.
@@ -93,8 +93,8 @@ def identity_of(
     Args:
         spec: The training run.
         output: Its output.
-        bundle: The bundle that a finished training has published. Where its backbone is gone, or where images by class
-            are in an object store, which has no digest of them, their URI decides.
+        bundle: The bundle that a finished training has published. If its backbone was deleted, or if images by class
+            are in an object store, which has no digest of them, the URI is compared instead.
         saved: The identity of this finished training.
 
     Raises:

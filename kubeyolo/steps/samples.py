@@ -1,4 +1,4 @@
-"""Images with their boxes for the reports: ground truth, and detections next to it."""
+"""Images with their boxes for the reports: ground truth and detections side by side."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def dataset_samples(split: Split, classes: Sequence[str]) -> list[SampleImage]:
 def evaluation_samples(
     split: Split, manifest: DatasetManifest, detections: Sequence[Detection]
 ) -> list[tuple[SampleImage, SampleImage]]:
-    """Return images of a split twice: with ground truth, and with the detections worth drawing."""
+    """Return images of a split twice: with ground truth, and with the detections whose score is high enough to draw."""
     names = dict(zip(manifest.category_ids, manifest.classes, strict=True))
     chosen = chosen_images(split)
     position = {int(split.index.image_id[i]): i for i in chosen}

@@ -1,4 +1,4 @@
-"""What ``configure`` hands to a step: the sections of the configuration that it reads, and what else it needs."""
+"""What ``configure`` hands to a step: the sections of the configuration that it reads, and URIs, digests and names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kubeyolo.errors import InputError, first_problem, problem_of
 
 
 class StepSettings(BaseModel):
-    """The settings of one step, as they travel through a pipeline.
+    """The settings of one step, as a pipeline passes them.
 
     They are a struct without nulls; fields at their default are left out.
 
@@ -25,12 +25,12 @@ class StepSettings(BaseModel):
         config: Values by section, complete for what the step reads.
         data: URI of the data set, or of images by class.
         fingerprint: Fingerprint of the data at this URI.
-        version: Version to publish under; empty makes one from the content.
-        index: URI that receives a copy of the step's record, by which results are found from the name of the run.
+        version: Version to publish under; if empty, it is made from the content.
+        index: URI that receives a copy of the step's record, so that results can be found by the name of the run.
         launcher: Name of the launcher, which starts training processes.
-        cluster: Settings of the cluster, where the launcher has any.
+        cluster: Settings of the cluster, if the launcher needs them.
         runtime: Runtime of the network that is evaluated.
-        current: Reference of the bundle that is the current model; empty for none.
+        current: Reference of the bundle that is the current model; empty if there is none.
         latest: URI of the pointer to the current model.
     """
 
@@ -56,13 +56,13 @@ class StepSettings(BaseModel):
         """Return the settings that a pipeline has passed.
 
         Raises:
-            InputError: They are not the settings of a step.
+            InputError: The values are not the settings of a step.
         """
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
             raise InputError(
-                f"settings of {step}: {first_problem(error)}; they are made by the step configure of the same version"
+                f"settings of {step}: {first_problem(error)}; use the output of the step configure of the same version"
             ) from error
 
     def struct(self) -> dict[str, Any]:
@@ -70,13 +70,13 @@ class StepSettings(BaseModel):
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def configuration(self) -> Config:
-        """Return the configuration: what the step reads, and the schema's defaults of all else.
+        """Return the configuration: the sections that the step reads, and the schema's defaults for all other sections.
 
         Raises:
             InputError: A value is not allowed.
         """
         if not self.model:
-            raise InputError("the settings of this step name no model; they are made by the step configure")
+            raise InputError("the settings of this step name no model; use the output of the step configure")
         try:
             return Config.model_validate({"model": self.model, **self.config})
         except ValidationError as error:

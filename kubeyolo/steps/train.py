@@ -17,16 +17,16 @@ STEP = "train"
 
 
 def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launcher) -> StepOutcome:
-    """Train a detector; a training that was interrupted in the output is continued.
+    """Train a detector; an interrupted training in the output is continued.
 
     Args:
         spec: The training run.
         dataset: Its data set.
-        output: Its output, which receives checkpoints, history and bundle, and is claimed by this process.
+        output: Its output, which this process has claimed; it receives checkpoints, history and bundle.
         launcher: Starts the processes.
 
     Raises:
-        InputError: The data set or the backbone cannot be used, or the output holds another training.
+        InputError: The data set or the backbone cannot be used, or the output holds a different training.
         WorkError: A training process failed; the message ends with the last lines of its output.
     """
     # Imported here, so that no other command waits for matplotlib.

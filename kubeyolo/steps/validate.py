@@ -14,18 +14,18 @@ STEP = "validate_dataset"
 
 
 def validate_dataset(data: str, store: Place, config: Config, fingerprint: str = "") -> StepOutcome:
-    """Check a data set and store it under a name made of its content.
+    """Check a data set and store it under a name made from its content.
 
     Args:
         data: Folder or store URI of annotated images, in a layout that docs/data.md lists.
         store: The store that receives it, below ``datasets/``.
-        config: Its section ``data`` and the split that is evaluated count.
-        fingerprint: Fingerprint that the data had when the run began; empty when it is not known.
+        config: Its section ``data`` and the split that is evaluated are used.
+        fingerprint: Fingerprint that the data had when the run started; empty if unknown.
 
     Raises:
         InputError: The layout, an annotation or an image is wrong, or a finding is refused; the message names the file
             and the entry.
-        WorkError: The data changed since the run began.
+        WorkError: The data changed since the run started.
     """
     # Imported here, so that no other command waits for matplotlib.
     from kubeyolo.report.dataset import dataset_report
@@ -33,7 +33,7 @@ def validate_dataset(data: str, store: Place, config: Config, fingerprint: str =
     watch = Stopwatch()
     dataset = shards.write_dataset(data, store, reading=shards.Reading(config.data, config.evaluate.split))
     if fingerprint and source_facts(data, config.data).fingerprint != fingerprint:
-        raise WorkError(f"{data}: the data changed after the run began; run it again")
+        raise WorkError(f"{data}: the data changed after the run started; run it again")
     manifest = dataset.manifest
     splits = {name: dataset.split(name) for name in manifest.splits}
     samples = dataset_samples(splits["train"], manifest.classes)

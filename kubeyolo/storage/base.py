@@ -1,4 +1,4 @@
-"""What every store can do: named byte objects under one root, read and written whole."""
+"""The interface of every store: named byte objects under one root, read and written whole."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class NotFound(InputError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class StoredObject:
-    """One entry of a listing; ``etag`` changes when the content does."""
+    """One entry of a listing; ``etag`` changes with the content."""
 
     key: str
     size: int
@@ -45,7 +45,7 @@ Listing = list[StoredObject]
 
 
 def check_key(key: str, allow_empty: bool = False) -> str:
-    """Return ``key`` when it names an object below the root of a store.
+    """Return ``key`` if it names an object below the root of a store.
 
     Raises:
         InputError: The key is absolute, leaves the root, has empty parts, or cannot be stored everywhere.
@@ -68,15 +68,15 @@ def check_key(key: str, allow_empty: bool = False) -> str:
 
 
 def join_key(*parts: str) -> str:
-    """Join parts of a key, leaving out the empty ones."""
+    """Join parts of a key, leaving out empty parts."""
     return "/".join(part for part in parts if part)
 
 
 class Store(ABC):
     """Objects under one root. Keys are relative to it, with ``/`` between their parts.
 
-    An object is visible whole or not at all: a write that is interrupted leaves the old content or none. All
-    methods raise ``InputError`` with one line when the store cannot be used and may be called from several threads.
+    An object is visible whole or not at all: an interrupted write leaves the old content, or no object.
+    All methods raise ``InputError`` with one line if the store cannot be used. Several threads may call them.
     """
 
     threads = 8
@@ -89,7 +89,7 @@ class Store(ABC):
 
     @abstractmethod
     def child(self, prefix: str) -> Store:
-        """Return the store whose root is the folder ``prefix`` of this one."""
+        """Return the store whose root is the folder ``prefix`` of this store."""
 
     @abstractmethod
     def uri_of(self, key: str) -> str:
@@ -105,23 +105,23 @@ class Store(ABC):
 
     @abstractmethod
     def read_bytes(self, key: str) -> bytes:
-        """Return the content of an object; raise ``NotFound`` when there is none."""
+        """Return the content of an object; raise ``NotFound`` if there is no object."""
 
     @abstractmethod
     def write_bytes(self, key: str, data: bytes) -> None:
-        """Write an object, replacing the one that was there."""
+        """Write an object, replacing an existing object."""
 
     @abstractmethod
     def create_bytes(self, key: str, data: bytes) -> bool:
-        """Write an object unless there is one, and return whether this call wrote it.
+        """Write an object unless it exists, and return whether this call wrote it.
 
-        If several threads, processes or machines create the same object, one of them writes it. The other callers
-        may have had the same content: they compare it.
+        If several threads, processes or machines create the same object, only one of them writes it. The other
+        callers may have had the same content: they can compare it.
         """
 
     @abstractmethod
     def read_version(self, key: str) -> tuple[bytes, str]:
-        """Return the content of an object and the etag of that content; raise ``NotFound`` when there is none.
+        """Return the content of an object and the etag of that content; raise ``NotFound`` if there is no object.
 
         The etag is for ``replace_bytes``; the etag of a listing may differ.
         """
@@ -138,7 +138,7 @@ class Store(ABC):
         """Write the content of an object to the file ``path``, which appears whole or not at all.
 
         Returns:
-            The sha256 of the file if the transfer computed it, else an empty text.
+            The sha256 of the file if the transfer computed it, else an empty string.
         """
 
     @abstractmethod
@@ -147,18 +147,18 @@ class Store(ABC):
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Remove an object; nothing happens when there is none."""
+        """Remove an object; nothing happens if it does not exist."""
 
     @abstractmethod
     def delete_tree(self, prefix: str, first: str | None = None) -> None:
         """Remove every object below the folder ``prefix``.
 
-        ``first`` is removed before all others: give the manifest, so that no reader finds a manifest without files.
+        ``first`` is removed before all others: pass the manifest, so that no reader finds a manifest without files.
         """
 
     @abstractmethod
     def checksum(self, key: str) -> str:
-        """Return the sha256 of an object without reading all of it; an empty text if the store does not know it."""
+        """Return the sha256 of an object without reading all of it; an empty string if the store has no checksum."""
 
     def local_path(self, key: str = "") -> Path | None:
         """Return the path of an object that is a file on this machine and need not be copied; else None."""
@@ -166,14 +166,14 @@ class Store(ABC):
         return None
 
     def check_writable(self) -> None:  # noqa: B027 - by default only a write can tell
-        """Check before long work that the store can be written, as far as this is known without writing.
+        """Check before long work that the store can be written, as far as possible without writing.
 
         Raises:
             InputError: The store cannot be written.
         """
 
     def get_tree(self, prefix: str, folder: Path, on_bytes: OnBytes | None = None) -> None:
-        """Write every object below the folder ``prefix`` to ``folder``; raise ``NotFound`` when there is none."""
+        """Write every object below the folder ``prefix`` to ``folder``; raise ``NotFound`` if there is no object."""
         objects = self.list(prefix)
         if not objects:
             raise NotFound(f"{self.uri_of(prefix)}: there is no object in this folder; correct the URI")
@@ -192,10 +192,10 @@ class Store(ABC):
         on_bytes: OnBytes | None = None,
         left_out: Collection[str] = (),
     ) -> None:
-        """Store every file below ``folder`` under the folder ``prefix``, except those named in ``left_out``.
+        """Store every file below ``folder`` under the folder ``prefix``, except names in ``left_out``.
 
-        ``last`` names the file that tells readers that the others are complete. It is written after all others, and
-        an older one is removed before any of them is replaced.
+        ``last`` names the file that shows readers that all other files are complete. It is written after them, and an
+        older file of this name is removed before any other file is replaced.
         """
         if not folder.is_dir():
             raise InputError(f"{folder}: there is no such folder")
@@ -215,7 +215,7 @@ class Store(ABC):
                 put(last)
 
     def _undone_on_failure(self, prefix: str, names: Sequence[str]) -> AbstractContextManager[None]:
-        """Remove the files that a block has added below ``prefix``, when it fails; by default they stay."""
+        """If a block fails, remove the files that it added below ``prefix``; by default they stay."""
         return nullcontext()
 
     def _move_all(self, move: Callable[[_T], None], items: Iterable[_T], size: Callable[[_T], int]) -> None:
@@ -245,7 +245,7 @@ def files_below(folder: Path) -> Iterator[str]:
 
 
 def for_each(work: Callable[[_T], None], items: list[_T], threads: int) -> None:
-    """Call ``work`` for every item from a few threads; the first error cancels calls that wait, and is raised."""
+    """Call ``work`` for every item from a few threads; the first error cancels waiting calls and is raised."""
     if len(items) < 2:
         for item in items:
             work(item)

@@ -1,4 +1,4 @@
-"""The folder of this machine for copies of stored files, checksums and logs; paths in environment variables."""
+"""The folder on this machine for copies of stored files, checksums and logs; paths in environment variables."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def cache_root() -> Path:
     and set it in the environment for this process and its children.
 
     Raises:
-        InputError: The variable begins with the home folder of a user who has none.
+        InputError: The variable starts with ``~user``, and this user has no home folder.
     """
     given = os.environ.get(CACHE)
     if given:
@@ -53,9 +53,9 @@ def cache_root() -> Path:
         return usual or Path(os.environ.get("TMPDIR") or "/tmp") / _private_name()
     os.environ[CACHE] = str(folder)
     why = f"{usual} cannot be written" if usual is not None else "there is no home folder"
-    # Standard error is None where its descriptor is closed.
+    # Standard error is None if its descriptor is closed.
     if sys.stderr is not None:
-        print(f"{why}: copies and logs go to {folder}; {CACHE} names another folder", file=sys.stderr)
+        print(f"{why}: copies and logs go to {folder}; set {CACHE} to use a different folder", file=sys.stderr)
     return folder
 
 
@@ -63,7 +63,7 @@ def expand_homes() -> None:
     """Expand ``~`` in every variable that names a path: cron and service managers do not expand it.
 
     Raises:
-        InputError: A variable of kubeyolo begins with the home folder of a user who has none.
+        InputError: A variable of kubeyolo starts with ``~user``, and this user has no home folder.
     """
     for name in _PATHS:
         value = os.environ.get(name, "")
@@ -72,7 +72,7 @@ def expand_homes() -> None:
 
 
 def set_matplotlib_folder() -> None:
-    """Give matplotlib, here and in child processes, a folder if its usual one cannot be written: else it warns."""
+    """Set a folder for matplotlib, here and in child processes, if its usual folder cannot be written: no warning."""
     if _MATPLOTLIB in os.environ:
         return
     given, home = os.environ.get("XDG_CONFIG_HOME", ""), _home()
@@ -93,7 +93,7 @@ def _expanded(name: str, value: str) -> str:
 
 
 def _usual_root() -> Path | None:
-    """Return the folder below the user's home; None where the user has none."""
+    """Return the folder below the user's home folder; None if the user has no home folder."""
     given = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", ""))
     if os.path.isabs(given):
         return Path(given) / "kubeyolo"
@@ -127,7 +127,7 @@ def _private_folder() -> Path | None:
         with suppress(FileExistsError):
             folder.mkdir(_PRIVATE)
         status = folder.lstat()
-        # Another user may have made this folder, or a link to a folder of their own, to read what is written.
+        # Another user may have made this folder, or a link to a folder of their own, to read the files.
         if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077:
             return folder
         return Path(tempfile.mkdtemp(prefix=f"{_private_name()}-"))

@@ -1,4 +1,4 @@
-"""Remembered checksums of files: a file is read again when its size, a time or its inode has changed."""
+"""Cached checksums of files: a file is read again when its size, a time or its inode has changed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.integrity import appearing, sha256_file
 
 _SMALL = 1 << 20
-"""Bytes up to which a single file is simply read."""
+"""A single file of at most this many bytes is read without the cache."""
 
 _SETTLED_SECONDS = 2.0
-"""Files that were written less than this ago are not remembered: another write may leave the same times."""
+"""Results of files that were written less than this ago are not cached: another write may leave the same times."""
 
 
 def remembered_sha256(path: Path) -> str:
-    """Return the sha256 of a file; the remembered one if the file was not written since.
+    """Return the sha256 of a file; the cached value if the file has not changed.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     facts = path.stat()
     if facts.st_size <= _SMALL:
@@ -34,12 +34,12 @@ def remembered_sha256(path: Path) -> str:
 
 
 def remembered(what: str, files: Iterable[tuple[str, os.stat_result]], compute: Callable[[], str]) -> str:
-    """Return a result computed from files; the remembered one if none of the files was written since.
+    """Return a result computed from files; the cached result if no file has changed.
 
     Args:
-        what: What is computed, and for which path.
+        what: Name of the result, with the path that it is computed for.
         files: Name and status of each file that the result is computed from.
-        compute: Reads the files.
+        compute: Reads the files and returns the result.
     """
     state, newest = hashlib.sha256(), 0
     for name, facts in files:

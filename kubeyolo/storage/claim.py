@@ -1,9 +1,10 @@
-"""A claim on an output: one process at a time works there, whatever its machine, its user or its path.
+"""A claim on an output: one process at a time works there, on whatever machine, as whatever user, by whatever path.
 
-The claim is an object in the output. It names its owner and has a heartbeat, a number that the owner raises every few
-seconds. A process that finds a claim waits until the owner has marked the claim as ended; the object stays. The process
-takes the claim over at once if the owner was a process on the same machine and has ended, else when the heartbeat has
-not changed for :data:`GONE_SECONDS`. The waiting process measures this time: clocks of machines are never compared.
+The claim is an object in the output. It names its owner and has a heartbeat, a number that the owner increases every
+few seconds. A process that finds a claim waits until the owner has marked the claim as ended; the object stays. The
+process takes the claim over at once if the owner was a process on the same machine and has ended, else after the
+heartbeat has not changed for :data:`GONE_SECONDS`. The waiting process measures this time: clocks of machines are
+never compared.
 
 An owner that paused for that long, such as a laptop that slept, may continue after its claim was taken over. So the
 owner checks its claim before each write that could replace the work of another process (:func:`check_claim`).
@@ -34,13 +35,13 @@ HEARTBEAT_SECONDS = 10.0
 """Time between two heartbeats of an owner."""
 
 GONE_SECONDS = 60.0
-"""An owner whose heartbeat has not changed for this time counts as gone."""
+"""An owner whose heartbeat has not changed for this time is treated as gone."""
 
 _SAY_SECONDS = 30.0
 _POLL_SECONDS = 0.5
 _PROCESSES = Path("/proc")
 _START_FIELD = 19
-"""Where the start of a process is among the fields of ``/proc/PID/stat`` that follow its name."""
+"""Index of the start of a process in the fields of ``/proc/PID/stat`` after its name."""
 
 
 class Claim(BaseModel):
@@ -54,8 +55,8 @@ class Claim(BaseModel):
         host: Name of its machine.
         machine: Identifies the machine or container whose process ids include ``process``; empty if unknown.
         started: When the process started, in ticks since the start of its machine: a later process with the same id
-            has another value.
-        heartbeat: Raised while the owner works.
+            has a different value.
+        heartbeat: Number that the owner increases while it works.
         ended: Whether the owner has ended its work.
     """
 
@@ -72,7 +73,7 @@ class Claim(BaseModel):
 
     @property
     def words(self) -> str:
-        """The owner, in words."""
+        """A text that names the owner."""
         return f"process {self.process} on {self.host}" if self.owner else "an unknown process"
 
     def document(self) -> bytes:
@@ -82,11 +83,11 @@ class Claim(BaseModel):
 
 @contextmanager
 def claimed(place: Place, writer: str = "") -> Iterator[Claim]:
-    """Claim an output for the block, as soon as no other process has a claim on it.
+    """Claim an output for the block, after waiting until no other process has a claim on it.
 
     Args:
         place: The output.
-        writer: Name of the job that may write there; by default only the owner of this claim may.
+        writer: Name of the job that may write there; by default only the owner of this claim may write.
 
     Raises:
         InputError: The store cannot be used or written.
@@ -114,7 +115,7 @@ def claimed(place: Place, writer: str = "") -> Iterator[Claim]:
 def check_claim(store: Store, writer: str) -> None:
     """Check that the claim on a store's root still belongs to a writer; an empty name means work without a claim.
 
-    A missing claim is allowed: the whole output was removed, and the next write makes it anew.
+    A missing claim is allowed: the whole output was removed, and the next write creates it again.
 
     Raises:
         WorkError: Another process has taken over the output.
@@ -125,11 +126,11 @@ def check_claim(store: Store, writer: str) -> None:
         claim = _read_claim(store)[0]
     except NotFound:
         return
-    # An unreadable claim names no new owner; the present owner writes it anew.
+    # An unreadable claim names no new owner; the current owner writes it again.
     if claim.owner and claim.writer != writer:
         raise WorkError(
             f"{store.uri}: {claim.words} took over this output because no heartbeat arrived for {GONE_SECONDS:.0f} s; "
-            "nothing more is written here; the same command waits for that process"
+            "nothing more is written here; run the same command again to wait for that process"
         )
 
 
@@ -158,7 +159,7 @@ def _acquire(store: Store, claim: Claim) -> None:
             time.sleep(_POLL_SECONDS)
             continue
         now = time.monotonic()
-        # While the store was unreachable, the owner could not raise its heartbeat either.
+        # While the store was unreachable, the owner could not increase its heartbeat either.
         if data != seen or now - asked > HEARTBEAT_SECONDS:
             seen, since = data, now
         lives = _lives(holder)
@@ -175,17 +176,17 @@ def _acquire(store: Store, claim: Claim) -> None:
 
 
 def _read_claim(store: Store) -> tuple[Claim, bytes, str]:
-    """Return the present claim, the content of its object, and the etag of this content."""
+    """Return the current claim, the content of its object, and the etag of this content."""
     data, etag = store.read_version(CLAIM_NAME)
     try:
         return Claim.model_validate_json(data), data, etag
     except ValidationError:
-        # Damaged, or written by another version: the owner is unknown, and there is no heartbeat.
+        # Damaged, or written by a different version: the owner is unknown, and there is no heartbeat.
         return Claim(owner="", writer="", process=0, host=""), data, etag
 
 
 def _beat(place: Place, claim: Claim, ended: threading.Event) -> None:
-    """Raise the heartbeat until the work has ended, or another process has the claim."""
+    """Increase the heartbeat until the work has ended, or another process has the claim."""
     beat = claim.heartbeat
     while not ended.wait(HEARTBEAT_SECONDS):
         # A store that does not answer now is tried again with the next heartbeat.
@@ -204,7 +205,7 @@ def _beat(place: Place, claim: Claim, ended: threading.Event) -> None:
 
 
 def present_owner(store: Store) -> str:
-    """Return the owner of the claim on a store's root in words; an empty text if there is none, or it has ended."""
+    """Return the owner of the claim on a store's root in words; empty if there is no claim or it has ended."""
     try:
         holder = _read_claim(store)[0]
     except NotFound:
@@ -213,7 +214,7 @@ def present_owner(store: Store) -> str:
 
 
 def _lives(holder: Claim) -> bool | None:
-    """Tell whether the owner of a claim is still there; None where that cannot be seen from here."""
+    """Tell whether the owner of a claim is still running; None if this machine cannot find out."""
     if not holder.machine or holder.machine != _machine():
         return None
     if not is_running(holder.process):
@@ -232,7 +233,7 @@ def _machine() -> str:
 
 
 def _start_of(process: int) -> str | None:
-    """Return when a process started; an empty text if it has ended and only its exit code is left, None if unknown."""
+    """Return when a process started; an empty string if only its exit code is left, None if unknown."""
     with suppress(OSError, IndexError):
         state = (_PROCESSES / str(process) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
         fields = state.split()

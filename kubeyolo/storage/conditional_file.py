@@ -1,6 +1,6 @@
-"""Files that are written only if they do not exist yet, or only over a certain content.
+"""Files that are written only if they do not exist yet, or only if they have a certain content.
 
-Processes that write the same file through these functions exclude each other; other writers do not take part.
+Processes that write the same file through these functions exclude each other; other writers ignore the lock.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _WRITE_BITS = 0o666
 
 
 def create_file(path: Path, data: bytes) -> bool:
-    """Write a file unless there is one, and return whether this call wrote it; it appears whole or not at all.
+    """Write a file unless it exists, and return whether this call wrote it; it appears whole or not at all.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     make_folder(path.parent)
     part = path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
@@ -51,7 +51,7 @@ def replace_file(path: Path, data: bytes, sha256: str) -> bool:
     """Replace a file whose content has this sha256, and return whether it was replaced.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     if not path.parent.is_dir():
         return False
@@ -89,7 +89,7 @@ def _lock(folder: Path) -> Iterator[None]:
         try:
             with locked(descriptor, path):
                 opened = os.fstat(descriptor)
-                # The folder may have been removed and made again since the lock file was opened.
+                # The folder may have been removed and created again since the lock file was opened.
                 if path.exists() and os.path.samestat(opened, path.stat()):
                     if opened.st_uid == os.geteuid():
                         # Every user who may write in the folder may lock it.

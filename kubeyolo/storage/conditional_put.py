@@ -1,4 +1,4 @@
-"""Objects that are written only if they do not exist yet, or only over a certain version: conditional PUT of S3."""
+"""Objects that are written only if they do not exist yet, or only if they have a certain version: conditional PUT."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def put_if(
         client: Client of the server.
         bucket: Name of the bucket.
         name: Name of the object.
-        data: Its content.
-        condition: ``IF_ABSENT``, or what :func:`if_etag` returns.
+        data: Content of the object.
+        condition: ``IF_ABSENT``, or a condition from :func:`if_etag`.
         metadata: Headers of the object.
         seconds: How long to repeat a request that the server refuses because of a simultaneous request.
 
     Raises:
-        S3Error: The server refuses for another reason than the condition.
+        S3Error: The server refuses for a different reason than the condition.
     """
     writer = uuid.uuid4().hex
     backoff = Backoff(seconds)
     while True:
         try:
-            # put_object of the client takes no condition. This is the request that it makes, with its signature,
-            # its region and its connections.
+            # put_object of the client takes no condition. This is the request that put_object makes, with the
+            # same signature, region and connections.
             client._execute(
                 method="PUT",
                 bucket_name=bucket,

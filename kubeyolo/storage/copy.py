@@ -1,4 +1,4 @@
-"""Folders and files copied into a store, out of it, or from one to another."""
+"""Copies folders and files into a store, out of a store, or between stores."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def copy_tree(source: str, target: str, last: Sequence[str] = ()) -> tuple[int, 
     Args:
         source: Folder or URI.
         target: Folder or URI.
-        last: Names of manifests; the first of them that the source has is written last.
+        last: Names of manifests; the first name that exists in the source is written last.
 
     Returns:
-        How many files there are, and their bytes.
+        The number of files, and their size in bytes.
 
     Raises:
         InputError: There is nothing to copy, or a store cannot be used.
@@ -29,7 +29,7 @@ def copy_tree(source: str, target: str, last: Sequence[str] = ()) -> tuple[int, 
     from_place = Place.of(source)
     from_store, to_store = from_place.store, from_place.at(target).store
     if from_store.uri == to_store.uri:
-        raise InputError(f"{source}: the target is the source")
+        raise InputError(f"{source}: the target is the same as the source")
     objects = [stored for stored in from_store.list() if stored.key != CLAIM_NAME]
     if not objects:
         raise InputError(f"{source}: there is nothing to copy")
@@ -47,7 +47,7 @@ def copy_tree(source: str, target: str, last: Sequence[str] = ()) -> tuple[int, 
 
 
 def is_file(uri: str) -> bool:
-    """Tell whether a URI names one file, or object of a store, and not a folder of them.
+    """Tell whether a URI names a single file or object, not a folder.
 
     Raises:
         InputError: The store cannot be used.
@@ -63,10 +63,10 @@ def copy_file(source: str, target: str) -> tuple[int, int]:
 
     Args:
         source: Path or URI of the file.
-        target: Path or URI that it has afterwards.
+        target: Path or URI of the copy.
 
     Returns:
-        1, and its bytes.
+        1, and the size of the file in bytes.
 
     Raises:
         InputError: The target is a folder, or a store cannot be used.
@@ -74,7 +74,7 @@ def copy_file(source: str, target: str) -> tuple[int, int]:
     from_place = Place.of(source)
     to_place = _file_target(from_place.at(target), target, from_place.name)
     if from_place.uri == to_place.uri:
-        raise InputError(f"{source}: the target is the source")
+        raise InputError(f"{source}: the target is the same as the source")
     with temporary_folder("copy") as folder:
         from_store = from_place.parent.store
         here = from_store.local_path(from_place.name)

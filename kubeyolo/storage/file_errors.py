@@ -29,7 +29,7 @@ _NEXT_TO_NOTHING = 1 << 20
 """Bytes: a file system with less than this is full."""
 
 _BLOCKS = 1 << 16
-"""Bytes: where more than this is free, a new file does not fail for lack of a free block."""
+"""Bytes: if more than this is free, a new file does not fail for lack of a free block."""
 
 _MOST_CHARACTERS = 120
 
@@ -40,7 +40,7 @@ def make_folder(path: Path) -> Path:
     """Make a folder and its parents, unless they exist; return the folder.
 
     Raises:
-        InputError: A file is in the way, or no folder can be made there.
+        InputError: A file has this path, or no folder can be made there.
         WorkError: The disk is full.
     """
     with file_errors(path):
@@ -82,7 +82,7 @@ def machine_errors(folder: Path, work: Path | None = None) -> Iterator[None]:
 
     Args:
         folder: Folder that the block writes in; the error names it if the system names no file.
-        work: The temporary folder there that the block fills; it is not named, but measured when the disk is full.
+        work: The temporary folder there that the block fills; errors have its size if the disk is full, not its name.
     """
     try:
         yield
@@ -104,7 +104,7 @@ def machine_errors(folder: Path, work: Path | None = None) -> Iterator[None]:
 
 
 def system_error(error: Exception) -> OSError | None:
-    """Return an error as an ``OSError``, also if a library of another language has put it into words; else None."""
+    """Return an error as an ``OSError``, also if a library in a different language reports only its text; else None."""
     if isinstance(error, OSError):
         return error
     if isinstance(error, KubeyoloError):
@@ -126,7 +126,7 @@ def machine_error(
 
     Args:
         error: Error of the system.
-        path: File or folder of the work, for errors that name none.
+        path: File or folder of the work, for errors without a path.
         needed: Bytes to be written, if known.
         written: Bytes that were written before the disk was full, if known.
     """
@@ -139,7 +139,7 @@ def machine_error(
     if number == errno.EROFS:
         return InputError(f"{where}: the file system is read-only; {_other_folder(where)}")
     if number == errno.ENAMETOOLONG:
-        return InputError(f"{where[:_MOST_CHARACTERS]}…: the name is longer than the file system takes; shorten it")
+        return InputError(f"{where[:_MOST_CHARACTERS]}…: the name is longer than the file system allows; shorten it")
     if number == errno.ELOOP:
         return InputError(f"{where}: links that lead to each other; remove one of them")
     if number in _FULL:
@@ -150,13 +150,15 @@ def machine_error(
 
 
 def missing_current_folder(error: OSError) -> InputError | None:
-    """Return the error for a current folder that was removed, if this is what the system has not found."""
+    """Return the error for a current folder that was removed, if this is the cause of the error."""
     if not isinstance(error, FileNotFoundError) or error.filename:
         return None
     with suppress(OSError):
         os.getcwd()
         return None
-    return InputError("the current folder is not there any more; change to another one and run the same command again")
+    return InputError(
+        "the current folder no longer exists; change to a different folder and run the same command again"
+    )
 
 
 def available_bytes(path: Path) -> int | None:
@@ -194,7 +196,7 @@ def _where(error: OSError, path: Path | None) -> str:
 
 
 def _other_folder(where: str) -> str:
-    """Return what to do to use another folder."""
+    """Return advice on how to use a different folder."""
     path = Path(where).absolute()
     if path.is_relative_to(cache_root().absolute()):
         return f"set {CACHE} to a folder that can be written"
@@ -220,13 +222,13 @@ def _full_line(error: OSError, where: str, needed: int | None, written: int | No
     if error.errno == errno.EDQUOT:
         what = "your quota of the disk is used up"
     elif available is not None and available >= max(_BLOCKS, needed or 0) and _is_full(place, 0):
-        what = "the disk takes no more files ('df -i' shows how many there are)"
+        what = "the disk has no free inodes for more files ('df -i' shows their number)"
     else:
         what = "the disk is full"
     figures = [] if needed is None else [f"{size_text(needed)} needed"]
     if available is not None and error.errno != errno.EDQUOT:
         if written is not None:
-            # What was written is removed, and then free again.
+            # The written files are removed, so their space is free again.
             available += written
             figures = [f"more than {size_text(available)} needed"]
         figures += [f"{size_text(available)} free"]
@@ -240,26 +242,27 @@ def _existing(path: Path) -> Path:
 
 def _limit_line(error: OSError, where: str) -> str:
     if error.errno == errno.ENFILE:
-        return f"{where or 'the system'}: too many files are open on this machine; end other programs and run it again"
+        remedy = "stop other programs and run the same command again"
+        return f"{where or 'the system'}: too many files are open on this machine; {remedy}"
     if error.errno == errno.EMFILE:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return f"{where or 'files'}: more than {limit} open files; raise the limit ('ulimit -n') and run it again"
+        remedy = "raise the limit ('ulimit -n') and run the same command again"
+        return f"{where or 'files'}: more than {limit} open files; {remedy}"
     if error.errno == errno.ENOMEM:
         return _memory_line()
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if limit == resource.RLIM_INFINITY:
         return f"{where or 'a file'}: larger than a file may be on this file system; choose another folder"
     size = f"{limit} bytes" if limit < _NEXT_TO_NOTHING else size_text(limit)
-    return (
-        f"{where or 'a file'}: larger than a file may be here, {size}; raise the limit ('ulimit -f') and run it again"
-    )
+    remedy = "raise the limit ('ulimit -f') and run the same command again"
+    return f"{where or 'a file'}: larger than a file may be here, {size}; {remedy}"
 
 
 def _memory_line() -> str:
-    """Return the line for a lack of memory, with the limit of the address space, which batch systems set."""
+    """Return the line for a lack of memory, with the limit of the address space, which batch systems may set."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     addresses = (
         "" if limit == resource.RLIM_INFINITY else f" (address space limited to {size_text(limit)} by 'ulimit -v')"
     )
     settings = dict.fromkeys(("the batch", "the image size", "data.workers", "data.cache_limit_mb"))
-    return f"out of memory{addresses}: allow more, or {lower(settings)}"
+    return f"out of memory{addresses}: allow more memory, or {lower(settings)}"

@@ -1,4 +1,4 @@
-"""Locks of files, also where the file system has none: NFS without its lock service, some file systems of clouds."""
+"""Locks of files, also on file systems without locks: NFS without its lock service, some cloud file systems."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _LEASE_SECONDS = 30.0
 
 
 def lock_file(descriptor: int, wait: bool = True) -> bool:
-    """Lock an open file or folder, until it is closed; return False where the file system has no locks.
+    """Lock an open file or folder, until it is closed; return False if the file system has no locks.
 
     Raises:
         BlockingIOError: Another process has locked it, and this process does not wait.
-        OSError: It cannot be locked.
+        OSError: The file cannot be locked.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -34,7 +34,7 @@ def lock_file(descriptor: int, wait: bool = True) -> bool:
 
 @contextmanager
 def locked(descriptor: int, path: Path, wait: bool = True) -> Iterator[None]:
-    """Lock an open file for the block; by another file next to it if its file system has no locks.
+    """Lock an open file for the block; with a lock file next to it if the file system has no locks.
 
     The lock of a killed process ends at once if the process was on this machine, else after 30 s.
 

@@ -30,14 +30,14 @@ def sha256_file(path: Path) -> str:
 
 
 class DamagedContent(InputError):
-    """Stored content does not have its checksum."""
+    """Stored content does not match its checksum."""
 
 
 def check_sha256(what: str, expected: str, found: str) -> None:
-    """Raise ``DamagedContent`` naming ``what`` when two digests differ."""
+    """Raise ``DamagedContent`` naming ``what`` if two digests differ."""
     if expected != found:
         raise DamagedContent(
-            f"{what}: the content does not have its checksum (expected sha256 {expected}, found {found}); "
+            f"{what}: the content does not match its checksum (expected sha256 {expected}, found {found}); "
             "it was damaged or changed: write it again from its source"
         )
 
@@ -46,7 +46,7 @@ def check_sha256(what: str, expected: str, found: str) -> None:
 def appearing(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path next to ``path``; after the block, rename its file to ``path``.
 
-    When the block raises, the temporary file is removed and ``path`` is as it was.
+    If the block raises, the temporary file is removed and ``path`` does not change.
 
     Args:
         path: Path of the file.
@@ -69,9 +69,9 @@ def appearing(path: Path, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def appearing_folder(path: Path) -> Iterator[Path]:
-    """Yield the path of a folder to make next to ``path``; after the block, rename it to ``path`` unless that exists.
+    """Yield a path next to ``path`` for a new folder; after the block, rename it to ``path`` unless ``path`` exists.
 
-    If several processes make the same folder, the first one stays. When the block raises, its folder is removed.
+    If several processes make the same folder, the first one stays. If the block raises, its folder is removed.
     """
     part = path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
     try:
@@ -103,7 +103,7 @@ def _read(reader: BinaryIO, source: Path) -> bytes:
 
 
 def copy_with_sha256(source: Path, target: Path, on_bytes: OnBytes | None = None) -> str:
-    """Copy the content of a file and return the sha256 of what was written.
+    """Copy the content of a file and return the sha256 of the written content.
 
     Raises:
         OSError: A file cannot be read or written; an error of reading has the name of the source.

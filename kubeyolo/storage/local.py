@@ -1,4 +1,4 @@
-"""A store that is a folder of this machine."""
+"""A store that is a folder on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kubeyolo.storage.location import FileLocation
 
 
 class LocalStore(Store):
-    """Objects are files below one folder, which is made by the first write.
+    """Objects are files below one folder, which the first write creates.
 
     Keys cannot leave the folder. Symbolic links in it are followed: users who may write there are trusted.
     """
@@ -30,7 +30,7 @@ class LocalStore(Store):
         with file_errors(root):
             existing = next(path for path in (root, *root.absolute().parents) if path.exists())
             if not existing.is_dir():
-                raise InputError(f"{existing}: this is a file, a store is a folder")
+                raise InputError(f"{existing}: this is a file, but a store is a folder")
         self._root = root
 
     @property
@@ -39,11 +39,11 @@ class LocalStore(Store):
         return self.uri_of("")
 
     def child(self, prefix: str) -> LocalStore:
-        """Return the store whose root is the folder ``prefix`` of this one."""
+        """Return the store whose root is the folder ``prefix`` of this store."""
         return LocalStore(self.local_path(prefix))
 
     def uri_of(self, key: str) -> str:
-        """Return the ``file://`` URI of an object, with the characters quoted that a URI must not have."""
+        """Return the ``file://`` URI of an object, with characters quoted that a URI must not have."""
         return FileLocation(self.local_path(key)).uri
 
     def local_path(self, key: str = "") -> Path:
@@ -72,19 +72,19 @@ class LocalStore(Store):
         return sorted(found)
 
     def read_bytes(self, key: str) -> bytes:
-        """Return the content of a file; raise ``NotFound`` when there is none."""
+        """Return the content of a file; raise ``NotFound`` if there is no file."""
         path = self._existing(key)
         with file_errors(path):
             return path.read_bytes()
 
     def write_bytes(self, key: str, data: bytes) -> None:
-        """Write a file under a temporary name, and give it its name when it is on the disk."""
+        """Write a file under a temporary name, and rename it when it is on the disk."""
         path = self._file(key)
         with file_errors(path, len(data)), appearing(path) as part:
             part.write_bytes(data)
 
     def create_bytes(self, key: str, data: bytes) -> bool:
-        """Write a file unless there is one, and return whether this call wrote it."""
+        """Write a file unless it exists, and return whether this call wrote it."""
         path = self._file(key)
         with file_errors(path, len(data)):
             return create_file(path, data)
@@ -111,7 +111,7 @@ class LocalStore(Store):
             return copy_with_sha256(source, part, on_bytes)
 
     def checksum(self, key: str) -> str:
-        """Return the sha256 of a file, which is read only if it was written since the last time."""
+        """Return the sha256 of a file; the file is read again only if it has changed."""
         path = self._existing(key)
         with file_errors(path):
             return remembered_sha256(path)
@@ -140,7 +140,7 @@ class LocalStore(Store):
         """Check that the folder can be written, or made.
 
         Raises:
-            InputError: It can be neither written nor made.
+            InputError: The folder can be neither written nor made.
         """
         existing = next(path for path in (self._root, *self._root.absolute().parents) if path.exists())
         if not os.access(existing, os.W_OK | os.X_OK):
@@ -150,7 +150,7 @@ class LocalStore(Store):
 
     @staticmethod
     def _remove_files(top: Path, names: Sequence[str]) -> None:
-        """Remove files below a folder, and the folders that are empty then, as far as that can be done."""
+        """Remove files below a folder, and the folders that become empty; ignore errors."""
         paths = [top / name for name in names]
         with suppress(OSError):
             for path in paths:
@@ -161,7 +161,7 @@ class LocalStore(Store):
                 folder.rmdir()
 
     def delete(self, key: str) -> None:
-        """Remove a file; nothing happens when there is none."""
+        """Remove a file; nothing happens if it does not exist."""
         path = self._file(key)
         with file_errors(path), suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()

@@ -19,13 +19,13 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 @dataclass(frozen=True, slots=True)
 class FileLocation:
-    """A path of this machine, absolute."""
+    """An absolute path on this machine."""
 
     path: Path
 
     @property
     def uri(self) -> str:
-        """The ``file://`` URI, with the characters quoted that a URI must not have."""
+        """The ``file://`` URI, with characters quoted that a URI must not have."""
         return "file://" + quote(str(self.path))
 
 
@@ -39,15 +39,15 @@ class BucketLocation:
 
     @property
     def uri(self) -> str:
-        """The URI, without a slash at the end; keys stand in it as they are."""
+        """The URI, without a slash at the end; characters of keys are not quoted."""
         return f"{self.scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
 
 
 def parse(uri: str) -> FileLocation | BucketLocation:
-    """Tell what a URI points at, without looking whether it is there.
+    """Return the location that a URI points at, without checking that it exists.
 
     Raises:
-        InputError: The scheme is unknown, the bucket's name is not possible, or the key leaves its root.
+        InputError: The scheme is unknown, the bucket's name is not allowed, or the key leaves its root.
     """
     if not uri:
         raise InputError("the URI of a store is empty; give a folder or minio://bucket/prefix")
@@ -61,7 +61,7 @@ def parse(uri: str) -> FileLocation | BucketLocation:
         quoted = rest.removeprefix("localhost") if rest.startswith("localhost/") else rest
         path = unquote(quoted, errors="surrogateescape")
         if not path.startswith("/"):
-            raise InputError(f"{uri}: a file URI has three slashes and a full path, as file:///data/store")
+            raise InputError(f"{uri}: a file URI has three slashes and a full path, such as file:///data/store")
         return FileLocation(Path(_utf8(os.path.normpath(path))))
     bucket, _, prefix = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):
@@ -72,11 +72,11 @@ def parse(uri: str) -> FileLocation | BucketLocation:
 
 
 def _absolute_path(text: str) -> Path:
-    """Return a path as an absolute one.
+    """Return a path as an absolute path.
 
     Raises:
-        InputError: It begins with the home of a user who has none, the current folder is gone, or a name in it is not
-            UTF-8: manifests and records, in which paths stand, are.
+        InputError: The path starts with ``~user`` of a user without a home folder, the current folder no longer exists,
+            or a name in the path is not UTF-8, as manifests and records are.
     """
     try:
         path = Path(text).expanduser()
@@ -86,7 +86,7 @@ def _absolute_path(text: str) -> Path:
     try:
         return Path(_utf8(os.path.abspath(path)))
     except FileNotFoundError:
-        raise InputError(f"{text}: the current folder is not there any more; change to another one") from None
+        raise InputError(f"{text}: the current folder no longer exists; change to a different folder") from None
 
 
 def _utf8(path: str) -> str:
@@ -94,12 +94,13 @@ def _utf8(path: str) -> str:
         path.encode()
     except UnicodeEncodeError:
         raise InputError(
-            f"{path}: a name in this path is not UTF-8; rename it, or make a link to it (ln -s) and give that"
+            f"{path}: a name in this path is not UTF-8; rename it, or make a link to it (ln -s) and give the path of "
+            "the link"
         ) from None
     return path
 
 
 def absolute(uri: str) -> str:
-    """Return a path as an absolute one, so that it is found from any folder; other URIs in their usual form."""
+    """Return a path as an absolute path, which is valid in every folder, and any other URI in its normal form."""
     location = parse(uri)
     return str(location.path) if isinstance(location, FileLocation) else location.uri

@@ -23,7 +23,7 @@ _FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"}
 def translate_errors(settings: MinioSettings, bucket: str, uri: str, known: bool = True) -> Iterator[None]:
     """Turn every error of the client about ``uri`` into one of our errors.
 
-    A store that does not answer is bad input, unless it is ``known``: it has answered before.
+    A store that does not answer is an ``InputError``, or a ``WorkError`` if it is ``known``: it has answered before.
     """
     try:
         yield
@@ -58,13 +58,15 @@ def _from_code(error: S3Error, settings: MinioSettings, bucket: str, uri: str) -
             "check MINIO_ACCESS_KEY and its policy"
         )
     if code == "RequestTimeTooSkewed":
-        return InputError(f"{uri}: the clocks of this machine and of {endpoint} differ too much; set them right")
+        return InputError(f"{uri}: the clocks of this machine and of {endpoint} differ too much; correct them")
     if code in ("AuthorizationHeaderMalformed", "PermanentRedirect", "Redirect"):
-        return InputError(f"{uri}: bucket {bucket!r} at {endpoint} is in another region; set MINIO_REGION ({code})")
+        return InputError(f"{uri}: bucket {bucket!r} at {endpoint} is in a different region; set MINIO_REGION ({code})")
     if code in _NAME_TAKEN:
-        return InputError(f"{uri}: an object cannot have this name there ({code}): a part of it may be an object")
+        return InputError(f"{uri}: an object cannot have this name there ({code}): a part of the name may be an object")
     if code in _FULL:
-        return WorkError(f"{uri}: the store at {endpoint} is full ({code}); free some space and run it again")
+        return WorkError(
+            f"{uri}: the store at {endpoint} is full ({code}); free some space and run the same command again"
+        )
     return WorkError(f"{uri}: the store at {endpoint} failed: {code}: {error.message}")
 
 
@@ -72,14 +74,14 @@ def _from_connection(error: Exception, settings: MinioSettings, bucket: str, uri
     where = f"{uri}: the store at {settings.endpoint} (bucket {bucket!r})"
     if isinstance(error, SSLError):
         if "WRONG_VERSION_NUMBER" in str(error):
-            return InputError(f"{where} does not speak TLS; set MINIO_SECURE=0")
-        return InputError(f"{where} has no TLS that can be trusted: {error}; check MINIO_ENDPOINT or SSL_CERT_FILE")
+            return InputError(f"{where} does not use TLS; set MINIO_SECURE=0")
+        return InputError(f"{where} has no trusted TLS certificate: {error}; check MINIO_ENDPOINT or SSL_CERT_FILE")
     if isinstance(error, InvalidResponseError | ParseError):
         if "HTTPS server" in str(error):
-            return InputError(f"{where} speaks TLS only; set MINIO_SECURE=1")
-        return InputError(f"{where} does not answer as an object store does; check MINIO_ENDPOINT")
+            return InputError(f"{where} accepts only TLS; set MINIO_SECURE=1")
+        return InputError(f"{where} does not answer like an object store; check MINIO_ENDPOINT")
     if isinstance(error, ServerError):
-        return WorkError(f"{where} failed with HTTP status {error.status_code}, again and again")
+        return WorkError(f"{where} failed repeatedly with HTTP status {error.status_code}")
     if isinstance(error, HTTPError | ConnectionError | TimeoutError):
         return (WorkError if known else InputError)(
             f"{where} does not answer ({_reason(error)}); check MINIO_ENDPOINT and whether the store is running"

@@ -16,15 +16,15 @@ VARIABLES = (
     *("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SECURE", "MINIO_REGION", "MINIO_PATIENCE"),
     *("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"),
 )
-"""The environment variables that are read here: what a process elsewhere needs to reach the same store."""
+"""The environment variables that are read here; a process elsewhere needs them to reach the same store."""
 
 
 @dataclass(frozen=True, slots=True)
 class MinioSettings:
-    """Endpoint as ``host:port`` and credentials; the server is asked for an empty ``region``.
+    """Endpoint as ``host:port`` and credentials; an empty ``region`` is requested from the server.
 
-    ``patience`` is for how many seconds to wait while the store is unreachable; set it if the endpoint is known to be
-    right.
+    ``patience`` is the number of seconds to wait while the store is unreachable; set it if the endpoint is known to be
+    correct.
     """
 
     endpoint: str
@@ -39,12 +39,12 @@ class MinioSettings:
     def from_environment(uri: str, environment: Mapping[str, str] | None = None) -> MinioSettings:
         """Read the variables that :data:`VARIABLES` names.
 
-        The usual ``AWS_*`` variables stand in for those that are not set. Connections are encrypted unless the
-        endpoint is this machine, begins with ``http://``, or ``MINIO_SECURE`` is 0.
+        The usual ``AWS_*`` variables replace ``MINIO_*`` variables that are not set. Connections are encrypted unless
+        the endpoint is this machine, starts with ``http://``, or ``MINIO_SECURE`` is 0.
 
         Args:
             uri: The URI for which the settings are needed; errors name it.
-            environment: The variables; those of this process by default.
+            environment: The variables; by default the environment of this process.
 
         Raises:
             InputError: A variable is missing or cannot be read.

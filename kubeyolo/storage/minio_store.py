@@ -1,4 +1,4 @@
-"""A store that is a prefix in a bucket of MinIO, or of another server that speaks S3."""
+"""A store that is a prefix in a bucket of MinIO, or of another server with the S3 API."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _Write = Callable[[bytes, int], object]
 
 
 class MinioConnection:
-    """A client for one endpoint, made anew in every process that uses it, since sockets cannot be shared."""
+    """A client for one endpoint, created in every process that uses it, since processes cannot share sockets."""
 
     def __init__(self, settings: MinioSettings, seconds: float, connections: int = 32) -> None:
         self.settings = settings
@@ -92,8 +92,8 @@ class MinioConnection:
 class MinioStore(Store):
     """Objects below a prefix of a bucket.
 
-    Every object carries the sha256 of its content as metadata; a reader checks it. Large files travel in parts, many
-    at once in both directions, and a part that fails is repeated alone.
+    Every object has the sha256 of its content as metadata; a reader checks it. Large files are transferred in parts,
+    several at a time in both directions, and only a failed part is repeated.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class MinioStore(Store):
             connection: The server.
             location: Bucket and prefix.
             part_size: Size in bytes of the parts of a large file, at least 5 MiB.
-            parallel_parts: How many parts of one file travel at the same time.
+            parallel_parts: How many parts of one file are transferred at the same time.
         """
         self._connection = connection
         self._location = location
@@ -121,9 +121,9 @@ class MinioStore(Store):
         """Open a store after checking that its bucket exists.
 
         Raises:
-            InputError: Within some 10 seconds, when the endpoint does not answer, refuses the credentials, or has no
+            InputError: Within about 10 seconds, if the endpoint does not answer, refuses the credentials, or has no
                 such bucket; buckets are never created here.
-            WorkError: It did not answer within the patience of the settings.
+            WorkError: The store did not answer for ``settings.patience`` seconds.
         """
         patience = settings.patience
         probe = MinioConnection(settings, max(patience, CONTACT_SECONDS), connections=1)
@@ -142,7 +142,7 @@ class MinioStore(Store):
         return self._location.uri
 
     def child(self, prefix: str) -> MinioStore:
-        """Return the store whose root is the folder ``prefix`` of this one."""
+        """Return the store whose root is the folder ``prefix`` of this store."""
         return self.at(self._folder(prefix))
 
     def at(self, prefix: str) -> MinioStore:
@@ -151,7 +151,7 @@ class MinioStore(Store):
         return MinioStore(self._connection, location, self._part_size, self._parallel_parts)
 
     def uri_of(self, key: str) -> str:
-        """Return the URI of an object; its key stands in it as it is."""
+        """Return the URI of an object; the characters of its key are not quoted."""
         return join_key(self.uri, check_key(key, allow_empty=True))
 
     def exists(self, key: str) -> bool:
@@ -179,11 +179,11 @@ class MinioStore(Store):
             )
 
     def read_bytes(self, key: str) -> bytes:
-        """Return the content of an object, checked; raise ``NotFound`` when there is none."""
+        """Return the content of an object, checked; raise ``NotFound`` if there is no object."""
         return self.read_version(key)[0]
 
     def read_version(self, key: str) -> tuple[bytes, str]:
-        """Return the content of an object, checked, and its etag; raise ``NotFound`` when there is none."""
+        """Return the content of an object, checked, and its etag; raise ``NotFound`` if there is no object."""
         name = self._object(key)
         backoff = Backoff(self._connection.seconds)
         with self._translate_errors(key):
@@ -205,11 +205,11 @@ class MinioStore(Store):
         return data, str(response.headers.get("etag", "")).strip('"')
 
     def write_bytes(self, key: str, data: bytes) -> None:
-        """Write an object, which is replaced only when all of it has arrived."""
+        """Write an object; an existing object is replaced only when all data has arrived."""
         self._put(key, io.BytesIO(data), len(data), sha256_bytes(data))
 
     def create_bytes(self, key: str, data: bytes) -> bool:
-        """Write an object unless there is one, and return whether this call wrote it."""
+        """Write an object unless it exists, and return whether this call wrote it."""
         return self._put_if(key, data, IF_ABSENT)
 
     def replace_bytes(self, key: str, data: bytes, etag: str) -> bool:
@@ -217,7 +217,7 @@ class MinioStore(Store):
         return self._put_if(key, data, if_etag(etag))
 
     def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> str:
-        """Write an object to ``path``, which appears when it is complete and its checksum is right; return it."""
+        """Write an object to ``path``, which appears when its checksum is right; return the checksum."""
 
         def get(facts: Object) -> str:
             with appearing(path) as part:
@@ -231,7 +231,7 @@ class MinioStore(Store):
             return self._while_unchanged(key, get)
 
     def checksum(self, key: str) -> str:
-        """Return the sha256 that an object carries."""
+        """Return the sha256 in the metadata of an object."""
         with self._translate_errors(key):
             return self._sha256(self._stat(self._object(key)))
 
@@ -253,7 +253,7 @@ class MinioStore(Store):
         return sha256
 
     def delete(self, key: str) -> None:
-        """Remove an object; nothing happens when there is none."""
+        """Remove an object; nothing happens if it does not exist."""
         with self._translate_errors(key):
             self._client.remove_object(self._bucket, self._object(key))
 
@@ -281,13 +281,15 @@ class MinioStore(Store):
                     num_parallel_uploads=self._parallel_parts,
                 )
             except S3Error as error:
-                # When the answer to "these were all parts" is lost, the repeated request finds them already joined.
+                # If the response to the request that joins the parts is lost, the repeated request finds them joined.
                 if error.code != "NoSuchUpload":
                     raise
             if size > part_size:
                 facts = self._stat(name)
                 if facts.size != size or self._sha256(facts) != sha256:
-                    raise WorkError(f"{self.uri_of(key)}: the store did not keep what was sent; run it again")
+                    raise WorkError(
+                        f"{self.uri_of(key)}: the stored object differs from the sent file; run the same command again"
+                    )
 
     def _put_if(self, key: str, data: bytes, condition: dict[str, str]) -> bool:
         metadata = {_SHA256_HEADER: sha256_bytes(data)}
@@ -309,7 +311,7 @@ class MinioStore(Store):
         return self._client.stat_object(self._bucket, name)
 
     def _download(self, facts: Object, part: Path, on_bytes: OnBytes | None) -> None:
-        """Write the content of an object to ``part``, in ranges that travel at the same time."""
+        """Write the content of an object to ``part``, in ranges that are transferred at the same time."""
         size = int(facts.size or 0)
         with part.open("wb") as file:
             file.truncate(size)

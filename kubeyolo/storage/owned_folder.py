@@ -16,18 +16,18 @@ from kubeyolo.errors import KubeyoloError
 from kubeyolo.storage.base import Store
 
 OWNER_SUFFIX = ".owner"
-"""Ending of the object next to a folder that says that the folder is owned. A process that is killed leaves it."""
+"""Ending of the object that marks the folder next to it as owned. A process that is killed leaves the object."""
 
 _ENDING_DIGITS = 8
 
 
 @contextmanager
 def owned_folder(store: Store, name: str, is_used: Callable[[str], bool]) -> Iterator[str]:
-    """Own a folder for the block and yield its name; after it, remove the folder unless it is used.
+    """Own a folder for the block and yield its name; after the block, remove the folder unless it is used.
 
     Args:
         store: The store of the folder.
-        name: Name of the folder. If another process owns it, or a killed process has left it, an ending is added.
+        name: Name of the folder. If another process owns it, or a killed process has left it, a suffix is added.
         is_used: Tells whether a document names a folder.
 
     Raises:

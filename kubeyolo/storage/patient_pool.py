@@ -1,4 +1,4 @@
-"""HTTP requests to an object store that are repeated when the failure may pass."""
+"""HTTP requests to an object store, which are repeated if their failure may be temporary."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Backoff:
         self._pause = _FIRST_PAUSE
 
     def sleep(self) -> bool:
-        """Wait for the next attempt; return False at once when there is no time for one."""
+        """Wait for the next attempt; return False at once if no time is left for it."""
         # Many threads fail at the same moment; random pauses keep them from trying again at the same moment.
         pause = self._pause * random.uniform(0.5, 1.0)
         if self._clock() + pause >= self._end:
@@ -55,7 +55,7 @@ class Backoff:
 
 
 class PatientPool(urllib3.PoolManager):
-    """A connection pool that repeats a request on refused and broken connections and on passing server errors.
+    """A connection pool that repeats a request on refused and broken connections and on temporary server errors.
 
     The client library sends only requests that may be repeated: reads, whole objects, numbered parts.
     """
@@ -68,7 +68,7 @@ class PatientPool(urllib3.PoolManager):
     def urlopen(  # type: ignore[override]
         self, method: str, url: str, redirect: bool = True, **request: Any
     ) -> urllib3.BaseHTTPResponse:
-        """Send a request, and repeat it while its failure may pass, for at most ``seconds``."""
+        """Send a request, and repeat it while its failure may be temporary, for at most ``seconds``."""
         body = request.pop("body", None)
         # Half of the time, so that a silent connection leaves time for another attempt.
         half = self.seconds / 2
@@ -77,7 +77,7 @@ class PatientPool(urllib3.PoolManager):
         start = time.monotonic()
         while True:
             # A body given as bytes would have to be sent within one time-out, however large; a stream is sent in
-            # blocks, each with its own. The client has set Content-Length.
+            # blocks, each with its own time-out. The client has set Content-Length.
             stream = io.BytesIO(body) if isinstance(body, bytes) and body else body
             try:
                 response = super().urlopen(method, url, redirect, body=stream, **request)

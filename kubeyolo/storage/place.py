@@ -77,8 +77,8 @@ class Place:
 
     Attributes:
         location: The parsed URI.
-        digest: sha256 that the content must have; empty for a plain URI.
-        stores: Open stores, shared by all places that were made from this one.
+        digest: sha256 that the content must have; empty if any content is accepted.
+        stores: Open stores, shared by all places that were made from this place.
     """
 
     location: FileLocation | BucketLocation
@@ -99,7 +99,7 @@ class Place:
         return self.stores.place(text)
 
     def __truediv__(self, key: str) -> Place:
-        """Return the place of a key below this one."""
+        """Return the place of a key below this place."""
         key = check_key(key)
         if isinstance(self.location, FileLocation):
             return Place(FileLocation(self.location.path / key), "", self.stores)
@@ -115,11 +115,11 @@ class Place:
 
     @property
     def reference(self) -> str:
-        """The URI with the digest, where there is one."""
+        """The URI, with the digest if there is a digest."""
         return f"{self.uri}@sha256:{self.digest}" if self.digest else self.uri
 
     def pinned(self, digest: str) -> Place:
-        """Return this place with the sha256 of its content, 64 hexadecimal digits; empty for a plain URI."""
+        """Return this place with the sha256 of its content, 64 hexadecimal digits; an empty text removes it."""
         return replace(self, digest=digest)
 
     @property
@@ -158,11 +158,10 @@ class Place:
 
         Raises:
             NotFound: There is no such object.
-            InputError: The content has another digest, or the store cannot be used.
+            InputError: The content has a different digest, or the store cannot be used.
         """
         data = self.parent.store.read_bytes(self.name)
-        if self.digest:
-            self.check_digest(sha256_bytes(data))
+        self.check_digest(sha256_bytes(data))
         return data
 
     def write(self, data: bytes) -> Place:
@@ -175,15 +174,15 @@ class Place:
         return self.parent.store.exists(self.name)
 
     def check_digest(self, digest: str) -> None:
-        """Refuse content with another digest than that of this place; without one, accept any content.
+        """Refuse content whose digest differs from this place's digest; a place without a digest accepts any content.
 
         Raises:
-            InputError: The content has another digest.
+            InputError: The content has a different digest.
         """
         if self.digest and self.digest != digest:
             raise InputError(
                 f"{self.uri}: its content has changed: expected sha256 {self.digest[:12]}…, found {digest[:12]}…; "
-                "run the step that made it again"
+                "run again the step that wrote it"
             )
 
     def _split(self) -> tuple[FileLocation | BucketLocation, str]:
@@ -195,3 +194,28 @@ class Place:
             raise InputError(f"{self.uri}: this is a bucket, not an object in it")
         parent, _, name = self.location.prefix.rpartition("/")
         return replace(self.location, prefix=parent), name
+
+
+class Stored:
+    """A stored thing. Its place has the digest of its content.
+
+    Attributes:
+        place: Where it is stored.
+    """
+
+    place: Place
+
+    @property
+    def uri(self) -> str:
+        """The URI without a digest."""
+        return self.place.uri
+
+    @property
+    def digest(self) -> str:
+        """The digest of the content."""
+        return self.place.digest
+
+    @property
+    def reference(self) -> str:
+        """The URI with the digest. Reading by it returns exactly this content, or fails if the content has changed."""
+        return self.place.reference

@@ -99,7 +99,7 @@ def _remove_unlocked(folders: Iterable[Path]) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder for the block, so that no other process takes it for unfinished work."""
+    """Lock a folder for the block, so that no other process removes it as unfinished work."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         lock_file(lock)
@@ -111,11 +111,11 @@ def _locked(folder: Path) -> Iterator[None]:
 def _own_folder(parent: Path) -> tuple[Path, int]:
     """Make a folder below ``parent`` and return it with the descriptor of its lock.
 
-    The lock lasts as long as this process, so that no other process takes the folder for unfinished work.
+    The lock lasts as long as this process, so that no other process removes the folder as unfinished work.
     """
     while True:
         folder = make_folder(parent / f".{uuid.uuid4().hex}{PART_SUFFIX}")
-        # If the clock jumps, another process may remove the folder before it is locked: then make another folder.
+        # If the clock jumps, another process may remove the folder before it is locked: then make a new folder.
         with suppress(FileNotFoundError):
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:

@@ -1,8 +1,8 @@
 """Anchors computed from the boxes of a data set, and how well anchors fit boxes.
 
 The search starts with clusters of the logarithms of widths and heights. Then each anchor in turn moves to the best of
-some random positions near it. The score is what the loss of the model needs: that a box is within ``anchor_t`` of an
-anchor and close to it, or that it overlaps an anchor.
+some random positions near it. The score is what the loss of the model needs: a box is within ``anchor_t`` of an anchor
+and close to the anchor, or overlaps it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from kubeyolo.models.named_facts import check_image_size, model_facts
 from kubeyolo.training.learnable import LEAST_RECALL, anchor_ratios, box_sides, kept_boxes, nearest_overlaps
 
 BOXES_PER_ANCHOR = 10
-"""With fewer boxes for each anchor the computed ones follow single boxes."""
+"""With fewer boxes for each anchor, the computed anchors follow single boxes."""
 RECALL_MARGIN, OVERLAP_MARGIN = 0.005, 0.03
-"""Computed anchors count as better than the model's own if they are better by one of these margins."""
+"""Computed anchors are better than the model's own anchors if their recall or overlap is larger by this margin."""
 
 _BOXES_USED = 8000
 _ATTEMPTS = 5
@@ -36,7 +36,7 @@ _FIRST_STEP, _LAST_STEP = 0.25, 0.01
 _WHOLE_FROM = 20.0
 
 Score = Callable[[Float64Array, Float64Array], Float64Array]
-"""From boxes (boxes, 2) and anchors (anchors, 2) to how good each anchor is for each box, (boxes, anchors)."""
+"""Maps boxes (boxes, 2) and anchors (anchors, 2) to the score of each anchor for each box, (boxes, anchors)."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class AnchorFit:
 
     Attributes:
         anchors: (level, anchor, 2) widths and heights in pixels.
-        recall: Share of the boxes with an anchor within ``anchor_t``, 0..1: the best possible recall.
-        overlap: Mean overlap (IoU, 0..1) of a box with the nearest anchor, both with one centre.
+        recall: Share of the boxes that have an anchor within ``anchor_t``, 0..1: the best possible recall.
+        overlap: Mean overlap (IoU, 0..1) of a box with the nearest anchor, both with the same centre.
         per_box: Mean number of anchors within ``anchor_t`` of a box.
     """
 
@@ -58,12 +58,12 @@ class AnchorFit:
 
 @dataclass(frozen=True)
 class FoundAnchors:
-    """Anchors computed from a data set, next to those that a model has.
+    """Anchors computed from a data set, next to the anchors that a model has.
 
     Attributes:
-        boxes: Number of boxes that count.
+        boxes: Number of boxes that the anchors are computed from.
         left_out: Number of boxes that the augmentation leaves out at this training size.
-        crowds: Number of crowds, which are left out too.
+        crowds: Number of crowd boxes, which are left out too.
         own: The model's own anchors.
         given: The anchors of ``train.anchors``; None if it is empty.
         computed: The computed anchors.
@@ -82,13 +82,13 @@ class FoundAnchors:
 
     @property
     def own_are_as_good(self) -> bool:
-        """Whether the model's own anchors fit as well as the computed ones, but for a small margin."""
+        """Whether the model's own anchors fit as well as the computed anchors, except for a small margin."""
         by_recall = self.computed.recall - self.own.recall < RECALL_MARGIN or self.by_overlap
         return by_recall and self.computed.overlap - self.own.overlap < OVERLAP_MARGIN
 
     @property
     def own_are_enough(self) -> bool:
-        """Whether a training does not warn of the model's own anchors, and the computed ones match no more boxes."""
+        """Whether a training gives no warning of the model's own anchors, and computed anchors match no more boxes."""
         enough = self.own.recall >= LEAST_RECALL and self.computed.recall - self.own.recall < RECALL_MARGIN
         return self.own_are_as_good or (enough and not self.by_overlap)
 
@@ -96,10 +96,10 @@ class FoundAnchors:
 def find_anchors(index: SplitIndex, config: Config) -> FoundAnchors:
     """Compute anchors for a training from its boxes; the same boxes and ``train.seed`` give the same anchors.
 
-    Boxes are those of the letterboxed images, without crowds and without those that the augmentation leaves out.
+    The boxes are taken from the letterboxed images, without crowds and without boxes that the augmentation leaves out.
 
     Args:
-        index: The images and boxes that it is trained on.
+        index: The images and boxes of the training.
         config: Model, and ``train.image_size``, ``anchor_t``, ``anchors`` and ``seed``.
 
     Raises:
@@ -126,7 +126,7 @@ def find_anchors(index: SplitIndex, config: Config) -> FoundAnchors:
 
 
 def fit_of(sides: Float64Array, anchors: Anchors, anchor_t: float) -> AnchorFit:
-    """Return how well anchors fit boxes (boxes, 2), of which there is at least one."""
+    """Return how well anchors fit boxes (boxes, 2), at least one box."""
     within = [anchor_ratios(sides, ((pair,),)) < anchor_t for level in anchors for pair in level]
     counts = np.sum(within, axis=0)
     return AnchorFit(
@@ -141,16 +141,16 @@ def _warnings(sides: Float64Array, every: int, facts: ModelFacts, image_size: in
         InputError: There are fewer boxes than anchors.
     """
     boxes, anchors = len(sides), facts.anchor_count
-    left_out = f" ({every - boxes} more are left out, too small or too long)" if every > boxes else ""
+    left_out = f" ({every - boxes} more boxes are left out, too small or too long)" if every > boxes else ""
     if boxes < anchors:
         raise InputError(
             f"{facts.name} has {anchors} anchors, and the training boxes at train.image_size = {image_size} number "
-            f"{boxes}{left_out}: too few to compute anchors from; keep the model's own"
+            f"{boxes}{left_out}: too few to compute anchors from; keep the model's own anchors"
         )
     sizes = len(np.unique(np.round(sides, 1), axis=0))
     if sizes < anchors:
         return [
-            f"the {boxes} boxes have {sizes} different sizes, and {facts.name} has {anchors} anchors: some are alike"
+            f"the {boxes} boxes have {sizes} different sizes, and {facts.name} has {anchors} anchors: some are equal"
         ]
     if boxes < BOXES_PER_ANCHOR * anchors:
         return [
@@ -165,7 +165,7 @@ def _search(sides: Float64Array, facts: ModelFacts, score: Score, seed: int) -> 
     random = np.random.default_rng(seed)
     if len(sides) > _BOXES_USED:
         sides = sides[random.choice(len(sides), _BOXES_USED, replace=False)]
-    # From the model's own anchors too, so that the computed ones are not worse.
+    # Start from the model's own anchors too, so that the computed anchors are not worse.
     starts = (_clusters(sides, facts.anchor_count, seed), np.array(facts.anchors).reshape(-1, 2))
     candidates = [_rounded(_improved(sides, start, score, random)) for start in starts]
     return max(candidates, key=lambda anchors: float(score(sides, anchors).max(axis=1).mean()))
@@ -180,13 +180,13 @@ def _clusters(sides: Float64Array, count: int, seed: int) -> Float64Array:
 
 
 def _improved(sides: Float64Array, anchors: Float64Array, score: Score, random: np.random.Generator) -> Float64Array:
-    """Return anchors after each of them has moved to the best of random positions near it, again and again."""
+    """Return anchors after each anchor has moved repeatedly to the best of some random positions near it."""
     anchors = anchors.copy()
     scores = score(sides, anchors)
     for step in np.geomspace(_FIRST_STEP, _LAST_STEP, _ROUNDS):
         for number in random.permutation(len(anchors)):
             moves = np.exp(step * random.standard_normal((_POSITIONS, 2)))
-            # The present position comes first: it is chosen among equals.
+            # The current position comes first, so it wins a tie.
             positions = np.concatenate([anchors[number : number + 1], anchors[number] * moves])
             others = np.delete(scores, number, axis=1).max(axis=1)
             there = score(sides, positions)
@@ -202,9 +202,9 @@ def _rounded(anchors: Float64Array) -> Float64Array:
 
 
 def _closeness(anchor_t: float) -> Score:
-    """Return the score of YOLOv5's loss: 0 from a factor of ``anchor_t`` on, below it 1 and more, the closer the more.
+    """Return the score for YOLOv5's loss: 0 if box and anchor differ by ``anchor_t`` times or more, else at least 1.
 
-    One more box within the factor is worth more than any closeness of others.
+    The score rises as the factor falls. An additional box within the limit is worth more than a closer fit of others.
     """
 
     def score(sides: Float64Array, anchors: Float64Array) -> Float64Array:

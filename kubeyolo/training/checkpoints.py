@@ -1,6 +1,6 @@
-"""Checkpoints in a store: ``checkpoints/step-00001234/`` with everything that training continues from.
+"""Checkpoints in a store: ``checkpoints/step-00001234/`` with the complete state that training continues from.
 
-A folder counts only when its ``checkpoint.json``, written last, is there and every file has its checksum.
+A folder is a checkpoint only if its ``checkpoint.json``, written last, exists and every file has its checksum.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ Arrays = dict[str, Float32Array]
 _PARTS = ("weights", "ema", "moments")
 _HISTORY = "history.jsonl"
 _IN_MANIFEST = ("step", "identity", "ema_updates", "optimizer_steps", "pending", "code_digest", "sessions")
-"""Attributes of the state that the manifest of a checkpoint stores."""
+"""Attributes of the state that are stored in the manifest of a checkpoint."""
 
 _NAME = re.compile(r"step-(\d{8})")
 
 
 @dataclass
 class TrainingState:
-    """All that training continues from.
+    """The complete state that training continues from.
 
     Attributes:
         step: Optimizer steps done; the next step has this number.
@@ -49,11 +49,11 @@ class TrainingState:
         ema: Their exponential moving average.
         moments: Moments of the optimizer by ``<moment>.<parameter name>``.
         ema_updates: Updates of the average so far.
-        optimizer_steps: Steps of the optimizer so far, which its bias correction counts.
+        optimizer_steps: Steps of the optimizer so far, for its bias correction.
         pending: Losses of the steps since the last row of the history.
         history: The history so far, as JSON lines.
         code_digest: Digest of the library that wrote the state.
-        sessions: First step and seconds of each session of the training: the first one and each that continued it.
+        sessions: First step and seconds of each session of the training, from the first start to the latest.
     """
 
     step: int
@@ -95,7 +95,7 @@ class CheckpointManifest(BaseModel):
 
 
 class _Damaged(Exception):
-    """Why a checkpoint cannot be used."""
+    """The checkpoint cannot be used; the message has the reason."""
 
 
 def checkpoint_key(step: int) -> str:
@@ -104,7 +104,7 @@ def checkpoint_key(step: int) -> str:
 
 
 def write_checkpoint(store: Store, state: TrainingState, keep: int = 3) -> str:
-    """Store a checkpoint, then remove all but the newest ``keep``; return its URI."""
+    """Store a checkpoint, remove all checkpoints but the newest ``keep``, and return the URI of the new checkpoint."""
     key = checkpoint_key(state.step)
     with temporary_folder("checkpoint") as folder:
         for part in _PARTS:
@@ -139,12 +139,12 @@ def newest_checkpoint(store: Store, warn: Show) -> TrainingState | None:
 
 
 def newest_step(store: Store) -> int | None:
-    """Return the step of the newest checkpoint that is complete; None if there is none. Its content is not read."""
+    """Return the step of the newest complete checkpoint, or None if there is none; its content is not read."""
     return max(_steps(store, MANIFEST_NAME), default=None)
 
 
 def newest_manifest(store: Store) -> CheckpointManifest | None:
-    """Return the manifest of the newest checkpoint, or None if there is none; its files are not checked."""
+    """Return the manifest of the newest checkpoint, or None if there is no checkpoint; its files are not checked."""
     for step in sorted(_steps(store), reverse=True):
         with suppress(NotFound, ValidationError, orjson.JSONDecodeError):
             return read_manifest(store, checkpoint_key(step))
@@ -155,14 +155,14 @@ def read_manifest(store: Store, key: str) -> CheckpointManifest:
     """Return the manifest of the checkpoint in a folder of a store.
 
     Raises:
-        NotFound: It was not written.
-        ValueError: It is damaged.
+        NotFound: The manifest was not written.
+        ValueError: The manifest is damaged.
     """
     return CheckpointManifest.model_validate(orjson.loads(store.read_bytes(f"{key}/{MANIFEST_NAME}")))
 
 
 def remove_checkpoints(store: Store) -> None:
-    """Remove all checkpoints, so that training starts anew."""
+    """Remove all checkpoints, so that training starts from step 0."""
     for step in sorted(_steps(store)):
         store.delete_tree(checkpoint_key(step), first=MANIFEST_NAME)
 
@@ -184,7 +184,7 @@ def _read(store: Store, key: str) -> TrainingState:
         raise _Damaged(f"its files cannot be read ({error})") from None
     for part, arrays in parts.items():
         if (bad := first_not_finite(arrays)) is not None:
-            raise _Damaged(f"{part}.safetensors: {bad[1]} values of {bad[0]!r} are infinite or no numbers")
+            raise _Damaged(f"{part}.safetensors: {bad[1]} values of {bad[0]!r} are infinite or NaN")
     values: dict[str, Any] = {name: getattr(manifest, name) for name in _IN_MANIFEST}
     return TrainingState(history=history, **{**values, **parts})
 
@@ -200,14 +200,14 @@ def _checked(store: Store, key: str, name: str, file: CheckpointFile) -> bytes:
 
 
 def _steps(store: Store, name: str = "") -> set[int]:
-    """Return the steps with a folder in the store, or those whose folder has a file of this name."""
+    """Return the steps that have a folder in the store, or if ``name`` is set, a folder with a file of this name."""
     parts = (stored.key.split("/", 2) for stored in store.list(FOLDER) if stored.key.count("/") >= 2)
     matches = (_NAME.match(folder) for _, folder, rest in parts if not name or rest == name)
     return {int(match[1]) for match in matches if match}
 
 
 def _remove_old(store: Store, newest: int, keep: int) -> None:
-    """Remove complete checkpoints beyond ``keep``, and the remains of interrupted ones before the newest."""
+    """Remove all complete checkpoints but the newest ``keep``, and older folders of interrupted writes."""
     complete = sorted(step for step in _steps(store, MANIFEST_NAME) if step <= newest)
     kept = set(complete[-keep:])
     for step in _steps(store):

@@ -23,8 +23,8 @@ FINAL_LR = 0.01
 class Classifier(nn.Cell):
     """Backbone, means over each of its feature maps, one dense layer.
 
-    The finer maps shorten the way to the early layers: with the coarsest one alone small sets stay at chance for
-    hundreds of steps. The backbone's parameters have the names that they have in the detector.
+    The finer maps shorten the path to the early layers: with the coarsest map alone, the accuracy on small sets stays
+    at chance level for hundreds of steps. The backbone's parameters have the same names as in the detector.
     """
 
     def __init__(self, model: str, num_classes: int, seed: int) -> None:
@@ -45,7 +45,7 @@ class Classifier(nn.Cell):
 
 
 class ClassificationLoss(nn.Cell):
-    """Mean cross entropy with smoothed labels (https://arxiv.org/abs/1512.00567); parts: itself."""
+    """Mean cross entropy with smoothed labels (https://arxiv.org/abs/1512.00567); its only part is the loss itself."""
 
     def __init__(self, num_classes: int, smoothing: float = 0.1) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Accuracy:
         return HistoryRow(kind="pretrain", step=step, epoch=epoch, accuracy=accuracy)
 
     def measure(self) -> float:
-        """Return the accuracy of the present weights, 0..1."""
+        """Return the accuracy of the current weights, 0..1."""
         self._scorer.set_train(False)
         right = 0
         for batch in validation_batches(self._crops, self._config):
@@ -103,7 +103,7 @@ class Accuracy:
 
 
 def build_engine(network: Classifier, num_classes: int, config: Config, steps: int) -> Engine:
-    """Return the engine: AdamW with a cosine over the steps, a tenth of them warm-up."""
+    """Return the engine: AdamW with a cosine schedule over the steps; a tenth of the steps is warm-up."""
     pretrain = config.pretrain
     train = TrainConfig(
         optimizer="adamw",
@@ -113,7 +113,7 @@ def build_engine(network: Classifier, num_classes: int, config: Config, steps: i
         grad_clip=config.train.grad_clip,
     )
     schedule = Schedule(
-        # The factor falls with every step: there are too few epochs for one step down at each.
+        # The factor falls with every step: there are too few epochs to lower it only once an epoch.
         steps_per_epoch=1,
         lr=pretrain.lr,
         factor=functools.partial(cosine_factor, epochs=steps, final=FINAL_LR),

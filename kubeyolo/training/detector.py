@@ -40,7 +40,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
 
     Raises:
         InputError: The data set, the backbone, the configuration or the store cannot be used, or the output has a
-            training with other settings.
+            training with different settings.
         WorkError: The loss is not finite, or a worker failed.
         Interrupted: Stopped on request, after a checkpoint.
     """
@@ -118,7 +118,7 @@ def _loop_settings(spec: TrainingSpec, loader: Loader, distribution: Distributio
 def _first_look(
     spec: TrainingSpec, facts: ModelFacts, dataset: Dataset, loader: Loader, distribution: Distribution, show: Show
 ) -> Learnable:
-    """Report what the training can learn from, and whether it fits this machine; return what the result records."""
+    """Report whether the data suits the training and the training fits this machine; return what the report found."""
     config, world, index = spec.config, distribution.world, dataset.split("train").index
     learnable = look_at_training(index, facts, config, loader.steps_per_epoch, spec.dataset)
     learnable.show(show)

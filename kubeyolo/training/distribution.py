@@ -28,11 +28,11 @@ class Distribution:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that logs and writes."""
+        """Whether this process logs and writes the output."""
         return self.rank == 0
 
     def synchronize(self, step: int) -> None:
-        """Report as rank 0 that its work after a step is done; wait for this report as any other rank.
+        """As rank 0, report that the work after a step is done; as any other rank, wait for this report.
 
         A collective fails after a minute, and a validation or a checkpoint may take longer. Rank 0 writes a file into
         the launcher's folder, which :mod:`kubeyolo.launch.rendezvous` passes on to other machines; a process without
@@ -58,15 +58,15 @@ def distribution_from_environment() -> Distribution:
 
 
 def is_scheduler() -> bool:
-    """Tell whether msrun started this process as the scheduler, by which the others find each other."""
+    """Tell whether msrun started this process as the scheduler, through which the workers find each other."""
     return os.environ.get("MS_ROLE") == "MS_SCHED"
 
 
 def join(distribution: Distribution) -> None:
-    """Join the other processes; return when all have joined, in the scheduler when all have ended.
+    """Join the other processes; return when all have joined, or in the scheduler when all have ended.
 
     Raises:
-        WorkError: The processes could not join, or disagree about their numbers.
+        WorkError: The processes could not join, or disagree about their ranks.
     """
     from mindspore import communication
 
@@ -85,12 +85,12 @@ def join(distribution: Distribution) -> None:
 
 
 def threads_for(world: int) -> int:
-    """Return how many threads one of ``world`` processes of this machine should use."""
+    """Return how many threads each of ``world`` processes on this machine should use."""
     return max(1, usable_processors() // world)
 
 
 def check_world(configured: int, distribution: Distribution) -> None:
-    """Refuse to train with another number of processes than was asked for.
+    """Refuse to train with a number of processes that differs from the configuration.
 
     Raises:
         InputError: Names both numbers.
@@ -98,5 +98,5 @@ def check_world(configured: int, distribution: Distribution) -> None:
     if distribution.world != configured:
         raise InputError(
             f"train.processes is {configured}, but {distribution.world} training processes were started; "
-            "start as many as the configuration says"
+            f"start {configured}, or set train.processes to {distribution.world}"
         )

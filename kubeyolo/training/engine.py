@@ -29,7 +29,7 @@ class WeightAverage(nn.Cell):
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         super().__init__()
-        # A cell that contains this one puts its own name before the names of the parameters.
+        # A cell that contains this cell puts its own name before the names of the parameters.
         self._shapes = {parameter.name: parameter.shape for parameter in parameters}
         self.values = ParameterTuple(parameters)
         flat = np.concatenate([parameter.asnumpy().reshape(-1) for parameter in parameters])
@@ -44,7 +44,7 @@ class WeightAverage(nn.Cell):
         return self.subtract(self.average, (self.average - ops.concat(parts, 0)) * share)
 
     def arrays(self) -> Arrays:
-        """Return copies of the averages by the names of the parameters they belong to."""
+        """Return copies of the averages by the names of their parameters."""
         flat, arrays, start = self.average.asnumpy(), {}, 0
         for name, shape in self._shapes.items():
             end = start + int(np.prod(shape))
@@ -53,7 +53,7 @@ class WeightAverage(nn.Cell):
         return arrays
 
     def load(self, arrays: Arrays) -> None:
-        """Set the averages, given by the names and of the shapes of :meth:`arrays`."""
+        """Set the averages from arrays with the names and shapes of :meth:`arrays`."""
         flat = np.concatenate([arrays[name].reshape(-1) for name in self._shapes])
         self.average.set_data(Tensor(flat.astype(np.float32)))
 
@@ -63,8 +63,8 @@ class Engine:
 
     Args:
         network: The network, with the weights that training starts from.
-        loss: Cell from (output of the network, labels) to (total, parts).
-        config: Optimizer, clipping and average.
+        loss: Cell that maps (output of the network, labels) to (total, parts).
+        config: Settings of optimizer, clipping and average.
         schedule: Rates of each step.
         reduce: Cell that sums gradients over processes, or None.
         average: Whether to keep an exponential moving average.
@@ -95,7 +95,7 @@ class Engine:
         self._train.set_train(True)
 
     def train(self, images: Pixels, labels: AnyArray) -> Tensor:
-        """Train on one batch and return (total, parts, gradient norm), which may not be computed yet."""
+        """Train on one batch and return (total, parts, gradient norm), which the device may still be computing."""
         rates = self.schedule.at(self.step)
         scalars = scalar_tensors(self._optimizer.scalars(rates, self.step + 1))
         losses = self._train(Tensor(images), Tensor(labels), *scalars)
@@ -112,11 +112,11 @@ class Engine:
         return self.schedule.at(max(self.step - 1, 0)).weight
 
     def averaged(self) -> Arrays:
-        """Return the average of weights and statistics, or the weights themselves when none is kept."""
+        """Return the average of weights and statistics, or the weights themselves if there is no average."""
         return self._average.arrays() if self._average else _arrays(self._weights)
 
     def capture(self, identity: dict[str, Any], code_digest: str = "") -> TrainingState:
-        """Return all that training continues from, except the history."""
+        """Return the state that training continues from, without the history."""
         return TrainingState(
             step=self.step,
             identity=identity,
@@ -129,7 +129,7 @@ class Engine:
         )
 
     def common(self) -> dict[str, Arrays]:
-        """Return the arrays that are equal in all processes, as "weights" and "moments": not the running statistics."""
+        """Return "weights" and "moments": the arrays that are equal in all processes, so without running statistics."""
         trained = {name: parameter for name, parameter in self._weights.items() if parameter.requires_grad}
         return {"weights": _arrays(trained), "moments": _arrays(moment_parameters(self._optimizer))}
 
@@ -137,7 +137,7 @@ class Engine:
         """Continue from a captured state.
 
         Raises:
-            InputError: The state belongs to another network or optimizer.
+            InputError: The state belongs to a different network or optimizer.
         """
         check_arrays(self._weights if self._average else {}, state.ema, "averages")
         load_parameters(self._weights, state.weights, "weights")
@@ -149,18 +149,18 @@ class Engine:
 
 
 def check_arrays(parameters: dict[str, Parameter], arrays: Arrays, what: str) -> None:
-    """Check that there is an array of the shape of each parameter.
+    """Check that each parameter has an array of its shape.
 
     Raises:
         InputError: A name is missing on either side, or a shape differs.
     """
     different = sorted(parameters.keys() ^ arrays.keys())
     if different:
-        raise InputError(f"the {what} are of another network: {different[0]!r} is on one side only")
+        raise InputError(f"the {what} are of a different network: {different[0]!r} is on one side only")
     for name, parameter in parameters.items():
         if parameter.shape != arrays[name].shape:
             raise InputError(
-                f"the {what} are of another network: {name!r} is {arrays[name].shape}, not {parameter.shape}"
+                f"the {what} are of a different network: {name!r} is {arrays[name].shape}, not {parameter.shape}"
             )
 
 
@@ -176,5 +176,5 @@ def load_parameters(parameters: dict[str, Parameter], arrays: Arrays, what: str)
 
 
 def _arrays(parameters: dict[str, Parameter]) -> Arrays:
-    # A copy: what asnumpy returns may be the memory that the next step writes to.
+    # A copy: asnumpy may return the memory that the next step writes to.
     return {name: np.array(parameter.asnumpy()) for name, parameter in parameters.items()}

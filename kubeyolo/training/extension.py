@@ -1,8 +1,8 @@
 """Making a training longer: which settings extend it, and how an extension is recorded.
 
-The steps that are done stay as they are; the remaining ones follow the schedule of the new length. So the weights
-depend on the step at which the training was extended, and on its former length: its identity has both under
-``extended``, a key that the identity of any other training lacks.
+The finished steps are kept; the remaining steps follow the schedule of the new length. So the weights depend on the
+step at which the training was extended, and on its former length. The identity has both under ``extended``, a key that
+only the identity of an extended training has.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EXTENDED = "extended"
 """Key of an identity: a list with ``step`` and the former lengths by key for each time the training was extended."""
 
 LENGTHS = {"train.max_epoch": "epochs", "pretrain.max_epoch": "epochs", "pretrain.max_steps": "steps"}
-"""Settings that say how long a training is, and what they count."""
+"""Settings of the length of a training, each with the unit that it counts."""
 
 Identity = Mapping[str, Any]
 
@@ -28,27 +28,27 @@ Identity = Mapping[str, Any]
 def changed_keys(saved: Identity, now: Identity) -> list[str]:
     """Return the keys whose values differ between two identities, sorted.
 
-    Extensions do not count. A setting that only one of them has is new, or was removed: the training without it had the
-    default.
+    The key ``extended`` is ignored. If only one identity has a setting, the setting is new or was removed: it is
+    compared with its default.
     """
     keys = (saved.keys() | now.keys()) - {EXTENDED}
     return sorted(key for key in keys if _value(saved, key) != _value(now, key))
 
 
 def is_longer(saved: Identity, now: Identity) -> bool:
-    """Tell whether a training differs from the saved one in its length alone, and is longer."""
+    """Tell whether a training differs from the saved training only in its length, and is longer."""
     changed = changed_keys(saved, now)
     return bool(changed) and all(key in LENGTHS and _value(now, key) > _value(saved, key) for key in changed)
 
 
 def is_shorter(saved: Identity, now: Identity) -> bool:
-    """Tell whether a training differs from the saved one in its length alone, and is not longer in every respect."""
+    """Tell whether a training differs from the saved training only in its length, and a length is shorter."""
     changed = changed_keys(saved, now)
     return bool(changed) and LENGTHS.keys() >= {*changed} and not is_longer(saved, now)
 
 
 def extended_identity(saved: Identity, now: Identity, step: int) -> dict[str, Any]:
-    """Return the identity of a training that continues a saved one at a step, with its present length."""
+    """Return the identity of a training that continues a saved training at a step, with its current length."""
     entries = list(saved.get(EXTENDED, ()))
     if is_longer(saved, now):
         entries.append({"step": step, **{key: saved[key] for key in changed_keys(saved, now)}})
@@ -56,7 +56,7 @@ def extended_identity(saved: Identity, now: Identity, step: int) -> dict[str, An
 
 
 def lengths(before: Identity, after: Identity) -> str:
-    """Return the lengths that differ in words: ``from 10 to 20 epochs``."""
+    """Describe the lengths that differ: ``from 10 to 20 epochs``."""
     keys = [key for key in before if key in LENGTHS and before[key] != after.get(key)]
     return " and ".join(f"from {before[key]} to {after[key]} {LENGTHS[key]}" for key in keys)
 
@@ -74,12 +74,12 @@ def extension_lines(identity: Identity) -> list[str]:
 
 
 def as_pairs(identity: Identity, keys: Sequence[str]) -> str:
-    """Return the options for the values that settings have in an identity: ``--set train.max_epoch=20``."""
+    """Return the options that set keys to their values in an identity: ``--set train.max_epoch=20``."""
     return " ".join(pair_option(key, identity[key]) for key in keys)
 
 
 def pair_option(key: str, value: Any) -> str:
-    """Return the option that gives a setting a value, as it is typed in a shell."""
+    """Return the option that sets a key to a value, quoted for a shell."""
     text = value if isinstance(value, str) and _reads_as(value, value) else json.dumps(value)
     return f"--set {shlex.quote(f'{key}={text}')}"
 

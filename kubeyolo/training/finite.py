@@ -1,4 +1,4 @@
-"""Values that are not finite end a training: the check, the error, and the note in the output."""
+"""Values that are infinite or NaN end a training: the check, the error, and the note in the output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REMEDIES = frozenset(
         "train.warmup_steps",
     }
 )
-"""Settings that may be changed after such an end: the training then starts anew in the same output."""
+"""Settings that may be changed after such an end: the training then starts from step 0 in the same output."""
 
 _MOST_NAMES = 16
 _KINDS = {"weights": "weight", "moments": "moment of the optimizer", "ema": "moving average"}
@@ -36,11 +36,11 @@ Arrays = Mapping[str, AnyArray]
 
 
 class NotFiniteError(WorkError):
-    """A loss, a weight, a moment or an average is infinite or not a number."""
+    """A loss, a weight, a moment or an average is infinite or NaN."""
 
 
 def first_not_finite(arrays: Arrays) -> tuple[str, int] | None:
-    """Return the first array that is not finite and how many of its values are not, or None where all are."""
+    """Return the first array that is not finite and how many of its values are not, or None if all are finite."""
     return next(((name, count) for name, count, _ in not_finite(arrays.items())), None)
 
 
@@ -48,7 +48,7 @@ class Guard:
     """Ends a training whose values are not finite, with an error that says what to do.
 
     Args:
-        remedy: What to do, with what to type.
+        remedy: What the user should do, with the options to type.
         image_names: File names of the images by the indices of a batch; empty if batches have no indices.
     """
 
@@ -67,14 +67,14 @@ class Guard:
         """
         return NotFiniteError(
             f"training step {step}: the loss is not finite: (total, parts, gradient norm) = {losses}, "
-            f"at the step before {before}; {self._images(images)}{self._remedy}"
+            f"at the previous step {before}; {self._images(images)}{self._remedy}"
         )
 
     def check(self, step: int, parts: Mapping[str, Arrays], images: Sequence[int] = ()) -> None:
-        """Check what is about to be stored.
+        """Check the arrays that are about to be stored.
 
         Args:
-            step: The last step that was done.
+            step: The last finished step.
             parts: Arrays by name for each of "weights", "moments" and "ema".
             images: Images of the last batch.
 
@@ -87,7 +87,7 @@ class Guard:
                 kind = "running statistic" if name.endswith(_STATISTICS) and part == "weights" else _KINDS[part]
                 raise NotFiniteError(
                     f"training step {step}: {count} of the {arrays[name].size} values of the {kind} {name!r} are "
-                    f"infinite or no numbers, so no checkpoint was written; {self._images(images)}{self._remedy}"
+                    f"infinite or NaN, so no checkpoint was written; {self._images(images)}{self._remedy}"
                 )
 
     def _images(self, images: Sequence[int]) -> str:
@@ -99,19 +99,19 @@ class Guard:
 
 
 def remedy_for(config: Config, task: str) -> str:
-    """Return the likeliest cause and what to type, with values: a lower learning rate, or a longer warm-up."""
+    """Return the likeliest cause, and options with values to type: a lower learning rate or a longer warm-up."""
     section: TrainConfig | PretrainConfig = config.train if task == "detector" else config.pretrain
     key = "train.lr" if task == "detector" else "pretrain.lr"
     usual = float(type(section).model_fields["lr"].default)
     lower = min(section.lr / 10, usual)
     other = ""
-    # A rate beyond the usual ones stays too high after the longest warm-up.
+    # A rate above the usual rates stays too high after the longest warm-up.
     if isinstance(section, TrainConfig) and section.lr <= usual:
         longer = max(2 * section.warmup_epochs, float(TrainConfig.model_fields["warmup_epochs"].default))
         other = f", or lengthen the warm-up with --set train.warmup_epochs={longer:g}"
     return (
         f"the likeliest cause is {key} = {section.lr:g}: run the same command with --set {key}={lower:.3g}{other}; "
-        "it begins anew and removes the checkpoints of this output, or give another output to keep them"
+        "it starts from step 0 and removes the checkpoints of this output; give a different output to keep them"
     )
 
 
@@ -121,7 +121,7 @@ def remembered(store: Store) -> Iterator[None]:
     try:
         yield
     except NotFiniteError as error:
-        # Without the note this output refuses other settings, but the error matters more.
+        # Without the note this output refuses changed settings, but the error of the training matters more.
         with suppress(KubeyoloError, OSError):
             store.write_bytes(FILE_NAME, orjson.dumps({"message": str(error)}))
         raise

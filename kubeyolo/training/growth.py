@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from mindspore import Parameter, nn
 
 FACTOR = 30.0
-"""Growth that is warned of."""
+"""A weight that grows by this factor or more causes a warning."""
 
 
 def weight_sizes(network: nn.Cell) -> dict[str, float]:
-    """Return the root mean square of each trained parameter by its name; empty without trained parameters."""
+    """Return the root mean square of each trained parameter by its name; empty if nothing is trained."""
     return {name: _size(parameter.asnumpy()) for name, parameter in _trained(network)}
 
 
 def usual_sizes(network: nn.Cell) -> dict[str, float]:
-    """Return the sizes to compare :func:`weight_sizes` with: those before the first step, but at least fresh ones.
+    """Return the sizes to compare :func:`weight_sizes` with: before the first step, or of fresh weights if larger.
 
-    Weights of a pretrained backbone may be close to 0, and may grow to the size of fresh ones. Biases and batch
-    normalisations start at 0 and 1; a size of 1 is normal for both.
+    Weights of a pretrained backbone may be close to 0, and may grow to the size of fresh weights. Biases start at 0 and
+    weights of batch normalisations at 1; a size of 1 is normal for both.
     """
     fresh = {
         # Fresh weights are drawn from U(-b, b) with b = 1/√(inputs of an output).
@@ -40,11 +40,11 @@ def usual_sizes(network: nn.Cell) -> dict[str, float]:
 def growth_warnings(
     before: Mapping[str, float], after: Mapping[str, float], section: TrainConfig | PretrainConfig
 ) -> list[str]:
-    """Warn of parameters that have grown by :data:`FACTOR` or more: of the one that has grown most, and how many.
+    """Warn of parameters that have grown by :data:`FACTOR` or more: name the one that has grown most, and count them.
 
     Args:
-        before: Sizes before the first step by name, as of :func:`usual_sizes`.
-        after: Sizes at the end, as of :func:`weight_sizes`.
+        before: Sizes before the first step by name, from :func:`usual_sizes`.
+        after: Sizes at the end by name, from :func:`weight_sizes`.
         section: Settings of the training.
     """
     grown = {name: after[name] / size for name, size in before.items() if after[name] >= FACTOR * size}
@@ -60,7 +60,7 @@ def growth_warnings(
 
 
 def _remedy(section: TrainConfig | PretrainConfig) -> str:
-    """Return the likeliest cause, and what to type."""
+    """Return the likeliest cause, and the option to type."""
     key = "train" if isinstance(section, TrainConfig) else "pretrain"
     fields = type(section).model_fields
     usual, decay = float(fields["lr"].default), float(fields["weight_decay"].default)
@@ -77,7 +77,7 @@ def _remedy(section: TrainConfig | PretrainConfig) -> str:
 
 
 def _trained(network: nn.Cell) -> Iterator[tuple[str, Parameter]]:
-    """Yield trained parameters by their names in the network: an optimizer changes the names that they have."""
+    """Yield trained parameters by their names in the network: an optimizer changes the ``name`` of a parameter."""
     return ((name, parameter) for name, parameter in network.parameters_and_names() if parameter.requires_grad)
 
 

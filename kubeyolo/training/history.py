@@ -17,16 +17,16 @@ class HistoryRow(BaseModel):
     """Means over the steps since the previous row.
 
     Attributes:
-        kind: "train" for the detector, "val" for a validation, "pretrain" for a backbone, "extended" where a
-            training was made longer.
+        kind: "train" for the detector, "val" for a validation, "pretrain" for a backbone, "extended" when a training
+            was extended.
         step: Number of optimizer steps done.
-        epoch: Epoch of the last of them, from 0.
-        loss: Total loss of an image.
+        epoch: Epoch of the last step, from 0.
+        loss: Total loss per image.
         lr: Learning rate of the decayed weights at the last step.
-        images_per_second: Images of all processes.
-        accuracy: Share of right classes on held-out crops (backbone only).
+        images_per_second: Images of all processes together.
+        accuracy: Share of held-out crops that are classified correctly (backbone only).
         ap: COCO AP (validation only).
-        length: How much longer, such as "from 10 to 20 epochs" (extension only).
+        length: The former and the new length, such as "from 10 to 20 epochs" (extension only).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,7 +61,7 @@ class TrainingHistory:
         return [row for row in self.rows if row.kind == kind]
 
     def until(self, step: int) -> TrainingHistory:
-        """Return the history of a training that ended at a step, without what an extension of it has added."""
+        """Return the history of a training that ended at a step, without the rows of an extension."""
         return TrainingHistory(
             row for row in self.rows if row.step < step or (row.step == step and row.kind != "extended")
         )
@@ -82,5 +82,5 @@ class TrainingHistory:
             try:
                 rows.append(HistoryRow.model_validate(orjson.loads(line)))
             except (ValidationError, orjson.JSONDecodeError) as error:
-                raise InputError(f"{FILE_NAME}, line {number}: is not a row of a training history") from error
+                raise InputError(f"{FILE_NAME}, line {number}: not a row of a training history") from error
         return cls(rows)

@@ -1,7 +1,7 @@
 """Warnings of boxes, anchors, schedules and losses from which a training learns little.
 
-Nothing here refuses a training or changes its numbers: the first process prints the warnings before the first step and
-after the last one, and stores them with the result.
+Nothing here refuses a training or changes its results: the first process prints the warnings before the first step and
+after the last step, and stores them with the result.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ LEAST_CHANGE = 1e-3
 
 _LARGEST_TRIED = 1536
 _BOXES_TRIED = 20_000
-# Fewer rows than these may be equal by chance.
+# Fewer rows may be equal by chance.
 _LEAST_ROWS = 3
 
 
 @dataclass(frozen=True)
 class Learnable:
-    """What a look at a training before its first step shows.
+    """Findings about a training before its first step.
 
     Attributes:
         recall: Share of the boxes that fit an anchor, 0..1: the best possible recall; None without boxes.
@@ -53,7 +53,7 @@ class Learnable:
     warnings: tuple[str, ...]
 
     def show(self, show: Show) -> None:
-        """Print everything, one line each."""
+        """Print the lines and the warnings, one per line."""
         for line in self.lines:
             show(line)
         show_warnings(self.warnings, show)
@@ -68,10 +68,10 @@ def show_warnings(warnings: Iterable[str], show: Show) -> None:
 def look_at_training(
     index: SplitIndex, facts: ModelFacts, config: Config, steps_per_epoch: int, dataset: str = "DATASET"
 ) -> Learnable:
-    """Look at a training before its first step.
+    """Check before the first step whether a training can learn from its data.
 
     Args:
-        index: The images and boxes that it is trained on.
+        index: The images and boxes of the training.
         facts: The model, with the anchors of the training.
         config: The configuration.
         steps_per_epoch: Steps of an epoch.
@@ -101,7 +101,7 @@ def anchors_command(dataset: str, config: Config) -> str:
 
 
 def box_sides(index: SplitIndex, table: BoxTable, image_size: int) -> Float64Array:
-    """Return width and height of the trained boxes in pixels of the letterboxed image, float64 (boxes, 2)."""
+    """Return width and height of the training boxes in pixels of the letterboxed image, float64 (boxes, 2)."""
     images = zip(index.width.tolist(), index.height.tolist(), strict=True)
     geometries = [letterbox_geometry(width, height, image_size) for width, height in images]
     sizes: Float64Array = np.array([(each.width, each.height) for each in geometries], np.float64).reshape(-1, 2)
@@ -117,10 +117,10 @@ def kept_boxes(sides: Float64Array) -> BoolArray:
 
 
 def anchor_ratios(sides: Float64Array, anchors: Anchors) -> Float64Array:
-    """Return how far each box (boxes, 2) is from the anchor that fits it best, from 1 on.
+    """Return by which factor, at least 1, each box (boxes, 2) differs from the anchor that fits it best.
 
-    It is the larger of the factors by which width and height differ; YOLOv5 matches a box and an anchor when it is
-    below ``anchor_t``.
+    This is the larger of the factors for width and height; YOLOv5 matches a box and an anchor if it is below
+    ``anchor_t``.
     """
     best = np.full(len(sides), np.inf)
     for anchor in (pair for level in anchors for pair in level):
@@ -138,23 +138,23 @@ def nearest_overlaps(sides: Float64Array, anchors: Anchors) -> Float64Array:
 
 
 def empty_warnings(counts: Int64Array) -> list[str]:
-    """Warn of images without boxes, from half of them on; ``counts`` (images,) are the boxes of each image."""
+    """Warn if at least half of the images have no boxes; ``counts`` (images,) is the number of boxes of each image."""
     empty, images = int((counts == 0).sum()), len(counts)
     if not images or empty < EMPTY_SHARE * images:
         return []
     return [
-        f"{share_of(empty, images)} training images have no boxes: the network learns that there is nothing on them. "
-        "If there should be boxes, look whether their annotations were read; if not, fewer of them suffice."
+        f"{share_of(empty, images)} training images have no boxes: the network learns that they show no objects. "
+        "If they should have boxes, check whether their annotations were read; if not, fewer empty images suffice."
     ]
 
 
 def size_warnings(sides: Float64Array, image_size: int, stride: int = 32) -> list[str]:
-    """Warn of boxes that are too small or too long at the training size, from a tenth of them on.
+    """Warn if at least a tenth of the boxes is too small or too long at the training size.
 
     Args:
         sides: Width and height of the boxes in pixels at the training size, (boxes, 2).
         image_size: Side of the training images in pixels.
-        stride: Number of which the sides of training images are multiples.
+        stride: The sides of training images are multiples of this number.
     """
     boxes = len(sides)
     if not boxes:
@@ -164,12 +164,12 @@ def size_warnings(sides: Float64Array, image_size: int, stride: int = 32) -> lis
     if small >= LOST_SHARE * boxes:
         least = _least_size(sides, image_size, stride)
         remedy = (
-            f"from train.image_size = {least} on it is less than a tenth"
+            f"with train.image_size = {least} or more, less than a tenth of the boxes is that small"
             if least <= MOST_PIXELS
             else "cut the images into parts in which the objects are larger"
         )
         harm = (
-            "next to nothing is left to learn from" if small >= NEARLY_ALL * boxes else "the network does not see them"
+            "almost no boxes are left to learn from" if small >= NEARLY_ALL * boxes else "the network never sees them"
         )
         warnings.append(
             f"{share_of(small, boxes)} training boxes are {MIN_SIDE:g} pixels or less wide or high at train.image_size "
@@ -185,13 +185,13 @@ def size_warnings(sides: Float64Array, image_size: int, stride: int = 32) -> lis
 
 
 def loss_warnings(rows: Sequence[HistoryRow]) -> list[str]:
-    """Warn of a finished training whose loss never moved; ``rows`` are those of its steps."""
+    """Warn of a finished training whose loss never changed; ``rows`` are the history rows of its training steps."""
     warnings = []
     boxes = [row.box for row in rows if row.box is not None]
     if boxes and not any(boxes):
         warnings.append(
-            f"the box loss was 0 in all of {counted(rows[-1].step, 'step')}: no box was answered by an anchor, and the "
-            "network has not learned where objects are."
+            f"the box loss was 0 in all of {counted(rows[-1].step, 'step')}: no box was matched with an anchor, and "
+            "the network has not learned where objects are."
         )
     losses = [row.loss for row in rows if row.loss is not None]
     if len(losses) >= _LEAST_ROWS:
@@ -199,8 +199,8 @@ def loss_warnings(rows: Sequence[HistoryRow]) -> list[str]:
         if high - low <= LEAST_CHANGE * max(abs(low), abs(high)):
             warnings.append(
                 f"the loss did not change by more than {100 * LEAST_CHANGE:g} % in {counted(rows[-1].step, 'step')} "
-                f"(from {losses[0]:.6g} to {losses[-1]:.6g}): the network has learned nothing; look at train.lr and at "
-                "the warnings of the start."
+                f"(from {losses[0]:.6g} to {losses[-1]:.6g}): the network has learned nothing; check train.lr and "
+                "the warnings at the start."
             )
     return warnings
 
@@ -219,7 +219,7 @@ def _anchors(
         mean = float(nearest_overlaps(judged, facts.anchors).mean())
         return (
             1.0,
-            f"anchors: {share_of(boxes, boxes)} boxes are answered by the anchor{which} nearest in size, whatever its "
+            f"anchors: {share_of(boxes, boxes)} boxes are matched with the anchor{which} nearest in size, whatever its "
             f"sides (mean overlap {mean:.3f} at train.image_size = {train.image_size})",
             [],
         )
@@ -230,7 +230,7 @@ def _anchors(
     line = f"anchors: {share_of(fitting, boxes)} boxes fit an anchor{which} (best possible recall {recall:.3f}, {at})"
     if recall >= LEAST_RECALL:
         return recall, line, []
-    harm = "the box loss stays 0 and no box is learned" if not fitting else "the network does not learn them"
+    harm = "the box loss stays 0 and the network learns no box" if not fitting else "the network does not learn them"
     # Anchors cannot be computed from fewer boxes than anchors, nor from boxes that are left out.
     needed, most = _least_ratio(ratios), facts.most_of_anchor
     limit = f" (but a decoded side is at most {most:g} times its anchor)" if most is not None and needed > most else ""
@@ -239,14 +239,14 @@ def _anchors(
         f"no anchor fits {share_of(boxes - fitting, boxes)} training boxes within {at}: a side differs from that of "
         f"every anchor by that factor or more, so {harm} (best possible recall {recall:.3f}); "
         f"{computed}{_size_remedy(sides, facts, train)}train.anchor_t = {needed:g} would "
-        f"count {100 * LEAST_RECALL:g} % of them in{limit}, and with the losses of yolov3 and yolov4 an anchor "
-        "answers for every box."
+        f"match {100 * LEAST_RECALL:g} % of them{limit}, and the losses of yolov3 and yolov4 match every box with an "
+        "anchor."
     )
     return recall, line, [warning]
 
 
 def _size_remedy(sides: Float64Array, facts: ModelFacts, train: TrainConfig) -> str:
-    """Return the training size at which more boxes fit, found by trying sizes; empty if there is none."""
+    """Return a remedy with the training size at which most boxes fit; empty if no size is better."""
     some = sides[:: max(1, len(sides) // _BOXES_TRIED)]
 
     def share(image_size: int) -> float:
@@ -259,22 +259,22 @@ def _size_remedy(sides: Float64Array, facts: ModelFacts, train: TrainConfig) -> 
     best = max(tried.values())
     if best < min(LEAST_RECALL, now + 0.05):
         return ""
-    # The smallest size that is as good as the best one, because it is the cheapest.
+    # The smallest of the best sizes, because it is the cheapest.
     size = next(size for size, value in tried.items() if value >= min(best, LEAST_RECALL))
     return f"with train.image_size = {size} {share_text(tried[size])} of all boxes fit; "
 
 
 def _least_ratio(ratios: Float64Array) -> float:
-    """Return the least ``anchor_t``, in tenths, with which so many boxes fit that there is no warning."""
+    """Return the smallest ``anchor_t``, rounded up to a tenth, that fits enough boxes to avoid the warning."""
     needed = np.sort(ratios)[math.ceil(LEAST_RECALL * len(ratios)) - 1]
     return (math.floor(float(needed) * 10) + 1) / 10
 
 
 def _least_size(sides: Float64Array, image_size: int, stride: int) -> int:
-    """Return the least training size at which less than a tenth of the boxes is too small."""
+    """Return the smallest training size at which less than a tenth of the boxes is too small."""
     shorter = np.sort(np.maximum(sides.min(axis=1), 1e-9))
     # The smallest box that must be kept.
     allowed = math.ceil(LOST_SHARE * len(shorter)) - 1
     exact = MIN_SIDE * image_size / float(shorter[max(allowed, 0)])
-    # Sides must exceed the limit; letterboxing rounds to whole pixels.
+    # Sides must be larger than the limit; letterboxing rounds to whole pixels.
     return (math.floor(exact / stride) + 1) * stride

@@ -1,4 +1,4 @@
-"""The loop over epochs, and an orderly end when the process is told to stop."""
+"""The loop over epochs, and an orderly end when the process receives a stop signal."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ _ORDER_SECONDS = 0.2
 """How much later than its children a process may receive a signal that is sent to all of them."""
 
 
-class Interrupted(Exception):  # noqa: N818 - an order that was followed, not an error
-    """Training stopped at a checkpoint because the process was told to."""
+class Interrupted(Exception):  # noqa: N818 - a stop request that was followed, not an error
+    """Training stopped at a checkpoint because the process received a stop signal."""
 
 
 class Batches(Protocol):
@@ -56,7 +56,7 @@ class Batches(Protocol):
 
 
 class StopRequest:
-    """Remembers that the process was told to stop; a second SIGINT ends it at once."""
+    """Remembers that the process received a stop signal; a second SIGINT ends the process at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -74,10 +74,10 @@ class StopRequest:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a training does besides its steps.
+    """Callbacks of the training loop.
 
     Attributes:
-        stop: Request to stop after the present step.
+        stop: Request to stop after the current step.
         show: Shows one line.
         after_epoch: Makes a row of the history after each epoch.
         synchronize: Called in every process, with the step, after the work that rank 0 does alone between two steps.
@@ -92,14 +92,14 @@ class Hooks:
 
 
 class TrainingLoop:
-    """Trains an engine from its present step to the last one.
+    """Trains an engine from its current step to its last step.
 
     Args:
         engine: The engine to train.
         batches: Batches of this process.
         settings: Lengths and intervals.
         output: Output of the training, for checkpoints.
-        hooks: What else happens after some of the steps.
+        hooks: Callbacks of the loop.
 
     Attributes:
         journal: The history of the training until now, and its sessions.
@@ -130,7 +130,7 @@ class TrainingLoop:
         Raises:
             Interrupted: Stopped on request, after a checkpoint.
             NotFiniteError: The loss, or a value for a checkpoint, is not finite.
-            WorkError: Another process has taken over the output.
+            WorkError: A different process has taken over the output.
         """
         if state is not None:
             self._engine.restore(state)
@@ -145,7 +145,7 @@ class TrainingLoop:
                 self._epoch()
 
     def _epoch(self) -> None:
-        """Do the remaining steps of an epoch."""
+        """Train the remaining steps of an epoch."""
         engine = self._engine
         epoch, offset = divmod(engine.step, self._batches.steps_per_epoch)
         if self._stop.requested:
@@ -168,7 +168,7 @@ class TrainingLoop:
         return Moment(step, epoch, is_last or step % self._batches.steps_per_epoch == 0, is_last)
 
     def _batches_of(self, epoch: int, offset: int) -> Iterator[Any]:
-        """Yield batches; end in order if the signal to this process has ended the workers of the loader too."""
+        """Yield batches; write a checkpoint and stop if a signal has ended this process's loader workers too."""
         try:
             yield from self._batches.epoch(epoch, offset)
         except WorkError:
@@ -179,13 +179,13 @@ class TrainingLoop:
             self._end_early()
 
     def _end_early(self) -> NoReturn:
-        """End between two steps, as requested.
+        """Stop between two steps, as requested.
 
         Raises:
             Interrupted: Always; after a checkpoint, unless the last step has one or no step is done.
         """
         step = self._engine.step
         if step == 0:
-            raise Interrupted("told to stop before its first step")
+            raise Interrupted("stopped before the first training step")
         self._checkpoints.write(step)
-        raise Interrupted(f"told to stop at step {step}")
+        raise Interrupted(f"stopped after step {step}")

@@ -1,7 +1,7 @@
-"""The parts of the training loop, each of which knows after which steps it acts.
+"""The parts of the training loop, each of which decides after which steps it does its work.
 
-The loop calls them in this order after every step: the bar, the log lines, the rows of the history that are made after
-an epoch (a validation), the checkpoints, and the barrier at which the other processes wait.
+The loop calls them in this order after every step: the bar, the log lines, the history rows after an epoch (such as
+validations), the checkpoints, and the barrier at which the other processes wait.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
 
 AfterEpoch = Callable[[int, int], HistoryRow | None]
-"""Makes a row of the history from the epoch and the number of steps done."""
+"""Returns a row of the history from the epoch and the number of finished steps."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class LoopSettings:
         total_steps: Steps of the whole run.
         images_per_step: Images of all processes.
         log_interval: Steps between two log lines.
-        checkpoint_interval: Steps between two checkpoints; 0 writes one an epoch.
-        keep_checkpoints: Checkpoints that are kept.
+        checkpoint_interval: Steps between two checkpoints; 0 for a checkpoint after each epoch.
+        keep_checkpoints: Number of checkpoints to keep.
         kind: Kind of the rows in the history.
         parts: Names of the history's columns that hold the parts of the loss, "" for a part without a column.
     """
@@ -58,7 +58,7 @@ class Moment:
     """The end of a step.
 
     Attributes:
-        step: Steps that are done.
+        step: Number of finished steps.
         epoch: The epoch of the step, from 0.
         ends_epoch: Whether it is the last step of its epoch.
         is_last: Whether it is the last step of the training.
@@ -71,10 +71,10 @@ class Moment:
 
 
 class Part(Protocol):
-    """A part of the loop, which acts after some of the steps."""
+    """A part of the loop, which does its work after some of the steps."""
 
     def after_step(self, moment: Moment) -> None:
-        """Act, if it is time after this step."""
+        """Called after each step; does its work if it is due."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Output:
 
     Attributes:
         place: The folder of the output.
-        identity: What the weights depend on.
+        identity: What the weights depend on, by key.
         code_digest: Digest of the library.
         writer: Writer in the claim on the output; empty without a claim.
         is_written: Whether this process writes into the output.
@@ -97,7 +97,7 @@ class Output:
 
 
 class LossRecord:
-    """Losses of the steps since the last row; fetched from the device only when a row is made."""
+    """Losses of the steps since the last history row; fetched from the device only for the next row."""
 
     def __init__(self, guard: Guard) -> None:
         self.images: list[int] = []
@@ -130,12 +130,12 @@ class LossRecord:
         self._fetched = [list(row) for row in rows]
 
     def clear(self) -> None:
-        """Forget the losses: a row was made from them."""
+        """Drop the losses after a row was built from them."""
         self._fetched = []
 
 
 class Journal:
-    """The history of a training, and its sessions, each from a start of the process to its end.
+    """The history of a training, and its sessions; a session lasts from a start of the process to its end.
 
     Attributes:
         history: The rows so far.
@@ -168,9 +168,9 @@ class Speed:
         self._steps = 0
 
     def count_step(self) -> None:
-        """Count a step that is done."""
+        """Count a finished step."""
         if self._since is None:
-            # All present objects stay: the garbage collector need not search MindSpore's modules again and again.
+            # All current objects stay: the garbage collector need not search MindSpore's modules repeatedly.
             gc.collect()
             gc.freeze()
             self._since = time.perf_counter()
@@ -183,7 +183,7 @@ class Speed:
             self._since += seconds
 
     def take(self) -> float:
-        """Return the steps per second until now, and start a new count."""
+        """Return the steps per second until now, and restart the count."""
         now = time.perf_counter()
         rate = self._steps / max(now - (self._since or now), 1e-9)
         self._since, self._steps = now, 0
@@ -191,7 +191,7 @@ class Speed:
 
 
 class LogLines:
-    """Writes a line, and a row of the history, every ``log_interval`` steps and after the last one."""
+    """Writes a line and a history row every ``log_interval`` steps and after the last step."""
 
     def __init__(
         self, engine: Engine, losses: LossRecord, journal: Journal, speed: Speed, settings: LoopSettings, show: Show
@@ -200,7 +200,7 @@ class LogLines:
         self._settings, self._show = settings, show
 
     def after_step(self, moment: Moment) -> None:
-        """Write the means of the losses since the last line."""
+        """Write a line with the means of the losses since the previous line, if it is due."""
         self._speed.count_step()
         if moment.step % self._settings.log_interval and not moment.is_last:
             return
@@ -224,13 +224,13 @@ class LogLines:
 
 
 class EpochRows:
-    """Adds the row that is made after each epoch, such as that of a validation, to the history."""
+    """Adds a row to the history after each epoch, such as the row of a validation."""
 
     def __init__(self, make: AfterEpoch, journal: Journal, speed: Speed) -> None:
         self._make, self._journal, self._speed = make, journal, speed
 
     def after_step(self, moment: Moment) -> None:
-        """Make the row, if an epoch ends."""
+        """Add the row if an epoch ends."""
         if not moment.ends_epoch:
             return
         before = time.perf_counter()
@@ -257,13 +257,13 @@ class Checkpoints:
         self._saved_step = -1
 
     def restore(self, state: TrainingState) -> None:
-        """Continue from a checkpoint; later rows and checkpoints will be written again."""
+        """Continue from a checkpoint; rows and checkpoints of later steps will be written again."""
         self._saved_step = state.step
         if self._output.is_written:
             self._output.place.store.write_bytes(history.FILE_NAME, state.history)
 
     def after_step(self, moment: Moment) -> None:
-        """Write a checkpoint, if it is due."""
+        """Write a checkpoint if it is due."""
         if self.is_due(moment):
             self.write(moment.step)
 
@@ -273,11 +273,11 @@ class Checkpoints:
         return moment.is_last or (moment.step % interval == 0 if interval else moment.ends_epoch)
 
     def write(self, step: int) -> None:
-        """Check that all values are finite, also in a process that does not write, and write a checkpoint.
+        """Check that all values are finite, even in a process that does not write, and write a checkpoint.
 
         Raises:
             NotFiniteError: A loss, a weight, a moment or an average is not finite; all processes stop at the same step.
-            WorkError: Another process has taken over the output.
+            WorkError: A different process has taken over the output.
         """
         pending = [list(row) for row in self._losses.rows()]
         if self._saved_step == step:
@@ -299,13 +299,13 @@ class Checkpoints:
 
 
 class Barrier:
-    """Lets the other processes wait for the work that the first one does alone between two steps."""
+    """Makes the other processes wait for the work that the first process does alone between two steps."""
 
     def __init__(self, synchronize: Callable[[int], None], checkpoints: Checkpoints) -> None:
         self._synchronize, self._checkpoints = synchronize, checkpoints
 
     def after_step(self, moment: Moment) -> None:
-        """Wait, if the first process validates or writes a checkpoint after this step."""
+        """Wait if the first process validates or writes a checkpoint after this step."""
         if moment.ends_epoch or self._checkpoints.is_due(moment):
             self._synchronize(moment.step)
 

@@ -17,11 +17,11 @@ _END = "the kernel may kill it"
 
 
 def detector_memory_warnings(facts: ModelFacts, config: Config, images: int, classes: int, world: int) -> list[str]:
-    """Warn of a training of a detector that takes more memory than its processes may use here.
+    """Warn if the training of a detector takes more memory than its processes may use on this machine.
 
     Args:
-        facts: Of the model.
-        config: Of the training.
+        facts: Facts of the model.
+        config: Configuration of the training.
         images: Number of training images.
         classes: Number of classes.
         world: Number of all training processes.
@@ -35,7 +35,7 @@ def detector_memory_warnings(facts: ModelFacts, config: Config, images: int, cla
     now = needed({})
     if available is None or now <= available:
         return []
-    of = f" for its {here} processes here" if here > 1 else ""
+    of = f" for its {here} processes on this machine" if here > 1 else ""
     return [
         f"the training takes about {about_size(now)} of memory{of}, and may use {about_size(available)}: {_END}; "
         f"{_remedy(config, available, here, needed)}"
@@ -43,7 +43,7 @@ def detector_memory_warnings(facts: ModelFacts, config: Config, images: int, cla
 
 
 def backbone_memory_warnings(facts: ModelFacts, config: Config, crops: int) -> list[str]:
-    """Warn of a pretraining that takes more memory than its process may use; ``crops`` is the size of all in bytes."""
+    """Warn if a pretraining takes more memory than its process may use; ``crops`` is the size of all crops in bytes."""
     available, needed = usable_memory(), backbone_memory(facts, config) + crops
     if available is None or needed <= available:
         return []
@@ -54,7 +54,7 @@ def backbone_memory_warnings(facts: ModelFacts, config: Config, crops: int) -> l
 
 
 def worker_warnings(config: Config, world: int) -> list[str]:
-    """Warn of data workers that are more than twice the processors they may use, and more than is usual."""
+    """Warn if there are more than twice as many data workers as processors, and more than by default."""
     here, processors = _processes_here(world), usable_processors()
     workers, usual = config.data.workers, int(DataConfig.model_fields["workers"].default)
     fewer = max(usual, processors // here)
@@ -68,22 +68,22 @@ def worker_warnings(config: Config, world: int) -> list[str]:
 
 
 def memory_remedy(config: Config, task: str) -> str:
-    """Return what to lower where memory was lacking; first what changes no weight, so that the training continues.
+    """Return the settings to lower after memory ran out; settings that do not change the weights come first.
 
     Args:
-        config: Of the training.
+        config: Configuration of the training.
         task: ``detector`` or ``backbone``.
     """
     data, train = config.data, config.train
     if task == "backbone":
-        return f"{_lower_pretraining(config)}, which is another pretraining"
+        return f"{_lower_pretraining(config)}, which starts a different pretraining"
     same = {"data.workers": data.workers, "data.cache_limit_mb": data.cache_limit_mb if data.cache else 0}
     same = {key: value for key, value in same.items() if value}
     other = {"train.per_batch_size": train.per_batch_size, "train.image_size": train.image_size}
     if train.processes > 1:
         other["train.processes"] = train.processes
-    first = f"{lower(same)}, and the same command continues at its newest checkpoint; or " if same else ""
-    return f"{first}{lower(other)}, which is another training"
+    first = f"{lower(same)} and run the same command again to continue from the newest checkpoint; or " if same else ""
+    return f"{first}{lower(other)}, which starts a different training"
 
 
 def _lower_pretraining(config: Config) -> str:
@@ -92,7 +92,7 @@ def _lower_pretraining(config: Config) -> str:
 
 
 def _remedy(config: Config, available: int, here: int, needed: Callable[[Mapping[str, Mapping[str, int]]], int]) -> str:
-    """Return what to lower, with values that fit by the same estimate; first what leaves the weights as they are."""
+    """Return settings with values that fit by the same estimate; settings that do not change the weights come first."""
     no_cache = {"cache_limit_mb": 0}
     room = available - needed({"data": no_cache})
     if room >= 0:
@@ -112,5 +112,5 @@ def _remedy(config: Config, available: int, here: int, needed: Callable[[Mapping
 
 
 def _processes_here(world: int) -> int:
-    """Return how many of the training processes are on this machine, or in this pod."""
+    """Return how many of the training processes run on this machine, or in this pod."""
     return int(os.environ.get(DEVICES, world))

@@ -1,7 +1,7 @@
-"""SGD and AdamW inside the compiled step: rates are inputs, so that no change of them compiles anew.
+"""SGD and AdamW inside the compiled step: rates are inputs, so that a changed rate does not recompile the graph.
 
-A kernel of MindSpore costs some 20 µs besides its work, and a detector has two hundred parameters: what can be one
-primitive is one.
+Each kernel of MindSpore has an overhead of some 20 µs, and a detector has two hundred parameters: so operations are
+fused into one primitive wherever possible.
 """
 
 from __future__ import annotations
@@ -84,12 +84,12 @@ class ParameterGroups:
 
     @property
     def all(self) -> ParameterTuple:
-        """All of them: biases, decayed weights, batch normalisation weights."""
+        """All parameters: biases, decayed weights, batch normalisation weights."""
         return ParameterTuple(self.bias + self.weight + self.norm)
 
 
 def group_parameters(network: nn.Cell) -> ParameterGroups:
-    """Sort the trainable parameters of a network; running statistics are not trainable and in no group."""
+    """Sort the trainable parameters of a network; running statistics are not trainable, so they are in no group."""
     groups: dict[str, list[Parameter]] = {"bias": [], "weight": [], "norm": []}
     for parameter in network.trainable_params():
         leaf = parameter.name.rsplit(".", 1)[-1]
@@ -108,14 +108,14 @@ class GradientClip(nn.Cell):
         self.add = ops.AddN()
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Return the gradients and their norm before they were scaled."""
+        """Return the gradients and their norm before scaling."""
         norm = ops.sqrt(2.0 * self.add(self.map(_squares, gradients)))
         scale = ops.minimum(self.max_norm / (norm + 1e-6), Tensor(1.0, ms.float32))
         return self.map(ops.partial(_scaled, scale), gradients), norm
 
 
 class _ByGroup(nn.Cell):
-    """An optimizer that treats the groups of parameters apart; moments ``[:first]`` are those of the biases."""
+    """An optimizer that updates each group of parameters separately; ``moments[:first]`` belong to the biases."""
 
     def __init__(self, groups: ParameterGroups) -> None:
         super().__init__()
@@ -129,8 +129,8 @@ class _ByGroup(nn.Cell):
 class Sgd(_ByGroup):
     """Stochastic gradient descent with momentum, optionally Nesterov's (https://arxiv.org/abs/1212.0901).
 
-    ``velocity = momentum · velocity + gradient + decay · weight``, the decay in the weight group alone. This is
-    ``ops.SGD``; on a CPU ``ops.ApplyMomentum(use_nesterov=True)`` does the same as without.
+    ``velocity = momentum · velocity + gradient + decay · weight``, the decay only in the weight group. This is
+    ``ops.SGD``; on a CPU ``ops.ApplyMomentum(use_nesterov=True)`` ignores ``use_nesterov``.
     """
 
     moments: tuple[str, ...] = ("velocity",)
@@ -144,7 +144,7 @@ class Sgd(_ByGroup):
         self.sgd_decaying = ops.SGD(dampening=0.0, weight_decay=config.weight_decay, nesterov=config.nesterov)
 
     def scalars(self, rates: Rates, step: int) -> tuple[float, ...]:
-        """Return what ``construct`` reads at a step, counted from 1."""
+        """Return the scalars that ``construct`` reads at a step, counted from 1."""
         return rates.bias, rates.weight, rates.norm, rates.momentum
 
     def construct(self, gradients: tuple[Tensor, ...], scalars: tuple[Tensor, ...]) -> Any:
@@ -163,9 +163,9 @@ class Sgd(_ByGroup):
 
 
 class AdamW(_ByGroup):
-    """Adam with decoupled weight decay (https://arxiv.org/abs/1711.05101), beta1 is the configured momentum.
+    """Adam with decoupled weight decay (https://arxiv.org/abs/1711.05101), where beta1 is the configured momentum.
 
-    The fused primitive has no bias correction: it is folded into the learning rate, eps and the decay it is given.
+    The fused primitive has no bias correction: it is folded into the learning rate, eps and decay that it receives.
     """
 
     moments: tuple[str, ...] = ("mean", "variance")
@@ -181,7 +181,7 @@ class AdamW(_ByGroup):
         self.momentum = config.momentum
 
     def scalars(self, rates: Rates, step: int) -> tuple[float, ...]:
-        """Return what ``construct`` reads at a step, counted from 1."""
+        """Return the scalars that ``construct`` reads at a step, counted from 1."""
         root = math.sqrt(1 - ADAM_BETA2**step)
         correction = root / (1 - self.momentum**step)
         corrected = (rates.bias * correction, rates.weight * correction, rates.norm * correction)
@@ -222,5 +222,5 @@ def _zeros_like(groups: ParameterGroups, prefix: str) -> ParameterTuple:
 
 
 def scalar_tensors(values: Sequence[float]) -> tuple[Tensor, ...]:
-    """Return each number as a float32 tensor: a Python number would be compiled into the graph."""
+    """Return each value as a float32 tensor: a Python number would be compiled into the graph."""
     return tuple(Tensor(np.float32(value)) for value in values)

@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 def is_complete(place: Place, identity: dict[str, Any], spec: TrainingSpec, show: Show) -> bool:
     """Tell whether the output has the finished training of this spec, and report it if so.
 
-    A training by another version of the library counts: its bundle names that version. A training with a damaged bundle
-    does not count: its weights are published again from its last checkpoint. Nor does a training that is to be
-    extended, or whose extension ended at values that are not finite and is repeated with other settings.
+    A training by a different version of the library is accepted: its bundle names that version. A training with a
+    damaged bundle is not accepted: its weights are published again from its last checkpoint. Neither is a training that
+    will be extended, or whose extension ended at values that are not finite and is repeated with changed settings.
 
     Raises:
-        InputError: The output has a finished training with other settings.
+        InputError: The output has a finished training with different settings.
     """
     store = place.store
-    # Checked first: another process that starts anew removes it after the result.
+    # Checked first: a different process that starts from step 0 removes the note after the result.
     was_not_finite = store.exists(finite.FILE_NAME)
     if not spec.resume or not store.exists(RESULT_NAME) or not store.exists(f"bundle/{MANIFEST_NAME}"):
         return False
@@ -61,7 +61,7 @@ def is_complete(place: Place, identity: dict[str, Any], spec: TrainingSpec, show
     other = (
         ""
         if result.code_digest == spec.code_digest
-        else " (of another version: give another output with --output to repeat it)"
+        else " (of a different version: give a different output with --output to repeat it)"
     )
     show(f"{store.uri}: training is complete{other}, nothing to do")
     for line in result.warnings:
@@ -72,7 +72,7 @@ def is_complete(place: Place, identity: dict[str, Any], spec: TrainingSpec, show
 
 
 def is_result_of(saved: dict[str, Any], identity: dict[str, Any], was_not_finite: bool, uri: str) -> bool:
-    """Tell whether a finished training is the requested one, and is neither to be extended nor to start anew.
+    """Tell whether a finished training is the requested training, and must be neither extended nor repeated.
 
     Args:
         saved: Identity of the finished training.
@@ -81,7 +81,7 @@ def is_result_of(saved: dict[str, Any], identity: dict[str, Any], was_not_finite
         uri: URI of the output.
 
     Raises:
-        InputError: It is another training.
+        InputError: It is a different training.
     """
     if not changed_keys(saved, identity):
         return True
@@ -101,13 +101,13 @@ def unfinished_extension(store: Store, identity: dict[str, Any]) -> str:
     if newest is None or not is_longer(identity, newest.identity):
         return ""
     return (
-        f"{store.uri}: an extension of this training has stopped at step {newest.step}; the same command with "
-        f"{as_pairs(newest.identity, changed_keys(identity, newest.identity))} continues it"
+        f"{store.uri}: an extension of this training has stopped at step {newest.step}; to continue it, run the same "
+        f"command with {as_pairs(newest.identity, changed_keys(identity, newest.identity))}"
     )
 
 
 def clear_output(store: Store, keep_bundle: bool = False) -> None:
-    """Remove the files of an earlier training, so that the training starts anew.
+    """Remove the files of an earlier training, so that the training starts from step 0.
 
     Args:
         store: The output.
@@ -118,19 +118,19 @@ def clear_output(store: Store, keep_bundle: bool = False) -> None:
         store.delete_tree("bundle", first=MANIFEST_NAME)
     remove_checkpoints(store)
     store.delete(history.FILE_NAME)
-    # Last: another process that does not see it sees no checkpoint either.
+    # Last: a process that does not see the note must see no checkpoint either.
     store.delete(finite.FILE_NAME)
 
 
 def state_to_continue(
     store: Store, identity: dict[str, Any], spec: TrainingSpec, is_first: bool, show: Show
 ) -> TrainingState | None:
-    """Return the state of the output that the training continues from; None if the training starts anew.
+    """Return the state of the output that the training continues from; None if the training starts from step 0.
 
-    The identity of the state is that of the training from now on. A training that differs from that of the output only
-    by a larger length extends it. A training starts anew without ``resume``, without a checkpoint, and when it ended at
-    values that are not finite and is repeated with another learning rate, warm-up or clipping, because its weights come
-    from the old ones.
+    The identity of the returned state is the identity of the training from now on. A training that differs from the
+    output's training only by a larger length extends it. A training starts from step 0 without ``resume``, without a
+    checkpoint, and if it ended at values that are not finite and is repeated with a different learning rate, warm-up or
+    clipping, because the checkpoint's weights come from the old settings.
 
     Args:
         store: The output.
@@ -140,13 +140,13 @@ def state_to_continue(
         show: Shows a line.
 
     Raises:
-        InputError: The output has a training with other settings.
+        InputError: The output has a training with different settings.
     """
     if not spec.resume:
         if is_first:
             clear_output(store)
         return None
-    # Checked before the checkpoints: the first process removes it after them.
+    # Checked before the checkpoints: the first process removes the note after them.
     was_not_finite = store.exists(finite.FILE_NAME)
     state = newest_checkpoint(store, lambda line: show(f"warning: {line}"))
     if state is None:
@@ -155,19 +155,19 @@ def state_to_continue(
         changed = changed_keys(state.identity, identity)
         if was_not_finite and changed and finite.REMEDIES.issuperset(changed):
             values = ", ".join(f"{key} = {identity[key]} in place of {state.identity.get(key)}" for key in changed)
-            show(f"beginning anew with {values}: the training before ended at values that are not finite")
+            show(f"starting from step 0 with {values}: the previous training ended at values that are infinite or NaN")
             if is_first:
                 clear_output(store, keep_bundle=True)
             return None
         if was_not_finite:
-            # What may not change here is named before what may.
+            # A setting that may not change is named before a setting that may change.
             saved, now = ({key: one[key] for key in one.keys() - finite.REMEDIES} for one in (state.identity, identity))
             if not is_longer(saved, now):
                 refuse_changes(saved, now, store.uri)
         if not is_longer(state.identity, identity):
             refuse_changes(state.identity, identity, store.uri)
         if state.code_digest != spec.code_digest:
-            show("warning: the checkpoint was written by another version of the library")
+            show("warning: the checkpoint was written by a different version of the library")
         _continue_as(state, identity, show)
     if is_first:
         store.delete(finite.FILE_NAME)
@@ -175,7 +175,7 @@ def state_to_continue(
 
 
 def _continue_as(state: TrainingState, identity: dict[str, Any], show: Show) -> None:
-    """Set the identity of a checkpoint to that of the training from now on; report and record an extension."""
+    """Set the identity of a checkpoint to the identity of the training from now on; report and record an extension."""
     saved, state.identity = state.identity, extended_identity(state.identity, identity, state.step)
     if not is_longer(saved, identity):
         return
@@ -187,10 +187,10 @@ def _continue_as(state: TrainingState, identity: dict[str, Any], show: Show) -> 
 
 
 def _refuse_without_checkpoint(store: Store, identity: dict[str, Any], was_not_finite: bool) -> None:
-    """Refuse to replace a finished training of which only the bundle is left.
+    """Refuse to replace a finished training that has a bundle but no checkpoints.
 
     Raises:
-        InputError: The new training is longer, or has other settings.
+        InputError: The new training is longer, or has different settings.
     """
     if not store.exists(RESULT_NAME):
         return
@@ -218,18 +218,18 @@ def publish_weights(
     """Publish the averaged weights as a bundle, mark the run as complete, and return the URI of the bundle.
 
     Args:
-        output: The output of the training, with what the weights depend on.
+        output: The output of the training, with the identity of the training.
         engine: Engine of the training.
         sessions: First step and seconds of each session of the training.
-        manifest: Manifest of the bundle. All that is made from the bundle gets the warnings, up to the model card.
+        manifest: Manifest of the bundle. Its warnings are passed on to everything that is derived from the bundle.
         guard: Checks that the weights are finite.
-        prefix: Only weights whose names begin with it are published.
+        prefix: Only weights whose names start with it are published.
         warnings: Warnings of the training.
         anchor_recall: Share of the boxes that fit an anchor, 0..1; None for a backbone.
 
     Raises:
         NotFiniteError: A weight or a statistic is not finite.
-        WorkError: Another process has taken over the output.
+        WorkError: A different process has taken over the output.
     """
     store, extensions = output.place.store, extension_lines(output.identity)
     metrics: dict[str, Any] = {"train": {"warnings": list(warnings)}} if warnings else {}

@@ -27,10 +27,10 @@ from kubeyolo.training.output import is_complete, publish_weights, state_to_cont
 from kubeyolo.training.spec import TrainingSpec, training_identity
 
 VALIDATION_CROPS = 1024
-"""Most crops that accuracy is measured on."""
+"""Largest number of crops that accuracy is measured on."""
 
 CROP_MEMORY = 1 << 30
-"""Bytes of crops that are kept in memory; of more objects a random choice is used."""
+"""Most bytes of crops in memory; if there are more objects, a random selection is used."""
 
 
 class _Source:
@@ -49,12 +49,12 @@ class _Source:
             self._dataset = open_dataset(data, spec.cache)
             manifest = self._dataset.manifest
             self.classes = manifest.classes
-            # One more class: crops without objects.
+            # An additional class: crops without objects.
             self.outputs = len(self.classes) + 1
             self.reference = DatasetReference(name=manifest.name, digest=manifest.digest, uri=self._dataset.uri)
 
     def crops(self) -> tuple[Crops, Crops]:
-        """Return the crops to train on and the held-out crops: those of val, or one file in eight."""
+        """Return the crops to train on and the held-out crops: the crops of val, or one file in eight."""
         config, seed = self._spec.config.pretrain, self._spec.config.train.seed
         limit = max(config.per_batch_size, CROP_MEMORY // crop_bytes(config.image_size))
         if self._folder:
@@ -76,7 +76,7 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Show = print)
     """Train the backbone of ``spec.config.model`` as a classifier and publish it at ``<output>/bundle``.
 
     Raises:
-        InputError: The data set or the configuration cannot be used, or the output has another training.
+        InputError: The data set or the configuration cannot be used, or the output has a different training.
         WorkError: The loss is not finite.
         Interrupted: Stopped on request, after a checkpoint.
     """
@@ -127,7 +127,7 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Show = print)
 
 
 def _warn_if_no_longer(identity: dict[str, Any], config: Config, steps: int, steps_per_epoch: int, show: Show) -> None:
-    """Warn of an extension that adds no step because the other length ends the training, and say what to raise."""
+    """Warn if an extension adds no step because the other length ends the training, and name the setting to raise."""
     last = identity.get(EXTENDED, [{"step": -1}])[-1]
     if last["step"] == steps:
         epochs, longest = config.pretrain.max_epoch, config.pretrain.max_steps
@@ -159,7 +159,7 @@ def _manifest(spec: TrainingSpec, source: _Source, accuracy: float) -> BundleMan
 
 
 def _class_folder(place: Place, cache: Path | None) -> Path | None:
-    """Return a folder with the images by class; None for a validated data set, or if there is nothing.
+    """Return a folder with the images by class; None for a validated data set, or if the URI has nothing.
 
     A reference always names a validated data set: images by class have no digest of their own.
     """

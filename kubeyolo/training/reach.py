@@ -9,13 +9,13 @@ from kubeyolo.formats import counted, share_text
 from kubeyolo.training.schedules import build_schedule, warmup_steps
 
 MOST_FRESH = 0.1
-"""Share of fresh weights in the published average that is warned of."""
+"""Share of fresh weights in the published average from which on a warning is given."""
 
 _UPDATES_ADDED = 1_000_000
 
 
 def schedule_warnings(train: TrainConfig, augment: AugmentConfig, steps_per_epoch: int) -> list[str]:
-    """Warn of a warm-up, milestones and an end of mosaic that do not fit the length of the training."""
+    """Warn if the warm-up, milestones or the end of mosaic do not fit the length of the training."""
     warnings = []
     epochs, steps = train.max_epoch, train.max_epoch * steps_per_epoch
     warmup = warmup_steps(steps_per_epoch, train.warmup_epochs, train.warmup_steps)
@@ -25,7 +25,7 @@ def schedule_warnings(train: TrainConfig, augment: AugmentConfig, steps_per_epoc
             f"the warm-up of {warmup} steps (train.warmup_epochs = {train.warmup_epochs:g}, at least "
             f"train.warmup_steps = {train.warmup_steps}) does not end within the training of {counted(steps, 'step')}: "
             f"the learning rate rises to {reached:.3g} of train.lr = {train.lr:g}; train for more epochs (from "
-            f"train.max_epoch = {warmup // steps_per_epoch + 1} on), lower both keys, or leave the warm-up out by "
+            f"train.max_epoch = {warmup // steps_per_epoch + 1} on), lower both keys, or leave out the warm-up with "
             "train.warmup_epochs = 0."
         )
     missed = [epoch for epoch in train.lr_epochs if epoch >= epochs]
@@ -40,13 +40,13 @@ def schedule_warnings(train: TrainConfig, augment: AugmentConfig, steps_per_epoc
         off = " and ".join(f"augment.{name} = 0" for name in ("mosaic", "mixup") if getattr(augment, name))
         warnings.append(
             f"augment.close_mosaic = {augment.close_mosaic} leaves mosaic and mixup out of all {epochs} epochs "
-            f"(train.max_epoch); set it below {epochs}, or {off} if that is meant."
+            f"(train.max_epoch); set it below {epochs}, or {off} if this is intended."
         )
     return warnings
 
 
 def reach_warnings(train: TrainConfig, steps_per_epoch: int) -> list[str]:
-    """Warn of an average that has not left the fresh weights, and of intervals longer than the training.
+    """Warn if the average still has a large share of the initial weights, or an interval is longer than the training.
 
     Args:
         train: Settings of the training.
@@ -58,25 +58,26 @@ def reach_warnings(train: TrainConfig, steps_per_epoch: int) -> list[str]:
     if fresh >= MOST_FRESH:
         tau = float(TrainConfig.model_fields["ema_tau"].default)
         warnings.append(
-            f"{share_text(fresh, 0)} of the average of the weights, which is what is published, are still the weights "
-            f"of the start after all {steps} steps (train.ema_decay = {train.ema_decay:g}, train.ema_tau = "
-            f"{train.ema_tau:g}): with --set train.ema_tau={tau:g} it follows the training from its beginning."
+            f"{share_text(fresh, 0)} of the published average of the weights are still the initial weights "
+            f"after all {steps} steps (train.ema_decay = {train.ema_decay:g}, train.ema_tau = "
+            f"{train.ema_tau:g}): with --set train.ema_tau={tau:g} it follows the training from the start."
         )
     if train.val_interval > epochs:
         warnings.append(
             f"train.val_interval = {train.val_interval} is more than the {epochs} epochs (train.max_epoch): nothing is "
-            f"validated while training; set it to {epochs} or less, or to 0 if that is meant."
+            f"validated while training; set it to {epochs} or less, or to 0 if this is intended."
         )
     if train.ckpt_interval > steps:
         warnings.append(
             f"train.ckpt_interval = {train.ckpt_interval} is more than all {steps} steps: the only checkpoint is that "
-            "of the end, and a training that is killed begins anew; set it lower, or to 0 for one an epoch."
+            "of the end, and a training that is killed starts again from step 0; set it lower, or to 0 for a "
+            "checkpoint after each epoch."
         )
     return warnings
 
 
 def fresh_share(updates: int, decay: float, tau: float) -> float:
-    """Return which share, 0..1, the weights of the start have in their average after a number of updates.
+    """Return the share, 0..1, of the initial weights in the average after a number of updates.
 
     It is the product of :func:`kubeyolo.training.schedules.ema_decay` over all updates.
     """
@@ -84,5 +85,5 @@ def fresh_share(updates: int, decay: float, tau: float) -> float:
         return 0.0
     added = min(updates, _UPDATES_ADDED)
     decays = decay * -np.expm1(-np.arange(1, added + 1) / tau)
-    # Further on the decay is as good as constant, or nothing is left already.
+    # After that the decay is almost constant, or the share is already 0.
     return float(np.exp(np.log(decays).sum() + (updates - added) * np.log(decay)))

@@ -15,16 +15,16 @@ RESULT_NAME = "training.json"
 
 
 class TrainingResult(BaseModel):
-    """How a training was made.
+    """How a training was done.
 
     Attributes:
-        identity: What its weights depend on, by key.
+        identity: What the weights depend on, by key.
         code_digest: Digest of the library that finished it.
         steps: Optimizer steps.
         bundle: URI of the published weights.
         seconds: Time of all sessions together.
         resumed_at: Steps at which it was continued, after an interruption or to extend it.
-        warnings: Warnings of the training; usually empty.
+        warnings: Warnings of the training; usually none.
         anchor_recall: Share of the boxes that fit an anchor, 0..1; None for a backbone.
     """
 
@@ -36,7 +36,7 @@ class TrainingResult(BaseModel):
     bundle: str
     seconds: float
     resumed_at: list[int]
-    # Results of earlier versions have neither.
+    # Results of earlier versions have neither field.
     warnings: tuple[str, ...] = ()
     anchor_recall: float | None = None
 
@@ -51,7 +51,7 @@ def read_result(store: Store) -> TrainingResult:
 
     Raises:
         NotFound: There is no result.
-        InputError: It is damaged, or the file is something else.
+        InputError: The result is damaged, or the file is not a result.
     """
     document = store.read_bytes(RESULT_NAME)
     try:

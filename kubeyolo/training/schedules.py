@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from kubeyolo.config.schema import TrainConfig
 
 Factor = Callable[[int], float]
-"""The fraction of the peak learning rate that belongs to an epoch."""
+"""Maps an epoch to its fraction of the peak learning rate."""
 
 
 def linear_factor(epoch: int, epochs: int, final: float) -> float:
-    """Fall in a line from 1 at epoch 0 to ``final`` at ``epochs``."""
+    """Fall linearly from 1 at epoch 0 to ``final`` at ``epochs``."""
     return (1 - epoch / epochs) * (1 - final) + final
 
 
@@ -36,12 +36,12 @@ def ema_decay(update: int, decay: float, tau: float) -> float:
 
 
 def warmup_steps(steps_per_epoch: int, epochs: float, least: int) -> int:
-    """Return the number of warm-up steps: ``epochs`` of them, at least ``least``; 0 epochs are no warm-up."""
+    """Return the number of warm-up steps: ``epochs`` of them, at least ``least``; with 0 epochs there is no warm-up."""
     return max(round(epochs * steps_per_epoch), least) if epochs > 0 else 0
 
 
 def interpolate(step: int, steps: int, start: float, end: float) -> float:
-    """Return the value at ``step`` of a line from ``start`` at 0 to ``end`` at ``steps``, constant beyond."""
+    """Return the value at ``step`` of a line from ``start`` at 0 to ``end`` at ``steps``, constant after it."""
     if step >= steps:
         return end
     return start + (end - start) / steps * step
@@ -61,14 +61,14 @@ class Rates:
 class Schedule:
     """The one-cycle schedule of YOLOv5 and Scaled-YOLOv4: a linear warm-up, then one factor an epoch.
 
-    After the warm-up the published programs lag one epoch: epoch ``e`` trains with the factor of ``e − 1``, and the
-    epoch in which the warm-up ends keeps its own factor to its end.
+    After the warm-up the published programs lag by one epoch: epoch ``e`` trains with the factor of ``e − 1``, and the
+    epoch in which the warm-up ends keeps its own factor until it ends.
 
     Attributes:
         steps_per_epoch: Steps of one epoch.
         lr: Peak learning rate.
         factor: Fraction of the peak for each epoch.
-        warmup: Number of warm-up steps; the step of this number still belongs to the warm-up.
+        warmup: Number of warm-up steps; the step with this number still belongs to the warm-up.
         warmup_bias_lr: Learning rate of the biases at step 0; the other groups start at 0.
         momentum: Momentum after the warm-up.
         warmup_momentum: Momentum at step 0.

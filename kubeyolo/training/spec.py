@@ -17,7 +17,7 @@ OUTCOME_FOLDER = "KUBEYOLO_OUTCOME"
 """Environment variable: folder into which each rank writes ``rank-<n>.json`` at its end."""
 
 BARRIER_PREFIX = "barrier-"
-"""Beginning of the names of files in that folder; each ends the wait of the other ranks at the barrier of a step."""
+"""Prefix of files in that folder that each end the wait of the other ranks at the barrier of a step."""
 
 SPEC = "KUBEYOLO_SPEC"
 """Environment variable that holds the document of a pod on a cluster."""
@@ -26,7 +26,7 @@ DEVICES = "KUBEYOLO_GANG_DEVICES"
 """Environment variable: number of training processes of a pod, one for each device."""
 
 EXIT_INTERRUPTED = 143
-"""Exit code of a process that wrote a checkpoint and stopped because it was told to (128 + SIGTERM)."""
+"""Exit code of a process that wrote a checkpoint and stopped after a stop signal (128 + SIGTERM)."""
 
 _WITHOUT_EFFECT = {
     "data.workers",
@@ -34,7 +34,7 @@ _WITHOUT_EFFECT = {
     "data.cache_limit_mb",
     # Their effect is in the digest of the data set.
     *READING_KEYS,
-    "pretrain.data",  # the digest of the images counts, wherever they lie
+    "pretrain.data",  # the identity has the digest of the images instead of their location
     "train.log_interval",
     "train.ckpt_interval",
     "train.keep_checkpoints",
@@ -42,10 +42,10 @@ _WITHOUT_EFFECT = {
 }
 
 _ANCHORS = "train.anchors"
-"""Part of an identity only if the anchors are not the model's own, in whatever form they are written."""
+"""In an identity only if the anchors differ from the model's own anchors, however they are written."""
 
 _OF_BACKBONES = tuple(key for key in STEPS["pretrain_backbone"].reads if "." in key)
-"""What a pretraining depends on besides its own section."""
+"""Keys outside the section ``pretrain`` that a pretraining depends on."""
 
 
 class TrainingSpec(BaseModel):
@@ -58,8 +58,8 @@ class TrainingSpec(BaseModel):
         config: The whole configuration.
         backbone: URI of a backbone bundle that the detector starts from.
         code_digest: Digest of the library's sources, kept in the bundle.
-        resume: Whether to continue from the newest checkpoint in ``output``; without it training starts anew.
-        cache: Folder for what is downloaded; None takes the user's cache folder.
+        resume: Whether to continue from the newest checkpoint in ``output``; without it training starts from step 0.
+        cache: Folder for downloads; if None, the user's cache folder is used.
         writer: Writer in the claim on ``output``; empty for a training without a claim.
     """
 
@@ -77,7 +77,7 @@ class TrainingSpec(BaseModel):
 
     @property
     def processes(self) -> int:
-        """Number of data-parallel processes; a backbone is pretrained by one."""
+        """Number of data-parallel processes; a backbone is pretrained by one process."""
         return self.config.train.processes if self.task == "detector" else 1
 
     def write(self, path: Path) -> None:
@@ -100,12 +100,12 @@ class TrainingSpec(BaseModel):
 
 
 def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: str, world: int) -> dict[str, Any]:
-    """Return all that the final weights depend on, by dotted key: what a resumed run must not change.
+    """Return everything that the final weights depend on, by dotted key; a resumed run must not change it.
 
     Args:
         spec: The training run.
         dataset_digest: Content digest of the data set.
-        backbone_digest: Digest of the backbone that training starts from, "" without one.
+        backbone_digest: Digest of the backbone that training starts from; "" if there is no backbone.
         world: Number of data-parallel processes.
     """
     sections = ("data", "augment", "train") if spec.task == "detector" else ("pretrain",)
@@ -129,7 +129,7 @@ def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: 
 
 
 def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None:
-    """Refuse to continue a training with other settings than it was started with.
+    """Refuse to continue a training with settings that differ from its original settings.
 
     Raises:
         InputError: Names the first key that changed, both values and the remedy.
@@ -144,18 +144,18 @@ def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None
             f"{uri}: holds a training with {was}, now it is {' and '.join(str(now[key]) for key in shorter)}: "
             f"it cannot be made shorter; use {as_pairs(saved, shorter)}, or choose another output with --output"
         )
-    # A length may grow, so what may not change is named first.
+    # A length may grow, so a setting that may not change is named first.
     changed = sorted(changed_keys(saved, now), key=lambda key: key in LENGTHS)
     for key in changed:
         remedy = f"set it back{_typed(key, saved)} to resume" if key in saved else "leave it out to resume"
         raise InputError(
-            f"{uri}: training was begun with {key} = {saved.get(key)!r}, now it is {now.get(key)!r}; "
+            f"{uri}: training was started with {key} = {saved.get(key)!r}, now it is {now.get(key)!r}; "
             f"{remedy}, or choose another output with --output"
         )
 
 
 def _typed(key: str, saved: dict[str, Any]) -> str:
-    """Return in parentheses what to type for the saved value of a key; empty for a digest, which nobody types."""
+    """Return the option for the saved value of a key in parentheses; empty for a digest, which has no option."""
     if "." in key:
         return f" ({pair_option(key, saved[key])})"
     return f" (--model {saved[key]})" if key == "model" else ""

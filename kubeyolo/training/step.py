@@ -16,8 +16,8 @@ class ForwardLoss(nn.Cell):
     """Network and loss: uint8 images and labels to the total loss and its parts.
 
     Args:
-        network: Maps images (N, 3, H, W) in [0, 1] to what the loss reads.
-        loss: Maps that and the labels to (total scalar, parts (P,)).
+        network: Maps images (N, 3, H, W) in [0, 1] to the input of the loss.
+        loss: Maps this input and the labels to (total scalar, parts (P,)).
     """
 
     def __init__(self, network: nn.Cell, loss: nn.Cell) -> None:
@@ -26,7 +26,7 @@ class ForwardLoss(nn.Cell):
         self.loss = loss
 
     def construct(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss that is differentiated and its parts."""
+        """Return the loss to differentiate, and its parts."""
         x = images.astype(ms.float32) * (1.0 / 255.0)
         return self.loss(self.network(x), labels)
 
@@ -47,7 +47,7 @@ def _cut_out(total: Tensor, offset: int, like: Tensor) -> Tensor:
 
 
 class GradientSum(nn.Cell):
-    """Sums gradients over all processes in one exchange: on a CPU each exchange costs more than its bytes.
+    """Sums gradients over all processes in one exchange: on a CPU each exchange has a large overhead.
 
     Args:
         shapes: Shapes of the gradients.
@@ -73,7 +73,7 @@ class TrainStep(nn.Cell):
     Args:
         forward: Network and loss, in training mode.
         groups: Trainable parameters.
-        optimizer: Made for the same groups.
+        optimizer: Optimizer of the same groups.
         grad_clip: Largest global norm of the gradients; 0 does not clip.
         reduce: Cell that sums the gradients of all processes, or None for one process.
     """
@@ -97,8 +97,8 @@ class TrainStep(nn.Cell):
 
         Args:
             images: (N, 3, H, W) uint8.
-            labels: What the loss reads.
-            *scalars: Of ``Optimizer.scalars``; not as one tuple, whose tensors would be compiled in as constants.
+            labels: Labels for the loss.
+            *scalars: Values of ``Optimizer.scalars``; not as one tuple, whose tensors would be compiled as constants.
 
         Returns:
             (P + 2,) total loss, its parts, and the norm of the gradients (0 when they are not clipped).

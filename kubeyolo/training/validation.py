@@ -1,4 +1,4 @@
-"""Validation while training: the averaged weights on the validation split, in a network of their own."""
+"""Validation while training: the averaged weights on the validation split, in a separate network."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SPLIT = "val"
 
 
 class Validation:
-    """Computes the COCO numbers of the average of an engine's weights every so many epochs.
+    """Evaluates the averaged weights of an engine every ``interval`` epochs: COCO metrics.
 
-    The weights are copied into a second network, which is compiled once: the one that is trained keeps its graph, its
-    mode and its values, so that a validation does not change the training.
+    The weights are copied into a second network, which is compiled once: the trained network keeps its graph, its mode
+    and its values, so that a validation does not change the training.
 
     Args:
         engine: Engine of the training.

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     die_with_parent()
     distribution = distribution_from_environment()
     if is_scheduler():
-        # It stays until the others have ended: without it they fail in the step that they are told to finish.
+        # The scheduler stays until the workers have ended: without it they fail in the step that they must finish.
         install(signal.SIG_IGN)
         configure_mindspore("CPU", 1)
         join(distribution)
@@ -63,19 +63,19 @@ def run_training(spec: TrainingSpec, distribution: Distribution, stop: StopReque
 
 
 def _run(path: Path, distribution: Distribution, stop: StopRequest) -> tuple[int, str]:
-    """Train, and return the exit code and the line that says why the training is not done."""
+    """Train, and return the exit code and the line that tells why the training is not complete."""
     spec = None
     try:
         spec = TrainingSpec.read(path)
         run_training(spec, distribution, stop)
     except Interrupted as interrupted:
-        return EXIT_INTERRUPTED, f"interrupted: {interrupted}; the same command continues"
+        return EXIT_INTERRUPTED, f"interrupted: {interrupted}; run the same command again to continue"
     except KubeyoloError as error:
         logger.debug("training failed", exc_info=True)
         if spec is not None and error.exit_code == WorkError.exit_code and is_lack_of_memory(str(error)):
             return error.exit_code, f"{error}; {memory_remedy(spec.config, spec.task)}"
         return error.exit_code, str(error)
-    except Exception as error:  # noqa: BLE001 - the last resort: one line for the user, the rest for the log
+    except Exception as error:  # noqa: BLE001 - the last resort: one line for the user, the stack for the log
         name, lacks_memory = type(error).__name__, is_lack_of_memory(f"{type(error).__name__}: {error}")
         system = system_error(error)
         known = machine_error(system) if system and not lacks_memory else None
@@ -91,7 +91,7 @@ def _run(path: Path, distribution: Distribution, stop: StopRequest) -> tuple[int
 
 
 def _telling_line(text: str, of_memory: bool) -> str:
-    """Return the line of an error that says most: MindSpore begins with rules and headings."""
+    """Return the most informative line of an error: MindSpore's errors start with rules and headings."""
     lines = [line.strip() for line in text.splitlines() if any(map(str.isalnum, line))]
     telling = [line for line in lines if of_memory and is_lack_of_memory(line)]
     return next(iter([*telling, *lines]), "")

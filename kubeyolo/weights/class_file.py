@@ -3,10 +3,10 @@
 ==========================================  ==================================================================
 form                                        recognized by
 ==========================================  ==================================================================
-one name a line, also numbered              nothing else
-YAML: ``names`` as a list or by number      the ending, a line that begins with ``names:``, ``- `` on every line
-JSON: the same, or categories of COCO       the first character
-darknet's ``.data``: ``names = FILE``       a line that begins with ``names =``
+one name on each line, also numbered        used if no other form matches
+YAML: ``names`` as a list or by number      the suffix, a line that starts with ``names:``, ``- `` on every line
+JSON: the same, or COCO categories          the first character
+darknet's ``.data``: ``names = FILE``       a line that starts with ``names =``
 label map of TensorFlow: ``item { … }``     the first word
 ==========================================  ==================================================================
 """
@@ -55,7 +55,7 @@ class ClassFile:
     Attributes:
         path: The file.
         names: The names.
-        notes: Names and numbers that were left out, and other remarks for people.
+        notes: Names and numbers that were left out, and other remarks for the user.
         empty_lines: Numbers of the empty lines between names, which were left out.
     """
 
@@ -87,9 +87,9 @@ class ClassFile:
             hint = f" (line {self.empty_lines[0]} is empty)"
         elif have > expected and self.names[expected].line:
             first = self.names[expected]
-            hint = f" (the first too many is {first.name!r} in line {first.line})"
+            hint = f" (the first extra name is {first.name!r} in line {first.line})"
         elif self.names[-1].line:
-            hint = f" (the last is {self.names[-1].name!r} in line {self.names[-1].line})"
+            hint = f" (the last name is {self.names[-1].name!r} in line {self.names[-1].line})"
         raise InputError(
             f"{self.path}: {have} class names{hint}, but {network} has {expected} classes; "
             "give one name for each class, in the order of the training"
@@ -100,14 +100,13 @@ def read_class_file(path: Path) -> ClassFile:
     """Read the names of classes.
 
     Raises:
-        InputError: The file cannot be read, has no names, an empty name, or a name twice; the message says in which
-            line.
+        InputError: The file cannot be read, has no names, an empty name, or a name twice; the message has the line.
     """
     text = read_text_file(path)
     found = _read(path, text)
     names = tuple(ClassName(clean_name(each.name), each.line) for each in found.names)
     if not names:
-        raise InputError(f"{path}: there are no class names in this file; give one on each line")
+        raise InputError(f"{path}: this file has no class names; give one name on each line")
     _check_names(path, names)
     return ClassFile(path, names, found.notes, found.empty_lines)
 
@@ -141,7 +140,7 @@ def _check_names(path: Path, names: Sequence[ClassName]) -> None:
         if each.name in first:
             one = first[each.name]
             other = f"line {one.line}" if one.line else f"name {names.index(one) + 1}"
-            raise InputError(f"{path}: {where}: class {each.name!r} is named in {other} already; each has its own name")
+            raise InputError(f"{path}: {where}: class {each.name!r} is in {other} already; give each its own name")
         first[each.name] = each
 
 
@@ -160,12 +159,12 @@ def _from_lines(path: Path, text: str) -> ClassFile:
     numbered = _without_numbers(names)
     if numbered:
         names, first = numbered
-        notes.append(f"the numbers {first} to {first + len(names) - 1} before the names left out")
+        notes.append(f"left out the numbers {first} to {first + len(names) - 1} before the names")
     return ClassFile(path, tuple(names), tuple(notes), empty)
 
 
 def _without_numbers(lines: Sequence[ClassName]) -> tuple[list[ClassName], int] | None:
-    """Return names without the numbers before them, and the first number; None unless numbered from 0 or 1 on."""
+    """Return names without the numbers before them, and the first number; None if not numbered from 0 or 1 on."""
     marked = [_MARKED.fullmatch(line.name) for line in lines]
     # A single line "1 euro" is a name; a single line "0: person" is a number and a name.
     is_marked = all(match is not None for match in marked)
@@ -193,9 +192,9 @@ def _looks_like_yaml(text: str) -> bool:
 
 def _yaml_node(path: Path, text: str) -> yaml.Node | None:
     if len(text) > _LONGEST_YAML:
-        raise InputError(f"{path}: {len(text)} characters of YAML, at most {_LONGEST_YAML} are read; give names alone")
+        raise InputError(f"{path}: {len(text)} characters of YAML, at most {_LONGEST_YAML} allowed; give only names")
     try:
-        # Nodes, not values: a class may be called 010, no or null. Tags make no objects.
+        # Nodes, not values: a class may be called 010, no or null. Tags do not create objects.
         node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -220,12 +219,12 @@ def _from_yaml(path: Path, node: yaml.Node) -> ClassFile:
             if isinstance(count, yaml.ScalarNode) and count.value.isdecimal() and int(count.value) != len(found):
                 raise InputError(
                     f"{path}: line {count.start_mark.line + 1}: nc is {count.value}, but {len(found)} names are "
-                    f"given; correct one of them"
+                    f"given; correct nc or the names"
                 )
             return ClassFile(path, tuple(found), notes)
         if not all(re.fullmatch(r"\d+", name) for name in keys):
             shown = ", ".join(list(keys)[:6])
-            raise InputError(f"{path}: has no key 'names' (its keys: {shown}); give names as a list, or one a line")
+            raise InputError(f"{path}: has no key 'names' (its keys: {shown}); give a list of names, or one per line")
     return ClassFile(path, tuple(_yaml_names(path, node, "file")), notes)
 
 
@@ -235,7 +234,7 @@ def _yaml_names(path: Path, node: yaml.Node, what: str) -> list[ClassName]:
     if not isinstance(node, yaml.MappingNode):
         line = node.start_mark.line + 1
         raise InputError(
-            f"{path}: line {line}: {what} is a text; expected a list of names, or names by number, as in {{0: person}}"
+            f"{path}: line {line}: {what} is a string; give a list of names, or a mapping such as {{0: person}}"
         )
     numbered = [(str(key.value), _yaml_name(path, value, key)) for key, value in node.value]
     return _by_number(path, numbered)
@@ -249,18 +248,18 @@ def _yaml_name(path: Path, node: yaml.Node, key: yaml.Node | None = None) -> Cla
         if named:
             return ClassName(named[0], line)
     if not isinstance(node, yaml.ScalarNode):
-        raise InputError(f"{path}: line {line}: a list or mapping in place of a name; write one text for each class")
+        raise InputError(f"{path}: line {line}: a list or mapping instead of a name; write one string per class")
     return ClassName(node.value, line)
 
 
 def _by_number(path: Path, pairs: Sequence[tuple[str, ClassName]]) -> list[ClassName]:
-    """Return names in the order of their numbers, which begin at 0 or 1 without gaps; accept numbers by name too."""
+    """Return names in the order of their numbers, which start at 0 or 1 without gaps; accept numbers by name too."""
     if pairs and all(re.fullmatch(r"\d+", each.name) for _, each in pairs) and not pairs[0][0].isdecimal():
         pairs = [(each.name, ClassName(name, each.line)) for name, each in pairs]
     for number, each in pairs:
         if not re.fullmatch(r"\d+", number):
             where = f"line {each.line}: " if each.line else ""
-            raise InputError(f"{path}: {where}{number[:40]!r} is not the number of a class; number them from 0 on")
+            raise InputError(f"{path}: {where}{number[:40]!r} is not the number of a class; number the classes from 0")
     numbers = Counter(int(number) for number, _ in pairs)
     twice = next((number for number, count in numbers.items() if count > 1), None)
     if twice is not None:
@@ -271,7 +270,7 @@ def _by_number(path: Path, pairs: Sequence[tuple[str, ClassName]]) -> list[Class
     missing = next((number for number in range(first, max(numbers, default=-1)) if number not in numbers), None)
     if first > 1 or missing is not None:
         gap = first - 1 if first > 1 else missing
-        raise InputError(f"{path}: there is no name of class {gap}; number the classes from 0 on and leave none out")
+        raise InputError(f"{path}: class {gap} has no name; number the classes from 0 on without gaps")
     return [each for _, each in sorted(pairs, key=lambda pair: int(pair[0]))]
 
 
@@ -300,12 +299,12 @@ def _from_document(path: Path, document: Any) -> ClassFile:
 
 def _text(path: Path, value: Any, at: int) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise InputError(f"{path}: name {at + 1} is {one_line(value, 40)!r}, expected a text; write one for each class")
+        raise InputError(f"{path}: name {at + 1} is {one_line(value, 40)!r}, not a string; write one string per class")
     return str(value)
 
 
 def _from_categories(path: Path, document: Mapping[str, Any]) -> ClassFile:
-    """Return the names of COCO's categories in the order of their ids, as the classes of a data set are."""
+    """Return the names of COCO's categories in the order of their ids, like the classes of a data set."""
     categories = document["categories"]
     if not isinstance(categories, list) or not all(isinstance(each, Mapping) for each in categories):
         raise InputError(f"{path}: 'categories' is not a list of categories; give an annotation file of COCO")
@@ -315,13 +314,13 @@ def _from_categories(path: Path, document: Mapping[str, Any]) -> ClassFile:
     ids = Counter(int(float(each["id"])) for each in categories)
     twice = next((number for number, count in ids.items() if count > 1), None)
     if twice is not None:
-        raise InputError(f"{path}: two categories have the id {twice}; give each its own")
+        raise InputError(f"{path}: two categories have the id {twice}; give each category its own id")
     ordered = sorted(categories, key=lambda each: int(float(each["id"])))
-    notes = ["categories of COCO in the order of their ids"]
+    notes = ["COCO categories in the order of their ids"]
     root = _root_category(ordered, document.get("annotations"))
     if root is not None:
         ordered.remove(root)
-        notes.append(f"the category {root['name']!r} left out: it groups the others and has no boxes")
+        notes.append(f"the category {root['name']!r} left out: it groups the other categories and has no boxes")
     return ClassFile(path, tuple(ClassName(each["name"]) for each in ordered), tuple(notes))
 
 
@@ -345,15 +344,15 @@ def _from_darknet_data(path: Path, text: str) -> ClassFile:
     places = [path.parent / named, path.parent.parent / named, named, path.parent / named.name]
     file = next((place for place in places if place.is_file() and not place.samefile(path)), None)
     if file is None:
-        raise InputError(f"{path}: line {line}: the file of names {str(named)!r} is missing; give it to --classes")
+        raise InputError(f"{path}: line {line}: file of names {str(named)!r} is missing; give that file with --classes")
     lines = _from_lines(file, read_text_file(file))
     count = _DARKNET_COUNT.search(text)
     if count is not None and int(count[1]) != len(lines.names):
         at = text[: count.start(1)].count("\n") + 1
         raise InputError(
-            f"{path}: line {at}: classes is {count[1]}, but {file} has {len(lines.names)} names; correct one of them"
+            f"{path}: line {at}: classes is {count[1]}, but {file} has {len(lines.names)} names; correct one of the two"
         )
-    return ClassFile(path, lines.names, (f"names of {file}", *lines.notes), lines.empty_lines)
+    return ClassFile(path, lines.names, (f"names from {file}", *lines.notes), lines.empty_lines)
 
 
 def _from_label_map(path: Path, text: str) -> ClassFile:
@@ -365,9 +364,9 @@ def _from_label_map(path: Path, text: str) -> ClassFile:
         # Names of Open Images are codes such as /m/01g317; display_name is for people.
         name = fields.get("display_name") or fields.get("name")
         if name is None or not fields.get("id", "").isdecimal():
-            raise InputError(f"{path}: line {line}: an item without an id or a name; write both")
+            raise InputError(f"{path}: line {line}: this item has no id or no name; write both")
         number = int(fields["id"])
         if number in found:
-            raise InputError(f"{path}: line {line}: id {number} is also in line {found[number].line}; change one")
+            raise InputError(f"{path}: line {line}: id {number} is also in line {found[number].line}; change one id")
         found[number] = ClassName(name, line)
     return ClassFile(path, tuple(found[number] for number in sorted(found)), ("label map in the order of its ids",))

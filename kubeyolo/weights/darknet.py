@@ -1,8 +1,8 @@
-"""Darknet's ``.weights``: a header, then the numbers of each convolution in the order of the cfg file.
+"""Darknet's ``.weights``: a header, then the values of each convolution in the order of the cfg file.
 
 A convolution with batch normalisation has beta, gamma, mean and variance, then its weights (out, in, kernel, kernel);
-one without has its bias, then its weights. All are float32, little-endian. The header has the version as three int32,
-and the number of images seen, an int64 from version 0.2 on and an int32 before.
+a convolution without it has its bias, then its weights. All values are float32, little-endian. The header has the
+version as three int32, and the number of images seen: an int64 from version 0.2 on, an int32 before.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _ITEM = 4
 
 @dataclass(frozen=True)
 class DarknetConvolution:
-    """One convolution of a cfg file.
+    """One convolution in a cfg file.
 
     Attributes:
         name: Prefix of its arrays, such as ``layer000``.
         shape: Shape of its weights (out, in, kernel height, kernel width).
-        batch_norm: Whether batch normalisation follows it; else it has a bias.
-        anchors: Anchors of the level when it gives the predictions, so that ``out`` is anchors · (5 + classes).
+        batch_norm: Whether batch normalisation follows it; if not, it has a bias.
+        anchors: Anchors of the level if it outputs the predictions, with ``out`` = anchors · (5 + classes); else 0.
     """
 
     name: str
@@ -37,7 +37,7 @@ class DarknetConvolution:
     anchors: int = 0
 
     def arrays(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Yield name and shape of its arrays in the order of the file."""
+        """Yield the name and shape of each of its arrays in the order of the file."""
         leaves = ("bn.bias", "bn.weight", "bn.running_mean", "bn.running_var") if self.batch_norm else ("conv.bias",)
         for leaf in leaves:
             yield f"{self.name}.{leaf}", self.shape[:1]
@@ -49,14 +49,14 @@ class DarknetConvolution:
         return sum(math.prod(shape) for _, shape in self.arrays())
 
     def with_classes(self, num_classes: int) -> DarknetConvolution:
-        """Return the convolution for another number of classes."""
+        """Return the convolution for a different number of classes."""
         if not self.anchors:
             return self
         return replace(self, shape=(self.anchors * (5 + num_classes), *self.shape[1:]))
 
 
 def is_darknet(head: bytes, size: int) -> bool:
-    """Tell by its first bytes and its length whether a file is a ``.weights`` file of a version that darknet has.
+    """Tell from its first bytes and its length whether a file is a ``.weights`` file of a known version of darknet.
 
     Args:
         head: The first twelve bytes of the file, or more.
@@ -69,7 +69,7 @@ def is_darknet(head: bytes, size: int) -> bool:
 
 
 def darknet_classes(path: Path, convolutions: Sequence[DarknetConvolution]) -> int:
-    """Return the number of classes for which a network has exactly as many numbers as the file.
+    """Return the number of classes for which a network has exactly as many weights as the file.
 
     Raises:
         InputError: No number of classes fits.
@@ -80,10 +80,10 @@ def darknet_classes(path: Path, convolutions: Sequence[DarknetConvolution]) -> i
     if each == 0 or have <= without or (have - without) % each:
         expected = sum(convolution.size for convolution in convolutions)
         shown = f"{expected} with {_classes_of(convolutions)} classes" if each else str(expected)
-        cut = "it is cut off, or of a smaller network; give the whole file" if have <= without else "give the file"
+        cut = "it is cut off, or from a smaller network; give the whole file" if have <= without else "give the file"
         raise InputError(
-            f"{path}: has {have} numbers, which fits no number of classes: the network has {shown}; "
-            f"{cut} of this model, or --backbone for a file that holds a backbone only"
+            f"{path}: has {have} weights, which do not fit any number of classes: the network has {shown}; "
+            f"{cut} of this model, or --backbone for a file with only a backbone"
         )
     return (have - without) // each
 
@@ -94,14 +94,16 @@ def read_darknet(path: Path, convolutions: Sequence[DarknetConvolution], more: b
     Args:
         path: The file.
         convolutions: All convolutions in the order of the cfg file.
-        more: Whether the file may have numbers after them, as a file of a whole detector has after its backbone.
+        more: Whether the file may have more weights at its end, as a file of a whole detector has after its backbone.
 
     Raises:
-        InputError: The file has another number of floats than the convolutions.
+        InputError: The file does not have as many weights as the convolutions.
     """
     have, expected = float_count(path), sum(convolution.size for convolution in convolutions)
     if have < expected or (have > expected and not more):
-        raise InputError(f"{path}: has {have} numbers, the network {expected}; give the file of this model")
+        raise InputError(
+            f"{path}: has {have} weights, but the network needs {expected}; give the weights file of this model"
+        )
     arrays, offset = {}, _header_length(path)
     for convolution in convolutions:
         for name, shape in convolution.arrays():
@@ -132,7 +134,7 @@ def _header_length(path: Path) -> int:
     with path.open("rb") as file:
         head = file.read(12)
     if len(head) < 12:
-        raise InputError(f"{path}: has {len(head)} bytes, which is less than the header of a .weights file")
+        raise InputError(f"{path}: has {len(head)} bytes, fewer than the header of a .weights file; get the file again")
     major, minor, _ = struct.unpack("<3i", head)
     if not (0 <= major < 1000 and 0 <= minor < 1000):
         raise InputError(f"{path}: version {major}.{minor} is not a version of darknet; give a .weights file")
@@ -140,10 +142,10 @@ def _header_length(path: Path) -> int:
 
 
 def float_count(path: Path) -> int:
-    """Return the count of numbers in a ``.weights`` file.
+    """Return the number of weights, float32 values, in a ``.weights`` file.
 
     Raises:
-        InputError: The file has no header of darknet, or is cut off within a number.
+        InputError: The file has no header of darknet, or is cut off within a value.
     """
     length = path.stat().st_size - _header_length(path)
     if length < 0 or length % _ITEM:

@@ -1,7 +1,7 @@
-"""The networks of darknet that are published as ``.weights``, recognized by the count of their numbers.
+"""The networks of darknet that are published as ``.weights``, recognized by their number of weights.
 
-A file has no names and no shapes. The count of its numbers is a count for the network without classes and a count for
-each class; no two usual pairs of network and classes have the same count.
+The file has no names and no shapes. Its number of weights is a base count plus a count for each class; no two common
+combinations of a network and a number of classes have the same number of weights.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class DarknetNetwork(NamedTuple):
 
     Attributes:
         name: Name of its cfg file.
-        base: Count of its numbers without classes.
-        each: Count for each class.
+        base: Number of its weights without classes.
+        each: Number of weights that each class adds.
         backbone: Name of its backbone.
     """
 
@@ -45,9 +45,9 @@ NETWORKS = (
 
 
 def darknet_network(count: int) -> tuple[DarknetNetwork, int] | None:
-    """Return the network with this count of numbers, and its number of classes; None if there is no such network.
+    """Return the network with this number of weights, and its number of classes; None if there is no such network.
 
-    The numbers of classes of published weights, 80 and 20, come first.
+    80 and 20 classes, as in published weights, are preferred to other numbers of classes.
     """
     found = [
         (network, (count - network.base) // network.each)
@@ -59,16 +59,16 @@ def darknet_network(count: int) -> tuple[DarknetNetwork, int] | None:
 
 
 def refuse_other_darknet(path: Path, count: int, facts: ModelFacts, backbone: bool) -> None:
-    """Refuse a ``.weights`` file whose count of numbers is that of another published network.
+    """Refuse a ``.weights`` file whose number of weights identifies a different published network.
 
     Args:
         path: The file.
-        count: Count of the numbers in it.
+        count: Number of weights in the file.
         facts: Facts of the requested model.
-        backbone: Whether only the backbone is imported, which several networks share.
+        backbone: Whether only the backbone is imported; several networks share a backbone.
 
     Raises:
-        InputError: The file has another network; the message names it, and the model to give if there is one.
+        InputError: The file has a different network; the message names it, and the ``--model`` to give if there is one.
     """
     ours = next((network for network in NETWORKS if network.name == facts.family), None)
     found = darknet_network(count)
@@ -80,6 +80,6 @@ def refuse_other_darknet(path: Path, count: int, facts: ModelFacts, backbone: bo
         return
     remedy = f"give --model {other.name}" if other.name in model_names() else f"give weights of {facts.name}"
     raise InputError(
-        f"{path}: has {count} numbers, as {other.name} has with {classes} classes; {facts.name} has "
-        f"{ours.base + 80 * ours.each} with 80; {remedy}"
+        f"{path}: has {count} weights, which fit {other.name} with {classes} classes; {facts.name} has "
+        f"{ours.base + 80 * ours.each} weights with 80 classes; {remedy}"
     )

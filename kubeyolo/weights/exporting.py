@@ -1,4 +1,4 @@
-"""From a bundle to a file of weights."""
+"""Exports the weights of a bundle to a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kubeyolo.weights.stored_array import StoredArray, WeightArray, as_float32
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedWeights:
-    """The file, its format, the layout of its names, the number of arrays, and notes on what the format cannot hold."""
+    """The file, its format, the layout of its names, the number of arrays, and notes on values that are not stored."""
 
     file: Path
     format: str
@@ -35,22 +35,22 @@ class ExportedWeights:
 
 
 def export_weights(bundle: str, file: Path, layout: str = OWN) -> ExportedWeights:
-    """Write the weights of a bundle as safetensors or, where the model has a cfg file, as darknet ``.weights``.
+    """Write the weights of a bundle as safetensors or, if the model has a cfg file, as darknet ``.weights``.
 
     Args:
         bundle: URI of the bundle.
-        file: The file; its suffix is its format.
+        file: The file; its suffix selects the format.
         layout: Layout of the names in a safetensors file: :data:`OWN`, or a layout of the model.
 
     Raises:
-        InputError: The suffix is unknown, the model has no such form, or the bundle cannot be used, for example
-            because a weight is not finite.
+        InputError: The suffix is unknown, the model cannot be exported in that format, or the bundle cannot be used,
+            for example because a weight is not finite.
     """
     write = _WRITERS.get(file.suffix.lower())
     if write is None:
         raise InputError(f"{file}: unknown format; give a name that ends in {' or '.join(_WRITERS)}")
     if not file.parent.is_dir():
-        raise InputError(f"{file}: there is no folder {file.parent}; make it first")
+        raise InputError(f"{file}: there is no folder {file.parent}; create it first")
     opened = open_bundle(Place.of(bundle))
     arrays, _ = read_safetensors(opened.path(WEIGHTS))
     check_finite(opened.uri, ((name, as_float32(array)) for name, array in arrays.items()))
@@ -63,7 +63,7 @@ def _safetensors(
     facts = model_facts(manifest.model)
     if layout != OWN and layout not in layouts_of(facts):
         known = ", ".join((OWN, *(known for known in LAYOUTS if known in layouts_of(facts))))
-        raise InputError(f"model {facts.name!r} has no names of layout {layout!r}; known: {known}")
+        raise InputError(f"model {facts.name!r} has no names in layout {layout!r}; known: {known}")
     named = {name if layout == OWN else to_layout(name, facts, layout): array for name, array in arrays.items()}
     metadata = {
         "model": manifest.model,
@@ -79,23 +79,25 @@ def _safetensors(
 def _darknet(file: Path, manifest: BundleManifest, arrays: Mapping[str, StoredArray], layout: str) -> ExportedWeights:
     facts = model_facts(manifest.model)
     if "darknet" not in layouts_of(facts):
-        raise InputError(f"{file}: model {facts.name!r} has no darknet form; give a name that ends in .safetensors")
+        raise InputError(
+            f"{file}: model {facts.name!r} cannot be exported in darknet format; give a name that ends in .safetensors"
+        )
     if layout not in (OWN, "darknet"):
-        raise InputError(f"{file}: a darknet file has no names of layout {layout!r}; leave it out")
+        raise InputError(f"{file}: a darknet file has no names in layout {layout!r}; leave out the layout")
     network = network_parameters(manifest.model, max(len(manifest.classes), 1))
     network = network.backbone() if manifest.kind == "backbone" else network
     named = {name: NamedArray(name, array) for name, array in arrays.items()}
-    check_fit(named, network.shapes, f"{file}: the bundle does not hold a whole {facts.name!r}")
+    check_fit(named, network.shapes, f"{file}: the bundle does not contain a complete {facts.name!r}")
     theirs: dict[str, WeightArray] = {to_layout(name, facts, "darknet"): array for name, array in arrays.items()}
     if manifest.bn_eps is not None:
-        # The format has no place for it: darknet always adds the same.
+        # The format cannot store it: darknet always adds the same constant.
         variances = {name: array for name, array in theirs.items() if name.endswith(".bn.running_var")}
         theirs |= move_eps(variances, manifest.bn_eps, facts.bn_eps)
     with appearing(file) as path:
         write_darknet(path, network.darknet_convolutions(), theirs.__getitem__)
     notes: tuple[str, ...] = ()
     if manifest.kind == "detector" and manifest.anchors != facts.anchors:
-        notes = (f"the format has no place for anchors: the cfg file needs {anchors_text(manifest.anchors)}",)
+        notes = (f"the format cannot store anchors: the cfg file needs {anchors_text(manifest.anchors)}",)
     return ExportedWeights(file=file, format="darknet", layout="darknet", arrays=len(arrays), notes=notes)
 
 

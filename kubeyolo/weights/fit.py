@@ -29,13 +29,13 @@ class NamedArray:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A parameter that is missing, unknown, or has another shape.
+    """A parameter that is missing, unknown, or has a different shape.
 
     Attributes:
-        name: Name in the network, or in the file when the network has no such parameter.
-        expected: Shape in the network; None when it has no such parameter.
-        found: Shape in the file; None when it is missing there.
-        in_file: Name in the file; for a missing parameter, the name that it would have there.
+        name: Name in the network, or in the file if the network has no such parameter.
+        expected: Shape in the network; None if the network has no such parameter.
+        found: Shape in the file; None if the parameter is missing there.
+        in_file: Name in the file; for a missing parameter, the name that the file should have.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Mismatch:
 
 
 class WeightsMismatch(InputError):
-    """The weights are those of another network.
+    """The weights belong to a different network.
 
     Attributes:
         rows: All parameters that do not fit.
@@ -69,10 +69,10 @@ def check_fit(arrays: Mapping[str, NamedArray], shapes: Shapes, what: str) -> No
     Args:
         arrays: Arrays by their names in the network.
         shapes: Shapes of the network's parameters.
-        what: Beginning of the message, which names the weights and the network.
+        what: Start of the message, which names the weights and the network.
 
     Raises:
-        WeightsMismatch: A parameter is missing, unknown, or has another shape.
+        WeightsMismatch: A parameter is missing, unknown, or has a different shape.
     """
     rows = [Mismatch(name, shape, None) for name, shape in shapes.items() if name not in arrays]
     for name, found in arrays.items():
@@ -92,18 +92,20 @@ def name_arrays(pairs: Sequence[tuple[str, NamedArray]]) -> dict[str, NamedArray
     """Return arrays by their names in the network.
 
     Raises:
-        InputError: Two arrays have the same name there.
+        InputError: Two arrays have the same name in the network.
     """
     named: dict[str, NamedArray] = {}
     for ours, found in pairs:
         if ours in named:
-            raise InputError(f"arrays {named[ours].name!r} and {found.name!r} are both {ours!r}; keep one of them")
+            raise InputError(
+                f"arrays {named[ours].name!r} and {found.name!r} are both the parameter {ours!r}; keep one array"
+            )
         named[ours] = found
     return named
 
 
 def move_eps(variances: Mapping[str, WeightArray], old: float, new: float) -> dict[str, Float32Array]:
-    """Return variances that have the same effect with another constant: σ² + old = (σ² + old − new) + new.
+    """Return variances that have the same effect with a different constant: σ² + old = (σ² + old − new) + new.
 
     Args:
         variances: Running variances by name.
@@ -114,7 +116,7 @@ def move_eps(variances: Mapping[str, WeightArray], old: float, new: float) -> di
 
 
 def load_arrays(network: Any, arrays: Mapping[str, NDArray[Any]], layout: Layout = "yolov5") -> None:
-    """Set every weight of a detector from arrays with the names of another program.
+    """Set every weight of a detector from arrays that have the names of another program.
 
     Args:
         network: A detector of :func:`kubeyolo.models.registry.build_model`.
@@ -133,12 +135,12 @@ def load_arrays(network: Any, arrays: Mapping[str, NDArray[Any]], layout: Layout
 
 
 def load_named(network: Any, arrays: Mapping[str, NamedArray], what: str) -> None:
-    """Set every parameter of a network from arrays under its own names, one at a time.
+    """Set every parameter of a network, one at a time, from arrays that have the names of the network.
 
     Args:
         network: A MindSpore cell.
         arrays: Arrays in memory or in a file; arrays in a file are read one at a time.
-        what: Beginning of the message of an error.
+        what: Start of the error message.
 
     Raises:
         WeightsMismatch: A name is missing or unknown, or a shape differs; the network is then unchanged.

@@ -1,4 +1,4 @@
-"""From a file of weights to a bundle."""
+"""Imports a file of weights as a bundle."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ _CFG_READERS_EPS = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedWeights:
-    """Facts about an import.
+    """The result of an import.
 
     Attributes:
         bundle: URI of the bundle.
         kind: "detector" or "backbone".
         format: Format of the file.
         layout: Layout of the names in the file.
-        part: Which part of a training checkpoint was taken, such as "ema".
-        classes: Names of the classes; none for a backbone.
-        arrays: Number of arrays taken.
+        part: Which part of a training checkpoint was used, such as "ema".
+        classes: Names of the classes; empty for a backbone.
+        arrays: Number of imported arrays.
         values: Number of values in them.
         unused: Number of weights in the file that do not belong to the backbone.
-        notes: Remarks on the names of classes, for people.
+        notes: Remarks on the names of classes, for the user.
     """
 
     bundle: str
@@ -86,29 +86,29 @@ def import_weights(
     backbone: bool = False,
     anchors: Sequence[Sequence[float]] = (),
 ) -> ImportedWeights:
-    """Make a bundle of a darknet ``.weights``, PyTorch, MindSpore or safetensors file.
+    """Make a bundle from a darknet ``.weights``, PyTorch, MindSpore or safetensors file.
 
-    Nothing that is pickled in the file is run, and nothing is written before everything fits.
+    No pickled code in the file is run, and nothing is written before all arrays fit.
 
     Args:
         file: The file.
         model: Name of the model.
         output: URI of the bundle.
         num_classes: Number of classes; by default the number of ``classes``, or the number in the file.
-        classes: Names of the classes, or a file of them; by default the names in the file of weights, else ``class_0``
-            and so on.
-        backbone: Import only the backbone, for training to start from; the file need not hold more.
+        classes: Names of the classes, or a file of class names; by default the names in the file of weights, else
+            ``class_0`` and so on.
+        backbone: Import only the backbone, to start a training from; the file may contain nothing else.
         anchors: Widths and heights in pixels that the weights were trained with, a list for each level or one list;
             by default the anchors in the file, else the published anchors.
 
     Raises:
-        InputError: The file is refused, damaged or of another model, the numbers of classes differ, or the anchors do
-            not fit the model.
-        WeightsMismatch: Names or shapes are not those of the model.
+        InputError: The file is refused, damaged or from a different model, the numbers of classes differ, or the
+            anchors do not fit the model.
+        WeightsMismatch: Names or shapes do not match the model.
     """
     if anchors and backbone:
         raise InputError(
-            f"{file}: --anchors belongs to a whole detector, --backbone takes a part: leave one of them out"
+            f"{file}: --anchors needs a whole detector, --backbone imports only a part; leave out one option"
         )
     given = given_anchors(model_facts(model), anchors, "--anchors") if anchors else None
     weights = read_weights(file)
@@ -169,7 +169,7 @@ class _GivenClasses:
             self._check_names(self.names, number)
 
     def check(self, found: int, file: Path) -> None:
-        """Refuse a file of weights with another number of classes.
+        """Refuse a file of weights with a different number of classes.
 
         Raises:
             InputError: The numbers differ.
@@ -178,21 +178,22 @@ class _GivenClasses:
             self._file.check_number(found, str(file))
         if self.number not in (None, found):
             raise InputError(
-                f"{file}: has {found} classes, but {self.number} are requested; import it as it is, then train on"
+                f"{file}: has {found} classes, but {self.number} are requested; "
+                "import it with its own classes, then start a training with your classes from it"
             )
 
     def _check_names(self, names: tuple[str, ...], number: int | None) -> None:
         if not names or "" in names:
-            raise InputError("there are no class names; give one on each line")
+            raise InputError("there are no class names; give one name for each class")
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"class {twice!r} is named twice; give each class its own name")
+            raise InputError(f"class {twice!r} is given twice; give each class its own name")
         if number is None:
             return
         if self._file is not None:
             self._file.check_number(number, "--num-classes")
         if number != len(names):
-            raise InputError(f"num_classes is {number}, but {len(names)} class names are given; give one of both")
+            raise InputError(f"num_classes is {number}, but {len(names)} class names are given; give only one of them")
 
 
 def _fit(
@@ -203,7 +204,7 @@ def _fit(
     fitted = fit_file(weights, network, requested, backbone)
     bn_eps = _bn_eps(fitted)
     if backbone and bn_eps is not None:
-        # A training uses the constant of its model, whatever the origin of the backbone.
+        # A training uses the constant of its model, wherever the backbone comes from.
         return _with_eps_of_model(fitted, bn_eps), None
     return fitted, bn_eps
 
@@ -211,8 +212,8 @@ def _fit(
 def _fit_darknet(weights: WeightsFile, network: NetworkParameters, requested: _GivenClasses, backbone: bool) -> _Fitted:
     if "darknet" not in layouts_of(network.facts):
         raise InputError(
-            f"{weights.path}: there is no darknet form of model {network.facts.name!r}; give a PyTorch, MindSpore or "
-            "safetensors file of it"
+            f"{weights.path}: model {network.facts.name!r} cannot be imported from darknet format; give its PyTorch, "
+            "MindSpore or safetensors file"
         )
     refuse_other_darknet(weights.path, float_count(weights.path), network.facts, backbone)
     if backbone:
@@ -236,8 +237,8 @@ def _fit_named(weights: WeightsFile, network: NetworkParameters, requested: _Giv
     if scheme.layout == ZOO:
         if not backbone:
             raise InputError(
-                f"{weights.path}: is of the MindSpore model zoo, whose {network.facts.name} computes something else "
-                "(padding, normalised images, decoding); take its backbone with --backbone and train from there"
+                f"{weights.path}: is from the MindSpore model zoo, whose {network.facts.name} differs from ours "
+                "(padding, normalised images, decoding); import its backbone with --backbone and train from it"
             )
         named = take_in_normalisation(named)
     every, unused = named, 0
@@ -247,7 +248,7 @@ def _fit_named(weights: WeightsFile, network: NetworkParameters, requested: _Giv
         unused = len(every) - len(named)
     else:
         found = _classes_found(named, network)
-        # If this is a file of another network, its number of outputs has another meaning.
+        # If this is the file of a different network, its number of outputs has a different meaning.
         other = None if requested.number in (None, found) else _named(weights, network, every, backbone)
         if other is not None:
             raise other
@@ -266,7 +267,7 @@ def _fit_named(weights: WeightsFile, network: NetworkParameters, requested: _Giv
 def _named(
     weights: WeightsFile, network: NetworkParameters, named: Mapping[str, NamedArray], backbone: bool
 ) -> InputError | None:
-    """Return an error that names the other network of a file, or None if its arrays do not tell."""
+    """Return an error that names the network in a file, or None if its arrays do not identify a different network."""
     shapes = {name: tuple(array.shape) for name, array in weights.arrays.items()}
     expected = network.backbone().shapes
     has_backbone = all(name in named and tuple(named[name].array.shape) == shape for name, shape in expected.items())
@@ -304,8 +305,8 @@ def _class_names(fitted: _Fitted, requested: _GivenClasses) -> tuple[tuple[str, 
     names = clean_names(found)
     if len(names) == count == len(set(names)) and "" not in names:
         return names, ()
-    fault = f"{len(names)} for {count} classes" if len(names) != count else "empty or twice the same"
-    return numbered, (f"names in the file not taken: {fault}; give them with --classes",)
+    fault = f"{len(names)} for {count} classes" if len(names) != count else "empty or duplicate names"
+    return numbered, (f"class names in the file are not used: {fault}; give names with --classes",)
 
 
 def _bn_eps(fitted: _Fitted) -> float | None:
@@ -332,7 +333,9 @@ def _anchors(fitted: _Fitted) -> Anchors:
         levels = _anchors_in_cells(fitted.file.arrays, facts) or facts.anchors
     published, found = np.array(facts.anchors), np.array(levels)
     if found.shape != published.shape or not (np.isfinite(found).all() and (found > 0).all()):
-        raise InputError(f"{fitted.file.path}: its anchors are of shape {found.shape}, or no sizes; get the file again")
+        raise InputError(
+            f"{fitted.file.path}: its anchors have shape {found.shape}, or are not positive; get the file again"
+        )
     return facts.anchors if np.allclose(found, published, rtol=_SAME_ANCHOR) else levels
 
 
@@ -350,7 +353,6 @@ def _finite(fitted: _Fitted) -> list[tuple[str, WeightArray]]:
     for found in fitted.arrays.values():
         if not np.isfinite(as_float32(found.array)).all():
             raise InputError(
-                f"{fitted.file.path}: {found.name!r} holds values that are infinite or no numbers; "
-                "give an earlier checkpoint"
+                f"{fitted.file.path}: {found.name!r} holds values that are infinite or NaN; give an earlier checkpoint"
             )
     return [(name, found.array) for name, found in fitted.arrays.items()]

@@ -11,7 +11,7 @@ from kubeyolo.models.darknet_facts import DARKNET53_DEPTHS
 from kubeyolo.models.facts import ModelFacts
 
 Layers = dict[int, str]
-"""The cell in our network by the number of a layer."""
+"""Cells of our network by layer number."""
 
 _YOLOV5: Layers = {
     0: "backbone.stem",
@@ -102,7 +102,7 @@ def yolov4_layers(_facts: ModelFacts) -> Layers:
 
 
 def yolov4_tiny_layers(_facts: ModelFacts) -> Layers:
-    """Return the layers of ``yolov4-tiny.cfg``, whose coarse level comes first."""
+    """Return the layers of ``yolov4-tiny.cfg``, which has the coarse level first."""
     layers: Layers = {0: "backbone.stem", 1: "backbone.down"}
     for stage, first in ((1, 2), (2, 10), (3, 18)):
         cells = {0: "cv1", 2: "cv2", 3: "cv3", 5: "fuse"}
@@ -135,13 +135,13 @@ def _row(place: str, numbers: Sequence[int]) -> Layers:
 
 
 def _residuals(place: str, depth: int, first: int) -> Layers:
-    """Number the convolutions of residuals; each is followed by a shortcut."""
+    """Number the convolutions of residual blocks; each block is two convolutions and a shortcut layer."""
     pairs = [(residual, cell) for residual in range(depth) for cell in (0, 1)]
     return {first + 3 * residual + cell: f"{place}.{residual}.cv{cell + 1}" for residual, cell in pairs}
 
 
 def _csp_stage(place: str, depth: int, first: int) -> Layers:
-    """Number a CSP stage: down, one branch, a route back, the other branch, a route that joins them, and the last."""
+    """Number a CSP stage: down, one branch, a route back, the other branch, the route that joins them."""
     layers: Layers = {first: f"{place}.down", first + 1: f"{place}.route", first + 3: f"{place}.main"}
     layers |= _residuals(f"{place}.m", depth, first + 4)
     tail = first + 4 + 3 * depth

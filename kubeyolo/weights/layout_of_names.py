@@ -15,14 +15,14 @@ from kubeyolo.weights.stored_array import WeightArray
 OWN = "kubeyolo"
 """The layout with the names of our networks."""
 
-# Prefixes that other programs put before all names, and a prefix that a backbone saved alone lacks.
+# Prefixes that other programs add to all names, and a prefix that is missing if a backbone is saved alone.
 _PREFIXES = ("", "module.", "model.", "module.model.", "ema.", "network.")
 _MISSING_PREFIXES = ("", "backbone.")
 
 
 @dataclass(frozen=True)
 class NameScheme:
-    """How the names of a file become those of the network.
+    """How names in a file are translated to names of the network.
 
     Attributes:
         layout: :data:`OWN`, a layout of :mod:`kubeyolo.weights.names`, or
@@ -48,7 +48,7 @@ class NameScheme:
 
 
 def find_scheme(names: Iterable[str], network: NetworkParameters, what: str) -> NameScheme:
-    """Return the scheme by which most names are names of the network.
+    """Return the scheme that translates the most names to names of the network.
 
     Args:
         names: Names in the file.
@@ -56,7 +56,7 @@ def find_scheme(names: Iterable[str], network: NetworkParameters, what: str) -> 
         what: The file, for errors.
 
     Raises:
-        InputError: No scheme makes any name a name of the network.
+        InputError: No scheme translates any of the names to a name of the network.
     """
     known = list(names)
     best, most = None, 0
@@ -71,8 +71,8 @@ def find_scheme(names: Iterable[str], network: NetworkParameters, what: str) -> 
     if best is None:
         shown = ", ".join(repr(name) for name in known[:3])
         raise InputError(
-            f"{what}: none of its {len(known)} arrays ({shown}{', ...' if len(known) > 3 else ''}) has a name of "
-            f"model {network.facts.name!r}; give the model of the file"
+            f"{what}: none of its {len(known)} arrays ({shown}{', ...' if len(known) > 3 else ''}) has the name "
+            f"of a parameter of model {network.facts.name!r}; give the model that the file belongs to"
         )
     return best
 
@@ -83,7 +83,7 @@ def translate_arrays(
     """Return arrays by their names in the network, without arrays that are not weights.
 
     Raises:
-        InputError: Two arrays have the same name there.
+        InputError: Two arrays have the same name in the network.
     """
     pairs = [(scheme.translate(name, network), NamedArray(name, array)) for name, array in arrays.items()]
     return name_arrays([(ours, found) for ours, found in pairs if ours is not None])

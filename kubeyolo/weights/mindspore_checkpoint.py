@@ -1,8 +1,8 @@
 """MindSpore's ``.ckpt``: protocol buffers of named tensors, read without MindSpore.
 
 A file is a sequence of values (field 1), each with a tag (field 1, text) and a tensor (field 2) of dimensions
-(field 1), type (field 2, text) and content (field 3). Large tensors come in slices under the same tag. A file may
-end with the text ``crc_num`` and the CRC-32 of what is before it, as ten bytes.
+(field 1), type (field 2, text) and content (field 3). Large tensors are stored in slices with the same tag. A file may
+end with the text ``crc_num`` and the CRC-32 of all bytes before it, as ten bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kubeyolo.weights.stored_array import ITEM_SIZES, Content, StoredArray
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _CRC_NAME, _CRC_DIGITS = b"crc_num", 10
 _MAX_TEXT = 4096
-# A value, its length, a tag, and its length: names of parameters have less than 128 bytes.
+# A value, its length, a tag, and its length: names of parameters have fewer than 128 bytes.
 _FIRST_VALUE = re.compile(rb"\x0a[\x80-\xff]{0,9}[\x00-\x7f]\x0a([\x01-\x7f])", re.DOTALL)
 
 
@@ -31,7 +31,7 @@ class _Tensor:
 
 
 def is_mindspore_checkpoint(head: bytes) -> bool:
-    """Tell by its first bytes whether a file is a MindSpore checkpoint: it begins with a value whose tag is a text."""
+    """Tell from its first bytes whether a file is a MindSpore checkpoint: it starts with a value whose tag is text."""
     match = _FIRST_VALUE.match(head)
     if match is None:
         return False
@@ -45,7 +45,7 @@ def read_mindspore_checkpoint(path: Path) -> dict[str, StoredArray]:
     Values that are not arrays of numbers, such as text, are left out.
 
     Raises:
-        InputError: The file is damaged or encrypted, has a wrong checksum, or a tensor's size is not that of its shape.
+        InputError: The file is damaged or encrypted, has a wrong checksum, or a tensor's size does not match its shape.
     """
     tensors: dict[str, _Tensor] = {}
     try:
@@ -61,14 +61,14 @@ def read_mindspore_checkpoint(path: Path) -> dict[str, StoredArray]:
 
 
 def _checked_end(path: Path, file: BinaryIO) -> int:
-    """Return where the values end, after checking the checksum behind them, if there is one."""
+    """Return the offset at which the values end; if a checksum follows them, check it first."""
     size, tail = path.stat().st_size, len(_CRC_NAME) + _CRC_DIGITS
     file.seek(max(size - tail, 0))
     end = file.read(tail)
     if not end.startswith(_CRC_NAME) or len(end) < tail:
         return size
     if Content(path, ((0, size - tail),)).checksum() != int.from_bytes(end[len(_CRC_NAME) :], "big"):
-        raise ValueError("it does not have its checksum")
+        raise ValueError("its checksum does not match")
     return size - tail
 
 
@@ -110,7 +110,7 @@ def _read_tensor(file: BinaryIO, stop: int, tensor: _Tensor) -> None:
         elif wire != _VARINT:
             file.seek(length, 1)
     if len(shape) > 16:
-        raise ValueError(f"a tensor has {len(shape)} dimensions")
+        raise ValueError(f"a tensor has {len(shape)} dimensions, at most 16 are allowed")
     tensor.shape = tuple(shape)
 
 
@@ -119,7 +119,7 @@ def _array(path: Path, name: str, tensor: _Tensor) -> StoredArray:
     item = ITEM_SIZES[tensor.dtype]
     shape = tensor.shape
     if shape in ((), (0,)) and length == item:
-        # A number without dimensions is written with the dimension 0.
+        # A scalar is written with the dimension 0.
         shape = ()
     if math.prod(shape) * item != length:
         raise ValueError(f"{name!r} of shape {shape} and type {tensor.dtype} has {length} bytes")
@@ -127,11 +127,11 @@ def _array(path: Path, name: str, tensor: _Tensor) -> StoredArray:
 
 
 def _field(file: BinaryIO, stop: int) -> tuple[int, int, int]:
-    """Return number and wire type of the next field, and its length, or its value when it is a varint."""
+    """Return the number and wire type of the next field, and its length, or its value if it is a varint."""
     key = _varint(file)
     number, wire = key >> 3, key & 7
     if wire not in (_VARINT, _FIXED64, _BYTES, _FIXED32):
-        raise ValueError(f"wire type {wire} at byte {file.tell()}")
+        raise ValueError(f"unknown wire type {wire} at byte {file.tell()}")
     if wire in (_FIXED64, _FIXED32):
         return number, wire, 8 if wire == _FIXED64 else 4
     value = _varint(file)
@@ -149,10 +149,10 @@ def _varint(file: BinaryIO) -> int:
         value |= (byte[0] & 0x7F) << shift
         if byte[0] < 0x80:
             return value
-    raise ValueError("a number has more than 64 bits")
+    raise ValueError("an integer has more than 64 bits")
 
 
 def _text(file: BinaryIO, length: int) -> str:
     if length > _MAX_TEXT:
-        raise ValueError(f"a name of {length} bytes")
+        raise ValueError(f"a name has {length} bytes, at most {_MAX_TEXT} are allowed")
     return file.read(length).decode()

@@ -1,10 +1,10 @@
 """Backbones of the MindSpore model zoo: the names of their parameters, and their normalised input.
 
-The zoo's YOLOv3, YOLOv4 and YOLOv5 have the backbones of ours, with two differences: their images are normalised by
-the mean and deviation of ImageNet, and those of YOLOv3 and YOLOv4 pad convolutions of stride 2 on the bottom and
-right only. The first difference is moved into the weights here. The second shifts the input of layers by a part of a
-pixel: training can continue from such a backbone, but a whole detector would find other boxes. The zoo's YOLOv5 also
-decodes boxes in another way. So whole detectors of the zoo are not imported.
+The zoo's YOLOv3, YOLOv4 and YOLOv5 have the same backbones as ours, with two differences: their images are normalised
+by the mean and deviation of ImageNet, and YOLOv3 and YOLOv4 pad convolutions of stride 2 on the bottom and right only.
+The first difference is moved into the weights here. The second shifts the input of layers by a part of a pixel:
+training can continue from such a backbone, but a whole detector would detect different boxes. The zoo's YOLOv5 also
+decodes boxes differently. So whole detectors of the zoo are not imported.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from kubeyolo.weights.stored_array import as_float32
 ZOO = "mindspore model zoo"
 """Name of the layout."""
 
-# Of images in 0..1, by red, green and blue.
+# For images in 0..1: red, green and blue.
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
-# In a file of a whole detector, of a training's loss cell, of a classifier, or of the backbone alone.
+# The names in a file of a whole detector, of a training's loss cell, of a classifier, or of the backbone alone.
 _BACKBONE = re.compile(r"(?:\w+\.)*?backbone\.(.+)")
 _STEM = "backbone.stem."
 
 Places = dict[str, str]
-"""The cell of our backbone by the cell of the zoo's backbone."""
+"""Cells of our backbone by the cells of the zoo's backbone."""
 
 
 def _yolov3_places() -> Places:
@@ -73,7 +73,7 @@ def from_zoo(name: str, facts: ModelFacts) -> str:
     """Translate ``feature_map.backbone.conv0.1.gamma`` to ``backbone.stem.bn.gamma``.
 
     Returns:
-        Our name; the name itself if it is not a name of the zoo's backbone.
+        Our name; the unchanged name if it is not a name in the zoo's backbone.
     """
     found = _BACKBONE.fullmatch(name)
     if found is None:
@@ -90,10 +90,10 @@ def from_zoo(name: str, facts: ModelFacts) -> str:
 
 
 def take_in_normalisation(arrays: Mapping[str, NamedArray]) -> dict[str, NamedArray]:
-    """Return the arrays of a zoo's backbone for images in 0..1 as they are, by changing the first convolution.
+    """Return the arrays of a zoo's backbone, with the first convolution changed to take images in 0..1.
 
     With weights w, mean m and deviation d of a colour, w·(x − m)/d is (w/d)·x less (w/d)·m, which is added to the
-    mean of the batch normalisation. At the border, where zeros are padded, the two differ.
+    mean of the batch normalisation. At the border, where zeros are padded, the results differ.
     """
     changed = dict(arrays)
     kernel = next((name for name in arrays if name.startswith(_STEM) and name.endswith("conv.weight")), "")

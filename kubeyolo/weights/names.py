@@ -1,7 +1,7 @@
-"""Names of parameters in other programs, and the names they have here.
+"""Translates the names that parameters have in other programs to our names, and back.
 
-Other programs number the layers of a network and name the parameters within a layer. A layout is the scheme of such a
-program; for a family it needs only a map from the numbers to the cells of our network.
+Other programs number the layers of a network and name the parameters within a layer. A layout is the naming
+scheme of such a program; for each family it needs only a map from layer numbers to the cells of our network.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def layers_of(facts: ModelFacts, layout: str) -> Mapping[int, str]:
     """Return the cell of our network for each numbered layer of another program.
 
     Raises:
-        InputError: There is no such layout, or no weights of the model have it.
+        InputError: There is no such layout, or no weights of the model are published in it.
     """
     check_known("weight layout", layout, LAYOUTS)
     layers_in = _LAYERS.get((facts.family, layout))
@@ -64,7 +64,7 @@ def from_layout(name: str, facts: ModelFacts, layout: str) -> str | None:
     """Translate ``model.2.cv1.bn.weight`` to ``backbone.stage2.cv1.bn.gamma``.
 
     Returns:
-        Our name; the name itself if it is not of this layout; None for buffers that are not weights.
+        Our name; the unchanged name if it does not belong to this layout; None for buffers that are not weights.
     """
     places = layers_of(facts, layout)
     if not is_weight(name):
@@ -83,7 +83,7 @@ def to_layout(ours: str, facts: ModelFacts, layout: str) -> str:
     """Translate ``backbone.stage2.cv1.bn.gamma`` to ``model.2.cv1.bn.weight``: the reverse of :func:`from_layout`.
 
     Returns:
-        Their name; the name itself if it belongs to none of their layers.
+        The name in the layout; the unchanged name if it belongs to none of the layers.
     """
     found = [(place, number) for number, place in layers_of(facts, layout).items() if ours.startswith(f"{place}.")]
     if not found:
@@ -98,7 +98,7 @@ def to_layout(ours: str, facts: ModelFacts, layout: str) -> str:
 
 
 def is_weight(name: str) -> bool:
-    """Tell whether a name is not the name of a counter, of anchors, or of a part of the optimizer's state."""
+    """Tell whether a name belongs to a weight, and not to a counter, to anchors, or to the optimizer's state."""
     return name.rsplit(".", 1)[-1] not in _NOT_WEIGHTS and _OPTIMIZER.match(name) is None
 
 

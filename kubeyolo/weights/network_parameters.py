@@ -24,7 +24,7 @@ class NetworkParameters:
 
     Attributes:
         facts: Facts of the model.
-        num_classes: Number of classes the shapes are for.
+        num_classes: Number of classes that the shapes belong to.
         shapes: Shapes by name, in the order of the network.
     """
 
@@ -47,7 +47,7 @@ class NetworkParameters:
         return (self.facts.anchors_per_level * (5 + self.num_classes),)
 
     def with_classes(self, num_classes: int) -> NetworkParameters:
-        """Return the parameters for another number of classes."""
+        """Return the parameters for a different number of classes."""
         cells = {bias.removesuffix(".bias") for bias in self.output_biases}
         outputs = self.facts.anchors_per_level * (5 + num_classes)
         shapes = {
@@ -62,7 +62,7 @@ class NetworkParameters:
         return NetworkParameters(self.facts, self.num_classes, shapes)
 
     def classes_of_outputs(self, outputs: int) -> int | None:
-        """Return the number of classes of a convolution with this many outputs, or None."""
+        """Return the number of classes of a convolution with this many outputs, or None if none fits."""
         per_anchor, rest = divmod(outputs, self.facts.anchors_per_level)
         return per_anchor - 5 if rest == 0 and per_anchor > 5 else None
 
@@ -92,7 +92,7 @@ def network_parameters(model: str, num_classes: int = 80) -> NetworkParameters:
     """
     facts = model_facts(model)
     if "mindspore" not in sys.modules:
-        # Shapes are the same on every device and in every mode: an existing setup stays.
+        # Shapes are the same on every device and in every mode, so an existing setup is kept.
         configure_mindspore()
     network = build_model(model, num_classes)
     shapes = {parameter.name: tuple(parameter.shape) for parameter in network.get_parameters()}

@@ -1,4 +1,4 @@
-"""Names the kind of a file that is given as weights by mistake, and the remedy."""
+"""Refuses files that are given as weights by mistake; the message names their kind and the remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kubeyolo.errors import InputError, one_line
 from kubeyolo.file_kinds import kind_of
 
 HEAD = 1024
-"""Bytes that are read from the beginning of a file."""
+"""Bytes that are read from the start of a file."""
 
 _OURS = (".weights", ".pt", ".pth", ".ckpt", ".safetensors")
 _MOST_NAMES = 4
@@ -29,9 +29,9 @@ _REMEDIES = (
     ("pointer of DVC", "run 'dvc pull' in its repository, or download the file itself"),
     ("web page", "open the address in a browser and download the file itself"),
     ("archive", "unpack it and give the file of weights in it"),
-    ("HDF5", "there is no model of Keras here; give a .pt, .weights, .ckpt or .safetensors file"),
-    ("network", "what was exported for a runtime is not read; give the checkpoint it was made from"),
-    ("engine", "what was exported for a runtime is not read; give the checkpoint it was made from"),
+    ("HDF5", "Keras models cannot be imported; give a .pt, .weights, .ckpt or .safetensors file"),
+    ("network", "a network exported for a runtime cannot be imported; give the checkpoint it was exported from"),
+    ("engine", "a network exported for a runtime cannot be imported; give the checkpoint it was exported from"),
     ("AppleDouble", "give the file of the same name without '._'"),
 )
 _OTHERWISE = f"give a file of weights ({', '.join(_OURS)})"
@@ -41,7 +41,7 @@ def read_head(path: Path) -> bytes:
     """Return the first bytes of a file.
 
     Raises:
-        InputError: It does not exist, or is empty, a folder, a dead link, or an address; the message says which.
+        InputError: It does not exist, or is empty, a folder, a dead link, or an address; the message names the reason.
     """
     try:
         with path.open("rb") as file:
@@ -51,15 +51,15 @@ def read_head(path: Path) -> bytes:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {_absent(path) or error.strerror}") from error
     if not head:
-        raise InputError(f"{path}: is empty (0 bytes), a download that failed perhaps; get the file again")
+        raise InputError(f"{path}: is empty (0 bytes), perhaps because a download failed; get the file again")
     return head
 
 
 def is_torch_archive(path: Path) -> bool:
-    """Tell whether a file that begins as a ZIP archive is a PyTorch checkpoint.
+    """Tell whether a file that starts like a ZIP archive is a PyTorch checkpoint.
 
     Raises:
-        InputError: The archive is cut off, or holds something else; the message says what.
+        InputError: The archive is cut off, or is not a checkpoint; the message names its content.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -72,24 +72,24 @@ def is_torch_archive(path: Path) -> bool:
 
 
 def refuse_other(path: Path, head: bytes) -> None:
-    """Refuse a file whose first bytes show that it does not hold weights.
+    """Refuse a file whose first bytes show that it does not contain weights.
 
     Args:
         path: The file.
-        head: Its first bytes, :data:`HEAD` of them at most.
+        head: Its first bytes, at most :data:`HEAD`.
 
     Raises:
-        InputError: The file is of another kind; the message has the kind and the remedy.
+        InputError: The file does not contain weights; the message names its kind and the remedy.
     """
     if head.startswith(_PYTORCH_BEFORE_1_6):
         raise InputError(
-            f"{path}: is a PyTorch checkpoint of before version 1.6, which is not in PyTorch's zip format; where "
-            "PyTorch is installed, load it and torch.save() it again"
+            f"{path}: is a PyTorch checkpoint from before version 1.6, which is not in PyTorch's zip format; load it "
+            "with PyTorch and torch.save() it again"
         )
     if _PICKLE.match(head):
         raise InputError(
-            f"{path}: is a Python pickle, not in PyTorch's zip format; where the program that wrote it is installed, "
-            "load it and torch.save() its state_dict()"
+            f"{path}: is a Python pickle, not in PyTorch's zip format; load it with the program that wrote it, and "
+            "torch.save() its state_dict()"
         )
     kind = kind_of(head) or ("a tar archive" if _is_old_tar(path, head) else None) or _text_kind(head)
     if kind is None:
@@ -107,8 +107,8 @@ def _absent(path: Path) -> str | None:
     if path.is_symlink() and not path.exists():
         target = str(path.readlink())
         if "annex/objects" in target:
-            return "is a link of git-annex to content that is not here; run 'git annex get' on it"
-        return f"is a link to {target}, which is not there; give the file itself"
+            return "is a link of git-annex whose content is missing; run 'git annex get' on it"
+        return f"is a link to {target}, which does not exist; give the file itself"
     if _ADDRESS.match(str(path)):
         return "is an address; download the file, and give its path"
     return None
@@ -116,7 +116,7 @@ def _absent(path: Path) -> str | None:
 
 def _folder(path: Path) -> str:
     if (path / MANIFEST_NAME).is_file():
-        return "a bundle already; it needs no import"
+        return "a bundle already; it does not need to be imported"
     if (path / "data.pkl").is_file():
         return "a folder with the content of a PyTorch checkpoint; give the .pt file that it was unpacked from"
     if (path / "saved_model.pb").is_file():
@@ -134,13 +134,13 @@ def _cut_archive(path: Path) -> str:
         head = file.read(HEAD)
     is_torch = b"data.pkl" in head[30:300]
     return (
-        f"is cut off: it begins as {'a PyTorch checkpoint' if is_torch else 'a ZIP archive'}, and its end is missing "
+        f"is cut off: it starts like {'a PyTorch checkpoint' if is_torch else 'a ZIP archive'}, and its end is missing "
         f"(the file has {size} bytes)"
     )
 
 
 def _archive_of(names: list[str]) -> str:
-    """Return the kind of a ZIP archive by the names in it, and the remedy."""
+    """Return the kind of a ZIP archive, recognized from the names in it, and the remedy."""
     files = [name for name in names if not name.endswith("/") and not name.startswith("__MACOSX/")]
     if files and all(name.endswith(".npy") for name in files):
         return f"an archive of NumPy arrays (.npz); {_OTHERWISE}"
@@ -149,10 +149,11 @@ def _archive_of(names: list[str]) -> str:
         return f"{kind}; {_OTHERWISE}"
     inside = [name for name in files if PurePosixPath(name).suffix.lower() in _OURS]
     if inside:
-        return f"a ZIP archive around {_listed(inside)}; unpack it and give {'one of them' if inside[1:] else 'it'}"
+        file = "one of the files" if inside[1:] else "the file"
+        return f"a ZIP archive with {_listed(inside)}; unpack it and give {file}"
     if not files:
         return "an empty ZIP archive; get the file again"
-    return f"a ZIP archive of {_listed(files)}, not a PyTorch checkpoint; {_OTHERWISE}"
+    return f"a ZIP archive with {_listed(files)}, not a PyTorch checkpoint; {_OTHERWISE}"
 
 
 def _members_of_tar(path: Path) -> str:
@@ -186,8 +187,8 @@ def _text_kind(head: bytes) -> str | None:
     if _CONTROL.search(text):
         return None
     if re.match(r"(\s*#[^\n]*\n)*\s*\[(net|network)\]", text):
-        return "a cfg file of darknet, which has no weights"
-    return f"text that begins {one_line(text, 40)!r}"
+        return "a cfg file of darknet, which does not contain weights"
+    return f"text that starts with {one_line(text, 40)!r}"
 
 
 def _listed(names: list[str]) -> str:

@@ -1,7 +1,7 @@
-"""Recognizes networks that are not among the models here, and other models than the given one, by their arrays.
+"""Recognizes from the arrays of a file that its network is not supported, or is a different model.
 
-Programs number or name their layers in different ways, so that a few names identify the network of a file. This is used
-for messages, after the arrays did not fit.
+Programs number or name their layers in different ways, so that a few names identify the network of a file. This is only
+used for error messages, after the arrays did not fit.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _FAMILIES = (
     _Family("DETR", (r".*\bquery_(embed|position_embeddings)\b",)),
     _Family("a detector of MMDetection", (r"bbox_head\.",)),
     _Family("SAM", (r"(sam_)?(image_encoder|mask_decoder)\.",)),
-    _Family("YOLOv4 of the program pytorch-YOLOv4", (r"down1\.conv1\.conv\.0\.", r"neek\.|neck\.conv1\.")),
+    _Family("YOLOv4 from the program pytorch-YOLOv4", (r"down1\.conv1\.conv\.0\.", r"neek\.|neck\.conv1\.")),
     _Family("a vision transformer", (r".*\b(cls_token|pos_embed|position_embeddings)\b",)),
     _Family("MobileNet, a classifier", (r"features\.0\.0\.weight", r"classifier\.\d+\.weight")),
     _Family("VGG, a classifier", (r"features\.0\.weight", r"classifier\.\d+\.weight")),
@@ -65,7 +65,7 @@ _FAMILIES = (
     _Family("ResNet", (r"layer1\.0\.conv1\.weight",)),
 )
 _TASKS = (
-    ("that segments", r"model\.\d+\.proto\."),
+    ("for segmentation", r"model\.\d+\.proto\."),
     ("for oriented boxes or poses", r"model\.\d+\.cv4\.\d+\.\d+\."),
 )
 _YOLOV5_SIZES = {(16, 1): "n", (32, 1): "s", (48, 2): "m", (64, 3): "l", (80, 4): "x"}
@@ -74,7 +74,7 @@ _SCALEDYOLOV4_HEADS = {31: "yolov4-p5", 42: "yolov4-p6", 53: "yolov4-p7"}
 
 
 def other_weights(shapes: Shapes, model: str, named: str | None, has_backbone: bool) -> str | None:
-    """Return what a file holds instead of a model, and the remedy; None if its arrays do not tell.
+    """Return which network a file contains instead of a model, and the remedy; None if the arrays do not identify it.
 
     Args:
         shapes: Shapes of the arrays of the file by their names there.
@@ -87,20 +87,18 @@ def other_weights(shapes: Shapes, model: str, named: str | None, has_backbone: b
         return f"holds the weights of {own}, not of {model}; give --model {own}"
     other = other_network(shapes)
     if other is not None:
-        take = "take its backbone with --backbone, or " if has_backbone else ""
-        return (
-            f"holds {other}, which is not among the models here (kubeyolo models list); {take}give weights of {model}"
-        )
+        take = "import its backbone with --backbone or " if has_backbone else ""
+        return f"holds {other}, which is not a supported model (kubeyolo models list); {take}give weights of {model}"
     if is_fused(shapes):
         return (
-            "holds convolutions that batch normalisation is fused into, which cannot be trained on; give the "
-            "checkpoint as the training has saved it"
+            "holds convolutions with fused batch normalisation, which cannot be trained; give the checkpoint "
+            "that the training saved"
         )
     return None
 
 
 def other_network(shapes: Shapes) -> str | None:
-    """Return the name of a network that is not among the models here, or None if the arrays do not tell.
+    """Return the name of a network that is not supported, or None if the arrays do not identify it.
 
     Args:
         shapes: Shapes of the arrays of a file by their names there.
@@ -119,7 +117,7 @@ def other_network(shapes: Shapes) -> str | None:
 
 
 def model_here(shapes: Shapes) -> str | None:
-    """Return the name that a detector of the YOLOv5 or the Scaled-YOLOv4 program has here, or None for any other."""
+    """Return our name of a detector from the YOLOv5 or the Scaled-YOLOv4 program, or None for any other network."""
     bare = {_bare(name): shape for name, shape in shapes.items()}
     heads = {int(match[1]) for name in bare if (match := _HEAD_LAYER.fullmatch(name))}
     if len(heads) == 1 and "model.2.cv4.conv.weight" in bare:
@@ -143,28 +141,28 @@ def is_fused(names: Iterable[str]) -> bool:
 
 
 def _other_yolov5(names: list[str], has: Callable[[str], bool]) -> str | None:
-    """Return the network of the YOLOv5 program in a file, if it is not among the models here."""
+    """Return the name of a network of the YOLOv5 program that is not supported, or None."""
     if not has(r"model\.0\.(conv\.)?conv\.weight") or not has(r"model\.2\.(cv1|m\.0|0)\."):
         return _by_head(names)
     if has(r"model\.\d+\.proto\."):
-        return "YOLOv5 that segments (yolov5-seg)"
+        return "YOLOv5 for segmentation (yolov5-seg)"
     if has(r"model\.\d+\.linear\.weight"):
         return "YOLOv5, a classifier (yolov5-cls)"
     if has(r"model\.2\.cv4\.conv\.weight") and has(r"model\.2\.bn\.weight"):
-        return "YOLOv5 of a release before 4 (BottleneckCSP)"
+        return "YOLOv5 from a release before 4 (BottleneckCSP)"
     return _by_head(names)
 
 
 def _by_head(names: list[str]) -> str | None:
-    """Return the network by the number of the layer that predicts, and its levels."""
+    """Return the name of a network from the number of the layer that predicts, and its levels."""
     outputs = [match.groups() for name in names if (match := _HEAD_LAYER.fullmatch(name))]
     heads, levels = {int(layer) for layer, _ in outputs}, {level for _, level in outputs}
     if heads == {33}:
         return "YOLOv5 with four levels for large images (P6, such as yolov5n6)"
     if heads == {28}:
-        return "YOLOv3 of the YOLOv5 program, whose layers are not darknet's"
+        return "YOLOv3 from the YOLOv5 program, whose layers differ from darknet's"
     if heads == {20}:
-        return "YOLOv3-tiny of the YOLOv5 program"
+        return "YOLOv3-tiny from the YOLOv5 program"
     if heads == {24} and len(levels) not in (0, 3):
         return f"YOLOv5 with {len(levels)} levels"
     return None

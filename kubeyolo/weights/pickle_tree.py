@@ -1,8 +1,8 @@
-"""Pickles read as inert data: nothing is imported, no class is made, no function is called.
+"""Pickles read as inert data: nothing is imported, no class is instantiated, no function is called.
 
-The opcodes of a pickle are a program for a stack machine. Here each of them makes plain nodes only: a call of a
-function becomes a record of the function's name and arguments. Functions that are not known to belong to
-checkpoints, and names of Python's own library that are not plain data, are refused by name.
+The opcodes of a pickle are a program for a stack machine. Here each opcode only makes plain nodes: a call of
+a function becomes a record of the function's name and arguments. Functions that are not known to belong to
+checkpoints, and names of Python's own library that are not plain data, are refused; the message names them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Global:
 
 @dataclass(eq=False, slots=True)
 class Pairs:
-    """A dictionary; keys may be any nodes, so they are compared only where they are text."""
+    """A dictionary; keys may be any nodes, so only keys that are text are compared."""
 
     pairs: list[tuple[Any, Any]] = field(default_factory=list)
 
@@ -108,14 +108,14 @@ _KNOWN_CALLS = frozenset(
 
 
 class _Damaged(Exception):
-    """Why the bytes are not a pickle."""
+    """The reason why the bytes are not a valid pickle."""
 
 
 _MARK = object()
 
 
 def read_pickle(data: bytes, place: str) -> PickleTree:
-    """Read a pickle as a tree of dicts' :class:`Pairs`, lists, tuples, plain values and :class:`Record`.
+    """Read a pickle as a tree of :class:`Pairs` for dictionaries, lists, tuples, plain values and :class:`Record`.
 
     Args:
         data: The pickle, protocol 0 to 5.
@@ -142,7 +142,7 @@ def read_pickle(data: bytes, place: str) -> PickleTree:
 
 
 def get(node: Any, key: str) -> Any:
-    """Return the value of a text key of a dictionary node, or None; the last of equal keys counts."""
+    """Return the value of a text key of a dictionary node, or None if it is missing; of equal keys the last is used."""
     found = None
     for name, value in items(node):
         if name == key:
@@ -159,7 +159,7 @@ def items(node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def attribute(node: Any, name: str) -> Any:
-    """Return an attribute of an object, or None."""
+    """Return an attribute of an object, or None if it is missing."""
     if not isinstance(node, Record):
         return None
     # The state of an object with slots is a tuple: a dictionary of attributes, and a dictionary of slots.
@@ -212,7 +212,7 @@ class _Machine:
 
     def push_global(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise _Damaged("a name that is not a text")
+            raise _Damaged("a name is not text")
         found = Global(_RENAMED.get(module, module), name)
         if found.module.split(".")[0] in sys.stdlib_module_names and str(found) not in _KNOWN_CALLS:
             self.refused[str(found)] = None
@@ -220,7 +220,7 @@ class _Machine:
 
     def make(self, maker: Any, arguments: Any, called: bool) -> None:
         if not isinstance(maker, Global):
-            raise _Damaged("a call of something that has no name")
+            raise _Damaged("something that has no name is called")
         if called and str(maker) not in _KNOWN_CALLS:
             self.refused[str(maker)] = None
         record = Record(maker=maker, arguments=arguments, called=called)
@@ -239,7 +239,7 @@ class _Machine:
     def put_pairs(self, values: list[Any]) -> None:
         target = self.top()
         if not isinstance(target, Pairs) or len(values) % 2:
-            raise _Damaged("items of something that is not a dictionary")
+            raise _Damaged("items are set on a value that is not a dictionary")
         target.pairs.extend(zip(values[::2], values[1::2], strict=True))
 
     def put_members(self, values: list[Any]) -> None:
@@ -249,12 +249,12 @@ class _Machine:
         elif isinstance(target, list):
             target.extend(values)
         else:
-            raise _Damaged("elements of something that is not a list")
+            raise _Damaged("elements are added to a value that is not a list")
 
     def build(self) -> None:
         state, target = self.pop(), self.top()
         if not isinstance(target, Record):
-            raise _Damaged("state of something that is not an object")
+            raise _Damaged("state is set on a value that is not an object")
         target.state = state
 
 

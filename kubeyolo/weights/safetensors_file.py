@@ -1,7 +1,7 @@
 """The safetensors format: a JSON header, then the arrays. Read and written one array at a time.
 
 The format is described at https://huggingface.co/docs/safetensors: eight bytes with the header's length, the header
-with type, shape and place of each array, then their bytes in C order, little-endian, without gaps.
+with type, shape and offset of each array, then their bytes in C order, little-endian, without gaps.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DTYPES = {
 
 
 def is_safetensors(head: bytes, size: int) -> bool:
-    """Tell whether a file is a safetensors file, whole or cut off behind its header.
+    """Tell whether a file is a safetensors file, complete or cut off after its header.
 
     Args:
         head: The first bytes of the file, nine or more.
@@ -95,7 +95,7 @@ def _array(path: Path, entry: Any, start: int) -> StoredArray:
     if dtype is None:
         raise ValueError(f"type {entry['dtype']} is not known")
     if not all(type(value) is int and value >= 0 for value in (*shape, begin, end)):
-        raise ValueError("a shape or an offset is not a count")
+        raise ValueError("a shape or offset is not a non-negative integer")
     if end - begin != math.prod(shape) * ITEM_SIZES[dtype]:
         raise ValueError(f"an array {shape} of {dtype} claims {end - begin} bytes")
     return StoredArray(Content(path, ((start + begin, end - begin),)), dtype, shape)
@@ -105,7 +105,7 @@ def _check_places(path: Path, arrays: Mapping[str, StoredArray], start: int) -> 
     end = start
     for offset, length in sorted(array.content.parts[0] for array in arrays.values()):
         if offset != end:
-            raise ValueError(f"an array begins at byte {offset}, the one before it ends at {end}")
+            raise ValueError(f"an array starts at byte {offset}, the array before it ends at {end}")
         end = offset + length
     size = path.stat().st_size
     if end != size:

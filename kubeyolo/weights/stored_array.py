@@ -25,7 +25,7 @@ ITEM_SIZES: Mapping[str, int] = {
     "uint8": 1,
     "bool": 1,
 }
-"""Bytes of one element of each type that weights files hold."""
+"""Bytes per element of each type in files of weights."""
 
 _PIECE = 1 << 20
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
@@ -36,9 +36,9 @@ class Content:
     """Bytes in parts of a file, in order, or in memory.
 
     Attributes:
-        path: The file, or None when the bytes are in memory.
+        path: The file; None if the bytes are in memory.
         parts: Offset and length of each part within the file.
-        memory: The bytes when they are in memory.
+        memory: The bytes, if they are in memory.
     """
 
     path: Path | None
@@ -54,7 +54,7 @@ class Content:
         """Return ``length`` bytes from ``start`` on.
 
         Raises:
-            InputError: The file became shorter since it was opened.
+            InputError: The file has become shorter since it was opened.
         """
         if self.path is None:
             return self.memory[start : start + length]
@@ -68,7 +68,7 @@ class Content:
                     missing -= count
                 start = max(start - size, 0)
         if sum(map(len, pieces)) != length:
-            raise InputError(f"{self.path}: the file became shorter while it was read; run it again")
+            raise InputError(f"{self.path}: the file became shorter while it was read; run the command again")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def checksum(self) -> int:
@@ -87,8 +87,8 @@ class StoredArray:
         content: Little-endian elements.
         dtype: A key of :data:`ITEM_SIZES`.
         shape: Lengths of the axes.
-        strides: Distance of neighbours on each axis, in elements, at least 0; None is C order.
-        first: Number of the first element.
+        strides: Distance between neighbours on each axis, in elements, at least 0; None for C order.
+        first: Index of the first element.
     """
 
     content: Content
@@ -104,7 +104,7 @@ class StoredArray:
 
     @property
     def span(self) -> int:
-        """Number of elements of the content from the first to the last of the array."""
+        """Number of elements of the content from the first to the last element of the array."""
         if self.size == 0:
             return 0
         if self.strides is None:
@@ -136,9 +136,9 @@ class StoredArray:
 
 
 WeightArray = StoredArray | AnyArray
-"""An array in a file, or one in memory."""
+"""An array in a file or in memory."""
 
 
 def as_float32(array: WeightArray) -> Float32Array:
-    """Return an array of either kind as float32 in C order."""
+    """Return an array in a file or in memory as float32 in C order."""
     return array.float32() if isinstance(array, StoredArray) else np.ascontiguousarray(array, dtype=np.float32)

@@ -50,13 +50,13 @@ class TorchCheckpoint:
 
 
 def read_torch_checkpoint(path: Path) -> TorchCheckpoint:
-    """Read a ``.pt`` or ``.pth`` in PyTorch's zip format: a state dict, a module, or a dict that holds one.
+    """Read a ``.pt`` or ``.pth`` in PyTorch's zip format: a state dict, a module, or a dict that contains either.
 
-    Of a training checkpoint the averaged weights ("ema") are taken before the raw ones ("model").
+    From a training checkpoint the averaged weights ("ema") are preferred to the raw weights ("model").
 
     Raises:
-        InputError: The archive or its pickle is refused or damaged, a tensor claims what its storage does not have,
-            or there are no weights.
+        InputError: The archive or its pickle is refused or damaged, a tensor does not fit its storage, or there
+            are no weights.
     """
     archive = open_archive(path)
     tree = read_pickle(archive.pickle(), str(path))
@@ -68,11 +68,12 @@ def read_torch_checkpoint(path: Path) -> TorchCheckpoint:
             classes = _class_names(attribute(node, "names")) or _class_names(get(tree.root, "names"))
             return TorchCheckpoint(part, arrays, classes)
     known = ", ".join(sorted({key for key, _ in items(tree.root)})[:8])
-    raise InputError(f"{path}: holds no weights ({f'keys: {known}' if known else 'no dict'}); give another file")
+    content = f"keys: {known}" if known else "not a dict"
+    raise InputError(f"{path}: contains no weights ({content}); give a different file")
 
 
 def _model_of(node: Any) -> Any:
-    """Return the model within its averager, its wrapper for several devices, or its pair with a count of updates."""
+    """Return the model without an averager, a wrapper for several devices, or a count of updates around it."""
     for _ in range(4):
         if isinstance(node, tuple) and node:
             node = node[0]
@@ -95,14 +96,17 @@ class _Tensors:
         return {name: array for name, value in items(node) if (array := self._array(value)) is not None}
 
     def of_module(self, module: Any) -> dict[str, StoredArray]:
-        """Return the parameters and buffers of a module and those below it, under dotted names."""
+        """Return the parameters and buffers of a module and its submodules, under dotted names."""
         found: dict[str, StoredArray] = {}
         waiting, visited = [("", module, 0)], 0
         while waiting:
             prefix, node, depth = waiting.pop()
             visited += 1
             if depth > _MAX_DEPTH or visited > _MAX_MODULES or len(found) > _MAX_ARRAYS:
-                raise InputError(f"{self._archive.path}: its modules are nested without end; do not trust this file")
+                raise InputError(
+                    f"{self._archive.path}: its modules are nested too deeply or contain themselves; "
+                    "do not trust this file"
+                )
             for kind in ("_parameters", "_buffers"):
                 for name, value in items(attribute(node, kind)):
                     array = self._array(value)
@@ -136,7 +140,7 @@ class _Tensors:
         return self._checked(call) if _is_tensor(call) else None
 
     def _checked(self, call: Record) -> StoredArray:
-        """Return the array of a call that rebuilds a tensor; everything it claims is compared with its storage."""
+        """Return the array of a call that rebuilds a tensor, after checking that it fits its storage."""
         path = self._archive.path
         try:
             storage, first, shape, strides = call.arguments[:4]
@@ -148,10 +152,10 @@ class _Tensors:
         if kind != "storage" or not isinstance(key, str) or not _are_counts(first, length):
             raise InputError(f"{path}: a tensor in its pickle is damaged; get the file again")
         if not (isinstance(shape, tuple) and isinstance(strides, tuple) and _are_counts(*shape, *strides)):
-            raise InputError(f"{path}: the tensor of storage {key!r} has no shape; get the file again")
+            raise InputError(f"{path}: the tensor of storage {key!r} has no valid shape; get the file again")
         dtype = _dtype(named, untyped)
         if dtype is None:
-            raise InputError(f"{path}: storage {key!r} is of type {named}, which holds no weights of a float model")
+            raise InputError(f"{path}: storage {key!r} has type {named}, which weights of a float model do not have")
         array = StoredArray(
             self._content(key, length, 1 if untyped else ITEM_SIZES[dtype]), dtype, shape, strides, first
         )
@@ -206,7 +210,7 @@ def _dtype(named: Any, untyped: bool) -> str | None:
 
 
 def _class_names(node: Any) -> tuple[str, ...] | None:
-    """Return names given as a list, or as a dictionary by number."""
+    """Return names that are a list, or a dictionary with numbers as keys."""
     if isinstance(node, Pairs):
         numbered = {key: value for key, value in node.pairs if type(key) is int}
         node = [numbered.get(number) for number in range(len(numbered))]

@@ -1,4 +1,4 @@
-"""Opens a file of weights of any format, which its content tells."""
+"""Opens a file of weights in any known format; the content shows the format."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class WeightsFile:
     Attributes:
         path: The file.
         format: Its format.
-        arrays: Arrays by the names in the file; none for darknet, whose files have no names.
+        arrays: Arrays by the names in the file; empty for darknet, whose files have no names.
         classes: Names of the classes, if the file has them.
         anchors: (level, anchor, 2) in pixels, if the file has them in pixels.
         bn_eps: Constant that batch normalisation adds to the variance, if the file has it.
@@ -75,10 +75,10 @@ def read_weights(path: Path) -> WeightsFile:
 
 
 def format_of(path: Path) -> Format:
-    """Return the format of a file by its content, or by its suffix if the content does not tell.
+    """Return the format of a file by its content, or by its suffix if the content does not show it.
 
     Raises:
-        InputError: There is no such file, it does not hold weights, or its format is not known.
+        InputError: There is no such file, it does not contain weights, or its format is not known.
     """
     head = read_head(path)
     size = path.stat().st_size
@@ -94,7 +94,7 @@ def format_of(path: Path) -> Format:
     named = _SUFFIXES.get(path.suffix.lower())
     if named == "torch":
         raise InputError(
-            f"{path}: is not in PyTorch's zip format, nor anything else that is known ({size} bytes, the first are "
+            f"{path}: is not in PyTorch's zip format or any other known format ({size} bytes, the first are "
             f"{head[:8].hex(' ')}); get the file again"
         )
     if named is None:

@@ -134,7 +134,7 @@ def test_a_command_is_listed_by_the_line_of_its_function() -> None:
         ("run --data shapes --model yolov5nano", ["unknown model 'yolov5nano'"]),
         ("run --data shapes --config absent.yaml", ["absent.yaml", "cannot be read"]),
         ("run --data shapes --store ftp://host/x", ["ftp"]),
-        ("run --data shapes --store shapes/annotations/val.json/x", ["val.json: this is a file, a store is a folder"]),
+        ("run --data shapes --store shapes/annotations/val.json/x", ["val.json: this is a file, but a store"]),
         ("run --data shapes --runs /proc/nope", ["/proc/nope", "no folder can be made there"]),
         ("run --data shapes --version ../x", ["version '../x': expected letters"]),
         ("run --data shapes --set evaluate.split=vall", ["no split 'vall'; did you mean 'val'"]),
@@ -152,7 +152,7 @@ def test_a_command_is_listed_by_the_line_of_its_function() -> None:
         ("configure --data absent", ["absent"]),
         ("configure --data shapes --set train.max_epoc=3", ["did you mean 'train.max_epoch'"]),
         ("configure --data shapes -p launcher=vulcano", ["did you mean 'volcano'"]),
-        ("configure --data shapes -p launcher=volcano -p cluster=cpuu", ["unknown preset 'cpuu' of the cluster"]),
+        ("configure --data shapes -p launcher=volcano -p cluster=cpuu", ["unknown cluster preset 'cpuu'"]),
         ("configure --data shapes -p weights=old", ["weights = 'old': a training cannot start"]),
         ("configure --data shapes -p launcher", ["--param 'launcher': expected FIELD=VALUE"]),
         ("configure --data shapes -p =x", ["--param '=x': expected FIELD=VALUE"]),
@@ -180,7 +180,7 @@ def test_a_command_is_listed_by_the_line_of_its_function() -> None:
         ("export absent absent", ["absent"]),
         ("quantize absent absent", ["absent"]),
         ("publish absent", ["absent"]),
-        ("predict photo.jpg", ["no finished run there; give --bundle"]),
+        ("predict photo.jpg", ["no finished run in this folder; give --bundle"]),
         ("predict photo.jpg --bundle absent", ["bundle.json"]),
         ("models show yolov5nn-r7", ["unknown model 'yolov5nn-r7'; did you mean 'yolov5n-r7'"]),
         ("pipeline show detector", ["unknown pipeline 'detector'"]),
@@ -294,7 +294,7 @@ def test_a_damaged_bundle_is_one_line_and_exit_code_2(kubeyolo: Any, tmp_path: P
     result = kubeyolo("predict", "photo.jpg", "--bundle", broken_bundle(tmp_path))
     (line,) = result.err.strip().splitlines()
     assert result.code == 2
-    assert "weights.safetensors: the content does not have its checksum" in line
+    assert "weights.safetensors: the content does not match its checksum" in line
 
 
 @pytest.mark.parametrize(
@@ -491,10 +491,11 @@ def test_work_that_was_told_to_stop_is_exit_code_130(capsys: pytest.CaptureFixtu
     from kubeyolo.errors import InterruptedWork
 
     def stop() -> None:
-        raise InterruptedWork("interrupted: told to stop at step 3; the same command continues")
+        raise InterruptedWork("interrupted: stopped after step 3; run the same command again to continue")
 
     assert errors.exit_code_of(stop, ["train"]) == 130
-    assert capsys.readouterr().err == "error: interrupted: told to stop at step 3; the same command continues\n"
+    message = "interrupted: stopped after step 3; run the same command again to continue"
+    assert capsys.readouterr().err == f"error: {message}\n"
 
 
 def test_an_argument_that_is_not_utf8_is_named_in_one_line(kubeyolo: Any, tmp_path: Path) -> None:

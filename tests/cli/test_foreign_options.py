@@ -134,7 +134,7 @@ def test_what_is_said_of_each_word_is_taken_by_the_command(error_of: Any, comman
         ("evaluate b d --conf-thres .3", "use --set evaluate.conf_threshold=.3"),
         ("export b d --include onnx", "use --set 'export.formats=[onnx]'"),
         ("train d --patience 3", "there is no early stopping: leave it out"),
-        ("train d --resume", "the same command continues an interrupted training: leave it out"),
+        ("train d --resume", "run the same command again to continue an interrupted training: leave it out"),
     ],
 )
 def test_the_remedy_has_the_value_that_was_given(error_of: Any, line: str, remedy: str) -> None:

@@ -71,7 +71,8 @@ def test_a_user_without_a_name_and_a_home_validates_and_is_told_once_where_copie
     assert done.returncode == 0, done.stderr
     (line,) = done.stderr.decode("ascii").splitlines()
     private = folder / f"kubeyolo-{user}"
-    assert line == f"there is no home folder: copies and logs go to {private}; KUBEYOLO_CACHE names another folder"
+    advice = "set KUBEYOLO_CACHE to use a different folder"
+    assert line == f"there is no home folder: copies and logs go to {private}; {advice}"
     assert (private.stat().st_uid, stat.S_IMODE(private.stat().st_mode)) == (user, 0o700)
     assert re.search(rb"\|train_images +\| 2 ", done.stdout)
     refused = run(["validate", "absent", "--store", "store"], folder, prefix, **variables)
@@ -142,5 +143,5 @@ def test_a_folder_that_was_removed_is_said_in_a_line(folder: Path, cached: dict[
     gone = ["sh", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$@"', "sh", *COMMAND]
     done = subprocess.run([*gone, "run", "--sample"], cwd=folder, env=environment, capture_output=True, timeout=120)
     assert done.returncode == 2
-    assert b"the current folder is not there any more; change to another one" in done.stderr
+    assert b"the current folder no longer exists; change to a different folder" in done.stderr
     assert done.stderr.count(b"\n") == 1

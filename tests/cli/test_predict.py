@@ -64,7 +64,7 @@ def test_a_bad_file_among_many_is_named_at_the_end_and_the_others_are_done(predi
     assert sorted(path.name for path in Path("drawn").iterdir()) == [f"{number}.png" for number in (0, 1, 2, 4, 5)]
     *_, named, last = done.err.splitlines()
     assert named.startswith("not read: many/3.png: is empty (zero bytes)")
-    assert last == "error: 1 of 6 images cannot be read; the others are done"
+    assert last == "error: 1 of 6 images cannot be read; all other images are processed"
 
 
 def test_of_many_bad_files_twenty_are_named(predict: Any) -> None:
@@ -185,7 +185,7 @@ def test_a_name_without_a_font_is_said_once(predict: Any, tmp_path: Path) -> Non
         save(Path(name))
     done = predict("a.png", "b.png", "-o", "drawn", of=of)
     assert done.code == 0
-    assert sum("no font here has their letters: #0" in line for line in done.err.splitlines()) == 1
+    assert sum("no font on this machine has their letters: #0" in line for line in done.err.splitlines()) == 1
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ class Trainings:
             if self.not_finite_above is not None and section.lr > self.not_finite_above:
                 raise guard.loss(end, "(nan)", "(1)")
             if end < section.max_epoch:
-                raise InterruptedWork(f"interrupted: told to stop at step {end}; the same command continues")
+                raise InterruptedWork(f"interrupted: stopped after step {end}; run the same command again to continue")
             engine: Any = SimpleNamespace(step=end, averaged=lambda: {"w": np.full(1, end, np.float32)})
             output = Output(place, state.identity, spec.code_digest, spec.writer)
             publish_weights(output, engine, state.sessions, manifest(spec), guard)
@@ -251,7 +251,7 @@ def test_more_epochs_extend_and_fewer_say_how_to_go_on(terminal: Terminal) -> No
     longer = terminal.type(TEN.replace("10", "20"))
     assert longer.code == 130 and "extending from 10 to 20 epochs at step 10" in longer.text
     before = terminal.type(TEN)
-    said = re.search(r"the same command with (--set \S+) continues it", before.text)
+    said = re.search(r"to continue it, run the same command with (--set \S+)", before.text)
     assert before.code == 0 and first.text.splitlines()[-1] in before.text and said
     terminal.trainings.stops_at = None
     after = terminal.type(f"{TEN} {said[1]}")
@@ -275,11 +275,11 @@ def test_an_unfinished_training_of_another_version_is_named_and_goes_on_as_typed
     broken = Place.of(f"{place.rpartition('-')[0]}-0123456789ab").store
     broken.write_bytes("checkpoints/step-00000009/checkpoint.json", b"{")
     asked = terminal.type(line)
-    said = re.search(r"unfinished at step 4 of .*; this training .* To continue the earlier one: (.+)", asked.text)
+    said = re.search(r"unfinished at step 4 of .*; this training .* To continue the earlier training: (.+)", asked.text)
     assert asked.code == 0 and said, asked.text
     assert terminal.trainings.started[-1].output != place
     outcome = terminal.type(said[1])
-    assert outcome.code == 0 and "resuming at step 4" in outcome.text and "another version" in outcome.text
+    assert outcome.code == 0 and "resuming at step 4" in outcome.text and "a different version" in outcome.text
     assert terminal.trainings.started[-1].output == place and len(terminal.trainings.started) == 3
     # The new place holds something now: nothing more is said.
     assert "To continue the earlier" not in terminal.type(line).text
@@ -293,7 +293,8 @@ def test_a_shorter_training_is_named_and_extended_as_typed(terminal: Terminal, s
     terminal.trainings.stops_at = None
     asked = terminal.type(f"{line}20")
     state = "unfinished at step 4" if stops_at else "finished at step 10"
-    said = re.search(rf"{state}; .* To extend a copy of the shorter one from 10 to 20 epochs: (.+) && (.+)", asked.text)
+    pattern = rf"{state}; .* To extend a copy of the shorter training from 10 to 20 epochs: (.+) && (.+)"
+    said = re.search(pattern, asked.text)
     assert asked.code == 0 and said, asked.text
     assert terminal.type(said[1]).code == 0
     outcome = terminal.type(said[2])
@@ -334,7 +335,7 @@ def test_the_command_of_a_step_of_a_pipeline_is_made_of_its_settings(
 @pytest.mark.parametrize(
     ("line", "sets", "limit", "says"),
     [
-        (TEN, "train.lr=100", 1.0, r"run the same command with (--set train\.lr=\S+); it begins anew"),
+        (TEN, "train.lr=100", 1.0, r"run the same command with (--set train\.lr=\S+); it starts"),
         (TEN, "train.lr=0.005", 0.001, r"run the same command with (--set train\.lr=\S+), or"),
         (PRETRAINED, "pretrain.lr=100", 1.0, r"run the same command with (--set pretrain\.lr=\S+); it"),
     ],
@@ -347,7 +348,7 @@ def test_after_values_that_are_not_finite_the_remedy_begins_anew(
     said = re.search(says, asked.text)
     assert asked.code == 1 and said, asked.text
     outcome = terminal.type(f"{line} --set {sets} {said[1]}")
-    assert outcome.code == 0 and "beginning anew with" in outcome.text
+    assert outcome.code == 0 and "starting from step 0 with" in outcome.text
 
 
 def test_an_extension_whose_values_are_not_finite_is_mended_as_typed(terminal: Terminal) -> None:
@@ -358,7 +359,7 @@ def test_an_extension_whose_values_are_not_finite_is_mended_as_typed(terminal: T
     assert asked.code == 1 and said, asked.text
     assert NOTHING in terminal.type(TEN).text
     outcome = terminal.type(f"{TEN.replace('10', '20')} {said[1]}")
-    assert outcome.code == 0 and "beginning anew with train.lr" in outcome.text, outcome.text
+    assert outcome.code == 0 and "starting from step 0 with train.lr" in outcome.text, outcome.text
 
 
 def test_each_warning_of_a_training_is_printed_once(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,14 +425,14 @@ MOSAIC = ("train.max_epoch=40", "augment.close_mosaic=40", "augment.mixup=0.5")
     ("sets", "pattern", "typed"),
     [
         (("train.max_epoch=5",), r"\(from (train\.max_epoch = \d+) on\)", "{}"),
-        (("train.max_epoch=5",), r"leave the warm-up out by (.+ = 0)\.", "{}"),
+        (("train.max_epoch=5",), r"leave out the warm-up with (.+ = 0)\.", "{}"),
         (
             ("train.max_epoch=9", "train.lr_scheduler=exponential", "train.warmup_epochs=0"),
             r"set train\.lr_epochs below (\d+)",
             "train.lr_epochs=[{below}]",
         ),
         (MOSAIC, r"set it below (\d+), or", "augment.close_mosaic={below}"),
-        (MOSAIC, r"below 40, or (.+) if that", "{}"),
+        (MOSAIC, r"below 40, or (.+) if this", "{}"),
     ],
 )
 def test_what_a_warning_of_the_schedule_offers_ends_it(sets: tuple[str, ...], pattern: str, typed: str) -> None:

@@ -21,7 +21,7 @@ def test_a_queue_without_room_ends_the_step(site: Site, data: str) -> None:
     submission = site.submit(data, site.new_store(), cluster={"cpu": "1900m", "queue_limit": 20})
     assert submission.end() == 1
     text = submission.command.text
-    for words in ("train failed", "found no room within 20 s (queue_limit)", "queue kubeyolo", "2 pods of 1900m cpu"):
+    for words in ("train failed", "was not placed within 20 s (queue_limit)", "queue kubeyolo", "2 pods of 1900m cpu"):
         assert words in text
     site.nothing_left(submission.job)
 
@@ -35,7 +35,7 @@ def test_a_job_that_the_queue_never_has_room_for_is_refused(site: Site, dataset:
     options = [word for pair in settings for word in ("--cluster-set", pair)]
     places = ("train", dataset, "--config", "settings.yaml", "--store", site.new_store())
     code, text = site.call(*places, "--launcher", "volcano", *options)
-    assert code == 2 and "never has room for this job" in text and text.count("error:") == 1, text
+    assert code == 2 and "is too small for this job" in text and text.count("error:") == 1, text
     jobs = site.objects("jobs.batch.volcano.sh")
     assert not any(
         job["spec"]["tasks"][0]["template"]["spec"]["containers"][0]["image"] == "localhost/any:1" for job in jobs
@@ -119,6 +119,6 @@ def occupied(site: Site, ascend_nodes: list[dict[str, Any]]) -> Iterator[None]:
 @pytest.mark.usefixtures("occupied")
 def test_a_gang_waits_for_the_second_node_and_says_why(site: Site, ascend: Command) -> None:
     job = job_of(ascend)
-    line = ascend.heard(r"waiting since .*Insufficient huawei\.com/Ascend910.*", 120)[0]
+    line = ascend.heard(r"waiting for .*Insufficient huawei\.com/Ascend910.*", 120)[0]
     assert f"2 pods of 8 cpu, 8 {CARDS}, 16Gi memory each" in line and "0 of 2 pods placed" in line
     assert not any(pod["spec"].get("nodeName") for pod in site.trainers(job))

@@ -136,7 +136,7 @@ def test_references_are_from_the_file_and_from_pairs_over_it(tmp_path: Path) -> 
 def test_missing_and_unknown_images_are_named(tmp_path: Path) -> None:
     file = tmp_path / "images.yaml"
     file.write_text(f"kubeyolo-train: {DIGEST}\n")
-    with pytest.raises(InputError, match=r"images\.yaml: no reference of kubeyolo-evaluate, .*; build the images"):
+    with pytest.raises(InputError, match=r"images\.yaml: no image reference for kubeyolo-evaluate, .*; build the"):
         image_references(CompiledPipeline.named(), file)
     assert image_references(CompiledPipeline.named(), file, complete=False) == {"kubeyolo-train": DIGEST}
     with pytest.raises(InputError, match="unknown image 'kubeyolo-trian'; did you mean 'kubeyolo-train'"):

@@ -234,7 +234,7 @@ def test_descriptions_are_those_of_the_catalogue_and_of_the_form(step: str, name
     spec: Any = made.component_spec
     assert spec.name == step.replace("_", "-") and spec.description == record.title
     for field, given in spec.inputs.items():
-        expected = describe_field(field) if step == "configure" else record.inputs.get(field, "What the step configure")
+        expected = describe_field(field) if step == "configure" else record.inputs.get(field, "The settings of")
         assert given.description.startswith(expected), field
     for output, given in spec.outputs.items():
         assert given.description or output in {artifact.name for artifact in record.artifacts}, output

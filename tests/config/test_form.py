@@ -171,7 +171,7 @@ def test_settings_are_yaml_or_json(text: str, key: str, value: Any) -> None:
             "train.seed = -1 .from the field settings. is not allowed: expected a whole",
         ),
         ({"settings": "train: {lr: null}"}, "train.lr = None .from the field settings. is not allowed"),
-        ({"settings": "model: yolov5s"}, "model = 'yolov5s' in the field settings: choose it by the field model"),
+        ({"settings": "model: yolov5s"}, "model = 'yolov5s' in the field settings: choose it with the field model"),
         ({"max_epoch": "ten"}, "train.max_epoch = 'ten' .from the field max_epoch. is not allowed: expected a whole"),
         ({"max_epoch": "1.5"}, "train.max_epoch = '1.5'"),
         ({"max_epoch": "true"}, "train.max_epoch = 'true'"),

@@ -68,10 +68,10 @@ def test_texts_have_the_types_of_json(text: str, value: Any) -> None:
         ("NaN", "NaN is not a number"),
         ('{"a": -Infinity}', "-Infinity is not a number"),
         ("a: .inf", ".inf is not a number"),
-        ("1e999", "1e999 is beyond the largest number"),
-        ("1" * 5000, "is beyond the largest number"),
-        (f'{{"a": {"1" * 5000}}}', "is beyond the largest number"),
-        ("!!set {a}", "tags such as 'tag:yaml.org,2002:set' are not read (line 1, column 1)"),
+        ("1e999", "1e999 is too large"),
+        ("1" * 5000, "is too large"),
+        (f'{{"a": {"1" * 5000}}}', "is too large"),
+        ("!!set {a}", "tags such as 'tag:yaml.org,2002:set' are not supported (line 1, column 1)"),
         ("a: !!python/object/apply:os.getcwd []", "tags such as"),
         ("!!binary aGk=", "tags such as"),
         ("! x", "tags such as"),
@@ -79,7 +79,7 @@ def test_texts_have_the_types_of_json(text: str, value: Any) -> None:
         ("a: *b", "anchors and aliases"),
         (BOMB, "anchors and aliases"),
         ("a: 1\n---\nb: 2", "another document"),
-        ("? [a]\n: b", "a key is a text"),
+        ("? [a]\n: b", "a key must be a text"),
         ('"\\UFFFFFFFF"', ""),
         (r'"\ud800"', "half of a surrogate pair"),
         ("\x00", ""),
@@ -87,7 +87,7 @@ def test_texts_have_the_types_of_json(text: str, value: Any) -> None:
         ("{a: " * (DEEPEST + 2) + "1" + "}" * (DEEPEST + 2), f"nested more than {DEEPEST} deep"),
         ("- " * 5000 + "a", f"nested more than {DEEPEST} deep"),
         ("[" * LONGEST, f"nested more than {DEEPEST} deep"),
-        ("x" * (LONGEST + 1), f"at most {LONGEST}"),
+        ("x" * (LONGEST + 1), f"the limit is {LONGEST}"),
     ],
 )
 def test_all_else_is_refused_at_once_in_one_short_line(text: str, reason: str) -> None:
@@ -95,7 +95,7 @@ def test_all_else_is_refused_at_once_in_one_short_line(text: str, reason: str) -
     with pytest.raises(InputError) as refused:
         read_text(text, "the field x")
     message = str(refused.value)
-    assert message.startswith("the field x: not JSON or YAML: ") and reason in message
+    assert message.startswith(("the field x: not JSON or YAML: ", "the field x: too long: ")) and reason in message
     assert "\n" not in message and len(message) < 300
     assert time.process_time() - start < 2
 

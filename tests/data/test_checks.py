@@ -96,7 +96,7 @@ def test_the_annotated_size_decides_whether_an_image_is_turned(tag, annotated, o
     assert (checked.orientation, (checked.width, checked.height), checked.fault_code) == (orientation, size, code)
     assert codes(checked) == ["orientation"] * (tag != 1)
     if code:
-        assert checked.fault.startswith(f"has {size[0]} x {size[1]} pixels where the annotations say {annotated[0]} x ")
+        assert checked.fault.startswith(f"has {size[0]} x {size[1]} pixels, but the annotations have {annotated[0]} x ")
 
 
 def test_square_images_are_turned():
@@ -108,7 +108,7 @@ def test_orientation_can_be_ignored():
     checked = check_image(saved(smooth_image(90, 40), "PNG", 6), (90, 40), apply_orientation=False)
     assert (checked.orientation, checked.width, checked.fault) == (1, 90, "")
     checked = check_image(saved(smooth_image(90, 40), "PNG", 6), (40, 90), apply_orientation=False)
-    assert checked.fault == "has 90 x 40 pixels where the annotations say 40 x 90; the sides are exchanged"
+    assert checked.fault == "has 90 x 40 pixels, but the annotations have 40 x 90; width and height are swapped"
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.73, 1.5, 3.2])
@@ -128,8 +128,8 @@ BAD_FILES = {
     "truncated PNG": (encoded_image(32, 48, 2, ".png")[:-200], "is a damaged PNG"),
     "truncated WebP": (encoded_image(32, 48, 2, ".webp")[:-20], "is a truncated WebP"),
     "truncated BMP": (encoded_image(32, 48, 2, ".bmp")[:-20], "is a truncated BMP"),
-    "other size": (encoded_image(32, 47, 2), "has 32 x 47 pixels where the annotations say 32 x 48"),
-    "turned": (encoded_image(48, 32, 2), "has 48 x 32 pixels where the annotations say 32 x 48; the sides are"),
+    "other size": (encoded_image(32, 47, 2), "has 32 x 47 pixels, but the annotations have 32 x 48"),
+    "turned": (encoded_image(48, 32, 2), "has 48 x 32 pixels, but the annotations have 32 x 48; width and"),
 }
 
 

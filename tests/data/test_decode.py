@@ -323,7 +323,9 @@ def test_images_that_are_too_large_are_named_with_their_size_before_they_are_dec
         file[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
         return bytes(file)
 
-    assert fault_of(grey_png(40000, 30000)).startswith("has 40000 x 30000 pixels; up to 2^30 pixels and 2^20 on a side")
+    assert fault_of(grey_png(40000, 30000)).startswith(
+        "has 40000 x 30000 pixels; at most 2^30 pixels and 2^20 pixels per"
+    )
     assert fault_of(grey_png(1100000, 4)).startswith("has 1100000 x 4 pixels; ")
     assert fault_of(grey_png(0, 4)) == "is a damaged PNG (its size is 0 x 4)"
     assert fault_of(grey_png(2**30, 1)).startswith(f"has {2**30} x 1 pixels")
@@ -333,7 +335,7 @@ def test_images_that_are_too_large_are_named_with_their_size_before_they_are_dec
     ("make", "words"),
     [
         (lambda: tiff_file(GREY[:, :, None], tags=[(259, 34712)]), "is a TIFF with JPEG 2000 compression"),
-        (lambda: tiff_file(RGB, photometric=32845), "is a TIFF of unusual colours"),
+        (lambda: tiff_file(RGB, photometric=32845), "is a TIFF with unusual colours"),
         (lambda: tiff_file(RGB, photometric=2, tags=[(50706, 1)]), "is a camera raw file"),
         (lambda: saved(RGB, "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c"), "is a JPEG of 12 bits"),
         (lambda: saved(RGB, "JPEG").replace(b"\xff\xc0", b"\xff\xc3"), "is a lossless JPEG of 8 bits"),
@@ -362,7 +364,7 @@ def test_files_that_are_cut_short_are_refused_without_a_word_on_the_terminal(kin
 
 def test_a_png_that_is_cut_after_its_pixels_is_a_warning():
     data = saved(RGB, "PNG")
-    assert notes_of(data[:-12])["image_warning"] == "cut short after its pixels (no IEND chunk)"
+    assert notes_of(data[:-12])["image_warning"] == "truncated after its pixels (no IEND chunk)"
     np.testing.assert_array_equal(decode_file(data[:-12]).pixels, RGB)
 
 
@@ -437,7 +439,7 @@ def test_floats_a_rounding_beyond_black_and_white_are_cut():
         shown = decode_file(tiff_file((ramp * factor + shift).astype(np.float32))).pixels[:, :, 0]
         np.testing.assert_allclose(shown, ramp[:, :, 0] * 255, atol=0.6)
     for factor, shift in ((255.6, 0), (255, -0.6)):
-        with pytest.raises(ImageFault, match="do not say what is black and white"):
+        with pytest.raises(ImageFault, match="which values are black and white is unknown"):
             decode_file(tiff_file((ramp * factor + shift).astype(np.float32)))
 
 

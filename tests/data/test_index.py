@@ -64,7 +64,7 @@ def test_arrays_that_do_not_fit_each_other_are_bad_input(read, tmp_path):
     index = read[0]
     bad = SplitIndex(**{**index.__dict__, "box_area": index.box_area[:-1]})
     bad.save(tmp_path / "a.npz")
-    with pytest.raises(InputError, match=rf"a\.npz: .*arrays of {index.boxes} boxes have other lengths"):
+    with pytest.raises(InputError, match=rf"a\.npz: .*arrays of {index.boxes} boxes have different lengths"):
         SplitIndex.load(tmp_path / "a.npz")
 
 
@@ -97,5 +97,5 @@ def test_orientations_are_stored_and_absent_ones_mean_as_stored(tmp_path):
     loaded = SplitIndex.load(tmp_path / "turned.npz")
     assert [loaded.orientation_of(i) for i in range(2)] == [1, 6]
     index.with_orientation([1, 9]).save(tmp_path / "wrong.npz")
-    with pytest.raises(InputError, match=r"wrong\.npz: .* \(an orientation is none of 1 to 8\)"):
+    with pytest.raises(InputError, match=r"wrong\.npz: .* \(an orientation is not 1 to 8\)"):
         SplitIndex.load(tmp_path / "wrong.npz")

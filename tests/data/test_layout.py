@@ -119,7 +119,7 @@ def test_optional_splits_without_images_are_named() -> None:
     )
     paths, described, _, _ = YOLO["roboflow"]
     layout = laid_out(paths, described)
-    assert layout.left_out == ("data.yaml names ../test/images for 'test', where no images are",)
+    assert layout.left_out == ("data.yaml names ../test/images for 'test', which has no images",)
 
 
 def test_files_of_classes_and_images_of_odd_names_do_not_mislead() -> None:
@@ -290,7 +290,7 @@ REFUSED = {
     "images alone": (images("a"), "2 images in folders and no annotations; annotate them, export COCO"),
     "folders of classes": (
         [*images("cat"), *images("dog")],
-        r"4 images in folders of classes \(cat/, dog/\) and no boxes: use it to pretrain",
+        r"4 images in folders of classes \(cat/, dog/\) and no boxes: use them to pretrain",
     ),
     "folders of classes in splits": (
         [*images("train/cat"), *images("train/dog"), *images("val/cat")],
@@ -298,13 +298,16 @@ REFUSED = {
     ),
     "split without annotations": (
         ["annotations/train.json", *images("train"), *images("val")],
-        r"no split 'val' \(found: train\); val/ has images and no annotations",
+        r"no split 'val' \(found: train\); val/ has images but no annotations",
     ),
     "no val": (
         ["annotations/train.json", "annotations/test.json", *images("train"), *images("test")],
         r"no split 'val' \(found: train, test\); rename test to val",
     ),
-    "no image folder": ([*JSON, *images("train")], "annotations/val.json has no image folder val/ next to it"),
+    "no image folder": (
+        [*JSON, *images("train")],
+        "annotations/val.json has no image folder val/ or images/val/ next to it",
+    ),
     "two files of a split": (
         [*JSON, TWICE, *images("train"), *images("train2017"), *images("val")],
         r"annotations/instances_train2017.json and annotations/train.json are both split 'train'; remove one",
@@ -319,28 +322,28 @@ REFUSED = {
     ),
     "one file for folders of splits": (
         ["labels.json", *images("train"), *images("val")],
-        "labels.json is one annotation file, the images lie in the folders of splits train/, val/",
+        "labels.json is the only annotation file, but the images lie in folders of splits \(train/, val/\)",
     ),
     "one level too high": (
         [f"cells/{path}" for path in (*JSON, *images("train"), *images("val"))],
-        r"is not a data set, but cells/ in it is \(COCO: train, val\); give x/cells",
+        r"is not a data set, but its folder cells/ is \(COCO: train, val\); give x/cells",
     ),
     "two levels too high": (
         [f"VOCdevkit/VOC2012/{path}" for path in VOC_FOLDERS],
-        "is not a data set, but VOCdevkit/VOC2012/ in it is .*; give x/VOCdevkit/VOC2012",
+        "is not a data set, but its folder VOCdevkit/VOC2012/ is .*; give x/VOCdevkit/VOC2012",
     ),
     "several data sets": (
         [f"{name}/{path}" for name in ("a", "b") for path in ("labels.json", *images("data"))],
-        "has several data sets in it: a/, b/; give one of them, such as x/a",
+        "has several data sets in it: a/, b/; give one data set, such as x/a",
     ),
     "two formats": (
         [*JSON, *TWO],
         r"can be read as coco \(COCO: train, val\) and yolo .*; set data.format=coco or data.format=yolo",
     ),
-    "csv": (["_annotations.csv", *images("train")], "_annotations.csv is in a format that is not read; export"),
+    "csv": (["_annotations.csv", *images("train")], "_annotations.csv is in a format that is not supported; export"),
     "supervisely": (
         ["meta.json", *[f"train/ann/{i}.jpg.json" for i in range(2)], *images("train/img")],
-        "Supervisely's JSON, a file for each image, is not read; export the data set as COCO",
+        "Supervisely's JSON, a file for each image, is not supported; export the data set as COCO",
     ),
     "an archive in it": (["cells.zip"], "has an archive in it, cells.zip; unpack it"),
     "labels without images": (labels("labels"), r"has no images \(found: labels/0.txt"),
@@ -358,10 +361,10 @@ def test_what_is_not_a_data_set_is_named(paths: list[str], message: str) -> None
     ("described", "message"),
     [
         (b"train: images/one\nval: images/val\nnames: [a]\n", "data.yaml names images/one for 'train'"),
-        (b"train: {a: 1}\nval: images/val\nnames: [a]\n", "train is {'a': '1'}; write a folder"),
+        (b"train: {a: 1}\nval: images/val\nnames: [a]\n", "train is {'a': '1'}; write the path of a folder"),
         (
             b"train: images/train\nval: images/val\nnames: {1: a}\n",
-            "names must list the classes, or number all of them",
+            "write a list of the classes, or number them all from 0",
         ),
         (b"train: [\n", "data.yaml cannot be read as YAML"),
     ],

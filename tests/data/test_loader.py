@@ -151,7 +151,7 @@ def test_close_mosaic_ends_it_in_the_last_epochs():
             for e in (1, 2)
         ]
     assert not any(equal[0]) and all(equal[1])
-    with pytest.raises(ValueError, match="^close_mosaic counts from the end: max_epoch is needed$"):
+    with pytest.raises(ValueError, match="^close_mosaic counts from the last epoch: max_epoch is needed$"):
         loader_of(split, augment=still)
 
 
@@ -253,5 +253,5 @@ def test_workers_end_with_their_parent(ending):
 
 
 def test_a_split_without_images_is_refused():
-    with pytest.raises(InputError, match="^the split has no images: there is nothing to make batches of$"):
+    with pytest.raises(InputError, match="^the split has no images, so no batches can be made$"):
         loader_of(RenderedSplit(images=0))

@@ -66,7 +66,10 @@ def test_encodings_and_line_ends_of_windows(folder: Path, encoding: str) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("2 0.5 0.5 0.5 0.5", r"a.txt: line 1 has the class 2, the data set names 2, counted from 0; correct"),
+        (
+            "2 0.5 0.5 0.5 0.5",
+            r"a.txt: line 1 has the class 2, but the data set has 2 names of classes, numbered from 0; correct",
+        ),
         ("-1 0.5 0.5 0.5 0.5", "line 1 has the class -1"),
         ("0.5 0.5 0.5 0.5 0.5", "line 1 has the class 0.5"),
         ("nan 0.5 0.5 0.5 0.5", "line 1 has the class nan"),
@@ -74,7 +77,7 @@ def test_encodings_and_line_ends_of_windows(folder: Path, encoding: str) -> None
         ("0 0,5 0,5 0,5 0,5", "expected numbers"),
         ("0 0.5 0.5 0.5", r"line 1 has 3 numbers after the class; expected four"),
         ("0 0.5 0.5 0.5 0.5 0.9", r"has 5 numbers after the class \(a detection with its confidence\?\)"),
-        ("0 20 10 20 10", "line 1 is '0 20 10 20 10'; expected fractions of the image, from 0 to 1"),
+        ("0 20 10 20 10", r"line 1 is '0 20 10 20 10'; expected fractions of the image \(0 to 1\)"),
         (b"0 0.5 0.5 0.5 0.5\n\xff", "not UTF-8 text: byte 0xff in line 2.*; save it as UTF-8"),
     ],
 )
@@ -108,7 +111,7 @@ def test_an_image_that_is_damaged_is_left_to_the_checks_of_images(folder: Path) 
 def test_without_names_of_classes_it_says_where_to_write_them(folder: Path) -> None:
     label(folder, "0 0.5 0.5 0.5 0.5")
     (folder / "classes.txt").unlink()
-    with pytest.raises(InputError, match="no names of classes; write them into classes.txt, one on each line"):
+    with pytest.raises(InputError, match="no names of classes; write them into classes.txt, a name on each line"):
         read(folder)
 
 

@@ -158,7 +158,7 @@ def test_folder_that_holds_it_is_left_as_it_is(tmp_path):
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     assert generate_sample_dataset(folder, train=2, val=1) == folder
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
-    with pytest.raises(InputError, match="holds something else than this sample data set"):
+    with pytest.raises(InputError, match="does not contain this sample data set"):
         generate_sample_dataset(folder, train=3, val=1)
 
 
@@ -167,7 +167,7 @@ def test_other_content_is_never_replaced(tmp_path):
     generate_sample_dataset(tmp_path / "mine", train=1, val=1)  # an empty folder may be filled
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.jpg").write_bytes(b"x")
-    with pytest.raises(InputError, match="choose another folder"):
+    with pytest.raises(InputError, match="choose a different folder"):
         generate_sample_dataset(tmp_path / "photos", train=1, val=1)
     assert (tmp_path / "photos/a.jpg").read_bytes() == b"x"
     with pytest.raises(InputError, match="64 px"):

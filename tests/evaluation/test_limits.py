@@ -146,7 +146,7 @@ def test_least_values_hold_from_their_own_value_on() -> None:
 
 
 def test_limits_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(InputError, match="unknown COCO number 'AP5'; did you mean"):
+    with pytest.raises(InputError, match="unknown COCO metric 'AP5'; did you mean"):
         check_numbers(NUMBERS, least={"AP5": 0.1})
     with pytest.raises(InputError, match="give --baseline"):
         check_numbers(NUMBERS, max_drop=1.0)

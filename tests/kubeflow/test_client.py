@@ -105,7 +105,7 @@ def test_a_failed_run_says_which_step_and_its_last_lines(double: KubeflowDouble,
 
 def test_a_failed_run_without_a_failed_step_is_told_too(double: KubeflowDouble) -> None:
     run_id = submitted(double, ("FAILED", []))
-    with pytest.raises(WorkError, match="failed: Kubeflow does not say why; look at 'kubectl -n kubeflow get work"):
+    with pytest.raises(WorkError, match="failed: Kubeflow does not report a reason; check 'kubectl -n kubeflow"):
         follow(Kubeflow(), run_id, Watched(), poll_seconds=0)
 
 
@@ -115,7 +115,7 @@ def test_a_namespace_that_admits_no_pod_of_argo_is_told(
     run_id = submitted(double, ("FAILED", []))
     said = 'pods "x" is forbidden: violates PodSecurity "restricted:latest"'
     monkeypatch.setattr(StepPods, "failure", lambda self, run: said if run == run_id else "")
-    with pytest.raises(WorkError, match=r"violates PodSecurity .*; Argo's own containers must keep to the level"):
+    with pytest.raises(WorkError, match=r"violates PodSecurity .*; Argo's own containers must comply with the Pod"):
         follow(Kubeflow(), run_id, Watched(), poll_seconds=0)
 
 
@@ -208,7 +208,7 @@ def test_logs_behind_a_login_that_has_expired_are_those_of_the_pods(
     kubeflow = Kubeflow()
     step = kubeflow.run(run_id).steps[0]
     double.answers_left = 0
-    with pytest.raises(NoApi, match="a login that has expired"):
+    with pytest.raises(NoApi, match="the login has expired"):
         kubeflow.log(run_id, step)
     monkeypatch.setattr(StepPods, "log", lambda self, *names: "its lines")
     assert kubeflow.log(run_id, step) == "its lines"
@@ -335,7 +335,7 @@ def test_the_page_of_a_login_is_no_empty_kubeflow(double: KubeflowDouble, capsys
         said = capsys.readouterr()
         assert (ended.value.code, said.out) == (2, "")
         (line,) = said.err.strip().splitlines()
-        assert f"Kubeflow at {double.host}: answers with a web page, not as Kubeflow's API does: a login" in line
+        assert f"Kubeflow at {double.host}: answers with a web page instead of Kubeflow's API: the login" in line
         assert "renew KUBEYOLO_KFP_TOKEN, and check --host or KUBEYOLO_KFP_HOST" in line
 
 
@@ -354,7 +354,7 @@ def test_the_page_of_a_login_is_no_empty_kubeflow(double: KubeflowDouble, capsys
 def test_a_session_may_expire_at_any_answer(double: KubeflowDouble, ask: Callable[[Kubeflow], Any]) -> None:
     kubeflow = Kubeflow()
     double.answers_left = 0
-    with pytest.raises(NoApi, match="a login that has expired"):
+    with pytest.raises(NoApi, match="the login has expired"):
         ask(kubeflow)
 
 

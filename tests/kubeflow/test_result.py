@@ -97,7 +97,7 @@ def test_results_that_a_later_run_has_written_are_not_shown(
     assert before is not None and before.numbers and before.bundle
     moment = (datetime.now(UTC) + timedelta(minutes=1)).timestamp()
     os.utime(index, (moment, moment))
-    note = f"a later run of its name has written its results in place of these: {store}/runs/one/result.json"
+    note = f"a later run with the same name has replaced the results: {store}/runs/one/result.json"
     assert remote_result(run) == RemoteResult(note=note)
 
 
@@ -105,14 +105,14 @@ def test_results_that_a_later_run_has_written_are_not_shown(
 def test_a_store_that_cannot_be_read_is_told(store: str, tmp_path: Path, missing: str) -> None:
     (tmp_path / "runs" / missing).unlink()
     result = remote_result(ended(*TRAINING, store=store, data="minio://d"))
-    assert result is not None and result.note.startswith("cannot read its results from here:")
+    assert result is not None and result.note.startswith("cannot read its results on this machine:")
     assert missing in result.note and not result.numbers and not result.bundle
 
 
 def test_a_note_that_names_no_index_is_told(store: str) -> None:
     write_note(Place.of(store), RUN_ID, {"name": "one"})
     result = remote_result(ended(*TRAINING, store=store, data="minio://d"))
-    assert result is not None and "cannot read its results from here" in result.note
+    assert result is not None and "cannot read its results on this machine" in result.note
 
 
 def test_a_retraining_says_which_model_is_the_current_one(store: str) -> None:

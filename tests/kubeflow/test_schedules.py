@@ -145,9 +145,7 @@ def test_owners_neither_disable_nor_replace_each_others(double: KubeflowDouble, 
     assert applied(wings, owner="wings") == ["disable retrain-wings"]
 
     before = dict(double.recurring)
-    with pytest.raises(
-        InputError, match="retrain-bccd: .* owner is 'team/cells', .* of 'wings'; .*schedule delete ret"
-    ):
+    with pytest.raises(InputError, match="retrain-bccd: .* owner 'team/cells', .* to 'wings'; .*schedule delete ret"):
         applied(write(tmp_path / "wings"), owner="wings")
     assert double.recurring == before
 
@@ -172,7 +170,7 @@ def test_what_an_interrupted_update_has_left_is_mended(double: KubeflowDouble, t
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"cron": "0 3 * * 1"}, "cron '0 3 . . 1': Kubeflow's has 6 fields, seconds first; '0 0 3 "),
+        ({"cron": "0 3 * * 1"}, "cron '0 3 . . 1': expected Kubeflow's 6 fields, seconds first; write '0 0 3 "),
         ({"cron": "tomorrow"}, "cron 'tomorrow'"),
         ({"pipeline": "detector-trainin"}, "unknown pipeline 'detector-trainin'; did you mean 'detector-training'"),
         ({"concurency": 1}, "unknown key 'concurency'; did you mean 'concurrency'"),
@@ -214,11 +212,9 @@ def test_bad_files_are_named(tmp_path: Path, values: dict[str, Any], message: st
 def test_two_files_of_one_name_and_places_that_are_not_there_are_refused(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text(yaml.safe_dump(BASE))
-    with pytest.raises(InputError, match="b.yaml: the name 'retrain-bccd' is that of .*a.yaml too"):
+    with pytest.raises(InputError, match="b.yaml: the name 'retrain-bccd' is also used in .*a.yaml"):
         read(tmp_path)
-    with pytest.raises(
-        InputError, match=r"absent: there is no such file or folder .*schedule delete NAME.*absent/\.git"
-    ):
+    with pytest.raises(InputError, match=r"absent: no such file or folder .*schedule delete NAME.*absent/\.git"):
         read(tmp_path / "absent")
 
 
@@ -337,14 +333,14 @@ def test_a_folder_stands_for_all_files_of_its_owner_and_a_file_for_itself(
     assert schedule_command("diff", file) == 0
     (folder / "other.yaml").unlink()
     assert schedule_command("apply", file) == 0
-    assert capsys.readouterr().out.splitlines() == ["= keep retrain-bccd: as its file says"] * 2
+    assert capsys.readouterr().out.splitlines() == ["= keep retrain-bccd: it matches its file"] * 2
     monkeypatch.setenv("KUBEYOLO_SCHEDULE_OWNER", "wings")
     assert schedule_command("diff", file) == 2
-    assert "retrain-bccd: there is one of this name whose owner is 'default'" in capsys.readouterr().err
+    assert "retrain-bccd: belongs to owner 'default'" in capsys.readouterr().err
     assert schedule_command("diff", str(write(tmp_path / "wings", name="retrain-wings"))) == 1
     assert capsys.readouterr().out.splitlines() == ["+ create retrain-wings: new"]
     assert schedule_command("diff", "--owner", "default") == 1
-    assert "- disable other: its file is gone" in capsys.readouterr().out.splitlines()
+    assert "- disable other: its file was removed" in capsys.readouterr().out.splitlines()
     assert [made["status"] for made in double.recurring.values()] == ["ENABLED", "ENABLED"]
 
 
@@ -361,7 +357,7 @@ def test_a_schedule_is_run_now_without_a_recurring_run(
     assert run.body["runtime_config"]["parameters"] == FORM
     assert not double.recurring
     assert call("retrain-bccd", files) == 2
-    assert f"a run of it is under way, {run.body['display_name']}" in capsys.readouterr().err
+    assert f"a run of it is not finished, {run.body['display_name']}" in capsys.readouterr().err
     assert len(double.runs) == 1
     run.states = [("SUCCEEDED", [])]
     assert call("retrain-bccd", files) == 0 and len(double.runs) == 2

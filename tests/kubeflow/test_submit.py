@@ -126,7 +126,7 @@ def test_the_result_of_a_run_is_found_by_its_id(
     store = f"minio://{bucket}/store"
     code, out, err = pipeline("submit", "--data", f"minio://{bucket}/data/shapes", "--store", store, "--wait")
     assert code == 0, err
-    assert "cannot read its results from here" in out
+    assert "cannot read its results on this machine" in out
     (run_id,) = double.runs
     index = run_output(Place.of(store), "one", "result.json")
     write_note(Place.of(store), run_id, {"name": "one", "index": index.uri})
@@ -139,7 +139,7 @@ def test_the_result_of_a_run_is_found_by_its_id(
     index.write(record.model_dump_json().encode())
     # It was written after the end that the double gives its runs.
     code, out, err = pipeline("status", run_id)
-    assert code == 0 and "a later run of its name has written its results" in out
+    assert code == 0 and "a later run with the same name has replaced the results" in out
     double.end = "2999-01-01T00:00:00Z"
     code, out, err = pipeline("status", run_id, "--json")
     result = json.loads(out)["result"]

@@ -56,7 +56,7 @@ def train(steps):
         print("iter", step, flush=True)
         if stop.requested:
             checkpoint(step)
-            leave(143, f"interrupted: told to stop at step {step}; the same command continues")
+            leave(143, f"interrupted: stopped after step {step}; run the same command again to continue")
 
 if os.environ.get("MS_ROLE") == "MS_SCHED":
     scheduler()
@@ -153,8 +153,9 @@ def test_a_signal_ends_it_at_a_checkpoint(launch: Launch, number: signal.Signals
     code, lines = launch.end()
     (step,) = launch.checkpoints()
     assert code == 130
-    assert [line for line in lines if line.startswith("stopping after the present step")]
-    assert lines[-1] == f"error: interrupted: told to stop at step {int(step[5:])}; the same command continues"
+    assert [line for line in lines if line.startswith("stopping after the current step")]
+    stopped = f"interrupted: stopped after step {int(step[5:])}"
+    assert lines[-1] == f"error: {stopped}; run the same command again to continue"
 
 
 def test_signals_that_come_together_do_not_cost_the_checkpoint(launch: Launch) -> None:
@@ -171,7 +172,7 @@ def test_signals_that_come_together_do_not_cost_the_checkpoint(launch: Launch) -
 
 @pytest.mark.parametrize(
     ("before", "words"),
-    [("", "there is no checkpoint yet"), ("checkpoint(7)", "continues at the checkpoint of step 7")],
+    [("", "there is no checkpoint yet"), ("checkpoint(7)", "continue from the checkpoint of step 7")],
 )
 def test_a_second_ctrl_c_ends_it_while_the_graph_is_compiled(launch: Launch, before: str, words: str) -> None:
     process = launch.start(f"{before}\nprint('compiling', flush=True); compile(60)")
@@ -204,7 +205,7 @@ def test_under_nohup_it_outlives_its_terminal(launch: Launch) -> None:
     assert (code, lines[-1]) == (0, "iter 30")
 
 
-REMEDY = "lower data.workers (2) or data.cache_limit_mb (2048), and the same command continues"
+REMEDY = "lower data.workers (2) or data.cache_limit_mb (2048) and run the same command again to continue"
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -245,7 +246,7 @@ def test_processes_that_have_lost_rank_0_to_a_signal_do_not_hold_up_the_end(laun
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
     code, lines = launch.end()
-    assert code == 130 and lines[-1].startswith("error: interrupted: told to stop at step")
+    assert code == 130 and lines[-1].startswith("error: interrupted: stopped after step")
     assert len(launch.checkpoints()) == 1 and time.monotonic() - begun < 15
 
 

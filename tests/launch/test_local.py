@@ -108,7 +108,7 @@ def test_the_process_does_not_outlive_the_launcher(stub, tmp_path: Path) -> None
 def test_sigterm_is_passed_on_to_the_process(stub, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     stub(
         """
-        signal.signal(signal.SIGTERM, lambda number, frame: leave(143, "interrupted: told to stop at step 3"))
+        signal.signal(signal.SIGTERM, lambda number, frame: leave(143, "interrupted: stopped after step 3"))
         print("ready", flush=True)
         time.sleep(60)
         """
@@ -118,7 +118,7 @@ def test_sigterm_is_passed_on_to_the_process(stub, tmp_path: Path) -> None:  # t
         if line == "ready":
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(WorkError, match="told to stop at step 3"):
+    with pytest.raises(WorkError, match="stopped after step 3"):
         local.launch_training(spec(), show)
 
 

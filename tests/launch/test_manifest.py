@@ -142,8 +142,8 @@ def test_names_are_stable_short_and_of_one_run_each() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"preset": "ascend"}, "unknown preset 'ascend' of the cluster; did you mean 'ascend910b'?"),
-        ({"quue": "q"}, "unknown key 'quue' of the cluster settings; did you mean 'queue'?"),
+        ({"preset": "ascend"}, "unknown cluster preset 'ascend'; did you mean 'ascend910b'?"),
+        ({"quue": "q"}, "unknown cluster setting 'quue'; did you mean 'queue'?"),
         ({"memory": "much"}, "cluster settings: memory = 'much'"),
         ({"queue_limit": 0}, "cluster settings: queue_limit = 0"),
         ({"tolerations": [{"kee": "x"}]}, "cluster settings: tolerations.0.kee"),

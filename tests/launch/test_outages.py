@@ -163,7 +163,7 @@ def test_the_job_of_somebody_else_is_not_deleted(
 
     awkward.before_creation = be_late
     error = Launch(awkward).end()
-    assert isinstance(error, InputError) and "trains with other settings" in str(error)
+    assert isinstance(error, InputError) and "trains with different settings" in str(error)
     assert len(volcano.jobs()) == 1
 
 

@@ -225,7 +225,7 @@ def test_a_pod_ends_when_another_one_is_killed(tmp_path: Path, killed: int) -> N
     pods[killed].send_signal(signal.SIGKILL)
     rest = pods[1 - killed].communicate(timeout=60)[0]
     assert pods[1 - killed].returncode == 1
-    assert rest.splitlines()[-1] == "error: another pod of the gang has ended before its time"
+    assert rest.splitlines()[-1] == "error: a different pod of the gang has ended before this pod was done"
     pods[killed].wait()
 
 

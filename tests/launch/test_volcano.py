@@ -103,14 +103,17 @@ def test_a_full_queue_is_told_with_what_is_in_use(
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"cpu": "2500m"}, "2 pods of 2500m cpu, 4Gi memory each ask for 5 cpu of at most 4 (the queue's capability)"),
-        ({"cpu": "3", "memory": "9Gi"}, "each ask for 6 cpu of at most 4, 18Gi memory of at most 16Gi ("),
+        ({"cpu": "2500m"}, "2 pods of 2500m cpu, 4Gi memory each request 5 cpu, the queue's capability is 4; lower"),
+        (
+            {"cpu": "3", "memory": "9Gi"},
+            "each request 6 cpu, the queue's capability is 4; 18Gi memory, the queue's capability is 16Gi;",
+        ),
     ],
 )
 def test_a_job_that_its_queue_never_has_room_for_is_refused(
     cluster: Cluster, volcano: Volcano, small_queue: str, values: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(InputError, match=f"queue '{small_queue}' never has room") as caught:
+    with pytest.raises(InputError, match=f"queue '{small_queue}' is too small for this job") as caught:
         launch_on_volcano(SPEC, settings(queue=small_queue, **values), print, cluster=cluster)
     assert words in str(caught.value)
     assert volcano.jobs() == []
@@ -121,7 +124,7 @@ def test_the_queue_limit_ends_a_wait_and_the_job(launch: Callable[..., Launch], 
     volcano.queue(volcano.wait_job(), "queue resource quota insufficient")
     error = run.end()
     assert isinstance(error, WorkError)
-    for words in ("no room within 1 s", "queue training", "2 pods of 500m cpu, 4Gi", "quota insufficient"):
+    for words in ("was not placed within 1 s", "queue training", "2 pods of 500m cpu, 4Gi", "quota insufficient"):
         assert words in str(error)
     assert nothing_left(volcano)
 
@@ -322,7 +325,7 @@ def test_a_job_of_other_settings_is_not_adopted(launch: Callable[..., Launch], v
     other = SPEC.model_copy(update={"config": load_config("yolov5n-r7", sets=("train.processes=2", "train.lr=0.5"))})
     for second in (launch(other), launch(memory="8Gi")):
         error = second.end()
-        assert isinstance(error, InputError) and "trains with other settings" in str(error)
+        assert isinstance(error, InputError) and "trains with different settings" in str(error)
     assert [each["metadata"]["uid"] for each in volcano.jobs()] == [job["metadata"]["uid"]]
     volcano.phase(job, "Completed")
     assert first.end() is None
@@ -587,7 +590,7 @@ def test_what_cannot_work_is_refused_before_a_job_is_made(
 
 def test_folders_of_this_machine_are_refused(cluster: Cluster, tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"dataset": str(tmp_path)})
-    with pytest.raises(InputError, match="pods do not see folders of this machine"):
+    with pytest.raises(InputError, match="pods cannot read folders on this machine"):
         launch_on_volcano(spec, settings(), print, cluster=cluster)
 
 

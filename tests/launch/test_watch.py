@@ -234,7 +234,7 @@ def test_a_new_run_of_the_same_name_is_not_taken_for_the_old_one(
     new = make_workflow(kubernetes, home)
     sight = Sight(home, elsewhere)
     assert sight.look() and sight.look(20.0) and gone(kubernetes, elsewhere)
-    said = f"deleted job {elsewhere}/{RUN}-train: run {home}/{RUN} was deleted, and another run has its name"
+    said = f"deleted job {elsewhere}/{RUN}-train: run {home}/{RUN} was deleted, and a different run has its name"
     assert sight.lines == [said]
     job = make_job(kubernetes, elsewhere, home, new)
     assert all(sight.look(20.0) for _ in range(3))
@@ -369,7 +369,7 @@ def test_an_answer_that_nobody_expected_does_not_end_the_watch(kubernetes: Kuber
     assert gone(kubernetes, home)
     stop.set()
     thread.join(60)
-    assert lines[0] == "warning: this look failed: KeyError('metadata')" and lines[-1].startswith("deleted job")
+    assert lines[0] == "warning: this round failed: KeyError('metadata')" and lines[-1].startswith("deleted job")
 
 
 def step_of(kubernetes: KubernetesServer, namespace: str, workflow_uid: str) -> None:

@@ -115,11 +115,11 @@ def test_names_are_kept_as_they_were_given_and_as_often() -> None:
     [
         ("https://host.invalid/a.jpg", ["is a web address", "download the image"]),
         ("https://host.invalid/a.mp4?x=1", ["is a video"]),
-        ("rtsp://10.0.0.2:554/stream", ["is a stream", "ffmpeg -i rtsp://10.0.0.2:554/stream"]),
+        ("rtsp://10.0.0.2:554/stream", ["is a video stream", "ffmpeg -i rtsp://10.0.0.2:554/stream"]),
         ("0", ["is a camera", "frames/%06d.jpg"]),
         ("screen", ["is a camera or a screen"]),
         ("film.MOV", ["is a video", "ffmpeg -i film.MOV"]),
-        ("data:image/png;base64,iVBO", ["is an image as text"]),
+        ("data:image/png;base64,iVBO", ["is a data URI"]),
         ("gs://bucket/a.jpg", ["gs:// is not read", "minio://"]),
         ("/dev/null", ["is a device"]),
         ("phto.jpg", ["there is no such file; did you mean 'photo.jpg'?"]),

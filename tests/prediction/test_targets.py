@@ -75,12 +75,12 @@ def test_what_cannot_be_read_needs_no_place_and_thousands_of_it_no_time() -> Non
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_any_work() -> None:
-    with pytest.raises(InputError, match="the folder cannot be made"):
+    with pytest.raises(InputError, match="the folder cannot be created"):
         planned("a/x.jpg", output="b/x.png/out")
 
 
 def test_a_picture_too_wide_for_jpeg_becomes_png() -> None:
     written = write_picture(Image.new("RGB", (65501, 2), (1, 2, 3)), Path("out/wide.jpg"))
-    assert written.path == "out/wide.jpg.png" and "65501 x 2 pixels are more than JPEG holds" in written.note
+    assert written.path == "out/wide.jpg.png" and "65501 x 2 pixels are too many for JPEG" in written.note
     assert np.asarray(Image.open(written.path)).shape == (2, 65501, 3)
     assert [path.name for path in Path("out").iterdir()] == ["wide.jpg.png"]

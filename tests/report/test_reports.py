@@ -299,6 +299,6 @@ def test_the_data_report_shows_findings_as_text() -> None:
     page = dataset_report(manifest, {})
     assert HOSTILE not in page
     assert "1 234 file names that differ from the file" in text_of(page)
-    assert "every annotation and every image is as it should be" in text_of(
+    assert "all annotations and images are valid" in text_of(
         dataset_report(manifest.model_copy(update={"findings": ()}), {})
     )

@@ -247,7 +247,7 @@ def test_an_image_that_is_nowhere_is_refused_before_any_step(contained: Containe
 
 
 def test_a_store_in_a_folder_is_refused(contained: ContainerRuns, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="containers share no folder; give --store minio://"):
+    with pytest.raises(InputError, match="containers do not share folders; give --store minio://"):
         ContainerRunner(contained.described(str(tmp_path)))
 
 

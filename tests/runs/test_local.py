@@ -243,9 +243,7 @@ def wait_until_gone(fake_runs: Any) -> None:
 def test_an_identical_run_at_the_same_time_is_refused(fake_runs: Any, tmp_path: Path) -> None:
     process = started_run(fake_runs, tmp_path)
     try:
-        with pytest.raises(
-            InputError, match=rf"fake-run: this run is already under way here \(process {process.pid}\)"
-        ):
+        with pytest.raises(InputError, match=rf"fake-run: this run is already running here \(process {process.pid}\)"):
             fake_runs.run()
     finally:
         process.kill()
@@ -293,7 +291,7 @@ def test_no_step_begins_once_the_run_was_interrupted(fake_runs: Any, tmp_path: P
     time.sleep(1)
     os.kill(process.pid, signal.SIGHUP)
     _, errors = process.communicate(timeout=60)
-    assert errors.rstrip().endswith("KeyboardInterrupt: interrupted; the same command continues")
+    assert errors.rstrip().endswith("KeyboardInterrupt: interrupted; run the same command again to continue")
     assert fake_runs.calls()[-1] == "train"
 
 
@@ -304,7 +302,7 @@ def test_a_second_ctrl_c_ends_a_step_that_hears_no_signal(fake_runs: Any, tmp_pa
         os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=8)
     assert not step_lives(fake_runs)
-    assert errors.rstrip().endswith("KeyboardInterrupt: interrupted; the same command continues")
+    assert errors.rstrip().endswith("KeyboardInterrupt: interrupted; run the same command again to continue")
     assert list(temporary.iterdir()) == []
 
 

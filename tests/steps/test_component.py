@@ -242,7 +242,7 @@ def test_an_unknown_key_of_the_settings_is_refused(tasks: Tasks, step: str, caps
     settings = {"store": tasks.form["store"], "code": "c", "stoer": "x"}
     code, line = failure(called(tasks, step, settings), capsys)
     assert code == InputError.exit_code
-    assert line.startswith(f"settings of {step}: stoer: Extra inputs are not permitted; they are made by the step conf")
+    assert line.startswith(f"settings of {step}: stoer: Extra inputs are not permitted; use the output of the step")
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_a_reference_with_another_digest_is_refused_in_one_line(
     assert code == InputError.exit_code
     assert line == (
         f"{uri}: its content has changed: expected sha256 {'0' * 12}…, found {digest[:12]}…; "
-        "run the step that made it again"
+        "run again the step that wrote it"
     )
 
 

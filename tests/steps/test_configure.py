@@ -110,8 +110,8 @@ def test_a_form_that_makes_sense_is_taken(pipeline: str) -> None:
             {"launcher": "local", "cluster": '{"queue": "x"}'},
             "cluster is set, but launcher is local; set launcher to volcano",
         ),
-        ({"launcher": "volcano", "cluster": '{"que": "x"}'}, "unknown key 'que' of the cluster settings; did you mean"),
-        ({"launcher": "volcano", "cluster": "ascend910"}, "unknown preset 'ascend910' of the cluster; did you mean"),
+        ({"launcher": "volcano", "cluster": '{"que": "x"}'}, "unknown cluster setting 'que'; did you mean"),
+        ({"launcher": "volcano", "cluster": "ascend910"}, "unknown cluster preset 'ascend910'; did you mean"),
         ({"launcher": "volcano", "cluster": "{"}, "the field cluster: not JSON or YAML"),
         ({"launcher": "volcano", "cluster": "[cpu]"}, "the field cluster is '.cpu.': expected the name of a preset"),
         ({"launcher": "volcano", "cluster": "7"}, "the field cluster is '7': expected the name of a preset"),
@@ -551,7 +551,7 @@ def test_where_training_runs_concerns_training_and_pretraining_alone(train: Call
 
 
 def test_images_that_the_pods_of_a_pretraining_cannot_reach_are_refused(train: Callable[..., ConfiguredRun]) -> None:
-    with pytest.raises(InputError, match="pretrain.data .*/images: pods do not see folders of this machine"):
+    with pytest.raises(InputError, match="pretrain.data .*/images: pods cannot read folders on this machine"):
         train(launcher="volcano", settings="pretrain: {data: images}")
 
 
@@ -666,7 +666,7 @@ def test_other_data_is_compared_with_the_current_model(retraining: Retraining) -
     run = retraining.look()
     assert run.has_work and run.data.endswith("/tuesday") and run.name != first.name
     assert run.settings["evaluate_current"].current == run.settings["promote"].current == reference
-    assert any(note.startswith("to train: current is ") for note in run.notes)
+    assert any(note.startswith("to train: the current model is ") for note in run.notes)
     # A current model that was published anew under its URI is another one for Kubeflow's cache.
     before = run.settings["evaluate_current"]
     weights = retraining.folder / "weights.safetensors"
@@ -719,7 +719,7 @@ def test_a_bad_pointer_to_data_is_named(retraining: Retraining, document: str | 
 def test_a_bad_pointer_to_the_current_model_is_named(retraining: Retraining) -> None:
     absent = (retraining.folder / "absent").as_uri()
     write_model_pointer(Place.of(retraining.latest), ModelPointer(bundle=absent))
-    with pytest.raises(InputError, match=rf"latest.json points at {absent}, where there is no bundle; correct it"):
+    with pytest.raises(InputError, match=rf"latest.json points at {absent}, which is not a bundle; correct the"):
         retraining.look()
     other = retraining.folder / "in-use.json"
     other.write_text('{"bundel": "x"}')

@@ -307,7 +307,9 @@ def test_a_record_of_other_numbers_or_outputs_takes_the_place(tmp_path: Path, ch
     second = write_record(tmp_path.as_uri(), "train", 60.0, **given | change)
     assert Place.of(second).uri == Place.of(first).uri and second != first
     assert read_record(Place.of(second)).outputs == (given | change)["outputs"]
-    with pytest.raises(InputError, match=r"metrics\.json: its content has changed: .*; run the step that made it"):
+    with pytest.raises(
+        InputError, match=r"metrics\.json: its content has changed: .*; run again the step that wrote it"
+    ):
         read_record(Place.of(first))
 
 

@@ -72,7 +72,7 @@ def test_limits_of_int8_themselves_are_allowed() -> None:
         (
             {"after": 0.488},
             "AP is 0.4880, of the float network 0.5000: it loses 1.20 points, 1 are allowed (quantize.max_drop); "
-            "use more calibration images or another quantize.calibration",
+            "use more calibration images or a different quantize.calibration",
         ),
         (
             {"before": None, "after": None},
@@ -152,7 +152,7 @@ def test_numbers_in_a_store_that_is_only_read_are_judged(
         config = inputs.config(f"evaluate.min_ap={min_ap}")
         message = ends(partial(called.evaluate, inputs.bundle, inputs.dataset, output, config, "onnx"))
         assert bool(message) == bool(words) and words in message
-        assert "the report keeps the gate that it was written with: the file system" in capsys.readouterr().out
+        assert "the report still shows the gate of an earlier evaluation: the file system" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,8 @@ def test_of_two_promotions_at_once_one_moves_the_pointer(tmp_path: Path, store: 
     assert open_bundle(Place.of(winner)).digest == digest
     assert open_bundle(Place.of(winner)).path("weights.safetensors").read_bytes() == (b"one", b"two")[codes.index(0)]
     error = results[codes.index(1)][1]
-    assert f"refused: {latest} names {winner}, moved while it was to name " in error
-    assert error.endswith("; look at what it names, and run it again\n")
+    assert f"refused: {latest} was moved meanwhile: it names {winner}, not " in error
+    assert error.endswith("; check this model, and run the command again\n")
 
 
 def test_a_pointer_moves_only_from_what_was_seen(store: str) -> None:
@@ -89,7 +89,7 @@ def test_a_pointer_moves_only_from_what_was_seen(store: str) -> None:
     first, second = ModelPointer(bundle=f"{store}/1", version="1"), ModelPointer(bundle=f"{store}/2", version="2")
     assert read_model_version(Place.of(latest)) == (None, None)
     write_model_pointer(Place.of(latest), first)
-    with pytest.raises(WorkError, match=f"{latest} names {store}/1, moved while it was to name {store}/2; look"):
+    with pytest.raises(WorkError, match=f"{latest} was moved meanwhile: it names {store}/1, not {store}/2; check"):
         write_model_pointer(Place.of(latest), second)
     pointer, etag = read_model_version(Place.of(latest))
     assert pointer == first
@@ -97,6 +97,6 @@ def test_a_pointer_moves_only_from_what_was_seen(store: str) -> None:
     # What it says already needs no move: the answer to the first attempt may have been lost.
     write_model_pointer(Place.of(latest), second, etag)
     write_model_pointer(Place.of(latest), second)
-    with pytest.raises(WorkError, match=f"{latest} names {store}/2, moved while it was to name {store}/1; look"):
+    with pytest.raises(WorkError, match=f"{latest} was moved meanwhile: it names {store}/2, not {store}/1; check"):
         write_model_pointer(Place.of(latest), first, etag)
     assert read_model_pointer(Place.of(latest)) == second

@@ -79,7 +79,7 @@ def test_without_a_version_the_content_gives_one(tmp_path: Path) -> None:
 def test_a_taken_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     first = publish(make_bundle(tmp_path / "a"), store, "1")
-    with pytest.raises(InputError, match=r"models/yolov5n-r7/1: version 1 is taken by other content"):
+    with pytest.raises(InputError, match=r"models/yolov5n-r7/1: version 1 has different content already"):
         publish(make_bundle(tmp_path / "b", b"others"), store, "1")
     assert open_bundle(Place.of(first.bundle)).path("weights.safetensors").read_bytes() == b"weights"
 
@@ -189,7 +189,7 @@ def test_a_publisher_that_is_slower_by_a_moment_writes_nothing_into_a_taken_vers
 
     monkeypatch.setattr(LocalStore, "create_bytes", create_late)
     if content == b"others":
-        with pytest.raises(VersionTaken, match=r"yolov5n-r7/1: version 1 is taken by other content; choose another"):
+        with pytest.raises(VersionTaken, match=r"yolov5n-r7/1: version 1 has different content already; choose"):
             publish(slower, store, "1")
         folder = open_bundle(Place.of(f"{store}/models/yolov5n-r7/1")).manifest.folder
         names = {
@@ -206,7 +206,7 @@ def test_a_publisher_that_is_slower_by_a_moment_writes_nothing_into_a_taken_vers
 
 def test_only_the_record_of_an_evaluation_gives_numbers(tmp_path: Path) -> None:
     record = write_record(str(tmp_path / "t"), "train", 1, {}, {"loss": 1.0})
-    with pytest.raises(InputError, match="this is the record of train; give that of an evaluation"):
+    with pytest.raises(InputError, match="this is the record of train; give the record of an evaluation"):
         publish(make_bundle(tmp_path), str(tmp_path / "store"), "1.0.0", record)
 
 

@@ -224,7 +224,7 @@ def test_a_worse_model_is_not_published_and_the_pointer_stays(place: Site, shift
     message = str(refused.value)
     assert words in message
     new = read_bundle(Place.of(place.folder / "runs" / "two" / "bundle")).reference
-    assert f"New is {new}, current stays {uri_of(first)}." in message
+    assert f"The new model is {new}, the current model stays {uri_of(first)}." in message
     assert message.endswith(f"kubeyolo publish {new} --store {place.store} --latest {place.latest}")
     assert (models(place), place.current()) == before
     # It is refused each time until somebody acts, or the data is better.
@@ -267,7 +267,7 @@ def test_a_pointer_that_was_moved_in_the_meantime_stays(place: Site, monkeypatch
     move(place, other)
     bundle = fixed_bundle(place.folder / "new", {"onnx": 0, "int8": 4}, validated.dataset)
     arguments = (found, bundle, validated, known.record, str(place.folder / "promote"))
-    with pytest.raises(WorkError, match=f"changed during this training, it is now {other}; run the retraining again"):
+    with pytest.raises(WorkError, match=f"changed during this training; it is now {other}; run the retraining again"):
         place.promote(*arguments)
     assert place.current().bundle == other
     # Moved while the bundle is copied.
@@ -282,7 +282,7 @@ def test_a_pointer_that_was_moved_in_the_meantime_stays(place: Site, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr("kubeyolo.steps.facade.publish", publish_slowly)
-        with pytest.raises(WorkError, match=f"names {other}, moved while"):
+        with pytest.raises(WorkError, match=f"was moved meanwhile: it names {other}, not"):
             place.promote(*arguments)
     assert place.current().bundle == other
     # When the task is tried again after its pod was lost, the model that it has made current is no other one.
@@ -310,7 +310,7 @@ def test_what_cannot_be_compared_is_said_before_the_training(place: Site) -> Non
     def measure(bundle: str) -> None:
         evaluate_current(bundle, dataset, str(place.folder / "known"), load_config(MODEL))
 
-    with pytest.raises(InputError, match=r"has other classes than .* \(cross\), .*remove its pointer to start without"):
+    with pytest.raises(InputError, match=r"has different classes from .* \(cross\), .*remove its pointer to start"):
         measure(old.bundle)
     opened = open_bundle(Place.of(old.bundle))
     bare = publish_bundle(
@@ -415,7 +415,8 @@ def test_a_person_goes_back_to_an_older_model_and_it_stays_until_there_is_other_
     assert first and second
     capsys.readouterr()
     make_current(place, first.bundle)
-    assert f"current is {uri_of(first)} instead of {uri_of(second)} ({place.latest})" in capsys.readouterr().out
+    line = f"the current model is now {uri_of(first)} instead of {uri_of(second)} ({place.latest})"
+    assert line in capsys.readouterr().out
     assert place.current().version == first.version
     assert not place.look().has_work
     place.point_to("wednesday", seed=3)

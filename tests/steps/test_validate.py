@@ -75,7 +75,7 @@ def test_data_that_changed_after_the_run_began_is_refused(data: Path, tmp_path: 
     image = next((data / "train").iterdir())
     content = image.read_bytes()
     cv2.imwrite(str(image), 0 * cv2.imread(str(image)))
-    with pytest.raises(WorkError, match="shapes: the data changed after the run began; run it again"):
+    with pytest.raises(WorkError, match="shapes: the data changed after the run started; run it again"):
         validate_dataset(str(data), store, output, begun_with)
     assert not (tmp_path / "results" / "metrics.json").exists()
     image.write_bytes(content)
@@ -154,7 +154,7 @@ def test_boxes_of_images_of_another_scale_are_scaled_on_request(data: Path, tmp_
 
     expected = open_dataset(Place.of(validate_dataset(str(data), str(tmp_path / "a")).dataset)).split("train").index
     change_train(data, double)
-    with pytest.raises(InputError, match=r"pixels where the annotations say .*\[size_scaled\]"):
+    with pytest.raises(InputError, match=r"pixels, but the annotations have .*\[size_scaled\]"):
         validate_dataset(str(data), str(tmp_path / "b"))
     config = load_config(sets=["data.findings.size_scaled=mend"])
     index = (

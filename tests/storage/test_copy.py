@@ -53,7 +53,7 @@ def test_the_file_that_says_all_is_there_is_written_last(
 def test_nothing_to_copy_and_a_copy_onto_itself_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="absent: there is nothing to copy"):
         copy_tree(str(tmp_path / "absent"), str(tmp_path / "target"))
-    with pytest.raises(InputError, match="the target is the source"):
+    with pytest.raises(InputError, match="the target is the same as the source"):
         copy_tree(str(folder), str(folder))
 
 
@@ -77,7 +77,7 @@ def test_a_file_does_not_take_the_place_of_a_folder_or_itself(folder: Path, stor
     for target in (f"{store_uri}/data", f"{store_uri}/new/"):
         with pytest.raises(InputError, match=f"^{target}: this is a folder; .* {target.rstrip('/')}/done.json$"):
             copy_file(source, target)
-    with pytest.raises(InputError, match="the target is the source"):
+    with pytest.raises(InputError, match="the target is the same as the source"):
         copy_file(f"{store_uri}/data/done.json", f"{store_uri}/data/done.json")
     assert list(content(Place.of(store_uri).store)) == ["data/done.json"]
 

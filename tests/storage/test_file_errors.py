@@ -101,7 +101,7 @@ def test_a_limit_of_addresses_is_named() -> None:
 
 
 def test_a_name_that_is_too_long_is_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="longer than the file system takes"), file_errors(tmp_path):
+    with pytest.raises(InputError, match="longer than the file system allows"), file_errors(tmp_path):
         (tmp_path / ("x" * 300)).write_bytes(b"")
 
 

@@ -93,7 +93,7 @@ def test_a_run_that_is_under_way_is_refused_until_its_process_is_gone(tmp_path: 
     command = [sys.executable, "-c", NO_LOCKS + LOCKED, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=f"already under way here .process {process.pid}"), run_lock(path):
+        with pytest.raises(InputError, match=f"already running here .process {process.pid}"), run_lock(path):
             pass
         process.kill()
     with run_lock(path):

@@ -29,7 +29,7 @@ def test_files_are_used_where_they_are(tmp_path: Path) -> None:
 
 def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(InputError, match="this is a file, a store is a folder"):
+    with pytest.raises(InputError, match="this is a file, but a store is a folder"):
         LocalStore(tmp_path / "file")
 
 

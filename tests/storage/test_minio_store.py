@@ -294,7 +294,7 @@ def test_a_store_that_is_known_to_be_right_is_waited_for_from_the_start(
             "not-the-secret",
             r"\(SignatureDoesNotMatch\); check MINIO_ACCESS_KEY and MINIO_SECRET_KEY",
         ),
-        ("MINIO_SECURE", "1", "does not speak TLS; set MINIO_SECURE=0"),
+        ("MINIO_SECURE", "1", "does not use TLS; set MINIO_SECURE=0"),
     ],
 )
 def test_a_wrong_setting_is_one_line_with_the_variable_to_look_at(
@@ -333,6 +333,6 @@ def test_something_else_behind_the_endpoint_is_told(
         threading.Thread(target=serve, daemon=True).start()
         monkeypatch.setenv("MINIO_ENDPOINT", f"127.0.0.1:{listener.getsockname()[1]}")
         with pytest.raises(
-            InputError, match=r"127\.0\.0\.1:\d+ \(bucket .*\) does not answer as an object store does; check MINIO_E"
+            InputError, match=r"127\.0\.0\.1:\d+ \(bucket .*\) does not answer like an object store; check MINIO_E"
         ):
             Place.of(f"minio://{minio_bucket}").contact()

@@ -159,7 +159,7 @@ def test_content_of_another_digest_is_refused(expected: str, found: str) -> None
     place.check_digest(found)
     place.pinned(found).check_digest(found)
     if expected != found:
-        with pytest.raises(InputError, match=f"expected sha256 {expected[:12]}…, found {found[:12]}…; run the step"):
+        with pytest.raises(InputError, match=f"expected sha256 {expected[:12]}…, found {found[:12]}…; run again"):
             place.pinned(expected).check_digest(found)
 
 
@@ -184,7 +184,7 @@ def test_a_folder_that_is_not_there_any_more_and_a_home_that_is_none_are_said(
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    with pytest.raises(InputError, match="^store: the current folder is not there any more"):
+    with pytest.raises(InputError, match="^store: the current folder no longer exists"):
         parse("store")
     assert parse("/data") == FileLocation(Path("/data"))
     with pytest.raises(InputError, match="there is no home folder for '~nobody-of-this-name'"):

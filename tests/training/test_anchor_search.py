@@ -106,7 +106,7 @@ def test_few_boxes_are_refused_or_warned_of() -> None:
         InputError, match=r"yolov5n-r7 has 9 anchors, and the training boxes at .* = 640 number 8: too few"
     ):
         find(drawn(8))
-    with pytest.raises(InputError, match=r"number 0 \(1 more are left out"):
+    with pytest.raises(InputError, match=r"number 0 \(1 more boxes are left out"):
         find([(1.0, 1.0)])
     (warning,) = find(drawn(89)).warnings
     assert warning.startswith("there are 89 training boxes for 9 anchors, fewer than 10 for each")

@@ -80,7 +80,7 @@ def test_a_shorter_training_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_changed_besides_the_length_is_named_with_what_to_type() -> None:
-    with pytest.raises(InputError, match=r"begun with train\.lr = 0\.1, now it is 0\.2; .*--set train\.lr=0\.1\)"):
+    with pytest.raises(InputError, match=r"started with train\.lr = 0\.1, now it is 0\.2; .*--set train\.lr=0\.1\)"):
         refuse_changes(TEN, {**TWENTY, "train.lr": 0.2}, "place")
 
 

@@ -101,8 +101,8 @@ def test_a_finished_training_is_extended_killed_and_continued(
     # Until the new bundle takes its place, the first one is what the output holds.
     capsys.readouterr()
     assert train(small_dataset, str(output), one.config, launch=not_started) == first and weights_of(output) == weights
-    continues = "an extension of this training has stopped at step 9; the same command with --set train.max_epoch=2"
-    assert f"{continues} continues it" in capsys.readouterr().out
+    stopped = "an extension of this training has stopped at step 9"
+    assert f"{stopped}; to continue it, run the same command with --set train.max_epoch=2\n" in capsys.readouterr().out
     (output / "report.html").unlink()
     assert train(small_dataset, str(output), one.config, launch=lambda spec: None) == first
 

@@ -59,7 +59,7 @@ def test_a_running_statistic_that_is_no_number_stops_before_the_checkpoint(tmp_p
     with pytest.raises(NotFiniteError) as caught, remembered(place.store):
         loop.run()
     assert str(caught.value) == (
-        "training step 3: 4 of the 4 values of the running statistic '1.moving_variance' are infinite or no numbers, "
+        "training step 3: 4 of the 4 values of the running statistic '1.moving_variance' are infinite or NaN, "
         "so no checkpoint was written; images of its batch: 2.png, 12.png; lower it"
     )
     assert (
@@ -144,7 +144,7 @@ def test_after_such_an_end_a_lower_rate_begins_anew(tmp_path: Path) -> None:
     assert state_to_continue(store, now, SPEC, False, lines.append) is None
     assert newest_checkpoint(store, print) is not None
     assert state_to_continue(store, now, SPEC, True, lines.append) is None
-    assert len(lines) == 2 and "beginning anew with train.lr = 0.1 in place of 1.0" in lines[1]
+    assert len(lines) == 2 and "starting from step 0 with train.lr = 0.1 in place of 1.0" in lines[1]
     assert newest_checkpoint(store, print) is None and not (tmp_path / finite.FILE_NAME).exists()
 
 
@@ -168,7 +168,7 @@ def test_other_changes_are_refused_and_no_change_continues(tmp_path: Path) -> No
         (
             "detector",
             {"train": {"lr": 0.005, "warmup_epochs": 4}},
-            "--set train.lr=0.0005, or lengthen the warm-up with --set train.warmup_epochs=8; it begins anew",
+            "--set train.lr=0.0005, or lengthen the warm-up with --set train.warmup_epochs=8; it starts from step 0",
         ),
         ("backbone", {"pretrain": {"lr": 0.002}}, "pretrain.lr = 0.002: run the same command with --set pretrain.lr="),
     ],

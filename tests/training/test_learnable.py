@@ -82,7 +82,7 @@ def test_boxes_that_vanish_at_the_training_size_are_counted_from_a_tenth_on(smal
     if warns:
         assert warnings[0].startswith(f"{small} of 20 ({5 * small}.0 %) training boxes are 2 pixels or less")
         assert "train.image_size = 64" in warnings[0]
-        assert ("next to nothing" in warnings[0]) == (small >= 18)
+        assert ("almost no boxes are left" in warnings[0]) == (small >= 18)
 
 
 def test_exactly_two_pixels_are_left_out_as_the_augmentation_does() -> None:
@@ -94,7 +94,7 @@ def test_exactly_two_pixels_are_left_out_as_the_augmentation_does() -> None:
 def test_the_size_that_is_named_is_the_least_that_keeps_the_boxes(stride: int, named: int) -> None:
     # 1 px at 64 is 2 px, too small, at 128.
     sides = np.full((30, 2), 1.0)
-    assert f"from train.image_size = {named} on" in size_warnings(sides, 64, stride)[0]
+    assert f"with train.image_size = {named} or more, " in size_warnings(sides, 64, stride)[0]
     assert size_warnings(sides * named / 64, named, stride) == []
     assert size_warnings(sides * (named - stride) / 64, named - stride, stride) != []
 

@@ -79,7 +79,7 @@ def test_all_processes_of_a_machine_count_and_those_of_a_pod_alone(container: py
     size = 2.5 * needed()
     assert warnings(container, size, "train.processes=2", world=2) == []
     (line,) = warnings(container, size, "train.processes=4", world=4)
-    assert "for its 4 processes here" in line
+    assert "for its 4 processes on this machine" in line
     assert warnings(container, size, "train.processes=4", *named(line), world=4) == []
     container.setenv(DEVICES, "2")
     assert warnings(container, size, "train.processes=4", world=4) == []

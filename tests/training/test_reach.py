@@ -30,7 +30,8 @@ def test_a_long_training_leaves_nothing_of_its_start() -> None:
 def test_an_average_that_is_still_that_of_the_start_is_named_and_the_remedy_works() -> None:
     train = TrainConfig(max_epoch=2, ema_tau=0.01)
     (line,) = reach_warnings(train, 3)
-    assert line.startswith("100 % of the average") and "all 6 steps" in line and "train.ema_tau = 0.01" in line
+    assert line.startswith("100 % of the published average")
+    assert "all 6 steps" in line and "train.ema_tau = 0.01" in line
     (tau,) = re.findall(r"--set train\.ema_tau=(\d+)", line)
     assert reach_warnings(train.model_copy(update={"ema_tau": float(tau)}), 3) == []
 

@@ -95,25 +95,28 @@ def test_names_stay_as_they_are_written(tmp_path: Path, content: str, names: tup
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a\nb\na \n", "line 3: class 'a' is named in line 1 already"),
-        ("caf\u00e9\ncafe\u0301\n", "line 2: class 'café' is named in line 1 already"),
-        ("names:\n- a\n- b\n- a\n", "line 4: class 'a' is named in line 2 already"),
+        ("a\nb\na \n", "line 3: class 'a' is in line 1 already"),
+        ("caf\u00e9\ncafe\u0301\n", "line 2: class 'café' is in line 1 already"),
+        ("names:\n- a\n- b\n- a\n", "line 4: class 'a' is in line 2 already"),
         ("names:\n  0: a\n  1: ''\n", "line 3: the name of class 1 is empty"),
         ("0: a\n1:\n2: c\n", "line 2: the name of class 1 is empty"),
         ('["a", " "]', "name 2: the name of class 1 is empty"),
-        ("names:\n  0: a\n  2: b\n", "there is no name of class 1"),
+        ("names:\n  0: a\n  2: b\n", "class 1 has no name"),
         ("names:\n  0: a\n  0: b\n", "line 3: class 0 is given twice"),
         ("nc: 3\nnames: [a, b]\n", "line 1: nc is 3, but 2 names are given"),
         ("names: [a, b\n", "line 2: not YAML"),
-        ("names: [a, {b: c}]\n", "line 1: a list or mapping in place of a name"),
-        ("names: coco.names\n", "line 1: names is a text; expected a list"),
-        ("", "there are no class names in this file"),
-        (" \r\n\r\n", "there are no class names in this file"),
+        ("names: [a, {b: c}]\n", "line 1: a list or mapping instead of a name"),
+        ("names: coco.names\n", "line 1: names is a string; give a list"),
+        ("", "this file has no class names"),
+        (" \r\n\r\n", "this file has no class names"),
         ("a\nb\n".encode("utf-16-le"), "UTF-16 text without its byte order mark; save it as UTF-8"),
-        ("chien\nchat\ntélé\n".encode("cp1252"), r"byte 0xe9 in line 3, at byte 2 of it \('télé' if it is Windows"),
+        (
+            "chien\nchat\ntélé\n".encode("cp1252"),
+            r"byte 0xe9 in line 3, at byte 2 of the line \('télé' if it is Windows",
+        ),
         (b"\xff\xd8\xff\xe0\0\x10JFIF", "not text: it is a JPEG image"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4f\nsize 4\n", "a pointer of git-lfs"),
-        ("train = a.txt\nnames = gone.names\n", "line 2: the file of names 'gone.names' is missing"),
+        ("train = a.txt\nnames = gone.names\n", "line 2: file of names 'gone.names' is missing"),
         ('{"images": [], "licenses": []}', "neither 'names' nor 'categories' .its keys: images, licenses"),
         ('{"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "two categories have the id 1"),
         ("item {\n id: 1\n name: 'a'\n}\nitem {\n id: 1\n name: 'b'\n}", "line 5: id 1 is also in line 1"),
@@ -148,8 +151,8 @@ def test_a_category_that_groups_the_others_is_left_out_and_said(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a\nb\n", r"2 class names \(the last is 'b' in line 2\), but .* has 3 classes"),
-        ("a\nb\nc\nd\n", r"4 class names \(the first too many is 'd' in line 4\), but .* has 3 classes"),
+        ("a\nb\n", r"2 class names \(the last name is 'b' in line 2\), but .* has 3 classes"),
+        ("a\nb\nc\nd\n", r"4 class names \(the first extra name is 'd' in line 4\), but .* has 3 classes"),
         ("a\n\nb\n", r"2 class names \(line 2 is empty\), but .* has 3 classes"),
         ("a,b,c\n", "1 class names .*, but .* has 3 classes"),
     ],
@@ -174,6 +177,6 @@ def test_names_are_stored_clean_and_what_was_left_out_is_said(
     assert (end.value.code, printed["classes"]) == (0, ["a", "café", "c"])
     assert printed["notes"] == [
         "1 empty line between names left out: line 2",
-        "the numbers 0 to 2 before the names left out",
+        "left out the numbers 0 to 2 before the names",
     ]
     assert open_bundle(Place.of(printed["bundle"])).manifest.classes == ("a", "café", "c")

@@ -63,13 +63,13 @@ def test_another_length_is_refused_with_both_numbers(tmp_path: Path) -> None:
     write_darknet(path, SMALL, arrays_of(SMALL).__getitem__)
     have = 4 * 27 + 16 + 21 * 5
     path.write_bytes(path.read_bytes() + bytes(8))
-    with pytest.raises(InputError, match=rf"has {have + 2} numbers, the network {have};"):
+    with pytest.raises(InputError, match=rf"has {have + 2} weights, but the network needs {have};"):
         read_darknet(path, SMALL)
-    with pytest.raises(InputError, match=rf"has {have + 2} numbers.* the network has {have} with 2 classes"):
+    with pytest.raises(InputError, match=rf"has {have + 2} weights.* the network has {have} with 2 classes"):
         darknet_classes(path, SMALL)
     assert len(read_darknet(path, SMALL, more=True)) == 7
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match=rf"has {have - 3} numbers, the network {have};"):
+    with pytest.raises(InputError, match=rf"has {have - 3} weights, but the network needs {have};"):
         read_darknet(path, SMALL, more=True)
 
 

@@ -1,4 +1,4 @@
-"""A bundle with weights that are infinite or no numbers is refused wherever they are loaded."""
+"""A bundle with weights that are infinite or NaN is refused wherever they are loaded."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_the_backbone_of_a_detector_is_taken(tmp_path: Path, checkpoint: tuple[P
 
 
 def test_whole_detectors_are_refused(tmp_path: Path, checkpoint: tuple[Path, dict[str, np.ndarray]]) -> None:
-    with pytest.raises(InputError, match="MindSpore model zoo, whose yolov5s computes something else.*--backbone"):
+    with pytest.raises(InputError, match="MindSpore model zoo, whose yolov5s differs from ours.*--backbone"):
         import_weights(checkpoint[0], "yolov5s", str(tmp_path / "bundle"))
     assert not (tmp_path / "bundle").exists()
 

@@ -65,24 +65,24 @@ def engine() -> bytes:
         (b"<!DOCTYPE html><html><body>Download anyway</body></html>", ["web page", "download the file itself"]),
         (b"", ["is empty (0 bytes)", "get the file again"]),
         (gzip.compress(b"weights"), ["a gzip archive", "unpack it"]),
-        (archive({"yolov5n.pt": b"x", "__MACOSX/._yolov5n.pt": b"x"}), ["ZIP archive around yolov5n.pt;", "unpack"]),
-        (archive({"readme": b"", "a/": b""}), ["ZIP archive of readme, not a PyTorch checkpoint"]),
+        (archive({"yolov5n.pt": b"x", "__MACOSX/._yolov5n.pt": b"x"}), ["ZIP archive with yolov5n.pt;", "unpack"]),
+        (archive({"readme": b"", "a/": b""}), ["ZIP archive with readme, not a PyTorch checkpoint"]),
         (archive({"w.npy": b"x"}), ["NumPy arrays (.npz)"]),
-        (archive({"x.pt": bytes(99)})[:60], ["cut off", "as a ZIP archive", "60 bytes"]),
+        (archive({"x.pt": bytes(99)})[:60], ["cut off", "like a ZIP archive", "60 bytes"]),
         (tar(["run/best.pt", "run/opt.yaml"], tarfile.GNU_FORMAT), ["tar archive with run/best.pt, run/opt.yaml;"]),
         (old_tar("best.pt"), ["tar archive with best.pt;"]),
-        (b"\x08\x08\x12\x07pytorch\x1a\x052.3.0:", ["an ONNX network", "checkpoint it was made from"]),
-        (b"\x1c\0\0\0TFL3" + bytes(24), ["a TensorFlow Lite network", "checkpoint it was made from"]),
-        (b"\x89HDF\r\n\x1a\n" + bytes(24), ["an HDF5 file", "no model of Keras"]),
+        (b"\x08\x08\x12\x07pytorch\x1a\x052.3.0:", ["an ONNX network", "checkpoint it was exported from"]),
+        (b"\x1c\0\0\0TFL3" + bytes(24), ["a TensorFlow Lite network", "checkpoint it was exported from"]),
+        (b"\x89HDF\r\n\x1a\n" + bytes(24), ["an HDF5 file", "Keras models cannot be imported"]),
         (b"ftrt" + bytes(24), ["a TensorRT engine"]),
         (engine(), ["a TensorRT engine"]),
         (b"\x0a\x050.1.1\x12\x09MindSpore", ["a MindIR network"]),
         (b'<?xml version="1.0"?>\n<net name="main" version="11">\n', ["an OpenVINO network"]),
         (b"\xff\xd8\xff\xe0", ["a JPEG image", "give a file of weights"]),
-        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", ["PyTorch checkpoint of before version 1.6", "torch.save()"]),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", ["PyTorch checkpoint from before version 1.6", "torch.save()"]),
         (b"\x80\x04\x95\x10\0", ["a Python pickle"]),
-        (b"# yolov3\n[net]\nbatch=64\n", ["a cfg file of darknet, which has no weights"]),
-        ("nc: 80 # classes é\n".encode(), ["text that begins 'nc: 80 # classes é'"]),
+        (b"# yolov3\n[net]\nbatch=64\n", ["a cfg file of darknet, which does not contain weights"]),
+        ("nc: 80 # classes é\n".encode(), ["text that starts with 'nc: 80 # classes é'"]),
     ],
     # Never the content: archives hold the time at which they were made.
     ids=lambda value: value[0] if isinstance(value, list) else "file",
@@ -126,7 +126,7 @@ def test_half_a_checkpoint_is_cut_off(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "half.pt")
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match=rf"cut off: it begins as a PyTorch checkpoint.*{len(data) // 2} bytes"):
+    with pytest.raises(InputError, match=rf"cut off: it starts like a PyTorch checkpoint.*{len(data) // 2} bytes"):
         format_of(path)
 
 
@@ -147,7 +147,7 @@ def test_dead_links_and_addresses_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "b.pt").symlink_to("elsewhere.pt")
     for path, words in (
         (tmp_path / "a.pt", "git annex get"),
-        (tmp_path / "b.pt", "is a link to elsewhere.pt, which is not there"),
+        (tmp_path / "b.pt", "is a link to elsewhere.pt, which does not exist"),
         (Path("https://example.com/yolov5n.pt"), "is an address; download the file"),
         (tmp_path / "absent.pt", "No such file"),
     ):

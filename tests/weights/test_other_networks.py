@@ -29,7 +29,7 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> Path:
     [
         (_DFL, "YOLOv8"),
         ({f"model.{name}": shape for name, shape in _DFL.items()}, "YOLOv8"),
-        ({**_DFL, "model.22.proto.cv1.conv.weight": (1,)}, "YOLOv8 that segments"),
+        ({**_DFL, "model.22.proto.cv1.conv.weight": (1,)}, "YOLOv8 for segmentation"),
         ({**_DFL, "model.22.cv4.0.0.conv.weight": (1,)}, "YOLOv8 for oriented boxes or poses"),
         ({**_DFL, "model.2.cv2.0.m.0.cv1.conv1.conv.weight": (1,)}, "YOLOv9"),
         ({"model.38.dfl2.conv.weight": (1,)}, "YOLOv9"),
@@ -47,7 +47,7 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> Path:
         ({"head.classification_head.cls_logits.weight": (1,)}, "RetinaNet"),
         ({"head.classification_head.module_list.0.weight": (1,)}, "SSD"),
         ({"layer1.0.conv1.weight": (1,), "fc.weight": (1,)}, "ResNet, a classifier"),
-        ({**_YOLOV5, "model.24.proto.cv1.conv.weight": (1,)}, "YOLOv5 that segments (yolov5-seg)"),
+        ({**_YOLOV5, "model.24.proto.cv1.conv.weight": (1,)}, "YOLOv5 for segmentation (yolov5-seg)"),
         ({**_YOLOV5, "model.9.linear.weight": (1,)}, "YOLOv5, a classifier (yolov5-cls)"),
         ({**_YOLOV5, "model.33.m.3.weight": (255,)}, "YOLOv5 with four levels for large images (P6, such as yolov5n6)"),
         ({**_YOLOV5, "model.24.m.0.weight": (255,), "model.24.m.1.weight": (255,)}, "YOLOv5 with 2 levels"),
@@ -78,7 +78,7 @@ def test_another_family_is_one_line_and_no_table(tmp_path: Path, capsys: pytest.
             main(["weights", "import", str(path), "--model", MODEL, "-o", str(tmp_path / "bundle"), *more])
         printed = capsys.readouterr()
         assert (end.value.code, printed.out, len(printed.err.splitlines())) == (2, "", 1)
-        assert f"{path}: holds YOLOv8, which is not among the models here" in printed.err
+        assert f"{path}: holds YOLOv8, which is not a supported model" in printed.err
     assert not (tmp_path / "bundle").exists()
 
 
@@ -92,7 +92,7 @@ def test_the_right_model_is_named(tmp_path: Path) -> None:
 def test_the_backbone_of_a_segmenting_network_is_offered(tmp_path: Path) -> None:
     arrays = {**upstream_arrays(), "model.24.proto.cv1.conv.weight": np.zeros((1, 1, 1, 1), np.float32)}
     path = write(tmp_path / "a.pt", arrays)
-    with pytest.raises(InputError, match="holds YOLOv5 that segments .*; take its backbone with --backbone, or give"):
+    with pytest.raises(InputError, match="holds YOLOv5 for segmentation .*; import its backbone with --backbone or"):
         import_weights(path, MODEL, str(tmp_path / "bundle"))
     assert import_weights(path, MODEL, str(tmp_path / "bundle"), backbone=True).kind == "backbone"
 
@@ -100,7 +100,7 @@ def test_the_backbone_of_a_segmenting_network_is_offered(tmp_path: Path) -> None
 def test_fused_batch_normalisation_is_named(tmp_path: Path) -> None:
     arrays = {name: array for name, array in upstream_arrays().items() if ".bn." not in name}
     arrays["model.0.conv.bias"] = np.zeros(16, np.float32)
-    with pytest.raises(InputError, match="batch normalisation is fused into"):
+    with pytest.raises(InputError, match="convolutions with fused batch normalisation"):
         import_weights(write(tmp_path / "a.pt", arrays), MODEL, str(tmp_path / "bundle"))
 
 
@@ -137,10 +137,10 @@ def test_a_weights_file_of_another_network_is_named(tmp_path: Path) -> None:
         file.truncate(35_434_956)
     for backbone in (False, True):
         with pytest.raises(
-            InputError, match=r"8858734 numbers, as yolov3-tiny has with 80 classes; yolov4-tiny has 60"
+            InputError, match=r"8858734 weights, which fit yolov3-tiny with 80 classes; yolov4-tiny has 60"
         ):
             import_weights(path, "yolov4-tiny", str(tmp_path / "bundle"), backbone=backbone)
     with path.open("r+b") as file:
         file.truncate(24_251_276 // 8 * 4)
-    with pytest.raises(InputError, match="it is cut off, or of a smaller network"):
+    with pytest.raises(InputError, match="it is cut off, or from a smaller network"):
         import_weights(path, "yolov4-tiny", str(tmp_path / "bundle"))

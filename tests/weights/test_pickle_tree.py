@@ -122,7 +122,7 @@ def test_a_call_within_the_state_of_an_object_is_refused() -> None:
 
 def test_the_result_of_a_call_cannot_be_called() -> None:
     program = b"ccollections\nOrderedDict\n)R)R."
-    with pytest.raises(InputError, match=r"^f: its pickle is damaged \(a call of something that has no name\); get "):
+    with pytest.raises(InputError, match=r"^f: its pickle is damaged \(something that has no name is called\); get "):
         read_pickle(program, "f")
 
 

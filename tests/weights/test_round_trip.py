@@ -99,5 +99,5 @@ def test_anchors_that_a_weights_file_cannot_hold_are_printed_and_given_again(tmp
     assert export_weights(plain.bundle, tmp_path / "plain.weights").notes == ()
     with pytest.raises(InputError, match=r"--anchors = \[9, 11\]: these are 2 numbers; yolov4-tiny has 2 levels"):
         import_weights(file, model, str(tmp_path / "wrong"), anchors=[[9, 11]])
-    with pytest.raises(InputError, match="--anchors belongs to a whole detector"):
+    with pytest.raises(InputError, match="--anchors needs a whole detector"):
         import_weights(file, model, str(tmp_path / "wrong"), backbone=True, anchors=own)

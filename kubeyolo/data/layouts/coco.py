@@ -1,7 +1,7 @@
-"""Layouts of COCO JSON: of COCO itself, this project, Roboflow, CVAT, FiftyOne, Label Studio and Azure ML.
+"""Recognizes COCO JSON as written by COCO itself, this project, Roboflow, CVAT, FiftyOne, Label Studio and Azure ML.
 
-An annotation file lies at the root, in ``annotations/``, or in the folder of a split. Its split is what remains of its
-name without words such as ``instances`` or ``annotations``; where nothing remains, the split of its folder.
+An annotation file lies at the root, in ``annotations/``, or in the folder of a split. Its split is its name without
+words such as ``instances`` or ``annotations``; if the name has only such words, the split is that of its folder.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class _File:
     """An annotation file.
 
     Attributes:
-        base: The folder that its images lie in or below.
-        token: Its name as written, without ``instances_``; '' where the name has only filler words.
-        split: The split that its name, or else its folder, means; '' for none.
+        base: The folder that contains its images, directly or in subfolders.
+        token: Its name without ``instances_``; '' if the name has only filler words.
+        split: The split that its name means, otherwise the split that its folder means; '' if there is none.
         is_named: Whether its name means the split.
     """
 
@@ -46,7 +46,7 @@ class _File:
 
 
 def find_coco(tree: Tree) -> Layout | None:
-    """Return the COCO data set that the files make, or None where no file looks like COCO."""
+    """Return the layout of a COCO data set, or None if no file looks like COCO."""
     files = list(_annotation_files(tree))
     if not files:
         return None
@@ -68,19 +68,19 @@ def _annotation_files(tree: Tree) -> Iterator[_File]:
         parent, _, last = folder.rpartition("/")
         base = parent if last.lower() in _ANNOTATION_FOLDERS else folder
         token = stem.removeprefix("instances_") if words_of(stem) else ""
-        # Deeper folders that mean no split are data sets of their own.
+        # Deeper folders that do not mean a split are separate data sets.
         if base and (not split_of(base) or words_of(base.rpartition("/")[0])):
             continue
         yield _File(path, base, token, split_of(stem) or split_of(base), bool(split_of(stem)))
 
 
 def _is_of_an_image(tree: Tree, stem: str) -> bool:
-    """Tell whether a file is named after an image, unless that name means a split (an image called ``train``)."""
+    """Tell whether a file is named after an image, unless its name means a split (an image called ``train``)."""
     return stem in tree.image_stems and bool(words_of(stem)) and not split_of(stem)
 
 
 def _splits(tree: Tree, files: list[_File], left_out: list[str]) -> dict[str, SplitFiles]:
-    """Return the splits that files mean and that have images; add optional splits without images to ``left_out``."""
+    """Return the splits of the annotation files; add optional splits without images to ``left_out``."""
     splits: dict[str, SplitFiles] = {}
     for file in files:
         split, images = file.split, None
@@ -94,18 +94,18 @@ def _splits(tree: Tree, files: list[_File], left_out: list[str]) -> dict[str, Sp
         if images is None:
             if split in REQUIRED_SPLITS:
                 if not file.is_named and file.base:
-                    raise LayoutProblem(f"{file.path} has no images next to it; put the images of the split there")
+                    raise LayoutProblem(f"{file.path} has no images next to it; put the images in the same folder")
                 folder = file.token if file.is_named else split
                 raise LayoutProblem(
-                    f"{file.path} has no image folder {folder}/ next to it, nor images/{folder}/; "
-                    "put the images of the split in one of them"
+                    f"{file.path} has no image folder {folder}/ or images/{folder}/ next to it; "
+                    "put the images of the split in one of these folders"
                 )
             if file.split:
                 left_out.append(f"{file.path} has no image folder {file.token}/")
             continue
         if split in splits:
             raise LayoutProblem(
-                f"{splits[split].annotations} and {file.path} are both split {split!r}; remove one of them"
+                f"{splits[split].annotations} and {file.path} are both split {split!r}; remove one of the files"
             )
         splits[split] = SplitFiles(file.path, images)
     return splits
@@ -151,7 +151,9 @@ def _folder_of_split(tree: Tree, file: _File) -> str | None:
         alike = [child for child in tree.children(parent) if split_of(child) == file.split and tree.images(child)]
         if len(alike) > 1:
             folders = " and ".join(f"{child}/" for child in alike)
-            raise LayoutProblem(f"{file.path} is split {file.split!r}, and so are {folders}; remove or rename one")
+            raise LayoutProblem(
+                f"{file.path} is split {file.split!r}, and so are {folders}; remove or rename one of the folders"
+            )
         if alike:
             return _own_folder(tree, alike[0]) or alike[0]
     if shared is not None and not _split_folders(tree, shared):
@@ -164,7 +166,7 @@ def _split_folders(tree: Tree, parent: str) -> list[str]:
 
 
 def _single(tree: Tree, files: list[_File]) -> SplitFiles | None:
-    """Return the only annotation file of all images; a file with only filler words in its name is preferred."""
+    """Return the only annotation file for all images; a file with only filler words in its name is preferred."""
     plain = [file for file in files if not file.base and not file.token]
     chosen = plain or [file for file in files if not file.base and not file.split]
     if not chosen or not tree.images(""):
@@ -172,22 +174,22 @@ def _single(tree: Tree, files: list[_File]) -> SplitFiles | None:
     if len(chosen) > 1:
         names = ", ".join(file.path for file in chosen[:_MOST_SHOWN])
         raise LayoutProblem(
-            f"{len(chosen)} annotation files and no splits: {names}; keep one, or name them after their splits "
+            f"{len(chosen)} annotation files and no splits: {names}; keep one file, or name them after their splits "
             "(annotations/train.json, annotations/val.json) with the images in folders of the same names"
         )
     folders = _split_folders(tree, "") or _split_folders(tree, tree.image_folder("") or "")
     if folders:
         shown = ", ".join(f"{folder}/" for folder in folders[:_MOST_SHOWN])
         raise LayoutProblem(
-            f"{chosen[0].path} is one annotation file, the images lie in the folders of splits {shown}; export the "
-            "annotations of each split apart (annotations/train.json, annotations/val.json)"
+            f"{chosen[0].path} is the only annotation file, but the images lie in folders of splits ({shown}); export "
+            "the annotations of each split separately (annotations/train.json, annotations/val.json)"
         )
     images = _own_folder(tree, "")
     return SplitFiles(chosen[0].path, tree.common_image_folder() if images is None else images)
 
 
 def _tool(files: list[_File]) -> str:
-    """Return the layout in words, with the tool that writes files of such names."""
+    """Return the layout in words, with the tool that writes files with these names."""
     names = {file.path.rpartition("/")[2] for file in files}
     if "_annotations.coco.json" in names:
         return "COCO as Roboflow exports it"

@@ -12,7 +12,7 @@ _WORDS_OF_SPLITS = {
     "test": "test testing",
 }
 _MEANINGS = {word: split for split, words in _WORDS_OF_SPLITS.items() for word in words.split()}
-# Words that say what a file is, not which split it belongs to.
+# Words that describe a file but do not name its split.
 _FILLER_WORDS = """
 all ann anns annotated annotation annotations box boxes bbox bboxes coco createml data dataset default
 detection detections export full image images img imgs instance instances jpegimages json label labels obj
@@ -24,7 +24,7 @@ _HUMPS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _YEAR = re.compile(r"(?<=[a-z])\d{4}$|^\d{4}$")
 
 IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img", "data", "pictures", "photos", "frames")
-"""Names of image folders, in lower case, the most usual first."""
+"""Names of image folders, in lower case, the most common name first."""
 
 _ARCHIVE_SUFFIXES = ("zip", "tar", "gz", "tgz", "bz2", "xz", "7z", "rar", "zst")
 KINDS = {
@@ -62,12 +62,12 @@ def words_of(name: str) -> list[str]:
 
 
 def split_of(path: str) -> str:
-    """Return the split that the last part of a path means (``train``, ``val``, ``test``), or '' for none."""
+    """Return the split that the last part of a path means (``train``, ``val``, ``test``), or '' if there is none."""
     name = path.rpartition("/")[2]
     words = words_of(name)
     return _MEANINGS.get(words[0], "") if len(words) == 1 else ""
 
 
 def is_image_name(path: str) -> bool:
-    """Tell by the suffix of its name whether a file is an image."""
+    """Tell from the suffix of its name whether a file is an image."""
     return KINDS.get(path.rpartition(".")[2].lower()) == "image"

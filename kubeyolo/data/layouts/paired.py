@@ -1,7 +1,7 @@
-"""Layouts with a label file for each image: YOLO's text, the XML of Pascal VOC, the JSON of LabelMe.
+"""Recognizes layouts with a label file for each image: YOLO's text, the XML of Pascal VOC, the JSON of LabelMe.
 
-The label files lie next to the images, or in a folder whose path has ``labels`` where the path of the images has
-``images``. The split is the meaning of a folder in the path, or a list of images.
+The label files lie next to the images, or in a folder whose path is that of the image folder with ``images`` replaced
+by ``labels``. A split is recognized from the name of a folder in the path, or is defined by a list of images.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class PairedFormat:
     """How label files of a format are recognized.
 
     Attributes:
-        kind: Their kind (:data:`kubeyolo.data.layouts.names.KINDS`).
+        kind: The kind of the label files (:data:`kubeyolo.data.layouts.names.KINDS`).
         folders: Names of folders of label files, in lower case.
-        others: Stems of files of that kind that are not label files.
+        others: Stems of files with the same kind that are not label files.
     """
 
     kind: str
@@ -31,7 +31,7 @@ class PairedFormat:
 
 @dataclass
 class Pairs:
-    """Label files with their images: the splits by name, and label files that belong to no split."""
+    """Label files with their images: the splits by name, and the label files without a split."""
 
     splits: dict[str, SplitFiles] = field(default_factory=dict)
     single: SplitFiles | None = None
@@ -46,10 +46,10 @@ _LABELME = PairedFormat("json", frozenset())
 def find_pairs(tree: Tree, form: PairedFormat) -> Pairs:
     """Return the folders of label files and of their images.
 
-    Folders below a folder that means neither labels nor a split are data sets of their own.
+    Folders below a folder that means neither labels nor a split are separate data sets.
 
     Raises:
-        LayoutProblem: Two folders claim the same split.
+        LayoutProblem: Two folders mean the same split.
     """
     pairs = Pairs()
     for path in sorted(tree.folders, key=lambda each: (each.count("/"), each)):
@@ -64,12 +64,14 @@ def find_pairs(tree: Tree, form: PairedFormat) -> Pairs:
             pairs.single = pairs.single or files
         elif pairs.splits.setdefault(split, files) != files:
             first = pairs.splits[split].annotations
-            raise LayoutProblem(f"{first}/ and {files.annotations}/ are both split {split!r}; remove or rename one")
+            raise LayoutProblem(
+                f"{first}/ and {files.annotations}/ are both split {split!r}; remove or rename one of the folders"
+            )
     return pairs
 
 
 def _pair_of(tree: Tree, form: PairedFormat, path: str, stems: set[str]) -> tuple[str, SplitFiles] | None:
-    """Return the split of a folder of label files ('' for none) and its files; None where no images belong to it."""
+    """Return the split of a folder of label files ('' for no split) and its files; None if no images belong to it."""
     names = path.split("/") if path else []
     labels = next((i for i in reversed(range(len(names))) if names[i].lower() in form.folders), None)
     means = next((i for i, name in enumerate(names) if i != labels and split_of(name)), None)
@@ -137,7 +139,7 @@ def with_members(pairs: Pairs, lists: Mapping[str, str], tree: Tree) -> dict[str
 
 
 def unlabelled_val(tree: Tree, splits: Mapping[str, SplitFiles]) -> str:
-    """Return a folder that means the validation split and whose images belong to no split, or ''."""
+    """Return a folder that means the validation split and has images that are in no split, or ''."""
     taken = [split.images for split in splits.values()]
     parents = dict.fromkeys(("", tree.image_folder("") or ""))
     for child in (child for parent in parents for child in tree.children(parent)):
@@ -147,9 +149,9 @@ def unlabelled_val(tree: Tree, splits: Mapping[str, SplitFiles]) -> str:
 
 
 def nearest(tree: Tree, entry: str, base: str = "") -> str | None:
-    """Return the file or folder that a path from another machine means, or None.
+    """Return the file or folder that a path from a different machine means, or None.
 
-    Leading folders are dropped until the rest exists: ``/home/me/cells/images/train`` may be ``images/train``.
+    Leading folders are dropped until the path exists: ``/home/me/cells/images/train`` may be ``images/train``.
     """
     parts = [part for part in f"{base}/{entry}".replace("\\", "/").split("/") if part not in ("", ".")]
     clean: list[str] = []
@@ -176,6 +178,6 @@ def is_file(tree: Tree, path: str) -> bool:
 
 
 def find_labelme(tree: Tree) -> Layout | None:
-    """Return the layout of a LabelMe data set, or None where no file looks like LabelMe."""
+    """Return the layout of a LabelMe data set, or None if no file looks like LabelMe."""
     pairs = find_pairs(tree, _LABELME)
     return make_layout("labelme", "LabelMe", pairs.splits, pairs.single, (), unlabelled_val(tree, pairs.splits))

@@ -21,7 +21,7 @@ class Folder:
 
     Attributes:
         stems: Names without suffix of the direct files, by kind (:data:`kubeyolo.data.layouts.names.KINDS`).
-        below: Number of files by kind, including files of folders below.
+        below: Number of files by kind, including files in subfolders.
         children: Names of the folders in it.
     """
 
@@ -31,7 +31,7 @@ class Folder:
 
 
 class Tree:
-    """The folders of a data set by their path relative to its root, which is ''."""
+    """The folders of a data set by their path relative to its root; the path of the root is ''."""
 
     def __init__(self, paths: Collection[str]) -> None:
         """Take the relative paths of all files; leftovers of systems and tools are dropped."""
@@ -66,22 +66,22 @@ class Tree:
         return folder in self.folders
 
     def images(self, folder: str) -> int:
-        """Return the number of images in a folder and below it; 0 where there is no such folder."""
+        """Return the number of images in a folder and its subfolders; 0 if there is no such folder."""
         node = self.folders.get(folder)
         return node.below["image"] if node else 0
 
     def has_images(self, folder: str) -> bool:
-        """Tell whether images lie in a folder itself."""
+        """Tell whether images lie directly in a folder."""
         node = self.folders.get(folder)
         return node is not None and bool(node.stems.get("image"))
 
     def children(self, folder: str) -> list[str]:
-        """Return the paths of the folders in a folder, sorted; none where there is no such folder."""
+        """Return the paths of the folders in a folder, sorted; an empty list if there is no such folder."""
         node = self.folders.get(folder)
         return [join(folder, name) for name in sorted(node.children)] if node else []
 
     def image_folder(self, parent: str) -> str | None:
-        """Return the folder in ``parent`` that has images and a usual name of image folders, or None."""
+        """Return the folder in ``parent`` that has images and a common name for image folders, or None."""
         named = {path.rpartition("/")[2].lower(): path for path in self.children(parent)}
         return next((named[name] for name in IMAGE_FOLDERS if name in named and self.images(named[name])), None)
 
@@ -111,7 +111,7 @@ def list_files(root: Path, most: int | None = None) -> list[str]:
 
     Args:
         root: The folder.
-        most: The largest number of files that are listed.
+        most: The largest number of files to list; None for all files.
 
     Raises:
         InputError: ``root`` is not a folder, or a folder in it cannot be read.

@@ -1,4 +1,4 @@
-"""What a layout says: where the annotations and the images of a data set lie."""
+"""The layout of a data set: where its annotations and images lie."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 REQUIRED_SPLITS = ("train", "val")
 SINGLE = "all"
-"""The name of the only split of a data set that must be divided."""
+"""The name of the only split in a data set that must be divided."""
 
 ReadFile = Callable[[str], bytes]
-"""Returns the content of a small file by its path relative to the root of the data set."""
+"""Returns the content of a small file, given its path relative to the root of the data set."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class SplitFiles:
     Attributes:
         annotations: The annotation file, or the folder of label files.
         images: The folder that names of images are relative to.
-        members: Lists or folders of the images of the split, where ``images`` holds more than the split; otherwise
-            empty.
+        members: Lists or folders of the images of the split, if ``images`` also has images that are not in the split;
+            otherwise empty.
     """
 
     annotations: str
@@ -35,10 +35,10 @@ class Layout:
 
     Attributes:
         format: The name of the reader: ``coco``, ``yolo``, ``voc``, ``cvat`` or ``labelme``.
-        splits: The files of each split; the only entry ``all`` where the data set must be divided.
+        splits: The files of each split; only the entry ``all`` if the data set must be divided.
         is_single: Whether the data set has no splits and must be divided into train and val.
-        extra: Other files that belong to the content: names of classes, lists of images.
-        words: The layout in one line, for people.
+        extra: Other files that belong to the data set: names of classes, lists of images.
+        words: The layout in words, on one line.
         left_out: Optional splits without images, each in words.
     """
 
@@ -51,7 +51,7 @@ class Layout:
 
 
 class LayoutProblem(Exception):
-    """Why files that look like a format are not a data set in that format, and what to do; the path is added later."""
+    """Files look like a format but are not a data set in it; the message has the reason and the remedy."""
 
 
 def make_layout(
@@ -63,14 +63,14 @@ def make_layout(
     unlabelled: str = "",
     left_out: tuple[str, ...] = (),
 ) -> Layout | None:
-    """Return the layout of a data set with splits, or of one to be divided; None where there are no annotations.
+    """Return the layout of a data set with splits, or of a data set to divide; None if there are no annotations.
 
     Args:
         name: The format.
         tool: The layout in words.
         splits: The splits by name.
         single: Annotations that belong to no split.
-        extra: Other files of the content.
+        extra: Other files that belong to the data set.
         unlabelled: An image folder that is named after the validation split and has no annotations.
         left_out: Optional splits without images, in words.
 
@@ -91,9 +91,9 @@ def make_layout(
     if not splits:
         return None
     if missing == "val" and unlabelled:
-        remedy = f"{unlabelled}/ has images and no annotations: export them too, or remove the folder"
+        remedy = f"{unlabelled}/ has images but no annotations: export the annotations too, or remove the folder"
     elif missing == "val" and "test" in splits:
-        remedy = "rename test to val to validate on it, or remove it: train is then divided"
+        remedy = "rename test to val to validate on it, or remove test to divide train"
     else:
         remedy = "export both train and val, or one data set without splits, which data.split divides"
     raise LayoutProblem(f"{tool}, but no split {missing!r} (found: {', '.join(splits)}); {remedy}")

@@ -1,4 +1,4 @@
-"""Layouts of Pascal VOC, an XML file for each image, and of CVAT for images, one XML file for all images."""
+"""Recognizes layouts of Pascal VOC (an XML file for each image) and CVAT for images (one XML file for all images)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CVAT = "CVAT for images"
 
 
 def find_voc(tree: Tree) -> Layout | None:
-    """Return the layout of a Pascal VOC data set, or None where no file looks like Pascal VOC."""
+    """Return the layout of a Pascal VOC data set, or None if no file looks like Pascal VOC."""
     pairs = find_pairs(tree, LABELS)
     lists = _lists(tree) if pairs else {}
     whole = lists.pop("trainval", None) or lists.pop("", None)
@@ -32,7 +32,7 @@ def find_voc(tree: Tree) -> Layout | None:
 
 
 def _lists(tree: Tree) -> dict[str, str]:
-    """Return the lists of images by split; ``trainval`` is a key too, and '' for all images (CVAT's ``default``)."""
+    """Return the lists of images by split; the key may also be ``trainval``, or '' for all images (CVAT's default)."""
     folders = {path.lower(): path for path in tree.folders}
     for name in _LIST_FOLDERS:
         folder = folders.get(name)
@@ -45,7 +45,7 @@ def _lists(tree: Tree) -> dict[str, str]:
             if not split and word != "default":
                 continue
             if split in lists:
-                raise LayoutProblem(f"{lists[split]} and {folder}/{stem}.txt both list {split!r}; remove one of them")
+                raise LayoutProblem(f"{lists[split]} and {folder}/{stem}.txt both list {split!r}; remove one list")
             lists[split] = f"{folder}/{stem}.txt"
         if lists:
             return lists
@@ -53,7 +53,7 @@ def _lists(tree: Tree) -> dict[str, str]:
 
 
 def find_cvat(tree: Tree) -> Layout | None:
-    """Return the layout of a data set in CVAT's own XML, or None where no file looks like it."""
+    """Return the layout of a data set in CVAT's XML, or None if no file looks like CVAT's XML."""
     splits: dict[str, SplitFiles] = {}
     single = None
     for path in tree.files["xml"]:
@@ -64,7 +64,7 @@ def find_cvat(tree: Tree) -> Layout | None:
         if images is None:
             images = folder if tree.has_images(folder) else tree.common_image_folder(folder)
         if not tree.images(images):
-            raise LayoutProblem(f"{path} is CVAT's, but there are no images: export it with images")
+            raise LayoutProblem(f"{path} is CVAT's XML, but there are no images; export the data set with images")
         if folder:
             splits[split_of(folder)] = SplitFiles(path, images)
             continue

@@ -1,4 +1,4 @@
-"""Layouts of YOLO: a text file for each image; splits and classes in ``data.yaml``, darknet's files, or folders."""
+"""Recognizes layouts of YOLO: a text file for each image; splits from ``data.yaml``, darknet's files, or folders."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Description:
 
     Attributes:
         path: The file.
-        base: The folder that its paths are relative to, as written.
+        base: The folder that the paths in the file are relative to, as written.
         paths: Folders and lists of images by split, as written.
-        names: Class names, or None where the file has none.
+        names: Class names, or None if the file has no class names.
         names_file: The path of a file with class names, as written, or ''.
         has_keypoints: Whether keypoints follow the boxes in label files.
     """
@@ -64,7 +64,7 @@ class Description:
 
 
 def find_yolo(tree: Tree, read: ReadFile) -> Layout | None:
-    """Return the layout of a YOLO data set, or None where no file looks like YOLO.
+    """Return the layout of a YOLO data set, or None if no file looks like YOLO.
 
     Args:
         tree: The files.
@@ -93,7 +93,7 @@ def _has_labels(tree: Tree) -> bool:
 
 
 def find_description(tree: Tree, read: ReadFile) -> Description | None:
-    """Return the content of the file at the root that describes the data set, or None where there is no such file.
+    """Return the content of the file at the root that describes the data set, or None if there is no such file.
 
     Raises:
         LayoutProblem: There are several such files.
@@ -105,18 +105,18 @@ def find_description(tree: Tree, read: ReadFile) -> Description | None:
     usual = [each for each in descriptions if each.path.rpartition(".")[0].lower() in ("data", "dataset", "obj")]
     if len(descriptions) > 1 and len(usual) != 1:
         names = " and ".join(each.path for each in descriptions[:3])
-        raise LayoutProblem(f"{names} both describe a data set; keep one")
+        raise LayoutProblem(f"{names} both describe a data set; keep only one of the files")
     return next(iter(usual or descriptions), None)
 
 
 def describe_yaml(path: str, data: bytes) -> Description | None:
-    """Return the content of a ``data.yaml``, or None where it does not describe a data set.
+    """Return the content of a ``data.yaml``, or None if it does not describe a data set.
 
     Raises:
         LayoutProblem: The file is not YAML, or a value has the wrong form.
     """
     try:
-        # S506: the loader is a SafeLoader that knows fewer types.
+        # S506: the loader is a SafeLoader with fewer types.
         document = yaml.load(decode_text(data, str(path)), Loader=_TextLoader)  # noqa: S506
     except (yaml.YAMLError, InputError, RecursionError) as error:
         raise LayoutProblem(f"{path} cannot be read as YAML ({' '.join(str(error).split())}); correct it") from None
@@ -127,7 +127,7 @@ def describe_yaml(path: str, data: bytes) -> Description | None:
         value = document.get(key)
         entries = value if isinstance(value, list) else [value] if value else []
         if not all(isinstance(entry, str) for entry in entries):
-            raise LayoutProblem(f"{path}: {key} is {value!r}; write a folder, a list of images, or several of them")
+            raise LayoutProblem(f"{path}: {key} is {value!r}; write the path of a folder or of a list of images")
         if entries:
             description.paths.setdefault(split, [entry.strip() for entry in entries])
     description.names = _names(path, document.get("names"))
@@ -148,7 +148,7 @@ def _names(path: str, value: Any) -> list[str] | None:
             numbered = {}
         if numbered and sorted(numbered) == list(range(len(value))):
             return [numbered[number] for number in range(len(numbered))]
-    raise LayoutProblem(f"{path}: names must list the classes, or number all of them from 0; found {str(value)[:80]}")
+    raise LayoutProblem(f"{path}: names is {str(value)[:80]}; write a list of the classes, or number them all from 0")
 
 
 def describe_darknet(path: str, data: bytes) -> Description:
@@ -174,7 +174,7 @@ def describe_darknet(path: str, data: bytes) -> Description:
 def path_of(tree: Tree, description: Description, entry: str) -> str | None:
     """Return the folder or list of images that an entry of a description means, or None.
 
-    A path from another machine is matched by its last parts, a pattern (``images/*.jpg``) by its folder.
+    A path from a different machine is matched by its last parts, a pattern (``images/*.jpg``) by its folder.
     """
     entry = entry.replace("\\", "/")
     if "*" in entry:
@@ -186,7 +186,7 @@ def path_of(tree: Tree, description: Description, entry: str) -> str | None:
 
 
 def label_folder(tree: Tree, images: str) -> str:
-    """Return the folder of the label files of an image folder; the folder itself where they lie next to the images."""
+    """Return the folder of the label files for an image folder; the same folder if they lie next to the images."""
     parts = images.split("/")
     for i in reversed(range(len(parts))):
         if parts[i].lower() in ("images", "image"):
@@ -201,7 +201,7 @@ def label_folder(tree: Tree, images: str) -> str:
 
 
 def _described(tree: Tree, description: Description, pairs: Pairs, left_out: list[str]) -> dict[str, SplitFiles]:
-    """Return the splits that a description names; folders named after splits replace paths that do not exist."""
+    """Return the splits that a description names; a path that does not exist is replaced by a folder of the split."""
     splits: dict[str, SplitFiles] = {}
     for split, entries in description.paths.items():
         candidates = [path_of(tree, description, entry) for entry in entries]
@@ -211,10 +211,10 @@ def _described(tree: Tree, description: Description, pairs: Pairs, left_out: lis
                 splits[split] = pairs.splits[split]
                 continue
             missing = next(entry for entry, path in zip(entries, candidates, strict=True) if path not in paths)
-            fault = f"{description.path} names {missing} for {split!r}, where no images are"
+            fault = f"{description.path} names {missing} for {split!r}, which has no images"
             if split in REQUIRED_SPLITS and (paths or not pairs.single):
-                without = f", or remove val from {description.path}: train is divided then" if split == "val" else ""
-                raise LayoutProblem(f"{fault}; correct the path, or put the images there{without}")
+                without = f", or remove val from {description.path} to divide train" if split == "val" else ""
+                raise LayoutProblem(f"{fault}; correct the path, or put images there{without}")
             if split not in REQUIRED_SPLITS:
                 left_out.append(fault)
             continue
@@ -230,7 +230,7 @@ def _files_of(tree: Tree, paths: list[str], pairs: Pairs) -> SplitFiles:
     if len(paths) == 1 and paths[0] in tree:
         folder = paths[0]
         if not tree.has_images(folder):
-            # Some data sets name the folder of the split, which contains images/ and labels/.
+            # Some data sets name the parent folder of the split, which contains images/ and labels/.
             inside = images_next_to(tree, folder, [])
             folder = folder if inside is None or inside == folder else inside
         same = [pair for pair in (*pairs.splits.values(), pairs.single) if pair is not None and pair.images == folder]
@@ -252,7 +252,7 @@ def _list_files(tree: Tree) -> dict[str, str]:
         if "/" not in path and split_of(stem) and stem not in tree.folders[""].stems.get("image", ()):
             split = split_of(stem)
             if split in lists:
-                raise LayoutProblem(f"{lists[split]} and {path} both list the images of {split!r}; remove one of them")
+                raise LayoutProblem(f"{lists[split]} and {path} both list the images of {split!r}; remove one list")
             lists[split] = path
     return lists
 
@@ -278,12 +278,12 @@ def _tool(tree: Tree, description: Description | None) -> str:
 
 
 def class_names(extra: Mapping[str, bytes], where: str) -> list[str]:
-    """Return the names of classes from the first file that has some.
+    """Return the names of classes from the first file that has names of classes.
 
-    Lists of names in several folders must agree.
+    Files with the same name in several folders must have the same names of classes.
 
     Args:
-        extra: The content of each file that may name classes by its path, in order.
+        extra: The content, by path, of each file that may name classes, the most reliable file first.
         where: The data set, for messages.
 
     Raises:
@@ -305,9 +305,9 @@ def class_names(extra: Mapping[str, bytes], where: str) -> list[str]:
     for path, names in lists.items():
         first = next(iter(lists))
         if path.rpartition("/")[2] == first.rpartition("/")[2] and names != lists[first]:
-            raise InputError(f"{where}: {first} and {path} have different names of classes; keep the correct one")
+            raise InputError(f"{where}: {first} and {path} have different names of classes; keep the correct file")
     if lists:
         return next(iter(lists.values()))
     raise InputError(
-        f"{where}: no names of classes; write them into classes.txt, one on each line, in the order of their numbers"
+        f"{where}: no names of classes; write them into classes.txt, a name on each line, in the order of their numbers"
     )

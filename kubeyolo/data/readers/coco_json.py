@@ -1,4 +1,4 @@
-"""Reads COCO JSON: only fields that are used are decoded, so that large files take little time and memory.
+"""Reads COCO JSON; only the fields that are used are decoded, so large files take little time and memory.
 
 A file that follows the format is decoded into typed records. Any other file (ids as text, absent sizes, NaN) is
 decoded again without types; :mod:`kubeyolo.data.annotations` then corrects or refuses such values.
@@ -65,11 +65,11 @@ class _AnyDocument(msgspec.Struct):
 
 
 def read_coco_json(path: Path, group_key: str = "") -> RawSplit:
-    """Read the tables of a COCO "instances" file; segmentations are read where an annotation has no box.
+    """Read the tables of a COCO "instances" file; the segmentation of an annotation is read only if it has no box.
 
     Args:
-        path: The file; UTF-8, or UTF-16 and UTF-32 with a byte order mark.
-        group_key: Key of the images whose value groups them; empty for none.
+        path: The file; UTF-8, or UTF-16 or UTF-32 with a byte order mark.
+        group_key: The key whose value groups the images; empty for no groups.
 
     Raises:
         InputError: The file cannot be read, or is not text, not JSON, or not COCO.
@@ -78,7 +78,7 @@ def read_coco_json(path: Path, group_key: str = "") -> RawSplit:
     if not group_key:
         try:
             document = msgspec.json.decode(data, type=_Document)
-            # A box of zeros may have a mask, which typed records do not have.
+            # An annotation with a box of zeros may have a mask, which typed records leave out.
             if not any(not any(each.bbox) for each in document.annotations):
                 return _typed(str(path), document)
         except msgspec.ValidationError:
@@ -132,7 +132,7 @@ def _boxes(annotations: Sequence[_Annotation] | Sequence[_AnyAnnotation], masks:
 
 
 def _untyped(path: Path, data: bytes, group_key: str) -> RawSplit:
-    """Read a file that the decoder refuses: accept NaN and Infinity, which Python writes; else say what is wrong."""
+    """Read a file that the decoder refuses: accept NaN and Infinity, which Python writes; otherwise raise an error."""
     kind = kind_of(data)
     if kind:
         raise InputError(f"{path}: is {kind}; export the annotations as COCO JSON")
@@ -181,7 +181,7 @@ def _loose(path: Path, document: _AnyDocument, group_key: str) -> RawSplit:
 
 
 def _mask(path: Path, segmentation: Any) -> Any:
-    """Return a segmentation, decoded if it is still JSON; None for an absent one."""
+    """Return a segmentation, decoded if it is still JSON; None if it is absent."""
     if not isinstance(segmentation, msgspec.Raw):
         return segmentation
     if not len(memoryview(segmentation)):

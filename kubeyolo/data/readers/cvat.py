@@ -19,13 +19,13 @@ _WITHOUT_BOX = frozenset({"points", "polyline", "skeleton", "tag", "attribute"})
 
 
 def read(root: Path, files: SplitFiles, layout: Layout) -> RawSplit:
-    """Return a split: the images of its subset, or the images in its folder.
+    """Return a split: the images in its subset or in its folder.
 
     Rotated boxes, polygons, ellipses and masks become the box around them. Points, lines and skeletons have no box:
     they are left out and counted in a finding.
 
     Raises:
-        InputError: The file is not CVAT's, or a shape is wrong.
+        InputError: The file is not from CVAT, or a shape is wrong.
     """
     path = root / files.annotations
     there = {name for name in data_files(root / files.images) if is_image_name(name)}
@@ -45,7 +45,7 @@ def read(root: Path, files: SplitFiles, layout: Layout) -> RawSplit:
         if not split or (split_of(subset) == split if split_of(subset) else image.name in there):
             images.append(image)
     if not images:
-        raise InputError(f"{path}: lists no images of {files.images or 'the data set'}; export CVAT for images again")
+        raise InputError(f"{path}: lists no images in {files.images or 'the data set'}; export CVAT for images again")
     classes.update(dict.fromkeys(sorted({label for image in images for label, _, _ in image.boxes} - set(classes))))
     return raw_split(str(path), images, list(classes), by_name=True)
 
@@ -104,7 +104,7 @@ _CUBOID = tuple(f"{side}{number}" for number in (1, 2) for side in ("tl", "bl", 
 
 
 def _rotated(box: Box, degrees: float) -> Box:
-    """Return the box around a box that is rotated about its centre."""
+    """Return the upright box around a box that is rotated about its centre."""
     left, top, width, height = box
     angle = math.radians(degrees)
     half_x = (abs(width * math.cos(angle)) + abs(height * math.sin(angle))) / 2

@@ -23,7 +23,7 @@ _Read = tuple[list[LabelledImage], list[str]]
 
 
 class LabelmeReader:
-    """Reads the splits of a LabelMe data set; the classes are those of all splits together."""
+    """Reads the splits of a LabelMe data set; the classes come from all splits."""
 
     def __init__(self, root: Path, layout: Layout) -> None:
         """Take the folder of the data set and its layout."""
@@ -85,7 +85,7 @@ def _read_file(path: Path, image: str) -> LabelledImage:
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
             label = shape.get("label") if isinstance(shape, dict) else None
             what = f"the label {str(label)[:80]}, not a text" if label else "no label"
-            raise InputError(f"{where} has {what}; write the name of its class")
+            raise InputError(f"{where} has {what}; write the name of its class as the label")
         kind = shape.get("shape_type") or "polygon"
         if kind in _WITHOUT_BOX:
             labelled.without_box.append(str(kind))

@@ -1,4 +1,4 @@
-"""Finds the images of a split where annotations do not list them: all of a folder, or the images that lists name."""
+"""Finds the images of a split if annotations do not list them: all images of a folder, or the images named in lists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kubeyolo.errors import InputError
 
 
 def images_of(root: Path, files: SplitFiles) -> list[str]:
-    """Return the images of a split, existing or listed, relative to its image folder, sorted.
+    """Return the images of a split, sorted, as paths relative to its image folder; listed images may be missing.
 
     Raises:
         InputError: A list cannot be read, or there are no images.
@@ -29,7 +29,7 @@ def images_of(root: Path, files: SplitFiles) -> list[str]:
 
 
 def list_entries(path: Path) -> list[str]:
-    """Return the lines of a list of images, without empty ones.
+    """Return the lines of a list of images, without empty lines.
 
     Raises:
         InputError: The list cannot be read, or is not text.
@@ -38,7 +38,7 @@ def list_entries(path: Path) -> list[str]:
 
 
 def _listed(root: Path, files: SplitFiles, names: list[str]) -> Iterable[str]:
-    """Yield the images that lists name, and the images in listed folders; missing images by their name in the list."""
+    """Yield the images that lists name, and the images in listed folders; a missing image with its name in the list."""
     images = set(names)
     prefix = f"{files.images}/" if files.images else ""
     for member in files.members:

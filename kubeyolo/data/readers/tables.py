@@ -1,4 +1,4 @@
-"""What readers of formats without ids share: tables from images and boxes, and classes from all splits."""
+"""Code shared by readers of formats without ids: tables from images and boxes, and classes from all splits."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class LabelledImage:
 
     Attributes:
         name: Its path relative to the image folder.
-        width: Pixels of a row, or whatever the file has instead.
-        height: Rows, likewise.
-        boxes: Class (a number or a name), [left, top, width, height] in pixels, and 1 for a crowd, of each box.
+        width: Width in pixels, or whatever the file has instead.
+        height: Height in pixels, or whatever the file has instead.
+        boxes: For each box its class (a number or a name), [left, top, width, height] in pixels, and 1 for a crowd.
         without_box: Kinds of the shapes that were left out, such as points and lines.
     """
 
@@ -53,7 +53,7 @@ def raw_split(
         images: The images with their boxes.
         classes: Names of classes in the order of their numbers.
         by_name: Whether the class of a box is a name; otherwise it is a number.
-        findings: Findings of the reader, besides those about shapes without a box.
+        findings: Findings from the reader, except the finding about shapes without a box, which is added.
     """
     number = {name: i for i, name in enumerate(classes)}
     rows = sorted(images, key=lambda image: image.name)
@@ -91,7 +91,7 @@ def _shapes_without_box(where: str, images: Sequence[LabelledImage]) -> tuple[Ra
 
 
 def labels_without_image(where: str, label_files: Sequence[str]) -> list[RawFinding]:
-    """Return the finding that label files have no image and are left out; an empty list without such files."""
+    """Return the finding about label files without an image, which are left out; an empty list if there are none."""
     cases = [f"{where}: no image for the label file {name!r}" for name in label_files]
     return [RawFinding("image_unknown", cases[0], len(cases))] if cases else []
 
@@ -105,10 +105,10 @@ def box_around(points: Sequence[tuple[float, float]]) -> Box:
 
 
 class SplitLabels(Generic[T]):
-    """The content of the label files of each split, read once, when it is first needed.
+    """The content of the label files of each split, which is read once, when it is first needed.
 
     Attributes:
-        of: Returns the content of a split; raises an ``InputError`` where one of its files is wrong.
+        of: Returns the content of a split; raises an ``InputError`` if a file of the split is wrong.
     """
 
     def __init__(self, layout: Layout, read: Callable[[SplitFiles], T]) -> None:
@@ -117,7 +117,7 @@ class SplitLabels(Generic[T]):
         self.of: Callable[[SplitFiles], T] = cache(read)
 
     def readable(self) -> list[T]:
-        """Return the content of all splits without a fault; a fault is raised when its split is read itself."""
+        """Return the content of all splits without a fault; the fault of a split is raised when ``of`` reads it."""
         contents = []
         for files in self._layout.splits.values():
             with suppress(InputError):

@@ -1,8 +1,8 @@
 """Reads Pascal VOC: an XML file for each image.
 
-Boxes are the first and the last column and row of an object. In Pascal VOC these count from 1 and the last belongs to
-the box; annotation tools write the same elements with coordinates that count from 0. The coordinates of all files
-together show which of the two a data set uses.
+A box has the first and the last column and row of an object. In Pascal VOC they are numbered from 1, and the last
+column and row belong to the box; annotation tools write the same elements with coordinates that start at 0. The
+coordinates of all files together show which of the two conventions a data set uses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kubeyolo.data.readers.xml import number_of, read_small, text_at, whole_or_t
 from kubeyolo.errors import InputError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-# Tools that write their name into <source> and coordinates that count from 0.
+# Tools that write their name into <source>, and coordinates that start at 0.
 _FROM_ZERO = ("roboflow", "cvat", "label studio", "labelstudio", "label-studio")
 
 
@@ -38,7 +38,7 @@ class _Object:
 
 @dataclass
 class _File:
-    """The content of an XML file about its image."""
+    """The content of the XML file of an image."""
 
     image: str
     width: int | str | None
@@ -48,7 +48,7 @@ class _File:
 
 
 class VocReader:
-    """Reads the splits of a Pascal VOC data set; classes and the way of counting come from all splits."""
+    """Reads the splits of a Pascal VOC data set; classes and the convention of coordinates come from all splits."""
 
     def __init__(self, root: Path, layout: Layout) -> None:
         """Take the folder of the data set and its layout."""
@@ -56,7 +56,7 @@ class VocReader:
         self._splits = SplitLabels(layout, partial(_read_files, root))
 
     def read(self, files: SplitFiles) -> RawSplit:
-        """Return a split; difficult objects become crowds: neither trained on nor counted as missed.
+        """Return a split; difficult objects become crowds: they are not used in training, nor counted as missed.
 
         Raises:
             InputError: A file is not XML, an object has no name or box, or a listed image has no file.
@@ -137,7 +137,7 @@ def _read_object(where: str, element: Element) -> _Object:
 
 
 def _points(where: str, element: Element) -> list[tuple[float, float]]:
-    """Return the points of a polygon: ``<pt><x>, <y>`` as LabelMe's web tool writes it, or ``<x1>, <y1>, ...``."""
+    """Return the points of a polygon: ``<pt><x>, <y>`` as LabelMe's web tool writes them, or ``<x1>, <y1>, ...``."""
     polygon = element.find("polygon")
     if polygon is None:
         return []
@@ -149,7 +149,7 @@ def _points(where: str, element: Element) -> list[tuple[float, float]]:
 
 
 def _counts_from_zero(files: list[_File]) -> bool:
-    """Tell whether coordinates count from 0: one is below 1 or a fraction, or a tool that counts so is named."""
+    """Tell if coordinates start at 0: a value is below 1 or not whole, or a file names a tool that does so."""
     if any(tool in file.source for tool in _FROM_ZERO for file in files):
         return True
     corners = (value for file in files for item in file.objects for value in item.corners)

@@ -1,4 +1,4 @@
-"""Reads XML of annotation tools, without entities or document types, with messages that name the line."""
+"""Reads XML from annotation tools, without entities or document types, with error messages that name the line."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _LARGEST = 16 << 20
 """Largest size in bytes of the file of one image; usual files have a few thousand."""
 
 _UNSAFE = re.compile(rb"<!(?!--)|\0")
-"""A document type, or text in UTF-16, in which this pattern would not match it."""
+"""Matches a document type, or UTF-16, in which a document type would not be recognized."""
 
 _FAULTS = (ParseError, DefusedXmlException, ValueError, LookupError)
 
 
 def read_small(path: Path) -> Element:
-    """Return the root element of an XML file of one image.
+    """Return the root element of an XML file for one image.
 
     Raises:
         InputError: The file cannot be read, is too large, is not XML, or has entities.
@@ -35,7 +35,7 @@ def read_small(path: Path) -> Element:
     if len(data) > _LARGEST:
         raise InputError(f"{path}: {len(data)} bytes, too many for the annotations of one image; check the file")
     try:
-        # Entities need a document type: without it, the parser in C is equally safe and five times as fast.
+        # Entities need a document type: without one, the parser in C is equally safe and five times as fast.
         root: Element = fromstring(data, forbid_dtd=True) if _UNSAFE.search(data) else quick_fromstring(data)
     except _FAULTS as error:
         _refuse(path, error)
@@ -43,7 +43,7 @@ def read_small(path: Path) -> Element:
 
 
 def read_large(path: Path, tags: frozenset[str]) -> Iterator[Element]:
-    """Yield the complete elements that have one of ``tags``; each is cleared before the next.
+    """Yield the complete elements with a tag in ``tags``; each element is cleared before the next element is read.
 
     Raises:
         InputError: As :func:`read_small`.
@@ -59,7 +59,7 @@ def read_large(path: Path, tags: frozenset[str]) -> Iterator[Element]:
 
 
 def text_at(element: Element, path: str) -> str:
-    """Return the text of an element below another, without spaces at its ends; '' where it is absent."""
+    """Return the text of the element at ``path`` below ``element``, without outer spaces; '' if it is absent."""
     child = element.find(path)
     return (child.text or "").strip() if child is not None else ""
 
@@ -78,7 +78,7 @@ def number_of(where: str, name: str, text: str | None) -> float:
 
 
 def whole_or_text(text: str) -> int | str | None:
-    """Return a size as a whole number where it is one; else as written, so that the checks can name it."""
+    """Return a size as a whole number; a text that is not a whole number is returned unchanged, for error messages."""
     try:
         return int(text)
     except ValueError:
@@ -87,8 +87,8 @@ def whole_or_text(text: str) -> int | str | None:
 
 def _refuse(path: Path, error: Exception) -> NoReturn:
     if isinstance(error, DefusedXmlException):
-        raise InputError(f"{path}: has a document type or entities, which are not read; remove them") from error
+        raise InputError(f"{path}: has a document type or entities, which are not supported; remove them") from error
     if "encoding" in str(error) or isinstance(error, LookupError):
-        raise InputError(f"{path}: declares an encoding that is not read ({error}); save it as UTF-8") from error
-    decode_text(read_file(path), str(path))  # names the line where the file is not UTF-8
+        raise InputError(f"{path}: declares an encoding that is not supported ({error}); save it as UTF-8") from error
+    decode_text(read_file(path), str(path))  # raises an error that names the line if the file is not UTF-8
     raise InputError(f"{path}: not XML ({error}); export the annotations again") from error

@@ -1,4 +1,4 @@
-"""Reads YOLO's label files: a line for each box, with class and centre, width and height as fractions of the image.
+"""Reads YOLO's label files: a line for each box, with class, centre, width and height as fractions of the image.
 
 Lines of polygons (segmentation, oriented boxes) become the box around the polygon.
 """
@@ -23,7 +23,7 @@ from kubeyolo.errors import InputError
 from kubeyolo.resources import usable_processors
 
 _FARTHEST = 2.0
-"""A number with a larger absolute value is not a fraction of an image: boxes beyond their image stay below it."""
+"""The largest absolute value of a fraction of an image; it allows for boxes that extend beyond their image."""
 
 
 def read(root: Path, files: SplitFiles, layout: Layout) -> RawSplit:
@@ -76,7 +76,7 @@ def _has_keypoints(path: str, data: bytes) -> bool:
 
 
 class _LabelFinder:
-    """Finds the label file of each image of a split, also where its name differs in case or has the image's suffix."""
+    """Finds the label file of each image of a split, even if its name differs in case or has the image's suffix."""
 
     def __init__(self, root: Path, files: SplitFiles) -> None:
         folders = dict.fromkeys((files.annotations, files.images))
@@ -122,7 +122,7 @@ class _LabelFinder:
         return None
 
     def near_names(self) -> list[RawFinding]:
-        """Return the finding that names of label files differ from those of their images."""
+        """Return the finding about label files whose names differ from the names of their images."""
         cases = [f"{self._where}: the label file of {image!r} is {label!r}" for image, label in self._near]
         return [RawFinding("name_near", cases[0], len(cases))] if cases else []
 
@@ -134,7 +134,7 @@ class _LabelFinder:
 
 
 def _has_boxes(path: Path) -> bool:
-    """Tell whether a text file begins with a line of numbers: other files are notes, or have no boxes."""
+    """Tell whether a text file starts with a line of numbers: all other files are notes, or have no boxes."""
     try:
         words = next(iter(read_text_file(path).splitlines()), "").split()
         return len([float(word) for word in words]) >= 5
@@ -168,8 +168,8 @@ def _boxes(path: Path, classes: int, has_keypoints: bool) -> list[tuple[int, Box
             ) from None
         if label != int(label if math.isfinite(label) else -1) or not 0 <= label < classes:
             raise InputError(
-                f"{where} has the class {words[0]}, the data set names {classes}, counted from 0; "
-                "correct the label file, or name the class"
+                f"{where} has the class {words[0]}, but the data set has {classes} names of classes, numbered from 0; "
+                "correct the label file, or add the name of the class"
             )
         boxes.append((int(label), _box_of(where, line, values, has_keypoints)))
     return boxes
@@ -189,13 +189,13 @@ def _box_of(where: str, line: str, values: list[float], has_keypoints: bool) -> 
         )
     if any(abs(value) > _FARTHEST for value in values[:4] if math.isfinite(value)):
         raise InputError(
-            f"{where} is {shown(line)}; expected fractions of the image, from 0 to 1: divide pixels by its size"
+            f"{where} is {shown(line)}; expected fractions of the image (0 to 1): divide pixels by the image size"
         )
     return box
 
 
 def _shown_sizes(folder: Path, names: Sequence[str]) -> list[tuple[int, int] | None]:
-    """Return width and height of images with their EXIF orientation applied; None where an image cannot be read.
+    """Return width and height of images with their EXIF orientation applied; None for an image that cannot be read.
 
     Missing and damaged files are reported when the images are checked.
     """
