@@ -142,9 +142,10 @@ def pretrain_backbone(
         fingerprint: Fingerprint that the images of ``pretrain.data`` had when the run started; empty if unknown.
         command: Returns the command line that pretrains with a different output; by default made from the settings.
     """
-    images = call.config.pretrain.data
-    digest = fingerprint or (class_fingerprint(call.store.at(images)) if images else dataset.digest)
-    output = call.output or backbone_output(call.store, call.config, digest, call.code)
+    images, output = call.config.pretrain.data, call.output
+    if output is None:
+        digest = fingerprint or (class_fingerprint(call.store.at(images)) if images else dataset.digest)
+        output = backbone_output(call.store, call.config, digest, call.code)
     spec = TrainingSpec(task="backbone", dataset=images or dataset.reference, output=output.uri, config=call.config)
 
     def work(started: TrainingSpec) -> StepOutcome:
