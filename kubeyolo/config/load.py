@@ -30,6 +30,9 @@ DEFAULT_MODEL = "yolov5n-r7"
 BANDS = ("often changed", "sometimes changed", "leave alone")
 """Bands of the keys in a preset."""
 
+GATES = frozenset({"evaluate.min_ap"})
+"""Settings that decide whether a result passes and do not change it; see :func:`without_gates`, :func:`ungated`."""
+
 _PRESETS = resources.files("kubeyolo.config") / "presets"
 _BASE_KEY = "extends"
 _BAND = re.compile(r"# ---- (.+) ----")
@@ -132,6 +135,19 @@ def config_digest(value: BaseModel | Mapping[str, Any]) -> str:
     """Return the sha256 of a configuration, or of a part of it, in canonical JSON."""
     content = value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def without_gates(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return settings by section without those in ``GATES``."""
+    return {
+        section: {key: value for key, value in settings.items() if f"{section}.{key}" not in GATES}
+        for section, settings in sections.items()
+    }
+
+
+def ungated(config: Config) -> Config:
+    """Return a configuration whose results pass every gate."""
+    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"min_ap": 0.0})})
 
 
 def section_fields() -> dict[str, dict[str, FieldInfo]]:

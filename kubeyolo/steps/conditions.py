@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from kubeyolo.bundle import Bundle
+from kubeyolo.config.load import without_gates
 from kubeyolo.config.schema import Config
 from kubeyolo.data.dataset import Dataset
 from kubeyolo.errors import InputError
 from kubeyolo.events import StepRecord
 from kubeyolo.steps.outcome import StoredOutcome, finished
-from kubeyolo.steps.outputs import GATES
 from kubeyolo.steps.settings import read_sections
 from kubeyolo.storage.place import Place
 from kubeyolo.training.extension import changed_keys, pair_option
@@ -29,8 +29,8 @@ def conditions_of(step: str, bundle: Bundle, dataset: Dataset, config: Config, *
         **others: Further conditions, such as ``runtime``.
     """
     values: dict[str, Any] = {"bundle": bundle.digest, "dataset": dataset.digest, **others}
-    for section, settings in read_sections(config, step).items():
-        values |= {f"{section}.{key}": value for key, value in settings.items() if key not in GATES}
+    for section, settings in without_gates(read_sections(config, step)).items():
+        values |= {f"{section}.{key}": value for key, value in settings.items()}
     return values
 
 

@@ -17,7 +17,7 @@ from kubeyolo.bundle import MANIFEST_NAME, MINDIR, ONNX, ONNX_INT8, WEIGHTS, Bun
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION, STEPS, steps_of
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.config.form import resolve_form
-from kubeyolo.config.load import ResolvedConfig, allowed_values
+from kubeyolo.config.load import ResolvedConfig, allowed_values, ungated
 from kubeyolo.config.schema import Config
 from kubeyolo.data.class_images import class_fingerprint
 from kubeyolo.data.digest import SourceFacts, source_facts
@@ -144,7 +144,7 @@ def _configure_evaluation(checked: CheckedForm) -> ConfiguredRun:
     config = resolved["bundle"].config
     source, notes = _look(data, config)
     # Only metrics are compared: the gate that a bundle was trained with is ignored.
-    sections = {which: read_sections(_ungated(each.config), "evaluate") for which, each in resolved.items()}
+    sections = {which: read_sections(ungated(each.config), "evaluate") for which, each in resolved.items()}
     identity = {**references, **sections["bundle"], "runtime": runtime, "fingerprint": source.fingerprint}
     label = f"evaluation-{bundles['bundle'].place.name}"[:40]
     name = run_name(label, data, identity)
@@ -339,7 +339,3 @@ def _version_notes(checked: CheckedForm) -> tuple[str, ...]:
     if not (place / MANIFEST_NAME).exists():
         return ()
     return (f"version {version} is at {place} already: this run fails at the end unless its networks are the same",)
-
-
-def _ungated(config: Config) -> Config:
-    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"min_ap": 0.0})})

@@ -8,7 +8,7 @@ from typing import Any
 
 from kubeyolo.arrays import Float32Array
 from kubeyolo.bundle import Bundle, Preprocessing
-from kubeyolo.config.load import config_digest
+from kubeyolo.config.load import config_digest, without_gates
 from kubeyolo.config.schema import Config
 from kubeyolo.data.dataset import Dataset, Split
 from kubeyolo.evaluation.coco_eval import Detection
@@ -63,7 +63,7 @@ def settings_digest(dataset_digest: str, config: Config) -> str:
 
     It includes the preprocessing: metrics from versions with a different preprocessing are computed again.
     """
-    settings = config.evaluate.model_dump(mode="json", exclude={"min_ap"})
+    settings = without_gates({"evaluate": config.evaluate.model_dump(mode="json")})["evaluate"]
     preprocessing = Preprocessing().model_dump(mode="json")
     return config_digest({"dataset": dataset_digest, "evaluate": settings, "preprocessing": preprocessing})
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kubeyolo.bundle import Bundle, read_bundle
+from kubeyolo.config.load import ungated
 from kubeyolo.config.schema import Config
 from kubeyolo.data.class_images import class_fingerprint
 from kubeyolo.data.dataset import Dataset, open_dataset
@@ -290,12 +291,11 @@ def evaluate_current(call: StepCall, bundle: Bundle | None, dataset: Dataset) ->
     digests = {"bundle": bundle.digest if bundle else "", "dataset": dataset.digest, "runtime": "onnx"}
     output = call.begun_output(step, call.config.model, evaluate_step.STEP, **digests)
     # The current model is evaluated without the gate of this run.
-    evaluation = call.config.evaluate.model_copy(update={"min_ap": 0.0})
-    ungated = replace(call, config=call.config.model_copy(update={"evaluate": evaluation}), output=None, begin=_nothing)
+    without_gate = replace(call, config=ungated(call.config), output=None, begin=_nothing)
 
     def measured(runtime: RuntimeName) -> StoredOutcome:
         assert bundle is not None
-        return evaluate(ungated, bundle, dataset, runtime)
+        return evaluate(without_gate, bundle, dataset, runtime)
 
     return store_outcome(current_step.evaluate_current(bundle, dataset, measured), output)
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from kubeyolo.config.load import config_digest
+from kubeyolo.config.load import config_digest, without_gates
 from kubeyolo.config.schema import Config
 from kubeyolo.source import results_versions, weights_versions
 from kubeyolo.storage.place import Place
@@ -18,8 +18,6 @@ from kubeyolo.training.spec import TrainingSpec, training_identity
 
 _DIGITS = 12
 _ROOMS = (_BACKBONES, _TRAININGS) = ("backbones", "trainings")
-GATES = {"min_ap"}
-"""Settings that decide whether a result passes and do not change it."""
 
 
 def backbone_output(store: Place, config: Config, images_digest: str, code: str) -> Place:
@@ -61,10 +59,7 @@ def result_output(
         sections: The configuration that it reads, by section.
         code: Digest of the source.
     """
-    settings = {
-        name: {key: value for key, value in values.items() if key not in GATES} for name, values in sections.items()
-    }
-    identity = {**digests, **settings, "code": code, "packages": results_versions()}
+    identity = {**digests, **without_gates(sections), "code": code, "packages": results_versions()}
     return _place(store, f"results/{step}", model, identity)
 
 
