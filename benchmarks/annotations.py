@@ -1,8 +1,8 @@
-"""Time and memory of reading COCO annotations, compared with pycocotools, each in its own process.
+"""Measure time and memory of reading COCO annotations with kubeyolo and with pycocotools, in separate processes.
 
     python -m benchmarks.annotations [--images 118287] [--boxes 860001] [--repeat 3] [--file instances.json]
 
-Without a file it generates annotations of the size of COCO's instances_train2017.json (about 490 MB with
+Without ``--file`` it generates annotations as large as COCO's instances_train2017.json (about 490 MB with
 segmentations). kubeyolo reads, checks and sorts; pycocotools reads and indexes. The output has the medians of both, and
 the ratios of kubeyolo to pycocotools.
 """
@@ -54,7 +54,7 @@ print(seconds, (peak - before) / 1024, len(coco.imgs), len(coco.anns))
 
 
 def main() -> None:
-    """Generate the file, measure both in turn, and print the medians and the ratios."""
+    """Generate the file, measure both programs in turns, and print the medians and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=118_287)
     parser.add_argument("--boxes", type=int, default=860_001)
@@ -74,7 +74,7 @@ def main() -> None:
     for name, (seconds, megabytes) in medians.items():
         print(f"{name:12} {seconds:7.2f} s {megabytes:7.0f} MB")
     ours, theirs = medians["kubeyolo"], medians["pycocotools"]
-    print(f"time {ours[0] / theirs[0]:.2f}, memory {ours[1] / theirs[1]:.2f} of pycocotools'")
+    print(f"kubeyolo / pycocotools: time {ours[0] / theirs[0]:.2f}, memory {ours[1] / theirs[1]:.2f}")
 
 
 def _measure(program: str, path: Path) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """Compare the estimate of a run with measurements: ``python -m benchmarks.estimate --model yolov5n-r7 --size 256``.
 
-It runs the steps of the pipeline on a generated data set, each by its command, and prints seconds and peak memory next
-to the estimates of :mod:`kubeyolo.estimate`. The load of other programs makes the steps slower: the column "busy" is
-processor seconds over (seconds x cores), and is low if other programs used the cores.
+It runs the command of each step on a generated data set, and prints seconds and peak memory next to the estimates of
+:mod:`kubeyolo.estimate`. The load of other programs makes the steps slower: the column "busy" is processor seconds over
+(seconds x cores), and is low if other programs used the cores.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PROGRAM = "import sys; from kubeyolo.cli.app import main; sys.exit(main())"
 
 @dataclass(frozen=True)
 class Measured:
-    """The cost of a command: seconds, processor seconds, bytes of its largest process; and its record."""
+    """Measurements of a command: seconds, processor seconds, bytes of its largest process; and the printed record."""
 
     seconds: float
     busy_seconds: float
@@ -42,7 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="yolov5n-r7")
     parser.add_argument("--size", type=int, default=256, help="side of the images in pixels")
-    parser.add_argument("--images", type=int, default=80, help="training images; a quarter as many are validated")
+    parser.add_argument("--images", type=int, default=80, help="training images; val has a quarter of them")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--processes", type=int, default=1)
@@ -73,7 +73,7 @@ def stored_sample(folder: Path, store: Path, images: dict[str, int]) -> tuple[st
 
 
 def measure(dataset: str, store: Path, model: str, sets: list[str], train_only: bool) -> dict[str, Measured]:
-    """Run the steps one after the other and return the measurements of each."""
+    """Run the steps one after another and return the measurements of each step."""
     settings = ["--store", str(store), *(word for value in sets for word in ("--set", value))]
     steps: dict[str, Measured] = {}
     backbone: list[str] = []
@@ -91,7 +91,7 @@ def measure(dataset: str, store: Path, model: str, sets: list[str], train_only: 
 
 
 def run(*words: str, as_json: bool = True) -> Measured:
-    """Run a command; the memory is that of its largest process, which for a training is a training process."""
+    """Run a command and measure it; the memory is that of its largest process, such as a training process."""
     before = time.perf_counter()
     command = [sys.executable, "-c", PROGRAM, *words, *(["--json"] if as_json else [])]
     with tempfile.TemporaryFile("w+") as errors:

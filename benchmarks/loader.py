@@ -1,9 +1,9 @@
-"""Time the loader: milliseconds of processor and clock time per batch, with and without cache and workers.
+"""Measure the loader: milliseconds of processor and clock time per batch, with and without cache and workers.
 
     python -m benchmarks.loader [DATASET_FOLDER] [--image-size 320] [--batch 8] [--workers 0,1,2] [--epochs 4]
 
-The folder is a data set in COCO layout; the default is noise images of 640 x 480 pixels. The first epoch, which fills
-the cache and starts the workers, is not counted.
+The folder is a data set in COCO layout; by default, noise images of 640 x 480 pixels are generated. The first epoch
+fills the cache and starts the workers; it is not counted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kubeyolo.storage.place import Place
 
 
 def noise_folder(folder: Path, images: int = 128, boxes: int = 13) -> Path:
-    """Write a data set of 640 x 480 pixels in COCO layout."""
+    """Write a data set of noise images of 640 x 480 pixels in COCO layout."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         (folder / split).mkdir(parents=True)
@@ -45,7 +45,7 @@ def noise_folder(folder: Path, images: int = 128, boxes: int = 13) -> Path:
 
 
 def measure(source: Split, workers: int, cache: bool, size: int, batch: int, epochs: int) -> tuple[float, float]:
-    """Return the median clock and processor milliseconds of a batch; processor time is NaN with workers."""
+    """Return the median milliseconds of clock and processor time for a batch; with workers, the latter is NaN."""
     clock, processor = [], []
     data = DataConfig(workers=workers, cache=cache)
     with Loader(source, data, AugmentConfig(), size, batch, seed=0) as loader:

@@ -1,10 +1,10 @@
-"""Measure the speed of training, and the share of the network in it: ``python -m benchmarks.train_step``.
+"""Compare the speed of a training with that of its bare network: ``python -m benchmarks.train_step``.
 
-It measures a and b in turns in one process, and prints medians over the turns:
+It measures a and b in one process, in alternating turns, and prints medians over the turns:
 
 a. the whole training program: loader with mosaic and worker processes, loss, optimizer, EMA, log;
 b. the same network and optimizer with a trivial loss, the sum of the outputs, on one fixed batch, without EMA;
-c. images per second of a divided by images per second of b: the share of the bare network's speed.
+c. images per second of a, divided by images per second of b.
 
 It also prints the share of a step that is spent inside oneDNN, from its verbose log in a separate process.
 """
@@ -82,7 +82,7 @@ def measure(config: Config, steps: int, rounds: int) -> float:
 
 
 class Turns:
-    """A training that runs a few steps at a time."""
+    """A training that is measured in turns of a few steps."""
 
     def __init__(self, engine: Any, batches: Iterator[Any], resources: list[Any], log_interval: int = 20) -> None:
         self._engine, self._batches, self._resources = engine, batches, resources

@@ -1,12 +1,12 @@
-"""Compare the validation of images with decoding alone: images per second, and the ratio of both.
+"""Compare the speed of validating images with the speed of only decoding them, in images per second.
 
     python -m benchmarks.validation [FOLDER] [--images 2000] [--rounds 3] [--quality 92] [--threads 2]
 
-The images are crops of 640 x 480 pixels from the JPEG files below the folder, compressed again; the default is noise.
-Decoding is the speed of OpenCV in one thread, times the number of threads. Validation reads the files, computes their
-sha256, reads their headers, decodes them, and checks them for findings. It is measured with and without the hashes that
-find near copies. The rounds alternate, and their medians are printed. On a machine with other load, processor time is
-more reliable than clock time.
+The images are crops of 640 x 480 pixels from the JPEG files below the folder, compressed again; without a folder they
+are noise. The speed of decoding is that of OpenCV in one thread, times the number of threads. Validation reads the
+files, computes their sha256, reads their headers, decodes them, and checks them for findings. Validation is measured
+with and without the hashes that find near copies. Each round measures decoding and validation; the medians over the
+rounds are printed. On a machine with other load, processor time is more reliable than clock time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def noise(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def cuts(folder: Path | None, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
-    """Yield images of 640 x 480 pixels endlessly."""
+    """Yield images of 640 x 480 pixels without end."""
     paths = sorted(folder.rglob("*.jpg")) if folder else []
     while True:
         for path in paths or [None]:
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def compare(seconds: NDArray[np.float64], threads: int) -> None:
-    """Print the medians (4, 2) of clock and processor seconds: decoding in one and more threads, both validations."""
+    """Print medians (4, 2) of clock and processor seconds: decoding in one and in more threads, both validations."""
     rate = threads / seconds[0, 0]
     print("                                images/s  of decoding  processor ms  of decoding")
     print(f"decoding, one thread x {threads}        {rate:8.0f}               {seconds[0, 1] * 1e3:12.2f}")

@@ -1,1 +1,1 @@
-"""The steps as Kubeflow sees them; needed to compile pipelines, never to run them."""
+"""The steps as Kubeflow sees them; needed to compile pipelines, but not to run them."""

@@ -24,14 +24,14 @@ _OUTPUTS_OF_CONFIGURE = {
 
 
 def image(name: str) -> str:
-    """Return the reference of a step's image in a compiled pipeline; a run binds it to a digest."""
+    """Return an image's reference in a compiled pipeline; a run replaces it with a reference that has a digest."""
     return f"kubeyolo-{name}:{__version__}"
 
 
 def step(name: str) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that makes a Kubeflow component from the function of a step.
 
-    Image, descriptions of inputs and outputs, and the name of the task are from the catalogue.
+    The image, the descriptions of inputs and outputs, and the name of the task come from the catalogue.
 
     Args:
         name: Name of the step in the catalogue.
@@ -55,7 +55,7 @@ def renamed(component: Any, name: str) -> Any:
 
 
 def _docstring(entry: Step, function: Callable[..., Any]) -> str:
-    """Return the docstring that kfp takes the descriptions from."""
+    """Return a docstring from which kfp reads the descriptions of inputs and outputs."""
     descriptions = {artifact.name: artifact.about for artifact in entry.artifacts}
     signature = inspect.signature(function)
     inputs = [f"    {name}: {_input(entry, name, descriptions)}" for name in signature.parameters]

@@ -28,10 +28,10 @@ REFERENCES = Path("build/images.yaml")
 IMAGES: tuple[str, ...] = runpy.run_path(str(ROOT / "kubeyolo" / "catalogue.py"))["IMAGES"]
 """Names of the images, from the catalogue of the steps; each is also the name of its build target."""
 
-# The files that images are made from: the revision in their labels is the last commit that changed one of them.
+# The files that images are built from: the revision in an image's labels is the last commit that changed one of them.
 _CONTENT = ("docker", "kubeyolo", "pyproject.toml", "constraints.txt", ".dockerignore", "LICENSE", "README.md")
 
-# The settings of pip that a build needs. Certificates are passed as a separate file.
+# The pip settings that a build needs. Certificates are passed as a separate file.
 _PIP_KEYS = frozenset(
     {"index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout", "retries"}
 )
@@ -54,7 +54,7 @@ class Builder:
 
     Attributes:
         engine: docker or podman.
-        registry: Host and path before the names, empty if the images stay on this machine.
+        registry: Host and path in front of the image names; empty if the images stay on this machine.
         base_image: Image with Python 3.11 to build on; if empty, the default of the Dockerfiles is used.
         device: cpu or ascend.
         flags: More flags for every build, such as ``--network=host``.
@@ -89,7 +89,7 @@ class Builder:
         return [*command, *self.flags, str(ROOT)]
 
     def build(self, name: str, tag: str, revision: str, secrets: Sequence[str]) -> Built:
-        """Build an image and give it a tag that stands for its content."""
+        """Build an image and give it a tag that identifies its content."""
         repository = self.repository(name)
         _run(self.build_command(name, tag, revision, secrets))
         facts = json.loads(_output([self.engine, "image", "inspect", f"{repository}:{tag}"]))[0]
@@ -112,7 +112,7 @@ class Builder:
 
 
 def dockerfile_of(name: str) -> Path:
-    """Return the Dockerfile that has the target of an image.
+    """Return the Dockerfile that has the build target of an image.
 
     Raises:
         SystemExit: No Dockerfile has this target.
@@ -121,11 +121,11 @@ def dockerfile_of(name: str) -> Path:
     for path in sorted((ROOT / "docker").glob("*.Dockerfile")):
         if target.search(path.read_text(encoding="utf-8")):
             return path
-    raise SystemExit(f"docker/*.Dockerfile: no target {name}")
+    raise SystemExit(f"docker/*.Dockerfile: no file has the build target {name}; add it")
 
 
 def pip_configuration(listing: str) -> str:
-    """Return a pip.conf with settings from ``pip config list`` that a build needs; the environment overrides files."""
+    """Return a pip.conf with the settings of ``pip config list`` that a build needs; variables override files."""
     values: dict[str, str] = {}
     for line in sorted(listing.splitlines(), key=lambda text: text.startswith(":env:")):
         match = _PIP_LINE.fullmatch(line)
@@ -138,7 +138,7 @@ def pip_configuration(listing: str) -> str:
 
 @contextmanager
 def secrets_of_builds() -> Iterator[list[str]]:
-    """Give the build secrets: this machine's configuration of pip and its certificates; no layer contains them."""
+    """Yield the secrets for builds, pip's settings and certificates of this machine; they are not stored in layers."""
     listing = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     ).stdout
@@ -172,7 +172,7 @@ def revision() -> str:
 
 
 def table(images: Sequence[Built]) -> str:
-    """Return sizes (millions of bytes, unpacked) and references as text."""
+    """Return a table of the images as text: unpacked sizes in millions of bytes, and references."""
     width = max(len(image.name) for image in images)
     lines = [f"{'image':<{width}}  {'MB':>6}  reference"]
     lines += [f"{image.name:<{width}}  {image.size / 1e6:>6.0f}  {image.reference}" for image in images]
@@ -205,7 +205,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="IMAGE", help=f"images to build: {', '.join(IMAGES)}; default: all")
     parser.add_argument("--engine", choices=ENGINES, default="docker")
-    parser.add_argument("--registry", default="", help="host and path before the names, to push the images to")
+    parser.add_argument("--registry", default="", help="host and path in front of image names; images are pushed there")
     parser.add_argument("--no-push", action="store_true", help="use the names of the registry, but do not push")
     parser.add_argument(
         "--base-image", default="", help="image with Python 3.11; default: the base image in the Dockerfiles"

@@ -54,7 +54,7 @@ RUN --mount=type=bind,source=docker/system.py,target=/run/system.py \
     python3 /run/system.py libgomp1
 COPY --from=dependencies /opt/kubeyolo /opt/kubeyolo
 COPY --from=library /opt/library /opt/kubeyolo
-# MindSpore's generated code works with protobuf's Python implementation alone, and kfp may import protobuf first.
+# MindSpore's generated code works only with protobuf's Python implementation, and kfp may import protobuf first.
 ENV PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python
 LABEL org.opencontainers.image.title="kubeyolo-evaluate" \
       org.opencontainers.image.description="Evaluates the trained network of a bundle"

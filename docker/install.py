@@ -1,7 +1,7 @@
-"""The build stages of the images: install the dependencies of one extra, then the library, each in its own folder.
+"""The build stages of the images: install the dependencies of an extra, then the library, in separate folders.
 
-It needs Python and pip of the base image, and no compiler. The package index, its credentials and certificates come
-from /etc/pip.conf and CERTIFICATES, which the builder mounts, so they are not in a layer.
+It needs the Python and pip of the base image, but no compiler. The package index, its credentials and certificates come
+from /etc/pip.conf and CERTIFICATES. The builder mounts these files, so they are not stored in a layer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def requirements(project: Path, extra: str) -> list[str]:
 
 
 def install_dependencies(source: Path, extra: str, device: str) -> None:
-    """Create the environment with the locked dependencies of an extra, for one kind of device."""
+    """Create an environment with the dependencies of an extra, in their locked versions, for a kind of device."""
     _run(sys.executable, "-m", "venv", "--without-pip", str(ENVIRONMENT))
     wanted = requirements(source / "pyproject.toml", extra)
     _pip("install", "--constraint", str(source / "constraints.txt"), *wanted)
@@ -67,7 +67,7 @@ def remove_other_devices(site: Path, device: str) -> None:
 
 
 def remove_tests(site: Path) -> None:
-    """Remove the tests in packages; no package imports its own tests."""
+    """Remove the tests that packages contain; no package imports its own tests."""
     for path in sorted(site.rglob("tests")):
         if path.is_dir():
             shutil.rmtree(path)
@@ -81,7 +81,7 @@ def _pip(*arguments: str) -> None:
 
 
 def _compile(site: Path) -> None:
-    """Write bytecode without time stamps, which copying layers may change; ignore files that do not compile."""
+    """Write bytecode that does not depend on time stamps, which layers may change; skip files that do not compile."""
     command = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(site)]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
 
@@ -94,7 +94,7 @@ def _run(*command: str) -> None:
 
 
 def main() -> None:
-    """Run one stage."""
+    """Run a stage."""
     parser = argparse.ArgumentParser(description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True)
     dependencies = stages.add_parser("dependencies")

@@ -1,4 +1,4 @@
-# publish, promote, and the watch of a cluster: no MindSpore.
+# publish, promote, and the program kubeyolo-watch of a cluster: no MindSpore.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS dependencies
@@ -29,7 +29,7 @@ ARG BASE_IMAGE
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="kubeyolo-launch" \
-      org.opencontainers.image.description="Publishes bundles, and deletes training jobs that ended runs have left" \
+      org.opencontainers.image.description="Publishes bundles, and deletes the training jobs of ended runs" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \

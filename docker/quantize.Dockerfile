@@ -1,4 +1,4 @@
-# quantize: int8 by onnxruntime, no MindSpore.
+# quantize: makes int8 networks with onnxruntime, no MindSpore.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS dependencies

@@ -1,4 +1,4 @@
-"""The last build stage of the images: install system packages, and name the user that the image runs as."""
+"""The last build stage of the images: install system packages, and add the user that the image runs as."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 ACCOUNT = "kubeyolo:x:10001:10001:kubeyolo:/tmp:/usr/sbin/nologin\n"
 
 _OTHER_NAMES = {"iproute2": "iproute", "libgomp1": "libgomp"}
-"""Names of Debian packages in distributions with dnf."""
+"""Debian's names of packages, and their names in distributions that use dnf."""
 
 
 def prepare_system(packages: list[str], password_file: Path = Path("/etc/passwd")) -> None:
-    """Install system packages, and name the user that the image runs as."""
+    """Install system packages, and add the user that the image runs as, if its id has no name yet."""
     lines = password_file.read_text(encoding="utf-8")
     if ACCOUNT.split(":")[2] not in [line.split(":")[2] for line in lines.splitlines()]:
         password_file.write_text(lines + ACCOUNT, encoding="utf-8")

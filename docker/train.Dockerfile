@@ -1,4 +1,4 @@
-# pretrain_backbone and train. DEVICE=ascend keeps the plugin for Ascend and needs an Ascend BASE_IMAGE. msrun calls ip.
+# pretrain_backbone and train. DEVICE=ascend keeps the plugin for Ascend and needs an Ascend BASE_IMAGE. msrun calls the command ip.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS dependencies
@@ -21,7 +21,7 @@ RUN --mount=type=bind,source=docker/system.py,target=/run/system.py \
     python3 /run/system.py iproute2 libgomp1
 COPY --from=dependencies /opt/kubeyolo /opt/kubeyolo
 COPY --from=library /opt/library /opt/kubeyolo
-# MindSpore's generated code works with protobuf's Python implementation alone, and kfp may import protobuf first.
+# MindSpore's generated code works only with protobuf's Python implementation, and kfp may import protobuf first.
 ENV PATH=/opt/kubeyolo/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -1,4 +1,4 @@
-# configure and validate_dataset: no MindSpore, no runtime of networks.
+# configure and validate_dataset: neither MindSpore nor onnxruntime.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS dependencies

@@ -1,4 +1,4 @@
-"""Types of numpy arrays, and refusing arrays with infinite values or NaN."""
+"""Types of numpy arrays, and functions that find or refuse arrays with infinite values or NaN."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def check_finite(uri: str, arrays: Iterable[tuple[str, AnyArray]]) -> None:
     bad = list(not_finite(arrays))
     if bad:
         (name, count, size), others = bad[0], len(bad) - 1
-        more = "" if not others else f", and {others} more {'array is' if others == 1 else 'arrays are'} like it"
+        more = "" if not others else f", and {others} more {'array has' if others == 1 else 'arrays have'} such values"
         raise InputError(
-            f"{uri}: its weights cannot be used: {count} of the {size} values of {name!r} are infinite or no "
-            f"numbers{more}; train with a lower learning rate, or import the weights of an earlier checkpoint"
+            f"{uri}: its weights cannot be used: {count} of the {size} values of {name!r} are infinite or "
+            f"NaN{more}; train with a lower learning rate, or import the weights of an earlier checkpoint"
         )

@@ -57,7 +57,7 @@ class Preprocessing(BaseModel):
     """How an image becomes the input of the network: letterbox, RGB, divided by 255, NCHW.
 
     ``padding`` and ``ratio`` describe :mod:`kubeyolo.data.letterbox` for people who use the files without kubeyolo.
-    Bundles of earlier versions lack both fields, and mean the same.
+    Bundles of earlier versions lack both fields, but their images were padded and resized in the same way.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -105,7 +105,7 @@ class BundleManifest(BaseModel):
         None,
         gt=0,
         lt=1,
-        description="Number that batch normalization adds to the variance; null: the model's own value.",
+        description="Number that batch normalization adds to the variance; if null, the value of the model is used.",
     )
     preprocessing: Preprocessing = Preprocessing()
     config: dict[str, Any] = {}
@@ -121,12 +121,12 @@ class BundleManifest(BaseModel):
 
     @property
     def model_files(self) -> dict[str, BundleFile]:
-        """The files without the model card, whose text depends on the time of publishing."""
+        """All files except the model card, whose text depends on the time of publishing."""
         return {name: file for name, file in self.files.items() if name != MODEL_CARD}
 
     @property
     def networks(self) -> dict[str, BundleFile]:
-        """The files that identify the networks: without MINDIR, whose bytes differ at every export of a network."""
+        """The files that identify the networks: all except MINDIR, whose bytes differ at every export."""
         return {name: file for name, file in self.model_files.items() if name != MINDIR}
 
     @property
@@ -136,7 +136,7 @@ class BundleManifest(BaseModel):
 
     @property
     def content_folder(self) -> str:
-        """The name of the folder for a new bundle with these files: different files have a different folder."""
+        """The name of the folder for a new bundle with these files: different files get different folders."""
         return _digest_of(self.files)[:_FOLDER_DIGITS]
 
     @property

@@ -24,7 +24,7 @@ READING_KEYS = (
     "data.findings",
     "data.strict",
 )
-"""Keys of the configuration that decide how a data set is read; they affect only the stored data set."""
+"""Keys of the configuration that decide how a data set is read; they change nothing but the stored data set."""
 
 _DATASET = "Reference of the stored data set: its URI and the digest of its content."
 _RECORD = "Reference of metrics.json, the record of the step."
@@ -49,12 +49,14 @@ class Step:
         image: Image that it runs in, without the prefix ``kubeyolo-``.
         reads: Sections of the configuration that it reads, or single keys of them (``train.seed``).
         inputs: Values from other steps, with their descriptions; ``settings`` come from ``configure``.
-        outputs: Values that it passes on, with their descriptions.
+        outputs: Values that it passes to other steps, with their descriptions.
         artifacts: Its artifacts in Kubeflow.
         has_job: Whether a launcher starts its processes; with Volcano they run in a separate job.
         cached: Whether Kubeflow may take its result from the cache.
-        cards: Values on its card of the run's page: label, and the dotted path in the metrics of the record.
-        networks: Networks that it evaluates: label, and the path of their COCO metrics in the metrics of the record.
+        cards: Values on its card on the page of the run, each with a label and its dotted path in the metrics of the
+            record.
+        networks: Networks that it evaluates, each with a label and the path of its COCO metrics in the metrics of the
+            record.
     """
 
     name: str
@@ -188,7 +190,7 @@ _ALL = (
     ),
     Step(
         name="quantize",
-        title="Writes int8 ONNX after training, with calibration images, and fails if too much AP is lost.",
+        title="Quantizes the trained network to int8 ONNX with calibration images; fails if it loses too much AP.",
         image="quantize",
         reads=("quantize", "evaluate", "train.seed"),
         inputs={"bundle": "Reference of the exported bundle.", "dataset": _DATASET},
@@ -206,7 +208,7 @@ _ALL = (
         image="launch",
         inputs={
             "bundle": "Reference of the bundle to publish.",
-            "evaluation": "Reference of the record of its evaluation: the bundle is published only after its gate.",
+            "evaluation": "Reference of the record of its evaluation, which must have passed its gate.",
             "training": "Reference of the record of its training; empty if unknown.",
         },
         outputs={"bundle": "Reference of the published bundle.", "record": _RECORD},
@@ -259,12 +261,12 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "store": "URI of the store for data sets, checkpoints and models, such as minio://bucket/prefix; if empty, "
         "KUBEYOLO_STORE in the ConfigMap kubeyolo-store is used.",
         "model": "Name of the detector.",
-        "weights": "Weights of a detector to start from; not possible yet, leave it empty.",
-        "start_from": "What a retraining starts from; not possible yet, leave it empty.",
+        "weights": "Weights of a detector to start from; not supported yet, leave it empty.",
+        "start_from": "What a retraining starts from; not supported yet, leave it empty.",
         "launcher": "Where training and pretraining run: local, in the pod of their step; volcano, in separate pods.",
         "cluster": "Preset of the cluster for the launcher volcano, such as cpu, or its settings as JSON; if empty, "
         "the defaults are used.",
-        "version": "Version to publish under; if empty, it is made from the content.",
+        "version": "Version to publish under; if empty, it is derived from the content.",
         "bundle": "URI of the bundle to evaluate, or of a pointer to it.",
         "baseline": "URI of the bundle to compare with, or of a pointer to it; empty if there is none.",
         "runtime": "What runs the networks: mindspore, onnx, int8 or mindir.",

@@ -21,7 +21,7 @@ class WorkError(KubeyoloError):
 
 
 class InterruptedWork(WorkError):
-    """The work was interrupted; the same command, run again, continues it."""
+    """The work was interrupted; to continue it, run the same command again."""
 
     exit_code = 130
 
@@ -88,7 +88,7 @@ def check_known(kind: str, name: object, known: Collection[str], origin: str = "
         kind: What the name stands for, such as "model".
         name: The name.
         known: All names that are allowed.
-        origin: Where the name comes from, for the error.
+        origin: Where the name comes from, for the message of the error.
 
     Raises:
         InputError: The name is not known; the message suggests the nearest known name.

@@ -1,7 +1,8 @@
 """Estimate of a run before it starts: seconds of each step, memory of a training process, bytes in the store.
 
 Every value is a simple formula of the model's facts and the configuration, with constants from short runs on one
-machine. A table in ``docs/training.md`` has their errors; ``benchmarks/estimate.py`` measures the errors again.
+machine. A table in ``docs/training.md`` compares estimates with measured values; ``benchmarks/estimate.py`` repeats
+this comparison.
 """
 
 from __future__ import annotations
@@ -25,26 +26,28 @@ UNKNOWN_IMAGES = 1000
 # was 6 to 12, so the constants are times of an idle machine: between half of the measured processor seconds and all of
 # them; the estimate for examples/demo.yaml on two cores is about the 7.5 minutes of README.md. Memory was measured.
 CORE_SPEED, CORE_POWER = 20e9, 0.9
-"""Multiply-adds per second of one core, and the exponent of the speed by cores, assumed above 2 cores."""
+"""Multiply-adds per second of one core, and the exponent by which speed grows with cores (above 2 cores: assumed)."""
 IMAGE_SECONDS = 0.005
 """Processor seconds of a training image outside the network: loader, loss, average of the weights."""
 DETECT_SECONDS = 0.015
 """Seconds of an evaluated image outside the network: decoding, NMS, its share of the COCO metrics."""
 START_SECONDS = {"pretrain_backbone": 8.0, "train": 16.0, "evaluate": 4.0, "export_model": 9.0, "quantize": 2.0}
-"""Seconds of a step before its first image: Python, MindSpore, compiling; for the parameters of yolov5n-r7."""
+"""Seconds of a step before its first image (Python, MindSpore, compiling) for the parameters of yolov5n-r7."""
 START_PARAMETERS, START_POWER = 1.87e6, 0.1
-"""Exponent of these seconds by parameters: small, since compiling depends on layers, and larger models are wider."""
+"""Parameters of yolov5n-r7, and the exponent by which these seconds grow with the parameters. It is small: the time to
+compile depends on the number of layers, and larger models mainly have wider layers."""
 CALIBRATION_FORWARDS = 2
 """Cost of a calibration image in onnxruntime, in forward passes of MindSpore."""
 PROCESS_BYTES, PARAMETER_BYTES, ACTIVATION_BYTES, WORKER_BYTES = 1.1e9, 45, 9.3, 80e6
-"""Memory of a training process with its compiled graph; per parameter (weight, gradient, average, moments, layouts
-of oneDNN, copies for a checkpoint); per pixel, times the root of its multiply-adds; of a data worker."""
+"""Bytes of memory: of a training process with its compiled graph; per parameter (weight, gradient, average, moments,
+layouts of oneDNN, copies for a checkpoint); per pixel, times the root of its multiply-adds; of a data worker."""
 
 # Not measured: no accelerator was available.
 CARD_SPEED, CARD_POWER = {"Ascend": 2.6e12, "GPU": 4e12}, 0.96
-"""Multiply-adds per second of one card, and the exponent of the speed by cards. Ascend: between what MindSpore's zoo
-published for the 910, 1.4e12 (yolov5s, 640 pixels: 450 images/s on 8 cards) and 4.8e12 (yolov4, 416 pixels: 53 images/s
-on 1 card, 390 on 8); 2 % of the data sheet (256 TFLOPS, half precision). GPU: 5 % of an A100's (156 TFLOPS, TF32)."""
+"""Multiply-adds per second of one card, and the exponent by which speed grows with cards. Ascend: between what
+MindSpore's zoo published for the 910, 1.4e12 (yolov5s, 640 pixels: 450 images/s on 8 cards) and 4.8e12 (yolov4, 416
+pixels: 53 images/s on 1 card, 390 on 8); 2 % of the data sheet (256 TFLOPS, half precision). GPU: 5 % of an A100's (156
+TFLOPS, TF32)."""
 COMPILE_SECONDS = {"Ascend": 600.0, "GPU": 60.0}
 """Seconds to compile a training graph: mindyolo published 275 to 1050 on Ascend. Forward graph: a quarter, assumed."""
 LOADER_SECONDS = 0.010
@@ -56,7 +59,8 @@ OBJECTS, HELD_OUT_CROPS, BACKBONE_SHARE = 7, 1024, 0.6
 """Objects per image (COCO train2017: 860,001 in 118,287), most crops in a validation of the pretraining, and the
 share of parameters and multiply-adds in the backbone (about, for all models)."""
 FACTOR = {"CPU": 2.0, "GPU": 5.0, "Ascend": 4.0}
-"""The time lies between the estimate divided by this and the estimate times this, on machines with no other load."""
+"""On machines with no other load, the time lies between the estimate divided by this factor and the estimate times
+it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +142,7 @@ def estimate_run(
     )
     caveats = {
         f"number of images unknown ({', '.join(name for name in names if name not in known)}): "
-        f"times are for {UNKNOWN_IMAGES} images of each": not known.keys() >= names.keys(),
+        f"times assume {UNKNOWN_IMAGES} images in each": not known.keys() >= names.keys(),
         "size of the data set unknown: the store needs its size in addition": data_bytes is None,
         "number of cores unknown: one core for each training process is assumed": cores is None,
         f"not measured on {device}: speeds are from publications and data sheets, and most of the memory is on the "

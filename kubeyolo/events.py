@@ -25,8 +25,8 @@ _MARK = "::kubeyolo:: "
 class StepRecord(BaseModel):
     """``metrics.json``: outputs, metrics and duration of a step; written last.
 
-    ``conditions`` is what the result depends on, by key; steps that train store it elsewhere, and records of earlier
-    versions have no conditions.
+    ``conditions`` has the values that the result depends on, by key. It is empty in steps that train, which store these
+    values elsewhere, and in records of earlier versions.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -90,7 +90,7 @@ class RunObserver(Protocol):
 
 
 def parse_event(line: str) -> Event | None:
-    """Return the event that a line of output holds, or None if it is an ordinary line."""
+    """Return the event in a line of output, or None if it is an ordinary line."""
     text = line.strip()
     if not text.startswith(_MARK):
         return None

@@ -1,4 +1,4 @@
-"""The kind of a file by its first bytes, for errors about files that are not weights, images or text; suffixes."""
+"""The kind of a file by its first bytes, for errors about files of a wrong kind; suffixes of image files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNREAD_IMAGE_SUFFIXES = frozenset(
     {".gif", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".tga", ".psd", ".exr", ".hdr", ".dcm"}
     | {".pbm", ".pgm", ".ppm", ".pnm"}
 )
-"""Suffixes of image files in formats that are not read: a message that names the format refuses such a file."""
+"""Suffixes of image files in formats that are not read: such a file is refused with a message that names its format."""
 
 _ISO_BRANDS = {
     b"heic": "a HEIC image",
@@ -72,7 +72,7 @@ _SVG = re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!DOCTYPE svg[^>]*>\s
 
 
 def kind_of(data: bytes) -> str | None:
-    """Return the kind of a file, with its article, or None if it is not known.
+    """Return the kind of a file, such as "a web page", or None if it is not known.
 
     Args:
         data: The first 1024 bytes of the file, or more.

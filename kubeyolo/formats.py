@@ -1,4 +1,4 @@
-"""How counts, shares, sizes and times are written for people."""
+"""Writes counts, shares, sizes and times as text for people."""
 
 from __future__ import annotations
 

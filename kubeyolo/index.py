@@ -18,7 +18,8 @@ RUN_ID = "KUBEYOLO_RUN_ID"
 """Environment variable of a pod: the id of the run on Kubeflow."""
 
 STORE = "KUBEYOLO_STORE"
-"""Environment variable with the store that is used if the field is empty; in pods it comes from a ConfigMap."""
+"""Environment variable with the store that is used if the field ``store`` is empty; in pods it comes from a
+ConfigMap."""
 
 STORE_NAME = "store.json"
 """Name of the document with the id of a store."""
@@ -42,7 +43,7 @@ def store_id(store: Place, create: bool = False) -> str:
     except NotFound:
         return ""
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{opened.uri_of(STORE_NAME)}: not the id of a store; remove it") from error
+        raise InputError(f"{opened.uri_of(STORE_NAME)}: this document has no valid id of a store; remove it") from error
 
 
 def run_output(store: Place, run: str, name: str) -> Place:
@@ -51,7 +52,7 @@ def run_output(store: Place, run: str, name: str) -> Place:
 
 
 def write_note(store: Place, run_id: str, note: Mapping[str, str]) -> None:
-    """Note facts of the run that has this id on Kubeflow: its name, and the URI of the index of its results."""
+    """Store a note about the run with this id on Kubeflow: its name, and the URI of the index of its results."""
     _note(store, run_id).write((json.dumps(dict(note), indent=1) + "\n").encode())
 
 
@@ -70,7 +71,7 @@ def read_note(store: Place, run_id: str) -> dict[str, str]:
 
 
 def read_index(place: Place) -> StepRecord:
-    """Return the record that an index holds.
+    """Return the record in an index.
 
     Raises:
         NotFound: There is no index.

@@ -51,7 +51,7 @@ def killed_for_memory(before: int, root: Path = Path("/")) -> str:
 
 
 def death_cause(code: int, before: int, root: Path = Path("/")) -> str:
-    """Return a phrase with the likely cause of a death by SIGKILL, and with the memory limit; empty if unknown.
+    """Return a phrase with the likely reason for a SIGKILL, and with the memory limit; empty if unknown.
 
     Args:
         code: Exit code of the process.

@@ -1,4 +1,4 @@
-"""Standard output and standard error as streams whose errors name the stream; they can also discard output instead."""
+"""Standard output and standard error as streams whose errors name the stream, or that discard unwritable output."""
 
 from __future__ import annotations
 

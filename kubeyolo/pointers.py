@@ -74,7 +74,7 @@ def latest_model(store: Place, model: str) -> Place:
 
 
 def check_pointer_name(uri: str) -> None:
-    """Refuse a pointer whose name could be that of a folder.
+    """Refuse a pointer whose name could be the name of a folder.
 
     Raises:
         InputError: The name does not end in .json.

@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 UTF8_OUTPUT = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
-"""Environment variables of a Python process whose output this process reads, for any console and locale."""
+"""Environment variables for a Python process whose output this process reads: UTF-8, whatever the console and
+locale."""
 
 INSTALLED_CODE = {"PYTHONSAFEPATH": "1"}
 """Environment variables of a Python process that imports nothing from its working folder."""
@@ -33,12 +34,12 @@ def ending(code: int) -> str:
 
 
 def is_killed(code: int) -> bool:
-    """Tell whether SIGKILL has ended a process, by its exit code or by that of the shell or msrun that started it."""
+    """Tell whether SIGKILL ended a process, from its exit code or that of its parent, a shell or msrun."""
     return code in (-signal.SIGKILL, _SIGNALED + signal.SIGKILL)
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process with this id exists, of any user, also if it has ended and was not waited for."""
+    """Tell whether a process with this id exists, whoever its user is; it may have ended without being waited for."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -78,7 +79,7 @@ def guarded(command: Sequence[str]) -> list[str]:
 
 
 def die_with_parent() -> None:
-    """Let the kernel kill this process when the process that started it ends. Does nothing off Linux."""
+    """Let the kernel kill this process when its parent ends. Only Linux supports this; elsewhere nothing happens."""
     if not sys.platform.startswith("linux"):
         return
     parent = os.getppid()

@@ -188,7 +188,7 @@ class _Published:
 
 @dataclass(frozen=True)
 class _Unreadable:
-    """A ``bundle.json`` that cannot be read, by its etag."""
+    """The etag of a ``bundle.json`` that cannot be read."""
 
     etag: str
 
@@ -262,7 +262,7 @@ def _remove_files(store: Store, replaced: _Published) -> None:
 
 
 def _repair_files(store: Store, manifest: BundleManifest, files: Mapping[str, Path]) -> bool:
-    """Replace damaged files of a published bundle: in a folder only the damaged files, in an object store all files.
+    """Replace the damaged files of a published bundle; in an object store all ``files`` are written again.
 
     Returns:
         Whether the bundle is still published. If it was replaced in the meantime, its files are removed.

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 _NO_LIMIT = 1 << 60
-"""Bytes: without a limit, control groups of version 1 have a number above this one."""
+"""Bytes: a control group of version 1 that has no limit reports a number above this number."""
 
 
 def usable_processors(root: Path = Path("/")) -> int:

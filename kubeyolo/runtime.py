@@ -11,7 +11,7 @@ from pathlib import Path
 from kubeyolo.errors import InputError
 
 CAPPED_FROM = (2, 9)
-"""Starting with this version, oneDNN runs a reference convolution on AVX-512 machines, a hundred times slower."""
+"""From this MindSpore version on, oneDNN runs a reference convolution on AVX-512 machines: a hundred times slower."""
 
 
 def mindspore_version() -> tuple[int, int]:
@@ -29,7 +29,7 @@ def mindspore_version() -> tuple[int, int]:
 
 
 def mindspore_environment(device_target: str = "CPU", threads: int | None = None) -> dict[str, str]:
-    """Return the environment variables that MindSpore must find when it is imported.
+    """Return the environment variables that must be set before MindSpore is imported.
 
     Args:
         device_target: CPU, GPU or Ascend.

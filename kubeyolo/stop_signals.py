@@ -49,7 +49,7 @@ def install(handler: Handler | signal.Handlers) -> dict[signal.Signals, Any]:
 
 @contextmanager
 def handling(handler: Handler) -> Iterator[None]:
-    """Set a handler for the stop signals within the block, if this is the main thread: only it can handle signals."""
+    """Set a handler for stop signals within the block; does nothing in other threads than the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

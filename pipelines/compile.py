@@ -1,6 +1,6 @@
 """Compile every pipeline to kubeyolo/compiled, and write the tables that are generated from the catalogue.
 
-``python -m pipelines.compile`` writes them; ``--check`` only checks that none of them is stale.
+``python -m pipelines.compile`` writes the files; with ``--check`` it only lists files that are stale.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FUNCTIONS = {
 COMPILED = Path(__file__).resolve().parent.parent / "kubeyolo" / "compiled"
 
 CHOICES = {"model": preset_names(), "launcher": LAUNCHERS, "runtime": RUNTIMES}
-"""Values of a field; Kubeflow's pages show them as a drop-down list. The SDK has no option for them."""
+"""Choices for the value of a field, a drop-down list on Kubeflow's pages; kfp's SDK has no option to set them."""
 
 
 def compile_all(folder: Path) -> list[Path]:
@@ -60,7 +60,7 @@ def stale(folder: Path = COMPILED) -> list[str]:
 
 
 def _with_form(name: str, text: str) -> str:
-    """Return a compiled pipeline with the choices of its fields, and with a description that explains them."""
+    """Add the choices of the fields to a compiled pipeline, and a description that explains all fields."""
     documents = list(yaml.safe_load_all(text))
     fields: Mapping[str, dict[str, Any]] = documents[0]["root"]["inputDefinitions"]["parameters"]
     lines = [PIPELINES[name], ""]
@@ -73,7 +73,7 @@ def _with_form(name: str, text: str) -> str:
 
 
 def main() -> int:
-    """Compile, or check; return the exit code."""
+    """Write all files, or list the stale files; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only list the stale files")
     if parser.parse_args().check:

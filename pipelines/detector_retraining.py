@@ -17,16 +17,16 @@ from pipelines.pod import prepare
 @dsl.pipeline(name=DETECTOR_RETRAINING)
 @form_of(configure_retraining)
 def detector_retraining(**form: str) -> None:
-    """Train on the data set that a pointer names if it has changed; a model that is not worse becomes current."""
+    """Train if the data set that a pointer names has changed; the new model becomes current unless it is worse."""
     configured = configure_retraining(**form)
     prepare(configured)
-    # An empty URI: the data set has not changed, and the run succeeds without further steps.
+    # The URI is empty if the data set has not changed; the run then succeeds without further steps.
     with dsl.If(configured.outputs["data"] != "", name="changed-data"):
         validated = validate_dataset(settings=configured.outputs["validate_dataset"])
         dataset = validated.outputs["dataset"]
         current = evaluate_current(settings=configured.outputs["evaluate_current"], dataset=dataset)
         tasks = detector_tasks(configured, validated)
-        # A model that cannot be compared is refused before the training starts.
+        # If the models cannot be compared, the run fails before the training starts.
         tasks.pretrained.after(current)
         promoted = promote(
             settings=configured.outputs["promote"],

@@ -51,7 +51,7 @@ def detector_training(**form: str) -> None:
     configured = configure_training(**form)
     validated = validate_dataset(settings=configured.outputs["validate_dataset"])
     tasks = detector_tasks(configured, validated)
-    # The record of the evaluation is an input, so that a model that does not pass its gate is not published.
+    # The record of the evaluation is an input, so that nothing is published if the evaluation fails its gate.
     published = publish(
         settings=configured.outputs["publish"],
         bundle=tasks.quantized.outputs["bundle"],

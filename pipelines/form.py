@@ -1,4 +1,4 @@
-"""The form of a pipeline: the fields that its first step takes."""
+"""The form of a pipeline: the inputs of its first step."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ STORE_CONFIG = "kubeyolo-store"
 
 
 def prepare(task: PipelineTask) -> None:
-    """Prepare the pod of a step by its entry in the catalogue; runs on one machine ignore these settings."""
+    """Set up the pod of a step as its catalogue entry requires; runs on one machine ignore these settings."""
     step = STEPS.get(task.name.replace("-", "_"), STEPS["evaluate"])
     _set_environment(task)
     if step.has_job:
@@ -30,19 +30,19 @@ def prepare(task: PipelineTask) -> None:
 def _retry_lost_pods(task: PipelineTask) -> None:
     """Try a long step again if its pod is lost.
 
-    A step that has failed by itself is tried again too, and fails again at once. So there are few tries, with short
-    pauses. The longest duration counts from the start of the first try, so it must be longer than any training.
+    A step that fails although its pod is not lost is also tried again, and fails again at once. So there are few tries,
+    with short pauses. ``backoff_max_duration`` counts from the first try, so it must be longer than any training.
     """
     task.set_retry(num_retries=3, backoff_duration="5s", backoff_factor=1.0, backoff_max_duration="8760h")
 
 
 def _set_environment(task: PipelineTask) -> None:
-    # MindSpore's generated code works only with this implementation, and kfp chooses one before a step starts.
+    # MindSpore's generated code works only with this implementation, and kfp imports protobuf before a step starts.
     task.set_env_variable("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
     # The images of kubeyolo set these variables; a run may use other images.
     for name, value in INSTALLED_CODE.items():
         task.set_env_variable(name, value)
-    # The images have a user of their own; the restricted level of PodSecurity requires this setting as well.
+    # The images do not run as root, but the restricted level of PodSecurity requires this setting as well.
     kubernetes.set_security_context(task, run_as_non_root=True)
     keys = {"accesskey": "MINIO_ACCESS_KEY", "secretkey": "MINIO_SECRET_KEY"}
     kubernetes.use_secret_as_env(task, secret_name=STORE_SECRET, secret_key_to_env=keys)

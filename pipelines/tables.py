@@ -82,7 +82,7 @@ def finding_table() -> str:
 
 
 def made_files() -> dict[Path, str]:
-    """Return the text that every file with a generated table should have."""
+    """Return for each file with a generated table the text that it should have."""
     makers: dict[Path, tuple[str, Callable[[], str]]] = {
         ROOT / "components" / name / "README.md": ("tables", partial(component_tables, step))
         for name, step in STEPS.items()

@@ -143,7 +143,7 @@ def test_words_use_days_for_long_runs_and_the_singular_for_one_core() -> None:
 def test_unknown_images_are_counted_by_the_thousand_and_said_to_be_unknown() -> None:
     unknown, known = estimate(images=None), estimate(images={"train": UNKNOWN_IMAGES, "val": UNKNOWN_IMAGES})
     assert unknown.seconds == known.seconds
-    assert "number of images unknown (train, val): times are for 1000 images of each" in unknown.words()
+    assert "number of images unknown (train, val): times assume 1000 images in each" in unknown.words()
     assert not known.caveats
 
 

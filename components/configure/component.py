@@ -1,4 +1,4 @@
-"""The step configure as a Kubeflow component: the first step of every pipeline; its inputs are the form's fields."""
+"""The step configure, the first step of every pipeline, as a Kubeflow component; its inputs are the form's fields."""
 
 from typing import NamedTuple
 

@@ -15,7 +15,7 @@ def train(
     trained_detector: dsl.Output[dsl.Model],
     training_curves: dsl.Output[dsl.HTML],
 ) -> NamedTuple("Outputs", [("bundle", str), ("record", str)]):
-    """Train the detector; checkpoints go to the store, and training continues from the newest checkpoint."""
+    """Train the detector; write checkpoints to the store, and continue from the newest checkpoint."""
     from kubeyolo.steps.component import train as run
 
     return run(

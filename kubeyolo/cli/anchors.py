@@ -27,8 +27,8 @@ def anchors(
 ) -> None:
     """Compute anchors from the boxes of a data set, and compare them with the anchors of the model.
 
-    Uses the boxes of the split train at train.image_size. Prints the setting for a training with the computed anchors;
-    writes nothing.
+    Uses the boxes of the split train, scaled to train.image_size. Prints the setting for a training with the computed
+    anchors. Writes nothing.
 
     [bold]Examples[/bold]
 
@@ -89,7 +89,7 @@ def _print(config: Config, found: FoundAnchors) -> None:
 
 def _verdict(config: Config, found: FoundAnchors) -> str:
     if found.own_are_as_good:
-        return "the model's own anchors fit as well: keep them (leave train.anchors empty)"
+        return "the model's own anchors fit equally well: keep them (leave train.anchors empty)"
     overlap = f"the mean overlap is {found.computed.overlap:.3f} instead of {found.own.overlap:.3f}"
     if found.by_overlap:
         return f"the computed anchors fit better: {overlap}"

@@ -1,4 +1,4 @@
-"""The command line: ``kubeyolo``. The module of a command is imported when the command is called: help is quick."""
+"""The command line: ``kubeyolo``. Imports the module of a command only when the command is called, so help is quick."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COMMANDS = {
     "models": "The detectors that can be trained.",
     "models list": "models:list_models",
     "models show": "models:show_model",
-    "pipeline": "The pipelines as Kubeflow reads them, and their runs there.",
+    "pipeline": "Compiled pipelines for Kubeflow, and their runs.",
     "pipeline submit": "pipeline:submit",
     "pipeline status": "cluster:status",
     "pipeline logs": "cluster:logs",
@@ -47,17 +47,17 @@ COMMANDS = {
     "pipeline list": "cluster:list_runs",
     "pipeline gate": "gate:gate",
     "pipeline show": "pipeline:show",
-    "pipeline schedule": "Recurring runs on Kubeflow, as defined by files in git.",
+    "pipeline schedule": "Recurring runs on Kubeflow, defined by files in git.",
     "pipeline schedule apply": "schedule:apply",
     "pipeline schedule diff": "schedule:diff",
     "pipeline schedule list": "schedule:list_schedules",
     "pipeline schedule run": "schedule:run_now",
     "pipeline schedule delete": "schedule:delete",
-    "weights": "Import published weights, export weights.",
+    "weights": "Import published weights and export weights.",
     "weights import": "weights:import_",
     "weights export": "weights:export",
 }
-"""Commands and groups in the order of the help: the module and the function of a command, the help of a group."""
+"""Commands and groups in the order of the help: module and function of each command, help text of each group."""
 
 _WITH_HOME = re.compile(r"(--?[a-z][a-z-]*=|-[a-z])?(~.*)", re.IGNORECASE | re.DOTALL)
 """A path that begins with ``~``, by itself or as the value of an option."""
@@ -65,13 +65,13 @@ _WITH_HOME = re.compile(r"(--?[a-z][a-z-]*=|-[a-z])?(~.*)", re.IGNORECASE | re.D
 
 @cache
 def _docstrings(module: str) -> dict[str, str]:
-    """Return the docstrings of a module of commands, from its source: importing takes longer."""
+    """Return the docstrings of a module of commands, read from its source because importing takes longer."""
     tree = ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
     return {node.name: ast.get_docstring(node) or "" for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 class LazyCommand(TyperCommand):
-    """Stands for a command in lists; imports the command to call it, to show its help or to complete its arguments."""
+    """A command in lists. The real command is imported to call it, to show its help or to complete its arguments."""
 
     def __init__(self, name: str, place: str) -> None:
         self._module, _, self._function = place.partition(":")
@@ -106,7 +106,7 @@ class LazyGroup(TyperGroup):
 app = typer.Typer(
     name="kubeyolo",
     cls=LazyGroup,
-    help="Annotated images in; a checked, evaluated, exported and quantized YOLO detector out.",
+    help="Turns annotated images into a checked, evaluated, exported and quantized YOLO detector.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -122,12 +122,14 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def common(
-    debug: Annotated[bool, typer.Option("--debug", envvar=errors.DEBUG, help="Print the stack of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar=errors.DEBUG, help="Print the stack trace of an error.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Annotated images in; a checked, evaluated, exported and quantized YOLO detector out.
+    """Turns annotated images into a checked, evaluated, exported and quantized YOLO detector.
 
     Exit codes: 0 done, 1 the work failed, 2 the input cannot be used, 130 interrupted.
     """
@@ -136,7 +138,7 @@ def common(
 
 
 def with_homes(arguments: Sequence[str]) -> list[str]:
-    """Return arguments with the home folder for a leading ``~``: shells do not expand it in ``--config=~/my.yaml``."""
+    """Return arguments with a leading ``~`` expanded, because shells do not expand it in ``--config=~/my.yaml``."""
     found = ((_WITH_HOME.fullmatch(argument), argument) for argument in arguments)
     return [
         f"{match[1] or ''}{os.path.expanduser(match[2])}" if match is not None else argument

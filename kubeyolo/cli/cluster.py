@@ -64,7 +64,7 @@ def logs(
     everything: Annotated[bool, typer.Option("--all", help="Also print log lines from Argo and Kubeflow.")] = False,
     host: HostOption = "",
 ) -> None:
-    """Print the logs of the steps of a run on Kubeflow that have started.
+    """Print the logs of all started steps of a run on Kubeflow.
 
     [bold]Examples[/bold]
 
@@ -135,7 +135,7 @@ def list_runs(
 
 
 def commit_label() -> str:
-    """Return a short commit, from the environment of the CI or git in this folder, or the digest of the library."""
+    """Return a short commit from the CI's environment or from git; if there is none, the digest of the library."""
     commit = next((os.environ[name] for name in _COMMIT_VARIABLES if os.environ.get(name)), "")
     if not commit:
         command = ["git", "rev-parse", "HEAD"]
@@ -170,7 +170,7 @@ def _print_run(run: RemoteRun, as_json: bool) -> None:
     if run.steps:
         wide_console().print(table)
     else:
-        print(f"{run.name} {run.state.lower()}, before any step")
+        print(f"{run.name} {run.state.lower()}; no step has started")
     # The store is read last: it may be unreachable.
     result = remote_result(run)
     if result is not None:

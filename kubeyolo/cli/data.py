@@ -42,8 +42,8 @@ def copy(
 ) -> None:
     """Copy a folder or a file into or out of an object store, such as a data set for a cluster.
 
-    Files of the target with the same name are replaced, all other files stay. If SOURCE is a file, TARGET is a file,
-    which is replaced in one step.
+    Files of the target with the same name are replaced, all other files stay. If SOURCE is a file, TARGET must name a
+    file too; an existing file is replaced in one step.
 
     [bold]Examples[/bold]
 
@@ -72,7 +72,7 @@ def convert(
     """Check a data set and write it as COCO: annotations/<split>.json and a folder of images for each split.
 
     COCO, YOLO, Pascal VOC, CVAT and LabelMe are read as annotation tools export them (docs/data.md). The data set is
-    checked as by 'kubeyolo validate', and its corrections are written too.
+    checked and corrected as by 'kubeyolo validate'.
 
     [bold]Examples[/bold]
 

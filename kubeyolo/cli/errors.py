@@ -1,4 +1,4 @@
-"""How a command ends after an error: one line on standard error, the stack in a log, and an exit code."""
+"""How a command ends after an error: one line on standard error, the stack trace in a log, and an exit code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.file_errors import machine_error, missing_current_folder, system_error
 
 DEBUG = "KUBEYOLO_DEBUG"
-"""Environment variable that makes commands print the stack of an error."""
+"""Environment variable that makes commands print the stack trace of an error."""
 
 UNEXPECTED, BAD_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -36,7 +36,7 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str], order: St
     Args:
         command: The command to call.
         arguments: The command line, for the log.
-        order: Has the stop signal that this process has received.
+        order: Records the stop signal that this process received, if there was one.
     """
     try:
         result = command()
@@ -66,7 +66,7 @@ def exit_code_of(command: Callable[[], Any], arguments: Sequence[str], order: St
 
 
 def debug_log() -> Path:
-    """Return the path of the log of stacks, in the cache folder."""
+    """Return the path of the log of stack traces, in the cache folder."""
     return cache_folder("logs") / "debug.log"
 
 
@@ -79,7 +79,7 @@ def _interrupted(order: StopOrder | None) -> str:
 def _say(message: str) -> None:
     # An argument may have bytes that are not UTF-8, which Python keeps as lone surrogates.
     text = one_line(message).encode("utf-8", "backslashreplace").decode("utf-8")
-    # Standard error may be closed, or on a full disk too: the exit code still tells of the error.
+    # Standard error may be closed, or on a full disk too: the exit code still reports the error.
     try:
         print(f"error: {text}", file=sys.stderr, flush=True)
     except OSError:
@@ -87,7 +87,7 @@ def _say(message: str) -> None:
 
 
 def _system(error: OSError | SystemExit, arguments: Sequence[str]) -> int:
-    """Print the error of a system call, and return the exit code."""
+    """Print the error from a system call, and return the exit code."""
     if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
         raise error
     known: KubeyoloError | None
@@ -95,7 +95,7 @@ def _system(error: OSError | SystemExit, arguments: Sequence[str]) -> int:
     if isinstance(error, SystemExit) or (isinstance(error, BrokenPipeError) and error.filename == OUTPUT):
         known = WorkError(CLOSED_OUTPUT)
     elif error.filename == OUTPUT:
-        known = WorkError(f"{OUTPUT}: {error.strerror}; what was not printed is lost")
+        known = WorkError(f"{OUTPUT}: {error.strerror}; text that was not printed is lost")
     else:
         known = machine_error(error) or missing_current_folder(error)
     if isinstance(error, SystemExit) or error.filename == OUTPUT:
@@ -104,9 +104,9 @@ def _system(error: OSError | SystemExit, arguments: Sequence[str]) -> int:
 
 
 def _failed(error: BaseException, known: KubeyoloError | None, arguments: Sequence[str]) -> int:
-    """Log the stack of an error, print its line, and return the exit code."""
+    """Log the stack trace of an error, print its line, and return the exit code."""
     log = _log(arguments)
-    _say(str(known) if known else f"unexpected {type(error).__name__}: {error}; the stack is in {log}")
+    _say(str(known) if known else f"unexpected {type(error).__name__}: {error}; {log}")
     return known.exit_code if known else UNEXPECTED
 
 
@@ -131,7 +131,7 @@ def _usage(error: Any, arguments: Sequence[str]) -> int:
 
 
 def _log(arguments: Sequence[str]) -> str:
-    """Append the stack of the current error to the log; return the path of the log, or why it cannot be written."""
+    """Append the stack trace of the current error to the log; return a text that tells where the stack trace is."""
     stack = traceback.format_exc()
     if os.environ.get(DEBUG):
         print(stack.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr)
@@ -141,5 +141,5 @@ def _log(arguments: Sequence[str]) -> str:
         with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} kubeyolo {shlex.join(arguments)}\n{stack}\n")
     except OSError:
-        return f"nothing: {path} cannot be written; run with --debug"
-    return str(path)
+        return f"the log {path} cannot be written; run with --debug to print the stack trace"
+    return f"the stack trace is in {path}"

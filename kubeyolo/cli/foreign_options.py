@@ -43,7 +43,7 @@ _PLACES = {
     },
     ("run", "output"): "--runs {}",
 }
-"""What to type, by command and by the meaning of the option of another program."""
+"""What to type, by command and by the meaning of an option in another program."""
 
 _WEIGHTS_FILE = re.compile(r"\.(pt|pth|ckpt|weights|safetensors)$")
 """Files from which 'kubeyolo weights import' makes a bundle."""
@@ -56,11 +56,11 @@ _DEVICES = {"cpu": "CPU", "gpu": "GPU", "cuda": "GPU", "npu": "Ascend", "ascend"
 def remedy(option: str, command: str, arguments: Sequence[str]) -> str | None:
     """Return a hint what to type instead of an unknown option, as the end of an error message.
 
-    Return an empty text if the command has nothing like this option of another program, and None for an unknown word.
+    Return an empty text if the command has no equivalent of this option, and None for an unknown word.
 
     Args:
         option: The option as the parser reports it: ``-i`` for ``-img``.
-        command: The command without the name of the program.
+        command: Name of the command, without ``kubeyolo``.
         arguments: The command line, from which the value of the option is taken.
     """
     option = _whole_option(option, arguments)
@@ -85,7 +85,7 @@ def remedy_for_pairs(command: str, arguments: Sequence[str], options: Container[
     """Return a hint what to type instead of arguments such as ``epochs=50``; empty if there are no such arguments.
 
     Args:
-        command: The command without the name of the program.
+        command: Name of the command, without ``kubeyolo``.
         arguments: The command line.
         options: The options that the command has.
     """
@@ -117,7 +117,7 @@ def _remedy_for_pair(pair: str, command: str, options: Container[str]) -> str:
 
 
 def _whole_option(option: str, arguments: Sequence[str]) -> str:
-    """Return an option as it was typed: after a single dash the parser reads options of one letter."""
+    """Return an option as it was typed: after a single dash the parser reads only one letter."""
     if option.startswith("--"):
         return option
     return next((each.partition("=")[0] for each in arguments if each.startswith(option)), option)
@@ -137,11 +137,11 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
 def _on_start(command: str, value: str | None) -> str:
     """Return a hint what a training can start from instead of the weights of a detector."""
     if command != "train":
-        return "; it cannot start from the weights of a detector: leave it out"
+        return "; this command cannot start from the weights of a detector: leave the option out"
     if not _WEIGHTS_FILE.search(value or ""):
         return f"; use --backbone {shlex.quote(value) if value else 'URI'}, with the bundle of a pretrained backbone"
     return (
-        f"; take the backbone of the file by 'kubeyolo weights import {shlex.quote(str(value))} --backbone "
+        f"; import the backbone from the file with 'kubeyolo weights import {shlex.quote(str(value))} --backbone "
         "--model NAME --output URI', then use --backbone URI"
     )
 
@@ -155,7 +155,7 @@ def _placed(command: str, meaning: str, value: str | None) -> str:
         text, note = "", f"; 'kubeyolo weights import {text} --model NAME --output BUNDLE' makes the bundle"
     elif meaning == "data" and command not in ("validate", "convert"):
         text = "" if re.search(r"\.(ya?ml|json|data)$", value or "") else text
-        note = "; DATASET is what 'kubeyolo validate' prints"
+        note = "; DATASET is the URI that 'kubeyolo validate' prints"
     typed = _PLACES[command, meaning].format(text or _name_of(command, meaning))
     return f"; {'it is an argument:' if typed.startswith('kubeyolo') else 'use'} {typed}{note}"
 
@@ -166,7 +166,7 @@ def _name_of(command: str, meaning: str) -> str:
 
 
 def _preset_of(value: str) -> str:
-    """Return the model in the name of a file of another program (models/yolov5s.yaml); empty if there is none."""
+    """Return the model that a file name from another program contains (models/yolov5s.yaml); empty if there is none."""
     stem = re.split(r"[/\\]", value)[-1].rpartition(".")[0] or value
     return next((name for name in (stem, f"{stem}-r7") if name in preset_names()), "")
 
@@ -199,7 +199,7 @@ def _as_setting(key: str, word: str, value: str | None) -> str:
 
 
 def _translated(key: str, word: str, value: str | None) -> str | None:
-    """Convert a value for another program to a value of the key."""
+    """Convert a value from another program to a value for the key."""
     if word == "cos_lr":
         return "cosine_annealing"
     if key in ("data.cache", "train.nesterov"):

@@ -82,7 +82,7 @@ def configure(
     params: FieldOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a training would do: every check, the name of the run, what differs from the preset, an estimate.
+    """Check a training and show its plan: name of the run, differences from the preset, and an estimate.
 
     Nothing is started and nothing is written.
 

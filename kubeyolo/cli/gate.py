@@ -41,20 +41,21 @@ def gate(
     ],
     baseline: Annotated[
         str,
-        typer.Option("--baseline", metavar="URI", help="Bundle to compare with on the same images, or latest.json."),
+        typer.Option("--baseline", metavar="URI", help="Bundle or latest.json to compare with, on the same images."),
     ] = "",
-    min_ap: Annotated[float | None, typer.Option("--min-ap", min=0, max=1, help="Least AP, 0 to 1.")] = None,
+    min_ap: Annotated[float | None, typer.Option("--min-ap", min=0, max=1, help="Lower limit of AP, 0 to 1.")] = None,
     least: Annotated[
-        list[str] | None, typer.Option("--min", metavar="KEY=VALUE", help="Least value of a COCO metric: AP50=0.8.")
+        list[str] | None,
+        typer.Option("--min", metavar="KEY=VALUE", help="Lower limit of a COCO metric, such as AP50=0.8."),
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option("--max-drop", help="Most points of AP (AP x 100) lost against the baseline; 1 with a baseline."),
+        typer.Option("--max-drop", help="Largest loss of AP against the baseline, in points (AP x 100); by default 1."),
     ] = None,
-    runtime: Annotated[str, typer.Option("--runtime", help="mindspore, onnx, int8 or mindir.")] = "mindspore",
+    runtime: Annotated[str, typer.Option("--runtime", help="Runtime: mindspore, onnx, int8 or mindir.")] = "mindspore",
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Where to write JUnit XML.")] = None,
     summary: Annotated[
-        Path | None, typer.Option("--summary", metavar="FILE", help="File that a Markdown summary is appended to.")
+        Path | None, typer.Option("--summary", metavar="FILE", help="File to append a Markdown summary to.")
     ] = None,
     images: ImagesOption = DEFAULT_IMAGES,
     config_file: ConfigOption = None,
@@ -64,8 +65,8 @@ def gate(
 ) -> None:
     """Evaluate a bundle on Kubeflow and compare its COCO metrics with limits.
 
-    Exit codes: 0 it passes; 1 it is worse than a limit; 2 it could not be evaluated; 3 the run was terminated. The
-    reports are written in all these cases.
+    Exit codes: 0 the model passes; 1 the model is worse than a limit; 2 the model could not be evaluated; 3 the run
+    was terminated. The reports are written in all these cases.
 
     [bold]Examples[/bold]
 
@@ -103,7 +104,7 @@ def gate(
 
 @dataclass
 class _Reports:
-    """The files that a CI reads: they have the result, or the reason why there is none, however the evaluation ends."""
+    """The files that a CI reads: the result of the gate, or the reason why there is no result."""
 
     junit: Path | None
     summary: Path | None
@@ -113,7 +114,7 @@ class _Reports:
     def begin(self) -> None:
         """Refuse files that cannot be written, and replace the results of an earlier gate.
 
-        If the command is killed, the file says that the evaluation has not ended.
+        If the command is killed, the JUnit file reports that the evaluation has not ended.
         """
         self._write(junit_xml(_NAME, Verdict(), 0.0, "the evaluation has not ended"), "")
 

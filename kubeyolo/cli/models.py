@@ -77,5 +77,7 @@ def show_model(
     for band, keys in bands.items():
         console.print(pairs_table(f"configuration: {band}", [(key, figure(values.pop(key))) for key in keys]))
     console.print(
-        pairs_table("configuration: not in the preset", [(key, figure(value)) for key, value in values.items()])
+        pairs_table(
+            "configuration: keys that the preset does not set", [(key, figure(value)) for key, value in values.items()]
+        )
     )

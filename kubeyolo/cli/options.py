@@ -68,7 +68,8 @@ ClusterSetOption = Annotated[
     typer.Option("--cluster-set", metavar="KEY=VALUE", help="A setting of the cluster that overrides preset and file."),
 ]
 OutputOption = Annotated[
-    str, typer.Option("--output", "-o", metavar="URI", help="Where to write; by default below the store.")
+    str,
+    typer.Option("--output", "-o", metavar="URI", help="Folder or URI to write to; by default a folder of the store."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 FormatOption = Annotated[

@@ -1,4 +1,4 @@
-"""``kubeyolo pipeline show | submit``: prints or submits a pipeline as Kubeflow reads it."""
+"""``kubeyolo pipeline show | submit``: prints a compiled pipeline, or submits a run of it to Kubeflow."""
 
 from __future__ import annotations
 
@@ -48,12 +48,13 @@ def show(
     config_file: ConfigOption = None,
     sets: SetOption = None,
     without_literals: Annotated[
-        bool, typer.Option("--without-literals", help="No drop-downs, for Kubeflow before 2.17.")
+        bool,
+        typer.Option("--without-literals", help="Text fields instead of drop-down lists, for Kubeflow before 2.17."),
     ] = False,
 ) -> None:
-    """Write out a compiled pipeline, with image references bound and the configuration as defaults of its form.
+    """Write a compiled pipeline with the given image references, and with the configuration as defaults of its form.
 
-    Bind digests, not tags: Kubeflow's cache keys contain the reference.
+    Refer to images by digest, not by tag: Kubeflow's cache keys contain the reference.
 
     [bold]Examples[/bold]
 
@@ -69,7 +70,9 @@ def show(
         fields = list(compiled.fields)
         chosen = sparse_values(config_file, sets_of(sets)).get(MODEL)
         if chosen and MODEL not in fields:
-            raise InputError(f"model = {chosen!r}: {name} has no field {MODEL}; it takes the model of its bundle")
+            raise InputError(
+                f"model = {chosen!r}: {name} has no field {MODEL}; the pipeline uses the model of its bundle"
+            )
         form = fill_form(fields, None, config_file, sets_of(sets))
         check_settings(name, form)
         compiled = compiled.bind_defaults(form)
@@ -100,7 +103,8 @@ def submit(
     ] = "",
     model: ModelOption = None,
     version: Annotated[
-        str, typer.Option("--version", metavar="NAME", help="Version to publish under; by default from the content.")
+        str,
+        typer.Option("--version", metavar="NAME", help="Version to publish under; by default made from the content."),
     ] = "",
     config_file: ConfigOption = None,
     sets: SetOption = None,

@@ -47,14 +47,19 @@ def predict(
         typer.Option("--bundle", "-b", metavar="URI", help="Bundle; by default from the newest run in --runs."),
     ] = "",
     runtime: Annotated[
-        str, typer.Option("--runtime", help="mindspore, onnx, int8 or mindir; by default onnx if the bundle has it.")
+        str,
+        typer.Option(
+            "--runtime", help="Runtime: mindspore, onnx, int8 or mindir; by default onnx if the bundle has it."
+        ),
     ] = "",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for images with drawn boxes.")
     ] = None,
     font: Annotated[
         Path | None,
-        typer.Option("--font", metavar="FILE", help="Font of drawn names; other fonts for missing letters."),
+        typer.Option(
+            "--font", metavar="FILE", help="Font file for class names; other fonts are used for letters that it lacks."
+        ),
     ] = None,
     conf: Annotated[
         float | None,
@@ -67,7 +72,7 @@ def predict(
         bool, typer.Option("--json", help="Print JSON lines: one for each image, as soon as it is done.")
     ] = False,
 ) -> None:
-    """Find objects in images with a bundle: a table or JSON lines, and images with boxes.
+    """Find objects in images with a bundle; print a table or JSON lines, and draw boxes.
 
     Boxes are x1, y1, x2, y2 in pixels of the image as a viewer shows it. A folder stands for all images in it and
     below it. Images that cannot be read are skipped and listed at the end, and the exit code is 1.
@@ -105,7 +110,9 @@ def _sources(images: list[str], lists: list[str], output: Path | None) -> Source
         InputError: There is no argument, or the only argument cannot be used.
     """
     if "-" in images and sys.stdin.isatty():
-        print("reading names of images from the terminal; an empty line with Ctrl-D ends them", file=sys.stderr)
+        print(
+            "reading names of images from the terminal; press Ctrl-D on an empty line to end the list", file=sys.stderr
+        )
     names = [*expand_lists(images, sys.stdin.buffer), *(name for file in lists for name in read_list(file))]
     if not names:
         raise InputError(_NONE_GIVEN)

@@ -32,7 +32,7 @@ _DONE = {
     DRAWN_AS_PNG: "pictures too large for JPEG: drawn as PNG",
     NOT_DRAWN: "pictures that were not drawn",
 }
-"""Texts of notes that are not findings of data sets, or for which the text of the finding is about annotations."""
+"""Texts of notes by code, for notes without a finding and for findings whose own text is about annotations."""
 _ORDER = {code: place for place, code in enumerate(KINDS)}
 
 
@@ -85,7 +85,7 @@ def write_results(
     except KeyboardInterrupt as error:
         raise InterruptedWork(f"interrupted; {summary.done} of {total} images are done and printed") from error
     except OSError as error:
-        # Python would fail again to write the buffer at exit, and print a stack.
+        # Python would fail again to write the buffer at exit, and print a stack trace.
         discard(1)
         what = (
             "was closed by its reader" if isinstance(error, BrokenPipeError) else f"cannot be written: {error.strerror}"
@@ -115,8 +115,8 @@ def summarise(
         named = ", ".join(f"#{number} {printable(classes[number])}" for number in numbers[:5])
         more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
         _say(
-            f"drawn by number, because no font on this machine has their letters: {named}{more}; install a font of "
-            "their script (such as Noto Sans), or give --font FILE"
+            f"classes drawn by number, because no font has the letters of their names: {named}{more}; install a font "
+            "of their script (such as Noto Sans), or give --font FILE"
         )
     if output and summary.drawn:
         _say(f"pictures with boxes: {summary.drawn}, in {printable(str(output))}")
@@ -189,7 +189,7 @@ class _JsonLines:
 
 
 class _Table:
-    """A row for each box; columns are as wide as all possible names, since each row is printed at once."""
+    """A row for each box. Column widths fit all possible names, because each row is printed as soon as it is known."""
 
     def __init__(self, sources: Sources, classes: Sequence[str]) -> None:
         self._classes = [printable(name) for name in classes]

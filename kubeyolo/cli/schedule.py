@@ -1,4 +1,4 @@
-"""``kubeyolo pipeline schedule``: recurring runs on Kubeflow, as defined by files in git."""
+"""``kubeyolo pipeline schedule``: recurring runs on Kubeflow, defined by files in git."""
 
 from __future__ import annotations
 
@@ -53,8 +53,9 @@ def apply(
 ) -> None:
     """Create, update, enable and disable recurring runs so that they match the files.
 
-    A folder stands for all files of the owner: the owner's schedules without a file are disabled. If single files
-    are given, no schedule is disabled. Recurring runs of other owners, or created by hand, are not changed.
+    If a folder is given, it must contain all files of the owner: the owner's schedules without a file are disabled. If
+    single files are given, no schedule is disabled. Recurring runs that belong to other owners, or were created by
+    hand, are not changed.
 
     [bold]Examples[/bold]
 
@@ -115,7 +116,7 @@ def run_now(
 ) -> None:
     """Start one run of a schedule file now; the recurring run is not changed.
 
-    Refused while another run of the schedule is not finished.
+    The command is refused while an earlier run of the schedule is not finished.
 
     Exit codes: 0 submitted, or with --wait succeeded; 1 failed; 2 could not be submitted; 3 terminated.
 
@@ -134,7 +135,7 @@ def run_now(
     present = next((run for run in kubeflow.runs(group) if not run.is_over), None)
     if present is not None:
         raise InputError(
-            f"schedule {name!r}: a run of it is not finished, {present.name} ({present.id}), and trains the same; "
+            f"schedule {name!r}: its run {present.name} ({present.id}) is not finished, and trains the same model; "
             f"wait for its end, or terminate it: kubeyolo pipeline cancel {present.id}"
         )
     run = kubeflow.submit(f"{name}-{commit_label()}", group, version, wanted.arguments)
@@ -162,7 +163,7 @@ def delete(name: NameArgument, host: HostOption = "") -> None:
 
 
 def _wanted(files: list[Path] | None, images: Path, owner: str = "") -> list[Wanted]:
-    """Return the schedules of files, with the images bound into their pipelines."""
+    """Return the schedules in the files, with the references of the images in their pipelines."""
     owner = check_owner(owner or DEFAULT_OWNER)
     schedules = read_schedules(files or [DEFAULT_FOLDER], partial(check_form, is_remote=True))
     names = {each.pipeline for each in schedules}

@@ -53,7 +53,7 @@ def validate(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a data set and store it: every annotation, every image.
+    """Check every annotation and every image of a data set, and store the data set.
 
     COCO, YOLO, Pascal VOC, CVAT and LabelMe are read as annotation tools export them (docs/data.md). Faults that can be
     corrected are corrected and counted; with --strict the data set is refused instead.
@@ -143,7 +143,7 @@ def train(
 def evaluate(
     bundle: BundleArgument,
     dataset: DatasetArgument,
-    runtime: Annotated[str, typer.Option("--runtime", help="mindspore, onnx, int8 or mindir.")] = "mindspore",
+    runtime: Annotated[str, typer.Option("--runtime", help="Runtime: mindspore, onnx, int8 or mindir.")] = "mindspore",
     store: StoreOption = DEFAULT_STORE,
     output: OutputOption = "",
     config_file: ConfigOption = None,
@@ -248,7 +248,7 @@ def publish(
 
 
 def _call(store: Place, config: Config, output: str = "", code: str = "") -> StepCall:
-    """Return the arguments that all steps have in common; by default the code is this version's digest."""
+    """Return the arguments that all steps have in common; ``code`` is by default the digest of this version."""
     target = store.at(output) if output else None
     return StepCall(store=store, config=config, code=code or results_source(), output=target)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from kubeyolo.output_streams import ERRORS, OUTPUT, raw_stream, text_stream, why_lost
 
-CLOSED_OUTPUT = f"{OUTPUT}: closed by the program that reads it; what was not printed is lost"
+CLOSED_OUTPUT = f"{OUTPUT}: closed by the program that reads it; text that was not printed is lost"
 
 _UTF8 = "utf-8"
 _HANDLER = "kubeyolo-console"
@@ -36,8 +36,8 @@ def prepare_streams() -> None:
     """Let the standard streams accept any text, even if they are closed.
 
     A character that the console lacks is replaced by a similar character, or by its number in Unicode. Closed streams
-    are redirected to the null device, so that no file that is opened later gets their descriptor. Errors of writing
-    name standard output; text that cannot be written to standard error is lost.
+    are redirected to the null device, so that no file that is opened later gets their descriptor. The error of a
+    failed write names standard output. Text that cannot be written to standard error is lost.
     """
     codecs.register_error(_HANDLER, _written_otherwise)
     for number in (0, 1, 2):
@@ -51,7 +51,7 @@ def prepare_streams() -> None:
 
 
 def discard(descriptor: int) -> None:
-    """Redirect a closed stream to the null device, because Python flushes its buffer at exit."""
+    """Redirect a closed stream to the null device, because Python flushes the buffer of the stream at exit."""
     with contextlib.suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)
@@ -79,7 +79,7 @@ def only_result(as_json: bool) -> Iterator[None]:
 def stored_work(as_json: bool) -> Iterator[None]:
     """Run a block whose result is stored: it continues even if standard output cannot be written.
 
-    From here to the end of the command, text that cannot be printed is lost; :func:`lost_output` returns the reason.
+    From then to the end of the command, text that cannot be printed is lost; :func:`lost_output` returns the reason.
     Within the block nothing is printed to standard output if JSON is to follow, see :func:`only_result`.
     """
     raw = raw_stream(sys.stdout)
@@ -94,7 +94,7 @@ def lost_output() -> str:
     raw = raw_stream(sys.stdout)
     if raw is None or raw.lost is None:
         return ""
-    return f"{OUTPUT}: {why_lost(raw.lost)}; the work is done and stored, and what was not printed is lost"
+    return f"{OUTPUT}: {why_lost(raw.lost)}; the work is done and stored, and text that was not printed is lost"
 
 
 def _is_utf8(encoding: str) -> bool:

@@ -23,7 +23,7 @@ _ACTION_WIDTH = len("refuse ")
 
 
 class RunDisplay:
-    """Prints a line when a step of a run starts and ends, and the lines of the step between them; nothing if quiet."""
+    """Prints a line when a step of a run starts and ends, and the lines that the step prints; nothing if quiet."""
 
     def __init__(self, quiet: bool = False) -> None:
         # The stream is named now: while kfp runs, sys.stdout is a different stream.

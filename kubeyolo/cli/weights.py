@@ -1,4 +1,4 @@
-"""``kubeyolo weights``: import published weights, export weights."""
+"""``kubeyolo weights``: import published weights and export weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ _TABLE_WIDTH = 200
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help=".weights, .pt, .pth, .ckpt or .safetensors.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File of weights: .weights, .pt, .pth, .ckpt or .safetensors.")
+    ],
     model: Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="Model that the weights belong to.")],
     output: Annotated[str, typer.Option("--output", "-o", metavar="URI", help="Where to write the bundle.")],
     classes: Annotated[
@@ -41,7 +43,11 @@ def import_(
     ] = None,
     backbone: Annotated[
         bool,
-        typer.Option("--backbone", "--pretrained_backbone", help="Import only the backbone, to start a training from."),
+        typer.Option(
+            "--backbone",
+            "--pretrained_backbone",
+            help="Import only the backbone, so that a training can start from it.",
+        ),
     ] = False,
     anchors: Annotated[
         str,
@@ -98,7 +104,9 @@ def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write: .safetensors, or .weights of darknet.")],
     names: Annotated[
         str,
-        typer.Option("--names", metavar="LAYOUT", help="Names in the file: kubeyolo, yolov5, scaledyolov4, darknet."),
+        typer.Option(
+            "--names", metavar="LAYOUT", help="Parameter names to write: kubeyolo, yolov5, scaledyolov4, darknet."
+        ),
     ] = "kubeyolo",
     as_json: JsonOption = False,
 ) -> None:

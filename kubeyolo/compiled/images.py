@@ -14,7 +14,7 @@ from kubeyolo.errors import InputError, check_known, one_line, split_pair
 
 IMAGE_NAMES = tuple(f"kubeyolo-{name}" for name in IMAGES)
 IMAGE_USER = 10001
-"""The user, and group, that the images run as."""
+"""User id and group id of the processes in the images."""
 
 
 def image_references(

@@ -30,7 +30,7 @@ Document = dict[str, Any]
 
 
 def pipeline_names() -> tuple[str, ...]:
-    """Return the names of the compiled pipelines that the wheel holds."""
+    """Return the names of the compiled pipelines in the wheel."""
     return tuple(sorted(entry.name[:-5] for entry in _COMPILED.iterdir() if entry.name.endswith(".yaml")))
 
 
@@ -57,7 +57,7 @@ class CompiledPipeline:
 
     @property
     def fields(self) -> dict[str, Document]:
-        """The fields of the form: type, description, default and choices by name."""
+        """The fields of the form by name; each has its type, description, default and choices."""
         parameters = self._pipeline["root"].get("inputDefinitions", {}).get("parameters", {})
         return {str(name): dict(facts) for name, facts in parameters.items()}
 
@@ -75,7 +75,7 @@ class CompiledPipeline:
     def edges(self) -> tuple[tuple[str, str], ...]:
         """The dependencies between tasks, as pairs of (earlier, later) names.
 
-        Tasks within a condition depend on everything that the condition depends on. Indirect dependencies are left out:
+        Tasks within a condition depend on all tasks that the condition depends on. Indirect dependencies are left out:
         only direct dependencies are drawn.
         """
         waits = dict(self._waits(self._pipeline["root"], frozenset()))
@@ -132,7 +132,7 @@ class CompiledPipeline:
         return CompiledPipeline(dump_pipeline(documents))
 
     def without_literals(self) -> CompiledPipeline:
-        """Return the pipeline without the choices of its fields, which older servers refuse."""
+        """Return the pipeline without the lists of allowed values of its fields: older servers refuse these lists."""
         documents = self._copy()
         for facts in documents[0]["root"]["inputDefinitions"]["parameters"].values():
             facts.pop("literals", None)
@@ -224,5 +224,5 @@ def _containers(pipeline: Document) -> list[Document]:
 
 
 def _image_name(image: str) -> str:
-    """Return ``kubeyolo-train`` of ``registry:5000/kubeyolo-train:1.0`` or ``…@sha256:…``."""
+    """Return the name in a reference: ``kubeyolo-train`` for ``registry:5000/kubeyolo-train:1.0`` or ``…@sha256:…``."""
     return image.rsplit("/", 1)[-1].split("@")[0].split(":")[0]

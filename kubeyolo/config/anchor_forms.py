@@ -1,6 +1,6 @@
-"""The forms in which people write anchors, and their form in the configuration.
+"""Converts anchors from the forms in which people write them to their form in the configuration.
 
-Accepted are the levels of YOLOv5's YAML files (``[[10,13, 16,30, 33,23], …]``), levels or a list of pairs
+The accepted forms are the levels of YOLOv5's YAML files (``[[10,13, 16,30, 33,23], …]``), levels or a list of pairs
 (``[[10,13], [16,30], …]``), and the single list of darknet's cfg files (``10,13, 16,30, …``), as lists or as text.
 """
 

@@ -1,7 +1,8 @@
 """Words of other programs for detectors, and the keys and options of kubeyolo that they correspond to.
 
 The words are those of Ultralytics YOLO, YOLOv5, Scaled-YOLOv4, darknet, mindyolo, mmyolo, detectron2 and keras-yolo.
-A word is listed if its value means the same here; a word without a counterpart is listed with advice.
+A word is listed if its value means the same here; a word without a counterpart is listed with advice on what to do
+instead.
 """
 
 from __future__ import annotations

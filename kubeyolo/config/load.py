@@ -58,7 +58,8 @@ def load_config(model: str | None = None, file: Path | str | None = None, sets: 
     """Return the configuration of a model.
 
     Args:
-        model: Name of the model; without it the file or a ``model=`` pair names it, else :data:`DEFAULT_MODEL`.
+        model: Name of the model. If it is None, the file or a ``model=`` pair names the model; otherwise it is
+            :data:`DEFAULT_MODEL`.
         file: YAML file of values, which override the preset's values.
         sets: ``key=value`` pairs with dotted keys and JSON or YAML values; they override the file's values.
 
@@ -77,10 +78,11 @@ def load_config(model: str | None = None, file: Path | str | None = None, sets: 
 
 
 def resolve_layers(model: str | None, layers: Sequence[Layer]) -> ResolvedConfig:
-    """Return the configuration of layers: each layer overrides earlier layers, all override the preset of the model.
+    """Return the configuration from layers: each layer overrides earlier layers, and all override the model's preset.
 
     Args:
-        model: Name of the model; without it the last layer that has ``model`` names it, else :data:`DEFAULT_MODEL`.
+        model: Name of the model. If it is None, the last layer with ``model`` names the model; otherwise it is
+            :data:`DEFAULT_MODEL`.
         layers: Origins, and values by dotted key.
 
     Raises:
@@ -218,7 +220,7 @@ def read_mapping(path: Path, what: str = "configuration") -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise InputError(f"{what} {path}: expected keys and values at the top, is a {type(content).__name__}")
+        raise InputError(f"{what} {path}: expected keys and values at the top level, not a {type(content).__name__}")
     return content
 
 
@@ -226,7 +228,7 @@ def flatten(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """Return nested or dotted values by dotted key.
 
     Raises:
-        InputError: A key is unknown, or a section has no keys below it; the message names the origin.
+        InputError: A key is unknown, or a section has a value instead of keys; the message names the origin.
     """
     known = known_keys()
     sections = {key.split(".")[0] for key in known if "." in key}
@@ -303,7 +305,7 @@ def _refuse_twice(flat: Mapping[str, Any], names: Iterable[str], origin: str) ->
 
 
 def _nearest_key(name: str, known: Sequence[str]) -> str:
-    """Suggest a key: by the words of other programs, else by the same last word, else by the nearest spelling."""
+    """Suggest the key that other programs call so, else a key with the same last part, else the nearest spelling."""
     last = plain_word(name)
     same = list(meant_keys(name, {key.partition(".")[0] for key in known if "." in key}))
     same = same or [key for key in known if key.rsplit(".", 1)[-1] == last]

@@ -19,7 +19,7 @@ _IN_FORM: dict[str, Any] = {"in_form": True}
 
 MOST_PIXELS, MOST_IMAGES, MOST_PROCESSES, MOST_EPOCHS = 8192, 65_536, 65_536, 1_000_000
 MOST = 1_000_000_000
-"""Upper bound of all other whole numbers: settings travel as doubles, in which whole numbers are exact to 2**53."""
+"""Upper bound of all other whole numbers: settings are sent as doubles, which are exact up to 2**53."""
 
 _WRITTEN_AS_ANCHORS: dict[str, Any] = {
     "written": f"widths and heights, each > 0 and <= {MOST_PIXELS}, such as [[10,13, 16,30, 33,23], …]"
@@ -43,7 +43,7 @@ def _plain_value(value: Any, annotation: Any) -> Any:
     """Return a value for a setting of this type; pydantic checks type and range later.
 
     Raises:
-        ValueError: The value is a boolean and the type a number, or the other way round.
+        ValueError: The value is a boolean and the type is a number, or the other way round.
     """
     if get_origin(annotation) is tuple and isinstance(value, list | tuple):
         return [_plain_value(each, get_args(annotation)[0]) for each in value]
@@ -65,14 +65,14 @@ class DataConfig(Section):
         default=2,
         ge=0,
         le=MOST_PROCESSES,
-        description="Processes that make batches; 0 makes them in the training process.",
+        description="Number of processes that make batches; if 0, the training process makes them.",
     )
     cache: bool = Field(default=True, description="Keep decoded, resized images in memory shared by the workers.")
     cache_limit_mb: int = Field(
         default=2048,
         ge=0,
         le=MOST,
-        description="Largest size of this cache; images that do not fit are decoded again whenever they are used.",
+        description="Largest size of the cache in MB; images that do not fit are decoded again whenever they are used.",
     )
     label_capacity: int = Field(
         default=0,
@@ -117,19 +117,19 @@ class DataConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Augmentation of training images; probabilities in [0, 1], gains as fractions."""
+    """Augmentation of training images; probabilities in [0, 1], changes as fractions."""
 
     mosaic: float = Field(default=1.0, ge=0, le=1, description="Probability that four images are joined into one.")
     mixup: float = Field(default=0.0, ge=0, le=1, description="Probability that a second image is blended in.")
     hsv_h: float = Field(default=0.015, ge=0, le=0.5, description="Largest relative change of hue.")
     hsv_s: float = Field(default=0.7, ge=0, le=1, description="Largest relative change of saturation.")
-    hsv_v: float = Field(default=0.4, ge=0, le=1, description="Largest relative change of value.")
+    hsv_v: float = Field(default=0.4, ge=0, le=1, description="Largest relative change of value (brightness).")
     translate: float = Field(default=0.1, ge=0, le=0.9, description="Largest shift, as a fraction of the image size.")
     scale: float = Field(default=0.5, ge=0, lt=1, description="Scale is drawn from [1 - scale, 1 + scale].")
     fliplr: float = Field(default=0.5, ge=0, le=1, description="Probability of a left-right flip.")
     flipud: float = Field(default=0.0, ge=0, le=1, description="Probability of an up-down flip.")
     close_mosaic: int = Field(
-        default=0, ge=0, le=MOST_EPOCHS, description="Last epochs that are trained without mosaic and mixup."
+        default=0, ge=0, le=MOST_EPOCHS, description="Number of epochs at the end without mosaic and mixup."
     )
 
 
@@ -216,16 +216,20 @@ class TrainConfig(Section):
         default=0.9999,
         ge=0,
         lt=1,
-        description="Decay of the moving average (EMA) of the weights; it rises to this value.",
+        description="Decay of the moving average (EMA) of the weights; the decay rises to this value.",
     )
-    ema_tau: float = Field(default=2000.0, gt=0, description="Time constant, in updates, of the rise of the EMA decay.")
+    ema_tau: float = Field(
+        default=2000.0, gt=0, description="Time constant of the rise of the EMA decay, in weight updates."
+    )
     label_smooth_factor: float = Field(
         default=0.0, ge=0, lt=1, description="With factor f the class targets are 1 - f/2 and f/2."
     )
     box_gain: float = Field(default=0.05, gt=0, description="Weight of the box loss.")
     cls_gain: float = Field(default=0.5, gt=0, description="Weight of the class loss.")
     obj_gain: float = Field(default=1.0, gt=0, description="Weight of the objectness loss.")
-    anchor_t: float = Field(default=4.0, gt=1, description="Largest ratio of the sides of box and anchor in a match.")
+    anchor_t: float = Field(
+        default=4.0, gt=1, description="A box matches an anchor if each of its sides differs by less than this factor."
+    )
     anchors: tuple[tuple[Annotated[float, Field(gt=0, le=MOST_PIXELS)], ...], ...] = Field(
         default=(),
         json_schema_extra=_WRITTEN_AS_ANCHORS,
@@ -262,13 +266,13 @@ class EvaluateConfig(Section):
     )
     per_batch_size: int = Field(default=8, ge=1, le=MOST_IMAGES, description="Images per forward pass.")
     conf_threshold: float = Field(
-        default=0.001, ge=0, lt=1, description="Objectness and score of a candidate must exceed this."
+        default=0.001, ge=0, lt=1, description="Objectness and score of a candidate must exceed this value."
     )
     iou_threshold: float = Field(
         default=0.65,
         gt=0,
         le=1,
-        description="IoU of two boxes of a class above which the box with the lower score is dropped.",
+        description="If two boxes of a class have a larger IoU, the box with the lower score is dropped.",
     )
     max_det: int = Field(default=300, ge=1, le=1_000_000, description="Largest number of boxes per image.")
     multi_label: bool = Field(default=True, description="Whether one box may be a candidate for several classes.")
@@ -277,19 +281,19 @@ class EvaluateConfig(Section):
         ge=0,
         le=1,
         json_schema_extra=_IN_FORM,
-        description="The step evaluate fails when AP is below this.",
+        description="The step evaluate fails when AP is below this value.",
     )
 
 
 class PredictConfig(Section):
-    """Boxes on single images."""
+    """Prediction of boxes on single images."""
 
     conf_threshold: float = Field(default=0.25, ge=0, lt=1, description="Smallest score of a box.")
     iou_threshold: float = Field(
         default=0.45,
         gt=0,
         le=1,
-        description="IoU of two boxes of a class above which the box with the lower score is dropped.",
+        description="If two boxes of a class have a larger IoU, the box with the lower score is dropped.",
     )
     max_det: int = Field(default=300, ge=1, le=1_000_000, description="Largest number of boxes per image.")
 
@@ -310,16 +314,16 @@ class ExportConfig(Section):
         default=8,
         ge=1,
         le=1_000_000,
-        description="Images on which the exported and the trained network are compared.",
+        description="Number of images on which the exported and the trained network are compared.",
     )
     parity_rtol: float = Field(
-        default=1e-4, gt=0, description="Largest difference of the outputs, relative to the largest value of a level."
+        default=1e-4, gt=0, description="Largest allowed difference of outputs, relative to a level's largest value."
     )
 
     @field_validator("formats")
     @classmethod
     def _in_one_order(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
-        """Return each format once, in the order of the schema: the order is irrelevant."""
+        """Return each format once, in the order of the schema; the order in the configuration has no meaning."""
         return tuple(name for name in get_args(get_args(cls.model_fields["formats"].annotation)[0]) if name in formats)
 
 
@@ -330,7 +334,7 @@ class QuantizeConfig(Section):
         default=64,
         ge=1,
         le=1_000_000,
-        description="Images of the split train that determine the ranges of activations.",
+        description="Number of images of the split train that determine the ranges of activations.",
     )
     calibration: Literal["minmax", "entropy", "percentile"] = Field(
         default="minmax", description="How the ranges of activations are chosen."
@@ -339,7 +343,7 @@ class QuantizeConfig(Section):
         default=1.0,
         ge=0,
         json_schema_extra=_IN_FORM,
-        description="Largest loss of AP by int8 quantization, in points (AP x 100).",
+        description="Largest allowed loss of AP by int8 quantization, in points (AP x 100).",
     )
     min_quantized_convs: float = Field(
         default=0.95, ge=0, le=1, description="The step fails when a smaller share of the convolutions is int8."
@@ -362,7 +366,7 @@ class RetrainConfig(Section):
     max_regression: float = Field(
         default=0.0,
         json_schema_extra=_IN_FORM,
-        description="Largest loss of AP against the network of the current model, in points (AP x 100).",
+        description="Largest allowed loss of AP compared with the current model's network, in points (AP x 100).",
     )
 
 

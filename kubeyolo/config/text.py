@@ -20,14 +20,14 @@ LONGEST = 100_000
 """Largest number of characters in a text."""
 
 DEEPEST = 50
-"""Deepest nesting of sections."""
+"""Largest depth of nested sections."""
 
 _SHOWN = 200
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?(Infinity|\.inf|\.Inf|\.INF)|NaN|\.nan|\.NaN|\.NAN")
 _MOST_DIGITS = 400
-"""More digits than the largest double has."""
+"""A whole number with more digits is larger than the largest double."""
 
 _NAMES: dict[str, bool | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
@@ -98,7 +98,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _Refused(f"{name} is not a number that can be used")
+    raise _Refused(f"{name} is not a finite number")
 
 
 def _whole(text: str) -> int:

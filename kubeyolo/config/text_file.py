@@ -1,4 +1,4 @@
-"""Text files as people save them: UTF-8 with or without a byte order mark, or UTF-16 with it; any line endings."""
+"""Text files as people save them: UTF-8 with or without a byte order mark, UTF-16 with a mark; all line endings."""
 
 from __future__ import annotations
 
@@ -72,7 +72,10 @@ def _reason(data: bytes, start: int, encoding: str, error: UnicodeDecodeError) -
     place = start + error.start
     if encoding != "utf-8":
         name = encoding[:6].upper()
-        return f"starts with the mark of {name}, but is not {name} (byte {place + 1} of {len(data)}); save it as UTF-8"
+        return (
+            f"starts with the byte order mark of {name}, but is not {name} "
+            f"(byte {place + 1} of {len(data)}); save it as UTF-8"
+        )
     kind = kind_of(data)
     before = data[start:place]
     if kind is None and _is_utf_16(data):

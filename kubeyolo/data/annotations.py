@@ -56,8 +56,8 @@ def check_annotations(sources: Sources, findings: Findings, apply_orientation: b
 
     Args:
         sources: Tables and image folders.
-        findings: Receives the findings; the caller checks whether they refuse the data set.
-        apply_orientation: Whether a size that is read from an image file is the size after rotation.
+        findings: Collects the findings; the caller then refuses the data set if an action is ``refuse``.
+        apply_orientation: Whether sizes from image files are the sizes after EXIF rotation.
 
     Raises:
         InputError: A table has a fault that cannot be corrected, a required split has no boxes, or a class has
@@ -93,7 +93,7 @@ def check_annotations(sources: Sources, findings: Findings, apply_orientation: b
 
 
 def _with_equal_classes(raws: Mapping[str, RawSplit], sources: Sources, findings: Findings) -> dict[str, RawSplit]:
-    """Return the splits, without optional splits whose categories have a fault or different ids."""
+    """Return the splits; leave out optional splits whose categories are faulty or conflict with other splits."""
     kept = {split: raw for split, raw in raws.items() if split in sources.required}
     for split in sorted(set(raws) - set(kept)):
         try:
@@ -119,7 +119,7 @@ def _read_usable_split(
     apply_orientation: bool,
     assumed: str = "",
 ) -> _Read | None:
-    """Return the index and the findings of a split; None for an optional split that is left out because of a fault."""
+    """Return the index and the findings of a split, or None if it is optional and left out because of a fault."""
     own = findings.empty_copy()
     try:
         index = _read_split(raw, sources.images[split], categories, own, apply_orientation, assumed)
@@ -142,9 +142,9 @@ def _in_one_form(
     categories: Categories,
     apply_orientation: bool,
 ) -> dict[str, _Read]:
-    """Read small splits again in the form of a larger split, if they have too few boxes to recognize the form.
+    """Read small splits again with the box form of a larger split, if they have too few boxes to recognize their own.
 
-    The form of the other split is used only if its action in the configuration is ``mend``.
+    This is done only if the action for that form in the configuration is ``mend``.
     """
     codes = {split: {each.code for each in own.all() if each.action == "mend"} for split, (_, own) in read.items()}
     assumed = next((form for form in FORMS if any(form in found for found in codes.values())), "")
@@ -180,8 +180,8 @@ def refuse_no_boxes(where: str, split: str, index: SplitIndex, findings: Finding
         where: The file or folder of the split, for the message.
         split: Its name.
         index: Its boxes.
-        findings: The findings of the split. A finding with the action ``refuse`` is raised, and the message names the
-            findings that left boxes out.
+        findings: The findings of the split. A finding with the action ``refuse`` is raised as an error; otherwise the
+            message names the findings for which boxes were left out.
 
     Raises:
         InputError: The split has no box to train on; the message has the reason if it is known.
@@ -192,7 +192,7 @@ def refuse_no_boxes(where: str, split: str, index: SplitIndex, findings: Finding
         findings.check()
     why = "; annotate some objects"
     if index.boxes:
-        why = f": all {index.boxes} have iscrowd 1, as masks of a brush tool are exported; write iscrowd 0 for objects"
+        why = f": all {index.boxes} have iscrowd 1, which tools export for brush masks; write iscrowd 0 for objects"
     elif findings is not None:
         left_out = [each.words() for each in findings.all() if each.code in _LEAVE_OUT]
         why = f"; {', '.join(left_out)}" if left_out else why

@@ -1,6 +1,6 @@
 """Plan, label and paint augmented training samples.
 
-All random numbers of a sample are drawn for its :class:`SamplePlan`; its boxes and its pixels follow from the plan.
+All random numbers of a sample are drawn for its :class:`SamplePlan`; its boxes and pixels are computed from the plan.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make the batch of a split for an epoch and a step."""
+"""Makes the batch of a split for a given epoch and step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATISTICS_SAMPLES = 512
 
 
 class ImageSource(Protocol):
-    """The interface of a split that a loader uses; the object must be picklable."""
+    """The attributes and methods of a split that a loader uses; the split must be picklable."""
 
     @property
     def index(self) -> SplitIndex:
@@ -36,9 +36,9 @@ class Batch:
 
     Attributes:
         images: uint8 (batch, 3, height, width) RGB.
-        labels: float32 (rows, 6): image in the batch, class, cx, cy, w, h as fractions of the image; unused rows
-            have image -1. The number of rows is the same for all batches.
-        indices: int64 (batch,): the number in the split of the first image of each sample.
+        labels: float32 (rows, 6): image in the batch, class, cx, cy, w, h as fractions of the image; unused rows have
+            image number -1. The number of rows is the same for all batches.
+        indices: int64 (batch,): for each sample, the position of its first image in the split.
         truncated: Number of boxes that did not fit into the labels.
     """
 
@@ -113,7 +113,7 @@ class BatchMaker:
     """Makes the batches of a loader in one process."""
 
     def __init__(self, spec: BatchSpec, memory: SharedMemory | None) -> None:
-        """Prepare for the batches of ``spec``; ``memory`` is the shared cache, or None if nothing is cached."""
+        """Prepare to make batches as ``spec`` describes; ``memory`` is the shared cache, None if nothing is cached."""
         index = spec.source.index
         self.spec = spec
         self._augmenter = Augmenter(spec.augment, BoxTable(index), index.width, index.height, spec.image_size)

@@ -1,4 +1,4 @@
-"""Recognizes from their values boxes that are not [left, top, width, height] in pixels.
+"""Recognizes, by their values, boxes that are not [left, top, width, height] in pixels.
 
 A split is judged as a whole: a few odd rows (a box without width, a box far outside) do not change the result.
 """
@@ -13,25 +13,29 @@ from kubeyolo.arrays import BoolArray, Float64Array
 from kubeyolo.data.findings import Findings
 
 TOLERANCE = 1.0
-"""Pixels by which a box may extend beyond its image: it is clipped without a finding. COCO itself has such boxes."""
+"""A box that extends by at most this number of pixels beyond its image is clipped without a finding; COCO has some."""
 
 SYSTEMATIC_LEAST = 3
-"""Least number of boxes with a fault for the fault to be systematic."""
+"""A fault is systematic if at least this number of boxes has it."""
 
 _MIXED_SHARE = 0.005
-"""Share of boxes within 0 to 1 above which a file in pixels is mixed; fewer are just very small boxes."""
+"""A file in pixels is mixed if a larger share of its boxes is within 0 to 1; fewer boxes are just very small."""
 
 _FRACTION_ODD, _FRACTION_FARTHEST = 0.1, 2.0
-"""Share of boxes that may be outside 0 to 1 in a file of fractions, and a value too large for a fraction."""
+"""Largest share of boxes outside 0 to 1 in a file of fractions, and the largest absolute value of a fraction."""
 
 _FAR_SHARE = 0.05
-"""Share of a side: a box that extends further beyond its image is not explained by careless drawing."""
+"""Careless drawing does not explain a box that extends by a larger share of the side beyond its image."""
 
 _BEYOND, _BEYOND_SURELY = 0.1, 1 / 3
-"""Shares of boxes far beyond their image above which a different form is likely, without and with contrary areas."""
+"""A different form is likely if a larger share of boxes is far beyond their image.
+
+The second share is used if the areas fit [left, top, width, height].
+"""
 
 _ODD_LEAST, _ODD_SHARE = 10, 0.02
-"""Least number of boxes for one odd box to be tolerated, and the tolerated share of odd boxes in large files."""
+"""One odd box is tolerated among at least this number of boxes; in large files, this share of odd boxes is
+tolerated."""
 
 FORMS = ("box_corners", "box_centres")
 """Codes of the forms that the configuration can choose, in the order in which they are tried."""
@@ -51,7 +55,7 @@ def in_pixels(
         xywh: The boxes as the file has them; all values are finite.
         size: Width and height in pixels of the image of each box (B, 2).
         area: Areas (B,) in square pixels, NaN if absent.
-        name: Returns the words for a box at a position, for messages.
+        name: Returns the text that describes the box at a position in messages.
         findings: Receives a finding about the form; if its action is "warn", the boxes are not changed.
         assumed: The code of the form of another split of the data set; used if the boxes fit it.
     """
@@ -74,14 +78,14 @@ def in_pixels(
 
 
 def _are_fractions(xywh: Float64Array, size: Float64Array) -> BoolArray:
-    """Tell which boxes lie within 0 to 1 in images of more than 4 x 4 pixels: in pixels they would be tiny."""
+    """Tell which boxes lie within 0 to 1 in images larger than 4 x 4 pixels; such boxes would be tiny in pixels."""
     inside = ((xywh >= -1e-6) & (xywh <= 1 + 1e-6)).all(1) & (xywh[:, 2:] > 0).all(1)
     result: BoolArray = inside & (size > 4).all(1)
     return result
 
 
 def _is_file_of_fractions(xywh: Float64Array, fractions: BoolArray) -> bool:
-    """Tell whether all boxes are fractions: the boxes outside 0 to 1 are empty, or are few and not far outside."""
+    """Tell whether boxes are fractions: any boxes outside 0 to 1 are empty, or are few and not far outside."""
     filled = (xywh[:, 2:] != 0).any(1)
     if not fractions.any() or (np.abs(xywh) > _FRACTION_FARTHEST).any():
         return False
@@ -109,7 +113,7 @@ def _from_centres(xywh: Float64Array) -> Float64Array:
 
 
 def _area_says(xywh: Float64Array, area: Float64Array) -> tuple[float, float, float]:
-    """Return the shares of areas that fit corners, that fit widths and heights, and that are too large for corners."""
+    """Return three shares of the areas: fitting corners, fitting widths and heights, and too large for corners."""
     known = np.isfinite(area) & (area > 1)
     if not known.any():
         return 0.0, 0.0, 0.0
@@ -151,7 +155,7 @@ def _fit_corners(xywh: Float64Array, size: Float64Array, area: Float64Array) -> 
 
 
 def _look_like_centres(xywh: Float64Array, size: Float64Array, area: Float64Array) -> bool:
-    """Tell whether boxes fit as [x centre, y centre, width, height], and many not as [left, top, width, height]."""
+    """Tell whether boxes fit as [x centre, y centre, width, height], but many do not as [left, top, width, height]."""
     beyond = (xywh[:, :2] + xywh[:, 2:] > size + TOLERANCE).any(1)
     return _fit_centres(xywh, size, area) and bool(beyond.mean() > _BEYOND and beyond.sum() >= SYSTEMATIC_LEAST)
 

@@ -18,10 +18,10 @@ from kubeyolo.data.raw import RawBoxes
 from kubeyolo.formats import share_text
 
 _SYSTEMATIC_BEYOND, _SYSTEMATIC_OFF = 1 / 3, 0.1
-"""Shares of boxes far beyond their image, and entirely outside it, above which the cause is systematic."""
+"""The cause is systematic if larger shares of the boxes are far beyond their image, or entirely outside it."""
 
 _FAR_PIXELS, _FAR_SHARE = 3.0, 0.03
-"""Pixels, and share of a side: rounding or careless drawing explains boxes that extend up to this beyond the image."""
+"""Pixels, and share of the side: careless drawing does not explain a box that extends further beyond its image."""
 
 _LARGEST = 2.0**31
 """A larger absolute value cannot be a coordinate in pixels."""
@@ -29,7 +29,7 @@ _LARGEST = 2.0**31
 _CROWD_SHARE = 0.05
 _WHOLE_SHARE, _WHOLE_LEAST, _WHOLE_COVER = 0.5, 10, 0.98
 _ROUNDING = 0.5
-"""Pixels: a negative width or height down to this is a rounding error, not a pair of swapped corners."""
+"""A negative width or height of up to this number of pixels is a rounding error, not a pair of swapped corners."""
 
 _FORMS = (
     ("x", "y", "width", "height"),
@@ -89,7 +89,7 @@ def read_boxes(
     Args:
         raw: The annotations as they were read.
         image: Position of the image of each annotation, -1 if the file does not list the image.
-        classes: Class number of each annotation; no class is unknown.
+        classes: Class number of each annotation; all classes are known.
         images: The images.
         findings: Receives the findings.
         assumed: The form of the boxes of another split; see :func:`kubeyolo.data.box_forms.in_pixels`.
@@ -286,7 +286,7 @@ def _in_order(boxes: Boxes, name: Callable[[int], str], findings: Findings) -> B
 def _within_images(
     boxes: Boxes, images: ImagesOfBoxes, name: Callable[[int], str], findings: Findings
 ) -> tuple[Boxes, BoolArray]:
-    """Return the boxes clipped to their image, without empty boxes; and a mask of the rows that remain."""
+    """Return the boxes clipped to their image, without empty boxes, and a mask of the rows that remain."""
     size = images.size[boxes.image].astype(np.float64)
     xywh = boxes.xywh
     low, high = xywh[:, :2], xywh[:, :2] + xywh[:, 2:]

@@ -30,7 +30,7 @@ def cache_bytes(sizes: Int64Array, images: int) -> int:
 
 
 class ImageCache:
-    """Reads images resized to a fixed size each; the first worker that needs an image stores it for all workers.
+    """Reads images, each resized to its size in ``sizes``; the first worker that reads an image stores it for all.
 
     The memory has a flag for each image, then the pixels of one image after the other.
     """
@@ -74,7 +74,7 @@ class ImageCache:
         return resize(self._read_image(image), int(self._sizes[image, 0]), int(self._sizes[image, 1]))
 
     def _is_ready(self, image: int, now: bool = False) -> bool:
-        """Return whether an image is stored; ``now`` sets its flag, which all workers read."""
+        """Return whether an image is stored; ``now`` first marks it as stored for all workers."""
         # A file lock also orders the memory: on processors that reorder stores (ARM), a reader could otherwise see the
         # flag before the pixels. Each worker takes the lock at most twice for each image, and the kernel releases it
         # when a worker dies.

@@ -146,7 +146,7 @@ def _orientation(header: Header, annotated: Size | None, apply: bool) -> tuple[i
 
 
 def _same_shape(a: Size, b: Size) -> bool:
-    """Whether two sizes belong to copies of one image at different scales, rounded to whole pixels."""
+    """Tell whether two sizes fit copies of one image at different scales, rounded to whole pixels."""
     if min(*a, *b) < 1:
         return False
     across, down = a[0] / b[0], a[1] / b[1]
@@ -156,7 +156,7 @@ def _same_shape(a: Size, b: Size) -> bool:
 
 
 def _size_fault(header: Header, orientation: int, annotated: Size | None) -> tuple[str, FaultCode]:
-    """Return in words how the size after rotation differs from the annotated size, and the code of the fault."""
+    """Return how the size after rotation differs from the annotated size, in words, and the code of the fault."""
     used = header.size(orientation)
     if annotated is None or annotated == used:
         return "", ""

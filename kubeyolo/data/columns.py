@@ -95,7 +95,7 @@ def read_keys(column: Sequence[Any], describe: Callable[[int], str]) -> Keys:
 
     Args:
         column: The ids.
-        describe: Returns the words for the id at a position, for messages: "images[0] has id 'a'".
+        describe: Returns the text that describes the id at a position in messages: "images[0] has id 'a'".
 
     Raises:
         InputError: An id is neither a whole number nor a text.
@@ -134,7 +134,7 @@ def _is_key(value: object) -> bool:
 
 
 def duplicates(values: AnyArray) -> Int64Array:
-    """Return in ascending order the positions of values that occur earlier too."""
+    """Return the positions of values that also occur earlier, in ascending order."""
     first = np.unique(values, return_index=True)[1]
     repeated = np.ones(len(values), bool)
     repeated[first] = False
@@ -163,7 +163,7 @@ def plain(value: object) -> str:
 
 
 def refuse(bad: AnyArray | Sequence[int], describe: Callable[[int], str], remedy: str) -> None:
-    """Raise an InputError if ``bad`` has positions: it describes the first case and counts the other cases."""
+    """Raise an InputError if ``bad`` is not empty; its message describes the first case and counts the other cases."""
     if len(bad) == 0:
         return
     more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""

@@ -36,12 +36,13 @@ def convert_dataset(source: str | Path, out: Path, reading: Reading | None = Non
 
     Args:
         source: Folder or URI of the data set.
-        out: A new or empty folder. While it is written, its disk holds all images twice.
+        out: A new or empty folder. During the conversion its disk holds all images twice.
         reading: The settings for reading the source; if None, the schema's defaults are used.
         link: Whether to make hard links to the image files instead of copies, if the disk supports hard links.
 
     Raises:
-        InputError: ``out`` is not empty or lies in the source, or validation refuses the data set; nothing is written.
+        InputError: ``out`` is not empty or lies in the source, or validation refuses the data set. Then nothing is
+            written.
     """
     reading = reading or Reading()
     out = out.absolute()

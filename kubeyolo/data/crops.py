@@ -139,7 +139,7 @@ def square_crop(image: Pixels, xywh: Float64Array, context: float, side: int) ->
 
 
 class CropBatches:
-    """Batches of augmented crops; each depends only on (seed, epoch, step).
+    """Batches of augmented crops; each batch depends only on (seed, epoch, step).
 
     A thread makes the next batch while the network is trained on the current batch.
     """
@@ -190,7 +190,7 @@ class CropBatches:
 
 
 def validation_batches(crops: Crops, config: PretrainConfig) -> Iterator[CropBatch]:
-    """Yield the middle of each crop in order; the last batch is padded with copies of its last crop, labelled -1."""
+    """Yield batches of the centres of the crops, in order; the last batch is padded with its last crop, labelled -1."""
     size, batch, side = config.image_size, config.per_batch_size, crops.images.shape[1]
     window = round(side * VALIDATION_CONTEXT / CONTEXT)
     start = (side - window) // 2

@@ -185,7 +185,9 @@ def open_dataset(place: Place, cache: Path | None = None) -> Dataset:
         raise InputError(f"{where}: not a data set manifest ({first_problem(error)}); {_REMEDY}") from error
     if manifest.schema_version not in READABLE_VERSIONS:
         version = manifest.schema_version
-        raise InputError(f"{where}: schema version {version}, this program reads {SCHEMA_VERSION}; {_REMEDY}")
+        raise InputError(
+            f"{where}: schema version {version}, but this program reads version {SCHEMA_VERSION}; {_REMEDY}"
+        )
     place.check_digest(manifest.digest)
     root = cache if cache is not None else cache_folder("datasets")
     # Two manifests with the same digest may have different shards.

@@ -67,8 +67,8 @@ def decode_file(data: bytes, levels: Levels | None = None) -> Decoded:
         levels: The values that become 0 and 255, for samples of more than 8 bits.
 
     Raises:
-        ImageFault: The format is not supported, a large part of the image cannot be decoded, or the range of its
-            samples makes ``levels`` necessary.
+        ImageFault: The format is not supported, a large part of the image cannot be decoded, or its samples cannot be
+            scaled to 8 bits without ``levels``.
     """
     header = read_header(data)
     pixels, notes = decode_stored(data, header, levels)
@@ -78,7 +78,7 @@ def decode_file(data: bytes, levels: Levels | None = None) -> Decoded:
 
 
 def decode_image(data: bytes, orientation: int = 1, levels: Levels | None = None) -> Pixels:
-    """Return the image (H, W, 3) RGB uint8 in a file that was checked before, rotated or mirrored by ``orientation``.
+    """Decode an image file, checked before, to uint8 RGB (H, W, 3), and rotate or mirror it by ``orientation``.
 
     Args:
         data: The content of the file.

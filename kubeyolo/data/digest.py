@@ -1,7 +1,8 @@
 """Identifies a data set: by the digest of its content, and by the fingerprint of its source.
 
 The digest depends on images and annotations, not on where they are stored or how the JSON is formatted. The fingerprint
-is cheaper to compute and changes whenever a file changes; as a parameter of a step it keeps the step's cache correct.
+is cheaper to compute and changes whenever a file changes; it is a parameter of a step, so that a cached result of the
+step is used only for unchanged data.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Divides a data set without splits into train and val, by share and seed, with every class in both and groups intact.
+"""Divides a data set without splits into train and val by share and seed, with every class in both splits if possible.
 
 Images that belong together (a video, a patient) are a group and go to the same split; without groups each image is a
 group. The groups are ordered by a hash of the seed and their names, so the result does not depend on the order of the
 file or on the machine, and most images stay in their split when an image is added. Then
 
-1. for each class, the rarest first, a group goes to val: the first group that fits, otherwise the smallest. This is
-   done only if another group with the class remains in train, and val has at most half of the images;
-2. groups are added to val in the same order up to its share, except groups that are too large or have the last boxes of
-   a class;
+1. for each class, the rarest first, a group with the class goes to val: the first group that fits, otherwise the
+   smallest. This is done only if another group with the class remains in train, and val has at most half of the images;
+2. groups are added to val in the same order until val has its share, except groups that are too large or have the last
+   boxes of a class;
 3. one more group is added if the size of val is then closer to its share.
 """
 
@@ -52,7 +52,7 @@ def divide(raw: RawSplit, share: float, seed: int) -> dict[str, RawSplit]:
         what = "group" if raw.images.groups is not None and len(raw.images.ids) > 1 else "image"
         raise InputError(
             f"{raw.where}: {counted(len(groups), what)} cannot be divided into train and val; "
-            "add images, or export train and val apart"
+            "add images, or export train and val separately"
         )
     chosen = _choose(groups, share * len(raw.images.ids))
     val = {image for number in chosen for image in groups[number].images}
@@ -120,7 +120,7 @@ class _Val:
 
 
 def _choose(groups: Sequence[_Group], target: float) -> set[int]:
-    """Return the positions of the groups that go to val, which have about ``target`` images together."""
+    """Return the positions of the groups that go to val; together they have about ``target`` images."""
     val = _Val(groups)
     _cover_classes(val, target)
     for number, size in enumerate(val.sizes):
@@ -162,7 +162,7 @@ def _pick(values: Sequence[Any] | None, positions: Sequence[int]) -> Any:
 
 
 def _part(raw: RawSplit, positions: list[int], with_unlisted: bool) -> RawSplit:
-    """Return the images at ``positions`` with their annotations, on request also annotations of unlisted images."""
+    """Return the images at ``positions`` with their annotations and, if requested, annotations of unlisted images."""
     images, boxes = raw.images, raw.boxes
     listed = {_key(number) for number in images.ids}
     ours = {_key(images.ids[i]) for i in positions}

@@ -63,7 +63,7 @@ def thumbnail(small: Pixels) -> bytes:
 def near_pairs(
     hashes_a: Hashes, hashes_b: Hashes, wanted: BoolArray, distance: int = DISTANCE
 ) -> Iterator[tuple[Int64Array, Int64Array]]:
-    """Yield the pairs whose hashes differ in at most ``distance`` bits, in blocks: positions in a, positions in b.
+    """Yield blocks of pairs whose hashes differ in at most ``distance`` bits, as positions in both arrays.
 
     Two such hashes agree in at least one of ``distance`` + 1 parts (Manku, Jain and Das Sarma, "Detecting
     near-duplicates for web crawling", 2007), so only pairs that agree in a part are compared. A pair may be yielded
@@ -72,7 +72,7 @@ def near_pairs(
     Args:
         hashes_a: (A,) hashes.
         hashes_b: (B,) hashes.
-        wanted: (B,) whether pairs of each b are still needed; the caller may change it between blocks.
+        wanted: (B,) whether pairs with each of ``hashes_b`` are still needed; the caller may change it between blocks.
         distance: The largest number of bits in which the hashes of a pair may differ.
     """
     edges = np.linspace(0, 64, distance + 2).astype(np.uint64)
@@ -114,7 +114,7 @@ class ComparedImage(NamedTuple):
 
 
 def find_copies(splits: Mapping[str, Sequence[ComparedImage]], findings: Findings) -> None:
-    """Add findings about copies within a split, and about images of other splits that equal or nearly equal train's."""
+    """Add findings about copies within a split, and about copies or near copies of images of train in other splits."""
     train = splits.get(TRAIN, ())
     trained = _by_sha256(train)
     for split, images in splits.items():
@@ -122,13 +122,13 @@ def find_copies(splits: Mapping[str, Sequence[ComparedImage]], findings: Finding
         if split != TRAIN:
             leaks = [image for image in images if image.sha256 in trained]
             if leaks:
-                first = f"{split}: {leaks[0].name!r} is {trained[leaks[0].sha256].name!r} of train"
+                first = f"{split}: {leaks[0].name!r} is the same as {trained[leaks[0].sha256].name!r} of train"
                 findings.add("leak", first, len(leaks))
             _find_near(split, [image for image in images if image.sha256 not in trained], train, findings)
 
 
 def _by_sha256(images: Sequence[ComparedImage]) -> dict[str, ComparedImage]:
-    """Return the first image that has each sha256."""
+    """Return for each sha256 the first image that has it."""
     return {image.sha256: image for image in reversed(images)}
 
 

@@ -31,7 +31,7 @@ class NameMatch:
         path: Relative path of the file; the normalized name if no file matches.
         is_near: Whether the name differs from the path.
         hint: Words about a similar file, if no file matches; may be empty.
-        leaves: Whether a name without a match is an absolute path or has '..'.
+        leaves: Whether no file matches and the name is an absolute path or has '..'.
     """
 
     path: str
@@ -53,7 +53,7 @@ class FileNames:
         return len(self._paths)
 
     def match(self, name: str) -> NameMatch:
-        """Return the file with this name, or the only file whose name differs in form or leading folders."""
+        """Return the file with this name, or else the only file whose name differs just in form or leading folders."""
         normal = posixpath.normpath(name)
         if normal in self._paths:
             return NameMatch(normal)

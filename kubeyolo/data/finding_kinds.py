@@ -56,7 +56,7 @@ def _refused(code: str, about: str, otherwise: Action, done: str, remedy: str) -
 
 
 def _refused_as(code: str, about: str, form: str) -> Kind:
-    """Return the kind for boxes that look like ``form``: refused, read as ``form``, or kept without a change."""
+    """Return the kind for boxes that look like ``form``; they can be refused, read as ``form``, or kept unchanged."""
     remedy = f"{_FORM}, or set data.findings.{code}=mend to read them as {form}, or =warn to keep them unchanged"
     return Kind(code, ("refuse", "mend", "warn"), about, f"read as {form}", remedy)
 
@@ -170,8 +170,8 @@ _KINDS = (
         "boxes outside their image, too many to be accidental",
         "mend",
         "clipped to the image, or left out if entirely outside",
-        "check that the image files, and width and height, are those that were annotated; if the boxes are right, set "
-        "data.findings.boxes_outside=mend",
+        "check that the image files are those that were annotated, and that width and height are correct; if the boxes "
+        "are right, set data.findings.boxes_outside=mend",
     ),
     _corrected(
         "box_empty", "boxes without width or height, or entirely outside their image", "left out", "remove them"
@@ -209,7 +209,7 @@ _KINDS = (
     _corrected("box_double", "exact duplicates of boxes", "left out", "remove them"),
     _warned(
         "box_whole_image",
-        "boxes that cover their whole image; most boxes do",
+        "boxes that cover their whole image, as most boxes do",
         "kept; a detector trained on them learns to classify images",
         "check whether the annotations label whole images rather than objects",
     ),
@@ -285,13 +285,13 @@ _KINDS = (
     _warned(
         "leak",
         "images of val or another split that are in train too (identical files)",
-        "kept; the metrics on that split are too good",
+        "kept; the metrics on that split are misleadingly high",
         "remove the images from train, or from the other split",
     ),
     _warned(
         "near_leak",
         "images of val or another split that look nearly the same as an image of train",
-        "kept; the metrics on that split may be too good",
+        "kept; the metrics on that split may be misleadingly high",
         "divide the images so that frames of the same scene stay together (data.split_group)",
     ),
 )

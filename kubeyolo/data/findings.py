@@ -81,7 +81,7 @@ class Findings:
     """
 
     def __init__(self, actions: Mapping[str, str] = MappingProxyType({}), strict: bool = False) -> None:
-        """Take the configured actions by code, for kinds with a different default; ``strict`` refuses all findings."""
+        """Take the configured actions by code, which replace the default actions; ``strict`` refuses all findings."""
         check_actions(actions)
         self._actions = cast(dict[str, Action], dict(actions))
         self._strict = strict
@@ -107,7 +107,7 @@ class Findings:
     def add_cases(
         self, code: str, cases: Sequence[int] | Int64Array, describe: Callable[[int], str], note: str = ""
     ) -> None:
-        """Add cases of a kind by their positions in a table; ``describe`` returns the words for the first case."""
+        """Add cases of a kind by their positions in a table; ``describe`` returns the text for the first case."""
         if len(cases):
             self.add(code, describe(int(cases[0])), len(cases), note)
 

@@ -50,7 +50,7 @@ class DataFolder:
 
 
 def open_source(source: str | Path, data_format: str = "") -> DataFolder:
-    """Find the splits of a data set; a data set in an object store is downloaded to the cache first, unless unchanged.
+    """Find the splits of a data set; first download it from an object store if the cache does not have it.
 
     Args:
         source: Folder or URI.
@@ -74,7 +74,7 @@ def open_data(uri: str, data_format: str = "") -> Store:
     """Open the store of a data set.
 
     Raises:
-        InputError: The URI is an archive or a file of a data set; the message has what to give instead.
+        InputError: The URI is an archive or a file of a data set; the message explains what to give instead.
     """
     location = parse(uri)
     if isinstance(location, FileLocation) and location.path.is_file():
@@ -138,7 +138,7 @@ def split_reader(root: Path, layout: Layout, group_key: str = "") -> Callable[[S
     Args:
         root: The folder of the data set.
         layout: Its layout.
-        group_key: The key whose value groups the images of a COCO JSON file; empty for no groups.
+        group_key: The key whose value groups the images of a COCO JSON file; if empty, images are not grouped.
     """
     if layout.format == "voc":
         return VocReader(root, layout).read

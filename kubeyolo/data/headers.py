@@ -31,7 +31,7 @@ _PNM = re.compile(rb"P[1-7F][ \t\r\n#]")
 
 
 class ImageFault(ValueError):
-    """Why an image file cannot be used, as words that follow its name: "is a GIF image; JPEG, ... are read"."""
+    """Why an image file cannot be used, as words that follow its name: "is a GIF image; JPEG, ... are supported"."""
 
 
 class Incomplete(ImageFault):
@@ -47,7 +47,7 @@ class Header:
         width: Width in pixels, before ``orientation`` is applied.
         height: Height in pixels, before ``orientation`` is applied.
         orientation: EXIF orientation, 1 to 8; 1 if absent or invalid.
-        pages: Number of pages or frames; if only the start of the file was read, only pages found there.
+        pages: Number of pages or frames; if only the start of the file was read, only the pages in it are counted.
         bands: Number of samples in a decoded pixel, including alpha.
         bits: Number of bits in a sample.
         alpha: Whether pixels may be transparent.
@@ -129,7 +129,7 @@ def _orientation_after_pixels(file: BinaryIO, kind: str) -> int:
 
 
 def size_of_file(path: Path, apply_orientation: bool = True) -> tuple[int, int] | None:
-    """Return width and height of an image file, with or without its orientation applied; None if it cannot be read."""
+    """Return width and height of an image file, before or after its rotation by EXIF; None if it cannot be read."""
     try:
         header = read_file_header(path)
     except (OSError, ImageFault):
@@ -157,7 +157,7 @@ def kind_of_image(data: bytes) -> str:
         and struct.unpack_from("<I", data, 14)[0] in (12, 16, 40, 52, 56, 64, 108, 124)
     ):
         return "BMP"
-    raise ImageFault(f"is {_other_kind(data)}; {FORMATS} are read")
+    raise ImageFault(f"is {_other_kind(data)}; {FORMATS} are supported")
 
 
 def _other_kind(data: bytes) -> str:

@@ -80,9 +80,9 @@ class SplitIndex:
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.box_start))
 
     def with_images(self, size: Int64Array, orientation: Pixels) -> SplitIndex:
-        """Return the index with sizes (I, 2), as width and height, and EXIF orientations (I,) of the images.
+        """Return the index with new sizes (I, 2), as width and height, and EXIF orientations (I,) of the images.
 
-        Boxes of an image whose size changes are scaled with it.
+        If the size of an image changes, its boxes are scaled too.
         """
         before = np.stack([self.width, self.height], 1)
         if (size <= 0).any():

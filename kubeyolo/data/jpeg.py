@@ -128,7 +128,7 @@ def _check_length(data: bytes, header: Header) -> None:
     there = len(data) - _scan_start(data)
     if there < (1 - SMALL_PART) * needed - 1:
         raise ImageFault(
-            f"is a damaged JPEG ({there} bytes of pixels cannot hold {header.width} x {header.height} pixels)"
+            f"is a damaged JPEG ({there} bytes of pixel data cannot hold {header.width} x {header.height} pixels)"
         )
 
 
@@ -174,7 +174,7 @@ def _filled(pixels: Pixels, header: Header) -> BoolArray:
 
 
 def grey_part(pixels: Pixels, header: Header) -> float:
-    """Return the fraction of an image, at its end, that libjpeg filled with grey because the data ended."""
+    """Return the fraction at the end of an image that libjpeg filled with grey because the data ended."""
     height, width = pixels.shape[:2]
     is_grey = _filled(pixels, header)
     other = np.flatnonzero(~is_grey.all(axis=1))
@@ -189,7 +189,7 @@ def _lost_part(data: bytes, header: Header, pixels: Pixels, warning: str) -> flo
     """Return the fraction of the image that is damaged, 1 if it cannot be determined.
 
     After damage in a sequential JPEG the image is shifted and has wrong colours up to the next restart marker, or up to
-    its end without restart markers.
+    its end if there are no restart markers.
     """
     if any(word in warning for word in _HEADER_WARNINGS):
         return 0.0
@@ -260,7 +260,7 @@ def _check_hole(data: bytes, header: Header, pixels: Pixels) -> None:
     differs = np.abs(filled - np.median(filled, axis=0)).max(axis=1) > 2
     if differs.mean() > SMALL_PART:
         part = share_text(lost, 0)
-        raise ImageFault(f"is a damaged JPEG (a hole of {stop - hole} zeros; about {part} of it is lost)")
+        raise ImageFault(f"is a damaged JPEG (a run of {stop - hole} zero bytes; about {part} of the image is lost)")
 
 
 def _scan_start(data: bytes) -> int:
@@ -328,8 +328,8 @@ def _scans_are_complete(data: bytes) -> bool:
 def _lost_in_scans(data: bytes, header: Header, pixels: Pixels) -> float:
     """Return the fraction of a progressive JPEG that is lost: 1 if a scan with coarse detail is damaged.
 
-    An undamaged scan of fine detail changes pixels little. So if it is damaged, the pixels that it and later scans
-    change much count as lost.
+    An undamaged scan of fine detail changes pixels little. If such a scan is damaged, a pixel counts as lost if this
+    scan and later scans change it much.
     """
     scans = _scans(data)
     brightness = data[_frame(data)[1] + 6]

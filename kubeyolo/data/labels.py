@@ -46,7 +46,7 @@ class BoxTable:
 
 
 def round_capacity(boxes: float) -> int:
-    """Return the number of label rows for a number of boxes: the next multiple of 64, at least 64."""
+    """Return the number of label rows for a number of boxes: rounded up to a multiple of 64, at least 64."""
     return max(int(np.ceil(boxes / CAPACITY_STEP)), 1) * CAPACITY_STEP
 
 

@@ -39,7 +39,7 @@ class _Candidate:
 
     Attributes:
         layout: The layout if the data set is complete.
-        problem: Otherwise what is missing or ambiguous, and what to do.
+        problem: If the data set is not complete, what is missing or ambiguous, and what to do.
     """
 
     format: str
@@ -57,7 +57,7 @@ def find_layout(paths: Collection[str], where: str, read: ReadFile, format: str 
         format: The format of the data set; if '', it is recognized.
 
     Raises:
-        InputError: There is no data set, or it is incomplete or ambiguous; the message has what to give instead.
+        InputError: There is no data set, or it is incomplete or ambiguous; the message explains what to give instead.
     """
     if format and format not in FORMATS:
         raise InputError(f"data.format = {format!r} is not a format{suggest(format, FORMATS)}")
@@ -130,7 +130,7 @@ def _inside(tree: Tree, paths: Collection[str], where: str, format: str, read: R
         return f"{where}: is not a data set, but its folder {name}/ is ({layout.words}); give {base}/{name}"
     more = " and more" if len(found) > _MOST_SHOWN else ""
     names = ", ".join(f"{name}/" for name, _ in found[:_MOST_SHOWN])
-    return f"{where}: has several data sets in it: {names}{more}; give one data set, such as {base}/{found[0][0]}"
+    return f"{where}: contains several data sets: {names}{more}; give one data set, such as {base}/{found[0][0]}"
 
 
 def _data_sets_inside(
@@ -160,12 +160,12 @@ def _describe_folder(tree: Tree, format: str) -> str:
     images = tree.images("")
     archives = tree.files["archive"]
     if archives and not images:
-        return f"has an archive in it, {archives[0]}; unpack it and give the folder"
+        return f"contains the archive {archives[0]}; unpack it and give the folder"
     unread = [path for kind in ("tfrecord", "parquet", "csv", "jsonl") for path in tree.files[kind]]
     if unread:
         return f"{unread[0]} is in a format that is not supported; export the data set as COCO"
     if any(is_image_name(path[: -len(".json")]) for path in tree.files["json"]):
-        return "Supervisely's JSON, a file for each image, is not supported; export the data set as COCO"
+        return "Supervisely's JSON (a file for each image) is not supported; export the data set as COCO"
     if any(".createml." in path for path in tree.files["json"]):
         return "CreateML's JSON is not supported; export the data set as COCO"
     if any(path.rpartition("/")[2] in ("samples.json", "frames.json") for path in tree.files["json"]):

@@ -46,12 +46,12 @@ class LetterboxGeometry:
 
     @property
     def right(self) -> int:
-        """Padding on the right in pixels of the input: as on the left, or one more."""
+        """Padding on the right in pixels of the input: the same as on the left, or one pixel more."""
         return self.input_width - self.width - self.left
 
     @property
     def bottom(self) -> int:
-        """Padding at the bottom in pixels of the input: as at the top, or one more."""
+        """Padding at the bottom in pixels of the input: the same as at the top, or one pixel more."""
         return self.input_height - self.height - self.top
 
     @property
@@ -87,7 +87,7 @@ class LetterboxGeometry:
 
 
 def letterbox_geometry(width: int, height: int, size: int | tuple[int, int]) -> LetterboxGeometry:
-    """Return the position of an image of ``width`` x ``height`` pixels after :func:`letterbox` to ``size``."""
+    """Return the position of an image of ``width`` x ``height`` pixels after :func:`letterbox` fits it to ``size``."""
     input_height, input_width = (size, size) if isinstance(size, int) else size
     ratio = min(input_height / height, input_width / width)
     resized_width, resized_height = max(round(width * ratio), 1), max(round(height * ratio), 1)
@@ -105,7 +105,7 @@ def letterbox_geometry(width: int, height: int, size: int | tuple[int, int]) -> 
 
 
 def resize(image: Pixels, width: int, height: int) -> Pixels:
-    """Resize an image (height, width, channel) as the letterbox does; an image of this size is returned unchanged.
+    """Resize an image (height, width, channel) as the letterbox does; return it unchanged if it has this size.
 
     Linear interpolation between pixel centres maps an edge at x to x times the ratio of the widths.
     """

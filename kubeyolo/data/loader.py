@@ -55,7 +55,7 @@ class _ErrorLines:
         return one_line(self._last.decode(errors="backslashreplace"), _LONGEST_LINE)
 
     def end(self) -> None:
-        """Wait until all output of the worker, which has ended, is forwarded."""
+        """Wait until all output of the ended worker is forwarded."""
         self._thread.join(STOP_SECONDS)
 
     def _pass_on(self, stream: IO[bytes]) -> None:
@@ -123,7 +123,7 @@ class Loader:
         mosaic_epochs = None
         if augment.close_mosaic:
             if max_epoch is None:
-                raise ValueError("close_mosaic counts from the last epoch: max_epoch is needed")
+                raise ValueError("close_mosaic counts back from the last epoch, so max_epoch is needed")
             mosaic_epochs = max(max_epoch - augment.close_mosaic, 0)
         sampler = Sampler(len(split.index.width), per_batch_size, seed, rank, world)
         self._spec, cache_size = plan_batches(split, config, augment, image_size, sampler, mosaic_epochs)
@@ -225,7 +225,7 @@ class Loader:
             pool.discard(self._pending.popleft())
 
     def _begin_ahead(self, pool: _Pool, epoch: int, step: int) -> None:
-        """Start the batches from (epoch, step) on, also of the next epoch, so that all workers are busy."""
+        """Start batches from (epoch, step) on, into the next epoch if needed, so that all workers are busy."""
         if self._pending:
             epoch, step = self._pending[-1].epoch, self._pending[-1].step + 1
         while len(self._pending) < pool.depth:

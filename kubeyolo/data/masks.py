@@ -78,7 +78,7 @@ def _box_of_runs(ends: Int64Array, height: int) -> tuple[float, float, float, fl
 def _uncompressed(text: str) -> list[int] | None:
     """Return the run lengths of COCO's text, which has five bits per character, lowest first.
 
-    From the fourth run on, the text has the difference from the run two before.
+    From the fourth run on, each run is written as its difference from the run two positions before.
     """
     runs: list[int] = []
     value, shift = 0, 0

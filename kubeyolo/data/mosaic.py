@@ -38,7 +38,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Window:
-    """Scale and shift of the canvas in the result, by the formula of the module.
+    """Scale and shift of the canvas in the result, by the formula at the top of this module.
 
     Attributes:
         size: Side of the result in pixels.
@@ -113,8 +113,8 @@ def visible_pastes(placements: Sequence[Placement], window: Window) -> tuple[Pas
     """Return the visible part of each image; images without a visible part are left out.
 
     Target rectangles are rounded to whole pixels of the result and source rectangles to whole pixels of the image,
-    so the gain of an image differs from the window's scale by at most one pixel over the rectangle. Boxes are mapped
-    with the same gain, so they still fit exactly. Images that touch on the canvas touch in the result.
+    so the size of a target rectangle deviates from the window's scale by at most one pixel. Boxes are mapped as their
+    image is, so they still fit exactly. Images that touch on the canvas touch in the result.
     """
     pastes = []
     for placed in placements:
@@ -132,7 +132,7 @@ def compose(pastes: Sequence[Paste], read_tile: Callable[[int], Pixels], out: Pi
 
     Args:
         pastes: The parts of images, and the rectangles into which they are resized.
-        read_tile: Returns the image with a number, uint8 (height, width, channel) of the placement's size.
+        read_tile: Returns the image with a given number, uint8 (height, width, channel), in the size of its placement.
         out: The result.
     """
     out.fill(FILL)

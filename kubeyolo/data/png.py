@@ -84,7 +84,7 @@ def deep_samples(data: bytes, header: Header) -> NDArray[np.uint16]:
 
 
 def _blocks_of_rows(header: Header, methods: bytes) -> list[tuple[int, int]]:
-    """Return for each pass the number of rows, and the number of bytes in a row including its filter."""
+    """Return the number of rows of each pass, and the number of bytes in a row including its filter."""
     if methods not in (bytes(3), b"\0\0\1"):
         raise ImageFault(_UNDECODABLE)
     blocks = []

@@ -195,7 +195,7 @@ class _Canvas:
         return (slice(y0, y1), slice(x0, x1)), mask[y0 - top : y1 - top, x0 - left : x1 - left]
 
     def most_hidden(self, mask: Pixels, left: int, top: int) -> float:
-        """Return the largest hidden share of any object, the new one included, if a mask were drawn at a position."""
+        """Return the largest hidden share of all objects, the new object included, if a mask is drawn at a position."""
         where, part = self.window(mask, left, top)
         solid = part > 127
         shares = [1 - np.count_nonzero(solid) / np.count_nonzero(mask > 127)]
@@ -205,7 +205,7 @@ class _Canvas:
         return max(shares)
 
     def _covered(self, where: tuple[slice, slice], solid: BoolArray) -> list[tuple[int, int]]:
-        """Return the objects under solid pixels, and how many pixels of each object they cover."""
+        """Return the objects that opaque pixels cover, and the number of covered pixels of each object."""
         counts = np.bincount(self.owner[where][solid] + 1, minlength=1)[1:]
         return [(int(number), int(counts[number])) for number in np.flatnonzero(counts)]
 

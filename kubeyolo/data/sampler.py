@@ -1,7 +1,7 @@
 """Chooses the images of each batch, and the random numbers of each sample.
 
-The choice depends only on (seed, epoch, position): neither on the number of worker processes nor on the first step that
-is requested in an epoch.
+The choice depends only on (seed, epoch, position): not on the number of worker processes or the first step that is
+requested in an epoch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Sampler:
 
     def __post_init__(self) -> None:
         if self.images < 1 or self.per_batch_size < 1 or not 0 <= self.rank < self.world:
-            raise ValueError(f"no batches can be made by {self}")
+            raise ValueError(f"cannot make batches with {self}")
 
     @property
     def steps_per_epoch(self) -> int:

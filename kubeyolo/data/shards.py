@@ -267,7 +267,7 @@ class _SplitWriter:
                 return
 
     def _hint(self, i: int) -> str:
-        """Return a hint that names a file with a similar name to a missing file; empty if there is none."""
+        """Return a hint that names a file whose name is similar to a missing file's name; empty if there is none."""
         if self._names is None:
             self._names = FileNames(self._images, list_files(self._images))
         hint = self._names.match(self._index.file_name[i]).hint

@@ -24,7 +24,7 @@ def contrasting_colour(rng: np.random.Generator, other: Float64Array) -> Float64
 
 
 def fill(rng: np.random.Generator, colour: Float64Array, width: int, height: int) -> Float32Array:
-    """Return a texture (H, W, 3) with a mean colour: plain, a gradient, stripes or noise."""
+    """Return a texture (H, W, 3) with a given mean colour: plain, a gradient, stripes or noise."""
     change = rng.normal(0, 14, 3).astype(np.float32)
     kind = rng.integers(4)
     if kind == 0:

@@ -389,7 +389,7 @@ def _unpacked(rows: Pixels, bits: int, count: int) -> AnyArray:
 
 
 def _undo_float_predictor(raw: bytes, rows: int, width: int, bands: int, size: int) -> AnyArray:
-    """Undo the differences of the bytes of floats, stored in planes from high to low (Adobe, technical note 3)."""
+    """Restore floats from differences of bytes, stored in planes from high to low byte (Adobe, technical note 3)."""
     planes = np.frombuffer(raw, np.uint8).reshape(rows, -1, bands)
     planes = np.cumsum(planes, axis=1, dtype=np.uint8).reshape(rows, size, width * bands)
     numbers = np.ascontiguousarray(planes.transpose(0, 2, 1)).view(f">f{size}")

@@ -50,7 +50,7 @@ class SlotLayout:
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """The data for the start of a worker: the plan, and the file descriptors of the shared memory that it inherits."""
+    """The data with which a worker starts: the plan, and the file descriptors of the shared memory that it inherits."""
 
     parent: int
     spec: BatchSpec

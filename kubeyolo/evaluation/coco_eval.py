@@ -89,7 +89,7 @@ def _check_ids(ground_truth: dict[str, Any], detections: Sequence[Detection]) ->
 
 
 def _results_document(ground_truth: dict[str, Any], detections: Sequence[Detection]) -> dict[str, Any]:
-    """Return detections as a COCO document (``COCO.loadRes`` refuses an empty list)."""
+    """Return detections as a COCO document; unlike ``COCO.loadRes``, accept an empty list."""
     annotations = [
         {**detection, "id": number, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
         for number, detection in enumerate(detections, 1)

@@ -1,4 +1,4 @@
-"""The confusion matrix of detections, with the background as a class of its own."""
+"""The confusion matrix of detections, with the background as an additional class."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def confusion_matrix(index: SplitIndex, category_ids: Sequence[int], detections:
     """Return counts (classes + 1, classes + 1): annotated class in rows, detected class in columns, background last.
 
     Detections with a score of .25 or more are matched with boxes of any class at an IoU of .5, the largest overlaps
-    first, each box and each detection once. Boxes without a match are counted in the column of the background,
-    detections without a match in its row. Detections inside a crowd box are left out, as in COCO's evaluation.
+    first, each box and each detection once. A box without a match is counted in the column of the background, a
+    detection without a match in the row of the background. Detections inside a crowd box are left out, as in COCO's
+    evaluation.
     """
     number = {category_id: i for i, category_id in enumerate(category_ids)}
     background = len(category_ids)

@@ -1,8 +1,8 @@
 """Limits on the metrics of a model: only this module decides whether a metric is good enough.
 
 All limits follow one rule. A metric at its limit passes. Since floating point is not exact, a metric also passes if it
-misses its limit by half a millionth at most: of 1 for AP, shares and ratios, of 100 for points of AP, of the limit
-itself for parity. A missing, NaN or infinite metric fails its limit.
+misses its limit by half a millionth of its unit at most. The unit is 1 for AP, shares and ratios, 100 for points of AP,
+and the limit itself for parity. A missing, NaN or infinite metric fails its limit.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Limit:
-    """The least or the largest value of a metric; the tolerance is relative to ``unit``."""
+    """The smallest or the largest allowed value of a metric; the tolerance is relative to ``unit``."""
 
     bound: float
     is_least: bool = False
@@ -90,7 +90,7 @@ class _Limit:
 
 
 def number_warnings(numbers: Numbers) -> list[str]:
-    """Return warnings that a reader of the metrics should see first; usually there are none."""
+    """Return warnings that a reader of the metrics should see first; usually there are no warnings."""
     ap = _finite(numbers.get("AP"))
     if ap is not None and ap <= 0:
         return [
@@ -113,8 +113,8 @@ def check_numbers(
     Args:
         numbers: COCO metrics of the model, 0 to 1; None if there is no ground truth.
         baseline: COCO metrics of the baseline on the same data.
-        least: Least value by key, such as ``{"AP": 0.5}``.
-        max_drop: Most points of AP (AP × 100) that the model may lose against the baseline.
+        least: Smallest allowed value by key, such as ``{"AP": 0.5}``.
+        max_drop: Largest number of points of AP (AP × 100) that the model may lose against the baseline.
 
     Raises:
         InputError: A key is unknown, no limit is given, or a largest drop is given without a baseline.
@@ -135,7 +135,7 @@ def check_numbers(
 
 
 def check_least(numbers: Numbers, key: str, least: float, gate: str = "") -> Check:
-    """Compare a COCO metric with its least value; ``gate`` is the setting with the limit, for the message."""
+    """Compare a COCO metric with its smallest allowed value; ``gate`` is the setting that has this value."""
     value, limit = numbers.get(key), _Limit(least, is_least=True)
     passed = limit.holds(value)
     required = f"at least {least:g} is required{f' ({gate})' if gate else ''}"
@@ -158,7 +158,7 @@ def check_drop(
     Args:
         ap: AP of the model, 0 to 1.
         baseline: AP of the baseline.
-        max_drop: Most points that the model may lose.
+        max_drop: Largest number of points that the model may lose.
         setting: The setting with the limit, for the message.
         against: Name of the baseline.
         network: Name of the network, if a verdict has several networks.
@@ -166,14 +166,14 @@ def check_drop(
     """
     prefix, limit = f"{network}: " if network else "", _Limit(max_drop, unit=POINTS)
     name = f"{prefix}drop of AP <= {max_drop:g} points"
-    compared = f"{prefix}AP is {_ap_text(ap)}, of {against} {_ap_text(baseline)}: "
+    compared = f"{prefix}AP is {_ap_text(ap)}, AP of {against} is {_ap_text(baseline)}: "
     drop = points_lost(ap, baseline)
     if drop is None:
         return Check(name, False, f"{compared}there is nothing to compare; evaluate on a split with annotated objects")
     digits = limit.text(drop, ".2f")
     words = f"loses {digits}" if drop > 0 else f"gains {digits.removeprefix('-')}"
     passed = limit.holds(drop)
-    allowed = f"{max_drop:g} are allowed{f' ({setting})' if setting else ''}"
+    allowed = f"the limit is {max_drop:g}{f' ({setting})' if setting else ''}"
     return Check(name, passed, f"{compared}it {words} points, {allowed}{'' if passed or not remedy else f'; {remedy}'}")
 
 
@@ -191,7 +191,7 @@ def check_parity(network: str, level: str, difference: float, rtol: float, image
     passed = limit.holds(difference)
     message = (
         f"{network}: level of {level} differs from the trained network by {limit.text(difference, '.3g')} of its "
-        f"largest value on {images} images, allowed are {rtol:g} (export.parity_rtol)"
+        f"largest value on {images} images, at most {rtol:g} is allowed (export.parity_rtol)"
     )
     return Check(
         f"{network}, {level}: difference <= {rtol:g}", passed, message + "; the file was not published" * (not passed)
@@ -199,11 +199,11 @@ def check_parity(network: str, level: str, difference: float, rtol: float, image
 
 
 def check_int8_share(quantized: int, convs: int, least: float) -> Check:
-    """Compare the share of the convolutions that are int8 with the least share, 0 to 1."""
+    """Compare the share of the convolutions that are int8 with the smallest allowed share, 0 to 1."""
     share, limit = 100 * quantized / convs if convs else 0.0, _Limit(100 * least, is_least=True, unit=100)
     message = (
         f"{quantized} of {convs} convolutions are quantized ({limit.text(share, '.1f')} %), "
-        f"required are {limit.bound:g} % (quantize.min_quantized_convs)"
+        f"at least {limit.bound:g} % are required (quantize.min_quantized_convs)"
     )
     return Check(f"convolutions in int8 >= {limit.bound:g} %", limit.holds(share), message)
 
@@ -213,7 +213,7 @@ def check_size(int8_bytes: int, float_bytes: int, largest: float) -> Check:
     ratio, limit = int8_bytes / float_bytes, _Limit(largest)
     message = (
         f"the file has {limit.text(ratio, '.3f')} of the float file's size ({int8_bytes} of {float_bytes} bytes), "
-        f"allowed are {largest:g} (quantize.max_size_ratio)"
+        f"at most {largest:g} is allowed (quantize.max_size_ratio)"
     )
     return Check(f"size, int8 to float <= {largest:g}", limit.holds(ratio), message)
 

@@ -16,7 +16,7 @@ from kubeyolo.weights.safetensors_file import read_safetensors
 
 
 class MindirRuntime(CellRuntime):
-    """A MINDIR file, which takes only the shape that it was exported with."""
+    """A MINDIR file, which accepts only images of the shape that it was exported with."""
 
     def __init__(self, path: Path, device_target: str = "CPU") -> None:
         configure_mindspore(device_target)
@@ -72,5 +72,7 @@ def mindir_input_shape(path: Path) -> tuple[int, ...]:
     except Exception as error:  # protobuf's errors have no public base class
         raise InputError(f"{path}: not a readable MINDIR file ({error}); export the model again") from error
     if len(shapes) != 1 or len(shapes[0]) != 4:
-        raise InputError(f"{path}: inputs of shapes {shapes}, expected one (N, 3, H, W); export the model again")
+        raise InputError(
+            f"{path}: inputs of shapes {shapes}, expected one input of shape (N, 3, H, W); export the model again"
+        )
     return shapes[0]

@@ -30,7 +30,7 @@ def non_max_suppression(
         predictions: (N, boxes, 5+nc) float32: centre x, centre y, width, height, objectness, class scores.
         conf_threshold: Objectness and score must exceed this threshold; NaN never does.
         iou_threshold: In (0, 1].
-        max_det: Most boxes of an image.
+        max_det: Largest number of boxes that an image may have.
         multi_label: Every class above the threshold becomes a candidate, not only the best class; no effect for nc = 1.
 
     Returns:
@@ -42,7 +42,7 @@ def non_max_suppression(
 def candidates(
     predictions: Float32Array, conf_threshold: float, multi_label: bool
 ) -> tuple[Float32Array, Float32Array, Int64Array]:
-    """Return corners (k, 4), scores (k,) and classes (k,) above the threshold, best first; one image (boxes, 5+nc)."""
+    """Return an image's corners (k, 4), scores (k,) and classes (k,) above the threshold, best first."""
     boxes = predictions[predictions[:, 4] > conf_threshold]
     scores = boxes[:, 5:] * boxes[:, 4:5]
     if multi_label and scores.shape[1] > 1:

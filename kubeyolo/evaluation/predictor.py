@@ -1,4 +1,4 @@
-"""Detection: images in, boxes in pixels of the images out, by any runtime."""
+"""Detection of objects in images, by any runtime; boxes are in pixels of the original images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Thresholds:
     Attributes:
         conf: Lowest score of a box.
         iou: IoU above which the box of the lower score is dropped.
-        max_det: Most boxes of an image.
+        max_det: Largest number of boxes that an image may have.
         multi_label: Whether a box may have several classes.
     """
 
@@ -152,7 +152,7 @@ class Predictor:
     def _in_batches(
         self, images: Float32Array, forward: Callable[[Float32Array], list[Float32Array]]
     ) -> Iterator[list[Float32Array]]:
-        """Run full batches, so that one shape is compiled: zeros fill the last batch; their results are dropped."""
+        """Run full batches, so that only one shape is compiled: the last batch is filled with zeros."""
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]
             count = len(batch)
@@ -224,7 +224,7 @@ def evaluate_split(
         The metrics, and the detections as rows of a COCO results file.
 
     Raises:
-        InputError: The model was trained on other classes, or an image cannot be read.
+        InputError: The model was trained on different classes, or an image cannot be read.
     """
     _check_classes(predictor.manifest, manifest)
     thresholds = Thresholds(config.conf_threshold, config.iou_threshold, config.max_det, config.multi_label)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kubeyolo.errors import InputError, check_known, first_problem
 
 RuntimeName = Literal["mindspore", "onnx", "int8", "mindir"]
-"""What runs a network of a bundle."""
+"""The software that runs a network of a bundle."""
 
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 MEASURED: tuple[RuntimeName, ...] = ("mindspore", "onnx", "int8")
@@ -40,7 +40,7 @@ COCO_NUMBERS: tuple[CocoNumber, ...] = (
     CocoNumber("ARm", "AR", "0.50:0.95", "medium", 100),
     CocoNumber("ARl", "AR", "0.50:0.95", "large", 100),
 )
-"""In the order of pycocotools' summary."""
+"""The 12 COCO metrics, in the order of pycocotools' summary."""
 
 COCO_KEYS = tuple(number.key for number in COCO_NUMBERS)
 

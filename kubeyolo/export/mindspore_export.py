@@ -61,7 +61,7 @@ def export_cell(
 
 
 def join_mindir(path: Path) -> None:
-    """Join the parts that MindSpore writes if the parameters of a network take more than 1 GiB into one file.
+    """Join into one file the parts that MindSpore writes if the parameters of a network take more than 1 GiB.
 
     A bundle has one file for each format, and MindSpore reads files of up to 2 GiB. The parts are
     ``<name>_graph.mindir`` and, in ``<name>_variables``, the parameters one after another.

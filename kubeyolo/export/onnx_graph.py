@@ -63,7 +63,7 @@ def drop_unused_initializers(graph: onnx.GraphProto) -> None:
 
 
 def rename_values(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    """Rename inputs, outputs, nodes and intermediate values, which get readable names from their nodes."""
+    """Rename inputs, outputs, nodes and intermediate values; intermediate values are named after their nodes."""
     counts: Counter[str] = Counter()
     constants = {tensor.name for tensor in graph.initializer}
     for node in graph.node:

@@ -61,6 +61,8 @@ def compare_levels(
     levels = []
     for stride, expected, got in zip(strides, trained.raw(images), exported.raw(images), strict=True):
         if expected.shape != got.shape:
-            raise WorkError(f"{name}: level of stride {stride} has shape {got.shape}, the network {expected.shape}")
+            raise WorkError(
+                f"{name}: level of stride {stride} has shape {got.shape}, in the trained network {expected.shape}"
+            )
         levels.append(LevelParity(stride, float(np.abs(got - expected).max()), float(np.abs(expected).max())))
     return levels

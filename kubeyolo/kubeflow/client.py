@@ -40,7 +40,7 @@ class Kubeflow(Connection):
         self._recurring = self._api.RecurringRunServiceApi(self._client)
 
     def pipeline_version(self, name: str, compiled: CompiledPipeline) -> tuple[str, str]:
-        """Return the ids of a pipeline and of the version with this content, which is uploaded unless it exists."""
+        """Return the ids of a pipeline and of its version with this content; upload the version unless it exists."""
         description, text = compiled.description, compiled.text
         version = f"{__version__}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         what = f"pipeline {name}"
@@ -73,7 +73,7 @@ class Kubeflow(Connection):
         """Return the id of an experiment.
 
         Raises:
-            NoSuchThing: There is none of this name.
+            NoSuchThing: There is no experiment with this name.
         """
         what = f"experiment {name}"
         query = {"predicates": [{"operation": "EQUALS", "key": "name", "string_value": name}]}
@@ -119,7 +119,7 @@ class Kubeflow(Connection):
         """Return a run by its id.
 
         Raises:
-            NoSuchThing: There is none.
+            NoSuchThing: There is no run with this id.
         """
         return run_of(self._call(f"run {run_id}", self._runs.run_service_get_run, run_id))
 
@@ -135,7 +135,7 @@ class Kubeflow(Connection):
         """Return the run with this id, or the newest run with this name, or the newest of all runs for ``latest``.
 
         Raises:
-            NoSuchThing: There is none.
+            NoSuchThing: There is no such run.
         """
         try:
             if wanted.count("-") == 4:
@@ -196,7 +196,7 @@ class Kubeflow(Connection):
         self._call(f"schedule {recurring.name}", method, recurring.id)
 
     def apply(self, change: Change) -> None:
-        """Apply a change of a plan."""
+        """Apply a change that :func:`plan` has returned."""
         if change.kind in ("create", "update") and change.wanted:
             # The old recurring run is deleted last: an interrupted update leaves two, and the next update deletes one.
             self.schedule(change.wanted)
@@ -231,7 +231,7 @@ class Kubeflow(Connection):
         return text
 
     def stuck(self, run: RemoteRun) -> tuple[str, str] | None:
-        """Return the step whose pod cannot start, and the reason, if this machine may read from Kubernetes."""
+        """Return the step whose pod cannot start, and the reason; None if no such step is found."""
         return self._pods.stuck(run.workflow) if run.workflow else None
 
     def why(self, run: RemoteRun) -> str:

@@ -31,7 +31,7 @@ class NoSuchThing(InputError):
 
 
 class NoApi(InputError):
-    """The answer is a web page instead of an answer of Kubeflow's API: a login page, or a wrong address."""
+    """The answer is a web page instead of an answer from Kubeflow's API: a login page, or a wrong address."""
 
 
 class Connection:
@@ -127,8 +127,8 @@ class Connection:
             ) from error
         except ValueError as error:
             raise InputError(
-                f"Kubeflow at {self.host}: what answers does not speak its API, or asks for a login; "
-                f"check --host, and set {TOKEN} where a token is needed"
+                f"Kubeflow at {self.host}: the answer is not from its API, or the server requires a login; "
+                f"check --host, and set {TOKEN} if a token is needed"
             ) from error
 
     def _refused(self, what: str, error: Any) -> InputError:
@@ -146,7 +146,7 @@ class Connection:
         if error.status == 404:
             return NoSuchThing(f"{what}: not known at {self.host} ({message})")
         if error.status >= 500 and "database" not in message.lower():
-            return Unreachable(f"Kubeflow at {self.host}: cannot answer for {what} ({error.status} {message})")
+            return Unreachable(f"Kubeflow at {self.host}: the request for {what} failed ({error.status} {message})")
         return InputError(f"{what}: refused by Kubeflow at {self.host} ({error.status} {message})")
 
 

@@ -18,10 +18,10 @@ from kubeyolo.kubeflow.remote import TERMINATED, RemoteRun, RemoteStep
 
 POLL_SECONDS = 5.0
 STUCK_SECONDS = 180.0
-"""How long the pod of a step may be unable to start: an image may be pulled at the next attempt."""
+"""How long the pod of a step may be unable to start: the next attempt to pull its image may succeed."""
 
 PATIENCE_SECONDS = 900.0
-"""How long to wait if Kubeflow does not answer: its API server may be restarting."""
+"""How long to wait while Kubeflow does not answer: its API server may be restarting."""
 
 LAST_LINES = 15
 _LOOKS = 6
@@ -66,7 +66,7 @@ class _Seen:
 
 
 class _Stuck:
-    """Ends a run with a pod that can never start: Kubeflow would call the run running for ever."""
+    """Ends a run with a pod that can never start: Kubeflow would report the run as running forever."""
 
     def __init__(self, kubeflow: Kubeflow, limit: float) -> None:
         self._kubeflow, self._limit = kubeflow, limit
@@ -194,7 +194,7 @@ def own_lines(lines: Iterable[str]) -> Iterator[str]:
 
 
 def seconds_of(step: RemoteStep) -> float:
-    """Return how long a step has taken, or until now if it has not ended."""
+    """Return how many seconds a step has taken; for a running step, the seconds until now."""
     if step.started is None:
         return 0.0
     return max(0.0, ((step.ended or datetime.now(UTC)) - step.started).total_seconds())

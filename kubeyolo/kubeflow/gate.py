@@ -20,7 +20,7 @@ def junit_xml(name: str, verdict: Verdict, seconds: float, error: str = "") -> s
         name: Name of the suite.
         verdict: The checks.
         seconds: Seconds of the evaluation.
-        error: Why nothing could be checked: an additional test case, neither passed nor failed.
+        error: The reason if nothing could be checked. It becomes an additional test case with the result "error".
     """
     checks = verdict.checks
     failures = sum(not check.passed for check in checks)
@@ -65,7 +65,7 @@ def markdown_summary(
 
 
 def markdown_error(name: str, error: str, links: Mapping[str, str] | None = None) -> str:
-    """Return a Markdown report that a model could not be evaluated, with the reason."""
+    """Return the Markdown report for a model that could not be evaluated, with the reason."""
     lines = [
         f"## ❌ {name}",
         "",

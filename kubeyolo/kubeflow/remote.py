@@ -148,10 +148,10 @@ def _nodes(task: Any) -> list[str]:
 
 
 def _pod_node(node: str, nodes_of_run: Collection[str]) -> str:
-    """Return the node of the pod of a step's newest attempt, below a node of the step.
+    """Return the node of the pod of a step's newest attempt; it is below ``node``, or ``node`` itself.
 
-    A node's number is the FNV-1a digest of its name. So the numbers of nodes whose names start with this name can be
-    computed: of its attempts, ``(0)`` and so on, and of the executor in an attempt.
+    A node's number is the FNV-1a digest of its name. An attempt has the name of the step's node with a suffix such as
+    ``(0)``, and the executor has the suffix ``.executor``. So the numbers of these nodes can be computed.
 
     Args:
         node: Node below the node of the step.

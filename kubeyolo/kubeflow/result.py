@@ -28,7 +28,7 @@ class RemoteResult:
         bundle: URI of the published bundle.
         current: URI of the current model after a retraining.
         numbers: COCO metrics by network.
-        note: A remark on the metrics, or the reason why there are none.
+        note: A remark on the metrics, or the reason why there are no metrics.
     """
 
     bundle: str = ""
@@ -88,7 +88,7 @@ def _made(record: StepRecord, is_retraining: bool) -> RemoteResult:
     found = {name: _numbers(record.metrics.get(runtime)) for name, runtime in NETWORKS.items()}
     numbers = {name: each for name, each in found.items() if each}
     if is_retraining:
-        return RemoteResult(bundle=bundle, current=bundle, numbers=numbers, note="the new model is the current one")
+        return RemoteResult(bundle=bundle, current=bundle, numbers=numbers, note="the new model is the current model")
     return RemoteResult(bundle=bundle, numbers=numbers)
 
 

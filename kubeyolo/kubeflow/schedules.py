@@ -1,4 +1,4 @@
-"""Schedules as files: the recurring runs that Kubeflow should have, and the changes to get there."""
+"""Schedules as files: the recurring runs that Kubeflow should have, and the changes that are needed for this."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The few requests to Kubernetes that a launch needs; each failure is an error with one line."""
+"""The few requests to Kubernetes that a launch needs; each failure raises an error with a message of one line."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ class Cluster:
         return self._get(self._core(f"pods/{name}"), "read pods")
 
     def pod_changes(self, selector: str, version: str, seconds: int) -> Iterator[tuple[str, Document]]:
-        """Yield kind of change and pod for each change after a version of the list of pods with these labels."""
+        """Yield the kind and the pod of each change since a version of the list of pods with these labels."""
         query = {
             "labelSelector": selector,
             "resourceVersion": version,
@@ -324,7 +324,7 @@ class Cluster:
             )
         if error.status == 403 and "quota" not in message and "violates PodSecurity" not in message:
             return InputError(
-                f"may not {doing} in namespace {self.namespace}: {message}; "
+                f"this account may not {doing} in namespace {self.namespace}: {message}; "
                 "a cluster administrator grants these rights with the manifests of kubeyolo"
             )
         if error.status in _PASSING_STATUS:
@@ -339,7 +339,7 @@ class _Missing(InputError):
         unknown_kind = ("the server could not find the requested resource", "page not found")
         self.kind = not message or any(words in message for words in unknown_kind)
         program = "Argo Workflows" if "workflows" in doing else "Volcano"
-        missing = f"{program} is not installed on this cluster; install it, all its CRDs included"
+        missing = f"{program} is not installed on this cluster; install it with all its CRDs"
         super().__init__(missing if self.kind else message)
 
 

@@ -1,4 +1,4 @@
-"""How training processes have ended, as an error in one line."""
+"""Reports how training processes ended, as an error of one line."""
 
 from __future__ import annotations
 
@@ -49,12 +49,13 @@ def raise_failure(folder: Path, ended: Ended, spec: TrainingSpec, memory_kills: 
         folder: Folder of the launch.
         ended: How the processes ended.
         spec: The training run.
-        memory_kills: Count of the killed processes before the launch.
+        memory_kills: Number of processes killed for lack of memory before the launch.
 
     Raises:
         InputError: A process refused its input; the message is that of the process.
         InterruptedWork: The processes stopped after a stop signal.
-        WorkError: A process failed; with its message, or without a message with the cause and its last lines.
+        WorkError: A process failed; the error has the message of the process or, if there is none, the cause and the
+            last lines that the process printed.
     """
     failed = [outcome for outcome in outcomes(folder) if outcome["exit_code"] != 0]
     if ended.code == 0 and not failed:
@@ -80,12 +81,12 @@ def raise_failure(folder: Path, ended: Ended, spec: TrainingSpec, memory_kills: 
     stopped = ended.code >= 0 or ended.code in (-signal.SIGTERM, -signal.SIGKILL)
     if ended.stop_requested and stopped and not killed_for_memory(memory_kills):
         where = _where_it_continues(spec)
-        raise InterruptedWork(f"interrupted: stopped by a signal, no checkpoint written since; {where}")
+        raise InterruptedWork(f"interrupted: stopped by a signal, and no checkpoint was written after it; {where}")
     raise WorkError(_crash(ended, spec, memory_kills))
 
 
 def warn_of_lost_lines(folder: Path, show: Show) -> None:
-    """Warn of processes that could not print all of their lines; they have continued without printing."""
+    """Warn about processes that could not print all of their lines, and continued without printing."""
     for outcome in outcomes(folder):
         if outcome.get("lost"):
             show(f"warning: lines of training process {outcome['rank']} could not be printed: {outcome['lost']}")

@@ -15,7 +15,7 @@ STOPPING = (
     "stopping after the current step, with a checkpoint (while the network is compiled, that may take minutes); "
     "Ctrl-C again ends it at once"
 )
-"""Shown at once at the first signal: a process cannot answer while its main thread compiles."""
+"""Shown as soon as the first signal arrives: a training process cannot react while its main thread compiles."""
 
 Processes = Callable[[], Sequence[int]]
 

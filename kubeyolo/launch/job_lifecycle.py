@@ -21,7 +21,7 @@ _OVER = frozenset({"Completed", "Failed", "Aborted", "Terminated"})
 _WAITING = frozenset({"", "Pending", "Inqueue", "Restarting"})
 
 _FEW = 10.0
-"""Longest random pause, in polls, before each of two launchers submits again after a simultaneous submission."""
+"""Longest random pause, as a number of polls, of a launcher whose job was submitted at the same time as another job."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class JobLifecycle:
         show: Shows a line.
         timing: How often to poll.
         is_replaced: Called after a stop signal; tells whether a different process will adopt the job.
-        waits_from_start: Whether to wait for an API server that has not answered yet, or only after its first answer.
+        waits_from_start: Whether to wait for an API server that has never answered; if not, only outages after its
+            first answer are tolerated.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class JobLifecycle:
 
         Raises:
             InputError: The cluster cannot be used, or the trainer refused its input.
-            WorkError: Training failed, or a limit has passed; with the reason of every failed pod.
+            WorkError: Training failed, or a limit has passed; with the reason why each pod failed.
         """
         for again in range(self._settings.resubmissions + 1):
             try:
@@ -108,7 +109,9 @@ class JobLifecycle:
             if not reason:
                 return
             if again == self._settings.resubmissions:
-                raise WorkError(f"{reason}; no new job after {again + 1} jobs; run the same command again to continue")
+                raise WorkError(
+                    f"{reason}; no further job after {again + 1} jobs; run the same command again to continue"
+                )
             self._show(f"{reason}; submitting again ({again + 1} of {self._settings.resubmissions})")
 
     def _begin(self, adopt: bool) -> None:
@@ -141,7 +144,8 @@ class JobLifecycle:
                 since = time.monotonic()
             if time.monotonic() - since > self._timing.deletion:
                 raise WorkError(
-                    f"job {self._name}: the old job of this name still exists after {self._timing.deletion:.0f} s"
+                    f"job {self._name}: the old job of this name still exists {self._timing.deletion:.0f} s "
+                    "after it was deleted"
                 )
             time.sleep(self._timing.poll)
         # Set first: whatever happens after this line, this process must delete the job.
@@ -183,7 +187,7 @@ class JobLifecycle:
         return False
 
     def _is_taken(self) -> bool:
-        """Tell whether a different job trains into the same output; the wait for its end has the limit of the queue."""
+        """Tell whether a different job trains into the same output; raise an error if it does after ``queue_limit``."""
         others = self._others()
         if not others:
             self._taken_since = None
@@ -198,7 +202,7 @@ class JobLifecycle:
         return True
 
     def _others(self, before: str = "") -> list[str]:
-        """Return the names of other running jobs with the same output, created by the time ``before`` if it is set."""
+        """Return the names of other running jobs with the same output, created no later than ``before`` (if set)."""
         output = self._manifest["metadata"]["labels"][OUTPUT_LABEL]
         return [
             job["metadata"]["name"]

@@ -1,4 +1,4 @@
-"""The launchers by name: they start training processes, after checking the configuration and their packages.
+"""The launchers by name: each checks the configuration and its own packages, and starts training processes.
 
 A new launcher is a class with the methods of :class:`Launcher`, and an entry in :data:`LAUNCHERS`.
 """
@@ -28,7 +28,7 @@ class Machines:
         nodes: Number of machines or pods.
         cores: Processors of each machine or pod; None if unknown.
         memory: Memory of each machine or pod in bytes; None if unknown.
-        allowance: What limits the memory: the start of a sentence that ends with a size.
+        allowance: Start of a sentence about the memory limit; the sentence ends with the size.
     """
 
     nodes: int
@@ -65,7 +65,7 @@ class Launcher(Protocol):
         """
 
     def machines(self, processes: int, is_remote: bool) -> Machines:
-        """Return the machines for a number of training processes; ``is_remote``: the steps are pods on a cluster."""
+        """Return the machines for a number of training processes; ``is_remote`` if the steps are pods on a cluster."""
 
     def launch(self, spec: TrainingSpec) -> None:
         """Start the processes of a training and wait for them.
@@ -78,7 +78,7 @@ class Launcher(Protocol):
 
 
 class LocalLauncher:
-    """Trains on this machine: in a pipeline, in the pod or process of the step."""
+    """Trains on this machine; in a pipeline, in the pod or the process of the step."""
 
     name: ClassVar[str] = "local"
     writer = ""
@@ -126,7 +126,7 @@ class VolcanoLauncher:
 
     @property
     def writer(self) -> str:
-        """Name of the launcher with the id of the run, or outside of a run with the namespace of the job, if set."""
+        """Name of the launcher, then the id of the run or, outside of a run, the namespace of the job (if set)."""
         return f"{self.name} {os.environ.get(RUN_ID) or self.settings.namespace}".strip()
 
     def check(self, config: Config) -> None:
@@ -189,7 +189,7 @@ def ready_launcher(
     """Return the launcher with this name if its packages are installed; see :func:`find_launcher`.
 
     Raises:
-        InputError: Also when a package that it needs is not installed.
+        InputError: As :func:`find_launcher`, and if a package that the launcher needs is not installed.
     """
     launcher = find_launcher(name, values, file, sets)
     launcher.check_installed()

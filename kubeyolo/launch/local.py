@@ -1,4 +1,4 @@
-"""Training processes on this machine: one process, or several started by msrun; other pods may run more of them."""
+"""Training processes on this machine: one process, or several started by msrun; other pods may run more processes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ LAST_LINES = 8
 
 _POLL_SECONDS = 0.2
 
-# Time for msrun to kill the remaining processes after one process has failed. It can wait forever for its scheduler if
-# a worker ends before it has joined the other processes.
+# Time for msrun to kill the remaining processes after one process has failed. msrun can wait forever for its scheduler
+# if a worker ends before it has joined the other processes.
 _GRACE_SECONDS = 20.0
 
 # MindSpore's parameter server ignores the configured log level.
@@ -51,7 +51,7 @@ def launch_training(spec: TrainingSpec, show: Show | None = None, rendezvous: Re
     Raises:
         InputError: A process refused its input; the message is that of the process.
         InterruptedWork: The processes stopped after a stop signal.
-        WorkError: A process failed; with its message, or without a message with its last lines.
+        WorkError: A process failed; the error has the message of the process or, if there is none, its last lines.
     """
     kills = memory_kills()
     with temporary_folder("launch") as folder:

@@ -28,7 +28,7 @@ from kubeyolo.training.spec import EXIT_INTERRUPTED, SPEC, TrainingSpec
 
 LOG_FOLDER = "logs"
 LOG_SECONDS = 15.0
-"""Time between two writes of the log to the store."""
+"""Seconds between two writes of the log to the store."""
 
 _TERMINATION_LOG = Path("/dev/termination-log")
 _LONGEST_MESSAGE = 3000

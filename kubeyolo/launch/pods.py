@@ -77,7 +77,7 @@ class PodFacts:
             self.exit_code, self.failure = _failure(pod)
 
     def report(self) -> str:
-        """Return in one line why the pod failed, with the last lines that the reason does not contain."""
+        """Return in one line why the pod failed, with the last lines of its log that the reason does not have."""
         words = f"pod {self.index}: {self.failure}"
         lines = [line for line in self.last if line.strip() and line.removeprefix("error: ") not in self.failure]
         return f"{words}; it printed last: {' | '.join(lines)}" if lines else words
@@ -232,7 +232,7 @@ def _failure(pod: Document) -> tuple[int | None, str]:
         code = int(ended.get("exitCode", 1))
         if ended.get("reason") == "OOMKilled":
             limit = pod["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("memory", "its limit")
-            return code, f"out of memory (OOMKilled at {limit}); give the pods more, or smaller batches"
+            return code, f"out of memory (OOMKilled at {limit}); give the pods more memory, or use smaller batches"
         if status.get("reason"):
             break
         # If a container leaves no message, Kubernetes returns the end of its log, whose last line has the reason.

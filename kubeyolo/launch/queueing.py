@@ -17,7 +17,7 @@ _WAITING = frozenset({"Pending", "Inqueue"})
 
 
 def check_queue(cluster: Cluster, job: Mapping[str, Any]) -> None:
-    """Refuse a job whose queue does not exist, takes no jobs or is too small: the job would wait there forever.
+    """Refuse a job whose queue does not exist, accepts no jobs or is too small: the job would wait there forever.
 
     Args:
         cluster: Cluster of the queue.
@@ -34,7 +34,7 @@ def check_queue(cluster: Cluster, job: Mapping[str, Any]) -> None:
         raise InputError(f"queue {name!r} is not on this cluster{suggest(name, known) if known else ''}")
     state = queue.get("status", {}).get("state", "")
     if state in ("Closed", "Closing"):
-        raise InputError(f"queue {name!r} is {state.lower()}: it takes no jobs; open it, or choose a different queue")
+        raise InputError(f"queue {name!r} is {state.lower()}: it accepts no jobs; open it, or choose a different queue")
     capability, asked = _capability(queue), _asked(job)
     beyond = [
         f"{_plain(amount)} {resource}, the queue's capability is {_plain(capability[resource])}"
@@ -128,7 +128,7 @@ def _owners(group: Document) -> set[str]:
 
 
 def _missing(group: Document, pods: Sequence[PodFacts]) -> str:
-    """Return which resources are missing according to the scheduler, for the gang and for a pod (more precise)."""
+    """Return what the scheduler reports as missing for the gang, and for a pod, which is more precise."""
     waiting = next((facts.waiting for facts in pods if facts.waiting), "")
     conditions = group.get("status", {}).get("conditions", ())
     messages = [each for each in conditions if each.get("type") == "Unschedulable" and each.get("status") == "True"]

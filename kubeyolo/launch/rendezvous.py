@@ -154,7 +154,7 @@ def _listening(rendezvous: Rendezvous, folder: Path) -> Iterator[Relay]:
 def _serve(
     connection: socket.socket, rendezvous: Rendezvous, folder: Path, state: Relay, stop: threading.Event
 ) -> None:
-    """Accept a pod, and send it the name of each file of rank 0, until it reports its end or is lost."""
+    """Accept a pod and send it the name of each file that rank 0 writes, until the pod has ended or is lost."""
     sent: set[str] = set()
 
     def send_new() -> None:
@@ -189,7 +189,7 @@ def _serve(
 
 
 def _receive(connection: socket.socket) -> str | None:
-    """Return a word from the other pod; empty if it has closed the connection, None if it has sent nothing."""
+    """Return a message from the other pod; empty if it has closed the connection, None if it has sent nothing."""
     try:
         return connection.recv(256).decode(errors="replace").strip()
     except TimeoutError:
@@ -227,13 +227,13 @@ def _accepted_connection(rendezvous: Rendezvous) -> socket.socket:
                 _keep_alive(connection)
                 connection.settimeout(None)
                 return connection
-            reason = "it belongs to a different attempt"
+            reason = "the first pod belongs to a different attempt"
         except OSError as error:
             reason = str(error)
         connection.close()
         time.sleep(_RETRY_SECONDS)
     raise WorkError(
-        f"pod {rendezvous.node}: {rendezvous.master} did not accept it within {rendezvous.limit:.0f} s ({reason})"
+        f"pod {rendezvous.node}: {rendezvous.master} did not accept this pod within {rendezvous.limit:.0f} s ({reason})"
     )
 
 
@@ -256,7 +256,7 @@ def _follow(connection: socket.socket, folder: Path, state: Relay) -> None:
 
 
 def _keep_alive(connection: socket.socket) -> None:
-    """Let the kernel notice within half a minute that a machine has disappeared."""
+    """Make the kernel detect within half a minute that a machine has disappeared."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
         if hasattr(socket, option):

@@ -28,7 +28,7 @@ _UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2*
 
 
 class Toleration(Section):
-    """A taint that does not keep the pods from a node."""
+    """A taint of nodes that the pods tolerate."""
 
     key: str = ""
     operator: Literal["Equal", "Exists"] = "Equal"
@@ -37,10 +37,12 @@ class Toleration(Section):
 
 
 class ClusterSettings(Section):
-    """Where and how the pods of a training run. Secrets are referred to by name, never stored."""
+    """Where and how the pods of a training are run. Secrets are referred to by name, never stored."""
 
-    namespace: str = Field(default="", description="Namespace of the job; if empty, that of the step or kubeconfig.")
-    image: str = Field(default="", description="Image of the trainer; in a pipeline, if empty, that of the step.")
+    namespace: str = Field(
+        default="", description="Namespace of the job; if empty, the namespace of the step or of the kubeconfig."
+    )
+    image: str = Field(default="", description="Image of the trainer; if empty in a pipeline, the image of the step.")
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         default="IfNotPresent", description="When nodes pull the image."
     )
@@ -51,13 +53,13 @@ class ClusterSettings(Section):
         default=0,
         ge=0,
         le=MOST_PROCESSES,
-        description="Number of pods; 0 for train.processes / devices_per_node, any other number must be equal to it.",
+        description="Number of pods: train.processes / devices_per_node, or 0 to compute this number.",
     )
     devices_per_node: int = Field(
         default=1, ge=1, le=MOST_PROCESSES, description="Training processes of a pod, one for each device."
     )
     device_resource: str = Field(
-        default="", description="Resource that a pod requests, such as huawei.com/Ascend910; empty for processors only."
+        default="", description="Resource that a pod requests, such as huawei.com/Ascend910; empty if none is used."
     )
     device_target: Literal["CPU", "GPU", "Ascend"] = Field(
         default="CPU", description="Required value of train.device_target on these nodes."
@@ -69,7 +71,9 @@ class ClusterSettings(Section):
     shared_memory: str = Field(
         default="1Gi", pattern=_QUANTITY, description="Size of /dev/shm, which counts as memory of the pod."
     )
-    scratch: str = Field(default="20Gi", pattern=_QUANTITY, description="Size of /tmp, which has copies of data sets.")
+    scratch: str = Field(
+        default="20Gi", pattern=_QUANTITY, description="Size of /tmp, where copies of data sets are stored."
+    )
     labels: dict[str, str] = Field(default={}, description="Additional labels of the job and its pods.")
     node_selector: dict[str, str] = Field(default={}, description="Labels that nodes must have.")
     tolerations: tuple[Toleration, ...] = Field(
@@ -100,13 +104,13 @@ class ClusterSettings(Section):
         default=600, ge=1, le=MOST, description="Longest time in which the pods must find each other, in seconds."
     )
     max_retry: int = Field(
-        default=3, ge=0, le=1000, description="Restarts of the gang by Volcano after a pod was lost."
+        default=3, ge=0, le=1000, description="How often Volcano may restart the gang after a pod was lost."
     )
     resubmissions: int = Field(
         default=2,
         ge=0,
         le=1000,
-        description="New jobs after all pods have failed at once, which Volcano does not restart.",
+        description="How often to submit a new job after all pods failed at once; Volcano does not restart such a job.",
     )
     ttl: int = Field(
         default=600,
@@ -156,7 +160,7 @@ class ClusterSettings(Section):
         nodes, rest = divmod(processes, self.devices_per_node)
         if rest:
             raise InputError(
-                f"train.processes is {processes}, which pods of {self.devices_per_node} devices do not divide; "
+                f"train.processes is {processes}, but each pod runs {self.devices_per_node} training processes; "
                 f"set it to a multiple of {self.devices_per_node}, or set devices_per_node of the cluster"
             )
         if self.nodes and self.nodes != nodes:

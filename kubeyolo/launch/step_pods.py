@@ -57,7 +57,7 @@ class StepPods:
         return None
 
     def failure(self, run_id: str) -> str:
-        """Return Argo's message about the last pod of a run that failed or could not be created; empty if none did.
+        """Return Argo's message about the last pod of a run that failed or could not be created, or an empty string.
 
         Earlier failures may have been retried. The pod of an exit handler, which runs last, is ignored.
         """

@@ -117,7 +117,7 @@ def this_step(cluster: Cluster) -> Step | None:
 
 
 def _is_deleted(cluster: Cluster) -> bool:
-    """Tell whether the pod of this step is being deleted, for example because its node is drained: then it is retried.
+    """Tell whether the pod of this step is being deleted, such as when its node is drained: the step is then retried.
 
     When a run is terminated, its containers end but its pods are not deleted.
     """

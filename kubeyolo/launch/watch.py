@@ -31,7 +31,7 @@ _API_SERVER = "the API server"
 _POLL_SECONDS, _LONGEST_POLL = 20.0, 40.0
 _FIRST_RETRY_SECONDS = 2.0
 _APART_SECONDS = 5.0
-"""Shortest time between the two rounds that must both find a workflow missing."""
+"""Shortest time, in seconds, between the two rounds that must both find a workflow missing."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Watch:
         self._failures: dict[str, str] = {}
 
     def run(self, poll: float, stop: threading.Event | None = None) -> None:
-        """Check all jobs repeatedly, until stopped; after a failure sooner than after ``poll`` seconds."""
+        """Check all jobs repeatedly, until stopped; check sooner than ``poll`` seconds after a failure."""
         stop, pause = stop or threading.Event(), 0.0
         retry = _FIRST_RETRY_SECONDS
         while not stop.wait(pause):
@@ -115,7 +115,7 @@ class Watch:
             pause, retry = (poll, _FIRST_RETRY_SECONDS) if succeeded else (min(poll, retry), min(poll, 2 * retry))
 
     def look(self) -> bool:
-        """Check all jobs once; return whether every request succeeded. A failed request does not stop the others."""
+        """Check all jobs once, even if a request fails; return whether every request succeeded."""
         self._clusters.clear()
         failures_before, self._failures = self._failures, {}
         missing_before, self._missing_since = self._missing_since, {}
@@ -184,8 +184,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     what = "Deletes leftover training jobs of ended runs."
     parser = argparse.ArgumentParser(prog="python -m kubeyolo.launch.watch", description=what)
     for name, which in (
-        ("--runs", "of the runs, its own by default"),
-        ("--jobs", "of trainers, besides those of the runs"),
+        ("--runs", "of the runs, by default the namespace of this pod"),
+        ("--jobs", "of training jobs, in addition to the namespaces of the runs"),
     ):
         text = f"namespace {which}; may be repeated"
         parser.add_argument(name, action="append", default=[], metavar="NAMESPACE", help=text)

@@ -104,7 +104,10 @@ class AnchorLoss(nn.Cell):
 
 
 class Pick(nn.Cell):
-    """Picks the values that the loss reads from the predictions of a level; its gradient passes over them twice."""
+    """Picks the values that the loss reads from the predictions of a level.
+
+    Its gradient passes over all predictions twice.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The losses of YOLOv3 and YOLOv4, from their papers (https://arxiv.org/abs/1804.02767, 2004.10934).
 
 All parts are sums over cells, divided by the batch size. Such a loss is some thousand times as large as a mean, and
-published learning rates expect a further divisor: the MindSpore model zoo has 64 (YOLOv4) and 1024 (YOLOv3 for
+published learning rates expect a further divisor. The MindSpore model zoo has 64 (YOLOv4) and 1024 (YOLOv3 for
 quantization) in the loss scale of its optimizer, darknet has none. Here the divisor is an argument.
 """
 
@@ -26,7 +26,7 @@ YOLOV4_THRESHOLD = 0.213
 """Overlap of sizes above which an anchor is responsible in addition to the best anchor, in YOLOv4."""
 
 _LARGEST_EXPONENT = 10.0
-"""exp() stays finite, and a box 22,026 times its anchor is far larger than any image."""
+"""With it exp() stays finite, and a box 22,026 times as large as its anchor is far larger than any image."""
 
 _FAR_BELOW = 1e30
 
@@ -100,7 +100,7 @@ class DarknetLoss(AnchorLoss):
         return won.astype(mstype.float32), (largest > 0).astype(mstype.float32)
 
     def _box_errors(self, raw_boxes: Tensor, centre: Tensor, size: Tensor, anchor: Tensor, won: Tensor) -> Tensor:
-        """Return the error (K,) of each claim; for a claim that has not won it is finite, but meaningless."""
+        """Return the error (K,) of each claim; the error of a claim that has not won is finite, but meaningless."""
         shift, exponent = ops.split(ops.transpose(raw_boxes, (1, 0)), 2, 0)
         # An unused label has no area: its logarithm and gradient are not finite, even when multiplied by zero.
         size = ops.where(won > 0, size, anchor)
@@ -139,7 +139,7 @@ class DarknetLoss(AnchorLoss):
     def _boxes_of_images(
         self, raws: tuple[Tensor, ...], shapes: Shapes, batch: int
     ) -> tuple[tuple[tuple[Tensor, ...], ...], tuple[tuple[Tensor, ...], ...], tuple[Tensor, ...]]:
-        """Decode all boxes, in pixels: low and high corners, each by x and y, then by image, (boxes, 1), and areas."""
+        """Return low and high corners (each x and y) and areas of all boxes in pixels, (boxes, 1) for each image."""
         parts: tuple[Tensor, ...] = ()
         for raw in raws:
             rows = raw.reshape(batch, -1, 5 + self.num_classes)

@@ -16,7 +16,7 @@ Pair = tuple[float, float]
 
 _SMALLEST_SIDE = 0.1
 _LEAST_SIDE = 1.0
-"""In pixels; anchors whose every side is at most this long are fractions of the image."""
+"""In pixels; if no side of any anchor is longer, the anchors are fractions of the image."""
 
 
 def given_anchors(facts: ModelFacts, given: Sequence[Sequence[float]], key: str = "train.anchors") -> Anchors:

@@ -15,8 +15,8 @@ from kubeyolo.models.activations import ActivationName, activation
 class Conv(nn.Cell):
     """Convolution without bias, batch normalisation, activation.
 
-    Padding is symmetric, as published weights were trained: "same" would pad strided convolutions at the bottom and on
-    the right only.
+    Padding is symmetric, because published weights were trained that way: "same" would pad strided convolutions at the
+    bottom and on the right only.
 
     Args:
         in_channels: Channels of the input.
@@ -58,7 +58,7 @@ class Conv(nn.Cell):
 
 
 def batch_norm(channels: int, eps: float) -> nn.Cell:
-    """Build a batch normalisation whose running averages take 0.03 of a new batch."""
+    """Build a batch normalisation in whose running averages a new batch has the weight 0.03."""
     # MindSpore's momentum is the weight of the old average.
     return nn.BatchNorm2d(channels, eps=eps, momentum=0.97)
 
@@ -224,9 +224,9 @@ class SPPF(nn.Cell):
 
 
 class Upsample(nn.Cell):
-    """Nearest-neighbour enlargement by two, as concatenations: some resize operators cannot be exported.
+    """Nearest-neighbour enlargement by two, by concatenation, because some resize operators cannot be exported.
 
-    On a CPU this takes half the time of a tile, forward and backward.
+    On a CPU, concatenation takes half the time of ``ops.tile``, forward and backward.
     """
 
     def construct(self, x: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class AnchorHead(nn.Cell):
 
 
 class Detector(nn.Cell):
-    """Images to raw predictions of each level.
+    """Maps images to the raw predictions of each level.
 
     Args:
         facts: Facts of the model, with the anchors that the detector uses.

@@ -1,4 +1,4 @@
-"""Facts of a detector that are known without building it; can be imported without MindSpore."""
+"""Facts of a detector that are known without building it; this module can be imported without MindSpore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fresh weights that depend on the seed and the name of a parameter only, so all processes start with equal weights."""
+"""Fresh weights that depend only on the seed and the parameter's name, so all processes start with equal weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kubeyolo.models.detector import Detector
 
 
 def initialise(network: nn.Cell, seed: int, prefix: str = "") -> None:
-    """Draw the convolution weights and biases of a network from U(−b, b) with b = 1/√(inputs of an output).
+    """Draw the convolution weights and biases of a network from U(−b, b) with b = 1/√(inputs per output).
 
     This is Kaiming's uniform rule with a = √5. Batch normalisation keeps its ones and zeros.
 
@@ -34,8 +34,8 @@ def initialise(network: nn.Cell, seed: int, prefix: str = "") -> None:
 def initialise_detector(detector: Detector, seed: int) -> None:
     """Initialise all weights, and add the logits of the prior probabilities to the biases of the head.
 
-    As in RetinaNet (https://arxiv.org/abs/1708.02002). Objectness starts at 8 objects in an image of 640 pixels, each
-    class at 0.6 divided by the number of classes.
+    The prior probabilities follow RetinaNet (https://arxiv.org/abs/1708.02002). Objectness starts at 8 objects in an
+    image of 640 pixels, each class at 0.6 divided by the number of classes.
     """
     initialise(detector, seed)
     facts, classes = detector.facts, detector.num_classes

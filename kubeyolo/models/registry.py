@@ -77,7 +77,7 @@ def _checked_eps(facts: ModelFacts, bn_eps: float) -> float:
     if not 0 < bn_eps < 1:
         raise InputError(f"model {facts.name!r}: bn_eps is {bn_eps}, must be between 0 and 1")
     if bn_eps != facts.bn_eps and facts.network == YOLOV5_NETWORK:
-        raise InputError(f"model {facts.name!r}: bn_eps is {bn_eps}; all programs use {facts.bn_eps} for this family")
+        raise InputError(f"model {facts.name!r}: bn_eps is {bn_eps}, must be {facts.bn_eps} for this family")
     return bn_eps
 
 

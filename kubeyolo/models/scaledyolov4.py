@@ -27,9 +27,9 @@ stride  backbone              neck, top-down              neck, bottom-up
            ^ down.0
    1    stem
 
-This is P5. P6 and P7 have one and two coarser levels (strides 64 and 128) wired like that of stride 16; ``pool`` is at
-the coarsest level. Below each block are its output channels: ``b`` of the stages, ``w`` within the neck; ``out`` has
-twice as many and feeds the head. ``up`` doubles height and width, ``down`` halves them, ``concat`` joins channels.
+This is P5. P6 has one more level (stride 64), P7 two (strides 64 and 128), wired like the level of stride 16; ``pool``
+is at the coarsest level. Below each block are its output channels: ``b`` of the stages, ``w`` within the neck; ``out``
+has twice as many and feeds the head. ``up`` doubles height and width, ``down`` halves them, ``concat`` joins channels.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class CspShortcuts(nn.Cell):
     """Bottlenecks with shortcut on one of two branches of half the channels; keeps the shape.
 
     Here and below the branches are normalised and activated after they are joined; the last layers of the branches have
-    neither. Layers are numbered as in the published weights.
+    neither normalisation nor activation. Layers are numbered as in the published weights.
     """
 
     def __init__(self, channels: int, depth: int, eps: float) -> None:
@@ -80,7 +80,7 @@ class CspShortcuts(nn.Cell):
 
 
 class CspBottlenecks(nn.Cell):
-    """Narrow, then bottlenecks without shortcut on one of two branches; (N, in, H, W) to (N, out, H, W)."""
+    """Fewer channels, then bottlenecks without shortcut on one of two branches; (N, in, H, W) to (N, out, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int, depth: int, eps: float) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ stride  backbone      neck, top-down                      head
         c
 
 Below each block are its output channels, with c = 32. ``up`` doubles height and width, ``down`` halves them, ``concat``
-joins channels; ``m`` is the head, finest level first. ``top`` are five convolutions each.
+joins channels; ``m`` is the head, finest level first. Each ``top`` is five convolutions.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from kubeyolo.models.facts import ModelFacts
 
 
 class DarkNet53(StagedBackbone):
-    """Feature maps of strides 8, 16 and 32, of 256, 512 and 1024 channels."""
+    """Feature maps of strides 8, 16 and 32, with 256, 512 and 1024 channels."""
 
     def __init__(self, eps: float, act: ActivationName) -> None:
         super().__init__(Conv(3, 32, 3, eps=eps, act=act))

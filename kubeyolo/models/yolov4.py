@@ -28,7 +28,8 @@ stride backbone             neck, top-down            neck, bottom-up           
 
 Below each block are its output channels, with c = 32. ``up`` doubles height and width; each stage and ``down`` halve
 them; ``concat`` joins channels; ``m`` is the head, finest level first. ``pooling`` is ``before_pool`` (three
-convolutions), ``pool`` (maxima over 13, 9 and 5 pixels), ``after_pool`` (three); ``top`` and ``bottom`` are five each.
+convolutions), ``pool`` (maxima over 13, 9 and 5 pixels), ``after_pool`` (three); each ``top`` and each ``bottom`` is
+five convolutions.
 """
 
 from __future__ import annotations

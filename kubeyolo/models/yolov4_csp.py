@@ -75,7 +75,7 @@ class YoloV4CspBackbone(nn.Cell):
 
 
 class CspBlock(nn.Cell):
-    """Narrow, then four convolutions on one of two branches; (N, 2C, H, W) to (N, C, H, W).
+    """Fewer channels, then four convolutions on one of two branches; (N, 2C, H, W) to (N, C, H, W).
 
     reduce -+-> main: 1x1, 3x3, 1x1, 3x3 -> concat -> fuse
             +-> route -----------------------^

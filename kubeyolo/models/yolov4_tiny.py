@@ -40,7 +40,7 @@ from kubeyolo.models.facts import ModelFacts
 
 
 class TinyBlock(nn.Cell):
-    """A 3x3 convolution, two more on the second half of its channels; (N, C, H, W) to two maps.
+    """A 3x3 convolution, then two more on the second half of its channels; maps (N, C, H, W) to two maps.
 
     Args:
         channels: Channels of the input.

@@ -81,7 +81,7 @@ class YoloV5Backbone(nn.Cell):
 
 
 class YoloV5Neck(nn.Cell):
-    """Top-down, then bottom-up aggregation; the channels of each level stay."""
+    """Top-down, then bottom-up aggregation; each level keeps its number of channels."""
 
     def __init__(self, facts: ModelFacts) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ HALO = (0, 0, 0)
 LEAST_LETTERS = 12
 """Pixels: height of letters below which labels are hard to read."""
 SMALL_SIDE = 128
-"""Pixels: pictures with a shorter side are enlarged before they are drawn on."""
+"""Pixels: a picture whose shorter side is below this is enlarged before boxes are drawn."""
 _ENLARGED_SIDE = 256
 _LONGEST_ENLARGED = 2000
 # Letters are this part of the side of a square with as many pixels as the picture.
@@ -38,7 +38,7 @@ class Painter:
     Attributes:
         classes: Names by class number.
         fonts: Finds fonts for the names.
-        without_font: Numbers of classes that are drawn as ``#17``, because no font has a glyph of their name.
+        without_font: Numbers of classes that are drawn as ``#17``, because no font has the glyphs of their names.
     """
 
     classes: Sequence[str]
@@ -142,7 +142,7 @@ def color_of(number: int) -> str:
 
 
 def drawable(name: str) -> str:
-    """Return a name as it is drawn: composed letters, one line, no control characters or marks of direction."""
+    """Return a name as it is drawn: composed letters on one line, without control characters and direction marks."""
     spaced = "".join(" " if sign.isspace() else sign for sign in unicodedata.normalize("NFC", name))
     shown = (sign for sign in spaced if unicodedata.category(sign) not in ("Cc", "Cs") and sign not in _DIRECTIONS)
     return " ".join("".join(shown).split())
@@ -178,7 +178,7 @@ def _inside(box: Float32Array, width: int, height: int) -> Rectangle:
 def _label_area(
     box: Rectangle, label: tuple[int, int], picture: tuple[int, int], taken: Sequence[Rectangle]
 ) -> Rectangle | None:
-    """Return the area of a label: above, in or below its box; None if it would cover another label."""
+    """Return the area of a label: above, in or below its box; None if none of these areas is free."""
     width, height = label
     left = min(max(box[0], 0), picture[0] - width)
     for top in (box[1] - height, box[1], box[3] + 1 - height, box[3] + 1):

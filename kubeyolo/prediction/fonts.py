@@ -1,4 +1,4 @@
-"""Fonts that have the glyphs of a text: the font of --font, the font of matplotlib, fonts of the machine."""
+"""Fonts that have the glyphs of a text: the font from --font, the fonts of matplotlib, and the fonts of the machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _JOINER = "\u200d"
 
 @dataclass(frozen=True)
 class Face:
-    """A font in a file, which may have several fonts."""
+    """A font in a file; a file may contain several fonts."""
 
     path: str
     number: int = 0
@@ -53,7 +53,7 @@ class Run:
 
 
 class Fonts:
-    """Finds fonts for texts; fonts of the machine are searched if no other font has a glyph.
+    """Finds fonts for texts; fonts of the machine are searched if no other font has the glyphs.
 
     Args:
         preferred: A font file that is tried first.
@@ -67,7 +67,7 @@ class Fonts:
         self._runs: dict[str, tuple[Run, ...] | None] = {}
 
     def runs(self, text: str) -> tuple[Run, ...] | None:
-        """Return the parts of a text with a font for each; None if no font has one of the glyphs.
+        """Return the parts of a text with a font for each; None if any glyph is missing in all fonts.
 
         A single font for the whole text is preferred.
         """
@@ -122,7 +122,7 @@ def clusters_of(text: str) -> Iterator[str]:
 
 @lru_cache(maxsize=4096)
 def can_draw(face: Face, cluster: str) -> bool:
-    """Whether a font has the glyphs of a sign, and draws something for them."""
+    """Tell whether a font has the glyphs of a sign, and draws something for them."""
     covered = _characters(face.path, face.number)
     if not all(ord(character) in covered for character in cluster if not _is_invisible(character)):
         return False
@@ -203,7 +203,7 @@ def _preferred_faces(path: Path | None) -> list[Face]:
 
 
 def _faces_shipped() -> list[Face]:
-    """Return the fonts of matplotlib without importing it, which takes a second."""
+    """Return the fonts of matplotlib without the import of matplotlib, which takes a second."""
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or not spec.submodule_search_locations:
         return []
@@ -244,7 +244,7 @@ def _characters(path: str, number: int) -> frozenset[int]:
 
 
 def _modifies_previous(character: str) -> bool:
-    """Whether a character changes the character before it: accents, joiners, skin tones."""
+    """Tell whether a character changes the character before it: accents, joiners, skin tones."""
     return (
         unicodedata.category(character) in ("Mn", "Mc", "Me")
         or _is_invisible(character)
@@ -253,13 +253,13 @@ def _modifies_previous(character: str) -> bool:
 
 
 def _is_invisible(character: str) -> bool:
-    """Whether a character has no glyph but changes other characters: joiners, directions, selectors, tags."""
+    """Tell whether a character has no glyph but changes other characters: joiners, directions, selectors, tags."""
     code = ord(character)
     return unicodedata.category(character) == "Cf" or 0xFE00 <= code <= 0xFE0F or 0xE0100 <= code <= 0xE01EF
 
 
 def _is_laid_out(cluster: str) -> bool:
-    """Whether Pillow can lay out the characters: right-to-left and joined letters need its layout library, Raqm."""
+    """Tell whether Pillow can lay out the characters: right-to-left and joined letters need its library Raqm."""
     if features.check("raqm"):
         return True
     return not any(

@@ -23,7 +23,7 @@ _TEXTS = ("a web page", "an SVG", "a pointer")
 def expand_lists(arguments: Iterable[str], stdin: BinaryIO) -> Iterator[str]:
     """Yield names, with ``-`` replaced by the names in standard input and ``@FILE`` by the names in a file.
 
-    An argument with ``@`` that is the name of a file is not expanded.
+    If a file is called ``@FILE``, with the ``@``, the file itself is used and nothing is expanded.
 
     Raises:
         InputError: A list cannot be read, or is not a list of names.
@@ -72,7 +72,9 @@ def names_in(data: bytes, where: str, folder: Path = Path()) -> list[str]:
         try:
             text = data[len(mark) :].decode(encoding)
         except UnicodeDecodeError as error:
-            raise InputError(f"{where}: starts like {encoding.upper()} text, but is not; save it as UTF-8") from error
+            raise InputError(
+                f"{where}: starts like {encoding.upper()} text, but cannot be decoded; save it as UTF-8"
+            ) from error
     else:
         text = os.fsdecode(data)
     separated = text.split("\0") if "\0" in text else text.split("\n")
@@ -96,7 +98,7 @@ def _unquoted(name: str) -> str:
 
 
 def _in_folder(name: str, folder: Path) -> str:
-    """Return a name unchanged if it exists, else relative to a folder if it exists there."""
+    """Return a name unchanged, or relative to a folder if it exists only there."""
     if os.path.isabs(name) or "://" in name or os.path.lexists(name):
         return name
     inside = os.path.join(folder, name)

@@ -22,7 +22,7 @@ from kubeyolo.storage.place import Place
 STORES = ("minio://", "s3://")
 
 MARK = b"drawn by kubeyolo predict"
-"""The comment in drawn pictures: a file with it may be overwritten, and is not read as an image of a folder."""
+"""The comment in drawn pictures: a file with it may be overwritten, and is skipped when a folder is read."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _DATA = re.compile(r"data:[\w.+-]+/[\w.+-]+[;,]", re.IGNORECASE)
@@ -54,8 +54,8 @@ class Source:
     """An image to read.
 
     Attributes:
-        name: Path or URI as in the argument; for an image of a folder or pattern, the folder (or leading folders)
-            of the argument and the path below them.
+        name: Path or URI as in the argument. For an image from a folder or a pattern: the leading folders of the
+            argument, and the path below them.
         folder: Folder of the image, or the folder in the argument: drawn pictures keep their paths relative to it.
         inner: Path below ``folder``.
         fault: Why the image cannot be read, if that is known before reading; otherwise empty.
@@ -105,7 +105,7 @@ class Sources:
     named: int = 0
 
     def only_fault(self) -> str | None:
-        """Return name and fault of the argument if it is the only one and cannot be used at all."""
+        """Return the name and the fault of the only argument if it cannot be used; otherwise None."""
         if self.named == 1 and len(self.images) == 1 and self.images[0].fault:
             return f"{self.images[0].name}: {self.images[0].fault}"
         return None
@@ -135,7 +135,7 @@ def find_sources(arguments: Iterable[str], without: Path | None = None) -> Sourc
 
 
 def is_drawn(path: Path | str) -> bool:
-    """Whether a file was drawn by this command."""
+    """Tell whether a file was drawn by this command."""
     try:
         with open(path, "rb") as file:
             return MARK in file.read(_MARK_WITHIN)
@@ -166,33 +166,35 @@ def _sources_of(argument: str, without: str | None, ignored: Counter[str], sugge
 
 
 def _is_video(name: str) -> bool:
-    """Whether a name has the suffix of a video."""
+    """Tell whether a name has the suffix of a video."""
     return os.path.splitext(name)[1].lower() in _VIDEOS
 
 
 def _foreign(argument: str) -> str:
-    """Return what an argument is if it cannot name a file, and what to do; empty if it may name a file.
+    """Return why an argument cannot name a file, and what to do instead; empty if it may name a file.
 
     The text follows the argument and a colon.
     """
     scheme = _SCHEME.match(argument)
     if scheme and scheme[1].lower() in _STREAMS:
-        return f"is a video stream, which is not read; {_record(argument)}"
+        return f"is a video stream, which this command cannot read; {_record(argument)}"
     if scheme and _is_video(urlsplit(argument).path):
-        return f"is a video, which is not read; {_record(argument)}"
+        return f"is a video, which this command cannot read; {_record(argument)}"
     if scheme and scheme[1].lower() in ("http", "https", "ftp", "ftps"):
-        return "is a web address, which is not read; download the image (curl -LO ADDRESS) and give the file"
+        return (
+            "is a web address, which this command cannot read; download the image (curl -LO ADDRESS) and give the file"
+        )
     if scheme and scheme[1].lower() != "file":
-        return f"{scheme[1]}:// is not read; give files, folders, minio:// or s3://"
+        return f"{scheme[1]}:// URIs cannot be read; give files, folders, minio:// or s3://"
     if _DATA.match(argument):
-        return "is a data URI, which is not read; store the image as a file"
+        return "is a data URI, which this command cannot read; store the image as a file"
     if _CAMERAS.fullmatch(argument):
         return (
-            "is a camera or a screen, which is not read; store its pictures first "
+            "is a camera or a screen, which this command cannot read; store its pictures first "
             "(ffmpeg -f v4l2 -i /dev/video0 -vf fps=1 frames/%06d.jpg), and give their folder"
         )
     if _is_video(argument):
-        return f"is a video, which is not read; {_record(os.path.basename(argument))}"
+        return f"is a video, which this command cannot read; {_record(os.path.basename(argument))}"
     return ""
 
 
@@ -290,7 +292,7 @@ def _walk(folder: str, closed: list[Source]) -> Iterator[str]:
 
 
 def _is_image(path: str, ignored: Counter[str]) -> bool:
-    """Whether a file of a folder is an image: by its suffix, or by its content if it has no suffix."""
+    """Tell whether a file in a folder is an image: by its suffix, or by its content if it has no suffix."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix in _SUFFIXES:
         return not os.path.exists(path) or os.path.isfile(path)
@@ -324,7 +326,7 @@ def _of_pattern(pattern: str, without: str | None, ignored: Counter[str]) -> lis
 
 
 def _fixed_part(pattern: str) -> tuple[str, str]:
-    """Split a pattern into its leading folders that exist, whose names may have brackets, and the remaining pattern."""
+    """Split a pattern into leading folders that exist (their names may have brackets) and the remaining pattern."""
     folder, rest = "", os.path.expanduser(pattern)
     while (cut := rest.find(os.sep)) >= 0:
         longer = f"{folder}{rest[: cut + 1]}"
@@ -341,12 +343,12 @@ def _nothing_matched(folder: str, rest: str, ignored: Counter[str]) -> str:
     if "[" not in rest:
         count = sum(1 for _ in glob.iglob(loose, root_dir=folder or None, recursive=True))
         if count:
-            return f"no file matches; ignoring case, {count} would: '{folder}{loose}'"
+            return f"no file matches; {count} would match if case were ignored: '{folder}{loose}'"
     return "no file matches this pattern"
 
 
 def _is_output(path: str, folder: str | None) -> bool:
-    """Whether a file is a drawn picture in the folder of drawn pictures."""
+    """Tell whether a file is a drawn picture in the folder of drawn pictures."""
     return folder is not None and _real(path).startswith(f"{folder}{os.sep}") and is_drawn(path)
 
 
@@ -355,7 +357,7 @@ def _real(path: str | Path) -> str:
 
 
 def counted_endings(counts: Counter[str]) -> str:
-    """Return suffixes with the number of files, the most frequent first."""
+    """Return suffixes as text, each with its number of files, the most frequent first."""
     shown = [f"{count} {ending}" for ending, count in counts.most_common(5)]
     rest = sum(counts.values()) - sum(count for _, count in counts.most_common(5))
     return ", ".join(shown + ([f"{rest} others"] if rest else []))

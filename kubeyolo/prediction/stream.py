@@ -68,7 +68,7 @@ def predict_images(
     painter: Painter | None = None,
     targets: Sequence[Path] = (),
 ) -> Iterator[Prediction | Failure]:
-    """Yield the boxes of images in their order, each image as soon as it is done.
+    """Yield the boxes of each image as soon as the image is done, in the order of the images.
 
     A limited number of images is in memory: images read ahead of the network, and images being drawn.
 
@@ -112,7 +112,7 @@ def predict_images(
 def _in_order(
     pool: ThreadPoolExecutor, read: Callable[[Source], _Read | Failure], sources: Sequence[Source], ahead: int
 ) -> Iterator[_Read | Failure]:
-    """Yield the sources as they were read, in order, and keep reading up to ``ahead`` of them."""
+    """Yield the read sources in order, while up to ``ahead`` later sources are being read."""
     asked: deque[Future[_Read | Failure]] = deque()
     for source in sources:
         asked.append(pool.submit(read, source))

@@ -34,7 +34,7 @@ class Written:
 def plan_targets(sources: Sequence[Source], folder: Path) -> list[Path]:
     """Return the path of the drawn picture of each source, below ``folder``.
 
-    For images of one folder it is the path below that folder; for several folders, the path below their common folder.
+    Images of one folder keep their path below it; images of several folders keep their path below the common folder.
     JPEG and PNG keep their names; other images get an additional suffix after the name, so that ``a.tif`` and ``a.png``
     stay different.
 

@@ -115,8 +115,8 @@ def quantize_onnx(
         float_path: The float model.
         out_path: The file to write.
         images: Letterboxed training images, each (1, 3, H, W) float32 in 0..1.
-        calibration: Range of activations: their extremes, the range of least KL divergence, or their 99.999th
-            percentile.
+        calibration: How to choose the range of activations: by their extremes, by the least KL divergence, or by their
+            99.999th percentile.
 
     Raises:
         InputError: There are no images, the calibration is unknown, or the file was not exported by kubeyolo.

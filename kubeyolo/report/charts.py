@@ -212,7 +212,8 @@ def density_chart(
 ) -> Chart:
     """Draw the distribution of boxes over relative width and height, both in (0, 1], on logarithmic axes.
 
-    Cells are drawn in five strengths, with one path each, so that the drawing stays small with any number of boxes.
+    Cells are drawn in five strengths, with one path for each strength, so that the drawing stays small with any number
+    of boxes.
     """
     figure, axes = _axes("width ÷ image width", height=250.0)
     low = SMALLEST_SIDE
@@ -313,7 +314,7 @@ def _draw_values(axes: Any, places: Float64Array, values: Float64Array, start: f
 
 
 def _scale_bars(axes: Any, largest: float, start: float) -> None:
-    """Set the range of bars that start at ``start``: logarithmic above zero, with room for the values."""
+    """Set the x axis for bars that start at ``start``: logarithmic if that is above zero, with room for the values."""
     if start > 0:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(numticks=6))

@@ -1,4 +1,4 @@
-"""The plan of a run: what it does with which data, what differs from the preset, and every setting with its origin."""
+"""The plan of a run: its work and its data, the differences from the preset, and every setting with its origin."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def layout(names: Sequence[str], edges: Edges) -> dict[str, tuple[float, float]]
 
 
 def _spread(ideal: Sequence[float]) -> list[float]:
-    """Return the rows nearest to the ideal rows, which ascend, that are at least 1 apart.
+    """Return the rows that are at least 1 apart and nearest to the ideal rows, which must ascend.
 
     Row minus index must not decrease from one row to the next: an isotonic regression, by pooling neighbours.
     """

@@ -15,7 +15,7 @@ from kubeyolo.report.page import Stat, render
 from kubeyolo.report.samples import SampleImage, class_colors, draw_within_budget
 
 COLORED_CURVES = 8
-"""Up to this many classes each curve has a colour; with more, all are thin lines behind their mean."""
+"""Most classes whose curves have colours; with more classes, all curves are thin lines behind their mean."""
 
 LARGEST_BAR_CHART = 24
 
@@ -64,7 +64,7 @@ def evaluation_report(
 
 
 def number_rows(result: EvaluationResult) -> list[NumberRow]:
-    """Return the 12 metrics in pycocotools' order, each with the text that it prints before the equals sign."""
+    """Return the 12 metrics in the order of pycocotools, each with the description that pycocotools prints."""
     rows = []
     for number in COCO_NUMBERS:
         value = result.numbers.get(number.key)

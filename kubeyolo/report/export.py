@@ -32,7 +32,7 @@ def export_report(facts: Mapping[str, Any], verdict: Verdict) -> str:
         "export.html",
         kind="export",
         title=f"{facts['model']}: exported" if "model" in facts else "Exported network",
-        lead="The trained network in other formats. Every file except AIR was run and compared with the trained one.",
+        lead="The trained network in other formats. All files except AIR were run and compared with that network.",
         verdict=verdict,
         verdict_heading=agree if verdict.passed else "An exported network differs from the trained network",
         verdict_text=f"Largest relative difference {compact(worst)}; allowed {compact(facts.get('rtol', 0.0))}.",

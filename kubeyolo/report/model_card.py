@@ -81,7 +81,7 @@ def _number_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
 def _data(dataset: Mapping[str, Any]) -> str:
     """List the findings of the validation of the data set."""
     if not dataset:
-        return "The data set is not known."
+        return "The data set is unknown."
     name = escape(dataset.get("name", "the data set"))
     lines = "\n".join(f"- {escape(line)}" for line in dataset.get("findings") or ())
     return f"Findings in {name}:\n\n{lines}" if lines else f"Validation reported no findings in {name}."

@@ -1,4 +1,4 @@
-"""Renders templates: one self-contained page, with a policy that keeps the browser from loading more."""
+"""Renders templates to self-contained pages; a policy in each page forbids the browser to load anything else."""
 
 from __future__ import annotations
 

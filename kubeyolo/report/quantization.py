@@ -83,7 +83,7 @@ def _verdict_text(ap: Comparison, failed: list[str]) -> str:
 
 
 def _class_comparisons(before: EvaluationResult, after: EvaluationResult) -> list[Comparison]:
-    """Return AP of each class for the float and the int8 network, the largest losses first."""
+    """Return the AP of each class for the float and the int8 network, the largest losses first."""
     found = {row.name: row.AP for row in after.per_class}
     rows = [Comparison(row.name, "", row.AP, found.get(row.name)) for row in before.per_class]
     return sorted(rows, key=lambda row: (row.difference is None, row.difference or 0.0))

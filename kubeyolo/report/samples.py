@@ -116,7 +116,7 @@ def draw(sample: SampleImage, colors: dict[str, str]) -> DrawnSample:
 def draw_within_budget(
     samples: Sequence[tuple[SampleImage, ...]], colors: dict[str, str], budget: int = BYTE_BUDGET
 ) -> list[tuple[DrawnSample, ...]]:
-    """Draw groups of samples (an image, or a pair) up to the budget in bytes; at least the first group."""
+    """Draw groups of samples (an image, or a pair) up to the budget in bytes; the first group is always drawn."""
     drawn: list[tuple[DrawnSample, ...]] = []
     used = 0
     for group in samples:

@@ -191,8 +191,12 @@ def _loss_stat(rows: Sequence[Row]) -> list[Stat]:
 def _lead(rows: Sequence[Row], resumed: Sequence[int], extended: Mapping[int, str]) -> str:
     if not rows:
         return "No steps were logged."
-    again = f" It was interrupted and resumed {len(resumed)} time{'s' * (len(resumed) > 1)}." if resumed else ""
-    longer = "".join(f" It was extended {length} at step {integer(step)}." for step, length in extended.items())
+    again = (
+        f" The training was interrupted and resumed {len(resumed)} time{'s' * (len(resumed) > 1)}." if resumed else ""
+    )
+    longer = "".join(
+        f" The training was extended {length} at step {integer(step)}." for step, length in extended.items()
+    )
     return f"Trained for {integer(rows[-1]['step'])} steps.{again}{longer}"
 
 

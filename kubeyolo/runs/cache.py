@@ -1,4 +1,4 @@
-"""kfp's local cache: a JSON file of a task's outputs for each key, a digest of component, image and parameters."""
+"""kfp's local cache: JSON files with the outputs of tasks; the key is a digest of component, image and parameters."""
 
 from __future__ import annotations
 

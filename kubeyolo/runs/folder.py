@@ -80,7 +80,7 @@ class RunState:
 
 
 class RunFolder:
-    """``runs/<name>/``: index.html, reports, summary.json and run.log; ``runs/latest`` points at the newest."""
+    """``runs/<name>/``: index.html, reports, summary.json and run.log; ``runs/latest`` points at the newest run."""
 
     def __init__(self, runs: Path, name: str) -> None:
         self.path = runs.absolute() / name
@@ -189,12 +189,12 @@ def summary(state: RunState) -> dict[str, Any]:
 
 
 def _warnings(state: RunState) -> list[str]:
-    """Return the warnings of all steps, each after the name of its step."""
+    """Return the warnings of all steps; each starts with the name of its step."""
     return [f"{step}: {line}" for step in state.steps for line in state.metric(step, "warnings") or ()]
 
 
 def index_facts(state: RunState) -> dict[str, Any]:
-    """Return the facts of the index page: names, and the part of the summary that is already known."""
+    """Return the values for the index page: names, and the part of the summary that is already known."""
     facts = summary(state)
     facts["dataset"] = {
         "name": state.metric("validate_dataset", "name"),

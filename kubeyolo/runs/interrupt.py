@@ -17,13 +17,13 @@ from kubeyolo.stop_signals import StopOrder, StopSignal, announcing, handling
 _SHELLS = frozenset({"sh", "dash", "bash"})
 
 
-STOPPING = "stopping: the running step ends first, a training with a checkpoint; Ctrl-C again ends it at once"
+STOPPING = "stopping: waiting for the running step; a training writes a checkpoint first; Ctrl-C again ends it at once"
 
 CONTINUES = "interrupted; run the same command again to continue"
 
 
 class Interruption:
-    """Handles the signals to a run.
+    """Handles the stop signals that a run receives.
 
     Args:
         end_steps: Sends a stop signal to the running steps; returns whether a step was running.
@@ -73,7 +73,8 @@ def interruptible(end_steps: Callable[[], bool] = end_step_processes) -> Iterato
 def step_processes(pid: int) -> list[int]:
     """Return the processes of the steps of a run, without the processes that a step has started.
 
-    A shell that waits for a step is left out: it ends with the step, and if it ends first the step cannot be found.
+    A shell that waits for a step is left out: it ends together with the step. If the shell ended first, the step could
+    not be found.
     """
     steps = []
     for child in children(pid):

@@ -43,8 +43,8 @@ class LocalRun:
         form: Values of the pipeline's form as text; ``data`` and ``store`` are absolute.
         pipeline: The compiled pipeline.
         sources: URIs of the input data, so that folders among them can be mounted into containers.
-        environment: Digest of the packages that results depend on; results of different packages are never taken from
-            the cache.
+        environment: Digest of the packages that results depend on; results that depend on different packages are never
+            taken from the cache.
     """
 
     name: str
@@ -69,11 +69,11 @@ class RunOutcome:
 def run_local(run: LocalRun, runs: Path, observer: RunObserver, runner: StepRunner | None = None) -> RunOutcome:
     """Run a pipeline on this machine; the results of finished steps are taken from kfp's cache.
 
-    The same form on the same data is the same run: an interrupted run continues where it stopped, and a training at its
-    newest checkpoint. The index page is written whether the run succeeds or fails.
+    The same form on the same data is the same run: an interrupted run continues where it stopped, and its training
+    continues from the newest checkpoint. The index page is written whether the run succeeds or fails.
 
     Args:
-        run: What to run, on what.
+        run: What to run, and on which data.
         runs: Folder of all runs; the run's own folder is created in it.
         observer: Receives the events of the run.
         runner: Runs the steps; by default each in a process.
@@ -157,7 +157,7 @@ class _Watcher:
                 raise WorkError(f"{step}: ended without its results; see {LOG_NAME} in the folder of the run")
 
     def stop(self, error: BaseException) -> None:
-        """Record why the running step has stopped."""
+        """Record why the running step was stopped."""
         for entry in self.state.steps.values():
             if entry.status == "running":
                 entry.status = "failed"
@@ -173,7 +173,7 @@ def _execute(
     watcher: _Watcher,
     runner: StepRunner,
 ) -> None:
-    """Run the compiled pipeline by kfp; the watcher receives the events of its steps."""
+    """Run the compiled pipeline with kfp; the watcher receives the events of its steps."""
     from kfp import components, local
 
     lines = StepLines(log, watcher.on_event, watcher.on_line)

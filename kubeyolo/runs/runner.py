@@ -40,7 +40,7 @@ class StepRunner(Protocol):
     """Runs the steps of a pipeline."""
 
     def session(self, folder: Path, pipeline: CompiledPipeline) -> AbstractContextManager[Interruption]:
-        """Prepare the steps' environment while a pipeline runs, and pass a stop signal to this process on to the steps.
+        """Prepare the steps' environment while a pipeline runs, and forward stop signals of this process to the steps.
 
         Args:
             folder: Folder of the run.

@@ -38,7 +38,7 @@ class CheckedForm:
         launcher: The launcher, which starts training processes.
         cluster: The cluster settings of the form, by key.
         runtime: Runtime of the networks of an evaluation.
-        is_remote: Whether the steps run in pods, which see no folder of this machine.
+        is_remote: Whether the steps run in pods, which cannot read folders of this machine.
         stores: Open stores of the URIs in the form.
     """
 
@@ -103,7 +103,7 @@ def _check_settings(pipeline: str, checked: CheckedForm) -> CheckedForm:
 
 
 def _default_store(is_remote: bool) -> str:
-    """Return the store that is used if the field is empty; only pods know the store of their cluster."""
+    """Return the store to use if the field is empty; empty if only the pods know the store of their cluster."""
     if is_remote and not os.environ.get(RUN_ID):
         return ""
     return checked_place(f"the store of the environment ({STORE})", os.environ.get(STORE, ""), is_remote)
@@ -145,7 +145,8 @@ def check_formats(config: Config) -> None:
     """
     if "onnx" not in config.export.formats:
         raise InputError(
-            f"export.formats = {list(config.export.formats)}: the pipeline quantizes the ONNX network; add onnx to them"
+            f"export.formats = {list(config.export.formats)}: the pipeline quantizes the ONNX network; "
+            "add onnx to the formats"
         )
     if "air" in config.export.formats and config.train.device_target != "Ascend":
         raise InputError(
@@ -193,7 +194,7 @@ def checked_place(what: str, place: str, is_remote: bool) -> str:
         raise InputError(f"{what}: {error}") from error
     if is_remote and isinstance(location, FileLocation):
         raise InputError(
-            f"{what} = {place}: pods see no folder of this machine; copy it into the object store with "
+            f"{what} = {place}: pods cannot read folders of this machine; copy it into the object store with "
             f"'kubeyolo copy {place} minio://bucket/prefix', and give that URI"
         )
     return absolute(place)

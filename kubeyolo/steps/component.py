@@ -1,7 +1,7 @@
-"""The steps as Kubeflow components call them: settings and references in; references and artifacts out.
+"""The steps as Kubeflow components call them: they take settings and references, and return references and artifacts.
 
-The bodies in ``components/`` are one call into this module, with the same parameters. kfp is not imported: its
-artifacts are described by protocols in :mod:`kubeyolo.steps.reporting`. ``settings`` are made by ``configure``.
+Each body in ``components/`` is one call into this module, with the same parameters. kfp is not imported: its artifacts
+are described by protocols in :mod:`kubeyolo.steps.reporting`. The step ``configure`` makes the ``settings``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def configure_training(*, plan: FileArtifact, **form: str) -> tuple[Struct | str
 
 
 def configure_retraining(*, plan: FileArtifact, **form: str) -> tuple[Struct | str, ...]:
-    """Resolve and check a retraining; the last but one value is the data, empty if no training is needed."""
+    """Resolve and check a retraining; the second-to-last value is the data, empty if no training is needed."""
     run, record = _configure(DETECTOR_RETRAINING, form, plan)
     return run.struct(), *_structs(run), run.data if run.has_work else "", record
 
@@ -225,7 +225,7 @@ def _publish_model(
     card: FileArtifact,
     summary: MetricsArtifact,
 ) -> None:
-    """Note the record, and fill the artifacts of a published bundle: handle, model card, metrics of the whole run."""
+    """Remember the record, and fill the artifacts of a published bundle: handle, model card, metrics of the run."""
     reporter.keep(stored, index)
     bundle, numbers = stored.bundle(), stored.record.metrics
     files = bundle.manifest.model_files
@@ -248,7 +248,7 @@ def _publish_model(
 
 
 def _listed(manifest: BundleManifest) -> str:
-    """Return the names of the classes as one text; a page of Kubeflow has no room for thousands."""
+    """Return the names of the classes as one text, not all if there are many: a page of Kubeflow has little room."""
     return ", ".join(manifest.classes)[:_MOST_CHARACTERS]
 
 

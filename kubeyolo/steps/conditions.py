@@ -1,4 +1,4 @@
-"""The conditions of a step's result: its inputs and settings, kept in its record so that results are not confused."""
+"""The conditions of a step's result: its inputs and settings, stored in its record to tell results apart."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def finished_under(output: Place, step: str, conditions: dict[str, Any]) -> Stor
     """Return the stored outcome if the output is complete, or None if the step must run.
 
     Raises:
-        InputError: The output has a result of other inputs or settings.
+        InputError: The output has a result from different inputs or settings.
     """
 
     def is_same(record: StepRecord) -> bool:
         if not record.conditions:
-            print(f"{step}: the version that made {output} did not keep its settings; they are not compared")
+            print(f"{step}: the version that wrote {output} did not store its settings, so they are not compared")
             return True
         changed = changed_keys(record.conditions, conditions)
         if changed:

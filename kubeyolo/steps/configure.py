@@ -1,6 +1,6 @@
 """configure: from a filled-in form to one checked configuration, a name, and the settings of every later step.
 
-Forms of Kubeflow's pages, of schedules, of plain POST requests and of the command line are all configured here: the
+Forms from Kubeflow's pages, schedules, plain POST requests and the command line are all configured here, so that the
 same settings get the same checks, the same name and the same cache keys.
 """
 
@@ -57,7 +57,7 @@ def configure(pipeline: str, form: Form, is_remote: bool = False, mark_store: bo
     Args:
         pipeline: Name of the pipeline.
         form: Text by field; an empty field is ignored.
-        is_remote: Whether the steps run in pods, which see no folder of this machine.
+        is_remote: Whether the steps run in pods, which cannot read folders of this machine.
         mark_store: Whether to give the store an id if it has none; nothing else is written.
 
     Raises:
@@ -89,10 +89,12 @@ def plan_outcome(run: ConfiguredRun, seconds: float) -> StepOutcome:
 
 
 def _check_store_apart(store: str, data: str) -> None:
-    """Refuse a store inside the folder of images: its files would become part of the data."""
+    """Refuse a store inside the folder of images: the files of the store would become part of the data."""
     for folder in ("train", "val"):
         if data and (store == f"{data}/{folder}" or store.startswith(f"{data}/{folder}/")):
-            raise InputError(f"store {store} lies among the images of {data}; choose a folder next to the data")
+            raise InputError(
+                f"store {store} is in the folder of the images of {data}; choose a folder next to the data"
+            )
 
 
 def _configure_training(checked: CheckedForm) -> ConfiguredRun:
@@ -290,8 +292,8 @@ def _trained_run(
 def _named_values(config: Config) -> dict[str, Any]:
     """Return the values of a configuration that the name of a run depends on.
 
-    Anchors enter as numbers, whatever text they were given as. The model's own anchors are left out, so that a run with
-    them keeps the name that it had before the key ``train.anchors`` existed.
+    Anchors are included as numbers, so that their spelling does not matter. The model's own anchors are left out, so
+    that a run with them keeps the name that it had before the key ``train.anchors`` existed.
     """
     values = config.model_dump(mode="json", exclude={**_BY_FINGERPRINT, "train": {"anchors"}})
     anchors = other_anchors(config)
@@ -326,16 +328,16 @@ def _look(data: str, config: Config) -> tuple[SourceFacts, tuple[str, ...]]:
     split = config.evaluate.split
     if split not in source.images and split not in REQUIRED_SPLITS:
         raise InputError(f"evaluate.split: {data} has no split {split!r}{suggest(split, source.images)}")
-    how = "listed, by sizes and checksums" if source.is_listed else "read"
+    how = "listed with sizes and checksums" if source.is_listed else "read"
     return source, (f"the data was {how}, in {seconds:.1f} s: fingerprint {source.fingerprint[:12]}",)
 
 
 def _version_notes(checked: CheckedForm) -> tuple[str, ...]:
-    """Return a note if the version of the form is published already."""
+    """Return a note if the version in the form is published already."""
     version = checked.form.get("version", "")
     if not version:
         return ()
     place = published_place(checked.at(checked.store), checked.resolved.config.model, version)
     if not (place / MANIFEST_NAME).exists():
         return ()
-    return (f"version {version} is at {place} already: this run fails at the end unless its networks are the same",)
+    return (f"version {version} is at {place} already; this run fails at its end if its networks differ",)

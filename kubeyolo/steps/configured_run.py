@@ -58,7 +58,7 @@ class ConfiguredRun:
 
     @property
     def index(self) -> str:
-        """URI of the index of its results."""
+        """URI of the index of the results of the run."""
         if self.pipeline == MODEL_EVALUATION:
             return self.settings["evaluate"].index
         return run_output(Place.of(self.store), self.name, RESULT).uri
@@ -102,7 +102,7 @@ class ConfiguredRun:
         return [f"run {self.name}", view.lead, *view.estimate, *view.notes, *changed]
 
     def struct(self) -> dict[str, str]:
-        """Return facts of the run as a struct of a pipeline: texts by name, without empty texts."""
+        """Return facts of the run as a struct for a pipeline: texts by name, without empty texts."""
         values = {"name": self.name, "model": self.config.model, "store": self.store, **self.facts}
         return {key: value for key, value in values.items() if value}
 

@@ -33,7 +33,7 @@ def evaluate_bundle(bundle: Bundle, dataset: Dataset, config: Config, runtime: R
     """Evaluate a network of a bundle on the split that the configuration names.
 
     Raises:
-        InputError: The bundle has no network for the runtime, or the data set has different classes or no such split.
+        InputError: The bundle has no network for the runtime, or the data set has different classes or lacks the split.
     """
     settings = config.evaluate
     # Exported files take images of the size they were exported for; the trained network takes any size.
@@ -51,7 +51,7 @@ def evaluate_predictor(predictor: Predictor, dataset: Dataset, config: Config) -
 
 
 def real_images(predictor: Predictor, split: Split, wanted: int) -> Float32Array:
-    """Return images of a split, spread evenly, as the network takes them: (N, 3, H, W) in 0..1."""
+    """Return evenly spread images of a split as inputs of the network: (N, 3, H, W) in 0..1."""
     preprocessing = predictor.manifest.preprocessing
     chosen = chosen_images(split, wanted)
     prepared = [prepare(split.read_image(i), predictor.image_size, preprocessing) for i in chosen]
@@ -69,13 +69,13 @@ def settings_digest(dataset_digest: str, config: Config) -> str:
 
 
 def kept_result(result: EvaluationResult, dataset_digest: str, config: Config) -> dict[str, Any]:
-    """Return a result in the form kept in a bundle's metrics: without curves, with the digest of its settings."""
+    """Return a result in the form that a bundle's metrics contain: without curves, with a digest of the settings."""
     kept = result.model_copy(update={"curves": {}}).model_dump(mode="json")
     return {**kept, _SETTINGS_KEY: settings_digest(dataset_digest, config)}
 
 
 def recalled_result(metrics: dict[str, Any], runtime: RuntimeName, digest: str) -> EvaluationResult | None:
-    """Return the result kept in a bundle's metrics, if it was computed on the same data with the same settings."""
+    """Return the result in a bundle's metrics, if it was computed on the same data with the same settings."""
     kept = dict(metrics.get(runtime) or {})
     if kept.pop(_SETTINGS_KEY, None) != digest:
         return None
@@ -83,5 +83,5 @@ def recalled_result(metrics: dict[str, Any], runtime: RuntimeName, digest: str) 
 
 
 def numbers_of(metrics: dict[str, Any], runtimes: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Return the COCO metrics kept in a bundle, by runtime: in the form of a step, or of a published bundle."""
+    """Return the COCO metrics by runtime from the metrics of a step's bundle or of a published bundle."""
     return {name: dict(metrics[name].get("numbers", metrics[name])) for name in runtimes if name in metrics}

@@ -1,7 +1,7 @@
-"""Earlier trainings in a store that a new training could continue: shorter, or by a different version of the library.
+"""Earlier trainings that a new training could continue, because only their length or the version of kubeyolo differs.
 
 The output of a training is named after its settings, the code and the packages, so that an update of the library or
-a different length leads to a new output. A training in an old output is printed, with the command that continues it.
+a different length leads to a new output. An earlier training is reported with the command that continues it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class EarlierTraining:
 def name_earlier_trainings(
     spec: TrainingSpec, output: Place, step: str, dataset: str, command: Command | None = None
 ) -> None:
-    """Print a line for an earlier training that a new training could continue; it never fails.
+    """Print a line for an earlier training that a new training could continue; never raise an error.
 
     Args:
         spec: The new training.
@@ -95,9 +95,9 @@ def name_earlier_trainings(
 
 
 def earlier_trainings(spec: TrainingSpec, output: Place) -> list[EarlierTraining]:
-    """Return the trainings of the model next to the output of a new training, the newest first.
+    """Return the earlier trainings of the model in the folder that the new output is in, the newest first.
 
-    The store is listed once. The list is empty if the output is not named after the training, or is not empty.
+    The store is listed once. The list is empty if the output is not named after the training, or has content.
     Trainings that cannot be read are left out.
     """
     model = spec.config.model

@@ -33,7 +33,7 @@ def evaluate(bundle: Bundle, dataset: Dataset, config: Config, runtime: RuntimeN
         bundle: The bundle.
         dataset: The stored data set.
         config: Its section ``evaluate`` is used.
-        runtime: What runs the network; it decides which file of the bundle is used.
+        runtime: The software that runs the network; it decides which file of the bundle is used.
 
     Returns:
         The outcome with the documents result.json, detections.json (a COCO results file) and confusion.json.
@@ -81,5 +81,5 @@ def own_ids(
 
 
 def judge(numbers: Numbers, min_ap: float) -> Verdict:
-    """Compare AP with its lower limit; 0 is no limit."""
+    """Compare AP with its lower limit; 0 means no limit."""
     return Verdict((check_least(numbers, "AP", min_ap, "evaluate.min_ap"),) if min_ap > 0 else ())

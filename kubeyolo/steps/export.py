@@ -1,4 +1,4 @@
-"""export_model: the trained network in formats that other runtimes read, compared with it before they are stored."""
+"""export_model: exports the trained network to other formats, and compares each file with it before storing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_formats(config: Config) -> None:
 
 
 def export_model(bundle: Bundle, dataset: Dataset, output: Place, config: Config) -> StepOutcome:
-    """Export the trained network, compare it on real images, and evaluate the ONNX network.
+    """Export the trained network, compare the files with it on real images, and evaluate the ONNX network.
 
     Args:
         bundle: The bundle with the trained weights.
@@ -47,7 +47,7 @@ def export_model(bundle: Bundle, dataset: Dataset, output: Place, config: Config
 
     Raises:
         InputError: The bundle or the data set cannot be used.
-        WorkError: A network cannot be exported, or differs from the trained one; nothing is stored then.
+        WorkError: A network cannot be exported, or differs from the trained network; nothing is stored then.
     """
     watch = Stopwatch()
     with temporary_folder("export") as folder:
@@ -100,7 +100,7 @@ def judge(parity: Mapping[str, Mapping[str, float]], settings: ExportConfig) -> 
 
 
 def _export(bundle: Bundle, config: Config, folder: Path) -> dict[str, Path]:
-    """Write the formats of the configuration and return the files by their name in a bundle."""
+    """Write the files of all formats in the configuration, and return them by their name in a bundle."""
     from kubeyolo.export.onnx import export_onnx
 
     manifest = bundle.manifest

@@ -45,7 +45,7 @@ from kubeyolo.training.spec import TrainingSpec
 
 
 def _nothing(output: Place) -> None:
-    """Do nothing before a step starts to write."""
+    """Do nothing: the default of ``begin``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +67,11 @@ class StepCall:
     begin: Callable[[Place], None] = _nothing
 
     def bundle(self, text: str) -> Bundle:
-        """Return the bundle of a URI or a reference."""
+        """Return the bundle at a URI or a reference."""
         return read_bundle(self.store.at(text))
 
     def dataset(self, text: str) -> Dataset:
-        """Return the stored data set of a URI or a reference."""
+        """Return the stored data set at a URI or a reference."""
         return open_dataset(self.store.at(text))
 
     def begun_output(self, step: str, model: str, reads: str = "", **digests: str) -> Place:
@@ -137,7 +137,7 @@ def pretrain_backbone(
     """Pretrain a backbone; see :func:`kubeyolo.steps.pretrain.pretrain_backbone`.
 
     Args:
-        call: How the step is called.
+        call: The arguments that all steps have in common.
         dataset: The stored detection data set.
         launcher: Starts the process.
         fingerprint: Fingerprint that the images of ``pretrain.data`` had when the run started; empty if unknown.
@@ -161,7 +161,7 @@ def train(
     """Train a detector; see :func:`kubeyolo.steps.train.train`.
 
     Args:
-        call: How the step is called.
+        call: The arguments that all steps have in common.
         dataset: The stored data set.
         launcher: Starts the processes.
         backbone: URI or reference of the bundle of a pretrained backbone to start from; empty if there is none.
@@ -269,9 +269,9 @@ def publish(call: StepCall, bundle: Bundle, version: str = "", evaluation: str =
     """Publish a bundle under its version; see :func:`kubeyolo.steps.publish.publish`.
 
     Args:
-        call: How the step is called.
+        call: The arguments that all steps have in common.
         bundle: The bundle.
-        version: Version to publish under; if empty, it is made from the content.
+        version: Version to publish under; if empty, it is derived from the content.
         evaluation: URI or reference of the record of the trained network's evaluation; empty if there is none.
     """
     record = call.store.at(evaluation) if evaluation else None
@@ -283,7 +283,7 @@ def evaluate_current(call: StepCall, bundle: Bundle | None, dataset: Dataset) ->
     """Evaluate the current model; see :func:`kubeyolo.steps.current.evaluate_current`.
 
     Args:
-        call: How the step is called.
+        call: The arguments that all steps have in common.
         bundle: The current bundle; None if there is no current model.
         dataset: The stored data set.
     """
@@ -313,7 +313,7 @@ def promote(
     """Publish a bundle and make it current; see :func:`kubeyolo.steps.promote.promote`.
 
     Args:
-        call: How the step is called.
+        call: The arguments that all steps have in common.
         bundle: The bundle.
         evaluation: URI or reference of the record of the trained network's evaluation.
         current: URI or reference of the record of the evaluation of the current model.

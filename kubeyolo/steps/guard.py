@@ -21,8 +21,9 @@ _GRACE_SECONDS = 10.0
 def stops_with_its_run() -> Iterator[threading.Event]:
     """Turn a signal that ends the process into SystemExit, so that worker processes end too.
 
-    The process sends itself such a signal when its run has died: the step of a killed run would continue, and two
-    trainings would write the same checkpoints. The event is set once the step has received a stop signal.
+    The process sends itself such a signal when its run has died. Otherwise the step of a killed run would
+    continue, and two trainings would write the same checkpoints. The event is set once the step has received a stop
+    signal.
     """
     stop_requested = threading.Event()
 

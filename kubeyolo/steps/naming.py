@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 _DIGITS = 8
 _LONGEST = 63
-"""A name is also a label value and a part of object names on Kubernetes."""
+"""Largest length of a name: it is also a label value, and a part of object names, on Kubernetes."""
 
 
 def run_name(model: str, data: str, parameters: Mapping[str, Any]) -> str:

@@ -25,11 +25,11 @@ from kubeyolo.storage.place import Place, Stored
 from kubeyolo.whole import is_whole
 
 _OTHERS = {DATASET_NAME: "a data set", BUNDLE_NAME: "a bundle", STORE_NAME: "a store"}
-"""What a folder holds by the name of its manifest."""
+"""Content of a folder, by the name of its manifest."""
 
 
 class Stopwatch:
-    """Seconds since it was made."""
+    """Measures the seconds since it was created."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -42,7 +42,7 @@ class Stopwatch:
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutcome:
-    """What a step returns. Its bundles and data sets are stored at that time; everything else is stored later.
+    """What a step returns. Its bundles and data sets are stored already; everything else is stored later.
 
     Attributes:
         step: Name of the step.
@@ -108,7 +108,7 @@ def store_report(html: str, output: Place) -> str:
 def store_outcome(outcome: StepOutcome, output: Place) -> StoredOutcome:
     """Store a report and documents, then the record.
 
-    If another process has stored a record of the same outputs in the meantime, that record stays: other records may
+    If another process has stored a record with the same outputs in the meantime, that record stays: other records may
     refer to it.
 
     Raises:
@@ -156,15 +156,15 @@ def read_record(place: Place) -> StepRecord:
 def finished(output: Place, step: str, is_same: Callable[[StepRecord], bool] | None = None) -> StoredOutcome | None:
     """Return the stored outcome if the output is complete, or None if the step must run.
 
-    Complete means: the output has the record and the report, and everything that the record refers to is complete.
+    An output is complete if it has the record and the report, and everything that the record refers to is complete.
 
     Args:
         output: The output.
         step: Name of the step.
-        is_same: Tells whether a complete result is that of the requested work; refuses a result that must stay.
+        is_same: Tells whether a complete result is from the requested work; raises an error if it must stay.
 
     Raises:
-        InputError: The store cannot be used, the output holds something else, or the step must run and the output
+        InputError: The store cannot be used, the output has different content, or the step must run and the output
             cannot be written.
     """
     store = output.store
@@ -213,6 +213,6 @@ def _parsed(document: bytes) -> StepRecord | None:
 
 
 def _without_times(record: StepRecord) -> StepRecord:
-    """Return a record without speed and seconds, which differ between machines."""
+    """Return a record without speed and duration, which differ between machines."""
     metrics = {name: value for name, value in record.metrics.items() if name != "images_per_second"}
     return record.model_copy(update={"seconds": 0.0, "metrics": metrics})

@@ -21,14 +21,14 @@ _ROOMS = (_BACKBONES, _TRAININGS) = ("backbones", "trainings")
 
 
 def backbone_output(store: Place, config: Config, images_digest: str, code: str) -> Place:
-    """Return the output of a pretraining: on images of this digest, with these settings and this code."""
+    """Return the output of a pretraining on images with this digest, with these settings and this code."""
     spec = TrainingSpec(task="backbone", dataset="", output="", config=config)
     identity = training_identity(spec, images_digest, "", spec.processes)
     return _place(store, _BACKBONES, config.model, {**identity, "code": code, "packages": weights_versions()})
 
 
 def training_output(store: Place, config: Config, dataset_digest: str, backbone: Place | None, code: str) -> Place:
-    """Return the output of a training: on this data set, from this backbone, with this configuration."""
+    """Return the output of a training on this data set, from this backbone, with this configuration."""
     spec = TrainingSpec(dataset="", output="", config=config)
     start = "" if backbone is None else backbone.digest or backbone.uri
     identity = training_identity(spec, dataset_digest, start, spec.processes)
@@ -36,7 +36,7 @@ def training_output(store: Place, config: Config, dataset_digest: str, backbone:
 
 
 def is_named_after_training(output: Place, model: str) -> bool:
-    """Tell whether an output has the name of :func:`backbone_output` or :func:`training_output`, of any settings."""
+    """Tell whether an output is named as by :func:`backbone_output` or :func:`training_output`, with any settings."""
     *_, room, name = ("", *output.uri.split("/"))
     return room in _ROOMS and re.fullmatch(rf"{re.escape(model)}-[0-9a-f]{{{_DIGITS}}}", name) is not None
 
@@ -49,7 +49,7 @@ def result_output(
     sections: Mapping[str, Mapping[str, Any]],
     code: str,
 ) -> Place:
-    """Return the output of a step that measures a bundle or derives another from it.
+    """Return the output of a step that evaluates a bundle or derives a new bundle from it.
 
     Args:
         store: The store.

@@ -15,7 +15,7 @@ from kubeyolo.storage.place import Place
 
 
 def estimate_training(checked: CheckedForm, source: SourceFacts) -> tuple[RunEstimate, tuple[str, ...]]:
-    """Return what a training will take, and notes if that is more than its store or its machine has.
+    """Return the estimate of a training, and notes if its store or its machine has too little space or memory.
 
     Args:
         checked: The form of the run.
@@ -36,7 +36,7 @@ def estimate_training(checked: CheckedForm, source: SourceFacts) -> tuple[RunEst
 
 
 def _space_notes(store: Place, estimate: RunEstimate) -> tuple[str, ...]:
-    """Return a note if the disk of a store that is a folder has less space than the estimate of a run."""
+    """Return a note if the store is a folder and its disk has less space than the estimate of the run."""
     path = store.store.local_path()
     available = None if path is None else available_bytes(path)
     if available is None or available >= estimate.disk:
@@ -50,7 +50,7 @@ def _space_notes(store: Place, estimate: RunEstimate) -> tuple[str, ...]:
 def _memory_notes(config: Config, machines: Machines, estimate: RunEstimate) -> tuple[str, ...]:
     """Return a note if a training takes more memory than its machine or pod has.
 
-    The memory of an accelerator and of the pod of a step is not known.
+    The memory of accelerators and of the pods of steps is unknown and is not compared.
     """
     processes = config.train.processes // machines.nodes
     needed = processes * ((estimate.memory if config.train.device_target == "CPU" else 0) + estimate.loader_memory)

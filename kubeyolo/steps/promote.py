@@ -56,8 +56,8 @@ def promote(
         current: The record of the evaluation of the current model, on the same data and settings.
         latest: The pointer to the current model.
         store: The store of the models.
-        config: The configuration of the export and the quantization; ``retrain.max_regression`` is the most points of
-            AP (AP × 100) that a network may lose against the current model.
+        config: The configuration of the export and the quantization; ``retrain.max_regression`` is the largest
+            loss of AP, in points (AP × 100), that a network may have against the current model.
         publish: Publishes the candidate.
 
     Raises:

@@ -1,4 +1,4 @@
-"""publish: a bundle under its version, with a model card."""
+"""publish: publishes a bundle under its version, with a model card."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def publish(bundle: Bundle, store: Place, version: str = "", evaluation: Place |
     """Publish a bundle under ``models/<model>/<version>/`` with a model card.
 
     The content of a version never changes. If the same networks are published already, that bundle is returned, and
-    repaired if it is damaged. Different networks are refused, also if another process published them a moment earlier,
+    repaired if it is damaged. Different networks are refused, even if another process published them a moment earlier,
     and nothing is written into the version.
 
     Args:
         bundle: The bundle.
         store: The store that receives it.
-        version: Version to publish under; if empty, it is made from the content.
+        version: Version to publish under; if empty, it is derived from the content.
         evaluation: The record of the trained network's evaluation, for the model card.
 
     Raises:
@@ -72,7 +72,7 @@ def published_place(store: Place, model: str, version: str) -> Place:
 
 
 def publish_output(store: Place, bundle: Bundle, version: str, evaluation: Place | None) -> Place:
-    """Return the folder for the record of a publishing.
+    """Return the folder for the record of the step publish.
 
     It is not in the folder of the version: other runs may publish the same networks there, with their own metrics.
     """
@@ -104,7 +104,7 @@ def _put(bundle: Bundle, place: Place, version: str, card: str, metrics: dict[st
 
 
 def _has_networks(place: Place, bundle: Bundle, version: str) -> bool:
-    """Tell whether the networks of a bundle are published, complete or damaged; different networks are refused."""
+    """Tell whether the networks of a bundle are published already, even if damaged; refuse different networks."""
     if not place.store.exists(MANIFEST_NAME):
         return False
     if read_bundle(place).manifest.networks != bundle.manifest.networks:

@@ -26,7 +26,7 @@ CALIBRATION_SPLIT = "train"
 
 
 def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) -> StepOutcome:
-    """Quantize the ONNX network of a bundle after training, evaluate it, and judge the loss of AP.
+    """Quantize the ONNX network of a bundle, evaluate the int8 network, and compare the loss of AP with its limit.
 
     Args:
         bundle: A bundle with an ONNX network.

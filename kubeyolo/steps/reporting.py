@@ -1,4 +1,4 @@
-"""How a step in a process of its own reports its progress, and how it ends after a failure.
+"""How a step in a separate process reports its progress, and how it ends after a failure.
 
 Events go to standard output, where a run on this machine reads them. A failure is one line on standard error, a
 ``failure.json`` in the step's output, and the exit code (1 failed work, 2 bad input).
@@ -66,7 +66,7 @@ class ConfusionArtifact(Protocol):
 
 @dataclass
 class StepReporter:
-    """Reports what a step does. A failure is written to ``output``, once the step has one."""
+    """Reports what a step does. A failure is written to ``output`` if the output is set."""
 
     step: str
     output: Place | None = None
@@ -83,7 +83,7 @@ class StepReporter:
         output.store.delete(FAILURE_NAME)
 
     def publish(self, stored: StoredOutcome, report: FileArtifact, index: str = "") -> None:
-        """Note the record of the step, and fill the artifact of its report.
+        """Remember the record of the step, and fill the artifact of its report.
 
         Args:
             stored: What the step has stored.
@@ -94,7 +94,7 @@ class StepReporter:
         _write_artifact(report.path, stored.report())
 
     def keep(self, stored: StoredOutcome, index: str = "") -> None:
-        """Note the record of the step, and copy it to the index if there is one."""
+        """Remember the record of the step, and copy it to the index if there is one."""
         self.record = stored.reference
         if index:
             stored.place.at(index).write(stored.record.model_dump_json(indent=1).encode())
@@ -106,7 +106,7 @@ class StepReporter:
     def publish_handle(self, place: Place, artifact: HandleArtifact, **figures: Any) -> None:
         """Fill an artifact that stands for a data set or a bundle: its URI, its digest, and metrics as metadata.
 
-        They contain no times, so that the same result is the same artifact.
+        The metadata contains no times, so that the same result is the same artifact.
         """
         facts = {"store_uri": place.uri, "digest": place.digest, **figures}
         facts = {name: value for name, value in facts.items() if value is not None}
@@ -118,7 +118,7 @@ class StepReporter:
         for name, value in figures.items():
             if value is not None:
                 artifact.log_metric(name, round(float(value), 4))
-        # kfp's local cache does not take a step as done when the file of one of its artifacts is missing.
+        # kfp's local cache ignores a finished step if the file of one of its artifacts is missing.
         _write_artifact(artifact.path, b"")
 
     def publish_confusion(self, document: bytes, artifact: ConfusionArtifact) -> None:
@@ -133,7 +133,7 @@ class StepReporter:
 
 
 def _check_try(store: Store) -> None:
-    """Fail at once if the previous try ended with a failure: a step is retried only after its pod was lost.
+    """Fail at once if the work of the previous try failed: only a step whose pod was lost is worth a retry.
 
     Raises:
         InputError: The earlier try had bad input.

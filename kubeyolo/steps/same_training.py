@@ -1,4 +1,4 @@
-"""Whether the finished training in an output is the requested one."""
+"""Decides whether the finished training in an output is the requested training."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def finished_training(spec: TrainingSpec, output: Place, step: str) -> StoredOut
 def claimed_unless_finished(
     spec: TrainingSpec, output: Place, step: str, begin: Callable[[], None], writer: str = ""
 ) -> Iterator[StoredOutcome | Claim]:
-    """Claim the output of a training for the block, and yield the claim, or else the outcome of the finished training.
+    """Claim the output of a training and yield the claim, or yield the outcome if the training is finished.
 
     The output of a finished training is not claimed, since nothing is written: the store may be read-only.
 
@@ -73,7 +73,7 @@ def claimed_unless_finished(
         writer: Name of the job that trains, if the job outlives this process and a later process adopts it.
 
     Raises:
-        InputError: The output holds something else, or cannot be written.
+        InputError: The output has different content, or cannot be written.
     """
     outcome = finished_training(spec, output, step)
     if outcome is not None:

@@ -1,4 +1,4 @@
-"""What ``configure`` hands to a step: the sections of the configuration that it reads, and URIs, digests and names."""
+"""What ``configure`` passes to a step: the parts of the configuration that the step reads, URIs, digests and names."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class StepSettings(BaseModel):
         store: URI of the store.
         store_id: Id of the store, which changes when the store is emptied.
         code: Digest of the source that the result depends on.
-        config: Values by section, complete for what the step reads.
+        config: All values that the step reads, by section.
         data: URI of the data set, or of images by class.
         fingerprint: Fingerprint of the data at this URI.
-        version: Version to publish under; if empty, it is made from the content.
+        version: Version to publish under; if empty, it is derived from the content.
         index: URI that receives a copy of the step's record, so that results can be found by the name of the run.
         launcher: Name of the launcher, which starts training processes.
         cluster: Settings of the cluster, if the launcher needs them.

@@ -1,4 +1,4 @@
-"""train: the detector, by processes of its own, with checkpoints in the store while it runs."""
+"""train: trains the detector in separate processes, which write checkpoints to the store."""
 
 from __future__ import annotations
 

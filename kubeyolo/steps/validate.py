@@ -19,7 +19,7 @@ def validate_dataset(data: str, store: Place, config: Config, fingerprint: str =
     Args:
         data: Folder or store URI of annotated images, in a layout that docs/data.md lists.
         store: The store that receives it, below ``datasets/``.
-        config: Its section ``data`` and the split that is evaluated are used.
+        config: Its section ``data`` and its key ``evaluate.split`` are used.
         fingerprint: Fingerprint that the data had when the run started; empty if unknown.
 
     Raises:

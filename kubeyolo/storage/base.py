@@ -48,7 +48,7 @@ def check_key(key: str, allow_empty: bool = False) -> str:
     """Return ``key`` if it names an object below the root of a store.
 
     Raises:
-        InputError: The key is absolute, leaves the root, has empty parts, or cannot be stored everywhere.
+        InputError: The key is absolute, leaves the root, has empty parts, or is not possible in every kind of store.
     """
     if not key and allow_empty:
         return key
@@ -75,7 +75,7 @@ def join_key(*parts: str) -> str:
 class Store(ABC):
     """Objects under one root. Keys are relative to it, with ``/`` between their parts.
 
-    An object is visible whole or not at all: an interrupted write leaves the old content, or no object.
+    Writes are atomic: an interrupted write leaves the old content, or no object.
     All methods raise ``InputError`` with one line if the store cannot be used. Several threads may call them.
     """
 
@@ -115,27 +115,27 @@ class Store(ABC):
     def create_bytes(self, key: str, data: bytes) -> bool:
         """Write an object unless it exists, and return whether this call wrote it.
 
-        If several threads, processes or machines create the same object, only one of them writes it. The other
-        callers may have had the same content: they can compare it.
+        If several threads, processes or machines create the same object, only one of them writes it. A caller that did
+        not write the object can read it, and compare it with its own content.
         """
 
     @abstractmethod
     def read_version(self, key: str) -> tuple[bytes, str]:
         """Return the content of an object and the etag of that content; raise ``NotFound`` if there is no object.
 
-        The etag is for ``replace_bytes``; the etag of a listing may differ.
+        Pass this etag to ``replace_bytes``; a listing may have a different etag for the object.
         """
 
     @abstractmethod
     def replace_bytes(self, key: str, data: bytes, etag: str) -> bool:
-        """Replace an object that still has the content of this etag, and return whether this call replaced it.
+        """Replace an object if its content still has this etag, and return whether this call replaced it.
 
-        If several callers replace the same content, one of them writes. If there is no object, nothing is written.
+        If several callers replace the same content, only one of them writes. If there is no object, nothing is written.
         """
 
     @abstractmethod
     def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> str:
-        """Write the content of an object to the file ``path``, which appears whole or not at all.
+        """Write the content of an object to the file ``path``, atomically.
 
         Returns:
             The sha256 of the file if the transfer computed it, else an empty string.
@@ -158,15 +158,15 @@ class Store(ABC):
 
     @abstractmethod
     def checksum(self, key: str) -> str:
-        """Return the sha256 of an object without reading all of it; an empty string if the store has no checksum."""
+        """Return the sha256 of an object without reading its content; an empty string if the store has no checksum."""
 
     def local_path(self, key: str = "") -> Path | None:
-        """Return the path of an object that is a file on this machine and need not be copied; else None."""
+        """Return the path of an object if it is a file on this machine, which need not be copied; otherwise None."""
         check_key(key, allow_empty=True)
         return None
 
     def check_writable(self) -> None:  # noqa: B027 - by default only a write can tell
-        """Check before long work that the store can be written, as far as possible without writing.
+        """Check that the store can be written, as far as this is possible without writing; for use before long work.
 
         Raises:
             InputError: The store cannot be written.
@@ -203,7 +203,7 @@ class Store(ABC):
         names = [name for name in files_below(folder) if name != last and name not in left_out]
         if last is not None:
             if not (folder / last).is_file():
-                raise InputError(f"{folder}: there is no {last}, which must be written last")
+                raise InputError(f"{folder}: there is no {last}, the file that marks the folder as complete")
             self.delete(join_key(prefix, last))
 
         def put(name: str) -> None:
@@ -215,11 +215,11 @@ class Store(ABC):
                 put(last)
 
     def _undone_on_failure(self, prefix: str, names: Sequence[str]) -> AbstractContextManager[None]:
-        """If a block fails, remove the files that it added below ``prefix``; by default they stay."""
+        """If the block fails, remove the files that it added below ``prefix``. This default lets the files stay."""
         return nullcontext()
 
     def _move_all(self, move: Callable[[_T], None], items: Iterable[_T], size: Callable[[_T], int]) -> None:
-        """Move large files one after another, each of them by several threads, then several small files at a time."""
+        """Move large files first: one at a time, by several threads. Then move small files, several at a time."""
         limit = self._large_size()
         small = []
         for item in items:
@@ -230,7 +230,7 @@ class Store(ABC):
         for_each(move, small, self.threads)
 
     def _large_size(self) -> int | None:
-        """Return the size in bytes above which several threads move one file; None if one thread moves any file."""
+        """Return the size in bytes above which several threads move one file; None: always one thread."""
         return None
 
 

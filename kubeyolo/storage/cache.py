@@ -72,7 +72,7 @@ def expand_homes() -> None:
 
 
 def set_matplotlib_folder() -> None:
-    """Set a folder for matplotlib, here and in child processes, if its usual folder cannot be written: no warning."""
+    """Give matplotlib a different folder if its usual folder cannot be written, so that it does not warn."""
     if _MATPLOTLIB in os.environ:
         return
     given, home = os.environ.get("XDG_CONFIG_HOME", ""), _home()
@@ -108,7 +108,7 @@ def _home() -> Path | None:
 
 
 def _can_be_written(folder: Path) -> bool:
-    """Tell whether a folder and its subfolders can be written, or the folder can be made."""
+    """Tell whether a folder and its subfolders can be written, or, if there is no folder, whether it can be made."""
     with suppress(OSError):
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         below = [path for path in folder.iterdir() if path.is_dir()] if existing == folder else []
@@ -121,7 +121,7 @@ def _private_name() -> str:
 
 
 def _private_folder() -> Path | None:
-    """Return a folder below the temporary folder that no other user can write; None if none can be made."""
+    """Return a folder below the temporary folder that no other user can write; None if no such folder can be made."""
     try:
         folder = Path(tempfile.gettempdir()) / _private_name()
         with suppress(FileExistsError):

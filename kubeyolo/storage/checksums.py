@@ -18,7 +18,7 @@ _SMALL = 1 << 20
 """A single file of at most this many bytes is read without the cache."""
 
 _SETTLED_SECONDS = 2.0
-"""Results of files that were written less than this ago are not cached: another write may leave the same times."""
+"""Results of files that were written more recently are not cached: another write may leave the times unchanged."""
 
 
 def remembered_sha256(path: Path) -> str:

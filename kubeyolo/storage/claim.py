@@ -1,4 +1,4 @@
-"""A claim on an output: one process at a time works there, on whatever machine, as whatever user, by whatever path.
+"""A claim on an output: only one process at a time writes it, on any machine and by any path.
 
 The claim is an object in the output. It names its owner and has a heartbeat, a number that the owner increases every
 few seconds. A process that finds a claim waits until the owner has marked the claim as ended; the object stays. The
@@ -233,7 +233,7 @@ def _machine() -> str:
 
 
 def _start_of(process: int) -> str | None:
-    """Return when a process started; an empty string if only its exit code is left, None if unknown."""
+    """Return when a process started; an empty string if it has ended and was not waited for, None if unknown."""
     with suppress(OSError, IndexError):
         state = (_PROCESSES / str(process) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
         fields = state.split()

@@ -25,7 +25,7 @@ _WRITE_BITS = 0o666
 
 
 def create_file(path: Path, data: bytes) -> bool:
-    """Write a file unless it exists, and return whether this call wrote it; it appears whole or not at all.
+    """Write a file unless it exists, and return whether this call wrote it; the write is atomic.
 
     Raises:
         OSError: The file cannot be written.

@@ -33,8 +33,9 @@ def put_if(
 ) -> bool:
     """Write an object under a condition, and return whether this call wrote it.
 
-    A request whose answer was lost is repeated, and is then refused because of the object that it wrote itself. So
-    each call writes a name of its own into the metadata, by which it recognizes its object.
+    If the answer to a request is lost, the request is repeated. The server then refuses it, since the first request has
+    already written the object. So each call writes a unique name into the metadata, and recognizes its object by this
+    name.
 
     Args:
         client: Client of the server.
@@ -46,7 +47,7 @@ def put_if(
         seconds: How long to repeat a request that the server refuses because of a simultaneous request.
 
     Raises:
-        S3Error: The server refuses for a different reason than the condition.
+        S3Error: The server refuses the request for a different reason than the condition.
     """
     writer = uuid.uuid4().hex
     backoff = Backoff(seconds)

@@ -59,7 +59,7 @@ def is_file(uri: str) -> bool:
 
 
 def copy_file(source: str, target: str) -> tuple[int, int]:
-    """Copy one file, which appears whole or not at all.
+    """Copy one file; the copy is written atomically.
 
     Args:
         source: Path or URI of the file.
@@ -93,5 +93,5 @@ def _file_target(place: Place, target: str, name: str) -> Place:
     else:
         is_folder = not place.location.prefix or bool(place.store.list())
     if is_folder or target.endswith("/"):
-        raise InputError(f"{target}: this is a folder; name the file too: {place / name}")
+        raise InputError(f"{target}: this is a folder; add the name of the file: {place / name}")
     return place

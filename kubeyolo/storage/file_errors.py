@@ -29,7 +29,7 @@ _NEXT_TO_NOTHING = 1 << 20
 """Bytes: a file system with less than this is full."""
 
 _BLOCKS = 1 << 16
-"""Bytes: if more than this is free, a new file does not fail for lack of a free block."""
+"""Bytes: if more than this is free, a new file does not fail for lack of disk space."""
 
 _MOST_CHARACTERS = 120
 
@@ -48,7 +48,7 @@ def make_folder(path: Path) -> Path:
             path.mkdir(parents=True, exist_ok=True)
         except FileNotFoundError as error:
             # In a virtual file system, such as /proc.
-            raise InputError(f"{path}: no folder can be made there; choose another folder") from error
+            raise InputError(f"{path}: no folder can be made there; choose a different folder") from error
     return path
 
 
@@ -78,11 +78,12 @@ def file_errors(path: Path, needed: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def machine_errors(folder: Path, work: Path | None = None) -> Iterator[None]:
-    """Turn an ``OSError`` in the block that the machine causes into one of our errors; let other errors pass.
+    """Turn an ``OSError`` of the block into one of our errors if the machine is its cause; let other errors pass.
 
     Args:
         folder: Folder that the block writes in; the error names it if the system names no file.
-        work: The temporary folder there that the block fills; errors have its size if the disk is full, not its name.
+        work: Temporary folder in ``folder`` that the block fills. If the disk is full, the error has the size of this
+            folder, not its name.
     """
     try:
         yield
@@ -104,7 +105,7 @@ def machine_errors(folder: Path, work: Path | None = None) -> Iterator[None]:
 
 
 def system_error(error: Exception) -> OSError | None:
-    """Return an error as an ``OSError``, also if a library in a different language reports only its text; else None."""
+    """Return an error as an ``OSError``, even if a native library reports only its text; None for other errors."""
     if isinstance(error, OSError):
         return error
     if isinstance(error, KubeyoloError):
@@ -202,7 +203,7 @@ def _other_folder(where: str) -> str:
         return f"set {CACHE} to a folder that can be written"
     if path == _temporary_folder():
         return "set TMPDIR to a folder that can be written"
-    return "choose another folder"
+    return "choose a different folder"
 
 
 def _temporary_folder() -> Path:
@@ -252,14 +253,14 @@ def _limit_line(error: OSError, where: str) -> str:
         return _memory_line()
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if limit == resource.RLIM_INFINITY:
-        return f"{where or 'a file'}: larger than a file may be on this file system; choose another folder"
+        return f"{where or 'a file'}: too large for this file system; choose a different folder"
     size = f"{limit} bytes" if limit < _NEXT_TO_NOTHING else size_text(limit)
     remedy = "raise the limit ('ulimit -f') and run the same command again"
-    return f"{where or 'a file'}: larger than a file may be here, {size}; {remedy}"
+    return f"{where or 'a file'}: larger than the limit for a file, {size}; {remedy}"
 
 
 def _memory_line() -> str:
-    """Return the line for a lack of memory, with the limit of the address space, which batch systems may set."""
+    """Return the line for a lack of memory, with the limit of the address space if there is a limit."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     addresses = (
         "" if limit == resource.RLIM_INFINITY else f" (address space limited to {size_text(limit)} by 'ulimit -v')"

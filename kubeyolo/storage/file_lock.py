@@ -20,7 +20,7 @@ def lock_file(descriptor: int, wait: bool = True) -> bool:
     """Lock an open file or folder, until it is closed; return False if the file system has no locks.
 
     Raises:
-        BlockingIOError: Another process has locked it, and this process does not wait.
+        BlockingIOError: Another process has locked it, and ``wait`` is False.
         OSError: The file cannot be locked.
     """
     try:
@@ -34,7 +34,7 @@ def lock_file(descriptor: int, wait: bool = True) -> bool:
 
 @contextmanager
 def locked(descriptor: int, path: Path, wait: bool = True) -> Iterator[None]:
-    """Lock an open file for the block; with a lock file next to it if the file system has no locks.
+    """Lock an open file for the block; if the file system has no locks, a lock file next to it is used.
 
     The lock of a killed process ends at once if the process was on this machine, else after 30 s.
 
@@ -44,7 +44,7 @@ def locked(descriptor: int, path: Path, wait: bool = True) -> Iterator[None]:
         wait: Whether to wait for another process that has locked the file.
 
     Raises:
-        BlockingIOError: Another process has locked the file, and this process does not wait.
+        BlockingIOError: Another process has locked the file, and ``wait`` is False.
         OSError: The file cannot be locked.
     """
     if lock_file(descriptor, wait):

@@ -1,4 +1,4 @@
-"""Checksums, and files that appear whole or not at all."""
+"""Checksums, and files that are written atomically: readers see a complete file or no file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DamagedContent(InputError):
 
 
 def check_sha256(what: str, expected: str, found: str) -> None:
-    """Raise ``DamagedContent`` naming ``what`` if two digests differ."""
+    """Raise ``DamagedContent`` if two digests differ; its message names ``what``."""
     if expected != found:
         raise DamagedContent(
             f"{what}: the content does not match its checksum (expected sha256 {expected}, found {found}); "
@@ -71,7 +71,7 @@ def appearing(path: Path, durable: bool = True) -> Iterator[Path]:
 def appearing_folder(path: Path) -> Iterator[Path]:
     """Yield a path next to ``path`` for a new folder; after the block, rename it to ``path`` unless ``path`` exists.
 
-    If several processes make the same folder, the first one stays. If the block raises, its folder is removed.
+    If several processes make the same folder, the first folder stays. If the block raises, its folder is removed.
     """
     part = path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
     try:
@@ -86,7 +86,7 @@ def appearing_folder(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power failure."""
+    """Write the names in a folder to the disk, so that they survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -106,7 +106,7 @@ def copy_with_sha256(source: Path, target: Path, on_bytes: OnBytes | None = None
     """Copy the content of a file and return the sha256 of the written content.
 
     Raises:
-        OSError: A file cannot be read or written; an error of reading has the name of the source.
+        OSError: A file cannot be read or written; an error while reading has the name of the source.
     """
     digest = hashlib.sha256()
     with source.open("rb") as reader, target.open("wb") as writer:

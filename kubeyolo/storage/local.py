@@ -43,7 +43,7 @@ class LocalStore(Store):
         return LocalStore(self.local_path(prefix))
 
     def uri_of(self, key: str) -> str:
-        """Return the ``file://`` URI of an object, with characters quoted that a URI must not have."""
+        """Return the ``file://`` URI of an object, quoting the characters that a URI must not have."""
         return FileLocation(self.local_path(key)).uri
 
     def local_path(self, key: str = "") -> Path:
@@ -101,7 +101,7 @@ class LocalStore(Store):
             return replace_file(path, data, etag)
 
     def get_file(self, key: str, path: Path, on_bytes: OnBytes | None = None) -> str:
-        """Copy an object to ``path``, which appears whole or not at all, and return its sha256."""
+        """Copy an object atomically to ``path``, and return its sha256."""
         source = self._existing(key)
         with file_errors(source):
             if path.exists() and source.samefile(path):

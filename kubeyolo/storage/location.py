@@ -25,7 +25,7 @@ class FileLocation:
 
     @property
     def uri(self) -> str:
-        """The ``file://`` URI, with characters quoted that a URI must not have."""
+        """The ``file://`` URI, quoting the characters that a URI must not have."""
         return "file://" + quote(str(self.path))
 
 
@@ -56,7 +56,7 @@ def parse(uri: str) -> FileLocation | BucketLocation:
         return FileLocation(_absolute_path(uri))
     scheme, rest = match[1].lower(), match[2]
     if scheme not in SCHEMES:
-        raise InputError(f"{uri}: stores of kind {scheme!r} are not known{suggest(scheme, SCHEMES)}")
+        raise InputError(f"{uri}: unknown kind of store {scheme!r}{suggest(scheme, SCHEMES)}")
     if scheme == "file":
         quoted = rest.removeprefix("localhost") if rest.startswith("localhost/") else rest
         path = unquote(quoted, errors="surrogateescape")
@@ -76,7 +76,7 @@ def _absolute_path(text: str) -> Path:
 
     Raises:
         InputError: The path starts with ``~user`` of a user without a home folder, the current folder no longer exists,
-            or a name in the path is not UTF-8, as manifests and records are.
+            or a name in the path is not UTF-8, the encoding of manifests and records.
     """
     try:
         path = Path(text).expanduser()

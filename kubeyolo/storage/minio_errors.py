@@ -23,7 +23,8 @@ _FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"}
 def translate_errors(settings: MinioSettings, bucket: str, uri: str, known: bool = True) -> Iterator[None]:
     """Turn every error of the client about ``uri`` into one of our errors.
 
-    A store that does not answer is an ``InputError``, or a ``WorkError`` if it is ``known``: it has answered before.
+    If the store does not answer, the error is an ``InputError``; it is a ``WorkError`` if the store is ``known``, that
+    is, has answered before.
     """
     try:
         yield
@@ -62,7 +63,10 @@ def _from_code(error: S3Error, settings: MinioSettings, bucket: str, uri: str) -
     if code in ("AuthorizationHeaderMalformed", "PermanentRedirect", "Redirect"):
         return InputError(f"{uri}: bucket {bucket!r} at {endpoint} is in a different region; set MINIO_REGION ({code})")
     if code in _NAME_TAKEN:
-        return InputError(f"{uri}: an object cannot have this name there ({code}): a part of the name may be an object")
+        return InputError(
+            f"{uri}: an object cannot have this name there ({code}); choose a different name: a part of "
+            "this name may already be an object"
+        )
     if code in _FULL:
         return WorkError(
             f"{uri}: the store at {endpoint} is full ({code}); free some space and run the same command again"

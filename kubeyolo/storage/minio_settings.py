@@ -16,12 +16,12 @@ VARIABLES = (
     *("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SECURE", "MINIO_REGION", "MINIO_PATIENCE"),
     *("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"),
 )
-"""The environment variables that are read here; a process elsewhere needs them to reach the same store."""
+"""The environment variables that are read here; a process on a different machine needs them to reach the same store."""
 
 
 @dataclass(frozen=True, slots=True)
 class MinioSettings:
-    """Endpoint as ``host:port`` and credentials; an empty ``region`` is requested from the server.
+    """Endpoint as ``host:port`` and credentials; if ``region`` is empty, the server is asked for it.
 
     ``patience`` is the number of seconds to wait while the store is unreachable; set it if the endpoint is known to be
     correct.

@@ -103,7 +103,7 @@ class MinioStore(Store):
         part_size: int = 16 * _MEBIBYTE,
         parallel_parts: int = 4,
     ) -> None:
-        """Make a store of a prefix of a bucket, without contacting the server.
+        """Make a store for a prefix of a bucket, without contacting the server.
 
         Args:
             connection: The server.
@@ -146,7 +146,7 @@ class MinioStore(Store):
         return self.at(self._folder(prefix))
 
     def at(self, prefix: str) -> MinioStore:
-        """Return the store of a prefix of the same bucket, over the same connection."""
+        """Return the store for a prefix of the same bucket, over the same connection."""
         location = replace(self._location, prefix=prefix)
         return MinioStore(self._connection, location, self._part_size, self._parallel_parts)
 

@@ -1,7 +1,7 @@
 """Parsed URIs (:class:`Place`) and open stores (:class:`Stores`): a URI is parsed once, a store is opened once.
 
 A reference is a URI with the digest of its content, ``minio://bucket/key@sha256:<64 digits>``. Steps pass references to
-each other: a cache key with a reference stands for one content, and a reader refuses any other content.
+each other: a cache key with a reference changes when the content changes, and a reader refuses any other content.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Place:
 
     @classmethod
     def of(cls, text: str | Path) -> Place:
-        """Return the place of a URI, a path or a reference, with stores of its own.
+        """Return the place of a URI, a path or a reference, with a separate set of stores.
 
         Raises:
             InputError: The URI is wrong.
@@ -146,11 +146,11 @@ class Place:
         return self.stores.open(self.location)
 
     def contact(self) -> None:
-        """Contact the store, to learn whether it can be used; :attr:`store` lists the errors."""
+        """Contact the store to find out whether it can be used; it raises the errors of :attr:`store`."""
         self.store  # noqa: B018 - the first access contacts the store
 
     def impatient(self) -> Place:
-        """Return this place with stores that do not wait for a server that is unreachable."""
+        """Return this place with stores that do not wait for an unreachable server."""
         return replace(self, stores=Stores(is_patient=False))
 
     def read(self) -> bytes:
@@ -166,7 +166,7 @@ class Place:
         return data
 
     def write(self, data: bytes) -> Place:
-        """Write this object, whole or not at all, and return its place with the digest of the content."""
+        """Write this object atomically, and return its place with the digest of the content."""
         self.parent.store.write_bytes(self.name, data)
         return self.pinned(sha256_bytes(data))
 
@@ -183,7 +183,7 @@ class Place:
         if self.digest and self.digest != digest:
             raise InputError(
                 f"{self.uri}: its content has changed: expected sha256 {self.digest[:12]}…, found {digest[:12]}…; "
-                "run again the step that wrote it"
+                "run the step that wrote it again"
             )
 
     def _split(self) -> tuple[FileLocation | BucketLocation, str]:
@@ -198,7 +198,7 @@ class Place:
 
 
 class Stored:
-    """A stored thing. Its place has the digest of its content.
+    """Stored content, such as a bundle or a data set. Its place has the digest of this content.
 
     Attributes:
         place: Where it is stored.

@@ -111,7 +111,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _own_folder(parent: Path) -> tuple[Path, int]:
     """Make a folder below ``parent`` and return it with the descriptor of its lock.
 
-    The lock lasts as long as this process, so that no other process removes the folder as unfinished work.
+    The lock is held until this process ends, so that no other process removes the folder as unfinished work.
     """
     while True:
         folder = make_folder(parent / f".{uuid.uuid4().hex}{PART_SUFFIX}")

@@ -1,8 +1,8 @@
 """Anchors computed from the boxes of a data set, and how well anchors fit boxes.
 
 The search starts with clusters of the logarithms of widths and heights. Then each anchor in turn moves to the best of
-some random positions near it. The score is what the loss of the model needs: a box is within ``anchor_t`` of an anchor
-and close to the anchor, or overlaps it.
+some random positions near it. The score suits the loss of the model: it depends on whether a box is within ``anchor_t``
+of an anchor and how close it is, or on how much the box overlaps an anchor.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kubeyolo.models.named_facts import check_image_size, model_facts
 from kubeyolo.training.learnable import LEAST_RECALL, anchor_ratios, box_sides, kept_boxes, nearest_overlaps
 
 BOXES_PER_ANCHOR = 10
-"""With fewer boxes for each anchor, the computed anchors follow single boxes."""
+"""With fewer boxes for each anchor, the computed anchors depend on individual boxes."""
 RECALL_MARGIN, OVERLAP_MARGIN = 0.005, 0.03
 """Computed anchors are better than the model's own anchors if their recall or overlap is larger by this margin."""
 
@@ -58,17 +58,17 @@ class AnchorFit:
 
 @dataclass(frozen=True)
 class FoundAnchors:
-    """Anchors computed from a data set, next to the anchors that a model has.
+    """Anchors computed from a data set, and the anchors of the model to compare them with.
 
     Attributes:
         boxes: Number of boxes that the anchors are computed from.
         left_out: Number of boxes that the augmentation leaves out at this training size.
         crowds: Number of crowd boxes, which are left out too.
         own: The model's own anchors.
-        given: The anchors of ``train.anchors``; None if it is empty.
+        given: The anchors of ``train.anchors``; None if that setting is empty.
         computed: The computed anchors.
         by_overlap: Whether the loss assigns every box to an anchor, so that only the overlap counts.
-        warnings: Sentences about the boxes.
+        warnings: Warnings about the boxes, as sentences.
     """
 
     boxes: int
@@ -88,7 +88,7 @@ class FoundAnchors:
 
     @property
     def own_are_enough(self) -> bool:
-        """Whether a training gives no warning of the model's own anchors, and computed anchors match no more boxes."""
+        """Whether a training does not warn about the model's own anchors, and computed anchors match no more boxes."""
         enough = self.own.recall >= LEAST_RECALL and self.computed.recall - self.own.recall < RECALL_MARGIN
         return self.own_are_as_good or (enough and not self.by_overlap)
 
@@ -126,7 +126,7 @@ def find_anchors(index: SplitIndex, config: Config) -> FoundAnchors:
 
 
 def fit_of(sides: Float64Array, anchors: Anchors, anchor_t: float) -> AnchorFit:
-    """Return how well anchors fit boxes (boxes, 2), at least one box."""
+    """Return how well anchors fit boxes (boxes, 2); there must be at least one box."""
     within = [anchor_ratios(sides, ((pair,),)) < anchor_t for level in anchors for pair in level]
     counts = np.sum(within, axis=0)
     return AnchorFit(
@@ -141,27 +141,28 @@ def _warnings(sides: Float64Array, every: int, facts: ModelFacts, image_size: in
         InputError: There are fewer boxes than anchors.
     """
     boxes, anchors = len(sides), facts.anchor_count
-    left_out = f" ({every - boxes} more boxes are left out, too small or too long)" if every > boxes else ""
+    left_out = f" ({every - boxes} more boxes, too small or too long, are left out)" if every > boxes else ""
     if boxes < anchors:
         raise InputError(
-            f"{facts.name} has {anchors} anchors, and the training boxes at train.image_size = {image_size} number "
-            f"{boxes}{left_out}: too few to compute anchors from; keep the model's own anchors"
+            f"{facts.name} has {anchors} anchors, but the number of training boxes at train.image_size = "
+            f"{image_size} is {boxes}{left_out}: too few to compute anchors from; keep the model's own anchors"
         )
     sizes = len(np.unique(np.round(sides, 1), axis=0))
     if sizes < anchors:
         return [
-            f"the {boxes} boxes have {sizes} different sizes, and {facts.name} has {anchors} anchors: some are equal"
+            f"the {boxes} boxes have {sizes} different sizes, and {facts.name} has {anchors} anchors: "
+            "some computed anchors are equal"
         ]
     if boxes < BOXES_PER_ANCHOR * anchors:
         return [
             f"there are {boxes} training boxes{left_out} for {anchors} anchors, fewer than {BOXES_PER_ANCHOR} for "
-            "each: the computed anchors follow single boxes and may not fit other images"
+            "each: the computed anchors depend on individual boxes and may not fit other images"
         ]
     return []
 
 
 def _search(sides: Float64Array, facts: ModelFacts, score: Score, seed: int) -> Float64Array:
-    """Return anchors (anchors, 2) from small to large."""
+    """Return anchors (anchors, 2) sorted from small to large."""
     random = np.random.default_rng(seed)
     if len(sides) > _BOXES_USED:
         sides = sides[random.choice(len(sides), _BOXES_USED, replace=False)]
@@ -196,7 +197,7 @@ def _improved(sides: Float64Array, anchors: Float64Array, score: Score, random: 
 
 
 def _rounded(anchors: Float64Array) -> Float64Array:
-    """Return anchors in whole pixels, small sides in tenths, from small to large."""
+    """Return anchors sorted from small to large, their sides rounded to whole pixels, small sides to tenths."""
     rounded = np.where(anchors < _WHOLE_FROM, anchors.round(1), anchors.round())
     return rounded[np.lexsort((rounded[:, 0], rounded.prod(axis=1)))]
 
@@ -204,7 +205,8 @@ def _rounded(anchors: Float64Array) -> Float64Array:
 def _closeness(anchor_t: float) -> Score:
     """Return the score for YOLOv5's loss: 0 if box and anchor differ by ``anchor_t`` times or more, else at least 1.
 
-    The score rises as the factor falls. An additional box within the limit is worth more than a closer fit of others.
+    The smaller the factor, the higher the score. An additional box within the limit raises the total score more than a
+    closer fit of the other boxes.
     """
 
     def score(sides: Float64Array, anchors: Float64Array) -> Float64Array:

@@ -1,6 +1,6 @@
 """Checkpoints in a store: ``checkpoints/step-00001234/`` with the complete state that training continues from.
 
-A folder is a checkpoint only if its ``checkpoint.json``, written last, exists and every file has its checksum.
+A folder is a checkpoint only if its ``checkpoint.json``, written last, exists and every file matches its checksum.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class TrainingState:
         pending: Losses of the steps since the last row of the history.
         history: The history so far, as JSON lines.
         code_digest: Digest of the library that wrote the state.
-        sessions: First step and seconds of each session of the training, from the first start to the latest.
+        sessions: First step and duration in seconds of each session of the training, from the first start to the
+            latest.
     """
 
     step: int
@@ -139,7 +140,7 @@ def newest_checkpoint(store: Store, warn: Show) -> TrainingState | None:
 
 
 def newest_step(store: Store) -> int | None:
-    """Return the step of the newest complete checkpoint, or None if there is none; its content is not read."""
+    """Return the step of the newest complete checkpoint, or None if there is none; the checkpoint is not read."""
     return max(_steps(store, MANIFEST_NAME), default=None)
 
 
@@ -195,7 +196,7 @@ def _checked(store: Store, key: str, name: str, file: CheckpointFile) -> bytes:
     except NotFound:
         raise _Damaged(f"{name} is missing") from None
     if len(data) != file.size or sha256_bytes(data) != file.sha256:
-        raise _Damaged(f"{name} does not have its checksum")
+        raise _Damaged(f"{name} does not match its checksum")
     return data
 
 

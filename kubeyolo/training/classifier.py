@@ -1,4 +1,4 @@
-"""The classifier that a backbone is pretrained as: network, loss, engine, accuracy."""
+"""The classifier for the pretraining of a backbone: its network, loss, engine and accuracy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FINAL_LR = 0.01
 
 
 class Classifier(nn.Cell):
-    """Backbone, means over each of its feature maps, one dense layer.
+    """The backbone, the mean of each of its feature maps, and one dense layer.
 
     The finer maps shorten the path to the early layers: with the coarsest map alone, the accuracy on small sets stays
     at chance level for hundreds of steps. The backbone's parameters have the same names as in the detector.
@@ -45,7 +45,7 @@ class Classifier(nn.Cell):
 
 
 class ClassificationLoss(nn.Cell):
-    """Mean cross entropy with smoothed labels (https://arxiv.org/abs/1512.00567); its only part is the loss itself."""
+    """Mean cross entropy with smoothed labels (https://arxiv.org/abs/1512.00567); its only part is the total."""
 
     def __init__(self, num_classes: int, smoothing: float = 0.1) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class ClassificationLoss(nn.Cell):
 
 
 class Scorer(nn.Cell):
-    """Logits of uint8 images, with the running statistics of batch normalisation."""
+    """Computes logits of uint8 images, with the running statistics of batch normalisation."""
 
     def __init__(self, network: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
@@ -113,7 +113,7 @@ def build_engine(network: Classifier, num_classes: int, config: Config, steps: i
         grad_clip=config.train.grad_clip,
     )
     schedule = Schedule(
-        # The factor falls with every step: there are too few epochs to lower it only once an epoch.
+        # The factor falls with every step, because there are too few epochs to lower it only once an epoch.
         steps_per_epoch=1,
         lr=pretrain.lr,
         factor=functools.partial(cosine_factor, epochs=steps, final=FINAL_LR),

@@ -118,7 +118,7 @@ def _loop_settings(spec: TrainingSpec, loader: Loader, distribution: Distributio
 def _first_look(
     spec: TrainingSpec, facts: ModelFacts, dataset: Dataset, loader: Loader, distribution: Distribution, show: Show
 ) -> Learnable:
-    """Report whether the data suits the training and the training fits this machine; return what the report found."""
+    """Report whether the data suits the training and the training fits this machine; return the findings."""
     config, world, index = spec.config, distribution.world, dataset.split("train").index
     learnable = look_at_training(index, facts, config, loader.steps_per_epoch, spec.dataset)
     learnable.show(show)

@@ -1,8 +1,8 @@
 """Data-parallel training: the rank of a process, joining the other processes, and waiting for rank 0.
 
 The loss of a process is already multiplied by its batch size, so the sum of the gradients over all processes is the
-gradient of the global batch. Batch normalisation takes its statistics from the images of one process; the averages that
-are published are those of rank 0.
+gradient of the global batch. In each process, batch normalisation computes its statistics from the images of that
+process; the running averages of rank 0 are published.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Distribution:
-    """One process among ``world``."""
+    """One of ``world`` training processes."""
 
     rank: int = 0
     world: int = 1
@@ -34,9 +34,9 @@ class Distribution:
     def synchronize(self, step: int) -> None:
         """As rank 0, report that the work after a step is done; as any other rank, wait for this report.
 
-        A collective fails after a minute, and a validation or a checkpoint may take longer. Rank 0 writes a file into
-        the launcher's folder, which :mod:`kubeyolo.launch.rendezvous` passes on to other machines; a process without
-        such a folder does not wait.
+        A collective operation fails after a minute, but a validation or a checkpoint may take longer. Rank 0 writes a
+        file into the launcher's folder, and :mod:`kubeyolo.launch.rendezvous` creates the same file on the other
+        machines. A process that was started without such a folder does not wait.
         """
         folder = os.environ.get(OUTCOME_FOLDER)
         if not folder or self.world == 1:
@@ -63,7 +63,7 @@ def is_scheduler() -> bool:
 
 
 def join(distribution: Distribution) -> None:
-    """Join the other processes; return when all have joined, or in the scheduler when all have ended.
+    """Join the other processes, and return when all have joined; in the scheduler, return when all have ended.
 
     Raises:
         WorkError: The processes could not join, or disagree about their ranks.
@@ -93,7 +93,7 @@ def check_world(configured: int, distribution: Distribution) -> None:
     """Refuse to train with a number of processes that differs from the configuration.
 
     Raises:
-        InputError: Names both numbers.
+        InputError: The numbers differ; the message names both.
     """
     if distribution.world != configured:
         raise InputError(

@@ -20,8 +20,9 @@ from kubeyolo.training.step import ForwardLoss, TrainStep
 class WeightAverage(nn.Cell):
     """``average = decay · average + (1 − decay) · value`` for every floating-point parameter of a network.
 
-    The averages are one vector, and its update a graph of its own: three kernels for each of some three hundred
-    parameters, ordered behind the optimizer in the graph of the step, took an eighth of a step on a CPU.
+    The averages are stored as one vector, which a separate graph updates. When the graph of the step updated each of
+    some three hundred parameters with three kernels after the optimizer, this took an eighth of the time of a step on a
+    CPU.
 
     Args:
         parameters: Weights and running statistics; the average starts at their values.
@@ -129,7 +130,7 @@ class Engine:
         )
 
     def common(self) -> dict[str, Arrays]:
-        """Return "weights" and "moments": the arrays that are equal in all processes, so without running statistics."""
+        """Return the arrays that are equal in all processes: "weights", without running statistics, and "moments"."""
         trained = {name: parameter for name, parameter in self._weights.items() if parameter.requires_grad}
         return {"weights": _arrays(trained), "moments": _arrays(moment_parameters(self._optimizer))}
 
@@ -152,15 +153,15 @@ def check_arrays(parameters: dict[str, Parameter], arrays: Arrays, what: str) ->
     """Check that each parameter has an array of its shape.
 
     Raises:
-        InputError: A name is missing on either side, or a shape differs.
+        InputError: A parameter has no array, an array has no parameter, or a shape differs.
     """
     different = sorted(parameters.keys() ^ arrays.keys())
     if different:
-        raise InputError(f"the {what} are of a different network: {different[0]!r} is on one side only")
+        raise InputError(f"the {what} belong to a different network: only one of the two has {different[0]!r}")
     for name, parameter in parameters.items():
         if parameter.shape != arrays[name].shape:
             raise InputError(
-                f"the {what} are of a different network: {name!r} is {arrays[name].shape}, not {parameter.shape}"
+                f"the {what} belong to a different network: {name!r} is {arrays[name].shape}, not {parameter.shape}"
             )
 
 
@@ -168,7 +169,7 @@ def load_parameters(parameters: dict[str, Parameter], arrays: Arrays, what: str)
     """Set each parameter to the array of its name.
 
     Raises:
-        InputError: A name is missing on either side, or a shape differs.
+        InputError: A parameter has no array, an array has no parameter, or a shape differs.
     """
     check_arrays(parameters, arrays, what)
     for name, parameter in parameters.items():

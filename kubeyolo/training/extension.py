@@ -20,7 +20,7 @@ EXTENDED = "extended"
 """Key of an identity: a list with ``step`` and the former lengths by key for each time the training was extended."""
 
 LENGTHS = {"train.max_epoch": "epochs", "pretrain.max_epoch": "epochs", "pretrain.max_steps": "steps"}
-"""Settings of the length of a training, each with the unit that it counts."""
+"""Settings that limit the length of a training, each with its unit."""
 
 Identity = Mapping[str, Any]
 
@@ -28,7 +28,7 @@ Identity = Mapping[str, Any]
 def changed_keys(saved: Identity, now: Identity) -> list[str]:
     """Return the keys whose values differ between two identities, sorted.
 
-    The key ``extended`` is ignored. If only one identity has a setting, the setting is new or was removed: it is
+    The key ``extended`` is ignored. A setting that only one identity has was added or removed later: its value is
     compared with its default.
     """
     keys = (saved.keys() | now.keys()) - {EXTENDED}
@@ -42,7 +42,7 @@ def is_longer(saved: Identity, now: Identity) -> bool:
 
 
 def is_shorter(saved: Identity, now: Identity) -> bool:
-    """Tell whether a training differs from the saved training only in its length, and a length is shorter."""
+    """Tell whether a training differs from the saved training only in its length, and one of the lengths is shorter."""
     changed = changed_keys(saved, now)
     return bool(changed) and LENGTHS.keys() >= {*changed} and not is_longer(saved, now)
 

@@ -1,4 +1,4 @@
-"""Values that are infinite or NaN end a training: the check, the error, and the note in the output."""
+"""Ends a training that has infinite or NaN values: the check, the error, and the note in the output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kubeyolo.errors import KubeyoloError, WorkError
 from kubeyolo.storage.base import Store
 
 FILE_NAME = "not-finite.json"
-"""In the output of a training that ended at values that are not finite: why it ended."""
+"""File in the output of a training that ended because of values that are not finite; it has the reason."""
 
 REMEDIES = frozenset(
     {
@@ -26,7 +26,7 @@ REMEDIES = frozenset(
         "train.warmup_steps",
     }
 )
-"""Settings that may be changed after such an end: the training then starts from step 0 in the same output."""
+"""Settings that may be changed after a training ended in this way: it then starts from step 0 in the same output."""
 
 _MOST_NAMES = 16
 _KINDS = {"weights": "weight", "moments": "moment of the optimizer", "ema": "moving average"}
@@ -117,7 +117,7 @@ def remedy_for(config: Config, task: str) -> str:
 
 @contextmanager
 def remembered(store: Store) -> Iterator[None]:
-    """Write a note into the output if the training in this block ends at values that are not finite."""
+    """Write a note into the output if the training in this block ends because of values that are not finite."""
     try:
         yield
     except NotFiniteError as error:

@@ -24,13 +24,13 @@ def weight_sizes(network: nn.Cell) -> dict[str, float]:
 
 
 def usual_sizes(network: nn.Cell) -> dict[str, float]:
-    """Return the sizes to compare :func:`weight_sizes` with: before the first step, or of fresh weights if larger.
+    """Return the sizes to compare with at the end: those before the first step, or those of fresh weights if larger.
 
     Weights of a pretrained backbone may be close to 0, and may grow to the size of fresh weights. Biases start at 0 and
     weights of batch normalisations at 1; a size of 1 is normal for both.
     """
     fresh = {
-        # Fresh weights are drawn from U(-b, b) with b = 1/√(inputs of an output).
+        # Fresh weights are drawn from U(-b, b) with b = 1/√(inputs per output).
         name: 1 / math.sqrt(3 * math.prod(parameter.shape[1:])) if len(parameter.shape) > 1 else 1.0
         for name, parameter in _trained(network)
     }
@@ -40,7 +40,7 @@ def usual_sizes(network: nn.Cell) -> dict[str, float]:
 def growth_warnings(
     before: Mapping[str, float], after: Mapping[str, float], section: TrainConfig | PretrainConfig
 ) -> list[str]:
-    """Warn of parameters that have grown by :data:`FACTOR` or more: name the one that has grown most, and count them.
+    """Warn if parameters have grown by :data:`FACTOR` or more: count them, and name the one that has grown most.
 
     Args:
         before: Sizes before the first step by name, from :func:`usual_sizes`.
@@ -51,7 +51,7 @@ def growth_warnings(
     if not grown:
         return []
     name = max(grown, key=lambda each: grown[each])
-    others = f", and {len(grown)} of {len(before)} parameters {FACTOR:g} times or more" if len(grown) > 1 else ""
+    others = f", and {len(grown)} of {len(before)} parameters at least {FACTOR:g} times" if len(grown) > 1 else ""
     return [
         f"the weights are far larger than at the start: {name} {grown[name]:.3g} times (root mean square "
         f"{after[name]:.3g}, at the start {before[name]:.3g}){others}. The training has most likely diverged, "
@@ -66,7 +66,7 @@ def _remedy(section: TrainConfig | PretrainConfig) -> str:
     usual, decay = float(fields["lr"].default), float(fields["weight_decay"].default)
     if isinstance(section, TrainConfig) and section.optimizer == "adamw":
         usual = float(PretrainConfig.model_fields["lr"].default)
-    again = "train again into another output"
+    again = "train again into a different output"
     if section.lr <= usual and section.weight_decay < decay:
         return (
             f"the likeliest cause is {key}.weight_decay = {section.weight_decay:g}: {again} with "

@@ -14,7 +14,7 @@ FILE_NAME = "history.jsonl"
 
 
 class HistoryRow(BaseModel):
-    """Means over the steps since the previous row.
+    """A row of the history: means over the steps since the previous row.
 
     Attributes:
         kind: "train" for the detector, "val" for a validation, "pretrain" for a backbone, "extended" when a training
@@ -47,7 +47,7 @@ class HistoryRow(BaseModel):
 
 
 class TrainingHistory:
-    """Rows in the order of their steps."""
+    """The rows of a history in the order of their steps."""
 
     def __init__(self, rows: Iterable[HistoryRow] = ()) -> None:
         self.rows: list[HistoryRow] = list(rows)
@@ -61,13 +61,13 @@ class TrainingHistory:
         return [row for row in self.rows if row.kind == kind]
 
     def until(self, step: int) -> TrainingHistory:
-        """Return the history of a training that ended at a step, without the rows of an extension."""
+        """Return the history up to the step at which a training ended, without the rows of a later extension."""
         return TrainingHistory(
             row for row in self.rows if row.step < step or (row.step == step and row.kind != "extended")
         )
 
     def to_bytes(self) -> bytes:
-        """Return the JSON lines."""
+        """Return the history as JSON lines."""
         return b"".join(orjson.dumps(row.model_dump(exclude_none=True)) + b"\n" for row in self.rows)
 
     @classmethod
@@ -75,7 +75,7 @@ class TrainingHistory:
         """Read JSON lines.
 
         Raises:
-            InputError: A line is not a row; names the line.
+            InputError: A line is not a row; the message names the line.
         """
         rows = []
         for number, line in enumerate(data.splitlines(), 1):

@@ -1,4 +1,4 @@
-"""Warnings of boxes, anchors, schedules and losses from which a training learns little.
+"""Warnings about boxes, anchors, schedules and losses from which a training learns little.
 
 Nothing here refuses a training or changes its results: the first process prints the warnings before the first step and
 after the last step, and stores them with the result.
@@ -45,7 +45,7 @@ class Learnable:
     Attributes:
         recall: Share of the boxes that fit an anchor, 0..1: the best possible recall; None without boxes.
         lines: Sentences for the log.
-        warnings: Sentences for the person who starts the training.
+        warnings: Warnings for the person who starts the training, as sentences.
     """
 
     recall: float | None
@@ -110,7 +110,7 @@ def box_sides(index: SplitIndex, table: BoxTable, image_size: int) -> Float64Arr
 
 
 def kept_boxes(sides: Float64Array) -> BoolArray:
-    """Tell which boxes (boxes, 2) the augmentation keeps when it neither scales nor cuts them."""
+    """Tell which boxes (boxes, 2) the augmentation keeps when it neither scales nor cuts the boxes."""
     shorter, longer = sides.min(axis=1), sides.max(axis=1)
     kept: BoolArray = (shorter > MIN_SIDE) & (longer < MAX_ASPECT * shorter)
     return kept
@@ -119,7 +119,7 @@ def kept_boxes(sides: Float64Array) -> BoolArray:
 def anchor_ratios(sides: Float64Array, anchors: Anchors) -> Float64Array:
     """Return by which factor, at least 1, each box (boxes, 2) differs from the anchor that fits it best.
 
-    This is the larger of the factors for width and height; YOLOv5 matches a box and an anchor if it is below
+    This is the larger of the factors for width and height; YOLOv5 matches a box and an anchor if this factor is below
     ``anchor_t``.
     """
     best = np.full(len(sides), np.inf)
@@ -178,19 +178,19 @@ def size_warnings(sides: Float64Array, image_size: int, stride: int = 32) -> lis
     long = int(((sides.min(axis=1) > MIN_SIDE) & ~kept_boxes(sides)).sum())
     if long >= LOST_SHARE * boxes:
         warnings.append(
-            f"{share_of(long, boxes)} training boxes are {MAX_ASPECT:g} times as long as wide or longer, and such "
-            "boxes are left out."
+            f"{share_of(long, boxes)} training boxes are at least {MAX_ASPECT:g} times as long as they are wide, "
+            "and such boxes are left out."
         )
     return warnings
 
 
 def loss_warnings(rows: Sequence[HistoryRow]) -> list[str]:
-    """Warn of a finished training whose loss never changed; ``rows`` are the history rows of its training steps."""
+    """Warn if the loss of a finished training never changed; ``rows`` are the history rows of its training steps."""
     warnings = []
     boxes = [row.box for row in rows if row.box is not None]
     if boxes and not any(boxes):
         warnings.append(
-            f"the box loss was 0 in all of {counted(rows[-1].step, 'step')}: no box was matched with an anchor, and "
+            f"the box loss was 0 in all {counted(rows[-1].step, 'step')}: no box was matched with an anchor, and "
             "the network has not learned where objects are."
         )
     losses = [row.loss for row in rows if row.loss is not None]
@@ -219,8 +219,8 @@ def _anchors(
         mean = float(nearest_overlaps(judged, facts.anchors).mean())
         return (
             1.0,
-            f"anchors: {share_of(boxes, boxes)} boxes are matched with the anchor{which} nearest in size, whatever its "
-            f"sides (mean overlap {mean:.3f} at train.image_size = {train.image_size})",
+            f"anchors: {share_of(boxes, boxes)} boxes are matched with the anchor{which} nearest in size, however "
+            f"much the sides differ (mean overlap {mean:.3f} at train.image_size = {train.image_size})",
             [],
         )
     ratios = anchor_ratios(judged, facts.anchors)
@@ -236,11 +236,11 @@ def _anchors(
     limit = f" (but a decoded side is at most {most:g} times its anchor)" if most is not None and needed > most else ""
     computed = f"'{command}' computes anchors that fit; " if kept.sum() >= facts.anchor_count else ""
     warning = (
-        f"no anchor fits {share_of(boxes - fitting, boxes)} training boxes within {at}: a side differs from that of "
-        f"every anchor by that factor or more, so {harm} (best possible recall {recall:.3f}); "
+        f"no anchor fits {share_of(boxes - fitting, boxes)} training boxes within {at}: for every anchor, a "
+        f"side differs by this factor or more, so {harm} (best possible recall {recall:.3f}); "
         f"{computed}{_size_remedy(sides, facts, train)}train.anchor_t = {needed:g} would "
-        f"match {100 * LEAST_RECALL:g} % of them{limit}, and the losses of yolov3 and yolov4 match every box with an "
-        "anchor."
+        f"match {100 * LEAST_RECALL:g} % of the boxes{limit}, and the losses of yolov3 and yolov4 match every box "
+        "with an anchor."
     )
     return recall, line, [warning]
 
@@ -261,11 +261,11 @@ def _size_remedy(sides: Float64Array, facts: ModelFacts, train: TrainConfig) -> 
         return ""
     # The smallest of the best sizes, because it is the cheapest.
     size = next(size for size, value in tried.items() if value >= min(best, LEAST_RECALL))
-    return f"with train.image_size = {size} {share_text(tried[size])} of all boxes fit; "
+    return f"with train.image_size = {size}, {share_text(tried[size])} of all boxes fit; "
 
 
 def _least_ratio(ratios: Float64Array) -> float:
-    """Return the smallest ``anchor_t``, rounded up to a tenth, that fits enough boxes to avoid the warning."""
+    """Return the smallest ``anchor_t``, rounded up to a tenth, with which enough boxes fit to avoid the warning."""
     needed = np.sort(ratios)[math.ceil(LEAST_RECALL * len(ratios)) - 1]
     return (math.floor(float(needed) * 10) + 1) / 10
 

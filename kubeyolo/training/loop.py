@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
 
 _ORDER_SECONDS = 0.2
-"""How much later than its children a process may receive a signal that is sent to all of them."""
+"""Longest delay, in seconds, with which a process receives a signal after its children received the same signal."""
 
 
 class Interrupted(Exception):  # noqa: N818 - a stop request that was followed, not an error
@@ -49,7 +49,7 @@ class Batches(Protocol):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Any]:
         """Yield batches with ``images`` and ``labels``."""
@@ -81,7 +81,7 @@ class Hooks:
         show: Shows one line.
         after_epoch: Makes a row of the history after each epoch.
         synchronize: Called in every process, with the step, after the work that rank 0 does alone between two steps.
-        guard: Ends the training at values that are not finite.
+        guard: Ends the training if values are not finite.
     """
 
     stop: StopRequest = field(default_factory=StopRequest)
@@ -168,7 +168,7 @@ class TrainingLoop:
         return Moment(step, epoch, is_last or step % self._batches.steps_per_epoch == 0, is_last)
 
     def _batches_of(self, epoch: int, offset: int) -> Iterator[Any]:
-        """Yield batches; write a checkpoint and stop if a signal has ended this process's loader workers too."""
+        """Yield batches; write a checkpoint and stop if a stop signal also ended the loader workers of this process."""
         try:
             yield from self._batches.epoch(epoch, offset)
         except WorkError:
@@ -182,7 +182,8 @@ class TrainingLoop:
         """Stop between two steps, as requested.
 
         Raises:
-            Interrupted: Always; after a checkpoint, unless the last step has one or no step is done.
+            Interrupted: Always. A checkpoint is written first, unless the last step has a checkpoint already or no step
+                is done.
         """
         step = self._engine.step
         if step == 0:

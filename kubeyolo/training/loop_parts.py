@@ -36,7 +36,7 @@ class LoopSettings:
 
     Attributes:
         total_steps: Steps of the whole run.
-        images_per_step: Images of all processes.
+        images_per_step: Number of images of a step in all processes together.
         log_interval: Steps between two log lines.
         checkpoint_interval: Steps between two checkpoints; 0 for a checkpoint after each epoch.
         keep_checkpoints: Number of checkpoints to keep.
@@ -79,13 +79,13 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Output:
-    """Where checkpoints are written, and what each checkpoint records.
+    """The output to which checkpoints are written, and what each checkpoint records.
 
     Attributes:
         place: The folder of the output.
         identity: What the weights depend on, by key.
         code_digest: Digest of the library.
-        writer: Writer in the claim on the output; empty without a claim.
+        writer: Name of the writer in the claim on the output; empty if there is no claim.
         is_written: Whether this process writes into the output.
     """
 
@@ -154,7 +154,7 @@ class Journal:
 
     @property
     def sessions(self) -> list[tuple[int, float]]:
-        """First step and seconds of each session of the training until now."""
+        """First step and duration in seconds of each session of the training until now."""
         if self._first_step == self._total_steps:
             return self._former
         return [*self._former, (self._first_step, round(time.monotonic() - self._start, 2))]
@@ -178,7 +178,7 @@ class Speed:
             self._steps += 1
 
     def leave_out(self, seconds: float) -> None:
-        """Leave out time that was not spent on steps."""
+        """Exclude time that was not spent on steps from the rate."""
         if self._since is not None:
             self._since += seconds
 
@@ -317,7 +317,7 @@ class Bar:
         self._advance = advance
 
     def after_step(self, moment: Moment) -> None:
-        """Advance it by one step."""
+        """Advance the bar by one step."""
         self._advance(1)
 
 

@@ -61,9 +61,9 @@ def worker_warnings(config: Config, world: int) -> list[str]:
     if workers <= usual or workers * here <= 2 * processors or workers <= fewer:
         return []
     return [
-        f"data.workers = {workers} starts {workers * here} processes besides the training, and they may use "
-        f"{counted(processors, 'processor')}: each takes memory, and they wait for each other; with "
-        f"--set data.workers={fewer} the batches are the same"
+        f"data.workers = {workers} starts {workers * here} processes besides the training, which share "
+        f"{counted(processors, 'processor')}: each process takes memory, and they wait for each other; "
+        f"use --set data.workers={fewer}, which gives the same batches"
     ]
 
 
@@ -92,7 +92,7 @@ def _lower_pretraining(config: Config) -> str:
 
 
 def _remedy(config: Config, available: int, here: int, needed: Callable[[Mapping[str, Mapping[str, int]]], int]) -> str:
-    """Return settings with values that fit by the same estimate; settings that do not change the weights come first."""
+    """Return settings with which the training fits by the same estimate, first those that do not change the weights."""
     no_cache = {"cache_limit_mb": 0}
     room = available - needed({"data": no_cache})
     if room >= 0:

@@ -73,7 +73,7 @@ class ParameterGroups:
     """The trainable parameters of a network, in the order in which gradients are taken.
 
     Attributes:
-        bias: Biases, of convolutions and of batch normalisations.
+        bias: Biases of convolutions and of batch normalisations.
         weight: Weights of convolutions and dense layers, which decay.
         norm: Weights of batch normalisations.
     """
@@ -129,8 +129,8 @@ class _ByGroup(nn.Cell):
 class Sgd(_ByGroup):
     """Stochastic gradient descent with momentum, optionally Nesterov's (https://arxiv.org/abs/1212.0901).
 
-    ``velocity = momentum · velocity + gradient + decay · weight``, the decay only in the weight group. This is
-    ``ops.SGD``; on a CPU ``ops.ApplyMomentum(use_nesterov=True)`` ignores ``use_nesterov``.
+    ``velocity = momentum · velocity + gradient + decay · weight``, with decay only in the weight group. It is computed
+    by ``ops.SGD``, because ``ops.ApplyMomentum`` ignores ``use_nesterov`` on a CPU.
     """
 
     moments: tuple[str, ...] = ("velocity",)
@@ -144,7 +144,7 @@ class Sgd(_ByGroup):
         self.sgd_decaying = ops.SGD(dampening=0.0, weight_decay=config.weight_decay, nesterov=config.nesterov)
 
     def scalars(self, rates: Rates, step: int) -> tuple[float, ...]:
-        """Return the scalars that ``construct`` reads at a step, counted from 1."""
+        """Return the scalars that ``construct`` reads at a step; steps count from 1."""
         return rates.bias, rates.weight, rates.norm, rates.momentum
 
     def construct(self, gradients: tuple[Tensor, ...], scalars: tuple[Tensor, ...]) -> Any:
@@ -165,7 +165,8 @@ class Sgd(_ByGroup):
 class AdamW(_ByGroup):
     """Adam with decoupled weight decay (https://arxiv.org/abs/1711.05101), where beta1 is the configured momentum.
 
-    The fused primitive has no bias correction: it is folded into the learning rate, eps and decay that it receives.
+    The fused primitive has no bias correction: the learning rate, eps and decay that it receives include the
+    correction.
     """
 
     moments: tuple[str, ...] = ("mean", "variance")
@@ -181,7 +182,7 @@ class AdamW(_ByGroup):
         self.momentum = config.momentum
 
     def scalars(self, rates: Rates, step: int) -> tuple[float, ...]:
-        """Return the scalars that ``construct`` reads at a step, counted from 1."""
+        """Return the scalars that ``construct`` reads at a step; steps count from 1."""
         root = math.sqrt(1 - ADAM_BETA2**step)
         correction = root / (1 - self.momentum**step)
         corrected = (rates.bias * correction, rates.weight * correction, rates.norm * correction)

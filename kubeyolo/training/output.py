@@ -39,8 +39,9 @@ def is_complete(place: Place, identity: dict[str, Any], spec: TrainingSpec, show
     """Tell whether the output has the finished training of this spec, and report it if so.
 
     A training by a different version of the library is accepted: its bundle names that version. A training with a
-    damaged bundle is not accepted: its weights are published again from its last checkpoint. Neither is a training that
-    will be extended, or whose extension ended at values that are not finite and is repeated with changed settings.
+    damaged bundle is not accepted: its weights are published again from its last checkpoint. A training is also not
+    accepted if it will be extended, or if its extension ended because of values that are not finite and is repeated
+    with changed settings.
 
     Raises:
         InputError: The output has a finished training with different settings.
@@ -61,7 +62,7 @@ def is_complete(place: Place, identity: dict[str, Any], spec: TrainingSpec, show
     other = (
         ""
         if result.code_digest == spec.code_digest
-        else " (of a different version: give a different output with --output to repeat it)"
+        else " (by a different version; give a different output with --output to repeat it)"
     )
     show(f"{store.uri}: training is complete{other}, nothing to do")
     for line in result.warnings:
@@ -77,7 +78,7 @@ def is_result_of(saved: dict[str, Any], identity: dict[str, Any], was_not_finite
     Args:
         saved: Identity of the finished training.
         identity: Identity of the requested training.
-        was_not_finite: Whether an extension of it ended at values that are not finite.
+        was_not_finite: Whether an extension of the finished training ended because of values that are not finite.
         uri: URI of the output.
 
     Raises:
@@ -111,7 +112,7 @@ def clear_output(store: Store, keep_bundle: bool = False) -> None:
 
     Args:
         store: The output.
-        keep_bundle: Whether to keep the bundle of a finished training until the next one replaces it.
+        keep_bundle: Whether to keep the bundle of a finished training until the next bundle replaces it.
     """
     store.delete(RESULT_NAME)
     if not keep_bundle:
@@ -128,9 +129,10 @@ def state_to_continue(
     """Return the state of the output that the training continues from; None if the training starts from step 0.
 
     The identity of the returned state is the identity of the training from now on. A training that differs from the
-    output's training only by a larger length extends it. A training starts from step 0 without ``resume``, without a
-    checkpoint, and if it ended at values that are not finite and is repeated with a different learning rate, warm-up or
-    clipping, because the checkpoint's weights come from the old settings.
+    training in the output only by a larger length extends that training. A training starts from step 0 if ``resume`` is
+    not set or if there is no checkpoint. It also starts from step 0 if it ended because of values that are not finite
+    and is repeated with a different learning rate, warm-up or clipping, because the checkpoint's weights come from the
+    old settings.
 
     Args:
         store: The output.
@@ -155,7 +157,7 @@ def state_to_continue(
         changed = changed_keys(state.identity, identity)
         if was_not_finite and changed and finite.REMEDIES.issuperset(changed):
             values = ", ".join(f"{key} = {identity[key]} in place of {state.identity.get(key)}" for key in changed)
-            show(f"starting from step 0 with {values}: the previous training ended at values that are infinite or NaN")
+            show(f"starting from step 0 with {values}: the previous training had infinite or NaN values")
             if is_first:
                 clear_output(store, keep_bundle=True)
             return None
@@ -179,7 +181,7 @@ def _continue_as(state: TrainingState, identity: dict[str, Any], show: Show) -> 
     saved, state.identity = state.identity, extended_identity(state.identity, identity, state.step)
     if not is_longer(saved, identity):
         return
-    show(f"extending {lengths(saved, identity)} at step {state.step}: it continues by the schedule of the new length")
+    show(f"extending {lengths(saved, identity)} at step {state.step}: it continues with the schedule of the new length")
     rows = history.TrainingHistory.from_bytes(state.history)
     last = rows.rows[-1].epoch if rows.rows else 0
     rows.append(history.HistoryRow(kind="extended", step=state.step, epoch=last, length=lengths(saved, identity)))
@@ -220,7 +222,7 @@ def publish_weights(
     Args:
         output: The output of the training, with the identity of the training.
         engine: Engine of the training.
-        sessions: First step and seconds of each session of the training.
+        sessions: First step and duration in seconds of each session of the training.
         manifest: Manifest of the bundle. Its warnings are passed on to everything that is derived from the bundle.
         guard: Checks that the weights are finite.
         prefix: Only weights whose names start with it are published.

@@ -30,11 +30,11 @@ VALIDATION_CROPS = 1024
 """Largest number of crops that accuracy is measured on."""
 
 CROP_MEMORY = 1 << 30
-"""Most bytes of crops in memory; if there are more objects, a random selection is used."""
+"""Largest size of all crops in memory, in bytes; if there are more objects, a random selection is used."""
 
 
 class _Source:
-    """The source of crops: a validated detection set or a folder of classes."""
+    """The source of crops: a validated data set of a detector, or a folder with one folder per class."""
 
     def __init__(self, spec: TrainingSpec) -> None:
         self._spec = spec
@@ -54,7 +54,7 @@ class _Source:
             self.reference = DatasetReference(name=manifest.name, digest=manifest.digest, uri=self._dataset.uri)
 
     def crops(self) -> tuple[Crops, Crops]:
-        """Return the crops to train on and the held-out crops: the crops of val, or one file in eight."""
+        """Return the crops to train on and the held-out crops: those of the split val, or one file in eight."""
         config, seed = self._spec.config.pretrain, self._spec.config.train.seed
         limit = max(config.per_batch_size, CROP_MEMORY // crop_bytes(config.image_size))
         if self._folder:
@@ -127,7 +127,7 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Show = print)
 
 
 def _warn_if_no_longer(identity: dict[str, Any], config: Config, steps: int, steps_per_epoch: int, show: Show) -> None:
-    """Warn if an extension adds no step because the other length ends the training, and name the setting to raise."""
+    """Warn if an extension adds no step because the other length setting ends the training, and name this setting."""
     last = identity.get(EXTENDED, [{"step": -1}])[-1]
     if last["step"] == steps:
         epochs, longest = config.pretrain.max_epoch, config.pretrain.max_steps
@@ -137,8 +137,8 @@ def _warn_if_no_longer(identity: dict[str, Any], config: Config, steps: int, ste
             else pair_option("pretrain.max_epoch", -(-longest // steps_per_epoch))
         )
         show(
-            f"warning: no step is added: of pretrain.max_epoch = {epochs} ({steps_per_epoch} steps each) and "
-            f"pretrain.max_steps = {longest} the shorter one counts; add {other}"
+            f"warning: no step is added, because the shorter of pretrain.max_epoch = {epochs} ({steps_per_epoch} steps "
+            f"each) and pretrain.max_steps = {longest} ends the training; add {other}"
         )
 
 
@@ -159,9 +159,9 @@ def _manifest(spec: TrainingSpec, source: _Source, accuracy: float) -> BundleMan
 
 
 def _class_folder(place: Place, cache: Path | None) -> Path | None:
-    """Return a folder with the images by class; None for a validated data set, or if the URI has nothing.
+    """Return a folder with the images by class; None for a validated data set, or if nothing exists at the URI.
 
-    A reference always names a validated data set: images by class have no digest of their own.
+    A reference always names a validated data set: a folder of images by class has no digest.
     """
     if place.digest:
         return None

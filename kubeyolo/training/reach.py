@@ -1,4 +1,4 @@
-"""Settings that do not fit the length of a training: schedule, average of the weights, validations, checkpoints."""
+"""Warnings about schedules, averages, validations and checkpoints that do not fit the length of a training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kubeyolo.formats import counted, share_text
 from kubeyolo.training.schedules import build_schedule, warmup_steps
 
 MOST_FRESH = 0.1
-"""Share of fresh weights in the published average from which on a warning is given."""
+"""Smallest share of fresh weights in the published average that causes a warning."""
 
 _UPDATES_ADDED = 1_000_000
 
@@ -60,7 +60,7 @@ def reach_warnings(train: TrainConfig, steps_per_epoch: int) -> list[str]:
         warnings.append(
             f"{share_text(fresh, 0)} of the published average of the weights are still the initial weights "
             f"after all {steps} steps (train.ema_decay = {train.ema_decay:g}, train.ema_tau = "
-            f"{train.ema_tau:g}): with --set train.ema_tau={tau:g} it follows the training from the start."
+            f"{train.ema_tau:g}): with --set train.ema_tau={tau:g} the average follows the training from the start."
         )
     if train.val_interval > epochs:
         warnings.append(
@@ -69,8 +69,8 @@ def reach_warnings(train: TrainConfig, steps_per_epoch: int) -> list[str]:
         )
     if train.ckpt_interval > steps:
         warnings.append(
-            f"train.ckpt_interval = {train.ckpt_interval} is more than all {steps} steps: the only checkpoint is that "
-            "of the end, and a training that is killed starts again from step 0; set it lower, or to 0 for a "
+            f"train.ckpt_interval = {train.ckpt_interval} is more than all {steps} steps: the only checkpoint is "
+            "written at the end, and a training that is killed starts again from step 0; set it lower, or to 0 for a "
             "checkpoint after each epoch."
         )
     return warnings

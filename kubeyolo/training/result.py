@@ -11,11 +11,11 @@ from kubeyolo.storage.base import Store
 from kubeyolo.training.extension import extension_lines
 
 RESULT_NAME = "training.json"
-"""Its presence says that the training is complete."""
+"""A training is complete if its output has this file."""
 
 
 class TrainingResult(BaseModel):
-    """How a training was done.
+    """The record of a finished training.
 
     Attributes:
         identity: What the weights depend on, by key.
@@ -23,7 +23,7 @@ class TrainingResult(BaseModel):
         steps: Optimizer steps.
         bundle: URI of the published weights.
         seconds: Time of all sessions together.
-        resumed_at: Steps at which it was continued, after an interruption or to extend it.
+        resumed_at: Steps at which the training was continued, after an interruption or to extend it.
         warnings: Warnings of the training; usually none.
         anchor_recall: Share of the boxes that fit an anchor, 0..1; None for a backbone.
     """

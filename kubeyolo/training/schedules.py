@@ -31,17 +31,17 @@ def exponential_factor(epoch: int, milestones: Sequence[int], gamma: float) -> f
 
 
 def ema_decay(update: int, decay: float, tau: float) -> float:
-    """Return the share of the old average at an update, counted from 1: ``decay · (1 − exp(−update / tau))``."""
+    """Return the share of the old average at an update (updates count from 1): ``decay · (1 − exp(−update / tau))``."""
     return decay * (1 - math.exp(-update / tau))
 
 
 def warmup_steps(steps_per_epoch: int, epochs: float, least: int) -> int:
-    """Return the number of warm-up steps: ``epochs`` of them, at least ``least``; with 0 epochs there is no warm-up."""
+    """Return the number of steps in ``epochs`` of warm-up, at least ``least``; with 0 epochs there is no warm-up."""
     return max(round(epochs * steps_per_epoch), least) if epochs > 0 else 0
 
 
 def interpolate(step: int, steps: int, start: float, end: float) -> float:
-    """Return the value at ``step`` of a line from ``start`` at 0 to ``end`` at ``steps``, constant after it."""
+    """Return the value at ``step`` of a line from ``start`` at step 0 to ``end`` at ``steps``; after that, ``end``."""
     if step >= steps:
         return end
     return start + (end - start) / steps * step
@@ -49,7 +49,7 @@ def interpolate(step: int, steps: int, start: float, end: float) -> float:
 
 @dataclass(frozen=True)
 class Rates:
-    """What the optimizer reads at one step; learning rates of the three parameter groups."""
+    """Inputs of the optimizer at one step: the learning rates of the three parameter groups, and the momentum."""
 
     bias: float
     weight: float
@@ -104,7 +104,7 @@ class Schedule:
 def build_schedule(config: TrainConfig, steps_per_epoch: int) -> Schedule:
     """Return the schedule of a training configuration.
 
-    The milestones of the exponential scheduler are exact epochs, so it does not lag.
+    The exponential scheduler changes the rate exactly at its milestones; the other schedulers have a lag.
     """
     epochs, final = config.max_epoch, config.lr_final
 

@@ -1,4 +1,4 @@
-"""The document for a training process, JSON that ``python -m kubeyolo.training.worker`` reads."""
+"""The JSON document that describes a training run; ``python -m kubeyolo.training.worker`` reads it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OUTCOME_FOLDER = "KUBEYOLO_OUTCOME"
 """Environment variable: folder into which each rank writes ``rank-<n>.json`` at its end."""
 
 BARRIER_PREFIX = "barrier-"
-"""Prefix of files in that folder that each end the wait of the other ranks at the barrier of a step."""
+"""Prefix of the files in that folder for which the other ranks wait, one file for each barrier."""
 
 SPEC = "KUBEYOLO_SPEC"
-"""Environment variable that holds the document of a pod on a cluster."""
+"""Environment variable with the document for a pod on a cluster."""
 
 DEVICES = "KUBEYOLO_GANG_DEVICES"
 """Environment variable: number of training processes of a pod, one for each device."""
@@ -42,7 +42,7 @@ _WITHOUT_EFFECT = {
 }
 
 _ANCHORS = "train.anchors"
-"""In an identity only if the anchors differ from the model's own anchors, however they are written."""
+"""An identity has this key only if the anchors differ from the model's own anchors, in any form of writing them."""
 
 _OF_BACKBONES = tuple(key for key in STEPS["pretrain_backbone"].reads if "." in key)
 """Keys outside the section ``pretrain`` that a pretraining depends on."""
@@ -60,7 +60,7 @@ class TrainingSpec(BaseModel):
         code_digest: Digest of the library's sources, kept in the bundle.
         resume: Whether to continue from the newest checkpoint in ``output``; without it training starts from step 0.
         cache: Folder for downloads; if None, the user's cache folder is used.
-        writer: Writer in the claim on ``output``; empty for a training without a claim.
+        writer: Name of the writer in the claim on ``output``; empty for a training without a claim.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -132,7 +132,7 @@ def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None
     """Refuse to continue a training with settings that differ from its original settings.
 
     Raises:
-        InputError: Names the first key that changed, both values and the remedy.
+        InputError: A setting has changed; the message names its key, both values and the remedy.
     """
     if (task := saved.get("task")) != now.get("task"):
         what = "the pretraining of a backbone" if task == "backbone" else "the training of a detector"
@@ -155,7 +155,7 @@ def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None
 
 
 def _typed(key: str, saved: dict[str, Any]) -> str:
-    """Return the option for the saved value of a key in parentheses; empty for a digest, which has no option."""
+    """Return in parentheses the option that sets a key to its saved value; empty for a digest, which has no option."""
     if "." in key:
         return f" ({pair_option(key, saved[key])})"
     return f" (--model {saved[key]})" if key == "model" else ""

@@ -13,7 +13,7 @@ from kubeyolo.training.optimizers import GradientClip, Optimizer, ParameterGroup
 
 
 class ForwardLoss(nn.Cell):
-    """Network and loss: uint8 images and labels to the total loss and its parts.
+    """Network and loss: maps uint8 images and labels to the total loss and its parts.
 
     Args:
         network: Maps images (N, 3, H, W) in [0, 1] to the input of the loss.
@@ -74,7 +74,7 @@ class TrainStep(nn.Cell):
         forward: Network and loss, in training mode.
         groups: Trainable parameters.
         optimizer: Optimizer of the same groups.
-        grad_clip: Largest global norm of the gradients; 0 does not clip.
+        grad_clip: Largest global norm of the gradients; 0 for no clipping.
         reduce: Cell that sums the gradients of all processes, or None for one process.
     """
 
@@ -98,7 +98,8 @@ class TrainStep(nn.Cell):
         Args:
             images: (N, 3, H, W) uint8.
             labels: Labels for the loss.
-            *scalars: Values of ``Optimizer.scalars``; not as one tuple, whose tensors would be compiled as constants.
+            *scalars: Values of ``Optimizer.scalars``. They are not one tuple, because its tensors would be compiled as
+                constants.
 
         Returns:
             (P + 2,) total loss, its parts, and the norm of the gradients (0 when they are not clipped).

@@ -1,4 +1,4 @@
-"""Validation while training: the averaged weights on the validation split, in a separate network."""
+"""Validation during the training: the averaged weights on the validation split, in a separate network."""
 
 from __future__ import annotations
 

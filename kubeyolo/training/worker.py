@@ -63,7 +63,7 @@ def run_training(spec: TrainingSpec, distribution: Distribution, stop: StopReque
 
 
 def _run(path: Path, distribution: Distribution, stop: StopRequest) -> tuple[int, str]:
-    """Train, and return the exit code and the line that tells why the training is not complete."""
+    """Train, and return the exit code and a line with the reason if the training is not complete."""
     spec = None
     try:
         spec = TrainingSpec.read(path)
@@ -91,7 +91,7 @@ def _run(path: Path, distribution: Distribution, stop: StopRequest) -> tuple[int
 
 
 def _telling_line(text: str, of_memory: bool) -> str:
-    """Return the most informative line of an error: MindSpore's errors start with rules and headings."""
+    """Return the most informative line of an error: MindSpore's errors start with separators and headings."""
     lines = [line.strip() for line in text.splitlines() if any(map(str.isalnum, line))]
     telling = [line for line in lines if of_memory and is_lack_of_memory(line)]
     return next(iter([*telling, *lines]), "")

@@ -1,1 +1,1 @@
-"""Files of weights, from other programs and for them."""
+"""Files of weights that come from other programs, or are written for other programs."""

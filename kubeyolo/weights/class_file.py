@@ -42,7 +42,7 @@ _LIST_KEYS = ("names", "categories", "classes", "labels", "id2label", "label2id"
 
 @dataclass(frozen=True)
 class ClassName:
-    """A name and its line in the file; 0 if the format has no line for each name."""
+    """A name and its line in the file; the line is 0 if the format has no line for each name."""
 
     name: str
     line: int = 0
@@ -66,7 +66,7 @@ class ClassFile:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names alone."""
+        """The names without their lines."""
         return tuple(name.name for name in self.names)
 
     def check_number(self, expected: int, network: str) -> None:
@@ -164,7 +164,7 @@ def _from_lines(path: Path, text: str) -> ClassFile:
 
 
 def _without_numbers(lines: Sequence[ClassName]) -> tuple[list[ClassName], int] | None:
-    """Return names without the numbers before them, and the first number; None if not numbered from 0 or 1 on."""
+    """Return names without the numbers before them, and the first number; None unless numbered from 0 or 1 on."""
     marked = [_MARKED.fullmatch(line.name) for line in lines]
     # A single line "1 euro" is a name; a single line "0: person" is a number and a name.
     is_marked = all(match is not None for match in marked)
@@ -253,7 +253,7 @@ def _yaml_name(path: Path, node: yaml.Node, key: yaml.Node | None = None) -> Cla
 
 
 def _by_number(path: Path, pairs: Sequence[tuple[str, ClassName]]) -> list[ClassName]:
-    """Return names in the order of their numbers, which start at 0 or 1 without gaps; accept numbers by name too."""
+    """Return names in the order of their numbers, from 0 or 1 on without gaps; accept pairs (name, number) too."""
     if pairs and all(re.fullmatch(r"\d+", each.name) for _, each in pairs) and not pairs[0][0].isdecimal():
         pairs = [(each.name, ClassName(name, each.line)) for name, each in pairs]
     for number, each in pairs:
@@ -275,7 +275,7 @@ def _by_number(path: Path, pairs: Sequence[tuple[str, ClassName]]) -> list[Class
 
 
 def _from_document(path: Path, document: Any) -> ClassFile:
-    """Return the names of a JSON document: a list, names by number, or one of these under a known key."""
+    """Return the names of a JSON document: a list, names by number, or either of them under a known key."""
     notes: tuple[str, ...] = ()
     if isinstance(document, Mapping):
         key = next((key for key in _LIST_KEYS if key in document), None)
@@ -320,12 +320,12 @@ def _from_categories(path: Path, document: Mapping[str, Any]) -> ClassFile:
     root = _root_category(ordered, document.get("annotations"))
     if root is not None:
         ordered.remove(root)
-        notes.append(f"the category {root['name']!r} left out: it groups the other categories and has no boxes")
+        notes.append(f"the category {root['name']!r} is left out: it groups the other categories and has no boxes")
     return ClassFile(path, tuple(ClassName(each["name"]) for each in ordered), tuple(notes))
 
 
 def _root_category(categories: Sequence[Mapping[str, Any]], annotations: Any) -> Mapping[str, Any] | None:
-    """Return the category that all others have as their supercategory and that no annotation has, or None."""
+    """Return the category that all others have as their supercategory and that no annotation uses, or None."""
     if len(categories) < 2 or not isinstance(annotations, list) or not annotations:
         return None
     used = {str(each.get("category_id")) for each in annotations if isinstance(each, Mapping)}

@@ -28,7 +28,8 @@ class DarknetConvolution:
         name: Prefix of its arrays, such as ``layer000``.
         shape: Shape of its weights (out, in, kernel height, kernel width).
         batch_norm: Whether batch normalisation follows it; if not, it has a bias.
-        anchors: Anchors of the level if it outputs the predictions, with ``out`` = anchors · (5 + classes); else 0.
+        anchors: Number of anchors of the level if the convolution outputs predictions: ``out`` = anchors · (5 +
+            classes). Else 0.
     """
 
     name: str
@@ -80,7 +81,11 @@ def darknet_classes(path: Path, convolutions: Sequence[DarknetConvolution]) -> i
     if each == 0 or have <= without or (have - without) % each:
         expected = sum(convolution.size for convolution in convolutions)
         shown = f"{expected} with {_classes_of(convolutions)} classes" if each else str(expected)
-        cut = "it is cut off, or from a smaller network; give the whole file" if have <= without else "give the file"
+        cut = (
+            "the file is cut off, or from a smaller network; give the whole file"
+            if have <= without
+            else "give the file"
+        )
         raise InputError(
             f"{path}: has {have} weights, which do not fit any number of classes: the network has {shown}; "
             f"{cut} of this model, or --backbone for a file with only a backbone"

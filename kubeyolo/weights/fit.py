@@ -98,7 +98,7 @@ def name_arrays(pairs: Sequence[tuple[str, NamedArray]]) -> dict[str, NamedArray
     for ours, found in pairs:
         if ours in named:
             raise InputError(
-                f"arrays {named[ours].name!r} and {found.name!r} are both the parameter {ours!r}; keep one array"
+                f"arrays {named[ours].name!r} and {found.name!r} both belong to parameter {ours!r}; keep one array"
             )
         named[ours] = found
     return named
@@ -116,7 +116,7 @@ def move_eps(variances: Mapping[str, WeightArray], old: float, new: float) -> di
 
 
 def load_arrays(network: Any, arrays: Mapping[str, NDArray[Any]], layout: Layout = "yolov5") -> None:
-    """Set every weight of a detector from arrays that have the names of another program.
+    """Set every weight of a detector from arrays whose names are those of another program.
 
     Args:
         network: A detector of :func:`kubeyolo.models.registry.build_model`.

@@ -155,7 +155,7 @@ class _GivenClasses:
     """
 
     def __init__(self, number: int | None, classes: Sequence[str] | ClassFile | None) -> None:
-        """Take a number, names or both.
+        """Accept a number of classes, their names, or both.
 
         Raises:
             InputError: There are no names, a name is given twice, or their number differs from ``number``.
@@ -199,7 +199,7 @@ class _GivenClasses:
 def _fit(
     weights: WeightsFile, network: NetworkParameters, requested: _GivenClasses, backbone: bool
 ) -> tuple[_Fitted, float | None]:
-    """Return the arrays of a file that fit a network, and its ``bn_eps`` if it differs from that of the model."""
+    """Return the arrays of a file that fit a network, and the file's ``bn_eps`` if it differs from the model's."""
     fit_file = _fit_darknet if weights.format == "darknet" else _fit_named
     fitted = fit_file(weights, network, requested, backbone)
     bn_eps = _bn_eps(fitted)
@@ -305,7 +305,7 @@ def _class_names(fitted: _Fitted, requested: _GivenClasses) -> tuple[tuple[str, 
     names = clean_names(found)
     if len(names) == count == len(set(names)) and "" not in names:
         return names, ()
-    fault = f"{len(names)} for {count} classes" if len(names) != count else "empty or duplicate names"
+    fault = f"{len(names)} names for {count} classes" if len(names) != count else "empty or duplicate names"
     return numbered, (f"class names in the file are not used: {fault}; give names with --classes",)
 
 

@@ -122,7 +122,7 @@ def _array(path: Path, name: str, tensor: _Tensor) -> StoredArray:
         # A scalar is written with the dimension 0.
         shape = ()
     if math.prod(shape) * item != length:
-        raise ValueError(f"{name!r} of shape {shape} and type {tensor.dtype} has {length} bytes")
+        raise ValueError(f"{name!r} has {length} bytes, which do not fit shape {shape} and type {tensor.dtype}")
     return StoredArray(Content(path, tuple(tensor.parts)), tensor.dtype, shape)
 
 

@@ -1,10 +1,10 @@
 """Backbones of the MindSpore model zoo: the names of their parameters, and their normalised input.
 
 The zoo's YOLOv3, YOLOv4 and YOLOv5 have the same backbones as ours, with two differences: their images are normalised
-by the mean and deviation of ImageNet, and YOLOv3 and YOLOv4 pad convolutions of stride 2 on the bottom and right only.
-The first difference is moved into the weights here. The second shifts the input of layers by a part of a pixel:
-training can continue from such a backbone, but a whole detector would detect different boxes. The zoo's YOLOv5 also
-decodes boxes differently. So whole detectors of the zoo are not imported.
+by the mean and standard deviation of ImageNet, and YOLOv3 and YOLOv4 pad convolutions of stride 2 on the bottom and
+right only. The first difference is moved into the weights here. The second shifts the input of layers by a fraction of
+a pixel: training can continue from such a backbone, but a whole detector would detect different boxes. The zoo's YOLOv5
+also decodes boxes differently. So whole detectors of the zoo are not imported.
 """
 
 from __future__ import annotations
@@ -92,8 +92,9 @@ def from_zoo(name: str, facts: ModelFacts) -> str:
 def take_in_normalisation(arrays: Mapping[str, NamedArray]) -> dict[str, NamedArray]:
     """Return the arrays of a zoo's backbone, with the first convolution changed to take images in 0..1.
 
-    With weights w, mean m and deviation d of a colour, w·(x − m)/d is (w/d)·x less (w/d)·m, which is added to the
-    mean of the batch normalisation. At the border, where zeros are padded, the results differ.
+    With weights w, mean m and standard deviation d of a colour, w·(x − m)/d = (w/d)·x − (w/d)·m. The weights become
+    w/d, and (w/d)·m is added to the mean of the batch normalisation. At the border, where zeros are padded, the results
+    differ.
     """
     changed = dict(arrays)
     kernel = next((name for name in arrays if name.startswith(_STEM) and name.endswith("conv.weight")), "")

@@ -15,7 +15,7 @@ from kubeyolo.models.facts import ModelFacts
 from kubeyolo.weights import layers
 
 Layout = Literal["yolov5", "scaledyolov4", "darknet"]
-"""``model.2.cv1.conv.weight`` of the two PyTorch programs, and ``layer002.conv.weight`` by the layers of a cfg file."""
+"""Names such as ``model.2.cv1.conv.weight`` in the two PyTorch programs, ``layer002.conv.weight`` for a cfg file."""
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 

@@ -84,12 +84,12 @@ def refuse_other(path: Path, head: bytes) -> None:
     if head.startswith(_PYTORCH_BEFORE_1_6):
         raise InputError(
             f"{path}: is a PyTorch checkpoint from before version 1.6, which is not in PyTorch's zip format; load it "
-            "with PyTorch and torch.save() it again"
+            "with PyTorch and save it again with torch.save()"
         )
     if _PICKLE.match(head):
         raise InputError(
             f"{path}: is a Python pickle, not in PyTorch's zip format; load it with the program that wrote it, and "
-            "torch.save() its state_dict()"
+            "save its state_dict() with torch.save()"
         )
     kind = kind_of(head) or ("a tar archive" if _is_old_tar(path, head) else None) or _text_kind(head)
     if kind is None:

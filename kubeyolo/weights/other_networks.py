@@ -19,7 +19,7 @@ _HEAD_LAYER = re.compile(r"model\.(\d+)\.m\.(\d+)\.weight")
 
 
 class _Family(NamedTuple):
-    """A family, and patterns of names; its files have a name for each pattern."""
+    """A family, and patterns of names; a file of the family has a matching name for each pattern."""
 
     name: str
     patterns: tuple[str, ...]
@@ -69,17 +69,17 @@ _TASKS = (
     ("for oriented boxes or poses", r"model\.\d+\.cv4\.\d+\.\d+\."),
 )
 _YOLOV5_SIZES = {(16, 1): "n", (32, 1): "s", (48, 2): "m", (64, 3): "l", (80, 4): "x"}
-"""Outputs of the first convolution, and bottlenecks of the first stage."""
+"""Size of a model by the outputs of its first convolution and the bottlenecks of its first stage."""
 _SCALEDYOLOV4_HEADS = {31: "yolov4-p5", 42: "yolov4-p6", 53: "yolov4-p7"}
 
 
 def other_weights(shapes: Shapes, model: str, named: str | None, has_backbone: bool) -> str | None:
-    """Return which network a file contains instead of a model, and the remedy; None if the arrays do not identify it.
+    """Return which network is in a file instead of a model, and the remedy; None if the arrays do not identify it.
 
     Args:
         shapes: Shapes of the arrays of the file by their names there.
         model: Name of the requested model.
-        named: Name of the model in the file.
+        named: Name of the model that the file states.
         has_backbone: Whether the backbone of the model is in the file.
     """
     own = named if named in model_names() else model_here(shapes)
@@ -169,7 +169,7 @@ def _by_head(names: list[str]) -> str | None:
 
 
 def _bare(name: str) -> str:
-    """Return a name without the prefixes of wrappers; ``model.model.0.`` is a name of a whole module."""
+    """Return a name without the prefixes of wrappers; a whole module was saved if it starts with ``model.model.``."""
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     return name.removeprefix("model.") if name.startswith("model.model.") else name

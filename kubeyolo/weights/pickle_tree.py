@@ -168,7 +168,7 @@ def attribute(node: Any, name: str) -> Any:
 
 
 class _Machine:
-    """The stack machine of pickles, on inert nodes."""
+    """The stack machine that evaluates pickles, on inert nodes."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []

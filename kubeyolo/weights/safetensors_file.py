@@ -95,7 +95,7 @@ def _array(path: Path, entry: Any, start: int) -> StoredArray:
     if dtype is None:
         raise ValueError(f"type {entry['dtype']} is not known")
     if not all(type(value) is int and value >= 0 for value in (*shape, begin, end)):
-        raise ValueError("a shape or offset is not a non-negative integer")
+        raise ValueError("a shape or offset is negative or not an integer")
     if end - begin != math.prod(shape) * ITEM_SIZES[dtype]:
         raise ValueError(f"an array {shape} of {dtype} claims {end - begin} bytes")
     return StoredArray(Content(path, ((start + begin, end - begin),)), dtype, shape)

@@ -140,7 +140,7 @@ class _Tensors:
         return self._checked(call) if _is_tensor(call) else None
 
     def _checked(self, call: Record) -> StoredArray:
-        """Return the array of a call that rebuilds a tensor, after checking that it fits its storage."""
+        """Return the array for a call that rebuilds a tensor, after checking that the array fits its storage."""
         path = self._archive.path
         try:
             storage, first, shape, strides = call.arguments[:4]

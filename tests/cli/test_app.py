@@ -140,7 +140,7 @@ def test_a_command_is_listed_by_the_line_of_its_function() -> None:
         ("run --data shapes --set evaluate.split=vall", ["no split 'vall'; did you mean 'val'"]),
         ("run --data shapes --model yolov4-p7 --set train.image_size=672", ["needs a multiple of 128, such as 640"]),
         ("run --data shapes --set export.formats=[]", ["export.formats"]),
-        ("run --data shapes --set export.formats=[mindir]", ["export.formats", "add onnx to them"]),
+        ("run --data shapes --set export.formats=[mindir]", ["export.formats", "add onnx to the formats"]),
         ("run --data shapes --set pretrain.data=absent", ["absent"]),
         ("run --data shapes --set train.anchors=[10,13]", ["train.anchors = [10, 13]", "3 levels of 3 anchors"]),
         ("run --data shapes --set train.anchors=7", ["train.anchors = 7", "from --set", "widths and heights"]),
@@ -190,12 +190,12 @@ def test_a_command_is_listed_by_the_line_of_its_function() -> None:
         ("pipeline cancel", ["Missing argument 'RUN'"]),
         (
             "pipeline submit --data shapes --store minio://xyz",
-            ["the field data = /", "/shapes: pods see no folder", "kubeyolo copy"],
+            ["the field data = /", "/shapes: pods cannot read folders", "kubeyolo copy"],
         ),
-        ("pipeline submit --data minio://data/x --store st", ["the field store = /", "/st: pods see no folder"]),
+        ("pipeline submit --data minio://data/x --store st", ["the field store = /", "/st: pods cannot read folders"]),
         (
             "pipeline submit --data minio://data/x --store minio://kubeyolo --set pretrain.data=shapes",
-            ["pretrain.data = shapes: pods see no folder"],
+            ["pretrain.data = shapes: pods cannot read folders"],
         ),
         (
             "pipeline submit --data minio://data/x --store minio://kubeyolo -p max_epochs=3",
@@ -229,7 +229,7 @@ def test_a_command_is_listed_by_the_line_of_its_function() -> None:
         ("pipeline gate --bundle b --data d --store s --min-ap 0.5 --junit absent/x.xml", ["absent/x.xml: cannot be"]),
         (
             "pipeline gate --bundle b --data minio://data/x --store minio://kubeyolo --min-ap 0.5",
-            ["the field bundle = b: pods see no folder"],
+            ["the field bundle = b: pods cannot read folders"],
         ),
         (
             "pipeline gate --bundle minio://models/b --data minio://data/x --store minio://kubeyolo --min-ap 0.5 "
@@ -351,7 +351,7 @@ def test_an_unexpected_error_is_exit_code_1_and_names_the_log(
     assert errors.exit_code_of(fail, ["run"]) == 1
     said = capsys.readouterr().err
     assert said.strip() == (
-        f"error: unexpected ZeroDivisionError: by zero; the stack is in {tmp_path / 'logs' / 'debug.log'}"
+        f"error: unexpected ZeroDivisionError: by zero; the stack trace is in {tmp_path / 'logs' / 'debug.log'}"
     )
 
 
@@ -512,7 +512,10 @@ def test_an_argument_that_is_not_utf8_is_named_in_one_line(kubeyolo: Any, tmp_pa
         ("detector-training --set export.formats=[mindir]", "export.formats = ['mindir']: the pipeline quantizes"),
         ("detector-retraining --set export.formats=[mindir]", "export.formats = ['mindir']: the pipeline quantizes"),
         ("detector-training --set train.max_epoch=0", "train.max_epoch = 0"),
-        ("model-evaluation --set model=yolov5s", "model = 'yolov5s': model-evaluation has no field model; it takes"),
+        (
+            "model-evaluation --set model=yolov5s",
+            "model = 'yolov5s': model-evaluation has no field model; the pipeline uses the model",
+        ),
     ],
 )
 def test_pipeline_show_refuses_what_a_run_would_refuse(kubeyolo: Any, arguments: str, message: str) -> None:

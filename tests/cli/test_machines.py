@@ -120,14 +120,14 @@ def test_output_that_goes_nowhere_is_failed_work(folder: Path, cached: dict[str,
     with open("/dev/full", "wb") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=folder, env=environment)
     assert done.returncode == 1
-    assert done.stderr == b"error: standard output: No space left on device; what was not printed is lost\n"
+    assert done.stderr == b"error: standard output: No space left on device; text that was not printed is lost\n"
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder, env=environment)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     errors = process.stderr.read()
     process.stderr.close()
     assert process.wait() == 1
-    assert errors == b"error: standard output: closed by the program that reads it; what was not printed is lost\n"
+    assert errors == b"error: standard output: closed by the program that reads it; text that was not printed is lost\n"
 
 
 def test_closed_streams_are_no_error(folder: Path, cached: dict[str, str]) -> None:

@@ -185,7 +185,7 @@ def test_a_name_without_a_font_is_said_once(predict: Any, tmp_path: Path) -> Non
         save(Path(name))
     done = predict("a.png", "b.png", "-o", "drawn", of=of)
     assert done.code == 0
-    assert sum("no font on this machine has their letters: #0" in line for line in done.err.splitlines()) == 1
+    assert sum("no font has the letters of their names: #0" in line for line in done.err.splitlines()) == 1
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_changed_data_at_the_same_uri_trains_anew(site: Site, tmp_path: Path) ->
         ({"model": "yolov5nn-r7"}, "did you mean 'yolov5n-r7'"),
         ({"launcher": "vulcano"}, "did you mean 'volcano'"),
         ({"launcher": "volcano", "cluster": '{"que": "x"}'}, "did you mean 'queue'"),
-        ({"data": "/home/me/data"}, "pods see no folder of this machine"),
+        ({"data": "/home/me/data"}, "pods cannot read folders of this machine"),
     ],
 )
 def test_a_form_that_cannot_be_used_fails_in_configure(site: Site, data: str, form: dict[str, str], words: str) -> None:

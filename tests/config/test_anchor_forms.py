@@ -78,8 +78,8 @@ def test_what_is_no_list_of_sizes_is_refused_with_its_value(text: str) -> None:
 
 def test_numbers_that_are_not_finite_are_refused() -> None:
     for text, reason in {
-        "[10, .nan]": ".nan is not a number that can be used",
-        "[10, .inf]": ".inf is not a number that can be used",
+        "[10, .nan]": ".nan is not a finite number",
+        "[10, .inf]": ".inf is not a finite number",
         "[1e400, 1]": "1e400 is too large",
     }.items():
         with pytest.raises(InputError) as refused:

@@ -117,7 +117,7 @@ def test_a_wrong_pair_gives_one_line_that_says_what_is_allowed(pair: str, words:
     [
         (b"train: {max_epch: 3}", ["train.max_epch", "my.yaml", "train.max_epoch"]),
         (b"train: {max_epoch: 0}", ["train.max_epoch = 0", "my.yaml", ">= 1"]),
-        (b"- 1\n- 2\n", ["my.yaml", "is a list"]),
+        (b"- 1\n- 2\n", ["my.yaml", "not a list"]),
         (b"train: [", ["my.yaml", "not JSON or YAML"]),
         (b"a: \xff", ["my.yaml", "not UTF-8", "line 1"]),
     ],

@@ -39,7 +39,7 @@ def test_text_is_read_as_editors_save_it(tmp_path: Path, data: bytes) -> None:
         (b"\xef\xbb\xbfa: 1\r\nb: \xe9\r\n", r"byte 0xe9 in line 2, at byte 4 of the line"),
         (b"a: \x81\n", r"byte 0x81 in line 1, at byte 4 of the line; save it as UTF-8"),
         (TEXT.encode("utf-16-le"), "UTF-16 text without its byte order mark; save it as UTF-8"),
-        (TEXT.encode("utf-16")[:-1], "starts with the mark of UTF-16, but is not UTF-16"),
+        (TEXT.encode("utf-16")[:-1], "starts with the byte order mark of UTF-16, but is not UTF-16"),
         (b"\x89PNG\r\n\x1a\n\0\0", "not text: it is a PNG image"),
         (b"a\nb\0c", "not text: it is a file with zero bytes, the first in line 2"),
         (b"PK\x03\x04\x14\0\x80\xff", "not text: it is a ZIP archive"),

@@ -372,7 +372,7 @@ def test_most_boxes_crowds_is_said_with_its_share(small, tmp_path):
 def test_split_of_crowds_alone_is_refused_with_the_usual_cause(small, tmp_path):
     for annotation in small.train["annotations"]:
         annotation["iscrowd"] = 1
-    with pytest.raises(InputError, match=r"no boxes .*all 3 have iscrowd 1, as masks of a brush tool"):
+    with pytest.raises(InputError, match=r"no boxes .*all 3 have iscrowd 1, which tools export for brush masks"):
         read_train(small.write(tmp_path))
 
 

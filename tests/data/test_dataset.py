@@ -97,7 +97,7 @@ def test_folder_without_manifest_is_bad_input(tmp_path):
         (lambda text: text.replace('"digest"', '"digets"'), "not a data set manifest (digest: Field required)"),
         (
             lambda text: text.replace('"schema_version":2', '"schema_version":9'),
-            "schema version 9, this program reads 2",
+            "schema version 9, but this program reads version 2",
         ),
         (lambda text: text.replace('"images":3', '"images":4'), "train-index.npz: does not fit its dataset.json"),
         (lambda text: text.replace('"classes":["bolt","nut"]', '"classes":["bolt"]'), "does not fit its dataset.json"),

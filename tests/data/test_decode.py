@@ -314,7 +314,7 @@ def test_other_files_are_named(kind):
     make, words = OTHERS[kind]
     found = fault_of(make())
     assert found.startswith(words)
-    assert found.endswith("; JPEG, PNG, BMP, WebP and TIFF are read")
+    assert found.endswith("; JPEG, PNG, BMP, WebP and TIFF are supported")
 
 
 def test_images_that_are_too_large_are_named_with_their_size_before_they_are_decoded():

@@ -30,7 +30,7 @@ def test_the_same_bytes_are_found_within_and_between_splits():
     found = found_in([*images, ("test", "a3", a)])
     assert {code: finding.count for code, finding in found.items()} == {"image_twice": 1, "leak": 2}
     assert found["image_twice"].first == "train: 'a2' is the same as 'a'"
-    assert found["leak"].first == "val: 'b2' is 'b' of train"
+    assert found["leak"].first == "val: 'b2' is the same as 'b' of train"
 
 
 def changed(pixels):

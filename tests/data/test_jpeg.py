@@ -154,7 +154,7 @@ def test_a_short_hole_of_zeros_that_stands_for_as_many_blocks_is_found():
         broken = data[:start] + bytes(512) + data[start + 512 :]
         code, words = told(broken)
         assert code == "image_damaged", step
-        silent += "a hole of 5" in words
+        silent += "a run of 5" in words
     assert silent >= 1
 
 

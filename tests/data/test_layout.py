@@ -310,11 +310,11 @@ REFUSED = {
     ),
     "two files of a split": (
         [*JSON, TWICE, *images("train"), *images("train2017"), *images("val")],
-        r"annotations/instances_train2017.json and annotations/train.json are both split 'train'; remove one",
+        r"annotations/instances_train2017.json and annotations/train.json are both for split 'train'; remove one",
     ),
     "two folders of a split": (
         [*JSON, *images("train"), *images("valid"), *images("validation")],
-        "annotations/val.json is split 'val', and so are valid/ and validation/; remove or rename one",
+        "annotations/val.json is for split 'val', and so are valid/ and validation/; remove or rename one",
     ),
     "two files without splits": (
         ["a.json", "b.json", *images("images")],
@@ -334,7 +334,7 @@ REFUSED = {
     ),
     "several data sets": (
         [f"{name}/{path}" for name in ("a", "b") for path in ("labels.json", *images("data"))],
-        "has several data sets in it: a/, b/; give one data set, such as x/a",
+        "contains several data sets: a/, b/; give one data set, such as x/a",
     ),
     "two formats": (
         [*JSON, *TWO],
@@ -343,9 +343,9 @@ REFUSED = {
     "csv": (["_annotations.csv", *images("train")], "_annotations.csv is in a format that is not supported; export"),
     "supervisely": (
         ["meta.json", *[f"train/ann/{i}.jpg.json" for i in range(2)], *images("train/img")],
-        "Supervisely's JSON, a file for each image, is not supported; export the data set as COCO",
+        r"Supervisely's JSON \(a file for each image\) is not supported; export the data set as COCO",
     ),
-    "an archive in it": (["cells.zip"], "has an archive in it, cells.zip; unpack it"),
+    "an archive in it": (["cells.zip"], "contains the archive cells.zip; unpack it"),
     "labels without images": (labels("labels"), r"has no images \(found: labels/0.txt"),
     "unknown names": ([*images("a"), "a/notes.txt"], r"2 images, but no annotations .* \(found: a/notes.txt\)"),
 }

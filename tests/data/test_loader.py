@@ -151,7 +151,7 @@ def test_close_mosaic_ends_it_in_the_last_epochs():
             for e in (1, 2)
         ]
     assert not any(equal[0]) and all(equal[1])
-    with pytest.raises(ValueError, match="^close_mosaic counts from the last epoch: max_epoch is needed$"):
+    with pytest.raises(ValueError, match="^close_mosaic counts back from the last epoch, so max_epoch is needed$"):
         loader_of(split, augment=still)
 
 

@@ -53,7 +53,7 @@ def test_random_numbers_depend_on_seed_epoch_and_position_alone():
 
 def test_impossible_slices_are_refused():
     with pytest.raises(
-        ValueError, match=r"no batches can be made by Sampler\(images=10, per_batch_size=4, seed=0, rank=2, world=2"
+        ValueError, match=r"cannot make batches with Sampler\(images=10, per_batch_size=4, seed=0, rank=2, world=2"
     ):
         Sampler(10, 4, 0, rank=2, world=2)
 

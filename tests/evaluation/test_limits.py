@@ -84,9 +84,9 @@ def test_what_a_check_shows_is_what_it_says(kind: str, limit: float, out: float)
         (check_least({"AP": 0.49996}, "AP", 0.5, "evaluate.min_ap"), "AP is 0.49996, below the gate"),
         (check_least({"AP": 0.51204}, "AP", 0.51204), "AP is 0.51204, at least 0.51204"),
         (check_least({"AP": 0.4999999}, "AP", 0.5), "AP is 0.5000, at least 0.5"),
-        (check_drop(0.4, 0.41004, 1.0), "it loses 1.004 points, 1 are allowed"),
+        (check_drop(0.4, 0.41004, 1.0), "it loses 1.004 points, the limit is 1"),
         (check_parity("onnx", "stride 8", 1.0004e-4, 1e-4, 8), "by 0.00010004 of"),
-        (check_int8_share(94_998, 100_000, 0.95), "(94.998 %), required are 95 %"),
+        (check_int8_share(94_998, 100_000, 0.95), "(94.998 %), at least 95 % are required"),
         (check_size(35_004, 100_000, 0.35), "has 0.35004 of"),
     ],
 )
@@ -134,7 +134,8 @@ def test_a_check_of_one_of_several_networks_names_it() -> None:
     check = check_drop(0.4, 0.5, 1.0, "retrain.max_regression", network="int8")
     assert check.name == "int8: drop of AP <= 1 points"
     assert check.message == (
-        "int8: AP is 0.4000, of the baseline 0.5000: it loses 10.00 points, 1 are allowed (retrain.max_regression)"
+        "int8: AP is 0.4000, AP of the baseline is 0.5000: it loses 10.00 points, the limit is 1 "
+        "(retrain.max_regression)"
     )
 
 

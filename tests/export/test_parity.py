@@ -55,7 +55,7 @@ def test_values_that_are_not_finite_are_refused():
 
 
 def test_other_shapes_are_refused():
-    with pytest.raises(WorkError, match=r"stride 8 has shape \(2,\), the network \(1,\)"):
+    with pytest.raises(WorkError, match=r"stride 8 has shape \(2,\), in the trained network \(1,\)"):
         check(Fixed([1.0]), Fixed([1.0, 2.0]), (8,))
 
 

@@ -154,5 +154,5 @@ def test_pods_reach_every_place_that_the_gate_names(
     with pytest.raises(SystemExit) as ended:
         main(["pipeline", "gate", *options])
     assert ended.value.code == 2
-    assert f"the field {place} = {tmp_path / 'here'}: pods see no folder" in capsys.readouterr().err
+    assert f"the field {place} = {tmp_path / 'here'}: pods cannot read folders" in capsys.readouterr().err
     assert not double.runs

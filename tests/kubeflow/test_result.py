@@ -119,7 +119,7 @@ def test_a_retraining_says_which_model_is_the_current_one(store: str) -> None:
     bundle, pointer = f"{store}/models/yolov5n-r7/1.0.0", {"pointer": "minio://d/latest.json"}
     promoted = remote_result(ended("configure", "promote", store=store, **pointer))
     assert promoted is not None
-    assert (promoted.bundle, promoted.current, promoted.note) == (bundle, bundle, "the new model is the current one")
+    assert (promoted.bundle, promoted.current, promoted.note) == (bundle, bundle, "the new model is the current model")
     assert promoted.numbers["int8"]["AP"] == 0.3
 
 

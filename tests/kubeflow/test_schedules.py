@@ -199,7 +199,7 @@ def test_what_an_interrupted_update_has_left_is_mended(double: KubeflowDouble, t
         ({"parameters": {**BASE["parameters"], "weights": "minio://w"}}, "weights = 'minio://w': a training cannot"),
         (
             {"parameters": {**BASE["parameters"], "data": "/home/me/data"}},
-            "the field data = /home/me/data: pods see no",
+            "the field data = /home/me/data: pods cannot read",
         ),
     ],
 )
@@ -357,7 +357,8 @@ def test_a_schedule_is_run_now_without_a_recurring_run(
     assert run.body["runtime_config"]["parameters"] == FORM
     assert not double.recurring
     assert call("retrain-bccd", files) == 2
-    assert f"a run of it is not finished, {run.body['display_name']}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"its run {run.body['display_name']} (" in error and ") is not finished, and trains the same" in error
     assert len(double.runs) == 1
     run.states = [("SUCCEEDED", [])]
     assert call("retrain-bccd", files) == 0 and len(double.runs) == 2

@@ -104,7 +104,7 @@ def test_a_pod_of_another_try_is_not_let_in(tmp_path: Path) -> None:
     port = free_port()
     with relay(rendezvous(0, port, attempt="2"), tmp_path) as first:
         with (
-            pytest.raises(WorkError, match="did not accept it within 1 s"),
+            pytest.raises(WorkError, match="did not accept this pod within 1 s"),
             relay(rendezvous(1, port, limit=1.0), tmp_path),
         ):
             pass

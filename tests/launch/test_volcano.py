@@ -203,7 +203,7 @@ def test_resubmissions_are_bounded(launch: Callable[..., Launch], volcano: Volca
             volcano.end_pod(name, 1, "the loss is not finite")
         volcano.phase(job, "Failed")
     error = run.end()
-    assert "no new job after 2 jobs" in str(error) and "the loss is not finite" in str(error)
+    assert "no further job after 2 jobs" in str(error) and "the loss is not finite" in str(error)
     assert nothing_left(volcano)
 
 
@@ -569,7 +569,7 @@ def test_a_job_in_another_namespace_goes_on_when_its_step_is_drained(
     [
         ({"queue": "trainin"}, "queue 'trainin' is not on this cluster; did you mean 'training'?"),
         ({"nodes": 3}, "3 pods of 1 devices are 3 training processes, but train.processes is 2"),
-        ({"devices_per_node": 4}, "pods of 4 devices do not divide"),
+        ({"devices_per_node": 4}, "but each pod runs 4 training processes"),
         ({"preset": "ascend910b", "devices_per_node": 2}, "train.device_target is CPU, but these nodes are for Ascend"),
         ({"image": ""}, "the image of the trainer is not set"),
         ({"namespace": "elsewhere"}, None),
@@ -603,7 +603,7 @@ def test_a_cluster_without_volcano_is_told(
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
         "/apis/batch.volcano.sh/v1alpha1/jobs",
     )
-    words = "^Volcano is not installed on this cluster; install it, all its CRDs included$"
+    words = "^Volcano is not installed on this cluster; install it with all its CRDs$"
     try:
         bare.start(volcano=False)
         monkeypatch.setenv("KUBECONFIG", str(bare.kubeconfig()))

@@ -298,7 +298,7 @@ def test_a_lost_right_for_one_namespace_does_not_stop_the_others(
     assert len(sight.lines) == 2
     deleted, warning = sight.lines
     assert deleted.startswith(f"deleted job {home}/")
-    assert warning.startswith(f"warning: may not list Volcano jobs in namespace {elsewhere}: ")
+    assert warning.startswith(f"warning: this account may not list Volcano jobs in namespace {elsewhere}: ")
     kubernetes.do("POST", binding.rpartition("/")[0], {**lost, "metadata": {"name": ACCOUNT}})
     wait_for(lambda: kubernetes.request("GET", jobs_of(elsewhere), token=token)[0] == 200)
     assert sight.look(20.0) and gone(kubernetes, elsewhere)
@@ -319,7 +319,7 @@ def test_a_cluster_that_does_not_know_workflows_loses_no_job(
     sight = Sight(home, connect=WithoutArgo.connect)
     assert not any(sight.look(60.0) for _ in range(3))
     assert job_names(kubernetes, home) == [f"{RUN}-train"]
-    said = "Argo Workflows is not installed on this cluster; install it, all its CRDs included"
+    said = "Argo Workflows is not installed on this cluster; install it with all its CRDs"
     assert sight.lines == [f"warning: {said}; trying again"]
 
 

@@ -26,7 +26,7 @@ def test_the_eps_of_batch_normalisation_can_be_that_of_another_program() -> None
     norms = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
     assert {norm.eps for norm in norms} == {1e-4} and len(norms) == 19
     assert build_model("yolov5n-r7", 2, bn_eps=1e-3).facts.bn_eps == 1e-3
-    with pytest.raises(InputError, match="'yolov5n-r7': bn_eps is 0.0001; all programs use 0.001 for this family"):
+    with pytest.raises(InputError, match="'yolov5n-r7': bn_eps is 0.0001, must be 0.001 for this family"):
         build_model("yolov5n-r7", 2, bn_eps=1e-4)
     with pytest.raises(InputError, match="bn_eps is 0, must be between 0 and 1"):
         build_model("yolov4-tiny", 2, bn_eps=0)

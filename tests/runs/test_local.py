@@ -280,7 +280,7 @@ def test_an_interrupted_run_ends_its_step_first(
     os.kill(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert not step_lives(fake_runs)
-    assert errors.splitlines()[0].startswith("stopping: the running step ends first")
+    assert errors.splitlines()[0].startswith("stopping: waiting for the running step")
     assert "KeyboardInterrupt" in errors
     assert list(temporary.iterdir()) == []
     assert "interrupted" in (fake_runs.runs / "fake-run" / "index.html").read_text()

@@ -333,7 +333,7 @@ def test_a_reference_with_another_digest_is_refused_in_one_line(
     assert code == InputError.exit_code
     assert line == (
         f"{uri}: its content has changed: expected sha256 {'0' * 12}…, found {digest[:12]}…; "
-        "run again the step that wrote it"
+        "run the step that wrote it again"
     )
 
 
@@ -437,7 +437,7 @@ def test_configure_leaves_a_plan_a_record_and_a_note(
     assert not (Path(store) / "runs" / "ids").exists()
     monkeypatch.setenv(component.RUN_ID, RUN_ID)
     code, line = failure(lambda: tasks.configure(), capsys)
-    assert code == InputError.exit_code and "pods see no folder of this machine" in line
+    assert code == InputError.exit_code and "pods cannot read folders of this machine" in line
 
 
 def test_configure_notes_a_run_of_kubeflow_under_its_id(

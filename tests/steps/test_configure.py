@@ -123,11 +123,14 @@ def test_a_form_that_makes_sense_is_taken(pipeline: str) -> None:
             ASCEND | nested({"train": {"processes": 16}}),
             "train.device_target is CPU, but these nodes are for Ascend",
         ),
-        (ASCEND | nested({"train": {"device_target": "Ascend"}}), "pods of 8 devices do not divide"),
-        ({"data": "/home/me/data"}, "the field data = /home/me/data: pods see no folder of this machine; copy it"),
-        ({"data": "ftp://host/x"}, "the field data: ftp://host/x: stores of kind 'ftp' are not known"),
-        ({"store": "store"}, "the field store = store: pods see no folder of this machine"),
-        (nested({"pretrain": {"data": "/x"}}), "pretrain.data = /x: pods see no folder of this machine"),
+        (ASCEND | nested({"train": {"device_target": "Ascend"}}), "but each pod runs 8 training processes"),
+        (
+            {"data": "/home/me/data"},
+            "the field data = /home/me/data: pods cannot read folders of this machine; copy it",
+        ),
+        ({"data": "ftp://host/x"}, "the field data: ftp://host/x: unknown kind of store 'ftp'"),
+        ({"store": "store"}, "the field store = store: pods cannot read folders of this machine"),
+        (nested({"pretrain": {"data": "/x"}}), "pretrain.data = /x: pods cannot read folders of this machine"),
         (nested({"retrain": {"latest": "minio://models/latest"}}), "models/latest: the name of a pointer ends in"),
     ],
 )
@@ -143,13 +146,13 @@ def test_settings_that_make_no_sense_are_named(values: dict[str, str], message: 
 @pytest.mark.parametrize(
     ("pipeline", "values", "message"),
     [
-        (DETECTOR_RETRAINING, {"pointer": "latest.json"}, "the field pointer = latest.json: pods see no folder"),
+        (DETECTOR_RETRAINING, {"pointer": "latest.json"}, "the field pointer = latest.json: pods cannot read folders"),
         (DETECTOR_RETRAINING, {"max_regression": "inf"}, "retrain.max_regression = 'inf'"),
         (DETECTOR_RETRAINING, {"min_ap": "30"}, "evaluate.min_ap = '30'"),
         (DETECTOR_RETRAINING, {"start_from": "minio://m/x"}, "start_from = 'minio://m/x': .* leave the field empty"),
         (MODEL_EVALUATION, {"runtime": "onx"}, "unknown runtime 'onx'; did you mean 'onnx'"),
-        (MODEL_EVALUATION, {"baseline": "old"}, "the field baseline = old: pods see no folder"),
-        (MODEL_EVALUATION, {"bundle": "new"}, "the field bundle = new: pods see no folder"),
+        (MODEL_EVALUATION, {"baseline": "old"}, "the field baseline = old: pods cannot read folders"),
+        (MODEL_EVALUATION, {"bundle": "new"}, "the field bundle = new: pods cannot read folders"),
         (MODEL_EVALUATION, nested({"evaluate": {"max_det": 0}}), "evaluate.max_det = 0"),
     ],
 )
@@ -217,13 +220,13 @@ def test_a_store_is_needed_from_the_form_or_the_environment(
 
 def test_the_store_of_pods_is_not_a_folder(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
     form = {"data": "minio://data/x"}
-    with pytest.raises(InputError, match=f"the field store = {store}: pods see no folder"):
+    with pytest.raises(InputError, match=f"the field store = {store}: pods cannot read folders"):
         check_form(DETECTOR_TRAINING, form | {"store": store}, is_remote=True)
     # The environment of this machine is not that of pods.
     monkeypatch.setenv(STORE, store)
     assert check_form(DETECTOR_TRAINING, form, is_remote=True).store == ""
     monkeypatch.setenv(RUN_ID, "0f6d-17")
-    with pytest.raises(InputError, match=f"the store of the environment .{STORE}. = {store}: pods see no folder"):
+    with pytest.raises(InputError, match=f"the store of the environment .{STORE}. = {store}: pods cannot read folders"):
         check_form(DETECTOR_TRAINING, form, is_remote=True)
 
 
@@ -234,7 +237,7 @@ def test_the_pointer_of_pods_is_not_a_file_of_this_machine(place: str) -> None:
         "store": "minio://store",
         "settings": f"{{retrain: {{latest: {place}}}}}",
     }
-    with pytest.raises(InputError, match=f"retrain.latest = {place}: pods see no folder"):
+    with pytest.raises(InputError, match=f"retrain.latest = {place}: pods cannot read folders"):
         check_form(DETECTOR_RETRAINING, form, is_remote=True)
 
 
@@ -265,7 +268,7 @@ def test_a_version_that_is_there_already_is_noted(train: Callable[..., Configure
     assert not any("version" in note for note in train(version="1.0.0").notes)
     make_bundle(tmp_path, "store/models/yolov5n-r7/1.0.0")
     notes = train(version="1.0.0").notes
-    assert any("version 1.0.0 is at" in note and "this run fails at the end unless" in note for note in notes)
+    assert any("version 1.0.0 is at" in note and "this run fails at its end if" in note for note in notes)
 
 
 # The name of a run.
@@ -703,7 +706,7 @@ def test_the_loss_that_is_allowed_is_in_the_settings_of_promote(retraining: Retr
         ('{"data": "absent"}', "points at a data set that cannot be used: "),
         ('{"data": ""}', "data = ''"),
         ('{"data": "../else"}', "must not be empty, '.' or '..'"),
-        ('{"data": "ftp://x/y"}', "stores of kind 'ftp' are not known"),
+        ('{"data": "ftp://x/y"}', "unknown kind of store 'ftp'"),
     ],
 )
 def test_a_bad_pointer_to_data_is_named(retraining: Retraining, document: str | None, words: str) -> None:
@@ -733,7 +736,7 @@ def test_the_data_that_a_pointer_of_pods_names_is_no_folder(bucket: str, data: P
     pointer = f"minio://{bucket}/data/latest.json"
     form = {"pointer": pointer, "store": f"minio://{bucket}/store"}
     Place.of(pointer).write(json.dumps({"data": str(data)}).encode())
-    with pytest.raises(InputError, match=f"the data that {pointer} names = {data}: pods see no folder"):
+    with pytest.raises(InputError, match=f"the data that {pointer} names = {data}: pods cannot read folders"):
         configure(DETECTOR_RETRAINING, form, is_remote=True)
     Place.of(pointer).write(b'{"data": "shapes"}')
     run = configure(DETECTOR_RETRAINING, form, is_remote=True)
@@ -788,7 +791,7 @@ def test_the_bundle_that_a_pointer_of_pods_names_is_no_folder(bucket: str, tmp_p
     bundle = make_bundle(tmp_path, "new")
     write_model_pointer(Place.of(latest), ModelPointer(bundle=bundle))
     form = {"data": f"minio://{bucket}/data/shapes", "store": f"minio://{bucket}/store", "bundle": latest}
-    with pytest.raises(InputError, match=f"the bundle that {latest} names = {bundle}: pods see no folder"):
+    with pytest.raises(InputError, match=f"the bundle that {latest} names = {bundle}: pods cannot read folders"):
         configure(MODEL_EVALUATION, form, is_remote=True)
 
 
@@ -920,7 +923,7 @@ def test_a_run_of_pods_is_noted_by_its_id(
         component.configure_training(plan=Plan(tmp_path), data=str(tmp_path), store=store)
     assert ended.value.code == InputError.exit_code
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith(f"error: the field data = {tmp_path}: pods see no folder")
+    assert line.startswith(f"error: the field data = {tmp_path}: pods cannot read folders")
 
 
 @pytest.mark.parametrize(

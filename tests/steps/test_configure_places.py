@@ -38,7 +38,8 @@ def bundle(folder: Path, *files: str, kind: str = "detector") -> str:
 
 @pytest.mark.parametrize("folder", ["train", "val/store"])
 def test_a_store_among_the_images_is_refused(data: Path, folder: str) -> None:
-    with pytest.raises(InputError, match=f"store .*/{folder} lies among the images of .*; choose a folder next to"):
+    message = f"store .*/{folder} is in the folder of the images of .*; choose a folder next to"
+    with pytest.raises(InputError, match=message):
         configure(DETECTOR_TRAINING, {"data": str(data), "store": f"{data}/{folder}"})
 
 

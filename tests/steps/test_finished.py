@@ -308,7 +308,7 @@ def test_a_record_of_other_numbers_or_outputs_takes_the_place(tmp_path: Path, ch
     assert Place.of(second).uri == Place.of(first).uri and second != first
     assert read_record(Place.of(second)).outputs == (given | change)["outputs"]
     with pytest.raises(
-        InputError, match=r"metrics\.json: its content has changed: .*; run again the step that wrote it"
+        InputError, match=r"metrics\.json: its content has changed: .*; run the step that wrote it again"
     ):
         read_record(Place.of(first))
 

@@ -62,22 +62,22 @@ def test_limits_of_int8_themselves_are_allowed() -> None:
     [
         (
             {"quantized": 56},
-            "56 of 60 convolutions are quantized (93.3 %), required are 95 % (quantize.min_quantized_convs)",
+            "56 of 60 convolutions are quantized (93.3 %), at least 95 % are required (quantize.min_quantized_convs)",
         ),
         (
             {"int8_bytes": 351},
-            "the file has 0.351 of the float file's size (351 of 1000 bytes), allowed are 0.35 "
+            "the file has 0.351 of the float file's size (351 of 1000 bytes), at most 0.35 is allowed "
             "(quantize.max_size_ratio)",
         ),
         (
             {"after": 0.488},
-            "AP is 0.4880, of the float network 0.5000: it loses 1.20 points, 1 are allowed (quantize.max_drop); "
-            "use more calibration images or a different quantize.calibration",
+            "AP is 0.4880, AP of the float network is 0.5000: it loses 1.20 points, the limit is 1 "
+            "(quantize.max_drop); use more calibration images or a different quantize.calibration",
         ),
         (
             {"before": None, "after": None},
-            "AP is not defined (no ground truth), of the float network not defined (no ground truth): there is nothing "
-            "to compare; evaluate on a split with annotated objects",
+            "AP is not defined (no ground truth), AP of the float network is not defined (no ground truth): "
+            "there is nothing to compare; evaluate on a split with annotated objects",
         ),
     ],
 )

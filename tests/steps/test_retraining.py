@@ -205,13 +205,14 @@ def test_a_model_that_is_equal_or_better_takes_the_place(place: Site, better: in
     [
         (
             {"onnx": 6, "int8": 6},
-            "onnx: AP is 0.4000, of the baseline 0.6000: it loses 20.00 points, 0 are allowed "
+            "onnx: AP is 0.4000, AP of the baseline is 0.6000: it loses 20.00 points, the limit is 0 "
             "(retrain.max_regression); int8: AP is 0.4000",
         ),
-        # Each network is compared with its like: a better float network does not make up for a worse int8 one.
+        # Each network is compared with the same network of the baseline: a better float network does not make up for a
+        # worse int8 network.
         (
             {"onnx": 0, "int8": 6},
-            "current one: int8: AP is 0.4000, of the baseline 0.6000: it loses 20.00 points, 0 are",
+            "current one: int8: AP is 0.4000, AP of the baseline is 0.6000: it loses 20.00 points, the limit",
         ),
     ],
 )
@@ -229,7 +230,7 @@ def test_a_worse_model_is_not_published_and_the_pointer_stays(place: Site, shift
     assert (models(place), place.current()) == before
     # It is refused each time until somebody acts, or the data is better.
     assert place.look().has_work and place.look().data.endswith("/tuesday")
-    with pytest.raises(WorkError, match="19.5 are allowed"):
+    with pytest.raises(WorkError, match="the limit is 19.5"):
         place.retrain("three", shifts, max_regression=19.5)
     assert place.retrain("four", shifts, max_regression=20)
     assert place.current().data.endswith("/tuesday")

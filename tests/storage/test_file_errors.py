@@ -66,8 +66,8 @@ def test_a_library_that_quotes_the_system_is_understood(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("number", "kind", "words"),
     [
-        (errno.EROFS, InputError, "the file system is read-only; choose another folder"),
-        (errno.EACCES, InputError, "no permission; choose another folder, or change its owner"),
+        (errno.EROFS, InputError, "the file system is read-only; choose a different folder"),
+        (errno.EACCES, InputError, "no permission; choose a different folder, or change its owner"),
         (errno.EDQUOT, WorkError, "your quota of the disk is used up; free some space"),
         (errno.ELOOP, InputError, "links that lead to each other"),
         (errno.EIO, WorkError, "Input/output error: the disk, or the network it is on, fails"),
@@ -110,7 +110,7 @@ def test_the_remedy_is_the_variable_that_names_the_folder(tmp_path: Path, monkey
     for folder, remedy in {
         str(tmp_path / "cache" / "locks"): "set KUBEYOLO_CACHE to a folder that can be written",
         tempfile.gettempdir(): "set TMPDIR to a folder that can be written",
-        "/data": "choose another folder",
+        "/data": "choose a different folder",
     }.items():
         assert str(machine_error(error(errno.EROFS, folder))) == f"{folder}: the file system is read-only; {remedy}"
 
@@ -144,7 +144,7 @@ def test_of_a_tree_that_cannot_be_written_nothing_stays(tmp_path: Path, last: st
     Place.of(store).store.write_bytes("kept/a", b"1")
     arguments = [str(store), str(source), "new", last]
     done = subprocess.run([sys.executable, "-c", LIMITED, *arguments], capture_output=True, text=True, timeout=60)
-    assert f"{store}/new/below/large: larger than a file may be here, 4000 bytes" in done.stdout, done.stderr
+    assert f"{store}/new/below/large: larger than the limit for a file, 4000 bytes" in done.stdout, done.stderr
     assert [path.relative_to(store).as_posix() for path in store.rglob("*")] == ["kept", "kept/a"]
 
 
@@ -161,5 +161,5 @@ def test_an_output_that_cannot_be_written_is_known_before_the_work(
 
 def test_without_a_limit_of_the_shell_it_is_the_file_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    said = "/x/a: larger than a file may be on this file system; choose another folder"
+    said = "/x/a: too large for this file system; choose a different folder"
     assert str(machine_error(error(errno.EFBIG, "/x/a"))) == said

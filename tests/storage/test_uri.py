@@ -37,7 +37,7 @@ def test_buckets_have_two_schemes() -> None:
     [
         ("", "is empty"),
         ("mini://bucket/x", "did you mean 'minio'"),
-        ("gs://bucket/x", "stores of kind 'gs' are not known"),
+        ("gs://bucket/x", "unknown kind of store 'gs'"),
         ("file://host/x", "three slashes"),
         ("minio:///x", "cannot be the name of a bucket"),
         ("minio://Bucket/x", "cannot be the name of a bucket"),
@@ -159,7 +159,7 @@ def test_content_of_another_digest_is_refused(expected: str, found: str) -> None
     place.check_digest(found)
     place.pinned(found).check_digest(found)
     if expected != found:
-        with pytest.raises(InputError, match=f"expected sha256 {expected[:12]}…, found {found[:12]}…; run again"):
+        with pytest.raises(InputError, match=f"expected sha256 {expected[:12]}…, found {found[:12]}…; run the step"):
             place.pinned(expected).check_digest(found)
 
 

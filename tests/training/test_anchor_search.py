@@ -103,10 +103,10 @@ def test_anchors_that_are_set_are_compared_too() -> None:
 
 def test_few_boxes_are_refused_or_warned_of() -> None:
     with pytest.raises(
-        InputError, match=r"yolov5n-r7 has 9 anchors, and the training boxes at .* = 640 number 8: too few"
+        InputError, match=r"yolov5n-r7 has 9 anchors, but the number of training boxes at .* = 640 is 8: too few"
     ):
         find(drawn(8))
-    with pytest.raises(InputError, match=r"number 0 \(1 more boxes are left out"):
+    with pytest.raises(InputError, match=r"is 0 \(1 more boxes, too small or too long, are left out"):
         find([(1.0, 1.0)])
     (warning,) = find(drawn(89)).warnings
     assert warning.startswith("there are 89 training boxes for 9 anchors, fewer than 10 for each")

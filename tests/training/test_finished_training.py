@@ -95,7 +95,7 @@ def test_a_finished_training_is_extended_killed_and_continued(
     first = train(small_dataset, str(output), one.config, launch=lambda spec: None)
     rows, weights = history_of(output), weights_of(output)
     lines = launch_until(two, has_checkpoint(9))
-    assert "extending from 1 to 2 epochs at step 6: it continues by the schedule of the new length" in lines
+    assert "extending from 1 to 2 epochs at step 6: it continues with the schedule of the new length" in lines
     assert "resuming at step 6 of 12" in lines
 
     # Until the new bundle takes its place, the first one is what the output holds.
@@ -124,7 +124,7 @@ def test_a_finished_training_is_extended_killed_and_continued(
         and read_record(Place.of(second.record)).metrics["extended"] == told[0]
     )
     assert told[0] in model_card(manifest.model_dump(mode="json"), {})
-    assert f"It was extended {told[0]}." in html.unescape((output / "report.html").read_text())
+    assert f"The training was extended {told[0]}." in html.unescape((output / "report.html").read_text())
 
     # With the settings of the end there is nothing to do; with fewer epochs it is refused, and all stays.
     weights = weights_of(output)

@@ -143,7 +143,7 @@ def test_a_category_that_groups_the_others_is_left_out_and_said(tmp_path: Path) 
     (tmp_path / "a.json").write_text(json.dumps(document))
     found = read_class_file(tmp_path / "a.json")
     assert found.classes == ("rbc", "wbc")
-    assert "the category 'cells' left out" in found.notes[-1]
+    assert "the category 'cells' is left out" in found.notes[-1]
     document["annotations"] = [{"id": 1, "category_id": 0}]
     assert read(tmp_path, json.dumps(document), "a.json") == ("cells", "rbc", "wbc")
 

@@ -49,8 +49,8 @@ def published(folder: Path, kind: str, bad: dict[str, list[float]]) -> str:
 
 BAD = {"first": [float("nan"), float("inf"), 1.0], "second": [-float("inf")]}
 WORDS = (
-    r"detector: its weights cannot be used: 1 of the 32 values of 'backbone\.down2\.bn\.gamma' are infinite or no "
-    r"numbers, and 1 more array is like it; train"
+    r"detector: its weights cannot be used: 1 of the 32 values of 'backbone\.down2\.bn\.gamma' are infinite or NaN, "
+    r"and 1 more array has such values; train"
 )
 
 

@@ -142,5 +142,5 @@ def test_a_weights_file_of_another_network_is_named(tmp_path: Path) -> None:
             import_weights(path, "yolov4-tiny", str(tmp_path / "bundle"), backbone=backbone)
     with path.open("r+b") as file:
         file.truncate(24_251_276 // 8 * 4)
-    with pytest.raises(InputError, match="it is cut off, or from a smaller network"):
+    with pytest.raises(InputError, match="the file is cut off, or from a smaller network"):
         import_weights(path, "yolov4-tiny", str(tmp_path / "bundle"))

@@ -1,1 +1,1 @@
-"""How data sets of each format are laid out, recognized by the names of their files."""
+"""Recognizes the layout of a data set in each format by the names of its files."""

@@ -1,7 +1,8 @@
 """Recognizes COCO JSON as written by COCO itself, this project, Roboflow, CVAT, FiftyOne, Label Studio and Azure ML.
 
-An annotation file lies at the root, in ``annotations/``, or in the folder of a split. Its split is its name without
-words such as ``instances`` or ``annotations``; if the name has only such words, the split is that of its folder.
+An annotation file lies at the root, in ``annotations/``, or in the folder of a split. The name of the file, without
+words such as ``instances`` or ``annotations``, is the name of its split; if the name has only such words, the folder
+names the split.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class _File:
         base: The folder that contains its images, directly or in subfolders.
         token: Its name without ``instances_``; '' if the name has only filler words.
         split: The split that its name means, otherwise the split that its folder means; '' if there is none.
-        is_named: Whether its name means the split.
+        is_named: Whether ``split`` comes from the name of the file, not from the name of its folder.
     """
 
     path: str
@@ -105,7 +106,7 @@ def _splits(tree: Tree, files: list[_File], left_out: list[str]) -> dict[str, Sp
             continue
         if split in splits:
             raise LayoutProblem(
-                f"{splits[split].annotations} and {file.path} are both split {split!r}; remove one of the files"
+                f"{splits[split].annotations} and {file.path} are both for split {split!r}; remove one of the files"
             )
         splits[split] = SplitFiles(file.path, images)
     return splits
@@ -152,7 +153,7 @@ def _folder_of_split(tree: Tree, file: _File) -> str | None:
         if len(alike) > 1:
             folders = " and ".join(f"{child}/" for child in alike)
             raise LayoutProblem(
-                f"{file.path} is split {file.split!r}, and so are {folders}; remove or rename one of the folders"
+                f"{file.path} is for split {file.split!r}, and so are {folders}; remove or rename one of the folders"
             )
         if alike:
             return _own_folder(tree, alike[0]) or alike[0]
@@ -189,7 +190,7 @@ def _single(tree: Tree, files: list[_File]) -> SplitFiles | None:
 
 
 def _tool(files: list[_File]) -> str:
-    """Return the layout in words, with the tool that writes files with these names."""
+    """Return the layout in words, with the tool that uses such file names."""
     names = {file.path.rpartition("/")[2] for file in files}
     if "_annotations.coco.json" in names:
         return "COCO as Roboflow exports it"

@@ -46,7 +46,7 @@ _LABELME = PairedFormat("json", frozenset())
 def find_pairs(tree: Tree, form: PairedFormat) -> Pairs:
     """Return the folders of label files and of their images.
 
-    Folders below a folder that means neither labels nor a split are separate data sets.
+    Folders below a folder whose name means neither labels nor a split are separate data sets.
 
     Raises:
         LayoutProblem: Two folders mean the same split.
@@ -65,7 +65,7 @@ def find_pairs(tree: Tree, form: PairedFormat) -> Pairs:
         elif pairs.splits.setdefault(split, files) != files:
             first = pairs.splits[split].annotations
             raise LayoutProblem(
-                f"{first}/ and {files.annotations}/ are both split {split!r}; remove or rename one of the folders"
+                f"{first}/ and {files.annotations}/ are both for split {split!r}; remove or rename one of the folders"
             )
     return pairs
 
@@ -139,7 +139,7 @@ def with_members(pairs: Pairs, lists: Mapping[str, str], tree: Tree) -> dict[str
 
 
 def unlabelled_val(tree: Tree, splits: Mapping[str, SplitFiles]) -> str:
-    """Return a folder that means the validation split and has images that are in no split, or ''."""
+    """Return a folder that is named after the validation split and has images that belong to no split, or ''."""
     taken = [split.images for split in splits.values()]
     parents = dict.fromkeys(("", tree.image_folder("") or ""))
     for child in (child for parent in parents for child in tree.children(parent)):

@@ -86,7 +86,7 @@ class Tree:
         return next((named[name] for name in IMAGE_FOLDERS if name in named and self.images(named[name])), None)
 
     def common_image_folder(self, parent: str = "") -> str:
-        """Return the deepest folder below ``parent`` that holds all of its images."""
+        """Return the deepest folder below ``parent`` that contains all images of ``parent``."""
         if parent not in self._common:
             folder, inside = parent, [""]
             while not self.has_images(folder) and len(inside) == 1:

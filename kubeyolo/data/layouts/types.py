@@ -19,7 +19,7 @@ class SplitFiles:
 
     Attributes:
         annotations: The annotation file, or the folder of label files.
-        images: The folder that names of images are relative to.
+        images: The folder to which the names of images are relative.
         members: Lists or folders of the images of the split, if ``images`` also has images that are not in the split;
             otherwise empty.
     """
@@ -51,7 +51,7 @@ class Layout:
 
 
 class LayoutProblem(Exception):
-    """Files look like a format but are not a data set in it; the message has the reason and the remedy."""
+    """The files look like a format but are not a data set in that format; the message has the reason and the remedy."""
 
 
 def make_layout(

@@ -48,7 +48,7 @@ class Description:
 
     Attributes:
         path: The file.
-        base: The folder that the paths in the file are relative to, as written.
+        base: The folder to which the paths in the file are relative, as written.
         paths: Folders and lists of images by split, as written.
         names: Class names, or None if the file has no class names.
         names_file: The path of a file with class names, as written, or ''.

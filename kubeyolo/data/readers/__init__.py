@@ -1,1 +1,1 @@
-"""Annotations of each format in, as the tables of :mod:`kubeyolo.data.raw`."""
+"""Read annotations of each format into the tables of :mod:`kubeyolo.data.raw`."""

@@ -69,7 +69,7 @@ def read_coco_json(path: Path, group_key: str = "") -> RawSplit:
 
     Args:
         path: The file; UTF-8, or UTF-16 or UTF-32 with a byte order mark.
-        group_key: The key whose value groups the images; empty for no groups.
+        group_key: The key whose value groups the images; if empty, images are not grouped.
 
     Raises:
         InputError: The file cannot be read, or is not text, not JSON, or not COCO.

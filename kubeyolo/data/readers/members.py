@@ -1,4 +1,4 @@
-"""Finds the images of a split if annotations do not list them: all images of a folder, or the images named in lists."""
+"""Finds the images of a split that the annotations do not list: all images of a folder, or the images in lists."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def images_of(root: Path, files: SplitFiles) -> list[str]:
     if files.members:
         names = list(_listed(root, files, names))
     if not names:
-        raise InputError(f"{root / (files.members or (files.images,))[0]}: there are no images; put them there")
+        where = root / (files.members or (files.images,))[0]
+        raise InputError(f"{where}: there are no images; put the images of the split there")
     return sorted(set(names))
 
 
@@ -38,7 +39,7 @@ def list_entries(path: Path) -> list[str]:
 
 
 def _listed(root: Path, files: SplitFiles, names: list[str]) -> Iterable[str]:
-    """Yield the images that lists name, and the images in listed folders; a missing image with its name in the list."""
+    """Yield the images that lists name, and the images in listed folders; a missing image is named as in the list."""
     images = set(names)
     prefix = f"{files.images}/" if files.images else ""
     for member in files.members:

@@ -1,7 +1,7 @@
 """Reads Pascal VOC: an XML file for each image.
 
-A box has the first and the last column and row of an object. In Pascal VOC they are numbered from 1, and the last
-column and row belong to the box; annotation tools write the same elements with coordinates that start at 0. The
+A box consists of the first and the last column and row of an object. In Pascal VOC they are numbered from 1, and the
+last column and row belong to the box; annotation tools write the same elements with coordinates that start at 0. The
 coordinates of all files together show which of the two conventions a data set uses.
 """
 

@@ -1,4 +1,4 @@
-"""Reads XML from annotation tools, without entities or document types, with error messages that name the line."""
+"""Reads XML from annotation tools; refuses entities and document types. Error messages name the line."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class _LabelFinder:
 
 
 def _has_boxes(path: Path) -> bool:
-    """Tell whether a text file starts with a line of numbers: all other files are notes, or have no boxes."""
+    """Tell whether a text file starts with a line of numbers; all other text files are notes, or have no boxes."""
     try:
         words = next(iter(read_text_file(path).splitlines()), "").split()
         return len([float(word) for word in words]) >= 5
@@ -143,7 +143,7 @@ def _has_boxes(path: Path) -> bool:
 
 
 def _label_paths(stem: str, labels: str, images: str) -> Iterator[str]:
-    """Yield the possible paths of a label file: in the label folder, ``labels`` for ``images``, next to the image."""
+    """Yield the possible paths of a label file: in the label folder, in ``labels/``, or next to the image."""
     yield f"{labels}{stem}.txt"
     parts = f"{images}{stem}".split("/")
     for i in reversed(range(len(parts) - 1)):
