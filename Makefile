@@ -14,6 +14,7 @@ ENGINE ?= docker
 REGISTRY ?=
 BASE_IMAGE ?=
 DEVICE ?= cpu
+CHIP ?= 910b
 BUILD_FLAGS ?=
 ONLY ?=
 # Each worker runs one file at a time, with one thread: the tests of a file share its fixtures, and cores are few.
@@ -95,13 +96,13 @@ bench: $(READY) ## Measure training and loading speed.
 pipelines: $(READY) ## Compile the pipelines to kubeyolo/compiled, and write the generated tables of docs and READMEs.
 	$(BIN)/python -m pipelines.compile
 
-images: ## Build the images of the steps: ENGINE=docker|podman BASE_IMAGE=… DEVICE=cpu|ascend ONLY=…; REGISTRY=… pushes them.
-	$(PYTHON) docker/build.py --engine $(ENGINE) --registry "$(REGISTRY)" --base-image "$(BASE_IMAGE)" --device $(DEVICE) --flags="$(BUILD_FLAGS)" $(ONLY)
+images: ## Build the images of the steps: ENGINE=docker|podman BASE_IMAGE=… DEVICE=cpu|ascend CHIP=910b|a3 ONLY=…; REGISTRY=… pushes them.
+	$(PYTHON) docker/build.py --engine $(ENGINE) --registry "$(REGISTRY)" --base-image "$(BASE_IMAGE)" --device $(DEVICE) --chip $(CHIP) --flags="$(BUILD_FLAGS)" $(ONLY)
 
 lock: ## Write constraints.txt from pyproject.toml again, with the newest versions.
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet -U pip
-	build/lock/bin/pip install --quiet 'mindspore==2.7.0' -e '.[dev]'
+	build/lock/bin/pip install --quiet 'mindspore==2.7.0' -e '.[dev,ascend]'
 	{ echo "# The versions that are tested together; made by \`make lock\`."; build/lock/bin/pip freeze --exclude-editable; } > constraints.txt
 
 clean: ## Remove the folders runs, store and build, and caches of tools; keep the environment.

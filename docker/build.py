@@ -25,8 +25,18 @@ ROOT = Path(__file__).resolve().parent.parent
 ENGINES = ("docker", "podman")
 REFERENCES = Path("build/images.yaml")
 
-IMAGES: tuple[str, ...] = runpy.run_path(str(ROOT / "kubeyolo" / "catalogue.py"))["IMAGES"]
+_CATALOGUE = runpy.run_path(str(ROOT / "kubeyolo" / "catalogue.py"))
+_ASCEND = runpy.run_path(str(ROOT / "kubeyolo" / "ascend.py"))
+
+IMAGES: tuple[str, ...] = _CATALOGUE["IMAGES"]
 """Names of the images, from the catalogue of the steps; each is also the name of its build target."""
+
+DEVICE_IMAGES = tuple(
+    name for name in IMAGES if any(step.has_job and step.image == name for step in _CATALOGUE["STEPS"].values())
+)
+"""Names of the images whose steps may have a job, and with it a device."""
+
+CHIPS: tuple[str, ...] = _ASCEND["CHIPS"]
 
 # The files that images are built from: the revision in an image's labels is the last commit that changed one of them.
 _CONTENT = ("docker", "kubeyolo", "pyproject.toml", "constraints.txt", ".dockerignore", "LICENSE", "README.md")
@@ -124,6 +134,30 @@ def dockerfile_of(name: str) -> Path:
     raise SystemExit(f"docker/*.Dockerfile: no file has the build target {name}; add it")
 
 
+def locked_version(package: str, constraints: Path = ROOT / "constraints.txt") -> str:
+    """Return the version of a package in constraints.txt."""
+    match = re.search(rf"^{re.escape(package)}==(\S+)$", constraints.read_text(encoding="utf-8"), re.MULTILINE)
+    if match is None:
+        raise SystemExit(f"{constraints}: no {package}")
+    return match[1]
+
+
+def ascend_base_image(mindspore: str, chip: str) -> str:
+    """Return CANN's image for a version of MindSpore and a chip.
+
+    Raises:
+        SystemExit: It is not known which version of CANN belongs to this MindSpore, or the chip is unknown.
+    """
+    releases = _ASCEND["RELEASES"]
+    if mindspore not in releases or chip not in CHIPS:
+        pairs = (f"MindSpore {each.mindspore} with CANN {each.cann}" for each in releases.values())
+        raise SystemExit(
+            f"MindSpore {mindspore} (constraints.txt) on chip {chip}: no base image is known; known are "
+            f"{', '.join(pairs)}, each for the chips {', '.join(CHIPS)}; choose one of them, or set BASE_IMAGE="
+        )
+    return str(releases[mindspore].base_image(chip))
+
+
 def pip_configuration(listing: str) -> str:
     """Return a pip.conf with the settings of ``pip config list`` that a build needs; variables override files."""
     values: dict[str, str] = {}
@@ -203,20 +237,35 @@ def _output(command: Sequence[str]) -> str:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="IMAGE", help=f"images to build: {', '.join(IMAGES)}; default: all")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="IMAGE",
+        help=f"images to build: {', '.join(IMAGES)}; default: all, for Ascend {', '.join(DEVICE_IMAGES)}",
+    )
     parser.add_argument("--engine", choices=ENGINES, default="docker")
     parser.add_argument("--registry", default="", help="host and path in front of image names; images are pushed there")
     parser.add_argument("--no-push", action="store_true", help="use the names of the registry, but do not push")
     parser.add_argument(
-        "--base-image", default="", help="image with Python 3.11; default: the base image in the Dockerfiles"
+        "--base-image",
+        default="",
+        help="image with Python 3.11, for Ascend also with CANN; default: the base image in the Dockerfiles, for "
+        "Ascend CANN's image for the MindSpore in constraints.txt",
     )
     parser.add_argument("--device", choices=("cpu", "ascend"), default="cpu")
+    parser.add_argument("--chip", choices=CHIPS, default=CHIPS[0], help="chip of the cards, for Ascend")
     parser.add_argument("--flags", default="", help="more flags for every build, such as '--network=host'")
     parser.add_argument("--output", type=Path, default=ROOT / REFERENCES, help="file for the references")
     given = parser.parse_args(arguments)
     unknown = [name for name in given.names if name not in IMAGES]
     if unknown:
         parser.error(f"unknown image {unknown[0]!r}; there are {', '.join(IMAGES)}")
+    if given.device == "ascend":
+        plain = [name for name in given.names if name not in DEVICE_IMAGES]
+        if plain:
+            parser.error(f"the steps of image {plain[0]} have no device; build it without DEVICE=ascend")
+        given.base_image = given.base_image or ascend_base_image(locked_version("mindspore"), given.chip)
+    given.names = given.names or (DEVICE_IMAGES if given.device == "ascend" else IMAGES)
     if not shutil.which(given.engine):
         parser.error(f"{given.engine} is not installed; install it, or choose ENGINE=docker or ENGINE=podman")
     return given
@@ -228,9 +277,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     builder = Builder(given.engine, given.registry, given.base_image, given.device, tuple(given.flags.split()))
     tag, commit = version(), revision()
     images = []
+    if given.base_image:
+        print(f"base image {given.base_image}", flush=True)
     try:
         with secrets_of_builds() as secrets:
-            for name in given.names or IMAGES:
+            for name in given.names:
                 built = builder.build(name, tag, commit, secrets)
                 images.append(builder.push(built) if given.registry and not given.no_push else built)
     except subprocess.CalledProcessError as error:

@@ -1,6 +1,7 @@
 # evaluate and evaluate_current, in two targets: evaluate has MindSpore for trained networks; evaluate-onnx evaluates
-# ONNX and int8 networks only.
+# ONNX and int8 networks only. DEVICE=ascend needs a BASE_IMAGE with CANN, and is for evaluate alone.
 ARG BASE_IMAGE=python:3.11-slim
+ARG DEVICE=cpu
 
 FROM ${BASE_IMAGE} AS source
 WORKDIR /build
@@ -12,7 +13,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 install.py dependencies evaluate-onnx
 
 FROM source AS dependencies
-ARG DEVICE=cpu
+ARG DEVICE
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=certificates,target=/run/secrets/certificates.pem \
     python3 install.py dependencies evaluate --device "$DEVICE"
@@ -24,14 +25,26 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=certificates,target=/run/secrets/certificates.pem \
     python3 install.py library
 
-FROM ${BASE_IMAGE} AS common
+FROM ${BASE_IMAGE} AS base-cpu
+
+# The command of a pod skips the ENTRYPOINT of CANN's images, which sets variables: here ENV alone sets them, so that an
+# image does the same with and without it. The node mounts the driver.
+FROM ${BASE_IMAGE} AS base-ascend
+ENV LD_LIBRARY_PATH=/usr/local/Ascend/driver/lib64:/usr/local/Ascend/driver/lib64/common:/usr/local/Ascend/driver/lib64/driver:$LD_LIBRARY_PATH
+ENTRYPOINT []
+
+FROM base-${DEVICE} AS common
 RUN --mount=type=bind,source=docker/system.py,target=/run/system.py \
     python3 /run/system.py
 ENV PATH=/opt/kubeyolo/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONSAFEPATH=1 \
-    PYTHONUNBUFFERED=1
+    PYTHONUNBUFFERED=1 \
+    ORT_DISABLE_TELEMETRY=1 \
+    MLFLOW_DISABLE_TELEMETRY=true \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    DO_NOT_TRACK=1
 ARG BASE_IMAGE
 ARG VERSION=unknown
 ARG REVISION=unknown
@@ -50,13 +63,15 @@ USER 10001:10001
 CMD ["kubeyolo", "--help"]
 
 FROM common AS evaluate
+ARG DEVICE
 RUN --mount=type=bind,source=docker/system.py,target=/run/system.py \
-    python3 /run/system.py libgomp1
+    python3 /run/system.py --device "$DEVICE" libgomp1
 COPY --from=dependencies /opt/kubeyolo /opt/kubeyolo
 COPY --from=library /opt/library /opt/kubeyolo
 # MindSpore's generated code works only with protobuf's Python implementation, and kfp may import protobuf first.
 ENV PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python
-LABEL org.opencontainers.image.title="kubeyolo-evaluate" \
+LABEL io.kubeyolo.device="$DEVICE" \
+      org.opencontainers.image.title="kubeyolo-evaluate" \
       org.opencontainers.image.description="Evaluates the trained network of a bundle"
 USER 10001:10001
 CMD ["kubeyolo", "--help"]

@@ -18,30 +18,51 @@ ENVIRONMENT = Path("/opt/kubeyolo")
 LIBRARY = Path("/opt/library")
 CERTIFICATES = Path("/run/secrets/certificates.pem")
 
+ASCEND = "ascend"
+"""The device, and the extra of the package with what CANN's Python packages import."""
+
 # Files in lib/plugin of the MindSpore wheel for devices other than the device of the image.
 _OTHER_DEVICES = {
     "cpu": ("gpu*", "ascend*", "libmindspore_gpu*", "libmindspore_ascend*", "libmindspore_ops_ascend*"),
-    "ascend": ("gpu*", "libmindspore_gpu*"),
+    ASCEND: ("gpu*", "libmindspore_gpu*"),
 }
 
 
-def requirements(project: Path, extra: str) -> list[str]:
-    """Return the requirements of the project with one of its extras.
+def requirements(project: Path, *extras: str) -> list[str]:
+    """Return the requirements of the project with some of its extras.
 
     Raises:
-        SystemExit: The project does not have this extra.
+        SystemExit: The project does not have one of these extras.
     """
     table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
-    extras = table["optional-dependencies"]
-    if extra not in extras:
-        raise SystemExit(f"{project}: no extra {extra!r}; there are {', '.join(sorted(extras))}")
-    return [*table["dependencies"], *extras[extra]]
+    known = table["optional-dependencies"]
+    found = list(table["dependencies"])
+    for extra in extras:
+        if extra not in known:
+            raise SystemExit(f"{project}: no extra {extra!r}; there are {', '.join(sorted(known))}")
+        found += known[extra]
+    return found
+
+
+def extras_of(extra: str, device: str) -> tuple[str, ...]:
+    """Return the extras of an image: that of its steps and, for Ascend, what CANN's Python packages import."""
+    return (extra, ASCEND) if device == ASCEND else (extra,)
+
+
+def environment_command(device: str) -> list[str]:
+    """Return the command that creates the environment.
+
+    For Ascend it also sees the packages of the base image: what CANN's own packages import is not fully documented, and
+    CANN's images have it in their Python. Packages of the environment come first.
+    """
+    shared = ["--system-site-packages"] if device == ASCEND else []
+    return [sys.executable, "-m", "venv", "--without-pip", *shared, str(ENVIRONMENT)]
 
 
 def install_dependencies(source: Path, extra: str, device: str) -> None:
     """Create an environment with the dependencies of an extra, in their locked versions, for a kind of device."""
-    _run(sys.executable, "-m", "venv", "--without-pip", str(ENVIRONMENT))
-    wanted = requirements(source / "pyproject.toml", extra)
+    _run(*environment_command(device))
+    wanted = requirements(source / "pyproject.toml", *extras_of(extra, device))
     _pip("install", "--constraint", str(source / "constraints.txt"), *wanted)
     for site in ENVIRONMENT.glob("lib/python3*/site-packages"):
         remove_other_devices(site, device)

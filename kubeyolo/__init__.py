@@ -29,5 +29,17 @@ _leave_present_folder()
 # import, which may be in kfp or onnx. Child processes inherit the choice.
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
-# onnxruntime keeps an id of the machine in the home folder; without a home folder it warns in every process.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+NO_TELEMETRY = {
+    # onnxruntime reads it when it is imported. Without it, onnxruntime stores an id of the machine in the home folder,
+    # sends events to Microsoft, and warns in every process without a home folder.
+    "ORT_DISABLE_TELEMETRY": "1",
+    # kubeyolo does not need MLflow and huggingface_hub, but its environment may have them.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # A name that several packages read.
+    "DO_NOT_TRACK": "1",
+}
+"""Environment variables that switch off the telemetry of packages. Child processes inherit them."""
+
+for _name, _value in NO_TELEMETRY.items():
+    os.environ.setdefault(_name, _value)

@@ -40,6 +40,23 @@ class Artifact:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Requests and limits of a step's pod, as quantities of Kubernetes; empty if there is none.
+
+    Attributes:
+        cpu: Processors that it requests; it may also use idle processors.
+        memory: Memory that it may use. If it uses more, it is killed.
+        memory_request: Memory that it requests, at most ``memory``.
+        cpu_limit: Processors that it may use.
+    """
+
+    cpu: str = ""
+    memory: str = ""
+    memory_request: str = ""
+    cpu_limit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """A step of a pipeline.
 
@@ -47,11 +64,12 @@ class Step:
         name: Its name, also the name of its function in ``kubeyolo.steps.component``.
         title: What it does, in a line.
         image: Image that it runs in, without the prefix ``kubeyolo-``.
+        resources: Requests and limits of its pod.
         reads: Sections of the configuration that it reads, or single keys of them (``train.seed``).
         inputs: Values from other steps, with their descriptions; ``settings`` come from ``configure``.
         outputs: Values that it passes to other steps, with their descriptions.
         artifacts: Its artifacts in Kubeflow.
-        has_job: Whether a launcher starts its processes; with Volcano they run in a separate job.
+        has_job: Whether it may have a job: a launcher starts its processes, with Volcano in pods of their own.
         cached: Whether Kubeflow may take its result from the cache.
         cards: Values on its card on the page of the run, each with a label and its dotted path in the metrics of the
             record.
@@ -62,6 +80,7 @@ class Step:
     name: str
     title: str
     image: str
+    resources: Resources
     reads: tuple[str, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
@@ -71,6 +90,15 @@ class Step:
     cards: Mapping[str, str] = field(default_factory=dict)
     networks: Mapping[str, str] = field(default_factory=dict)
 
+
+# Requests are what a small run takes, so that it starts on a small cluster; limits leave room for larger data and
+# models. docs/cluster.md has the measured peaks. There is no limit of processors: steps use idle ones.
+_SMALL = Resources(cpu="100m", memory="2Gi", memory_request="256Mi")
+"""Resources of steps that read lists and copy files."""
+_DATA = Resources(cpu="250m", memory="8Gi", memory_request="1Gi")
+"""Resources of the step that reads all annotations and images."""
+_NETWORK = Resources(cpu="250m", memory="16Gi", memory_request="1Gi")
+"""Resources of steps that run a network. If such a step has a job, its pod only waits for the job."""
 
 _PUBLISHED = (
     Artifact("published_detector", "Model", "The published bundle: URI, digest, version and AP."),
@@ -83,6 +111,7 @@ _ALL = (
         name="configure",
         title="Resolves and checks every setting, reads the data, and shows the plan of the run with an estimate.",
         image="validate",
+        resources=_SMALL,
         artifacts=(
             Artifact("plan", "Markdown", "Model, data and steps, an estimate, and every setting with its origin."),
         ),
@@ -93,6 +122,7 @@ _ALL = (
         name="validate_dataset",
         title="Checks every annotation and every image, and stores the data set as shards, named after its content.",
         image="validate",
+        resources=_DATA,
         reads=(*READING_KEYS, "evaluate.split"),
         outputs={"dataset": _DATASET, "record": _RECORD},
         artifacts=(
@@ -115,6 +145,7 @@ _ALL = (
         name="evaluate_current",
         title="Evaluates the current model on the new data, so that the new model can be compared with it.",
         image="evaluate-onnx",
+        resources=_NETWORK,
         reads=("evaluate",),
         inputs={"dataset": _DATASET},
         outputs={"record": _RECORD},
@@ -125,6 +156,7 @@ _ALL = (
         name="pretrain_backbone",
         title="Trains the backbone as a classifier, on image folders or on crops of the data set's objects.",
         image="train",
+        resources=_NETWORK,
         reads=(
             "pretrain",
             "augment.hsv_h",
@@ -132,7 +164,6 @@ _ALL = (
             "augment.hsv_v",
             "train.seed",
             "train.grad_clip",
-            "train.device_target",
         ),
         inputs={"dataset": _DATASET},
         outputs={
@@ -147,6 +178,7 @@ _ALL = (
         name="train",
         title="Trains the detector, in processes of this step or in a separate job, with checkpoints in the store.",
         image="train",
+        resources=_NETWORK,
         reads=("data.workers", "data.cache", "data.cache_limit_mb", "data.label_capacity", "augment", "train"),
         inputs={
             "dataset": _DATASET,
@@ -164,13 +196,15 @@ _ALL = (
         name="evaluate",
         title="Computes the 12 COCO metrics, also per class; fails if AP is below evaluate.min_ap.",
         image="evaluate",
-        reads=("evaluate", "train.device_target"),
+        resources=_NETWORK,
+        reads=("evaluate",),
         inputs={"bundle": "Reference of the bundle.", "dataset": _DATASET},
         outputs={"record": _RECORD},
         artifacts=(
             Artifact("evaluation_report", "HTML", "COCO metrics, metrics of each class, curves and sample images."),
             Artifact("confusion_matrix", "ClassificationMetrics", "Annotated classes against detected classes."),
         ),
+        has_job=True,
         cards={"AP": "AP", "AP50": "AP50", "AP75": "AP75"},
         networks={"trained": ""},
     ),
@@ -178,13 +212,15 @@ _ALL = (
         name="export_model",
         title="Writes MINDIR and ONNX, and compares each with the trained network on real images.",
         image="export",
-        reads=("export", "evaluate", "train.device_target"),
+        resources=_NETWORK,
+        reads=("export", "evaluate"),
         inputs={"bundle": "Reference of the trained bundle.", "dataset": _DATASET},
         outputs={"bundle": "Reference of the bundle with the exported files.", "record": _RECORD},
         artifacts=(
             Artifact("exported_detector", "Model", "The bundle with the exported files: URI, digest and AP in ONNX."),
             Artifact("export_report", "HTML", "Files and their largest differences from the trained network."),
         ),
+        has_job=True,
         cards={"AP in ONNX": "onnx.AP", "largest difference": "largest_difference"},
         networks={"ONNX": "onnx"},
     ),
@@ -192,6 +228,7 @@ _ALL = (
         name="quantize",
         title="Quantizes the trained network to int8 ONNX with calibration images; fails if it loses too much AP.",
         image="quantize",
+        resources=_NETWORK,
         reads=("quantize", "evaluate", "train.seed"),
         inputs={"bundle": "Reference of the exported bundle.", "dataset": _DATASET},
         outputs={"bundle": "Reference of the bundle with the int8 network.", "record": _RECORD},
@@ -206,6 +243,7 @@ _ALL = (
         name="publish",
         title="Publishes the bundle under its version, with a model card.",
         image="launch",
+        resources=_SMALL,
         inputs={
             "bundle": "Reference of the bundle to publish.",
             "evaluation": "Reference of the record of its evaluation, which must have passed its gate.",
@@ -219,6 +257,7 @@ _ALL = (
         name="promote",
         title="Publishes a bundle that is not worse than the current model, and makes it the current model.",
         image="launch",
+        resources=_SMALL,
         reads=("evaluate", "retrain.max_regression"),
         inputs={
             "bundle": "Reference of the bundle to publish.",
@@ -263,7 +302,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "model": "Name of the detector.",
         "weights": "Weights of a detector to start from; not supported yet, leave it empty.",
         "start_from": "What a retraining starts from; not supported yet, leave it empty.",
-        "launcher": "Where training and pretraining run: local, in the pod of their step; volcano, in separate pods.",
+        "launcher": "Where steps with a job run: local, in the pod of the step; volcano, in the pods of a Volcano job.",
         "cluster": "Preset of the cluster for the launcher volcano, such as cpu, or its settings as JSON; if empty, "
         "the defaults are used.",
         "version": "Version to publish under; if empty, it is derived from the content.",

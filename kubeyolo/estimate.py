@@ -10,13 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from kubeyolo.config.schema import Config
+from kubeyolo.config.schema import Config, DeviceTarget
 from kubeyolo.formats import about_duration, about_size, counted
 from kubeyolo.models.facts import ModelFacts
-
-Device = Literal["CPU", "GPU", "Ascend"]
 
 UNKNOWN_IMAGES = 1000
 """Assumed number of images of a split of unknown size."""
@@ -43,12 +40,11 @@ PROCESS_BYTES, PARAMETER_BYTES, ACTIVATION_BYTES, WORKER_BYTES = 1.1e9, 45, 9.3,
 layouts of oneDNN, copies for a checkpoint); per pixel, times the root of its multiply-adds; of a data worker."""
 
 # Not measured: no accelerator was available.
-CARD_SPEED, CARD_POWER = {"Ascend": 2.6e12, "GPU": 4e12}, 0.96
+CARD_SPEED, CARD_POWER = {"Ascend": 2.6e12}, 0.96
 """Multiply-adds per second of one card, and the exponent by which speed grows with cards. Ascend: between what
 MindSpore's zoo published for the 910, 1.4e12 (yolov5s, 640 pixels: 450 images/s on 8 cards) and 4.8e12 (yolov4, 416
-pixels: 53 images/s on 1 card, 390 on 8); 2 % of the data sheet (256 TFLOPS, half precision). GPU: 5 % of an A100's (156
-TFLOPS, TF32)."""
-COMPILE_SECONDS = {"Ascend": 600.0, "GPU": 60.0}
+pixels: 53 images/s on 1 card, 390 on 8); 2 % of the data sheet (256 TFLOPS, half precision)."""
+COMPILE_SECONDS = {"Ascend": 600.0}
 """Seconds to compile a training graph: mindyolo published 275 to 1050 on Ascend. Forward graph: a quarter, assumed."""
 LOADER_SECONDS = 0.010
 """Processor seconds to make a training image from four uncached images (640 x 480), measured on the machine above."""
@@ -58,7 +54,7 @@ STORE_SPEED = 200e6
 OBJECTS, HELD_OUT_CROPS, BACKBONE_SHARE = 7, 1024, 0.6
 """Objects per image (COCO train2017: 860,001 in 118,287), most crops in a validation of the pretraining, and the
 share of parameters and multiply-adds in the backbone (about, for all models)."""
-FACTOR = {"CPU": 2.0, "GPU": 5.0, "Ascend": 4.0}
+FACTOR = {"CPU": 2.0, "Ascend": 4.0}
 """On machines with no other load, the time lies between the estimate divided by this factor and the estimate times
 it."""
 
@@ -170,18 +166,17 @@ def detector_memory(facts: ModelFacts, config: Config, images: int, classes: int
         images: Number of training images.
         classes: Number of classes.
     """
-    run = _one_process(facts, config, images)
+    run = _one_process(facts, config, config.train.device_target, images)
     return round(run.detector_peak(classes) if run.device == "CPU" else PROCESS_BYTES) + run.loader_memory()
 
 
 def backbone_memory(facts: ModelFacts, config: Config) -> int:
     """Return the peak bytes that a process which pretrains a backbone takes, without its crops."""
-    run = _one_process(facts, config)
+    run = _one_process(facts, config, config.pretrain.device_target)
     return round(run.backbone_peak() if run.device == "CPU" else PROCESS_BYTES)
 
 
-def _one_process(facts: ModelFacts, config: Config, images: int = 0) -> _Run:
-    device = config.train.device_target
+def _one_process(facts: ModelFacts, config: Config, device: DeviceTarget, images: int = 0) -> _Run:
     return _Run(facts=facts, config=config, images={"train": images}, processes=1, device=device, cores=1, nodes=1)
 
 
@@ -193,7 +188,7 @@ class _Run:
     config: Config
     images: Mapping[str, int]
     processes: int
-    device: Device
+    device: DeviceTarget
     cores: int
     nodes: int
 
@@ -204,7 +199,7 @@ class _Run:
         onnx_image = self._detect_seconds(size, "CPU")
         calibrated = min(config.quantize.calibration_images, self.images["train"])
         calibration = calibrated * CALIBRATION_FORWARDS * self._multiply_adds(size) / self._speed("CPU")
-        evaluated = images * self._detect_seconds(config.evaluate.image_size or size, self.device)
+        evaluated = images * self._detect_seconds(config.evaluate.image_size or size, config.evaluate.device_target)
         return {
             "pretrain_backbone": self._pretrain_seconds() if config.pretrain.enabled else 0.0,
             "train": self._train_seconds(),
@@ -216,28 +211,44 @@ class _Run:
     def _multiply_adds(self, size: int) -> float:
         return self.facts.multiply_adds * (size / self.facts.image_size) ** 2
 
-    def _speed(self, device: Device) -> float:
+    def _speed(self, device: DeviceTarget) -> float:
         """Return multiply-adds per second of one machine's cores, or of one card."""
         return CORE_SPEED * math.pow(self.cores, CORE_POWER) if device == "CPU" else CARD_SPEED[device]
 
     def _start(self, step: str) -> float:
         start = START_SECONDS[step] * math.pow(max(1.0, self.facts.parameters / START_PARAMETERS), START_POWER)
-        if self.device == "CPU" or step == "quantize":
+        device = self._device_of(step)
+        if device == "CPU":
             return start
-        return start + COMPILE_SECONDS[self.device] * (1 if step in ("pretrain_backbone", "train") else 0.25)
+        return start + COMPILE_SECONDS[device] * (1 if step in ("pretrain_backbone", "train") else 0.25)
 
-    def _detect_seconds(self, size: int, device: Device) -> float:
+    def _device_of(self, step: str) -> DeviceTarget:
+        config = self.config
+        devices: dict[str, DeviceTarget] = {
+            "pretrain_backbone": config.pretrain.device_target,
+            "train": config.train.device_target,
+            "evaluate": config.evaluate.device_target,
+            "export_model": config.export.device_target,
+        }
+        return devices.get(step, "CPU")
+
+    def _detect_seconds(self, size: int, device: DeviceTarget) -> float:
         return self._multiply_adds(size) / self._speed(device) + DETECT_SECONDS
 
     def _pretrain_seconds(self) -> float:
-        """Return the seconds of pretraining on crops in one process; a backward pass costs two forward passes."""
+        """Return the seconds of pretraining on crops; a backward pass costs two forward passes.
+
+        Processes on processors share those of one machine; the number of machines of a pretraining is not known here.
+        """
         pretrain = self.config.pretrain
         crops = OBJECTS * (1 + pretrain.background)
-        per_epoch = math.ceil(self.images["train"] * crops / pretrain.per_batch_size)
+        per_step = pretrain.per_batch_size * pretrain.processes
+        per_epoch = math.ceil(self.images["train"] * crops / per_step)
         steps = min(pretrain.max_epoch * per_epoch, pretrain.max_steps)
         measured = math.ceil(steps / per_epoch) * min(self.images["val"] * crops, HELD_OUT_CROPS)
-        forward = BACKBONE_SHARE * self._multiply_adds(pretrain.image_size) / self._speed(self.device)
-        learned = steps * pretrain.per_batch_size * (3 * forward + IMAGE_SECONDS / self.cores)
+        forward = BACKBONE_SHARE * self._multiply_adds(pretrain.image_size) / self._speed(pretrain.device_target)
+        cards = 1 if pretrain.device_target == "CPU" else pretrain.processes
+        learned = steps * per_step * (3 * forward / math.pow(cards, CARD_POWER) + IMAGE_SECONDS / self.cores)
         return self._start("pretrain_backbone") + learned + measured * forward
 
     def _steps_per_epoch(self) -> int:

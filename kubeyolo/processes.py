@@ -13,12 +13,17 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from kubeyolo import NO_TELEMETRY
+
 UTF8_OUTPUT = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 """Environment variables for a Python process whose output this process reads: UTF-8, whatever the console and
 locale."""
 
 INSTALLED_CODE = {"PYTHONSAFEPATH": "1"}
 """Environment variables of a Python process that imports nothing from its working folder."""
+
+CONTAINER_VARIABLES = INSTALLED_CODE | NO_TELEMETRY
+"""Environment variables of containers, which inherit none from the process that starts them."""
 
 _PR_SET_PDEATHSIG = 1
 _SIGNALED = 128

@@ -14,6 +14,7 @@ configure, presets, estimates                                   no       no
 cli, compiled, runs, launch, kubeflow, catalogue                no       no
 storage, errors, events, progress, source, version              no       no
 memory, processes, resources, stop_signals, output_streams      no       no
+ascend                                                          no       no
 ==============================================================  =======  =======
 
 A new module counts for results unless ``NO_RESULTS`` names it, and in a folder of ``WEIGHTS`` also for weights unless
@@ -39,6 +40,7 @@ WEIGHTS = ("config/schema.py", "data", "losses", "models", "runtime.py", "traini
 NO_WEIGHTS = (
     "__init__.py",  # has the version, and settings of protobuf
     "arrays.py",  # names types, and refuses weights that are not finite
+    "ascend.py",  # explains why a device cannot be used
     "catalogue.py",  # names settings that a pretraining reads; they are part of its identity
     "config/anchor_forms.py",  # as config/text.py
     "config/class_names.py",  # compares names of classes; weights do not depend on them
@@ -86,16 +88,19 @@ NO_WEIGHTS = (
     "training/growth.py",  # reads weights without changing them
     "training/history.py",
     "training/memory_advice.py",  # warns if a machine has too little memory
+    "training/process.py",  # starts and ends a process
     "training/reach.py",  # warns of settings
     "training/result.py",
     "training/validation.py",  # reads the weights, in a network of its own
     "weights",  # imported by evaluation
     "whole.py",  # tells which bundle is stored whole
+    "work.py",  # describes processes
 )
 """Modules that training imports, or that lie in a folder of ``WEIGHTS``, and that have no effect on weights."""
 
 NO_RESULTS = (
     "__init__.py",
+    "ascend.py",
     "catalogue.py",
     "cli",
     "compiled",

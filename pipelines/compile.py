@@ -16,7 +16,7 @@ import yaml
 from kfp import compiler
 
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION, PIPELINES
-from kubeyolo.compiled.pipeline import dump_pipeline
+from kubeyolo.compiled.pipeline import CompiledPipeline, dump_pipeline
 from kubeyolo.config.form import describe_field
 from kubeyolo.config.load import preset_names
 from kubeyolo.evaluation.results import RUNTIMES
@@ -43,7 +43,9 @@ def compile_all(folder: Path) -> list[Path]:
     for name, pipeline in FUNCTIONS.items():
         path = folder / f"{name}.yaml"
         compiler.Compiler().compile(pipeline, str(path))
-        path.write_text(_with_form(name, path.read_text(encoding="utf-8")), encoding="utf-8")
+        described = CompiledPipeline(_with_form(name, path.read_text(encoding="utf-8")))
+        # Without changes, this only passes the memory limits of all steps to the first step.
+        path.write_text(described.bind_resources({}).text, encoding="utf-8")
         paths.append(path)
     return paths
 

@@ -41,6 +41,15 @@ def step_table() -> str:
     return _table(("step", "what", "image"), [(f"`{s.name}`", s.title, f"`kubeyolo-{s.image}`") for s in steps])
 
 
+def resource_table() -> str:
+    """Return the table of requests and limits of the pods of all steps."""
+    rows = [
+        (f"`{step.name}`", step.resources.cpu, step.resources.memory_request, step.resources.memory)
+        for step in STEPS.values()
+    ]
+    return _table(("step", "`cpu`", "`memory_request`", "`memory`"), rows)
+
+
 def form_tables() -> str:
     """Return the tables of the fields of every pipeline's form."""
     parts = []
@@ -88,6 +97,7 @@ def made_files() -> dict[Path, str]:
         for name, step in STEPS.items()
     }
     makers[ROOT / "README.md"] = ("steps", step_table)
+    makers[ROOT / "docs" / "cluster.md"] = ("resources", resource_table)
     makers[ROOT / "docs" / "runs.md"] = ("forms", form_tables)
     makers[ROOT / "docs" / "data.md"] = ("findings", finding_table)
     makers[ROOT / "docs" / "configuration.md"] = ("settings", setting_table)

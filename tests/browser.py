@@ -20,7 +20,16 @@ ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Pages are files. Without this Chromium looks up the hosts of its makers' services.
+    "--host-resolver-rules=MAP * ~NOTFOUND",
 )
+
+
+def chromium_binary() -> Path | None:
+    """Return the program of Chromium: $CHROMIUM_BIN, or chromium on PATH."""
+    binary = Path(os.environ.get("CHROMIUM_BIN") or shutil.which("chromium") or "/usr/bin/chromium")
+    return binary if binary.exists() else None
+
 
 OpenPage = Callable[..., AbstractContextManager[Any]]
 
@@ -29,11 +38,11 @@ OpenPage = Callable[..., AbstractContextManager[Any]]
 def browser() -> Iterator[Any]:
     """A headless Chromium; its scope ends with the module, for the event loop it needs must not outlive it."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    binary = os.environ.get("CHROMIUM_BIN") or shutil.which("chromium") or "/usr/bin/chromium"
-    if not Path(binary).exists():
+    binary = chromium_binary()
+    if binary is None:
         pytest.skip("no Chromium: install chromium or set CHROMIUM_BIN")
     with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=binary, args=list(ARGUMENTS))
+        chromium = playwright.chromium.launch(executable_path=str(binary), args=list(ARGUMENTS))
         yield chromium
         chromium.close()
 

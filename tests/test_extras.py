@@ -30,6 +30,8 @@ ROOT = Path(__file__).parents[1]
 
 PROGRAMS = {
     "train": ("kubeyolo.training.worker", "kubeyolo.launch.launcher"),
+    "evaluate": ("kubeyolo.launch.launcher",),
+    "export": ("kubeyolo.launch.launcher",),
     "launch": ("kubeyolo.launch.watch",),
 }
 """What an image runs besides its steps."""
@@ -113,8 +115,26 @@ def test_an_extra_has_what_its_steps_import(extra: str) -> None:
     assert {name: found[name] for name in found.keys() - requirements(extra)} == {}
 
 
+def test_an_image_for_ascend_has_what_cann_imports_besides() -> None:
+    """CANN's package te imports them, and the environment of the image comes before the packages of its base."""
+    of_cann = {"attrs", "cffi", "decorator", "protobuf", "psutil", "scipy", "sympy"}
+    install = runpy.run_path(str(ROOT / "docker" / "install.py"))
+    images = {step.image for step in STEPS.values() if step.has_job}
+    assert images == {"train", "evaluate", "export"}
+    for image in images:
+        extras = install["extras_of"](image, "ascend")
+        lines = install["requirements"](ROOT / "pyproject.toml", *extras)
+        names = {re.split(r"[<>=!\[ ]", line)[0] for line in lines}
+        assert names == requirements(image) | of_cann and packages_of(image).keys() <= names
+        assert install["extras_of"](image, "cpu") == (image,)
+    locked = (ROOT / "constraints.txt").read_text()
+    assert {name for name in of_cann | {"mpmath"} if f"\n{name}==" not in locked} == set()
+
+
 def test_the_walk_finds_what_is_known() -> None:
-    assert "kubernetes" in packages_of("launch") and "kubernetes" in packages_of("train")
+    assert all("kubernetes" in packages_of(extra) for extra in ("launch", "train", "evaluate", "export"))
+    # The launcher of a step is in its image.
+    assert {"evaluate", "export", "train"} >= {step.image for step in STEPS.values() if step.has_job}
     assert {"mindspore", "pycocotools", "onnxruntime"} <= packages_of("export").keys()
     assert not {"mindspore", "onnx"} & packages_of("launch").keys()
 
@@ -157,7 +177,7 @@ def test_configure_works_with_what_its_image_has(tmp_path: Path) -> None:
     data = generate_sample_dataset(tmp_path / "data", train=2, val=1, image_size=(64, 64))
     bundle, store = make_bundle(tmp_path), str(tmp_path / "store")
     (tmp_path / "pointer.json").write_text(json.dumps({"data": str(data)}))
-    on_cluster = {"launcher": "volcano", "cluster": "cpu", "settings": "{train: {processes: 2}}"}
+    on_cluster = {"launcher": "volcano", "cluster": "cpu", "settings": "{train: {processes: 2, per_batch_size: 4}}"}
     forms = [
         (DETECTOR_TRAINING, {"data": str(data), "store": store, **on_cluster}),
         (DETECTOR_RETRAINING, {"pointer": str(tmp_path / "pointer.json"), "store": store}),

@@ -12,7 +12,7 @@ import pytest
 from kubeyolo.config.schema import Config, TrainConfig
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.errors import InputError
-from kubeyolo.launch.local import launch_training
+from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
 from kubeyolo.training.spec import TrainingSpec
 
@@ -74,7 +74,7 @@ def test_a_training_runs_the_installed_code(trap: Path, monkeypatch: pytest.Monk
     config = Config(train=TrainConfig(processes=processes))
     spec = TrainingSpec(dataset=str(trap / "absent"), output=str(trap / "output"), config=config)
     with pytest.raises(InputError, match=f"^{Place.of(trap / 'absent')}: "):
-        launch_training(spec, lambda line: None)
+        launch_work(spec.work(), lambda line: None)
 
 
 @pytest.mark.parametrize("first", ['[""]', "[os.getcwd()]", "[]"])

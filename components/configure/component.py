@@ -125,6 +125,8 @@ def configure_evaluation(
     baseline: str = "",
     store: str = "",
     runtime: str = "mindspore",
+    launcher: str = "local",
+    cluster: str = "",
     settings: str = "",
 ) -> NamedTuple(
     "Outputs",
@@ -148,5 +150,7 @@ def configure_evaluation(
         baseline=baseline,
         store=store,
         runtime=runtime,
+        launcher=launcher,
+        cluster=cluster,
         settings=settings,
     )

@@ -50,7 +50,8 @@ _WEIGHTS_FILE = re.compile(r"\.(pt|pth|ckpt|weights|safetensors)$")
 
 _PAIR = re.compile(r"[A-Za-z][\w.-]*=")
 
-_DEVICES = {"cpu": "CPU", "gpu": "GPU", "cuda": "GPU", "npu": "Ascend", "ascend": "Ascend"}
+_DEVICES = {"cpu": "CPU", "npu": "Ascend", "ascend": "Ascend"}
+_GPUS = ("gpu", "cuda", "mps", "xpu")
 
 
 def remedy(option: str, command: str, arguments: Sequence[str]) -> str | None:
@@ -185,6 +186,8 @@ def _key_of(word: str, command: str) -> str:
 
 def _as_setting(key: str, word: str, value: str | None) -> str:
     """Return a hint with the pair that sets a key to the typed value, or with the allowed values of the key."""
+    if key.endswith(".device_target") and _is_gpu(value):
+        return f"; GPUs are not supported: use --set {key}=CPU; with Ascend cards, set it to Ascend"
     text = _translated(key, word, value)
     if text is None:
         return f"; use --set {key}=VALUE"
@@ -198,6 +201,16 @@ def _as_setting(key: str, word: str, value: str | None) -> str:
     return f"; use --set {shlex.quote(pair)}{more}"
 
 
+def _is_gpu(value: str | None) -> bool:
+    """Tell whether a value for another program names GPUs: ``cuda:0``, or numbers alone."""
+    kind = _kind_of_device(value or "")
+    return kind.isdecimal() or kind in _GPUS
+
+
+def _kind_of_device(value: str) -> str:
+    return re.split(r"[:,]", value.lower())[0]
+
+
 def _translated(key: str, word: str, value: str | None) -> str | None:
     """Convert a value from another program to a value for the key."""
     if word == "cos_lr":
@@ -206,9 +219,8 @@ def _translated(key: str, word: str, value: str | None) -> str | None:
         return "true" if value in (None, "ram", "disk", "True") else value
     if value is None:
         return None
-    if key == "train.device_target":
-        kind = re.split(r"[:,]", value.lower())[0]
-        return "GPU" if kind.isdecimal() else _DEVICES.get(kind, value)
+    if key.endswith(".device_target"):
+        return _DEVICES.get(_kind_of_device(value), value)
     if key == "train.lr_scheduler":
         return {"cos": "cosine_annealing", "cosine": "cosine_annealing"}.get(value.lower(), value)
     if key == "train.optimizer":

@@ -15,7 +15,16 @@ import typer
 
 from kubeyolo.catalogue import MODEL_EVALUATION
 from kubeyolo.cli.cluster import HostOption, commit_label
-from kubeyolo.cli.options import DEFAULT_IMAGES, ConfigOption, ImagesOption, JsonOption, SetOption, sets_of
+from kubeyolo.cli.options import (
+    DEFAULT_IMAGES,
+    ConfigOption,
+    ImagesOption,
+    JsonOption,
+    ResourcesOption,
+    SetOption,
+    resources_of,
+    sets_of,
+)
 from kubeyolo.cli.tables import RunDisplay
 from kubeyolo.compiled.images import bind_image_file
 from kubeyolo.compiled.pipeline import CompiledPipeline
@@ -58,6 +67,7 @@ def gate(
         Path | None, typer.Option("--summary", metavar="FILE", help="File to append a Markdown summary to.")
     ] = None,
     images: ImagesOption = DEFAULT_IMAGES,
+    resources: ResourcesOption = None,
     config_file: ConfigOption = None,
     sets: SetOption = None,
     host: HostOption = "",
@@ -82,7 +92,8 @@ def gate(
         limits = _limits(min_ap, least or [])
         drop = math.inf if not baseline and max_drop is None else 1.0 if max_drop is None else max_drop
         check_numbers({}, {} if baseline else None, limits, drop)  # refuses unknown or missing limits
-        result = _evaluate(fields, images, config_file, sets_of(sets), host, as_json)
+        compiled = CompiledPipeline.named(MODEL_EVALUATION).bind_resources(resources_of(resources))
+        result = _evaluate(fields, compiled, images, config_file, sets_of(sets), host, as_json)
         numbers, compared = result["evaluate"], result.get("evaluate_baseline")
         verdict = check_numbers(numbers, compared, limits, drop)
     except BaseException as error:
@@ -149,16 +160,21 @@ class _Reports:
 
 
 def _evaluate(
-    fields: Mapping[str, str], images: Path, config_file: Path | None, sets: tuple[str, ...], host: str, quiet: bool
+    fields: Mapping[str, str],
+    pipeline: CompiledPipeline,
+    images: Path,
+    config_file: Path | None,
+    sets: tuple[str, ...],
+    host: str,
+    quiet: bool,
 ) -> dict[str, Any]:
     """Run the evaluation pipeline and return the COCO metrics by task, and the name of the run."""
     load_config(None, config_file, sets)
-    compiled = CompiledPipeline.named(MODEL_EVALUATION)
-    form = fill_form(list(compiled.fields), None, config_file, sets, **fields)
+    form = fill_form(list(pipeline.fields), None, config_file, sets, **fields)
     configured = configure(MODEL_EVALUATION, form, is_remote=True)
     # A pointer may be moved before the run starts: the bundle that it names now is the baseline.
     form |= {name: getattr(configured, name).reference for name in ("bundle", "baseline") if getattr(configured, name)}
-    bound = bind_image_file(compiled, images)
+    bound = bind_image_file(pipeline, images)
     kubeflow = Kubeflow(host)
     version = kubeflow.pipeline_version(MODEL_EVALUATION, bound)
     name = f"{configured.name}-{commit_label()}"

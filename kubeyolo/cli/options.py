@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from kubeyolo.errors import split_pair
 from kubeyolo.storage.cache import RUNS
 
 StoreOption = Annotated[
@@ -53,6 +54,14 @@ FieldOption = Annotated[
         help="A field of the pipeline's form that has no option here, such as launcher=volcano.",
     ),
 ]
+ResourcesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--resources",
+        metavar="STEP.RESOURCE=QUANTITY",
+        help="Processors or memory of the pod of a step: cpu, cpu_limit, memory, memory_request; train.memory=32Gi.",
+    ),
+]
 LauncherOption = Annotated[
     str,
     typer.Option(
@@ -88,6 +97,11 @@ BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="URI of a 
 def sets_of(sets: list[str] | None) -> tuple[str, ...]:
     """Return the pairs of ``--set``; empty if the option was not used."""
     return tuple(sets or ())
+
+
+def resources_of(pairs: list[str] | None) -> dict[str, str]:
+    """Return the quantities of ``--resources`` by step and resource; empty if the option was not used."""
+    return dict(split_pair(pair, "--resources", "train.memory=32Gi", "STEP.RESOURCE=QUANTITY") for pair in pairs or ())
 
 
 def typed_again(name: str, argument: str, options: Mapping[str, object]) -> Callable[[str], str]:

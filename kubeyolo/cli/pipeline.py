@@ -18,7 +18,9 @@ from kubeyolo.cli.options import (
     ImagesOption,
     JsonOption,
     ModelOption,
+    ResourcesOption,
     SetOption,
+    resources_of,
     sets_of,
 )
 from kubeyolo.compiled.images import bind_image_file
@@ -47,12 +49,13 @@ def show(
     ] = None,
     config_file: ConfigOption = None,
     sets: SetOption = None,
+    resources: ResourcesOption = None,
     without_literals: Annotated[
         bool,
         typer.Option("--without-literals", help="Text fields instead of drop-down lists, for Kubeflow before 2.17."),
     ] = False,
 ) -> None:
-    """Write a compiled pipeline with the given image references, and with the configuration as defaults of its form.
+    """Write a compiled pipeline with image references and resources; the configuration sets the defaults of its form.
 
     Refer to images by digest, not by tag: Kubeflow's cache keys contain the reference.
 
@@ -63,8 +66,12 @@ def show(
       kubeyolo pipeline show -o bound.yaml --images build/images.yaml --config my.yaml
 
       kubeyolo pipeline show --image kubeyolo-train=registry:5000/kubeyolo-train@sha256:0a1b…
+
+      kubeyolo pipeline show --resources train.memory=32Gi --resources train.cpu=8
     """
     compiled = bind_image_file(CompiledPipeline.named(name), images, image or (), complete=False)
+    if resources:
+        compiled = compiled.bind_resources(resources_of(resources))
     if config_file or sets:
         load_config(None, config_file, sets_of(sets))
         fields = list(compiled.fields)
@@ -110,6 +117,7 @@ def submit(
     sets: SetOption = None,
     params: FieldOption = None,
     images: ImagesOption = DEFAULT_IMAGES,
+    resources: ResourcesOption = None,
     experiment: Annotated[
         str, typer.Option("--experiment", metavar="NAME", help="Experiment; by default <model>-<data set>.")
     ] = "",
@@ -127,15 +135,19 @@ def submit(
       kubeyolo pipeline submit --data minio://kubeyolo/data/bccd --store minio://kubeyolo --wait
 
       kubeyolo pipeline submit --data minio://kubeyolo/data/bccd --store minio://kubeyolo --param max_epoch=100
+
+      kubeyolo pipeline submit --data minio://kubeyolo/data/bccd --resources train.memory=32Gi --resources train.cpu=8
     """
+    pipeline = CompiledPipeline.named().bind_resources(resources_of(resources))
     form = training_form(data, store, model, version, config_file, sets, params)
     checked = check_form(DETECTOR_TRAINING, form, is_remote=True)
     try:
         # If the store is not known here, the first step on the cluster makes the same checks.
-        configured = configure(DETECTOR_TRAINING, form, is_remote=True) if checked.store else None
+        limits = pipeline.memory_limits
+        configured = configure(DETECTOR_TRAINING, form, is_remote=True, memory_limits=limits) if checked.store else None
     except WorkError as error:
         raise InputError(f"could not be submitted: {error}") from error
-    compiled = bind_image_file(CompiledPipeline.named(), images)
+    compiled = bind_image_file(pipeline, images)
     kubeflow = Kubeflow(host)
     versions = kubeflow.pipeline_version(DETECTOR_TRAINING, compiled)
     label = f"{checked.resolved.config.model}-{dataset_label(data)}"

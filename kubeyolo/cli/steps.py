@@ -30,10 +30,10 @@ from kubeyolo.cli.options import (
 from kubeyolo.cli.streams import stored_work
 from kubeyolo.cli.tables import print_record
 from kubeyolo.config.form import fill_form
-from kubeyolo.config.load import load_config
+from kubeyolo.config.load import ResolvedConfig, load_config, load_resolved
 from kubeyolo.config.schema import Config
 from kubeyolo.evaluation.results import EvaluationResult, check_runtime
-from kubeyolo.launch.launcher import ready_launcher
+from kubeyolo.launch.launcher import Launcher, ready_launcher
 from kubeyolo.pointers import check_pointer_name
 from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps import facade
@@ -92,8 +92,8 @@ def pretrain(
 
       kubeyolo pretrain store/datasets/bccd-3f0c9a1b22d4 --set pretrain.data=data/cells --set pretrain.max_epoch=10
     """
-    config = load_config(model, config_file, sets_of(sets))
-    started_by = ready_launcher(launcher, None, cluster, sets_of(cluster_sets))
+    started_by = _launcher("pretrain_backbone", launcher, cluster, cluster_sets)
+    config = _placed(load_resolved(model, config_file, sets_of(sets)), started_by, "pretrain_backbone")
     options = {"--model": model, "--config": config_file, "--set": sets}
     options |= {"--launcher": launcher, "--cluster": cluster, "--cluster-set": cluster_sets}
     command = typed_again("pretrain", dataset, options)
@@ -129,8 +129,8 @@ def train(
       kubeyolo train minio://kubeyolo/datasets/coco-52d41a7c9e10 --store minio://kubeyolo --set train.processes=2
       --launcher volcano --cluster-set image=registry/kubeyolo-train@sha256:0a1b…
     """
-    config = load_config(model, config_file, sets_of(sets))
-    started_by = ready_launcher(launcher, None, cluster, sets_of(cluster_sets))
+    started_by = _launcher("train", launcher, cluster, cluster_sets)
+    config = _placed(load_resolved(model, config_file, sets_of(sets)), started_by, "train")
     options = {"--model": model, "--backbone": backbone, "--config": config_file, "--set": sets}
     options |= {"--launcher": launcher, "--cluster": cluster, "--cluster-set": cluster_sets}
     command = typed_again("train", dataset, options)
@@ -146,6 +146,9 @@ def evaluate(
     runtime: Annotated[str, typer.Option("--runtime", help="Runtime: mindspore, onnx, int8 or mindir.")] = "mindspore",
     store: StoreOption = DEFAULT_STORE,
     output: OutputOption = "",
+    launcher: LauncherOption = "",
+    cluster: ClusterOption = None,
+    cluster_sets: ClusterSetOption = None,
     config_file: ConfigOption = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
@@ -159,9 +162,10 @@ def evaluate(
       kubeyolo evaluate BUNDLE DATASET --runtime int8 --set evaluate.min_ap=0.5
     """
     checked = check_runtime(runtime)
-    call, opened = _call_on(bundle, store, output, config_file, sets)
+    started_by = _launcher("evaluate", launcher, cluster, cluster_sets)
+    call, opened = _call_on(bundle, store, output, config_file, sets, started_by, "evaluate")
     with stored_work(as_json):
-        stored = facade.evaluate(call, opened, call.dataset(dataset), checked)
+        stored = facade.evaluate(call, opened, call.dataset(dataset), checked, started_by)
     if not as_json:
         print(EvaluationResult.from_json(stored.document(RESULT_NAME)).words())
     print_record(stored.record, as_json)
@@ -172,6 +176,9 @@ def export(
     dataset: DatasetArgument,
     store: StoreOption = DEFAULT_STORE,
     output: OutputOption = "",
+    launcher: LauncherOption = "",
+    cluster: ClusterOption = None,
+    cluster_sets: ClusterSetOption = None,
     config_file: ConfigOption = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
@@ -184,9 +191,10 @@ def export(
 
       kubeyolo export BUNDLE DATASET --set 'export.formats=\[onnx]'
     """
-    call, opened = _call_on(bundle, store, output, config_file, sets)
+    started_by = _launcher("export_model", launcher, cluster, cluster_sets)
+    call, opened = _call_on(bundle, store, output, config_file, sets, started_by, "export_model")
     with stored_work(as_json):
-        stored = facade.export_model(call, opened, call.dataset(dataset))
+        stored = facade.export_model(call, opened, call.dataset(dataset), started_by)
     print_record(stored.record, as_json)
 
 
@@ -254,13 +262,32 @@ def _call(store: Place, config: Config, output: str = "", code: str = "") -> Ste
 
 
 def _call_on(
-    bundle: str, store: str, output: str, config_file: Path | None, sets: list[str] | None
+    bundle: str,
+    store: str,
+    output: str,
+    config_file: Path | None,
+    sets: list[str] | None,
+    launcher: Launcher = facade.HERE,
+    step: str = "",
 ) -> tuple[StepCall, Bundle]:
     """Return the arguments that all steps have in common, for a step on a bundle, and the bundle.
 
-    The configuration is that of the bundle, overridden by the file and the pairs.
+    The configuration is that of the bundle, overridden by the file and the pairs; the launcher sets the device of the
+    step, if the step has a job.
     """
     load_config(None, config_file, sets_of(sets))
     form, place = fill_form((), None, config_file, sets_of(sets)), Place.of(store)
     opened = read_bundle(place.at(bundle))
-    return _call(place, bundle_config(opened.manifest, form).config, output), opened
+    return _call(place, _placed(bundle_config(opened.manifest, form), launcher, step), output), opened
+
+
+def _launcher(step: str, name: str, file: Path | None, sets: list[str] | None) -> Launcher:
+    """Return the launcher of a command; on a cluster its step has a job unless a setting says otherwise."""
+    return ready_launcher(name, None, file, sets_of(sets), step)
+
+
+def _placed(resolved: ResolvedConfig, launcher: Launcher, step: str) -> Config:
+    """Return a configuration with the devices of the launcher, which must fit its settings."""
+    placed = launcher.placed(resolved).config
+    launcher.check(placed, [step], is_remote=False)
+    return placed

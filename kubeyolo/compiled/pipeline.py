@@ -1,8 +1,9 @@
-"""A compiled pipeline: the fields of its form, its tasks and images, and the binding of references and defaults."""
+"""A compiled pipeline: form, tasks, images and resources, and the binding of references, defaults and resources."""
 
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from kubeyolo.catalogue import DETECTOR_TRAINING
+from kubeyolo.catalogue import DETECTOR_TRAINING, Resources
+from kubeyolo.compiled.resources import MEMORY_LIMITS, changed_resources, container_resources, resources_of
 from kubeyolo.errors import InputError, check_known
 
 _COMPILED = resources.files("kubeyolo.compiled")
@@ -131,6 +133,35 @@ class CompiledPipeline:
                 fields[name] |= {"defaultValue": value, "isOptional": True}
         return CompiledPipeline(dump_pipeline(documents))
 
+    @property
+    def resources(self) -> dict[str, Resources]:
+        """Requests and limits of the pod of each task, by the name of the task."""
+        return {name: resources_of(container) for name, container in _task_containers(self._pipeline)}
+
+    @property
+    def memory_limits(self) -> dict[str, str]:
+        """Memory that the pod of each task may use, by the name of the task; tasks without a limit are left out."""
+        return {name: each.memory for name, each in self.resources.items() if each.memory}
+
+    def bind_resources(self, changes: Mapping[str, str]) -> CompiledPipeline:
+        """Return the pipeline with other requests and limits; its first step receives the memory limits.
+
+        Args:
+            changes: Quantities by task and resource; see :func:`kubeyolo.compiled.resources.changed_resources`.
+
+        Raises:
+            InputError: A task or a resource is unknown, or a quantity is not allowed.
+        """
+        bound = changed_resources(self.resources, changes)
+        documents = self._copy()
+        limits = json.dumps({name: each.memory for name, each in sorted(bound.items()) if each.memory})
+        for name, container in _task_containers(documents[0]):
+            container["resources"] = container_resources(bound[name])
+            if name == "configure":
+                others = [each for each in container.get("env", ()) if each["name"] != MEMORY_LIMITS]
+                container["env"] = [*others, {"name": MEMORY_LIMITS, "value": limits}]
+        return CompiledPipeline(dump_pipeline(documents))
+
     def without_literals(self) -> CompiledPipeline:
         """Return the pipeline without the lists of allowed values of its fields: older servers refuse these lists."""
         documents = self._copy()
@@ -221,6 +252,15 @@ def _all_before(name: str, waits: Mapping[str, frozenset[str]]) -> set[str]:
 def _containers(pipeline: Document) -> list[Document]:
     executors = pipeline["deploymentSpec"]["executors"].values()
     return [executor["container"] for executor in executors if "container" in executor]
+
+
+def _task_containers(pipeline: Document) -> Iterator[tuple[str, Document]]:
+    """Yield the container of each task, by the name of the task."""
+    executors = pipeline["deploymentSpec"]["executors"]
+    for name, task in tasks_of(pipeline):
+        label = pipeline["components"][task["componentRef"]["name"]].get("executorLabel")
+        if label:
+            yield name.replace("-", "_"), executors[label]["container"]
 
 
 def _image_name(image: str) -> str:

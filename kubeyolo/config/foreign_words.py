@@ -39,7 +39,7 @@ _KEYS_AND_WORDS = (
     (("train.obj_gain",), "obj loss_obj_weight"),
     (("train.keep_checkpoints",), "keep_checkpoint_max max_keep_ckpts"),
     (("train.processes",), "gpus num_gpus nproc_per_node world_size"),
-    (("train.device_target",), "device"),
+    (("train.device_target", "evaluate.device_target", "pretrain.device_target", "export.device_target"), "device"),
     (("train.seed",), "random_seed global_seed manual_seed"),
     (("augment.close_mosaic",), "close_mosaic_epochs"),
     (("augment.mosaic",), "mosaic_prob"),

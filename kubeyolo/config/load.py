@@ -53,9 +53,18 @@ class ResolvedConfig:
     config: Config
     origins: Mapping[str, str]
 
+    def is_set(self, key: str) -> bool:
+        """Tell whether the value of a dotted key was chosen: it is neither a default nor from the model's preset."""
+        return self.origins.get(key, _preset_origin(self.config.model)) != _preset_origin(self.config.model)
+
 
 def load_config(model: str | None = None, file: Path | str | None = None, sets: Sequence[str] = ()) -> Config:
-    """Return the configuration of a model.
+    """Return the configuration of a model; see :func:`load_resolved`."""
+    return load_resolved(model, file, sets).config
+
+
+def load_resolved(model: str | None = None, file: Path | str | None = None, sets: Sequence[str] = ()) -> ResolvedConfig:
+    """Return the configuration of a model with the origins of its values.
 
     Args:
         model: Name of the model. If it is None, the file or a ``model=`` pair names the model; otherwise it is
@@ -74,7 +83,7 @@ def load_config(model: str | None = None, file: Path | str | None = None, sets: 
     if file is not None:
         layers.append((str(file), flatten(read_mapping(Path(file)), str(file))))
     layers.append(("--set", pairs))
-    return resolve_layers(model, layers).config
+    return resolve_layers(model, layers)
 
 
 def resolve_layers(model: str | None, layers: Sequence[Layer]) -> ResolvedConfig:
@@ -92,7 +101,11 @@ def resolve_layers(model: str | None, layers: Sequence[Layer]) -> ResolvedConfig
     origin, name = named[-1] if named else ("", DEFAULT_MODEL)
     if model:
         origin, name = "", model
-    return _validate([(f"preset {name}", preset(name, origin)), *layers], str(name))
+    return _validate([(_preset_origin(name), preset(name, origin)), *layers], str(name))
+
+
+def _preset_origin(model: Any) -> str:
+    return f"preset {model}"
 
 
 def sparse_values(file: Path | str | None = None, sets: Sequence[str] = ()) -> dict[str, Any]:
@@ -131,6 +144,27 @@ def preset_bands(model: str) -> dict[str, tuple[str, ...]]:
     preset(model)
     band_of = _bands_of_keys(model)
     return {band: tuple(key for key, its in band_of.items() if its == band) for band in BANDS}
+
+
+def value_of(config: Config, key: str) -> Any:
+    """Return the value of a dotted key."""
+    section, _, name = key.partition(".")
+    return getattr(getattr(config, section), name)
+
+
+def with_values(resolved: ResolvedConfig, values: Mapping[str, Any], origin: str) -> ResolvedConfig:
+    """Return a configuration with other values of dotted keys, which have this origin.
+
+    Args:
+        resolved: The configuration.
+        values: Allowed values by dotted key.
+        origin: Where the values come from.
+    """
+    sections = {
+        name: getattr(resolved.config, name).model_copy(update=section) for name, section in nest(values).items()
+    }
+    origins = {**resolved.origins, **dict.fromkeys(values, origin)}
+    return ResolvedConfig(resolved.config.model_copy(update=sections), origins)
 
 
 def config_digest(value: BaseModel | Mapping[str, Any]) -> str:

@@ -13,6 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from kubeyolo.config.anchor_forms import anchor_lists
 from kubeyolo.config.text import plain_scalar
 
+DeviceTarget = Literal["CPU", "Ascend"]
+"""Devices that MindSpore computes on; GPUs are not supported."""
+
+_DEVICE = "If it is not set, a step with a job on a cluster uses the device of its nodes."
+
+_PROCESSES = "If it is not set, a step with a job on a cluster has one for each device of the job."
+
 _IN_FORM: dict[str, Any] = {"in_form": True}
 """Marks a setting that has a field of its own in the forms of the pipelines, under the name of its key."""
 
@@ -137,6 +144,7 @@ class PretrainConfig(Section):
     """Pretraining of the backbone as a classifier."""
 
     enabled: bool = Field(default=True, description="Whether the backbone is pretrained.")
+    device_target: DeviceTarget = Field(default="CPU", description=f"Device of the pretraining. {_DEVICE}")
     data: str = Field(
         default="",
         description="Folder or URI of images to pretrain on, one folder for each class; if empty, crops of the "
@@ -145,7 +153,10 @@ class PretrainConfig(Section):
     image_size: int = Field(
         default=96, ge=32, le=MOST_PIXELS, multiple_of=32, description="Side of the square crops, in pixels."
     )
-    per_batch_size: int = Field(default=32, ge=1, le=MOST_IMAGES, description="Crops per step.")
+    per_batch_size: int = Field(default=32, ge=1, le=MOST_IMAGES, description="Crops per process and step.")
+    processes: int = Field(
+        default=1, ge=1, le=MOST_PROCESSES, description=f"Number of data-parallel processes. {_PROCESSES}"
+    )
     max_epoch: int = Field(default=20, ge=1, le=MOST_EPOCHS, description="Largest number of epochs.")
     max_steps: int = Field(default=1000, ge=1, le=MOST, description="Largest number of optimizer steps.")
     lr: float = Field(default=0.001, gt=0, description="Peak learning rate of AdamW with a cosine schedule.")
@@ -182,7 +193,7 @@ class TrainConfig(Section):
         default=300, ge=1, le=MOST_EPOCHS, json_schema_extra=_IN_FORM, description="Number of epochs."
     )
     processes: int = Field(
-        default=1, ge=1, le=MOST_PROCESSES, description="Data-parallel training processes on this machine."
+        default=1, ge=1, le=MOST_PROCESSES, description=f"Number of data-parallel processes. {_PROCESSES}"
     )
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="Optimizer.")
     lr: float = Field(default=0.01, gt=0, json_schema_extra=_IN_FORM, description="Peak learning rate.")
@@ -245,7 +256,7 @@ class TrainConfig(Section):
     val_interval: int = Field(
         default=0, ge=0, le=MOST_EPOCHS, description="Epochs between validations while training; 0 turns them off."
     )
-    device_target: Literal["CPU", "GPU", "Ascend"] = Field(default="CPU", description="Device that MindSpore runs on.")
+    device_target: DeviceTarget = Field(default="CPU", description=f"Device of the training. {_DEVICE}")
 
     @field_validator("anchors", mode="before")
     @classmethod
@@ -257,6 +268,9 @@ class EvaluateConfig(Section):
     """Evaluation on a split."""
 
     split: str = Field(default="val", description="Split of the data set.")
+    device_target: DeviceTarget = Field(
+        default="CPU", description=f"Device of the trained network and of MINDIR; ONNX runs on processors. {_DEVICE}"
+    )
     image_size: int = Field(
         default=0,
         ge=0,
@@ -301,6 +315,7 @@ class PredictConfig(Section):
 class ExportConfig(Section):
     """Export of the trained network."""
 
+    device_target: DeviceTarget = Field(default="CPU", description=f"Device of the export; AIR needs Ascend. {_DEVICE}")
     formats: tuple[Literal["mindir", "onnx", "air"], ...] = Field(
         default=("mindir", "onnx"), min_length=1, description="Formats to export; a pipeline run needs onnx."
     )

@@ -139,16 +139,24 @@ def square_crop(image: Pixels, xywh: Float64Array, context: float, side: int) ->
 
 
 class CropBatches:
-    """Batches of augmented crops; each batch depends only on (seed, epoch, step).
+    """Batches of augmented crops of one process; each depends only on (seed, epoch, step) and on its rank.
 
     A thread makes the next batch while the network is trained on the current batch.
     """
 
-    def __init__(self, crops: Crops, config: PretrainConfig, augment: AugmentConfig, seed: int) -> None:
+    def __init__(
+        self,
+        crops: Crops,
+        config: PretrainConfig,
+        augment: AugmentConfig,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self._crops = crops
         self._size = config.image_size
         self._augment = augment
-        self._sampler = Sampler(len(crops), config.per_batch_size, seed)
+        self._sampler = Sampler(len(crops), config.per_batch_size, seed, rank, world)
 
     @property
     def steps_per_epoch(self) -> int:

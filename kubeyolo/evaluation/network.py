@@ -36,7 +36,7 @@ def load_network(manifest: BundleManifest, weights: Path, device_target: str = "
     Args:
         manifest: Names the model, its classes and its anchors.
         weights: A safetensors file with every parameter under its name in the network.
-        device_target: CPU, GPU or Ascend.
+        device_target: CPU or Ascend.
         uri: URI of the bundle, for messages; by default the path of the file.
 
     Raises:

@@ -21,6 +21,7 @@ from kubeyolo.evaluation.decode import decode
 from kubeyolo.evaluation.nms import non_max_suppression
 from kubeyolo.evaluation.results import EvaluationResult, RuntimeName, check_runtime
 from kubeyolo.evaluation.runtimes import CellRuntime, OnnxRuntime, Runtime
+from kubeyolo.evaluation.sharing import WHOLE, Share
 from kubeyolo.models.named_facts import model_facts
 from kubeyolo.progress import track
 from kubeyolo.resources import usable_processors
@@ -207,9 +208,46 @@ def detect_prepared(predictor: Predictor, prepared: Sequence[Prepared], threshol
 
 
 def evaluate_split(
-    predictor: Predictor, split: Split, manifest: DatasetManifest, config: EvaluateConfig, progress: bool = True
+    predictor: Predictor,
+    split: Split,
+    manifest: DatasetManifest,
+    config: EvaluateConfig,
+    progress: bool = True,
+    share: Share = WHOLE,
 ) -> tuple[EvaluationResult, list[Detection]]:
     """Detect on every image of a split and compute the COCO metrics.
+
+    Args:
+        predictor: The model.
+        split: Images and boxes.
+        manifest: Manifest of the split's data set: class names and category ids.
+        config: Thresholds; batch size and image size come from the predictor.
+        progress: Whether to show a bar.
+        share: If several processes share the work, the share of process 0, which waits for the other shares.
+
+    Returns:
+        The metrics, and the detections as rows of a COCO results file.
+
+    Raises:
+        InputError: The model was trained on different classes, or an image cannot be read.
+    """
+    detections = detect_split(predictor, split, manifest, config, progress, share)
+    if share.world > 1:
+        detections = share.gathered(split.index.image_id.tolist(), predictor.batch_size)
+    result = evaluate_detections(split.index.to_coco(manifest.classes, manifest.category_ids), detections)
+    about = {"split": split.name, "runtime": predictor.name, "image_size": predictor.image_size}
+    return result.model_copy(update=about), detections
+
+
+def detect_split(
+    predictor: Predictor,
+    split: Split,
+    manifest: DatasetManifest,
+    config: EvaluateConfig,
+    progress: bool = True,
+    share: Share = WHOLE,
+) -> list[Detection]:
+    """Detect on the images of a share of a split; if several processes share the work, store the detections.
 
     Images are read and letterboxed by threads while the network runs.
 
@@ -219,27 +257,32 @@ def evaluate_split(
         manifest: Manifest of the split's data set: class names and category ids.
         config: Thresholds; batch size and image size come from the predictor.
         progress: Whether to show a bar.
+        share: The share of this process.
 
     Returns:
-        The metrics, and the detections as rows of a COCO results file.
+        The detections as rows of a COCO results file.
 
     Raises:
         InputError: The model was trained on different classes, or an image cannot be read.
     """
     _check_classes(predictor.manifest, manifest)
+    numbers = share.numbers(len(split.index), predictor.batch_size)
+    image_ids = split.index.image_id[numbers].tolist()
+    if share.world > 1 and (stored := share.stored(image_ids)) is not None:
+        return stored
     thresholds = Thresholds(config.conf_threshold, config.iou_threshold, config.max_det, config.multi_label)
     detections: list[Detection] = []
-    batches = _prepared_batches(predictor, split)
+    batches = _prepared_batches(predictor, split, numbers)
     per_image: Iterable[Float32Array] = (
         rows for prepared in batches for rows in detect_prepared(predictor, prepared, thresholds)
     )
     if progress:
-        per_image = track(per_image, f"evaluating {split.name} ({predictor.name})", len(split.index))
-    for image_id, rows in zip(split.index.image_id.tolist(), per_image, strict=True):
+        per_image = track(per_image, f"evaluating {split.name} ({predictor.name})", len(numbers))
+    for image_id, rows in zip(image_ids, per_image, strict=True):
         detections += coco_rows(rows, image_id, manifest.category_ids)
-    result = evaluate_detections(split.index.to_coco(manifest.classes, manifest.category_ids), detections)
-    about = {"split": split.name, "runtime": predictor.name, "image_size": predictor.image_size}
-    return result.model_copy(update=about), detections
+    if share.world > 1:
+        share.store(image_ids, detections)
+    return detections
 
 
 def coco_rows(rows: Float32Array, image_id: int, category_ids: Sequence[int]) -> list[Detection]:
@@ -256,20 +299,20 @@ def coco_rows(rows: Float32Array, image_id: int, category_ids: Sequence[int]) ->
     ]
 
 
-def _prepared_batches(predictor: Predictor, split: Split) -> Iterator[list[Prepared]]:
-    """Yield the images of a split in order, batch by batch, and read a few batches ahead."""
+def _prepared_batches(predictor: Predictor, split: Split, numbers: Sequence[int]) -> Iterator[list[Prepared]]:
+    """Yield images of a split by their numbers, batch by batch, and read a few batches ahead."""
     preprocessing = predictor.manifest.preprocessing
 
     def read(number: int) -> Prepared:
         return prepare(split.read_image(number), predictor.image_size, preprocessing)
 
-    size, total = predictor.batch_size, len(split.index)
+    size, total = predictor.batch_size, len(numbers)
     with ThreadPoolExecutor(usable_processors(), thread_name_prefix="kubeyolo-evaluate") as pool:
         waiting: list[Future[Prepared]] = []
         asked = 0
         for start in range(0, total, size):
             ahead = min(start + size * BATCHES_AHEAD, total)
-            waiting += [pool.submit(read, number) for number in range(asked, ahead)]
+            waiting += [pool.submit(read, number) for number in numbers[asked:ahead]]
             asked = max(asked, ahead)
             batch, waiting = waiting[:size], waiting[size:]
             try:

@@ -13,6 +13,8 @@ from kubeyolo.errors import InputError, WorkError
 
 FILE_MODE = 0o644
 
+AIR_NOTE = "AIR is deprecated in MindSpore, which will drop it: prefer ONNX for atc, and MINDIR for MindSpore Lite"
+
 
 def check_air_possible(device_target: str) -> None:
     """Refuse AIR on devices other than Ascend; called before any work is done.
@@ -22,9 +24,9 @@ def check_air_possible(device_target: str) -> None:
     """
     if device_target != "Ascend":
         raise InputError(
-            f"export.formats: air can be written on an Ascend device only, and train.device_target is "
-            f"{device_target}; drop air from export.formats, or run this step on an Ascend machine "
-            "(the Ascend tool atc makes the same model from MINDIR)"
+            f"export.formats: air can be written on an Ascend device only, and export.device_target is "
+            f"{device_target}; drop air from export.formats, or export on an Ascend cluster "
+            "(the Ascend tool atc makes an .om file from ONNX without a card)"
         )
 
 
@@ -53,11 +55,24 @@ def export_cell(
             mindspore.export(network, example, file_name=str(written), file_format=file_format)
         except Exception as error:  # MindSpore raises all kinds of errors of its compiler
             line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise WorkError(f"{path}: MindSpore cannot export to {file_format}: {line}") from error
+            remedy = "; drop air from export.formats" if file_format == "AIR" else ""
+            raise WorkError(f"{path}: MindSpore cannot export to {file_format}: {line}{remedy}") from error
         if file_format == "MINDIR" and not written.exists():
             join_mindir(written)
+        if file_format == "AIR":
+            _check_air(path, written)
         written.chmod(FILE_MODE)
         os.replace(written, path)
+
+
+def _check_air(path: Path, written: Path) -> None:
+    """Refuse an AIR network that is not one file: MindSpore puts weights of more than 2 GB into a folder next to it."""
+    names = sorted(entry.name for entry in written.parent.iterdir())
+    if names != [written.name]:
+        found = ", ".join(names) or "no file"
+        raise WorkError(
+            f"{path}: MindSpore wrote {found}, and a bundle has one file for AIR; drop air from export.formats"
+        )
 
 
 def join_mindir(path: Path) -> None:

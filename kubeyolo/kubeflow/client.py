@@ -234,6 +234,13 @@ class Kubeflow(Connection):
         """Return the step whose pod cannot start, and the reason; None if no such step is found."""
         return self._pods.stuck(run.workflow) if run.workflow else None
 
+    def memory_kill(self, step: RemoteStep) -> str | None:
+        """Return the memory limit of a step's pod that was killed because it used more, else None.
+
+        It is None also if this machine may not read from Kubernetes, or the pod is gone.
+        """
+        return self._pods.memory_kill(step.workflow, step.name) if step.node else None
+
     def why(self, run: RemoteRun) -> str:
         """Return why a run has failed without a failed step, and the remedy."""
         reason = self._pods.failure(run.id)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
+from kubeyolo.compiled.resources import doubled
 from kubeyolo.errors import InputError, KubeyoloError, WorkError
 from kubeyolo.events import RunObserver, parse_event
 from kubeyolo.kubeflow.client import Kubeflow
@@ -155,9 +156,22 @@ def check_end(kubeflow: Kubeflow, run: RemoteRun) -> RemoteRun:
     if not failed:
         raise WorkError(f"run {run.name} ({run.id}) failed: {run.message or kubeflow.why(run)}")
     step = failed[-1]
+    limit = kubeflow.memory_kill(step)
+    if limit is not None:
+        raise WorkError(f"run {run.name} ({run.id}): {step.name} failed: {_out_of_memory(step.name, limit)}")
     lines = last_lines(kubeflow, run, step)
     why = " | ".join(lines) or step.message or run.message or "its log is not stored"
     raise WorkError(f"run {run.name} ({run.id}): {step.name} failed: {why}")
+
+
+def _out_of_memory(step: str, limit: str) -> str:
+    """Return that a step's pod was killed at its memory limit, which may be unknown, and the remedy."""
+    more = doubled(limit) if limit else "QUANTITY"
+    where = f"at the limit of its pod, {limit}" if limit else "by its node"
+    return (
+        f"out of memory (OOMKilled {where}); allow more with --resources {step}.memory={more} of 'kubeyolo pipeline', "
+        "or lower batch size, image size or data.cache_limit_mb"
+    )
 
 
 def last_lines(kubeflow: Kubeflow, run: RemoteRun, step: RemoteStep) -> list[str]:

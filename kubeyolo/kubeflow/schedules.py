@@ -40,6 +40,7 @@ class Schedule(BaseModel):
         cron: Time of the runs in Kubeflow's six fields, seconds first, in UTC: ``0 0 3 * * 1`` is Mondays at three.
         pipeline: Name of a compiled pipeline.
         parameters: Values of the fields of its form; ``settings`` may be nested as in a configuration file.
+        resources: Quantities by step and resource, such as ``train.memory: 32Gi``.
         concurrency: How many of its runs may run at the same time.
         catch_up: Whether runs that were due while Kubeflow or the schedule was off are started later.
         enabled: Whether the schedule is switched on.
@@ -52,6 +53,7 @@ class Schedule(BaseModel):
     cron: str
     pipeline: str
     parameters: dict[str, Any] = Field(default_factory=dict)
+    resources: dict[str, str | int | float] = Field(default_factory=dict)
     concurrency: int = Field(default=1, ge=1, le=10, strict=True)
     catch_up: bool = False
     enabled: bool = True
@@ -160,14 +162,15 @@ def wanted_schedule(schedule: Schedule, pipeline: CompiledPipeline, owner: str =
         owner: Owner of the file.
 
     Raises:
-        InputError: A field is unknown, or a required one is missing.
+        InputError: A field is unknown, or a required one is missing, or its resources are not allowed.
     """
     try:
         arguments = _form(pipeline, schedule.parameters)
+        pipeline = _with_resources(pipeline, schedule)
     except InputError as error:
         raise InputError(f"schedule {schedule.name}: {error}") from error
     content = {
-        **schedule.model_dump(mode="json", exclude={"enabled", "parameters"}),
+        **schedule.model_dump(mode="json", exclude={"enabled", "parameters", "resources"}),
         "arguments": arguments,
         "pipeline": hashlib.sha256(pipeline.text.encode()).hexdigest(),
     }
@@ -210,6 +213,11 @@ def plan(wanted: Iterable[Wanted], found: Iterable[Recurring], all_of: str = "")
 
 def _form(pipeline: CompiledPipeline, parameters: Mapping[str, Any]) -> dict[str, str]:
     return check_fields(parameters, list(pipeline.fields), list(pipeline.required_fields))
+
+
+def _with_resources(pipeline: CompiledPipeline, schedule: Schedule) -> CompiledPipeline:
+    changes = {key: str(value) for key, value in schedule.resources.items()}
+    return pipeline.bind_resources(changes) if changes else pipeline
 
 
 def _check_same_owner(wanted: Wanted, found: Recurring) -> None:
@@ -257,7 +265,8 @@ def _read(file: Path, check: Check) -> Schedule:
         )
     _check_cron(file, schedule.cron)
     try:
-        check(schedule.pipeline, _form(CompiledPipeline.named(schedule.pipeline), schedule.parameters))
+        pipeline = _with_resources(CompiledPipeline.named(schedule.pipeline), schedule)
+        check(schedule.pipeline, _form(pipeline, schedule.parameters))
     except (InputError, WorkError) as error:
         raise InputError(f"schedule {file}: {error}") from error
     return schedule

@@ -25,6 +25,7 @@ POD_NAME = "KFP_POD_NAME"
 Document = dict[str, Any]
 T = TypeVar("T")
 
+_AUTHORIZATION = "authorization.k8s.io/v1"
 _SCHEDULING = "scheduling.volcano.sh/v1beta1"
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 30.0
@@ -164,6 +165,15 @@ class Cluster:
             return False
         return True
 
+    def create_config_map(self, manifest: Document) -> None:
+        """Create a ConfigMap.
+
+        Raises:
+            AlreadyExists: A ConfigMap with this name exists.
+        """
+        doing = "create ConfigMaps, as rank_table = true needs,"
+        self._request("POST", self._core("configmaps"), body=manifest, doing=doing)
+
     def queue(self, name: str) -> Document | None:
         """Return a queue, or None if it does not exist."""
         return self._get(f"/apis/{_SCHEDULING}/queues/{name}", "read Volcano queues")
@@ -192,6 +202,26 @@ class Cluster:
             InputError: Argo is not installed.
         """
         return self._get(self._workflows(name), "read workflows")
+
+    def config_map(self, name: str, namespace: str) -> dict[str, str] | None:
+        """Return the data of a ConfigMap, or None if it does not exist."""
+        found = self._get(f"/api/v1/namespaces/{namespace}/configmaps/{name}", "read ConfigMaps")
+        return None if found is None else dict(found.get("data") or {})
+
+    def may(self, verb: str, resource: str) -> bool:
+        """Tell whether this process has a right to a resource of the core group in the namespace."""
+        attributes = {"namespace": self.namespace, "verb": verb, "resource": resource}
+        path, review = f"/apis/{_AUTHORIZATION}/selfsubjectaccessreviews", "SelfSubjectAccessReview"
+        body: Document = {"apiVersion": _AUTHORIZATION, "kind": review, "spec": {"resourceAttributes": attributes}}
+        return bool(self._request("POST", path, body=body, doing="read rights")["status"]["allowed"])
+
+    def write_secret(self, manifest: Mapping[str, Any]) -> None:
+        """Create a Secret, or replace it."""
+        body, name = dict(manifest), manifest["metadata"]["name"]
+        try:
+            self._request("POST", self._core("secrets"), body=body, doing="create Secrets")
+        except AlreadyExists:
+            self._request("PUT", self._core(f"secrets/{name}"), body=body, doing="update Secrets")
 
     def own_pod(self, name: str, seconds: float = _READ_SECONDS) -> Document | None:
         """Return a pod of this process's namespace, or None if it does not exist; wait at most ``seconds``."""

@@ -1,4 +1,4 @@
-"""Reports how training processes ended, as an error of one line."""
+"""Reports how worker processes ended, as an error of one line."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from kubeyolo.output_streams import Show
 from kubeyolo.processes import ending, is_killed
 from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import newest_step
-from kubeyolo.training.memory_advice import memory_remedy
-from kubeyolo.training.spec import EXIT_INTERRUPTED, TrainingSpec
+from kubeyolo.work import EXIT_INTERRUPTED, Work
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,14 @@ def outcomes(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("rank-*.json"))]
 
 
-def raise_failure(folder: Path, ended: Ended, spec: TrainingSpec, memory_kills: int) -> None:
+def raise_failure(folder: Path, ended: Ended, work: Work, memory_kills: int) -> None:
     """Raise the error of processes that have not finished their work.
 
     Args:
         folder: Folder of the launch.
         ended: How the processes ended.
-        spec: The training run.
-        memory_kills: Number of processes killed for lack of memory before the launch.
+        work: The work of the processes.
+        memory_kills: Count of the killed processes before the launch.
 
     Raises:
         InputError: A process refused its input; the message is that of the process.
@@ -76,35 +75,39 @@ def raise_failure(folder: Path, ended: Ended, spec: TrainingSpec, memory_kills: 
     if ended.lost:
         raise WorkError("a different pod of the gang has ended before this pod was done")
     if ended.killed:
-        raise InterruptedWork(f"interrupted: ended at once; {_where_it_continues(spec)}")
+        raise InterruptedWork(f"interrupted: ended at once; {_where_it_continues(work)}")
     # It received the signal before it could handle signals, or msrun ended it with a process that received the signal.
     stopped = ended.code >= 0 or ended.code in (-signal.SIGTERM, -signal.SIGKILL)
     if ended.stop_requested and stopped and not killed_for_memory(memory_kills):
-        where = _where_it_continues(spec)
-        raise InterruptedWork(f"interrupted: stopped by a signal, and no checkpoint was written after it; {where}")
-    raise WorkError(_crash(ended, spec, memory_kills))
+        where = _where_it_continues(work)
+        since = ", no checkpoint written since" if work.has_checkpoints else ""
+        raise InterruptedWork(f"interrupted: stopped by a signal{since}; {where}")
+    raise WorkError(_crash(ended, work, memory_kills))
 
 
 def warn_of_lost_lines(folder: Path, show: Show) -> None:
     """Warn about processes that could not print all of their lines, and continued without printing."""
     for outcome in outcomes(folder):
         if outcome.get("lost"):
-            show(f"warning: lines of training process {outcome['rank']} could not be printed: {outcome['lost']}")
+            show(f"warning: lines of process {outcome['rank']} could not be printed: {outcome['lost']}")
 
 
-def _crash(ended: Ended, spec: TrainingSpec, memory_kills: int) -> str:
+def _crash(ended: Ended, work: Work, memory_kills: int) -> str:
     tail = " | ".join(line for line in ended.lines or () if line.strip())
     killed, lacked = is_killed(ended.code), is_lack_of_memory(tail)
     lack = ", for lack of memory" if lacked and not killed else ""
-    parts = [f"a training process failed ({ending(ended.code)}{lack}{death_cause(ended.code, memory_kills)})"]
-    parts += [memory_remedy(spec.config, spec.task)] if killed or lacked else []
+    what = "a training process" if work.has_checkpoints else f"a process of the step {work.step}"
+    parts = [f"{what} failed ({ending(ended.code)}{lack}{death_cause(ended.code, memory_kills)})"]
+    parts += [work.memory_remedy] if killed or lacked else []
     parts += [f"it printed last: {tail or 'nothing'}"] if ended.lines is not None else []
     return "; ".join(parts)
 
 
-def _where_it_continues(spec: TrainingSpec) -> str:
+def _where_it_continues(work: Work) -> str:
+    if not work.has_checkpoints:
+        return "run the same command again to start anew"
     try:
-        step = newest_step(Place.of(spec.output).impatient().store)
+        step = newest_step(Place.of(work.output).impatient().store)
     except KubeyoloError:
         return "run the same command again to continue from the newest checkpoint"
     if step is None:

@@ -17,6 +17,9 @@ STOPPING = (
 )
 """Shown as soon as the first signal arrives: a training process cannot react while its main thread compiles."""
 
+STOPPING_WITHOUT_CHECKPOINT = "stopping, without a checkpoint; Ctrl-C again ends it at once"
+"""Shown instead for work that has no checkpoints."""
+
 Processes = Callable[[], Sequence[int]]
 
 
@@ -27,10 +30,11 @@ class Forwarding:
         killed: Whether the processes were killed at a second stop request.
     """
 
-    def __init__(self, announce: Callable[[str], None]) -> None:
+    def __init__(self, announce: Callable[[str], None], announcement: str) -> None:
         self.killed = False
         self._order = StopOrder()
         self._announce = announce
+        self._announcement = announcement
         self._workers: Processes = tuple
         self._all: Processes = tuple
         self._reached: set[int] = set()
@@ -60,14 +64,19 @@ class Forwarding:
             send_signal(self._all(), signal.SIGKILL)
             return
         if first:
-            self._announce(STOPPING)
+            self._announce(self._announcement)
         self.pass_on()
 
 
 @contextmanager
-def forwarding(show: Show) -> Iterator[Forwarding]:
-    """Forward the signals that arrive within the block, if this is the main thread: only it can handle signals."""
+def forwarding(show: Show, announcement: str = STOPPING) -> Iterator[Forwarding]:
+    """Forward the signals that arrive within the block, if this is the main thread: only it can handle signals.
+
+    Args:
+        show: Shows a line.
+        announcement: Shown at the first signal.
+    """
     with announcing(show) as announce:
-        forward = Forwarding(announce)
+        forward = Forwarding(announce, announcement)
         with handling(forward.handle):
             yield forward

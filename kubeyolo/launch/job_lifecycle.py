@@ -7,42 +7,43 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkError
 from kubeyolo.launch.cluster import AlreadyExists, Cluster, Document, Outage, Unreachable
-from kubeyolo.launch.manifest import BAD_INPUT, OUTPUT_LABEL, SPEC_ANNOTATION, WORKFLOW_ANNOTATION
+from kubeyolo.launch.job_progress import JobProgress, Timing, phase_of, restarts_of
+from kubeyolo.launch.manifest import (
+    BAD_INPUT,
+    OUTPUT_LABEL,
+    SPEC_ANNOTATION,
+    WORKFLOW_ANNOTATION,
+    rank_table_manifest,
+)
 from kubeyolo.launch.pods import PodFacts, PodWatch
-from kubeyolo.launch.queueing import check_queue, queue_report
+from kubeyolo.launch.queueing import check_queue
 from kubeyolo.launch.settings import ClusterSettings
+from kubeyolo.launch.store_key import StoreKey
 from kubeyolo.output_streams import Show
+from kubeyolo.work import EXIT_INTERRUPTED
 
 _OVER = frozenset({"Completed", "Failed", "Aborted", "Terminated"})
-_WAITING = frozenset({"", "Pending", "Inqueue", "Restarting"})
 
 _FEW = 10.0
 """Longest random pause, as a number of polls, of a launcher whose job was submitted at the same time as another job."""
 
 
 @dataclass(frozen=True)
-class Timing:
-    """How often a job is polled, and the limits of each wait, in seconds.
+class _Loss:
+    """Why a job must be submitted again.
 
     Attributes:
-        poll: Time between two polls of the job.
-        report: Time between two lines about the reason why the job waits.
-        outage: How long the API server may be unreachable.
-        stuck: How long a pod may be unable to start for a temporary reason, such as an image that is not pulled.
-        settle: How long to wait for the last lines of the logs.
-        deletion: How long a deleted job may take to disappear.
+        reason: The reason, for a message.
+        is_eviction: Whether a pod was evicted, preempted, deleted or stopped, and the work itself has not failed.
     """
 
-    poll: float = 1.0
-    report: float = 30.0
-    outage: float = 300.0
-    stuck: float = 180.0
-    settle: float = 3.0
-    deletion: float = 120.0
+    reason: str
+    is_eviction: bool
 
 
 class JobLifecycle:
@@ -57,6 +58,7 @@ class JobLifecycle:
         is_replaced: Called after a stop signal; tells whether a different process will adopt the job.
         waits_from_start: Whether to wait for an API server that has never answered; if not, only outages after its
             first answer are tolerated.
+        key: The key of the store for the pods of the job; None if they use the key of the settings.
     """
 
     def __init__(
@@ -69,9 +71,11 @@ class JobLifecycle:
         *,
         is_replaced: Callable[[], bool],
         waits_from_start: bool,
+        key: StoreKey | None = None,
     ) -> None:
         self._cluster, self._manifest, self._settings = cluster, manifest, settings
         self._show, self._timing, self._is_replaced = show, timing, is_replaced
+        self._key = key
         self._name: str = manifest["metadata"]["name"]
         self._uid = ""
         self._submitting = False
@@ -81,19 +85,20 @@ class JobLifecycle:
         self._outage = Outage(timing.outage, show)
 
     def run(self) -> None:
-        """Train, and delete the job at the end, unless a different process will adopt it.
+        """Run the job, and delete it at the end, unless a different process will adopt it.
 
         A running job with this name is adopted. A job that has ended, and a job of an earlier workflow with the same
-        name, are deleted; a running job of a different training is an error.
+        name, are deleted; a running job of different work is an error.
 
         Raises:
-            InputError: The cluster cannot be used, or the trainer refused its input.
-            WorkError: Training failed, or a limit has passed; with the reason why each pod failed.
+            InputError: The cluster cannot be used, or a pod refused its input.
+            WorkError: The work failed, or a limit has passed; with the reason of every failed pod.
         """
-        for again in range(self._settings.resubmissions + 1):
+        failures = evictions = 0
+        while True:
             try:
-                self._begin(adopt=again == 0)
-                reason = self._follow()
+                self._begin(adopt=failures + evictions == 0)
+                loss = self._follow()
             except (SystemExit, InterruptedWork):
                 # After its stop signal a step has less than a second: two short requests fit.
                 if self._uid and self._is_replaced():
@@ -106,13 +111,25 @@ class JobLifecycle:
                 if self._watch is not None:
                     self._watch.stop()
                 self._delete()
-            if not reason:
+            if loss is None:
                 return
-            if again == self._settings.resubmissions:
-                raise WorkError(
-                    f"{reason}; no further job after {again + 1} jobs; run the same command again to continue"
-                )
-            self._show(f"{reason}; submitting again ({again + 1} of {self._settings.resubmissions})")
+            failures += not loss.is_eviction
+            evictions += loss.is_eviction
+            self._show(f"{loss.reason}; {self._again(loss, failures, evictions)}")
+
+    def _again(self, loss: _Loss, failures: int, evictions: int) -> str:
+        """Return that the job is submitted again, and how often it was.
+
+        Raises:
+            WorkError: It was submitted again as often as the settings allow.
+        """
+        count, limit = failures, self._settings.resubmissions
+        if loss.is_eviction:
+            count, limit = evictions, self._settings.evictions
+        if count > limit:
+            what = f"{count} evictions (cluster setting evictions = {limit})" if loss.is_eviction else f"{count} jobs"
+            raise WorkError(f"{loss.reason}; no further job after {what}; run the same command again to continue")
+        return f"submitting again ({'eviction ' if loss.is_eviction else ''}{count} of {limit})"
 
     def _begin(self, adopt: bool) -> None:
         """Adopt the job, or submit it as soon as no old job has its name."""
@@ -129,7 +146,7 @@ class JobLifecycle:
                         break
                 elif job["metadata"].get("deletionTimestamp"):
                     pass  # The old job will disappear.
-                elif adopt and _phase(job) not in _OVER and self._is_of_this_workflow(job):
+                elif adopt and phase_of(job) not in _OVER and self._is_of_this_workflow(job):
                     self._check_same(job)
                     adopted = not self._submitting
                     if adopted or self._stays(job):
@@ -152,12 +169,37 @@ class JobLifecycle:
         self._uid, self._submitting = job["metadata"]["uid"], False
         self._outage.answered()
         if adopted:
-            self._show(f"adopted job {self._name}, which is {_phase(job) or 'new'}")
+            self._show(f"adopted job {self._name}, which is {phase_of(job) or 'new'}")
         else:
             self._show(f"submitted job {self._name} to queue {self._settings.queue}")
+        self._provide_rank_table(keep=adopted)
         selector = f"volcano.sh/job-name={self._name}"
         self._watch = PodWatch(self._cluster, selector, self._show, history=not adopted)
         self._watch.start()
+
+    def _provide_rank_table(self, keep: bool) -> None:
+        """Create the ConfigMap for which the pods of a job with a rank table wait.
+
+        Args:
+            keep: Whether an existing ConfigMap may belong to the job, which is adopted; otherwise it belongs to an
+                earlier job, with which Kubernetes removes it.
+        """
+        table = rank_table_manifest(self._manifest, self._uid)
+        end = time.monotonic() + self._timing.deletion
+        while table is not None:
+            try:
+                self._outage.retry(partial(self._cluster.create_config_map, table), self._timing.poll)
+                return
+            except AlreadyExists:
+                if keep:
+                    return
+            if time.monotonic() > end:
+                name = table["metadata"]["name"]
+                raise WorkError(
+                    f"the ConfigMap {name} of an earlier job still exists after {self._timing.deletion:.0f} s; "
+                    f"delete it: kubectl -n {self._cluster.namespace} delete configmap {name}"
+                )
+            time.sleep(self._timing.poll)
 
     def _submit(self) -> Document | None:
         """Create the job; return None if a job with this name exists."""
@@ -174,7 +216,7 @@ class JobLifecycle:
             raise
 
     def _stays(self, job: Document) -> bool:
-        """Tell whether a new job may stay; delete it if a job that is not younger trains into the same output.
+        """Tell whether a new job may stay; delete it if a job that is not younger writes to the same output.
 
         Creation times are whole seconds. If they are equal, both launchers delete their job and submit it again after a
         random pause.
@@ -187,13 +229,13 @@ class JobLifecycle:
         return False
 
     def _is_taken(self) -> bool:
-        """Tell whether a different job trains into the same output; raise an error if it does after ``queue_limit``."""
+        """Tell whether a different job writes to the same output; the wait for its end has the limit of the queue."""
         others = self._others()
         if not others:
             self._taken_since = None
             return False
         now = time.monotonic()
-        reason = f"job {others[0]} trains into the same output"
+        reason = f"job {others[0]} writes to the same output"
         if self._taken_since is None:
             self._taken_since = now
             self._show(f"{reason}; waiting for its end")
@@ -208,7 +250,7 @@ class JobLifecycle:
             job["metadata"]["name"]
             for job in self._cluster.jobs(f"{OUTPUT_LABEL}={output}")
             if job["metadata"]["name"] != self._name
-            and _phase(job) not in _OVER
+            and phase_of(job) not in _OVER
             and (not before or job["metadata"]["creationTimestamp"] <= before)
         ]
 
@@ -218,17 +260,17 @@ class JobLifecycle:
         return workflow in (None, self._manifest["metadata"]["annotations"].get(WORKFLOW_ANNOTATION))
 
     def _check_same(self, job: Document) -> None:
-        notes = job["metadata"].get("annotations") or {}
-        if notes.get(SPEC_ANNOTATION) != self._manifest["metadata"]["annotations"][SPEC_ANNOTATION]:
+        annotations = job["metadata"].get("annotations") or {}
+        if annotations.get(SPEC_ANNOTATION) != self._manifest["metadata"]["annotations"][SPEC_ANNOTATION]:
             self._submitting = False  # A job of this process would have the same settings.
             raise InputError(
-                f"job {self._name} exists, and trains with different settings; wait for its end, or delete it: "
+                f"job {self._name} exists, with different settings; wait for its end, or delete it: "
                 f"kubectl -n {self._cluster.namespace} delete vcjob {self._name}"
             )
 
-    def _follow(self) -> str:
-        """Follow the job to its end; return an empty string if it is complete, else the reason to submit it again."""
-        watch, progress = self._watch, _Progress(self._settings, self._timing, self._show)
+    def _follow(self) -> _Loss | None:
+        """Follow the job to its end; return None if it is complete, else the reason to submit it again."""
+        watch, progress = self._watch, JobProgress(self._settings, self._timing, self._show)
         assert watch is not None
         while True:
             time.sleep(self._timing.poll)
@@ -243,31 +285,40 @@ class JobLifecycle:
                 raise WorkError(
                     f"job {self._name} was deleted by somebody else; run the same command again to continue"
                 )
-            phase = _phase(job)
+            phase = phase_of(job)
             if phase in _OVER:
                 watch.settle(self._timing.settle)
-                return "" if phase == "Completed" else self._failure(job, phase, watch.failed())
+                return None if phase == "Completed" else self._failure(job, phase, watch)
             try:
+                if self._key is not None:
+                    self._key.keep(job)
                 progress.look(job, phase, watch, self._cluster)
                 self._outage.answered()
             except Unreachable as error:
                 self._outage.failed(error)
 
-    def _failure(self, job: Document, phase: str, failed: list[PodFacts]) -> str:
+    def _failure(self, job: Document, phase: str, watch: PodWatch) -> _Loss:
         """Return why the job failed; raise the reason as an error if a new job would fail in the same way."""
-        newest = max((facts.attempt for facts in failed), default="", key=lambda attempt: (len(attempt), attempt))
-        failed = [facts for facts in failed if facts.attempt == newest]
+        failed = _of_newest_attempt(watch.failed())
         reports = "; ".join(facts.report() for facts in failed) or "no pod has reported a reason"
         refused = [facts for facts in failed if facts.exit_code == BAD_INPUT]
         if refused:
             raise InputError(refused[0].failure.removesuffix(f" (exit code {BAD_INPUT})"))
-        summary = f"job {self._name} is {phase}: {reports}"
+        summary, retries = f"job {self._name} is {phase}: {reports}", self._settings.max_retry
+        lost = _losses(_of_newest_attempt(watch.pods()))
+        if lost and phase in ("Failed", "Terminated"):
+            return _Loss(f"job {self._name} lost {lost}", is_eviction=True)
         if phase != "Failed":
             raise WorkError(summary)
-        if _restarts(job) > self._settings.max_retry:
-            times = self._settings.max_retry
-            raise WorkError(f"{summary}; the gang was restarted {times} times; run the same command again to continue")
-        return summary
+        if restarts_of(job) > retries:
+            # If the other pods fail first, Volcano restarts the gang because of an eviction, and counts the restart.
+            evictions = len({facts.attempt for facts in watch.evicted()})
+            if restarts_of(job) - evictions <= retries:
+                return _Loss(f"{summary}; {evictions} of {restarts_of(job)} restarts were evictions", is_eviction=True)
+            raise WorkError(
+                f"{summary}; the gang was restarted {retries} times; run the same command again to continue"
+            )
+        return _Loss(summary, is_eviction=False)
 
     def _delete(self) -> None:
         """Delete the job of this process, if it still exists."""
@@ -287,78 +338,15 @@ class JobLifecycle:
         self._uid, self._submitting = "", False
 
 
-class _Progress:
-    """Reports the progress of a job, and raises an error if the job takes too long."""
-
-    def __init__(self, settings: ClusterSettings, timing: Timing, show: Show) -> None:
-        self._settings, self._timing, self._show = settings, timing, show
-        self._phase: str | None = None
-        self._since = self._report_at = time.monotonic()
-        self._running_since: float | None = None
-        self._last_report = ""
-        self._stuck_since: dict[str, float] = {}
-        self._reported: set[str] = set()
-        self._restarts = 0
-
-    def look(self, job: Document, phase: str, watch: PodWatch, cluster: Cluster) -> None:
-        """Report the state of the job, and check the limits.
-
-        Raises:
-            InputError: A pod can never start.
-            WorkError: A limit has passed.
-        """
-        now = time.monotonic()
-        for facts in watch.failed():
-            if facts.uid not in self._reported:
-                self._reported.add(facts.uid)
-                self._show(f"pod {facts.index} failed: {facts.failure}")
-        restarts = _restarts(job)
-        if self._restarts < restarts <= self._settings.max_retry:
-            self._show(f"the gang is restarted ({restarts} of {self._settings.max_retry})")
-        self._restarts = restarts
-        if phase != self._phase:
-            self._enter(phase, now, watch)
-        self._check_containers(watch, now)
-        if phase in _WAITING:
-            report = queue_report(cluster, job, watch.present())
-            waited = now - self._since
-            if waited > self._settings.queue_limit:
-                raise WorkError(
-                    f"job {job['metadata']['name']} was not placed within {self._settings.queue_limit} s "
-                    f"(queue_limit): {report}"
-                )
-            if now >= self._report_at and (report != self._last_report or waited > self._timing.report):
-                self._show(f"waiting for {waited:.0f} s: {report}")
-                self._last_report, self._report_at = report, now + self._timing.report
-        limit = self._settings.run_limit
-        if limit and self._running_since is not None and now - self._running_since > limit:
-            raise WorkError(f"job {job['metadata']['name']} ran longer than {limit} s (run_limit)")
-
-    def _enter(self, phase: str, now: float, watch: PodWatch) -> None:
-        if phase == "Running":
-            nodes = ", ".join(sorted({facts.node for facts in watch.present() if facts.node}))
-            self._show(f"running on {nodes}" if nodes else "running")
-            if self._running_since is None:
-                self._running_since = now
-        if phase in _WAITING and self._phase not in _WAITING:
-            self._since = self._report_at = now
-        self._phase = phase
-
-    def _check_containers(self, watch: PodWatch, now: float) -> None:
-        stuck = [facts for facts in watch.present() if facts.phase == "Pending" and facts.node and facts.waiting]
-        self._stuck_since = {facts.uid: self._stuck_since.get(facts.uid, now) for facts in stuck}
-        for facts in stuck:
-            since = self._stuck_since[facts.uid]
-            if facts.hopeless or now - since > self._timing.stuck:
-                raise InputError(f"pod {facts.index} cannot start: {facts.waiting}")
-            if since == now:
-                self._show(f"pod {facts.index} does not start: {facts.waiting}; waiting for {self._timing.stuck:.0f} s")
+def _of_newest_attempt(pods: list[PodFacts]) -> list[PodFacts]:
+    newest = max((facts.attempt for facts in pods), default="", key=lambda attempt: (len(attempt), attempt))
+    return [facts for facts in pods if facts.attempt == newest]
 
 
-def _phase(job: Document) -> str:
-    return str(job.get("status", {}).get("state", {}).get("phase", ""))
-
-
-def _restarts(job: Document) -> int:
-    """Return how many restarts of the gang Volcano has counted, including a restart that exceeds the limit."""
-    return int(job.get("status", {}).get("retryCount", 0))
+def _losses(pods: list[PodFacts]) -> str:
+    """Return which pods were evicted, preempted, deleted or stopped by a signal, and why; empty if none was."""
+    reasons = {facts.index: facts.evicted for facts in pods if facts.evicted}
+    reasons |= {
+        facts.index: facts.failure for facts in pods if facts.exit_code == EXIT_INTERRUPTED and not facts.evicted
+    }
+    return "; ".join(f"pod {index} ({reason})" for index, reason in reasons.items())

@@ -1,4 +1,4 @@
-"""Training processes on this machine: one process, or several started by msrun; other pods may run more processes."""
+"""Worker processes on this machine: one process, or several started by msrun; other pods may run more processes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from kubeyolo.errors import check_known, one_line
 from kubeyolo.launch.endings import Ended, outcomes, raise_failure, warn_of_lost_lines
-from kubeyolo.launch.forwarding import Forwarding, forwarding
+from kubeyolo.launch.forwarding import STOPPING, STOPPING_WITHOUT_CHECKPOINT, Forwarding, forwarding
 from kubeyolo.launch.rendezvous import Relay, Rendezvous, relay
 from kubeyolo.memory import memory_kills
 from kubeyolo.output_streams import Show, print_line
 from kubeyolo.processes import INSTALLED_CODE, UTF8_OUTPUT, children, exit_code, guarded, send_signal
 from kubeyolo.storage.workspace import temporary_folder
-from kubeyolo.training.spec import EXIT_INTERRUPTED, OUTCOME_FOLDER, TrainingSpec
+from kubeyolo.work import EXIT_INTERRUPTED, OUTCOME_FOLDER, Work
 
-WORKER_MODULE = "kubeyolo.training.worker"
+WORKER_MODULES = frozenset({"kubeyolo.training.worker", "kubeyolo.steps.worker"})
+"""The modules that processes may run: nothing that a job is given can name another program."""
+
 LAST_LINES = 8
 
 _POLL_SECONDS = 0.2
@@ -37,42 +40,58 @@ _GRACE_SECONDS = 20.0
 _NOISE = re.compile(r"\[INFO\] \w+\(")
 
 
-def launch_training(spec: TrainingSpec, show: Show | None = None, rendezvous: Rendezvous | None = None) -> None:
-    """Train in child processes and wait for them; this process does not import MindSpore.
+def check_module(work: Work) -> None:
+    """Refuse work that names a program other than a worker of kubeyolo.
+
+    Raises:
+        InputError: The module is not known.
+    """
+    check_known("module of workers", work.module, WORKER_MODULES, f"the work {one_line(work.name, 80)}")
+
+
+def launch_work(work: Work, show: Show | None = None, rendezvous: Rendezvous | None = None) -> None:
+    """Start the processes of some work and wait for them; this process does not import MindSpore.
 
     The lines of rank 0 are passed on. The children are killed when this process dies. At a signal from
     :func:`kubeyolo.stop_signals.stop_signals` they write a checkpoint and stop; a Ctrl-C after that kills them.
 
     Args:
-        spec: The training run.
+        work: The work.
         show: Shows a line; prints it by default.
         rendezvous: How this pod finds the other pods; if None, all processes are on this machine.
 
     Raises:
-        InputError: A process refused its input; the message is that of the process.
+        InputError: The module is not a worker of kubeyolo, or a process refused its input; then the message is that of
+            the process.
         InterruptedWork: The processes stopped after a stop signal.
         WorkError: A process failed; the error has the message of the process or, if there is none, its last lines.
     """
+    check_module(work)
     kills = memory_kills()
     with temporary_folder("launch") as folder:
-        spec.write(folder / "spec.json")
-        worker = [sys.executable, "-m", WORKER_MODULE, str(folder / "spec.json")]
+        document = folder / "document.json"
+        document.write_text(work.document, encoding="utf-8")
+        worker = [sys.executable, "-m", work.module, str(document)]
         show = show or print_line
-        if spec.processes == 1:
-            ended = _run_one(worker, folder, show, inherit=show is print_line and sys.stdout.isatty())
+        stopping = STOPPING if work.has_checkpoints else STOPPING_WITHOUT_CHECKPOINT
+        if work.processes == 1:
+            ended = _run_one(worker, folder, show, stopping, inherit=show is print_line and sys.stdout.isatty())
         else:
             here = "127.0.0.1"
-            rendezvous = rendezvous or Rendezvous("", 1, 0, spec.processes, here, _free_port(), here)
-            ended = _run_many(worker, folder, rendezvous, show)
-        raise_failure(folder, ended, spec, kills)
+            rendezvous = rendezvous or Rendezvous("", 1, 0, work.processes, here, _free_port(), here)
+            ended = _run_many(worker, folder, rendezvous, show, stopping)
+        raise_failure(folder, ended, work, kills)
         warn_of_lost_lines(folder, show)
 
 
-def _run_one(worker: list[str], folder: Path, show: Show, inherit: bool) -> Ended:
+def _run_one(worker: list[str], folder: Path, show: Show, stopping: str, inherit: bool) -> Ended:
     """Run one process; on a terminal it prints directly, so that it can draw a bar."""
     last: deque[str] = deque(maxlen=LAST_LINES)
     output, environment = None if inherit else subprocess.PIPE, _environment(folder, inherit)
-    with forwarding(_over_bar if inherit else show) as stop, _running(worker, output, environment) as process:
+    with (
+        forwarding(_over_bar if inherit else show, stopping) as stop,
+        _running(worker, output, environment) as process,
+    ):
         stop.attach(lambda: [process.pid], lambda: [process.pid])
         for line in process.stdout or ():
             last.append(line.rstrip("\n"))
@@ -81,7 +100,7 @@ def _run_one(worker: list[str], folder: Path, show: Show, inherit: bool) -> Ende
     return Ended(None if inherit else list(last), code, stop.stop_requested, stop.killed)
 
 
-def _run_many(worker: list[str], folder: Path, rendezvous: Rendezvous, show: Show) -> Ended:
+def _run_many(worker: list[str], folder: Path, rendezvous: Rendezvous, show: Show, stopping: str) -> Ended:
     """Run several processes through msrun, which writes a log file for each process."""
     first = rendezvous.node * rendezvous.devices
     ranks = range(first, first + rendezvous.devices)
@@ -89,7 +108,7 @@ def _run_many(worker: list[str], folder: Path, rendezvous: Rendezvous, show: Sho
     environment = _environment(folder) | {"GLOG_v": "3", "PATH": path}
     with (
         relay(rendezvous, folder) as peers,
-        forwarding(show) as stop,
+        forwarding(show, stopping) as stop,
         (folder / "msrun.log").open("w") as log,
     ):
         follower = _Follower(folder / "logs" / f"worker_{first}.log", show)
@@ -140,14 +159,16 @@ def _wait_idly(
     Returns:
         The exit code of the first process that failed, if it was observed: msrun does not report it.
     """
-    # Node 0 also runs the scheduler.
-    started, asleep, failed_at, code = len(ranks) + (ranks.start == 0), False, None, None
+    scheduler_log = folder / "logs" / "scheduler.log"
+    asleep, failed_at, code = False, None, None
     while process.poll() is None:
         # msrun starts its processes one after another, which takes seconds.
         stop.pass_on()
         present = children(process.pid)
         if code is None:
             code = next(filter(None, map(exit_code, present)), None)
+        # Where the address of the scheduler is this machine's, msrun runs it, before all workers.
+        started = len(ranks) + scheduler_log.exists()
         busy = len(present) == started and not any(exit_code(pid) is not None for pid in present)
         if busy != asleep:
             process.send_signal(signal.SIGSTOP if busy else signal.SIGCONT)

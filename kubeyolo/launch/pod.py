@@ -1,6 +1,6 @@
-"""The program in each pod of a training on a cluster: ``python -m kubeyolo.launch.pod``.
+"""The program in each pod of a job: ``python -m kubeyolo.launch.pod``.
 
-Starts the training processes of this pod, prints their lines, and also writes the lines to the store: when a gang is
+Starts the worker processes of this pod, prints their lines, and also writes the lines to the store: when a gang is
 restarted, its pods and their logs are deleted.
 """
 
@@ -18,13 +18,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, first_problem, one_line
-from kubeyolo.launch.local import launch_training
+from kubeyolo.launch import ascend
+from kubeyolo.launch.local import check_module, launch_work
+from kubeyolo.launch.rank_table import wait_for_rank_table
 from kubeyolo.launch.rendezvous import Rendezvous
 from kubeyolo.output_streams import Show, patient_streams
 from kubeyolo.stop_signals import RaisingHandler, install
 from kubeyolo.storage.base import Store, join_key
 from kubeyolo.storage.place import Place
-from kubeyolo.training.spec import EXIT_INTERRUPTED, SPEC, TrainingSpec
+from kubeyolo.work import EXIT_INTERRUPTED, WORK, Work
 
 LOG_FOLDER = "logs"
 LOG_SECONDS = 15.0
@@ -38,11 +40,13 @@ def main() -> int:
     """Run the pod and return its exit code: 0 done, 1 failed, 2 bad input, 143 stopped by a signal."""
     install(RaisingHandler(_end))
     try:
-        spec, rendezvous = _spec(), Rendezvous.from_environment()
-        output = Place.of(spec.output)
-        output.contact()  # The training waits long for the store; a log must not delay the end of a pod for so long.
+        work, rendezvous = _work(), Rendezvous.from_environment()
+        output = Place.of(work.output)
+        output.contact()  # The work waits long for the store; a log must not delay the end of a pod for so long.
+        _make_work_folders()
         with _stored_lines(output.impatient().store, rendezvous) as show:
-            launch_training(spec, show, rendezvous)
+            wait_for_rank_table(rendezvous)
+            launch_work(work, show, rendezvous)
     except InterruptedWork as error:
         return _leave(EXIT_INTERRUPTED, str(error))
     except KubeyoloError as error:
@@ -53,11 +57,20 @@ def main() -> int:
     return 0
 
 
-def _spec() -> TrainingSpec:
+def _work() -> Work:
     try:
-        return TrainingSpec.model_validate_json(os.environ.get(SPEC, ""))
+        work = Work.model_validate_json(os.environ.get(WORK, ""))
     except ValidationError as error:
-        raise InputError(f"the environment variable {SPEC} is not a training spec: {first_problem(error)}") from error
+        raise InputError(f"the environment variable {WORK} cannot be read: {first_problem(error)}") from error
+    check_module(work)
+    return work
+
+
+def _make_work_folders() -> None:
+    """Create the folders into which CANN writes, as far as they are in the environment."""
+    for variable in ascend.WORK_PATHS:
+        if path := os.environ.get(variable):
+            Path(path).mkdir(parents=True, exist_ok=True)
 
 
 def _end(number: int) -> SystemExit:

@@ -25,6 +25,13 @@ _PAUSE_SECONDS = 1.0
 _HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 # The kubelet tries again: the runtime may be busy, or the kubelet may not have seen a secret yet.
 _TRIED_AGAIN = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_EVICTED = frozenset({"Evicted", "NodeShutdown", "Preempting", "Terminated"})
+"""Reasons of the kubelet for ending a pod that has not failed."""
+
+_ENDED_BY_VOLCANO = "volcano.sh/controller-out-of-sync"
+"""Annotation of pods that Volcano's controller deletes itself, to restart or end a job."""
+
+_OUT_OF_MEMORY = "OOMKilled"
 _PULLING = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"})
 
 
@@ -43,6 +50,7 @@ class PodFacts:
         hopeless: Whether the pod will never start.
         failure: Why the pod failed; empty if it has not failed.
         exit_code: Exit code of its container; None before its end.
+        evicted: Why the pod was evicted, preempted or deleted by somebody else than Volcano; empty if it was not.
         gone: Whether it was deleted.
         last: Last lines of its log.
     """
@@ -57,6 +65,7 @@ class PodFacts:
     hopeless: bool = False
     failure: str = ""
     exit_code: int | None = None
+    evicted: str = ""
     gone: bool = False
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
 
@@ -75,6 +84,7 @@ class PodFacts:
         self.waiting, self.hopeless = _waiting(status)
         if self.phase == "Failed" and not self.failure:
             self.exit_code, self.failure = _failure(pod)
+        self.evicted = self.evicted or _eviction(status)
 
     def report(self) -> str:
         """Return in one line why the pod failed, with the last lines of its log that the reason does not have."""
@@ -128,6 +138,10 @@ class PodWatch:
         """Return the pods that failed, of all attempts."""
         return [facts for facts in self.pods() if facts.failure]
 
+    def evicted(self) -> list[PodFacts]:
+        """Return the pods that were evicted, preempted or deleted by somebody else than Volcano, of all attempts."""
+        return [facts for facts in self.pods() if facts.evicted]
+
     def _watch(self) -> None:
         while not self._stop.is_set():
             try:
@@ -153,16 +167,24 @@ class PodWatch:
         with self._lock:
             facts = self._known.get(uid)
             if facts is None:
-                notes = meta.get("annotations") or {}
-                index = int(notes.get("volcano.sh/task-index") or meta["name"].rpartition("-")[2])
-                facts = PodFacts(meta["name"], uid, index, notes.get("volcano.sh/job-version", ""))
+                annotations = meta.get("annotations") or {}
+                index = int(annotations.get("volcano.sh/task-index") or meta["name"].rpartition("-")[2])
+                facts = PodFacts(meta["name"], uid, index, annotations.get("volcano.sh/job-version", ""))
                 self._known[uid] = facts
         facts.update(pod)
+        if (gone or meta.get("deletionTimestamp")) and _ENDED_BY_VOLCANO not in (meta.get("annotations") or {}):
+            self._deleted(facts)
         facts.gone = facts.gone or gone
         if facts.phase != "Pending" and uid not in self._followers:
             follower = threading.Thread(target=self._follow, args=(facts,), daemon=True, name=f"log {facts.name}")
             self._followers[uid] = follower
             follower.start()
+
+    def _deleted(self, facts: PodFacts) -> None:
+        """Record that a pod is deleted, unless the gang is restarted after a failure: old versions do not mark pods."""
+        failed = any(other.failure for other in self.pods() if other.attempt == facts.attempt)
+        if not failed and facts.phase != "Succeeded":
+            facts.evicted = facts.evicted or "deleted"
 
     def _follow(self, facts: PodFacts) -> None:
         """Read a pod's log to its end, each line once, with a new connection whenever a connection ends early."""
@@ -222,6 +244,33 @@ def _waiting(status: Document) -> tuple[str, bool]:
     return "", False
 
 
+def _eviction(status: Document) -> str:
+    """Return why a pod is being evicted or preempted; empty if it is not."""
+    for condition in status.get("conditions", ()):
+        if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
+            message = one_line(condition.get("message") or "", 300)
+            return f"{condition.get('reason')}: {message}" if message else str(condition.get("reason"))
+    if status.get("phase") == "Failed" and status.get("reason") in _EVICTED:
+        message = one_line(status.get("message") or "", 300)
+        return f"{status['reason']}: {message}" if message else str(status["reason"])
+    return ""
+
+
+def memory_kill(pod: Document, container: str) -> str | None:
+    """Return the memory limit of a container that was killed because it used more; None if it was not.
+
+    Args:
+        pod: Kubernetes' description of a pod.
+        container: Name of the container.
+    """
+    for status in pod["status"].get("containerStatuses", ()):
+        ended = status.get("state", {}).get("terminated") or {}
+        if status.get("name") == container and ended.get("reason") == _OUT_OF_MEMORY and ended.get("exitCode"):
+            specs = {each["name"]: each for each in pod["spec"]["containers"]}
+            return str(specs[container].get("resources", {}).get("limits", {}).get("memory", ""))
+    return None
+
+
 def _failure(pod: Document) -> tuple[int | None, str]:
     """Return the exit code of a failed pod, if there is one, and the reason of the failure as a sentence."""
     status: dict[str, Any] = pod["status"]
@@ -230,9 +279,12 @@ def _failure(pod: Document) -> tuple[int | None, str]:
         if not ended:
             continue
         code = int(ended.get("exitCode", 1))
-        if ended.get("reason") == "OOMKilled":
+        if ended.get("reason") == _OUT_OF_MEMORY:
             limit = pod["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("memory", "its limit")
-            return code, f"out of memory (OOMKilled at {limit}); give the pods more memory, or use smaller batches"
+            return (
+                code,
+                f"out of memory (OOMKilled at {limit}); raise the cluster setting memory, or use smaller batches",
+            )
         if status.get("reason"):
             break
         # If a container leaves no message, Kubernetes returns the end of its log, whose last line has the reason.

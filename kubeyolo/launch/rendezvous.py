@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kubeyolo.errors import InputError, WorkError
-from kubeyolo.training.spec import BARRIER_PREFIX, DEVICES
+from kubeyolo.work import BARRIER_PREFIX, DEVICES
 
 GANG_NAME = "KUBEYOLO_GANG"
 NODES = "KUBEYOLO_GANG_NODES"
@@ -64,7 +64,7 @@ class Rendezvous:
 
     @property
     def world(self) -> int:
-        """Number of all training processes."""
+        """Number of all worker processes."""
         return self.nodes * self.devices
 
     @property

@@ -1,4 +1,4 @@
-"""Cluster settings, which control how a training runs on a cluster: YAML presets, and values that override them."""
+"""Cluster settings, which control how jobs of steps run on a cluster: YAML presets, and values that override them."""
 
 from __future__ import annotations
 
@@ -10,92 +10,145 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from kubeyolo.catalogue import STEPS
+from kubeyolo.compiled.resources import quantity, quantity_problem
 from kubeyolo.config.load import read_mapping
-from kubeyolo.config.schema import MOST, MOST_PROCESSES, Section, TrainConfig
-from kubeyolo.config.text import read_text
-from kubeyolo.errors import InputError, check_known, one_line, problem_of, split_pair
+from kubeyolo.config.schema import MOST, MOST_PROCESSES, DeviceTarget, Section
+from kubeyolo.errors import InputError, check_known
+from kubeyolo.launch import ascend, forms
+from kubeyolo.launch.sources import Known, Source, merged, pairs_of, refusal, source_of
 from kubeyolo.storage.location import FileLocation, parse
 
 DEFAULT_PRESET = "cpu"
 
+STORE_SECRET = "mlpipeline-minio-artifact"
+"""Secret of Kubeflow with the keys of the object store."""
+
+STORE_CONFIG = "kubeyolo-store"
+"""ConfigMap with the address of the object store for pods."""
+
 _PRESETS = resources.files("kubeyolo.launch") / "presets"
+JOB_STEPS = tuple(step.name for step in STEPS.values() if step.has_job)
+"""Names of the steps that may have a job."""
+
+TRAIN = "train"
+
+DEVICE_KEYS: Mapping[str, str] = {
+    "pretrain_backbone": "pretrain.device_target",
+    TRAIN: "train.device_target",
+    "evaluate": "evaluate.device_target",
+    "export_model": "export.device_target",
+}
+"""The key that sets the device of a step, for every step that may have a job."""
+
+ALONE_STEPS = ("export_model",)
+"""Steps whose work one process does, however many pods and devices the settings for all steps name."""
+
+PROCESS_KEYS: Mapping[str, str] = {"pretrain_backbone": "pretrain.processes", TRAIN: "train.processes"}
+"""The key that sets the number of processes of a step; all other steps get it from the settings of their job."""
+
 _MOST_ID = 2**31 - 1
 """Largest id of a user or a group in Kubernetes."""
-
-_PROCESSORS = r"^[0-9]+(\.[0-9]+)?m?$"
-_QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
-_UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 class Toleration(Section):
     """A taint of nodes that the pods tolerate."""
 
-    key: str = ""
+    key: forms.KeyOrNone = ""
     operator: Literal["Equal", "Exists"] = "Equal"
-    value: str = ""
+    value: forms.LabelValue = ""
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
 
 
-class ClusterSettings(Section):
-    """Where and how the pods of a training are run. Secrets are referred to by name, never stored."""
+class DeviceShare(Section):
+    """What a pod requests for each of its devices."""
 
-    namespace: str = Field(
+    cpu: forms.Processors = "1"
+    memory: forms.Memory = "4Gi"
+    shared_memory: forms.Memory = "1Gi"
+
+
+class ClusterSettings(Section):
+    """Where and how the pods of a job are run. Secrets are referred to by name, never stored."""
+
+    job: bool = Field(default=True, description="Whether the step has a job of its own, or runs in its own pod.")
+    namespace: forms.Namespace = Field(
         default="", description="Namespace of the job; if empty, the namespace of the step or of the kubeconfig."
     )
-    image: str = Field(default="", description="Image of the trainer; if empty in a pipeline, the image of the step.")
+    image: forms.Image = Field(
+        default="", description="Image of the pods; if empty in a pipeline, the image of the step."
+    )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         default="IfNotPresent", description="When nodes pull the image."
     )
-    image_pull_secrets: tuple[str, ...] = Field(default=(), description="Secrets that the image is pulled with.")
-    queue: str = Field(default="default", min_length=1, description="Queue of Volcano.")
-    priority_class: str = Field(default="", description="Priority class of the job and its pods.")
+    image_pull_secrets: tuple[forms.Name, ...] = Field(default=(), description="Secrets that the image is pulled with.")
+    queue: forms.Name = Field(default="default", description="Queue of Volcano.")
+    priority_class: forms.NameOrNone = Field(default="", description="Priority class of the job and its pods.")
     nodes: int = Field(
         default=0,
         ge=0,
         le=MOST_PROCESSES,
-        description="Number of pods: train.processes / devices_per_node, or 0 to compute this number.",
+        description="Number of pods; 0 to compute it: the number of processes / devices_per_node.",
     )
     devices_per_node: int = Field(
-        default=1, ge=1, le=MOST_PROCESSES, description="Training processes of a pod, one for each device."
+        default=1, ge=1, le=MOST_PROCESSES, description="Processes of a pod, one for each device."
     )
-    device_resource: str = Field(
+    device_resource: forms.Device = Field(
         default="", description="Resource that a pod requests, such as huawei.com/Ascend910; empty if none is used."
     )
-    device_target: Literal["CPU", "GPU", "Ascend"] = Field(
-        default="CPU", description="Required value of train.device_target on these nodes."
+    device_target: DeviceTarget = Field(default="CPU", description="Device of these nodes.")
+    per_device: DeviceShare = Field(
+        default=DeviceShare(),
+        description="Processors, memory and /dev/shm of a pod for each of its devices: cpu, memory, shared_memory.",
     )
-    cpu: str = Field(
-        default="1", pattern=_PROCESSORS, description="Processors that a pod requests; it may also use idle processors."
+    cpu: forms.ProcessorsOrNone = Field(
+        default="",
+        description="Processors that a pod requests; it may also use idle processors. If empty, those of its devices.",
     )
-    memory: str = Field(default="4Gi", pattern=_QUANTITY, description="Memory of a pod: request and limit.")
-    shared_memory: str = Field(
-        default="1Gi", pattern=_QUANTITY, description="Size of /dev/shm, which counts as memory of the pod."
+    memory: forms.MemoryOrNone = Field(
+        default="",
+        description="Memory of a pod: request and limit. If empty, that of its devices.",
     )
-    scratch: str = Field(
-        default="20Gi", pattern=_QUANTITY, description="Size of /tmp, where copies of data sets are stored."
+    shared_memory: forms.MemoryOrNone = Field(
+        default="",
+        description="Size of /dev/shm, which counts as memory of the pod. If empty, that of its devices.",
     )
-    labels: dict[str, str] = Field(default={}, description="Additional labels of the job and its pods.")
-    node_selector: dict[str, str] = Field(default={}, description="Labels that nodes must have.")
+    scratch: forms.Memory = Field(default="20Gi", description="Size of /tmp, where copies of data sets are stored.")
+    labels: dict[forms.Key, forms.LabelValue] = Field(
+        default={}, description="Additional labels of the job and its pods."
+    )
+    annotations: dict[forms.Key, forms.Text] = Field(
+        default={}, description="Additional annotations of the job and its pods."
+    )
+    node_selector: dict[forms.Key, forms.LabelValue] = Field(default={}, description="Labels that nodes must have.")
     tolerations: tuple[Toleration, ...] = Field(
         default=(), description="Taints of nodes to tolerate: key, operator, value, effect."
     )
     one_pod_per_host: bool = Field(default=False, description="Whether each pod needs a separate host.")
-    driver_mount: str = Field(
-        default="", pattern="^(/.*)?$", description="Folder of the host with the driver, mounted read only."
+    runtime_class: forms.NameOrNone = Field(default="", description="Runtime class of the pods, such as ascend.")
+    host_driver: bool = Field(
+        default=False,
+        description="Whether the driver of the host is mounted, read only: for nodes without a container runtime of "
+        "Ascend.",
+    )
+    rank_table: bool = Field(
+        default=False,
+        description="Whether MindCluster's operator makes the rank table of the job; otherwise its processes find "
+        "each other without one.",
     )
     run_as_user: int = Field(default=10001, ge=1, le=_MOST_ID, description="User and group of the pods.")
     supplemental_groups: tuple[Annotated[int, Field(ge=0, le=_MOST_ID)], ...] = Field(
         default=(), description="Additional groups, such as the group of the devices."
     )
-    environment: dict[str, str] = Field(default={}, description="Additional environment variables; no secrets.")
-    store_secret: str = Field(
-        default="mlpipeline-minio-artifact",
-        min_length=1,
+    environment: dict[forms.Variable, forms.Text] = Field(
+        default={}, description="Additional environment variables, except those of the job itself; no secrets."
+    )
+    store_secret: forms.Name = Field(
+        default=STORE_SECRET,
         description="Secret with the keys accesskey and secretkey of the store.",
     )
-    store_config: str = Field(
-        default="kubeyolo-store",
-        min_length=1,
+    store_config: forms.Name = Field(
+        default=STORE_CONFIG,
         description="ConfigMap with MINIO_ENDPOINT, MINIO_SECURE, MINIO_REGION, MINIO_PATIENCE for the pods.",
     )
     queue_limit: int = Field(default=3600, ge=1, le=MOST, description="Longest wait in the queue, in seconds.")
@@ -104,13 +157,19 @@ class ClusterSettings(Section):
         default=600, ge=1, le=MOST, description="Longest time in which the pods must find each other, in seconds."
     )
     max_retry: int = Field(
-        default=3, ge=0, le=1000, description="How often Volcano may restart the gang after a pod was lost."
+        default=3, ge=0, le=1000, description="How often Volcano may restart the gang after a pod failed."
     )
     resubmissions: int = Field(
         default=2,
         ge=0,
         le=1000,
         description="How often to submit a new job after all pods failed at once; Volcano does not restart such a job.",
+    )
+    evictions: int = Field(
+        default=10,
+        ge=0,
+        le=1000,
+        description="How often to submit a new job after a pod was evicted, preempted, deleted or stopped by a signal.",
     )
     ttl: int = Field(
         default=600,
@@ -121,38 +180,98 @@ class ClusterSettings(Section):
     )
 
     @property
-    def processors(self) -> float:
-        """Processors that a pod requests, as a number: 0.5 for 500m."""
-        return _number(self.cpu)
+    def pod_cpu(self) -> str:
+        """Processors that a pod requests, as a quantity: 96 for 8 devices of 12."""
+        return self.cpu or forms.times(self.per_device.cpu, self.devices_per_node)
 
     @property
-    def memory_bytes(self) -> float:
-        """Memory of a pod in bytes: 4294967296 for 4Gi."""
-        return _number(self.memory)
+    def pod_memory(self) -> str:
+        """Memory of a pod, as a quantity: 512Gi for 8 devices of 64Gi."""
+        return self.memory or forms.times(self.per_device.memory, self.devices_per_node)
 
-    def check_processes(self, train: TrainConfig, processes: int) -> None:
-        """Refuse a training that does not fit these pods.
+    @property
+    def pod_shared_memory(self) -> str:
+        """Size of /dev/shm of a pod, as a quantity."""
+        return self.shared_memory or forms.times(self.per_device.shared_memory, self.devices_per_node)
+
+    @property
+    def processors(self) -> float:
+        """Processors that a pod requests, as a number: 0.5 for 500m."""
+        return quantity(self.pod_cpu)
+
+    @property
+    def processes(self) -> int:
+        """Number of processes of all pods, for a step whose configuration does not set it."""
+        return max(1, self.nodes) * self.devices_per_node
+
+    def check_device(self, key: str, device_target: str) -> None:
+        """Refuse a device that these nodes do not have.
+
+        Args:
+            key: Key of the configuration that sets the device.
+            device_target: Its value.
 
         Raises:
-            InputError: It needs a different device, or a different number of processes.
+            InputError: The nodes have a different device.
         """
-        if train.device_target != self.device_target:
+        if device_target != self.device_target:
             raise InputError(
-                f"train.device_target is {train.device_target}, but these nodes are for {self.device_target}; "
-                f"set train.device_target={self.device_target}, or choose a different preset of the cluster"
+                f"{key} is {device_target}, but these nodes are for {self.device_target}; leave it out, set "
+                f"{key}={self.device_target}, or choose a different preset of the cluster"
             )
-        self.nodes_for(processes)
+
+    def check_cards(self, pods: int) -> None:
+        """Refuse cards that the scheduler refuses only after the submission, and cards that MindSpore cannot use.
+
+        Args:
+            pods: Number of pods; 0 if it is not known yet.
+
+        Raises:
+            InputError: Names the setting, its value and the values that are allowed.
+        """
+        ascend.check_resource(self.device_resource)
+        if self.device_resource == ascend.CARDS:
+            policy = ascend.schedule_policy(self.annotations, self.node_selector)
+            block = self.annotations.get(ascend.SUPER_POD_BLOCK, "")
+            ascend.check_cards(policy, pods, self.devices_per_node, block)
+        if self.rank_table and not self.labels.get(ascend.RANK_TABLE_LABEL):
+            raise InputError(
+                f"rank_table = True: the operator that makes it looks for the label {ascend.RANK_TABLE_LABEL}; set it "
+                "in labels, such as ascend-910b"
+            )
+
+    def check_resource(self) -> None:
+        """Refuse a resource and a device that do not fit each other, and pods that no node has room for.
+
+        Raises:
+            InputError: Names the settings, their values and what to do.
+        """
+        target, resource = self.device_target, self.device_resource
+        if target == "Ascend" and not resource:
+            raise InputError(
+                f"device_target = {target}, but device_resource is empty, so that pods get no card; set it to "
+                f"{ascend.CARDS}, or choose a preset for Ascend"
+            )
+        if target == "CPU" and resource:
+            raise InputError(
+                f"device_resource = {resource!r}, but device_target is {target}, so that cards stay idle; set "
+                "device_resource to an empty text, or device_target to Ascend"
+            )
+        for name, text in (
+            ("cpu", self.pod_cpu),
+            ("memory", self.pod_memory),
+            ("shared_memory", self.pod_shared_memory),
+        ):
+            if problem := quantity_problem(text, name, may_have_decimals=True):
+                each = getattr(self.per_device, name)
+                raise InputError(f"per_device.{name} = {each!r} for {self.devices_per_node} devices: {problem}")
 
     def for_one_process(self) -> ClusterSettings:
-        """Return the settings of one pod with one process, which gets its share of a pod's processors and memory."""
-        count = self.devices_per_node
-        values: dict[str, Any] = {"nodes": 1, "devices_per_node": 1}
-        if count > 1:
-            values |= {"cpu": f"{1000 * self.processors / count:.0f}m", "memory": f"{self.memory_bytes / count:.0f}"}
-        return self.model_copy(update=values)
+        """Return the settings of one pod with one process, whose common settings are for several."""
+        return self.model_copy(update={"nodes": 1, "devices_per_node": 1})
 
-    def nodes_for(self, processes: int) -> int:
-        """Return the number of pods for a number of training processes.
+    def nodes_for(self, processes: int, key: str = "train.processes") -> int:
+        """Return the number of pods for a number of processes, which the key ``key`` of the configuration sets.
 
         Raises:
             InputError: The processes do not fit the pods.
@@ -160,23 +279,21 @@ class ClusterSettings(Section):
         nodes, rest = divmod(processes, self.devices_per_node)
         if rest:
             raise InputError(
-                f"train.processes is {processes}, but each pod runs {self.devices_per_node} training processes; "
+                f"{key} is {processes}, but each pod runs {self.devices_per_node} processes; "
                 f"set it to a multiple of {self.devices_per_node}, or set devices_per_node of the cluster"
             )
         if self.nodes and self.nodes != nodes:
             total = self.nodes * self.devices_per_node
             raise InputError(
-                f"{self.nodes} pods of {self.devices_per_node} devices are {total} training processes, "
-                f"but train.processes is {processes}; set train.processes to {total}"
+                f"{self.nodes} pods of {self.devices_per_node} devices are {total} processes, "
+                f"but {key} is {processes}; set {key} to {total}"
             )
+        self.check_cards(nodes)
         return nodes
 
 
-def _number(quantity: str) -> float:
-    """Return a Kubernetes quantity as a number."""
-    number = quantity.rstrip("mkKMGTi")
-    unit = quantity.removeprefix(number)
-    return float(number) / 1000 if unit == "m" else float(number) * _UNITS.get(unit, 1)
+_TEXTS = frozenset(name for name, field in ClusterSettings.model_fields.items() if field.annotation is str)
+"""Settings whose values are texts, even if they look like numbers."""
 
 
 def check_reachable(what: str, uri: str) -> None:
@@ -202,41 +319,61 @@ def cluster_presets() -> tuple[str, ...]:
 
 
 def cluster_settings(
-    values: Mapping[str, Any] | None = None, file: Path | None = None, sets: Sequence[str] = ()
-) -> ClusterSettings:
-    """Return the settings of a preset, overridden by values.
+    values: Mapping[str, Any] | None = None, file: Path | None = None, sets: Sequence[str] = (), job: str = ""
+) -> tuple[str, dict[str, ClusterSettings]]:
+    """Return the name of the preset, and the settings of every step that may have a job, by the name of the step.
+
+    The settings of a step are, each overriding those before it: the preset, ``values`` for all steps, the preset's
+    settings of this step, and the step's entry of ``steps`` in ``values``.
 
     Args:
-        values: Values by key, as a pipeline passes them; ``preset`` names the preset.
+        values: Values by key, as a pipeline passes them; ``preset`` names the preset, ``steps`` has values by step.
         file: YAML file with values by key.
         sets: ``key=value`` pairs that override the file.
+        job: Name of a step that has a job unless a setting says otherwise.
 
     Raises:
-        InputError: An unknown preset or key, or a value that is not allowed.
+        InputError: An unknown preset, step or key, or a value that is not allowed.
     """
-    chosen: dict[str, Any] = {**(values or {})}
+    known = Known(frozenset(ClusterSettings.model_fields), _TEXTS, JOB_STEPS)
+    chosen = source_of(values or {}, known)
     if file is not None:
-        chosen |= read_mapping(file, "cluster settings")
-    chosen |= _pairs(sets)
-    name = chosen.pop("preset", None) or DEFAULT_PRESET
+        chosen = source_of(read_mapping(file, "cluster settings"), known).over(chosen)
+    chosen = pairs_of(sets, known).over(chosen)
+    common = {key: value for key, value in chosen.common.items() if key != "preset"}
+    name = chosen.common.get("preset")
+    name = DEFAULT_PRESET if name is None else name
     check_known("cluster preset", name, cluster_presets())
-    for key in chosen:
-        check_known("cluster setting", key, (*ClusterSettings.model_fields, "preset"))
-    preset = yaml.safe_load((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
+    preset = source_of(yaml.safe_load((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8")), known)
+    if job:
+        preset = Source({}, {job: {"job": True}}).over(preset)
+    settings = {}
+    for step in JOB_STEPS:
+        values = merged(preset.common, common, preset.of(step), chosen.of(step))
+        settings[step] = _validated(values, f"steps.{step}." if chosen.of(step) else "")
+        _refuse_several(step, chosen.of(step))
+    return name, settings
+
+
+def _refuse_several(step: str, own: Mapping[str, Any]) -> None:
+    """Refuse settings of several processes for a step that always has one process."""
+    for key in ("nodes", "devices_per_node"):
+        if step in ALONE_STEPS and own.get(key, 1) not in (0, 1):
+            raise InputError(
+                f"cluster settings: steps.{step}.{key} = {own[key]}: this step has one process in one pod; leave it out"
+            )
+
+
+def _validated(values: Mapping[str, Any], prefix: str) -> ClusterSettings:
     try:
-        return ClusterSettings.model_validate({**preset, **chosen})
+        settings = ClusterSettings.model_validate(values)
     except ValidationError as error:
-        wrong = problem_of(error)
-        meaning = ClusterSettings.model_fields[wrong.key.partition(".")[0]].description
-        raise InputError(f"cluster settings: {wrong.key} = {wrong.value!r}: {wrong.reason} ({meaning})") from error
-
-
-def _pairs(sets: Sequence[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for pair in sets:
-        key, text = split_pair(pair, "--cluster-set", "queue=training")
-        # Quantities and names are strings, even if they look like numbers.
-        field = ClusterSettings.model_fields.get(key)
-        is_text = field is not None and field.annotation is str
-        values[key] = text if is_text else read_text(text, f"--cluster-set {one_line(pair, 80)!r}")
-    return values
+        meanings = {name: field.description or "" for name, field in ClusterSettings.model_fields.items()}
+        raise refusal(error, prefix, meanings) from error
+    if settings.job:
+        try:
+            settings.check_cards(settings.nodes)
+            settings.check_resource()
+        except InputError as error:
+            raise InputError(f"cluster settings: {prefix}{error}") from None
+    return settings

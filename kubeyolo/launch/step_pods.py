@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from kubeyolo.errors import KubeyoloError, one_line
 from kubeyolo.launch.cluster import Cluster, Document
-from kubeyolo.launch.pods import PodFacts
+from kubeyolo.launch.pods import PodFacts, memory_kill
 
 T = TypeVar("T")
 
@@ -38,11 +38,21 @@ class StepPods:
             workflow: Argo's workflow of the run.
             step: Name of the step in the pipeline, such as ``train``.
         """
-        ours = [pod["metadata"] for pod in self._pods(workflow) if _step_of(pod["metadata"]) == step.replace("_", "-")]
-        if not ours:
+        newest = self._newest(workflow, step)
+        if newest is None:
             return ""
-        newest = max(ours, key=lambda meta: str(meta["creationTimestamp"]))
-        return self._answer(lambda cluster: cluster.log_text(newest["name"], _MAIN), "")
+        name = newest["metadata"]["name"]
+        return self._answer(lambda cluster: cluster.log_text(name, _MAIN), "")
+
+    def memory_kill(self, workflow: str, step: str) -> str | None:
+        """Return the memory limit of the newest pod of a step if it was killed because it used more, else None.
+
+        Args:
+            workflow: Argo's workflow of the run.
+            step: Name of the step in the pipeline.
+        """
+        newest = self._newest(workflow, step)
+        return memory_kill(newest, _MAIN) if newest else None
 
     def stuck(self, workflow: str) -> tuple[str, str] | None:
         """Return the step whose pod cannot start, and the reason, or None; Kubeflow shows such a run as running.
@@ -73,6 +83,11 @@ class StepPods:
         ]
         last = max(failures, key=lambda node: str(node.get("finishedAt") or ""), default=None)
         return one_line(last["message"], _LONGEST) if last else ""
+
+    def _newest(self, workflow: str, step: str) -> Document | None:
+        """Return the newest pod of a step; None if the pod is gone."""
+        ours = [pod for pod in self._pods(workflow) if _step_of(pod["metadata"]) == step.replace("_", "-")]
+        return max(ours, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
 
     def _pods(self, workflow: str) -> list[Document]:
         return self._answer(lambda cluster: cluster.pods(f"{_WORKFLOW_LABEL}={workflow}")[0], [])

@@ -1,4 +1,4 @@
-"""Trains as a Volcano job: from this machine, or from the step of a pipeline on the cluster."""
+"""Runs the processes of a step as a Volcano job: from this machine, or from the step of a pipeline on the cluster."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError
-from kubeyolo.launch.cluster import POD_NAME, Cluster, Document, Outage
-from kubeyolo.launch.job_lifecycle import JobLifecycle, Timing
+from kubeyolo.launch.cluster import POD_NAME, Cluster, Document, Outage, Unreachable
+from kubeyolo.launch.job_lifecycle import JobLifecycle
+from kubeyolo.launch.job_progress import Timing
 from kubeyolo.launch.manifest import Run, digest_of, job_manifest, job_name
-from kubeyolo.launch.settings import ClusterSettings, check_reachable
+from kubeyolo.launch.policy import CONFIG_MAP, Policy, mounted_policy, read_policy
+from kubeyolo.launch.settings import PROCESS_KEYS, ClusterSettings, check_reachable
+from kubeyolo.launch.store_key import store_key
 from kubeyolo.output_streams import Show, print_line
 from kubeyolo.stop_signals import RaisingHandler, StopSignal, handling
-from kubeyolo.training.spec import TrainingSpec
-
-_TASKS = {"detector": "train", "backbone": "pretrain"}
-"""Suffix of the name of a job, by the task of its training: a run may have a job for each task."""
+from kubeyolo.work import Work
 
 _WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
 _STEP_CONTAINER = "main"
@@ -35,54 +35,67 @@ class Step:
 
 
 def launch_on_volcano(
-    spec: TrainingSpec,
+    work: Work,
     settings: ClusterSettings,
     show: Show | None = None,
     *,
     cluster: Cluster | None = None,
     timing: Timing | None = None,
 ) -> None:
-    """Train as a gang of pods and wait for them.
+    """Run the processes of some work as a gang of pods and wait for them.
 
-    The job is named after the run and the task, or outside of a pipeline after the output: the same command
+    The job is named after the run and the work, or outside of a pipeline after the output: the same command
     adopts the job while it is running.
 
     Args:
-        spec: The training run; its data and its output are in an object store.
-        settings: Cluster settings. A backbone is pretrained by one process, in one pod with its share of the resources.
+        work: The work; its data and its output are in an object store.
+        settings: Cluster settings. Work of one process alone runs in one pod, with its share of the resources.
         show: Shows a line; prints it by default.
         cluster: Cluster of the job; by default the cluster of this pod or of the kubeconfig.
         timing: How often to poll the job.
 
     Raises:
-        InputError: The settings, the cluster, or the trainer's input cannot be used.
-        WorkError: Training failed, or a limit has passed.
+        InputError: The settings, the cluster, or the input of the work cannot be used.
+        WorkError: The work failed, or a limit has passed.
         InterruptedWork: This process received a stop signal.
     """
-    for what, uri in (("data set", spec.dataset), ("output", spec.output), ("backbone", spec.backbone or "")):
+    places = {**work.reads, "output": work.output}
+    for what, uri in places.items():
         check_reachable(what, uri)
-    if spec.task == "backbone":
+    settings.check_device("device_target", work.device_target)
+    if work.is_alone:
         settings = settings.for_one_process()
-    settings.check_processes(spec.config.train, spec.processes)
+    settings.nodes_for(work.processes, PROCESS_KEYS.get(work.step, "the number of processes"))
     cluster, show, timing = cluster or Cluster.connect(settings.namespace), show or print_line, timing or Timing()
-    step = Outage(timing.outage, show).retry(partial(this_step, cluster), timing.poll)
+    outage = Outage(timing.outage, show)
+    step = outage.retry(partial(this_step, cluster), timing.poll)
+    policy = mounted_policy() or outage.retry(partial(_policy_of, cluster), timing.poll)
+    for what, uri in places.items():
+        policy.check_place(what, uri)
     image = settings.image or (step.image if step else "")
     if not image:
         raise InputError("the image of the trainer is not set; give it with --cluster-set image=REFERENCE")
-    run = step.run.name if step else f"kubeyolo-{digest_of(spec.output, 10)}"
+    policy.check(settings.model_copy(update={"image": image}))
+    run = step.run.name if step else f"kubeyolo-{digest_of(work.output, 10)}"
+    name = job_name(run, work.name)
+    key = outage.retry(partial(store_key, cluster, work, settings, name, show), timing.poll)
     manifest = job_manifest(
-        spec,
+        work,
         settings,
-        name=job_name(run, _TASKS[spec.task]),
+        name=name,
         namespace=cluster.namespace,
         image=image,
         run=step.run if step else None,
+        has_own_key=key is not None,
     )
     # If there is no next attempt, the job is deleted with its owner, or in a different namespace by the watch.
     replaced = partial(_is_deleted, cluster) if step is not None else lambda: False
+    waits = step is not None
+    lifecycle = JobLifecycle(
+        cluster, manifest, settings, show, timing, is_replaced=replaced, waits_from_start=waits, key=key
+    )
     with _ending_at_signals():
-        waits = step is not None
-        JobLifecycle(cluster, manifest, settings, show, timing, is_replaced=replaced, waits_from_start=waits).run()
+        lifecycle.run()
 
 
 @contextlib.contextmanager
@@ -114,6 +127,21 @@ def this_step(cluster: Cluster) -> Step | None:
     run = (meta.get("labels") or {}).get(_WORKFLOW_LABEL) or (owner or {}).get("name") or name
     workflow = {key: owner[key] for key in ("apiVersion", "kind", "name", "uid")} if owner else None
     return Step(Run(run, cluster.home, workflow), _image(pod))
+
+
+def _policy_of(cluster: Cluster) -> Policy:
+    """Return the policy of a step's own namespace, or for a command of the namespace of the job.
+
+    Without a ConfigMap, or the right to read it, the default is returned.
+    """
+    home = cluster.home if os.environ.get(POD_NAME) else cluster.namespace
+    try:
+        data = cluster.config_map(CONFIG_MAP, home)
+    except Unreachable:
+        raise
+    except InputError:
+        data = None
+    return read_policy(data or {}, home)
 
 
 def _is_deleted(cluster: Cluster) -> bool:

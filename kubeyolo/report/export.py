@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubeyolo.evaluation.limits import Verdict
@@ -16,8 +16,8 @@ def export_report(facts: Mapping[str, Any], verdict: Verdict) -> str:
 
     Args:
         facts: ``files`` maps names to sizes in bytes. ``parity`` maps a format to its levels, and each level to a
-            relative difference. ``rtol`` is the largest relative difference allowed, ``model`` is in the heading. All
-            other facts are listed.
+            relative difference. ``not_measured`` lists files that were not compared. ``rtol`` is the largest relative
+            difference allowed, ``model`` is in the heading. All other facts are listed.
         verdict: Whether the levels of each format are close enough to the levels of the trained network.
     """
     files: Mapping[str, float] = facts.get("files", {})
@@ -26,17 +26,29 @@ def export_report(facts: Mapping[str, Any], verdict: Verdict) -> str:
     stats = [Stat(name, size_text(size)) for name, size in files.items()]
     if verdict.checks:
         stats.append(Stat("Largest difference", compact(worst), "relative, raw outputs"))
-    rest = {key: value for key, value in facts.items() if key not in {"files", "parity", "model", "rtol"}}
+    unmeasured: Sequence[str] = facts.get("not_measured", ())
+    shown = {"files", "parity", "not_measured", "model", "rtol"}
+    rest = {key: value for key, value in facts.items() if key not in shown}
     agree = "The exported networks agree with the trained network"
+    lead = "The trained network in other formats. Every file was run and compared with the trained network."
+    if unmeasured:
+        agree = f"The exported networks agree with the trained network; not measured: {', '.join(unmeasured)}"
+        lead = (
+            "The trained network in other formats. Every file was run and compared with the trained network, except "
+            f"{', '.join(unmeasured)}: only Ascend's own tools run AIR."
+        )
     return render(
         "export.html",
         kind="export",
         title=f"{facts['model']}: exported" if "model" in facts else "Exported network",
-        lead="The trained network in other formats. All files except AIR were run and compared with that network.",
+        lead=lead,
         verdict=verdict,
         verdict_heading=agree if verdict.passed else "An exported network differs from the trained network",
         verdict_text=f"Largest relative difference {compact(worst)}; allowed {compact(facts.get('rtol', 0.0))}.",
         stats=stats,
-        files=[(name, size_text(size), size / max(largest, 1.0)) for name, size in files.items()],
+        files=[
+            (name, size_text(size), size / max(largest, 1.0), "not measured" if name in unmeasured else "compared")
+            for name, size in files.items()
+        ],
         facts=fact_rows(rest),
     )

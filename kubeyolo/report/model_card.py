@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kubeyolo.bundle import AIR
 from kubeyolo.evaluation.limits import number_warnings
 from kubeyolo.evaluation.results import COCO_NUMBERS
 from kubeyolo.formats import size_text
@@ -46,6 +47,7 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, f
         _training(manifest, dataset),
         "## Files",
         _file_table(manifest.get("files", {})),
+        _unmeasured(manifest.get("files", {})),
         "## Limits",
         "The metrics are valid for images that resemble the data set: evaluate again for other cameras, scales or "
         "scenes. "
@@ -130,6 +132,16 @@ def _training(manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
 def _file_table(files: Mapping[str, Any]) -> str:
     rows = [[name, size_text(file.get("size", 0)), str(file.get("sha256", ""))] for name, file in files.items()]
     return markdown_table(["File", "Size", "sha256"], rows)
+
+
+def _unmeasured(files: Mapping[str, Any]) -> str:
+    """Return a sentence about a file that no step has run; empty if there is none."""
+    if AIR not in files:
+        return ""
+    return (
+        f"The parity of `{AIR}` with the trained network was not measured: only Ascend's own tools run it. The format "
+        "is deprecated in MindSpore."
+    )
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from kubeyolo.compiled.images import IMAGE_USER
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.errors import InputError, one_line
-from kubeyolo.processes import INSTALLED_CODE
+from kubeyolo.processes import CONTAINER_VARIABLES
 from kubeyolo.runs.interrupt import Interruption, interruptible
 from kubeyolo.runs.local import LocalRun
 from kubeyolo.runs.runner import StepEnd
@@ -114,7 +114,7 @@ class ContainerRunner:
             mounts.append(Mount(path, path, type="bind", read_only=True))
             environment[_CERTIFICATES] = path
         arguments = {
-            "environment": environment | INSTALLED_CODE | {"PYTHONWARNINGS": "ignore"},
+            "environment": environment | CONTAINER_VARIABLES | {"PYTHONWARNINGS": "ignore"},
             "mounts": mounts,
             "labels": {RUN_LABEL: self._run_name},
             "read_only": True,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubeyolo.bundle import check_version
-from kubeyolo.catalogue import MODEL_EVALUATION, PIPELINES
+from kubeyolo.catalogue import MODEL_EVALUATION, PIPELINES, steps_of
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.config.form import check_filled, resolve_form
 from kubeyolo.config.load import ResolvedConfig
@@ -16,8 +16,10 @@ from kubeyolo.config.schema import Config
 from kubeyolo.config.text import read_text
 from kubeyolo.errors import InputError, check_known, one_line
 from kubeyolo.evaluation.results import RuntimeName, check_runtime
+from kubeyolo.export.mindspore_export import check_air_possible
 from kubeyolo.index import RUN_ID, STORE
 from kubeyolo.launch.launcher import Launcher, find_launcher
+from kubeyolo.launch.policy import check_mounted
 from kubeyolo.models.anchors import trained_facts
 from kubeyolo.models.named_facts import check_batch_norm, check_image_size
 from kubeyolo.pointers import check_pointer_name
@@ -39,6 +41,7 @@ class CheckedForm:
         cluster: The cluster settings of the form, by key.
         runtime: Runtime of the networks of an evaluation.
         is_remote: Whether the steps run in pods, which cannot read folders of this machine.
+        memory_limits: Memory that the pods of steps may use, by step, as Kubernetes writes it.
         stores: Open stores of the URIs in the form.
     """
 
@@ -49,6 +52,7 @@ class CheckedForm:
     cluster: Mapping[str, Any] = field(default_factory=dict)
     runtime: RuntimeName = "mindspore"
     is_remote: bool = False
+    memory_limits: Mapping[str, str] = field(default_factory=dict)
     stores: Stores = field(default_factory=Stores, repr=False, compare=False)
 
     def at(self, text: str) -> Place:
@@ -98,8 +102,11 @@ def _stripped(pipeline: str, form: Form) -> Form:
 
 def _check_settings(pipeline: str, checked: CheckedForm) -> CheckedForm:
     if pipeline == MODEL_EVALUATION:
-        return replace(checked, runtime=check_runtime(checked.form.get("runtime") or "mindspore"))
-    return _check_training(checked)
+        cluster = parse_cluster(checked.form.get("cluster", ""))
+        launcher = find_launcher(checked.form.get("launcher", ""), cluster)
+        runtime = check_runtime(checked.form.get("runtime") or "mindspore")
+        return replace(checked, runtime=runtime, launcher=launcher, cluster=cluster)
+    return _check_training(pipeline, checked)
 
 
 def _default_store(is_remote: bool) -> str:
@@ -109,7 +116,7 @@ def _default_store(is_remote: bool) -> str:
     return checked_place(f"the store of the environment ({STORE})", os.environ.get(STORE, ""), is_remote)
 
 
-def _check_training(checked: CheckedForm) -> CheckedForm:
+def _check_training(pipeline: str, checked: CheckedForm) -> CheckedForm:
     form, config = checked.form, checked.resolved.config
     for name in ("weights", "start_from"):
         if form.get(name):
@@ -117,7 +124,6 @@ def _check_training(checked: CheckedForm) -> CheckedForm:
                 f"{name} = {form[name]!r}: a training cannot start from the weights of a detector yet; leave the field "
                 "empty (its backbone is pretrained if pretrain.enabled is true)"
             )
-    check_formats(config)
     check_image_size(config)
     check_batch_norm(config, "train")
     trained_facts(config)
@@ -132,13 +138,15 @@ def _check_training(checked: CheckedForm) -> CheckedForm:
     config = config.model_copy(update=sections)
     cluster = parse_cluster(form.get("cluster", ""))
     launcher = find_launcher(form.get("launcher", ""), cluster)
-    launcher.check(config)
-    resolved = ResolvedConfig(config, checked.resolved.origins)
+    resolved = launcher.placed(ResolvedConfig(config, checked.resolved.origins))
+    steps = [step.name for step in steps_of(CompiledPipeline.named(pipeline).tasks)]
+    launcher.check(resolved.config, steps, checked.is_remote)
+    check_formats(resolved.config)
     return replace(checked, resolved=resolved, launcher=launcher, cluster=cluster)
 
 
 def check_formats(config: Config) -> None:
-    """Refuse export formats with which a later step of a pipeline would fail.
+    """Refuse export formats with which a step of a pipeline would fail.
 
     Raises:
         InputError: ONNX, which is quantized later, is missing, or AIR is requested and the device is not Ascend.
@@ -148,11 +156,8 @@ def check_formats(config: Config) -> None:
             f"export.formats = {list(config.export.formats)}: the pipeline quantizes the ONNX network; "
             "add onnx to the formats"
         )
-    if "air" in config.export.formats and config.train.device_target != "Ascend":
-        raise InputError(
-            "export.formats: air can be written on an Ascend device only, and train.device_target is "
-            f"{config.train.device_target}; drop air from export.formats"
-        )
+    if "air" in config.export.formats:
+        check_air_possible(config.export.device_target)
 
 
 def parse_cluster(text: str) -> dict[str, Any]:
@@ -183,7 +188,7 @@ def checked_place(what: str, place: str, is_remote: bool) -> str:
         is_remote: Whether pods have to reach it.
 
     Raises:
-        InputError: The text is neither a path nor a URI, or pods cannot reach it.
+        InputError: The text is neither a path nor a URI, pods cannot reach it, or the policy of the cluster refuses it.
     """
     place = place.strip()
     if not place:
@@ -197,4 +202,6 @@ def checked_place(what: str, place: str, is_remote: bool) -> str:
             f"{what} = {place}: pods cannot read folders of this machine; copy it into the object store with "
             f"'kubeyolo copy {place} minio://bucket/prefix', and give that URI"
         )
+    if is_remote:
+        check_mounted(what, place)
     return absolute(place)

@@ -109,9 +109,9 @@ def evaluate(
 ) -> tuple[str]:
     """Evaluate a network of a bundle; return the reference of the record."""
     with _step("evaluate", settings) as (reporter, parsed, call):
-        stored = facade.evaluate(
-            call, call.bundle(bundle), call.dataset(dataset), check_runtime(parsed.runtime or "mindspore")
-        )
+        runtime = check_runtime(parsed.runtime or "mindspore")
+        launcher = ready_launcher(parsed.launcher, parsed.cluster)
+        stored = facade.evaluate(call, call.bundle(bundle), call.dataset(dataset), runtime, launcher)
         reporter.publish(stored, evaluation_report, parsed.index)
         reporter.publish_confusion(stored.document(CONFUSION_NAME), confusion_matrix)
     return (stored.reference,)
@@ -122,7 +122,8 @@ def export_model(
 ) -> tuple[str, str]:
     """Export the trained network; return the references of the bundle with the exported files and of the record."""
     with _step("export_model", settings) as (reporter, parsed, call):
-        stored = facade.export_model(call, call.bundle(bundle), call.dataset(dataset))
+        launcher = ready_launcher(parsed.launcher, parsed.cluster)
+        stored = facade.export_model(call, call.bundle(bundle), call.dataset(dataset), launcher)
         reporter.publish(stored, export_report)
         exported, onnx = stored.record.outputs["bundle"], stored.record.metrics.get("onnx", {})
         reporter.publish_handle(call.store.at(exported), exported_detector, model=parsed.model, AP_onnx=onnx.get("AP"))

@@ -51,7 +51,13 @@ _BY_FINGERPRINT = {"pretrain": {"data"}}
 """Settings that are URIs: the name of a run depends on the content of the URI instead."""
 
 
-def configure(pipeline: str, form: Form, is_remote: bool = False, mark_store: bool = False) -> ConfiguredRun:
+def configure(
+    pipeline: str,
+    form: Form,
+    is_remote: bool = False,
+    mark_store: bool = False,
+    memory_limits: Mapping[str, str] = MappingProxyType({}),
+) -> ConfiguredRun:
     """Resolve and check everything that can be checked before a run starts, and name the run.
 
     Args:
@@ -59,12 +65,14 @@ def configure(pipeline: str, form: Form, is_remote: bool = False, mark_store: bo
         form: Text by field; an empty field is ignored.
         is_remote: Whether the steps run in pods, which cannot read folders of this machine.
         mark_store: Whether to give the store an id if it has none; nothing else is written.
+        memory_limits: Memory that the pods of steps may use, by step, such as ``{"train": "16Gi"}``.
 
     Raises:
-        InputError: A setting, a name, a URI or the content of a URI is wrong.
+        InputError: A setting, a name, a URI or the content of a URI is wrong, or a step takes more memory than its pod
+            may use.
         WorkError: The store stopped answering.
     """
-    checked = check_form(pipeline, form, is_remote)
+    checked = replace(check_form(pipeline, form, is_remote), memory_limits=memory_limits)
     if not checked.store:
         raise InputError(
             "no store: fill in the field store, such as minio://bucket/prefix, or set "
@@ -114,6 +122,8 @@ def _configure_retraining(checked: CheckedForm) -> ConfiguredRun:
         raise InputError(f"{pointer} points at a data set that cannot be used: {error}") from error
     latest = _latest(checked)
     current = read_model_pointer(latest)
+    if current is not None:
+        checked_place(f"the bundle that {latest} names", current.bundle, checked.is_remote)
     if current is not None and not (latest.at(current.bundle) / MANIFEST_NAME).exists():
         raise InputError(
             f"{latest} points at {current.bundle}, which is not a bundle; correct the pointer, or remove it to start "
@@ -131,8 +141,8 @@ def _configure_retraining(checked: CheckedForm) -> ConfiguredRun:
     else:
         notes += (f"to train: the current model is {bundle.uri}",)
     pointers = {"current": bundle.reference if bundle else "", "latest": latest.uri}
-    run = _trained_run(DETECTOR_RETRAINING, checked, data, source, notes, pointers)
-    return replace(run, facts={"pointer": pointer, **run.facts, **pointers}, has_work=not is_unchanged)
+    run = _trained_run(DETECTOR_RETRAINING, checked, data, source, notes, pointers, has_work=not is_unchanged)
+    return replace(run, facts={"pointer": pointer, **run.facts, **pointers})
 
 
 def _configure_evaluation(checked: CheckedForm) -> ConfiguredRun:
@@ -141,7 +151,11 @@ def _configure_evaluation(checked: CheckedForm) -> ConfiguredRun:
     bundles = {name: bundle for name in ("bundle", "baseline") if (bundle := _bundle_of(checked, name)) is not None}
     for bundle in bundles.values():
         _check_network(bundle, runtime)
-    resolved = {name: bundle_config(bundle.manifest, checked.form) for name, bundle in bundles.items()}
+    resolved = {
+        name: checked.launcher.placed(bundle_config(bundle.manifest, checked.form)) for name, bundle in bundles.items()
+    }
+    for each in resolved.values():
+        checked.launcher.check(each.config, ["evaluate"], checked.is_remote)
     references = {name: bundles[name].reference if name in bundles else "" for name in ("bundle", "baseline")}
     config = resolved["bundle"].config
     source, notes = _look(data, config)
@@ -162,6 +176,7 @@ def _configure_evaluation(checked: CheckedForm) -> ConfiguredRun:
             code=results_source(),
             config=sections[which],
             runtime=runtime,
+            **_launch(checked),
             index=run_output(checked.at(store), name, f"{task}.json").uri,
         )
     facts = {"bundle": references["bundle"], "baseline": references["baseline"], "runtime": runtime}
@@ -173,7 +188,7 @@ def _configure_evaluation(checked: CheckedForm) -> ConfiguredRun:
         settings=settings,
         facts={"data": data, "fingerprint": source.fingerprint, **facts},
         images=source.images,
-        notes=notes,
+        notes=notes + checked.launcher.placement(config, ["evaluate"]),
         bundle=bundles["bundle"],
         baseline=bundles.get("baseline"),
         data=data,
@@ -233,6 +248,7 @@ def _trained_run(
     source: SourceFacts,
     notes: tuple[str, ...],
     pointers: Mapping[str, str] = MappingProxyType({}),
+    has_work: bool = True,
 ) -> ConfiguredRun:
     """Return the run of a training or a retraining.
 
@@ -243,6 +259,7 @@ def _trained_run(
         source: Images and fingerprint of the data set.
         notes: Notes collected so far.
         pointers: For a retraining: the current bundle, and the pointer to it.
+        has_work: Whether anything must be trained.
     """
     config, store, version = checked.resolved.config, checked.store, checked.form.get("version", "")
     pretrain = config.pretrain
@@ -256,7 +273,7 @@ def _trained_run(
     }
     name = run_name(config.model, data, identity)
     settings = {"validate_dataset": _validation(store, data, source, config)}
-    launch = {"launcher": checked.launcher.name, "cluster": dict(checked.cluster)}
+    launch = _launch(checked)
     index = run_output(checked.at(store), name, RESULT).uri
     own: dict[str, dict[str, Any]] = {
         "pretrain_backbone": {"fingerprint": images_fingerprint},
@@ -274,7 +291,9 @@ def _trained_run(
             **own.get(step, {}),
         )
     facts = {"data": data, "fingerprint": source.fingerprint, "launcher": checked.launcher.name, "version": version}
-    estimate, remarks = estimate_training(checked, source)
+    estimate, remarks = estimate_training(checked, source, has_work)
+    working = [step for step in _steps(pipeline) if step != "pretrain_backbone" or pretrain.enabled]
+    remarks += checked.launcher.placement(config, working)
     return ConfiguredRun(
         pipeline=pipeline,
         name=name,
@@ -285,17 +304,26 @@ def _trained_run(
         images=source.images,
         estimate=estimate,
         notes=notes + remarks,
+        has_work=has_work,
         data=data,
     )
+
+
+def _launch(checked: CheckedForm) -> dict[str, Any]:
+    """Return the settings of a step that may have a job."""
+    return {"launcher": checked.launcher.name, "cluster": dict(checked.cluster)}
 
 
 def _named_values(config: Config) -> dict[str, Any]:
     """Return the values of a configuration that the name of a run depends on.
 
-    Anchors are included as numbers, so that their spelling does not matter. The model's own anchors are left out, so
-    that a run with them keeps the name that it had before the key ``train.anchors`` existed.
+    Anchors are included as numbers, so that their spelling does not matter. The model's own anchors and the device CPU
+    are left out, so that a run with them keeps the name that it had before their keys existed.
     """
     values = config.model_dump(mode="json", exclude={**_BY_FINGERPRINT, "train": {"anchors"}})
+    for section in ("pretrain", "evaluate", "export"):
+        if values[section]["device_target"] == "CPU":
+            del values[section]["device_target"]
     anchors = other_anchors(config)
     if anchors is not None:
         values["train"]["anchors"] = anchors

@@ -12,8 +12,16 @@ from kubeyolo.config.load import config_digest, without_gates
 from kubeyolo.config.schema import Config
 from kubeyolo.data.dataset import Dataset, Split
 from kubeyolo.evaluation.coco_eval import Detection
-from kubeyolo.evaluation.predictor import Predictor, evaluate_split, load_predictor, network_input, prepare
+from kubeyolo.evaluation.predictor import (
+    Predictor,
+    detect_split,
+    evaluate_split,
+    load_predictor,
+    network_input,
+    prepare,
+)
 from kubeyolo.evaluation.results import EvaluationResult, RuntimeName
+from kubeyolo.evaluation.sharing import WHOLE, Share
 from kubeyolo.report.samples import SampleImage
 from kubeyolo.steps.samples import chosen_images, evaluation_samples
 
@@ -29,24 +37,42 @@ class EvaluatedSplit:
     samples: list[tuple[SampleImage, SampleImage]]
 
 
-def evaluate_bundle(bundle: Bundle, dataset: Dataset, config: Config, runtime: RuntimeName) -> EvaluatedSplit:
+def evaluate_bundle(
+    bundle: Bundle, dataset: Dataset, config: Config, runtime: RuntimeName, share: Share = WHOLE
+) -> EvaluatedSplit:
     """Evaluate a network of a bundle on the split that the configuration names.
+
+    Args:
+        bundle: The bundle.
+        dataset: The stored data set.
+        config: Its section ``evaluate`` is used.
+        runtime: What runs the network.
+        share: If several processes share the work, the share of process 0.
 
     Raises:
         InputError: The bundle has no network for the runtime, or the data set has different classes or lacks the split.
     """
+    return evaluate_predictor(_predictor(bundle, config, runtime), dataset, config, share)
+
+
+def detect_share(bundle: Bundle, dataset: Dataset, config: Config, runtime: RuntimeName, share: Share) -> None:
+    """Store the detections of the share of a process other than process 0; see :func:`evaluate_bundle`."""
+    split = dataset.split(config.evaluate.split)
+    detect_split(_predictor(bundle, config, runtime), split, dataset.manifest, config.evaluate, share=share)
+
+
+def _predictor(bundle: Bundle, config: Config, runtime: RuntimeName) -> Predictor:
     settings = config.evaluate
     # Exported files take images of the size they were exported for; the trained network takes any size.
     free = runtime == "mindspore" and settings.image_size > 0
     size = (settings.image_size, settings.image_size) if free else None
-    predictor = load_predictor(bundle, runtime, settings.per_batch_size, size, config.train.device_target)
-    return evaluate_predictor(predictor, dataset, config)
+    return load_predictor(bundle, runtime, settings.per_batch_size, size, settings.device_target)
 
 
-def evaluate_predictor(predictor: Predictor, dataset: Dataset, config: Config) -> EvaluatedSplit:
+def evaluate_predictor(predictor: Predictor, dataset: Dataset, config: Config, share: Share = WHOLE) -> EvaluatedSplit:
     """Evaluate a network that is ready to run on the split that the configuration names."""
     split = dataset.split(config.evaluate.split)
-    result, detections = evaluate_split(predictor, split, dataset.manifest, config.evaluate)
+    result, detections = evaluate_split(predictor, split, dataset.manifest, config.evaluate, share=share)
     return EvaluatedSplit(result, detections, evaluation_samples(split, dataset.manifest, detections))
 
 
@@ -59,11 +85,12 @@ def real_images(predictor: Predictor, split: Split, wanted: int) -> Float32Array
 
 
 def settings_digest(dataset_digest: str, config: Config) -> str:
-    """Return a digest of everything except the network that affects the metrics; limits of gates are excluded.
+    """Return a digest of everything except network and device that affects the metrics; gates are excluded.
 
     It includes the preprocessing: metrics from versions with a different preprocessing are computed again.
     """
-    settings = without_gates({"evaluate": config.evaluate.model_dump(mode="json")})["evaluate"]
+    evaluate = config.evaluate.model_dump(mode="json", exclude={"device_target"})
+    settings = without_gates({"evaluate": evaluate})["evaluate"]
     preprocessing = Preprocessing().model_dump(mode="json")
     return config_digest({"dataset": dataset_digest, "evaluate": settings, "preprocessing": preprocessing})
 

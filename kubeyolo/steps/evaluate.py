@@ -17,6 +17,7 @@ from kubeyolo.evaluation.coco_eval import Detection
 from kubeyolo.evaluation.confusion import BACKGROUND, confusion_matrix
 from kubeyolo.evaluation.limits import Numbers, Verdict, check_least, number_warnings
 from kubeyolo.evaluation.results import RuntimeName
+from kubeyolo.evaluation.sharing import WHOLE, Share
 from kubeyolo.steps import detection
 from kubeyolo.steps.outcome import StepOutcome, Stopwatch
 
@@ -26,7 +27,9 @@ RESULT_NAME = "result.json"
 CONFUSION_NAME = "confusion.json"
 
 
-def evaluate(bundle: Bundle, dataset: Dataset, config: Config, runtime: RuntimeName = "mindspore") -> StepOutcome:
+def evaluate(
+    bundle: Bundle, dataset: Dataset, config: Config, runtime: RuntimeName = "mindspore", share: Share = WHOLE
+) -> StepOutcome:
     """Evaluate a network of a bundle on a split of a data set.
 
     Args:
@@ -34,6 +37,7 @@ def evaluate(bundle: Bundle, dataset: Dataset, config: Config, runtime: RuntimeN
         dataset: The stored data set.
         config: Its section ``evaluate`` is used.
         runtime: The software that runs the network; it decides which file of the bundle is used.
+        share: If several processes share the work, the share of process 0.
 
     Returns:
         The outcome with the documents result.json, detections.json (a COCO results file) and confusion.json.
@@ -44,7 +48,7 @@ def evaluate(bundle: Bundle, dataset: Dataset, config: Config, runtime: RuntimeN
     from kubeyolo.report.evaluation import evaluation_report
 
     watch = Stopwatch()
-    evaluated = detection.evaluate_bundle(bundle, dataset, config, runtime)
+    evaluated = detection.evaluate_bundle(bundle, dataset, config, runtime, share)
     result, manifest = evaluated.result, dataset.manifest
     title = f"{bundle.manifest.model} on {manifest.name}"
     index = dataset.index(result.split)

@@ -14,7 +14,7 @@ from kubeyolo.evaluation.limits import Verdict, check_parity
 from kubeyolo.evaluation.network import MindirRuntime, load_network
 from kubeyolo.evaluation.predictor import Predictor, load_predictor
 from kubeyolo.evaluation.runtimes import OnnxRuntime
-from kubeyolo.export.mindspore_export import check_air_possible, export_cell
+from kubeyolo.export.mindspore_export import AIR_NOTE, check_air_possible, export_cell
 from kubeyolo.export.parity import compare_levels
 from kubeyolo.publishing import derive_once
 from kubeyolo.report.export import export_report
@@ -25,6 +25,8 @@ from kubeyolo.storage.workspace import temporary_folder
 
 STEP = "export_model"
 
+_NAMES = {"onnx": ONNX, "mindir": MINDIR, "air": AIR}
+
 
 def check_formats(config: Config) -> None:
     """Refuse formats that cannot be written here, before any work.
@@ -33,7 +35,7 @@ def check_formats(config: Config) -> None:
         InputError: AIR is among the formats, and the device is not Ascend.
     """
     if "air" in config.export.formats:
-        check_air_possible(config.train.device_target)
+        check_air_possible(config.export.device_target)
 
 
 def export_model(bundle: Bundle, dataset: Dataset, output: Place, config: Config) -> StepOutcome:
@@ -64,17 +66,20 @@ def export_model(bundle: Bundle, dataset: Dataset, output: Place, config: Config
         sizes = {name: path.stat().st_size for name, path in files.items()}
         published = derive_once(bundle, output / "bundle", files, metrics=kept)
     differences = {name: max(level.values()) for name, level in parity.items()}
+    not_measured = sorted(name for name in config.export.formats if name not in parity)
     facts = {
         "model": bundle.manifest.model,
         "files": sizes,
         "parity": parity,
         "rtol": config.export.parity_rtol,
         "images": config.export.parity_images,
+        **({"not_measured": [_NAMES[name] for name in not_measured], "AIR": AIR_NOTE} if not_measured else {}),
         **({"AP in ONNX": result.numbers["AP"]} if result else {}),
     }
     metrics: dict[str, Any] = {
-        "largest_difference": max(differences.values(), default=0.0),
+        **({"largest_difference": max(differences.values())} if differences else {}),
         "differences": differences,
+        **({"not_measured": not_measured} if not_measured else {}),
         "bytes": sizes,
         "checks": verdict.rows,
         **({"onnx": result.numbers} if result else {}),
@@ -104,10 +109,11 @@ def _export(bundle: Bundle, config: Config, folder: Path) -> dict[str, Path]:
     from kubeyolo.export.onnx import export_onnx
 
     manifest = bundle.manifest
-    build = partial(load_network, manifest, bundle.path(WEIGHTS), config.train.device_target, bundle.uri)
+    build = partial(load_network, manifest, bundle.path(WEIGHTS), config.export.device_target, bundle.uri)
     shape = (config.export.batch_size, 3, *manifest.image_size)
-    names = {"onnx": ONNX, "mindir": MINDIR, "air": AIR}
-    files = {names[kind]: folder / names[kind] for kind in config.export.formats}
+    files = {_NAMES[kind]: folder / _NAMES[kind] for kind in config.export.formats}
+    if AIR in files:
+        print(f"{STEP}: {AIR_NOTE}", flush=True)
     for name, path in files.items():
         if name == ONNX:
             export_onnx(manifest, build, path)
@@ -121,7 +127,7 @@ def _exported_predictors(bundle: Bundle, files: dict[str, Path], config: Config)
     manifest, batch = bundle.manifest, config.evaluate.per_batch_size
     predictors: dict[str, Predictor] = {}
     if MINDIR in files:
-        runtime = MindirRuntime(files[MINDIR], config.train.device_target)
+        runtime = MindirRuntime(files[MINDIR], config.export.device_target)
         predictors["mindir"] = Predictor(manifest, runtime, "mindir", batch)
     if ONNX in files:
         predictors["onnx"] = Predictor(manifest, OnnxRuntime(files[ONNX], manifest), "onnx", batch)
@@ -135,7 +141,7 @@ def _parity(
     if not exported:
         return {}
     settings = config.export
-    trained = load_predictor(bundle, "mindspore", settings.batch_size, device_target=config.train.device_target)
+    trained = load_predictor(bundle, "mindspore", settings.batch_size, device_target=config.export.device_target)
     images = detection.real_images(trained, dataset.split(config.evaluate.split), settings.parity_images)
     parity = {}
     for name, predictor in exported.items():

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kubeyolo.bundle import Bundle, read_bundle
-from kubeyolo.config.load import ungated
+from kubeyolo.compiled.resources import memory_limits_here
+from kubeyolo.config.load import config_digest, ungated
 from kubeyolo.config.schema import Config
 from kubeyolo.data.class_images import class_fingerprint
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.folder import dataset_name
-from kubeyolo.errors import InputError
+from kubeyolo.errors import InputError, WorkError
 from kubeyolo.evaluation.limits import Verdict
 from kubeyolo.evaluation.results import RuntimeName
+from kubeyolo.evaluation.sharing import WHOLE, Share
 from kubeyolo.index import run_output, write_note
-from kubeyolo.launch.launcher import Launcher
+from kubeyolo.launch.launcher import Launcher, LocalLauncher
 from kubeyolo.report.page import with_verdict
-from kubeyolo.source import weights_source
+from kubeyolo.source import results_versions, weights_source
 from kubeyolo.steps import configure as configure_step
 from kubeyolo.steps import current as current_step
 from kubeyolo.steps import evaluate as evaluate_step
@@ -36,12 +39,16 @@ from kubeyolo.steps.checked_form import Form
 from kubeyolo.steps.conditions import conditions_of, finished_under
 from kubeyolo.steps.configured_run import ConfiguredRun
 from kubeyolo.steps.earlier_trainings import Command, name_earlier_trainings, refuse_extension
+from kubeyolo.steps.job import StepSpec
 from kubeyolo.steps.outcome import StepOutcome, Stopwatch, StoredOutcome, finished, store_outcome, store_report
 from kubeyolo.steps.outputs import backbone_output, result_output, training_output
 from kubeyolo.steps.same_training import claimed_unless_finished
 from kubeyolo.steps.settings import read_sections
 from kubeyolo.storage.place import Place
 from kubeyolo.training.spec import TrainingSpec
+
+HERE = LocalLauncher()
+"""Runs every step in this process."""
 
 
 def _nothing(output: Place) -> None:
@@ -101,7 +108,8 @@ def configure(
         begin: Called with the output before anything is changed there.
     """
     watch = Stopwatch()
-    run = configure_step.configure(pipeline, form, is_remote=bool(run_id), mark_store=True)
+    limits = memory_limits_here() if run_id else {}
+    run = configure_step.configure(pipeline, form, is_remote=bool(run_id), mark_store=True, memory_limits=limits)
     print(*run.lines(), sep="\n", flush=True)
     store = Place.of(run.store)
     output = run_output(store, run.name, configure_step.STEP)
@@ -139,7 +147,7 @@ def pretrain_backbone(
     Args:
         call: The arguments that all steps have in common.
         dataset: The stored detection data set.
-        launcher: Starts the process.
+        launcher: Starts the processes.
         fingerprint: Fingerprint that the images of ``pretrain.data`` had when the run started; empty if unknown.
         command: Returns the command line that pretrains with a different output; by default made from the settings.
     """
@@ -205,8 +213,23 @@ def _trained(
         return store_outcome(work(started), output)
 
 
-def evaluate(call: StepCall, bundle: Bundle, dataset: Dataset, runtime: RuntimeName = "mindspore") -> StoredOutcome:
+def evaluate(
+    call: StepCall,
+    bundle: Bundle,
+    dataset: Dataset,
+    runtime: RuntimeName = "mindspore",
+    launcher: Launcher = HERE,
+    share: Share = WHOLE,
+) -> StoredOutcome:
     """Evaluate a network of a bundle; see :func:`kubeyolo.steps.evaluate.evaluate`.
+
+    Args:
+        call: The arguments that all steps have in common.
+        bundle: The bundle.
+        dataset: The stored data set.
+        runtime: What runs the network.
+        launcher: Starts the processes of the step if it has a job.
+        share: If several processes share the work, the share of process 0.
 
     Raises:
         WorkError: AP is below ``evaluate.min_ap``; everything is stored before the error is raised.
@@ -215,17 +238,50 @@ def evaluate(call: StepCall, bundle: Bundle, dataset: Dataset, runtime: RuntimeN
     output = call.begun_output(step, model, bundle=bundle.digest, dataset=dataset.digest, runtime=runtime)
     conditions = conditions_of(step, bundle, dataset, call.config, runtime=runtime)
     stored = finished_under(output, step, conditions)
+    if stored is None and launcher.has_job(step):
+        stored = _by_job(call, step, bundle, dataset, output, conditions, launcher)
     min_ap = call.config.evaluate.min_ap
     # The record holds no verdict, since all gates share it. The page shows the verdict of the last gate.
     if stored is None:
-        outcome = evaluate_step.evaluate(bundle, dataset, call.config, runtime)
+        outcome = evaluate_step.evaluate(bundle, dataset, call.config, runtime, share)
         verdict = evaluate_step.judge(outcome.metrics, min_ap)
         html = with_verdict(outcome.html, verdict)
         stored = store_outcome(replace(outcome, html=html, conditions=conditions), output)
+        if share.world > 1:
+            share.clear()
     else:
         verdict = evaluate_step.judge(stored.record.metrics, min_ap)
         _show_verdict(stored, verdict)
     verdict.enforce(str(stored.record.metrics.get("title", step)))
+    return stored
+
+
+def _by_job(
+    call: StepCall,
+    step: str,
+    bundle: Bundle,
+    dataset: Dataset,
+    output: Place,
+    conditions: dict[str, Any],
+    launcher: Launcher,
+) -> StoredOutcome:
+    """Run a step in a job, and return the result that the job has stored; gates are left to the caller."""
+    digest = config_digest({**conditions, "code": call.code, "packages": results_versions()})
+    spec = StepSpec(
+        step=step,
+        store=call.store.uri,
+        output=output.uri,
+        config=ungated(call.config),
+        code=call.code,
+        bundle=bundle.reference,
+        dataset=dataset.reference,
+        runtime=conditions.get("runtime", "mindspore"),
+        digest=digest,
+    )
+    launcher.launch(spec.work(launcher.processes(step)))
+    stored = finished_under(output, step, conditions)
+    if stored is None:
+        raise WorkError(f"{output}: the job of {step} is complete, but its result is not; run the same command again")
     return stored
 
 
@@ -241,10 +297,10 @@ def _show_verdict(stored: StoredOutcome, verdict: Verdict) -> None:
         print(f"{stored.record.step}: the report still shows the gate of an earlier evaluation: {error}", flush=True)
 
 
-def export_model(call: StepCall, bundle: Bundle, dataset: Dataset) -> StoredOutcome:
+def export_model(call: StepCall, bundle: Bundle, dataset: Dataset, launcher: Launcher = HERE) -> StoredOutcome:
     """Export a trained network; see :func:`kubeyolo.steps.export.export_model`."""
     export_step.check_formats(call.config)
-    return _derived(call, export_step.STEP, export_step.export_model, bundle, dataset)
+    return _derived(call, export_step.STEP, export_step.export_model, bundle, dataset, launcher)
 
 
 def quantize(call: StepCall, bundle: Bundle, dataset: Dataset) -> StoredOutcome:
@@ -258,10 +314,13 @@ def _derived(
     work: Callable[[Bundle, Dataset, Place, Config], StepOutcome],
     bundle: Bundle,
     dataset: Dataset,
+    launcher: Launcher = HERE,
 ) -> StoredOutcome:
     output = call.begun_output(step, bundle.manifest.model, bundle=bundle.digest, dataset=dataset.digest)
     conditions = conditions_of(step, bundle, dataset, call.config)
     found = finished_under(output, step, conditions)
+    if found is None and launcher.has_job(step):
+        return _by_job(call, step, bundle, dataset, output, conditions, launcher)
     return found or store_outcome(replace(work(bundle, dataset, output, call.config), conditions=conditions), output)
 
 

@@ -49,7 +49,7 @@ def pretrain_backbone(
             print(f"{STEP}: {words}", flush=True)
         off = {"enabled": False} | ({"warnings": warnings} if warnings else {})
         return StepOutcome(step=STEP, seconds=watch.seconds, outputs={"backbone": ""}, metrics=off)
-    launcher.launch(spec)
+    launcher.launch(spec.work())
     if settings.data and fingerprint and class_fingerprint(output.at(settings.data)) != fingerprint:
         raise WorkError(f"{settings.data}: the images changed after the run started; run it again")
     result = read_result(output.store)

@@ -32,7 +32,7 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
     # Imported here, so that no other command waits for matplotlib.
     from kubeyolo.report.training import training_report
 
-    launcher.launch(spec)
+    launcher.launch(spec.work())
     result = read_result(output.store)
     history = TrainingHistory.from_bytes((output / FILE_NAME).read()).until(result.steps)
     facts = {

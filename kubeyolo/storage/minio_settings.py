@@ -9,22 +9,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kubeyolo.errors import InputError
+from kubeyolo.storage.credentials_file import CREDENTIALS_FILE, check_credential, read_credentials
 
 _FLAGS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
 
 VARIABLES = (
-    *("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SECURE", "MINIO_REGION", "MINIO_PATIENCE"),
+    *("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SESSION_TOKEN"),
+    *("MINIO_SECURE", "MINIO_REGION", "MINIO_PATIENCE"),
     *("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"),
+    CREDENTIALS_FILE,
 )
 """The environment variables that are read here; a process on a different machine needs them to reach the same store."""
+
+
+_SOURCES = (
+    ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SESSION_TOKEN"),
+    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+)
+"""Access key, secret key and session token of each source of credentials; the first source with a variable is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class MinioSettings:
     """Endpoint as ``host:port`` and credentials; if ``region`` is empty, the server is asked for it.
 
-    ``patience`` is the number of seconds to wait while the store is unreachable; set it if the endpoint is known to be
-    correct.
+    If there is a ``credentials_file``, its current content replaces the keys. ``patience`` is the number of seconds to
+    wait while the store is unreachable; set it if the endpoint is known to be correct.
     """
 
     endpoint: str
@@ -34,13 +44,16 @@ class MinioSettings:
     secure: bool = True
     region: str = ""
     patience: float = 0.0
+    credentials_file: str = ""
 
     @staticmethod
     def from_environment(uri: str, environment: Mapping[str, str] | None = None) -> MinioSettings:
         """Read the variables that :data:`VARIABLES` names.
 
-        The usual ``AWS_*`` variables replace ``MINIO_*`` variables that are not set. Connections are encrypted unless
-        the endpoint is this machine, starts with ``http://``, or ``MINIO_SECURE`` is 0.
+        ``AWS_ENDPOINT_URL`` and ``AWS_REGION`` replace ``MINIO_*`` variables that are not set. The credentials are from
+        one source: the ``MINIO_*`` variables if one of them is set, otherwise the ``AWS_*`` variables, otherwise the
+        file. Connections are encrypted unless the endpoint is this machine, starts with ``http://``, or
+        ``MINIO_SECURE`` is 0.
 
         Args:
             uri: The URI for which the settings are needed; errors name it.
@@ -49,37 +62,58 @@ class MinioSettings:
         Raises:
             InputError: A variable is missing or cannot be read.
         """
-        variables = os.environ if environment is None else environment
-
-        def read(name: str, fallback: str, remedy: str) -> str:
-            value = (variables.get(name) or variables.get(fallback) or "").strip()
-            if not value:
-                raise InputError(f"{uri}: the environment variable {name} is not set; {remedy}")
-            return value
-
-        endpoint = read("MINIO_ENDPOINT", "AWS_ENDPOINT_URL", "set it to host:port of the store")
-        access_key = read("MINIO_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "set it to the access key of the store")
-        secret_key = read("MINIO_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "set it to the secret key of the store")
+        given = os.environ if environment is None else environment
+        variables = {name: given.get(name, "").strip() for name in VARIABLES}
+        endpoint = variables["MINIO_ENDPOINT"] or variables["AWS_ENDPOINT_URL"]
+        if not endpoint:
+            raise _unset(uri, "MINIO_ENDPOINT", "set it to host:port of the store")
+        access_key, secret_key, token, file = _credentials(uri, variables)
         scheme, separator, address = endpoint.rpartition("://")
         address = address.rstrip("/")
         if scheme not in ("", "http", "https") or not address or "/" in address:
             raise InputError(f"{uri}: MINIO_ENDPOINT is {endpoint!r}; it must be host:port, without a path")
         secure = scheme == "https" if separator else not is_loopback(address)
-        # An AWS key may need its token, which does not belong to a MinIO key.
-        token = "" if variables.get("MINIO_ACCESS_KEY") else variables.get("AWS_SESSION_TOKEN", "")
         return MinioSettings(
             endpoint=address,
             access_key=access_key,
             secret_key=secret_key,
             session_token=token,
-            secure=_flag(uri, variables.get("MINIO_SECURE", ""), secure),
-            region=variables.get("MINIO_REGION") or variables.get("AWS_REGION") or "",
-            patience=_seconds(uri, variables.get("MINIO_PATIENCE", "")),
+            secure=_flag(uri, variables["MINIO_SECURE"], secure),
+            region=variables["MINIO_REGION"] or variables["AWS_REGION"],
+            patience=_seconds(uri, variables["MINIO_PATIENCE"]),
+            credentials_file=file,
         )
 
 
+def _unset(uri: str, name: str, remedy: str) -> InputError:
+    return InputError(f"{uri}: the environment variable {name} is not set; {remedy}")
+
+
+def _credentials(uri: str, variables: Mapping[str, str]) -> tuple[str, str, str, str]:
+    """Return the access key, the secret key, the session token and the file that they are from; empty if there is none.
+
+    A key belongs to its secret and its token, so variables of two sources are never combined.
+    """
+    names = next((source for source in _SOURCES if any(variables[name] for name in source)), None)
+    file = variables[CREDENTIALS_FILE]
+    if names is None and file:
+        values = read_credentials(uri, file)
+        access_key, secret_key, token = (values.get(name, "") for name in _SOURCES[1])
+        return access_key, secret_key, token, file
+    names = names or _SOURCES[0]
+    present = [name for name in names if variables[name]]
+    for name, what in zip(names, ("access key", "secret key"), strict=False):
+        if not variables[name]:
+            others = f", or unset {' and '.join(present)} to use credentials from elsewhere" if present else ""
+            raise _unset(uri, name, f"set it to the {what} of the store{others}")
+    for name in names:
+        check_credential(f"{uri}: the environment variable {name}", variables[name])
+    access_key, secret_key, token = (variables[name] for name in names)
+    return access_key, secret_key, token, ""
+
+
 def _flag(uri: str, value: str, default: bool) -> bool:
-    word = value.strip().lower()
+    word = value.lower()
     if word and word not in _FLAGS:
         raise InputError(f"{uri}: MINIO_SECURE is {value!r}; it must be 0 or 1")
     return _FLAGS.get(word, default)
@@ -87,7 +121,7 @@ def _flag(uri: str, value: str, default: bool) -> bool:
 
 def _seconds(uri: str, value: str) -> float:
     try:
-        seconds = float(value.strip() or 0.0)
+        seconds = float(value or 0.0)
     except ValueError:
         seconds = -1.0
     if not 0.0 <= seconds < math.inf:

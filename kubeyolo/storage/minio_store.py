@@ -14,6 +14,7 @@ from typing import BinaryIO, Protocol, TypeVar
 
 import certifi
 from minio import Minio
+from minio.credentials import StaticProvider
 from minio.datatypes import Object
 from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
@@ -23,6 +24,7 @@ from kubeyolo.errors import InputError, WorkError
 from kubeyolo.storage.base import Listing, OnBytes, Store, StoredObject, check_key, for_each, join_key
 from kubeyolo.storage.conditional_put import IF_ABSENT, if_etag, put_if
 from kubeyolo.storage.file_errors import file_errors
+from kubeyolo.storage.file_provider import FileProvider
 from kubeyolo.storage.integrity import appearing, check_sha256, sha256_bytes, sha256_file
 from kubeyolo.storage.location import BucketLocation
 from kubeyolo.storage.minio_errors import missing_bucket, translate_errors
@@ -75,11 +77,10 @@ class MinioConnection:
             ca_certs=os.path.expanduser(os.environ.get("SSL_CERT_FILE", "")) or certifi.where(),
         )
         settings = self.settings
+        fixed = StaticProvider(settings.access_key, settings.secret_key, settings.session_token or None)
         return Minio(
             endpoint=settings.endpoint,
-            access_key=settings.access_key,
-            secret_key=settings.secret_key,
-            session_token=settings.session_token or None,
+            credentials=FileProvider(settings.credentials_file) if settings.credentials_file else fixed,
             secure=settings.secure,
             region=settings.region or None,
             http_client=pool,
@@ -129,7 +130,7 @@ class MinioStore(Store):
         probe = MinioConnection(settings, max(patience, CONTACT_SECONDS), connections=1)
         with translate_errors(settings, location.bucket, location.uri, known=patience > 0.0):
             try:
-                there = probe.client.bucket_exists(location.bucket)
+                there = _exists(probe.client, location)
             except ValueError as error:
                 raise InputError(f"{location.uri}: {error} (MINIO_ENDPOINT is {settings.endpoint!r})") from error
         if not there:
@@ -380,6 +381,17 @@ class MinioStore(Store):
     @property
     def _client(self) -> Minio:
         return self._connection.client
+
+
+def _exists(client: Minio, location: BucketLocation) -> bool:
+    """Tell whether a bucket exists; a key that is limited to folders may only list these folders."""
+    try:
+        return client.bucket_exists(location.bucket)
+    except S3Error as error:
+        if error.code != "AccessDenied" or not location.prefix:
+            raise
+    next(iter(client.list_objects(location.bucket, prefix=f"{location.prefix}/")), None)
+    return True
 
 
 class _Readable(Protocol):

@@ -14,7 +14,9 @@ from kubeyolo.models.registry import build_backbone
 from kubeyolo.output_streams import Show
 from kubeyolo.training.engine import Engine
 from kubeyolo.training.history import HistoryRow
+from kubeyolo.training.optimizers import group_parameters
 from kubeyolo.training.schedules import Schedule, cosine_factor
+from kubeyolo.training.step import GradientSum
 
 FINAL_LR = 0.01
 """Last learning rate as a fraction of the peak."""
@@ -45,10 +47,15 @@ class Classifier(nn.Cell):
 
 
 class ClassificationLoss(nn.Cell):
-    """Mean cross entropy with smoothed labels (https://arxiv.org/abs/1512.00567); its only part is the total."""
+    """Mean cross entropy with smoothed labels (https://arxiv.org/abs/1512.00567); its only part is this mean.
 
-    def __init__(self, num_classes: int, smoothing: float = 0.1) -> None:
+    The total is the mean divided by the number of processes: the sum of the gradients of all processes is then the
+    gradient of the mean over all of their crops.
+    """
+
+    def __init__(self, num_classes: int, world: int = 1, smoothing: float = 0.1) -> None:
         super().__init__()
+        self.world = world
         self.num_classes = num_classes
         self.on = Tensor(1 - smoothing + smoothing / num_classes, ms.float32)
         self.off = Tensor(smoothing / num_classes, ms.float32)
@@ -57,7 +64,8 @@ class ClassificationLoss(nn.Cell):
         """Map logits (N, classes) and labels (N,) to the loss and its parts (1,)."""
         target = ops.one_hot(labels, self.num_classes, self.on, self.off)
         loss = -(ops.log_softmax(logits, 1) * target).sum(1).mean()
-        return loss, loss.reshape(1)
+        part = loss.reshape(1)
+        return (loss if self.world == 1 else loss / self.world), part
 
 
 class Scorer(nn.Cell):
@@ -102,8 +110,16 @@ class Accuracy:
         return self.last
 
 
-def build_engine(network: Classifier, num_classes: int, config: Config, steps: int) -> Engine:
-    """Return the engine: AdamW with a cosine schedule over the steps; a tenth of the steps is warm-up."""
+def build_engine(network: Classifier, num_classes: int, config: Config, steps: int, world: int = 1) -> Engine:
+    """Return the engine: AdamW with a cosine schedule over the steps; a tenth of the steps is warm-up.
+
+    Args:
+        network: The network.
+        num_classes: Number of its outputs.
+        config: The configuration.
+        steps: Number of all steps.
+        world: Number of data-parallel processes, which have joined each other.
+    """
     pretrain = config.pretrain
     train = TrainConfig(
         optimizer="adamw",
@@ -122,4 +138,6 @@ def build_engine(network: Classifier, num_classes: int, config: Config, steps: i
         warmup_momentum=train.momentum,
         lag=0,
     )
-    return Engine(network, ClassificationLoss(num_classes), train, schedule, average=False)
+    shapes = [parameter.shape for parameter in group_parameters(network).all]
+    reduce = GradientSum(shapes) if world > 1 else None
+    return Engine(network, ClassificationLoss(num_classes, world), train, schedule, reduce, average=False)

@@ -16,7 +16,7 @@ from kubeyolo.models.facts import ModelFacts
 from kubeyolo.models.named_facts import check_batch_norm, check_image_size
 from kubeyolo.models.registry import build_model
 from kubeyolo.output_streams import Show
-from kubeyolo.runtime import configure_mindspore
+from kubeyolo.runtime import check_device, configure_mindspore
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.place import Place
 from kubeyolo.training.distribution import Distribution, check_world, join, threads_for
@@ -44,7 +44,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
         WorkError: The loss is not finite, or a worker failed.
         Interrupted: Stopped on request, after a checkpoint.
     """
-    check_world(spec.processes, distribution)
+    check_world("train.processes", spec.processes, distribution)
     check_image_size(spec.config)
     check_batch_norm(spec.config, "train")
     facts = trained_facts(spec.config)
@@ -54,6 +54,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     place = Place.of(spec.output)
     if is_complete(place, identity, spec, show):
         return
+    check_device(spec.config.train.device_target)
     state = state_to_continue(place.store, identity, spec, distribution.is_first, show)
     identity = identity if state is None else state.identity
     train = spec.config.train

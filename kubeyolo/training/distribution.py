@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.resources import usable_processors
-from kubeyolo.training.spec import BARRIER_PREFIX, OUTCOME_FOLDER
+from kubeyolo.work import BARRIER_PREFIX, OUTCOME_FOLDER
 
 _POLL_SECONDS = 0.02
 
@@ -89,14 +89,19 @@ def threads_for(world: int) -> int:
     return max(1, usable_processors() // world)
 
 
-def check_world(configured: int, distribution: Distribution) -> None:
+def check_world(key: str, configured: int, distribution: Distribution) -> None:
     """Refuse to train with a number of processes that differs from the configuration.
+
+    Args:
+        key: Key of the configuration that sets the number.
+        configured: Its value.
+        distribution: This process among all processes.
 
     Raises:
         InputError: The numbers differ; the message names both.
     """
     if distribution.world != configured:
         raise InputError(
-            f"train.processes is {configured}, but {distribution.world} training processes were started; "
-            f"start {configured}, or set train.processes to {distribution.world}"
+            f"{key} is {configured}, but {distribution.world} training processes were started; "
+            f"start {configured}, or set {key} to {distribution.world}"
         )

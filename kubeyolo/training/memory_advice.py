@@ -11,7 +11,7 @@ from kubeyolo.formats import about_size, counted
 from kubeyolo.memory import lower
 from kubeyolo.models.facts import ModelFacts
 from kubeyolo.resources import usable_memory, usable_processors
-from kubeyolo.training.spec import DEVICES
+from kubeyolo.work import DEVICES
 
 _END = "the kernel may kill it"
 

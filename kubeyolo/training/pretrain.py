@@ -14,8 +14,9 @@ from kubeyolo.data.manifest import MANIFEST_NAME
 from kubeyolo.errors import InputError
 from kubeyolo.models.named_facts import check_batch_norm, model_facts
 from kubeyolo.output_streams import Show
-from kubeyolo.runtime import configure_mindspore
+from kubeyolo.runtime import check_device, configure_mindspore
 from kubeyolo.storage.place import Place
+from kubeyolo.training.distribution import Distribution, check_world, join, threads_for
 from kubeyolo.training.extension import EXTENDED, pair_option
 from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.growth import growth_warnings, usual_sizes, weight_sizes
@@ -72,51 +73,59 @@ class _Source:
         return crops
 
 
-def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Show = print) -> None:
+def pretrain_backbone(spec: TrainingSpec, distribution: Distribution, stop: StopRequest, show: Show = print) -> None:
     """Train the backbone of ``spec.config.model`` as a classifier and publish it at ``<output>/bundle``.
+
+    Args:
+        spec: The pretraining.
+        distribution: This process among all processes.
+        stop: Request to stop after the current step.
+        show: Shows a line.
 
     Raises:
         InputError: The data set or the configuration cannot be used, or the output has a different training.
         WorkError: The loss is not finite.
         Interrupted: Stopped on request, after a checkpoint.
     """
+    check_world("pretrain.processes", spec.processes, distribution)
     check_batch_norm(spec.config, "pretrain")
     source = _Source(spec)
-    identity = training_identity(spec, source.reference.digest, "", 1)
+    identity = training_identity(spec, source.reference.digest, "", distribution.world)
     place = Place.of(spec.output)
     if is_complete(place, identity, spec, show):
         return
-    state = state_to_continue(place.store, identity, spec, True, show)
+    check_device(spec.config.pretrain.device_target)
+    state = state_to_continue(place.store, identity, spec, distribution.is_first, show)
     identity = identity if state is None else state.identity
     crops, held_out = source.crops()
     show(f"pretraining on {len(crops)} crops of {len(source.classes)} classes, {len(held_out)} held out")
     config = spec.config
     crops_size = (len(crops) + len(held_out)) * crop_bytes(config.pretrain.image_size)
     show_warnings(backbone_memory_warnings(model_facts(config.model), config, crops_size), show)
-    configure_mindspore(config.train.device_target)
+    world = distribution.world
+    configure_mindspore(config.pretrain.device_target, threads_for(world) if world > 1 else None)
+    if world > 1:
+        join(distribution)
     # Only here: MindSpore must be configured before it is imported.
     from kubeyolo.training.classifier import Accuracy, Classifier, build_engine
 
-    batches = CropBatches(crops, config.pretrain, config.augment, config.train.seed)
+    batches = CropBatches(crops, config.pretrain, config.augment, config.train.seed, distribution.rank, world)
     network = Classifier(config.model, source.outputs, config.train.seed)
     steps = min(config.pretrain.max_epoch * batches.steps_per_epoch, config.pretrain.max_steps)
     _warn_if_no_longer(identity, config, steps, batches.steps_per_epoch, show)
-    engine = build_engine(network, source.outputs, config, steps)
+    engine = build_engine(network, source.outputs, config, steps, world)
     sizes = usual_sizes(network)
     accuracy = Accuracy(network, held_out, config.pretrain, show)
-    settings = LoopSettings(
-        total_steps=steps,
-        images_per_step=config.pretrain.per_batch_size,
-        log_interval=config.train.log_interval,
-        keep_checkpoints=1,
-        kind="pretrain",
-        parts=("",),
-    )
+    settings = _loop_settings(config, steps, world)
     guard = Guard(remedy_for(config, spec.task))
     with remembered(place.store):
-        output = Output(place, identity, spec.code_digest, spec.writer)
-        loop = TrainingLoop(engine, batches, settings, output, Hooks(stop, show, accuracy.row, guard=guard))
+        output = Output(place, identity, spec.code_digest, spec.writer, is_written=distribution.is_first)
+        after_epoch = accuracy.row if distribution.is_first else None
+        hooks = Hooks(stop, show, after_epoch, distribution.synchronize, guard)
+        loop = TrainingLoop(engine, batches, settings, output, hooks)
         loop.run(state)
+        if not distribution.is_first:
+            return
         manifest = _manifest(spec, source, accuracy.last if accuracy.last is not None else accuracy.measure())
         warnings = growth_warnings(sizes, weight_sizes(network), config.pretrain)
         show_warnings(warnings, show)
@@ -124,6 +133,17 @@ def pretrain_backbone(spec: TrainingSpec, stop: StopRequest, show: Show = print)
             output, engine, loop.journal.sessions, manifest, guard, prefix="backbone.", warnings=warnings
         )
     show(f"published {uri}")
+
+
+def _loop_settings(config: Config, steps: int, world: int) -> LoopSettings:
+    return LoopSettings(
+        total_steps=steps,
+        images_per_step=config.pretrain.per_batch_size * world,
+        log_interval=config.train.log_interval,
+        keep_checkpoints=1,
+        kind="pretrain",
+        parts=("",),
+    )
 
 
 def _warn_if_no_longer(identity: dict[str, Any], config: Config, steps: int, steps_per_epoch: int, show: Show) -> None:

@@ -12,21 +12,13 @@ from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError, first_problem
 from kubeyolo.models.anchors import other_anchors
 from kubeyolo.training.extension import LENGTHS, as_pairs, changed_keys, is_shorter, pair_option
+from kubeyolo.training.memory_advice import memory_remedy
+from kubeyolo.work import Work
 
-OUTCOME_FOLDER = "KUBEYOLO_OUTCOME"
-"""Environment variable: folder into which each rank writes ``rank-<n>.json`` at its end."""
+WORKER_MODULE = "kubeyolo.training.worker"
 
-BARRIER_PREFIX = "barrier-"
-"""Prefix of the files in that folder for which the other ranks wait, one file for each barrier."""
-
-SPEC = "KUBEYOLO_SPEC"
-"""Environment variable with the document for a pod on a cluster."""
-
-DEVICES = "KUBEYOLO_GANG_DEVICES"
-"""Environment variable: number of training processes of a pod, one for each device."""
-
-EXIT_INTERRUPTED = 143
-"""Exit code of a process that wrote a checkpoint and stopped after a stop signal (128 + SIGTERM)."""
+_STEPS = {"detector": ("train", "train"), "backbone": ("pretrain_backbone", "pretrain")}
+"""Step of the catalogue, and name of the work in its run, by task."""
 
 _WITHOUT_EFFECT = {
     "data.workers",
@@ -77,12 +69,31 @@ class TrainingSpec(BaseModel):
 
     @property
     def processes(self) -> int:
-        """Number of data-parallel processes; a backbone is pretrained by one process."""
-        return self.config.train.processes if self.task == "detector" else 1
+        """Number of data-parallel processes."""
+        config = self.config
+        return config.train.processes if self.task == "detector" else config.pretrain.processes
 
-    def write(self, path: Path) -> None:
-        """Write the document that the worker reads."""
-        path.write_text(self.model_dump_json(indent=1))
+    @property
+    def device_target(self) -> str:
+        """Device of the processes."""
+        config = self.config
+        return config.train.device_target if self.task == "detector" else config.pretrain.device_target
+
+    def work(self) -> Work:
+        """Return the training as the work of processes, which a launcher starts."""
+        step, name = _STEPS[self.task]
+        return Work(
+            step=step,
+            name=name,
+            module=WORKER_MODULE,
+            document=self.model_dump_json(),
+            output=self.output,
+            processes=self.processes,
+            device_target=self.device_target,
+            reads={"data set": self.dataset, "backbone": self.backbone or ""},
+            memory_remedy=memory_remedy(self.config, self.task),
+            has_checkpoints=True,
+        )
 
     @classmethod
     def read(cls, path: Path) -> TrainingSpec:

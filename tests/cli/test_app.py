@@ -186,6 +186,10 @@ def test_a_command_is_listed_by_the_line_of_its_function() -> None:
         ("pipeline show detector", ["unknown pipeline 'detector'"]),
         ("pipeline show --image kubeyolo-trian=x", ["did you mean 'kubeyolo-train'"]),
         ("pipeline show --image kubeyolo-train", ["expected name=reference"]),
+        ("pipeline show --resources trian.memory=1Gi", ["unknown step 'trian'", "did you mean 'train'"]),
+        ("pipeline show model-evaluation --resources train.memory=1Gi", ["unknown step 'train'"]),
+        ("pipeline show --resources train.memory", ["expected STEP.RESOURCE=QUANTITY", "train.memory=32Gi"]),
+        ("pipeline submit --data minio://a/b --resources train.gpu=1", ["unknown resource 'gpu'"]),
         ("pipeline show -o absent/file.yaml", ["absent/file.yaml: cannot be written"]),
         ("pipeline cancel", ["Missing argument 'RUN'"]),
         (
@@ -212,7 +216,7 @@ def test_a_command_is_listed_by_the_line_of_its_function() -> None:
         (
             # Settings of the configuration and of the launcher are looked at together: these go with each other.
             "pipeline submit --data minio://data/x --store minio://kubeyolo --set train.processes=16 "
-            '--set train.device_target=Ascend -p launcher=volcano -p cluster={"preset":"ascend910b"}',
+            '-p launcher=volcano -p cluster={"preset":"ascend910b"}',
             ["MINIO_ENDPOINT is not set"],
         ),
         ("pipeline status", ["no Kubeflow host: give --host"]),
@@ -438,6 +442,14 @@ def test_pipeline_show_fills_in_what_has_no_field_as_settings(kubeyolo: Any, tmp
     assert json.loads(training["settings"]) == {"train": {"seed": 3}, "retrain": {"max_regression": 0.5}}
     assert (json.loads(retraining["settings"]), retraining["max_regression"]) == ({"train": {"seed": 3}}, "0.5")
     assert json.loads(evaluation["settings"])["train"] == {"seed": 3, "max_epoch": 7}
+
+
+def test_pipeline_show_binds_resources(kubeyolo: Any) -> None:
+    pairs = ("--resources", "evaluate.cpu=2", "--resources", "evaluate_baseline.memory=16Gi")
+    before = CompiledPipeline.named("model-evaluation").resources
+    after = CompiledPipeline(kubeyolo("pipeline", "show", "model-evaluation", *pairs).out).resources
+    assert {step for step in before if before[step] != after[step]} == {"evaluate", "evaluate_baseline"}
+    assert (after["evaluate"].cpu, after["evaluate_baseline"].memory) == ("2", "16Gi")
 
 
 def test_pipeline_show_is_what_the_wheel_holds(kubeyolo: Any) -> None:

@@ -105,8 +105,14 @@ def test_what_is_said_of_each_word_is_taken_by_the_command(error_of: Any, comman
         ("train d --cos-lr", "use --set train.lr_scheduler=cosine_annealing"),
         ("train d --cache ram", "use --set data.cache=true"),
         ("train d --device cpu", "use --set train.device_target=CPU"),
-        ("train d --device cuda:0", "use --set train.device_target=GPU"),
-        ("train d --device 0,1", "use --set train.device_target=GPU --set train.processes=2"),
+        ("train d --device npu:0,1", "use --set train.device_target=Ascend --set train.processes=2"),
+        ("evaluate b d --device cpu", "use --set evaluate.device_target=CPU"),
+        ("export b d --device npu:0", "use --set export.device_target=Ascend"),
+        *(
+            (f"{command} --device {device}", f"GPUs are not supported: use --set {key}.device_target=CPU; with Ascend")
+            for command, key in (("train d", "train"), ("pretrain d", "pretrain"), ("evaluate b d", "evaluate"))
+            for device in ("0", "0,1", "cuda:0", "cuda")
+        ),
         ("train d --workers 4", "use --set data.workers=4"),
         ("train d --data store/datasets/x", "it is an argument: kubeyolo train store/datasets/x"),
         ("train d --data coco.yaml", "it is an argument: kubeyolo train DATASET"),

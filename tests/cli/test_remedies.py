@@ -35,6 +35,7 @@ from kubeyolo.training.output import is_complete, publish_weights, state_to_cont
 from kubeyolo.training.pretrain import _warn_if_no_longer
 from kubeyolo.training.reach import schedule_warnings
 from kubeyolo.training.spec import TrainingSpec
+from kubeyolo.work import Work
 from tests.steps.called import validate_dataset
 from tests.steps.fixed_detector import fixed_bundle, write_data
 from tests.steps.fixed_work import fix_work, manifest
@@ -59,7 +60,8 @@ class Trainings:
         self.stops_at: int | None = None
         self.not_finite_above: float | None = None
 
-    def __call__(self, spec: TrainingSpec) -> None:
+    def __call__(self, work: Work) -> None:
+        spec = TrainingSpec.model_validate_json(work.document)
         self.started.append(spec)
         place = Place.of(spec.output)
         store, identity = place.store, identity_of(spec, place)
@@ -112,7 +114,7 @@ def terminal(
     monkeypatch.chdir(tmp_path / "a place")
     fix_work(monkeypatch, tmp_path, open_bundle(Place.of(shlex.split(places["B"])[0])).path("model.onnx"))
     trainings = Trainings()
-    monkeypatch.setattr("kubeyolo.launch.local.launch_training", trainings)
+    monkeypatch.setattr("kubeyolo.launch.local.launch_work", trainings)
 
     def type_line(line: str) -> Outcome:
         for name, place in places.items():
@@ -396,17 +398,17 @@ def test_a_batch_of_one_value_is_refused_with_two_remedies() -> None:
 
 
 def test_pods_of_another_kind_are_refused_with_what_fits() -> None:
-    pods = cluster_settings({"devices_per_node": 4, "nodes": 2})
+    pods = cluster_settings({"devices_per_node": 4, "nodes": 2})[1]["train"]
     config = load_config(sets=["train.processes=3"])
     patterns = {"set it to a multiple of (\\d+)": "train.processes={}", "; (set \\S+ to \\d+)$": "{}"}
     for pattern, template in patterns.items():
         with pytest.raises(InputError) as refused:
-            pods.check_processes(config.train, config.train.processes)
+            pods.nodes_for(config.train.processes)
         said = re.search(pattern, str(refused.value))
         assert said, str(refused.value)
         pair = template.format(said[1]).removeprefix("set ").replace(" to ", "=")
         config = load_config(sets=[pair])
-    pods.check_processes(config.train, config.train.processes)
+    assert pods.nodes_for(config.train.processes) == 2
 
 
 def test_a_gate_names_the_key_that_lowers_it() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import kubeyolo
+from kubeyolo.catalogue import STEPS
+from kubeyolo.compiled.resources import RESOURCES
 from kubeyolo.config.load import known_keys, mapping_keys
 from tests.commands import COMMAND, all_commands
 
@@ -51,7 +53,9 @@ def test_each_key_that_is_named_is_a_key(said: list[tuple[str, str]]) -> None:
     pattern = re.compile(rf"(?<![\w./])((?:{'|'.join(sorted(SECTIONS))})\.[a-z][a-z_]*)(?!\w|\.(?:py|json)|/)")
     named = [(place, key) for place, text in said for key in pattern.findall(text)]
     files = {"data.pkl", "data.yaml"}
-    known = {*known_keys(), *mapping_keys()}
+    # A resource of a step, as the option --resources takes it, looks like a key.
+    resources = {f"{step}.{name}" for step in STEPS for name in RESOURCES}
+    known = {*known_keys(), *mapping_keys(), *resources}
     assert len(named) > 60
     assert [each for each in named if each[1] not in known | files] == []
 

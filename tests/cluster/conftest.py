@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.storage.place import Place
-from tests.cluster.site import REQUIRED, Site, Submission
+from tests.cluster.site import CARDS, CARDS_LABEL, REQUIRED, Site, Submission
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -66,3 +67,20 @@ def undisturbed(site: Site, data: str) -> Submission:
     submission = site.submit(data, site.new_store())
     assert submission.end() == 0, submission.command.text
     return submission
+
+
+POLICY = "kubeyolo-policy"
+
+
+@pytest.fixture(scope="session")
+def pretended(site: Site) -> Iterator[None]:
+    """The policy of the cluster allows the taints of pretended nodes, and each node is labelled with its cards."""
+    nodes = [node for node in site.objects("nodes") if CARDS in node["status"]["allocatable"]]
+    keys = sorted({taint["key"] for node in nodes for taint in node["spec"].get("taints", ())})
+    for node in nodes:
+        label = f"{CARDS_LABEL}={node['status']['allocatable'][CARDS]}"
+        site.kubectl("label", "--overwrite", "node", node["metadata"]["name"], label)
+    before = json.loads(site.kubectl("get", "configmap", POLICY, "-o", "json"))["data"]["tolerations"]
+    site.kubectl("patch", "configmap", POLICY, "-p", json.dumps({"data": {"tolerations": " ".join(keys)}}))
+    yield
+    site.kubectl("patch", "configmap", POLICY, "-p", json.dumps({"data": {"tolerations": before}}))

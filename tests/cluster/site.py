@@ -70,6 +70,10 @@ LEFT_SECONDS = 120
 
 CLUSTER = {"preset": "cpu", "queue": "kubeyolo"}
 
+CARDS = "huawei.com/Ascend910"
+CARDS_LABEL = "kubeyolo.test/cards"
+"""Label of nodes with the number of their cards, while tests run."""
+
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str, poll: float = 1.0) -> Any:
     """Wait until a condition holds and return what it gave."""
@@ -182,6 +186,13 @@ class Posted:
     def trained(self) -> str:
         """URI of the bundle of its training, from which what it has published was derived."""
         return next(uri for uri in ancestors(self.bundle) if "/trainings/" in uri)
+
+    @property
+    def dataset(self) -> str:
+        """URI of the stored data set that it was trained on."""
+        reference = read_bundle(Place.of(self.trained)).manifest.dataset
+        assert reference is not None
+        return reference.uri
 
     @property
     def output(self) -> str:

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.site import CLUSTER, Command, Site, wait_for
+from tests.cluster.site import CARDS, CLUSTER, Command, Site, wait_for
 from tests.kubernetes_server import RESTRICTED
 
-CARDS = "huawei.com/Ascend910"
-SELECTOR = {"host-arch": "huawei-arm", "accelerator-type": "module-910b-8"}
+SELECTOR = {"kubernetes.io/arch": "arm64"}
 
 
 def test_a_queue_without_room_ends_the_step(site: Site, data: str) -> None:
@@ -44,25 +43,28 @@ def test_a_job_that_the_queue_never_has_room_for_is_refused(site: Site, dataset:
 
 @pytest.fixture
 def ascend_nodes(site: Site) -> list[dict[str, Any]]:
-    nodes = [node for node in site.objects("nodes") if SELECTOR.items() <= node["metadata"]["labels"].items()]
+    nodes = [
+        node
+        for node in site.objects("nodes")
+        if SELECTOR.items() <= node["metadata"]["labels"].items() and node["status"]["allocatable"].get(CARDS) == "8"
+    ]
     if len(nodes) < 2:
-        pytest.skip(f"the cluster has {len(nodes)} nodes with the labels {SELECTOR}; two are needed")
+        pytest.skip(f"the cluster has {len(nodes)} nodes with 8 cards and the labels {SELECTOR}; two are needed")
     return nodes
 
 
 @pytest.fixture
-def ascend(site: Site, dataset: str, ascend_nodes: list[dict[str, Any]]) -> Iterator[Command]:
+def ascend(site: Site, dataset: str, ascend_nodes: list[dict[str, Any]], pretended: None) -> Iterator[Command]:
     """A training of 16 processes that is submitted from here."""
     taints = [taint for node in ascend_nodes for taint in node["spec"].get("taints", ())]
     tolerations = [{"key": taint["key"], "operator": "Exists", "effect": taint["effect"]} for taint in taints]
     image = Path(site.images).read_text().split("kubeyolo-train: ")[1].split()[0]
     settings = {"preset": "ascend910b", "namespace": site.namespace, "queue": "default", "image": image}
-    # A namespace at the restricted level admits no mount of a driver; these nodes have none.
-    settings |= {"tolerations": tolerations, "driver_mount": "", "cpu": "8", "memory": "16Gi"}
+    settings |= {"tolerations": tolerations, "cpu": "8", "memory": "16Gi"}
     (site.folder / "ascend.yaml").write_text(json.dumps(settings))
     found = site.kubeyolo(
         *("train", dataset, "--config", "settings.yaml", "--store", site.new_store()),
-        *("--set", "train.processes=16", "--set", "train.device_target=Ascend", "--set", "train.per_batch_size=1"),
+        *("--set", "train.processes=16", "--set", "train.per_batch_size=1"),
         *("--launcher", "volcano", "--cluster", "ascend.yaml"),
     )
     yield found

@@ -42,7 +42,7 @@ TRIED = (
     "adamw",
     "linear",
     "exponential",
-    "GPU",
+    "Ascend",
     "entropy",
     "ignore",
     "minio://b/x.json",

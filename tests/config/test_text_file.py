@@ -57,7 +57,7 @@ def test_other_bytes_are_refused_with_their_place(tmp_path: Path, data: bytes, m
 def test_a_file_of_settings_of_the_cluster_is_read_by_the_same_rules(tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_bytes(b"\xef\xbb\xbfpreset: cpu\r\nqueue: training\r\n")
-    assert cluster_settings(file=path).queue == "training"
+    assert cluster_settings(file=path)[1]["train"].queue == "training"
     path.write_bytes("queue: é\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"cluster settings \S+cluster\.yaml: not UTF-8 text: byte 0xe9 in line 1"):
         cluster_settings(file=path)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kubeyolo.catalogue import STEPS
+from kubeyolo.compiled.resources import RESOURCES
 from kubeyolo.config.load import known_keys
 from tests.commands import COMMAND as KUBEYOLO
 from tests.commands import all_commands
@@ -51,7 +53,8 @@ def test_keys_exist(text: str) -> None:
     sections = {key.split(".")[0] for key in known if "." in key}
     # A module such as evaluate.py has the name of a section.
     found = re.findall(r"(?<![\w./-])([a-z]+\.(?!py\b)[a-z_0-9]+)\b(?![./(-])", code(text))
-    unknown = {key for key in found if key.split(".")[0] in sections and key not in known}
+    resources = {f"{step}.{resource}" for step in STEPS for resource in RESOURCES}
+    unknown = {key for key in found if key.split(".")[0] in sections and key not in known} - resources
     assert unknown <= {"train.json", "train.txt", "data.yaml", "train.max_epochs"}  # files, and an example of an error
 
 

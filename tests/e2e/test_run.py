@@ -13,6 +13,7 @@ from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.index import RESULT, read_index, run_output
 from kubeyolo.storage.place import Place
 from tests.browser import OpenPage
+from tests.connections import MACHINE_ID, NO_STRACE, can_trace, connections
 from tests.e2e.work_folder import CACHED, STEPS, WorkFolder, from_the_cache, started
 
 pytestmark = pytest.mark.e2e
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> WorkFolder:
     work = WorkFolder(tmp_path_factory.mktemp("e2e"), "yolov5n-r7")
-    done = work.run()
+    done = work.run(trace=True)
     assert done.returncode == 0, done.stdout + done.stderr
     for step in STEPS:
         assert f"✓ {step}" in done.stdout
@@ -40,6 +41,13 @@ def test_the_summary_has_what_it_promises(work: WorkFolder) -> None:
     assert 0 <= summary["quantize"]["int8"]["AP"] <= 1
     assert sorted(summary["seconds"]) == sorted(STEPS)
     assert summary["seconds"]["train"] > 0
+
+
+def test_a_run_connects_to_nothing_and_leaves_no_id_of_the_machine(work: WorkFolder) -> None:
+    assert not (work.home / MACHINE_ID).exists()
+    if not can_trace():
+        pytest.skip(NO_STRACE)
+    assert connections(work.trace) == set()
 
 
 def test_every_step_has_a_report_and_the_index_links_them(work: WorkFolder) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.data.sample import generate_sample_dataset
+from tests.connections import outside_ci, traced
 
 STEPS = CompiledPipeline.named().tasks
 CACHED = sorted({*STEPS} - {"configure"})
@@ -41,14 +42,25 @@ class WorkFolder:
         self.data = generate_sample_dataset(folder / "shapes", train=12, val=6)
         (folder / "tiny.yaml").write_text(f"model: {model}{SETTINGS}")
 
-    def kubeyolo(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Call the command line in a process of its own, with its caches in this folder."""
-        environment = {**os.environ, "KUBEYOLO_CACHE": str(self.folder / "cache")}
+    def kubeyolo(self, *arguments: str, trace: bool = False) -> subprocess.CompletedProcess[str]:
+        """Call the command line in a process of its own, with its caches in this folder; may list its connections."""
+        environment = outside_ci(self.home) if trace else {**os.environ}
+        environment["KUBEYOLO_CACHE"] = str(self.folder / "cache")
         command = [sys.executable, "-m", "kubeyolo.cli.app", *arguments]
+        command = traced(command, self.trace) if trace else command
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=800)
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.kubeyolo("run", "--config", "tiny.yaml", "--data", "shapes", *arguments)
+    def run(self, *arguments: str, trace: bool = False) -> subprocess.CompletedProcess[str]:
+        return self.kubeyolo("run", "--config", "tiny.yaml", "--data", "shapes", *arguments, trace=trace)
+
+    @property
+    def trace(self) -> Path:
+        return self.folder / "connections.trace"
+
+    @property
+    def home(self) -> Path:
+        """The home folder of the run whose connections are listed."""
+        return self.folder / "home"
 
     @property
     def latest(self) -> Path:

@@ -18,10 +18,18 @@ LARGEST = {"validate": 600e6, "train": 1600e6}
 """Bytes that an image may take, unpacked."""
 
 USER = 10001
+
+# What the images for Ascend have from their base; CANN is large, and may bring compilers.
+OF_ASCEND = ("attr", "cffi", "decorator", "google.protobuf", "psutil", "scipy", "sympy", "te")
+VARIABLES = ("ASCEND_HOME_PATH", "ASCEND_OPP_PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
 CLOSED = ("--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges", "--network", "none")
 
 # What an image is like from within.
-PROBE = """
+PROBE = (
+    f"""
+OF_ASCEND, VARIABLES = {OF_ASCEND!r}, {VARIABLES!r}
+"""
+    """
 import importlib.util, json, os, pathlib, shutil
 
 def writable(folder):
@@ -30,6 +38,17 @@ def writable(folder):
     except OSError:
         return False
     return True
+
+def is_importable(name):
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
+
+def has_plugin():
+    found = importlib.util.find_spec("mindspore")
+    return found is not None and (pathlib.Path(found.origin).parent / "lib" / "plugin" / "ascend").is_dir()
 
 folders = [path for path in pathlib.Path("/").iterdir() if path.is_dir() and path.name not in ("proc", "sys", "dev")]
 folders += [pathlib.Path("/var/tmp"), pathlib.Path("/opt/kubeyolo"), pathlib.Path(os.path.expanduser("~"))]
@@ -44,12 +63,16 @@ print(json.dumps({
     "installers": [path.name for path in pathlib.Path("/opt/kubeyolo/bin").glob("pip*")],
     "mindspore": importlib.util.find_spec("mindspore") is not None,
     "torch": importlib.util.find_spec("torch") is not None,
+    "of_ascend": [name for name in OF_ASCEND if is_importable(name)],
+    "variables": [name for name in VARIABLES if os.environ.get(name)],
+    "plugin": has_plugin(),
     "configurations": [str(path) for path in configurations],
     "packages": [str(path) for cache in caches if os.access(cache, os.R_OK) for path in cache.rglob("*.*")],
     "secrets": [name for name in os.environ if any(word in name for word in ("KEY", "SECRET", "TOKEN", "PASSWORD"))],
     "capabilities": [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")],
 }))
 """
+)
 
 
 def run(engine: str, reference: str, *command: str, mount: Path | None = None, text: str | None = None) -> str:
@@ -65,28 +88,41 @@ def run(engine: str, reference: str, *command: str, mount: Path | None = None, t
     return done.stdout
 
 
+def facts_of(engine: str, reference: str) -> dict[str, Any]:
+    inspected = subprocess.run([engine, "image", "inspect", reference], capture_output=True, text=True, check=True)
+    (facts,) = json.loads(inspected.stdout)
+    return dict(facts)
+
+
+def device_of(engine: str, reference: str) -> str:
+    """Return the device that an image is built for."""
+    return str(facts_of(engine, reference)["Config"]["Labels"].get("io.kubeyolo.device", "cpu"))
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_image_has_what_its_step_needs_and_nothing_else(engine: str, references: dict[str, str], name: str) -> None:
     found = json.loads(run(engine, references[name], "python3", "-", text=PROBE))
     assert found["user"] == USER and found["capabilities"] == ["0000000000000000"]
     assert found["writable"] == ["/tmp"]
-    assert found["compilers"] == [] and found["installers"] == [] and not found["torch"]
+    assert found["installers"] == [] and not found["torch"]
+    if device_of(engine, references[name]) == "ascend":
+        assert (found["of_ascend"], found["variables"], found["plugin"]) == ([*OF_ASCEND], [*VARIABLES], True)
+    else:
+        assert found["compilers"] == [] and "te" not in found["of_ascend"] and not found["plugin"]
     assert found["mindspore"] is (name in WITH_MINDSPORE)
     assert (found["configurations"], found["packages"], found["secrets"]) == ([], [], [])
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_image_says_what_it_is(engine: str, references: dict[str, str], name: str) -> None:
-    inspected = subprocess.run(
-        [engine, "image", "inspect", references[name]], capture_output=True, text=True, check=True
-    )
-    (facts,) = json.loads(inspected.stdout)
+    facts = facts_of(engine, references[name])
     labels = facts["Config"]["Labels"]
     assert labels["org.opencontainers.image.title"] == f"kubeyolo-{name}"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert len(labels["org.opencontainers.image.revision"].removesuffix("-dirty")) == 40
     assert facts["Config"]["User"] == f"{USER}:{USER}"
-    assert facts["Size"] < LARGEST.get(name, 1600e6)
+    if device_of(engine, references[name]) == "cpu":
+        assert facts["Size"] < LARGEST.get(name, 1600e6)
 
 
 # A step as a pod calls it: its component's function, with artifacts in files.

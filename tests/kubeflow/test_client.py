@@ -103,6 +103,30 @@ def test_a_failed_run_says_which_step_and_its_last_lines(double: KubeflowDouble,
     assert watched.said == ["started train", "failed train: the pod was evicted"]
 
 
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        (
+            "16Gi",
+            "at the limit of its pod, 16Gi); allow more with --resources train.memory=32Gi of 'kubeyolo pipeline', ",
+        ),
+        ("", "by its node); allow more with --resources train.memory=QUANTITY of 'kubeyolo pipeline', "),
+    ],
+)
+def test_a_step_that_was_killed_for_memory_is_one_line_with_its_limit_and_the_option(
+    double: KubeflowDouble, monkeypatch: pytest.MonkeyPatch, limit: str, words: str
+) -> None:
+    double.logs[f"{WORKFLOW}-3"] = "step 700 of 900\n"
+    monkeypatch.setattr(StepPods, "memory_kill", lambda self, *names: limit if names == (WORKFLOW, "train") else None)
+    run_id = submitted(double, ("FAILED", [*task("configure", "SUCCEEDED", 1), *task("train", "FAILED", 3)]))
+    with pytest.raises(WorkError) as caught:
+        follow(Kubeflow(), run_id, Watched(), poll_seconds=0)
+    assert str(caught.value) == (
+        f"run one ({run_id}): train failed: out of memory (OOMKilled {words}or lower batch size, image size or "
+        "data.cache_limit_mb"
+    )
+
+
 def test_a_failed_run_without_a_failed_step_is_told_too(double: KubeflowDouble) -> None:
     run_id = submitted(double, ("FAILED", []))
     with pytest.raises(WorkError, match="failed: Kubeflow does not report a reason; check 'kubectl -n kubeflow"):

@@ -62,6 +62,20 @@ def applied(folder: Path, pipeline: CompiledPipeline | None = None, owner: str =
     return [f"{change.kind} {change.name}" for change in done]
 
 
+def test_the_pods_of_a_schedule_get_the_resources_of_its_file(double: KubeflowDouble, tmp_path: Path) -> None:
+    folder = write(tmp_path / "schedules")
+    assert applied(folder) == ["create retrain-bccd"]
+    write(folder, resources={"train.memory": "32Gi", "train.cpu": 4})
+    (change,) = changes(folder)
+    assert change.kind == "update" and change.wanted is not None
+    resources = change.wanted.pipeline.resources["train"]
+    assert (resources.memory, resources.cpu) == ("32Gi", "4")
+    assert applied(folder) == ["update retrain-bccd"] and applied(folder) == ["keep retrain-bccd"]
+    write(folder, resources={"train.memroy": "32Gi"})
+    with pytest.raises(InputError, match=r"retrain-bccd\.yaml: unknown resource 'memroy' .*; did you mean 'memory'"):
+        read(folder)
+
+
 def test_a_file_makes_a_recurring_run_and_the_second_time_nothing(double: KubeflowDouble, tmp_path: Path) -> None:
     folder = write(tmp_path / "schedules", concurrency=2, description="Mondays")
     assert applied(folder) == ["create retrain-bccd"]

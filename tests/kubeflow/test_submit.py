@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ def test_a_run_is_submitted_as_the_texts_of_its_form(
 ) -> None:
     (tmp_path / "my.yaml").write_text("model: yolov5s\ntrain: {max_epoch: 7, seed: 3}\n")
     places = ("--data", f"minio://{bucket}/data/shapes", "--store", f"minio://{bucket}/store/")
-    fields = ("-p", "launcher=volcano", "-p", "cluster=cpu")
+    cluster = '{"preset": "cpu", "memory": "8Gi"}'
+    fields = ("-p", "launcher=volcano", "-p", f"cluster={cluster}")
     code, out, err = pipeline("submit", *places, "--config", "my.yaml", *fields, "--set", "quantize.max_drop=0")
     assert code == 0, err
     name, form = submitted(double)
@@ -74,7 +76,7 @@ def test_a_run_is_submitted_as_the_texts_of_its_form(
         "max_epoch": "7",
         "max_drop": "0",
         "launcher": "volcano",
-        "cluster": "cpu",
+        "cluster": cluster,
         "settings": '{"train": {"seed": 3}}',
     }
     # On the cluster the first step makes the same run of it.
@@ -82,6 +84,25 @@ def test_a_run_is_submitted_as_the_texts_of_its_form(
     assert name == f"{configured.name}-{COMMIT}" and name.startswith("yolov5s-shapes-")
     assert out.splitlines()[0] == f"run {name}" and "page " in out
     assert list(double.experiments) == ["yolov5s-shapes"]
+
+
+def test_the_pods_of_a_run_get_the_resources_that_the_command_line_names(
+    pipeline: Callable[..., tuple[int, str, str]], double: KubeflowDouble, bucket: str
+) -> None:
+    places = ("--data", f"minio://{bucket}/data/shapes", "--store", f"minio://{bucket}/store")
+    code, _, err = pipeline("submit", *places, "--resources", "train.memory=4Gi")
+    assert code == 2 and not double.uploads
+    assert (
+        "train takes about 4.3 GB of memory, and its pod may use 4Gi: allow more with --resources train.memory=" in err
+    )
+    # What the message offers is enough.
+    (offered,) = re.findall(r"--resources \S+", err)
+    assert pipeline("submit", *places, *offered.split(), "--resources", "evaluate.cpu=2")[0] == 0
+    (upload,) = double.uploads
+    assert b"resourceMemoryLimit: 5Gi" in upload and b"resourceCpuRequest: '2'" in upload
+    assert '"train": "5Gi"' in " ".join(upload.decode().split())
+    # The same run without it is a version of its own.
+    assert pipeline("submit", *places)[0] == 0 and b"resourceMemoryLimit: 5Gi" not in double.uploads[1]
 
 
 def test_without_a_store_the_cluster_has_one(

@@ -11,7 +11,7 @@ from typing import Any
 
 from kubeyolo.config.load import load_config
 from kubeyolo.launch.cluster import Cluster
-from kubeyolo.launch.job_lifecycle import Timing
+from kubeyolo.launch.job_progress import Timing
 from kubeyolo.launch.settings import ClusterSettings, cluster_settings
 from kubeyolo.launch.volcano import launch_on_volcano
 from kubeyolo.training.spec import TrainingSpec
@@ -27,7 +27,7 @@ SPEC = TrainingSpec(
 
 
 def settings(**values: Any) -> ClusterSettings:
-    return cluster_settings({"image": "registry/kubeyolo-train:1", **values})
+    return cluster_settings({"image": "registry/kubeyolo-train:1", **values})[1]["train"]
 
 
 class Launch:
@@ -42,7 +42,7 @@ class Launch:
 
     def _run(self, cluster: Cluster, spec: TrainingSpec, chosen: ClusterSettings) -> None:
         try:
-            launch_on_volcano(spec, chosen, self.lines.append, cluster=cluster, timing=self._timing)
+            launch_on_volcano(spec.work(), chosen, self.lines.append, cluster=cluster, timing=self._timing)
         except (Exception, SystemExit) as error:  # Each of them is for the test to see.
             self.error = error
 
@@ -88,7 +88,8 @@ config = load_config("yolov5n-r7", sets=("train.processes=2",))
 spec = TrainingSpec(dataset="minio://data/sets/cells-1", output="minio://data/trainings/one", config=config)
 with CONTEXT:
     more = json.loads(os.environ.get("MORE_SETTINGS", "{}"))
-    launch_on_volcano(spec, cluster_settings({"image": "registry/kubeyolo-train:1", **more}))
+    settings = cluster_settings({"image": "registry/kubeyolo-train:1", **more})[1]
+    launch_on_volcano(spec.work(), settings["train"])
 """
 
 

@@ -72,15 +72,16 @@ import sys
 from kubeyolo.cli import app, streams
 from kubeyolo.config.schema import Config, TrainConfig
 from kubeyolo.launch import local
-from kubeyolo.training.spec import TrainingSpec
-local.WORKER_MODULE = "stub_worker"
+from kubeyolo.training import spec
+spec.WORKER_MODULE = "stub_worker"
+local.WORKER_MODULES = {"stub_worker"}
 local._GRACE_SECONDS = 1.0
 
 @app.app.command("launch")
 def launch(processes: int) -> None:
     with streams.stored_work(False):
         config = Config(train=TrainConfig(processes=processes))
-        local.launch_training(TrainingSpec(dataset="d", output=OUTPUT, config=config))
+        local.launch_work(spec.TrainingSpec(dataset="d", output=OUTPUT, config=config).work())
 
 app.main()
 """

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import pytest
 from kubeyolo.config.schema import Config, TrainConfig
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.launch import local
+from kubeyolo.steps import job
+from kubeyolo.training import spec as training
 from kubeyolo.training.spec import TrainingSpec
 
 STUB = """
@@ -38,7 +41,8 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-un
         (tmp_path / "stub_worker.py").write_text(STUB + textwrap.dedent(body))
         paths = [str(tmp_path), str(Path(local.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-        monkeypatch.setattr(local, "WORKER_MODULE", "stub_worker")
+        monkeypatch.setattr("kubeyolo.training.spec.WORKER_MODULE", "stub_worker")
+        monkeypatch.setattr(local, "WORKER_MODULES", {"stub_worker"})
 
     return write
 
@@ -50,8 +54,21 @@ def spec(processes: int = 1) -> TrainingSpec:
 def test_lines_of_the_process_are_passed_on(stub) -> None:  # type: ignore[no-untyped-def]
     stub("print('epoch[0], iter[1]', flush=True); leave(0)")
     lines: list[str] = []
-    local.launch_training(spec(), lines.append)
+    local.launch_work(spec().work(), lines.append)
     assert lines == ["spec for there", "epoch[0], iter[1]"]
+
+
+@pytest.mark.parametrize("module", ["cProfile", "kubeyolo.launch.pod", "kubeyolo.training", "", "stub_worker "])
+def test_a_module_that_is_no_worker_is_not_started(stub, module: str) -> None:  # type: ignore[no-untyped-def]
+    stub("leave(0)")
+    work = spec().work().model_copy(update={"module": module})
+    with pytest.raises(InputError, match=f"unknown module of workers '{module}' .from the work train.; "):
+        local.launch_work(work, lambda line: None)
+
+
+def test_every_kind_of_work_has_a_module_that_may_run() -> None:
+    assert {training.WORKER_MODULE, job.WORKER_MODULE} == local.WORKER_MODULES
+    assert all(find_spec(module) for module in local.WORKER_MODULES)
 
 
 def test_what_a_killed_process_left_in_its_temporary_folder_is_removed(stub) -> None:  # type: ignore[no-untyped-def]
@@ -65,7 +82,7 @@ def test_what_a_killed_process_left_in_its_temporary_folder_is_removed(stub) -> 
     )
     lines: list[str] = []
     with pytest.raises(WorkError, match="killed by SIGKILL"):
-        local.launch_training(spec(), lines.append)
+        local.launch_work(spec().work(), lines.append)
     folder = Path(lines[-1])
     assert folder.is_relative_to(tempfile.gettempdir()) and not folder.exists()
 
@@ -73,28 +90,29 @@ def test_what_a_killed_process_left_in_its_temporary_folder_is_removed(stub) -> 
 def test_bad_input_of_the_process_is_bad_input_here(stub) -> None:  # type: ignore[no-untyped-def]
     stub("leave(2, 'unknown model')")
     with pytest.raises(InputError, match="^unknown model$"):
-        local.launch_training(spec(), lambda line: None)
+        local.launch_work(spec().work(), lambda line: None)
 
 
 def test_failed_work_keeps_its_message(stub) -> None:  # type: ignore[no-untyped-def]
     stub("leave(1, 'the loss is not finite')")
     with pytest.raises(WorkError, match="^the loss is not finite$"):
-        local.launch_training(spec(), lambda line: None)
+        local.launch_work(spec().work(), lambda line: None)
 
 
 def test_a_crash_is_reported_with_the_last_lines(stub) -> None:  # type: ignore[no-untyped-def]
     stub("print('the last words', flush=True); os.kill(os.getpid(), signal.SIGSEGV)")
     with pytest.raises(WorkError, match=r"killed by SIGSEGV.*the last words"):
-        local.launch_training(spec(), lambda line: None)
+        local.launch_work(spec().work(), lambda line: None)
 
 
 def test_the_process_does_not_outlive_the_launcher(stub, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     stub(f"Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(60)")
     code = (
-        "from kubeyolo.launch import local; from kubeyolo.training.spec import TrainingSpec\n"
+        "from kubeyolo.launch import local; from kubeyolo.training import spec\n"
         "from kubeyolo.config.schema import Config\n"
-        "local.WORKER_MODULE = 'stub_worker'\n"
-        "local.launch_training(TrainingSpec(dataset='d', output='o', config=Config()))"
+        "spec.WORKER_MODULE = 'stub_worker'\n"
+        "local.WORKER_MODULES = {'stub_worker'}\n"
+        "local.launch_work(spec.TrainingSpec(dataset='d', output='o', config=Config()).work())"
     )
     launcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
     pid_file = tmp_path / "pid"
@@ -119,7 +137,7 @@ def test_sigterm_is_passed_on_to_the_process(stub, tmp_path: Path) -> None:  # t
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(WorkError, match="stopped after step 3"):
-        local.launch_training(spec(), show)
+        local.launch_work(spec().work(), show)
 
 
 def test_workers_that_refuse_end_a_scheduler_that_waits_for_ever(stub, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -133,7 +151,7 @@ def test_workers_that_refuse_end_a_scheduler_that_waits_for_ever(stub, monkeypat
         """
     )
     with pytest.raises(InputError, match="^unknown model$"):
-        local.launch_training(spec(2), lambda line: None)
+        local.launch_work(spec(2).work(), lambda line: None)
     assert not running(int((tmp_path / "pid").read_text()))
 
 

@@ -77,9 +77,10 @@ def test_two_processes_follow_the_gradient_of_the_global_batch(tmp_path: Path, m
     (tmp_path / "half_batches.py").write_text(WORKER)
     paths = [str(tmp_path), str(Path(local.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-    monkeypatch.setattr(local, "WORKER_MODULE", "half_batches")
+    monkeypatch.setattr("kubeyolo.training.spec.WORKER_MODULE", "half_batches")
+    monkeypatch.setattr(local, "WORKER_MODULES", {"half_batches"})
     for processes in (1, 2):
-        local.launch_training(spec(str(tmp_path), processes), print)
+        local.launch_work(spec(str(tmp_path), processes).work(), print)
     whole, first, second = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("1-0", "2-0", "2-1"))
     assert whole.keys() == first.keys() and whole
     for name, value in whole.items():
@@ -95,9 +96,10 @@ def test_a_rank_that_fails_ends_all_and_is_named(tmp_path: Path, monkeypatch: py
         "time.sleep(60)\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(local.__file__).parents[2])]))
-    monkeypatch.setattr(local, "WORKER_MODULE", "failing")
+    monkeypatch.setattr("kubeyolo.training.spec.WORKER_MODULE", "failing")
+    monkeypatch.setattr(local, "WORKER_MODULES", {"failing"})
     with pytest.raises(WorkError, match="rank one broke"):
-        local.launch_training(spec("none", 2), print)
+        local.launch_work(spec("none", 2).work(), print)
 
 
 WATCHING = """
@@ -123,9 +125,10 @@ sys.exit("msrun never slept")
 def test_msrun_sleeps_while_its_processes_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "watching.py").write_text(WATCHING)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(local.__file__).parents[2])]))
-    monkeypatch.setattr(local, "WORKER_MODULE", "watching")
+    monkeypatch.setattr("kubeyolo.training.spec.WORKER_MODULE", "watching")
+    monkeypatch.setattr(local, "WORKER_MODULES", {"watching"})
     lines: list[str] = []
-    local.launch_training(spec("none", 2), lines.append)
+    local.launch_work(spec("none", 2).work(), lines.append)
     assert lines == ["rank 0: msrun sleeps"]
 
 
@@ -141,10 +144,12 @@ while os.environ["MS_ROLE"] == "MS_WORKER" or not leave.exists():
 """
 
 LAUNCH = (
-    "from kubeyolo.launch import local; from kubeyolo.training.spec import TrainingSpec\n"
+    "from kubeyolo.launch import local; from kubeyolo.training import spec\n"
     "from kubeyolo.config.schema import Config, TrainConfig\n"
-    "local.WORKER_MODULE = 'sleeping'\n"
-    "local.launch_training(TrainingSpec(dataset='d', output='o', config=Config(train=TrainConfig(processes=2))))"
+    "spec.WORKER_MODULE = 'sleeping'\n"
+    "local.WORKER_MODULES = {'sleeping'}\n"
+    "config = Config(train=TrainConfig(processes=2))\n"
+    "local.launch_work(spec.TrainingSpec(dataset='d', output='o', config=config).work())"
 )
 
 

@@ -174,7 +174,7 @@ print(f"rank {rank} met", flush=True)
 POD = """
 import sys
 from kubeyolo.launch import local, pod
-local.WORKER_MODULE = "stub_worker"
+local.WORKER_MODULES = {"stub_worker"}
 sys.exit(pod.main())
 """
 
@@ -183,6 +183,7 @@ def pods_of(tmp_path: Path) -> list[subprocess.Popen[str]]:
     (tmp_path / "stub_worker.py").write_text(WORKER)
     config = load_config("yolov5n-r7", sets=("train.processes=2",))
     spec = TrainingSpec(dataset=str(tmp_path / "data"), output=str(tmp_path / "output"), config=config)
+    work = spec.work().model_copy(update={"module": "stub_worker"})
     port = free_port()
     pods = []
     for node in range(2):
@@ -190,7 +191,7 @@ def pods_of(tmp_path: Path) -> list[subprocess.Popen[str]]:
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])]),
             "TEST_HOLD": str(tmp_path / "hold"),
-            "KUBEYOLO_SPEC": spec.model_dump_json(),
+            "KUBEYOLO_WORK": work.model_dump_json(),
             "KUBEYOLO_GANG": "job",
             "KUBEYOLO_GANG_NODES": "2",
             "KUBEYOLO_GANG_DEVICES": "1",
@@ -230,9 +231,21 @@ def test_a_pod_ends_when_another_one_is_killed(tmp_path: Path, killed: int) -> N
 
 
 def test_a_pod_without_a_spec_says_so(tmp_path: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "KUBEYOLO_SPEC"}
+    environment = {key: value for key, value in os.environ.items() if key != "KUBEYOLO_WORK"}
     command = [sys.executable, "-m", "kubeyolo.launch.pod"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "KUBEYOLO_SPEC is not a training spec" in done.stdout
+    assert "KUBEYOLO_WORK cannot be read" in done.stdout
     assert json.dumps(done.stderr) == '""'
+
+
+def test_a_pod_runs_no_other_program(tmp_path: Path) -> None:
+    config = load_config("yolov5n-r7")
+    spec = TrainingSpec(dataset="data", output=str(tmp_path / "output"), config=config)
+    work = spec.work().model_copy(update={"module": "cProfile"})
+    command = [sys.executable, "-m", "kubeyolo.launch.pod"]
+    environment = {**os.environ, "KUBEYOLO_WORK": work.model_dump_json()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "unknown module of workers 'cProfile'" in done.stdout
+    assert not (tmp_path / "output").exists()

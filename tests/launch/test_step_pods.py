@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from tests.launch.volcano_double import NODE, Volcano
 WORKFLOW = "detector-training-x7k2p"
 
 
-def make_pod(kubernetes: KubernetesServer, volcano: Volcano, name: str, node_name: str, text: str) -> None:
+def make_pod(
+    kubernetes: KubernetesServer, volcano: Volcano, name: str, node_name: str, text: str, memory: str = "8Gi"
+) -> None:
     """Make a pod as Argo does, and let its container print a line."""
     metadata = {
         "name": name,
@@ -23,7 +26,10 @@ def make_pod(kubernetes: KubernetesServer, volcano: Volcano, name: str, node_nam
     }
     spec: dict[str, Any] = {
         "nodeName": NODE,
-        "containers": [{"name": "main", "image": "i", "securityContext": RESTRICTED}],
+        "containers": [
+            {"name": "wait", "image": "i", "securityContext": RESTRICTED, "resources": {"limits": {"memory": "64Mi"}}},
+            {"name": "main", "image": "i", "securityContext": RESTRICTED, "resources": {"limits": {"memory": memory}}},
+        ],
     }
     kubernetes.do("POST", f"/api/v1/namespaces/{volcano.namespace}/pods", {"metadata": metadata, "spec": spec})
     volcano.pod_status(name, {"phase": "Running"})
@@ -55,6 +61,46 @@ def test_a_step_whose_image_is_not_there_is_stuck(kubernetes: KubernetesServer, 
     assert StepPods(volcano.namespace).stuck(WORKFLOW) is None
 
 
+def ended(name: str, code: int, reason: str) -> dict[str, Any]:
+    """Return the status of a container that has ended, as the kubelet reports it."""
+    terminated = {
+        "exitCode": code,
+        "reason": reason,
+        "startedAt": "2026-01-01T00:00:00Z",
+        "finishedAt": "2026-01-01T00:05:00Z",
+        "containerID": f"containerd://{name}",
+    }
+    rest = {"image": "i", "imageID": "", "ready": False, "restartCount": 0}
+    return {"name": name, "state": {"terminated": terminated}, **rest}
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_step_that_was_killed_for_memory_is_known_with_the_limit_of_its_pod(
+    kubernetes: KubernetesServer, volcano: Volcano
+) -> None:
+    pods = StepPods(volcano.namespace)
+    first, second = f"{volcano.namespace}-1", f"{volcano.namespace}-2"
+    make_pod(kubernetes, volcano, first, "train.executor(0)", "")
+    assert pods.memory_kill(WORKFLOW, "train") is None
+    volcano.pod_status(
+        first,
+        {"phase": "Failed", "containerStatuses": [ended("wait", 0, "Completed"), ended("main", 137, "OOMKilled")]},
+    )
+    assert pods.memory_kill(WORKFLOW, "train") == "8Gi"
+    assert pods.memory_kill(WORKFLOW, "evaluate") is None
+    assert pods.memory_kill("another", "train") is None
+    # Argo's own container, another signal, and a step that has ended well although a process of it was killed.
+    for code, reason, wait in ((1, "Error", "OOMKilled"), (137, "Error", "Error"), (0, "OOMKilled", "Completed")):
+        statuses = [ended("wait", 137, wait), ended("main", code, reason)]
+        volcano.pod_status(first, {"phase": "Failed", "containerStatuses": statuses})
+        assert pods.memory_kill(WORKFLOW, "train") is None
+    # The newest attempt counts; times of Kubernetes have seconds.
+    time.sleep(1.1)
+    make_pod(kubernetes, volcano, second, "train.executor(1)", "", memory="1500M")
+    volcano.pod_status(second, {"phase": "Failed", "containerStatuses": [ended("main", 137, "OOMKilled")]})
+    assert pods.memory_kill(WORKFLOW, "train") == "1500M"
+
+
 @pytest.mark.parametrize("text", [None, "a: [", "[]", "{}"])
 def test_without_a_cluster_there_is_no_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
@@ -62,6 +108,7 @@ def test_without_a_cluster_there_is_no_log(monkeypatch: pytest.MonkeyPatch, tmp_
         (tmp_path / "kubeconfig").write_text(text)
     assert StepPods("kubeflow").log(WORKFLOW, "train") == ""
     assert StepPods("kubeflow").stuck(WORKFLOW) is None
+    assert StepPods("kubeflow").memory_kill(WORKFLOW, "train") is None
 
 
 def make_workflow(kubernetes: KubernetesServer, namespace: str, run_id: str, nodes: dict[str, dict[str, str]]) -> None:

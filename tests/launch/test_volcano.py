@@ -19,6 +19,7 @@ from kubeyolo.errors import InputError, WorkError
 from kubeyolo.launch.cluster import Cluster
 from kubeyolo.launch.volcano import launch_on_volcano
 from kubeyolo.training.spec import TrainingSpec
+from kubeyolo.work import Work
 from tests.kubernetes_server import KubernetesServer, volcano_definitions, wait_for
 from tests.launch.launching import SPEC, TIMING, Launch, hear, make_step_pod, nothing_left, settings, start_step
 from tests.launch.volcano_double import Volcano
@@ -72,7 +73,7 @@ def test_waiting_is_told_with_position_and_what_is_missing(launch: Callable[...,
     volcano.queue(job, "2/2 tasks in gang unschedulable: 0/1 nodes are available, 1 Insufficient cpu", "Pending")
     run.heard("position 1")
     line = next(line for line in run.lines if "position 1" in line)
-    assert "queue training, 2 pods of 500m cpu, 4Gi memory each" in line
+    assert "queue training, 2 pods of 500m cpu, 6Gi memory each" in line
     assert "0 of 2 pods placed" in line and "1 Insufficient cpu" in line
     volcano.phase(job, "Completed")
     assert run.end() is None
@@ -103,7 +104,7 @@ def test_a_full_queue_is_told_with_what_is_in_use(
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"cpu": "2500m"}, "2 pods of 2500m cpu, 4Gi memory each request 5 cpu, the queue's capability is 4; lower"),
+        ({"cpu": "2500m"}, "2 pods of 2500m cpu, 6Gi memory each request 5 cpu, the queue's capability is 4; lower"),
         (
             {"cpu": "3", "memory": "9Gi"},
             "each request 6 cpu, the queue's capability is 4; 18Gi memory, the queue's capability is 16Gi;",
@@ -114,7 +115,7 @@ def test_a_job_that_its_queue_never_has_room_for_is_refused(
     cluster: Cluster, volcano: Volcano, small_queue: str, values: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(InputError, match=f"queue '{small_queue}' is too small for this job") as caught:
-        launch_on_volcano(SPEC, settings(queue=small_queue, **values), print, cluster=cluster)
+        launch_on_volcano(SPEC.work(), settings(queue=small_queue, **values), print, cluster=cluster)
     assert words in str(caught.value)
     assert volcano.jobs() == []
 
@@ -124,7 +125,7 @@ def test_the_queue_limit_ends_a_wait_and_the_job(launch: Callable[..., Launch], 
     volcano.queue(volcano.wait_job(), "queue resource quota insufficient")
     error = run.end()
     assert isinstance(error, WorkError)
-    for words in ("was not placed within 1 s", "queue training", "2 pods of 500m cpu, 4Gi", "quota insufficient"):
+    for words in ("was not placed within 1 s", "queue training", "2 pods of 500m cpu, 6Gi", "quota insufficient"):
         assert words in str(error)
     assert nothing_left(volcano)
 
@@ -159,14 +160,14 @@ def test_every_failed_rank_is_reported_with_its_reason(launch: Callable[..., Lau
     error = run.end()
     assert isinstance(error, WorkError)
     for words in (
-        "pod 0: out of memory (OOMKilled at 4Gi)",
+        "pod 0: out of memory (OOMKilled at 6Gi); raise the cluster setting memory, or use smaller batches",
         "pod 1: a training process failed (killed by SIGSEGV) (exit code 1); it printed last: the last words of rank 1",
     ):
         assert words in str(error)
 
 
 def test_an_evicted_pod_is_told(launch: Callable[..., Launch], volcano: Volcano) -> None:
-    run = launch(resubmissions=0)
+    run = launch(evictions=0)
     job = volcano.wait_job()
     names = volcano.run(job)
     volcano.kubelet.end(names[0])
@@ -174,7 +175,7 @@ def test_an_evicted_pod_is_told(launch: Callable[..., Launch], volcano: Volcano)
     volcano.pod_status(names[0], {"phase": "Failed", "reason": "Evicted", "message": said})
     run.heard(f"pod 0 failed: evicted: {said}")
     volcano.phase(job, "Failed")
-    assert f"pod 0: evicted: {said}" in str(run.end())
+    assert f"lost pod 0 (Evicted: {said})" in str(run.end())
 
 
 def test_all_pods_failing_at_once_is_submitted_again(launch: Callable[..., Launch], volcano: Volcano) -> None:
@@ -325,7 +326,7 @@ def test_a_job_of_other_settings_is_not_adopted(launch: Callable[..., Launch], v
     other = SPEC.model_copy(update={"config": load_config("yolov5n-r7", sets=("train.processes=2", "train.lr=0.5"))})
     for second in (launch(other), launch(memory="8Gi")):
         error = second.end()
-        assert isinstance(error, InputError) and "trains with different settings" in str(error)
+        assert isinstance(error, InputError) and "exists, with different settings" in str(error)
     assert [each["metadata"]["uid"] for each in volcano.jobs()] == [job["metadata"]["uid"]]
     volcano.phase(job, "Completed")
     assert first.end() is None
@@ -348,7 +349,7 @@ def test_a_job_that_trains_into_the_same_output_is_waited_for(
     volcano.phase(job, "Completed")
     assert first.end() is None
     second = launch()
-    second.heard("job of-another-run trains into the same output; waiting for its end")
+    second.heard("job of-another-run writes to the same output; waiting for its end")
     assert [each["metadata"]["name"] for each in volcano.jobs()] == ["of-another-run"]
     limited = launch(queue_limit=1)
     assert "has not ended within 1 s (queue_limit)" in str(limited.end())
@@ -377,7 +378,7 @@ def test_of_two_jobs_that_were_made_at_the_same_moment_the_later_one_goes(
 
     monkeypatch.setattr(Cluster, "create_job", create_late)
     run = launch()
-    run.heard("job of-another-run trains into the same output")
+    run.heard("job of-another-run writes to the same output")
     volcano.phase(made[0], "Completed")
     run.heard("submitted job")
     volcano.phase(volcano.wait_job(made[0]["metadata"]["uid"]), "Completed")
@@ -432,25 +433,27 @@ def test_a_run_of_a_pipeline_names_owns_and_labels_its_job(
     assert run.end() is None
 
 
-def test_a_pretraining_is_a_job_of_one_pod_next_to_that_of_the_training(
+def test_a_pretraining_is_a_job_next_to_that_of_the_training(
     launch: Callable[..., Launch], volcano: Volcano, kubernetes: KubernetesServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_step_pod(kubernetes, volcano.namespace)
     monkeypatch.setenv("KFP_POD_NAME", "step")
-    spec = SPEC.model_copy(update={"task": "backbone", "output": "minio://data/backbones/one"})
-    pretraining = launch(spec, devices_per_node=2, cpu="3", memory="6Gi")
+    config = load_config("yolov5n-r7", sets=("pretrain.processes=2",))
+    spec = SPEC.model_copy(update={"task": "backbone", "output": "minio://data/backbones/one", "config": config})
+    pretraining = launch(spec, devices_per_node=2, per_device={"cpu": "1500m", "memory": "3Gi"})
     job = volcano.wait_job()
     assert job["metadata"]["name"] == "detector-training-x7k2p-pretrain"
-    training = launch(devices_per_node=2, cpu="3", memory="6Gi")
+    training = launch(devices_per_node=2, per_device={"cpu": "1500m", "memory": "3Gi"})
     training.heard("submitted job detector-training-x7k2p-train")
     assert {each["metadata"]["labels"]["kubeyolo.io/run"] for each in volcano.jobs()} == {"detector-training-x7k2p"}
 
     (task,) = job["spec"]["tasks"]
     container = task["template"]["spec"]["containers"][0]
     values = {each["name"]: each.get("value", "") for each in container["env"]}
-    assert (task["replicas"], values["KUBEYOLO_GANG_NODES"], values["KUBEYOLO_GANG_DEVICES"]) == (1, "1", "1")
-    assert container["resources"]["requests"] == {"cpu": "1500m", "memory": str(3 * 2**30)}
-    assert TrainingSpec.model_validate_json(values["KUBEYOLO_SPEC"]).task == "backbone"
+    assert (task["replicas"], values["KUBEYOLO_GANG_NODES"], values["KUBEYOLO_GANG_DEVICES"]) == (1, "1", "2")
+    assert container["resources"]["requests"] == {"cpu": "3000m", "memory": "6Gi"}
+    work = Work.model_validate_json(values["KUBEYOLO_WORK"])
+    assert TrainingSpec.model_validate_json(work.document).task == "backbone"
 
     (name,) = volcano.run(job)
     volcano.kubelet.say(name, "step 3 of 10, accuracy 0.5")
@@ -537,7 +540,9 @@ def test_a_job_in_another_namespace_goes_on_when_its_step_is_drained(
     home = f"{volcano.namespace}-home"
     kubernetes.namespace(home, {})
     subject = {"kind": "ServiceAccount", "name": "pipeline-runner", "namespace": volcano.namespace}
-    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}
+    rule = {"apiGroups": [""], "resources": ["configmaps", "pods"], "verbs": ["get"]}
+    policy = {"metadata": {"name": "kubeyolo-policy"}, "data": {"namespaces": volcano.namespace}}
+    kubernetes.do("POST", f"/api/v1/namespaces/{home}/configmaps", policy)
     path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{home}"
     kubernetes.do("POST", f"{path}/roles", {"metadata": {"name": "pods"}, "rules": [rule]})
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "pods"}
@@ -568,22 +573,28 @@ def test_a_job_in_another_namespace_goes_on_when_its_step_is_drained(
     ("values", "words"),
     [
         ({"queue": "trainin"}, "queue 'trainin' is not on this cluster; did you mean 'training'?"),
-        ({"nodes": 3}, "3 pods of 1 devices are 3 training processes, but train.processes is 2"),
-        ({"devices_per_node": 4}, "but each pod runs 4 training processes"),
-        ({"preset": "ascend910b", "devices_per_node": 2}, "train.device_target is CPU, but these nodes are for Ascend"),
+        ({"nodes": 3}, "3 pods of 1 devices are 3 processes, but train.processes is 2"),
+        ({"devices_per_node": 4}, "but each pod runs 4 processes"),
+        ({"preset": "ascend910b", "devices_per_node": 2}, "device_target is CPU, but these nodes are for Ascend"),
         ({"image": ""}, "the image of the trainer is not set"),
         ({"namespace": "elsewhere"}, None),
     ],
 )
 def test_what_cannot_work_is_refused_before_a_job_is_made(
-    cluster: Cluster, volcano: Volcano, values: dict[str, Any], words: str | None
+    cluster: Cluster, kubernetes: KubernetesServer, volcano: Volcano, values: dict[str, Any], words: str | None
 ) -> None:
     if words is None:
+        policy = {"metadata": {"name": "kubeyolo-policy"}, "data": {"namespaces": "elsewhere", "groups": "1000"}}
+        with pytest.raises(InputError, match="namespace = elsewhere: the policy of this cluster allows launch-"):
+            launch_on_volcano(SPEC.work(), settings(**values), print)
+        kubernetes.do("POST", f"/api/v1/namespaces/{volcano.namespace}/configmaps", policy)
         with pytest.raises(InputError, match="may not .* in namespace elsewhere"):
-            launch_on_volcano(SPEC, settings(**values), print)
+            launch_on_volcano(SPEC.work(), settings(**values), print)
+        with pytest.raises(InputError, match="supplemental_groups = 0: the policy of this cluster allows 1000"):
+            launch_on_volcano(SPEC.work(), settings(supplemental_groups=[0]), print)
         return
     with pytest.raises(InputError) as caught:
-        launch_on_volcano(SPEC, settings(**values), print, cluster=cluster)
+        launch_on_volcano(SPEC.work(), settings(**values), print, cluster=cluster)
     assert words in str(caught.value)
     assert volcano.jobs() == []
 
@@ -591,7 +602,7 @@ def test_what_cannot_work_is_refused_before_a_job_is_made(
 def test_folders_of_this_machine_are_refused(cluster: Cluster, tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"dataset": str(tmp_path)})
     with pytest.raises(InputError, match="pods cannot read folders on this machine"):
-        launch_on_volcano(spec, settings(), print, cluster=cluster)
+        launch_on_volcano(spec.work(), settings(), print, cluster=cluster)
 
 
 def test_a_cluster_without_volcano_is_told(
@@ -608,13 +619,13 @@ def test_a_cluster_without_volcano_is_told(
         bare.start(volcano=False)
         monkeypatch.setenv("KUBECONFIG", str(bare.kubeconfig()))
         with pytest.raises(InputError, match=words):
-            launch_on_volcano(SPEC, settings(), print, cluster=Cluster.connect())
+            launch_on_volcano(SPEC.work(), settings(), print, cluster=Cluster.connect())
         bare.do(
             "POST", definitions, next(one for one in volcano_definitions() if one["spec"]["names"]["kind"] == "Job")
         )
         wait_for(lambda: bare.request("GET", jobs)[0] == 200)
         with pytest.raises(InputError, match=words):
-            launch_on_volcano(SPEC, settings(), print, cluster=Cluster.connect())
+            launch_on_volcano(SPEC.work(), settings(), print, cluster=Cluster.connect())
         assert bare.do("GET", jobs)["items"] == []
     finally:
         bare.stop()
@@ -625,4 +636,4 @@ def test_a_closed_queue_is_refused(cluster: Cluster, kubernetes: KubernetesServe
     kubernetes.do("POST", QUEUES, {**queue, "spec": {"weight": 1}})
     kubernetes.do("PATCH", f"{QUEUES}/shut/status", {"status": {"state": "Closed"}})
     with pytest.raises(InputError, match="queue 'shut' is closed"):
-        launch_on_volcano(SPEC, settings(queue="shut"), print, cluster=cluster)
+        launch_on_volcano(SPEC.work(), settings(queue="shut"), print, cluster=cluster)

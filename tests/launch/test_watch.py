@@ -106,7 +106,7 @@ def make_job(
     run = Run(
         RUN, run_namespace, {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": RUN, "uid": workflow_uid}
     )
-    manifest = job_manifest(SPEC, settings(), name=f"{RUN}-train", namespace=namespace, image="image", run=run)
+    manifest = job_manifest(SPEC.work(), settings(), name=f"{RUN}-train", namespace=namespace, image="image", run=run)
     manifest["metadata"] |= metadata
     return kubernetes.do("POST", jobs_of(namespace), manifest)
 

@@ -35,6 +35,7 @@ class Kubelet:
 
     def __init__(self, kubernetes: KubernetesServer) -> None:
         self._logs: dict[str, ContainerLog] = {}
+        self.exit_codes: dict[str, int] = {}
         self.connections = 0
         self._cut = threading.Event()
         self._kubernetes = kubernetes
@@ -125,6 +126,12 @@ class Kubelet:
                     if pod["metadata"].get("deletionTimestamp"):
                         path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
                         self.end(pod["metadata"]["name"])
+                        # A pod that is deleted gets a last phase before it is gone.
+                        code = self.exit_codes.pop(pod["metadata"]["name"], None)
+                        if code is not None:
+                            ended = _container("i", {"terminated": {"exitCode": code, "reason": "Error"}})
+                            status = {"phase": "Failed", "containerStatuses": [ended]}
+                            self._kubernetes.request("PATCH", f"{path}/status", {"status": status})
                         self._kubernetes.request("DELETE", path, {"gracePeriodSeconds": 0})
 
 
@@ -225,13 +232,64 @@ class Volcano:
         self.phase(job, "Running")
         return names
 
-    def restart(self, job: JSON, count: int) -> bool:
-        """Restart a gang for the time of this number, as its controller does; tell whether it still may be."""
+    def restart(self, job: JSON, count: int, marked: bool = True) -> bool:
+        """Restart a gang for the time of this number, as its controller does; tell whether it still may be.
+
+        Args:
+            job: The job.
+            count: How often it is restarted then.
+            marked: Whether the controller marks the pods that it deletes; Volcano before 1.15 does not.
+        """
         again: bool = count < job["spec"]["maxRetry"]
         self.phase(job, "Restarting" if again else "Failed", retryCount=count)
         if again:
-            self.remove_pods()
+            self.remove_pods(marked)
         return again
+
+    def happens(self, job: JSON, event: str, code: int = 0) -> str:
+        """Do what the policies of a job say about an event of one of its pods, and return the action.
+
+        The policies of the task are looked at before those of the job, each list in its order; an exit code of a
+        policy is compared with that of the pod.
+        """
+        task = job["spec"]["tasks"][0]
+        action = next(
+            (
+                str(policy["action"])
+                for policy in (*task.get("policies", ()), *job["spec"]["policies"])
+                if event in (policy.get("event"), *policy.get("events", ()))
+                or (code and policy.get("exitCode") == code)
+            ),
+            "SyncJob",
+        )
+        if action == "TerminateJob":
+            self.terminate(job)
+        elif action == "RestartJob":
+            path = f"{self._jobs}/{job['metadata']['name']}"
+            retries = int(self.kubernetes.do("GET", path).get("status", {}).get("retryCount", 0))
+            self.restart(job, retries + 1)
+        return action
+
+    def evict(self, job: JSON, name: str, reason: str, message: str, code: int = 143) -> str:
+        """Evict a pod, whose container ends with an exit code, and return the action of the first policy about it."""
+        condition = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
+        self.pod_status(name, {"conditions": [{**condition, "lastTransitionTime": now()[:19] + "Z"}]})
+        self.kubelet.exit_codes[name] = code
+        self.delete_pod(name, 30)
+        return self.happens(job, "PodFailed", code)
+
+    def delete_pod(self, name: str, grace: int) -> None:
+        """Delete a pod, as somebody other than the controller does, and wait until it is gone."""
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}"
+        self.kubelet.end(name)
+        self.kubernetes.do("DELETE", path, {"gracePeriodSeconds": grace})
+        wait_for(lambda: self.kubernetes.request("GET", path)[0] == 404)
+
+    def terminate(self, job: JSON) -> None:
+        """End a job: its pods that have not ended are deleted."""
+        self.phase(job, "Terminating")
+        self.remove_pods(ended=False)
+        self.phase(job, "Terminated")
 
     def end_pod(self, name: str, code: int, message: str = "", reason: str = "", **status: Any) -> None:
         """Let a pod end with an exit code."""
@@ -247,14 +305,21 @@ class Volcano:
         container = _container("registry/nowhere:1", state)
         self.pod_status(name, {"phase": "Pending", "containerStatuses": [container]})
 
-    def remove_pods(self) -> None:
-        """Delete all pods at once, as a restart of the gang does."""
-        for pod in self.pods():
-            name = pod["metadata"]["name"]
+    def remove_pods(self, marked: bool = True, ended: bool = True) -> None:
+        """Delete all pods at once, as a restart of the gang does; with ``ended`` those that have ended too."""
+
+        def present() -> list[str]:
+            over = () if ended else ("Failed", "Succeeded")
+            return [pod["metadata"]["name"] for pod in self.pods() if pod["status"]["phase"] not in over]
+
+        for name in present():
             self.kubelet.end(name)
             path = f"/api/v1/namespaces/{self.namespace}/pods/{name}"
+            if marked:
+                note = {"metadata": {"annotations": {"volcano.sh/controller-out-of-sync": "true"}}}
+                self.kubernetes.request("PATCH", path, note)
             self.kubernetes.request("DELETE", path, {"gracePeriodSeconds": 0})
-        wait_for(lambda: not self.pods())
+        wait_for(lambda: not present())
 
 
 def _owner(job: JSON) -> JSON:

@@ -15,6 +15,7 @@ import pytest
 import urllib3
 import yaml
 
+from kubeyolo.processes import CONTAINER_VARIABLES
 from tests.kubernetes_server import JSON, KubernetesServer, programs, wait_for
 from tests.minio_server import MinioServer
 
@@ -51,7 +52,7 @@ def containers(value: Any) -> list[JSON]:
     return [one for part in value for one in containers(part)] if isinstance(value, list) else []
 
 
-def test_every_container_runs_the_installed_code() -> None:
+def test_every_container_runs_the_installed_code_without_telemetry() -> None:
     texts = [path.read_text() for path in sorted(MANIFESTS.rglob("*.yaml"))]
     python = [
         container
@@ -62,7 +63,8 @@ def test_every_container_runs_the_installed_code() -> None:
     ]
     assert sorted(container["name"] for container in python) == ["prepare", "watch"]
     for container in python:
-        assert {"name": "PYTHONSAFEPATH", "value": "1"} in container["env"], container["name"]
+        variables = {variable["name"]: variable.get("value") for variable in container["env"]}
+        assert variables.items() >= CONTAINER_VARIABLES.items(), container["name"]
 
 
 def documents(overlay: str) -> list[JSON]:
@@ -133,6 +135,7 @@ NEEDED = [
     *[("", "events", verb) for verb in ("get", "list", "watch")],
     *[("", "pods", verb) for verb in ("get", "list", "watch")],
     ("", "pods/log", "get"),
+    *[("", "secrets", verb) for verb in ("create", "update")],
 ]
 REFUSED = [
     *[(VOLCANO, "jobs", verb) for verb in ("update", "patch", "deletecollection")],
@@ -143,6 +146,7 @@ REFUSED = [
     ("", "pods/exec", "create"),
     ("", "secrets", "get"),
     ("", "secrets", "list"),
+    ("", "secrets", "delete"),
     ("", "configmaps", "create"),
     ("", "services", "create"),
     ("", "nodes", "list"),
@@ -235,12 +239,62 @@ def test_the_policy_of_the_network_is_of_the_trainers(applied: Path) -> None:
             assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_policies_of_the_network_select_our_pods_and_open_what_they_need(overlay: str) -> None:
+    from kubeyolo.launch.manifest import POD_LABELS
+    from pipelines.pod import STEP_LABELS
+
+    found = {
+        (each["metadata"]["namespace"], each["metadata"]["name"]): each["spec"]
+        for each in documents(overlay)
+        if each["kind"] == "NetworkPolicy"
+    }
+
+    def opened(name: str) -> set[int]:
+        rules = found["kubeflow", name]["egress"]
+        return {port["port"] for rule in rules for port in rule.get("ports", ())}
+
+    step = found["kubeflow", "kubeyolo-step"]
+    assert step["podSelector"]["matchLabels"] == STEP_LABELS != POD_LABELS
+    assert "ingress" not in step and step["policyTypes"] == ["Ingress", "Egress"]
+    assert opened("kubeyolo-step") == {53, 443, 6443, 8080, 8333, 8887, 8888, 9000}
+    assert opened("kubeyolo-trainer") == {53, 9000}
+    assert opened("kubeyolo-watch") == {53, 443, 6443}
+    # Rules without a peer open a port for every address: only the store and the API server have no fixed one.
+    for (namespace, name), policy in found.items():
+        everywhere = {port["port"] for rule in policy.get("egress", ()) if "to" not in rule for port in rule["ports"]}
+        assert everywhere <= {443, 6443, 9000}, (namespace, name)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_namespace_is_checked_by_the_admission_policy(overlay: str) -> None:
+    made = documents(overlay)
+    labels = {each["metadata"]["name"]: each["metadata"]["labels"] for each in made if each["kind"] == "Namespace"}
+    (policy,) = [each["data"] for each in made if each["metadata"]["name"] == "kubeyolo-policy"]
+    assert {name for name, own in labels.items() if own.get("kubeyolo.io/jobs") == "checked"} == set(labels)
+    trainers = {name for name, own in labels.items() if own.get("kubeyolo.io/pods") == "checked"}
+    assert trainers == set(policy["namespaces"].split()) == set(labels) - {"kubeflow"}
+    bindings = [each["spec"] for each in made if each["kind"] == "ValidatingAdmissionPolicyBinding"]
+    assert len(bindings) == 3
+    assert {each["paramRef"]["parameterNotFoundAction"] for each in bindings if "paramRef" in each} == {"Deny"}
+    assert {each["validationActions"][0] for each in bindings} == {"Deny"}
+
+
+def test_the_account_of_the_steps_reads_the_policy_and_cannot_change_it(
+    applied: Path, kubernetes: KubernetesServer
+) -> None:
+    token, path = kubernetes.token_of("kubeflow", ACCOUNT), "/api/v1/namespaces/kubeflow/configmaps/kubeyolo-policy"
+    assert kubernetes.do("GET", path, token=token)["data"]["groups"] == "1000"
+    for method, body in (("PATCH", {"data": {"groups": "0"}}), ("DELETE", None)):
+        assert kubernetes.request(method, f"{path}?dryRun=All", body, token=token)[0] == 403
+
+
 def test_the_settings_of_the_store_are_those_the_launcher_refers_to(applied: Path) -> None:
     from kubeyolo.launch.settings import cluster_settings
 
     for overlay in OVERLAYS:
         names = {each["metadata"]["name"] for each in documents(overlay) if each["kind"] == "ConfigMap"}
-        assert cluster_settings().store_config in names
+        assert cluster_settings()[1]["train"].store_config in names
 
 
 def test_the_bucket_is_private_and_creating_it_again_changes_nothing(

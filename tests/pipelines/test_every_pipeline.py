@@ -17,10 +17,13 @@ from kubeyolo.config.form import describe_field, setting_fields
 from kubeyolo.config.load import preset_names
 from kubeyolo.evaluation.results import RUNTIMES
 from kubeyolo.launch.launcher import LAUNCHERS
+from kubeyolo.launch.policy import CONFIG_MAP, POLICY_FOLDER
+from kubeyolo.processes import CONTAINER_VARIABLES
 
 pytest.importorskip("kfp")
 
 from pipelines.compile import compile_all, stale
+from pipelines.pod import STEP_LABELS
 from pipelines.tables import ROOT, made_files, stale_tables
 
 COMMON = {"configure", "validate_dataset", "evaluate"}
@@ -35,7 +38,7 @@ TRAINING = SETTINGS | {"store", "weights", "launcher", "cluster"}
 FIELDS = {
     DETECTOR_TRAINING: TRAINING | {"data", "version"},
     DETECTOR_RETRAINING: TRAINING | {"pointer", "start_from", "max_regression"},
-    MODEL_EVALUATION: {"bundle", "data", "baseline", "store", "runtime", "settings"},
+    MODEL_EVALUATION: {"bundle", "data", "baseline", "store", "runtime", "launcher", "cluster", "settings"},
 }
 REQUIRED = {DETECTOR_TRAINING: {"data"}, DETECTOR_RETRAINING: {"pointer"}, MODEL_EVALUATION: {"bundle", "data"}}
 FILLED = {"model": "yolov5n-r7", "launcher": "local", "runtime": "mindspore"}
@@ -118,6 +121,7 @@ def test_tables_are_made_for_every_component_and_for_the_docs() -> None:
     assert names == {
         *(f"components/{name}/README.md" for name in STEPS),
         "README.md",
+        "docs/cluster.md",
         "docs/configuration.md",
         "docs/data.md",
         "docs/runs.md",
@@ -255,18 +259,19 @@ def test_pods_get_the_store_and_its_keys_and_no_more_rights_than_they_need(name:
 
 
 @every_pipeline
-def test_every_step_runs_the_installed_code_whatever_its_image_sets(name: str) -> None:
+def test_every_step_runs_the_installed_code_without_telemetry_whatever_its_image_sets(name: str) -> None:
     executors = document(name)["deploymentSpec"]["executors"]
     assert len(executors) == len(TASKS[name])
     for executor, facts in executors.items():
         variables = {variable["name"]: variable["value"] for variable in facts["container"]["env"]}
-        assert variables["PYTHONSAFEPATH"] == "1", executor
+        assert variables.items() >= CONTAINER_VARIABLES.items(), executor
 
 
 @every_pipeline
-def test_training_and_pretraining_alone_are_tried_again(name: str) -> None:
+def test_steps_that_may_have_a_job_alone_are_tried_again(name: str) -> None:
     retried = {task: facts["retryPolicy"] for task, facts in tasks(name).items() if "retryPolicy" in facts}
-    assert set(retried) == {"pretrain_backbone", "train"} & TASKS[name]
+    with_jobs = {"pretrain_backbone", "train", "evaluate", "evaluate_baseline", "export_model"}
+    assert set(retried) == with_jobs & TASKS[name]
     for policy in retried.values():
         # Argo counts the duration from the start of the first try, so it has to be longer than a training.
         assert (policy["maxRetryCount"], policy["backoffMaxDuration"]) == (3, f"{365 * 24 * 3600}s")
@@ -274,5 +279,17 @@ def test_training_and_pretraining_alone_are_tried_again(name: str) -> None:
 
 @every_pipeline
 def test_the_compiled_file_is_small(name: str) -> None:
-    assert len(CompiledPipeline.named(name).text) < 64_000
+    assert len(CompiledPipeline.named(name).text) < 72_000
     assert len(json.dumps(document(name))) < 40_000
+
+
+@every_pipeline
+def test_pods_have_the_labels_of_the_network_policy_and_those_that_check_have_the_policy(name: str) -> None:
+    found = pods(name)
+    assert [task for task, facts in found.items() if facts["podMetadata"]["labels"] != STEP_LABELS] == []
+    checking = {task: facts["configMapAsVolume"] for task, facts in found.items() if "configMapAsVolume" in facts}
+    having_jobs = {task for task in TASKS[name] if STEPS.get(task, STEPS["evaluate"]).has_job}
+    assert set(checking) == {"configure"} | having_jobs
+    for (volume,) in checking.values():
+        assert (volume["configMapName"], volume["mountPath"]) == (CONFIG_MAP, str(POLICY_FOLDER))
+        assert volume["optional"] is True, "without the ConfigMap the default policy applies"

@@ -116,6 +116,15 @@ def test_export_says_when_an_output_differs() -> None:
     )
 
 
+def test_export_names_the_files_that_were_not_measured() -> None:
+    parity = {"onnx": {"stride 8": 1e-6}}
+    facts = {"files": {"model.onnx": 7_000_000, "model.air": 8_000_000}, "rtol": 1e-4, "parity": parity}
+    text = text_of(export_report({**facts, "not_measured": ["model.air"]}, judge(parity, ExportConfig())))
+    assert "agree with the trained network; not measured: model.air" in text
+    assert "model.onnx 7.00 MB compared" in text and "model.air 8.00 MB not measured" in text
+    assert "not measured" not in text_of(export_report(facts, judge(parity, ExportConfig())))
+
+
 def test_training_counts_epochs_from_one_and_names_its_best() -> None:
     rows = [HistoryRow(step=8, epoch=0, loss=3.0), HistoryRow(kind="val", step=8, epoch=0, ap=0.25)]
     rows += [HistoryRow(step=16, epoch=1, loss=2.0), HistoryRow(kind="val", step=16, epoch=1, ap=0.125)]

@@ -18,6 +18,7 @@ import pytest
 
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.errors import InputError, WorkError
+from kubeyolo.processes import CONTAINER_VARIABLES
 from kubeyolo.runs.container import RUN_LABEL, ContainerRunner
 from kubeyolo.runs.local import LocalRun, RunOutcome, run_local
 from kubeyolo.storage.base import Listing
@@ -135,6 +136,10 @@ def test_containers_see_every_folder_that_is_read_from(contained: ContainerRuns,
     (container,) = contained.engine.containers
     mounts = {mount["Target"]: mount["ReadOnly"] for mount in container.spec["HostConfig"]["Mounts"]}
     assert mounts == {"/tmp": False, str(contained.data): True, str(tmp_path / "crops"): True}
+
+
+def test_containers_run_the_installed_code_without_telemetry(contained: ContainerRuns) -> None:
+    assert one_container(contained).environment.items() >= CONTAINER_VARIABLES.items()
 
 
 def test_credentials_are_in_the_environment_of_the_containers_and_nowhere_else(contained: ContainerRuns) -> None:

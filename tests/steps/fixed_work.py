@@ -12,6 +12,7 @@ import pytest
 
 from kubeyolo.bundle import MINDIR, ONNX, WEIGHTS, BundleManifest
 from kubeyolo.data import shards
+from kubeyolo.evaluation.sharing import WHOLE, Share
 from kubeyolo.publishing import publish_bundle
 from kubeyolo.quantization.int8 import QuantizationFacts
 from kubeyolo.steps import detection, export
@@ -20,6 +21,7 @@ from kubeyolo.storage.place import Place
 from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory
 from kubeyolo.training.result import RESULT_NAME, TrainingResult
 from kubeyolo.training.spec import TrainingSpec
+from kubeyolo.work import Work
 from tests.steps.fixed_detector import fixed_manifest
 
 
@@ -36,7 +38,8 @@ def fix_work(monkeypatch: pytest.MonkeyPatch, folder: Path, network: Path) -> li
     """
     worked: list[str] = []
 
-    def launch(spec: TrainingSpec) -> None:
+    def launch(work: Work) -> None:
+        spec = TrainingSpec.model_validate_json(work.document)
         worked.append(spec.task)
         kind = "pretrain" if spec.task == "backbone" else "train"
         rows = [HistoryRow(kind=kind, step=3, epoch=0, loss=0.5, images_per_second=7.0)]
@@ -63,12 +66,12 @@ def fix_work(monkeypatch: pytest.MonkeyPatch, folder: Path, network: Path) -> li
         shards.write_dataset,
     )
 
-    def evaluated(bundle: Any, dataset: Any, config: Any, runtime: str) -> Any:
+    def evaluated(bundle: Any, dataset: Any, config: Any, runtime: str, share: Share = WHOLE) -> Any:
         worked.append("evaluate")
         if runtime != "mindspore":
-            return evaluate_bundle(bundle, dataset, config, runtime)
+            return evaluate_bundle(bundle, dataset, config, runtime, share)
         predictor = predictors(bundle, {ONNX: network}, config)["onnx"]
-        return detection.evaluate_predictor(predictor, dataset, config)
+        return detection.evaluate_predictor(predictor, dataset, config, share)
 
     def stored(*arguments: Any, **options: Any) -> Any:
         worked.append("validate")
@@ -78,7 +81,7 @@ def fix_work(monkeypatch: pytest.MonkeyPatch, folder: Path, network: Path) -> li
         return predictors(bundle, {ONNX: files[ONNX]}, config)
 
     replaced: dict[str, Callable[..., Any]] = {
-        "kubeyolo.launch.local.launch_training": launch,
+        "kubeyolo.launch.local.launch_work": launch,
         "kubeyolo.data.shards.write_dataset": stored,
         "kubeyolo.steps.detection.evaluate_bundle": evaluated,
         "kubeyolo.steps.export._export": exported,

@@ -26,6 +26,7 @@ from kubeyolo.steps.outcome import read_record
 from kubeyolo.steps.settings import StepSettings, read_sections
 from kubeyolo.storage.place import Place
 from kubeyolo.training.spec import TrainingSpec
+from kubeyolo.work import Work
 from tests.steps.called import validate_dataset, write_record
 from tests.steps.fixed_detector import CLASSES, MODEL, fixed_bundle, write_data
 from tests.steps.fixed_work import file_of, fix_work
@@ -319,7 +320,7 @@ def test_a_reference_with_another_digest_is_refused_in_one_line(
 ) -> None:
     made = whole_run[1]
     # Training processes open what they read.
-    monkeypatch.setattr("kubeyolo.launch.local.launch_training", open_inputs)
+    monkeypatch.setattr("kubeyolo.launch.local.launch_work", open_inputs)
     inputs = {name: made[name] for name in ("dataset", "backbone", "evaluation", "training")}
     inputs |= {"bundle": made["quantized" if step in ("publish", "promote") else "exported"]}
     right = Place.of(inputs[wrong])
@@ -366,8 +367,10 @@ def test_promote_refuses_references_with_another_digest(
     assert tasks.artifacts["summary"].metrics == whole_run[0].artifacts["summary"].metrics
 
 
-def open_inputs(spec: Any) -> None:
+def open_inputs(work: Work) -> None:
+    spec = TrainingSpec.model_validate_json(work.document)
     open_dataset(Place.of(spec.dataset))
+    assert spec.backbone is not None
     open_bundle(Place.of(spec.backbone))
 
 
@@ -404,7 +407,9 @@ def test_settings_of_other_sections_reach_the_pretraining(
             tasks.call("pretrain_backbone", settings=struct, dataset=dataset)
 
     call({})
-    call({"train": {"seed": 4.0, "grad_clip": 1.0, "device_target": "GPU"}, "augment": {"hsv_s": 0.25}})
+    call(
+        {"train": {"seed": 4.0, "grad_clip": 1.0}, "pretrain": {"device_target": "Ascend"}, "augment": {"hsv_s": 0.25}}
+    )
     call({"train": {"seed": 9}})
     call({}, dataset=elsewhere)
     call({}, dataset=other)
@@ -416,7 +421,7 @@ def test_settings_of_other_sections_reach_the_pretraining(
     assert outputs[3] == outputs[0] and outputs[6] == outputs[5]
     assert len(set(outputs)) == len(outputs) - 2
     config = seen[1][2]
-    assert (config.train.seed, config.train.grad_clip, config.train.device_target) == (4, 1.0, "GPU")
+    assert (config.train.seed, config.train.grad_clip, config.pretrain.device_target) == (4, 1.0, "Ascend")
     assert config.augment.hsv_s == 0.25
     assert seen[2][2].train.seed == 9
 

@@ -15,7 +15,8 @@ from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, BundleManifest, re
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, FIELDS, MODEL_EVALUATION, STEPS
 from kubeyolo.cli.forms import training_form
 from kubeyolo.compiled.pipeline import CompiledPipeline
-from kubeyolo.config.load import flatten, load_config, resolve_layers
+from kubeyolo.compiled.resources import MEMORY_LIMITS
+from kubeyolo.config.load import flatten, load_config, preset_names, resolve_layers
 from kubeyolo.config.schema import Config
 from kubeyolo.data.class_images import class_fingerprint
 from kubeyolo.data.digest import source_facts
@@ -29,7 +30,7 @@ from kubeyolo.pointers import ModelPointer, read_model_version, write_model_poin
 from kubeyolo.publishing import publish_bundle
 from kubeyolo.report.model_card import escape
 from kubeyolo.source import results_source, weights_source
-from kubeyolo.steps import component
+from kubeyolo.steps import component, facade
 from kubeyolo.steps.checked_form import check_form, check_settings, parse_cluster
 from kubeyolo.steps.configure import bundle_config, configure
 from kubeyolo.steps.configured_run import ConfiguredRun
@@ -120,10 +121,10 @@ def test_a_form_that_makes_sense_is_taken(pipeline: str) -> None:
             "but train.processes is 2",
         ),
         (
-            ASCEND | nested({"train": {"processes": 16}}),
+            ASCEND | nested({"train": {"processes": 16, "device_target": "CPU"}}),
             "train.device_target is CPU, but these nodes are for Ascend",
         ),
-        (ASCEND | nested({"train": {"device_target": "Ascend"}}), "but each pod runs 8 training processes"),
+        (ASCEND | nested({"train": {"processes": 1}}), "train.processes is 1, but each pod runs 8 processes"),
         (
             {"data": "/home/me/data"},
             "the field data = /home/me/data: pods cannot read folders of this machine; copy it",
@@ -195,8 +196,49 @@ def test_the_cluster_is_a_preset_or_settings(text: str, settings: dict[str, Any]
 
 
 def test_settings_that_go_together_are_taken() -> None:
-    form = NEEDED | ASCEND | nested({"train": {"device_target": "Ascend", "processes": 16}})
-    assert check_form(DETECTOR_TRAINING, form, is_remote=True).cluster == {"preset": "ascend910b"}
+    checked = check_form(DETECTOR_TRAINING, NEEDED | ASCEND | nested({"train": {"processes": 16}}), is_remote=True)
+    assert checked.cluster == {"preset": "ascend910b"}
+    config, origins = checked.resolved.config, checked.resolved.origins
+    devices = {f"{name}.device_target" for name in ("pretrain", "train", "evaluate", "export")}
+    assert {getattr(config, key.partition(".")[0]).device_target for key in devices} == {"Ascend"}
+    assert {origins[key] for key in devices} == {"the cluster preset ascend910b"}
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        (
+            nested({"train": {"device_target": "Ascend"}}),
+            "train.device_target is Ascend, but the step train runs in a pod without devices; set launcher to volcano, "
+            "and cluster to a preset with this device, or leave the key out",
+        ),
+        (nested({"evaluate": {"device_target": "Ascend"}}), "the step evaluate runs in a pod without devices"),
+        (
+            {"launcher": "volcano", "cluster": "cpu"} | nested({"export": {"device_target": "Ascend"}}),
+            "export.device_target is Ascend, but the step export_model runs in a pod without devices; "
+            "set steps.export_model.job = true in the cluster settings",
+        ),
+        (
+            {"launcher": "volcano", "cluster": "{preset: ascend910b, steps: {pretrain_backbone: {job: false}}}"}
+            | nested({"train": {"processes": 8}, "pretrain": {"device_target": "Ascend"}}),
+            "pretrain.device_target is Ascend, but the step pretrain_backbone runs in a pod without devices",
+        ),
+    ],
+)
+def test_a_device_is_refused_for_a_step_whose_pod_has_none(form: dict[str, str], words: str) -> None:
+    with pytest.raises(InputError) as refused:
+        check_form(DETECTOR_TRAINING, NEEDED | form, is_remote=True)
+    assert words in str(refused.value)
+    # On this machine a step without a job may use a device.
+    check_form(DETECTOR_TRAINING, NEEDED | form, is_remote=False)
+
+
+def test_a_step_without_a_job_keeps_processors_beside_steps_on_cards() -> None:
+    cluster = "{preset: ascend910b, steps: {export_model: {job: false}}}"
+    form = {"launcher": "volcano", "cluster": cluster} | nested({"train": {"processes": 8}})
+    config = check_form(DETECTOR_TRAINING, NEEDED | form, is_remote=True).resolved.config
+    assert (config.train.device_target, config.evaluate.device_target) == ("Ascend", "Ascend")
+    assert config.export.device_target == "CPU"
 
 
 # What lies in the store and at the data.
@@ -284,7 +326,7 @@ def test_the_name_follows_the_settings_the_data_and_the_version(data: Path, tmp_
     assert first.startswith(f"{MODEL}-shapes-")
     # The preset's value, said; another store; the same data at another place; where training runs.
     assert first == name(max_epoch="300") == name(store="b") == name(copy)
-    assert first == name(launcher="volcano", cluster="cpu")
+    assert first == name(launcher="volcano", cluster='{"preset": "cpu", "memory": "8Gi"}')
     others = [
         name(max_epoch="3"),
         name(model="yolov5s-r7"),
@@ -328,6 +370,25 @@ def bucket(minio_bucket: str, data: Path) -> Iterator[str]:
     """The data in a bucket."""
     Place.of(f"minio://{minio_bucket}/data/shapes").store.put_tree(data, "")
     yield minio_bucket
+
+
+@pytest.mark.parametrize(("preset", "processes"), [("ascend910b", 8), ("ascend910-a3", 16)])
+def test_a_preset_of_an_ascend_cluster_alone_is_enough_for_every_model(
+    bucket: str, preset: str, processes: int
+) -> None:
+    form = {"data": f"minio://{bucket}/data/shapes", "store": f"minio://{bucket}/store", "launcher": "volcano"}
+    origin = f"the cluster preset {preset}"
+    for model in preset_names():
+        values = form | {"cluster": preset, "model": model}
+        config = check_form(DETECTOR_TRAINING, values, is_remote=True).resolved.config
+        assert (config.model, config.train.processes) == (model, processes)
+    # The plan of the last model, which reads the data.
+    run = configure(DETECTOR_TRAINING, values, is_remote=True)
+    (row,) = (row for row in run.view().changed if row.key == "train.processes")
+    assert (row.value, row.origin) == (processes, origin)
+    assert f"train.processes = {processes} ({origin})" in run.lines()
+    assert run.settings["train"].config["train"]["processes"] == processes
+    assert any(f"train in 1 pod with {processes} Ascend cards" in note for note in run.notes)
 
 
 @pytest.mark.parametrize("field", ["field", "nested"])
@@ -440,7 +501,7 @@ def every_run(
     train: Callable[..., ConfiguredRun], evaluate: Callable[..., ConfiguredRun], data: Path, store: str, tmp_path: Path
 ) -> dict[str, ConfiguredRun]:
     return {
-        DETECTOR_TRAINING: train(launcher="volcano", cluster="cpu"),
+        DETECTOR_TRAINING: train(launcher="volcano", cluster="cpu", per_batch_size="4"),
         DETECTOR_RETRAINING: configured_retraining(data, store, tmp_path),
         MODEL_EVALUATION: evaluate(),
     }
@@ -544,9 +605,11 @@ def test_a_setting_changes_only_the_structs_of_the_steps_that_it_concerns(data: 
     assert {name for name in before if before[name] != after[name]} == CONCERNS[pair]
 
 
-def test_where_training_runs_concerns_training_and_pretraining_alone(train: Callable[..., ConfiguredRun]) -> None:
+def test_the_launcher_concerns_the_steps_that_may_have_a_job_alone(train: Callable[..., ConfiguredRun]) -> None:
     here, there = structs(train()), structs(train(launcher="volcano"))
-    assert {name for name in here if here[name] != there[name]} == {"pretrain_backbone", "train"}
+    with_jobs = {name for name, step in STEPS.items() if step.has_job}
+    assert {name for name in here if here[name] != there[name]} == with_jobs
+    assert with_jobs == {"pretrain_backbone", "train", "evaluate", "export_model"}
     as_text = train(launcher="volcano", cluster="cpu")
     as_json = train(launcher="volcano", cluster='{"preset": "cpu"}')
     as_yaml = train(launcher="volcano", cluster="preset: cpu")
@@ -555,30 +618,103 @@ def test_where_training_runs_concerns_training_and_pretraining_alone(train: Call
 
 def test_images_that_the_pods_of_a_pretraining_cannot_reach_are_refused(train: Callable[..., ConfiguredRun]) -> None:
     with pytest.raises(InputError, match="pretrain.data .*/images: pods cannot read folders on this machine"):
-        train(launcher="volcano", settings="pretrain: {data: images}")
+        train(
+            launcher="volcano",
+            cluster="{steps: {pretrain_backbone: {job: true}}}",
+            settings="pretrain: {data: images}",
+        )
 
 
-def test_the_plan_says_where_the_training_takes_more_memory_than_there_is(
+def test_the_plan_says_which_steps_take_more_memory_than_this_machine_has(
     train: Callable[..., ConfiguredRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(RUN_ID, raising=False)
     monkeypatch.setattr(launcher, "usable_memory", lambda: 10**9)
-    (line,) = [line for line in train().notes if "of memory" in line]
-    assert line.startswith("this machine, or its container, allows 1.0 GB of memory, less than the ")
+    lines = [line for line in train().notes if "of memory" in line]
+    start = "this machine, or its container, allows 1.0 GB of memory, less than the "
+    assert [line.startswith(start) for line in lines] == [True, True]
+    assert "that train takes: lower train.per_batch_size (8), " in lines[0]
+    assert "that pretrain_backbone takes: lower pretrain.per_batch_size (32) or pretrain.image_size (96), " in lines[1]
+    assert len([line for line in train(settings="pretrain: {enabled: false}").notes if "of memory" in line]) == 1
     for enough in (10**12, None):
         monkeypatch.setattr(launcher, "usable_memory", lambda found=enough: found)
         assert not any("of memory" in line for line in train().notes)
 
-    # Of a training in pods those count, whatever this machine has.
+    # A training in pods has the memory of the pods, whatever this machine has.
     monkeypatch.setattr(launcher, "usable_memory", lambda: 10**9)
     pods = {"preset": "cpu", "memory": "64Gi"}
     assert not any("of memory" in line for line in train(launcher="volcano", cluster=json.dumps(pods)).notes)
-    (line,) = [
-        line
-        for line in train(launcher="volcano", cluster=json.dumps({**pods, "memory": "1500M"})).notes
-        if "of memory" in line
-    ]
-    assert line.startswith("a pod has (cluster setting memory = 1500M) 1.5 GB of memory, less than the ")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "step"),
+    [
+        ({"memory": "2Gi"}, "train"),
+        ({"memory": "8Gi", "steps": {"train": {"memory": "2Gi"}}}, "train"),
+        ({"memory": "8Gi", "steps": {"pretrain_backbone": {"job": True, "memory": "1Gi"}}}, "pretrain_backbone"),
+        # The one process of a pretraining has its share of a pod.
+        (
+            {
+                "memory": "8Gi",
+                "devices_per_node": 8,
+                "steps": {"pretrain_backbone": {"job": True}, "train": {"job": False}},
+            },
+            "pretrain_backbone",
+        ),
+    ],
+)
+def test_a_step_that_takes_more_memory_than_the_pods_of_its_job_is_refused(
+    train: Callable[..., ConfiguredRun], cluster: dict[str, Any], step: str
+) -> None:
+    processes = {"train": {"processes": cluster.get("devices_per_node", 1), "per_batch_size": 1, "image_size": 128}}
+    settings = {"pretrain": {"enabled": step == "pretrain_backbone"}}
+    settings |= processes if step == "pretrain_backbone" else {}
+    form = {"launcher": "volcano", "settings": json.dumps(settings)}
+    with pytest.raises(
+        InputError, match=rf"^{step} takes about .* its pod may use .*: raise the cluster setting memory"
+    ):
+        train(cluster=json.dumps({"preset": "cpu", **cluster}), **form)
+    large = {"preset": "cpu", **cluster, "memory": "64Gi", "steps": {step: {"job": True}}}
+    assert train(cluster=json.dumps(large), **form).name
+
+
+def test_a_step_that_takes_more_memory_than_its_own_pod_is_refused_with_the_option_that_allows_it(
+    data: Path, store: str
+) -> None:
+    def run(limits: Mapping[str, str], **form: str) -> ConfiguredRun:
+        return configure(DETECTOR_TRAINING, {"data": str(data), "store": store, **form}, memory_limits=limits)
+
+    words = (
+        r"^train takes about 4\.3 GB of memory, and its pod may use 4Gi: allow more with --resources train.memory=5Gi "
+    )
+    with pytest.raises(InputError, match=words):
+        run({"train": "4Gi"})
+    with pytest.raises(
+        InputError, match=r"^pretrain_backbone takes about .* --resources pretrain_backbone.memory=2Gi "
+    ):
+        run({"train": "5Gi", "pretrain_backbone": "1Gi"})
+    # What the messages name is enough.
+    unlimited = run({})
+    assert run({"train": "5Gi", "pretrain_backbone": "2Gi", "evaluate": "64Mi"}).name == unlimited.name
+    # A step that does not run takes nothing, and a step with a job works elsewhere.
+    assert run({"train": "5Gi", "pretrain_backbone": "1Gi"}, settings="pretrain: {enabled: false}").name
+    in_job = {"launcher": "volcano", "cluster": '{"preset": "cpu", "memory": "8Gi"}'}
+    assert run({"train": "64Mi"}, **in_job).name == unlimited.name
+
+
+def test_the_first_step_knows_the_limits_of_its_pipeline(
+    data: Path, store: str, minio_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MEMORY_LIMITS, '{"train": "4Gi"}')
+    # On this machine there are no pods.
+    assert facade.configure(DETECTOR_TRAINING, {"data": str(data), "store": store})[0].name
+    place = Place.of(f"minio://{minio_bucket}/data/shapes")
+    place.store.put_tree(data, "")
+    form = {"data": place.uri, "store": f"minio://{minio_bucket}/store"}
+    with pytest.raises(InputError, match="^train takes about 4.3 GB of memory, and its pod may use 4Gi: "):
+        facade.configure(DETECTOR_TRAINING, form, run_id="3f0c9a1b")
+    monkeypatch.setenv(MEMORY_LIMITS, '{"train": "5Gi"}')
+    assert facade.configure(DETECTOR_TRAINING, form, run_id="3f0c9a1b")[0].name
 
 
 def test_the_plan_says_what_differs_and_what_it_will_take(train: Callable[..., ConfiguredRun]) -> None:
@@ -652,6 +788,12 @@ def test_unchanged_data_leaves_nothing_to_do(retraining: Retraining) -> None:
     run = retraining.look()
     assert not run.has_work and run.facts["current"] == reference
     assert any(note.startswith("unchanged: ") and "retrain.force=true" in note for note in run.notes)
+    # Nothing is trained, so that the limits do not matter.
+    form = {"pointer": str(retraining.pointer), "store": retraining.store}
+    assert not configure(DETECTOR_RETRAINING, form, memory_limits={"train": "64Mi"}).has_work
+    with pytest.raises(InputError, match="^train takes about "):
+        forced = form | {"settings": "retrain: {force: true}"}
+        configure(DETECTOR_RETRAINING, forced, memory_limits={"train": "64Mi"})
     assert run.view().estimate == ()
     # The same content in another place is the same data.
     (retraining.folder / "data" / "monday").rename(retraining.folder / "data" / "moved")
@@ -810,7 +952,7 @@ def test_the_name_of_an_evaluation_follows_all_that_its_numbers_depend_on(
         evaluate(runtime="onnx"),
         evaluate(baseline=""),
         evaluate(settings="evaluate: {max_det: 7}"),
-        evaluate(settings="train: {device_target: GPU}"),
+        evaluate(settings="evaluate: {device_target: Ascend}"),
         evaluate(bundle=str(tmp_path / "old")),
     ]
     assert len({first.name, *(other.name for other in others)}) == 1 + len(others)
@@ -820,6 +962,61 @@ def test_the_name_of_an_evaluation_follows_all_that_its_numbers_depend_on(
     assert "baseline" not in alone.struct()
     # The limits of a gate are compared with the numbers, which do not depend on them.
     assert evaluate(settings="evaluate: {min_ap: 0.5}").name == first.name
+
+
+@pytest.mark.parametrize(
+    ("cluster", "processes", "line"),
+    [
+        ("cpu", 2, "jobs: train in 2 pods with 1 worker each; all other steps run without a job"),
+        (
+            "ascend910b",
+            16,
+            "jobs: pretrain_backbone in 1 pod with 1 Ascend card, train in 2 pods with 8 Ascend cards each, "
+            "evaluate in 1 pod with 1 Ascend card, export_model in 1 pod with 1 Ascend card; "
+            "all other steps run without a job",
+        ),
+        (
+            "{steps: {train: {job: false}, evaluate: {job: true, nodes: 3, devices_per_node: 2}}}",
+            1,
+            "jobs: evaluate in 3 pods with 2 workers each; all other steps run without a job",
+        ),
+        ("{steps: {train: {job: false}}}", 1, "no step has a job"),
+    ],
+)
+def test_the_plan_names_the_pods_of_each_step_with_a_job(
+    train: Callable[..., ConfiguredRun], cluster: str, processes: int, line: str
+) -> None:
+    run = train(launcher="volcano", cluster=cluster, **nested({"train": {"processes": processes}}))
+    assert line in run.lines() and line in run.view().notes
+    assert not [each for each in train().lines() if each.startswith("jobs: ")]
+
+
+def test_the_plan_names_all_pods_of_a_pretraining_with_several_processes(train: Callable[..., ConfiguredRun]) -> None:
+    cluster = "{steps: {pretrain_backbone: {job: true, devices_per_node: 2}}}"
+    run = train(launcher="volcano", cluster=cluster, **nested({"pretrain": {"processes": 4}}))
+    assert "jobs: pretrain_backbone in 2 pods with 2 workers each, train in 1 pod with 1 worker" in " ".join(
+        run.lines()
+    )
+
+
+def test_a_step_that_is_turned_off_has_no_job(train: Callable[..., ConfiguredRun]) -> None:
+    settings = {"train": {"processes": 8}, "pretrain": {"enabled": False}}
+    (line,) = (each for each in train(**ASCEND, **nested(settings)).lines() if each.startswith("jobs: "))
+    assert line.startswith("jobs: train in 1 pod with 8 Ascend cards, evaluate in ")
+
+
+def test_an_evaluation_has_a_job_too(evaluate: Callable[..., ConfiguredRun]) -> None:
+    run = evaluate(**ASCEND)
+    assert "jobs: evaluate in 1 pod with 1 Ascend card; all other steps run without a job" in run.lines()
+    for task in ("evaluate", "evaluate_baseline"):
+        given = run.settings[task]
+        assert (given.launcher, given.cluster) == ("volcano", {"preset": "ascend910b"})
+        assert given.configuration().evaluate.device_target == "Ascend"
+    assert run.name != evaluate().name
+    with pytest.raises(InputError, match="evaluate.device_target is CPU, but these nodes are for Ascend"):
+        evaluate(**ASCEND, **nested({"evaluate": {"device_target": "CPU"}}))
+    with pytest.raises(InputError, match="cluster is set, but launcher is local"):
+        evaluate(cluster="cpu")
 
 
 # The step as Kubeflow calls it.
@@ -851,7 +1048,7 @@ def test_the_step_hands_each_task_its_settings(
     monkeypatch.delenv(component.RUN_ID, raising=False)
     places = {"bundle": str(tmp_path / "new"), "baseline": str(tmp_path / "old")}
     forms = {
-        DETECTOR_TRAINING: {"data": str(data), "launcher": "volcano", "cluster": "cpu"},
+        DETECTOR_TRAINING: {"data": str(data), "launcher": "volcano", "cluster": "cpu", "per_batch_size": "4"},
         DETECTOR_RETRAINING: {"pointer": str(tmp_path / "pointer.json")},
         MODEL_EVALUATION: {"data": str(data), **places},
     }

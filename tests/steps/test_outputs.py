@@ -87,7 +87,13 @@ def backbone(*sets: str, images: str = "i", code: str = "c") -> str:
 
 def test_a_backbone_follows_its_settings_and_images() -> None:
     assert backbone() == backbone("train.lr=0.5") == backbone("augment.mosaic=0") == backbone("train.log_interval=7")
-    changed = ["pretrain.lr=0.5", "train.seed=3", "train.grad_clip=1", "train.device_target=GPU", "augment.hsv_h=0.1"]
+    changed = [
+        "pretrain.lr=0.5",
+        "train.seed=3",
+        "train.grad_clip=1",
+        "pretrain.device_target=Ascend",
+        "augment.hsv_h=0.1",
+    ]
     assert len({backbone(), backbone(images="j"), backbone(code="x"), *map(backbone, changed)}) == 3 + len(changed)
 
 
@@ -101,7 +107,7 @@ def test_a_result_is_named_after_its_step_what_it_reads_its_settings_and_the_cod
     assert re.fullmatch(rf"{STORE}/results/evaluate/yolov5n-r7-[0-9a-f]{{12}}", result("evaluate"))
     others = [
         result("evaluate", "evaluate.iou_threshold=0.5"),
-        result("evaluate", "train.device_target=GPU"),
+        result("evaluate", "evaluate.device_target=Ascend"),
         result("evaluate", bundle="c"),
         result("evaluate", dataset="e"),
         result("evaluate", runtime="onnx"),

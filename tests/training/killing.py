@@ -13,7 +13,7 @@ import orjson
 
 from kubeyolo.bundle import open_bundle
 from kubeyolo.errors import WorkError
-from kubeyolo.launch.local import launch_training
+from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
 from kubeyolo.training.spec import TrainingSpec
 
@@ -43,7 +43,7 @@ def launch_until(spec: TrainingSpec, condition: Condition | None = None) -> list
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        launch_training(spec, lines.append)
+        launch_work(spec.work(), lines.append)
         assert condition is None, f"training ended before it was killed {errors}"
     except WorkError as error:
         assert "SIGKILL" in str(error)

@@ -12,7 +12,7 @@ import pytest
 from kubeyolo.config.schema import Config
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.data.shards import write_dataset
-from kubeyolo.launch.local import launch_training
+from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
 from kubeyolo.training.result import RESULT_NAME
 from kubeyolo.training.spec import TrainingSpec
@@ -74,7 +74,7 @@ class Trainings:
         with (self._folder / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (output / RESULT_NAME).exists():
-                launch_training(spec)
+                launch_work(spec.work())
         return output
 
 

@@ -11,7 +11,7 @@ from kubeyolo.bundle import open_bundle
 from kubeyolo.config.load import load_config
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.data.shards import write_dataset
-from kubeyolo.launch.local import launch_training
+from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
 from kubeyolo.training.spec import TrainingSpec
 
@@ -34,7 +34,7 @@ def test_training_of_yolov4_tiny_lowers_the_loss(tmp_path: Path) -> None:
     config = load_config("yolov4-tiny", sets=[f"{key}={value}" for key, value in SETTINGS.items()])
     assert (config.train.optimizer, config.train.lr_scheduler, config.train.box_gain) == ("sgd", "exponential", 10.0)
     output = tmp_path / "train"
-    launch_training(TrainingSpec(dataset=dataset, output=str(output), config=config))
+    launch_work(TrainingSpec(dataset=dataset, output=str(output), config=config).work())
     rows = [orjson.loads(line) for line in (output / "history.jsonl").read_bytes().splitlines()]
     losses = {part: [row[part] for row in rows if row["kind"] == "train"] for part in ("loss", "box", "obj", "cls")}
     print({part: np.round(values, 3).tolist() for part, values in losses.items()})

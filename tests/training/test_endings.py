@@ -17,7 +17,7 @@ from kubeyolo.config.schema import Config
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.data.shards import write_dataset
 from kubeyolo.storage.place import Place
-from kubeyolo.training import worker
+from kubeyolo.training import process, worker
 from kubeyolo.training.distribution import Distribution
 from kubeyolo.training.loop import StopRequest
 from kubeyolo.training.spec import TrainingSpec
@@ -36,7 +36,7 @@ def test_a_training_outlives_the_terminal_it_draws_on(tmp_path: Path) -> None:
     places = {"TMPDIR": str(tmp_path / "tmp"), "KUBEYOLO_CACHE": str(tmp_path / "cache")}
     environment = {**os.environ, **places, "PYTHONPATH": os.pathsep.join(sys.path)}
     ours, terminal = pty.openpty()
-    process = subprocess.Popen(
+    training = subprocess.Popen(
         command,
         env=environment,
         stdin=terminal,
@@ -51,10 +51,22 @@ def test_a_training_outlives_the_terminal_it_draws_on(tmp_path: Path) -> None:
         heard += os.read(ours, 4096)
     os.close(ours)
     # What was not printed is lost, and all else is done.
-    assert process.wait(120) == 1
+    assert training.wait(120) == 1
     assert (tmp_path / "out" / "bundle" / "bundle.json").is_file() and (tmp_path / "out" / "report.html").is_file()
     assert [row["step"] for row in history_of(tmp_path / "out") if row["kind"] == "train"] == list(range(1, 9))
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def ended(
+    spec: TrainingSpec, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str]:
+    """Run the training process of a spec in this process; return its exit code and the line that it prints last."""
+    monkeypatch.setattr(StopRequest, "install", lambda self, listen=True: None)
+    monkeypatch.setattr(process, "die_with_parent", lambda: None)
+    monkeypatch.delenv("KUBEYOLO_OUTCOME", raising=False)
+    (folder / "spec.json").write_text(spec.model_dump_json())
+    code = worker.main([str(folder / "spec.json")])
+    return code, capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -73,19 +85,20 @@ def test_a_lack_of_memory_says_what_to_lower(
         raise error
 
     spec = TrainingSpec(dataset="d", output="o", config=Config.model_validate({"train": {"per_batch_size": 24}}))
-    spec.write(tmp_path / "spec.json")
     monkeypatch.setattr(worker, "run_training", fail)
-    code, message = worker._run(tmp_path / "spec.json", Distribution(), StopRequest())
+    code, message = ended(spec, tmp_path, monkeypatch, capsys)
     assert code == 1 and message.startswith(f"out of memory ({type(error).__name__}")
     assert "lower data.workers (2)" in message and "train.per_batch_size (24)" in message
     assert "\n" not in message and "---" not in message
     assert str(error).splitlines()[-1:] == [] or str(error).splitlines()[-1] in message
 
 
-def test_an_array_that_is_too_large_is_a_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    TrainingSpec(dataset="d", output="o", config=Config()).write(tmp_path / "spec.json")
+def test_an_array_that_is_too_large_is_a_lack_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(worker, "run_training", lambda *arguments: np.empty(1 << 60, np.uint8))
-    code, message = worker._run(tmp_path / "spec.json", Distribution(), StopRequest())
+    spec = TrainingSpec(dataset="d", output="o", config=Config())
+    code, message = ended(spec, tmp_path, monkeypatch, capsys)
     assert code == 1 and message.startswith("out of memory (MemoryError: Unable to allocate")
 
 
@@ -94,20 +107,20 @@ def test_an_outcome_that_a_full_disk_does_not_take_does_not_undo_the_work(
 ) -> None:
     (tmp_path / "rank-0.part").symlink_to("/dev/full")
     monkeypatch.setenv("KUBEYOLO_OUTCOME", str(tmp_path))
-    assert not worker._leave_outcome(Distribution(), 0, "")
+    assert not process.leave_outcome(Distribution(), 0, "")
     (tmp_path / "rank-0.part").unlink()
-    assert worker._leave_outcome(Distribution(), 0, "")
+    assert process.leave_outcome(Distribution(), 0, "")
     assert json.loads((tmp_path / "rank-0.json").read_text())["exit_code"] == 0
 
 
 SCHEDULER = """
 import time
-from kubeyolo.training import worker
-worker.configure_mindspore = lambda *_: None
+from kubeyolo.training import process, worker
+process.configure_mindspore = lambda *_: None
 def join(distribution):
     print("joined", flush=True)
     time.sleep(1)
-worker.join = join
+process.join = join
 raise SystemExit(worker.main(["spec"]))
 """
 

@@ -20,7 +20,7 @@ from kubeyolo.steps.outcome import read_record
 from kubeyolo.storage.place import Place
 from kubeyolo.training.result import read_result
 from kubeyolo.training.schedules import build_schedule
-from kubeyolo.training.spec import TrainingSpec
+from kubeyolo.work import Work
 from tests.steps import called
 from tests.training.killing import has_checkpoint, history_of, launch_until, weights_of
 from tests.training.small_training import spec_for
@@ -33,14 +33,14 @@ def one_epoch(small_dataset: str, tmp_path_factory: pytest.TempPathFactory) -> t
     return output, launch_until(spec_for(small_dataset, output, max_epoch=1))
 
 
-def train(*arguments: Any, launch: Callable[[TrainingSpec], None] | None = None, **options: Any) -> called.Called:
+def train(*arguments: Any, launch: Callable[[Work], None] | None = None, **options: Any) -> called.Called:
     """Call the step, with a function in place of that which starts the processes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "launch_training", launch or local.launch_training)
+        patch.setattr(local, "launch_work", launch or local.launch_work)
         return called.train(*arguments, **options)
 
 
-def not_started(spec: TrainingSpec) -> None:
+def not_started(work: Work) -> None:
     raise AssertionError("a training was started")
 
 
@@ -62,7 +62,7 @@ def test_a_training_keeps_what_it_warned_of(
     assert starts.index("anchors") < starts.index("warning") < starts.index("epoch")
 
     trained = train(
-        small_dataset, output, spec_for(small_dataset, tmp_path, max_epoch=1).config, launch=lambda spec: None
+        small_dataset, output, spec_for(small_dataset, tmp_path, max_epoch=1).config, launch=lambda work: None
     )
     metrics = read_record(Place.of(trained.record)).metrics
     assert metrics["warnings"] == warnings and metrics["anchor_recall"] == result.anchor_recall
@@ -92,7 +92,7 @@ def test_a_finished_training_is_extended_killed_and_continued(
 ) -> None:
     output = shutil.copytree(one_epoch[0], tmp_path / "output")
     one, two = (spec_for(small_dataset, output, max_epoch=epochs) for epochs in (1, 2))
-    first = train(small_dataset, str(output), one.config, launch=lambda spec: None)
+    first = train(small_dataset, str(output), one.config, launch=lambda work: None)
     rows, weights = history_of(output), weights_of(output)
     lines = launch_until(two, has_checkpoint(9))
     assert "extending from 1 to 2 epochs at step 6: it continues with the schedule of the new length" in lines
@@ -104,7 +104,7 @@ def test_a_finished_training_is_extended_killed_and_continued(
     stopped = "an extension of this training has stopped at step 9"
     assert f"{stopped}; to continue it, run the same command with --set train.max_epoch=2\n" in capsys.readouterr().out
     (output / "report.html").unlink()
-    assert train(small_dataset, str(output), one.config, launch=lambda spec: None) == first
+    assert train(small_dataset, str(output), one.config, launch=lambda work: None) == first
 
     second = train(small_dataset, str(output), two.config)
     assert "resuming at step 9 of 12" in capsys.readouterr().out
@@ -139,7 +139,7 @@ def test_a_finished_training_is_not_taken_for_another_one(
 ) -> None:
     output = shutil.copytree(one_epoch[0], tmp_path / "output")
     config = spec_for(small_dataset, output, max_epoch=1).config
-    train(small_dataset, str(output), config, launch=lambda spec: None)
+    train(small_dataset, str(output), config, launch=lambda work: None)
     source = generate_sample_dataset(tmp_path / "source", train=4, val=4, seed=1)
     other = write_dataset(source, Place.of(tmp_path / "store")).uri
     cases = [

@@ -19,6 +19,7 @@ from kubeyolo.storage.integrity import sha256_file
 from kubeyolo.storage.place import Place
 from kubeyolo.training import finite
 from kubeyolo.training.checkpoints import CheckpointManifest, TrainingState, newest_checkpoint, write_checkpoint
+from kubeyolo.training.distribution import Distribution
 from kubeyolo.training.finite import Guard, NotFiniteError, first_not_finite, remedy_for, remembered
 from kubeyolo.training.loop import Hooks, StopRequest, TrainingLoop
 from kubeyolo.training.loop_parts import LoopSettings, Output
@@ -192,5 +193,5 @@ def test_a_pretraining_on_one_value_for_each_channel_is_refused_before_its_data_
         config=Config.model_validate({"model": "yolov5n-r7", "pretrain": small}),
     )
     with pytest.raises(InputError, match=r"set pretrain\.per_batch_size to 2 or more, or pretrain\.image_size to 64"):
-        pretrain_backbone(spec, StopRequest())
+        pretrain_backbone(spec, Distribution(), StopRequest())
     assert not (tmp_path / "o").exists()

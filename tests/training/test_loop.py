@@ -21,7 +21,7 @@ from kubeyolo.training.distribution import Distribution
 from kubeyolo.training.history import TrainingHistory
 from kubeyolo.training.loop import Hooks, Interrupted, StopRequest, TrainingLoop
 from kubeyolo.training.loop_parts import LoopSettings, Output
-from kubeyolo.training.spec import OUTCOME_FOLDER
+from kubeyolo.work import OUTCOME_FOLDER
 
 
 @dataclass

@@ -12,7 +12,7 @@ from kubeyolo.estimate import backbone_memory, detector_memory
 from kubeyolo.models.named_facts import model_facts
 from kubeyolo.training import memory_advice
 from kubeyolo.training.memory_advice import backbone_memory_warnings, detector_memory_warnings, worker_warnings
-from kubeyolo.training.spec import DEVICES
+from kubeyolo.work import DEVICES
 
 FACTS = model_facts("yolov5n-r7")
 IMAGES, CLASSES, GB = 4000, 3, 10**9

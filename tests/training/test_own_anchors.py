@@ -23,7 +23,7 @@ from kubeyolo.evaluation.decode import decode
 from kubeyolo.evaluation.network import load_network
 from kubeyolo.evaluation.predictor import evaluate_split, load_predictor
 from kubeyolo.export.onnx import export_onnx
-from kubeyolo.launch.local import launch_training
+from kubeyolo.launch.local import launch_work
 from kubeyolo.models.anchors import trained_facts
 from kubeyolo.models.named_facts import model_facts
 from kubeyolo.publishing import derive_bundle
@@ -111,7 +111,7 @@ def trained(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained")
     spec = spec_for(dataset, output)
     found = find_anchors(open_dataset(Place.of(dataset)).index("train"), spec.config)
-    launch_training(spec_for(dataset, output, f"train.anchors={anchors_text(found.computed.anchors)}"))
+    launch_work(spec_for(dataset, output, f"train.anchors={anchors_text(found.computed.anchors)}").work())
     return output
 
 

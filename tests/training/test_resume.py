@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kubeyolo.errors import InputError
-from kubeyolo.launch.local import launch_training
+from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
 from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec
@@ -51,11 +51,11 @@ def test_a_run_killed_three_times_ends_with_the_same_weights(small_dataset: str,
     # Run again: there is nothing to do, and another configuration is refused by the key that changed.
     assert "nothing to do" in launch_until(spec_for(small_dataset, killed))[0]
     with pytest.raises(InputError, match=r"train\.lr = 0\.001.*now it is 0\.002.*another output"):
-        launch_training(spec_for(small_dataset, killed, lr=0.002), lambda line: None)
+        launch_work(spec_for(small_dataset, killed, lr=0.002).work(), lambda line: None)
     with pytest.raises(InputError, match=r"train\.processes"):
-        launch_training(spec_for(small_dataset, killed, processes=2), lambda line: None)
+        launch_work(spec_for(small_dataset, killed, processes=2).work(), lambda line: None)
 
 
 def test_a_missing_data_set_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"^{Place.of(tmp_path)}/no-such-set: no data set there"):
-        launch_training(spec_for(str(tmp_path / "no-such-set"), tmp_path / "out"), lambda line: None)
+        launch_work(spec_for(str(tmp_path / "no-such-set"), tmp_path / "out").work(), lambda line: None)

@@ -11,7 +11,7 @@ from kubeyolo.config.schema import Config, EvaluateConfig
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.data.shards import write_dataset
-from kubeyolo.launch.local import launch_training
+from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
 from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory
 from kubeyolo.training.spec import TrainingSpec
@@ -31,7 +31,7 @@ def train(dataset: str, output: Path, processes: int = 1, **settings: int) -> li
     config = Config.model_validate({"data": {"workers": 0}, "train": values, "evaluate": THRESHOLDS})
     config = config.model_copy(update={"train": config.train.model_copy(update={"processes": processes})})
     lines: list[str] = []
-    launch_training(TrainingSpec(dataset=dataset, output=str(output), config=config), show=lines.append)
+    launch_work(TrainingSpec(dataset=dataset, output=str(output), config=config).work(), show=lines.append)
     return lines
 
 

@@ -1,0 +1,72 @@
+"""Credentials of a store: what they may consist of, and a file in AWS's form that is replaced before they expire."""
+
+from __future__ import annotations
+
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
+from pathlib import Path
+
+from kubeyolo.errors import InputError
+
+CREDENTIALS_FILE = "AWS_SHARED_CREDENTIALS_FILE"
+"""Environment variable with the path of the file."""
+
+_SECTION = "default"
+_REQUIRED = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_TOKEN = "AWS_SESSION_TOKEN"
+
+
+def read_credentials(uri: str, file: str) -> dict[str, str]:
+    """Return the credentials in a file, named like AWS's environment variables; the session token may be missing.
+
+    Errors do not show the content of the file.
+
+    Args:
+        uri: The URI for which the credentials are needed; errors name it.
+        file: Path of the file; the section ``default`` is read.
+
+    Raises:
+        InputError: The file cannot be read, or does not have an access key and a secret key.
+    """
+    where = f"{uri}: the credentials in {file} ({CREDENTIALS_FILE})"
+    # Keys may contain a percent sign.
+    parser = ConfigParser(interpolation=None)
+    # The causes are left out, because they quote lines of the file.
+    try:
+        parser.read_string(Path(file).read_text(encoding="utf-8-sig"), file)
+    except OSError as error:
+        raise InputError(f"{where} cannot be read: {error.strerror}; correct the path, or unset the variable") from None
+    except (ValueError, ConfigParserError):
+        raise InputError(f"{where} cannot be read: the file is not in AWS's form; {_remedy()}") from None
+    if not parser.has_section(_SECTION):
+        raise InputError(f"{where} cannot be read: the file has no section [{_SECTION}]; {_remedy()}")
+    section = parser[_SECTION]
+    values = {name: section.get(name.lower(), "").strip() for name in (*_REQUIRED, _TOKEN)}
+    for name in _REQUIRED:
+        if not values[name]:
+            raise InputError(f"{where} cannot be used: {name.lower()} is not set; {_remedy()}")
+    for name, value in values.items():
+        check_credential(f"{where} cannot be used: {name.lower()}", value)
+    return {name: value for name, value in values.items() if value}
+
+
+def check_credential(what: str, value: str) -> None:
+    """Refuse a key or a token that cannot be sent to a store; the error does not show it.
+
+    Args:
+        what: Where the value is from and its name, for the error.
+        value: The value.
+
+    Raises:
+        InputError: The value has a line break, another control character, or a character outside ASCII.
+    """
+    if not (value.isascii() and value.isprintable()):
+        raise InputError(
+            f"{what} has a line break, another control character, or a character outside ASCII; copy the value again, "
+            "in one line"
+        )
+
+
+def _remedy() -> str:
+    names = " and ".join(name.lower() for name in _REQUIRED)
+    return f"write {names} below [{_SECTION}], each as NAME = VALUE"
