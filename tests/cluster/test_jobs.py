@@ -79,9 +79,8 @@ def test_a_step_whose_pod_is_lost_ends_as_any_other(
     site: Site, in_jobs: Submission, commands: list[Command], step: str
 ) -> None:
     store = site.new_store()
-    (site.folder / "cluster.yaml").write_text(
-        json.dumps({**CLUSTER, "queue": "kubeyolo", "image": image_of(site, step)})
-    )
+    settings = {**CLUSTER, "namespace": site.namespace, "queue": "kubeyolo", "image": image_of(site, step)}
+    (site.folder / "cluster.yaml").write_text(json.dumps(settings))
     words = command_of(step, in_jobs)
     command = site.kubeyolo(*words, "--store", store, "--launcher", "volcano", "--cluster", "cluster.yaml")
     commands.append(command)
