@@ -69,7 +69,10 @@ class Step:
         inputs: Values from other steps, with their descriptions; ``settings`` come from ``configure``.
         outputs: Values that it passes to other steps, with their descriptions.
         artifacts: Its artifacts in Kubeflow.
-        has_job: Whether it may have a job: a launcher starts its processes, with Volcano in pods of their own.
+        device_key: Key of the configuration that sets its device, for a step that may have a job: a launcher starts its
+            processes, with Volcano in pods of their own.
+        processes_key: Key that sets the number of its processes; empty if no key does.
+        is_shared: Whether all devices of its job share the work, though no key sets the number of processes.
         cached: Whether Kubeflow may take its result from the cache.
         cards: Values on its card on the page of the run, each with a label and its dotted path in the metrics of the
             record.
@@ -85,10 +88,22 @@ class Step:
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     artifacts: tuple[Artifact, ...] = ()
-    has_job: bool = False
+    device_key: str = ""
+    processes_key: str = ""
+    is_shared: bool = False
     cached: bool = True
     cards: Mapping[str, str] = field(default_factory=dict)
     networks: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_job(self) -> bool:
+        """Whether it may have a job."""
+        return bool(self.device_key)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether one process does its work, however many pods and devices the cluster settings name."""
+        return not self.processes_key and not self.is_shared
 
 
 # Requests are what a small run takes, so that it starts on a small cluster; limits leave room for larger data and
@@ -171,7 +186,8 @@ _ALL = (
             "record": _RECORD,
         },
         artifacts=(Artifact("backbone_curves", "HTML", "Loss and accuracy of the pretraining."),),
-        has_job=True,
+        device_key="pretrain.device_target",
+        processes_key="pretrain.processes",
         cards={"steps": "steps", "accuracy, held out": "accuracy"},
     ),
     Step(
@@ -189,7 +205,8 @@ _ALL = (
             Artifact("trained_detector", "Model", "The trained bundle: URI, digest, classes and steps."),
             Artifact("training_curves", "HTML", "Losses and learning rate over the steps, and the settings."),
         ),
-        has_job=True,
+        device_key="train.device_target",
+        processes_key="train.processes",
         cards={"steps": "steps", "loss": "loss", "images per second": "images_per_second"},
     ),
     Step(
@@ -204,7 +221,8 @@ _ALL = (
             Artifact("evaluation_report", "HTML", "COCO metrics, metrics of each class, curves and sample images."),
             Artifact("confusion_matrix", "ClassificationMetrics", "Annotated classes against detected classes."),
         ),
-        has_job=True,
+        device_key="evaluate.device_target",
+        is_shared=True,
         cards={"AP": "AP", "AP50": "AP50", "AP75": "AP75"},
         networks={"trained": ""},
     ),
@@ -220,7 +238,7 @@ _ALL = (
             Artifact("exported_detector", "Model", "The bundle with the exported files: URI, digest and AP in ONNX."),
             Artifact("export_report", "HTML", "Files and their largest differences from the trained network."),
         ),
-        has_job=True,
+        device_key="export.device_target",
         cards={"AP in ONNX": "onnx.AP", "largest difference": "largest_difference"},
         networks={"ONNX": "onnx"},
     ),

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kubeyolo.catalogue import STEPS
 from kubeyolo.config.schema import Config, DeviceTarget
 from kubeyolo.formats import about_duration, about_size, counted
 from kubeyolo.models.facts import ModelFacts
@@ -223,14 +224,9 @@ class _Run:
         return start + COMPILE_SECONDS[device] * (1 if step in ("pretrain_backbone", "train") else 0.25)
 
     def _device_of(self, step: str) -> DeviceTarget:
-        config = self.config
-        devices: dict[str, DeviceTarget] = {
-            "pretrain_backbone": config.pretrain.device_target,
-            "train": config.train.device_target,
-            "evaluate": config.evaluate.device_target,
-            "export_model": config.export.device_target,
-        }
-        return devices.get(step, "CPU")
+        key = STEPS[step].device_key
+        device: DeviceTarget = self.config.value(key) if key else "CPU"
+        return device
 
     def _detect_seconds(self, size: int, device: DeviceTarget) -> float:
         return self._multiply_adds(size) / self._speed(device) + DETECT_SECONDS

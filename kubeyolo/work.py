@@ -6,7 +6,13 @@ a few; the document is defined by each kind of work for itself.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kubeyolo.errors import InputError, first_problem
 
 OUTCOME_FOLDER = "KUBEYOLO_OUTCOME"
 """Environment variable: folder into which each rank writes ``rank-<n>.json`` at its end."""
@@ -34,7 +40,6 @@ class Work(BaseModel):
         document: JSON document that each of them reads.
         output: URI of the folder that receives the result.
         processes: Number of processes.
-        is_alone: Whether one process does the work, however many pods and devices the cluster settings name.
         device_target: Device that the processes compute on.
         reads: URIs that the processes read, by what is read; empty URIs are not read.
         memory_remedy: What to lower after memory ran out.
@@ -49,8 +54,38 @@ class Work(BaseModel):
     document: str
     output: str
     processes: int = 1
-    is_alone: bool = False
     device_target: str = "CPU"
     reads: dict[str, str] = {}
     memory_remedy: str
     has_checkpoints: bool = False
+
+
+class Document(BaseModel, ABC):
+    """What each worker process reads; a kind of work has a class of its own.
+
+    Attributes:
+        kind: What the document is, for errors.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def memory_remedy(self) -> str:
+        """What to lower after memory ran out."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the document.
+
+        Raises:
+            InputError: The file is missing, or is not such a document.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValidationError as error:
+            raise InputError(f"{path}: is not {cls.kind}: {first_problem(error)}") from error

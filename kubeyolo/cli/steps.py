@@ -33,7 +33,7 @@ from kubeyolo.config.form import fill_form
 from kubeyolo.config.load import ResolvedConfig, load_config, load_resolved
 from kubeyolo.config.schema import Config
 from kubeyolo.evaluation.results import EvaluationResult, check_runtime
-from kubeyolo.launch.launcher import Launcher, ready_launcher
+from kubeyolo.launch.launcher import Launcher, find_launcher
 from kubeyolo.pointers import check_pointer_name
 from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps import facade
@@ -283,7 +283,7 @@ def _call_on(
 
 def _launcher(step: str, name: str, file: Path | None, sets: list[str] | None) -> Launcher:
     """Return the launcher of a command; on a cluster its step has a job unless a setting says otherwise."""
-    return ready_launcher(name, None, file, sets_of(sets), step)
+    return find_launcher(name, None, file, sets_of(sets), step, must_run=True)
 
 
 def _placed(resolved: ResolvedConfig, launcher: Launcher, step: str) -> Config:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from decimal import Decimal
 from typing import Any
 
 from kubeyolo.catalogue import Resources
@@ -43,6 +44,12 @@ def quantity(text: str) -> float:
     """Return a quantity of Kubernetes as a number: 0.25 for ``250m``, 17179869184 for ``16Gi``."""
     number = text.rstrip("mkKMGTi")
     return float(number) * _UNITS.get(text.removeprefix(number), 1)
+
+
+def times(text: str, count: int) -> str:
+    """Return a multiple of a quantity: 512Gi for 8 times 64Gi."""
+    number = text.rstrip("mkKMGTi")
+    return f"{(Decimal(number) * count).normalize():f}{text.removeprefix(number)}"
 
 
 def changed_resources(current: Mapping[str, Resources], changes: Mapping[str, str]) -> dict[str, Resources]:
@@ -90,9 +97,8 @@ def memory_limits_here() -> dict[str, str]:
 
 def doubled(memory: str) -> str:
     """Return twice a quantity of memory, in the same unit or in Mi: ``32Gi`` for ``16Gi``."""
-    number = memory.rstrip("kMGTi")
     if _MEMORY.fullmatch(memory):
-        return f"{2 * int(number)}{memory.removeprefix(number)}"
+        return times(memory, 2)
     return f"{2 * quantity(memory) / 2**20:.0f}Mi"
 
 

@@ -146,12 +146,6 @@ def preset_bands(model: str) -> dict[str, tuple[str, ...]]:
     return {band: tuple(key for key, its in band_of.items() if its == band) for band in BANDS}
 
 
-def value_of(config: Config, key: str) -> Any:
-    """Return the value of a dotted key."""
-    section, _, name = key.partition(".")
-    return getattr(getattr(config, section), name)
-
-
 def with_values(resolved: ResolvedConfig, values: Mapping[str, Any], origin: str) -> ResolvedConfig:
     """Return a configuration with other values of dotted keys, which have this origin.
 

@@ -398,3 +398,8 @@ class Config(Section):
     export: ExportConfig = ExportConfig()
     quantize: QuantizeConfig = QuantizeConfig()
     retrain: RetrainConfig = RetrainConfig()
+
+    def value(self, key: str) -> Any:
+        """Return the value of a dotted key, such as ``train.lr``."""
+        section, _, name = key.partition(".")
+        return getattr(getattr(self, section), name)

@@ -233,7 +233,7 @@ def evaluate_split(
     """
     detections = detect_split(predictor, split, manifest, config, progress, share)
     if share.world > 1:
-        detections = share.gathered(split.index.image_id.tolist(), predictor.batch_size)
+        detections = share.gathered(detections, split.index.image_id.tolist(), predictor.batch_size)
     result = evaluate_detections(split.index.to_coco(manifest.classes, manifest.category_ids), detections)
     about = {"split": split.name, "runtime": predictor.name, "image_size": predictor.image_size}
     return result.model_copy(update=about), detections

@@ -78,10 +78,11 @@ class Share:
         """Store the detections of this share."""
         self._file(self.rank).write(orjson.dumps({"images": list(image_ids), "detections": list(detections)}))
 
-    def gathered(self, image_ids: Sequence[int], batch_size: int) -> list[Detection]:
-        """Wait for all shares, and return their detections in the order of the images.
+    def gathered(self, own: Sequence[Detection], image_ids: Sequence[int], batch_size: int) -> list[Detection]:
+        """Wait for the shares of all other processes, and return all detections in the order of the images.
 
         Args:
+            own: Detections of this share.
             image_ids: Id of every image of the split, in order.
             batch_size: Images of a batch.
 
@@ -90,9 +91,8 @@ class Share:
         """
         of_image: dict[int, list[Detection]] = {image_id: [] for image_id in image_ids}
         for rank in range(self.world):
-            for detection in self._waited(
-                rank, [image_ids[number] for number in self.numbers(len(image_ids), batch_size, rank)]
-            ):
+            images = [image_ids[number] for number in self.numbers(len(image_ids), batch_size, rank)]
+            for detection in own if rank == self.rank else self._waited(rank, images):
                 of_image[detection["image_id"]].append(detection)
         return [detection for detections in of_image.values() for detection in detections]
 

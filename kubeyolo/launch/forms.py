@@ -108,9 +108,3 @@ Processors = Annotated[str, BeforeValidator(_written), _quantity(is_memory=False
 ProcessorsOrNone = Annotated[str, BeforeValidator(_written), _quantity(is_memory=False, may_be_empty=True)]
 Memory = Annotated[str, BeforeValidator(_written), _quantity(is_memory=True, may_be_empty=False)]
 MemoryOrNone = Annotated[str, BeforeValidator(_written), _quantity(is_memory=True, may_be_empty=True)]
-
-
-def times(text: str, count: int) -> str:
-    """Return a multiple of a quantity: 512Gi for 8 times 64Gi."""
-    number = text.rstrip("mkKMGTi")
-    return f"{(Decimal(number) * count).normalize():f}{text.removeprefix(number)}"

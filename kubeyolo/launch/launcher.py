@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
-from kubeyolo.config.load import ResolvedConfig, value_of, with_values
+from kubeyolo.catalogue import STEPS
+from kubeyolo.config.load import ResolvedConfig, with_values
 from kubeyolo.config.schema import MOST_PROCESSES, Config
 from kubeyolo.errors import InputError, check_known
 from kubeyolo.formats import counted
@@ -20,18 +21,12 @@ from kubeyolo.launch import local
 from kubeyolo.launch.policy import mounted_policy
 from kubeyolo.launch.settings import (
     DEFAULT_PRESET,
-    DEVICE_KEYS,
-    PROCESS_KEYS,
-    TRAIN,
     ClusterSettings,
     check_reachable,
     cluster_settings,
 )
 from kubeyolo.resources import usable_memory, usable_processors
 from kubeyolo.work import Work
-
-_SHARED = ("evaluate",)
-"""Steps whose work all devices of the job share, though no key sets their number; one process does every other step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +190,7 @@ class VolcanoLauncher:
     @property
     def writer(self) -> str:
         """Name of the launcher with the id of the run, or outside of a run with the namespace of the job, if set."""
-        return f"{self.name} {os.environ.get(RUN_ID) or self.settings[TRAIN].namespace}".strip()
+        return f"{self.name} {os.environ.get(RUN_ID) or self.settings['train'].namespace}".strip()
 
     def has_job(self, step: str) -> bool:
         """Tell whether the settings of a step give it a job."""
@@ -218,9 +213,10 @@ class VolcanoLauncher:
             if not settings.job:
                 continue
             _check_processes(step, settings)
-            values[DEVICE_KEYS[step]] = settings.device_target
-            if step in PROCESS_KEYS and (settings.nodes or settings.devices_per_node > 1):
-                values[PROCESS_KEYS[step]] = settings.processes
+            entry = STEPS[step]
+            values[entry.device_key] = settings.device_target
+            if entry.processes_key and (settings.nodes or settings.devices_per_node > 1):
+                values[entry.processes_key] = settings.processes
         unset = {key: value for key, value in values.items() if not resolved.is_set(key)}
         return with_values(resolved, unset, f"the cluster preset {self.preset}")
 
@@ -231,12 +227,13 @@ class VolcanoLauncher:
             if self.has_job(step):
                 if policy is not None:
                     policy.check(self.settings[step])
-                self.settings[step].check_device(DEVICE_KEYS[step], value_of(config, DEVICE_KEYS[step]))
+                key = STEPS[step].device_key
+                self.settings[step].check_device(key, config.value(key))
             elif is_remote:
                 _refuse_device(config, step, f"set steps.{step}.job = true in the cluster settings")
-        for step, key in PROCESS_KEYS.items():
-            if step in steps and self.has_job(step):
-                self.settings[step].nodes_for(value_of(config, key), key)
+        for step in steps:
+            if self.has_job(step):
+                self._nodes(step, config)
         if "pretrain_backbone" in steps and config.pretrain.enabled and self.has_job("pretrain_backbone"):
             check_reachable("pretrain.data", config.pretrain.data)
 
@@ -246,16 +243,15 @@ class VolcanoLauncher:
         return (f"jobs: {', '.join(jobs)}; all other steps run without a job" if jobs else "no step has a job",)
 
     def _pods(self, step: str, config: Config) -> str:
-        settings = self.settings[step]
-        if step in PROCESS_KEYS or step in _SHARED:
-            key = PROCESS_KEYS.get(step, "")
-            processes, devices = value_of(config, key) if key else settings.processes, settings.devices_per_node
-            nodes = settings.nodes_for(processes, key)
-        else:
-            nodes = devices = 1
+        settings, nodes = self.settings[step], self._nodes(step, config)
         each = " each" if nodes > 1 else ""
         unit = "worker" if settings.device_target == "CPU" else f"{settings.device_target} card"
-        return f"{counted(nodes, 'pod')} with {counted(devices, unit)}{each}"
+        return f"{counted(nodes, 'pod')} with {counted(settings.devices_per_node, unit)}{each}"
+
+    def _nodes(self, step: str, config: Config) -> int:
+        """Return the number of pods of a step's job, for the processes that the configuration or the settings name."""
+        settings, key = self.settings[step], STEPS[step].processes_key
+        return settings.nodes_for(config.value(key) if key else settings.processes, key)
 
     def check_installed(self) -> None:
         """Check that the package kubernetes is installed."""
@@ -272,7 +268,7 @@ class VolcanoLauncher:
             return LocalLauncher().machines(step, processes, is_remote)
         settings = self.settings[step]
         return Machines(
-            nodes=settings.nodes_for(processes, PROCESS_KEYS.get(step, "")),
+            nodes=settings.nodes_for(processes, STEPS[step].processes_key),
             cores=max(1, round(settings.processors)),
             memory=None,
         )
@@ -302,10 +298,10 @@ def _check_processes(step: str, settings: ClusterSettings) -> None:
 
 def _refuse_device(config: Config, step: str, remedy: str) -> None:
     """Refuse a device for a step that runs in the plain pod of a pipeline, which has no devices."""
-    key = DEVICE_KEYS.get(step)
-    if key is not None and value_of(config, key) != "CPU":
+    key = STEPS[step].device_key
+    if key and config.value(key) != "CPU":
         raise InputError(
-            f"{key} is {value_of(config, key)}, but the step {step} runs in a pod without devices; {remedy}, or leave "
+            f"{key} is {config.value(key)}, but the step {step} runs in a pod without devices; {remedy}, or leave "
             "the key out"
         )
 
@@ -320,6 +316,8 @@ def find_launcher(
     file: Path | None = None,
     sets: Sequence[str] = (),
     job: str = "",
+    *,
+    must_run: bool = False,
 ) -> Launcher:
     """Return the launcher with this name.
 
@@ -329,27 +327,14 @@ def find_launcher(
         file: YAML file with cluster settings.
         sets: ``key=value`` pairs that override the file.
         job: Name of a step that has a job unless a setting says otherwise.
+        must_run: Whether the packages that the launcher needs must be installed here.
 
     Raises:
-        InputError: Unknown launcher, or settings that are not allowed.
+        InputError: Unknown launcher, settings that are not allowed, or a package that is not installed.
     """
     name = name or next(iter(LAUNCHERS))
     check_known("launcher", name, LAUNCHERS)
-    return LAUNCHERS[name].configured(values, file, sets, job)
-
-
-def ready_launcher(
-    name: str = "",
-    values: Mapping[str, Any] | None = None,
-    file: Path | None = None,
-    sets: Sequence[str] = (),
-    job: str = "",
-) -> Launcher:
-    """Return the launcher with this name if its packages are installed; see :func:`find_launcher`.
-
-    Raises:
-        InputError: As :func:`find_launcher`, and if a package that the launcher needs is not installed.
-    """
-    launcher = find_launcher(name, values, file, sets, job)
-    launcher.check_installed()
+    launcher = LAUNCHERS[name].configured(values, file, sets, job)
+    if must_run:
+        launcher.check_installed()
     return launcher

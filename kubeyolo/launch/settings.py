@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from kubeyolo.catalogue import STEPS
-from kubeyolo.compiled.resources import quantity, quantity_problem
+from kubeyolo.compiled.resources import quantity, quantity_problem, times
 from kubeyolo.config.load import read_mapping
 from kubeyolo.config.schema import MOST, MOST_PROCESSES, DeviceTarget, Section
 from kubeyolo.errors import InputError, check_known
@@ -31,22 +31,7 @@ _PRESETS = resources.files("kubeyolo.launch") / "presets"
 JOB_STEPS = tuple(step.name for step in STEPS.values() if step.has_job)
 """Names of the steps that may have a job."""
 
-TRAIN = "train"
-
-DEVICE_KEYS: Mapping[str, str] = {
-    "pretrain_backbone": "pretrain.device_target",
-    TRAIN: "train.device_target",
-    "evaluate": "evaluate.device_target",
-    "export_model": "export.device_target",
-}
-"""The key that sets the device of a step, for every step that may have a job."""
-
-ALONE_STEPS = ("export_model",)
-"""Steps whose work one process does, however many pods and devices the settings for all steps name."""
-
-PROCESS_KEYS: Mapping[str, str] = {"pretrain_backbone": "pretrain.processes", TRAIN: "train.processes"}
-"""The key that sets the number of processes of a step; all other steps get it from the settings of their job."""
-
+_SEVERAL = ("nodes", "devices_per_node")
 _MOST_ID = 2**31 - 1
 """Largest id of a user or a group in Kubernetes."""
 
@@ -182,17 +167,17 @@ class ClusterSettings(Section):
     @property
     def pod_cpu(self) -> str:
         """Processors that a pod requests, as a quantity: 96 for 8 devices of 12."""
-        return self.cpu or forms.times(self.per_device.cpu, self.devices_per_node)
+        return self.cpu or times(self.per_device.cpu, self.devices_per_node)
 
     @property
     def pod_memory(self) -> str:
         """Memory of a pod, as a quantity: 512Gi for 8 devices of 64Gi."""
-        return self.memory or forms.times(self.per_device.memory, self.devices_per_node)
+        return self.memory or times(self.per_device.memory, self.devices_per_node)
 
     @property
     def pod_shared_memory(self) -> str:
         """Size of /dev/shm of a pod, as a quantity."""
-        return self.shared_memory or forms.times(self.per_device.shared_memory, self.devices_per_node)
+        return self.shared_memory or times(self.per_device.shared_memory, self.devices_per_node)
 
     @property
     def processors(self) -> float:
@@ -266,16 +251,17 @@ class ClusterSettings(Section):
                 each = getattr(self.per_device, name)
                 raise InputError(f"per_device.{name} = {each!r} for {self.devices_per_node} devices: {problem}")
 
-    def for_one_process(self) -> ClusterSettings:
-        """Return the settings of one pod with one process, whose common settings are for several."""
-        return self.model_copy(update={"nodes": 1, "devices_per_node": 1})
+    def nodes_for(self, processes: int, key: str = "") -> int:
+        """Return the number of pods for a number of processes.
 
-    def nodes_for(self, processes: int, key: str = "train.processes") -> int:
-        """Return the number of pods for a number of processes, which the key ``key`` of the configuration sets.
+        Args:
+            processes: Number of processes.
+            key: Key of the configuration that sets it, for the error; empty if no key does.
 
         Raises:
             InputError: The processes do not fit the pods.
         """
+        key = key or "the number of processes"
         nodes, rest = divmod(processes, self.devices_per_node)
         if rest:
             raise InputError(
@@ -349,16 +335,19 @@ def cluster_settings(
         preset = Source({}, {job: {"job": True}}).over(preset)
     settings = {}
     for step in JOB_STEPS:
-        values = merged(preset.common, common, preset.of(step), chosen.of(step))
-        settings[step] = _validated(values, f"steps.{step}." if chosen.of(step) else "")
-        _refuse_several(step, chosen.of(step))
+        own = chosen.of(step)
+        values = merged(preset.common, common, preset.of(step), own)
+        if STEPS[step].is_alone:
+            _refuse_several(step, own)
+            values |= dict.fromkeys(_SEVERAL, 1)
+        settings[step] = _validated(values, f"steps.{step}." if own else "")
     return name, settings
 
 
 def _refuse_several(step: str, own: Mapping[str, Any]) -> None:
-    """Refuse settings of several processes for a step that always has one process."""
-    for key in ("nodes", "devices_per_node"):
-        if step in ALONE_STEPS and own.get(key, 1) not in (0, 1):
+    """Refuse settings of several processes that are meant for a step of one process alone."""
+    for key in _SEVERAL:
+        if own.get(key, 1) not in (0, 1):
             raise InputError(
                 f"cluster settings: steps.{step}.{key} = {own[key]}: this step has one process in one pod; leave it out"
             )

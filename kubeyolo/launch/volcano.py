@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from kubeyolo.catalogue import STEPS
 from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError
 from kubeyolo.launch.cluster import POD_NAME, Cluster, Document, Outage, Unreachable
 from kubeyolo.launch.job_lifecycle import JobLifecycle
 from kubeyolo.launch.job_progress import Timing
 from kubeyolo.launch.manifest import Run, digest_of, job_manifest, job_name
 from kubeyolo.launch.policy import CONFIG_MAP, Policy, mounted_policy, read_policy
-from kubeyolo.launch.settings import PROCESS_KEYS, ClusterSettings, check_reachable
+from kubeyolo.launch.settings import ClusterSettings, check_reachable
 from kubeyolo.launch.store_key import store_key
 from kubeyolo.output_streams import Show, print_line
 from kubeyolo.stop_signals import RaisingHandler, StopSignal, handling
@@ -49,7 +50,7 @@ def launch_on_volcano(
 
     Args:
         work: The work; its data and its output are in an object store.
-        settings: Cluster settings. Work of one process alone runs in one pod, with its share of the resources.
+        settings: Cluster settings of the step.
         show: Shows a line; prints it by default.
         cluster: Cluster of the job; by default the cluster of this pod or of the kubeconfig.
         timing: How often to poll the job.
@@ -63,9 +64,7 @@ def launch_on_volcano(
     for what, uri in places.items():
         check_reachable(what, uri)
     settings.check_device("device_target", work.device_target)
-    if work.is_alone:
-        settings = settings.for_one_process()
-    settings.nodes_for(work.processes, PROCESS_KEYS.get(work.step, "the number of processes"))
+    settings.nodes_for(work.processes, STEPS[work.step].processes_key)
     cluster, show, timing = cluster or Cluster.connect(settings.namespace), show or print_line, timing or Timing()
     outage = Outage(timing.outage, show)
     step = outage.retry(partial(this_step, cluster), timing.poll)

@@ -16,7 +16,7 @@ from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVA
 from kubeyolo.evaluation.limits import points_lost
 from kubeyolo.evaluation.results import MEASURED, check_runtime
 from kubeyolo.index import RUN_ID
-from kubeyolo.launch.launcher import ready_launcher
+from kubeyolo.launch.launcher import find_launcher
 from kubeyolo.report.configuration import plan_text
 from kubeyolo.report.dataset import findings_table
 from kubeyolo.steps import configure as configure_step
@@ -78,7 +78,7 @@ def validate_dataset(
 def pretrain_backbone(*, settings: Struct, dataset: str, backbone_curves: FileArtifact) -> tuple[str, str]:
     """Pretrain the backbone; return the references of its bundle (empty if pretraining is off) and of the record."""
     with _step("pretrain_backbone", settings) as (reporter, parsed, call):
-        launcher = ready_launcher(parsed.launcher, parsed.cluster)
+        launcher = find_launcher(parsed.launcher, parsed.cluster, must_run=True)
         stored = facade.pretrain_backbone(call, call.dataset(dataset), launcher, parsed.fingerprint)
         reporter.publish(stored, backbone_curves)
     return stored.record.outputs["backbone"], stored.reference
@@ -89,7 +89,7 @@ def train(
 ) -> tuple[str, str]:
     """Train the detector, from its newest checkpoint if there is one; return references of bundle and record."""
     with _step("train", settings) as (reporter, parsed, call):
-        launcher = ready_launcher(parsed.launcher, parsed.cluster)
+        launcher = find_launcher(parsed.launcher, parsed.cluster, must_run=True)
         stored = facade.train(call, call.dataset(dataset), launcher, backbone)
         reporter.publish(stored, training_curves)
         figures = {name: stored.record.metrics.get(name) for name in ("steps", "loss")}
@@ -110,7 +110,7 @@ def evaluate(
     """Evaluate a network of a bundle; return the reference of the record."""
     with _step("evaluate", settings) as (reporter, parsed, call):
         runtime = check_runtime(parsed.runtime or "mindspore")
-        launcher = ready_launcher(parsed.launcher, parsed.cluster)
+        launcher = find_launcher(parsed.launcher, parsed.cluster, must_run=True)
         stored = facade.evaluate(call, call.bundle(bundle), call.dataset(dataset), runtime, launcher)
         reporter.publish(stored, evaluation_report, parsed.index)
         reporter.publish_confusion(stored.document(CONFUSION_NAME), confusion_matrix)
@@ -122,7 +122,7 @@ def export_model(
 ) -> tuple[str, str]:
     """Export the trained network; return the references of the bundle with the exported files and of the record."""
     with _step("export_model", settings) as (reporter, parsed, call):
-        launcher = ready_launcher(parsed.launcher, parsed.cluster)
+        launcher = find_launcher(parsed.launcher, parsed.cluster, must_run=True)
         stored = facade.export_model(call, call.bundle(bundle), call.dataset(dataset), launcher)
         reporter.publish(stored, export_report)
         exported, onnx = stored.record.outputs["bundle"], stored.record.metrics.get("onnx", {})

@@ -7,16 +7,13 @@ step that has launched the job then reads the stored result.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
+from kubeyolo.catalogue import STEPS
 from kubeyolo.config.schema import Config
-from kubeyolo.errors import InputError, first_problem
 from kubeyolo.evaluation.results import RuntimeName
 from kubeyolo.memory import lower
-from kubeyolo.work import Work
+from kubeyolo.work import Document, Work
 
 WORKER_MODULE = "kubeyolo.steps.worker"
 
@@ -24,7 +21,7 @@ _NAMES: Mapping[str, str] = {"evaluate": "evaluate", "export_model": "export"}
 _DIGITS = 6
 
 
-class StepSpec(BaseModel):
+class StepSpec(Document):
     """A step that runs in a job.
 
     Attributes:
@@ -39,7 +36,7 @@ class StepSpec(BaseModel):
         digest: Digest of everything that the result depends on.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: ClassVar[str] = "the document of a step"
 
     step: Literal["evaluate", "export_model"]
     store: str
@@ -53,7 +50,7 @@ class StepSpec(BaseModel):
 
     def work(self, processes: int) -> Work:
         """Return the step as the work of processes; only an evaluation is shared among several."""
-        is_alone = self.step != "evaluate"
+        step = STEPS[self.step]
         return Work(
             step=self.step,
             # A run may evaluate two bundles at the same time.
@@ -61,35 +58,14 @@ class StepSpec(BaseModel):
             module=WORKER_MODULE,
             document=self.model_dump_json(),
             output=self.output,
-            processes=1 if is_alone else processes,
-            is_alone=is_alone,
-            device_target=self.device_target,
+            processes=processes if step.is_shared else 1,
+            device_target=self.config.value(step.device_key),
             reads={"bundle": self.bundle, "data set": self.dataset},
             memory_remedy=self.memory_remedy,
         )
-
-    @property
-    def device_target(self) -> str:
-        """Device of the processes."""
-        section = self.config.evaluate if self.step == "evaluate" else self.config.export
-        return section.device_target
 
     @property
     def memory_remedy(self) -> str:
         """What to lower after memory ran out."""
         sizes = {"evaluate.per_batch_size": self.config.evaluate.per_batch_size}
         return f"{lower(sizes)}, or give the pods more memory (cluster setting memory)"
-
-    @classmethod
-    def read(cls, path: Path) -> StepSpec:
-        """Read the document.
-
-        Raises:
-            InputError: The file is missing, or is not the document of a step.
-        """
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        except ValidationError as error:
-            raise InputError(f"{path}: is not the document of a step: {first_problem(error)}") from error

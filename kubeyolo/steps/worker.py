@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from pathlib import Path
 
-from kubeyolo.errors import InputError, InterruptedWork
+from kubeyolo.errors import InterruptedWork
 from kubeyolo.evaluation.sharing import Share
 from kubeyolo.output_streams import patient_streams
 from kubeyolo.runtime import configure_mindspore
@@ -21,7 +20,7 @@ from kubeyolo.training.process import run_process
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the process and return its exit code; see :func:`kubeyolo.training.process.run_process`."""
-    return run_process(sys.argv[1:] if arguments is None else arguments, "the step", _run, _memory_remedy)
+    return run_process(sys.argv[1:] if arguments is None else arguments, "the step", StepSpec, _run)
 
 
 def run_step(spec: StepSpec, distribution: Distribution) -> None:
@@ -41,25 +40,17 @@ def run_step(spec: StepSpec, distribution: Distribution) -> None:
     distribution.synchronize(0)
 
 
-def _run(path: Path, distribution: Distribution) -> None:
+def _run(spec: StepSpec, distribution: Distribution) -> None:
     # Rank 0 decides: the launcher ends the other processes once it has stopped.
     install(RaisingHandler(_interrupted) if distribution.is_first else signal.SIG_IGN)
-    spec = StepSpec.read(path)
     if distribution.world > 1:
-        configure_mindspore(spec.device_target, threads_for(distribution.world))
+        configure_mindspore(spec.config.evaluate.device_target, threads_for(distribution.world))
         join(distribution)
     run_step(spec, distribution)
 
 
 def _interrupted(number: int) -> InterruptedWork:
     return InterruptedWork("interrupted: stopped by a signal; run the same command again")
-
-
-def _memory_remedy(path: Path) -> str:
-    try:
-        return StepSpec.read(path).memory_remedy
-    except InputError:
-        return ""
 
 
 if __name__ == "__main__":

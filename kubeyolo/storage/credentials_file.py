@@ -13,11 +13,13 @@ CREDENTIALS_FILE = "AWS_SHARED_CREDENTIALS_FILE"
 
 _SECTION = "default"
 _REQUIRED = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-_TOKEN = "AWS_SESSION_TOKEN"
+
+AWS_NAMES = (*_REQUIRED, "AWS_SESSION_TOKEN")
+"""Names that AWS gives to access key, secret key and session token; a file has them in small letters."""
 
 
-def read_credentials(uri: str, file: str) -> dict[str, str]:
-    """Return the credentials in a file, named like AWS's environment variables; the session token may be missing.
+def read_credentials(uri: str, file: str) -> tuple[str, str, str]:
+    """Return the access key, the secret key and the session token in a file; the token is empty if it is missing.
 
     Errors do not show the content of the file.
 
@@ -41,13 +43,14 @@ def read_credentials(uri: str, file: str) -> dict[str, str]:
     if not parser.has_section(_SECTION):
         raise InputError(f"{where} cannot be read: the file has no section [{_SECTION}]; {_remedy()}")
     section = parser[_SECTION]
-    values = {name: section.get(name.lower(), "").strip() for name in (*_REQUIRED, _TOKEN)}
+    values = {name: section.get(name.lower(), "").strip() for name in AWS_NAMES}
     for name in _REQUIRED:
         if not values[name]:
             raise InputError(f"{where} cannot be used: {name.lower()} is not set; {_remedy()}")
     for name, value in values.items():
         check_credential(f"{where} cannot be used: {name.lower()}", value)
-    return {name: value for name, value in values.items() if value}
+    access_key, secret_key, token = values.values()
+    return access_key, secret_key, token
 
 
 def check_credential(what: str, value: str) -> None:

@@ -9,8 +9,6 @@ from minio.credentials import Credentials, Provider
 from kubeyolo.errors import InputError, one_line
 from kubeyolo.storage.credentials_file import read_credentials
 
-_ACCESS_KEY, _SECRET_KEY, _TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
-
 
 class FileProvider(Provider):
     """The credentials in a file, which is read again when it has changed."""
@@ -30,9 +28,8 @@ class FileProvider(Provider):
             status = os.stat(self._path)
             version = (status.st_mtime_ns, status.st_ino)
             if version != self._version or self._current is None:
-                values = read_credentials("object store", self._path)
-                keys = (values.get(_ACCESS_KEY, ""), values.get(_SECRET_KEY, ""))
-                self._current, self._version = Credentials(*keys, values.get(_TOKEN) or None), version
+                access_key, secret_key, token = read_credentials("object store", self._path)
+                self._current, self._version = Credentials(access_key, secret_key, token or None), version
         except (OSError, InputError, ValueError) as error:
             # The previous credentials may be valid while the file is being replaced.
             if self._current is None:

@@ -9,23 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kubeyolo.errors import InputError
-from kubeyolo.storage.credentials_file import CREDENTIALS_FILE, check_credential, read_credentials
+from kubeyolo.storage.credentials_file import AWS_NAMES, CREDENTIALS_FILE, check_credential, read_credentials
 
 _FLAGS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
 
 VARIABLES = (
     *("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SESSION_TOKEN"),
     *("MINIO_SECURE", "MINIO_REGION", "MINIO_PATIENCE"),
-    *("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"),
+    *("AWS_ENDPOINT_URL", *AWS_NAMES, "AWS_REGION"),
     CREDENTIALS_FILE,
 )
 """The environment variables that are read here; a process on a different machine needs them to reach the same store."""
 
 
-_SOURCES = (
-    ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SESSION_TOKEN"),
-    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
-)
+_SOURCES = (("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SESSION_TOKEN"), AWS_NAMES)
 """Access key, secret key and session token of each source of credentials; the first source with a variable is used."""
 
 
@@ -97,9 +94,7 @@ def _credentials(uri: str, variables: Mapping[str, str]) -> tuple[str, str, str,
     names = next((source for source in _SOURCES if any(variables[name] for name in source)), None)
     file = variables[CREDENTIALS_FILE]
     if names is None and file:
-        values = read_credentials(uri, file)
-        access_key, secret_key, token = (values.get(name, "") for name in _SOURCES[1])
-        return access_key, secret_key, token, file
+        return *read_credentials(uri, file), file
     names = names or _SOURCES[0]
     present = [name for name in names if variables[name]]
     for name, what in zip(names, ("access key", "secret key"), strict=False):

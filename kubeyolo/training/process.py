@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from kubeyolo.errors import InterruptedWork, KubeyoloError, WorkError
 from kubeyolo.memory import is_lack_of_memory
@@ -23,22 +24,21 @@ from kubeyolo.runtime import configure_mindspore
 from kubeyolo.stop_signals import install
 from kubeyolo.storage.file_errors import machine_error, system_error
 from kubeyolo.training.distribution import Distribution, distribution_from_environment, is_scheduler, join
-from kubeyolo.work import EXIT_INTERRUPTED, OUTCOME_FOLDER
+from kubeyolo.work import EXIT_INTERRUPTED, OUTCOME_FOLDER, Document
 
 logger = logging.getLogger(__name__)
 
-Run = Callable[[Path, Distribution], None]
-"""Does the work of a document as one of several processes."""
+D = TypeVar("D", bound=Document)
 
 
-def run_process(arguments: list[str], what: str, run: Run, memory_remedy: Callable[[Path], str]) -> int:
+def run_process(arguments: list[str], what: str, kind: type[D], run: Callable[[D, Distribution], None]) -> int:
     """Run a worker process and return its exit code: 0 done, 1 failed, 2 bad input, 143 stopped by a signal.
 
     Args:
         arguments: Arguments of the command line: the path of a document.
         what: Name of the work, for messages.
-        run: Does the work; it installs the handlers of stop signals.
-        memory_remedy: Returns what to lower after memory ran out, for a document; empty if unknown.
+        kind: Class of the document.
+        run: Does the work of a document as one of several processes; it installs the handlers of stop signals.
     """
     if len(arguments) != 1:
         print("usage: python -m MODULE DOCUMENT.json", file=sys.stderr)
@@ -51,38 +51,38 @@ def run_process(arguments: list[str], what: str, run: Run, memory_remedy: Callab
         configure_mindspore("CPU", 1)
         join(distribution)
         return 0
-    path = Path(arguments[0])
-    code, message, lacks_memory = ending(what, lambda: run(path, distribution))
-    if lacks_memory and (remedy := memory_remedy(path)):
-        message = f"{message}; {remedy}"
+    code, message = _ending(Path(arguments[0]), what, kind, lambda document: run(document, distribution))
     if not leave_outcome(distribution, code, message) and message:
         print(message, flush=True)
     return code
 
 
-def ending(what: str, run: Callable[[], None]) -> tuple[int, str, bool]:
-    """Do the work; return the exit code, the line that tells why it is not complete, and whether memory ran out."""
+def _ending(path: Path, what: str, kind: type[D], run: Callable[[D], None]) -> tuple[int, str]:
+    """Do the work of a document; return the exit code, and the line that tells why the work is not complete."""
+    document = None
     try:
-        run()
+        document = kind.read(path)
+        run(document)
     except InterruptedWork as interrupted:
-        return EXIT_INTERRUPTED, str(interrupted), False
+        return EXIT_INTERRUPTED, str(interrupted)
     except KubeyoloError as error:
         logger.debug("%s failed", what, exc_info=True)
-        lacks_memory = error.exit_code == WorkError.exit_code and is_lack_of_memory(str(error))
-        return error.exit_code, str(error), lacks_memory
+        if document is not None and error.exit_code == WorkError.exit_code and is_lack_of_memory(str(error)):
+            return error.exit_code, f"{error}; {document.memory_remedy}"
+        return error.exit_code, str(error)
     except Exception as error:  # noqa: BLE001 - the last resort: one line for the user, the stack for the log
         name, lacks_memory = type(error).__name__, is_lack_of_memory(f"{type(error).__name__}: {error}")
         system = system_error(error)
         known = machine_error(system) if system and not lacks_memory else None
         if known is not None:
             logger.debug("%s failed", what, exc_info=True)
-            return known.exit_code, str(known), False
+            return known.exit_code, str(known)
         traceback.print_exc()
         reason = f"{name}: {_informative_line(str(error), lacks_memory)}".removesuffix(": ")
-        if lacks_memory:
-            return 1, f"out of memory ({reason})", True
-        return 1, f"{what} failed: {reason}", False
-    return 0, "", False
+        if document is not None and lacks_memory:
+            return 1, f"out of memory ({reason}); {document.memory_remedy}"
+        return 1, f"{what} failed: {reason}"
+    return 0, ""
 
 
 def _informative_line(text: str, of_memory: bool) -> str:

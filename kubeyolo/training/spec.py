@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from kubeyolo.catalogue import READING_KEYS, STEPS
+from kubeyolo.catalogue import READING_KEYS, STEPS, Step
 from kubeyolo.config.schema import Config
-from kubeyolo.errors import InputError, first_problem
+from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import other_anchors
 from kubeyolo.training.extension import LENGTHS, as_pairs, changed_keys, is_shorter, pair_option
 from kubeyolo.training.memory_advice import memory_remedy
-from kubeyolo.work import Work
+from kubeyolo.work import Document, Work
 
 WORKER_MODULE = "kubeyolo.training.worker"
 
@@ -40,7 +38,7 @@ _OF_BACKBONES = tuple(key for key in STEPS["pretrain_backbone"].reads if "." in 
 """Keys outside the section ``pretrain`` that a pretraining depends on."""
 
 
-class TrainingSpec(BaseModel):
+class TrainingSpec(Document):
     """A training run.
 
     Attributes:
@@ -55,7 +53,7 @@ class TrainingSpec(BaseModel):
         writer: Name of the writer in the claim on ``output``; empty for a training without a claim.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: ClassVar[str] = "a training spec"
 
     task: Literal["detector", "backbone"] = "detector"
     dataset: str
@@ -68,46 +66,34 @@ class TrainingSpec(BaseModel):
     writer: str = ""
 
     @property
-    def processes(self) -> int:
-        """Number of data-parallel processes."""
-        config = self.config
-        return config.train.processes if self.task == "detector" else config.pretrain.processes
+    def step(self) -> Step:
+        """The step of the catalogue that the training belongs to."""
+        return STEPS[_STEPS[self.task][0]]
 
     @property
-    def device_target(self) -> str:
-        """Device of the processes."""
-        config = self.config
-        return config.train.device_target if self.task == "detector" else config.pretrain.device_target
+    def processes(self) -> int:
+        """Number of data-parallel processes."""
+        return int(self.config.value(self.step.processes_key))
+
+    @property
+    def memory_remedy(self) -> str:
+        """What to lower after memory ran out."""
+        return memory_remedy(self.config, self.task)
 
     def work(self) -> Work:
         """Return the training as the work of processes, which a launcher starts."""
-        step, name = _STEPS[self.task]
         return Work(
-            step=step,
-            name=name,
+            step=self.step.name,
+            name=_STEPS[self.task][1],
             module=WORKER_MODULE,
             document=self.model_dump_json(),
             output=self.output,
             processes=self.processes,
-            device_target=self.device_target,
+            device_target=self.config.value(self.step.device_key),
             reads={"data set": self.dataset, "backbone": self.backbone or ""},
-            memory_remedy=memory_remedy(self.config, self.task),
+            memory_remedy=self.memory_remedy,
             has_checkpoints=True,
         )
-
-    @classmethod
-    def read(cls, path: Path) -> TrainingSpec:
-        """Read the document.
-
-        Raises:
-            InputError: The file is missing or is not a training spec.
-        """
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        except ValidationError as error:
-            raise InputError(f"{path}: is not a training spec: {first_problem(error)}") from error
 
 
 def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: str, world: int) -> dict[str, Any]:
@@ -128,8 +114,7 @@ def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: 
     values.pop(_ANCHORS, None)
     if spec.task == "backbone":
         for key in _OF_BACKBONES:
-            section, _, name = key.partition(".")
-            values[key] = getattr(getattr(spec.config, section), name)
+            values[key] = spec.config.value(key)
     else:
         values["backbone"] = backbone_digest
         values["train.processes"] = world

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from kubeyolo.errors import InputError, InterruptedWork
+from kubeyolo.errors import InterruptedWork
 from kubeyolo.output_streams import patient_streams
 from kubeyolo.training.detector import train_detector
 from kubeyolo.training.distribution import Distribution
 from kubeyolo.training.loop import Interrupted, StopRequest
-from kubeyolo.training.memory_advice import memory_remedy
 from kubeyolo.training.pretrain import pretrain_backbone
 from kubeyolo.training.process import run_process
 from kubeyolo.training.spec import TrainingSpec
@@ -18,7 +16,7 @@ from kubeyolo.training.spec import TrainingSpec
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the process and return its exit code; see :func:`kubeyolo.training.process.run_process`."""
-    return run_process(sys.argv[1:] if arguments is None else arguments, "training", _train, _memory_remedy)
+    return run_process(sys.argv[1:] if arguments is None else arguments, "training", TrainingSpec, _train)
 
 
 def run_training(spec: TrainingSpec, distribution: Distribution, stop: StopRequest) -> None:
@@ -34,21 +32,13 @@ def run_training(spec: TrainingSpec, distribution: Distribution, stop: StopReque
         train_detector(spec, distribution, stop, show)
 
 
-def _train(path: Path, distribution: Distribution) -> None:
+def _train(spec: TrainingSpec, distribution: Distribution) -> None:
     stop = StopRequest()
     stop.install(listen=distribution.is_first)
     try:
-        run_training(TrainingSpec.read(path), distribution, stop)
+        run_training(spec, distribution, stop)
     except Interrupted as interrupted:
         raise InterruptedWork(f"interrupted: {interrupted}; run the same command again to continue") from interrupted
-
-
-def _memory_remedy(path: Path) -> str:
-    try:
-        spec = TrainingSpec.read(path)
-    except InputError:
-        return ""
-    return memory_remedy(spec.config, spec.task)
 
 
 if __name__ == "__main__":

@@ -88,8 +88,6 @@ def test_the_job_of_another_step_has_the_settings_of_that_step(
     }
     spec = StepSpec(step=step, config=load_config(), code="c", digest="0a1b2c3d4e", **places)
     work, settings = spec.work(launcher.processes(step)), launcher.settings[step]
-    if work.is_alone:
-        settings = settings.for_one_process()
     made = job_manifest(work, settings, name=job_name("run", work.name), namespace="kubeflow", image="image")
     (task,) = made["spec"]["tasks"]
     devices = settings.devices_per_node

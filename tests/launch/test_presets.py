@@ -13,12 +13,12 @@ import yaml
 from kubeyolo.catalogue import STEPS
 from kubeyolo.compiled.pipeline import CompiledPipeline, pipeline_names, tasks_of
 from kubeyolo.compiled.resources import quantity
-from kubeyolo.config.load import load_resolved, value_of
+from kubeyolo.config.load import load_resolved
 from kubeyolo.errors import InputError
 from kubeyolo.launch import settings as settings_module
 from kubeyolo.launch.launcher import find_launcher
 from kubeyolo.launch.manifest import job_manifest, rank_table_manifest
-from kubeyolo.launch.settings import DEVICE_KEYS, ClusterSettings, cluster_presets, cluster_settings
+from kubeyolo.launch.settings import ClusterSettings, cluster_presets, cluster_settings
 from kubeyolo.steps.job import StepSpec
 from kubeyolo.training.spec import TrainingSpec
 from kubeyolo.work import Work
@@ -68,15 +68,14 @@ def walk(pipeline: Mapping[str, Any], preset: str, *sets: str) -> list[str]:
         step = container["step"]
         if "accelerator" in container.get("resources", {}):
             problems.append(f"{task}: the plain pod of the step asks for a device")
-        if value_of(resolved.config, DEVICE_KEYS[step]) != device:
+        if resolved.config.value(STEPS[step].device_key) != device:
             problems.append(f"{task}: computes on another device than {device}")
         if not launcher.has_job(step):
             problems += [f"{task}: has no job"] if device != "CPU" else []
             continue
         work = work_of(step, resolved.config, launcher.processes(step))
         _, settings = cluster_settings({"preset": preset})
-        own = settings[step].for_one_process() if work.is_alone else settings[step]
-        job = job_manifest(work, own, name=f"run-{work.name}", namespace="trainers", image="trainer:1")
+        job = job_manifest(work, settings[step], name=f"run-{work.name}", namespace="trainers", image="trainer:1")
         (template,) = (each["template"] for each in job["spec"]["tasks"])
         limits = template["spec"]["containers"][0]["resources"]["limits"]
         wanted = str(cards if step == "train" else 1)
@@ -135,7 +134,7 @@ def test_a_preset_without_the_device_of_one_step_fails_the_walk(
 def test_a_plain_pod_that_is_asked_for_a_device_fails_the_walk(step: str) -> None:
     pipeline = pipeline_of("detector-training")
     with pytest.raises(InputError, match=f"the step {step} runs in a pod without devices"):
-        walk(pipeline, "cpu", f"{DEVICE_KEYS[step]}=Ascend")
+        walk(pipeline, "cpu", f"{STEPS[step].device_key}=Ascend")
     changed = copy.deepcopy(pipeline)
     label = f"exec-{step.replace('_', '-')}"
     resources = {"accelerator": {"type": CARDS, "count": "1"}}
@@ -153,9 +152,9 @@ def test_one_card_asks_for_its_share_of_a_server(preset: str) -> None:
     cards = ITS_CARDS[preset]
     assert (whole.processors, quantity(whole.pod_memory)) == (cards * one.processors, cards * quantity(one.pod_memory))
     assert (whole.processors, whole.pod_memory) == (96, "512Gi")
-    assert of(
-        "pretrain_backbone", preset=preset, steps={"pretrain_backbone": {"devices_per_node": cards}}
-    ).for_one_process() == (of("pretrain_backbone", preset=preset))
+    assert of("pretrain_backbone", preset=preset, steps={"pretrain_backbone": {"devices_per_node": cards}}).model_copy(
+        update={"nodes": 1, "devices_per_node": 1}
+    ) == (of("pretrain_backbone", preset=preset))
 
 
 def test_sizes_of_a_pod_override_those_of_its_devices() -> None:
@@ -357,8 +356,7 @@ def jobs_of(values: Mapping[str, Any], *sets: str) -> tuple[dict[str, str], dict
     made = {}
     for step, settings in cluster_settings(values)[1].items():
         work = work_of(step, config, launcher.processes(step))
-        own = settings.for_one_process() if work.is_alone else settings
-        (task,) = job_manifest(work, own, name="run", namespace="n", image="i:1")["spec"]["tasks"]
+        (task,) = job_manifest(work, settings, name="run", namespace="n", image="i:1")["spec"]["tasks"]
         pods, cards = task["replicas"], task["template"]["spec"]["containers"][0]["resources"]["limits"][CARDS]
         each = " each" if pods > 1 else ""
         made[step] = f"{pods} pod{'s' * (pods > 1)} with {cards} Ascend card{'s' * (int(cards) > 1)}{each}"

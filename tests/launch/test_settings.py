@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from kubeyolo.catalogue import STEPS
+from kubeyolo.config.load import known_keys
 from kubeyolo.errors import InputError
 from kubeyolo.launch.launcher import LAUNCHERS, VolcanoLauncher, find_launcher
-from kubeyolo.launch.settings import DEVICE_KEYS, JOB_STEPS, cluster_presets, cluster_settings
+from kubeyolo.launch.settings import JOB_STEPS, cluster_presets, cluster_settings
 
 
 def volcano(values: dict[str, Any] | None = None, job: str = "", sets: tuple[str, ...] = ()) -> VolcanoLauncher:
@@ -125,7 +127,10 @@ def test_a_command_gives_its_step_a_job_unless_a_setting_takes_it_away() -> None
 
 @pytest.mark.parametrize("preset", cluster_presets())
 def test_every_step_that_may_have_a_job_has_a_key_for_its_device(preset: str) -> None:
-    assert set(DEVICE_KEYS) == set(JOB_STEPS) == set(cluster_settings({"preset": preset})[1])
+    assert set(JOB_STEPS) == set(cluster_settings({"preset": preset})[1])
+    keys = {STEPS[step].device_key for step in JOB_STEPS}
+    assert len(keys) == len(JOB_STEPS) and keys <= set(known_keys())
+    assert {step.processes_key for step in STEPS.values()} - {""} <= set(known_keys())
 
 
 def test_no_step_has_a_job_on_this_machine() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kubeyolo.bundle import ONNX, WEIGHTS, Bundle, open_bundle
+from kubeyolo.catalogue import STEPS
 from kubeyolo.config.load import load_config
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.errors import InputError, InterruptedWork, WorkError
@@ -195,7 +196,7 @@ def test_the_gate_is_judged_by_the_step_and_a_stored_result_starts_no_job(
         facade.evaluate(gated(tmp_path, 0.9), *found, "onnx", jobs)
     (work,) = jobs.works
     spec = StepSpec.model_validate_json(work.document)
-    assert (work.step, work.processes, work.is_alone, spec.runtime) == ("evaluate", 3, False, "onnx")
+    assert (work.step, work.processes, STEPS[work.step].is_alone, spec.runtime) == ("evaluate", 3, False, "onnx")
     assert (spec.config.evaluate.min_ap, spec.config.evaluate.iou_threshold) == (0, 0.5)
     assert work.reads == {"bundle": found[0].reference, "data set": found[1].reference}
     stored = facade.evaluate(gated(tmp_path, 0.5), *found, "onnx", jobs)
@@ -233,7 +234,7 @@ def test_an_export_has_a_job_of_one_process(
     jobs, call = Jobs(4), gated(tmp_path, 0)
     stored = facade.export_model(call, *found, jobs)
     (work,) = jobs.works
-    assert (work.step, work.processes, work.is_alone) == ("export_model", 1, True)
+    assert (work.step, work.processes, STEPS[work.step].is_alone) == ("export_model", 1, True)
     assert worked.count("export") == 1
     assert facade.export_model(call, *found, jobs).reference == stored.reference and len(jobs.works) == 1
 
