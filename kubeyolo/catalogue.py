@@ -188,7 +188,7 @@ _ALL = (
         artifacts=(Artifact("backbone_curves", "HTML", "Loss and accuracy of the pretraining."),),
         device_key="pretrain.device_target",
         processes_key="pretrain.processes",
-        cards={"steps": "steps", "accuracy, held out": "accuracy"},
+        cards={"steps": "steps", "top-1, held out": "accuracy", "top-5, held out": "top5"},
     ),
     Step(
         name="train",

@@ -147,8 +147,8 @@ class PretrainConfig(Section):
     device_target: DeviceTarget = Field(default="CPU", description=f"Device of the pretraining. {_DEVICE}")
     data: str = Field(
         default="",
-        description="Folder or URI of images to pretrain on, one folder for each class; if empty, crops of the "
-        "data set's objects are used.",
+        description="Folder or URI of images to pretrain on: a folder for each class, or the folders train and val, "
+        "each with a folder for each class, as in ImageNet. If empty, crops of the data set's objects are used.",
     )
     image_size: int = Field(
         default=96, ge=32, le=MOST_PIXELS, multiple_of=32, description="Side of the square crops, in pixels."

@@ -3,89 +3,55 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
-from kubeyolo.arrays import Pixels
-from kubeyolo.config.schema import PretrainConfig
-from kubeyolo.data.crops import Crops, square_crop, stored_side
-from kubeyolo.data.decode import decode_file
+from kubeyolo.data.class_layout import ClassLayout, class_layout
 from kubeyolo.data.folder import listing_digest
-from kubeyolo.data.headers import ImageFault
 from kubeyolo.errors import InputError
-from kubeyolo.file_kinds import IMAGE_SUFFIXES
-from kubeyolo.storage.base import Store
+from kubeyolo.storage.base import Listing, Store
 from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.file_errors import file_errors
 from kubeyolo.storage.integrity import appearing_folder, sha256_file
 from kubeyolo.storage.place import Place
 
-HELD_OUT = 8
-"""Every eighth image is held out for validation."""
-
 _DIGITS = 16
+_DEPTH = 2
+"""Folders of images are at most this deep: ``train/<class>``."""
 
 
 @dataclass(frozen=True)
 class ClassFolder:
-    """A folder with one folder of images for each class."""
+    """A classification set in a folder of this machine.
 
-    classes: tuple[str, ...]
-    files: tuple[tuple[Path, ...], ...]
+    Attributes:
+        root: The folder.
+        layout: Its classes and image files.
+        digest: Digest of the names and contents of the image files.
+    """
+
+    root: Path
+    layout: ClassLayout
     digest: str
 
     @classmethod
     def open(cls, folder: Path) -> ClassFolder:
-        """List the images of each class by suffix, without hidden files. The digest covers names and contents.
+        """List the images of each class by suffix, without hidden files, and read their contents for the digest.
 
         Raises:
-            InputError: There is no such folder, there are no classes, or a class has too few images.
+            InputError: There is no such folder, or its layout is not that of a classification set.
         """
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; give a folder that has a folder of images for each class")
-        classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."))
-        if len(classes) < 2:
-            raise InputError(f"{folder}: pretraining needs a folder of images for each of at least 2 classes")
-        files = tuple(tuple(sorted(path for path in (folder / name).iterdir() if _is_image(path))) for name in classes)
-        for name, paths in zip(classes, files, strict=True):
-            if len(paths) < 2:
-                raise InputError(f"{folder / name}: a class needs at least 2 images, {name!r} has {len(paths)}")
+        layout = class_layout(_paths(folder), str(folder))
         digest = hashlib.sha256()
-        for path in chain(*files):
-            with file_errors(path):
-                content = sha256_file(path)
-            digest.update(f"{path.relative_to(folder)}\0{content}\n".encode(errors="surrogateescape"))
-        return cls(classes, files, digest.hexdigest())
-
-    def crops(self, config: PretrainConfig, held_out: bool, limit: int) -> Crops:
-        """Read the images for training, or the held-out images, each as one square.
-
-        Raises:
-            InputError: A file is not an image.
-        """
-        chosen: list[tuple[Path, int]] = []
-        for label, paths in enumerate(self.files):
-            held = set(range(0, len(paths), HELD_OUT))
-            chosen += [(path, label) for i, path in enumerate(paths) if (i in held) == held_out]
-        if len(chosen) > limit:
-            chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, limit).astype(int)]
-        side = stored_side(config.image_size)
-
-        def read(path: Path) -> Pixels:
-            try:
-                image = decode_file(path.read_bytes()).pixels
-            except ImageFault as fault:
-                raise InputError(f"{path} {fault}; remove or replace it") from fault
-            height, width = image.shape[:2]
-            return square_crop(image, np.array([0, 0, width, height], np.float64), 1.0, side)
-
-        with ThreadPoolExecutor(2) as pool:
-            images = list(pool.map(read, [path for path, _ in chosen]))
-        return Crops(np.stack(images), np.array([label for _, label in chosen], np.int32))
+        for path in layout.files:
+            with file_errors(folder / path):
+                content = sha256_file(folder / path)
+            digest.update(f"{path}\0{content}\n".encode(errors="surrogateescape"))
+        return cls(folder, layout, digest.hexdigest())
 
 
 def class_images(place: Place, cache: Path | None = None) -> Path:
@@ -111,21 +77,39 @@ def class_fingerprint(place: Place) -> str:
     For a folder it covers names and contents; for an object store names, sizes and etags, so nothing is downloaded.
 
     Raises:
-        InputError: There are no files, or the folder is not a classification set.
+        InputError: There are no files, or their layout is not that of a classification set.
     """
     store = place.store
     folder = store.local_path()
-    return _stored_digest(store) if folder is None else ClassFolder.open(folder).digest
+    if folder is not None:
+        return ClassFolder.open(folder).digest
+    objects = _listed(store)
+    class_layout((stored.key for stored in objects), store.uri)
+    return listing_digest(objects)
 
 
 def _stored_digest(store: Store) -> str:
+    return listing_digest(_listed(store))
+
+
+def _listed(store: Store) -> Listing:
     objects = store.list()
     if not objects:
         raise InputError(
             f"{store.uri}: there are no files; give the URI of a folder that has a folder of images for each class"
         )
-    return listing_digest(objects)
+    return objects
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _paths(folder: Path, prefix: str = "") -> Iterator[str]:
+    """Yield the files of a folder, and its folders with "/" at their end, as paths relative to the root of the set."""
+    with file_errors(folder), os.scandir(folder) as entries:
+        found = [(entry.name, entry.is_dir(), entry.is_file()) for entry in entries if entry.name[0] != "."]
+    for name, is_folder, is_file in found:
+        path = f"{prefix}{name}"
+        if is_file:
+            yield path
+        elif is_folder:
+            yield f"{path}/"
+            if path.count("/") < _DEPTH:
+                yield from _paths(folder / name, f"{path}/")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -42,6 +42,25 @@ class Crops:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the crops in bytes."""
+        return self.images.nbytes
+
+    def take(self, positions: Int64Array) -> Crops:
+        """Return the crops at some positions."""
+        return Crops(self.images[positions], self.labels[positions])
+
+
+class CropSource(Protocol):
+    """Crops to train on, in memory or in files."""
+
+    def __len__(self) -> int:
+        """Number of crops."""
+
+    def take(self, positions: Int64Array) -> Crops:
+        """Return the crops at some positions."""
 
 
 class CropBatch(NamedTuple):
@@ -146,7 +165,7 @@ class CropBatches:
 
     def __init__(
         self,
-        crops: Crops,
+        crops: CropSource,
         config: PretrainConfig,
         augment: AugmentConfig,
         seed: int,
@@ -176,12 +195,12 @@ class CropBatches:
 
     def _make(self, order: Int64Array, epoch: int, step: int) -> CropBatch:
         positions = self._sampler.positions(step)
-        chosen = self._sampler.images_at(order, positions)
-        images = np.empty((len(chosen), 3, self._size, self._size), np.uint8)
-        for row, (crop, position) in enumerate(zip(chosen, positions, strict=True)):
+        crops = self._crops.take(self._sampler.images_at(order, positions))
+        images = np.empty((len(crops), 3, self._size, self._size), np.uint8)
+        for row, (crop, position) in enumerate(zip(crops.images, positions, strict=True)):
             rng = self._sampler.generator(epoch, int(position))
-            images[row] = self._augmented(self._crops.images[crop], rng).transpose(2, 0, 1)
-        return CropBatch(images, self._crops.labels[chosen])
+            images[row] = self._augmented(crop, rng).transpose(2, 0, 1)
+        return CropBatch(images, crops.labels)
 
     def _augmented(self, crop: Pixels, rng: np.random.Generator) -> Pixels:
         config, side = self._augment, crop.shape[0]

@@ -119,6 +119,7 @@ def _training(manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
     train = (manifest.get("config") or {}).get("train", {})
     rows = [[key, setting(train[key])] for key in MAIN_SETTINGS if key in train]
     rows += [["extended", str(line)] for line in (manifest.get("metrics") or {}).get("extended", ())]
+    rows += _backbone_rows(manifest)
     if dataset:
         rows += [["data set", str(dataset.get("name", ""))], ["data set digest", str(dataset.get("digest", ""))]]
     if manifest.get("parent"):
@@ -127,6 +128,13 @@ def _training(manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
         rows.append(["code digest", str(manifest["code_digest"])])
     rows += [[f"package {name}", str(version)] for name, version in (manifest.get("packages") or {}).items()]
     return markdown_table(["Setting", "Value"], rows)
+
+
+def _backbone_rows(manifest: Mapping[str, Any]) -> list[list[str]]:
+    """Return the accuracy of the pretrained backbone; empty if there is none."""
+    numbers = (manifest.get("metrics") or {}).get("pretrain") or {}
+    names = {"accuracy": "top-1 of the pretrained backbone", "top5": "top-5 of the pretrained backbone"}
+    return [[title, number3(numbers[key])] for key, title in names.items() if key in numbers]
 
 
 def _file_table(files: Mapping[str, Any]) -> str:

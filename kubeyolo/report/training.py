@@ -68,11 +68,13 @@ def pretraining_report(rows: Iterable[HistoryRow], facts: Mapping[str, Any]) -> 
     """Return the report of a pretraining as one HTML page.
 
     Args:
-        rows: Logged steps with step, epoch, and loss or accuracy (0..1) or both.
+        rows: Logged steps with step, epoch, and loss or accuracies (0..1) or both: ``accuracy`` is top-1, and ``top5``
+            is present with more than 5 classes.
         facts: Facts of the run, listed on the page; ``model`` is in the heading, ``warnings`` are at the top.
     """
     logged = _mappings(rows)
-    accuracy = _curve(logged, "accuracy", "accuracy", 2, dots=True)
+    accuracy = _curve(logged, "accuracy", "top-1", 2, dots=True)
+    top5 = _curve(logged, "top5", "top-5", 3, dots=True)
     charts = [_loss_chart("pretraining-loss", "Classification loss", logged, ["loss"], ())]
     if len(accuracy.x):
         best = max(accuracy.y)
@@ -80,9 +82,9 @@ def pretraining_report(rows: Iterable[HistoryRow], facts: Mapping[str, Any]) -> 
             line_chart(
                 "pretraining-accuracy",
                 "Accuracy on held-out images",
-                [accuracy],
+                [accuracy, top5] if len(top5.x) else [accuracy],
                 x_label="step",
-                label=f"Accuracy over steps; highest {best:.3f}",
+                label=f"Top-1 accuracy over steps; highest {best:.3f}",
                 y_limits=(0.0, 1.03),
             )
         )
@@ -90,7 +92,9 @@ def pretraining_report(rows: Iterable[HistoryRow], facts: Mapping[str, Any]) -> 
         charts.append(_rate_chart(logged, ()))
     stats = [_steps_stat(logged), *_loss_stat(logged)]
     if len(accuracy.y):
-        stats.append(Stat("Accuracy", number3(accuracy.y[-1]), "on held-out images"))
+        stats.append(Stat("Top-1", number3(accuracy.y[-1]), "accuracy on held-out images"))
+    if len(top5.y):
+        stats.append(Stat("Top-5", number3(top5.y[-1]), "accuracy on held-out images"))
     if "seconds" in facts:
         stats.append(Stat("Time", duration(facts["seconds"])))
     return render(

@@ -66,8 +66,10 @@ def pretrain_backbone(
     metrics: dict[str, Any] = {"enabled": True, "steps": rows[-1].step if rows else 0, **extended}
     if rows and rows[-1].loss is not None:
         metrics["loss"] = rows[-1].loss
-    accuracies = [row.accuracy for row in rows if row.accuracy is not None]
-    metrics |= {"accuracy": accuracies[-1]} if accuracies else {}
+    measured = [row for row in rows if row.accuracy is not None]
+    if measured:
+        metrics["accuracy"] = measured[-1].accuracy
+        metrics |= {} if measured[-1].top5 is None else {"top5": measured[-1].top5}
     metrics |= {"warnings": list(result.warnings)} if result.warnings else {}
     return StepOutcome(
         step=STEP,

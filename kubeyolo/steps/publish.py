@@ -47,7 +47,7 @@ def publish(bundle: Bundle, store: Place, version: str = "", evaluation: Place |
     numbers = _numbers(manifest, evaluation)
     card = model_card(manifest.model_dump(mode="json"), numbers)
     # The warnings of the training stay with the bundle.
-    kept = {name: value for name, value in manifest.metrics.items() if name in ("train", EXTENDED)}
+    kept = {name: value for name, value in manifest.metrics.items() if name in ("pretrain", "train", EXTENDED)}
     place = published_place(store, manifest.model, version)
     published = _put(bundle, place, version, card, {**kept, **numbers})
     size = sum(file.size for file in manifest.model_files.values())

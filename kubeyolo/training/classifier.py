@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from kubeyolo.arrays import Float32Array, Int32Array, Int64Array
 from kubeyolo.config.schema import Config, PretrainConfig, TrainConfig
 from kubeyolo.data.crops import Crops, validation_batches
 from kubeyolo.models.registry import build_backbone
@@ -20,6 +21,9 @@ from kubeyolo.training.step import GradientSum
 
 FINAL_LR = 0.01
 """Last learning rate as a fraction of the peak."""
+
+TOP = 5
+"""Top-5 accuracy: the class is among the five with the largest logits."""
 
 
 class Classifier(nn.Cell):
@@ -84,30 +88,48 @@ class Accuracy:
     """Measures the share of held-out crops that are classified correctly.
 
     Attributes:
-        last: The newest accuracy, 0..1; None before the first measurement.
+        last: The newest metrics, 0..1: ``accuracy`` (top-1), and ``top5`` if there are more than 5 outputs. Empty
+            before the first measurement.
     """
 
     def __init__(self, network: Classifier, crops: Crops, config: PretrainConfig, show: Show) -> None:
-        self.last: float | None = None
+        self.last: dict[str, float] = {}
         self._network, self._crops, self._config, self._show = network, crops, config, show
         self._scorer = Scorer(network)
 
     def row(self, epoch: int, step: int) -> HistoryRow:
         """Return the row of the history after an epoch, counted from 0."""
-        accuracy = self.measure()
-        self._show(f"epoch[{epoch}], held-out accuracy:{accuracy:.4f}")
-        return HistoryRow(kind="pretrain", step=step, epoch=epoch, accuracy=accuracy)
+        metrics = self.measure()
+        top5 = f", top-5:{metrics['top5']:.4f}" if "top5" in metrics else ""
+        self._show(f"epoch[{epoch}], held-out top-1:{metrics['accuracy']:.4f}{top5}")
+        return HistoryRow(kind="pretrain", step=step, epoch=epoch, **metrics)
 
-    def measure(self) -> float:
-        """Return the accuracy of the current weights, 0..1."""
+    def measure(self) -> dict[str, float]:
+        """Return the metrics of the current weights."""
         self._scorer.set_train(False)
-        right = 0
+        right = np.zeros(TOP, np.int64)
+        outputs = 0
         for batch in validation_batches(self._crops, self._config):
             logits = self._scorer(Tensor(batch.images)).asnumpy()
-            right += int(np.count_nonzero(logits.argmax(1) == batch.labels))
+            right += hits(logits, batch.labels)
+            outputs = logits.shape[1]
         self._network.set_train(True)
-        self.last = right / len(self._crops)
+        self.last = {"accuracy": int(right[0]) / len(self._crops)}
+        if outputs > TOP:
+            self.last["top5"] = int(right.sum()) / len(self._crops)
         return self.last
+
+
+def hits(logits: Float32Array, labels: Int32Array) -> Int64Array:
+    """Count the images whose class has the largest logit, the second largest, up to the number :data:`TOP`.
+
+    Args:
+        logits: (images, classes); of equal logits the first is the larger.
+        labels: (images,), -1 for padding, which is not counted.
+    """
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
+    found = np.count_nonzero(order == labels[:, None], axis=0)
+    return np.pad(found, (0, TOP - len(found))).astype(np.int64)
 
 
 def build_engine(network: Classifier, num_classes: int, config: Config, steps: int, world: int = 1) -> Engine:

@@ -200,5 +200,6 @@ def _manifest(spec: TrainingSpec, facts: ModelFacts, dataset: Dataset, backbone:
             findings=tuple(finding.brief() for finding in manifest.findings),
         ),
         parent=None if backbone is None else backbone.uri,
+        metrics={} if backbone is None else {"pretrain": backbone.manifest.metrics.get("pretrain", {})},
         code_digest=spec.code_digest,
     )

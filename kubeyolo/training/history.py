@@ -25,6 +25,8 @@ class HistoryRow(BaseModel):
         lr: Learning rate of the decayed weights at the last step.
         images_per_second: Images of all processes together.
         accuracy: Share of held-out crops that are classified correctly (backbone only).
+        top5: Share of held-out crops whose class is among the five most likely; None with 5 outputs or fewer (backbone
+            only).
         ap: COCO AP (validation only).
         ap_by_class: AP by name of the class, for the classes with boxes in the split (validation only).
         length: The former and the new length, such as "from 10 to 20 epochs" (extension only).
@@ -42,6 +44,7 @@ class HistoryRow(BaseModel):
     lr: float | None = None
     images_per_second: float | None = None
     accuracy: float | None = None
+    top5: float | None = None
     ap: float | None = None
     ap50: float | None = None
     ap_by_class: dict[str, float] | None = None

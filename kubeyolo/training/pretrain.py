@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kubeyolo.bundle import BundleManifest, DatasetReference
 from kubeyolo.config.schema import Config
+from kubeyolo.data.class_crops import ClassCrops
 from kubeyolo.data.class_images import ClassFolder, class_images
 from kubeyolo.data.crops import CropBatches, Crops, crop_bytes, object_crops
 from kubeyolo.data.dataset import open_dataset
@@ -35,15 +38,24 @@ CROP_MEMORY = 1 << 30
 
 
 class _Source:
-    """The source of crops: a validated data set of a detector, or a folder with one folder per class."""
+    """The source of crops: a validated data set of a detector, or a folder with one folder per class.
+
+    Attributes:
+        classes: Names of the classes.
+        outputs: Number of outputs of the classifier.
+        reference: The data, for the bundle.
+        images: What the crops are, in the plural.
+    """
 
     def __init__(self, spec: TrainingSpec) -> None:
         self._spec = spec
+        self._files: list[tuple[ClassCrops, str]] = []
         data = Place.of(spec.dataset)
         folder = _class_folder(data, spec.cache)
         self._folder = ClassFolder.open(folder) if folder else None
+        self.images = "images" if folder else "crops"
         if self._folder and folder:
-            self.classes = self._folder.classes
+            self.classes = self._folder.layout.classes
             self.outputs = len(self.classes)
             self.reference = DatasetReference(name=data.name, digest=self._folder.digest, uri=data.uri)
         else:
@@ -54,23 +66,45 @@ class _Source:
             self.outputs = len(self.classes) + 1
             self.reference = DatasetReference(name=manifest.name, digest=manifest.digest, uri=self._dataset.uri)
 
-    def crops(self) -> tuple[Crops, Crops]:
-        """Return the crops to train on and the held-out crops: those of the split val, or one file in eight."""
+    def crops(self, show: Show) -> tuple[Crops | ClassCrops, Crops]:
+        """Return the crops to train on and the held-out crops: those of val, or one file in eight.
+
+        Raises:
+            InputError: There are no crops, or too many images cannot be decoded.
+        """
         config, seed = self._spec.config.pretrain, self._spec.config.train.seed
-        limit = max(config.per_batch_size, CROP_MEMORY // crop_bytes(config.image_size))
         if self._folder:
-            crops = self._folder.crops(config, False, limit), self._folder.crops(config, True, VALIDATION_CROPS)
-        else:
-            crops = (
-                object_crops(self._dataset.split("train"), len(self.classes), config, limit, seed),
-                object_crops(self._dataset.split("val"), len(self.classes), config, VALIDATION_CROPS, seed),
-            )
+            return self._class_crops(self._folder, show)
+        limit = max(config.per_batch_size, CROP_MEMORY // crop_bytes(config.image_size))
+        crops = (
+            object_crops(self._dataset.split("train"), len(self.classes), config, limit, seed),
+            object_crops(self._dataset.split("val"), len(self.classes), config, VALIDATION_CROPS, seed),
+        )
         if min(len(part) for part in crops) == 0:
             raise InputError(
                 f"{self._spec.dataset}: no object is at least {config.min_object_size} pixels large; "
                 "lower pretrain.min_object_size or set pretrain.enabled to false"
             )
         return crops
+
+    def _class_crops(self, folder: ClassFolder, show: Show) -> tuple[ClassCrops, Crops]:
+        """Return the images of a classification set, those to train on as files; warn of damaged images."""
+        size, layout = self._spec.config.pretrain.image_size, folder.layout
+        train, held = layout.parts()
+        limit = VALIDATION_CROPS if layout.val is None else CROP_MEMORY // crop_bytes(size)
+        if len(held) > limit:
+            held = [held[i] for i in np.linspace(0, len(held) - 1, limit).astype(int)]
+        crops = ClassCrops(folder.root, train, size, CROP_MEMORY)
+        crops.read_ahead()
+        held_out = ClassCrops(folder.root, held, size, 0, "held-out images")
+        readable = held_out.readable()
+        self._files = [(crops, "the next image is used in place of each"), (held_out, "are left out")]
+        show_warnings(self.warnings(), show)
+        return crops, readable
+
+    def warnings(self) -> list[str]:
+        """Return warnings about the images that were found until now and cannot be decoded."""
+        return [line for files, consequence in self._files for line in files.warnings(consequence)]
 
 
 def pretrain_backbone(spec: TrainingSpec, distribution: Distribution, stop: StopRequest, show: Show = print) -> None:
@@ -97,11 +131,11 @@ def pretrain_backbone(spec: TrainingSpec, distribution: Distribution, stop: Stop
     check_device(spec.config.pretrain.device_target)
     state = state_to_continue(place.store, identity, spec, distribution.is_first, show)
     identity = identity if state is None else state.identity
-    crops, held_out = source.crops()
-    show(f"pretraining on {len(crops)} crops of {len(source.classes)} classes, {len(held_out)} held out")
-    config = spec.config
-    crops_size = (len(crops) + len(held_out)) * crop_bytes(config.pretrain.image_size)
-    show_warnings(backbone_memory_warnings(model_facts(config.model), config, crops_size), show)
+    crops, held_out = source.crops(show)
+    shown, config = source.warnings(), spec.config
+    show(f"pretraining on {len(crops)} {source.images} of {len(source.classes)} classes, {len(held_out)} held out")
+    memory = crops.nbytes + held_out.nbytes
+    show_warnings(backbone_memory_warnings(model_facts(config.model), config, memory), show)
     world = distribution.world
     configure_mindspore(config.pretrain.device_target, threads_for(world) if world > 1 else None)
     if world > 1:
@@ -126,9 +160,9 @@ def pretrain_backbone(spec: TrainingSpec, distribution: Distribution, stop: Stop
         loop.run(state)
         if not distribution.is_first:
             return
-        manifest = _manifest(spec, source, accuracy.last if accuracy.last is not None else accuracy.measure())
-        warnings = growth_warnings(sizes, weight_sizes(network), config.pretrain)
-        show_warnings(warnings, show)
+        manifest = _manifest(spec, source, accuracy.last or accuracy.measure())
+        warnings = source.warnings() + growth_warnings(sizes, weight_sizes(network), config.pretrain)
+        show_warnings([line for line in warnings if line not in shown], show)
         uri = publish_weights(
             output, engine, loop.journal.sessions, manifest, guard, prefix="backbone.", warnings=warnings
         )
@@ -162,7 +196,7 @@ def _warn_if_no_longer(identity: dict[str, Any], config: Config, steps: int, ste
         )
 
 
-def _manifest(spec: TrainingSpec, source: _Source, accuracy: float) -> BundleManifest:
+def _manifest(spec: TrainingSpec, source: _Source, metrics: dict[str, float]) -> BundleManifest:
     facts, size = model_facts(spec.config.model), spec.config.pretrain.image_size
     return BundleManifest(
         kind="backbone",
@@ -174,7 +208,7 @@ def _manifest(spec: TrainingSpec, source: _Source, accuracy: float) -> BundleMan
         config=spec.config.model_dump(mode="json"),
         dataset=source.reference,
         code_digest=spec.code_digest,
-        metrics={"pretrain": {"accuracy": accuracy}},
+        metrics={"pretrain": metrics},
     )
 
 

@@ -1,4 +1,4 @@
-"""Classification sets: in a folder or a bucket, known by their contents."""
+"""Classification sets: in a folder or a bucket, known by their contents, with and without folders for train and val."""
 
 from __future__ import annotations
 
@@ -8,18 +8,32 @@ import cv2
 import numpy as np
 import pytest
 
+from kubeyolo.data.class_crops import ClassCrops
 from kubeyolo.data.class_images import ClassFolder, class_fingerprint, class_images
+from kubeyolo.data.class_layout import class_layout
+from kubeyolo.data.crops import crop_bytes
 from kubeyolo.errors import InputError
 from kubeyolo.storage.place import Place
+
+
+def write_images(folder: Path, count: int, first: int = 0) -> None:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        cv2.imwrite(str(folder / f"{number:02d}.png"), np.full((8, 8, 3), first + number, np.uint8))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name in ("cat", "dog"):
-        (tmp_path / "pets" / name).mkdir(parents=True)
-        for number in range(2):
-            cv2.imwrite(str(tmp_path / "pets" / name / f"{number}.png"), np.full((8, 8, 3), number, np.uint8))
+        write_images(tmp_path / "pets" / name, 2)
     return tmp_path / "pets"
+
+
+@pytest.fixture
+def divided(tmp_path: Path) -> Path:
+    for number, name in enumerate(("train/cat", "train/dog", "val/dog", "test/bird")):
+        write_images(tmp_path / "divided" / name, 3, 10 * number)
+    return tmp_path / "divided"
 
 
 def test_a_folder_is_known_by_its_contents(folder: Path, tmp_path: Path) -> None:
@@ -27,7 +41,7 @@ def test_a_folder_is_known_by_its_contents(folder: Path, tmp_path: Path) -> None
     folder.rename(tmp_path / "moved")
     moved = tmp_path / "moved"
     assert class_fingerprint(Place.of(moved)) == first == ClassFolder.open(class_images(Place.of(moved))).digest
-    path = moved / "cat" / "0.png"
+    path = moved / "cat" / "00.png"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -42,15 +56,20 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
         class_fingerprint(Place.of(tmp_path / "empty"))
 
 
-def test_a_set_in_a_bucket_is_fetched_once(folder: Path, tmp_path: Path, minio_bucket: str) -> None:
+def test_a_set_in_a_bucket_is_fetched_once(divided: Path, tmp_path: Path, minio_bucket: str) -> None:
     place = Place.of(f"minio://{minio_bucket}/pets")
-    place.store.put_tree(folder, "")
+    place.store.put_tree(divided, "")
     assert len(class_fingerprint(place)) == 64
     fetched = class_images(place, tmp_path / "cache")
-    assert ClassFolder.open(fetched).digest == ClassFolder.open(folder).digest
+    assert ClassFolder.open(fetched) == ClassFolder(
+        fetched, ClassFolder.open(divided).layout, ClassFolder.open(divided).digest
+    )
     assert class_images(place, tmp_path / "cache") == fetched
     with pytest.raises(InputError, match="there are no files"):
         class_fingerprint(place / "absent")
+    with pytest.raises(InputError, match=r"val has a folder of images for each class, but there is no folder train"):
+        place.store.delete_tree("train")
+        class_fingerprint(place)
 
 
 def test_folders_and_hidden_files_are_no_images(folder: Path) -> None:
@@ -58,3 +77,73 @@ def test_folders_and_hidden_files_are_no_images(folder: Path) -> None:
     (folder / "cat" / "album.jpg").mkdir()
     (folder / "cat" / ".hidden.png").write_bytes(b"")
     assert class_fingerprint(Place.of(folder)) == before
+
+
+def test_one_image_in_eight_of_a_class_is_held_out_without_val() -> None:
+    paths = [f"{name}/{number:02d}.jpg" for name in ("b", "a") for number in range(17)]
+    for prefix in ("", "train/"):
+        train, held = class_layout([prefix + path for path in paths], "pets").parts()
+        assert [path.removeprefix(prefix) for path, _ in held] == [f"{c}/{n:02d}.jpg" for c in "ab" for n in (0, 8, 16)]
+        assert len(train) == 28 and {label for path, label in train if "/a/" in f"/{path}"} == {0}
+
+
+def test_the_images_of_val_are_held_out(divided: Path) -> None:
+    layout = ClassFolder.open(divided).layout
+    train, held = layout.parts()
+    assert layout.classes == ("cat", "dog")
+    assert [label for _, label in train] == [0, 0, 0, 1, 1, 1]
+    assert held == [(f"val/dog/{number:02d}.png", 1) for number in range(3)]
+
+
+def test_a_change_of_val_changes_the_fingerprint(divided: Path) -> None:
+    before = class_fingerprint(Place.of(divided))
+    write_images(divided / "val/cat", 1, 99)
+    assert class_fingerprint(Place.of(divided)) != before
+
+
+def test_classes_named_train_and_val_are_classes_if_they_have_images() -> None:
+    paths = [f"{name}/{number}.jpg" for name in ("bus", "train", "val") for number in range(2)]
+    assert class_layout(paths, "vehicles").classes == ("bus", "train", "val")
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["val/rat/0.jpg", "val/dog/0.jpg"], r"pets/val: train has no class 'rat'; give these classes images in train"),
+        (["val/0.jpg", "val/1.jpg"], r"pets: the 2 images of val are not in folders of classes; move them into val/<"),
+        (["valid/dog/0.jpg", "val/dog/0.jpg"], r"pets: val and valid both contain the classes of val"),
+        (["train/rat/"], r"pets/train/rat: a class needs at least 2 images, 'rat' has 0"),
+    ],
+)
+def test_a_set_with_a_wrong_val_is_refused(paths: list[str], message: str) -> None:
+    train = [f"train/{name}/{number}.jpg" for name in ("cat", "dog") for number in range(2)]
+    with pytest.raises(InputError, match=message):
+        class_layout(train + paths, "pets")
+
+
+def test_the_next_image_takes_the_place_of_a_damaged_image(tmp_path: Path) -> None:
+    for label, name in enumerate(("cat", "dog")):
+        write_images(tmp_path / "pets" / name, 20, 100 * label)
+    files = [(f"{name}/{number:02d}.png", label) for label, name in enumerate(("cat", "dog")) for number in range(20)]
+    for path, _ in (files[4], files[39]):
+        (tmp_path / "pets" / path).write_bytes(b"not an image")
+    for memory in (0, 10 * crop_bytes(32), 10**9):
+        crops = ClassCrops(tmp_path / "pets", files, 32, memory)
+        crops.read_ahead()
+        assert crops.nbytes == min(memory, 40 * crop_bytes(32))
+        taken = crops.take(np.array([39, 3, 4, 5, 4, 20]))
+        assert taken.labels.tolist() == [0, 0, 0, 0, 0, 1]
+        assert taken.images[:, 20, 20, 0].tolist() == [0, 3, 5, 5, 5, 100]
+        (warning,) = crops.warnings("the next image is used in place of each")
+        assert warning.startswith("2 of 40 (5.0 %) training images cannot be decoded, and the next image is used")
+        assert "the first: cat/04.png is" in warning
+        readable = crops.readable()
+        assert len(readable) == 38 and np.bincount(readable.labels).tolist() == [19, 19]
+
+
+def test_a_set_with_many_damaged_images_is_refused(tmp_path: Path) -> None:
+    write_images(tmp_path / "cat", 19)
+    (tmp_path / "cat/05.png").write_bytes(b"")
+    crops = ClassCrops(tmp_path, [(f"cat/{number:02d}.png", 0) for number in range(19)], 32, 10**9)
+    with pytest.raises(InputError, match=r"1 of 19 \(5\.3 %\) training images cannot be decoded, and up to 5 % may"):
+        crops.read_ahead()

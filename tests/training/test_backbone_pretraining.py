@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
-from kubeyolo.bundle import open_bundle
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from kubeyolo.bundle import WEIGHTS, BundleManifest, open_bundle
+from kubeyolo.config.schema import Config
 from kubeyolo.data.crops import background_squares, object_crops
 from kubeyolo.data.dataset import open_dataset
+from kubeyolo.errors import InputError
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.publishing import publish_bundle
 from kubeyolo.storage.place import Place
+from kubeyolo.training.detector import train_detector
+from kubeyolo.training.distribution import Distribution
+from kubeyolo.training.loop import StopRequest
+from kubeyolo.training.spec import TrainingSpec
 from tests.training.pretraining import Trainings
 
 
@@ -33,3 +45,26 @@ def test_places_without_objects_are_a_class_of_their_own(trainings: Trainings) -
         for left, top, width, height in split.index.box_xywh[split.index.boxes_of(image)].astype(int):
             seen[top : top + height, left : left + width] = True
         assert seen[round(y) : round(y + h), round(x) : round(x + w)].mean() <= 0.15
+
+
+def test_the_backbone_of_another_model_is_refused(small_dataset: str, tmp_path: Path) -> None:
+    """The backbones of yolov5s and yolov5s-r7 have parameters of the same names, but are different networks."""
+    facts = model_facts("yolov5s")
+    save_file({"backbone.stem.weight": np.zeros(1, np.float32)}, tmp_path / WEIGHTS)
+    manifest = BundleManifest(
+        kind="backbone",
+        model="yolov5s",
+        classes=("cat", "dog"),
+        image_size=(96, 96),
+        strides=facts.strides,
+        anchors=facts.anchors,
+    )
+    bundle = publish_bundle(Place.of(tmp_path / "bundle"), manifest, {WEIGHTS: tmp_path / WEIGHTS})
+    spec = TrainingSpec(
+        dataset=small_dataset,
+        output=str(tmp_path / "output"),
+        config=Config.model_validate({"model": "yolov5s-r7"}),
+        backbone=bundle.uri,
+    )
+    with pytest.raises(InputError, match=r"is a backbone of yolov5s, not a backbone of yolov5s-r7; pretrain one"):
+        train_detector(spec, Distribution(), StopRequest())

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
 from safetensors.numpy import load
 
+from kubeyolo.bundle import open_bundle
 from kubeyolo.config.schema import AugmentConfig, Config, PretrainConfig
 from kubeyolo.data.crops import CropBatches, Crops
 from kubeyolo.errors import InputError
 from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
-from kubeyolo.training.classifier import ClassificationLoss
+from kubeyolo.training.classifier import ClassificationLoss, hits
 from kubeyolo.training.distribution import Distribution
 from kubeyolo.training.loop import StopRequest
 from kubeyolo.training.pretrain import pretrain_backbone
@@ -35,15 +37,49 @@ def spec_for(dataset: str, output: Path) -> TrainingSpec:
     return TrainingSpec(task="backbone", dataset=dataset, output=str(output), config=Config.model_validate(CONFIG))
 
 
-def test_two_processes_pretrain_one_backbone(small_dataset: str, tmp_path: Path) -> None:
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Seven classes, each of one colour, divided as ImageNet is; the images of val are brighter, and one is damaged."""
+    hues = np.linspace(0, 179, 8)[:7]
+    for split, count, value in (("train", 8, 160), ("val", 3, 200)):
+        for label, hue in enumerate(hues):
+            folder = tmp_path / "images" / split / f"n{label:08d}"
+            folder.mkdir(parents=True)
+            pixel = np.full((1, 1, 3), (hue, 220, value), np.uint8)
+            image = np.broadcast_to(cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR), (40, 48, 3))
+            for number in range(count):
+                cv2.imwrite(str(folder / f"{number}.png"), image)
+    (tmp_path / "images/val/n00000002/1.png").write_bytes(b"lost")
+    return tmp_path / "images"
+
+
+def test_two_processes_pretrain_on_folders_of_classes(folders: Path, tmp_path: Path) -> None:
     output = tmp_path / "output"
     lines: list[str] = []
-    launch_work(spec_for(small_dataset, output).work(), lines.append)
+    launch_work(spec_for(str(folders), output).work(), lines.append)
     rows = history_of(output)
     assert [(row["step"], row["kind"]) for row in rows if row.get("loss")] == [(2, "pretrain"), (4, "pretrain")]
     assert read_result(Place.of(output).store).identity["pretrain.processes"] == 2
     assert any(line.startswith("published ") for line in lines)
     assert all(np.isfinite(array).all() for array in load(weights_of(output)).values())
+    # 20 of the 21 images of val can be decoded.
+    assert any("pretraining on 56 images of 7 classes, 20 held out" in line for line in lines), lines
+    (warning,) = read_result(Place.of(output).store).warnings
+    assert warning.startswith("1 of 21 (4.8 %) held-out images cannot be decoded, and are left out; the first: val/n0")
+    last = rows[-1]
+    top1, top5 = float(last["accuracy"]), float(last["top5"])
+    assert (20 * top1) % 1 == pytest.approx(0) and 0 <= top1 <= top5 <= 1
+    assert any(f"held-out top-1:{top1:.4f}, top-5:{top5:.4f}" in line for line in lines)
+    bundle = open_bundle(Place.of(output / "bundle"))
+    assert bundle.manifest.metrics["pretrain"] == {"accuracy": top1, "top5": top5}
+    assert len(bundle.manifest.classes) == 7
+
+
+def test_hits_count_the_rank_of_the_right_class() -> None:
+    logits = np.array([[5, 4, 3, 2, 1, 0, -1], [1, 1, 1, 1, 1, 1, 1], [0, 9, 8, 7, 6, 5, 4], [9, 0, 0, 0, 0, 0, 0]])
+    assert hits(logits.astype(np.float32), np.array([4, 0, 0, -1], np.int32)).tolist() == [1, 0, 0, 0, 1]
+    few = np.array([[0, 2, 1], [3, 2, 1]], np.float32)
+    assert hits(few, np.array([2, 0], np.int32)).tolist() == [1, 1, 0, 0, 0]
 
 
 def test_the_losses_of_the_processes_add_up_to_the_mean_over_all_their_crops() -> None:
