@@ -68,6 +68,9 @@ NO_WEIGHTS = (
     "data/raw.py",
     "data/readers",
     "data/sample.py",  # generates a data set, which has a digest of its own
+    "data/lookalikes.py",  # as data/sample.py
+    "data/scene.py",  # as data/sample.py
+    "data/shapes.py",  # as data/sample.py
     "data/texture.py",  # as data/sample.py
     "errors.py",
     "estimate.py",  # estimates the memory of a training

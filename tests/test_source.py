@@ -102,7 +102,7 @@ def test_wording_and_the_way_a_step_is_started_change_neither_digest(
         pytest.param("evaluation/nms.py", r"^def ", "CHANGED = 1\n\n\ndef ", id="evaluation"),
         pytest.param("quantization/int8.py", r"^def ", "CHANGED = 1\n\n\ndef ", id="quantization"),
         pytest.param("training/validation.py", r'SPLIT = "', r"\g<0>un", id="validation while training"),
-        pytest.param("data/sample.py", r"SMALLEST = ", r"\g<0>1", id="generated data set"),
+        pytest.param("data/shapes.py", r"SMALLEST = ", r"\g<0>1", id="generated data set"),
         pytest.param(
             "config/schema.py",
             r"(class EvaluateConfig[\s\S]+?conf_threshold: [\s\S]+?default=0.0)",

@@ -13,7 +13,7 @@ from kubeyolo.cli.tables import print_findings
 from kubeyolo.config.load import load_config
 from kubeyolo.data import manifest
 from kubeyolo.data.convert import convert_dataset
-from kubeyolo.data.sample import generate_sample_dataset
+from kubeyolo.data.sample import SHAPES, generate_sample_dataset
 from kubeyolo.data.shards import Reading
 from kubeyolo.formats import counted, size_text
 from kubeyolo.storage.copy import copy_file, copy_tree, is_file
@@ -21,19 +21,31 @@ from kubeyolo.storage.copy import copy_file, copy_tree, is_file
 
 def sample(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New folder; not created if an error occurs.")],
-    train: Annotated[int, typer.Option("--train", min=1, help="Training images.")] = 240,
-    val: Annotated[int, typer.Option("--val", min=1, help="Validation images.")] = 60,
+    train: Annotated[
+        int | None, typer.Option("--train", min=1, help="Training images; by default 240 with shapes, else 296.")
+    ] = None,
+    val: Annotated[
+        int | None, typer.Option("--val", min=1, help="Validation images; by default 60 with shapes, else 74.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same images.")] = 0,
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="NAME", help="shapes, or lookalike: classes that differ only in a detail.")
+    ] = SHAPES.name,
 ) -> None:
-    """Generate a small COCO data set: shapes on textured backgrounds, which a detector can learn in minutes.
+    """Generate a small COCO data set on textured backgrounds: shapes, which a detector can learn in minutes.
+
+    The kind lookalike has six classes of buttons that differ only in their holes: they are easy to find, but hard to
+    tell apart.
 
     [bold]Examples[/bold]
 
       kubeyolo sample data/sample
 
       kubeyolo sample data/larger --train 1000 --val 200 --seed 7
+
+      kubeyolo sample data/buttons --kind lookalike
     """
-    print(generate_sample_dataset(folder, seed=seed, train=train, val=val))
+    print(generate_sample_dataset(folder, seed=seed, train=train, val=val, kind=kind))
 
 
 def copy(

@@ -7,7 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from kubeyolo.data.sample import CLASSES, MOST_HIDDEN, SMALLEST, generate_sample_dataset, render_scene, shape_mask
+from kubeyolo.data import lookalikes
+from kubeyolo.data.sample import generate_sample_dataset
+from kubeyolo.data.scene import MOST_HIDDEN
+from kubeyolo.data.shapes import CLASSES, SMALLEST, render_scene, shape_mask
 from kubeyolo.data.shards import write_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.storage.place import Place
@@ -173,3 +176,69 @@ def test_other_content_is_never_replaced(tmp_path):
     with pytest.raises(InputError, match="64 px"):
         generate_sample_dataset(tmp_path / "b", train=0)
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["mine", "photos"]
+
+
+@pytest.fixture(scope="module")
+def buttons():
+    return [lookalikes.render_scene(np.random.default_rng((7, n)), 320, 288) for n in range(60)]
+
+
+def test_buttons_have_one_outline_and_details_of_four_to_ten_pixels(buttons):
+    items = [item for scene in buttons for item in scene.objects]
+    assert 3.5 < len(items) / 60 < 4.5
+    assert (np.bincount([item.label for item in items], minlength=6) / len(items) > 0.1).all()
+    longer = np.array([max(item.xywh[2:]) for item in items if item.hidden == 0])
+    assert longer.min() >= 34 * 0.9 * 0.85 and longer.max() <= 88 * 0.9 + 3
+    # The holes at training size 256: the diameter is 0.14 of that of the button.
+    holes = 0.14 * longer * 256 / 320
+    assert 3.5 < holes.min() < 5 and 7.5 < holes.max() < 10
+    shares = {n: np.mean([i.visible.mean() for i in items if i.label == n and i.hidden == 0]) for n in range(6)}
+    assert max(shares.values()) - min(shares.values()) < 0.02  # all of them are discs: pi / 4 of their box
+    assert abs(np.mean(list(shares.values())) - np.pi / 4) < 0.03
+
+
+def test_buttons_hide_little_of_each_other(buttons):
+    hidden = np.array([item.hidden for scene in buttons for item in scene.objects])
+    assert hidden.max() < 0.3 and 0.02 < (hidden > 0).mean() < 0.5
+
+
+def test_buttons_do_not_differ_in_colour(buttons):
+    colours = {label: [] for label in range(6)}
+    for scene in buttons:
+        for item in scene.objects:
+            x, y, w, h = item.xywh
+            colours[item.label].append(scene.image[y : y + h, x : x + w][item.visible].mean(0))
+    means = np.array([np.mean(rows, 0) for rows in colours.values()])
+    errors = np.array([np.std(rows, 0) / np.sqrt(len(rows)) for rows in colours.values()])
+    for a in range(6):
+        for b in range(a):
+            assert (np.abs(means[a] - means[b]) < 4 * np.hypot(errors[a], errors[b])).all()
+
+
+def test_holes_tell_the_buttons_apart():
+    """The number of holes and the share of the button that they fill differ between any two classes."""
+    seen = set()
+    for label in range(6):
+        image = np.zeros((400, 400), np.uint8)
+        for points in lookalikes.holes(label):
+            cv2.fillPoly(image, [np.round(200 + 200 * points).astype(np.int32)], 1)
+        count = cv2.connectedComponents(image)[0] - 1
+        filled = image.sum() / (np.pi * 200**2)
+        assert 0.03 < filled < 0.12
+        seen.add((count, round(filled / 0.005)))
+        assert np.hypot(*(np.argwhere(image).mean(0) - 200)) < 3  # around the centre
+    assert len(seen) == 6
+
+
+def test_the_kind_of_a_sample_is_written_and_kept(tmp_path):
+    first = generate_sample_dataset(tmp_path / "a", train=2, val=1, kind="lookalike")
+    assert digests(first) == digests(generate_sample_dataset(tmp_path / "b", train=2, val=1, kind="lookalike"))
+    document = json.loads((first / "annotations/train.json").read_text())
+    assert document["info"]["kind"] == "lookalike"
+    assert [each["name"] for each in document["categories"]] == list(lookalikes.CLASSES)
+    with pytest.raises(InputError, match="does not contain this sample data set"):
+        generate_sample_dataset(tmp_path / "a", train=2, val=1)
+    with pytest.raises(InputError, match="unknown kind of sample 'lookalikes'; did you mean 'lookalike'"):
+        generate_sample_dataset(tmp_path / "c", kind="lookalikes")
+    shapes = generate_sample_dataset(tmp_path / "d", train=1, val=1)
+    assert "kind" not in json.loads((shapes / "annotations/val.json").read_text())["info"]
