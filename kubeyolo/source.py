@@ -89,11 +89,13 @@ NO_WEIGHTS = (
     "training/anchor_search.py",  # computes anchors for the command line; train.anchors is part of the identity
     "training/finite.py",  # only stops a training
     "training/growth.py",  # reads weights without changing them
+    "training/hints.py",  # reads the history
     "training/history.py",
     "training/memory_advice.py",  # warns if a machine has too little memory
     "training/process.py",  # starts and ends a process
     "training/reach.py",  # warns of settings
     "training/result.py",
+    "training/small_sets.py",  # writes a note
     "training/validation.py",  # reads the weights, in a network of its own
     "weights",  # imported by evaluation
     "whole.py",  # tells which bundle is stored whole

@@ -132,6 +132,22 @@ def read_annotations(
     return annotations
 
 
+def count_classes(source: str | Path, data: DataConfig) -> int:
+    """Return the number of classes that have boxes in train, unchecked; 0 if unknown.
+
+    It is unknown if the data set is in an object store, since its annotations would have to be downloaded, or if its
+    annotations cannot be read.
+    """
+    try:
+        if open_data(str(source), data.format).local_path() is None:
+            return 0
+        folder = open_source(source, data.format)
+        raw = split_reader(folder.root, folder.layout)(folder.files("train"))
+    except (InputError, KeyError):
+        return 0
+    return len({str(category) for category in raw.boxes.category_ids if category is not None})
+
+
 def split_reader(root: Path, layout: Layout, group_key: str = "") -> Callable[[SplitFiles], RawSplit]:
     """Return a function that reads a split of a data set.
 

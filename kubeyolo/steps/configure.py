@@ -40,7 +40,7 @@ from kubeyolo.steps.checked_form import CheckedForm, Form, check_form, checked_p
 from kubeyolo.steps.configured_run import ConfiguredRun
 from kubeyolo.steps.naming import run_name
 from kubeyolo.steps.outcome import StepOutcome
-from kubeyolo.steps.plan_estimate import estimate_training
+from kubeyolo.steps.plan_estimate import estimate_training, small_set_notes
 from kubeyolo.steps.publish import published_place
 from kubeyolo.steps.settings import StepSettings, read_sections
 from kubeyolo.storage.place import Place
@@ -294,6 +294,7 @@ def _trained_run(
     estimate, remarks = estimate_training(checked, source, has_work)
     working = [step for step in _steps(pipeline) if step != "pretrain_backbone" or pretrain.enabled]
     remarks += checked.launcher.placement(config, working)
+    remarks += small_set_notes(data, source, config) if has_work else ()
     return ConfiguredRun(
         pipeline=pipeline,
         name=name,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from kubeyolo.compiled.resources import quantity
 from kubeyolo.config.schema import Config
 from kubeyolo.data.digest import SourceFacts
+from kubeyolo.data.folder import count_classes
 from kubeyolo.errors import InputError
 from kubeyolo.estimate import UNKNOWN_IMAGES, RunEstimate, backbone_memory, detector_memory, estimate_run
 from kubeyolo.formats import about_size, size_text
@@ -16,6 +17,7 @@ from kubeyolo.models.named_facts import model_facts
 from kubeyolo.steps.checked_form import CheckedForm
 from kubeyolo.storage.file_errors import available_bytes
 from kubeyolo.storage.place import Place
+from kubeyolo.training.small_sets import MOST_IMAGES, small_set_note
 
 _CLASSES = 80
 """Assumed number of classes: it is not known before the data set is validated."""
@@ -53,6 +55,23 @@ def estimate_training(
         _check_pods(checked, needed)
     notes = _space_notes(checked.at(checked.store), estimate) + _memory_notes(config, machines.memory, needed)
     return estimate, notes
+
+
+def small_set_notes(data: str, source: SourceFacts, config: Config) -> tuple[str, ...]:
+    """Return a note if a data set is small and may have classes that look alike.
+
+    Its annotations are read only if it has few images, and is in a folder.
+
+    Args:
+        data: URI of the data set.
+        source: Its images.
+        config: The configuration.
+    """
+    images = source.images.get("train", 0)
+    if not 0 < images < MOST_IMAGES:
+        return ()
+    note = small_set_note(model_facts(config.model), config, images, count_classes(data, config.data))
+    return (note,) if note else ()
 
 
 def _space_notes(store: Place, estimate: RunEstimate) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from safetensors.numpy import load_file
 
 from kubeyolo.arrays import check_finite
@@ -22,12 +23,14 @@ from kubeyolo.storage.place import Place
 from kubeyolo.training.distribution import Distribution, check_world, join, threads_for
 from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.growth import growth_warnings, usual_sizes, weight_sizes
+from kubeyolo.training.hints import Hints
 from kubeyolo.training.learnable import Learnable, look_at_training, loss_warnings, show_warnings
 from kubeyolo.training.loop import Hooks, StopRequest, TrainingLoop
 from kubeyolo.training.loop_parts import LoopSettings, Output
 from kubeyolo.training.memory_advice import detector_memory_warnings, worker_warnings
 from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
 from kubeyolo.training.schedules import build_schedule
+from kubeyolo.training.small_sets import small_set_note
 from kubeyolo.training.spec import TrainingSpec, training_identity
 from kubeyolo.training.validation import Validation
 
@@ -72,10 +75,12 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             validate = None
             if output.is_written and train.val_interval:
                 validate = Validation(engine, dataset, manifest, spec.config.evaluate, train.val_interval, show).row
-            hooks = Hooks(stop, show, validate, distribution.synchronize, guard)
-            loop = TrainingLoop(engine, loader, _loop_settings(spec, loader, distribution), output, hooks)
+            settings = _loop_settings(spec, loader, distribution)
+            hints = Hints(train, settings.total_steps, _boxes_by_class(dataset), show) if output.is_written else None
+            hooks = Hooks(stop, show, validate, distribution.synchronize, guard, hints)
+            loop = TrainingLoop(engine, loader, settings, output, hooks)
             loop.run(state)
-        if learnable is None:
+        if learnable is None or hints is None:
             return
         last = [
             *loss_warnings(loop.journal.history.of("train")),
@@ -83,7 +88,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             *growth_warnings(sizes, weight_sizes(engine.network), train),
         ]
         show_warnings(last, show)
-        warnings = (*learnable.warnings, *last)
+        warnings = (*learnable.warnings, *last, *hints.look(loop.journal.history))
         uri = publish_weights(
             output, engine, loop.journal.sessions, manifest, guard, warnings=warnings, anchor_recall=learnable.recall
         )
@@ -116,6 +121,13 @@ def _loop_settings(spec: TrainingSpec, loader: Loader, distribution: Distributio
     )
 
 
+def _boxes_by_class(dataset: Dataset) -> dict[str, int]:
+    """Return the number of training boxes by name of the class, without crowds."""
+    index = dataset.split("train").index
+    counts = np.bincount(index.box_class[~index.box_crowd], minlength=len(dataset.classes))
+    return dict(zip(dataset.classes, counts.tolist(), strict=True))
+
+
 def _first_look(
     spec: TrainingSpec, facts: ModelFacts, dataset: Dataset, loader: Loader, distribution: Distribution, show: Show
 ) -> Learnable:
@@ -123,6 +135,9 @@ def _first_look(
     config, world, index = spec.config, distribution.world, dataset.split("train").index
     learnable = look_at_training(index, facts, config, loader.steps_per_epoch, spec.dataset)
     learnable.show(show)
+    classes = len(np.unique(index.box_class))
+    if note := small_set_note(facts, config, len(index.width), classes):
+        show(note)
     show_warnings(detector_memory_warnings(facts, config, len(index.width), len(dataset.classes), world), show)
     show_warnings(worker_warnings(config, world), show)
     return learnable

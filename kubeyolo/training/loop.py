@@ -17,6 +17,7 @@ from kubeyolo.progress import Progress
 from kubeyolo.stop_signals import StopOrder, StopSignal, install
 from kubeyolo.training.checkpoints import TrainingState
 from kubeyolo.training.finite import Guard
+from kubeyolo.training.hints import HintLines, Hints
 from kubeyolo.training.loop_parts import (
     AfterEpoch,
     Bar,
@@ -82,6 +83,7 @@ class Hooks:
         after_epoch: Makes a row of the history after each epoch.
         synchronize: Called in every process, with the step, after the work that rank 0 does alone between two steps.
         guard: Ends the training if values are not finite.
+        hints: Hints that are shown after an epoch.
     """
 
     stop: StopRequest = field(default_factory=StopRequest)
@@ -89,6 +91,7 @@ class Hooks:
     after_epoch: AfterEpoch | None = None
     synchronize: Callable[[int], None] | None = None
     guard: Guard = field(default_factory=Guard)
+    hints: Hints | None = None
 
 
 class TrainingLoop:
@@ -119,6 +122,7 @@ class TrainingLoop:
             Bar(self._bar.advance) if self._bar else None,
             LogLines(engine, self._losses, self.journal, speed, settings, hooks.show),
             EpochRows(hooks.after_epoch, self.journal, speed) if hooks.after_epoch else None,
+            HintLines(hooks.hints, self.journal) if hooks.hints else None,
             self._checkpoints,
             Barrier(hooks.synchronize, self._checkpoints) if hooks.synchronize else None,
         ]

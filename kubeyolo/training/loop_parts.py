@@ -1,7 +1,7 @@
 """The parts of the training loop, each of which decides after which steps it does its work.
 
 The loop calls them in this order after every step: the bar, the log lines, the history rows after an epoch (such as
-validations), the checkpoints, and the barrier at which the other processes wait.
+validations), hints, the checkpoints, and the barrier at which the other processes wait.
 """
 
 from __future__ import annotations

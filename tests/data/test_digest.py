@@ -11,14 +11,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kubeyolo.config.schema import DataConfig
 from kubeyolo.data import digest
 from kubeyolo.data.digest import content_digest, source_facts
-from kubeyolo.data.folder import open_source, read_annotations
+from kubeyolo.data.folder import count_classes, open_source, read_annotations
 from kubeyolo.data.shards import write_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.storage import checksums
 from kubeyolo.storage.integrity import sha256_file
 from kubeyolo.storage.place import Place
+from tests.data.formats import documented_coco, labelme, roboflow_voc, ultralytics_yolo
 from tests.data.small_dataset import SmallDataset
 
 
@@ -203,3 +205,17 @@ def test_a_link_that_leads_nowhere_and_that_nothing_names_changes_nothing(small_
     before = fingerprint(small_folder)
     (small_folder / "train" / "other.jpg").symlink_to("/nowhere/other.jpg")
     assert fingerprint(small_folder) == before
+
+
+@pytest.mark.parametrize("write", [documented_coco, ultralytics_yolo, roboflow_voc, labelme])
+def test_classes_with_boxes_are_counted_in_a_folder(write, tmp_path):
+    write(tmp_path / "data")
+    assert count_classes(tmp_path / "data", DataConfig()) == 2
+
+
+def test_classes_are_not_counted_in_a_folder_that_cannot_be_read(tmp_path):
+    documented_coco(tmp_path)
+    (annotations,) = (tmp_path / "annotations").glob("*train*.json")
+    annotations.write_text("{")
+    assert count_classes(tmp_path, DataConfig()) == 0
+    assert count_classes(tmp_path / "absent", DataConfig()) == 0

@@ -625,6 +625,15 @@ def test_images_that_the_pods_of_a_pretraining_cannot_reach_are_refused(train: C
         )
 
 
+def test_a_small_data_set_with_few_classes_is_named_in_the_notes(train: Callable[..., ConfiguredRun]) -> None:
+    def notes(settings: str = "") -> list[str]:
+        return [line for line in train(settings=settings).notes if "train.cls_gain" in line]
+
+    (note,) = notes()
+    assert note.startswith("2 training images of 3 classes are a small set, and the class loss is multiplied by 3/80")
+    assert notes("train: {cls_gain: 4}") == []
+
+
 def test_the_plan_says_which_steps_take_more_memory_than_this_machine_has(
     train: Callable[..., ConfiguredRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
