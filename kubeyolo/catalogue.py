@@ -318,8 +318,6 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "store": "URI of the store for data sets, checkpoints and models, such as minio://bucket/prefix; if empty, "
         "KUBEYOLO_STORE in the ConfigMap kubeyolo-store is used.",
         "model": "Name of the detector.",
-        "weights": "Weights of a detector to start from; not supported yet, leave it empty.",
-        "start_from": "What a retraining starts from; not supported yet, leave it empty.",
         "launcher": "Where steps with a job run: local, in the pod of the step; volcano, in the pods of a Volcano job.",
         "cluster": "Preset of the cluster for the launcher volcano, such as cpu, or its settings as JSON; if empty, "
         "the defaults are used.",

@@ -34,7 +34,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-WEIGHTS = ("config/schema.py", "data", "losses", "models", "runtime.py", "training")
+WEIGHTS = ("config/class_names.py", "config/schema.py", "data", "losses", "models", "runtime.py", "training")
 """Folders and modules that determine the weights from a training."""
 
 NO_WEIGHTS = (
@@ -43,7 +43,6 @@ NO_WEIGHTS = (
     "ascend.py",  # explains why a device cannot be used
     "catalogue.py",  # names settings that a pretraining reads; they are part of its identity
     "config/anchor_forms.py",  # as config/text.py
-    "config/class_names.py",  # compares names of classes; weights do not depend on them
     "config/text.py",  # reads settings; their values are part of a training's identity
     "config/text_file.py",  # as config/text.py
     "bundle.py",  # stores weights and reads them as they are; their digest is part of a training's identity
@@ -114,6 +113,7 @@ NO_RESULTS = (
     "config/foreign_words.py",
     "config/form.py",
     "config/load.py",
+    "config/recipes.py",
     "config/presets",
     "config/text.py",
     "config/text_file.py",

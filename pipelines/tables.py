@@ -131,7 +131,7 @@ def _settings() -> Iterator[tuple[str, Mapping[str, Any], Any]]:
 
 def _type(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
-        return ", ".join(str(value) for value in schema["enum"])
+        return ", ".join(str(value) or "empty" for value in schema["enum"])
     if schema["type"] == "object":
         return f"mapping of names to {_type(schema['additionalProperties'])}"
     if schema["type"] == "array":

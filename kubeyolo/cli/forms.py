@@ -17,7 +17,9 @@ from kubeyolo.cli.options import (
     ModelOption,
     SetOption,
     StoreOption,
+    WeightsOption,
     sets_of,
+    weights_pairs,
 )
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.config.form import check_fields, fill_form, says_the_same
@@ -27,7 +29,7 @@ from kubeyolo.steps import configure as step
 from kubeyolo.steps.configured_run import ConfiguredRun
 from kubeyolo.storage.location import absolute
 
-PLACES = ("data", "store")
+PLACES = ("data", "store", "weights")
 
 
 def training_form(
@@ -38,6 +40,7 @@ def training_form(
     config_file: Path | None,
     sets: list[str] | None,
     pairs: list[str] | None = None,
+    weights: str = "",
 ) -> dict[str, str]:
     """Return the filled-in form of the training pipeline.
 
@@ -52,6 +55,7 @@ def training_form(
         value = value.strip()
         return absolute(value) if name in PLACES and value else value
 
+    sets = [*sets_of(sets), *weights_pairs(weights)]
     # Checked here first, so that the message can name the file or the option.
     load_config(model, config_file, sets_of(sets))
     names = list(CompiledPipeline.named().fields)
@@ -76,6 +80,7 @@ def configure(
     data: Annotated[str, typer.Option("--data", "-d", metavar="URI", help="Folder or URI of a data set.")],
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
+    weights: WeightsOption = "",
     version: Annotated[str, typer.Option("--version", metavar="NAME", help="Version to publish under.")] = "",
     config_file: ConfigOption = None,
     sets: SetOption = None,
@@ -92,7 +97,8 @@ def configure(
 
       kubeyolo configure --data minio://kubeyolo/data/coco --store minio://kubeyolo --json
     """
-    run = step.configure(DETECTOR_TRAINING, training_form(data, store, model, version, config_file, sets, params))
+    form = training_form(data, store, model, version, config_file, sets, params, weights)
+    run = step.configure(DETECTOR_TRAINING, form)
     if as_json:
         print(json.dumps(_facts(run), indent=1))
         return

@@ -37,6 +37,14 @@ DEFAULT_IMAGES = Path("build/images.yaml")
 ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", metavar="NAME", help="Model; see 'kubeyolo models list'.")
 ]
+WeightsOption = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        metavar="URI",
+        help="Detector to start from: a bundle, a pointer to a bundle, or a published file of weights.",
+    ),
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", metavar="FILE", help="YAML file of values that override the model's preset."),
@@ -117,6 +125,11 @@ def typed_again(name: str, argument: str, options: Mapping[str, object]) -> Call
         values = value if isinstance(value, list) else [value]
         parts += [part for each in values if each not in (None, "") for part in (option, str(each))]
     return lambda output: shlex.join([*parts, "--output", output])
+
+
+def weights_pairs(weights: str) -> tuple[str, ...]:
+    """Return the pair of ``--set`` that ``--weights`` stands for."""
+    return (f"train.weights={json.dumps(weights)}",) if weights else ()
 
 
 def data_pairs(data_format: str, strict: bool) -> tuple[str, ...]:

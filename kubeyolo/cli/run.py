@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from kubeyolo.cli.options import (
     RunsOption,
     SetOption,
     StoreOption,
+    WeightsOption,
 )
 from kubeyolo.cli.streams import stored_work
 from kubeyolo.cli.tables import RunDisplay, coco_table, wide_console
@@ -36,6 +38,8 @@ from kubeyolo.runs.local import LocalRun, RunOutcome, run_local
 from kubeyolo.source import versions_digest
 from kubeyolo.steps.checked_form import check_form
 from kubeyolo.steps.configure import configure
+from kubeyolo.steps.configured_run import ConfiguredRun
+from kubeyolo.storage.place import Place
 
 SAMPLE_FOLDER = "sample-data"
 
@@ -52,6 +56,7 @@ def run(
     sample: Annotated[bool, typer.Option("--sample", help="Run on a generated sample data set.")] = False,
     store: StoreOption = DEFAULT_STORE,
     model: ModelOption = None,
+    weights: WeightsOption = "",
     version: Annotated[
         str, typer.Option("--version", metavar="NAME", help="Version to publish; by default made from the content.")
     ] = "",
@@ -80,11 +85,13 @@ def run(
 
       kubeyolo run --data data/coco --model yolov5s-r7 --store minio://kubeyolo
 
+      kubeyolo run --data data/bccd --model yolov5s-r7 --weights yolov5s.pt
+
       kubeyolo run --data data/bccd --store minio://kubeyolo --runner docker
     """
     if bool(data) == sample:
         raise InputError("give either --data with a data set, or --sample; see 'kubeyolo run --help'")
-    form = training_form(data or str(runs / SAMPLE_FOLDER), store, model, version, config_file, sets)
+    form = training_form(data or str(runs / SAMPLE_FOLDER), store, model, version, config_file, sets, weights=weights)
     check_form(DETECTOR_TRAINING, form)
     if sample:
         generate_sample_dataset(runs / SAMPLE_FOLDER)
@@ -96,7 +103,7 @@ def run(
         store=configured.store,
         form=form,
         pipeline=bind_image_file(CompiledPipeline.named(), images) if in_containers else CompiledPipeline.named(),
-        sources=(configured.data, configured.config.pretrain.data),
+        sources=(configured.data, configured.config.pretrain.data, *_weights(form, configured)),
         environment="" if in_containers else versions_digest(),
     )
     step_runner = ContainerRunner(local) if in_containers else None
@@ -116,6 +123,12 @@ def run(
         print(json.dumps(outcome.summary, indent=1))
         return
     _print_outcome(outcome)
+
+
+def _weights(form: Mapping[str, str], configured: ConfiguredRun) -> tuple[str, ...]:
+    """Return the URIs that the field ``weights`` and the configuration name: a pointer, and its bundle."""
+    found = configured.config.train.weights
+    return (form.get("weights", ""), Place.of(found).uri) if found else ()
 
 
 def _print_outcome(outcome: RunOutcome) -> None:

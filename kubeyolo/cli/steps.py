@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,15 +24,18 @@ from kubeyolo.cli.options import (
     SetOption,
     StoreOption,
     StrictOption,
+    WeightsOption,
     data_pairs,
     sets_of,
     typed_again,
+    weights_pairs,
 )
 from kubeyolo.cli.streams import stored_work
 from kubeyolo.cli.tables import print_record
 from kubeyolo.config.form import fill_form
 from kubeyolo.config.load import ResolvedConfig, load_config, load_resolved
 from kubeyolo.config.schema import Config
+from kubeyolo.errors import InputError
 from kubeyolo.evaluation.results import EvaluationResult, check_runtime
 from kubeyolo.launch.launcher import Launcher, find_launcher
 from kubeyolo.pointers import check_pointer_name
@@ -41,6 +45,8 @@ from kubeyolo.steps.configure import bundle_config
 from kubeyolo.steps.evaluate import RESULT_NAME
 from kubeyolo.steps.facade import StepCall
 from kubeyolo.steps.promote import make_current
+from kubeyolo.steps.start import check_start
+from kubeyolo.steps.starting_weights import resolve_start
 from kubeyolo.storage.place import Place
 
 
@@ -106,6 +112,7 @@ def pretrain(
 def train(
     dataset: DatasetArgument,
     model: ModelOption = None,
+    weights: WeightsOption = "",
     backbone: Annotated[
         str, typer.Option("--backbone", metavar="URI", help="Bundle of a pretrained backbone to start from.")
     ] = "",
@@ -124,14 +131,26 @@ def train(
 
       kubeyolo train store/datasets/bccd-3f0c9a1b22d4 --model yolov5n-r7 --set train.max_epoch=50
 
+      kubeyolo train store/datasets/bccd-3f0c9a1b22d4 --model yolov5s-r7 --weights yolov5s.pt
+
       kubeyolo train minio://kubeyolo/datasets/coco-52d41a7c9e10 --config my.yaml --store minio://kubeyolo
 
       kubeyolo train minio://kubeyolo/datasets/coco-52d41a7c9e10 --store minio://kubeyolo --set train.processes=2
       --launcher volcano --cluster-set image=registry/kubeyolo-train@sha256:0a1b…
     """
     started_by = _launcher("train", launcher, cluster, cluster_sets)
-    config = _placed(load_resolved(model, config_file, sets_of(sets)), started_by, "train")
-    options = {"--model": model, "--backbone": backbone, "--config": config_file, "--set": sets}
+    resolved = load_resolved(model, config_file, [*sets_of(sets), *weights_pairs(weights)])
+    if backbone and resolved.config.train.weights:
+        raise InputError(
+            f"--backbone {backbone}, and train.weights = {resolved.config.train.weights}: the weights of a detector "
+            "include its backbone; leave one of them out"
+        )
+    check_start(resolved)
+    start = resolve_start(resolved, Place.of(store))
+    for note in start.notes:
+        print(note, flush=True, file=sys.stderr if as_json else sys.stdout)
+    config = _placed(start.resolved, started_by, "train")
+    options = {"--model": model, "--weights": weights, "--backbone": backbone, "--config": config_file, "--set": sets}
     options |= {"--launcher": launcher, "--cluster": cluster, "--cluster-set": cluster_sets}
     command = typed_again("train", dataset, options)
     call = _call(Place.of(store), config, output, weights_source())

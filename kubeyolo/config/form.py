@@ -50,6 +50,8 @@ def describe_field(name: str) -> str:
         return FIELDS[name]
     section, _, setting = key.partition(".")
     description = section_fields()[section][setting].description or ""
+    if "if empty," in description:
+        return description
     return f"{description.rstrip('.')}; if empty, the preset's value of {key} is used."
 
 

@@ -402,7 +402,7 @@ _BOUNDS = (
 
 def _type_in_words(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
-        return "one of " + ", ".join(str(value) for value in schema["enum"])
+        return "one of " + ", ".join(str(value) or "empty" for value in schema["enum"])
     if "const" in schema:
         return str(schema["const"])
     kind = schema.get("type")

@@ -23,6 +23,8 @@ _PROCESSES = "If it is not set, a step with a job on a cluster has one for each 
 _IN_FORM: dict[str, Any] = {"in_form": True}
 """Marks a setting that has a field of its own in the forms of the pipelines, under the name of its key."""
 
+BACKBONE = "backbone"
+"""The word in ``train.freeze`` that stands for all parameters of the backbone."""
 
 MOST_PIXELS, MOST_IMAGES, MOST_PROCESSES, MOST_EPOCHS = 8192, 65_536, 65_536, 1_000_000
 MOST = 1_000_000_000
@@ -172,6 +174,19 @@ class PretrainConfig(Section):
 class TrainConfig(Section):
     """Training of the detector."""
 
+    weights: str = Field(
+        default="",
+        json_schema_extra=_IN_FORM,
+        description="Detector to start from, of the same model: URI of a bundle, of a pointer to a bundle, or of a "
+        "published file of weights (.pt, .weights, .ckpt, .safetensors); if empty, the training starts from a "
+        "pretrained backbone or from fresh weights.",
+    )
+    freeze: tuple[str, ...] = Field(
+        default=(),
+        description="Parameters that are not trained: the word backbone, or patterns of their names such as neck.*. "
+        "Statistics of frozen batch normalizations stay, too.",
+    )
+
     seed: int = Field(
         default=0,
         ge=0,
@@ -257,6 +272,18 @@ class TrainConfig(Section):
         default=0, ge=0, le=MOST_EPOCHS, description="Epochs between validations while training; 0 turns them off."
     )
     device_target: DeviceTarget = Field(default="CPU", description=f"Device of the training. {_DEVICE}")
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _as_patterns(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) and value else value or ()
+
+    @field_validator("freeze")
+    @classmethod
+    def _are_patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(value):
+            raise ValueError("a pattern is empty")
+        return value
 
     @field_validator("anchors", mode="before")
     @classmethod
@@ -378,6 +405,12 @@ class RetrainConfig(Section):
         default="", description="URI of the pointer to the current model; if empty, models/<model>/latest.json is used."
     )
     force: bool = Field(default=False, description="Train even if the data set has not changed.")
+    start_from: Literal["", "current", "weights", "backbone", "fresh"] = Field(
+        default="",
+        json_schema_extra=_IN_FORM,
+        description="What a retraining starts from: the current model, train.weights, a pretrained backbone, or fresh "
+        "weights; if empty, the current model if there is one of the same model, otherwise as a training.",
+    )
     max_regression: float = Field(
         default=0.0,
         json_schema_extra=_IN_FORM,
@@ -389,6 +422,11 @@ class Config(Section):
     """The whole configuration of a run."""
 
     model: str = Field(default="yolov5n-r7", description="Name of the detector.")
+    recipe: Literal["", "scratch", "finetune"] = Field(
+        default="",
+        description="Defaults of schedule and augmentation: scratch, the model's preset; finetune, for a training that "
+        "starts from a detector. If empty, finetune if it does, otherwise scratch.",
+    )
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     pretrain: PretrainConfig = PretrainConfig()

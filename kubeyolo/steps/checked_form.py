@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubeyolo.bundle import check_version
-from kubeyolo.catalogue import MODEL_EVALUATION, PIPELINES, steps_of
+from kubeyolo.catalogue import DETECTOR_RETRAINING, MODEL_EVALUATION, PIPELINES, steps_of
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.config.form import check_filled, resolve_form
 from kubeyolo.config.load import ResolvedConfig
@@ -23,6 +23,7 @@ from kubeyolo.launch.policy import check_mounted
 from kubeyolo.models.anchors import trained_facts
 from kubeyolo.models.named_facts import check_batch_norm, check_image_size
 from kubeyolo.pointers import check_pointer_name
+from kubeyolo.steps.start import check_start
 from kubeyolo.storage.location import FileLocation, absolute, parse
 from kubeyolo.storage.place import Place, Stores
 
@@ -118,12 +119,7 @@ def _default_store(is_remote: bool) -> str:
 
 def _check_training(pipeline: str, checked: CheckedForm) -> CheckedForm:
     form, config = checked.form, checked.resolved.config
-    for name in ("weights", "start_from"):
-        if form.get(name):
-            raise InputError(
-                f"{name} = {form[name]!r}: a training cannot start from the weights of a detector yet; leave the field "
-                "empty (its backbone is pretrained if pretrain.enabled is true)"
-            )
+    check_start(checked.resolved, is_retraining=pipeline == DETECTOR_RETRAINING)
     check_image_size(config)
     check_batch_norm(config, "train")
     trained_facts(config)
@@ -132,6 +128,7 @@ def _check_training(pipeline: str, checked: CheckedForm) -> CheckedForm:
     check_pointer_name(config.retrain.latest)
     places = {
         "pretrain": {"data": checked_place("pretrain.data", config.pretrain.data, checked.is_remote)},
+        "train": {"weights": checked_place("train.weights", config.train.weights, checked.is_remote)},
         "retrain": {"latest": checked_place("retrain.latest", config.retrain.latest, checked.is_remote)},
     }
     sections = {name: getattr(config, name).model_copy(update=values) for name, values in places.items()}

@@ -43,12 +43,16 @@ from kubeyolo.steps.outcome import StepOutcome
 from kubeyolo.steps.plan_estimate import estimate_training, small_set_notes
 from kubeyolo.steps.publish import published_place
 from kubeyolo.steps.settings import StepSettings, read_sections
+from kubeyolo.steps.start import retraining_start
+from kubeyolo.steps.starting_weights import resolve_start
 from kubeyolo.storage.place import Place
 
 STEP = "configure"
 _WEIGHTS_STEPS = frozenset({"pretrain_backbone", "train"})
-_BY_FINGERPRINT = {"pretrain": {"data"}}
-"""Settings that are URIs: the name of a run depends on the content of the URI instead."""
+_BY_FINGERPRINT = {"pretrain": {"data"}, "train": {"anchors", "weights"}}
+"""Settings that are URIs, or have several spellings: the name of a run depends on their content instead."""
+_ADDED: Mapping[str, Any] = {"recipe": "", "train.freeze": [], "retrain.start_from": ""}
+"""Keys that were added later, with their defaults."""
 
 
 def configure(
@@ -140,6 +144,8 @@ def _configure_retraining(checked: CheckedForm) -> ConfiguredRun:
         )
     else:
         notes += (f"to train: the current model is {bundle.uri}",)
+    start = retraining_start(checked.resolved, bundle, latest)
+    checked, notes = replace(checked, resolved=start.resolved), notes + start.notes
     pointers = {"current": bundle.reference if bundle else "", "latest": latest.uri}
     run = _trained_run(DETECTOR_RETRAINING, checked, data, source, notes, pointers, has_work=not is_unchanged)
     return replace(run, facts={"pointer": pointer, **run.facts, **pointers})
@@ -261,6 +267,8 @@ def _trained_run(
         pointers: For a retraining: the current bundle, and the pointer to it.
         has_work: Whether anything must be trained.
     """
+    start = resolve_start(checked.resolved, checked.at(checked.store), checked.is_remote)
+    checked = replace(checked, resolved=start.resolved)
     config, store, version = checked.resolved.config, checked.store, checked.form.get("version", "")
     pretrain = config.pretrain
     images_fingerprint = class_fingerprint(checked.at(pretrain.data)) if pretrain.data and pretrain.enabled else ""
@@ -271,6 +279,7 @@ def _trained_run(
         "images": images_fingerprint,
         "version": version,
     }
+    identity |= {"weights": start.digest} if start.digest else {}
     name = run_name(config.model, data, identity)
     settings = {"validate_dataset": _validation(store, data, source, config)}
     launch = _launch(checked)
@@ -291,6 +300,7 @@ def _trained_run(
             **own.get(step, {}),
         )
     facts = {"data": data, "fingerprint": source.fingerprint, "launcher": checked.launcher.name, "version": version}
+    facts |= {"weights": config.train.weights}
     estimate, remarks = estimate_training(checked, source, has_work)
     working = [step for step in _steps(pipeline) if step != "pretrain_backbone" or pretrain.enabled]
     remarks += checked.launcher.placement(config, working)
@@ -304,7 +314,7 @@ def _trained_run(
         facts=facts,
         images=source.images,
         estimate=estimate,
-        notes=notes + remarks,
+        notes=notes + start.notes + remarks,
         has_work=has_work,
         data=data,
     )
@@ -318,10 +328,15 @@ def _launch(checked: CheckedForm) -> dict[str, Any]:
 def _named_values(config: Config) -> dict[str, Any]:
     """Return the values of a configuration that the name of a run depends on.
 
-    Anchors are included as numbers, so that their spelling does not matter. The model's own anchors and the device CPU
-    are left out, so that a run with them keeps the name that it had before their keys existed.
+    Anchors are included as numbers, so that their spelling does not matter. The model's own anchors, the device CPU and
+    the defaults of keys that were added later are left out, so that a run with them keeps the name that it had before
+    their keys existed.
     """
-    values = config.model_dump(mode="json", exclude={**_BY_FINGERPRINT, "train": {"anchors"}})
+    values = config.model_dump(mode="json", exclude=_BY_FINGERPRINT)
+    for key, default in _ADDED.items():
+        owner: dict[str, Any] = values[key.partition(".")[0]] if "." in key else values
+        if owner[key.rpartition(".")[2]] == default:
+            del owner[key.rpartition(".")[2]]
     for section in ("pretrain", "evaluate", "export"):
         if values[section]["device_target"] == "CPU":
             del values[section]["device_target"]

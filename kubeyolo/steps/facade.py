@@ -44,8 +44,10 @@ from kubeyolo.steps.outcome import StepOutcome, Stopwatch, StoredOutcome, finish
 from kubeyolo.steps.outputs import backbone_output, result_output, training_output
 from kubeyolo.steps.same_training import claimed_unless_finished
 from kubeyolo.steps.settings import read_sections
+from kubeyolo.steps.starting_weights import starting_bundle
 from kubeyolo.storage.place import Place
 from kubeyolo.training.spec import TrainingSpec
+from kubeyolo.training.start import weights_digest
 
 HERE = LocalLauncher()
 """Runs every step in this process."""
@@ -172,18 +174,23 @@ def train(
         call: The arguments that all steps have in common.
         dataset: The stored data set.
         launcher: Starts the processes.
-        backbone: URI or reference of the bundle of a pretrained backbone to start from; empty if there is none.
+        backbone: URI or reference of the bundle of a pretrained backbone to start from; empty if there is none. It is
+            not used if ``train.weights`` names a detector to start from.
         command: Returns the command line that trains with a different output; by default made from the settings.
     """
-    start = call.store.at(backbone) if backbone else None
+    named = call.config.train.weights
+    weights = starting_bundle(call.store, named, call.config.model) if named else None
+    start = call.store.at(backbone) if backbone and weights is None else None
     if start is not None and not start.digest:
         start = read_bundle(start).place
-    output = call.output or training_output(call.store, call.config, dataset.digest, start, call.code)
+    digest = "" if weights is None else weights_digest(weights.manifest)
+    output = call.output or training_output(call.store, call.config, dataset.digest, start, call.code, digest)
     spec = TrainingSpec(
         dataset=dataset.reference,
         output=output.uri,
         config=call.config,
         backbone=start.reference if start is not None else None,
+        weights=weights.reference if weights is not None else None,
     )
 
     def work(started: TrainingSpec) -> StepOutcome:

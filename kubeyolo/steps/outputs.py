@@ -27,11 +27,22 @@ def backbone_output(store: Place, config: Config, images_digest: str, code: str)
     return _place(store, _BACKBONES, config.model, {**identity, "code": code, "packages": weights_versions()})
 
 
-def training_output(store: Place, config: Config, dataset_digest: str, backbone: Place | None, code: str) -> Place:
-    """Return the output of a training on this data set, from this backbone, with this configuration."""
+def training_output(
+    store: Place, config: Config, dataset_digest: str, backbone: Place | None, code: str, weights: str = ""
+) -> Place:
+    """Return the output of a training on this data set, with this configuration.
+
+    Args:
+        store: The store.
+        config: The configuration.
+        dataset_digest: Content digest of the data set.
+        backbone: Bundle of the backbone that it starts from; None if there is none.
+        code: Digest of the code.
+        weights: Digest of the detector that it starts from; empty if there is none.
+    """
     spec = TrainingSpec(dataset="", output="", config=config)
     start = "" if backbone is None else backbone.digest or backbone.uri
-    identity = training_identity(spec, dataset_digest, start, spec.processes)
+    identity = training_identity(spec, dataset_digest, start, spec.processes, weights)
     return _place(store, _TRAININGS, config.model, {**identity, "code": code, "packages": weights_versions()})
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kubeyolo.bundle import WEIGHTS, BundleManifest, read_bundle
+from kubeyolo.bundle import BundleManifest, read_bundle
 from kubeyolo.data.class_images import ClassFolder
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.manifest import MANIFEST_NAME
@@ -15,12 +15,12 @@ from kubeyolo.events import StepRecord
 from kubeyolo.steps.outcome import StoredOutcome, finished
 from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.claim import Claim, claimed
-from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.place import Place
 from kubeyolo.training import finite
 from kubeyolo.training.output import is_result_of, unfinished_extension
 from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec, training_identity
+from kubeyolo.training.start import backbone_digest, weights_digest
 
 
 def finished_training(spec: TrainingSpec, output: Place, step: str) -> StoredOutcome | None:
@@ -93,29 +93,31 @@ def identity_of(
     Args:
         spec: The training run.
         output: Its output.
-        bundle: The bundle that a finished training has published. If its backbone was deleted, or if images by class
-            are in an object store, which has no digest of them, the URI is compared instead.
+        bundle: The bundle that a finished training has published. If the bundle that it started from was deleted, or
+            if images by class are in an object store, which has no digest of them, the URI is compared instead.
         saved: The identity of this finished training.
 
     Raises:
-        InputError: The data set or the backbone cannot be read.
+        InputError: The data set, the backbone or the detector to start from cannot be read.
     """
     saved, data = saved or {}, output.at(spec.dataset)
     if spec.task == "backbone":
         return training_identity(spec, _images_digest(spec, data, bundle, saved), "", spec.processes)
     dataset = data.digest or open_dataset(data, spec.cache).digest
-    return training_identity(spec, dataset, _backbone_digest(spec, output, bundle, saved), spec.processes)
+    if spec.weights:
+        weights = _digest_of(output.at(spec.weights), weights_digest, bundle, saved.get("weights"))
+        return training_identity(spec, dataset, "", spec.processes, weights)
+    backbone = spec.backbone and _digest_of(output.at(spec.backbone), backbone_digest, bundle, saved.get("backbone"))
+    return training_identity(spec, dataset, backbone or "", spec.processes)
 
 
-def _backbone_digest(spec: TrainingSpec, output: Place, bundle: BundleManifest | None, saved: dict[str, Any]) -> str:
-    if not spec.backbone:
-        return ""
-    backbone = output.at(spec.backbone)
+def _digest_of(start: Place, digest: Callable[[BundleManifest], str], bundle: BundleManifest | None, saved: Any) -> str:
+    """Return the digest of the bundle that a training starts from, or the saved digest if that bundle was deleted."""
     try:
-        return sha256_bytes(read_bundle(backbone).manifest.files[WEIGHTS].sha256.encode())
+        return digest(read_bundle(start).manifest)
     except InputError:
-        if bundle is not None and bundle.parent == backbone.uri:
-            return str(saved.get("backbone", ""))
+        if bundle is not None and bundle.parent == start.uri:
+            return str(saved or "")
         raise
 
 

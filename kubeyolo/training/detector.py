@@ -5,23 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors.numpy import load_file
 
-from kubeyolo.arrays import check_finite
-from kubeyolo.bundle import WEIGHTS, Bundle, BundleManifest, DatasetReference, Preprocessing, open_bundle
+from kubeyolo.bundle import BundleManifest, DatasetReference, Preprocessing
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
-from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import trained_facts
 from kubeyolo.models.facts import ModelFacts
 from kubeyolo.models.named_facts import check_batch_norm, check_image_size
 from kubeyolo.models.registry import build_model
 from kubeyolo.output_streams import Show
 from kubeyolo.runtime import check_device, configure_mindspore
-from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.place import Place
 from kubeyolo.training.distribution import Distribution, check_world, join, threads_for
 from kubeyolo.training.finite import Guard, remedy_for, remembered
+from kubeyolo.training.freeze import freeze
 from kubeyolo.training.growth import growth_warnings, usual_sizes, weight_sizes
 from kubeyolo.training.hints import Hints
 from kubeyolo.training.learnable import Learnable, look_at_training, loss_warnings, show_warnings
@@ -32,6 +29,7 @@ from kubeyolo.training.output import is_complete, publish_weights, state_to_cont
 from kubeyolo.training.schedules import build_schedule
 from kubeyolo.training.small_sets import small_set_note
 from kubeyolo.training.spec import TrainingSpec, training_identity
+from kubeyolo.training.start import Start
 from kubeyolo.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -52,8 +50,8 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     check_batch_norm(spec.config, "train")
     facts = trained_facts(spec.config)
     dataset = open_dataset(Place.of(spec.dataset), spec.cache)
-    backbone = _open_backbone(spec)
-    identity = training_identity(spec, dataset.manifest.digest, _digest(backbone), distribution.world)
+    start = Start.of(spec)
+    identity = training_identity(spec, dataset.manifest.digest, world=distribution.world, **start.digests)
     place = Place.of(spec.output)
     if is_complete(place, identity, spec, show):
         return
@@ -63,14 +61,15 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     train = spec.config.train
     output = Output(place, identity, spec.code_digest, spec.writer, is_written=distribution.is_first)
     guard = Guard(remedy_for(spec.config, spec.task), dataset.split("train").index.file_name)
-    manifest = _manifest(spec, facts, dataset, backbone)
+    manifest = _manifest(spec, facts, dataset, start)
     with remembered(place.store):
         with _loader(spec, dataset, distribution) as loader:
             learnable = _first_look(spec, facts, dataset, loader, distribution, show) if output.is_written else None
             configure_mindspore(train.device_target, threads_for(distribution.world))
             if distribution.world > 1:
                 join(distribution)
-            engine = _build_engine(spec, facts, len(dataset.classes), loader.steps_per_epoch, distribution, backbone)
+            said = show if output.is_written else _silent
+            engine = _build_engine(spec, facts, dataset.manifest.classes, loader.steps_per_epoch, start, said)
             sizes = usual_sizes(engine.network)
             validate = None
             if output.is_written and train.val_interval:
@@ -83,6 +82,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
         if learnable is None or hints is None:
             return
         last = [
+            *start.warnings(facts.anchors),
             *loss_warnings(loop.journal.history.of("train")),
             *loader.warnings(),
             *growth_warnings(sizes, weight_sizes(engine.network), train),
@@ -146,24 +146,24 @@ def _first_look(
 def _build_engine(
     spec: TrainingSpec,
     facts: ModelFacts,
-    num_classes: int,
+    classes: tuple[str, ...],
     steps_per_epoch: int,
-    distribution: Distribution,
-    backbone: Bundle | None,
+    start: Start,
+    show: Show,
 ) -> Engine:
     # Only here: MindSpore must be configured before it is imported.
     from kubeyolo.losses.build import build_loss
-    from kubeyolo.training.engine import Engine, load_parameters
+    from kubeyolo.training.engine import Engine
     from kubeyolo.training.optimizers import group_parameters
     from kubeyolo.training.step import GradientSum
 
-    train = spec.config.train
+    train, num_classes = spec.config.train, len(classes)
     network = build_model(spec.config.model, num_classes, facts.anchors, seed=train.seed)
-    if backbone is not None:
-        own = {p.name: p for p in network.get_parameters() if p.name.startswith("backbone.")}
-        arrays = load_file(backbone.path(WEIGHTS))
-        check_finite(backbone.uri, arrays.items())
-        load_parameters(own, arrays, f"weights of {backbone.uri}")
+    start.load(network, classes)
+    if (rows := start.classes(classes)) is not None:
+        show(f"starting from the detector {start.uri}: {rows.words()}")
+    if train.freeze:
+        show(freeze(network, train.freeze).words())
     loss = build_loss(
         facts,
         num_classes,
@@ -175,27 +175,15 @@ def _build_engine(
         label_smooth_factor=train.label_smooth_factor,
     )
     shapes = [parameter.shape for parameter in group_parameters(network).all]
-    reduce = GradientSum(shapes) if distribution.world > 1 else None
+    reduce = GradientSum(shapes) if spec.processes > 1 else None
     return Engine(network, loss, train, build_schedule(train, steps_per_epoch), reduce)
 
 
-def _open_backbone(spec: TrainingSpec) -> Bundle | None:
-    if spec.backbone is None:
-        return None
-    bundle = open_bundle(Place.of(spec.backbone), spec.cache)
-    if bundle.manifest.kind != "backbone" or bundle.manifest.model != spec.config.model:
-        raise InputError(
-            f"{spec.backbone}: is a {bundle.manifest.kind} of {bundle.manifest.model}, "
-            f"not a backbone of {spec.config.model}; pretrain one for this model"
-        )
-    return bundle
+def _silent(line: str) -> None:
+    """Show nothing: only the first process reports what all of them do."""
 
 
-def _digest(backbone: Bundle | None) -> str:
-    return "" if backbone is None else sha256_bytes(backbone.manifest.files[WEIGHTS].sha256.encode())
-
-
-def _manifest(spec: TrainingSpec, facts: ModelFacts, dataset: Dataset, backbone: Bundle | None) -> BundleManifest:
+def _manifest(spec: TrainingSpec, facts: ModelFacts, dataset: Dataset, start: Start) -> BundleManifest:
     size = spec.config.train.image_size
     manifest = dataset.manifest
     return BundleManifest(
@@ -206,7 +194,7 @@ def _manifest(spec: TrainingSpec, facts: ModelFacts, dataset: Dataset, backbone:
         image_size=(size, size),
         strides=facts.strides,
         anchors=facts.anchors,
-        config=spec.config.model_dump(mode="json"),
+        config={**spec.config.model_dump(mode="json"), **start.record(manifest.classes)},
         preprocessing=Preprocessing(levels=manifest.levels),
         dataset=DatasetReference(
             name=manifest.name,
@@ -214,7 +202,7 @@ def _manifest(spec: TrainingSpec, facts: ModelFacts, dataset: Dataset, backbone:
             uri=dataset.uri,
             findings=tuple(finding.brief() for finding in manifest.findings),
         ),
-        parent=None if backbone is None else backbone.uri,
-        metrics={} if backbone is None else {"pretrain": backbone.manifest.metrics.get("pretrain", {})},
+        parent=start.uri,
+        metrics=start.metrics,
         code_digest=spec.code_digest,
     )

@@ -24,6 +24,7 @@ _WITHOUT_EFFECT = {
     "data.cache_limit_mb",
     # Their effect is in the digest of the data set.
     *READING_KEYS,
+    "train.weights",  # the identity has the digest of the weights instead of their location
     "pretrain.data",  # the identity has the digest of the images instead of their location
     "train.log_interval",
     "train.ckpt_interval",
@@ -47,6 +48,7 @@ class TrainingSpec(Document):
         output: URI of the folder that gets ``checkpoints/``, ``history.jsonl`` and ``bundle/``.
         config: The whole configuration.
         backbone: URI of a backbone bundle that the detector starts from.
+        weights: URI of the bundle of a detector that the detector starts from, in place of a backbone.
         code_digest: Digest of the library's sources, kept in the bundle.
         resume: Whether to continue from the newest checkpoint in ``output``; without it training starts from step 0.
         cache: Folder for downloads; if None, the user's cache folder is used.
@@ -60,6 +62,7 @@ class TrainingSpec(Document):
     output: str
     config: Config
     backbone: str | None = None
+    weights: str | None = None
     code_digest: str = ""
     resume: bool = True
     cache: Path | None = None
@@ -90,13 +93,15 @@ class TrainingSpec(Document):
             output=self.output,
             processes=self.processes,
             device_target=self.config.value(self.step.device_key),
-            reads={"data set": self.dataset, "backbone": self.backbone or ""},
+            reads={"data set": self.dataset, "backbone": self.backbone or "", "weights": self.weights or ""},
             memory_remedy=self.memory_remedy,
             has_checkpoints=True,
         )
 
 
-def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: str, world: int) -> dict[str, Any]:
+def training_identity(
+    spec: TrainingSpec, dataset_digest: str, backbone_digest: str, world: int, weights_digest: str = ""
+) -> dict[str, Any]:
     """Return everything that the final weights depend on, by dotted key; a resumed run must not change it.
 
     Args:
@@ -104,6 +109,7 @@ def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: 
         dataset_digest: Content digest of the data set.
         backbone_digest: Digest of the backbone that training starts from; "" if there is no backbone.
         world: Number of data-parallel processes.
+        weights_digest: Digest of the detector that training starts from; "" if it starts from none.
     """
     sections = ("data", "augment", "train") if spec.task == "detector" else ("pretrain",)
     values: dict[str, Any] = {"task": spec.task, "model": spec.config.model, "dataset": dataset_digest}
@@ -118,6 +124,9 @@ def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: 
     else:
         values["backbone"] = backbone_digest
         values["train.processes"] = world
+        if weights_digest:
+            # An identity without this key is that of a training that starts from no detector.
+            values["weights"] = weights_digest
         anchors = other_anchors(spec.config)
         if anchors is not None:
             values[_ANCHORS] = [[list(pair) for pair in level] for level in anchors]

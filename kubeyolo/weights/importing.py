@@ -12,15 +12,14 @@ from kubeyolo.bundle import WEIGHTS, BundleManifest
 from kubeyolo.config.class_names import clean_names
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import given_anchors
-from kubeyolo.models.facts import Anchors, ModelFacts
 from kubeyolo.models.named_facts import model_facts
 from kubeyolo.publishing import publish_bundle
 from kubeyolo.storage.integrity import sha256_file
 from kubeyolo.storage.place import Place
 from kubeyolo.storage.workspace import temporary_folder
 from kubeyolo.weights.class_file import ClassFile
-from kubeyolo.weights.darknet import darknet_classes, float_count, read_darknet
-from kubeyolo.weights.darknet_networks import refuse_other_darknet
+from kubeyolo.weights.darknet import darknet_classes, read_darknet
+from kubeyolo.weights.file_check import anchors_of, check_darknet
 from kubeyolo.weights.fit import Mismatch, NamedArray, WeightsMismatch, check_fit, move_eps
 from kubeyolo.weights.layout_of_names import NameScheme, find_scheme, translate_arrays
 from kubeyolo.weights.model_zoo import ZOO, take_in_normalisation
@@ -31,8 +30,6 @@ from kubeyolo.weights.safetensors_file import write_safetensors
 from kubeyolo.weights.stored_array import WeightArray, as_float32
 from kubeyolo.weights.weights_file import WeightsFile, read_weights
 
-# Half precision keeps three digits; anchors that differ by less are the published anchors.
-_SAME_ANCHOR = 2e-3
 # PyTorch programs that read cfg files add this to the variance; darknet adds 1e-5.
 _CFG_READERS_EPS = 1e-4
 
@@ -116,7 +113,7 @@ def import_weights(
     fitted, bn_eps = _fit(weights, network_parameters(model), requested, backbone)
     facts = fitted.network.facts
     names, notes = ((), ()) if backbone else _class_names(fitted, requested)
-    levels = facts.anchors if backbone else given or _anchors(fitted)
+    levels = facts.anchors if backbone else given or anchors_of(weights, facts)
     manifest = BundleManifest(
         kind="backbone" if backbone else "detector",
         model=model,
@@ -210,12 +207,7 @@ def _fit(
 
 
 def _fit_darknet(weights: WeightsFile, network: NetworkParameters, requested: _GivenClasses, backbone: bool) -> _Fitted:
-    if "darknet" not in layouts_of(network.facts):
-        raise InputError(
-            f"{weights.path}: model {network.facts.name!r} cannot be imported from darknet format; give its PyTorch, "
-            "MindSpore or safetensors file"
-        )
-    refuse_other_darknet(weights.path, float_count(weights.path), network.facts, backbone)
+    check_darknet(weights.path, network.facts, backbone)
     if backbone:
         network = network.backbone()
     else:
@@ -322,31 +314,6 @@ def _with_eps_of_model(fitted: _Fitted, bn_eps: float) -> _Fitted:
     moved = move_eps({name: one.array for name, one in found.items()}, bn_eps, fitted.network.facts.bn_eps)
     arrays = {name: NamedArray(found[name].name, array) for name, array in moved.items()}
     return replace(fitted, arrays={**fitted.arrays, **arrays})
-
-
-def _anchors(fitted: _Fitted) -> Anchors:
-    """Return the anchors in the file, else the published anchors."""
-    facts = fitted.network.facts
-    if fitted.file.anchors is not None:
-        levels = fitted.file.anchors
-    else:
-        levels = _anchors_in_cells(fitted.file.arrays, facts) or facts.anchors
-    published, found = np.array(facts.anchors), np.array(levels)
-    if found.shape != published.shape or not (np.isfinite(found).all() and (found > 0).all()):
-        raise InputError(
-            f"{fitted.file.path}: its anchors have shape {found.shape}, or are not positive; get the file again"
-        )
-    return facts.anchors if np.allclose(found, published, rtol=_SAME_ANCHOR) else levels
-
-
-def _anchors_in_cells(arrays: Mapping[str, WeightArray], facts: ModelFacts) -> Anchors | None:
-    """Return the anchors in the buffer of PyTorch programs, which holds them in units of the level's stride."""
-    shape = (len(facts.strides), facts.anchors_per_level, 2)
-    for name, array in arrays.items():
-        if name.endswith(".anchors") and tuple(array.shape) == shape:
-            pixels = as_float32(array).astype(np.float64) * np.array(facts.strides)[:, None, None]
-            return tuple(tuple((float(width), float(height)) for width, height in level) for level in pixels)
-    return None
 
 
 def _finite(fitted: _Fitted) -> list[tuple[str, WeightArray]]:

@@ -15,9 +15,9 @@ _UNBOUND = 1e9
 
 def schema_of(key: str) -> dict[str, Any]:
     """Return the JSON schema of a key."""
-    section, name = key.split(".")
-    owner: Any = Config.model_fields[section].annotation
-    found: dict[str, Any] = owner.model_json_schema()["properties"][name]
+    section, _, name = key.partition(".")
+    owner: Any = Config.model_fields[section].annotation if name else Config
+    found: dict[str, Any] = owner.model_json_schema()["properties"][name or section]
     return found
 
 
@@ -52,6 +52,7 @@ _OF_OWN_FORM: dict[str, st.SearchStrategy[Any]] = {
     # A list for each level: one list of pairs is read as one level.
     "train.anchors": st.lists(st.lists(st.floats(0.5, 8192), min_size=6, max_size=6), min_size=2, max_size=4)
     | st.just([]),
+    "train.freeze": st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12), max_size=4),
     # Each once, in the order of the schema.
     "export.formats": st.sets(st.sampled_from(["mindir", "onnx", "air"]), min_size=1).map(
         lambda names: [name for name in ("mindir", "onnx", "air") if name in names]

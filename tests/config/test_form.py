@@ -28,6 +28,8 @@ SETTING_FIELDS = {
     "min_ap": "evaluate.min_ap",
     "max_drop": "quantize.max_drop",
     "max_regression": "retrain.max_regression",
+    "weights": "train.weights",
+    "start_from": "retrain.start_from",
 }
 KEYS = tuple(key for key in known_keys() if key != "model")
 TRIED = (
@@ -45,6 +47,8 @@ TRIED = (
     "Ascend",
     "entropy",
     "ignore",
+    "finetune",
+    "fresh",
     "minio://b/x.json",
 )
 TRIED_LISTS = ((3, 5), ("onnx",))

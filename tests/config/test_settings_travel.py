@@ -123,7 +123,7 @@ def test_texts_of_pairs_keep_quotes_and_equals_signs(word: str, text: str) -> No
         assert parse_sets([f" evaluate.split = {written}"]) == {"evaluate.split": value}
 
 
-@given(st.sampled_from(KEYS), st.data())
+@given(st.sampled_from([key for key in KEYS if "." in key]), st.data())
 @settings(max_examples=200)
 def test_a_key_with_a_slip_is_refused_with_the_nearest_ones(key: str, data: st.DataObject) -> None:
     start = key.index(".") + 1

@@ -103,8 +103,14 @@ def test_a_form_that_makes_sense_is_taken(pipeline: str) -> None:
         (nested({"export": {"formats": ["onnx", "air"]}}), "air can be written on an Ascend device only"),
         ({"version": "../x y"}, "version '../x y': expected letters, digits"),
         ({"version": "latest.json"}, "the name of the pointer to the"),
-        ({"weights": "minio://m/old"}, "weights = 'minio://m/old': a training cannot start from the weights"),
-        ({"start_from": "current"}, "start_from = 'current': a training cannot start from the weights"),
+        ({"weights": "models/old.pt"}, "train.weights = models/old.pt: pods cannot read folders of this machine; copy"),
+        (
+            {"weights": "minio://m/old", **nested({"pretrain": {"enabled": True}})},
+            "train.weights = minio://m/old, and pretrain.enabled = true: .*leave one of them out",
+        ),
+        (nested({"train": {"freeze": ["model.0.*"]}}), r"train.freeze: 'model.0.\*' matches no parameter: names start"),
+        (nested({"train": {"freeze": "*"}}), r"train.freeze: '\*' freezes all parameters"),
+        (nested({"recipe": "fine-tune"}), "recipe = 'fine-tune' .*expected one of empty, scratch, finetune"),
         ({"launcher": "vulcano"}, "did you mean 'volcano'"),
         ({"cluster": "cpu"}, "cluster is set, but launcher is local; set launcher to volcano"),
         (
@@ -150,7 +156,14 @@ def test_settings_that_make_no_sense_are_named(values: dict[str, str], message: 
         (DETECTOR_RETRAINING, {"pointer": "latest.json"}, "the field pointer = latest.json: pods cannot read folders"),
         (DETECTOR_RETRAINING, {"max_regression": "inf"}, "retrain.max_regression = 'inf'"),
         (DETECTOR_RETRAINING, {"min_ap": "30"}, "evaluate.min_ap = '30'"),
-        (DETECTOR_RETRAINING, {"start_from": "minio://m/x"}, "start_from = 'minio://m/x': .* leave the field empty"),
+        (DETECTOR_RETRAINING, {"start_from": "minio://m/x"}, "start_from = 'minio://m/x' .*one of empty, current, wei"),
+        (DETECTOR_RETRAINING, {"start_from": "weights"}, "start_from = weights: train.weights is empty"),
+        (DETECTOR_RETRAINING, {"start_from": "fresh", "weights": "minio://m/x"}, "fresh, and train.weights = minio"),
+        (
+            DETECTOR_RETRAINING,
+            {"start_from": "backbone", **nested({"pretrain": {"enabled": False}})},
+            "start_from = backbone, and pretrain.enabled = false: leave one",
+        ),
         (MODEL_EVALUATION, {"runtime": "onx"}, "unknown runtime 'onx'; did you mean 'onnx'"),
         (MODEL_EVALUATION, {"baseline": "old"}, "the field baseline = old: pods cannot read folders"),
         (MODEL_EVALUATION, {"bundle": "new"}, "the field bundle = new: pods cannot read folders"),
@@ -825,7 +838,9 @@ def test_other_data_is_compared_with_the_current_model(retraining: Retraining) -
     before = run.settings["evaluate_current"]
     weights = retraining.folder / "weights.safetensors"
     weights.write_text("other weights")
-    manifest = BundleManifest(model=MODEL, classes=("b",), image_size=(64, 64), strides=(8,), anchors=(((1.0, 1.0),),))
+    manifest = BundleManifest(
+        model=MODEL, classes=("b",), image_size=(64, 64), strides=(8,), anchors=model_facts(MODEL).anchors
+    )
     publish_bundle(Place.of(reference.partition("@")[0]), manifest, {weights.name: weights})
     assert retraining.look().settings["evaluate_current"] != before
 

@@ -1,0 +1,49 @@
+"""Recipes: defaults of schedule and augmentation for a training from scratch, or for one that starts from a detector.
+
+A recipe is a layer between the preset of a model and the values of the user. The recipe ``scratch`` is the preset
+itself; ``finetune`` is a file for each family, with values, or with factors of the preset's values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from kubeyolo.config.load import ResolvedConfig, preset, with_values
+
+FINETUNE = "finetune"
+
+_PRESETS = resources.files("kubeyolo.config") / "presets"
+
+
+def with_recipe(resolved: ResolvedConfig, from_detector: bool) -> ResolvedConfig:
+    """Return a configuration with the values of its recipe; values that the user has set stay.
+
+    Args:
+        resolved: The configuration, without a recipe.
+        from_detector: Whether the training starts from a detector: then the recipe is by default ``finetune``.
+    """
+    config = resolved.config
+    if (config.recipe or (FINETUNE if from_detector else "scratch")) != FINETUNE:
+        return resolved
+    family, values = finetune_recipe(config.model)
+    chosen = {key: value for key, value in values.items() if not resolved.is_set(key)}
+    return with_values(resolved, chosen, f"recipe {FINETUNE} of the {family} family")
+
+
+def finetune_recipe(model: str) -> tuple[str, dict[str, Any]]:
+    """Return the name of the family of a model, and the values of its recipe for fine-tuning by dotted key."""
+    document = _read(f"_finetune{_read(model)['extends']}")
+    factors: Mapping[str, float] = document.get("factors", {})
+    usual = preset(model)
+    # A product such as 0.012 * 0.1 is written with all digits of its rounding error otherwise.
+    scaled = {key: float(f"{usual[key] * factor:.12g}") for key, factor in factors.items()}
+    return document["family"], {**document.get("values", {}), **scaled}
+
+
+def _read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
+    return content

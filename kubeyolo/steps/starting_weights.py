@@ -1,0 +1,171 @@
+"""The weights that a training starts from: found, checked and pinned once, before anything is trained.
+
+``train.weights`` names a bundle, a pointer to a bundle, or a file of weights. The configuration that the later steps
+receive has a reference with the digest of its content in this place, no pretraining, and the recipe that belongs to it.
+A file is imported when the training starts, into a bundle of the store that is named after the content of the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubeyolo.bundle import MANIFEST_NAME, Bundle, read_bundle
+from kubeyolo.config.anchor_forms import anchors_text
+from kubeyolo.config.load import ResolvedConfig, with_values
+from kubeyolo.config.recipes import with_recipe
+from kubeyolo.errors import InputError
+from kubeyolo.models.anchors import trained_facts
+from kubeyolo.models.facts import Anchors
+from kubeyolo.pointers import pointed_bundle
+from kubeyolo.steps.checked_form import checked_place
+from kubeyolo.steps.start import StartingPoint
+from kubeyolo.storage.cache import cache_folder
+from kubeyolo.storage.integrity import check_sha256, sha256_bytes, sha256_file
+from kubeyolo.storage.location import FileLocation
+from kubeyolo.storage.place import Place
+from kubeyolo.training.start import anchors_differ, check_detector, weights_digest
+from kubeyolo.weights.file_check import check_file
+from kubeyolo.whole import is_whole_bundle
+
+IMPORTED = "weights"
+"""Folder of a store with the bundles that were imported on the way."""
+
+_DIGITS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """Weights as they were found.
+
+    Attributes:
+        place: The bundle, or the file, with its digest.
+        digest: Digest of the content that a training depends on.
+        anchors: The anchors that they were trained with.
+        is_file: Whether it is a file, which must be imported.
+    """
+
+    place: Place
+    digest: str
+    anchors: Anchors
+    is_file: bool
+
+
+def resolve_start(resolved: ResolvedConfig, root: Place, is_remote: bool = False) -> StartingPoint:
+    """Find the weights that a training starts from, and return the configuration that belongs to them.
+
+    Args:
+        resolved: The configuration, as checked by :func:`check_start`.
+        root: Any place, whose open stores are used.
+        is_remote: Whether pods have to reach the weights.
+
+    Raises:
+        InputError: The weights cannot be read, or are not those of a detector of this model.
+    """
+    train, model = resolved.config.train, resolved.config.model
+    notes: tuple[str, ...] = ()
+    if not train.weights:
+        started = with_recipe(resolved, from_detector=False)
+        return StartingPoint(resolved=started, notes=_freeze_notes(started))
+    found = _find(root, train.weights, model, is_remote)
+    values: dict[str, object] = {"train.weights": found.place.reference}
+    started = with_values(resolved, values, resolved.origins.get("train.weights", ""))
+    if found.anchors != trained_facts(resolved.config).anchors:
+        if train.anchors:
+            notes += (f"warning: {anchors_differ(found.anchors, trained_facts(resolved.config).anchors)}",)
+        else:
+            # The rows of boxes in the head belong to these anchors.
+            lists = tuple(tuple(side for pair in level for side in pair) for level in found.anchors)
+            started = with_values(started, {"train.anchors": lists}, "the weights")
+            trained_facts(started.config)
+            notes += (f"train.anchors is that of the weights: {anchors_text(found.anchors)}",)
+    if started.config.pretrain.enabled:
+        started = with_values(started, {"pretrain.enabled": False}, "train.weights")
+    started = with_recipe(started, from_detector=True)
+    return StartingPoint(resolved=started, digest=found.digest, notes=(_start_note(found, started), *notes))
+
+
+def _start_note(found: _Found, started: ResolvedConfig) -> str:
+    recipes = {origin for origin in started.origins.values() if origin.startswith("recipe ")}
+    recipe = f" with the {recipes.pop()}" if recipes else ""
+    kind = "file of weights" if found.is_file else "detector"
+    return f"the training starts from the {kind} {found.place.uri}{recipe}; no backbone is pretrained"
+
+
+def _freeze_notes(started: ResolvedConfig) -> tuple[str, ...]:
+    config = started.config
+    if not config.train.freeze or config.pretrain.enabled:
+        return ()
+    return (
+        f"warning: train.freeze = {list(config.train.freeze)} keeps fresh, untrained weights unless the training "
+        "starts from a backbone; set train.weights, or leave train.freeze out",
+    )
+
+
+def starting_bundle(store: Place, text: str, model: str) -> Bundle:
+    """Return the bundle of the detector that a training starts from; a file is imported into the store first.
+
+    Args:
+        store: The store.
+        text: ``train.weights``.
+        model: Name of the model that is trained.
+
+    Raises:
+        InputError: The weights cannot be read, or are not those of a detector of this model.
+    """
+    found = _find(store, text, model, is_remote=False)
+    return _imported(store, found, model) if found.is_file else read_bundle(found.place)
+
+
+def _find(root: Place, text: str, model: str, is_remote: bool) -> _Found:
+    place = root.at(text)
+    pointed = pointed_bundle(place)
+    if pointed is not place:
+        checked_place(f"the bundle that {text} names", pointed.uri, is_remote)
+    if (pointed / MANIFEST_NAME).exists():
+        bundle = read_bundle(pointed)
+        check_detector(bundle, model)
+        manifest = bundle.manifest
+        return _Found(place=bundle.place, digest=weights_digest(manifest), anchors=manifest.anchors, is_file=False)
+    if not place.exists():
+        raise InputError(
+            f"train.weights = {text}: there is no bundle, no pointer to a bundle and no file of weights; kubeyolo "
+            "downloads no weights: give the path or URI of a file that you have downloaded"
+        )
+    path, sha256 = _fetched(place)
+    return _Found(place=place.pinned(sha256), digest=sha256, anchors=check_file(path, model), is_file=True)
+
+
+def _imported(store: Place, found: _Found, model: str) -> Bundle:
+    """Return the bundle of a file; it is imported unless the store has it already."""
+    from kubeyolo.weights.importing import import_weights
+
+    target = store / IMPORTED / f"{model}-{found.digest[:_DIGITS]}"
+    if (target / MANIFEST_NAME).exists():
+        bundle = read_bundle(target)
+        if bundle.manifest.config.get("imported", {}).get("sha256") == found.digest and is_whole_bundle(bundle.place):
+            return bundle
+    path, _ = _fetched(found.place)
+    imported = import_weights(path, model, target.uri)
+    bundle = read_bundle(store.at(imported.bundle))
+    for line in (f"imported {found.place.uri} ({imported.format}) to {bundle.uri}", *imported.notes):
+        print(line, flush=True)
+    check_detector(bundle, model)
+    return bundle
+
+
+def _fetched(place: Place) -> tuple[Path, str]:
+    """Return the path of a file on this machine, and its sha256; an object of a bucket is copied into the cache."""
+    if isinstance(place.location, FileLocation):
+        path, sha256 = place.location.path, sha256_file(place.location.path)
+    else:
+        path = cache_folder("weights") / sha256_bytes(place.uri.encode())[:_DIGITS] / place.name
+        known = sha256_file(path) if place.digest and path.is_file() else ""
+        if not known or known != place.digest:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            place.parent.store.get_file(place.name, path)
+            known = sha256_file(path)
+        sha256 = known
+    if place.digest:
+        check_sha256(place.uri, place.digest, sha256)
+    return path, sha256
