@@ -33,7 +33,7 @@ _KEYS_AND_WORDS = (
     (("train.warmup_steps",), "burn_in warmup_iters min_warmup_step warmup_iter"),
     (("train.warmup_epochs",), "warmup_epoch lr_warmup_epochs"),
     (("train.optimizer",), "optim"),
-    (("train.label_smooth_factor",), "label_smoothing label_smooth"),
+    (("train.label_smooth_factor",), "label_smoothing"),
     (("train.box_gain",), "box loss_box_weight"),
     (("train.cls_gain",), "cls loss_cls_weight"),
     (("train.obj_gain",), "obj loss_obj_weight"),

@@ -30,6 +30,9 @@ MOST_PIXELS, MOST_IMAGES, MOST_PROCESSES, MOST_EPOCHS = 8192, 65_536, 65_536, 1_
 MOST = 1_000_000_000
 """Upper bound of all other whole numbers: settings are sent as doubles, which are exact up to 2**53."""
 
+PUBLISHED_SMOOTHING = 0.1
+"""Factor of label smoothing in the published settings."""
+
 _WRITTEN_AS_ANCHORS: dict[str, Any] = {
     "written": f"widths and heights, each > 0 and <= {MOST_PIXELS}, such as [[10,13, 16,30, 33,23], …]"
 }
@@ -218,11 +221,26 @@ class TrainConfig(Section):
     lr_final: float = Field(
         default=0.01, ge=0, le=1, description="Final learning rate as a fraction of lr (cosine_annealing, linear)."
     )
+    eta_min: float = Field(
+        default=0.0, ge=0, description="Lowest learning rate (cosine_annealing with t_max larger than 0)."
+    )
+    t_max: int = Field(
+        default=0,
+        ge=0,
+        le=MOST_EPOCHS,
+        description="Epochs in which cosine_annealing lowers the rate from lr to eta_min; 0 lowers it to lr_final "
+        "over max_epoch.",
+    )
     lr_epochs: tuple[Annotated[int, Field(ge=0, le=MOST_EPOCHS)], ...] = Field(
         default=(220, 250), description="Epochs at which the learning rate is multiplied by lr_gamma (exponential)."
     )
     lr_gamma: float = Field(
         default=0.1, gt=0, le=1, description="Factor of the learning rate at each of lr_epochs (exponential)."
+    )
+    warmup: Literal["one_cycle", "linear", "zero"] = Field(
+        default="one_cycle",
+        description="Learning rate in the warm-up: one_cycle rises to the rate of the epoch, with warmup_bias_lr and "
+        "warmup_momentum; linear rises to lr; zero stays at 0, while batch normalization adapts.",
     )
     warmup_epochs: float = Field(default=3.0, ge=0, description="Length of the warm-up in epochs; 0 turns it off.")
     warmup_steps: int = Field(default=100, ge=0, le=MOST, description="Smallest number of warm-up steps.")
@@ -247,8 +265,23 @@ class TrainConfig(Section):
     ema_tau: float = Field(
         default=2000.0, gt=0, description="Time constant of the rise of the EMA decay, in weight updates."
     )
+    loss_scale: float = Field(
+        default=0.0,
+        ge=0,
+        description="Divisor of the loss, and so of the gradients; 0 uses the divisor that the model's learning rate "
+        "was published with.",
+    )
+    label_smooth: bool | None = Field(
+        default=None,
+        json_schema_extra={"type": "boolean"},
+        description="Smooth the class targets; if it is not set, they are smoothed if label_smooth_factor is not 0.",
+    )
     label_smooth_factor: float = Field(
-        default=0.0, ge=0, lt=1, description="With factor f the class targets are 1 - f/2 and f/2."
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="With factor f the class targets are 1 - f/2 and f/2, with losses of the darknet family 1 - f and "
+        f"f/(classes - 1); 0 is {PUBLISHED_SMOOTHING:g} if label_smooth is true.",
     )
     box_gain: float = Field(default=0.05, gt=0, description="Weight of the box loss.")
     cls_gain: float = Field(default=0.5, gt=0, description="Weight of the class loss.")
@@ -273,6 +306,13 @@ class TrainConfig(Section):
     )
     device_target: DeviceTarget = Field(default="CPU", description=f"Device of the training. {_DEVICE}")
 
+    @property
+    def smoothing(self) -> float:
+        """The factor with which class targets are smoothed; 0 does not smooth them."""
+        if self.label_smooth is None:
+            return self.label_smooth_factor
+        return (self.label_smooth_factor or PUBLISHED_SMOOTHING) if self.label_smooth else 0.0
+
     @field_validator("freeze", mode="before")
     @classmethod
     def _as_patterns(cls, value: Any) -> Any:
@@ -289,6 +329,21 @@ class TrainConfig(Section):
     @classmethod
     def _in_one_form(cls, value: Any) -> Any:
         return anchor_lists(value)
+
+    @field_validator("label_smooth", mode="before")
+    @classmethod
+    def _is_flag(cls, value: Any) -> bool | None:
+        """Accept 0 and 1 too, as the model zoo's programs do."""
+        value = plain_scalar(value.strip()) if isinstance(value, str) else value
+        if value is not None and value not in (0, 1):
+            raise ValueError("expected true or false")
+        return None if value is None else bool(value)
+
+    @field_validator("lr_epochs", mode="before")
+    @classmethod
+    def _are_listed(cls, value: Any) -> Any:
+        """Accept a text with commas too: 220,250."""
+        return [each for each in value.split(",") if each.strip()] if isinstance(value, str) else value
 
 
 class EvaluateConfig(Section):

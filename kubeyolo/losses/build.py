@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mindspore import nn
 
 from kubeyolo.errors import InputError
@@ -28,6 +30,7 @@ def build_loss(
     cls_gain: float | None = None,
     anchor_t: float = 4.0,
     label_smooth_factor: float = 0.0,
+    loss_scale: float = 0.0,
 ) -> nn.Cell:
     """Build the loss that a model is trained with.
 
@@ -41,6 +44,7 @@ def build_loss(
         anchor_t: Largest ratio of a label's and an anchor's sides, exclusive; not used by the darknet family.
         label_smooth_factor: With factor f the class targets are 1 − f/2 and f/2, in the darknet family 1 − f and
             f / (classes − 1).
+        loss_scale: Divisor of the loss; if 0, the published divisor is used.
 
     Returns:
         A cell that maps (raws, labels) to (total, parts); see :class:`kubeyolo.losses.yolov5.YoloV5Loss` and
@@ -60,6 +64,7 @@ def build_loss(
     box, obj, cls = (
         published if gain is None else gain for gain, published in zip(given, _GAINS[facts.loss], strict=True)
     )
+    divisor = loss_scale or facts.loss_divisor
     if facts.loss in ("yolov3", "yolov4"):
         return DarknetLoss(
             facts.anchors,
@@ -70,11 +75,12 @@ def build_loss(
             (box, obj, cls),
             NO_THRESHOLD if facts.loss == "yolov3" else YOLOV4_THRESHOLD,
             label_smooth_factor=label_smooth_factor,
-            divisor=facts.loss_divisor,
+            divisor=divisor,
         )
     levels = len(facts.strides)
     if facts.loss == "yolov5":
         gains, eps = yolov5_gains(levels, num_classes, image_size, box, obj, cls), 1e-7
     else:
         gains, eps = scaledyolov4_gains(levels, num_classes, box, obj, cls), 1e-16
+    gains = replace(gains, box=gains.box / divisor, obj=gains.obj / divisor, cls=gains.cls / divisor)
     return YoloV5Loss(facts.anchors, facts.strides, num_classes, gains, anchor_t, label_smooth_factor, eps)

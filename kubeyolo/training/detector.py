@@ -172,7 +172,8 @@ def _build_engine(
         obj_gain=train.obj_gain,
         cls_gain=train.cls_gain,
         anchor_t=train.anchor_t,
-        label_smooth_factor=train.label_smooth_factor,
+        label_smooth_factor=train.smoothing,
+        loss_scale=train.loss_scale,
     )
     shapes = [parameter.shape for parameter in group_parameters(network).all]
     reduce = GradientSum(shapes) if spec.processes > 1 else None

@@ -32,13 +32,13 @@ def changed_keys(saved: Identity, now: Identity) -> list[str]:
     compared with its default.
     """
     keys = (saved.keys() | now.keys()) - {EXTENDED}
-    return sorted(key for key in keys if _value(saved, key) != _value(now, key))
+    return sorted(key for key in keys if value_of(saved, key) != value_of(now, key))
 
 
 def is_longer(saved: Identity, now: Identity) -> bool:
     """Tell whether a training differs from the saved training only in its length, and is longer."""
     changed = changed_keys(saved, now)
-    return bool(changed) and all(key in LENGTHS and _value(now, key) > _value(saved, key) for key in changed)
+    return bool(changed) and all(key in LENGTHS and value_of(now, key) > value_of(saved, key) for key in changed)
 
 
 def is_shorter(saved: Identity, now: Identity) -> bool:
@@ -91,7 +91,8 @@ def _reads_as(text: str, value: Any) -> bool:
         return False
 
 
-def _value(identity: Identity, key: str) -> Any:
+def value_of(identity: Identity, key: str) -> Any:
+    """Return the value of a key in an identity, or the schema's default if the identity does not have the key."""
     if key in identity:
         return identity[key]
     name, _, key_in_section = key.partition(".")

@@ -6,7 +6,7 @@ import numpy as np
 
 from kubeyolo.config.schema import AugmentConfig, TrainConfig
 from kubeyolo.formats import counted, share_text
-from kubeyolo.training.schedules import build_schedule, warmup_steps
+from kubeyolo.training.schedules import build_schedule, is_annealed, warmup_steps
 
 MOST_FRESH = 0.1
 """Smallest share of fresh weights in the published average that causes a warning."""
@@ -35,6 +35,16 @@ def schedule_warnings(train: TrainConfig, augment: AugmentConfig, steps_per_epoc
             f"train.lr_epochs has {', '.join(map(str, missed))}, but the last of the {epochs} epochs (train.max_epoch) "
             f"is {epochs - 1}, counted from 0: the learning rate {never}; set train.lr_epochs below "
             f"{epochs}."
+        )
+    if is_annealed(train) and train.t_max < epochs - 1:
+        warnings.append(
+            f"train.t_max = {train.t_max} is less than the {epochs} epochs (train.max_epoch): the learning rate rises "
+            f"again from epoch {train.t_max} on; set train.t_max to {epochs}."
+        )
+    if is_annealed(train) and train.eta_min > train.lr:
+        warnings.append(
+            f"train.eta_min = {train.eta_min:g} is larger than train.lr = {train.lr:g}: the learning rate rises where "
+            "it should fall; set train.eta_min below train.lr."
         )
     if augment.close_mosaic >= epochs and (augment.mosaic or augment.mixup):
         off = " and ".join(f"augment.{name} = 0" for name in ("mosaic", "mixup") if getattr(augment, name))

@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from kubeyolo.config.schema import TrainConfig
 
 Factor = Callable[[int], float]
 """Maps an epoch to its fraction of the peak learning rate."""
+
+WarmUp = Literal["one_cycle", "linear", "zero"]
 
 
 def linear_factor(epoch: int, epochs: int, final: float) -> float:
@@ -23,6 +26,14 @@ def linear_factor(epoch: int, epochs: int, final: float) -> float:
 def cosine_factor(epoch: int, epochs: int, final: float) -> float:
     """Fall along half a cosine from 1 at epoch 0 to ``final`` at ``epochs`` (https://arxiv.org/abs/1812.01187)."""
     return (1 - math.cos(epoch * math.pi / epochs)) / 2 * (final - 1) + 1
+
+
+def annealed_factor(epoch: int, t_max: int, lowest: float) -> float:
+    """Fall along half a cosine from 1 at epoch 0 to ``lowest`` at ``t_max`` (https://arxiv.org/abs/1608.03983).
+
+    The cosine goes on after ``t_max``: the factor rises again.
+    """
+    return lowest + (1 - lowest) * (1 + math.cos(math.pi * epoch / t_max)) / 2
 
 
 def exponential_factor(epoch: int, milestones: Sequence[int], gamma: float) -> float:
@@ -59,19 +70,24 @@ class Rates:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The one-cycle schedule of YOLOv5 and Scaled-YOLOv4: a linear warm-up, then one factor an epoch.
+    """A warm-up step by step, then one factor an epoch.
 
-    After the warm-up the published programs lag by one epoch: epoch ``e`` trains with the factor of ``e − 1``, and the
-    epoch in which the warm-up ends keeps its own factor until it ends.
+    Warm-ups: "one_cycle" (YOLOv5, Scaled-YOLOv4) rises from 0 at step 0 to the rate of the epoch, biases from a rate of
+    their own, and raises the momentum. "linear" (MindSpore model zoo) rises by ``lr / warmup`` with every step, the
+    first one included, to ``lr``. "zero" (the model zoo's YOLOv3 for quantization) keeps all rates at 0.
+
+    After the warm-up YOLOv5 and Scaled-YOLOv4 lag by one epoch: epoch ``e`` trains with the factor of ``e − 1``, and
+    the epoch in which the warm-up ends keeps its own factor until it ends.
 
     Attributes:
         steps_per_epoch: Steps of one epoch.
         lr: Peak learning rate.
         factor: Fraction of the peak for each epoch.
-        warmup: Number of warm-up steps; the step with this number still belongs to the warm-up.
-        warmup_bias_lr: Learning rate of the biases at step 0; the other groups start at 0.
+        warmup: Number of warm-up steps; with "one_cycle" the step with this number still belongs to the warm-up.
+        kind: Kind of the warm-up.
+        warmup_bias_lr: Learning rate of the biases at step 0 of "one_cycle"; the other groups start at 0.
         momentum: Momentum after the warm-up.
-        warmup_momentum: Momentum at step 0.
+        warmup_momentum: Momentum at step 0 of "one_cycle"; the other warm-ups have the final momentum.
         lag: Epochs by which the factor lags after the warm-up.
     """
 
@@ -79,6 +95,7 @@ class Schedule:
     lr: float
     factor: Factor
     warmup: int = 0
+    kind: WarmUp = "one_cycle"
     warmup_bias_lr: float = 0.0
     momentum: float = 0.937
     warmup_momentum: float = 0.8
@@ -87,7 +104,10 @@ class Schedule:
     def at(self, step: int) -> Rates:
         """Return the rates of a step."""
         epoch = step // self.steps_per_epoch
-        if self.warmup and step <= self.warmup:
+        if self.kind != "one_cycle" and step < self.warmup:
+            lr = 0.0 if self.kind == "zero" else interpolate(step + 1, self.warmup, 0.0, self.lr)
+            return Rates(bias=lr, weight=lr, norm=lr, momentum=self.momentum)
+        if self.kind == "one_cycle" and self.warmup and step <= self.warmup:
             target = self.lr * self.factor(epoch)
             rest = interpolate(step, self.warmup, 0.0, target)
             return Rates(
@@ -104,13 +124,15 @@ class Schedule:
 def build_schedule(config: TrainConfig, steps_per_epoch: int) -> Schedule:
     """Return the schedule of a training configuration.
 
-    The exponential scheduler changes the rate exactly at its milestones; the other schedulers have a lag.
+    The model zoo's schedulers change the rate exactly at their epochs; those of YOLOv5 and Scaled-YOLOv4 have a lag.
     """
     epochs, final = config.max_epoch, config.lr_final
 
     def factor(epoch: int) -> float:
         if config.lr_scheduler == "exponential":
             return exponential_factor(epoch, config.lr_epochs, config.lr_gamma)
+        if is_annealed(config):
+            return annealed_factor(epoch, config.t_max, config.eta_min / config.lr)
         shape = linear_factor if config.lr_scheduler == "linear" else cosine_factor
         return shape(epoch, epochs, final)
 
@@ -119,9 +141,21 @@ def build_schedule(config: TrainConfig, steps_per_epoch: int) -> Schedule:
         lr=config.lr,
         factor=factor,
         warmup=warmup_steps(steps_per_epoch, config.warmup_epochs, config.warmup_steps),
+        kind=config.warmup,
         # AdamW moves every weight by about the learning rate: a bias rate above the peak would be a jump.
         warmup_bias_lr=config.warmup_bias_lr if config.optimizer == "sgd" else 0.0,
         momentum=config.momentum,
         warmup_momentum=config.warmup_momentum,
-        lag=0 if config.lr_scheduler == "exponential" else 1,
+        lag=0 if config.lr_scheduler == "exponential" or is_annealed(config) else 1,
     )
+
+
+def is_annealed(config: TrainConfig) -> bool:
+    """Tell whether the rate falls along the cosine of ``t_max`` epochs, independent of the length of the training."""
+    return config.lr_scheduler == "cosine_annealing" and config.t_max > 0
+
+
+def idle_keys(config: TrainConfig) -> set[str]:
+    """Return those of the keys ``eta_min``, ``t_max`` and ``warmup`` that do not change any rate."""
+    idle = set() if is_annealed(config) else {"train.eta_min", "train.t_max"}
+    return idle if config.warmup_epochs > 0 else {*idle, "train.warmup"}

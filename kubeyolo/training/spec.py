@@ -9,8 +9,10 @@ from kubeyolo.catalogue import READING_KEYS, STEPS, Step
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import other_anchors
-from kubeyolo.training.extension import LENGTHS, as_pairs, changed_keys, is_shorter, pair_option
+from kubeyolo.models.named_facts import model_facts
+from kubeyolo.training.extension import LENGTHS, as_pairs, changed_keys, is_shorter, pair_option, value_of
 from kubeyolo.training.memory_advice import memory_remedy
+from kubeyolo.training.schedules import idle_keys
 from kubeyolo.work import Document, Work
 
 WORKER_MODULE = "kubeyolo.training.worker"
@@ -118,6 +120,8 @@ def training_identity(
             if f"{section}.{key}" not in _WITHOUT_EFFECT:
                 values[f"{section}.{key}"] = value
     values.pop(_ANCHORS, None)
+    if spec.task == "detector":
+        values = _with_effect(values, spec.config)
     if spec.task == "backbone":
         for key in _OF_BACKBONES:
             values[key] = spec.config.value(key)
@@ -131,6 +135,20 @@ def training_identity(
         if anchors is not None:
             values[_ANCHORS] = [[list(pair) for pair in level] for level in anchors]
     return values
+
+
+def _with_effect(values: dict[str, Any], config: Config) -> dict[str, Any]:
+    """Return the values of a detector's training as what they mean for its weights.
+
+    Trainings of earlier versions lack these keys; they had the schema's defaults. A value that changes nothing is left
+    out, so that presets may have other values.
+    """
+    left_out = {*idle_keys(config.train), "train.label_smooth"}
+    divisor = config.train.loss_scale
+    if divisor in (0.0, model_facts(config.model).loss_divisor):
+        left_out.add("train.loss_scale")
+    kept = {key: value for key, value in values.items() if key not in left_out}
+    return {**kept, "train.label_smooth_factor": config.train.smoothing}
 
 
 def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None:
@@ -152,15 +170,14 @@ def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None
     # A length may grow, so a setting that may not change is named first.
     changed = sorted(changed_keys(saved, now), key=lambda key: key in LENGTHS)
     for key in changed:
-        remedy = f"set it back{_typed(key, saved)} to resume" if key in saved else "leave it out to resume"
         raise InputError(
-            f"{uri}: training was started with {key} = {saved.get(key)!r}, now it is {now.get(key)!r}; "
-            f"{remedy}, or choose another output with --output"
+            f"{uri}: training was started with {key} = {value_of(saved, key)!r}, now it is {value_of(now, key)!r}; "
+            f"set it back{_typed(key, saved)} to resume, or choose another output with --output"
         )
 
 
 def _typed(key: str, saved: dict[str, Any]) -> str:
     """Return in parentheses the option that sets a key to its saved value; empty for a digest, which has no option."""
     if "." in key:
-        return f" ({pair_option(key, saved[key])})"
+        return f" ({pair_option(key, value_of(saved, key))})"
     return f" (--model {saved[key]})" if key == "model" else ""

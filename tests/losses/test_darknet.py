@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kubeyolo.config.load import load_config
 from kubeyolo.losses.build import build_loss
 from kubeyolo.losses.darknet import YOLOV4_THRESHOLD, DarknetLoss
 from kubeyolo.losses.darknet_assign import NO_THRESHOLD
@@ -245,3 +246,8 @@ def test_published_settings(name: str) -> None:
     assert loss.anchor_threshold == settings["threshold"]
     gains = [gain / settings["divisor"] for gain in settings["gains"]]
     assert [loss.box_gain, loss.obj_gain, loss.cls_gain] == pytest.approx(gains)
+    # The preset shows the divisor; another divisor replaces it.
+    assert load_config(name).train.loss_scale == settings["divisor"]
+    scaled = build_loss(model_facts(name), 80, 416, loss_scale=8.0)
+    expected = [gain / 8 for gain in settings["gains"]]
+    assert [scaled.box_gain, scaled.obj_gain, scaled.cls_gain] == pytest.approx(expected)

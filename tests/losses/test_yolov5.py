@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import mindspore as ms
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError
 from kubeyolo.losses.build import build_loss
 from kubeyolo.losses.yolov5 import scaledyolov4_gains, yolov5_gains
@@ -123,3 +125,26 @@ def test_unknown_family_of_losses_is_refused() -> None:
 def test_image_sizes_that_do_not_fit_the_strides_are_refused() -> None:
     with pytest.raises(InputError, match="yolov4-p7': the image size 672 is not a multiple of its largest stride, 128"):
         build_loss(model_facts("yolov4-p7"), 3, 672)
+
+
+def test_smoothing_takes_half_its_factor_from_the_label_and_gives_it_to_every_other_class() -> None:
+    raws = [np.zeros_like(raw) for raw in raw_levels()]
+    for raw in raws:
+        raw[..., 5], raw[..., 6] = 1.0, 2.0
+    labels = ms.Tensor(padded(np.asarray([[0, 0, 0.4, 0.4, 0.5, 0.5]], np.float32), 4))
+    tensors = tuple(ms.Tensor(raw) for raw in raws)
+
+    def entropy(label: float, others: float) -> float:
+        """Cross entropy of the logits 1, 2 and 0, of which the first belongs to the label."""
+        return math.log1p(math.e) - label + math.log1p(math.e**2) - 2 * others + math.log(2)
+
+    _, plain = build_loss(FACTS, CLASSES, 64)(tensors, labels)
+    _, smooth = build_loss(FACTS, CLASSES, 64, label_smooth_factor=0.1)(tensors, labels)
+    plain, smooth = plain.asnumpy(), smooth.asnumpy()
+    assert smooth[2] / plain[2] == pytest.approx(entropy(0.95, 0.05) / entropy(1.0, 0.0), rel=1e-5)
+    assert smooth[:2].tolist() == plain[:2].tolist()
+    # The divisor divides every part; the published divisor is 1.
+    _, divided = build_loss(FACTS, CLASSES, 64, loss_scale=64.0)(tensors, labels)
+    np.testing.assert_allclose(divided.asnumpy(), plain / 64, rtol=1e-6)
+    _, same = build_loss(FACTS, CLASSES, 64, loss_scale=load_config(FACTS.name).train.loss_scale)(tensors, labels)
+    assert same.asnumpy().tolist() == plain.tolist()

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kubeyolo.config.schema import Config
+from kubeyolo.config.load import load_config, preset_names
+from kubeyolo.config.schema import Config, TrainConfig
 from kubeyolo.errors import InputError
 from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, write_checkpoint
 from kubeyolo.training.extension import changed_keys, extended_identity, extension_lines, is_longer, is_shorter
 from kubeyolo.training.output import is_complete, state_to_continue
 from kubeyolo.training.result import RESULT_NAME, TrainingResult
-from kubeyolo.training.spec import TrainingSpec, refuse_changes
+from kubeyolo.training.spec import TrainingSpec, refuse_changes, training_identity
 
 SPEC = TrainingSpec(dataset="d", output="o", config=Config(model="yolov5n-r7"))
 TEN = {"dataset": "d", "train.lr": 0.1, "train.max_epoch": 10}
@@ -82,6 +83,63 @@ def test_a_shorter_training_is_refused(tmp_path: Path) -> None:
 def test_what_changed_besides_the_length_is_named_with_what_to_type() -> None:
     with pytest.raises(InputError, match=r"started with train\.lr = 0\.1, now it is 0\.2; .*--set train\.lr=0\.1\)"):
         refuse_changes(TEN, {**TWENTY, "train.lr": 0.2}, "place")
+
+
+NEW_KEYS = {"train.eta_min", "train.t_max", "train.warmup", "train.loss_scale", "train.label_smooth"}
+"""Keys that trainings of the version before did not have."""
+
+
+def identity_of(model: str, *sets: str) -> dict[str, Any]:
+    spec = TrainingSpec(dataset="d", output="o", config=load_config(model, sets=[f"train.{each}" for each in sets]))
+    return training_identity(spec, "digest", "", 1)
+
+
+@pytest.mark.parametrize("model", preset_names())
+def test_a_training_of_the_version_before_is_continued_with_its_preset(model: str) -> None:
+    now = identity_of(model)
+    before = {key: value for key, value in now.items() if key not in NEW_KEYS}
+    assert changed_keys(before, now) == [] and before["train.label_smooth_factor"] == 0.0
+    # With other values too, if they meant the same.
+    same = identity_of(model, "loss_scale=0", "label_smooth=false", "label_smooth_factor=0.1")
+    assert changed_keys(before, same) == []
+    linear = identity_of(model, "lr_scheduler=linear", "t_max=7", "eta_min=0.001")
+    assert changed_keys(before, linear) in ([], ["train.lr_scheduler"])
+    smoothed = {**before, "train.label_smooth_factor": 0.1}
+    assert changed_keys(smoothed, identity_of(model, "label_smooth_factor=0.1")) == []
+
+
+def test_what_smooths_targets_is_one_fact() -> None:
+    factors = {
+        (): 0.0,
+        ("label_smooth_factor=0.2",): 0.2,
+        ("label_smooth=true",): 0.1,
+        ("label_smooth=1", "label_smooth_factor=0.2"): 0.2,
+        ("label_smooth=0", "label_smooth_factor=0.2"): 0.0,
+    }
+    for sets, factor in factors.items():
+        assert identity_of("yolov4", *sets)["train.label_smooth_factor"] == factor, sets
+    for wrong in ("2", "0.5", "some", "[1]"):
+        with pytest.raises(InputError, match=r"train\.label_smooth = .* is not allowed: expected true or false"):
+            load_config(sets=[f"train.label_smooth={wrong}"])
+
+
+@pytest.mark.parametrize(
+    ("sets", "key"),
+    [
+        (("loss_scale=32",), "train.loss_scale"),
+        (("warmup=zero", "warmup_epochs=1"), "train.warmup"),
+        (("lr_scheduler=cosine_annealing", "t_max=100"), "train.t_max"),
+        (("lr_scheduler=cosine_annealing", "t_max=300", "eta_min=0.001"), "train.eta_min"),
+    ],
+)
+def test_a_setting_with_an_effect_belongs_to_the_training(sets: tuple[str, ...], key: str) -> None:
+    with_it = identity_of("yolov5n-r7", *sets)
+    before = {name: value for name, value in with_it.items() if name != key}
+    assert changed_keys(before, with_it) == [key]
+    # What to type instead is the value that the training had before there was the key.
+    default = TrainConfig().model_dump()[key.partition(".")[2]]
+    with pytest.raises(InputError, match=rf"started with {key} = .*set it back \(--set {key}={default}\) to resume"):
+        refuse_changes(before, with_it, "place")
 
 
 def finished(folder: Path, identity: dict[str, Any]) -> Any:

@@ -202,6 +202,15 @@ def test_milestones_beyond_the_end_are_named_where_they_count() -> None:
     assert schedule("train.max_epoch=4", "train.lr_scheduler=cosine_annealing") == []
 
 
+def test_an_annealing_that_rises_again_is_named() -> None:
+    annealed = ("train.lr_scheduler=cosine_annealing", "train.max_epoch=50")
+    (warning,) = schedule(*annealed, "train.t_max=40")
+    assert "train.t_max = 40" in warning and "50 epochs" in warning and "set train.t_max to 50" in warning
+    assert schedule(*annealed, "train.t_max=50") == schedule(*annealed, "train.t_max=0") == []
+    (warning,) = schedule(*annealed, "train.t_max=50", "train.eta_min=0.5")
+    assert "train.eta_min = 0.5 is larger than train.lr = 0.01" in warning
+
+
 def test_a_close_mosaic_of_the_whole_training_is_named() -> None:
     (warning,) = schedule("train.max_epoch=50", "augment.close_mosaic=50")
     assert "augment.close_mosaic = 50" in warning and "all 50 epochs" in warning

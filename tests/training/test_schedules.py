@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import TrainConfig
 from kubeyolo.training.schedules import (
     Schedule,
@@ -102,3 +103,66 @@ def test_no_warmup_epochs_means_no_warmup_whatever_the_least_number_of_steps() -
 def test_adamw_does_not_start_its_biases_above_the_peak() -> None:
     schedule = build_schedule(TrainConfig(optimizer="adamw", lr=0.001), steps_per_epoch=100)
     assert max(schedule.at(step).bias for step in range(400)) <= 0.001
+
+
+def published(model: str, steps_per_epoch: int, *sets: str) -> Schedule:
+    return build_schedule(load_config(model, sets=[f"train.{each}" for each in sets]).train, steps_per_epoch)
+
+
+def as_logged(rate: float) -> str:
+    """Write a rate as the model zoo's programs do, which keep rates in single precision."""
+    return f"{np.float32(rate):.7e}"
+
+
+def test_published_points_of_the_model_zoo_are_exact() -> None:
+    schedule = published("yolov4", 14658, "lr=0.012", "warmup_epochs=4", "lr_scheduler=cosine_annealing")
+    assert as_logged(schedule.at(0).weight) == "2.0466639e-07"
+    # The last step of the warm-up has the full rate; the cosine then goes on as if there had been no warm-up.
+    assert schedule.at(4 * 14658 - 1).weight == pytest.approx(0.012, rel=1e-12)
+    after = 0.012 * (1 + np.cos(np.pi * 4 / 320)) / 2
+    assert schedule.at(4 * 14658).weight == pytest.approx(after, rel=1e-12)
+    assert as_logged(published("yolov4", 1832, "lr=0.012", "warmup_epochs=20").at(1000).weight) == "3.2783844e-04"
+    quant = published("yolov3-quant", 646, "lr_scheduler=cosine_annealing", "warmup_epochs=5")
+    last = quant.at(135 * 646 - 1)
+    assert last.weight == quant.at(134 * 646).weight  # published as 1.6245e-6, cut off
+    assert as_logged(last.weight) == "1.6245530e-06"
+
+
+def test_quantization_holds_every_rate_at_zero_while_it_calibrates() -> None:
+    schedule = published("yolov3-quant", 10, "warmup_epochs=5")
+    rates = [schedule.at(step) for step in range(51)]
+    assert {(rate.bias, rate.weight, rate.norm, rate.momentum) for rate in rates[:50]} == {(0.0, 0.0, 0.0, 0.9)}
+    assert rates[50].bias == rates[50].weight == rates[50].norm == 0.012
+    # Its published defaults have no warm-up, and an exponential scheduler.
+    default = published("yolov3-quant", 10)
+    points = [default.at(10 * epoch).weight for epoch in (0, 91, 92, 104, 105, 134)]
+    assert points == pytest.approx([0.012, 0.012, 0.0012, 0.0012, 0.00012, 0.00012], rel=1e-12)
+
+
+def test_annealing_falls_to_its_lowest_rate_at_t_max_and_rises_after_it() -> None:
+    annealed = ("lr_scheduler=cosine_annealing", "lr=0.1", "eta_min=0.02", "t_max=10")
+    schedule = published("yolov4", 5, *annealed)
+    assert [schedule.at(5 * epoch).weight for epoch in (0, 5, 10, 15)] == pytest.approx([0.1, 0.06, 0.02, 0.06])
+    # Per epoch, without a lag: all steps of an epoch have one rate.
+    assert [schedule.at(step).weight for step in range(25, 30)] == [schedule.at(25).weight] * 5
+    # The length of the training does not change it.
+    shorter = published("yolov4", 5, *annealed, "max_epoch=9")
+    assert all(shorter.at(step) == schedule.at(step) for step in range(80))
+
+
+def test_a_linear_warmup_rises_with_the_first_step_in_all_groups() -> None:
+    schedule = published("yolov4", 4, "lr=0.8", "warmup_epochs=2", "warmup_bias_lr=0.5", "lr_epochs=[3]")
+    rates = [schedule.at(step) for step in range(13)]
+    assert [rate.weight for rate in rates] == pytest.approx([*(0.1 * n for n in range(1, 9)), *[0.8] * 4, 0.08])
+    assert all(rate.bias == rate.weight == rate.norm and rate.momentum == 0.9 for rate in rates)
+
+
+def test_one_cycle_is_what_it_was_without_the_keys_of_the_model_zoo() -> None:
+    config = load_config("yolov4-csp").train
+    assert (config.warmup, config.t_max, config.eta_min) == ("one_cycle", 0, 0.0)
+    assert TrainConfig().warmup == "one_cycle" and TrainConfig().t_max == 0
+    schedule = build_schedule(TrainConfig(lr_scheduler="cosine_annealing", eta_min=0.005), 50)
+    epochs, final = 300, 0.01
+    # The warm-up ends in epoch 3, which keeps its factor; then the factor lags by an epoch.
+    expected = [0.01 * cosine_factor(epoch, epochs, final) for epoch in (3, 3, 4, 298)]
+    assert [schedule.at(50 * epoch + 1).weight for epoch in (3, 4, 5, 299)] == expected
