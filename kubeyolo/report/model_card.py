@@ -11,6 +11,7 @@ from kubeyolo.evaluation.limits import number_warnings
 from kubeyolo.evaluation.results import COCO_NUMBERS
 from kubeyolo.formats import size_text
 from kubeyolo.report.formats import number3, setting
+from kubeyolo.report.origin import origin_facts, start_facts
 from kubeyolo.report.page import fact_rows, render
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
@@ -116,12 +117,17 @@ def _anchors(manifest: Mapping[str, Any]) -> str:
 
 
 def _training(manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
-    train = (manifest.get("config") or {}).get("train", {})
+    config = manifest.get("config") or {}
+    train = config.get("train", {})
     rows = [[key, setting(train[key])] for key in MAIN_SETTINGS if key in train]
     rows += [["extended", str(line)] for line in (manifest.get("metrics") or {}).get("extended", ())]
     rows += _backbone_rows(manifest)
     if dataset:
         rows += [["data set", str(dataset.get("name", ""))], ["data set digest", str(dataset.get("digest", ""))]]
+    # A bundle that was imported itself has the record of its file, but of no start.
+    start = config.get("started_from") or {}
+    facts = start_facts(start) if start else origin_facts(config if "imported" in config else {})
+    rows += [[name, value] for name, value in facts.items()]
     if manifest.get("parent"):
         rows.append(["derived from", str(manifest["parent"])])
     if manifest.get("code_digest"):

@@ -122,32 +122,44 @@ def _find(root: Place, text: str, model: str, is_remote: bool) -> _Found:
     pointed = pointed_bundle(place)
     if pointed is not place:
         checked_place(f"the bundle that {text} names", pointed.uri, is_remote)
-    if (pointed / MANIFEST_NAME).exists():
-        bundle = read_bundle(pointed)
-        check_detector(bundle, model)
-        manifest = bundle.manifest
-        return _Found(place=bundle.place, digest=weights_digest(manifest), anchors=manifest.anchors, is_file=False)
-    if not place.exists():
+    if _is_file(pointed):
+        path, sha256 = _fetched(pointed)
+        return _Found(place=pointed.pinned(sha256), digest=sha256, anchors=check_file(path, model), is_file=True)
+    if not (pointed / MANIFEST_NAME).exists():
         raise InputError(
             f"train.weights = {text}: there is no bundle, no pointer to a bundle and no file of weights; kubeyolo "
             "downloads no weights: give the path or URI of a file that you have downloaded"
         )
-    path, sha256 = _fetched(place)
-    return _Found(place=place.pinned(sha256), digest=sha256, anchors=check_file(path, model), is_file=True)
+    bundle = read_bundle(pointed)
+    check_detector(bundle, model)
+    digest = weights_digest(bundle.manifest)
+    return _Found(place=bundle.place, digest=digest, anchors=bundle.manifest.anchors, is_file=False)
+
+
+def _is_file(place: Place) -> bool:
+    """Tell whether there is a file or an object here, not a folder."""
+    if isinstance(place.location, FileLocation):
+        return place.location.path.is_file()
+    return bool(place.location.prefix) and place.exists()
 
 
 def _imported(store: Place, found: _Found, model: str) -> Bundle:
     """Return the bundle of a file; it is imported unless the store has it already."""
-    from kubeyolo.weights.importing import import_weights
-
     target = store / IMPORTED / f"{model}-{found.digest[:_DIGITS]}"
     if (target / MANIFEST_NAME).exists():
         bundle = read_bundle(target)
         if bundle.manifest.config.get("imported", {}).get("sha256") == found.digest and is_whole_bundle(bundle.place):
             return bundle
     path, _ = _fetched(found.place)
+    return _published_from(path, found, model, target)
+
+
+def _published_from(path: Path, found: _Found, model: str, target: Place) -> Bundle:
+    # Imported here: only this builds a network, with MindSpore.
+    from kubeyolo.weights.importing import import_weights
+
     imported = import_weights(path, model, target.uri)
-    bundle = read_bundle(store.at(imported.bundle))
+    bundle = read_bundle(target)
     for line in (f"imported {found.place.uri} ({imported.format}) to {bundle.uri}", *imported.notes):
         print(line, flush=True)
     check_detector(bundle, model)

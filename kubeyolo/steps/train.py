@@ -7,11 +7,13 @@ from typing import Any
 from kubeyolo.bundle import read_bundle
 from kubeyolo.data.dataset import Dataset
 from kubeyolo.launch.launcher import Launcher
+from kubeyolo.report.origin import start_facts
 from kubeyolo.steps.outcome import StepOutcome
 from kubeyolo.storage.place import Place
 from kubeyolo.training.history import FILE_NAME, TrainingHistory
 from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec
+from kubeyolo.training.start import STARTED_FROM
 
 STEP = "train"
 
@@ -33,12 +35,14 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
     from kubeyolo.report.training import training_report
 
     launcher.launch(spec.work())
-    result = read_result(output.store)
+    result, bundle = read_result(output.store), read_bundle(output / "bundle")
+    start = bundle.manifest.config.get(STARTED_FROM, {})
     history = TrainingHistory.from_bytes((output / FILE_NAME).read()).until(result.steps)
     facts = {
         "data set": dataset.manifest.name,
         "classes": len(dataset.classes),
         "backbone": spec.backbone or "",
+        **start_facts(start),
         "seconds": result.seconds,
         "resumed_at": result.resumed_at,
     }
@@ -57,11 +61,15 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
         speeds = sorted(row.images_per_second for row in rows if row.images_per_second)
         metrics |= {"images_per_second": speeds[len(speeds) // 2]} if speeds else {}
     metrics |= {} if result.anchor_recall is None else {"anchor_recall": result.anchor_recall}
+    if start:
+        classes = start["classes"]
+        metrics |= {"started_from": start["bundle"]}
+        metrics |= {"classes_taken": len(classes["taken"]), "classes_new": len(classes["new"])}
     metrics |= {**extended, "warnings": list(result.warnings)}
     return StepOutcome(
         step=STEP,
         seconds=result.seconds,
-        outputs={"bundle": read_bundle(output / "bundle")},
+        outputs={"bundle": bundle},
         metrics=metrics,
         html=training_report(history, spec.config.model_dump(mode="json"), facts),
     )

@@ -8,6 +8,7 @@ same name are taken over, and the rows of the other classes stay fresh.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ STARTED_FROM = "started_from"
 _BOX_ROWS = 5
 _MOST_NAMES = 6
 _HEAD = "head.m."
+_NUMBERED = re.compile(r"class_\d+")
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -88,6 +90,11 @@ class ClassRows:
         text += f"; {len(self.new)} new: {_listed(self.new)}" if self.new else ", in another order" * bool(self.taken)
         if self.left_out:
             text += f"; {len(self.left_out)} of the weights not used: {_listed(self.left_out)}"
+        if self.old and not self.taken and all(_NUMBERED.fullmatch(name) for name in self.old):
+            text += (
+                " (the weights have no names of classes: give them with --classes of 'kubeyolo weights import', and "
+                "start from that bundle)"
+            )
         return text
 
 

@@ -34,6 +34,19 @@ from kubeyolo.weights.weights_file import WeightsFile, read_weights
 _CFG_READERS_EPS = 1e-4
 
 
+LICENCES = {
+    "yolov5": "AGPL-3.0 for weights that the authors of YOLOv5 publish (before May 2023: GPL-3.0); the owner of a file "
+    "that was trained by others decides",
+    "scaledyolov4": "GPL-3.0 for weights that the authors of Scaled-YOLOv4 publish; the owner of a file that was "
+    "trained by others decides",
+    "darknet": "in the public domain for weights that the authors of darknet publish; the owner of a file that was "
+    "trained by others decides",
+    ZOO: "Apache-2.0 for weights that the MindSpore model zoo publishes; the owner of a file that was trained by "
+    "others decides",
+}
+"""Licences of published weights, by the program that names the arrays of a file; a file has no licence in it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImportedWeights:
     """The result of an import.
@@ -122,7 +135,7 @@ def import_weights(
         strides=facts.strides,
         anchors=levels,
         bn_eps=bn_eps,
-        config={"imported": {"file": file.name, "sha256": sha256_file(file), "layout": fitted.layout}},
+        config={"imported": _origin(file, fitted.layout)},
     )
     with temporary_folder("weights") as folder:
         path = folder / WEIGHTS
@@ -140,6 +153,12 @@ def import_weights(
         unused=fitted.unused,
         notes=notes,
     )
+
+
+def _origin(file: Path, layout: str) -> dict[str, str]:
+    """Return what a bundle, and every bundle that is trained from it, tells about the file."""
+    about = {"file": file.name, "sha256": sha256_file(file), "layout": layout}
+    return about | ({"licence": LICENCES[layout]} if layout in LICENCES else {})
 
 
 class _GivenClasses:
