@@ -6,10 +6,18 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from kubeyolo.catalogue import READING_KEYS, STEPS, Step
-from kubeyolo.config.schema import Config
+from kubeyolo.config.schema import AugmentConfig, Config
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import other_anchors
-from kubeyolo.training.extension import LENGTHS, as_pairs, changed_keys, is_shorter, pair_option
+from kubeyolo.training.extension import (
+    ANCHORS,
+    LENGTHS,
+    as_pairs,
+    changed_keys,
+    is_shorter,
+    missing_values,
+    pair_option,
+)
 from kubeyolo.training.memory_advice import memory_remedy
 from kubeyolo.work import Document, Work
 
@@ -30,9 +38,6 @@ _WITHOUT_EFFECT = {
     "train.keep_checkpoints",
     "train.val_interval",
 }
-
-_ANCHORS = "train.anchors"
-"""An identity has this key only if the anchors differ from the model's own anchors, in any form of writing them."""
 
 _OF_BACKBONES = tuple(key for key in STEPS["pretrain_backbone"].reads if "." in key)
 """Keys outside the section ``pretrain`` that a pretraining depends on."""
@@ -111,7 +116,8 @@ def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: 
         for key, value in getattr(spec.config, section).model_dump(mode="json").items():
             if f"{section}.{key}" not in _WITHOUT_EFFECT:
                 values[f"{section}.{key}"] = value
-    values.pop(_ANCHORS, None)
+    for key in (ANCHORS, *_idle_keys(spec.config.augment)):
+        values.pop(key, None)
     if spec.task == "backbone":
         for key in _OF_BACKBONES:
             values[key] = spec.config.value(key)
@@ -120,8 +126,16 @@ def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: 
         values["train.processes"] = world
         anchors = other_anchors(spec.config)
         if anchors is not None:
-            values[_ANCHORS] = [[list(pair) for pair in level] for level in anchors]
+            values[ANCHORS] = [[list(pair) for pair in level] for level in anchors]
     return values
+
+
+def _idle_keys(augment: AugmentConfig) -> list[str]:
+    """Return keys without effect on the weights, because what they describe is off or always the case."""
+    idle = [] if augment.mixup else ["augment.mixup_beta"]
+    if not augment.mixup or augment.mosaic == 1:
+        idle.append("augment.mixup_mosaics_only")
+    return idle if augment.mosaic else [*idle, "augment.mosaic_center"]
 
 
 def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None:
@@ -140,8 +154,14 @@ def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None
             f"{uri}: holds a training with {was}, now it is {' and '.join(str(now[key]) for key in shorter)}: "
             f"it cannot be made shorter; use {as_pairs(saved, shorter)}, or choose another output with --output"
         )
+    if missing := missing_values(saved, now):
+        was = " and ".join(f"{key} = {value!r}, now it is {now[key]!r}" for key, value in missing.items())
+        raise InputError(
+            f"{uri}: training was started by an earlier version of kubeyolo, which trained as with {was}; "
+            f"use {as_pairs(missing, list(missing))} to resume, or choose another output with --output"
+        )
     # A length may grow, so a setting that may not change is named first.
-    changed = sorted(changed_keys(saved, now), key=lambda key: key in LENGTHS)
+    changed = sorted(changed_keys(saved, now), key=lambda key: (key in LENGTHS, key not in saved))
     for key in changed:
         remedy = f"set it back{_typed(key, saved)} to resume" if key in saved else "leave it out to resume"
         raise InputError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
 from kubeyolo.storage.place import Place
@@ -15,7 +17,7 @@ from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, writ
 from kubeyolo.training.extension import changed_keys, extended_identity, extension_lines, is_longer, is_shorter
 from kubeyolo.training.output import is_complete, state_to_continue
 from kubeyolo.training.result import RESULT_NAME, TrainingResult
-from kubeyolo.training.spec import TrainingSpec, refuse_changes
+from kubeyolo.training.spec import TrainingSpec, refuse_changes, training_identity
 
 SPEC = TrainingSpec(dataset="d", output="o", config=Config(model="yolov5n-r7"))
 TEN = {"dataset": "d", "train.lr": 0.1, "train.max_epoch": 10}
@@ -82,6 +84,61 @@ def test_a_shorter_training_is_refused(tmp_path: Path) -> None:
 def test_what_changed_besides_the_length_is_named_with_what_to_type() -> None:
     with pytest.raises(InputError, match=r"started with train\.lr = 0\.1, now it is 0\.2; .*--set train\.lr=0\.1\)"):
         refuse_changes(TEN, {**TWENTY, "train.lr": 0.2}, "place")
+
+
+def identity(model: str, *sets: str) -> dict[str, Any]:
+    spec = TrainingSpec(dataset="d", output="o", config=load_config(model, sets=list(sets)))
+    return training_identity(spec, "digest", "", 1)
+
+
+ADDED = ("mosaic_center", "mixup_beta", "mixup_mosaics_only", "copy_paste", "degrees", "shear", "perspective")
+ADDED += ("max_aspect", "min_area_left")
+
+
+def of_earlier_version(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return an identity as a version without rotation, shear and perspective wrote it."""
+    return {key: value for key, value in saved.items() if key.removeprefix("augment.") not in ADDED}
+
+
+@pytest.mark.parametrize("model", ["yolov5s-r7", "yolov5s", "yolov3", "yolov3-quant", "yolov4", "yolov4-tiny"])
+def test_trainings_of_an_earlier_version_are_resumed_with_the_keys_added_to_the_augmentation(model: str) -> None:
+    now = identity(model)
+    saved = of_earlier_version(now)
+    assert saved != now and changed_keys(saved, now) == []
+    refuse_changes(saved, now, "place")
+
+
+def test_a_training_of_an_earlier_version_whose_preset_has_changed_is_refused_with_what_resumes_it() -> None:
+    now = identity("yolov4-csp")
+    saved = of_earlier_version(now)
+    with pytest.raises(InputError) as refused:
+        refuse_changes(saved, now, "place")
+    message = str(refused.value)
+    assert "started by an earlier version of kubeyolo, which trained as with augment.max_aspect = 100.0, now" in message
+    typed = re.findall(r"--set (\S+)", message)
+    assert {pair.partition("=")[0] for pair in typed} == {
+        "augment.max_aspect",
+        "augment.min_area_left",
+        "augment.mosaic_center",
+    }
+    assert changed_keys(saved, identity("yolov4-csp", *typed)) == []
+    # It is named before a length, and not where something else differs or an anchor was added.
+    with pytest.raises(InputError, match="by an earlier version"):
+        refuse_changes(saved, identity("yolov4-csp", "train.max_epoch=400"), "place")
+    with pytest.raises(InputError, match=r"started with train\.lr = 0\.01, now it is 0\.02; set it back"):
+        refuse_changes(saved, identity("yolov4-csp", "train.lr=0.02"), "place")
+
+
+def test_settings_of_the_augmentation_without_effect_are_no_part_of_the_identity() -> None:
+    usual = identity("yolov5s-r7")
+    assert identity("yolov5s-r7", "augment.mixup_beta=1", "augment.mixup_mosaics_only=false") == usual
+    mixed = identity("yolov5s-r7", "augment.mixup=0.1")
+    assert changed_keys(mixed, identity("yolov5s-r7", "augment.mixup=0.1", "augment.mixup_beta=1"))
+    assert mixed == identity("yolov5s-r7", "augment.mixup=0.1", "augment.mixup_mosaics_only=false")
+    half = ("augment.mixup=0.1", "augment.mosaic=0.5")
+    assert identity("yolov5s-r7", *half) != identity("yolov5s-r7", *half, "augment.mixup_mosaics_only=false")
+    none = "augment.mosaic=0"
+    assert identity("yolov5s-r7", none) == identity("yolov5s-r7", none, "augment.mosaic_center=0")
 
 
 def finished(folder: Path, identity: dict[str, Any]) -> Any:
