@@ -3,7 +3,8 @@
     python -m benchmarks.loader [DATASET_FOLDER] [--image-size 320] [--batch 8] [--workers 0,1,2] [--epochs 4]
 
 The folder is a data set in COCO layout; by default, noise images of 640 x 480 pixels are generated. The first epoch
-fills the cache and starts the workers; it is not counted.
+fills the cache and starts the workers; it is not counted. The last lines compare kinds of augmentation: batches made in
+one process from cached images.
 """
 
 from __future__ import annotations
@@ -44,11 +45,22 @@ def noise_folder(folder: Path, images: int = 128, boxes: int = 13) -> Path:
     return folder
 
 
-def measure(source: Split, workers: int, cache: bool, size: int, batch: int, epochs: int) -> tuple[float, float]:
+KINDS = {
+    "mosaic": AugmentConfig(),
+    "mosaic, rotation": AugmentConfig(degrees=10.0),
+    "mosaic, perspective": AugmentConfig(perspective=0.0005),
+    "mosaic, copies": AugmentConfig(copy_paste=0.1),
+    "single images": AugmentConfig(mosaic=0.0),
+    "single images, rotation": AugmentConfig(mosaic=0.0, degrees=10.0),
+}
+
+
+def measure(
+    source: Split, data: DataConfig, size: int, batch: int, epochs: int, augment: AugmentConfig = KINDS["mosaic"]
+) -> tuple[float, float]:
     """Return the median milliseconds of clock and processor time for a batch; with workers, the latter is NaN."""
     clock, processor = [], []
-    data = DataConfig(workers=workers, cache=cache)
-    with Loader(source, data, AugmentConfig(), size, batch, seed=0) as loader:
+    with Loader(source, data, augment, size, batch, seed=0) as loader:
         for epoch in range(epochs + 1):
             started, spent = time.perf_counter(), time.process_time()
             for _ in loader.epoch(epoch):
@@ -56,7 +68,7 @@ def measure(source: Split, workers: int, cache: bool, size: int, batch: int, epo
                     clock.append(time.perf_counter() - started)
                     processor.append(time.process_time() - spent)
                 started, spent = time.perf_counter(), time.process_time()
-    return float(np.median(clock)) * 1e3, float("nan") if workers else float(np.median(processor)) * 1e3
+    return float(np.median(clock)) * 1e3, float("nan") if data.workers else float(np.median(processor)) * 1e3
 
 
 def main() -> None:
@@ -78,8 +90,14 @@ def compare(source: Split, options: argparse.Namespace) -> None:
     print("workers  cache  ms/batch (clock)  ms/batch (processor)")
     for workers in map(int, options.workers.split(",")):
         for cache in (True, False):
-            clock, processor = measure(source, workers, cache, options.image_size, options.batch, options.epochs)
+            data = DataConfig(workers=workers, cache=cache)
+            clock, processor = measure(source, data, options.image_size, options.batch, options.epochs)
             print(f"{workers:7}  {'yes' if cache else 'no ':5}  {clock:16.1f}  {processor:20.1f}", flush=True)
+    print("images/s (processor)  augmentation")
+    for kind, augment in KINDS.items():
+        data = DataConfig(workers=0)
+        _, processor = measure(source, data, options.image_size, options.batch, options.epochs, augment)
+        print(f"{1e3 * options.batch / processor:20.0f}  {kind}", flush=True)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,9 @@ _KEYS_AND_WORDS = (
     (("augment.close_mosaic",), "close_mosaic_epochs"),
     (("augment.mosaic",), "mosaic_prob"),
     (("augment.mixup",), "mixup_prob"),
+    (("augment.degrees",), "max_rotate_degree"),
+    (("augment.shear",), "max_shear_degree"),
+    (("augment.translate",), "max_translate_ratio"),
     (("augment.fliplr",), "flip_lr horizontal_flip"),
     (("augment.flipud",), "flip_ud vertical_flip"),
     (("data.workers",), "worker num_workers nw n_workers num_parallel_workers train_num_workers workers_per_gpu"),
@@ -81,7 +84,7 @@ _ABSENT_AND_WORDS = (
     ),
     (
         "there is no such augmentation: leave it out",
-        "degrees shear perspective copy_paste paste_in erasing auto_augment cutmix bgr",
+        "paste_in erasing auto_augment cutmix bgr",
     ),
 )
 

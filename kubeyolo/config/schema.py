@@ -132,16 +132,49 @@ class AugmentConfig(Section):
     """Augmentation of training images; probabilities in [0, 1], changes as fractions."""
 
     mosaic: float = Field(default=1.0, ge=0, le=1, description="Probability that four images are joined into one.")
+    mosaic_center: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="Largest distance of the point where the four images meet from the centre of their canvas, as a "
+        "fraction of the image size.",
+    )
     mixup: float = Field(default=0.0, ge=0, le=1, description="Probability that a second image is blended in.")
+    mixup_beta: float = Field(
+        default=32.0, gt=0, le=MOST, description="b of Beta(b, b), from which the weights of mixup are drawn."
+    )
+    mixup_mosaics_only: bool = Field(
+        default=False, description="Blend only mosaics; images that are not joined are left as they are."
+    )
+    copy_paste: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Probability of each object of a mosaic that a mirrored copy of its box is added.",
+    )
     hsv_h: float = Field(default=0.015, ge=0, le=0.5, description="Largest relative change of hue.")
     hsv_s: float = Field(default=0.7, ge=0, le=1, description="Largest relative change of saturation.")
     hsv_v: float = Field(default=0.4, ge=0, le=1, description="Largest relative change of value (brightness).")
     translate: float = Field(default=0.1, ge=0, le=0.9, description="Largest shift, as a fraction of the image size.")
     scale: float = Field(default=0.5, ge=0, lt=1, description="Scale is drawn from [1 - scale, 1 + scale].")
+    degrees: float = Field(default=0.0, ge=0, le=180, description="Largest rotation, in degrees.")
+    shear: float = Field(default=0.0, ge=0, lt=45, description="Largest shear along each axis, in degrees.")
+    perspective: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.001,
+        description="Largest perspective along each axis: relative change of scale per pixel.",
+    )
+    max_aspect: float = Field(
+        default=100.0, gt=1, le=MOST, description="Boxes whose sides differ by this factor or more are left out."
+    )
+    min_area_left: float = Field(
+        default=0.1, ge=0, lt=1, description="Boxes of whose area this fraction or less is left are left out."
+    )
     fliplr: float = Field(default=0.5, ge=0, le=1, description="Probability of a left-right flip.")
     flipud: float = Field(default=0.0, ge=0, le=1, description="Probability of an up-down flip.")
     close_mosaic: int = Field(
-        default=0, ge=0, le=MOST_EPOCHS, description="Number of epochs at the end without mosaic and mixup."
+        default=0, ge=0, le=MOST_EPOCHS, description="Number of epochs at the end without mosaic, mixup and copy_paste."
     )
 
 

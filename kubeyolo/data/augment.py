@@ -15,12 +15,23 @@ from kubeyolo.arrays import Float32Array, Int32Array, Int64Array, Pixels
 from kubeyolo.config.schema import AugmentConfig
 from kubeyolo.data.labels import BoxTable
 from kubeyolo.data.letterbox import letterbox_geometry
-from kubeyolo.data.mosaic import Paste, Placement, Window, compose, mosaic_placements, visible_boxes, visible_pastes
+from kubeyolo.data.mosaic import (
+    BoxRule,
+    Paste,
+    Placement,
+    Window,
+    compose,
+    mosaic_placements,
+    visible_boxes,
+    visible_pastes,
+)
+from kubeyolo.data.warp import Distortion, WarpedScene, boxes_on_canvas, draw_copies, draw_distortion, warp_matrix
 
-MIXUP_BETA = 32.0
 HUES = 180
 
 TileReader = Callable[[int], Pixels]
+Scene = tuple[Paste, ...] | WarpedScene
+"""The parts of images, and the rectangles of the sample into which they are resized; or a warped canvas."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +39,7 @@ class SamplePlan:
     """The random choices from which a sample is made.
 
     Attributes:
-        scene: The parts of images, and the rectangles of the sample into which they are resized.
+        scene: The images, and their positions in the sample.
         blended: A second scene for mixup, or None.
         blend: Weight of the first scene, 0..1.
         hsv: Factors of hue, saturation and value, or None.
@@ -36,8 +47,8 @@ class SamplePlan:
         flipud: Whether top and bottom are exchanged.
     """
 
-    scene: tuple[Paste, ...]
-    blended: tuple[Paste, ...] | None = None
+    scene: Scene
+    blended: Scene | None = None
     blend: float = 1.0
     hsv: tuple[float, float, float] | None = None
     fliplr: bool = False
@@ -78,12 +89,14 @@ class Augmenter:
         self, config: AugmentConfig, boxes: BoxTable, widths: Int32Array, heights: Int32Array, image_size: int
     ) -> None:
         self.config = config
+        self.rule = BoxRule.of(config)
         self.boxes = boxes
         self.image_size = image_size
         tiles = [letterbox_geometry(int(w), int(h), image_size) for w, h in zip(widths, heights, strict=True)]
         self.sizes: Int64Array = np.array([(tile.width, tile.height) for tile in tiles], np.int64)
         self._corners = np.array([(tile.left, tile.top) for tile in tiles], np.int64)
         self._canvas = np.empty((2, image_size, image_size, 3), np.uint8)
+        self._wide: Pixels | None = None
 
     def draw(self, rng: np.random.Generator, image: int, mosaic: bool = True) -> SamplePlan:
         """Draw the plan of a sample.
@@ -91,15 +104,15 @@ class Augmenter:
         Args:
             rng: The random numbers of the sample.
             image: The first image of the sample.
-            mosaic: Whether mosaic and mixup may be used, each with its probability.
+            mosaic: Whether mosaic, mixup and copies of objects may be used, each with its probability.
         """
         config = self.config
         joined = mosaic and rng.random() < config.mosaic
         scene = self._scene(rng, image, joined)
         blended, blend = None, 1.0
-        if mosaic and rng.random() < config.mixup:
+        if (joined if config.mixup_mosaics_only else mosaic) and rng.random() < config.mixup:
             blended = self._scene(rng, int(rng.integers(len(self.sizes))), joined)
-            blend = float(rng.beta(MIXUP_BETA, MIXUP_BETA))
+            blend = float(rng.beta(config.mixup_beta, config.mixup_beta))
         hue, saturation, value = rng.uniform(-1.0, 1.0, 3) * (config.hsv_h, config.hsv_s, config.hsv_v) + 1.0
         colored = bool(config.hsv_h or config.hsv_s or config.hsv_v)
         return SamplePlan(
@@ -113,9 +126,9 @@ class Augmenter:
 
     def labels(self, plan: SamplePlan) -> Float32Array:
         """Return the boxes of a sample, float32 (boxes, 5): class, cx, cy, w, h in 0..1."""
-        boxes = visible_boxes(plan.scene, self.boxes, self.image_size)
+        boxes = self._scene_labels(plan.scene)
         if plan.blended is not None:
-            boxes = np.concatenate([boxes, visible_boxes(plan.blended, self.boxes, self.image_size)])
+            boxes = np.concatenate([boxes, self._scene_labels(plan.blended)])
         return flip_boxes(boxes, plan.fliplr, plan.flipud)
 
     def paint(self, plan: SamplePlan, read_tile: TileReader, out: Pixels) -> None:
@@ -127,10 +140,10 @@ class Augmenter:
             out: C-contiguous; may be in shared memory.
         """
         canvas = self._canvas[0]
-        compose(plan.scene, read_tile, canvas)
+        self._paint_scene(plan.scene, read_tile, canvas)
         if plan.blended is not None:
             other = self._canvas[1]
-            compose(plan.blended, read_tile, other)
+            self._paint_scene(plan.blended, read_tile, other)
             cv2.addWeighted(canvas, plan.blend, other, 1.0 - plan.blend, 0.0, dst=canvas)
         if plan.hsv is not None:
             jitter_hsv(canvas, plan.hsv)
@@ -139,12 +152,13 @@ class Augmenter:
             canvas = cv2.flip(canvas, code)
         cv2.split(canvas, [out[0], out[1], out[2]])
 
-    def _scene(self, rng: np.random.Generator, image: int, joined: bool) -> tuple[Paste, ...]:
+    def _scene(self, rng: np.random.Generator, image: int, joined: bool) -> Scene:
         size, config = self.image_size, self.config
         placements: tuple[Placement, ...]
         if joined:
             others = rng.integers(len(self.sizes), size=3)
-            center_x, center_y = rng.uniform(0.5 * size, 1.5 * size, 2)
+            nearest, farthest = (1.0 - config.mosaic_center) * size, (1.0 + config.mosaic_center) * size
+            center_x, center_y = rng.uniform(nearest, farthest, 2)
             placements = mosaic_placements([image, *map(int, others)], self.sizes, (int(center_x), int(center_y)))
         else:
             placements = (self._letterboxed(image),)
@@ -152,7 +166,28 @@ class Augmenter:
         shift_x, shift_y = rng.uniform(-config.translate, config.translate, 2)
         canvas = 2 * size if joined else size
         window = Window(size, canvas, scale, (0.5 + float(shift_x)) * size, (0.5 + float(shift_y)) * size)
+        distortion = draw_distortion(rng, config)
+        copies: tuple[int, ...] = ()
+        if joined and config.copy_paste:
+            boxes = boxes_on_canvas(placements, self.boxes, canvas)
+            copies = draw_copies(rng, boxes, canvas, config.copy_paste, self.rule)
+        if copies or distortion != Distortion():
+            return WarpedScene(placements, window, warp_matrix(window, distortion), copies)
         return visible_pastes(placements, window)
+
+    def _scene_labels(self, scene: Scene) -> Float32Array:
+        if isinstance(scene, WarpedScene):
+            return scene.labels(self.boxes, self.rule)
+        return visible_boxes(scene, self.boxes, self.image_size, self.rule)
+
+    def _paint_scene(self, scene: Scene, read_tile: TileReader, out: Pixels) -> None:
+        if not isinstance(scene, WarpedScene):
+            compose(scene, read_tile, out)
+            return
+        if self._wide is None:
+            self._wide = np.empty((2 * self.image_size, 2 * self.image_size, 3), np.uint8)
+        side = scene.window.canvas
+        scene.paint(self.boxes, read_tile, self._wide[:side, :side], out)
 
     def _letterboxed(self, image: int) -> Placement:
         width, height = self.sizes[image]

@@ -2,7 +2,8 @@
 
 The mosaic of YOLOv4 (Bochkovskiy et al. 2020, section 3.4) joins four images on a canvas of twice the training size
 and then scales, shifts and crops it. The canvas is never painted: scale and shift keep edges parallel to the axes, so
-each image is resized directly into its rectangle of the result.
+each image is resized directly into its rectangle of the result. :mod:`kubeyolo.data.warp` paints the canvas where this
+does not hold.
 
 Coordinates are continuous: pixel i covers [i, i + 1). On each axis, a point X of the canvas is mapped to
 ``scale * (X - canvas / 2) + origin`` in the result.
@@ -16,13 +17,46 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from kubeyolo.arrays import Float32Array, Float64Array, Int64Array, Pixels
+from kubeyolo.arrays import BoolArray, Float32Array, Float64Array, Int64Array, Pixels
+from kubeyolo.config.schema import AugmentConfig
 from kubeyolo.data.labels import BoxTable
 from kubeyolo.data.letterbox import FILL
 
 MIN_SIDE = 2.0
-MAX_ASPECT = 100.0
-MIN_AREA_LEFT = 0.1
+
+
+@dataclass(frozen=True)
+class BoxRule:
+    """Which boxes of a sample are kept.
+
+    Attributes:
+        max_aspect: The longer side of a box must be less than this number of times the shorter side.
+        min_area_left: More than this share of the area of a box must be left, 0..1.
+    """
+
+    max_aspect: float
+    min_area_left: float
+
+    @classmethod
+    def of(cls, config: AugmentConfig) -> BoxRule:
+        """Return the rule of a configuration."""
+        return cls(config.max_aspect, config.min_area_left)
+
+    def has_shape(self, sides: Float64Array) -> BoolArray:
+        """Tell which boxes are wider and higher than 2 px and not too long; ``sides`` (boxes, 2) are in px."""
+        shorter, longer = sides.min(axis=1), sides.max(axis=1)
+        fitting: BoolArray = (shorter > MIN_SIDE) & (longer < self.max_aspect * shorter)
+        return fitting
+
+    def keeps(self, sides: Float64Array, whole: Float64Array) -> BoolArray:
+        """Tell which boxes are kept.
+
+        Args:
+            sides: Width and height of the visible parts in px, (boxes, 2).
+            whole: Area of the whole boxes in px², (boxes,).
+        """
+        kept: BoolArray = self.has_shape(sides) & (sides.prod(axis=1) > self.min_area_left * whole)
+        return kept
 
 
 @dataclass(frozen=True)
@@ -145,16 +179,14 @@ def compose(pastes: Sequence[Paste], read_tile: Callable[[int], Pixels], out: Pi
         )
 
 
-def visible_boxes(pastes: Sequence[Paste], boxes: BoxTable, size: int) -> Float32Array:
-    """Return the visible boxes, clipped to the visible part of their image.
-
-    A box is visible if it is wider and higher than 2 px, its sides differ by less than a factor of 100, and more than a
-    tenth of its area is left.
+def visible_boxes(pastes: Sequence[Paste], boxes: BoxTable, size: int, rule: BoxRule) -> Float32Array:
+    """Return the boxes that the rule keeps, clipped to the visible part of their image.
 
     Args:
         pastes: The parts of images, and the rectangles into which they are resized.
         boxes: The boxes of all images.
         size: Side of the result in pixels.
+        rule: Which boxes are kept.
 
     Returns:
         float32 (boxes, 5): class, cx, cy, w, h as fractions of the result.
@@ -175,9 +207,11 @@ def visible_boxes(pastes: Sequence[Paste], boxes: BoxTable, size: int) -> Float3
     low, high = fractions[:, :2] * gain + corner, fractions[:, 2:] * gain + corner
     whole = (high - low).prod(axis=1)
     low, high = np.maximum(low, limit[:, :2]), np.minimum(high, limit[:, 2:])
-    side = high - low
-    shorter, longer = side.min(axis=1), side.max(axis=1)
-    visible = (shorter > MIN_SIDE) & (longer < MAX_ASPECT * shorter) & (side.prod(axis=1) > MIN_AREA_LEFT * whole)
-    rows = np.concatenate([classes[:, None], (low + high) / (2 * size), side / size], axis=1)
-    result: Float32Array = rows[visible].astype(np.float32)
-    return result
+    return label_rows(classes, low, high, size)[rule.keeps(high - low, whole)]
+
+
+def label_rows(classes: Float64Array, low: Float64Array, high: Float64Array, size: int) -> Float32Array:
+    """Return labels, float32 (boxes, 5): class, cx, cy, w, h in 0..1; ``low`` and ``high`` are corners in px."""
+    rows = np.concatenate([classes[:, None], (low + high) / (2 * size), (high - low) / size], axis=1)
+    labels: Float32Array = rows.astype(np.float32)
+    return labels

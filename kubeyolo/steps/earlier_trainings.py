@@ -24,7 +24,7 @@ from kubeyolo.storage.base import StoredObject
 from kubeyolo.storage.claim import present_owner
 from kubeyolo.storage.place import Place
 from kubeyolo.training import checkpoints
-from kubeyolo.training.extension import changed_keys, is_longer, lengths, pair_option
+from kubeyolo.training.extension import as_pairs, changed_keys, is_longer, lengths, missing_values, pair_option
 from kubeyolo.training.result import RESULT_NAME, read_result
 from kubeyolo.training.spec import TrainingSpec
 
@@ -76,12 +76,22 @@ def name_earlier_trainings(
             return
         identity = identity_of(spec, output)
         same = [each for each in trainings if not changed_keys(each.identity, identity) and not each.is_finished]
+        older = [each for each in trainings if _is_older(each, identity)]
         shorter = [each for each in trainings if is_longer(each.identity, identity)]
         for each in _furthest(same):
             print(
                 f"{step}: a different version of the library or of its packages left a training with the same settings "
                 f"unfinished at step {each.step}{_of_total(spec, output)}{_unless_running(each)}; this training starts "
                 f"from step 0. To continue the earlier training: {typed(each.output.uri)}",
+                flush=True,
+            )
+        for each in _furthest(older):
+            missing = missing_values(each.identity, identity)
+            print(
+                f"{step}: an earlier version of the library, which did not have {' and '.join(missing)}, left a "
+                f"training with otherwise the same settings unfinished at step {each.step}{_of_total(spec, output)}"
+                f"{_unless_running(each)}; this training starts from step 0. To continue the earlier training as it "
+                f"was: {typed(each.output.uri)} {as_pairs(missing, list(missing))}",
                 flush=True,
             )
         for each in _furthest(shorter):
@@ -174,6 +184,13 @@ def _read(output: Place, newest: int | None, is_finished: bool) -> Iterable[Earl
             # The newest checkpoint of a finished training may be from its extension.
             done = result is not None and not changed_keys(result.identity, manifest.identity)
             yield EarlierTraining(output, manifest.identity, manifest.step, done)
+
+
+def _is_older(training: EarlierTraining, identity: Mapping[str, Any]) -> bool:
+    """Tell whether an unfinished training differs only in settings that its version of the library did not have."""
+    missing = missing_values(training.identity, identity)
+    same = {**identity, **missing}
+    return bool(missing) and not training.is_finished and not changed_keys(training.identity, same)
 
 
 def _furthest(trainings: Iterable[EarlierTraining]) -> list[EarlierTraining]:

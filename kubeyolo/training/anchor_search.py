@@ -17,12 +17,13 @@ from kubeyolo.arrays import Float64Array
 from kubeyolo.config.schema import Config
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.labels import BoxTable
+from kubeyolo.data.mosaic import BoxRule
 from kubeyolo.data.overlaps import concentric_iou
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import cut_into_levels, trained_facts
 from kubeyolo.models.facts import Anchors, ModelFacts
 from kubeyolo.models.named_facts import check_image_size, model_facts
-from kubeyolo.training.learnable import LEAST_RECALL, anchor_ratios, box_sides, kept_boxes, nearest_overlaps
+from kubeyolo.training.learnable import LEAST_RECALL, anchor_ratios, box_sides, nearest_overlaps
 
 BOXES_PER_ANCHOR = 10
 """With fewer boxes for each anchor, the computed anchors depend on individual boxes."""
@@ -100,7 +101,7 @@ def find_anchors(index: SplitIndex, config: Config) -> FoundAnchors:
 
     Args:
         index: The images and boxes of the training.
-        config: Model, and ``train.image_size``, ``anchor_t``, ``anchors`` and ``seed``.
+        config: Model, ``train.image_size``, ``anchor_t``, ``anchors`` and ``seed``, and ``augment.max_aspect``.
 
     Raises:
         InputError: There are fewer boxes than anchors, or the model cannot be trained at this size.
@@ -108,7 +109,7 @@ def find_anchors(index: SplitIndex, config: Config) -> FoundAnchors:
     check_image_size(config)
     train, own = config.train, model_facts(config.model)
     every = box_sides(index, BoxTable(index), train.image_size)
-    sides = every[kept_boxes(every)]
+    sides = every[BoxRule.of(config.augment).has_shape(every)]
     warnings = _warnings(sides, len(every), own, train.image_size)
     by_overlap = own.loss in ("yolov3", "yolov4")
     score = concentric_iou if by_overlap else _closeness(train.anchor_t)

@@ -22,6 +22,9 @@ EXTENDED = "extended"
 LENGTHS = {"train.max_epoch": "epochs", "pretrain.max_epoch": "epochs", "pretrain.max_steps": "steps"}
 """Settings that limit the length of a training, each with its unit."""
 
+ANCHORS = "train.anchors"
+"""An identity has this key only if the anchors differ from the model's own anchors, in any form of writing them."""
+
 Identity = Mapping[str, Any]
 
 
@@ -33,6 +36,19 @@ def changed_keys(saved: Identity, now: Identity) -> list[str]:
     """
     keys = (saved.keys() | now.keys()) - {EXTENDED}
     return sorted(key for key in keys if value_of(saved, key) != value_of(now, key))
+
+
+def missing_values(saved: Identity, now: Identity) -> dict[str, Any]:
+    """Return the settings that continue a training of an earlier version as it was, by key.
+
+    These are the defaults of settings that the earlier version did not have and that now have a different value. The
+    result is empty if more than these settings and the length differs.
+    """
+    changed = [key for key in changed_keys(saved, now) if key not in LENGTHS]
+    if any(key in saved or key == ANCHORS for key in changed):
+        return {}
+    values = {key: value_of(saved, key) for key in changed}
+    return {} if None in values.values() else values
 
 
 def is_longer(saved: Identity, now: Identity) -> bool:

@@ -13,18 +13,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kubeyolo.arrays import BoolArray, Float64Array, Int64Array
-from kubeyolo.config.schema import MOST_PIXELS, Config, TrainConfig
+from kubeyolo.arrays import Float64Array, Int64Array
+from kubeyolo.config.schema import MOST_PIXELS, AugmentConfig, Config, TrainConfig
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.labels import BoxTable
 from kubeyolo.data.letterbox import letterbox_geometry
-from kubeyolo.data.mosaic import MAX_ASPECT, MIN_SIDE
+from kubeyolo.data.mosaic import MIN_SIDE, BoxRule
 from kubeyolo.data.overlaps import concentric_iou
 from kubeyolo.formats import counted, share_of, share_text
 from kubeyolo.models.facts import Anchors, ModelFacts
 from kubeyolo.output_streams import Show
 from kubeyolo.training.history import HistoryRow
-from kubeyolo.training.reach import reach_warnings, schedule_warnings
+from kubeyolo.training.reach import idle_warnings, reach_warnings, schedule_warnings
 
 LOST_SHARE = 0.1
 NEARLY_ALL = 0.9
@@ -34,6 +34,7 @@ LEAST_CHANGE = 1e-3
 
 _LARGEST_TRIED = 1536
 _BOXES_TRIED = 20_000
+_USUAL_RULE = BoxRule.of(AugmentConfig())
 # Fewer rows may be equal by chance.
 _LEAST_ROWS = 3
 
@@ -78,14 +79,14 @@ def look_at_training(
         dataset: URI of the data set, for the command that computes anchors from it.
     """
     train, table = config.train, BoxTable(index)
-    sides = box_sides(index, table, train.image_size)
-    kept = kept_boxes(sides)
-    recall, line, of_anchors = _anchors(sides, kept, facts, train, anchors_command(dataset, config))
+    sides, rule = box_sides(index, table, train.image_size), BoxRule.of(config.augment)
+    recall, line, of_anchors = _anchors(sides, rule, facts, train, anchors_command(dataset, config))
     warnings = [
         *empty_warnings(table.counts),
-        *size_warnings(sides, train.image_size, facts.strides[-1]),
+        *size_warnings(sides, train.image_size, facts.strides[-1], rule),
         *of_anchors,
         *schedule_warnings(train, config.augment, steps_per_epoch),
+        *idle_warnings(config.augment),
         *reach_warnings(train, steps_per_epoch),
     ]
     return Learnable(recall, (line,) if line else (), tuple(warnings))
@@ -97,6 +98,8 @@ def anchors_command(dataset: str, config: Config) -> str:
     words += ["--set", f"train.image_size={config.train.image_size}"]
     if config.train.anchor_t != TrainConfig().anchor_t:
         words += ["--set", f"train.anchor_t={config.train.anchor_t:g}"]
+    if config.augment.max_aspect != AugmentConfig().max_aspect:
+        words += ["--set", f"augment.max_aspect={config.augment.max_aspect:g}"]
     return shlex.join(words)
 
 
@@ -107,13 +110,6 @@ def box_sides(index: SplitIndex, table: BoxTable, image_size: int) -> Float64Arr
     sizes: Float64Array = np.array([(each.width, each.height) for each in geometries], np.float64).reshape(-1, 2)
     fractions: Float64Array = np.subtract(table.corners[:, 2:], table.corners[:, :2])
     return fractions * np.repeat(sizes, table.counts, axis=0)
-
-
-def kept_boxes(sides: Float64Array) -> BoolArray:
-    """Tell which boxes (boxes, 2) the augmentation keeps when it neither scales nor cuts the boxes."""
-    shorter, longer = sides.min(axis=1), sides.max(axis=1)
-    kept: BoolArray = (shorter > MIN_SIDE) & (longer < MAX_ASPECT * shorter)
-    return kept
 
 
 def anchor_ratios(sides: Float64Array, anchors: Anchors) -> Float64Array:
@@ -148,13 +144,14 @@ def empty_warnings(counts: Int64Array) -> list[str]:
     ]
 
 
-def size_warnings(sides: Float64Array, image_size: int, stride: int = 32) -> list[str]:
+def size_warnings(sides: Float64Array, image_size: int, stride: int = 32, rule: BoxRule = _USUAL_RULE) -> list[str]:
     """Warn if at least a tenth of the boxes is too small or too long at the training size.
 
     Args:
         sides: Width and height of the boxes in pixels at the training size, (boxes, 2).
         image_size: Side of the training images in pixels.
         stride: The sides of training images are multiples of this number.
+        rule: Which boxes the augmentation keeps.
     """
     boxes = len(sides)
     if not boxes:
@@ -175,11 +172,11 @@ def size_warnings(sides: Float64Array, image_size: int, stride: int = 32) -> lis
             f"{share_of(small, boxes)} training boxes are {MIN_SIDE:g} pixels or less wide or high at train.image_size "
             f"= {image_size}, and such boxes are left out: {harm}; {remedy}."
         )
-    long = int(((sides.min(axis=1) > MIN_SIDE) & ~kept_boxes(sides)).sum())
+    long = int(((sides.min(axis=1) > MIN_SIDE) & ~rule.has_shape(sides)).sum())
     if long >= LOST_SHARE * boxes:
         warnings.append(
-            f"{share_of(long, boxes)} training boxes are at least {MAX_ASPECT:g} times as long as they are wide, "
-            "and such boxes are left out."
+            f"{share_of(long, boxes)} training boxes are at least {rule.max_aspect:g} times as long as they are wide "
+            "(augment.max_aspect), and such boxes are left out."
         )
     return warnings
 
@@ -206,9 +203,10 @@ def loss_warnings(rows: Sequence[HistoryRow]) -> list[str]:
 
 
 def _anchors(
-    sides: Float64Array, kept: BoolArray, facts: ModelFacts, train: TrainConfig, command: str
+    sides: Float64Array, rule: BoxRule, facts: ModelFacts, train: TrainConfig, command: str
 ) -> tuple[float | None, str, list[str]]:
     """Return the best possible recall, the line for the log, and warnings."""
+    kept = rule.has_shape(sides)
     # If no box is kept, the anchors are judged by all boxes.
     judged = sides[kept] if kept.any() else sides
     boxes = len(judged)
@@ -238,20 +236,20 @@ def _anchors(
     warning = (
         f"no anchor fits {share_of(boxes - fitting, boxes)} training boxes within {at}: for every anchor, a "
         f"side differs by this factor or more, so {harm} (best possible recall {recall:.3f}); "
-        f"{computed}{_size_remedy(sides, facts, train)}train.anchor_t = {needed:g} would "
+        f"{computed}{_size_remedy(sides, rule, facts, train)}train.anchor_t = {needed:g} would "
         f"match {100 * LEAST_RECALL:g} % of the boxes{limit}, and the losses of yolov3 and yolov4 match every box "
         "with an anchor."
     )
     return recall, line, [warning]
 
 
-def _size_remedy(sides: Float64Array, facts: ModelFacts, train: TrainConfig) -> str:
+def _size_remedy(sides: Float64Array, rule: BoxRule, facts: ModelFacts, train: TrainConfig) -> str:
     """Return a remedy with the training size at which most boxes fit; empty if no size is better."""
     some = sides[:: max(1, len(sides) // _BOXES_TRIED)]
 
     def share(image_size: int) -> float:
         scaled = some * (image_size / train.image_size)
-        return float(((anchor_ratios(scaled, facts.anchors) < train.anchor_t) & kept_boxes(scaled)).mean())
+        return float(((anchor_ratios(scaled, facts.anchors) < train.anchor_t) & rule.has_shape(scaled)).mean())
 
     step = max(64, facts.strides[-1])
     now, sizes = share(train.image_size), range(step, _LARGEST_TRIED + 1, step)

@@ -1,4 +1,7 @@
-"""Warnings about schedules, averages, validations and checkpoints that do not fit the length of a training."""
+"""Warnings about schedules, averages, validations and checkpoints that do not fit the length of a training.
+
+Also about settings of the augmentation without effect.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +56,19 @@ def schedule_warnings(train: TrainConfig, augment: AugmentConfig, steps_per_epoc
             f"(train.max_epoch); set it below {epochs}, or {off} if this is intended."
         )
     return warnings
+
+
+def idle_warnings(augment: AugmentConfig) -> list[str]:
+    """Warn about settings of the augmentation that have no effect because mosaics are off."""
+    idle = [("copy_paste", "objects are copied only within mosaics")] if augment.copy_paste else []
+    if augment.mixup and augment.mixup_mosaics_only:
+        idle.append(("mixup", "augment.mixup_mosaics_only is set"))
+    return [
+        f"augment.{name} = {getattr(augment, name):g} has no effect: {reason}, and augment.mosaic = 0; set "
+        f"augment.mosaic above 0, or augment.{name} = 0 if this is intended."
+        for name, reason in idle
+        if not augment.mosaic
+    ]
 
 
 def reach_warnings(train: TrainConfig, steps_per_epoch: int) -> list[str]:

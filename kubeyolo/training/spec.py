@@ -6,11 +6,20 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from kubeyolo.catalogue import READING_KEYS, STEPS, Step
-from kubeyolo.config.schema import Config
+from kubeyolo.config.schema import AugmentConfig, Config
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import other_anchors
 from kubeyolo.models.named_facts import model_facts
-from kubeyolo.training.extension import LENGTHS, as_pairs, changed_keys, is_shorter, pair_option, value_of
+from kubeyolo.training.extension import (
+    ANCHORS,
+    LENGTHS,
+    as_pairs,
+    changed_keys,
+    is_shorter,
+    missing_values,
+    pair_option,
+    value_of,
+)
 from kubeyolo.training.memory_advice import memory_remedy
 from kubeyolo.training.schedules import idle_keys
 from kubeyolo.work import Document, Work
@@ -33,9 +42,6 @@ _WITHOUT_EFFECT = {
     "train.keep_checkpoints",
     "train.val_interval",
 }
-
-_ANCHORS = "train.anchors"
-"""An identity has this key only if the anchors differ from the model's own anchors, in any form of writing them."""
 
 _OF_BACKBONES = tuple(key for key in STEPS["pretrain_backbone"].reads if "." in key)
 """Keys outside the section ``pretrain`` that a pretraining depends on."""
@@ -119,7 +125,7 @@ def training_identity(
         for key, value in getattr(spec.config, section).model_dump(mode="json").items():
             if f"{section}.{key}" not in _WITHOUT_EFFECT:
                 values[f"{section}.{key}"] = value
-    values.pop(_ANCHORS, None)
+    values.pop(ANCHORS, None)
     if spec.task == "detector":
         values = _with_effect(values, spec.config)
     if spec.task == "backbone":
@@ -133,7 +139,7 @@ def training_identity(
             values["weights"] = weights_digest
         anchors = other_anchors(spec.config)
         if anchors is not None:
-            values[_ANCHORS] = [[list(pair) for pair in level] for level in anchors]
+            values[ANCHORS] = [[list(pair) for pair in level] for level in anchors]
     return values
 
 
@@ -143,12 +149,20 @@ def _with_effect(values: dict[str, Any], config: Config) -> dict[str, Any]:
     Trainings of earlier versions lack these keys; they had the schema's defaults. A value that changes nothing is left
     out, so that presets may have other values.
     """
-    left_out = {*idle_keys(config.train), "train.label_smooth"}
+    left_out = {*idle_keys(config.train), *_idle_augmentation(config.augment), "train.label_smooth"}
     divisor = config.train.loss_scale
     if divisor in (0.0, model_facts(config.model).loss_divisor):
         left_out.add("train.loss_scale")
     kept = {key: value for key, value in values.items() if key not in left_out}
     return {**kept, "train.label_smooth_factor": config.train.smoothing}
+
+
+def _idle_augmentation(augment: AugmentConfig) -> list[str]:
+    """Return keys without effect on the weights, because what they describe is off or always the case."""
+    idle = [] if augment.mixup else ["augment.mixup_beta"]
+    if not augment.mixup or augment.mosaic == 1:
+        idle.append("augment.mixup_mosaics_only")
+    return idle if augment.mosaic else [*idle, "augment.mosaic_center"]
 
 
 def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None:
@@ -167,8 +181,14 @@ def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None
             f"{uri}: holds a training with {was}, now it is {' and '.join(str(now[key]) for key in shorter)}: "
             f"it cannot be made shorter; use {as_pairs(saved, shorter)}, or choose another output with --output"
         )
+    if missing := missing_values(saved, now):
+        was = " and ".join(f"{key} = {value!r}, now it is {now[key]!r}" for key, value in missing.items())
+        raise InputError(
+            f"{uri}: training was started by an earlier version of kubeyolo, which trained as with {was}; "
+            f"use {as_pairs(missing, list(missing))} to resume, or choose another output with --output"
+        )
     # A length may grow, so a setting that may not change is named first.
-    changed = sorted(changed_keys(saved, now), key=lambda key: key in LENGTHS)
+    changed = sorted(changed_keys(saved, now), key=lambda key: (key in LENGTHS, key not in saved))
     for key in changed:
         raise InputError(
             f"{uri}: training was started with {key} = {value_of(saved, key)!r}, now it is {value_of(now, key)!r}; "

@@ -287,6 +287,29 @@ def test_an_unfinished_training_of_another_version_is_named_and_goes_on_as_typed
     assert "To continue the earlier" not in terminal.type(line).text
 
 
+def test_an_unfinished_training_of_a_version_with_fewer_settings_is_named_and_goes_on_as_typed(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, terminal.trainings.stops_at = "kubeyolo train D --model yolov4-csp --set train.max_epoch=9", 4
+    assert terminal.type(line).code == 130
+    place = terminal.trainings.started[-1].output
+    state = newest_checkpoint(Place.of(place).store, print)
+    assert state is not None
+    # The preset's max_aspect is 20; versions without this setting worked as with 100.
+    assert state.identity.pop("augment.max_aspect") == 20
+    write_checkpoint(Place.of(place).store, state)
+    for module in ("kubeyolo.cli.steps", "kubeyolo.steps.facade"):
+        monkeypatch.setattr(f"{module}.weights_source", lambda: "another version")
+    terminal.trainings.stops_at = None
+    asked = terminal.type(line)
+    said = re.search(r"did not have augment.max_aspect, left .* at step 4 of .* training as it was: (.+)", asked.text)
+    assert asked.code == 0 and said, asked.text
+    assert terminal.type(said[1].replace(" --set augment.max_aspect=100.0", "")).code == 2
+    outcome = terminal.type(said[1])
+    assert outcome.code == 0 and "resuming at step 4" in outcome.text
+    assert terminal.trainings.started[-1].output == place
+
+
 @pytest.mark.parametrize("stops_at", [None, 4])
 def test_a_shorter_training_is_named_and_extended_as_typed(terminal: Terminal, stops_at: int | None) -> None:
     line = "kubeyolo train D --set train.max_epoch="

@@ -8,7 +8,7 @@ from kubeyolo.config.schema import AugmentConfig
 from kubeyolo.data.augment import Augmenter, flip_boxes, jitter_hsv
 from kubeyolo.data.labels import BoxTable
 from kubeyolo.data.letterbox import letterbox, letterbox_geometry, resize
-from kubeyolo.data.mosaic import MAX_ASPECT, MIN_SIDE
+from kubeyolo.data.mosaic import MIN_SIDE
 from tests.data.rendered_split import RenderedSplit, split_index
 
 SIZE = 128
@@ -70,7 +70,7 @@ def test_labels_of_plain_samples_follow_the_letterbox_for_photographs_of_any_siz
         for image, (width, height) in enumerate(sizes):
             expected = letterbox_geometry(width, height, size).forward(corners[image])
             shorter, longer = sorted(expected[2:] - expected[:2])
-            seen = [expected / size] if shorter > MIN_SIDE and longer < MAX_ASPECT * shorter else np.zeros((0, 4))
+            seen = [expected / size] if shorter > MIN_SIDE and longer < STILL.max_aspect * shorter else np.zeros((0, 4))
             labels = augmenter.labels(plain_plan(augmenter, image))
             np.testing.assert_allclose(corners_of(labels), seen, rtol=0, atol=1e-6)
 

@@ -18,6 +18,7 @@ from tests.data.rendered_split import FailingSplit, RenderedSplit
 
 ROOT = Path(__file__).resolve().parents[2]
 AUGMENT = AugmentConfig(mixup=0.3, flipud=0.2)
+WARPED = AugmentConfig(mixup=0.3, copy_paste=0.5, degrees=10.0, shear=3.0, perspective=0.0005)
 
 
 def loader_of(split, workers=0, per_batch_size=4, augment=AUGMENT, cache=True, limit=64, **options):
@@ -41,14 +42,15 @@ def wait_until(condition, seconds=20.0):
         time.sleep(0.05)
 
 
-def test_batches_are_the_same_with_any_number_of_workers_and_with_or_without_cache():
+@pytest.mark.parametrize("augment", [AUGMENT, WARPED])
+def test_batches_are_the_same_with_any_number_of_workers_and_with_or_without_cache(augment):
     split = RenderedSplit(images=13)
-    with loader_of(split) as inline:
+    with loader_of(split, augment=augment) as inline:
         expected = [digests(inline.epoch(e)) for e in range(2)]
     assert len(expected[0]) == 4
     assert expected[0] != expected[1]
     for workers, cache in [(0, False), (3, True), (1, False)]:
-        with loader_of(split, workers, cache=cache) as loader:
+        with loader_of(split, workers, cache=cache, augment=augment) as loader:
             assert [digests(loader.epoch(e)) for e in range(2)] == expected
 
 
@@ -61,9 +63,9 @@ def test_a_cache_of_some_images_changes_nothing(monkeypatch):
             assert digests(partly.epoch(epoch)) == digests(whole.epoch(epoch))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_entered_in_the_middle_goes_on_as_the_whole_one(workers):
-    with loader_of(RenderedSplit(images=17), workers) as loader:
+@pytest.mark.parametrize(("workers", "augment"), [(0, AUGMENT), (0, WARPED), (2, AUGMENT)])
+def test_an_epoch_entered_in_the_middle_goes_on_as_the_whole_one(workers, augment):
+    with loader_of(RenderedSplit(images=17), workers, augment=augment) as loader:
         whole = digests(loader.epoch(3))
         assert digests(loader.epoch(3, start_step=2)) == whole[2:]
         abandoned = loader.epoch(3)
@@ -72,12 +74,13 @@ def test_an_epoch_entered_in_the_middle_goes_on_as_the_whole_one(workers):
         assert list(loader.epoch(3, start_step=5)) == []
 
 
-def test_ranks_together_make_the_batches_of_one_process():
+@pytest.mark.parametrize("augment", [AUGMENT, WARPED])
+def test_ranks_together_make_the_batches_of_one_process(augment):
     split = RenderedSplit(images=11)
     with (
-        loader_of(split, per_batch_size=4) as whole,
-        loader_of(split, per_batch_size=2, rank=0, world=2) as first,
-        loader_of(split, per_batch_size=2, rank=1, world=2) as second,
+        loader_of(split, per_batch_size=4, augment=augment) as whole,
+        loader_of(split, per_batch_size=2, augment=augment, rank=0, world=2) as first,
+        loader_of(split, per_batch_size=2, augment=augment, rank=1, world=2) as second,
     ):
         assert whole.steps_per_epoch == first.steps_per_epoch == second.steps_per_epoch == 3
         assert first.label_capacity == second.label_capacity

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from kubeyolo.data.labels import BoxTable
-from kubeyolo.data.mosaic import Placement, Window, compose, mosaic_placements, visible_boxes, visible_pastes
+from kubeyolo.data.mosaic import BoxRule, Placement, Window, compose, mosaic_placements, visible_boxes, visible_pastes
 from tests.data.rendered_split import split_index
 
 SIZE = 96
+RULE = BoxRule(max_aspect=100.0, min_area_left=0.1)
 
 
 def smooth_tile(seed, width, height):
@@ -93,7 +94,7 @@ def test_boxes_sit_on_what_they_mark():
         pastes = visible_pastes([Placement(0, width, height, (SIZE - width) // 2, 0)], window)
         out = np.empty((SIZE, SIZE, 3), np.uint8)
         compose(pastes, lambda _, tile=tile: tile, out)
-        for label, cx, cy, bw, bh in visible_boxes(pastes, table, SIZE):
+        for label, cx, cy, bw, bh in visible_boxes(pastes, table, SIZE, RULE):
             rows, columns = np.nonzero(out[:, :, 0] > 127 + 30)
             found = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
             corners = (cx - bw / 2, cy - bh / 2, cx + bw / 2, cy + bh / 2)
@@ -117,25 +118,25 @@ def test_boxes_that_are_too_thin_are_dropped(box, kept):
     x, y, w, h = box
     table = BoxTable(split_index([(100, 100)], [(0, 0, x, y, w, h, False)]))
     pastes = visible_pastes([Placement(0, 100, 100, 0, 0)], Window(100, 100, 1.0, 50.0, 50.0))
-    assert len(visible_boxes(pastes, table, 100)) == kept
+    assert len(visible_boxes(pastes, table, 100, RULE)) == kept
 
 
 def test_boxes_of_which_a_tenth_or_less_is_seen_are_dropped():
     table = BoxTable(split_index([(100, 100)], [(0, 0, 45, 0, 50, 50, False), (0, 1, 44, 50, 50, 50, False)]))
     # The window shows the left half: 5 of 50 and 6 of 50 columns of the boxes.
     pastes = visible_pastes([Placement(0, 100, 100, 0, 0)], Window(100, 100, 1.0, 100.0, 50.0))
-    rows = visible_boxes(pastes, table, 100)
+    rows = visible_boxes(pastes, table, 100, RULE)
     np.testing.assert_allclose(rows, [[1, 0.97, 0.75, 0.06, 0.5]], atol=1e-6)
 
 
 def test_a_hundred_times_longer_box_is_dropped():
     table = BoxTable(split_index([(400, 400)], [(0, 0, 0, 0, 300, 3, False), (0, 1, 0, 9, 299, 3, False)]))
     pastes = visible_pastes([Placement(0, 400, 400, 0, 0)], Window(400, 400, 1.0, 200.0, 200.0))
-    assert list(visible_boxes(pastes, table, 400)[:, 0]) == [1]
+    assert list(visible_boxes(pastes, table, 400, RULE)[:, 0]) == [1]
 
 
 def test_an_image_out_of_sight_gives_nothing():
     window = Window(100, 200, 1.5, 50.0, 50.0)
     assert visible_pastes([Placement(0, 40, 40, 0, 0)], window) == ()
     table = BoxTable(split_index([(40, 40)], [(0, 0, 0, 0, 40, 40, False)]))
-    assert visible_boxes((), table, 100).shape == (0, 5)
+    assert visible_boxes((), table, 100, RULE).shape == (0, 5)

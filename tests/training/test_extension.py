@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ NEW_KEYS = {"train.eta_min", "train.t_max", "train.warmup", "train.loss_scale", 
 
 
 def identity_of(model: str, *sets: str) -> dict[str, Any]:
-    spec = TrainingSpec(dataset="d", output="o", config=load_config(model, sets=[f"train.{each}" for each in sets]))
+    spec = TrainingSpec(dataset="d", output="o", config=load_config(model, sets=list(sets)))
     return training_identity(spec, "digest", "", 1)
 
 
@@ -100,12 +101,12 @@ def test_a_training_of_the_version_before_is_continued_with_its_preset(model: st
     before = {key: value for key, value in now.items() if key not in NEW_KEYS}
     assert changed_keys(before, now) == [] and before["train.label_smooth_factor"] == 0.0
     # With other values too, if they meant the same.
-    same = identity_of(model, "loss_scale=0", "label_smooth=false", "label_smooth_factor=0.1")
+    same = identity_of(model, "train.loss_scale=0", "train.label_smooth=false", "train.label_smooth_factor=0.1")
     assert changed_keys(before, same) == []
-    linear = identity_of(model, "lr_scheduler=linear", "t_max=7", "eta_min=0.001")
+    linear = identity_of(model, "train.lr_scheduler=linear", "train.t_max=7", "train.eta_min=0.001")
     assert changed_keys(before, linear) in ([], ["train.lr_scheduler"])
     smoothed = {**before, "train.label_smooth_factor": 0.1}
-    assert changed_keys(smoothed, identity_of(model, "label_smooth_factor=0.1")) == []
+    assert changed_keys(smoothed, identity_of(model, "train.label_smooth_factor=0.1")) == []
 
 
 def test_what_smooths_targets_is_one_fact() -> None:
@@ -117,7 +118,7 @@ def test_what_smooths_targets_is_one_fact() -> None:
         ("label_smooth=0", "label_smooth_factor=0.2"): 0.0,
     }
     for sets, factor in factors.items():
-        assert identity_of("yolov4", *sets)["train.label_smooth_factor"] == factor, sets
+        assert identity_of("yolov4", *(f"train.{each}" for each in sets))["train.label_smooth_factor"] == factor, sets
     for wrong in ("2", "0.5", "some", "[1]"):
         with pytest.raises(InputError, match=r"train\.label_smooth = .* is not allowed: expected true or false"):
             load_config(sets=[f"train.label_smooth={wrong}"])
@@ -133,13 +134,63 @@ def test_what_smooths_targets_is_one_fact() -> None:
     ],
 )
 def test_a_setting_with_an_effect_belongs_to_the_training(sets: tuple[str, ...], key: str) -> None:
-    with_it = identity_of("yolov5n-r7", *sets)
+    with_it = identity_of("yolov5n-r7", *(f"train.{each}" for each in sets))
     before = {name: value for name, value in with_it.items() if name != key}
     assert changed_keys(before, with_it) == [key]
     # What to type instead is the value that the training had before there was the key.
     default = TrainConfig().model_dump()[key.partition(".")[2]]
-    with pytest.raises(InputError, match=rf"started with {key} = .*set it back \(--set {key}={default}\) to resume"):
+    with pytest.raises(InputError, match=rf"trained as with {key} = {default}, now .*use --set {key}={default} to"):
         refuse_changes(before, with_it, "place")
+
+
+ADDED = ("mosaic_center", "mixup_beta", "mixup_mosaics_only", "copy_paste", "degrees", "shear", "perspective")
+ADDED += ("max_aspect", "min_area_left")
+
+
+def of_earlier_version(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return an identity as a version without rotation, shear and perspective wrote it."""
+    return {key: value for key, value in saved.items() if key.removeprefix("augment.") not in ADDED}
+
+
+@pytest.mark.parametrize("model", ["yolov5s-r7", "yolov5s", "yolov3", "yolov3-quant", "yolov4", "yolov4-tiny"])
+def test_trainings_of_an_earlier_version_are_resumed_with_the_keys_added_to_the_augmentation(model: str) -> None:
+    now = identity_of(model)
+    saved = of_earlier_version(now)
+    assert saved != now and changed_keys(saved, now) == []
+    refuse_changes(saved, now, "place")
+
+
+def test_a_training_of_an_earlier_version_whose_preset_has_changed_is_refused_with_what_resumes_it() -> None:
+    now = identity_of("yolov4-csp")
+    saved = of_earlier_version(now)
+    with pytest.raises(InputError) as refused:
+        refuse_changes(saved, now, "place")
+    message = str(refused.value)
+    assert "started by an earlier version of kubeyolo, which trained as with augment.max_aspect = 100.0, now" in message
+    typed = re.findall(r"--set (\S+)", message)
+    assert {pair.partition("=")[0] for pair in typed} == {
+        "augment.max_aspect",
+        "augment.min_area_left",
+        "augment.mosaic_center",
+    }
+    assert changed_keys(saved, identity_of("yolov4-csp", *typed)) == []
+    # It is named before a length, and not where something else differs or an anchor was added.
+    with pytest.raises(InputError, match="by an earlier version"):
+        refuse_changes(saved, identity_of("yolov4-csp", "train.max_epoch=400"), "place")
+    with pytest.raises(InputError, match=r"started with train\.lr = 0\.01, now it is 0\.02; set it back"):
+        refuse_changes(saved, identity_of("yolov4-csp", "train.lr=0.02"), "place")
+
+
+def test_settings_of_the_augmentation_without_effect_are_no_part_of_the_identity() -> None:
+    usual = identity_of("yolov5s-r7")
+    assert identity_of("yolov5s-r7", "augment.mixup_beta=1", "augment.mixup_mosaics_only=false") == usual
+    mixed = identity_of("yolov5s-r7", "augment.mixup=0.1")
+    assert changed_keys(mixed, identity_of("yolov5s-r7", "augment.mixup=0.1", "augment.mixup_beta=1"))
+    assert mixed == identity_of("yolov5s-r7", "augment.mixup=0.1", "augment.mixup_mosaics_only=false")
+    half = ("augment.mixup=0.1", "augment.mosaic=0.5")
+    assert identity_of("yolov5s-r7", *half) != identity_of("yolov5s-r7", *half, "augment.mixup_mosaics_only=false")
+    none = "augment.mosaic=0"
+    assert identity_of("yolov5s-r7", none) == identity_of("yolov5s-r7", none, "augment.mosaic_center=0")
 
 
 def finished(folder: Path, identity: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ import pytest
 
 from kubeyolo.config.load import load_config, preset_names
 from kubeyolo.config.schema import TrainConfig
-from kubeyolo.training.reach import MOST_FRESH, fresh_share, reach_warnings
+from kubeyolo.training.reach import MOST_FRESH, fresh_share, idle_warnings, reach_warnings
 from kubeyolo.training.schedules import ema_decay
 
 
@@ -48,6 +48,16 @@ def test_intervals_beyond_the_end_are_named_with_both_numbers() -> None:
     validations, checkpoints = reach_warnings(TrainConfig(max_epoch=4, val_interval=5, ckpt_interval=13), 3)
     assert "train.val_interval = 5 is more than the 4 epochs" in validations
     assert "train.ckpt_interval = 13 is more than all 12 steps" in checkpoints
+
+
+def test_settings_that_act_in_mosaics_only_are_named_when_mosaics_are_off() -> None:
+    sets = ["augment.copy_paste=0.1", "augment.mixup=0.2"]
+    config = load_config("yolov5n-r7", sets=[*sets, "augment.mosaic=0"])
+    copies, mixup = idle_warnings(config.augment)
+    assert copies.startswith("augment.copy_paste = 0.1 has no effect") and "augment.mosaic = 0" in copies
+    assert mixup.startswith("augment.mixup = 0.2 has no effect: augment.mixup_mosaics_only is set")
+    assert idle_warnings(load_config("yolov5n-r7", sets=sets).augment) == []
+    assert idle_warnings(load_config("yolov3", sets=["augment.mixup=0.2"]).augment) == []
 
 
 @pytest.mark.parametrize("model", preset_names())
