@@ -26,6 +26,7 @@ class HistoryRow(BaseModel):
         images_per_second: Images of all processes together.
         accuracy: Share of held-out crops that are classified correctly (backbone only).
         ap: COCO AP (validation only).
+        ap_by_class: AP by name of the class, for the classes with boxes in the split (validation only).
         length: The former and the new length, such as "from 10 to 20 epochs" (extension only).
     """
 
@@ -43,7 +44,14 @@ class HistoryRow(BaseModel):
     accuracy: float | None = None
     ap: float | None = None
     ap50: float | None = None
+    ap_by_class: dict[str, float] | None = None
     length: str | None = None
+
+
+def best_validation(rows: Iterable[HistoryRow]) -> HistoryRow | None:
+    """Return the validation with the highest AP, and the earlier of two equal ones; None if no AP is above 0."""
+    best = max((row for row in rows if row.kind == "val"), key=lambda row: row.ap or 0.0, default=None)
+    return best if best is not None and best.ap else None
 
 
 class TrainingHistory:

@@ -8,6 +8,7 @@ from kubeyolo.bundle import BundleManifest
 from kubeyolo.config.schema import EvaluateConfig
 from kubeyolo.data.dataset import Dataset
 from kubeyolo.evaluation.predictor import Predictor, evaluate_split
+from kubeyolo.evaluation.results import EvaluationResult
 from kubeyolo.evaluation.runtimes import CellRuntime
 from kubeyolo.models.registry import build_model
 from kubeyolo.output_streams import Show
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
 
 SPLIT = "val"
+
+MOST_CLASSES = 100
+"""Largest number of classes with an AP of their own in the history; classes with fewer boxes are left out."""
+
+_DECIMALS = 6
 
 
 class Validation:
@@ -61,7 +67,7 @@ class Validation:
         result, _ = evaluate_split(predictor, split, self._dataset.manifest, self._config, progress=False)
         ap, ap50 = result.numbers["AP"], result.numbers["AP50"]
         self._show(f"epoch[{epoch}], val AP:{ap or 0:.4f}, AP50:{ap50 or 0:.4f}")
-        return HistoryRow(kind="val", step=step, epoch=epoch, ap=ap, ap50=ap50)
+        return HistoryRow(kind="val", step=step, epoch=epoch, ap=ap, ap50=ap50, ap_by_class=ap_by_class(result))
 
     def _averaged_network(self) -> Any:
         # Only here: MindSpore must be configured before it is imported.
@@ -74,3 +80,11 @@ class Validation:
         parameters = {parameter.name: parameter for parameter in self._network.get_parameters()}
         load_parameters(parameters, self._engine.averaged(), "averages")
         return self._network
+
+
+def ap_by_class(result: EvaluationResult) -> dict[str, float]:
+    """Return AP by name of the class in the order of the classes, without classes that have no boxes in the split."""
+    rated = [(number, row.name, row.AP) for number, row in enumerate(result.per_class) if row.AP is not None]
+    boxes = [row.boxes for row in result.per_class]
+    kept = sorted(sorted(rated, key=lambda each: -boxes[each[0]])[:MOST_CLASSES])
+    return {name: round(value, _DECIMALS) for _, name, value in kept}

@@ -11,10 +11,12 @@ from kubeyolo.config.schema import Config, EvaluateConfig
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.data.shards import write_dataset
+from kubeyolo.evaluation.results import ClassResult, EvaluationResult
 from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
-from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory
+from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory, best_validation
 from kubeyolo.training.spec import TrainingSpec
+from kubeyolo.training.validation import MOST_CLASSES, ap_by_class
 
 THRESHOLDS = {"conf_threshold": 0.0, "max_det": 50}
 
@@ -63,6 +65,30 @@ def test_validation_is_in_the_history_and_leaves_the_weights_as_they_are(dataset
     result, _ = evaluate_split(predictor, opened.split("val"), opened.manifest, config)
     assert (rows[-1].ap, rows[-1].ap50) == (result.numbers["AP"], result.numbers["AP50"])
     assert rows[-1].ap is not None
+    assert rows[-1].ap_by_class == {
+        each.name: round(each.AP, 6) for each in result.per_class if each.boxes and each.AP is not None
+    }
+
+
+def test_the_best_validation_is_the_earliest_of_the_highest() -> None:
+    def row(epoch: int, ap: float | None) -> HistoryRow:
+        return HistoryRow(kind="val", step=epoch, epoch=epoch, ap=ap)
+
+    assert best_validation([row(0, 0.1), row(1, 0.3), row(2, 0.3), row(3, None)]) == row(1, 0.3)
+    assert best_validation([row(0, None), row(1, 0.0)]) is None and best_validation([]) is None
+
+
+def test_ap_by_class_has_the_classes_with_most_boxes_in_their_order() -> None:
+    def result(boxes: list[int]) -> EvaluationResult:
+        rows = [
+            ClassResult(name=str(n), AP=count / 1000 if count else None, AP50=None, images=0, boxes=count)
+            for n, count in enumerate(boxes)
+        ]
+        return EvaluationResult(numbers={}, per_class=rows)
+
+    assert ap_by_class(result([3, 0, 5])) == {"0": 0.003, "2": 0.005}
+    many = ap_by_class(result([1, *range(2, MOST_CLASSES + 2)]))
+    assert list(many) == [str(n) for n in range(1, MOST_CLASSES + 1)]
 
 
 def test_the_other_process_waits_for_a_validation(dataset: str, tmp_path: Path) -> None:
