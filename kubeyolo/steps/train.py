@@ -29,8 +29,9 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
         InputError: The data set or the backbone cannot be used, or the output holds a different training.
         WorkError: A training process failed; the message ends with the last lines of its output.
     """
-    # Imported here, so that no other command waits for matplotlib.
-    from kubeyolo.report.training import training_report
+    # Imported here, so that no other command waits for matplotlib and OpenCV.
+    from kubeyolo.report.training import BatchPicture, training_report
+    from kubeyolo.training.batch_pictures import stored_pictures
 
     launcher.launch(spec.work())
     result = read_result(output.store)
@@ -38,7 +39,7 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
     facts = {
         "data set": dataset.manifest.name,
         "classes": len(dataset.classes),
-        "backbone": spec.backbone or "",
+        "started from": f"the backbone {spec.backbone}" if spec.backbone else "random weights",
         "seconds": result.seconds,
         "resumed_at": result.resumed_at,
     }
@@ -58,10 +59,11 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
         metrics |= {"images_per_second": speeds[len(speeds) // 2]} if speeds else {}
     metrics |= {} if result.anchor_recall is None else {"anchor_recall": result.anchor_recall}
     metrics |= {**extended, "warnings": list(result.warnings)}
+    batches = [BatchPicture(jpeg, caption) for jpeg, caption in stored_pictures(output.store)]
     return StepOutcome(
         step=STEP,
         seconds=result.seconds,
         outputs={"bundle": read_bundle(output / "bundle")},
         metrics=metrics,
-        html=training_report(history, spec.config.model_dump(mode="json"), facts),
+        html=training_report(history, spec.config.model_dump(mode="json"), facts, batches),
     )

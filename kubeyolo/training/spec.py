@@ -29,6 +29,7 @@ _WITHOUT_EFFECT = {
     "train.ckpt_interval",
     "train.keep_checkpoints",
     "train.val_interval",
+    "train.tensorboard",
 }
 
 _ANCHORS = "train.anchors"
