@@ -1,4 +1,4 @@
-"""Lack of memory: how many processes the kernel has killed because of it, and how to recognize it in errors."""
+"""Memory: how much processes use, how many the kernel has killed for lack of it, how to recognize that in errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kubeyolo.formats import size_text
-from kubeyolo.processes import is_killed
+from kubeyolo.processes import children, is_killed
 from kubeyolo.resources import group_folders, memory_limit, text_of
 
 # In errors of Python, the C++ library, numpy, OpenCV, MindSpore and its devices.
@@ -66,6 +66,26 @@ def death_cause(code: int, before: int, root: Path = Path("/")) -> str:
     return (counted or ", most likely for lack of memory") + limited
 
 
+def memory_of(pid: int, root: Path = Path("/")) -> int:
+    """Return how many bytes of memory a process and its descendants use; 0 if unknown.
+
+    Memory that several processes share is counted once, if the kernel reports the shares of each process.
+
+    Args:
+        pid: The process.
+        root: The folder with ``proc``.
+    """
+    total, waiting = 0, [pid]
+    while waiting:
+        process = waiting.pop()
+        waiting += children(process, root)
+        folder = root / "proc" / str(process)
+        # The second file has the resident memory, in which shared memory is counted for each process.
+        sizes = (_kilobytes(folder / "smaps_rollup", "Pss"), _kilobytes(folder / "status", "VmRSS"))
+        total += next((size for size in sizes if size is not None), 0)
+    return total
+
+
 def lower(settings: Mapping[str, int | None]) -> str:
     """Return which settings to lower to use less memory, with their values if known."""
     *first, last = (key if value is None else f"{key} ({value})" for key, value in settings.items())
@@ -75,6 +95,16 @@ def lower(settings: Mapping[str, int | None]) -> str:
 def is_lack_of_memory(text: str) -> bool:
     """Tell whether an error or the output of a process reports that memory could not be allocated."""
     return _WORDS.search(text) is not None
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
+    """Return in bytes a value in kB of a file of the kernel that has lines ``name: number kB``."""
+    for line in text_of(path).splitlines():
+        key, _, value = line.partition(":")
+        number = value.removesuffix("kB").strip()
+        if key == name and number.isdigit():
+            return 1024 * int(number)
+    return None
 
 
 def _count(path: Path) -> int | None:

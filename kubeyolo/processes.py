@@ -63,10 +63,15 @@ def exit_code(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(int(fields[-1])) if fields[0] == "Z" else None
 
 
-def children(pid: int) -> list[int]:
-    """Return the ids of the children of a process, including children that have ended and were not waited for."""
+def children(pid: int, root: Path = Path("/")) -> list[int]:
+    """Return the ids of the children of a process, including children that have ended and were not waited for.
+
+    Args:
+        pid: The process.
+        root: The folder with ``proc``.
+    """
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [int(child) for child in (root / f"proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
 

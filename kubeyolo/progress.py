@@ -29,6 +29,7 @@ class Progress:
         unit: Unit of the counts.
         stream: Where to write; standard error by default.
         line_seconds: Shortest time between two plain lines.
+        has_note: Whether the bar ends with the text of :meth:`note` in place of the remaining time.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class Progress:
         unit: Literal["steps", "bytes"] = "steps",
         stream: IO[str] | None = None,
         line_seconds: float = _LINE_SECONDS,
+        has_note: bool = False,
     ) -> None:
         self._description = description
         self._total = total
         self._unit = unit
         self._stream = sys.stderr if stream is None else stream
         self._line_seconds = line_seconds
+        self._has_note = has_note
         self._done = 0
         self._lock = threading.Lock()
         self._stack = ExitStack()
@@ -60,8 +63,8 @@ class Progress:
     def __enter__(self) -> Self:
         self._start = self._line_at = time.monotonic()
         if self._stream.isatty():
-            self._bar = self._stack.enter_context(_make_bar(self._unit, self._stream))
-            self._task = self._bar.add_task(self._description, total=self._total)
+            self._bar = self._stack.enter_context(_make_bar(self._unit, self._stream, self._has_note))
+            self._task = self._bar.add_task(self._description, total=self._total, note="")
         return self
 
     def __exit__(
@@ -81,6 +84,12 @@ class Progress:
             now = time.monotonic()
             if now - self._line_at >= self._line_seconds:
                 self._print_line(now)
+
+    def note(self, text: str) -> None:
+        """Show a text at the end of the bar; nothing happens without a bar."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.update(self._task, note=text)
 
     def _print_line(self, now: float) -> None:
         self._line_at = now
@@ -107,7 +116,7 @@ def track(iterable: Iterable[_T], description: str, total: int | None = None) ->
             progress.advance()
 
 
-def _make_bar(unit: str, stream: IO[str]) -> Any:
+def _make_bar(unit: str, stream: IO[str], has_note: bool) -> Any:
     # Imported here: a pod draws no bar and need not load rich.
     from rich.console import Console
     from rich.progress import (
@@ -126,4 +135,5 @@ def _make_bar(unit: str, stream: IO[str]) -> Any:
         columns += [DownloadColumn(), TransferSpeedColumn()]
     else:
         columns += [MofNCompleteColumn()]
-    return RichProgress(*columns, TimeRemainingColumn(), console=Console(file=stream), transient=True)
+    columns += [TextColumn("{task.fields[note]}") if has_note else TimeRemainingColumn()]
+    return RichProgress(*columns, console=Console(file=stream), transient=True)

@@ -81,16 +81,20 @@ NO_WEIGHTS = (
     "processes.py",  # explains how a process has ended, and ends a process whose parent is gone
     "progress.py",
     "publishing.py",  # as bundle.py
+    "report/samples.py",  # names colours of boxes
     "resources.py",  # measures the machine, which is not part of any identity
     "source.py",  # names the code and the versions of packages
     "stop_signals.py",  # only stops a training
     "storage",  # moves bytes
     "training/anchor_search.py",  # computes anchors for the command line; train.anchors is part of the identity
+    "training/batch_pictures.py",  # draws batches without changing them
+    "training/event_files.py",  # as training/history.py
     "training/finite.py",  # only stops a training
     "training/growth.py",  # reads weights without changing them
     "training/hints.py",  # reads the history
     "training/history.py",
     "training/memory_advice.py",  # warns if a machine has too little memory
+    "training/outlook.py",  # tells how long a training takes
     "training/process.py",  # starts and ends a process
     "training/reach.py",  # warns of settings
     "training/result.py",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
 from kubeyolo.config.schema import Config
-from kubeyolo.memory import death_cause, is_lack_of_memory, killed_for_memory, memory_kills
+from kubeyolo.memory import death_cause, is_lack_of_memory, killed_for_memory, memory_kills, memory_of
 from kubeyolo.resources import memory_limit
 from kubeyolo.training.memory_advice import memory_remedy
 
@@ -92,3 +93,23 @@ def test_the_remedy_has_the_present_values_and_first_what_changes_no_weight() ->
     without = Config.model_validate({"data": {"workers": 0, "cache": False}})
     assert memory_remedy(without, "detector").startswith("lower train.per_batch_size")
     assert memory_remedy(config, "backbone").startswith("lower pretrain.per_batch_size (32)")
+
+
+def test_the_memory_of_a_process_includes_its_descendants_and_counts_shared_memory_once(tmp_path: Path) -> None:
+    families = {7: "8 9", 8: "10", 9: "", 10: ""}
+    for pid, children in families.items():
+        shares = (
+            {f"proc/{pid}/smaps_rollup": f"Rss: 9000 kB\nPss:    {pid}00 kB\nPss_Dirty: 1 kB\n"} if pid != 9 else {}
+        )
+        write(tmp_path, **{f"proc/{pid}/task/{pid}/children": children}, **shares)
+        write(tmp_path, **{f"proc/{pid}/status": "Name:\tpython\nVmRSS:\t   50 kB\n"})
+    # The kernel does not let everybody read the shares of process 9.
+    assert memory_of(7, tmp_path) == 1024 * (700 + 800 + 1000 + 50)
+    assert memory_of(1, tmp_path) == 0
+
+
+def test_the_memory_of_this_process_grows_with_what_it_keeps() -> None:
+    before = memory_of(os.getpid())
+    kept = bytearray(b"x" * 50_000_000)
+    assert 40_000_000 < memory_of(os.getpid()) - before < 200_000_000
+    assert len(kept) == 50_000_000

@@ -87,6 +87,18 @@ def test_a_terminal_gets_a_bar() -> None:
     assert (shown[0], shown[-1]) == ("checking images ━ 0/4", "checking images ━ 4/4")
 
 
+def test_a_bar_may_end_with_a_note_in_place_of_the_remaining_time() -> None:
+    stream = Terminal()
+    with Progress("training", 4, stream=stream, has_note=True) as progress:
+        progress.advance(1)
+        progress.note("12 min 05 s left, 2.10 GB of 16.0 GB memory")
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    last = [line for line in re.split(r"[\r\n]", text) if line.strip()][-1]
+    assert re.sub("[━╸╺]+", "━", last).split(" ━ ") == ["training", "1/4 12 min 05 s left, 2.10 GB of 16.0 GB memory"]
+    with Progress("training", 4, stream=io.StringIO(), has_note=True) as progress:
+        progress.note("nobody sees it")
+
+
 def test_threads_count_together() -> None:
     with Progress("uploading", 4000, stream=io.StringIO()) as progress, ThreadPoolExecutor(4) as pool:
         for _ in range(4000):

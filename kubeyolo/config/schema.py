@@ -337,6 +337,9 @@ class TrainConfig(Section):
     val_interval: int = Field(
         default=0, ge=0, le=MOST_EPOCHS, description="Epochs between validations while training; 0 turns them off."
     )
+    tensorboard: bool = Field(
+        default=True, description="Whether to write TensorBoard's event files, in the folder events of the output."
+    )
     device_target: DeviceTarget = Field(default="CPU", description=f"Device of the training. {_DEVICE}")
 
     @property

@@ -34,6 +34,12 @@ LARGEST_SERIES = 400
 
 _LONGEST_NAME = 22
 
+_COUNTED = ("epoch", "step")
+"""Labels of x axes whose values are whole numbers."""
+
+_MARK_SHARE, _MARK_ROWS, _MARK_HEIGHT = 0.35, 3, 12.0
+"""Length of a mark's label as a share of the x axis, rows of labels, and height of a row in points."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -94,6 +100,8 @@ def line_chart(
         note: A sentence under the chart.
     """
     figure, axes = _axes(x_label)
+    if x_label in _COUNTED:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     shown: list[tuple[Series, Float64Array, Float64Array]] = []
     for row in series:
         x, y = _finite(row.x, row.y)
@@ -283,9 +291,17 @@ def _axes(x_label: str, height: float = HEIGHT) -> tuple[Figure, Any]:
 
 
 def _draw_marks(axes: Any, marks: Sequence[Mark]) -> None:
-    for mark in marks:
+    low, high = axes.get_xlim()
+    row, last = 0, -math.inf
+    for mark in sorted(marks, key=lambda mark: mark.x):
         axes.axvline(mark.x, color=INK, linewidth=0.9, linestyle=(0, (3, 3)), gid="data-mark")
-        _note(axes, mark.label, mark.x, (3, -2), "left")
+        share = (mark.x - low) / (high - low)
+        # Labels of near lines are below each other, and the label of a line on the right is on its left.
+        row = (row + 1) % _MARK_ROWS if share - last < _MARK_SHARE else 0
+        last = share
+        is_right = share > 1 - _MARK_SHARE
+        offset = (-3.0 if is_right else 3.0, -2.0 - _MARK_HEIGHT * row)
+        _note(axes, mark.label, mark.x, offset, "right" if is_right else "left")
 
 
 def _draw_bands(

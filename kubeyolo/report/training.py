@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kubeyolo.formats import duration
 from kubeyolo.report.charts import Chart, Mark, Series, line_chart
 from kubeyolo.report.formats import compact, integer, number3, setting
 from kubeyolo.report.page import Stat, fact_groups, render
-from kubeyolo.training.history import HistoryRow, TrainingHistory
+from kubeyolo.report.validations import class_rows, validation_charts
+from kubeyolo.training.history import HistoryRow, TrainingHistory, best_validation
 
 Row = Mapping[str, Any]
 
@@ -29,7 +32,25 @@ MAIN_SETTINGS = (
 )
 
 
-def training_report(history: TrainingHistory, config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+@dataclass(frozen=True)
+class BatchPicture:
+    """A picture of a batch as the network received it, as JPEG, and a line under it."""
+
+    jpeg: bytes
+    caption: str
+
+    @property
+    def source(self) -> str:
+        """The picture as a data URI."""
+        return "data:image/jpeg;base64," + base64.b64encode(self.jpeg).decode("ascii")
+
+
+def training_report(
+    history: TrainingHistory,
+    config: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    batches: Sequence[BatchPicture] = (),
+) -> str:
     """Return the report of a training as one HTML page.
 
     Args:
@@ -37,8 +58,9 @@ def training_report(history: TrainingHistory, config: Mapping[str, Any], facts: 
         config: The configuration, as nested mappings.
         facts: Facts of the model and the run, listed on the page; ``resumed_at`` (steps) is marked in the curves,
             ``seconds`` is one of the large numbers, ``warnings`` are at the top.
+        batches: Pictures of batches.
     """
-    rows, validations = _mappings(history.of("train")), _mappings(history.of("val"))
+    rows, validations = _mappings(history.of("train")), history.of("val")
     extended = {row.step: str(row.length) for row in history.of("extended")}
     resumed = [step for step in facts.get("resumed_at", ()) if step not in extended]
     marks = [Mark(float(step), f"resumed at {integer(step)}") for step in resumed]
@@ -58,6 +80,8 @@ def training_report(history: TrainingHistory, config: Mapping[str, Any], facts: 
         stats=_stats(rows, validations, facts),
         curve_hint=CURVE_HINT,
         charts=_training_charts(rows, validations, marks),
+        classes=class_rows(validations),
+        batches=batches,
         facts_heading="Settings and facts",
         fact_groups=groups,
         config_groups=fact_groups(config, "run"),
@@ -106,32 +130,20 @@ def pretraining_report(rows: Iterable[HistoryRow], facts: Mapping[str, Any]) -> 
         stats=stats,
         curve_hint=CURVE_HINT,
         charts=charts,
+        classes=[],
+        batches=[],
         facts_heading="Facts",
         fact_groups=fact_groups({k: v for k, v in facts.items() if k not in {"seconds", "warnings"}}, "Pretraining"),
         config_groups=[],
     )
 
 
-def _training_charts(rows: Sequence[Row], validations: Sequence[Row], marks: Sequence[Mark]) -> list[Chart]:
+def _training_charts(rows: Sequence[Row], validations: Sequence[HistoryRow], marks: Sequence[Mark]) -> list[Chart]:
     charts = [
         _loss_chart("loss-total", "Loss, total", rows, ["loss"], marks),
         _loss_chart("loss-parts", "Loss, parts: box, objectness, class", rows, ["box", "obj", "cls"], marks),
     ]
-    if validations:
-        best = max((row.get("ap") or 0.0 for row in validations), default=0.0)
-        charts.append(
-            line_chart(
-                "validation-ap",
-                "AP on the validation split",
-                [
-                    _curve(validations, "ap", "AP", 0, x="epoch", dots=True),
-                    _curve(validations, "ap50", "AP50", 1, x="epoch", dots=True),
-                ],
-                x_label="epoch",
-                label=f"AP and AP50 over epochs; highest AP {best:.3f}",
-                y_limits=(0.0, 1.03),
-            )
-        )
+    charts += validation_charts(validations)
     charts.append(_rate_chart(rows, marks))
     if any(row.get("images_per_second") for row in rows):
         speed = _curve(rows, "images_per_second", "images/s", 5, smooth=True)
@@ -168,12 +180,11 @@ def _curve(rows: Sequence[Row], key: str, name: str, color: int, x: str = "step"
     return Series(name, [float(row[x]) for row in kept], [float(row[key]) for row in kept], color, **drawn)
 
 
-def _stats(rows: Sequence[Row], validations: Sequence[Row], facts: Mapping[str, Any]) -> list[Stat]:
+def _stats(rows: Sequence[Row], validations: Sequence[HistoryRow], facts: Mapping[str, Any]) -> list[Stat]:
     stats = [_steps_stat(rows), *_loss_stat(rows)]
-    rated = [row for row in validations if row.get("ap") is not None]
-    if rated:
-        best = max(rated, key=lambda row: float(row["ap"]))
-        stats.append(Stat("Best AP", number3(best["ap"]), f"on validation, epoch {integer(best['epoch'])}"))
+    best = best_validation(validations)
+    if best is not None:
+        stats.append(Stat("Best AP", number3(best.ap), f"on validation, epoch {integer(best.epoch + 1)}"))
     speeds = sorted(row["images_per_second"] for row in rows if row.get("images_per_second"))
     if speeds:
         stats.append(Stat("Speed", f"{speeds[len(speeds) // 2]:.1f}", "images per second, median"))

@@ -31,8 +31,9 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
         InputError: The data set or the backbone cannot be used, or the output holds a different training.
         WorkError: A training process failed; the message ends with the last lines of its output.
     """
-    # Imported here, so that no other command waits for matplotlib.
-    from kubeyolo.report.training import training_report
+    # Imported here, so that no other command waits for matplotlib and OpenCV.
+    from kubeyolo.report.training import BatchPicture, training_report
+    from kubeyolo.training.batch_pictures import stored_pictures
 
     launcher.launch(spec.work())
     result, bundle = read_result(output.store), read_bundle(output / "bundle")
@@ -41,7 +42,7 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
     facts = {
         "data set": dataset.manifest.name,
         "classes": len(dataset.classes),
-        "backbone": spec.backbone or "",
+        "started from": f"the backbone {spec.backbone}" if spec.backbone else "random weights",
         **start_facts(start),
         "seconds": result.seconds,
         "resumed_at": result.resumed_at,
@@ -66,10 +67,11 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
         metrics |= {"started_from": start["bundle"]}
         metrics |= {"classes_taken": len(classes["taken"]), "classes_new": len(classes["new"])}
     metrics |= {**extended, "warnings": list(result.warnings)}
+    batches = [BatchPicture(jpeg, caption) for jpeg, caption in stored_pictures(output.store)]
     return StepOutcome(
         step=STEP,
         seconds=result.seconds,
         outputs={"bundle": bundle},
         metrics=metrics,
-        html=training_report(history, spec.config.model_dump(mode="json"), facts),
+        html=training_report(history, spec.config.model_dump(mode="json"), facts, batches),
     )

@@ -16,6 +16,7 @@ from kubeyolo.models.registry import build_model
 from kubeyolo.output_streams import Show
 from kubeyolo.runtime import check_device, configure_mindspore
 from kubeyolo.storage.place import Place
+from kubeyolo.training.batch_pictures import pictured_epochs
 from kubeyolo.training.distribution import Distribution, check_world, join, threads_for
 from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.freeze import freeze
@@ -74,7 +75,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             validate = None
             if output.is_written and train.val_interval:
                 validate = Validation(engine, dataset, manifest, spec.config.evaluate, train.val_interval, show).row
-            settings = _loop_settings(spec, loader, distribution)
+            settings = _loop_settings(spec, loader, dataset.classes)
             hints = Hints(train, settings.total_steps, _boxes_by_class(dataset), show) if output.is_written else None
             hooks = Hooks(stop, show, validate, distribution.synchronize, guard, hints)
             loop = TrainingLoop(engine, loader, settings, output, hooks)
@@ -110,14 +111,18 @@ def _loader(spec: TrainingSpec, dataset: Dataset, distribution: Distribution) ->
     )
 
 
-def _loop_settings(spec: TrainingSpec, loader: Loader, distribution: Distribution) -> LoopSettings:
+def _loop_settings(spec: TrainingSpec, loader: Loader, classes: tuple[str, ...]) -> LoopSettings:
     train = spec.config.train
     return LoopSettings(
         total_steps=train.max_epoch * loader.steps_per_epoch,
-        images_per_step=train.per_batch_size * distribution.world,
+        images_per_step=train.per_batch_size * spec.processes,
         log_interval=train.log_interval,
         checkpoint_interval=train.ckpt_interval,
         keep_checkpoints=train.keep_checkpoints,
+        world=spec.processes,
+        tensorboard=train.tensorboard,
+        pictured=pictured_epochs(train.max_epoch, spec.config.augment.close_mosaic),
+        classes=classes,
     )
 
 

@@ -15,7 +15,10 @@ from kubeyolo.errors import WorkError
 from kubeyolo.output_streams import Show
 from kubeyolo.progress import Progress
 from kubeyolo.stop_signals import StopOrder, StopSignal, install
+from kubeyolo.training import event_files
+from kubeyolo.training.batch_pictures import BatchPictures
 from kubeyolo.training.checkpoints import TrainingState
+from kubeyolo.training.event_files import EventFiles
 from kubeyolo.training.finite import Guard
 from kubeyolo.training.hints import HintLines, Hints
 from kubeyolo.training.loop_parts import (
@@ -33,6 +36,7 @@ from kubeyolo.training.loop_parts import (
     Part,
     Speed,
 )
+from kubeyolo.training.outlook import Outlook
 
 if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
@@ -116,17 +120,31 @@ class TrainingLoop:
         self._stop, self._show = hooks.stop, hooks.show
         self._losses, self.journal, speed = LossRecord(hooks.guard), Journal(settings.total_steps), Speed()
         self._checkpoints = Checkpoints(engine, self._losses, self.journal, output, settings, hooks.guard)
+        self._events = self._event_files(output)
         draws = output.is_written and sys.stderr.isatty()
-        self._bar = Progress("training", settings.total_steps) if draws else None
+        self._bar = Progress("training", settings.total_steps, has_note=True) if draws else None
+        store, note = output.place.store, self._bar.note if self._bar else None
         parts: list[Part | None] = [
             Bar(self._bar.advance) if self._bar else None,
             LogLines(engine, self._losses, self.journal, speed, settings, hooks.show),
+            Outlook(settings.total_steps, hooks.show, note, settings.world) if output.is_written else None,
+            BatchPictures(store, settings.pictured, settings.classes, speed) if output.is_written else None,
             EpochRows(hooks.after_epoch, self.journal, speed) if hooks.after_epoch else None,
             HintLines(hooks.hints, self.journal) if hooks.hints else None,
             self._checkpoints,
+            self._events,
             Barrier(hooks.synchronize, self._checkpoints) if hooks.synchronize else None,
         ]
         self._parts = [part for part in parts if part is not None]
+
+    def _event_files(self, output: Output) -> EventFiles | None:
+        """Return the event files, if they are switched on and this process writes them."""
+        if not (self._settings.tensorboard and output.is_written):
+            return None
+        if not event_files.is_installed():
+            self._show("warning: no TensorBoard files are written: tensorboardX is not installed (kubeyolo[train])")
+            return None
+        return EventFiles(output.place.store, output.identity, self.journal, self._checkpoints)
 
     def run(self, state: TrainingState | None = None) -> None:
         """Train to the last step, from a checkpoint if there is one; with a bar on a terminal.
@@ -141,6 +159,8 @@ class TrainingLoop:
             self._losses.restore(state.pending)
             self.journal.restore(state)
             self._checkpoints.restore(state)
+            if self._events:
+                self._events.restore(state.step)
             self._show(f"resuming at step {state.step} of {self._settings.total_steps}")
         with self._bar or nullcontext():
             if self._bar:
@@ -158,7 +178,7 @@ class TrainingLoop:
         for batch in self._batches_of(epoch, offset):
             images = [int(image) for image in getattr(batch, "indices", ())]
             self._losses.add(engine.step + 1, engine.train(batch.images, batch.labels), images)
-            moment = self._moment(epoch)
+            moment = self._moment(epoch, batch)
             for part in self._parts:
                 part.after_step(moment)
             if moment.is_last:
@@ -166,10 +186,10 @@ class TrainingLoop:
             if self._stop.requested:
                 self._end_early()
 
-    def _moment(self, epoch: int) -> Moment:
-        step = self._engine.step
+    def _moment(self, epoch: int, batch: Any) -> Moment:
+        step, length = self._engine.step, self._batches.steps_per_epoch
         is_last = step == self._settings.total_steps
-        return Moment(step, epoch, is_last or step % self._batches.steps_per_epoch == 0, is_last)
+        return Moment(step, epoch, is_last or step % length == 0, is_last, (step - 1) % length == 0, batch)
 
     def _batches_of(self, epoch: int, offset: int) -> Iterator[Any]:
         """Yield batches; write a checkpoint and stop if a stop signal also ended the loader workers of this process."""
@@ -193,4 +213,6 @@ class TrainingLoop:
         if step == 0:
             raise Interrupted("stopped before the first training step")
         self._checkpoints.write(step)
+        if self._events:
+            self._events.write()
         raise Interrupted(f"stopped after step {step}")

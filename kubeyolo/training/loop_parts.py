@@ -1,7 +1,8 @@
 """The parts of the training loop, each of which decides after which steps it does its work.
 
-The loop calls them in this order after every step: the bar, the log lines, the history rows after an epoch (such as
-validations), hints, the checkpoints, and the barrier at which the other processes wait.
+The loop calls them in this order after every step: the bar, the log lines, the remaining time, the pictures of batches,
+the history rows after an epoch (such as validations), hints, the checkpoints, the event files, and the barrier at which
+the other processes wait. The parts that only show a training have modules of their own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -42,6 +44,10 @@ class LoopSettings:
         keep_checkpoints: Number of checkpoints to keep.
         kind: Kind of the rows in the history.
         parts: Names of the history's columns that hold the parts of the loss, "" for a part without a column.
+        world: Number of training processes.
+        tensorboard: Whether to write TensorBoard's event files.
+        pictured: Epochs, from 0, whose first batch is drawn.
+        classes: Names of the classes in the labels of a batch.
     """
 
     total_steps: int
@@ -51,6 +57,10 @@ class LoopSettings:
     keep_checkpoints: int = 3
     kind: Any = "train"
     parts: tuple[str, ...] = ("box", "obj", "cls")
+    world: int = 1
+    tensorboard: bool = False
+    pictured: frozenset[int] = frozenset()
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,12 +72,16 @@ class Moment:
         epoch: The epoch of the step, from 0.
         ends_epoch: Whether it is the last step of its epoch.
         is_last: Whether it is the last step of the training.
+        starts_epoch: Whether it is the first step of its epoch.
+        batch: The batch of the step in this process.
     """
 
     step: int
     epoch: int
     ends_epoch: bool
     is_last: bool
+    starts_epoch: bool = False
+    batch: Any = None
 
 
 class Part(Protocol):
@@ -182,6 +196,13 @@ class Speed:
         if self._since is not None:
             self._since += seconds
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Exclude the time of a block from the rate."""
+        before = time.perf_counter()
+        yield
+        self.leave_out(time.perf_counter() - before)
+
     def take(self) -> float:
         """Return the steps per second until now, and restart the count."""
         now = time.perf_counter()
@@ -233,15 +254,18 @@ class EpochRows:
         """Add the row if an epoch ends."""
         if not moment.ends_epoch:
             return
-        before = time.perf_counter()
-        row = self._make(moment.epoch, moment.step)
-        self._speed.leave_out(time.perf_counter() - before)
+        with self._speed.paused():
+            row = self._make(moment.epoch, moment.step)
         if row is not None:
             self._journal.history.append(row)
 
 
 class Checkpoints:
-    """Writes a checkpoint every ``checkpoint_interval`` steps, or after each epoch, and after the last step."""
+    """Writes a checkpoint every ``checkpoint_interval`` steps, or after each epoch, and after the last step.
+
+    Attributes:
+        saved_step: Step of the newest checkpoint; -1 if there is none.
+    """
 
     def __init__(
         self,
@@ -254,11 +278,11 @@ class Checkpoints:
     ) -> None:
         self._engine, self._losses, self._journal = engine, losses, journal
         self._output, self._settings, self._guard = output, settings, guard
-        self._saved_step = -1
+        self.saved_step = -1
 
     def restore(self, state: TrainingState) -> None:
         """Continue from a checkpoint; rows and checkpoints of later steps will be written again."""
-        self._saved_step = state.step
+        self.saved_step = state.step
         if self._output.is_written:
             self._output.place.store.write_bytes(history.FILE_NAME, state.history)
 
@@ -280,7 +304,7 @@ class Checkpoints:
             WorkError: A different process has taken over the output.
         """
         pending = [list(row) for row in self._losses.rows()]
-        if self._saved_step == step:
+        if self.saved_step == step:
             return
         output, images = self._output, self._losses.images
         if not output.is_written:
@@ -295,7 +319,7 @@ class Checkpoints:
         check_claim(store, output.writer)
         write_checkpoint(store, state, self._settings.keep_checkpoints)
         store.write_bytes(history.FILE_NAME, state.history)
-        self._saved_step = step
+        self.saved_step = step
 
 
 class Barrier:

@@ -177,6 +177,8 @@ def _loop_settings(config: Config, steps: int, world: int) -> LoopSettings:
         keep_checkpoints=1,
         kind="pretrain",
         parts=("",),
+        world=world,
+        tensorboard=config.train.tensorboard,
     )
 
 

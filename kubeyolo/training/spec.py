@@ -41,6 +41,7 @@ _WITHOUT_EFFECT = {
     "train.ckpt_interval",
     "train.keep_checkpoints",
     "train.val_interval",
+    "train.tensorboard",
 }
 
 _OF_BACKBONES = tuple(key for key in STEPS["pretrain_backbone"].reads if "." in key)

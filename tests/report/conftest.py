@@ -23,9 +23,10 @@ from kubeyolo.report.index import StepCard, index_page
 from kubeyolo.report.model_card import publish_report
 from kubeyolo.report.quantization import quantization_report
 from kubeyolo.report.samples import Box, SampleImage
-from kubeyolo.report.training import pretraining_report, training_report
+from kubeyolo.report.training import BatchPicture, pretraining_report, training_report
 from kubeyolo.steps.export import judge as judge_export
 from kubeyolo.steps.quantize import judge
+from kubeyolo.training.batch_pictures import draw_batch
 from kubeyolo.training.history import HistoryRow, TrainingHistory
 
 HOSTILE = "<script>alert(1)</script>"
@@ -91,7 +92,7 @@ def evaluation_result(shift: float = 0.0) -> EvaluationResult:
 
 
 def training_history() -> TrainingHistory:
-    """Return 300 logged steps and five validations."""
+    """Return 300 logged steps and five validations, of which the fourth is the best."""
     history, rng = TrainingHistory(), np.random.default_rng(0)
     for step in range(1, 301):
         part = math.exp(-step / 80)
@@ -109,7 +110,10 @@ def training_history() -> TrainingHistory:
             )
         )
         if step % 60 == 0:
-            history.append(HistoryRow(kind="val", step=step, epoch=(step - 1) // 60, ap=0.6 - part, ap50=0.9 - part))
+            epoch = (step - 1) // 60
+            ap = 0.6 - part - (0.2 if epoch == 4 else 0.0)
+            classes = {CLASSES[0]: ap + 0.1, CLASSES[1]: ap - 0.1, CLASSES[2]: ap}
+            history.append(HistoryRow(kind="val", step=step, epoch=epoch, ap=ap, ap50=ap + 0.3, ap_by_class=classes))
     return history
 
 
@@ -128,6 +132,14 @@ def quantization_page(before: EvaluationResult, after: EvaluationResult, **facts
     given = QuantizationFacts(**{**QUANTIZATION_FACTS, **facts})
     verdict = judge(given, before.numbers, after.numbers, QuantizeConfig())
     return quantization_report(before, after, verdict, given)
+
+
+def batch_pictures() -> list[BatchPicture]:
+    """Return the pictures of two batches of noise with boxes."""
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 255, (8, 3, 16, 16), np.uint8).repeat(8, axis=2).repeat(8, axis=3)
+    labels = np.array([[i % 8, i % 3, 0.3 + 0.05 * i, 0.4, 0.3, 0.5] for i in range(9)], np.float32)
+    return [BatchPicture(draw_batch(images, labels, CLASSES), f"epoch {epoch}, first batch") for epoch in (1, 4)]
 
 
 def step_cards() -> list[StepCard]:
@@ -194,7 +206,7 @@ def build_pages() -> dict[str, str]:
         "configure": configuration_report(plan_view()),
         "validate_dataset": dataset_page(),
         "pretrain_backbone": pretraining_report(pretraining, {"model": "yolov5n-r7", "seconds": 51.0}),
-        "train": training_report(training_history(), Config().model_dump(), facts),
+        "train": training_report(training_history(), Config().model_dump(), facts, batch_pictures()),
         "evaluate": evaluation_report(
             evaluation_result(), [(sample("a.jpg: ground truth"), sample("a.jpg: detections", 0.87))], "yolov5n-r7"
         ),

@@ -167,6 +167,7 @@ def test_quantization_shows_both_networks_and_the_gate(run_folder: Path, open_pa
         ("train", "learning-rate", 1, 2),
         ("train", "speed", 1, 60),
         ("train", "validation-ap", 2, 5),
+        ("train", "validation-ap-classes", 3, 5),
         ("pretrain_backbone", "pretraining-loss", 1, 60),
         ("pretrain_backbone", "pretraining-accuracy", 1, 60),
         ("evaluate", "precision-recall", 2, 30),
@@ -187,7 +188,37 @@ def test_curves_are_drawn(run_folder: Path, open_page: Any, name: str, chart: st
         assert count >= points
         assert width > 200 and height > 20
         assert stroke.startswith("rgb")
-    assert marks == (2 if name == "train" and chart != "validation-ap" else 0)
+    # Two resumptions over steps, the best epoch over epochs.
+    assert marks == (0 if name != "train" else 1 if chart.startswith("validation") else 2)
+
+
+@pytest.mark.parametrize("width", [1180, 420])
+def test_batches_are_shown_as_wide_as_the_page(run_folder: Path, open_page: Any, width: int) -> None:
+    with open_page(place(run_folder, "train"), width=width) as page:
+        pictures = page.locator("img.batch")
+        assert pictures.count() == 2
+        box, sizes = pictures.first.bounding_box(), "(image) => [image.naturalWidth, image.naturalHeight]"
+        assert pictures.first.evaluate(sizes) == [984, 488]
+        assert min(width - 60, 1000) <= box["width"] <= width - 30
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_the_label_of_the_best_epoch_and_labels_of_near_marks_are_inside_the_chart_and_apart(
+    run_folder: Path, open_page: Any
+) -> None:
+    boxes = """(chart) => {
+      const svg = document.querySelector(`#${chart} svg`), plot = svg.getBoundingClientRect();
+      return [...svg.querySelectorAll("text")].filter((text) => /resumed|best/.test(text.textContent)).map((text) => {
+        const box = text.getBoundingClientRect(), top = box.top - plot.top, bottom = box.bottom - plot.top;
+        return [text.textContent, box.left - plot.left, top, plot.right - box.right, bottom];
+      });
+    }"""
+    with open_page(place(run_folder, "train")) as page:
+        ((best, left, _, right, _),) = page.evaluate(boxes, "validation-ap")
+        assert best == "best: epoch 4" and left > 100 and right > 0
+        first, second = page.evaluate(boxes, "loss-total")
+        assert [first[0], second[0]] == ["resumed at 100", "resumed at 200"]
+        assert second[2] >= first[4] - 2
 
 
 def test_histograms_of_the_data_set_are_drawn(run_folder: Path, open_page: Any) -> None:
@@ -277,7 +308,7 @@ def test_the_pointer_shows_values(run_folder: Path, open_page: Any) -> None:
         box = plot.bounding_box()
         page.mouse.move(box["x"] + 0.93 * box["width"], box["y"] + 0.5 * box["height"])
         text = plot.locator(".tip").inner_text()
-        assert text.split("\n") == ["epoch 5", "AP 0.5765", "AP50 0.8765"]
+        assert text.split("\n") == ["epoch 5", "AP 0.3765", "AP50 0.6765"]
         page.mouse.move(0, 0)
         assert not plot.locator(".tip").is_visible()
 

@@ -30,6 +30,7 @@ from kubeyolo.report.index import StepCard, index_page
 from kubeyolo.report.model_card import escape, markdown_table, model_card
 from kubeyolo.report.samples import Box, SampleImage
 from kubeyolo.report.training import pretraining_report, training_report
+from kubeyolo.report.validations import class_rows, validation_charts
 from kubeyolo.steps.export import judge
 from kubeyolo.training.history import HistoryRow, TrainingHistory
 from tests.report.conftest import plan_view, quantization_page
@@ -131,6 +132,26 @@ def test_training_counts_epochs_from_one_and_names_its_best() -> None:
     text = text_of(training_report(TrainingHistory(rows), {"model": "m"}, {"resumed_at": [8]}))
     assert "Steps 16 2 epochs" in text and "Best AP 0.250 on validation, epoch 1" in text
     assert "resumed 1 time." in text
+
+
+def test_training_lists_ap_of_classes_after_the_best_and_the_last_validation() -> None:
+    rows = [
+        HistoryRow(kind="val", step=8, epoch=0, ap=0.25, ap_by_class={"disc": 0.125, "ring": 0.375}),
+        HistoryRow(kind="val", step=16, epoch=1, ap=0.125, ap_by_class={"disc": 0.25}),
+    ]
+    html = training_report(TrainingHistory(rows), {"model": "m"}, {"started from": "random weights"})
+    assert "AP, best epoch AP, last ring 0.375 – disc 0.125 0.250" in text_of(html)
+    assert "started from random weights" in text_of(html)
+    assert html.count("best: epoch 1") >= 2  # In the description of the chart and at the line.
+
+
+def test_of_many_classes_those_with_the_lowest_and_highest_ap_have_curves() -> None:
+    rated = {f"class {number}": number / 100 for number in range(80)}
+    charts = validation_charts([HistoryRow(kind="val", step=8, epoch=0, ap=0.5, ap_by_class=rated)])
+    names = [name for name, _ in charts[1].legend]
+    assert names == [f"class {number}" for number in (79, 78, 77, 76, 3, 2, 1, 0)]
+    assert charts[1].note == "The 4 classes with the highest and the 4 with the lowest AP of 80."
+    assert len(class_rows([HistoryRow(kind="val", step=8, epoch=0, ap=0.5, ap_by_class=rated)])) == 80
 
 
 def test_anchors_are_in_the_card_and_those_of_a_training_in_its_report() -> None:

@@ -139,7 +139,7 @@ def test_a_setting_with_an_effect_belongs_to_the_training(sets: tuple[str, ...],
     assert changed_keys(before, with_it) == [key]
     # What to type instead is the value that the training had before there was the key.
     default = TrainConfig().model_dump()[key.partition(".")[2]]
-    with pytest.raises(InputError, match=rf"trained as with {key} = {default}, now .*use --set {key}={default} to"):
+    with pytest.raises(InputError, match=rf"trained as with {key} = {default!r}, now .*use --set {key}={default} to"):
         refuse_changes(before, with_it, "place")
 
 

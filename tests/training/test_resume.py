@@ -11,6 +11,7 @@ from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
 from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec
+from tests.training.curves import curves_of
 from tests.training.killing import (
     half_written,
     has_checkpoint,
@@ -47,6 +48,12 @@ def test_a_run_killed_three_times_ends_with_the_same_weights(small_dataset: str,
     assert result.resumed_at == [3 if resumed == "resuming at step 3 of 24" else 6, half - 3, 21]
     assert read_result(Place.of(whole).store).resumed_at == [] and read_result(Place.of(whole).store).seconds > 0
     assert [row["step"] for row in history_of(whole)] == [4, 8, 12, 16, 20, 24]
+    # What is drawn is the same, too.
+    assert [step for step, _ in curves_of(killed / "events")["loss/total"]] == [4, 8, 12, 16, 20, 24]
+    assert curves_of(killed / "events")["loss/total"] == curves_of(whole / "events")["loss/total"]
+    names = ["epoch-000001.jpg", "epoch-000003.jpg"]
+    pictures = [[(output / "batches" / name).read_bytes() for name in names] for output in (killed, whole)]
+    assert pictures[0] == pictures[1]
 
     # Run again: there is nothing to do, and another configuration is refused by the key that changed.
     assert "nothing to do" in launch_until(spec_for(small_dataset, killed))[0]

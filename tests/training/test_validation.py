@@ -46,7 +46,7 @@ def weights_of(output: Path) -> bytes:
 
 
 def test_validation_is_in_the_history_and_leaves_the_weights_as_they_are(dataset: str, tmp_path: Path) -> None:
-    train(dataset, tmp_path / "without")
+    train(dataset, tmp_path / "without", tensorboard=False)
     lines = train(dataset, tmp_path / "with", val_interval=2)
     rows = rows_of(tmp_path / "with", "val")
     assert [(row.epoch, row.step) for row in rows] == [(1, 4), (3, 8)]
@@ -55,6 +55,8 @@ def test_validation_is_in_the_history_and_leaves_the_weights_as_they_are(dataset
     assert weights_of(tmp_path / "with") == weights_of(tmp_path / "without")
     losses = [[(row.step, row.loss) for row in rows_of(tmp_path / name, "train")] for name in ("with", "without")]
     assert losses[0] == losses[1]
+    # Nor do event files change anything.
+    assert (tmp_path / "with" / "events").is_dir() and not (tmp_path / "without" / "events").exists()
 
     # The last row is of the weights that are published: the second network takes new weights each time.
     from kubeyolo.evaluation.predictor import evaluate_split, load_predictor
