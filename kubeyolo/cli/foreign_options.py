@@ -24,6 +24,9 @@ _STEP_OF = {
     "quantize": "quantize",
 }
 
+_STARTING = ("train", "run", "configure")
+"""Commands with the option --weights."""
+
 _ON_BUNDLES = ("evaluate", "export", "quantize")
 _PLACES = {
     ("predict", "bundle"): "--bundle {}",
@@ -136,15 +139,9 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
 
 
 def _on_start(command: str, value: str | None) -> str:
-    """Return a hint what a training can start from instead of the weights of a detector."""
-    if command != "train":
-        return "; this command cannot start from the weights of a detector: leave the option out"
-    if not _WEIGHTS_FILE.search(value or ""):
-        return f"; use --backbone {shlex.quote(value) if value else 'URI'}, with the bundle of a pretrained backbone"
-    return (
-        f"; import the backbone from the file with 'kubeyolo weights import {shlex.quote(str(value))} --backbone "
-        "--model NAME --output URI', then use --backbone URI"
-    )
+    """Return a hint how a training starts from the weights of a detector."""
+    text = shlex.quote(value) if value else "URI"
+    return f"; use --weights {text}" if command in _STARTING else f"; use --set train.weights={text}"
 
 
 def _placed(command: str, meaning: str, value: str | None) -> str:

@@ -10,7 +10,8 @@ import typer
 
 from kubeyolo.cli.options import ConfigOption, JsonOption, SetOption, sets_of
 from kubeyolo.cli.tables import figure, flat, new_table, pairs_table, wide_console
-from kubeyolo.config.load import load_config, preset_bands
+from kubeyolo.config.load import load_resolved, preset_bands
+from kubeyolo.config.recipes import with_recipe
 from kubeyolo.models.named_facts import model_facts, model_names
 
 
@@ -60,7 +61,8 @@ def show_model(
       kubeyolo models show yolov5s --config my.yaml --set train.lr=0.02 --json
     """
     facts = model_facts(name)
-    config = load_config(name, config_file, sets_of(sets)).model_dump(mode="json")
+    resolved = load_resolved(name, config_file, sets_of(sets))
+    config = with_recipe(resolved, bool(resolved.config.train.weights)).config.model_dump(mode="json")
     published, bands = [asdict(result) for result in facts.published], preset_bands(name)
     of_facts = ("paper", "parameters", "multiply_adds", "image_size", "strides", "anchors")
     about = {key: getattr(facts, key) for key in of_facts}

@@ -26,6 +26,7 @@ from kubeyolo.storage.location import FileLocation
 from kubeyolo.storage.place import Place
 from kubeyolo.training.start import anchors_differ, check_detector, weights_digest
 from kubeyolo.weights.file_check import check_file
+from kubeyolo.weights.importing import import_weights
 from kubeyolo.whole import is_whole_bundle
 
 IMPORTED = "weights"
@@ -155,9 +156,6 @@ def _imported(store: Place, found: _Found, model: str) -> Bundle:
 
 
 def _published_from(path: Path, found: _Found, model: str, target: Place) -> Bundle:
-    # Imported here: only this builds a network, with MindSpore.
-    from kubeyolo.weights.importing import import_weights
-
     imported = import_weights(path, model, target.uri)
     bundle = read_bundle(target)
     for line in (f"imported {found.place.uri} ({imported.format}) to {bundle.uri}", *imported.notes):

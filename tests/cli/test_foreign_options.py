@@ -123,11 +123,9 @@ def test_what_is_said_of_each_word_is_taken_by_the_command(error_of: Any, comman
         ("train d --project runs/train", "use --output runs/train"),
         ("train d --name exp", "use --output exp"),
         ("run --data d --project runs", "use --runs runs"),
-        ("train d --weights b", "use --backbone b, with the bundle of a pretrained backbone"),
-        (
-            "train d --weights yolov5s.pt",
-            "'kubeyolo weights import yolov5s.pt --backbone --model NAME --output URI', then use --backbone URI",
-        ),
+        ("train d --pretrained b", "use --weights b"),
+        ("train d --ckpt yolov5s.pt", "use --weights yolov5s.pt"),
+        ("run --data d --weight yolov5s.pt", "use --weights yolov5s.pt"),
         ("predict i.jpg --weights b", "use --bundle b"),
         (
             "predict i.jpg --weights best.pt",
@@ -157,12 +155,12 @@ def test_nothing_is_said_of_an_option_that_the_command_has_no_setting_for(error_
     assert re.fullmatch(r"error: No such option: --\w+; see 'kubeyolo [a-z ]+ --help'", error_of(line))
 
 
-@pytest.mark.parametrize("line", ["train d --weights y.pt", "predict i.jpg --weights y.pt", "export d --weights y.pt"])
+@pytest.mark.parametrize("line", ["predict i.jpg --weights y.pt", "export d --weights y.pt"])
 def test_the_command_that_makes_a_bundle_of_a_file_of_weights_is_complete(error_of: Any, line: str) -> None:
     typed = re.search(r"'kubeyolo weights import ([^']+)'", error_of(line))
     assert typed
     values = COMMAND.commands["weights"].commands["import"].make_context("import", shlex.split(typed[1])).params
-    assert (str(values["file"]), values["backbone"]) == ("y.pt", line.startswith("train"))
+    assert (str(values["file"]), values["backbone"]) == ("y.pt", False)
 
 
 def test_the_parser_still_names_the_nearest_option(error_of: Any) -> None:

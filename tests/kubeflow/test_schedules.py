@@ -210,7 +210,7 @@ def test_what_an_interrupted_update_has_left_is_mended(double: KubeflowDouble, t
             "train.max_epoch is given twice: '20' by the field max_epoch, and 3 in the field settings",
         ),
         ({"parameters": {**BASE["parameters"], "fingerprint": "f"}}, "unknown field 'fingerprint'"),
-        ({"parameters": {**BASE["parameters"], "weights": "minio://w"}}, "weights = 'minio://w': a training cannot"),
+        ({"parameters": {**BASE["parameters"], "weights": "w.pt"}}, "train.weights = w.pt: pods cannot read folders"),
         (
             {"parameters": {**BASE["parameters"], "data": "/home/me/data"}},
             "the field data = /home/me/data: pods cannot read",
