@@ -174,6 +174,14 @@ def test_the_rule_of_each_system_for_long_and_cut_boxes(rule, kept):
     assert list(visible_boxes(pastes, table, SIZE, rule)[:, 0]) == kept
 
 
+def test_the_area_that_is_left_is_compared_with_the_scaled_area():
+    # Half the scale, a quarter of the area: nothing of the first box is cut, and half of the second.
+    window = Window(SIZE, SIZE, 0.5, 14.0, SIZE / 2)
+    scene, table = scene_of(window, Distortion()), table_of((40, 40, 20, 20), (0, 70, 40, 20))
+    np.testing.assert_allclose(corners_of(scene.labels(table, BoxRule(100.0, 0.6))), [[10, 44, 20, 54]], atol=1e-4)
+    assert list(scene.labels(table, BoxRule(100.0, 0.4))[:, 0]) == [0, 1]
+
+
 def canvas_boxes(*boxes):
     corners = np.array([(x, y, x + w, y + h) for x, y, w, h in boxes], float)
     return CanvasBoxes(np.arange(len(boxes), dtype=float), corners, (corners[:, 2:] - corners[:, :2]).prod(axis=1))

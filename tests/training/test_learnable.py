@@ -13,12 +13,14 @@ import pytest
 from kubeyolo.config.load import load_config, preset_names
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.labels import BoxTable
+from kubeyolo.data.mosaic import BoxRule
 from kubeyolo.models.named_facts import model_facts
 from kubeyolo.storage.place import Place
 from kubeyolo.training.history import HistoryRow
 from kubeyolo.training.learnable import (
     Learnable,
     anchor_ratios,
+    anchors_command,
     box_sides,
     empty_warnings,
     look_at_training,
@@ -103,6 +105,15 @@ def test_boxes_that_no_size_saves_want_cut_images_and_long_ones_are_named() -> N
     assert "cut the images into parts" in size_warnings(np.full((3, 2), 0.01), 640)[0]
     (long,) = size_warnings(np.array([(500.0, 4.0), (50.0, 50.0)]), 640)
     assert long.startswith("1 of 2 (50.0 %) training boxes are at least 100 times as long")
+    shorter = np.array([(90.0, 4.0), (50.0, 50.0)])
+    (long,) = size_warnings(shorter, 640, rule=BoxRule(20.0, 0.2))
+    assert "at least 20 times as long as they are wide (augment.max_aspect)" in long
+    assert size_warnings(shorter, 640) == []
+
+
+def test_anchors_are_computed_from_the_boxes_that_the_training_keeps() -> None:
+    assert "max_aspect" not in anchors_command("d", load_config("yolov5n-r7"))
+    assert anchors_command("d", load_config("yolov4-csp")).endswith("--set augment.max_aspect=20")
 
 
 def test_a_box_fits_below_the_ratio_and_not_at_it() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kubeyolo.config.schema import AugmentConfig
 from kubeyolo.errors import InputError
 from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
@@ -22,10 +23,13 @@ from tests.training.killing import (
 )
 from tests.training.small_training import spec_for as small_training
 
+EVERYTHING = AugmentConfig(mixup=0.3, copy_paste=0.5, degrees=10.0, shear=3.0, perspective=0.0005, close_mosaic=1)
+
 
 def spec_for(dataset: str, output: Path, lr: float = 0.001, processes: int = 1) -> TrainingSpec:
-    """Return the training of the network that is compiled in the shortest time."""
-    return small_training(dataset, output, "yolov4-tiny", lr=lr, processes=processes)
+    """Return the training of the network that is compiled in the shortest time, with every kind of augmentation."""
+    spec = small_training(dataset, output, "yolov4-tiny", lr=lr, processes=processes)
+    return spec.model_copy(update={"config": spec.config.model_copy(update={"augment": EVERYTHING})})
 
 
 def test_a_run_killed_three_times_ends_with_the_same_weights(small_dataset: str, tmp_path: Path) -> None:
