@@ -116,6 +116,7 @@ NO_RESULTS = (
     "config/anchor_forms.py",
     "config/foreign_words.py",
     "config/form.py",
+    "config/key_types.py",
     "config/load.py",
     "config/recipes.py",
     "config/presets",

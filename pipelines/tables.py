@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kubeyolo.catalogue import DETECTOR_TRAINING, PIPELINES, STEPS, Step, steps_of
 from kubeyolo.compiled.pipeline import CompiledPipeline
-from kubeyolo.config.schema import Config
+from kubeyolo.config.key_types import key_types
 from kubeyolo.data.finding_kinds import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- made by: make pipelines ({}) -->", "<!-- end of what is made -->"
-
-_TYPES = {"integer": "int", "number": "float", "boolean": "bool", "string": "text"}
-_BOUNDS = (("exclusiveMinimum", "> "), ("minimum", "≥ "), ("exclusiveMaximum", "< "), ("maximum", "≤ "))
 
 
 def component_tables(step: Step) -> str:
@@ -69,8 +65,8 @@ def form_tables() -> str:
 def setting_table() -> str:
     """Return the table of every key of the configuration: type and range, default, meaning."""
     rows = (
-        (f"`{key}`", _type(schema), f"`{json.dumps(default)}`", schema["description"])
-        for key, schema, default in _settings()
+        (f"`{key}`", each.kind, f"`{json.dumps(each.default)}`", each.schema["description"])
+        for key, each in key_types().items()
     )
     return _table(("key", "type", "default", "meaning"), rows)
 
@@ -115,31 +111,6 @@ def write_tables() -> list[Path]:
     for path, text in changed.items():
         path.write_text(text, encoding="utf-8")
     return list(changed)
-
-
-def _settings() -> Iterator[tuple[str, Mapping[str, Any], Any]]:
-    """Yield each dotted key with its JSON schema and its default."""
-    document = Config.model_json_schema()
-    for name, default in Config().model_dump(mode="json").items():
-        if not isinstance(default, dict):
-            yield name, document["properties"][name], default
-            continue
-        section = document["$defs"][type(getattr(Config(), name)).__name__]["properties"]
-        for key, value in default.items():
-            yield f"{name}.{key}", section[key], value
-
-
-def _type(schema: Mapping[str, Any]) -> str:
-    if "enum" in schema:
-        return ", ".join(str(value) or "empty" for value in schema["enum"])
-    if schema["type"] == "object":
-        return f"mapping of names to {_type(schema['additionalProperties'])}"
-    if schema["type"] == "array":
-        return f"list of {_type(schema['items'])}"
-    bounds = [f"{sign}{schema[bound]}" for bound, sign in _BOUNDS if bound in schema]
-    if "multipleOf" in schema:
-        bounds.append(f"multiple of {schema['multipleOf']}")
-    return " ".join([_TYPES[schema["type"]], ", ".join(bounds)]).strip()
 
 
 def _replaced(path: Path, what: str, made: str) -> str:

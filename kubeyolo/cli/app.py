@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from kubeyolo import __version__
 from kubeyolo.cli import errors, streams
+from kubeyolo.cli.spelling import option_spelling
 from kubeyolo.stop_signals import RaisingHandler, install, stop_signals
 from kubeyolo.storage.cache import expand_homes, set_matplotlib_folder
 
@@ -77,15 +78,25 @@ class LazyCommand(TyperCommand):
         self._module, _, self._function = place.partition(":")
         super().__init__(name, help=_docstrings(self._module)[self._function])
 
-    def load(self) -> Any:
-        """Import the module of the command and return the real command."""
+    def load(self, given: Sequence[str] = ()) -> Any:
+        """Import the module of the command and return the real command.
+
+        Args:
+            given: The arguments that were typed; the help has the defaults of the model that they name.
+        """
+        function = getattr(import_module(f"kubeyolo.cli.{self._module}"), self._function)
+        if self._module == "steps":
+            from kubeyolo.cli.setting_options import with_setting_options
+
+            function = with_setting_options(self._function, function, given)
+        spelling = option_spelling(self._function if self._module == "steps" else "")
         alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        alone.command(self.name)(getattr(import_module(f"kubeyolo.cli.{self._module}"), self._function))
+        alone.command(self.name, context_settings={"token_normalize_func": spelling})(function)
         return typer.main.get_command(alone)
 
-    def make_context(self, *given: Any, **options: Any) -> Any:
+    def make_context(self, info_name: str | None, args: list[str], *given: Any, **options: Any) -> Any:
         """Return a context of the real command, so that the real command is called."""
-        return self.load().make_context(*given, **options)
+        return self.load(args).make_context(info_name, args, *given, **options)
 
 
 class LazyGroup(TyperGroup):

@@ -7,27 +7,19 @@ import shlex
 from collections.abc import Container, Sequence
 
 from kubeyolo.catalogue import STEPS
-from kubeyolo.config.foreign_words import ABSENT, KEYS, MEANINGS, plain_word
+from kubeyolo.cli.setting_options import ON_BUNDLES, STEP_OF
+from kubeyolo.config.foreign_words import ABSENT, ABSENT_IN_EVALUATION, KEYS, MEANINGS, plain_word
 from kubeyolo.config.load import known_keys, load_config, preset_names
 from kubeyolo.errors import InputError
 
 _WHOLE = ("run", "configure", "pipeline show", "pipeline submit")
 """Commands that take the settings of all steps."""
 
-_STEP_OF = {
-    "validate": "validate_dataset",
-    "convert": "validate_dataset",
-    "pretrain": "pretrain_backbone",
-    "train": "train",
-    "evaluate": "evaluate",
-    "export": "export_model",
-    "quantize": "quantize",
-}
+_STEP_OF = {"validate": "validate_dataset", "convert": "validate_dataset", **STEP_OF}
 
 _STARTING = ("train", "run", "configure")
 """Commands with the option --weights."""
 
-_ON_BUNDLES = ("evaluate", "export", "quantize")
 _PLACES = {
     ("predict", "bundle"): "--bundle {}",
     ("predict", "images"): "kubeyolo predict {}",
@@ -35,13 +27,13 @@ _PLACES = {
     ("pretrain", "data"): "kubeyolo pretrain {}",
     ("validate", "data"): "kubeyolo validate {}",
     ("convert", "data"): "kubeyolo convert {} OUT",
-    **{(command, "bundle"): f"kubeyolo {command} {{}} DATASET" for command in _ON_BUNDLES},
-    **{(command, "data"): f"kubeyolo {command} BUNDLE {{}}" for command in _ON_BUNDLES},
+    **{(command, "bundle"): f"kubeyolo {command} {{}} DATASET" for command in ON_BUNDLES},
+    **{(command, "data"): f"kubeyolo {command} BUNDLE {{}}" for command in ON_BUNDLES},
     **{(command, "model"): "--model {}" for command in ("train", "pretrain", *_WHOLE)},
     **{(command, "config"): "--config {}" for command in (*_STEP_OF, "predict", *_WHOLE)},
     **{
         (command, meaning): "--output {}"
-        for command in ("train", "pretrain", "predict", *_ON_BUNDLES)
+        for command in ("train", "pretrain", "predict", *ON_BUNDLES)
         for meaning in ("output", "name")
     },
     ("run", "output"): "--runs {}",
@@ -70,13 +62,15 @@ def remedy(option: str, command: str, arguments: Sequence[str]) -> str | None:
     option = _whole_option(option, arguments)
     word = plain_word(option)
     value = _value_of(option, arguments)
-    meaning = MEANINGS.get(word, "")
+    meaning = "output" if word == "ckpt_path" and command in ("train", "pretrain") else MEANINGS.get(word, "")
     if meaning == "bundle" and command in ("train", *_WHOLE):
         return _on_start(command, value)
     if (command, meaning) in _PLACES:
         return _placed(command, meaning, value)
     if word in ABSENT and command in ("train", *_WHOLE):
         return f"; {ABSENT[word]}"
+    if word in ABSENT_IN_EVALUATION and command == "evaluate":
+        return f"; {ABSENT_IN_EVALUATION[word]}"
     key = _key_of(word, command)
     if key == "predict.conf_threshold":
         return f"; use --conf {value or 'VALUE'}"
@@ -111,7 +105,8 @@ def remedy_for_pairs(command: str, arguments: Sequence[str], options: Container[
 
 def _remedy_for_pair(pair: str, command: str, options: Container[str]) -> str:
     name, _, value = pair.partition("=")
-    option = f"--{name.replace('_', '-')}"
+    dashed = f"--{name.replace('_', '-')}"
+    option = dashed if dashed in options else f"--{name.replace('-', '_')}"
     if name in known_keys() and "." in name:
         return f"; use --set {shlex.quote(pair)}"
     if option in options and not _WEIGHTS_FILE.search(value):
@@ -131,7 +126,7 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
     """Return the value that was typed for an option, or None if it has no value."""
     for at, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
-        if name != option:
+        if not name.startswith("-") or plain_word(name) != plain_word(option):
             continue
         following = value if equals else next(iter(arguments[at + 1 :]), "")
         return following if following and not re.match(r"-\D", following) else None
@@ -212,6 +207,8 @@ def _translated(key: str, word: str, value: str | None) -> str | None:
     """Convert a value from another program to a value for the key."""
     if word == "cos_lr":
         return "cosine_annealing"
+    if word == "adam":
+        return "adamw"
     if key in ("data.cache", "train.nesterov"):
         return "true" if value in (None, "ram", "disk", "True") else value
     if value is None:

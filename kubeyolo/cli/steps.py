@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubeyolo.bundle import Bundle, read_bundle
+from kubeyolo.cli.late_import import import_late
 from kubeyolo.cli.options import (
     DEFAULT_STORE,
     BundleArgument,
@@ -36,18 +36,17 @@ from kubeyolo.config.form import fill_form
 from kubeyolo.config.load import ResolvedConfig, load_config, load_resolved
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
-from kubeyolo.evaluation.results import EvaluationResult, check_runtime
-from kubeyolo.launch.launcher import Launcher, find_launcher
-from kubeyolo.pointers import check_pointer_name
 from kubeyolo.source import results_source, weights_source
-from kubeyolo.steps import facade
-from kubeyolo.steps.configure import bundle_config
-from kubeyolo.steps.evaluate import RESULT_NAME
-from kubeyolo.steps.facade import StepCall
-from kubeyolo.steps.promote import make_current
-from kubeyolo.steps.start import check_start
-from kubeyolo.steps.starting_weights import resolve_start
 from kubeyolo.storage.place import Place
+
+if TYPE_CHECKING:
+    from kubeyolo.bundle import Bundle
+    from kubeyolo.launch.launcher import Launcher
+    from kubeyolo.steps import facade
+    from kubeyolo.steps.facade import StepCall
+else:
+    # Help does not need the steps.
+    facade = import_late("kubeyolo.steps.facade")
 
 
 def validate(
@@ -129,7 +128,9 @@ def train(
 
     [bold]Examples[/bold]
 
-      kubeyolo train store/datasets/bccd-3f0c9a1b22d4 --model yolov5n-r7 --set train.max_epoch=50
+      kubeyolo train store/datasets/bccd-3f0c9a1b22d4 --model yolov5n-r7 --max_epoch 50
+
+      kubeyolo train store/datasets/bccd-3f0c9a1b22d4 -m yolov4 --lr 0.012 --lr_scheduler cosine_annealing --t_max 320
 
       kubeyolo train store/datasets/bccd-3f0c9a1b22d4 --model yolov5s-r7 --weights yolov5s.pt
 
@@ -138,6 +139,9 @@ def train(
       kubeyolo train minio://kubeyolo/datasets/coco-52d41a7c9e10 --store minio://kubeyolo --set train.processes=2
       --launcher volcano --cluster-set image=registry/kubeyolo-train@sha256:0a1b…
     """
+    from kubeyolo.steps.start import check_start
+    from kubeyolo.steps.starting_weights import resolve_start
+
     started_by = _launcher("train", launcher, cluster, cluster_sets)
     resolved = load_resolved(model, config_file, [*sets_of(sets), *weights_pairs(weights)])
     if backbone and resolved.config.train.weights:
@@ -178,8 +182,11 @@ def evaluate(
 
       kubeyolo evaluate store/models/yolov5n-r7/1.0 store/datasets/bccd-3f0c9a1b22d4
 
-      kubeyolo evaluate BUNDLE DATASET --runtime int8 --set evaluate.min_ap=0.5
+      kubeyolo evaluate BUNDLE DATASET --runtime int8 --min_ap 0.5
     """
+    from kubeyolo.evaluation.results import EvaluationResult, check_runtime
+    from kubeyolo.steps.evaluate import RESULT_NAME
+
     checked = check_runtime(runtime)
     started_by = _launcher("evaluate", launcher, cluster, cluster_sets)
     call, opened = _call_on(bundle, store, output, config_file, sets, started_by, "evaluate")
@@ -202,13 +209,13 @@ def export(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Export a trained bundle to MINDIR and ONNX, compare both with the trained network, evaluate the ONNX network.
+    """Export a trained bundle to MINDIR and ONNX, compare both with the trained network, evaluate the ONNX network.
 
     [bold]Examples[/bold]
 
       kubeyolo export store/trainings/yolov5n-r7-0a1b2c3d4e5f/bundle store/datasets/bccd-3f0c9a1b22d4
 
-      kubeyolo export BUNDLE DATASET --set 'export.formats=\[onnx]'
+      kubeyolo export BUNDLE DATASET --formats onnx
     """
     started_by = _launcher("export_model", launcher, cluster, cluster_sets)
     call, opened = _call_on(bundle, store, output, config_file, sets, started_by, "export_model")
@@ -264,6 +271,9 @@ def publish(
 
       kubeyolo publish BUNDLE --store minio://kubeyolo --latest minio://kubeyolo/models/yolov5n-r7/latest.json
     """
+    from kubeyolo.pointers import check_pointer_name
+    from kubeyolo.steps.promote import make_current
+
     config = load_config(None, config_file, sets_of(sets))
     check_pointer_name(latest)
     call = _call(Place.of(store), config)
@@ -277,7 +287,7 @@ def publish(
 def _call(store: Place, config: Config, output: str = "", code: str = "") -> StepCall:
     """Return the arguments that all steps have in common; ``code`` is by default the digest of this version."""
     target = store.at(output) if output else None
-    return StepCall(store=store, config=config, code=code or results_source(), output=target)
+    return facade.StepCall(store=store, config=config, code=code or results_source(), output=target)
 
 
 def _call_on(
@@ -286,7 +296,7 @@ def _call_on(
     output: str,
     config_file: Path | None,
     sets: list[str] | None,
-    launcher: Launcher = facade.HERE,
+    launcher: Launcher | None = None,
     step: str = "",
 ) -> tuple[StepCall, Bundle]:
     """Return the arguments that all steps have in common, for a step on a bundle, and the bundle.
@@ -294,14 +304,20 @@ def _call_on(
     The configuration is that of the bundle, overridden by the file and the pairs; the launcher sets the device of the
     step, if the step has a job.
     """
+    from kubeyolo.bundle import read_bundle
+    from kubeyolo.steps.configure import bundle_config
+
     load_config(None, config_file, sets_of(sets))
     form, place = fill_form((), None, config_file, sets_of(sets)), Place.of(store)
     opened = read_bundle(place.at(bundle))
-    return _call(place, _placed(bundle_config(opened.manifest, form), launcher, step), output), opened
+    config = _placed(bundle_config(opened.manifest, form), launcher or facade.HERE, step)
+    return _call(place, config, output), opened
 
 
 def _launcher(step: str, name: str, file: Path | None, sets: list[str] | None) -> Launcher:
     """Return the launcher of a command; on a cluster its step has a job unless a setting says otherwise."""
+    from kubeyolo.launch.launcher import find_launcher
+
     return find_launcher(name, None, file, sets_of(sets), step, must_run=True)
 
 

@@ -23,8 +23,10 @@ _KEYS_AND_WORDS = (
     ),
     (
         ("train.image_size", "evaluate.image_size", "pretrain.image_size"),
-        "img imgsz img_size imgsize input_size image_sz input_shape img_scale imsize width height",
+        "img imgsz img_size imgsize input_size image_sz input_shape img_scale imsize width height training_shape",
     ),
+    (("evaluate.image_size",), "testing_shape"),
+    (("evaluate.split",), "task"),
     (("train.lr", "pretrain.lr"), "lr0 lr_init learning_rate base_lr init_lr initial_lr"),
     (("train.lr_final",), "lrf lr_factor"),
     (("train.lr_scheduler",), "cos_lr scheduler lr_schedule"),
@@ -32,13 +34,13 @@ _KEYS_AND_WORDS = (
     (("train.weight_decay", "pretrain.weight_decay"), "decay wd"),
     (("train.warmup_steps",), "burn_in warmup_iters min_warmup_step warmup_iter"),
     (("train.warmup_epochs",), "warmup_epoch lr_warmup_epochs"),
-    (("train.optimizer",), "optim"),
+    (("train.optimizer",), "optim adam"),
     (("train.label_smooth_factor",), "label_smoothing"),
     (("train.box_gain",), "box loss_box_weight"),
     (("train.cls_gain",), "cls loss_cls_weight"),
     (("train.obj_gain",), "obj loss_obj_weight"),
     (("train.keep_checkpoints",), "keep_checkpoint_max max_keep_ckpts"),
-    (("train.processes",), "gpus num_gpus nproc_per_node world_size"),
+    (("train.processes",), "gpus num_gpus nproc_per_node world_size group_size"),
     (("train.device_target", "evaluate.device_target", "pretrain.device_target", "export.device_target"), "device"),
     (("train.seed",), "random_seed global_seed manual_seed"),
     (("augment.close_mosaic",), "close_mosaic_epochs"),
@@ -78,6 +80,20 @@ _ABSENT_AND_WORDS = (
         "the length of a training is set in epochs, by train.max_epoch",
         "max_iter max_iters max_batches total_steps num_steps",
     ),
+    ("a training has several processes if train.processes is larger than 1: leave it out", "is_distributed"),
+    ("processes get their ranks by themselves: leave it out", "rank local_rank device_id"),
+    ("the first process alone writes checkpoints: leave it out", "is_save_on_master"),
+    (
+        "all images of a training have one size, train.image_size: leave it out",
+        "resize_rate multi_scale multiscale multi_scale_training",
+    ),
+    ("training images are square: leave it out", "rect"),
+    ("each process normalizes its own batch: set train.per_batch_size as large as memory allows", "sync_bn"),
+    ("checkpoints and the bundle are always written: leave it out", "nosave"),
+    ("train.val_interval = 0 switches validation off: leave it out", "notest noval"),
+    ("hyperparameters are not searched: leave it out", "evolve"),
+    ("classes are not merged; change them in the annotations: leave it out", "single_cls single_class"),
+    ("give the bundle of a backbone to 'kubeyolo train' with --backbone: leave it out", "pretrained_backbone"),
     (
         "compute anchors with 'kubeyolo anchors', and set them in train.anchors: leave it out",
         "autoanchor noautoanchor auto_anchor recompute_anchors",
@@ -93,13 +109,31 @@ ABSENT: Mapping[str, str] = MappingProxyType(
 )
 """What to do instead, by words for features that do not exist here."""
 
+_ABSENT_IN_EVALUATION_AND_WORDS = (
+    ("there is no test-time augmentation: leave it out", "augment tta"),
+    ("overlapping boxes are dropped, not merged: leave it out", "merge"),
+    ("the report always has the metrics of each class: leave it out", "verbose"),
+    ("evaluation uses float32 only: leave it out", "half fp16"),
+    ("the classes are those of the bundle: leave it out", "single_cls nc"),
+    ("detections.json is always written, in the format of COCO results: leave it out", "save_json save_txt save_conf"),
+)
+
+ABSENT_IN_EVALUATION: Mapping[str, str] = MappingProxyType(
+    {word: text for text, words in _ABSENT_IN_EVALUATION_AND_WORDS for word in words.split()}
+)
+"""What to do instead in an evaluation, by words for features that do not exist here."""
+
 _MEANINGS_AND_WORDS = (
-    ("bundle", "weights weight ckpt checkpoint ckpt_path weights_path model_path model pretrained load_from"),
+    (
+        "bundle",
+        "weights weight ckpt checkpoint ckpt_path ckpt_file weights_path model_path model pretrained load_from "
+        "resume_yolov3 resume_yolov4 resume_yolov5",
+    ),
     ("images", "source input image image_path img_path images"),
     ("data", "data dataset data_dir data_path data_root dataset_path data_url"),
-    ("model", "cfg arch model_name"),
+    ("model", "cfg arch model_name yolov5_version"),
     ("config", "hyp hyps config_file"),
-    ("output", "project save_dir out_dir output_dir outdir work_dir save_path out"),
+    ("output", "project save_dir out_dir output_dir outdir work_dir save_path out logdir log_dir"),
     ("name", "name exp exp_name"),
 )
 

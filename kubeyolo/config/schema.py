@@ -51,12 +51,19 @@ class Section(BaseModel):
         return _plain_value(value, cls.model_fields[str(info.field_name)].annotation)
 
 
+def _is_plain_list(annotation: Any) -> bool:
+    return get_origin(annotation) is tuple and get_origin(get_args(annotation)[0]) is not tuple
+
+
 def _plain_value(value: Any, annotation: Any) -> Any:
     """Return a value for a setting of this type; pydantic checks type and range later.
 
     Raises:
         ValueError: The value is a boolean and the type is a number, or the other way round.
     """
+    if _is_plain_list(annotation) and isinstance(value, str | int | float) and not isinstance(value, bool):
+        # Other programs write lists without brackets: 220,250.
+        value = [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else [value]
     if get_origin(annotation) is tuple and isinstance(value, list | tuple):
         return [_plain_value(each, get_args(annotation)[0]) for each in value]
     kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
@@ -374,12 +381,6 @@ class TrainConfig(Section):
         if value is not None and value not in (0, 1):
             raise ValueError("expected true or false")
         return None if value is None else bool(value)
-
-    @field_validator("lr_epochs", mode="before")
-    @classmethod
-    def _are_listed(cls, value: Any) -> Any:
-        """Accept a text with commas too: 220,250."""
-        return [each for each in value.split(",") if each.strip()] if isinstance(value, str) else value
 
 
 class EvaluateConfig(Section):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kubeyolo.cli.errors import exit_code_of
+from kubeyolo.cli.spelling import option_spelling
 from kubeyolo.config.foreign_words import ABSENT, KEYS, MEANINGS
 from kubeyolo.config.load import load_config
 from tests.commands import COMMAND, all_commands
@@ -70,18 +71,19 @@ def check_remedy(message: str, command: str, option: str) -> bool:
 
 @pytest.mark.parametrize("command", ARGUMENTS)
 def test_what_is_said_of_each_word_is_taken_by_the_command(error_of: Any, command: str) -> None:
-    options = {parameter for each in all_commands()[command].params for parameter in each.opts}
+    spelled = option_spelling(command)
+    options = {spelled(name.lstrip("-")) for each in all_commands()[command].params for name in each.opts}
     helped = set()
     for word in {**KEYS, **MEANINGS, **ABSENT}:
         option = f"--{word.replace('_', '-')}"
-        if option in options:
+        if spelled(word) in options:
             continue
         message = error_of(shlex.join([command, *ARGUMENTS[command], option, "1"]))
         if check_remedy(message, command, option):
             helped.add(word)
     if command in ("train", "run"):
         trained = {word for word, keys in KEYS.items() if OF_TRAINING & {*keys}}
-        assert helped >= trained - {option.lstrip("-").replace("-", "_") for option in options}
+        assert helped >= {word for word in trained if spelled(word) not in options}
     assert not helped & set(ABSENT)
 
 
@@ -99,11 +101,19 @@ def test_what_is_said_of_each_word_is_taken_by_the_command(error_of: Any, comman
         ("evaluate b d --imgsz 640", "use --set evaluate.image_size=640"),
         ("train d --batch-size 16", "use --set train.per_batch_size=16"),
         ("evaluate b d --batch-size 16", "use --set evaluate.per_batch_size=16"),
-        ("export b d --batch-size 16", "use --set export.batch_size=16"),
         ("train d --optim SGD", "use --set train.optimizer=sgd"),
-        ("train d --seed 3", "use --set train.seed=3"),
+        ("train d --adam", "use --set train.optimizer=adamw"),
+        ("train d --img_size 640", "use --set train.image_size=640"),
+        ("run --data d --training_shape 416", "use --set train.image_size=416"),
+        ("train d --group_size 8", "use --set train.processes=8"),
+        ("train d --data_dir coco", "it is an argument: kubeyolo train coco"),
+        ("train d --ckpt_path outputs", "use --output outputs"),
+        ("train d --yolov5_version yolov5m", "use --model yolov5m"),
+        ("train d --resume_yolov4 b", "use --backbone b, with the bundle of a pretrained backbone"),
+        ("evaluate d --ckpt_file b", "it is an argument: kubeyolo evaluate b DATASET"),
+        ("evaluate b d --task test", "use --set evaluate.split=test"),
+        ("run --data d --cache ram", "use --set data.cache=true"),
         ("train d --cos-lr", "use --set train.lr_scheduler=cosine_annealing"),
-        ("train d --cache ram", "use --set data.cache=true"),
         ("train d --device cpu", "use --set train.device_target=CPU"),
         ("train d --device npu:0,1", "use --set train.device_target=Ascend --set train.processes=2"),
         ("evaluate b d --device cpu", "use --set evaluate.device_target=CPU"),
@@ -113,7 +123,6 @@ def test_what_is_said_of_each_word_is_taken_by_the_command(error_of: Any, comman
             for command, key in (("train d", "train"), ("pretrain d", "pretrain"), ("evaluate b d", "evaluate"))
             for device in ("0", "0,1", "cuda:0", "cuda")
         ),
-        ("train d --workers 4", "use --set data.workers=4"),
         ("train d --data store/datasets/x", "it is an argument: kubeyolo train store/datasets/x"),
         ("train d --data coco.yaml", "it is an argument: kubeyolo train DATASET"),
         ("validate --data 'my data'", "it is an argument: kubeyolo validate 'my data'"),
@@ -138,13 +147,20 @@ def test_what_is_said_of_each_word_is_taken_by_the_command(error_of: Any, comman
         ("evaluate b d --conf-thres .3", "use --set evaluate.conf_threshold=.3"),
         ("export b d --include onnx", "use --set 'export.formats=[onnx]'"),
         ("train d --patience 3", "there is no early stopping: leave it out"),
+        ("train d --is_distributed 1", "a training has several processes if train.processes is larger than 1"),
+        ("train d --rank 0", "processes get their ranks by themselves: leave it out"),
+        ("train d --is-save-on-master 1", "the first process alone writes checkpoints: leave it out"),
+        ("train d --resize_rate 10", "all images of a training have one size, train.image_size: leave it out"),
+        ("train d --sync-bn", "each process normalizes its own batch: set train.per_batch_size as large as"),
+        ("evaluate b d --augment", "there is no test-time augmentation: leave it out"),
+        ("evaluate b d --save-json", "detections.json is always written, in the format of COCO results: leave it out"),
         ("train d --resume", "run the same command again to continue an interrupted training: leave it out"),
     ],
 )
 def test_the_remedy_has_the_value_that_was_given(error_of: Any, line: str, remedy: str) -> None:
     message = error_of(line)
     command = line.split()[0]
-    option = re.findall(r"--[\w-]+", line.partition(" --data d ")[2] or line)[0]
+    option = re.findall(r"--[\w-]+", line.partition(" --data d ")[2] or line)[0].replace("_", "-")
     assert f"; {remedy}" in message or f" {remedy}" in message
     if command in ARGUMENTS and "VALUE" not in remedy:
         check_remedy(message, command, option)
