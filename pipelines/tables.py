@@ -130,6 +130,10 @@ def _settings() -> Iterator[tuple[str, Mapping[str, Any], Any]]:
 
 
 def _type(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_type(each) for each in schema["anyOf"])
+    if "const" in schema:
+        return str(schema["const"])
     if "enum" in schema:
         return ", ".join(str(value) for value in schema["enum"])
     if schema["type"] == "object":

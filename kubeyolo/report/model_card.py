@@ -12,6 +12,7 @@ from kubeyolo.evaluation.results import COCO_NUMBERS
 from kubeyolo.formats import size_text
 from kubeyolo.report.formats import number3, setting
 from kubeyolo.report.page import fact_rows, render
+from kubeyolo.training.result import Choice
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
 
@@ -118,6 +119,7 @@ def _anchors(manifest: Mapping[str, Any]) -> str:
 def _training(manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
     train = (manifest.get("config") or {}).get("train", {})
     rows = [[key, setting(train[key])] for key in MAIN_SETTINGS if key in train]
+    rows += _weights((manifest.get("metrics") or {}).get("train") or {})
     rows += [["extended", str(line)] for line in (manifest.get("metrics") or {}).get("extended", ())]
     if dataset:
         rows += [["data set", str(dataset.get("name", ""))], ["data set digest", str(dataset.get("digest", ""))]]
@@ -127,6 +129,17 @@ def _training(manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
         rows.append(["code digest", str(manifest["code_digest"])])
     rows += [[f"package {name}", str(version)] for name, version in (manifest.get("packages") or {}).items()]
     return markdown_table(["Setting", "Value"], rows)
+
+
+def _weights(train: Mapping[str, Any]) -> list[list[str]]:
+    """Return rows with the validation whose weights are published, and why the training stopped early."""
+    rows = []
+    if choice := train.get("choice"):
+        rows.append(["published weights", Choice.model_validate(choice).words])
+        rows += [["weights after the last epoch", choice["last"]]] if choice.get("last") else []
+    if stopped := train.get("stopped"):
+        rows.append(["stopped early", str(stopped)])
+    return rows
 
 
 def _file_table(files: Mapping[str, Any]) -> str:

@@ -44,6 +44,10 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
     }
     extended = {"extended": "; ".join(result.extended)} if result.extended else {}
     facts |= extended
+    if result.choice is not None:
+        facts["published weights"] = result.choice.words
+        facts |= {"weights after the last epoch": result.choice.last} if result.choice.last else {}
+    facts |= {"stopped early": result.stopped} if result.stopped else {}
     if result.anchor_recall is not None:
         facts["boxes that an anchor fits"] = f"{100 * result.anchor_recall:.1f} %"
     if result.warnings:
@@ -57,6 +61,8 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
         speeds = sorted(row.images_per_second for row in rows if row.images_per_second)
         metrics |= {"images_per_second": speeds[len(speeds) // 2]} if speeds else {}
     metrics |= {} if result.anchor_recall is None else {"anchor_recall": result.anchor_recall}
+    metrics |= {} if result.choice is None else {"choice": result.choice.model_dump(mode="json")}
+    metrics |= {"stopped": result.stopped} if result.stopped else {}
     metrics |= {**extended, "warnings": list(result.warnings)}
     return StepOutcome(
         step=STEP,

@@ -22,6 +22,24 @@ EXTENDED = "extended"
 LENGTHS = {"train.max_epoch": "epochs", "pretrain.max_epoch": "epochs", "pretrain.max_steps": "steps"}
 """Settings that limit the length of a training, each with its unit."""
 
+KEEP = "train.keep"
+"""Setting that says which weights are published; identities of versions that published the last weights lack it."""
+
+VALIDATED = (
+    KEEP,
+    "train.top_k",
+    "train.patience",
+    "train.min_delta",
+    "train.val_interval",
+    "train.val_split",
+    "evaluate.image_size",
+    "evaluate.conf_threshold",
+    "evaluate.iou_threshold",
+    "evaluate.max_det",
+    "evaluate.multi_label",
+)
+"""Settings that an identity has only if validations while training decide which weights are published."""
+
 Identity = Mapping[str, Any]
 
 
@@ -29,9 +47,12 @@ def changed_keys(saved: Identity, now: Identity) -> list[str]:
     """Return the keys whose values differ between two identities, sorted.
 
     The key ``extended`` is ignored. A setting that only one identity has was added or removed later: its value is
-    compared with its default.
+    compared with its default. A training of a version that did not choose weights by validations may be continued with
+    any choice.
     """
     keys = (saved.keys() | now.keys()) - {EXTENDED}
+    if (KEEP in saved) != (KEEP in now) and saved.get("task") == now.get("task"):
+        keys -= {*VALIDATED}
     return sorted(key for key in keys if _value(saved, key) != _value(now, key))
 
 

@@ -129,9 +129,7 @@ def pretrain_backbone(spec: TrainingSpec, distribution: Distribution, stop: Stop
         manifest = _manifest(spec, source, accuracy.last if accuracy.last is not None else accuracy.measure())
         warnings = growth_warnings(sizes, weight_sizes(network), config.pretrain)
         show_warnings(warnings, show)
-        uri = publish_weights(
-            output, engine, loop.journal.sessions, manifest, guard, prefix="backbone.", warnings=warnings
-        )
+        uri = publish_weights(output, engine, loop.journal.sessions, manifest, guard, warnings=warnings)
     show(f"published {uri}")
 
 

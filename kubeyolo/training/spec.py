@@ -9,7 +9,7 @@ from kubeyolo.catalogue import READING_KEYS, STEPS, Step
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import other_anchors
-from kubeyolo.training.extension import LENGTHS, as_pairs, changed_keys, is_shorter, pair_option
+from kubeyolo.training.extension import KEEP, LENGTHS, VALIDATED, as_pairs, changed_keys, is_shorter, pair_option
 from kubeyolo.training.memory_advice import memory_remedy
 from kubeyolo.work import Document, Work
 
@@ -28,7 +28,6 @@ _WITHOUT_EFFECT = {
     "train.log_interval",
     "train.ckpt_interval",
     "train.keep_checkpoints",
-    "train.val_interval",
 }
 
 _ANCHORS = "train.anchors"
@@ -116,12 +115,21 @@ def training_identity(spec: TrainingSpec, dataset_digest: str, backbone_digest: 
         for key in _OF_BACKBONES:
             values[key] = spec.config.value(key)
     else:
+        values |= {key: spec.config.value(key) for key in VALIDATED if key.startswith("evaluate.")}
         values["backbone"] = backbone_digest
         values["train.processes"] = world
         anchors = other_anchors(spec.config)
         if anchors is not None:
             values[_ANCHORS] = [[list(pair) for pair in level] for level in anchors]
+        if not depends_on_validations(spec.config):
+            values = {key: value for key, value in values.items() if key not in VALIDATED} | {KEEP: "last"}
     return values
+
+
+def depends_on_validations(config: Config) -> bool:
+    """Tell whether validations while training decide which weights are published."""
+    train = config.train
+    return train.val_interval != 0 and (train.keep == "best" or train.patience > 0)
 
 
 def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None:

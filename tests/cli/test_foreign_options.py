@@ -139,7 +139,8 @@ def test_what_is_said_of_each_word_is_taken_by_the_command(error_of: Any, comman
         ("predict i.jpg --iou-thres 0.5", "use --set predict.iou_threshold=0.5"),
         ("evaluate b d --conf-thres .3", "use --set evaluate.conf_threshold=.3"),
         ("export b d --include onnx", "use --set 'export.formats=[onnx]'"),
-        ("train d --patience 3", "there is no early stopping: leave it out"),
+        ("train d --patience 3", "use --set train.patience=3"),
+        ("train d --amp", "training uses float32 only: leave it out"),
         ("train d --resume", "run the same command again to continue an interrupted training: leave it out"),
     ],
 )
