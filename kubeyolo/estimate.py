@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from kubeyolo.catalogue import STEPS
 from kubeyolo.config.schema import Config, DeviceTarget
+from kubeyolo.config.validation_interval import validation_interval
 from kubeyolo.formats import about_duration, about_size, counted
 from kubeyolo.models.facts import ModelFacts
 
@@ -126,7 +127,7 @@ def estimate_run(
         nodes: Machines that the training processes are spread over.
     """
     known = images or {}
-    names = dict.fromkeys(("train", "val", config.evaluate.split))
+    names = dict.fromkeys(("train", "val", config.evaluate.split, config.train.val_split))
     processes, device = config.train.processes, config.train.device_target
     run = _Run(
         facts=facts,
@@ -261,13 +262,19 @@ class _Run:
         else:
             # Cards wait for batches if the data workers are slower.
             image = max(image, LOADER_SECONDS / min(max(1, self.config.data.workers) * self.processes, cores))
-        validations = train.max_epoch // train.val_interval if train.val_interval else 0
-        validated = validations * self.images["val"] * self._detect_seconds(train.image_size, self.device)
+        size = self.config.evaluate.image_size or train.image_size
+        validated = self._validations() * self.images[train.val_split] * self._detect_seconds(size, self.device)
         stored = self._checkpoints() * self._checkpoint_bytes() / STORE_SPEED
         # Each process compiles, and several processes also have a scheduler: with few cores they wait for each other.
         starting = self.processes + (self.processes > 1)
         start = self._start("train") * max(1.0, starting / cores)
         return start + trained * image + stored + validated
+
+    def _validations(self) -> int:
+        """Return the number of validations while training; the last epoch is always validated."""
+        train = self.config.train
+        interval = validation_interval(self.config, self._steps_per_epoch(), self.images[train.val_split])
+        return math.ceil(train.max_epoch / interval) if interval else 0
 
     def _checkpoints(self) -> int:
         train = self.config.train
@@ -316,6 +323,9 @@ class _Run:
         # A checkpoint with two moments and no average, and the backbone.
         pretrained = 4 * BACKBONE_SHARE * weights if config.pretrain.enabled else 0
         trained = min(config.train.keep_checkpoints, self._checkpoints()) * self._checkpoint_bytes() + weights
+        # The weights of the best validations, and of the last epoch next to the best.
+        validations = self._validations()
+        trained += (min(config.train.top_k, validations) + (validations > 1 and config.train.keep == "best")) * weights
         exported = (1 + len(config.export.formats)) * weights
         # One additional byte per parameter for int8; publishing stores the bundle again.
         return round(pretrained + trained + exported + 2 * (exported + weights / 4))

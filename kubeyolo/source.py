@@ -4,12 +4,13 @@
 code                                                            weights  results
 ==============================================================  =======  =======
 losses, models, runtime, data, training: all but the following  yes      yes
+what computes AP, by which the published weights are chosen     yes      yes
 config/schema: sections that training reads                     yes      yes
 config/schema: the other sections                               no       yes
 reading, checks and digest of a data set, sample data           no       yes
-validation while training, history and result of a training     no       yes
+history and result of a training                                no       yes
 weights, bundle, publishing, pointers                           no       yes
-evaluation, export, quantization, steps, report                 no       yes
+rest of evaluation, export, quantization, steps, report         no       yes
 configure, presets, estimates                                   no       no
 cli, compiled, runs, launch, kubeflow, catalogue                no       no
 storage, errors, events, progress, source, version              no       no
@@ -34,7 +35,20 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-WEIGHTS = ("config/class_names.py", "config/schema.py", "data", "losses", "models", "runtime.py", "training")
+WEIGHTS = (
+    "config/class_names.py",
+    "config/schema.py",
+    "config/validation_interval.py",
+    "data",
+    "evaluation/coco_eval.py",
+    "evaluation/decode.py",
+    "evaluation/nms.py",
+    "evaluation/predictor.py",
+    "losses",
+    "models",
+    "runtime.py",
+    "training",
+)
 """Folders and modules that determine the weights from a training."""
 
 NO_WEIGHTS = (
@@ -73,7 +87,11 @@ NO_WEIGHTS = (
     "data/texture.py",  # as data/sample.py
     "errors.py",
     "estimate.py",  # estimates the memory of a training
-    "evaluation",  # imported for validation while training
+    # The rest of what validation while training imports.
+    "evaluation/network.py",
+    "evaluation/results.py",
+    "evaluation/runtimes.py",
+    "evaluation/sharing.py",
     "file_kinds.py",  # names files that are refused, and tells which files of a folder are images
     "formats.py",  # writes numbers for people
     "memory.py",  # explains why a process has ended
@@ -99,7 +117,6 @@ NO_WEIGHTS = (
     "training/reach.py",  # warns of settings
     "training/result.py",
     "training/small_sets.py",  # writes a note
-    "training/validation.py",  # reads the weights, in a network of its own
     "weights",  # imported by evaluation
     "whole.py",  # tells which bundle is stored whole
     "work.py",  # describes processes

@@ -20,6 +20,9 @@ OUTCOME_FOLDER = "KUBEYOLO_OUTCOME"
 BARRIER_PREFIX = "barrier-"
 """Prefix of files in that folder that each end the wait of the other ranks at a barrier."""
 
+BARRIER_END = "-end"
+"""Suffix of the name of such a file if rank 0 ends the work there."""
+
 WORK = "KUBEYOLO_WORK"
 """Environment variable that holds the :class:`Work` of a pod on a cluster, as JSON."""
 

@@ -36,6 +36,15 @@ def test_more_epochs_take_longer_in_proportion() -> None:
     assert three - two == pytest.approx(two - one)
 
 
+def test_validations_while_training_are_part_of_the_estimate() -> None:
+    never, often, auto = (estimate(f"train.val_interval={value}", "train.max_epoch=100") for value in (0, 1, "auto"))
+    assert often.seconds["train"] - never.seconds["train"] > 3 * (auto.seconds["train"] - never.seconds["train"]) > 0
+    assert auto.seconds["train"] < 1.1 * never.seconds["train"]
+    # The weights of the best validation, and of the last epoch.
+    weights = 4 * model_facts("yolov5n-r7").parameters
+    assert auto.disk - never.disk == pytest.approx(2 * weights, abs=2)
+
+
 def test_more_images_take_longer_in_every_step() -> None:
     few = estimate(images={"train": 40, "val": 10}).seconds
     many = estimate(images={"train": 4000, "val": 1000}).seconds

@@ -99,9 +99,9 @@ def test_wording_and_the_way_a_step_is_started_change_neither_digest(
         pytest.param("report/templates/style.css", r"\Z", "\np { color: red }\n", id="style of a report"),
         pytest.param("report/templates/script.js", r"\Z", "\nlet changed = 1;\n", id="script of a report"),
         pytest.param("report/charts.py", r"^def ", "CHANGED = 1\n\n\ndef ", id="charts"),
-        pytest.param("evaluation/nms.py", r"^def ", "CHANGED = 1\n\n\ndef ", id="evaluation"),
+        pytest.param("evaluation/confusion.py", r"^def ", "CHANGED = 1\n\n\ndef ", id="evaluation"),
         pytest.param("quantization/int8.py", r"^def ", "CHANGED = 1\n\n\ndef ", id="quantization"),
-        pytest.param("training/validation.py", r'SPLIT = "', r"\g<0>un", id="validation while training"),
+        pytest.param("training/result.py", r'RESULT_NAME = "', r"\g<0>un", id="result of a training"),
         pytest.param("data/shapes.py", r"SMALLEST = ", r"\g<0>1", id="generated data set"),
         pytest.param(
             "config/schema.py",
@@ -131,6 +131,9 @@ def test_what_shapes_results_alone_leaves_weights_valid(
         pytest.param("models/blocks.py", r"^class ", "CHANGED = 1\n\n\nclass ", id="network"),
         pytest.param("models/darknet_facts.py", r"strides=\(8", "strides=(4", id="facts of a network"),
         pytest.param("runtime.py", r"AVX2", "AVX", id="setting of MindSpore"),
+        pytest.param("evaluation/nms.py", r"^def ", "CHANGED = 1\n\n\ndef ", id="evaluation that chooses weights"),
+        pytest.param("training/validation.py", r"is_due\(self", r"\g<0>, _=0", id="validation while training"),
+        pytest.param("config/validation_interval.py", r"RATIO = 0", "RATIO = 1", id="interval of validations"),
     ],
 )
 def test_what_weights_depend_on_changes_both_digests(

@@ -40,6 +40,8 @@ _KEYS_AND_WORDS = (
     (("train.cls_gain",), "cls loss_cls_weight"),
     (("train.obj_gain",), "obj loss_obj_weight"),
     (("train.keep_checkpoints",), "keep_checkpoint_max max_keep_ckpts"),
+    (("train.val_interval",), "eval_interval validation_interval"),
+    (("train.patience",), "early_stop_patience"),
     (("train.processes",), "gpus num_gpus nproc_per_node world_size group_size"),
     (("train.device_target", "evaluate.device_target", "pretrain.device_target", "export.device_target"), "device"),
     (("train.seed",), "random_seed global_seed manual_seed"),
@@ -72,7 +74,7 @@ KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Dotted keys by word; the key of the section train comes first."""
 
 _ABSENT_AND_WORDS = (
-    ("there is no early stopping: leave it out", "patience early_stop early_stopping"),
+    ("train.patience sets after how many epochs without a higher AP a training stops", "early_stop early_stopping"),
     ("training uses float32 only: leave it out", "amp ms_amp_level fp16 mixed_precision half"),
     ("the classes are those of the data set: leave it out", "nc num_classes names class_names classes_path"),
     ("run the same command again to continue an interrupted training: leave it out", "resume"),

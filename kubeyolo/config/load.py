@@ -401,6 +401,8 @@ _BOUNDS = (
 
 
 def _type_in_words(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_type_in_words(each) for each in schema["anyOf"])
     if "enum" in schema:
         return "one of " + ", ".join(str(value) or "empty" for value in schema["enum"])
     if "const" in schema:

@@ -6,7 +6,8 @@ The error for an unknown key suggests the nearest known key; see :func:`kubeyolo
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -66,6 +67,11 @@ def _plain_value(value: Any, annotation: Any) -> Any:
         value = [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else [value]
     if get_origin(annotation) is tuple and isinstance(value, list | tuple):
         return [_plain_value(each, get_args(annotation)[0]) for each in value]
+    if get_origin(annotation) in (Union, UnionType):
+        # A word, such as auto, or a number.
+        words, number = get_args(annotation)
+        text = value.strip() if isinstance(value, str) else value
+        return text if text in get_args(words) else _plain_value(text, number)
     kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     if kind not in (bool, int, float):
         return value
@@ -341,8 +347,36 @@ class TrainConfig(Section):
         default=0, ge=0, le=MOST, description="Steps between two checkpoints; 0 writes a checkpoint after each epoch."
     )
     keep_checkpoints: int = Field(default=3, ge=1, le=1_000_000, description="Number of newest checkpoints to keep.")
-    val_interval: int = Field(
-        default=0, ge=0, le=MOST_EPOCHS, description="Epochs between validations while training; 0 turns them off."
+    val_interval: Literal["auto"] | Annotated[int, Field(ge=0, le=MOST_EPOCHS)] = Field(
+        default="auto",
+        description="Epochs between validations while training; 0 turns them off. auto is the smallest number with "
+        "which they take about 5 % of the time.",
+    )
+    val_split: str = Field(
+        default="val",
+        min_length=1,
+        json_schema_extra={"written": "the name of a split other than train"},
+        description="Split of the data set that is validated while training; not train.",
+    )
+    keep: Literal["best", "last"] = Field(
+        default="best",
+        description="Which averaged weights are published: those of the validation with the highest AP, or those "
+        "after the last epoch. Without validations the last are published.",
+    )
+    top_k: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Number of best validations whose averaged weights are kept as files in the output.",
+    )
+    patience: int = Field(
+        default=0,
+        ge=0,
+        le=MOST_EPOCHS,
+        description="Epochs without a higher AP after which the training stops early; 0 never stops it.",
+    )
+    min_delta: float = Field(
+        default=0.0, ge=0, lt=1, description="AP, 0..1, by which a validation must be higher to count for patience."
     )
     tensorboard: bool = Field(
         default=True, description="Whether to write TensorBoard's event files, in the folder events of the output."
@@ -366,6 +400,13 @@ class TrainConfig(Section):
     def _are_patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(value):
             raise ValueError("a pattern is empty")
+        return value
+
+    @field_validator("val_split")
+    @classmethod
+    def _is_held_out(cls, value: str) -> str:
+        if value == "train":
+            raise ValueError("expected a split other than train")
         return value
 
     @field_validator("anchors", mode="before")

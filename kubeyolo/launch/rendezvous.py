@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kubeyolo.errors import InputError, WorkError
-from kubeyolo.work import BARRIER_PREFIX, DEVICES
+from kubeyolo.work import BARRIER_END, BARRIER_PREFIX, DEVICES
 
 GANG_NAME = "KUBEYOLO_GANG"
 NODES = "KUBEYOLO_GANG_NODES"
@@ -34,6 +35,7 @@ _POLL_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
 _WELCOME, _END = "welcome", "end"
+_BARRIER = re.compile(rf"{BARRIER_PREFIX}\d+({BARRIER_END})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ def _follow(connection: socket.socket, folder: Path, state: Relay) -> None:
                 name = line.decode()
                 if name == _END:
                     return
-                if name.startswith(BARRIER_PREFIX) and name[len(BARRIER_PREFIX) :].isdigit():
+                if _BARRIER.fullmatch(name):
                     (folder / name).touch()
     except OSError:
         pass

@@ -13,6 +13,7 @@ from kubeyolo.formats import size_text
 from kubeyolo.report.formats import number3, setting
 from kubeyolo.report.origin import origin_facts, start_facts
 from kubeyolo.report.page import fact_rows, render
+from kubeyolo.training.result import Choice
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
 
@@ -120,6 +121,7 @@ def _training(manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
     config = manifest.get("config") or {}
     train = config.get("train", {})
     rows = [[key, setting(train[key])] for key in MAIN_SETTINGS if key in train]
+    rows += _weights((manifest.get("metrics") or {}).get("train") or {})
     rows += [["extended", str(line)] for line in (manifest.get("metrics") or {}).get("extended", ())]
     rows += _backbone_rows(manifest)
     if dataset:
@@ -141,6 +143,17 @@ def _backbone_rows(manifest: Mapping[str, Any]) -> list[list[str]]:
     numbers = (manifest.get("metrics") or {}).get("pretrain") or {}
     names = {"accuracy": "top-1 of the pretrained backbone", "top5": "top-5 of the pretrained backbone"}
     return [[title, number3(numbers[key])] for key, title in names.items() if key in numbers]
+
+
+def _weights(train: Mapping[str, Any]) -> list[list[str]]:
+    """Return rows with the validation whose weights are published, and why the training stopped early."""
+    rows = []
+    if choice := train.get("choice"):
+        rows.append(["published weights", Choice.model_validate(choice).words])
+        rows += [["weights after the last epoch", choice["last"]]] if choice.get("last") else []
+    if stopped := train.get("stopped"):
+        rows.append(["stopped early", str(stopped)])
+    return rows
 
 
 def _file_table(files: Mapping[str, Any]) -> str:

@@ -164,7 +164,7 @@ def _configure_evaluation(checked: CheckedForm) -> ConfiguredRun:
         checked.launcher.check(each.config, ["evaluate"], checked.is_remote)
     references = {name: bundles[name].reference if name in bundles else "" for name in ("bundle", "baseline")}
     config = resolved["bundle"].config
-    source, notes = _look(data, config)
+    source, notes = _look(data, config, trains=False)
     # Only metrics are compared: the gate that a bundle was trained with is ignored.
     sections = {which: read_sections(ungated(each.config), "evaluate") for which, each in resolved.items()}
     identity = {**references, **sections["bundle"], "runtime": runtime, "fingerprint": source.fingerprint}
@@ -363,15 +363,23 @@ def _validation(store: str, data: str, source: SourceFacts, config: Config) -> S
     )
 
 
-def _look(data: str, config: Config) -> tuple[SourceFacts, tuple[str, ...]]:
-    """Return images and fingerprint of a data set, and a note on how they were read."""
+def _look(data: str, config: Config, trains: bool = True) -> tuple[SourceFacts, tuple[str, ...]]:
+    """Return images and fingerprint of a data set, and a note on how they were read.
+
+    Args:
+        data: URI of the data set.
+        config: The configuration.
+        trains: Whether a detector will be trained on the data.
+    """
     check_actions(config.data.findings)
     start = time.monotonic()
     source = source_facts(data, config.data)
     seconds = time.monotonic() - start
-    split = config.evaluate.split
-    if split not in source.images and split not in REQUIRED_SPLITS:
-        raise InputError(f"evaluate.split: {data} has no split {split!r}{suggest(split, source.images)}")
+    validates = trains and config.train.val_interval != 0
+    for key in ("evaluate.split", "train.val_split") if validates else ("evaluate.split",):
+        split = config.value(key)
+        if split not in source.images and split not in REQUIRED_SPLITS:
+            raise InputError(f"{key}: {data} has no split {split!r}{suggest(split, source.images)}")
     how = "listed with sizes and checksums" if source.is_listed else "read"
     return source, (f"the data was {how}, in {seconds:.1f} s: fingerprint {source.fingerprint[:12]}",)
 

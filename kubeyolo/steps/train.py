@@ -49,6 +49,10 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
     }
     extended = {"extended": "; ".join(result.extended)} if result.extended else {}
     facts |= extended
+    if result.choice is not None:
+        facts["published weights"] = result.choice.words
+        facts |= {"weights after the last epoch": result.choice.last} if result.choice.last else {}
+    facts |= {"stopped early": result.stopped} if result.stopped else {}
     if result.anchor_recall is not None:
         facts["boxes that an anchor fits"] = f"{100 * result.anchor_recall:.1f} %"
     if result.warnings:
@@ -66,6 +70,8 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
         classes = start["classes"]
         metrics |= {"started_from": start["bundle"]}
         metrics |= {"classes_taken": len(classes["taken"]), "classes_new": len(classes["new"])}
+    metrics |= {} if result.choice is None else {"choice": result.choice.model_dump(mode="json")}
+    metrics |= {"stopped": result.stopped} if result.stopped else {}
     metrics |= {**extended, "warnings": list(result.warnings)}
     batches = [BatchPicture(jpeg, caption) for jpeg, caption in stored_pictures(output.store)]
     return StepOutcome(

@@ -22,6 +22,7 @@ from kubeyolo.output_streams import Show
 from kubeyolo.storage.base import NotFound, Store
 from kubeyolo.storage.integrity import sha256_bytes, sha256_file
 from kubeyolo.storage.workspace import temporary_folder
+from kubeyolo.training.best import Candidate
 from kubeyolo.training.finite import first_not_finite
 
 FOLDER = "checkpoints"
@@ -32,7 +33,7 @@ Arrays = dict[str, Float32Array]
 
 _PARTS = ("weights", "ema", "moments")
 _HISTORY = "history.jsonl"
-_IN_MANIFEST = ("step", "identity", "ema_updates", "optimizer_steps", "pending", "code_digest", "sessions")
+_IN_MANIFEST = ("step", "identity", "ema_updates", "optimizer_steps", "pending", "code_digest", "sessions", "best")
 """Attributes of the state that are stored in the manifest of a checkpoint."""
 
 _NAME = re.compile(r"step-(\d{8})")
@@ -55,6 +56,7 @@ class TrainingState:
         code_digest: Digest of the library that wrote the state.
         sessions: First step and duration in seconds of each session of the training, from the first start to the
             latest.
+        best: The best validations so far, whose weights are files of their own in the output.
     """
 
     step: int
@@ -68,6 +70,7 @@ class TrainingState:
     history: bytes = b""
     code_digest: str = ""
     sessions: list[tuple[int, float]] = field(default_factory=list)
+    best: list[Candidate] = field(default_factory=list)
 
 
 class CheckpointFile(BaseModel):
@@ -92,6 +95,7 @@ class CheckpointManifest(BaseModel):
     pending: list[list[float]]
     code_digest: str
     sessions: list[tuple[int, float]]
+    best: list[Candidate] = []  # Checkpoints of earlier versions do not have this field.
     files: dict[str, CheckpointFile]
 
 
@@ -160,6 +164,15 @@ def read_manifest(store: Store, key: str) -> CheckpointManifest:
         ValueError: The manifest is damaged.
     """
     return CheckpointManifest.model_validate(orjson.loads(store.read_bytes(f"{key}/{MANIFEST_NAME}")))
+
+
+def best_files(store: Store) -> set[str]:
+    """Return the keys of the files with weights of best validations that any checkpoint in a store names."""
+    keys: set[str] = set()
+    for step in _steps(store, MANIFEST_NAME):
+        with suppress(NotFound, ValidationError, orjson.JSONDecodeError):
+            keys |= {each.key for each in read_manifest(store, checkpoint_key(step)).best}
+    return keys
 
 
 def remove_checkpoints(store: Store) -> None:

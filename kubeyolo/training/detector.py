@@ -17,7 +17,9 @@ from kubeyolo.output_streams import Show
 from kubeyolo.runtime import check_device, configure_mindspore
 from kubeyolo.storage.place import Place
 from kubeyolo.training.batch_pictures import pictured_epochs
-from kubeyolo.training.distribution import Distribution, check_world, join, threads_for
+from kubeyolo.training.best import BestWeights
+from kubeyolo.training.distribution import Distribution, check_early_stop, check_world, join, threads_for
+from kubeyolo.training.early_stop import EarlyStop
 from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.freeze import freeze
 from kubeyolo.training.growth import growth_warnings, usual_sizes, weight_sizes
@@ -28,10 +30,11 @@ from kubeyolo.training.loop_parts import LoopSettings, Output
 from kubeyolo.training.memory_advice import detector_memory_warnings, worker_warnings
 from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
 from kubeyolo.training.schedules import build_schedule
+from kubeyolo.training.selection import Selection
 from kubeyolo.training.small_sets import small_set_note
 from kubeyolo.training.spec import TrainingSpec, training_identity
 from kubeyolo.training.start import Start
-from kubeyolo.training.validation import Validation
+from kubeyolo.training.validation import Validation, plan_validation
 
 if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
@@ -46,9 +49,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
         WorkError: The loss is not finite, or a worker failed.
         Interrupted: Stopped on request, after a checkpoint.
     """
-    check_world("train.processes", spec.processes, distribution)
-    check_image_size(spec.config)
-    check_batch_norm(spec.config, "train")
+    _check(spec, distribution)
     facts = trained_facts(spec.config)
     dataset = open_dataset(Place.of(spec.dataset), spec.cache)
     start = Start.of(spec)
@@ -66,18 +67,18 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     with remembered(place.store):
         with _loader(spec, dataset, distribution) as loader:
             learnable = _first_look(spec, facts, dataset, loader, distribution, show) if output.is_written else None
+            plan = plan_validation(spec.config, dataset, loader.steps_per_epoch, show) if output.is_written else None
             configure_mindspore(train.device_target, threads_for(distribution.world))
             if distribution.world > 1:
                 join(distribution)
             said = show if output.is_written else _silent
             engine = _build_engine(spec, facts, dataset.manifest.classes, loader.steps_per_epoch, start, said)
             sizes = usual_sizes(engine.network)
-            validate = None
-            if output.is_written and train.val_interval:
-                validate = Validation(engine, dataset, manifest, spec.config.evaluate, train.val_interval, show).row
+            best = BestWeights(place.store, train.top_k, guard, spec.writer) if plan else None
+            validate = Validation(engine, dataset, manifest, spec.config, plan, best, show).row if plan else None
             settings = _loop_settings(spec, loader, dataset.classes)
             hints = Hints(train, settings.total_steps, _boxes_by_class(dataset), show) if output.is_written else None
-            hooks = Hooks(stop, show, validate, distribution.synchronize, guard, hints)
+            hooks = Hooks(stop, show, validate, distribution.synchronize, guard, hints, best, EarlyStop.of(train))
             loop = TrainingLoop(engine, loader, settings, output, hooks)
             loop.run(state)
         if learnable is None or hints is None:
@@ -89,11 +90,25 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             *growth_warnings(sizes, weight_sizes(engine.network), train),
         ]
         show_warnings(last, show)
-        warnings = (*learnable.warnings, *last, *hints.look(loop.journal.history))
         uri = publish_weights(
-            output, engine, loop.journal.sessions, manifest, guard, warnings=warnings, anchor_recall=learnable.recall
+            output,
+            engine,
+            loop.journal.sessions,
+            manifest,
+            guard,
+            warnings=(*learnable.warnings, *last, *hints.look(loop.journal.history)),
+            anchor_recall=learnable.recall,
+            selection=Selection(best, train.keep, train.val_split, loop.journal.history, show) if best else None,
         )
     show(f"published {uri}")
+
+
+def _check(spec: TrainingSpec, distribution: Distribution) -> None:
+    """Refuse a training whose settings do not fit each other or its processes."""
+    check_world("train.processes", spec.processes, distribution)
+    check_early_stop("train.patience", spec.config.train.patience, distribution)
+    check_image_size(spec.config)
+    check_batch_norm(spec.config, "train")
 
 
 def _loader(spec: TrainingSpec, dataset: Dataset, distribution: Distribution) -> Loader:

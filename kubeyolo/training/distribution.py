@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.resources import usable_processors
-from kubeyolo.work import BARRIER_PREFIX, OUTCOME_FOLDER
+from kubeyolo.work import BARRIER_END, BARRIER_PREFIX, OUTCOME_FOLDER
 
 _POLL_SECONDS = 0.02
 
@@ -31,21 +31,29 @@ class Distribution:
         """Whether this process logs and writes the output."""
         return self.rank == 0
 
-    def synchronize(self, step: int) -> None:
+    def synchronize(self, step: int, ends: bool = False) -> bool:
         """As rank 0, report that the work after a step is done; as any other rank, wait for this report.
+
+        Returns whether the training ends after this step, as rank 0 has decided.
 
         A collective operation fails after a minute, but a validation or a checkpoint may take longer. Rank 0 writes a
         file into the launcher's folder, and :mod:`kubeyolo.launch.rendezvous` creates the same file on the other
         machines. A process that was started without such a folder does not wait.
+
+        Args:
+            step: Number of finished steps.
+            ends: Whether this process ends the training after this step.
         """
         folder = os.environ.get(OUTCOME_FOLDER)
         if not folder or self.world == 1:
-            return
-        path = Path(folder) / f"{BARRIER_PREFIX}{step}"
+            return ends
+        goes_on = Path(folder) / f"{BARRIER_PREFIX}{step}"
+        end = goes_on.with_name(f"{goes_on.name}{BARRIER_END}")
         if self.is_first:
-            path.touch()
-        while not path.exists():
+            (end if ends else goes_on).touch()
+        while not goes_on.exists() and not end.exists():
             time.sleep(_POLL_SECONDS)
+        return end.exists()
 
 
 def distribution_from_environment() -> Distribution:
@@ -81,6 +89,24 @@ def join(distribution: Distribution) -> None:
     if (rank, world) != (distribution.rank, distribution.world):
         raise WorkError(
             f"training process {distribution.rank} of {distribution.world} was given rank {rank} of {world}"
+        )
+
+
+def check_early_stop(key: str, patience: int, distribution: Distribution) -> None:
+    """Refuse early stopping if rank 0 cannot tell the other processes.
+
+    Args:
+        key: Key of the configuration.
+        patience: Its value.
+        distribution: This process among all processes.
+
+    Raises:
+        InputError: There are several processes, and kubeyolo did not start them.
+    """
+    if patience and distribution.world > 1 and not os.environ.get(OUTCOME_FOLDER):
+        raise InputError(
+            f"{key} is {patience}, but these {distribution.world} processes were not started by 'kubeyolo train', and "
+            f"the first cannot tell the others to stop; start them with 'kubeyolo train', or set {key} to 0"
         )
 
 

@@ -25,6 +25,26 @@ LENGTHS = {"train.max_epoch": "epochs", "pretrain.max_epoch": "epochs", "pretrai
 ANCHORS = "train.anchors"
 """An identity has this key only if the anchors differ from the model's own anchors, in any form of writing them."""
 
+LOSS_SCALE = "train.loss_scale"
+"""An identity has this key only if the divisor differs from the model's own divisor."""
+KEEP = "train.keep"
+"""Setting that says which weights are published; identities of versions that published the last weights lack it."""
+
+VALIDATED = (
+    KEEP,
+    "train.top_k",
+    "train.patience",
+    "train.min_delta",
+    "train.val_interval",
+    "train.val_split",
+    "evaluate.image_size",
+    "evaluate.conf_threshold",
+    "evaluate.iou_threshold",
+    "evaluate.max_det",
+    "evaluate.multi_label",
+)
+"""Settings that an identity has only if validations while training decide which weights are published."""
+
 Identity = Mapping[str, Any]
 
 
@@ -32,9 +52,12 @@ def changed_keys(saved: Identity, now: Identity) -> list[str]:
     """Return the keys whose values differ between two identities, sorted.
 
     The key ``extended`` is ignored. A setting that only one identity has was added or removed later: its value is
-    compared with its default.
+    compared with its default. A training of a version that did not choose weights by validations may be continued with
+    any choice.
     """
     keys = (saved.keys() | now.keys()) - {EXTENDED}
+    if (KEEP in saved) != (KEEP in now) and saved.get("task") == now.get("task"):
+        keys -= {*VALIDATED}
     return sorted(key for key in keys if value_of(saved, key) != value_of(now, key))
 
 
@@ -45,7 +68,7 @@ def missing_values(saved: Identity, now: Identity) -> dict[str, Any]:
     result is empty if more than these settings and the length differs.
     """
     changed = [key for key in changed_keys(saved, now) if key not in LENGTHS]
-    if any(key in saved or key == ANCHORS for key in changed):
+    if any(key in saved or key in (ANCHORS, LOSS_SCALE) for key in changed):
         return {}
     values = {key: value_of(saved, key) for key in changed}
     return {} if None in values.values() else values

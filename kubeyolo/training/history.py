@@ -18,7 +18,7 @@ class HistoryRow(BaseModel):
 
     Attributes:
         kind: "train" for the detector, "val" for a validation, "pretrain" for a backbone, "extended" when a training
-            was extended.
+            was extended, "stopped" when it stopped early.
         step: Number of optimizer steps done.
         epoch: Epoch of the last step, from 0.
         loss: Total loss per image.
@@ -30,11 +30,12 @@ class HistoryRow(BaseModel):
         ap: COCO AP (validation only).
         ap_by_class: AP by name of the class, for the classes with boxes in the split (validation only).
         length: The former and the new length, such as "from 10 to 20 epochs" (extension only).
+        reason: Why the training stopped early.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["train", "val", "pretrain", "extended"] = "train"
+    kind: Literal["train", "val", "pretrain", "extended", "stopped"] = "train"
     step: int
     epoch: int
     loss: float | None = None
@@ -49,6 +50,7 @@ class HistoryRow(BaseModel):
     ap50: float | None = None
     ap_by_class: dict[str, float] | None = None
     length: str | None = None
+    reason: str | None = None
 
 
 def best_validation(rows: Iterable[HistoryRow]) -> HistoryRow | None:

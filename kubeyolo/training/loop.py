@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import FrameType
@@ -17,7 +17,9 @@ from kubeyolo.progress import Progress
 from kubeyolo.stop_signals import StopOrder, StopSignal, install
 from kubeyolo.training import event_files
 from kubeyolo.training.batch_pictures import BatchPictures
+from kubeyolo.training.best import BestWeights
 from kubeyolo.training.checkpoints import TrainingState
+from kubeyolo.training.early_stop import EarlyStop
 from kubeyolo.training.event_files import EventFiles
 from kubeyolo.training.finite import Guard
 from kubeyolo.training.hints import HintLines, Hints
@@ -26,6 +28,7 @@ from kubeyolo.training.loop_parts import (
     Bar,
     Barrier,
     Checkpoints,
+    EarlyEnd,
     EpochRows,
     Journal,
     LogLines,
@@ -35,6 +38,7 @@ from kubeyolo.training.loop_parts import (
     Output,
     Part,
     Speed,
+    Synchronize,
 )
 from kubeyolo.training.outlook import Outlook
 
@@ -85,17 +89,21 @@ class Hooks:
         stop: Request to stop after the current step.
         show: Shows one line.
         after_epoch: Makes a row of the history after each epoch.
-        synchronize: Called in every process, with the step, after the work that rank 0 does alone between two steps.
+        synchronize: Called in every process after the work that rank 0 does alone between two steps.
         guard: Ends the training if values are not finite.
         hints: Hints that are shown after an epoch.
+        best: The weights of the best validations, which checkpoints name.
+        early_stop: When the training stops early.
     """
 
     stop: StopRequest = field(default_factory=StopRequest)
     show: Show = print
     after_epoch: AfterEpoch | None = None
-    synchronize: Callable[[int], None] | None = None
+    synchronize: Synchronize | None = None
     guard: Guard = field(default_factory=Guard)
     hints: Hints | None = None
+    best: BestWeights | None = None
+    early_stop: EarlyStop = field(default_factory=lambda: EarlyStop(0))
 
 
 class TrainingLoop:
@@ -119,18 +127,21 @@ class TrainingLoop:
         self._engine, self._batches, self._settings = engine, batches, settings
         self._stop, self._show = hooks.stop, hooks.show
         self._losses, self.journal, speed = LossRecord(hooks.guard), Journal(settings.total_steps), Speed()
-        self._checkpoints = Checkpoints(engine, self._losses, self.journal, output, settings, hooks.guard)
+        self._checkpoints = Checkpoints(engine, self._losses, self.journal, output, settings, hooks.guard, hooks.best)
+        self._best, self._ended = hooks.best, False
         self._events = self._event_files(output)
         draws = output.is_written and sys.stderr.isatty()
         self._bar = Progress("training", settings.total_steps, has_note=True) if draws else None
         store, note = output.place.store, self._bar.note if self._bar else None
+        lines = LogLines(engine, self._losses, self.journal, speed, settings, hooks.show)
         parts: list[Part | None] = [
             Bar(self._bar.advance) if self._bar else None,
-            LogLines(engine, self._losses, self.journal, speed, settings, hooks.show),
+            lines,
             Outlook(settings.total_steps, hooks.show, note, settings.world) if output.is_written else None,
             BatchPictures(store, settings.pictured, settings.classes, speed) if output.is_written else None,
             EpochRows(hooks.after_epoch, self.journal, speed) if hooks.after_epoch else None,
             HintLines(hooks.hints, self.journal) if hooks.hints else None,
+            EarlyEnd(hooks.early_stop, self.journal, lines, hooks.show) if hooks.after_epoch else None,
             self._checkpoints,
             self._events,
             Barrier(hooks.synchronize, self._checkpoints) if hooks.synchronize else None,
@@ -161,11 +172,14 @@ class TrainingLoop:
             self._checkpoints.restore(state)
             if self._events:
                 self._events.restore(state.step)
+            if self._best:
+                self._best.restore(state.best, self._show)
+            self._ended = self.journal.is_stopped
             self._show(f"resuming at step {state.step} of {self._settings.total_steps}")
         with self._bar or nullcontext():
             if self._bar:
                 self._bar.advance(self._engine.step)
-            while self._engine.step < self._settings.total_steps:
+            while self._engine.step < self._settings.total_steps and not self._ended:
                 self._epoch()
 
     def _epoch(self) -> None:
@@ -182,6 +196,7 @@ class TrainingLoop:
             for part in self._parts:
                 part.after_step(moment)
             if moment.is_last:
+                self._ended = True
                 break
             if self._stop.requested:
                 self._end_early()

@@ -1,8 +1,8 @@
 """The parts of the training loop, each of which decides after which steps it does its work.
 
 The loop calls them in this order after every step: the bar, the log lines, the remaining time, the pictures of batches,
-the history rows after an epoch (such as validations), hints, the checkpoints, the event files, and the barrier at which
-the other processes wait. The parts that only show a training have modules of their own.
+the history rows after an epoch (such as validations), hints, early stopping, the checkpoints, the event files, and the
+barrier at which the other processes wait. The parts that only show a training have modules of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from kubeyolo.output_streams import Show
 from kubeyolo.storage.claim import check_claim
 from kubeyolo.storage.place import Place
 from kubeyolo.training import history
-from kubeyolo.training.checkpoints import TrainingState, write_checkpoint
+from kubeyolo.training.best import BestWeights
+from kubeyolo.training.checkpoints import TrainingState, best_files, write_checkpoint
+from kubeyolo.training.early_stop import EarlyStop, stop_reason
 from kubeyolo.training.finite import Guard
 from kubeyolo.training.history import HistoryRow, TrainingHistory
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 AfterEpoch = Callable[[int, int], HistoryRow | None]
 """Returns a row of the history from the epoch and the number of finished steps."""
+
+Synchronize = Callable[[int, bool], bool]
+"""Waits for the first process after a step; takes and returns whether the training ends, as the first process says."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class LoopSettings:
     classes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Moment:
     """The end of a step.
 
@@ -71,7 +76,7 @@ class Moment:
         step: Number of finished steps.
         epoch: The epoch of the step, from 0.
         ends_epoch: Whether it is the last step of its epoch.
-        is_last: Whether it is the last step of the training.
+        is_last: Whether it is the last step of the training; early stopping sets it.
         starts_epoch: Whether it is the first step of its epoch.
         batch: The batch of the step in this process.
     """
@@ -159,17 +164,23 @@ class Journal:
         self.history = TrainingHistory()
         self._total_steps = total_steps
         self._former: list[tuple[int, float]] = []
-        self._first_step, self._start = 0, time.monotonic()
+        self._first_step, self._start, self._is_over = 0, time.monotonic(), False
 
     def restore(self, state: TrainingState) -> None:
         """Continue the journal of a checkpoint."""
         self.history = TrainingHistory.from_bytes(state.history)
         self._former, self._first_step = list(state.sessions), state.step
+        self._is_over = state.step == self._total_steps or self.is_stopped
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the training has stopped early."""
+        return bool(stop_reason(self.history))
 
     @property
     def sessions(self) -> list[tuple[int, float]]:
         """First step and duration in seconds of each session of the training until now."""
-        if self._first_step == self._total_steps:
+        if self._is_over:
             return self._former
         return [*self._former, (self._first_step, round(time.monotonic() - self._start, 2))]
 
@@ -223,7 +234,12 @@ class LogLines:
     def after_step(self, moment: Moment) -> None:
         """Write a line with the means of the losses since the previous line, if it is due."""
         self._speed.count_step()
-        if moment.step % self._settings.log_interval and not moment.is_last:
+        if moment.step % self._settings.log_interval == 0 or moment.is_last:
+            self.write(moment)
+
+    def write(self, moment: Moment) -> None:
+        """Write a line and a row with the means of the losses since the previous line, unless there are none."""
+        if not self._losses.rows():
             return
         mean = np.asarray(self._losses.rows(), np.float64).mean(0)
         self._losses.clear()
@@ -260,6 +276,23 @@ class EpochRows:
             self._journal.history.append(row)
 
 
+class EarlyEnd:
+    """Ends the training after a validation if AP has not improved for long, with a line and a row of the history."""
+
+    def __init__(self, rule: EarlyStop, journal: Journal, lines: LogLines, show: Show) -> None:
+        self._rule, self._journal, self._lines, self._show = rule, journal, lines, show
+
+    def after_step(self, moment: Moment) -> None:
+        """Make the step the last step if the training stops."""
+        reason = "" if moment.is_last or not moment.ends_epoch else self._rule.reason(self._journal.history)
+        if not reason:
+            return
+        moment.is_last = True
+        self._lines.write(moment)
+        self._journal.history.append(HistoryRow(kind="stopped", step=moment.step, epoch=moment.epoch, reason=reason))
+        self._show(f"epoch[{moment.epoch}], stopping early: {reason} (train.patience = {self._rule.patience})")
+
+
 class Checkpoints:
     """Writes a checkpoint every ``checkpoint_interval`` steps, or after each epoch, and after the last step.
 
@@ -275,8 +308,9 @@ class Checkpoints:
         output: Output,
         settings: LoopSettings,
         guard: Guard,
+        best: BestWeights | None = None,
     ) -> None:
-        self._engine, self._losses, self._journal = engine, losses, journal
+        self._engine, self._losses, self._journal, self._best = engine, losses, journal, best
         self._output, self._settings, self._guard = output, settings, guard
         self.saved_step = -1
 
@@ -315,23 +349,29 @@ class Checkpoints:
         state.pending = pending
         state.history = self._journal.history.to_bytes()
         state.sessions = self._journal.sessions
+        state.best = self._best.candidates if self._best else []
         store = output.place.store
         check_claim(store, output.writer)
         write_checkpoint(store, state, self._settings.keep_checkpoints)
         store.write_bytes(history.FILE_NAME, state.history)
+        if self._best:
+            self._best.remove_unused(lambda: best_files(store))
         self.saved_step = step
 
 
 class Barrier:
-    """Makes the other processes wait for the work that the first process does alone between two steps."""
+    """Makes the other processes wait for the work that the first process does alone between two steps.
 
-    def __init__(self, synchronize: Callable[[int], None], checkpoints: Checkpoints) -> None:
+    They also learn here whether the first process ends the training after this step.
+    """
+
+    def __init__(self, synchronize: Synchronize, checkpoints: Checkpoints) -> None:
         self._synchronize, self._checkpoints = synchronize, checkpoints
 
     def after_step(self, moment: Moment) -> None:
         """Wait if the first process validates or writes a checkpoint after this step."""
         if moment.ends_epoch or self._checkpoints.is_due(moment):
-            self._synchronize(moment.step)
+            moment.is_last = self._synchronize(moment.step, moment.is_last)
 
 
 class Bar:

@@ -15,7 +15,7 @@ from kubeyolo.storage.base import Store
 from kubeyolo.storage.claim import check_claim
 from kubeyolo.storage.place import Place
 from kubeyolo.storage.workspace import temporary_folder
-from kubeyolo.training import batch_pictures, event_files, finite, history
+from kubeyolo.training import batch_pictures, best, event_files, finite, history
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, newest_manifest, remove_checkpoints
 from kubeyolo.training.extension import (
     EXTENDED,
@@ -28,11 +28,15 @@ from kubeyolo.training.extension import (
 )
 from kubeyolo.training.finite import Guard
 from kubeyolo.training.loop_parts import Output
-from kubeyolo.training.result import RESULT_NAME, TrainingResult, read_result
+from kubeyolo.training.result import RESULT_NAME, Choice, TrainingResult, read_result
+from kubeyolo.training.selection import Selection
 from kubeyolo.training.spec import TrainingSpec, refuse_changes
 
 if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
+
+LAST = "last"
+"""Folder of the bundle with the weights after the last epoch, if other weights are published."""
 
 
 def is_complete(place: Place, identity: dict[str, Any], spec: TrainingSpec, show: Show) -> bool:
@@ -117,7 +121,9 @@ def clear_output(store: Store, keep_bundle: bool = False) -> None:
     store.delete(RESULT_NAME)
     if not keep_bundle:
         store.delete_tree("bundle", first=MANIFEST_NAME)
+        store.delete_tree(LAST, first=MANIFEST_NAME)
     remove_checkpoints(store)
+    store.delete_tree(best.FOLDER)
     store.delete(history.FILE_NAME)
     for folder in (event_files.FOLDER, batch_pictures.FOLDER):
         store.delete_tree(folder)
@@ -215,11 +221,13 @@ def publish_weights(
     manifest: BundleManifest,
     guard: Guard,
     *,
-    prefix: str = "",
     warnings: Sequence[str] = (),
     anchor_recall: float | None = None,
+    selection: Selection | None = None,
 ) -> str:
-    """Publish the averaged weights as a bundle, mark the run as complete, and return the URI of the bundle.
+    """Publish averaged weights as a bundle, mark the run as complete, and return the URI of the bundle.
+
+    If the best weights are not the last, the last are published as well, as the bundle :data:`LAST`.
 
     Args:
         output: The output of the training, with the identity of the training.
@@ -227,25 +235,33 @@ def publish_weights(
         sessions: First step and duration in seconds of each session of the training.
         manifest: Manifest of the bundle. Its warnings are passed on to everything that is derived from the bundle.
         guard: Checks that the weights are finite.
-        prefix: Only weights whose names start with it are published.
         warnings: Warnings of the training.
         anchor_recall: Share of the boxes that fit an anchor, 0..1; None for a backbone.
+        selection: What the choice of the weights depends on; None if nothing was validated.
 
     Raises:
         NotFiniteError: A weight or a statistic is not finite.
         WorkError: A different process has taken over the output.
     """
-    store, extensions = output.place.store, extension_lines(output.identity)
-    metrics: dict[str, Any] = {"train": {"warnings": list(warnings)}} if warnings else {}
-    metrics |= {EXTENDED: extensions} if extensions else {}
+    store, stopped = output.place.store, selection.stopped if selection else ""
+    notes: dict[str, Any] = {"warnings": list(warnings)} if warnings else {}
+    notes |= {"stopped": stopped} if stopped else {}
+    prefix = "backbone." if manifest.kind == "backbone" else ""
     arrays = {key: array for key, array in engine.averaged().items() if key.startswith(prefix)}
     guard.check(engine.step, {"weights": arrays})
     check_claim(store, output.writer)
     with temporary_folder("bundle") as folder:
-        path = folder / WEIGHTS
-        save_file(arrays, path)
-        manifest = manifest.model_copy(update={"metrics": {**manifest.metrics, **metrics}})
-        uri = publish_bundle(output.place / "bundle", manifest, {WEIGHTS: path}).uri
+        last, chosen = folder / WEIGHTS, folder / "best.safetensors"
+        save_file(arrays, last)
+        choice = selection.choose(engine.step, chosen) if selection else None
+        if choice is not None and chosen.exists():
+            noted = _noted(manifest, output, notes, choice.of_last)
+            uri = publish_bundle(output.place / LAST, noted, {WEIGHTS: last}).uri
+            choice = choice.model_copy(update={"last": uri})
+        noted = _noted(manifest, output, notes, choice)
+        uri = publish_bundle(output.place / "bundle", noted, {WEIGHTS: chosen if chosen.exists() else last}).uri
+    if choice is None or not choice.last:
+        store.delete_tree(LAST, first=MANIFEST_NAME)
     result = TrainingResult(
         identity=output.identity,
         code_digest=output.code_digest,
@@ -255,6 +271,22 @@ def publish_weights(
         resumed_at=[step for step, _ in sessions[1:]],
         warnings=tuple(warnings),
         anchor_recall=anchor_recall,
+        choice=choice,
+        stopped=stopped,
     )
     store.write_bytes(RESULT_NAME, result.model_dump_json(indent=2).encode())
+    if selection is not None:
+        selection.best.remove_unused()
     return uri
+
+
+def _noted(manifest: BundleManifest, output: Output, notes: dict[str, Any], choice: Choice | None) -> BundleManifest:
+    """Return a manifest with notes on the training, its extensions, and the choice of the weights in its metrics."""
+    train = notes if choice is None else {**notes, "choice": choice.model_dump(mode="json")}
+    extensions = extension_lines(output.identity)
+    metrics = {
+        **manifest.metrics,
+        **({"train": train} if train else {}),
+        **({EXTENDED: extensions} if extensions else {}),
+    }
+    return manifest.model_copy(update={"metrics": metrics})

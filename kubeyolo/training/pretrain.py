@@ -163,9 +163,7 @@ def pretrain_backbone(spec: TrainingSpec, distribution: Distribution, stop: Stop
         manifest = _manifest(spec, source, accuracy.last or accuracy.measure())
         warnings = source.warnings() + growth_warnings(sizes, weight_sizes(network), config.pretrain)
         show_warnings([line for line in warnings if line not in shown], show)
-        uri = publish_weights(
-            output, engine, loop.journal.sessions, manifest, guard, prefix="backbone.", warnings=warnings
-        )
+        uri = publish_weights(output, engine, loop.journal.sessions, manifest, guard, warnings=warnings)
     show(f"published {uri}")
 
 

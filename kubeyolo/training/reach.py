@@ -88,10 +88,16 @@ def reach_warnings(train: TrainConfig, steps_per_epoch: int) -> list[str]:
             f"after all {steps} steps (train.ema_decay = {train.ema_decay:g}, train.ema_tau = "
             f"{train.ema_tau:g}): with --set train.ema_tau={tau:g} the average follows the training from the start."
         )
-    if train.val_interval > epochs:
+    if train.val_interval != "auto" and train.val_interval > epochs:
         warnings.append(
-            f"train.val_interval = {train.val_interval} is more than the {epochs} epochs (train.max_epoch): nothing is "
-            f"validated while training; set it to {epochs} or less, or to 0 if this is intended."
+            f"train.val_interval = {train.val_interval} is more than the {epochs} epochs (train.max_epoch): only the "
+            f"last epoch is validated, so the last weights are published; set it to {epochs - 1} or less, or to 0 if "
+            "this is intended."
+        )
+    if train.patience and not train.val_interval:
+        warnings.append(
+            f"train.patience = {train.patience} has no effect, because nothing is validated (train.val_interval = 0); "
+            "set train.val_interval to auto, or train.patience to 0."
         )
     if train.ckpt_interval > steps:
         warnings.append(

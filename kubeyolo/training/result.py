@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -12,6 +12,51 @@ from kubeyolo.training.extension import extension_lines
 
 RESULT_NAME = "training.json"
 """A training is complete if its output has this file."""
+
+
+class Choice(BaseModel):
+    """Which weights a training has published, and their validation; epochs count from 0, AP is in 0..1.
+
+    Attributes:
+        weights: "best" for those of the best validation, "last" for those after the last epoch.
+        split: The split that was validated.
+        epoch: Epoch of the published weights.
+        ap: Their COCO AP; None if the split has no boxes.
+        ap50: Their AP at IoU 0.50.
+        last_epoch: The last epoch of the training.
+        last_ap: AP of the weights after the last epoch.
+        last: URI of the bundle with the weights after the last epoch; empty if they are the published weights.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights: Literal["best", "last"]
+    split: str
+    epoch: int
+    ap: float | None
+    ap50: float | None
+    last_epoch: int
+    last_ap: float | None
+    last: str = ""
+
+    @property
+    def of_last(self) -> Choice:
+        """The same for the weights after the last epoch, without their AP at IoU 0.50."""
+        return self.model_copy(
+            update={"weights": "last", "epoch": self.last_epoch, "ap": self.last_ap, "ap50": None, "last": ""}
+        )
+
+    @property
+    def words(self) -> str:
+        """The choice in words."""
+        ap50 = "" if self.ap50 is None else f", AP50 {self.ap50:.4f}"
+        rated = f"AP {self.ap or 0:.4f}{ap50} on {self.split}"
+        if self.weights == "last":
+            return f"after the last epoch, {self.epoch}: {rated}"
+        if self.epoch == self.last_epoch:
+            return f"the best validation, after the last epoch, {self.epoch}: {rated}"
+        last = f"last epoch, {self.last_epoch}: AP {self.last_ap or 0:.4f}"
+        return f"the best validation, after epoch {self.epoch}: {rated}; {last}"
 
 
 class TrainingResult(BaseModel):
@@ -26,6 +71,8 @@ class TrainingResult(BaseModel):
         resumed_at: Steps at which the training was continued, after an interruption or to extend it.
         warnings: Warnings of the training; usually none.
         anchor_recall: Share of the boxes that fit an anchor, 0..1; None for a backbone.
+        choice: The published weights and their validation; None if nothing was validated.
+        stopped: Why the training stopped before its last epoch; empty if it did not.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,9 +83,11 @@ class TrainingResult(BaseModel):
     bundle: str
     seconds: float
     resumed_at: list[int]
-    # Results of earlier versions have neither field.
+    # Results of earlier versions do not have these fields.
     warnings: tuple[str, ...] = ()
     anchor_recall: float | None = None
+    choice: Choice | None = None
+    stopped: str = ""
 
     @property
     def extended(self) -> list[str]:

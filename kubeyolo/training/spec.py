@@ -12,7 +12,10 @@ from kubeyolo.models.anchors import other_anchors
 from kubeyolo.models.named_facts import model_facts
 from kubeyolo.training.extension import (
     ANCHORS,
+    KEEP,
     LENGTHS,
+    LOSS_SCALE,
+    VALIDATED,
     as_pairs,
     changed_keys,
     is_shorter,
@@ -40,7 +43,6 @@ _WITHOUT_EFFECT = {
     "train.log_interval",
     "train.ckpt_interval",
     "train.keep_checkpoints",
-    "train.val_interval",
     "train.tensorboard",
 }
 
@@ -133,6 +135,7 @@ def training_identity(
         for key in _OF_BACKBONES:
             values[key] = spec.config.value(key)
     else:
+        values |= {key: spec.config.value(key) for key in VALIDATED if key.startswith("evaluate.")}
         values["backbone"] = backbone_digest
         values["train.processes"] = world
         if weights_digest:
@@ -141,6 +144,8 @@ def training_identity(
         anchors = other_anchors(spec.config)
         if anchors is not None:
             values[ANCHORS] = [[list(pair) for pair in level] for level in anchors]
+        if not depends_on_validations(spec.config):
+            values = {key: value for key, value in values.items() if key not in VALIDATED} | {KEEP: "last"}
     return values
 
 
@@ -153,7 +158,7 @@ def _with_effect(values: dict[str, Any], config: Config) -> dict[str, Any]:
     left_out = {*idle_keys(config.train), *_idle_augmentation(config.augment), "train.label_smooth"}
     divisor = config.train.loss_scale
     if divisor in (0.0, model_facts(config.model).loss_divisor):
-        left_out.add("train.loss_scale")
+        left_out.add(LOSS_SCALE)
     kept = {key: value for key, value in values.items() if key not in left_out}
     return {**kept, "train.label_smooth_factor": config.train.smoothing}
 
@@ -164,6 +169,12 @@ def _idle_augmentation(augment: AugmentConfig) -> list[str]:
     if not augment.mixup or augment.mosaic == 1:
         idle.append("augment.mixup_mosaics_only")
     return idle if augment.mosaic else [*idle, "augment.mosaic_center"]
+
+
+def depends_on_validations(config: Config) -> bool:
+    """Tell whether validations while training decide which weights are published."""
+    train = config.train
+    return train.val_interval != 0 and (train.keep == "best" or train.patience > 0)
 
 
 def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None:

@@ -1,23 +1,25 @@
-"""Validation during the training: the averaged weights on the validation split, in a separate network."""
+"""Validation during the training: the averaged weights on a split of the data set, in a separate network."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kubeyolo.bundle import BundleManifest
-from kubeyolo.config.schema import EvaluateConfig
+from kubeyolo.config.schema import Config
+from kubeyolo.config.validation_interval import COST_RATIO, validation_interval
 from kubeyolo.data.dataset import Dataset
 from kubeyolo.evaluation.predictor import Predictor, evaluate_split
 from kubeyolo.evaluation.results import EvaluationResult
 from kubeyolo.evaluation.runtimes import CellRuntime
+from kubeyolo.formats import counted, share_text
 from kubeyolo.models.registry import build_model
 from kubeyolo.output_streams import Show
+from kubeyolo.training.best import BestWeights
 from kubeyolo.training.history import HistoryRow
 
 if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
-
-SPLIT = "val"
 
 MOST_CLASSES = 100
 """Largest number of classes with an AP of their own in the history; classes with fewer boxes are left out."""
@@ -25,18 +27,72 @@ MOST_CLASSES = 100
 _DECIMALS = 6
 
 
+@dataclass(frozen=True)
+class ValidationPlan:
+    """When a training validates, and on which split.
+
+    Attributes:
+        split: Name of the split.
+        interval: Epochs between two validations.
+        epochs: Epochs of the whole training; the last epoch is always validated.
+    """
+
+    split: str
+    interval: int
+    epochs: int
+
+    def is_due(self, epoch: int) -> bool:
+        """Tell whether the weights are validated after an epoch, counted from 0."""
+        return (epoch + 1) % self.interval == 0 or epoch + 1 == self.epochs
+
+
+def plan_validation(config: Config, dataset: Dataset, steps_per_epoch: int, show: Show) -> ValidationPlan | None:
+    """Return when a training validates, and say it; None if it does not validate.
+
+    Args:
+        config: The configuration.
+        dataset: The data set.
+        steps_per_epoch: Training steps of an epoch.
+        show: Shows a line.
+
+    Raises:
+        InputError: The data set does not have the split that ``train.val_split`` names.
+    """
+    train, splits = config.train, dataset.manifest.splits
+    if not train.val_interval:
+        return None
+    name = train.val_split
+    if name in splits or name != "val":
+        images = len(dataset.index(name))
+        lack = "" if splits[name].boxes else f"the split {name} has no annotated boxes"
+    else:
+        images, lack = 0, "the data set has no split val"
+    if lack:
+        show(f"nothing is validated while training, and the weights after the last epoch are published: {lack}")
+        return None
+    interval = validation_interval(config, steps_per_epoch, images)
+    share = images * COST_RATIO / (interval * steps_per_epoch * train.per_batch_size)
+    cost = (
+        f" (train.val_interval = auto: about {share_text(share)} of the time)" if train.val_interval == "auto" else ""
+    )
+    often = "after each epoch" if interval == 1 else f"every {interval} epochs and after the last epoch"
+    show(f"validating {often}, on the {counted(images, 'image')} of the split {name}{cost}")
+    return ValidationPlan(name, interval, train.max_epoch)
+
+
 class Validation:
-    """Evaluates the averaged weights of an engine every ``interval`` epochs: COCO metrics.
+    """Evaluates the averaged weights of an engine: COCO metrics, with the thresholds of the section ``evaluate``.
 
     The weights are copied into a second network, which is compiled once: the trained network keeps its graph, its mode
     and its values, so that a validation does not change the training.
 
     Args:
         engine: Engine of the training.
-        dataset: Data set with the split ``val``.
+        dataset: Data set with the validated split.
         manifest: Model, classes and image size of the detector.
-        config: Thresholds and batch size.
-        interval: Epochs between two validations.
+        config: The configuration; its batch size of the training is used.
+        plan: When to validate, and which split.
+        best: Keeps the weights of the best validations, if given.
         show: Shows a line.
     """
 
@@ -45,31 +101,45 @@ class Validation:
         engine: Engine,
         dataset: Dataset,
         manifest: BundleManifest,
-        config: EvaluateConfig,
-        interval: int,
+        config: Config,
+        plan: ValidationPlan,
+        best: BestWeights | None = None,
         show: Show = print,
     ) -> None:
         self._engine = engine
         self._dataset = dataset
         self._manifest = manifest
         self._config = config
-        self._interval = interval
+        self._plan = plan
+        self._best = best
         self._show = show
         self._network: Any = None
 
     def row(self, epoch: int, step: int) -> HistoryRow | None:
-        """Return AP and AP50 after an epoch, counted from 0; None if no validation is due."""
-        if (epoch + 1) % self._interval:
+        """Return AP, AP50 and AP by class after an epoch, counted from 0; None if no validation is due."""
+        if not self._plan.is_due(epoch):
             return None
-        runtime = CellRuntime(self._averaged_network())
-        predictor = Predictor(self._manifest, runtime, "mindspore", self._config.per_batch_size)
-        split = self._dataset.split(SPLIT)
-        result, _ = evaluate_split(predictor, split, self._dataset.manifest, self._config, progress=False)
+        weights = self._engine.averaged()
+        result = self._evaluate(weights)
         ap, ap50 = result.numbers["AP"], result.numbers["AP50"]
-        self._show(f"epoch[{epoch}], val AP:{ap or 0:.4f}, AP50:{ap50 or 0:.4f}")
-        return HistoryRow(kind="val", step=step, epoch=epoch, ap=ap, ap50=ap50, ap_by_class=ap_by_class(result))
+        row = HistoryRow(kind="val", step=step, epoch=epoch, ap=ap, ap50=ap50, ap_by_class=ap_by_class(result))
+        is_best = self._best is not None and self._best.offer(row, weights)
+        self._show(f"epoch[{epoch}], val AP:{ap or 0:.4f}, AP50:{ap50 or 0:.4f}" + (", best so far" if is_best else ""))
+        return row
 
-    def _averaged_network(self) -> Any:
+    def _evaluate(self, weights: dict[str, Any]) -> EvaluationResult:
+        size, settings = self._config.evaluate.image_size, self._config.evaluate
+        predictor = Predictor(
+            self._manifest,
+            CellRuntime(self._network_with(weights)),
+            "mindspore",
+            self._config.train.per_batch_size,
+            (size, size) if size else None,
+        )
+        split = self._dataset.split(self._plan.split)
+        return evaluate_split(predictor, split, self._dataset.manifest, settings, progress=False)[0]
+
+    def _network_with(self, weights: dict[str, Any]) -> Any:
         # Only here: MindSpore must be configured before it is imported.
         from kubeyolo.training.engine import load_parameters
 
@@ -78,7 +148,7 @@ class Validation:
             self._network = build_model(manifest.model, len(manifest.classes), manifest.anchors)
             self._network.set_train(False)
         parameters = {parameter.name: parameter for parameter in self._network.get_parameters()}
-        load_parameters(parameters, self._engine.averaged(), "averages")
+        load_parameters(parameters, weights, "averages")
         return self._network
 
 

@@ -146,7 +146,6 @@ def test_what_is_said_of_each_word_is_taken_by_the_command(error_of: Any, comman
         ("predict i.jpg --iou-thres 0.5", "use --set predict.iou_threshold=0.5"),
         ("evaluate b d --conf-thres .3", "use --set evaluate.conf_threshold=.3"),
         ("export b d --include onnx", "use --set 'export.formats=[onnx]'"),
-        ("train d --patience 3", "there is no early stopping: leave it out"),
         ("train d --is_distributed 1", "a training has several processes if train.processes is larger than 1"),
         ("train d --rank 0", "processes get their ranks by themselves: leave it out"),
         ("train d --is-save-on-master 1", "the first process alone writes checkpoints: leave it out"),
@@ -154,6 +153,7 @@ def test_what_is_said_of_each_word_is_taken_by_the_command(error_of: Any, comman
         ("train d --sync-bn", "each process normalizes its own batch: set train.per_batch_size as large as"),
         ("evaluate b d --augment", "there is no test-time augmentation: leave it out"),
         ("evaluate b d --save-json", "detections.json is always written, in the format of COCO results: leave it out"),
+        ("train d --amp", "training uses float32 only: leave it out"),
         ("train d --resume", "run the same command again to continue an interrupted training: leave it out"),
     ],
 )

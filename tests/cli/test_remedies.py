@@ -426,12 +426,12 @@ def test_pods_of_another_kind_are_refused_with_what_fits() -> None:
     patterns = {"set it to a multiple of (\\d+)": "train.processes={}", "; (set \\S+ to \\d+)$": "{}"}
     for pattern, template in patterns.items():
         with pytest.raises(InputError) as refused:
-            pods.nodes_for(config.train.processes)
+            pods.nodes_for(config.train.processes, "train.processes")
         said = re.search(pattern, str(refused.value))
         assert said, str(refused.value)
         pair = template.format(said[1]).removeprefix("set ").replace(" to ", "=")
         config = load_config(sets=[pair])
-    assert pods.nodes_for(config.train.processes) == 2
+    assert pods.nodes_for(config.train.processes, "train.processes") == 2
 
 
 def test_a_gate_names_the_key_that_lowers_it() -> None:

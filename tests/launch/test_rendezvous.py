@@ -53,8 +53,8 @@ def test_what_rank_0_leaves_reaches_the_other_pods(tmp_path: Path) -> None:
         assert other.master == "127.0.0.1"
         (first / "barrier-10").touch()
         wait_for(lambda: (second / "barrier-10").exists(), 10)
-        (first / "barrier-20").touch()
-        wait_for(lambda: (second / "barrier-20").exists(), 10)
+        (first / "barrier-20-end").touch()
+        wait_for(lambda: (second / "barrier-20-end").exists(), 10)
         one.complete = other.complete = True
     assert not one.lost.is_set() and not other.lost.is_set()
 

@@ -302,6 +302,7 @@ def test_the_pointer_of_pods_is_not_a_file_of_this_machine(place: str) -> None:
         ({"data": "absent"}, "absent"),
         (nested({"evaluate": {"split": "test"}}), "evaluate.split: .*shapes has no split 'test'; known: train, val"),
         (nested({"evaluate": {"split": "vall"}}), "has no split 'vall'; did you mean 'val'"),
+        (nested({"train": {"val_split": "test"}}), "train.val_split: .*shapes has no split 'test'; known: train, val"),
         (nested({"pretrain": {"data": "absent"}}), "absent"),
     ],
 )

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kubeyolo.errors import WorkError
+from kubeyolo.errors import InputError, WorkError
 from kubeyolo.stop_signals import stop_signals
 from kubeyolo.storage.claim import CLAIM_NAME, claimed
 from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint
-from kubeyolo.training.distribution import Distribution
+from kubeyolo.training.distribution import Distribution, check_early_stop
 from kubeyolo.training.history import TrainingHistory
 from kubeyolo.training.loop import Hooks, Interrupted, StopRequest, TrainingLoop
 from kubeyolo.training.loop_parts import LoopSettings, Output
@@ -210,9 +210,14 @@ def test_rows_of_validations_are_in_the_history(tmp_path: Path) -> None:
 
 
 def test_processes_synchronize_after_checkpoints_and_epochs(tmp_path: Path) -> None:
-    steps: list[int] = []
-    loop_on(tmp_path, CountingEngine(), [], Hooks(synchronize=steps.append), checkpoint_interval=4).run()
-    assert steps == [4, 5, 8, 10, 12]
+    steps: list[tuple[int, bool]] = []
+
+    def synchronize(step: int, ends: bool) -> bool:
+        steps.append((step, ends))
+        return ends
+
+    loop_on(tmp_path, CountingEngine(), [], Hooks(synchronize=synchronize), checkpoint_interval=4).run()
+    assert steps == [(4, False), (5, False), (8, False), (10, False), (12, True)]
 
 
 def test_the_other_processes_wait_at_the_barrier_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,5 +234,12 @@ def test_the_other_processes_wait_at_the_barrier_for_the_first(tmp_path: Path, m
     other.synchronize(7)
     Distribution(0, 1).synchronize(8)
     assert [path.name for path in tmp_path.iterdir()] == ["barrier-7"]
+    # The other processes learn whether the first ends the training.
+    assert not other.synchronize(7) and first.synchronize(9, True) and other.synchronize(9)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["barrier-7", "barrier-9-end"]
+    check_early_stop("train.patience", 3, other)
     monkeypatch.delenv(OUTCOME_FOLDER)
     other.synchronize(8)
+    check_early_stop("train.patience", 0, other)
+    with pytest.raises(InputError, match=r"train\.patience is 3, but these 2 processes were not started by"):
+        check_early_stop("train.patience", 3, other)

@@ -10,6 +10,7 @@ from kubeyolo.config.schema import AugmentConfig
 from kubeyolo.errors import InputError
 from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
+from kubeyolo.training.history import FILE_NAME, TrainingHistory, best_validation
 from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec
 from tests.training.curves import curves_of
@@ -27,8 +28,12 @@ EVERYTHING = AugmentConfig(mixup=0.3, copy_paste=0.5, degrees=10.0, shear=3.0, p
 
 
 def spec_for(dataset: str, output: Path, lr: float = 0.001, processes: int = 1) -> TrainingSpec:
-    """Return the training of the network that is compiled in the shortest time, with every kind of augmentation."""
-    spec = small_training(dataset, output, "yolov4-tiny", lr=lr, processes=processes)
+    """Return the training of the network that is compiled in the shortest time, with every kind of augmentation.
+
+    It publishes its best weights.
+    """
+    choice = {"val_interval": 1, "top_k": 2, "patience": 3, "ema_tau": 3}
+    spec = small_training(dataset, output, "yolov4-tiny", lr=lr, processes=processes, **choice)
     return spec.model_copy(update={"config": spec.config.model_copy(update={"augment": EVERYTHING})})
 
 
@@ -49,9 +54,17 @@ def test_a_run_killed_three_times_ends_with_the_same_weights(small_dataset: str,
     assert weights_of(killed) == weights_of(whole)
     assert history_of(killed) == history_of(whole)
     result = read_result(Place.of(killed).store)
+    best = [
+        sorted((path.name, path.read_bytes()) for path in (folder / "best").iterdir()) for folder in (whole, killed)
+    ]
+    assert best[0] == best[1] and len(best[0]) == 2
+    rated = best_validation(TrainingHistory.from_bytes((killed / FILE_NAME).read_bytes()).rows)
+    assert rated is not None and result.choice is not None and result.choice.epoch == rated.epoch
+    assert weights_of(killed) in [content for _, content in best[0]]
     assert result.resumed_at == [3 if resumed == "resuming at step 3 of 24" else 6, half - 3, 21]
     assert read_result(Place.of(whole).store).resumed_at == [] and read_result(Place.of(whole).store).seconds > 0
-    assert [row["step"] for row in history_of(whole)] == [4, 8, 12, 16, 20, 24]
+    assert [row["step"] for row in history_of(whole) if row["kind"] == "train"] == [4, 8, 12, 16, 20, 24]
+    assert [row["step"] for row in history_of(whole) if row["kind"] == "val"] == [6, 12, 18, 24]
     # What is drawn is the same, too.
     assert [step for step, _ in curves_of(killed / "events")["loss/total"]] == [4, 8, 12, 16, 20, 24]
     assert curves_of(killed / "events")["loss/total"] == curves_of(whole / "events")["loss/total"]

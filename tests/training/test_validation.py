@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from kubeyolo.evaluation.results import ClassResult, EvaluationResult
 from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
 from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory, best_validation
+from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec
 from kubeyolo.training.validation import MOST_CLASSES, ap_by_class
 
@@ -28,8 +30,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_dataset(source, Place.of(folder / "store")).uri
 
 
-def train(dataset: str, output: Path, processes: int = 1, **settings: int) -> list[str]:
+def train(dataset: str, output: Path, processes: int = 1, **settings: Any) -> list[str]:
     values = {"image_size": 64, "per_batch_size": 4, "max_epoch": 4, "log_interval": 2, "warmup_steps": 1, **settings}
+    values = {"val_interval": 0, **values}
     config = Config.model_validate({"data": {"workers": 0}, "train": values, "evaluate": THRESHOLDS})
     config = config.model_copy(update={"train": config.train.model_copy(update={"processes": processes})})
     lines: list[str] = []
@@ -47,7 +50,7 @@ def weights_of(output: Path) -> bytes:
 
 def test_validation_is_in_the_history_and_leaves_the_weights_as_they_are(dataset: str, tmp_path: Path) -> None:
     train(dataset, tmp_path / "without", tensorboard=False)
-    lines = train(dataset, tmp_path / "with", val_interval=2)
+    lines = train(dataset, tmp_path / "with", val_interval=2, keep="last")
     rows = rows_of(tmp_path / "with", "val")
     assert [(row.epoch, row.step) for row in rows] == [(1, 4), (3, 8)]
     assert [line.split(":")[0] for line in lines if "val AP" in line] == ["epoch[1], val AP", "epoch[3], val AP"]
@@ -93,9 +96,15 @@ def test_ap_by_class_has_the_classes_with_most_boxes_in_their_order() -> None:
     assert list(many) == [str(n) for n in range(1, MOST_CLASSES + 1)]
 
 
-def test_the_other_process_waits_for_a_validation(dataset: str, tmp_path: Path) -> None:
-    train(dataset, tmp_path / "two", processes=2, val_interval=1, max_epoch=2, per_batch_size=2)
-    assert [row.epoch for row in rows_of(tmp_path / "two", "val")] == [0, 1]
+def test_the_other_process_waits_for_a_validation_and_stops_with_the_first(dataset: str, tmp_path: Path) -> None:
+    early = {"val_interval": 1, "patience": 1, "min_delta": 0.99, "ckpt_interval": 100}
+    lines = train(dataset, tmp_path / "two", processes=2, max_epoch=20, per_batch_size=2, **early)
+    # AP is above 0 from the first epoch on, because every box counts.
+    rows = rows_of(tmp_path / "two", "val")
+    assert [row.epoch for row in rows] == [0, 1] and rows[0].ap
+    assert any("epoch[1], stopping early: AP has not improved by more than 0.99 for 1 epoch" in line for line in lines)
+    result = read_result(Place.of(tmp_path / "two").store)
+    assert result.steps == 4 and result.stopped and [row.step for row in rows_of(tmp_path / "two", "stopped")] == [4]
 
 
 def test_the_second_network_takes_the_weights_of_each_validation(dataset: str, mindspore_ready: None) -> None:
@@ -105,7 +114,7 @@ def test_the_second_network_takes_the_weights_of_each_validation(dataset: str, m
     from kubeyolo.bundle import BundleManifest
     from kubeyolo.models.named_facts import model_facts
     from kubeyolo.models.registry import build_model
-    from kubeyolo.training.validation import Validation
+    from kubeyolo.training.validation import Validation, ValidationPlan
 
     class Engine:
         seed = 0
@@ -117,10 +126,11 @@ def test_the_second_network_takes_the_weights_of_each_validation(dataset: str, m
     manifest = BundleManifest(
         model="yolov5n-r7", classes=("a", "b"), image_size=(64, 64), strides=facts.strides, anchors=facts.anchors
     )
-    validation = Validation(engine, open_dataset(Place.of(dataset)), manifest, EvaluateConfig(), 1)  # type: ignore[arg-type]
+    plan = ValidationPlan("val", 1, 4)
+    validation = Validation(engine, open_dataset(Place.of(dataset)), manifest, Config(), plan)  # type: ignore[arg-type]
     images = Tensor(np.random.default_rng(0).random((1, 3, 64, 64), np.float32))
     seen = []
     for engine.seed in (1, 2, 1):
-        seen.append(validation._averaged_network()(images)[0].asnumpy())
+        seen.append(validation._network_with(engine.averaged())(images)[0].asnumpy())
     assert np.abs(seen[0] - seen[1]).max() > 1e-3
     np.testing.assert_array_equal(seen[0], seen[2])
