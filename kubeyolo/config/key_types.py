@@ -31,14 +31,14 @@ class KeyType(NamedTuple):
     @property
     def range(self) -> str:
         """Range without the type, or the choices; empty if every value of the type is allowed."""
-        if "enum" in self.schema or "anyOf" in self.schema:
+        if "enum" in self.schema or "type" not in self.schema:
             return _kind(self.schema)
         return _kind(self.schema).partition(" ")[2] if self.schema["type"] in ("integer", "number") else ""
 
     @property
     def name(self) -> str:
         """Name of the type alone: int, float, bool, text, list, mapping."""
-        if "anyOf" in self.schema:
+        if "type" not in self.schema:
             return "name or number"
         if "enum" in self.schema:
             return "name"
@@ -60,7 +60,7 @@ def key_types() -> Mapping[str, KeyType]:
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
-    if "anyOf" in schema:
+    if "anyOf" in schema and "type" not in schema:
         return " or ".join(_kind(each) for each in schema["anyOf"])
     if "const" in schema:
         return str(schema["const"])
