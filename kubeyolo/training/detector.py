@@ -77,7 +77,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             best = BestWeights(place.store, train.top_k, guard, spec.writer) if plan else None
             validate = Validation(engine, dataset, manifest, spec.config, plan, best, show).row if plan else None
             settings = _loop_settings(spec, loader, dataset.classes)
-            hints = Hints(train, settings.total_steps, _boxes_by_class(dataset), show) if output.is_written else None
+            hints = _hints(spec, settings.total_steps, dataset, show) if output.is_written else None
             hooks = Hooks(stop, show, validate, distribution.synchronize, guard, hints, best, EarlyStop.of(train))
             loop = TrainingLoop(engine, loader, settings, output, hooks)
             loop.run(state)
@@ -141,11 +141,11 @@ def _loop_settings(spec: TrainingSpec, loader: Loader, classes: tuple[str, ...])
     )
 
 
-def _boxes_by_class(dataset: Dataset) -> dict[str, int]:
-    """Return the number of training boxes by name of the class, without crowds."""
+def _hints(spec: TrainingSpec, total_steps: int, dataset: Dataset, show: Show) -> Hints:
     index = dataset.split("train").index
     counts = np.bincount(index.box_class[~index.box_crowd], minlength=len(dataset.classes))
-    return dict(zip(dataset.classes, counts.tolist(), strict=True))
+    boxes = dict(zip(dataset.classes, counts.tolist(), strict=True))
+    return Hints(spec.config.train, total_steps, boxes, show, has_learned=spec.weights is not None)
 
 
 def _first_look(
@@ -156,7 +156,7 @@ def _first_look(
     learnable = look_at_training(index, facts, config, loader.steps_per_epoch, spec.dataset)
     learnable.show(show)
     classes = len(np.unique(index.box_class))
-    if note := small_set_note(facts, config, len(index.width), classes):
+    if spec.weights is None and (note := small_set_note(facts, config, len(index.width), classes)):
         show(note)
     show_warnings(detector_memory_warnings(facts, config, len(index.width), len(dataset.classes), world), show)
     show_warnings(worker_warnings(config, world), show)

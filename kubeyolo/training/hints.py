@@ -63,10 +63,19 @@ class Hints:
         total_steps: Its length in steps.
         boxes: Number of training boxes by name of the class.
         show: Shows a line.
+        has_learned: Whether the training starts from a detector, whose loss may be as small as it can be.
     """
 
-    def __init__(self, train: TrainConfig, total_steps: int, boxes: Mapping[str, int], show: Show = print) -> None:
+    def __init__(
+        self,
+        train: TrainConfig,
+        total_steps: int,
+        boxes: Mapping[str, int],
+        show: Show = print,
+        has_learned: bool = False,
+    ) -> None:
         self._train, self._total, self._boxes, self._show = train, total_steps, boxes, show
+        self._has_learned = has_learned
         self._shown: set[str] = set()
 
     def found(self, rows: Sequence[HistoryRow]) -> dict[str, str]:
@@ -74,7 +83,7 @@ class Hints:
         train = [row for row in rows if row.kind == "train" and row.loss is not None]
         validations = [row for row in rows if row.kind == "val"]
         hints = {
-            "loss": loss_hint(train, validations, self._train, self._total),
+            "loss": "" if self._has_learned else loss_hint(train, validations, self._train, self._total),
             "classes": class_hint(validations, self._boxes, self._total),
             "worse": worse_hint(train, validations, self._train, self._total),
         }

@@ -16,8 +16,8 @@ def small_set_note(facts: ModelFacts, config: Config, images: int, classes: int)
     """Return a note on the class loss of a small data set with few classes; empty if it does not apply.
 
     It applies if the loss of the model multiplies its class part by classes / 80, ``train.cls_gain`` has its
-    published value, the data set has 2 to 20 classes and fewer than 2000 training images, and no other images are
-    used for pretraining.
+    published value, the data set has 2 to 20 classes and fewer than 2000 training images, and the training
+    starts neither from a detector nor from a backbone that was pretrained on other images.
 
     Args:
         facts: Facts of the model.
@@ -27,7 +27,7 @@ def small_set_note(facts: ModelFacts, config: Config, images: int, classes: int)
     """
     gain = config.train.cls_gain
     is_small = 2 <= classes <= MOST_CLASSES and 0 < images < MOST_IMAGES
-    has_other_images = config.pretrain.enabled and bool(config.pretrain.data)
+    has_other_images = bool(config.train.weights) or (config.pretrain.enabled and bool(config.pretrain.data))
     is_published = gain == TrainConfig.model_fields["cls_gain"].default
     if facts.loss not in _SCALED or not is_published or not is_small or has_other_images:
         return ""

@@ -82,6 +82,8 @@ def test_the_loss_of_a_network_that_has_learned_may_stay() -> None:
     assert loss_hint(rows, validations(lambda share: 0.04), TrainConfig(), STEPS)
     assert loss_hint(rows, validations(lambda share: 0.05), TrainConfig(), STEPS) == ""
     assert loss_hint(losses(lambda share: 0.05, 0.09), [], TrainConfig(), 90) == ""  # too short to judge
+    assert Hints(TrainConfig(), STEPS, {}).found(rows).keys() == {"loss"}
+    assert Hints(TrainConfig(), STEPS, {}, has_learned=True).found(rows) == {}
 
 
 def test_classes_that_are_never_found_are_named_late_in_training() -> None:

@@ -36,6 +36,7 @@ def test_the_note_applies_to_every_model_with_a_loss_that_is_scaled_by_the_class
         (296, 21),
         (296, 6, "train.cls_gain=4"),
         (296, 6, "pretrain.data=images"),
+        (296, 6, "train.weights=bundle"),
     ],
 )
 def test_the_note_does_not_apply_to_other_trainings(given: tuple[int | str, ...]) -> None:
