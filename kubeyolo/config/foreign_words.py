@@ -58,7 +58,7 @@ _KEYS_AND_WORDS = (
     (
         ("predict.conf_threshold", "evaluate.conf_threshold"),
         "conf conf_thres conf_thresh conf_thr confidence confidence_threshold score_thr score_threshold score_thresh "
-        "thresh",
+        "thresh ignore_threshold",
     ),
     (
         ("predict.iou_threshold", "evaluate.iou_threshold"),

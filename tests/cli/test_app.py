@@ -106,7 +106,7 @@ def test_a_list_of_commands_imports_none_of_them(arguments: list[str]) -> None:
     heavy = {*SLOW_OR_ABSENT, "kubeyolo.config", "cv2", "numpy", "PIL", "minio", "yaml"}
     assert not found & heavy
     assert not found & {f"kubeyolo.cli.{path.stem}" for path in (ROOT / "kubeyolo/cli").glob("*.py")} - {
-        f"kubeyolo.cli.{name}" for name in ("__init__", "app", "errors", "streams")
+        f"kubeyolo.cli.{name}" for name in ("__init__", "app", "errors", "spelling", "streams")
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kubeyolo.catalogue import STEPS
+from kubeyolo.cli.spelling import option_spelling
 from kubeyolo.compiled.resources import RESOURCES
 from kubeyolo.config.load import known_keys
 from tests.commands import COMMAND as KUBEYOLO
@@ -44,8 +45,10 @@ def test_commands_and_options_exist(text: str) -> None:
             name = f"{name} {words.pop(0)}".strip()
             assert name in all_commands(), line
             command = all_commands()[name]
-        known = {name for parameter in command.params for name in parameter.opts} | {"--help", "-h"}
-        assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, line
+        spelled = option_spelling(name)
+        known = {spelled(name) for parameter in command.params for name in parameter.opts} | {"--help", "-h"}
+        typed = {word.partition("=")[0] for word in words if word.startswith("-")}
+        assert {f"--{spelled(word[2:])}" if word.startswith("--") else word for word in typed} <= known, line
 
 
 def test_keys_exist(text: str) -> None:
