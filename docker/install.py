@@ -21,6 +21,9 @@ CERTIFICATES = Path("/run/secrets/certificates.pem")
 ASCEND = "ascend"
 """The device, and the extra of the package with what CANN's Python packages import."""
 
+# Kubeflow tells the pods of steps which run of MLflow they belong to.
+_BESIDES = {"train": ("mlflow",)}
+
 # Files in lib/plugin of the MindSpore wheel for devices other than the device of the image.
 _OTHER_DEVICES = {
     "cpu": ("gpu*", "ascend*", "libmindspore_gpu*", "libmindspore_ascend*", "libmindspore_ops_ascend*"),
@@ -45,8 +48,8 @@ def requirements(project: Path, *extras: str) -> list[str]:
 
 
 def extras_of(extra: str, device: str) -> tuple[str, ...]:
-    """Return the extras of an image: that of its steps and, for Ascend, what CANN's Python packages import."""
-    return (extra, ASCEND) if device == ASCEND else (extra,)
+    """Return the extras of an image: those of its steps and, for Ascend, what CANN's Python packages import."""
+    return (extra, *_BESIDES.get(extra, ()), *((ASCEND,) if device == ASCEND else ()))
 
 
 def environment_command(device: str) -> list[str]:

@@ -25,6 +25,18 @@ INSTALLED_CODE = {"PYTHONSAFEPATH": "1"}
 CONTAINER_VARIABLES = INSTALLED_CODE | NO_TELEMETRY
 """Environment variables of containers, which inherit none from the process that starts them."""
 
+MLFLOW_VARIABLES = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_RUN_ID",
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_INSECURE_TLS",
+)
+"""Environment variables of MLflow's client that steps use; containers of steps receive them from this process."""
+
 _PR_SET_PDEATHSIG = 1
 _SIGNALED = 128
 

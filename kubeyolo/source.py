@@ -160,12 +160,15 @@ NO_RESULTS = (
     "steps/configure.py",
     "steps/configured_run.py",
     "steps/earlier_trainings.py",
+    "steps/mlflow_run.py",
     "steps/naming.py",
     "steps/plan_estimate.py",
     "steps/same_training.py",
     "stop_signals.py",
     "storage",
     "training/anchor_search.py",
+    "training/event_files.py",
+    "training/outlook.py",
     "whole.py",
 )
 """Folders and modules that start, show, describe or store work, and do not change its outcome."""

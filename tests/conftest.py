@@ -15,7 +15,7 @@ from hypothesis import settings
 import kubeyolo  # noqa: F401  before any test imports kfp or onnx: it chooses protobuf's implementation
 from tests import golden
 
-pytest_plugins = ["tests.minio_server", "tests.browser", "tests.kubernetes_server"]
+pytest_plugins = ["tests.minio_server", "tests.browser", "tests.kubernetes_server", "tests.mlflow_server"]
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,7 +12,7 @@ from typing import Any
 from kubeyolo.compiled.images import IMAGE_USER
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.errors import InputError, one_line
-from kubeyolo.processes import CONTAINER_VARIABLES
+from kubeyolo.processes import CONTAINER_VARIABLES, MLFLOW_VARIABLES
 from kubeyolo.runs.interrupt import Interruption, interruptible
 from kubeyolo.runs.local import LocalRun
 from kubeyolo.runs.runner import StepEnd
@@ -24,7 +24,7 @@ RUN_LABEL = "io.kubeyolo.run"
 _HOST = "DOCKER_HOST"
 _CERTIFICATES = "SSL_CERT_FILE"
 _SOCKETS = ("/var/run/docker.sock", "{runtime}/docker.sock", "{runtime}/podman/podman.sock", "/run/podman/podman.sock")
-_PASSED_ON = (*VARIABLES, "OMP_NUM_THREADS", "KUBEYOLO_DEBUG")
+_PASSED_ON = (*VARIABLES, *MLFLOW_VARIABLES, "OMP_NUM_THREADS", "KUBEYOLO_DEBUG")
 
 # The step is the child of the shell in which kfp starts it; if the shell was replaced by the step, it is process 1.
 _END_STEP = """

@@ -40,6 +40,7 @@ from kubeyolo.steps.conditions import conditions_of, finished_under
 from kubeyolo.steps.configured_run import ConfiguredRun
 from kubeyolo.steps.earlier_trainings import Command, name_earlier_trainings, refuse_extension
 from kubeyolo.steps.job import StepSpec
+from kubeyolo.steps.mlflow_run import mlflow_run
 from kubeyolo.steps.outcome import StepOutcome, Stopwatch, StoredOutcome, finished, store_outcome, store_report
 from kubeyolo.steps.outputs import backbone_output, result_output, training_output
 from kubeyolo.steps.same_training import claimed_unless_finished
@@ -212,12 +213,19 @@ def _trained(
     """Return the finished training in an output, or claim the output and train."""
     with claimed_unless_finished(spec, output, step, lambda: call.begin(output), launcher.writer) as claim:
         if isinstance(claim, StoredOutcome):
+            with mlflow_run(spec, output) as run:
+                if run:
+                    run.finish(claim)
             return claim
         if spec.task == "detector" or spec.config.pretrain.enabled:
             refuse_extension(spec, output)
             name_earlier_trainings(spec, output, step, dataset.uri, command)
         started = spec.model_copy(update={"code_digest": weights_source(), "writer": claim.writer})
-        return store_outcome(work(started), output)
+        with mlflow_run(started, output) as run:
+            stored = store_outcome(work(started), output)
+            if run:
+                run.finish(stored)
+        return stored
 
 
 def evaluate(
