@@ -45,6 +45,7 @@ TRIED = (
     "Ascend",
     "entropy",
     "ignore",
+    "last",
     "minio://b/x.json",
 )
 TRIED_LISTS = ((3, 5), ("onnx",))
@@ -69,7 +70,9 @@ def other_value(key: str) -> Any:
             after = value_of(load_config(MODEL, sets=[f"{key}={json.dumps(value)}"]), key)
         except InputError:
             continue
-        if after != before and type(after) is type(before) and not (isinstance(value, bool) and after is not value):
+        # Only an interval that is worked out has values of two types.
+        is_same_type = type(after) is type(before) or before == "auto"
+        if after != before and is_same_type and not (isinstance(value, bool) and after is not value):
             return value
     raise AssertionError(f"no other value of {key} is known here")
 
