@@ -263,12 +263,19 @@ class _Run:
             # Cards wait for batches if the data workers are slower.
             image = max(image, LOADER_SECONDS / min(max(1, self.config.data.workers) * self.processes, cores))
         size = self.config.evaluate.image_size or train.image_size
-        validated = self._validations() * self.images[train.val_split] * self._detect_seconds(size, self.device)
+        validated = self._validations() * self.images[train.val_split] * self._validate_seconds(size)
         stored = self._checkpoints() * self._checkpoint_bytes() / STORE_SPEED
         # Each process compiles, and several processes also have a scheduler: with few cores they wait for each other.
         starting = self.processes + (self.processes > 1)
         start = self._start("train") * max(1.0, starting / cores)
         return start + trained * image + stored + validated
+
+    def _validate_seconds(self, size: int) -> float:
+        """Return the seconds of a validated image: the first of the processes validates, with its own threads."""
+        if self.device != "CPU":
+            return self._detect_seconds(size, self.device)
+        threads = max(1.0, self.cores * self.nodes / self.processes)
+        return self._multiply_adds(size) / (CORE_SPEED * math.pow(threads, CORE_POWER)) + DETECT_SECONDS
 
     def _validations(self) -> int:
         """Return the number of validations while training; the last epoch is always validated."""

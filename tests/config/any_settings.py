@@ -22,6 +22,10 @@ def schema_of(key: str) -> dict[str, Any]:
 
 
 def _values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    if "anyOf" in schema:
+        return st.one_of([_values(each) for each in schema["anyOf"]])
+    if "const" in schema:
+        return st.just(schema["const"])
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     kind = schema["type"]
@@ -53,6 +57,9 @@ _OF_OWN_FORM: dict[str, st.SearchStrategy[Any]] = {
     "train.anchors": st.lists(st.lists(st.floats(0.5, 8192), min_size=6, max_size=6), min_size=2, max_size=4)
     | st.just([]),
     "train.freeze": st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12), max_size=4),
+    "train.val_split": st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
+        lambda name: name != "train"
+    ),
     # Each once, in the order of the schema.
     "export.formats": st.sets(st.sampled_from(["mindir", "onnx", "air"]), min_size=1).map(
         lambda names: [name for name in ("mindir", "onnx", "air") if name in names]

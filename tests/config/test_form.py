@@ -50,6 +50,7 @@ TRIED = (
     "ignore",
     "finetune",
     "fresh",
+    "last",
     "minio://b/x.json",
 )
 TRIED_LISTS = ((3, 5), ("onnx",))
@@ -74,8 +75,9 @@ def other_value(key: str) -> Any:
             after = value_of(load_config(MODEL, sets=[f"{key}={json.dumps(value)}"]), key)
         except InputError:
             continue
-        same_kind = before is None or type(after) is type(before)
-        if after != before and same_kind and not (isinstance(value, bool) and after is not value):
+        # An interval that is worked out and a flag that is not set have values of two types.
+        is_same_type = type(after) is type(before) or before in ("auto", None)
+        if after != before and is_same_type and not (isinstance(value, bool) and after is not value):
             return value
     raise AssertionError(f"no other value of {key} is known here")
 

@@ -21,6 +21,7 @@ SETTINGS = {
     "train.per_batch_size": 8,
     "train.max_epoch": 8,
     "train.log_interval": 5,
+    "train.val_interval": 0,
     "train.ema_tau": 10,
     # So few steps show nothing at the published rate, and each image must be seen again as it was.
     "train.lr": 0.01,

@@ -19,6 +19,7 @@ from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory, be
 from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec
 from kubeyolo.training.validation import MOST_CLASSES, ap_by_class
+from tests.training.small_training import spec_for
 
 THRESHOLDS = {"conf_threshold": 0.0, "max_det": 50}
 
@@ -30,11 +31,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_dataset(source, Place.of(folder / "store")).uri
 
 
-def train(dataset: str, output: Path, processes: int = 1, **settings: Any) -> list[str]:
+def train(dataset: str, output: Path, **settings: Any) -> list[str]:
     values = {"image_size": 64, "per_batch_size": 4, "max_epoch": 4, "log_interval": 2, "warmup_steps": 1, **settings}
     values = {"val_interval": 0, **values}
     config = Config.model_validate({"data": {"workers": 0}, "train": values, "evaluate": THRESHOLDS})
-    config = config.model_copy(update={"train": config.train.model_copy(update={"processes": processes})})
     lines: list[str] = []
     launch_work(TrainingSpec(dataset=dataset, output=str(output), config=config).work(), show=lines.append)
     return lines
@@ -96,15 +96,20 @@ def test_ap_by_class_has_the_classes_with_most_boxes_in_their_order() -> None:
     assert list(many) == [str(n) for n in range(1, MOST_CLASSES + 1)]
 
 
-def test_the_other_process_waits_for_a_validation_and_stops_with_the_first(dataset: str, tmp_path: Path) -> None:
-    early = {"val_interval": 1, "patience": 1, "min_delta": 0.99, "ckpt_interval": 100}
-    lines = train(dataset, tmp_path / "two", processes=2, max_epoch=20, per_batch_size=2, **early)
-    # AP is above 0 from the first epoch on, because every box counts.
-    rows = rows_of(tmp_path / "two", "val")
-    assert [row.epoch for row in rows] == [0, 1] and rows[0].ap
-    assert any("epoch[1], stopping early: AP has not improved by more than 0.99 for 1 epoch" in line for line in lines)
-    result = read_result(Place.of(tmp_path / "two").store)
-    assert result.steps == 4 and result.stopped and [row.step for row in rows_of(tmp_path / "two", "stopped")] == [4]
+def test_the_other_process_waits_for_a_validation_and_stops_with_the_first(small_dataset: str, tmp_path: Path) -> None:
+    early = {"val_interval": 1, "patience": 1, "min_delta": 0.99, "ckpt_interval": 100, "lr": 0.001, "ema_tau": 3}
+    spec = spec_for(small_dataset, tmp_path, "yolov4-tiny", processes=2, max_epoch=8, per_batch_size=2, **early)
+    lines: list[str] = []
+    launch_work(spec.work(), show=lines.append)
+    # AP is above 0 soon, because every box counts, and cannot rise by 0.99.
+    rated = [row for row in rows_of(tmp_path, "val") if row.ap]
+    assert len(rated) == 2
+    (stopped,) = rows_of(tmp_path, "stopped")
+    assert stopped.epoch == rated[-1].epoch < 7
+    reason = f"AP has not improved by more than 0.99 for 1 epoch, since epoch {rated[0].epoch}"
+    assert any(f"epoch[{stopped.epoch}], stopping early: {reason}" in line for line in lines)
+    result = read_result(Place.of(tmp_path).store)
+    assert (result.steps, result.stopped) == (stopped.step, reason) and stopped.step == 6 * (stopped.epoch + 1)
 
 
 def test_the_second_network_takes_the_weights_of_each_validation(dataset: str, mindspore_ready: None) -> None:
