@@ -226,9 +226,8 @@ class TrainConfig(Section):
     weights: str = Field(
         default="",
         json_schema_extra=_IN_FORM,
-        description="Detector to start from, of the same model: URI of a bundle, of a pointer to a bundle, or of a "
-        "published file of weights (.pt, .weights, .ckpt, .safetensors); if empty, the training starts from a "
-        "pretrained backbone or from fresh weights.",
+        description="Detector of the same model to start from: URI of a bundle, a pointer or a file of weights; if "
+        "empty, a backbone or fresh weights.",
     )
     freeze: tuple[str, ...] = Field(
         default=(),
@@ -541,8 +540,8 @@ class RetrainConfig(Section):
     start_from: Literal["", "current", "weights", "backbone", "fresh"] = Field(
         default="",
         json_schema_extra=_IN_FORM,
-        description="What a retraining starts from: the current model, train.weights, a pretrained backbone, or fresh "
-        "weights; if empty, the current model if there is one of the same model, otherwise as a training.",
+        description="Start of a retraining: current, weights, backbone or fresh; if empty, current if it fits, "
+        "otherwise as a training.",
     )
     max_regression: float = Field(
         default=0.0,

@@ -13,9 +13,10 @@ from kubeyolo.bundle import WEIGHTS, BundleManifest, open_bundle
 from kubeyolo.config.schema import Config
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.errors import InputError
-from kubeyolo.launch.local import launch_work
 from kubeyolo.models.named_facts import model_facts
 from kubeyolo.publishing import publish_bundle
+from kubeyolo.steps import facade
+from kubeyolo.steps.facade import StepCall
 from kubeyolo.storage.place import Place
 from kubeyolo.training.extension import changed_keys
 from kubeyolo.training.result import read_result
@@ -143,27 +144,36 @@ def test_the_digest_covers_all_that_the_weights_of_the_training_depend_on() -> N
     assert len({digest(), digest("1"), digest(classes=OLD[::-1]), digest(bn_eps=1e-4)}) == 4
 
 
-def test_two_processes_train_what_is_not_frozen(small_dataset: str, tmp_path: Path, mindspore_ready: None) -> None:
-    classes = open_dataset(Place.of(small_dataset)).manifest.classes
+def test_two_processes_train_what_is_not_frozen(
+    small_dataset: str, tmp_path: Path, mindspore_ready: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    dataset = open_dataset(Place.of(small_dataset))
+    classes = dataset.manifest.classes
     old = detector_bundle(tmp_path / "old", "yolov4-tiny", (classes[1], "cat"))
-    spec = spec_for(
-        small_dataset, tmp_path / "new", "yolov4-tiny", max_epoch=1, processes=2, freeze="backbone", lr=0.05
-    ).model_copy(update={"weights": old})
-    lines: list[str] = []
-    launch_work(spec.work(), lines.append)
-    said = [line for line in lines if "starting from the detector" in line or line.startswith("frozen: ")]
+    train = {"max_epoch": 1, "processes": 2, "freeze": "backbone", "lr": 0.05, "weights": old}
+    config = spec_for(small_dataset, tmp_path, "yolov4-tiny", **train).config
+    output = Place.of(tmp_path / "new")
+    call = StepCall(store=Place.of(tmp_path / "store"), config=config, code="c", output=output)
+    stored = facade.train(call, dataset, facade.HERE)
+
+    lines = capfd.readouterr().out.splitlines()
+    said = [line for line in lines if "starting from the detector" in line or "frozen: " in line]
     assert len(said) == 2 and f"took over 1 of {len(classes)} classes: {classes[1]}; " in said[0]
-    before, bundle = open_bundle(Place.of(old)), open_bundle(Place.of(tmp_path / "new" / "bundle"))
+    before, bundle = open_bundle(Place.of(old)), open_bundle(output / "bundle")
     arrays, trained = (load_file(each.path(WEIGHTS)) for each in (before, bundle))
     backbone = [name for name in arrays if name.startswith("backbone.")]
     assert len(backbone) > 50 and all(np.array_equal(arrays[name], trained[name]) for name in backbone)
     others = [name for name in arrays if not name.startswith("backbone.")]
     assert not any(np.array_equal(arrays[name], trained[name]) for name in others)
+    identity = read_result(output.store).identity
+    assert identity["weights"] == weights_digest(before.manifest) and identity["train.freeze"] == ["backbone"]
+
     record = bundle.manifest.config["started_from"]
     assert bundle.manifest.parent == record["bundle"] == before.uri
     assert record["classes"] == {"taken": [classes[1]], "new": [classes[0], *classes[2:]], "left_out": ["cat"]}
-    identity = read_result(Place.of(tmp_path / "new").store).identity
-    assert identity["weights"] == weights_digest(before.manifest) and identity["train.freeze"] == ["backbone"]
+    metrics = stored.record.metrics
+    assert (metrics["started_from"], metrics["classes_taken"], metrics["classes_new"]) == (before.uri, 1, 2)
+    assert f"1 of 3: {classes[1]}" in stored.report().decode()
 
 
 def test_weights_of_another_model_are_refused_with_the_model_to_choose(
