@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,7 @@ from kubeyolo.cli.options import (
 from kubeyolo.cli.streams import stored_work
 from kubeyolo.cli.tables import print_record
 from kubeyolo.config.form import fill_form
+from kubeyolo.config.idle_settings import idle_settings
 from kubeyolo.config.load import ResolvedConfig, load_config, load_resolved
 from kubeyolo.config.schema import Config
 from kubeyolo.source import results_source, weights_source
@@ -133,7 +135,10 @@ def train(
       --launcher volcano --cluster-set image=registry/kubeyolo-train@sha256:0a1b…
     """
     started_by = _launcher("train", launcher, cluster, cluster_sets)
-    config = _placed(load_resolved(model, config_file, sets_of(sets)), started_by, "train")
+    resolved = load_resolved(model, config_file, sets_of(sets))
+    config = _placed(resolved, started_by, "train")
+    for line in idle_settings(resolved):
+        print(f"note: {line}", file=sys.stderr)
     options = {"--model": model, "--backbone": backbone, "--config": config_file, "--set": sets}
     options |= {"--launcher": launcher, "--cluster": cluster, "--cluster-set": cluster_sets}
     command = typed_again("train", dataset, options)

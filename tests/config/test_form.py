@@ -69,8 +69,7 @@ def other_value(key: str) -> Any:
             after = value_of(load_config(MODEL, sets=[f"{key}={json.dumps(value)}"]), key)
         except InputError:
             continue
-        same_kind = before is None or type(after) is type(before)
-        if after != before and same_kind and not (isinstance(value, bool) and after is not value):
+        if after != before and type(after) is type(before) and not (isinstance(value, bool) and after is not value):
             return value
     raise AssertionError(f"no other value of {key} is known here")
 
