@@ -133,6 +133,7 @@ NO_RESULTS = (
     "config/anchor_forms.py",
     "config/foreign_words.py",
     "config/form.py",
+    "config/idle_settings.py",
     "config/key_types.py",
     "config/load.py",
     "config/recipes.py",

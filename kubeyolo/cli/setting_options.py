@@ -180,8 +180,6 @@ def _help(key_type: KeyType, default: str) -> str:
 
 
 def _default_text(value: Any) -> str:
-    if value is None:
-        return "not set"
     if value in ("", [], ()):
         return "empty"
     return value if isinstance(value, str) else json.dumps(value)

@@ -33,6 +33,7 @@ from kubeyolo.cli.options import (
 from kubeyolo.cli.streams import stored_work
 from kubeyolo.cli.tables import print_record
 from kubeyolo.config.form import fill_form
+from kubeyolo.config.idle_settings import idle_settings
 from kubeyolo.config.load import ResolvedConfig, load_config, load_resolved
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError
@@ -153,6 +154,8 @@ def train(
     start = resolve_start(resolved, Place.of(store))
     for note in start.notes:
         print(note, flush=True, file=sys.stderr if as_json else sys.stdout)
+    for line in idle_settings(start.resolved):
+        print(f"note: {line}", file=sys.stderr)
     config = _placed(start.resolved, started_by, "train")
     options = {"--model": model, "--weights": weights, "--backbone": backbone, "--config": config_file, "--set": sets}
     options |= {"--launcher": launcher, "--cluster": cluster, "--cluster-set": cluster_sets}

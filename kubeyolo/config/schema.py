@@ -316,17 +316,17 @@ class TrainConfig(Section):
         description="Divisor of the loss, and so of the gradients; 0 uses the divisor that the model's learning rate "
         "was published with.",
     )
-    label_smooth: bool | None = Field(
-        default=None,
-        json_schema_extra={"type": "boolean"},
-        description="Smooth the class targets; if it is not set, they are smoothed if label_smooth_factor is not 0.",
+    label_smooth: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether class targets are smoothed; auto smooths them if label_smooth_factor is not 0. true and 1 "
+        "mean on, false and 0 mean off.",
     )
     label_smooth_factor: float = Field(
         default=0.0,
         ge=0,
         lt=1,
         description="With factor f the class targets are 1 - f/2 and f/2, with losses of the darknet family 1 - f and "
-        f"f/(classes - 1); 0 is {PUBLISHED_SMOOTHING:g} if label_smooth is true.",
+        f"f/(classes - 1); 0 is {PUBLISHED_SMOOTHING:g} if label_smooth is on.",
     )
     box_gain: float = Field(default=0.05, gt=0, description="Weight of the box loss.")
     cls_gain: float = Field(default=0.5, gt=0, description="Weight of the class loss.")
@@ -385,9 +385,9 @@ class TrainConfig(Section):
     @property
     def smoothing(self) -> float:
         """The factor with which class targets are smoothed; 0 does not smooth them."""
-        if self.label_smooth is None:
-            return self.label_smooth_factor
-        return (self.label_smooth_factor or PUBLISHED_SMOOTHING) if self.label_smooth else 0.0
+        if self.label_smooth == "on":
+            return self.label_smooth_factor or PUBLISHED_SMOOTHING
+        return self.label_smooth_factor if self.label_smooth == "auto" else 0.0
 
     @field_validator("freeze", mode="before")
     @classmethod
@@ -415,12 +415,10 @@ class TrainConfig(Section):
 
     @field_validator("label_smooth", mode="before")
     @classmethod
-    def _is_flag(cls, value: Any) -> bool | None:
-        """Accept 0 and 1 too, as the model zoo's programs do."""
-        value = plain_scalar(value.strip()) if isinstance(value, str) else value
-        if value is not None and value not in (0, 1):
-            raise ValueError("expected true or false")
-        return None if value is None else bool(value)
+    def _is_flag(cls, value: Any) -> Any:
+        """Accept booleans, and 0 and 1 as the model zoo's programs do."""
+        plain = plain_scalar(value.strip()) if isinstance(value, str) else value
+        return ("on" if plain else "off") if isinstance(plain, bool | int) and plain in (0, 1) else value
 
 
 class EvaluateConfig(Section):

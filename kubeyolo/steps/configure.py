@@ -17,6 +17,7 @@ from kubeyolo.bundle import MANIFEST_NAME, MINDIR, ONNX, ONNX_INT8, WEIGHTS, Bun
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION, STEPS, steps_of
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.config.form import resolve_form
+from kubeyolo.config.idle_settings import idle_settings
 from kubeyolo.config.load import ResolvedConfig, allowed_values, ungated
 from kubeyolo.config.schema import Config
 from kubeyolo.data.class_images import class_fingerprint
@@ -314,7 +315,7 @@ def _trained_run(
         facts=facts,
         images=source.images,
         estimate=estimate,
-        notes=notes + start.notes + remarks,
+        notes=notes + start.notes + idle_settings(start.resolved) + remarks,
         has_work=has_work,
         data=data,
     )

@@ -81,7 +81,7 @@ def test_every_key_that_a_command_reads_has_an_option_with_range_and_default(
         assert each.range in row
         if command in ("train", "pretrain"):
             default = values.get(key, each.default)
-            text = {"None": "not set", "[]": "empty", "": "empty", "True": "true", "False": "false"}
+            text = {"[]": "empty", "": "empty", "True": "true", "False": "false"}
             assert f"default {text.get(str(default), default)}]" in row, row
 
 

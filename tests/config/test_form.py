@@ -75,8 +75,8 @@ def other_value(key: str) -> Any:
             after = value_of(load_config(MODEL, sets=[f"{key}={json.dumps(value)}"]), key)
         except InputError:
             continue
-        # An interval that is worked out and a flag that is not set have values of two types.
-        is_same_type = type(after) is type(before) or before in ("auto", None)
+        # An interval that is worked out has values of two types.
+        is_same_type = type(after) is type(before) or before == "auto"
         if after != before and is_same_type and not (isinstance(value, bool) and after is not value):
             return value
     raise AssertionError(f"no other value of {key} is known here")

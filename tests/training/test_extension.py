@@ -116,11 +116,14 @@ def test_what_smooths_targets_is_one_fact() -> None:
         ("label_smooth=true",): 0.1,
         ("label_smooth=1", "label_smooth_factor=0.2"): 0.2,
         ("label_smooth=0", "label_smooth_factor=0.2"): 0.0,
+        ("label_smooth=off", "label_smooth_factor=0.2"): 0.0,
+        ("label_smooth=on",): 0.1,
+        ("label_smooth=auto", "label_smooth_factor=0.2"): 0.2,
     }
     for sets, factor in factors.items():
         assert identity_of("yolov4", *(f"train.{each}" for each in sets))["train.label_smooth_factor"] == factor, sets
     for wrong in ("2", "0.5", "some", "[1]"):
-        with pytest.raises(InputError, match=r"train\.label_smooth = .* is not allowed: expected true or false"):
+        with pytest.raises(InputError, match=r"train\.label_smooth = .* is not allowed: expected one of auto, on, off"):
             load_config(sets=[f"train.label_smooth={wrong}"])
 
 
