@@ -37,6 +37,9 @@ _PRESETS = resources.files("kubeyolo.config") / "presets"
 _BASE_KEY = "extends"
 _BAND = re.compile(r"# ---- (.+) ----")
 
+RECIPE_ORIGIN = "recipe "
+"""Start of the origin of values from a recipe."""
+
 Layer = tuple[str, dict[str, Any]]
 """Origin of values, and the values by dotted key."""
 
@@ -54,8 +57,10 @@ class ResolvedConfig:
     origins: Mapping[str, str]
 
     def is_set(self, key: str) -> bool:
-        """Tell whether the value of a dotted key was chosen: it is neither a default nor from the model's preset."""
-        return self.origins.get(key, _preset_origin(self.config.model)) != _preset_origin(self.config.model)
+        """Tell whether the value of a dotted key was chosen: it is no default, and not from a preset or a recipe."""
+        usual = _preset_origin(self.config.model)
+        origin = self.origins.get(key, usual)
+        return origin != usual and not origin.startswith(RECIPE_ORIGIN)
 
 
 def load_config(model: str | None = None, file: Path | str | None = None, sets: Sequence[str] = ()) -> Config:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from kubeyolo.config.load import ResolvedConfig, preset, with_values
+from kubeyolo.config.load import RECIPE_ORIGIN, ResolvedConfig, preset, with_values
 
 FINETUNE = "finetune"
 
@@ -31,7 +31,7 @@ def with_recipe(resolved: ResolvedConfig, from_detector: bool) -> ResolvedConfig
         return resolved
     family, values = finetune_recipe(config.model)
     chosen = {key: value for key, value in values.items() if not resolved.is_set(key)}
-    return with_values(resolved, chosen, f"recipe {FINETUNE} of the {family} family")
+    return with_values(resolved, chosen, f"{RECIPE_ORIGIN}{FINETUNE} of the {family} family")
 
 
 def finetune_recipe(model: str) -> tuple[str, dict[str, Any]]:

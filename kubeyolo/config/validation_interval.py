@@ -34,9 +34,17 @@ def validation_interval(config: Config, steps_per_epoch: int, images: int) -> in
     train = config.train
     if train.val_interval != "auto":
         return train.val_interval
-    if not images:
-        return 0
+    return min(math.ceil(validation_share(config, steps_per_epoch, images) / TIME_SHARE), train.max_epoch)
+
+
+def validation_share(config: Config, steps_per_epoch: int, images: int) -> float:
+    """Return the time of a validation in times of the training steps of an epoch.
+
+    Args:
+        config: The configuration.
+        steps_per_epoch: Training steps of an epoch.
+        images: Number of images in the validated split.
+    """
+    train = config.train
     scale = ((config.evaluate.image_size or train.image_size) / train.image_size) ** 2
-    trained = steps_per_epoch * train.per_batch_size
-    epochs = math.ceil(images * COST_RATIO * scale / (trained * TIME_SHARE))
-    return min(epochs, train.max_epoch)
+    return images * COST_RATIO * scale / (steps_per_epoch * train.per_batch_size)

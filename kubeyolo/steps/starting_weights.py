@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kubeyolo.bundle import MANIFEST_NAME, Bundle, read_bundle
 from kubeyolo.config.anchor_forms import anchors_text
-from kubeyolo.config.load import ResolvedConfig, with_values
+from kubeyolo.config.load import RECIPE_ORIGIN, ResolvedConfig, with_values
 from kubeyolo.config.recipes import with_recipe
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import trained_facts
@@ -87,7 +87,7 @@ def resolve_start(resolved: ResolvedConfig, root: Place, is_remote: bool = False
 
 
 def _start_note(found: _Found, started: ResolvedConfig) -> str:
-    recipes = {origin for origin in started.origins.values() if origin.startswith("recipe ")}
+    recipes = {origin for origin in started.origins.values() if origin.startswith(RECIPE_ORIGIN)}
     recipe = f" with the {recipes.pop()}" if recipes else ""
     kind = "file of weights" if found.is_file else "detector"
     return f"the training starts from the {kind} {found.place.uri}{recipe}; no backbone is pretrained"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubeyolo.bundle import BundleManifest
 from kubeyolo.config.schema import Config
-from kubeyolo.config.validation_interval import COST_RATIO, validation_interval
+from kubeyolo.config.validation_interval import validation_interval, validation_share
 from kubeyolo.data.dataset import Dataset
 from kubeyolo.evaluation.predictor import Predictor, evaluate_split
 from kubeyolo.evaluation.results import EvaluationResult
@@ -62,21 +62,18 @@ def plan_validation(config: Config, dataset: Dataset, steps_per_epoch: int, show
     if not train.val_interval:
         return None
     name = train.val_split
-    if name in splits or name != "val":
-        images = len(dataset.index(name))
-        lack = "" if splits[name].boxes else f"the split {name} has no annotated boxes"
-    else:
-        images, lack = 0, "the data set has no split val"
-    if lack:
+    if name not in splits and name != "val":
+        dataset.index(name)  # raises the error
+    found = splits.get(name)
+    if found is None or not found.boxes:
+        lack = "the data set has no split val" if found is None else f"the split {name} has no annotated boxes"
         show(f"nothing is validated while training, and the weights after the last epoch are published: {lack}")
         return None
-    interval = validation_interval(config, steps_per_epoch, images)
-    share = images * COST_RATIO / (interval * steps_per_epoch * train.per_batch_size)
-    cost = (
-        f" (train.val_interval = auto: about {share_text(share)} of the time)" if train.val_interval == "auto" else ""
-    )
+    interval = validation_interval(config, steps_per_epoch, found.images)
+    share = share_text(validation_share(config, steps_per_epoch, found.images) / interval)
+    cost = f" (train.val_interval = auto: about {share} of the time)" if train.val_interval == "auto" else ""
     often = "after each epoch" if interval == 1 else f"every {interval} epochs and after the last epoch"
-    show(f"validating {often}, on the {counted(images, 'image')} of the split {name}{cost}")
+    show(f"validating {often}, on the {counted(found.images, 'image')} of the split {name}{cost}")
     return ValidationPlan(name, interval, train.max_epoch)
 
 

@@ -594,7 +594,9 @@ CONCERNS = {
     "quantize.max_drop=0.5": {"quantize"},
     "quantize.calibration_images=8": {"quantize"},
     "export.parity_images=2": {"export_model"},
-    "evaluate.max_det=7": {"evaluate", "export_model", "quantize"},
+    # Validations while training use the thresholds, and decide which weights are published.
+    "evaluate.max_det=7": {"train", "evaluate", "export_model", "quantize"},
+    "evaluate.per_batch_size=4": {"evaluate", "export_model", "quantize"},
     "evaluate.min_ap=0.5": {"evaluate", "export_model", "quantize"},
     "pretrain.lr=0.5": {"pretrain_backbone"},
     "augment.mosaic=0": {"train"},

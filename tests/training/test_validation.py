@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from kubeyolo.config.schema import Config, EvaluateConfig
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.data.shards import write_dataset
+from kubeyolo.errors import InputError
 from kubeyolo.evaluation.results import ClassResult, EvaluationResult
 from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
 from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory, best_validation
 from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec
-from kubeyolo.training.validation import MOST_CLASSES, ap_by_class
+from kubeyolo.training.validation import MOST_CLASSES, ValidationPlan, ap_by_class, plan_validation
 from tests.training.small_training import spec_for
 
 THRESHOLDS = {"conf_threshold": 0.0, "max_det": 50}
@@ -112,6 +114,48 @@ def test_the_other_process_waits_for_a_validation_and_stops_with_the_first(small
     assert (result.steps, result.stopped) == (stopped.step, reason) and stopped.step == 6 * (stopped.epoch + 1)
 
 
+def test_the_plan_is_said_once_with_its_share_of_the_time(dataset: str) -> None:
+    opened, lines = open_dataset(Place.of(dataset)), list[str]()
+
+    def planned(steps: int = 10, **train: Any) -> ValidationPlan | None:
+        lines.clear()
+        config = Config.model_validate({"train": {"per_batch_size": 4, "max_epoch": 20, **train}})
+        return plan_validation(config, opened, steps, lines.append)
+
+    # 0.55 x 3 images in 40, or in 8, of which a twentieth is 2, or 0.4.
+    assert planned() == ValidationPlan("val", 1, 20)
+    assert lines == [
+        "validating after each epoch, on the 3 images of the split val (train.val_interval = auto: about 4.1 % of the "
+        "time)"
+    ]
+    plan = planned(2)
+    assert plan == ValidationPlan("val", 5, 20) and "every 5 epochs and after the last epoch" in lines[0]
+    assert planned(val_interval=3) == ValidationPlan("val", 3, 20) and "auto" not in lines[0]
+    plan = ValidationPlan("val", 3, 8)
+    assert [epoch for epoch in range(8) if plan.is_due(epoch)] == [2, 5, 7]
+    assert planned(val_interval=0) is None and lines == []
+    with pytest.raises(InputError, match="no split 'vall'; did you mean 'val'"):
+        planned(val_split="vall")
+
+
+@pytest.mark.parametrize(
+    ("change", "lack"),
+    [
+        ({"boxes": 0}, "the split val has no annotated boxes"),
+        ({"images": 0, "boxes": 0}, "the split val has no annotated boxes"),
+        (None, "the data set has no split val"),
+    ],
+)
+def test_nothing_is_validated_without_boxes(dataset: str, change: dict[str, int] | None, lack: str) -> None:
+    opened, lines = open_dataset(Place.of(dataset)), list[str]()
+    splits = dict(opened.manifest.splits)
+    val = splits.pop("val")
+    splits |= {} if change is None else {"val": val.model_copy(update=change)}
+    other = replace(opened, manifest=opened.manifest.model_copy(update={"splits": splits}))
+    assert plan_validation(Config(), other, 10, lines.append) is None
+    assert lines == [f"nothing is validated while training, and the weights after the last epoch are published: {lack}"]
+
+
 def test_the_second_network_takes_the_weights_of_each_validation(dataset: str, mindspore_ready: None) -> None:
     import numpy as np
     from mindspore import Tensor
@@ -119,7 +163,7 @@ def test_the_second_network_takes_the_weights_of_each_validation(dataset: str, m
     from kubeyolo.bundle import BundleManifest
     from kubeyolo.models.named_facts import model_facts
     from kubeyolo.models.registry import build_model
-    from kubeyolo.training.validation import Validation, ValidationPlan
+    from kubeyolo.training.validation import Validation
 
     class Engine:
         seed = 0
