@@ -109,7 +109,7 @@ def test_what_is_said_of_each_word_is_taken_by_the_command(error_of: Any, comman
         ("train d --data_dir coco", "it is an argument: kubeyolo train coco"),
         ("train d --ckpt_path outputs", "use --output outputs"),
         ("train d --yolov5_version yolov5m", "use --model yolov5m"),
-        ("train d --resume_yolov4 b", "use --backbone b, with the bundle of a pretrained backbone"),
+        ("train d --resume_yolov4 b", "use --weights b"),
         ("evaluate d --ckpt_file b", "it is an argument: kubeyolo evaluate b DATASET"),
         ("evaluate b d --task test", "use --set evaluate.split=test"),
         ("run --data d --cache ram", "use --set data.cache=true"),

@@ -76,6 +76,9 @@ def test_every_key_that_a_command_reads_has_an_option_with_range_and_default(
     assert names and {name.lstrip("-") for name in rows} >= names
     values = preset("yolov4")
     for name, key in setting_keys(command).items():
+        if key == "train.weights":
+            assert "Detector to start from" in rows["--weights"], "several commands share this option"
+            continue
         row, each = rows[f"--{name}"], key_types()[key]
         assert each.schema["description"].partition("[")[0] in row, key
         assert each.range in row

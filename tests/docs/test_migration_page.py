@@ -115,9 +115,14 @@ def test_every_example_runs(page: tuple[Examples, list[str]]) -> None:
     assert (yolov4.warmup, yolov4.loss_scale, yolov4.lr_scheduler) == ("linear", 64.0, "cosine_annealing")
     assert (p5.model, p5.train.image_size, p5.train.per_batch_size, p5.train.max_epoch) == ("yolov4-p5", 896, 8, 300)
     # Training twice with one command is one training; each output was trained in once.
-    assert worked.count("detector") == 4
-    tuned = TrainingResult.model_validate_json((shown.folder / "trainings/fine-tuned" / RESULT_NAME).read_text())
-    assert tuned.identity["backbone"] and tuned.identity["train.lr"] == 0.002
+    assert worked.count("detector") == 5
+    tuned, on_backbone = (
+        TrainingResult.model_validate_json((shown.folder / "trainings" / name / RESULT_NAME).read_text()).identity
+        for name in ("fine-tuned", "from-backbone")
+    )
+    assert tuned["weights"] and not tuned["backbone"] and tuned["train.lr"] == 0.002
+    assert tuned["train.momentum"] == 0.843, "the recipe for fine-tuning"
+    assert on_backbone["backbone"] and "weights" not in on_backbone and on_backbone["train.momentum"] == 0.937
     result = json.loads((shown.folder / "evaluations/yolov5n/result.json").read_text())
     assert result["split"] == "val" and result["images"] == 3
     assert "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.600" in shown.printed
