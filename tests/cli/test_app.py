@@ -153,7 +153,10 @@ def test_a_command_is_listed_by_the_line_of_its_function() -> None:
         ("configure --data shapes --set train.max_epoc=3", ["did you mean 'train.max_epoch'"]),
         ("configure --data shapes -p launcher=vulcano", ["did you mean 'volcano'"]),
         ("configure --data shapes -p launcher=volcano -p cluster=cpuu", ["unknown cluster preset 'cpuu'"]),
-        ("configure --data shapes -p weights=old", ["weights = 'old': a training cannot start"]),
+        (
+            "configure --data shapes -p weights=old",
+            ["there is no bundle, no pointer to a bundle and no file of weights"],
+        ),
         ("configure --data shapes -p launcher", ["--param 'launcher': expected FIELD=VALUE"]),
         ("configure --data shapes -p =x", ["--param '=x': expected FIELD=VALUE"]),
         (
