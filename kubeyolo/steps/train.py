@@ -10,6 +10,7 @@ from kubeyolo.launch.launcher import Launcher
 from kubeyolo.steps.outcome import StepOutcome
 from kubeyolo.storage.place import Place
 from kubeyolo.training.history import FILE_NAME, TrainingHistory
+from kubeyolo.training.profile import read_summary
 from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec
 
@@ -59,11 +60,12 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
         metrics |= {"images_per_second": speeds[len(speeds) // 2]} if speeds else {}
     metrics |= {} if result.anchor_recall is None else {"anchor_recall": result.anchor_recall}
     metrics |= {**extended, "warnings": list(result.warnings)}
+    profile = read_summary(output.store)
     batches = [BatchPicture(jpeg, caption) for jpeg, caption in stored_pictures(output.store)]
     return StepOutcome(
         step=STEP,
         seconds=result.seconds,
         outputs={"bundle": read_bundle(output / "bundle")},
         metrics=metrics,
-        html=training_report(history, spec.config.model_dump(mode="json"), facts, batches),
+        html=training_report(history, spec.config.model_dump(mode="json"), facts, batches, profile),
     )

@@ -30,6 +30,7 @@ _WITHOUT_EFFECT = {
     "train.keep_checkpoints",
     "train.val_interval",
     "train.tensorboard",
+    "train.need_profiler",
 }
 
 _ANCHORS = "train.anchors"
