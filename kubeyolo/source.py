@@ -114,6 +114,7 @@ NO_WEIGHTS = (
     "training/memory_advice.py",  # warns if a machine has too little memory
     "training/outlook.py",  # tells how long a training takes
     "training/process.py",  # starts and ends a process
+    "training/profile.py",  # measures times
     "training/reach.py",  # warns of settings
     "training/result.py",
     "training/small_sets.py",  # writes a note

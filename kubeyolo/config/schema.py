@@ -380,6 +380,10 @@ class TrainConfig(Section):
     tensorboard: bool = Field(
         default=True, description="Whether to write TensorBoard's event files, in the folder events of the output."
     )
+    need_profiler: bool = Field(
+        default=False,
+        description="Whether to profile some steps with MindSpore, and to list where the time of the training goes.",
+    )
     device_target: DeviceTarget = Field(default="CPU", description=f"Device of the training. {_DEVICE}")
 
     @property

@@ -13,6 +13,7 @@ from kubeyolo.report.formats import compact, integer, number3, setting
 from kubeyolo.report.page import Stat, fact_groups, render
 from kubeyolo.report.validations import class_rows, validation_charts
 from kubeyolo.training.history import HistoryRow, TrainingHistory, best_validation
+from kubeyolo.training.profile import ProfileSummary
 
 Row = Mapping[str, Any]
 
@@ -50,6 +51,7 @@ def training_report(
     config: Mapping[str, Any],
     facts: Mapping[str, Any],
     batches: Sequence[BatchPicture] = (),
+    profile: ProfileSummary | None = None,
 ) -> str:
     """Return the report of a training as one HTML page.
 
@@ -59,6 +61,7 @@ def training_report(
         facts: Facts of the model and the run, listed on the page; ``resumed_at`` (steps) is marked in the curves,
             ``seconds`` is one of the large numbers, ``warnings`` are at the top.
         batches: Pictures of batches.
+        profile: Where the time of the training went.
     """
     rows, validations = _mappings(history.of("train")), history.of("val")
     extended = {row.step: str(row.length) for row in history.of("extended")}
@@ -82,19 +85,23 @@ def training_report(
         charts=_training_charts(rows, validations, marks),
         classes=class_rows(validations),
         batches=batches,
+        profile=profile,
         facts_heading="Settings and facts",
         fact_groups=groups,
         config_groups=fact_groups(config, "run"),
     )
 
 
-def pretraining_report(rows: Iterable[HistoryRow], facts: Mapping[str, Any]) -> str:
+def pretraining_report(
+    rows: Iterable[HistoryRow], facts: Mapping[str, Any], profile: ProfileSummary | None = None
+) -> str:
     """Return the report of a pretraining as one HTML page.
 
     Args:
         rows: Logged steps with step, epoch, and loss or accuracies (0..1) or both: ``accuracy`` is top-1, and ``top5``
             is present with more than 5 classes.
         facts: Facts of the run, listed on the page; ``model`` is in the heading, ``warnings`` are at the top.
+        profile: Where the time of the pretraining went.
     """
     logged = _mappings(rows)
     accuracy = _curve(logged, "accuracy", "top-1", 2, dots=True)
@@ -132,6 +139,7 @@ def pretraining_report(rows: Iterable[HistoryRow], facts: Mapping[str, Any]) -> 
         charts=charts,
         classes=[],
         batches=[],
+        profile=profile,
         facts_heading="Facts",
         fact_groups=fact_groups({k: v for k, v in facts.items() if k not in {"seconds", "warnings"}}, "Pretraining"),
         config_groups=[],

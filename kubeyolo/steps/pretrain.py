@@ -14,6 +14,7 @@ from kubeyolo.launch.launcher import Launcher
 from kubeyolo.steps.outcome import StepOutcome, Stopwatch
 from kubeyolo.storage.place import Place
 from kubeyolo.training.history import FILE_NAME, TrainingHistory
+from kubeyolo.training.profile import read_summary
 from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec
 
@@ -76,7 +77,7 @@ def pretrain_backbone(
         seconds=result.seconds,
         outputs={"backbone": read_bundle(output / "bundle")},
         metrics=metrics,
-        html=pretraining_report(rows, facts),
+        html=pretraining_report(rows, facts, read_summary(output.store)),
     )
 
 

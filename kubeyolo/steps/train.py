@@ -11,6 +11,7 @@ from kubeyolo.report.origin import start_facts
 from kubeyolo.steps.outcome import StepOutcome
 from kubeyolo.storage.place import Place
 from kubeyolo.training.history import FILE_NAME, TrainingHistory
+from kubeyolo.training.profile import read_summary
 from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec
 from kubeyolo.training.start import STARTED_FROM
@@ -73,11 +74,12 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
     metrics |= {} if result.choice is None else {"choice": result.choice.model_dump(mode="json")}
     metrics |= {"stopped": result.stopped} if result.stopped else {}
     metrics |= {**extended, "warnings": list(result.warnings)}
+    profile = read_summary(output.store)
     batches = [BatchPicture(jpeg, caption) for jpeg, caption in stored_pictures(output.store)]
     return StepOutcome(
         step=STEP,
         seconds=result.seconds,
         outputs={"bundle": bundle},
         metrics=metrics,
-        html=training_report(history, spec.config.model_dump(mode="json"), facts, batches),
+        html=training_report(history, spec.config.model_dump(mode="json"), facts, batches, profile),
     )

@@ -136,6 +136,7 @@ def _loop_settings(spec: TrainingSpec, loader: Loader, classes: tuple[str, ...])
         keep_checkpoints=train.keep_checkpoints,
         world=spec.processes,
         tensorboard=train.tensorboard,
+        need_profiler=train.need_profiler,
         pictured=pictured_epochs(train.max_epoch, spec.config.augment.close_mosaic),
         classes=classes,
     )

@@ -41,6 +41,17 @@ from kubeyolo.training.loop_parts import (
     Synchronize,
 )
 from kubeyolo.training.outlook import Outlook
+from kubeyolo.training.profile import (
+    CHECKPOINTS,
+    COMPILING,
+    PROFILER,
+    REST,
+    STEPS,
+    VALIDATIONS,
+    WAITING,
+    Profiling,
+    TimeShares,
+)
 
 if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
@@ -133,20 +144,31 @@ class TrainingLoop:
         draws = output.is_written and sys.stderr.isatty()
         self._bar = Progress("training", settings.total_steps, has_note=True) if draws else None
         store, note = output.place.store, self._bar.note if self._bar else None
+        self._shares, self._has_compiled = TimeShares(), False
+        profiling = Profiling(store, self._shares, output.is_written, hooks.show) if settings.need_profiler else None
+        self._profiling = profiling
         lines = LogLines(engine, self._losses, self.journal, speed, settings, hooks.show)
-        parts: list[Part | None] = [
-            Bar(self._bar.advance) if self._bar else None,
-            lines,
-            Outlook(settings.total_steps, hooks.show, note, settings.world) if output.is_written else None,
-            BatchPictures(store, settings.pictured, settings.classes, speed) if output.is_written else None,
-            EpochRows(hooks.after_epoch, self.journal, speed) if hooks.after_epoch else None,
-            HintLines(hooks.hints, self.journal) if hooks.hints else None,
-            EarlyEnd(hooks.early_stop, self.journal, lines, hooks.show) if hooks.after_epoch else None,
-            self._checkpoints,
-            self._events,
-            Barrier(hooks.synchronize, self._checkpoints) if hooks.synchronize else None,
+        parts: list[tuple[Part | None, str]] = [
+            (Bar(self._bar.advance) if self._bar else None, REST),
+            # It waits for the losses, which the device may still be computing.
+            (lines, STEPS),
+            # Before a validation, whose operators are not those of a step.
+            (profiling, PROFILER),
+            (Outlook(settings.total_steps, hooks.show, note, settings.world) if output.is_written else None, REST),
+            (BatchPictures(store, settings.pictured, settings.classes, speed) if output.is_written else None, REST),
+            (EpochRows(hooks.after_epoch, self.journal, speed) if hooks.after_epoch else None, VALIDATIONS),
+            (HintLines(hooks.hints, self.journal) if hooks.hints else None, REST),
+            (EarlyEnd(hooks.early_stop, self.journal, lines, hooks.show) if hooks.after_epoch else None, REST),
+            (self._checkpoints, CHECKPOINTS),
+            (self._events, CHECKPOINTS),
+            (Barrier(hooks.synchronize, self._is_waited_for) if hooks.synchronize else None, REST),
         ]
-        self._parts = [part for part in parts if part is not None]
+        self._parts = [(part, phase) for part, phase in parts if part is not None]
+
+    def _is_waited_for(self, moment: Moment) -> bool:
+        """Tell whether the first process works alone after a step: it validates, writes a checkpoint or a profile."""
+        is_analysed = self._profiling is not None and self._profiling.ends_after(moment)
+        return moment.ends_epoch or self._checkpoints.is_due(moment) or is_analysed
 
     def _event_files(self, output: Output) -> EventFiles | None:
         """Return the event files, if they are switched on and this process writes them."""
@@ -175,12 +197,23 @@ class TrainingLoop:
             if self._best:
                 self._best.restore(state.best, self._show)
             self._ended = self.journal.is_stopped
+            if self._profiling:
+                self._profiling.restore()
             self._show(f"resuming at step {state.step} of {self._settings.total_steps}")
         with self._bar or nullcontext():
             if self._bar:
                 self._bar.advance(self._engine.step)
-            while self._engine.step < self._settings.total_steps and not self._ended:
-                self._epoch()
+            try:
+                while self._engine.step < self._settings.total_steps and not self._ended:
+                    self._epoch()
+            except Interrupted:
+                self._finish_profile()
+                raise
+        self._finish_profile()
+
+    def _finish_profile(self) -> None:
+        if self._profiling:
+            self._profiling.finish()
 
     def _epoch(self) -> None:
         """Train the remaining steps of an epoch."""
@@ -189,17 +222,27 @@ class TrainingLoop:
         if self._stop.requested:
             # The first step compiles for minutes, and nothing is lost before it.
             self._end_early()
+        enter, phase = self._shares.enter, STEPS if self._has_compiled else COMPILING
+        enter(WAITING)
         for batch in self._batches_of(epoch, offset):
+            enter(phase)
             images = [int(image) for image in getattr(batch, "indices", ())]
-            self._losses.add(engine.step + 1, engine.train(batch.images, batch.labels), images)
+            losses = engine.train(batch.images, batch.labels)
+            if self._profiling or not self._has_compiled:
+                losses.asnumpy()  # Wait for the device, so that the time is counted where it is spent.
+            self._losses.add(engine.step, losses, images)
+            phase, self._has_compiled = STEPS, True
             moment = self._moment(epoch, batch)
-            for part in self._parts:
+            for part, of_part in self._parts:
+                enter(of_part)
                 part.after_step(moment)
+            enter(WAITING)
             if moment.is_last:
                 self._ended = True
                 break
             if self._stop.requested:
                 self._end_early()
+        enter(REST)
 
     def _moment(self, epoch: int, batch: Any) -> Moment:
         step, length = self._engine.step, self._batches.steps_per_epoch

@@ -1,8 +1,9 @@
 """The parts of the training loop, each of which decides after which steps it does its work.
 
-The loop calls them in this order after every step: the bar, the log lines, the remaining time, the pictures of batches,
-the history rows after an epoch (such as validations), hints, early stopping, the checkpoints, the event files, and the
-barrier at which the other processes wait. The parts that only show a training have modules of their own.
+The loop calls them in this order after every step: the bar, the log lines, the profiler, the remaining time, the
+pictures of batches, the history rows after an epoch (such as validations), hints, early stopping, the checkpoints, the
+event files, and the barrier at which the other processes wait. The parts that only show a training have modules of
+their own.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class LoopSettings:
         parts: Names of the history's columns that hold the parts of the loss, "" for a part without a column.
         world: Number of training processes.
         tensorboard: Whether to write TensorBoard's event files.
+        need_profiler: Whether to profile some steps.
         pictured: Epochs, from 0, whose first batch is drawn.
         classes: Names of the classes in the labels of a batch.
     """
@@ -64,6 +66,7 @@ class LoopSettings:
     parts: tuple[str, ...] = ("box", "obj", "cls")
     world: int = 1
     tensorboard: bool = False
+    need_profiler: bool = False
     pictured: frozenset[int] = frozenset()
     classes: tuple[str, ...] = ()
 
@@ -365,12 +368,12 @@ class Barrier:
     They also learn here whether the first process ends the training after this step.
     """
 
-    def __init__(self, synchronize: Synchronize, checkpoints: Checkpoints) -> None:
-        self._synchronize, self._checkpoints = synchronize, checkpoints
+    def __init__(self, synchronize: Synchronize, is_due: Callable[[Moment], bool]) -> None:
+        self._synchronize, self._is_due = synchronize, is_due
 
     def after_step(self, moment: Moment) -> None:
-        """Wait if the first process validates or writes a checkpoint after this step."""
-        if moment.ends_epoch or self._checkpoints.is_due(moment):
+        """Wait if the first process works alone after this step."""
+        if self._is_due(moment):
             moment.is_last = self._synchronize(moment.step, moment.is_last)
 
 

@@ -15,7 +15,7 @@ from kubeyolo.storage.base import Store
 from kubeyolo.storage.claim import check_claim
 from kubeyolo.storage.place import Place
 from kubeyolo.storage.workspace import temporary_folder
-from kubeyolo.training import batch_pictures, best, event_files, finite, history
+from kubeyolo.training import batch_pictures, best, event_files, finite, history, profile
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, newest_manifest, remove_checkpoints
 from kubeyolo.training.extension import (
     EXTENDED,
@@ -125,7 +125,7 @@ def clear_output(store: Store, keep_bundle: bool = False) -> None:
     remove_checkpoints(store)
     store.delete_tree(best.FOLDER)
     store.delete(history.FILE_NAME)
-    for folder in (event_files.FOLDER, batch_pictures.FOLDER):
+    for folder in (event_files.FOLDER, batch_pictures.FOLDER, profile.FOLDER):
         store.delete_tree(folder)
     # Last: a process that does not see the note must see no checkpoint either.
     store.delete(finite.FILE_NAME)

@@ -177,6 +177,7 @@ def _loop_settings(config: Config, steps: int, world: int) -> LoopSettings:
         parts=("",),
         world=world,
         tensorboard=config.train.tensorboard,
+        need_profiler=config.train.need_profiler,
     )
 
 

@@ -44,6 +44,7 @@ _WITHOUT_EFFECT = {
     "train.ckpt_interval",
     "train.keep_checkpoints",
     "train.tensorboard",
+    "train.need_profiler",
 }
 
 _OF_BACKBONES = tuple(key for key in STEPS["pretrain_backbone"].reads if "." in key)

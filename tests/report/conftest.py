@@ -28,6 +28,7 @@ from kubeyolo.steps.export import judge as judge_export
 from kubeyolo.steps.quantize import judge
 from kubeyolo.training.batch_pictures import draw_batch
 from kubeyolo.training.history import HistoryRow, TrainingHistory
+from kubeyolo.training.profile import Operator, ProfileSummary
 
 HOSTILE = "<script>alert(1)</script>"
 CLASSES = ("disc", "ring", HOSTILE)
@@ -134,6 +135,13 @@ def quantization_page(before: EvaluationResult, after: EvaluationResult, **facts
     return quantization_report(before, after, verdict, given)
 
 
+PROFILE = ProfileSummary(
+    seconds={"training steps": 700.0, "waiting for batches": 80.0, "validations": 32.4},
+    steps=(3, 7),
+    operators=tuple(Operator(kind=f"Operator{i}", count=5 * i, seconds=0.5 / i) for i in range(1, 30)),
+)
+
+
 def batch_pictures() -> list[BatchPicture]:
     """Return the pictures of two batches of noise with boxes."""
     rng = np.random.default_rng(3)
@@ -206,7 +214,7 @@ def build_pages() -> dict[str, str]:
         "configure": configuration_report(plan_view()),
         "validate_dataset": dataset_page(),
         "pretrain_backbone": pretraining_report(pretraining, {"model": "yolov5n-r7", "seconds": 51.0}),
-        "train": training_report(training_history(), Config().model_dump(), facts, batch_pictures()),
+        "train": training_report(training_history(), Config().model_dump(), facts, batch_pictures(), PROFILE),
         "evaluate": evaluation_report(
             evaluation_result(), [(sample("a.jpg: ground truth"), sample("a.jpg: detections", 0.87))], "yolov5n-r7"
         ),

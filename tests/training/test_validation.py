@@ -18,6 +18,7 @@ from kubeyolo.evaluation.results import ClassResult, EvaluationResult
 from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
 from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory, best_validation
+from kubeyolo.training.profile import VALIDATIONS, read_summary
 from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec
 from kubeyolo.training.validation import MOST_CLASSES, ValidationPlan, ap_by_class, plan_validation
@@ -52,7 +53,7 @@ def weights_of(output: Path) -> bytes:
 
 def test_validation_is_in_the_history_and_leaves_the_weights_as_they_are(dataset: str, tmp_path: Path) -> None:
     train(dataset, tmp_path / "without", tensorboard=False)
-    lines = train(dataset, tmp_path / "with", val_interval=2, keep="last")
+    lines = train(dataset, tmp_path / "with", val_interval=2, keep="last", need_profiler=True)
     rows = rows_of(tmp_path / "with", "val")
     assert [(row.epoch, row.step) for row in rows] == [(1, 4), (3, 8)]
     assert [line.split(":")[0] for line in lines if "val AP" in line] == ["epoch[1], val AP", "epoch[3], val AP"]
@@ -60,8 +61,13 @@ def test_validation_is_in_the_history_and_leaves_the_weights_as_they_are(dataset
     assert weights_of(tmp_path / "with") == weights_of(tmp_path / "without")
     losses = [[(row.step, row.loss) for row in rows_of(tmp_path / name, "train")] for name in ("with", "without")]
     assert losses[0] == losses[1]
-    # Nor do event files change anything.
+    # Nor do event files and the profiler change anything.
     assert (tmp_path / "with" / "events").is_dir() and not (tmp_path / "without" / "events").exists()
+    summary = read_summary(Place.of(tmp_path / "with").store)
+    assert summary is not None and summary.steps == (4, 4) and summary.seconds[VALIDATIONS] > 0
+    assert {"Conv2D", "Conv2DBackpropFilter"} < {each.kind for each in summary.operators}
+    assert {each.count for each in summary.operators if each.kind == "Conv2D"} == {60}
+    assert [path.name for path in (tmp_path / "with" / "profile").glob("*/*/trace_view.json")] == ["trace_view.json"]
 
     # The last row is of the weights that are published: the second network takes new weights each time.
     from kubeyolo.evaluation.predictor import evaluate_split, load_predictor
