@@ -112,7 +112,7 @@ NO_WEIGHTS = (
     "training/hints.py",  # reads the history
     "training/history.py",
     "training/memory_advice.py",  # warns if a machine has too little memory
-    "training/outlook.py",  # tells how long a training takes
+    "training/outlook.py",  # estimates the remaining time of a training
     "training/process.py",  # starts and ends a process
     "training/profile.py",  # measures times
     "training/reach.py",  # warns of settings

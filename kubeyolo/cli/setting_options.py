@@ -89,7 +89,7 @@ def setting_keys(command: str) -> dict[str, str]:
 
 
 def merged_sets(sets: Sequence[str], typed: Mapping[str, Sequence[str]], keys: Mapping[str, str]) -> list[str]:
-    """Return pairs of ``--set`` with those that the options of settings stand for.
+    """Return pairs of ``--set``, and the pairs that the options of settings stand for.
 
     Args:
         sets: Pairs of ``--set``.

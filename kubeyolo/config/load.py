@@ -57,7 +57,7 @@ class ResolvedConfig:
     origins: Mapping[str, str]
 
     def is_set(self, key: str) -> bool:
-        """Tell whether the value of a dotted key was chosen: it is no default, and not from a preset or a recipe."""
+        """Tell whether the value of a dotted key was chosen, so it is not from a default, a preset or a recipe."""
         usual = _preset_origin(self.config.model)
         origin = self.origins.get(key, usual)
         return origin != usual and not origin.startswith(RECIPE_ORIGIN)

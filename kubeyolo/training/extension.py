@@ -27,6 +27,7 @@ ANCHORS = "train.anchors"
 
 LOSS_SCALE = "train.loss_scale"
 """An identity has this key only if the divisor differs from the model's own divisor."""
+
 KEEP = "train.keep"
 """Setting that says which weights are published; identities of versions that published the last weights lack it."""
 

@@ -1,6 +1,6 @@
 """Warnings about schedules, averages, validations and checkpoints that do not fit the length of a training.
 
-Also about settings of the augmentation without effect.
+Also warnings about settings of the augmentation that have no effect.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class Selection:
 
     Attributes:
         best: The best validations with their weights.
-        keep: "best" publishes the weights of the best validation, "last" those after the last epoch.
+        keep: "best" publishes the weights of the best validation, "last" the weights after the last epoch.
         split: The validated split.
         history: The history of the training.
         show: Shows a line.

@@ -173,12 +173,12 @@ class Start:
         return {STARTED_FROM: about}
 
     def warnings(self, anchors: Anchors) -> list[str]:
-        """Warn if the detector was trained with anchors that differ from those of the training."""
+        """Warn if the detector was trained with other anchors than the training has."""
         own = None if self.weights is None else self.weights.manifest.anchors
         return [] if own is None or own == anchors else [anchors_differ(own, anchors)]
 
     def load(self, network: Any, classes: tuple[str, ...]) -> None:
-        """Set the weights of a fresh detector to those that the training starts from.
+        """Set the weights of a fresh detector to the weights that the training starts from.
 
         Args:
             network: A detector with these classes, whose weights are fresh.
