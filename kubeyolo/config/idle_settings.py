@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubeyolo.config.load import ResolvedConfig
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.training_schema import TrainConfig
 
 
 def idle_settings(resolved: ResolvedConfig) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kubeyolo.bundle import Bundle
 from kubeyolo.config.load import ResolvedConfig, with_values
-from kubeyolo.config.schema import BACKBONE
+from kubeyolo.config.training_schema import BACKBONE
 from kubeyolo.errors import InputError
 from kubeyolo.storage.place import Place
 from kubeyolo.training.start import check_detector

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.formats import counted
 from kubeyolo.training.history import HistoryRow, TrainingHistory
 

@@ -12,7 +12,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kubeyolo.config.schema import Config, Section
+from kubeyolo.config.schema import Config
+from kubeyolo.config.section import Section
 from kubeyolo.config.text import read_text
 from kubeyolo.errors import InputError
 

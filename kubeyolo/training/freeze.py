@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from kubeyolo.config.schema import BACKBONE
+from kubeyolo.config.training_schema import BACKBONE
 from kubeyolo.errors import InputError
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kubeyolo.config.schema import PretrainConfig, TrainConfig
+from kubeyolo.config.training_schema import PretrainConfig, TrainConfig
 from kubeyolo.formats import counted
 from kubeyolo.output_streams import Show
 from kubeyolo.training.history import HistoryRow, TrainingHistory, best_validation

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kubeyolo.config.schema import AugmentConfig, TrainConfig
+from kubeyolo.config.training_schema import AugmentConfig, TrainConfig
 from kubeyolo.formats import counted, share_text
 from kubeyolo.training.schedules import build_schedule, is_annealed, warmup_steps
 

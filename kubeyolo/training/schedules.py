@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.training_schema import TrainConfig
 
 Factor = Callable[[int], float]
 """Maps an epoch to its fraction of the peak learning rate."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kubeyolo.config.schema import Config, TrainConfig
+from kubeyolo.config.schema import Config
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.models.facts import ModelFacts
 
 MOST_CLASSES = 20

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from kubeyolo.catalogue import READING_KEYS, STEPS, Step
-from kubeyolo.config.schema import AugmentConfig, Config
+from kubeyolo.config.schema import Config
+from kubeyolo.config.training_schema import AugmentConfig
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import other_anchors
 from kubeyolo.models.named_facts import model_facts

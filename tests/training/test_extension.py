@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from kubeyolo.config.load import load_config, preset_names
-from kubeyolo.config.schema import Config, TrainConfig
+from kubeyolo.config.schema import Config
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import InputError
 from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, write_checkpoint

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import newest_checkpoint
 from kubeyolo.training.hints import Hints, class_hint, loss_hint, worse_hint
