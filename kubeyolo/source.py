@@ -5,7 +5,7 @@ code                                                            weights  results
 ==============================================================  =======  =======
 losses, models, runtime, data, training: all but the following  yes      yes
 what computes AP, by which the published weights are chosen     yes      yes
-config: the sections that training reads, with their base class yes      yes
+config: sections that training reads, with their base class     yes      yes
 config: the other sections                                      no       yes
 reading, checks and digest of a data set, sample data           no       yes
 history and result of a training                                no       yes
