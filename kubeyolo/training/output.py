@@ -256,8 +256,8 @@ def publish_weights(
         choice = selection.choose(engine.step, chosen) if selection else None
         if choice is not None and chosen.exists():
             of_last = _with_notes(manifest, output, notes, choice.of_last)
-            uri = publish_bundle(output.place / LAST, of_last, {WEIGHTS: last}).uri
-            choice = choice.model_copy(update={"last": uri})
+            last_uri = publish_bundle(output.place / LAST, of_last, {WEIGHTS: last}).uri
+            choice = choice.model_copy(update={"last": last_uri})
         manifest = _with_notes(manifest, output, notes, choice)
         uri = publish_bundle(output.place / "bundle", manifest, {WEIGHTS: chosen if chosen.exists() else last}).uri
     if choice is None or not choice.last:
