@@ -135,8 +135,8 @@ class RetrainConfig(Section):
     start_from: Literal["", "current", "weights", "backbone", "fresh"] = Field(
         default="",
         json_schema_extra=IN_FORM,
-        description="Start of a retraining: current, weights, backbone or fresh; if empty, current if it fits, "
-        "otherwise as a training.",
+        description="What a retraining starts from: current, weights, backbone or fresh; if empty, current if the "
+        "current model fits, otherwise the same as a training.",
     )
     max_regression: float = Field(
         default=0.0,
@@ -152,7 +152,7 @@ class Config(Section):
     recipe: Literal["", "scratch", "finetune"] = Field(
         default="",
         description="Defaults of schedule and augmentation: scratch, the model's preset; finetune, for a training that "
-        "starts from a detector. If empty, finetune if it does, otherwise scratch.",
+        "starts from a detector; if empty, finetune for such a training, otherwise scratch.",
     )
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()

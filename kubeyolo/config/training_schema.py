@@ -133,7 +133,7 @@ class AugmentConfig(Section):
         default=100.0, gt=1, le=MOST, description="Boxes whose sides differ by this factor or more are left out."
     )
     min_area_left: float = Field(
-        default=0.1, ge=0, lt=1, description="Boxes of whose area this fraction or less is left are left out."
+        default=0.1, ge=0, lt=1, description="Boxes that keep this fraction of their area or less are left out."
     )
     fliplr: float = Field(default=0.5, ge=0, le=1, description="Probability of a left-right flip.")
     flipud: float = Field(default=0.0, ge=0, le=1, description="Probability of an up-down flip.")
@@ -183,7 +183,7 @@ class TrainConfig(Section):
     freeze: tuple[str, ...] = Field(
         default=(),
         description="Parameters that are not trained: the word backbone, or patterns of their names such as neck.*. "
-        "Statistics of frozen batch normalizations stay, too.",
+        "Statistics of frozen batch normalizations do not change, either.",
     )
 
     seed: int = Field(
