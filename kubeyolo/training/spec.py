@@ -198,7 +198,7 @@ def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None
     if missing := missing_values(saved, now):
         was = " and ".join(f"{key} = {value!r}, now it is {now[key]!r}" for key, value in missing.items())
         raise InputError(
-            f"{uri}: training was started by an earlier version of kubeyolo, which trained as with {was}; "
+            f"{uri}: training was started by an earlier version of kubeyolo, which used {was}; "
             f"use {as_pairs(missing, list(missing))} to resume, or choose another output with --output"
         )
     # A length may grow, so a setting that may not change is named first.
