@@ -1,7 +1,7 @@
 """The weights that a training starts from: found, checked and pinned once, before anything is trained.
 
-``train.weights`` names a bundle, a pointer to a bundle, or a file of weights. The configuration that the later steps
-receive has a reference with the digest of its content in this place, no pretraining, and the recipe that belongs to it.
+``train.weights`` names a bundle, a pointer to a bundle, or a file of weights. In the configuration that the later
+steps receive it is a reference with the digest of the content, pretraining is off, and the recipe is applied.
 A file is imported when the training starts, into a bundle of the store that is named after the content of the file.
 """
 
@@ -30,7 +30,7 @@ from kubeyolo.weights.importing import import_weights
 from kubeyolo.whole import is_whole_bundle
 
 IMPORTED = "weights"
-"""Folder of a store with the bundles that were imported on the way."""
+"""Folder of a store with the bundles that were imported from files of weights."""
 
 _DIGITS = 12
 
