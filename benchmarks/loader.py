@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kubeyolo.config.schema import AugmentConfig, DataConfig
+from kubeyolo.config.training_schema import AugmentConfig, DataConfig
 from kubeyolo.data.dataset import Split
 from kubeyolo.data.loader import Loader
 from kubeyolo.data.shards import write_dataset

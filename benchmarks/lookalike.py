@@ -117,7 +117,7 @@ def ordered(names: Sequence[str], rules: Mapping[str, Any], seeds: Sequence[int]
 
 
 def finished(plan: Plan, run: Run, sets: Sequence[str], out: Path) -> bool:
-    """Do a run unless its result is stored; tell whether it has succeeded."""
+    """Do a run unless its result is stored; return whether it has succeeded."""
     file, settings = run.file(out), {"config": plan.config.read_text(), "settings": list(sets)}
     label = f"{run.data}, {run.rule}, seed {run.seed}"
     if (stored := read_result(file)) and {key: stored[key] for key in settings} == settings:

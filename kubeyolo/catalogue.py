@@ -215,7 +215,7 @@ _ALL = (
         outputs={"bundle": "Reference of the bundle with the trained weights.", "record": _RECORD},
         artifacts=(
             Artifact("trained_detector", "Model", "The trained bundle: URI, digest, classes and steps."),
-            Artifact("training_curves", "HTML", "Losses and learning rate over the steps, and the settings."),
+            Artifact("training_curves", "HTML", "Curves of losses, learning rate and AP, batches, and the settings."),
         ),
         device_key="train.device_target",
         processes_key="train.processes",

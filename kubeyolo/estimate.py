@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kubeyolo.catalogue import STEPS
-from kubeyolo.config.schema import Config, DeviceTarget
+from kubeyolo.config.schema import Config
+from kubeyolo.config.section import DeviceTarget
 from kubeyolo.config.validation_interval import validation_interval
 from kubeyolo.formats import about_duration, about_size, counted
 from kubeyolo.models.facts import ModelFacts

@@ -1,4 +1,4 @@
-"""Memory: how much processes use, how many the kernel has killed for lack of it, how to recognize that in errors."""
+"""The memory that processes use, and lack of memory: processes that the kernel has killed, and errors."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ code                                                            weights  results
 ==============================================================  =======  =======
 losses, models, runtime, data, training: all but the following  yes      yes
 what computes AP, by which the published weights are chosen     yes      yes
-config/schema: sections that training reads                     yes      yes
-config/schema: the other sections                               no       yes
+config: sections that training reads, with their base class     yes      yes
+config: the other sections                                      no       yes
 reading, checks and digest of a data set, sample data           no       yes
 history and result of a training                                no       yes
 weights, bundle, publishing, pointers                           no       yes
@@ -38,6 +38,8 @@ from pathlib import Path
 WEIGHTS = (
     "config/class_names.py",
     "config/schema.py",
+    "config/section.py",
+    "config/training_schema.py",
     "config/validation_interval.py",
     "data",
     "evaluation/coco_eval.py",
@@ -112,7 +114,7 @@ NO_WEIGHTS = (
     "training/hints.py",  # reads the history
     "training/history.py",
     "training/memory_advice.py",  # warns if a machine has too little memory
-    "training/outlook.py",  # tells how long a training takes
+    "training/outlook.py",  # estimates the remaining time of a training
     "training/process.py",  # starts and ends a process
     "training/profile.py",  # measures times
     "training/reach.py",  # warns of settings
@@ -176,7 +178,7 @@ NO_RESULTS = (
 """Folders and modules that start, show, describe or store work, and do not change its outcome."""
 
 OTHER_SECTIONS = frozenset({"EvaluateConfig", "PredictConfig", "ExportConfig", "QuantizeConfig", "RetrainConfig"})
-"""Classes of config/schema.py that weights do not depend on; weights depend on all its other classes."""
+"""Classes of config/schema.py that weights do not depend on; they depend on the rest of it."""
 
 _ROOT = Path(__file__).parent
 _SCHEMA = "config/schema.py"

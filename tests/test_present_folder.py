@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.config.schema import Config, TrainConfig
+from kubeyolo.config.schema import Config
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.launch.local import launch_work
@@ -24,7 +25,7 @@ BY_MODULE = [sys.executable, "-m", "kubeyolo.cli.app"]
 # As in a notebook or a script: the present folder is the first that is looked in, once everything is imported.
 LOADER = """
 import os, sys
-from kubeyolo.config.schema import AugmentConfig, DataConfig
+from kubeyolo.config.training_schema import AugmentConfig, DataConfig
 from kubeyolo.data.loader import Loader
 from tests.data.rendered_split import RenderedSplit
 import random, socket, numpy

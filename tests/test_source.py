@@ -123,9 +123,14 @@ def test_what_shapes_results_alone_leaves_weights_valid(
         pytest.param("losses/iou.py", r"(return .*) \* ", r"\1 / ", id="operator of a loss"),
         pytest.param("losses/darknet.py", r"(= [^\n]*)\b1\b", r"\g<1>2", id="constant of a loss"),
         pytest.param(
-            "config/schema.py", r"(class TrainConfig[\s\S]+? lr: [\s\S]+?default=0\.0)1", r"\g<1>2", id="default"
+            "config/training_schema.py",
+            r"(class TrainConfig[\s\S]+? lr: [\s\S]+?default=0\.0)1",
+            r"\g<1>2",
+            id="default",
         ),
-        pytest.param("config/schema.py", r"(class TrainConfig[\s\S]+? lr: [\s\S]+?)gt=0", r"\g<1>ge=0", id="range"),
+        pytest.param(
+            "config/training_schema.py", r"(class TrainConfig[\s\S]+? lr: [\s\S]+?)gt=0", r"\g<1>ge=0", id="range"
+        ),
         pytest.param("data/augment.py", r"rng\.uniform\(", "rng.normal(", id="augmentation"),
         pytest.param("data/crops.py", r"^CONTEXT = ", r"\g<0>1 + ", id="crops for pretraining"),
         pytest.param("models/blocks.py", r"^class ", "CHANGED = 1\n\n\nclass ", id="network"),

@@ -89,7 +89,7 @@ def setting_keys(command: str) -> dict[str, str]:
 
 
 def merged_sets(sets: Sequence[str], typed: Mapping[str, Sequence[str]], keys: Mapping[str, str]) -> list[str]:
-    """Return pairs of ``--set`` with those that the options of settings stand for.
+    """Return pairs of ``--set``, and the pairs that the options of settings stand for.
 
     Args:
         sets: Pairs of ``--set``.
@@ -163,7 +163,7 @@ def _panel(command: str, band: str, model: str) -> str:
     if command in ON_BUNDLES:
         return "Settings; without an option, the value in the bundle"
     texts = {
-        BANDS[0]: f"Settings often changed; defaults of {model}, of others with --model NAME --help",
+        BANDS[0]: f"Settings often changed; defaults of {model} (for other models: --model NAME --help)",
         BANDS[1]: "Settings sometimes changed",
         BANDS[2]: "Settings to leave alone",
     }

@@ -1,11 +1,11 @@
-"""Settings that somebody chose, and that have no effect because of other settings."""
+"""Chosen settings that have no effect because of other settings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from kubeyolo.config.load import ResolvedConfig
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.training_schema import TrainConfig
 
 
 def idle_settings(resolved: ResolvedConfig) -> tuple[str, ...]:
@@ -13,11 +13,10 @@ def idle_settings(resolved: ResolvedConfig) -> tuple[str, ...]:
 
     Values of presets and defaults are not mentioned.
     """
-    reasons = dict(_reasons(resolved.config.train))
     train = resolved.config.train
     return tuple(
         f"train.{key} = {getattr(train, key)} has no effect, because {reason}"
-        for key, reason in reasons.items()
+        for key, reason in dict(_reasons(train)).items()
         if resolved.is_set(f"train.{key}")
     )
 

@@ -1,4 +1,4 @@
-"""What each key of the configuration accepts, in words for tables and for the help of commands."""
+"""What each key of the configuration accepts, in words for tables, for the help of commands and for errors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ from kubeyolo.config.schema import Config
 
 _TYPES = {"integer": "int", "number": "float", "boolean": "bool", "string": "text"}
 _BOUNDS = (("exclusiveMinimum", "> "), ("minimum", "≥ "), ("exclusiveMaximum", "< "), ("maximum", "≤ "))
+_TYPES_IN_ERRORS = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
+_BOUNDS_IN_ERRORS = (
+    ("exclusiveMinimum", "> "),
+    ("minimum", ">= "),
+    ("exclusiveMaximum", "< "),
+    ("maximum", "<= "),
+    ("multipleOf", "a multiple of "),
+)
+# Errors use ASCII, which every terminal shows.
 
 
 class KeyType(NamedTuple):
@@ -57,6 +66,32 @@ def key_types() -> Mapping[str, KeyType]:
         section = document["$defs"][type(getattr(config, name)).__name__]["properties"]
         types |= {f"{name}.{key}": KeyType(section[key], value) for key, value in default.items()}
     return types
+
+
+def expected(key: str) -> str:
+    """Return what a dotted key accepts, for an error: type and range, and its description."""
+    if key not in key_types():
+        return "not a section"
+    schema = key_types()[key].schema
+    words = schema.get("written") or _expected_kind(schema)
+    description = schema.get("description", "")
+    return f"expected {words}" + (f" ({description.rstrip('.')})" if description else "")
+
+
+def _expected_kind(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_expected_kind(each) for each in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(str(value) or "empty" for value in schema["enum"])
+    if "const" in schema:
+        return str(schema["const"])
+    if schema["type"] == "object":
+        return f"a mapping of names to {_expected_kind(schema['additionalProperties'])}"
+    if schema["type"] == "array":
+        items = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
+        return f"a list, each {_expected_kind(items)}"
+    bounds = [f"{sign}{schema[bound]}" for bound, sign in _BOUNDS_IN_ERRORS if bound in schema]
+    return " ".join([_TYPES_IN_ERRORS[schema["type"]], " and ".join(bounds)]).strip()
 
 
 def _kind(schema: Mapping[str, Any]) -> str:

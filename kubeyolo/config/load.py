@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from kubeyolo.config.foreign_words import ABSENT, meant_keys, plain_word
+from kubeyolo.config.key_types import expected
 from kubeyolo.config.schema import Config
 from kubeyolo.config.text import read_text
 from kubeyolo.config.text_file import read_text_file
@@ -57,7 +58,7 @@ class ResolvedConfig:
     origins: Mapping[str, str]
 
     def is_set(self, key: str) -> bool:
-        """Tell whether the value of a dotted key was chosen: it is no default, and not from a preset or a recipe."""
+        """Tell whether the value of a dotted key was chosen, so it is not from a default, a preset or a recipe."""
         usual = _preset_origin(self.config.model)
         origin = self.origins.get(key, usual)
         return origin != usual and not origin.startswith(RECIPE_ORIGIN)
@@ -380,47 +381,7 @@ def _validate(layers: Sequence[Layer], model: str) -> ResolvedConfig:
         key = key if key in merged else ".".join(key.split(".")[:2])
         value = merged.get(key)
         origin = origins.get(key, "the defaults")
-        raise InputError(f"{key} = {value!r} (from {origin}) is not allowed: {_allowed(key)}") from error
-
-
-def _allowed(key: str) -> str:
-    """Return what a key accepts: type and range from the JSON schema, and its description."""
-    section, name, *_ = [*key.split("."), ""]
-    field = Config.model_fields[section]
-    owner = _section_of(field.annotation) if name else Config
-    if owner is None:
-        return "not a section"
-    schema = owner.model_json_schema()["properties"][name or section]
-    words = schema.get("written") or _type_in_words(schema)
-    description = schema.get("description", "")
-    return f"expected {words}" + (f" ({description.rstrip('.')})" if description else "")
-
-
-_BOUNDS = (
-    ("exclusiveMinimum", "> "),
-    ("minimum", ">= "),
-    ("exclusiveMaximum", "< "),
-    ("maximum", "<= "),
-    ("multipleOf", "a multiple of "),
-)
-
-
-def _type_in_words(schema: Mapping[str, Any]) -> str:
-    if "anyOf" in schema:
-        return " or ".join(_type_in_words(each) for each in schema["anyOf"])
-    if "enum" in schema:
-        return "one of " + ", ".join(str(value) or "empty" for value in schema["enum"])
-    if "const" in schema:
-        return str(schema["const"])
-    kind = schema.get("type")
-    if kind == "object":
-        return f"a mapping of names to {_type_in_words(schema['additionalProperties'])}"
-    if kind == "array":
-        items = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
-        return f"a list, each {_type_in_words(items)}"
-    words = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
-    bounds = [f"{sign}{schema[bound]}" for bound, sign in _BOUNDS if bound in schema]
-    return " ".join([words.get(str(kind), str(kind)), " and ".join(bounds)]).strip()
+        raise InputError(f"{key} = {value!r} (from {origin}) is not allowed: {expected(key)}") from error
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:

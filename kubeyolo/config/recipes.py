@@ -1,4 +1,4 @@
-"""Recipes: defaults of schedule and augmentation for a training from scratch, or for one that starts from a detector.
+"""Recipes: defaults of schedule and augmentation for a training from scratch or from a detector.
 
 A recipe is a layer between the preset of a model and the values of the user. The recipe ``scratch`` is the preset
 itself; ``finetune`` is a file for each family, with values, or with factors of the preset's values.

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from kubeyolo.arrays import Float32Array, Int32Array, Int64Array, Pixels
-from kubeyolo.config.schema import AugmentConfig
+from kubeyolo.config.training_schema import AugmentConfig
 from kubeyolo.data.labels import BoxTable
 from kubeyolo.data.letterbox import letterbox_geometry
 from kubeyolo.data.mosaic import (

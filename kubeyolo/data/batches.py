@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from kubeyolo.arrays import Float32Array, Int64Array, Pixels
-from kubeyolo.config.schema import AugmentConfig, DataConfig
+from kubeyolo.config.training_schema import AugmentConfig, DataConfig
 from kubeyolo.data.augment import Augmenter
 from kubeyolo.data.cache import MEGABYTE, ImageCache, cache_bytes, cached_images
 from kubeyolo.data.index import SplitIndex

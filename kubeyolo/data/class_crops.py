@@ -29,7 +29,7 @@ ClassFile = tuple[str, int]
 
 
 class ClassCrops:
-    """Images of a classification set; those that fit into a limit stay in memory once they are read.
+    """Images of a classification set, which stay in memory once they are read, up to a limit.
 
     The next readable image of the list takes the place of an image that cannot be decoded. So a batch depends only on
     its positions, not on the images that were read before.
@@ -91,7 +91,7 @@ class ClassCrops:
         return Crops(np.stack([image for image, _ in kept]), np.array([label for _, label in kept], np.int32))
 
     def warnings(self, consequence: str) -> list[str]:
-        """Warn of the images found until now that cannot be decoded; ``consequence`` says what happens instead."""
+        """Warn about the images found until now that cannot be decoded; ``consequence`` says what happens instead."""
         with self._lock:
             if not self._damaged:
                 return []

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kubeyolo.data.layouts.names import split_of
 from kubeyolo.errors import InputError
 from kubeyolo.file_kinds import IMAGE_SUFFIXES
+from kubeyolo.formats import counted
 
 HELD_OUT = 8
 """Without a folder val, every eighth image of a class is held out for validation."""
@@ -149,6 +150,6 @@ def _classes(tree: _Tree, root: str, source: str, least: int) -> tuple[tuple[str
     for name, paths in images.items():
         if len(paths) < least:
             raise InputError(
-                f"{where}/{name}: a class needs at least {least} image{'s' * (least > 1)}, {name!r} has {len(paths)}"
+                f"{where}/{name}: a class needs at least {counted(least, 'image')}, {name!r} has {len(paths)}"
             )
     return classes, images

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from kubeyolo.arrays import Float64Array, Int32Array, Int64Array, Pixels
-from kubeyolo.config.schema import AugmentConfig, PretrainConfig
+from kubeyolo.config.training_schema import AugmentConfig, PretrainConfig
 from kubeyolo.data.augment import jitter_hsv
 from kubeyolo.data.dataset import Split
 from kubeyolo.data.index import SplitIndex

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from kubeyolo.config.schema import DataConfig
+from kubeyolo.config.training_schema import DataConfig
 from kubeyolo.data.folder import belongs_to, listing_digest, open_data, stored_layout
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.layout import local_layout

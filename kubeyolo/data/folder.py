@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kubeyolo.config.schema import DataConfig
+from kubeyolo.config.training_schema import DataConfig
 from kubeyolo.data.annotations import Annotations, Sources, check_annotations
 from kubeyolo.data.dividing import divide
 from kubeyolo.data.file_names import FileNames

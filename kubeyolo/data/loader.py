@@ -21,7 +21,7 @@ from typing import IO
 
 import numpy as np
 
-from kubeyolo.config.schema import AugmentConfig, DataConfig
+from kubeyolo.config.training_schema import AugmentConfig, DataConfig
 from kubeyolo.data.batches import Batch, BatchMaker, BatchSpec, ImageSource, plan_batches
 from kubeyolo.data.sampler import Sampler
 from kubeyolo.data.shared_memory import SharedMemory

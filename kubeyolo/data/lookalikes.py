@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from kubeyolo.arrays import Float64Array, Pixels
-from kubeyolo.data.scene import Canvas, Scene, annotated, polygon_mask
+from kubeyolo.data.scene import Canvas, Scene, polygon_mask
 
 CLASSES = ("two-holes", "three-holes", "four-holes", "slot", "two-slots", "cross")
 
@@ -35,9 +35,7 @@ def render_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
         smallest, largest = _WIDTHS
         diameter = unit * smallest * (largest / smallest) ** rng.random()
         _place(canvas, int(rng.integers(len(CLASSES))), diameter)
-    grain = 4 * rng.random((height, width, 1), np.float32) - 2
-    image = np.clip(canvas.image + grain, 0, 255).astype(np.uint8)
-    return Scene(image, annotated(canvas))
+    return canvas.finish()
 
 
 def _place(canvas: Canvas, label: int, diameter: float) -> None:

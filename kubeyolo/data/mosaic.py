@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from kubeyolo.arrays import BoolArray, Float32Array, Float64Array, Int64Array, Pixels
-from kubeyolo.config.schema import AugmentConfig
+from kubeyolo.config.training_schema import AugmentConfig
 from kubeyolo.data.labels import BoxTable
 from kubeyolo.data.letterbox import FILL
 

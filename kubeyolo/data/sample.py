@@ -49,7 +49,7 @@ class SampleKind:
 
     @property
     def info(self) -> dict[str, str]:
-        """Entries of COCO's ``info``; shapes had no entry before there were other kinds."""
+        """Entries of COCO's ``info``; none for shapes, so that data sets of earlier versions are recognized."""
         return {} if self is SHAPES else {"kind": self.name}
 
 

@@ -107,6 +107,12 @@ class Canvas:
         under = self.image[where][part > 127]
         return contrasting_colour(self.rng, under.mean(0) if len(under) else self.image.mean((0, 1)))
 
+    def finish(self) -> Scene:
+        """Return the image, with grain, and its annotated objects."""
+        width, height = self.size
+        grain = 4 * self.rng.random((height, width, 1), np.float32) - 2
+        return Scene(np.clip(self.image + grain, 0, 255).astype(np.uint8), _annotated(self))
+
 
 def polygon_mask(points: Float64Array, width: int, height: int) -> Pixels:
     """Return the mask (H, W) 0..255 of a polygon with corners (K, 2) in pixels, with smooth edges."""
@@ -115,7 +121,7 @@ def polygon_mask(points: Float64Array, width: int, height: int) -> Pixels:
     return mask
 
 
-def annotated(canvas: Canvas) -> list[SceneObject]:
+def _annotated(canvas: Canvas) -> list[SceneObject]:
     """Return the objects that are visible enough, with tight boxes around their visible pixels."""
     objects = []
     for number, label in enumerate(canvas.labels):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from kubeyolo.arrays import Float64Array, Pixels
-from kubeyolo.data.scene import Canvas, Scene, annotated, polygon_mask
+from kubeyolo.data.scene import Canvas, Scene, polygon_mask
 
 CLASSES = ("disc", "triangle", "cross")
 SMALLEST = 10
@@ -34,9 +34,7 @@ def render_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
         _place(canvas, int(rng.integers(len(CLASSES))), float(sizes[i]))
     if rng.random() < _CROWD_SHARE:
         _place_crowd(canvas, int(rng.integers(len(CLASSES))))
-    grain = 4 * rng.random((height, width, 1), np.float32) - 2
-    image = np.clip(canvas.image + grain, 0, 255).astype(np.uint8)
-    return Scene(image, annotated(canvas))
+    return canvas.finish()
 
 
 def _place(canvas: Canvas, label: int, size: float) -> None:

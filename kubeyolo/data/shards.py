@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from kubeyolo.config.schema import DataConfig
+from kubeyolo.config.training_schema import DataConfig
 from kubeyolo.data.annotations import Annotations, note_classes, refuse_no_boxes
 from kubeyolo.data.checks import CheckedImage, OnProgress, check_images
 from kubeyolo.data.dataset import Dataset, open_dataset

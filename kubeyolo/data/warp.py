@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from kubeyolo.arrays import BoolArray, Float32Array, Float64Array, Pixels
-from kubeyolo.config.schema import AugmentConfig
+from kubeyolo.config.training_schema import AugmentConfig
 from kubeyolo.data.labels import BoxTable
 from kubeyolo.data.letterbox import FILL
 from kubeyolo.data.mosaic import BoxRule, Placement, Window, label_rows

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Protocol, Self
 
 from kubeyolo.catalogue import STEPS
 from kubeyolo.config.load import ResolvedConfig, with_values
-from kubeyolo.config.schema import MOST_PROCESSES, Config
+from kubeyolo.config.schema import Config
+from kubeyolo.config.section import MOST_PROCESSES
 from kubeyolo.errors import InputError, check_known
 from kubeyolo.formats import counted
 from kubeyolo.index import RUN_ID

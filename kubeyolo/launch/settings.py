@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from kubeyolo.catalogue import STEPS
 from kubeyolo.compiled.resources import quantity, quantity_problem, times
 from kubeyolo.config.load import read_mapping
-from kubeyolo.config.schema import MOST, MOST_PROCESSES, DeviceTarget, Section
+from kubeyolo.config.section import MOST, MOST_PROCESSES, DeviceTarget, Section
 from kubeyolo.errors import InputError, check_known
 from kubeyolo.launch import ascend, forms
 from kubeyolo.launch.sources import Known, Source, merged, pairs_of, refusal, source_of

@@ -42,7 +42,7 @@ class ModelFacts:
         decode: How raw outputs become boxes: "yolov5" is ``(2σ)²·anchor``, "darknet" is ``exp(t)·anchor``.
         scale_xy: Growth of the centre offset around the cell, for each level: ``s·σ(t) − (s − 1)/2``.
         loss: Name of the published loss settings.
-        loss_divisor: Divisor of the loss that the published learning rate expects; see :mod:`kubeyolo.losses.darknet`.
+        loss_divisor: Divisor of the loss that the published learning rate expects; used if ``train.loss_scale`` is 0.
         bn_eps: Added to the variance by the batch normalisations; published weights were trained with this value.
         class_prior_offset: The offset ``o`` in the class bias of a fresh head, ``log(0.6 / (classes − o))``.
         published: COCO results.

@@ -126,7 +126,7 @@ def _training(manifest: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
     rows += _backbone_rows(manifest)
     if dataset:
         rows += [["data set", str(dataset.get("name", ""))], ["data set digest", str(dataset.get("digest", ""))]]
-    # A bundle that was imported itself has the record of its file, but of no start.
+    # A bundle that was imported has a record of its file, but not of a start.
     start = config.get("started_from") or {}
     facts = start_facts(start) if start else origin_facts(config if "imported" in config else {})
     rows += [[name, value] for name, value in facts.items()]

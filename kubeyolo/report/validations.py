@@ -10,7 +10,7 @@ from kubeyolo.report.formats import integer, number3
 from kubeyolo.training.history import HistoryRow, best_validation
 
 COLORED_CLASSES = 8
-"""Most classes with a curve each; of more classes, those with the lowest and the highest AP have a curve."""
+"""Most classes with a curve each; if there are more, the classes with the lowest and the highest AP have a curve."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def class_rows(validations: Sequence[HistoryRow]) -> list[ClassRow]:
 
 
 def _class_chart(validations: Sequence[HistoryRow], rows: Sequence[ClassRow], marks: Sequence[Mark]) -> Chart:
-    """Draw AP of the classes by epoch: all classes, or those with the highest and the lowest AP."""
+    """Draw AP of the classes by epoch: all classes, or the classes with the highest and the lowest AP."""
     is_whole, half = len(rows) <= COLORED_CLASSES, COLORED_CLASSES // 2
     shown = rows if is_whole else [*rows[:half], *rows[-half:]]
     series = []

@@ -282,8 +282,6 @@ def _trained_run(
     }
     identity |= {"weights": start.digest} if start.digest else {}
     name = run_name(config.model, data, identity)
-    settings = {"validate_dataset": _validation(store, data, source, config)}
-    launch = _launch(checked)
     index = run_output(checked.at(store), name, RESULT).uri
     own: dict[str, dict[str, Any]] = {
         "pretrain_backbone": {"fingerprint": images_fingerprint},
@@ -291,15 +289,8 @@ def _trained_run(
         "evaluate_current": {"current": pointers.get("current", "")},
         "promote": {"index": index, "data": data, "fingerprint": source.fingerprint, **pointers},
     }
-    for step in _steps(pipeline):
-        settings[step] = StepSettings(
-            model=config.model,
-            store=store,
-            code=weights_source() if step in _WEIGHTS_STEPS else results_source(),
-            config=read_sections(config, step),
-            **(launch if STEPS[step].has_job else {}),
-            **own.get(step, {}),
-        )
+    settings = {"validate_dataset": _validation(store, data, source, config)}
+    settings |= {step: _step_settings(checked, step, own.get(step, {})) for step in _steps(pipeline)}
     facts = {"data": data, "fingerprint": source.fingerprint, "launcher": checked.launcher.name, "version": version}
     facts |= {"weights": config.train.weights}
     estimate, remarks = estimate_training(checked, source, has_work)
@@ -318,6 +309,19 @@ def _trained_run(
         notes=notes + start.notes + idle_settings(start.resolved) + remarks,
         has_work=has_work,
         data=data,
+    )
+
+
+def _step_settings(checked: CheckedForm, step: str, own: Mapping[str, Any]) -> StepSettings:
+    """Return the settings of a step after the validation of the data; ``own`` are the settings that it alone has."""
+    config = checked.resolved.config
+    return StepSettings(
+        model=config.model,
+        store=checked.store,
+        code=weights_source() if step in _WEIGHTS_STEPS else results_source(),
+        config=read_sections(config, step),
+        **(_launch(checked) if STEPS[step].has_job else {}),
+        **own,
     )
 
 

@@ -1,9 +1,9 @@
 """A training as a run of MLflow, if ``MLFLOW_TRACKING_URI`` is set.
 
-The step, not the training, talks to MLflow: it reads the history in the output, to which each checkpoint adds rows, so
-that MLflow can neither slow a training down nor end it, and so that the pods of a job need no key of MLflow. MLflow has
-the rows up to the newest checkpoint. Whatever was not sent is sent later: by the next attempt, or by the next step that
-finds this training.
+The process of the step sends the rows, not the training processes: it reads the history in the output, to which each
+checkpoint adds rows. So MLflow can neither slow down nor end a training, and the pods of a job need no key of MLflow.
+MLflow has the rows up to the newest checkpoint. Rows that could not be sent are sent later: by the next attempt, or by
+the next step that finds this training.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BY_EPOCH = "by_epoch/"
 """Prefix of curves of validations whose x axis has epochs, from 1, in place of steps."""
 
 # MLflow's client would repeat a request for minutes; the points are sent again with the next rows anyway.
-_QUIET_AND_IMPATIENT = {
+_CLIENT_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -52,7 +52,7 @@ _QUIET_AND_IMPATIENT = {
 _LARGEST_BATCH, _MOST_PARAMETERS, _LONGEST_VALUE = 1000, 100, 500
 _NOT_IN_NAMES = re.compile(r"[^\w.\- /]")
 _MARKS = {"train": "loss/total", "pretrain": "loss/classification", "val": "validation/AP"}
-"""The curve that tells which rows of a kind MLflow has."""
+"""By kind of the rows, the curve whose last step shows which rows MLflow has."""
 
 
 @dataclass
@@ -99,22 +99,22 @@ class MlflowRun:
         self.end("FINISHED")
 
     def end(self, status: str) -> None:
-        """Set the status of a run that was created here, and tell what MLflow does not have."""
+        """Set the status of a run that was created here, and warn about rows that MLflow does not have."""
         if self._is_own and self._id:
             with suppress(Exception):
                 self._client.set_terminated(self._id, status)
         missing = len(self._unsent())
         if missing or self._refused:
             self.show(
-                f"warning: MLflow did not get {counted(missing + self._refused, 'row')} of the history; "
-                f"{self.output.uri}/{FILE_NAME} has all rows, and the same command sends the rest again"
+                f"warning: MLflow did not receive {counted(missing + self._refused, 'row')} of the history; "
+                f"{self.output.uri}/{FILE_NAME} has all rows, and the same command sends the missing rows"
             )
 
     def _open(self) -> None:
         """Open the run: that of ``MLFLOW_RUN_ID``, that of an earlier attempt, or a new run."""
         if self._id:
             return
-        os.environ |= {name: value for name, value in _QUIET_AND_IMPATIENT.items() if name not in os.environ}
+        os.environ |= {name: value for name, value in _CLIENT_DEFAULTS.items() if name not in os.environ}
         logging.getLogger("urllib3.connectionpool").addFilter(_is_not_of_mlflow)
         # Only here: it takes seconds, and is not needed without MLflow.
         from mlflow.tracking import MlflowClient
@@ -136,19 +136,19 @@ class MlflowRun:
         from mlflow.exceptions import RestException
 
         try:
-            noted = orjson.loads((self.output / RUN_NAME).read())
+            document = orjson.loads((self.output / RUN_NAME).read())
         except (NotFound, orjson.JSONDecodeError):
             return ""
         with suppress(RestException, KeyError):
-            return str(client.get_run(noted["run_id"]).info.run_id)
+            return str(client.get_run(document["run_id"]).info.run_id)
         return ""
 
     def _new_run(self, client: Any) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "") or "kubeyolo"
         experiment = os.environ.get("MLFLOW_EXPERIMENT_ID", "")
         if not experiment:
-            found = client.get_experiment_by_name(name)
-            experiment = found.experiment_id if found else client.create_experiment(name)
+            existing = client.get_experiment_by_name(name)
+            experiment = existing.experiment_id if existing else client.create_experiment(name)
         run = client.create_run(experiment, run_name=self.output.name)
         with suppress(KubeyoloError):  # The output of a finished training may be read-only.
             (self.output / RUN_NAME).write(orjson.dumps({"run_id": run.info.run_id}))
@@ -158,9 +158,9 @@ class MlflowRun:
         """Send the settings that the run does not have: MLflow refuses to change a parameter."""
         from mlflow.entities import Param
 
-        there = client.get_run(run_id).data.params
+        sent = client.get_run(run_id).data.params
         settings = _flat(self.spec.config.model_dump(mode="json"))
-        missing = [Param(key, text[:_LONGEST_VALUE]) for key, text in settings.items() if key not in there]
+        missing = [Param(key, text[:_LONGEST_VALUE]) for key, text in settings.items() if key not in sent]
         for start in range(0, len(missing), _MOST_PARAMETERS):
             client.log_batch(run_id, params=missing[start : start + _MOST_PARAMETERS])
 
@@ -180,7 +180,7 @@ class MlflowRun:
         try:
             self._client.log_batch(self._id, metrics=metrics)
         except RestException as error:
-            # The server has answered: it will not take these rows later either.
+            # The server has answered: it would refuse these rows later, too.
             if not self._refused:
                 reason = _without_password(one_line(error, 200))
                 self.show(f"warning: MLflow refuses points: {reason}; the training continues")
@@ -193,14 +193,15 @@ class MlflowRun:
         """Report the first failure in a row; MLflow's client raises errors of several packages."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - whatever fails here must not end a training
+        except Exception as error:  # noqa: BLE001 - no error here may end a training
             if not self._is_away:
                 self._is_away = True
                 reason = _without_password(one_line(f"{type(error).__name__}: {error}", 200))
                 address = _without_password(os.environ[TRACKING_URI])
                 self.show(
                     f"warning: MLflow at {address} cannot be used ({reason}); "
-                    f"the training continues, and what is missing is sent every {POLL_SECONDS:.0f} s until it ends"
+                    "the training continues, and the missing rows are sent again every "
+                    f"{POLL_SECONDS:.0f} s until it ends"
                 )
 
 
@@ -229,7 +230,6 @@ def mlflow_run(spec: TrainingSpec, output: Place, show: Show = print_line) -> It
 
     thread = threading.Thread(target=follow, daemon=True, name="mlflow")
     thread.start()
-
     try:
         yield run
     except BaseException as error:
@@ -278,7 +278,7 @@ def _without_password(text: str) -> str:
 
 
 def _is_not_of_mlflow(record: logging.LogRecord) -> bool:
-    """Leave out urllib3's warnings of requests to MLflow, whose failures are reported once."""
+    """Tell whether a log record of urllib3 is not about a request to MLflow, whose failures are reported once."""
     return "/mlflow" not in record.getMessage()
 
 

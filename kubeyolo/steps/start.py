@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kubeyolo.bundle import Bundle
 from kubeyolo.config.load import ResolvedConfig, with_values
-from kubeyolo.config.schema import BACKBONE
+from kubeyolo.config.training_schema import BACKBONE
 from kubeyolo.errors import InputError
 from kubeyolo.storage.place import Place
 from kubeyolo.training.start import check_detector
@@ -39,15 +39,15 @@ def check_start(resolved: ResolvedConfig, is_retraining: bool = False) -> None:
     """
     config, start = resolved.config, resolved.config.retrain.start_from if is_retraining else ""
     weights, pretrain = config.train.weights, config.pretrain.enabled
-    said = f"retrain.start_from = {start}"
+    choice = f"retrain.start_from = {start}"
     if start == "weights" and not weights:
-        raise InputError(f"{said}: train.weights is empty; set it to a bundle or a file of weights")
+        raise InputError(f"{choice}: train.weights is empty; set it to a bundle or a file of weights")
     if start in ("backbone", "fresh") and weights:
-        raise InputError(f"{said}, and train.weights = {weights}: leave one of them out")
+        raise InputError(f"{choice}, and train.weights = {weights}: leave one of them out")
     if start == "backbone" and not pretrain and resolved.is_set("pretrain.enabled"):
-        raise InputError(f"{said}, and pretrain.enabled = false: leave one of them out")
+        raise InputError(f"{choice}, and pretrain.enabled = false: leave one of them out")
     if start == "fresh" and pretrain and resolved.is_set("pretrain.enabled"):
-        raise InputError(f"{said}, and pretrain.enabled = true: leave one of them out")
+        raise InputError(f"{choice}, and pretrain.enabled = true: leave one of them out")
     if weights and pretrain and resolved.is_set("pretrain.enabled"):
         raise InputError(
             f"train.weights = {weights}, and pretrain.enabled = true: the weights of a detector include its backbone, "
@@ -69,7 +69,7 @@ def _check_pattern(pattern: str) -> None:
             "word backbone, or patterns such as neck.* and head.m.0.*"
         )
     if not pattern.strip("*"):
-        raise InputError(f"train.freeze: {pattern!r} freezes all parameters, and nothing would be trained")
+        raise InputError(f"train.freeze: {pattern!r} freezes all parameters, so nothing would be trained")
 
 
 def retraining_start(resolved: ResolvedConfig, current: Bundle | None, latest: Place) -> StartingPoint:
@@ -100,13 +100,13 @@ def retraining_start(resolved: ResolvedConfig, current: Bundle | None, latest: P
         if start:
             raise InputError(f"retrain.start_from = current: {error}; or leave retrain.start_from out") from error
         return StartingPoint(resolved=resolved, notes=(f"the training does not start from the current model: {error}",))
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if weights:
-        said = (f"train.weights = {weights} is not used, since there is a current model (retrain.start_from)",)
+        notes = (f"train.weights = {weights} is not used, since there is a current model (retrain.start_from)",)
     elif config.pretrain.enabled and resolved.is_set("pretrain.enabled"):
-        said = ("pretrain.enabled = true is not used, since there is a current model (retrain.start_from)",)
+        notes = ("pretrain.enabled = true is not used, since there is a current model (retrain.start_from)",)
     return StartingPoint(
-        resolved=with_values(resolved, {"train.weights": current.reference}, "the current model"), notes=said
+        resolved=with_values(resolved, {"train.weights": current.reference}, "the current model"), notes=notes
     )
 
 

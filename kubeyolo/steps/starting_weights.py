@@ -1,7 +1,7 @@
 """The weights that a training starts from: found, checked and pinned once, before anything is trained.
 
-``train.weights`` names a bundle, a pointer to a bundle, or a file of weights. The configuration that the later steps
-receive has a reference with the digest of its content in this place, no pretraining, and the recipe that belongs to it.
+``train.weights`` names a bundle, a pointer to a bundle, or a file of weights. In the configuration that the later
+steps receive it is a reference with the digest of the content, pretraining is off, and the recipe is applied.
 A file is imported when the training starts, into a bundle of the store that is named after the content of the file.
 """
 
@@ -30,14 +30,14 @@ from kubeyolo.weights.importing import import_weights
 from kubeyolo.whole import is_whole_bundle
 
 IMPORTED = "weights"
-"""Folder of a store with the bundles that were imported on the way."""
+"""Folder of a store with the bundles that were imported from files of weights."""
 
 _DIGITS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found:
-    """Weights as they were found.
+class _Weights:
+    """The weights that ``train.weights`` names.
 
     Attributes:
         place: The bundle, or the file, with its digest.
@@ -61,36 +61,36 @@ def resolve_start(resolved: ResolvedConfig, root: Place, is_remote: bool = False
         is_remote: Whether pods have to reach the weights.
 
     Raises:
-        InputError: The weights cannot be read, or are not those of a detector of this model.
+        InputError: The weights cannot be read, or do not belong to a detector of this model.
     """
     train, model = resolved.config.train, resolved.config.model
     notes: tuple[str, ...] = ()
     if not train.weights:
         started = with_recipe(resolved, from_detector=False)
         return StartingPoint(resolved=started, notes=_freeze_notes(started))
-    found = _find(root, train.weights, model, is_remote)
-    values: dict[str, object] = {"train.weights": found.place.reference}
+    weights = _find(root, train.weights, model, is_remote)
+    values: dict[str, object] = {"train.weights": weights.place.reference}
     started = with_values(resolved, values, resolved.origins.get("train.weights", ""))
-    if found.anchors != trained_facts(resolved.config).anchors:
+    if weights.anchors != trained_facts(resolved.config).anchors:
         if train.anchors:
-            notes += (f"warning: {anchors_differ(found.anchors, trained_facts(resolved.config).anchors)}",)
+            notes += (f"warning: {anchors_differ(weights.anchors, trained_facts(resolved.config).anchors)}",)
         else:
             # The rows of boxes in the head belong to these anchors.
-            lists = tuple(tuple(side for pair in level for side in pair) for level in found.anchors)
+            lists = tuple(tuple(side for pair in level for side in pair) for level in weights.anchors)
             started = with_values(started, {"train.anchors": lists}, "the weights")
             trained_facts(started.config)
-            notes += (f"train.anchors is that of the weights: {anchors_text(found.anchors)}",)
+            notes += (f"train.anchors is that of the weights: {anchors_text(weights.anchors)}",)
     if started.config.pretrain.enabled:
         started = with_values(started, {"pretrain.enabled": False}, "train.weights")
     started = with_recipe(started, from_detector=True)
-    return StartingPoint(resolved=started, digest=found.digest, notes=(_start_note(found, started), *notes))
+    return StartingPoint(resolved=started, digest=weights.digest, notes=(_start_note(weights, started), *notes))
 
 
-def _start_note(found: _Found, started: ResolvedConfig) -> str:
+def _start_note(weights: _Weights, started: ResolvedConfig) -> str:
     recipes = {origin for origin in started.origins.values() if origin.startswith(RECIPE_ORIGIN)}
     recipe = f" with the {recipes.pop()}" if recipes else ""
-    kind = "file of weights" if found.is_file else "detector"
-    return f"the training starts from the {kind} {found.place.uri}{recipe}; no backbone is pretrained"
+    kind = "file of weights" if weights.is_file else "detector"
+    return f"the training starts from the {kind} {weights.place.uri}{recipe}; no backbone is pretrained"
 
 
 def _freeze_notes(started: ResolvedConfig) -> tuple[str, ...]:
@@ -112,20 +112,20 @@ def starting_bundle(store: Place, text: str, model: str) -> Bundle:
         model: Name of the model that is trained.
 
     Raises:
-        InputError: The weights cannot be read, or are not those of a detector of this model.
+        InputError: The weights cannot be read, or do not belong to a detector of this model.
     """
-    found = _find(store, text, model, is_remote=False)
-    return _imported(store, found, model) if found.is_file else read_bundle(found.place)
+    weights = _find(store, text, model, is_remote=False)
+    return _imported(store, weights, model) if weights.is_file else read_bundle(weights.place)
 
 
-def _find(root: Place, text: str, model: str, is_remote: bool) -> _Found:
+def _find(root: Place, text: str, model: str, is_remote: bool) -> _Weights:
     place = root.at(text)
     pointed = pointed_bundle(place)
     if pointed is not place:
         checked_place(f"the bundle that {text} names", pointed.uri, is_remote)
     if _is_file(pointed):
         path, sha256 = _fetched(pointed)
-        return _Found(place=pointed.pinned(sha256), digest=sha256, anchors=check_file(path, model), is_file=True)
+        return _Weights(place=pointed.pinned(sha256), digest=sha256, anchors=check_file(path, model), is_file=True)
     if not (pointed / MANIFEST_NAME).exists():
         raise InputError(
             f"train.weights = {text}: there is no bundle, no pointer to a bundle and no file of weights; kubeyolo "
@@ -134,7 +134,7 @@ def _find(root: Place, text: str, model: str, is_remote: bool) -> _Found:
     bundle = read_bundle(pointed)
     check_detector(bundle, model)
     digest = weights_digest(bundle.manifest)
-    return _Found(place=bundle.place, digest=digest, anchors=bundle.manifest.anchors, is_file=False)
+    return _Weights(place=bundle.place, digest=digest, anchors=bundle.manifest.anchors, is_file=False)
 
 
 def _is_file(place: Place) -> bool:
@@ -144,21 +144,17 @@ def _is_file(place: Place) -> bool:
     return bool(place.location.prefix) and place.exists()
 
 
-def _imported(store: Place, found: _Found, model: str) -> Bundle:
+def _imported(store: Place, weights: _Weights, model: str) -> Bundle:
     """Return the bundle of a file; it is imported unless the store has it already."""
-    target = store / IMPORTED / f"{model}-{found.digest[:_DIGITS]}"
+    target = store / IMPORTED / f"{model}-{weights.digest[:_DIGITS]}"
     if (target / MANIFEST_NAME).exists():
         bundle = read_bundle(target)
-        if bundle.manifest.config.get("imported", {}).get("sha256") == found.digest and is_whole_bundle(bundle.place):
+        if bundle.manifest.config.get("imported", {}).get("sha256") == weights.digest and is_whole_bundle(bundle.place):
             return bundle
-    path, _ = _fetched(found.place)
-    return _published_from(path, found, model, target)
-
-
-def _published_from(path: Path, found: _Found, model: str, target: Place) -> Bundle:
+    path, _ = _fetched(weights.place)
     imported = import_weights(path, model, target.uri)
     bundle = read_bundle(target)
-    for line in (f"imported {found.place.uri} ({imported.format}) to {bundle.uri}", *imported.notes):
+    for line in (f"imported {weights.place.uri} ({imported.format}) to {bundle.uri}", *imported.notes):
         print(line, flush=True)
     check_detector(bundle, model)
     return bundle

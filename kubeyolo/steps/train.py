@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubeyolo.bundle import read_bundle
@@ -10,9 +11,9 @@ from kubeyolo.launch.launcher import Launcher
 from kubeyolo.report.origin import start_facts
 from kubeyolo.steps.outcome import StepOutcome
 from kubeyolo.storage.place import Place
-from kubeyolo.training.history import FILE_NAME, TrainingHistory
+from kubeyolo.training.history import FILE_NAME, HistoryRow, TrainingHistory
 from kubeyolo.training.profile import read_summary
-from kubeyolo.training.result import read_result
+from kubeyolo.training.result import TrainingResult, read_result
 from kubeyolo.training.spec import TrainingSpec
 from kubeyolo.training.start import STARTED_FROM
 
@@ -40,16 +41,28 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
     result, bundle = read_result(output.store), read_bundle(output / "bundle")
     start = bundle.manifest.config.get(STARTED_FROM, {})
     history = TrainingHistory.from_bytes((output / FILE_NAME).read()).until(result.steps)
-    facts = {
+    batches = [BatchPicture(jpeg, caption) for jpeg, caption in stored_pictures(output.store)]
+    settings, profile = spec.config.model_dump(mode="json"), read_summary(output.store)
+    return StepOutcome(
+        step=STEP,
+        seconds=result.seconds,
+        outputs={"bundle": bundle},
+        metrics=_metrics(result, history.of("train"), start),
+        html=training_report(history, settings, _facts(spec, dataset, result, start), batches, profile),
+    )
+
+
+def _facts(spec: TrainingSpec, dataset: Dataset, result: TrainingResult, start: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts for the report of a training; ``start`` is the record of the detector that it started from."""
+    facts: dict[str, Any] = {
         "data set": dataset.manifest.name,
         "classes": len(dataset.classes),
         "started from": f"the backbone {spec.backbone}" if spec.backbone else "random weights",
         **start_facts(start),
         "seconds": result.seconds,
         "resumed_at": result.resumed_at,
+        **_extended(result),
     }
-    extended = {"extended": "; ".join(result.extended)} if result.extended else {}
-    facts |= extended
     if result.choice is not None:
         facts["published weights"] = result.choice.words
         facts |= {"weights after the last epoch": result.choice.last} if result.choice.last else {}
@@ -58,7 +71,11 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
         facts["boxes that an anchor fits"] = f"{100 * result.anchor_recall:.1f} %"
     if result.warnings:
         facts["warnings"] = result.warnings
-    rows = history.of("train")
+    return facts
+
+
+def _metrics(result: TrainingResult, rows: Sequence[HistoryRow], start: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics for the record of a training; ``rows`` are the rows of losses in its history."""
     last = rows[-1] if rows else None
     metrics: dict[str, Any] = {"steps": last.step if last else 0, "epochs": last.epoch + 1 if last else 0}
     if last is not None:
@@ -73,13 +90,8 @@ def train(spec: TrainingSpec, dataset: Dataset, output: Place, launcher: Launche
         metrics |= {"classes_taken": len(classes["taken"]), "classes_new": len(classes["new"])}
     metrics |= {} if result.choice is None else {"choice": result.choice.model_dump(mode="json")}
     metrics |= {"stopped": result.stopped} if result.stopped else {}
-    metrics |= {**extended, "warnings": list(result.warnings)}
-    profile = read_summary(output.store)
-    batches = [BatchPicture(jpeg, caption) for jpeg, caption in stored_pictures(output.store)]
-    return StepOutcome(
-        step=STEP,
-        seconds=result.seconds,
-        outputs={"bundle": bundle},
-        metrics=metrics,
-        html=training_report(history, spec.config.model_dump(mode="json"), facts, batches, profile),
-    )
+    return {**metrics, **_extended(result), "warnings": list(result.warnings)}
+
+
+def _extended(result: TrainingResult) -> dict[str, str]:
+    return {"extended": "; ".join(result.extended)} if result.extended else {}

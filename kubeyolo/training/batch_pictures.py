@@ -1,7 +1,7 @@
 """Pictures of batches as the network receives them: augmented images with their boxes, in ``batches/`` of the output.
 
-The pictures are for people, and do not change a batch: the first batch of the first epoch, and of an epoch later in the
-training, for which mosaic and mixup may be off. The report shows them.
+Drawn are the first batch of the first epoch, and of an epoch later in the training, for which mosaic and mixup may be
+off. The report shows the pictures. Drawing does not change a batch.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ class BestWeights:
         writer: Name of the writer in the claim on the output; empty if there is no claim.
 
     Attributes:
-        candidates: The best validations, the best first. Of two with the same AP the earlier is better. A validation
-            whose AP is 0 or not known is not a candidate.
+        candidates: The best validations, the best first. Of two validations with the same AP the earlier is
+            better. A validation whose AP is 0 or unknown is not a candidate.
     """
 
     def __init__(self, store: Store, count: int, guard: Guard, writer: str = "") -> None:

@@ -9,7 +9,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from kubeyolo.arrays import Float32Array, Int32Array, Int64Array
-from kubeyolo.config.schema import Config, PretrainConfig, TrainConfig
+from kubeyolo.config.schema import Config
+from kubeyolo.config.training_schema import PretrainConfig, TrainConfig
 from kubeyolo.data.crops import Crops, validation_batches
 from kubeyolo.models.registry import build_backbone
 from kubeyolo.output_streams import Show

@@ -71,8 +71,8 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             configure_mindspore(train.device_target, threads_for(distribution.world))
             if distribution.world > 1:
                 join(distribution)
-            said = show if output.is_written else _silent
-            engine = _build_engine(spec, facts, dataset.manifest.classes, loader.steps_per_epoch, start, said)
+            first_show = show if output.is_written else _silent
+            engine = _build_engine(spec, facts, dataset.manifest.classes, loader.steps_per_epoch, start, first_show)
             sizes = usual_sizes(engine.network)
             best = BestWeights(place.store, train.top_k, guard, spec.writer) if plan else None
             validate = Validation(engine, dataset, manifest, spec.config, plan, best, show).row if plan else None
@@ -83,9 +83,10 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             loop.run(state)
         if learnable is None or hints is None:
             return
+        history = loop.journal.history
         last = [
             *start.warnings(facts.anchors),
-            *loss_warnings(loop.journal.history.of("train")),
+            *loss_warnings(history.of("train")),
             *loader.warnings(),
             *growth_warnings(sizes, weight_sizes(engine.network), train),
         ]
@@ -96,9 +97,9 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             loop.journal.sessions,
             manifest,
             guard,
-            warnings=(*learnable.warnings, *last, *hints.look(loop.journal.history)),
+            warnings=(*learnable.warnings, *last, *hints.show_new(history)),
             anchor_recall=learnable.recall,
-            selection=Selection(best, train.keep, train.val_split, loop.journal.history, show) if best else None,
+            selection=Selection(best, train.keep, train.val_split, history, show) if best else None,
         )
     show(f"published {uri}")
 

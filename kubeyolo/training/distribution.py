@@ -47,13 +47,13 @@ class Distribution:
         folder = os.environ.get(OUTCOME_FOLDER)
         if not folder or self.world == 1:
             return ends
-        goes_on = Path(folder) / f"{BARRIER_PREFIX}{step}"
-        end = goes_on.with_name(f"{goes_on.name}{BARRIER_END}")
+        to_continue = Path(folder) / f"{BARRIER_PREFIX}{step}"
+        to_end = to_continue.with_name(f"{to_continue.name}{BARRIER_END}")
         if self.is_first:
-            (end if ends else goes_on).touch()
-        while not goes_on.exists() and not end.exists():
+            (to_end if ends else to_continue).touch()
+        while not to_continue.exists() and not to_end.exists():
             time.sleep(_POLL_SECONDS)
-        return end.exists()
+        return to_end.exists()
 
 
 def distribution_from_environment() -> Distribution:
@@ -93,7 +93,7 @@ def join(distribution: Distribution) -> None:
 
 
 def check_early_stop(key: str, patience: int, distribution: Distribution) -> None:
-    """Refuse early stopping if rank 0 cannot tell the other processes.
+    """Refuse early stopping if rank 0 cannot notify the other processes.
 
     Args:
         key: Key of the configuration.
@@ -106,7 +106,8 @@ def check_early_stop(key: str, patience: int, distribution: Distribution) -> Non
     if patience and distribution.world > 1 and not os.environ.get(OUTCOME_FOLDER):
         raise InputError(
             f"{key} is {patience}, but these {distribution.world} processes were not started by 'kubeyolo train', and "
-            f"the first cannot tell the others to stop; start them with 'kubeyolo train', or set {key} to 0"
+            "the first process cannot notify the others when to stop; start them with 'kubeyolo train', or set "
+            f"{key} to 0"
         )
 
 

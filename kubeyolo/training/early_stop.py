@@ -1,6 +1,6 @@
 """Early stopping: a training ends when its validations have not improved for a number of epochs.
 
-The rule depends on the rows of the history alone, so an interrupted training decides as an uninterrupted training.
+The rule depends on the rows of the history alone, so interruptions do not change the step at which a training stops.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.formats import counted
 from kubeyolo.training.history import HistoryRow, TrainingHistory
 
@@ -31,7 +31,7 @@ class EarlyStop:
         return cls(train.patience, train.min_delta)
 
     def reason(self, history: TrainingHistory) -> str:
-        """Return why a training stops after its last row, in words; empty if it continues or the row is no validation.
+        """Return why a training stops after its last row; empty if it continues or the row is not a validation.
 
         Args:
             history: The rows until now.

@@ -9,7 +9,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from kubeyolo.arrays import AnyArray, Pixels
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import InputError
 from kubeyolo.training.checkpoints import Arrays, TrainingState
 from kubeyolo.training.optimizers import build_optimizer, group_parameters, moment_parameters, scalar_tensors

@@ -12,7 +12,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kubeyolo.config.schema import Config, Section
+from kubeyolo.config.schema import Config
+from kubeyolo.config.section import Section
 from kubeyolo.config.text import read_text
 from kubeyolo.errors import InputError
 
@@ -27,6 +28,7 @@ ANCHORS = "train.anchors"
 
 LOSS_SCALE = "train.loss_scale"
 """An identity has this key only if the divisor differs from the model's own divisor."""
+
 KEEP = "train.keep"
 """Setting that says which weights are published; identities of versions that published the last weights lack it."""
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 import orjson
 
 from kubeyolo.arrays import AnyArray, not_finite
-from kubeyolo.config.schema import Config, PretrainConfig, TrainConfig
+from kubeyolo.config.schema import Config
+from kubeyolo.config.training_schema import PretrainConfig, TrainConfig
 from kubeyolo.errors import KubeyoloError, WorkError
 from kubeyolo.storage.base import Store
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from kubeyolo.config.schema import BACKBONE
+from kubeyolo.config.training_schema import BACKBONE
 from kubeyolo.errors import InputError
 
 
@@ -89,7 +89,7 @@ def freeze(network: Any, patterns: Sequence[str]) -> Frozen:
 
 
 def _near(pattern: str, names: Sequence[str]) -> str:
-    """Suggest patterns that match, near to one that matches nothing."""
+    """Return a suggestion: patterns that match, similar to a pattern that matches nothing."""
     parts = [name.split(".") for name in names]
     cells = sorted({".".join(each[:count]) for each in parts for count in range(1, len(each))})
     near = difflib.get_close_matches(pattern.rstrip("*").rstrip("."), cells, n=3, cutoff=0.6)

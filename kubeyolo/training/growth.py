@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kubeyolo.arrays import Float32Array
-from kubeyolo.config.schema import PretrainConfig, TrainConfig
+from kubeyolo.config.training_schema import PretrainConfig, TrainConfig
 
 if TYPE_CHECKING:
     from mindspore import Parameter, nn

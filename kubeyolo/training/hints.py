@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kubeyolo.config.schema import PretrainConfig, TrainConfig
+from kubeyolo.config.training_schema import PretrainConfig, TrainConfig
 from kubeyolo.formats import counted
 from kubeyolo.output_streams import Show
 from kubeyolo.training.history import HistoryRow, TrainingHistory, best_validation
@@ -39,10 +39,10 @@ LOST_VALIDATIONS = 3
 LOST_AP = 0.001
 
 WORSE_VALIDATIONS = 5
-"""AP is worse for long if it is this often, one after another, far below its best value ..."""
+"""A hint about AP needs this many validations, one after another, that are far below the best value ..."""
 
 WORSE_SHARE = 0.2
-"""... for this share of the steps."""
+"""... over this share of the steps."""
 
 WORSE_BY = 0.1
 """Far below: by this share of the best value, and by :data:`WORSE_POINTS`."""
@@ -78,7 +78,7 @@ class Hints:
         self._has_learned = has_learned
         self._shown: set[str] = set()
 
-    def found(self, rows: Sequence[HistoryRow]) -> dict[str, str]:
+    def hints_of(self, rows: Sequence[HistoryRow]) -> dict[str, str]:
         """Return the hints that hold at the end of some rows, by their kind."""
         train = [row for row in rows if row.kind == "train" and row.loss is not None]
         validations = [row for row in rows if row.kind == "val"]
@@ -89,13 +89,13 @@ class Hints:
         }
         return {kind: hint for kind, hint in hints.items() if hint}
 
-    def leave_out(self, rows: Sequence[HistoryRow]) -> None:
-        """Do not show the hints again that were found in rows before an interruption."""
-        self._shown |= self.found(rows).keys()
+    def skip_shown(self, rows: Sequence[HistoryRow]) -> None:
+        """Do not show the hints again that were shown for these rows, before an interruption."""
+        self._shown |= self.hints_of(rows).keys()
 
-    def look(self, history: TrainingHistory) -> list[str]:
-        """Return the hints that hold now; those of a kind that was not shown before are shown."""
-        hints = self.found(history.rows)
+    def show_new(self, history: TrainingHistory) -> list[str]:
+        """Return the hints that hold now, and show each hint whose kind was not shown before."""
+        hints = self.hints_of(history.rows)
         show_warnings([hint for kind, hint in hints.items() if kind not in self._shown], self._show)
         self._shown |= hints.keys()
         return list(hints.values())
@@ -112,9 +112,9 @@ class HintLines:
         """Show new hints if an epoch ends."""
         if self._is_first:
             self._is_first = False
-            self._hints.leave_out([row for row in self._journal.history.rows if row.step < moment.step])
+            self._hints.skip_shown([row for row in self._journal.history.rows if row.step < moment.step])
         if moment.ends_epoch:
-            self._hints.look(self._journal.history)
+            self._hints.show_new(self._journal.history)
 
 
 def loss_hint(
@@ -176,7 +176,7 @@ def class_hint(validations: Sequence[HistoryRow], boxes: Mapping[str, int], tota
 def worse_hint(
     rows: Sequence[HistoryRow], validations: Sequence[HistoryRow], train: TrainConfig, total_steps: int
 ) -> str:
-    """Return a hint if AP has been far below its best value for long.
+    """Return a hint if AP has been far below its best value for a long time.
 
     Args:
         rows: Rows of kind "train" with a loss.

@@ -54,7 +54,7 @@ class HistoryRow(BaseModel):
 
 
 def best_validation(rows: Iterable[HistoryRow]) -> HistoryRow | None:
-    """Return the validation with the highest AP, and the earlier of two equal ones; None if no AP is above 0."""
+    """Return the validation with the highest AP, of equal validations the first; None if no AP is above 0."""
     best = max((row for row in rows if row.kind == "val"), key=lambda row: row.ap or 0.0, default=None)
     return best if best is not None and best.ap else None
 

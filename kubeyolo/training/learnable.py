@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kubeyolo.arrays import Float64Array, Int64Array
-from kubeyolo.config.schema import MOST_PIXELS, AugmentConfig, Config, TrainConfig
+from kubeyolo.config.schema import Config
+from kubeyolo.config.section import MOST_PIXELS
+from kubeyolo.config.training_schema import AugmentConfig, TrainConfig
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.labels import BoxTable
 from kubeyolo.data.letterbox import letterbox_geometry

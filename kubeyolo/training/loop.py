@@ -137,33 +137,46 @@ class TrainingLoop:
         hooks = hooks or Hooks()
         self._engine, self._batches, self._settings = engine, batches, settings
         self._stop, self._show = hooks.stop, hooks.show
-        self._losses, self.journal, speed = LossRecord(hooks.guard), Journal(settings.total_steps), Speed()
+        self._losses, self.journal = LossRecord(hooks.guard), Journal(settings.total_steps)
         self._checkpoints = Checkpoints(engine, self._losses, self.journal, output, settings, hooks.guard, hooks.best)
         self._best, self._ended = hooks.best, False
         self._events = self._event_files(output)
         draws = output.is_written and sys.stderr.isatty()
         self._bar = Progress("training", settings.total_steps, has_note=True) if draws else None
-        store, note = output.place.store, self._bar.note if self._bar else None
         self._shares, self._has_compiled = TimeShares(), False
-        profiling = Profiling(store, self._shares, output.is_written, hooks.show) if settings.need_profiler else None
-        self._profiling = profiling
-        lines = LogLines(engine, self._losses, self.journal, speed, settings, hooks.show)
-        parts: list[tuple[Part | None, str]] = [
-            (Bar(self._bar.advance) if self._bar else None, REST),
-            # It waits for the losses, which the device may still be computing.
-            (lines, STEPS),
-            # Before a validation, whose operators are not those of a step.
-            (profiling, PROFILER),
-            (Outlook(settings.total_steps, hooks.show, note, settings.world) if output.is_written else None, REST),
-            (BatchPictures(store, settings.pictured, settings.classes, speed) if output.is_written else None, REST),
-            (EpochRows(hooks.after_epoch, self.journal, speed) if hooks.after_epoch else None, VALIDATIONS),
-            (HintLines(hooks.hints, self.journal) if hooks.hints else None, REST),
-            (EarlyEnd(hooks.early_stop, self.journal, lines, hooks.show) if hooks.after_epoch else None, REST),
-            (self._checkpoints, CHECKPOINTS),
-            (self._events, CHECKPOINTS),
-            (Barrier(hooks.synchronize, self._is_waited_for) if hooks.synchronize else None, REST),
-        ]
-        self._parts = [(part, phase) for part, phase in parts if part is not None]
+        self._profiling = (
+            Profiling(output.place.store, self._shares, output.is_written, hooks.show)
+            if settings.need_profiler
+            else None
+        )
+        self._parts = list(self._make_parts(output, hooks))
+
+    def _make_parts(self, output: Output, hooks: Hooks) -> Iterator[tuple[Part, str]]:
+        """Yield the parts in the order in which they are called, each with the phase to which its time belongs."""
+        settings, speed = self._settings, Speed()
+        if self._bar:
+            yield Bar(self._bar.advance), REST
+        lines = LogLines(self._engine, self._losses, self.journal, speed, settings, hooks.show)
+        # The log line waits for the losses, which the device may still be computing.
+        yield lines, STEPS
+        if self._profiling:
+            # Before a validation, which has operators that a step does not have.
+            yield self._profiling, PROFILER
+        if output.is_written:
+            note = self._bar.note if self._bar else None
+            yield Outlook(settings.total_steps, hooks.show, note, settings.world), REST
+            yield BatchPictures(output.place.store, settings.pictured, settings.classes, speed), REST
+        if hooks.after_epoch:
+            yield EpochRows(hooks.after_epoch, self.journal, speed), VALIDATIONS
+        if hooks.hints:
+            yield HintLines(hooks.hints, self.journal), REST
+        if hooks.after_epoch:
+            yield EarlyEnd(hooks.early_stop, self.journal, lines, hooks.show), REST
+        yield self._checkpoints, CHECKPOINTS
+        if self._events:
+            yield self._events, CHECKPOINTS
+        if hooks.synchronize:
+            yield Barrier(hooks.synchronize, self._is_waited_for), REST
 
     def _is_waited_for(self, moment: Moment) -> bool:
         """Tell whether the first process works alone after a step: it validates, writes a checkpoint or a profile."""
@@ -188,18 +201,7 @@ class TrainingLoop:
             WorkError: A different process has taken over the output.
         """
         if state is not None:
-            self._engine.restore(state)
-            self._losses.restore(state.pending)
-            self.journal.restore(state)
-            self._checkpoints.restore(state)
-            if self._events:
-                self._events.restore(state.step)
-            if self._best:
-                self._best.restore(state.best, self._show)
-            self._ended = self.journal.is_stopped
-            if self._profiling:
-                self._profiling.restore()
-            self._show(f"resuming at step {state.step} of {self._settings.total_steps}")
+            self._restore(state)
         with self._bar or nullcontext():
             if self._bar:
                 self._bar.advance(self._engine.step)
@@ -210,6 +212,21 @@ class TrainingLoop:
                 self._finish_profile()
                 raise
         self._finish_profile()
+
+    def _restore(self, state: TrainingState) -> None:
+        """Continue from a checkpoint."""
+        self._engine.restore(state)
+        self._losses.restore(state.pending)
+        self.journal.restore(state)
+        self._checkpoints.restore(state)
+        if self._events:
+            self._events.restore(state.step)
+        if self._best:
+            self._best.restore(state.best, self._show)
+        self._ended = self.journal.is_stopped
+        if self._profiling:
+            self._profiling.restore()
+        self._show(f"resuming at step {state.step} of {self._settings.total_steps}")
 
     def _finish_profile(self) -> None:
         if self._profiling:
@@ -233,8 +250,8 @@ class TrainingLoop:
             self._losses.add(engine.step, losses, images)
             phase, self._has_compiled = STEPS, True
             moment = self._moment(epoch, batch)
-            for part, of_part in self._parts:
-                enter(of_part)
+            for part, phase_of_part in self._parts:
+                enter(phase_of_part)
                 part.after_step(moment)
             enter(WAITING)
             if moment.is_last:

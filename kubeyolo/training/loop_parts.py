@@ -280,7 +280,7 @@ class EpochRows:
 
 
 class EarlyEnd:
-    """Ends the training after a validation if AP has not improved for long, with a line and a row of the history."""
+    """Ends the training after a validation if early stopping applies, with a log line and a row of the history."""
 
     def __init__(self, rule: EarlyStop, journal: Journal, lines: LogLines, show: Show) -> None:
         self._rule, self._journal, self._lines, self._show = rule, journal, lines, show

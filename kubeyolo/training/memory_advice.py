@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from kubeyolo.config.schema import Config, DataConfig
+from kubeyolo.config.schema import Config
+from kubeyolo.config.training_schema import DataConfig
 from kubeyolo.estimate import backbone_memory, detector_memory
 from kubeyolo.formats import about_size, counted
 from kubeyolo.memory import lower

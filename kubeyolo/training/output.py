@@ -255,11 +255,11 @@ def publish_weights(
         save_file(arrays, last)
         choice = selection.choose(engine.step, chosen) if selection else None
         if choice is not None and chosen.exists():
-            noted = _noted(manifest, output, notes, choice.of_last)
-            uri = publish_bundle(output.place / LAST, noted, {WEIGHTS: last}).uri
-            choice = choice.model_copy(update={"last": uri})
-        noted = _noted(manifest, output, notes, choice)
-        uri = publish_bundle(output.place / "bundle", noted, {WEIGHTS: chosen if chosen.exists() else last}).uri
+            of_last = _with_notes(manifest, output, notes, choice.of_last)
+            last_uri = publish_bundle(output.place / LAST, of_last, {WEIGHTS: last}).uri
+            choice = choice.model_copy(update={"last": last_uri})
+        manifest = _with_notes(manifest, output, notes, choice)
+        uri = publish_bundle(output.place / "bundle", manifest, {WEIGHTS: chosen if chosen.exists() else last}).uri
     if choice is None or not choice.last:
         store.delete_tree(LAST, first=MANIFEST_NAME)
     result = TrainingResult(
@@ -280,7 +280,9 @@ def publish_weights(
     return uri
 
 
-def _noted(manifest: BundleManifest, output: Output, notes: dict[str, Any], choice: Choice | None) -> BundleManifest:
+def _with_notes(
+    manifest: BundleManifest, output: Output, notes: dict[str, Any], choice: Choice | None
+) -> BundleManifest:
     """Return a manifest with notes on the training, its extensions, and the choice of the weights in its metrics."""
     train = notes if choice is None else {**notes, "choice": choice.model_dump(mode="json")}
     extensions = extension_lines(output.identity)

@@ -67,7 +67,7 @@ class _Source:
             self.reference = DatasetReference(name=manifest.name, digest=manifest.digest, uri=self._dataset.uri)
 
     def crops(self, show: Show) -> tuple[Crops | ClassCrops, Crops]:
-        """Return the crops to train on and the held-out crops: those of val, or one file in eight.
+        """Return the crops to train on and the held-out crops: the crops of val, or one file in eight.
 
         Raises:
             InputError: There are no crops, or too many images cannot be decoded.
@@ -88,7 +88,7 @@ class _Source:
         return crops
 
     def _class_crops(self, folder: ClassFolder, show: Show) -> tuple[ClassCrops, Crops]:
-        """Return the images of a classification set, those to train on as files; warn of damaged images."""
+        """Return the images of a classification set, the training images as files; warn about damaged images."""
         size, layout = self._spec.config.pretrain.image_size, folder.layout
         train, held = layout.parts()
         limit = VALIDATION_CROPS if layout.val is None else CROP_MEMORY // crop_bytes(size)

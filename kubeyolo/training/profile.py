@@ -64,7 +64,7 @@ class ProfileSummary(BaseModel):
     Attributes:
         seconds: Time of all sessions by part of the loop.
         steps: First and last profiled step; empty if no step was profiled.
-        operators: Kinds of operators in these steps, those with the longest time first.
+        operators: Kinds of operators in these steps, from long to short.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -191,10 +191,9 @@ class Profiling:
         profiler, self._profiler = self._profiler, None
         with self._folder as folder:
             profiler.stop()
-            found = {"steps": (first, last), "operators": operators_of(Path(folder))}
-            self._summary = self._summary.model_copy(update=found)
-            names = [path for path in Path(folder).iterdir() if path.is_dir()]
-            for path in names:
+            update = {"steps": (first, last), "operators": operators_of(Path(folder))}
+            self._summary = self._summary.model_copy(update=update)
+            for path in [each for each in Path(folder).iterdir() if each.is_dir()]:
                 self._store.put_tree(path, f"{FOLDER}/{path.name}")
         self._show(f"profiled the steps {first} to {last}: {self._store.uri_of(FOLDER)}")
 
@@ -216,11 +215,11 @@ def read_summary(store: Store) -> ProfileSummary | None:
 
 
 def operators_of(folder: Path) -> tuple[Operator, ...]:
-    """Return the kinds of operators in a profile of MindSpore, those with the longest time first; empty if unknown."""
+    """Return the kinds of operators in a profile of MindSpore, from long to short; empty if unknown."""
     for pattern, kind, count, total, unit in _FILES:
         for path in sorted(folder.rglob(pattern)):
             with path.open(encoding="utf-8", newline="") as stream:
                 rows = [row for row in csv.DictReader(stream) if row.get(kind)]
-            found = [Operator(kind=row[kind], count=int(row[count]), seconds=unit * float(row[total])) for row in rows]
-            return tuple(sorted(found, key=lambda each: -each.seconds))
+            kinds = [Operator(kind=row[kind], count=int(row[count]), seconds=unit * float(row[total])) for row in rows]
+            return tuple(sorted(kinds, key=lambda each: -each.seconds))
     return ()

@@ -1,13 +1,13 @@
 """Warnings about schedules, averages, validations and checkpoints that do not fit the length of a training.
 
-Also about settings of the augmentation without effect.
+Also warnings about settings of the augmentation that have no effect.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from kubeyolo.config.schema import AugmentConfig, TrainConfig
+from kubeyolo.config.training_schema import AugmentConfig, TrainConfig
 from kubeyolo.formats import counted, share_text
 from kubeyolo.training.schedules import build_schedule, is_annealed, warmup_steps
 

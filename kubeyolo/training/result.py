@@ -18,7 +18,7 @@ class Choice(BaseModel):
     """Which weights a training has published, and their validation; epochs count from 0, AP is in 0..1.
 
     Attributes:
-        weights: "best" for those of the best validation, "last" for those after the last epoch.
+        weights: "best" for the weights of the best validation, "last" for the weights after the last epoch.
         split: The split that was validated.
         epoch: Epoch of the published weights.
         ap: Their COCO AP; None if the split has no boxes.

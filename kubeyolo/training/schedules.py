@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.training_schema import TrainConfig
 
 Factor = Callable[[int], float]
 """Maps an epoch to its fraction of the peak learning rate."""
@@ -74,7 +74,7 @@ class Schedule:
 
     Warm-ups: "one_cycle" (YOLOv5, Scaled-YOLOv4) rises from 0 at step 0 to the rate of the epoch, biases from a rate of
     their own, and raises the momentum. "linear" (MindSpore model zoo) rises by ``lr / warmup`` with every step, the
-    first one included, to ``lr``. "zero" (the model zoo's YOLOv3 for quantization) keeps all rates at 0.
+    first step included, to ``lr``. "zero" (the model zoo's YOLOv3 for quantization) keeps all rates at 0.
 
     After the warm-up YOLOv5 and Scaled-YOLOv4 lag by one epoch: epoch ``e`` trains with the factor of ``e − 1``, and
     the epoch in which the warm-up ends keeps its own factor until it ends.
@@ -124,7 +124,7 @@ class Schedule:
 def build_schedule(config: TrainConfig, steps_per_epoch: int) -> Schedule:
     """Return the schedule of a training configuration.
 
-    The model zoo's schedulers change the rate exactly at their epochs; those of YOLOv5 and Scaled-YOLOv4 have a lag.
+    The model zoo's schedulers change the rate exactly at their epochs; YOLOv5's and Scaled-YOLOv4's have a lag.
     """
     epochs, final = config.max_epoch, config.lr_final
 
@@ -156,6 +156,6 @@ def is_annealed(config: TrainConfig) -> bool:
 
 
 def idle_keys(config: TrainConfig) -> set[str]:
-    """Return those of the keys ``eta_min``, ``t_max`` and ``warmup`` that do not change any rate."""
+    """Return which of the keys ``eta_min``, ``t_max`` and ``warmup`` do not change any rate."""
     idle = set() if is_annealed(config) else {"train.eta_min", "train.t_max"}
     return idle if config.warmup_epochs > 0 else {*idle, "train.warmup"}

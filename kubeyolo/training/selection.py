@@ -19,7 +19,7 @@ class Selection:
 
     Attributes:
         best: The best validations with their weights.
-        keep: "best" publishes the weights of the best validation, "last" those after the last epoch.
+        keep: "best" publishes the weights of the best validation, "last" the weights after the last epoch.
         split: The validated split.
         history: The history of the training.
         show: Shows a line.
@@ -51,7 +51,7 @@ class Selection:
         if self.keep == "best" and best is None:
             self.show(
                 f"the weights after the last epoch are published: no validation on {self.split} had an AP above 0 and "
-                "left its weights"
+                "weights that can be read"
             )
         published = last if best is None or best.step == step else best
         if published is last:

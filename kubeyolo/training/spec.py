@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from kubeyolo.catalogue import READING_KEYS, STEPS, Step
-from kubeyolo.config.schema import AugmentConfig, Config
+from kubeyolo.config.schema import Config
+from kubeyolo.config.training_schema import AugmentConfig
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import other_anchors
 from kubeyolo.models.named_facts import model_facts
@@ -197,7 +198,7 @@ def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None
     if missing := missing_values(saved, now):
         was = " and ".join(f"{key} = {value!r}, now it is {now[key]!r}" for key, value in missing.items())
         raise InputError(
-            f"{uri}: training was started by an earlier version of kubeyolo, which trained as with {was}; "
+            f"{uri}: training was started by an earlier version of kubeyolo, which used {was}; "
             f"use {as_pairs(missing, list(missing))} to resume, or choose another output with --output"
         )
     # A length may grow, so a setting that may not change is named first.

@@ -81,13 +81,22 @@ class ClassRows:
         """Whether the classes are the same, in the same order."""
         return self.names == self.old
 
+    @property
+    def is_reordered(self) -> bool:
+        """Whether the classes that keep their rows are in another order than before."""
+        rows = [row for row in self.rows if row is not None]
+        return rows != sorted(rows)
+
     def words(self) -> str:
         """Return how many classes are taken over, as a sentence without a full stop."""
         if self.is_identity:
             return f"took over all {_classes(len(self.names))}: {_listed(self.names)}"
         text = f"took over {len(self.taken)} of {_classes(len(self.names))}"
         text += f": {_listed(self.taken)}" if self.taken else ""
-        text += f"; {len(self.new)} new: {_listed(self.new)}" if self.new else ", in another order" * bool(self.taken)
+        if self.new:
+            text += f"; {len(self.new)} new: {_listed(self.new)}"
+        elif self.is_reordered:
+            text += ", in another order"
         if self.left_out:
             text += f"; {len(self.left_out)} of the weights not used: {_listed(self.left_out)}"
         if self.old and not self.taken and all(_NUMBERED.fullmatch(name) for name in self.old):
@@ -173,12 +182,12 @@ class Start:
         return {STARTED_FROM: about}
 
     def warnings(self, anchors: Anchors) -> list[str]:
-        """Warn if the detector was trained with anchors that differ from those of the training."""
+        """Warn if the detector was trained with other anchors than the training has."""
         own = None if self.weights is None else self.weights.manifest.anchors
         return [] if own is None or own == anchors else [anchors_differ(own, anchors)]
 
     def load(self, network: Any, classes: tuple[str, ...]) -> None:
-        """Set the weights of a fresh detector to those that the training starts from.
+        """Set the weights of a fresh detector to the weights that the training starts from.
 
         Args:
             network: A detector with these classes, whose weights are fresh.

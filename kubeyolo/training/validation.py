@@ -47,7 +47,7 @@ class ValidationPlan:
 
 
 def plan_validation(config: Config, dataset: Dataset, steps_per_epoch: int, show: Show) -> ValidationPlan | None:
-    """Return when a training validates, and say it; None if it does not validate.
+    """Return when a training validates, and show it; None if it does not validate.
 
     Args:
         config: The configuration.
@@ -64,16 +64,16 @@ def plan_validation(config: Config, dataset: Dataset, steps_per_epoch: int, show
     name = train.val_split
     if name not in splits and name != "val":
         dataset.index(name)  # raises the error
-    found = splits.get(name)
-    if found is None or not found.boxes:
-        lack = "the data set has no split val" if found is None else f"the split {name} has no annotated boxes"
+    split = splits.get(name)
+    if split is None or not split.boxes:
+        lack = "the data set has no split val" if split is None else f"the split {name} has no annotated boxes"
         show(f"nothing is validated while training, and the weights after the last epoch are published: {lack}")
         return None
-    interval = validation_interval(config, steps_per_epoch, found.images)
-    share = share_text(validation_share(config, steps_per_epoch, found.images) / interval)
+    interval = validation_interval(config, steps_per_epoch, split.images)
+    share = share_text(validation_share(config, steps_per_epoch, split.images) / interval)
     cost = f" (train.val_interval = auto: about {share} of the time)" if train.val_interval == "auto" else ""
     often = "after each epoch" if interval == 1 else f"every {interval} epochs and after the last epoch"
-    show(f"validating {often}, on the {counted(found.images, 'image')} of the split {name}{cost}")
+    show(f"validating {often}, on the {counted(split.images, 'image')} of the split {name}{cost}")
     return ValidationPlan(name, interval, train.max_epoch)
 
 

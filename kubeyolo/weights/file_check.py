@@ -22,7 +22,7 @@ _SAME_ANCHOR = 2e-3
 
 
 def check_file(path: Path, model: str) -> Anchors:
-    """Refuse a file that is not a file of weights, or is recognized as that of another network; return its anchors.
+    """Refuse a file that has no weights, or weights of another network if that is recognized; return its anchors.
 
     Names and shapes of all arrays are compared only when the file is imported.
 

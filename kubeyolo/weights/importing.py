@@ -156,7 +156,7 @@ def import_weights(
 
 
 def _origin(file: Path, layout: str) -> dict[str, str]:
-    """Return what a bundle, and every bundle that is trained from it, tells about the file."""
+    """Return the origin that a bundle, and every bundle that is trained from it, records."""
     about = {"file": file.name, "sha256": sha256_file(file), "layout": layout}
     return about | ({"licence": LICENCES[layout]} if layout in LICENCES else {})
 

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from kubeyolo.config.schema import DataConfig
+from kubeyolo.config.training_schema import DataConfig
 from kubeyolo.data.finding_kinds import KINDS
 from kubeyolo.data.findings import Findings
 from kubeyolo.data.folder import open_source, read_annotations

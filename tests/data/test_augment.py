@@ -4,7 +4,7 @@ import colorsys
 
 import numpy as np
 
-from kubeyolo.config.schema import AugmentConfig
+from kubeyolo.config.training_schema import AugmentConfig
 from kubeyolo.data.augment import Augmenter, flip_boxes, jitter_hsv
 from kubeyolo.data.labels import BoxTable
 from kubeyolo.data.letterbox import letterbox, letterbox_geometry, resize

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from kubeyolo.config.schema import AugmentConfig
+from kubeyolo.config.training_schema import AugmentConfig
 from kubeyolo.data.augment import Augmenter
 from kubeyolo.data.labels import BoxTable
 from kubeyolo.data.sampler import Sampler

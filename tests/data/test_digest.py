@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kubeyolo.config.schema import DataConfig
+from kubeyolo.config.training_schema import DataConfig
 from kubeyolo.data import digest
 from kubeyolo.data.digest import content_digest, source_facts
 from kubeyolo.data.folder import count_classes, open_source, read_annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kubeyolo.config.schema import AugmentConfig, DataConfig
+from kubeyolo.config.training_schema import AugmentConfig, DataConfig
 from kubeyolo.data.loader import Loader
 from kubeyolo.errors import InputError, WorkError
 from tests.data.rendered_split import FailingSplit, RenderedSplit
@@ -232,7 +232,7 @@ def test_close_ends_the_workers_and_may_be_repeated():
 PARENT = """
 import sys, time
 from tests.data.rendered_split import RenderedSplit
-from kubeyolo.config.schema import AugmentConfig, DataConfig
+from kubeyolo.config.training_schema import AugmentConfig, DataConfig
 from kubeyolo.data.loader import Loader
 loader = Loader(RenderedSplit(), DataConfig(workers=2), AugmentConfig(), 96, 4, 0)
 next(loader.epoch(0))

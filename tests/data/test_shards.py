@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kubeyolo.config.schema import DataConfig
+from kubeyolo.config.training_schema import DataConfig
 from kubeyolo.data import shards
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.manifest import DatasetManifest

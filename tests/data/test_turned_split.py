@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kubeyolo.bundle import Preprocessing
-from kubeyolo.config.schema import AugmentConfig, DataConfig
+from kubeyolo.config.training_schema import AugmentConfig, DataConfig
 from kubeyolo.data.loader import Loader
 from kubeyolo.data.shards import write_dataset
 from kubeyolo.evaluation.predictor import network_input, prepare

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubeyolo.config.schema import AugmentConfig
+from kubeyolo.config.training_schema import AugmentConfig
 from kubeyolo.data.augment import Augmenter
 from kubeyolo.data.labels import BoxTable
 from kubeyolo.data.mosaic import BoxRule, Placement, Window, compose, visible_boxes, visible_pastes

@@ -70,7 +70,8 @@ Path(tempfile.mkdtemp(), "half").touch()
 LAUNCHER = """
 import sys
 from kubeyolo.cli import app, streams
-from kubeyolo.config.schema import Config, TrainConfig
+from kubeyolo.config.schema import Config
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.launch import local
 from kubeyolo.training import spec
 spec.WORKER_MODULE = "stub_worker"

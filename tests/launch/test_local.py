@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.config.schema import Config, TrainConfig
+from kubeyolo.config.schema import Config
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.launch import local
 from kubeyolo.steps import job

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kubeyolo.config.schema import Config, TrainConfig
+from kubeyolo.config.schema import Config
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import WorkError
 from kubeyolo.launch import local
 from kubeyolo.training.spec import TrainingSpec
@@ -34,7 +35,7 @@ if is_scheduler():
     sys.exit(0)
 
 from mindspore import Tensor, nn, ops
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.training.step import GradientSum
 from kubeyolo.training.engine import Engine
 from kubeyolo.training.optimizers import group_parameters

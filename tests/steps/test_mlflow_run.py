@@ -147,7 +147,7 @@ def test_a_server_that_is_away_is_reported_once_and_gets_all_points_when_it_is_b
         run.send()
         (warning,) = lines
         assert warning.startswith(f"warning: MLflow at {server.uri} cannot be used (")
-        assert "the training continues, and what is missing is sent every 30 s until it ends" in warning
+        assert "the training continues, and the missing rows are sent again every 30 s until it ends" in warning
         server.start()
         write_history(output, 8)
         run.finish(finished(output))
@@ -170,8 +170,8 @@ def test_what_a_server_never_got_is_counted_and_no_password_is_printed(
     assert caplog.records == []
     assert "cannot be used" in first and "secret" not in first
     assert last == (
-        f"warning: MLflow did not get 6 rows of the history; {output.as_uri()}/history.jsonl has all rows, "
-        "and the same command sends the rest again"
+        f"warning: MLflow did not receive 6 rows of the history; {output.as_uri()}/history.jsonl has all rows, "
+        "and the same command sends the missing rows"
     )
 
 

@@ -276,7 +276,7 @@ def test_the_step_imports_a_file_once_and_names_its_output_after_the_content(
     assert f"imported {Place.of(path).uri} (torch)" in capsys.readouterr().out
     # The same content under another name is imported already, and is the same training.
     with monkeypatch.context() as patch:
-        patch.setattr(starting_weights, "_published_from", None)
+        patch.setattr(starting_weights, "import_weights", None)
         other = call(Path(shutil.copy(path, tmp_path / "best.pt")))
     assert (other.weights, other.output) == (first.weights, first.output)
     changed = call(torch_file(tmp_path / "yolov5n.pt", **{"model.24.m.0.bias": head + 1}))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.models.named_facts import model_facts, model_names
 from kubeyolo.training.schedules import Schedule, cosine_factor
 from tests.alone import run_alone

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from kubeyolo.config.load import load_config, preset_names
-from kubeyolo.config.schema import Config, TrainConfig
+from kubeyolo.config.schema import Config
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import InputError
 from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, write_checkpoint
@@ -171,7 +172,7 @@ def test_a_training_of_an_earlier_version_whose_preset_has_changed_is_refused_wi
     with pytest.raises(InputError) as refused:
         refuse_changes(saved, now, "place")
     message = str(refused.value)
-    assert "started by an earlier version of kubeyolo, which trained as with augment.max_aspect = 100.0, now" in message
+    assert "started by an earlier version of kubeyolo, which used augment.max_aspect = 100.0, now" in message
     typed = re.findall(r"--set (\S+)", message)
     assert {pair.partition("=")[0] for pair in typed} == {
         "augment.max_aspect",

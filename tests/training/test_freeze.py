@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import InputError
 from kubeyolo.training.freeze import freeze, frozen_names
 from kubeyolo.training.schedules import build_schedule

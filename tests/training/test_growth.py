@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kubeyolo.config.load import load_config
-from kubeyolo.config.schema import PretrainConfig, TrainConfig
+from kubeyolo.config.training_schema import PretrainConfig, TrainConfig
 from kubeyolo.models.registry import build_model
 from kubeyolo.training.growth import FACTOR, growth_warnings, usual_sizes, weight_sizes
 from tests.training.test_engine import small_engine, trained

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import newest_checkpoint
 from kubeyolo.training.hints import Hints, class_hint, loss_hint, worse_hint
@@ -53,7 +53,7 @@ def rising(share: float) -> float:
 def test_a_good_training_gets_no_hint_at_any_step() -> None:
     rows = sorted([*losses(falling), *validations(rising)], key=lambda row: row.step)
     hints = Hints(TrainConfig(), STEPS, {"cat": 9, "dog": 9, "rat": 9})
-    assert all(hints.found(rows[:count]) == {} for count in range(len(rows) + 1))
+    assert all(hints.hints_of(rows[:count]) == {} for count in range(len(rows) + 1))
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_the_loss_of_a_network_that_has_learned_may_stay() -> None:
     assert loss_hint(rows, validations(lambda share: 0.04), TrainConfig(), STEPS)
     assert loss_hint(rows, validations(lambda share: 0.05), TrainConfig(), STEPS) == ""
     assert loss_hint(losses(lambda share: 0.05, 0.09), [], TrainConfig(), 90) == ""  # too short to judge
-    assert Hints(TrainConfig(), STEPS, {}).found(rows).keys() == {"loss"}
-    assert Hints(TrainConfig(), STEPS, {}, has_learned=True).found(rows) == {}
+    assert Hints(TrainConfig(), STEPS, {}).hints_of(rows).keys() == {"loss"}
+    assert Hints(TrainConfig(), STEPS, {}, has_learned=True).hints_of(rows) == {}
 
 
 def test_classes_that_are_never_found_are_named_late_in_training() -> None:
@@ -136,7 +136,7 @@ def test_a_hint_is_shown_once_also_by_a_resumed_training(tmp_path: Path, monkeyp
             loop.run(newest_checkpoint(Place.of(tmp_path / folder).store, print))
         except Exception as error:
             assert "step 33" in str(error)
-        return shown, hints.look(loop.journal.history)
+        return shown, hints.show_new(loop.journal.history)
 
     whole, at_end = trained("a", {})
     assert len(whole) == len(at_end) == 1

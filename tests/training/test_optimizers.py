@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.training.schedules import Rates, ema_decay
 from tests import golden
 

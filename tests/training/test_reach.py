@@ -7,7 +7,7 @@ import re
 import pytest
 
 from kubeyolo.config.load import load_config, preset_names
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.training.reach import MOST_FRESH, fresh_share, idle_warnings, reach_warnings
 from kubeyolo.training.schedules import ema_decay
 

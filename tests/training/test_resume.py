@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kubeyolo.config.schema import AugmentConfig
+from kubeyolo.config.training_schema import AugmentConfig
 from kubeyolo.errors import InputError
 from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place

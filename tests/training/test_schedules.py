@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kubeyolo.config.load import load_config
-from kubeyolo.config.schema import TrainConfig
+from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.training.schedules import (
     Schedule,
     build_schedule,

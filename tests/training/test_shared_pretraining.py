@@ -12,7 +12,8 @@ from mindspore import Tensor
 from safetensors.numpy import load
 
 from kubeyolo.bundle import open_bundle
-from kubeyolo.config.schema import AugmentConfig, Config, PretrainConfig
+from kubeyolo.config.schema import Config
+from kubeyolo.config.training_schema import AugmentConfig, PretrainConfig
 from kubeyolo.data.crops import CropBatches, Crops
 from kubeyolo.errors import InputError
 from kubeyolo.launch.local import launch_work

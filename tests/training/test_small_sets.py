@@ -17,7 +17,7 @@ def test_the_note_names_the_key_and_what_was_measured() -> None:
     text = note()
     assert text.startswith("296 training images of 6 classes are a small set, and the class loss is multiplied by 6/80")
     assert "train.cls_gain = 0.5: on a set of six look-alike classes with 296 images, 8 times this gain" in text
-    assert "AP50 from 0.64 to 0.76 and lowered AP from 0.51 to 0.41. Nothing is changed by itself" in text
+    assert "AP50 from 0.64 to 0.76 and lowered AP from 0.51 to 0.41. kubeyolo does not change it" in text
 
 
 def test_the_note_applies_to_every_model_with_a_loss_that_is_scaled_by_the_classes() -> None:

@@ -85,6 +85,7 @@ def test_rows_of_equal_classes_are_kept_and_the_others_are_fresh(model: str) -> 
         (OLD, NEW, "took over 2 of 5 classes: dog, cat; 3 new: fox, hen, owl; 2 of the weights not used: bird, fish"),
         (OLD, OLD, "took over all 4 classes: cat, dog, bird, fish"),
         (OLD, OLD[::-1], "took over 4 of 4 classes: fish, bird, dog, cat, in another order"),
+        (OLD, OLD[1:], "took over 3 of 3 classes: dog, bird, fish; 1 of the weights not used: cat"),
         (("a",), ("b",), "took over 0 of 1 class; 1 new: b; 1 of the weights not used: a"),
     ],
 )
