@@ -40,6 +40,7 @@ SCALARS = {
         "lr": "learning_rate",
         "images_per_second": "images_per_second",
         "accuracy": "validation/accuracy",
+        "top5": "validation/top-5",
     },
 }
 """Names of the curves by kind and column of a row."""

@@ -121,7 +121,10 @@ class Validation:
         ap, ap50 = result.numbers["AP"], result.numbers["AP50"]
         row = HistoryRow(kind="val", step=step, epoch=epoch, ap=ap, ap50=ap50, ap_by_class=ap_by_class(result))
         is_best = self._best is not None and self._best.offer(row, weights)
-        self._show(f"epoch[{epoch}], val AP:{ap or 0:.4f}, AP50:{ap50 or 0:.4f}" + (", best so far" if is_best else ""))
+        self._show(
+            f"epoch[{epoch}], {self._plan.split} AP:{ap or 0:.4f}, AP50:{ap50 or 0:.4f}"
+            + (", best so far" if is_best else "")
+        )
         return row
 
     def _evaluate(self, weights: dict[str, Any]) -> EvaluationResult:
