@@ -19,6 +19,7 @@ from kubeyolo.bundle import BundleManifest
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION, STEPS
 from kubeyolo.config.form import describe_field
 from kubeyolo.data.sample import generate_sample_dataset
+from kubeyolo.models.named_facts import model_facts
 from kubeyolo.publishing import publish_bundle
 from kubeyolo.steps import component as library
 from kubeyolo.steps import facade
@@ -174,7 +175,7 @@ def forms(tmp_path: Path) -> dict[str, dict[str, str]]:
         classes=("a",),
         image_size=(64, 64),
         strides=(8, 16, 32),
-        anchors=(((1.0, 2.0),),) * 3,
+        anchors=model_facts("yolov5n-r7").anchors,
     )
     bundle = publish_bundle(Place.of(tmp_path / "bundle"), manifest, {weights.name: weights}).uri
     places = {
