@@ -53,7 +53,7 @@ def test_a_step_that_is_killed_for_memory_is_told_with_its_limit_and_the_option(
     site: Site, undisturbed: Submission, data: str
 ) -> None:
     # The training is taken from the cache; the evaluation is another one, with less memory than MindSpore needs.
-    pairs = ("--set", "evaluate.max_det=99", "--resources", "evaluate.memory=256Mi")
+    pairs = ("--set", "evaluate.per_batch_size=4", "--resources", "evaluate.memory=256Mi")
     submission = site.submit(data, undisturbed.store, *pairs)
     try:
         assert submission.end() == 1, submission.command.text
