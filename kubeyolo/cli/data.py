@@ -13,7 +13,7 @@ from kubeyolo.cli.tables import print_findings
 from kubeyolo.config.load import load_config
 from kubeyolo.data import manifest
 from kubeyolo.data.convert import convert_dataset
-from kubeyolo.data.sample import SHAPES, generate_sample_dataset
+from kubeyolo.data.sample import MOST_SEED, SHAPES, generate_sample_dataset
 from kubeyolo.data.shards import Reading
 from kubeyolo.formats import counted, size_text
 from kubeyolo.storage.copy import copy_file, copy_tree, is_file
@@ -27,7 +27,7 @@ def sample(
     val: Annotated[
         int | None, typer.Option("--val", min=1, help="Validation images; by default 60 with shapes, else 74.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same images.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="The same seed gives the same images.")] = 0,
     kind: Annotated[
         str, typer.Option("--kind", metavar="NAME", help="shapes, or lookalike: classes that differ only in a detail.")
     ] = SHAPES.name,

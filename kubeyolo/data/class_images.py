@@ -17,6 +17,7 @@ from kubeyolo.storage.file_errors import file_errors
 from kubeyolo.storage.integrity import appearing_folder, sha256_file
 from kubeyolo.storage.place import Place
 
+_EXPECTED = "give a folder of images with one folder for each class, or its URI"
 _DIGITS = 16
 _DEPTH = 2
 """Folders of images are at most this deep: ``train/<class>``."""
@@ -43,8 +44,7 @@ class ClassFolder:
         Raises:
             InputError: There is no such folder, or its layout is not that of a classification set.
         """
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; give a folder that has a folder of images for each class")
+        check_folder(folder)
         layout = class_layout(_paths(folder), str(folder))
         digest = hashlib.sha256()
         for path in layout.files:
@@ -52,6 +52,16 @@ class ClassFolder:
                 content = sha256_file(folder / path)
             digest.update(f"{path}\0{content}\n".encode(errors="surrogateescape"))
         return cls(folder, layout, digest.hexdigest())
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder of this machine that does not exist.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"pretrain.data = {folder}: no such folder; {_EXPECTED}")
 
 
 def class_images(place: Place, cache: Path | None = None) -> Path:
@@ -95,9 +105,7 @@ def _stored_digest(store: Store) -> str:
 def _listed(store: Store) -> Listing:
     objects = store.list()
     if not objects:
-        raise InputError(
-            f"{store.uri}: there are no files; give the URI of a folder that has a folder of images for each class"
-        )
+        raise InputError(f"pretrain.data = {store.uri}: there are no files; {_EXPECTED}")
     return objects
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kubeyolo.data.layouts.names import split_of
 from kubeyolo.errors import InputError
 from kubeyolo.file_kinds import IMAGE_SUFFIXES
-from kubeyolo.formats import counted
+from kubeyolo.formats import counted, share_of
 
 HELD_OUT = 8
 """Without a folder val, every eighth image of a class is held out for validation."""
@@ -29,11 +29,13 @@ class ClassLayout:
         classes: The names of the classes, sorted.
         images: The files of the folders of the classes, in the folder ``train`` if there is one.
         val: The files of the folder ``val``; None if every eighth image is held out.
+        warnings: Warnings about images that are left out and about an empty folder ``val``.
     """
 
     classes: tuple[str, ...]
     images: Files
     val: Files | None = None
+    warnings: tuple[str, ...] = ()
 
     def parts(self) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
         """Return file and class number of the images to train on, and of the held-out images."""
@@ -58,15 +60,17 @@ class ClassLayout:
 def class_layout(paths: Iterable[str], source: str) -> ClassLayout:
     """Return the layout of a classification set: folders of classes, or ``train`` and ``val`` with folders of classes.
 
-    A folder ``train`` contains the classes if it has folders of images, but no images, as in ImageNet. Hidden files and
-    folders are left out, and so are folders next to ``train`` other than ``val``.
+    A folder ``train`` contains the classes if it has folders of images, as in ImageNet. Images directly in ``train`` or
+    ``val`` are then left out with a warning. Hidden files and folders are left out, and so are folders next to
+    ``train`` other than ``val``.
 
     Args:
         paths: Paths of all files relative to the root, with "/"; a path that ends with "/" is a folder.
         source: The set, for messages.
 
     Raises:
-        InputError: There are fewer than 2 classes, a class has too few images, or a class of val is not in train.
+        InputError: There are fewer than 2 classes, a class has too few images, a class of val is not in train, or all
+            images are directly in folders such as train and val.
     """
     tree = _Tree(paths)
     top = sorted(tree.folders[""])
@@ -78,24 +82,57 @@ def class_layout(paths: Iterable[str], source: str) -> ClassLayout:
     if not splits["train"]:
         if splits["val"]:
             raise InputError(
-                f"{source}: {splits['val'][0]} has a folder of images for each class, but there is no folder train; "
-                "add it, or give the URI of the folder with the classes"
+                f"{source}: {splits['val'][0]} has a folder of images for each class, but there is no folder train "
+                "with folders of classes; add it, or give the URI of the folder with the classes"
             )
+        _refuse_splits_as_classes(tree, top, source)
         return ClassLayout(*_classes(tree, "", source, 2))
+    train = splits["train"][0]
     val = _val_folder(tree, top, splits["val"], source)
-    classes, images = _classes(tree, splits["train"][0], source, 2 if val is None else 1)
+    classes, images = _classes(tree, train, source, 2 if val is None else 1)
     if val is None:
-        return ClassLayout(classes, images)
+        return ClassLayout(classes, images, None, (*_loose_warnings(tree, [train]), *_empty_val_warnings(top)))
     folders = {name: f"{val}/{name}" for name in sorted(tree.folders[val])}
     held = {name: tree.images[folder] for name, folder in folders.items() if folder in tree.images}
     unknown = [repr(name) for name in held if name not in images]
     if unknown:
         more = f" and {len(unknown) - _MOST_NAMES} more" if len(unknown) > _MOST_NAMES else ""
         raise InputError(
-            f"{source}/{val}: {splits['train'][0]} has no class {', '.join(unknown[:_MOST_NAMES])}{more}; give these "
+            f"{source}/{val}: {train} has no class {', '.join(unknown[:_MOST_NAMES])}{more}; give these "
             "classes images in train, or move their folders away"
         )
-    return ClassLayout(classes, images, held)
+    return ClassLayout(classes, images, held, tuple(_loose_warnings(tree, [train, val])))
+
+
+def _refuse_splits_as_classes(tree: _Tree, top: list[str], source: str) -> None:
+    """Refuse folders named after splits if no other folder could be a class."""
+    splits = [name for name in top if name in tree.images and split_of(name)]
+    if len(splits) > 1 and all(split_of(name) for name in top):
+        raise InputError(
+            f"{source}: the images of {' and '.join(splits)} are not in folders of classes; move them into folders "
+            f"such as {splits[0]}/<class>/"
+        )
+
+
+def _loose_warnings(tree: _Tree, splits: list[str]) -> list[str]:
+    """Warn about the images directly in the folders of splits, which have no class."""
+    loose = [path for split in splits for path in tree.images.get(split, ())]
+    if not loose:
+        return []
+    inner = [f"{split}/{name}" for split in splits for name in tree.folders[split]]
+    whole = len(loose) + sum(len(tree.images.get(folder, ())) for folder in inner)
+    where = " or ".join(split for split in splits if split in tree.images)
+    return [
+        f"{share_of(len(loose), whole)} images are directly in {where}, not in the folder of a class, and are left "
+        f"out; the first: {loose[0]}; move them into the folders of their classes, or remove them"
+    ]
+
+
+def _empty_val_warnings(top: list[str]) -> list[str]:
+    """Warn about a folder ``val`` without images; the images of train are held out."""
+    empty = [name for name in top if split_of(name) == "val"]
+    consequence = "every eighth image of each class is held out of train instead"
+    return [f"{name} has no images; {consequence}" for name in empty[:1]]
 
 
 class _Tree:
@@ -123,9 +160,8 @@ class _Tree:
         self.images = {folder: tuple(sorted(found)) for folder, found in images.items()}
 
     def has_classes(self, folder: str) -> bool:
-        """Tell whether a folder has folders of images, but no images."""
-        inner = self.folders.get(folder, set())
-        return folder not in self.images and any(f"{folder}/{name}" in self.images for name in inner)
+        """Tell whether a folder has folders of images."""
+        return any(f"{folder}/{name}" in self.images for name in self.folders.get(folder, set()))
 
 
 def _val_folder(tree: _Tree, top: list[str], with_classes: list[str], source: str) -> str | None:

@@ -53,6 +53,9 @@ class SampleKind:
         return {} if self is SHAPES else {"kind": self.name}
 
 
+MOST_SEED = 2**32 - 1
+"""Largest seed, as for ``train.seed``."""
+
 SHAPES = SampleKind("shapes", shapes.CLASSES, "shape", 240, 60, shapes.render_scene)
 LOOKALIKE = SampleKind("lookalike", lookalikes.CLASSES, "button", 296, 74, lookalikes.render_scene)
 KINDS: Mapping[str, SampleKind] = MappingProxyType({kind.name: kind for kind in (SHAPES, LOOKALIKE)})
@@ -87,7 +90,9 @@ def generate_sample_dataset(
     chosen = KINDS[kind]
     train = chosen.train if train is None else train
     val = chosen.val if val is None else val
-    if train < 1 or val < 1 or min(image_size) < 64 or seed < 0:
+    if not 0 <= seed <= MOST_SEED:
+        raise InputError(f"seed = {seed}: the seed of a sample data set is at least 0 and at most {MOST_SEED}")
+    if train < 1 or val < 1 or min(image_size) < 64:
         raise InputError(
             f"sample data set of {train} + {val} images of {image_size}: "
             "give at least 1 image for each split and 64 px for each side"

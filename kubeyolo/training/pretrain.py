@@ -10,7 +10,7 @@ import numpy as np
 from kubeyolo.bundle import BundleManifest, DatasetReference
 from kubeyolo.config.schema import Config
 from kubeyolo.data.class_crops import ClassCrops
-from kubeyolo.data.class_images import ClassFolder, class_images
+from kubeyolo.data.class_images import ClassFolder, check_folder, class_images
 from kubeyolo.data.crops import CropBatches, Crops, crop_bytes, object_crops
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.manifest import MANIFEST_NAME
@@ -51,7 +51,7 @@ class _Source:
         self._spec = spec
         self._files: list[tuple[ClassCrops, str]] = []
         data = Place.of(spec.dataset)
-        folder = _class_folder(data, spec.cache)
+        folder = _class_folder(data, spec.cache, needs_images=bool(spec.config.pretrain.data))
         self._folder = ClassFolder.open(folder) if folder else None
         self.images = "images" if folder else "crops"
         if self._folder and folder:
@@ -103,8 +103,9 @@ class _Source:
         return crops, readable
 
     def warnings(self) -> list[str]:
-        """Return warnings about the images that were found until now and cannot be decoded."""
-        return [line for files, consequence in self._files for line in files.warnings(consequence)]
+        """Return warnings about the layout, and about the images found until now that cannot be decoded."""
+        of_layout = self._folder.layout.warnings if self._folder else ()
+        return [*of_layout, *(line for files, consequence in self._files for line in files.warnings(consequence))]
 
 
 def pretrain_backbone(spec: TrainingSpec, distribution: Distribution, stop: StopRequest, show: Show = print) -> None:
@@ -213,15 +214,22 @@ def _manifest(spec: TrainingSpec, source: _Source, metrics: dict[str, float]) ->
     )
 
 
-def _class_folder(place: Place, cache: Path | None) -> Path | None:
+def _class_folder(place: Place, cache: Path | None, needs_images: bool) -> Path | None:
     """Return a folder with the images by class; None for a validated data set, or if nothing exists at the URI.
 
     A reference always names a validated data set: a folder of images by class has no digest.
+
+    Raises:
+        InputError: The place is that of ``pretrain.data`` (``needs_images``), and nothing exists there.
     """
     if place.digest:
         return None
     store = place.store
+    if store.exists(MANIFEST_NAME):
+        return None
     folder = store.local_path()
-    if store.exists(MANIFEST_NAME) or (folder is not None and not folder.is_dir()):
+    if folder is not None and needs_images:
+        check_folder(folder)
+    if folder is not None and not folder.is_dir():
         return None
     return class_images(place, cache)

@@ -8,12 +8,15 @@ import cv2
 import numpy as np
 import pytest
 
+from kubeyolo.config.schema import Config
 from kubeyolo.data.class_crops import ClassCrops
 from kubeyolo.data.class_images import ClassFolder, class_fingerprint, class_images
 from kubeyolo.data.class_layout import class_layout
 from kubeyolo.data.crops import crop_bytes
 from kubeyolo.errors import InputError
 from kubeyolo.storage.place import Place
+from kubeyolo.training import pretrain as pretraining
+from kubeyolo.training.spec import TrainingSpec
 
 
 def write_images(folder: Path, count: int, first: int = 0) -> None:
@@ -49,7 +52,7 @@ def test_a_folder_is_known_by_its_contents(folder: Path, tmp_path: Path) -> None
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="absent: no such folder"):
+    with pytest.raises(InputError, match=r"pretrain\.data = .*/absent: no such folder; .* one folder for each class"):
         class_fingerprint(Place.of(tmp_path / "absent"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="at least 2 classes"):
@@ -65,7 +68,7 @@ def test_a_set_in_a_bucket_is_fetched_once(divided: Path, tmp_path: Path, minio_
         fetched, ClassFolder.open(divided).layout, ClassFolder.open(divided).digest
     )
     assert class_images(place, tmp_path / "cache") == fetched
-    with pytest.raises(InputError, match="there are no files"):
+    with pytest.raises(InputError, match=r"pretrain\.data = .*/absent: there are no files; .* one folder for each"):
         class_fingerprint(place / "absent")
     with pytest.raises(InputError, match=r"val has a folder of images for each class, but there is no folder train"):
         place.store.delete_tree("train")
@@ -112,6 +115,7 @@ def test_classes_named_train_and_val_are_classes_if_they_have_images() -> None:
         (["val/rat/0.jpg", "val/dog/0.jpg"], r"pets/val: train has no class 'rat'; give these classes images in train"),
         (["val/0.jpg", "val/1.jpg"], r"pets: the 2 images of val are not in folders of classes; move them into val/<"),
         (["valid/dog/0.jpg", "val/dog/0.jpg"], r"pets: val and valid both contain the classes of val"),
+        (["val/0.jpg", "val/1.jpg", "val/rat/"], r"pets: the 2 images of val are not in folders of classes"),
         (["train/rat/"], r"pets/train/rat: a class needs at least 2 images, 'rat' has 0"),
     ],
 )
@@ -119,6 +123,61 @@ def test_a_set_with_a_wrong_val_is_refused(paths: list[str], message: str) -> No
     train = [f"train/{name}/{number}.jpg" for name in ("cat", "dog") for number in range(2)]
     with pytest.raises(InputError, match=message):
         class_layout(train + paths, "pets")
+
+
+DIVIDED = [f"{split}/{name}/{number}.jpg" for split in ("train", "val") for name in "ab" for number in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("loose", "warning"),
+    [
+        (["train/y.jpg"], "1 of 9 (11.1 %) images are directly in train, not in the folder of a class, and are left"),
+        (["val/x.jpg"], "1 of 9 (11.1 %) images are directly in val, not in the folder of a class, and are left"),
+        (["val/x.jpg", "train/y.jpg"], "2 of 10 (20.0 %) images are directly in train or val, not in the folder of a"),
+    ],
+)
+def test_images_next_to_the_folders_of_classes_are_left_out_with_a_warning(loose: list[str], warning: str) -> None:
+    layout, clean = class_layout(DIVIDED + loose, "pets"), class_layout(DIVIDED, "pets")
+    assert layout.classes == ("a", "b") and clean.warnings == ()
+    assert (layout.images, layout.val, layout.files) == (clean.images, clean.val, clean.files)
+    (line,) = layout.warnings
+    assert line.startswith(warning) and f"the first: {loose[-1]}; " in line
+
+
+def test_images_next_to_the_folders_of_classes_do_not_change_the_fingerprint(divided: Path) -> None:
+    before = class_fingerprint(Place.of(divided))
+    for split in ("train", "val"):
+        cv2.imwrite(str(divided / split / "loose.png"), np.zeros((8, 8, 3), np.uint8))
+    assert class_fingerprint(Place.of(divided)) == before
+    assert len(ClassFolder.open(divided).layout.warnings) == 1
+
+
+def test_loose_images_of_train_and_of_val_alone_are_refused() -> None:
+    with pytest.raises(InputError, match=r"the images of train and val are not in folders of classes; .*train/<class>"):
+        class_layout(["train/0.jpg", "train/1.jpg", "val/0.jpg", "val/1.jpg"], "pets")
+    with pytest.raises(InputError, match=r"there is no folder train with folders of classes"):
+        class_layout([path for path in DIVIDED if path.startswith("val")] + ["train/0.jpg"], "pets")
+
+
+def test_an_empty_val_is_named_in_a_warning(divided: Path) -> None:
+    for path in (divided / "val/dog").iterdir():
+        path.unlink()
+    layout = ClassFolder.open(divided).layout
+    assert layout.val is None and len(layout.parts()[1]) == 2
+    assert layout.warnings == ("val has no images; every eighth image of each class is held out of train instead",)
+    in_store = class_layout([path for path in DIVIDED if path.startswith("train")] + ["val/readme.txt"], "pets")
+    assert in_store.warnings == layout.warnings
+
+
+def test_a_pretraining_names_a_missing_folder_and_warns_about_loose_images(divided: Path) -> None:
+    config = Config.model_validate({"model": "yolov5n-r7", "pretrain": {"data": str(divided / "absent")}})
+    spec = TrainingSpec(task="backbone", dataset=config.pretrain.data, output=str(divided / "out"), config=config)
+    with pytest.raises(InputError, match=r"pretrain\.data = .*/absent: no such folder"):
+        pretraining._Source(spec)
+    cv2.imwrite(str(divided / "train/loose.png"), np.zeros((8, 8, 3), np.uint8))
+    lines: list[str] = []
+    pretraining._Source(spec.model_copy(update={"dataset": str(divided)})).crops(lines.append)
+    assert len(lines) == 1 and lines[0].startswith("warning: 1 of 10 (10.0 %) images are directly in train, not")
 
 
 def test_the_next_image_takes_the_place_of_a_damaged_image(tmp_path: Path) -> None:

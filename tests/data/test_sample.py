@@ -242,3 +242,10 @@ def test_the_kind_of_a_sample_is_written_and_kept(tmp_path):
         generate_sample_dataset(tmp_path / "c", kind="lookalikes")
     shapes = generate_sample_dataset(tmp_path / "d", train=1, val=1)
     assert "kind" not in json.loads((shapes / "annotations/val.json").read_text())["info"]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**23])
+def test_a_seed_out_of_range_is_refused(tmp_path, seed):
+    with pytest.raises(InputError, match=f"seed = {seed}: .* at least 0 and at most 4294967295"):
+        generate_sample_dataset(tmp_path / "a", seed=seed, train=1, val=1)
+    assert not (tmp_path / "a").exists()
