@@ -59,6 +59,10 @@ NO_WEIGHTS = (
     "ascend.py",  # explains why a device cannot be used
     "catalogue.py",  # names settings that a pretraining reads; they are part of its identity
     "config/anchor_forms.py",  # as config/text.py
+    "config/foreign_words.py",  # as config/text.py
+    "config/key_types.py",  # as config/text.py
+    "config/load.py",  # as config/text.py
+    "config/recipes.py",  # as config/text.py
     "config/text.py",  # reads settings; their values are part of a training's identity
     "config/text_file.py",  # as config/text.py
     "bundle.py",  # stores weights and reads them as they are; their digest is part of a training's identity

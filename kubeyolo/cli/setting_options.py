@@ -25,9 +25,9 @@ from kubeyolo.config.load import (
     preset,
     preset_bands,
     preset_names,
+    read_value,
     resolve_layers,
 )
-from kubeyolo.config.text import read_text
 from kubeyolo.errors import InputError
 
 STEP_OF = {
@@ -38,6 +38,9 @@ STEP_OF = {
     "quantize": "quantize",
 }
 """Steps by command; each of these commands has an option for each setting that its step reads."""
+
+_WITHOUT_SECTION = {"train": ("recipe",)}
+"""Keys without a section by command, which the command resolves into values of the settings that its step reads."""
 
 ON_BUNDLES = ("evaluate", "export", "quantize")
 """Commands whose settings come from a bundle instead of a preset."""
@@ -78,6 +81,7 @@ def setting_keys(command: str) -> dict[str, str]:
     If two sections have a key of the same name, the option means the key of the command's own section.
     """
     reads = sorted(STEPS[STEP_OF[command]].reads, key=lambda each: each.partition(".")[0] != command)
+    reads += _WITHOUT_SECTION.get(command, ())
     mappings = mapping_keys()
     single = [key for key in known_keys() if key not in mappings]
     keys: dict[str, str] = {}
@@ -104,7 +108,7 @@ def merged_sets(sets: Sequence[str], typed: Mapping[str, Sequence[str]], keys: M
     for name, texts in typed.items():
         for text in texts:
             key, option = keys[name], f"--{name}"
-            value = read_text(text, f"{option} {text}")
+            value = read_value(key, text, f"{option} {text}")
             checked = _checked(key, value, option)
             if key not in before:
                 pairs.append(f"{key}={text}")

@@ -193,6 +193,8 @@ def _nearest_field(name: str, known: Sequence[str]) -> str:
         [section, name] for section, keys in by_section.items() if name in keys
     ]
     same = [f"{{{section}: {{{key}: …}}}}" for section, key in keys]
+    if name != MODEL and name in by_section and not by_section[name]:
+        same = [f"{{{name}: …}}"]
     if not same and plain_word(name) in ABSENT:
         return f"; {ABSENT[plain_word(name)]}"
     if same and SETTINGS in known:

@@ -8,13 +8,19 @@ from kubeyolo.config.load import ResolvedConfig
 from kubeyolo.config.training_schema import TrainConfig
 
 
-def idle_settings(resolved: ResolvedConfig) -> tuple[str, ...]:
+def idle_settings(resolved: ResolvedConfig, is_retraining: bool = False) -> tuple[str, ...]:
     """Return a sentence for each chosen setting of the training that has no effect, with the reason and a remedy.
 
     Values of presets and defaults are not mentioned.
+
+    Args:
+        resolved: The configuration.
+        is_retraining: Whether the training is that of the pipeline detector-retraining.
     """
-    train = resolved.config.train
-    return tuple(
+    train, start = resolved.config.train, resolved.config.retrain.start_from
+    of_retraining = f"retrain.start_from = {start} has no effect: only the pipeline detector-retraining reads it"
+    before = (of_retraining,) if start and not is_retraining and resolved.is_set("retrain.start_from") else ()
+    return before + tuple(
         f"train.{key} = {getattr(train, key)} has no effect, because {reason}"
         for key, reason in dict(_reasons(train)).items()
         if resolved.is_set(f"train.{key}")
@@ -44,3 +50,5 @@ def _reasons(train: TrainConfig) -> Iterator[tuple[str, str]]:
             yield key, f"train.warmup is {train.warmup}; set train.warmup=one_cycle"
     if train.label_smooth == "off":
         yield "label_smooth_factor", "train.label_smooth is off; set train.label_smooth=on"
+    if train.patience and train.val_interval == 0:
+        yield "patience", "train.val_interval is 0; set train.val_interval=auto"

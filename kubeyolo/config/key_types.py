@@ -45,6 +45,12 @@ class KeyType(NamedTuple):
         return _kind(self.schema).partition(" ")[2] if self.schema["type"] in ("integer", "number") else ""
 
     @property
+    def has_texts(self) -> bool:
+        """Whether the value is a text or a list of texts, and every text is allowed."""
+        schema = self.schema.get("items", {}) if self.schema.get("type") == "array" else self.schema
+        return schema.get("type") == "string" and "enum" not in schema and "const" not in schema
+
+    @property
     def name(self) -> str:
         """Name of the type alone: int, float, bool, text, list, mapping."""
         if "type" not in self.schema:

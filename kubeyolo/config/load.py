@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from kubeyolo.config.foreign_words import ABSENT, meant_keys, plain_word
-from kubeyolo.config.key_types import expected
+from kubeyolo.config.key_types import expected, key_types
 from kubeyolo.config.schema import Config
 from kubeyolo.config.text import read_text
 from kubeyolo.config.text_file import read_text_file
@@ -218,8 +218,27 @@ def parse_sets(sets: Iterable[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for pair in sets:
         key, text = split_pair(pair, "--set", "train.max_epoch=10")
-        values |= flatten({key: read_text(text, f"--set {one_line(pair, 80)!r}")}, "--set")
+        values |= flatten({key: read_value(key, text, f"--set {one_line(pair, 80)!r}")}, "--set")
     return values
+
+
+def read_value(key: str, text: str, what: str) -> Any:
+    """Return the value that was typed for a dotted key, as JSON or YAML.
+
+    If the key is a text or a list of texts, a text that starts with ``*``, such as ``*.bias``, needs no quotes: in YAML
+    it would be an alias, which is refused anyway.
+
+    Args:
+        key: The dotted key.
+        text: The text that was typed.
+        what: Origin of the text, for errors.
+
+    Raises:
+        InputError: The text is not JSON or YAML.
+    """
+    if text.lstrip().startswith("*") and key in key_types() and key_types()[key].has_texts:
+        return text.strip()
+    return read_text(text, what)
 
 
 def _preset_values(name: str) -> dict[str, Any]:

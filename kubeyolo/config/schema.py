@@ -165,6 +165,7 @@ class Config(Section):
     retrain: RetrainConfig = RetrainConfig()
 
     def value(self, key: str) -> Any:
-        """Return the value of a dotted key, such as ``train.lr``."""
+        """Return the value of a dotted key, such as ``train.lr``, or of a key without a section, such as ``recipe``."""
         section, _, name = key.partition(".")
-        return getattr(getattr(self, section), name)
+        value = getattr(self, section)
+        return getattr(value, name) if name else value

@@ -29,6 +29,9 @@ _NOT_FINITE = re.compile(r"[-+]?(Infinity|\.inf|\.Inf|\.INF)|NaN|\.nan|\.NaN|\.N
 _MOST_DIGITS = 400
 """A whole number with more digits is larger than the largest double."""
 
+_IN_REFERENCES = ("while scanning an alias", "while scanning an anchor")
+"""What PyYAML was doing when it met a sign that cannot be in the name of an anchor or alias, as in ``*.bias``."""
+
 _NAMES: dict[str, bool | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -151,7 +154,7 @@ class _Loader(yaml.SafeLoader):
         """Return a node, after checking its event."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise _Refused(f"anchors and aliases (& and *) are not supported{_place(event)}; put text in quotes")
+            raise _Refused(_no_references(event.start_mark))
         if event.tag is not None:
             raise _Refused(f"tags such as {event.tag[:40]!r} are not supported{_place(event)}; put text in quotes")
         if self._depth > DEEPEST + 1:
@@ -182,12 +185,22 @@ class _Loader(yaml.SafeLoader):
 def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return str(_too_deep())
+    if isinstance(error, yaml.scanner.ScannerError) and error.context in _IN_REFERENCES:
+        return _no_references(error.context_mark)
     mark = getattr(error, "problem_mark", None)
     return f"{getattr(error, 'problem', '')} (line {mark.line + 1}, column {mark.column + 1})" if mark else str(error)
 
 
+def _no_references(mark: Any) -> str:
+    return f"anchors and aliases (& and *) are not supported{_at(mark)}; put text in quotes"
+
+
 def _place(part: Any) -> str:
-    return f" (line {part.start_mark.line + 1}, column {part.start_mark.column + 1})"
+    return _at(part.start_mark)
+
+
+def _at(mark: Any) -> str:
+    return f" (line {mark.line + 1}, column {mark.column + 1})"
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, _Loader.plain_or_quoted)

@@ -347,7 +347,8 @@ class TrainConfig(Section):
     @field_validator("freeze", mode="before")
     @classmethod
     def _as_patterns(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) and value else value or ()
+        """Accept an empty value as no patterns; a text is split at commas, as for all lists."""
+        return value or ()
 
     @field_validator("freeze")
     @classmethod

@@ -294,6 +294,7 @@ def _trained_run(
     facts = {"data": data, "fingerprint": source.fingerprint, "launcher": checked.launcher.name, "version": version}
     facts |= {"weights": config.train.weights}
     estimate, remarks = estimate_training(checked, source, has_work)
+    is_retraining = pipeline == DETECTOR_RETRAINING
     working = [step for step in _steps(pipeline) if step != "pretrain_backbone" or pretrain.enabled]
     remarks += checked.launcher.placement(config, working)
     remarks += small_set_notes(data, source, config) if has_work else ()
@@ -306,7 +307,7 @@ def _trained_run(
         facts=facts,
         images=source.images,
         estimate=estimate,
-        notes=notes + start.notes + idle_settings(start.resolved) + remarks,
+        notes=notes + start.notes + idle_settings(start.resolved, is_retraining) + remarks,
         has_work=has_work,
         data=data,
     )

@@ -29,6 +29,8 @@ ANCHORS = "train.anchors"
 LOSS_SCALE = "train.loss_scale"
 """An identity has this key only if the divisor differs from the model's own divisor."""
 
+_SMOOTHING = "train.label_smooth_factor"
+
 KEEP = "train.keep"
 """Setting that says which weights are published; identities of versions that published the last weights lack it."""
 
@@ -115,8 +117,18 @@ def extension_lines(identity: Identity) -> list[str]:
 
 
 def as_pairs(identity: Identity, keys: Sequence[str]) -> str:
-    """Return the options that set keys to their values in an identity: ``--set train.max_epoch=20``."""
-    return " ".join(pair_option(key, identity[key]) for key in keys)
+    """Return the options that set keys to their values in an identity: ``--set train.max_epoch=20``.
+
+    The factor of label smoothing in an identity is what ``train.label_smooth`` and the factor result in: the options
+    set both, or turn smoothing off.
+    """
+    pairs = []
+    for key in keys:
+        if key == _SMOOTHING:
+            pairs.append(pair_option("train.label_smooth", "on" if identity[key] else "off"))
+        if key != _SMOOTHING or identity[key]:
+            pairs.append(pair_option(key, identity[key]))
+    return " ".join(pairs)
 
 
 def pair_option(key: str, value: Any) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from kubeyolo.catalogue import READING_KEYS, STEPS, Step
+from kubeyolo.config.load import preset, preset_names
+from kubeyolo.config.recipes import FINETUNE, finetune_recipe
 from kubeyolo.config.schema import Config
 from kubeyolo.config.training_schema import AugmentConfig
 from kubeyolo.errors import InputError
@@ -21,7 +23,6 @@ from kubeyolo.training.extension import (
     changed_keys,
     is_shorter,
     missing_values,
-    pair_option,
     value_of,
 )
 from kubeyolo.training.memory_advice import memory_remedy
@@ -201,17 +202,58 @@ def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None
             f"{uri}: training was started by an earlier version of kubeyolo, which used {was}; "
             f"use {as_pairs(missing, list(missing))} to resume, or choose another output with --output"
         )
+    changed = changed_keys(saved, now)
+    if "weights" in changed and "model" not in changed:
+        raise InputError(f"{uri}: {_other_start(saved, now)} to resume, or choose another output with --output")
+    if recipe := _other_recipe(saved, now):
+        key = next(key for key in changed if key in finetune_recipe(saved["model"])[1])
+        values = f"{key} = {value_of(now, key)!r} in place of {value_of(saved, key)!r}"
+        raise InputError(
+            f"{uri}: training was started with the recipe {recipe}, now it has another recipe ({values}); "
+            f"use --set recipe={recipe} to resume, or choose another output with --output"
+        )
     # A length may grow, so a setting that may not change is named first.
-    changed = sorted(changed_keys(saved, now), key=lambda key: (key in LENGTHS, key not in saved))
-    for key in changed:
+    for key in sorted(changed, key=lambda key: (key in LENGTHS, key != "model", key not in saved)):
         raise InputError(
             f"{uri}: training was started with {key} = {value_of(saved, key)!r}, now it is {value_of(now, key)!r}; "
             f"set it back{_typed(key, saved)} to resume, or choose another output with --output"
         )
 
 
+def _other_start(saved: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return how the detector that a training starts from has changed, and what to set."""
+    if "weights" not in saved:
+        return "training was started without train.weights; leave the weights out"
+    if "weights" not in now:
+        return "training was started from a detector, now it is not; set train.weights to this detector"
+    return "training was started from another detector; set train.weights to the former detector"
+
+
+def _other_recipe(saved: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return the former recipe if only the recipe has changed; otherwise empty.
+
+    A single value of a recipe may also have been typed, so at least two values must differ.
+    """
+    model = saved.get("model", "")
+    if now.get("model") != model or model not in preset_names():
+        return ""
+    scratch = preset(model)
+    tuned = {**scratch, **finetune_recipe(model)[1]}
+    changed = [key for key in changed_keys(saved, now) if key not in LENGTHS]
+    if sum(tuned.get(key) != scratch.get(key) for key in changed) < 2:
+        return ""
+    for name, before, after in (("scratch", scratch, tuned), (FINETUNE, tuned, scratch)):
+        # A key that one identity lacks has no effect there, whatever its value.
+        if all(
+            (key not in saved or saved[key] == before.get(key)) and (key not in now or now[key] == after.get(key))
+            for key in changed
+        ):
+            return name
+    return ""
+
+
 def _typed(key: str, saved: dict[str, Any]) -> str:
     """Return in parentheses the option that sets a key to its saved value; empty for a digest, which has no option."""
     if "." in key:
-        return f" ({pair_option(key, value_of(saved, key))})"
+        return f" ({as_pairs({key: value_of(saved, key)}, [key])})"
     return f" (--model {saved[key]})" if key == "model" else ""

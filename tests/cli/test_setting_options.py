@@ -109,6 +109,7 @@ def test_settings_are_in_the_bands_of_the_preset_and_have_the_defaults_of_the_ch
             ["train.lr_scheduler=cosine_annealing", "train.t_max=320"],
         ),
         ("train d --lr_epochs 220,250 --label_smooth 1", ["train.label_smooth=1", "train.lr_epochs=220,250"]),
+        ("train d --freeze '*.bias' --recipe scratch", ["recipe=scratch", "train.freeze=*.bias"]),
         ("train d --training_shape 416 --mosaic 0", ["augment.mosaic=0", "train.image_size=416"]),
         ("train d --set train.seed=3 --workers 0", ["data.workers=0", "train.seed=3"]),
         ("train d --set train.lr=0.10 --lr 0.1 --lr 1e-1", ["train.lr=0.10"]),
@@ -144,6 +145,29 @@ def test_lists_are_read_without_brackets() -> None:
     for wrong in ("train.lr_epochs=a,b", "export.formats=onnx;air", "data.levels=1", "train.lr_epochs=true"):
         with pytest.raises(InputError, match="is not allowed"):
             load_config(sets=[wrong])
+
+
+def test_patterns_are_split_at_commas_and_may_start_with_a_star() -> None:
+    for text, patterns in {
+        "backbone,neck.*": ("backbone", "neck.*"),
+        "*.bias": ("*.bias",),
+        "*.bias, neck.*": ("*.bias", "neck.*"),
+        '["*.bias"]': ("*.bias",),
+        "": (),
+    }.items():
+        pairs = merged_sets([], {"freeze": [text]}, setting_keys("train"))
+        assert load_config(sets=pairs).train.freeze == patterns
+    for wrong in ("train.freeze=[*.bias]", "train.lr=*.bias", "train={freeze: *bias}"):
+        with pytest.raises(
+            InputError, match=r"anchors and aliases \(& and \*\) are not supported .*; put text in quotes"
+        ):
+            load_config(sets=[wrong])
+
+
+def test_only_a_command_that_resolves_the_recipe_has_an_option_for_it() -> None:
+    assert [command for command in STEP_OF if "recipe" in setting_keys(command)] == ["train"]
+    with pytest.raises(InputError, match="recipe is given twice: 'finetune' by --set recipe, and 'scratch' by --rec"):
+        merged_sets(["recipe=finetune"], {"recipe": ["scratch"]}, setting_keys("train"))
 
 
 @pytest.mark.parametrize(

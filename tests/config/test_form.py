@@ -219,6 +219,13 @@ def test_a_form_for_a_bundle_lies_over_what_it_was_trained_with() -> None:
         resolve_form({}, "yolov5s-r7", {"train": {"sed": 7}})
 
 
+def test_patterns_in_settings_are_split_at_commas() -> None:
+    assert resolve_form({"settings": "{train: {freeze: 'backbone,*.bias'}}"}).config.train.freeze == (
+        "backbone",
+        "*.bias",
+    )
+
+
 def test_read_settings_gives_what_is_nested() -> None:
     assert read_settings("") == read_settings("# a comment") == {}
     assert read_settings('{"train": {"seed": 1}}') == {"train": {"seed": 1}}
@@ -233,6 +240,7 @@ KNOWN = names("detector-training")
         ({"max_epochs": "3"}, "unknown field 'max_epochs'; did you mean 'max_epoch'"),
         ({"train_overrides": {}}, "unknown field 'train_overrides'"),
         ({"seed": 1}, "unknown field 'seed'; it has no field: write {train: {seed: …}} into the field settings"),
+        ({"recipe": "scratch"}, "it has no field: write {recipe: …} into the field settings"),
         ({"split": "val"}, "write {data: {split: …}} or {evaluate: {split: …}} into the field settings"),
         (
             {"conf_threshold": 0.1},

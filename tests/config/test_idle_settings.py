@@ -69,6 +69,17 @@ def test_the_remedy_gives_the_setting_an_effect() -> None:
     (line,) = notes("yolov4", "label_smooth=false", "label_smooth_factor=0.2")
     assert "train.label_smooth_factor = 0.2 has no effect, because train.label_smooth is off" in line
     assert notes("yolov4", "label_smooth=true", "label_smooth_factor=0.2") == ()
+    (line,) = notes("yolov4", "patience=5", "val_interval=0")
+    assert line == ("train.patience = 5 has no effect, because train.val_interval is 0; set train.val_interval=auto")
+    assert notes("yolov4", "patience=5", "val_interval=auto") == ()
+
+
+def test_the_start_of_a_retraining_is_named_in_other_trainings() -> None:
+    resolved = load_resolved("yolov4", None, ["retrain.start_from=current"])
+    assert idle_settings(resolved) == (
+        "retrain.start_from = current has no effect: only the pipeline detector-retraining reads it",
+    )
+    assert idle_settings(resolved, is_retraining=True) == ()
 
 
 @pytest.mark.parametrize("model", preset_names())

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kubeyolo.config.load import load_config, preset_names
+from kubeyolo.config.load import load_config, load_resolved, preset_names
+from kubeyolo.config.recipes import with_recipe
 from kubeyolo.config.schema import Config
 from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import InputError
@@ -87,12 +88,61 @@ def test_what_changed_besides_the_length_is_named_with_what_to_type() -> None:
         refuse_changes(TEN, {**TWENTY, "train.lr": 0.2}, "place")
 
 
+def typed_remedy(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return the pairs that the message about a changed training offers."""
+    with pytest.raises(InputError) as refused:
+        refuse_changes(saved, now, "place")
+    return re.findall(r"--set ([\w.]+=[^\s)]+)", str(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((), ("label_smooth=on",)),
+        ((), ("label_smooth_factor=0.2",)),
+        (("label_smooth=on",), ()),
+        (("label_smooth_factor=0.2",), ("label_smooth=off",)),
+    ],
+)
+def test_the_remedy_restores_smoothing_whatever_else_is_set(before: tuple[str, ...], after: tuple[str, ...]) -> None:
+    saved, sets = identity_of("yolov4", *(f"train.{each}" for each in before)), [f"train.{each}" for each in after]
+    remedy = typed_remedy(saved, identity_of("yolov4", *sets))
+    assert remedy and changed_keys(saved, identity_of("yolov4", *sets, *remedy)) == []
+
+
+@pytest.mark.parametrize("model", ["yolov5n-r7", "yolov4-csp", "yolov4"])
+def test_another_recipe_is_named_with_what_resumes_the_training(model: str) -> None:
+    for former, other in (("scratch", "finetune"), ("finetune", "scratch")):
+        saved, sets = identity_of(model, f"recipe={former}"), [f"recipe={other}"]
+        remedy = typed_remedy(saved, identity_of(model, *sets))
+        # The recipe of darknet is a single value, which may have been typed.
+        assert remedy == [f"recipe={former}"] or (model == "yolov4" and "train.lr=" in remedy[0])
+        assert changed_keys(saved, identity_of(model, *sets, *remedy)) == []
+    saved = identity_of(model, "recipe=scratch")
+    with pytest.raises(InputError, match=r"was started with augment\.\w+ = |was started with train\.lr = "):
+        refuse_changes(saved, identity_of(model, "recipe=finetune", "train.lr=0.5"), "place")
+
+
+def test_another_start_is_named_before_its_recipe() -> None:
+    usual, tuned = identity_of("yolov5n-r7"), identity_of("yolov5n-r7", "recipe=finetune")
+    for saved, now, words in (
+        (usual, {**tuned, "weights": "a"}, "was started without train.weights; leave the weights out to resume"),
+        ({**tuned, "weights": "a"}, usual, "was started from a detector, now it is not; set train.weights to this"),
+        ({**usual, "weights": "a"}, {**usual, "weights": "b"}, "was started from another detector; set train.weights"),
+    ):
+        with pytest.raises(InputError, match=re.escape(words)):
+            refuse_changes(saved, now, "place")
+    with pytest.raises(InputError, match=r"was started with model = .*--model yolov5n-r7"):
+        refuse_changes(usual, {**identity_of("yolov4"), "weights": "a"}, "place")
+
+
 NEW_KEYS = {"train.eta_min", "train.t_max", "train.warmup", "train.loss_scale", "train.label_smooth"}
 """Keys that trainings of the version before did not have."""
 
 
 def identity_of(model: str, *sets: str) -> dict[str, Any]:
-    spec = TrainingSpec(dataset="d", output="o", config=load_config(model, sets=list(sets)))
+    config = with_recipe(load_resolved(model, sets=list(sets)), from_detector=False).config
+    spec = TrainingSpec(dataset="d", output="o", config=config)
     return training_identity(spec, "digest", "", 1)
 
 
