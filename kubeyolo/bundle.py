@@ -140,6 +140,16 @@ class BundleManifest(BaseModel):
         return _digest_of(self.files)[:_FOLDER_DIGITS]
 
     @property
+    def weights_metadata(self) -> dict[str, str]:
+        """Metadata of a safetensors file with weights of this model; an import reads them back."""
+        return {
+            "model": self.model,
+            "classes": json.dumps(self.classes),
+            "anchors": json.dumps(self.anchors),
+            **({} if self.bn_eps is None else {"bn_eps": repr(self.bn_eps)}),
+        }
+
+    @property
     def document(self) -> bytes:
         """The text of ``bundle.json``."""
         return self.model_dump_json(indent=2).encode() + b"\n"

@@ -307,12 +307,12 @@ def _call_on(
     The configuration is that of the bundle, overridden by the file and the pairs; the launcher sets the device of the
     step, if the step has a job.
     """
-    from kubeyolo.bundle import read_bundle
     from kubeyolo.steps.configure import bundle_config
+    from kubeyolo.steps.given_bundle import given_bundle
 
     load_config(None, config_file, sets_of(sets))
     form, place = fill_form((), None, config_file, sets_of(sets)), Place.of(store)
-    opened = read_bundle(place.at(bundle))
+    opened = given_bundle(place.at(bundle))
     config = _placed(bundle_config(opened.manifest, form), launcher or facade.HERE, step)
     return _call(place, config, output), opened
 

@@ -81,7 +81,7 @@ def print_record(record: StepRecord, as_json: bool = False, with_warnings: bool 
     metrics = {
         name: value
         for name, value in flat(record.metrics).items()
-        if record.outputs.get(name) != value and name not in printed_below
+        if record.outputs.get(name) != value and name not in printed_below and value != ""
     }
     rows += [(name, figure(value)) for name, value in metrics.items()]
     rows.append(("seconds", f"{record.seconds:.1f}"))

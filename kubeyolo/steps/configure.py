@@ -39,6 +39,7 @@ from kubeyolo.report.configuration import configuration_report
 from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps.checked_form import CheckedForm, Form, check_form, checked_place
 from kubeyolo.steps.configured_run import ConfiguredRun
+from kubeyolo.steps.given_bundle import given_bundle
 from kubeyolo.steps.naming import run_name
 from kubeyolo.steps.outcome import StepOutcome
 from kubeyolo.steps.plan_estimate import estimate_training, small_set_notes
@@ -238,7 +239,7 @@ def _bundle_of(checked: CheckedForm, field_name: str) -> Bundle | None:
         return None
     place = pointed_bundle(checked.at(text))
     checked_place(f"the bundle that {text} names", place.uri, checked.is_remote)
-    return read_bundle(place)
+    return given_bundle(place)
 
 
 def _latest(checked: CheckedForm) -> Place:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kubeyolo.bundle import Bundle
@@ -13,6 +14,7 @@ from kubeyolo.training.start import check_detector
 
 _PARTS = (BACKBONE, "neck", "head")
 _WILD = "*?["
+_DOWNLOADS = ("http://", "https://", "ftp://")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +55,14 @@ def check_start(resolved: ResolvedConfig, is_retraining: bool = False) -> None:
             f"train.weights = {weights}, and pretrain.enabled = true: the weights of a detector include its backbone, "
             "which would replace the pretrained backbone; leave one of them out"
         )
+    if weights.lower().startswith(_DOWNLOADS):
+        raise InputError(
+            f"train.weights = {weights} is a web address, and kubeyolo downloads no weights; download the file, "
+            "and give its path or its URI in a store"
+        )
     for pattern in config.train.freeze:
         _check_pattern(pattern)
+    _check_coverage(config.train.freeze)
 
 
 def _check_pattern(pattern: str) -> None:
@@ -68,8 +76,18 @@ def _check_pattern(pattern: str) -> None:
             f"train.freeze: {pattern!r} matches no parameter: names start with backbone., neck. or head.; write the "
             "word backbone, or patterns such as neck.* and head.m.0.*"
         )
-    if not pattern.strip("*"):
-        raise InputError(f"train.freeze: {pattern!r} freezes all parameters, so nothing would be trained")
+
+
+def _check_coverage(patterns: Sequence[str]) -> None:
+    """Refuse patterns that freeze all parts of any network; single names are known once the network is built."""
+    full = [f"{BACKBONE}.*" if pattern == BACKBONE else pattern for pattern in patterns]
+    # A pattern that ends in * and has no other sign covers the parts whose names it starts.
+    starts = [pattern.rstrip("*") for pattern in full if pattern.endswith("*")]
+    if all(any(f"{part}.".startswith(start) for start in starts) for part in _PARTS):
+        raise InputError(
+            f"train.freeze = {list(patterns)} freezes all parameters, so nothing would be trained; leave out a part, "
+            "such as head.*"
+        )
 
 
 def retraining_start(resolved: ResolvedConfig, current: Bundle | None, latest: Place) -> StartingPoint:

@@ -17,8 +17,9 @@ from kubeyolo.config.recipes import with_recipe
 from kubeyolo.errors import InputError
 from kubeyolo.models.anchors import trained_facts
 from kubeyolo.models.facts import Anchors
-from kubeyolo.pointers import pointed_bundle
+from kubeyolo.pointers import ENDING, pointed_bundle
 from kubeyolo.steps.checked_form import checked_place
+from kubeyolo.steps.given_bundle import other_bundle
 from kubeyolo.steps.start import StartingPoint
 from kubeyolo.storage.cache import cache_folder
 from kubeyolo.storage.integrity import check_sha256, sha256_bytes, sha256_file
@@ -120,6 +121,8 @@ def starting_bundle(store: Place, text: str, model: str) -> Bundle:
 
 def _find(root: Place, text: str, model: str, is_remote: bool) -> _Weights:
     place = root.at(text)
+    if place.uri.endswith(ENDING) and not place.exists():
+        raise InputError(f"train.weights = {text}: this file does not exist")
     pointed = pointed_bundle(place)
     if pointed is not place:
         checked_place(f"the bundle that {text} names", pointed.uri, is_remote)
@@ -127,6 +130,8 @@ def _find(root: Place, text: str, model: str, is_remote: bool) -> _Weights:
         path, sha256 = _fetched(pointed)
         return _Weights(place=pointed.pinned(sha256), digest=sha256, anchors=check_file(path, model), is_file=True)
     if not (pointed / MANIFEST_NAME).exists():
+        if other := other_bundle(pointed):
+            raise InputError(f"train.weights = {text}: {other}")
         raise InputError(
             f"train.weights = {text}: there is no bundle, no pointer to a bundle and no file of weights; kubeyolo "
             "downloads no weights: give the path or URI of a file that you have downloaded"

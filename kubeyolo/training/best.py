@@ -8,12 +8,11 @@ epochs again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from kubeyolo.arrays import Float32Array
 from kubeyolo.output_streams import Show
@@ -23,6 +22,7 @@ from kubeyolo.storage.integrity import sha256_file
 from kubeyolo.storage.workspace import temporary_folder
 from kubeyolo.training.finite import Guard
 from kubeyolo.training.history import HistoryRow
+from kubeyolo.weights.safetensors_file import write_safetensors
 
 FOLDER = "best"
 
@@ -59,6 +59,7 @@ class BestWeights:
         store: The output of the training.
         count: Largest number of validations to keep.
         guard: Checks that the weights are finite.
+        metadata: Metadata of the files, such as the names of the classes, for trainings that start from a file.
         writer: Name of the writer in the claim on the output; empty if there is no claim.
 
     Attributes:
@@ -66,8 +67,9 @@ class BestWeights:
             better. A validation whose AP is 0 or unknown is not a candidate.
     """
 
-    def __init__(self, store: Store, count: int, guard: Guard, writer: str = "") -> None:
+    def __init__(self, store: Store, count: int, guard: Guard, metadata: Mapping[str, str], writer: str = "") -> None:
         self._store, self._count, self._guard, self._writer = store, count, guard, writer
+        self._metadata = metadata
         self.candidates: list[Candidate] = []
 
     @property
@@ -96,7 +98,8 @@ class BestWeights:
         check_claim(self._store, self._writer)
         with temporary_folder("best") as folder:
             path = folder / "weights.safetensors"
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+            # The safetensors package writes metadata in an order that differs between processes.
+            write_safetensors(path, arrays.items(), self._metadata)
             written = new.model_copy(update={"sha256": self._store.put_file(path, new.key)})
         self.candidates = [written if each is new else each for each in ranked]
         return self.candidates[0] is written
@@ -115,8 +118,14 @@ class BestWeights:
                 )
 
     def copy_to(self, path: Path) -> Candidate | None:
-        """Copy the weights of the best validation whose file is whole to a path; None if there is no such file."""
-        return next((each for each in self.candidates if self._fetch(each, path)), None)
+        """Copy the weights of the best validation whose file is whole to a path; None if there is no such file.
+
+        The copy has no metadata: it becomes a file of a bundle, whose manifest has the classes.
+        """
+        found = next((each for each in self.candidates if self._fetch(each, path)), None)
+        if found is not None:
+            save_file(load_file(path), path)
+        return found
 
     def remove_unused(self, named: Callable[[], set[str]] = set) -> None:
         """Remove the files that are not among the best, unless a checkpoint names them.

@@ -74,7 +74,8 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             first_show = show if output.is_written else _silent
             engine = _build_engine(spec, facts, dataset.manifest.classes, loader.steps_per_epoch, start, first_show)
             sizes = usual_sizes(engine.network)
-            best = BestWeights(place.store, train.top_k, guard, spec.writer) if plan else None
+            metadata = manifest.weights_metadata
+            best = BestWeights(place.store, train.top_k, guard, metadata, spec.writer) if plan else None
             validate = Validation(engine, dataset, manifest, spec.config, plan, best, show).row if plan else None
             settings = _loop_settings(spec, loader, dataset.classes)
             hints = _hints(spec, settings.total_steps, dataset, show) if output.is_written else None

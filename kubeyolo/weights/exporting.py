@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,14 +64,8 @@ def _safetensors(
         known = ", ".join((OWN, *(known for known in LAYOUTS if known in layouts_of(facts))))
         raise InputError(f"model {facts.name!r} has no names in layout {layout!r}; known: {known}")
     named = {name if layout == OWN else to_layout(name, facts, layout): array for name, array in arrays.items()}
-    metadata = {
-        "model": manifest.model,
-        "classes": json.dumps(manifest.classes),
-        "anchors": json.dumps(manifest.anchors),
-        **({} if manifest.bn_eps is None else {"bn_eps": repr(manifest.bn_eps)}),
-    }
     with appearing(file) as path:
-        write_safetensors(path, named.items(), metadata)
+        write_safetensors(path, named.items(), manifest.weights_metadata)
     return ExportedWeights(file=file, format="safetensors", layout=layout, arrays=len(named))
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from kubeyolo.cli import tables
 from kubeyolo.data.findings import Findings
+from kubeyolo.events import StepRecord
 
 
 @pytest.fixture
@@ -43,3 +44,10 @@ def test_findings_in_a_pipe_are_a_line_for_each_text(findings, capsys):
 def test_a_data_set_without_findings_says_so(capsys):
     tables.print_findings([])
     assert capsys.readouterr().out == "findings: none\n"
+
+
+def test_an_empty_metric_has_no_row(capsys):
+    metrics = {"choice": {"weights": "best", "last": ""}}
+    tables.print_record(StepRecord(step="train", seconds=1.0, metrics=metrics))
+    printed = capsys.readouterr().out
+    assert "choice.weights" in printed and "choice.last" not in printed

@@ -28,9 +28,11 @@ from kubeyolo.steps import facade, starting_weights
 from kubeyolo.steps.configure import configure
 from kubeyolo.steps.configured_run import ConfiguredRun
 from kubeyolo.steps.facade import StepCall
+from kubeyolo.steps.given_bundle import given_bundle
 from kubeyolo.steps.outputs import training_output
 from kubeyolo.steps.start import retraining_start
 from kubeyolo.storage.place import Place
+from kubeyolo.training.result import TrainingResult
 from kubeyolo.training.spec import TrainingSpec
 from tests.weights.arrays_of_yolov5n import upstream_arrays
 from tests.weights.torch_writer import TorchFile, ordered
@@ -151,6 +153,25 @@ def test_files_that_cannot_be_started_from_are_refused_in_configure(data: Path, 
     for gone in ("yolov5s.pt", "bundles/old"):
         with pytest.raises(InputError, match=f"train.weights = .*{gone}: there is no bundle, .*downloads no weights"):
             train_on(data, tmp_path / "store", weights=str(tmp_path / gone))
+    with pytest.raises(InputError, match="train.weights = .*gone.json: this file does not exist$"):
+        train_on(data, tmp_path / "store", weights=str(tmp_path / "gone.json"))
+
+
+def test_the_bundle_of_a_training_is_suggested_for_its_output(data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    output.mkdir()
+    bundle = bundle_at(output / "bundle")
+    with pytest.raises(InputError, match=f"train.weights = .*output: .*give its bundle: {bundle.uri}$"):
+        train_on(data, tmp_path / "store", weights=str(output))
+    with pytest.raises(InputError, match=r"output: .*give its bundle: "):
+        given_bundle(Place.of(output))
+    with pytest.raises(InputError, match=r"last: there is no bundle.json"):
+        given_bundle(Place.of(output / "last"))
+    result = TrainingResult(identity={}, code_digest="", steps=1, bundle=bundle.uri, seconds=1.0, resumed_at=[])
+    (output / "training.json").write_text(result.model_dump_json())
+    with pytest.raises(InputError, match=f"the last weights of this training are .*give that bundle: {bundle.uri}$"):
+        given_bundle(Place.of(output / "last"))
+    assert given_bundle(bundle.place).uri == bundle.uri
 
 
 def test_anchors_are_those_of_the_weights_unless_the_user_sets_them(data: Path, tmp_path: Path) -> None:

@@ -28,9 +28,12 @@ from kubeyolo.training.output import publish_weights, state_to_continue
 from kubeyolo.training.result import Choice, read_result
 from kubeyolo.training.selection import Selection
 from kubeyolo.training.spec import TrainingSpec, training_identity
+from kubeyolo.weights.safetensors_file import read_safetensors
+from kubeyolo.weights.weights_file import read_weights
 from tests.training.test_loop import CountingEngine, Numbered
 
 MANIFEST = BundleManifest(model="yolov5n-r7", classes=("a",), image_size=(64, 64), strides=(8,), anchors=((),))
+METADATA = MANIFEST.weights_metadata
 
 
 class Killed(Exception):
@@ -64,7 +67,7 @@ class Training:
         identity = {"train.max_epoch": epochs}
         state = state_to_continue(place.store, identity, spec, True, self.lines.append)
         identity = identity if state is None else state.identity
-        engine, best = AveragingEngine(), BestWeights(place.store, self.top_k, Guard())
+        engine, best = AveragingEngine(), BestWeights(place.store, self.top_k, Guard(), METADATA)
 
         def validate(epoch: int, step: int) -> HistoryRow:
             assert (epoch + 1) * 5 == step
@@ -126,6 +129,16 @@ def test_the_best_weights_are_published_and_the_last_are_kept_next_to_them(tmp_p
     assert f"| published weights | {training.choice.words} |" in card and "| weights after the last epoch |" in card
     noted = open_bundle(Place.of(tmp_path / "last")).manifest.metrics["train"]["choice"]
     assert (noted["weights"], noted["epoch"], noted["ap"]) == ("last", 2, 0.2)
+
+
+def test_the_files_name_classes_and_model_and_the_bundle_has_bare_weights(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        Training(tmp_path / folder, [0.1, 0.3, 0.2]).run()
+    one, two = (tmp_path / folder / "best/epoch-0001-ap-0.3000.safetensors" for folder in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+    read = read_weights(one)
+    assert (read.classes, read.model, read.anchors) == (("a",), "yolov5n-r7", ((),))
+    assert not read_safetensors(open_bundle(Place.of(tmp_path / "one/bundle")).path("weights.safetensors"))[1]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +213,7 @@ def test_a_missing_or_damaged_file_leaves_the_next_best(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_finite_are_never_the_best(tmp_path: Path) -> None:
-    best = BestWeights(Place.of(tmp_path).store, 1, Guard())
+    best = BestWeights(Place.of(tmp_path).store, 1, Guard(), METADATA)
     row = HistoryRow(kind="val", step=5, epoch=0, ap=0.5)
     with pytest.raises(NotFiniteError, match="moving average 'w'"):
         best.offer(row, {"w": np.float32([np.nan])})
