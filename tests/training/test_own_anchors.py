@@ -143,7 +143,7 @@ def test_a_training_with_them_learns_boxes_and_says_which_they_are(trained: Path
 
 def test_a_training_is_not_continued_with_other_anchors(dataset: str, trained: Path) -> None:
     spec = spec_for(dataset, trained)
-    with pytest.raises(InputError, match=r"started with train\.anchors = \[\[\[.*now it is None"):
+    with pytest.raises(InputError, match=r"started with train\.anchors = \[\[\[.*now it is \[\]"):
         train_detector(spec, Distribution(0, 1), StopRequest(), print)
 
 

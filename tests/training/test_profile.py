@@ -117,10 +117,15 @@ def test_the_profiled_steps_are_after_the_first_and_in_one_epoch(no_profiler: li
 def test_all_processes_wait_for_the_analysis(tmp_path: Path, no_profiler: list[tuple[int, int]]) -> None:
     waited: dict[bool, list[int]] = {True: [], False: []}
     for is_first, steps in waited.items():
+
+        def synchronize(step: int, is_last: bool, steps: list[int] = steps) -> bool:
+            steps.append(step)
+            return is_last
+
         engine = CountingEngine()
         engine.common = dict  # type: ignore[attr-defined]
         output = Output(Place.of(tmp_path), {}, is_written=is_first)
-        hooks = Hooks(show=lambda line: None, synchronize=steps.append)
+        hooks = Hooks(show=lambda line: None, synchronize=synchronize)
         TrainingLoop(engine, Wide(), SETTINGS, output, hooks).run()
     assert waited[True] == waited[False] == [7, 8, 10]
 
