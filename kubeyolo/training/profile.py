@@ -6,11 +6,12 @@ With ``train.need_profiler`` the folder ``profile/`` of the output has MindSpore
 from __future__ import annotations
 
 import csv
+import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
@@ -29,6 +30,8 @@ SKIPPED_STEPS, PROFILED_STEPS = 2, 5
 """Steps at the start of a process that are not profiled, since the first compiles the graph, and steps that are."""
 
 MOST_OPERATORS = 12
+
+_LONGEST_FOLDER = 70
 
 COMPILING, WAITING, STEPS, VALIDATIONS, CHECKPOINTS, PROFILER, REST = (
     "compiling and first step",
@@ -136,7 +139,7 @@ class Profiling:
         self._last_step: int | None = None
         self._summary = ProfileSummary()
         self._profiler: Any = None
-        self._folder: TemporaryDirectory[str] | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def restore(self) -> None:
         """Continue the summary of earlier sessions."""
@@ -181,7 +184,7 @@ class Profiling:
         # Only here: MindSpore must be configured before it is imported.
         from mindspore.profiler import profile, tensorboard_trace_handler
 
-        self._folder = TemporaryDirectory(prefix="kubeyolo-profile-")
+        self._folder = tempfile.TemporaryDirectory(prefix="kubeyolo-profile-")
         self._profiler = profile(start_profile=False, on_trace_ready=tensorboard_trace_handler(self._folder.name))
         self._profiler.start()
 
@@ -190,7 +193,8 @@ class Profiling:
             return
         profiler, self._profiler = self._profiler, None
         with self._folder as folder:
-            profiler.stop()
+            with _short_temporary_folder():
+                profiler.stop()
             update = {"steps": (first, last), "operators": operators_of(Path(folder))}
             self._summary = self._summary.model_copy(update=update)
             for path in [each for each in Path(folder).iterdir() if each.is_dir()]:
@@ -204,7 +208,23 @@ class Profiling:
             yield
         except Exception as error:  # noqa: BLE001 - MindSpore raises errors of any kind
             self._profiler = None
-            self._show(f"warning: MindSpore's profiler failed, the training continues: {one_line(error, 200)}")
+            reason = one_line(error, 200) or type(error).__name__
+            self._show(f"warning: MindSpore's profiler failed, the training continues: {reason}")
+
+
+@contextmanager
+def _short_temporary_folder() -> Iterator[None]:
+    """Let temporary files be in /tmp if the path of the temporary folder is long.
+
+    MindSpore analyses a profile with several processes, whose sockets have paths of at most 107 characters.
+    """
+    former = tempfile.tempdir
+    if len(tempfile.gettempdir()) > _LONGEST_FOLDER and os.access("/tmp", os.W_OK):
+        tempfile.tempdir = "/tmp"
+    try:
+        yield
+    finally:
+        tempfile.tempdir = former
 
 
 def read_summary(store: Store) -> ProfileSummary | None:

@@ -208,6 +208,12 @@ def test_a_key_with_dots_means_the_same_in_a_file_and_in_a_pair(key: str) -> Non
     assert cluster_settings({"steps": {"evaluate": {"per_device.cpu": 3}}})[1]["evaluate"].per_device.cpu == "3"
 
 
+@pytest.mark.parametrize("group", [1000, "1000", [1000]])
+def test_a_list_of_one_value_needs_no_brackets(group: Any) -> None:
+    settings = cluster_settings({"supplemental_groups": group, "image_pull_secrets": "a,b"})[1]["train"]
+    assert (settings.supplemental_groups, settings.image_pull_secrets) == ((1000,), ("a", "b"))
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -261,8 +267,7 @@ def test_a_key_with_dots_means_the_same_in_a_file_and_in_a_pair(key: str) -> Non
         ({"labels": {"a": True}}, "labels.a = True: expected a text; write the value in quotes"),
         ({"labels": ["a"]}, "labels = ['a']: expected keys with values, such as {KEY: VALUE}"),
         ({"per_device": "4Gi"}, "per_device = '4Gi': expected keys with values, such as {cpu: 2, memory: 4Gi}"),
-        ({"supplemental_groups": 1000}, "supplemental_groups = 1000: expected a list, such as [VALUE]"),
-        ({"image_pull_secrets": "a"}, "image_pull_secrets = 'a': expected a list, such as [VALUE]"),
+        ({"supplemental_groups": {"a": 1}}, "supplemental_groups = {'a': 1}: expected a list, such as [VALUE]"),
         ({"tolerations": {"key": "a"}}, "tolerations = {'key': 'a'}: expected a list, such as [VALUE]"),
     ],
 )

@@ -64,7 +64,8 @@ def test_validation_is_in_the_history_and_leaves_the_weights_as_they_are(dataset
     # Nor do event files and the profiler change anything.
     assert (tmp_path / "with" / "events").is_dir() and not (tmp_path / "without" / "events").exists()
     summary = read_summary(Place.of(tmp_path / "with").store)
-    assert summary is not None and summary.steps == (4, 4) and summary.seconds[VALIDATIONS] > 0
+    assert summary is not None and summary.seconds[VALIDATIONS] > 0
+    assert summary.steps == (4, 4), [line for line in lines if line.startswith("warning: MindSpore")]
     assert {"Conv2D", "Conv2DBackpropFilter"} < {each.kind for each in summary.operators}
     assert {each.count for each in summary.operators if each.kind == "Conv2D"} == {60}
     assert [path.name for path in (tmp_path / "with" / "profile").glob("*/*/trace_view.json")] == ["trace_view.json"]
