@@ -16,8 +16,8 @@ from kubeyolo.publishing import publish_bundle
 from kubeyolo.steps.export import _export
 from kubeyolo.storage.place import Place
 from kubeyolo.training.detector import _build_engine
-from kubeyolo.training.distribution import Distribution
 from kubeyolo.training.spec import TrainingSpec
+from kubeyolo.training.start import Start
 from kubeyolo.weights.exporting import export_weights
 from kubeyolo.weights.network_parameters import network_parameters
 from kubeyolo.weights.safetensors_file import write_safetensors
@@ -74,7 +74,7 @@ def test_a_backbone_is_refused_by_a_training(tmp_path: Path) -> None:
     spec, facts = TrainingSpec(dataset="d", output="o", config=CONFIG), model_facts(MODEL)
     bundle = open_bundle(Place.of(published(tmp_path, "backbone", {"first": [float("nan")]})))
     with pytest.raises(InputError, match=r"backbone: its weights cannot be used: 1 of the \d+ values of 'backbone\."):
-        _build_engine(spec, facts, 2, 5, Distribution(), bundle)
+        _build_engine(spec, facts, ("a", "b"), 5, Start(backbone=bundle), print)
 
 
 def test_finite_weights_are_written(tmp_path: Path) -> None:
