@@ -135,8 +135,8 @@ class RetrainConfig(Section):
     start_from: Literal["", "current", "weights", "backbone", "fresh"] = Field(
         default="",
         json_schema_extra=IN_FORM,
-        description="What a retraining starts from: current, weights, backbone or fresh; if empty, current if the "
-        "current model fits, otherwise the same as a training.",
+        description="Start of a retraining: current, weights, backbone or fresh; if empty, current if the "
+        "model fits, otherwise as a training.",
     )
     max_regression: float = Field(
         default=0.0,

@@ -177,7 +177,7 @@ class TrainConfig(Section):
     weights: str = Field(
         default="",
         json_schema_extra=IN_FORM,
-        description="Detector of the same model to start from: URI of a bundle, a pointer or a file of weights; if "
+        description="Detector to start from: URI of a bundle, a pointer or a file of weights; if "
         "empty, a backbone or fresh weights.",
     )
     freeze: tuple[str, ...] = Field(

@@ -8,8 +8,7 @@ from kubeyolo.bundle import MANIFEST_NAME, Bundle, read_bundle
 from kubeyolo.errors import InputError
 from kubeyolo.storage.base import NotFound
 from kubeyolo.storage.place import Place
-from kubeyolo.training.output import LAST
-from kubeyolo.training.result import read_result
+from kubeyolo.training.result import LAST, read_result
 
 _PUBLISHED = "bundle"
 

@@ -28,15 +28,12 @@ from kubeyolo.training.extension import (
 )
 from kubeyolo.training.finite import Guard
 from kubeyolo.training.loop_parts import Output
-from kubeyolo.training.result import RESULT_NAME, Choice, TrainingResult, read_result
+from kubeyolo.training.result import LAST, RESULT_NAME, Choice, TrainingResult, read_result
 from kubeyolo.training.selection import Selection
 from kubeyolo.training.spec import TrainingSpec, refuse_changes
 
 if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
-
-LAST = "last"
-"""Folder of the bundle with the weights after the last epoch, if other weights are published."""
 
 
 def is_complete(place: Place, identity: dict[str, Any], spec: TrainingSpec, show: Show) -> bool:

@@ -13,6 +13,9 @@ from kubeyolo.training.extension import extension_lines
 RESULT_NAME = "training.json"
 """A training is complete if its output has this file."""
 
+LAST = "last"
+"""Folder of the bundle with the weights after the last epoch, if other weights are published."""
+
 
 class Choice(BaseModel):
     """Which weights a training has published, and their validation; epochs count from 0, AP is in 0..1.
