@@ -44,13 +44,13 @@ class _Weights:
         place: The bundle, or the file, with its digest.
         digest: Digest of the content that a training depends on.
         anchors: The anchors that they were trained with.
-        is_file: Whether it is a file, which must be imported.
+        path: Path on this machine of a file, which must be imported; None for a bundle.
     """
 
     place: Place
     digest: str
     anchors: Anchors
-    is_file: bool
+    path: Path | None = None
 
 
 def resolve_start(resolved: ResolvedConfig, root: Place, is_remote: bool = False) -> StartingPoint:
@@ -90,7 +90,7 @@ def resolve_start(resolved: ResolvedConfig, root: Place, is_remote: bool = False
 def _start_note(weights: _Weights, started: ResolvedConfig) -> str:
     recipes = {origin for origin in started.origins.values() if origin.startswith(RECIPE_ORIGIN)}
     recipe = f" with the {recipes.pop()}" if recipes else ""
-    kind = "file of weights" if weights.is_file else "detector"
+    kind = "detector" if weights.path is None else "file of weights"
     return f"the training starts from the {kind} {weights.place.uri}{recipe}; no backbone is pretrained"
 
 
@@ -116,7 +116,7 @@ def starting_bundle(store: Place, text: str, model: str) -> Bundle:
         InputError: The weights cannot be read, or do not belong to a detector of this model.
     """
     weights = _find(store, text, model, is_remote=False)
-    return _imported(store, weights, model) if weights.is_file else read_bundle(weights.place)
+    return read_bundle(weights.place) if weights.path is None else _imported(store, weights, weights.path, model)
 
 
 def _find(root: Place, text: str, model: str, is_remote: bool) -> _Weights:
@@ -128,7 +128,7 @@ def _find(root: Place, text: str, model: str, is_remote: bool) -> _Weights:
         checked_place(f"the bundle that {text} names", pointed.uri, is_remote)
     if _is_file(pointed):
         path, sha256 = _fetched(pointed)
-        return _Weights(place=pointed.pinned(sha256), digest=sha256, anchors=check_file(path, model), is_file=True)
+        return _Weights(place=pointed.pinned(sha256), digest=sha256, anchors=check_file(path, model), path=path)
     if not (pointed / MANIFEST_NAME).exists():
         if other := other_bundle(pointed):
             raise InputError(f"train.weights = {text}: {other}")
@@ -139,7 +139,7 @@ def _find(root: Place, text: str, model: str, is_remote: bool) -> _Weights:
     bundle = read_bundle(pointed)
     check_detector(bundle, model)
     digest = weights_digest(bundle.manifest)
-    return _Weights(place=bundle.place, digest=digest, anchors=bundle.manifest.anchors, is_file=False)
+    return _Weights(place=bundle.place, digest=digest, anchors=bundle.manifest.anchors)
 
 
 def _is_file(place: Place) -> bool:
@@ -149,14 +149,13 @@ def _is_file(place: Place) -> bool:
     return bool(place.location.prefix) and place.exists()
 
 
-def _imported(store: Place, weights: _Weights, model: str) -> Bundle:
+def _imported(store: Place, weights: _Weights, path: Path, model: str) -> Bundle:
     """Return the bundle of a file; it is imported unless the store has it already."""
     target = store / IMPORTED / f"{model}-{weights.digest[:_DIGITS]}"
     if (target / MANIFEST_NAME).exists():
         bundle = read_bundle(target)
         if bundle.manifest.config.get("imported", {}).get("sha256") == weights.digest and is_whole_bundle(bundle.place):
             return bundle
-    path, _ = _fetched(weights.place)
     imported = import_weights(path, model, target.uri)
     bundle = read_bundle(target)
     for line in (f"imported {weights.place.uri} ({imported.format}) to {bundle.uri}", *imported.notes):

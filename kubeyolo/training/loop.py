@@ -114,7 +114,7 @@ class Hooks:
     guard: Guard = field(default_factory=Guard)
     hints: Hints | None = None
     best: BestWeights | None = None
-    early_stop: EarlyStop = field(default_factory=lambda: EarlyStop(0))
+    early_stop: EarlyStop = EarlyStop(0)
 
 
 class TrainingLoop:
