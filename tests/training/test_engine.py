@@ -8,20 +8,16 @@ import pytest
 from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import InputError
 from kubeyolo.training.schedules import build_schedule, ema_decay
+from tests.training.mean_loss import mean_loss
 
 pytestmark = pytest.mark.usefixtures("mindspore_ready")
 
 
 def small_engine(optimizer: str = "sgd", lr: float = 0.05) -> Any:
     """A convolution, a batch normalisation and a mean; the labels are the wanted mean of each image."""
-    from mindspore import Tensor, nn, ops
+    from mindspore import Tensor, nn
 
     from kubeyolo.training.engine import Engine
-
-    class Loss(nn.Cell):
-        def construct(self, output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-            loss = ops.square(output.mean((1, 2, 3)) - labels).mean()
-            return loss * output.shape[0], ops.stack((loss, loss, loss))
 
     network = nn.SequentialCell(
         nn.Conv2d(3, 4, 3, weight_init="zeros"),
@@ -32,7 +28,7 @@ def small_engine(optimizer: str = "sgd", lr: float = 0.05) -> Any:
     for parameter in network.trainable_params():
         parameter.set_data(Tensor(rng.standard_normal(parameter.shape).astype(np.float32)))
     config = TrainConfig(optimizer=optimizer, lr=lr, max_epoch=4, warmup_steps=3, warmup_epochs=1, ema_tau=5.0)
-    return Engine(network, Loss(), config, build_schedule(config, steps_per_epoch=5))
+    return Engine(network, mean_loss(), config, build_schedule(config, steps_per_epoch=5))
 
 
 def batch(step: int) -> tuple[np.ndarray, np.ndarray]:

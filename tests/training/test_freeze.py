@@ -11,6 +11,7 @@ from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import InputError
 from kubeyolo.training.freeze import freeze, frozen_names
 from kubeyolo.training.schedules import build_schedule
+from tests.training.mean_loss import mean_loss
 
 NAMES = ["backbone.stem.conv.weight", "backbone.stem.bn.gamma", "neck.out.conv.weight", "head.m.0.weight"]
 
@@ -38,14 +39,9 @@ def test_patterns_that_make_no_sense_are_refused(patterns: list[str], message: s
 
 def frozen_engine(optimizer: str, patterns: list[str]) -> Any:
     """Two convolutions with batch normalisation and an output; the labels are the wanted mean of each image."""
-    from mindspore import Tensor, nn, ops
+    from mindspore import Tensor, nn
 
     from kubeyolo.training.engine import Engine
-
-    class Loss(nn.Cell):
-        def construct(self, output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-            loss = ops.square(output.mean((1, 2, 3)) - labels).mean()
-            return loss * output.shape[0], ops.stack((loss, loss, loss))
 
     network = nn.SequentialCell(
         nn.Conv2d(3, 4, 3, weight_init="zeros"),
@@ -62,7 +58,7 @@ def frozen_engine(optimizer: str, patterns: list[str]) -> Any:
         parameter.set_data(Tensor(drawn.astype(np.float32)))
     freeze(network, patterns)
     config = TrainConfig(optimizer=optimizer, lr=0.05, weight_decay=0.1, max_epoch=4, warmup_steps=1, ema_tau=1.0)
-    return Engine(network, Loss(), config, build_schedule(config, steps_per_epoch=5))
+    return Engine(network, mean_loss(), config, build_schedule(config, steps_per_epoch=5))
 
 
 def trained(engine: Any, steps: int) -> list[float]:
