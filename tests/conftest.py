@@ -94,11 +94,15 @@ def allowed_skips() -> list[tuple[str, str]]:
 LONGEST = ("e2e", "training", "export", "models", "pipelines", "launch", "runs")
 """Rooms of the files that take longest."""
 
+FIRST = ("test_backbone_pretraining.py", "test_detector_from_scratch.py")
+"""Files that train what other files use as well: these would wait for it."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, so that no worker is left with one of them when the others have ended."""
-    places = {room: place for place, room in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.parent.name, len(places)))
+    """Begin with what others wait for and with the longest files, so that no worker is left alone with one of them."""
+    places = {name: place for place, name in enumerate((*FIRST, *LONGEST))}
+    last = len(places)
+    items.sort(key=lambda item: min(places.get(item.path.name, last), places.get(item.path.parent.name, last)))
 
 
 class SkipGuard:

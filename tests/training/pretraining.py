@@ -21,9 +21,9 @@ CONFIG = {
     "model": "yolov5n-r7",
     "data": {"workers": 2},
     "augment": {"scale": 0.2},
-    "pretrain": {"image_size": 64, "max_steps": 400},
+    "pretrain": {"image_size": 64, "max_steps": 250},
     "train": {
-        "image_size": 192,
+        "image_size": 160,
         "per_batch_size": 8,
         "max_epoch": 10,
         "optimizer": "adamw",

@@ -15,6 +15,6 @@ def test_a_trained_detector_loses_nothing_in_onnx_and_little_in_int8(trainings: 
     float_ap = evaluate(bundle, dataset, str(tmp_path / "evaluate"), config).result.numbers["AP"]
     exported = export_model(bundle, dataset, str(tmp_path / "export"), config)
     quantized = quantize(exported.bundle, dataset, str(tmp_path / "quantize"), config)
-    assert float_ap is not None and float_ap > 0.1
+    assert float_ap is not None and float_ap > 0.05
     assert abs(read_record(Place.of(exported.record)).metrics["onnx"]["AP"] - float_ap) <= 0.001
     assert read_record(Place.of(quantized.record)).metrics["drop"] <= 1.0
