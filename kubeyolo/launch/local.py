@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -29,6 +30,9 @@ WORKER_MODULES = frozenset({"kubeyolo.training.worker", "kubeyolo.steps.worker"}
 """The modules that processes may run: nothing that a job is given can name another program."""
 
 LAST_LINES = 8
+
+CHOSEN_PORTS = range(20_000, 30_000)
+"""Ports below those that Linux, macOS and IANA name for connections and for programs that ask for any free port."""
 
 _POLL_SECONDS = 0.2
 
@@ -284,7 +288,16 @@ def _running(command: list[str], output: int | IO[str] | None, env: dict[str, st
 
 
 def _free_port() -> int:
+    """Return a port that is free now and that the system gives to nobody who asks it for any free port.
+
+    The scheduler of the processes opens the port seconds later. A port that the system has chosen itself may by then
+    be the one of another program's connection.
+    """
     with socket.socket() as probe:
+        for port in random.SystemRandom().sample(CHOSEN_PORTS, 100):
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
