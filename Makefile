@@ -17,12 +17,13 @@ DEVICE ?= cpu
 CHIP ?= 910b
 BUILD_FLAGS ?=
 ONLY ?=
+MODEL ?=
 # Each worker runs one file at a time, with one thread: the tests of a file share its fixtures, and cores are few.
 # tests/conftest.py sets the order: the longest files first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system tools demo test test-all test-cluster test-images ci lint types format manifests-check bench pipelines images lock clean
+.PHONY: help setup system tools demo test test-all test-cluster test-images accept ci lint types format manifests-check bench pipelines images lock clean
 
 help: ## List all targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +86,9 @@ format: $(READY) ## Format the code.
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 ci: lint types test ## Run the checks of CI: lint, types, test.
+
+accept: $(READY) ## Run the long tests: each network learns 8 photographs by heart (MODEL="yolov3 yolov5s" runs some).
+	OMP_NUM_THREADS=1 MODEL="$(MODEL)" $(BIN)/python -m pytest -s tests/accept
 
 manifests-check: $(READY) tools ## Apply the manifests to a real API server; check rights and levels.
 	$(BIN)/python -m pytest tests/manifests -q

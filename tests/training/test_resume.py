@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from safetensors.numpy import load
+from safetensors.numpy import load, load_file
 
+from kubeyolo.bundle import WEIGHTS, open_bundle
 from kubeyolo.config.training_schema import AugmentConfig
+from kubeyolo.data.dataset import open_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.launch.local import launch_work
 from kubeyolo.storage.place import Place
@@ -15,6 +17,7 @@ from kubeyolo.training.history import FILE_NAME, TrainingHistory, best_validatio
 from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec
 from tests.training.curves import curves_of
+from tests.training.detectors import detector_bundle
 from tests.training.killing import (
     half_written,
     has_checkpoint,
@@ -26,20 +29,27 @@ from tests.training.killing import (
 from tests.training.small_training import spec_for as small_training
 
 EVERYTHING = AugmentConfig(mixup=0.3, copy_paste=0.5, degrees=10.0, shear=3.0, perspective=0.0005, close_mosaic=1)
+FROZEN = ["backbone.stem.*"]
 
 
 def spec_for(dataset: str, output: Path, lr: float = 0.001, processes: int = 1) -> TrainingSpec:
     """Return the training of the network that is compiled in the shortest time, with every kind of augmentation.
 
-    It publishes its best weights.
+    It starts from the detector next to its output, with a part of the backbone frozen, profiles some steps of each
+    session and publishes its best weights.
     """
-    choice = {"val_interval": 1, "top_k": 2, "patience": 3, "ema_tau": 3}
+    choice = {"val_interval": 1, "top_k": 2, "patience": 3, "ema_tau": 3, "freeze": FROZEN, "need_profiler": True}
     spec = small_training(dataset, output, "yolov4-tiny", lr=lr, processes=processes, **choice)
-    return spec.model_copy(update={"config": spec.config.model_copy(update={"augment": EVERYTHING})})
+    config = spec.config.model_copy(update={"augment": EVERYTHING})
+    return spec.model_copy(update={"config": config, "weights": str(output.parent / "old" / "bundle")})
 
 
-def test_a_run_killed_three_times_ends_with_the_same_weights(small_dataset: str, tmp_path: Path) -> None:
+def test_a_run_killed_three_times_ends_with_the_same_weights(
+    small_dataset: str, tmp_path: Path, mindspore_ready: None
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
+    first_class = open_dataset(Place.of(small_dataset)).manifest.classes[0]
+    old = open_bundle(Place.of(detector_bundle(tmp_path / "old", "yolov4-tiny", (first_class, "cat"))))
     launch_until(spec_for(small_dataset, whole))
 
     launch_until(spec_for(small_dataset, killed), has_checkpoint(3))
@@ -67,6 +77,11 @@ def test_a_run_killed_three_times_ends_with_the_same_weights(small_dataset: str,
         arrays.keys() == published.keys() and all((arrays[name] == published[name]).all() for name in published)
         for arrays in (load(content) for _, content in best[0])
     )
+    before = load_file(old.path(WEIGHTS))
+    frozen = [name for name in before if name.startswith("backbone.stem.")]
+    assert len(frozen) == 5 and all((before[name] == published[name]).all() for name in frozen)
+    assert not (before["backbone.down.conv.weight"] == published["backbone.down.conv.weight"]).all()
+    assert (killed / "profile" / "summary.json").exists()
     assert result.resumed_at == [3 if resumed == "resuming at step 3 of 24" else 6, half - 3, 21]
     assert read_result(Place.of(whole).store).resumed_at == [] and read_result(Place.of(whole).store).seconds > 0
     assert [row["step"] for row in history_of(whole) if row["kind"] == "train"] == [4, 8, 12, 16, 20, 24]

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from kubeyolo.bundle import WEIGHTS, BundleManifest, open_bundle
 from kubeyolo.config.schema import Config
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.models.named_facts import model_facts
-from kubeyolo.publishing import publish_bundle
 from kubeyolo.steps import facade
 from kubeyolo.steps.facade import StepCall
 from kubeyolo.storage.place import Place
@@ -22,30 +21,10 @@ from kubeyolo.training.extension import changed_keys
 from kubeyolo.training.result import read_result
 from kubeyolo.training.spec import TrainingSpec, training_identity
 from kubeyolo.training.start import ClassRows, Start, starting_arrays, weights_digest
+from tests.training.detectors import detector_bundle, manifest_of
 from tests.training.small_training import spec_for
 
 OLD, NEW = ("cat", "dog", "bird", "fish"), ("dog", "fox", "cat ", "hen", "owl")
-
-
-def manifest_of(model: str, classes: tuple[str, ...], **more: Any) -> BundleManifest:
-    facts = model_facts(model)
-    return BundleManifest(
-        model=model, classes=classes, image_size=(64, 64), strides=facts.strides, anchors=facts.anchors, **more
-    )
-
-
-def detector_bundle(folder: Path, model: str, classes: tuple[str, ...], seed: int = 5) -> str:
-    """Publish a detector with random weights and statistics."""
-    from kubeyolo.models.registry import build_model
-
-    rng = np.random.default_rng(seed)
-    arrays = {}
-    for parameter in build_model(model, len(classes), seed=seed).get_parameters():
-        noise = rng.uniform(0.9, 1.1, parameter.shape).astype(np.float32)
-        arrays[parameter.name] = parameter.asnumpy() * noise + (0.01 * noise if "moving_mean" in parameter.name else 0)
-    folder.mkdir()
-    save_file(arrays, folder / WEIGHTS)
-    return publish_bundle(Place.of(folder / "bundle"), manifest_of(model, classes), {WEIGHTS: folder / WEIGHTS}).uri
 
 
 @pytest.mark.parametrize("model", ["yolov5n-r7", "yolov4", "yolov3-quant", "yolov4-tiny", "yolov4-csp", "yolov4-p5"])
