@@ -94,11 +94,6 @@ def reach_warnings(train: TrainConfig, steps_per_epoch: int) -> list[str]:
             f"last epoch is validated, so the last weights are published; set it to {epochs - 1} or less, or to 0 if "
             "this is intended."
         )
-    if train.patience and not train.val_interval:
-        warnings.append(
-            f"train.patience = {train.patience} has no effect, because nothing is validated (train.val_interval = 0); "
-            "set train.val_interval to auto, or train.patience to 0."
-        )
     if train.ckpt_interval > steps:
         warnings.append(
             f"train.ckpt_interval = {train.ckpt_interval} is more than all {steps} steps: the only checkpoint is "
