@@ -25,7 +25,6 @@ from kubeyolo.cli.options import DEFAULT_STORE, ConfigOption, JsonOption, SetOpt
 from kubeyolo.cli.streams import stored_work
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.config.form import fill_form
-from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError, check_known
 
 RUNTIMES = ("onnx", "int8")
@@ -79,7 +78,6 @@ def gate(
                 f"--runtime {runtime} needs MindSpore: use 'kubeyolo pipeline gate', or --runtime onnx or int8 here"
             )
         check_known("runtime", runtime, RUNTIMES)
-        load_config(None, config_file, pairs)
         fields = list(CompiledPipeline.named(MODEL_EVALUATION).fields)
         form = fill_form(fields, None, config_file, pairs, **links, store=store, runtime=runtime)
         with stored_work(as_json):
@@ -95,5 +93,7 @@ def gate(
         junit=junit,
         summary=summary,
         report=report,
+        config_file=config_file,
+        sets=pairs,
         as_json=as_json,
     ).judge(evaluate)

@@ -13,11 +13,12 @@ from typing import Annotated
 
 import typer
 
+from kubeyolo.cli.gate_files import junit_xml, markdown_error, markdown_summary
+from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError, KubeyoloError, one_line, split_pair
 from kubeyolo.evaluation.limits import Numbers, Verdict, check_numbers
 from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.events import StepRecord
-from kubeyolo.kubeflow.gate import junit_xml, markdown_error, markdown_summary
 from kubeyolo.storage.place import Place
 
 FAILED = 1
@@ -80,6 +81,8 @@ class Gate:
         junit: JUnit file to write; None for no file. The same holds for ``summary`` (Markdown) and ``report`` (HTML).
         summary: File to append the Markdown summary to.
         report: File for the report of the evaluation, with the checks of this gate.
+        config_file: YAML file of settings; None for no file.
+        sets: Pairs of ``--set``.
         as_json: Whether to print the result as JSON.
     """
 
@@ -90,6 +93,8 @@ class Gate:
     junit: Path | None
     summary: Path | None
     report: Path | None
+    config_file: Path | None
+    sets: Sequence[str]
     as_json: bool
 
     def judge(self, evaluate: Callable[[], Evaluations]) -> None:
@@ -99,12 +104,13 @@ class Gate:
             evaluate: Evaluates the models; called once, after options and files are checked.
 
         Raises:
-            InputError: A limit or a file is wrong, or the model could not be evaluated.
+            InputError: A limit, a setting or a file is wrong, or the model could not be evaluated.
             Exit: A limit is missed.
         """
         files = _Files(self.junit, self.summary, self.report, self.links)
         files.begin()
         try:
+            load_config(None, self.config_file, self.sets)  # refuses wrong settings
             limits, drop = _limits(self.min_ap, self.least), self._largest_drop()
             check_numbers({}, {} if "baseline" in self.links else None, limits, drop)  # refuses wrong limits
             found = evaluate()

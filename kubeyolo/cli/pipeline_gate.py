@@ -38,7 +38,6 @@ from kubeyolo.cli.tables import RunDisplay
 from kubeyolo.compiled.images import bind_image_file
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.config.form import fill_form
-from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.kubeflow.client import Kubeflow
 from kubeyolo.kubeflow.follow import follow
@@ -94,6 +93,8 @@ def gate(
         junit=junit,
         summary=summary,
         report=report,
+        config_file=config_file,
+        sets=pairs,
         as_json=as_json,
     ).judge(evaluate)
 
@@ -108,7 +109,6 @@ def _evaluate(
     quiet: bool,
 ) -> Evaluations:
     """Run the evaluation pipeline, and return the records of its evaluations and the name of the run."""
-    load_config(None, config_file, sets)
     form = fill_form(list(pipeline.fields), None, config_file, sets, **fields)
     configured = configure(MODEL_EVALUATION, form, is_remote=True)
     # A pointer may be moved before the run starts: the bundle that it names now is the baseline.

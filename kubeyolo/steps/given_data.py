@@ -7,6 +7,7 @@ import json
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.manifest import MANIFEST_NAME
 from kubeyolo.errors import InputError, suggest
+from kubeyolo.formats import counted
 from kubeyolo.steps import facade
 from kubeyolo.steps.configure import check_store_apart, look_at_data
 from kubeyolo.steps.facade import StepCall
@@ -36,7 +37,10 @@ def given_dataset(call: StepCall, data: Place) -> Dataset:
     check_store_apart(call.store.uri, data.uri)
     source, _ = look_at_data(data.uri, call.config, trains=False)
     stored = facade.validate_dataset(call, data.uri, source.fingerprint)
-    return call.dataset(stored.record.outputs["dataset"])
+    dataset, findings = call.dataset(stored.record.outputs["dataset"]), stored.record.metrics["findings_count"]
+    about = f"{counted(findings, 'kind')} of findings, see {stored.record.report}" if findings else "no findings"
+    print(f"{data.uri} is stored as {dataset.uri}: {about}", flush=True)
+    return dataset
 
 
 def is_stored(data: Place) -> bool:

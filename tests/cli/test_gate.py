@@ -11,10 +11,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+from kubeyolo.catalogue import MODEL_EVALUATION
 from kubeyolo.cli.app import main
 from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.pointers import ModelPointer, write_model_pointer
 from kubeyolo.steps import facade
+from kubeyolo.steps.configure import configure
+from kubeyolo.steps.facade import StepCall
 from kubeyolo.storage.place import Place
 from tests.steps.called import validate_dataset
 from tests.steps.fixed_detector import AP_OF_SHIFT, fixed_bundle, write_data
@@ -90,6 +93,7 @@ def test_a_plain_folder_is_validated_and_the_model_passes(run: Run, shop: Shop, 
     assert ended.code == 0, ended.err
     assert "✓ AP >= 1: AP is 1.0000, at least 1 is required" in ended.out
     assert "report gate.html" in ended.out
+    assert f"{shop.data.as_uri()} is stored as {fresh.as_uri()}/datasets/cells-" in ended.out
     assert len(list((fresh / "datasets").iterdir())) == 1
     assert [case.get("name") for case in suite()] == ["AP >= 1", "AR100 >= 0.9", "drop of AP <= 0 points"]
     assert [suite().get(name) for name in ("tests", "failures", "errors")] == ["3", "0", "0"]
@@ -167,6 +171,24 @@ def test_results_in_the_store_are_not_computed_again(
     assert run(*options, store=fresh).code == 0
     assert seen == [shop.exact, shop.worse, shop.worse]
     assert suite().attrib["errors"] == "0"
+
+
+def test_the_step_and_the_pipeline_find_the_evaluation_of_the_gate(
+    run: Run, shop: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--set", "evaluate.max_det=9", "--min-ap", "1").code == 0
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", shop.exact, shop.stored, "--runtime", "onnx", "--store", shop.store, "--max-det", "9"])
+    assert not ended.value.code and "evaluate: the result of the same work is at" in capfd.readouterr().out
+    form = {"bundle": shop.exact, "data": str(shop.data), "store": shop.store, "runtime": "onnx"}
+    settings = configure(MODEL_EVALUATION, form | {"settings": "{evaluate: {max_det: 9}}"}).settings
+    for step in ("validate_dataset", "evaluate"):
+        call = StepCall(store=Place.of(shop.store), config=settings[step].configuration(), code=settings[step].code)
+        if step == "evaluate":
+            facade.evaluate(call, call.bundle(shop.exact), call.dataset(shop.stored), "onnx")
+        else:
+            facade.validate_dataset(call, settings[step].data, settings[step].fingerprint)
+        assert f"{step}: the result of the same work is at" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ import pytest
 
 from kubeyolo.cli import pipeline_gate as command
 from kubeyolo.cli.app import main
+from kubeyolo.cli.gate_files import junit_xml, markdown_summary
 from kubeyolo.cli.judging import Evaluations
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.limits import check_numbers
 from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.events import StepRecord
 from kubeyolo.kubeflow.follow import TerminatedRun
-from kubeyolo.kubeflow.gate import junit_xml, markdown_summary
 
 NUMBERS = dict(zip(COCO_KEYS, [0.512, 0.83, 0.6, None, 0.5, 0.7, 0.3, 0.6, 0.65, None, 0.6, 0.8], strict=True))
 
