@@ -12,6 +12,7 @@ from kubeyolo.steps import facade
 from kubeyolo.steps.configure import check_store_apart, look_at_data
 from kubeyolo.steps.facade import StepCall
 from kubeyolo.storage.base import NotFound
+from kubeyolo.storage.location import FileLocation
 from kubeyolo.storage.place import Place
 
 
@@ -45,6 +46,8 @@ def given_dataset(call: StepCall, data: Place) -> Dataset:
 
 def is_stored(data: Place) -> bool:
     """Tell whether a place has a stored data set; other programs name their annotations ``dataset.json``, too."""
+    if isinstance(data.location, FileLocation) and data.location.path.is_file():
+        return False
     try:
         document = json.loads(data.store.read_bytes(MANIFEST_NAME))
     except (NotFound, ValueError):

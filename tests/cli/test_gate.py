@@ -200,6 +200,7 @@ def test_the_step_and_the_pipeline_find_the_evaluation_of_the_gate(
         (("--split", "vla"), "has no split 'vla'"),
         (("--data", "STORED", "--split", "vla"), "has no split 'vla'; did you mean 'val'"),
         (("--data", "absent"), "absent"),
+        (("--data", "DATA/annotations/val.json"), "give the folder of the data set, "),
         (("--bundle", "absent"), "absent"),
         (("--baseline", "absent/latest.json"), "there is no such pointer to a model"),
         (("--min", "AP5=0.3"), "did you mean 'AP50'"),
