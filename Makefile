@@ -76,8 +76,9 @@ lint: $(READY) ## Check style, imports between rooms, and that compiled pipeline
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pipelines.compile --check
-	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows docs/ci/github.yml
-	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci docs/ci/gitlab.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows docs/ci/github.yml docs/ci/github-runner.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions action.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci docs/ci/gitlab.yml docs/ci/gitlab-runner.yml
 
 types: $(READY) ## Check types.
 	$(BIN)/mypy

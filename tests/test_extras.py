@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from kubeyolo.catalogue import (
     Step,
 )
 from kubeyolo.data.sample import generate_sample_dataset
+from tests.steps.fixed_detector import fixed_bundle, write_data
 from tests.steps.test_publish import make_bundle
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 PROGRAMS = {
     "train": ("kubeyolo.training.worker", "kubeyolo.launch.launcher"),
     "evaluate": ("kubeyolo.launch.launcher",),
+    "evaluate-onnx": ("kubeyolo.cli.app", "kubeyolo.cli.gate"),
     "export": ("kubeyolo.launch.launcher",),
     "launch": ("kubeyolo.launch.watch",),
 }
@@ -39,10 +42,20 @@ PROGRAMS = {
 PACKAGES = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow", "fontTools": "fonttools"}
 IMPORTED = {"ml-dtypes": "ml_dtypes"}
 
+OTHER_STEPS = {
+    "kubeyolo.export.mindspore_export",
+    "kubeyolo.launch.volcano",
+    "kubeyolo.quantization",
+    "kubeyolo.training.event_files",
+    "mlflow",
+    "onnx",
+}
+"""What the gate reaches through the façade of all steps."""
+
 # Reached by reading alone: runtimes and measurements that the step does not call.
 NEVER_CALLED = {
     "validate": {"pycocotools", "kubeyolo.launch.volcano", "mindspore", "onnxruntime"},
-    "evaluate-onnx": {"kubeyolo.evaluation.network", "mindspore"},
+    "evaluate-onnx": {"kubeyolo.evaluation.network", "mindspore"} | OTHER_STEPS,
     "train": {"onnxruntime"},
     "quantize": {"kubeyolo.evaluation.network", "mindspore"},
     "launch": {"kubeyolo.evaluation.predictor", "pycocotools"},
@@ -149,10 +162,10 @@ def test_an_image_is_built_from_a_target_of_its_name_with_its_extra(image: str) 
     assert f'org.opencontainers.image.title="kubeyolo-{image}"' in text
 
 
-CONFIGURE = """
+ABSENT = """
 import importlib.abc, json, sys
 
-ABSENT = set(json.loads(sys.argv[2]))
+ABSENT = set(json.loads(sys.argv[1]))
 
 class Absent(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -160,9 +173,13 @@ class Absent(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {name!r}: it is not in this image", name=name)
 
 sys.meta_path.insert(0, Absent())
+"""
+"""Begins a program that cannot import the packages that its first argument names."""
+
+CONFIGURE = """
 from kubeyolo.steps.component import validate_dataset
 from kubeyolo.steps.configure import configure
-runs = [configure(pipeline, form) for pipeline, form in json.loads(sys.argv[1])]
+runs = [configure(pipeline, form) for pipeline, form in json.loads(sys.argv[2])]
 class Artifact:
     path, metadata = sys.argv[3], {}
 validate_dataset(
@@ -171,6 +188,29 @@ validate_dataset(
 )
 print(json.dumps({"names": [run.name for run in runs], "modules": sorted(sys.modules)}))
 """
+
+GATE = """
+from kubeyolo.cli.app import main
+try:
+    main(sys.argv[2:])
+finally:
+    print(json.dumps({"modules": sorted(sys.modules)}))
+"""
+
+
+def absent_from(image: str) -> set[str]:
+    """Return the packages, as they are imported, that other images have and this image lacks."""
+    everywhere = {name for extra in IMAGES for name in requirements(extra)}
+    return {IMPORTED.get(name, name) for name in everywhere - requirements(image)}
+
+
+def in_image(image: str, program: str, *arguments: str, folder: Path) -> tuple[int, dict[str, Any], str]:
+    """Run a program that can import only what an image has; return its code, the JSON of its last line, its errors."""
+    command = [sys.executable, "-c", ABSENT + program, json.dumps(sorted(absent_from(image))), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KUBEYOLO_CACHE": str(folder / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=300)
+    assert done.stdout, done.stderr[-3000:]
+    return done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
 def test_configure_works_with_what_its_image_has(tmp_path: Path) -> None:
@@ -185,13 +225,24 @@ def test_configure_works_with_what_its_image_has(tmp_path: Path) -> None:
         (MODEL_EVALUATION, {"data": str(data), "store": store, "bundle": bundle, "runtime": "mindspore"}),
     ]
     assert {pipeline for pipeline, _ in forms} == {*PIPELINES} and STEPS["configure"].image == "validate"
-    everywhere = {name for extra in IMAGES for name in requirements(extra)}
-    absent = {IMPORTED.get(name, name) for name in everywhere - requirements("validate")}
+    absent = absent_from("validate")
     assert absent == {"mindspore", "ml_dtypes", "onnx", "onnxruntime", "kubernetes", "pycocotools", "tensorboardX"}
-    command = [sys.executable, "-c", CONFIGURE, json.dumps(forms), json.dumps(sorted(absent)), str(tmp_path / "file")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KUBEYOLO_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    code, found, errors = in_image("validate", CONFIGURE, json.dumps(forms), str(tmp_path / "file"), folder=tmp_path)
+    assert code == 0, errors[-3000:]
     assert len(set(found["names"])) == 3
     assert not absent & {name.partition(".")[0] for name in found["modules"]}
+
+
+def test_the_gate_works_with_what_the_image_for_onnx_has(tmp_path: Path) -> None:
+    """The whole command: a folder is validated, and the int8 network of a bundle is evaluated."""
+    data, bundle = write_data(tmp_path / "data"), fixed_bundle(tmp_path / "bundle", {"int8": 4})
+    absent = absent_from("evaluate-onnx")
+    assert absent == {"mindspore", "ml_dtypes", "onnx", "kubernetes", "tensorboardX"}
+    options = ("--bundle", bundle, "--data", str(data), "--runtime", "int8", "--report", "gate.html")
+    # AP is 0.6, so the limit says that it was really measured.
+    code, found, errors = in_image("evaluate-onnx", GATE, "gate", *options, "--min-ap", "0.59", folder=tmp_path)
+    assert code == 0, errors[-3000:]
+    assert not (absent | {"kfp", "kfp_server_api"}) & {name.partition(".")[0] for name in found["modules"]}
+    assert "onnxruntime" in found["modules"] and "at least 0.59" in (tmp_path / "gate.html").read_text()
+    code, _, errors = in_image("evaluate-onnx", GATE, "gate", *options, "--min-ap", "0.61", folder=tmp_path)
+    assert (code, errors) == (1, "")

@@ -64,8 +64,8 @@ def remote_result(run: RemoteRun) -> RemoteResult | None:
         return RemoteResult(note=f"cannot read its results on this machine: {one_line(error, 300)}")
 
 
-def evaluation_numbers(indexes: Mapping[str, str]) -> dict[str, dict[str, float | None]]:
-    """Return the COCO metrics of each evaluation of a run of the evaluation pipeline.
+def evaluation_records(indexes: Mapping[str, str]) -> dict[str, StepRecord]:
+    """Return the record of each evaluation of a run of the evaluation pipeline.
 
     Args:
         indexes: URI of the copy of the record, by task: ``evaluate``, and ``evaluate_baseline`` if there is a baseline.
@@ -74,7 +74,7 @@ def evaluation_numbers(indexes: Mapping[str, str]) -> dict[str, dict[str, float 
         InputError: A record is missing or damaged.
     """
     stores = Stores()
-    return {task: _numbers(read_index(stores.place(uri)).metrics) for task, uri in indexes.items()}
+    return {task: read_index(stores.place(uri)) for task, uri in indexes.items()}
 
 
 def _is_later(index: Place, ended: datetime | None) -> bool:

@@ -86,7 +86,7 @@ def configure(
         )
     store = checked.at(checked.store)
     store.contact()
-    _check_store_apart(checked.store, checked.place("data"))
+    check_store_apart(checked.store, checked.place("data"))
     run = _CONFIGURE[pipeline](checked)
     mark = store_id(store, create=mark_store)
     settings = {task: given.model_copy(update={"store_id": mark}) for task, given in run.settings.items()}
@@ -102,7 +102,7 @@ def plan_outcome(run: ConfiguredRun, seconds: float) -> StepOutcome:
     return StepOutcome(step=STEP, seconds=seconds, outputs={"data": run.data}, metrics=metrics, html=html)
 
 
-def _check_store_apart(store: str, data: str) -> None:
+def check_store_apart(store: str, data: str) -> None:
     """Refuse a store inside the folder of images: the files of the store would become part of the data."""
     for folder in ("train", "val"):
         if data and (store == f"{data}/{folder}" or store.startswith(f"{data}/{folder}/")):
@@ -113,7 +113,7 @@ def _check_store_apart(store: str, data: str) -> None:
 
 def _configure_training(checked: CheckedForm) -> ConfiguredRun:
     data = checked.place("data")
-    source, notes = _look(data, checked.resolved.config)
+    source, notes = look_at_data(data, checked.resolved.config)
     return _trained_run(DETECTOR_TRAINING, checked, data, source, notes + _version_notes(checked))
 
 
@@ -123,7 +123,7 @@ def _configure_retraining(checked: CheckedForm) -> ConfiguredRun:
         data = checked_place(
             f"the data that {pointer} names", read_data_pointer(checked.at(pointer)), checked.is_remote
         )
-        source, notes = _look(data, config)
+        source, notes = look_at_data(data, config)
     except InputError as error:
         raise InputError(f"{pointer} points at a data set that cannot be used: {error}") from error
     latest = _latest(checked)
@@ -156,17 +156,10 @@ def _configure_retraining(checked: CheckedForm) -> ConfiguredRun:
 def _configure_evaluation(checked: CheckedForm) -> ConfiguredRun:
     data, store = checked.place("data"), checked.store
     runtime = checked.runtime
-    bundles = {name: bundle for name in ("bundle", "baseline") if (bundle := _bundle_of(checked, name)) is not None}
-    for bundle in bundles.values():
-        _check_network(bundle, runtime)
-    resolved = {
-        name: checked.launcher.placed(bundle_config(bundle.manifest, checked.form)) for name, bundle in bundles.items()
-    }
-    for each in resolved.values():
-        checked.launcher.check(each.config, ["evaluate"], checked.is_remote)
+    bundles, resolved = evaluated_bundles(checked)
     references = {name: bundles[name].reference if name in bundles else "" for name in ("bundle", "baseline")}
     config = resolved["bundle"].config
-    source, notes = _look(data, config, trains=False)
+    source, notes = look_at_data(data, config, trains=False)
     # Only metrics are compared: the gate that a bundle was trained with is ignored.
     sections = {which: read_sections(ungated(each.config), "evaluate") for which, each in resolved.items()}
     identity = {**references, **sections["bundle"], "runtime": runtime, "fingerprint": source.fingerprint}
@@ -201,6 +194,23 @@ def _configure_evaluation(checked: CheckedForm) -> ConfiguredRun:
         baseline=bundles.get("baseline"),
         data=data,
     )
+
+
+def evaluated_bundles(checked: CheckedForm) -> tuple[dict[str, Bundle], dict[str, ResolvedConfig]]:
+    """Return the bundles of an evaluation, and the configuration of each, by the fields ``bundle`` and ``baseline``.
+
+    Raises:
+        InputError: There is no bundle, it has no network for the runtime, or a setting does not fit the launcher.
+    """
+    bundles = {name: bundle for name in ("bundle", "baseline") if (bundle := _bundle_of(checked, name)) is not None}
+    for bundle in bundles.values():
+        _check_network(bundle, checked.runtime)
+    resolved = {
+        name: checked.launcher.placed(bundle_config(bundle.manifest, checked.form)) for name, bundle in bundles.items()
+    }
+    for each in resolved.values():
+        checked.launcher.check(each.config, ["evaluate"], checked.is_remote)
+    return bundles, resolved
 
 
 _CONFIGURE: Mapping[str, Callable[[CheckedForm], ConfiguredRun]] = {
@@ -370,7 +380,7 @@ def _validation(store: str, data: str, source: SourceFacts, config: Config) -> S
     )
 
 
-def _look(data: str, config: Config, trains: bool = True) -> tuple[SourceFacts, tuple[str, ...]]:
+def look_at_data(data: str, config: Config, trains: bool = True) -> tuple[SourceFacts, tuple[str, ...]]:
     """Return images and fingerprint of a data set, and a note on how they were read.
 
     Args:

@@ -37,6 +37,7 @@ COMMANDS = [
     "quantize",
     "publish",
     "predict",
+    "gate",
     "sample",
     "copy",
     "convert",

@@ -205,3 +205,7 @@ def test_the_steps_of_a_run_work_in_their_images(engine: str, references: dict[s
     # By hand, too, ONNX bundles are evaluated without MindSpore.
     text = kubeyolo("evaluate-onnx", "evaluate", published, dataset, "--runtime", "int8", "--store", STORE, "--json")
     assert "AP" in json.loads(text)["metrics"]
+    options = ("--data", data, "--runtime", "int8", "--store", STORE, "--min-ap", "0", "--json")
+    text = kubeyolo("evaluate-onnx", "gate", "--bundle", latest, "--baseline", published, *options)
+    judged = json.loads(text)
+    assert judged["passed"] and judged["dataset"] == dataset

@@ -17,7 +17,7 @@ from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.events import StepRecord
-from kubeyolo.kubeflow.result import evaluation_numbers
+from kubeyolo.kubeflow.result import evaluation_records
 from kubeyolo.models.named_facts import model_facts
 from kubeyolo.pointers import ModelPointer, write_model_pointer
 from kubeyolo.publishing import publish_bundle
@@ -39,15 +39,14 @@ def write_numbers(uri: str, ap: float) -> None:
 def test_numbers_are_read_by_the_place_that_configure_gave(tmp_path: Path) -> None:
     indexes = {task: (tmp_path / f"{task}.json").as_uri() for task in ("evaluate", "evaluate_baseline")}
     with pytest.raises(NotFound):
-        evaluation_numbers(indexes)
+        evaluation_records(indexes)
     write_numbers(indexes["evaluate"], 0.5)
     write_numbers(indexes["evaluate_baseline"], 0.4)
-    numbers = evaluation_numbers(indexes)
-    assert {task: found["AP"] for task, found in numbers.items()} == {"evaluate": 0.5, "evaluate_baseline": 0.4}
-    assert len(numbers["evaluate"]) == 12 and numbers["evaluate"]["AP75"] is None
+    records = evaluation_records(indexes)
+    assert {task: found.metrics["AP"] for task, found in records.items()} == {"evaluate": 0.5, "evaluate_baseline": 0.4}
     (tmp_path / "evaluate.json").write_text("{}")
     with pytest.raises(InputError, match="evaluate.json: not the record of a step"):
-        evaluation_numbers(indexes)
+        evaluation_records(indexes)
 
 
 @pytest.fixture
@@ -113,6 +112,7 @@ def test_the_gate_finds_the_numbers_of_the_run_that_it_has_submitted(
     write_numbers(there.settings["evaluate_baseline"].index, 0.5)
     code, said = gate(*options)
     assert (code, said["passed"], said["evaluate"]["AP"], said["evaluate_baseline"]["AP"]) == (0, True, 0.45, 0.5)
+    assert len(said["evaluate"]) == 12 and said["evaluate"]["AP75"] is None
     assert gate(*options, "--min-ap", "0.5")[0] == 1
 
 

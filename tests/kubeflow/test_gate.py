@@ -8,13 +8,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kubeyolo.cli import gate as command
+from kubeyolo.cli import pipeline_gate as command
 from kubeyolo.cli.app import main
+from kubeyolo.cli.gate_files import junit_xml, markdown_summary
+from kubeyolo.cli.judging import Evaluations
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.limits import check_numbers
 from kubeyolo.evaluation.results import COCO_KEYS
+from kubeyolo.events import StepRecord
 from kubeyolo.kubeflow.follow import TerminatedRun
-from kubeyolo.kubeflow.gate import junit_xml, markdown_summary
 
 NUMBERS = dict(zip(COCO_KEYS, [0.512, 0.83, 0.6, None, 0.5, 0.7, 0.3, 0.6, 0.65, None, 0.6, 0.8], strict=True))
 
@@ -56,15 +58,17 @@ class Gate:
         self.junit, self.summary = folder / "gate.xml", folder / "gate.md"
         self.end: BaseException | dict[str, float | None] = NUMBERS
         self.baseline: dict[str, float | None] = {}
+        self.page = ""
         self.seen: list[str] = []
         monkeypatch.setattr(command, "_evaluate", self._evaluate)
 
-    def _evaluate(self, *arguments: Any) -> dict[str, Any]:
+    def _evaluate(self, *arguments: Any) -> Evaluations:
         self.seen.append(self.junit.read_text())
         if isinstance(self.end, BaseException):
             raise self.end
-        found = {"run": "evaluation-1", "evaluate": self.end}
-        return found | ({"evaluate_baseline": self.baseline} if self.baseline else {})
+        found = StepRecord(step="evaluate", seconds=1.0, metrics=self.end, report=self.page)
+        baseline = StepRecord(step="evaluate", seconds=1.0, metrics=self.baseline) if self.baseline else None
+        return Evaluations(found, baseline, {"run": "evaluation-1"})
 
     def call(self, *limits: str) -> int:
         places = ("--bundle", "minio://m/new", "--data", "minio://d/x", "--store", "minio://s")
@@ -162,3 +166,16 @@ def test_a_file_that_cannot_be_written_is_known_before_anything_is_submitted(
     assert gate.call("--min-ap", "0.5") == 2
     assert not gate.seen
     assert "absent/gate.md: cannot be written: No such file" in capsys.readouterr().err
+
+
+def test_the_report_of_the_evaluation_is_fetched_from_the_store_with_the_checks(gate: Gate, tmp_path: Path) -> None:
+    stored, file = tmp_path / "report.html", tmp_path / "gate.html"
+    stored.write_text("<p>before</p><!-- checks -->none<!-- /checks --><p>after</p>")
+    gate.page = stored.as_uri()
+    assert gate.call("--min-ap", "0.6", "--report", str(file)) == 1
+    page = file.read_text()
+    assert page.startswith("<p>before</p>") and page.endswith("<p>after</p>")
+    assert "AP is 0.5120, at least 0.6 is required" in page
+    stored.unlink()
+    assert gate.call("--min-ap", "0.5", "--report", str(file)) == 2
+    assert not file.exists() and gate.suite().attrib["errors"] == "1"

@@ -1,4 +1,4 @@
-"""The reports of a gate: JUnit XML and Markdown."""
+"""The texts of the files of a gate: JUnit XML and Markdown."""
 
 from __future__ import annotations
 
