@@ -41,7 +41,7 @@ def average_precisions(group: Int64Array, hit: BoolArray, totals: Int64Array) ->
 def _needed(totals: Int64Array) -> Int64Array:
     """Return the number of boxes (G, 101) that must be found for each recall."""
     total = np.maximum(totals, 1)[:, None]
-    needed = np.ceil(RECALL_POINTS * total).astype(np.int64)
+    needed: Int64Array = np.ceil(RECALL_POINTS * total).astype(np.int64)
     # Rounding must not ask for one box more or less than a comparison of recalls does.
     needed -= (needed - 1) / total >= RECALL_POINTS
     needed += needed / total < RECALL_POINTS

@@ -1,4 +1,4 @@
-"""Detections as arrays, matched with the boxes of a split at IoU .5 as in COCO's evaluation: the base of all analyses."""
+"""Detections as arrays, matched with the boxes of a split at IoU .5 as in COCO's evaluation."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def match_detections(index: SplitIndex, category_ids: Sequence[int], detections:
         detections: Rows of a COCO results file; their ids are those of the index.
     """
     image, label, xywh, score = _arrays(index, category_ids, detections)
-    near, crowded = _overlapping(index, image, label, xywh)
+    near, crowded = near_pairs(index, image, label, xywh)
     own = near.select((index.box_class[near.box] == label[near.detection]) & (near.iou >= MATCH_IOU))
     box = _best_first(own, len(score), index.boxes)
     found_by = np.full(index.boxes, -1, np.int64)
@@ -118,10 +118,8 @@ def match_detections(index: SplitIndex, category_ids: Sequence[int], detections:
     )
 
 
-def strongest(
-    keys: Int64Array, others: Int64Array, values: Float64Array, size: int
-) -> tuple[Int64Array, Float64Array]:
-    """Return for each key 0..size-1 the member of ``others`` with the largest value, -1 if none, and the value, or 0."""
+def strongest(keys: Int64Array, others: Int64Array, values: Float64Array, size: int) -> tuple[Int64Array, Float64Array]:
+    """Return for each key 0..size-1 the member of ``others`` with the largest value, or -1, and the value, or 0."""
     order = np.lexsort((others, -values, keys))
     first = order[np.unique(keys[order], return_index=True)[1]]
     best, value = np.full(size, -1, np.int64), np.zeros(size)
@@ -152,10 +150,15 @@ def _arrays(
     return image[kept], label[kept], xywh[order[kept]], score[order[kept]]
 
 
-def _overlapping(
-    index: SplitIndex, image: Int64Array, label: Int64Array, xywh: Float64Array
-) -> tuple[Pairs, BoolArray]:
-    """Return the near pairs, and whether each detection (D,) lies in a crowd of its class."""
+def near_pairs(index: SplitIndex, image: Int64Array, label: Int64Array, xywh: Float64Array) -> tuple[Pairs, BoolArray]:
+    """Return the pairs that overlap by .1 or more, and whether each detection (D,) lies in a crowd of its class.
+
+    Args:
+        index: Images and boxes of the split.
+        image: Position of the image of each detection.
+        label: Class number of each detection.
+        xywh: (D, 4) left, top, width, height.
+    """
     crowded = np.zeros(len(image), np.bool_)
     counts = np.diff(index.box_start)[image]
     ends = np.cumsum(counts)
@@ -165,7 +168,9 @@ def _overlapping(
         before = ends[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, before + _PAIRS_IN_MEMORY, side="right")))
         detection = np.repeat(np.arange(start, stop), counts[start:stop])
-        offset = np.arange(len(detection)) - np.repeat(ends[start:stop] - counts[start:stop] - before, counts[start:stop])
+        offset = np.arange(len(detection)) - np.repeat(
+            ends[start:stop] - counts[start:stop] - before, counts[start:stop]
+        )
         box = index.box_start[image[detection]] + offset
         shared, union = _areas(xywh[detection], index.box_xywh[box])
         crowd = index.box_crowd[box]
