@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kubeyolo.arrays import BoolArray, Float64Array, Int64Array
+from kubeyolo.data.overlaps import corners, pairwise_iou
 from kubeyolo.evaluation.error_kinds import BACKGROUND, ErrorKinds
 from kubeyolo.evaluation.image_outcomes import ImageOutcomes
 from kubeyolo.evaluation.matching import MATCH_IOU, Matches, strongest
@@ -66,7 +67,7 @@ def find_suspects(
     sure = outcomes.confident & (matches.score >= _LEAST_SCORE)
     image = matches.index.box_image()
     found: list[Suspect] = []
-    for d in np.flatnonzero(sure & errors.of(BACKGROUND)).tolist():
+    for d in _without_copies(matches, np.flatnonzero(sure & errors.of(BACKGROUND))):
         found.append(Suspect(NO_BOX, int(matches.image[d]), -1, d, float(matches.score[d])))
     swapped, by_other, gain = _swapped(matches, sure)
     for b in np.flatnonzero(swapped).tolist():
@@ -80,6 +81,17 @@ def find_suspects(
     found = [suspect for suspect in found if suspect.suspicion > 0]
     found.sort(key=lambda suspect: (-suspect.suspicion, suspect.image, suspect.box, suspect.detection))
     return found[:most]
+
+
+def _without_copies(matches: Matches, detections: Int64Array) -> list[int]:
+    """Return detections without those that cover a better detection of their image by half, whatever its class."""
+    kept: dict[int, list[int]] = {}
+    for d in detections.tolist():
+        others = kept.setdefault(int(matches.image[d]), [])
+        boxes = corners(matches.xywh[[d, *others]])
+        if not (np.nan_to_num(pairwise_iou(boxes[:1], boxes[1:])) >= MATCH_IOU).any():
+            others.append(d)
+    return [d for others in kept.values() for d in others]
 
 
 def _swapped(matches: Matches, sure: BoolArray) -> tuple[BoolArray, Int64Array, Float64Array]:

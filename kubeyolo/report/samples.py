@@ -153,8 +153,9 @@ def _place(
         chip_x = min(max(0.0, x), max(0.0, size[0] - chip_width))
         chip_y = y - _TEXT_HEIGHT if y >= _TEXT_HEIGHT else y
         chip = (chip_x, chip_y, chip_x + chip_width, chip_y + _TEXT_HEIGHT)
-        # A label that would cover another label, or most of a small image, appears only on hover.
-        shown = chip_width < 0.6 * size[0] and not any(overlap(chip, other) for other in taken)
+        # A label that would cover another label, or most of a small image, appears only on hover; so do labels of hits.
+        fits = box.outcome != "hit" and chip_width < 0.6 * size[0]
+        shown = fits and not any(overlap(chip, other) for other in taken)
         if shown:
             taken.append(chip)
         about = box.outcome or ("crowd" if box.crowd else "")

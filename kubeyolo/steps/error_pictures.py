@@ -66,7 +66,8 @@ def _cut_out(split: Split, analysis: ErrorAnalysis, suspect: Suspect) -> SampleI
         for box in boxes
         for x1, y1, x2, y2 in [box.xyxy]
     ]
-    caption = f"{suspect.kind}, {suspect.suspicion:.2f}: {index.file_name[suspect.image]}"
+    words = ", ".join([box.label if box.score is None else f"detected {box.label} {box.score:.2f}" for box in boxes])
+    caption = f"{suspect.kind}: {words}; {index.file_name[suspect.image]}"
     return SampleImage(image[top:bottom, left:right].copy(), moved, caption)
 
 
