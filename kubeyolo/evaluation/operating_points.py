@@ -12,7 +12,7 @@ from kubeyolo.arrays import BoolArray, Float64Array, Int64Array
 from kubeyolo.evaluation.matching import Matches
 from kubeyolo.evaluation.results import BestThresholds
 
-GRID = np.linspace(0.0, 1.0, 101)
+GRID = np.arange(101) / 100
 """Thresholds of the curves."""
 
 FALLBACK = 0.25

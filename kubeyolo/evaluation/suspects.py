@@ -30,7 +30,7 @@ SENTENCES = {
 MOST_SUSPECTS = 1000
 """Suspects that are kept, highest suspicion first."""
 
-_LEAST_SCORE = 0.5
+_SURE_SCORE = 0.5
 _SEEN_SCORE = 0.05
 _SIDES = (32.0, 96.0)
 
@@ -59,12 +59,12 @@ def find_suspects(
 ) -> list[Suspect]:
     """Return the annotations that look wrong, highest suspicion first.
 
-    A detection contradicts annotations if it has a score of .5 or more and reaches the best threshold of its class.
+    A detection contradicts annotations if it reaches the best threshold of its class, or a score of .5.
     The suspicion of a missing box is the score; that of a class is the score minus the best score of the own class on
     the box; that of a place is score times (1 - IoU); that of a box that nothing comes near is the share of boxes of
     its class and of its size that are found, whichever is lower.
     """
-    sure = outcomes.confident & (matches.score >= _LEAST_SCORE)
+    sure = outcomes.confident | (matches.score >= _SURE_SCORE)
     image = matches.index.box_image()
     found: list[Suspect] = []
     for d in _without_copies(matches, np.flatnonzero(sure & errors.of(BACKGROUND))):
