@@ -345,11 +345,10 @@ def test_the_errors_of_an_evaluation_are_listed(run_folder: Path, open_page: Any
     assert kinds == [*KINDS, "all false positives", "all false negatives"]
     assert shades[0] != shades[1] != shades[2]
     assert [head.strip() for head in heads[5:]] == ["Best threshold", "Precision", "Recall", "F1"]
-    first = analysis.suspects[0]
-    assert first.kind == "swapped class" and first.image == 1
-    annotated = analysis.classes[analysis.matches.index.box_class[first.box]]
-    shown = [f"{HOSTILE}.jpg", annotated, f"{HOSTILE} 0.99", f"{first.suspicion:.3f}"]
-    assert suspect == ["1", "swapped class", *shown]
+    first, matches = analysis.suspects[0], analysis.matches
+    classes = [analysis.classes[matches.index.box_class[first.box]], analysis.classes[matches.label[first.detection]]]
+    shown = [matches.index.file_name[first.image], classes[0], f"{classes[1]} {matches.score[first.detection]:.2f}"]
+    assert suspect == ["1", "swapped class", *shown, f"{first.suspicion:.3f}"]
     assert families == 3
 
 
