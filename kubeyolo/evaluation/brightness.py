@@ -14,7 +14,7 @@ from kubeyolo.resources import usable_processors
 if TYPE_CHECKING:
     from kubeyolo.data.dataset import Split
 
-MOST_IMAGES = 1000
+MOST_IMAGES = 500
 """Images whose brightness is measured, spread evenly over the split: every image is decoded once more for it."""
 
 # A JPEG is decoded at an eighth of its size without computing its full pixels. Orientation does not matter here.

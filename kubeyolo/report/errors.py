@@ -17,7 +17,7 @@ from kubeyolo.evaluation.suspects import SENTENCES
 from kubeyolo.report.charts import Chart, Mark, Series, line_chart
 from kubeyolo.report.class_curves import class_series
 from kubeyolo.report.formats import number3
-from kubeyolo.report.samples import OUTCOME_COLORS, DrawnSample, SampleImage, draw_within_budget
+from kubeyolo.report.samples import OUTCOME_COLORS, DrawnSample, ErrorPictures, SampleImage, draw_within_budget
 
 LARGEST_MATRIX = 12
 """Most classes whose confusion matrix is shown; with more classes, the most frequent confusions are listed."""
@@ -42,17 +42,6 @@ _MEANINGS = dict(
         strict=True,
     )
 )
-
-
-@dataclass(frozen=True)
-class ErrorPictures:
-    """Images with the most errors, and cut-outs around suspects, each with its boxes and a line under it."""
-
-    worst: Sequence[SampleImage] = ()
-    suspects: Sequence[SampleImage] = ()
-
-
-NO_PICTURES = ErrorPictures()
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,17 @@ from kubeyolo.evaluation.limits import number_warnings
 from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, EvaluationResult, number_line
 from kubeyolo.report.charts import Chart, bar_chart, histogram, line_chart
 from kubeyolo.report.class_curves import class_series
-from kubeyolo.report.errors import NO_PICTURES, ErrorPictures, errors_view
+from kubeyolo.report.errors import errors_view
 from kubeyolo.report.formats import integer, number3
 from kubeyolo.report.page import Stat, render
-from kubeyolo.report.samples import BYTE_BUDGET, SampleImage, class_colors, draw_within_budget
+from kubeyolo.report.samples import (
+    BYTE_BUDGET,
+    NO_PICTURES,
+    ErrorPictures,
+    SampleImage,
+    class_colors,
+    draw_within_budget,
+)
 
 LARGEST_BAR_CHART = 24
 

@@ -62,6 +62,17 @@ class SampleImage:
 
 
 @dataclass(frozen=True)
+class ErrorPictures:
+    """Images with the most errors, and cut-outs around suspects, each with its boxes and a line under it."""
+
+    worst: Sequence[SampleImage] = ()
+    suspects: Sequence[SampleImage] = ()
+
+
+NO_PICTURES = ErrorPictures()
+
+
+@dataclass(frozen=True)
 class DrawnBox:
     """A box as it is drawn, in pixels of the scaled image, with the position of its label."""
 

@@ -10,8 +10,7 @@ from kubeyolo.arrays import Float64Array
 from kubeyolo.data.dataset import Split
 from kubeyolo.evaluation.error_analysis import ErrorAnalysis
 from kubeyolo.evaluation.suspects import Suspect
-from kubeyolo.report.errors import ErrorPictures
-from kubeyolo.report.samples import Box, SampleImage
+from kubeyolo.report.samples import Box, ErrorPictures, SampleImage
 
 WORST_IMAGES = 9
 SUSPECTS = 12

@@ -22,13 +22,12 @@ from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, EvaluationRes
 from kubeyolo.quantization.int8 import QuantizationFacts
 from kubeyolo.report.configuration import PlanView, SettingRow, configuration_report
 from kubeyolo.report.dataset import dataset_report
-from kubeyolo.report.errors import ErrorPictures
 from kubeyolo.report.evaluation import evaluation_report
 from kubeyolo.report.export import export_report
 from kubeyolo.report.index import StepCard, index_page
 from kubeyolo.report.model_card import publish_report
 from kubeyolo.report.quantization import quantization_report
-from kubeyolo.report.samples import Box, SampleImage
+from kubeyolo.report.samples import Box, ErrorPictures, SampleImage
 from kubeyolo.report.training import BatchPicture, pretraining_report, training_report
 from kubeyolo.steps.export import judge as judge_export
 from kubeyolo.steps.quantize import judge
