@@ -78,6 +78,7 @@ def slice_families(matches: Matches, confident: BoolArray, brightness: Float64Ar
         _overlaps(matches),
         _image_division(matches, "crowding", "Boxes in the image", *_counts_of_boxes(matches)),
         _image_division(matches, "image_size", "Longer side of the image", *_thirds(_longer_sides(index), "px")),
+        _image_division(matches, "image_shape", "Shape of the image", *_shapes(index)),
         _image_division(matches, "folder", "Folder of the image", *_folders(index)),
     ]
     if brightness is not None and not np.isnan(brightness).all():
@@ -178,6 +179,11 @@ def _range(low: int, high: int | None) -> str:
 
 def _longer_sides(index: SplitIndex) -> Float64Array:
     return np.maximum(index.width, index.height).astype(np.float64)
+
+
+def _shapes(index: SplitIndex) -> tuple[Int64Array, Sequence[str]]:
+    wider = np.sign(index.width.astype(np.int64) - index.height).astype(np.int64)
+    return wider + 1, ("taller than wide", "square", "wider than tall")
 
 
 def _thirds(values: Float64Array, unit: str) -> tuple[Int64Array, Sequence[str]]:

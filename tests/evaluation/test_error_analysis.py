@@ -201,15 +201,18 @@ def test_a_slice_has_the_ap50_of_its_images_alone() -> None:
     index, categories, detections = random_set(5, 40, 3, 6)
     analysis = analysed(index, detections, categories, brightness=np.linspace(0, 255, 40))
     families = {family.key: family for family in analysis.slices}
-    assert families.keys() == {"object_size", "overlap", "crowding", "image_size", "folder", "brightness"}
+    assert families.keys() == {
+        *("object_size", "overlap", "crowding", "image_size", "image_shape", "folder", "brightness"),
+    }
     boxes, images = int(analysis.matches.totals.sum()), len(index)
     for family in families.values():
         assert sum(row.boxes for row in family.slices) == boxes, family.key
-    for key in ("crowding", "image_size", "folder", "brightness"):
+    for key in ("crowding", "image_size", "image_shape", "folder", "brightness"):
         assert sum(row.images for row in families[key].slices) == images
     chosen = {
         ("folder", "camera 1"): np.array([name.startswith("camera 1/") for name in index.file_name]),
         ("image_size", "120 px"): index.width == 120,
+        ("image_shape", "square"): index.width == index.height,
     }
     for (key, name), mask in chosen.items():
         kept = index.select(mask)
