@@ -20,7 +20,7 @@ NEAR_IOU = 0.1
 MOST_PER_CLASS = 100
 """Detections of an image and a class that count, best first, as in COCO's evaluation."""
 
-_PAIRS_IN_MEMORY = 1 << 20
+_PAIRS_IN_MEMORY = 1 << 19
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,7 +67,7 @@ def find_suspects(
     sure = outcomes.confident | (matches.score >= _SURE_SCORE)
     image = matches.index.box_image()
     found: list[Suspect] = []
-    for d in _without_copies(matches, np.flatnonzero(sure & errors.of(BACKGROUND))):
+    for d in _without_copies(matches, np.flatnonzero(sure & errors.of(BACKGROUND)), most):
         found.append(Suspect(NO_BOX, int(matches.image[d]), -1, d, float(matches.score[d])))
     swapped, by_other, gain = _swapped(matches, sure)
     for b in np.flatnonzero(swapped).tolist():
@@ -83,14 +83,18 @@ def find_suspects(
     return found[:most]
 
 
-def _without_copies(matches: Matches, detections: Int64Array) -> list[int]:
-    """Return detections without those that cover a better detection of their image by half, whatever its class."""
+def _without_copies(matches: Matches, detections: Int64Array, most: int) -> list[int]:
+    """Return the best detections without those that cover a better one of their image by half, whatever its class."""
     kept: dict[int, list[int]] = {}
+    count = 0
     for d in detections.tolist():
+        if count == most:
+            break
         others = kept.setdefault(int(matches.image[d]), [])
         boxes = corners(matches.xywh[[d, *others]])
         if not (np.nan_to_num(pairwise_iou(boxes[:1], boxes[1:])) >= MATCH_IOU).any():
             others.append(d)
+            count += 1
     return [d for others in kept.values() for d in others]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.evaluation.coco_eval import Detection, evaluate_detections
 from kubeyolo.evaluation.error_analysis import ErrorAnalysis, analyse_errors
-from kubeyolo.evaluation.error_kinds import KINDS
+from kubeyolo.evaluation.error_kinds import KINDS, error_kinds
+from kubeyolo.evaluation.image_outcomes import image_outcomes
 from kubeyolo.evaluation.matching import match_detections
 from kubeyolo.evaluation.operating_points import BEST_THRESHOLDS, kept_thresholds, operating_points
 from kubeyolo.evaluation.results import EvaluationResult
-from kubeyolo.evaluation.suspects import LOOSE_BOX, NO_BOX, NOTHING_NEAR, SWAPPED_CLASS
+from kubeyolo.evaluation.suspects import LOOSE_BOX, NO_BOX, NOTHING_NEAR, SWAPPED_CLASS, find_suspects
 from tests.evaluation.known_boxes import CATEGORIES, PLANTED, found, index_of, planted_errors, random_set
 
 NAMES = ("cat", "dog")
@@ -124,6 +126,28 @@ def test_suspects_are_a_coco_file_with_the_ids_of_the_data_set(planted: Any, tmp
     assert rows[NO_BOX]["id"] not in own and rows[NO_BOX]["bbox"] == [70, 70, 20, 20]
     assert rows[SWAPPED_CLASS]["id"] in own and rows[SWAPPED_CLASS]["category_id"] == 3
     assert rows[SWAPPED_CLASS]["attributes"]["detected_class"] == "dog"
+
+
+def test_ids_that_are_texts_stay_texts(planted: Any) -> None:
+    index, detections, images, _ = planted
+    named = replace(index, image_key=[f"frame {i}" for i in range(len(index))])
+    documents = analysed(named, detections).documents(("k3", "k7"))
+    suspects, counts = json.loads(documents["suspects.json"]), json.loads(documents["images.json"])
+    assert {row["id"] for row in suspects["categories"]} == {"k3", "k7"}
+    first = next(row for row in suspects["annotations"] if row["attributes"]["suspect"] == NO_BOX)
+    assert first["image_id"] == f"frame {images['background'][0]}" and first["category_id"] == "k3"
+    assert [row["id"] for row in counts] == named.image_key
+
+
+def test_of_very_many_objects_without_a_box_the_most_confident_are_suspects() -> None:
+    places = [[10 * (number % 10), 10 * (number // 10), 9, 9] for number in range(80)]
+    index = index_of([(1, (90, 90, 9, 9), False)])
+    detections = [found(100, 3, place, 0.6 + number / 1000) for number, place in enumerate(places)]
+    matches = match_detections(index, CATEGORIES, detections)
+    points = operating_points(matches, NAMES)
+    outcomes = image_outcomes(matches, points.by_class())
+    suspects = find_suspects(matches, error_kinds(matches), outcomes, most=5)
+    assert [suspect.suspicion for suspect in suspects] == pytest.approx([0.679, 0.678, 0.677, 0.676, 0.675])
 
 
 def test_an_object_detected_as_two_classes_without_a_box_is_one_suspect() -> None:
