@@ -1,11 +1,11 @@
 """AP50, precision and recall on slices of a split: by size of objects and images, brightness, crowding, and folder.
 
-A stored data set keeps of an image's record its id, file name and size; other keys of the annotations are not stored.
-To compare cameras, places or days, put the images of each into a folder: the folder is a slice.
+A stored data set keeps of an image's record its id, file name and size, and the keys that ``data.slice_keys`` names.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,15 @@ from kubeyolo.data.index import SplitIndex
 from kubeyolo.evaluation.average_precision import average_precisions
 from kubeyolo.evaluation.matching import Matches, near_pairs, strongest
 
-MOST_FOLDERS = 12
-"""Folders that are slices of their own; if there are more, the smallest are one slice together."""
+MOST_VALUES = 12
+"""Folders, or values of a key, that are slices of their own; if there are more, the rarest are one slice together."""
 
 _SIDES = (16, 32, 96, 256)
 _BOXES = (1, 2, 5, 10, 20)
 _OVERLAPS = (0.1, 0.3)
 _FEW = 4
+_WHOLE = 10
+"""Edges from this value are rounded to whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def slice_families(matches: Matches, confident: BoolArray, brightness: Float64Ar
         _image_division(matches, "image_size", "Longer side of the image", *_thirds(_longer_sides(index), "px")),
         _image_division(matches, "image_shape", "Shape of the image", *_shapes(index)),
         _image_division(matches, "folder", "Folder of the image", *_folders(index)),
+        *_facts(matches),
     ]
     if brightness is not None and not np.isnan(brightness).all():
         divided = _thirds(brightness, "of 255")
@@ -193,20 +196,48 @@ def _thirds(values: Float64Array, unit: str) -> tuple[Int64Array, Sequence[str]]
     if len(distinct) <= _FEW:
         slices, names = np.searchsorted(distinct, values), [f"{value:g} {unit}" for value in distinct]
     else:
-        edges = np.unique(np.round(np.quantile(values[known], [1 / 3, 2 / 3])))
+        edges = np.unique(np.quantile(values[known], [1 / 3, 2 / 3]))
+        if edges.min() >= _WHOLE:
+            edges = np.unique(edges.round())
         slices, names = _bins(values, edges.tolist()), _names(edges.tolist(), unit)
     return np.where(known, slices, -1), names
 
 
 def _folders(index: SplitIndex) -> tuple[Int64Array, Sequence[str]]:
-    folders = [str(PurePosixPath(name).parent) for name in index.file_name]
-    counts = Counter(folders)
-    kept = sorted(counts, key=lambda folder: (-counts[folder], folder))
-    if len(kept) > MOST_FOLDERS:
-        kept = kept[: MOST_FOLDERS - 1]
-    number = {folder: i for i, folder in enumerate(kept)}
-    names = [*kept, "all other folders"] if len(kept) < len(counts) else kept
-    return np.array([number.get(folder, len(kept)) for folder in folders], np.int64), names
+    return _values([str(PurePosixPath(name).parent) for name in index.file_name], "all other folders")
+
+
+def _facts(matches: Matches) -> list[_Division]:
+    """Divide images by each key of their records that the data set keeps: many numbers by thirds, else by values."""
+    records = [json.loads(facts) for facts in matches.index.image_facts or ()]
+    divisions = []
+    for number, key in enumerate(dict.fromkeys(key for record in records for key in record)):
+        values = [record.get(key) for record in records]
+        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+        if len(set(numbers)) > _FEW and all(value is None for value in values if value not in numbers):
+            measured = np.array([np.nan if value is None else float(value) for value in values])
+            divided = _thirds(measured, "")
+        else:
+            divided = _values([_text(value) for value in values], "all other values")
+        divisions.append(_image_division(matches, f"key_{number}", f"Key {key} of the image", *divided))
+    return divisions
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "no value"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _values(values: Sequence[str], others: str) -> tuple[Int64Array, Sequence[str]]:
+    """Divide images by their values; the rarest values are one slice with the name ``others``."""
+    counts = Counter(values)
+    kept = sorted(counts, key=lambda value: (-counts[value], value))
+    if len(kept) > MOST_VALUES:
+        kept = kept[: MOST_VALUES - 1]
+    number = {value: i for i, value in enumerate(kept)}
+    names = [*kept, others] if len(kept) < len(counts) else kept
+    return np.array([number.get(value, len(kept)) for value in values], np.int64), names
 
 
 def _bins(values: Float64Array, edges: Sequence[float]) -> Int64Array:
@@ -215,4 +246,4 @@ def _bins(values: Float64Array, edges: Sequence[float]) -> Int64Array:
 
 def _names(edges: Sequence[float], unit: str) -> list[str]:
     inner = [f"{low:g} to {high:g} {unit}" for low, high in zip(edges, edges[1:], strict=False)]
-    return [f"under {edges[0]:g} {unit}", *inner, f"from {edges[-1]:g} {unit}"]
+    return [name.strip() for name in (f"under {edges[0]:g} {unit}", *inner, f"from {edges[-1]:g} {unit}")]

@@ -275,3 +275,17 @@ def test_odd_sets_are_analysed(images: int, classes: int, per_image: int, with_d
     if not with_detections and has_boxes:
         # Without the missed boxes nothing is left to find.
         assert kinds[-1]["dAP50"] == 1.0 and analysis.points.thresholds is None
+
+
+def test_the_kept_keys_of_images_are_slices() -> None:
+    index = index_of(*[[(0, (0, 0, 10, 10), False)]] * 12)
+    facts = [{"camera": f"c{i % 2}", "day": i < 3, "exposure": i / 10, "same": 1} for i in range(12)]
+    del facts[0]["camera"]
+    index = replace(index, image_facts=[json.dumps(each) for each in facts])
+    detections = [found(100 + i, 3, [0, 0, 10, 10]) for i in range(1, 12, 2)]
+    families = {each.title: each.slices for each in analysed(index, detections).slices}
+    assert families.keys() == {f"Key {key} of the image" for key in ("camera", "day", "exposure")}
+    cameras = {row.name: (row.images, row.recall) for row in families["Key camera of the image"]}
+    assert cameras == {"c1": (6, 1.0), "c0": (5, 0.0), "no value": (1, 0.0)}
+    assert {row.name: row.images for row in families["Key day of the image"]} == {"false": 9, "true": 3}
+    assert [row.images for row in families["Key exposure of the image"]] == [4, 4, 4]
