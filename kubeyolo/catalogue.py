@@ -19,6 +19,7 @@ READING_KEYS = (
     "data.split",
     "data.split_seed",
     "data.split_group",
+    "data.slice_keys",
     "data.orientation",
     "data.levels",
     "data.findings",

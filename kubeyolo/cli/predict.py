@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
+from kubeyolo.arrays import Float64Array
 from kubeyolo.bundle import ONNX, Bundle, open_bundle
 from kubeyolo.cli.options import DEFAULT_RUNS, ConfigOption, RunsOption, SetOption, sets_of
 from kubeyolo.cli.predictions import printable, summarise, write_results
 from kubeyolo.cli.streams import only_result
 from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError
+from kubeyolo.evaluation.operating_points import kept_thresholds
 from kubeyolo.evaluation.predictor import Thresholds, load_predictor
 from kubeyolo.evaluation.results import RuntimeName, check_runtime
 from kubeyolo.prediction.drawing import Painter
@@ -25,6 +29,7 @@ from kubeyolo.prediction.stream import predict_images
 from kubeyolo.prediction.targets import plan_targets
 from kubeyolo.storage.place import Place
 
+_BEST = "best"
 _NONE_GIVEN = "no images are given; name files, folders or patterns, or a list of them (--list FILE)"
 
 
@@ -62,8 +67,13 @@ def predict(
         ),
     ] = None,
     conf: Annotated[
-        float | None,
-        typer.Option("--conf", min=0, max=1, help="Lowest score of a box; overrides predict.conf_threshold."),
+        str | None,
+        typer.Option(
+            "--conf",
+            metavar="SCORE|best",
+            help="Lowest score of a box, 0 to 1; overrides predict.conf_threshold. best: for each class the score with "
+            "the largest F1 in the evaluation of this bundle.",
+        ),
     ] = None,
     config_file: ConfigOption = None,
     sets: SetOption = None,
@@ -83,6 +93,8 @@ def predict(
 
       kubeyolo predict data/photos --bundle store/models/yolov5n-r7/1.0 --runtime int8 -o drawn --json
 
+      kubeyolo predict data/photos --conf best
+
       find data -name '*.jpg' | kubeyolo predict - --conf 0.5 --set predict.iou_threshold=0.6
     """
     if not images and not lists:
@@ -90,15 +102,18 @@ def predict(
     if font and not output:
         raise InputError(f"--font {font}: is used for drawn pictures only; give --output FOLDER too")
     config = load_config(None, config_file, sets_of(sets)).predict
+    score = _score(conf)
     opened = open_bundle(Place.of(bundle or _newest_bundle(runs)))
+    name = _runtime(opened, runtime)
+    by_class = best_scores(opened, name) if conf == _BEST else None
     sources = _sources(images or [], lists or [], output)
     targets = plan_targets(sources.images, output) if output else []
     classes = opened.manifest.classes
     painter = Painter(classes, Fonts(font)) if output else None
     with only_result(as_json):
-        predictor = load_predictor(opened, _runtime(opened, runtime), batch_size=1)
-    thresholds = Thresholds(config.conf_threshold if conf is None else conf, config.iou_threshold, config.max_det)
-    outcomes = predict_images(predictor, sources.images, thresholds, painter, targets)
+        predictor = load_predictor(opened, name, batch_size=1)
+    thresholds = Thresholds(config.conf_threshold if score is None else score, config.iou_threshold, config.max_det)
+    outcomes = predict_images(predictor, sources.images, thresholds, painter, targets, by_class)
     summary = write_results(outcomes, sources, classes, as_json)
     summarise(summary, sources, classes, painter, output)
 
@@ -129,6 +144,38 @@ def _newest_bundle(runs: Path) -> str:
         return str(json.loads(summary.read_text())["bundle"])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{summary}: no finished run in this folder; give --bundle") from error
+
+
+def _score(conf: str | None) -> float | None:
+    """Return the lowest score of a box that an option gives; None if it gives no number.
+
+    Raises:
+        InputError: The option is neither a number from 0 to 1 nor best.
+    """
+    if conf in (None, _BEST):
+        return None
+    with suppress(ValueError):
+        if 0 <= float(str(conf)) <= 1:
+            return float(str(conf))
+    raise InputError(f"--conf {conf}: expected a score from 0 to 1, such as --conf 0.25, or --conf {_BEST}")
+
+
+def best_scores(bundle: Bundle, runtime: RuntimeName) -> Float64Array:
+    """Return the score (classes,) with the largest F1 of each class.
+
+    Raises:
+        InputError: The bundle has no best thresholds for a network that is the same as that of the runtime.
+    """
+    manifest = bundle.manifest
+    # The exported float networks are the trained network; int8 scores differ.
+    for name in (runtime,) if runtime == "int8" else (runtime, "onnx", "mindspore"):
+        if kept := kept_thresholds(manifest.metrics, name):
+            return np.array(kept.of(manifest.classes))
+    raise InputError(
+        f"--conf {_BEST}: {bundle.uri} has no best thresholds for the runtime {runtime}: its evaluation found no box, "
+        "or an earlier version made it, or it was not evaluated; export or publish it again, or give a score such as "
+        "--conf 0.25"
+    )
 
 
 def _runtime(bundle: Bundle, name: str) -> RuntimeName:

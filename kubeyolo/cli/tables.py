@@ -20,6 +20,8 @@ from kubeyolo.report.formats import number3
 
 _ENDLESS = 10_000
 _ACTION_WIDTH = len("refuse ")
+_OF_CLASSES = "best_thresholds.classes."
+"""Start of the names of metrics that have a value for each class; the report lists them."""
 
 
 class RunDisplay:
@@ -81,7 +83,10 @@ def print_record(record: StepRecord, as_json: bool = False, with_warnings: bool 
     metrics = {
         name: value
         for name, value in flat(record.metrics).items()
-        if record.outputs.get(name) != value and name not in printed_below and value != ""
+        if record.outputs.get(name) != value
+        and name not in printed_below
+        and not name.startswith(_OF_CLASSES)
+        and value != ""
     }
     rows += [(name, figure(value)) for name, value in metrics.items()]
     rows.append(("seconds", f"{record.seconds:.1f}"))

@@ -69,6 +69,11 @@ class DataConfig(Section):
         description="Key of the images in COCO JSON, such as video_id: images with the same value stay in one split. "
         "If empty, images are not grouped.",
     )
+    slice_keys: tuple[str, ...] = Field(
+        default=(),
+        description="Keys of the images in COCO JSON, such as camera, that the stored data set keeps: the report of an "
+        "evaluation compares images by the values of these keys. A change makes another stored data set.",
+    )
     orientation: Literal["auto", "ignore"] = Field(
         default="auto",
         description="auto applies the EXIF orientation of images unless the annotated size is that of the stored "

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import orjson
 
 from kubeyolo.arrays import Int64Array
 from kubeyolo.data.box_forms import FORMS
@@ -218,6 +219,7 @@ class _Images:
     names: list[str]
     size: Int64Array
     record: Int64Array
+    facts: list[str] | None = None
 
 
 def _read_split(
@@ -264,7 +266,8 @@ def _read_images(raw: RawSplit, files: FileNames, findings: Findings, apply_orie
     first, record = _merged(raw, keys.numbers, names, findings)
     kept_names = [names[i] for i in first]
     texts = [keys.texts[i] for i in first] if keys.texts is not None else None
-    images = _Images(keys.numbers[first], texts, kept_names, np.zeros((len(first), 2), np.int64), record)
+    facts = [orjson.dumps(table.facts[i]).decode() for i in first] if table.facts is not None else None
+    images = _Images(keys.numbers[first], texts, kept_names, np.zeros((len(first), 2), np.int64), record, facts)
     return replace(images, size=_sizes(raw, images, files, findings, apply_orientation))
 
 
@@ -362,6 +365,7 @@ def _sorted_index(images: _Images, boxes: Boxes) -> SplitIndex:
     return SplitIndex(
         image_id=images.ids[order],
         image_key=[images.keys[i] for i in order] if images.keys is not None else None,
+        image_facts=[images.facts[i] for i in order] if images.facts is not None else None,
         file_name=[images.names[i] for i in order],
         width=images.size[order, 0].astype(np.int32),
         height=images.size[order, 1].astype(np.int32),

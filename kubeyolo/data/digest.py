@@ -41,7 +41,7 @@ def content_digest(
 ) -> str:
     """Return the sha256 of a data set.
 
-    Orientations and levels are included only if they are set.
+    Orientations, levels and kept keys of images are included only if they are set.
 
     Args:
         classes: Class names in the order of their category ids.
@@ -74,6 +74,8 @@ def content_digest(
             column("orientation", index.orientation)
         if index.image_key is not None:
             add("image_key", orjson.dumps(index.image_key))
+        if index.image_facts is not None:
+            add("image_facts", orjson.dumps(index.image_facts))
     return digest.hexdigest()
 
 

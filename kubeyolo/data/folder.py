@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,7 +117,8 @@ def read_annotations(
     for words in folder.layout.left_out:
         own.add("split_left_out", words)
     required = {*REQUIRED_SPLITS, evaluated}
-    raws = _divided(folder, data, own) if folder.layout.is_single else _read_splits(folder, required, own)
+    raws = _divided(folder, data, own) if folder.layout.is_single else _read_splits(folder, data, required, own)
+    _check_facts(raws, data.slice_keys)
     names: dict[str, FileNames] = {}
     for split in raws:
         images = folder.images(split)
@@ -148,14 +149,25 @@ def count_classes(source: str | Path, data: DataConfig) -> int:
     return len({str(category) for category in raw.boxes.category_ids if category is not None})
 
 
-def split_reader(root: Path, layout: Layout, group_key: str = "") -> Callable[[SplitFiles], RawSplit]:
+def split_reader(
+    root: Path, layout: Layout, group_key: str = "", fact_keys: Sequence[str] = ()
+) -> Callable[[SplitFiles], RawSplit]:
     """Return a function that reads a split of a data set.
 
     Args:
         root: The folder of the data set.
         layout: Its layout.
         group_key: The key whose value groups the images of a COCO JSON file; if empty, images are not grouped.
+        fact_keys: Further keys of the images of a COCO JSON file whose values are read.
+
+    Raises:
+        InputError: The images of a layout other than COCO have no keys to read.
     """
+    if fact_keys and layout.format != "coco":
+        raise InputError(
+            f"data.slice_keys = {', '.join(fact_keys)}: images have such keys in COCO JSON only, and {root} is "
+            f"{layout.format}; leave data.slice_keys out, or write COCO with kubeyolo convert and add the keys there"
+        )
     if layout.format == "voc":
         return VocReader(root, layout).read
     if layout.format == "labelme":
@@ -164,12 +176,31 @@ def split_reader(root: Path, layout: Layout, group_key: str = "") -> Callable[[S
         return lambda files: yolo.read(root, files, layout)
     if layout.format == "cvat":
         return lambda files: cvat.read(root, files, layout)
-    return lambda files: read_coco_json(root / files.annotations, group_key)
+    return lambda files: read_coco_json(root / files.annotations, group_key, fact_keys)
 
 
-def _read_splits(folder: DataFolder, required: Collection[str], findings: Findings) -> dict[str, RawSplit]:
+def _check_facts(raws: Mapping[str, RawSplit], fact_keys: Sequence[str]) -> None:
+    """Refuse a key that no image has, and values that are not numbers, texts, booleans or null."""
+    for key in fact_keys:
+        with_key = 0
+        for raw in raws.values():
+            for name, facts in zip(raw.images.names, raw.images.facts or (), strict=False):
+                with_key += key in facts
+                if not isinstance(facts.get(key), str | int | float | None):
+                    raise InputError(
+                        f"{raw.where}: image {name!r} has a {key!r} that is not a number or a text; "
+                        f"take {key!r} out of data.slice_keys"
+                    )
+        if not with_key:
+            where = next(iter(raws.values())).where
+            raise InputError(f"{where}: no image has the key {key!r} (data.slice_keys); correct data.slice_keys")
+
+
+def _read_splits(
+    folder: DataFolder, data: DataConfig, required: Collection[str], findings: Findings
+) -> dict[str, RawSplit]:
     """Read the tables of each split; an optional split that cannot be read is left out."""
-    read = split_reader(folder.root, folder.layout)
+    read = split_reader(folder.root, folder.layout, fact_keys=data.slice_keys)
     raws: dict[str, RawSplit] = {}
     for split in sorted(folder.layout.splits):
         try:
@@ -183,7 +214,7 @@ def _read_splits(folder: DataFolder, required: Collection[str], findings: Findin
 
 def _divided(folder: DataFolder, data: DataConfig, findings: Findings) -> dict[str, RawSplit]:
     """Read the annotations of a data set without splits and divide them into train and val."""
-    raw = split_reader(folder.root, folder.layout, data.split_group)(folder.files(SINGLE))
+    raw = split_reader(folder.root, folder.layout, data.split_group, data.slice_keys)(folder.files(SINGLE))
     if data.split_group and not any(label is not None for label in raw.images.groups or ()):
         raise InputError(
             f"{raw.where}: no image has the key {data.split_group!r} (data.split_group); correct data.split_group"

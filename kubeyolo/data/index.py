@@ -30,7 +30,7 @@ _DTYPES: dict[str, Any] = {
     "orientation": np.uint8,
 }
 _STORED = ("shard", "offset", "length", "orientation")
-_TEXTS = ("file_name", "image_key")
+_TEXTS = ("file_name", "image_key", "image_facts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +45,7 @@ class SplitIndex:
     order of their ids; ``box_area`` is COCO's area in square pixels.
     ``shard``, ``offset`` and ``length`` (bytes) locate the image file once the split is stored.
     ``image_key`` has the ids of the images if they are texts in the annotations; ``image_id`` then numbers the images.
+    ``image_facts`` has the values of the keys ``data.slice_keys`` of the images, a JSON object for each image.
     """
 
     image_id: Int64Array
@@ -62,6 +63,7 @@ class SplitIndex:
     length: Int64Array | None = None
     image_key: list[str] | None = None
     orientation: Pixels | None = None
+    image_facts: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.file_name)
@@ -160,8 +162,9 @@ class SplitIndex:
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _DTYPES if getattr(self, name) is not None}
         # Fixed-width unicode arrays would pad every name to the length of the longest name.
         arrays["file_name"] = _packed(self.file_name)
-        if self.image_key is not None:
-            arrays["image_key"] = _packed(self.image_key)
+        for name in ("image_key", "image_facts"):
+            if getattr(self, name) is not None:
+                arrays[name] = _packed(getattr(self, name))
         with path.open("wb") as file:
             np.savez(file, **arrays)
 
@@ -176,8 +179,10 @@ class SplitIndex:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             names = _unpacked(arrays.pop("file_name"))
-            keys = _unpacked(arrays.pop("image_key")) if "image_key" in arrays else None
-            index = cls(file_name=names, image_key=keys, **arrays)
+            texts: dict[str, Any] = {
+                name: _unpacked(arrays.pop(name)) for name in ("image_key", "image_facts") if name in arrays
+            }
+            index = cls(file_name=names, **texts, **arrays)
             index._check()
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: not an index of a data set ({error}); validate the data set again") from error
@@ -193,8 +198,8 @@ class SplitIndex:
         images, boxes = len(self.file_name), len(self.box_id)
         lengths = {name: len(getattr(self, name)) for name in ("image_id", "width", "height")}
         lengths |= {name: len(getattr(self, name)) for name in _STORED if getattr(self, name) is not None}
-        if self.image_key is not None:
-            lengths["image_key"] = len(self.image_key)
+        texts = {"image_key": self.image_key, "image_facts": self.image_facts}
+        lengths |= {name: len(values) for name, values in texts.items() if values is not None}
         if set(lengths.values()) != {images} or len(self.box_start) != images + 1:
             raise ValueError(f"arrays of {images} images have different lengths: {lengths}")
         box_lengths = {len(self.box_class), len(self.box_area), len(self.box_crowd)}

@@ -21,6 +21,8 @@ class RawImages:
         heights: Height in pixels, or whatever the file has instead.
         groups: The group of each image (a video, a patient), which is kept together when the data set is divided; None
             if no key is configured.
+        facts: The values of the configured keys of each image (``data.slice_keys``), by key; None if none is
+            configured.
     """
 
     ids: Sequence[Any]
@@ -28,6 +30,7 @@ class RawImages:
     widths: Sequence[Any]
     heights: Sequence[Any]
     groups: Sequence[Any] | None = None
+    facts: Sequence[dict[str, Any]] | None = None
 
 
 @dataclass(eq=False)

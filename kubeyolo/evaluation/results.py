@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -59,6 +60,19 @@ class ClassResult(BaseModel):
     boxes: int = Field(ge=0, description="Ground truth boxes of the class, without crowds.")
 
 
+class BestThresholds(BaseModel):
+    """Confidence thresholds with the largest F1 at IoU .5: one for all classes, and one for each class by its name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    overall: float = Field(ge=0, le=1)
+    classes: dict[str, float] = {}
+
+    def of(self, classes: Sequence[str]) -> list[float]:
+        """Return the threshold of each class; the overall threshold for a class without its own."""
+        return [self.classes.get(name, self.overall) for name in classes]
+
+
 class EvaluationResult(BaseModel):
     """Metrics of an evaluation.
 
@@ -78,6 +92,9 @@ class EvaluationResult(BaseModel):
     split: str = ""
     runtime: str = Field(default="", description="Which backend ran the network: mindspore, onnx, int8, mindir.")
     image_size: tuple[int, int] | None = Field(default=None, description="Height and width of the network's input.")
+    best_thresholds: BestThresholds | None = Field(
+        default=None, description="Best thresholds; null in results of earlier versions, and if no box was found."
+    )
 
     def words(self) -> str:
         """Return the 12 lines of pycocotools' summary."""

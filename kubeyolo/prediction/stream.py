@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from kubeyolo.arrays import Float32Array, Pixels
+import numpy as np
+
+from kubeyolo.arrays import Float32Array, Float64Array, Pixels
 from kubeyolo.bundle import Preprocessing
 from kubeyolo.data.decode import Note, decode_file
 from kubeyolo.data.headers import ImageFault
 from kubeyolo.errors import KubeyoloError, one_line
+from kubeyolo.evaluation.nms import MAX_CANDIDATES
 from kubeyolo.evaluation.predictor import Predictor, Prepared, Thresholds, detect_prepared, prepare
 from kubeyolo.prediction.drawing import Painter
 from kubeyolo.prediction.sources import Source, SourceFault
@@ -67,6 +70,7 @@ def predict_images(
     thresholds: Thresholds,
     painter: Painter | None = None,
     targets: Sequence[Path] = (),
+    class_scores: Float64Array | None = None,
 ) -> Iterator[Prediction | Failure]:
     """Yield the boxes of each image as soon as the image is done, in the order of the images.
 
@@ -78,6 +82,8 @@ def predict_images(
         thresholds: Limits on the boxes.
         painter: Draws pictures with boxes; None draws no pictures.
         targets: Path of the picture for each source; used only with a painter.
+        class_scores: Lowest score of a box of each class (classes,), instead of the limit on the score that all classes
+            share; None to use that limit.
 
     Raises:
         WorkError: An object store does not answer.
@@ -95,7 +101,7 @@ def predict_images(
 
         reads = _in_order(pool, read, sources, ahead)
         while batch := list(islice(reads, predictor.batch_size)):
-            for outcome, pixels in _detect(predictor, batch, thresholds):
+            for outcome, pixels in _detect(predictor, batch, thresholds, class_scores):
                 target = next(paths, None)
                 if painter and target and pixels is not None and isinstance(outcome, Prediction):
                     waiting.append(pool.submit(_draw, painter, outcome, pixels, target))
@@ -139,17 +145,32 @@ def _read(source: Source, size: tuple[int, int], preprocessing: Preprocessing, k
 
 
 def _detect(
-    predictor: Predictor, batch: Sequence[_Read | Failure], thresholds: Thresholds
+    predictor: Predictor,
+    batch: Sequence[_Read | Failure],
+    thresholds: Thresholds,
+    class_scores: Float64Array | None,
 ) -> Iterator[tuple[Prediction | Failure, Pixels | None]]:
     """Yield the boxes of each image of a batch, in order, with its pixels if they were kept."""
     prepared = [read.prepared for read in batch if isinstance(read, _Read)]
-    rows = iter(detect_prepared(predictor, prepared, thresholds))
+    rows = iter(_boxes(predictor, prepared, thresholds, class_scores))
     for read in batch:
         if isinstance(read, Failure):
             yield read, None
         else:
             width, height = read.prepared.geometry.image_width, read.prepared.geometry.image_height
             yield Prediction(read.source, width, height, next(rows), read.notes), read.pixels
+
+
+def _boxes(
+    predictor: Predictor, prepared: Sequence[Prepared], thresholds: Thresholds, class_scores: Float64Array | None
+) -> list[Float32Array]:
+    """Return the boxes of each image; with a score for each class, boxes of lower scores are left out."""
+    if class_scores is None:
+        return detect_prepared(predictor, prepared, thresholds)
+    # A box never suppresses a better one, so boxes may be left out afterwards; the best of the others stay.
+    lowest = replace(thresholds, conf=float(class_scores.min(initial=1.0)), max_det=MAX_CANDIDATES)
+    found = detect_prepared(predictor, prepared, lowest)
+    return [rows[rows[:, 4] >= class_scores[rows[:, 5].astype(np.int64)]][: thresholds.max_det] for rows in found]
 
 
 def _draw(painter: Painter, prediction: Prediction, pixels: Pixels, target: Path) -> Prediction:

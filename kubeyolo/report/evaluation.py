@@ -1,4 +1,4 @@
-"""The report of evaluate: the 12 COCO metrics, classes, precision-recall curves, samples."""
+"""The report of evaluate: the 12 COCO metrics, classes, precision-recall curves, errors, samples."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kubeyolo.arrays import Int64Array
+from kubeyolo.evaluation.error_analysis import ErrorAnalysis
 from kubeyolo.evaluation.limits import number_warnings
 from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, EvaluationResult, number_line
-from kubeyolo.report.charts import Chart, Series, bar_chart, histogram, line_chart
+from kubeyolo.report.charts import Chart, bar_chart, histogram, line_chart
+from kubeyolo.report.class_curves import class_series
+from kubeyolo.report.errors import errors_view
 from kubeyolo.report.formats import integer, number3
 from kubeyolo.report.page import Stat, render
-from kubeyolo.report.samples import SampleImage, class_colors, draw_within_budget
-
-COLORED_CURVES = 8
-"""Most classes whose curves have colours; with more classes, all curves are thin lines behind their mean."""
+from kubeyolo.report.samples import (
+    BYTE_BUDGET,
+    NO_PICTURES,
+    ErrorPictures,
+    SampleImage,
+    class_colors,
+    draw_within_budget,
+)
 
 LARGEST_BAR_CHART = 24
 
@@ -33,6 +41,9 @@ def evaluation_report(
     result: EvaluationResult,
     samples: Sequence[tuple[SampleImage, SampleImage]] = (),
     title: str = "Evaluation",
+    analysis: ErrorAnalysis | None = None,
+    confusion: Int64Array | None = None,
+    pictures: ErrorPictures = NO_PICTURES,
 ) -> str:
     """Return the report of an evaluation as one HTML page.
 
@@ -40,6 +51,9 @@ def evaluation_report(
         result: The metrics of the evaluation.
         samples: Each image twice: with its annotated boxes, and with the detected boxes.
         title: Heading of the page.
+        analysis: The analysis of the errors; without it the page has only the metrics.
+        confusion: Counts (classes + 1, classes + 1): annotated class in rows, detected class in columns.
+        pictures: The images with the most errors, and cut-outs of suspects.
     """
     colors = class_colors([row.name for row in result.per_class], [sample for pair in samples for sample in pair])
     return render(
@@ -56,8 +70,10 @@ def evaluation_report(
         warnings=number_warnings(result.numbers),
         numbers=number_rows(result),
         per_class=sorted(result.per_class, key=lambda row: -(row.AP if row.AP is not None else -1.0)),
+        best={} if analysis is None else {point.name: point for point in analysis.points.best},
+        errors=None if analysis is None else errors_view(analysis, confusion, pictures),
         charts=_charts(result),
-        pairs=draw_within_budget(samples, colors),
+        pairs=draw_within_budget(samples, colors, BYTE_BUDGET if analysis is None else BYTE_BUDGET // 2),
         colors=colors,
         crowd=any(box.crowd for pair in samples for sample in pair for box in sample.boxes),
     )
@@ -114,17 +130,9 @@ def _spread_chart(rated: Sequence[ClassResult]) -> Chart:
 
 
 def _curve_chart(result: EvaluationResult) -> Chart:
-    """Draw precision over recall at IoU .50: a curve for each class, and with many classes their mean."""
+    """Draw precision over recall at IoU .50."""
     recall = np.linspace(0.0, 1.0, len(next(iter(result.curves.values()))))
-    colored = len(result.curves) <= COLORED_CURVES
-    series = [
-        Series(name, recall, curve, index if colored else None, faint=not colored)
-        for index, (name, curve) in enumerate(result.curves.items())
-    ]
-    if not colored:
-        mean = np.mean([list(curve) for curve in result.curves.values()], axis=0)
-        series.append(Series(f"mean of {len(result.curves)} classes", recall, mean, 0))
-    note = "" if colored else "Thin lines: classes. Thick line: mean over the classes."
+    series, note = class_series(list(result.curves), recall, np.array(list(result.curves.values())))
     return line_chart(
         "precision-recall",
         "Precision over recall at IoU .50",

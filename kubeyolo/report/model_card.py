@@ -17,15 +17,23 @@ from kubeyolo.training.result import Choice
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
 
+MOST_CLASSES = 100
+"""With more classes, the card has only the best threshold for all of them; ``bundle.json`` has all thresholds."""
+
 MAIN_SETTINGS = ("image_size", "per_batch_size", "max_epoch", "optimizer", "lr", "lr_scheduler", "seed")
 
 
-def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, float | None]]) -> str:
+def model_card(
+    manifest: Mapping[str, Any],
+    metrics: Mapping[str, Mapping[str, float | None]],
+    best_thresholds: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
     """Return the model card of a bundle as Markdown.
 
     Args:
         manifest: ``bundle.json`` as a mapping.
         metrics: The 12 COCO metrics (0..1) of each runtime, for instance ``{"mindspore": …, "onnx": …, "int8": …}``.
+        best_thresholds: The best thresholds by runtime, as the bundle keeps them.
     """
     name = str(manifest.get("model", "detector"))
     dataset = manifest.get("dataset") or {}
@@ -38,6 +46,7 @@ def model_card(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, f
         "Trained, evaluated, exported and quantized by kubeyolo.",
         "## Metrics",
         _number_table(metrics) if metrics else "This bundle has no evaluation results.",
+        _threshold_table(best_thresholds or {}, classes),
         "## Data",
         _data(dataset),
         "## Classes",
@@ -80,6 +89,22 @@ def _number_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
     warnings = [f"**{escape(name)}: {escape(line)}**" for name, of in metrics.items() for line in number_warnings(of)]
     lead = "COCO metrics on the validation split, computed by pycocotools."
     return "\n\n".join([lead, *warnings, table])
+
+
+def _threshold_table(best: Mapping[str, Mapping[str, Any]], classes: Sequence[str]) -> str:
+    """Return the best threshold of each class, with many classes only the overall threshold; empty if unknown."""
+    if not best:
+        return ""
+    rows = [["all classes", *(f"{each['overall']:.3f}" for each in best.values())]]
+    if len(classes) <= MOST_CLASSES:
+        rows += [
+            [name, *(f"{each['classes'].get(name, each['overall']):.3f}" for each in best.values())] for name in classes
+        ]
+    lead = (
+        "Confidence thresholds with the largest F1 at IoU .50 on the validation split; "
+        "`kubeyolo predict --conf best` uses those of the classes."
+    )
+    return "\n\n".join([lead, markdown_table(["Best threshold", *best], rows, right=len(best))])
 
 
 def _data(dataset: Mapping[str, Any]) -> str:

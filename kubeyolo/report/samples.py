@@ -31,18 +31,25 @@ BOX_COLORS = (
     "#ff9a92",
 )
 
+OUTCOME_COLORS = {"hit": "#7ae582", "missed": "#ff9a92", "false alarm": "#ffb000", "annotated": "#9ecbff"}
+"""Colours of boxes that have an outcome, whatever their class."""
+
 _TEXT_HEIGHT = 17.0
 _CHARACTER = 7.6
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box in pixels of its image (x1, y1, x2, y2), its label, and its score if it was detected."""
+    """A box in pixels of its image (x1, y1, x2, y2), its label, and its score if it was detected.
+
+    ``outcome`` is a key of :data:`OUTCOME_COLORS`, which then decides the colour; otherwise empty.
+    """
 
     xyxy: tuple[float, float, float, float]
     label: str
     score: float | None = None
     crowd: bool = False
+    outcome: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,17 @@ class SampleImage:
     image: Pixels
     boxes: Sequence[Box]
     caption: str = ""
+
+
+@dataclass(frozen=True)
+class ErrorPictures:
+    """Images with the most errors, and cut-outs around suspects, each with its boxes and a line under it."""
+
+    worst: Sequence[SampleImage] = ()
+    suspects: Sequence[SampleImage] = ()
+
+
+NO_PICTURES = ErrorPictures()
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,7 @@ class DrawnBox:
     chip_y: float
     chip_width: float
     chip_shown: bool
+    outcome: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,10 +116,10 @@ def class_colors(classes: Sequence[str], samples: Iterable[SampleImage]) -> dict
     return {name: BOX_COLORS[index % len(BOX_COLORS)] for index, name in enumerate(order)}
 
 
-def draw(sample: SampleImage, colors: dict[str, str]) -> DrawnSample:
-    """Scale an image to at most 480 px, encode it, and lay out its boxes and their labels."""
+def draw(sample: SampleImage, colors: dict[str, str], longest: int = LONGEST_SIDE) -> DrawnSample:
+    """Scale an image to at most ``longest`` px, encode it, and lay out its boxes and their labels."""
     height, width = sample.image.shape[:2]
-    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    scale = min(1.0, longest / max(height, width))
     new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
     image = sample.image
     if scale < 1.0:
@@ -114,13 +133,16 @@ def draw(sample: SampleImage, colors: dict[str, str]) -> DrawnSample:
 
 
 def draw_within_budget(
-    samples: Sequence[tuple[SampleImage, ...]], colors: dict[str, str], budget: int = BYTE_BUDGET
+    samples: Sequence[tuple[SampleImage, ...]],
+    colors: dict[str, str],
+    budget: int = BYTE_BUDGET,
+    longest: int = LONGEST_SIDE,
 ) -> list[tuple[DrawnSample, ...]]:
     """Draw groups of samples (an image, or a pair) up to the budget in bytes; the first group is always drawn."""
     drawn: list[tuple[DrawnSample, ...]] = []
     used = 0
     for group in samples:
-        pictures = tuple(draw(sample, colors) for sample in group)
+        pictures = tuple(draw(sample, colors, longest) for sample in group)
         used += sum(len(picture.source) + 400 * len(picture.boxes) for picture in pictures)
         if drawn and used > budget:
             break
@@ -142,14 +164,30 @@ def _place(
         chip_x = min(max(0.0, x), max(0.0, size[0] - chip_width))
         chip_y = y - _TEXT_HEIGHT if y >= _TEXT_HEIGHT else y
         chip = (chip_x, chip_y, chip_x + chip_width, chip_y + _TEXT_HEIGHT)
-        # A label that would cover another label, or most of a small image, appears only on hover.
-        shown = chip_width < 0.6 * size[0] and not any(overlap(chip, other) for other in taken)
+        # A label that would cover another label, or most of a small image, appears only on hover; so do labels of hits.
+        fits = box.outcome != "hit" and chip_width < 0.6 * size[0]
+        shown = fits and not any(overlap(chip, other) for other in taken)
         if shown:
             taken.append(chip)
-        title = f"{text} (crowd)" if box.crowd else text
-        color = colors.get(box.label, BOX_COLORS[0])
+        about = box.outcome or ("crowd" if box.crowd else "")
+        title = f"{text} ({about})" if about else text
+        color = OUTCOME_COLORS.get(box.outcome) or colors.get(box.label, BOX_COLORS[0])
         placed.append(
-            DrawnBox(x, y, width, height, color, text, title, box.crowd, chip_x, chip_y, round(chip_width, 1), shown)
+            DrawnBox(
+                x,
+                y,
+                width,
+                height,
+                color,
+                text,
+                title,
+                box.crowd,
+                chip_x,
+                chip_y,
+                round(chip_width, 1),
+                shown,
+                box.outcome,
+            )
         )
     return tuple(placed)
 

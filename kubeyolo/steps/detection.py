@@ -11,7 +11,10 @@ from kubeyolo.bundle import Bundle, Preprocessing
 from kubeyolo.config.load import config_digest, without_gates
 from kubeyolo.config.schema import Config
 from kubeyolo.data.dataset import Dataset, Split
+from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.evaluation.coco_eval import Detection
+from kubeyolo.evaluation.matching import Matches, match_detections
+from kubeyolo.evaluation.operating_points import BEST_THRESHOLDS, OperatingPoints, operating_points
 from kubeyolo.evaluation.predictor import (
     Predictor,
     detect_split,
@@ -30,11 +33,23 @@ _SETTINGS_KEY = "settings_digest"
 
 @dataclass(frozen=True)
 class EvaluatedSplit:
-    """The metrics of a split, its detections, and sample images with ground truth and detections side by side."""
+    """The metrics of a split, its detections matched with its boxes, and sample images.
+
+    Attributes:
+        result: The metrics, with the best thresholds.
+        detections: Rows of a COCO results file.
+        samples: Images, each with its ground truth and with its detections.
+        split: The split.
+        matches: The detections and the boxes of the split, matched.
+        points: Precision, recall and F1 over the confidence.
+    """
 
     result: EvaluationResult
     detections: list[Detection]
     samples: list[tuple[SampleImage, SampleImage]]
+    split: Split
+    matches: Matches
+    points: OperatingPoints
 
 
 def evaluate_bundle(
@@ -73,7 +88,18 @@ def evaluate_predictor(predictor: Predictor, dataset: Dataset, config: Config, s
     """Evaluate a network that is ready to run on the split that the configuration names."""
     split = dataset.split(config.evaluate.split)
     result, detections = evaluate_split(predictor, split, dataset.manifest, config.evaluate, share=share)
-    return EvaluatedSplit(result, detections, evaluation_samples(split, dataset.manifest, detections))
+    return matched_split(result, detections, split, dataset.manifest)
+
+
+def matched_split(
+    result: EvaluationResult, detections: list[Detection], split: Split, manifest: DatasetManifest
+) -> EvaluatedSplit:
+    """Match the detections of a split with its boxes, and add the best thresholds to its metrics."""
+    matches = match_detections(split.index, manifest.category_ids, detections)
+    points = operating_points(matches, manifest.classes)
+    result = result.model_copy(update={BEST_THRESHOLDS: points.thresholds})
+    samples = evaluation_samples(split, manifest, detections)
+    return EvaluatedSplit(result, detections, samples, split, matches, points)
 
 
 def real_images(predictor: Predictor, split: Split, wanted: int) -> Float32Array:

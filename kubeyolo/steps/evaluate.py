@@ -13,12 +13,16 @@ from kubeyolo.config.schema import Config
 from kubeyolo.data.dataset import Dataset
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import DatasetManifest
+from kubeyolo.evaluation.brightness import image_brightness
 from kubeyolo.evaluation.coco_eval import Detection
 from kubeyolo.evaluation.confusion import BACKGROUND, confusion_matrix
+from kubeyolo.evaluation.error_analysis import analyse_errors
 from kubeyolo.evaluation.limits import Numbers, Verdict, check_least, number_warnings
+from kubeyolo.evaluation.operating_points import BEST_THRESHOLDS
 from kubeyolo.evaluation.results import RuntimeName
 from kubeyolo.evaluation.sharing import WHOLE, Share
 from kubeyolo.steps import detection
+from kubeyolo.steps.error_pictures import error_pictures
 from kubeyolo.steps.outcome import StepOutcome, Stopwatch
 
 STEP = "evaluate"
@@ -40,7 +44,8 @@ def evaluate(
         share: If several processes share the work, the share of process 0.
 
     Returns:
-        The outcome with the documents result.json, detections.json (a COCO results file) and confusion.json.
+        The outcome with the documents result.json, detections.json (a COCO results file), confusion.json, and those of
+        the error analysis: analysis.json, images.json, suspects.json (a COCO file).
 
     Raises:
         InputError: The bundle, the data set or the split cannot be used, or they do not fit each other.
@@ -54,17 +59,21 @@ def evaluate(
     index = dataset.index(result.split)
     matrix = confusion_matrix(index, manifest.category_ids, evaluated.detections)
     confusion = {"categories": [*manifest.classes, BACKGROUND], "matrix": matrix.tolist()}
+    analysis = analyse_errors(evaluated.matches, evaluated.points, manifest.classes, image_brightness(evaluated.split))
+    pictures = error_pictures(evaluated.split, analysis)
+    best = {BEST_THRESHOLDS: result.best_thresholds.model_dump() if result.best_thresholds else None}
     counts = {"images": result.images, "boxes": result.boxes, "detections": result.detections}
     warnings = number_warnings(result.numbers)
     return StepOutcome(
         step=STEP,
         seconds=watch.seconds,
-        metrics={**result.numbers, **counts, "runtime": runtime, "title": title, "warnings": warnings},
-        html=evaluation_report(result, evaluated.samples, title),
+        metrics={**result.numbers, **counts, **best, "runtime": runtime, "title": title, "warnings": warnings},
+        html=evaluation_report(result, evaluated.samples, title, analysis, matrix, pictures),
         documents={
             RESULT_NAME: result.to_json().encode(),
             DETECTIONS_NAME: orjson.dumps(own_ids(evaluated.detections, index, manifest)),
             CONFUSION_NAME: json.dumps(confusion).encode(),
+            **analysis.documents(manifest.category_keys or manifest.category_ids),
         },
     )
 

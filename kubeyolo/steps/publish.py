@@ -10,6 +10,7 @@ from typing import Any
 from kubeyolo.bundle import MANIFEST_NAME, MODEL_CARD, Bundle, BundleManifest, check_version, open_bundle, read_bundle
 from kubeyolo.config.load import config_digest
 from kubeyolo.errors import InputError
+from kubeyolo.evaluation.operating_points import BEST_THRESHOLDS, kept_thresholds
 from kubeyolo.evaluation.results import COCO_KEYS, MEASURED
 from kubeyolo.formats import size_text
 from kubeyolo.publishing import VersionTaken, derive_bundle, repair_bundle
@@ -44,12 +45,13 @@ def publish(bundle: Bundle, store: Place, version: str = "", evaluation: Place |
     watch, manifest = Stopwatch(), bundle.manifest
     version = version or manifest.content_version
     check_version(version)
-    numbers = _numbers(manifest, evaluation)
-    card = model_card(manifest.model_dump(mode="json"), numbers)
+    evaluated = _evaluated(evaluation)
+    numbers, best = _numbers(manifest, evaluated), _best_thresholds(manifest, evaluated)
+    card = model_card(manifest.model_dump(mode="json"), numbers, best)
     # The warnings of the training stay with the bundle.
     kept = {name: value for name, value in manifest.metrics.items() if name in ("pretrain", "train", EXTENDED)}
     place = published_place(store, manifest.model, version)
-    published = _put(bundle, place, version, card, {**kept, **numbers})
+    published = _put(bundle, place, version, card, {**kept, **numbers, **({BEST_THRESHOLDS: best} if best else {})})
     size = sum(file.size for file in manifest.model_files.values())
     facts = {
         "bundle": published.uri,
@@ -124,13 +126,30 @@ def _whole(place: Place, files: Mapping[str, Path], manifest: BundleManifest) ->
     return published if has_all else None
 
 
-def _numbers(manifest: BundleManifest, evaluation: Place | None) -> dict[str, dict[str, float | None]]:
+def _evaluated(evaluation: Place | None) -> dict[str, Any]:
+    """Return the metrics of the evaluation of the trained network; empty if there is no record."""
+    if evaluation is None:
+        return {}
+    record = read_record(evaluation)
+    if record.step != "evaluate":
+        raise InputError(f"{evaluation}: this is the record of {record.step}; give the record of an evaluation")
+    return dict(record.metrics)
+
+
+def _numbers(manifest: BundleManifest, evaluated: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     """Return the COCO metrics of every runtime that has been evaluated."""
     numbers = numbers_of(manifest.metrics, MEASURED)
-    if evaluation is not None:
-        record = read_record(evaluation)
-        if record.step != "evaluate":
-            raise InputError(f"{evaluation}: this is the record of {record.step}; give the record of an evaluation")
-        measured = {key: record.metrics.get(key) for key in COCO_KEYS}
-        numbers = {str(record.metrics.get("runtime", "mindspore")): measured, **numbers}
+    if evaluated:
+        numbers = {_runtime(evaluated): {key: evaluated.get(key) for key in COCO_KEYS}, **numbers}
     return {name: numbers[name] for name in MEASURED if name in numbers}
+
+
+def _best_thresholds(manifest: BundleManifest, evaluated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the best thresholds of every runtime that has been evaluated, if a box was found."""
+    metrics = {**({_runtime(evaluated): evaluated} if evaluated else {}), **manifest.metrics}
+    best = {name: kept_thresholds(metrics, name) for name in MEASURED}
+    return {name: thresholds.model_dump() for name, thresholds in best.items() if thresholds is not None}
+
+
+def _runtime(evaluated: Mapping[str, Any]) -> str:
+    return str(evaluated.get("runtime", "mindspore"))

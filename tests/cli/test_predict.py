@@ -13,7 +13,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from kubeyolo.bundle import open_bundle
 from kubeyolo.cli.app import main
+from kubeyolo.evaluation.operating_points import BEST_THRESHOLDS
+from kubeyolo.publishing import derive_bundle
+from kubeyolo.storage.place import Place
 from tests.prediction.colour_detector import colour_bundle
 from tests.prediction.pictures import picture, save
 
@@ -226,3 +230,35 @@ def test_a_reader_that_goes_away_ends_the_prediction_in_one_line(bundle: str, tm
     assert json.loads(done.stdout)["image"] == "a.png"
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: standard output was closed by its reader")
+
+
+def with_thresholds(bundle: str, folder: Path, runtime: str, **classes: float) -> str:
+    """Return a copy of a bundle with best thresholds: .3 for all classes together, and those of some classes."""
+    metrics = {BEST_THRESHOLDS: {runtime: {"overall": 0.3, "classes": classes}}}
+    return derive_bundle(open_bundle(Place.of(bundle)), Place.of(folder), {}, metrics=metrics).uri
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "mindspore"])
+def test_the_best_scores_of_the_classes_are_those_of_the_bundle(
+    bundle: str, predict: Any, tmp_path: Path, runtime: str
+) -> None:
+    save(Path("three.png"), picture(red=(8, 8, 40, 40), green=(60, 8, 90, 40), blue=(8, 60, 40, 100)))
+    of = with_thresholds(bundle, tmp_path / runtime, runtime, red=0.85, green=0.95)
+    done = predict("three.png", "--json", "--conf", "best", of=of)
+    # Every area has a score of .9; blue has no threshold of its own.
+    assert done.code == 0 and {box["class"] for box in done.lines[0]["boxes"]} == {"red", "blue"}
+    few = predict("three.png", "--json", "--conf", "best", "--set", "predict.max_det=1", of=of)
+    assert len(few.lines[0]["boxes"]) == 1
+    assert {box["class"] for box in predict("three.png", "--json", "--conf", "0.5", of=of).lines[0]["boxes"]} == {
+        *("red", "green", "blue"),
+    }
+
+
+def test_best_scores_that_a_bundle_lacks_are_refused(bundle: str, predict: Any, tmp_path: Path) -> None:
+    save(Path("one.png"))
+    for of in (bundle, with_thresholds(bundle, tmp_path / "int8", "int8", red=0.5)):
+        done = predict("one.png", "--conf", "best", of=of)
+        assert done.code == 2 and f"{of} has no best thresholds for the runtime onnx" in done.err
+    for score in ("2", "-0.1", "nan", "worst"):
+        done = predict("one.png", f"--conf={score}")
+        assert done.code == 2 and f"--conf {score}: expected a score from 0 to 1" in done.err

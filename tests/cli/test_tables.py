@@ -51,3 +51,10 @@ def test_an_empty_metric_has_no_row(capsys):
     tables.print_record(StepRecord(step="train", seconds=1.0, metrics=metrics))
     printed = capsys.readouterr().out
     assert "choice.weights" in printed and "choice.last" not in printed
+
+
+def test_the_thresholds_of_single_classes_have_no_rows(capsys):
+    metrics = {"AP": 0.5, "best_thresholds": {"overall": 0.25, "classes": {"cat": 0.3, "v. small dog": 0.4}}}
+    tables.print_record(StepRecord(step="evaluate", seconds=1.0, metrics=metrics))
+    printed = capsys.readouterr().out
+    assert "best_thresholds.overall" in printed and "0.25" in printed and "cat" not in printed and "dog" not in printed

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from kubeyolo.config.training_schema import DataConfig
+from kubeyolo.data.digest import content_digest
 from kubeyolo.data.finding_kinds import KINDS
 from kubeyolo.data.findings import Findings
 from kubeyolo.data.folder import open_source, read_annotations
+from kubeyolo.data.index import SplitIndex
 from kubeyolo.errors import InputError
 from tests.data.small_dataset import SmallDataset
 
@@ -719,3 +721,45 @@ def test_ids_with_line_ends_do_not_break_messages(small, tmp_path):
     small.train["images"][0]["id"] = small.train["images"][1]["id"] = "a\nb"
     with pytest.raises(InputError, match=r"image id 'a\\nb' is used twice"):
         read(small.write(tmp_path))
+
+
+def test_keys_of_images_are_kept_on_request_in_the_order_of_the_images(small, tmp_path):
+    for number, image in enumerate(small.train["images"]):
+        image.update(camera=f"c{number}", exposed=number / 4, note="not kept")
+    del small.train["images"][0]["camera"]
+    plain, _ = read(small.write(tmp_path))
+    kept, _ = read(tmp_path, slice_keys=["camera", "exposed"])
+    assert plain.splits["train"].image_facts is None
+    index = kept.splits["train"]
+    by_name = {image["file_name"]: image for image in small.train["images"]}
+    expected = [
+        {key: by_name[name][key] for key in ("camera", "exposed") if key in by_name[name]} for name in index.file_name
+    ]
+    assert [json.loads(facts) for facts in index.image_facts] == expected
+    assert [json.loads(facts) for facts in kept.splits["val"].image_facts] == [{}] * len(kept.splits["val"])
+    last = np.arange(len(index)) == len(index) - 1
+    assert index.select(last).image_facts == index.image_facts[-1:]
+    index.save(tmp_path / "index.npz")
+    assert SplitIndex.load(tmp_path / "index.npz").image_facts == index.image_facts
+    plain.splits["train"].save(tmp_path / "plain.npz")
+    assert SplitIndex.load(tmp_path / "plain.npz").image_facts is None
+
+
+def test_keys_of_images_belong_to_the_content_of_a_data_set(small, tmp_path):
+    small.train["images"][0]["camera"] = 1
+    folder = small.write(tmp_path)
+    digests = []
+    for keys in ([], ["camera"]):
+        annotations, _ = read(folder, slice_keys=keys)
+        splits = {split: (index, ["0"] * len(index)) for split, index in annotations.splits.items()}
+        digests.append(content_digest(annotations.classes, annotations.category_ids, splits))
+    assert digests[0] != digests[1]
+
+
+def test_a_key_that_no_image_has_or_that_cannot_be_compared_is_refused(small, tmp_path):
+    small.train["images"][0]["place"] = {"city": "Ulm"}
+    folder = small.write(tmp_path)
+    with pytest.raises(InputError, match=r"no image has the key 'camera' \(data.slice_keys\)"):
+        read(folder, slice_keys=["camera"])
+    with pytest.raises(InputError, match=r"has a 'place' that is not a number or a text; take 'place' out"):
+        read(folder, slice_keys=["place"])

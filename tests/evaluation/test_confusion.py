@@ -4,33 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.overlaps import corners, shared_areas
-from kubeyolo.evaluation.coco_eval import Detection
 from kubeyolo.evaluation.confusion import confusion_matrix, match
-
-CATEGORIES = (3, 7)
-
-
-def index_of(*images: list[tuple[int, tuple[float, float, float, float], bool]]) -> SplitIndex:
-    """Make an index of images 100, 101, … with boxes (class, xywh, crowd)."""
-    boxes = [box for image in images for box in image]
-    return SplitIndex(
-        image_id=np.arange(100, 100 + len(images), dtype=np.int64),
-        file_name=[f"{i}.jpg" for i in range(len(images))],
-        width=np.full(len(images), 100, np.int32),
-        height=np.full(len(images), 100, np.int32),
-        box_start=np.cumsum([0, *(len(image) for image in images)]).astype(np.int64),
-        box_id=np.arange(len(boxes), dtype=np.int64),
-        box_class=np.array([box[0] for box in boxes], np.int32),
-        box_xywh=np.array([box[1] for box in boxes], np.float64).reshape(-1, 4),
-        box_area=np.array([box[1][2] * box[1][3] for box in boxes], np.float64),
-        box_crowd=np.array([box[2] for box in boxes], np.bool_),
-    )
-
-
-def found(image: int, category: int, box: list[float], score: float = 0.9) -> Detection:
-    return Detection(image_id=image, category_id=category, bbox=box, score=score)
+from tests.evaluation.known_boxes import CATEGORIES, found, index_of
 
 
 def test_hits_confusions_misses_and_ghosts_are_counted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.config.schema import Config, ExportConfig, QuantizeConfig
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import DatasetManifest, SplitManifest, StoredFile
+from kubeyolo.evaluation.coco_eval import Detection
+from kubeyolo.evaluation.error_analysis import ErrorAnalysis, analyse_errors
+from kubeyolo.evaluation.matching import match_detections
+from kubeyolo.evaluation.operating_points import operating_points
 from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, EvaluationResult
 from kubeyolo.quantization.int8 import QuantizationFacts
 from kubeyolo.report.configuration import PlanView, SettingRow, configuration_report
@@ -22,7 +27,7 @@ from kubeyolo.report.export import export_report
 from kubeyolo.report.index import StepCard, index_page
 from kubeyolo.report.model_card import publish_report
 from kubeyolo.report.quantization import quantization_report
-from kubeyolo.report.samples import Box, SampleImage
+from kubeyolo.report.samples import Box, ErrorPictures, SampleImage
 from kubeyolo.report.training import BatchPicture, pretraining_report, training_report
 from kubeyolo.steps.export import judge as judge_export
 from kubeyolo.steps.quantize import judge
@@ -90,6 +95,31 @@ def evaluation_result(shift: float = 0.0) -> EvaluationResult:
         runtime="onnx",
         image_size=(320, 320),
     )
+
+
+def error_analysis() -> ErrorAnalysis:
+    """Return the analysis of detections near the boxes of 24 images, some of them wrong, one image with a bad name."""
+    index, rng = split_index(1, 24), np.random.default_rng(0)
+    index.file_name[1] = f"{HOSTILE}.jpg"
+    detections = []
+    for image, label, xywh in zip(index.box_image().tolist(), index.box_class, index.box_xywh, strict=True):
+        number = int(label) if rng.random() < 0.8 else int(rng.integers(3))
+        box = [*(xywh[:2] + rng.normal(0, 10, 2)).tolist(), *xywh[2:].tolist()]
+        detections.append(Detection(image_id=image, category_id=number + 1, bbox=box, score=float(rng.uniform(0.3, 1))))
+    detections.append(Detection(image_id=1, category_id=3, bbox=[500.0, 300.0, 90.0, 90.0], score=0.99))
+    matches = match_detections(index, (1, 2, 3), detections)
+    points = operating_points(matches, CLASSES)
+    return analyse_errors(matches, points, CLASSES, rng.uniform(0, 255, len(index)))
+
+
+def errors_page() -> str:
+    """Return the report of an evaluation with an analysis of its errors."""
+    outcomes = ("missed", "false alarm", "hit", "hit")
+    worst = sample(f"{HOSTILE}.jpg: 2 hits, 1 missed, 1 false alarm", 0.87)
+    boxes = [replace(box, outcome=outcome) for box, outcome in zip(worst.boxes, outcomes, strict=True)]
+    pictures = ErrorPictures([replace(worst, boxes=boxes)] * 2, [replace(worst, boxes=boxes[:2])] * 3)
+    confusion = np.array([[9, 1, 0, 2], [0, 8, 1, 1], [1, 0, 7, 0], [3, 2, 1, 0]])
+    return evaluation_report(evaluation_result(), (), "yolov5n-r7", error_analysis(), confusion, pictures)
 
 
 def training_history() -> TrainingHistory:
@@ -218,6 +248,7 @@ def build_pages() -> dict[str, str]:
         "evaluate": evaluation_report(
             evaluation_result(), [(sample("a.jpg: ground truth"), sample("a.jpg: detections", 0.87))], "yolov5n-r7"
         ),
+        "errors": errors_page(),
         "export_model": export_report(
             {"model": "yolov5n-r7", "files": files, "parity": parity, "rtol": 1e-4},
             judge_export(parity, ExportConfig()),

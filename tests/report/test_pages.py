@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from kubeyolo.compiled.pipeline import CompiledPipeline
+from kubeyolo.evaluation.error_kinds import KINDS
 from kubeyolo.evaluation.results import COCO_NUMBERS
+from tests.report.conftest import error_analysis
 
 HOSTILE = "<script>alert(1)</script>"
 TRAINED = ("pretrain_backbone", "train", "evaluate", "export_model", "quantize", "publish")
-PAGES = ("index", "configure", "validate_dataset", *TRAINED)
+PAGES = ("index", "configure", "validate_dataset", "errors", *TRAINED)
 
 # The least contrast (WCAG 2) between a text of the page and its background, and that text.
 CONTRAST = """() => {
@@ -171,6 +173,8 @@ def test_quantization_shows_both_networks_and_the_gate(run_folder: Path, open_pa
         ("pretrain_backbone", "pretraining-loss", 1, 60),
         ("pretrain_backbone", "pretraining-accuracy", 1, 60),
         ("evaluate", "precision-recall", 2, 30),
+        ("errors", "class-f1", 3, 90),
+        ("errors", "reliability", 2, 2),
     ],
 )
 def test_curves_are_drawn(run_folder: Path, open_page: Any, name: str, chart: str, curves: int, points: int) -> None:
@@ -263,7 +267,7 @@ def test_crowd_boxes_are_dashed_and_detections_have_scores(run_folder: Path, ope
     assert all(title.endswith(" 0.87") for title in found["titles"])
 
 
-@pytest.mark.parametrize("name", ["configure", "validate_dataset", "evaluate", "publish", "index"])
+@pytest.mark.parametrize("name", ["configure", "validate_dataset", "evaluate", "errors", "publish", "index"])
 def test_hostile_names_are_text(run_folder: Path, open_page: Any, name: str) -> None:
     with open_page(place(run_folder, name)) as page:
         assert page.locator("script").count() == 1
@@ -314,7 +318,7 @@ def test_the_pointer_shows_values(run_folder: Path, open_page: Any) -> None:
 
 
 def test_report_works_in_a_sandboxed_frame(run_folder: Path, open_page: Any, tmp_path: Path) -> None:
-    html = place(run_folder, "evaluate").read_text().replace("&", "&amp;").replace('"', "&quot;")
+    html = place(run_folder, "errors").read_text().replace("&", "&amp;").replace('"', "&quot;")
     outer = tmp_path / "frame.html"
     outer.write_text(
         '<!doctype html><link rel="icon" href="data:,">'
@@ -325,6 +329,43 @@ def test_report_works_in_a_sandboxed_frame(run_folder: Path, open_page: Any, tmp
         frame.locator("#per-class").get_by_role("button", name="Boxes").click()
         assert frame.locator("#per-class tbody th").all_inner_texts() == ["ring", "disc", HOSTILE]
         assert frame.locator("#precision-recall svg").bounding_box()["width"] > 200
+        frame.locator("button.zoom").first.click()
+        assert frame.locator("figure.large img").first.bounding_box()["width"] > 600
+
+
+def test_the_errors_of_an_evaluation_are_listed(run_folder: Path, open_page: Any) -> None:
+    analysis = error_analysis()
+    with open_page(place(run_folder, "errors")) as page:
+        kinds = page.locator("#error-kinds tbody th").all_inner_texts()
+        cells = page.locator("#confusion-matrix tbody tr").nth(0).locator("td")
+        shades = cells.evaluate_all("(all) => all.map((cell) => getComputedStyle(cell).backgroundImage)")
+        heads = page.locator("#per-class thead th").all_inner_texts()
+        suspect = page.locator("#suspect-list tbody tr").first.locator("th, td").all_inner_texts()
+        families = page.locator("#slices-brightness tbody tr").count()
+    assert kinds == [*KINDS, "all false positives", "all false negatives"]
+    assert shades[0] != shades[1] != shades[2]
+    assert [head.strip() for head in heads[5:]] == ["Best threshold", "Precision", "Recall", "F1"]
+    first, matches = analysis.suspects[0], analysis.matches
+    classes = [analysis.classes[matches.index.box_class[first.box]], analysis.classes[matches.label[first.detection]]]
+    shown = [matches.index.file_name[first.image], classes[0], f"{classes[1]} {matches.score[first.detection]:.2f}"]
+    assert suspect == ["1", "swapped class", *shown, f"{first.suspicion:.3f}"]
+    assert families == 3
+
+
+@pytest.mark.parametrize("width", [1180, 360])
+@pytest.mark.parametrize("clicked", ["button.zoom", ".frame"])
+def test_a_click_enlarges_a_picture_in_its_place(run_folder: Path, open_page: Any, width: int, clicked: str) -> None:
+    with open_page(place(run_folder, "errors"), width=width) as page:
+        figure, button = page.locator("#worst ~ .zooms figure").first, page.locator("button.zoom").first
+        before = figure.locator("img").bounding_box()["width"]
+        figure.locator(clicked).click()
+        after = figure.locator("img").bounding_box()["width"]
+        assert after > 1.5 * before and button.get_attribute("aria-expanded") == "true"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        strokes = figure.locator(".edge").evaluate_all("(all) => all.map((e) => getComputedStyle(e).strokeDasharray)")
+        assert sum(dash != "none" for dash in strokes) == 1
+        figure.locator(clicked).click()
+        assert figure.locator("img").bounding_box()["width"] == before
 
 
 @pytest.mark.parametrize("width", [1180, 390])

@@ -19,7 +19,11 @@ from kubeyolo.data.layouts.tree import list_files
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.data.readers.coco_json import read_coco_json
 from kubeyolo.errors import InputError
+from kubeyolo.evaluation.coco_eval import Detection
+from kubeyolo.evaluation.error_analysis import analyse_errors
 from kubeyolo.evaluation.limits import Verdict
+from kubeyolo.evaluation.matching import match_detections
+from kubeyolo.evaluation.operating_points import operating_points
 from kubeyolo.evaluation.results import ClassResult, EvaluationResult
 from kubeyolo.report.configuration import PlanView, configuration_report, plan_text
 from kubeyolo.report.dataset import dataset_report
@@ -33,7 +37,8 @@ from kubeyolo.report.training import pretraining_report, training_report
 from kubeyolo.report.validations import class_rows, validation_charts
 from kubeyolo.steps.export import judge
 from kubeyolo.training.history import HistoryRow, TrainingHistory
-from tests.report.conftest import plan_view, quantization_page
+from tests.evaluation.known_boxes import random_set
+from tests.report.conftest import plan_view, quantization_page, split_index
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -103,6 +108,37 @@ def test_many_classes_get_a_spread_instead_of_bars() -> None:
     html = evaluation_report(result(0.5, 80))
     assert "Share of classes" in html and "mean of 80 classes" in html
     assert html.count("<tr>") >= 80 and len(html) < 400_000
+
+
+def test_the_report_of_errors_stays_small_with_many_classes_and_folders() -> None:
+    categories = tuple(range(1203))
+    names = [f"class {number}" for number in categories]
+    index, _, detections = random_set(0, 60, len(categories), 60)
+    matches = match_detections(index, [3 * number + 2 for number in categories], detections)
+    analysis = analyse_errors(matches, operating_points(matches, names), names)
+    rows = [ClassResult(name=name, AP=0.5, AP50=0.5, images=1, boxes=2) for name in names]
+    curves = {name: np.linspace(1, 0, 101).tolist() for name in names}
+    many = EvaluationResult(numbers={"AP": 0.5}, per_class=rows, curves=curves)
+    confusion = np.ones((len(categories) + 1,) * 2, np.int64)
+    html = evaluation_report(many, analysis=analysis, confusion=confusion)
+    text = text_of(html)
+    assert "half of the classes are below" in text and "Confusion of classes" in text and "Annotations that" in text
+    assert html.count("<tr") < len(categories) + 250 and len(html) < 1_200_000
+
+
+def test_an_evaluation_without_boxes_or_detections_has_a_report_of_its_errors() -> None:
+    for detected in ([], [Detection(image_id=1, category_id=1, bbox=[0.0, 0.0, 9.0, 9.0], score=0.9)]):
+        index = split_index(0, 2).select(np.array([True, False]))
+        object.__setattr__(index, "image_id", np.array([1]))
+        matches = match_detections(index, (1,), detected)
+        analysis = analyse_errors(matches, operating_points(matches, ["cat"]), ["cat"])
+        nothing = EvaluationResult(
+            numbers={"AP": None}, per_class=[ClassResult(name="cat", AP=None, AP50=None, images=0, boxes=0)]
+        )
+        html = evaluation_report(nothing, analysis=analysis, confusion=np.zeros((2, 2), np.int64))
+        text = text_of(html)
+        assert "No box was found" in text and "What the errors cost" in text
+        assert ("Annotations that look wrong" in text) == bool(detected)
 
 
 def test_export_says_when_an_output_differs() -> None:

@@ -148,6 +148,28 @@ def test_every_artifact_is_filled_from_what_the_step_has_made(whole_run: tuple[T
     assert len(confusion.matrix) == 3 and sum(map(sum, confusion.matrix)) >= 3
 
 
+def test_an_evaluation_stores_its_analysis_and_the_bundle_its_best_thresholds(
+    whole_run: tuple[Tasks, dict[str, str]],
+) -> None:
+    tasks, made = whole_run
+    record = read_record(Place.of(made["evaluation"]))
+    documents = {
+        name: json.loads(Place.of(record.outputs[name]).read()) for name in ("analysis", "images", "suspects", "result")
+    }
+    assert [row["file_name"] for row in documents["images"]] == sorted(row["file_name"] for row in documents["images"])
+    hits = sum(row["hits"] for row in documents["images"])
+    assert hits == sum(row["hits"] + row["misses"] for row in documents["images"]) == documents["result"]["boxes"]
+    analysis = documents["analysis"]
+    assert analysis["classes"] == list(CLASSES) and analysis["error_kinds"]["AP50"] == pytest.approx(1.0)
+    assert {row["id"] for row in documents["suspects"]["images"]} <= {row["id"] for row in documents["images"]}
+    page = tasks.artifacts["evaluation_report"].text
+    assert "What the errors cost" in page and "Share of right detections over their score" in page
+    best = record.metrics["best_thresholds"]
+    assert best == documents["result"]["best_thresholds"] and 0 < best["overall"] < 1
+    kept = open_bundle(Place.of(made["published"])).manifest.metrics["best_thresholds"]
+    assert kept["mindspore"] == best and set(kept) == {"mindspore", "onnx", "int8"}
+
+
 def test_a_handle_has_uri_digest_classes_and_figures_and_no_times(tasks: Tasks) -> None:
     made = tasks.run(version="1.0.0")
     handles = {

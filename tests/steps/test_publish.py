@@ -54,6 +54,25 @@ def test_a_bundle_is_published_with_a_card_that_has_all_numbers(tmp_path: Path) 
     assert Place.of(published.record).uri.startswith(f"{(tmp_path / 'store').as_uri()}/results/publish/yolov5n-r7-")
 
 
+def test_the_best_thresholds_of_evaluations_are_published_and_on_the_card(tmp_path: Path) -> None:
+    best = {"overall": 0.25, "classes": {"cat": 0.375}}
+    plain = open_bundle(Place.of(make_bundle(tmp_path)))
+    metrics = {"int8": {"numbers": NUMBERS, "best_thresholds": {"overall": 0.125, "classes": {}}}}
+    exported = derive_bundle(plain, Place.of(tmp_path / "exported"), {}, metrics=metrics)
+    evaluation = write_record(str(tmp_path / "e"), "evaluate", 1, {}, {**NUMBERS, "best_thresholds": best})
+    published = open_bundle(Place.of(publish(exported.uri, str(tmp_path / "store"), "1", evaluation).bundle))
+    expected = {"mindspore": best, "int8": {"overall": 0.125, "classes": {}}}
+    assert published.manifest.metrics["best_thresholds"] == expected
+    card = published.path(MODEL_CARD).read_text()
+    assert "| Best threshold | mindspore | int8 |" in card and "| cat | 0.375 | 0.125 |" in card
+    assert "| dog | 0.250 | 0.125 |" in card
+    # A published bundle that is published again keeps them; a bundle without thresholds has no table.
+    again = open_bundle(Place.of(publish(published.uri, str(tmp_path / "other"), "1").bundle))
+    assert again.manifest.metrics["best_thresholds"] == expected
+    old = open_bundle(Place.of(publish(plain.uri, str(tmp_path / "old"), "1").bundle))
+    assert "best_thresholds" not in old.manifest.metrics and "Best threshold" not in old.path(MODEL_CARD).read_text()
+
+
 def test_what_the_training_warned_of_is_on_the_card_and_stays_with_the_bundle(tmp_path: Path) -> None:
     lines = ["12 of 20 (60.0 %) training images have no boxes.", "no anchor fits 3 * 3 boxes."]
     published = publish(make_bundle(tmp_path, warnings=lines), str(tmp_path / "store"), "1.0.0")

@@ -64,18 +64,19 @@ class _AnyDocument(msgspec.Struct):
     annotations: list[_AnyAnnotation] | msgspec.UnsetType = msgspec.UNSET
 
 
-def read_coco_json(path: Path, group_key: str = "") -> RawSplit:
+def read_coco_json(path: Path, group_key: str = "", fact_keys: Sequence[str] = ()) -> RawSplit:
     """Read the tables of a COCO "instances" file; the segmentation of an annotation is read only if it has no box.
 
     Args:
         path: The file; UTF-8, or UTF-16 or UTF-32 with a byte order mark.
         group_key: The key whose value groups the images; if empty, images are not grouped.
+        fact_keys: Further keys of the images whose values are read.
 
     Raises:
         InputError: The file cannot be read, or is not text, not JSON, or not COCO.
     """
     data = _utf8(path)
-    if not group_key:
+    if not group_key and not fact_keys:
         try:
             document = msgspec.json.decode(data, type=_Document)
             # An annotation with a box of zeros may have a mask, which typed records leave out.
@@ -84,12 +85,12 @@ def read_coco_json(path: Path, group_key: str = "") -> RawSplit:
         except msgspec.ValidationError:
             pass
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return _untyped(path, data, group_key)
+            return _untyped(path, data, group_key, fact_keys)
     try:
         loose = msgspec.json.decode(data, type=_AnyDocument)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _untyped(path, data, group_key)
-    return _loose(path, loose, group_key)
+        return _untyped(path, data, group_key, fact_keys)
+    return _loose(path, loose, group_key, fact_keys)
 
 
 def _utf8(path: Path) -> bytes:
@@ -131,7 +132,7 @@ def _boxes(annotations: Sequence[_Annotation] | Sequence[_AnyAnnotation], masks:
     )
 
 
-def _untyped(path: Path, data: bytes, group_key: str) -> RawSplit:
+def _untyped(path: Path, data: bytes, group_key: str, fact_keys: Sequence[str]) -> RawSplit:
     """Read a file that the decoder refuses: accept NaN and Infinity, which Python writes; otherwise raise an error."""
     kind = kind_of(data)
     if kind:
@@ -160,10 +161,10 @@ def _untyped(path: Path, data: bytes, group_key: str) -> RawSplit:
         fields = _AnyAnnotation.__struct_fields__
         rows = ({key: each[key] for key in fields if key in each} for each in document["annotations"])
         loose.annotations = [_AnyAnnotation(**row) for row in rows]
-    return _loose(path, loose, group_key)
+    return _loose(path, loose, group_key, fact_keys)
 
 
-def _loose(path: Path, document: _AnyDocument, group_key: str) -> RawSplit:
+def _loose(path: Path, document: _AnyDocument, group_key: str, fact_keys: Sequence[str]) -> RawSplit:
     annotations = [] if document.annotations is msgspec.UNSET else document.annotations
     _require(path, "images", document.images, "file_name", "id")
     _require(path, "categories", document.categories, "id", "name")
@@ -174,7 +175,7 @@ def _loose(path: Path, document: _AnyDocument, group_key: str) -> RawSplit:
     return RawSplit(
         str(path),
         _categories(document.categories),
-        _images(document.images, group_key),
+        _images(document.images, group_key, fact_keys),
         _boxes(annotations, {i: mask for i, mask in masks.items() if mask}),
         document.annotations is not msgspec.UNSET,
     )
@@ -192,13 +193,14 @@ def _mask(path: Path, segmentation: Any) -> Any:
         raise InputError(f"{path}: not JSON ({error}); export the annotations as COCO JSON again") from error
 
 
-def _images(records: list[dict[str, Any]], group_key: str) -> RawImages:
+def _images(records: list[dict[str, Any]], group_key: str, fact_keys: Sequence[str]) -> RawImages:
     return RawImages(
         ids=[each["id"] for each in records],
         names=[each["file_name"] for each in records],
         widths=[each.get("width") for each in records],
         heights=[each.get("height") for each in records],
         groups=[each.get(group_key) for each in records] if group_key else None,
+        facts=[{key: each[key] for key in fact_keys if key in each} for each in records] if fact_keys else None,
     )
 
 

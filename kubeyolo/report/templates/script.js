@@ -51,3 +51,14 @@ for (const plot of document.querySelectorAll(".plot[data-chart]")) {
   plot.addEventListener("pointermove", show);
   plot.addEventListener("pointerleave", hide);
 }
+// Pictures: a click on a picture or its button enlarges it in its place; a second click makes it small again.
+for (const figure of document.querySelectorAll("figure.zoomable")) {
+  const button = figure.querySelector("button.zoom");
+  const toggle = () => {
+    const large = figure.classList.toggle("large");
+    button.setAttribute("aria-expanded", String(large));
+    button.textContent = large ? "Make smaller" : "Enlarge";
+  };
+  button.addEventListener("click", toggle);
+  figure.querySelector(".frame").addEventListener("click", toggle);
+}
