@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, cast, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kubeyolo.errors import InputError, check_known, first_problem
+from kubeyolo.evaluation.intervals import Resamples
 
 RuntimeName = Literal["mindspore", "onnx", "int8", "mindir"]
 """The software that runs a network of a bundle."""
@@ -78,6 +79,7 @@ class EvaluationResult(BaseModel):
     split: str = ""
     runtime: str = Field(default="", description="Which backend ran the network: mindspore, onnx, int8, mindir.")
     image_size: tuple[int, int] | None = Field(default=None, description="Height and width of the network's input.")
+    resamples: Resamples | None = Field(default=None, description="AP of resamples; results of old versions have none.")
 
     def words(self) -> str:
         """Return the 12 lines of pycocotools' summary."""

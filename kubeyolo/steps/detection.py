@@ -11,7 +11,9 @@ from kubeyolo.bundle import Bundle, Preprocessing
 from kubeyolo.config.load import config_digest, without_gates
 from kubeyolo.config.schema import Config
 from kubeyolo.data.dataset import Dataset, Split
+from kubeyolo.evaluation.bootstrap import resampled
 from kubeyolo.evaluation.coco_eval import Detection
+from kubeyolo.evaluation.matches import match_split
 from kubeyolo.evaluation.predictor import (
     Predictor,
     detect_split,
@@ -73,6 +75,8 @@ def evaluate_predictor(predictor: Predictor, dataset: Dataset, config: Config, s
     """Evaluate a network that is ready to run on the split that the configuration names."""
     split = dataset.split(config.evaluate.split)
     result, detections = evaluate_split(predictor, split, dataset.manifest, config.evaluate, share=share)
+    resamples = resampled(match_split(split.index, dataset.manifest.category_ids, detections))
+    result = result.model_copy(update={"resamples": resamples})
     return EvaluatedSplit(result, detections, evaluation_samples(split, dataset.manifest, detections))
 
 

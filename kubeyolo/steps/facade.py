@@ -255,17 +255,17 @@ def evaluate(
     stored = finished_under(output, step, conditions)
     if stored is None and launcher.has_job(step):
         stored = _by_job(call, step, bundle, dataset, output, conditions, launcher)
-    min_ap = call.config.evaluate.min_ap
+    limit = (call.config.evaluate.min_ap, call.config.evaluate.judge)
     # The record holds no verdict, since all gates share it. The page shows the verdict of the last gate.
     if stored is None:
         outcome = evaluate_step.evaluate(bundle, dataset, call.config, runtime, share)
-        verdict = evaluate_step.judge(outcome.metrics, min_ap)
+        verdict = evaluate_step.judge(outcome.metrics, *limit)
         html = with_verdict(outcome.html, verdict)
         stored = store_outcome(replace(outcome, html=html, conditions=conditions), output)
         if share.world > 1:
             share.clear()
     else:
-        verdict = evaluate_step.judge(stored.record.metrics, min_ap)
+        verdict = evaluate_step.judge(stored.record.metrics, *limit)
         _show_verdict(stored, verdict)
     verdict.enforce(str(stored.record.metrics.get("title", step)))
     return stored
