@@ -34,8 +34,8 @@ from kubeyolo.errors import InputError, InterruptedWork, KubeyoloError, WorkErro
 from kubeyolo.evaluation.limits import Numbers, Verdict, check_numbers
 from kubeyolo.kubeflow.client import Kubeflow
 from kubeyolo.kubeflow.follow import TerminatedRun, follow
-from kubeyolo.kubeflow.gate import junit_xml, markdown_error, markdown_summary
-from kubeyolo.kubeflow.result import evaluation_numbers
+from kubeyolo.kubeflow.gate import BothResamples, junit_xml, markdown_error, markdown_summary
+from kubeyolo.kubeflow.result import evaluation_numbers, evaluation_resamples
 from kubeyolo.steps.configure import configure
 
 FAILED = 1
@@ -91,21 +91,25 @@ def gate(
     try:
         limits = _limits(min_ap, least or [])
         drop = math.inf if not baseline and max_drop is None else 1.0 if max_drop is None else max_drop
-        check_numbers({}, {} if baseline else None, limits, drop)  # refuses unknown or missing limits
+        judge = load_config(None, config_file, sets_of(sets)).evaluate.judge
+        check_numbers({}, {} if baseline else None, limits, drop, judge)  # refuses unknown or missing limits
         compiled = CompiledPipeline.named(MODEL_EVALUATION).bind_resources(resources_of(resources))
         result = _evaluate(fields, compiled, images, config_file, sets_of(sets), host, as_json)
         numbers, compared = result["evaluate"], result.get("evaluate_baseline")
-        verdict = check_numbers(numbers, compared, limits, drop)
+        found = result.pop("resamples", {})
+        resamples = (found.get("evaluate"), found.get("evaluate_baseline"))
+        verdict = check_numbers(numbers, compared, limits, drop, judge, resamples)
     except BaseException as error:
         reports.failed(error)
         if isinstance(error, Exception) and not isinstance(error, InputError | InterruptedWork | TerminatedRun):
             # A failed store, or a bug, says nothing about the quality of the model.
             raise InputError(f"the model could not be evaluated: {one_line(error)}") from error
         raise
-    reports.checked(verdict, numbers, compared, result["run"])
+    reports.checked(verdict, numbers, compared, result["run"], resamples)
     if as_json:
         checks = [{"check": check.name, "passed": check.passed, "message": check.message} for check in verdict.checks]
-        print(json.dumps({"passed": verdict.passed, "checks": checks, **result}, indent=1))
+        intervals = {task: each.intervals() for task, each in found.items()}
+        print(json.dumps({"passed": verdict.passed, "checks": checks, **result, "intervals": intervals}, indent=1))
     else:
         for check in verdict.checks:
             print(f"{'✓' if check.passed else '✗'} {check.name}: {check.message}")
@@ -129,11 +133,13 @@ class _Reports:
         """
         self._write(junit_xml(_NAME, Verdict(), 0.0, "the evaluation has not ended"), "")
 
-    def checked(self, verdict: Verdict, numbers: Numbers, baseline: Numbers | None, run: str) -> None:
-        """Write the checked limits and the metrics."""
+    def checked(
+        self, verdict: Verdict, numbers: Numbers, baseline: Numbers | None, run: str, resamples: BothResamples
+    ) -> None:
+        """Write the checked limits, the metrics and their intervals."""
         self._write(
-            junit_xml(_NAME, verdict, self._seconds),
-            markdown_summary(_NAME, verdict, numbers, baseline, {**self.links, "run": run}),
+            junit_xml(_NAME, verdict, self._seconds, "", numbers, baseline, resamples),
+            markdown_summary(_NAME, verdict, numbers, baseline, {**self.links, "run": run}, resamples),
         )
 
     def failed(self, error: BaseException) -> None:
@@ -186,7 +192,7 @@ def _evaluate(
     except WorkError as error:
         raise InputError(f"could not be evaluated: {error}") from error
     indexes = {task: given.index for task, given in configured.settings.items() if given.index}
-    return {"run": run.name, **evaluation_numbers(indexes)}
+    return {"run": run.name, **evaluation_numbers(indexes), "resamples": evaluation_resamples(indexes)}
 
 
 def _limits(min_ap: float | None, pairs: Sequence[str]) -> dict[str, float]:

@@ -82,9 +82,7 @@ def print_record(record: StepRecord, as_json: bool = False, with_warnings: bool 
     metrics = {
         name: value
         for name, value in flat(record.metrics).items()
-        if record.outputs.get(name) != value
-        and not {*name.split(".")} & {*printed_below, "resamples"}
-        and value != ""
+        if record.outputs.get(name) != value and not {*name.split(".")} & {*printed_below, "resamples"} and value != ""
     }
     rows += [(name, figure(value)) for name, value in metrics.items()]
     intervals = record.metrics.get("intervals") or {}

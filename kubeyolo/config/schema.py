@@ -54,7 +54,7 @@ class EvaluateConfig(Section):
     )
     judge: Judge = Field(
         default="point",
-        description="How limits on AP and on the loss of AP are judged: point, by the value itself; interval, fails when "
+        description="How limits on AP and on the loss of AP are judged: point, by the value itself; interval, fails if "
         "the whole 95 % interval misses the limit; strict, fails unless the whole interval meets the limit.",
     )
 

@@ -82,7 +82,7 @@ class Resamples(BaseModel):
     def intervals(self) -> dict[str, list[float]]:
         """Return both ends of each interval that is known, by the key of the metric."""
         found = {key: self.interval(key) for key in self.values}
-        return {key: [each.low, each.high] for key, each in found.items() if each}
+        return {key: [round(each.low, 6), round(each.high, 6)] for key, each in found.items() if each}
 
     def loss_interval(self, baseline: Resamples, key: str = "AP") -> Interval | None:
         """Return the interval of the loss against a baseline; None if the baseline has resamples of other images."""

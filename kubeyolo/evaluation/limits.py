@@ -116,17 +116,17 @@ class _Limit:
             scale: What the ends of the interval are multiplied by.
         """
         by_point, interval, judge = self.holds(value), evidence.interval, evidence.judge
-        fallback = {"point": "", "interval": "so the value itself decides", "strict": "so evaluate.judge = strict fails"}
+        fallback = {"interval": "so the value itself decides", "strict": "so evaluate.judge = strict fails"}.get(judge)
         if _finite(value) is None:
             return False, ""
         if interval is None:
-            why = f"; the {LEVEL_TEXT} interval is not known, {fallback[judge]}" if judge != "point" else ""
+            why = f"; the {LEVEL_TEXT} interval is not known, {fallback}" if fallback else ""
             return by_point and judge != "strict", why
         ends = (interval.low * scale, interval.high * scale)
         text = f"; {LEVEL_TEXT} interval {self.text(ends[0], form)} to {self.text(ends[1], form)}"
         if not interval.is_usable:
             few = f"{interval.images} image{'s' * (interval.images != 1)} with objects are too few to tell"
-            end = f", {fallback[judge]}" if judge != "point" else ""
+            end = f", {fallback}" if fallback else ""
             return by_point and judge != "strict", f"{text}: {few} ({LEAST_IMAGES} are required){end}"
         any_holds, all_hold = any(map(self.holds, ends)), all(map(self.holds, ends))
         within = {(True, True): "all of it within the limit", (False, False): "all of it beyond the limit"}
@@ -206,7 +206,7 @@ def check_least(numbers: Numbers, key: str, least: float, gate: str = "", eviden
     value, limit = numbers.get(key), _Limit(least, is_least=True)
     passed, interval = limit.judged(value, evidence, ".4f")
     required = f"at least {least:g} is required{f' ({gate})' if gate else ''}"
-    if gate and not passed:
+    if gate and not passed and not limit.holds(value):
         required = f"below the gate {gate} = {least:g}; train longer or lower the gate"
     message = f"{key} is {_ap_text(value, limit)}, {required}{interval}"
     return Check(f"{key} >= {least:g}{_judged_by(evidence)}", passed, message)

@@ -46,7 +46,8 @@ class Boxes:
 
     def take(self, rows: Int64Array | BoolArray) -> Boxes:
         """Return the boxes in these rows."""
-        crowd, score = (None if each is None else each[rows] for each in (self.crowd, self.score))
+        crowd = None if self.crowd is None else self.crowd[rows]
+        score = None if self.score is None else self.score[rows]
         return Boxes(self.image[rows], self.category[rows], self.xywh[rows], crowd, score)
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from kubeyolo.errors import KubeyoloError, one_line
+from kubeyolo.evaluation.intervals import Resamples, resamples_in
 from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.events import StepRecord
 from kubeyolo.index import STORE, read_index, read_note
@@ -62,6 +63,13 @@ def remote_result(run: RemoteRun) -> RemoteResult | None:
         return RemoteResult(note=f"cannot read its results on this machine: its record in the store has no {error}")
     except KubeyoloError as error:
         return RemoteResult(note=f"cannot read its results on this machine: {one_line(error, 300)}")
+
+
+def evaluation_resamples(indexes: Mapping[str, str]) -> dict[str, Resamples]:
+    """Return the resamples of each evaluation of a run that has them; see :func:`evaluation_numbers`."""
+    stores = Stores()
+    found = {task: resamples_in(read_index(stores.place(uri)).metrics) for task, uri in indexes.items()}
+    return {task: each for task, each in found.items() if each}
 
 
 def evaluation_numbers(indexes: Mapping[str, str]) -> dict[str, dict[str, float | None]]:

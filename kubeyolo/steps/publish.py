@@ -10,6 +10,7 @@ from typing import Any
 from kubeyolo.bundle import MANIFEST_NAME, MODEL_CARD, Bundle, BundleManifest, check_version, open_bundle, read_bundle
 from kubeyolo.config.load import config_digest
 from kubeyolo.errors import InputError
+from kubeyolo.evaluation.intervals import Interval, Resamples, resamples_in
 from kubeyolo.evaluation.results import COCO_KEYS, MEASURED
 from kubeyolo.formats import size_text
 from kubeyolo.publishing import VersionTaken, derive_bundle, repair_bundle
@@ -45,7 +46,7 @@ def publish(bundle: Bundle, store: Place, version: str = "", evaluation: Place |
     version = version or manifest.content_version
     check_version(version)
     numbers = _numbers(manifest, evaluation)
-    card = model_card(manifest.model_dump(mode="json"), numbers)
+    card = model_card(manifest.model_dump(mode="json"), numbers, _intervals(manifest, evaluation))
     # The warnings of the training stay with the bundle.
     kept = {name: value for name, value in manifest.metrics.items() if name in ("pretrain", "train", EXTENDED)}
     place = published_place(store, manifest.model, version)
@@ -122,6 +123,18 @@ def _whole(place: Place, files: Mapping[str, Path], manifest: BundleManifest) ->
             published = repair_bundle(place, files)
     has_all = published is not None and published.manifest.files.keys() >= manifest.model_files.keys()
     return published if has_all else None
+
+
+def _intervals(manifest: BundleManifest, evaluation: Place | None) -> dict[str, Interval]:
+    """Return the interval of AP of every runtime for which it is known."""
+    found: dict[str, Resamples | None] = {
+        name: resamples_in(manifest.metrics[name]) for name in MEASURED if name in manifest.metrics
+    }
+    if evaluation is not None:
+        metrics = read_record(evaluation).metrics
+        found = {str(metrics.get("runtime", "mindspore")): resamples_in(metrics), **found}
+    intervals = {name: each.interval("AP") for name, each in found.items() if each}
+    return {name: each for name, each in intervals.items() if each}
 
 
 def _numbers(manifest: BundleManifest, evaluation: Place | None) -> dict[str, dict[str, float | None]]:
