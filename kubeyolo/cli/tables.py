@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from kubeyolo.errors import one_line
-from kubeyolo.evaluation.intervals import LEVEL_TEXT
 from kubeyolo.events import StepRecord
 from kubeyolo.formats import duration
 from kubeyolo.report.formats import number3
@@ -86,7 +85,7 @@ def print_record(record: StepRecord, as_json: bool = False, with_warnings: bool 
     }
     rows += [(name, figure(value)) for name, value in metrics.items()]
     intervals = record.metrics.get("intervals") or {}
-    rows += [(f"{key}, {LEVEL_TEXT} interval", f"{low:.4f} to {high:.4f}") for key, (low, high) in intervals.items()]
+    rows += [(f"95 % interval of {key}", f"{low:.4f} to {high:.4f}") for key, (low, high) in intervals.items()]
     rows.append(("seconds", f"{record.seconds:.1f}"))
     wide_console().print(pairs_table(record.step, rows))
     if "findings" in record.metrics:

@@ -11,6 +11,7 @@ from kubeyolo.bundle import Bundle, Preprocessing
 from kubeyolo.config.load import config_digest, without_gates
 from kubeyolo.config.schema import Config
 from kubeyolo.data.dataset import Dataset, Split
+from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.evaluation.bootstrap import resampled
 from kubeyolo.evaluation.coco_eval import Detection
 from kubeyolo.evaluation.matches import match_split
@@ -75,9 +76,16 @@ def evaluate_predictor(predictor: Predictor, dataset: Dataset, config: Config, s
     """Evaluate a network that is ready to run on the split that the configuration names."""
     split = dataset.split(config.evaluate.split)
     result, detections = evaluate_split(predictor, split, dataset.manifest, config.evaluate, share=share)
-    resamples = resampled(match_split(split.index, dataset.manifest.category_ids, detections))
-    result = result.model_copy(update={"resamples": resamples})
+    result = with_resamples(result, split, dataset.manifest, detections)
     return EvaluatedSplit(result, detections, evaluation_samples(split, dataset.manifest, detections))
+
+
+def with_resamples(
+    result: EvaluationResult, split: Split, manifest: DatasetManifest, detections: Sequence[Detection]
+) -> EvaluationResult:
+    """Return a result with AP of resamples of its images, from which its intervals are computed."""
+    resamples = resampled(match_split(split.index, manifest.category_ids, detections))
+    return result.model_copy(update={"resamples": resamples})
 
 
 def real_images(predictor: Predictor, split: Split, wanted: int) -> Float32Array:
