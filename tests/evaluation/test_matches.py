@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kubeyolo.evaluation import matches as matches_module
 from kubeyolo.evaluation.bootstrap import ClassSamples, average_precision
 from kubeyolo.evaluation.coco_eval import evaluate_detections
 from kubeyolo.evaluation.matches import Boxes, Matches, detected_boxes, match_boxes
@@ -104,6 +105,17 @@ def random_set(seed: int, classes: int, images: int, detections: int) -> tuple[d
 def test_ap_of_random_sets_is_that_of_pycocotools(seed: int, classes: int, images: int, detections: int) -> None:
     truth, rows = random_set(seed, classes, images, detections)
     assert_equal(once(matched(truth, rows)), evaluate_detections(truth, rows))
+
+
+def test_pairs_are_compared_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, rows = random_set(5, 2, 6, 150)
+    whole = matched(truth, rows)
+    assert whole.classes[0].found.any() and whole.classes[0].ignored.any()
+    for largest in (1, 7, 40):
+        monkeypatch.setattr(matches_module, "_PAIRS_AT_ONCE", largest)
+        for one, other in zip(whole.classes, matched(truth, rows).classes, strict=True):
+            assert np.array_equal(one.found, other.found) and np.array_equal(one.ignored, other.ignored)
+            assert np.array_equal(one.row, other.row)
 
 
 def test_only_the_100_best_detections_of_a_class_in_an_image_count() -> None:
