@@ -205,10 +205,11 @@ def check_least(numbers: Numbers, key: str, least: float, gate: str = "", eviden
     """Compare a COCO metric with its smallest allowed value; ``gate`` is the setting that has this value."""
     value, limit = numbers.get(key), _Limit(least, is_least=True)
     passed, interval = limit.judged(value, evidence, ".4f")
+    remedy = ""
     required = f"at least {least:g} is required{f' ({gate})' if gate else ''}"
     if gate and not passed and not limit.holds(value):
-        required = f"below the gate {gate} = {least:g}; train longer or lower the gate"
-    message = f"{key} is {_ap_text(value, limit)}, {required}{interval}"
+        required, remedy = f"below the gate {gate} = {least:g}", "; train longer or lower the gate"
+    message = f"{key} is {_ap_text(value, limit)}, {required}{interval}{remedy}"
     return Check(f"{key} >= {least:g}{_judged_by(evidence)}", passed, message)
 
 
