@@ -94,6 +94,7 @@ NO_WEIGHTS = (
     "errors.py",
     "estimate.py",  # estimates the memory of a training
     # The rest of what validation while training imports.
+    "evaluation/intervals.py",
     "evaluation/network.py",
     "evaluation/results.py",
     "evaluation/runtimes.py",

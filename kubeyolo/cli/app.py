@@ -30,6 +30,7 @@ COMMANDS = {
     "pretrain": "steps:pretrain",
     "train": "steps:train",
     "evaluate": "steps:evaluate",
+    "compare": "compare:compare",
     "export": "steps:export",
     "quantize": "steps:quantize",
     "publish": "steps:publish",

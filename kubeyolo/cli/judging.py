@@ -13,9 +13,10 @@ from typing import Annotated
 
 import typer
 
-from kubeyolo.cli.gate_files import junit_xml, markdown_error, markdown_summary
+from kubeyolo.cli.gate_files import BothResamples, junit_xml, markdown_error, markdown_summary
 from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError, KubeyoloError, one_line, split_pair
+from kubeyolo.evaluation.intervals import resamples_in
 from kubeyolo.evaluation.limits import Numbers, Verdict, check_numbers
 from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.events import StepRecord
@@ -68,6 +69,12 @@ class Evaluations:
     baseline: StepRecord | None
     facts: Mapping[str, str]
 
+    @property
+    def resamples(self) -> BothResamples:
+        """The resamples of the bundle and of the baseline; None for those that are not known."""
+        baseline = resamples_in(self.baseline.metrics) if self.baseline else None
+        return resamples_in(self.bundle.metrics), baseline
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
@@ -110,13 +117,13 @@ class Gate:
         files = _Files(self.junit, self.summary, self.report, self.links)
         files.begin()
         try:
-            load_config(None, self.config_file, self.sets)  # refuses wrong settings
+            judge = load_config(None, self.config_file, self.sets).evaluate.judge  # refuses wrong settings
             limits, drop = _limits(self.min_ap, self.least), self._largest_drop()
-            check_numbers({}, {} if "baseline" in self.links else None, limits, drop)  # refuses wrong limits
+            check_numbers({}, {} if "baseline" in self.links else None, limits, drop, judge)  # refuses wrong limits
             found = evaluate()
             numbers = _coco_numbers(found.bundle)
             compared = _coco_numbers(found.baseline) if found.baseline else None
-            verdict = check_numbers(numbers, compared, limits, drop)
+            verdict = check_numbers(numbers, compared, limits, drop, judge, found.resamples)
             files.checked(verdict, numbers, compared, found)
         except BaseException as error:
             files.failed(error)
@@ -137,7 +144,10 @@ class Gate:
         if self.as_json:
             result = {"evaluate": numbers} | ({"evaluate_baseline": compared} if compared is not None else {})
             checks = [{"check": each.name, "passed": each.passed, "message": each.message} for each in verdict.checks]
-            print(json.dumps({"passed": verdict.passed, "checks": checks, **found.facts, **result}, indent=1))
+            tasks = zip(("evaluate", "evaluate_baseline"), found.resamples, strict=True)
+            intervals = {task: each.intervals() for task, each in tasks if each}
+            document = {"passed": verdict.passed, "checks": checks, **found.facts, **result, "intervals": intervals}
+            print(json.dumps(document, indent=1))
             return
         for check in verdict.checks:
             print(f"{'✓' if check.passed else '✗'} {check.name}: {check.message}")
@@ -172,8 +182,8 @@ class _Files:
         if self.report is not None:
             _write(self.report, "w", _report(found.bundle, verdict))
         self._write(
-            junit_xml(_NAME, verdict, self._seconds),
-            markdown_summary(_NAME, verdict, numbers, baseline, {**self.links, **found.facts}),
+            junit_xml(_NAME, verdict, self._seconds, "", numbers, baseline, found.resamples),
+            markdown_summary(_NAME, verdict, numbers, baseline, {**self.links, **found.facts}, found.resamples),
         )
 
     def failed(self, error: BaseException) -> None:

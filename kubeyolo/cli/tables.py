@@ -79,16 +79,18 @@ def print_record(record: StepRecord, as_json: bool = False, with_warnings: bool 
     rows = [(name, value) for name, value in record.outputs.items() if value]
     rows += [("report", record.report)] if record.report else []
     # Some outputs are among the metrics too, so that Kubeflow shows them.
-    printed_below = ("findings", "findings_count", "warnings", "checks")
+    printed_below = ("findings", "findings_count", "warnings", "checks", "intervals")
     metrics = {
         name: value
         for name, value in flat(record.metrics).items()
         if record.outputs.get(name) != value
-        and name not in printed_below
+        and not {*name.split(".")} & {*printed_below, "resamples"}
         and not name.startswith(_OF_CLASSES)
         and value != ""
     }
     rows += [(name, figure(value)) for name, value in metrics.items()]
+    intervals = record.metrics.get("intervals") or {}
+    rows += [(f"95 % interval of {key}", f"{low:.4f} to {high:.4f}") for key, (low, high) in intervals.items()]
     rows.append(("seconds", f"{record.seconds:.1f}"))
     wide_console().print(pairs_table(record.step, rows))
     if "findings" in record.metrics:

@@ -31,7 +31,7 @@ DEFAULT_MODEL = "yolov5n-r7"
 BANDS = ("often changed", "sometimes changed", "leave alone")
 """Bands of the keys in a preset."""
 
-GATES = frozenset({"evaluate.min_ap"})
+GATES = frozenset({"evaluate.min_ap", "evaluate.judge"})
 """Settings that decide whether a result passes and do not change it; see :func:`without_gates`, :func:`ungated`."""
 
 _PRESETS = resources.files("kubeyolo.config") / "presets"
@@ -183,7 +183,7 @@ def without_gates(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[s
 
 def ungated(config: Config) -> Config:
     """Return a configuration whose results pass every gate."""
-    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"min_ap": 0.0})})
+    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"min_ap": 0.0, "judge": "point"})})
 
 
 def section_fields() -> dict[str, dict[str, FieldInfo]]:

@@ -14,6 +14,9 @@ from pydantic import Field, field_validator
 from kubeyolo.config.section import IN_FORM, JOB_DEVICE, MOST_IMAGES, MOST_PIXELS, DeviceTarget, Section
 from kubeyolo.config.training_schema import AugmentConfig, DataConfig, PretrainConfig, TrainConfig
 
+Judge = Literal["point", "interval", "strict"]
+"""How a limit is judged: by the value itself, or by its interval."""
+
 
 class EvaluateConfig(Section):
     """Evaluation on a split."""
@@ -48,6 +51,11 @@ class EvaluateConfig(Section):
         le=1,
         json_schema_extra=IN_FORM,
         description="The step evaluate fails when AP is below this value.",
+    )
+    judge: Judge = Field(
+        default="point",
+        description="How limits on AP and on the loss of AP are judged: point, by the value itself; interval, fails if "
+        "the whole 95 % interval misses the limit; strict, fails unless the whole interval meets the limit.",
     )
 
 

@@ -3,6 +3,11 @@
 All limits follow one rule. A metric at its limit passes. Since floating point is not exact, a metric also passes if it
 misses its limit by half a millionth of its unit at most. The unit is 1 for AP, shares and ratios, 100 for points of AP,
 and the limit itself for parity. A missing, NaN or infinite metric fails its limit.
+
+Limits on AP, AP50 and the loss of AP can be judged by an interval instead (``evaluate.judge``). ``interval`` fails a
+metric whose whole interval misses the limit, ``strict`` passes a metric whose whole interval meets the limit; the same
+tolerance holds for the ends of an interval. If the interval is not known, or comes from too few images with objects,
+``interval`` judges the metric itself, and ``strict`` fails.
 """
 
 from __future__ import annotations
@@ -12,7 +17,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kubeyolo.config.schema import Judge
 from kubeyolo.errors import InputError, WorkError, check_known
+from kubeyolo.evaluation.intervals import LEAST_IMAGES, LEVEL_TEXT, WITH_INTERVAL, Interval, Resamples
 from kubeyolo.evaluation.results import COCO_KEYS
 
 POINTS = 100
@@ -70,6 +77,17 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """How to judge a metric, and the interval of the metric, or of its loss; None if it is not known."""
+
+    judge: Judge = "point"
+    interval: Interval | None = None
+
+
+POINT = Evidence()
+
+
+@dataclass(frozen=True)
 class _Limit:
     """The smallest or the largest allowed value of a metric; the tolerance is relative to ``unit``."""
 
@@ -87,6 +105,34 @@ class _Limit:
         """Return the metric rounded, with more digits if the rounded metric would get a different verdict."""
         short = format(value, form)
         return short if self.holds(float(short)) == self.holds(value) else f"{value:.9g}"
+
+    def judged(self, value: float | None, evidence: Evidence, form: str, scale: float = 1.0) -> tuple[bool, str]:
+        """Return whether a metric passes, and what its interval says; an empty text if there is nothing to say.
+
+        Args:
+            value: The metric.
+            evidence: How to judge it, and its interval.
+            form: Format of the ends of the interval.
+            scale: What the ends of the interval are multiplied by.
+        """
+        by_point, interval, judge = self.holds(value), evidence.interval, evidence.judge
+        fallback = {"interval": "so the value itself decides", "strict": "so evaluate.judge = strict fails"}.get(judge)
+        if _finite(value) is None:
+            return False, ""
+        if interval is None:
+            why = f"; the {LEVEL_TEXT} interval is not known, {fallback}" if fallback else ""
+            return by_point and judge != "strict", why
+        ends = (interval.low * scale, interval.high * scale)
+        text = f"; {LEVEL_TEXT} interval {self.text(ends[0], form)} to {self.text(ends[1], form)}"
+        if not interval.is_usable:
+            few = f"{interval.images} image{'s' * (interval.images != 1)} with objects are too few to tell"
+            end = f", {fallback}" if fallback else ""
+            return by_point and judge != "strict", f"{text}: {few} ({LEAST_IMAGES} are required){end}"
+        any_holds, all_hold = any(map(self.holds, ends)), all(map(self.holds, ends))
+        within = {(True, True): "all of it within the limit", (False, False): "all of it beyond the limit"}
+        undecided = f"the limit is inside, so {interval.images} images with objects cannot tell"
+        passed = {"point": by_point, "interval": any_holds, "strict": all_hold}[judge]
+        return passed, f"{text}: {within.get((any_holds, all_hold), undecided)}"
 
 
 def number_warnings(numbers: Numbers) -> list[str]:
@@ -107,6 +153,8 @@ def check_numbers(
     baseline: Numbers | None = None,
     least: Mapping[str, float] | None = None,
     max_drop: float = math.inf,
+    judge: Judge = "point",
+    resamples: tuple[Resamples | None, Resamples | None] = (None, None),
 ) -> Verdict:
     """Compare the metrics of a model with limits.
 
@@ -115,33 +163,54 @@ def check_numbers(
         baseline: COCO metrics of the baseline on the same data.
         least: Smallest allowed value by key, such as ``{"AP": 0.5}``.
         max_drop: Largest number of points of AP (AP × 100) that the model may lose against the baseline.
+        judge: How AP, AP50 and the drop are judged.
+        resamples: Resamples of the model and of the baseline, on the same data.
 
     Raises:
-        InputError: A key is unknown, no limit is given, or a largest drop is given without a baseline.
+        InputError: A key is unknown or cannot be judged in this way, no limit is given, or a largest drop is given
+            without a baseline.
     """
     checks = []
     for key, limit in (least or {}).items():
         check_known("COCO metric", key, COCO_KEYS)
-        checks.append(check_least(numbers, key, limit))
+        if judge != "point" and key not in WITH_INTERVAL:
+            raise InputError(
+                f"limit of {key}: evaluate.judge is {judge}, but only {' and '.join(WITH_INTERVAL)} have an interval; "
+                "leave this limit out, or set evaluate.judge to point"
+            )
+        checks.append(check_least(numbers, key, limit, evidence=interval_of(resamples[0], key, judge)))
     if max_drop != math.inf:
         if not math.isfinite(max_drop):
             raise InputError(f"largest drop {max_drop}: expected a number of points, such as 0.5")
         if baseline is None:
             raise InputError("a largest drop is given, but no baseline; give --baseline")
-        checks.append(check_drop(numbers.get("AP"), baseline.get("AP"), max_drop))
+        evidence = interval_of_loss(*resamples, judge)
+        checks.append(check_drop(numbers.get("AP"), baseline.get("AP"), max_drop, evidence=evidence))
     if not checks:
         raise InputError("no limit is given: give --min-ap, --min, or --baseline with --max-drop")
     return Verdict(tuple(checks))
 
 
-def check_least(numbers: Numbers, key: str, least: float, gate: str = "") -> Check:
+def interval_of(resamples: Resamples | None, key: str, judge: Judge) -> Evidence:
+    """Return how to judge a metric, with its interval if it is known."""
+    return Evidence(judge, resamples.interval(key) if resamples else None)
+
+
+def interval_of_loss(resamples: Resamples | None, baseline: Resamples | None, judge: Judge) -> Evidence:
+    """Return how to judge the loss of AP against a baseline, with its paired interval if it is known."""
+    return Evidence(judge, resamples.loss_interval(baseline) if resamples and baseline else None)
+
+
+def check_least(numbers: Numbers, key: str, least: float, gate: str = "", evidence: Evidence = POINT) -> Check:
     """Compare a COCO metric with its smallest allowed value; ``gate`` is the setting that has this value."""
     value, limit = numbers.get(key), _Limit(least, is_least=True)
-    passed = limit.holds(value)
+    passed, interval = limit.judged(value, evidence, ".4f")
+    remedy = ""
     required = f"at least {least:g} is required{f' ({gate})' if gate else ''}"
-    if gate and not passed:
-        required = f"below the gate {gate} = {least:g}; train longer or lower the gate"
-    return Check(f"{key} >= {least:g}", passed, f"{key} is {_ap_text(value, limit)}, {required}")
+    if gate and not passed and not limit.holds(value):
+        required, remedy = f"below the gate {gate} = {least:g}", "; train longer or lower the gate"
+    message = f"{key} is {_ap_text(value, limit)}, {required}{interval}{remedy}"
+    return Check(f"{key} >= {least:g}{_judged_by(evidence)}", passed, message)
 
 
 def check_drop(
@@ -152,6 +221,7 @@ def check_drop(
     against: str = "the baseline",
     network: str = "",
     remedy: str = "",
+    evidence: Evidence = POINT,
 ) -> Check:
     """Compare the drop of AP against a baseline, in points, with the largest allowed drop.
 
@@ -163,18 +233,21 @@ def check_drop(
         against: Name of the baseline.
         network: Name of the network, if a verdict has several networks.
         remedy: What to do if the model loses more.
+        evidence: How to judge the loss, and its interval, 0 to 1.
     """
     prefix, limit = f"{network}: " if network else "", _Limit(max_drop, unit=POINTS)
-    name = f"{prefix}drop of AP <= {max_drop:g} points"
+    name = f"{prefix}drop of AP <= {max_drop:g} points{_judged_by(evidence)}"
     compared = f"{prefix}AP is {_ap_text(ap)}, AP of {against} is {_ap_text(baseline)}: "
     drop = points_lost(ap, baseline)
     if drop is None:
         return Check(name, False, f"{compared}there is nothing to compare; evaluate on a split with annotated objects")
     digits = limit.text(drop, ".2f")
     words = f"loses {digits}" if drop > 0 else f"gains {digits.removeprefix('-')}"
-    passed = limit.holds(drop)
+    passed, interval = limit.judged(drop, evidence, ".2f", POINTS)
     allowed = f"the limit is {max_drop:g}{f' ({setting})' if setting else ''}"
-    return Check(name, passed, f"{compared}it {words} points, {allowed}{'' if passed or not remedy else f'; {remedy}'}")
+    advice = f"; {remedy}" if remedy and not passed else ""
+    interval = interval.replace("interval", "interval of the loss", 1)
+    return Check(name, passed, f"{compared}it {words} points, {allowed}{interval}{advice}")
 
 
 def check_parity(network: str, level: str, difference: float, rtol: float, images: int) -> Check:
@@ -226,6 +299,10 @@ def points_lost(ap: float | None, baseline: float | None) -> float | None:
 def number_text(value: float | None) -> str:
     """Format a COCO metric with four decimals; None becomes a dash."""
     return "–" if value is None else f"{value:.4f}"
+
+
+def _judged_by(evidence: Evidence) -> str:
+    return "" if evidence.judge == "point" else f", judged by {evidence.judge}"
 
 
 def _finite(value: float | None) -> float | None:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, cast, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kubeyolo.errors import InputError, check_known, first_problem
+from kubeyolo.evaluation.intervals import Resamples
 
 RuntimeName = Literal["mindspore", "onnx", "int8", "mindir"]
 """The software that runs a network of a bundle."""
@@ -95,6 +96,7 @@ class EvaluationResult(BaseModel):
     best_thresholds: BestThresholds | None = Field(
         default=None, description="Best thresholds; null in results of earlier versions, and if no box was found."
     )
+    resamples: Resamples | None = Field(default=None, description="AP of resamples; results of old versions have none.")
 
     def words(self) -> str:
         """Return the 12 lines of pycocotools' summary."""

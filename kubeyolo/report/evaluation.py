@@ -9,6 +9,7 @@ import numpy as np
 
 from kubeyolo.arrays import Int64Array
 from kubeyolo.evaluation.error_analysis import ErrorAnalysis
+from kubeyolo.evaluation.intervals import LEAST_IMAGES, LEVEL_TEXT, RESAMPLES
 from kubeyolo.evaluation.limits import number_warnings
 from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, EvaluationResult, number_line
 from kubeyolo.report.charts import Chart, bar_chart, histogram, line_chart
@@ -69,6 +70,7 @@ def evaluation_report(
         ],
         warnings=number_warnings(result.numbers),
         numbers=number_rows(result),
+        intervals=interval_text(result),
         per_class=sorted(result.per_class, key=lambda row: -(row.AP if row.AP is not None else -1.0)),
         best={} if analysis is None else {point.name: point for point in analysis.points.best},
         errors=None if analysis is None else errors_view(analysis, confusion, pictures),
@@ -86,6 +88,20 @@ def number_rows(result: EvaluationResult) -> list[NumberRow]:
         value = result.numbers.get(number.key)
         rows.append(NumberRow(number.key, number_line(number, value).rpartition(" = ")[0].strip(), value))
     return rows
+
+
+def interval_text(result: EvaluationResult) -> str:
+    """Return a sentence with the intervals of AP and AP50; empty if they are not known."""
+    found = result.resamples.intervals() if result.resamples else {}
+    texts = [f"{key} {number3(low)} to {number3(high)}" for key, (low, high) in found.items()]
+    if not texts or result.resamples is None:
+        return ""
+    images = result.resamples.images_with_objects
+    few = "" if images >= LEAST_IMAGES else ", which are too few to judge by the interval"
+    return (
+        f"{LEVEL_TEXT} interval, from {integer(RESAMPLES)} resamples of the images: {', '.join(texts)}; "
+        f"{integer(images)} images have objects{few}."
+    )
 
 
 def _lead(result: EvaluationResult) -> str:

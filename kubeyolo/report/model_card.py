@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kubeyolo.bundle import AIR
+from kubeyolo.evaluation.intervals import LEVEL_TEXT, Interval
 from kubeyolo.evaluation.limits import number_warnings
 from kubeyolo.evaluation.results import COCO_NUMBERS
-from kubeyolo.formats import size_text
+from kubeyolo.formats import DASH, size_text
 from kubeyolo.report.formats import number3, setting
 from kubeyolo.report.origin import origin_facts, start_facts
 from kubeyolo.report.page import fact_rows, render
@@ -27,6 +28,7 @@ def model_card(
     manifest: Mapping[str, Any],
     metrics: Mapping[str, Mapping[str, float | None]],
     best_thresholds: Mapping[str, Mapping[str, Any]] | None = None,
+    intervals: Mapping[str, Interval] | None = None,
 ) -> str:
     """Return the model card of a bundle as Markdown.
 
@@ -34,6 +36,7 @@ def model_card(
         manifest: ``bundle.json`` as a mapping.
         metrics: The 12 COCO metrics (0..1) of each runtime, for instance ``{"mindspore": …, "onnx": …, "int8": …}``.
         best_thresholds: The best thresholds by runtime, as the bundle keeps them.
+        intervals: Interval of AP of each runtime for which it is known.
     """
     name = str(manifest.get("model", "detector"))
     dataset = manifest.get("dataset") or {}
@@ -45,7 +48,7 @@ def model_card(
         f"An object detector for {len(classes)} class{'es' * (len(classes) != 1)}{trained_on}. "
         "Trained, evaluated, exported and quantized by kubeyolo.",
         "## Metrics",
-        _number_table(metrics) if metrics else "This bundle has no evaluation results.",
+        _number_table(metrics, intervals or {}) if metrics else "This bundle has no evaluation results.",
         _threshold_table(best_thresholds or {}, classes),
         "## Data",
         _data(dataset),
@@ -80,11 +83,15 @@ def publish_report(model: str, version: str, card: str, facts: Mapping[str, obje
     )
 
 
-def _number_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
+def _number_table(metrics: Mapping[str, Mapping[str, float | None]], intervals: Mapping[str, Interval]) -> str:
     rows = []
     for number in COCO_NUMBERS:
         rows.append([number.key, f"{number.iou}, {number.area}, {number.max_det}"])
         rows[-1] += [number3(numbers.get(number.key)) for numbers in metrics.values()]
+        if number.key == "AP" and intervals:
+            rows.append(["AP", f"{LEVEL_TEXT} interval over the images"])
+            known = [intervals.get(name) for name in metrics]
+            rows[-1] += [f"{number3(each.low)} to {number3(each.high)}" if each else DASH for each in known]
     table = markdown_table(["Metric", "IoU, area, detections", *metrics], rows, right=len(metrics))
     warnings = [f"**{escape(name)}: {escape(line)}**" for name, of in metrics.items() for line in number_warnings(of)]
     lead = "COCO metrics on the validation split, computed by pycocotools."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from kubeyolo.bundle import ONNX, ONNX_INT8, Bundle
 from kubeyolo.config.class_names import clean_names, same_names
@@ -38,12 +39,12 @@ def evaluate_current(
         print("no current model to compare with", flush=True)
         return StepOutcome(step=STEP, seconds=watch.seconds, outputs={"bundle": ""})
     _check_comparable(bundle, dataset)
-    numbers: dict[str, dict[str, float | None]] = {}
+    numbers: dict[str, dict[str, Any]] = {}
     html = ""
     for runtime, file in NETWORKS.items():
         if file in bundle.manifest.files:
             evaluated = evaluate(runtime)
-            numbers[runtime] = {key: evaluated.record.metrics.get(key) for key in COCO_KEYS}
+            numbers[runtime] = {key: evaluated.record.metrics.get(key) for key in (*COCO_KEYS, "resamples")}
             html = evaluated.report().decode()
             print(f"current model, {runtime}: AP is {number_text(numbers[runtime]['AP'])}", flush=True)
     return StepOutcome(step=STEP, seconds=watch.seconds, outputs={"bundle": bundle}, metrics=numbers, html=html)

@@ -12,7 +12,9 @@ from kubeyolo.config.load import config_digest, without_gates
 from kubeyolo.config.schema import Config
 from kubeyolo.data.dataset import Dataset, Split
 from kubeyolo.data.manifest import DatasetManifest
+from kubeyolo.evaluation.bootstrap import resampled
 from kubeyolo.evaluation.coco_eval import Detection
+from kubeyolo.evaluation.matches import match_split
 from kubeyolo.evaluation.matching import Matches, match_detections
 from kubeyolo.evaluation.operating_points import BEST_THRESHOLDS, OperatingPoints, operating_points
 from kubeyolo.evaluation.predictor import (
@@ -94,12 +96,21 @@ def evaluate_predictor(predictor: Predictor, dataset: Dataset, config: Config, s
 def matched_split(
     result: EvaluationResult, detections: list[Detection], split: Split, manifest: DatasetManifest
 ) -> EvaluatedSplit:
-    """Match the detections of a split with its boxes, and add the best thresholds to its metrics."""
+    """Match the detections of a split with its boxes; add the best thresholds and the resamples to its metrics."""
     matches = match_detections(split.index, manifest.category_ids, detections)
     points = operating_points(matches, manifest.classes)
+    result = with_resamples(result, split, manifest, detections)
     result = result.model_copy(update={BEST_THRESHOLDS: points.thresholds})
     samples = evaluation_samples(split, manifest, detections)
     return EvaluatedSplit(result, detections, samples, split, matches, points)
+
+
+def with_resamples(
+    result: EvaluationResult, split: Split, manifest: DatasetManifest, detections: Sequence[Detection]
+) -> EvaluationResult:
+    """Return a result with AP of resamples of its images, from which its intervals are computed."""
+    resamples = resampled(match_split(split.index, manifest.category_ids, detections))
+    return result.model_copy(update={"resamples": resamples})
 
 
 def real_images(predictor: Predictor, split: Split, wanted: int) -> Float32Array:

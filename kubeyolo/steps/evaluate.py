@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from kubeyolo.bundle import Bundle
-from kubeyolo.config.schema import Config
+from kubeyolo.config.schema import Config, Judge
 from kubeyolo.data.dataset import Dataset
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import DatasetManifest
@@ -17,7 +17,8 @@ from kubeyolo.evaluation.brightness import image_brightness
 from kubeyolo.evaluation.coco_eval import Detection
 from kubeyolo.evaluation.confusion import BACKGROUND, confusion_matrix
 from kubeyolo.evaluation.error_analysis import analyse_errors
-from kubeyolo.evaluation.limits import Numbers, Verdict, check_least, number_warnings
+from kubeyolo.evaluation.intervals import resamples_in
+from kubeyolo.evaluation.limits import Verdict, check_least, interval_of, number_warnings
 from kubeyolo.evaluation.operating_points import BEST_THRESHOLDS
 from kubeyolo.evaluation.results import RuntimeName
 from kubeyolo.evaluation.sharing import WHOLE, Share
@@ -67,7 +68,16 @@ def evaluate(
     return StepOutcome(
         step=STEP,
         seconds=watch.seconds,
-        metrics={**result.numbers, **counts, **best, "runtime": runtime, "title": title, "warnings": warnings},
+        metrics={
+            **result.numbers,
+            **counts,
+            **best,
+            "runtime": runtime,
+            "title": title,
+            "warnings": warnings,
+            "intervals": result.resamples.intervals() if result.resamples else {},
+            "resamples": result.resamples.model_dump() if result.resamples else None,
+        },
         html=evaluation_report(result, evaluated.samples, title, analysis, matrix, pictures),
         documents={
             RESULT_NAME: result.to_json().encode(),
@@ -93,6 +103,9 @@ def own_ids(
     ]
 
 
-def judge(numbers: Numbers, min_ap: float) -> Verdict:
-    """Compare AP with its lower limit; 0 means no limit."""
-    return Verdict((check_least(numbers, "AP", min_ap, "evaluate.min_ap"),) if min_ap > 0 else ())
+def judge(metrics: Mapping[str, Any], min_ap: float, how: Judge = "point") -> Verdict:
+    """Compare AP in the metrics of a record with its lower limit; 0 means no limit."""
+    if min_ap <= 0:
+        return Verdict()
+    evidence = interval_of(resamples_in(metrics), "AP", how)
+    return Verdict((check_least(metrics, "AP", min_ap, "evaluate.min_ap", evidence),))

@@ -25,6 +25,7 @@ from kubeyolo.index import run_output, write_note
 from kubeyolo.launch.launcher import Launcher, LocalLauncher
 from kubeyolo.report.page import with_verdict
 from kubeyolo.source import results_versions, weights_source
+from kubeyolo.steps import compare as compare_step
 from kubeyolo.steps import configure as configure_step
 from kubeyolo.steps import current as current_step
 from kubeyolo.steps import evaluate as evaluate_step
@@ -36,6 +37,7 @@ from kubeyolo.steps import quantize as quantize_step
 from kubeyolo.steps import train as train_step
 from kubeyolo.steps import validate as validate_step
 from kubeyolo.steps.checked_form import Form
+from kubeyolo.steps.compare import Network
 from kubeyolo.steps.conditions import conditions_of, finished_under
 from kubeyolo.steps.configured_run import ConfiguredRun
 from kubeyolo.steps.earlier_trainings import Command, name_earlier_trainings, refuse_extension
@@ -255,20 +257,55 @@ def evaluate(
     stored = finished_under(output, step, conditions)
     if stored is None and launcher.has_job(step):
         stored = _by_job(call, step, bundle, dataset, output, conditions, launcher)
-    min_ap = call.config.evaluate.min_ap
+    limit = (call.config.evaluate.min_ap, call.config.evaluate.judge)
     # The record holds no verdict, since all gates share it. The page shows the verdict of the last gate.
     if stored is None:
         outcome = evaluate_step.evaluate(bundle, dataset, call.config, runtime, share)
-        verdict = evaluate_step.judge(outcome.metrics, min_ap)
+        verdict = evaluate_step.judge(outcome.metrics, *limit)
         html = with_verdict(outcome.html, verdict)
         stored = store_outcome(replace(outcome, html=html, conditions=conditions), output)
         if share.world > 1:
             share.clear()
     else:
-        verdict = evaluate_step.judge(stored.record.metrics, min_ap)
+        verdict = evaluate_step.judge(stored.record.metrics, *limit)
         _show_verdict(stored, verdict)
     verdict.enforce(str(stored.record.metrics.get("title", step)))
     return stored
+
+
+def compare(
+    call: StepCall, networks: tuple[Network, Network], dataset: Dataset, launcher: Launcher = HERE
+) -> StoredOutcome:
+    """Compare two networks on the same images; see :func:`kubeyolo.steps.compare.compare`.
+
+    Each network is evaluated as by :func:`evaluate`, without gates: a stored evaluation is used again.
+
+    Args:
+        call: The arguments that all steps have in common; each network has a configuration of its own.
+        networks: The networks.
+        dataset: The stored data set.
+        launcher: Starts the processes of the evaluations if they have jobs.
+
+    Raises:
+        InputError: The networks would be evaluated on different splits.
+    """
+    compare_step.check_comparable(networks)
+    step, conditions = compare_step.STEP, {}
+    for name, each in zip(("first", "second"), networks, strict=True):
+        settings = conditions_of(evaluate_step.STEP, each.bundle, dataset, each.config, runtime=each.runtime)
+        conditions[name] = config_digest(settings)
+    model = networks[1].bundle.manifest.model
+    output = call.output or result_output(call.store, step, model, conditions, {}, call.code)
+    call.begin(output)
+    stored = finished_under(output, step, conditions)
+    if stored is not None:
+        return stored
+    evaluated = []
+    for each in networks:
+        own = replace(call, config=ungated(each.config), output=None, begin=_nothing)
+        evaluated.append(evaluate(own, each.bundle, dataset, each.runtime, launcher))
+    outcome = compare_step.compare((networks[0].bundle, networks[1].bundle), dataset, tuple(evaluated))
+    return store_outcome(replace(outcome, conditions=conditions), output)
 
 
 def _by_job(

@@ -197,7 +197,8 @@ def _is_complete(record: StepRecord, step: str, output: Place) -> bool:
 
     A record that was copied from another store refers to that store.
     """
-    expected = {name for name in STEPS[step].outputs if name != "record"}
+    # A comparison of two bundles is not a step of a pipeline; its outputs are its documents.
+    expected = {name for name in STEPS[step].outputs if name != "record"} if step in STEPS else set()
     if record.step != step or not expected <= record.outputs.keys():
         return False
     if record.report and (record.report != (output / REPORT_NAME).uri or not output.store.exists(REPORT_NAME)):

@@ -9,7 +9,8 @@ from typing import Any
 from kubeyolo.bundle import Bundle
 from kubeyolo.config.schema import Config
 from kubeyolo.errors import InputError, WorkError
-from kubeyolo.evaluation.limits import Verdict, check_drop
+from kubeyolo.evaluation.intervals import resamples_in
+from kubeyolo.evaluation.limits import Verdict, check_drop, interval_of_loss
 from kubeyolo.evaluation.results import MEASURED, RuntimeName
 from kubeyolo.pointers import ModelPointer, SeenPointer, no_current_model, read_model_version, write_model_pointer
 from kubeyolo.report.page import with_verdict
@@ -57,7 +58,8 @@ def promote(
         latest: The pointer to the current model.
         store: The store of the models.
         config: The configuration of the export and the quantization; ``retrain.max_regression`` is the largest
-            loss of AP, in points (AP × 100), that a network may have against the current model.
+            loss of AP, in points (AP × 100), that a network may have against the current model; ``evaluate.judge``
+            says how the loss is judged.
         publish: Publishes the candidate.
 
     Raises:
@@ -136,7 +138,7 @@ def compare(bundle: Bundle, current: Mapping[str, Any], dataset_digest: str, con
 
     Args:
         bundle: The bundle, which has the metrics of its export and its quantization.
-        current: COCO metrics of the current model, by runtime.
+        current: COCO metrics and resamples of the current model, by runtime.
         dataset_digest: Digest of the data set of both.
         config: The configuration of its export and quantization, with ``retrain.max_regression``.
 
@@ -154,8 +156,9 @@ def compare(bundle: Bundle, current: Mapping[str, Any], dataset_digest: str, con
                 "export and quantize it with this data and these settings"
             )
         limit = config.retrain.max_regression
-        before = current[runtime]["AP"]
-        checks.append(check_drop(new.numbers["AP"], before, limit, "retrain.max_regression", network=runtime))
+        evidence = interval_of_loss(new.resamples, resamples_in(current[runtime]), config.evaluate.judge)
+        ap = (new.numbers["AP"], current[runtime]["AP"])
+        checks.append(check_drop(*ap, limit, "retrain.max_regression", network=runtime, evidence=evidence))
     return Verdict(tuple(checks))
 
 

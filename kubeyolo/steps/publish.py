@@ -10,6 +10,7 @@ from typing import Any
 from kubeyolo.bundle import MANIFEST_NAME, MODEL_CARD, Bundle, BundleManifest, check_version, open_bundle, read_bundle
 from kubeyolo.config.load import config_digest
 from kubeyolo.errors import InputError
+from kubeyolo.evaluation.intervals import Interval, Resamples, resamples_in
 from kubeyolo.evaluation.operating_points import BEST_THRESHOLDS, kept_thresholds
 from kubeyolo.evaluation.results import COCO_KEYS, MEASURED
 from kubeyolo.formats import size_text
@@ -47,7 +48,7 @@ def publish(bundle: Bundle, store: Place, version: str = "", evaluation: Place |
     check_version(version)
     evaluated = _evaluated(evaluation)
     numbers, best = _numbers(manifest, evaluated), _best_thresholds(manifest, evaluated)
-    card = model_card(manifest.model_dump(mode="json"), numbers, best)
+    card = model_card(manifest.model_dump(mode="json"), numbers, best, _intervals(manifest, evaluated))
     # The warnings of the training stay with the bundle.
     kept = {name: value for name, value in manifest.metrics.items() if name in ("pretrain", "train", EXTENDED)}
     place = published_place(store, manifest.model, version)
@@ -134,6 +135,17 @@ def _evaluated(evaluation: Place | None) -> dict[str, Any]:
     if record.step != "evaluate":
         raise InputError(f"{evaluation}: this is the record of {record.step}; give the record of an evaluation")
     return dict(record.metrics)
+
+
+def _intervals(manifest: BundleManifest, evaluated: Mapping[str, Any]) -> dict[str, Interval]:
+    """Return the interval of AP of every runtime for which it is known."""
+    found: dict[str, Resamples | None] = {
+        name: resamples_in(manifest.metrics[name]) for name in MEASURED if name in manifest.metrics
+    }
+    if evaluated:
+        found = {_runtime(evaluated): resamples_in(evaluated), **found}
+    intervals = {name: each.interval("AP") for name, each in found.items() if each}
+    return {name: each for name, each in intervals.items() if each}
 
 
 def _numbers(manifest: BundleManifest, evaluated: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 from kubeyolo.bundle import ONNX, ONNX_INT8, Bundle
 from kubeyolo.config.schema import Config, QuantizeConfig
 from kubeyolo.data.dataset import Dataset
-from kubeyolo.evaluation.limits import Numbers, Verdict, check_drop, check_int8_share, check_size, points_lost
+from kubeyolo.evaluation.limits import (
+    POINT,
+    Evidence,
+    Numbers,
+    Verdict,
+    check_drop,
+    check_int8_share,
+    check_size,
+    interval_of_loss,
+    points_lost,
+)
 from kubeyolo.evaluation.predictor import Predictor
 from kubeyolo.evaluation.results import EvaluationResult
 from kubeyolo.evaluation.runtimes import OnnxRuntime
@@ -51,7 +61,8 @@ def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) ->
         predictor = Predictor(manifest, OnnxRuntime(path, manifest), "int8", config.evaluate.per_batch_size)
         int8_result = detection.evaluate_predictor(predictor, dataset, config).result
         float_result = _float_result(bundle, dataset, config)
-        verdict = judge(facts, float_result.numbers, int8_result.numbers, config.quantize)
+        evidence = interval_of_loss(int8_result.resamples, float_result.resamples, "point")
+        verdict = judge(facts, float_result.numbers, int8_result.numbers, config.quantize, evidence)
         html = quantization_report(float_result, int8_result, verdict, facts)
         if not verdict.passed:
             return StepOutcome(step=STEP, seconds=watch.seconds, html=html, failure=f"int8: {verdict.failures}")
@@ -74,13 +85,20 @@ def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) ->
     )
 
 
-def judge(facts: QuantizationFacts, before: Numbers, after: Numbers, settings: QuantizeConfig) -> Verdict:
-    """Compare the share of int8 convolutions, the size of the file, and the loss of AP with their limits."""
+def judge(
+    facts: QuantizationFacts, before: Numbers, after: Numbers, settings: QuantizeConfig, evidence: Evidence = POINT
+) -> Verdict:
+    """Compare the share of int8 convolutions, the size of the file, and the loss of AP with their limits.
+
+    The loss itself decides, whatever ``evaluate.judge`` is, since the limit decides whether the bundle is stored. The
+    interval in ``evidence`` is shown.
+    """
     remedy = "use more calibration images or a different quantize.calibration"
-    ap, ap_before = after.get("AP"), before.get("AP")
+    ap = (after.get("AP"), before.get("AP"))
+    setting, against = "quantize.max_drop", "the float network"
     return Verdict(
         (
-            check_drop(ap, ap_before, settings.max_drop, "quantize.max_drop", "the float network", remedy=remedy),
+            check_drop(*ap, settings.max_drop, setting, against, remedy=remedy, evidence=evidence),
             check_int8_share(facts.quantized_convs, facts.convs, settings.min_quantized_convs),
             check_size(facts.int8_bytes, facts.float_bytes, settings.max_size_ratio),
         )

@@ -33,6 +33,7 @@ COMMANDS = [
     "pretrain",
     "train",
     "evaluate",
+    "compare",
     "export",
     "quantize",
     "publish",

@@ -27,8 +27,8 @@ def commands(group: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 COMMANDS = dict(commands(typer.main.get_command(app)))
 CONFIGURED = {
-    *("run", "configure", "validate", "pretrain", "train", "evaluate", "export", "quantize", "publish", "convert"),
-    *("anchors", "predict", "models show", "gate", "pipeline show", "pipeline submit", "pipeline gate"),
+    *("run", "configure", "validate", "pretrain", "train", "evaluate", "compare", "export", "quantize", "publish"),
+    *("convert", "anchors", "predict", "models show", "gate", "pipeline show", "pipeline submit", "pipeline gate"),
 }
 
 

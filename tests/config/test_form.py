@@ -51,6 +51,7 @@ TRIED = (
     "finetune",
     "fresh",
     "last",
+    "strict",
     "minio://b/x.json",
 )
 TRIED_LISTS = ((3, 5), ("onnx",))

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kubeyolo.config.schema import Judge
 from kubeyolo.errors import InputError, WorkError
+from kubeyolo.evaluation.intervals import LEAST_IMAGES, Interval
 from kubeyolo.evaluation.limits import (
     Check,
+    Evidence,
     Verdict,
     check_drop,
     check_int8_share,
@@ -37,6 +40,25 @@ KINDS: dict[str, Callable[[float, float], Check]] = {
     "size": lambda limit, out: check_size(round(1e8 * (limit + out)), 10**8, limit),
 }
 
+# Judged by an interval, its better or its worse end decides: the end is at this distance from the limit.
+KINDS |= {
+    "least by interval": lambda limit, out: judged_least(limit, "interval", limit - 0.1, limit - out),
+    "least by strict": lambda limit, out: judged_least(limit, "strict", limit - out, limit + 0.1),
+    "drop by interval": lambda limit, out: judged_drop(limit, "interval", limit / 100 + out, limit / 100 + 0.1),
+    "drop by strict": lambda limit, out: judged_drop(limit, "strict", limit / 100 - 0.1, limit / 100 + out),
+}
+
+
+def judged_least(limit: float, judge: Judge, low: float, high: float) -> Check:
+    """Return the check of an AP whose value says the opposite of its interval."""
+    value = limit - 0.05 if judge == "interval" else limit + 0.05
+    return check_least({"AP": value}, "AP", limit, "evaluate.min_ap", Evidence(judge, Interval(low, high, 300)))
+
+
+def judged_drop(limit: float, judge: Judge, low: float, high: float) -> Check:
+    loss = limit / 100 + (0.05 if judge == "interval" else -0.05)
+    return check_drop(0.5 - loss, 0.5, limit, evidence=Evidence(judge, Interval(low, high, 300)))
+
 
 FIGURES = {
     "least": "AP50 is ",
@@ -59,7 +81,7 @@ def test_a_figure_passes_at_its_limit_and_fails_beyond_it(kind: str, limit: floa
         assert not check(limit, out).passed, (kind, limit, out)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FIGURES)
 @given(limit=st.floats(0.001, 0.999), out=st.floats(-0.001, 0.001))
 @example(limit=0.07, out=0.0)
 @example(limit=0.57, out=5.1e-7)
@@ -144,6 +166,63 @@ def test_least_values_hold_from_their_own_value_on() -> None:
     assert [check.passed for check in checks] == [True, False, False]
     assert checks[1].message == "AP50 is 0.8300, at least 0.8301 is required"
     assert checks[2].message == "APs is not defined (no ground truth), at least 0 is required"
+
+
+JUDGES: tuple[Judge, ...] = ("point", "interval", "strict")
+
+LOSSES = {
+    "within": (Interval(-0.002, 0.008, 300), 0.003, "all of it within the limit", [True, True, True]),
+    "undecided, passes": (
+        Interval(0.002, 0.014, 300),
+        0.008,
+        "the limit is inside, so 300 images",
+        [True, True, False],
+    ),
+    "undecided, fails": (Interval(0.006, 0.02, 300), 0.013, "the limit is inside, so 300 images", [False, True, False]),
+    "beyond": (Interval(0.011, 0.03, 300), 0.02, "all of it beyond the limit", [False, False, False]),
+    "few, passes": (Interval(0.0, 0.0, 1), 0.0, "1 image with objects are too few to tell", [True, True, False]),
+    "few, fails": (Interval(-0.1, 0.2, LEAST_IMAGES - 1), 0.02, "29 images with objects are", [False, False, False]),
+}
+"""Interval of a loss whose limit is 1 point, the loss itself, what the message says, and whether it passes by rule."""
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_the_rule_decides_how_a_loss_with_an_interval_is_judged(case: str) -> None:
+    interval, loss, words, passes = LOSSES[case]
+    for judge, passed in zip(JUDGES, passes, strict=True):
+        check = check_drop(0.5 - loss, 0.5, 1.0, "retrain.max_regression", evidence=Evidence(judge, interval))
+        assert check.passed == passed, judge
+        assert words in check.message and f"{100 * interval.low:.2f} to {100 * interval.high:.2f}" in check.message
+        assert check.name == "drop of AP <= 1 points" + ("" if judge == "point" else f", judged by {judge}")
+        if interval.images < LEAST_IMAGES:
+            ends = {"point": "(30 are required)", "interval": "so the value itself decides"}
+            assert check.message.endswith(ends.get(judge, "so evaluate.judge = strict fails"))
+
+
+def test_a_metric_whose_interval_is_not_known_is_judged_by_its_value_or_fails_by_strict() -> None:
+    for ap, passes in ((0.5, [True, True, False]), (0.4, [False, False, False])):
+        for judge, passed in zip(JUDGES, passes, strict=True):
+            (check,) = check_numbers({"AP": ap}, least={"AP": 0.45}, judge=judge).checks
+            assert check.passed == passed
+            assert ("interval is not known" in check.message) == (judge != "point")
+    for judge in JUDGES:
+        check = check_least({"AP": None}, "AP", 0.0, evidence=Evidence(judge, Interval(0.0, 1.0, 300)))
+        assert not check.passed and "interval" not in check.message
+
+
+def test_a_passing_gate_does_not_say_that_ap_is_below_it() -> None:
+    strict = judged_least(0.5, "strict", 0.49, 0.6)
+    assert not strict.passed and "below the gate" not in strict.message
+    assert "at least 0.5 is required (evaluate.min_ap); 95 % interval 0.4900 to 0.6000" in strict.message
+    lenient = judged_least(0.5, "interval", 0.4, 0.51)
+    assert lenient.passed and "below the gate" not in lenient.message
+
+
+def test_metrics_without_intervals_cannot_be_judged_by_one() -> None:
+    for judge in ("interval", "strict"):
+        with pytest.raises(InputError, match=f"limit of APs: evaluate.judge is {judge}, but only AP and AP50 have"):
+            check_numbers({}, least={"AP": 0.1, "APs": 0.1}, judge=judge)
+    assert check_numbers(NUMBERS, least={"AP75": 0.1}).checks[0].name == "AP75 >= 0.1"
 
 
 def test_limits_that_make_no_sense_are_refused() -> None:

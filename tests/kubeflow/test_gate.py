@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from kubeyolo.cli import pipeline_gate as command
@@ -13,6 +15,7 @@ from kubeyolo.cli.app import main
 from kubeyolo.cli.gate_files import junit_xml, markdown_summary
 from kubeyolo.cli.judging import Evaluations
 from kubeyolo.errors import InputError
+from kubeyolo.evaluation.intervals import Resamples
 from kubeyolo.evaluation.limits import check_numbers
 from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.events import StepRecord
@@ -33,7 +36,7 @@ def test_junit_has_a_case_for_each_check() -> None:
         "time": "12.3",
     }
     first, second = suite
-    assert first.attrib["name"] == "AP >= 0.5" and len(first) == 0
+    assert first.attrib["name"] == "AP >= 0.5" and first.find("failure") is None
     failure = second.find("failure")
     assert failure is not None and "it loses 8.80 points" in failure.attrib["message"]
 
@@ -51,6 +54,35 @@ def test_the_summary_has_all_numbers_side_by_side() -> None:
     assert sum(line.startswith(tuple(f"| {key} |" for key in COCO_KEYS)) for line in alone.splitlines()) == 12
 
 
+def resamples_of(ap: float, spread: float, images: int = 100) -> Resamples:
+    """Return resamples whose AP spreads around a value in the same way for every model."""
+    around = ap + spread * np.linspace(-1, 1, 101)
+    about = {"images": images, "images_with_objects": images, "drawn_from": "same"}
+    return Resamples.of({"AP": np.concatenate([[ap], around])}, **about)
+
+
+BOTH = (resamples_of(0.512, 0.05), resamples_of(0.52, 0.04))
+
+
+def test_junit_and_summary_have_all_numbers_with_their_intervals() -> None:
+    baseline = NUMBERS | {"AP": 0.52}
+    verdict = check_numbers(NUMBERS, baseline, {"AP": 0.5}, 1.0, "interval", BOTH)
+    (suite,) = ElementTree.fromstring(junit_xml("gate", verdict, 1.0, "", NUMBERS, baseline, BOTH))
+    values = {each.attrib["name"]: each.attrib["value"] for each in suite.iter("property")}
+    assert {key: values[key] for key in COCO_KEYS} == {
+        key: "–" if value is None else f"{value:.4f}" for key, value in NUMBERS.items()
+    }
+    assert values["baseline AP"] == "0.5200" and len(values) == 24 + 3
+    assert values["AP, 95 % interval"] == "0.4549 to 0.5691"
+    assert values["points of AP, 95 % interval"] == "-1.94 to +0.34"
+    assert [case.findtext("system-out") for case in suite.iter("testcase")] == [c.message for c in verdict.checks]
+    text = markdown_summary("gate", verdict, NUMBERS, baseline, None, BOTH)
+    assert "| | model | baseline | points | model, 95 % interval | points, 95 % interval |" in text
+    assert "| AP | 0.5120 | 0.5200 | -0.80 | 0.4549 to 0.5691 | -1.94 to +0.34 |" in text
+    assert "| AP75 | 0.6000 | 0.6000 | +0.00 | – | – |" in text
+    assert "| AP | 0.5120 | 0.4549 to 0.5691 |" in markdown_summary("gate", verdict, NUMBERS, None, None, BOTH)
+
+
 class Gate:
     """The command, and the files that it writes; what is evaluated is given by the test."""
 
@@ -59,6 +91,7 @@ class Gate:
         self.end: BaseException | dict[str, float | None] = NUMBERS
         self.baseline: dict[str, float | None] = {}
         self.page = ""
+        self.resamples: dict[str, Resamples] = {}
         self.seen: list[str] = []
         monkeypatch.setattr(command, "_evaluate", self._evaluate)
 
@@ -66,9 +99,14 @@ class Gate:
         self.seen.append(self.junit.read_text())
         if isinstance(self.end, BaseException):
             raise self.end
-        found = StepRecord(step="evaluate", seconds=1.0, metrics=self.end, report=self.page)
-        baseline = StepRecord(step="evaluate", seconds=1.0, metrics=self.baseline) if self.baseline else None
+        metrics = {**self.end, **self._resamples("evaluate")}
+        found = StepRecord(step="evaluate", seconds=1.0, metrics=metrics, report=self.page)
+        metrics = {**self.baseline, **self._resamples("evaluate_baseline")}
+        baseline = StepRecord(step="evaluate", seconds=1.0, metrics=metrics) if self.baseline else None
         return Evaluations(found, baseline, {"run": "evaluation-1"})
+
+    def _resamples(self, task: str) -> dict[str, Any]:
+        return {"resamples": self.resamples[task].model_dump()} if task in self.resamples else {}
 
     def call(self, *limits: str) -> int:
         places = ("--bundle", "minio://m/new", "--data", "minio://d/x", "--store", "minio://s")
@@ -154,9 +192,26 @@ def test_files_and_exit_code_say_the_same_at_each_bound(
     mark = "✅" if passes else "❌"
     summary = gate.summary.read_text()
     assert summary.startswith(f"## {mark} kubeyolo gate") and f"` | {mark} | " in summary
-    assert f"{'✓' if passes else '✗'} {suite[0].attrib['name']}: " in capsys.readouterr().out
+    (case,) = suite.iter("testcase")
+    assert f"{'✓' if passes else '✗'} {case.attrib['name']}: " in capsys.readouterr().out
     gate.call(*limits, "--json")
     assert f'"passed": {str(passes).lower()}' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("judge", "code"), [("point", 1), ("interval", 0), ("strict", 1)])
+def test_the_gate_judges_by_the_rule_of_the_settings(
+    gate: Gate, capsys: pytest.CaptureFixture[str], judge: str, code: int
+) -> None:
+    gate.baseline = NUMBERS | {"AP": 0.524}
+    gate.resamples = {"evaluate": BOTH[0], "evaluate_baseline": resamples_of(0.524, 0.04)}
+    limits = ("--baseline", "minio://m/old", "--max-drop", "1", "--set", f"evaluate.judge={judge}")
+    assert gate.call(*limits) == code
+    assert "it loses 1.20 points, the limit is 1; 95 % interval of the loss 0.06 to 2.34" in capsys.readouterr().out
+    assert "the limit is inside, so 100 images with objects cannot tell" in gate.summary.read_text()
+    assert gate.suite().attrib["failures"] == str(code)
+    assert gate.call(*limits, "--json") == code
+    assert json.loads(capsys.readouterr().out)["intervals"]["evaluate"]["AP"] == [0.454858, 0.569142]
+    assert gate.call("--min", "APs=0.1", "--set", f"evaluate.judge={judge}") == (1 if judge == "point" else 2)
 
 
 def test_a_file_that_cannot_be_written_is_known_before_anything_is_submitted(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from kubeyolo.config.schema import Config, ExportConfig, QuantizeConfig
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import DatasetManifest, SplitManifest, StoredFile
 from kubeyolo.evaluation.coco_eval import Detection
+from kubeyolo.evaluation.comparison import Difference, compare_matches
 from kubeyolo.evaluation.error_analysis import ErrorAnalysis, analyse_errors
 from kubeyolo.evaluation.matching import match_detections
 from kubeyolo.evaluation.operating_points import operating_points
-from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, EvaluationResult
+from kubeyolo.evaluation.results import COCO_KEYS, COCO_NUMBERS, ClassResult, EvaluationResult
 from kubeyolo.quantization.int8 import QuantizationFacts
+from kubeyolo.report.comparison import comparison_report
 from kubeyolo.report.configuration import PlanView, SettingRow, configuration_report
 from kubeyolo.report.dataset import dataset_report
 from kubeyolo.report.evaluation import evaluation_report
@@ -34,6 +36,7 @@ from kubeyolo.steps.quantize import judge
 from kubeyolo.training.batch_pictures import draw_batch
 from kubeyolo.training.history import HistoryRow, TrainingHistory
 from kubeyolo.training.profile import Operator, ProfileSummary
+from tests.evaluation.simulated import DrawnImages
 
 HOSTILE = "<script>alert(1)</script>"
 CLASSES = ("disc", "ring", HOSTILE)
@@ -234,6 +237,24 @@ def dataset_page() -> str:
     return dataset_report(manifest, splits, [sample("one.jpg"), sample("two two.jpg")])
 
 
+def comparison_page() -> str:
+    """Return the page of a comparison of two models that differ on many images; a class has a hostile name."""
+    drawn = DrawnImages(5, 60)
+    found = compare_matches(drawn.matches(), drawn.matches(0.7), CLASSES[1:])
+    numbers = [*found.numbers, *(Difference(key, 0.5, None) for key in COCO_KEYS[2:])]
+    bundle = {"bundle": f"minio://m/{HOSTILE}", "runtime": "onnx", "image_size": (320, 320), "threshold": 0.41}
+    most = [
+        {"image_id": each.image_id, "file_name": f"{HOSTILE} {each.image_id}.jpg"}
+        | {"first": asdict(each.first), "second": asdict(each.second)}
+        for each in found.images[:50]
+    ]
+    document = {"bundles": [bundle, bundle], "split": "val", "images": 60, "images_that_differ": len(found.images)}
+    trio = (sample(f"{HOSTILE}.jpg: ground truth"), sample("a.jpg: A", 0.87), sample("a.jpg: B", 0.6))
+    return comparison_report(
+        (f"first {HOSTILE}", "second"), numbers, found, document | {"most_different": most}, [trio, trio]
+    )
+
+
 def build_pages() -> dict[str, str]:
     """Return every report by the name of its step, and the index page."""
     facts = {"seconds": 812.4, "resumed_at": [100, 200], "model": {"parameters": 1_872_157, "strides": (8, 16, 32)}}
@@ -254,6 +275,7 @@ def build_pages() -> dict[str, str]:
             judge_export(parity, ExportConfig()),
         ),
         "quantize": quantization_page(evaluation_result(), evaluation_result(0.0042)),
+        "compare": comparison_page(),
         "publish": publish_report("yolov5n-r7", "1", f"# {HOSTILE}", {"bundle": "minio://models/yolov5n-r7/1"}),
         "index": index_page(
             "yolov5n-r7-shapes-0a1b2c",

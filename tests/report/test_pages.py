@@ -15,7 +15,7 @@ from tests.report.conftest import error_analysis
 
 HOSTILE = "<script>alert(1)</script>"
 TRAINED = ("pretrain_backbone", "train", "evaluate", "export_model", "quantize", "publish")
-PAGES = ("index", "configure", "validate_dataset", "errors", *TRAINED)
+PAGES = ("index", "configure", "validate_dataset", "errors", *TRAINED, "compare")
 
 # The least contrast (WCAG 2) between a text of the page and its background, and that text.
 CONTRAST = """() => {
@@ -99,9 +99,9 @@ def test_dark_mode_changes_page_text_and_charts_but_print_stays_light(
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_phone_does_not_scroll_sideways(run_folder: Path, open_page: Any, name: str) -> None:
-    with open_page(place(run_folder, name), width=390) as page:
+    with open_page(place(run_folder, name), width=360) as page:
         page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 @pytest.mark.parametrize("name", PAGES)

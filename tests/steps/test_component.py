@@ -242,7 +242,8 @@ def test_the_gate_of_another_run_judges_known_numbers(
     code, line = failure(lambda: tasks.call("evaluate", **inputs), capsys)
     assert code == WorkError.exit_code
     assert line == (
-        f"{MODEL} on data: AP is 0.6000, below the gate evaluate.min_ap = 0.9; train longer or lower the gate"
+        f"{MODEL} on data: AP is 0.6000, below the gate evaluate.min_ap = 0.9; 95 % interval 0.6000 to 0.6000: 3 "
+        "images with objects are too few to tell (30 are required); train longer or lower the gate"
     )
     output = Place.of(made["evaluation"]).uri.removesuffix("/metrics.json")
     assert json.loads(file_of(f"{output}/failure.json").read_text())["message"] == line

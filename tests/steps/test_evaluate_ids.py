@@ -8,6 +8,7 @@ from pathlib import Path
 from kubeyolo.config.load import load_config
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.data.sample import generate_sample_dataset
+from kubeyolo.steps.compare import index_ids
 from kubeyolo.steps.evaluate import own_ids
 from kubeyolo.steps.outcome import read_record
 from kubeyolo.storage.place import Place
@@ -42,6 +43,8 @@ def test_ids_that_are_texts_come_back(tmp_path: Path) -> None:
     found = own_ids(rows, index, dataset.manifest)  # type: ignore[arg-type]
     assert {(row["image_id"], row["category_id"]) for row in found} == truth
     assert all(row["score"] == 1 for row in found)
+    # A comparison reads them again.
+    assert index_ids([dict(row) for row in found], index, dataset.manifest) == rows
 
 
 def test_objects_too_small_to_pretrain_on_are_said_and_the_run_goes_on(tmp_path: Path) -> None:

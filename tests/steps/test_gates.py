@@ -8,17 +8,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kubeyolo.bundle import ONNX, open_bundle
-from kubeyolo.config.load import load_config
+from kubeyolo.config.load import load_config, ungated
 from kubeyolo.config.schema import Config, QuantizeConfig
+from kubeyolo.data.dataset import open_dataset
 from kubeyolo.errors import InputError, WorkError
+from kubeyolo.evaluation.intervals import Resamples
 from kubeyolo.evaluation.limits import Verdict
 from kubeyolo.evaluation.results import EvaluationResult
 from kubeyolo.publishing import derive_bundle
 from kubeyolo.quantization.int8 import QuantizationFacts
 from kubeyolo.steps import evaluate, export, facade, promote, quantize
+from kubeyolo.steps.conditions import conditions_of
 from kubeyolo.steps.detection import kept_result, recalled_result, settings_digest
 from kubeyolo.steps.outcome import read_record
 from kubeyolo.storage.place import Place
@@ -136,6 +140,69 @@ def test_the_page_of_evaluate_says_what_its_exit_code_says_at_each_bound(inputs:
             assert shown in (message.partition(": ")[2], shown if passes else ""), message
     # The record is that of the numbers, whatever the gate.
     assert "checks" not in read_record(Place.of(first.record)).metrics
+
+
+@pytest.mark.parametrize(("judge", "passes"), [("point", True), ("interval", True), ("strict", False)])
+def test_a_set_too_small_to_tell_says_so_and_fails_by_strict(inputs: Inputs, judge: str, passes: bool) -> None:
+    output = (inputs.folder / "evaluated").as_uri()
+    stored = called.evaluate(inputs.bundle, inputs.dataset, output, inputs.config(), "onnx")
+    assert stored.metrics["intervals"] == {"AP": [0.6, 0.6], "AP50": [1.0, 1.0]}
+    config = inputs.config("evaluate.min_ap=0.5", f"evaluate.judge={judge}")
+    message = ends(partial(called.evaluate, inputs.bundle, inputs.dataset, output, config, "onnx"))
+    ((_, verdict, shown),) = checks_of(stored.report)
+    assert (message == "", verdict) == (passes, "passed" if passes else "failed")
+    assert "95 % interval 0.6000 to 0.6000: 3 images with objects are too few to tell (30 are required)" in shown
+    assert ("so evaluate.judge = strict fails" in message) == (not passes)
+    page = (Place.of(output) / "report.html").read().decode()
+    assert (
+        "95 % interval, from 1\u202f000 resamples of the images: AP 0.600 to 0.600, AP50 1.000 to 1.000; 3 images"
+        in page
+    )
+
+
+def resamples_of(ap: float, spread: float, shift: float = 0.0) -> Resamples:
+    """Return resamples of 100 images whose AP spreads around a value in the same way for every model."""
+    around = ap + shift + spread * np.linspace(-1, 1, 101)
+    about = {"images": 100, "images_with_objects": 100, "drawn_from": "same"}
+    return Resamples.of({"AP": np.concatenate([[ap], around])}, **about)
+
+
+@pytest.mark.parametrize(
+    ("ap", "passes"),
+    [
+        # The interval of the loss is 1.13 points wide on each side.
+        (0.595, {"point": True, "interval": True, "strict": False}),
+        (0.585, {"point": False, "interval": True, "strict": False}),
+        (0.57, {"point": False, "interval": False, "strict": False}),
+        (0.603, {"point": True, "interval": True, "strict": True}),
+    ],
+)
+def test_promotion_judges_the_paired_interval_of_the_loss(tmp_path: Path, ap: float, passes: dict[str, bool]) -> None:
+    current = {"onnx": {"AP": 0.6, "resamples": resamples_of(0.6, 0.02).model_dump()}}
+    made = open_bundle(Place.of(make_bundle(tmp_path)))
+    for judge, passed in passes.items():
+        config = load_config(MODEL, sets=["retrain.max_regression=1", f"evaluate.judge={judge}"])
+        new = result(ap).model_copy(update={"resamples": resamples_of(ap, 0.03)})
+        bundle = derive_bundle(
+            made, Place.of(tmp_path / judge), {}, metrics={"onnx": kept_result(new, "d" * 64, config)}
+        )
+        (check,) = promote.compare(bundle, current, "d" * 64, config).checks
+        assert check.passed == passed, judge
+        assert "95 % interval of the loss" in check.message
+    # The current model was evaluated by a version without intervals.
+    config = load_config(MODEL, sets=["retrain.max_regression=1", "evaluate.judge=strict"])
+    (check,) = promote.compare(bundle, {"onnx": {"AP": 0.6}}, "d" * 64, config).checks
+    assert not check.passed and "interval of the loss is not known" in check.message
+
+
+def test_the_rule_of_the_gates_is_no_condition_of_a_result(inputs: Inputs) -> None:
+    bundle, dataset = open_bundle(Place.of(inputs.bundle)), open_dataset(Place.of(inputs.dataset))
+    plain, strict = inputs.config(), inputs.config("evaluate.judge=strict", "evaluate.min_ap=0.9")
+    for step in ("evaluate", "export_model", "quantize"):
+        conditions = conditions_of(step, bundle, dataset, strict)
+        assert conditions == conditions_of(step, bundle, dataset, plain) and "evaluate.judge" not in conditions
+    assert settings_digest("d", plain) == settings_digest("d", strict)
+    assert ungated(strict) == plain
 
 
 def test_numbers_in_a_store_that_is_only_read_are_judged(

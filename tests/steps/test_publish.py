@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kubeyolo.bundle import MANIFEST_NAME, MODEL_CARD, BundleManifest, open_bundle, read_bundle
 from kubeyolo.errors import InputError
+from kubeyolo.evaluation.intervals import Resamples
 from kubeyolo.publishing import VersionTaken, derive_bundle, publish_bundle
 from kubeyolo.steps.outcome import read_record
 from kubeyolo.storage.local import LocalStore
@@ -71,6 +73,20 @@ def test_the_best_thresholds_of_evaluations_are_published_and_on_the_card(tmp_pa
     assert again.manifest.metrics["best_thresholds"] == expected
     old = open_bundle(Place.of(publish(plain.uri, str(tmp_path / "old"), "1").bundle))
     assert "best_thresholds" not in old.manifest.metrics and "Best threshold" not in old.path(MODEL_CARD).read_text()
+
+
+def test_the_card_has_the_intervals_that_are_known(tmp_path: Path) -> None:
+    values = np.concatenate([[0.5], 0.5 + 0.05 * np.linspace(-1, 1, 101)])
+    about = {"images": 90, "images_with_objects": 80, "drawn_from": "val"}
+    resamples = Resamples.of({"AP": values}, **about).model_dump()
+    metrics = {**NUMBERS, "runtime": "mindspore", "resamples": resamples}
+    evaluation = write_record(str(tmp_path / "e"), "evaluate", 1, {}, metrics)
+    published = open_bundle(Place.of(publish(make_bundle(tmp_path), str(tmp_path / "store"), "1", evaluation).bundle))
+    # int8 was evaluated by a version without intervals.
+    assert "| AP | 95 % interval over the images | 0.443 to 0.557 | – |" in published.path(MODEL_CARD).read_text()
+    assert published.manifest.metrics["mindspore"] == NUMBERS
+    without = publish(make_bundle(tmp_path), str(tmp_path / "other"))
+    assert "interval" not in open_bundle(Place.of(without.bundle)).path(MODEL_CARD).read_text()
 
 
 def test_what_the_training_warned_of_is_on_the_card_and_stays_with_the_bundle(tmp_path: Path) -> None:
