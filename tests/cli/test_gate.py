@@ -95,7 +95,7 @@ def test_a_plain_folder_is_validated_and_the_model_passes(run: Run, shop: Shop, 
     assert "report gate.html" in ended.out
     assert f"{shop.data.as_uri()} is stored as {fresh.as_uri()}/datasets/cells-" in ended.out
     assert len(list((fresh / "datasets").iterdir())) == 1
-    assert [case.get("name") for case in suite()] == ["AP >= 1", "AR100 >= 0.9", "drop of AP <= 0 points"]
+    assert [case.get("name") for case in suite().iter("testcase")] == ["AP >= 1", "AR100 >= 0.9", "drop of AP <= 0 points"]
     assert [suite().get(name) for name in ("tests", "failures", "errors")] == ["3", "0", "0"]
     summary = Path("gate.md").read_text()
     assert summary.startswith("## ✅ kubeyolo gate\n")
@@ -110,7 +110,7 @@ def test_a_model_below_a_limit_fails(run: Run, shop: Shop) -> None:
     ended = run(*FILES, "--min-ap", "0.41", bundle=shop.worse, data=shop.stored)
     assert ended.code == 1
     assert f"✗ AP >= 0.41: AP is {AP_OF_SHIFT[6]:.4f}, at least 0.41 is required" in ended.out
-    (case,) = suite()
+    (case,) = suite().iter("testcase")
     failure = case.find("failure")
     assert failure is not None and "AP is 0.4000" in failure.attrib["message"]
     assert Path("gate.md").read_text().startswith("## ❌ kubeyolo gate\n")
@@ -140,7 +140,7 @@ def test_limits_of_the_evaluation_come_from_a_file_and_from_pairs(run: Run, shop
 def test_the_result_as_json_has_the_form_of_the_gate_on_kubeflow(run: Run, shop: Shop) -> None:
     ended = run("--runtime", "int8", "--min-ap", "0.6", "--baseline", shop.exact, "--json")
     assert ended.code == 0
-    assert list(ended.result) == ["passed", "checks", "dataset", "evaluate", "evaluate_baseline"]
+    assert list(ended.result) == ["passed", "checks", "dataset", "evaluate", "evaluate_baseline", "intervals"]
     assert ended.result["dataset"] == shop.stored
     checks = ended.result["checks"]
     assert [set(check) for check in checks] == [{"check", "passed", "message"}] * 2  # type: ignore[attr-defined]
