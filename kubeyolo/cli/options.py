@@ -132,6 +132,11 @@ def weights_pairs(weights: str) -> tuple[str, ...]:
     return (f"train.weights={json.dumps(weights)}",) if weights else ()
 
 
+def flag_pairs(key: str, value: bool | None) -> tuple[str, ...]:
+    """Return the pair of ``--set`` that a flag and its opposite stand for; empty if neither was given."""
+    return () if value is None else (f"{key}={json.dumps(value)}",)
+
+
 def data_pairs(data_format: str, strict: bool) -> tuple[str, ...]:
     """Return the pairs of ``--set`` that ``--format`` and ``--strict`` stand for."""
     pairs = (f"data.format={json.dumps(data_format)}",) if data_format else ()

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from kubeyolo.bundle import ONNX, Bundle, open_bundle
-from kubeyolo.cli.options import DEFAULT_RUNS, ConfigOption, RunsOption, SetOption, sets_of
+from kubeyolo.cli.options import DEFAULT_RUNS, ConfigOption, RunsOption, SetOption, flag_pairs, sets_of
 from kubeyolo.cli.predictions import printable, summarise, write_results
 from kubeyolo.cli.streams import only_result
 from kubeyolo.config.load import load_config
@@ -49,7 +49,9 @@ def predict(
     runtime: Annotated[
         str,
         typer.Option(
-            "--runtime", help="Runtime: mindspore, onnx, int8 or mindir; by default onnx if the bundle has it."
+            "--runtime",
+            help="Runtime: mindspore, onnx, int8 or mindir; by default onnx if the bundle has it, "
+            "and mindspore with --tta.",
         ),
     ] = "",
     output: Annotated[
@@ -65,6 +67,9 @@ def predict(
         float | None,
         typer.Option("--conf", min=0, max=1, help="Lowest score of a box; overrides predict.conf_threshold."),
     ] = None,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Test-time augmentation: the network sees each image in three sizes.")
+    ] = False,
     config_file: ConfigOption = None,
     sets: SetOption = None,
     runs: RunsOption = DEFAULT_RUNS,
@@ -89,14 +94,14 @@ def predict(
         raise InputError(_NONE_GIVEN)
     if font and not output:
         raise InputError(f"--font {font}: is used for drawn pictures only; give --output FOLDER too")
-    config = load_config(None, config_file, sets_of(sets)).predict
+    config = load_config(None, config_file, [*sets_of(sets), *flag_pairs("predict.tta", tta or None)]).predict
     opened = open_bundle(Place.of(bundle or _newest_bundle(runs)))
     sources = _sources(images or [], lists or [], output)
     targets = plan_targets(sources.images, output) if output else []
     classes = opened.manifest.classes
     painter = Painter(classes, Fonts(font)) if output else None
     with only_result(as_json):
-        predictor = load_predictor(opened, _runtime(opened, runtime), batch_size=1)
+        predictor = load_predictor(opened, _runtime(opened, runtime, config.tta), batch_size=1, tta=config.tta)
     thresholds = Thresholds(config.conf_threshold if conf is None else conf, config.iou_threshold, config.max_det)
     outcomes = predict_images(predictor, sources.images, thresholds, painter, targets)
     summary = write_results(outcomes, sources, classes, as_json)
@@ -131,6 +136,6 @@ def _newest_bundle(runs: Path) -> str:
         raise InputError(f"{summary}: no finished run in this folder; give --bundle") from error
 
 
-def _runtime(bundle: Bundle, name: str) -> RuntimeName:
-    # onnxruntime starts faster than MindSpore, which takes seconds.
-    return check_runtime(name or ("onnx" if ONNX in bundle.manifest.files else "mindspore"))
+def _runtime(bundle: Bundle, name: str, any_size: bool) -> RuntimeName:
+    # onnxruntime starts faster than MindSpore, which takes seconds; its files take images of one size.
+    return check_runtime(name or ("onnx" if ONNX in bundle.manifest.files and not any_size else "mindspore"))

@@ -78,10 +78,19 @@ class EvaluationResult(BaseModel):
     split: str = ""
     runtime: str = Field(default="", description="Which backend ran the network: mindspore, onnx, int8, mindir.")
     image_size: tuple[int, int] | None = Field(default=None, description="Height and width of the network's input.")
+    tta: bool = Field(default=False, description="Whether the network saw each image in three views.")
+    rect: bool = Field(default=False, description="Whether batches were rectangles that fit their images.")
+    nms: str = Field(default="greedy", description="How the overlap of two boxes was measured: greedy, diou.")
 
     def words(self) -> str:
         """Return the 12 lines of pycocotools' summary."""
         return "\n".join(number_line(number, self.numbers.get(number.key)) for number in COCO_NUMBERS)
+
+    def manner(self) -> str:
+        """Return in parentheses how images were evaluated, if not in the usual manner; otherwise empty."""
+        names = {"test-time augmentation": self.tta, "rectangular": self.rect, "DIoU-NMS": self.nms == "diou"}
+        unusual = ", ".join(name for name, applies in names.items() if applies)
+        return f" ({unusual})" if unusual else ""
 
     def to_json(self) -> str:
         """Return the result as JSON; missing metrics are null."""
