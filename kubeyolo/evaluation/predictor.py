@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -335,16 +335,19 @@ def detect_split(
 
 def coco_rows(rows: Float32Array, image_id: int, category_ids: Sequence[int]) -> list[Detection]:
     """Return rows x1, y1, x2, y2, score, class of one image as rows of a COCO results file."""
-    boxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1).astype(np.float64)
+    boxes = _rounded(np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1), BOX_DECIMALS)
+    scores = _rounded(rows[:, 4], SCORE_DECIMALS)
+    labels = rows[:, 5].astype(np.int64).tolist()
     return [
-        Detection(
-            image_id=image_id,
-            category_id=int(category_ids[int(row[5])]),
-            bbox=[round(value, BOX_DECIMALS) for value in box],
-            score=round(float(row[4]), SCORE_DECIMALS),
-        )
-        for row, box in zip(rows, boxes.tolist(), strict=True)
+        Detection(image_id=image_id, category_id=int(category_ids[label]), bbox=box, score=score)
+        for label, box, score in zip(labels, boxes, scores, strict=True)
     ]
+
+
+def _rounded(values: Float32Array, decimals: int) -> Any:
+    """Return values as lists, rounded as by ``round``: in float64 the power of ten times a float32 is exact."""
+    factor = 10.0**decimals
+    return (np.rint(values.astype(np.float64) * factor) / factor).tolist()
 
 
 def _batch_plan(predictor: Predictor, split: Split, config: EvaluateConfig) -> BatchPlan:
