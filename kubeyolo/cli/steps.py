@@ -26,6 +26,7 @@ from kubeyolo.cli.options import (
     StrictOption,
     WeightsOption,
     data_pairs,
+    flag_option,
     flag_pairs,
     sets_of,
     typed_again,
@@ -171,22 +172,8 @@ def evaluate(
     bundle: BundleArgument,
     dataset: DatasetArgument,
     runtime: Annotated[str, typer.Option("--runtime", help="Runtime: mindspore, onnx, int8 or mindir.")] = "mindspore",
-    tta: Annotated[
-        bool | None,
-        typer.Option(
-            "--tta/--no-tta",
-            help="Test-time augmentation: the network sees each image in three sizes (evaluate.tta).",
-            show_default=False,
-        ),
-    ] = None,
-    rect: Annotated[
-        bool | None,
-        typer.Option(
-            "--rect/--no-rect",
-            help="Batches of images of similar shapes, in rectangles that fit them (evaluate.rect).",
-            show_default=False,
-        ),
-    ] = None,
+    tta: Annotated[bool | None, flag_option("evaluate.tta")] = None,
+    rect: Annotated[bool | None, flag_option("evaluate.rect")] = None,
     store: StoreOption = DEFAULT_STORE,
     output: OutputOption = "",
     launcher: LauncherOption = "",

@@ -52,7 +52,7 @@ class EvaluateConfig(Section):
     )
     tta: bool = Field(
         default=False,
-        description="Whether the network sees each image in three sizes (test-time augmentation); half as fast.",
+        description="Whether the network sees each image in three sizes, which takes 2 to 3 times as long.",
     )
     min_ap: float = Field(
         default=0.0,
