@@ -94,9 +94,11 @@ accept: $(READY) ## Run the long tests: each network learns 8 photographs by hea
 manifests-check: $(READY) tools ## Apply the manifests to a real API server; check rights and levels.
 	$(BIN)/python -m pytest tests/manifests -q
 
-bench: $(READY) ## Measure training and loading speed.
+bench: $(READY) ## Measure the speed of training, loading, non-maximum suppression and evaluation.
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.nms
+	$(BIN)/python -m benchmarks.evaluation
 
 pipelines: $(READY) ## Compile the pipelines to kubeyolo/compiled, and write the generated tables of docs and READMEs.
 	$(BIN)/python -m pipelines.compile

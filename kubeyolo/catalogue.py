@@ -208,6 +208,7 @@ _ALL = (
             "evaluate.iou_threshold",
             "evaluate.max_det",
             "evaluate.multi_label",
+            "evaluate.nms",
         ),
         inputs={
             "dataset": _DATASET,

@@ -68,9 +68,9 @@ def model_cases() -> list[str]:
     return sorted(name for name in folders if name not in (*KINDS, SKIPPED))
 
 
-def model_parameters(names: Sequence[str] | None = None) -> list[Any]:
+def model_parameters(names: Sequence[str] | None = None, *kinds: str) -> list[Any]:
     """Return :func:`case_parameters` of networks, all or some, with the large ones marked."""
-    parameters = case_parameters(model_cases() if names is None else names)
+    parameters = case_parameters(model_cases() if names is None else names, *kinds)
     return [
         pytest.param(*case.values, id=case.id, marks=pytest.mark.large)
         if (name := registered_name(str(case.values[0]))) and model_facts(name).parameters > LARGE

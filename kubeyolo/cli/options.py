@@ -6,10 +6,11 @@ import json
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from kubeyolo.config.key_types import key_types
 from kubeyolo.errors import split_pair
 from kubeyolo.storage.cache import RUNS
 
@@ -130,6 +131,18 @@ def typed_again(name: str, argument: str, options: Mapping[str, object]) -> Call
 def weights_pairs(weights: str) -> tuple[str, ...]:
     """Return the pair of ``--set`` that ``--weights`` stands for."""
     return (f"train.weights={json.dumps(weights)}",) if weights else ()
+
+
+def flag_option(key: str) -> Any:
+    """Return a flag and its opposite for a setting that is true or false, with the description of the setting."""
+    name = key.rpartition(".")[2]
+    text = key_types()[key].schema["description"]
+    return typer.Option(f"--{name}/--no-{name}", help=f"{text} ({key})", show_default=False)
+
+
+def flag_pairs(key: str, value: bool | None) -> tuple[str, ...]:
+    """Return the pair of ``--set`` that a flag and its opposite stand for; empty if neither was given."""
+    return () if value is None else (f"{key}={json.dumps(value)}",)
 
 
 def data_pairs(data_format: str, strict: bool) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import typer
 
 from kubeyolo.arrays import Float64Array
 from kubeyolo.bundle import ONNX, Bundle, open_bundle
-from kubeyolo.cli.options import DEFAULT_RUNS, ConfigOption, RunsOption, SetOption, sets_of
+from kubeyolo.cli.options import DEFAULT_RUNS, ConfigOption, RunsOption, SetOption, flag_pairs, sets_of
 from kubeyolo.cli.predictions import printable, summarise, write_results
 from kubeyolo.cli.streams import only_result
 from kubeyolo.config.load import load_config
@@ -54,7 +54,9 @@ def predict(
     runtime: Annotated[
         str,
         typer.Option(
-            "--runtime", help="Runtime: mindspore, onnx, int8 or mindir; by default onnx if the bundle has it."
+            "--runtime",
+            help="Runtime: mindspore, onnx, int8 or mindir; by default onnx if the bundle has it, "
+            "and mindspore with --tta.",
         ),
     ] = "",
     output: Annotated[
@@ -75,6 +77,9 @@ def predict(
             "the largest F1 in the evaluation of this bundle.",
         ),
     ] = None,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Test-time augmentation: the network sees each image in three sizes.")
+    ] = False,
     config_file: ConfigOption = None,
     sets: SetOption = None,
     runs: RunsOption = DEFAULT_RUNS,
@@ -101,17 +106,17 @@ def predict(
         raise InputError(_NONE_GIVEN)
     if font and not output:
         raise InputError(f"--font {font}: is used for drawn pictures only; give --output FOLDER too")
-    config = load_config(None, config_file, sets_of(sets)).predict
+    config = load_config(None, config_file, [*sets_of(sets), *flag_pairs("predict.tta", tta or None)]).predict
     score = _score(conf)
     opened = open_bundle(Place.of(bundle or _newest_bundle(runs)))
-    name = _runtime(opened, runtime)
+    name = _runtime(opened, runtime, config.tta)
     by_class = best_scores(opened, name) if conf == _BEST else None
     sources = _sources(images or [], lists or [], output)
     targets = plan_targets(sources.images, output) if output else []
     classes = opened.manifest.classes
     painter = Painter(classes, Fonts(font)) if output else None
     with only_result(as_json):
-        predictor = load_predictor(opened, name, batch_size=1)
+        predictor = load_predictor(opened, name, batch_size=1, tta=config.tta)
     thresholds = Thresholds(config.conf_threshold if score is None else score, config.iou_threshold, config.max_det)
     outcomes = predict_images(predictor, sources.images, thresholds, painter, targets, by_class)
     summary = write_results(outcomes, sources, classes, as_json)
@@ -178,6 +183,6 @@ def best_scores(bundle: Bundle, runtime: RuntimeName) -> Float64Array:
     )
 
 
-def _runtime(bundle: Bundle, name: str) -> RuntimeName:
-    # onnxruntime starts faster than MindSpore, which takes seconds.
-    return check_runtime(name or ("onnx" if ONNX in bundle.manifest.files else "mindspore"))
+def _runtime(bundle: Bundle, name: str, any_size: bool) -> RuntimeName:
+    # onnxruntime starts faster than MindSpore, which takes seconds; its files take images of one size.
+    return check_runtime(name or ("onnx" if ONNX in bundle.manifest.files and not any_size else "mindspore"))

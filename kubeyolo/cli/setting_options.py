@@ -129,8 +129,9 @@ def _checked(key: str, value: Any, origin: str) -> Any:
 def _options_of(parameter: inspect.Parameter) -> Iterator[str]:
     for each in get_args(parameter.annotation):
         if isinstance(each, typer.models.OptionInfo):
-            # In an annotation typer keeps the first name as the default.
-            yield from (str(name) for name in (each.default, *(each.param_decls or ())))
+            # In an annotation typer keeps the first name as the default; a flag and its opposite are one name.
+            for name in (each.default, *(each.param_decls or ())):
+                yield from str(name).split("/")
 
 
 def _named_model(given: Sequence[str]) -> str:

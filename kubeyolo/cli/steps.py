@@ -26,6 +26,8 @@ from kubeyolo.cli.options import (
     StrictOption,
     WeightsOption,
     data_pairs,
+    flag_option,
+    flag_pairs,
     sets_of,
     typed_again,
     weights_pairs,
@@ -170,6 +172,8 @@ def evaluate(
     bundle: BundleArgument,
     dataset: DatasetArgument,
     runtime: Annotated[str, typer.Option("--runtime", help="Runtime: mindspore, onnx, int8 or mindir.")] = "mindspore",
+    tta: Annotated[bool | None, flag_option("evaluate.tta")] = None,
+    rect: Annotated[bool | None, flag_option("evaluate.rect")] = None,
     store: StoreOption = DEFAULT_STORE,
     output: OutputOption = "",
     launcher: LauncherOption = "",
@@ -186,11 +190,14 @@ def evaluate(
       kubeyolo evaluate store/models/yolov5n-r7/1.0 store/datasets/bccd-3f0c9a1b22d4
 
       kubeyolo evaluate BUNDLE DATASET --runtime int8 --min_ap 0.5
+
+      kubeyolo evaluate BUNDLE DATASET --tta --image_size 896
     """
     from kubeyolo.evaluation.results import EvaluationResult, check_runtime
     from kubeyolo.steps.evaluate import RESULT_NAME
 
     checked = check_runtime(runtime)
+    sets = [*sets_of(sets), *flag_pairs("evaluate.tta", tta), *flag_pairs("evaluate.rect", rect)]
     started_by = _launcher("evaluate", launcher, cluster, cluster_sets)
     call, opened = _call_on(bundle, store, output, config_file, sets, started_by, "evaluate")
     with stored_work(as_json):

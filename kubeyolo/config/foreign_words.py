@@ -89,7 +89,6 @@ _ABSENT_AND_WORDS = (
         "all images of a training have one size, train.image_size: leave it out",
         "resize_rate multi_scale multiscale multi_scale_training",
     ),
-    ("training images are square: leave it out", "rect"),
     ("each process normalizes its own batch: set train.per_batch_size as large as memory allows", "sync_bn"),
     ("checkpoints and the bundle are always written: leave it out", "nosave"),
     ("train.val_interval = 0 switches validation off: leave it out", "notest noval"),
@@ -112,7 +111,7 @@ ABSENT: Mapping[str, str] = MappingProxyType(
 """What to do instead, by words for features that do not exist here."""
 
 _ABSENT_IN_EVALUATION_AND_WORDS = (
-    ("there is no test-time augmentation: leave it out", "augment tta"),
+    ("test-time augmentation is the option --tta", "augment"),
     ("overlapping boxes are dropped, not merged: leave it out", "merge"),
     ("the report always has the metrics of each class: leave it out", "verbose"),
     ("evaluation uses float32 only: leave it out", "half fp16"),

@@ -45,6 +45,18 @@ class EvaluateConfig(Section):
     )
     max_det: int = Field(default=300, ge=1, le=1_000_000, description="Largest number of boxes per image.")
     multi_label: bool = Field(default=True, description="Whether one box may be a candidate for several classes.")
+    nms: Literal["greedy", "diou"] = Field(
+        default="greedy",
+        description="Overlap of two boxes: their IoU, or with diou less if their centres are far apart.",
+    )
+    rect: bool = Field(
+        default=False,
+        description="Whether batches are rectangles that fit images of similar shapes; for networks of any size.",
+    )
+    tta: bool = Field(
+        default=False,
+        description="Whether the network sees each image in three sizes, which takes 2 to 3 times as long.",
+    )
     min_ap: float = Field(
         default=0.0,
         ge=0,
@@ -70,6 +82,9 @@ class PredictConfig(Section):
         description="If two boxes of a class have a larger IoU, the box with the lower score is dropped.",
     )
     max_det: int = Field(default=300, ge=1, le=1_000_000, description="Largest number of boxes per image.")
+    tta: bool = Field(
+        default=False, description="Whether the network sees each image in three sizes (test-time augmentation)."
+    )
 
 
 class ExportConfig(Section):

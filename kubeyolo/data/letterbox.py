@@ -86,10 +86,14 @@ class LetterboxGeometry:
         return np.array((self.left, self.top) * times, np.float64)
 
 
-def letterbox_geometry(width: int, height: int, size: int | tuple[int, int]) -> LetterboxGeometry:
+def letterbox_geometry(
+    width: int, height: int, size: int | tuple[int, int], within: tuple[int, int] | None = None
+) -> LetterboxGeometry:
     """Return the position of an image of ``width`` x ``height`` pixels after :func:`letterbox` fits it to ``size``."""
     input_height, input_width = (size, size) if isinstance(size, int) else size
     ratio = min(input_height / height, input_width / width)
+    if within is not None:
+        ratio = min(ratio, within[0] / height, within[1] / width)
     resized_width, resized_height = max(round(width * ratio), 1), max(round(height * ratio), 1)
     return LetterboxGeometry(
         image_width=width,
@@ -115,18 +119,21 @@ def resize(image: Pixels, width: int, height: int) -> Pixels:
     return resized
 
 
-def letterbox(image: Pixels, size: int | tuple[int, int], fill: int = FILL) -> tuple[Pixels, LetterboxGeometry]:
+def letterbox(
+    image: Pixels, size: int | tuple[int, int], fill: int = FILL, within: tuple[int, int] | None = None
+) -> tuple[Pixels, LetterboxGeometry]:
     """Resize an image to fit ``size``, keep its aspect ratio, and pad the rest on both sides.
 
     Args:
         image: uint8 (height, width, channel).
         size: Side of the square result in pixels, or (height, width).
         fill: Grey value of the padding, 0..255.
+        within: Height and width that the resized image must fit too; then ``size`` may have more padding.
 
     Returns:
         The padded image, and the position of the original in it.
     """
-    geometry = letterbox_geometry(image.shape[1], image.shape[0], size)
+    geometry = letterbox_geometry(image.shape[1], image.shape[0], size, within)
     image = resize(image, geometry.width, geometry.height)
     if image.shape[:2] != (geometry.input_height, geometry.input_width):
         image = cv2.copyMakeBorder(

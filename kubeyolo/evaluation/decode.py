@@ -50,6 +50,60 @@ def decode(
     return np.concatenate(levels, axis=1)
 
 
+def decode_above(
+    raws: Sequence[Float32Array],
+    anchors: Anchors,
+    strides: Sequence[int],
+    decode: DecodeKind,
+    scale_xy: Sequence[float],
+    conf_threshold: float,
+) -> list[Float32Array]:
+    """Decode the boxes whose objectness exceeds a threshold, in the order and with the values of :func:`decode`.
+
+    Nearly all boxes of a trained network are below the usual thresholds; only their objectness is computed.
+
+    Args:
+        raws: As in :func:`decode`; there may be fewer levels than the network has.
+        anchors: As in :func:`decode`, of these levels.
+        strides: As in :func:`decode`, of these levels.
+        decode: The formula of the sizes.
+        scale_xy: s, for each of these levels.
+        conf_threshold: Objectness must exceed this threshold; NaN never does.
+
+    Returns:
+        For each image (boxes above the threshold, 5+nc) float32.
+    """
+    levels = [
+        _decode_chosen(raw, np.asarray(level_anchors, np.float32), stride, decode, scale, conf_threshold)
+        for raw, level_anchors, stride, scale in zip(raws, anchors, strides, scale_xy, strict=True)
+    ]
+    return [np.concatenate(image) for image in zip(*levels, strict=True)]
+
+
+def _decode_chosen(
+    raw: Float32Array, anchors: Float32Array, stride: int, decode: DecodeKind, scale: float, conf_threshold: float
+) -> list[Float32Array]:
+    """Decode the boxes above the threshold of one (N, na, ny, nx, 5+nc) level."""
+    image, anchor, row, column = np.nonzero(sigmoid(raw[..., 4]) > conf_threshold)
+    chosen = raw[image, anchor, row, column]
+    out = sigmoid(chosen)
+    shift = np.float32((scale - 1.0) / 2.0)
+    for axis, cell in enumerate((column, row)):
+        out[:, axis] = (np.float32(scale) * out[:, axis] - shift + cell.astype(np.float32)) * np.float32(stride)
+    out[:, 2:4] = _sizes(chosen[:, 2:4], out[:, 2:4], anchors[anchor], decode)
+    return np.split(out, np.searchsorted(image, np.arange(1, len(raw))))
+
+
+def _sizes(raw: Float32Array, probability: Float32Array, anchors: Float32Array, decode: DecodeKind) -> Float32Array:
+    """Return widths and heights (..., 2) from raw values t, their σ(t), and the anchors; see :func:`decode`."""
+    if decode == "yolov5":
+        return np.square(np.float32(2) * probability) * anchors
+    # An untrained or diverged network may give any size; boxes of infinite size are clipped later.
+    with np.errstate(over="ignore"):
+        sizes: Float32Array = np.exp(raw) * anchors
+    return sizes
+
+
 def decode_level(
     raw: Float32Array, anchors: Float32Array, stride: int, decode: DecodeKind, scale: float
 ) -> Float32Array:
@@ -61,13 +115,7 @@ def decode_level(
     shift = np.float32((scale - 1.0) / 2.0)
     for axis, cell in enumerate((np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32)[:, None])):
         out[..., axis] = (np.float32(scale) * out[..., axis] - shift + cell) * np.float32(stride)
-    sizes = anchors[None, :, None, None, :]
-    if decode == "yolov5":
-        out[..., 2:4] = np.square(np.float32(2) * out[..., 2:4]) * sizes
-    else:
-        # An untrained or diverged network may give any size; boxes of infinite size are clipped later.
-        with np.errstate(over="ignore"):
-            out[..., 2:4] = np.exp(raw[..., 2:4]) * sizes
+    out[..., 2:4] = _sizes(raw[..., 2:4], out[..., 2:4], anchors[None, :, None, None, :], decode)
     return out.reshape(batch, per_cell * rows * columns, attributes)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +17,12 @@ from kubeyolo.config.schema import EvaluateConfig
 from kubeyolo.data.letterbox import LetterboxGeometry, letterbox
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.errors import InputError
+from kubeyolo.evaluation.augmentation import VIEWS, padded_multiple
+from kubeyolo.evaluation.batches import BatchPlan, rectangular_batches, square_batches
 from kubeyolo.evaluation.coco_eval import Detection, evaluate_detections
 from kubeyolo.evaluation.decode import decode
-from kubeyolo.evaluation.nms import non_max_suppression
+from kubeyolo.evaluation.nms import NmsKind, non_max_suppression
+from kubeyolo.evaluation.outputs import Outputs
 from kubeyolo.evaluation.results import EvaluationResult, RuntimeName, check_runtime
 from kubeyolo.evaluation.runtimes import CellRuntime, OnnxRuntime, Runtime
 from kubeyolo.evaluation.sharing import WHOLE, Share
@@ -44,12 +48,14 @@ class Thresholds:
         iou: IoU above which the box of the lower score is dropped.
         max_det: Largest number of boxes that an image may have.
         multi_label: Whether a box may have several classes.
+        nms: How the overlap of two boxes is measured.
     """
 
     conf: float = 0.25
     iou: float = 0.45
     max_det: int = 300
     multi_label: bool = False
+    nms: NmsKind = "greedy"
 
 
 @dataclass(frozen=True)
@@ -65,9 +71,11 @@ class Prepared:
     geometry: LetterboxGeometry
 
 
-def prepare(image: Pixels, size: tuple[int, int], preprocessing: Preprocessing) -> Prepared:
-    """Letterbox one RGB image (h, w, 3) to ``size`` (height, width)."""
-    return Prepared(*letterbox(image, size, fill=preprocessing.fill))
+def prepare(
+    image: Pixels, size: tuple[int, int], preprocessing: Preprocessing, within: tuple[int, int] | None = None
+) -> Prepared:
+    """Letterbox one RGB image (h, w, 3) to ``size`` (height, width), resized to fit ``within`` too."""
+    return Prepared(*letterbox(image, size, fill=preprocessing.fill, within=within))
 
 
 def network_input(prepared: Sequence[Prepared], preprocessing: Preprocessing) -> Float32Array:
@@ -94,9 +102,11 @@ class Predictor:
         name: Name of the runtime.
         batch_size: Images per forward pass; a runtime with a fixed batch size uses that size.
         image_size: Height and width of the network's input; if None, the size in the manifest is used.
+        tta: Whether the network sees each image in several views (test-time augmentation).
 
     Raises:
-        InputError: The runtime requires a different image size, or the size is not a multiple of the largest stride.
+        InputError: The runtime requires a different image size, or one size although views have several; or the size
+            is not a multiple of the largest stride.
     """
 
     def __init__(
@@ -106,6 +116,7 @@ class Predictor:
         name: RuntimeName = "mindspore",
         batch_size: int = 8,
         image_size: tuple[int, int] | None = None,
+        tta: bool = False,
     ) -> None:
         self.manifest = manifest
         self.name: RuntimeName = name
@@ -113,7 +124,23 @@ class Predictor:
         self._runtime = runtime
         self._facts = model_facts(manifest.model)
         self.image_size = image_size or runtime.image_size or manifest.image_size
+        self.tta = tta
         self._check_size()
+        if tta:
+            self.check_any_size("test-time augmentation", "tta")
+
+    def check_any_size(self, what: str, key: str) -> None:
+        """Refuse a runtime that takes images of a single size.
+
+        Raises:
+            InputError: It does; the message names what needs several sizes, and the option and the setting for it.
+        """
+        if self._runtime.image_size is not None:
+            height, width = self._runtime.image_size
+            raise InputError(
+                f"{what} needs a network for images of any size: the {self.name} file of this bundle was exported for "
+                f"{height} x {width}; use the mindspore runtime, or leave --{key} out (evaluate.{key}=false)"
+            )
 
     def _check_size(self) -> None:
         fixed, largest = self._runtime.image_size, max(self.manifest.strides)
@@ -150,17 +177,33 @@ class Predictor:
             )
         return [decoded]
 
+    def outputs(self, images: Float32Array) -> Outputs:
+        """Run the network on at most one batch of images (N, 3, H, W) in 0..1."""
+        batch, width = self._filled(images), images.shape[3]
+        if self.tta:
+            multiple = padded_multiple(self._facts)
+            return Outputs(width, [self._runtime.raw(view.image(batch, multiple)) for view in VIEWS])
+        decoded = self._runtime.predictions(batch)
+        return Outputs(width, [self._runtime.raw(batch)]) if decoded is None else Outputs(width, decoded=decoded)
+
+    def rows(self, outputs: Outputs, number: int, prepared: Prepared, thresholds: Thresholds) -> Float32Array:
+        """Return (k, 6) rows of an image of a batch, best first, as :func:`detect_prepared` does."""
+        boxes = outputs.boxes(number, thresholds.conf, self.manifest, self._facts)
+        limits = (thresholds.conf, thresholds.iou, thresholds.max_det, thresholds.multi_label, thresholds.nms)
+        return original_pixels(non_max_suppression([boxes], *limits)[0], prepared)
+
+    def _filled(self, batch: Float32Array) -> Float32Array:
+        """Fill a batch with zeros to its full size, so that only one batch size is compiled."""
+        missing = self.batch_size - len(batch)
+        return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)]) if missing else batch
+
     def _in_batches(
         self, images: Float32Array, forward: Callable[[Float32Array], list[Float32Array]]
     ) -> Iterator[list[Float32Array]]:
-        """Run full batches, so that only one shape is compiled: the last batch is filled with zeros."""
+        """Run batches, each filled to its full size."""
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]
-            count = len(batch)
-            if count < self.batch_size:
-                padding = np.zeros((self.batch_size - count, *batch.shape[1:]), np.float32)
-                batch = np.concatenate([batch, padding])
-            yield [output[:count] for output in forward(batch)]
+            yield [output[: len(batch)] for output in forward(self._filled(batch))]
 
 
 def load_predictor(
@@ -169,6 +212,7 @@ def load_predictor(
     batch_size: int = 8,
     image_size: tuple[int, int] | None = None,
     device_target: str = "CPU",
+    tta: bool = False,
 ) -> Predictor:
     """Open the model of a bundle on a runtime; MindSpore is imported only for ``mindspore`` and ``mindir``.
 
@@ -189,7 +233,7 @@ def load_predictor(
             model = MindirRuntime(bundle.path(MINDIR), device_target)
     else:
         model = OnnxRuntime(bundle.path(ONNX if runtime == "onnx" else ONNX_INT8), manifest)
-    return Predictor(manifest, model, runtime, batch_size, image_size)
+    return Predictor(manifest, model, runtime, batch_size, image_size, tta)
 
 
 def detect_prepared(predictor: Predictor, prepared: Sequence[Prepared], thresholds: Thresholds) -> list[Float32Array]:
@@ -201,9 +245,8 @@ def detect_prepared(predictor: Predictor, prepared: Sequence[Prepared], threshol
     rows: list[Float32Array] = []
     for start in range(0, len(prepared), predictor.batch_size):
         batch = prepared[start : start + predictor.batch_size]
-        decoded = predictor.predictions(network_input(batch, predictor.manifest.preprocessing))
-        kept = non_max_suppression(decoded, thresholds.conf, thresholds.iou, thresholds.max_det, thresholds.multi_label)
-        rows += map(original_pixels, kept, batch)
+        outputs = predictor.outputs(network_input(batch, predictor.manifest.preprocessing))
+        rows += [predictor.rows(outputs, number, each, thresholds) for number, each in enumerate(batch)]
     return rows
 
 
@@ -233,9 +276,12 @@ def evaluate_split(
     """
     detections = detect_split(predictor, split, manifest, config, progress, share)
     if share.world > 1:
-        detections = share.gathered(detections, split.index.image_id.tolist(), predictor.batch_size)
+        plan = _batch_plan(predictor, split, config)
+        detections = share.gathered(detections, split.index.image_id[plan.order].tolist(), predictor.batch_size)
+    detections = _in_order_of_images(detections, split)
     result = evaluate_detections(split.index.to_coco(manifest.classes, manifest.category_ids), detections)
-    about = {"split": split.name, "runtime": predictor.name, "image_size": predictor.image_size}
+    about: dict[str, object] = {"split": split.name, "runtime": predictor.name, "image_size": predictor.image_size}
+    about |= {"tta": predictor.tta, "rect": config.rect, "nms": config.nms}
     return result.model_copy(update=about), detections
 
 
@@ -249,35 +295,37 @@ def detect_split(
 ) -> list[Detection]:
     """Detect on the images of a share of a split; if several processes share the work, store the detections.
 
-    Images are read and letterboxed by threads while the network runs.
+    While the network runs, threads read and letterbox the next images and suppress the boxes of the last images.
 
     Args:
         predictor: The model.
         split: Images and boxes.
         manifest: Manifest of the split's data set: class names and category ids.
-        config: Thresholds; batch size and image size come from the predictor.
+        config: Thresholds, and whether batches are rectangular; batch size and image size come from the predictor.
         progress: Whether to show a bar.
         share: The share of this process.
 
     Returns:
-        The detections as rows of a COCO results file.
+        The detections as rows of a COCO results file, image by image in the order of the batches.
 
     Raises:
-        InputError: The model was trained on different classes, or an image cannot be read.
+        InputError: The model was trained on different classes, the network takes no rectangles, or an image cannot be
+            read.
     """
     _check_classes(predictor.manifest, manifest)
-    numbers = share.numbers(len(split.index), predictor.batch_size)
-    image_ids = split.index.image_id[numbers].tolist()
+    plan = _batch_plan(predictor, split, config)
+    positions = share.numbers(len(split.index), predictor.batch_size)
+    image_ids = split.index.image_id[plan.order[positions]].tolist()
     if share.world > 1 and (stored := share.stored(image_ids)) is not None:
         return stored
-    thresholds = Thresholds(config.conf_threshold, config.iou_threshold, config.max_det, config.multi_label)
+    if config.rect and progress and share.rank == 0 and positions:
+        print(plan.words(), flush=True)
+    limits = (config.conf_threshold, config.iou_threshold, config.max_det, config.multi_label, config.nms)
+    thresholds = Thresholds(*limits)
     detections: list[Detection] = []
-    batches = _prepared_batches(predictor, split, numbers)
-    per_image: Iterable[Float32Array] = (
-        rows for prepared in batches for rows in detect_prepared(predictor, prepared, thresholds)
-    )
+    per_image: Iterable[Float32Array] = _detected(predictor, split, plan, positions, thresholds)
     if progress:
-        per_image = track(per_image, f"evaluating {split.name} ({predictor.name})", len(numbers))
+        per_image = track(per_image, f"evaluating {split.name} ({predictor.name})", len(positions))
     for image_id, rows in zip(image_ids, per_image, strict=True):
         detections += coco_rows(rows, image_id, manifest.category_ids)
     if share.world > 1:
@@ -287,39 +335,70 @@ def detect_split(
 
 def coco_rows(rows: Float32Array, image_id: int, category_ids: Sequence[int]) -> list[Detection]:
     """Return rows x1, y1, x2, y2, score, class of one image as rows of a COCO results file."""
-    boxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1).astype(np.float64)
+    boxes = _rounded(np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1), BOX_DECIMALS)
+    scores = _rounded(rows[:, 4], SCORE_DECIMALS)
+    labels = rows[:, 5].astype(np.int64).tolist()
     return [
-        Detection(
-            image_id=image_id,
-            category_id=int(category_ids[int(row[5])]),
-            bbox=[round(value, BOX_DECIMALS) for value in box],
-            score=round(float(row[4]), SCORE_DECIMALS),
-        )
-        for row, box in zip(rows, boxes.tolist(), strict=True)
+        Detection(image_id=image_id, category_id=int(category_ids[label]), bbox=box, score=score)
+        for label, box, score in zip(labels, boxes, scores, strict=True)
     ]
 
 
-def _prepared_batches(predictor: Predictor, split: Split, numbers: Sequence[int]) -> Iterator[list[Prepared]]:
-    """Yield images of a split by their numbers, batch by batch, and read a few batches ahead."""
+def _rounded(values: Float32Array, decimals: int) -> Any:
+    """Return values as lists, rounded as by ``round``: in float64 the power of ten times a float32 is exact."""
+    factor = 10.0**decimals
+    return (np.rint(values.astype(np.float64) * factor) / factor).tolist()
+
+
+def _batch_plan(predictor: Predictor, split: Split, config: EvaluateConfig) -> BatchPlan:
+    if not config.rect:
+        return square_batches(len(split.index), predictor.batch_size, predictor.image_size)
+    predictor.check_any_size("an evaluation with rectangular batches", "rect")
+    stride = max(predictor.manifest.strides)
+    return rectangular_batches(split.index, predictor.batch_size, predictor.image_size, stride)
+
+
+def _in_order_of_images(detections: list[Detection], split: Split) -> list[Detection]:
+    """Return detections in the order of the images of a split; those of an image keep their order."""
+    places = {image_id: place for place, image_id in enumerate(split.index.image_id.tolist())}
+    return sorted(detections, key=lambda row: places[row["image_id"]])
+
+
+def _detected(
+    predictor: Predictor, split: Split, plan: BatchPlan, positions: Sequence[int], thresholds: Thresholds
+) -> Iterator[Float32Array]:
+    """Yield the rows of the images at some positions of a plan, in their order.
+
+    The network runs in this thread. Threads read a few batches ahead, and find the rows of the last batch while the
+    network runs on the next one: three batches of images and two of outputs are in memory.
+    """
     preprocessing = predictor.manifest.preprocessing
+    size, total = predictor.batch_size, len(positions)
 
-    def read(number: int) -> Prepared:
-        return prepare(split.read_image(number), predictor.image_size, preprocessing)
+    def read(position: int) -> Prepared:
+        image = split.read_image(int(plan.order[position]))
+        return prepare(image, plan.size(position), preprocessing, within=predictor.image_size)
 
-    size, total = predictor.batch_size, len(numbers)
-    with ThreadPoolExecutor(usable_processors(), thread_name_prefix="kubeyolo-evaluate") as pool:
-        waiting: list[Future[Prepared]] = []
+    pool = ThreadPoolExecutor(usable_processors(), thread_name_prefix="kubeyolo-evaluate")
+    try:
+        reading: deque[Future[Prepared]] = deque()
+        finding: deque[Future[Float32Array]] = deque()
         asked = 0
         for start in range(0, total, size):
             ahead = min(start + size * BATCHES_AHEAD, total)
-            waiting += [pool.submit(read, number) for number in numbers[asked:ahead]]
+            reading.extend(pool.submit(read, position) for position in positions[asked:ahead])
             asked = max(asked, ahead)
-            batch, waiting = waiting[:size], waiting[size:]
-            try:
-                yield [future.result() for future in batch]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            batch = [reading.popleft().result() for _ in range(min(size, total - start))]
+            outputs = predictor.outputs(network_input(batch, preprocessing))
+            while finding:
+                yield finding.popleft().result()
+            finding.extend(
+                pool.submit(predictor.rows, outputs, number, each, thresholds) for number, each in enumerate(batch)
+            )
+        while finding:
+            yield finding.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _check_classes(model: BundleManifest, dataset: DatasetManifest) -> None:

@@ -97,10 +97,19 @@ class EvaluationResult(BaseModel):
         default=None, description="Best thresholds; null in results of earlier versions, and if no box was found."
     )
     resamples: Resamples | None = Field(default=None, description="AP of resamples; results of old versions have none.")
+    tta: bool = Field(default=False, description="Whether the network saw each image in three views.")
+    rect: bool = Field(default=False, description="Whether batches were rectangles that fit their images.")
+    nms: str = Field(default="greedy", description="How the overlap of two boxes was measured: greedy, diou.")
 
     def words(self) -> str:
         """Return the 12 lines of pycocotools' summary."""
         return "\n".join(number_line(number, self.numbers.get(number.key)) for number in COCO_NUMBERS)
+
+    def manner(self) -> str:
+        """Return in parentheses how images were evaluated, if not in the usual manner; otherwise empty."""
+        names = {"test-time augmentation": self.tta, "rectangular": self.rect, "DIoU-NMS": self.nms == "diou"}
+        unusual = ", ".join(name for name, applies in names.items() if applies)
+        return f" ({unusual})" if unusual else ""
 
     def to_json(self) -> str:
         """Return the result as JSON; missing metrics are null."""

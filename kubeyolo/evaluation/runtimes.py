@@ -76,7 +76,8 @@ class OnnxRuntime(Runtime):
         self._decodes = PREDICTIONS_NAME in outputs
         batch, _, height, width = self._session.get_inputs()[0].shape
         self.batch_size = batch if isinstance(batch, int) else None
-        self.image_size = (height, width)
+        is_fixed = isinstance(height, int) and isinstance(width, int)
+        self.image_size = (height, width) if is_fixed else None
 
     def raw(self, images: Float32Array) -> list[Float32Array]:
         """See :meth:`Runtime.raw`."""

@@ -78,6 +78,11 @@ class ModelFacts:
         return 4.0 if self.decode == "yolov5" else None
 
     @property
+    def clips_tails(self) -> bool:
+        """Whether test-time augmentation is that of YOLOv5, which leaves out two levels, or that of Scaled-YOLOv4."""
+        return self.family in ("yolov5", "yolov5-r7")
+
+    @property
     def anchor_count(self) -> int:
         """Number of anchors of all levels."""
         return sum(len(level) for level in self.anchors)

@@ -53,7 +53,14 @@ STEP = "configure"
 _WEIGHTS_STEPS = frozenset({"pretrain_backbone", "train"})
 _BY_FINGERPRINT = {"pretrain": {"data"}, "train": {"anchors", "weights"}}
 """Settings that are URIs, or have several spellings: the name of a run depends on their content instead."""
-_ADDED: Mapping[str, Any] = {"recipe": "", "train.freeze": [], "retrain.start_from": ""}
+_ADDED: Mapping[str, Any] = {
+    "recipe": "",
+    "train.freeze": [],
+    "retrain.start_from": "",
+    "evaluate.nms": "greedy",
+    "evaluate.rect": False,
+    "evaluate.tta": False,
+}
 """Keys that were added later, with their defaults."""
 
 

@@ -31,6 +31,8 @@ from kubeyolo.report.samples import SampleImage
 from kubeyolo.steps.samples import chosen_images, evaluation_samples
 
 _SETTINGS_KEY = "settings_digest"
+_ADDED: dict[str, Any] = {"nms": "greedy", "rect": False, "tta": False}
+"""Keys that were added later, with their defaults."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,23 @@ def _predictor(bundle: Bundle, config: Config, runtime: RuntimeName) -> Predicto
     # Exported files take images of the size they were exported for; the trained network takes any size.
     free = runtime == "mindspore" and settings.image_size > 0
     size = (settings.image_size, settings.image_size) if free else None
-    return load_predictor(bundle, runtime, settings.per_batch_size, size, settings.device_target)
+    return load_predictor(bundle, runtime, settings.per_batch_size, size, settings.device_target, settings.tta)
+
+
+def at_exported_size(config: Config) -> Config:
+    """Return a configuration for exported files, which take images of one size: without views and rectangles."""
+    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"rect": False, "tta": False})})
+
+
+def say_exported_size(config: Config) -> None:
+    """Say that exported files are evaluated without views and rectangles, if the configuration asks for them."""
+    asked = [f"evaluate.{key}" for key in ("rect", "tta") if getattr(config.evaluate, key)]
+    if asked:
+        print(
+            f"exported files take images of one size: they are evaluated without {' and '.join(asked)}, which "
+            "the evaluation of the trained network uses",
+            flush=True,
+        )
 
 
 def evaluate_predictor(predictor: Predictor, dataset: Dataset, config: Config, share: Share = WHOLE) -> EvaluatedSplit:
@@ -127,6 +145,8 @@ def settings_digest(dataset_digest: str, config: Config) -> str:
     It includes the preprocessing: metrics from versions with a different preprocessing are computed again.
     """
     evaluate = config.evaluate.model_dump(mode="json", exclude={"device_target"})
+    # Metrics of versions without these keys had their defaults.
+    evaluate = {key: value for key, value in evaluate.items() if key not in _ADDED or value != _ADDED[key]}
     settings = without_gates({"evaluate": evaluate})["evaluate"]
     preprocessing = Preprocessing().model_dump(mode="json")
     return config_digest({"dataset": dataset_digest, "evaluate": settings, "preprocessing": preprocessing})

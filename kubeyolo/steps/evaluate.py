@@ -56,7 +56,7 @@ def evaluate(
     watch = Stopwatch()
     evaluated = detection.evaluate_bundle(bundle, dataset, config, runtime, share)
     result, manifest = evaluated.result, dataset.manifest
-    title = f"{bundle.manifest.model} on {manifest.name}"
+    title = f"{bundle.manifest.model} on {manifest.name}{result.manner()}"
     index = dataset.index(result.split)
     matrix = confusion_matrix(index, manifest.category_ids, evaluated.detections)
     confusion = {"categories": [*manifest.classes, BACKGROUND], "matrix": matrix.tolist()}

@@ -51,7 +51,8 @@ def export_model(bundle: Bundle, dataset: Dataset, output: Place, config: Config
         InputError: The bundle or the data set cannot be used.
         WorkError: A network cannot be exported, or differs from the trained network; nothing is stored then.
     """
-    watch = Stopwatch()
+    watch, exported_config = Stopwatch(), detection.at_exported_size(config)
+    detection.say_exported_size(config)
     with temporary_folder("export") as folder:
         files = _export(bundle, config, folder)
         exported = _exported_predictors(bundle, files, config)
@@ -61,8 +62,8 @@ def export_model(bundle: Bundle, dataset: Dataset, output: Place, config: Config
         result = None
         kept = dict(bundle.manifest.metrics)
         if "onnx" in exported:
-            result = detection.evaluate_predictor(exported["onnx"], dataset, config).result
-            kept["onnx"] = detection.kept_result(result, dataset.digest, config)
+            result = detection.evaluate_predictor(exported["onnx"], dataset, exported_config).result
+            kept["onnx"] = detection.kept_result(result, dataset.digest, exported_config)
         sizes = {name: path.stat().st_size for name, path in files.items()}
         published = derive_once(bundle, output / "bundle", files, metrics=kept)
     differences = {name: max(level.values()) for name, level in parity.items()}

@@ -40,6 +40,7 @@ from kubeyolo.steps.checked_form import Form
 from kubeyolo.steps.compare import Network
 from kubeyolo.steps.conditions import conditions_of, finished_under
 from kubeyolo.steps.configured_run import ConfiguredRun
+from kubeyolo.steps.detection import at_exported_size
 from kubeyolo.steps.earlier_trainings import Command, name_earlier_trainings, refuse_extension
 from kubeyolo.steps.job import StepSpec
 from kubeyolo.steps.mlflow_run import mlflow_run
@@ -401,8 +402,8 @@ def evaluate_current(call: StepCall, bundle: Bundle | None, dataset: Dataset) ->
     step = current_step.STEP
     digests = {"bundle": bundle.digest if bundle else "", "dataset": dataset.digest, "runtime": "onnx"}
     output = call.begun_output(step, call.config.model, evaluate_step.STEP, **digests)
-    # The current model is evaluated without the gate of this run.
-    without_gate = replace(call, config=ungated(call.config), output=None, begin=_nothing)
+    # The exported files of the current model are evaluated, without the gate of this run.
+    without_gate = replace(call, config=ungated(at_exported_size(call.config)), output=None, begin=_nothing)
 
     def measured(runtime: RuntimeName) -> StoredOutcome:
         assert bundle is not None

@@ -14,7 +14,7 @@ from kubeyolo.evaluation.limits import Verdict, check_drop, interval_of_loss
 from kubeyolo.evaluation.results import MEASURED, RuntimeName
 from kubeyolo.pointers import ModelPointer, SeenPointer, no_current_model, read_model_version, write_model_pointer
 from kubeyolo.report.page import with_verdict
-from kubeyolo.steps.detection import numbers_of, recalled_result, settings_digest
+from kubeyolo.steps.detection import at_exported_size, numbers_of, recalled_result, settings_digest
 from kubeyolo.steps.outcome import StepOutcome, Stopwatch, StoredOutcome, read_record
 from kubeyolo.steps.publish import published_place
 from kubeyolo.storage.place import Place
@@ -145,7 +145,7 @@ def compare(bundle: Bundle, current: Mapping[str, Any], dataset_digest: str, con
     Raises:
         InputError: The metrics of the bundle are for different data or settings.
     """
-    digest = settings_digest(dataset_digest, config)
+    digest = settings_digest(dataset_digest, at_exported_size(config))
     checks = []
     runtimes: tuple[RuntimeName, ...] = ("onnx", "int8")
     for runtime in (name for name in runtimes if name in current):

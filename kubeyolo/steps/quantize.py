@@ -54,6 +54,8 @@ def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) ->
     from kubeyolo.report.quantization import quantization_report
 
     watch, manifest = Stopwatch(), bundle.manifest
+    detection.say_exported_size(config)
+    config = detection.at_exported_size(config)
     bundle.path(ONNX)
     with temporary_folder("quantize") as folder:
         path = folder / ONNX_INT8

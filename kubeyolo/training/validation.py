@@ -136,6 +136,8 @@ class Validation:
             self._config.train.per_batch_size,
             (size, size) if size else None,
         )
+        # Squares only: each rectangle would be compiled.
+        settings = settings.model_copy(update={"rect": False})
         split = self._dataset.split(self._plan.split)
         return evaluate_split(predictor, split, self._dataset.manifest, settings, progress=False)[0]
 

@@ -151,7 +151,7 @@ def test_what_is_said_of_each_word_is_taken_by_the_command(error_of: Any, comman
         ("train d --is-save-on-master 1", "the first process alone writes checkpoints: leave it out"),
         ("train d --resize_rate 10", "all images of a training have one size, train.image_size: leave it out"),
         ("train d --sync-bn", "each process normalizes its own batch: set train.per_batch_size as large as"),
-        ("evaluate b d --augment", "there is no test-time augmentation: leave it out"),
+        ("evaluate b d --augment", "test-time augmentation is the option --tta"),
         ("evaluate b d --save-json", "detections.json is always written, in the format of COCO results: leave it out"),
         ("train d --amp", "training uses float32 only: leave it out"),
         ("train d --resume", "run the same command again to continue an interrupted training: leave it out"),

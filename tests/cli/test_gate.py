@@ -95,7 +95,11 @@ def test_a_plain_folder_is_validated_and_the_model_passes(run: Run, shop: Shop, 
     assert "report gate.html" in ended.out
     assert f"{shop.data.as_uri()} is stored as {fresh.as_uri()}/datasets/cells-" in ended.out
     assert len(list((fresh / "datasets").iterdir())) == 1
-    assert [case.get("name") for case in suite().iter("testcase")] == ["AP >= 1", "AR100 >= 0.9", "drop of AP <= 0 points"]
+    assert [case.get("name") for case in suite().iter("testcase")] == [
+        "AP >= 1",
+        "AR100 >= 0.9",
+        "drop of AP <= 0 points",
+    ]
     assert [suite().get(name) for name in ("tests", "failures", "errors")] == ["3", "0", "0"]
     summary = Path("gate.md").read_text()
     assert summary.startswith("## ✅ kubeyolo gate\n")

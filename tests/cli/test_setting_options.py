@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kubeyolo.catalogue import STEPS
-from kubeyolo.cli import steps
+from kubeyolo.cli import predict, steps
 from kubeyolo.cli.app import main
 from kubeyolo.cli.setting_options import STEP_OF, merged_sets, setting_keys
 from kubeyolo.config.key_types import key_types
@@ -53,6 +53,7 @@ def sets_of_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
 
         monkeypatch.setattr(steps, "load_resolved", resolved)
         monkeypatch.setattr(steps, "load_config", resolved)
+        monkeypatch.setattr(predict, "load_config", resolved)
         with pytest.raises(SystemExit):
             main(shlex.split(line))
         return found
@@ -118,6 +119,10 @@ def test_settings_are_in_the_bands_of_the_preset_and_have_the_defaults_of_the_ch
         ("evaluate b d --testing_shape 608 --split test", ["evaluate.image_size=608", "evaluate.split=test"]),
         ("quantize b d --calibration_images 8", ["quantize.calibration_images=8"]),
         ("train d --pretrained_backbone b --set train.lr=1", ["train.lr=1"]),
+        ("evaluate b d --tta --nms diou", ["evaluate.nms=diou", "evaluate.tta=true"]),
+        ("evaluate b d --no-tta --rect", ["evaluate.rect=true", "evaluate.tta=false"]),
+        ("evaluate b d", []),
+        ("predict i.jpg --tta", ["predict.tta=true"]),
     ],
 )
 def test_an_option_is_a_pair_with_underscores_and_dashes_alike(

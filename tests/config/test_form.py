@@ -47,6 +47,7 @@ TRIED = (
     "exponential",
     "Ascend",
     "entropy",
+    "diou",
     "ignore",
     "finetune",
     "fresh",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kubeyolo.evaluation.decode import decode, sigmoid
+from kubeyolo.evaluation.decode import decode, decode_above, sigmoid
 from kubeyolo.models.named_facts import model_facts
 from tests import golden
 
@@ -65,3 +65,16 @@ def test_mismatched_levels_are_refused():
         decode([raw], [[(1.0, 1.0)]], [8], "darknet", [1.0, 1.1])
     with pytest.raises(ValueError, match="1 anchors a cell"):
         decode([raw], [[(1.0, 1.0), (2.0, 2.0)]], [8], "yolov5", [2.0])
+
+
+@pytest.mark.parametrize("kind", ["yolov5", "darknet"])
+def test_boxes_above_a_threshold_have_the_bits_of_all_boxes(kind):
+    rng = np.random.default_rng(0)
+    raws = [rng.normal(-1, 3, (3, 2, *shape, 9)).astype(np.float32) for shape in ((6, 10), (3, 5))]
+    raws[0][1] = -9.0  # an image without a box at the finest level
+    anchors, scales = [[(10.0, 13.0), (16.0, 30.0)], [(33.0, 23.0), (30.0, 61.0)]], [2.0, 1.1]
+    every = decode(raws, anchors, [8, 16], kind, scales)
+    chosen = decode_above(raws, anchors, [8, 16], kind, scales, 0.25)
+    assert [len(image) for image in chosen] == [int((image[:, 4] > 0.25).sum()) for image in every]
+    for image, boxes in zip(every, chosen, strict=True):
+        assert boxes.tobytes() == image[image[:, 4] > 0.25].tobytes()

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from kubeyolo.evaluation import nms
-from kubeyolo.evaluation.nms import BLOCK, MAX_CANDIDATES, non_max_suppression, overlapping
+from kubeyolo.evaluation.nms import BLOCK, MAX_CANDIDATES, Candidates, non_max_suppression, overlapping
 from tests import golden
+from tests.evaluation.plain_nms import plain_nms
 
 SETTING = re.compile(r"ml(\d)_ag(\d)_c([\d.]+)_i([\d.]+)_img(\d+)")
 
@@ -36,29 +37,6 @@ def test_golden_rows_and_order(case):
         np.testing.assert_allclose(got, arrays[key], atol=1e-4, err_msg=key)
 
 
-def naive(predictions, conf, iou):
-    rows = []
-    for cx, cy, w, h, obj, *scores in predictions.astype(np.float64):
-        for label, score in enumerate(scores):
-            if obj > conf and obj * score > conf:
-                rows.append((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2, obj * score, label))
-    rows.sort(key=lambda row: -row[4])
-    kept = []
-    for row in rows:
-        box = np.array(row[:4])
-        for other in kept:
-            if other[5] != row[5]:
-                continue
-            sides = np.clip(np.minimum(box[2:], other[2:4]) - np.maximum(box[:2], other[:2]), 0, None)
-            inter = sides.prod()
-            union = np.prod(box[2:] - box[:2]) + np.prod(np.subtract(other[2:4], other[:2])) - inter
-            if inter / union > iou:
-                break
-        else:
-            kept.append(row)
-    return np.array(kept)
-
-
 def random_predictions(seed, boxes, classes):
     rng = np.random.default_rng(seed)
     centre = rng.uniform(0, 300, (boxes, 2))
@@ -69,9 +47,8 @@ def random_predictions(seed, boxes, classes):
 def test_blocks_give_the_same_as_one_by_one():
     predictions = random_predictions(5, 300, 3)
     got = non_max_suppression(predictions[None], conf_threshold=0.05, iou_threshold=0.5, max_det=10**6)[0]
-    expected = naive(predictions, 0.05, 0.5)
-    assert len(expected) > BLOCK
-    np.testing.assert_allclose(got, expected, atol=1e-3)
+    assert len(got) > BLOCK
+    np.testing.assert_array_equal(got, plain_nms(predictions, 0.05, 0.5))
 
 
 def test_max_det_keeps_the_best():
@@ -114,7 +91,53 @@ def test_candidates_are_bounded(monkeypatch):
 
 
 def test_overlap_of_touching_boxes_is_none():
-    left = np.array([[0, 0, 10, 10]], np.float32)
-    right = np.array([[10, 0, 20, 10]], np.float32)
-    group = np.zeros(1, np.int64)
-    assert not overlapping(left, group, right, group, 0.0).any()
+    left, right = (
+        Candidates(np.array([box], np.float32), np.ones(1, np.float32), np.zeros(1, np.int64))
+        for box in ([0, 0, 10, 10], [10, 0, 20, 10])
+    )
+    assert [len(numbers) for numbers in overlapping(left, right, 0.0, distance=False)] == [0, 0]
+
+
+def crowded_predictions(seed, boxes, classes, places):
+    """Return predictions in clusters around a few places, with equal scores among them and many low scores."""
+    rng = np.random.default_rng(seed)
+    place = rng.uniform(30, 300, (places, 4))[rng.integers(0, places, boxes)]
+    box = place * np.exp(rng.normal(0, 0.1, (boxes, 4)))
+    scores = np.round(10 ** rng.uniform(-4, 0, (boxes, 1 + classes)), 3)
+    return np.concatenate([box, scores], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["greedy", "diou"])
+@pytest.mark.parametrize("multi_label", [True, False])
+@pytest.mark.parametrize(
+    "predictions",
+    [
+        pytest.param(crowded_predictions(1, 3000, 1, 8), id="one class"),
+        pytest.param(crowded_predictions(2, 900, 3, 12), id="three classes"),
+        pytest.param(crowded_predictions(3, 150, 40, 4), id="forty classes"),
+        pytest.param(random_predictions(4, 1500, 2), id="everywhere"),
+    ],
+)
+def test_suppression_equals_that_of_one_candidate_at_a_time_to_the_last_bit(predictions, multi_label, kind):
+    every = plain_nms(predictions, 0.001, 0.65, multi_label=multi_label, kind=kind)
+    for max_det in (10**6, 300, 7):
+        got = non_max_suppression([predictions], 0.001, 0.65, max_det, multi_label, kind)[0]
+        assert got.dtype == np.float32 and got.tobytes() == every[:max_det].tobytes()
+
+
+@pytest.mark.parametrize("limit", [1, 1000, 2500])
+def test_the_best_candidates_of_all_tiers_are_compared(monkeypatch, limit):
+    predictions = crowded_predictions(5, 1200, 5, 40)
+    monkeypatch.setattr(nms, "MAX_CANDIDATES", limit)
+    expected = plain_nms(predictions, 0.001, 0.65, candidates=limit)
+    got = non_max_suppression([predictions], max_det=10**6)[0]
+    assert got.tobytes() == expected.tobytes()
+
+
+def test_diou_keeps_a_neighbour_with_a_distant_centre():
+    # Two boxes of 100 x 100 whose centres are 20 apart: IoU 2/3, and d²/c² = 400 / (120² + 100²) = .0164.
+    boxes = [[50, 50, 100, 100, 1, 0.9], [70, 50, 100, 100, 1, 0.8]]
+    predictions = np.array(boxes, np.float32)
+    kept = {kind: len(non_max_suppression([predictions], 0.1, 0.655, kind=kind)[0]) for kind in ("greedy", "diou")}
+    assert kept == {"greedy": 1, "diou": 2}
+    assert len(non_max_suppression([predictions], 0.1, 0.65, kind="diou")[0]) == 1

@@ -120,3 +120,14 @@ def test_rows_of_a_results_file():
     assert coco_rows(rows, 42, (3, 5)) == [
         {"image_id": 42, "category_id": 5, "bbox": [1.235, 2.0, 10.0, 20.0], "score": 0.123457}
     ]
+
+
+def test_numbers_of_a_results_file_are_rounded_as_by_round():
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.uniform(0, 4000, (2000, 4)), rng.uniform(0, 1, (2000, 2))], axis=1).astype(np.float32)
+    rows[:500] = np.round(rows[:500] * 16) / 16 + 0.0625  # ties: .0625 has its half at the third decimal
+    rows[:, 5] = 0
+    for row, detection in zip(rows, coco_rows(rows, 1, (3,)), strict=True):
+        x1, y1, x2, y2, score, _ = row
+        expected = [round(float(value), 3) for value in (x1, y1, x2 - x1, y2 - y1)]
+        assert (detection["bbox"], detection["score"]) == (expected, round(float(score), 6))

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kubeyolo.bundle import ONNX, open_bundle
-from kubeyolo.config.load import load_config, ungated
+from kubeyolo.bundle import ONNX, Preprocessing, open_bundle
+from kubeyolo.config.load import config_digest, load_config, ungated
 from kubeyolo.config.schema import Config, QuantizeConfig
 from kubeyolo.data.dataset import open_dataset
 from kubeyolo.errors import InputError, WorkError
@@ -23,7 +23,7 @@ from kubeyolo.publishing import derive_bundle
 from kubeyolo.quantization.int8 import QuantizationFacts
 from kubeyolo.steps import evaluate, export, facade, promote, quantize
 from kubeyolo.steps.conditions import conditions_of
-from kubeyolo.steps.detection import kept_result, recalled_result, settings_digest
+from kubeyolo.steps.detection import at_exported_size, kept_result, recalled_result, settings_digest
 from kubeyolo.steps.outcome import read_record
 from kubeyolo.storage.place import Place
 from tests.steps import called
@@ -310,6 +310,20 @@ def test_a_kept_result_is_recalled_for_the_same_settings_alone() -> None:
     assert recalled_result(metrics, "onnx", settings_digest("digest", other)) is None
     assert recalled_result(metrics, "onnx", settings_digest("other", config)) is None
     assert recalled_result({}, "onnx", "x") is None
+
+
+def test_a_result_of_a_version_without_a_setting_is_recalled_for_the_default_alone() -> None:
+    config = load_config()
+    earlier = {"split", "image_size", "per_batch_size", "conf_threshold", "iou_threshold", "max_det", "multi_label"}
+    before = config.evaluate.model_dump(mode="json", include=earlier)
+    preprocessing = Preprocessing().model_dump(mode="json")
+    digest = config_digest({"dataset": "digest", "evaluate": before, "preprocessing": preprocessing})
+    assert settings_digest("digest", config) == digest
+    for pair in ("evaluate.nms=diou", "evaluate.rect=true", "evaluate.tta=true"):
+        changed = load_config(sets=[pair])
+        assert settings_digest("digest", changed) != digest
+        # Exported files take images of one size: they are evaluated without views and rectangles.
+        assert (settings_digest("digest", at_exported_size(changed)) == digest) == (pair != "evaluate.nms=diou")
 
 
 def test_a_gate_does_not_change_numbers() -> None:

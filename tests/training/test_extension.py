@@ -44,6 +44,18 @@ def test_a_setting_that_a_saved_identity_lacks_had_its_default() -> None:
     assert changed_keys(TEN, {**TEN, "dataset": "e"}) == ["dataset"]
 
 
+def test_an_identity_has_what_changes_the_validations_and_not_what_they_do_without() -> None:
+    def identity(*sets: str) -> dict[str, Any]:
+        config = load_config("yolov5n-r7", sets=["train.keep=best", *sets])
+        return training_identity(TrainingSpec(dataset="d", output="o", config=config), "digest", "", 1)
+
+    usual = identity()
+    earlier = {key: value for key, value in usual.items() if key != "evaluate.nms"}
+    assert "evaluate.nms" in usual and changed_keys(earlier, usual) == []
+    assert changed_keys(earlier, identity("evaluate.nms=diou")) == ["evaluate.nms"]
+    assert changed_keys(usual, identity("evaluate.tta=true", "evaluate.rect=true")) == []
+
+
 def test_each_extension_is_told_with_both_lengths() -> None:
     once = extended_identity(TEN, TWENTY, 60)
     twice = extended_identity(once, FORTY, 100)
