@@ -92,6 +92,7 @@ manifests-check: $(READY) tools ## Apply the manifests to a real API server; che
 bench: $(READY) ## Measure training and loading speed.
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.coco_metrics
 
 pipelines: $(READY) ## Compile the pipelines to kubeyolo/compiled, and write the generated tables of docs and READMEs.
 	$(BIN)/python -m pipelines.compile

@@ -42,8 +42,10 @@ WEIGHTS = (
     "config/training_schema.py",
     "config/validation_interval.py",
     "data",
+    "evaluation/class_map.py",
     "evaluation/coco_eval.py",
     "evaluation/decode.py",
+    "evaluation/engines.py",
     "evaluation/nms.py",
     "evaluation/predictor.py",
     "losses",
@@ -72,6 +74,7 @@ NO_WEIGHTS = (
     "data/boxes.py",
     "data/categories.py",
     "data/checks.py",
+    "data/class_subset.py",  # for evaluations after the training
     "data/columns.py",
     "data/convert.py",
     "data/digest.py",
@@ -81,6 +84,7 @@ NO_WEIGHTS = (
     "data/finding_kinds.py",
     "data/findings.py",
     "data/folder.py",
+    "data/image_folder.py",  # as data/class_subset.py
     "data/layout.py",
     "data/layouts",
     "data/masks.py",
@@ -95,6 +99,7 @@ NO_WEIGHTS = (
     "estimate.py",  # estimates the memory of a training
     # The rest of what validation while training imports.
     "evaluation/network.py",
+    "evaluation/notes.py",
     "evaluation/results.py",
     "evaluation/runtimes.py",
     "evaluation/sharing.py",
@@ -194,7 +199,7 @@ _DESCRIBED_CALLS = frozenset({"Argument", "Field", "Option"})
 _DESCRIPTIONS = frozenset({"description", "help", "json_schema_extra"})
 
 _WEIGHTS_PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
-_RESULTS_PACKAGES = (*_WEIGHTS_PACKAGES, "onnx", "onnxruntime", "pycocotools")
+_RESULTS_PACKAGES = (*_WEIGHTS_PACKAGES, "hotcoco", "onnx", "onnxruntime", "pycocotools")
 
 
 def weights_source(root: Path = _ROOT) -> str:

@@ -41,11 +41,11 @@ IMPORTED = {"ml-dtypes": "ml_dtypes"}
 
 # Reached by reading alone: runtimes and measurements that the step does not call.
 NEVER_CALLED = {
-    "validate": {"pycocotools", "kubeyolo.launch.volcano", "mindspore", "onnxruntime"},
+    "validate": {"hotcoco", "pycocotools", "kubeyolo.launch.volcano", "mindspore", "onnxruntime"},
     "evaluate-onnx": {"kubeyolo.evaluation.network", "mindspore"},
     "train": {"onnxruntime"},
     "quantize": {"kubeyolo.evaluation.network", "mindspore"},
-    "launch": {"kubeyolo.evaluation.predictor", "pycocotools"},
+    "launch": {"hotcoco", "kubeyolo.evaluation.predictor", "pycocotools"},
 }
 
 
@@ -187,7 +187,8 @@ def test_configure_works_with_what_its_image_has(tmp_path: Path) -> None:
     assert {pipeline for pipeline, _ in forms} == {*PIPELINES} and STEPS["configure"].image == "validate"
     everywhere = {name for extra in IMAGES for name in requirements(extra)}
     absent = {IMPORTED.get(name, name) for name in everywhere - requirements("validate")}
-    assert absent == {"mindspore", "ml_dtypes", "onnx", "onnxruntime", "kubernetes", "pycocotools", "tensorboardX"}
+    imported = {"mindspore", "ml_dtypes", "onnx", "onnxruntime", "kubernetes", "tensorboardX"}
+    assert absent == {*imported, "hotcoco", "pycocotools"}
     command = [sys.executable, "-c", CONFIGURE, json.dumps(forms), json.dumps(sorted(absent)), str(tmp_path / "file")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KUBEYOLO_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)

@@ -7,12 +7,17 @@ reads are in :mod:`kubeyolo.config.training_schema`. The error for an unknown ke
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+import math
+import re
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
 from kubeyolo.config.section import IN_FORM, JOB_DEVICE, MOST_IMAGES, MOST_PIXELS, DeviceTarget, Section
 from kubeyolo.config.training_schema import AugmentConfig, DataConfig, PretrainConfig, TrainConfig
+
+_SIZE = r"^[1-9]\d*x[1-9]\d*$"
+_STRIDE = 32
 
 
 class EvaluateConfig(Section):
@@ -23,12 +28,12 @@ class EvaluateConfig(Section):
         default="CPU",
         description=f"Device of the trained network and of MINDIR; ONNX runs on processors. {JOB_DEVICE}",
     )
-    image_size: int = Field(
-        default=0,
-        ge=0,
-        le=MOST_PIXELS,
-        multiple_of=32,
-        description="Side of the images in pixels; 0 uses the training size.",
+    image_size: Annotated[int, Field(ge=0, le=MOST_PIXELS, multiple_of=32)] | Annotated[str, Field(pattern=_SIZE)] = (
+        Field(
+            default=0,
+            json_schema_extra={"written": "a multiple of 32, at most 8192, or height x width such as 384x640"},
+            description="Side of the images in pixels, or height x width such as 384x640; 0 uses the training size.",
+        )
     )
     per_batch_size: int = Field(default=8, ge=1, le=MOST_IMAGES, description="Images per forward pass.")
     conf_threshold: float = Field(
@@ -42,6 +47,26 @@ class EvaluateConfig(Section):
     )
     max_det: int = Field(default=300, ge=1, le=1_000_000, description="Largest number of boxes per image.")
     multi_label: bool = Field(default=True, description="Whether one box may be a candidate for several classes.")
+    engine: Literal["hotcoco", "pycocotools"] = Field(
+        default="hotcoco",
+        description="Program that computes the COCO metrics. Both give the same numbers; pycocotools is slower and "
+        "needs more memory.",
+    )
+    classes: tuple[str, ...] = Field(
+        default=(), description="Names of the classes that are evaluated; empty for all classes."
+    )
+    dets_per_class: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="COCO's AP counts 100 detections of a class in an image. With a number N, AP@maxDets=N is computed "
+        "in addition; 0 leaves it out.",
+    )
+    test_dev: bool = Field(
+        default=False,
+        description="Whether the detections are written for the test-dev server of COCO, as JSON and zip; the split "
+        "needs no annotations, and there is no AP.",
+    )
     min_ap: float = Field(
         default=0.0,
         ge=0,
@@ -49,6 +74,33 @@ class EvaluateConfig(Section):
         json_schema_extra=IN_FORM,
         description="The step evaluate fails when AP is below this value.",
     )
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _height_and_width(cls, value: Any) -> Any:
+        """Return a square as its side, whichever way it was written, and check both sides of other sizes."""
+        sides = re.split(r"\s*[xX×,]\s*", value.strip()) if isinstance(value, str) else value
+        if not isinstance(sides, list | tuple) or len(sides) != len(("height", "width")):
+            return value
+        if any(isinstance(side, bool) or not re.fullmatch(r"\d{1,5}", str(side)) for side in sides):
+            return value
+        height, width = map(int, sides)
+        if any(not 0 < side <= MOST_PIXELS or side % _STRIDE for side in (height, width)):
+            raise ValueError(f"height and width must be multiples of {_STRIDE}, at most {MOST_PIXELS}")
+        return height if height == width else f"{height}x{width}"
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Height and width of the network's input in pixels; None for the training size."""
+        if isinstance(self.image_size, int):
+            return (self.image_size, self.image_size) if self.image_size else None
+        height, width = map(int, self.image_size.split("x"))
+        return height, width
+
+    @property
+    def side(self) -> int:
+        """Side of the square with as many pixels as the network's input; 0 for the training size."""
+        return 0 if self.input_size is None else round(math.sqrt(math.prod(self.input_size)))
 
 
 class PredictConfig(Section):

@@ -46,6 +46,7 @@ VALIDATED = (
     "evaluate.iou_threshold",
     "evaluate.max_det",
     "evaluate.multi_label",
+    "evaluate.engine",
 )
 """Settings that an identity has only if validations while training decide which weights are published."""
 
