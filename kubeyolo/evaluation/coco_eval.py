@@ -85,10 +85,14 @@ def crowded_images(image: Int64Array, category: Int64Array) -> int:
 def _annotated(annotations: Sequence[dict[str, Any]], images: Sequence[int], categories: Sequence[int]) -> Boxes:
     return Boxes(
         image=_positions(
-            map(itemgetter("image_id"), annotations), images, lambda n, key: f"annotation {n}: image {key}"
+            map(itemgetter("image_id"), annotations),
+            images,
+            lambda n, key: f"annotation {n}: image id {key} is not in the list of images",
         ),
         category=_positions(
-            map(itemgetter("category_id"), annotations), categories, lambda n, key: f"annotation {n}: category {key}"
+            map(itemgetter("category_id"), annotations),
+            categories,
+            lambda n, key: f"annotation {n}: category id {key} is not in the list of categories",
         ),
         xywh=_xywh(annotations),
         area=np.array([box["area"] for box in annotations], np.float64),
@@ -98,7 +102,7 @@ def _annotated(annotations: Sequence[dict[str, Any]], images: Sequence[int], cat
 
 
 def _detected(detections: Sequence[Detection], images: Sequence[int], categories: Sequence[int]) -> Boxes:
-    """Return detections as arrays, in the order of their images.
+    """Return detections as arrays, in their order.
 
     Unknown images and categories are refused: pycocotools would drop them without a message.
     """
