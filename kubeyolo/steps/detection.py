@@ -96,7 +96,7 @@ def check_trained(config: Config) -> None:
     if config.evaluate.test_dev:
         raise InputError(
             "evaluate.test_dev: a run that trains needs the AP of its networks; leave it out, and make the detections "
-            "for test-dev from the published bundle with 'kubeyolo evaluate --test_dev'"
+            "for test-dev from the published bundle with 'kubeyolo evaluate' and its option for test-dev"
         )
 
 
