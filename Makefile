@@ -99,6 +99,7 @@ bench: $(READY) ## Measure the speed of training, loading, non-maximum suppressi
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.nms
 	$(BIN)/python -m benchmarks.evaluation
+	$(BIN)/python -m benchmarks.coco_metrics
 
 pipelines: $(READY) ## Compile the pipelines to kubeyolo/compiled, and write the generated tables of docs and READMEs.
 	$(BIN)/python -m pipelines.compile

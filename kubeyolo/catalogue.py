@@ -139,7 +139,7 @@ _ALL = (
         title="Checks every annotation and every image, and stores the data set as shards, named after its content.",
         image="validate",
         resources=_DATA,
-        reads=(*READING_KEYS, "evaluate.split"),
+        reads=(*READING_KEYS, "evaluate.split", "evaluate.test_dev"),
         outputs={"dataset": _DATASET, "record": _RECORD},
         artifacts=(
             Artifact("validated_dataset", "Dataset", "The stored data set: URI, digest, classes and counts."),
@@ -209,6 +209,7 @@ _ALL = (
             "evaluate.max_det",
             "evaluate.multi_label",
             "evaluate.nms",
+            "evaluate.engine",
         ),
         inputs={
             "dataset": _DATASET,

@@ -202,7 +202,7 @@ class _Run:
         onnx_image = self._detect_seconds(size, "CPU")
         calibrated = min(config.quantize.calibration_images, self.images["train"])
         calibration = calibrated * CALIBRATION_FORWARDS * self._multiply_adds(size) / self._speed("CPU")
-        evaluated = images * self._detect_seconds(config.evaluate.image_size or size, config.evaluate.device_target)
+        evaluated = images * self._detect_seconds(config.evaluate.side or size, config.evaluate.device_target)
         return {
             "pretrain_backbone": self._pretrain_seconds() if config.pretrain.enabled else 0.0,
             "train": self._train_seconds(),
@@ -263,7 +263,7 @@ class _Run:
         else:
             # Cards wait for batches if the data workers are slower.
             image = max(image, LOADER_SECONDS / min(max(1, self.config.data.workers) * self.processes, cores))
-        size = self.config.evaluate.image_size or train.image_size
+        size = self.config.evaluate.side or train.image_size
         validated = self._validations() * self.images[train.val_split] * self._validate_seconds(size)
         stored = self._checkpoints() * self._checkpoint_bytes() / STORE_SPEED
         # Each process compiles, and several processes also have a scheduler: with few cores they wait for each other.

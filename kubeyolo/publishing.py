@@ -31,6 +31,7 @@ from kubeyolo.whole import is_whole_bundle
 _MOST_PUBLISHERS = 100
 _PACKAGES = (
     "kubeyolo",
+    "hotcoco",
     "mindspore",
     "numpy",
     "onnx",

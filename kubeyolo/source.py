@@ -44,8 +44,10 @@ WEIGHTS = (
     "data",
     "evaluation/augmentation.py",
     "evaluation/batches.py",
+    "evaluation/class_map.py",
     "evaluation/coco_eval.py",
     "evaluation/decode.py",
+    "evaluation/engines.py",
     "evaluation/nms.py",
     "evaluation/outputs.py",
     "evaluation/predictor.py",
@@ -75,6 +77,7 @@ NO_WEIGHTS = (
     "data/boxes.py",
     "data/categories.py",
     "data/checks.py",
+    "data/class_subset.py",  # for evaluations after the training
     "data/columns.py",
     "data/convert.py",
     "data/digest.py",
@@ -84,6 +87,7 @@ NO_WEIGHTS = (
     "data/finding_kinds.py",
     "data/findings.py",
     "data/folder.py",
+    "data/image_folder.py",  # as data/class_subset.py
     "data/layout.py",
     "data/layouts",
     "data/masks.py",
@@ -99,6 +103,7 @@ NO_WEIGHTS = (
     # The rest of what validation while training imports.
     "evaluation/intervals.py",
     "evaluation/network.py",
+    "evaluation/notes.py",
     "evaluation/results.py",
     "evaluation/runtimes.py",
     "evaluation/sharing.py",
@@ -172,7 +177,6 @@ NO_RESULTS = (
     "steps/configure.py",
     "steps/configured_run.py",
     "steps/earlier_trainings.py",
-    "steps/given_data.py",
     "steps/mlflow_run.py",
     "steps/model_evaluation.py",
     "steps/naming.py",
@@ -200,7 +204,7 @@ _DESCRIBED_CALLS = frozenset({"Argument", "Field", "Option"})
 _DESCRIPTIONS = frozenset({"description", "help", "json_schema_extra"})
 
 _WEIGHTS_PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
-_RESULTS_PACKAGES = (*_WEIGHTS_PACKAGES, "onnx", "onnxruntime", "pycocotools")
+_RESULTS_PACKAGES = (*_WEIGHTS_PACKAGES, "hotcoco", "onnx", "onnxruntime", "pycocotools")
 
 
 def weights_source(root: Path = _ROOT) -> str:

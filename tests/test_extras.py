@@ -54,11 +54,11 @@ OTHER_STEPS = {
 
 # Reached by reading alone: runtimes and measurements that the step does not call.
 NEVER_CALLED = {
-    "validate": {"pycocotools", "kubeyolo.launch.volcano", "mindspore", "onnxruntime"},
+    "validate": {"hotcoco", "pycocotools", "kubeyolo.launch.volcano", "mindspore", "onnxruntime"},
     "evaluate-onnx": {"kubeyolo.evaluation.network", "mindspore"} | OTHER_STEPS,
     "train": {"onnxruntime"},
     "quantize": {"kubeyolo.evaluation.network", "mindspore"},
-    "launch": {"kubeyolo.evaluation.predictor", "pycocotools"},
+    "launch": {"hotcoco", "kubeyolo.evaluation.predictor", "pycocotools"},
 }
 
 
@@ -226,7 +226,8 @@ def test_configure_works_with_what_its_image_has(tmp_path: Path) -> None:
     ]
     assert {pipeline for pipeline, _ in forms} == {*PIPELINES} and STEPS["configure"].image == "validate"
     absent = absent_from("validate")
-    assert absent == {"mindspore", "ml_dtypes", "onnx", "onnxruntime", "kubernetes", "pycocotools", "tensorboardX"}
+    imported = {"mindspore", "ml_dtypes", "onnx", "onnxruntime", "kubernetes", "tensorboardX"}
+    assert absent == {*imported, "hotcoco", "pycocotools"}
     code, found, errors = in_image("validate", CONFIGURE, json.dumps(forms), str(tmp_path / "file"), folder=tmp_path)
     assert code == 0, errors[-3000:]
     assert len(set(found["names"])) == 3

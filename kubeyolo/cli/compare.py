@@ -8,13 +8,14 @@ import orjson
 import typer
 from rich.table import Table
 
+from kubeyolo.cli.evaluations import given_data
 from kubeyolo.cli.late_import import import_late
 from kubeyolo.cli.options import (
     DEFAULT_STORE,
     ClusterOption,
     ClusterSetOption,
     ConfigOption,
-    DatasetArgument,
+    DataArgument,
     JsonOption,
     LauncherOption,
     OutputOption,
@@ -43,7 +44,7 @@ _SHOWN_IMAGES = 5
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="URI of a bundle.")],
     second: Annotated[str, typer.Argument(metavar="B", help="URI of the bundle to compare with A.")],
-    dataset: DatasetArgument,
+    dataset: DataArgument,
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="Split; by default evaluate.split.")] = "",
     runtime: Annotated[
         str,
@@ -89,7 +90,7 @@ def compare(
     target = place.at(output) if output else None
     call = StepCall(store=place, config=networks[1].config, code=results_source(), output=target)
     with stored_work(as_json):
-        stored = facade.compare(call, (networks[0], networks[1]), call.dataset(dataset), started_by)
+        stored = facade.compare(call, (networks[0], networks[1]), given_data(call, dataset, as_json), started_by)
     document = stored.document(COMPARISON_NAME)
     if as_json:
         print(document.decode())

@@ -97,6 +97,13 @@ FormatOption = Annotated[
     ),
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse the data if there is any finding.")]
+DataArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="Stored data set, or a folder or URI of images and annotations, which is validated and stored.",
+    ),
+]
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="URI of a stored data set, as 'kubeyolo validate' prints it.")
 ]

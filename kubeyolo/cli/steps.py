@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kubeyolo.cli.evaluations import check_of_detections, given_data, given_keys, name_idle, print_evaluation
 from kubeyolo.cli.late_import import import_late
 from kubeyolo.cli.options import (
     DEFAULT_STORE,
@@ -169,9 +170,26 @@ def train(
 
 
 def evaluate(
-    bundle: BundleArgument,
-    dataset: DatasetArgument,
-    runtime: Annotated[str, typer.Option("--runtime", help="Runtime: mindspore, onnx, int8 or mindir.")] = "mindspore",
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="URI of a bundle; left out with --detections.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Stored data set, or a folder or URI of images and annotations, which is validated and stored.",
+            show_default=False,
+        ),
+    ] = "",
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="Runtime: mindspore, onnx, int8 or mindir.", show_default="mindspore")
+    ] = "",
+    detections: Annotated[
+        Path | None,
+        typer.Option("--detections", metavar="FILE", help="COCO results file of any program, to evaluate on DATA."),
+    ] = None,
+    test_dev: Annotated[
+        bool,
+        typer.Option("--test_dev", help="Write detections of images without annotations for COCO's test-dev server."),
+    ] = False,
     tta: Annotated[bool | None, flag_option("evaluate.tta")] = None,
     rect: Annotated[bool | None, flag_option("evaluate.rect")] = None,
     store: StoreOption = DEFAULT_STORE,
@@ -183,28 +201,57 @@ def evaluate(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compute the 12 COCO metrics of a bundle on a data set.
+    """Compute the 12 COCO metrics of a bundle, or of a file of detections, on a data set.
+
+    With --test_dev, DATA is a folder of images, a folder with COCO's image_info_test-dev2017.json, or a stored data set
+    whose split test has no annotations.
 
     [bold]Examples[/bold]
 
       kubeyolo evaluate store/models/yolov5n-r7/1.0 store/datasets/bccd-3f0c9a1b22d4
 
-      kubeyolo evaluate BUNDLE DATASET --runtime int8 --min_ap 0.5
+      kubeyolo evaluate BUNDLE data/bccd --runtime int8 --min_ap 0.5
 
-      kubeyolo evaluate BUNDLE DATASET --tta --image_size 896
+      kubeyolo evaluate BUNDLE data/bccd --split test --testing_shape 384x640
+
+      kubeyolo evaluate BUNDLE data/bccd --tta --image_size 896
+
+      kubeyolo evaluate --detections results.json data/bccd
+
+      kubeyolo evaluate BUNDLE data/coco --test_dev
     """
-    from kubeyolo.evaluation.results import EvaluationResult, check_runtime
-    from kubeyolo.steps.evaluate import RESULT_NAME
+    from kubeyolo.evaluation.results import check_runtime
+    from kubeyolo.evaluation.results_file import read_file
+    from kubeyolo.steps.detection import check_size
 
-    checked = check_runtime(runtime)
-    sets = [*sets_of(sets), *flag_pairs("evaluate.tta", tta), *flag_pairs("evaluate.rect", rect)]
+    sets = [*(sets or ()), *flag_pairs("evaluate.tta", tta), *flag_pairs("evaluate.rect", rect)]
+    given = given_keys(config_file, sets)
+    if detections is not None:
+        options = {"--runtime": runtime, "--launcher": launcher, "--test_dev": test_dev}
+        check_of_detections(dataset, [name for name, value in options.items() if value], sets_of(sets))
+        call = _call(Place.of(store), load_config(None, config_file, sets_of(sets)), output)
+        read_file(detections)  # Whether it can be read is known before data are validated.
+        with stored_work(as_json):
+            data = given_data(call, bundle, as_json)
+            stored = facade.evaluate_file(call, detections, data)
+        print_evaluation(stored, as_json)
+        return
+    if not dataset:
+        raise InputError("Missing argument 'DATA'; give a bundle and a data set: kubeyolo evaluate BUNDLE DATA")
+    checked = check_runtime(runtime or "mindspore")
+    if test_dev:
+        sets = [
+            *(sets or ()),
+            "evaluate.test_dev=true",
+            *(() if "evaluate.split" in given else ("evaluate.split=test",)),
+        ]
     started_by = _launcher("evaluate", launcher, cluster, cluster_sets)
     call, opened = _call_on(bundle, store, output, config_file, sets, started_by, "evaluate")
+    name_idle("evaluate", call.config, given, checked)
+    check_size(opened.manifest, call.config, checked)
     with stored_work(as_json):
-        stored = facade.evaluate(call, opened, call.dataset(dataset), checked, started_by)
-    if not as_json:
-        print(EvaluationResult.from_json(stored.document(RESULT_NAME)).words())
-    print_record(stored.record, as_json)
+        stored = facade.evaluate(call, opened, given_data(call, dataset, as_json, opened), checked, started_by)
+    print_evaluation(stored, as_json)
 
 
 def export(
@@ -229,6 +276,7 @@ def export(
     """
     started_by = _launcher("export_model", launcher, cluster, cluster_sets)
     call, opened = _call_on(bundle, store, output, config_file, sets, started_by, "export_model")
+    name_idle("export", call.config, given_keys(config_file, sets))
     with stored_work(as_json):
         stored = facade.export_model(call, opened, call.dataset(dataset), started_by)
     print_record(stored.record, as_json)
@@ -252,6 +300,7 @@ def quantize(
       kubeyolo quantize BUNDLE DATASET --set quantize.max_drop=0.5 --set quantize.calibration_images=128
     """
     call, opened = _call_on(bundle, store, output, config_file, sets)
+    name_idle("quantize", call.config, given_keys(config_file, sets))
     with stored_work(as_json):
         stored = facade.quantize(call, opened, call.dataset(dataset))
     print_record(stored.record, as_json)

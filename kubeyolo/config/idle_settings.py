@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from kubeyolo.catalogue import STEPS
 from kubeyolo.config.load import ResolvedConfig
+from kubeyolo.config.schema import Config
 from kubeyolo.config.training_schema import TrainConfig
+
+COMMAND_STEPS = {"evaluate": "evaluate", "export": "export_model", "quantize": "quantize"}
+"""The step of each command that works on a bundle."""
 
 
 def idle_settings(resolved: ResolvedConfig, is_retraining: bool = False) -> tuple[str, ...]:
@@ -25,6 +30,52 @@ def idle_settings(resolved: ResolvedConfig, is_retraining: bool = False) -> tupl
         for key, reason in dict(_reasons(train)).items()
         if resolved.is_set(f"train.{key}")
     )
+
+
+def idle_size(resolved: ResolvedConfig) -> tuple[str, ...]:
+    """Return a sentence if the trained and the exported networks of a run are evaluated at different sizes."""
+    config = resolved.config
+    exported = (config.train.image_size, config.train.image_size)
+    if config.evaluate.input_size in (None, exported) or not resolved.is_set("evaluate.image_size"):
+        return ()
+    return (
+        f"evaluate.image_size = {config.evaluate.image_size} has no effect on the exported networks: they are "
+        f"evaluated at train.image_size = {config.train.image_size}, so their metrics differ from those of the "
+        "trained network",
+    )
+
+
+def idle_in_command(command: str, config: Config, keys: Iterable[str], runtime: str = "") -> tuple[str, ...]:
+    """Return a sentence for each given key that has no effect in a command on a bundle, with the reason and a remedy.
+
+    Args:
+        command: evaluate, export or quantize.
+        config: The configuration.
+        keys: The dotted keys that were given.
+        runtime: The runtime, for evaluate.
+    """
+    reads = STEPS[COMMAND_STEPS[command]].reads
+    given = list(dict.fromkeys(keys))
+    unread = [key for key in given if key != "model" and not any(each in (key, key.split(".")[0]) for each in reads)]
+    notes = [f"{', '.join(unread)} {'have' if len(unread) > 1 else 'has'} no effect on {command}"] if unread else []
+    reasons = dict(_evaluation_reasons(command, runtime))
+    return (
+        *notes,
+        *(f"{key} = {config.value(key)} has no effect on {command}: {reasons[key]}" for key in given if key in reasons),
+    )
+
+
+def _evaluation_reasons(command: str, runtime: str) -> Iterator[tuple[str, str]]:
+    """Yield keys of the section evaluate that a command reads without effect, each with the reason."""
+    if command == "evaluate":
+        if runtime in ("onnx", "int8"):
+            yield "evaluate.device_target", f"the runtime {runtime} runs on processors"
+        return
+    file = "ONNX" if command == "export" else "int8"
+    yield "evaluate.image_size", f"the {file} file takes images of the size that the bundle was trained for"
+    yield "evaluate.min_ap", "only evaluate compares AP with it"
+    yield "evaluate.test_dev", "only evaluate writes detections"
+    yield "evaluate.device_target", "onnxruntime runs on processors"
 
 
 def _reasons(train: TrainConfig) -> Iterator[tuple[str, str]]:

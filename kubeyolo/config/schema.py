@@ -7,13 +7,17 @@ reads are in :mod:`kubeyolo.config.training_schema`. The error for an unknown ke
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+import math
+import re
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
 from kubeyolo.config.section import IN_FORM, JOB_DEVICE, MOST_IMAGES, MOST_PIXELS, DeviceTarget, Section
 from kubeyolo.config.training_schema import AugmentConfig, DataConfig, PretrainConfig, TrainConfig
 
+_SIZE = r"^[1-9]\d*x[1-9]\d*$"
+_STRIDE = 32
 Judge = Literal["point", "interval", "strict"]
 """How a limit is judged: by the value itself, or by its interval."""
 
@@ -26,12 +30,12 @@ class EvaluateConfig(Section):
         default="CPU",
         description=f"Device of the trained network and of MINDIR; ONNX runs on processors. {JOB_DEVICE}",
     )
-    image_size: int = Field(
-        default=0,
-        ge=0,
-        le=MOST_PIXELS,
-        multiple_of=32,
-        description="Side of the images in pixels; 0 uses the training size.",
+    image_size: Annotated[int, Field(ge=0, le=MOST_PIXELS, multiple_of=32)] | Annotated[str, Field(pattern=_SIZE)] = (
+        Field(
+            default=0,
+            json_schema_extra={"written": "a multiple of 32, at most 8192, or height x width such as 384x640"},
+            description="Side of the images in pixels, or height x width such as 384x640; 0 uses the training size.",
+        )
     )
     per_batch_size: int = Field(default=8, ge=1, le=MOST_IMAGES, description="Images per forward pass.")
     conf_threshold: float = Field(
@@ -57,6 +61,26 @@ class EvaluateConfig(Section):
         default=False,
         description="Whether the network sees each image in three sizes, which takes 2 to 3 times as long.",
     )
+    engine: Literal["hotcoco", "pycocotools"] = Field(
+        default="hotcoco",
+        description="Program that computes the COCO metrics. Both give the same numbers; pycocotools is slower and "
+        "needs more memory.",
+    )
+    classes: tuple[str, ...] = Field(
+        default=(), description="Names of the classes that are evaluated; empty for all classes."
+    )
+    dets_per_class: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="COCO's AP counts 100 detections of a class in an image. With a number N, AP@maxDets=N is computed "
+        "in addition; 0 leaves it out.",
+    )
+    test_dev: bool = Field(
+        default=False,
+        description="Whether the detections are written for the test-dev server of COCO, as JSON and zip; the split "
+        "needs no annotations, and there is no AP.",
+    )
     min_ap: float = Field(
         default=0.0,
         ge=0,
@@ -69,6 +93,33 @@ class EvaluateConfig(Section):
         description="How limits on AP and on the loss of AP are judged: point, by the value itself; interval, fails if "
         "the whole 95 % interval misses the limit; strict, fails unless the whole interval meets the limit.",
     )
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _height_and_width(cls, value: Any) -> Any:
+        """Return a square as its side, whichever way it was written, and check both sides of other sizes."""
+        sides = re.split(r"\s*[xX×,]\s*", value.strip()) if isinstance(value, str) else value
+        if not isinstance(sides, list | tuple) or len(sides) != len(("height", "width")):
+            return value
+        if any(isinstance(side, bool) or not re.fullmatch(r"\d{1,5}", str(side)) for side in sides):
+            return value
+        height, width = map(int, sides)
+        if any(not 0 < side <= MOST_PIXELS or side % _STRIDE for side in (height, width)):
+            raise ValueError(f"height and width must be multiples of {_STRIDE}, at most {MOST_PIXELS}")
+        return height if height == width else f"{height}x{width}"
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Height and width of the network's input in pixels; None for the training size."""
+        if isinstance(self.image_size, int):
+            return (self.image_size, self.image_size) if self.image_size else None
+        height, width = map(int, self.image_size.split("x"))
+        return height, width
+
+    @property
+    def side(self) -> int:
+        """Side of the square with as many pixels as the network's input; 0 for the training size."""
+        return 0 if self.input_size is None else round(math.sqrt(math.prod(self.input_size)))
 
 
 class PredictConfig(Section):

@@ -46,5 +46,5 @@ def validation_share(config: Config, steps_per_epoch: int, images: int) -> float
         images: Number of images in the validated split.
     """
     train = config.train
-    scale = ((config.evaluate.image_size or train.image_size) / train.image_size) ** 2
+    scale = ((config.evaluate.side or train.image_size) / train.image_size) ** 2
     return images * COST_RATIO * scale / (steps_per_epoch * train.per_batch_size)

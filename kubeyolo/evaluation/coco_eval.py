@@ -1,21 +1,24 @@
-"""COCO metrics of detections, computed by pycocotools."""
+"""COCO metrics of detections: ids become numbers, an engine matches the boxes, and its curves become metrics."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any, TypedDict
 
 import numpy as np
 
-from kubeyolo.arrays import Float64Array
+from kubeyolo.arrays import Float64Array, Int64Array
 from kubeyolo.errors import InputError
-from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, EvaluationResult
+from kubeyolo.evaluation.engines import AREA_ALL, AREAS, IOU_50, IOU_75, MAX_DETS, Boxes, Curves, EngineName, accumulate
+from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, CocoNumber, EvaluationResult, own_number
 
-AREA_ALL = 0
-IOU_50 = 0
-MAX_DETS_100 = 2
+COCO_LIMIT = MAX_DETS[-1]
+"""Detections of a class in an image that AP counts."""
+
+_BOX_NUMBERS = 4
+_IOUS = {"0.50:0.95": slice(None), "0.50": slice(IOU_50, IOU_50 + 1), "0.75": slice(IOU_75, IOU_75 + 1)}
 
 
 class Detection(TypedDict):
@@ -27,106 +30,155 @@ class Detection(TypedDict):
     score: float
 
 
-def evaluate_detections(ground_truth: dict[str, Any], detections: Sequence[Detection]) -> EvaluationResult:
+def evaluate_detections(
+    ground_truth: dict[str, Any],
+    detections: Sequence[Detection],
+    engine: EngineName = "hotcoco",
+    dets_per_class: int = 0,
+) -> EvaluationResult:
     """Evaluate detections against a COCO document (``images``, ``annotations``, ``categories``).
 
     A metric without ground truth of its kind is None; without detections the metrics are 0.
 
+    Args:
+        ground_truth: The document.
+        detections: The detections.
+        engine: What computes the metrics.
+        dets_per_class: A limit of one's own for the detections of a class in an image that count, for the additional
+            metrics of :func:`kubeyolo.evaluation.results.own_number`; 0 for no further metrics.
+
     Raises:
-        InputError: A detection names an image or category that the document does not have.
+        InputError: A detection names an image or category that the document does not have, or its box or score is not
+            finite.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    _check_ids(ground_truth, detections)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and its summary
-        truth = COCO()
-        # pycocotools marks a match by the id of the box, where 0 means no match.
-        boxes = [{**box, "id": number} for number, box in enumerate(ground_truth["annotations"], 1)]
-        truth.dataset = {**ground_truth, "annotations": boxes}
-        truth.createIndex()
-        results = COCO()
-        results.dataset = _results_document(ground_truth, detections)
-        results.createIndex()
-        evaluation = COCOeval(truth, results, iouType="bbox")
-        if ground_truth["images"]:
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-            stats, precision = evaluation.stats, evaluation.eval["precision"]
-        else:
-            stats = np.full(len(COCO_NUMBERS), -1.0)
-            precision = np.full((10, 101, len(evaluation.params.catIds), 4, 3), -1.0)
-
-    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
-    ordered = [names[category_id] for category_id in evaluation.params.catIds]
-    regular = [box for box in ground_truth["annotations"] if not box.get("iscrowd")]
+    images = sorted(image["id"] for image in ground_truth["images"])
+    categories = sorted(ground_truth["categories"], key=itemgetter("id"))
+    category_ids = [category["id"] for category in categories]
+    truth = _annotated(ground_truth["annotations"], images, category_ids)
+    found = _detected(detections, images, category_ids)
+    limits = sorted({*MAX_DETS, dets_per_class} - {0})
+    curves = accumulate(engine, len(images), len(categories), truth, found, limits)
+    at = limits.index(COCO_LIMIT)
+    precision = curves.precision[:, :, :, AREA_ALL, at]
+    names = [category["name"] for category in categories]
+    own = own_number(dets_per_class) if dets_per_class else ()
     return EvaluationResult(
-        numbers={number.key: _present(value) for number, value in zip(COCO_NUMBERS, stats, strict=True)},
-        per_class=_class_results(ordered, evaluation.params.catIds, precision, regular),
-        curves=_curves(ordered, precision),
-        images=len(ground_truth["images"]),
-        boxes=len(regular),
+        numbers={number.key: _value(number, curves, limits) for number in COCO_NUMBERS},
+        own_numbers={number.key: _value(number, curves, limits) for number in own},
+        per_class=_class_results(names, precision, truth),
+        curves=_curves(names, precision),
+        images=len(images),
+        boxes=int((~truth.crowd).sum()),
         detections=len(detections),
+        crowded_images=crowded_images(truth.image[~truth.crowd], truth.category[~truth.crowd]),
     )
 
 
-def _check_ids(ground_truth: dict[str, Any], detections: Sequence[Detection]) -> None:
-    """Refuse detections with unknown images or categories, which pycocotools would drop without a message."""
-    images = {image["id"] for image in ground_truth["images"]}
-    categories = {category["id"] for category in ground_truth["categories"]}
-    for number, detection in enumerate(detections):
-        if detection["image_id"] not in images:
-            raise InputError(
-                f"detection {number}: image id {detection['image_id']} is not in the ground truth; "
-                "evaluate detections on the split on which they were computed"
-            )
-        if detection["category_id"] not in categories:
-            raise InputError(
-                f"detection {number}: category id {detection['category_id']} is not in the ground truth; "
-                "use the data set's own category ids"
-            )
+def crowded_images(image: Int64Array, category: Int64Array) -> int:
+    """Return the number of images with more than 100 boxes of a class, by the image and the class of each box (B,)."""
+    if not len(image):
+        return 0
+    pairs, counts = np.unique(np.stack([image, category]), axis=1, return_counts=True)
+    return len(np.unique(pairs[0, counts > COCO_LIMIT]))
 
 
-def _results_document(ground_truth: dict[str, Any], detections: Sequence[Detection]) -> dict[str, Any]:
-    """Return detections as a COCO document; unlike ``COCO.loadRes``, accept an empty list."""
-    annotations = [
-        {**detection, "id": number, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
-        for number, detection in enumerate(detections, 1)
-    ]
-    return {**ground_truth, "annotations": annotations}
+def _annotated(annotations: Sequence[dict[str, Any]], images: Sequence[int], categories: Sequence[int]) -> Boxes:
+    return Boxes(
+        image=_positions(
+            map(itemgetter("image_id"), annotations),
+            images,
+            lambda n, key: f"annotation {n}: image id {key} is not in the list of images",
+        ),
+        category=_positions(
+            map(itemgetter("category_id"), annotations),
+            categories,
+            lambda n, key: f"annotation {n}: category id {key} is not in the list of categories",
+        ),
+        xywh=_xywh(annotations),
+        area=np.array([box["area"] for box in annotations], np.float64),
+        crowd=np.array([bool(box.get("iscrowd")) for box in annotations], np.bool_),
+        score=np.zeros(len(annotations)),
+    )
 
 
-def _class_results(
-    names: list[str], category_ids: Sequence[int], precision: Float64Array, regular: list[dict[str, Any]]
-) -> list[ClassResult]:
-    """Return each class's AP and AP50 from precision (IoU, recall, class, area, max detections)."""
-    images: dict[int, set[int]] = {category_id: set() for category_id in category_ids}
-    boxes = dict.fromkeys(category_ids, 0)
-    for box in regular:
-        images[box["category_id"]].add(box["image_id"])
-        boxes[box["category_id"]] += 1
+def _detected(detections: Sequence[Detection], images: Sequence[int], categories: Sequence[int]) -> Boxes:
+    """Return detections as arrays, in their order.
+
+    Unknown images and categories are refused: pycocotools would drop them without a message.
+    """
+    image = _positions(
+        map(itemgetter("image_id"), detections),
+        images,
+        lambda number, key: (
+            f"detection {number}: image id {key} is not in the ground truth; "
+            "evaluate detections on the split on which they were computed"
+        ),
+    )
+    category = _positions(
+        map(itemgetter("category_id"), detections),
+        categories,
+        lambda number, key: (
+            f"detection {number}: category id {key} is not in the ground truth; use the data set's own category ids"
+        ),
+    )
+    xywh = _xywh(detections)
+    score = np.fromiter(map(itemgetter("score"), detections), np.float64, len(detections))
+    finite = np.isfinite(xywh).all(1) & np.isfinite(score)
+    if not finite.all():
+        number = int(np.flatnonzero(~finite)[0])
+        raise InputError(
+            f"detection {number}: score {score[number]:g}, bbox {xywh[number].tolist()}; "
+            "scores and boxes must be finite numbers"
+        )
+    return Boxes(image, category, xywh, xywh[:, 2] * xywh[:, 3], np.zeros(len(image), np.bool_), score)
+
+
+def _positions(ids: Iterable[int], known: Sequence[int], refusal: Callable[[int, int], str]) -> Int64Array:
+    """Return the position of each id among the known ids (B,)."""
+    position = {each: number for number, each in enumerate(known)}
+    found = []
+    for number, each in enumerate(ids):
+        if each not in position:
+            raise InputError(refusal(number, each))
+        found.append(position[each])
+    return np.array(found, np.int64)
+
+
+def _xywh(rows: Sequence[Any]) -> Float64Array:
+    """Return the boxes of rows (B, 4)."""
+    numbers = chain.from_iterable(map(itemgetter("bbox"), rows))
+    return np.fromiter(numbers, np.float64, len(rows) * _BOX_NUMBERS).reshape(-1, _BOX_NUMBERS)
+
+
+def _value(number: CocoNumber, curves: Curves, limits: Sequence[int]) -> float | None:
+    """Return a metric: the mean of precision or recall over what it averages."""
+    area, at = AREAS.index(number.area), limits.index(number.max_det)
+    values = curves.precision if number.kind == "AP" else curves.recall
+    return _mean_present(values[_IOUS[number.iou], ..., area, at])
+
+
+def _class_results(names: list[str], precision: Float64Array, truth: Boxes) -> list[ClassResult]:
+    """Return each class's AP and AP50 from precision (IoU, recall, class)."""
+    regular = ~truth.crowd
+    boxes = np.bincount(truth.category[regular], minlength=len(names))
+    pairs = np.unique(np.stack([truth.image, truth.category])[:, regular], axis=1)
+    images = np.bincount(pairs[1], minlength=len(names))
     return [
         ClassResult(
             name=name,
-            AP=_mean_present(precision[:, :, column, AREA_ALL, MAX_DETS_100]),
-            AP50=_mean_present(precision[IOU_50, :, column, AREA_ALL, MAX_DETS_100]),
-            images=len(images[category_id]),
-            boxes=boxes[category_id],
+            AP=_mean_present(precision[:, :, column]),
+            AP50=_mean_present(precision[IOU_50, :, column]),
+            images=int(images[column]),
+            boxes=int(boxes[column]),
         )
-        for column, (name, category_id) in enumerate(zip(names, category_ids, strict=True))
+        for column, name in enumerate(names)
     ]
 
 
 def _curves(names: list[str], precision: Float64Array) -> dict[str, list[float]]:
     """Return precision at the 101 recall points, IoU .50, of each class that has ground truth."""
-    values = precision[IOU_50, :, :, AREA_ALL, MAX_DETS_100].T
+    values = precision[IOU_50].T
     return {name: curve.tolist() for name, curve in zip(names, values, strict=True) if (curve > -1).all()}
-
-
-def _present(value: float) -> float | None:
-    """Return None for pycocotools' -1, which means that there is no ground truth of this kind."""
-    return None if value < 0 else float(value)
 
 
 def _mean_present(values: Float64Array) -> float | None:

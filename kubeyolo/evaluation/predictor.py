@@ -12,16 +12,17 @@ import numpy as np
 
 from kubeyolo.arrays import Float32Array, Pixels
 from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, BundleManifest, Preprocessing
-from kubeyolo.config.class_names import same_names
 from kubeyolo.config.schema import EvaluateConfig
 from kubeyolo.data.letterbox import LetterboxGeometry, letterbox
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.augmentation import VIEWS, padded_multiple
 from kubeyolo.evaluation.batches import BatchPlan, rectangular_batches, square_batches
+from kubeyolo.evaluation.class_map import categories_of_classes
 from kubeyolo.evaluation.coco_eval import Detection, evaluate_detections
 from kubeyolo.evaluation.decode import decode
 from kubeyolo.evaluation.nms import NmsKind, non_max_suppression
+from kubeyolo.evaluation.notes import crowded_note, subset_note, threshold_notes, thresholds_of
 from kubeyolo.evaluation.outputs import Outputs
 from kubeyolo.evaluation.results import EvaluationResult, RuntimeName, check_runtime
 from kubeyolo.evaluation.runtimes import CellRuntime, OnnxRuntime, Runtime
@@ -279,10 +280,23 @@ def evaluate_split(
         plan = _batch_plan(predictor, split, config)
         detections = share.gathered(detections, split.index.image_id[plan.order].tolist(), predictor.batch_size)
     detections = _in_order_of_images(detections, split)
-    result = evaluate_detections(split.index.to_coco(manifest.classes, manifest.category_ids), detections)
-    about: dict[str, object] = {"split": split.name, "runtime": predictor.name, "image_size": predictor.image_size}
+    truth = split.index.to_coco(manifest.classes, manifest.category_ids)
+    result = evaluate_detections(truth, detections, config.engine, config.dets_per_class)
+    about: dict[str, Any] = {"split": split.name, "runtime": predictor.name, "image_size": predictor.image_size}
     about |= {"tta": predictor.tta, "rect": config.rect, "nms": config.nms}
+    about |= {"thresholds": thresholds_of(config), "notes": _notes(predictor, split, manifest, config, result)}
     return result.model_copy(update=about), detections
+
+
+def _notes(
+    predictor: Predictor, split: Split, manifest: DatasetManifest, config: EvaluateConfig, result: EvaluationResult
+) -> list[str]:
+    """Return what lowers AP or makes it another number, as sentences."""
+    counts = np.diff(split.index.box_start)
+    notes = threshold_notes(config, int(counts.max(initial=0)))
+    notes += [note] if (note := crowded_note(result.crowded_images, config.dets_per_class)) else []
+    classes = len(predictor.manifest.classes)
+    return notes + ([subset_note(manifest.classes, classes)] if len(manifest.classes) < classes else [])
 
 
 def detect_split(
@@ -312,7 +326,7 @@ def detect_split(
         InputError: The model was trained on different classes, the network takes no rectangles, or an image cannot be
             read.
     """
-    _check_classes(predictor.manifest, manifest)
+    categories = categories_of_classes(predictor.manifest.classes, manifest, partial=bool(config.classes))
     plan = _batch_plan(predictor, split, config)
     positions = share.numbers(len(split.index), predictor.batch_size)
     image_ids = split.index.image_id[plan.order[positions]].tolist()
@@ -327,20 +341,27 @@ def detect_split(
     if progress:
         per_image = track(per_image, f"evaluating {split.name} ({predictor.name})", len(positions))
     for image_id, rows in zip(image_ids, per_image, strict=True):
-        detections += coco_rows(rows, image_id, manifest.category_ids)
+        detections += coco_rows(rows, image_id, categories)
     if share.world > 1:
         share.store(image_ids, detections)
     return detections
 
 
-def coco_rows(rows: Float32Array, image_id: int, category_ids: Sequence[int]) -> list[Detection]:
-    """Return rows x1, y1, x2, y2, score, class of one image as rows of a COCO results file."""
+def coco_rows(rows: Float32Array, image_id: int, category_ids: Sequence[int | None]) -> list[Detection]:
+    """Return rows x1, y1, x2, y2, score, class of one image as rows of a COCO results file.
+
+    Args:
+        rows: The rows (k, 6).
+        image_id: Id of the image.
+        category_ids: Category id of each class; rows of a class without an id are left out.
+    """
     boxes = _rounded(np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1), BOX_DECIMALS)
     scores = _rounded(rows[:, 4], SCORE_DECIMALS)
     labels = rows[:, 5].astype(np.int64).tolist()
     return [
-        Detection(image_id=image_id, category_id=int(category_ids[label]), bbox=box, score=score)
+        Detection(image_id=image_id, category_id=int(category), bbox=box, score=score)
         for label, box, score in zip(labels, boxes, scores, strict=True)
+        if (category := category_ids[label]) is not None
     ]
 
 
@@ -399,11 +420,3 @@ def _detected(
             yield finding.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _check_classes(model: BundleManifest, dataset: DatasetManifest) -> None:
-    if not same_names(model.classes, dataset.classes):
-        raise InputError(
-            f"the model has the classes {', '.join(model.classes)}; data set {dataset.name!r} has "
-            f"{', '.join(dataset.classes)}; evaluate on a data set with the same classes in the same order"
-        )

@@ -46,6 +46,16 @@ COCO_NUMBERS: tuple[CocoNumber, ...] = (
 
 COCO_KEYS = tuple(number.key for number in COCO_NUMBERS)
 
+
+def own_number(limit: int) -> tuple[CocoNumber, ...]:
+    """Return the metrics with a limit of one's own for the detections of a class in an image; never named AP alone."""
+    return (
+        CocoNumber(f"AP@maxDets={limit}", "AP", "0.50:0.95", "all", limit),
+        CocoNumber(f"AP50@maxDets={limit}", "AP", "0.50", "all", limit),
+        CocoNumber(f"AR@maxDets={limit}", "AR", "0.50:0.95", "all", limit),
+    )
+
+
 _KINDS = {"AP": "Average Precision", "AR": "Average Recall"}
 
 
@@ -85,6 +95,9 @@ class EvaluationResult(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     numbers: dict[str, float | None]
+    own_numbers: dict[str, float | None] = Field(
+        default={}, description="Metrics with a limit of one's own, such as AP@maxDets=300."
+    )
     per_class: list[ClassResult] = []
     curves: dict[str, list[float]] = {}
     images: int = Field(default=0, ge=0, description="Images evaluated.")
@@ -100,10 +113,21 @@ class EvaluationResult(BaseModel):
     tta: bool = Field(default=False, description="Whether the network saw each image in three views.")
     rect: bool = Field(default=False, description="Whether batches were rectangles that fit their images.")
     nms: str = Field(default="greedy", description="How the overlap of two boxes was measured: greedy, diou.")
+    crowded_images: int = Field(default=0, ge=0, description="Images with more than 100 boxes of a class.")
+    thresholds: dict[str, float | int | bool] = Field(
+        default={}, description="Settings of the evaluation that decide which detections there are, by key."
+    )
+    notes: list[str] = Field(default=[], description="What to know when reading the metrics, as sentences.")
 
     def words(self) -> str:
-        """Return the 12 lines of pycocotools' summary."""
-        return "\n".join(number_line(number, self.numbers.get(number.key)) for number in COCO_NUMBERS)
+        """Return the 12 lines of pycocotools' summary, and a line for each metric with a limit of one's own."""
+        lines = [number_line(number, self.numbers.get(number.key)) for number in COCO_NUMBERS]
+        return "\n".join([*lines, *(number_line(number, self.own_numbers[number.key]) for number in self.own())])
+
+    def own(self) -> tuple[CocoNumber, ...]:
+        """Return the metrics with a limit of one's own; empty if there are none."""
+        limits = {int(key.rpartition("=")[2]) for key in self.own_numbers}
+        return tuple(number for limit in sorted(limits) for number in own_number(limit))
 
     def manner(self) -> str:
         """Return in parentheses how images were evaluated, if not in the usual manner; otherwise empty."""

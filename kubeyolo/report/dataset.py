@@ -40,7 +40,10 @@ class ClassRow:
 
 
 def dataset_report(
-    manifest: DatasetManifest, splits: Mapping[str, SplitIndex], samples: Sequence[SampleImage] = ()
+    manifest: DatasetManifest,
+    splits: Mapping[str, SplitIndex],
+    samples: Sequence[SampleImage] = (),
+    warnings: Sequence[str] = (),
 ) -> str:
     """Return the report of a data set as one HTML page.
 
@@ -48,6 +51,7 @@ def dataset_report(
         manifest: The manifest of the stored data set.
         splits: The index of each split, in the order of the page.
         samples: Images with their annotated boxes.
+        warnings: What to know before the data set is used.
     """
     rows = _class_rows(manifest.classes, splits)
     images = sum(len(index) for index in splits.values())
@@ -64,6 +68,7 @@ def dataset_report(
             Stat("Classes", integer(len(manifest.classes)), _absent_note(rows)),
             Stat("Digest", manifest.digest[:12], "sha256 of images and annotations"),
         ],
+        warnings=warnings,
         findings=manifest.findings,
         no_findings=NO_FINDINGS,
         count_names=COUNT_NAMES,

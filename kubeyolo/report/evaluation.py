@@ -68,7 +68,7 @@ def evaluation_report(
             Stat("AP75", number3(result.numbers.get("AP75")), "IoU .75"),
             Stat("AR100", number3(result.numbers.get("AR100")), "100 detections per image"),
         ],
-        warnings=number_warnings(result.numbers),
+        warnings=[*number_warnings(result.numbers), *result.notes],
         numbers=number_rows(result),
         intervals=interval_text(result),
         per_class=sorted(result.per_class, key=lambda row: -(row.AP if row.AP is not None else -1.0)),
@@ -82,10 +82,10 @@ def evaluation_report(
 
 
 def number_rows(result: EvaluationResult) -> list[NumberRow]:
-    """Return the 12 metrics in the order of pycocotools, each with the description that pycocotools prints."""
+    """Return the 12 metrics in the order of pycocotools, as it describes them, and those with a limit of one's own."""
     rows = []
-    for number in COCO_NUMBERS:
-        value = result.numbers.get(number.key)
+    for number in (*COCO_NUMBERS, *result.own()):
+        value = {**result.numbers, **result.own_numbers}.get(number.key)
         rows.append(NumberRow(number.key, number_line(number, value).rpartition(" = ")[0].strip(), value))
     return rows
 

@@ -54,16 +54,22 @@ class Compared:
 
 
 def check_comparable(networks: tuple[Network, Network]) -> None:
-    """Refuse networks that would be evaluated on different splits.
+    """Refuse networks that would be evaluated on different splits or classes.
 
     Raises:
-        InputError: The splits differ.
+        InputError: The splits or the classes differ.
     """
     splits = [each.config.evaluate.split for each in networks]
     if splits[0] != splits[1]:
         raise InputError(
             f"{networks[0].bundle.uri} is evaluated on the split {splits[0]!r}, {networks[1].bundle.uri} on "
             f"{splits[1]!r}; give --split, so that both are evaluated on the same images"
+        )
+    classes = [", ".join(each.config.evaluate.classes) or "all classes" for each in networks]
+    if classes[0] != classes[1]:
+        raise InputError(
+            f"evaluate.classes: {networks[0].bundle.uri} is evaluated on {classes[0]}, {networks[1].bundle.uri} on "
+            f"{classes[1]}; give --set evaluate.classes=NAMES, so that both are evaluated on the same classes"
         )
 
 

@@ -70,7 +70,7 @@ def validate_dataset(
         metrics, dataset = stored.record.metrics, stored.record.outputs["dataset"]
         reporter.publish(stored, data_report)
         reporter.publish_text(findings_table(metrics["findings"]), data_findings)
-        figures = {name: value for name, value in metrics.items() if name not in ("digest", "findings")}
+        figures = {name: value for name, value in metrics.items() if name not in ("digest", "findings", "warnings")}
         reporter.publish_handle(stored.place.at(dataset), validated_dataset, **figures)
     return dataset, stored.reference
 

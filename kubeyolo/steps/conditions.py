@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from kubeyolo.bundle import Bundle
@@ -28,7 +29,12 @@ def conditions_of(step: str, bundle: Bundle, dataset: Dataset, config: Config, *
         config: The configuration; only the sections that the step reads are used.
         **others: Further conditions, such as ``runtime``.
     """
-    values: dict[str, Any] = {"bundle": bundle.digest, "dataset": dataset.digest, **others}
+    return settings_conditions(step, config, {"bundle": bundle.digest, "dataset": dataset.digest, **others})
+
+
+def settings_conditions(step: str, config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the result of a step on inputs, given by name and digest, depends on; see :func:`conditions_of`."""
+    values: dict[str, Any] = dict(inputs)
     for section, settings in without_gates(read_sections(config, step)).items():
         values |= {f"{section}.{key}": value for key, value in settings.items()}
     return values
@@ -71,4 +77,4 @@ def _typed(key: str, value: Any) -> str:
 
 
 def _shown(key: str, value: Any) -> str:
-    return f"{str(value)[:_DIGITS]}…" if key in ("bundle", "dataset") else repr(value)
+    return f"{str(value)[:_DIGITS]}…" if key in ("bundle", "dataset", "detections") else repr(value)

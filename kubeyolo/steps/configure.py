@@ -17,7 +17,7 @@ from kubeyolo.bundle import MANIFEST_NAME, MINDIR, ONNX, ONNX_INT8, WEIGHTS, Bun
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION, STEPS, steps_of
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.config.form import resolve_form
-from kubeyolo.config.idle_settings import idle_settings
+from kubeyolo.config.idle_settings import idle_settings, idle_size
 from kubeyolo.config.load import ResolvedConfig, allowed_values, ungated
 from kubeyolo.config.schema import Config
 from kubeyolo.data.class_images import class_fingerprint
@@ -39,6 +39,7 @@ from kubeyolo.report.configuration import configuration_report
 from kubeyolo.source import results_source, weights_source
 from kubeyolo.steps.checked_form import CheckedForm, Form, check_form, checked_place
 from kubeyolo.steps.configured_run import ConfiguredRun
+from kubeyolo.steps.detection import check_size, check_trained
 from kubeyolo.steps.given_bundle import given_bundle
 from kubeyolo.steps.naming import run_name
 from kubeyolo.steps.outcome import StepOutcome
@@ -60,6 +61,10 @@ _ADDED: Mapping[str, Any] = {
     "evaluate.nms": "greedy",
     "evaluate.rect": False,
     "evaluate.tta": False,
+    "evaluate.engine": "hotcoco",
+    "evaluate.classes": [],
+    "evaluate.dets_per_class": 0,
+    "evaluate.test_dev": False,
 }
 """Keys that were added later, with their defaults."""
 
@@ -169,7 +174,12 @@ def _configure_evaluation(checked: CheckedForm) -> ConfiguredRun:
     source, notes = look_at_data(data, config, trains=False)
     # Only metrics are compared: the gate that a bundle was trained with is ignored.
     sections = {which: read_sections(ungated(each.config), "evaluate") for which, each in resolved.items()}
-    identity = {**references, **sections["bundle"], "runtime": runtime, "fingerprint": source.fingerprint}
+    identity = {
+        **references,
+        **_without_added(sections["bundle"]),
+        "runtime": runtime,
+        "fingerprint": source.fingerprint,
+    }
     label = f"evaluation-{bundles['bundle'].place.name}"[:40]
     name = run_name(label, data, identity)
     settings = {"validate_dataset": _validation(store, data, source, config)}
@@ -215,7 +225,8 @@ def evaluated_bundles(checked: CheckedForm) -> tuple[dict[str, Bundle], dict[str
     resolved = {
         name: checked.launcher.placed(bundle_config(bundle.manifest, checked.form)) for name, bundle in bundles.items()
     }
-    for each in resolved.values():
+    for name, each in resolved.items():
+        check_size(bundles[name].manifest, each.config, checked.runtime)
         checked.launcher.check(each.config, ["evaluate"], checked.is_remote)
     return bundles, resolved
 
@@ -286,6 +297,7 @@ def _trained_run(
         pointers: For a retraining: the current bundle, and the pointer to it.
         has_work: Whether anything must be trained.
     """
+    check_trained(checked.resolved.config)
     start = resolve_start(checked.resolved, checked.at(checked.store), checked.is_remote)
     checked = replace(checked, resolved=start.resolved)
     config, store, version = checked.resolved.config, checked.store, checked.form.get("version", "")
@@ -325,7 +337,7 @@ def _trained_run(
         facts=facts,
         images=source.images,
         estimate=estimate,
-        notes=notes + start.notes + idle_settings(start.resolved, is_retraining) + remarks,
+        notes=notes + start.notes + idle_settings(start.resolved, is_retraining) + idle_size(start.resolved) + remarks,
         has_work=has_work,
         data=data,
     )
@@ -356,11 +368,7 @@ def _named_values(config: Config) -> dict[str, Any]:
     the defaults of keys that were added later are left out, so that a run with them keeps the name that it had before
     their keys existed.
     """
-    values = config.model_dump(mode="json", exclude=_BY_FINGERPRINT)
-    for key, default in _ADDED.items():
-        owner: dict[str, Any] = values[key.partition(".")[0]] if "." in key else values
-        if owner[key.rpartition(".")[2]] == default:
-            del owner[key.rpartition(".")[2]]
+    values = _without_added(config.model_dump(mode="json", exclude=_BY_FINGERPRINT))
     for section in ("pretrain", "evaluate", "export"):
         if values[section]["device_target"] == "CPU":
             del values[section]["device_target"]
@@ -368,6 +376,17 @@ def _named_values(config: Config) -> dict[str, Any]:
     if anchors is not None:
         values["train"]["anchors"] = anchors
     return values
+
+
+def _without_added(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a configuration without keys that were added later and have their defaults."""
+    kept = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    for key, default in _ADDED.items():
+        section, _, name = key.rpartition(".")
+        owner = kept.get(section, {}) if section else kept
+        if name in owner and owner[name] == default:
+            del owner[name]
+    return kept
 
 
 def _steps(pipeline: str) -> tuple[str, ...]:

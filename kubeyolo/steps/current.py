@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from kubeyolo.bundle import ONNX, ONNX_INT8, Bundle
-from kubeyolo.config.class_names import clean_names, same_names
 from kubeyolo.data.dataset import Dataset
 from kubeyolo.errors import InputError
+from kubeyolo.evaluation.class_map import difference
 from kubeyolo.evaluation.limits import number_text
 from kubeyolo.evaluation.results import COCO_KEYS, RuntimeName
 from kubeyolo.steps.outcome import StepOutcome, Stopwatch, StoredOutcome
@@ -55,10 +55,9 @@ def _check_comparable(bundle: Bundle, dataset: Dataset) -> None:
     manifest = bundle.manifest
     if not set(NETWORKS.values()) & manifest.files.keys():
         raise InputError(f"{bundle.uri}: the current model has no ONNX network to compare with; {remedy}")
-    if not same_names(manifest.classes, dataset.manifest.classes):
-        ours, theirs = clean_names(manifest.classes), clean_names(dataset.manifest.classes)
-        differ = sorted(set(ours) ^ set(theirs)) or ["their order"]
+    differs = difference(manifest.classes, dataset.manifest.classes, dataset.manifest.name)
+    if differs:
         raise InputError(
-            f"{bundle.uri}: the current model has different classes from {dataset.uri} "
-            f"({', '.join(map(str, differ[:5]))}), so the models cannot be compared; {remedy}"
+            f"{bundle.uri}: the current model has different classes from {dataset.uri} ({differs}), so the models "
+            f"cannot be compared; {remedy}"
         )

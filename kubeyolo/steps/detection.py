@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubeyolo.arrays import Float32Array
-from kubeyolo.bundle import Bundle, Preprocessing
+from kubeyolo.bundle import Bundle, BundleManifest, Preprocessing
 from kubeyolo.config.load import config_digest, without_gates
 from kubeyolo.config.schema import Config
+from kubeyolo.data.class_subset import of_classes
 from kubeyolo.data.dataset import Dataset, Split
 from kubeyolo.data.manifest import DatasetManifest
+from kubeyolo.errors import InputError
 from kubeyolo.evaluation.bootstrap import resampled
 from kubeyolo.evaluation.coco_eval import Detection
 from kubeyolo.evaluation.matches import match_split
@@ -31,7 +33,7 @@ from kubeyolo.report.samples import SampleImage
 from kubeyolo.steps.samples import chosen_images, evaluation_samples
 
 _SETTINGS_KEY = "settings_digest"
-_ADDED: dict[str, Any] = {"nms": "greedy", "rect": False, "tta": False}
+_ADDED: dict[str, Any] = {"classes": [], "dets_per_class": 0, "nms": "greedy", "rect": False, "tta": False}
 """Keys that were added later, with their defaults."""
 
 
@@ -76,21 +78,50 @@ def evaluate_bundle(
 
 def detect_share(bundle: Bundle, dataset: Dataset, config: Config, runtime: RuntimeName, share: Share) -> None:
     """Store the detections of the share of a process other than process 0; see :func:`evaluate_bundle`."""
+    dataset = of_classes(dataset, config.evaluate.classes)
     split = dataset.split(config.evaluate.split)
     detect_split(_predictor(bundle, config, runtime), split, dataset.manifest, config.evaluate, share=share)
 
 
 def _predictor(bundle: Bundle, config: Config, runtime: RuntimeName) -> Predictor:
     settings = config.evaluate
-    # Exported files take images of the size they were exported for; the trained network takes any size.
-    free = runtime == "mindspore" and settings.image_size > 0
-    size = (settings.image_size, settings.image_size) if free else None
-    return load_predictor(bundle, runtime, settings.per_batch_size, size, settings.device_target, settings.tta)
+    check_size(bundle.manifest, config, runtime)
+    size, device = settings.input_size, settings.device_target
+    return load_predictor(bundle, runtime, settings.per_batch_size, size, device, settings.tta)
+
+
+def check_size(manifest: BundleManifest, config: Config, runtime: RuntimeName) -> None:
+    """Refuse another image size than that of an exported file; the trained network takes any size.
+
+    Raises:
+        InputError: The file of the runtime was exported for a different size.
+    """
+    size, exported = config.evaluate.input_size, manifest.image_size
+    if runtime != "mindspore" and size not in (None, exported):
+        raise InputError(
+            f"evaluate.image_size = {config.evaluate.image_size}: the {runtime} file of this bundle takes images of "
+            f"{exported[0]} x {exported[1]} (height x width) only; leave evaluate.image_size out, or evaluate with the "
+            "runtime mindspore"
+        )
+
+
+def check_trained(config: Config) -> None:
+    """Refuse settings of evaluations without AP for a run that trains, whose later steps compare AP.
+
+    Raises:
+        InputError: ``evaluate.test_dev`` is set.
+    """
+    if config.evaluate.test_dev:
+        raise InputError(
+            "evaluate.test_dev: a run that trains needs the AP of its networks; leave it out, and make the detections "
+            "for test-dev from the published bundle with 'kubeyolo evaluate' and its option for test-dev"
+        )
 
 
 def at_exported_size(config: Config) -> Config:
     """Return a configuration for exported files, which take images of one size: without views and rectangles."""
-    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"rect": False, "tta": False})})
+    fixed = {"image_size": 0, "rect": False, "tta": False}
+    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=fixed)})
 
 
 def say_exported_size(config: Config) -> None:
@@ -105,7 +136,8 @@ def say_exported_size(config: Config) -> None:
 
 
 def evaluate_predictor(predictor: Predictor, dataset: Dataset, config: Config, share: Share = WHOLE) -> EvaluatedSplit:
-    """Evaluate a network that is ready to run on the split that the configuration names."""
+    """Evaluate a network that is ready to run on the split and the classes that the configuration names."""
+    dataset = of_classes(dataset, config.evaluate.classes)
     split = dataset.split(config.evaluate.split)
     result, detections = evaluate_split(predictor, split, dataset.manifest, config.evaluate, share=share)
     return matched_split(result, detections, split, dataset.manifest)
@@ -144,7 +176,7 @@ def settings_digest(dataset_digest: str, config: Config) -> str:
 
     It includes the preprocessing: metrics from versions with a different preprocessing are computed again.
     """
-    evaluate = config.evaluate.model_dump(mode="json", exclude={"device_target"})
+    evaluate = config.evaluate.model_dump(mode="json", exclude={"device_target", "engine", "test_dev"})
     # Metrics of versions without these keys had their defaults.
     evaluate = {key: value for key, value in evaluate.items() if key not in _ADDED or value != _ADDED[key]}
     settings = without_gates({"evaluate": evaluate})["evaluate"]

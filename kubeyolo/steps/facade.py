@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from kubeyolo.bundle import Bundle, read_bundle
@@ -15,15 +16,17 @@ from kubeyolo.compiled.resources import memory_limits_here
 from kubeyolo.config.load import config_digest, ungated
 from kubeyolo.config.schema import Config
 from kubeyolo.data.class_images import class_fingerprint
+from kubeyolo.data.class_subset import of_classes
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.folder import dataset_name
+from kubeyolo.data.image_folder import ImageFolder
 from kubeyolo.errors import InputError, WorkError
-from kubeyolo.evaluation.limits import Verdict
 from kubeyolo.evaluation.results import RuntimeName
+from kubeyolo.evaluation.results_file import read_file
 from kubeyolo.evaluation.sharing import WHOLE, Share
 from kubeyolo.index import run_output, write_note
 from kubeyolo.launch.launcher import Launcher, LocalLauncher
-from kubeyolo.report.page import with_verdict
+from kubeyolo.output_streams import Show
 from kubeyolo.source import results_versions, weights_source
 from kubeyolo.steps import compare as compare_step
 from kubeyolo.steps import configure as configure_step
@@ -38,17 +41,20 @@ from kubeyolo.steps import train as train_step
 from kubeyolo.steps import validate as validate_step
 from kubeyolo.steps.checked_form import Form
 from kubeyolo.steps.compare import Network
-from kubeyolo.steps.conditions import conditions_of, finished_under
+from kubeyolo.steps.conditions import conditions_of, finished_under, settings_conditions
 from kubeyolo.steps.configured_run import ConfiguredRun
 from kubeyolo.steps.detection import at_exported_size
 from kubeyolo.steps.earlier_trainings import Command, name_earlier_trainings, refuse_extension
+from kubeyolo.steps.given_dataset import given_dataset, test_dev_images
 from kubeyolo.steps.job import StepSpec
+from kubeyolo.steps.judged import store_judged
 from kubeyolo.steps.mlflow_run import mlflow_run
-from kubeyolo.steps.outcome import StepOutcome, Stopwatch, StoredOutcome, finished, store_outcome, store_report
+from kubeyolo.steps.outcome import StepOutcome, Stopwatch, StoredOutcome, finished, store_outcome
 from kubeyolo.steps.outputs import backbone_output, result_output, training_output
 from kubeyolo.steps.same_training import claimed_unless_finished
 from kubeyolo.steps.settings import read_sections
 from kubeyolo.steps.starting_weights import starting_bundle
+from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.place import Place
 from kubeyolo.training.spec import TrainingSpec
 from kubeyolo.training.start import weights_digest
@@ -86,6 +92,23 @@ class StepCall:
     def dataset(self, text: str) -> Dataset:
         """Return the stored data set at a URI or a reference."""
         return open_dataset(self.store.at(text))
+
+    def given_dataset(self, text: str, bundle: Bundle | None = None, show: Show = print) -> Dataset:
+        """Return the data that a person gives; see :mod:`kubeyolo.steps.given_dataset`.
+
+        Args:
+            text: URI or reference of a stored data set, or a folder or URI of images and annotations, which is
+                validated and stored; with ``evaluate.test_dev`` also a folder of images without annotations.
+            bundle: The bundle that is evaluated.
+            show: Shows a line.
+        """
+        place = self.store.at(text)
+        images = test_dev_images(place, self.config, bundle.manifest) if bundle is not None else None
+
+        def validate(data: str, fingerprint: str) -> StoredOutcome:
+            return validate_dataset(replace(self, output=None), data, fingerprint)
+
+        return images or given_dataset(place, self.store, self.config, validate, show)
 
     def begun_output(self, step: str, model: str, reads: str = "", **digests: str) -> Place:
         """Return the output of a step that is about to write to it.
@@ -257,21 +280,41 @@ def evaluate(
     conditions = conditions_of(step, bundle, dataset, call.config, runtime=runtime)
     stored = finished_under(output, step, conditions)
     if stored is None and launcher.has_job(step):
+        if isinstance(dataset, ImageFolder):
+            raise InputError(
+                f"{dataset.uri}: a job on a cluster reads stored data sets only; evaluate these images with "
+                "--launcher local, or validate a data set whose split has them"
+            )
         stored = _by_job(call, step, bundle, dataset, output, conditions, launcher)
-    limit = (call.config.evaluate.min_ap, call.config.evaluate.judge)
-    # The record holds no verdict, since all gates share it. The page shows the verdict of the last gate.
-    if stored is None:
-        outcome = evaluate_step.evaluate(bundle, dataset, call.config, runtime, share)
-        verdict = evaluate_step.judge(outcome.metrics, *limit)
-        html = with_verdict(outcome.html, verdict)
-        stored = store_outcome(replace(outcome, html=html, conditions=conditions), output)
-        if share.world > 1:
-            share.clear()
-    else:
-        verdict = evaluate_step.judge(stored.record.metrics, *limit)
-        _show_verdict(stored, verdict)
-    verdict.enforce(str(stored.record.metrics.get("title", step)))
-    return stored
+
+    def evaluated() -> StepOutcome:
+        return replace(evaluate_step.evaluate(bundle, dataset, call.config, runtime, share), conditions=conditions)
+
+    return store_judged(stored, evaluated, output, call.config.evaluate, share)
+
+
+def evaluate_file(call: StepCall, file: Path, dataset: Dataset) -> StoredOutcome:
+    """Evaluate the detections of any program; see :func:`kubeyolo.steps.evaluate.evaluate_file`.
+
+    Args:
+        call: The arguments that all steps have in common.
+        file: A COCO results file.
+        dataset: The stored data set.
+
+    Raises:
+        WorkError: AP is below ``evaluate.min_ap``; everything is stored before the error is raised.
+    """
+    step, content = evaluate_step.STEP, read_file(file)
+    digests = {"detections": sha256_bytes(content), "dataset": dataset.digest}
+    output = call.begun_output(step, dataset_name(file.stem), **digests)
+    conditions = settings_conditions(step, call.config, digests)
+
+    def evaluated() -> StepOutcome:
+        outcome = evaluate_step.evaluate_file(content, file.name, dataset, call.config)
+        return replace(outcome, conditions=conditions)
+
+    stored = finished_under(output, step, conditions)
+    return store_judged(stored, evaluated, output, call.config.evaluate)
 
 
 def compare(
@@ -305,7 +348,8 @@ def compare(
     for each in networks:
         own = replace(call, config=ungated(each.config), output=None, begin=_nothing)
         evaluated.append(evaluate(own, each.bundle, dataset, each.runtime, launcher))
-    outcome = compare_step.compare((networks[0].bundle, networks[1].bundle), dataset, tuple(evaluated))
+    data = of_classes(dataset, networks[1].config.evaluate.classes)
+    outcome = compare_step.compare((networks[0].bundle, networks[1].bundle), data, tuple(evaluated))
     return store_outcome(replace(outcome, conditions=conditions), output)
 
 
@@ -336,18 +380,6 @@ def _by_job(
     if stored is None:
         raise WorkError(f"{output}: the job of {step} is complete, but its result is not; run the same command again")
     return stored
-
-
-def _show_verdict(stored: StoredOutcome, verdict: Verdict) -> None:
-    """Write a verdict into the stored page of an evaluation, unless the page shows it already."""
-    page = stored.report().decode()
-    judged = with_verdict(page, verdict)
-    if judged == page:
-        return
-    try:
-        store_report(judged, stored.output)
-    except InputError as error:  # The store is read-only.
-        print(f"{stored.record.step}: the report still shows the gate of an earlier evaluation: {error}", flush=True)
 
 
 def export_model(call: StepCall, bundle: Bundle, dataset: Dataset, launcher: Launcher = HERE) -> StoredOutcome:
@@ -402,8 +434,9 @@ def evaluate_current(call: StepCall, bundle: Bundle | None, dataset: Dataset) ->
     step = current_step.STEP
     digests = {"bundle": bundle.digest if bundle else "", "dataset": dataset.digest, "runtime": "onnx"}
     output = call.begun_output(step, call.config.model, evaluate_step.STEP, **digests)
-    # The exported files of the current model are evaluated, without the gate of this run.
-    without_gate = replace(call, config=ungated(at_exported_size(call.config)), output=None, begin=_nothing)
+    # The current model is evaluated without the gate of this run, at the size of its exported files.
+    config = at_exported_size(ungated(call.config))
+    without_gate = replace(call, config=config, output=None, begin=_nothing)
 
     def measured(runtime: RuntimeName) -> StoredOutcome:
         assert bundle is not None

@@ -12,7 +12,6 @@ from kubeyolo.steps import facade
 from kubeyolo.steps.checked_form import Form, check_form
 from kubeyolo.steps.configure import evaluated_bundles
 from kubeyolo.steps.facade import StepCall
-from kubeyolo.steps.given_data import given_dataset
 from kubeyolo.steps.outcome import StoredOutcome
 
 
@@ -45,6 +44,6 @@ def evaluate_models(form: Form) -> EvaluatedModels:
         name: StepCall(store=store, config=ungated(each.config), code=results_source())
         for name, each in resolved.items()
     }
-    dataset = given_dataset(calls["bundle"], store.at(checked.place("data")))
+    dataset = calls["bundle"].given_dataset(checked.place("data"))
     found = {name: facade.evaluate(calls[name], bundles[name], dataset, checked.runtime) for name in bundles}
     return EvaluatedModels(dataset, found["bundle"], found.get("baseline"))

@@ -121,4 +121,4 @@ def _float_result(bundle: Bundle, dataset: Dataset, config: Config) -> Evaluatio
     """Return the metrics of the float ONNX network: from its export, or evaluated again if the settings differ."""
     digest = detection.settings_digest(dataset.digest, config)
     known = detection.recalled_result(bundle.manifest.metrics, "onnx", digest)
-    return known or detection.evaluate_bundle(bundle, dataset, config, "onnx").result
+    return known or detection.evaluate_bundle(bundle, dataset, detection.at_exported_size(config), "onnx").result

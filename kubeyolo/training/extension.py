@@ -47,6 +47,7 @@ VALIDATED = (
     "evaluate.max_det",
     "evaluate.multi_label",
     "evaluate.nms",
+    "evaluate.engine",
 )
 """Settings that an identity has only if validations while training decide which weights are published."""
 

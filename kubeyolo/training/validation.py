@@ -128,13 +128,13 @@ class Validation:
         return row
 
     def _evaluate(self, weights: dict[str, Any]) -> EvaluationResult:
-        size, settings = self._config.evaluate.image_size, self._config.evaluate
+        settings = self._config.evaluate
         predictor = Predictor(
             self._manifest,
             CellRuntime(self._network_with(weights)),
             "mindspore",
             self._config.train.per_batch_size,
-            (size, size) if size else None,
+            settings.input_size,
         )
         # Squares only: each rectangle would be compiled.
         settings = settings.model_copy(update={"rect": False})

@@ -98,7 +98,17 @@ def modules_after(code: str) -> set[str]:
     return {*names} | {name.partition(".")[0] for name in names}
 
 
-SLOW_OR_ABSENT = {"mindspore", "kfp", "onnx", "onnxruntime", "kubernetes", "docker", "pycocotools", "matplotlib"}
+SLOW_OR_ABSENT = {
+    "mindspore",
+    "kfp",
+    "onnx",
+    "onnxruntime",
+    "kubernetes",
+    "docker",
+    "hotcoco",
+    "pycocotools",
+    "matplotlib",
+}
 """Packages that images lack, or that take seconds: only the work of a command imports them."""
 
 

@@ -28,6 +28,9 @@ def _values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         return st.just(schema["const"])
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
+    if "pattern" in schema:
+        # Height x width; the side of a square is written as a number.
+        return st.sampled_from(["384x640", "640x384", "32x8192"])
     kind = schema["type"]
     if kind == "boolean":
         return st.booleans()

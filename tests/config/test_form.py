@@ -43,6 +43,7 @@ TRIED = (
     64,
     96,
     "adamw",
+    "pycocotools",
     "linear",
     "exponential",
     "Ascend",

@@ -130,10 +130,10 @@ def test_every_example_runs(page: tuple[Examples, list[str]]) -> None:
     for name in ("test-dev", "Export"):
         for line in lines[name]:
             shown.run(line)
-    with zipfile.ZipFile("detections_test-dev2017_yolov5n_results.zip") as archive:
+    with zipfile.ZipFile("evaluations/test-dev/detections_test-dev2017_yolov5n-r7_results.zip") as archive:
         (file,) = archive.namelist()
         boxes = json.loads(archive.read(file))
-    assert file == "detections_test-dev2017_yolov5n_results.json"
+    assert file == "detections_test-dev2017_yolov5n-r7_results.json"
     assert {tuple(sorted(box)) for box in boxes} == {("bbox", "category_id", "image_id", "score")}
     assert {box["image_id"] for box in boxes} == {1, 2, 3}
     assert (shown.folder / "exports/yolov5n/bundle/bundle.json").is_file()

@@ -110,8 +110,8 @@ def test_other_image_sizes():
 
 
 def test_other_classes_are_refused():
-    other = dataset_manifest(classes=("disc", "cross", "ring"))
-    with pytest.raises(InputError, match="disc, ring, cross; data set 'rectangles' has disc, cross, ring"):
+    other = dataset_manifest(classes=("disc", "cross", "square"))
+    with pytest.raises(InputError, match="the model's class 'ring' is not in the data set, which has 'square' instead"):
         evaluate_split(predictor(), RectangleSplit(1), other, EvaluateConfig())
 
 

@@ -21,7 +21,7 @@ from kubeyolo.evaluation.limits import Verdict
 from kubeyolo.evaluation.results import EvaluationResult
 from kubeyolo.publishing import derive_bundle
 from kubeyolo.quantization.int8 import QuantizationFacts
-from kubeyolo.steps import evaluate, export, facade, promote, quantize
+from kubeyolo.steps import evaluate, export, judged, promote, quantize
 from kubeyolo.steps.conditions import conditions_of
 from kubeyolo.steps.detection import at_exported_size, kept_result, recalled_result, settings_digest
 from kubeyolo.steps.outcome import read_record
@@ -214,7 +214,7 @@ def test_numbers_in_a_store_that_is_only_read_are_judged(
     def refuse(*arguments: Any) -> str:
         raise InputError("the file system is read-only")
 
-    monkeypatch.setattr(facade, "store_report", refuse)
+    monkeypatch.setattr(judged, "store_report", refuse)
     for min_ap, words in ((0.5, ""), (0.7, "below the gate evaluate.min_ap = 0.7")):
         config = inputs.config(f"evaluate.min_ap={min_ap}")
         message = ends(partial(called.evaluate, inputs.bundle, inputs.dataset, output, config, "onnx"))

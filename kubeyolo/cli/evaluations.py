@@ -1,0 +1,76 @@
+"""What the commands on bundles have in common: their data, keys without effect, and the printed metrics."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kubeyolo.cli.options import sets_of
+from kubeyolo.cli.tables import print_record
+from kubeyolo.config.idle_settings import idle_in_command
+from kubeyolo.config.load import flatten, parse_sets, sparse_values
+from kubeyolo.config.schema import Config
+from kubeyolo.errors import InputError
+
+if TYPE_CHECKING:
+    from kubeyolo.bundle import Bundle
+    from kubeyolo.data.dataset import Dataset
+    from kubeyolo.steps.facade import StepCall
+    from kubeyolo.steps.outcome import StoredOutcome
+
+
+def given_keys(file: Path | None, sets: list[str] | None) -> tuple[str, ...]:
+    """Return the keys that a command line gives: those of ``--set``, and those of the section evaluate in a file."""
+    in_file = flatten(sparse_values(file), str(file)) if file is not None else {}
+    typed = (*parse_sets(sets_of(sets)), *(key for key in in_file if key.startswith("evaluate.")))
+    return tuple(dict.fromkeys(typed))
+
+
+def name_idle(command: str, config: Config, keys: tuple[str, ...], runtime: str = "") -> None:
+    """Print a note for each given key that has no effect in a command on a bundle."""
+    for line in idle_in_command(command, config, keys, runtime):
+        print(f"note: {line}", file=sys.stderr)
+
+
+def check_of_detections(second: str, options: list[str], sets: tuple[str, ...]) -> None:
+    """Refuse arguments and settings that decide how a network detects, where detections are given.
+
+    Args:
+        second: The second argument of the command, which is the data set if a bundle is given.
+        options: The options that do not go with ``--detections``.
+        sets: Pairs of ``--set``.
+
+    Raises:
+        InputError: There is such an argument or setting.
+    """
+    if second:
+        raise InputError(
+            f"--detections, and two arguments, the second {second}: detections are evaluated without a bundle; "
+            "give the data set alone: kubeyolo evaluate --detections FILE DATA"
+        )
+    used = {f"evaluate.{name}" for name in ("split", "classes", "engine", "dets_per_class", "min_ap")}
+    idle = [*options, *(key for key in parse_sets(sets) if key not in used and not key.startswith("data."))]
+    if idle:
+        raise InputError(
+            f"{', '.join(idle)}: no effect with --detections, whose boxes are evaluated as they are; leave it out"
+        )
+
+
+def given_data(call: StepCall, text: str, as_json: bool, bundle: Bundle | None = None) -> Dataset:
+    """Return the data set of an argument, and print where it is stored if it was validated on the way."""
+    stream = sys.stderr if as_json else sys.stdout
+    return call.given_dataset(text, bundle, lambda line: print(line, flush=True, file=stream))
+
+
+def print_evaluation(stored: StoredOutcome, as_json: bool) -> None:
+    """Print the metrics in the words of pycocotools, and the record; an evaluation without AP has no metrics."""
+    from kubeyolo.evaluation.results import EvaluationResult
+    from kubeyolo.steps.evaluate import RESULT_NAME, TEST_DEV
+
+    if not as_json and "AP" in stored.record.metrics:
+        print(EvaluationResult.from_json(stored.document(RESULT_NAME)).words())
+    print_record(stored.record, as_json)
+    archive = next((uri for name, uri in stored.record.outputs.items() if name.startswith(TEST_DEV)), "")
+    if archive and not as_json:
+        print(f"upload {stored.place.at(archive).uri} to COCO's server")
