@@ -208,6 +208,13 @@ class TrainConfig(Section):
     per_batch_size: int = Field(
         default=8, ge=1, le=MOST_IMAGES, json_schema_extra=IN_FORM, description="Images per process and step."
     )
+    nominal_batch: int = Field(
+        default=0,
+        ge=0,
+        le=MOST_IMAGES * MOST_PROCESSES,
+        description="Images that an update of the weights is computed from: gradients of several batches are added, "
+        "and weight_decay is scaled to the images of an update. 0 updates after every batch.",
+    )
     max_epoch: int = Field(
         default=300, ge=1, le=MOST_EPOCHS, json_schema_extra=IN_FORM, description="Number of epochs."
     )

@@ -20,7 +20,12 @@ class AnchorLoss(nn.Cell):
         num_classes: Number of classes.
         gains: Coefficients of box, objectness and class loss.
         targets: Target of the score of a label's class, and of the scores of the other classes.
+
+    Attributes:
+        is_mean: Whether the total is a mean over the images of a batch; otherwise it grows with their number.
     """
+
+    is_mean = False
 
     def __init__(
         self,

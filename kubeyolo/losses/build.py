@@ -31,6 +31,7 @@ def build_loss(
     anchor_t: float = 4.0,
     label_smooth_factor: float = 0.0,
     loss_scale: float = 0.0,
+    processes: int = 1,
 ) -> nn.Cell:
     """Build the loss that a model is trained with.
 
@@ -45,6 +46,7 @@ def build_loss(
         label_smooth_factor: With factor f the class targets are 1 − f/2 and f/2, in the darknet family 1 − f and
             f / (classes − 1).
         loss_scale: Divisor of the loss; if 0, the published divisor is used.
+        processes: Number of training processes, whose gradients are summed.
 
     Returns:
         A cell that maps (raws, labels) to (total, parts); see :class:`kubeyolo.losses.yolov5.YoloV5Loss` and
@@ -76,6 +78,7 @@ def build_loss(
             NO_THRESHOLD if facts.loss == "yolov3" else YOLOV4_THRESHOLD,
             label_smooth_factor=label_smooth_factor,
             divisor=divisor,
+            processes=processes,
         )
     levels = len(facts.strides)
     if facts.loss == "yolov5":

@@ -50,7 +50,11 @@ class DarknetLoss(AnchorLoss):
         ignore_threshold: IoU above which an anchor without a label is ignored in the objectness loss.
         label_smooth_factor: With factor f the class targets are 1 − f and f / (classes − 1).
         divisor: Divisor of the loss.
+        processes: Number of training processes, by which the total is divided: the sum of the gradients of all
+            processes is then the gradient of the mean over all of their images.
     """
+
+    is_mean = True
 
     def __init__(
         self,
@@ -64,11 +68,13 @@ class DarknetLoss(AnchorLoss):
         ignore_threshold: float = 0.7,
         label_smooth_factor: float = 0.0,
         divisor: float = 1.0,
+        processes: int = 1,
     ) -> None:
         box, obj, cls = (gain / divisor for gain in gains)
         targets = (1 - label_smooth_factor, label_smooth_factor / max(num_classes - 1, 1))
         super().__init__(anchors, strides, num_classes, (box, obj, cls), targets)
         self.scale_xy = scale_xy
+        self.processes = processes
         self.by_squares = box_loss == "squares"
         self.anchor_threshold = anchor_threshold
         self.ignore_threshold = ignore_threshold
@@ -91,7 +97,10 @@ class DarknetLoss(AnchorLoss):
         counted = ops.maximum(responsible, self._background(raws, labels, shapes, batch))
         obj = (self.cross_entropy(objectness, responsible) * counted).sum() * self.obj_gain / batch
         cls = (entropy * won).sum() * self.cls_gain / batch
-        return box + obj + cls, ops.stack((box, obj, cls)), responsible + counted - 1
+        total = box + obj + cls
+        if self.processes > 1:
+            total = total / self.processes
+        return total, ops.stack((box, obj, cls)), responsible + counted - 1
 
     def _settle(self, mask: Tensor, rank: Tensor, row: Tensor, shapes: Shapes, batch: int) -> tuple[Tensor, Tensor]:
         """Return which claims (K,) win, and which rows of all levels are responsible for a label, both as 0 and 1."""

@@ -16,6 +16,7 @@ from kubeyolo.models.registry import build_model
 from kubeyolo.output_streams import Show
 from kubeyolo.runtime import check_device, configure_mindspore
 from kubeyolo.storage.place import Place
+from kubeyolo.training.accumulation import build_accumulation
 from kubeyolo.training.batch_pictures import pictured_epochs
 from kubeyolo.training.best import BestWeights
 from kubeyolo.training.distribution import Distribution, check_early_stop, check_world, join, threads_for
@@ -197,10 +198,13 @@ def _build_engine(
         anchor_t=train.anchor_t,
         label_smooth_factor=train.smoothing,
         loss_scale=train.loss_scale,
+        processes=spec.processes,
     )
     shapes = [parameter.shape for parameter in group_parameters(network).all]
     reduce = GradientSum(shapes) if spec.processes > 1 else None
-    return Engine(network, loss, train, build_schedule(train, steps_per_epoch), reduce)
+    accumulation = build_accumulation(train, train.per_batch_size * spec.processes, steps_per_epoch)
+    schedule = build_schedule(train, steps_per_epoch)
+    return Engine(network, loss, train, schedule, reduce, accumulation=accumulation)
 
 
 def _silent(line: str) -> None:

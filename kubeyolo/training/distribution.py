@@ -1,8 +1,8 @@
 """Data-parallel training: the rank of a process, joining the other processes, and waiting for rank 0.
 
-The loss of a process is already multiplied by its batch size, so the sum of the gradients over all processes is the
-gradient of the global batch. In each process, batch normalisation computes its statistics from the images of that
-process; the running averages of rank 0 are published.
+The loss of a process grows with its batch size, or is divided by the number of processes, so the sum of the gradients
+over all processes is the gradient of the global batch. In each process, batch normalisation computes its statistics
+from the images of that process; the running averages of rank 0 are published.
 """
 
 from __future__ import annotations

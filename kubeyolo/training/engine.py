@@ -11,10 +11,28 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from kubeyolo.arrays import AnyArray, Pixels
 from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import InputError
+from kubeyolo.training.accumulation import Accumulation
 from kubeyolo.training.checkpoints import Arrays, TrainingState
-from kubeyolo.training.optimizers import build_optimizer, group_parameters, moment_parameters, scalar_tensors
+from kubeyolo.training.optimizers import (
+    ParameterGroups,
+    build_optimizer,
+    group_parameters,
+    moment_parameters,
+    scalar_tensors,
+)
 from kubeyolo.training.schedules import Schedule, ema_decay
-from kubeyolo.training.step import ForwardLoss, TrainStep
+from kubeyolo.training.step import (
+    AddGradients,
+    ForwardLoss,
+    Steps,
+    TrainStep,
+    Update,
+    UpdateAfterBatches,
+    UpdateEveryBatch,
+)
+
+ADDED = "gradients"
+"""Name of the added gradients among the moments of a checkpoint."""
 
 
 class WeightAverage(nn.Cell):
@@ -69,6 +87,7 @@ class Engine:
         schedule: Rates of each step.
         reduce: Cell that sums gradients over processes, or None.
         average: Whether to keep an exponential moving average.
+        accumulation: How many batches an update of the weights is computed from; None for one batch.
     """
 
     def __init__(
@@ -79,32 +98,47 @@ class Engine:
         schedule: Schedule,
         reduce: Callable[..., Any] | None = None,
         average: bool = True,
+        accumulation: Accumulation | None = None,
     ) -> None:
         self.network = network
         self.schedule = schedule
         self.step = 0
+        self.updates = 0
         self.ema_updates = 0
         self._config = config
+        self._accumulation = accumulation or Accumulation(images=1)
         parameters = list(network.get_parameters())
         self._weights: dict[str, Parameter] = {parameter.name: parameter for parameter in parameters}
         groups = group_parameters(network)
-        self._optimizer = build_optimizer(groups, config)
+        decay = config.weight_decay * self._accumulation.decay_factor
+        self._optimizer = build_optimizer(groups, config.model_copy(update={"weight_decay": decay}))
         self._average = WeightAverage(parameters) if average else None
         forward = ForwardLoss(network, loss)
         forward.set_train(True)
-        self._train = TrainStep(forward, groups, self._optimizer, config.grad_clip, reduce)
-        self._train.set_train(True)
+        self._steps = self._build_steps(forward, groups, reduce)
+
+    def _build_steps(self, forward: ForwardLoss, groups: ParameterGroups, reduce: Callable[..., Any] | None) -> Steps:
+        clip, accumulation = self._config.grad_clip, self._accumulation
+        if accumulation.batches == 1:
+            step = TrainStep(forward, groups, self._optimizer, clip, reduce)
+            step.set_train(True)
+            return UpdateEveryBatch(step)
+        add = AddGradients(forward, groups, reduce)
+        update = Update(add, groups, self._optimizer, clip)
+        add.set_train(True)
+        return UpdateAfterBatches(add, update, accumulation, getattr(forward.loss, "is_mean", False))
 
     def train(self, images: Pixels, labels: AnyArray) -> Tensor:
         """Train on one batch and return (total, parts, gradient norm), which the device may still be computing."""
-        rates = self.schedule.at(self.step)
-        scalars = scalar_tensors(self._optimizer.scalars(rates, self.step + 1))
-        losses = self._train(Tensor(images), Tensor(labels), *scalars)
+        scalars = scalar_tensors(self._optimizer.scalars(self.schedule.at(self.step), self.updates + 1))
+        losses, is_update = self._steps.train(self.step, Tensor(images), Tensor(labels), scalars)
         self.step += 1
-        self.ema_updates += 1
-        if self._average is not None:
-            share = 1 - ema_decay(self.ema_updates, self._config.ema_decay, self._config.ema_tau)
-            self._average(Tensor(np.float32(share)))
+        if is_update:
+            self.updates += 1
+            self.ema_updates += 1
+            if self._average is not None:
+                share = 1 - ema_decay(self.ema_updates, self._config.ema_decay, self._config.ema_tau)
+                self._average(Tensor(np.float32(share)))
         return losses
 
     @property
@@ -123,16 +157,21 @@ class Engine:
             identity=identity,
             weights=_arrays(self._weights),
             ema=self._average.arrays() if self._average else {},
-            moments=_arrays(moment_parameters(self._optimizer)),
+            moments=self._moments(),
             ema_updates=self.ema_updates,
-            optimizer_steps=self.step,
+            optimizer_steps=self.updates,
             code_digest=code_digest,
         )
 
     def common(self) -> dict[str, Arrays]:
         """Return the arrays that are equal in all processes: "weights", without running statistics, and "moments"."""
         trained = {name: parameter for name, parameter in self._weights.items() if parameter.requires_grad}
-        return {"weights": _arrays(trained), "moments": _arrays(moment_parameters(self._optimizer))}
+        return {"weights": _arrays(trained), "moments": self._moments()}
+
+    def _moments(self) -> Arrays:
+        """Return the moments of the optimizer, with the gradients that wait for an update."""
+        moments, added = _arrays(moment_parameters(self._optimizer)), self._steps.added()
+        return moments if added is None else {**moments, ADDED: np.array(added.asnumpy())}
 
     def restore(self, state: TrainingState) -> None:
         """Continue from a captured state.
@@ -144,8 +183,11 @@ class Engine:
         load_parameters(self._weights, state.weights, "weights")
         if self._average:
             self._average.load(state.ema)
-        load_parameters(moment_parameters(self._optimizer), state.moments, "moments")
-        self.step = state.step
+        moments = {name: array for name, array in state.moments.items() if name != ADDED}
+        load_parameters(moment_parameters(self._optimizer), moments, "moments")
+        added = state.moments.get(ADDED)
+        self._steps.restore(state.step, None if added is None else Tensor(added))
+        self.step, self.updates = state.step, state.optimizer_steps
         self.ema_updates = state.ema_updates
 
 

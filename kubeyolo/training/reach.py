@@ -9,10 +9,14 @@ import numpy as np
 
 from kubeyolo.config.training_schema import AugmentConfig, TrainConfig
 from kubeyolo.formats import counted, share_text
+from kubeyolo.training.accumulation import build_accumulation
 from kubeyolo.training.schedules import build_schedule, is_annealed, warmup_steps
 
 MOST_FRESH = 0.1
 """Smallest share of fresh weights in the published average that causes a warning."""
+
+LEAST_UPDATES = 500
+"""Number of updates below which a training that adds the gradients of several batches causes a warning."""
 
 _UPDATES_ADDED = 1_000_000
 
@@ -79,13 +83,21 @@ def reach_warnings(train: TrainConfig, steps_per_epoch: int) -> list[str]:
         steps_per_epoch: Steps of an epoch.
     """
     epochs, steps = train.max_epoch, train.max_epoch * steps_per_epoch
+    accumulation = build_accumulation(train, train.per_batch_size * train.processes, steps_per_epoch)
+    updates, _ = accumulation.after(steps)
     warnings = []
-    fresh = fresh_share(steps, train.ema_decay, train.ema_tau)
+    if accumulation.batches > 1 and updates < LEAST_UPDATES:
+        warnings.append(
+            f"the weights are updated only {updates} times in {steps} steps, because the gradients of "
+            f"{accumulation.batches} batches are added (train.nominal_batch = {train.nominal_batch}): with --set "
+            "train.nominal_batch=0 they are updated after every step."
+        )
+    fresh = fresh_share(updates, train.ema_decay, train.ema_tau)
     if fresh >= MOST_FRESH:
         tau = float(TrainConfig.model_fields["ema_tau"].default)
         warnings.append(
             f"{share_text(fresh, 0)} of the published average of the weights are still the initial weights "
-            f"after all {steps} steps (train.ema_decay = {train.ema_decay:g}, train.ema_tau = "
+            f"after all {updates} updates (train.ema_decay = {train.ema_decay:g}, train.ema_tau = "
             f"{train.ema_tau:g}): with --set train.ema_tau={tau:g} the average follows the training from the start."
         )
     if train.val_interval != "auto" and train.val_interval > epochs:

@@ -70,6 +70,14 @@ def test_sums_are_divided_by_the_batch_and_by_the_divisor() -> None:
     assert total == pytest.approx(parts.sum(), rel=1e-6)
 
 
+def test_the_totals_of_two_processes_add_up_to_the_mean_over_their_images() -> None:
+    labels = [[0, 1, 0.25, 0.25, 0.5, 0.5], [1, 0, 0.75, 0.75, 0.25, 0.5]]
+    whole, parts, _ = compute(small_loss(), [zeros(batch=2)], labels)
+    first, _, _ = compute(small_loss(processes=2), [zeros()], labels[:1])
+    second, _, _ = compute(small_loss(processes=2), [zeros()], [[0, *labels[1][1:]]])
+    assert first + second == pytest.approx(whole, rel=1e-6) and whole == pytest.approx(parts.sum(), rel=1e-6)
+
+
 def test_a_box_near_a_label_does_not_count() -> None:
     # The label reaches from 3.2 to 11.2; the second cell's box is moved to 4 .. 12: IoU 57.6 / 70.4 = 0.82.
     label = [0.0, 0.0, 0.45, 0.25, 0.5, 0.5]

@@ -7,13 +7,16 @@ import pytest
 
 from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import InputError
+from kubeyolo.training.accumulation import build_accumulation
 from kubeyolo.training.schedules import build_schedule, ema_decay
 from tests.training.mean_loss import mean_loss
+
+IMAGES = 2
 
 pytestmark = pytest.mark.usefixtures("mindspore_ready")
 
 
-def small_engine(optimizer: str = "sgd", lr: float = 0.05) -> Any:
+def small_engine(optimizer: str = "sgd", lr: float = 0.05, nominal_batch: int = 0) -> Any:
     """A convolution, a batch normalisation and a mean; the labels are the wanted mean of each image."""
     from mindspore import Tensor, nn
 
@@ -27,13 +30,15 @@ def small_engine(optimizer: str = "sgd", lr: float = 0.05) -> Any:
     rng = np.random.default_rng(0)
     for parameter in network.trainable_params():
         parameter.set_data(Tensor(rng.standard_normal(parameter.shape).astype(np.float32)))
-    config = TrainConfig(optimizer=optimizer, lr=lr, max_epoch=4, warmup_steps=3, warmup_epochs=1, ema_tau=5.0)
-    return Engine(network, mean_loss(), config, build_schedule(config, steps_per_epoch=5))
+    values = {"optimizer": optimizer, "lr": lr, "nominal_batch": nominal_batch}
+    config = TrainConfig(**values, max_epoch=4, warmup_steps=3, warmup_epochs=1, ema_tau=5.0)
+    accumulation = build_accumulation(config, IMAGES, steps_per_epoch=5)
+    return Engine(network, mean_loss(), config, build_schedule(config, steps_per_epoch=5), accumulation=accumulation)
 
 
 def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng([7, step])
-    return rng.integers(0, 256, (2, 3, 8, 8), np.uint8), rng.random(2).astype(np.float32)
+    return rng.integers(0, 256, (IMAGES, 3, 8, 8), np.uint8), rng.random(IMAGES).astype(np.float32)
 
 
 def trained(engine: Any, steps: int) -> Any:
@@ -42,18 +47,22 @@ def trained(engine: Any, steps: int) -> Any:
     return losses.asnumpy()
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_restored_engine_continues_bit_for_bit(optimizer: str) -> None:
-    whole = small_engine(optimizer)
-    trained(whole, 9)
-    first = small_engine(optimizer)
-    trained(first, 4)
+@pytest.mark.parametrize(("optimizer", "nominal", "updates"), [("sgd", 0, 14), ("adamw", 0, 14), ("adamw", 6, 6)])
+@pytest.mark.parametrize("stopped", [5, 12])
+def test_a_restored_engine_continues_bit_for_bit(optimizer: str, nominal: int, updates: int, stopped: int) -> None:
+    """Also between two updates: with three batches an update, updates follow steps 1, 2, 4, 7, 10 and 13."""
+    whole = small_engine(optimizer, nominal_batch=nominal)
+    trained(whole, 14)
+    first = small_engine(optimizer, nominal_batch=nominal)
+    trained(first, stopped)
     state = first.capture({"train.lr": 1})
-    second = small_engine(optimizer)
+    assert ("gradients" in state.moments) is (nominal > 0)
+    second = small_engine(optimizer, nominal_batch=nominal)
     second.restore(state)
-    trained(second, 9)
+    trained(second, 14)
     a, b = whole.capture({}), second.capture({})
-    assert (a.step, a.ema_updates) == (b.step, b.ema_updates) == (9, 9)
+    assert (a.step, a.ema_updates, a.optimizer_steps) == (b.step, b.ema_updates, b.optimizer_steps)
+    assert (a.step, a.ema_updates, a.optimizer_steps) == (14, updates, updates)
     for part in ("weights", "ema", "moments"):
         arrays, others = getattr(a, part), getattr(b, part)
         assert arrays.keys() == others.keys() and arrays
@@ -78,7 +87,7 @@ def test_the_average_follows_weights_and_running_statistics() -> None:
 
 def test_rates_change_without_a_new_compilation() -> None:
     engine = small_engine()
-    compiled = [engine._train, engine._average]
+    compiled = [engine._steps._graph, engine._average]
     trained(engine, 12)
     assert [len(cell.compile_cache) for cell in compiled if cell is not None] == [1, 1]
 

@@ -31,7 +31,7 @@ def test_an_average_that_is_still_that_of_the_start_is_named_and_the_remedy_work
     train = TrainConfig(max_epoch=2, ema_tau=0.01)
     (line,) = reach_warnings(train, 3)
     assert line.startswith("100 % of the published average")
-    assert "all 6 steps" in line and "train.ema_tau = 0.01" in line
+    assert "all 6 updates" in line and "train.ema_tau = 0.01" in line
     (tau,) = re.findall(r"--set train\.ema_tau=(\d+)", line)
     assert reach_warnings(train.model_copy(update={"ema_tau": float(tau)}), 3) == []
 
@@ -51,6 +51,15 @@ def test_intervals_beyond_the_end_are_named_with_both_numbers() -> None:
     assert "train.ckpt_interval = 13 is more than all 12 steps" in checkpoints
 
 
+def test_a_training_with_few_updates_is_named_with_their_number() -> None:
+    train = TrainConfig(max_epoch=40, per_batch_size=8, nominal_batch=64, warmup_steps=0, warmup_epochs=0)
+    (line,) = reach_warnings(train, 37)
+    assert "updated only 185 times in 1480 steps" in line and "gradients of 8 batches" in line
+    assert "--set train.nominal_batch=0" in line
+    assert reach_warnings(train.model_copy(update={"nominal_batch": 0}), 37) == []
+    assert reach_warnings(train.model_copy(update={"max_epoch": 110}), 37) == []
+
+
 def test_settings_that_act_in_mosaics_only_are_named_when_mosaics_are_off() -> None:
     sets = ["augment.copy_paste=0.1", "augment.mixup=0.2"]
     config = load_config("yolov5n-r7", sets=[*sets, "augment.mosaic=0"])
@@ -62,5 +71,6 @@ def test_settings_that_act_in_mosaics_only_are_named_when_mosaics_are_off() -> N
 
 
 @pytest.mark.parametrize("model", preset_names())
-def test_no_preset_warns_of_itself_even_on_few_images(model: str) -> None:
-    assert reach_warnings(load_config(model).train, 1) == []
+def test_no_preset_warns_of_itself_even_on_128_images(model: str) -> None:
+    train = load_config(model).train
+    assert reach_warnings(train, 128 // train.per_batch_size) == []
