@@ -21,6 +21,12 @@ Pixels = NDArray[np.uint8]
 """An image (height, width, 3), or one channel of it (height, width)."""
 
 
+def places_in_groups(groups: Int64Array) -> Int64Array:
+    """Return the place 0, 1, … of each row (N,) among the rows of its group; equal groups are next to each other."""
+    starts = np.flatnonzero(np.r_[True, np.diff(groups) != 0])[: len(groups)]
+    return np.arange(len(groups)) - np.repeat(starts, np.diff(np.r_[starts, len(groups)]))
+
+
 def not_finite(arrays: Iterable[tuple[str, AnyArray]]) -> Iterator[tuple[str, int, int]]:
     """Yield arrays with values that are not finite: name, number of these values, and number of all values."""
     for name, values in arrays:

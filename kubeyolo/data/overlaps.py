@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from kubeyolo.arrays import Float32Array, Float64Array
+from kubeyolo.arrays import BoolArray, Float32Array, Float64Array
 
 Boxes = TypeVar("Boxes", Float32Array, Float64Array)
 
@@ -35,6 +35,22 @@ def pairwise_iou(boxes: Boxes, others: Boxes) -> Boxes:
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         shared = shared_areas(boxes, others)
         return shared / (areas(boxes)[:, None] + areas(others)[None] - shared)
+
+
+def coco_iou(detected: Float64Array, annotated: Float64Array, crowd: BoolArray) -> Float64Array:
+    """Return the IoU (P,) of pairs of boxes (P, 4) x, y, width, height, as COCO's evaluation computes it.
+
+    Args:
+        detected: The detected boxes.
+        annotated: The annotated boxes.
+        crowd: Whether an annotated box is a crowd (P,); the value is then the share of the detected box inside it.
+    """
+    low = np.maximum(detected[:, :2], annotated[:, :2])
+    high = np.minimum(detected[:, :2] + detected[:, 2:], annotated[:, :2] + annotated[:, 2:])
+    shared = np.maximum(high - low, 0).prod(axis=1)
+    area = detected[:, 2:].prod(axis=1)
+    whole = np.where(crowd, area, area + annotated[:, 2:].prod(axis=1) - shared)
+    return np.divide(shared, whole, out=np.zeros_like(shared), where=shared > 0)
 
 
 def concentric_iou(sides: Float64Array, others: Float64Array) -> Float64Array:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kubeyolo.arrays import BoolArray, Float64Array, Int32Array, Int64Array
+from kubeyolo.evaluation.coco_matches import IOU_THRESHOLDS, ClassMatches, Matches
 from kubeyolo.evaluation.intervals import RESAMPLES, SEED, Resamples
-from kubeyolo.evaluation.matches import IOU_THRESHOLDS, ClassMatches, Matches
 from kubeyolo.progress import Progress
 
 _RECALLS: Float64Array = np.linspace(0.0, 1.0, 101)

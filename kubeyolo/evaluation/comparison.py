@@ -9,8 +9,8 @@ import numpy as np
 
 from kubeyolo.arrays import Float64Array, Int64Array
 from kubeyolo.evaluation.bootstrap import average_precision, class_samples, stored_samples
+from kubeyolo.evaluation.coco_matches import Matches
 from kubeyolo.evaluation.intervals import WITH_INTERVAL, Interval, Resamples, normal_interval
-from kubeyolo.evaluation.matches import Matches
 
 
 @dataclass(frozen=True)

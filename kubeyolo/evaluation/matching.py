@@ -7,18 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kubeyolo.arrays import BoolArray, Float64Array, Int64Array
+from kubeyolo.arrays import BoolArray, Float64Array, Int64Array, places_in_groups
 from kubeyolo.data.index import SplitIndex
-from kubeyolo.evaluation.coco_eval import Detection
+from kubeyolo.data.overlaps import coco_iou
+from kubeyolo.evaluation.coco_eval import COCO_LIMIT, Detection
 
 MATCH_IOU = 0.5
 """IoU from which a detection finds a box, the foreground threshold of TIDE."""
 
 NEAR_IOU = 0.1
 """IoU below which a detection has nothing to do with a box, the background threshold of TIDE."""
-
-MOST_PER_CLASS = 100
-"""Detections of an image and a class that count, best first, as in COCO's evaluation."""
 
 _PAIRS_IN_MEMORY = 1 << 19
 
@@ -144,9 +142,7 @@ def _arrays(
     image, label = by_id[rank[order]].astype(np.int64), by_category[number[order]].astype(np.int64)
     group = image * max(1, len(category_ids)) + label
     grouped = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(group[grouped]) != 0])[: len(group)]
-    place = np.arange(count) - np.repeat(starts, np.diff(np.r_[starts, count])) if count else np.zeros(0, np.int64)
-    kept = np.sort(grouped[place < MOST_PER_CLASS])
+    kept = np.sort(grouped[places_in_groups(group[grouped]) < COCO_LIMIT])
     return image[kept], label[kept], xywh[order[kept]], score[order[kept]]
 
 
@@ -172,10 +168,8 @@ def near_pairs(index: SplitIndex, image: Int64Array, label: Int64Array, xywh: Fl
             ends[start:stop] - counts[start:stop] - before, counts[start:stop]
         )
         box = index.box_start[image[detection]] + offset
-        shared, union = _areas(xywh[detection], index.box_xywh[box])
         crowd = index.box_crowd[box]
-        area = xywh[detection, 2] * xywh[detection, 3]
-        iou = shared / np.maximum(np.where(crowd, area, union), 1e-12)
+        iou = coco_iou(xywh[detection], index.box_xywh[box], crowd)
         inside = crowd & (iou >= MATCH_IOU) & (index.box_class[box] == label[detection])
         crowded[detection[inside]] = True
         parts.append(Pairs(detection, box, iou).select((iou >= NEAR_IOU) & ~crowd))
@@ -184,15 +178,6 @@ def near_pairs(index: SplitIndex, image: Int64Array, label: Int64Array, xywh: Fl
         return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)), crowded
     near = Pairs(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("detection", "box", "iou")))
     return near, crowded
-
-
-def _areas(boxes: Float64Array, others: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Return the shared areas and the areas of the unions of pairs of boxes, both (P, 4) x, y, width, height."""
-    sides = np.minimum(boxes[:, :2] + boxes[:, 2:], others[:, :2] + others[:, 2:]) - np.maximum(
-        boxes[:, :2], others[:, :2]
-    )
-    shared = np.clip(sides, 0, None).prod(axis=1)
-    return shared, boxes[:, 2:].prod(axis=1) + others[:, 2:].prod(axis=1) - shared
 
 
 def _best_first(pairs: Pairs, detections: int, boxes: int) -> Int64Array:

@@ -15,9 +15,9 @@ from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.coco_eval import Detection
+from kubeyolo.evaluation.coco_matches import match_split
 from kubeyolo.evaluation.comparison import Difference, ImageDifference, MatchedComparison, compare_matches
 from kubeyolo.evaluation.intervals import LEVEL, RESAMPLES, Interval
-from kubeyolo.evaluation.matches import match_split
 from kubeyolo.evaluation.results import COCO_KEYS, EvaluationResult, RuntimeName
 from kubeyolo.report.samples import Box, SampleImage
 from kubeyolo.steps.evaluate import DETECTIONS_NAME, RESULT_NAME

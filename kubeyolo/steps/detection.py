@@ -16,7 +16,7 @@ from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.bootstrap import resampled
 from kubeyolo.evaluation.coco_eval import Detection
-from kubeyolo.evaluation.matches import match_split
+from kubeyolo.evaluation.coco_matches import match_split
 from kubeyolo.evaluation.matching import Matches, match_detections
 from kubeyolo.evaluation.operating_points import BEST_THRESHOLDS, OperatingPoints, operating_points
 from kubeyolo.evaluation.predictor import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kubeyolo.evaluation.matches import Boxes, Matches, match_boxes
+from kubeyolo.evaluation.coco_matches import Boxes, Matches, match_boxes
 
 CLASSES = 2
 

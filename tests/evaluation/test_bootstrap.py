@@ -9,9 +9,9 @@ import pytest
 
 from kubeyolo.evaluation import bootstrap
 from kubeyolo.evaluation.bootstrap import class_samples, resampled, stored_samples
+from kubeyolo.evaluation.coco_matches import Boxes, Matches, match_boxes
 from kubeyolo.evaluation.intervals import LEAST_IMAGES, RESAMPLES, Resamples, resamples_in
 from kubeyolo.evaluation.limits import check_numbers
-from kubeyolo.evaluation.matches import Boxes, Matches, match_boxes
 from kubeyolo.evaluation.results import EvaluationResult
 from tests.evaluation.simulated import DrawnImages
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kubeyolo.evaluation.coco_matches import Boxes, Matches, match_boxes
 from kubeyolo.evaluation.comparison import (
     Difference,
     ImageDifference,
@@ -14,7 +15,6 @@ from kubeyolo.evaluation.comparison import (
     mistakes_by_image,
 )
 from kubeyolo.evaluation.intervals import Interval
-from kubeyolo.evaluation.matches import Boxes, Matches, match_boxes
 from tests.evaluation.simulated import DrawnImages
 
 OBJECT, ELSEWHERE = [10.0, 10.0, 20.0, 20.0], [60.0, 60.0, 20.0, 20.0]

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubeyolo.evaluation.average_precision import average_precisions
-from kubeyolo.evaluation.coco_eval import evaluate_detections
-from kubeyolo.evaluation.matching import MOST_PER_CLASS, match_detections
+from kubeyolo.evaluation.coco_eval import COCO_LIMIT, evaluate_detections
+from kubeyolo.evaluation.matching import match_detections
 from tests.evaluation.known_boxes import CATEGORIES, found, index_of, random_set
 
 
@@ -33,11 +33,11 @@ def test_ap50_of_random_sets_with_crowds_and_equal_scores_is_that_of_pycocotools
 
 def test_detections_beyond_a_hundred_of_a_class_do_not_count() -> None:
     index = index_of([(0, (0, 0, 10, 10), False)])
-    others = [found(100, 3, [50, 50, 10, 10], 0.9)] * MOST_PER_CLASS
+    others = [found(100, 3, [50, 50, 10, 10], 0.9)] * COCO_LIMIT
     matches = match_detections(index, CATEGORIES, [*others, found(100, 3, [0, 0, 10, 10], 0.5)])
-    assert len(matches.score) == MOST_PER_CLASS and matches.found_by.tolist() == [-1]
+    assert len(matches.score) == COCO_LIMIT and matches.found_by.tolist() == [-1]
     matches = match_detections(index, CATEGORIES, [*others, found(100, 7, [0, 0, 10, 10], 0.5)])
-    assert len(matches.score) == MOST_PER_CLASS + 1
+    assert len(matches.score) == COCO_LIMIT + 1
 
 
 def test_the_best_detection_chooses_first_and_a_displaced_one_takes_its_next_box() -> None:

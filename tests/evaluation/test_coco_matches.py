@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubeyolo.evaluation import matches as matches_module
+from kubeyolo.evaluation import coco_matches
 from kubeyolo.evaluation.bootstrap import ClassSamples, average_precision
 from kubeyolo.evaluation.coco_eval import evaluate_detections
-from kubeyolo.evaluation.matches import Boxes, Matches, detected_boxes, match_boxes
+from kubeyolo.evaluation.coco_matches import Boxes, Matches, detected_boxes, match_boxes
 from kubeyolo.evaluation.results import EvaluationResult
 
 REFERENCES = {
@@ -112,7 +112,7 @@ def test_pairs_are_compared_in_parts_with_the_same_result(monkeypatch: pytest.Mo
     whole = matched(truth, rows)
     assert whole.classes[0].found.any() and whole.classes[0].ignored.any()
     for largest in (1, 7, 40):
-        monkeypatch.setattr(matches_module, "_PAIRS_AT_ONCE", largest)
+        monkeypatch.setattr(coco_matches, "_PAIRS_AT_ONCE", largest)
         for one, other in zip(whole.classes, matched(truth, rows).classes, strict=True):
             assert np.array_equal(one.found, other.found) and np.array_equal(one.ignored, other.ignored)
             assert np.array_equal(one.row, other.row)

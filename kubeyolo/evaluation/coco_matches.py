@@ -12,14 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kubeyolo.arrays import BoolArray, Float64Array, Int64Array
+from kubeyolo.arrays import BoolArray, Float64Array, Int64Array, places_in_groups
 from kubeyolo.data.index import SplitIndex
-from kubeyolo.evaluation.coco_eval import Detection
+from kubeyolo.data.overlaps import coco_iou
+from kubeyolo.evaluation.coco_eval import COCO_LIMIT, Detection
 
 IOU_THRESHOLDS: Float64Array = np.linspace(0.5, 0.95, 10)
-MOST_DETECTIONS = 100
-"""Largest number of detections of a class in an image that count, those with the highest scores."""
-
 _PAIRS_AT_ONCE = 2_000_000
 
 
@@ -149,14 +147,8 @@ def _best_of_each_group(detections: Boxes, num_classes: int) -> Int64Array:
     assert detections.score is not None
     group = _group(detections, num_classes)
     order = np.lexsort((-detections.score, group))
-    rank = _rank(group[order])
-    return order[rank < MOST_DETECTIONS]
-
-
-def _rank(group: Int64Array) -> Int64Array:
-    """Return the position of each row (N,) among the rows of its group; equal groups are next to each other."""
-    starts = np.flatnonzero(np.diff(group, prepend=-1))
-    return np.arange(len(group)) - np.repeat(starts, np.diff(starts, append=len(group)))
+    rank = places_in_groups(group[order])
+    return order[rank < COCO_LIMIT]
 
 
 def _match(truth: Boxes, crowd: BoolArray, detections: Boxes, num_classes: int) -> tuple[BoolArray, BoolArray]:
@@ -172,7 +164,7 @@ def _match(truth: Boxes, crowd: BoolArray, detections: Boxes, num_classes: int) 
         return found, ignored
     candidates = np.unique(detection)
     rank = np.zeros(len(detections), np.int64)
-    rank[candidates] = _rank(_group(detections, num_classes)[candidates])
+    rank[candidates] = places_in_groups(_group(detections, num_classes)[candidates])
     by_round = np.argsort(rank[detection], kind="stable")
     detection, box, iou = detection[by_round], box[by_round], iou[by_round]
     bounds = np.searchsorted(rank[detection], np.arange(rank.max() + 2))
@@ -232,19 +224,8 @@ def _overlapping_pairs(
         detection = np.repeat(rows, number)
         offset = np.arange(len(detection)) - np.repeat(np.cumsum(number) - number, number)
         box = by_group[np.repeat(first[rows], number) + offset]
-        iou = _iou(detections.xywh[detection], truth.xywh[box], crowd[box])
+        iou = coco_iou(detections.xywh[detection], truth.xywh[box], crowd[box])
         near = iou >= IOU_THRESHOLDS[0]
         parts.append((detection[near], box[near], iou[near]))
     detection, box, iou = (np.concatenate(each) for each in zip(*parts, strict=True))
     return detection, box, iou
-
-
-def _iou(detected: Float64Array, annotated: Float64Array, crowd: BoolArray) -> Float64Array:
-    """Return the IoU of pairs of boxes (P, 4); for a crowd, the share of the detected box that is inside."""
-    left_top = np.maximum(detected[:, :2], annotated[:, :2])
-    right_bottom = np.minimum(detected[:, :2] + detected[:, 2:], annotated[:, :2] + annotated[:, 2:])
-    width, height = np.maximum(right_bottom - left_top, 0.0).T
-    inside = width * height
-    area, other = detected[:, 2] * detected[:, 3], annotated[:, 2] * annotated[:, 3]
-    whole = np.where(crowd, area, area + other - inside)
-    return np.divide(inside, whole, out=np.zeros_like(inside), where=inside > 0)
