@@ -94,7 +94,7 @@ def _number_table(metrics: Mapping[str, Mapping[str, float | None]], intervals: 
             rows[-1] += [f"{number3(each.low)} to {number3(each.high)}" if each else DASH for each in known]
     table = markdown_table(["Metric", "IoU, area, detections", *metrics], rows, right=len(metrics))
     warnings = [f"**{escape(name)}: {escape(line)}**" for name, of in metrics.items() for line in number_warnings(of)]
-    lead = "COCO metrics on the validation split, computed by pycocotools."
+    lead = "COCO metrics on the validation split."
     return "\n\n".join([lead, *warnings, table])
 
 
