@@ -109,7 +109,7 @@ def _runtimes(text: str) -> tuple[RuntimeName, RuntimeName]:
 
 
 def _print_comparison(document: dict[str, Any]) -> None:
-    """Print the metrics, the classes, what the interval says, and the images that differ most."""
+    """Print the metrics, the classes, the decision by the interval, and the images that differ most."""
     console, level = wide_console(), f"{100 * document['level']:g} %"
     for mark, each in zip("AB", document["bundles"], strict=True):
         print(f"{mark}: {each['bundle']} ({each['model']}, {each['runtime']})")

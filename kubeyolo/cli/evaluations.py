@@ -1,4 +1,4 @@
-"""What the commands on bundles have in common: their data, keys without effect, and the printed metrics."""
+"""Parts of several commands on bundles: their data, keys without effect, and the printed metrics."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def check_of_detections(second: str, options: list[str], sets: tuple[str, ...]) 
         sets: Pairs of ``--set``.
 
     Raises:
-        InputError: There is such an argument or setting.
+        InputError: The command line has such an argument or setting.
     """
     if second:
         raise InputError(
-            f"--detections, and two arguments, the second {second}: detections are evaluated without a bundle; "
-            "give the data set alone: kubeyolo evaluate --detections FILE DATA"
+            f"{second}: --detections takes a single argument, the data set, and no bundle; "
+            "run kubeyolo evaluate --detections FILE DATA"
         )
     used = {f"evaluate.{name}" for name in ("split", "classes", "engine", "dets_per_class", "min_ap")}
     idle = [*options, *(key for key in parse_sets(sets) if key not in used and not key.startswith("data."))]
@@ -58,13 +58,13 @@ def check_of_detections(second: str, options: list[str], sets: tuple[str, ...]) 
 
 
 def given_data(call: StepCall, text: str, as_json: bool, bundle: Bundle | None = None) -> Dataset:
-    """Return the data set of an argument, and print where it is stored if it was validated on the way."""
+    """Return the data set of an argument; if the data are validated first, print where they are stored."""
     stream = sys.stderr if as_json else sys.stdout
     return call.given_dataset(text, bundle, lambda line: print(line, flush=True, file=stream))
 
 
 def print_evaluation(stored: StoredOutcome, as_json: bool) -> None:
-    """Print the metrics in the words of pycocotools, and the record; an evaluation without AP has no metrics."""
+    """Print the metrics as pycocotools does, and the record; without AP only the record."""
     from kubeyolo.evaluation.results import EvaluationResult
     from kubeyolo.steps.evaluate import RESULT_NAME, TEST_DEV
 

@@ -52,9 +52,9 @@ def gate(
 ) -> None:
     """Evaluate the ONNX or int8 network of a bundle on this machine and compare its COCO metrics with limits.
 
-    Neither a cluster nor MindSpore is needed; the image kubeyolo-evaluate-onnx has all that the command imports. A
-    folder of annotated images is validated and stored first. After an interruption run the same command again: what is
-    finished is in the store.
+    Neither a cluster nor MindSpore is needed; the image kubeyolo-evaluate-onnx has all packages of the command. A
+    folder of annotated images is validated and stored first. After an interruption run the same command again: it uses
+    the evaluations that are already stored.
 
     Exit codes: 0 the model passes; 1 the model is worse than a limit; 2 the model could not be evaluated. The files are
     written in all these cases.

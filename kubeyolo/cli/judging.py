@@ -1,4 +1,4 @@
-"""What ``kubeyolo gate`` and ``kubeyolo pipeline gate`` have in common: limits, verdict, files and exit codes."""
+"""The part of ``kubeyolo gate`` and ``kubeyolo pipeline gate`` that both share: limits, verdict, files, exit codes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Evaluations:
     Attributes:
         bundle: Record of the evaluation of the bundle.
         baseline: Record of the evaluation of the baseline; None if there is no baseline.
-        facts: What was evaluated, for the JSON and the summary: the name of the run, or the stored data set.
+        facts: The name of the run, or the stored data set, for the JSON and the summary.
     """
 
     bundle: StepRecord
@@ -223,7 +223,7 @@ def _report(record: StepRecord, verdict: Verdict) -> str:
     from kubeyolo.report.page import with_verdict
 
     if not record.report:
-        raise InputError("the evaluation has stored no report; omit --report")
+        raise InputError("the evaluation has no stored report; omit --report")
     return with_verdict(Place.of(record.report).read().decode(), verdict)
 
 

@@ -1,7 +1,7 @@
 """Images without annotations as a data set that is not stored: a folder of images, or COCO's list of test-dev.
 
-The list is ``image_info_*.json``, which has ids and file names of images, and the categories. Without a list every
-image of the folder counts, and the id of an image is the number in its file name.
+The list is ``image_info_*.json``, which has ids and file names of images, and the categories. Without a list all
+images of the folder are used, and the id of an image is the number in its file name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LISTS = "image_info_*.json"
 
 @dataclass(frozen=True)
 class ImageFolder(Dataset):
-    """Images without annotations; its only split has the name that was asked for.
+    """Images without annotations, as a data set with a single split.
 
     Attributes:
         only: The split.
@@ -156,7 +156,7 @@ def _listed(root: Path) -> _Listed:
 
 
 def _of_list(path: Path, images: Sequence[str]) -> _Listed:
-    """Return the images of a list; each is found by its file name, in whatever folder."""
+    """Return the images of a list; each is found by its file name, in any folder below."""
     try:
         document = json.loads(decode_text(path.read_bytes(), str(path)))
         rows = [(int(row["id"]), str(row["file_name"])) for row in document["images"]]

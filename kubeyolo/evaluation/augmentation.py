@@ -20,7 +20,7 @@ PADDING = 0.447
 """Grey of the padding, in 0..1: the mean of ImageNet's images."""
 
 SCALED_MULTIPLE = 128
-"""Scaled-YOLOv4 pads to a multiple of the largest stride of its largest network, whatever the network."""
+"""Scaled-YOLOv4 pads to a multiple of the largest stride of its largest network, for all its networks."""
 
 
 @dataclass(frozen=True)

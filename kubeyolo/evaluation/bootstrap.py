@@ -61,8 +61,8 @@ def stored_samples(matches: Matches, samples: ClassSamples) -> Resamples:
 def class_samples(matches: Matches, resamples: int = RESAMPLES) -> ClassSamples:
     """Return AP and AP50 of resamples of a split by class.
 
-    The same resamples are drawn for all models that are evaluated on the same images. If the work would be too much,
-    fewer resamples are drawn, and a line is printed.
+    The same resamples are drawn for all models that are evaluated on the same images. If the computation would take
+    more than about a minute, fewer resamples are drawn, and a line is printed.
     """
     images, classes = len(matches.image_id), len(matches.classes)
     ranks = [_Ranks.of(each) for each in matches.classes]
@@ -136,7 +136,7 @@ class _Ranks:
 
     @property
     def work(self) -> int:
-        """Additions and comparisons for a resample, about."""
+        """Approximate number of additions and comparisons for a resample."""
         return int(self.finding[-1]) + 20 * int(self.matches.found.sum()) if len(self.finding) else 0
 
     def average_precision(self, drawn: Int32Array) -> Float64Array:

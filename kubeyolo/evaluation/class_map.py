@@ -1,4 +1,4 @@
-"""Which class of a model is which category of a data set: by name, whatever the order."""
+"""Which class of a model is which category of a data set: by name, in any order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def categories_of_classes(classes: Sequence[str], dataset: DatasetManifest, part
     Args:
         classes: Names of the model's classes.
         dataset: Manifest of the data set, with the classes that are evaluated.
-        partial: Whether the model may have further classes.
+        partial: Whether the model may have classes that the data set does not have.
 
     Raises:
         InputError: The names differ; the message has the first difference.
@@ -31,7 +31,7 @@ def categories_of_classes(classes: Sequence[str], dataset: DatasetManifest, part
 
 
 def same_sets(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Tell whether two lists have the same names, in whatever order; a name that is there twice fits nothing."""
+    """Tell whether two lists have the same names, in any order; lists with repeated names must be equal."""
     ours, theirs = clean_names(one), clean_names(other)
     return ours == theirs or (sorted(ours) == sorted(theirs) and len(set(ours)) == len(ours))
 

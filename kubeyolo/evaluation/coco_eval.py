@@ -12,7 +12,7 @@ import numpy as np
 from kubeyolo.arrays import Float64Array, Int64Array
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.engines import AREA_ALL, AREAS, IOU_50, IOU_75, MAX_DETS, Boxes, Curves, EngineName, accumulate
-from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, CocoNumber, EvaluationResult, own_number
+from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, CocoNumber, EvaluationResult, additional_coco_numbers
 
 COCO_LIMIT = MAX_DETS[-1]
 """Detections of a class in an image that AP counts."""
@@ -43,9 +43,9 @@ def evaluate_detections(
     Args:
         ground_truth: The document.
         detections: The detections.
-        engine: What computes the metrics.
-        dets_per_class: A limit of one's own for the detections of a class in an image that count, for the additional
-            metrics of :func:`kubeyolo.evaluation.results.own_number`; 0 for no further metrics.
+        engine: The program that computes the metrics.
+        dets_per_class: An additional limit of the detections of a class in an image, for the metrics of
+            :func:`kubeyolo.evaluation.results.additional_coco_numbers`; 0 for no additional metrics.
 
     Raises:
         InputError: A detection names an image or category that the document does not have, or its box or score is not
@@ -61,10 +61,10 @@ def evaluate_detections(
     at = limits.index(COCO_LIMIT)
     precision = curves.precision[:, :, :, AREA_ALL, at]
     names = [category["name"] for category in categories]
-    own = own_number(dets_per_class) if dets_per_class else ()
+    additional = additional_coco_numbers(dets_per_class) if dets_per_class else ()
     return EvaluationResult(
         numbers={number.key: _value(number, curves, limits) for number in COCO_NUMBERS},
-        own_numbers={number.key: _value(number, curves, limits) for number in own},
+        additional_numbers={number.key: _value(number, curves, limits) for number in additional},
         per_class=_class_results(names, precision, truth),
         curves=_curves(names, precision),
         images=len(images),

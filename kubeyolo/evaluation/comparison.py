@@ -36,7 +36,7 @@ class Difference:
 
     @property
     def decision(self) -> str:
-        """What the interval says: ``better`` or ``worse`` for the second model, ``equal``, or ``undecided``."""
+        """The decision by the interval: ``better`` or ``worse`` for the second model, ``equal``, or ``undecided``."""
         interval = self.interval
         if interval is None or not interval.is_usable:
             return "undecided"
@@ -47,7 +47,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Mistakes:
-    """What a model does on an image: objects that it finds and misses, and false alarms."""
+    """Results of a model on an image: found objects, missed objects, and false alarms."""
 
     found: int
     missed: int
@@ -70,7 +70,7 @@ class ImageDifference:
 
 @dataclass(frozen=True)
 class MatchedComparison:
-    """What the matches of two models on the same images say about their difference.
+    """The difference of two models, computed from their matches on the same images.
 
     Attributes:
         numbers: AP and AP50.

@@ -1,8 +1,8 @@
 """The engines of the COCO metrics: precision and recall of detections, by hotcoco or by pycocotools.
 
-Both implement the same rules and give the same numbers. hotcoco is written in Rust: on 5,000 images it takes about a
-second where pycocotools takes a minute and ten times the memory. Its threads do not survive a fork: a process that has
-used it must not call it in a forked child.
+Both implement the same rules and give the same numbers. hotcoco is written in Rust: on 5,000 images it is 80 times as
+fast as pycocotools, in a tenth of the memory. Its threads do not survive a fork: a child that was forked from a process
+that has used hotcoco must not call it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from kubeyolo.arrays import BoolArray, Float64Array, Int64Array
 
 EngineName = Literal["hotcoco", "pycocotools"]
-"""What computes the COCO metrics."""
+"""Programs that compute the COCO metrics."""
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
@@ -55,7 +55,7 @@ class Boxes:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """What an engine returns; -1 where there is no ground truth.
+    """Precision and recall that an engine returns; -1 without ground truth.
 
     Attributes:
         precision: (10 IoU, 101 recall, classes, 4 areas, limits of detections).

@@ -1,4 +1,4 @@
-"""The error analysis of an evaluation: all parts together, and the documents that are stored next to its result."""
+"""The whole error analysis of an evaluation, and the documents that are stored next to its result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SUSPECTS_NAME = "suspects.json"
 
 @dataclass(frozen=True, eq=False)
 class ErrorAnalysis:
-    """What the errors of an evaluation are, what they cost, and where they are."""
+    """The errors of an evaluation, their costs, and the images and boxes that have them."""
 
     classes: Sequence[str]
     matches: Matches

@@ -10,7 +10,7 @@ duplicate      IoU >= .5 with a box of its class, which a better detection has f
 classification IoU >= .5 with a box of another class
 both           .1 <= IoU < .5 with a box of another class: wrong class and wrong place
 background     IoU < .1 with every box
-missed         a box that nothing found, and that is not explained by a localization or classification error
+missed         a box that no detection found, and that no localization or classification error explains
 ============== =================================================================================================
 
 A box of the detection's own class explains it before a box of another class does. The cost of a kind is the gain in

@@ -1,4 +1,4 @@
-"""Intervals of AP: what a split of limited size says about a metric.
+"""Intervals of AP: how exactly a split of limited size measures a metric.
 
 A resample is a split of the same size whose images are drawn from the split with replacement. AP of 1,000 resamples
 shows how much AP depends on the choice of the images. The images of a resample depend only on the seed, the number of
@@ -107,6 +107,6 @@ def normal_interval(values: Float64Array, images: int) -> Interval | None:
 
 
 def resamples_in(metrics: Mapping[str, Any]) -> Resamples | None:
-    """Return the resamples in the metrics of a record; None if an earlier version wrote the record."""
+    """Return the resamples in the metrics of a record; None if the record was written by an earlier version."""
     found = metrics.get("resamples")
     return Resamples.model_validate(found) if found else None

@@ -78,7 +78,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Evidence:
-    """How to judge a metric, and the interval of the metric, or of its loss; None if it is not known."""
+    """How to judge a metric, and the interval of the metric or of its loss; the interval is None if unknown."""
 
     judge: Judge = "point"
     interval: Interval | None = None
@@ -107,13 +107,13 @@ class _Limit:
         return short if self.holds(float(short)) == self.holds(value) else f"{value:.9g}"
 
     def judged(self, value: float | None, evidence: Evidence, form: str, scale: float = 1.0) -> tuple[bool, str]:
-        """Return whether a metric passes, and what its interval says; an empty text if there is nothing to say.
+        """Return whether a metric passes, and a text about its interval, which may be empty.
 
         Args:
             value: The metric.
             evidence: How to judge it, and its interval.
             form: Format of the ends of the interval.
-            scale: What the ends of the interval are multiplied by.
+            scale: Factor of the ends of the interval.
         """
         by_point, interval, judge = self.holds(value), evidence.interval, evidence.judge
         fallback = {"interval": "so the value itself decides", "strict": "so evaluate.judge = strict fails"}.get(judge)

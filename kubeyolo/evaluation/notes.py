@@ -1,4 +1,4 @@
-"""What to know when reading metrics: thresholds that lower AP, and images with more objects than COCO counts."""
+"""Notes about metrics: thresholds that lower AP, and images with more objects than COCO counts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def threshold_notes(config: EvaluateConfig, most_objects: int = 0) -> list[str]:
 
 
 def crowded_note(images: int, dets_per_class: int = 0) -> str:
-    """Return a sentence about images with more than 100 objects of a class; empty if there are none."""
+    """Return a sentence about images with more than 100 objects of a class; empty without such images."""
     if not images:
         return ""
     remedy = (

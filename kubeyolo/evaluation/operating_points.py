@@ -16,7 +16,7 @@ GRID = np.arange(101) / 100
 """Thresholds of the curves."""
 
 FALLBACK = 0.25
-"""Threshold if no detection finds a box, so that no threshold is best."""
+"""Threshold if no detection finds a box, so that there is no best threshold."""
 
 BEST_THRESHOLDS = "best_thresholds"
 """Key of the best thresholds in records and in results, and by runtime in the metrics of published bundles."""

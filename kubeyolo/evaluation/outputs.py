@@ -1,4 +1,4 @@
-"""What a network returns for a batch of images, and the boxes of an image in it."""
+"""Outputs of a network for a batch of images, and the boxes of an image in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kubeyolo.models.facts import ModelFacts
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network returns for a batch; the last images may be filling.
+    """Outputs of a network for a batch; the last images may be padding of the batch.
 
     Attributes:
         width: Width of the network's input in pixels.

@@ -130,17 +130,18 @@ class Predictor:
         if tta:
             self.check_any_size("test-time augmentation", "tta")
 
-    def check_any_size(self, what: str, key: str) -> None:
+    def check_any_size(self, feature: str, key: str) -> None:
         """Refuse a runtime that takes images of a single size.
 
         Raises:
-            InputError: It does; the message names what needs several sizes, and the option and the setting for it.
+            InputError: The runtime does; the message names the feature that needs several sizes, its option and its
+            setting.
         """
         if self._runtime.image_size is not None:
             height, width = self._runtime.image_size
             raise InputError(
-                f"{what} needs a network for images of any size: the {self.name} file of this bundle was exported for "
-                f"{height} x {width}; use the mindspore runtime, or leave --{key} out (evaluate.{key}=false)"
+                f"{feature} needs a network for images of any size: the {self.name} file of this bundle was exported "
+                f"for {height} x {width}; use the mindspore runtime, or leave --{key} out (evaluate.{key}=false)"
             )
 
     def _check_size(self) -> None:
@@ -291,7 +292,7 @@ def evaluate_split(
 def _notes(
     predictor: Predictor, split: Split, manifest: DatasetManifest, config: EvaluateConfig, result: EvaluationResult
 ) -> list[str]:
-    """Return what lowers AP or makes it another number, as sentences."""
+    """Return sentences about settings that lower AP or change its meaning."""
     counts = np.diff(split.index.box_start)
     notes = threshold_notes(config, int(counts.max(initial=0)))
     notes += [note] if (note := crowded_note(result.crowded_images, config.dets_per_class)) else []

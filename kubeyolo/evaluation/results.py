@@ -47,8 +47,8 @@ COCO_NUMBERS: tuple[CocoNumber, ...] = (
 COCO_KEYS = tuple(number.key for number in COCO_NUMBERS)
 
 
-def own_number(limit: int) -> tuple[CocoNumber, ...]:
-    """Return the metrics with a limit of one's own for the detections of a class in an image; never named AP alone."""
+def additional_coco_numbers(limit: int) -> tuple[CocoNumber, ...]:
+    """Return the metrics with an additional limit of the detections of a class in an image; none is named AP."""
     return (
         CocoNumber(f"AP@maxDets={limit}", "AP", "0.50:0.95", "all", limit),
         CocoNumber(f"AP50@maxDets={limit}", "AP", "0.50", "all", limit),
@@ -95,8 +95,8 @@ class EvaluationResult(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     numbers: dict[str, float | None]
-    own_numbers: dict[str, float | None] = Field(
-        default={}, description="Metrics with a limit of one's own, such as AP@maxDets=300."
+    additional_numbers: dict[str, float | None] = Field(
+        default={}, description="Metrics with an additional limit of detections, such as AP@maxDets=300."
     )
     per_class: list[ClassResult] = []
     curves: dict[str, list[float]] = {}
@@ -109,7 +109,9 @@ class EvaluationResult(BaseModel):
     best_thresholds: BestThresholds | None = Field(
         default=None, description="Best thresholds; null in results of earlier versions, and if no box was found."
     )
-    resamples: Resamples | None = Field(default=None, description="AP of resamples; results of old versions have none.")
+    resamples: Resamples | None = Field(
+        default=None, description="AP of resamples; null in results of earlier versions."
+    )
     tta: bool = Field(default=False, description="Whether the network saw each image in three views.")
     rect: bool = Field(default=False, description="Whether batches were rectangles that fit their images.")
     nms: str = Field(default="greedy", description="How the overlap of two boxes was measured: greedy, diou.")
@@ -117,20 +119,22 @@ class EvaluationResult(BaseModel):
     thresholds: dict[str, float | int | bool] = Field(
         default={}, description="Settings of the evaluation that decide which detections there are, by key."
     )
-    notes: list[str] = Field(default=[], description="What to know when reading the metrics, as sentences.")
+    notes: list[str] = Field(default=[], description="Notes about the metrics, as sentences.")
 
     def words(self) -> str:
-        """Return the 12 lines of pycocotools' summary, and a line for each metric with a limit of one's own."""
+        """Return the 12 lines of pycocotools' summary, and a line for each metric with an additional limit."""
         lines = [number_line(number, self.numbers.get(number.key)) for number in COCO_NUMBERS]
-        return "\n".join([*lines, *(number_line(number, self.own_numbers[number.key]) for number in self.own())])
+        return "\n".join(
+            [*lines, *(number_line(number, self.additional_numbers[number.key]) for number in self.additional())]
+        )
 
-    def own(self) -> tuple[CocoNumber, ...]:
-        """Return the metrics with a limit of one's own; empty if there are none."""
-        limits = {int(key.rpartition("=")[2]) for key in self.own_numbers}
-        return tuple(number for limit in sorted(limits) for number in own_number(limit))
+    def additional(self) -> tuple[CocoNumber, ...]:
+        """Return the metrics with an additional limit of detections; empty if there are none."""
+        limits = {int(key.rpartition("=")[2]) for key in self.additional_numbers}
+        return tuple(number for limit in sorted(limits) for number in additional_coco_numbers(limit))
 
     def manner(self) -> str:
-        """Return in parentheses how images were evaluated, if not in the usual manner; otherwise empty."""
+        """Return in parentheses the settings of TTA, batches and NMS that are not the usual ones; empty if all are."""
         names = {"test-time augmentation": self.tta, "rectangular": self.rect, "DIoU-NMS": self.nms == "diou"}
         unusual = ", ".join(name for name, applies in names.items() if applies)
         return f" ({unusual})" if unusual else ""

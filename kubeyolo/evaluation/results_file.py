@@ -20,14 +20,14 @@ _LONGEST = 60
 
 
 def read_detections(content: bytes, name: str, dataset: Dataset, split: str) -> list[Detection]:
-    """Return the detections of a file, with the ids that the stored data set numbers images and categories by.
+    """Return the detections of a file, with the numeric ids of the stored data set.
 
-    The file has the ids of the data set's own annotations, numbers or texts.
+    In the file, the ids are those of the data set's annotations, numbers or texts.
 
     Args:
         content: Content of the file.
         name: Name of the file, for errors.
-        dataset: The data set, or those of its classes that are evaluated; detections of its other classes are left out.
+        dataset: The data set, or those of its classes that are evaluated; detections of other classes are left out.
         split: The split.
 
     Raises:
@@ -73,7 +73,7 @@ def _rows(content: bytes, name: str) -> list[dict[str, Any]]:
             f"{name}: expected a COCO results file, a list of {{{', '.join(_KEYS)}}}; found {type(rows).__name__}"
         )
     if not rows:
-        raise InputError(f"{name}: has no detections; an empty list has AP 0, and usually means that a program failed")
+        raise InputError(f"{name}: has no detections; AP of an empty list is 0, and usually a program has failed")
     for number, row in enumerate(rows):
         fault = _fault(row)
         if fault:
@@ -94,7 +94,7 @@ def _parsed(content: bytes, name: str) -> Any:
 
 
 def _fault(row: Any) -> str:
-    """Return what is wrong with an entry as words that follow its number; empty if it can be used."""
+    """Return the fault of an entry as words that follow its number; empty if the entry is valid."""
     if not isinstance(row, dict):
         return f"is {_shown(row)}; expected an object with {', '.join(_KEYS)}"
     for key in _KEYS:

@@ -1,6 +1,6 @@
 """AP50, precision and recall on slices of a split: by size of objects and images, brightness, crowding, and folder.
 
-A stored data set keeps of an image's record its id, file name and size, and the keys that ``data.slice_keys`` names.
+Slices by keys of the images use the keys that a stored data set keeps (``data.slice_keys``).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SliceResult:
 
 @dataclass(frozen=True)
 class SliceFamily:
-    """Slices by one property, and what the property is."""
+    """Slices by one property, with the key and the title of the property."""
 
     key: str
     title: str

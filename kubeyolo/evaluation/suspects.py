@@ -21,7 +21,7 @@ LOOSE_BOX = "loose box"
 
 SENTENCES = {
     NO_BOX: "a confident detection without a box: an object that was not annotated?",
-    NOTHING_NEAR: "a box that nothing comes near, although such objects are usually found: is an object there?",
+    NOTHING_NEAR: "a box without a detection near it, although such objects are usually found: is an object there?",
     SWAPPED_CLASS: "a confident detection of another class on the box: is its class right?",
     LOOSE_BOX: "a confident detection of the class that covers the box badly: is the box in the right place?",
 }
@@ -61,8 +61,8 @@ def find_suspects(
 
     A detection contradicts annotations if it reaches the best threshold of its class, or a score of .5.
     The suspicion of a missing box is the score; that of a class is the score minus the best score of the own class on
-    the box; that of a place is score times (1 - IoU); that of a box that nothing comes near is the share of boxes of
-    its class and of its size that are found, whichever is lower.
+    the box; that of a place is score times (1 - IoU); that of a box without a detection near it is the lower of two
+    shares: of the boxes of its class, and of the boxes of its size that are found.
     """
     sure = outcomes.confident | (matches.score >= _SURE_SCORE)
     image = matches.index.box_image()
@@ -84,7 +84,10 @@ def find_suspects(
 
 
 def _without_copies(matches: Matches, detections: Int64Array, most: int) -> list[int]:
-    """Return the best detections without those that cover a better one of their image by half, whatever its class."""
+    """Return the best detections without copies.
+
+    A copy has an IoU of .5 or more with a better detection of its image, of any class.
+    """
     kept: dict[int, list[int]] = {}
     count = 0
     for d in detections.tolist():
@@ -142,7 +145,7 @@ def suspects_document(
 ) -> dict[str, Any]:
     """Return suspects as a COCO document: their images, highest suspicion first, with the annotations to review.
 
-    A suspicious box is there with its own id; a missing box has a new id. ``attributes`` has rank, kind, suspicion, and
+    A suspicious box keeps its id; a missing box gets a new id. ``attributes`` has rank, kind, suspicion, and
     what was detected instead.
 
     Args:

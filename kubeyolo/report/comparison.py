@@ -26,9 +26,9 @@ def comparison_report(
     """Return the report of a comparison as one HTML page.
 
     Args:
-        labels: What the two networks are; the page calls them A and B.
+        labels: Descriptions of the two networks, which the page calls A and B.
         numbers: The 12 COCO metrics of both.
-        found: What their matches say: classes, intervals, images.
+        found: The comparison of their matches: classes, intervals, images.
         document: comparison.json.
         samples: Images with the annotated boxes, the detections of A, and those of B.
     """
@@ -64,7 +64,7 @@ def comparison_report(
 
 
 def decision_text(ap: Difference, images: int) -> str:
-    """Return a sentence about what the interval of the difference of AP tells."""
+    """Return the decision by the interval of the difference of AP as a sentence."""
     interval = interval_text(ap.interval)
     if ap.difference is None or ap.interval is None:
         return "The split has no annotated objects, so there is nothing to compare."

@@ -51,7 +51,7 @@ def dataset_report(
         manifest: The manifest of the stored data set.
         splits: The index of each split, in the order of the page.
         samples: Images with their annotated boxes.
-        warnings: What to know before the data set is used.
+        warnings: Warnings about evaluations on the data set.
     """
     rows = _class_rows(manifest.classes, splits)
     images = sum(len(index) for index in splits.values())

@@ -36,8 +36,8 @@ _MEANINGS = dict(
             "of the right class, but with an IoU from .1 to .5",
             "of another class, and with an IoU from .1 to .5",
             "a second detection of a box",
-            "nothing is annotated there",
-            "a box that nothing found",
+            "in a place without an annotation",
+            "a box that no detection found",
         ),
         strict=True,
     )
@@ -79,7 +79,7 @@ class ConfusionRow:
 
 @dataclass(frozen=True)
 class ErrorsView:
-    """What the template shows; see the module's description."""
+    """The values that the template of the errors shows."""
 
     kinds: list[KindRow]
     charts: list[Chart]
@@ -146,7 +146,7 @@ def _kind_rows(analysis: ErrorAnalysis) -> list[KindRow]:
 def _overall(analysis: ErrorAnalysis) -> str:
     point = analysis.points.overall
     if point.threshold is None:
-        return "No box was found, so no threshold is best."
+        return "No box was found, so there is no best threshold."
     return (
         f"A single threshold for all classes is best at {point.threshold:.3f}: precision {number3(point.precision)}, "
         f"recall {number3(point.recall)}, F1 {number3(point.F1)}. The best threshold of each class is in the table of "

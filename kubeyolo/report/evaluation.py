@@ -82,10 +82,10 @@ def evaluation_report(
 
 
 def number_rows(result: EvaluationResult) -> list[NumberRow]:
-    """Return the 12 metrics in the order of pycocotools, as it describes them, and those with a limit of one's own."""
+    """Return the 12 metrics in the order of pycocotools, as it describes them, and those with an additional limit."""
     rows = []
-    for number in (*COCO_NUMBERS, *result.own()):
-        value = {**result.numbers, **result.own_numbers}.get(number.key)
+    for number in (*COCO_NUMBERS, *result.additional()):
+        value = {**result.numbers, **result.additional_numbers}.get(number.key)
         rows.append(NumberRow(number.key, number_line(number, value).rpartition(" = ")[0].strip(), value))
     return rows
 

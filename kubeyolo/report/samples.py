@@ -32,7 +32,7 @@ BOX_COLORS = (
 )
 
 OUTCOME_COLORS = {"hit": "#7ae582", "missed": "#ff9a92", "false alarm": "#ffb000", "annotated": "#9ecbff"}
-"""Colours of boxes that have an outcome, whatever their class."""
+"""Colours of boxes that have an outcome, for all classes."""
 
 _TEXT_HEIGHT = 17.0
 _CHARACTER = 7.6

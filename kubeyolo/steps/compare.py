@@ -32,7 +32,7 @@ LISTED_IMAGES = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network to compare: its bundle, the configuration that it is evaluated with, and what runs it."""
+    """A network to compare: its bundle, the configuration of its evaluation, and its runtime."""
 
     bundle: Bundle
     config: Config
@@ -49,7 +49,7 @@ class Compared:
 
     @property
     def label(self) -> str:
-        """What the network is: model, runtime, and name of the bundle's folder."""
+        """Description of the network: model, runtime, and name of the bundle's folder."""
         return f"{self.bundle.manifest.model} in {self.result.runtime} ({self.bundle.place.name})"
 
 

@@ -91,7 +91,7 @@ def _predictor(bundle: Bundle, config: Config, runtime: RuntimeName) -> Predicto
 
 
 def check_size(manifest: BundleManifest, config: Config, runtime: RuntimeName) -> None:
-    """Refuse another image size than that of an exported file; the trained network takes any size.
+    """Refuse an image size that is not that of the exported file; the trained network takes any size.
 
     Raises:
         InputError: The file of the runtime was exported for a different size.
@@ -114,7 +114,7 @@ def check_trained(config: Config) -> None:
     if config.evaluate.test_dev:
         raise InputError(
             "evaluate.test_dev: a run that trains needs the AP of its networks; leave it out, and make the detections "
-            "for test-dev from the published bundle with 'kubeyolo evaluate' and its option for test-dev"
+            "for test-dev from the published bundle with 'kubeyolo evaluate --test_dev'"
         )
 
 
@@ -125,7 +125,7 @@ def at_exported_size(config: Config) -> Config:
 
 
 def say_exported_size(config: Config) -> None:
-    """Say that exported files are evaluated without views and rectangles, if the configuration asks for them."""
+    """Print a note that exported files are evaluated without views and rectangles, if the configuration has them."""
     asked = [f"evaluate.{key}" for key in ("rect", "tta") if getattr(config.evaluate, key)]
     if asked:
         print(

@@ -117,7 +117,7 @@ def _outcome(evaluated: detection.EvaluatedSplit, dataset: Dataset, title: str, 
         seconds=watch.seconds,
         metrics={
             **result.numbers,
-            **result.own_numbers,
+            **result.additional_numbers,
             **counts,
             **best,
             **about,

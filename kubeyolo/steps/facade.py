@@ -94,7 +94,7 @@ class StepCall:
         return open_dataset(self.store.at(text))
 
     def given_dataset(self, text: str, bundle: Bundle | None = None, show: Show = print) -> Dataset:
-        """Return the data that a person gives; see :mod:`kubeyolo.steps.given_dataset`.
+        """Return the data set that a command is called with; see :mod:`kubeyolo.steps.given_dataset`.
 
         Args:
             text: URI or reference of a stored data set, or a folder or URI of images and annotations, which is

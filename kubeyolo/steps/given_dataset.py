@@ -1,4 +1,4 @@
-"""The data that a person gives to an evaluation: a stored data set, a folder to validate, or images for test-dev."""
+"""Opens the data that an evaluation is called with: a stored data set, data to validate, or images for test-dev."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def given_dataset(
 ) -> Dataset:
     """Return the stored data set at a place, or validate and store the data that is there.
 
-    The validation is that of a run: its result is found again as long as no file of the data changes.
+    The validation is that of a run: its result is used again as long as no file of the data changes.
 
     Args:
         place: A stored data set, or a folder or URI of images and annotations.
@@ -36,7 +36,7 @@ def given_dataset(
         show: Shows a line.
 
     Raises:
-        InputError: There are neither, or the data cannot be used, or have no split of the name ``evaluate.split``.
+        InputError: The place has neither, or the data cannot be used, or they have no split ``evaluate.split``.
     """
     if place.digest or is_stored(place) or not _has_files(place):
         dataset, split = open_dataset(place), config.evaluate.split
@@ -56,7 +56,7 @@ def given_dataset(
 
 
 def is_stored(place: Place) -> bool:
-    """Tell whether a place has a stored data set; other programs name their annotations ``dataset.json``, too."""
+    """Tell whether a place has a stored data set; other programs also name their annotations ``dataset.json``."""
     if isinstance(place.location, FileLocation) and place.location.path.is_file():
         return False
     try:
@@ -70,7 +70,7 @@ def test_dev_images(place: Place, config: Config, manifest: BundleManifest) -> D
     """Return the images of a folder without annotations, for detections for test-dev; None for all other data.
 
     Args:
-        place: What a person gives.
+        place: The data that the evaluation is called with.
         config: The configuration.
         manifest: Manifest of the bundle: its classes are those of images without a list of categories.
 

@@ -1,4 +1,4 @@
-"""Stores an evaluation, and compares its AP with the limit of whoever asks for it."""
+"""Stores an evaluation, and compares its AP with the limit of the run or command that needs the evaluation."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def store_judged(
 
     Args:
         stored: The stored evaluation; None if there is none yet.
-        evaluate: Evaluates.
+        evaluate: Computes the evaluation; called only if it is not stored.
         output: The folder of the evaluation.
-        settings: Their ``min_ap`` is the lower limit of AP, 0 for no limit; ``judge`` says how it is judged.
+        settings: ``min_ap`` is the lower limit of AP, 0 for no limit; ``judge`` is how AP is compared with it.
         share: The share of this process if several processes share the work.
 
     Raises:

@@ -92,8 +92,8 @@ def judge(
 ) -> Verdict:
     """Compare the share of int8 convolutions, the size of the file, and the loss of AP with their limits.
 
-    The loss itself decides, whatever ``evaluate.judge`` is, since the limit decides whether the bundle is stored. The
-    interval in ``evidence`` is shown.
+    The loss itself decides for every ``evaluate.judge``, since the limit decides whether the bundle is stored. The
+    interval in ``evidence`` is only shown.
     """
     remedy = "use more calibration images or a different quantize.calibration"
     ap = (after.get("AP"), before.get("AP"))

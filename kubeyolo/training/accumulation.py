@@ -1,6 +1,6 @@
 """When weights are updated: after every batch, or after the gradients of several batches have been added.
 
-YOLOv5 and Scaled-YOLOv4 publish their rates for updates from 64 images, whatever the number of images in a batch.
+YOLOv5 and Scaled-YOLOv4 publish their rates for updates from 64 images, for any number of images in a batch.
 """
 
 from __future__ import annotations

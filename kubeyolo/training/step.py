@@ -126,7 +126,7 @@ class TrainStep(nn.Cell):
 class AddGradients(nn.Cell):
     """Forward, gradients, sum over processes; the gradients are added to those of the batches before.
 
-    The sum is one vector, which all processes have alike.
+    The sum is one vector, which is the same in all processes.
 
     Args:
         forward: Network and loss, in training mode.
@@ -208,7 +208,7 @@ class Update(nn.Cell):
 
 
 class Steps(Protocol):
-    """Trains on batches, and tells after which of them the weights are updated."""
+    """Trains on batches, and decides after which of them the weights are updated."""
 
     def train(self, step: int, images: Tensor, labels: Tensor, scalars: Sequence[Tensor]) -> tuple[Tensor, bool]:
         """Train on the batch of a step; return the losses, and whether the weights were updated."""

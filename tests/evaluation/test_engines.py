@@ -62,7 +62,7 @@ def random_set(rng, images, classes, boxes, found, grid):
 
 def both(truth, detections, dets_per_class=0):
     one, other = (evaluate_detections(truth, detections, engine, dets_per_class) for engine in ENGINES)
-    for ours, theirs in ((one.numbers, other.numbers), (one.own_numbers, other.own_numbers)):
+    for ours, theirs in ((one.numbers, other.numbers), (one.additional_numbers, other.additional_numbers)):
         assert ours.keys() == theirs.keys()
         for key, value in theirs.items():
             assert ours[key] == (None if value is None else pytest.approx(value, abs=1e-9)), key
@@ -112,9 +112,9 @@ def crowded_set(boxes):
 def test_a_limit_of_ones_own_has_a_name_of_its_own_and_leaves_ap_as_it_is():
     truth, found = crowded_set(150)
     plain, more = both(truth, found), both(truth, found, 300)
-    assert plain.numbers["AP"] == pytest.approx(0.6634, abs=5e-3) and plain.own_numbers == {}
+    assert plain.numbers["AP"] == pytest.approx(0.6634, abs=5e-3) and plain.additional_numbers == {}
     assert more.numbers == plain.numbers
-    assert more.own_numbers == {
+    assert more.additional_numbers == {
         key: pytest.approx(1.0) for key in ("AP@maxDets=300", "AP50@maxDets=300", "AR@maxDets=300")
     }
     assert "maxDets=300 ] = 1.000" in more.words() and "maxDets=300" not in plain.words()

@@ -140,7 +140,7 @@ def test_limits_that_lower_ap_are_printed_and_stored_with_it(run: Run, bundle: s
         "evaluate.multi_label = false",
     ]
     assert all(f"warning: {note}" in printed for note in result["notes"])
-    assert result["own_numbers"] == {"AP@maxDets=7": 0, "AP50@maxDets=7": 0, "AR@maxDets=7": 0}
+    assert result["additional_numbers"] == {"AP@maxDets=7": 0, "AP50@maxDets=7": 0, "AR@maxDets=7": 0}
     page = Path("out/report.html").read_text()
     assert "evaluate.conf_threshold = 0.999 lowers AP" in page and "AP@maxDets=7" in page
     assert threshold_notes(EvaluateConfig()) == []
@@ -244,7 +244,7 @@ def test_the_detections_of_any_program_are_evaluated(run: Run, tmp_path: Path) -
     code, _, errors = run("--detections", "results.json", "data", "--conf_threshold", "0.5")
     assert code == 2 and "evaluate.conf_threshold: no effect with --detections" in errors
     code, _, errors = run("--detections", "results.json", "bundle", "data")
-    assert code == 2 and "detections are evaluated without a bundle" in errors
+    assert code == 2 and "takes a single argument, the data set, and no bundle" in errors
     code, _, errors = run("data")
     assert code == 2 and "Missing argument 'DATA'" in errors
 
