@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from kubeyolo.arrays import BoolArray, Float64Array, Int32Array, Int64Array
-from kubeyolo.evaluation.coco_matches import IOU_THRESHOLDS, ClassMatches, Matches
+from kubeyolo.evaluation.average_precision import RECALL_POINTS
+from kubeyolo.evaluation.coco_matches import IOU_THRESHOLDS, ClassMatches, SplitMatches
 from kubeyolo.evaluation.intervals import RESAMPLES, SEED, Resamples
 from kubeyolo.progress import Progress
 
-_RECALLS: Float64Array = np.linspace(0.0, 1.0, 101)
-_LARGER = np.array([number for number, value in enumerate(_RECALLS) if value > number / 100])
+_LARGER = np.array([number for number, value in enumerate(RECALL_POINTS) if value > number / 100])
 """Numbers of the values of recall that are larger than their fraction."""
 _BYTES = 32e6
 """Aim for the memory of the largest arrays."""
@@ -42,12 +42,12 @@ class ClassSamples:
         return {"AP": mean_of_present(self.ap), "AP50": mean_of_present(self.ap50)}
 
 
-def resampled(matches: Matches, resamples: int = RESAMPLES) -> Resamples:
+def resampled(matches: SplitMatches, resamples: int = RESAMPLES) -> Resamples:
     """Return AP and AP50 of resamples of a split."""
     return stored_samples(matches, class_samples(matches, resamples))
 
 
-def stored_samples(matches: Matches, samples: ClassSamples) -> Resamples:
+def stored_samples(matches: SplitMatches, samples: ClassSamples) -> Resamples:
     """Return the means of a split and of its resamples in the form that a result keeps."""
     own = average_precision(matches, np.ones((len(matches.image_id), 1), np.int32)).means()
     return Resamples.of(
@@ -58,7 +58,7 @@ def stored_samples(matches: Matches, samples: ClassSamples) -> Resamples:
     )
 
 
-def class_samples(matches: Matches, resamples: int = RESAMPLES) -> ClassSamples:
+def class_samples(matches: SplitMatches, resamples: int = RESAMPLES) -> ClassSamples:
     """Return AP and AP50 of resamples of a split by class.
 
     The same resamples are drawn for all models that are evaluated on the same images. If the computation would take
@@ -90,7 +90,7 @@ def class_samples(matches: Matches, resamples: int = RESAMPLES) -> ClassSamples:
     return ClassSamples(*result)
 
 
-def average_precision(matches: Matches, drawn: Int32Array) -> ClassSamples:
+def average_precision(matches: SplitMatches, drawn: Int32Array) -> ClassSamples:
     """Return AP and AP50 by class if each image counts as often as it was drawn.
 
     Args:
@@ -181,7 +181,7 @@ class _Ranks:
         _accumulate(np.maximum, precision[::-1])
         reached = _recalls_reached(right, objects)
         total: Float64Array = reached[0] * precision[0] + np.einsum("kr,kr->r", np.diff(reached, axis=0), precision[1:])
-        return total / len(_RECALLS)
+        return total / len(RECALL_POINTS)
 
     def _ignored_before(self, ranks: Int64Array, level: int, drawn: Int32Array) -> Float64Array | float:
         """Return how many detections up to each rank (K,) match a crowd (K, R); 0 if none does."""
@@ -212,5 +212,5 @@ def _recalls_reached(right: Float64Array, objects: Int64Array) -> Float64Array:
     reached += 1.0
     exact = np.flatnonzero((objects[:, None] * _LARGER % 100 == 0).any(1))
     if len(exact):
-        reached[:, exact] = np.searchsorted(_RECALLS, right[:, exact] / np.maximum(objects[exact], 1), "right")
+        reached[:, exact] = np.searchsorted(RECALL_POINTS, right[:, exact] / np.maximum(objects[exact], 1), "right")
     return reached

@@ -83,7 +83,7 @@ def crowded_images(image: Int64Array, category: Int64Array) -> int:
 
 
 def _annotated(annotations: Sequence[dict[str, Any]], images: Sequence[int], categories: Sequence[int]) -> Boxes:
-    return Boxes(
+    return Boxes.annotated(
         image=_positions(
             map(itemgetter("image_id"), annotations),
             images,
@@ -97,7 +97,6 @@ def _annotated(annotations: Sequence[dict[str, Any]], images: Sequence[int], cat
         xywh=_xywh(annotations),
         area=np.array([box["area"] for box in annotations], np.float64),
         crowd=np.array([bool(box.get("iscrowd")) for box in annotations], np.bool_),
-        score=np.zeros(len(annotations)),
     )
 
 
@@ -130,7 +129,7 @@ def _detected(detections: Sequence[Detection], images: Sequence[int], categories
             f"detection {number}: score {score[number]:g}, bbox {xywh[number].tolist()}; "
             "scores and boxes must be finite numbers"
         )
-    return Boxes(image, category, xywh, xywh[:, 2] * xywh[:, 3], np.zeros(len(image), np.bool_), score)
+    return Boxes.detected(image, category, xywh, score)
 
 
 def _positions(ids: Iterable[int], known: Sequence[int], refusal: Callable[[int, int], str]) -> Int64Array:

@@ -16,37 +16,10 @@ from kubeyolo.arrays import BoolArray, Float64Array, Int64Array, places_in_group
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.overlaps import coco_iou
 from kubeyolo.evaluation.coco_eval import COCO_LIMIT, Detection
+from kubeyolo.evaluation.engines import Boxes
 
 IOU_THRESHOLDS: Float64Array = np.linspace(0.5, 0.95, 10)
 _PAIRS_AT_ONCE = 2_000_000
-
-
-@dataclass(frozen=True, eq=False)
-class Boxes:
-    """Boxes of a split (N,), annotated or detected.
-
-    Attributes:
-        image: Position of the image of each box, in the order of the images' ids.
-        category: Position of the class of each box, in the order of the classes' ids.
-        xywh: Left, top, width and height (N, 4) in pixels.
-        crowd: Whether the box is an annotated crowd; None for detections.
-        score: Score of each detection; None for annotated boxes.
-    """
-
-    image: Int64Array
-    category: Int64Array
-    xywh: Float64Array
-    crowd: BoolArray | None = None
-    score: Float64Array | None = None
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def take(self, rows: Int64Array | BoolArray) -> Boxes:
-        """Return the boxes in these rows."""
-        crowd = None if self.crowd is None else self.crowd[rows]
-        score = None if self.score is None else self.score[rows]
-        return Boxes(self.image[rows], self.category[rows], self.xywh[rows], crowd, score)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +44,7 @@ class ClassMatches:
 
 
 @dataclass(frozen=True, eq=False)
-class Matches:
+class SplitMatches:
     """The matches of a split: of each class, and the ids of its images in increasing order."""
 
     image_id: Int64Array
@@ -84,7 +57,7 @@ class Matches:
         return empty + np.sum([each.objects for each in self.classes], axis=0) if self.classes else empty
 
 
-def match_split(index: SplitIndex, category_ids: Sequence[int], detections: Sequence[Detection]) -> Matches:
+def match_split(index: SplitIndex, category_ids: Sequence[int], detections: Sequence[Detection]) -> SplitMatches:
     """Match the detections on a split with its annotated boxes.
 
     Args:
@@ -95,7 +68,8 @@ def match_split(index: SplitIndex, category_ids: Sequence[int], detections: Sequ
     image_id = np.sort(index.image_id)
     place = np.searchsorted(image_id, index.image_id)
     ids = np.array(category_ids, np.int64)
-    truth = Boxes(place[index.box_image()], index.box_class.astype(np.int64), index.box_xywh, crowd=index.box_crowd)
+    image, category = place[index.box_image()], index.box_class.astype(np.int64)
+    truth = Boxes.annotated(image, category, index.box_xywh, index.box_crowd, index.box_area)
     found = detected_boxes(detections, image_id, ids)
     return match_boxes(truth, found, image_id, len(ids))
 
@@ -111,7 +85,7 @@ def detected_boxes(detections: Sequence[Detection], image_id: Int64Array, catego
     order = np.argsort(category_id)
     image = np.array([row["image_id"] for row in detections], np.int64)
     category = np.array([row["category_id"] for row in detections], np.int64)
-    return Boxes(
+    return Boxes.detected(
         np.searchsorted(image_id, image),
         order[np.searchsorted(category_id[order], category)] if len(category) else category,
         np.array([row["bbox"] for row in detections], np.float64).reshape(-1, 4),
@@ -119,12 +93,11 @@ def detected_boxes(detections: Sequence[Detection], image_id: Int64Array, catego
     )
 
 
-def match_boxes(truth: Boxes, detections: Boxes, image_id: Int64Array, num_classes: int) -> Matches:
+def match_boxes(truth: Boxes, detections: Boxes, image_id: Int64Array, num_classes: int) -> SplitMatches:
     """Match detections with annotated boxes; the order of both decides between equal scores and equal IoU."""
     row = _best_of_each_group(detections, num_classes)
     detections = detections.take(row)
-    assert truth.crowd is not None and detections.score is not None
-    found, ignored = _match(truth, truth.crowd, detections, num_classes)
+    found, ignored = _match(truth, detections, num_classes)
     objects = np.zeros((num_classes, len(image_id)), np.int64)
     np.add.at(objects, (truth.category[~truth.crowd], truth.image[~truth.crowd]), 1)
     classes = []
@@ -134,7 +107,7 @@ def match_boxes(truth: Boxes, detections: Boxes, image_id: Int64Array, num_class
         rows = by_class[bounds[number] : bounds[number + 1]]
         image, score = detections.image[rows], detections.score[rows]
         classes.append(ClassMatches(image, score, found[:, rows], ignored[:, rows], objects[number], row[rows]))
-    return Matches(image_id, tuple(classes))
+    return SplitMatches(image_id, tuple(classes))
 
 
 def _group(boxes: Boxes, num_classes: int) -> Int64Array:
@@ -144,14 +117,13 @@ def _group(boxes: Boxes, num_classes: int) -> Int64Array:
 
 def _best_of_each_group(detections: Boxes, num_classes: int) -> Int64Array:
     """Return the rows of detections by image and class, best score first, at most 100 for each image and class."""
-    assert detections.score is not None
     group = _group(detections, num_classes)
     order = np.lexsort((-detections.score, group))
     rank = places_in_groups(group[order])
     return order[rank < COCO_LIMIT]
 
 
-def _match(truth: Boxes, crowd: BoolArray, detections: Boxes, num_classes: int) -> tuple[BoolArray, BoolArray]:
+def _match(truth: Boxes, detections: Boxes, num_classes: int) -> tuple[BoolArray, BoolArray]:
     """Return which detections match an object, and which match a crowd (T, D).
 
     Detections are sorted by group and score. In each round, the next detection of every group chooses among the boxes
@@ -159,7 +131,7 @@ def _match(truth: Boxes, crowd: BoolArray, detections: Boxes, num_classes: int) 
     """
     shape = (len(IOU_THRESHOLDS), len(detections))
     found, ignored = np.zeros(shape, bool), np.zeros(shape, bool)
-    detection, box, iou = _overlapping_pairs(truth, crowd, detections, num_classes)
+    detection, box, iou = _overlapping_pairs(truth, detections, num_classes)
     if not len(detection):
         return found, ignored
     candidates = np.unique(detection)
@@ -171,7 +143,7 @@ def _match(truth: Boxes, crowd: BoolArray, detections: Boxes, num_classes: int) 
     taken = np.zeros((len(IOU_THRESHOLDS), len(truth)), bool)
     for start, stop in zip(bounds, bounds[1:], strict=False):
         pairs = slice(int(start), int(stop))
-        _one_round(detection[pairs], box[pairs], iou[pairs], (crowd, taken, found, ignored))
+        _one_round(detection[pairs], box[pairs], iou[pairs], (truth.crowd, taken, found, ignored))
     return found, ignored
 
 
@@ -207,7 +179,7 @@ def _choose(allowed: BoolArray, iou: Float64Array, starts: Int64Array) -> tuple[
 
 
 def _overlapping_pairs(
-    truth: Boxes, crowd: BoolArray, detections: Boxes, num_classes: int
+    truth: Boxes, detections: Boxes, num_classes: int
 ) -> tuple[Int64Array, Int64Array, Float64Array]:
     """Return detection, annotated box and IoU of all pairs of an image and class that overlap enough to match."""
     group = _group(truth, num_classes)
@@ -224,7 +196,7 @@ def _overlapping_pairs(
         detection = np.repeat(rows, number)
         offset = np.arange(len(detection)) - np.repeat(np.cumsum(number) - number, number)
         box = by_group[np.repeat(first[rows], number) + offset]
-        iou = coco_iou(detections.xywh[detection], truth.xywh[box], crowd[box])
+        iou = coco_iou(detections.xywh[detection], truth.xywh[box], truth.crowd[box])
         near = iou >= IOU_THRESHOLDS[0]
         parts.append((detection[near], box[near], iou[near]))
     detection, box, iou = (np.concatenate(each) for each in zip(*parts, strict=True))

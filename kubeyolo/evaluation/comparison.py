@@ -9,7 +9,7 @@ import numpy as np
 
 from kubeyolo.arrays import Float64Array, Int64Array
 from kubeyolo.evaluation.bootstrap import average_precision, class_samples, stored_samples
-from kubeyolo.evaluation.coco_matches import Matches
+from kubeyolo.evaluation.coco_matches import SplitMatches
 from kubeyolo.evaluation.intervals import WITH_INTERVAL, Interval, Resamples, normal_interval
 
 
@@ -87,7 +87,7 @@ class MatchedComparison:
     images: tuple[ImageDifference, ...]
 
 
-def compare_matches(first: Matches, second: Matches, names: Sequence[str]) -> MatchedComparison:
+def compare_matches(first: SplitMatches, second: SplitMatches, names: Sequence[str]) -> MatchedComparison:
     """Compare two models by their matches on the same images and classes.
 
     Args:
@@ -117,7 +117,7 @@ def compare_matches(first: Matches, second: Matches, names: Sequence[str]) -> Ma
     )
 
 
-def best_threshold(matches: Matches) -> float:
+def best_threshold(matches: SplitMatches) -> float:
     """Return the score at which F1 over all classes is highest, at IoU .50; 1 without a right detection."""
     score = np.concatenate([each.score for each in matches.classes] or [np.zeros(0)])
     right = np.concatenate([each.found[0] for each in matches.classes] or [np.zeros(0, bool)])
@@ -132,7 +132,7 @@ def best_threshold(matches: Matches) -> float:
     return float(score[np.argmax(f1)])
 
 
-def mistakes_by_image(matches: Matches, threshold: float) -> Int64Array:
+def mistakes_by_image(matches: SplitMatches, threshold: float) -> Int64Array:
     """Return found objects, missed objects and false alarms of each image (I, 3), at IoU .50.
 
     Args:
@@ -150,7 +150,9 @@ def mistakes_by_image(matches: Matches, threshold: float) -> Int64Array:
     return counts
 
 
-def _image_differences(both: tuple[Matches, Matches], thresholds: tuple[float, float]) -> tuple[ImageDifference, ...]:
+def _image_differences(
+    both: tuple[SplitMatches, SplitMatches], thresholds: tuple[float, float]
+) -> tuple[ImageDifference, ...]:
     counts = [mistakes_by_image(each, threshold) for each, threshold in zip(both, thresholds, strict=True)]
     totals = [each[:, 1:].sum(1) for each in counts]
     difference = np.abs(totals[1] - totals[0])

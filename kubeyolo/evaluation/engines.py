@@ -49,8 +49,37 @@ class Boxes:
     crowd: BoolArray
     score: Float64Array
 
+    @classmethod
+    def annotated(
+        cls,
+        image: Int64Array,
+        category: Int64Array,
+        xywh: Float64Array,
+        crowd: BoolArray,
+        area: Float64Array | None = None,
+    ) -> Boxes:
+        """Return annotated boxes; without an area, that of the box is used."""
+        area = xywh[:, 2] * xywh[:, 3] if area is None else area
+        return cls(image, category, xywh, area, crowd, np.zeros(len(image)))
+
+    @classmethod
+    def detected(cls, image: Int64Array, category: Int64Array, xywh: Float64Array, score: Float64Array) -> Boxes:
+        """Return detected boxes."""
+        return cls(image, category, xywh, xywh[:, 2] * xywh[:, 3], np.zeros(len(image), np.bool_), score)
+
     def __len__(self) -> int:
         return len(self.image)
+
+    def take(self, rows: Int64Array | BoolArray) -> Boxes:
+        """Return the boxes in these rows."""
+        return Boxes(
+            image=self.image[rows],
+            category=self.category[rows],
+            xywh=self.xywh[rows],
+            area=self.area[rows],
+            crowd=self.crowd[rows],
+            score=self.score[rows],
+        )
 
 
 @dataclass(frozen=True, eq=False)

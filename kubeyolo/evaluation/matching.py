@@ -11,6 +11,7 @@ from kubeyolo.arrays import BoolArray, Float64Array, Int64Array, places_in_group
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.overlaps import coco_iou
 from kubeyolo.evaluation.coco_eval import COCO_LIMIT, Detection
+from kubeyolo.evaluation.coco_matches import detected_boxes
 
 MATCH_IOU = 0.5
 """IoU from which a detection finds a box, the foreground threshold of TIDE."""
@@ -129,21 +130,15 @@ def _arrays(
     index: SplitIndex, category_ids: Sequence[int], detections: Sequence[Detection]
 ) -> tuple[Int64Array, Int64Array, Float64Array, Float64Array]:
     """Return image positions, classes, boxes and scores by descending score, at most 100 of an image and a class."""
-    count = len(detections)
-    image_id = np.fromiter((row["image_id"] for row in detections), np.int64, count)
-    category = np.fromiter((row["category_id"] for row in detections), np.int64, count)
-    score = np.fromiter((row["score"] for row in detections), np.float64, count)
-    xywh = np.array([row["bbox"] for row in detections], np.float64).reshape(-1, 4)
-    by_id, by_category = np.argsort(index.image_id), np.argsort(np.asarray(category_ids, np.int64))
-    rank = np.searchsorted(index.image_id, image_id, sorter=by_id)
-    number = np.searchsorted(np.asarray(category_ids, np.int64), category, sorter=by_category)
+    by_id = np.argsort(index.image_id)
+    found = detected_boxes(detections, index.image_id[by_id], np.asarray(category_ids, np.int64))
     # Equal scores keep COCO's order: by the id of the image, then as given.
-    order = np.lexsort((rank, -score))
-    image, label = by_id[rank[order]].astype(np.int64), by_category[number[order]].astype(np.int64)
+    order = np.lexsort((found.image, -found.score))
+    image, label = by_id[found.image[order]].astype(np.int64), found.category[order]
     group = image * max(1, len(category_ids)) + label
     grouped = np.argsort(group, kind="stable")
     kept = np.sort(grouped[places_in_groups(group[grouped]) < COCO_LIMIT])
-    return image[kept], label[kept], xywh[order[kept]], score[order[kept]]
+    return image[kept], label[kept], found.xywh[order[kept]], found.score[order[kept]]
 
 
 def near_pairs(index: SplitIndex, image: Int64Array, label: Int64Array, xywh: Float64Array) -> tuple[Pairs, BoolArray]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kubeyolo.evaluation.coco_matches import Boxes, Matches, match_boxes
+from kubeyolo.evaluation.coco_matches import SplitMatches, match_boxes
+from kubeyolo.evaluation.engines import Boxes
 
 CLASSES = 2
 
@@ -24,20 +25,22 @@ class DrawnImages:
         image = np.repeat(np.arange(images), rng.poisson(3, images))
         size = rng.uniform(30, 120, (len(image), 2))
         xywh = np.concatenate([rng.uniform(0, 500, (len(image), 2)), size], axis=1)
-        self._truth = Boxes(image, rng.integers(0, CLASSES, len(image)), xywh, crowd=np.zeros(len(image), bool))
+        self._truth = Boxes.annotated(
+            image, rng.integers(0, CLASSES, len(image)), xywh, crowd=np.zeros(len(image), bool)
+        )
         self._luck = rng.random(len(image)) + hardness[image]
         self._shift = np.abs(rng.normal(0, 0.05, len(image)))[:, None]
         self._score = 1 / (1 + np.exp(-rng.normal(1.2, 1, len(image)) + hardness[image]))
         alarm = np.repeat(np.arange(images), rng.poisson(1.5, images))
         size = rng.uniform(30, 120, (len(alarm), 2))
-        self._alarms = Boxes(
+        self._alarms = Boxes.detected(
             alarm,
             rng.integers(0, CLASSES, len(alarm)),
             np.concatenate([rng.uniform(0, 500, (len(alarm), 2)), size], axis=1),
             score=1 / (1 + np.exp(-rng.normal(-0.5, 1, len(alarm)))),
         )
 
-    def matches(self, quality: float = 0.85, noise: int = 0) -> Matches:
+    def matches(self, quality: float = 0.85, noise: int = 0) -> SplitMatches:
         """Return the matches of a model.
 
         Args:
@@ -51,7 +54,7 @@ class DrawnImages:
         score = np.concatenate([self._score[found], self._alarms.score])
         if noise:
             score += np.random.default_rng(noise).normal(0, 0.01, len(score))
-        detections = Boxes(
+        detections = Boxes.detected(
             np.concatenate([boxes.image, self._alarms.image]),
             np.concatenate([boxes.category, self._alarms.category]),
             np.concatenate([xywh, self._alarms.xywh]),

@@ -9,7 +9,8 @@ import pytest
 
 from kubeyolo.evaluation import bootstrap
 from kubeyolo.evaluation.bootstrap import class_samples, resampled, stored_samples
-from kubeyolo.evaluation.coco_matches import Boxes, Matches, match_boxes
+from kubeyolo.evaluation.coco_matches import SplitMatches, match_boxes
+from kubeyolo.evaluation.engines import Boxes
 from kubeyolo.evaluation.intervals import LEAST_IMAGES, RESAMPLES, Resamples, resamples_in
 from kubeyolo.evaluation.limits import check_numbers
 from kubeyolo.evaluation.results import EvaluationResult
@@ -19,7 +20,7 @@ TRUE_AP, TRUE_LOSS = 0.5187, 0.0344
 """AP of models that find .85 of the objects on 80,000 images, and what it loses if it finds .79."""
 
 
-def few_samples(matches: Matches) -> Resamples:
+def few_samples(matches: SplitMatches) -> Resamples:
     return stored_samples(matches, class_samples(matches, 200))
 
 
@@ -90,13 +91,13 @@ def test_too_much_work_draws_fewer_resamples_and_says_so(
 def tiny(images: int, objects: list[int], right: list[int], alarms: list[int]) -> Resamples:
     """Return resamples of images with one object each in ``objects``, found in ``right``; numbers of images."""
     box, away = [1.0, 1.0, 9.0, 9.0], [50.0, 50.0, 5.0, 5.0]
-    truth = Boxes(
+    truth = Boxes.annotated(
         np.array(objects, np.int64),
         np.zeros(len(objects), np.int64),
         np.array([box] * len(objects), np.float64).reshape(-1, 4),
         crowd=np.zeros(len(objects), bool),
     )
-    detections = Boxes(
+    detections = Boxes.detected(
         np.array([*right, *alarms], np.int64),
         np.zeros(len(right) + len(alarms), np.int64),
         np.array([box] * len(right) + [away] * len(alarms), np.float64).reshape(-1, 4),
@@ -145,7 +146,7 @@ def test_equal_models_differ_by_exactly_nothing() -> None:
 
 def test_resamples_of_other_images_are_not_paired() -> None:
     first = tiny(2, [0, 1], [0], [])
-    other = resampled(Matches(np.array([5, 6]), DrawnImages(1, 2).matches().classes))
+    other = resampled(SplitMatches(np.array([5, 6]), DrawnImages(1, 2).matches().classes))
     assert first.loss_interval(first) is not None
     assert first.loss_interval(other) is None
 

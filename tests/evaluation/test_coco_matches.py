@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from kubeyolo.evaluation import coco_matches
 from kubeyolo.evaluation.bootstrap import ClassSamples, average_precision
 from kubeyolo.evaluation.coco_eval import evaluate_detections
-from kubeyolo.evaluation.coco_matches import Boxes, Matches, detected_boxes, match_boxes
+from kubeyolo.evaluation.coco_matches import SplitMatches, detected_boxes, match_boxes
+from kubeyolo.evaluation.engines import Boxes
 from kubeyolo.evaluation.results import EvaluationResult
 
 REFERENCES = {
@@ -23,12 +24,12 @@ REFERENCES = {
 }
 
 
-def matched(truth: dict[str, Any], detections: list[dict[str, Any]]) -> Matches:
+def matched(truth: dict[str, Any], detections: list[dict[str, Any]]) -> SplitMatches:
     """Return the matches of COCO documents."""
     image_id = np.array(sorted(image["id"] for image in truth["images"]), np.int64)
     category_id = np.array(sorted(category["id"] for category in truth["categories"]), np.int64)
     rows = truth["annotations"]
-    boxes = Boxes(
+    boxes = Boxes.annotated(
         np.searchsorted(image_id, np.array([row["image_id"] for row in rows], np.int64)),
         np.searchsorted(category_id, np.array([row["category_id"] for row in rows], np.int64)),
         np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
@@ -47,7 +48,7 @@ def assert_equal(found: ClassSamples, expected: EvaluationResult) -> None:
             assert np.isnan(value) if reference is None else value == pytest.approx(reference, abs=1e-9), row.name
 
 
-def once(matches: Matches) -> ClassSamples:
+def once(matches: SplitMatches) -> ClassSamples:
     return average_precision(matches, np.ones((len(matches.image_id), 1), np.int32))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kubeyolo.evaluation.coco_matches import Boxes, Matches, match_boxes
+from kubeyolo.evaluation.coco_matches import SplitMatches, match_boxes
 from kubeyolo.evaluation.comparison import (
     Difference,
     ImageDifference,
@@ -14,21 +14,22 @@ from kubeyolo.evaluation.comparison import (
     compare_matches,
     mistakes_by_image,
 )
+from kubeyolo.evaluation.engines import Boxes
 from kubeyolo.evaluation.intervals import Interval
 from tests.evaluation.simulated import DrawnImages
 
 OBJECT, ELSEWHERE = [10.0, 10.0, 20.0, 20.0], [60.0, 60.0, 20.0, 20.0]
 
 
-def matches(detections: list[tuple[int, list[float], float]], crowd: int = -1) -> Matches:
+def matches(detections: list[tuple[int, list[float], float]], crowd: int = -1) -> SplitMatches:
     """Return the matches of detections (image, box, score) on 4 images with ids 11 to 14 and an object each.
 
     An image may have a crowd instead.
     """
-    truth = Boxes(
+    truth = Boxes.annotated(
         np.arange(4), np.zeros(4, np.int64), np.array([OBJECT] * 4), crowd=np.array([i == crowd for i in range(4)])
     )
-    found = Boxes(
+    found = Boxes.detected(
         np.array([row[0] for row in detections], np.int64),
         np.zeros(len(detections), np.int64),
         np.array([row[1] for row in detections], np.float64).reshape(-1, 4),
@@ -112,8 +113,8 @@ def test_classes_without_objects_have_no_difference() -> None:
     found = compare_matches(matches([]), matches([]), ["disc"])
     assert found.classes[0].difference == 0.0 and found.images == ()
     none = match_boxes(
-        Boxes(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), crowd=np.zeros(0, bool)),
-        Boxes(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), score=np.zeros(0)),
+        Boxes.annotated(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), crowd=np.zeros(0, bool)),
+        Boxes.detected(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), score=np.zeros(0)),
         np.arange(2),
         1,
     )
