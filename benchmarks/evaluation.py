@@ -32,8 +32,9 @@ from kubeyolo.data.dataset import Split
 from kubeyolo.data.manifest import DatasetManifest
 from kubeyolo.data.sample import generate_sample_dataset
 from kubeyolo.data.shards import write_dataset
-from kubeyolo.evaluation.predictor import Predictor, evaluate_split
+from kubeyolo.evaluation.predictor import Predictor
 from kubeyolo.evaluation.runtimes import CellRuntime, Runtime
+from kubeyolo.evaluation.split_evaluation import evaluate_split
 from kubeyolo.models.named_facts import model_facts
 from kubeyolo.models.registry import build_model
 from kubeyolo.runtime import configure_mindspore

@@ -51,6 +51,7 @@ WEIGHTS = (
     "evaluation/nms.py",
     "evaluation/outputs.py",
     "evaluation/predictor.py",
+    "evaluation/split_evaluation.py",
     "losses",
     "models",
     "runtime.py",

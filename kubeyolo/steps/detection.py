@@ -19,16 +19,10 @@ from kubeyolo.evaluation.coco_eval import Detection
 from kubeyolo.evaluation.coco_matches import match_split
 from kubeyolo.evaluation.matching import Matches, match_detections
 from kubeyolo.evaluation.operating_points import BEST_THRESHOLDS, OperatingPoints, operating_points
-from kubeyolo.evaluation.predictor import (
-    Predictor,
-    detect_split,
-    evaluate_split,
-    load_predictor,
-    network_input,
-    prepare,
-)
+from kubeyolo.evaluation.predictor import Predictor, load_predictor, network_input, prepare
 from kubeyolo.evaluation.results import EvaluationResult, RuntimeName
 from kubeyolo.evaluation.sharing import WHOLE, Share
+from kubeyolo.evaluation.split_evaluation import detect_split, evaluate_split
 from kubeyolo.report.samples import SampleImage
 from kubeyolo.steps.samples import chosen_images, evaluation_samples
 

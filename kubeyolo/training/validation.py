@@ -9,9 +9,10 @@ from kubeyolo.bundle import BundleManifest
 from kubeyolo.config.schema import Config
 from kubeyolo.config.validation_interval import validation_interval, validation_share
 from kubeyolo.data.dataset import Dataset
-from kubeyolo.evaluation.predictor import Predictor, evaluate_split
+from kubeyolo.evaluation.predictor import Predictor
 from kubeyolo.evaluation.results import EvaluationResult
 from kubeyolo.evaluation.runtimes import CellRuntime
+from kubeyolo.evaluation.split_evaluation import evaluate_split
 from kubeyolo.formats import counted, share_text
 from kubeyolo.models.registry import build_model
 from kubeyolo.output_streams import Show

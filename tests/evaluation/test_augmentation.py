@@ -12,8 +12,9 @@ from kubeyolo.bundle import BundleManifest
 from kubeyolo.config.schema import EvaluateConfig
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.augmentation import PADDING, VIEWS, padded_multiple
-from kubeyolo.evaluation.predictor import Predictor, evaluate_split
+from kubeyolo.evaluation.predictor import Predictor
 from kubeyolo.evaluation.runtimes import CellRuntime, Runtime
+from kubeyolo.evaluation.split_evaluation import evaluate_split
 from kubeyolo.models.named_facts import model_facts, model_names
 from kubeyolo.models.registry import build_model
 from kubeyolo.weights.fit import load_arrays

@@ -15,8 +15,9 @@ from kubeyolo.config.schema import EvaluateConfig
 from kubeyolo.data.letterbox import letterbox_geometry
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.batches import most_shapes, rectangular_batches, square_batches
-from kubeyolo.evaluation.predictor import Predictor, detect_split, evaluate_split
+from kubeyolo.evaluation.predictor import Predictor
 from kubeyolo.evaluation.sharing import WHOLE, Share
+from kubeyolo.evaluation.split_evaluation import detect_split, evaluate_split
 from kubeyolo.storage.place import Place
 from tests.evaluation.rectangles import RectangleRuntime, RectangleSplit, dataset_manifest
 from tests.export.tiny_detector import manifest

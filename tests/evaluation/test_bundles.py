@@ -28,7 +28,8 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 from kubeyolo.bundle import open_bundle
 from kubeyolo.config.schema import EvaluateConfig
-from kubeyolo.evaluation.predictor import Thresholds, evaluate_split, load_predictor
+from kubeyolo.evaluation.predictor import Thresholds, load_predictor
+from kubeyolo.evaluation.split_evaluation import evaluate_split
 from kubeyolo.storage.place import Place
 from tests.evaluation.rectangles import RectangleSplit, dataset_manifest, detect
 

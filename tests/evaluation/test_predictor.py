@@ -5,7 +5,8 @@ import pytest
 
 from kubeyolo.config.schema import EvaluateConfig
 from kubeyolo.errors import InputError
-from kubeyolo.evaluation.predictor import Predictor, coco_rows, evaluate_split
+from kubeyolo.evaluation.predictor import Predictor
+from kubeyolo.evaluation.split_evaluation import coco_rows, evaluate_split
 from tests.evaluation.rectangles import RectangleRuntime, RectangleSplit, dataset_manifest, detect
 from tests.export.tiny_detector import manifest
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from kubeyolo.config.schema import EvaluateConfig
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.evaluation.coco_eval import Detection
-from kubeyolo.evaluation.predictor import Predictor, detect_split, evaluate_split
+from kubeyolo.evaluation.predictor import Predictor
 from kubeyolo.evaluation.sharing import _POLL_SECONDS, WHOLE, Share
+from kubeyolo.evaluation.split_evaluation import detect_split, evaluate_split
 from kubeyolo.storage.place import Place
 from tests.evaluation.rectangles import RectangleRuntime, RectangleSplit, dataset_manifest
 from tests.export.tiny_detector import manifest

@@ -21,7 +21,8 @@ from kubeyolo.data.shards import write_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.decode import decode
 from kubeyolo.evaluation.network import load_network
-from kubeyolo.evaluation.predictor import evaluate_split, load_predictor
+from kubeyolo.evaluation.predictor import load_predictor
+from kubeyolo.evaluation.split_evaluation import evaluate_split
 from kubeyolo.export.onnx import export_onnx
 from kubeyolo.launch.local import launch_work
 from kubeyolo.models.anchors import trained_facts

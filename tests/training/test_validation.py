@@ -71,7 +71,8 @@ def test_validation_is_in_the_history_and_leaves_the_weights_as_they_are(dataset
     assert [path.name for path in (tmp_path / "with" / "profile").glob("*/*/trace_view.json")] == ["trace_view.json"]
 
     # The last row is of the weights that are published: the second network takes new weights each time.
-    from kubeyolo.evaluation.predictor import evaluate_split, load_predictor
+    from kubeyolo.evaluation.predictor import load_predictor
+    from kubeyolo.evaluation.split_evaluation import evaluate_split
 
     predictor = load_predictor(open_bundle(Place.of(tmp_path / "with" / "bundle")))
     opened = open_dataset(Place.of(dataset))
