@@ -102,6 +102,7 @@ DataArgument = Annotated[
     typer.Argument(
         metavar="DATA",
         help="Stored data set, or a folder or URI of images and annotations, which is validated and stored.",
+        show_default=False,
     ),
 ]
 DatasetArgument = Annotated[

@@ -16,6 +16,7 @@ from kubeyolo.cli.options import (
     ClusterOption,
     ClusterSetOption,
     ConfigOption,
+    DataArgument,
     DatasetArgument,
     FormatOption,
     JsonOption,
@@ -171,14 +172,7 @@ def train(
 
 def evaluate(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="URI of a bundle; left out with --detections.")],
-    dataset: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            help="Stored data set, or a folder or URI of images and annotations, which is validated and stored.",
-            show_default=False,
-        ),
-    ] = "",
+    dataset: DataArgument = "",
     runtime: Annotated[
         str, typer.Option("--runtime", help="Runtime: mindspore, onnx, int8 or mindir.", show_default="mindspore")
     ] = "",
@@ -221,7 +215,6 @@ def evaluate(
       kubeyolo evaluate BUNDLE data/coco --test_dev
     """
     from kubeyolo.evaluation.results import check_runtime
-    from kubeyolo.evaluation.results_file import read_file
     from kubeyolo.steps.detection import check_size
 
     sets = [*(sets or ()), *flag_pairs("evaluate.tta", tta), *flag_pairs("evaluate.rect", rect)]
@@ -230,21 +223,13 @@ def evaluate(
         options = {"--runtime": runtime, "--launcher": launcher, "--test_dev": test_dev}
         check_of_detections(dataset, [name for name, value in options.items() if value], sets_of(sets))
         call = _call(Place.of(store), load_config(None, config_file, sets_of(sets)), output)
-        read_file(detections)  # Whether it can be read is known before data are validated.
-        with stored_work(as_json):
-            data = given_data(call, bundle, as_json)
-            stored = facade.evaluate_file(call, detections, data)
-        print_evaluation(stored, as_json)
+        _evaluate_detections(call, detections, bundle, as_json)
         return
     if not dataset:
         raise InputError("Missing argument 'DATA'; give a bundle and a data set: kubeyolo evaluate BUNDLE DATA")
     checked = check_runtime(runtime or "mindspore")
     if test_dev:
-        sets = [
-            *(sets or ()),
-            "evaluate.test_dev=true",
-            *(() if "evaluate.split" in given else ("evaluate.split=test",)),
-        ]
+        sets += ["evaluate.test_dev=true", *([] if "evaluate.split" in given else ["evaluate.split=test"])]
     started_by = _launcher("evaluate", launcher, cluster, cluster_sets)
     call, opened = _call_on(bundle, store, output, config_file, sets, started_by, "evaluate")
     name_idle("evaluate", call.config, given, checked)
@@ -341,6 +326,16 @@ def publish(
         if latest:
             make_current(call.store.at(latest), stored.bundle())
     print_record(stored.record, as_json)
+
+
+def _evaluate_detections(call: StepCall, file: Path, data: str, as_json: bool) -> None:
+    """Evaluate a COCO results file on a data set, and print the metrics."""
+    from kubeyolo.evaluation.results_file import read_file
+
+    read_file(file)  # A file that cannot be read is refused before data are validated.
+    with stored_work(as_json):
+        stored = facade.evaluate_file(call, file, given_data(call, data, as_json))
+    print_evaluation(stored, as_json)
 
 
 def _call(store: Place, config: Config, output: str = "", code: str = "") -> StepCall:
