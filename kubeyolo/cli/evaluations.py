@@ -27,13 +27,13 @@ def given_keys(file: Path | None, sets: list[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(typed))
 
 
-def name_idle(command: str, config: Config, keys: tuple[str, ...], runtime: str = "") -> None:
+def print_idle_keys(command: str, config: Config, keys: tuple[str, ...], runtime: str = "") -> None:
     """Print a note for each given key that has no effect in a command on a bundle."""
     for line in idle_in_command(command, config, keys, runtime):
         print(f"note: {line}", file=sys.stderr)
 
 
-def check_of_detections(second: str, options: list[str], sets: tuple[str, ...]) -> None:
+def refuse_idle_arguments(second: str, options: list[str], sets: tuple[str, ...]) -> None:
     """Refuse arguments and settings that decide how a network detects, where detections are given.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubeyolo.cli.evaluations import check_of_detections, given_data, given_keys, name_idle, print_evaluation
+from kubeyolo.cli.evaluations import given_data, given_keys, print_evaluation, print_idle_keys, refuse_idle_arguments
 from kubeyolo.cli.late_import import import_late
 from kubeyolo.cli.options import (
     DEFAULT_STORE,
@@ -221,7 +221,7 @@ def evaluate(
     given = given_keys(config_file, sets)
     if detections is not None:
         options = {"--runtime": runtime, "--launcher": launcher, "--test_dev": test_dev}
-        check_of_detections(dataset, [name for name, value in options.items() if value], sets_of(sets))
+        refuse_idle_arguments(dataset, [name for name, value in options.items() if value], sets_of(sets))
         call = _call(Place.of(store), load_config(None, config_file, sets_of(sets)), output)
         _evaluate_detections(call, detections, bundle, as_json)
         return
@@ -232,7 +232,7 @@ def evaluate(
         sets += ["evaluate.test_dev=true", *([] if "evaluate.split" in given else ["evaluate.split=test"])]
     started_by = _launcher("evaluate", launcher, cluster, cluster_sets)
     call, opened = _call_on(bundle, store, output, config_file, sets, started_by, "evaluate")
-    name_idle("evaluate", call.config, given, checked)
+    print_idle_keys("evaluate", call.config, given, checked)
     check_size(opened.manifest, call.config, checked)
     with stored_work(as_json):
         stored = facade.evaluate(call, opened, given_data(call, dataset, as_json, opened), checked, started_by)
@@ -261,7 +261,7 @@ def export(
     """
     started_by = _launcher("export_model", launcher, cluster, cluster_sets)
     call, opened = _call_on(bundle, store, output, config_file, sets, started_by, "export_model")
-    name_idle("export", call.config, given_keys(config_file, sets))
+    print_idle_keys("export", call.config, given_keys(config_file, sets))
     with stored_work(as_json):
         stored = facade.export_model(call, opened, call.dataset(dataset), started_by)
     print_record(stored.record, as_json)
@@ -285,7 +285,7 @@ def quantize(
       kubeyolo quantize BUNDLE DATASET --set quantize.max_drop=0.5 --set quantize.calibration_images=128
     """
     call, opened = _call_on(bundle, store, output, config_file, sets)
-    name_idle("quantize", call.config, given_keys(config_file, sets))
+    print_idle_keys("quantize", call.config, given_keys(config_file, sets))
     with stored_work(as_json):
         stored = facade.quantize(call, opened, call.dataset(dataset))
     print_record(stored.record, as_json)

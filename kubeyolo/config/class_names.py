@@ -1,4 +1,4 @@
-"""Cleaning and comparing names of classes."""
+"""Cleans names of classes, so that they can be compared."""
 
 from __future__ import annotations
 
@@ -20,8 +20,3 @@ def clean_name(name: str) -> str:
 def clean_names(names: Iterable[str]) -> tuple[str, ...]:
     """Return names cleaned; see :func:`clean_name`."""
     return tuple(clean_name(name) for name in names)
-
-
-def same_names(one: Iterable[str], other: Iterable[str]) -> bool:
-    """Tell whether two models or data sets have the same classes in the same order, by their cleaned names."""
-    return clean_names(one) == clean_names(other)

@@ -18,6 +18,12 @@ from kubeyolo.config.training_schema import AugmentConfig, DataConfig, PretrainC
 
 _SIZE = r"^[1-9]\d*x[1-9]\d*$"
 _STRIDE = 32
+EngineName = Literal["hotcoco", "pycocotools"]
+"""Programs that compute the COCO metrics."""
+
+NmsKind = Literal["greedy", "diou"]
+"""Measures of the overlap of two boxes in non-maximum suppression."""
+
 Judge = Literal["point", "interval", "strict"]
 """How a limit is judged: by the value itself, or by its interval."""
 
@@ -49,7 +55,7 @@ class EvaluateConfig(Section):
     )
     max_det: int = Field(default=300, ge=1, le=1_000_000, description="Largest number of boxes per image.")
     multi_label: bool = Field(default=True, description="Whether one box may be a candidate for several classes.")
-    nms: Literal["greedy", "diou"] = Field(
+    nms: NmsKind = Field(
         default="greedy",
         description="Overlap of two boxes: their IoU, or with diou less if their centres are far apart.",
     )
@@ -61,7 +67,7 @@ class EvaluateConfig(Section):
         default=False,
         description="Whether the network sees each image in three sizes, which takes 2 to 3 times as long.",
     )
-    engine: Literal["hotcoco", "pycocotools"] = Field(
+    engine: EngineName = Field(
         default="hotcoco",
         description="Program that computes the COCO metrics. Both give the same numbers; pycocotools is slower and "
         "needs more memory.",

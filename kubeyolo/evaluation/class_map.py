@@ -30,16 +30,10 @@ def categories_of_classes(classes: Sequence[str], dataset: DatasetManifest, part
     return tuple(category.get(name) for name in ours)
 
 
-def same_sets(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Tell whether two lists have the same names, in any order; lists with repeated names must be equal."""
-    ours, theirs = clean_names(one), clean_names(other)
-    return ours == theirs or (sorted(ours) == sorted(theirs) and len(set(ours)) == len(ours))
-
-
 def difference(model: Sequence[str], dataset: Sequence[str], name: str) -> str:
     """Return the first difference of the classes of a model and of a data set in words; empty if the sets are equal."""
     ours, theirs = clean_names(model), clean_names(dataset)
-    if same_sets(ours, theirs):
+    if _have_same_names(ours, theirs):
         return ""
     for names, owner in ((ours, "the model"), (theirs, f"data set {name!r}")):
         twice = next((each for each in names if names.count(each) > 1), None)
@@ -48,9 +42,14 @@ def difference(model: Sequence[str], dataset: Sequence[str], name: str) -> str:
     counts = f"the model has {_counted(ours)}, data set {name!r} has {_counted(theirs)}"
     lacking = next((each for each in ours if each not in theirs), None)
     if lacking is not None:
-        return f"{counts}: the model's class {lacking!r} is not in the data set{_near(lacking, theirs, ours)}"
+        return f"{counts}: the model's class {lacking!r} is not in the data set{_near(theirs, ours)}"
     other = next(each for each in theirs if each not in ours)
     return f"{counts}: the data set's class {other!r} is not in the model"
+
+
+def _have_same_names(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Tell whether two lists of cleaned names have the same names, in any order; repeated names need equal lists."""
+    return one == other or (sorted(one) == sorted(other) and len(set(one)) == len(one))
 
 
 def _check_difference(ours: Sequence[str], theirs: Sequence[str], name: str, partial: bool) -> None:
@@ -65,7 +64,7 @@ def _check_difference(ours: Sequence[str], theirs: Sequence[str], name: str, par
         raise InputError(f"{differs}; evaluate on a data set with the same classes, or {_SUBSET}")
 
 
-def _near(name: str, theirs: Sequence[str], ours: Sequence[str]) -> str:
+def _near(theirs: Sequence[str], ours: Sequence[str]) -> str:
     """Return the class of the data set that may be meant: the first one that the model does not have."""
     other = next((each for each in theirs if each not in ours), None)
     return f", which has {other!r} instead" if other is not None else ""

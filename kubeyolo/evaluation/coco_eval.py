@@ -10,8 +10,9 @@ from typing import Any, TypedDict
 import numpy as np
 
 from kubeyolo.arrays import Float64Array, Int64Array
+from kubeyolo.config.schema import EngineName
 from kubeyolo.errors import InputError
-from kubeyolo.evaluation.engines import AREA_ALL, AREAS, IOU_50, IOU_75, MAX_DETS, Boxes, Curves, EngineName, accumulate
+from kubeyolo.evaluation.engines import AREA_ALL, AREAS, IOU_50, IOU_75, MAX_DETS, Boxes, Curves, accumulate
 from kubeyolo.evaluation.results import COCO_NUMBERS, ClassResult, CocoNumber, EvaluationResult, additional_coco_numbers
 
 COCO_LIMIT = MAX_DETS[-1]

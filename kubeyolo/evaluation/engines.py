@@ -11,14 +11,12 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from kubeyolo.arrays import BoolArray, Float64Array, Int64Array
-
-EngineName = Literal["hotcoco", "pycocotools"]
-"""Programs that compute the COCO metrics."""
+from kubeyolo.config.schema import EngineName
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 

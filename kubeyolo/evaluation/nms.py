@@ -8,13 +8,12 @@ best first. Boxes are compared only with boxes of the same class.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from kubeyolo.arrays import BoolArray, Float32Array, Int64Array
-
-NmsKind = Literal["greedy", "diou"]
+from kubeyolo.config.schema import NmsKind
 
 MAX_CANDIDATES = 30_000
 """Largest number of candidates of an image that are compared, best first."""

@@ -10,11 +10,12 @@ import numpy as np
 
 from kubeyolo.arrays import Float32Array, Pixels
 from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, BundleManifest, Preprocessing
+from kubeyolo.config.schema import NmsKind
 from kubeyolo.data.letterbox import LetterboxGeometry, letterbox
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.augmentation import VIEWS, padded_multiple
 from kubeyolo.evaluation.decode import decode
-from kubeyolo.evaluation.nms import NmsKind, non_max_suppression
+from kubeyolo.evaluation.nms import non_max_suppression
 from kubeyolo.evaluation.outputs import Outputs
 from kubeyolo.evaluation.results import RuntimeName, check_runtime
 from kubeyolo.evaluation.runtimes import CellRuntime, OnnxRuntime, Runtime

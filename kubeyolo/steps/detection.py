@@ -118,7 +118,7 @@ def at_exported_size(config: Config) -> Config:
     return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=fixed)})
 
 
-def say_exported_size(config: Config) -> None:
+def print_exported_size(config: Config) -> None:
     """Print a note that exported files are evaluated without views and rectangles, if the configuration has them."""
     asked = [f"evaluate.{key}" for key in ("rect", "tta") if getattr(config.evaluate, key)]
     if asked:

@@ -52,7 +52,7 @@ def export_model(bundle: Bundle, dataset: Dataset, output: Place, config: Config
         WorkError: A network cannot be exported, or differs from the trained network; nothing is stored then.
     """
     watch, exported_config = Stopwatch(), detection.at_exported_size(config)
-    detection.say_exported_size(config)
+    detection.print_exported_size(config)
     with temporary_folder("export") as folder:
         files = _export(bundle, config, folder)
         exported = _exported_predictors(bundle, files, config)

@@ -54,7 +54,7 @@ def quantize(bundle: Bundle, dataset: Dataset, output: Place, config: Config) ->
     from kubeyolo.report.quantization import quantization_report
 
     watch, manifest = Stopwatch(), bundle.manifest
-    detection.say_exported_size(config)
+    detection.print_exported_size(config)
     config = detection.at_exported_size(config)
     bundle.path(ONNX)
     with temporary_folder("quantize") as folder:

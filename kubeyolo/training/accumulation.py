@@ -35,18 +35,18 @@ class Accumulation:
         """Factor of the weight decay: images of an update divided by ``nominal``."""
         return self.images * self.batches / self.nominal if self.nominal else 1.0
 
-    def wanted(self, step: int) -> int:
+    def batches_at(self, step: int) -> int:
         """Return the number of batches of the update that a step belongs to; steps count from 0."""
         if step >= self.warmup:
             return self.batches
         return max(round(interpolate(step, self.warmup, 1.0, self.nominal / self.images)), 1)
 
-    def after(self, steps: int) -> tuple[int, int]:
+    def updates_after(self, steps: int) -> tuple[int, int]:
         """Return the number of updates in the first ``steps`` steps of a training, and of batches since the last."""
         updates = waiting = 0
         for step in range(min(steps, self.warmup)):
             waiting += 1
-            if waiting >= self.wanted(step):
+            if waiting >= self.batches_at(step):
                 updates, waiting = updates + 1, 0
         more, waiting = divmod(waiting + max(steps - self.warmup, 0), self.batches)
         return updates + more, waiting

@@ -84,7 +84,7 @@ def reach_warnings(train: TrainConfig, steps_per_epoch: int) -> list[str]:
     """
     epochs, steps = train.max_epoch, train.max_epoch * steps_per_epoch
     accumulation = build_accumulation(train, train.per_batch_size * train.processes, steps_per_epoch)
-    updates, _ = accumulation.after(steps)
+    updates, _ = accumulation.updates_after(steps)
     warnings = []
     if accumulation.batches > 1 and updates < LEAST_UPDATES:
         warnings.append(

@@ -256,7 +256,7 @@ class UpdateAfterBatches:
         """See :meth:`Steps.train`."""
         losses = self._add(images, labels, Tensor(np.float32(self._waiting > 0)))
         self._waiting += 1
-        if self._waiting < self._accumulation.wanted(step):
+        if self._waiting < self._accumulation.batches_at(step):
             return losses, False
         share = 1 / self._waiting if self._is_mean else 1.0
         losses = self._update(losses, Tensor(np.float32(share)), *scalars)
@@ -269,6 +269,6 @@ class UpdateAfterBatches:
 
     def restore(self, step: int, added: Tensor | None) -> None:
         """See :meth:`Steps.restore`."""
-        _, self._waiting = self._accumulation.after(step)
+        _, self._waiting = self._accumulation.updates_after(step)
         if added is not None:
             self._add.total.set_data(added)

@@ -23,7 +23,7 @@ def test_batches_and_weight_decay_of_an_update(images: int, nominal: int, batche
 def test_the_warm_up_raises_the_number_of_batches() -> None:
     accumulation = Accumulation(images=8, nominal=64, warmup=14)
     # 1 + 7 · step / 14, rounded to even at a half: the published programs round alike.
-    assert [accumulation.wanted(step) for step in range(15)] == [1, 2, 2, 2, 3, 4, 4, 4, 5, 6, 6, 6, 7, 8, 8]
+    assert [accumulation.batches_at(step) for step in range(15)] == [1, 2, 2, 2, 3, 4, 4, 4, 5, 6, 6, 6, 7, 8, 8]
 
 
 @pytest.mark.parametrize("warmup", [0, 3, 14])
@@ -31,9 +31,9 @@ def test_updates_are_counted_as_the_steps_make_them(warmup: int) -> None:
     accumulation = Accumulation(images=8, nominal=40, warmup=warmup)
     updates = waiting = 0
     for step in range(60):
-        assert accumulation.after(step) == (updates, waiting)
+        assert accumulation.updates_after(step) == (updates, waiting)
         waiting += 1
-        if waiting >= accumulation.wanted(step):
+        if waiting >= accumulation.batches_at(step):
             updates, waiting = updates + 1, 0
 
 
