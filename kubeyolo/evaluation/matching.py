@@ -76,7 +76,7 @@ class Matches:
         return np.bincount(self.index.box_class[self.regular], minlength=self.classes)
 
     def nearest(self, is_own: bool) -> tuple[Int64Array, Float64Array]:
-        """Return for each detection the box that overlaps it most, -1 if none comes near, and their IoU (D,).
+        """Return for each detection the box that overlaps it most, -1 if no box is near, and their IoU (D,).
 
         Args:
             is_own: Whether only boxes of the detection's own class, or only boxes of other classes are compared.

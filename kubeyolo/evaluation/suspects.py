@@ -15,13 +15,13 @@ from kubeyolo.evaluation.image_outcomes import ImageOutcomes
 from kubeyolo.evaluation.matching import MATCH_IOU, Matches, strongest
 
 NO_BOX = "no box"
-NOTHING_NEAR = "nothing near"
+UNDETECTED_BOX = "undetected box"
 SWAPPED_CLASS = "swapped class"
 LOOSE_BOX = "loose box"
 
 SENTENCES = {
     NO_BOX: "a confident detection without a box: an object that was not annotated?",
-    NOTHING_NEAR: "a box without a detection near it, although such objects are usually found: is an object there?",
+    UNDETECTED_BOX: "a box without a detection near it, although such objects are usually found: is an object there?",
     SWAPPED_CLASS: "a confident detection of another class on the box: is its class right?",
     LOOSE_BOX: "a confident detection of the class that covers the box badly: is the box in the right place?",
 }
@@ -77,7 +77,7 @@ def find_suspects(
         found.append(Suspect(LOOSE_BOX, int(image[b]), b, int(by_own[b]), float(distance[b])))
     alone, usual = _alone(matches, outcomes)
     for b in np.flatnonzero(alone).tolist():
-        found.append(Suspect(NOTHING_NEAR, int(image[b]), b, -1, float(usual[b])))
+        found.append(Suspect(UNDETECTED_BOX, int(image[b]), b, -1, float(usual[b])))
     found = [suspect for suspect in found if suspect.suspicion > 0]
     found.sort(key=lambda suspect: (-suspect.suspicion, suspect.image, suspect.box, suspect.detection))
     return found[:most]
@@ -117,7 +117,7 @@ def _swapped(matches: Matches, sure: BoolArray) -> tuple[BoolArray, Int64Array, 
 
 
 def _loose(matches: Matches, sure: BoolArray) -> tuple[BoolArray, Int64Array, Float64Array]:
-    """Return boxes (B,) that nothing found, and that sure detections of their class cover with an IoU below .5."""
+    """Return boxes (B,) that no detection found, and that sure detections of their class cover with an IoU below .5."""
     pairs = matches.near
     own = matches.index.box_class[pairs.box] == matches.label[pairs.detection]
     kept = pairs.select(own & sure[pairs.detection] & (pairs.iou < MATCH_IOU))
@@ -127,7 +127,7 @@ def _loose(matches: Matches, sure: BoolArray) -> tuple[BoolArray, Int64Array, Fl
 
 
 def _alone(matches: Matches, outcomes: ImageOutcomes) -> tuple[BoolArray, Float64Array]:
-    """Return boxes (B,) that no detection comes near, and the share of similar boxes that are found."""
+    """Return boxes (B,) without a detection near them, and the share of similar boxes that are found."""
     index, regular = matches.index, matches.regular
     seen = np.zeros(len(regular), np.bool_)
     seen[matches.near.box[matches.score[matches.near.detection] >= _SEEN_SCORE]] = True

@@ -109,7 +109,7 @@ def crowded_set(boxes):
     return truth, found
 
 
-def test_a_limit_of_ones_own_has_a_name_of_its_own_and_leaves_ap_as_it_is():
+def test_metrics_with_an_additional_limit_have_other_names_and_leave_ap_unchanged():
     truth, found = crowded_set(150)
     plain, more = both(truth, found), both(truth, found, 300)
     assert plain.numbers["AP"] == pytest.approx(0.6634, abs=5e-3) and plain.additional_numbers == {}

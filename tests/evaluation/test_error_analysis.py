@@ -17,7 +17,7 @@ from kubeyolo.evaluation.image_outcomes import image_outcomes
 from kubeyolo.evaluation.matching import match_detections
 from kubeyolo.evaluation.operating_points import BEST_THRESHOLDS, kept_thresholds, operating_points
 from kubeyolo.evaluation.results import EvaluationResult
-from kubeyolo.evaluation.suspects import LOOSE_BOX, NO_BOX, NOTHING_NEAR, SWAPPED_CLASS, find_suspects
+from kubeyolo.evaluation.suspects import LOOSE_BOX, NO_BOX, SWAPPED_CLASS, UNDETECTED_BOX, find_suspects
 from tests.evaluation.known_boxes import CATEGORIES, PLANTED, found, index_of, planted_errors, random_set
 
 NAMES = ("cat", "dog")
@@ -101,7 +101,7 @@ def test_suspects_name_every_planted_annotation(planted: Any) -> None:
         NO_BOX: images["background"],
         SWAPPED_CLASS: images["classification"],
         LOOSE_BOX: images["localization"],
-        NOTHING_NEAR: images["missed"],
+        UNDETECTED_BOX: images["missed"],
     }
     suspicions = [suspect.suspicion for suspect in analysis.suspects]
     assert suspicions == sorted(suspicions, reverse=True) and 0 < suspicions[-1] <= suspicions[0] <= 1
