@@ -30,8 +30,8 @@ from kubeyolo.whole import is_whole_bundle
 
 _MOST_PUBLISHERS = 100
 _PACKAGES = (
-    "kubeyolo",
     "hotcoco",
+    "kubeyolo",
     "mindspore",
     "numpy",
     "onnx",
