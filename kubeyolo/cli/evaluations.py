@@ -49,7 +49,7 @@ def check_of_detections(second: str, options: list[str], sets: tuple[str, ...]) 
             f"--detections, and two arguments, the second {second}: detections are evaluated without a bundle; "
             "give the data set alone: kubeyolo evaluate --detections FILE DATA"
         )
-    used = {f"evaluate.{name}" for name in ("split", "classes", "engine", "dets_per_class", "min_ap")}
+    used = {f"evaluate.{name}" for name in ("split", "classes", "engine", "dets_per_class", "min_ap", "judge")}
     idle = [*options, *(key for key in parse_sets(sets) if key not in used and not key.startswith("data."))]
     if idle:
         raise InputError(

@@ -241,6 +241,8 @@ def test_the_detections_of_any_program_are_evaluated(run: Run, tmp_path: Path) -
     assert {"report.html", "detections.json", "confusion.json"} <= {path.name for path in Path("out").iterdir()}
     code, _, errors = run("--detections", "results.json", "data", "--min_ap", "0.7")
     assert code == 1 and "AP" in errors
+    code, _, errors = run("--detections", "results.json", "data", "--min_ap", "0.1", "--judge", "strict")
+    assert code == 1 and "3 images with objects are too few to tell" in errors
     code, _, errors = run("--detections", "results.json", "data", "--conf_threshold", "0.5")
     assert code == 2 and "evaluate.conf_threshold: no effect with --detections" in errors
     code, _, errors = run("--detections", "results.json", "bundle", "data")
@@ -285,8 +287,13 @@ ROW = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}
         ([{**ROW, "category_id": True}], "has category_id True"),
         ([{**ROW, "score": float("nan")}], "has score nan"),
         ([{**ROW, "score": "0.5"}], 'has score "0.5"'),
+        ([{**ROW, "score": 95}], "has score 95; expected a number from 0 to 1, such as 0.95 for 95 %"),
+        ([{**ROW, "score": -0.5}], "has score -0.5; expected a number from 0 to 1"),
+        ([{**ROW, "score": 10**400}], "expected a number from 0 to 1"),
         ([{**ROW, "bbox": [0, 0, 9]}], "has bbox [0, 0, 9]; expected 4 numbers"),
         ([{**ROW, "bbox": [0, 0, float("inf"), 9]}], "expected finite numbers"),
+        ([{**ROW, "bbox": [0, 0, 10**400, 9]}], "expected finite numbers of pixels, at most 1000000"),
+        ([{**ROW, "bbox": [0, 0, 1e308, 1e308]}], "expected finite numbers of pixels, at most 1000000"),
         ([{**ROW, "bbox": [9, 9, -5, 2]}], "with a negative size"),
         ([{"image_id": 1, "category_id": 1, "segmentation": [], "score": 1}], "has no bbox, but a segmentation"),
         ([{**ROW, "extra": 1}, {"image_id": 1}], "detection 1 has no category_id"),
