@@ -21,6 +21,7 @@ from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import EvaluateConfig
 from kubeyolo.data.class_subset import of_classes
 from kubeyolo.data.dataset import open_dataset
+from kubeyolo.data.image_folder import open_image_folder
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.class_map import categories_of_classes
 from kubeyolo.evaluation.notes import threshold_notes
@@ -368,10 +369,49 @@ def test_coco_s_list_decides_which_images_and_ids(run: Run, bundle: str, tmp_pat
     assert code == 2 and "1 of 2 images are not in" in errors and "such as absent.png" in errors
 
 
+def test_test_dev_takes_some_of_the_classes(run: Run, bundle: str, tmp_path: Path) -> None:
+    write_data(tmp_path / "data")
+    some = (bundle, "data/val", "--runtime", "onnx", "--test_dev", "--classes")
+    for name, detections in (("disc", 3), ("ring", 0)):
+        code, _, errors = run(*some, name, "--output", name)
+        assert code == 0, errors
+        assert len(json.loads(Path(name, f"{TEST_DEV}.json").read_text())) == detections
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"),
+    [
+        ({"images": [{"id": 1.5}]}, "the id 1.5 is not a whole number of at most 18 digits"),
+        ({"images": [{"id": True}]}, "the id True is not a whole number"),
+        ({"images": [{"id": 10**30}]}, "is not a whole number of at most 18 digits"),
+        ({"images": [{"id": 7}, {"id": 7}]}, "several images have the id 7"),
+        ({"images": [{"id": 7}], "categories": [3, 3]}, "several categories have the id 3"),
+    ],
+)
+def test_ids_of_a_list_are_distinct_whole_numbers(tmp_path: Path, listed: dict[str, Any], words: str) -> None:
+    data = write_data(tmp_path / "data") / "val"
+    images = [{**row, "file_name": "1.png"} for row in listed["images"]]
+    categories = [{"id": each, "name": f"class {n}"} for n, each in enumerate(listed.get("categories", []))]
+    (data / "image_info_test-dev2017.json").write_text(json.dumps({"images": images, "categories": categories}))
+    with pytest.raises(InputError, match=r"image_info_test-dev2017\.json: ") as raised:
+        open_image_folder(data, "test", ("disc",), (1,))
+    assert words in str(raised.value)
+
+
+def test_numbers_in_file_names_are_ids_if_they_are_distinct_and_have_64_bits(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data") / "val"
+    (data / "1.png").rename(data / f"{'9' * 30}.png")
+    assert open_image_folder(data, "test", ("disc",), (1,)).only.index.image_key == ["2", "3", "9" * 30]
+    (data / f"{'9' * 30}.png").rename(data / "02.png")
+    with pytest.raises(InputError, match=r"02\.png and 2\.png have the same number"):
+        open_image_folder(data, "test", ("disc",), (1,))
+
+
 def test_test_dev_is_refused_where_ap_can_be_computed_or_is_asked_for(run: Run, bundle: str, tmp_path: Path) -> None:
     write_data(tmp_path / "data")
     code, _, errors = run(bundle, "data", "--runtime", "onnx", "--test_dev", "--split", "val")
     assert code == 2 and "the split val of data set 'data' has annotations" in errors
+    assert run(bundle, "data/val", "--runtime", "onnx", "--test_dev")[0] == 0
     code, _, errors = run(bundle, "data/val", "--runtime", "onnx", "--test_dev", "--min_ap", "0.5")
     assert code == 2 and "evaluate.min_ap = 0.5: without annotations there is no AP" in errors
 
