@@ -128,19 +128,19 @@ class Predictor:
         self.tta = tta
         self._check_size()
         if tta:
-            self.check_any_size("test-time augmentation", "tta")
+            self.check_any_size("test-time augmentation", "tta", "evaluate.tta=false, for predict predict.tta=false")
 
-    def check_any_size(self, what: str, key: str) -> None:
+    def check_any_size(self, what: str, key: str, settings: str) -> None:
         """Refuse a runtime that takes images of a single size.
 
         Raises:
-            InputError: It does; the message names what needs several sizes, and the option and the setting for it.
+            InputError: It does; the message names what needs several sizes, and the option and the settings for it.
         """
         if self._runtime.image_size is not None:
             height, width = self._runtime.image_size
             raise InputError(
                 f"{what} needs a network for images of any size: the {self.name} file of this bundle was exported for "
-                f"{height} x {width}; use the mindspore runtime, or leave --{key} out (evaluate.{key}=false)"
+                f"{height} x {width}; use the mindspore runtime, or leave --{key} out ({settings})"
             )
 
     def _check_size(self) -> None:
@@ -374,7 +374,7 @@ def _rounded(values: Float32Array, decimals: int) -> Any:
 def _batch_plan(predictor: Predictor, split: Split, config: EvaluateConfig) -> BatchPlan:
     if not config.rect:
         return square_batches(len(split.index), predictor.batch_size, predictor.image_size)
-    predictor.check_any_size("an evaluation with rectangular batches", "rect")
+    predictor.check_any_size("an evaluation with rectangular batches", "rect", "evaluate.rect=false")
     stride = max(predictor.manifest.strides)
     return rectangular_batches(split.index, predictor.batch_size, predictor.image_size, stride)
 
