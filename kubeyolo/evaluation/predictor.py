@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kubeyolo.arrays import Float32Array, Pixels
-from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, BundleManifest, Preprocessing
+from kubeyolo.bundle import BundleManifest, Preprocessing
 from kubeyolo.config.schema import EvaluateConfig
 from kubeyolo.data.letterbox import LetterboxGeometry, letterbox
 from kubeyolo.data.manifest import DatasetManifest
@@ -21,6 +21,7 @@ from kubeyolo.evaluation.batches import BatchPlan, rectangular_batches, square_b
 from kubeyolo.evaluation.class_map import categories_of_classes
 from kubeyolo.evaluation.coco_eval import Detection, evaluate_detections
 from kubeyolo.evaluation.decode import decode
+from kubeyolo.evaluation.network_files import NETWORK_FILES, check_network
 from kubeyolo.evaluation.nms import NmsKind, non_max_suppression
 from kubeyolo.evaluation.notes import crowded_note, subset_note, threshold_notes, thresholds_of
 from kubeyolo.evaluation.outputs import Outputs
@@ -222,18 +223,18 @@ def load_predictor(
             does not fit.
     """
     manifest = bundle.manifest
-    if manifest.kind != "detector":
-        raise InputError(f"{bundle.uri}: a {manifest.kind}, not a detector; give the bundle of a trained detector")
+    check_network(bundle, check_runtime(runtime))
+    path = bundle.path(NETWORK_FILES[runtime])
     model: Runtime
-    if check_runtime(runtime) in ("mindspore", "mindir"):
+    if runtime in ("mindspore", "mindir"):
         from kubeyolo.evaluation.network import MindirRuntime, load_network
 
         if runtime == "mindspore":
-            model = CellRuntime(load_network(manifest, bundle.path(WEIGHTS), device_target, bundle.uri))
+            model = CellRuntime(load_network(manifest, path, device_target, bundle.uri))
         else:
-            model = MindirRuntime(bundle.path(MINDIR), device_target)
+            model = MindirRuntime(path, device_target)
     else:
-        model = OnnxRuntime(bundle.path(ONNX if runtime == "onnx" else ONNX_INT8), manifest)
+        model = OnnxRuntime(path, manifest)
     return Predictor(manifest, model, runtime, batch_size, image_size, tta)
 
 

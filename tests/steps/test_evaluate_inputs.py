@@ -96,6 +96,12 @@ def test_a_plain_folder_is_validated_on_the_way_and_found_again(run: Run, bundle
     assert code == 2 and "elsewhere: no data set there" in errors
 
 
+def test_a_runtime_without_a_file_is_refused_with_remedies_before_data_are_read(run: Run, bundle: str) -> None:
+    code, _, errors = run(bundle, "no-data", "--runtime", "int8")
+    assert code == 2 and f"{bundle}: runtime = int8 needs the file model-int8.onnx, which this bundle does" in errors
+    assert "choose the runtime mindspore or onnx, or make the file with 'kubeyolo quantize'" in errors
+
+
 def test_another_size_than_that_of_the_exported_file_is_refused_before_data_are_read(run: Run, bundle: str) -> None:
     code, _, errors = run(bundle, "no-data", "--runtime", "onnx", "--testing_shape", "128x64")
     assert code == 2
