@@ -116,7 +116,7 @@ def plan_outcome(run: ConfiguredRun, seconds: float) -> StepOutcome:
 
 def check_store_apart(store: str, data: str) -> None:
     """Refuse a store inside the folder of images: the files of the store would become part of the data."""
-    for folder in ("train", "val"):
+    for folder in ("train", "val", "valid", "test", "images"):
         if data and (store == f"{data}/{folder}" or store.startswith(f"{data}/{folder}/")):
             raise InputError(
                 f"store {store} is in the folder of the images of {data}; choose a folder next to the data"
