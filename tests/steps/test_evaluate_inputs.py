@@ -120,6 +120,13 @@ def test_sizes_are_sides_or_height_x_width(written: str, value: object, size: tu
     assert (settings.image_size, settings.input_size) == (value, size)
 
 
+@pytest.mark.parametrize(
+    ("written", "names"), [("0", ("0",)), ("0,1", ("0", "1")), ("[0, 1]", ("0", "1")), ('["a, b"]', ("a, b",))]
+)
+def test_names_of_classes_may_be_numbers(written: str, names: tuple[str, ...]) -> None:
+    assert load_config(sets=[f"evaluate.classes={written}"]).evaluate.classes == names
+
+
 @pytest.mark.parametrize("written", ["33", "640x33", "0x64", "640x", "big", "true", "-64", "9000x64", "64x64x64"])
 def test_sizes_that_fit_no_network_are_refused(written: str) -> None:
     with pytest.raises(InputError, match=r"evaluate.image_size"):
