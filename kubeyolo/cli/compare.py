@@ -142,7 +142,8 @@ def _decision(document: dict[str, Any], level: str) -> str:
     if interval is None:
         return "the split has no annotated objects, so there is nothing to compare"
     if images < LEAST_IMAGES:
-        return f"{images} images with objects are too few to tell which is better ({LEAST_IMAGES} are required)"
+        count = "1 image with objects is" if images == 1 else f"{images} images with objects are"
+        return f"{count} too few to tell which is better ({LEAST_IMAGES} are required)"
     return {
         "better": f"B is better: the whole {level} interval of the difference of AP is above 0",
         "worse": f"B is worse: the whole {level} interval of the difference of AP is below 0",

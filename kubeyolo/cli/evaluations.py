@@ -49,7 +49,7 @@ def refuse_idle_arguments(second: str, options: list[str], sets: tuple[str, ...]
             f"{second}: --detections takes a single argument, the data set, and no bundle; "
             "run kubeyolo evaluate --detections FILE DATA"
         )
-    used = {f"evaluate.{name}" for name in ("split", "classes", "engine", "dets_per_class", "min_ap")}
+    used = {f"evaluate.{name}" for name in ("split", "classes", "engine", "dets_per_class", "min_ap", "judge")}
     idle = [*options, *(key for key in parse_sets(sets) if key not in used and not key.startswith("data."))]
     if idle:
         raise InputError(

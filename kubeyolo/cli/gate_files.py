@@ -138,7 +138,14 @@ def _interval_text(interval: Interval | None, form: str = ".4f", scale: float = 
 
 
 def _link_lines(links: Mapping[str, str] | None) -> list[str]:
-    return ["", *(f"- {label}: `{link}`" for label, link in links.items())] if links else []
+    return ["", *(f"- {label}: {_code(link)}" for label, link in links.items())] if links else []
+
+
+def _code(text: str) -> str:
+    """Return a text as Markdown code in a line; its fence has more backticks than any row of them in the text."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{' '.join(text.splitlines())}{space}{fence}"
 
 
 def _points(value: float | None, baseline: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -171,6 +172,7 @@ class _Files:
         If the command is killed, the JUnit file reports that the evaluation has not ended. There is no report until
         there is an evaluation.
         """
+        self._check_distinct()
         self._write(junit_xml(_NAME, Verdict(), 0.0, "the evaluation has not ended"), "")
         if self.report is not None:
             _write(self.report, "w", "")
@@ -194,6 +196,17 @@ class _Files:
         with suppress(InputError):
             self._write(junit_xml(_NAME, Verdict(), self._seconds, why), markdown_error(_NAME, why, self.links))
 
+    def _check_distinct(self) -> None:
+        """Refuse two results in one file, except in a device such as /dev/null."""
+        options = {"--junit": self.junit, "--summary": self.summary, "--report": self.report}
+        first: dict[str, str] = {}
+        for option, path in options.items():
+            if path is None or (os.path.exists(path) and not os.path.isfile(path)):
+                continue
+            other = first.setdefault(os.path.realpath(path), option)
+            if other != option:
+                raise InputError(f"{other} and {option} name the same file, {path}; give each a file of its own")
+
     @property
     def _seconds(self) -> float:
         return time.monotonic() - self.start
@@ -212,7 +225,8 @@ def split_pairs(split: str) -> tuple[str, ...]:
 
 def _write(path: Path, mode: str, text: str) -> None:
     try:
-        with path.open(mode, encoding="utf-8") as file:
+        # Names of files may have bytes that are not text.
+        with path.open(mode, encoding="utf-8", errors="replace") as file:
             file.write(text)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error

@@ -169,12 +169,19 @@ def best_scores(bundle: Bundle, runtime: RuntimeName) -> Float64Array:
     """Return the score (classes,) with the largest F1 of each class.
 
     Raises:
-        InputError: The bundle has no best thresholds for a network that is the same as that of the runtime.
+        InputError: The bundle has no best thresholds for a network that is the same as that of the runtime, or they are
+            not scores.
     """
     manifest = bundle.manifest
     # The exported float networks are the trained network; int8 scores differ.
     for name in (runtime,) if runtime == "int8" else (runtime, "onnx", "mindspore"):
-        if kept := kept_thresholds(manifest.metrics, name):
+        try:
+            kept = kept_thresholds(manifest.metrics, name)
+        except InputError as error:
+            raise InputError(
+                f"--conf {_BEST}: {bundle.uri}: {error}; publish the bundle again, or give a score such as --conf 0.25"
+            ) from error
+        if kept:
             return np.array(kept.of(manifest.classes))
     raise InputError(
         f"--conf {_BEST}: {bundle.uri} has no best thresholds for the runtime {runtime}: its evaluation found no box, "

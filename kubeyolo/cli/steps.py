@@ -214,6 +214,7 @@ def evaluate(
 
       kubeyolo evaluate BUNDLE data/coco --test_dev
     """
+    from kubeyolo.evaluation.network_files import check_network
     from kubeyolo.evaluation.results import check_runtime
     from kubeyolo.steps.detection import check_size
 
@@ -233,6 +234,7 @@ def evaluate(
     started_by = _launcher("evaluate", launcher, cluster, cluster_sets)
     call, opened = _call_on(bundle, store, output, config_file, sets, started_by, "evaluate")
     print_idle_keys("evaluate", call.config, given, checked)
+    check_network(opened, checked)
     check_size(opened.manifest, call.config, checked)
     with stored_work(as_json):
         stored = facade.evaluate(call, opened, given_data(call, dataset, as_json, opened), checked, started_by)

@@ -48,6 +48,9 @@ def _plain_value(value: Any, annotation: Any) -> Any:
     if _is_plain_list(annotation) and isinstance(value, str | int | float) and not isinstance(value, bool):
         # Other programs write lists without brackets: 220,250.
         value = [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else [value]
+    if _is_plain_list(annotation) and get_args(annotation)[0] is str and isinstance(value, list | tuple):
+        # Names may be numbers, such as the classes 0 and 1.
+        return [str(each) if isinstance(each, int) and not isinstance(each, bool) else each for each in value]
     if get_origin(annotation) is tuple and isinstance(value, list | tuple):
         return [_plain_value(each, get_args(annotation)[0]) for each in value]
     if get_origin(annotation) in (Union, UnionType):

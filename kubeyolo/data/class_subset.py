@@ -28,7 +28,7 @@ class ClassSubset(Dataset):
     def split(self, name: str) -> Split:
         """Open a split with the boxes of the kept classes; see :meth:`kubeyolo.data.dataset.Dataset.split`."""
         split = self.whole.split(name)
-        return Split(name, self._of_kept(split.index), split.shards, split.levels)
+        return split.with_index(self._of_kept(split.index))
 
     def index(self, name: str) -> SplitIndex:
         """Return the images and the boxes of the kept classes of a split."""

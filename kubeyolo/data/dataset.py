@@ -102,6 +102,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.index)
 
+    def with_index(self, index: SplitIndex) -> Split:
+        """Return the same images with other boxes."""
+        return Split(self.name, index, self.shards, self.levels)
+
     def read_bytes(self, i: int) -> bytes:
         """Return the file of image ``i``.
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +30,8 @@ from kubeyolo.storage.place import Place
 
 TEST_DEV_LIST = "image_info_test-dev2017.json"
 _LISTS = "image_info_*.json"
+_DIGITS = 18
+"""Digits of the largest id that is read as a number: it has 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class FolderSplit(Split):
     def __init__(self, name: str, index: SplitIndex, root: Path) -> None:
         super().__init__(name, index, ())
         self.root = root
+
+    def with_index(self, index: SplitIndex) -> FolderSplit:
+        """Return the same images with other boxes."""
+        return FolderSplit(self.name, index, self.root)
 
     def read_bytes(self, i: int) -> bytes:
         """Return the file of image ``i``.
@@ -150,8 +158,14 @@ def _listed(root: Path) -> _Listed:
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise InputError(f"{root}: several images have the name {twice!r}, which is the id of an image; rename them")
-    if all(stem.isascii() and stem.isdecimal() for stem in stems):
-        return _Listed(images, [int(stem) for stem in stems])
+    if all(stem.isascii() and stem.isdecimal() and len(stem) <= _DIGITS for stem in stems):
+        ids = [int(stem) for stem in stems]
+        if len(set(ids)) < len(ids):
+            same = [name for name, each in zip(images, ids, strict=True) if ids.count(each) > 1][:2]
+            raise InputError(
+                f"{root}: {same[0]} and {same[1]} have the same number, which is the id of an image; rename them"
+            )
+        return _Listed(images, ids)
     return _Listed(images, list(range(1, len(images) + 1)), stems)
 
 
@@ -159,12 +173,14 @@ def _of_list(path: Path, images: Sequence[str]) -> _Listed:
     """Return the images of a list; each is found by its file name, in any folder below."""
     try:
         document = json.loads(decode_text(path.read_bytes(), str(path)))
-        rows = [(int(row["id"]), str(row["file_name"])) for row in document["images"]]
-        categories = tuple((int(row["id"]), str(row["name"])) for row in document.get("categories", ()))
+        rows = [(_id_of(row), str(row["file_name"])) for row in document["images"]]
+        categories = tuple((_id_of(row), str(row["name"])) for row in document.get("categories", ()))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a list of images as COCO publishes it ({error!r})") from error
+    _check_distinct(path, "images", [each for each, _ in rows])
+    _check_distinct(path, "categories", [each for each, _ in categories])
     # The images of image_info_test-dev2017.json are in test2017; other folders may have the same file names.
     word = re.split(r"[^a-z]", path.stem.removeprefix("image_info_"))[0]
     found: dict[str, str] = {}
@@ -179,6 +195,24 @@ def _of_list(path: Path, images: Sequence[str]) -> _Listed:
     if not rows:
         raise InputError(f"{path}: lists no images")
     return _Listed([found[name.rpartition("/")[2]] for _, name in rows], [each for each, _ in rows], None, categories)
+
+
+def _id_of(row: Mapping[str, Any]) -> int:
+    """Return the id of an image or category of a list.
+
+    Raises:
+        ValueError: It is not a whole number of 64 bits.
+    """
+    given = row["id"]
+    if isinstance(given, bool) or not isinstance(given, int) or abs(given) >= 10**_DIGITS:
+        raise ValueError(f"the id {given!r} is not a whole number of at most {_DIGITS} digits")
+    return given
+
+
+def _check_distinct(path: Path, what: str, ids: Sequence[int]) -> None:
+    twice = next((each for each, count in Counter(ids).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}: several {what} have the id {twice}; give each an id of its own")
 
 
 def _folder_of(name: str) -> str:

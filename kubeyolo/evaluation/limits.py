@@ -125,7 +125,8 @@ class _Limit:
         ends = (interval.low * scale, interval.high * scale)
         text = f"; {LEVEL_TEXT} interval {self.text(ends[0], form)} to {self.text(ends[1], form)}"
         if not interval.is_usable:
-            few = f"{interval.images} image{'s' * (interval.images != 1)} with objects are too few to tell"
+            count = interval.images
+            few = f"{count} image{'s' * (count != 1)} with objects {'is' if count == 1 else 'are'} too few to tell"
             end = f", {fallback}" if fallback else ""
             return by_point and judge != "strict", f"{text}: {few} ({LEAST_IMAGES} are required){end}"
         any_holds, all_hold = any(map(self.holds, ends)), all(map(self.holds, ends))

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from kubeyolo.arrays import BoolArray, Float64Array, Int64Array
+from kubeyolo.errors import InputError, first_problem
 from kubeyolo.evaluation.matching import Matches
 from kubeyolo.evaluation.results import BestThresholds
 
@@ -102,9 +104,17 @@ def operating_points(matches: Matches, classes: Sequence[str]) -> OperatingPoint
 
 
 def kept_thresholds(metrics: Mapping[str, Any], runtime: str) -> BestThresholds | None:
-    """Return the best thresholds of a runtime in the metrics of a bundle, published or not; None if it has none."""
-    kept = (metrics.get(BEST_THRESHOLDS) or {}).get(runtime) or (metrics.get(runtime) or {}).get(BEST_THRESHOLDS)
-    return BestThresholds.model_validate(kept) if kept else None
+    """Return the best thresholds of a runtime in the metrics of a bundle, published or not; None if it has none.
+
+    Raises:
+        InputError: They are not scores from 0 to 1.
+    """
+    by_runtime, measured = metrics.get(BEST_THRESHOLDS) or {}, metrics.get(runtime) or {}
+    kept = by_runtime.get(runtime) or measured.get(BEST_THRESHOLDS)
+    try:
+        return BestThresholds.model_validate(kept) if kept else None
+    except ValidationError as error:
+        raise InputError(f"{BEST_THRESHOLDS} of the runtime {runtime}: {first_problem(error)}") from error
 
 
 def _counts(label: Int64Array, score: Float64Array, classes: int) -> Int64Array:

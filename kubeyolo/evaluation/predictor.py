@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kubeyolo.arrays import Float32Array, Pixels
-from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, BundleManifest, Preprocessing
+from kubeyolo.bundle import BundleManifest, Preprocessing
 from kubeyolo.config.schema import NmsKind
 from kubeyolo.data.letterbox import LetterboxGeometry, letterbox
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.augmentation import VIEWS, padded_multiple
 from kubeyolo.evaluation.decode import decode
+from kubeyolo.evaluation.network_files import NETWORK_FILES, check_network
 from kubeyolo.evaluation.nms import non_max_suppression
 from kubeyolo.evaluation.outputs import Outputs
 from kubeyolo.evaluation.results import RuntimeName, check_runtime
@@ -113,20 +114,20 @@ class Predictor:
         self.tta = tta
         self._check_size()
         if tta:
-            self.check_any_size("test-time augmentation", "tta")
+            self.check_any_size("test-time augmentation", "tta", "evaluate.tta=false, for predict predict.tta=false")
 
-    def check_any_size(self, feature: str, key: str) -> None:
+    def check_any_size(self, feature: str, key: str, settings: str) -> None:
         """Refuse a runtime that takes images of a single size.
 
         Raises:
             InputError: The runtime does; the message names the feature that needs several sizes, its option and its
-            setting.
+                settings.
         """
         if self._runtime.image_size is not None:
             height, width = self._runtime.image_size
             raise InputError(
                 f"{feature} needs a network for images of any size: the {self.name} file of this bundle was exported "
-                f"for {height} x {width}; use the mindspore runtime, or leave --{key} out (evaluate.{key}=false)"
+                f"for {height} x {width}; use the mindspore runtime, or leave --{key} out ({settings})"
             )
 
     def _check_size(self) -> None:
@@ -208,18 +209,18 @@ def load_predictor(
             does not fit.
     """
     manifest = bundle.manifest
-    if manifest.kind != "detector":
-        raise InputError(f"{bundle.uri}: a {manifest.kind}, not a detector; give the bundle of a trained detector")
+    check_network(bundle, check_runtime(runtime))
+    path = bundle.path(NETWORK_FILES[runtime])
     model: Runtime
-    if check_runtime(runtime) in ("mindspore", "mindir"):
+    if runtime in ("mindspore", "mindir"):
         from kubeyolo.evaluation.network import MindirRuntime, load_network
 
         if runtime == "mindspore":
-            model = CellRuntime(load_network(manifest, bundle.path(WEIGHTS), device_target, bundle.uri))
+            model = CellRuntime(load_network(manifest, path, device_target, bundle.uri))
         else:
-            model = MindirRuntime(bundle.path(MINDIR), device_target)
+            model = MindirRuntime(path, device_target)
     else:
-        model = OnnxRuntime(bundle.path(ONNX if runtime == "onnx" else ONNX_INT8), manifest)
+        model = OnnxRuntime(path, manifest)
     return Predictor(manifest, model, runtime, batch_size, image_size, tta)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Annotated, Literal, NamedTuple, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -77,7 +77,7 @@ class BestThresholds(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     overall: float = Field(ge=0, le=1)
-    classes: dict[str, float] = {}
+    classes: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
 
     def of(self, classes: Sequence[str]) -> list[float]:
         """Return the threshold of each class; the overall threshold for a class without its own."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from kubeyolo.evaluation.coco_eval import Detection
 _KEYS = ("image_id", "category_id", "bbox", "score")
 _BOX_NUMBERS = 4
 _LONGEST = 60
+_LARGEST = 1e6
+"""Largest number of pixels in a box; no image is as wide."""
 
 
 def read_detections(content: bytes, name: str, dataset: Dataset, split: str) -> list[Detection]:
@@ -109,17 +110,18 @@ def _fault(row: Any) -> str:
     box = row["bbox"]
     if not isinstance(box, list) or len(box) != _BOX_NUMBERS:
         return f"has bbox {_shown(box)}; expected 4 numbers: left, top, width and height in pixels"
-    if not all(_is_finite(value) for value in box):
-        return f"has bbox {_shown(box)}; expected finite numbers"
+    if not all(_is_number(value, -_LARGEST, _LARGEST) for value in box):
+        return f"has bbox {_shown(box)}; expected finite numbers of pixels, at most {_LARGEST:.0f}"
     if box[2] < 0 or box[3] < 0:
         return f"has bbox {_shown(box)} with a negative size; COCO's boxes are left, top, width, height, not corners"
-    if not _is_finite(row["score"]):
-        return f"has score {_shown(row['score'])}; expected a finite number"
+    if not _is_number(row["score"], 0, 1):
+        return f"has score {_shown(row['score'])}; expected a number from 0 to 1, such as 0.95 for 95 %"
     return ""
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: Any, least: float, most: float) -> bool:
+    # NaN is not in any range.
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
 def _check_images(

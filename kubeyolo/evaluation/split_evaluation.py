@@ -153,7 +153,7 @@ def _rounded(values: Float32Array, decimals: int) -> Any:
 def _batch_plan(predictor: Predictor, split: Split, config: EvaluateConfig) -> BatchPlan:
     if not config.rect:
         return square_batches(len(split.index), predictor.batch_size, predictor.image_size)
-    predictor.check_any_size("an evaluation with rectangular batches", "rect")
+    predictor.check_any_size("an evaluation with rectangular batches", "rect", "evaluate.rect=false")
     stride = max(predictor.manifest.strides)
     return rectangular_batches(split.index, predictor.batch_size, predictor.image_size, stride)
 

@@ -70,8 +70,8 @@ def decision_text(ap: Difference, images: int) -> str:
         return "The split has no annotated objects, so there is nothing to compare."
     start = f"B minus A is {signed_points(ap.difference)} points of AP, {LEVEL_TEXT} interval {interval}: "
     if not ap.interval.is_usable:
-        count = f"{integer(images)} image{'s' * (images != 1)} with objects"
-        return f"{start}{count} are too few to tell ({LEAST_IMAGES} are required)."
+        count = "1 image with objects is" if images == 1 else f"{integer(images)} images with objects are"
+        return f"{start}{count} too few to tell ({LEAST_IMAGES} are required)."
     return (
         start
         + {

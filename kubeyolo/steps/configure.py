@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from kubeyolo.bundle import MANIFEST_NAME, MINDIR, ONNX, ONNX_INT8, WEIGHTS, Bundle, BundleManifest, read_bundle
+from kubeyolo.bundle import MANIFEST_NAME, Bundle, BundleManifest, read_bundle
 from kubeyolo.catalogue import DETECTOR_RETRAINING, DETECTOR_TRAINING, MODEL_EVALUATION, STEPS, steps_of
 from kubeyolo.compiled.pipeline import CompiledPipeline
 from kubeyolo.config.form import resolve_form
@@ -25,7 +25,7 @@ from kubeyolo.data.digest import SourceFacts, source_facts
 from kubeyolo.data.findings import check_actions
 from kubeyolo.data.layouts.types import REQUIRED_SPLITS
 from kubeyolo.errors import InputError, suggest
-from kubeyolo.evaluation.results import RuntimeName
+from kubeyolo.evaluation.network_files import check_network
 from kubeyolo.index import RESULT, STORE, run_output, store_id
 from kubeyolo.models.anchors import other_anchors
 from kubeyolo.pointers import (
@@ -116,7 +116,7 @@ def plan_outcome(run: ConfiguredRun, seconds: float) -> StepOutcome:
 
 def check_store_apart(store: str, data: str) -> None:
     """Refuse a store inside the folder of images: the files of the store would become part of the data."""
-    for folder in ("train", "val"):
+    for folder in ("train", "val", "valid", "test", "images"):
         if data and (store == f"{data}/{folder}" or store.startswith(f"{data}/{folder}/")):
             raise InputError(
                 f"store {store} is in the folder of the images of {data}; choose a folder next to the data"
@@ -221,7 +221,7 @@ def evaluated_bundles(checked: CheckedForm) -> tuple[dict[str, Bundle], dict[str
     """
     bundles = {name: bundle for name in ("bundle", "baseline") if (bundle := _bundle_of(checked, name)) is not None}
     for bundle in bundles.values():
-        _check_network(bundle, checked.runtime)
+        check_network(bundle, checked.runtime)
     resolved = {
         name: checked.launcher.placed(bundle_config(bundle.manifest, checked.form)) for name, bundle in bundles.items()
     }
@@ -236,14 +236,6 @@ _CONFIGURE: Mapping[str, Callable[[CheckedForm], ConfiguredRun]] = {
     DETECTOR_RETRAINING: _configure_retraining,
     MODEL_EVALUATION: _configure_evaluation,
 }
-
-
-def _check_network(bundle: Bundle, runtime: RuntimeName) -> None:
-    file = {"mindspore": WEIGHTS, "mindir": MINDIR, "onnx": ONNX, "int8": ONNX_INT8}[runtime]
-    if bundle.manifest.kind != "detector":
-        raise InputError(f"{bundle.uri}: this is the bundle of a {bundle.manifest.kind}, not of a detector")
-    if file not in bundle.manifest.files:
-        raise InputError(f"{bundle.uri}: runtime = {runtime} needs the file {file}, which this bundle does not have")
 
 
 def bundle_config(manifest: BundleManifest, form: Form) -> ResolvedConfig:

@@ -63,7 +63,7 @@ def evaluate(
     """
     watch = Stopwatch()
     dataset = of_classes(dataset, config.evaluate.classes)
-    _check_test_dev(dataset, config)
+    check_test_dev(dataset, config)
     evaluated = detection.evaluate_bundle(bundle, dataset, config, runtime, share)
     title = f"{bundle.manifest.model} on {dataset.manifest.name}{evaluated.result.manner()}"
     outcome = _outcome(evaluated, dataset, title, watch)
@@ -152,8 +152,12 @@ def test_dev_documents(model: str, detections: bytes) -> dict[str, bytes]:
     return {name: detections, archive: packed.getvalue()}
 
 
-def _check_test_dev(dataset: Dataset, config: Config) -> None:
-    """Refuse the files for test-dev where AP can be computed, or is asked for."""
+def check_test_dev(dataset: Dataset, config: Config) -> None:
+    """Refuse the files for test-dev where AP can be computed, or is asked for.
+
+    Raises:
+        InputError: The split has annotations, or a setting needs AP.
+    """
     settings = config.evaluate
     if not settings.test_dev:
         return

@@ -275,6 +275,8 @@ def evaluate(
     Raises:
         WorkError: AP is below ``evaluate.min_ap``; everything is stored before the error is raised.
     """
+    # Limits are not part of a stored result, so they are checked before it is looked for.
+    evaluate_step.check_test_dev(dataset, call.config)
     step, model = evaluate_step.STEP, bundle.manifest.model
     output = call.begun_output(step, model, bundle=bundle.digest, dataset=dataset.digest, runtime=runtime)
     conditions = conditions_of(step, bundle, dataset, call.config, runtime=runtime)

@@ -87,6 +87,9 @@ def test_dev_images(place: Place, config: Config, manifest: BundleManifest) -> D
 
 
 def _has_files(place: Place) -> bool:
+    """Tell whether there is something to validate; a single file is refused there, by the folder that it is in."""
+    if isinstance(place.location, FileLocation) and place.location.path.is_file():
+        return True
     local = place.store.local_path()
     if local is not None:
         return Path(local).is_dir() and any(Path(local).iterdir())

@@ -244,3 +244,15 @@ def test_the_report_of_an_earlier_gate_does_not_stay(run: Run) -> None:
     assert run(*FILES, "--min-ap", "0.5", "--bundle", "absent").code == 2
     assert not Path("gate.html").exists()
     assert run("--report", "no/gate.html", "--min-ap", "0.5").code == 2
+
+
+def test_two_results_in_one_file_are_refused_and_devices_are_not(run: Run) -> None:
+    ended = run("--min-ap", "0.5", "--junit", "gate", "--report", "./gate")
+    assert ended.code == 2 and "--junit and --report name the same file, gate; give each a file" in ended.err
+    assert run("--min-ap", "0.5", "--junit", "/dev/null", "--report", "/dev/null").code == 0
+
+
+def test_names_that_are_not_text_reach_the_files(run: Run) -> None:
+    ended = run(*FILES, "--min-ap", "0.5", data="absent\udcff")
+    assert ended.code == 2 and "absent?" in Path("gate.md").read_text()
+    assert suite().get("errors") == "1"

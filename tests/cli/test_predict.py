@@ -254,6 +254,26 @@ def test_the_best_scores_of_the_classes_are_those_of_the_bundle(
     }
 
 
+@pytest.mark.parametrize(
+    ("kept", "problem"),
+    [
+        ({"overall": 2}, "overall"),
+        ({"overall": None}, "overall"),
+        ({"overall": 0.5, "classes": {"red": 7}}, "classes.red"),
+        (["0.5"], "best_thresholds of the runtime onnx"),
+    ],
+)
+def test_best_scores_that_are_not_scores_are_refused(
+    bundle: str, predict: Any, tmp_path: Path, kept: Any, problem: str
+) -> None:
+    save(Path("one.png"))
+    metrics = {BEST_THRESHOLDS: {"onnx": kept}}
+    of = derive_bundle(open_bundle(Place.of(bundle)), Place.of(tmp_path / "derived"), {}, metrics=metrics).uri
+    done = predict("one.png", "--conf", "best", of=of)
+    assert done.code == 2 and f"--conf best: {of}: best_thresholds of the runtime onnx" in done.err
+    assert problem in done.err and "give a score such as --conf 0.25" in done.err
+
+
 def test_best_scores_that_a_bundle_lacks_are_refused(bundle: str, predict: Any, tmp_path: Path) -> None:
     save(Path("one.png"))
     for of in (bundle, with_thresholds(bundle, tmp_path / "int8", "int8", red=0.5)):

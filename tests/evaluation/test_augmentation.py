@@ -155,5 +155,8 @@ def test_the_boxes_of_all_views_meet_in_the_image() -> None:
 def test_a_file_for_one_image_size_is_refused() -> None:
     runtime = RectangleRuntime()
     runtime.image_size = (96, 128)
-    with pytest.raises(InputError, match="exported for 96 x 128; use the mindspore runtime, or leave --tta out"):
+    with pytest.raises(
+        InputError, match="exported for 96 x 128; use the mindspore runtime, or leave --tta out"
+    ) as refused:
         Predictor(manifest(), runtime, "onnx", tta=True)
+    assert "evaluate.tta=false, for predict predict.tta=false" in str(refused.value)

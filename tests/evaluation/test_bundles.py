@@ -105,7 +105,7 @@ def test_onnx_of_another_model_is_refused(detector, tmp_path):
 
 def test_backbones_do_not_detect(tmp_path, detector):
     bundle = publish_bundle(Place.of(tmp_path / "bundle"), manifest(kind="backbone"), {WEIGHTS: detector.weights})
-    with pytest.raises(InputError, match="a backbone, not a detector"):
+    with pytest.raises(InputError, match="of a backbone, not of a detector; give a detector"):
         load_predictor(bundle)
 
 

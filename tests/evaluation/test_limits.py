@@ -180,7 +180,7 @@ LOSSES = {
     ),
     "undecided, fails": (Interval(0.006, 0.02, 300), 0.013, "the limit is inside, so 300 images", [False, True, False]),
     "beyond": (Interval(0.011, 0.03, 300), 0.02, "all of it beyond the limit", [False, False, False]),
-    "few, passes": (Interval(0.0, 0.0, 1), 0.0, "1 image with objects are too few to tell", [True, True, False]),
+    "few, passes": (Interval(0.0, 0.0, 1), 0.0, "1 image with objects is too few to tell", [True, True, False]),
     "few, fails": (Interval(-0.1, 0.2, LEAST_IMAGES - 1), 0.02, "29 images with objects are", [False, False, False]),
 }
 """Interval of a loss whose limit is 1 point, the loss itself, what the message says, and whether it passes by rule."""

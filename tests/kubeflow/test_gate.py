@@ -49,6 +49,8 @@ def test_the_summary_has_all_numbers_side_by_side() -> None:
     assert "| AP | 0.5120 | 0.5000 | +1.20 |" in text
     assert "| AP50 | 0.8300 | – | – |" in text
     assert "- bundle: `minio://m/b`" in text
+    hostile = markdown_summary("gate", verdict, NUMBERS, None, {"data": "a`<b>``\n# c"})
+    assert "- data: ``` a`<b>`` # c ```" in hostile
     alone = markdown_summary("gate", check_numbers(NUMBERS, least={"AP": 0.5}), NUMBERS)
     assert alone.startswith("## ✅ gate\n") and "baseline" not in alone
     assert sum(line.startswith(tuple(f"| {key} |" for key in COCO_KEYS)) for line in alone.splitlines()) == 12

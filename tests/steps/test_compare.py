@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,3 +122,23 @@ def test_the_command_prints_both_and_what_the_interval_says(
         with pytest.raises(SystemExit) as ended:
             main([*words, *options])
         assert ended.value.code == 2 and message in capsys.readouterr().err, options
+
+
+def test_a_single_image_is_too_few_to_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KUBEYOLO_CACHE", str(tmp_path / "cache"))
+    data = write_data(tmp_path / "data")
+    for split in ("train", "val"):
+        file = data / "annotations" / f"{split}.json"
+        document = json.loads(file.read_text())
+        file.write_text(json.dumps({**document, "annotations": document["annotations"][:1]}))
+    bundle, store = fixed_bundle(tmp_path / "bundle", {"onnx": 0}), ("--store", str(tmp_path / "store"))
+    with pytest.raises(SystemExit):
+        main(["compare", bundle, bundle, str(data), *store, "--runtime", "onnx", "--output", str(tmp_path / "out")])
+    assert "1 image with objects is too few to tell which is better" in capsys.readouterr().out
+    assert "1 image with objects is too few to tell" in (tmp_path / "out/report.html").read_text()
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", bundle, str(data), *store, "--runtime", "onnx", "--min_ap", "0.1", "--judge", "strict"])
+    assert ended.value.code == 1
+    assert "1 image with objects is too few to tell (30 are required)" in capsys.readouterr().err

@@ -36,7 +36,7 @@ def bundle(folder: Path, *files: str, kind: str = "detector") -> str:
     return publish_bundle(Place.of(folder / "bundle"), manifest, {name: folder / name for name in files}).uri
 
 
-@pytest.mark.parametrize("folder", ["train", "val/store"])
+@pytest.mark.parametrize("folder", ["train", "val/store", "valid", "images/val/store"])
 def test_a_store_among_the_images_is_refused(data: Path, folder: str) -> None:
     message = f"store .*/{folder} is in the folder of the images of .*; choose a folder next to"
     with pytest.raises(InputError, match=message):

@@ -21,6 +21,7 @@ from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import EvaluateConfig
 from kubeyolo.data.class_subset import of_classes
 from kubeyolo.data.dataset import open_dataset
+from kubeyolo.data.image_folder import open_image_folder
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.class_map import categories_of_classes
 from kubeyolo.evaluation.notes import threshold_notes
@@ -95,6 +96,12 @@ def test_a_plain_folder_is_validated_on_the_way_and_found_again(run: Run, bundle
     assert code == 2 and "elsewhere: no data set there" in errors
 
 
+def test_a_runtime_without_a_file_is_refused_with_remedies_before_data_are_read(run: Run, bundle: str) -> None:
+    code, _, errors = run(bundle, "no-data", "--runtime", "int8")
+    assert code == 2 and f"{bundle}: runtime = int8 needs the file model-int8.onnx, which this bundle does" in errors
+    assert "choose the runtime mindspore or onnx, or make the file with 'kubeyolo quantize'" in errors
+
+
 def test_another_size_than_that_of_the_exported_file_is_refused_before_data_are_read(run: Run, bundle: str) -> None:
     code, _, errors = run(bundle, "no-data", "--runtime", "onnx", "--testing_shape", "128x64")
     assert code == 2
@@ -111,6 +118,13 @@ def test_another_size_than_that_of_the_exported_file_is_refused_before_data_are_
 def test_sizes_are_sides_or_height_x_width(written: str, value: object, size: tuple[int, int] | None) -> None:
     settings = load_config(sets=[f"evaluate.image_size={written}"]).evaluate
     assert (settings.image_size, settings.input_size) == (value, size)
+
+
+@pytest.mark.parametrize(
+    ("written", "names"), [("0", ("0",)), ("0,1", ("0", "1")), ("[0, 1]", ("0", "1")), ('["a, b"]', ("a, b",))]
+)
+def test_names_of_classes_may_be_numbers(written: str, names: tuple[str, ...]) -> None:
+    assert load_config(sets=[f"evaluate.classes={written}"]).evaluate.classes == names
 
 
 @pytest.mark.parametrize("written", ["33", "640x33", "0x64", "640x", "big", "true", "-64", "9000x64", "64x64x64"])
@@ -241,6 +255,8 @@ def test_the_detections_of_any_program_are_evaluated(run: Run, tmp_path: Path) -
     assert {"report.html", "detections.json", "confusion.json"} <= {path.name for path in Path("out").iterdir()}
     code, _, errors = run("--detections", "results.json", "data", "--min_ap", "0.7")
     assert code == 1 and "AP" in errors
+    code, _, errors = run("--detections", "results.json", "data", "--min_ap", "0.1", "--judge", "strict")
+    assert code == 1 and "3 images with objects are too few to tell" in errors
     code, _, errors = run("--detections", "results.json", "data", "--conf_threshold", "0.5")
     assert code == 2 and "evaluate.conf_threshold: no effect with --detections" in errors
     code, _, errors = run("--detections", "results.json", "bundle", "data")
@@ -285,8 +301,13 @@ ROW = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}
         ([{**ROW, "category_id": True}], "has category_id True"),
         ([{**ROW, "score": float("nan")}], "has score nan"),
         ([{**ROW, "score": "0.5"}], 'has score "0.5"'),
+        ([{**ROW, "score": 95}], "has score 95; expected a number from 0 to 1, such as 0.95 for 95 %"),
+        ([{**ROW, "score": -0.5}], "has score -0.5; expected a number from 0 to 1"),
+        ([{**ROW, "score": 10**400}], "expected a number from 0 to 1"),
         ([{**ROW, "bbox": [0, 0, 9]}], "has bbox [0, 0, 9]; expected 4 numbers"),
         ([{**ROW, "bbox": [0, 0, float("inf"), 9]}], "expected finite numbers"),
+        ([{**ROW, "bbox": [0, 0, 10**400, 9]}], "expected finite numbers of pixels, at most 1000000"),
+        ([{**ROW, "bbox": [0, 0, 1e308, 1e308]}], "expected finite numbers of pixels, at most 1000000"),
         ([{**ROW, "bbox": [9, 9, -5, 2]}], "with a negative size"),
         ([{"image_id": 1, "category_id": 1, "segmentation": [], "score": 1}], "has no bbox, but a segmentation"),
         ([{**ROW, "extra": 1}, {"image_id": 1}], "detection 1 has no category_id"),
@@ -361,10 +382,49 @@ def test_coco_s_list_decides_which_images_and_ids(run: Run, bundle: str, tmp_pat
     assert code == 2 and "1 of 2 images are not in" in errors and "such as absent.png" in errors
 
 
+def test_test_dev_takes_some_of_the_classes(run: Run, bundle: str, tmp_path: Path) -> None:
+    write_data(tmp_path / "data")
+    some = (bundle, "data/val", "--runtime", "onnx", "--test_dev", "--classes")
+    for name, detections in (("disc", 3), ("ring", 0)):
+        code, _, errors = run(*some, name, "--output", name)
+        assert code == 0, errors
+        assert len(json.loads(Path(name, f"{TEST_DEV}.json").read_text())) == detections
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"),
+    [
+        ({"images": [{"id": 1.5}]}, "the id 1.5 is not a whole number of at most 18 digits"),
+        ({"images": [{"id": True}]}, "the id True is not a whole number"),
+        ({"images": [{"id": 10**30}]}, "is not a whole number of at most 18 digits"),
+        ({"images": [{"id": 7}, {"id": 7}]}, "several images have the id 7"),
+        ({"images": [{"id": 7}], "categories": [3, 3]}, "several categories have the id 3"),
+    ],
+)
+def test_ids_of_a_list_are_distinct_whole_numbers(tmp_path: Path, listed: dict[str, Any], words: str) -> None:
+    data = write_data(tmp_path / "data") / "val"
+    images = [{**row, "file_name": "1.png"} for row in listed["images"]]
+    categories = [{"id": each, "name": f"class {n}"} for n, each in enumerate(listed.get("categories", []))]
+    (data / "image_info_test-dev2017.json").write_text(json.dumps({"images": images, "categories": categories}))
+    with pytest.raises(InputError, match=r"image_info_test-dev2017\.json: ") as raised:
+        open_image_folder(data, "test", ("disc",), (1,))
+    assert words in str(raised.value)
+
+
+def test_numbers_in_file_names_are_ids_if_they_are_distinct_and_have_64_bits(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data") / "val"
+    (data / "1.png").rename(data / f"{'9' * 30}.png")
+    assert open_image_folder(data, "test", ("disc",), (1,)).only.index.image_key == ["2", "3", "9" * 30]
+    (data / f"{'9' * 30}.png").rename(data / "02.png")
+    with pytest.raises(InputError, match=r"02\.png and 2\.png have the same number"):
+        open_image_folder(data, "test", ("disc",), (1,))
+
+
 def test_test_dev_is_refused_where_ap_can_be_computed_or_is_asked_for(run: Run, bundle: str, tmp_path: Path) -> None:
     write_data(tmp_path / "data")
     code, _, errors = run(bundle, "data", "--runtime", "onnx", "--test_dev", "--split", "val")
     assert code == 2 and "the split val of data set 'data' has annotations" in errors
+    assert run(bundle, "data/val", "--runtime", "onnx", "--test_dev")[0] == 0
     code, _, errors = run(bundle, "data/val", "--runtime", "onnx", "--test_dev", "--min_ap", "0.5")
     assert code == 2 and "evaluate.min_ap = 0.5: without annotations there is no AP" in errors
 

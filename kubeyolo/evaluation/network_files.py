@@ -1,0 +1,41 @@
+"""The file of a bundle that each runtime reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kubeyolo.bundle import MINDIR, ONNX, ONNX_INT8, WEIGHTS, Bundle
+from kubeyolo.errors import InputError
+from kubeyolo.evaluation.results import RuntimeName
+
+NETWORK_FILES: Mapping[RuntimeName, str] = {
+    "mindspore": WEIGHTS,
+    "onnx": ONNX,
+    "int8": ONNX_INT8,
+    "mindir": MINDIR,
+}
+"""Name of the file of each runtime."""
+
+_MADE_BY: Mapping[RuntimeName, str] = {"onnx": "export", "int8": "quantize", "mindir": "export"}
+
+
+def check_network(bundle: Bundle, runtime: RuntimeName) -> None:
+    """Refuse a bundle that has no network for a runtime.
+
+    Raises:
+        InputError: It is not the bundle of a detector, or has no file for the runtime; the message names the runtimes
+            that it has a file for.
+    """
+    manifest, file = bundle.manifest, NETWORK_FILES[runtime]
+    if manifest.kind != "detector":
+        raise InputError(f"{bundle.uri}: this is the bundle of a {manifest.kind}, not of a detector; give a detector")
+    if file in manifest.files:
+        return
+    others = [name for name, each in NETWORK_FILES.items() if each in manifest.files]
+    remedies = [f"choose the runtime {' or '.join(others)}"] if others else []
+    if runtime in _MADE_BY:
+        remedies.append(f"make the file with 'kubeyolo {_MADE_BY[runtime]}'")
+    raise InputError(
+        f"{bundle.uri}: runtime = {runtime} needs the file {file}, which this bundle does not have"
+        f"{'; ' if remedies else ''}{', or '.join(remedies)}"
+    )
