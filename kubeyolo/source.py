@@ -104,6 +104,7 @@ NO_WEIGHTS = (
     # The rest of what validation while training imports.
     "evaluation/intervals.py",
     "evaluation/network.py",
+    "evaluation/network_files.py",
     "evaluation/notes.py",
     "evaluation/results.py",
     "evaluation/runtimes.py",

@@ -67,7 +67,9 @@ def test_each_option_that_is_named_is_one_of_a_command(said: list[tuple[str, str
     }
     for command in (COMMAND, *all_commands().values()):
         options |= {option for each in command.params for option in each.opts}
-    named = [(place, option) for place, text in said for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)]
+    # Options may be written with underscores or with hyphens.
+    options |= {option[:2] + option[2:].replace("-", "_") for option in options}
+    named = [(place, option) for place, text in said for option in re.findall(r"(?<![\w-])--[a-z][a-z_-]*", text)]
     assert len(named) > 60
     assert [each for each in named if each[1] not in options | OF_OTHER_PROGRAMS] == []
 
