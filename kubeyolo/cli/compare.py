@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from kubeyolo.cli.evaluations import given_data
+from kubeyolo.cli.judging import SplitOption, split_pairs
 from kubeyolo.cli.late_import import import_late
 from kubeyolo.cli.options import (
     DEFAULT_STORE,
@@ -45,7 +46,7 @@ def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="URI of a bundle.")],
     second: Annotated[str, typer.Argument(metavar="B", help="URI of the bundle to compare with A.")],
     dataset: DataArgument,
-    split: Annotated[str, typer.Option("--split", metavar="NAME", help="Split; by default evaluate.split.")] = "",
+    split: SplitOption = "",
     runtime: Annotated[
         str,
         typer.Option("--runtime", help="Runtime: mindspore, onnx, int8 or mindir; two with a comma, for A and for B."),
@@ -77,7 +78,7 @@ def compare(
     from kubeyolo.steps.given_bundle import given_bundle
 
     runtimes = _runtimes(runtime)
-    pairs = [*sets_of(sets), *([f"evaluate.split={split}"] if split else [])]
+    pairs = [*sets_of(sets), *split_pairs(split)]
     load_config(None, config_file, pairs)
     started_by = find_launcher(launcher, None, cluster, sets_of(cluster_sets), "evaluate", must_run=True)
     place, form = Place.of(store), fill_form((), None, config_file, pairs)
