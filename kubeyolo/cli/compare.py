@@ -72,9 +72,9 @@ def compare(
       kubeyolo compare BUNDLE BUNDLE DATASET --runtime onnx,int8 --split test
     """
     from kubeyolo.launch.launcher import find_launcher
+    from kubeyolo.steps.call import StepCall
     from kubeyolo.steps.compare import COMPARISON_NAME, Network
     from kubeyolo.steps.configure import bundle_config
-    from kubeyolo.steps.facade import StepCall
     from kubeyolo.steps.given_bundle import given_bundle
 
     runtimes = _runtimes(runtime)
@@ -116,7 +116,7 @@ def _print_comparison(document: dict[str, Any]) -> None:
         print(f"{mark}: {each['bundle']} ({each['model']}, {each['runtime']})")
     console.print(_table("metric", document["numbers"], level))
     console.print(_table("class", document["classes"], level))
-    print(_decision(document, level))
+    print(document["verdict"])
     for each in document["most_different"][:_SHOWN_IMAGES]:
         a, b = each["first"], each["second"]
         print(
@@ -134,20 +134,3 @@ def _table(name: str, rows: list[dict[str, Any]], level: str) -> Table:
         ends = "" if row["interval"] is None else "{:+.2f} to {:+.2f}".format(*row["interval"])
         table.add_row(row["name"], number3(row["first"]), number3(row["second"]), points, ends)
     return table
-
-
-def _decision(document: dict[str, Any], level: str) -> str:
-    from kubeyolo.evaluation.intervals import LEAST_IMAGES
-
-    images, interval = document["images_with_objects"], document["numbers"][0]["interval"]
-    if interval is None:
-        return "the split has no annotated objects, so there is nothing to compare"
-    if images < LEAST_IMAGES:
-        count = "1 image with objects is" if images == 1 else f"{images} images with objects are"
-        return f"{count} too few to tell which is better ({LEAST_IMAGES} are required)"
-    return {
-        "better": f"B is better: the whole {level} interval of the difference of AP is above 0",
-        "worse": f"B is worse: the whole {level} interval of the difference of AP is below 0",
-        "equal": "A and B have the same AP in every resample",
-        "undecided": f"{images} images with objects cannot tell which is better: 0 is inside the {level} interval",
-    }[document["decision"]]

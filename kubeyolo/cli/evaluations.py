@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kubeyolo.cli.late_import import import_late
 from kubeyolo.cli.options import sets_of
 from kubeyolo.cli.tables import print_record
 from kubeyolo.config.idle_settings import idle_in_command
@@ -16,8 +17,12 @@ from kubeyolo.errors import InputError
 if TYPE_CHECKING:
     from kubeyolo.bundle import Bundle
     from kubeyolo.data.dataset import Dataset
-    from kubeyolo.steps.facade import StepCall
+    from kubeyolo.steps import facade
+    from kubeyolo.steps.call import StepCall
     from kubeyolo.steps.outcome import StoredOutcome
+else:
+    # Help does not need the steps.
+    facade = import_late("kubeyolo.steps.facade")
 
 
 def given_keys(file: Path | None, sets: list[str] | None) -> tuple[str, ...]:
@@ -60,7 +65,7 @@ def refuse_idle_arguments(second: str, options: list[str], sets: tuple[str, ...]
 def given_data(call: StepCall, text: str, as_json: bool, bundle: Bundle | None = None) -> Dataset:
     """Return the data set of an argument; if the data are validated first, print where they are stored."""
     stream = sys.stderr if as_json else sys.stdout
-    return call.given_dataset(text, bundle, lambda line: print(line, flush=True, file=stream))
+    return facade.given_dataset(call, text, bundle, lambda line: print(line, flush=True, file=stream))
 
 
 def print_evaluation(stored: StoredOutcome, as_json: bool) -> None:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from kubeyolo.bundle import Bundle
     from kubeyolo.launch.launcher import Launcher
     from kubeyolo.steps import facade
-    from kubeyolo.steps.facade import StepCall
+    from kubeyolo.steps.call import StepCall
 else:
     # Help does not need the steps.
     facade = import_late("kubeyolo.steps.facade")
@@ -342,8 +342,10 @@ def _evaluate_detections(call: StepCall, file: Path, data: str, as_json: bool) -
 
 def _call(store: Place, config: Config, output: str = "", code: str = "") -> StepCall:
     """Return the arguments that all steps have in common; ``code`` is by default the digest of this version."""
+    from kubeyolo.steps.call import StepCall
+
     target = store.at(output) if output else None
-    return facade.StepCall(store=store, config=config, code=code or results_source(), output=target)
+    return StepCall(store=store, config=config, code=code or results_source(), output=target)
 
 
 def _call_on(

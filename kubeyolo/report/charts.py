@@ -82,7 +82,7 @@ def line_chart(
     x_label: str,
     label: str,
     y_limits: tuple[float, float] | None = None,
-    x_limits: tuple[float, float] | None = None,
+    of_shares: bool = False,
     marks: Sequence[Mark] = (),
     note: str = "",
 ) -> Chart:
@@ -95,10 +95,11 @@ def line_chart(
         x_label: Label of the x axis.
         label: A description of the chart for screen readers.
         y_limits: Fixed y range; derived from the values by default.
-        x_limits: Fixed x range.
+        of_shares: Whether both axes are from 0 to 1, with room for the marks at 1.
         marks: Vertical lines.
         note: A sentence under the chart.
     """
+    y_limits, x_limits = ((0.0, 1.03), (0.0, 1.01)) if of_shares else (y_limits, None)
     figure, axes = _axes(x_label)
     if x_label in _COUNTED:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

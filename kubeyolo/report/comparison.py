@@ -32,7 +32,7 @@ def comparison_report(
         document: comparison.json.
         samples: Images with the annotated boxes, the detections of A, and those of B.
     """
-    ap, images = numbers[0], found.resamples[0].images_with_objects
+    ap = numbers[0]
     colors = class_colors([each.name for each in found.classes], [sample for group in samples for sample in group])
     chart = _class_chart(found.classes)
     a, b = document["bundles"]
@@ -48,7 +48,7 @@ def comparison_report(
             Stat("B minus A, points", signed_points(ap.difference), interval_text(ap.interval)),
             Stat("Images that differ", integer(document["images_that_differ"]), "by mistakes at the best F1"),
         ],
-        decision=decision_text(ap, images),
+        decision=document["verdict"],
         numbers=numbers,
         classes=sorted(found.classes, key=lambda each: each.difference if each.difference is not None else 9.0),
         interval_text=interval_text,
@@ -71,7 +71,7 @@ def decision_text(ap: Difference, images: int) -> str:
     start = f"B minus A is {signed_points(ap.difference)} points of AP, {LEVEL_TEXT} interval {interval}: "
     if not ap.interval.is_usable:
         count = "1 image with objects is" if images == 1 else f"{integer(images)} images with objects are"
-        return f"{start}{count} too few to tell ({LEAST_IMAGES} are required)."
+        return f"{start}{count} too few to tell which is better ({LEAST_IMAGES} are required)."
     return (
         start
         + {

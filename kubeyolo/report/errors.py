@@ -166,8 +166,7 @@ def _means_chart(analysis: ErrorAnalysis) -> Chart | None:
         series,
         x_label="confidence",
         label=f"Means over the classes; F1 of all detections is largest at {point.threshold:.3f}",
-        y_limits=(0.0, 1.03),
-        x_limits=(0.0, 1.01),
+        of_shares=True,
         marks=[Mark(point.threshold, f"best {point.threshold:.2f}")],
         note="Means over the classes, at IoU .50. Dashed: the best threshold for all classes together.",
     )
@@ -186,8 +185,7 @@ def _f1_chart(analysis: ErrorAnalysis) -> Chart | None:
         series,
         x_label="confidence",
         label=f"F1 over the confidence of {len(names)} classes",
-        y_limits=(0.0, 1.03),
-        x_limits=(0.0, 1.01),
+        of_shares=True,
         note=note,
     )
 
@@ -208,8 +206,7 @@ def _reliability_chart(analysis: ErrorAnalysis) -> Chart | None:
         series,
         x_label="score",
         label=f"Expected calibration error {measured.expected_calibration_error:.3f}",
-        y_limits=(0.0, 1.03),
-        x_limits=(0.0, 1.01),
+        of_shares=True,
         note=f"Expected calibration error {measured.expected_calibration_error:.3f}; scores are on average "
         f"{abs(measured.bias):.3f} {more} than the share of right detections (scores from {measured.lowest_score:g}).",
     )

@@ -155,7 +155,6 @@ def _curve_chart(result: EvaluationResult) -> Chart:
         series,
         x_label="recall",
         label=f"Precision over recall of {len(result.curves)} classes; AP50 {number3(result.numbers.get('AP50'))}",
-        y_limits=(0.0, 1.03),
-        x_limits=(0.0, 1.01),
+        of_shares=True,
         note=note,
     )

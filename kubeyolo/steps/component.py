@@ -21,9 +21,9 @@ from kubeyolo.report.configuration import plan_text
 from kubeyolo.report.dataset import findings_table
 from kubeyolo.steps import configure as configure_step
 from kubeyolo.steps import facade
+from kubeyolo.steps.call import StepCall
 from kubeyolo.steps.configured_run import ConfiguredRun
 from kubeyolo.steps.evaluate import CONFUSION_NAME
-from kubeyolo.steps.facade import StepCall
 from kubeyolo.steps.outcome import StoredOutcome, read_record
 from kubeyolo.steps.reporting import (
     ConfusionArtifact,

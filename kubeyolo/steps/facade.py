@@ -7,7 +7,7 @@ outcome is stored.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from kubeyolo.config.load import config_digest, ungated
 from kubeyolo.config.schema import Config
 from kubeyolo.data.class_images import class_fingerprint
 from kubeyolo.data.class_subset import of_classes
-from kubeyolo.data.dataset import Dataset, open_dataset
+from kubeyolo.data.dataset import Dataset
 from kubeyolo.data.folder import dataset_name
 from kubeyolo.data.image_folder import ImageFolder
 from kubeyolo.errors import InputError, WorkError
@@ -39,20 +39,20 @@ from kubeyolo.steps import publish as publish_step
 from kubeyolo.steps import quantize as quantize_step
 from kubeyolo.steps import train as train_step
 from kubeyolo.steps import validate as validate_step
+from kubeyolo.steps.call import StepCall, nothing
 from kubeyolo.steps.checked_form import Form
 from kubeyolo.steps.compare import Network
 from kubeyolo.steps.conditions import conditions_of, finished_under, settings_conditions
 from kubeyolo.steps.configured_run import ConfiguredRun
 from kubeyolo.steps.detection import at_exported_size
 from kubeyolo.steps.earlier_trainings import Command, name_earlier_trainings, refuse_extension
-from kubeyolo.steps.given_dataset import given_dataset, test_dev_images
+from kubeyolo.steps.given_dataset import open_given, test_dev_images
 from kubeyolo.steps.job import StepSpec
 from kubeyolo.steps.judged import store_judged
 from kubeyolo.steps.mlflow_run import mlflow_run
 from kubeyolo.steps.outcome import StepOutcome, Stopwatch, StoredOutcome, finished, store_outcome
 from kubeyolo.steps.outputs import backbone_output, result_output, training_output
 from kubeyolo.steps.same_training import claimed_unless_finished
-from kubeyolo.steps.settings import read_sections
 from kubeyolo.steps.starting_weights import starting_bundle
 from kubeyolo.storage.integrity import sha256_bytes
 from kubeyolo.storage.place import Place
@@ -63,70 +63,8 @@ HERE = LocalLauncher()
 """Runs every step in this process."""
 
 
-def _nothing(output: Place) -> None:
-    """Do nothing: the default of ``begin``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepCall:
-    """The arguments that all steps have in common.
-
-    Attributes:
-        store: The store of results.
-        config: The configuration.
-        code: Digest of the source, a part of the name of the output.
-        output: Where the step writes; if None, a folder named after everything that the result depends on is used.
-        begin: Called with the output before anything is changed there.
-    """
-
-    store: Place
-    config: Config
-    code: str
-    output: Place | None = None
-    begin: Callable[[Place], None] = _nothing
-
-    def bundle(self, text: str) -> Bundle:
-        """Return the bundle at a URI or a reference."""
-        return read_bundle(self.store.at(text))
-
-    def dataset(self, text: str) -> Dataset:
-        """Return the stored data set at a URI or a reference."""
-        return open_dataset(self.store.at(text))
-
-    def given_dataset(self, text: str, bundle: Bundle | None = None, show: Show = print) -> Dataset:
-        """Return the data set that a command is called with; see :mod:`kubeyolo.steps.given_dataset`.
-
-        Args:
-            text: URI or reference of a stored data set, or a folder or URI of images and annotations, which is
-                validated and stored; with ``evaluate.test_dev`` also a folder of images without annotations.
-            bundle: The bundle that is evaluated.
-            show: Shows a line.
-        """
-        place = self.store.at(text)
-        images = test_dev_images(place, self.config, bundle.manifest) if bundle is not None else None
-
-        def validate(data: str, fingerprint: str) -> StoredOutcome:
-            return validate_dataset(replace(self, output=None), data, fingerprint)
-
-        return images or given_dataset(place, self.store, self.config, validate, show)
-
-    def begun_output(self, step: str, model: str, reads: str = "", **digests: str) -> Place:
-        """Return the output of a step that is about to write to it.
-
-        Args:
-            step: Name of the step.
-            model: First part of the name of the folder.
-            reads: Name of the step whose settings are used; by default the step itself.
-            **digests: Digests of the step's inputs.
-        """
-        sections = read_sections(self.config, reads or step)
-        output = self.output or result_output(self.store, step, model, digests, sections, self.code)
-        self.begin(output)
-        return output
-
-
 def configure(
-    pipeline: str, form: Form, run_id: str = "", begin: Callable[[Place], None] = _nothing
+    pipeline: str, form: Form, run_id: str = "", begin: Callable[[Place], None] = nothing
 ) -> tuple[ConfiguredRun, StoredOutcome]:
     """Configure a run and store its plan; see :func:`kubeyolo.steps.configure.configure`.
 
@@ -166,6 +104,25 @@ def validate_dataset(call: StepCall, data: str, fingerprint: str = "") -> Stored
         return store_outcome(outcome, dataset.place.pinned(""))
     output = call.begun_output(step, dataset_name(data), fingerprint=fingerprint)
     return finished(output, step) or store_outcome(work(), output)
+
+
+def given_dataset(call: StepCall, text: str, bundle: Bundle | None = None, show: Show = print) -> Dataset:
+    """Return the data set that a command is called with; see :mod:`kubeyolo.steps.given_dataset`.
+
+    Args:
+        call: The arguments that all steps have in common.
+        text: URI or reference of a stored data set, or a folder or URI of images and annotations, which is
+            validated and stored; with ``evaluate.test_dev`` also a folder of images without annotations.
+        bundle: The bundle that is evaluated.
+        show: Shows a line.
+    """
+    place = call.store.at(text)
+    images = test_dev_images(place, call.config, bundle.manifest) if bundle is not None else None
+
+    def validate(data: str, fingerprint: str) -> StoredOutcome:
+        return validate_dataset(replace(call, output=None), data, fingerprint)
+
+    return images or open_given(place, call.store, call.config, validate, show)
 
 
 def pretrain_backbone(
@@ -348,7 +305,7 @@ def compare(
         return stored
     evaluated = []
     for each in networks:
-        own = replace(call, config=ungated(each.config), output=None, begin=_nothing)
+        own = replace(call, config=ungated(each.config), output=None, begin=nothing)
         evaluated.append(evaluate(own, each.bundle, dataset, each.runtime, launcher))
     data = of_classes(dataset, networks[1].config.evaluate.classes)
     outcome = compare_step.compare((networks[0].bundle, networks[1].bundle), data, tuple(evaluated))
@@ -438,7 +395,7 @@ def evaluate_current(call: StepCall, bundle: Bundle | None, dataset: Dataset) ->
     output = call.begun_output(step, call.config.model, evaluate_step.STEP, **digests)
     # The current model is evaluated without the gate of this run, at the size of its exported files.
     config = at_exported_size(ungated(call.config))
-    without_gate = replace(call, config=config, output=None, begin=_nothing)
+    without_gate = replace(call, config=config, output=None, begin=nothing)
 
     def measured(runtime: RuntimeName) -> StoredOutcome:
         assert bundle is not None

@@ -21,7 +21,7 @@ from kubeyolo.storage.location import FileLocation
 from kubeyolo.storage.place import Place
 
 
-def given_dataset(
+def open_given(
     place: Place, store: Place, config: Config, validate: Callable[[str, str], StoredOutcome], show: Show
 ) -> Dataset:
     """Return the stored data set at a place, or validate and store the data that is there.

@@ -9,9 +9,9 @@ from kubeyolo.config.load import ungated
 from kubeyolo.data.dataset import Dataset
 from kubeyolo.source import results_source
 from kubeyolo.steps import facade
+from kubeyolo.steps.call import StepCall
 from kubeyolo.steps.checked_form import Form, check_form
 from kubeyolo.steps.configure import evaluated_bundles
-from kubeyolo.steps.facade import StepCall
 from kubeyolo.steps.outcome import StoredOutcome
 
 
@@ -44,6 +44,6 @@ def evaluate_models(form: Form) -> EvaluatedModels:
         name: StepCall(store=store, config=ungated(each.config), code=results_source())
         for name, each in resolved.items()
     }
-    dataset = calls["bundle"].given_dataset(checked.place("data"))
+    dataset = facade.given_dataset(calls["bundle"], checked.place("data"))
     found = {name: facade.evaluate(calls[name], bundles[name], dataset, checked.runtime) for name in bundles}
     return EvaluatedModels(dataset, found["bundle"], found.get("baseline"))

@@ -10,7 +10,7 @@ from kubeyolo.evaluation.sharing import Share
 from kubeyolo.output_streams import patient_streams
 from kubeyolo.runtime import configure_mindspore
 from kubeyolo.steps import detection, facade
-from kubeyolo.steps.facade import StepCall
+from kubeyolo.steps.call import StepCall
 from kubeyolo.steps.job import StepSpec
 from kubeyolo.stop_signals import RaisingHandler, install
 from kubeyolo.storage.place import Place

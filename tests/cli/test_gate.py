@@ -16,8 +16,8 @@ from kubeyolo.cli.app import main
 from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.pointers import ModelPointer, write_model_pointer
 from kubeyolo.steps import facade
+from kubeyolo.steps.call import StepCall
 from kubeyolo.steps.configure import configure
-from kubeyolo.steps.facade import StepCall
 from kubeyolo.storage.place import Place
 from tests.steps.called import validate_dataset
 from tests.steps.fixed_detector import AP_OF_SHIFT, fixed_bundle, write_data

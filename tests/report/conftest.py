@@ -21,7 +21,7 @@ from kubeyolo.evaluation.matching import match_detections
 from kubeyolo.evaluation.operating_points import operating_points
 from kubeyolo.evaluation.results import COCO_KEYS, COCO_NUMBERS, ClassResult, EvaluationResult
 from kubeyolo.quantization.int8 import QuantizationFacts
-from kubeyolo.report.comparison import comparison_report
+from kubeyolo.report.comparison import comparison_report, decision_text
 from kubeyolo.report.configuration import PlanView, SettingRow, configuration_report
 from kubeyolo.report.dataset import dataset_report
 from kubeyolo.report.evaluation import evaluation_report
@@ -249,6 +249,7 @@ def comparison_page() -> str:
         for each in found.images[:50]
     ]
     document = {"bundles": [bundle, bundle], "split": "val", "images": 60, "images_that_differ": len(found.images)}
+    document["verdict"] = decision_text(numbers[0], 60)
     trio = (sample(f"{HOSTILE}.jpg: ground truth"), sample("a.jpg: A", 0.87), sample("a.jpg: B", 0.6))
     return comparison_report(
         (f"first {HOSTILE}", "second"), numbers, found, document | {"most_different": most}, [trio, trio]

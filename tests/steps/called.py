@@ -11,8 +11,8 @@ from kubeyolo.evaluation.results import EvaluationResult, RuntimeName
 from kubeyolo.launch.launcher import find_launcher
 from kubeyolo.source import results_source
 from kubeyolo.steps import facade
+from kubeyolo.steps.call import StepCall
 from kubeyolo.steps.evaluate import RESULT_NAME
-from kubeyolo.steps.facade import StepCall
 from kubeyolo.steps.outcome import StepOutcome, StoredOutcome, store_outcome, store_report
 from kubeyolo.storage.place import Place
 

@@ -14,8 +14,8 @@ from kubeyolo.config.load import load_config
 from kubeyolo.errors import InputError
 from kubeyolo.evaluation.results import RuntimeName
 from kubeyolo.steps import facade
+from kubeyolo.steps.call import StepCall
 from kubeyolo.steps.compare import Network
-from kubeyolo.steps.facade import StepCall
 from kubeyolo.steps.outcome import StoredOutcome
 from kubeyolo.storage.place import Place
 from tests.steps.called import validate_dataset

@@ -21,7 +21,7 @@ from kubeyolo.index import read_index, read_note, run_output
 from kubeyolo.pointers import read_model_pointer
 from kubeyolo.source import results_source
 from kubeyolo.steps import component, pretrain
-from kubeyolo.steps.facade import StepCall
+from kubeyolo.steps.call import StepCall
 from kubeyolo.steps.outcome import read_record
 from kubeyolo.steps.settings import StepSettings, read_sections
 from kubeyolo.storage.place import Place

@@ -21,7 +21,7 @@ from kubeyolo.launch import local
 from kubeyolo.launch.launcher import LocalLauncher
 from kubeyolo.publishing import publish_bundle
 from kubeyolo.steps import facade
-from kubeyolo.steps.facade import StepCall
+from kubeyolo.steps.call import StepCall
 from kubeyolo.steps.job import StepSpec
 from kubeyolo.steps.worker import run_step
 from kubeyolo.storage.place import Place

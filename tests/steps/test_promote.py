@@ -22,7 +22,7 @@ import sys
 from kubeyolo.config.load import load_config
 from kubeyolo.errors import WorkError
 from kubeyolo.steps import facade
-from kubeyolo.steps.facade import StepCall
+from kubeyolo.steps.call import StepCall
 from kubeyolo.storage.place import Place
 bundle, current, latest, store, output = sys.argv[1:]
 publish = facade.publish

@@ -25,9 +25,9 @@ from kubeyolo.pointers import ModelPointer, latest_model, write_model_pointer
 from kubeyolo.publishing import publish_bundle
 from kubeyolo.report.model_card import model_card
 from kubeyolo.steps import facade, starting_weights
+from kubeyolo.steps.call import StepCall
 from kubeyolo.steps.configure import configure
 from kubeyolo.steps.configured_run import ConfiguredRun
-from kubeyolo.steps.facade import StepCall
 from kubeyolo.steps.given_bundle import given_bundle
 from kubeyolo.steps.outputs import training_output
 from kubeyolo.steps.start import retraining_start

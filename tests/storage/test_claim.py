@@ -81,6 +81,7 @@ def test_nothing_of_a_step_is_touched_before_the_place_is_free(holder: subproces
     from kubeyolo.data.manifest import DatasetManifest
     from kubeyolo.launch.launcher import find_launcher
     from kubeyolo.steps import facade
+    from kubeyolo.steps.call import StepCall
 
     def refuse(output: Place) -> None:
         raise InputError("begun")
@@ -88,7 +89,7 @@ def test_nothing_of_a_step_is_touched_before_the_place_is_free(holder: subproces
     output = Place.of(store_uri)
     manifest = DatasetManifest(name="a", source="a", digest="0" * 64, classes=("a",), category_ids=(1,), splits={})
     absent = Dataset(manifest, (output / "absent").pinned(manifest.digest), Path("absent"))
-    how = facade.StepCall(store=output, config=load_config(), code="1", output=output, begin=refuse)
+    how = StepCall(store=output, config=load_config(), code="1", output=output, begin=refuse)
     for step in (facade.pretrain_backbone, facade.train):
         done: list[str] = []
 

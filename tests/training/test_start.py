@@ -15,7 +15,7 @@ from kubeyolo.data.dataset import open_dataset
 from kubeyolo.errors import InputError
 from kubeyolo.models.named_facts import model_facts
 from kubeyolo.steps import facade
-from kubeyolo.steps.facade import StepCall
+from kubeyolo.steps.call import StepCall
 from kubeyolo.storage.place import Place
 from kubeyolo.training.extension import changed_keys
 from kubeyolo.training.result import read_result
