@@ -21,6 +21,7 @@ from kubeyolo.evaluation.intervals import resamples_in
 from kubeyolo.evaluation.limits import Numbers, Verdict, check_numbers
 from kubeyolo.evaluation.results import COCO_KEYS
 from kubeyolo.events import StepRecord
+from kubeyolo.storage.location import FileLocation
 from kubeyolo.storage.place import Place
 
 FAILED = 1
@@ -115,7 +116,7 @@ class Gate:
             InputError: A limit, a setting or a file is wrong, or the model could not be evaluated.
             Exit: A limit is missed.
         """
-        files = _Files(self.junit, self.summary, self.report, self.links)
+        files = _Files(self.junit, self.summary, self.report, self.links, self.config_file)
         files.begin()
         try:
             judge = load_config(None, self.config_file, self.sets).evaluate.judge  # refuses wrong settings
@@ -164,6 +165,7 @@ class _Files:
     summary: Path | None
     report: Path | None
     links: Mapping[str, str]
+    config_file: Path | None = None
     start: float = field(default_factory=time.monotonic)
 
     def begin(self) -> None:
@@ -197,7 +199,7 @@ class _Files:
             self._write(junit_xml(_NAME, Verdict(), self._seconds, why), markdown_error(_NAME, why, self.links))
 
     def _check_distinct(self) -> None:
-        """Refuse two results in one file, except in a device such as /dev/null."""
+        """Refuse two results in one file, or a result in place of an input; devices such as /dev/null are allowed."""
         options = {"--junit": self.junit, "--summary": self.summary, "--report": self.report}
         first: dict[str, str] = {}
         for option, path in options.items():
@@ -206,6 +208,18 @@ class _Files:
             other = first.setdefault(os.path.realpath(path), option)
             if other != option:
                 raise InputError(f"{other} and {option} name the same file, {path}; give each a file of its own")
+            self._refuse_input(option, path)
+
+    def _refuse_input(self, option: str, path: Path) -> None:
+        """Refuse a file of an input; the results of an earlier gate may stand in the folder of an input."""
+        inputs = {name: Place.of(uri).location for name, uri in self.links.items()}
+        paths = {name: each.path for name, each in inputs.items() if isinstance(each, FileLocation)}
+        if self.config_file is not None:
+            paths["--config"] = self.config_file
+        real = Path(os.path.realpath(path))
+        for name, each in paths.items():
+            if real.is_relative_to(os.path.realpath(each)) and real.is_file() and not _is_result(real):
+                raise InputError(f"{option} {path} is a file of the input {name}; choose another file")
 
     @property
     def _seconds(self) -> float:
@@ -216,6 +230,14 @@ class _Files:
         for path, mode, text in ((self.junit, "w", junit), (self.summary, "a", summary)):
             if path is not None:
                 _write(path, mode, text)
+
+
+def _is_result(path: Path) -> bool:
+    """Tell whether a file may be a result of an earlier gate: JUnit XML, or a page or a summary by its ending."""
+    if path.suffix in (".html", ".md"):
+        return True
+    with path.open("rb") as file:
+        return b"<testsuites" in file.read(200)
 
 
 def split_pairs(split: str) -> tuple[str, ...]:

@@ -252,6 +252,19 @@ def test_two_results_in_one_file_are_refused_and_devices_are_not(run: Run) -> No
     assert run("--min-ap", "0.5", "--junit", "/dev/null", "--report", "/dev/null").code == 0
 
 
+def test_a_file_of_an_input_is_not_replaced(run: Run, shop: Shop, tmp_path: Path) -> None:
+    manifest = Path(shop.exact.removeprefix("file://")) / "bundle.json"
+    before = manifest.read_bytes()
+    ended = run("--min-ap", "0.5", "--junit", str(manifest))
+    assert ended.code == 2 and f"--junit {manifest} is a file of the input bundle; choose another file" in ended.err
+    assert manifest.read_bytes() == before
+    settings = tmp_path / "my.yaml"
+    settings.write_text("evaluate: {conf_threshold: 0.01}\n")
+    ended = run("--min-ap", "0.5", "--config", str(settings), "--summary", str(settings))
+    assert ended.code == 2 and "is a file of the input --config" in ended.err
+    assert settings.read_text() == "evaluate: {conf_threshold: 0.01}\n"
+
+
 def test_names_that_are_not_text_reach_the_files(run: Run) -> None:
     ended = run(*FILES, "--min-ap", "0.5", data="absent\udcff")
     assert ended.code == 2 and "absent?" in Path("gate.md").read_text()
