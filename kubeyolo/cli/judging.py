@@ -212,8 +212,12 @@ class _Files:
 
     def _refuse_input(self, option: str, path: Path) -> None:
         """Refuse a file of an input; the results of an earlier gate may stand in the folder of an input."""
-        inputs = {name: Place.of(uri).location for name, uri in self.links.items()}
-        paths = {name: each.path for name, each in inputs.items() if isinstance(each, FileLocation)}
+        paths: dict[str, Path] = {}
+        for name, uri in self.links.items():
+            with suppress(InputError):  # reported when the input is opened, after the files have been written
+                location = Place.of(uri).location
+                if isinstance(location, FileLocation):
+                    paths[name] = location.path
         if self.config_file is not None:
             paths["--config"] = self.config_file
         real = Path(os.path.realpath(path))

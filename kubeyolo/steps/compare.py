@@ -19,7 +19,6 @@ from kubeyolo.evaluation.coco_matches import match_split
 from kubeyolo.evaluation.comparison import Difference, ImageDifference, MatchedComparison, compare_matches
 from kubeyolo.evaluation.intervals import LEVEL, RESAMPLES, Interval
 from kubeyolo.evaluation.results import COCO_KEYS, EvaluationResult, RuntimeName
-from kubeyolo.report.comparison import comparison_report, decision_text
 from kubeyolo.report.samples import Box, SampleImage
 from kubeyolo.steps.evaluate import DETECTIONS_NAME, RESULT_NAME
 from kubeyolo.steps.outcome import StepOutcome, Stopwatch, StoredOutcome
@@ -85,6 +84,8 @@ def compare(bundles: tuple[Bundle, Bundle], dataset: Dataset, evaluated: tuple[S
     Returns:
         The outcome with the document comparison.json.
     """
+    from kubeyolo.report.comparison import comparison_report, decision_text
+
     watch, manifest = Stopwatch(), dataset.manifest
     results = [EvaluationResult.from_json(each.document(RESULT_NAME)) for each in evaluated]
     split = dataset.split(results[0].split)
@@ -95,6 +96,7 @@ def compare(bundles: tuple[Bundle, Bundle], dataset: Dataset, evaluated: tuple[S
     found = compare_matches(*matches, list(manifest.classes))
     numbers = _numbers(first.result, second.result, found)
     document = _document((first, second), numbers, found, split)
+    document["verdict"] = decision_text(numbers[0], found.resamples[0].images_with_objects)
     samples = [_pictures(each, (first, second), found, split, manifest) for each in found.images[:SHOWN_IMAGES]]
     ap = numbers[0]
     return StepOutcome(
@@ -171,7 +173,6 @@ def _document(
         "level": LEVEL,
         "resamples": min(len(each.array("AP")) - 1 for each in found.resamples) if len(split) else RESAMPLES,
         "decision": numbers[0].decision,
-        "verdict": decision_text(numbers[0], found.resamples[0].images_with_objects),
         "numbers": [_row(each) for each in numbers],
         "classes": [_row(each) for each in found.classes],
         "images_that_differ": len(found.images),

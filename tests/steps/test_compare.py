@@ -64,7 +64,7 @@ def test_two_bundles_are_compared_and_the_result_is_found_again(
     # At IoU .50 both find all objects.
     assert document["images_that_differ"] == 0
     report = made.report().decode()
-    assert "3 images with objects are too few to tell (30 are required)" in report
+    assert "3 images with objects are too few to tell which is better (30 are required)" in report
     assert "A is yolov5n-r7 in onnx" in report and "−40.00 to −40.00" in report
 
     def refuse(*arguments: Any, **options: Any) -> Any:
