@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -24,9 +24,11 @@ from kubeyolo.evaluation.results import RuntimeName, check_runtime
 from kubeyolo.prediction.drawing import Painter
 from kubeyolo.prediction.fonts import Fonts
 from kubeyolo.prediction.lists import expand_lists, read_list
+from kubeyolo.prediction.result_files import ResultFile, coco_results, yolo_labels
 from kubeyolo.prediction.sources import Sources, find_sources
 from kubeyolo.prediction.stream import predict_images
 from kubeyolo.prediction.targets import plan_targets
+from kubeyolo.prediction.windows import Slicing
 from kubeyolo.storage.place import Place
 
 _BEST = "best"
@@ -80,6 +82,22 @@ def predict(
     tta: Annotated[
         bool, typer.Option("--tta", help="Test-time augmentation: the network sees each image in three sizes.")
     ] = False,
+    side: Annotated[
+        int | None,
+        typer.Option(
+            "--slice",
+            metavar="PIXELS",
+            help="Look at larger images also in overlapping windows of this side, for small objects; "
+            "predict.slice_overlap sets the overlap.",
+        ),
+    ] = None,
+    coco: Annotated[
+        Path | None, typer.Option("--coco", metavar="FILE", help="COCO results file to write, for all images.")
+    ] = None,
+    txt: Annotated[
+        Path | None,
+        typer.Option("--txt", metavar="FOLDER", help="Folder for YOLO labels: a text file for each image."),
+    ] = None,
     config_file: ConfigOption = None,
     sets: SetOption = None,
     runs: RunsOption = DEFAULT_RUNS,
@@ -100,13 +118,17 @@ def predict(
 
       kubeyolo predict data/photos --conf best
 
+      kubeyolo predict aerial.tif --slice 640 --coco results.json --txt labels
+
       find data -name '*.jpg' | kubeyolo predict - --conf 0.5 --set predict.iou_threshold=0.6
     """
     if not images and not lists:
         raise InputError(_NONE_GIVEN)
     if font and not output:
         raise InputError(f"--font {font}: is used for drawn pictures only; give --output FOLDER too")
-    config = load_config(None, config_file, [*sets_of(sets), *flag_pairs("predict.tta", tta or None)]).predict
+    pairs = [*sets_of(sets), *flag_pairs("predict.tta", tta or None)]
+    pairs += [] if side is None else [f"predict.slice={side}"]
+    config = load_config(None, config_file, pairs).predict
     score = _score(conf)
     opened = open_bundle(Place.of(bundle or _newest_bundle(runs)))
     name = _runtime(opened, runtime, config.tta)
@@ -115,11 +137,17 @@ def predict(
     targets = plan_targets(sources.images, output) if output else []
     classes = opened.manifest.classes
     painter = Painter(classes, Fonts(font)) if output else None
+    labels = yolo_labels(txt, sources.images, classes) if txt else None
     with only_result(as_json):
         predictor = load_predictor(opened, name, batch_size=1, tta=config.tta)
     thresholds = Thresholds(config.conf_threshold if score is None else score, config.iou_threshold, config.max_det)
-    outcomes = predict_images(predictor, sources.images, thresholds, painter, targets, by_class)
-    summary = write_results(outcomes, sources, classes, as_json)
+    slicing = Slicing(config.slice, config.slice_overlap) if config.slice else None
+    outcomes = predict_images(predictor, sources.images, thresholds, painter, targets, by_class, slicing)
+    with ExitStack() as stack:
+        files: list[ResultFile] = [labels] if labels else []
+        if coco:
+            files.append(stack.enter_context(coco_results(coco, sources.images, opened.manifest.category_ids)))
+        summary = write_results(outcomes, sources, classes, as_json, files)
     summarise(summary, sources, classes, painter, output)
 
 

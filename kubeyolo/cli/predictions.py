@@ -19,6 +19,7 @@ from kubeyolo.cli.streams import discard, only_result
 from kubeyolo.data.finding_kinds import KINDS
 from kubeyolo.errors import InputError, InterruptedWork, WorkError
 from kubeyolo.prediction.drawing import Painter
+from kubeyolo.prediction.result_files import ResultFile
 from kubeyolo.prediction.sources import Sources, counted_endings
 from kubeyolo.prediction.stream import DRAWN_AS_PNG, NOT_DRAWN, Failure, Prediction
 from kubeyolo.progress import Progress
@@ -59,9 +60,20 @@ class Summary:
 
 
 def write_results(
-    outcomes: Iterator[Prediction | Failure], sources: Sources, classes: Sequence[str], as_json: bool
+    outcomes: Iterator[Prediction | Failure],
+    sources: Sources,
+    classes: Sequence[str],
+    as_json: bool,
+    files: Sequence[ResultFile] = (),
 ) -> Summary:
     """Print each result as soon as it is computed, in whole lines, and return a summary.
+
+    Args:
+        outcomes: The results.
+        sources: The images.
+        classes: Names of the classes.
+        as_json: Whether to print JSON lines.
+        files: Files that also get each result.
 
     Raises:
         InterruptedWork: This process received a stop signal; only whole lines were printed.
@@ -80,6 +92,8 @@ def write_results(
                 with whole:
                     if isinstance(outcome, Prediction):
                         _write(lines.of(outcome))
+                        for file in files:
+                            file.add(outcome)
                     summary.add(outcome)
                 progress.advance()
     except KeyboardInterrupt as error:

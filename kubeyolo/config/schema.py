@@ -128,6 +128,10 @@ class EvaluateConfig(Section):
         return 0 if self.input_size is None else round(math.sqrt(math.prod(self.input_size)))
 
 
+SMALLEST_WINDOW = 64
+"""Smallest side, in pixels, of a window in which a large image is looked at."""
+
+
 class PredictConfig(Section):
     """Prediction of boxes on single images."""
 
@@ -141,6 +145,18 @@ class PredictConfig(Section):
     max_det: int = Field(default=300, ge=1, le=1_000_000, description="Largest number of boxes per image.")
     tta: bool = Field(
         default=False, description="Whether the network sees each image in three sizes (test-time augmentation)."
+    )
+    slice: Literal[0] | Annotated[int, Field(ge=SMALLEST_WINDOW, le=MOST_PIXELS)] = Field(
+        default=0,
+        description="Side in pixels of the overlapping windows in which images that are larger are looked at, in "
+        "addition to the whole image; 0 for no windows.",
+    )
+    slice_overlap: float = Field(
+        default=0.2,
+        ge=0,
+        le=0.9,
+        description="Smallest overlap of neighbouring windows, as a fraction of their side: objects up to this size "
+        "lie whole in a window.",
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,7 +22,11 @@ from kubeyolo.evaluation.predictor import Predictor, Prepared, Thresholds, detec
 from kubeyolo.prediction.drawing import Painter
 from kubeyolo.prediction.sources import Source, SourceFault
 from kubeyolo.prediction.targets import write_picture
+from kubeyolo.prediction.windows import Slicing, Window, merge
 from kubeyolo.resources import usable_processors
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 _LONGEST = 200
 NOT_DRAWN, DRAWN_AS_PNG = "not_drawn", "drawn_as_png"
@@ -71,6 +76,7 @@ def predict_images(
     painter: Painter | None = None,
     targets: Sequence[Path] = (),
     class_scores: Float64Array | None = None,
+    slicing: Slicing | None = None,
 ) -> Iterator[Prediction | Failure]:
     """Yield the boxes of each image as soon as the image is done, in the order of the images.
 
@@ -84,6 +90,7 @@ def predict_images(
         targets: Path of the picture for each source; used only with a painter.
         class_scores: Lowest score of a box of each class (classes,), instead of the limit on the score that all classes
             share; None to use that limit.
+        slicing: Windows in which large images are looked at, in addition to the whole image; None for no windows.
 
     Raises:
         WorkError: An object store does not answer.
@@ -95,13 +102,15 @@ def predict_images(
     pool = ThreadPoolExecutor(threads, thread_name_prefix="kubeyolo-predict")
     try:
         size, preprocessing = predictor.image_size, predictor.manifest.preprocessing
+        keeps_pixels = painter is not None or slicing is not None
 
         def read(source: Source) -> _Read | Failure:
-            return _read(source, size, preprocessing, painter is not None)
+            return _read(source, size, preprocessing, keeps_pixels)
 
+        detector = _Detector(predictor, thresholds, class_scores, slicing, pool, ahead)
         reads = _in_order(pool, read, sources, ahead)
         while batch := list(islice(reads, predictor.batch_size)):
-            for outcome, pixels in _detect(predictor, batch, thresholds, class_scores):
+            for outcome, pixels in detector.detect(batch):
                 target = next(paths, None)
                 if painter and target and pixels is not None and isinstance(outcome, Prediction):
                     waiting.append(pool.submit(_draw, painter, outcome, pixels, target))
@@ -116,12 +125,12 @@ def predict_images(
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, read: Callable[[Source], _Read | Failure], sources: Sequence[Source], ahead: int
-) -> Iterator[_Read | Failure]:
-    """Yield the read sources in order, while up to ``ahead`` later sources are being read."""
-    asked: deque[Future[_Read | Failure]] = deque()
-    for source in sources:
-        asked.append(pool.submit(read, source))
+    pool: ThreadPoolExecutor, make: Callable[[_In], _Out], items: Iterable[_In], ahead: int
+) -> Iterator[_Out]:
+    """Yield what is made of each item, in order, while up to ``ahead`` later items are being made."""
+    asked: deque[Future[_Out]] = deque()
+    for item in items:
+        asked.append(pool.submit(make, item))
         if len(asked) >= ahead:
             yield asked.popleft().result()
     while asked:
@@ -144,33 +153,77 @@ def _read(source: Source, size: tuple[int, int], preprocessing: Preprocessing, k
     return _Read(source, prepared, decoded.notes, decoded.pixels if keep else None)
 
 
-def _detect(
-    predictor: Predictor,
-    batch: Sequence[_Read | Failure],
-    thresholds: Thresholds,
-    class_scores: Float64Array | None,
-) -> Iterator[tuple[Prediction | Failure, Pixels | None]]:
-    """Yield the boxes of each image of a batch, in order, with its pixels if they were kept."""
-    prepared = [read.prepared for read in batch if isinstance(read, _Read)]
-    rows = iter(_boxes(predictor, prepared, thresholds, class_scores))
-    for read in batch:
-        if isinstance(read, Failure):
-            yield read, None
-        else:
-            width, height = read.prepared.geometry.image_width, read.prepared.geometry.image_height
-            yield Prediction(read.source, width, height, next(rows), read.notes), read.pixels
+class _Detector:
+    """Finds the boxes of images that are read.
 
+    Args:
+        predictor: The model.
+        thresholds: Limits on the boxes.
+        class_scores: Lowest score of a box of each class (classes,), or None.
+        slicing: Windows in which large images are looked at, or None.
+        pool: Threads that prepare windows.
+        ahead: Windows that are prepared ahead of the network.
+    """
 
-def _boxes(
-    predictor: Predictor, prepared: Sequence[Prepared], thresholds: Thresholds, class_scores: Float64Array | None
-) -> list[Float32Array]:
-    """Return the boxes of each image; with a score for each class, boxes of lower scores are left out."""
-    if class_scores is None:
-        return detect_prepared(predictor, prepared, thresholds)
-    # A box never suppresses a better one, so boxes may be left out afterwards; the best of the others stay.
-    lowest = replace(thresholds, conf=float(class_scores.min(initial=1.0)), max_det=MAX_CANDIDATES)
-    found = detect_prepared(predictor, prepared, lowest)
-    return [rows[rows[:, 4] >= class_scores[rows[:, 5].astype(np.int64)]][: thresholds.max_det] for rows in found]
+    def __init__(
+        self,
+        predictor: Predictor,
+        thresholds: Thresholds,
+        class_scores: Float64Array | None,
+        slicing: Slicing | None,
+        pool: ThreadPoolExecutor,
+        ahead: int,
+    ) -> None:
+        self._predictor, self._thresholds, self._class_scores = predictor, thresholds, class_scores
+        self._slicing, self._pool, self._ahead = slicing, pool, ahead
+
+    def detect(self, batch: Sequence[_Read | Failure]) -> Iterator[tuple[Prediction | Failure, Pixels | None]]:
+        """Yield the boxes of each image of a batch, in order, with its pixels if they were kept."""
+        windows = [self._windows(read) for read in batch]
+        whole = [
+            read.prepared for read, parts in zip(batch, windows, strict=True) if isinstance(read, _Read) and not parts
+        ]
+        rows = iter(self._boxes(whole))
+        for read, parts in zip(batch, windows, strict=True):
+            if isinstance(read, Failure):
+                yield read, None
+                continue
+            found = self._merged(read, parts) if parts else next(rows)
+            geometry = read.prepared.geometry
+            yield Prediction(read.source, geometry.image_width, geometry.image_height, found, read.notes), read.pixels
+
+    def _windows(self, read: _Read | Failure) -> list[Window]:
+        """Return the windows of an image; none if it is looked at as a whole only."""
+        if self._slicing is None or isinstance(read, Failure):
+            return []
+        geometry = read.prepared.geometry
+        windows = self._slicing.windows(geometry.image_width, geometry.image_height)
+        return windows if len(windows) > 1 else []
+
+    def _merged(self, read: _Read, windows: Sequence[Window]) -> Float32Array:
+        """Return the boxes of an image from its windows, which are prepared while the network runs."""
+        predictor, pixels = self._predictor, read.pixels
+        assert pixels is not None
+
+        def prepared(window: Window) -> Prepared:
+            return prepare(window.of(pixels), predictor.image_size, predictor.manifest.preprocessing)
+
+        parts = _in_order(self._pool, prepared, windows, self._ahead)
+        rows: list[Float32Array] = []
+        while batch := list(islice(parts, predictor.batch_size)):
+            rows += self._boxes(batch)
+        found = [(window, window.moved(each)) for window, each in zip(windows, rows, strict=True)]
+        return merge(found, pixels.shape[1], pixels.shape[0], self._thresholds.iou, self._thresholds.max_det)
+
+    def _boxes(self, prepared: Sequence[Prepared]) -> list[Float32Array]:
+        """Return the boxes of each image; with a score for each class, boxes of lower scores are left out."""
+        scores, thresholds = self._class_scores, self._thresholds
+        if scores is None:
+            return detect_prepared(self._predictor, prepared, thresholds)
+        # A box never suppresses a better one, so boxes may be left out afterwards; the best of the others stay.
+        lowest = replace(thresholds, conf=float(scores.min(initial=1.0)), max_det=MAX_CANDIDATES)
+        found = detect_prepared(self._predictor, prepared, lowest)
+        return [rows[rows[:, 4] >= scores[rows[:, 5].astype(np.int64)]][: thresholds.max_det] for rows in found]
 
 
 def _draw(painter: Painter, prediction: Prediction, pixels: Pixels, target: Path) -> Prediction:

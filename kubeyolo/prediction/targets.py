@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -34,38 +34,59 @@ class Written:
 def plan_targets(sources: Sequence[Source], folder: Path) -> list[Path]:
     """Return the path of the drawn picture of each source, below ``folder``.
 
-    Images of one folder keep their path below it; images of several folders keep their path below the common folder.
-    JPEG and PNG keep their names; other images get an additional suffix after the name, so that ``a.tif`` and ``a.png``
-    stay different.
+    Paths are those of :func:`free_paths`. JPEG and PNG keep their names; other images get an additional suffix after
+    the name, so that ``a.tif`` and ``a.png`` stay different.
 
     Raises:
         InputError: A picture would replace an image to read or a file that was not drawn by this command, the
             folder is the folder of the images, or the folder cannot be written.
     """
-    folders = {source.folder: _parts(source) for source in sources if not source.fault}
-    common = len(os.path.commonprefix(sorted(folders.values()))) if folders else 0
-    targets: list[Path] = []
-    owners: dict[str, str] = {}
-    for source in sources:
-        if source.fault:  # it is not drawn
-            targets.append(folder / target_name(source.inner.name))
-            continue
-        inner = PurePosixPath(*_parts(source)[common:], *source.inner.parts)
-        path = _free(folder / inner.with_name(target_name(inner.name)), source.name, owners)
-        targets.append(path)
+    targets = free_paths(sources, folder, target_name)
     _check_inputs(sources, folder, [path for path, source in zip(targets, sources, strict=True) if not source.fault])
     for path, source in zip(targets, sources, strict=True):
         if not source.fault and os.path.lexists(path) and not is_drawn(path):
             raise InputError(
                 f"{path}: exists, and was not drawn by this command; give --output a different folder, or remove it"
             )
+    writable_folder("--output", folder)
+    return targets
+
+
+def free_paths(sources: Sequence[Source], folder: Path, name_of: Callable[[str], str]) -> list[Path]:
+    """Return a different path below ``folder`` for each source.
+
+    Images of one folder keep their path below it; images of several folders keep their path below the common folder.
+
+    Args:
+        sources: Images.
+        folder: Folder of the paths.
+        name_of: Returns the name of the file that is written for an image of a name.
+    """
+    folders = {source.folder: _parts(source) for source in sources if not source.fault}
+    common = len(os.path.commonprefix(sorted(folders.values()))) if folders else 0
+    paths: list[Path] = []
+    owners: dict[str, str] = {}
+    for source in sources:
+        if source.fault:  # nothing is written for it
+            paths.append(folder / name_of(source.inner.name))
+            continue
+        inner = PurePosixPath(*_parts(source)[common:], *source.inner.parts)
+        paths.append(_free(folder / inner.with_name(name_of(inner.name)), source.name, owners))
+    return paths
+
+
+def writable_folder(option: str, folder: Path) -> None:
+    """Make a folder that an option names, with its parents.
+
+    Raises:
+        InputError: The folder cannot be made or written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--output {folder}: the folder cannot be created: {error.strerror}") from error
+        raise InputError(f"{option} {folder}: the folder cannot be created: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"--output {folder}: the folder is not writable; give a different folder")
-    return targets
+        raise InputError(f"{option} {folder}: the folder is not writable; give a different folder")
 
 
 def target_name(name: str) -> str:

@@ -56,29 +56,38 @@ class Window:
         return cut
 
 
-def plan_windows(width: int, height: int, side: int, overlap: float) -> list[Window]:
-    """Return the windows of an image: the whole image first, then rows of windows from the top left.
+@dataclass(frozen=True)
+class Slicing:
+    """How large images are divided.
 
-    Args:
-        width: Width of the image in pixels.
-        height: Height of the image in pixels.
-        side: Side of a window in pixels; an image that is not larger has one window, the whole image.
-        overlap: Smallest overlap of neighbouring windows, as a fraction of the side. Windows are spread evenly, and
-            none reaches over the edge of the image.
+    Attributes:
+        side: Side of a window in pixels of the image.
+        overlap: Smallest overlap of neighbouring windows, as a fraction of the side, rounded to pixels.
     """
-    whole = Window(0, 0, width, height)
-    if width <= side and height <= side:
-        return [whole]
-    across, down = _starts(width, side, overlap), _starts(height, side, overlap)
-    parts = [Window(left, top, min(side, width), min(side, height)) for top in down for left in across]
-    return [whole, *parts]
 
+    side: int
+    overlap: float
 
-def _starts(length: int, side: int, overlap: float) -> list[int]:
-    if length <= side:
-        return [0]
-    count = 1 + math.ceil((length - side) / max(1.0, side * (1 - overlap)))
-    return [round(number * (length - side) / (count - 1)) for number in range(count)]
+    def windows(self, width: int, height: int) -> list[Window]:
+        """Return the windows of an image of ``width`` x ``height`` pixels: rows of windows, then the whole image.
+
+        An image that is not larger than a window has one window, the whole image. Windows are spread evenly, and none
+        reaches over the edge of the image. The whole image is the last, so that of two equal scores the one of a window
+        wins, whose box is more exact.
+        """
+        side, whole = self.side, Window(0, 0, width, height)
+        if width <= side and height <= side:
+            return [whole]
+        across, down = self._starts(width), self._starts(height)
+        parts = [Window(left, top, min(side, width), min(side, height)) for top in down for left in across]
+        return [*parts, whole]
+
+    def _starts(self, length: int) -> list[int]:
+        if length <= self.side:
+            return [0]
+        beyond = length - self.side
+        steps = math.ceil(beyond / max(1.0, self.side * (1 - self.overlap)))
+        return [round(number * beyond / steps) for number in range(steps + 1)]
 
 
 def merge(

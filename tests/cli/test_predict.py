@@ -282,3 +282,51 @@ def test_best_scores_that_a_bundle_lacks_are_refused(bundle: str, predict: Any, 
     for score in ("2", "-0.1", "nan", "worst"):
         done = predict("one.png", f"--conf={score}")
         assert done.code == 2 and f"--conf {score}: expected a score from 0 to 1" in done.err
+
+
+def test_results_as_a_coco_file_and_as_yolo_labels(predict: Any) -> None:
+    save(Path("photos/000139.png"), picture(red=(16, 24, 80, 64), blue=(100, 100, 120, 128)))
+    save(Path("photos/b/grey.png"), Image.new("RGB", (100, 50), (110, 110, 110)))
+    save(Path("photos/c/green.jpg"), picture(256, 128, green=(64, 32, 128, 96)), quality=100)
+    done = predict("photos", "--coco", "results/all.json", "--txt", "labels", "--json")
+    assert done.code == 0 and len(done.lines) == 3, done.err
+    results = json.loads(Path("results/all.json").read_text())
+    assert results[0] == {"image_id": 139, "category_id": 1, "bbox": [16.0, 24.0, 64.0, 40.0], "score": 0.9}
+    assert [(row["image_id"], row["category_id"]) for row in results] == [(139, 1), (139, 3), ("green.jpg", 2)]
+    assert Path("labels/000139.txt").read_text().splitlines() == [
+        "0 0.375000 0.343750 0.500000 0.312500",
+        "2 0.859375 0.890625 0.156250 0.218750",
+    ]
+    assert Path("labels/b/grey.txt").read_text() == ""
+    line = Path("labels/c/green.txt").read_text().split()
+    assert line[0] == "1" and [float(value) for value in line[1:]] == pytest.approx([0.375, 0.5, 0.25, 0.5], abs=0.02)
+    assert Path("labels/classes.txt").read_text() == "red\ngreen\nblue\n"
+    # The same command again replaces its own files.
+    assert predict("photos", "--coco", "results/all.json", "--txt", "labels").code == 0
+
+
+def test_files_of_results_never_replace_annotations_or_images(predict: Any) -> None:
+    save(Path("photos/a.png")), save(Path("more/a.png"))
+    Path("labels").mkdir()
+    Path("labels/a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    for options, words in (
+        (["--txt", "labels"], "--txt labels: the folder has files that this command has not written"),
+        (["--coco", "photos/a.png"], "--coco photos/a.png: is an image to read"),
+        (["more", "--coco", "a.json"], "photos/a.png and more/a.png have the image id 'a.png'"),
+        (["--slice", "20"], "predict.slice = 20 (from --set) is not allowed: expected 0 or"),
+    ):
+        done = predict("photos", *options)
+        assert done.code == 2 and words in done.err, done.err
+    assert Path("labels/a.txt").read_text() == "0 0.5 0.5 0.1 0.1\n" and not Path("a.json").exists()
+
+
+def test_an_interrupted_prediction_leaves_no_results_file(predict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kubeyolo.prediction.result_files import CocoResults
+
+    def interrupted(self: CocoResults, prediction: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CocoResults, "add", interrupted)
+    save(Path("photos/a.png"))
+    assert predict("photos", "--coco", "out/all.json").code == 130
+    assert list(Path("out").iterdir()) == []

@@ -37,6 +37,22 @@ class Made(Source):
         return data.getvalue()
 
 
+@dataclass(frozen=True)
+class Drawn(Source):
+    """A given picture."""
+
+    content: bytes = b""
+
+    @classmethod
+    def of(cls, image: Image.Image) -> Drawn:
+        data = io.BytesIO()
+        image.save(data, "PNG")
+        return cls("a.png", "", PurePosixPath("a.png"), "", data.getvalue())
+
+    def read(self) -> bytes:
+        return self.content
+
+
 def made(count: int, numbers: list[int] | None = None) -> list[Made]:
     return [Made(f"{n}.png", "", PurePosixPath(f"{n}.png"), "", n, numbers) for n in range(count)]
 

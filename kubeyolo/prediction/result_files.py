@@ -1,0 +1,171 @@
+"""Predictions as files that other programs read: a COCO results file, and a YOLO label file for each image.
+
+Both are checked before the first image is read. The label files appear one by one, the results file when all images are
+done, so that a file never looks complete when it is not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Protocol
+
+from kubeyolo.errors import InputError, WorkError
+from kubeyolo.prediction.sources import Source
+from kubeyolo.prediction.stream import Prediction
+from kubeyolo.prediction.targets import free_paths, writable_folder
+from kubeyolo.storage.integrity import appearing
+
+MARK = ".kubeyolo-labels"
+"""Empty file in a folder of labels that this command has written: it may replace labels there."""
+
+CLASSES = "classes.txt"
+
+
+class ResultFile(Protocol):
+    """Receives the predictions of all images, in their order."""
+
+    def add(self, prediction: Prediction) -> None:
+        """Write a prediction."""
+
+
+class CocoResults:
+    """A COCO results file: a list of ``image_id``, ``category_id``, ``bbox`` (left, top, width, height), ``score``.
+
+    The id of an image is the number that its file name consists of, as in COCO, or else its file name.
+
+    Args:
+        path: The file, for messages.
+        file: The opened file.
+        category_ids: The category id of each class; empty for 1, 2, 3, …
+    """
+
+    def __init__(self, path: Path, file: IO[str], category_ids: Sequence[int]) -> None:
+        self._path, self._file, self._ids, self._separator = path, file, category_ids, "[\n"
+
+    def add(self, prediction: Prediction) -> None:
+        """Write the boxes of an image."""
+        for x1, y1, x2, y2, score, label in prediction.rows.astype(float).tolist():
+            row = {
+                "image_id": image_id(prediction.source),
+                "category_id": self._ids[int(label)] if self._ids else int(label) + 1,
+                "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
+                "score": round(score, 5),
+            }
+            with _written(self._path):
+                self._file.write(f"{self._separator}{json.dumps(row)}")
+            self._separator = ",\n"
+
+    def end(self) -> None:
+        """Write the end of the list."""
+        self._file.write("[]\n" if self._separator == "[\n" else "\n]\n")
+
+
+class YoloLabels:
+    """A text file for each image with a line ``class cx cy w h`` for each box, as fractions of the image.
+
+    Args:
+        paths: File of each image, by its name.
+    """
+
+    def __init__(self, paths: dict[str, Path]) -> None:
+        self._paths = paths
+
+    def add(self, prediction: Prediction) -> None:
+        """Write the file of an image; it is empty if the image has no boxes."""
+        lines = []
+        for x1, y1, x2, y2, _, label in prediction.rows.astype(float).tolist():
+            centre = (x1 + x2) / 2 / prediction.width, (y1 + y2) / 2 / prediction.height
+            sides = (x2 - x1) / prediction.width, (y2 - y1) / prediction.height
+            lines.append(f"{int(label)} " + " ".join(f"{value:.6f}" for value in (*centre, *sides)) + "\n")
+        path = self._paths[prediction.source.name]
+        with _written(path), appearing(path, durable=False) as part:
+            part.write_text("".join(lines))
+
+
+@contextmanager
+def coco_results(path: Path, sources: Sequence[Source], category_ids: Sequence[int]) -> Iterator[CocoResults]:
+    """Open a results file; it replaces the file at ``path`` at the end of the block, unless the block raises.
+
+    Args:
+        path: Path of the file.
+        sources: The images.
+        category_ids: The category id of each class; empty for 1, 2, 3, …, as in a bundle of imported weights.
+
+    Raises:
+        InputError: Two images have one id, the file is an image to read, or its folder cannot be written.
+    """
+    owners: dict[int | str, str] = {}
+    for source in sources:
+        other = owners.setdefault(image_id(source), source.name)
+        if other != source.name:
+            raise InputError(
+                f"--coco {path}: {other} and {source.name} have the image id {image_id(source)!r}; predict the "
+                "folders one by one, or use --json"
+            )
+    _refuse_image("--coco", path, sources)
+    writable_folder("--coco", path.parent)
+    with appearing(path, durable=False) as part, part.open("w", encoding="utf-8") as file:
+        results = CocoResults(path, file, category_ids)
+        yield results
+        results.end()
+
+
+def yolo_labels(folder: Path, sources: Sequence[Source], classes: Sequence[str]) -> YoloLabels:
+    """Return the writer of label files below a folder, with the paths of the images below their common folder.
+
+    The folder gets ``classes.txt`` with the names of the classes.
+
+    Args:
+        folder: A folder that does not exist, is empty, or was written by an earlier call.
+        sources: The images.
+        classes: Names of the classes.
+
+    Raises:
+        InputError: The folder has other files, or cannot be written.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise InputError(
+            f"--txt {folder}: the folder has files that this command has not written; give an empty folder, so that no "
+            "annotation is replaced"
+        )
+    paths = free_paths(sources, folder, label_name)
+    writable_folder("--txt", folder)
+    (folder / MARK).touch()
+    with appearing(folder / CLASSES, durable=False) as part:
+        part.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+    return YoloLabels({source.name: path for source, path in zip(sources, paths, strict=True)})
+
+
+def image_id(source: Source) -> int | str:
+    """Return the id of an image in a results file: the number in its file name, or else its file name."""
+    stem = source.inner.stem
+    return int(stem) if stem.isascii() and stem.isdecimal() else source.inner.name
+
+
+def label_name(name: str) -> str:
+    """Return the name of the label file of an image."""
+    return str(PurePosixPath(name).with_suffix(".txt"))
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Name the file in an error of the block.
+
+    Raises:
+        WorkError: The block could not write.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WorkError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _refuse_image(option: str, path: Path, sources: Sequence[Source]) -> None:
+    target = os.path.realpath(path)
+    for source in sources:
+        if not source.stored and os.path.realpath(source.name) == target:
+            raise InputError(f"{option} {path}: is an image to read; give another file")
