@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,17 @@ def usable_processors(root: Path = Path("/")) -> int:
     """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([available, *(math.ceil(quota) for quota in _quotas(root))]))
+
+
+def processor_name(root: Path = Path("/")) -> str:
+    """Return the name of the processor as the kernel has it; its architecture if there is no name.
+
+    Args:
+        root: The folder with ``proc``.
+    """
+    lines = text_of(root / "proc" / "cpuinfo").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Hardware")))
+    return next(filter(None, names), "") or platform.machine()
 
 
 def usable_memory(root: Path = Path("/")) -> int | None:

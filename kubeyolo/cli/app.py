@@ -35,6 +35,7 @@ COMMANDS = {
     "quantize": "steps:quantize",
     "publish": "steps:publish",
     "predict": "predict:predict",
+    "benchmark": "benchmark:benchmark",
     "gate": "gate:gate",
     "sample": "data:sample",
     "copy": "data:copy",

@@ -50,6 +50,7 @@ def model_card(
         "## Metrics",
         _number_table(metrics, intervals or {}) if metrics else "This bundle has no evaluation results.",
         _threshold_table(best_thresholds or {}, classes),
+        _speed_table((manifest.get("metrics") or {}).get("benchmark") or {}),
         "## Data",
         _data(dataset),
         "## Classes",
@@ -112,6 +113,30 @@ def _threshold_table(best: Mapping[str, Mapping[str, Any]], classes: Sequence[st
         "`kubeyolo predict --conf best` uses those of the classes."
     )
     return "\n\n".join([lead, markdown_table(["Best threshold", *best], rows, right=len(best))])
+
+
+def _speed_table(benchmark: Mapping[str, Any]) -> str:
+    """Return the speeds that ``kubeyolo benchmark`` has measured; empty if there are none."""
+    if not benchmark.get("speeds"):
+        return ""
+    rows = [
+        [
+            escape(each["runtime"]),
+            str(each["batch"]),
+            str(each["threads"]),
+            f"{each['latency_ms']['p50']:.2f}",
+            f"{each['latency_ms']['p99']:.2f}",
+            f"{each['images_per_second']:.1f}",
+            size_text(each["memory"]) if each["memory"] else DASH,
+        ]
+        for each in benchmark["speeds"]
+    ]
+    lead = (
+        f"Measured on {escape(benchmark['machine'])}, for the network with its decoding: without letterbox and "
+        "non-maximum suppression."
+    )
+    head = ["Runtime", "Batch", "Threads", "p50 ms", "p99 ms", "Images/s", "Memory"]
+    return "\n\n".join(["## Speed", lead, markdown_table(head, rows, right=6)])
 
 
 def _data(dataset: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ from kubeyolo.report.index import StepCard, index_page
 from kubeyolo.report.model_card import publish_report
 from kubeyolo.report.quantization import quantization_report
 from kubeyolo.report.samples import Box, ErrorPictures, SampleImage
+from kubeyolo.report.speed import speed_report
 from kubeyolo.report.training import BatchPicture, pretraining_report, training_report
 from kubeyolo.steps.export import judge as judge_export
 from kubeyolo.steps.quantize import judge
@@ -256,6 +257,17 @@ def comparison_page() -> str:
     )
 
 
+def speed_page() -> str:
+    """Return the page of a benchmark; the machine and the bundle have hostile names."""
+    latency = {"p50": 17.04, "p90": 20.1, "p95": 22.0, "p99": 30.55}
+    speeds = [
+        {"runtime": runtime, "batch": batch, "threads": 2, "image_size": (320, 320), "latency_ms": latency}
+        | {"images_per_second": 55.5 * batch, "memory": memory, "load_seconds": 0.3, "runs": 120}
+        for runtime, batch, memory in (("onnx", 1, 120e6), ("int8", 1, 0), ("onnx", 8, 150e6))
+    ]
+    return speed_report("yolov5n-r7", {"machine": HOSTILE, "bundle": f"minio://m/{HOSTILE}", "speeds": speeds})
+
+
 def build_pages() -> dict[str, str]:
     """Return every report by the name of its step, and the index page."""
     facts = {"seconds": 812.4, "resumed_at": [100, 200], "model": {"parameters": 1_872_157, "strides": (8, 16, 32)}}
@@ -277,6 +289,7 @@ def build_pages() -> dict[str, str]:
         ),
         "quantize": quantization_page(evaluation_result(), evaluation_result(0.0042)),
         "compare": comparison_page(),
+        "benchmark": speed_page(),
         "publish": publish_report("yolov5n-r7", "1", f"# {HOSTILE}", {"bundle": "minio://models/yolov5n-r7/1"}),
         "index": index_page(
             "yolov5n-r7-shapes-0a1b2c",

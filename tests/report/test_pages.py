@@ -15,7 +15,7 @@ from tests.report.conftest import error_analysis
 
 HOSTILE = "<script>alert(1)</script>"
 TRAINED = ("pretrain_backbone", "train", "evaluate", "export_model", "quantize", "publish")
-PAGES = ("index", "configure", "validate_dataset", "errors", *TRAINED, "compare")
+PAGES = ("index", "configure", "validate_dataset", "errors", *TRAINED, "compare", "benchmark")
 
 # The least contrast (WCAG 2) between a text of the page and its background, and that text.
 CONTRAST = """() => {

@@ -1,0 +1,141 @@
+"""``kubeyolo benchmark``: how fast the networks of a bundle are on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from kubeyolo.bundle import Bundle
+from kubeyolo.cli.options import BundleArgument, JsonOption
+from kubeyolo.cli.tables import new_table, wide_console
+from kubeyolo.errors import InputError
+from kubeyolo.formats import counted, size_text
+from kubeyolo.storage.place import Place
+
+_SECONDS = 2.0
+_ROUNDS = 3
+
+
+def benchmark(
+    uri: BundleArgument,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            "--runtime", help="Runtimes, separated by commas: mindspore, onnx, int8, mindir; by default all of them."
+        ),
+    ] = "",
+    batch: Annotated[str, typer.Option("--batch", help="Images of a batch; several with commas.")] = "1",
+    threads: Annotated[
+        str, typer.Option("--threads", help="Processor cores to use; several with commas; by default all.")
+    ] = "",
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Seconds of a round of a network.")] = _SECONDS,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds, in which the networks take turns.")] = _ROUNDS,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Where to write a report, as HTML.")
+    ] = None,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="URI",
+            help="Where to write a copy of the bundle that keeps the results; its model card has them when it is "
+            "published.",
+        ),
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure latency, images per second and memory of the networks of a bundle on this machine.
+
+    The time is that of the network with its decoding, for random images of the size in the bundle: letterbox and
+    non-maximum suppression are not included. Each network has a process of its own.
+
+    [bold]Examples[/bold]
+
+      kubeyolo benchmark store/models/yolov5n-r7/1.0 --runtime onnx,int8
+
+      kubeyolo benchmark store/models/yolov5n-r7/1.0 --batch 1,8 --threads 1,2 --report speed.html
+
+      kubeyolo benchmark store/models/yolov5n-r7/1.0 --output store/measured
+    """
+    # Imported here: help needs neither numpy nor the networks.
+    from kubeyolo.evaluation.speed import measure_speed, speed_cases
+    from kubeyolo.progress import Progress
+    from kubeyolo.resources import processor_name, usable_processors
+    from kubeyolo.steps.given_bundle import given_bundle
+
+    bundle = given_bundle(Place.of(uri))
+    target = Place.of(output) if output else None
+    counts = _numbers("--threads", threads) if threads else [usable_processors()]
+    cases = speed_cases(bundle, _runtimes(bundle, runtime), _numbers("--batch", batch), counts)
+    with Progress("measuring", len(cases) * rounds) as progress:
+        found, notes = measure_speed(bundle, cases, seconds, rounds, progress.advance)
+    machine = f"{processor_name()}, {counted(usable_processors(), 'core')}"
+    document = {"machine": machine, "bundle": bundle.reference, "speeds": [asdict(each) for each in found]}
+    if report is not None:
+        from kubeyolo.report.speed import speed_report
+
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(speed_report(bundle.manifest.model, document), encoding="utf-8")
+    if target is not None:
+        from kubeyolo.publishing import derive_bundle
+
+        kept = {"machine": machine, "speeds": document["speeds"]}
+        derived = derive_bundle(bundle, target, {}, metrics={**bundle.manifest.metrics, "benchmark": kept})
+        document["output"] = derived.reference
+    if as_json:
+        print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+        return
+    _print(document, notes)
+
+
+def _runtimes(bundle: Bundle, text: str) -> list[str]:
+    """Return the runtimes to measure: those that are given, or all that the bundle and this machine have."""
+    from kubeyolo.evaluation.network_files import NETWORK_FILES
+
+    if text:
+        return [name.strip() for name in text.split(",")]
+    has_mindspore = find_spec("mindspore") is not None
+    names: list[str] = [
+        name
+        for name, file in NETWORK_FILES.items()
+        if file in bundle.manifest.files and (has_mindspore or name in ("onnx", "int8"))
+    ]
+    if not names:
+        raise InputError(
+            f"{bundle.uri}: this machine can run none of its networks; install MindSpore (kubeyolo[train]), or export "
+            "the bundle to ONNX"
+        )
+    return names
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(each) for each in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} {text}: expected numbers with commas, such as {option} 1,2") from None
+
+
+def _print(document: dict[str, Any], notes: list[str]) -> None:
+    print(f"{document['machine']}; a time is that of one batch")
+    table = new_table("runtime", "batch", "threads", "p50 ms", "p90 ms", "p99 ms", "images/s", "memory")
+    for each in document["speeds"]:
+        latency = each["latency_ms"]
+        table.add_row(
+            each["runtime"],
+            str(each["batch"]),
+            str(each["threads"]),
+            *(f"{latency[name]:.2f}" for name in ("p50", "p90", "p99")),
+            f"{each['images_per_second']:.1f}",
+            size_text(each["memory"]) if each["memory"] else "–",
+        )
+    wide_console().print(table)
+    for line in notes:
+        print(f"note: {line}")
+    if "output" in document:
+        print(f"bundle: {document['output']}")
