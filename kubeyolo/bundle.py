@@ -32,6 +32,8 @@ MINDIR = "model.mindir"
 AIR = "model.air"
 ONNX_INT8 = "model-int8.onnx"
 MODEL_CARD = "MODEL_CARD.md"
+ASCEND = "ASCEND.md"
+AIPP = "aipp.cfg"
 
 _VERSION_DIGITS = 12
 _FOLDER_DIGITS = 16

@@ -175,6 +175,9 @@ class ExportConfig(Section):
         le=MOST_IMAGES,
         description="Batch size of the MINDIR and AIR files; ONNX accepts any batch size.",
     )
+    opset: Literal[11, 13, 17] = Field(
+        default=17, description="Opset of the ONNX file; older runtimes need 11 or 13. The int8 file has at least 13."
+    )
     parity_images: int = Field(
         default=8,
         ge=1,

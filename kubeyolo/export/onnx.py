@@ -21,13 +21,20 @@ from kubeyolo.storage.integrity import appearing
 from kubeyolo.storage.workspace import temporary_folder
 
 OPSET = 17
-IR_VERSION = 8
+"""Opset of a file by default."""
+
+IR_VERSIONS = {11: 6, 13: 7, 17: 8}
+"""Version of the file format by opset: that of the first ONNX release with this opset."""
+
+MINDSPORE_OPSET = 11
+"""Opset that MindSpore writes."""
+
 EXPORTED_BATCH = 2
 BATCH_RTOL = 1e-5
 
 
-def export_onnx(manifest: BundleManifest, build_network: Callable[[], Any], path: Path) -> None:
-    """Write a detector as ONNX (opset 17) for any number of images.
+def export_onnx(manifest: BundleManifest, build_network: Callable[[], Any], path: Path, opset: int = OPSET) -> None:
+    """Write a detector as ONNX for any number of images.
 
     The file is run on a batch of three images and on each image alone; the results must agree.
 
@@ -40,6 +47,7 @@ def export_onnx(manifest: BundleManifest, build_network: Callable[[], Any], path
         build_network: Builds a fresh network with its weights, as
             :func:`kubeyolo.evaluation.network.load_network` does.
         path: The file to write.
+        opset: A key of :data:`IR_VERSIONS`.
 
     Raises:
         WorkError: MindSpore or ONNX cannot export the network, or its results depend on the batch size.
@@ -48,7 +56,7 @@ def export_onnx(manifest: BundleManifest, build_network: Callable[[], Any], path
         written = folder / "written.onnx"
         export_cell(build_network(), (EXPORTED_BATCH, 3, *manifest.image_size), written, "ONNX")
         model = onnx.load(str(written))
-    model = _clean(model, manifest)
+    model = _clean(model, manifest, opset)
     onnx_graph.check_graph(model, str(path))
     with appearing(path) as part:
         onnx.save(model, str(part))
@@ -56,7 +64,7 @@ def export_onnx(manifest: BundleManifest, build_network: Callable[[], Any], path
         part.chmod(FILE_MODE)
 
 
-def _clean(model: onnx.ModelProto, manifest: BundleManifest) -> onnx.ModelProto:
+def _clean(model: onnx.ModelProto, manifest: BundleManifest, opset: int) -> onnx.ModelProto:
     """Convert an ONNX file as MindSpore writes it (opset 11, numeric names) into the format of :func:`export_onnx`."""
     onnx_graph.constants_to_initializers(model.graph)
     onnx_graph.fold_batch_norms(model.graph)
@@ -66,11 +74,12 @@ def _clean(model: onnx.ModelProto, manifest: BundleManifest) -> onnx.ModelProto:
     names[model.graph.input[0].name] = INPUT_NAME
     onnx_graph.rename_values(model.graph, names)
     onnx_graph.make_batch_symbolic(model.graph, EXPORTED_BATCH)
-    model = version_converter.convert_version(model, OPSET)
+    if opset > MINDSPORE_OPSET:
+        model = version_converter.convert_version(model, opset)
     facts = model_facts(manifest.model)
     anchors, strides = manifest.anchors, manifest.strides
-    onnx_graph.append_decode(model.graph, levels, PREDICTIONS_NAME, anchors, strides, facts.decode, facts.scale_xy)
-    model.ir_version = IR_VERSION
+    onnx_graph.append_decode(model, levels, PREDICTIONS_NAME, anchors, strides, facts.decode, facts.scale_xy)
+    model.ir_version = IR_VERSIONS[opset]
     model.graph.name = manifest.model
     del model.metadata_props[:]
     helper.set_model_props(model, onnx_metadata(manifest))

@@ -105,8 +105,12 @@ def make_batch_symbolic(graph: onnx.GraphProto, batch: int) -> None:
     del graph.value_info[:]
 
 
+SPLIT_BY_INPUT = 13
+"""Opset from which the sizes of a Split are an input; before, they are an attribute."""
+
+
 def append_decode(
-    graph: onnx.GraphProto,
+    model: onnx.ModelProto,
     levels: Sequence[str],
     output: str,
     anchors: Anchors,
@@ -118,12 +122,13 @@ def append_decode(
 
     The formulas are those of :func:`kubeyolo.evaluation.decode.decode`; all new names begin with ``decode/``.
     """
+    graph, opset = model.graph, model.opset_import[0].version
     infos = {value.name: value for value in graph.output}
     decoded = []
     boxes = 0
     for name, level_anchors, stride, scale in zip(levels, anchors, strides, scale_xy, strict=True):
         shape = [dim.dim_value for dim in infos[name].type.tensor_type.shape.dim]
-        decoded.append(_append_level(graph, name, shape, np.asarray(level_anchors), stride, decode, scale))
+        decoded.append(_append_level(graph, name, shape, np.asarray(level_anchors), stride, decode, scale, opset))
         boxes += shape[1] * shape[2] * shape[3]
     graph.node.append(helper.make_node("Concat", decoded, [output], f"{DECODE_PREFIX}concat", axis=1))
     batch = infos[levels[0]].type.tensor_type.shape.dim[0]
@@ -140,8 +145,9 @@ def _append_level(
     stride: int,
     decode: DecodeKind,
     scale: float,
+    opset: int,
 ) -> str:
-    """Add the nodes that decode one level (opset 13 or newer); return the name of its (N, na·ny·nx, 5+nc) value."""
+    """Add the nodes that decode one level; return the name of its (N, na·ny·nx, 5+nc) value."""
     _, per_cell, rows, columns, attributes = shape
     stem = f"{DECODE_PREFIX}{raw}/"
     cells = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1)[None, None]
@@ -156,16 +162,23 @@ def _append_level(
         graph.node.append(helper.make_node(kind, inputs, made, f"{stem}{kind}_{outputs[0]}", **attributes))
         return made
 
-    parts = constant("parts", [2, 2, attributes - 4], np.int64)
+    sizes_of_parts = [2, 2, attributes - 4]
+    parts = constant("parts", sizes_of_parts, np.int64) if opset >= SPLIT_BY_INPUT else ""
+
+    def split(value: str, outputs: Sequence[str]) -> list[str]:
+        if parts:
+            return node("Split", [value, parts], outputs, axis=-1)
+        return node("Split", [value], outputs, axis=-1, split=sizes_of_parts)
+
     [probability] = node("Sigmoid", [raw], ["probability"])
-    centre, side, scores = node("Split", [probability, parts], ["centre", "side", "scores"], axis=-1)
+    centre, side, scores = split(probability, ["centre", "side", "scores"])
     [moved] = node("Mul", [centre, constant("pixels", scale * stride)], ["moved"])
     [xy] = node("Add", [moved, constant("cells", (cells - (scale - 1) / 2) * stride)], ["xy"])
     if decode == "yolov5":
         [square] = node("Mul", [side, side], ["square"])
         [wh] = node("Mul", [square, constant("sizes", 4 * sizes)], ["wh"])
     else:
-        _, linear, _ = node("Split", [raw, parts], ["raw_centre", "raw_side", "raw_scores"], axis=-1)
+        _, linear, _ = split(raw, ["raw_centre", "raw_side", "raw_scores"])
         [growth] = node("Exp", [linear], ["growth"])
         [wh] = node("Mul", [growth, constant("sizes", sizes)], ["wh"])
     [joined] = node("Concat", [xy, wh, scores], ["joined"], axis=-1)

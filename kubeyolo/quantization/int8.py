@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, version_converter
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from kubeyolo.arrays import Float32Array
@@ -20,6 +20,7 @@ from kubeyolo.errors import InputError, WorkError
 from kubeyolo.evaluation.predictor import network_input, prepare
 from kubeyolo.evaluation.runtimes import INPUT_NAME, PREDICTIONS_NAME
 from kubeyolo.export.mindspore_export import FILE_MODE
+from kubeyolo.export.onnx import IR_VERSIONS
 from kubeyolo.export.onnx_graph import drop_unused_initializers
 from kubeyolo.progress import Progress
 from kubeyolo.storage.integrity import appearing
@@ -38,6 +39,9 @@ _METHODS = {
 QUANTIZED_OPERATORS = ("Conv", "MaxPool", "Concat", "Mul", "Add")
 PERCENTILE = 99.999
 CHUNK = 4
+LEAST_OPSET = 13
+"""Opset from which a scale for each channel is possible."""
+
 _PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 
 
@@ -153,6 +157,9 @@ def _quantized(
 ) -> onnx.ModelProto:
     """Return the quantized model; onnxruntime writes it to a file first."""
     properties = {entry.key: entry.value for entry in model.metadata_props}
+    if model.opset_import[0].version < LEAST_OPSET:
+        model = version_converter.convert_version(model, LEAST_OPSET)
+        model.ir_version = IR_VERSIONS[LEAST_OPSET]
     heads = [node.output[0] for node in head_convolutions(model.graph, float_path)]
     helper.set_model_props(model, {**properties, **_PREPARED})
     # The histogram calibrators print their progress.

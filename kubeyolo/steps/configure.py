@@ -58,6 +58,7 @@ _ADDED: Mapping[str, Any] = {
     "recipe": "",
     "train.freeze": [],
     "retrain.start_from": "",
+    "export.opset": 17,
     "evaluate.nms": "greedy",
     "evaluate.rect": False,
     "evaluate.tta": False,

@@ -7,13 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kubeyolo.bundle import AIR, MINDIR, ONNX, WEIGHTS, Bundle
+from kubeyolo.bundle import AIPP, AIR, ASCEND, MINDIR, ONNX, WEIGHTS, Bundle
 from kubeyolo.config.schema import Config, ExportConfig
 from kubeyolo.data.dataset import Dataset
 from kubeyolo.evaluation.limits import Verdict, check_parity
 from kubeyolo.evaluation.network import MindirRuntime, load_network
 from kubeyolo.evaluation.predictor import Predictor, load_predictor
 from kubeyolo.evaluation.runtimes import OnnxRuntime
+from kubeyolo.export.ascend_files import aipp_config, ascend_text
 from kubeyolo.export.mindspore_export import AIR_NOTE, check_air_possible, export_cell
 from kubeyolo.export.parity import compare_levels
 from kubeyolo.publishing import derive_once
@@ -65,7 +66,8 @@ def export_model(bundle: Bundle, dataset: Dataset, output: Place, config: Config
             result = detection.evaluate_predictor(exported["onnx"], dataset, exported_config).result
             kept["onnx"] = detection.kept_result(result, dataset.digest, exported_config)
         sizes = {name: path.stat().st_size for name, path in files.items()}
-        published = derive_once(bundle, output / "bundle", files, metrics=kept)
+        added = files | _ascend_files(bundle, files, config, folder)
+        published = derive_once(bundle, output / "bundle", added, metrics=kept)
     differences = {name: max(level.values()) for name, level in parity.items()}
     not_measured = sorted(name for name in config.export.formats if name not in parity)
     facts = {
@@ -117,10 +119,21 @@ def _export(bundle: Bundle, config: Config, folder: Path) -> dict[str, Path]:
         print(f"{STEP}: {AIR_NOTE}", flush=True)
     for name, path in files.items():
         if name == ONNX:
-            export_onnx(manifest, build, path)
+            export_onnx(manifest, build, path, config.export.opset)
         else:
             export_cell(build(), shape, path, "MINDIR" if name == MINDIR else "AIR")
     return files
+
+
+def _ascend_files(bundle: Bundle, files: Mapping[str, Path], config: Config, folder: Path) -> dict[str, Path]:
+    """Write the commands and the configuration for Ascend's tools; return them by their name in a bundle."""
+    settings, texts = config.export, {}
+    texts[ASCEND] = ascend_text(bundle.manifest, files, settings.opset, settings.batch_size)
+    if ONNX in files:
+        texts[AIPP] = aipp_config(bundle.manifest)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return {name: folder / name for name in texts}
 
 
 def _exported_predictors(bundle: Bundle, files: dict[str, Path], config: Config) -> dict[str, Predictor]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import stat
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from kubeyolo.evaluation.decode import decode
 from kubeyolo.evaluation.runtimes import OnnxRuntime
 from kubeyolo.export.onnx import _verify_symbolic_batch, export_onnx
 from kubeyolo.export.parity import compare_levels
+from kubeyolo.quantization.int8 import quantize_onnx
 from tests.export.tiny_detector import CLASSES, SIZE, images, manifest
 from tests.golden import case_image, case_parameters, case_weights, model_cases, read_arrays, read_json
 
@@ -35,6 +37,33 @@ def test_inputs_outputs_and_opset(model):
     }
     assert model.opset_import[0].version == 17
     onnx.checker.check_model(model, full_check=True)
+
+
+@pytest.fixture(scope="module")
+def opset_11(detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("opset") / "model.onnx"
+    export_onnx(detector.manifest, detector.build, path, 11)
+    return path
+
+
+def test_an_older_opset_computes_the_same(detector, model, opset_11: Path) -> None:
+    old = onnx.load(str(opset_11))
+    assert (old.opset_import[0].version, old.ir_version) == (11, 6)
+    onnx.checker.check_model(old, full_check=True)
+    new, old = OnnxRuntime(detector.onnx, detector.manifest), OnnxRuntime(opset_11, detector.manifest)
+    batch = images(2)
+    for one, other in zip(
+        [*new.raw(batch), new.predictions(batch)], [*old.raw(batch), old.predictions(batch)], strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_the_int8_file_of_an_old_opset_has_the_opset_that_it_needs(detector, opset_11: Path, tmp_path: Path) -> None:
+    quantize_onnx(opset_11, tmp_path / "int8.onnx", [image[None] for image in images(2)])
+    quantized = onnx.load(str(tmp_path / "int8.onnx"))
+    assert quantized.opset_import[0].version == 13
+    runtime = OnnxRuntime(tmp_path / "int8.onnx", detector.manifest)
+    assert runtime.predictions(images(2)).shape == (2, 756, 8)
 
 
 def test_metadata_tells_what_is_needed_to_use_the_file(model):

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kubeyolo.errors import WorkError
 from kubeyolo.evaluation.decode import decode
+from kubeyolo.export.onnx import IR_VERSIONS
 from kubeyolo.export.onnx_graph import append_decode, check_graph, fold_batch_norms, make_batch_symbolic
 
 
@@ -15,12 +16,16 @@ def info(name, shape):
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
-def model_of(graph):
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+def model_of(graph, opset=17):
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSIONS[opset])
 
 
 def run(graph, **inputs):
-    session = onnxruntime.InferenceSession(model_of(graph).SerializeToString(), providers=["CPUExecutionProvider"])
+    return run_model(model_of(graph), **inputs)
+
+
+def run_model(model, **inputs):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, inputs)
 
 
@@ -62,8 +67,9 @@ def test_a_convolution_that_others_read_is_not_folded():
     assert len(graph.node) == 2
 
 
+@pytest.mark.parametrize("opset", IR_VERSIONS)
 @pytest.mark.parametrize(("kind", "scales"), [("yolov5", (2.0, 2.0)), ("darknet", (1.2, 1.05))])
-def test_appended_decode_is_that_of_numpy(kind, scales):
+def test_appended_decode_is_that_of_numpy(kind, scales, opset):
     anchors = (((10.0, 13.0), (16.0, 30.0)), ((30.0, 61.0), (62.0, 45.0)))
     shapes = [(2, 3, 4, 7), (2, 2, 2, 7)]
     nodes = [helper.make_node("Identity", [f"in_{n}"], [f"raw_{n}"]) for n in range(2)]
@@ -73,10 +79,12 @@ def test_appended_decode_is_that_of_numpy(kind, scales):
         [info(f"in_{n}", ["N", *shape]) for n, shape in enumerate(shapes)],
         [info(f"raw_{n}", ["N", *shape]) for n, shape in enumerate(shapes)],
     )
-    append_decode(graph, ["raw_0", "raw_1"], "predictions", anchors, (8, 16), kind, scales)
+    model = model_of(graph, opset)
+    append_decode(model, ["raw_0", "raw_1"], "predictions", anchors, (8, 16), kind, scales)
+    onnx.checker.check_model(model, full_check=True)
     rng = np.random.default_rng(5)
     raws = [rng.standard_normal((3, *shape)).astype(np.float32) for shape in shapes]
-    got = run(graph, in_0=raws[0], in_1=raws[1])[2]
+    got = run_model(model, in_0=raws[0], in_1=raws[1])[2]
     assert got.shape == (3, 32, 7)
     np.testing.assert_allclose(got, decode(raws, anchors, (8, 16), kind, scales), rtol=1e-5, atol=1e-5)
 
