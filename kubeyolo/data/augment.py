@@ -94,24 +94,30 @@ class Augmenter:
         self.image_size = image_size
         tiles = [letterbox_geometry(int(w), int(h), image_size) for w, h in zip(widths, heights, strict=True)]
         self.sizes: Int64Array = np.array([(tile.width, tile.height) for tile in tiles], np.int64)
+        self._images = np.arange(len(tiles), dtype=np.int64)
         self._corners = np.array([(tile.left, tile.top) for tile in tiles], np.int64)
         self._canvas = np.empty((2, image_size, image_size, 3), np.uint8)
         self._wide: Pixels | None = None
 
-    def draw(self, rng: np.random.Generator, image: int, mosaic: bool = True) -> SamplePlan:
+    def draw(
+        self, rng: np.random.Generator, image: int, mosaic: bool = True, partners: Int64Array | None = None
+    ) -> SamplePlan:
         """Draw the plan of a sample.
 
         Args:
             rng: The random numbers of the sample.
             image: The first image of the sample.
             mosaic: Whether mosaic, mixup and copies of objects may be used, each with its probability.
+            partners: int64 (candidates,): the images from which the other images of a mosaic and of mixup are drawn; if
+                None, all images.
         """
         config = self.config
+        partners = self._images if partners is None else partners
         joined = mosaic and rng.random() < config.mosaic
-        scene = self._scene(rng, image, joined)
+        scene = self._scene(rng, image, joined, partners)
         blended, blend = None, 1.0
         if (joined if config.mixup_mosaics_only else mosaic) and rng.random() < config.mixup:
-            blended = self._scene(rng, int(rng.integers(len(self.sizes))), joined)
+            blended = self._scene(rng, int(partners[rng.integers(len(partners))]), joined, partners)
             blend = float(rng.beta(config.mixup_beta, config.mixup_beta))
         hue, saturation, value = rng.uniform(-1.0, 1.0, 3) * (config.hsv_h, config.hsv_s, config.hsv_v) + 1.0
         colored = bool(config.hsv_h or config.hsv_s or config.hsv_v)
@@ -152,11 +158,11 @@ class Augmenter:
             canvas = cv2.flip(canvas, code)
         cv2.split(canvas, [out[0], out[1], out[2]])
 
-    def _scene(self, rng: np.random.Generator, image: int, joined: bool) -> Scene:
+    def _scene(self, rng: np.random.Generator, image: int, joined: bool, partners: Int64Array) -> Scene:
         size, config = self.image_size, self.config
         placements: tuple[Placement, ...]
         if joined:
-            others = rng.integers(len(self.sizes), size=3)
+            others = partners[rng.integers(len(partners), size=3)]
             nearest, farthest = (1.0 - config.mosaic_center) * size, (1.0 + config.mosaic_center) * size
             center_x, center_y = rng.uniform(nearest, farthest, 2)
             placements = mosaic_placements([image, *map(int, others)], self.sizes, (int(center_x), int(center_y)))

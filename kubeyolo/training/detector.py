@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from kubeyolo.training.batch_pictures import pictured_epochs
 from kubeyolo.training.best import BestWeights
 from kubeyolo.training.distribution import Distribution, check_early_stop, check_world, join, threads_for
 from kubeyolo.training.early_stop import EarlyStop
+from kubeyolo.training.extension import PARTNER_WINDOW
 from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.freeze import freeze
 from kubeyolo.training.growth import growth_warnings, usual_sizes, weight_sizes
@@ -66,7 +67,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     guard = Guard(remedy_for(spec.config, spec.task), dataset.split("train").index.file_name)
     manifest = _manifest(spec, facts, dataset, start)
     with remembered(place.store):
-        with _loader(spec, dataset, distribution) as loader:
+        with _loader(spec, dataset, distribution, identity) as loader:
             learnable = _first_look(spec, facts, dataset, loader, distribution, show) if output.is_written else None
             plan = plan_validation(spec.config, dataset, loader.steps_per_epoch, show) if output.is_written else None
             configure_mindspore(train.device_target, threads_for(distribution.world))
@@ -114,12 +115,14 @@ def _check(spec: TrainingSpec, distribution: Distribution) -> None:
     check_batch_norm(spec.config, "train")
 
 
-def _loader(spec: TrainingSpec, dataset: Dataset, distribution: Distribution) -> Loader:
+def _loader(spec: TrainingSpec, dataset: Dataset, distribution: Distribution, identity: dict[str, Any]) -> Loader:
     train = spec.config.train
+    # A training of an earlier version continues with partners from all images.
+    augment = spec.config.augment.model_copy(update={"partner_window": identity.get(PARTNER_WINDOW, 0)})
     return Loader(
         dataset.split("train"),
         spec.config.data,
-        spec.config.augment,
+        augment,
         train.image_size,
         train.per_batch_size,
         train.seed,
@@ -164,6 +167,8 @@ def _first_look(
         show(note)
     show_warnings(detector_memory_warnings(facts, config, len(index.width), len(dataset.classes), world), show)
     show_warnings(worker_warnings(config, world), show)
+    if loader.note:
+        show(loader.note)
     return learnable
 
 
