@@ -7,9 +7,9 @@ The folder is a data set in COCO layout; by default, noise images of 640 x 480 p
 fills the cache and starts the workers; it is not counted. The last lines compare kinds of augmentation: batches made in
 one process from cached images.
 
-With --large, samples are made in one process with caches that do not hold the set, in processor time: with partners
-from all images, and from a window that fits into the cache. Each image is in the set several times. --ultralytics names
-a checkout of ultralytics, or a folder that it is installed in, whose loader makes mosaics of the same images; --python
+With --large, samples are made in one process, in processor time: with partners from all images without a cache, and
+with partners from a window that fits into the cache. Each image is in the set several times. --ultralytics names a
+checkout of ultralytics, or a folder that it is installed in, whose loader makes mosaics of the same images; --python
 names the interpreter that has its requirements.
 """
 
@@ -167,7 +167,9 @@ def compare_large(source: Split, options: argparse.Namespace, folder: Path) -> N
 
     turns: dict[str, Callable[[], Iterator[float]]] = {
         "decoding alone": lambda: decoding_rates(split, options.epochs),
-        "partners from all images": lambda: sample_rates(split, data, AugmentConfig(partner_window=0), options),
+        "partners from all images": lambda: sample_rates(
+            split, DataConfig(workers=0, cache=False), AugmentConfig(partner_window=0), options
+        ),
         f"partners from {window} images": lambda: sample_rates(
             split, data, AugmentConfig(partner_window=window), options
         ),

@@ -28,6 +28,8 @@ from kubeyolo.data.mosaic import (
 from kubeyolo.data.warp import Distortion, WarpedScene, boxes_on_canvas, draw_copies, draw_distortion, warp_matrix
 
 HUES = 180
+STRIP = 64
+"""Rows of an image whose colours are changed together: their memory is small enough for the cache of a core."""
 
 TileReader = Callable[[int], Pixels]
 Scene = tuple[Paste, ...] | WarpedScene
@@ -57,15 +59,21 @@ class SamplePlan:
 
 def jitter_hsv(image: Pixels, gains: tuple[float, float, float]) -> None:
     """Multiply hue (which wraps), saturation and value of an RGB image (height, width, 3) in place."""
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    hue, saturation, value = cv2.split(hsv)
     # Only hue needs a look-up table, because it wraps: OpenCV scales and clips the other channels with SIMD.
     table = (np.arange(256) * gains[0] % HUES).astype(np.uint8)
-    cv2.LUT(hue, table, dst=hue)
-    cv2.convertScaleAbs(saturation, dst=saturation, alpha=gains[1])
-    cv2.convertScaleAbs(value, dst=value, alpha=gains[2])
-    cv2.merge((hue, saturation, value), dst=hsv)
-    cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=image)
+    width = image.shape[1]
+    strip, planes = np.empty((STRIP, width, 3), np.uint8), np.empty((3, STRIP, width), np.uint8)
+    for top in range(0, len(image), STRIP):
+        rgb = image[top : top + STRIP]
+        hsv = strip[: len(rgb)]
+        hue, saturation, value = (plane[: len(rgb)] for plane in planes)
+        cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV, dst=hsv)
+        cv2.split(hsv, [hue, saturation, value])
+        cv2.LUT(hue, table, dst=hue)
+        cv2.convertScaleAbs(saturation, dst=saturation, alpha=gains[1])
+        cv2.convertScaleAbs(value, dst=value, alpha=gains[2])
+        cv2.merge((hue, saturation, value), dst=hsv)
+        cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=rgb)
 
 
 def flip_boxes(boxes: Float32Array, fliplr: bool, flipud: bool) -> Float32Array:
@@ -155,7 +163,7 @@ class Augmenter:
             jitter_hsv(canvas, plan.hsv)
         if plan.fliplr or plan.flipud:
             code = -1 if plan.fliplr and plan.flipud else int(plan.fliplr)
-            canvas = cv2.flip(canvas, code)
+            canvas = cv2.flip(canvas, code, dst=self._canvas[1])
         cv2.split(canvas, [out[0], out[1], out[2]])
 
     def _scene(self, rng: np.random.Generator, image: int, joined: bool, partners: Int64Array) -> Scene:

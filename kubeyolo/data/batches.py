@@ -179,14 +179,14 @@ class BatchMaker:
 
     def make(self, epoch: int, step: int, batch: Batch) -> int:
         """Fill the arrays of ``batch`` and return the number of boxes that did not fit."""
-        labels = []
-        for slot in range(self.spec.sampler.per_batch_size):
-            image, plan = self.draw(epoch, step, slot)
+        # First all plans and labels: between two images, their code would no longer be in the processor's cache.
+        samples = [self.draw(epoch, step, slot) for slot in range(self.spec.sampler.per_batch_size)]
+        truncated = pack_labels([self._augmenter.labels(plan) for _, plan in samples], batch.labels)
+        for slot, (image, plan) in enumerate(samples):
             batch.indices[slot] = image
             self._cache.begin_sample(image, is_partner=self._has_mosaics(epoch))
             self._augmenter.paint(plan, self._cache.read, batch.images[slot])
-            labels.append(self._augmenter.labels(plan))
-        return pack_labels(labels, batch.labels)
+        return truncated
 
     def draw(self, epoch: int, step: int, slot: int) -> tuple[int, SamplePlan]:
         """Return the first image and the plan of a sample; ``slot`` is its place in the batch."""
