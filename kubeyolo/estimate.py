@@ -272,11 +272,11 @@ class _Run:
         return start + trained * image + stored + validated
 
     def _validate_seconds(self, size: int) -> float:
-        """Return the seconds of a validated image: the first of the processes validates, with its own threads."""
+        """Return the seconds of a validated image: the processes share the images, and the cores of their machines."""
         if self.device != "CPU":
-            return self._detect_seconds(size, self.device)
-        threads = max(1.0, self.cores * self.nodes / self.processes)
-        return self._multiply_adds(size) / (CORE_SPEED * math.pow(threads, CORE_POWER)) + DETECT_SECONDS
+            return self._detect_seconds(size, self.device) / self.processes
+        alone = self._multiply_adds(size) / (CORE_SPEED * math.pow(self.cores, CORE_POWER)) + DETECT_SECONDS
+        return alone / min(self.nodes, self.processes)
 
     def _validations(self) -> int:
         """Return the number of validations while training; the last epoch is always validated."""

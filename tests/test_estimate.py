@@ -75,7 +75,7 @@ def test_more_cores_nodes_or_cards_take_less_time() -> None:
 
 
 def test_more_processes_on_the_same_cores_are_not_faster() -> None:
-    sets = "train.val_interval=10"  # the first process validates alone
+    sets = "train.val_interval=10"  # the processes share the validated images
     seconds = [estimate(f"train.processes={count}", sets).seconds["train"] for count in (1, 2, 4, 8)]
     assert seconds == sorted(seconds)
 

@@ -48,7 +48,8 @@ class DataConfig(Section):
         default=2048,
         ge=0,
         le=MOST,
-        description="Largest size of the cache in MB; images that do not fit are decoded again whenever they are used.",
+        description="Largest size of the cache in MB. If the images do not fit, it has the most recent images; other "
+        "images are decoded again when they are used.",
     )
     label_capacity: int = Field(
         default=0,
@@ -101,6 +102,13 @@ class AugmentConfig(Section):
     """Augmentation of training images; probabilities in [0, 1], changes as fractions."""
 
     mosaic: float = Field(default=1.0, ge=0, le=1, description="Probability that four images are joined into one.")
+    partner_window: Literal["auto"] | Annotated[int, Field(ge=0, le=MOST)] = Field(
+        default="auto",
+        description="Number of images from which the other images of a mosaic and of mixup are drawn: the images whose "
+        "turn was last, so that a cache of this size saves decoding them again; 0 draws from all images. auto draws "
+        "from all images if they take at most 2048 MB in the training size, otherwise from as many as take nine tenths "
+        "of that.",
+    )
     mosaic_center: float = Field(
         default=0.5,
         ge=0,

@@ -28,6 +28,8 @@ from kubeyolo.data.mosaic import (
 from kubeyolo.data.warp import Distortion, WarpedScene, boxes_on_canvas, draw_copies, draw_distortion, warp_matrix
 
 HUES = 180
+STRIP = 64
+"""Rows of an image whose colours are changed together: their memory is small enough for the cache of a core."""
 
 TileReader = Callable[[int], Pixels]
 Scene = tuple[Paste, ...] | WarpedScene
@@ -57,15 +59,21 @@ class SamplePlan:
 
 def jitter_hsv(image: Pixels, gains: tuple[float, float, float]) -> None:
     """Multiply hue (which wraps), saturation and value of an RGB image (height, width, 3) in place."""
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    hue, saturation, value = cv2.split(hsv)
     # Only hue needs a look-up table, because it wraps: OpenCV scales and clips the other channels with SIMD.
     table = (np.arange(256) * gains[0] % HUES).astype(np.uint8)
-    cv2.LUT(hue, table, dst=hue)
-    cv2.convertScaleAbs(saturation, dst=saturation, alpha=gains[1])
-    cv2.convertScaleAbs(value, dst=value, alpha=gains[2])
-    cv2.merge((hue, saturation, value), dst=hsv)
-    cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=image)
+    width = image.shape[1]
+    strip, planes = np.empty((STRIP, width, 3), np.uint8), np.empty((3, STRIP, width), np.uint8)
+    for top in range(0, len(image), STRIP):
+        rgb = image[top : top + STRIP]
+        hsv = strip[: len(rgb)]
+        hue, saturation, value = (plane[: len(rgb)] for plane in planes)
+        cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV, dst=hsv)
+        cv2.split(hsv, [hue, saturation, value])
+        cv2.LUT(hue, table, dst=hue)
+        cv2.convertScaleAbs(saturation, dst=saturation, alpha=gains[1])
+        cv2.convertScaleAbs(value, dst=value, alpha=gains[2])
+        cv2.merge((hue, saturation, value), dst=hsv)
+        cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=rgb)
 
 
 def flip_boxes(boxes: Float32Array, fliplr: bool, flipud: bool) -> Float32Array:
@@ -94,24 +102,30 @@ class Augmenter:
         self.image_size = image_size
         tiles = [letterbox_geometry(int(w), int(h), image_size) for w, h in zip(widths, heights, strict=True)]
         self.sizes: Int64Array = np.array([(tile.width, tile.height) for tile in tiles], np.int64)
+        self._images = np.arange(len(tiles), dtype=np.int64)
         self._corners = np.array([(tile.left, tile.top) for tile in tiles], np.int64)
         self._canvas = np.empty((2, image_size, image_size, 3), np.uint8)
         self._wide: Pixels | None = None
 
-    def draw(self, rng: np.random.Generator, image: int, mosaic: bool = True) -> SamplePlan:
+    def draw(
+        self, rng: np.random.Generator, image: int, mosaic: bool = True, partners: Int64Array | None = None
+    ) -> SamplePlan:
         """Draw the plan of a sample.
 
         Args:
             rng: The random numbers of the sample.
             image: The first image of the sample.
             mosaic: Whether mosaic, mixup and copies of objects may be used, each with its probability.
+            partners: int64 (candidates,): the images from which the other images of a mosaic and of mixup are drawn; if
+                None, all images.
         """
         config = self.config
+        partners = self._images if partners is None else partners
         joined = mosaic and rng.random() < config.mosaic
-        scene = self._scene(rng, image, joined)
+        scene = self._scene(rng, image, joined, partners)
         blended, blend = None, 1.0
         if (joined if config.mixup_mosaics_only else mosaic) and rng.random() < config.mixup:
-            blended = self._scene(rng, int(rng.integers(len(self.sizes))), joined)
+            blended = self._scene(rng, int(partners[rng.integers(len(partners))]), joined, partners)
             blend = float(rng.beta(config.mixup_beta, config.mixup_beta))
         hue, saturation, value = rng.uniform(-1.0, 1.0, 3) * (config.hsv_h, config.hsv_s, config.hsv_v) + 1.0
         colored = bool(config.hsv_h or config.hsv_s or config.hsv_v)
@@ -149,14 +163,14 @@ class Augmenter:
             jitter_hsv(canvas, plan.hsv)
         if plan.fliplr or plan.flipud:
             code = -1 if plan.fliplr and plan.flipud else int(plan.fliplr)
-            canvas = cv2.flip(canvas, code)
+            canvas = cv2.flip(canvas, code, dst=self._canvas[1])
         cv2.split(canvas, [out[0], out[1], out[2]])
 
-    def _scene(self, rng: np.random.Generator, image: int, joined: bool) -> Scene:
+    def _scene(self, rng: np.random.Generator, image: int, joined: bool, partners: Int64Array) -> Scene:
         size, config = self.image_size, self.config
         placements: tuple[Placement, ...]
         if joined:
-            others = rng.integers(len(self.sizes), size=3)
+            others = partners[rng.integers(len(partners), size=3)]
             nearest, farthest = (1.0 - config.mosaic_center) * size, (1.0 + config.mosaic_center) * size
             center_x, center_y = rng.uniform(nearest, farthest, 2)
             placements = mosaic_placements([image, *map(int, others)], self.sizes, (int(center_x), int(center_y)))

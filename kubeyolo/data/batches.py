@@ -9,14 +9,26 @@ import numpy as np
 
 from kubeyolo.arrays import Float32Array, Int64Array, Pixels
 from kubeyolo.config.training_schema import AugmentConfig, DataConfig
-from kubeyolo.data.augment import Augmenter
-from kubeyolo.data.cache import MEGABYTE, ImageCache, cache_bytes, cached_images
+from kubeyolo.data.augment import Augmenter, SamplePlan
+from kubeyolo.data.cache import MEGABYTE, CachePlan, ImageCache, tile_bytes
 from kubeyolo.data.index import SplitIndex
 from kubeyolo.data.labels import LABEL_COLUMNS, BoxTable, pack_labels, training_capacity
 from kubeyolo.data.sampler import Sampler
 from kubeyolo.data.shared_memory import SharedMemory
+from kubeyolo.formats import about_size
 
 STATISTICS_SAMPLES = 512
+
+WHOLE_SET_BYTES = 2048 * MEGABYTE
+"""With ``augment.partner_window = auto``, partners come from a window if the resized images take more bytes than this.
+
+It is not ``data.cache_limit_mb``, which has no effect on the weights.
+"""
+
+WINDOW_SHARE = 0.9
+"""Share of these bytes that the images of this window take; the rest is for batches that workers make meanwhile."""
+
+LEAST_WINDOW_BATCHES = 8
 
 
 class ImageSource(Protocol):
@@ -50,7 +62,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """The settings that all processes that make batches for a loader share."""
+    """The settings that all processes that make batches for a loader share.
+
+    Attributes:
+        window: Number of samples before a sample whose first images are its possible partners; 0 for all images.
+    """
 
     source: ImageSource
     augment: AugmentConfig
@@ -58,7 +74,8 @@ class BatchSpec:
     sampler: Sampler
     mosaic_epochs: int | None
     label_capacity: int
-    cached_images: int
+    window: int
+    cache: CachePlan
 
     @property
     def image_shape(self) -> tuple[int, int, int, int]:
@@ -78,18 +95,57 @@ def plan_batches(
     image_size: int,
     sampler: Sampler,
     mosaic_epochs: int | None,
-) -> tuple[BatchSpec, int]:
-    """Choose the label capacity and the size of the cache of a loader.
-
-    Returns:
-        The settings that the processes share, and the size of the cache in bytes.
-    """
+) -> BatchSpec:
+    """Choose the label capacity, the partners and the cache of a loader."""
     boxes = BoxTable(source.index)
     augmenter = Augmenter(augment, boxes, source.index.width, source.index.height, image_size)
     capacity = data.label_capacity or derive_label_capacity(augmenter, sampler, mosaic_epochs)
-    cached = cached_images(augmenter.sizes, data.cache_limit_mb * MEGABYTE) if data.cache else 0
-    spec = BatchSpec(source, augment, image_size, sampler, mosaic_epochs, capacity, cached)
-    return spec, cache_bytes(augmenter.sizes, cached)
+    window = partner_window(augment, augmenter.sizes, sampler.per_batch_size)
+    limit = data.cache_limit_mb * MEGABYTE if data.cache else 0
+    cache = CachePlan.of(augmenter.sizes, limit, max(data.workers, 1), window > 0)
+    return BatchSpec(source, augment, image_size, sampler, mosaic_epochs, capacity, window, cache)
+
+
+def partner_window(augment: AugmentConfig, sizes: Int64Array, per_batch_size: int) -> int:
+    """Return the number of samples before a sample from whose images its partners are drawn; 0 for all images.
+
+    With ``auto`` it follows from the set, the image size and the batch.
+
+    Args:
+        augment: The settings of the augmentation.
+        sizes: int64 (images, 2): width and height of the resized images.
+        per_batch_size: Number of images in a batch of a process.
+    """
+    if not augment.mosaic and not augment.mixup:
+        return 0
+    if augment.partner_window != "auto":
+        return augment.partner_window
+    total = tile_bytes(sizes)
+    if total <= WHOLE_SET_BYTES:
+        return 0
+    return max(int(WINDOW_SHARE * WHOLE_SET_BYTES * len(sizes) / total), LEAST_WINDOW_BATCHES * per_batch_size)
+
+
+def decoding_note(spec: BatchSpec) -> str:
+    """Return how many images are decoded for a sample if the cache does not hold all; empty if it does."""
+    cache, augment = spec.cache, spec.augment
+    partners = 3 * augment.mosaic + augment.mixup * (1 + 3 * augment.mosaic)
+    if not partners or cache.capacity >= cache.needed:
+        return ""
+    drawn_from = round(cache.needed * min((spec.window or cache.images) / cache.images, 1))
+    decoded = 1 + partners * max(1 - cache.capacity / drawn_from, 0)
+    held = (
+        f"the training images take {about_size(cache.needed)} when decoded, and the cache {about_size(cache.capacity)}"
+    )
+    if decoded == 1:
+        return f"{held}: partners come from the last {spec.window} images, so each sample decodes one image"
+    fitting = int(WINDOW_SHARE * cache.capacity * cache.images / cache.needed)
+    if spec.window or fitting < LEAST_WINDOW_BATCHES * spec.sampler.per_batch_size:
+        limit = int(drawn_from / (WINDOW_SHARE if spec.window else 1) / MEGABYTE) + 2
+        remedy = f"with data.cache and --set data.cache_limit_mb={limit} it is one, for the same batches"
+    else:
+        remedy = f"with --set augment.partner_window={fitting}, a different training, it is one"
+    return f"{held}: each sample decodes about {decoded:.1f} images; {remedy}"
 
 
 def derive_label_capacity(augmenter: Augmenter, sampler: Sampler, mosaic_epochs: int | None) -> int:
@@ -117,22 +173,32 @@ class BatchMaker:
         index = spec.source.index
         self.spec = spec
         self._augmenter = Augmenter(spec.augment, BoxTable(index), index.width, index.height, spec.image_size)
-        self._cache = ImageCache(spec.source.read_image, self._augmenter.sizes, spec.cached_images, memory)
+        self._cache = ImageCache(spec.source.read_image, self._augmenter.sizes, spec.cache, memory)
         self._epoch = -1
-        self._order = np.zeros(0, np.int64)
+        self._images = np.zeros(0, np.int64)
 
     def make(self, epoch: int, step: int, batch: Batch) -> int:
         """Fill the arrays of ``batch`` and return the number of boxes that did not fit."""
-        sampler = self.spec.sampler
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, sampler.order(epoch)
-        positions = sampler.positions(step)
-        batch.indices[:] = sampler.images_at(self._order, positions)
-        labels = []
-        mosaic = self.spec.mosaic_epochs is None or epoch < self.spec.mosaic_epochs
-        for slot, (position, image) in enumerate(zip(positions, batch.indices, strict=True)):
-            generator = sampler.generator(epoch, int(position))
-            plan = self._augmenter.draw(generator, int(image), mosaic)
+        # First all plans and labels: between two images, their code would no longer be in the processor's cache.
+        samples = [self.draw(epoch, step, slot) for slot in range(self.spec.sampler.per_batch_size)]
+        truncated = pack_labels([self._augmenter.labels(plan) for _, plan in samples], batch.labels)
+        for slot, (image, plan) in enumerate(samples):
+            batch.indices[slot] = image
+            self._cache.begin_sample(image, is_partner=self._has_mosaics(epoch))
             self._augmenter.paint(plan, self._cache.read, batch.images[slot])
-            labels.append(self._augmenter.labels(plan))
-        return pack_labels(labels, batch.labels)
+        return truncated
+
+    def draw(self, epoch: int, step: int, slot: int) -> tuple[int, SamplePlan]:
+        """Return the first image and the plan of a sample; ``slot`` is its place in the batch."""
+        sampler, window = self.spec.sampler, self.spec.window
+        if epoch != self._epoch:
+            self._epoch, self._images = epoch, sampler.recent(epoch, window)
+        turn = step * sampler.per_batch_size + slot
+        image, recent = int(self._images[window + turn]), self._images[turn : turn + window]
+        generator = sampler.generator(epoch, int(sampler.positions(step)[slot]))
+        return image, self._augmenter.draw(
+            generator, image, self._has_mosaics(epoch), partners=recent if window else None
+        )
+
+    def _has_mosaics(self, epoch: int) -> bool:
+        return self.spec.mosaic_epochs is None or epoch < self.spec.mosaic_epochs

@@ -22,7 +22,7 @@ from typing import IO
 import numpy as np
 
 from kubeyolo.config.training_schema import AugmentConfig, DataConfig
-from kubeyolo.data.batches import Batch, BatchMaker, BatchSpec, ImageSource, plan_batches
+from kubeyolo.data.batches import Batch, BatchMaker, BatchSpec, ImageSource, decoding_note, plan_batches
 from kubeyolo.data.sampler import Sampler
 from kubeyolo.data.shared_memory import SharedMemory
 from kubeyolo.data.worker import SlotLayout, WorkerSetup, slot_arrays
@@ -84,8 +84,8 @@ class _Task:
 class Loader:
     """Batches of a split.
 
-    The batches depend only on the split, the configuration and (seed, epoch, step). They do not depend on the number of
-    workers, the cache, or the first step that is requested in an epoch.
+    The batches depend only on the split, the configuration, the number of ranks and (seed, epoch, step). They do not
+    depend on the number of workers, the cache, or the first step that is requested in an epoch.
 
     Use it as a context manager, or call :meth:`close`.
     """
@@ -126,7 +126,7 @@ class Loader:
                 raise ValueError("close_mosaic counts back from the last epoch, so max_epoch is needed")
             mosaic_epochs = max(max_epoch - augment.close_mosaic, 0)
         sampler = Sampler(len(split.index.width), per_batch_size, seed, rank, world)
-        self._spec, cache_size = plan_batches(split, config, augment, image_size, sampler, mosaic_epochs)
+        self._spec = plan_batches(split, config, augment, image_size, sampler, mosaic_epochs)
         self.truncated_boxes = 0
         self._batches = self._truncated_batches = 0
         self._capacity_needed = 0
@@ -135,9 +135,9 @@ class Loader:
         self._pending: deque[_Task] = deque()
         self._pool: _Pool | None = None
         self._maker: BatchMaker | None = None
-        cache = SharedMemory(cache_size) if cache_size else None
+        cache = SharedMemory(self._spec.cache.size) if self._spec.cache.size else None
         if config.workers:
-            self._pool = _Pool(self._spec, config.workers, cache, cache_size)
+            self._pool = _Pool(self._spec, config.workers, cache)
         else:
             self._maker = BatchMaker(self._spec, cache)
         self._cache = cache
@@ -151,6 +151,11 @@ class Loader:
     def label_capacity(self) -> int:
         """Number of label rows in each batch."""
         return self._spec.label_capacity
+
+    @property
+    def note(self) -> str:
+        """How many images are decoded for a sample if the cache does not hold all images; empty if it does."""
+        return decoding_note(self._spec)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from ``start_step`` on.
@@ -256,7 +261,7 @@ class _Pool:
     sends the next batch.
     """
 
-    def __init__(self, spec: BatchSpec, workers: int, cache: SharedMemory | None, cache_size: int) -> None:
+    def __init__(self, spec: BatchSpec, workers: int, cache: SharedMemory | None) -> None:
         self.depth = workers + AHEAD
         self._spec = spec
         self._layout = SlotLayout.of(spec)
@@ -265,8 +270,7 @@ class _Pool:
         self._leased: set[int] = set()
         self._begun = 0
         self._memory_kills = memory_kills()
-        cache_fd = cache.fd if cache else None
-        setup = WorkerSetup(os.getpid(), spec, self._ring.fd, self._ring.size, cache_fd, cache_size)
+        setup = WorkerSetup(os.getpid(), spec, self._ring.fd, self._ring.size, cache.fd if cache else None)
         self._workers: list[_Worker] = []
         # Stops the workers also if the loader is deleted without a call of close, or when the interpreter ends.
         self._stop = weakref.finalize(self, _stop_workers, self._workers)

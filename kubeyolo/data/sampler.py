@@ -56,6 +56,25 @@ class Sampler:
         """Return the images at ``positions`` of ``order``, int64."""
         return order[positions % self.images]
 
+    def recent(self, epoch: int, before: int) -> Int64Array:
+        """Return the first images of the samples of this rank in an epoch, after ``before`` samples of earlier epochs.
+
+        Epoch 0 follows on itself, since no epoch precedes it.
+
+        Returns:
+            int64 (before + steps_per_epoch * per_batch_size,).
+        """
+        epochs = [self._own_images(epoch)]
+        while sum(map(len, epochs[1:])) < before:
+            earlier = max(epoch - len(epochs), 0)
+            epochs.append(self._own_images(earlier))
+        images = np.concatenate(epochs[::-1])
+        return images[len(images) - before - len(epochs[0]) :]
+
+    def _own_images(self, epoch: int) -> Int64Array:
+        first = self.positions(0) + self.world * self.per_batch_size * np.arange(self.steps_per_epoch)[:, None]
+        return self.images_at(self.order(epoch), first.ravel())
+
     def generator(self, epoch: int, position: int) -> np.random.Generator:
         """Return the generator of the random numbers of the sample at a position of an epoch."""
         return np.random.default_rng([_SAMPLE_STREAM, self.seed, epoch, position])

@@ -57,7 +57,6 @@ class WorkerSetup:
     ring_fd: int
     ring_bytes: int
     cache_fd: int | None
-    cache_bytes: int
 
 
 def slot_arrays(buffer: Buffer, spec: BatchSpec, layout: SlotLayout, start: int = 0, truncated: int = 0) -> Batch:
@@ -95,7 +94,7 @@ def main(connection_fd: int, setup_fd: int, setup_bytes: int) -> None:
 
 def _serve(connection: Connection, setup: WorkerSetup) -> None:
     ring = SharedMemory(setup.ring_bytes, setup.ring_fd)
-    cache = SharedMemory(setup.cache_bytes, setup.cache_fd) if setup.cache_fd is not None else None
+    cache = SharedMemory(setup.spec.cache.size, setup.cache_fd) if setup.cache_fd is not None else None
     layout = SlotLayout.of(setup.spec)
     maker = BatchMaker(setup.spec, cache)
     while True:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kubeyolo.bundle import BundleManifest, DatasetReference, Preprocessing
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
+from kubeyolo.evaluation.sharing import Share
 from kubeyolo.models.anchors import trained_facts
 from kubeyolo.models.facts import ModelFacts
 from kubeyolo.models.named_facts import check_batch_norm, check_image_size
@@ -21,6 +22,7 @@ from kubeyolo.training.batch_pictures import pictured_epochs
 from kubeyolo.training.best import BestWeights
 from kubeyolo.training.distribution import Distribution, check_early_stop, check_world, join, threads_for
 from kubeyolo.training.early_stop import EarlyStop
+from kubeyolo.training.extension import PARTNER_WINDOW
 from kubeyolo.training.finite import Guard, remedy_for, remembered
 from kubeyolo.training.freeze import freeze
 from kubeyolo.training.growth import growth_warnings, usual_sizes, weight_sizes
@@ -29,7 +31,7 @@ from kubeyolo.training.learnable import Learnable, look_at_training, loss_warnin
 from kubeyolo.training.loop import Hooks, StopRequest, TrainingLoop
 from kubeyolo.training.loop_parts import LoopSettings, Output
 from kubeyolo.training.memory_advice import detector_memory_warnings, worker_warnings
-from kubeyolo.training.output import is_complete, publish_weights, state_to_continue
+from kubeyolo.training.output import SHARES, is_complete, publish_weights, state_to_continue
 from kubeyolo.training.schedules import build_schedule
 from kubeyolo.training.selection import Selection
 from kubeyolo.training.small_sets import small_set_note
@@ -66,18 +68,20 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
     guard = Guard(remedy_for(spec.config, spec.task), dataset.split("train").index.file_name)
     manifest = _manifest(spec, facts, dataset, start)
     with remembered(place.store):
-        with _loader(spec, dataset, distribution) as loader:
+        with _loader(spec, dataset, distribution, identity) as loader:
             learnable = _first_look(spec, facts, dataset, loader, distribution, show) if output.is_written else None
-            plan = plan_validation(spec.config, dataset, loader.steps_per_epoch, show) if output.is_written else None
+            first_show = show if output.is_written else _silent
+            plan = plan_validation(spec.config, dataset, loader.steps_per_epoch, first_show)
             configure_mindspore(train.device_target, threads_for(distribution.world))
             if distribution.world > 1:
                 join(distribution)
-            first_show = show if output.is_written else _silent
             engine = _build_engine(spec, facts, dataset.manifest.classes, loader.steps_per_epoch, start, first_show)
             sizes = usual_sizes(engine.network)
             metadata = manifest.weights_metadata
-            best = BestWeights(place.store, train.top_k, guard, metadata, spec.writer) if plan else None
-            validate = Validation(engine, dataset, manifest, spec.config, plan, best, show).row if plan else None
+            validates = plan is not None and output.is_written
+            best = BestWeights(place.store, train.top_k, guard, metadata, spec.writer) if validates else None
+            share = Share(distribution.rank, distribution.world, place / SHARES)
+            validate = Validation(engine, dataset, manifest, spec.config, plan, best, show, share).row if plan else None
             settings = _loop_settings(spec, loader, dataset.classes)
             hints = _hints(spec, settings.total_steps, dataset, show) if output.is_written else None
             hooks = Hooks(stop, show, validate, distribution.synchronize, guard, hints, best, EarlyStop.of(train))
@@ -114,12 +118,14 @@ def _check(spec: TrainingSpec, distribution: Distribution) -> None:
     check_batch_norm(spec.config, "train")
 
 
-def _loader(spec: TrainingSpec, dataset: Dataset, distribution: Distribution) -> Loader:
+def _loader(spec: TrainingSpec, dataset: Dataset, distribution: Distribution, identity: dict[str, Any]) -> Loader:
     train = spec.config.train
+    # A training of an earlier version continues with partners from all images.
+    augment = spec.config.augment.model_copy(update={"partner_window": identity.get(PARTNER_WINDOW, 0)})
     return Loader(
         dataset.split("train"),
         spec.config.data,
-        spec.config.augment,
+        augment,
         train.image_size,
         train.per_batch_size,
         train.seed,
@@ -164,6 +170,8 @@ def _first_look(
         show(note)
     show_warnings(detector_memory_warnings(facts, config, len(index.width), len(dataset.classes), world), show)
     show_warnings(worker_warnings(config, world), show)
+    if loader.note:
+        show(loader.note)
     return learnable
 
 

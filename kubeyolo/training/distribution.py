@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from kubeyolo.arrays import AnyArray
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.resources import usable_processors
 from kubeyolo.work import BARRIER_END, BARRIER_PREFIX, OUTCOME_FOLDER
@@ -36,7 +40,7 @@ class Distribution:
 
         Returns whether the training ends after this step, as rank 0 has decided.
 
-        A collective operation fails after a minute, but a validation or a checkpoint may take longer. Rank 0 writes a
+        A collective operation fails after a minute, but metrics or a checkpoint may take longer. Rank 0 writes a
         file into the launcher's folder, and :mod:`kubeyolo.launch.rendezvous` creates the same file on the other
         machines. A process that was started without such a folder does not wait.
 
@@ -90,6 +94,21 @@ def join(distribution: Distribution) -> None:
         raise WorkError(
             f"training process {distribution.rank} of {distribution.world} was given rank {rank} of {world}"
         )
+
+
+def arrays_of_first(arrays: Mapping[str, AnyArray], distribution: Distribution) -> dict[str, AnyArray]:
+    """Return the arrays of rank 0; every process must call this with the same names and shapes (float32)."""
+    if distribution.world == 1 or not arrays:
+        return dict(arrays)
+    from mindspore import Tensor, ops
+
+    flat = np.concatenate([array.reshape(-1) for array in arrays.values()])
+    # A sum to which only rank 0 contributes: a CPU has no kernel for a broadcast.
+    share = Tensor(flat if distribution.is_first else np.zeros_like(flat))
+    total = ops.AllReduce(ops.ReduceOp.SUM)(share).asnumpy()
+    ends = np.cumsum([array.size for array in arrays.values()])
+    parts = np.split(total, ends[:-1])
+    return {name: part.reshape(array.shape) for (name, array), part in zip(arrays.items(), parts, strict=True)}
 
 
 def check_early_stop(key: str, patience: int, distribution: Distribution) -> None:

@@ -29,6 +29,9 @@ ANCHORS = "train.anchors"
 LOSS_SCALE = "train.loss_scale"
 """An identity has this key only if the divisor differs from the model's own divisor."""
 
+PARTNER_WINDOW = "augment.partner_window"
+"""Identities of versions that drew partners from all images lack this key; ``auto`` continues such a training so."""
+
 _SMOOTHING = "train.label_smooth_factor"
 
 KEEP = "train.keep"
@@ -93,11 +96,15 @@ def is_shorter(saved: Identity, now: Identity) -> bool:
 
 
 def extended_identity(saved: Identity, now: Identity, step: int) -> dict[str, Any]:
-    """Return the identity of a training that continues a saved training at a step, with its current length."""
+    """Return the identity of a training that continues a saved training at a step, with its current length.
+
+    A training without a window of partners does not get one.
+    """
     entries = list(saved.get(EXTENDED, ()))
     if is_longer(saved, now):
         entries.append({"step": step, **{key: saved[key] for key in changed_keys(saved, now)}})
-    return {**now, EXTENDED: entries} if entries else dict(now)
+    kept = {key: value for key, value in now.items() if key != PARTNER_WINDOW or key in saved}
+    return {**kept, EXTENDED: entries} if entries else kept
 
 
 def lengths(before: Identity, after: Identity) -> str:

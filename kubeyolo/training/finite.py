@@ -31,7 +31,7 @@ REMEDIES = frozenset(
 
 _MOST_NAMES = 16
 _KINDS = {"weights": "weight", "moments": "moment of the optimizer", "ema": "moving average"}
-_STATISTICS = ("moving_mean", "moving_variance", "running_mean", "running_var")
+STATISTICS = ("moving_mean", "moving_variance", "running_mean", "running_var")
 
 Arrays = Mapping[str, AnyArray]
 
@@ -85,7 +85,7 @@ class Guard:
         for part, arrays in parts.items():
             if (bad := first_not_finite(arrays)) is not None:
                 name, count = bad
-                kind = "running statistic" if name.endswith(_STATISTICS) and part == "weights" else _KINDS[part]
+                kind = "running statistic" if name.endswith(STATISTICS) and part == "weights" else _KINDS[part]
                 raise NotFiniteError(
                     f"training step {step}: {count} of the {arrays[name].size} values of the {kind} {name!r} are "
                     f"infinite or NaN, so no checkpoint was written; {self._images(images)}{self._remedy}"

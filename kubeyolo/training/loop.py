@@ -170,7 +170,7 @@ class TrainingLoop:
             yield EpochRows(hooks.after_epoch, self.journal, speed), VALIDATIONS
         if hooks.hints:
             yield HintLines(hooks.hints, self.journal), REST
-        if hooks.after_epoch:
+        if hooks.after_epoch and output.is_written:
             yield EarlyEnd(hooks.early_stop, self.journal, lines, hooks.show), REST
         yield self._checkpoints, CHECKPOINTS
         if self._events:

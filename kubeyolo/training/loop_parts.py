@@ -270,7 +270,7 @@ class EpochRows:
         self._make, self._journal, self._speed = make, journal, speed
 
     def after_step(self, moment: Moment) -> None:
-        """Add the row if an epoch ends."""
+        """Add the row if an epoch ends; processes other than the first have no row."""
         if not moment.ends_epoch:
             return
         with self._speed.paused():

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from kubeyolo.training.engine import Engine
 
 
+SHARES = "validation"
+"""Folder of an output with the detections that other processes leave for the first during a validation."""
+
+
 def is_complete(place: Place, identity: dict[str, Any], spec: TrainingSpec, show: Show) -> bool:
     """Tell whether the output has the finished training of this spec, and report it if so.
 
@@ -122,7 +126,7 @@ def clear_output(store: Store, keep_bundle: bool = False) -> None:
     remove_checkpoints(store)
     store.delete_tree(best.FOLDER)
     store.delete(history.FILE_NAME)
-    for folder in (event_files.FOLDER, batch_pictures.FOLDER, profile.FOLDER):
+    for folder in (event_files.FOLDER, batch_pictures.FOLDER, profile.FOLDER, SHARES):
         store.delete_tree(folder)
     # Last: a process that does not see the note must see no checkpoint either.
     store.delete(finite.FILE_NAME)
@@ -272,6 +276,7 @@ def publish_weights(
         stopped=stopped,
     )
     store.write_bytes(RESULT_NAME, result.model_dump_json(indent=2).encode())
+    store.delete_tree(SHARES)
     if selection is not None:
         selection.best.remove_unused()
     return uri

@@ -18,6 +18,7 @@ from kubeyolo.training.extension import (
     KEEP,
     LENGTHS,
     LOSS_SCALE,
+    PARTNER_WINDOW,
     VALIDATED,
     as_pairs,
     changed_keys,
@@ -171,6 +172,8 @@ def _idle_augmentation(augment: AugmentConfig) -> list[str]:
     idle = [] if augment.mixup else ["augment.mixup_beta"]
     if not augment.mixup or augment.mosaic == 1:
         idle.append("augment.mixup_mosaics_only")
+    if not augment.mixup and not augment.mosaic:
+        idle.append(PARTNER_WINDOW)
     return idle if augment.mosaic else [*idle, "augment.mosaic_center"]
 
 

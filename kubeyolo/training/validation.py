@@ -1,10 +1,19 @@
-"""Validation during the training: the averaged weights on a split of the data set, in a separate network."""
+"""Validation during the training: the averaged weights on a split of the data set, in a separate network.
+
+Several processes share the images as in the step ``evaluate``: each detects in its share of the batches, and rank 0
+computes the metrics of all detections. The batches are the same as with one process, and so are the metrics.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from kubeyolo.arrays import AnyArray
 from kubeyolo.bundle import BundleManifest
 from kubeyolo.config.schema import Config
 from kubeyolo.config.validation_interval import validation_interval, validation_share
@@ -12,11 +21,14 @@ from kubeyolo.data.dataset import Dataset
 from kubeyolo.evaluation.predictor import Predictor
 from kubeyolo.evaluation.results import EvaluationResult
 from kubeyolo.evaluation.runtimes import CellRuntime
-from kubeyolo.evaluation.split_evaluation import evaluate_split
+from kubeyolo.evaluation.sharing import WHOLE, Share
+from kubeyolo.evaluation.split_evaluation import detect_split, evaluate_split
 from kubeyolo.formats import counted, share_text
 from kubeyolo.models.registry import build_model
 from kubeyolo.output_streams import Show
 from kubeyolo.training.best import BestWeights
+from kubeyolo.training.distribution import Distribution, arrays_of_first
+from kubeyolo.training.finite import STATISTICS
 from kubeyolo.training.history import HistoryRow
 
 if TYPE_CHECKING:
@@ -26,6 +38,9 @@ MOST_CLASSES = 100
 """Largest number of classes with an AP of their own in the history; classes with fewer boxes are left out."""
 
 _DECIMALS = 6
+_DIGITS = 16
+
+Arrays = dict[str, AnyArray]
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,8 @@ def plan_validation(config: Config, dataset: Dataset, steps_per_epoch: int, show
 class Validation:
     """Evaluates the averaged weights of an engine: COCO metrics, with the thresholds of the section ``evaluate``.
 
+    Every process of the training has one, and they validate after the same steps.
+
     The weights are copied into a second network, which is compiled once: the trained network keeps its graph, its mode
     and its values, so that a validation does not change the training.
 
@@ -92,6 +109,7 @@ class Validation:
         plan: When to validate, and which split.
         best: Keeps the weights of the best validations, if given.
         show: Shows a line.
+        share: The share of this process, with the folder for the detections of all processes.
     """
 
     def __init__(
@@ -103,6 +121,7 @@ class Validation:
         plan: ValidationPlan,
         best: BestWeights | None = None,
         show: Show = print,
+        share: Share = WHOLE,
     ) -> None:
         self._engine = engine
         self._dataset = dataset
@@ -111,14 +130,20 @@ class Validation:
         self._plan = plan
         self._best = best
         self._show = show
+        self._share = share
         self._network: Any = None
 
     def row(self, epoch: int, step: int) -> HistoryRow | None:
-        """Return AP, AP50 and AP by class after an epoch, counted from 0; None if no validation is due."""
+        """Return AP, AP50 and AP by class after an epoch, counted from 0.
+
+        Returns None if no validation is due, and in all processes but the first.
+        """
         if not self._plan.is_due(epoch):
             return None
         weights = self._engine.averaged()
         result = self._evaluate(weights)
+        if result is None:
+            return None
         ap, ap50 = result.numbers["AP"], result.numbers["AP50"]
         row = HistoryRow(kind="val", step=step, epoch=epoch, ap=ap, ap50=ap50, ap_by_class=ap_by_class(result))
         is_best = self._best is not None and self._best.offer(row, weights)
@@ -128,8 +153,12 @@ class Validation:
         )
         return row
 
-    def _evaluate(self, weights: dict[str, Any]) -> EvaluationResult:
-        settings = self._config.evaluate
+    def _evaluate(self, weights: Arrays) -> EvaluationResult | None:
+        """Return the metrics of all shares; None in all processes but the first."""
+        settings, share = self._config.evaluate, self._share
+        if share.world > 1:
+            weights = self._weights_of_first(weights)
+            share = replace(share, digest=self._digest(weights))
         predictor = Predictor(
             self._manifest,
             CellRuntime(self._network_with(weights)),
@@ -139,10 +168,30 @@ class Validation:
         )
         # Squares only: each rectangle would be compiled.
         settings = settings.model_copy(update={"rect": False})
-        split = self._dataset.split(self._plan.split)
-        return evaluate_split(predictor, split, self._dataset.manifest, settings, progress=False)[0]
+        split, manifest = self._dataset.split(self._plan.split), self._dataset.manifest
+        if share.rank:
+            detect_split(predictor, split, manifest, settings, progress=False, share=share)
+            return None
+        result = evaluate_split(predictor, split, manifest, settings, progress=False, share=share)[0]
+        if share.world > 1:
+            share.clear()
+        return result
 
-    def _network_with(self, weights: dict[str, Any]) -> Any:
+    def _weights_of_first(self, weights: Arrays) -> Arrays:
+        """Return the weights that rank 0 publishes: the running statistics of the processes differ."""
+        statistics = {name: each for name, each in weights.items() if name.endswith(STATISTICS)}
+        return {**weights, **arrays_of_first(statistics, Distribution(self._share.rank, self._share.world))}
+
+    def _digest(self, weights: Arrays) -> str:
+        """Return the digest of what the detections depend on; a share of an earlier attempt must have this digest."""
+        settings = self._config.evaluate.model_dump(mode="json")
+        facts = [self._dataset.manifest.digest, self._plan.split, self._config.train.per_batch_size, settings]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+        for name in sorted(weights):
+            digest.update(name.encode() + np.ascontiguousarray(weights[name]).tobytes())
+        return digest.hexdigest()[:_DIGITS]
+
+    def _network_with(self, weights: Arrays) -> Any:
         # Only here: MindSpore must be configured before it is imported.
         from kubeyolo.training.engine import load_parameters
 

@@ -58,7 +58,7 @@ def test_a_cache_of_some_images_changes_nothing(monkeypatch):
     monkeypatch.setattr("kubeyolo.data.batches.MEGABYTE", 100_000)
     split = RenderedSplit(images=13)
     with loader_of(split) as whole, loader_of(split, limit=1) as partly:
-        assert 0 < partly._spec.cached_images < 13 == whole._spec.cached_images
+        assert 0 < partly._spec.cache.capacity < partly._spec.cache.needed == whole._spec.cache.capacity
         for epoch in range(2):
             assert digests(partly.epoch(epoch)) == digests(whole.epoch(epoch))
 

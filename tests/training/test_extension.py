@@ -16,7 +16,14 @@ from kubeyolo.config.training_schema import TrainConfig
 from kubeyolo.errors import InputError
 from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, write_checkpoint
-from kubeyolo.training.extension import changed_keys, extended_identity, extension_lines, is_longer, is_shorter
+from kubeyolo.training.extension import (
+    PARTNER_WINDOW,
+    changed_keys,
+    extended_identity,
+    extension_lines,
+    is_longer,
+    is_shorter,
+)
 from kubeyolo.training.output import is_complete, state_to_continue
 from kubeyolo.training.result import RESULT_NAME, TrainingResult
 from kubeyolo.training.spec import TrainingSpec, refuse_changes, training_identity
@@ -226,6 +233,22 @@ def test_trainings_of_an_earlier_version_are_resumed_with_the_keys_added_to_the_
     saved = of_earlier_version(now)
     assert saved != now and changed_keys(saved, now) == []
     refuse_changes(saved, now, "place")
+
+
+def test_a_training_without_a_window_of_partners_continues_without_it() -> None:
+    now = identity_of("yolov5s-r7")
+    saved = {key: value for key, value in now.items() if key != PARTNER_WINDOW}
+    assert now[PARTNER_WINDOW] == "auto" and changed_keys(saved, now) == []
+    assert PARTNER_WINDOW not in extended_identity(saved, {**now, "train.max_epoch": 999}, 5)
+    assert extended_identity(now, now, 5) == now
+    windowed = identity_of("yolov5s-r7", "augment.partner_window=512")
+    with pytest.raises(InputError, match=r"used augment\.partner_window = 'auto'.*--set augment\.partner_window=auto "):
+        refuse_changes(saved, windowed, "place")
+    with pytest.raises(InputError, match=r"partner_window = 512, now it is 'auto'; set it back \(--set augment\.pa"):
+        refuse_changes(windowed, now, "place")
+    single = ("augment.mosaic=0", "augment.mixup=0")
+    assert identity_of("yolov5s-r7", *single) == identity_of("yolov5s-r7", *single, "augment.partner_window=9")
+    assert PARTNER_WINDOW in identity_of("yolov5s-r7", "augment.mosaic=0", "augment.mixup=0.1")
 
 
 def test_a_training_of_an_earlier_version_whose_preset_has_changed_is_refused_with_what_resumes_it() -> None:
