@@ -100,7 +100,7 @@ NO_WEIGHTS = (
     "data/shapes.py",  # as data/sample.py
     "data/texture.py",  # as data/sample.py
     "errors.py",
-    "estimate.py",  # estimates the memory of a training
+    "estimate",  # estimates the memory of a training
     # The rest of what validation while training imports.
     "evaluation/intervals.py",
     "evaluation/network.py",
@@ -159,7 +159,7 @@ NO_RESULTS = (
     "config/text.py",
     "config/text_file.py",
     "errors.py",
-    "estimate.py",
+    "estimate",
     "events.py",
     "file_kinds.py",
     "index.py",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from kubeyolo.config.schema import Config
 from kubeyolo.config.training_schema import DataConfig
-from kubeyolo.estimate import backbone_memory, detector_memory
+from kubeyolo.estimate.memory import backbone_memory, detector_memory
 from kubeyolo.formats import about_size, counted
 from kubeyolo.memory import lower
 from kubeyolo.models.facts import ModelFacts
