@@ -22,9 +22,9 @@ from kubeyolo.models.facts import ModelFacts
 
 Limit = Literal["compute", "memory bandwidth", "all-reduce", "loader"]
 
-TRANSFERS, FORWARD_TRANSFERS, FUSED_TRANSFERS = 19, 7, 2
-"""How often an element that a convolution writes crosses the memory: in a training step, in its forward pass, and in a
-forward pass of inference with fused operators.
+TRANSFERS, RECOMPUTED_TRANSFERS, FUSED_TRANSFERS = 19, 4, 2
+"""How often an element that a convolution writes crosses the memory: in a training step, in addition if activations are
+computed again (all but normalizations), and in a forward pass of inference with fused operators.
 
 Forward 7: written; read for the statistics; read and written by the normalization; read and written by the activation;
 read by the next convolution. Backward 12: activation 3, normalization 5, gradients of the input 2 and of the weights 2.
@@ -59,7 +59,7 @@ class Workload:
         multiply_adds: Of an image, forward.
         elements: Elements that the convolutions write for an image, forward.
         parameters: Parameters of the network.
-        recomputed: Share of the forward pass that is computed twice.
+        recomputed: Share of the forward pass that the backward pass computes again.
     """
 
     images: int
@@ -157,7 +157,7 @@ def step_time(work: Workload, place: Placement) -> StepTime:
         place: The processes.
     """
     multiply_adds = work.images * work.multiply_adds * (3 + work.recomputed)
-    transfers = work.images * work.elements * (TRANSFERS + work.recomputed * FORWARD_TRANSFERS)
+    transfers = work.images * work.elements * (TRANSFERS + work.recomputed * RECOMPUTED_TRANSFERS)
     rate, transfer_rate = _rates(place)
     return StepTime(
         compute=multiply_adds / rate,
@@ -230,7 +230,7 @@ def training_step(facts: ModelFacts, config: Config, images: int, place: Placeme
         place: The processes.
     """
     train = config.train
-    work = Workload.of(facts, train.image_size, train.per_batch_size)
+    work = Workload.of(facts, train.image_size, train.per_batch_size, recomputed=float(train.recompute))
     step = step_time(work, place)
     if place.device is None:
         # On a processor, loader, loss and average share the cores with the network.

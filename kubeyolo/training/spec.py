@@ -47,6 +47,8 @@ _WITHOUT_EFFECT = {
     "train.keep_checkpoints",
     "train.tensorboard",
     "train.need_profiler",
+    "train.bind_core",
+    "train.recompute",
 }
 
 _OF_BACKBONES = tuple(key for key in STEPS["pretrain_backbone"].reads if "." in key)
@@ -110,6 +112,7 @@ class TrainingSpec(Document):
             reads={"data set": self.dataset, "backbone": self.backbone or "", "weights": self.weights or ""},
             memory_remedy=self.memory_remedy,
             has_checkpoints=True,
+            bind_core=self.task == "detector" and self.config.train.bind_core,
         )
 
 
