@@ -130,6 +130,7 @@ NO_WEIGHTS = (
     "training/history.py",
     "training/memory_advice.py",  # warns if a machine has too little memory
     "training/outlook.py",  # estimates the remaining time of a training
+    "training/pace.py",  # only names a slow process
     "training/process.py",  # starts and ends a process
     "training/profile.py",  # measures times
     "training/reach.py",  # warns of settings

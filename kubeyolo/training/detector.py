@@ -82,7 +82,7 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             validate = Validation(engine, dataset, manifest, spec.config, plan, best, show).row if plan else None
             settings = _loop_settings(spec, loader, dataset.classes)
             hints = _hints(spec, settings.total_steps, dataset, show) if output.is_written else None
-            gather = _gather(distribution.world) if distribution.world > 1 else None
+            gather = gather_function(distribution.world) if distribution.world > 1 else None
             early = EarlyStop.of(train)
             hooks = Hooks(stop, show, validate, distribution.synchronize, guard, hints, best, early, gather)
             loop = TrainingLoop(engine, loader, settings, output, hooks)
@@ -214,8 +214,8 @@ def _build_engine(
     return Engine(network, loss, train, schedule, reduce, accumulation=accumulation)
 
 
-def _gather(world: int) -> Gather:
-    """Return a function that gathers a vector of each process."""
+def gather_function(world: int) -> Gather:
+    """Return a function that gathers a vector of each of ``world`` processes, which must have joined."""
     # Only here: MindSpore must be configured before it is imported.
     from mindspore import Tensor
 
