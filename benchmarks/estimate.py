@@ -21,7 +21,7 @@ from typing import Any
 from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import Config
 from kubeyolo.data.shapes import CLASSES
-from kubeyolo.estimate import estimate_run
+from kubeyolo.estimate.run import estimate_run
 from kubeyolo.models.named_facts import model_facts
 from kubeyolo.resources import usable_processors
 

@@ -100,7 +100,7 @@ NO_WEIGHTS = (
     "data/shapes.py",  # as data/sample.py
     "data/texture.py",  # as data/sample.py
     "errors.py",
-    "estimate.py",  # estimates the memory of a training
+    "estimate",  # estimates the memory of a training
     # The rest of what validation while training imports.
     "evaluation/intervals.py",
     "evaluation/network.py",
@@ -130,6 +130,7 @@ NO_WEIGHTS = (
     "training/history.py",
     "training/memory_advice.py",  # warns if a machine has too little memory
     "training/outlook.py",  # estimates the remaining time of a training
+    "training/pace.py",  # only names a slow process
     "training/process.py",  # starts and ends a process
     "training/profile.py",  # measures times
     "training/reach.py",  # warns of settings
@@ -159,7 +160,7 @@ NO_RESULTS = (
     "config/text.py",
     "config/text_file.py",
     "errors.py",
-    "estimate.py",
+    "estimate",
     "events.py",
     "file_kinds.py",
     "index.py",

@@ -29,6 +29,9 @@ WORK = "KUBEYOLO_WORK"
 DEVICES = "KUBEYOLO_GANG_DEVICES"
 """Environment variable: number of worker processes of a pod, one for each device."""
 
+BOUND = "KUBEYOLO_BOUND"
+"""Environment variable that is set if each process runs on processors of its own."""
+
 EXIT_INTERRUPTED = 143
 """Exit code of a process that stopped after a stop signal (128 + SIGTERM); a training has written a checkpoint."""
 
@@ -47,6 +50,7 @@ class Work(BaseModel):
         reads: URIs that the processes read, by what is read; empty URIs are not read.
         memory_remedy: What to lower after memory ran out.
         has_checkpoints: Whether the work continues from checkpoints in its output.
+        bind_core: Whether each process runs on processors of its own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +65,7 @@ class Work(BaseModel):
     reads: dict[str, str] = {}
     memory_remedy: str
     has_checkpoints: bool = False
+    bind_core: bool = False
 
 
 class Document(BaseModel, ABC):

@@ -25,6 +25,7 @@ from kubeyolo.storage.cache import expand_homes, set_matplotlib_folder
 COMMANDS = {
     "run": "run:run",
     "configure": "forms:configure",
+    "estimate": "estimate:estimate",
     "validate": "steps:validate",
     "anchors": "anchors:anchors",
     "pretrain": "steps:pretrain",

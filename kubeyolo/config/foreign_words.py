@@ -44,6 +44,7 @@ _KEYS_AND_WORDS = (
     (("train.patience",), "early_stop_patience"),
     (("train.processes",), "gpus num_gpus nproc_per_node world_size group_size"),
     (("train.device_target", "evaluate.device_target", "pretrain.device_target", "export.device_target"), "device"),
+    (("train.bind_core",), "bind_cpu"),
     (("train.seed",), "random_seed global_seed manual_seed"),
     (("augment.close_mosaic",), "close_mosaic_epochs"),
     (("augment.mosaic",), "mosaic_prob"),

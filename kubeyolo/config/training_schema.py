@@ -229,6 +229,16 @@ class TrainConfig(Section):
     processes: int = Field(
         default=1, ge=1, le=MOST_PROCESSES, description=f"Number of data-parallel processes. {_PROCESSES}"
     )
+    bind_core: bool = Field(
+        default=False,
+        description="Whether each of several processes on a machine runs on processors of its own: those next to its "
+        "device, as msrun assigns them, or equal shares if the device is CPU.",
+    )
+    recompute: bool = Field(
+        default=False,
+        description="Whether the backward pass computes the activations of backbone and neck again instead of keeping "
+        "them: less memory, and about a fifth more time; the weights stay the same.",
+    )
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="Optimizer.")
     lr: float = Field(default=0.01, gt=0, json_schema_extra=IN_FORM, description="Peak learning rate.")
     lr_scheduler: Literal["cosine_annealing", "linear", "exponential"] = Field(

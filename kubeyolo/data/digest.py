@@ -122,6 +122,28 @@ def source_facts(source: str | Path, data: DataConfig | None = None) -> SourceFa
     return SourceFacts(listing_digest(ours), images, sum(stored.size for stored in ours), is_listed=True)
 
 
+def image_counts(source: str | Path, data: DataConfig | None = None) -> dict[str, int]:
+    """Return the approximate number of images of a data set that is not validated yet, by split; no file is read.
+
+    Args:
+        source: Folder or URI.
+        data: As for :func:`source_facts`.
+
+    Raises:
+        InputError: There is no data set, or it is incomplete or ambiguous.
+    """
+    data = data or DataConfig()
+    store = open_data(str(source), data.format)
+    root = store.local_path()
+    if root is not None:
+        layout = local_layout(root, data.format)
+        names = [name for name in list_files(root) if belongs_to(layout)(name)]
+    else:
+        objects = store.list()
+        names, layout = [stored.key for stored in objects], stored_layout(store, objects, data.format)
+    return _count_images(layout, names, data.split)
+
+
 def _folder_facts(root: Path, layout: Layout, share: float) -> SourceFacts:
     names = [name for name in sorted(filter(belongs_to(layout), list_files(root))) if _is_file(root / name)]
     facts = [(name, (root / name).stat()) for name in names]

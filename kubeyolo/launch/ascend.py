@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kubeyolo.errors import InputError
+from kubeyolo.estimate.devices import DeviceKind
 
 CARDS = "huawei.com/Ascend910"
 """Resource of MindCluster's device plugin for the cards 910, 910B and A3; a unit of A3 is a die."""
@@ -47,11 +48,13 @@ class Server:
         name: Name for messages.
         single: Counts of a job of one pod.
         several: Counts of each pod of a job of several pods.
+        device: Kind of device whose facts estimates use; a die of A3 is taken for a 910B.
     """
 
     name: str
     single: tuple[int, ...]
     several: tuple[int, ...]
+    device: DeviceKind = "Ascend910B"
 
 
 _A2_OF_8 = tuple(range(1, 9))
@@ -62,7 +65,7 @@ SERVERS: Mapping[str, Server] = {
     "chip8-node16": Server("servers with 16 cards 910B", _A2_OF_16, _A2_OF_16),
     "chip2-node16": Server("A3 servers", (1, *_EVEN), _EVEN),
     "chip2-node16-sp": Server("A3 super pods", (1, *_EVEN), (16,)),
-    "chip4-node8": Server("servers with 8 cards 910A", (1, 2, 4, 8), (1, 2, 4, 8)),
+    "chip4-node8": Server("servers with 8 cards 910A", (1, 2, 4, 8), (1, 2, 4, 8), "Ascend910"),
 }
 """Kinds of servers by the value of the annotation; for other values the scheduler alone knows the counts."""
 
@@ -96,6 +99,11 @@ def schedule_policy(annotations: Mapping[str, str], node_selector: Mapping[str, 
     if policy or SERVER_SELECTOR not in node_selector:
         return policy or "chip4-node8"
     return _SELECTED.get(node_selector[SERVER_SELECTOR], "")
+
+
+def device_kind(policy: str) -> DeviceKind:
+    """Return the kind of device of a server, for estimates; 910 if the scheduler alone knows the server."""
+    return SERVERS[policy].device if policy in SERVERS else "Ascend910"
 
 
 def check_cards(policy: str, pods: int, cards: int, block: str) -> None:

@@ -16,9 +16,10 @@ from kubeyolo.config.load import ResolvedConfig, with_values
 from kubeyolo.config.schema import Config
 from kubeyolo.config.section import MOST_PROCESSES
 from kubeyolo.errors import InputError, check_known
+from kubeyolo.estimate.devices import DeviceKind
 from kubeyolo.formats import counted
 from kubeyolo.index import RUN_ID
-from kubeyolo.launch import local
+from kubeyolo.launch import ascend, local
 from kubeyolo.launch.policy import mounted_policy
 from kubeyolo.launch.settings import (
     DEFAULT_PRESET,
@@ -38,11 +39,13 @@ class Machines:
         nodes: Number of machines or pods.
         cores: Processors of each machine or pod; None if unknown.
         memory: Memory of this machine in bytes; None if unknown, and for pods, whose limits are settings.
+        device: Kind of the accelerators; None if unknown.
     """
 
     nodes: int
     cores: int | None
     memory: float | None
+    device: DeviceKind | None = None
 
 
 class Launcher(Protocol):
@@ -272,6 +275,7 @@ class VolcanoLauncher:
             nodes=settings.nodes_for(processes, STEPS[step].processes_key),
             cores=max(1, round(settings.processors)),
             memory=None,
+            device=ascend.device_kind(ascend.schedule_policy(settings.annotations, settings.node_selector)),
         )
 
     def job_memory(self, step: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -16,20 +15,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from kubeyolo.errors import check_known, one_line
+from kubeyolo.errors import InputError, check_known, one_line
+from kubeyolo.launch.binding import binding_options
 from kubeyolo.launch.endings import Ended, outcomes, raise_failure, warn_of_lost_lines
 from kubeyolo.launch.forwarding import STOPPING, STOPPING_WITHOUT_CHECKPOINT, Forwarding, forwarding
+from kubeyolo.launch.rank_logs import LAST_LINES, RankLogs, StoredLog, last_lines, tails
 from kubeyolo.launch.rendezvous import Relay, Rendezvous, relay
 from kubeyolo.memory import memory_kills
 from kubeyolo.output_streams import Show, print_line
 from kubeyolo.processes import INSTALLED_CODE, UTF8_OUTPUT, children, exit_code, guarded, send_signal
 from kubeyolo.storage.workspace import temporary_folder
-from kubeyolo.work import EXIT_INTERRUPTED, OUTCOME_FOLDER, Work
+from kubeyolo.work import BOUND, EXIT_INTERRUPTED, OUTCOME_FOLDER, Work
 
 WORKER_MODULES = frozenset({"kubeyolo.training.worker", "kubeyolo.steps.worker"})
 """The modules that processes may run: nothing that a job is given can name another program."""
-
-LAST_LINES = 8
 
 CHOSEN_PORTS = range(20_000, 30_000)
 """Ports below those that Linux, macOS and IANA name for connections and for programs that ask for any free port."""
@@ -39,9 +38,6 @@ _POLL_SECONDS = 0.2
 # Time for msrun to kill the remaining processes after one process has failed. msrun can wait forever for its scheduler
 # if a worker ends before it has joined the other processes.
 _GRACE_SECONDS = 20.0
-
-# MindSpore's parameter server ignores the configured log level.
-_NOISE = re.compile(r"\[INFO\] \w+\(")
 
 
 def check_module(work: Work) -> None:
@@ -77,15 +73,20 @@ def launch_work(work: Work, show: Show | None = None, rendezvous: Rendezvous | N
         document.write_text(work.document, encoding="utf-8")
         worker = [sys.executable, "-m", work.module, str(document)]
         show = show or print_line
-        stopping = STOPPING if work.has_checkpoints else STOPPING_WITHOUT_CHECKPOINT
         if work.processes == 1:
-            ended = _run_one(worker, folder, show, stopping, inherit=show is print_line and sys.stdout.isatty())
+            inherit = show is print_line and sys.stdout.isatty()
+            ended = _run_one(worker, folder, show, _announcement(work), inherit)
         else:
             here = "127.0.0.1"
             rendezvous = rendezvous or Rendezvous("", 1, 0, work.processes, here, _free_port(), here)
-            ended = _run_many(worker, folder, rendezvous, show, stopping)
+            ended = _run_many(work, worker, folder, rendezvous, show)
         raise_failure(folder, ended, work, kills)
         warn_of_lost_lines(folder, show)
+
+
+def _announcement(work: Work) -> str:
+    """Return what is shown at the first stop signal."""
+    return STOPPING if work.has_checkpoints else STOPPING_WITHOUT_CHECKPOINT
 
 
 def _run_one(worker: list[str], folder: Path, show: Show, stopping: str, inherit: bool) -> Ended:
@@ -104,32 +105,46 @@ def _run_one(worker: list[str], folder: Path, show: Show, stopping: str, inherit
     return Ended(None if inherit else list(last), code, stop.stop_requested, stop.killed)
 
 
-def _run_many(worker: list[str], folder: Path, rendezvous: Rendezvous, show: Show, stopping: str) -> Ended:
-    """Run several processes through msrun, which writes a log file for each process."""
+def _run_many(work: Work, worker: list[str], folder: Path, rendezvous: Rendezvous, show: Show) -> Ended:
+    """Run several processes through msrun, which writes a log file for each process.
+
+    Args:
+        work: Their work.
+        worker: Command of one process.
+        folder: Folder of this launch.
+        rendezvous: How this machine finds the others.
+        show: Shows a line.
+    """
     first = rendezvous.node * rendezvous.devices
     ranks = range(first, first + rendezvous.devices)
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    environment = _environment(folder) | {"GLOG_v": "3", "PATH": path}
+    environment = _environment(folder) | {"GLOG_v": "3", "PATH": path} | ({BOUND: "1"} if work.bind_core else {})
+    options = binding_options(work, rendezvous.devices)
+    stored = StoredLog(work.output, rendezvous.node, rendezvous.nodes, show) if work.has_checkpoints else None
     with (
         relay(rendezvous, folder) as peers,
-        forwarding(show, stopping) as stop,
+        forwarding(show, _announcement(work)) as stop,
         (folder / "msrun.log").open("w") as log,
     ):
-        follower = _Follower(folder / "logs" / f"worker_{first}.log", show)
-        with _running(_msrun(worker, folder, rendezvous, peers), log, environment) as process:
+        logs = RankLogs(folder / "logs", ranks, show, stored)
+        with _running(_msrun(worker, options, folder, rendezvous, peers), log, environment) as process:
             stop.attach(lambda: children(process.pid), lambda: [*children(process.pid), process.pid])
-            failed = _wait_idly(process, folder, ranks, follower, peers, stop)
-            follower.poll()
+            failed = _wait_idly(process, folder, ranks, logs, peers, stop)
+            logs.poll()
+        codes = [outcome["exit_code"] for outcome in outcomes(folder)]
+        if stored and {*codes} != {InputError.exit_code}:
+            # A training whose input was refused stores nothing: its output may have a different training.
+            stored.write()
         lost = peers.lost.is_set()
         # msrun itself kills the remaining processes, which is not a failure if msrun succeeds.
         code = failed if failed is not None and process.returncode != 0 else process.returncode
-        ended = Ended(_last_lines(folder, follower), code, stop.stop_requested, stop.killed, lost)
-        peers.complete = not lost and [outcome["exit_code"] for outcome in outcomes(folder)] == [0] * len(ranks)
+        ended = Ended(_last_lines(folder, logs), code, stop.stop_requested, stop.killed, lost)
+        peers.complete = not lost and codes == [0] * len(ranks)
     return ended
 
 
-def _msrun(worker: list[str], folder: Path, rendezvous: Rendezvous, peers: Relay) -> list[str]:
-    """Return the command that starts this machine's processes."""
+def _msrun(worker: list[str], options: list[str], folder: Path, rendezvous: Rendezvous, peers: Relay) -> list[str]:
+    """Return the command that starts this machine's processes; ``options`` are further options of msrun."""
     interpreter = Path(sys.executable)
     return [
         sys.executable,
@@ -142,6 +157,7 @@ def _msrun(worker: list[str], folder: Path, rendezvous: Rendezvous, peers: Relay
         f"--node_rank={rendezvous.node}",
         f"--cluster_time_out={int(rendezvous.limit)}",
         "--join=True",
+        *options,
         # This rank does not exist: for an existing rank msrun would start a tail that outlives it.
         f"--tail_worker_log={rendezvous.world}",
         f"--log_dir={folder / 'logs'}",
@@ -152,7 +168,7 @@ def _msrun(worker: list[str], folder: Path, rendezvous: Rendezvous, peers: Relay
 
 
 def _wait_idly(
-    process: subprocess.Popen[Any], folder: Path, ranks: range, follower: _Follower, peers: Relay, stop: Forwarding
+    process: subprocess.Popen[Any], folder: Path, ranks: range, logs: RankLogs, peers: Relay, stop: Forwarding
 ) -> int | None:
     """Wait for msrun, and suspend it meanwhile: it waits for its processes in a busy loop.
 
@@ -177,7 +193,7 @@ def _wait_idly(
         if busy != asleep:
             process.send_signal(signal.SIGSTOP if busy else signal.SIGCONT)
             asleep = busy
-        follower.poll()
+        logs.poll()
         if failed_at is None and _worker_failed(process.pid, folder):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > _GRACE_SECONDS:
@@ -201,48 +217,14 @@ def _is_interrupted(folder: Path) -> bool:
     return any(outcome["exit_code"] == EXIT_INTERRUPTED for outcome in outcomes(folder))
 
 
-class _Follower:
-    """Forwards the lines of a growing file."""
-
-    def __init__(self, path: Path, show: Show) -> None:
-        self.last: deque[str] = deque(maxlen=LAST_LINES)
-        self._path, self._show = path, show
-        self._position = 0
-        self._rest = ""
-
-    def poll(self) -> None:
-        """Forward the complete lines."""
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._position)
-            data = file.read()
-        self._position += len(data)
-        *lines, self._rest = (self._rest + data.decode(errors="replace")).split("\n")
-        for line in lines:
-            if _NOISE.match(line):
-                continue
-            self.last.append(line)
-            self._show(line)
-
-
-def _last_lines(folder: Path, follower: _Follower) -> list[str]:
+def _last_lines(folder: Path, logs: RankLogs) -> list[str]:
     """Return the last lines of the ranks that ended without an outcome, which include the failed rank.
 
     If msrun ended before it started a process, the last lines of msrun are returned.
     """
-    last: list[str] = []
-    for path in sorted((folder / "logs").glob("worker_*.log")):
-        rank = path.stem.removeprefix("worker_")
-        if not (folder / f"rank-{rank}.json").exists():
-            lines = _end_of(path)
-            last += [f"rank {rank}:", *lines] if lines else []
-    return last or list(follower.last) or _end_of(folder / "msrun.log")
-
-
-def _end_of(log: Path) -> list[str]:
-    lines = log.read_text("utf-8", errors="replace").splitlines() if log.exists() else []
-    return [line for line in lines if not _NOISE.match(line)][-LAST_LINES:]
+    found = (int(path.stem.removeprefix("worker_")) for path in (folder / "logs").glob("worker_*.log"))
+    ended = [rank for rank in sorted(found) if not (folder / f"rank-{rank}.json").exists()]
+    return tails(folder / "logs", ended) or list(logs.last) or last_lines(folder / "msrun.log")
 
 
 def _environment(folder: Path, inherit: bool = False) -> dict[str, str]:

@@ -38,6 +38,7 @@ class ModelFacts:
         parameters: Number of trainable parameters with 80 classes.
         multiply_adds: Multiplications, each with its addition, of all convolutions for one square image of
             ``image_size`` with 80 classes. Published tables count both operations, which is twice as many.
+        activations: Elements that all convolutions write for such an image.
         paper: Document that describes the network.
         decode: How raw outputs become boxes: "yolov5" is ``(2σ)²·anchor``, "darknet" is ``exp(t)·anchor``.
         scale_xy: Growth of the centre offset around the cell, for each level: ``s·σ(t) − (s − 1)/2``.
@@ -57,6 +58,7 @@ class ModelFacts:
     image_size: int
     parameters: int
     multiply_adds: int
+    activations: int
     paper: str
     scale_xy: tuple[float, ...]
     decode: Literal["yolov5", "darknet"] = "yolov5"

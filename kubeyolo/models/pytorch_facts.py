@@ -34,7 +34,12 @@ _P7: Anchors = (
 
 
 def _yolov5(
-    letter: str, focus: bool, parameters: int, multiply_adds: int, published: PublishedResult | None = None
+    letter: str,
+    focus: bool,
+    parameters: int,
+    multiply_adds: int,
+    activations: int,
+    published: PublishedResult | None = None,
 ) -> ModelFacts:
     depth, width = _MULTIPLES[letter]
     return ModelFacts(
@@ -46,6 +51,7 @@ def _yolov5(
         image_size=640,
         parameters=parameters,
         multiply_adds=multiply_adds,
+        activations=activations,
         paper="https://github.com/ultralytics/yolov5",
         scale_xy=(2.0, 2.0, 2.0),
         class_prior_offset=0.99 if focus else 0.99999,
@@ -54,8 +60,9 @@ def _yolov5(
     )
 
 
-def _release7(letter: str, parameters: int, multiply_adds: int, ap: float) -> ModelFacts:
-    return _yolov5(letter, False, parameters, multiply_adds, PublishedResult("YOLOv5 release 7", "val", 640, ap))
+def _release7(letter: str, parameters: int, multiply_adds: int, activations: int, ap: float) -> ModelFacts:
+    published = PublishedResult("YOLOv5 release 7", "val", 640, ap)
+    return _yolov5(letter, False, parameters, multiply_adds, activations, published)
 
 
 def _scaledyolov4(
@@ -64,6 +71,7 @@ def _scaledyolov4(
     image_size: int,
     parameters: int,
     multiply_adds: int,
+    activations: int,
     width: float,
     val: float,
     test_dev: float,
@@ -78,6 +86,7 @@ def _scaledyolov4(
         image_size=image_size,
         parameters=parameters,
         multiply_adds=multiply_adds,
+        activations=activations,
         paper="https://arxiv.org/abs/2011.08036",
         decode="yolov5",
         scale_xy=(2.0,) * len(strides),
@@ -92,21 +101,32 @@ def _scaledyolov4(
 
 
 YOLOV5_FACTS: tuple[ModelFacts, ...] = (
-    _release7("n", 1_872_157, 2_234_060_800, 0.280),
-    _release7("s", 7_235_389, 8_216_780_800, 0.374),
-    _release7("m", 21_190_557, 24_436_224_000, 0.454),
-    _release7("l", 46_563_709, 54_496_870_400, 0.490),
-    _release7("x", 86_749_405, 102_724_096_000, 0.507),
+    _release7("n", 1_872_157, 2_234_060_800, 13_969_200, 0.280),
+    _release7("s", 7_235_389, 8_216_780_800, 25_796_400, 0.374),
+    _release7("m", 21_190_557, 24_436_224_000, 47_454_000, 0.454),
+    _release7("l", 46_563_709, 54_496_870_400, 75_665_200, 0.490),
+    _release7("x", 86_749_405, 102_724_096_000, 110_430_000, 0.507),
     _yolov5(
-        "s", True, 7_276_605, 8_478_924_800, PublishedResult("MindSpore model zoo", "val", 640, 0.369, 0.573, 0.395)
+        "s",
+        True,
+        7_276_605,
+        8_478_924_800,
+        26_615_600,
+        PublishedResult("MindSpore model zoo", "val", 640, 0.369, 0.573, 0.395),
     ),
-    _yolov5("m", True, 21_375_645, 25_615_872_000),
-    _yolov5("l", True, 47_056_765, 57_642_598_400),
-    _yolov5("x", True, 87_775_965, 109_277_696_000),
+    _yolov5("m", True, 21_375_645, 25_615_872_000, 49_911_600),
+    _yolov5("l", True, 47_056_765, 57_642_598_400, 80_580_400),
+    _yolov5("x", True, 87_775_965, 109_277_696_000, 118_622_000),
 )
 
 SCALEDYOLOV4_FACTS: tuple[ModelFacts, ...] = (
-    _scaledyolov4("yolov4-p5", _P5, 896, 70_834_012, 163_321_675_776, width=1.0, val=0.512, test_dev=0.514),
-    _scaledyolov4("yolov4-p6", _P6, 1280, 127_590_576, 358_509_772_800, width=1.0, val=0.539, test_dev=0.543),
-    _scaledyolov4("yolov4-p7", _P7, 1536, 287_575_580, 818_352_046_080, width=1.25, val=0.550, test_dev=0.554),
+    _scaledyolov4(
+        "yolov4-p5", _P5, 896, 70_834_012, 163_321_675_776, 273_537_600, width=1.0, val=0.512, test_dev=0.514
+    ),
+    _scaledyolov4(
+        "yolov4-p6", _P6, 1280, 127_590_576, 358_509_772_800, 569_230_400, width=1.0, val=0.539, test_dev=0.543
+    ),
+    _scaledyolov4(
+        "yolov4-p7", _P7, 1536, 287_575_580, 818_352_046_080, 1_025_386_560, width=1.25, val=0.550, test_dev=0.554
+    ),
 )

@@ -57,6 +57,8 @@ _BY_FINGERPRINT = {"pretrain": {"data"}, "train": {"anchors", "weights"}}
 _ADDED: Mapping[str, Any] = {
     "recipe": "",
     "train.freeze": [],
+    "train.bind_core": False,
+    "train.recompute": False,
     "retrain.start_from": "",
     "export.opset": 17,
     "evaluate.nms": "greedy",

@@ -10,7 +10,7 @@ from kubeyolo.bundle import Bundle
 from kubeyolo.catalogue import MODEL_EVALUATION
 from kubeyolo.config.load import ResolvedConfig, resolve_layers
 from kubeyolo.config.schema import Config
-from kubeyolo.estimate import RunEstimate
+from kubeyolo.estimate.run import RunEstimate
 from kubeyolo.index import RESULT, run_output
 from kubeyolo.report.configuration import PlanView, SettingRow
 from kubeyolo.steps.settings import StepSettings

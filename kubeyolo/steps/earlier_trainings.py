@@ -24,7 +24,16 @@ from kubeyolo.storage.base import StoredObject
 from kubeyolo.storage.claim import present_owner
 from kubeyolo.storage.place import Place
 from kubeyolo.training import checkpoints
-from kubeyolo.training.extension import as_pairs, changed_keys, is_longer, lengths, missing_values, pair_option
+from kubeyolo.training.extension import (
+    as_pairs,
+    changed_keys,
+    distribution_words,
+    is_longer,
+    is_redistributed,
+    lengths,
+    missing_values,
+    pair_option,
+)
 from kubeyolo.training.result import RESULT_NAME, read_result
 from kubeyolo.training.spec import TrainingSpec
 
@@ -76,9 +85,18 @@ def name_earlier_trainings(
             return
         identity = identity_of(spec, output)
         same = [each for each in trainings if not changed_keys(each.identity, identity) and not each.is_finished]
+        others = [each for each in same if is_redistributed(each.identity, identity)]
         older = [each for each in trainings if _is_older(each, identity)]
         shorter = [each for each in trainings if is_longer(each.identity, identity)]
-        for each in _furthest(same):
+        for each in _furthest(others):
+            print(
+                f"{step}: a training with {distribution_words(each.identity)} and otherwise the same settings is "
+                f"unfinished at step {each.step}{_of_total(spec, output)}{_unless_running(each)}; this training starts "
+                f"from step 0. To continue the earlier training with {distribution_words(identity)}: "
+                f"{typed(each.output.uri)}",
+                flush=True,
+            )
+        for each in _furthest(each for each in same if each not in others):
             print(
                 f"{step}: a different version of the library or of its packages left a training with the same settings "
                 f"unfinished at step {each.step}{_of_total(spec, output)}{_unless_running(each)}; this training starts "

@@ -1,4 +1,7 @@
-"""Opens the data that an evaluation is called with: a stored data set, data to validate, or images for test-dev."""
+"""Opens the data that an evaluation is called with: a stored data set, data to validate, or images for test-dev.
+
+Also counts the images of the data that an estimate is called with.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from kubeyolo.bundle import BundleManifest
 from kubeyolo.config.schema import Config
 from kubeyolo.data.dataset import Dataset, open_dataset
+from kubeyolo.data.digest import image_counts
 from kubeyolo.data.image_folder import is_image_folder, open_image_folder
 from kubeyolo.data.manifest import MANIFEST_NAME
 from kubeyolo.errors import InputError, suggest
@@ -64,6 +68,27 @@ def is_stored(place: Place) -> bool:
     except (NotFound, ValueError):
         return False
     return isinstance(document, dict) and {"schema_version", "digest"} <= document.keys()
+
+
+def count_images(data: str, config: Config) -> dict[str, int]:
+    """Return the number of images by split of the data that an estimate is called with; no image is read.
+
+    Args:
+        data: A number of training images, a stored data set, or a folder or URI of images and annotations.
+        config: Its section ``data`` is used.
+
+    Raises:
+        InputError: There is no data set, or it has no training images.
+    """
+    if data.strip().isdigit():
+        counts = {"train": int(data)}
+    elif is_stored(place := Place.of(data)):
+        counts = {name: split.images for name, split in open_dataset(place).manifest.splits.items()}
+    else:
+        counts = image_counts(place.uri, config.data)
+    if not counts.get("train"):
+        raise InputError(f"--data {data}: no training images; give a data set, or a number of images such as 118287")
+    return counts
 
 
 def test_dev_images(place: Place, config: Config, manifest: BundleManifest) -> Dataset | None:

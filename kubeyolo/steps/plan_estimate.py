@@ -10,7 +10,9 @@ from kubeyolo.config.schema import Config
 from kubeyolo.data.digest import SourceFacts
 from kubeyolo.data.folder import count_classes
 from kubeyolo.errors import InputError
-from kubeyolo.estimate import UNKNOWN_IMAGES, RunEstimate, backbone_memory, detector_memory, estimate_run
+from kubeyolo.estimate.devices import DEVICES
+from kubeyolo.estimate.memory import backbone_memory, detector_memory
+from kubeyolo.estimate.run import UNKNOWN_IMAGES, RunEstimate, estimate_run
 from kubeyolo.formats import about_size, size_text
 from kubeyolo.memory import lower
 from kubeyolo.models.named_facts import model_facts
@@ -45,6 +47,7 @@ def estimate_training(
         data_bytes=source.size,
         cores=machines.cores,
         nodes=machines.nodes,
+        device=DEVICES[machines.device] if machines.device else None,
     )
     counts = {"pretrain_backbone": config.pretrain.processes, "train": config.train.processes}
     in_pod = {

@@ -10,6 +10,7 @@ from kubeyolo.bundle import BundleManifest, DatasetReference, Preprocessing
 from kubeyolo.data.dataset import Dataset, open_dataset
 from kubeyolo.data.loader import Loader
 from kubeyolo.evaluation.sharing import Share
+from kubeyolo.formats import counted
 from kubeyolo.models.anchors import trained_facts
 from kubeyolo.models.facts import ModelFacts
 from kubeyolo.models.named_facts import check_batch_norm, check_image_size
@@ -32,6 +33,7 @@ from kubeyolo.training.loop import Hooks, StopRequest, TrainingLoop
 from kubeyolo.training.loop_parts import LoopSettings, Output
 from kubeyolo.training.memory_advice import detector_memory_warnings, worker_warnings
 from kubeyolo.training.output import SHARES, is_complete, publish_weights, state_to_continue
+from kubeyolo.training.pace import Gather
 from kubeyolo.training.schedules import build_schedule
 from kubeyolo.training.selection import Selection
 from kubeyolo.training.small_sets import small_set_note
@@ -84,7 +86,9 @@ def train_detector(spec: TrainingSpec, distribution: Distribution, stop: StopReq
             validate = Validation(engine, dataset, manifest, spec.config, plan, best, show, share).row if plan else None
             settings = _loop_settings(spec, loader, dataset.classes)
             hints = _hints(spec, settings.total_steps, dataset, show) if output.is_written else None
-            hooks = Hooks(stop, show, validate, distribution.synchronize, guard, hints, best, EarlyStop.of(train))
+            gather = gather_function(distribution.world) if distribution.world > 1 else None
+            early = EarlyStop.of(train)
+            hooks = Hooks(stop, show, validate, distribution.synchronize, guard, hints, best, early, gather)
             loop = TrainingLoop(engine, loader, settings, output, hooks)
             loop.run(state)
         if learnable is None or hints is None:
@@ -187,6 +191,7 @@ def _build_engine(
     from kubeyolo.losses.build import build_loss
     from kubeyolo.training.engine import Engine
     from kubeyolo.training.optimizers import group_parameters
+    from kubeyolo.training.recompute import recompute
     from kubeyolo.training.step import GradientSum
 
     train, num_classes = spec.config.train, len(classes)
@@ -196,6 +201,8 @@ def _build_engine(
         show(f"starting from the detector {start.uri}: {rows.words()}")
     if train.freeze:
         show(freeze(network, train.freeze).words())
+    if train.recompute:
+        show(f"recomputing the activations of {counted(recompute(network), 'block')} in the backward pass")
     loss = build_loss(
         facts,
         num_classes,
@@ -213,6 +220,17 @@ def _build_engine(
     accumulation = build_accumulation(train, train.per_batch_size * spec.processes, steps_per_epoch)
     schedule = build_schedule(train, steps_per_epoch)
     return Engine(network, loss, train, schedule, reduce, accumulation=accumulation)
+
+
+def gather_function(world: int) -> Gather:
+    """Return a function that gathers a vector of each of ``world`` processes, which must have joined."""
+    # Only here: MindSpore must be configured before it is imported.
+    from mindspore import Tensor
+
+    from kubeyolo.training.step import VectorGather
+
+    cell = VectorGather(world)
+    return lambda vector: np.asarray(cell(Tensor(vector)).asnumpy())
 
 
 def _silent(line: str) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from kubeyolo.arrays import AnyArray
 from kubeyolo.errors import InputError, WorkError
 from kubeyolo.resources import usable_processors
-from kubeyolo.work import BARRIER_END, BARRIER_PREFIX, OUTCOME_FOLDER
+from kubeyolo.work import BARRIER_END, BARRIER_PREFIX, BOUND, OUTCOME_FOLDER
 
 _POLL_SECONDS = 0.02
 
@@ -131,8 +131,11 @@ def check_early_stop(key: str, patience: int, distribution: Distribution) -> Non
 
 
 def threads_for(world: int) -> int:
-    """Return how many threads each of ``world`` processes on this machine should use."""
-    return max(1, usable_processors() // world)
+    """Return how many threads each of ``world`` processes on this machine should use.
+
+    A process that is bound to its share of the processors may use all of this share.
+    """
+    return max(1, usable_processors() // (1 if os.environ.get(BOUND) else world))
 
 
 def check_world(key: str, configured: int, distribution: Distribution) -> None:

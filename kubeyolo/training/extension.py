@@ -1,8 +1,12 @@
-"""Making a training longer: which settings extend it, and how an extension is recorded.
+"""Continuing a training with a larger length or another number of processes, and how that is recorded.
 
-The finished steps are kept; the remaining steps follow the schedule of the new length. So the weights depend on the
-step at which the training was extended, and on its former length. The identity has both under ``extended``, a key that
-only the identity of an extended training has.
+A longer training keeps its finished steps; the remaining steps follow the schedule of the new length. So the weights
+depend on the step at which the training was extended, and on its former length. The identity has both under
+``extended``, a key that only the identity of an extended training has.
+
+Another number of processes with the same images in a step changes neither the order of the images nor the schedule, but
+the order of additions, and the images of which a batch normalization takes the statistics. The identity has the step
+and the former numbers under ``redistributed``.
 """
 
 from __future__ import annotations
@@ -19,6 +23,12 @@ from kubeyolo.errors import InputError
 
 EXTENDED = "extended"
 """Key of an identity: a list with ``step`` and the former lengths by key for each time the training was extended."""
+
+REDISTRIBUTED = "redistributed"
+"""Key of an identity: a list with ``step`` and the former processes and images of each, for each change."""
+
+PROCESSES, PER_BATCH_SIZE = "train.processes", "train.per_batch_size"
+"""Settings that may change together if their product, the number of images of a step, stays."""
 
 LENGTHS = {"train.max_epoch": "epochs", "pretrain.max_epoch": "epochs", "pretrain.max_steps": "steps"}
 """Settings that limit the length of a training, each with its unit."""
@@ -60,11 +70,13 @@ Identity = Mapping[str, Any]
 def changed_keys(saved: Identity, now: Identity) -> list[str]:
     """Return the keys whose values differ between two identities, sorted.
 
-    The key ``extended`` is ignored. A setting that only one identity has was added or removed later: its value is
-    compared with its default. A training of a version that did not choose weights by validations may be continued with
-    any choice.
+    The keys ``extended`` and ``redistributed`` are ignored, and processes with the same number of images in a step are
+    no change. A setting that only one identity has was added or removed later: its value is compared with its default.
+    A training of a version that did not choose weights by validations may be continued with any choice.
     """
-    keys = (saved.keys() | now.keys()) - {EXTENDED}
+    keys = (saved.keys() | now.keys()) - {EXTENDED, REDISTRIBUTED}
+    if is_redistributed(saved, now):
+        keys -= {PROCESSES, PER_BATCH_SIZE}
     if (KEEP in saved) != (KEEP in now) and saved.get("task") == now.get("task"):
         keys -= {*VALIDATED}
     return sorted(key for key in keys if value_of(saved, key) != value_of(now, key))
@@ -95,16 +107,39 @@ def is_shorter(saved: Identity, now: Identity) -> bool:
     return bool(changed) and LENGTHS.keys() >= {*changed} and not is_longer(saved, now)
 
 
-def extended_identity(saved: Identity, now: Identity, step: int) -> dict[str, Any]:
-    """Return the identity of a training that continues a saved training at a step, with its current length.
+def images_of_step(identity: Identity) -> int | None:
+    """Return the number of images of a step in all processes; None if the identity is not that of a detector."""
+    if PROCESSES not in identity or PER_BATCH_SIZE not in identity:
+        return None
+    return int(identity[PROCESSES]) * int(identity[PER_BATCH_SIZE])
+
+
+def is_redistributed(saved: Identity, now: Identity) -> bool:
+    """Tell whether a training has other processes than the saved training, and the same number of images in a step."""
+    images = images_of_step(saved)
+    return images is not None and images == images_of_step(now) and saved[PROCESSES] != now[PROCESSES]
+
+
+def continued_identity(saved: Identity, now: Identity, step: int) -> dict[str, Any]:
+    """Return the identity of a training that continues a saved training at a step: its current length and processes.
 
     A training without a window of partners does not get one.
     """
-    entries = list(saved.get(EXTENDED, ()))
-    if is_longer(saved, now):
-        entries.append({"step": step, **{key: saved[key] for key in changed_keys(saved, now)}})
     kept = {key: value for key, value in now.items() if key != PARTNER_WINDOW or key in saved}
-    return {**kept, EXTENDED: entries} if entries else kept
+    entries = {key: list(saved.get(key, ())) for key in (EXTENDED, REDISTRIBUTED)}
+    if is_longer(saved, now):
+        entries[EXTENDED].append({"step": step, **{key: saved[key] for key in changed_keys(saved, now)}})
+    if is_redistributed(saved, now):
+        former = {key: saved[key] for key in (PROCESSES, PER_BATCH_SIZE)}
+        entries[REDISTRIBUTED].append({"step": step, **former})
+    return {**kept, **{key: value for key, value in entries.items() if value}}
+
+
+def distribution_words(identity: Identity) -> str:
+    """Return the processes of a training and their images: ``2 processes of 4 images``."""
+    processes, images = identity[PROCESSES], identity[PER_BATCH_SIZE]
+    each = "1 image" if images == 1 else f"{images} images"
+    return f"1 process of {each}" if processes == 1 else f"{processes} processes of {each}"
 
 
 def lengths(before: Identity, after: Identity) -> str:

@@ -41,6 +41,7 @@ from kubeyolo.training.loop_parts import (
     Synchronize,
 )
 from kubeyolo.training.outlook import Outlook
+from kubeyolo.training.pace import Gather, SlowRanks
 from kubeyolo.training.profile import (
     CHECKPOINTS,
     COMPILING,
@@ -105,6 +106,7 @@ class Hooks:
         hints: Hints that are shown after an epoch.
         best: The weights of the best validations, which checkpoints name.
         early_stop: When the training stops early.
+        gather: Exchanges vectors between processes, to name a slow one; None for one process.
     """
 
     stop: StopRequest = field(default_factory=StopRequest)
@@ -115,6 +117,7 @@ class Hooks:
     hints: Hints | None = None
     best: BestWeights | None = None
     early_stop: EarlyStop = EarlyStop(0)
+    gather: Gather | None = None
 
 
 class TrainingLoop:
@@ -159,6 +162,8 @@ class TrainingLoop:
         lines = LogLines(self._engine, self._losses, self.journal, speed, settings, hooks.show)
         # The log line waits for the losses, which the device may still be computing.
         yield lines, STEPS
+        if hooks.gather:
+            yield SlowRanks(hooks.gather, self._shares, settings.log_interval, hooks.show), REST
         if self._profiling:
             # Before a validation, which has operators that a step does not have.
             yield self._profiling, PROFILER

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 
 from kubeyolo.config.schema import Config
 from kubeyolo.config.training_schema import DataConfig
-from kubeyolo.estimate import backbone_memory, detector_memory
+from kubeyolo.estimate.memory import backbone_memory, detector_memory
 from kubeyolo.formats import about_size, counted
 from kubeyolo.memory import lower
 from kubeyolo.models.facts import ModelFacts
 from kubeyolo.resources import usable_memory, usable_processors
-from kubeyolo.work import DEVICES
+from kubeyolo.work import BOUND, DEVICES
 
 _END = "the kernel may kill it"
 
@@ -56,7 +56,9 @@ def backbone_memory_warnings(facts: ModelFacts, config: Config, crops: int) -> l
 
 def worker_warnings(config: Config, world: int) -> list[str]:
     """Warn if there are more than twice as many data workers as processors, and more than by default."""
-    here, processors = _processes_here(world), usable_processors()
+    here = _processes_here(world)
+    # A bound process may use only its own share of the processors.
+    processors = usable_processors() * (here if os.environ.get(BOUND) else 1)
     workers, usual = config.data.workers, int(DataConfig.model_fields["workers"].default)
     fewer = max(usual, processors // here)
     if workers <= usual or workers * here <= 2 * processors or workers <= fewer:

@@ -21,9 +21,11 @@ from kubeyolo.training.extension import (
     EXTENDED,
     as_pairs,
     changed_keys,
-    extended_identity,
+    continued_identity,
+    distribution_words,
     extension_lines,
     is_longer,
+    is_redistributed,
     lengths,
 )
 from kubeyolo.training.finite import Guard
@@ -186,8 +188,13 @@ def state_to_continue(
 
 
 def _continue_as(state: TrainingState, identity: dict[str, Any], show: Show) -> None:
-    """Set the identity of a checkpoint to the identity of the training from now on; report and record an extension."""
-    saved, state.identity = state.identity, extended_identity(state.identity, identity, state.step)
+    """Set the identity of a checkpoint to that of the training from now on; report and record what may change."""
+    saved, state.identity = state.identity, continued_identity(state.identity, identity, state.step)
+    if is_redistributed(saved, identity):
+        show(
+            f"continuing at step {state.step} with {distribution_words(identity)}, before with "
+            f"{distribution_words(saved)}: the order of the images stays, that of additions does not"
+        )
     if not is_longer(saved, identity):
         return
     show(f"extending {lengths(saved, identity)} at step {state.step}: it continues with the schedule of the new length")

@@ -19,9 +19,13 @@ from kubeyolo.training.extension import (
     LENGTHS,
     LOSS_SCALE,
     PARTNER_WINDOW,
+    PER_BATCH_SIZE,
+    PROCESSES,
     VALIDATED,
     as_pairs,
     changed_keys,
+    distribution_words,
+    images_of_step,
     is_shorter,
     missing_values,
     value_of,
@@ -48,6 +52,8 @@ _WITHOUT_EFFECT = {
     "train.keep_checkpoints",
     "train.tensorboard",
     "train.need_profiler",
+    "train.bind_core",
+    "train.recompute",
 }
 
 _OF_BACKBONES = tuple(key for key in STEPS["pretrain_backbone"].reads if "." in key)
@@ -111,6 +117,7 @@ class TrainingSpec(Document):
             reads={"data set": self.dataset, "backbone": self.backbone or "", "weights": self.weights or ""},
             memory_remedy=self.memory_remedy,
             has_checkpoints=True,
+            bind_core=self.task == "detector" and self.config.train.bind_core,
         )
 
 
@@ -141,7 +148,7 @@ def training_identity(
     else:
         values |= {key: spec.config.value(key) for key in VALIDATED if key.startswith("evaluate.")}
         values["backbone"] = backbone_digest
-        values["train.processes"] = world
+        values[PROCESSES] = world
         if weights_digest:
             # An identity without this key is that of a training that starts from no detector.
             values["weights"] = weights_digest
@@ -208,6 +215,8 @@ def refuse_changes(saved: dict[str, Any], now: dict[str, Any], uri: str) -> None
     changed = changed_keys(saved, now)
     if "weights" in changed and "model" not in changed:
         raise InputError(f"{uri}: {_other_start(saved, now)} to resume, or choose another output with --output")
+    if PROCESSES in changed and images_of_step(now) is not None:
+        raise InputError(f"{uri}: {_other_distribution(saved, now)}, or choose another output with --output")
     if recipe := _other_recipe(saved, now):
         key = next(key for key in changed if key in finetune_recipe(saved["model"])[1])
         values = f"{key} = {value_of(now, key)!r} in place of {value_of(saved, key)!r}"
@@ -230,6 +239,21 @@ def _other_start(saved: dict[str, Any], now: dict[str, Any]) -> str:
     if "weights" not in now:
         return "training was started from a detector, now it is not; set train.weights to this detector"
     return "training was started from another detector; set train.weights to the former detector"
+
+
+def _other_distribution(saved: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return which images of a step have changed with the number of processes, and what to set."""
+    images, processes = images_of_step(saved), now[PROCESSES]
+    before = (
+        f"training was started with {distribution_words(saved)}, now it has {distribution_words(now)}; the number of "
+        f"processes (train.processes) may change if a step still has {images} images"
+    )
+    if images is not None and images % processes == 0:
+        return f"{before}: use --set {PER_BATCH_SIZE}={images // processes} to resume with {processes} processes"
+    return (
+        f"{before}: use a number of processes that divides {images}, or {as_pairs(saved, [PROCESSES, PER_BATCH_SIZE])} "
+        "to resume"
+    )
 
 
 def _other_recipe(saved: dict[str, Any], now: dict[str, Any]) -> str:

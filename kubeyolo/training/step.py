@@ -75,6 +75,19 @@ class GradientSum(nn.Cell):
         return self.map(ops.partial(_cut, total), self.offsets, gradients)
 
 
+class VectorGather(nn.Cell):
+    """Gathers a vector of each process."""
+
+    def __init__(self, world: int) -> None:
+        super().__init__()
+        self.world = world
+        self.gather = ops.AllGather()
+
+    def construct(self, vector: Tensor) -> Tensor:
+        """Map (V,) of each process to (world, V), the same in all processes."""
+        return self.gather(vector).reshape(self.world, -1)
+
+
 class TrainStep(nn.Cell):
     """Forward, gradients, sum over processes, clipping, optimizer.
 

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = [
     "run",
     "configure",
+    "estimate",
     "validate",
     "anchors",
     "pretrain",

@@ -28,7 +28,17 @@ def commands(group: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 COMMANDS = dict(commands(typer.main.get_command(app)))
 CONFIGURED = {
     *("run", "configure", "validate", "pretrain", "train", "evaluate", "compare", "export", "quantize", "publish"),
-    *("convert", "anchors", "predict", "models show", "gate", "pipeline show", "pipeline submit", "pipeline gate"),
+    *(
+        "estimate",
+        "convert",
+        "anchors",
+        "predict",
+        "models show",
+        "gate",
+        "pipeline show",
+        "pipeline submit",
+        "pipeline gate",
+    ),
 }
 
 

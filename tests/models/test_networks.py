@@ -57,23 +57,26 @@ PUBLISHED_OPERATIONS = {
 
 
 @pytest.mark.parametrize("name", model_names())
-def test_parameters_multiply_adds_and_shapes_are_those_of_the_facts(name: str) -> None:
+def test_parameters_multiply_adds_activations_and_shapes_are_those_of_the_facts(name: str) -> None:
     # Without fresh weights, which take most of the time.
     facts = model_facts(name)
     network = importlib.import_module(facts.network).build_detector(facts, 80)
     assert sum(parameter.size for parameter in network.trainable_params()) == facts.parameters
     counts: list[int] = []
+    written: list[int] = []
     for _, cell in network.cells_and_names():
         if isinstance(cell, ms.nn.Conv2d):
             cell.register_forward_hook(
                 lambda cell, _, output: counts.append(cell.weight.size * math.prod(output.shape[2:]))
             )
+            cell.register_forward_hook(lambda cell, _, output: written.append(output.size))
     step = facts.strides[-1]
     network.set_train(False)
     raws = network(ms.Tensor(np.zeros((1, 3, step, 2 * step), np.float32)))
     check_shapes(raws, facts, 1, (step, 2 * step), 80)
     # The image's area in units of what was run: all maps grow with it.
     assert sum(counts) * facts.image_size**2 == facts.multiply_adds * 2 * step**2
+    assert sum(written) * facts.image_size**2 == facts.activations * 2 * step**2
     if name in PUBLISHED_OPERATIONS:
         assert 2e-9 * facts.multiply_adds == pytest.approx(PUBLISHED_OPERATIONS[name], rel=0.01)
 

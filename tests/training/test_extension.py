@@ -18,10 +18,12 @@ from kubeyolo.storage.place import Place
 from kubeyolo.training.checkpoints import TrainingState, newest_checkpoint, write_checkpoint
 from kubeyolo.training.extension import (
     PARTNER_WINDOW,
+    REDISTRIBUTED,
     changed_keys,
-    extended_identity,
+    continued_identity,
     extension_lines,
     is_longer,
+    is_redistributed,
     is_shorter,
 )
 from kubeyolo.training.output import is_complete, state_to_continue
@@ -51,6 +53,53 @@ def test_a_setting_that_a_saved_identity_lacks_had_its_default() -> None:
     assert changed_keys(TEN, {**TEN, "dataset": "e"}) == ["dataset"]
 
 
+def processes(count: int, images: int) -> dict[str, Any]:
+    return {**TEN, "task": "detector", "train.processes": count, "train.per_batch_size": images}
+
+
+def test_other_processes_with_the_same_images_in_a_step_are_no_change() -> None:
+    one, two, four = processes(1, 8), processes(2, 4), processes(4, 4)
+    assert changed_keys(one, two) == [] and is_redistributed(one, two)
+    assert changed_keys(one, four) == ["train.per_batch_size", "train.processes"]
+    assert not is_redistributed(one, four) and not is_redistributed(one, one)
+    # Only the number of images stays; another setting is still a change, and a length may grow at the same time.
+    assert changed_keys(one, {**two, "train.lr": 0.2}) == ["train.lr"]
+    assert is_longer(one, {**two, "train.max_epoch": 20})
+
+
+def test_each_change_of_the_processes_is_recorded_with_its_step() -> None:
+    two = continued_identity(processes(1, 8), processes(2, 4), 60)
+    again = continued_identity(two, processes(1, 8), 100)
+    assert two[REDISTRIBUTED] == [{"step": 60, "train.processes": 1, "train.per_batch_size": 8}]
+    assert again[REDISTRIBUTED][1:] == [{"step": 100, "train.processes": 2, "train.per_batch_size": 4}]
+    assert changed_keys(two, again) == [] and again["train.processes"] == 1
+    assert continued_identity(two, processes(2, 4), 80) == two
+
+
+@pytest.mark.parametrize(
+    ("now", "remedy"),
+    [
+        (processes(2, 8), "use --set train.per_batch_size=4 to resume with 2 processes"),
+        (processes(3, 8), "use a number of processes that divides 8, or --set train.processes=1 --set train.per_batch"),
+    ],
+)
+def test_processes_with_other_images_in_a_step_are_refused_with_a_remedy(now: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(InputError) as refused:
+        refuse_changes(processes(1, 8), now, "o")
+    message = str(refused.value)
+    assert f"started with 1 process of 8 images, now it has {now['train.processes']} processes of 8 images" in message
+    assert remedy in message
+
+
+def test_a_training_continues_with_other_processes_in_its_output(tmp_path: Path) -> None:
+    checkpoint(tmp_path, processes(1, 8), 60)
+    lines: list[str] = []
+    state = state_to_continue(Place.of(tmp_path).store, processes(2, 4), SPEC, True, lines.append)
+    assert state is not None and state.step == 60
+    assert state.identity == continued_identity(processes(1, 8), processes(2, 4), 60)
+    assert any("with 2 processes of 4 images, before with 1 process of 8 images" in line for line in lines)
+
+
 def test_an_identity_has_what_changes_the_validations_and_not_what_they_do_without() -> None:
     def identity(*sets: str) -> dict[str, Any]:
         config = load_config("yolov5n-r7", sets=["train.keep=best", *sets])
@@ -64,11 +113,11 @@ def test_an_identity_has_what_changes_the_validations_and_not_what_they_do_witho
 
 
 def test_each_extension_is_told_with_both_lengths() -> None:
-    once = extended_identity(TEN, TWENTY, 60)
-    twice = extended_identity(once, FORTY, 100)
-    assert changed_keys(once, TWENTY) == [] and extended_identity(once, TWENTY, 80) == once
+    once = continued_identity(TEN, TWENTY, 60)
+    twice = continued_identity(once, FORTY, 100)
+    assert changed_keys(once, TWENTY) == [] and continued_identity(once, TWENTY, 80) == once
     assert extension_lines(twice) == ["from 10 to 20 epochs at step 60", "from 20 to 40 epochs at step 100"]
-    assert extended_identity(TEN, TEN, 3) == TEN and extension_lines(TEN) == []
+    assert continued_identity(TEN, TEN, 3) == TEN and extension_lines(TEN) == []
 
 
 def checkpoint(folder: Path, identity: dict[str, Any], step: int = 60) -> Any:
@@ -239,8 +288,8 @@ def test_a_training_without_a_window_of_partners_continues_without_it() -> None:
     now = identity_of("yolov5s-r7")
     saved = {key: value for key, value in now.items() if key != PARTNER_WINDOW}
     assert now[PARTNER_WINDOW] == "auto" and changed_keys(saved, now) == []
-    assert PARTNER_WINDOW not in extended_identity(saved, {**now, "train.max_epoch": 999}, 5)
-    assert extended_identity(now, now, 5) == now
+    assert PARTNER_WINDOW not in continued_identity(saved, {**now, "train.max_epoch": 999}, 5)
+    assert continued_identity(now, now, 5) == now
     windowed = identity_of("yolov5s-r7", "augment.partner_window=512")
     with pytest.raises(InputError, match=r"used augment\.partner_window = 'auto'.*--set augment\.partner_window=auto "):
         refuse_changes(saved, windowed, "place")
@@ -301,7 +350,7 @@ def test_a_bundle_without_a_checkpoint_is_not_extended(tmp_path: Path) -> None:
 
 def test_an_extension_that_ended_not_finite_begins_anew_and_keeps_the_bundle(tmp_path: Path) -> None:
     store = finished(tmp_path, TEN)
-    checkpoint(tmp_path, extended_identity(TEN, TWENTY, 60), 70)
+    checkpoint(tmp_path, continued_identity(TEN, TWENTY, 60), 70)
     store.write_bytes("not-finite.json", b"{}")
     lower = {**TWENTY, "train.lr": 0.01}
     assert not is_complete(Place.of(tmp_path), lower, SPEC, print)

@@ -8,7 +8,7 @@ import pytest
 
 from kubeyolo.config.load import load_config
 from kubeyolo.config.schema import Config
-from kubeyolo.estimate import backbone_memory, detector_memory
+from kubeyolo.estimate.memory import backbone_memory, detector_memory
 from kubeyolo.models.named_facts import model_facts
 from kubeyolo.training import memory_advice
 from kubeyolo.training.memory_advice import backbone_memory_warnings, detector_memory_warnings, worker_warnings

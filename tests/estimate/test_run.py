@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kubeyolo.config.load import load_config
-from kubeyolo.estimate import UNKNOWN_IMAGES, RunEstimate, estimate_run
+from kubeyolo.estimate.run import UNKNOWN_IMAGES, RunEstimate, estimate_run
 from kubeyolo.models.named_facts import model_facts, model_names
 
 IMAGES = {"train": 240, "val": 60}
@@ -110,6 +110,12 @@ def test_more_checkpoints_need_more_of_the_store() -> None:
     assert estimate("train.max_epoch=1", "train.keep_checkpoints=9").disk < estimate().disk
 
 
+def test_activations_that_are_computed_again_need_less_memory_and_more_time() -> None:
+    kept, again = (estimate(f"train.recompute={value}", model="yolov4-p6") for value in ("false", "true"))
+    assert 0.6 * kept.memory < again.memory < 0.9 * kept.memory
+    assert kept.seconds["train"] < again.seconds["train"] < 1.35 * kept.seconds["train"]
+
+
 def test_more_classes_need_more_memory() -> None:
     assert estimate(classes=80).memory > estimate(classes=3).memory
 
@@ -196,6 +202,7 @@ def test_every_model_has_an_estimate(model: str) -> None:
 
 
 def test_importing_it_imports_no_framework() -> None:
-    code = "import sys, kubeyolo.estimate; print({'mindspore', 'kfp', 'minio'} & set(sys.modules))"
+    modules = "kubeyolo.estimate.scaling, kubeyolo.estimate.published"
+    code = f"import sys, {modules}; print({{'mindspore', 'kfp', 'minio'}} & set(sys.modules))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "set()"
