@@ -1,0 +1,28 @@
+"""Validations of a training of two processes: both wait for them, and both stop early where the first decides so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kubeyolo.launch.local import launch_work
+from kubeyolo.storage.place import Place
+from kubeyolo.training.history import FILE_NAME, TrainingHistory
+from kubeyolo.training.result import read_result
+from tests.training.small_training import spec_for
+
+
+def test_the_other_process_waits_for_a_validation_and_stops_with_the_first(small_dataset: str, tmp_path: Path) -> None:
+    early = {"val_interval": 1, "patience": 1, "min_delta": 0.99, "ckpt_interval": 100, "lr": 0.001, "ema_tau": 3}
+    spec = spec_for(small_dataset, tmp_path, "yolov4-tiny", processes=2, max_epoch=8, per_batch_size=2, **early)
+    lines: list[str] = []
+    launch_work(spec.work(), show=lines.append)
+    history = TrainingHistory.from_bytes((tmp_path / FILE_NAME).read_bytes())
+    # AP is above 0 soon, because every box counts, and cannot rise by 0.99.
+    rated = [row for row in history.of("val") if row.ap]
+    assert len(rated) == 2
+    (stopped,) = history.of("stopped")
+    assert stopped.epoch == rated[-1].epoch < 7
+    reason = f"AP has not improved by more than 0.99 for 1 epoch, since epoch {rated[0].epoch}"
+    assert any(f"epoch[{stopped.epoch}], stopping early: {reason}" in line for line in lines)
+    result = read_result(Place.of(tmp_path).store)
+    assert (result.steps, result.stopped) == (stopped.step, reason) and stopped.step == 6 * (stopped.epoch + 1)
